@@ -1,0 +1,101 @@
+//! The one place that reads a clock. Everything else takes [`Now`] as an argument.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// A moment on the monotonic clock, in whole seconds.
+///
+/// The process starts at [`Seconds::START`] and not at 0, so that moments before
+/// the start (a peer's last announce to the process before this one) have a value too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Seconds(pub u32);
+
+/// The present, as both clocks tell it.
+///
+/// Expiry, speeds and seed time use `mono`, which no step of the wall clock can
+/// change (rules A7, W10); `unix` is what is shown and kept across restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    pub mono: Seconds,
+    /// Seconds since 1970 by the wall clock.
+    pub unix: i64,
+}
+
+/// The source of [`Now`].
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+}
+
+// === impl Seconds ===
+
+impl Seconds {
+    /// When the process started: 34 years after the zero of this scale.
+    pub const START: Self = Self(1 << 30);
+
+    /// Seconds from `earlier` to `self`; 0 if `earlier` is later.
+    pub fn since(self, earlier: Self) -> u32 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The moment `seconds` after this one.
+    pub fn plus(self, seconds: u32) -> Self {
+        Self(self.0.saturating_add(seconds))
+    }
+}
+
+// === impl Now ===
+
+impl Now {
+    /// The wall-clock time of a moment on the monotonic clock.
+    pub fn to_unix(self, moment: Seconds) -> i64 {
+        self.unix - (i64::from(self.mono.0) - i64::from(moment.0))
+    }
+
+    /// The monotonic moment of a wall-clock time; one in the future becomes now.
+    pub fn to_mono(self, unix: i64) -> Seconds {
+        let ago = self.unix.saturating_sub(unix).max(0);
+        let mono = i64::from(self.mono.0).saturating_sub(ago).max(0);
+        Seconds(u32::try_from(mono).unwrap_or(0))
+    }
+}
+
+// === impl Clock ===
+
+impl Clock {
+    #[allow(clippy::disallowed_methods)] // this module is where clocks are read
+    pub fn start() -> Self {
+        Self {
+            started: Instant::now(),
+        }
+    }
+
+    /// The present by both clocks.
+    #[allow(clippy::disallowed_methods)] // this module is where clocks are read
+    pub fn now(&self) -> Now {
+        let elapsed = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+        Now {
+            mono: Seconds::START.plus(elapsed),
+            unix,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_the_start_survive_the_way_through_unix_time() {
+        let now = Now {
+            mono: Seconds::START.plus(10),
+            unix: 1_800_000_000,
+        };
+        let earlier = now.to_mono(1_799_990_000);
+        assert_eq!(now.mono.since(earlier), 10_000);
+        assert_eq!(now.to_unix(earlier), 1_799_990_000);
+        assert_eq!(now.to_mono(1_900_000_000), now.mono);
+    }
+}

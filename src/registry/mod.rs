@@ -1,0 +1,259 @@
+//! The registry: who may take part. Users by passkey, torrents by info hash, the whitelist.
+//!
+//! It is loaded from cache or storage at start and then follows a feed of
+//! [`RegistryChange`]s. Readers are the announces; each takes a read lock for one
+//! look-up, and a change holds the write lock for one entry only.
+
+mod torrents;
+mod users;
+mod whitelist;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use parking_lot::RwLock;
+
+use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
+
+pub use torrents::{Permille, Torrent};
+pub use users::User;
+pub use whitelist::{Client, Whitelist};
+
+/// One change of the registry, as storage tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryChange {
+    /// A user was added or changed.
+    User(User),
+    UserGone(UserId),
+    /// A torrent was added or changed.
+    Torrent(Torrent),
+    TorrentGone(TorrentId),
+    /// The whole whitelist as it is now.
+    Whitelist(Whitelist),
+}
+
+/// What an announce needs of its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub user: UserId,
+    pub enabled: bool,
+    pub can_leech: bool,
+}
+
+/// What an announce needs of its torrent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub id: TorrentId,
+    /// The info hash that the swarm is kept under: the first of a hybrid's two.
+    pub canonical: InfoHash,
+    pub multi_up: Permille,
+    pub multi_down: Permille,
+    /// None while enabled; else the reason to give, which may be empty.
+    pub disabled: Option<Arc<str>>,
+}
+
+/// Users, torrents and whitelist in memory.
+#[derive(Default)]
+pub struct Registry {
+    users: RwLock<Users>,
+    torrents: RwLock<Torrents>,
+    torrent_count: AtomicUsize,
+    whitelist: ArcSwap<Whitelist>,
+}
+
+#[derive(Default)]
+struct Users {
+    by_passkey: HashMap<Passkey, Account, RandomState>,
+    passkeys: HashMap<UserId, Passkey, RandomState>,
+}
+
+#[derive(Default)]
+struct Torrents {
+    by_hash: HashMap<InfoHash, Entry, RandomState>,
+    hashes: HashMap<TorrentId, (InfoHash, Option<InfoHash>), RandomState>,
+}
+
+// === impl Registry ===
+
+impl Registry {
+    pub fn account(&self, passkey: &str) -> Option<Account> {
+        self.users.read().by_passkey.get(passkey).copied()
+    }
+
+    pub fn torrent(&self, info_hash: &InfoHash) -> Option<Entry> {
+        // Most public trackers register nothing: spare them the look-up.
+        if self.torrent_count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.torrents.read().by_hash.get(info_hash).cloned()
+    }
+
+    /// The info hash under which the swarm of that torrent is kept.
+    pub fn canonical(&self, torrent: TorrentId) -> Option<InfoHash> {
+        self.torrents.read().hashes.get(&torrent).map(|it| it.0)
+    }
+
+    pub fn whitelist(&self) -> arc_swap::Guard<Arc<Whitelist>> {
+        self.whitelist.load()
+    }
+
+    /// Numbers of users, torrents and clients.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (
+            self.users.read().passkeys.len(),
+            self.torrents.read().hashes.len(),
+            self.whitelist.load().len(),
+        )
+    }
+
+    /// The ids of all users and torrents: what a reload compares with storage.
+    pub fn ids(&self) -> (Vec<UserId>, Vec<TorrentId>) {
+        (
+            self.users.read().passkeys.keys().copied().collect(),
+            self.torrents.read().hashes.keys().copied().collect(),
+        )
+    }
+
+    pub fn apply(&self, change: RegistryChange) {
+        match change {
+            RegistryChange::User(user) => self.users.write().set(user),
+            RegistryChange::UserGone(id) => self.users.write().remove(id),
+            RegistryChange::Torrent(torrent) => self.change_torrents(|all| all.set(torrent)),
+            RegistryChange::TorrentGone(id) => self.change_torrents(|all| all.remove(id)),
+            RegistryChange::Whitelist(list) => self.whitelist.store(Arc::new(list)),
+        }
+    }
+
+    fn change_torrents(&self, change: impl FnOnce(&mut Torrents)) {
+        let mut torrents = self.torrents.write();
+        change(&mut torrents);
+        self.torrent_count
+            .store(torrents.hashes.len(), Ordering::Relaxed);
+    }
+}
+
+// === impl Users ===
+
+impl Users {
+    fn set(&mut self, user: User) {
+        if let Some(old) = self.passkeys.insert(user.id, user.passkey.clone())
+            && old != user.passkey
+        {
+            self.forget(&old, user.id);
+        }
+        let account = Account {
+            user: user.id,
+            enabled: user.enabled,
+            can_leech: user.can_leech,
+        };
+        self.by_passkey.insert(user.passkey, account);
+    }
+
+    fn remove(&mut self, id: UserId) {
+        if let Some(passkey) = self.passkeys.remove(&id) {
+            self.forget(&passkey, id);
+        }
+    }
+
+    /// Two users may have swapped passkeys: only the owner's entry goes.
+    fn forget(&mut self, passkey: &Passkey, owner: UserId) {
+        if self.by_passkey.get(passkey).is_some_and(|it| it.user == owner) {
+            self.by_passkey.remove(passkey);
+        }
+    }
+}
+
+// === impl Torrents ===
+
+impl Torrents {
+    fn set(&mut self, torrent: Torrent) {
+        self.remove(torrent.id);
+        let hashes = (torrent.info_hash, torrent.info_hash_v2);
+        let entry = Entry {
+            id: torrent.id,
+            canonical: torrent.info_hash,
+            multi_up: torrent.multi_up,
+            multi_down: torrent.multi_down,
+            disabled: (!torrent.enabled).then(|| torrent.reason.unwrap_or_default().into()),
+        };
+        if let Some(second) = hashes.1 {
+            self.by_hash.insert(second, entry.clone());
+        }
+        self.by_hash.insert(hashes.0, entry);
+        self.hashes.insert(torrent.id, hashes);
+    }
+
+    fn remove(&mut self, id: TorrentId) {
+        let Some((first, second)) = self.hashes.remove(&id) else {
+            return;
+        };
+        for hash in [Some(first), second].into_iter().flatten() {
+            if self.by_hash.get(&hash).is_some_and(|entry| entry.id == id) {
+                self.by_hash.remove(&hash);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(id: u32, passkey: &str) -> User {
+        User {
+            id: UserId(id),
+            passkey: passkey.parse().unwrap(),
+            username: "u".into(),
+            enabled: true,
+            can_leech: true,
+        }
+    }
+
+    fn torrent(id: u32, first: u8, second: Option<u8>) -> Torrent {
+        Torrent {
+            id: TorrentId(id),
+            info_hash: InfoHash([first; 20]),
+            info_hash_v2: second.map(|byte| InfoHash([byte; 20])),
+            enabled: true,
+            reason: None,
+            multi_up: Permille::ONE,
+            multi_down: Permille::ONE,
+            snatches: 0,
+        }
+    }
+
+    #[test]
+    fn a_changed_passkey_replaces_the_old_one() {
+        let registry = Registry::default();
+        registry.apply(RegistryChange::User(user(1, "passkey-a")));
+        registry.apply(RegistryChange::User(user(1, "passkey-b")));
+        assert_eq!(registry.account("passkey-a"), None);
+        assert_eq!(registry.account("passkey-b").unwrap().user, UserId(1));
+    }
+
+    #[test]
+    fn users_that_swap_passkeys_both_stay_known() {
+        let registry = Registry::default();
+        registry.apply(RegistryChange::User(user(1, "passkey-a")));
+        registry.apply(RegistryChange::User(user(2, "passkey-b")));
+        registry.apply(RegistryChange::User(user(1, "passkey-b")));
+        registry.apply(RegistryChange::User(user(2, "passkey-a")));
+        assert_eq!(registry.account("passkey-a").unwrap().user, UserId(2));
+        assert_eq!(registry.account("passkey-b").unwrap().user, UserId(1));
+    }
+
+    #[test]
+    fn a_hybrid_is_found_under_both_hashes_and_goes_with_both() {
+        let registry = Registry::default();
+        registry.apply(RegistryChange::Torrent(torrent(7, 1, Some(2))));
+        let second = registry.torrent(&InfoHash([2; 20])).unwrap();
+        assert_eq!(second.canonical, InfoHash([1; 20]));
+        registry.apply(RegistryChange::Torrent(torrent(7, 1, None)));
+        assert_eq!(registry.torrent(&InfoHash([2; 20])), None);
+        registry.apply(RegistryChange::TorrentGone(TorrentId(7)));
+        assert_eq!(registry.torrent(&InfoHash([1; 20])), None);
+    }
+}

@@ -1,0 +1,204 @@
+//! Storage: the SQL database of the web application, behind a trait.
+//!
+//! A *driver* implements [`Storage`] and is opened by name from the URL in the
+//! config. Drivers of this crate are listed in [`Drivers::built_in`]; a program of
+//! your own may add others with [`Drivers::register`]. What a driver must do stands
+//! at the trait, and `contract.rs` (feature `contract`) tests it.
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+pub mod migrate;
+mod rows;
+mod sqlite;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::change::{Batch, PeerKey};
+use crate::ids::{InfoHash, TorrentId, UserId};
+use crate::registry::{Client, RegistryChange};
+use crate::secret::Secret;
+
+pub use migrate::MigrationStatus;
+pub use rows::{
+    BadRow, History, NewTorrent, NewUser, Page, StoredPeer, StoredTorrent, StoredUser,
+    TorrentPatch, UserPatch, UserTotals,
+};
+
+/// Why a call to storage failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Somebody has it already: the passkey, the info hash, the prefix.
+    #[error("{0} exists already")]
+    Duplicate(String),
+    /// The row to change is not there.
+    #[error("{0} not found")]
+    NotFound(String),
+    /// The database can't do it now (gone, locked, disk full): the same call may succeed later.
+    #[error("{0}")]
+    Away(String),
+    /// The database can't do it at all (missing table, wrong type, damaged file).
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// A position in the feed of registry changes: all changes up to it are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FeedPosition(pub u64);
+
+/// What changed in the registry since a [`FeedPosition`].
+#[derive(Debug)]
+pub enum Feed {
+    /// The changes in order, and the position after them.
+    Changes(Vec<RegistryChange>, FeedPosition),
+    /// The position is older than what is kept: load the whole registry again.
+    Lost,
+}
+
+/// What is the matter with a row or table, found by [`Storage::check`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is wrong, in a sentence.
+    pub problem: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+/// A web application's database, as the tracker uses it.
+///
+/// Every method may be called from any thread and at the same time as others.
+/// None may block the thread that polls it: a blocking client runs on threads of
+/// its own. Every wait is bounded; what does not come in time is [`StorageError::Away`].
+#[async_trait]
+pub trait Storage: Send + Sync + 'static {
+    // --- tables ---
+
+    /// Creates or updates Mika's own tables; returns the names of the migrations that it applied.
+    async fn migrate(&self) -> Result<Vec<String>, StorageError>;
+
+    /// Every migration that this version knows, and whether the database has it.
+    async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError>;
+
+    /// Looks for tables, columns and rows that the tracker can't work with. An empty list is good.
+    async fn check(&self) -> Result<Vec<Finding>, StorageError>;
+
+    // --- reading, by pages in the order of the key: `after` is the last key of the page before ---
+
+    async fn users(&self, after: Option<UserId>, limit: u32)
+    -> Result<Page<StoredUser>, StorageError>;
+
+    async fn torrents(
+        &self,
+        after: Option<TorrentId>,
+        limit: u32,
+    ) -> Result<Page<StoredTorrent>, StorageError>;
+
+    /// Peer records whose last announce is not before `since` (Unix time).
+    async fn peers(
+        &self,
+        since: i64,
+        after: Option<PeerKey>,
+        limit: u32,
+    ) -> Result<Page<StoredPeer>, StorageError>;
+
+    /// What users did with torrents, ordered by torrent and user.
+    async fn histories(
+        &self,
+        after: Option<(TorrentId, UserId)>,
+        limit: u32,
+    ) -> Result<Page<History>, StorageError>;
+
+    async fn whitelist(&self) -> Result<Vec<Client>, StorageError>;
+
+    async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError>;
+
+    /// All users of that name; names need not be unique in every web application.
+    async fn users_named(&self, name: &str) -> Result<Vec<StoredUser>, StorageError>;
+
+    /// The torrent with that info hash, be it its first or its second.
+    async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, StorageError>;
+
+    // --- following ---
+
+    /// The newest position of the feed. Read it before loading, so that nothing falls between.
+    async fn feed_position(&self) -> Result<FeedPosition, StorageError>;
+
+    /// Registry changes after `position`, whoever made them: `mika-manage` or plain SQL.
+    /// At most `limit` at a time; an empty list means that nothing changed.
+    async fn feed(&self, position: FeedPosition, limit: u32) -> Result<Feed, StorageError>;
+
+    // --- editing the registry ---
+
+    /// Adds a user; [`StorageError::Duplicate`] if the passkey is taken.
+    async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError>;
+
+    /// Changes the given fields; [`StorageError::NotFound`] without such a user.
+    async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError>;
+
+    /// Adds torrents in one transaction; for each, its id, or none if one of its info hashes is taken.
+    async fn add_torrents(
+        &self,
+        torrents: &[NewTorrent],
+    ) -> Result<Vec<Option<TorrentId>>, StorageError>;
+
+    /// Changes the given fields; [`StorageError::NotFound`] without such a torrent.
+    async fn update_torrent(&self, id: TorrentId, patch: &TorrentPatch)
+    -> Result<(), StorageError>;
+
+    /// Adds clients or renames them, in one transaction.
+    async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError>;
+
+    /// [`StorageError::NotFound`] without such a prefix.
+    async fn remove_client(&self, prefix: &str) -> Result<(), StorageError>;
+
+    // --- the journal ---
+
+    /// The number of the last batch of that node that was applied; 0 if none was.
+    async fn applied(&self, node: &str) -> Result<u64, StorageError>;
+
+    /// Applies a batch and records its number, in one transaction. A batch whose number was
+    /// recorded before is left alone and counts as applied, so repeating one is harmless (rule A9).
+    /// Users and torrents that are gone are passed over.
+    async fn apply(&self, batch: &Batch) -> Result<(), StorageError>;
+
+    /// Deletes inactive peer records whose last announce is before `before` (Unix time),
+    /// at most `limit` of them; returns how many went.
+    async fn prune(&self, before: i64, limit: u32) -> Result<u64, StorageError>;
+}
+
+/// Opens a storage from its URL. Called once at start; it may connect, and must not create tables.
+pub type OpenStorage = fn(&Secret) -> Result<Arc<dyn Storage>, StorageError>;
+
+/// The storage drivers by name.
+#[derive(Clone)]
+pub struct Drivers {
+    by_name: BTreeMap<&'static str, OpenStorage>,
+}
+
+// === impl Drivers ===
+
+impl Drivers {
+    /// The drivers of this crate.
+    pub fn built_in() -> Self {
+        let mut drivers = Self {
+            by_name: BTreeMap::new(),
+        };
+        drivers.register("sqlite", sqlite::open);
+        drivers
+    }
+
+    /// Adds a driver, or replaces the one of that name.
+    pub fn register(&mut self, name: &'static str, open: OpenStorage) {
+        self.by_name.insert(name, open);
+    }
+
+    pub fn get(&self, name: &str) -> Option<OpenStorage> {
+        self.by_name.get(name).copied()
+    }
+
+    pub fn names(&self) -> Vec<&'static str> {
+        self.by_name.keys().copied().collect()
+    }
+}
