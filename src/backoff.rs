@@ -1,0 +1,54 @@
+//! Delays between tries: they double up to a cap, with jitter so that nodes don't return in step.
+
+use std::time::Duration;
+
+/// Endless delays from `first` up to `max`, each between half and the whole of its step.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    next: Duration,
+    max: Duration,
+}
+
+// === impl Backoff ===
+
+impl Backoff {
+    pub fn new(first: Duration, max: Duration) -> Self {
+        Self {
+            first,
+            next: first,
+            max,
+        }
+    }
+
+    /// To call after a success.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
+impl Iterator for Backoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let step = self.next;
+        self.next = (step * 2).min(self.max);
+        Some(step.mul_f64(0.5 + fastrand::f64() / 2.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_the_cap_and_begin_again_after_a_reset() {
+        let (first, max) = (Duration::from_millis(100), Duration::from_secs(1));
+        let mut backoff = Backoff::new(first, max);
+        assert!(backoff.next().unwrap() <= first);
+        let last = backoff.by_ref().nth(20).unwrap();
+        assert!(last <= max && last >= max / 2);
+        backoff.reset();
+        assert!(backoff.next().unwrap() <= first);
+    }
+}

@@ -1,0 +1,263 @@
+//! Bencode (BEP 3): a writer into a `Vec`, and a strict, bounded reader.
+//!
+//! The reader accepts canonical bencode only: dictionary keys sorted and unique, no
+//! leading zeros, nothing after the value. It borrows from its input and allocates
+//! no more than the input is long.
+
+use std::ops::Range;
+
+/// How deep lists and dictionaries may lie in each other; .torrent files need 6 or so a folder level.
+const DEPTH_MAX: u32 = 128;
+
+/// A bencoded value, with the place in the input where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node<'a> {
+    pub value: Value<'a>,
+    /// The bytes of the input that encode it.
+    pub span: Range<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    Int(i64),
+    Bytes(&'a [u8]),
+    List(Vec<Node<'a>>),
+    /// In the order of the keys.
+    Dict(Vec<(&'a [u8], Node<'a>)>),
+}
+
+/// Why bytes are not canonical bencode, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem} at byte {at}")]
+pub struct BencodeError {
+    pub problem: &'static str,
+    pub at: usize,
+}
+
+struct Reader<'a> {
+    input: &'a [u8],
+    at: usize,
+}
+
+/// Appends `number` as `i…e`.
+pub fn write_int(out: &mut Vec<u8>, number: u64) {
+    out.push(b'i');
+    write_decimal(out, number);
+    out.push(b'e');
+}
+
+/// Appends `bytes` as `<length>:<bytes>`.
+pub fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    write_decimal(out, bytes.len() as u64);
+    out.push(b':');
+    out.extend_from_slice(bytes);
+}
+
+/// Appends the decimal digits of `number`.
+pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// Reads one value that fills the whole of `input`.
+pub fn parse(input: &[u8]) -> Result<Node<'_>, BencodeError> {
+    let mut reader = Reader { input, at: 0 };
+    let node = reader.node(DEPTH_MAX)?;
+    if reader.at == input.len() {
+        Ok(node)
+    } else {
+        Err(reader.error("something follows the value"))
+    }
+}
+
+// === impl Node ===
+
+impl<'a> Node<'a> {
+    /// The entry of a dictionary; none if this is no dictionary or has no such key.
+    pub fn get(&self, key: &[u8]) -> Option<&Node<'a>> {
+        match &self.value {
+            Value::Dict(entries) => {
+                let found = entries.binary_search_by(|(name, _)| (*name).cmp(key));
+                found.ok().map(|index| &entries[index].1)
+            }
+            _ => None,
+        }
+    }
+
+    pub fn as_bytes(&self) -> Option<&'a [u8]> {
+        match self.value {
+            Value::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    pub fn as_int(&self) -> Option<i64> {
+        match self.value {
+            Value::Int(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    pub fn is_dict(&self) -> bool {
+        matches!(self.value, Value::Dict(_))
+    }
+}
+
+// === impl Reader ===
+
+impl<'a> Reader<'a> {
+    fn error(&self, problem: &'static str) -> BencodeError {
+        BencodeError {
+            problem,
+            at: self.at,
+        }
+    }
+
+    fn peek(&self) -> Result<u8, BencodeError> {
+        let next = self.input.get(self.at).copied();
+        next.ok_or_else(|| self.error("the input ends too early"))
+    }
+
+    fn node(&mut self, depth: u32) -> Result<Node<'a>, BencodeError> {
+        if depth == 0 {
+            return Err(self.error("too many levels"));
+        }
+        let start = self.at;
+        let value = match self.peek()? {
+            b'i' => Value::Int(self.int()?),
+            b'l' => Value::List(self.list(depth)?),
+            b'd' => Value::Dict(self.dict(depth)?),
+            b'0'..=b'9' => Value::Bytes(self.bytes()?),
+            _ => return Err(self.error("no value begins like this")),
+        };
+        Ok(Node {
+            value,
+            span: start..self.at,
+        })
+    }
+
+    fn int(&mut self) -> Result<i64, BencodeError> {
+        self.at += 1;
+        let negative = self.peek()? == b'-';
+        if negative {
+            self.at += 1;
+        }
+        let magnitude = self.decimal(b'e')?;
+        if negative && magnitude == 0 {
+            return Err(self.error("minus zero"));
+        }
+        let number = if negative { -i128::from(magnitude) } else { i128::from(magnitude) };
+        i64::try_from(number).map_err(|_| self.error("the number is too large"))
+    }
+
+    /// Digits up to `end`, which is taken too.
+    fn decimal(&mut self, end: u8) -> Result<u64, BencodeError> {
+        let start = self.at;
+        let mut number: u64 = 0;
+        loop {
+            match self.peek()? {
+                byte if byte == end && self.at > start => break,
+                digit @ b'0'..=b'9' if self.at == start || self.input[start] != b'0' => {
+                    number = number
+                        .checked_mul(10)
+                        .and_then(|tens| tens.checked_add(u64::from(digit - b'0')))
+                        .ok_or_else(|| self.error("the number is too large"))?;
+                    self.at += 1;
+                }
+                _ => return Err(self.error("this is no number")),
+            }
+        }
+        self.at += 1;
+        Ok(number)
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], BencodeError> {
+        let length = self.decimal(b':')?;
+        let end = usize::try_from(length)
+            .ok()
+            .and_then(|length| self.at.checked_add(length))
+            .filter(|&end| end <= self.input.len())
+            .ok_or_else(|| self.error("the input ends too early"))?;
+        let bytes = &self.input[self.at..end];
+        self.at = end;
+        Ok(bytes)
+    }
+
+    fn list(&mut self, depth: u32) -> Result<Vec<Node<'a>>, BencodeError> {
+        self.at += 1;
+        let mut nodes = Vec::new();
+        while self.peek()? != b'e' {
+            nodes.push(self.node(depth - 1)?);
+        }
+        self.at += 1;
+        Ok(nodes)
+    }
+
+    fn dict(&mut self, depth: u32) -> Result<Vec<(&'a [u8], Node<'a>)>, BencodeError> {
+        self.at += 1;
+        let mut entries: Vec<(&[u8], Node)> = Vec::new();
+        while self.peek()? != b'e' {
+            if !self.peek()?.is_ascii_digit() {
+                return Err(self.error("a key must be a string"));
+            }
+            let key = self.bytes()?;
+            if entries.last().is_some_and(|(before, _)| *before >= key) {
+                return Err(self.error("the keys are not sorted"));
+            }
+            entries.push((key, self.node(depth - 1)?));
+        }
+        self.at += 1;
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_standard_shows() {
+        let node = parse(b"d3:cowl3:mooi-3ee4:spami42ee").unwrap();
+        assert_eq!(node.get(b"spam").unwrap().as_int(), Some(42));
+        let cow = node.get(b"cow").unwrap();
+        assert_eq!(cow.span, 6..16);
+        let Value::List(items) = &cow.value else { panic!() };
+        assert_eq!(items[0].as_bytes(), Some(&b"moo"[..]));
+        assert_eq!(items[1].as_int(), Some(-3));
+    }
+
+    #[test]
+    fn refuses_what_is_not_canonical() {
+        for bad in [
+            "", "i", "ie", "i-e", "i-0e", "i03e", "i1", "i1ee", "01:a", "2:a", "d1:b0:1:a0:e",
+            "d1:a0:1:a0:e", "di1e0:e", "d1:ae", "l", "x", "i99999999999999999999e",
+            "99999999999999999999:",
+        ] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let deep = "l".repeat(100_000);
+        assert_eq!(parse(deep.as_bytes()).unwrap_err().problem, "too many levels");
+    }
+
+    #[test]
+    fn writes_what_it_reads() {
+        let mut out = Vec::new();
+        write_bytes(&mut out, b"spam");
+        assert_eq!(out, b"4:spam");
+        out.clear();
+        write_int(&mut out, u64::MAX);
+        assert_eq!(out, b"i18446744073709551615e");
+        out.clear();
+        write_int(&mut out, 0);
+        assert_eq!(parse(&out).unwrap().as_int(), Some(0));
+    }
+}
