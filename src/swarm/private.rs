@@ -144,7 +144,7 @@ impl Peer {
 // === impl History ===
 
 impl History {
-    fn new(user: UserId) -> Self {
+    pub fn new(user: UserId) -> Self {
         Self {
             user,
             live: 0,
@@ -430,6 +430,17 @@ impl PrivateSwarm {
 pub enum Family {
     V4,
     V6,
+}
+
+// === impl Family ===
+
+impl Family {
+    pub fn of(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::V4(_) => Self::V4,
+            Endpoint::V6(_) => Self::V6,
+        }
+    }
 }
 
 /// The place that a peer keeps of its member, by family.
