@@ -4,12 +4,8 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
-use super::suggest::one_of;
 use super::{Api, Config, Http, Journal, Log, Mode, Tracker, days, minutes};
 use crate::secret::Secret;
-
-/// The levels that `log.level` may have.
-pub(super) const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// No setting is longer: moments are whole seconds in 32 bits.
 const TIME_MAX: Duration = days(365);
@@ -188,10 +184,6 @@ fn check_journal(journal: &Journal) -> Checked {
 }
 
 fn check_log(log: &Log) -> Checked {
-    let level = log.level.as_str();
-    require("log.level", LOG_LEVELS.contains(&level), || {
-        format!("expected {}, found {level:?}", one_of(LOG_LEVELS))
-    })?;
     between(
         "log.stats_interval",
         log.stats_interval,

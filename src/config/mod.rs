@@ -88,6 +88,7 @@ pub struct TlsFiles {
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own in the file
 pub struct Tracker {
     #[serde(with = "humantime_serde")]
     pub announce_interval: Duration,
@@ -151,13 +152,21 @@ pub struct Journal {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`.
-    pub level: String,
-    /// `text` or `json`.
+    pub level: LogLevel,
     pub format: LogFormat,
     /// How often a line of statistics is written; `0s` for never.
     #[serde(with = "humantime_serde")]
     pub stats_interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -266,7 +275,7 @@ impl Default for Journal {
 impl Default for Log {
     fn default() -> Self {
         Self {
-            level: "info".into(),
+            level: LogLevel::Info,
             format: LogFormat::Text,
             stats_interval: minutes(1),
         }

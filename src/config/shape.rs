@@ -102,6 +102,7 @@ fn same_name_elsewhere(path: &str, name: &str, known: &Value) -> Option<String> 
 fn expected(key: &str) -> &'static str {
     match key {
         "mode" => r#""public" or "private""#,
+        "log.level" => r#""error", "warn", "info", "debug" or "trace""#,
         "log.format" => r#""text" or "json""#,
         "http.listen[]" | "udp.listen[]" | "api.listen[]" => r#"an address like "0.0.0.0:34000""#,
         "http.listen" | "udp.listen" | "api.listen" => {

@@ -14,16 +14,6 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// Words as the end of a message: `"a", "b" or "c"`.
-pub fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = words.into_iter().map(|word| format!("{word:?}")).collect();
-    match quoted.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        Some((only, _)) => only.clone(),
-        None => "nothing".into(),
-    }
-}
-
 /// Without what people mix up most: case, and the sign between words.
 fn plain(word: &str) -> String {
     word.to_lowercase().replace(['-', ' ', '.'], "_")
@@ -47,11 +37,5 @@ mod tests {
         ] {
             assert_eq!(nearest(typed, keys), meant, "{typed}");
         }
-    }
-
-    #[test]
-    fn lists_the_words_as_a_sentence_does() {
-        assert_eq!(one_of(["a"]), r#""a""#);
-        assert_eq!(one_of(["a", "b", "c"]), r#""a", "b" or "c""#);
     }
 }
