@@ -11,12 +11,18 @@
 
 pub mod addr;
 pub mod backoff;
+pub mod cache;
 pub mod change;
 pub mod clock;
+pub mod config;
 pub mod ids;
+pub mod journal;
+pub mod listen;
+pub mod log;
 pub mod metrics;
 pub mod registry;
 pub mod secret;
+pub mod storage;
 pub mod swarm;
 pub mod tracker;
 pub mod wire;
