@@ -136,15 +136,19 @@ impl Control {
         if let Some(reason) = &reason {
             validate_text("reason", reason)?;
         }
-        let mut stored = self.storage.torrent(info_hash).await?.ok_or_else(|| {
-            StorageError::NotFound(format!("the torrent {info_hash}"))
-        })?;
+        let mut stored = self
+            .storage
+            .torrent(info_hash)
+            .await?
+            .ok_or_else(|| StorageError::NotFound(format!("the torrent {info_hash}")))?;
         let patch = TorrentPatch {
             enabled: Some(enabled),
             reason: Some(reason.clone()),
             ..TorrentPatch::default()
         };
-        self.storage.update_torrent(stored.torrent.id, &patch).await?;
+        self.storage
+            .update_torrent(stored.torrent.id, &patch)
+            .await?;
         stored.torrent.enabled = enabled;
         stored.torrent.reason = reason;
         Ok(stored)
@@ -205,7 +209,10 @@ mod tests {
         // 64,000 draws of 36 symbols: 1778 each, 6 sigma are 250.
         let drawn: Vec<u32> = counts.into_iter().filter(|&count| count > 0).collect();
         assert_eq!(drawn.len(), 36);
-        assert!(drawn.iter().all(|&count| count.abs_diff(1778) < 250), "{drawn:?}");
+        assert!(
+            drawn.iter().all(|&count| count.abs_diff(1778) < 250),
+            "{drawn:?}"
+        );
     }
 
     #[test]
@@ -217,10 +224,25 @@ mod tests {
             };
             validate_client(&client).is_ok()
         };
-        for good in ["-qB", "-TR3000-", "M4-3-6--", "a", "12345678901234567890", "-a b-"] {
+        for good in [
+            "-qB",
+            "-TR3000-",
+            "M4-3-6--",
+            "a",
+            "12345678901234567890",
+            "-a b-",
+        ] {
             assert!(valid(good, "name"), "{good}");
         }
-        for bad in ["", "123456789012345678901", " -qB", "-qB ", "-ü", "-\t", "#-qB"] {
+        for bad in [
+            "",
+            "123456789012345678901",
+            " -qB",
+            "-qB ",
+            "-ü",
+            "-\t",
+            "#-qB",
+        ] {
             assert!(!valid(bad, "name"), "{bad}");
         }
         assert!(!valid("-qB", ""));

@@ -84,11 +84,12 @@ pub fn arguments(error: &clap::Error) -> io::Result<()> {
     if error.use_stderr() {
         let text = error.render().to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text);
-        let prefix = if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            String::new()
-        } else {
-            format!("{PROGRAM}: ")
-        };
+        let prefix =
+            if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                String::new()
+            } else {
+                format!("{PROGRAM}: ")
+            };
         write!(io::stderr(), "{prefix}{text}")
     } else {
         error.print()?;
@@ -134,15 +135,15 @@ impl Printer {
     }
 
     /// One thing: its names and values for people, or a JSON object.
-    pub fn record(
-        &mut self,
-        value: &impl Serialize,
-        fields: &[(&str, String)],
-    ) -> io::Result<()> {
+    pub fn record(&mut self, value: &impl Serialize, fields: &[(&str, String)]) -> io::Result<()> {
         if self.json {
             return self.document(value);
         }
-        let width = fields.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
+        let width = fields
+            .iter()
+            .map(|(name, _)| name.width())
+            .max()
+            .unwrap_or(0);
         for (name, text) in fields {
             writeln!(self.out, "{name:width$}  {}", escape(text))?;
         }
@@ -154,7 +155,10 @@ impl Printer {
             self.out.write_all(b"[")?;
         }
         Ok(List {
-            widths: T::COLUMNS.iter().map(|column| column.title.width()).collect(),
+            widths: T::COLUMNS
+                .iter()
+                .map(|column| column.title.width())
+                .collect(),
             printer: self,
             empty: true,
             rows: PhantomData,
@@ -204,11 +208,20 @@ impl Printer {
         self.out.flush()
     }
 
-    fn table_line(&mut self, columns: &[Column], widths: &[usize], cells: &[Cow<str>]) -> io::Result<()> {
+    fn table_line(
+        &mut self,
+        columns: &[Column],
+        widths: &[usize],
+        cells: &[Cow<str>],
+    ) -> io::Result<()> {
         let mut line = String::new();
         for ((column, &width), cell) in columns.iter().zip(widths).zip(cells) {
             let padding = " ".repeat(width.saturating_sub(cell.width()));
-            let (before, after) = if column.right { (&*padding, "") } else { ("", &*padding) };
+            let (before, after) = if column.right {
+                (&*padding, "")
+            } else {
+                ("", &*padding)
+            };
             let _ = write!(line, "{before}{cell}{after}  ");
         }
         writeln!(self.out, "{}", line.trim_end())

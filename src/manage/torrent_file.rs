@@ -61,7 +61,8 @@ pub fn read(path: &Path) -> Result<TorrentFile, String> {
 
 /// Reads the contents of a .torrent file.
 pub fn parse(bytes: &[u8]) -> Result<TorrentFile, String> {
-    let root = bencode::parse_lenient(bytes).map_err(|error| format!("not a .torrent file: {error}"))?;
+    let root =
+        bencode::parse_lenient(bytes).map_err(|error| format!("not a .torrent file: {error}"))?;
     let info = root
         .get(b"info")
         .filter(|info| info.is_dict())
@@ -181,14 +182,20 @@ mod tests {
     fn the_hash_is_over_the_bytes_of_the_info_dictionary() {
         let sorted = format!("d6:lengthi5e4:name1:a12:piece lengthi16384e{PIECES}e");
         let file = read_info(&sorted).unwrap();
-        assert_eq!(file.torrent.info_hash, InfoHash(Sha1::digest(&sorted).into()));
+        assert_eq!(
+            file.torrent.info_hash,
+            InfoHash(Sha1::digest(&sorted).into())
+        );
         assert_eq!(file.torrent.info_hash_v2, None);
         assert_eq!(file.torrent.name, "a");
         assert!(!file.private);
 
         let unsorted = format!("d{PIECES}7:privatei1e4:name1:a6:lengthi5ee");
         let file = parse(format!("d4:info{unsorted}8:announce1:xe\n").as_bytes()).unwrap();
-        assert_eq!(file.torrent.info_hash, InfoHash(Sha1::digest(&unsorted).into()));
+        assert_eq!(
+            file.torrent.info_hash,
+            InfoHash(Sha1::digest(&unsorted).into())
+        );
         assert!(file.private);
     }
 
@@ -197,11 +204,17 @@ mod tests {
         let v2_hash = |info: &str| InfoHash::from_slice(&Sha256::digest(info)[..20]).unwrap();
         let v2 = "d9:file treede12:meta versioni2e4:name1:ae";
         let file = read_info(v2).unwrap();
-        assert_eq!((file.torrent.info_hash, file.torrent.info_hash_v2), (v2_hash(v2), None));
+        assert_eq!(
+            (file.torrent.info_hash, file.torrent.info_hash_v2),
+            (v2_hash(v2), None)
+        );
 
         let hybrid = format!("d9:file treede12:meta versioni2e4:name1:a{PIECES}e");
         let file = read_info(&hybrid).unwrap();
-        assert_eq!(file.torrent.info_hash, InfoHash(Sha1::digest(&hybrid).into()));
+        assert_eq!(
+            file.torrent.info_hash,
+            InfoHash(Sha1::digest(&hybrid).into())
+        );
         assert_eq!(file.torrent.info_hash_v2, Some(v2_hash(&hybrid)));
     }
 

@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use serde::Serialize;
 
+use super::open::Site;
 use super::print::{self, Column, Printer, Row, left, right};
 use super::torrent_file::{self, TorrentFile, Walk};
 use super::{ExitStatus, PAGE, report_bad};
-use crate::config::{Config, Mode};
+use crate::config::Mode;
 use crate::control::Control;
 use crate::ids::InfoHash;
 use crate::registry::Permille;
@@ -86,7 +87,7 @@ struct Added<'a> {
 }
 
 #[derive(Serialize)]
-struct Enabled {
+struct TorrentState {
     id: u32,
     info_hash: String,
     enabled: bool,
@@ -109,13 +110,8 @@ struct Refused {
     reason: String,
 }
 
-pub async fn run(
-    command: Torrents,
-    config: &Config,
-    storage: &dyn Storage,
-    control: &Control,
-    printer: &mut Printer,
-) -> Result<ExitStatus> {
+pub async fn run(command: Torrents, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+    let (storage, control) = (&*site.storage, &site.control);
     match command {
         Torrents::List => list(storage, printer).await?,
         Torrents::Show { info_hash } => match storage.torrent(info_hash).await? {
@@ -129,7 +125,9 @@ pub async fn run(
         Torrents::Disable { info_hash, reason } => {
             set_enabled(info_hash, false, reason, control, printer).await?;
         }
-        Torrents::Import { paths } => return import(&paths, config, control, printer).await,
+        Torrents::Import { paths } => {
+            return import(&paths, site.config.mode, control, printer).await;
+        }
     }
     Ok(ExitStatus::Success)
 }
@@ -153,10 +151,16 @@ fn show(row: TorrentRow, printer: &mut Printer) -> Result<()> {
     let fields = [
         ("id", row.id.to_string()),
         ("info hash", row.info_hash.clone()),
-        ("second info hash (v2)", row.info_hash_v2.clone().unwrap_or_else(|| "none".into())),
+        (
+            "second info hash (v2)",
+            row.info_hash_v2.clone().unwrap_or_else(|| "none".into()),
+        ),
         ("name", row.name.clone()),
         ("enabled", print::yes_no(row.enabled)),
-        ("reason", row.reason.clone().unwrap_or_else(|| "none".into())),
+        (
+            "reason",
+            row.reason.clone().unwrap_or_else(|| "none".into()),
+        ),
         ("credit for uploads", format!("×{}", row.multi_up)),
         ("credit for downloads", format!("×{}", row.multi_down)),
         ("seeders", row.seeders.to_string()),
@@ -203,10 +207,12 @@ async fn set_enabled(
     control: &Control,
     printer: &mut Printer,
 ) -> Result<()> {
-    let stored = control.set_torrent_enabled(info_hash, enabled, reason).await?;
+    let stored = control
+        .set_torrent_enabled(info_hash, enabled, reason)
+        .await?;
     let torrent = stored.torrent;
     if printer.is_json() {
-        printer.document(&Enabled {
+        printer.document(&TorrentState {
             id: torrent.id.0,
             info_hash: torrent.info_hash.to_string(),
             enabled,
@@ -214,14 +220,17 @@ async fn set_enabled(
         })?;
     } else {
         let state = if enabled { "enabled" } else { "disabled" };
-        printer.line(format_args!("{} {} is {state}", torrent.info_hash, stored.name))?;
+        printer.line(format_args!(
+            "{} {} is {state}",
+            torrent.info_hash, stored.name
+        ))?;
     }
     Ok(())
 }
 
 async fn import(
     paths: &[PathBuf],
-    config: &Config,
+    mode: Mode,
     control: &Control,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
@@ -240,7 +249,7 @@ async fn import(
     }
     add_batch(&mut batch, &mut summary, control).await?;
     printer.end_progress();
-    summary.print(paths, config.mode, printer)?;
+    summary.print(paths, mode, printer)?;
     Ok(if summary.refused.is_empty() {
         ExitStatus::Success
     } else {
@@ -258,7 +267,10 @@ async fn add_batch(
     }
     let torrents: Vec<NewTorrent> = batch.iter().map(|file| file.torrent.clone()).collect();
     let ids = control.add_torrents(&torrents).await.with_context(|| {
-        format!("stopped after {} torrents were added; run it again to add the rest", summary.added)
+        format!(
+            "stopped after {} torrents were added; run it again to add the rest",
+            summary.added
+        )
     })?;
     for (file, id) in batch.drain(..).zip(ids) {
         match id {
@@ -285,10 +297,15 @@ impl Summary {
             printer.document(self)?;
         } else {
             let (added, known) = (self.added, self.known);
-            printer.line(format_args!("{added} added, {known} known already, {refused} refused"))?;
+            printer.line(format_args!(
+                "{added} added, {known} known already, {refused} refused"
+            ))?;
         }
         if self.added == 0 && self.known == 0 && refused == 0 {
-            let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            let paths: Vec<String> = paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
             printer.message(format_args!("no .torrent files in {}", paths.join(", ")));
         }
         if mode == Mode::Private && self.not_private > 0 {

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 
+use super::open::Site;
 use super::print::{self, Column, Printer, Row, left, right};
 use super::{ExitStatus, PAGE, report_bad};
 use crate::config::Config;
@@ -84,26 +85,24 @@ struct UserPasskey<'a> {
 }
 
 #[derive(Serialize)]
-struct UserEnabled<'a> {
+struct UserState<'a> {
     id: u32,
     username: &'a str,
     enabled: bool,
 }
 
-pub async fn run(
-    command: Users,
-    config: &Config,
-    storage: &dyn Storage,
-    control: &Control,
-    printer: &mut Printer,
-) -> Result<ExitStatus> {
+pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+    let (storage, control) = (&*site.storage, &site.control);
     match command {
         Users::List { sort } => list(sort, storage, printer).await?,
         Users::Show { user } => show(&find(storage, &user).await?, printer)?,
         Users::Add { name, passkey } => {
             let (id, passkey) = control.add_user(&name, passkey).await?;
-            printer.message(format_args!("added the user {name} (id {}), passkey:", id.0));
-            print_passkey(id, &name, &passkey, config, printer)?;
+            printer.message(format_args!(
+                "added the user {name} (id {}), passkey:",
+                id.0
+            ));
+            print_passkey(id, &name, &passkey, &site.config, printer)?;
         }
         Users::Enable { user } => set_enabled(&user, true, storage, control, printer).await?,
         Users::Disable { user } => set_enabled(&user, false, storage, control, printer).await?,
@@ -112,7 +111,7 @@ pub async fn run(
             let passkey = control.new_passkey(found.id).await?;
             let (id, name) = (found.id, found.username);
             printer.message(format_args!("the new passkey of {name} (id {}):", id.0));
-            print_passkey(id, &name, &passkey, config, printer)?;
+            print_passkey(id, &name, &passkey, &site.config, printer)?;
         }
     }
     Ok(ExitStatus::Success)
@@ -196,14 +195,17 @@ async fn set_enabled(
     let found = find(storage, user).await?.user;
     control.set_user_enabled(found.id, enabled).await?;
     if printer.is_json() {
-        printer.document(&UserEnabled {
+        printer.document(&UserState {
             id: found.id.0,
             username: &found.username,
             enabled,
         })?;
     } else {
         let state = if enabled { "enabled" } else { "disabled" };
-        printer.line(format_args!("{} (id {}) is {state}", found.username, found.id.0))?;
+        printer.line(format_args!(
+            "{} (id {}) is {state}",
+            found.username, found.id.0
+        ))?;
     }
     Ok(())
 }
@@ -226,9 +228,15 @@ fn print_passkey(
     }
     printer.line(passkey.expose())?;
     if let Some(address) = config.http.listen.first() {
-        let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+        let scheme = if config.http.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         let port = address.port();
-        printer.message(format_args!("announce URL: {scheme}://YOUR-HOST:{port}/PASSKEY/announce"));
+        printer.message(format_args!(
+            "announce URL: {scheme}://YOUR-HOST:{port}/PASSKEY/announce"
+        ));
     }
     Ok(())
 }
@@ -245,7 +253,11 @@ async fn find(storage: &dyn Storage, text: &str) -> Result<StoredUser> {
     let mut found = storage.users_named(text).await?;
     if found.len() > 1 {
         let ids: Vec<String> = found.iter().map(|it| it.user.id.0.to_string()).collect();
-        bail!("{} users are named {text}; name one by its id: {}", ids.len(), ids.join(", "));
+        bail!(
+            "{} users are named {text}; name one by its id: {}",
+            ids.len(),
+            ids.join(", ")
+        );
     }
     match found.pop() {
         Some(user) => Ok(user),

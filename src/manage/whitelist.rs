@@ -10,6 +10,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::ExitStatus;
+use super::open::Site;
 use super::print::{Column, Printer, Row, left};
 use crate::control::{self, Control};
 use crate::registry::Client;
@@ -67,12 +68,8 @@ struct Imported {
     imported: usize,
 }
 
-pub async fn run(
-    command: Whitelist,
-    storage: &dyn Storage,
-    control: &Control,
-    printer: &mut Printer,
-) -> Result<ExitStatus> {
+pub async fn run(command: Whitelist, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+    let (storage, control) = (&*site.storage, &site.control);
     match command {
         Whitelist::List => list(storage, printer).await?,
         Whitelist::Add { prefix, client } => add(prefix, client, control, printer).await?,
@@ -97,30 +94,35 @@ async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
     Ok(list.end()?)
 }
 
-async fn add(
-    prefix: String,
-    name: String,
-    control: &Control,
-    printer: &mut Printer,
-) -> Result<()> {
+async fn add(prefix: String, name: String, control: &Control, printer: &mut Printer) -> Result<()> {
     let client = Client { prefix, name };
     control.add_clients(std::slice::from_ref(&client)).await?;
     if printer.is_json() {
         printer.document(&ClientRow::from(client))?;
     } else {
-        printer.line(format_args!("{} ({}) is allowed", client.prefix, client.name))?;
+        printer.line(format_args!(
+            "{} ({}) is allowed",
+            client.prefix, client.name
+        ))?;
     }
     Ok(())
 }
 
 async fn import(file: &Path, control: &Control, printer: &mut Printer) -> Result<ExitStatus> {
-    let name = if file == Path::new("-") { "stdin".into() } else { file.display().to_string() };
+    let name = if file == Path::new("-") {
+        "stdin".into()
+    } else {
+        file.display().to_string()
+    };
     let text = read(file).with_context(|| name.clone())?;
     let (clients, errors) = parse(&text);
     for (line, error) in &errors {
         printer.message(format_args!("{name}:{line}: {error}"));
     }
-    ensure!(errors.is_empty(), "{name}: nothing was changed; mend the lines above and try again");
+    ensure!(
+        errors.is_empty(),
+        "{name}: nothing was changed; mend the lines above and try again"
+    );
     // An empty batch is nothing to ask storage for.
     if !clients.is_empty() {
         control.add_clients(&clients).await?;
@@ -182,7 +184,10 @@ fn parse(text: &str) -> (Vec<Client>, Vec<(usize, String)>) {
             continue;
         };
         if let Some(before) = lines_by_prefix.insert(prefix, number) {
-            errors.push((number, format!("the prefix {prefix:?} stands in line {before} already")));
+            errors.push((
+                number,
+                format!("the prefix {prefix:?} stands in line {before} already"),
+            ));
         }
         let client = Client {
             prefix: prefix.into(),
@@ -229,7 +234,8 @@ mod tests {
 
     #[test]
     fn every_wrong_line_is_named() {
-        let (_, errors) = parse("-TR Transmission\n-qB\tq\n-qB\tr\n\tx\n-way-too-long-for-a-prefix\ty\n");
+        let (_, errors) =
+            parse("-TR Transmission\n-qB\tq\n-qB\tr\n\tx\n-way-too-long-for-a-prefix\ty\n");
         let lines: Vec<usize> = errors.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [1, 3, 4, 5]);
     }
