@@ -86,7 +86,7 @@ impl Control {
     ) -> Result<(UserId, Passkey), ControlError> {
         validate_text("user name", username)?;
         if !self.storage.users_named(username).await?.is_empty() {
-            return Err(StorageError::Duplicate(format!("the user {username:?}")).into());
+            return Err(StorageError::Duplicate(format!("user {username:?}")).into());
         }
         let passkey = passkey.map_or_else(random_passkey, Ok)?;
         let user = NewUser {
@@ -140,7 +140,7 @@ impl Control {
             .storage
             .torrent(info_hash)
             .await?
-            .ok_or_else(|| StorageError::NotFound(format!("the torrent {info_hash}")))?;
+            .ok_or_else(|| StorageError::NotFound(format!("torrent {info_hash}")))?;
         let patch = TorrentPatch {
             enabled: Some(enabled),
             reason: Some(reason.clone()),

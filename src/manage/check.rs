@@ -121,6 +121,12 @@ async fn check_storage(config: &Config, report: &mut Report<'_>) -> Result<()> {
         .filter(|migration| !migration.applied)
         .map(|migration| migration.name)
         .collect();
+    if !missing.is_empty() && open::makes_own_tables(config) {
+        return report.ok(
+            "migrations",
+            "none yet: the tables are made at the first use",
+        );
+    }
     if !missing.is_empty() {
         let problem = format!("not applied: {}", missing.join(", "));
         return report.problem("migrations", &problem, "mika-manage migrate");
@@ -179,7 +185,7 @@ fn check_tls(files: &TlsFiles, now: i64) -> Result<String, Problem> {
     CertifiedKey::from_der(certs, key, &ring::default_provider()).map_err(|error| {
         let (key, cert) = (files.key.display(), files.cert.display());
         Problem::new(
-            format!("{key} is not the key of {cert}: {error}"),
+            format!("{key} does not go with {cert}: {error}"),
             "name a key and a certificate that were made together",
         )
     })?;

@@ -62,10 +62,10 @@ pub fn run(arguments: &Genkey, config: &Config, printer: &mut Printer) -> Result
             path.display()
         );
     }
+    let params = parameters(arguments, Clock::start().now().unix)?;
     if !printer.is_json() {
         printer.line("> Generating new keys...")?;
     }
-    let params = parameters(arguments, Clock::start().now().unix)?;
     let names = params.subject_alt_names.iter().map(name_of).collect();
     let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let certificate = params.self_signed(&pair)?;
@@ -113,9 +113,11 @@ fn parameters(arguments: &Genkey, unix: i64) -> Result<CertificateParams> {
 
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
+    // A common name has 64 characters at most (RFC 5280 A.1).
+    let common_name: String = format!("Mika on {host}").chars().take(64).collect();
     params
         .distinguished_name
-        .push(DnType::CommonName, format!("Mika on {host}"));
+        .push(DnType::CommonName, common_name);
     // A day back, for clients whose clock is slow.
     params.not_before = now - DAY;
     params.not_after = now + DAY * arguments.days;

@@ -30,6 +30,14 @@ pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
     open(&config.storage.url).with_context(|| name_of(config))
 }
 
+/// Whether tables are made without a word.
+///
+/// An embedded database is Mika's own, so its tables are made at the first use; those of a
+/// server stand among somebody's own, who shall be asked.
+pub fn makes_own_tables(config: &Config) -> bool {
+    config.storage.driver == "sqlite"
+}
+
 /// The storage as messages name it; the password of the URL is masked.
 pub fn name_of(config: &Config) -> String {
     format!("storage {}", config.storage.url)
@@ -39,13 +47,10 @@ pub fn name_of(config: &Config) -> String {
 
 impl Site {
     /// Opens the storage of the config with all its tables.
-    ///
-    /// An embedded database is Mika's own, so its tables are made at first use; those of a
-    /// server stand in somebody's application, who shall be asked.
     pub async fn open(config: Config, printer: &mut Printer) -> Result<Self> {
         let storage = bare_storage(&config)?;
         let context = || name_of(&config);
-        if config.storage.driver == "sqlite" {
+        if makes_own_tables(&config) {
             let applied = storage.migrate().await.with_context(context)?;
             if !applied.is_empty() {
                 let url = &config.storage.url;

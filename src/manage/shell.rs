@@ -72,7 +72,8 @@ fn describe(command: &Command, path: &str, roff: &mut Roff) {
         heading.push(' ');
         heading.push_str(&usage(argument));
     }
-    roff.control("SS", [heading.as_str()]);
+    // Arguments of a control line are not escaped, and a bare hyphen is no minus.
+    roff.control("SS", [heading.replace('-', r"\-").as_str()]);
     let about = command.get_long_about().or_else(|| command.get_about());
     if let Some(about) = about {
         roff.text([roman(format!("{about}."))]);

@@ -186,7 +186,7 @@ async fn add(
     };
     let added = control.add_torrents(std::slice::from_ref(&torrent)).await?;
     let Some(&Some(id)) = added.first() else {
-        return Err(StorageError::Duplicate(format!("the torrent {info_hash}")).into());
+        return Err(StorageError::Duplicate(format!("torrent {info_hash}")).into());
     };
     if printer.is_json() {
         printer.document(&Added {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::open::Site;
 use super::print::{self, Column, Printer, Row, left, right};
 use super::{ExitStatus, PAGE, report_bad};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::control::Control;
 use crate::ids::{Passkey, UserId};
 use crate::storage::{Storage, StoredUser};
@@ -98,11 +98,8 @@ pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<E
         Users::Show { user } => show(&find(storage, &user).await?, printer)?,
         Users::Add { name, passkey } => {
             let (id, passkey) = control.add_user(&name, passkey).await?;
-            printer.message(format_args!(
-                "added the user {name} (id {}), passkey:",
-                id.0
-            ));
-            print_passkey(id, &name, &passkey, &site.config, printer)?;
+            let what = format!("added the user {name} (id {}), passkey:", id.0);
+            print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
         }
         Users::Enable { user } => set_enabled(&user, true, storage, control, printer).await?,
         Users::Disable { user } => set_enabled(&user, false, storage, control, printer).await?,
@@ -110,8 +107,8 @@ pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<E
             let found = find(storage, &user).await?.user;
             let passkey = control.new_passkey(found.id).await?;
             let (id, name) = (found.id, found.username);
-            printer.message(format_args!("the new passkey of {name} (id {}):", id.0));
-            print_passkey(id, &name, &passkey, &site.config, printer)?;
+            let what = format!("the new passkey of {name} (id {}):", id.0);
+            print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
         }
     }
     Ok(ExitStatus::Success)
@@ -210,8 +207,9 @@ async fn set_enabled(
     Ok(())
 }
 
-/// The passkey alone is the result, so that a script can take it; how to use it is a message.
+/// The passkey alone is the result, so that a script can take it; `what` and how to use it are messages.
 fn print_passkey(
+    what: &str,
     id: UserId,
     name: &str,
     passkey: &Passkey,
@@ -226,17 +224,18 @@ fn print_passkey(
         })?;
         return Ok(());
     }
+    printer.message(what);
     printer.line(passkey.expose())?;
     if let Some(address) = config.http.listen.first() {
-        let scheme = if config.http.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        };
+        let tls = config.http.tls.is_some();
+        let scheme = if tls { "https" } else { "http" };
         let port = address.port();
         printer.message(format_args!(
             "announce URL: {scheme}://YOUR-HOST:{port}/PASSKEY/announce"
         ));
+    }
+    if config.mode == Mode::Public {
+        printer.message("note: mode is \"public\" in the config, so users are not credited");
     }
     Ok(())
 }
