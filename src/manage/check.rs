@@ -16,7 +16,8 @@ use super::print::Printer;
 use super::{ExitStatus, open};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Loaded, TlsFiles};
-use crate::storage::{Storage, StorageError};
+use crate::registry::Client;
+use crate::storage::{Finding, Storage, StorageError};
 
 /// Cache drivers that this version has.
 const CACHE_DRIVERS: [&str; 1] = ["memory"];
@@ -73,12 +74,18 @@ async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
     }
     let now = Clock::start().now().unix;
     match &config.http.tls {
-        Some(files) => report.result("http.tls", check_tls(files, now))?,
+        Some(files) => report.result(
+            "http.tls",
+            check_tls(files, "name the files of your certificate", now),
+        )?,
         None => report.ok("http.tls", "off: HTTP without TLS")?,
     }
     let files = &config.api.tls;
     if files.key.exists() || files.cert.exists() {
-        report.result("api.tls", check_tls(files, now))?;
+        report.result(
+            "api.tls",
+            check_tls(files, "mika-manage genkey --force", now),
+        )?;
     } else {
         report.ok("api.tls", "no key; make one with: mika-manage genkey")?;
     }
@@ -97,85 +104,86 @@ async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
 }
 
 async fn check_storage(config: &Config, report: &mut Report<'_>) -> Result<()> {
-    let url = config.storage.url.to_string();
-    let migrations = match open::bare_storage(config) {
-        Ok(storage) => storage
-            .migrations()
-            .await
-            .map(|migrations| (storage, migrations)),
+    let storage = match open::bare_storage(config) {
+        Ok(storage) => storage,
         Err(error) => {
             let mend = "look at storage.driver and storage.url";
-            return report.problem("storage", &format!("{error:#}"), mend);
+            return report.problem("storage", &error.root_cause().to_string(), mend);
         }
     };
-    let (storage, migrations) = match migrations {
-        Ok(found) => found,
+    let migrations = match storage.migrations().await {
+        Ok(migrations) => migrations,
         Err(error) => {
             let mend = "look at storage.url, and whether the database is up";
-            return report.problem("storage", &format!("{url}: {error}"), mend);
+            return report.problem("storage", &error.to_string(), mend);
         }
     };
-    report.ok("storage", &url)?;
+    report.ok("storage", &config.storage.url.to_string())?;
     let missing: Vec<&str> = migrations
         .iter()
         .filter(|migration| !migration.applied)
         .map(|migration| migration.name)
         .collect();
-    if !missing.is_empty() && open::makes_own_tables(config) {
-        return report.ok(
+    if missing.is_empty() {
+        report.ok("migrations", "up to date")?;
+    } else if open::makes_own_tables(config) {
+        let pending = missing.join(", ");
+        report.ok(
             "migrations",
-            "none yet: the tables are made at the first use",
-        );
-    }
-    if !missing.is_empty() {
+            &format!("{pending} will be applied at the next use"),
+        )?;
+        // Without tables, nobody is allowed either.
+        return report_whitelist(config, 0, report);
+    } else {
         let problem = format!("not applied: {}", missing.join(", "));
         return report.problem("migrations", &problem, "mika-manage migrate");
     }
-    report.ok("migrations", "up to date")?;
-    if let Err(error) = check_contents(config, &*storage, report).await? {
-        report.problem(
+    match contents(&*storage).await {
+        Ok((findings, clients)) => {
+            report_findings(&findings, report)?;
+            report_whitelist(config, clients.len(), report)
+        }
+        Err(error) => report.problem(
             "tables",
             &error.to_string(),
             "look at the database's own log",
-        )?;
+        ),
     }
-    Ok(())
 }
 
-/// The outer result is about printing, the inner about storage.
-async fn check_contents(
-    config: &Config,
-    storage: &dyn Storage,
-    report: &mut Report<'_>,
-) -> Result<Result<(), StorageError>> {
-    let (findings, clients) = match (storage.check().await, storage.whitelist().await) {
-        (Ok(findings), Ok(clients)) => (findings, clients),
-        (Err(error), _) | (_, Err(error)) => return Ok(Err(error)),
-    };
-    for finding in &findings {
-        report.problem("tables", &finding.problem, &finding.mend)?;
-    }
+async fn contents(storage: &dyn Storage) -> Result<(Vec<Finding>, Vec<Client>), StorageError> {
+    Ok((storage.check().await?, storage.whitelist().await?))
+}
+
+fn report_findings(findings: &[Finding], report: &mut Report<'_>) -> Result<()> {
     if findings.is_empty() {
-        report.ok("tables", "every row can be used")?;
+        return report.ok("tables", "every row can be used");
     }
-    if !config.tracker.whitelist {
-        report.ok("whitelist", "off: any client may announce")?;
-    } else if clients.is_empty() {
-        let problem = "empty while tracker.whitelist is on, so every client is refused";
-        let mend = "mika-manage whitelist add -TR Transmission, or set tracker.whitelist to false";
-        report.problem("whitelist", problem, mend)?;
-    } else {
-        report.ok("whitelist", &format!("{} clients", clients.len()))?;
-    }
-    Ok(Ok(()))
+    findings
+        .iter()
+        .try_for_each(|finding| report.problem("tables", &finding.problem, &finding.mend))
 }
 
-/// Whether a TLS listener could use the files; says until when.
-fn check_tls(files: &TlsFiles, now: i64) -> Result<String, Problem> {
-    let certs: Vec<CertificateDer> = read(&files.cert, |text| {
+fn report_whitelist(config: &Config, clients: usize, report: &mut Report<'_>) -> Result<()> {
+    if !config.tracker.whitelist {
+        return report.ok("whitelist", "off: any client may announce");
+    }
+    if clients > 0 {
+        return report.ok("whitelist", &format!("{clients} clients"));
+    }
+    report.problem(
+        "whitelist",
+        "empty while tracker.whitelist is on, so every client is refused",
+        "mika-manage whitelist add -TR Transmission, or set tracker.whitelist to false",
+    )
+}
+
+/// Whether a TLS listener could use the files; says until when. `absent` mends that one is not there.
+fn check_tls(files: &TlsFiles, absent: &str, now: i64) -> Result<String, Problem> {
+    let certs: Vec<CertificateDer> = read(&files.cert, absent, |text| {
         CertificateDer::pem_slice_iter(text).collect()
     })?;
-    let key = read(&files.key, PrivateKeyDer::from_pem_slice)?;
+    let key = read(&files.key, absent, PrivateKeyDer::from_pem_slice)?;
     let Some(first) = certs.first().cloned() else {
         return Err(Problem::new(
             format!("{}: no certificate in it", files.cert.display()),
@@ -213,10 +221,14 @@ fn check_tls(files: &TlsFiles, now: i64) -> Result<String, Problem> {
     Ok(format!("{path} is valid for {days} more days"))
 }
 
-fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, pem::Error>) -> Result<T, Problem> {
+fn read<T>(
+    path: &Path,
+    absent: &str,
+    parse: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
+) -> Result<T, Problem> {
     let text = fs::read(path).map_err(|error| {
         let mend = match error.kind() {
-            io::ErrorKind::NotFound => "make it with: mika-manage genkey, or name another file",
+            io::ErrorKind::NotFound => absent,
             _ => "let the user that runs the tracker read it",
         };
         Problem::new(format!("{}: {error}", path.display()), mend)

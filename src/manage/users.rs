@@ -134,7 +134,9 @@ async fn list(sort: UserKey, storage: &dyn Storage, printer: &mut Printer) -> Re
     }
     if sort != UserKey::Id {
         sort_rows(&mut all, sort);
-        list.page(&all)?;
+        for rows in all.chunks(PAGE as usize) {
+            list.page(rows)?;
+        }
     }
     Ok(list.end()?)
 }
