@@ -180,7 +180,7 @@ fn duplicate(path: &str, name: &str) -> String {
 fn unreadable(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "no such file; name one with -config PATH, or begin with a copy of config.json.dist"
+            "no such file; name one with --config PATH, or begin with a copy of config.json.dist"
                 .into()
         }
         io::ErrorKind::InvalidData => "expected UTF-8 text".into(),

@@ -7,6 +7,7 @@ use super::load::resolve;
 use super::*;
 
 const DIST: &str = include_str!("../../config.json.dist");
+const MANUAL: &str = include_str!("../../docs/config.md");
 
 fn read(text: &str) -> Result<Loaded, ConfigError> {
     let source = Source::File(PathBuf::from("config.json"));
@@ -261,7 +262,7 @@ fn a_named_file_has_to_be_there() {
     let error = load(Some(Path::new("/nowhere/mika.json"))).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "/nowhere/mika.json: no such file; name one with -config PATH, \
+        "/nowhere/mika.json: no such file; name one with --config PATH, \
          or begin with a copy of config.json.dist"
     );
 }
@@ -304,6 +305,20 @@ fn the_distributed_file_shows_every_key_with_its_default_in_private_mode() {
         let parent_is_off = pointer.starts_with("/http/tls/");
         assert!(parent_is_off || shown.pointer(&pointer).is_some(), "{key}");
     }
+}
+
+#[test]
+fn the_manual_explains_every_key_and_no_other() {
+    let mut explained: Vec<&str> = MANUAL
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(key, _)| key)
+        .filter(|key| *key != "http.tls") // a section, which may be null
+        .collect();
+    explained.sort_unstable();
+    let mut keys = keys();
+    keys.sort_unstable();
+    assert_eq!(explained, keys);
 }
 
 #[test]
