@@ -261,7 +261,7 @@ mod tests {
         let node = parse(b"d3:cowl3:mooi-3ee4:spami42ee").unwrap();
         assert_eq!(node.get(b"spam").unwrap().as_int(), Some(42));
         let cow = node.get(b"cow").unwrap();
-        assert_eq!(cow.span, 6..16);
+        assert_eq!(cow.span, 6..17);
         let Value::List(items) = &cow.value else {
             panic!()
         };
