@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use mika::ids::InfoHash;
 use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
@@ -280,8 +281,8 @@ fn import_takes_every_kind_of_torrent_and_names_the_bad_ones() {
         "{outcome:?}"
     );
 
-    let sha1 = |info: &str| hex(&Sha1::digest(info));
-    let sha256 = |info: &str| hex(&Sha256::digest(info)[..20]);
+    let sha1 = |info: &str| info_hash(&Sha1::digest(info));
+    let sha256 = |info: &str| info_hash(&Sha256::digest(info));
     for (hash, name, second) in [
         (sha1(&v1), "v1", None),
         (sha256(&v2), "v2", None),
@@ -528,8 +529,9 @@ fn every_command_is_in_help_manual_and_completions() {
     folder.fails(2, &["completions", "cmd"]);
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The first 20 bytes of a digest as an info hash is written.
+fn info_hash(digest: &[u8]) -> String {
+    InfoHash::from_slice(&digest[..20]).unwrap().to_string()
 }
 
 /// Whether a client that trusts `cert` alone meets a server with the pair of the folder as `name`.
