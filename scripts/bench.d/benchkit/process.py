@@ -16,6 +16,12 @@ START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 LOG_TAIL_BYTES = 2000
 
+# A server is at rest when it used less than this part of a core for so long: longer than
+# Mika's flush interval, so that work which it put off is not taken for rest.
+REST_CORES_MAX = 0.02
+REST_WINDOW_SECONDS = 1.25
+REST_SECONDS_MAX = 120
+
 
 def build(*examples):
     """Builds the binaries as users do, then the named examples."""
@@ -72,6 +78,17 @@ class Server:
         stat = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text()
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def wait_for_rest(self):
+        """Waits until the server has done what it put off, for example writing its journal."""
+        deadline = time.monotonic() + REST_SECONDS_MAX
+        while time.monotonic() < deadline:
+            before = self.cpu_seconds()
+            time.sleep(REST_WINDOW_SECONDS)
+            self.check_alive()
+            if self.cpu_seconds() - before < REST_CORES_MAX * REST_WINDOW_SECONDS:
+                return
+        raise Fault(f"the server is still at work {REST_SECONDS_MAX} s after the load ended")
 
     def check_alive(self):
         if self._process.poll() is not None:

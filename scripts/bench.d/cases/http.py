@@ -95,6 +95,7 @@ def start(mode, options, folder, stack):
     announces.sample(port, population[:SPOT_CHECKS], load.totals)
     note(f"{mode}: {len(population)} peers join")
     load.warm_up(port, WARM_UP_CONNECTIONS)
+    mika.wait_for_rest()
     sizes = announces.sample(port, population[:SAMPLES], load.totals)
     size = round(statistics.mean(sizes))
     note(f"{mode}: the mean reply has a body of {size} bytes")
@@ -117,13 +118,15 @@ def play(contest, connection, options, report):
 def measure(server, load, connection, options):
     before = server.cpu_seconds()
     result = load.run(server.port, options.seconds, options.connections, connection)
+    busy = (server.cpu_seconds() - before) / result["seconds"]
+    # Work put off has to be paid for by this run, and must not disturb the next one.
+    server.wait_for_rest()
     used = server.cpu_seconds() - before
-    server.check_alive()
     return {
         "rate": result["requests"] / result["seconds"],
         "by_cpu": result["requests"] / used,
         "cpu_us": used * 1e6 / result["requests"],
-        "busy": used / result["seconds"],
+        "busy": busy,
         "load_busy": result["cpu_seconds"] / result["seconds"],
         "p99_ms": result["p99_ms"],
     }
