@@ -23,7 +23,10 @@ struct Trail {
 }
 
 fn open(url: &Secret) -> Result<Arc<dyn Cache>, CacheError> {
-    let file = OpenOptions::new().create(true).append(true).open(url.expose());
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(url.expose());
     let file = file.map_err(|error| CacheError(format!("{url}: {error}")))?;
     Ok(Arc::new(Trail {
         file: Mutex::new(file),
@@ -33,7 +36,12 @@ fn open(url: &Secret) -> Result<Arc<dyn Cache>, CacheError> {
 #[async_trait]
 impl Cache for Trail {
     async fn keep(&self, batch: &Batch) -> Result<Kept, CacheError> {
-        let line = format!("{} {} {} changes\n", batch.node, batch.number, batch.changes.len());
+        let line = format!(
+            "{} {} {} changes\n",
+            batch.node,
+            batch.number,
+            batch.changes.len()
+        );
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all(line.as_bytes())
             .map_err(|error| CacheError(error.to_string()))?;
