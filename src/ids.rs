@@ -159,7 +159,11 @@ mod tests {
         let hash: InfoHash = "00252B263d3b3f20232f7e7f80ffc328615a302d".parse().unwrap();
         assert_eq!(hash.to_string(), "00252b263d3b3f20232f7e7f80ffc328615a302d");
         assert!("00252b".parse::<InfoHash>().is_err());
-        assert!("zz252b263d3b3f20232f7e7f80ffc328615a302d".parse::<InfoHash>().is_err());
+        assert!(
+            "zz252b263d3b3f20232f7e7f80ffc328615a302d"
+                .parse::<InfoHash>()
+                .is_err()
+        );
     }
 
     #[test]

@@ -65,9 +65,18 @@ mod tests {
     #[test]
     fn only_the_password_of_a_url_is_masked() {
         let shown = |text: &str| Secret::new(text).to_string();
-        assert_eq!(shown("mysql://user:pass@host/db"), "mysql://user:***@host/db");
-        assert_eq!(shown("redis://localhost:6379/0"), "redis://localhost:6379/0");
-        assert_eq!(shown("sqlite:///var/lib/mika.db"), "sqlite:///var/lib/mika.db");
+        assert_eq!(
+            shown("mysql://user:pass@host/db"),
+            "mysql://user:***@host/db"
+        );
+        assert_eq!(
+            shown("redis://localhost:6379/0"),
+            "redis://localhost:6379/0"
+        );
+        assert_eq!(
+            shown("sqlite:///var/lib/mika.db"),
+            "sqlite:///var/lib/mika.db"
+        );
         assert_eq!(shown("hunter2"), "***");
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "Secret(***)");
     }

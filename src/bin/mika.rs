@@ -1,1 +1,156 @@
-fn main() {}
+//! The daemon: reads its arguments and its config, and hands over to [`mika::node`].
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a program's `main` speaks to its caller
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{env, thread};
+
+use clap::Parser;
+use mika::config;
+use mika::node::{self, Options};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit code for wrong arguments (clap's own) and for a wrong config.
+const BAD_CONFIG: u8 = 2;
+
+const MORE_HELP: &str = "\
+Examples:
+  mika                                 a public tracker, or what ./config.json says
+  mika -config /etc/mika/config.json   a config from elsewhere
+  mika -config new.json --check        is that config right?
+  mika -procs 1                        one worker thread
+
+Signals:
+  SIGUSR2, SIGHUP    read config, whitelist and TLS files again; what is running goes on
+  SIGTERM, SIGINT    finish what is in flight, save everything, exit
+
+Exit codes:
+  0  stopped as asked, or the config is right
+  1  could not go on: a port in use, storage not usable
+  2  wrong arguments, or a wrong config
+
+Secrets may come from the environment instead of the config:
+  MIKA_STORAGE_URL, MIKA_CACHE_URL, MIKA_API_PASSWORD
+
+Users, torrents and the whitelist are kept with mika-manage.";
+
+/// A BitTorrent tracker, public or private.
+#[derive(Debug, Parser)]
+#[command(version, after_help = MORE_HELP)]
+struct Arguments {
+    /// Config file; without it ./config.json, and without that a public tracker on built-in defaults
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+
+    /// Worker threads, each with a listener of its own [default: cores - 1, at least 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    procs: Option<u16>,
+
+    /// Only say whether the config, and the files that it names, are right
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse_from(with_two_dashes(env::args_os()));
+    let loaded = match config::load(arguments.config.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(error) => return fail(&error.into(), BAD_CONFIG),
+    };
+    let source = loaded.source.to_string();
+    let warnings = loaded.warnings.clone();
+    let options = Options {
+        config: loaded,
+        config_path: arguments.config,
+        procs: arguments.procs.map_or_else(default_procs, usize::from),
+    };
+    if let Err(error) = node::check(&options) {
+        return fail(&error.context(source), BAD_CONFIG);
+    }
+    if arguments.check {
+        for warning in warnings {
+            eprintln!("{source}: {warning}");
+        }
+        println!("{source}: ok");
+        return ExitCode::SUCCESS;
+    }
+    match node::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("mika: {error:#}");
+    ExitCode::from(code)
+}
+
+/// One core stays free for the journal and for the rest of the machine.
+fn default_procs() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
+}
+
+/// `-config` and `-procs` as `--config` and `--procs`: clap knows long names with two dashes only.
+fn with_two_dashes(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    arguments
+        .map(|argument| match argument.to_str() {
+            Some(text) if is_long_with_one_dash(text) => format!("-{text}").into(),
+            _ => argument,
+        })
+        .collect()
+}
+
+fn is_long_with_one_dash(argument: &str) -> bool {
+    let name = argument.split_once('=').map_or(argument, |(name, _)| name);
+    matches!(name, "-config" | "-procs")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        let words = line.split_whitespace().map(OsString::from);
+        Arguments::try_parse_from(with_two_dashes(words))
+    }
+
+    #[test]
+    fn the_arguments_are_declared_without_a_conflict() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn long_names_work_with_one_dash_and_with_two() {
+        for line in [
+            "mika -config x.json -procs 3",
+            "mika --config x.json --procs 3",
+            "mika -config=x.json -procs=3",
+            "mika --config=x.json --procs=3",
+        ] {
+            let arguments = parse(line).unwrap();
+            assert_eq!(arguments.config, Some("x.json".into()), "{line}");
+            assert_eq!(arguments.procs, Some(3), "{line}");
+        }
+        let arguments = parse("mika").unwrap();
+        assert_eq!((arguments.config, arguments.procs), (None, None));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "mika -procs 0",
+            "mika -procs many",
+            "mika -config",
+            "mika -configs x",
+            "mika x.json",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

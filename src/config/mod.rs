@@ -1,6 +1,17 @@
 //! The configuration: every section with its default, checked once at start and at a reload.
+//!
+//! [`load`] turns what was typed into what is true: it finds the file, refuses what it can't
+//! understand, fills in the defaults, takes secrets from the environment and checks the values.
+//! What comes out needs no further check, except whether the named drivers exist.
 
-use std::net::SocketAddr;
+mod check;
+mod load;
+mod shape;
+pub mod suggest;
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +19,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
+
+pub use load::{ConfigError, Loaded, Source, load};
 
 /// Who may take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -24,7 +37,7 @@ pub enum Mode {
 #[serde(default)]
 pub struct Config {
     pub mode: Mode,
-    /// The name under which this process numbers its batches; by default the host's.
+    /// The name under which this process numbers its batches; empty for the host's.
     pub node: String,
     pub http: Http,
     pub udp: Udp,
@@ -49,13 +62,13 @@ pub struct Http {
     pub max_connections: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Udp {
     pub listen: Vec<SocketAddr>,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Api {
     pub listen: Vec<SocketAddr>,
@@ -66,6 +79,7 @@ pub struct Api {
 
 /// PEM files of a TLS listener.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct TlsFiles {
     pub key: PathBuf,
     /// The certificate, and after it those that it is signed by.
@@ -74,6 +88,7 @@ pub struct TlsFiles {
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own in the file
 pub struct Tracker {
     #[serde(with = "humantime_serde")]
     pub announce_interval: Duration,
@@ -137,9 +152,7 @@ pub struct Journal {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`.
-    pub level: String,
-    /// `text` or `json`.
+    pub level: LogLevel,
     pub format: LogFormat,
     /// How often a line of statistics is written; `0s` for never.
     #[serde(with = "humantime_serde")]
@@ -148,7 +161,142 @@ pub struct Log {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Text,
     Json,
+}
+
+// === defaults ===
+
+/// A public tracker that needs no other server.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Public,
+            node: host_name(),
+            http: Http::default(),
+            udp: Udp::default(),
+            api: Api::default(),
+            tracker: Tracker::default(),
+            cache: Cache::default(),
+            storage: Storage::default(),
+            journal: Journal::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: vec![
+                (Ipv4Addr::UNSPECIFIED, 34000).into(),
+                (Ipv6Addr::UNSPECIFIED, 34000).into(),
+            ],
+            trusted_proxies: Vec::new(),
+            tls: None,
+            max_connections: 16_384,
+        }
+    }
+}
+
+impl Default for TlsFiles {
+    fn default() -> Self {
+        Self {
+            key: "key_priv".into(),
+            cert: "key_ca".into(),
+        }
+    }
+}
+
+/// For [`Mode::Public`]; [`load`] knows what differs in private mode.
+impl Default for Tracker {
+    fn default() -> Self {
+        Self {
+            announce_interval: minutes(30),
+            min_announce_interval: minutes(15),
+            peer_ttl: minutes(65),
+            tombstone_ttl: days(1),
+            numwant: 50,
+            max_numwant: 200,
+            auto_register: true,
+            max_torrents: 4_000_000,
+            whitelist: false,
+            trust_client_ip: false,
+            max_peers_per_user: 5,
+            // Two clients of one user are to find each other; the cap above bounds them.
+            hide_own_peers: false,
+            max_rate: 2_500_000_000,
+            hnr_threshold: days(14),
+            hnr_min_bytes: 50 << 20,
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            driver: "memory".into(),
+            url: Secret::default(),
+        }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            driver: "sqlite".into(),
+            url: Secret::new("sqlite://mika.db"),
+            schema: "mika".into(),
+        }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            flush_interval: Duration::from_secs(1),
+            ack_timeout: Duration::from_secs(2),
+            max_pending: 1 << 18,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            stats_interval: minutes(1),
+        }
+    }
+}
+
+/// The host's name as far as it may be a node's; else `mika`.
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
+    if check::is_node_name(&name) {
+        name.into_owned()
+    } else {
+        "mika".into()
+    }
+}
+
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
+}
+
+const fn days(count: u64) -> Duration {
+    minutes(count * 24 * 60)
 }

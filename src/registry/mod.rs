@@ -160,7 +160,11 @@ impl Users {
 
     /// Two users may have swapped passkeys: only the owner's entry goes.
     fn forget(&mut self, passkey: &Passkey, owner: UserId) {
-        if self.by_passkey.get(passkey).is_some_and(|it| it.user == owner) {
+        if self
+            .by_passkey
+            .get(passkey)
+            .is_some_and(|it| it.user == owner)
+        {
             self.by_passkey.remove(passkey);
         }
     }

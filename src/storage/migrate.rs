@@ -1,9 +1,63 @@
 //! Migrations: the numbered SQL files of `migrations/`, and which of them a database has.
 
+use super::StorageError;
+
+/// One SQL file, compiled in.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// The file's name without its extension, such as `0001_init`.
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
 /// One migration that this version knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationStatus {
     /// The file's name without its extension, such as `0001_init`.
     pub name: &'static str,
     pub applied: bool,
+}
+
+/// The migrations of `migrations/sqlite`, in order.
+pub const SQLITE: &[Migration] = &[Migration {
+    name: "0001_init",
+    sql: include_str!("../../migrations/sqlite/0001_init.sql"),
+}];
+
+/// What a database that has `applied` still lacks of `known`. It is refused if it has more
+/// than that: an older Mika must not write to the tables of a newer one.
+pub fn status(
+    known: &[Migration],
+    applied: &[String],
+) -> Result<Vec<MigrationStatus>, StorageError> {
+    let newer = applied.iter().find(|name| {
+        !known
+            .iter()
+            .any(|migration| migration.name == name.as_str())
+    });
+    if let Some(name) = newer {
+        return Err(StorageError::Broken(format!(
+            "the database was made by a newer Mika (it has migration {name}): install that version"
+        )));
+    }
+    Ok(known
+        .iter()
+        .map(|migration| MigrationStatus {
+            name: migration.name,
+            applied: applied.iter().any(|name| name == migration.name),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pending_ones_are_named_and_unknown_ones_refused() {
+        assert!(!status(SQLITE, &[]).unwrap()[0].applied);
+        assert!(status(SQLITE, &["0001_init".into()]).unwrap()[0].applied);
+        let error = status(SQLITE, &["9999_later".into()]).unwrap_err();
+        assert!(error.to_string().contains("9999_later"));
+    }
 }

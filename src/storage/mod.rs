@@ -11,7 +11,9 @@ pub mod migrate;
 mod rows;
 mod sqlite;
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -66,6 +68,13 @@ pub struct Finding {
     pub mend: String,
 }
 
+/// The right to serve from a storage, held until it is dropped.
+#[must_use = "the claim ends when this is dropped"]
+#[derive(Default)]
+pub struct Claim {
+    _guard: Option<Box<dyn Any + Send + Sync>>,
+}
+
 /// A web application's database, as the tracker uses it.
 ///
 /// Every method may be called from any thread and at the same time as others.
@@ -74,6 +83,13 @@ pub struct Finding {
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
     // --- tables ---
+
+    /// Reserves the storage for this process; [`StorageError::Broken`] if another has it.
+    /// A daemon with the memory cache claims its storage, for two of them would not know of
+    /// each other's peers and credit; `mika-manage` does not. By default there is nothing to claim.
+    async fn claim(&self) -> Result<Claim, StorageError> {
+        Ok(Claim::default())
+    }
 
     /// Creates or updates Mika's own tables; returns the names of the migrations that it applied.
     async fn migrate(&self) -> Result<Vec<String>, StorageError>;
@@ -86,8 +102,11 @@ pub trait Storage: Send + Sync + 'static {
 
     // --- reading, by pages in the order of the key: `after` is the last key of the page before ---
 
-    async fn users(&self, after: Option<UserId>, limit: u32)
-    -> Result<Page<StoredUser>, StorageError>;
+    async fn users(
+        &self,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Result<Page<StoredUser>, StorageError>;
 
     async fn torrents(
         &self,
@@ -175,6 +194,23 @@ pub type OpenStorage = fn(&Secret) -> Result<Arc<dyn Storage>, StorageError>;
 #[derive(Clone)]
 pub struct Drivers {
     by_name: BTreeMap<&'static str, OpenStorage>,
+}
+
+// === impl Claim ===
+
+impl Claim {
+    /// A claim that stands as long as `guard` lives.
+    pub fn held_by(guard: impl Any + Send + Sync) -> Self {
+        Self {
+            _guard: Some(Box::new(guard)),
+        }
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Claim")
+    }
 }
 
 // === impl Drivers ===

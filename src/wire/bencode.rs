@@ -155,7 +155,11 @@ impl<'a> Reader<'a> {
         if negative && magnitude == 0 {
             return Err(self.error("minus zero"));
         }
-        let number = if negative { -i128::from(magnitude) } else { i128::from(magnitude) };
+        let number = if negative {
+            -i128::from(magnitude)
+        } else {
+            i128::from(magnitude)
+        };
         i64::try_from(number).map_err(|_| self.error("the number is too large"))
     }
 
@@ -229,8 +233,10 @@ mod tests {
         let node = parse(b"d3:cowl3:mooi-3ee4:spami42ee").unwrap();
         assert_eq!(node.get(b"spam").unwrap().as_int(), Some(42));
         let cow = node.get(b"cow").unwrap();
-        assert_eq!(cow.span, 6..16);
-        let Value::List(items) = &cow.value else { panic!() };
+        assert_eq!(cow.span, 6..17);
+        let Value::List(items) = &cow.value else {
+            panic!()
+        };
         assert_eq!(items[0].as_bytes(), Some(&b"moo"[..]));
         assert_eq!(items[1].as_int(), Some(-3));
     }
@@ -238,14 +244,32 @@ mod tests {
     #[test]
     fn refuses_what_is_not_canonical() {
         for bad in [
-            "", "i", "ie", "i-e", "i-0e", "i03e", "i1", "i1ee", "01:a", "2:a", "d1:b0:1:a0:e",
-            "d1:a0:1:a0:e", "di1e0:e", "d1:ae", "l", "x", "i99999999999999999999e",
+            "",
+            "i",
+            "ie",
+            "i-e",
+            "i-0e",
+            "i03e",
+            "i1",
+            "i1ee",
+            "01:a",
+            "2:a",
+            "d1:b0:1:a0:e",
+            "d1:a0:1:a0:e",
+            "di1e0:e",
+            "d1:ae",
+            "l",
+            "x",
+            "i99999999999999999999e",
             "99999999999999999999:",
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
         let deep = "l".repeat(100_000);
-        assert_eq!(parse(deep.as_bytes()).unwrap_err().problem, "too many levels");
+        assert_eq!(
+            parse(deep.as_bytes()).unwrap_err().problem,
+            "too many levels"
+        );
     }
 
     #[test]

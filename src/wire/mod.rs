@@ -1,3 +1,15 @@
 //! The wire: bytes to values and values to bytes. No socket, no clock, no state.
+//!
+//! What the transports share are the values of `announce` and `scrape`; how each
+//! writes them is a file of its own.
 
+mod announce;
 pub mod bencode;
+mod error;
+pub mod http;
+pub mod query;
+
+pub use announce::{
+    Announce, AnnounceReply, ClientKey, Event, Failure, PeerList, RetryIn, ScrapeEntry,
+};
+pub use error::ParseError;

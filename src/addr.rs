@@ -1,0 +1,194 @@
+//! Internet addresses as the tracker needs them: canonical family, compact form, global or not.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+
+/// An endpoint as replies carry it (BEP 23, BEP 7): the address, then the port, big-endian.
+pub trait Compact: Copy + Eq + AsRef<[u8]> {
+    /// Bytes of one endpoint on the wire.
+    const LEN: usize;
+
+    fn port(&self) -> u16;
+    fn is_global(&self) -> bool;
+}
+
+/// An IPv4 endpoint: 4 bytes and 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Compact4(pub [u8; 6]);
+
+/// An IPv6 endpoint: 16 bytes and 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Compact6(pub [u8; 18]);
+
+/// The endpoint of a peer in either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    V4(Compact4),
+    V6(Compact6),
+}
+
+/// The address itself, with an IPv4 address inside an IPv6 one taken out (rule U2).
+pub fn canonical(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+/// Whether other hosts of the internet can reach this address.
+pub fn is_global(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_global_v4(ip),
+        IpAddr::V6(ip) => is_global_v6(ip),
+    }
+}
+
+fn is_global_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    !(a == 0
+        || ip.is_private()
+        || ip.is_loopback()
+        || ip.is_link_local()
+        || ip.is_documentation()
+        || a >= 224 // multicast, reserved, broadcast
+        || (a == 100 && (64..128).contains(&b)) // carrier-grade NAT, RFC 6598
+        || (a, b, c) == (192, 0, 0) // IETF protocol assignments
+        || (a == 198 && (b == 18 || b == 19))) // benchmarks, RFC 2544
+}
+
+fn is_global_v6(ip: Ipv6Addr) -> bool {
+    let [first, second, ..] = ip.segments();
+    // Only 2000::/3 is assigned to the internet; of it, documentation is not.
+    first & 0xe000 == 0x2000 && !(first == 0x2001 && second == 0x0db8)
+}
+
+// === impl Compact4 ===
+
+impl Compact4 {
+    pub fn new(ip: Ipv4Addr, port: u16) -> Self {
+        let mut bytes = [0; 6];
+        bytes[..4].copy_from_slice(&ip.octets());
+        bytes[4..].copy_from_slice(&port.to_be_bytes());
+        Self(bytes)
+    }
+
+    pub fn ip(&self) -> Ipv4Addr {
+        let [a, b, c, d, ..] = self.0;
+        Ipv4Addr::new(a, b, c, d)
+    }
+
+    pub fn socket_addr(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.ip(), self.port())
+    }
+}
+
+impl Compact for Compact4 {
+    const LEN: usize = 6;
+
+    fn port(&self) -> u16 {
+        u16::from_be_bytes([self.0[4], self.0[5]])
+    }
+
+    fn is_global(&self) -> bool {
+        is_global_v4(self.ip())
+    }
+}
+
+impl AsRef<[u8]> for Compact4 {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+// === impl Compact6 ===
+
+impl Compact6 {
+    pub fn new(ip: Ipv6Addr, port: u16) -> Self {
+        let mut bytes = [0; 18];
+        bytes[..16].copy_from_slice(&ip.octets());
+        bytes[16..].copy_from_slice(&port.to_be_bytes());
+        Self(bytes)
+    }
+
+    pub fn ip(&self) -> Ipv6Addr {
+        let mut octets = [0; 16];
+        octets.copy_from_slice(&self.0[..16]);
+        Ipv6Addr::from(octets)
+    }
+
+    pub fn socket_addr(&self) -> SocketAddrV6 {
+        SocketAddrV6::new(self.ip(), self.port(), 0, 0)
+    }
+}
+
+impl Compact for Compact6 {
+    const LEN: usize = 18;
+
+    fn port(&self) -> u16 {
+        u16::from_be_bytes([self.0[16], self.0[17]])
+    }
+
+    fn is_global(&self) -> bool {
+        is_global_v6(self.ip())
+    }
+}
+
+impl AsRef<[u8]> for Compact6 {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// The endpoint of a canonical address.
+    pub fn new(ip: IpAddr, port: u16) -> Self {
+        match canonical(ip) {
+            IpAddr::V4(ip) => Self::V4(Compact4::new(ip, port)),
+            IpAddr::V6(ip) => Self::V6(Compact6::new(ip, port)),
+        }
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        match self {
+            Self::V4(endpoint) => endpoint.ip().into(),
+            Self::V6(endpoint) => endpoint.ip().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn global_addresses_are_told_from_the_others() {
+        for global in ["8.8.8.8", "100.128.0.1", "2a00::1", "2001:4860::8888"] {
+            assert!(is_global(global.parse().unwrap()), "{global}");
+        }
+        for local in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.0.1",
+            "100.64.0.1",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "192.0.2.1",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "2001:db8::1",
+        ] {
+            assert!(!is_global(local.parse().unwrap()), "{local}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_becomes_an_ipv4_endpoint() {
+        let endpoint = Endpoint::new("::ffff:127.0.0.1".parse().unwrap(), 6881);
+        assert_eq!(endpoint, Endpoint::V4(Compact4([127, 0, 0, 1, 0x1a, 0xe1])));
+    }
+}

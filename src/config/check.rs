@@ -1,0 +1,219 @@
+//! Whether the values make sense, each alone and beside the others.
+
+use std::time::Duration;
+
+use humantime::format_duration;
+
+use super::{Api, Config, Http, Journal, Log, Mode, Tracker, days, minutes};
+use crate::secret::Secret;
+
+/// No setting is longer: moments are whole seconds in 32 bits.
+const TIME_MAX: Duration = days(365);
+
+/// What is wrong with the value of a key.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub key: &'static str,
+    pub text: String,
+}
+
+type Checked = Result<(), Problem>;
+
+pub(super) fn check(config: &Config) -> Checked {
+    check_node(&config.node)?;
+    check_http(&config.http)?;
+    check_api(&config.api)?;
+    check_tracker(&config.tracker, config.mode)?;
+    check_url("cache.url", &config.cache.driver, &config.cache.url)?;
+    check_url("storage.url", &config.storage.driver, &config.storage.url)?;
+    check_schema(&config.storage.schema)?;
+    check_journal(&config.journal)?;
+    check_log(&config.log)
+}
+
+/// The name goes into keys and into columns, so it is short and plain.
+pub(super) fn is_node_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn check_node(name: &str) -> Checked {
+    require("node", is_node_name(name), || {
+        format!("expected 1 to 64 printable ASCII characters without blanks, found {name:?}")
+    })
+}
+
+fn check_http(http: &Http) -> Checked {
+    require("http.max_connections", http.max_connections >= 1, || {
+        "expected at least 1, found 0".into()
+    })
+}
+
+fn check_api(api: &Api) -> Checked {
+    let Some(open) = api
+        .listen
+        .iter()
+        .find(|address| !address.ip().is_loopback())
+    else {
+        return Ok(());
+    };
+    require("api.password", !api.password.is_empty(), || {
+        format!(
+            "expected a password, because api.listen has {open}, which other hosts can reach: \
+             set it here or in MIKA_API_PASSWORD, or listen on 127.0.0.1"
+        )
+    })
+}
+
+fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
+    check_times(tracker)?;
+    let max = tracker.max_numwant;
+    require("tracker.max_numwant", (1..=1000).contains(&max), || {
+        format!("expected 1 to 1000, found {max}")
+    })?;
+    require("tracker.numwant", tracker.numwant <= max, || {
+        format!(
+            "expected at most max_numwant ({max}), found {}",
+            tracker.numwant
+        )
+    })?;
+    let at_least_one =
+        |key, value: u64| require(key, value >= 1, || "expected at least 1, found 0".into());
+    at_least_one("tracker.max_torrents", tracker.max_torrents.into())?;
+    at_least_one(
+        "tracker.max_peers_per_user",
+        tracker.max_peers_per_user.into(),
+    )?;
+    at_least_one("tracker.max_rate", tracker.max_rate)?;
+    let registers = tracker.auto_register && mode == Mode::Private;
+    require("tracker.auto_register", !registers, || {
+        r#"expected false, because mode is "private": there, torrents are registered"#.into()
+    })
+}
+
+fn check_times(tracker: &Tracker) -> Checked {
+    let interval = tracker.announce_interval;
+    between(
+        "tracker.announce_interval",
+        interval,
+        Duration::from_secs(1),
+        TIME_MAX,
+    )?;
+    let min = tracker.min_announce_interval;
+    between(
+        "tracker.min_announce_interval",
+        min,
+        Duration::from_secs(1),
+        TIME_MAX,
+    )?;
+    require("tracker.min_announce_interval", min <= interval, || {
+        let (min, interval) = (format_duration(min), format_duration(interval));
+        format!("expected at most announce_interval ({interval}), found {min}")
+    })?;
+    let ttl = tracker.peer_ttl;
+    require("tracker.peer_ttl", ttl > interval, || {
+        let (ttl, interval) = (format_duration(ttl), format_duration(interval));
+        format!("expected more than announce_interval ({interval}), found {ttl}")
+    })?;
+    between("tracker.peer_ttl", ttl, Duration::ZERO, TIME_MAX)?;
+    let tombstone_ttl = tracker.tombstone_ttl;
+    between(
+        "tracker.tombstone_ttl",
+        tombstone_ttl,
+        Duration::from_secs(1),
+        TIME_MAX,
+    )?;
+    let hnr_threshold = tracker.hnr_threshold;
+    between(
+        "tracker.hnr_threshold",
+        hnr_threshold,
+        Duration::ZERO,
+        TIME_MAX,
+    )
+}
+
+/// Whether the URL is one for that driver. Of drivers that are not Mika's own nothing is known here.
+fn check_url(key: &'static str, driver: &str, url: &Secret) -> Checked {
+    let (schemes, form): (&[&str], _) = match driver {
+        "memory" => {
+            return require(key, url.is_empty(), || {
+                r#"expected "", because the driver "memory" connects to nothing"#.into()
+            });
+        }
+        "sqlite" => (&["sqlite"], "sqlite://PATH"),
+        "mysql" => (&["mysql"], "mysql://USER:PASSWORD@HOST:PORT/DATABASE"),
+        "postgres" => (
+            &["postgres", "postgresql"],
+            "postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+        ),
+        "redis" => (&["redis", "rediss"], "redis://HOST:PORT/NUMBER"),
+        _ => return Ok(()),
+    };
+    let fits = url
+        .expose()
+        .split_once("://")
+        .is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty());
+    // The value is not repeated: what does not look like a URL can't be masked either.
+    require(key, fits, || {
+        format!("expected a URL like {form}, because the driver is {driver:?}")
+    })
+}
+
+fn check_schema(schema: &str) -> Checked {
+    require("storage.schema", !schema.is_empty(), || {
+        r#"expected a name like "mika", found """#.into()
+    })
+}
+
+fn check_journal(journal: &Journal) -> Checked {
+    between(
+        "journal.flush_interval",
+        journal.flush_interval,
+        Duration::from_millis(10),
+        minutes(60),
+    )?;
+    between(
+        "journal.ack_timeout",
+        journal.ack_timeout,
+        Duration::ZERO,
+        minutes(1),
+    )?;
+    let max_pending = journal.max_pending;
+    require("journal.max_pending", max_pending >= 1000, || {
+        format!("expected at least 1000, found {max_pending}")
+    })
+}
+
+fn check_log(log: &Log) -> Checked {
+    between(
+        "log.stats_interval",
+        log.stats_interval,
+        Duration::ZERO,
+        TIME_MAX,
+    )
+}
+
+fn between(key: &'static str, value: Duration, min: Duration, max: Duration) -> Checked {
+    require(key, (min..=max).contains(&value), || {
+        let [min, max, value] = [min, max, value].map(as_typed);
+        format!("expected {min} to {max}, found {value}")
+    })
+}
+
+/// A time in the words of the config; the limits are whole days, hours or less.
+fn as_typed(time: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    let seconds = time.as_secs();
+    if seconds >= DAY && seconds.is_multiple_of(DAY) && time.subsec_nanos() == 0 {
+        format!("{}d", seconds / DAY)
+    } else {
+        format_duration(time).to_string()
+    }
+}
+
+fn require(key: &'static str, holds: bool, text: impl FnOnce() -> String) -> Checked {
+    if holds {
+        Ok(())
+    } else {
+        Err(Problem { key, text: text() })
+    }
+}

@@ -1,0 +1,211 @@
+//! From the file and the environment to a checked [`Config`].
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::{env, fmt, fs, io};
+
+use serde_json::Value;
+
+use super::{Config, Mode, check, host_name, shape};
+use crate::secret::Secret;
+
+/// The file that is read when none is named.
+const DEFAULT_PATH: &str = "config.json";
+
+/// Secrets that the environment may give, and the keys that they replace.
+const VARIABLES: [(&str, &str); 3] = [
+    ("MIKA_STORAGE_URL", "storage.url"),
+    ("MIKA_CACHE_URL", "cache.url"),
+    ("MIKA_API_PASSWORD", "api.password"),
+];
+
+/// A config that was checked, and where it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    pub config: Config,
+    pub source: Source,
+    /// Settings that are right but have no effect, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Where a config came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    File(PathBuf),
+    BuiltIn,
+}
+
+/// Why there is no config: one line that names the place, the key, and what was expected.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct ConfigError {
+    place: String,
+    problem: String,
+}
+
+/// Reads the named file; without a name `./config.json`, and without that the built-in defaults.
+pub fn load(named: Option<&Path>) -> Result<Loaded, ConfigError> {
+    let path = named.unwrap_or(Path::new(DEFAULT_PATH));
+    let source = Source::File(path.into());
+    match fs::read_to_string(path) {
+        Ok(text) => resolve(Some(&text), source, |name| env::var_os(name)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
+            resolve(None, Source::BuiltIn, |name| env::var_os(name))
+        }
+        Err(error) => Err(ConfigError::new(&source, unreadable(&error))),
+    }
+}
+
+/// Everything but the reading: from the text of a file, or none, to what is true.
+pub(super) fn resolve(
+    text: Option<&str>,
+    source: Source,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Loaded, ConfigError> {
+    let mut config = match text {
+        Some(text) => parse(text).map_err(|problem| ConfigError::new(&source, problem))?,
+        None => Config::default(),
+    };
+    let replaced = take_secrets(&mut config, variable)?;
+    check::check(&config).map_err(|problem| {
+        match replaced.iter().find(|(_, key)| *key == problem.key) {
+            Some((name, _)) => ConfigError::new(name, problem.text),
+            None => ConfigError::new(&source, format!("{}: {}", problem.key, problem.text)),
+        }
+    })?;
+    Ok(Loaded {
+        warnings: warnings(&config),
+        config,
+        source,
+    })
+}
+
+fn parse(text: &str) -> Result<Config, String> {
+    let given: Value = serde_json::from_str(text).map_err(|error| syntax(&error))?;
+    shape::check(&given)?;
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let mut config: Config = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
+        let key = error.path().to_string();
+        let cause = error.inner().to_string();
+        // The one fault that is in the text and not in the value, which keeps the last of both.
+        match cause
+            .strip_prefix("duplicate field `")
+            .and_then(|rest| rest.split_once('`'))
+        {
+            Some((name, _)) => duplicate(&key, name),
+            None => format!("{key}: {}", shape::describe(error.path(), &given)),
+        }
+    })?;
+    settle(&mut config, &given);
+    Ok(config)
+}
+
+/// Fills in the defaults that depend on something else.
+fn settle(config: &mut Config, given: &Value) {
+    let private = config.mode == Mode::Private;
+    if given.pointer("/tracker/auto_register").is_none() {
+        config.tracker.auto_register = !private;
+    }
+    if given.pointer("/tracker/whitelist").is_none() {
+        config.tracker.whitelist = private;
+    }
+    if config.node.is_empty() {
+        config.node = host_name();
+    }
+}
+
+/// Puts secrets from the environment into the config; returns which. An empty variable counts as unset.
+fn take_secrets(
+    config: &mut Config,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<(&'static str, &'static str)>, ConfigError> {
+    let mut replaced = Vec::new();
+    for (name, key) in VARIABLES {
+        let Some(value) = variable(name).filter(|value| !value.is_empty()) else {
+            continue;
+        };
+        let value = value
+            .into_string()
+            .map_err(|_| ConfigError::new(&name, "expected UTF-8 text".into()))?;
+        let target = match key {
+            "storage.url" => &mut config.storage.url,
+            "cache.url" => &mut config.cache.url,
+            _ => &mut config.api.password,
+        };
+        *target = Secret::new(value);
+        replaced.push((name, key));
+    }
+    Ok(replaced)
+}
+
+/// What the file sets in vain.
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (key, name, listen) in [
+        ("udp.listen", "UDP", &config.udp.listen),
+        ("api.listen", "API", &config.api.listen),
+    ] {
+        if !listen.is_empty() {
+            warnings.push(format!(
+                "{key}: this version has no {name} listener yet; the key has no effect"
+            ));
+        }
+    }
+    if config.http.listen.is_empty() {
+        warnings.push("http.listen: the list is empty, so no client can announce".into());
+    }
+    warnings
+}
+
+/// A syntax error with its place in front, as people look for it.
+fn syntax(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(what, _)| what);
+    let (line, column) = (error.line(), error.column());
+    format!("line {line}, column {column}: not JSON: {what}")
+}
+
+fn duplicate(path: &str, name: &str) -> String {
+    let ends_so = path.rsplit('.').next() == Some(name);
+    let path = match path {
+        "." => name.to_owned(),
+        path if ends_so => path.to_owned(),
+        section => shape::join(section, name),
+    };
+    format!("{path}: the key is there twice")
+}
+
+fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "no such file; name one with --config PATH, or begin with a copy of config.json.dist"
+                .into()
+        }
+        io::ErrorKind::InvalidData => "expected UTF-8 text".into(),
+        _ => format!("can't be read: {error}"),
+    }
+}
+
+// === impl Source ===
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::BuiltIn => f.write_str("built-in defaults"),
+        }
+    }
+}
+
+// === impl ConfigError ===
+
+impl ConfigError {
+    fn new(place: &impl fmt::Display, problem: String) -> Self {
+        Self {
+            place: place.to_string(),
+            problem,
+        }
+    }
+}

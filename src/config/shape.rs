@@ -1,0 +1,164 @@
+//! Which keys there are, what each of them takes, and how a wrong one is described.
+
+use serde_json::Value;
+use serde_path_to_error::{Path, Segment};
+
+use super::{Config, Http, TlsFiles, suggest};
+
+/// Keys whose value is never repeated in a message.
+const SECRETS: [&str; 3] = ["api.password", "cache.url", "storage.url"];
+
+/// Refuses unknown keys, and anything but a section where a section belongs.
+pub(super) fn check(given: &Value) -> Result<(), String> {
+    check_section("", given, &every_key())
+}
+
+/// The config with every key in it, also those of sections that are off by default.
+pub(super) fn every_key() -> Value {
+    let config = Config {
+        http: Http {
+            tls: Some(TlsFiles::default()),
+            ..Http::default()
+        },
+        ..Config::default()
+    };
+    serde_json::to_value(config).unwrap_or_default()
+}
+
+/// What was expected at `path`, and what stands there in `given`.
+pub(super) fn describe(path: &Path, given: &Value) -> String {
+    let mut key = String::new();
+    let mut found = Some(given);
+    for segment in path {
+        match segment {
+            Segment::Map { key: name } => {
+                found = found.and_then(|value| value.get(name));
+                key = join(&key, name);
+            }
+            Segment::Seq { index } => {
+                found = found.and_then(|value| value.get(index));
+                key.push_str("[]");
+            }
+            // Below a value that is no list and no section there is nothing to name.
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    let found = found.unwrap_or(&Value::Null);
+    let found = if SECRETS.contains(&key.as_str()) {
+        kind(found).to_owned()
+    } else {
+        shown(found)
+    };
+    format!("expected {}, found {found}", expected(&key))
+}
+
+fn check_section(path: &str, given: &Value, known: &Value) -> Result<(), String> {
+    let Some(known) = known.as_object() else {
+        return Ok(()); // a value: its type is the parser's matter
+    };
+    let Some(given) = given.as_object() else {
+        if path == "http.tls" && given.is_null() {
+            return Ok(());
+        }
+        // What stands here may be a secret in the wrong place, so only its kind is told.
+        let place = if path.is_empty() { "" } else { ": " };
+        let found = kind(given);
+        return Err(format!("{path}{place}expected {{ … }}, found {found}"));
+    };
+    for (key, value) in given {
+        match known.get(key) {
+            Some(known) => check_section(&join(path, key), value, known)?,
+            None => return Err(unknown(path, key, known)),
+        }
+    }
+    Ok(())
+}
+
+fn unknown(section: &str, key: &str, known: &serde_json::Map<String, Value>) -> String {
+    let path = join(section, key);
+    if let Some(near) = suggest::nearest(key, known.keys().map(String::as_str)) {
+        return format!("{path}: unknown key, did you mean {near:?}?");
+    }
+    if let Some(elsewhere) = same_name_elsewhere("", key, &every_key()) {
+        return format!("{path}: unknown key, did you mean {elsewhere:?}?");
+    }
+    let keys: Vec<&str> = known.keys().map(String::as_str).collect();
+    format!("{path}: unknown key, the keys here are {}", keys.join(", "))
+}
+
+/// The path of the key that has this very name, be it in whatever section.
+fn same_name_elsewhere(path: &str, name: &str, known: &Value) -> Option<String> {
+    known.as_object()?.iter().find_map(|(key, value)| {
+        let path = join(path, key);
+        if key == name {
+            Some(path)
+        } else {
+            same_name_elsewhere(&path, name, value)
+        }
+    })
+}
+
+/// What the value of a key looks like, in words. `[]` stands for any item of a list.
+fn expected(key: &str) -> &'static str {
+    match key {
+        "mode" => r#""public" or "private""#,
+        "log.level" => r#""error", "warn", "info", "debug" or "trace""#,
+        "log.format" => r#""text" or "json""#,
+        "http.listen[]" | "udp.listen[]" | "api.listen[]" => r#"an address like "0.0.0.0:34000""#,
+        "http.listen" | "udp.listen" | "api.listen" => {
+            r#"a list of addresses like ["0.0.0.0:34000"]"#
+        }
+        "http.trusted_proxies[]" => r#"a network like "10.0.0.0/8" or "::1/128""#,
+        "http.trusted_proxies" => r#"a list of networks like ["10.0.0.0/8"]"#,
+        "tracker.announce_interval"
+        | "tracker.min_announce_interval"
+        | "tracker.peer_ttl"
+        | "tracker.tombstone_ttl"
+        | "tracker.hnr_threshold"
+        | "journal.flush_interval"
+        | "journal.ack_timeout"
+        | "log.stats_interval" => r#"a time like "30m""#,
+        "tracker.auto_register"
+        | "tracker.whitelist"
+        | "tracker.trust_client_ip"
+        | "tracker.hide_own_peers" => "true or false",
+        "tracker.max_rate" | "tracker.hnr_min_bytes" => "a whole number of bytes",
+        "http.max_connections"
+        | "journal.max_pending"
+        | "tracker.numwant"
+        | "tracker.max_numwant"
+        | "tracker.max_torrents"
+        | "tracker.max_peers_per_user" => "a whole number up to 4294967295",
+        _ => "a text in quotes",
+    }
+}
+
+/// A value as a message repeats it: a short one itself, of others the kind.
+fn shown(value: &Value) -> String {
+    const LEN_MAX: usize = 60;
+    let text = value.to_string();
+    match value {
+        Value::Array(_) | Value::Object(_) => kind(value).into(),
+        _ if text.len() > LEN_MAX => kind(value).into(),
+        _ => text,
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a section",
+    }
+}
+
+pub(super) fn join(section: &str, key: &str) -> String {
+    if section.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{section}.{key}")
+    }
+}

@@ -1,0 +1,373 @@
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::load::resolve;
+use super::*;
+
+const DIST: &str = include_str!("../../config.json.dist");
+const MANUAL: &str = include_str!("../../docs/config.md");
+
+fn read(text: &str) -> Result<Loaded, ConfigError> {
+    let source = Source::File(PathBuf::from("config.json"));
+    resolve(Some(text), source, |_| None)
+}
+
+fn with_variable(text: &str, name: &str, value: &str) -> Result<Loaded, ConfigError> {
+    let source = Source::File(PathBuf::from("config.json"));
+    resolve(Some(text), source, |asked| {
+        (asked == name).then(|| OsString::from(value))
+    })
+}
+
+#[test]
+#[allow(clippy::too_many_lines)] // a table
+fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
+    for (text, error) in [
+        // What is no JSON.
+        ("", "line 1, column 0: not JSON: EOF while parsing a value"),
+        (
+            "{\n \"mode\": public }",
+            "line 2, column 10: not JSON: expected value",
+        ),
+        ("[]", "expected { … }, found a list"),
+        (r#"{"http": []}"#, "http: expected { … }, found a list"),
+        (r#"{"api": "hunter2"}"#, "api: expected { … }, found a text"),
+        (r#"{"udp": null}"#, "udp: expected { … }, found null"),
+        (
+            r#"{"mode": "public", "mode": "private"}"#,
+            "mode: the key is there twice",
+        ),
+        (
+            r#"{"tracker": {"numwant": 1, "numwant": 2}}"#,
+            "tracker.numwant: the key is there twice",
+        ),
+        // Keys that do not exist.
+        (
+            r#"{"tracker": {"anounce_interval": "30m"}}"#,
+            r#"tracker.anounce_interval: unknown key, did you mean "announce_interval"?"#,
+        ),
+        (
+            r#"{"htpp": {}}"#,
+            r#"htpp: unknown key, did you mean "http"?"#,
+        ),
+        (
+            r#"{"numwant": 50}"#,
+            r#"numwant: unknown key, did you mean "tracker.numwant"?"#,
+        ),
+        (
+            r#"{"http": {"tls": {"pem": "x"}}}"#,
+            "http.tls.pem: unknown key, the keys here are cert, key",
+        ),
+        (
+            r#"{"tracker": {"numwant": "fifty", "color": 1}}"#,
+            "tracker.color: unknown key, the keys here are announce_interval, auto_register, \
+             hide_own_peers, hnr_min_bytes, hnr_threshold, max_numwant, max_peers_per_user, max_rate, \
+             max_torrents, min_announce_interval, numwant, peer_ttl, tombstone_ttl, trust_client_ip, \
+             whitelist",
+        ),
+        // Values of the wrong kind.
+        (
+            r#"{"http": {"listen": ["foo"]}}"#,
+            r#"http.listen[0]: expected an address like "0.0.0.0:34000", found "foo""#,
+        ),
+        (
+            r#"{"http": {"listen": "0.0.0.0:80"}}"#,
+            r#"http.listen: expected a list of addresses like ["0.0.0.0:34000"], found "0.0.0.0:80""#,
+        ),
+        (
+            r#"{"http": {"trusted_proxies": ["127.0.0.1/8", "all"]}}"#,
+            r#"http.trusted_proxies[1]: expected a network like "10.0.0.0/8" or "::1/128", found "all""#,
+        ),
+        (
+            r#"{"mode": "secret"}"#,
+            r#"mode: expected "public" or "private", found "secret""#,
+        ),
+        (
+            r#"{"mode": 1}"#,
+            r#"mode: expected "public" or "private", found 1"#,
+        ),
+        (
+            r#"{"log": {"format": "xml"}}"#,
+            r#"log.format: expected "text" or "json", found "xml""#,
+        ),
+        (
+            r#"{"tracker": {"peer_ttl": 65}}"#,
+            r#"tracker.peer_ttl: expected a time like "30m", found 65"#,
+        ),
+        (
+            r#"{"tracker": {"peer_ttl": "65 parsecs"}}"#,
+            r#"tracker.peer_ttl: expected a time like "30m", found "65 parsecs""#,
+        ),
+        (
+            r#"{"tracker": {"whitelist": "yes"}}"#,
+            r#"tracker.whitelist: expected true or false, found "yes""#,
+        ),
+        (
+            r#"{"tracker": {"numwant": -1}}"#,
+            "tracker.numwant: expected a whole number up to 4294967295, found -1",
+        ),
+        (
+            r#"{"http": {"max_connections": 5000000000}}"#,
+            "http.max_connections: expected a whole number up to 4294967295, found 5000000000",
+        ),
+        (
+            r#"{"http": {"tls": {"key": 5}}}"#,
+            "http.tls.key: expected a text in quotes, found 5",
+        ),
+        (
+            r#"{"node": null}"#,
+            "node: expected a text in quotes, found null",
+        ),
+        // Secrets are not repeated.
+        (
+            r#"{"api": {"password": 74656}}"#,
+            "api.password: expected a text in quotes, found a number",
+        ),
+        (
+            r#"{"storage": {"url": ["mysql://u:hunter2@h/d"]}}"#,
+            "storage.url: expected a text in quotes, found a list",
+        ),
+        (
+            r#"{"storage": {"url": "mysql://u:hunter2@h/d"}}"#,
+            r#"storage.url: expected a URL like sqlite://PATH, because the driver is "sqlite""#,
+        ),
+    ] {
+        assert_refused(text, error);
+    }
+}
+
+#[test]
+#[allow(clippy::too_many_lines)] // a table
+fn values_that_make_no_sense_are_refused() {
+    for (text, error) in [
+        (
+            r#"{"tracker": {"announce_interval": "10m"}}"#,
+            "tracker.min_announce_interval: expected at most announce_interval (10m), found 15m",
+        ),
+        (
+            r#"{"tracker": {"announce_interval": "2h"}}"#,
+            "tracker.peer_ttl: expected more than announce_interval (2h), found 1h 5m",
+        ),
+        (
+            r#"{"tracker": {"min_announce_interval": "0s"}}"#,
+            "tracker.min_announce_interval: expected 1s to 365d, found 0s",
+        ),
+        (
+            r#"{"tracker": {"tombstone_ttl": "400d"}}"#,
+            "tracker.tombstone_ttl: expected 1s to 365d, found 400d",
+        ),
+        (
+            r#"{"tracker": {"numwant": 201}}"#,
+            "tracker.numwant: expected at most max_numwant (200), found 201",
+        ),
+        (
+            r#"{"tracker": {"max_numwant": 1001}}"#,
+            "tracker.max_numwant: expected 1 to 1000, found 1001",
+        ),
+        (
+            r#"{"tracker": {"max_rate": 0}}"#,
+            "tracker.max_rate: expected at least 1, found 0",
+        ),
+        (
+            r#"{"mode": "private", "tracker": {"auto_register": true}}"#,
+            r#"tracker.auto_register: expected false, because mode is "private": there, torrents are registered"#,
+        ),
+        (
+            r#"{"cache": {"url": "redis://localhost"}}"#,
+            r#"cache.url: expected "", because the driver "memory" connects to nothing"#,
+        ),
+        (
+            r#"{"storage": {"url": "sqlite://"}}"#,
+            r#"storage.url: expected a URL like sqlite://PATH, because the driver is "sqlite""#,
+        ),
+        (
+            r#"{"journal": {"flush_interval": "1ms"}}"#,
+            "journal.flush_interval: expected 10ms to 1h, found 1ms",
+        ),
+        (
+            r#"{"journal": {"ack_timeout": "2m"}}"#,
+            "journal.ack_timeout: expected 0s to 1m, found 2m",
+        ),
+        (
+            r#"{"journal": {"max_pending": 999}}"#,
+            "journal.max_pending: expected at least 1000, found 999",
+        ),
+        (
+            r#"{"http": {"max_connections": 0}}"#,
+            "http.max_connections: expected at least 1, found 0",
+        ),
+        (
+            r#"{"node": "my node"}"#,
+            r#"node: expected 1 to 64 printable ASCII characters without blanks, found "my node""#,
+        ),
+        (
+            r#"{"log": {"level": "loud"}}"#,
+            r#"log.level: expected "error", "warn", "info", "debug" or "trace", found "loud""#,
+        ),
+        (
+            r#"{"api": {"listen": ["127.0.0.1:1", "[::]:34001"]}}"#,
+            "api.password: expected a password, because api.listen has [::]:34001, which other \
+             hosts can reach: set it here or in MIKA_API_PASSWORD, or listen on 127.0.0.1",
+        ),
+    ] {
+        assert_refused(text, error);
+    }
+}
+
+#[test]
+fn right_configs_are_taken() {
+    for text in [
+        "{}",
+        DIST,
+        r#"{"mode": "public"}"#,
+        r#"{"mode": "public", "tracker": {"auto_register": false, "whitelist": true}}"#,
+        r#"{"http": {"listen": [], "tls": {}}}"#,
+        r#"{"http": {"tls": {"key": "k", "cert": "c"}, "trusted_proxies": ["10.0.0.0/8", "::1/128"]}}"#,
+        r#"{"tracker": {"announce_interval": "1s", "min_announce_interval": "1s", "peer_ttl": "2s"}}"#,
+        r#"{"tracker": {"numwant": 0, "hnr_threshold": "0s", "tombstone_ttl": "1s"}}"#,
+        r#"{"storage": {"driver": "mysql", "url": "mysql://user:pass@localhost:3306/dbname"}}"#,
+        r#"{"cache": {"driver": "mine", "url": "whatever it likes"}}"#,
+        r#"{"api": {"listen": ["127.0.0.1:34001", "[::1]:34001"]}}"#,
+        r#"{"api": {"listen": ["0.0.0.0:34001"], "password": "hunter2"}}"#,
+        r#"{"log": {"level": "trace", "format": "json", "stats_interval": "0s"}}"#,
+    ] {
+        assert!(read(text).is_ok(), "{text}: {:?}", read(text).err());
+    }
+}
+
+#[test]
+fn without_a_file_it_is_a_public_tracker_that_needs_no_server() {
+    let loaded = resolve(None, Source::BuiltIn, |_| None).unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let config = loaded.config;
+    assert_eq!(config.mode, Mode::Public);
+    assert!(config.tracker.auto_register && !config.tracker.whitelist);
+    assert_eq!(config.cache.driver, "memory");
+    assert_eq!(config.storage.url.expose(), "sqlite://mika.db");
+    assert!(!config.node.is_empty());
+}
+
+#[test]
+fn a_private_tracker_serves_what_is_registered_unless_told_otherwise() {
+    let tracker = read(r#"{"mode": "private"}"#).unwrap().config.tracker;
+    assert!(!tracker.auto_register && tracker.whitelist);
+    let tracker = read(r#"{"mode": "private", "tracker": {"whitelist": false}}"#);
+    assert!(!tracker.unwrap().config.tracker.whitelist);
+}
+
+#[test]
+fn a_named_file_has_to_be_there() {
+    let error = load(Some(Path::new("/nowhere/mika.json"))).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/nowhere/mika.json: no such file; name one with --config PATH, \
+         or begin with a copy of config.json.dist"
+    );
+}
+
+#[test]
+fn the_environment_replaces_secrets_and_is_named_when_it_is_wrong() {
+    let set = |value| with_variable("{}", "MIKA_STORAGE_URL", value);
+    let url = set("sqlite:///var/lib/mika.db").unwrap().config.storage.url;
+    assert_eq!(url.expose(), "sqlite:///var/lib/mika.db");
+    let url = set("").unwrap().config.storage.url;
+    assert_eq!(url.expose(), "sqlite://mika.db");
+    assert_eq!(
+        set("mysql://u:hunter2@h/d").unwrap_err().to_string(),
+        r#"MIKA_STORAGE_URL: expected a URL like sqlite://PATH, because the driver is "sqlite""#
+    );
+    let open = r#"{"api": {"listen": ["0.0.0.0:34001"]}}"#;
+    assert!(with_variable(open, "MIKA_API_PASSWORD", "hunter2").is_ok());
+}
+
+#[test]
+fn settings_without_an_effect_are_told() {
+    let text = r#"{"udp": {"listen": ["0.0.0.0:1"]}, "api": {"listen": ["127.0.0.1:1"]}}"#;
+    assert_eq!(
+        read(text).unwrap().warnings,
+        [
+            "udp.listen: this version has no UDP listener yet; the key has no effect",
+            "api.listen: this version has no API listener yet; the key has no effect",
+        ]
+    );
+}
+
+#[test]
+fn the_distributed_file_shows_every_key_with_its_default_in_private_mode() {
+    let loaded = read(DIST).unwrap();
+    assert_eq!(loaded, read(r#"{"mode": "private"}"#).unwrap());
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let shown: Value = serde_json::from_str(DIST).unwrap();
+    for key in keys() {
+        let pointer = format!("/{}", key.replace('.', "/"));
+        let parent_is_off = pointer.starts_with("/http/tls/");
+        assert!(parent_is_off || shown.pointer(&pointer).is_some(), "{key}");
+    }
+}
+
+#[test]
+fn the_manual_explains_every_key_and_no_other() {
+    let mut explained: Vec<&str> = MANUAL
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(key, _)| key)
+        .filter(|key| *key != "http.tls") // a section, which may be null
+        .collect();
+    explained.sort_unstable();
+    let mut keys = keys();
+    keys.sort_unstable();
+    assert_eq!(explained, keys);
+}
+
+#[test]
+fn every_kind_of_value_has_its_own_words() {
+    // A key that is not in the table of expectations would ask for a text.
+    for key in keys() {
+        let is_text = shape::every_key()
+            .pointer(&format!("/{}", key.replace('.', "/")))
+            .is_some_and(|value| value.is_string() && !is_time(value));
+        let wrong = nested(&key, "[[[]]]");
+        let error = read(&wrong).unwrap_err().to_string();
+        let asks_for_text = error.contains("a text in quotes");
+        let named = matches!(key.as_str(), "mode" | "log.level" | "log.format");
+        assert_eq!(asks_for_text, is_text && !named, "{error}");
+    }
+}
+
+fn is_time(value: &Value) -> bool {
+    value
+        .as_str()
+        .is_some_and(|text| humantime::parse_duration(text).is_ok())
+}
+
+/// `a.b` and a value as `{"a": {"b": value}}`.
+fn nested(key: &str, value: &str) -> String {
+    key.rsplit('.').fold(value.to_owned(), |inner, name| {
+        format!("{{{name:?}: {inner}}}")
+    })
+}
+
+/// The path of every key that is not a section.
+fn keys() -> Vec<String> {
+    fn walk(path: &str, value: &Value, keys: &mut Vec<String>) {
+        match value.as_object() {
+            Some(section) => {
+                for (key, value) in section {
+                    walk(&shape::join(path, key), value, keys);
+                }
+            }
+            None => keys.push(path.to_owned()),
+        }
+    }
+    let mut keys = Vec::new();
+    walk("", &shape::every_key(), &mut keys);
+    keys
+}
+
+fn assert_refused(text: &str, error: &str) {
+    let refused = read(text).expect_err(text).to_string();
+    assert_eq!(refused, format!("config.json: {error}"), "{text}");
+    assert!(!refused.contains("hunter2") && !refused.contains('\n'));
+}

@@ -1,0 +1,615 @@
+//! What every storage driver has to do, as tests (feature `contract`).
+//!
+//! [`run`] does all of them, each on a storage of its own that `open` makes: new, empty, and
+//! without tables. A test panics where the driver is at fault.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::sync::Arc;
+
+use super::{
+    Feed, FeedPosition, History, NewTorrent, NewUser, Page, Storage, StorageError, StoredTorrent,
+    StoredUser, TorrentPatch, UserPatch,
+};
+use crate::change::{
+    Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
+};
+use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
+use crate::registry::{Client, Permille, RegistryChange, Whitelist};
+
+/// The largest number of SQL, where totals stop (rule A8).
+const TOTAL_MAX: u64 = i64::MAX.cast_unsigned();
+/// When the peers of these tests announce.
+const NOW: i64 = 1_800_000_000;
+const NODE: &str = "node-a";
+
+/// All tests, on storages that `open` makes.
+pub async fn run<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
+    migrations_are_applied_once(&*open().await).await;
+    users_are_added_changed_and_found(&*migrated(open().await).await).await;
+    torrents_are_added_changed_and_found(&*migrated(open().await).await).await;
+    clients_are_added_renamed_and_removed(&*migrated(open().await).await).await;
+    pages_of_any_size_hold_every_row_once(&*migrated(open().await).await).await;
+    the_feed_tells_of_edits(&*migrated(open().await).await).await;
+    the_feed_is_read_in_portions(&*migrated(open().await).await).await;
+    base_and_credit_arrive_together(&*migrated(open().await).await).await;
+    a_batch_counts_once(&*migrated(open().await).await).await;
+    a_gap_is_refused(&*migrated(open().await).await).await;
+    changes_of_one_batch_add_up(&*migrated(open().await).await).await;
+    rows_that_are_gone_are_passed_over(&*migrated(open().await).await).await;
+    totals_stop_at_the_largest_number(&*migrated(open().await).await).await;
+    a_torrent_is_completed_once(&*migrated(open().await).await).await;
+    a_public_snatch_registers_its_torrent(&*migrated(open().await).await).await;
+    old_tombstones_are_pruned(&*migrated(open().await).await).await;
+}
+
+async fn migrations_are_applied_once(storage: &dyn Storage) {
+    assert!(
+        storage
+            .migrations()
+            .await
+            .unwrap()
+            .iter()
+            .all(|it| !it.applied)
+    );
+    assert!(
+        !storage.check().await.unwrap().is_empty(),
+        "tables are missing"
+    );
+    assert!(matches!(
+        storage.users(None, 10).await,
+        Err(StorageError::Broken(_))
+    ));
+    let done = storage.migrate().await.unwrap();
+    assert_eq!(done.len(), storage.migrations().await.unwrap().len());
+    assert!(
+        storage
+            .migrations()
+            .await
+            .unwrap()
+            .iter()
+            .all(|it| it.applied)
+    );
+    assert!(storage.migrate().await.unwrap().is_empty());
+    assert_eq!(storage.check().await.unwrap(), []);
+}
+
+async fn users_are_added_changed_and_found(storage: &dyn Storage) {
+    let id = storage.add_user(&new_user(1)).await.unwrap();
+    let same = NewUser {
+        username: "somebody else".into(),
+        ..new_user(1)
+    };
+    assert!(matches!(
+        storage.add_user(&same).await,
+        Err(StorageError::Duplicate(_))
+    ));
+    let other = storage.add_user(&new_user(2)).await.unwrap();
+    assert_ne!(id, other);
+
+    let stored = user(storage, id).await;
+    assert_eq!(stored.user.passkey, new_user(1).passkey);
+    assert_eq!(stored.user.username, "user 1");
+    assert!(stored.user.enabled && stored.user.can_leech);
+    assert_eq!(storage.users_named("user 1").await.unwrap(), [stored]);
+    assert_eq!(storage.users_named("nobody").await.unwrap(), []);
+
+    let patch = UserPatch {
+        enabled: Some(false),
+        ..UserPatch::default()
+    };
+    storage.update_user(id, &patch).await.unwrap();
+    let stored = user(storage, id).await;
+    assert!(!stored.user.enabled && stored.user.can_leech);
+
+    let patch = UserPatch {
+        passkey: Some(new_user(2).passkey),
+        ..UserPatch::default()
+    };
+    assert!(matches!(
+        storage.update_user(id, &patch).await,
+        Err(StorageError::Duplicate(_))
+    ));
+    let nobody = UserId(other.0 + 1000);
+    assert!(matches!(
+        storage.update_user(nobody, &patch).await,
+        Err(StorageError::NotFound(_))
+    ));
+    assert_eq!(storage.user(nobody).await.unwrap(), None);
+}
+
+async fn torrents_are_added_changed_and_found(storage: &dyn Storage) {
+    let hybrid = NewTorrent {
+        info_hash_v2: Some(InfoHash([99; 20])),
+        ..new_torrent(1)
+    };
+    let second_as_first = new_torrent(99);
+    let ids = storage
+        .add_torrents(&[hybrid, new_torrent(2), new_torrent(1), second_as_first])
+        .await
+        .unwrap();
+    let (Some(first), Some(_), None, None) = (ids[0], ids[1], ids[2], ids[3]) else {
+        panic!("known info hashes must be left out: {ids:?}");
+    };
+    for hash in [InfoHash([1; 20]), InfoHash([99; 20])] {
+        let stored = storage.torrent(hash).await.unwrap().unwrap();
+        assert_eq!(
+            (stored.torrent.id, stored.name.as_str()),
+            (first, "torrent 1")
+        );
+        assert!(stored.torrent.enabled);
+        assert_eq!(stored.torrent.multi_up, Permille::ONE);
+    }
+    assert_eq!(storage.torrent(InfoHash([77; 20])).await.unwrap(), None);
+
+    let patch = TorrentPatch {
+        enabled: Some(false),
+        reason: Some(Some("a duplicate".into())),
+        multi_up: Some(Permille(1500)),
+        multi_down: Some(Permille(0)),
+    };
+    storage.update_torrent(first, &patch).await.unwrap();
+    let stored = torrent(storage, 1).await.torrent;
+    assert_eq!(
+        (stored.enabled, stored.reason.as_deref()),
+        (false, Some("a duplicate"))
+    );
+    assert_eq!(
+        (stored.multi_up, stored.multi_down),
+        (Permille(1500), Permille(0))
+    );
+
+    let patch = TorrentPatch {
+        reason: Some(None),
+        ..TorrentPatch::default()
+    };
+    storage.update_torrent(first, &patch).await.unwrap();
+    let stored = torrent(storage, 1).await.torrent;
+    assert_eq!((stored.enabled, stored.reason), (false, None));
+    let nothing = TorrentId(first.0 + 1000);
+    let missing = storage.update_torrent(nothing, &patch).await;
+    assert!(matches!(missing, Err(StorageError::NotFound(_))));
+}
+
+async fn clients_are_added_renamed_and_removed(storage: &dyn Storage) {
+    storage
+        .add_clients(&[client("-TR", "A"), client("-qB", "B")])
+        .await
+        .unwrap();
+    storage
+        .add_clients(&[client("-TR", "Transmission")])
+        .await
+        .unwrap();
+    let mut list = storage.whitelist().await.unwrap();
+    list.sort_by(|a, b| a.prefix.cmp(&b.prefix));
+    assert_eq!(list, [client("-TR", "Transmission"), client("-qB", "B")]);
+    storage.remove_client("-TR").await.unwrap();
+    assert_eq!(storage.whitelist().await.unwrap(), [client("-qB", "B")]);
+    assert!(matches!(
+        storage.remove_client("-TR").await,
+        Err(StorageError::NotFound(_))
+    ));
+}
+
+async fn pages_of_any_size_hold_every_row_once(storage: &dyn Storage) {
+    let mut changes = Vec::new();
+    for number in 1..=5 {
+        let (user, torrent) = add_pair(storage, number).await;
+        for other in 1..=user.0 {
+            changes.push(change(UserId(other), torrent, number, 100));
+        }
+    }
+    let expected = changes.len();
+    apply(storage, 1, changes.into_iter().map(Change::Peer).collect()).await;
+    for limit in [1, 2, 7, 1000] {
+        let users = keys(|after| storage.users(after, limit), |row| row.user.id).await;
+        assert_rising(&users, 5);
+        let torrents = keys(|after| storage.torrents(after, limit), |row| row.torrent.id).await;
+        assert_rising(&torrents, 5);
+        let peers = keys(|after| storage.peers(NOW, after, limit), |row| row.key).await;
+        assert_rising(&peers, expected);
+        let key = |row: &History| (row.torrent, row.user);
+        let histories = keys(|after| storage.histories(after, limit), key).await;
+        assert_rising(&histories, expected);
+    }
+    let later = storage.peers(NOW + 1, None, 10).await.unwrap();
+    assert!(
+        later.rows.is_empty() && later.last,
+        "these announced before"
+    );
+}
+
+async fn the_feed_tells_of_edits(storage: &dyn Storage) {
+    let start = storage.feed_position().await.unwrap();
+    let (changes, same) = feed(storage, start).await;
+    assert_eq!((changes, same), (vec![], start));
+
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    storage.add_clients(&[client("-TR", "A")]).await.unwrap();
+    let (changes, position) = feed(storage, start).await;
+    assert_eq!(changes.len(), 3);
+    assert!(changes.contains(&RegistryChange::User(user(storage, id).await.user)));
+    assert!(changes.contains(&RegistryChange::Torrent(torrent(storage, 1).await.torrent)));
+    let list = Whitelist::new(&[client("-TR", "A")]);
+    assert!(changes.contains(&RegistryChange::Whitelist(list)));
+    assert_eq!(position, storage.feed_position().await.unwrap());
+
+    // Several edits of one row are one change, to what the row is now.
+    for enabled in [false, true, false] {
+        let patch = TorrentPatch {
+            enabled: Some(enabled),
+            ..TorrentPatch::default()
+        };
+        storage.update_torrent(torrent_id, &patch).await.unwrap();
+    }
+    let (changes, position) = feed(storage, position).await;
+    let [RegistryChange::Torrent(only)] = &changes[..] else {
+        panic!("one change expected: {changes:?}");
+    };
+    assert!(!only.enabled);
+
+    // Credit and counters are no changes of the registry.
+    apply(storage, 1, vec![Change::Peer(change(id, torrent_id, 1, 5))]).await;
+    assert_eq!(feed(storage, position).await, (vec![], position));
+}
+
+async fn the_feed_is_read_in_portions(storage: &dyn Storage) {
+    let mut position = storage.feed_position().await.unwrap();
+    let mut added = Vec::new();
+    for number in 1..=5 {
+        added.push(storage.add_user(&new_user(number)).await.unwrap());
+    }
+    let mut told = Vec::new();
+    loop {
+        let Feed::Changes(changes, reached) = storage.feed(position, 2).await.unwrap() else {
+            panic!("the feed is lost at {position:?}");
+        };
+        assert!(changes.len() <= 2);
+        if reached == position {
+            break;
+        }
+        position = reached;
+        told.extend(changes.into_iter().map(|change| match change {
+            RegistryChange::User(user) => user.id,
+            other => panic!("a user expected: {other:?}"),
+        }));
+    }
+    assert_eq!(told, added);
+    // A position that this database never had: it was replaced by an older one.
+    let ahead = FeedPosition(position.0 + 1000);
+    assert!(matches!(storage.feed(ahead, 10).await.unwrap(), Feed::Lost));
+}
+
+async fn base_and_credit_arrive_together(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    assert_eq!(storage.applied(NODE).await.unwrap(), 0);
+    let mut first = change(id, torrent_id, 1, 1000);
+    first.credit.snatched = true;
+    first.standing.completed_at = Some(NOW);
+    first.standing.hnr = true;
+    apply(storage, 1, vec![Change::Peer(first.clone())]).await;
+    assert_eq!(storage.applied(NODE).await.unwrap(), 1);
+    assert_eq!(storage.applied("node-b").await.unwrap(), 0);
+
+    let peers = storage.peers(NOW, None, 10).await.unwrap();
+    assert_eq!((peers.rows.len(), peers.bad.len()), (1, 0));
+    assert_eq!(
+        (peers.rows[0].key, &peers.rows[0].record),
+        (first.key, &first.record)
+    );
+    let totals = user(storage, id).await.totals;
+    assert_eq!((totals.uploaded, totals.downloaded), (2000, 500));
+    assert_eq!(
+        (totals.snatches, totals.announces, totals.seed_time),
+        (1, 1, 60)
+    );
+    let stored = torrent(storage, 1).await;
+    assert_eq!(
+        (stored.uploaded, stored.downloaded, stored.announces),
+        (1000, 1000, 1)
+    );
+    assert_eq!(
+        (stored.seeders, stored.leechers, stored.torrent.snatches),
+        (3, 4, 1)
+    );
+    let expected = History {
+        user: id,
+        torrent: torrent_id,
+        uploaded: 1000,
+        downloaded: 1000,
+        seed_time: 60,
+        completed_at: Some(NOW),
+        hnr: true,
+    };
+    assert_eq!(storage.histories(None, 10).await.unwrap().rows, [expected]);
+
+    // Everything that a record may lack.
+    let mut second = first.clone();
+    second.record = PeerRecord {
+        left: None,
+        v4: None,
+        v6: None,
+        dip_up: None,
+        active: false,
+        ..first.record
+    };
+    second.standing.hnr = false;
+    apply(storage, 2, vec![Change::Peer(second.clone())]).await;
+    let peers = storage.peers(NOW, None, 10).await.unwrap();
+    assert_eq!(peers.rows[0].record, second.record);
+    assert!(!storage.histories(None, 10).await.unwrap().rows[0].hnr);
+    assert_eq!(user(storage, id).await.totals.uploaded, 4000);
+}
+
+async fn a_batch_counts_once(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let changes = vec![Change::Peer(change(id, torrent_id, 1, 10))];
+    for _ in 0..3 {
+        apply(storage, 1, changes.clone()).await;
+    }
+    apply(storage, 2, changes.clone()).await;
+    apply(storage, 1, changes).await;
+    assert_eq!(user(storage, id).await.totals.uploaded, 40);
+    assert_eq!(storage.applied(NODE).await.unwrap(), 2);
+}
+
+async fn a_gap_is_refused(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let batch = batch(2, vec![Change::Peer(change(id, torrent_id, 1, 10))]);
+    assert!(matches!(
+        storage.apply(&batch).await,
+        Err(StorageError::Broken(_))
+    ));
+    assert_eq!(user(storage, id).await.totals.uploaded, 0);
+    assert!(storage.peers(0, None, 10).await.unwrap().rows.is_empty());
+}
+
+async fn changes_of_one_batch_add_up(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let (other, _) = add_pair(storage, 2).await;
+    let mut last = change(id, torrent_id, 1, 30);
+    last.record.base_up = 12345;
+    last.counts.seeders = 9;
+    let changes = [
+        change(id, torrent_id, 1, 10),
+        change(id, torrent_id, 2, 20),
+        change(other, torrent_id, 3, 5),
+        last.clone(),
+    ];
+    apply(storage, 1, changes.into_iter().map(Change::Peer).collect()).await;
+    let totals = user(storage, id).await.totals;
+    assert_eq!((totals.uploaded, totals.announces), (120, 3));
+    assert_eq!(user(storage, other).await.totals.uploaded, 10);
+    let stored = torrent(storage, 1).await;
+    assert_eq!((stored.uploaded, stored.seeders), (65, 9));
+    let peers = storage.peers(0, None, 10).await.unwrap().rows;
+    assert_eq!(peers.len(), 3);
+    assert_eq!(peers[0].record, last.record, "the latest record stands");
+    let histories = storage.histories(None, 10).await.unwrap().rows;
+    assert_eq!(
+        histories.iter().map(|it| it.uploaded).collect::<Vec<_>>(),
+        [60, 5]
+    );
+}
+
+async fn rows_that_are_gone_are_passed_over(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let changes = [
+        change(UserId(id.0 + 1000), torrent_id, 1, 10),
+        change(id, TorrentId(torrent_id.0 + 1000), 1, 10),
+        change(id, torrent_id, 1, 7),
+    ];
+    apply(storage, 1, changes.into_iter().map(Change::Peer).collect()).await;
+    assert_eq!(user(storage, id).await.totals.uploaded, 14);
+    assert_eq!(torrent(storage, 1).await.uploaded, 7);
+    assert_eq!(storage.peers(0, None, 10).await.unwrap().rows.len(), 1);
+    assert_eq!(storage.histories(None, 10).await.unwrap().rows.len(), 1);
+}
+
+async fn totals_stop_at_the_largest_number(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let mut huge = change(id, torrent_id, 1, u64::MAX);
+    huge.record.left = Some(u64::MAX);
+    huge.credit.down = TOTAL_MAX - 1;
+    for number in 1..=3 {
+        apply(storage, number, vec![Change::Peer(huge.clone())]).await;
+    }
+    let totals = user(storage, id).await.totals;
+    assert_eq!((totals.uploaded, totals.downloaded), (TOTAL_MAX, TOTAL_MAX));
+    assert_eq!(torrent(storage, 1).await.uploaded, TOTAL_MAX);
+    assert_eq!(
+        storage.histories(None, 1).await.unwrap().rows[0].uploaded,
+        TOTAL_MAX
+    );
+    let record = &storage.peers(0, None, 1).await.unwrap().rows[0].record;
+    assert_eq!((record.base_up, record.left), (TOTAL_MAX, Some(TOTAL_MAX)));
+}
+
+async fn a_torrent_is_completed_once(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    for (number, at) in [(1, None), (2, Some(NOW)), (3, Some(NOW + 99)), (4, None)] {
+        let mut change = change(id, torrent_id, 1, 1);
+        change.standing.completed_at = at;
+        apply(storage, number, vec![Change::Peer(change)]).await;
+    }
+    assert_eq!(
+        storage.histories(None, 1).await.unwrap().rows[0].completed_at,
+        Some(NOW)
+    );
+}
+
+async fn a_public_snatch_registers_its_torrent(storage: &dyn Storage) {
+    let hybrid = NewTorrent {
+        info_hash_v2: Some(InfoHash([99; 20])),
+        ..new_torrent(1)
+    };
+    storage.add_torrents(&[hybrid]).await.unwrap();
+    let snatch = |byte| Change::Snatch {
+        info_hash: InfoHash([byte; 20]),
+    };
+    apply(storage, 1, [1, 99, 5, 5].map(snatch).to_vec()).await;
+    apply(storage, 2, vec![snatch(5)]).await;
+    assert_eq!(torrent(storage, 1).await.torrent.snatches, 2);
+    assert_eq!(torrent(storage, 5).await.torrent.snatches, 3);
+}
+
+async fn old_tombstones_are_pruned(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let mut changes = Vec::new();
+    for (byte, last_announce, active) in [
+        (1, NOW, false),
+        (2, NOW, false),
+        (3, NOW, true),
+        (4, NOW + 10, false),
+    ] {
+        let mut change = change(id, torrent_id, byte, 1);
+        change.record.last_announce = last_announce;
+        change.record.active = active;
+        changes.push(Change::Peer(change));
+    }
+    apply(storage, 1, changes).await;
+    assert_eq!(storage.prune(NOW, 10).await.unwrap(), 0);
+    assert_eq!(storage.prune(NOW + 10, 1).await.unwrap(), 1);
+    assert_eq!(storage.prune(NOW + 10, 10).await.unwrap(), 1);
+    let left = storage.peers(0, None, 10).await.unwrap().rows;
+    let left: Vec<u8> = left.iter().map(|row| row.key.peer_id.0[0]).collect();
+    assert_eq!(left, [3, 4]);
+    assert_eq!(
+        storage.histories(None, 10).await.unwrap().rows.len(),
+        1,
+        "history is for ever"
+    );
+    let position = storage.feed_position().await.unwrap();
+    assert_eq!(feed(storage, position).await.1, position);
+}
+
+// --- what the tests are made of ---
+
+async fn migrated(storage: Arc<dyn Storage>) -> Arc<dyn Storage> {
+    storage.migrate().await.unwrap();
+    storage
+}
+
+async fn add_pair(storage: &dyn Storage, number: u8) -> (UserId, TorrentId) {
+    let user = storage.add_user(&new_user(number)).await.unwrap();
+    let torrents = storage.add_torrents(&[new_torrent(number)]).await.unwrap();
+    (user, torrents[0].unwrap())
+}
+
+async fn user(storage: &dyn Storage, id: UserId) -> StoredUser {
+    storage.user(id).await.unwrap().unwrap()
+}
+
+async fn torrent(storage: &dyn Storage, byte: u8) -> StoredTorrent {
+    storage
+        .torrent(InfoHash([byte; 20]))
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+async fn apply(storage: &dyn Storage, number: u64, changes: Vec<Change>) {
+    storage.apply(&batch(number, changes)).await.unwrap();
+}
+
+async fn feed(storage: &dyn Storage, after: FeedPosition) -> (Vec<RegistryChange>, FeedPosition) {
+    match storage.feed(after, 1000).await.unwrap() {
+        Feed::Changes(changes, position) => (changes, position),
+        Feed::Lost => panic!("the feed is lost at {after:?}"),
+    }
+}
+
+/// The keys of all rows, page after page.
+async fn keys<T, K: Copy, F>(read: impl Fn(Option<K>) -> F, key: impl Fn(&T) -> K) -> Vec<K>
+where
+    F: Future<Output = Result<Page<T>, StorageError>>,
+{
+    let mut keys = Vec::new();
+    loop {
+        let page = read(keys.last().copied()).await.unwrap();
+        assert!(page.bad.is_empty());
+        keys.extend(page.rows.iter().map(&key));
+        if page.last {
+            return keys;
+        }
+    }
+}
+
+fn assert_rising<K: Ord + std::fmt::Debug>(keys: &[K], expected: usize) {
+    assert_eq!(keys.len(), expected);
+    assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
+}
+
+fn batch(number: u64, changes: Vec<Change>) -> Batch {
+    Batch {
+        node: NODE.into(),
+        number,
+        changes,
+    }
+}
+
+fn new_user(number: u8) -> NewUser {
+    NewUser {
+        username: format!("user {number}"),
+        passkey: format!("passkey-{number}").parse().unwrap(),
+    }
+}
+
+fn new_torrent(byte: u8) -> NewTorrent {
+    NewTorrent {
+        info_hash: InfoHash([byte; 20]),
+        info_hash_v2: None,
+        name: format!("torrent {byte}"),
+    }
+}
+
+fn client(prefix: &str, name: &str) -> Client {
+    Client {
+        prefix: prefix.into(),
+        name: name.into(),
+    }
+}
+
+/// An announce that counts `bytes` both ways on a torrent with double upload and half download.
+fn change(user: UserId, torrent: TorrentId, peer: u8, bytes: u64) -> PeerChange {
+    PeerChange {
+        key: PeerKey {
+            user,
+            torrent,
+            peer_id: PeerId([peer; 20]),
+        },
+        record: PeerRecord {
+            base_up: bytes,
+            base_down: bytes,
+            dip_up: Some(NOW - 5),
+            dip_down: None,
+            base_at: NOW - 60,
+            uploaded: bytes,
+            downloaded: bytes,
+            left: Some(16384),
+            v4: Some(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, peer), 6881)),
+            v6: Some(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 65535, 0, 0)),
+            speed_up: 1,
+            speed_down: 2,
+            seed_time: 60,
+            announces: 1,
+            first_announce: NOW - 60,
+            last_announce: NOW,
+            active: true,
+            paused: true,
+        },
+        credit: Credit {
+            up: bytes.saturating_mul(2),
+            down: bytes / 2,
+            raw_up: bytes,
+            raw_down: bytes,
+            seed_time: 60,
+            announces: 1,
+            snatched: false,
+        },
+        standing: Standing::default(),
+        counts: SwarmCounts {
+            seeders: 3,
+            leechers: 4,
+        },
+    }
+}

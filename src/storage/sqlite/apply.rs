@@ -1,0 +1,354 @@
+//! Applying a batch of the journal: bases, credit and the batch's number in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::fault::Fault;
+use super::tables::begin;
+use crate::change::{Batch, Change, Credit, PeerChange, PeerKey, SwarmCounts};
+use crate::ids::{InfoHash, TorrentId, UserId};
+
+/// `column = column + added`, which stops at 2^63−1 and takes a NULL for 0 (rule A8).
+macro_rules! plus {
+    ($column:literal, $added:literal) => {
+        concat!(
+            $column,
+            " = MIN(9223372036854775807 - ",
+            $added,
+            ", IFNULL(CAST(",
+            $column,
+            " AS INTEGER), 0)) + ",
+            $added
+        )
+    };
+}
+
+const PEER: &str = "INSERT INTO peers (user_id, torrent_id, peer_id, base_up, base_down, base_at, \
+    dip_up, dip_down, uploaded, downloaded, left_bytes, ip4, port4, ip6, port6, speed_up, \
+    speed_down, seed_time, announces, first_announce, last_announce, active, paused, \
+    completed_at, hnr) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
+    ?20, ?21, ?22, ?23, ?24, ?25) \
+    ON CONFLICT (user_id, torrent_id, peer_id) DO UPDATE SET base_up = excluded.base_up, \
+    base_down = excluded.base_down, base_at = excluded.base_at, dip_up = excluded.dip_up, \
+    dip_down = excluded.dip_down, uploaded = excluded.uploaded, downloaded = excluded.downloaded, \
+    left_bytes = excluded.left_bytes, ip4 = excluded.ip4, port4 = excluded.port4, \
+    ip6 = excluded.ip6, port6 = excluded.port6, speed_up = excluded.speed_up, \
+    speed_down = excluded.speed_down, seed_time = excluded.seed_time, \
+    announces = excluded.announces, first_announce = excluded.first_announce, \
+    last_announce = excluded.last_announce, active = excluded.active, paused = excluded.paused, \
+    completed_at = IFNULL(completed_at, excluded.completed_at), hnr = excluded.hnr";
+
+const HISTORY: &str = concat!(
+    "INSERT INTO history (torrent_id, user_id, uploaded, downloaded, seed_time, announces, ",
+    "completed_at, hnr, first_announce, last_announce) ",
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ",
+    "ON CONFLICT (torrent_id, user_id) DO UPDATE SET ",
+    plus!("uploaded", "excluded.uploaded"),
+    ", ",
+    plus!("downloaded", "excluded.downloaded"),
+    ", ",
+    plus!("seed_time", "excluded.seed_time"),
+    ", ",
+    plus!("announces", "excluded.announces"),
+    ", completed_at = IFNULL(completed_at, excluded.completed_at), hnr = excluded.hnr, ",
+    "last_announce = MAX(last_announce, excluded.last_announce)"
+);
+
+/// A user's other peers of the torrent have the same standing; mostly there are none.
+const SIBLINGS: &str = "UPDATE peers SET hnr = ?3, completed_at = IFNULL(completed_at, ?4) \
+    WHERE user_id = ?1 AND torrent_id = ?2 \
+    AND (hnr <> ?3 OR (completed_at IS NULL AND ?4 IS NOT NULL))";
+
+const USER: &str = concat!(
+    "UPDATE users SET ",
+    plus!("uploaded", "?2"),
+    ", ",
+    plus!("downloaded", "?3"),
+    ", ",
+    plus!("snatches", "?4"),
+    ", ",
+    plus!("announces", "?5"),
+    ", ",
+    plus!("seed_time", "?6"),
+    " WHERE id = ?1"
+);
+
+const TORRENT: &str = concat!(
+    "UPDATE torrents SET ",
+    plus!("uploaded", "?2"),
+    ", ",
+    plus!("downloaded", "?3"),
+    ", ",
+    plus!("snatches", "?4"),
+    ", ",
+    plus!("announces", "?5"),
+    ", seeders = ?6, leechers = ?7 WHERE id = ?1"
+);
+
+const SNATCH: &str = concat!(
+    "UPDATE torrents SET ",
+    plus!("snatches", "?2"),
+    " WHERE info_hash = ?1 OR info_hash_v2 = ?1"
+);
+
+/// What a batch does to each row, so that a row is written once, in the order of its table.
+#[derive(Default)]
+struct Sums<'a> {
+    peers: BTreeMap<PeerKey, &'a PeerChange>,
+    histories: BTreeMap<(TorrentId, UserId), (Sum, &'a PeerChange)>,
+    users: BTreeMap<UserId, Sum>,
+    torrents: BTreeMap<TorrentId, (Sum, SwarmCounts)>,
+    snatches: BTreeMap<InfoHash, u64>,
+    /// Peers whose user or torrent was deleted.
+    gone: BTreeSet<PeerKey>,
+}
+
+/// A sum of credits. Seconds and counts are wider than in one [`Credit`].
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    up: u64,
+    down: u64,
+    raw_up: u64,
+    raw_down: u64,
+    seed_time: u64,
+    announces: u64,
+    snatches: u64,
+}
+
+/// Applies `batch`, or leaves everything as it was.
+pub(super) fn apply(connection: &mut Connection, batch: &Batch) -> Result<(), Fault> {
+    // Dropped without a commit, a transaction rolls back; so it does when its COMMIT fails.
+    let transaction = begin(connection)?;
+    let applied = applied(&transaction, &batch.node)?;
+    if batch.number <= applied {
+        return Ok(());
+    }
+    if batch.number != applied.saturating_add(1) {
+        return Err(Fault::broken(format!(
+            "batch {} of node {} can't be applied after {applied}: the batches between are missing",
+            batch.number, batch.node
+        )));
+    }
+    let sums = Sums::of(&transaction, &batch.changes)?;
+    sums.write_peers(&transaction)?;
+    sums.write_histories(&transaction)?;
+    sums.write_users(&transaction)?;
+    sums.write_torrents(&transaction)?;
+    sums.write_snatches(&transaction)?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO mika_journal (node, applied) VALUES (?1, ?2)
+             ON CONFLICT (node) DO UPDATE SET applied = excluded.applied",
+        )?
+        .execute(params![batch.node, clamp(batch.number)])?;
+    Ok(transaction.commit()?)
+}
+
+pub(super) fn applied(connection: &Connection, node: &str) -> Result<u64, Fault> {
+    let applied: Option<i64> = connection
+        .prepare_cached("SELECT applied FROM mika_journal WHERE node = ?1")?
+        .query_row([node], |row| row.get(0))
+        .optional()?;
+    Ok(applied.unwrap_or(0).max(0).cast_unsigned())
+}
+
+/// The largest number that SQL knows is 2^63−1 (rule A8).
+fn clamp(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+// === impl Sums ===
+
+impl<'a> Sums<'a> {
+    fn of(transaction: &Transaction<'_>, changes: &'a [Change]) -> Result<Self, Fault> {
+        let mut sums = Self::default();
+        let mut users = Known::new("SELECT 1 FROM users WHERE id = ?1");
+        let mut torrents = Known::new("SELECT 1 FROM torrents WHERE id = ?1");
+        for change in changes {
+            match change {
+                Change::Snatch { info_hash } => *sums.snatches.entry(*info_hash).or_default() += 1,
+                Change::Peer(change) => {
+                    let key = change.key;
+                    let known = users.has(transaction, key.user.0)?
+                        && torrents.has(transaction, key.torrent.0)?;
+                    if known {
+                        sums.add(change);
+                    } else {
+                        sums.gone.insert(key);
+                    }
+                }
+            }
+        }
+        Ok(sums)
+    }
+
+    fn add(&mut self, change: &'a PeerChange) {
+        let PeerKey { user, torrent, .. } = change.key;
+        self.peers.insert(change.key, change);
+        let (history, latest) = self
+            .histories
+            .entry((torrent, user))
+            .or_insert((Sum::default(), change));
+        history.add(&change.credit);
+        *latest = change;
+        self.users.entry(user).or_default().add(&change.credit);
+        let (sum, counts) = self.torrents.entry(torrent).or_default();
+        sum.add(&change.credit);
+        *counts = change.counts;
+    }
+
+    fn write_peers(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
+        let mut upsert = transaction.prepare_cached(PEER)?;
+        for (key, change) in &self.peers {
+            let (record, standing) = (&change.record, &change.standing);
+            upsert.execute(params![
+                key.user.0,
+                key.torrent.0,
+                key.peer_id.0,
+                clamp(record.base_up),
+                clamp(record.base_down),
+                record.base_at,
+                record.dip_up,
+                record.dip_down,
+                clamp(record.uploaded),
+                clamp(record.downloaded),
+                record.left.map(clamp),
+                record.v4.map(|address| address.ip().to_string()),
+                record.v4.map(|address| address.port()),
+                record.v6.map(|address| address.ip().to_string()),
+                record.v6.map(|address| address.port()),
+                record.speed_up,
+                record.speed_down,
+                record.seed_time,
+                record.announces,
+                record.first_announce,
+                record.last_announce,
+                record.active,
+                record.paused,
+                standing.completed_at,
+                standing.hnr,
+            ])?;
+        }
+        let mut delete = transaction.prepare_cached(
+            "DELETE FROM peers WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3",
+        )?;
+        for key in &self.gone {
+            delete.execute(params![key.user.0, key.torrent.0, key.peer_id.0])?;
+        }
+        Ok(())
+    }
+
+    fn write_histories(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
+        let mut upsert = transaction.prepare_cached(HISTORY)?;
+        let mut siblings = transaction.prepare_cached(SIBLINGS)?;
+        for ((torrent, user), (sum, latest)) in &self.histories {
+            let (record, standing) = (&latest.record, &latest.standing);
+            upsert.execute(params![
+                torrent.0,
+                user.0,
+                clamp(sum.raw_up),
+                clamp(sum.raw_down),
+                clamp(sum.seed_time),
+                clamp(sum.announces),
+                standing.completed_at,
+                standing.hnr,
+                record.first_announce,
+                record.last_announce,
+            ])?;
+            siblings.execute(params![
+                user.0,
+                torrent.0,
+                standing.hnr,
+                standing.completed_at
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn write_users(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
+        let mut update = transaction.prepare_cached(USER)?;
+        for (user, sum) in &self.users {
+            update.execute(params![
+                user.0,
+                clamp(sum.up),
+                clamp(sum.down),
+                clamp(sum.snatches),
+                clamp(sum.announces),
+                clamp(sum.seed_time),
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn write_torrents(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
+        let mut update = transaction.prepare_cached(TORRENT)?;
+        for (torrent, (sum, counts)) in &self.torrents {
+            update.execute(params![
+                torrent.0,
+                clamp(sum.raw_up),
+                clamp(sum.raw_down),
+                clamp(sum.snatches),
+                clamp(sum.announces),
+                counts.seeders,
+                counts.leechers,
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// A public tracker learns of a torrent by its first snatch.
+    fn write_snatches(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
+        let mut update = transaction.prepare_cached(SNATCH)?;
+        let mut insert = transaction
+            .prepare_cached("INSERT INTO torrents (info_hash, snatches) VALUES (?1, ?2)")?;
+        for (info_hash, count) in &self.snatches {
+            let row = params![info_hash.0, clamp(*count)];
+            if update.execute(row)? == 0 {
+                insert.execute(row)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl Sum ===
+
+impl Sum {
+    fn add(&mut self, credit: &Credit) {
+        self.up = self.up.saturating_add(credit.up);
+        self.down = self.down.saturating_add(credit.down);
+        self.raw_up = self.raw_up.saturating_add(credit.raw_up);
+        self.raw_down = self.raw_down.saturating_add(credit.raw_down);
+        self.seed_time += u64::from(credit.seed_time);
+        self.announces += u64::from(credit.announces);
+        self.snatches += u64::from(credit.snatched);
+    }
+}
+
+/// Which ids a table has, asked once each.
+struct Known {
+    sql: &'static str,
+    ids: HashMap<u32, bool>,
+}
+
+// === impl Known ===
+
+impl Known {
+    fn new(sql: &'static str) -> Self {
+        Self {
+            sql,
+            ids: HashMap::new(),
+        }
+    }
+
+    fn has(&mut self, transaction: &Transaction<'_>, id: u32) -> Result<bool, Fault> {
+        if let Some(known) = self.ids.get(&id) {
+            return Ok(*known);
+        }
+        let known = transaction.prepare_cached(self.sql)?.exists([id])?;
+        self.ids.insert(id, known);
+        Ok(known)
+    }
+}

@@ -1,0 +1,115 @@
+//! Cells of a row as Rust values. SQLite lets a site write anything anywhere, so nothing is taken for granted.
+
+use std::str::FromStr;
+
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
+
+use crate::ids::InfoHash;
+use crate::registry::Permille;
+
+/// A row whose columns are read by their position in the statement.
+pub(super) struct Cells<'a>(pub(super) &'a Row<'a>);
+
+// === impl Cells ===
+
+impl Cells<'_> {
+    fn cell(&self, column: usize) -> ValueRef<'_> {
+        self.0.get_ref_unwrap(column)
+    }
+
+    pub(super) fn is_null(&self, column: usize) -> bool {
+        self.cell(column) == ValueRef::Null
+    }
+
+    /// An id that fits the tracker's 32 bits.
+    pub(super) fn id(&self, column: usize) -> Result<u32, String> {
+        match self.cell(column) {
+            ValueRef::Integer(id) => u32::try_from(id).ok(),
+            _ => None,
+        }
+        .ok_or_else(|| format!("its id is not between 0 and {}", u32::MAX))
+    }
+
+    /// The cell as people know a row by it.
+    pub(super) fn shown(&self, column: usize) -> String {
+        match self.cell(column) {
+            ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            _ => self.text(column),
+        }
+    }
+
+    pub(super) fn text(&self, column: usize) -> String {
+        match self.cell(column) {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+                String::from_utf8_lossy(bytes).into_owned()
+            }
+            ValueRef::Integer(number) => number.to_string(),
+            ValueRef::Real(number) => number.to_string(),
+            ValueRef::Null => String::new(),
+        }
+    }
+
+    /// The text, read as a value of its type; none if it is no text or not of that form.
+    pub(super) fn parsed<T: FromStr>(&self, column: usize) -> Option<T> {
+        self.cell(column).as_str().ok()?.parse().ok()
+    }
+
+    /// A total, kept within what it can be: not negative, not above 2^63−1.
+    pub(super) fn total(&self, column: usize) -> u64 {
+        self.integer(column).unwrap_or(0).max(0).cast_unsigned()
+    }
+
+    pub(super) fn small(&self, column: usize) -> u32 {
+        u32::try_from(self.total(column)).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn integer(&self, column: usize) -> Option<i64> {
+        match self.cell(column) {
+            ValueRef::Integer(number) => Some(number),
+            // A total that overflowed in SQL becomes a float; `as` saturates.
+            ValueRef::Real(number) => Some(number as i64),
+            _ => None,
+        }
+    }
+
+    pub(super) fn flag(&self, column: usize) -> bool {
+        self.integer(column).is_some_and(|number| number != 0)
+    }
+
+    /// A flag that a site writes; it is on unless it says otherwise.
+    pub(super) fn site_flag(&self, column: usize, name: &str) -> Result<bool, String> {
+        match self.cell(column) {
+            ValueRef::Null => Ok(true),
+            ValueRef::Integer(number) => Ok(number != 0),
+            _ => Err(format!("{name} is neither 0 nor 1")),
+        }
+    }
+
+    /// A multiplier that a site writes; 1 unless it says otherwise.
+    pub(super) fn permille(&self, column: usize, name: &str) -> Result<Permille, String> {
+        let factor = match self.cell(column) {
+            ValueRef::Null => 1.0,
+            ValueRef::Integer(number) => number as f64,
+            ValueRef::Real(number) => number,
+            _ => f64::NAN,
+        };
+        Permille::from_factor(factor)
+            .ok_or_else(|| format!("{name} is not between 0 and {}", Permille::MAX.factor()))
+    }
+
+    pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<InfoHash, String> {
+        match self.cell(column) {
+            ValueRef::Blob(bytes) => InfoHash::from_slice(bytes),
+            _ => None,
+        }
+        .ok_or_else(|| format!("{name} is not a blob of 20 bytes"))
+    }
+
+    pub(super) fn bytes(&self, column: usize) -> &[u8] {
+        match self.cell(column) {
+            ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes,
+            _ => &[],
+        }
+    }
+}

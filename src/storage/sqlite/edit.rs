@@ -1,0 +1,128 @@
+//! Editing users, torrents and whitelist, as `mika-manage` and the API do.
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::fault::Fault;
+use super::tables::{begin, found};
+use crate::ids::{TorrentId, UserId};
+use crate::registry::{Client, Permille};
+use crate::storage::{NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch};
+
+pub(super) fn add_user(connection: &mut Connection, user: &NewUser) -> Result<UserId, Fault> {
+    let transaction = begin(connection)?;
+    transaction
+        .prepare_cached("INSERT INTO users (passkey, username) VALUES (?1, ?2)")?
+        .execute([user.passkey.expose(), &user.username])
+        .map_err(|error| taken(error, "a user with that passkey"))?;
+    let id = new_id(&transaction)?;
+    transaction.commit()?;
+    Ok(UserId(id))
+}
+
+pub(super) fn update_user(
+    connection: &mut Connection,
+    id: UserId,
+    patch: &UserPatch,
+) -> Result<(), Fault> {
+    let passkey = patch.passkey.as_ref().map(|passkey| passkey.expose());
+    let changed = connection
+        .prepare_cached(
+            "UPDATE users SET passkey = IFNULL(?2, passkey), enabled = IFNULL(?3, enabled),
+                 can_leech = IFNULL(?4, can_leech) WHERE id = ?1",
+        )?
+        .execute(params![id.0, passkey, patch.enabled, patch.can_leech])
+        .map_err(|error| taken(error, "a user with that passkey"))?;
+    found(changed, || format!("user {}", id.0))
+}
+
+pub(super) fn add_torrents(
+    connection: &mut Connection,
+    torrents: &[NewTorrent],
+) -> Result<Vec<Option<TorrentId>>, Fault> {
+    let transaction = begin(connection)?;
+    let ids = torrents
+        .iter()
+        .map(|torrent| add_torrent(&transaction, torrent));
+    let ids = ids.collect::<Result<_, _>>()?;
+    transaction.commit()?;
+    Ok(ids)
+}
+
+/// A hash may be the first of one torrent and the second of another, which no constraint forbids.
+fn add_torrent(
+    transaction: &Transaction<'_>,
+    torrent: &NewTorrent,
+) -> Result<Option<TorrentId>, Fault> {
+    let (first, second) = (torrent.info_hash.0, torrent.info_hash_v2.map(|hash| hash.0));
+    let known = transaction
+        .prepare_cached(
+            "SELECT 1 FROM torrents WHERE info_hash IN (?1, ?2) OR info_hash_v2 IN (?1, ?2)",
+        )?
+        .exists(params![first, second])?;
+    if known {
+        return Ok(None);
+    }
+    transaction
+        .prepare_cached(
+            "INSERT INTO torrents (info_hash, info_hash_v2, release_name) VALUES (?1, ?2, ?3)",
+        )?
+        .execute(params![first, second, torrent.name])?;
+    Ok(Some(TorrentId(new_id(transaction)?)))
+}
+
+pub(super) fn update_torrent(
+    connection: &mut Connection,
+    id: TorrentId,
+    patch: &TorrentPatch,
+) -> Result<(), Fault> {
+    let factor = |multiplier: Option<Permille>| multiplier.map(Permille::factor);
+    let changed = connection
+        .prepare_cached(
+            "UPDATE torrents SET enabled = IFNULL(?2, enabled),
+                 reason = CASE WHEN ?3 THEN ?4 ELSE reason END,
+                 multi_up = IFNULL(?5, multi_up), multi_dn = IFNULL(?6, multi_dn) WHERE id = ?1",
+        )?
+        .execute(params![
+            id.0,
+            patch.enabled,
+            patch.reason.is_some(),
+            patch.reason.as_ref().and_then(Option::as_ref),
+            factor(patch.multi_up),
+            factor(patch.multi_down),
+        ])?;
+    found(changed, || format!("torrent {}", id.0))
+}
+
+pub(super) fn add_clients(connection: &mut Connection, clients: &[Client]) -> Result<(), Fault> {
+    let transaction = begin(connection)?;
+    for client in clients {
+        transaction
+            .prepare_cached(
+                "INSERT INTO whitelist (peer_id, vstring) VALUES (?1, ?2)
+                 ON CONFLICT (peer_id) DO UPDATE SET vstring = excluded.vstring",
+            )?
+            .execute([&client.prefix, &client.name])?;
+    }
+    Ok(transaction.commit()?)
+}
+
+pub(super) fn remove_client(connection: &mut Connection, prefix: &str) -> Result<(), Fault> {
+    let changed = connection
+        .prepare_cached("DELETE FROM whitelist WHERE peer_id = ?1")?
+        .execute([prefix])?;
+    found(changed, || format!("whitelist entry {prefix}"))
+}
+
+fn taken(error: rusqlite::Error, what: &str) -> Fault {
+    let fault = Fault::from(error);
+    if fault.is_duplicate() {
+        return StorageError::Duplicate(what.into()).into();
+    }
+    fault
+}
+
+/// The id of the row just inserted; one beyond 32 bits takes the insert back.
+fn new_id(transaction: &Transaction<'_>) -> Result<u32, Fault> {
+    let id = transaction.last_insert_rowid();
+    u32::try_from(id).map_err(|_| Fault::broken(format!("the new id {id} is not below 2^32")))
+}

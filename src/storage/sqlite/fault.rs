@@ -1,0 +1,92 @@
+//! Errors of SQLite as those of storage: what is the matter, and what to do about it.
+
+use rusqlite::{Error, ErrorCode, ffi};
+
+use crate::storage::StorageError;
+
+/// Why a job on a connection failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Sql(Error),
+    Storage(StorageError),
+}
+
+// === impl Fault ===
+
+impl Fault {
+    pub(super) fn broken(text: impl Into<String>) -> Self {
+        Self::Storage(StorageError::Broken(text.into()))
+    }
+
+    /// Whether a row with the same unique value exists already.
+    pub(super) fn is_duplicate(&self) -> bool {
+        let Self::Sql(Error::SqliteFailure(error, _)) = self else {
+            return false;
+        };
+        let unique = [
+            ffi::SQLITE_CONSTRAINT_UNIQUE,
+            ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+        ];
+        unique.contains(&error.extended_code)
+    }
+
+    /// The error to show, naming the database by `path`.
+    pub(super) fn explain(self, path: &str) -> StorageError {
+        match self {
+            Self::Storage(error) => error,
+            Self::Sql(error) => explain(&error, path),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<StorageError> for Fault {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// Texts of SQLite name tables and columns, never values, so they may be shown.
+fn explain(error: &Error, path: &str) -> StorageError {
+    let (code, text) = match error {
+        Error::SqliteFailure(error, text) => {
+            let text = text.clone().unwrap_or_else(|| error.to_string());
+            (error.code, text)
+        }
+        Error::SqlInputError { error, msg, .. } => (error.code, msg.clone()),
+        other => return StorageError::Broken(format!("{path}: {other}")),
+    };
+    match code {
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+            StorageError::Away(format!("{path} is locked by another program"))
+        }
+        ErrorCode::DiskFull => StorageError::Away(format!(
+            "the disk that holds {path} is full: free some space"
+        )),
+        ErrorCode::SystemIoFailure => {
+            StorageError::Away(format!("{path}: {text}: is the disk full or failing?"))
+        }
+        ErrorCode::CannotOpen | ErrorCode::OutOfMemory | ErrorCode::OperationInterrupted => {
+            StorageError::Away(format!("{path}: {text}"))
+        }
+        ErrorCode::ReadOnly | ErrorCode::PermissionDenied => StorageError::Broken(format!(
+            "{path} is read-only: let Mika's user write to the file and its folder"
+        )),
+        ErrorCode::NotADatabase => StorageError::Broken(format!(
+            "{path} is not an SQLite database: name another file in storage.url"
+        )),
+        ErrorCode::DatabaseCorrupt => StorageError::Broken(format!(
+            "{path} is damaged ({text}): restore a backup, or save what can be read with \
+             sqlite3's .recover"
+        )),
+        _ if text.starts_with("no such table") || text.starts_with("no such column") => {
+            StorageError::Broken(format!("{path}: {text}: run mika-manage migrate"))
+        }
+        _ => StorageError::Broken(format!("{path}: {text}")),
+    }
+}

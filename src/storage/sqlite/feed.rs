@@ -1,0 +1,136 @@
+//! The feed of registry changes. Triggers write it (see `migrations/`), so it tells of plain SQL too.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::fault::Fault;
+use super::read;
+use super::tables::begin;
+use crate::ids::{TorrentId, UserId};
+use crate::registry::{RegistryChange, Whitelist};
+use crate::storage::{Feed, FeedPosition, StorageError};
+
+/// Entries kept for those who follow; who is further behind loads everything again.
+const KEPT: i64 = 100_000;
+/// Entries that one trim deletes at most.
+const TRIM_MAX: i64 = 50_000;
+
+/// The newest position. SQLite remembers it even when every entry is gone.
+pub(super) fn position(connection: &Connection) -> Result<FeedPosition, Fault> {
+    let mut select =
+        connection.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'mika_feed'")?;
+    let newest: Option<i64> = select.query_row([], |row| row.get(0)).optional()?;
+    Ok(FeedPosition(newest.unwrap_or(0).max(0).cast_unsigned()))
+}
+
+/// Entries become the rows as they are now, so repeated ones are read once.
+pub(super) fn changes(
+    connection: &mut Connection,
+    after: FeedPosition,
+    limit: u32,
+) -> Result<Feed, Fault> {
+    // One snapshot: a row is never older than the entry that names it.
+    let snapshot = connection.transaction()?;
+    let newest = position(&snapshot)?;
+    if after == newest {
+        return Ok(Feed::Changes(Vec::new(), newest));
+    }
+    if after > newest || after.0 + 1 < oldest(&snapshot, newest)? {
+        return Ok(Feed::Lost);
+    }
+    let (entries, reached) = entries(&snapshot, after, limit)?;
+    let mut changes = Vec::with_capacity(entries.len());
+    for (kind, key) in entries {
+        changes.extend(change(&snapshot, &kind, key)?);
+    }
+    Ok(Feed::Changes(changes, reached))
+}
+
+/// Deletes the oldest entries above [`KEPT`], a bounded number at a time.
+pub(super) fn trim(connection: &Connection) -> Result<(), Fault> {
+    let newest = position(connection)?;
+    let oldest = oldest(connection, newest)?.cast_signed();
+    let end = newest
+        .0
+        .cast_signed()
+        .saturating_sub(KEPT)
+        .min(oldest.saturating_add(TRIM_MAX));
+    connection.execute("DELETE FROM mika_feed WHERE seq <= ?1", [end])?;
+    Ok(())
+}
+
+fn oldest(connection: &Connection, newest: FeedPosition) -> Result<u64, Fault> {
+    let mut select = connection.prepare_cached("SELECT MIN(seq) FROM mika_feed")?;
+    let oldest: Option<i64> = select.query_row([], |row| row.get(0))?;
+    Ok(oldest.map_or(newest.0 + 1, |seq| seq.max(0).cast_unsigned()))
+}
+
+type Entry = (String, i64);
+
+/// At most `limit` entries, each kind and key once, and the position that they reach.
+fn entries(
+    connection: &Connection,
+    after: FeedPosition,
+    limit: u32,
+) -> Result<(Vec<Entry>, FeedPosition), Fault> {
+    let mut select = connection.prepare_cached(
+        "SELECT seq, kind, key FROM mika_feed WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    )?;
+    let mut rows = select.query([after.0.cast_signed(), i64::from(limit.max(1))])?;
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut reached = after;
+    while let Some(row) = rows.next()? {
+        reached = FeedPosition(row.get::<_, i64>(0)?.cast_unsigned());
+        entries.push((row.get(1)?, row.get(2)?));
+    }
+    // The order between rows does not matter: the registry takes an id's latest state.
+    entries.sort_unstable();
+    entries.dedup();
+    Ok((entries, reached))
+}
+
+/// A row that can't be used must not stay in force, so it counts as gone.
+fn change(connection: &Connection, kind: &str, key: i64) -> Result<Option<RegistryChange>, Fault> {
+    if kind == "whitelist" {
+        let clients = read::whitelist(connection)?;
+        return Ok(Some(RegistryChange::Whitelist(Whitelist::new(&clients))));
+    }
+    // The tracker never knew an id that does not fit.
+    let Ok(key) = u32::try_from(key) else {
+        return Ok(None);
+    };
+    Ok(match kind {
+        "user" => Some(match usable(read::user_by_id(connection, UserId(key)))? {
+            Some(stored) => RegistryChange::User(stored.user),
+            None => RegistryChange::UserGone(UserId(key)),
+        }),
+        "torrent" => Some(
+            match usable(read::torrent_by_id(connection, TorrentId(key)))? {
+                Some(stored) => RegistryChange::Torrent(stored.torrent),
+                None => RegistryChange::TorrentGone(TorrentId(key)),
+            },
+        ),
+        _ => None,
+    })
+}
+
+fn usable<T>(row: Result<Option<T>, Fault>) -> Result<Option<T>, Fault> {
+    match row {
+        Err(Fault::Storage(StorageError::Broken(_))) => Ok(None),
+        other => other,
+    }
+}
+
+/// Deletes what [`crate::storage::Storage::prune`] says, and old entries of the feed.
+pub(super) fn prune(connection: &mut Connection, before: i64, limit: u32) -> Result<u64, Fault> {
+    let transaction = begin(connection)?;
+    let gone = transaction
+        .prepare_cached(
+            "DELETE FROM peers WHERE (user_id, torrent_id, peer_id) IN (
+                 SELECT user_id, torrent_id, peer_id FROM peers
+                 WHERE active = 0 AND last_announce < ?1 ORDER BY last_announce LIMIT ?2)",
+        )?
+        .execute([before, i64::from(limit)])?;
+    trim(&transaction)?;
+    transaction.commit()?;
+    Ok(gone as u64)
+}

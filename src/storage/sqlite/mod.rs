@@ -1,0 +1,230 @@
+//! The SQLite driver: one file, one thread that writes, one that reads.
+//!
+//! SQLite blocks while it works, so the connections live on threads of their own
+//! (`worker`) and callers wait for a message. The log is written ahead (WAL): readers and the
+//! writer don't wait for each other, and a web application may use the file meanwhile.
+
+mod apply;
+mod cells;
+mod edit;
+mod fault;
+mod feed;
+mod open;
+mod read;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+
+use self::fault::Fault;
+use self::worker::Worker;
+use super::{
+    Claim, Feed, FeedPosition, Finding, History, MigrationStatus, NewTorrent, NewUser, Page,
+    Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentPatch, UserPatch,
+};
+use crate::change::{Batch, PeerKey};
+use crate::ids::{InfoHash, TorrentId, UserId};
+use crate::registry::Client;
+use crate::secret::Secret;
+
+/// How long a connection waits for another program's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a caller waits for its turn and its answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The same for jobs that read or write the whole file.
+const PATIENCE_WHOLE: Duration = Duration::from_secs(3600);
+
+/// A database file.
+struct Sqlite {
+    path: PathBuf,
+    writer: Worker,
+    reader: Worker,
+}
+
+/// Opens the database `sqlite://PATH`, and creates the file if its folder is there.
+pub fn open(url: &Secret) -> Result<Arc<dyn Storage>, StorageError> {
+    let path = open::path_of(url)?;
+    Ok(Arc::new(Sqlite::open(&path, BUSY_TIMEOUT)?))
+}
+
+// === impl Sqlite ===
+
+impl Sqlite {
+    fn open(path: &Path, busy_timeout: Duration) -> Result<Self, StorageError> {
+        let shown: Arc<str> = path.display().to_string().into();
+        let writer = open::writer(path, busy_timeout)?;
+        let reader = open::reader(path, busy_timeout)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            writer: Worker::start("sqlite-writer", Arc::clone(&shown), writer)?,
+            reader: Worker::start("sqlite-reader", shown, reader)?,
+        })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        self.writer.run(PATIENCE, job).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        self.reader.run(PATIENCE, job).await
+    }
+}
+
+#[async_trait]
+impl Storage for Sqlite {
+    async fn claim(&self) -> Result<Claim, StorageError> {
+        let path = self.path.clone();
+        self.write(move |_| Ok(open::claim(&path)?)).await
+    }
+
+    async fn migrate(&self) -> Result<Vec<String>, StorageError> {
+        self.writer.run(PATIENCE_WHOLE, tables::migrate).await
+    }
+
+    async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
+        self.read(|connection| tables::migrations(connection)).await
+    }
+
+    async fn check(&self) -> Result<Vec<Finding>, StorageError> {
+        self.reader.run(PATIENCE_WHOLE, tables::check).await
+    }
+
+    async fn users(
+        &self,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Result<Page<StoredUser>, StorageError> {
+        self.read(move |connection| read::users(connection, after, limit))
+            .await
+    }
+
+    async fn torrents(
+        &self,
+        after: Option<TorrentId>,
+        limit: u32,
+    ) -> Result<Page<StoredTorrent>, StorageError> {
+        self.read(move |connection| read::torrents(connection, after, limit))
+            .await
+    }
+
+    async fn peers(
+        &self,
+        since: i64,
+        after: Option<PeerKey>,
+        limit: u32,
+    ) -> Result<Page<StoredPeer>, StorageError> {
+        self.read(move |connection| read::peers(connection, since, after, limit))
+            .await
+    }
+
+    async fn histories(
+        &self,
+        after: Option<(TorrentId, UserId)>,
+        limit: u32,
+    ) -> Result<Page<History>, StorageError> {
+        self.read(move |connection| read::histories(connection, after, limit))
+            .await
+    }
+
+    async fn whitelist(&self) -> Result<Vec<Client>, StorageError> {
+        self.read(|connection| read::whitelist(connection)).await
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError> {
+        self.read(move |connection| read::user_by_id(connection, id))
+            .await
+    }
+
+    async fn users_named(&self, name: &str) -> Result<Vec<StoredUser>, StorageError> {
+        let name = name.to_owned();
+        self.read(move |connection| read::users_named(connection, &name))
+            .await
+    }
+
+    async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, StorageError> {
+        self.read(move |connection| read::torrent_by_hash(connection, info_hash))
+            .await
+    }
+
+    async fn feed_position(&self) -> Result<FeedPosition, StorageError> {
+        self.read(|connection| feed::position(connection)).await
+    }
+
+    async fn feed(&self, position: FeedPosition, limit: u32) -> Result<Feed, StorageError> {
+        self.read(move |connection| feed::changes(connection, position, limit))
+            .await
+    }
+
+    async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError> {
+        let user = user.clone();
+        self.write(move |connection| edit::add_user(connection, &user))
+            .await
+    }
+
+    async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError> {
+        let patch = patch.clone();
+        self.write(move |connection| edit::update_user(connection, id, &patch))
+            .await
+    }
+
+    async fn add_torrents(
+        &self,
+        torrents: &[NewTorrent],
+    ) -> Result<Vec<Option<TorrentId>>, StorageError> {
+        let torrents = torrents.to_vec();
+        self.write(move |connection| edit::add_torrents(connection, &torrents))
+            .await
+    }
+
+    async fn update_torrent(
+        &self,
+        id: TorrentId,
+        patch: &TorrentPatch,
+    ) -> Result<(), StorageError> {
+        let patch = patch.clone();
+        self.write(move |connection| edit::update_torrent(connection, id, &patch))
+            .await
+    }
+
+    async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError> {
+        let clients = clients.to_vec();
+        self.write(move |connection| edit::add_clients(connection, &clients))
+            .await
+    }
+
+    async fn remove_client(&self, prefix: &str) -> Result<(), StorageError> {
+        let prefix = prefix.to_owned();
+        self.write(move |connection| edit::remove_client(connection, &prefix))
+            .await
+    }
+
+    async fn applied(&self, node: &str) -> Result<u64, StorageError> {
+        let node = node.to_owned();
+        self.write(move |connection| apply::applied(connection, &node))
+            .await
+    }
+
+    async fn apply(&self, batch: &Batch) -> Result<(), StorageError> {
+        let batch = batch.clone();
+        self.write(move |connection| apply::apply(connection, &batch))
+            .await
+    }
+
+    async fn prune(&self, before: i64, limit: u32) -> Result<u64, StorageError> {
+        self.write(move |connection| feed::prune(connection, before, limit))
+            .await
+    }
+}

@@ -1,0 +1,151 @@
+//! Opening the file: what can be wrong with it is told here, in one line each.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::fault::Fault;
+use super::tables;
+use crate::secret::Secret;
+use crate::storage::{Claim, StorageError, migrate};
+
+/// Passkeys are in it: the file is not for everybody, whatever the umask says.
+const FILE_MODE: u32 = 0o660;
+/// Prepared statements kept by each connection; more than the driver has.
+const STATEMENTS_MAX: usize = 64;
+/// Kibibytes of pages that the writer and the reader keep in memory.
+const WRITER_CACHE_KIB: i64 = 64 * 1024;
+const READER_CACHE_KIB: i64 = 16 * 1024;
+
+/// The path of `sqlite://PATH`.
+pub(super) fn path_of(url: &Secret) -> Result<PathBuf, StorageError> {
+    let path = url.expose().strip_prefix("sqlite://").unwrap_or_default();
+    if path.is_empty() || path == ":memory:" {
+        return Err(StorageError::Broken(
+            "storage.url must be sqlite:// and the path of a file, such as sqlite://mika.db".into(),
+        ));
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// The connection that writes. It creates the file, but no tables.
+pub(super) fn writer(path: &Path, busy_timeout: Duration) -> Result<Connection, StorageError> {
+    create(path)?;
+    connect(path, busy_timeout, WRITER_CACHE_KIB).map_err(|fault| explain(fault, path))
+}
+
+/// A connection that can't change anything.
+pub(super) fn reader(path: &Path, busy_timeout: Duration) -> Result<Connection, StorageError> {
+    let open = || {
+        let connection = connect(path, busy_timeout, READER_CACHE_KIB)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    };
+    open().map_err(|fault| explain(fault, path))
+}
+
+/// Locks `PATH.lock` for as long as the claim lives; the system frees it if the process dies.
+pub(super) fn claim(path: &Path) -> Result<Claim, StorageError> {
+    // One lock for one file, also where a link leads to it.
+    let mut lock = fs::canonicalize(path)
+        .unwrap_or_else(|_| path.to_path_buf())
+        .into_os_string();
+    lock.push(".lock");
+    let denied = |error| {
+        StorageError::Broken(format!(
+            "can't lock {}: {error}",
+            Path::new(&lock).display()
+        ))
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(&lock)
+        .map_err(denied)?;
+    match File::try_lock(&file) {
+        Ok(()) => Ok(Claim::held_by(file)),
+        Err(TryLockError::WouldBlock) => Err(StorageError::Broken(format!(
+            "{} is in use by another mika: stop it, or give each its own storage.url",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(denied(error)),
+    }
+}
+
+/// Only a file that is not there is touched: closing a second handle on a database in use
+/// would drop SQLite's own locks on it.
+fn create(path: &Path) -> Result<(), StorageError> {
+    let shown = path.display();
+    let created = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(path);
+    let problem = match created.map_err(|error| error.kind()) {
+        Ok(_) => return Ok(()),
+        Err(ErrorKind::AlreadyExists) if path.is_dir() => {
+            format!("{shown} is a folder: name a file in storage.url")
+        }
+        Err(ErrorKind::AlreadyExists) => return Ok(()),
+        Err(ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            format!(
+                "can't create {shown}: its folder does not exist: create it, or mend storage.url"
+            )
+        }
+        Err(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+            format!("can't create {shown}: its folder is read-only: let Mika's user write to it")
+        }
+        Err(ErrorKind::StorageFull) => {
+            return Err(StorageError::Away(format!(
+                "can't create {shown}: the disk is full: free some space"
+            )));
+        }
+        Err(kind) => format!("can't create {shown}: {kind}"),
+    };
+    Err(StorageError::Broken(problem))
+}
+
+fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connection, Fault> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    if connection.is_readonly("main")? {
+        return Err(Fault::broken(format!(
+            "{} is read-only: let Mika's user write to it",
+            path.display()
+        )));
+    }
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Fault::broken(format!(
+            "{} can't use a write-ahead log (its journal mode is {mode}): put it on a local disk",
+            path.display()
+        )));
+    }
+    // FULL: what was acknowledged survives a power cut.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
+    migrate::status(migrate::SQLITE, &tables::applied(&connection)?)?;
+    Ok(connection)
+}
+
+/// A file that is there but can't be opened is a matter of rights.
+fn explain(fault: Fault, path: &Path) -> StorageError {
+    let shown = path.display();
+    match &fault {
+        Fault::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+            StorageError::Broken(format!(
+                "can't open {shown}: let Mika's user read and write it and its folder"
+            ))
+        }
+        _ => fault.explain(&shown.to_string()),
+    }
+}

@@ -1,0 +1,322 @@
+//! Reading tables page by page. A row that can't be used is reported, and the rest is good.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+
+use rusqlite::{Connection, Params, Row, Rows, params};
+
+use super::cells::Cells;
+use super::fault::Fault;
+use crate::change::{PeerKey, PeerRecord};
+use crate::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
+use crate::registry::{Client, Torrent, User};
+use crate::storage::{BadRow, History, Page, StoredPeer, StoredTorrent, StoredUser, UserTotals};
+
+const USER: &str = "SELECT id, passkey, username, enabled, can_leech, \
+    uploaded, downloaded, snatches, announces, seed_time FROM users";
+
+const TORRENT: &str = "SELECT id, info_hash, info_hash_v2, release_name, enabled, reason, \
+    multi_up, multi_dn, seeders, leechers, snatches, announces, uploaded, downloaded FROM torrents";
+
+const PEER: &str = "SELECT user_id, torrent_id, peer_id, base_up, base_down, base_at, dip_up, \
+    dip_down, uploaded, downloaded, left_bytes, ip4, port4, ip6, port6, speed_up, speed_down, \
+    seed_time, announces, first_announce, last_announce, active, paused FROM peers";
+
+const HISTORY: &str = "SELECT torrent_id, user_id, uploaded, downloaded, seed_time, completed_at, \
+    hnr FROM history";
+
+/// Ids are above this one, which is none.
+const BEFORE_ALL: i64 = i64::MIN;
+
+pub(super) fn users(
+    connection: &Connection,
+    after: Option<UserId>,
+    limit: u32,
+) -> Result<Page<StoredUser>, Fault> {
+    let after = after.map_or(BEFORE_ALL, |id| id.0.into());
+    let mut select = connection.prepare_cached(&format!("{USER} WHERE id > ?1 ORDER BY id"))?;
+    page(select.query([after])?, limit, user)
+}
+
+pub(super) fn torrents(
+    connection: &Connection,
+    after: Option<TorrentId>,
+    limit: u32,
+) -> Result<Page<StoredTorrent>, Fault> {
+    let after = after.map_or(BEFORE_ALL, |id| id.0.into());
+    let mut select = connection.prepare_cached(&format!("{TORRENT} WHERE id > ?1 ORDER BY id"))?;
+    page(select.query([after])?, limit, torrent)
+}
+
+pub(super) fn peers(
+    connection: &Connection,
+    since: i64,
+    after: Option<PeerKey>,
+    limit: u32,
+) -> Result<Page<StoredPeer>, Fault> {
+    let (user, torrent, peer_id) = after.as_ref().map_or((BEFORE_ALL, 0_i64, &[][..]), |key| {
+        (key.user.0.into(), key.torrent.0.into(), &key.peer_id.0[..])
+    });
+    let mut select = connection.prepare_cached(&format!(
+        "{PEER} WHERE (user_id, torrent_id, peer_id) > (?1, ?2, ?3) AND last_announce >= ?4 \
+         ORDER BY user_id, torrent_id, peer_id"
+    ))?;
+    page(
+        select.query(params![user, torrent, peer_id, since])?,
+        limit,
+        peer,
+    )
+}
+
+pub(super) fn histories(
+    connection: &Connection,
+    after: Option<(TorrentId, UserId)>,
+    limit: u32,
+) -> Result<Page<History>, Fault> {
+    let (torrent, user) = after.map_or((BEFORE_ALL, 0), |(torrent, user)| {
+        (torrent.0.into(), i64::from(user.0))
+    });
+    let mut select = connection.prepare_cached(&format!(
+        "{HISTORY} WHERE (torrent_id, user_id) > (?1, ?2) ORDER BY torrent_id, user_id"
+    ))?;
+    page(select.query([torrent, user])?, limit, history)
+}
+
+/// The usable clients; [`bad_rows`] tells of the others.
+pub(super) fn whitelist(connection: &Connection) -> Result<Vec<Client>, Fault> {
+    Ok(clients(connection)?.0)
+}
+
+pub(super) fn user_by_id(connection: &Connection, id: UserId) -> Result<Option<StoredUser>, Fault> {
+    one(connection, &format!("{USER} WHERE id = ?1"), [id.0], user)
+}
+
+pub(super) fn users_named(connection: &Connection, name: &str) -> Result<Vec<StoredUser>, Fault> {
+    let mut select =
+        connection.prepare_cached(&format!("{USER} WHERE username = ?1 ORDER BY id"))?;
+    let mut rows = select.query([name])?;
+    let mut users = Vec::new();
+    while let Some(row) = rows.next()? {
+        users.push(user(row).map_err(unusable)?);
+    }
+    Ok(users)
+}
+
+pub(super) fn torrent_by_id(
+    connection: &Connection,
+    id: TorrentId,
+) -> Result<Option<StoredTorrent>, Fault> {
+    one(
+        connection,
+        &format!("{TORRENT} WHERE id = ?1"),
+        [id.0],
+        torrent,
+    )
+}
+
+pub(super) fn torrent_by_hash(
+    connection: &Connection,
+    info_hash: InfoHash,
+) -> Result<Option<StoredTorrent>, Fault> {
+    let sql = format!("{TORRENT} WHERE info_hash = ?1 OR info_hash_v2 = ?1");
+    one(connection, &sql, [info_hash.0], torrent)
+}
+
+/// Every unusable row of the tables that a site writes.
+pub(super) fn bad_rows(connection: &Connection) -> Result<Vec<BadRow>, Fault> {
+    let mut bad = Vec::new();
+    let mut select = connection.prepare(USER)?;
+    bad.extend(page(select.query([])?, u32::MAX, |row| user(row).map(drop))?.bad);
+    let mut select = connection.prepare(TORRENT)?;
+    bad.extend(page(select.query([])?, u32::MAX, |row| torrent(row).map(drop))?.bad);
+    bad.extend(clients(connection)?.1);
+    Ok(bad)
+}
+
+fn clients(connection: &Connection) -> Result<(Vec<Client>, Vec<BadRow>), Fault> {
+    let sql = "SELECT peer_id, vstring FROM whitelist ORDER BY peer_id";
+    let mut select = connection.prepare_cached(sql)?;
+    let clients = page(select.query([])?, u32::MAX, client)?;
+    Ok((clients.rows, clients.bad))
+}
+
+/// Reads on to `limit` good rows, so that a page of bad ones is not taken for the end.
+fn page<T>(
+    mut rows: Rows<'_>,
+    limit: u32,
+    read: impl Fn(&Row<'_>) -> Result<T, BadRow>,
+) -> Result<Page<T>, Fault> {
+    let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
+    let mut page = Page {
+        rows: Vec::new(),
+        bad: Vec::new(),
+        last: true,
+    };
+    while let Some(row) = rows.next()? {
+        if page.rows.len() == limit {
+            page.last = false;
+            break;
+        }
+        match read(row) {
+            Ok(row) => page.rows.push(row),
+            Err(bad) => page.bad.push(bad),
+        }
+    }
+    Ok(page)
+}
+
+/// One row that was asked for by name: there it is an error if it can't be used.
+fn one<T>(
+    connection: &Connection,
+    sql: &str,
+    key: impl Params,
+    read: impl Fn(&Row<'_>) -> Result<T, BadRow>,
+) -> Result<Option<T>, Fault> {
+    let mut select = connection.prepare_cached(sql)?;
+    let mut rows = select.query(key)?;
+    rows.next()?
+        .map(|row| read(row).map_err(unusable))
+        .transpose()
+}
+
+fn unusable(bad: BadRow) -> Fault {
+    Fault::broken(format!(
+        "the row {} of {} can't be used: {}",
+        bad.id, bad.table, bad.problem
+    ))
+}
+
+// --- one row each; the columns as in the statements above ---
+
+fn user(row: &Row<'_>) -> Result<StoredUser, BadRow> {
+    let cells = Cells(row);
+    let read = || {
+        let passkey: Option<Passkey> = cells.parsed(1);
+        Ok(User {
+            id: UserId(cells.id(0)?),
+            passkey: passkey.ok_or("its passkey is not 8 to 64 letters, digits, '_' or '-'")?,
+            username: cells.text(2),
+            enabled: cells.site_flag(3, "enabled")?,
+            can_leech: cells.site_flag(4, "can_leech")?,
+        })
+    };
+    Ok(StoredUser {
+        user: read().map_err(|problem: String| bad("users", &cells, problem))?,
+        totals: UserTotals {
+            uploaded: cells.total(5),
+            downloaded: cells.total(6),
+            snatches: cells.total(7),
+            announces: cells.total(8),
+            seed_time: cells.total(9),
+        },
+    })
+}
+
+fn torrent(row: &Row<'_>) -> Result<StoredTorrent, BadRow> {
+    let cells = Cells(row);
+    let read = || {
+        let second = (!cells.is_null(2)).then(|| cells.info_hash(2, "info_hash_v2"));
+        Ok(Torrent {
+            id: TorrentId(cells.id(0)?),
+            info_hash: cells.info_hash(1, "info_hash")?,
+            info_hash_v2: second.transpose()?,
+            enabled: cells.site_flag(4, "enabled")?,
+            reason: (!cells.is_null(5)).then(|| cells.text(5)),
+            multi_up: cells.permille(6, "multi_up")?,
+            multi_down: cells.permille(7, "multi_dn")?,
+            snatches: cells.small(10),
+        })
+    };
+    Ok(StoredTorrent {
+        torrent: read().map_err(|problem: String| bad("torrents", &cells, problem))?,
+        name: cells.text(3),
+        seeders: cells.small(8),
+        leechers: cells.small(9),
+        announces: cells.total(11),
+        uploaded: cells.total(12),
+        downloaded: cells.total(13),
+    })
+}
+
+/// An empty prefix would allow every client, so it is no prefix.
+fn client(row: &Row<'_>) -> Result<Client, BadRow> {
+    let cells = Cells(row);
+    let prefix = cells.text(0);
+    if (1..=20).contains(&prefix.len()) {
+        return Ok(Client {
+            prefix,
+            name: cells.text(1),
+        });
+    }
+    Err(bad(
+        "whitelist",
+        &cells,
+        "peer_id is not 1 to 20 characters".into(),
+    ))
+}
+
+fn peer(row: &Row<'_>) -> Result<StoredPeer, BadRow> {
+    let cells = Cells(row);
+    let key = || {
+        Ok(PeerKey {
+            user: UserId(cells.id(0)?),
+            torrent: TorrentId(cells.id(1)?),
+            peer_id: PeerId::from_slice(cells.bytes(2)).ok_or("its peer id is not 20 bytes")?,
+        })
+    };
+    Ok(StoredPeer {
+        key: key().map_err(|problem: String| bad("peers", &cells, problem))?,
+        record: PeerRecord {
+            base_up: cells.total(3),
+            base_down: cells.total(4),
+            base_at: cells.integer(5).unwrap_or(0),
+            dip_up: cells.integer(6),
+            dip_down: cells.integer(7),
+            uploaded: cells.total(8),
+            downloaded: cells.total(9),
+            left: (!cells.is_null(10)).then(|| cells.total(10)),
+            v4: cells
+                .parsed(11)
+                .zip(port(&cells, 12))
+                .map(|(ip, port): (Ipv4Addr, _)| SocketAddrV4::new(ip, port)),
+            v6: cells
+                .parsed(13)
+                .zip(port(&cells, 14))
+                .map(|(ip, port): (Ipv6Addr, _)| SocketAddrV6::new(ip, port, 0, 0)),
+            speed_up: cells.small(15),
+            speed_down: cells.small(16),
+            seed_time: cells.small(17),
+            announces: cells.small(18),
+            first_announce: cells.integer(19).unwrap_or(0),
+            last_announce: cells.integer(20).unwrap_or(0),
+            active: cells.flag(21),
+            paused: cells.flag(22),
+        },
+    })
+}
+
+fn port(cells: &Cells<'_>, column: usize) -> Option<u16> {
+    u16::try_from(cells.integer(column)?).ok()
+}
+
+fn history(row: &Row<'_>) -> Result<History, BadRow> {
+    let cells = Cells(row);
+    let ids = cells.id(0).and_then(|torrent| Ok((torrent, cells.id(1)?)));
+    let (torrent, user) = ids.map_err(|problem| bad("history", &cells, problem))?;
+    Ok(History {
+        user: UserId(user),
+        torrent: TorrentId(torrent),
+        uploaded: cells.total(2),
+        downloaded: cells.total(3),
+        seed_time: cells.total(4),
+        completed_at: cells.integer(5),
+        hnr: cells.flag(6),
+    })
+}
+
+fn bad(table: &'static str, cells: &Cells<'_>, problem: String) -> BadRow {
+    BadRow {
+        table,
+        id: cells.shown(0),
+        problem,
+    }
+}

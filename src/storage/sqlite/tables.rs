@@ -1,0 +1,185 @@
+//! Mika's own tables: making them, and looking for what is wrong with them.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::fault::Fault;
+use super::read;
+use crate::storage::{BadRow, Finding, MigrationStatus, StorageError, migrate};
+
+/// Bad rows that a finding names; the others are counted.
+const NAMED_MAX: usize = 5;
+
+/// What the driver uses, so what must be there. The migrations make it.
+const COLUMNS: &[(&str, &str)] = &[
+    (
+        "users",
+        "id passkey username enabled can_leech uploaded downloaded snatches announces seed_time",
+    ),
+    (
+        "torrents",
+        "id info_hash info_hash_v2 release_name enabled reason multi_up multi_dn seeders leechers \
+         snatches announces uploaded downloaded",
+    ),
+    ("whitelist", "peer_id vstring"),
+    (
+        "peers",
+        "user_id torrent_id peer_id base_up base_down base_at dip_up dip_down uploaded downloaded \
+         left_bytes ip4 port4 ip6 port6 speed_up speed_down seed_time announces first_announce \
+         last_announce active paused completed_at hnr",
+    ),
+    (
+        "history",
+        "torrent_id user_id uploaded downloaded seed_time announces completed_at hnr \
+         first_announce last_announce",
+    ),
+    ("mika_journal", "node applied"),
+    ("mika_feed", "seq kind key"),
+];
+
+/// The names of the migrations that the database has; none if it is new.
+pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, Fault> {
+    // By a statement: `Connection::table_exists` does not notice what others created meanwhile.
+    let exists = connection
+        .prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1")?
+        .exists(["mika_migrations"])?;
+    if !exists {
+        return Ok(Vec::new());
+    }
+    let mut select = connection.prepare("SELECT name FROM mika_migrations ORDER BY name")?;
+    let names = select.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn migrations(connection: &Connection) -> Result<Vec<MigrationStatus>, Fault> {
+    Ok(migrate::status(migrate::SQLITE, &applied(connection)?)?)
+}
+
+/// Each migration is a transaction with its name, so an interrupted run goes on where it stopped.
+pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Fault> {
+    let mut done = Vec::new();
+    for migration in migrate::SQLITE {
+        let transaction = begin(connection)?;
+        // Looked up inside the transaction: another process may migrate at the same time.
+        let pending = migrations(&transaction)?
+            .iter()
+            .any(|status| status.name == migration.name && !status.applied);
+        if !pending {
+            continue;
+        }
+        transaction.execute_batch(
+            "CREATE TABLE IF NOT EXISTS mika_migrations (
+                 name TEXT PRIMARY KEY NOT NULL,
+                 applied_at INTEGER NOT NULL DEFAULT (unixepoch())
+             )",
+        )?;
+        transaction.execute_batch(migration.sql)?;
+        transaction.execute(
+            "INSERT INTO mika_migrations (name) VALUES (?1)",
+            [migration.name],
+        )?;
+        transaction.commit()?;
+        done.push(migration.name.to_owned());
+    }
+    Ok(done)
+}
+
+/// A transaction that is the only writer from its beginning, so that it can't fail half-way for a lock.
+pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Fault> {
+    Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
+}
+
+pub(super) fn check(connection: &mut Connection) -> Result<Vec<Finding>, Fault> {
+    let mut findings = Vec::new();
+    damage(connection, &mut findings)?;
+    for status in migrations(connection)?
+        .iter()
+        .filter(|status| !status.applied)
+    {
+        findings.push(Finding {
+            problem: format!("the migration {} is not applied", status.name),
+            mend: "run mika-manage migrate".into(),
+        });
+    }
+    if !findings.is_empty() {
+        return Ok(findings);
+    }
+    missing(connection, &mut findings)?;
+    if findings.is_empty() {
+        rows(connection, &mut findings)?;
+    }
+    Ok(findings)
+}
+
+fn damage(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+    let mut quick_check = connection.prepare("PRAGMA quick_check(5)")?;
+    let answers = quick_check.query_map([], |row| row.get(0))?;
+    let answers: Vec<String> = answers.collect::<Result<_, _>>()?;
+    findings.extend(
+        answers
+            .into_iter()
+            .filter(|answer| answer != "ok")
+            .map(|answer| Finding {
+                problem: format!("the file is damaged: {}", answer.replace('\n', " ")),
+                mend: "restore a backup, or save what can be read with sqlite3's .recover".into(),
+            }),
+    );
+    Ok(())
+}
+
+fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+    let mut select = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+    for (table, columns) in COLUMNS {
+        let there = select.query_map([table], |row| row.get(0))?;
+        let there: Vec<String> = there.collect::<Result<_, _>>()?;
+        if there.is_empty() {
+            findings.push(Finding {
+                problem: format!("the table {table} is missing"),
+                mend: "restore it from a backup; docs/sql.md shows what belongs in it".into(),
+            });
+            continue;
+        }
+        for column in columns
+            .split(' ')
+            .filter(|name| !there.iter().any(|it| it == name))
+        {
+            findings.push(Finding {
+                problem: format!("the table {table} has no column {column}"),
+                mend: format!("add it with ALTER TABLE {table} ADD COLUMN (see docs/sql.md)"),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn rows(connection: &mut Connection, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+    let bad = read::bad_rows(connection)?;
+    for table in ["users", "torrents", "whitelist"] {
+        let bad: Vec<&BadRow> = bad.iter().filter(|row| row.table == table).collect();
+        if bad.is_empty() {
+            continue;
+        }
+        let named: Vec<String> = bad
+            .iter()
+            .take(NAMED_MAX)
+            .map(|row| format!("{} ({})", row.id, row.problem))
+            .collect();
+        let more = if bad.len() > NAMED_MAX { ", …" } else { "" };
+        findings.push(Finding {
+            problem: format!(
+                "{table}: {} rows can't be used: {}{more}",
+                bad.len(),
+                named.join(", ")
+            ),
+            mend: "correct or delete these rows; until then they are passed over".into(),
+        });
+    }
+    Ok(())
+}
+
+/// Why an edit of a row that must exist did nothing.
+pub(super) fn found(changed: usize, what: impl FnOnce() -> String) -> Result<(), Fault> {
+    if changed == 0 {
+        return Err(StorageError::NotFound(what()).into());
+    }
+    Ok(())
+}

@@ -1,0 +1,412 @@
+//! What is particular to SQLite; the rest is in the contract.
+
+use std::fs;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::change::{Change, Credit, PeerChange, PeerRecord, Standing, SwarmCounts};
+use crate::ids::PeerId;
+use crate::registry::RegistryChange;
+
+const SHORT: Duration = Duration::from_millis(50);
+
+/// What a site writes at least.
+const SITE: &str = "
+    INSERT INTO users (id, passkey, username) VALUES (7, 'passkey-7', 'seven');
+    INSERT INTO users (passkey, username) VALUES ('passkey-8', 'eight');
+    INSERT INTO torrents (id, info_hash, release_name)
+        VALUES (3, X'0101010101010101010101010101010101010101', 'three');
+    INSERT INTO torrents (info_hash) VALUES (X'0202020202020202020202020202020202020202');
+    INSERT INTO whitelist (peer_id, vstring) VALUES ('-TR', 'Transmission');";
+
+/// A migrated database, and a connection to it as a site has one.
+struct Fixture {
+    folder: TempDir,
+    storage: Sqlite,
+    site: Connection,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mika.db");
+        let storage = Sqlite::open(&path, SHORT).unwrap();
+        storage.migrate().await.unwrap();
+        Self {
+            site: Connection::open(&path).unwrap(),
+            storage,
+            folder,
+        }
+    }
+
+    async fn changes(&self, after: FeedPosition) -> Vec<RegistryChange> {
+        match self.storage.feed(after, 100).await.unwrap() {
+            Feed::Changes(changes, _) => changes,
+            Feed::Lost => panic!("lost"),
+        }
+    }
+}
+
+fn open_error(path: &Path) -> StorageError {
+    match Sqlite::open(path, SHORT) {
+        Ok(_) => panic!("{} opened", path.display()),
+        Err(error) => error,
+    }
+}
+
+fn batch(number: u64, peers: std::ops::Range<u32>) -> Batch {
+    let change = |peer: u32| {
+        let mut peer_id = [0; 20];
+        peer_id[..4].copy_from_slice(&peer.to_be_bytes());
+        Change::Peer(PeerChange {
+            key: PeerKey {
+                user: UserId(7 + peer % 2),
+                torrent: TorrentId(3 + peer % 2),
+                peer_id: PeerId(peer_id),
+            },
+            record: record(),
+            credit: Credit {
+                up: 1,
+                announces: 1,
+                ..Credit::default()
+            },
+            standing: Standing::default(),
+            counts: SwarmCounts::default(),
+        })
+    };
+    Batch {
+        node: "a".into(),
+        number,
+        changes: peers.map(change).collect(),
+    }
+}
+
+fn record() -> PeerRecord {
+    PeerRecord {
+        base_up: 1 << 40,
+        base_down: 1 << 40,
+        dip_up: None,
+        dip_down: None,
+        base_at: 1_800_000_000,
+        uploaded: 1 << 40,
+        downloaded: 1 << 40,
+        left: Some(0),
+        v4: Some("192.0.2.1:6881".parse().unwrap()),
+        v6: None,
+        speed_up: 1 << 20,
+        speed_down: 0,
+        seed_time: 1000,
+        announces: 10,
+        first_announce: 1_800_000_000,
+        last_announce: 1_800_000_000,
+        active: true,
+        paused: false,
+    }
+}
+
+#[tokio::test]
+async fn keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let count = std::cell::Cell::new(0);
+    crate::storage::contract::run(|| {
+        count.set(count.get() + 1);
+        let path = folder.path().join(format!("{}.db", count.get()));
+        async move { open(&Secret::new(format!("sqlite://{}", path.display()))).unwrap() }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn plain_sql_of_a_site_works_and_is_followed() {
+    let it = Fixture::new().await;
+    let start = it.storage.feed_position().await.unwrap();
+    it.site.execute_batch(SITE).unwrap();
+    let user = it.storage.user(UserId(8)).await.unwrap().unwrap().user;
+    assert!(user.enabled && user.can_leech);
+    assert_eq!(it.changes(start).await.len(), 5);
+
+    let position = it.storage.feed_position().await.unwrap();
+    it.site
+        .execute_batch(
+            "UPDATE users SET uploaded = 5 WHERE id = 7;
+             UPDATE users SET enabled = enabled, uploaded = 6;
+             UPDATE torrents SET seeders = 4, snatches = 9;",
+        )
+        .unwrap();
+    it.storage.apply(&batch(1, 0..10)).await.unwrap();
+    assert_eq!(
+        it.changes(position).await,
+        [],
+        "totals are no changes of the registry"
+    );
+
+    it.site
+        .execute_batch(
+            "UPDATE users SET passkey = 'short' WHERE id = 7;
+             DELETE FROM users WHERE id = 8;
+             UPDATE torrents SET id = 30 WHERE id = 3;
+             DELETE FROM whitelist;",
+        )
+        .unwrap();
+    let changes = it.changes(position).await;
+    let gone = [
+        RegistryChange::UserGone(UserId(7)),
+        RegistryChange::UserGone(UserId(8)),
+        RegistryChange::TorrentGone(TorrentId(3)),
+    ];
+    assert!(
+        gone.iter().all(|change| changes.contains(change)),
+        "{changes:?}"
+    );
+    assert_eq!(changes.len(), 5);
+}
+
+#[tokio::test]
+async fn the_id_of_a_deleted_user_is_not_given_to_another() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    it.site
+        .execute_batch(
+            "DELETE FROM users WHERE id = 8;
+             INSERT INTO users (passkey, username) VALUES ('passkey-9', 'nine');",
+        )
+        .unwrap();
+    assert_eq!(it.storage.user(UserId(8)).await.unwrap(), None);
+    assert!(it.storage.user(UserId(9)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn unusable_rows_are_reported_without_their_secrets() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    it.site
+        .execute_batch(
+            "INSERT INTO users (id, passkey, username) VALUES (-1, 'secret-one', 'x'),
+                 (1, 'secret!secret', 'x'), (5000000000, 'secret-two', 'x');
+             INSERT INTO users (id, passkey, username, enabled) VALUES (2, 'secret-4', 'x', 'yes');
+             INSERT INTO torrents (info_hash) VALUES ('0101'), (X'00');
+             INSERT INTO torrents (info_hash, multi_up)
+                 VALUES (X'0303030303030303030303030303030303030303', -1);
+             INSERT INTO whitelist (peer_id) VALUES (''), ('-a-prefix-of-over-20-bytes');",
+        )
+        .unwrap();
+    let users = it.storage.users(None, 1).await.unwrap();
+    assert_eq!(
+        (users.rows.len(), users.bad.len(), users.last),
+        (1, 3, false)
+    );
+    assert!(!format!("{:?}", users.bad).contains("secret"));
+    assert_eq!(users.bad[0].id, "-1");
+    let rest = it.storage.users(Some(UserId(7)), 10).await.unwrap();
+    assert_eq!((rest.rows.len(), rest.bad.len(), rest.last), (1, 1, true));
+    let torrents = it.storage.torrents(None, 10).await.unwrap();
+    assert_eq!((torrents.rows.len(), torrents.bad.len()), (2, 3));
+    assert_eq!(it.storage.whitelist().await.unwrap().len(), 1);
+    let findings = it.storage.check().await.unwrap();
+    assert_eq!(findings.len(), 3, "{findings:?}");
+    assert!(
+        findings[0].problem.starts_with("users: 4 rows"),
+        "{findings:?}"
+    );
+    assert!(!format!("{findings:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn missing_tables_and_columns_are_found() {
+    let it = Fixture::new().await;
+    it.site
+        .execute_batch("ALTER TABLE history DROP COLUMN announces; DROP TABLE whitelist;")
+        .unwrap();
+    let problems: Vec<String> = it
+        .storage
+        .check()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|it| it.problem)
+        .collect();
+    let expected = [
+        "the table whitelist is missing",
+        "the table history has no column announces",
+    ];
+    assert_eq!(problems, expected);
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    let room = |pages: u32| {
+        it.storage.write(move |connection| {
+            connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+            Ok(())
+        })
+    };
+    room(1).await.unwrap(); // SQLite takes the present size
+    let batch = batch(1, 0..5000);
+    let error = it.storage.apply(&batch).await.unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Away(text) if text.contains("full")),
+        "{error}"
+    );
+    assert_eq!(it.storage.applied("a").await.unwrap(), 0);
+    assert!(it.storage.peers(0, None, 1).await.unwrap().rows.is_empty());
+    room(1_000_000).await.unwrap();
+    it.storage.apply(&batch).await.unwrap();
+    let user = it.storage.user(UserId(7)).await.unwrap().unwrap();
+    assert_eq!(user.totals.uploaded, 2500);
+}
+
+#[tokio::test]
+async fn a_lock_of_another_program_is_waited_for_and_then_told() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    it.site.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = it.storage.apply(&batch(1, 0..1)).await.unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Away(text) if text.contains("locked")),
+        "{error}"
+    );
+    assert_eq!(
+        it.storage.users(None, 10).await.unwrap().rows.len(),
+        2,
+        "readers go on"
+    );
+    it.site.execute_batch("ROLLBACK").unwrap();
+    it.storage.apply(&batch(1, 0..1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn followers_too_far_behind_are_told_so() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    it.site
+        .execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120000)
+             INSERT INTO mika_feed (kind, key) SELECT 'user', 7 FROM n",
+        )
+        .unwrap();
+    it.storage.prune(0, 10).await.unwrap();
+    let newest = it.storage.feed_position().await.unwrap();
+    assert!(matches!(
+        it.storage.feed(FeedPosition(0), 10).await,
+        Ok(Feed::Lost)
+    ));
+    let oldest_known = FeedPosition(newest.0 - 100_000);
+    assert_eq!(it.changes(oldest_known).await.len(), 1);
+    let too_old = FeedPosition(oldest_known.0 - 1);
+    assert!(matches!(it.storage.feed(too_old, 10).await, Ok(Feed::Lost)));
+
+    it.site.execute_batch("DELETE FROM mika_feed").unwrap();
+    assert_eq!(it.storage.feed_position().await.unwrap(), newest);
+    assert_eq!(
+        it.changes(newest).await,
+        [],
+        "nothing is lost by who knows the newest"
+    );
+}
+
+#[tokio::test]
+async fn queued_work_is_finished_before_the_end() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    let storage = Arc::new(it.storage);
+    let numbers = 1..=5;
+    let jobs = numbers.map(|number| {
+        let storage = Arc::clone(&storage);
+        tokio::spawn(async move { storage.apply(&batch(number, 0..500)).await })
+    });
+    let jobs: Vec<_> = jobs.collect();
+    tokio::task::yield_now().await;
+    // Nobody waits for the answers any more.
+    jobs.iter().for_each(tokio::task::JoinHandle::abort);
+    for job in jobs {
+        let _ = job.await;
+    }
+    drop(storage);
+    let applied: i64 = it
+        .site
+        .query_row("SELECT applied FROM mika_journal", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(applied, 5);
+}
+
+#[tokio::test]
+async fn one_process_claims_a_database() {
+    let it = Fixture::new().await;
+    let path = it.folder.path().join("mika.db");
+    let other = Sqlite::open(&path, SHORT).unwrap();
+    let claim = it.storage.claim().await.unwrap();
+    let error = other.claim().await.unwrap_err().to_string();
+    assert!(error.contains("in use by another mika"), "{error}");
+    drop(claim);
+    let _claim = other.claim().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_tables_of_a_newer_version_are_left_alone() {
+    let it = Fixture::new().await;
+    it.site
+        .execute_batch("INSERT INTO mika_migrations (name) VALUES ('9999_later')")
+        .unwrap();
+    let error = open_error(&it.folder.path().join("mika.db")).to_string();
+    assert!(
+        error.contains("newer Mika") && error.contains("9999_later"),
+        "{error}"
+    );
+    assert!(it.storage.migrate().await.is_err());
+}
+
+#[test]
+fn a_path_that_can_not_be_opened_is_told_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    fs::write(&text, "no database ".repeat(1000)).unwrap();
+    let cases = [
+        (folder.path().join("none/mika.db"), "folder does not exist"),
+        (folder.path().to_path_buf(), "is a folder"),
+        (text.clone(), "is not an SQLite database"),
+        (text.join("mika.db"), "folder does not exist"),
+    ];
+    for (path, expected) in cases {
+        let error = open_error(&path).to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+        assert!(error.contains(&path.display().to_string()), "{error}");
+    }
+    for url in ["sqlite://", "sqlite://:memory:", "mika.db"] {
+        assert!(open(&Secret::new(url)).is_err(), "{url}");
+    }
+}
+
+#[test]
+fn a_folder_that_takes_no_files_is_told_in_one_line() {
+    // Not even root creates files here.
+    let error = open_error(Path::new("/proc/mika.db"));
+    let StorageError::Broken(text) = error else {
+        panic!("{error}");
+    };
+    assert!(text.starts_with("can't create /proc/mika.db: "), "{text}");
+}
+
+#[tokio::test]
+async fn damage_is_told_where_it_is_met_and_by_the_check() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    it.storage.apply(&batch(1, 0..5000)).await.unwrap();
+    let path = it.folder.path().join("mika.db");
+    drop((it.storage, it.site));
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.len();
+    bytes[end / 2..end].fill(0xa5);
+    fs::write(&path, bytes).unwrap();
+    let storage = Sqlite::open(&path, SHORT).unwrap();
+    let error = storage.peers(0, None, 5000).await.unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Broken(text) if text.contains("damaged")),
+        "{error}"
+    );
+    let findings = storage.check().await;
+    assert!(!findings.is_ok_and(|findings| findings.is_empty()));
+}

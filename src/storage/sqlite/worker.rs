@@ -1,0 +1,89 @@
+//! A thread that owns a connection and does one job after the other on it.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::fault::Fault;
+use crate::storage::StorageError;
+
+/// Jobs that may wait for the thread; who brings one more waits until there is room.
+const QUEUE_MAX: usize = 64;
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The way to one connection. Dropping it lets the thread finish the jobs it has, and waits for that.
+pub(super) struct Worker {
+    path: Arc<str>,
+    /// None only while dropping.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    pub(super) fn start(
+        name: &str,
+        path: Arc<str>,
+        mut connection: Connection,
+    ) -> Result<Self, StorageError> {
+        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_MAX);
+        let thread = thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                while let Some(job) = queue.blocking_recv() {
+                    job(&mut connection);
+                }
+            })
+            .map_err(|error| StorageError::Away(format!("can't start a thread: {error}")))?;
+        Ok(Self {
+            path,
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
+    }
+
+    /// Does `job` on the thread. One that takes longer than `patience` is no longer waited
+    /// for, but still done: only jobs that may be repeated should be repeated after that.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        job: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            // Who asked may have given up; the work is done all the same.
+            let _ = reply.send(job(connection));
+        });
+        let work = async {
+            self.jobs.as_ref()?.send(job).await.ok()?;
+            answer.await.ok()
+        };
+        match tokio::time::timeout(patience, work).await {
+            Ok(Some(result)) => result.map_err(|fault| fault.explain(&self.path)),
+            Ok(None) => Err(StorageError::Broken(format!(
+                "the thread of {} has ended: restart Mika and report this",
+                self.path
+            ))),
+            Err(_) => Err(StorageError::Away(format!(
+                "{} did not answer within {} s",
+                self.path,
+                patience.as_secs()
+            ))),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic was shown on the thread itself.
+            let _ = thread.join();
+        }
+    }
+}

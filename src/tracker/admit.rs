@@ -1,0 +1,105 @@
+//! Admission: passkey, account, parameters, client, torrent, in this order (rule R8).
+
+use crate::ids::{InfoHash, PeerId, UserId};
+use crate::registry::Entry;
+use crate::tracker::{AnnounceRequest, Mode, Refusal, Rules, Tracker};
+use crate::wire::{Announce, Event};
+
+/// Who takes part in what, once admitted.
+pub(super) struct Participant {
+    pub user: UserId,
+    pub torrent: Entry,
+}
+
+// === impl Tracker ===
+
+impl Tracker {
+    pub(super) fn admit_public<'r>(
+        &self,
+        request: &'r AnnounceRequest,
+        rules: &Rules,
+    ) -> Result<&'r Announce, Refusal> {
+        let params = request
+            .params
+            .as_ref()
+            .map_err(|&error| Refusal::from(error))?;
+        self.admit_client(&params.peer_id, rules)?;
+        match self.registry.torrent(&params.info_hash) {
+            Some(torrent) => admit_torrent(&torrent)?,
+            None if !rules.auto_register => return Err(Refusal::UnregisteredTorrent),
+            None => {}
+        }
+        Ok(params)
+    }
+
+    pub(super) fn admit_private<'r>(
+        &self,
+        request: &'r AnnounceRequest,
+        rules: &Rules,
+    ) -> Result<(Participant, &'r Announce), Refusal> {
+        let account = request
+            .passkey
+            .and_then(|passkey| self.registry.account(passkey))
+            .ok_or(Refusal::InvalidPasskey)?;
+        if !account.enabled {
+            return Err(Refusal::AccountDisabled);
+        }
+        let params = request
+            .params
+            .as_ref()
+            .map_err(|&error| Refusal::from(error))?;
+        self.admit_client(&params.peer_id, rules)?;
+        let torrent = self
+            .registered(params)
+            .ok_or(Refusal::UnregisteredTorrent)?;
+        admit_torrent(&torrent)?;
+        // One who may no longer download may still say good-bye.
+        let downloads = params.left != Some(0) && params.event != Event::Stopped;
+        if downloads && !account.can_leech {
+            return Err(Refusal::DownloadNotAllowed);
+        }
+        let user = account.user;
+        Ok((Participant { user, torrent }, params))
+    }
+
+    /// Whether a scrape is answered at all.
+    pub(super) fn admit_scrape(&self, passkey: Option<&str>) -> Result<(), Refusal> {
+        if self.mode == Mode::Public {
+            return Ok(());
+        }
+        let account = passkey.and_then(|passkey| self.registry.account(passkey));
+        match account {
+            None => Err(Refusal::InvalidPasskey),
+            Some(account) if !account.enabled => Err(Refusal::AccountDisabled),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The torrent of that hash, unless it is unknown or disabled.
+    pub(super) fn enabled_torrent(&self, info_hash: &InfoHash) -> Option<Entry> {
+        let torrent = self.registry.torrent(info_hash)?;
+        torrent.disabled.is_none().then_some(torrent)
+    }
+
+    /// The registered torrent, also if the client encoded a space of its hash as `+` (rule Q4).
+    fn registered(&self, params: &Announce) -> Option<Entry> {
+        self.registry.torrent(&params.info_hash).or_else(|| {
+            let as_form = params.info_hash_as_form?;
+            self.registry.torrent(&as_form)
+        })
+    }
+
+    fn admit_client(&self, peer_id: &PeerId, rules: &Rules) -> Result<(), Refusal> {
+        if rules.whitelist && !self.registry.whitelist().allows(peer_id) {
+            return Err(Refusal::ClientNotAllowed);
+        }
+        Ok(())
+    }
+}
+
+fn admit_torrent(torrent: &Entry) -> Result<(), Refusal> {
+    match &torrent.disabled {
+        None => Ok(()),
+        Some(reason) => Err(Refusal::TorrentDisabled(reason.clone())),
+    }
+}

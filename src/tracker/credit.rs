@@ -1,0 +1,319 @@
+//! Credit: from the totals that clients report to the bytes that users gain (rules A1 to A10).
+//! Plain arithmetic on an account, with the time passed in.
+
+use crate::clock::Seconds;
+use crate::swarm::{Account, History};
+
+/// More than this in one announce is never believed (rule A7): 2^50 bytes.
+const CREDIT_MAX: u64 = 1 << 50;
+
+/// Seconds of reporting less than the base, after which the client is taken at its word (rule A3).
+const DIP_SECONDS: u32 = 60;
+
+/// The totals of one announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub uploaded: Option<u64>,
+    pub downloaded: Option<u64>,
+    /// The announce is `event=started`: totals may begin anew.
+    pub started: bool,
+}
+
+/// What an announce adds, before multipliers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accrual {
+    pub uploaded: u64,
+    pub downloaded: u64,
+    /// Seconds.
+    pub seed_time: u32,
+    /// A total grew faster than any line; it was not credited (rule A7).
+    pub implausible: bool,
+    /// A base went down: it must be durable before later bytes are acknowledged.
+    pub base_lowered: bool,
+}
+
+/// What one counter did.
+enum Step {
+    Credit(u64),
+    Implausible,
+    Lowered,
+    Kept,
+}
+
+/// Brings an account up to date with a report; returns what is to be credited.
+///
+/// `seeding_for_max` is the most seconds of seeding that one announce may add, if the peer was
+/// seeding before it; `max_rate` is in bytes a second.
+pub fn account(
+    account: &mut Account,
+    report: Report,
+    seeding_for_max: Option<u32>,
+    max_rate: u64,
+    now: Seconds,
+) -> Accrual {
+    let since_base = now.since(account.base_at).max(1);
+    let limit = max_rate.saturating_mul(since_base.into()).min(CREDIT_MAX);
+    let up = step(
+        &mut account.base_up,
+        &mut account.dip_up,
+        report.uploaded,
+        report.started,
+        limit,
+        now,
+    );
+    let down = step(
+        &mut account.base_down,
+        &mut account.dip_down,
+        report.downloaded,
+        report.started,
+        limit,
+        now,
+    );
+    let elapsed = now.since(account.last_announce);
+    let accrual = Accrual {
+        uploaded: up.credit(),
+        downloaded: down.credit(),
+        seed_time: seeding_for_max.map_or(0, |max| elapsed.min(max)),
+        implausible: matches!(up, Step::Implausible) || matches!(down, Step::Implausible),
+        base_lowered: matches!(up, Step::Lowered) || matches!(down, Step::Lowered),
+    };
+    if report.uploaded.is_some() || report.downloaded.is_some() {
+        account.base_at = now;
+    }
+    // The second of a pair, a moment after the first, tells nothing of the speed.
+    if elapsed > 0 {
+        account.speed_up = speed(accrual.uploaded, elapsed);
+        account.speed_down = speed(accrual.downloaded, elapsed);
+    }
+    account.uploaded = account.uploaded.saturating_add(accrual.uploaded);
+    account.downloaded = account.downloaded.saturating_add(accrual.downloaded);
+    account.seed_time = account.seed_time.saturating_add(accrual.seed_time);
+    account.announces = account.announces.saturating_add(1);
+    account.last_announce = now;
+    accrual
+}
+
+/// One counter of a report: rules A2, A3 and A7. The other one does not matter to it.
+fn step(
+    base: &mut u64,
+    dip: &mut Option<Seconds>,
+    reported: Option<u64>,
+    started: bool,
+    limit: u64,
+    now: Seconds,
+) -> Step {
+    let Some(reported) = reported else {
+        return Step::Kept;
+    };
+    if reported >= *base {
+        let credit = reported - *base;
+        *base = reported;
+        *dip = None;
+        return if credit > limit {
+            Step::Implausible
+        } else {
+            Step::Credit(credit)
+        };
+    }
+    let dipped_long = dip.is_some_and(|since| now.since(since) >= DIP_SECONDS);
+    if started || dipped_long {
+        *base = reported;
+        *dip = None;
+        return Step::Lowered;
+    }
+    dip.get_or_insert(now);
+    Step::Kept
+}
+
+fn speed(bytes: u64, seconds: u32) -> u32 {
+    u32::try_from(bytes / u64::from(seconds)).unwrap_or(u32::MAX)
+}
+
+/// When a user counts as having run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HnrRules {
+    /// Seconds of seeding that are owed.
+    pub threshold: u32,
+    /// Downloads up to this many bytes oblige to nothing.
+    pub min_bytes: u64,
+}
+
+/// Adds to a user's history; seed time that reaches the threshold takes a mark away.
+pub fn remember(history: &mut History, accrual: &Accrual, rules: HnrRules) {
+    history.downloaded = history.downloaded.saturating_add(accrual.downloaded);
+    history.seed_time = history.seed_time.saturating_add(accrual.seed_time);
+    if history.seed_time >= rules.threshold {
+        history.hnr = false;
+    }
+}
+
+/// Marks a user whose last client has left the swarm too early.
+pub fn leave(history: &mut History, rules: HnrRules) {
+    let owes = history.downloaded > rules.min_bytes && history.seed_time < rules.threshold;
+    history.hnr |= owes && history.live == 0;
+}
+
+// === impl Accrual ===
+
+impl Accrual {
+    /// This one and another together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            uploaded: self.uploaded.saturating_add(other.uploaded),
+            downloaded: self.downloaded.saturating_add(other.downloaded),
+            seed_time: self.seed_time.saturating_add(other.seed_time),
+            implausible: self.implausible || other.implausible,
+            base_lowered: self.base_lowered || other.base_lowered,
+        }
+    }
+}
+
+// === impl Step ===
+
+impl Step {
+    fn credit(&self) -> u64 {
+        match self {
+            Self::Credit(bytes) => *bytes,
+            Self::Implausible | Self::Lowered | Self::Kept => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_RATE: u64 = 2_500_000_000;
+
+    /// One line of a table: seconds since the line before, event started, totals reported, credit expected.
+    type Line = (u32, bool, (u64, u64), (u64, u64));
+
+    fn run(lines: &[Line]) -> Account {
+        let mut now = Seconds::START;
+        let (_, _, first, _) = lines[0];
+        let mut it = Account::begin(first.0, first.1, now);
+        for (number, &(wait, started, (up, down), expected)) in lines.iter().enumerate() {
+            now = now.plus(wait);
+            let report = Report {
+                uploaded: Some(up),
+                downloaded: Some(down),
+                started,
+            };
+            let accrual = account(&mut it, report, None, MAX_RATE, now);
+            assert_eq!(
+                (accrual.uploaded, accrual.downloaded),
+                expected,
+                "line {number}"
+            );
+        }
+        it
+    }
+
+    #[test]
+    fn credit_follows_the_rules() {
+        // A1, A2: the first report is the base, later ones credit their difference, whatever the event.
+        run(&[
+            (0, true, (500, 70), (0, 0)),
+            (10, false, (600, 70), (100, 0)),
+            (10, true, (650, 90), (50, 20)),
+            (10, false, (650, 90), (0, 0)),
+        ]);
+        // A3: started with less begins anew.
+        run(&[
+            (0, true, (500, 0), (0, 0)),
+            (10, true, (0, 0), (0, 0)),
+            (10, false, (30, 0), (30, 0)),
+        ]);
+        // A3: a straggler costs nothing, and its successor credits from the old base.
+        run(&[
+            (0, true, (500, 0), (0, 0)),
+            (10, false, (400, 0), (0, 0)),
+            (1, false, (520, 0), (20, 0)),
+        ]);
+        // A3: who stays below the base for a minute has begun anew.
+        run(&[
+            (0, true, (500, 0), (0, 0)),
+            (10, false, (100, 0), (0, 0)),
+            (59, false, (150, 0), (0, 0)),
+            (1, false, (160, 0), (0, 0)),
+            (1, false, (170, 0), (10, 0)),
+        ]);
+        // A3: the counters are independent.
+        run(&[
+            (0, true, (100, 1000), (0, 0)),
+            (10, false, (200, 900), (100, 0)),
+            (1, false, (300, 1100), (100, 100)),
+        ]);
+    }
+
+    #[test]
+    fn no_line_is_that_fast() {
+        let it = run(&[
+            (0, true, (0, 0), (0, 0)),
+            (10, false, (MAX_RATE * 10, 5), (MAX_RATE * 10, 5)),
+            (1, false, (MAX_RATE * 11 + 1, 6), (0, 1)),
+            (1, false, (MAX_RATE * 11 + 101, 6), (100, 0)),
+            (4_000_000, false, (u64::MAX >> 1, 6), (0, 0)),
+        ]);
+        assert_eq!(it.base_up, u64::MAX >> 1);
+    }
+
+    #[test]
+    fn what_is_not_reported_leaves_the_account_alone() {
+        let mut it = Account::begin(10, 20, Seconds::START);
+        let nothing = Report {
+            uploaded: None,
+            downloaded: Some(25),
+            started: true,
+        };
+        let accrual = account(&mut it, nothing, None, MAX_RATE, Seconds::START);
+        assert_eq!((accrual.uploaded, accrual.downloaded), (0, 5));
+        assert_eq!(it.base_up, 10);
+    }
+
+    #[test]
+    fn seed_time_counts_while_seeding_and_no_longer_than_a_peer_lives() {
+        let mut it = Account::begin(0, 0, Seconds::START);
+        let report = Report {
+            uploaded: None,
+            downloaded: None,
+            started: false,
+        };
+        let mut seconds = |wait: u32, seeding: bool| {
+            let now = it.last_announce.plus(wait);
+            account(&mut it, report, seeding.then_some(3900), MAX_RATE, now).seed_time
+        };
+        assert_eq!(seconds(1800, false), 0);
+        assert_eq!(seconds(1800, true), 1800);
+        assert_eq!(seconds(100_000, true), 3900);
+        assert_eq!(it.seed_time, 5700);
+    }
+
+    #[test]
+    fn a_mark_comes_with_leaving_early_and_goes_with_seeding() {
+        let rules = HnrRules {
+            threshold: 1000,
+            min_bytes: 50,
+        };
+        let mut history = History::new(crate::ids::UserId(1));
+        let down = |downloaded, seed_time| Accrual {
+            downloaded,
+            seed_time,
+            ..Accrual::default()
+        };
+        remember(&mut history, &down(50, 0), rules);
+        leave(&mut history, rules);
+        assert!(!history.hnr, "not more than the free bytes");
+        remember(&mut history, &down(1, 999), rules);
+        history.live = 1;
+        leave(&mut history, rules);
+        assert!(!history.hnr, "another client is still there");
+        history.live = 0;
+        leave(&mut history, rules);
+        assert!(history.hnr);
+        remember(&mut history, &down(0, 1), rules);
+        assert!(!history.hnr);
+        leave(&mut history, rules);
+        assert!(!history.hnr);
+    }
+}

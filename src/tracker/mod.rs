@@ -1,0 +1,265 @@
+//! The decision: who may take part, what the swarm becomes, what is credited, who is handed out.
+//!
+//! Every transport comes through [`Tracker::announce`] and [`Tracker::scrape`]. They are plain
+//! functions over memory: no socket, no SQL, no clock. What must be kept goes to the [`Outbox`];
+//! an answer that acknowledges it carries a [`Ticket`] to wait for.
+
+mod admit;
+pub mod credit;
+mod outbox;
+mod private;
+mod public;
+mod record;
+mod refusal;
+mod restore;
+mod rules;
+mod sweep;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use arc_swap::ArcSwap;
+
+use crate::addr::{Endpoint, canonical, is_global};
+use crate::clock::Now;
+use crate::ids::InfoHash;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::swarm::{Counts, Eligibility, PrivateSwarm, PublicSwarm, Role, Selector, Swarms};
+use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
+
+pub use credit::HnrRules;
+pub use outbox::{Cut, Outbox, Ticket};
+pub use refusal::Refusal;
+pub use restore::KnownHistory;
+pub use rules::{Mode, Rules};
+
+/// An announce as a transport received it.
+#[derive(Clone, Debug)]
+pub struct AnnounceRequest<'a> {
+    pub passkey: Option<&'a str>,
+    pub params: Result<Announce, ParseError>,
+    /// The address that the request came from.
+    pub source: IpAddr,
+}
+
+/// What to answer to an announce; the peers are in the workspace.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub reply: AnnounceReply,
+    /// The answer is to be held back until this is settled, or `ack_timeout` is over.
+    pub ticket: Option<Ticket>,
+}
+
+/// What a worker lends to each announce, so that announces allocate nothing of their own.
+pub struct Workspace {
+    pub peers: PeerList,
+    pub selector: Selector,
+}
+
+/// The state of a tracker and the rules it goes by.
+pub struct Tracker {
+    mode: Mode,
+    rules: ArcSwap<Rules>,
+    registry: Arc<Registry>,
+    public: Swarms<PublicSwarm>,
+    private: Swarms<PrivateSwarm>,
+    /// Public swarms held now.
+    public_torrents: AtomicUsize,
+    outbox: Outbox,
+    metrics: Arc<Metrics>,
+}
+
+/// What an announce is to its swarm, worked out once.
+struct Arrival<'a> {
+    params: &'a Announce,
+    endpoint: Endpoint,
+    role: Role,
+    now: Now,
+}
+
+// === impl Workspace ===
+
+impl Workspace {
+    pub fn new(rng: fastrand::Rng) -> Self {
+        Self {
+            peers: PeerList::default(),
+            selector: Selector::new(rng),
+        }
+    }
+}
+
+// === impl Tracker ===
+
+impl Tracker {
+    /// A tracker without swarms. `outbox_capacity` is in changes.
+    pub fn new(
+        mode: Mode,
+        rules: Rules,
+        registry: Arc<Registry>,
+        outbox_capacity: usize,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            mode,
+            rules: ArcSwap::from_pointee(rules),
+            registry,
+            public: Swarms::default(),
+            private: Swarms::default(),
+            public_torrents: AtomicUsize::new(0),
+            outbox: Outbox::new(outbox_capacity),
+            metrics,
+        }
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// From now on, other rules.
+    pub fn set_rules(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+    }
+
+    /// The announce and the least interval in seconds, as failures carry them.
+    pub fn intervals(&self) -> (u32, u32) {
+        let rules = self.rules.load();
+        (rules.announce_interval, rules.min_announce_interval)
+    }
+
+    /// Decides an announce. Its peers are left in `work`.
+    ///
+    /// # Errors
+    /// A refusal, which changed nothing.
+    pub fn announce(
+        &self,
+        request: &AnnounceRequest,
+        now: Now,
+        work: &mut Workspace,
+    ) -> Result<Answer, Refusal> {
+        work.peers.clear();
+        let rules = self.rules.load();
+        let answer = match self.mode {
+            Mode::Public => self.admit_public(request, &rules).and_then(|params| {
+                let arrival = Arrival::new(params, request.source, &rules, now);
+                self.announce_public(&arrival, &rules, work)
+            }),
+            Mode::Private => self
+                .admit_private(request, &rules)
+                .and_then(|(who, params)| {
+                    let arrival = Arrival::new(params, request.source, &rules, now);
+                    self.announce_private(&who, &arrival, &rules, work)
+                }),
+        };
+        match &answer {
+            Ok(_) => self.metrics.announces.one(),
+            Err(_) => self.metrics.refusals.one(),
+        }
+        answer
+    }
+
+    /// The counters of the torrents asked for: zeros for unknown ones in public mode, nothing in
+    /// private mode (rules S1 to S5). Torrents and peers are left as they are.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub fn scrape(
+        &self,
+        passkey: Option<&str>,
+        hashes: Result<Vec<InfoHash>, ParseError>,
+    ) -> Result<Vec<(InfoHash, ScrapeEntry)>, Refusal> {
+        let hashes = match self
+            .admit_scrape(passkey)
+            .and(hashes.map_err(Refusal::from))
+        {
+            Ok(hashes) => hashes,
+            Err(refusal) => {
+                self.metrics.refusals.one();
+                return Err(refusal);
+            }
+        };
+        self.metrics.scrapes.one();
+        let entries = hashes.into_iter().filter_map(|hash| {
+            let entry = match self.mode {
+                Mode::Public => Some(self.scrape_public(&hash)),
+                Mode::Private => self.scrape_private(&hash),
+            };
+            Some((hash, entry?))
+        });
+        Ok(entries.collect())
+    }
+
+    /// The reply to an announce, its own effect included (rule W11).
+    fn reply(
+        &self,
+        arrival: &Arrival,
+        counts: Counts,
+        downloaded: u32,
+        rules: &Rules,
+        work: &mut Workspace,
+    ) -> AnnounceReply {
+        AnnounceReply {
+            complete: counts.seeders,
+            incomplete: counts.leechers,
+            downloaded,
+            interval: rules.jittered_interval(work.selector.rng()),
+            min_interval: rules.min_announce_interval,
+            external_ip: arrival.endpoint.ip(),
+        }
+    }
+}
+
+/// The counters of a swarm as a scrape tells them.
+fn scraped(counts: Counts, downloaded: u32) -> ScrapeEntry {
+    ScrapeEntry {
+        complete: counts.seeders,
+        downloaded,
+        incomplete: counts.leechers,
+        paused: counts.paused,
+    }
+}
+
+// === impl Arrival ===
+
+impl<'a> Arrival<'a> {
+    fn new(params: &'a Announce, source: IpAddr, rules: &Rules, now: Now) -> Self {
+        let source = canonical(source);
+        let claimed = match source {
+            IpAddr::V4(_) => params.claimed_v4,
+            IpAddr::V6(_) => params.claimed_v6,
+        };
+        let claimed = claimed.filter(|&ip| rules.trust_client_ip && is_global(ip));
+        let role = match (params.left, params.event) {
+            (Some(0), _) => Role::Seeder,
+            (_, Event::Paused) => Role::Paused,
+            _ => Role::Leecher,
+        };
+        Self {
+            params,
+            endpoint: Endpoint::new(claimed.unwrap_or(source), params.port),
+            role,
+            now,
+        }
+    }
+
+    /// How many peers to hand out: none to one that goes.
+    fn want(&self, rules: &Rules) -> usize {
+        if self.params.event == Event::Stopped {
+            return 0;
+        }
+        let want = self.params.numwant.unwrap_or(rules.numwant);
+        want.min(rules.max_numwant) as usize
+    }
+
+    fn eligibility(&self, rules: &Rules) -> Eligibility {
+        Eligibility {
+            alive_since: rules.alive_since(self.now.mono),
+            allow_local: !is_global(self.endpoint.ip()),
+        }
+    }
+}

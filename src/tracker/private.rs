@@ -1,0 +1,271 @@
+//! Announces and scrapes of private torrents: peers with accounts, and credit for their users.
+
+use crate::change::{Change, Credit};
+use crate::clock::Now;
+use crate::ids::InfoHash;
+use crate::registry::Entry;
+use crate::swarm::{Account, Family, Leaving, PrivateSwarm, Request, Role};
+use crate::tracker::admit::Participant;
+use crate::tracker::credit::{self, Accrual, Report};
+use crate::tracker::record::peer_change;
+use crate::tracker::{Answer, Arrival, Refusal, Rules, Ticket, Tracker, Workspace, scraped};
+use crate::wire::{AnnounceReply, Event, ScrapeEntry};
+
+/// For so many seconds after a record began, replies wait for the journal: the reply
+/// to its first announce may still be waiting, or may have been lost.
+const YOUNG_SECONDS: u32 = 5;
+
+/// One private swarm at work, with what is needed to journal what happens in it.
+pub(super) struct Ledger<'a> {
+    pub tracker: &'a Tracker,
+    pub rules: &'a Rules,
+    pub swarm: &'a mut PrivateSwarm,
+    pub torrent: &'a Entry,
+    pub shard: usize,
+    pub now: Now,
+}
+
+// === impl Tracker ===
+
+impl Tracker {
+    pub(super) fn announce_private(
+        &self,
+        who: &Participant,
+        arrival: &Arrival,
+        rules: &Rules,
+        work: &mut Workspace,
+    ) -> Result<Answer, Refusal> {
+        let shard = self.private.shard_of(&who.torrent.canonical);
+        let mut swarms = self.private.lock(shard);
+        let stops = arrival.params.event == Event::Stopped;
+        let swarm = match swarms.get_mut(&who.torrent.canonical) {
+            Some(swarm) => swarm,
+            // Who stops what nobody knows changes nothing.
+            None if stops => &mut PrivateSwarm::default(),
+            None => swarms.entry(who.torrent.canonical).or_default(),
+        };
+        let mut ledger = Ledger {
+            tracker: self,
+            rules,
+            swarm,
+            torrent: &who.torrent,
+            shard,
+            now: arrival.now,
+        };
+        let ticket = if stops {
+            ledger.stop(who, arrival)
+        } else {
+            let ticket = ledger.update(who, arrival)?;
+            ledger.select(who, arrival, work);
+            ticket
+        };
+        let (counts, downloaded) = (ledger.swarm.counts(), ledger.swarm.downloaded);
+        let reply: AnnounceReply = self.reply(arrival, counts, downloaded, rules, work);
+        Ok(Answer { reply, ticket })
+    }
+
+    pub(super) fn scrape_private(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
+        let torrent = self.enabled_torrent(info_hash)?;
+        let swarms = self.private.lock(self.private.shard_of(&torrent.canonical));
+        let swarm = swarms.get(&torrent.canonical);
+        Some(swarm.map_or_else(ScrapeEntry::default, |swarm| {
+            scraped(swarm.counts(), swarm.downloaded)
+        }))
+    }
+}
+
+// === impl Ledger ===
+
+impl Ledger<'_> {
+    /// Enters or updates a peer, counts its snatch and credits what it reports.
+    fn update(&mut self, who: &Participant, arrival: &Arrival) -> Result<Option<Ticket>, Refusal> {
+        let params = arrival.params;
+        let found = self.swarm.find(who.user, &params.peer_id);
+        let before = found.and_then(|place| self.swarm.peer(place).role());
+        if before.is_none() && self.has_too_many(who) {
+            return Err(Refusal::TooManyPeers);
+        }
+        let mono = self.now.mono;
+        let place = found.unwrap_or_else(|| {
+            // The first report is the base; a total that is not reported begins at zero (rule A1).
+            let (up, down) = (params.uploaded.unwrap_or(0), params.downloaded.unwrap_or(0));
+            let account = Account::begin(up, down, mono);
+            self.swarm.add(who.user, params.peer_id, account)
+        });
+        self.swarm
+            .enter(place, arrival.endpoint, arrival.role, mono);
+        self.snatch(place, arrival, before);
+
+        let young = mono.since(self.swarm.peer(place).account.first_announce) <= YOUNG_SECONDS;
+        let acknowledges = young || matches!(params.event, Event::Started | Event::Completed);
+        let journaled = self.journal(place, arrival, before);
+        Ok(match journaled {
+            Some((ticket, base_lowered)) => (acknowledges || base_lowered).then_some(ticket),
+            None => acknowledges.then_some(Ticket::NEVER),
+        })
+    }
+
+    /// Takes the endpoint of this family out of the swarm, and credits the last report.
+    fn stop(&mut self, who: &Participant, arrival: &Arrival) -> Option<Ticket> {
+        let place = self.swarm.find(who.user, &arrival.params.peer_id)?;
+        let before = self.swarm.peer(place).role();
+        let family = Family::of(arrival.endpoint);
+        if self.swarm.leave(place, family) {
+            self.left(place);
+        }
+        match self.journal(place, arrival, before) {
+            Some((ticket, _)) => Some(ticket),
+            None => {
+                let leaving = Leaving {
+                    uploaded: arrival.params.uploaded,
+                    downloaded: arrival.params.downloaded,
+                };
+                self.swarm.peer_mut(place).leaving = Some(Box::new(leaving));
+                Some(Ticket::NEVER)
+            }
+        }
+    }
+
+    /// A peer has left the swarm: its user may have run, unless the torrent no longer lets them seed.
+    pub fn left(&mut self, place: usize) {
+        if self.torrent.disabled.is_some() {
+            return;
+        }
+        let user = self.swarm.peer(place).user;
+        credit::leave(self.swarm.history_mut(user), self.rules.hnr);
+    }
+
+    /// Rule A6: only newcomers are refused.
+    fn has_too_many(&self, who: &Participant) -> bool {
+        let live = self
+            .swarm
+            .history(who.user)
+            .map_or(0, |history| history.live);
+        u32::from(live) >= self.rules.max_peers_per_user
+    }
+
+    /// Rule W5: once for ever for a user and a torrent, and not for who was a seeder before.
+    fn snatch(&mut self, place: usize, arrival: &Arrival, before: Option<Role>) {
+        let completes = arrival.params.event == Event::Completed && arrival.role == Role::Seeder;
+        if !completes || before == Some(Role::Seeder) {
+            return;
+        }
+        let user = self.swarm.peer(place).user;
+        let unix = self.now.unix;
+        let history = self.swarm.history_mut(user);
+        if history.completed_at.is_none() {
+            history.completed_at = Some(unix);
+            history.owes_snatch = true;
+            self.swarm.downloaded = self.swarm.downloaded.saturating_add(1);
+            self.tracker.metrics.snatches.one();
+        }
+    }
+
+    /// Brings the account up to date and queues the change; returns its ticket, and whether a
+    /// base went down. None if the outbox is full: then the account is as it was, so that the
+    /// credit travels with a later announce.
+    fn journal(
+        &mut self,
+        place: usize,
+        arrival: &Arrival,
+        before: Option<Role>,
+    ) -> Option<(Ticket, bool)> {
+        let Some(room) = self.tracker.outbox.reserve() else {
+            self.tracker.metrics.outbox_full.one();
+            return None;
+        };
+        let params = arrival.params;
+        let report = Report {
+            uploaded: params.uploaded,
+            downloaded: params.downloaded,
+            started: params.event == Event::Started,
+        };
+        let owed = self.settle_leaving(place);
+        let was_seeding = before == Some(Role::Seeder);
+        let accrual = self.account(place, report, was_seeding).plus(owed);
+        self.swarm.peer_mut(place).account.left = params.left;
+        let credit = self.credit(place, &accrual, 1);
+        let change = peer_change(self.swarm, place, self.torrent.id, credit, self.now);
+        let ticket = room.push(self.shard, Change::Peer(change));
+        Some((ticket, accrual.base_lowered))
+    }
+
+    /// Queues a peer that expired, or that left when the outbox was full. False if it still is.
+    pub fn journal_departure(&mut self, place: usize) -> bool {
+        let Some(room) = self.tracker.outbox.reserve() else {
+            return false;
+        };
+        let accrual = self.settle_leaving(place);
+        let credit = self.credit(place, &accrual, 0);
+        let change = peer_change(self.swarm, place, self.torrent.id, credit, self.now);
+        room.push(self.shard, Change::Peer(change));
+        true
+    }
+
+    /// Accounts the totals of a `stopped` that found no room.
+    fn settle_leaving(&mut self, place: usize) -> Accrual {
+        let Some(leaving) = self.swarm.peer_mut(place).leaving.take() else {
+            return Accrual::default();
+        };
+        let report = Report {
+            uploaded: leaving.uploaded,
+            downloaded: leaving.downloaded,
+            started: false,
+        };
+        self.account(place, report, false)
+    }
+
+    fn account(&mut self, place: usize, report: Report, was_seeding: bool) -> Accrual {
+        let seeding_for_max = was_seeding.then_some(self.rules.peer_ttl);
+        let account = &mut self.swarm.peer_mut(place).account;
+        let accrual = credit::account(
+            account,
+            report,
+            seeding_for_max,
+            self.rules.max_rate,
+            self.now.mono,
+        );
+        let user = self.swarm.peer(place).user;
+        credit::remember(self.swarm.history_mut(user), &accrual, self.rules.hnr);
+        if accrual.implausible {
+            self.tracker.metrics.implausible.one();
+            tracing::warn!(
+                user = user.0,
+                torrent = self.torrent.id.0,
+                "a client reported more traffic than any line carries; it was not credited"
+            );
+        }
+        accrual
+    }
+
+    /// What the user gains: multipliers applied, and a snatch if one is owed.
+    fn credit(&mut self, place: usize, accrual: &Accrual, announces: u32) -> Credit {
+        let user = self.swarm.peer(place).user;
+        let history = self.swarm.history_mut(user);
+        Credit {
+            up: self.torrent.multi_up.of(accrual.uploaded),
+            down: self.torrent.multi_down.of(accrual.downloaded),
+            raw_up: accrual.uploaded,
+            raw_down: accrual.downloaded,
+            seed_time: accrual.seed_time,
+            announces,
+            snatched: std::mem::take(&mut history.owes_snatch),
+        }
+    }
+
+    fn select(&self, who: &Participant, arrival: &Arrival, work: &mut Workspace) {
+        let request = Request {
+            user: who.user,
+            endpoint: arrival.endpoint,
+            role: arrival.role,
+            want: arrival.want(self.rules),
+            eligibility: arrival.eligibility(self.rules),
+            hide_own: self.rules.hide_own_peers,
+        };
+        let shows_ids = arrival.params.list_form && !arrival.params.no_peer_id;
+        let peers = &mut work.peers;
+        let peer_ids = shows_ids.then_some(&mut peers.peer_ids);
+        self.swarm
+            .select(&request, &mut work.selector, &mut peers.endpoints, peer_ids);
+    }
+}

@@ -1,0 +1,66 @@
+//! From a peer in memory to the change that the journal keeps of it.
+
+use crate::change::{Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
+use crate::clock::{Now, Seconds};
+use crate::ids::TorrentId;
+use crate::swarm::{Counts, PrivateSwarm, Role};
+
+/// The change of the peer at `place`, with what is credited for it.
+pub(super) fn peer_change(
+    swarm: &PrivateSwarm,
+    place: usize,
+    torrent: TorrentId,
+    credit: Credit,
+    now: Now,
+) -> PeerChange {
+    let peer = swarm.peer(place);
+    let history = swarm.history(peer.user);
+    PeerChange {
+        key: PeerKey {
+            user: peer.user,
+            torrent,
+            peer_id: peer.peer_id,
+        },
+        record: record(swarm, place, now),
+        credit,
+        standing: history.map_or_else(Standing::default, |history| Standing {
+            completed_at: history.completed_at,
+            hnr: history.hnr,
+        }),
+        counts: swarm_counts(swarm.counts()),
+    }
+}
+
+fn record(swarm: &PrivateSwarm, place: usize, now: Now) -> PeerRecord {
+    let peer = swarm.peer(place);
+    let (v4, v6) = swarm.endpoints(place);
+    let account = &peer.account;
+    let unix = |moment: Seconds| now.to_unix(moment);
+    PeerRecord {
+        base_up: account.base_up,
+        base_down: account.base_down,
+        dip_up: account.dip_up.map(unix),
+        dip_down: account.dip_down.map(unix),
+        base_at: unix(account.base_at),
+        uploaded: account.uploaded,
+        downloaded: account.downloaded,
+        left: account.left,
+        v4: v4.map(|endpoint| endpoint.socket_addr()),
+        v6: v6.map(|endpoint| endpoint.socket_addr()),
+        speed_up: account.speed_up,
+        speed_down: account.speed_down,
+        seed_time: account.seed_time,
+        announces: account.announces,
+        first_announce: unix(account.first_announce),
+        last_announce: unix(account.last_announce),
+        active: peer.role().is_some(),
+        paused: peer.role() == Some(Role::Paused),
+    }
+}
+
+fn swarm_counts(counts: Counts) -> SwarmCounts {
+    SwarmCounts {
+        seeders: counts.seeders,
+        leechers: counts.leechers,
+    }
+}

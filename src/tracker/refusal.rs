@@ -1,0 +1,70 @@
+//! Refusals: each sentence that a client may read instead of a reply (rule R6).
+
+use std::sync::Arc;
+
+use crate::wire::{Failure, ParseError, RetryIn};
+
+/// Seconds until a client may ask again about what will hardly change.
+const PERMANENT_INTERVAL: u32 = 3600;
+
+/// Why an announce or scrape is refused. A refusal changes nothing (rule R8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Request(ParseError),
+    InvalidPasskey,
+    AccountDisabled,
+    ClientNotAllowed,
+    UnregisteredTorrent,
+    /// The torrent was disabled, with the reason that its site gives; it may be empty.
+    TorrentDisabled(Arc<str>),
+    DownloadNotAllowed,
+    TooManyPeers,
+    /// No room for another torrent.
+    Unavailable,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// What the client is told; the intervals are those of normal replies, in seconds.
+    pub fn failure(&self, interval: u32, min_interval: u32) -> Failure<'_> {
+        let (interval, min_interval) = match self {
+            Self::InvalidPasskey | Self::UnregisteredTorrent | Self::TorrentDisabled(_) => {
+                (PERMANENT_INTERVAL, PERMANENT_INTERVAL)
+            }
+            _ => (interval, min_interval),
+        };
+        let retry_in = match self {
+            Self::TorrentDisabled(_) => Some(RetryIn::Never),
+            Self::Unavailable => Some(RetryIn::Minutes(min_interval.div_ceil(60))),
+            _ => None,
+        };
+        Failure {
+            reason: self.reason(),
+            interval,
+            min_interval,
+            retry_in,
+        }
+    }
+
+    fn reason(&self) -> &str {
+        match self {
+            Self::Request(error) => error.text(),
+            Self::InvalidPasskey => "invalid passkey",
+            Self::AccountDisabled => "account disabled",
+            Self::ClientNotAllowed => "client not allowed",
+            Self::UnregisteredTorrent => "unregistered torrent",
+            Self::TorrentDisabled(reason) if reason.is_empty() => "torrent disabled",
+            Self::TorrentDisabled(reason) => reason,
+            Self::DownloadNotAllowed => "download not allowed",
+            Self::TooManyPeers => "too many peers",
+            Self::Unavailable => "temporarily unavailable",
+        }
+    }
+}
+
+impl From<ParseError> for Refusal {
+    fn from(error: ParseError) -> Self {
+        Self::Request(error)
+    }
+}

@@ -1,0 +1,55 @@
+//! The settings that the decision goes by. Times in seconds, sizes in bytes.
+
+use crate::clock::Seconds;
+use crate::tracker::credit::HnrRules;
+
+/// Who may take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Public,
+    Private,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    pub announce_interval: u32,
+    pub min_announce_interval: u32,
+    /// A peer that did not announce for so long has left (rule W10).
+    pub peer_ttl: u32,
+    /// How long the account of a peer that left is kept (rule A2).
+    pub tombstone_ttl: u32,
+    /// Peers in a reply to a client that does not say how many it wants.
+    pub numwant: u32,
+    pub max_numwant: u32,
+    /// Public mode: serve torrents that nobody registered.
+    pub auto_register: bool,
+    /// Public mode: swarms held at once.
+    pub max_torrents: usize,
+    /// Refuse clients that are not on the whitelist.
+    pub whitelist: bool,
+    /// Believe the addresses that clients give.
+    pub trust_client_ip: bool,
+    /// Private mode: clients of one user in one swarm (rule A6).
+    pub max_peers_per_user: u32,
+    /// Private mode: never hand a user their own other clients (rule W8).
+    pub hide_own_peers: bool,
+    /// Bytes a second; a faster total is not believed (rule A7).
+    pub max_rate: u64,
+    pub hnr: HnrRules,
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// Peers last seen before this moment have expired.
+    pub fn alive_since(&self, now: Seconds) -> Seconds {
+        Seconds(now.0.saturating_sub(self.peer_ttl))
+    }
+
+    /// The announce interval ±5 %, so that clients that came together don't stay together.
+    pub fn jittered_interval(&self, rng: &mut fastrand::Rng) -> u32 {
+        let spread = self.announce_interval / 20;
+        let interval = self.announce_interval - spread + rng.u32(..=2 * spread);
+        interval.max(self.min_announce_interval)
+    }
+}

@@ -1,0 +1,131 @@
+//! Ageing: peers expire, tombstones are forgotten, empty swarms give their memory back (rule W10).
+
+use std::sync::atomic::Ordering;
+
+use crate::clock::{Now, Seconds};
+use crate::swarm::{PrivateSwarm, SHARDS, Shard};
+use crate::tracker::private::Ledger;
+use crate::tracker::{Mode, Rules, Tracker};
+
+// === impl Tracker ===
+
+impl Tracker {
+    /// The shards that there are to sweep.
+    pub const SHARDS: usize = SHARDS;
+
+    /// Sweeps one shard. Sweeping them all in turn, a few at a time, keeps announces from waiting.
+    pub fn sweep(&self, shard: usize, now: Now) {
+        let rules = self.rules.load();
+        match self.mode {
+            Mode::Public => self.sweep_public(shard, rules.alive_since(now.mono)),
+            Mode::Private => self.sweep_private(shard, &rules, now),
+        }
+    }
+
+    fn sweep_public(&self, shard: usize, alive_since: Seconds) {
+        let mut swarms = self.public.lock(shard);
+        let before = swarms.len();
+        swarms.retain(|_, swarm| {
+            let expired = swarm.expire(alive_since);
+            if expired > 0 {
+                self.metrics.expired.add(expired as u64);
+            }
+            !swarm.is_empty() || swarm.downloaded > 0
+        });
+        let gone = before - swarms.len();
+        self.public_torrents.fetch_sub(gone, Ordering::Relaxed);
+        shrink(&mut swarms);
+    }
+
+    fn sweep_private(&self, shard: usize, rules: &Rules, now: Now) {
+        let mut swarms = self.private.lock(shard);
+        swarms.retain(|info_hash, swarm| {
+            // What a torrent that was deleted leaves behind can't be credited to anything.
+            let Some(torrent) = self.registry.torrent(info_hash) else {
+                return false;
+            };
+            let mut ledger = Ledger {
+                tracker: self,
+                rules,
+                swarm,
+                torrent: &torrent,
+                shard,
+                now,
+            };
+            ledger.sweep();
+            !swarm.is_empty()
+        });
+        shrink(&mut swarms);
+    }
+
+    /// Numbers of swarms, seeders and leechers.
+    pub fn totals(&self) -> (usize, u64, u64) {
+        let (mut swarms, mut seeders, mut leechers) = (0, 0, 0);
+        for shard in 0..SHARDS {
+            let (number, counts) = match self.mode {
+                Mode::Public => {
+                    let shard = self.public.lock(shard);
+                    (
+                        shard.len(),
+                        shard
+                            .values()
+                            .map(|swarm| swarm.counts())
+                            .collect::<Vec<_>>(),
+                    )
+                }
+                Mode::Private => {
+                    let shard = self.private.lock(shard);
+                    (
+                        shard.len(),
+                        shard.values().map(PrivateSwarm::counts).collect(),
+                    )
+                }
+            };
+            swarms += number;
+            seeders += counts.iter().map(|it| u64::from(it.seeders)).sum::<u64>();
+            leechers += counts.iter().map(|it| u64::from(it.leechers)).sum::<u64>();
+        }
+        (swarms, seeders, leechers)
+    }
+}
+
+// === impl Ledger ===
+
+impl Ledger<'_> {
+    fn sweep(&mut self) {
+        let alive_since = self.rules.alive_since(self.now.mono);
+        let kept_since = Seconds(self.now.mono.0.saturating_sub(self.rules.tombstone_ttl));
+        // From the end, because a forgotten record's place is taken by the last one.
+        for place in (0..self.swarm.len()).rev() {
+            if self.swarm.peer(place).role().is_some() {
+                self.expire(place, alive_since);
+            } else if self.swarm.peer(place).leaving.is_some() {
+                self.journal_departure(place);
+            } else if self.swarm.peer(place).account.last_announce < kept_since {
+                self.swarm.forget(place);
+            }
+        }
+    }
+
+    /// Lets a peer go that fell silent, once there is room to journal it.
+    fn expire(&mut self, place: usize, alive_since: Seconds) {
+        if !self.swarm.is_expired(place, alive_since) {
+            self.swarm.expire(place, alive_since);
+            return;
+        }
+        if self.tracker.outbox.is_full() {
+            return;
+        }
+        self.swarm.expire(place, alive_since);
+        self.left(place);
+        self.tracker.metrics.expired.one();
+        self.journal_departure(place);
+    }
+}
+
+/// Gives memory back after many swarms have gone.
+fn shrink<S>(swarms: &mut Shard<S>) {
+    if swarms.capacity() > 4 * swarms.len() + 16 {
+        swarms.shrink_to(2 * swarms.len());
+    }
+}

@@ -1,0 +1,378 @@
+//! HTTP: request targets and proxy headers to values, replies to bencode (rules H1, H2, R3 to R6, S3).
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::addr::{Compact, Compact4, Compact6, canonical};
+use crate::ids::{InfoHash, Passkey, hex_digit};
+use crate::wire::bencode::{write_bytes, write_decimal, write_int};
+use crate::wire::{AnnounceReply, Failure, ParseError, PeerList, RetryIn, ScrapeEntry};
+
+/// What a path asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    Announce { passkey: Option<Cow<'a, str>> },
+    Scrape { passkey: Option<Cow<'a, str>> },
+}
+
+/// Reads a path (rule H2); none if there is nothing at it.
+pub fn parse_path(path: &str) -> Option<Target<'_>> {
+    let trimmed = path.trim_start_matches('/');
+    if trimmed.len() == path.len() {
+        return None;
+    }
+    let trimmed = trimmed.strip_suffix('/').unwrap_or(trimmed);
+    let (passkey, action) = match trimmed.split_once('/') {
+        None => (None, trimmed),
+        Some((passkey, action)) => (Some(unescape(passkey)?), action),
+    };
+    if passkey
+        .as_ref()
+        .is_some_and(|text| !Passkey::is_valid(text))
+    {
+        return None;
+    }
+    match &*unescape(action)? {
+        "announce" => Some(Target::Announce { passkey }),
+        "scrape" => Some(Target::Scrape { passkey }),
+        _ => None,
+    }
+}
+
+/// Decodes the percent-escapes of a path segment, once.
+fn unescape(segment: &str) -> Option<Cow<'_, str>> {
+    if !segment.contains('%') {
+        return Some(Cow::Borrowed(segment));
+    }
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => hex_digit(bytes.next()?)? << 4 | hex_digit(bytes.next()?)?,
+            plain => plain,
+        });
+    }
+    String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
+/// The address of the client: that of the connection, or what trusted proxies say of it.
+///
+/// `forwarded` holds the hops of all `X-Forwarded-For` (or `Forwarded`) headers, in order.
+///
+/// # Errors
+/// A hop that had to be read is no address.
+pub fn client_ip<'a>(
+    connection: IpAddr,
+    forwarded: impl DoubleEndedIterator<Item = &'a str>,
+    trusted: &[IpNet],
+) -> Result<IpAddr, ParseError> {
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
+    let mut client = canonical(connection);
+    for hop in forwarded.rev() {
+        if !is_trusted(&client) {
+            break;
+        }
+        client = parse_hop(hop).ok_or(ParseError::InvalidForwarded)?;
+    }
+    Ok(client)
+}
+
+/// An address as proxies write it, with a port or without.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
+    let hop = hop.trim();
+    let bare = hop
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let ip = bare
+        .unwrap_or(hop)
+        .parse::<IpAddr>()
+        .or_else(|_| hop.parse::<SocketAddr>().map(|addr| addr.ip()));
+    ip.ok().map(canonical)
+}
+
+/// The hops of one `X-Forwarded-For` header.
+pub fn x_forwarded_for(header: &str) -> impl DoubleEndedIterator<Item = &str> {
+    header.split(',')
+}
+
+/// The hops of one `Forwarded` header (RFC 7239): its `for=` values.
+pub fn forwarded(header: &str) -> impl DoubleEndedIterator<Item = &str> {
+    header.split(',').map(|element| {
+        element
+            .split(';')
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find(|(name, _)| name.eq_ignore_ascii_case("for"))
+            .map_or("", |(_, value)| value.trim_matches('"'))
+    })
+}
+
+/// Appends a successful announce, with its peers in compact or list form (rules R3, R4).
+pub fn write_announce(out: &mut Vec<u8>, reply: &AnnounceReply, peers: &PeerList, list_form: bool) {
+    out.extend_from_slice(b"d8:complete");
+    write_int(out, reply.complete.into());
+    out.extend_from_slice(b"10:downloaded");
+    write_int(out, reply.downloaded.into());
+    out.extend_from_slice(b"11:external ip");
+    match reply.external_ip {
+        IpAddr::V4(ip) => write_bytes(out, &ip.octets()),
+        IpAddr::V6(ip) => write_bytes(out, &ip.octets()),
+    }
+    out.extend_from_slice(b"10:incomplete");
+    write_int(out, reply.incomplete.into());
+    out.extend_from_slice(b"8:interval");
+    write_int(out, reply.interval.into());
+    out.extend_from_slice(b"12:min interval");
+    write_int(out, reply.min_interval.into());
+    out.extend_from_slice(b"5:peers");
+    match (list_form, reply.external_ip) {
+        (true, IpAddr::V4(_)) => write_list::<Compact4>(out, peers),
+        (true, IpAddr::V6(_)) => write_list::<Compact6>(out, peers),
+        (false, IpAddr::V4(_)) => write_bytes(out, &peers.endpoints),
+        (false, IpAddr::V6(_)) => {
+            out.extend_from_slice(b"0:6:peers6");
+            write_bytes(out, &peers.endpoints);
+        }
+    }
+    out.push(b'e');
+}
+
+/// The list form of BEP 3: one dictionary a peer.
+fn write_list<C: Compact>(out: &mut Vec<u8>, peers: &PeerList) {
+    out.push(b'l');
+    let mut peer_ids = peers.peer_ids.iter();
+    for endpoint in peers.endpoints.chunks_exact(C::LEN) {
+        let (ip, port) = endpoint.split_at(C::LEN - 2);
+        let ip = match *ip {
+            [a, b, c, d] => IpAddr::from([a, b, c, d]),
+            _ => IpAddr::from(<[u8; 16]>::try_from(ip).unwrap_or_default()),
+        };
+        out.extend_from_slice(b"d2:ip");
+        write_bytes(out, ip.to_string().as_bytes());
+        if let Some(peer_id) = peer_ids.next() {
+            out.extend_from_slice(b"7:peer id");
+            write_bytes(out, &peer_id.0);
+        }
+        out.extend_from_slice(b"4:port");
+        write_int(out, u16::from_be_bytes([port[0], port[1]]).into());
+        out.push(b'e');
+    }
+    out.push(b'e');
+}
+
+/// Appends a failure (rule R6).
+pub fn write_failure(out: &mut Vec<u8>, failure: &Failure) {
+    out.extend_from_slice(b"d14:failure reason");
+    write_bytes(out, failure.reason.as_bytes());
+    out.extend_from_slice(b"8:interval");
+    write_int(out, failure.interval.into());
+    out.extend_from_slice(b"12:min interval");
+    write_int(out, failure.min_interval.into());
+    match failure.retry_in {
+        Some(RetryIn::Minutes(minutes)) => {
+            out.extend_from_slice(b"8:retry in");
+            write_int(out, minutes.into());
+        }
+        Some(RetryIn::Never) => out.extend_from_slice(b"8:retry in5:never"),
+        None => {}
+    }
+    out.push(b'e');
+}
+
+/// Appends a scrape (rules S3, S4). Sorts the entries, which must be distinct.
+pub fn write_scrape(out: &mut Vec<u8>, entries: &mut [(InfoHash, ScrapeEntry)], min_interval: u32) {
+    entries.sort_unstable_by_key(|(hash, _)| *hash);
+    out.extend_from_slice(b"d5:filesd");
+    for (hash, entry) in entries {
+        write_bytes(out, &hash.0);
+        out.extend_from_slice(b"d8:complete");
+        write_int(out, entry.complete.into());
+        out.extend_from_slice(b"10:downloaded");
+        write_int(out, entry.downloaded.into());
+        // Without partial seeds it would only repeat `incomplete`.
+        if entry.paused > 0 {
+            out.extend_from_slice(b"11:downloaders");
+            write_int(out, entry.incomplete.saturating_sub(entry.paused).into());
+        }
+        out.extend_from_slice(b"10:incomplete");
+        write_int(out, entry.incomplete.into());
+        out.push(b'e');
+    }
+    out.extend_from_slice(b"e5:flagsd20:min_request_intervali");
+    write_decimal(out, min_interval.into());
+    out.extend_from_slice(b"eee");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PeerId;
+    use crate::wire::bencode;
+
+    #[test]
+    fn paths_lead_to_announce_and_scrape_only() {
+        let announce = |passkey: Option<&'static str>| {
+            Some(Target::Announce {
+                passkey: passkey.map(Cow::Borrowed),
+            })
+        };
+        let table = [
+            ("/announce", announce(None)),
+            ("//announce", announce(None)),
+            ("/announce/", announce(None)),
+            ("/passkey-1/announce", announce(Some("passkey-1"))),
+            ("//passkey-1/announce/", announce(Some("passkey-1"))),
+            ("/pass%6bey-1/announce", announce(Some("passkey-1"))),
+            (
+                "/passkey-1/scrape",
+                Some(Target::Scrape {
+                    passkey: Some("passkey-1".into()),
+                }),
+            ),
+            ("/scrape", Some(Target::Scrape { passkey: None })),
+            ("/short/announce", None),
+            ("/pass key/announce", None),
+            ("/pass%2fkey/announce", None),
+            ("/pass%zzkey/announce", None),
+            ("/a/passkey-1/announce", None),
+            ("/passkey-1/announce//", None),
+            ("/announce.php", None),
+            ("/", None),
+            ("", None),
+            ("announce", None),
+        ];
+        for (path, expected) in table {
+            assert_eq!(parse_path(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let trusted: Vec<IpNet> = vec![
+            "127.0.0.0/8".parse().unwrap(),
+            "10.0.0.0/8".parse().unwrap(),
+        ];
+        let ip = |connection: &str, header: &str| {
+            client_ip(
+                connection.parse().unwrap(),
+                x_forwarded_for(header),
+                &trusted,
+            )
+            .map(|ip| ip.to_string())
+        };
+        assert_eq!(ip("9.9.9.8", "9.9.9.9").unwrap(), "9.9.9.8");
+        assert_eq!(
+            ip("127.0.0.1", "9.9.9.9, 192.168.0.1").unwrap(),
+            "192.168.0.1"
+        );
+        assert_eq!(
+            ip("127.0.0.1", "1.1.1.1, 9.9.9.9, 10.0.0.1").unwrap(),
+            "9.9.9.9"
+        );
+        assert_eq!(ip("::ffff:127.0.0.1", "[2a00::1]:99").unwrap(), "2a00::1");
+        assert_eq!(ip("127.0.0.1", "10.0.0.2, 10.0.0.1").unwrap(), "10.0.0.2");
+        assert_eq!(
+            ip("127.0.0.1", "unknown"),
+            Err(ParseError::InvalidForwarded)
+        );
+        assert_eq!(ip("127.0.0.1", "junk, 9.9.9.9").unwrap(), "9.9.9.9");
+        let header = r#"for=192.0.2.60;proto=http, For="[2001:db8::17]:4711""#;
+        let hops: Vec<&str> = forwarded(header).collect();
+        assert_eq!(hops, ["192.0.2.60", "[2001:db8::17]:4711"]);
+    }
+
+    fn reply(external_ip: &str) -> AnnounceReply {
+        AnnounceReply {
+            complete: 0,
+            incomplete: 1,
+            downloaded: 0,
+            interval: 1800,
+            min_interval: 900,
+            external_ip: external_ip.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn an_announce_alone_is_answered_byte_for_byte() {
+        let mut out = Vec::new();
+        write_announce(&mut out, &reply("127.0.0.1"), &PeerList::default(), false);
+        let expected = b"d8:completei0e10:downloadedi0e11:external ip4:\x7f\0\0\x01\
+            10:incompletei1e8:intervali1800e12:min intervali900e5:peers0:e";
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn ipv6_peers_have_a_key_of_their_own_beside_an_empty_one() {
+        let peers = PeerList {
+            endpoints: vec![7; 18],
+            peer_ids: Vec::new(),
+        };
+        let mut out = Vec::new();
+        write_announce(&mut out, &reply("::1"), &peers, false);
+        let node = bencode::parse(&out).unwrap();
+        assert_eq!(node.get(b"peers").unwrap().as_bytes(), Some(&b""[..]));
+        assert_eq!(node.get(b"peers6").unwrap().as_bytes(), Some(&[7; 18][..]));
+    }
+
+    #[test]
+    fn the_list_form_holds_texts_and_numbers() {
+        let peers = PeerList {
+            endpoints: vec![127, 0, 0, 1, 0x1a, 0xe2],
+            peer_ids: vec![PeerId(*b"-MK0001-abcdefghijkl")],
+        };
+        let mut out = Vec::new();
+        write_announce(&mut out, &reply("127.0.0.1"), &peers, true);
+        let text = String::from_utf8_lossy(&out);
+        let entry = "5:peersld2:ip9:127.0.0.17:peer id20:-MK0001-abcdefghijkl4:porti6882eee";
+        assert!(text.ends_with(&format!("{entry}e")), "{text}");
+        bencode::parse(&out).unwrap();
+    }
+
+    #[test]
+    fn failures_are_canonical() {
+        let mut out = Vec::new();
+        let failure = Failure {
+            reason: "invalid passkey",
+            interval: 3600,
+            min_interval: 3600,
+            retry_in: None,
+        };
+        write_failure(&mut out, &failure);
+        assert_eq!(
+            out,
+            b"d14:failure reason15:invalid passkey8:intervali3600e12:min intervali3600ee"
+        );
+        for retry_in in [RetryIn::Minutes(5), RetryIn::Never] {
+            out.clear();
+            write_failure(
+                &mut out,
+                &Failure {
+                    retry_in: Some(retry_in),
+                    ..failure
+                },
+            );
+            assert!(bencode::parse(&out).unwrap().get(b"retry in").is_some());
+        }
+    }
+
+    #[test]
+    fn a_scrape_is_sorted() {
+        let entry = ScrapeEntry {
+            complete: 1,
+            downloaded: 2,
+            incomplete: 3,
+            paused: 1,
+        };
+        let mut entries = [
+            (InfoHash([9; 20]), ScrapeEntry::default()),
+            (InfoHash([1; 20]), entry),
+        ];
+        let mut out = Vec::new();
+        write_scrape(&mut out, &mut entries, 900);
+        let node = bencode::parse(&out).unwrap();
+        let file = node.get(b"files").unwrap().get(&[1; 20]).unwrap();
+        assert_eq!(file.get(b"downloaders").unwrap().as_int(), Some(2));
+        assert!(out.ends_with(b"e5:flagsd20:min_request_intervali900eee"));
+    }
+}

@@ -1,0 +1,542 @@
+//! The query string of announces and scrapes: rules Q1 to Q8 of `docs/protocol.md`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::ids::{InfoHash, PeerId, hex_digit};
+use crate::wire::{Announce, ClientKey, Event, ParseError};
+
+/// Info hashes that one scrape may ask for; the rest is passed over (rule S1).
+pub const SCRAPE_MAX: usize = 74;
+
+/// A client's `key` longer than this is ignored.
+const KEY_LEN_MAX: usize = 64;
+
+/// The longest value, decoded, of a parameter that is neither a hash nor a key.
+const VALUE_LEN_MAX: usize = 64;
+
+/// Reads the query of an announce.
+///
+/// # Errors
+/// The first of: info_hash, peer_id, port that is missing or invalid.
+pub fn parse_announce(query: &[u8]) -> Result<Announce, ParseError> {
+    let mut seen = Seen::default();
+    for (key, value) in pairs(query) {
+        seen.take(key, value);
+    }
+    seen.announce()
+}
+
+/// Reads the query of a scrape: its distinct info hashes in the order asked, at most [`SCRAPE_MAX`].
+///
+/// # Errors
+/// A missing or invalid info_hash.
+pub fn parse_scrape(query: &[u8]) -> Result<Vec<InfoHash>, ParseError> {
+    let mut hashes: Vec<InfoHash> = Vec::new();
+    let values = pairs(query).filter(|(key, _)| *key == b"info_hash");
+    for (_, value) in values {
+        let hash = decode_20(value, b'+').map(InfoHash);
+        let hash = hash.ok_or(ParseError::InvalidInfoHash)?;
+        if hashes.len() < SCRAPE_MAX && !hashes.contains(&hash) {
+            hashes.push(hash);
+        }
+    }
+    if hashes.is_empty() {
+        return Err(ParseError::MissingInfoHash);
+    }
+    Ok(hashes)
+}
+
+/// The key/value pairs of a query, undecoded (rules Q1, Q2).
+fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    query
+        .split(|&byte| byte == b'&')
+        .flat_map(|segment| {
+            let (first, second) = split_second_query(segment);
+            [first, second]
+        })
+        .filter(|segment| !segment.is_empty())
+        .map(
+            |segment| match segment.iter().position(|&byte| byte == b'=') {
+                Some(at) => (&segment[..at], &segment[at + 1..]),
+                None => (segment, &[][..]),
+            },
+        )
+}
+
+/// Clients that append `?info_hash=` to an announce URL that has a query already (rule Q1).
+fn split_second_query(segment: &[u8]) -> (&[u8], &[u8]) {
+    const MARK: &[u8] = b"?info_hash=";
+    if segment.contains(&b'?')
+        && let Some(at) = segment
+            .windows(MARK.len())
+            .position(|window| window == MARK)
+    {
+        return (&segment[..at], &segment[at + 1..]);
+    }
+    (segment, &[])
+}
+
+/// The raw values of one announce, the last of each scalar (rule Q6).
+#[derive(Default)]
+struct Seen<'a> {
+    info_hash: Option<&'a [u8]>,
+    info_hash_differs: bool,
+    peer_id: Option<&'a [u8]>,
+    port: Option<&'a [u8]>,
+    uploaded: &'a [u8],
+    downloaded: &'a [u8],
+    left: &'a [u8],
+    event: &'a [u8],
+    numwant: &'a [u8],
+    key: &'a [u8],
+    compact: &'a [u8],
+    no_peer_id: &'a [u8],
+    claimed_v4: Option<IpAddr>,
+    claimed_v6: Option<IpAddr>,
+}
+
+// === impl Seen ===
+
+impl<'a> Seen<'a> {
+    fn take(&mut self, key: &[u8], value: &'a [u8]) {
+        match key {
+            b"info_hash" => {
+                self.info_hash_differs |=
+                    self.info_hash.is_some_and(|first| !same_hash(first, value));
+                self.info_hash = Some(value);
+            }
+            b"peer_id" => self.peer_id = Some(value),
+            b"port" => self.port = Some(value),
+            b"uploaded" => self.uploaded = value,
+            b"downloaded" => self.downloaded = value,
+            b"left" => self.left = value,
+            b"event" => self.event = value,
+            b"numwant" => self.numwant = value,
+            b"key" => self.key = value,
+            b"compact" => self.compact = value,
+            b"no_peer_id" => self.no_peer_id = value,
+            b"ip" | b"ipv4" | b"ipv6" => self.claim(value),
+            _ => {}
+        }
+    }
+
+    /// Literal addresses only: a name is never resolved (BEP 3 allows one).
+    fn claim(&mut self, value: &[u8]) {
+        let ip = decode_text(value).and_then(|text| {
+            let text = text.as_str();
+            text.parse::<IpAddr>()
+                .or_else(|_| text.parse::<SocketAddr>().map(|addr| addr.ip()))
+                .ok()
+        });
+        match ip.map(|ip| ip.to_canonical()) {
+            Some(ip @ IpAddr::V4(_)) => self.claimed_v4 = Some(ip),
+            Some(ip @ IpAddr::V6(_)) => self.claimed_v6 = Some(ip),
+            None => {}
+        }
+    }
+
+    fn announce(self) -> Result<Announce, ParseError> {
+        let raw_hash = self.info_hash.ok_or(ParseError::MissingInfoHash)?;
+        let info_hash = decode_20(raw_hash, b'+').ok_or(ParseError::InvalidInfoHash)?;
+        if self.info_hash_differs {
+            return Err(ParseError::MultipleInfoHash);
+        }
+        let peer_id = self.peer_id.ok_or(ParseError::MissingPeerId)?;
+        let peer_id = decode_20(peer_id, b'+').ok_or(ParseError::InvalidPeerId)?;
+        let event = event(self.event);
+        let info_hash_as_form = raw_hash
+            .contains(&b'+')
+            .then(|| decode_20(raw_hash, b' ').map(InfoHash))
+            .flatten();
+        Ok(Announce {
+            info_hash: InfoHash(info_hash),
+            info_hash_as_form,
+            peer_id: PeerId(peer_id),
+            port: port(self.port, event)?,
+            uploaded: total(self.uploaded),
+            downloaded: total(self.downloaded),
+            left: integer(self.left),
+            event,
+            numwant: integer(self.numwant).map(|want| u32::try_from(want).unwrap_or(u32::MAX)),
+            key: client_key(self.key),
+            claimed_v4: self.claimed_v4,
+            claimed_v6: self.claimed_v6,
+            list_form: self.compact == b"0",
+            no_peer_id: self.no_peer_id == b"1",
+        })
+    }
+}
+
+/// Two spellings of one hash are equal; a bad spelling is told by the one that is decoded later.
+fn same_hash(first: &[u8], second: &[u8]) -> bool {
+    first == second || decode_20(first, b'+') == decode_20(second, b'+')
+}
+
+/// A port of 1 to 65535, or 0 for "can't be connected to".
+fn port(value: Option<&[u8]>, event: Event) -> Result<u16, ParseError> {
+    let (port, error) = match value {
+        Some(value) => (
+            integer(value).and_then(|port| u16::try_from(port).ok()),
+            ParseError::InvalidPort,
+        ),
+        None => (None, ParseError::MissingPort),
+    };
+    match port {
+        Some(port) => Ok(port),
+        None if event == Event::Stopped => Ok(0),
+        None => Err(error),
+    }
+}
+
+/// A running total: beyond 2^63−1 no database could keep it, so it counts as not reported.
+fn total(value: &[u8]) -> Option<u64> {
+    integer(value).filter(|&total| i64::try_from(total).is_ok())
+}
+
+fn event(value: &[u8]) -> Event {
+    let Some(text) = decode_text(value) else {
+        return Event::None;
+    };
+    let is = |name: &str| text.as_str().eq_ignore_ascii_case(name);
+    match () {
+        () if is("") => Event::None,
+        () if is("started") => Event::Started,
+        () if is("completed") => Event::Completed,
+        () if is("stopped") => Event::Stopped,
+        () if is("paused") => Event::Paused,
+        () => Event::None,
+    }
+}
+
+/// Eight hex digits are the number that the same client sends over UDP (BEP 15); other keys are hashed.
+fn client_key(value: &[u8]) -> Option<ClientKey> {
+    if value.is_empty() || value.len() > KEY_LEN_MAX * 3 {
+        return None;
+    }
+    if value.len() == 8 && value.iter().all(u8::is_ascii_hexdigit) {
+        let digits = value.iter().filter_map(|&digit| hex_digit(digit));
+        return Some(ClientKey(
+            digits.fold(0, |key, digit| key << 4 | u32::from(digit)),
+        ));
+    }
+    let mut length = 0;
+    let mut hash: u32 = 0x811c_9dc5; // FNV-1a
+    for byte in decode(value, b'+') {
+        length += 1;
+        hash = (hash ^ u32::from(byte?)).wrapping_mul(0x0100_0193);
+    }
+    (length <= KEY_LEN_MAX).then_some(ClientKey(hash))
+}
+
+/// `1*DIGIT` up to 2^64−1 (rule Q8); anything else is none.
+fn integer(value: &[u8]) -> Option<u64> {
+    if value.contains(&b'%') {
+        let text = decode_text(value)?;
+        return digits(text.as_str().as_bytes());
+    }
+    digits(value)
+}
+
+fn digits(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0u64, |number, &digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// A short decoded text, kept without allocating.
+struct Text {
+    bytes: [u8; VALUE_LEN_MAX],
+    len: usize,
+}
+
+// === impl Text ===
+
+impl Text {
+    fn as_str(&self) -> &str {
+        str::from_utf8(&self.bytes[..self.len]).unwrap_or("")
+    }
+}
+
+fn decode_text(value: &[u8]) -> Option<Text> {
+    let mut text = Text {
+        bytes: [0; VALUE_LEN_MAX],
+        len: 0,
+    };
+    for byte in decode(value, b'+') {
+        *text.bytes.get_mut(text.len)? = byte?;
+        text.len += 1;
+    }
+    Some(text)
+}
+
+/// Exactly 20 decoded bytes (rule Q7).
+fn decode_20(value: &[u8], plus: u8) -> Option<[u8; 20]> {
+    let mut decoded = [0; 20];
+    let mut rest = value;
+    for byte in &mut decoded {
+        match *rest {
+            [b'%', high, low, ..] => {
+                *byte = hex_digit(high)? << 4 | hex_digit(low)?;
+                rest = &rest[3..];
+            }
+            [b'%', ..] | [] => return None,
+            [b'+', ..] => {
+                *byte = plus;
+                rest = &rest[1..];
+            }
+            [plain, ..] => {
+                *byte = plain;
+                rest = &rest[1..];
+            }
+        }
+    }
+    rest.is_empty().then_some(decoded)
+}
+
+/// The decoded bytes of a value; none in place of a bad escape (rules Q4, Q5).
+fn decode(value: &[u8], plus: u8) -> impl Iterator<Item = Option<u8>> {
+    let mut rest = value;
+    std::iter::from_fn(move || {
+        let (&first, tail) = rest.split_first()?;
+        match (first, tail) {
+            (b'%', [high, low, tail @ ..]) => {
+                rest = tail;
+                Some(
+                    hex_digit(*high)
+                        .zip(hex_digit(*low))
+                        .map(|(high, low)| high << 4 | low),
+                )
+            }
+            (b'%', _) => {
+                rest = &[];
+                Some(None)
+            }
+            (b'+', tail) => {
+                rest = tail;
+                Some(Some(plus))
+            }
+            (plain, tail) => {
+                rest = tail;
+                Some(Some(plain))
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IH: &str = "%00%25%2B%26%3D%3B%3F%20%23%2F~%7F%80%FF%C3%28aZ0-";
+    const PID: &str = "-MK0001-abcdefghijkl";
+    const IH_HEX: &str = "00252b263d3b3f20232f7e7f80ffc328615a302d";
+
+    /// The announce of the vectors with `change` applied: `x=y` appends, `-x` takes `x` out.
+    fn query(change: &str) -> String {
+        let mut parts = vec![
+            format!("info_hash={IH}"),
+            format!("peer_id={PID}"),
+            "port=6881".into(),
+            "uploaded=0".into(),
+            "downloaded=0".into(),
+            "left=16384".into(),
+            "compact=1".into(),
+        ];
+        for one in change.split(',').filter(|one| !one.is_empty()) {
+            match one.strip_prefix('-') {
+                Some(name) => parts.retain(|part| !part.starts_with(&format!("{name}="))),
+                None => parts.push(one.into()),
+            }
+        }
+        parts.join("&")
+    }
+
+    fn parse(change: &str) -> Result<Announce, ParseError> {
+        parse_announce(query(change).as_bytes())
+    }
+
+    #[test]
+    fn every_spelling_of_a_hash_is_the_same_torrent() {
+        let all: String = IH_HEX
+            .as_bytes()
+            .chunks(2)
+            .map(|pair| format!("%{}", str::from_utf8(pair).unwrap()))
+            .collect();
+        let minimal = "%00%25+%26=;?%20%23/~%7F%80%FF%C3(aZ0-";
+        let spellings = [
+            IH.to_owned(),
+            IH.to_lowercase().replace("az0", "aZ0"),
+            all,
+            minimal.into(),
+        ];
+        for spelling in spellings {
+            let query = format!("info_hash={spelling}&peer_id={PID}&port=1");
+            let announce = parse_announce(query.as_bytes()).unwrap();
+            assert_eq!(announce.info_hash.to_string(), IH_HEX, "{spelling}");
+        }
+        let plus =
+            parse_announce(format!("info_hash={minimal}&peer_id={PID}&port=1").as_bytes()).unwrap();
+        assert_eq!(plus.info_hash_as_form.unwrap().0[2], b' ');
+        assert_eq!(parse("").unwrap().info_hash_as_form, None);
+    }
+
+    #[test]
+    fn what_must_be_there_is_asked_for() {
+        let twenty = "%00".repeat(20);
+        let table: &[(&str, Option<ParseError>)] = &[
+            ("", None),
+            ("-info_hash", Some(ParseError::MissingInfoHash)),
+            (
+                "-info_hash,info_hash=short",
+                Some(ParseError::InvalidInfoHash),
+            ),
+            (
+                "-info_hash,info_hash=00252b263d3b3f20232f7e7f80ffc328615a302d",
+                Some(ParseError::InvalidInfoHash),
+            ),
+            (
+                "-info_hash,info_hash=%zz234567890123456789",
+                Some(ParseError::InvalidInfoHash),
+            ),
+            (
+                "-info_hash,info_hash=1234567890123456789%4",
+                Some(ParseError::InvalidInfoHash),
+            ),
+            (
+                "info_hash=12345678901234567890",
+                Some(ParseError::MultipleInfoHash),
+            ),
+            (&format!("info_hash={IH}"), None),
+            ("-peer_id", Some(ParseError::MissingPeerId)),
+            (
+                "-peer_id,peer_id=-MK0001-abcdefghijk",
+                Some(ParseError::InvalidPeerId),
+            ),
+            (
+                "-peer_id,peer_id=-MK0001-abcdefghijklm",
+                Some(ParseError::InvalidPeerId),
+            ),
+            (&format!("-peer_id,peer_id={twenty}"), None),
+            ("-port", Some(ParseError::MissingPort)),
+            ("-port,port=", Some(ParseError::InvalidPort)),
+            ("-port,port=65536", Some(ParseError::InvalidPort)),
+            ("-port,port=abc", Some(ParseError::InvalidPort)),
+            ("-port,port=-1", Some(ParseError::InvalidPort)),
+            ("-port,event=stopped", None),
+            ("port=0", None),
+            ("uploaded=-1", None),
+        ];
+        for (change, expected) in table {
+            assert_eq!(parse(change).err(), *expected, "{change}");
+        }
+    }
+
+    #[test]
+    fn odd_segments_are_passed_over() {
+        for odd in ["&&", "&", "&=b", "&a", "&a=b=c", "&%zz=%zz", "&left"] {
+            for query in [
+                format!("{}{odd}", query("")),
+                format!("{odd}&{}", query("")),
+            ] {
+                assert!(parse_announce(query.as_bytes()).is_ok(), "{query}");
+            }
+        }
+        let second = format!("foo=bar?info_hash={IH}&peer_id={PID}&port=1");
+        assert_eq!(
+            parse_announce(second.as_bytes())
+                .unwrap()
+                .info_hash
+                .to_string(),
+            IH_HEX
+        );
+        // A semicolon is data.
+        assert_eq!(
+            parse("port=6882;left=0").err(),
+            Some(ParseError::InvalidPort)
+        );
+    }
+
+    #[test]
+    fn numbers_follow_their_rules() {
+        let left = |text: &str| parse(&format!("-left{text}")).unwrap().left;
+        assert_eq!(left(""), None);
+        assert_eq!(left(",left="), None);
+        assert_eq!(left(",left=-1"), None);
+        assert_eq!(left(",left=abc"), None);
+        assert_eq!(left(",left=0"), Some(0));
+        assert_eq!(left(",left=000"), Some(0));
+        assert_eq!(left(",left=%30"), Some(0));
+        assert_eq!(left(",left=18446744073709551615"), Some(u64::MAX));
+        assert_eq!(left(",left=99999999999999999999"), None);
+        let uploaded = |text: &str| parse(&format!("uploaded={text}")).unwrap().uploaded;
+        assert_eq!(uploaded("9223372036854775807"), Some(u64::MAX >> 1));
+        assert_eq!(uploaded("9223372036854775808"), None);
+        assert_eq!(uploaded("-1"), None);
+        let numwant = |text: &str| parse(&format!("numwant={text}")).unwrap().numwant;
+        assert_eq!(numwant("0"), Some(0));
+        assert_eq!(numwant("-1"), None);
+        assert_eq!(numwant("99999999999"), Some(u32::MAX));
+        assert_eq!(parse("port=6881,port=7000").unwrap().port, 7000);
+    }
+
+    #[test]
+    fn events_are_told_in_any_case() {
+        let event = |text: &str| parse(&format!("event={text}")).unwrap().event;
+        let table = [
+            ("started", Event::Started),
+            ("STARTED", Event::Started),
+            ("st%61rted", Event::Started),
+            ("completed", Event::Completed),
+            ("stopped", Event::Stopped),
+            ("paused", Event::Paused),
+            ("", Event::None),
+            ("empty", Event::None),
+            ("none", Event::None),
+            ("update", Event::None),
+            ("bogus", Event::None),
+            ("%zz", Event::None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(event(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_of_every_client_are_accepted() {
+        let key = |text: &str| parse(&format!("key={text}")).unwrap().key;
+        assert_eq!(key("1234ABCD"), Some(ClientKey(0x1234_abcd)));
+        assert!(key("-12345").is_some());
+        assert!(key("%00%01%02%03%04%05%06%07").is_some());
+        assert_eq!(key(&"x".repeat(65)), None);
+        assert_eq!(key(""), None);
+    }
+
+    #[test]
+    fn claimed_addresses_are_literals_only() {
+        let announce = parse("ip=example.org,ipv4=8.8.8.8:6881,ipv6=%5B2a00::1%5D:1").unwrap();
+        assert_eq!(announce.claimed_v4, Some("8.8.8.8".parse().unwrap()));
+        assert_eq!(announce.claimed_v6, Some("2a00::1".parse().unwrap()));
+        assert_eq!(parse("ip=x.i2p").unwrap().claimed_v4, None);
+    }
+
+    #[test]
+    fn a_scrape_takes_the_first_distinct_hashes() {
+        let hash = |n: usize| format!("info_hash=%{n:02x}2345678901234567890");
+        let many: Vec<String> = (0..75).map(hash).collect();
+        assert_eq!(
+            parse_scrape(many.join("&").as_bytes()).unwrap().len(),
+            SCRAPE_MAX
+        );
+        let twice = format!("{}&{}", hash(1), hash(1));
+        assert_eq!(parse_scrape(twice.as_bytes()).unwrap().len(), 1);
+        assert_eq!(parse_scrape(b"a=b"), Err(ParseError::MissingInfoHash));
+        assert_eq!(
+            parse_scrape(b"info_hash=abc"),
+            Err(ParseError::InvalidInfoHash)
+        );
+    }
+}
