@@ -1,6 +1,6 @@
 """What the client drivers share: they are started by tests/clients.rs, one process a client.
 
-The only argument is a JSON object: torrent, folder, address, deadline (seconds). On stdout a
+The only argument is a JSON object: torrent, folder, addresses, deadline (seconds). On stdout a
 driver prints one JSON object a line: {"state": "announced"} when the tracker has answered,
 {"state": "complete"} when the whole payload is there, and, after a line or the end of its
 stdin and a `stopped` announce that the tracker answered, {"state": "stopped"} with the

@@ -7,11 +7,11 @@ import driver
 
 class Client:
     def __init__(self, arguments):
-        address = arguments["address"]
-        host = f"[{address}]" if ":" in address else address
+        hosts = [f"[{a}]" if ":" in a else a for a in arguments["addresses"]]
         categories = libtorrent.alert.category_t
         self.session = libtorrent.session({
-            "listen_interfaces": f"{host}:6881",
+            "listen_interfaces": ",".join(f"{host}:6881" for host in hosts),
+            "announce_to_all_tiers": True,
             # Alerts that don't fit into their queue are lost, so none but these.
             "alert_mask": categories.tracker_notification | categories.error_notification,
             "enable_dht": False,
@@ -26,9 +26,10 @@ class Client:
         # Start at once and stay: no queue decides when the torrent runs.
         parameters.flags &= ~libtorrent.torrent_flags.auto_managed
         parameters.flags &= ~libtorrent.torrent_flags.paused
-        # A hybrid torrent is announced under each of its two hashes (BEP 52).
+        # To each tracker, under each hash: a hybrid torrent has two (BEP 52).
         hashes = parameters.ti.info_hashes()
-        self.announces_each_time = hashes.has_v1() + hashes.has_v2()
+        trackers = len(list(parameters.ti.trackers()))
+        self.announces_each_time = trackers * (hashes.has_v1() + hashes.has_v2())
         self.announces = 0
         self.answers = 0
         self.torrent = self.session.add_torrent(parameters)

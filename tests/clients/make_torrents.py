@@ -1,7 +1,7 @@
-"""Makes .torrent files of one payload, one for each announce URL, and prints their info hashes.
+"""Makes .torrent files of one payload, one for each user, and prints their info hashes.
 
-The only argument is a JSON object: payload, folder (where 0.torrent, 1.torrent, … go), urls,
-private, hybrid. On stdout: {"v1": hex, "v2": hex of the 20 bytes that go over the wire or null}.
+The only argument is a JSON object: payload, folder (where 0.torrent, 1.torrent, … go), users (a
+list of announce URLs for each), private, hybrid. On stdout: {"v1": hex, "v2": hex of the 20 bytes that go over the wire or null}.
 """
 
 import json
@@ -19,8 +19,9 @@ torrent = libtorrent.create_torrent(files, piece_size=64 * 1024, flags=flags)
 torrent.set_priv(arguments["private"])
 libtorrent.set_piece_hashes(torrent, os.path.dirname(arguments["payload"]))
 made = torrent.generate()
-for number, url in enumerate(arguments["urls"]):
-    made[b"announce"] = url.encode()
+for number, urls in enumerate(arguments["users"]):
+    made[b"announce"] = urls[0].encode()
+    made[b"announce-list"] = [[url.encode()] for url in urls] # a tier each
     with open(os.path.join(arguments["folder"], f"{number}.torrent"), "wb") as file:
         file.write(libtorrent.bencode(made))
 hashes = libtorrent.torrent_info(made).info_hashes()
