@@ -11,12 +11,21 @@
 
 pub mod addr;
 pub mod backoff;
+pub mod cache;
 pub mod change;
 pub mod clock;
+pub mod config;
+pub mod control;
 pub mod ids;
+pub mod journal;
+pub mod listen;
+pub mod log;
+pub mod manage;
 pub mod metrics;
+pub mod node;
 pub mod registry;
 pub mod secret;
+pub mod storage;
 pub mod swarm;
 pub mod tracker;
 pub mod wire;

@@ -1,13 +1,18 @@
 //! Bencode (BEP 3): a writer into a `Vec`, and a strict, bounded reader.
 //!
-//! The reader accepts canonical bencode only: dictionary keys sorted and unique, no
-//! leading zeros, nothing after the value. It borrows from its input and allocates
-//! no more than the input is long.
+//! [`parse`] accepts canonical bencode only: dictionary keys sorted and unique, no
+//! leading zeros, nothing after the value. [`parse_lenient`] is for .torrent files, which
+//! some programs write with unsorted keys or a line break at the end. Both borrow from
+//! their input and bound what they allocate.
 
 use std::ops::Range;
 
 /// How deep lists and dictionaries may lie in each other; .torrent files need 6 or so a folder level.
 const DEPTH_MAX: u32 = 128;
+
+/// How many values one input may hold. A value costs some 60 bytes of memory for as few as
+/// 2 of input; the largest .torrent files in use hold a few 100,000.
+const VALUES_MAX: u32 = 2_000_000;
 
 /// A bencoded value, with the place in the input where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +27,7 @@ pub enum Value<'a> {
     Int(i64),
     Bytes(&'a [u8]),
     List(Vec<Node<'a>>),
-    /// In the order of the keys.
+    /// In the order of the input.
     Dict(Vec<(&'a [u8], Node<'a>)>),
 }
 
@@ -37,6 +42,9 @@ pub struct BencodeError {
 struct Reader<'a> {
     input: &'a [u8],
     at: usize,
+    values: u32,
+    /// Whether keys have to be sorted and unique.
+    strict: bool,
 }
 
 /// Appends `number` as `i…e`.
@@ -70,7 +78,7 @@ pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
 
 /// Reads one value that fills the whole of `input`.
 pub fn parse(input: &[u8]) -> Result<Node<'_>, BencodeError> {
-    let mut reader = Reader { input, at: 0 };
+    let mut reader = Reader::new(input, true);
     let node = reader.node(DEPTH_MAX)?;
     if reader.at == input.len() {
         Ok(node)
@@ -79,15 +87,22 @@ pub fn parse(input: &[u8]) -> Result<Node<'_>, BencodeError> {
     }
 }
 
+/// Reads one value at the beginning of `input`; keys may be in any order, and what
+/// follows the value is passed over. Of equal keys, [`Node::get`] finds the first.
+pub fn parse_lenient(input: &[u8]) -> Result<Node<'_>, BencodeError> {
+    Reader::new(input, false).node(DEPTH_MAX)
+}
+
 // === impl Node ===
 
 impl<'a> Node<'a> {
     /// The entry of a dictionary; none if this is no dictionary or has no such key.
     pub fn get(&self, key: &[u8]) -> Option<&Node<'a>> {
         match &self.value {
+            // Not a binary search: a leniently read dictionary need not be sorted.
             Value::Dict(entries) => {
-                let found = entries.binary_search_by(|(name, _)| (*name).cmp(key));
-                found.ok().map(|index| &entries[index].1)
+                let found = entries.iter().find(|(name, _)| *name == key);
+                found.map(|(_, node)| node)
             }
             _ => None,
         }
@@ -115,6 +130,15 @@ impl<'a> Node<'a> {
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
+    fn new(input: &'a [u8], strict: bool) -> Self {
+        Self {
+            input,
+            at: 0,
+            values: 0,
+            strict,
+        }
+    }
+
     fn error(&self, problem: &'static str) -> BencodeError {
         BencodeError {
             problem,
@@ -130,6 +154,10 @@ impl<'a> Reader<'a> {
     fn node(&mut self, depth: u32) -> Result<Node<'a>, BencodeError> {
         if depth == 0 {
             return Err(self.error("too many levels"));
+        }
+        self.values += 1;
+        if self.values > VALUES_MAX {
+            return Err(self.error("too many values"));
         }
         let start = self.at;
         let value = match self.peek()? {
@@ -214,7 +242,7 @@ impl<'a> Reader<'a> {
                 return Err(self.error("a key must be a string"));
             }
             let key = self.bytes()?;
-            if entries.last().is_some_and(|(before, _)| *before >= key) {
+            if self.strict && entries.last().is_some_and(|(before, _)| *before >= key) {
                 return Err(self.error("the keys are not sorted"));
             }
             entries.push((key, self.node(depth - 1)?));
@@ -269,6 +297,26 @@ mod tests {
         assert_eq!(
             parse(deep.as_bytes()).unwrap_err().problem,
             "too many levels"
+        );
+    }
+
+    #[test]
+    fn reads_unsorted_keys_and_a_tail_when_lenient() {
+        let input = b"d1:bi1e1:ai2e1:bi3ee\n";
+        assert!(parse(input).is_err());
+        let node = parse_lenient(input).unwrap();
+        assert_eq!(node.span, 0..20);
+        assert_eq!(node.get(b"a").unwrap().as_int(), Some(2));
+        assert_eq!(node.get(b"b").unwrap().as_int(), Some(1));
+        assert!(parse_lenient(b"d1:a").is_err());
+    }
+
+    #[test]
+    fn bounds_the_number_of_values() {
+        let input = format!("l{}e", "0:".repeat(VALUES_MAX as usize));
+        assert_eq!(
+            parse_lenient(input.as_bytes()).unwrap_err().problem,
+            "too many values"
         );
     }
 

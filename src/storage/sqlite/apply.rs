@@ -56,9 +56,13 @@ const HISTORY: &str = concat!(
     "last_announce = MAX(last_announce, excluded.last_announce)"
 );
 
-/// A user's other peers of the torrent have the same standing; mostly there are none.
+/// Whether the standing is as it was, which it mostly is.
+const SAME_STANDING: &str = "SELECT 1 FROM history WHERE torrent_id = ?1 AND user_id = ?2 \
+    AND hnr = ?3 AND (completed_at IS NOT NULL OR ?4 IS NULL)";
+
+/// A user's other peers of the torrent have the same standing.
 const SIBLINGS: &str = "UPDATE peers SET hnr = ?3, completed_at = IFNULL(completed_at, ?4) \
-    WHERE user_id = ?1 AND torrent_id = ?2 \
+    WHERE torrent_id = ?1 AND user_id = ?2 \
     AND (hnr <> ?3 OR (completed_at IS NULL AND ?4 IS NOT NULL))";
 
 const USER: &str = concat!(
@@ -202,7 +206,9 @@ impl<'a> Sums<'a> {
     fn write_peers(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
         let mut upsert = transaction.prepare_cached(PEER)?;
         for (key, change) in &self.peers {
-            let (record, standing) = (&change.record, &change.standing);
+            let record = &change.record;
+            // Another peer of the user may have changed it later in the batch.
+            let standing = &self.histories[&(key.torrent, key.user)].1.standing;
             upsert.execute(params![
                 key.user.0,
                 key.torrent.0,
@@ -241,10 +247,15 @@ impl<'a> Sums<'a> {
     }
 
     fn write_histories(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
+        let mut same = transaction.prepare_cached(SAME_STANDING)?;
         let mut upsert = transaction.prepare_cached(HISTORY)?;
         let mut siblings = transaction.prepare_cached(SIBLINGS)?;
         for ((torrent, user), (sum, latest)) in &self.histories {
             let (record, standing) = (&latest.record, &latest.standing);
+            let new_standing = params![torrent.0, user.0, standing.hnr, standing.completed_at];
+            if !same.exists(new_standing)? {
+                siblings.execute(new_standing)?;
+            }
             upsert.execute(params![
                 torrent.0,
                 user.0,
@@ -256,12 +267,6 @@ impl<'a> Sums<'a> {
                 standing.hnr,
                 record.first_announce,
                 record.last_announce,
-            ])?;
-            siblings.execute(params![
-                user.0,
-                torrent.0,
-                standing.hnr,
-                standing.completed_at
             ])?;
         }
         Ok(())

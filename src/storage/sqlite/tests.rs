@@ -235,6 +235,29 @@ async fn missing_tables_and_columns_are_found() {
 }
 
 #[tokio::test]
+async fn all_peers_of_a_user_on_a_torrent_show_the_same_standing() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    let shown = || -> (i64, i64, i64) {
+        let sql = "SELECT COUNT(*), SUM(hnr), COUNT(completed_at) FROM peers WHERE user_id = 7";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        it.site.query_row(sql, [], row).unwrap()
+    };
+    it.storage.apply(&batch(1, 0..6)).await.unwrap();
+    assert_eq!(shown(), (3, 0, 0));
+    for (number, hnr, expected) in [(2, true, (3, 3, 3)), (3, false, (3, 0, 3))] {
+        let mut batch = batch(number, 0..1);
+        let Change::Peer(change) = &mut batch.changes[0] else {
+            unreachable!()
+        };
+        change.standing.hnr = hnr;
+        change.standing.completed_at = Some(1_800_000_000);
+        it.storage.apply(&batch).await.unwrap();
+        assert_eq!(shown(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_loses_nothing() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();

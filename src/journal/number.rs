@@ -1,0 +1,116 @@
+//! Cutting changes into numbered batches, with what belongs together made one.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use crate::change::{Batch, Change, PeerKey};
+
+/// Changes in one batch: what one transaction of the storage carries.
+const BATCH_MAX: usize = 10_000;
+
+/// Batches of those changes in their order, numbered from `first`.
+pub(super) fn batches(changes: Vec<Change>, node: &str, first: u64) -> Vec<Batch> {
+    let mut changes = coalesce(changes).into_iter().peekable();
+    let mut batches = Vec::new();
+    while changes.peek().is_some() {
+        batches.push(Batch {
+            node: node.to_owned(),
+            number: first + batches.len() as u64,
+            changes: changes.by_ref().take(BATCH_MAX).collect(),
+        });
+    }
+    batches
+}
+
+/// One change for each peer: its latest record, with the credit of all.
+///
+/// It takes the place of the latest, because the swarm counters of a later change win.
+fn coalesce(changes: Vec<Change>) -> Vec<Change> {
+    let mut places: HashMap<PeerKey, usize, RandomState> = HashMap::default();
+    let mut kept: Vec<Option<Change>> = Vec::with_capacity(changes.len());
+    for mut change in changes {
+        if let Change::Peer(later) = &mut change
+            && let Some(before) = places.insert(later.key, kept.len())
+            && let Some(Change::Peer(earlier)) = kept[before].take()
+        {
+            later.credit = earlier.credit.plus(later.credit);
+        }
+        kept.push(Some(change));
+    }
+    kept.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Credit, PeerChange, PeerRecord, Standing, SwarmCounts};
+    use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
+
+    fn change(user: u32, base_up: u64, up: u64, seeders: u32) -> Change {
+        Change::Peer(PeerChange {
+            key: PeerKey {
+                user: UserId(user),
+                torrent: TorrentId(1),
+                peer_id: PeerId([1; 20]),
+            },
+            record: PeerRecord {
+                base_up,
+                base_down: 0,
+                dip_up: None,
+                dip_down: None,
+                base_at: 0,
+                uploaded: base_up,
+                downloaded: 0,
+                left: Some(0),
+                v4: None,
+                v6: None,
+                speed_up: 0,
+                speed_down: 0,
+                seed_time: 0,
+                announces: 1,
+                first_announce: 0,
+                last_announce: 0,
+                active: true,
+                paused: false,
+            },
+            credit: Credit {
+                up,
+                announces: 1,
+                ..Credit::default()
+            },
+            standing: Standing::default(),
+            counts: SwarmCounts {
+                seeders,
+                leechers: 0,
+            },
+        })
+    }
+
+    #[test]
+    fn changes_of_one_peer_become_one_in_the_place_of_the_latest() {
+        let changes = vec![change(1, 10, 10, 1), change(2, 5, 5, 2), change(1, 30, 20, 3)];
+        let batches = batches(changes, "n", 7);
+        assert_eq!(batches.len(), 1);
+        assert_eq!(batches[0].number, 7);
+        let [Change::Peer(first), Change::Peer(second)] = &batches[0].changes[..] else {
+            panic!("two changes are left")
+        };
+        assert_eq!(first.key.user, UserId(2));
+        assert_eq!((second.record.base_up, second.credit.up), (30, 30));
+        assert_eq!(second.credit.announces, 2);
+        assert_eq!(second.counts.seeders, 3);
+    }
+
+    #[test]
+    fn batches_are_bounded_and_numbered_without_gaps() {
+        let snatch = Change::Snatch {
+            info_hash: InfoHash([1; 20]),
+        };
+        let batches = batches(vec![snatch; BATCH_MAX + 1], "n", 3);
+        let numbers: Vec<u64> = batches.iter().map(|batch| batch.number).collect();
+        assert_eq!(numbers, [3, 4]);
+        assert_eq!(batches[1].changes.len(), 1);
+        assert!(super::batches(Vec::new(), "n", 1).is_empty());
+    }
+}

@@ -1,0 +1,66 @@
+//! Sockets: receive → `wire` → `tracker` → `wire` → send, and nothing else.
+//!
+//! Each worker is a thread with a runtime of its own and a listener of its own on every
+//! address (SO_REUSEPORT), so that workers share nothing but the tracker.
+
+mod connections;
+pub mod http;
+mod intake;
+pub mod tls;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel holds for a listener until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// Opens `number` listeners on one address, one for each worker.
+///
+/// # Errors
+/// The address is in use, also if it is by another process that shares its ports; or it is not
+/// this host's, or its port needs rights.
+pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<TcpListener>> {
+    // A first socket that shares with nobody finds out whether somebody else is there.
+    let alone = socket(address, false)?;
+    let address = alone
+        .local_addr()?
+        .as_socket()
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+    drop(alone);
+    let listeners = (0..number).map(|_| {
+        let socket = socket(address, true)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    });
+    listeners.collect()
+}
+
+fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(share)?;
+    if address.is_ipv6() {
+        // IPv4 has listeners of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_of_one_process_share_and_others_are_noticed() {
+        let listeners = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        assert!(listeners.iter().all(|it| it.local_addr().unwrap() == address));
+        assert_eq!(bind(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listeners);
+        bind(address, 1).unwrap();
+    }
+}

@@ -1,0 +1,241 @@
+//! `mika-manage genkey`: a key and a self-signed certificate for the API.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use rcgen::{
+    Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::print::Printer;
+use super::{ExitStatus, UsageError};
+use crate::clock::Clock;
+use crate::config::{Config, TlsFiles};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[derive(Debug, Args)]
+pub struct Genkey {
+    /// Days until the certificate expires
+    #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    days: u32,
+    /// A further host name or IP address that the certificate is for; may be repeated
+    #[arg(long = "san", value_name = "NAME")]
+    names: Vec<String>,
+    /// Replace a key or certificate that is there
+    #[arg(long)]
+    force: bool,
+}
+
+/// What was made; `expires` is a day in UTC.
+#[derive(Serialize)]
+struct Made<'a> {
+    key: &'a Path,
+    cert: &'a Path,
+    sha256: String,
+    expires: String,
+    names: Vec<String>,
+}
+
+pub fn run(arguments: &Genkey, config: &Config, printer: &mut Printer) -> Result<ExitStatus> {
+    let TlsFiles { key, cert } = &config.api.tls;
+    ensure!(
+        key != cert,
+        UsageError(format!(
+            "api.tls: key and cert are the same file: {}",
+            key.display()
+        ))
+    );
+    for path in [key, cert] {
+        ensure!(
+            arguments.force || path.symlink_metadata().is_err(),
+            "{} is there already and was kept; replace it with: mika-manage genkey --force",
+            path.display()
+        );
+    }
+    let params = parameters(arguments, Clock::start().now().unix)?;
+    if !printer.is_json() {
+        printer.line("> Generating new keys...")?;
+    }
+    let names = params.subject_alt_names.iter().map(name_of).collect();
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let certificate = params.self_signed(&pair)?;
+    write_both(key, &pair, cert, &certificate)?;
+
+    let last_day = params.not_after;
+    let made = Made {
+        key,
+        cert,
+        sha256: fingerprint(certificate.der()),
+        expires: format!(
+            "{:04}-{:02}-{:02}",
+            last_day.year(),
+            u8::from(last_day.month()),
+            last_day.day()
+        ),
+        names,
+    };
+    let fields = [
+        ("key", key.display().to_string()),
+        ("certificate", cert.display().to_string()),
+        ("names", made.names.join(", ")),
+        ("SHA-256", made.sha256.clone()),
+        ("expires", format!("{} (UTC)", made.expires)),
+    ];
+    printer.record(&made, &fields)?;
+    Ok(ExitStatus::Success)
+}
+
+/// SHA-256 of the certificate as browsers and `openssl x509 -fingerprint` show it.
+fn fingerprint(der: &[u8]) -> String {
+    let pairs: Vec<String> = Sha256::digest(der)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
+    pairs.join(":")
+}
+
+fn parameters(arguments: &Genkey, unix: i64) -> Result<CertificateParams> {
+    let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(unix.unsigned_abs());
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    // A common name has 64 characters at most (RFC 5280 A.1).
+    let common_name: String = format!("Mika on {host}").chars().take(64).collect();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    // A day back, for clients whose clock is slow.
+    params.not_before = now - DAY;
+    params.not_after = now + DAY * arguments.days;
+    params.serial_number = Some(serial_number()?);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.subject_alt_names = vec![
+        SanType::DnsName("localhost".try_into()?),
+        SanType::IpAddress(Ipv4Addr::LOCALHOST.into()),
+        SanType::IpAddress(Ipv6Addr::LOCALHOST.into()),
+    ];
+    // A host may have a name that no certificate can hold; the others do without it.
+    let host = alternative_name(&host);
+    let given = arguments.names.iter().map(|name| {
+        alternative_name(name)
+            .ok_or_else(|| UsageError(format!("--san {name:?} is no host name and no IP address")))
+    });
+    for name in host.map(Ok).into_iter().chain(given) {
+        let name = name?;
+        if !params.subject_alt_names.contains(&name) {
+            params.subject_alt_names.push(name);
+        }
+    }
+    Ok(params)
+}
+
+/// An IP address has a type of its own: as a DNS name, clients would not accept it.
+fn alternative_name(name: &str) -> Option<SanType> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Some(SanType::IpAddress(address));
+    }
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // A wildcard may stand for the first label only.
+    let labels = name.strip_prefix("*.").unwrap_or(name);
+    (name.len() <= 253 && labels.split('.').all(is_label))
+        .then(|| name.try_into().ok().map(SanType::DnsName))?
+}
+
+fn name_of(name: &SanType) -> String {
+    match name {
+        SanType::DnsName(name) => name.to_string(),
+        SanType::IpAddress(address) => address.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// 16 random bytes that read as a positive number without leading zeros (RFC 5280 4.1.2.2).
+fn serial_number() -> Result<SerialNumber> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).context("no random bytes")?;
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    Ok(SerialNumber::from(bytes.to_vec()))
+}
+
+/// Writes both beside their places before either goes there, the key last: a certificate
+/// without its key is seen at once, a key with a foreign certificate only by a client.
+fn write_both(key: &Path, pair: &KeyPair, cert: &Path, certificate: &Certificate) -> Result<()> {
+    let new_cert = write_beside(cert, &certificate.pem(), 0o644)
+        .with_context(|| format!("{} (api.tls.cert) can't be written", cert.display()))?;
+    let written = write_beside(key, &pair.serialize_pem(), 0o600)
+        .with_context(|| format!("{} (api.tls.key) can't be written", key.display()))
+        .and_then(|new_key| {
+            let renamed = fs::rename(&new_cert, cert)
+                .with_context(|| cert.display().to_string())
+                .and_then(|()| {
+                    fs::rename(&new_key, key).with_context(|| key.display().to_string())
+                });
+            renamed.inspect_err(|_| drop(fs::remove_file(&new_key)))
+        });
+    written.inspect_err(|_| drop(fs::remove_file(&new_cert)))
+}
+
+/// Writes a new file with `mode` in the folder of `path`, durably, and returns its name.
+fn write_beside(path: &Path, text: &str, mode: u32) -> io::Result<PathBuf> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let beside = PathBuf::from(name);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)?;
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all());
+    written.inspect_err(|_| drop(fs::remove_file(&beside)))?;
+    Ok(beside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_the_type_that_clients_look_for() {
+        let is_address = |name| matches!(alternative_name(name), Some(SanType::IpAddress(_)));
+        let is_name = |name| matches!(alternative_name(name), Some(SanType::DnsName(_)));
+        assert!(is_address("192.0.2.1") && is_address("2001:db8::1"));
+        assert!(is_name("tracker.example.org") && is_name("*.example.org") && is_name("a"));
+        for bad in [
+            "",
+            "a b",
+            "-a",
+            "a..b",
+            "ü.example",
+            "a_b",
+            "*",
+            "a.*.b",
+            "192.0.2.1:80",
+        ] {
+            assert_eq!(alternative_name(bad), None, "{bad}");
+        }
+    }
+}

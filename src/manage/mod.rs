@@ -1,0 +1,219 @@
+//! `mika-manage`: the tool of those who run a tracker. One command a file.
+//!
+//! Results go to stdout, messages to stderr, and the exit status says how it went:
+//! see [`ExitStatus`]. Only [`print`] writes.
+
+mod check;
+mod genkey;
+mod migrate;
+mod open;
+mod print;
+mod shell;
+mod torrent_file;
+mod torrents;
+mod users;
+mod whitelist;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Error, Result};
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, ConfigError};
+use crate::control::ControlError;
+use crate::storage::BadRow;
+use open::Site;
+use print::Printer;
+
+/// Rows read from storage at a time.
+const PAGE: u32 = 1000;
+
+/// How a command went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    Success,
+    /// It could not be done, or not all of it.
+    Failure,
+    /// The arguments or the config are wrong; nothing was tried.
+    Usage,
+}
+
+/// Something about arguments or config that clap and the config's own checks can't see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "mika-manage",
+    version,
+    about = "Manage a Mika BitTorrent tracker: its users, torrents, clients, keys and tables",
+    after_help = "\
+A running tracker follows every change within 2 seconds; it needs no restart and no signal.
+Exit status: 0 done, 1 failed (or not all of it done), 2 wrong arguments or config.
+
+Examples:
+  mika-manage users add alice                   add a user, print the passkey
+  mika-manage users list -s uploaded            the largest uploaders first
+  mika-manage torrents import /srv/torrents     add every .torrent file below a folder
+  mika-manage whitelist add -TR Transmission    allow a client by its peer id's beginning
+  mika-manage check                             what is wrong, and how to mend it
+  mika-manage --json users show alice           the same for programs"
+)]
+struct Cli {
+    /// The config file [default: ./config.json; without one, built-in defaults]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Print the result as one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Add, show and change users
+    #[command(subcommand)]
+    Users(users::Users),
+    /// Add, import, show and change torrents
+    #[command(subcommand)]
+    Torrents(torrents::Torrents),
+    /// Say which clients may announce
+    #[command(subcommand)]
+    Whitelist(whitelist::Whitelist),
+    /// Create or update Mika's own tables
+    Migrate {
+        /// Only show which migrations the database has
+        #[arg(long)]
+        status: bool,
+    },
+    /// Try config, TLS files, cache and storage, and say what is wrong and how to mend it
+    Check,
+    /// Make a key and a self-signed certificate for the API
+    #[command(after_help = "\
+Writes the files that api.tls.key (mode 0600) and api.tls.cert name in the config. The
+certificate is for localhost, 127.0.0.1, ::1, the name of this host, and every --san.
+
+Examples:
+  mika-manage genkey
+  mika-manage genkey --san tracker.example.org --san 192.0.2.7
+  mika-manage genkey --days 365 --force")]
+    Genkey(genkey::Genkey),
+    /// Print the completion script of a shell
+    #[command(after_help = "\
+Examples:
+  mika-manage completions bash > /etc/bash_completion.d/mika-manage
+  mika-manage completions fish > ~/.config/fish/completions/mika-manage.fish")]
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page: mika-manage man | man -l -
+    Man,
+}
+
+/// Runs the tool with the arguments of the process, its name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
+    // As the daemon does: its users are used to one dash.
+    let arguments = arguments.into_iter().map(|argument| {
+        if argument == "-config" {
+            "--config".into()
+        } else {
+            argument
+        }
+    });
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            return match print::arguments(&error) {
+                Ok(()) if error.use_stderr() => ExitStatus::Usage,
+                Ok(()) => ExitStatus::Success,
+                Err(error) => status_of(&error.into()),
+            };
+        }
+    };
+    let mut printer = Printer::new(cli.json);
+    let status = start(cli, &mut printer).and_then(|status| {
+        printer.finish()?;
+        Ok(status)
+    });
+    status.unwrap_or_else(|error| {
+        printer.end_progress();
+        let status = status_of(&error);
+        if status != ExitStatus::Success {
+            printer.message(format_args!("{error:#}"));
+        }
+        status
+    })
+}
+
+fn start(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime can't start")?
+        .block_on(dispatch(cli, printer))
+}
+
+async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
+    let path = cli.config.as_deref();
+    let load = || config::load(path).map(|loaded| loaded.config);
+    match cli.command {
+        Command::Users(command) => {
+            let site = Site::open(load()?, printer).await?;
+            users::run(command, &site, printer).await
+        }
+        Command::Torrents(command) => {
+            let site = Site::open(load()?, printer).await?;
+            torrents::run(command, &site, printer).await
+        }
+        Command::Whitelist(command) => {
+            let site = Site::open(load()?, printer).await?;
+            whitelist::run(command, &site, printer).await
+        }
+        Command::Migrate { status } => migrate::run(status, &load()?, printer).await,
+        Command::Check => check::run(config::load(path), printer).await,
+        Command::Genkey(arguments) => genkey::run(&arguments, &load()?, printer),
+        Command::Completions { shell } => shell::completions(shell, printer),
+        Command::Man => shell::man(printer),
+    }
+}
+
+/// A reader that went away (`… | head`) has what it wanted.
+fn status_of(error: &Error) -> ExitStatus {
+    let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    let invalid = |error: &ControlError| matches!(error, ControlError::Invalid(_));
+    if error.downcast_ref().is_some_and(is_broken_pipe) {
+        ExitStatus::Success
+    } else if error.is::<ConfigError>()
+        || error.is::<UsageError>()
+        || error.downcast_ref().is_some_and(invalid)
+    {
+        ExitStatus::Usage
+    } else {
+        ExitStatus::Failure
+    }
+}
+
+/// Says which rows of a page were passed over.
+fn report_bad(rows: &[BadRow], printer: &mut Printer) {
+    for row in rows {
+        printer.message(format_args!(
+            "warning: {} {} can't be used: {}",
+            row.table, row.id, row.problem
+        ));
+    }
+}
+
+// === impl ExitStatus ===
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        match status {
+            ExitStatus::Success => Self::SUCCESS,
+            ExitStatus::Failure => Self::from(1),
+            ExitStatus::Usage => Self::from(2),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Opens what the commands work on: storage with its tables, and the way to change it.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::UsageError;
+use super::print::Printer;
+use crate::config::Config;
+use crate::control::Control;
+use crate::storage::{Drivers, Storage};
+
+/// What most commands work on.
+pub struct Site {
+    pub config: Config,
+    pub storage: Arc<dyn Storage>,
+    pub control: Control,
+}
+
+/// The storage of the config as it is, be its tables there or not.
+pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
+    let drivers = Drivers::built_in();
+    let name = &config.storage.driver;
+    let open = drivers.get(name).ok_or_else(|| {
+        UsageError(format!(
+            "storage.driver: there is no driver {name:?}; there are: {}",
+            drivers.names().join(", ")
+        ))
+    })?;
+    open(&config.storage.url).with_context(|| name_of(config))
+}
+
+/// Whether tables are made without a word.
+///
+/// An embedded database is Mika's own, so its tables are made at the first use; those of a
+/// server stand among somebody's own, who shall be asked.
+pub fn makes_own_tables(config: &Config) -> bool {
+    config.storage.driver == "sqlite"
+}
+
+/// The storage as messages name it; the password of the URL is masked.
+pub fn name_of(config: &Config) -> String {
+    format!("storage {}", config.storage.url)
+}
+
+// === impl Site ===
+
+impl Site {
+    /// Opens the storage of the config with all its tables.
+    pub async fn open(config: Config, printer: &mut Printer) -> Result<Self> {
+        let storage = bare_storage(&config)?;
+        let context = || name_of(&config);
+        if makes_own_tables(&config) {
+            let applied = storage.migrate().await.with_context(context)?;
+            if !applied.is_empty() {
+                let url = &config.storage.url;
+                printer.message(format_args!("created or updated the tables of {url}"));
+            }
+        } else {
+            let migrations = storage.migrations().await.with_context(context)?;
+            ensure!(
+                migrations.iter().all(|migration| migration.applied),
+                "{}: tables are missing; create them with: mika-manage migrate",
+                name_of(&config)
+            );
+        }
+        Ok(Self {
+            control: Control::new(storage.clone()),
+            storage,
+            config,
+        })
+    }
+}

@@ -1,0 +1,352 @@
+//! The only door to stdout, stderr and progress bars.
+//!
+//! Results go to stdout, as text for people or as one JSON document; messages and progress
+//! go to stderr. Names come from strangers, so everything shown is rid of control characters.
+
+use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
+use std::io::{self, BufWriter, Stdout, Write};
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
+use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
+
+const PROGRAM: &str = "mika-manage";
+
+/// Writes results, messages and progress.
+pub struct Printer {
+    json: bool,
+    out: BufWriter<Stdout>,
+    bar: Option<ProgressBar>,
+}
+
+/// A column of a table for people.
+pub struct Column {
+    pub title: &'static str,
+    /// Numbers stand at the right.
+    pub right: bool,
+}
+
+/// A row of a list: its fields are the JSON object, its cells the table.
+pub trait Row: Serialize {
+    const COLUMNS: &'static [Column];
+
+    /// One cell a column.
+    fn cells(&self) -> Vec<String>;
+}
+
+/// A list that is written page by page: a table for people, or an array of JSON.
+pub struct List<'a, T> {
+    printer: &'a mut Printer,
+    /// Grow with the pages; what was written before stays as it is.
+    widths: Vec<usize>,
+    empty: bool,
+    rows: PhantomData<T>,
+}
+
+/// A text column.
+pub const fn left(title: &'static str) -> Column {
+    Column {
+        title,
+        right: false,
+    }
+}
+
+/// A column of numbers.
+pub const fn right(title: &'static str) -> Column {
+    Column { title, right: true }
+}
+
+/// A number of bytes in the unit that suits it: `1.50 GiB`.
+pub fn size(bytes: u64) -> String {
+    HumanBytes(bytes).to_string()
+}
+
+/// A number of seconds by its two largest units: `3d 4h`.
+pub fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+pub fn yes_no(flag: bool) -> String {
+    if flag { "yes" } else { "no" }.into()
+}
+
+/// What clap has to say: help on stdout, or what is wrong with the arguments on stderr.
+pub fn arguments(error: &clap::Error) -> io::Result<()> {
+    if error.use_stderr() {
+        let text = error.render().to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        let prefix =
+            if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                String::new()
+            } else {
+                format!("{PROGRAM}: ")
+            };
+        write!(io::stderr(), "{prefix}{text}")
+    } else {
+        error.print()?;
+        io::stdout().flush()
+    }
+}
+
+// === impl Printer ===
+
+impl Printer {
+    pub fn new(json: bool) -> Self {
+        Self {
+            json,
+            out: BufWriter::with_capacity(1 << 16, io::stdout()),
+            bar: None,
+        }
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// A line of the result for people.
+    pub fn line(&mut self, text: impl Display) -> io::Result<()> {
+        writeln!(self.out, "{}", escape(&text.to_string()))
+    }
+
+    /// A line of texts with tabs between, for programs to read.
+    pub fn tabbed(&mut self, texts: &[&str]) -> io::Result<()> {
+        let texts: Vec<Cow<str>> = texts.iter().map(|text| escape(text)).collect();
+        writeln!(self.out, "{}", texts.join("\t"))
+    }
+
+    /// A text that is the result itself, as it is.
+    pub fn text(&mut self, text: &[u8]) -> io::Result<()> {
+        self.out.write_all(text)
+    }
+
+    /// The JSON document that is the result.
+    pub fn document(&mut self, value: &impl Serialize) -> io::Result<()> {
+        let text = to_json(value)?;
+        writeln!(self.out, "{text}")
+    }
+
+    /// One thing: its names and values for people, or a JSON object.
+    pub fn record(&mut self, value: &impl Serialize, fields: &[(&str, String)]) -> io::Result<()> {
+        if self.json {
+            return self.document(value);
+        }
+        let width = fields
+            .iter()
+            .map(|(name, _)| name.width())
+            .max()
+            .unwrap_or(0);
+        for (name, text) in fields {
+            writeln!(self.out, "{name:width$}  {}", escape(text))?;
+        }
+        Ok(())
+    }
+
+    pub fn list<T: Row>(&mut self) -> io::Result<List<'_, T>> {
+        if self.json {
+            self.out.write_all(b"[")?;
+        }
+        Ok(List {
+            widths: T::COLUMNS
+                .iter()
+                .map(|column| column.title.width())
+                .collect(),
+            printer: self,
+            empty: true,
+            rows: PhantomData,
+        })
+    }
+
+    /// One line on stderr. That it can't be written is nothing to fail by.
+    pub fn message(&mut self, text: impl Display) {
+        let _ = self.out.flush();
+        let text = text.to_string();
+        let write = || {
+            let _ = writeln!(io::stderr(), "{PROGRAM}: {}", escape(&text));
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Shows a count of `what` from here to [`Printer::end_progress`], if stderr is a terminal.
+    pub fn start_progress(&mut self, what: &'static str) {
+        let style = ProgressStyle::with_template("{spinner} {human_pos} {msg} ({per_sec})")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let bar = ProgressBar::new_spinner()
+            .with_style(style)
+            .with_message(what)
+            .with_finish(ProgressFinish::AndClear);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        self.bar = Some(bar);
+    }
+
+    pub fn progress(&self, steps: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(steps);
+        }
+    }
+
+    pub fn end_progress(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Writes out what is buffered.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.end_progress();
+        self.out.flush()
+    }
+
+    fn table_line(
+        &mut self,
+        columns: &[Column],
+        widths: &[usize],
+        cells: &[Cow<str>],
+    ) -> io::Result<()> {
+        let mut line = String::new();
+        for ((column, &width), cell) in columns.iter().zip(widths).zip(cells) {
+            let padding = " ".repeat(width.saturating_sub(cell.width()));
+            let (before, after) = if column.right {
+                (&*padding, "")
+            } else {
+                ("", &*padding)
+            };
+            let _ = write!(line, "{before}{cell}{after}  ");
+        }
+        writeln!(self.out, "{}", line.trim_end())
+    }
+}
+
+// === impl List ===
+
+impl<T: Row> List<'_, T> {
+    pub fn page(&mut self, rows: &[T]) -> io::Result<()> {
+        if self.printer.json {
+            return self.json_page(rows);
+        }
+        let cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
+        let cells: Vec<Vec<Cow<str>>> = cells
+            .iter()
+            .map(|row| row.iter().map(|cell| escape(cell)).collect())
+            .collect();
+        for row in &cells {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.width());
+            }
+        }
+        if self.empty {
+            self.title()?;
+        }
+        for row in &cells {
+            self.printer.table_line(T::COLUMNS, &self.widths, row)?;
+        }
+        Ok(())
+    }
+
+    pub fn end(mut self) -> io::Result<()> {
+        match (self.printer.json, self.empty) {
+            (true, true) => writeln!(self.printer.out, "]"),
+            (true, false) => writeln!(self.printer.out, "\n]"),
+            (false, true) => self.title(),
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// For messages between pages.
+    pub fn printer(&mut self) -> &mut Printer {
+        self.printer
+    }
+
+    fn title(&mut self) -> io::Result<()> {
+        self.empty = false;
+        let titles: Vec<Cow<str>> = T::COLUMNS.iter().map(|it| it.title.into()).collect();
+        self.printer.table_line(T::COLUMNS, &self.widths, &titles)
+    }
+
+    fn json_page(&mut self, rows: &[T]) -> io::Result<()> {
+        for row in rows {
+            let separator = if self.empty { "\n" } else { ",\n" };
+            self.empty = false;
+            write!(self.printer.out, "{separator}{}", to_json(row)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// `text` with everything escaped that a terminal would obey or that would hide what stands there.
+fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unsafe) {
+        return text.into();
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if is_unsafe(letter) {
+            escaped.extend(letter.escape_default());
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped.into()
+}
+
+/// JSON whose strings hold no raw control characters: serde escapes those of ASCII only.
+fn to_json(value: &impl Serialize) -> io::Result<String> {
+    let text = serde_json::to_string(value)?;
+    if !text.contains(is_unsafe) {
+        return Ok(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if is_unsafe(letter) {
+            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
+        } else {
+            escaped.push(letter);
+        }
+    }
+    Ok(escaped)
+}
+
+/// Control characters, and those that turn the direction of text; all within 16 bits.
+fn is_unsafe(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminal_escapes_are_shown_and_not_sent() {
+        assert_eq!(escape("Größe 日本"), "Größe 日本");
+        assert_eq!(escape("a\x1b[31m\u{9b}b\n"), "a\\u{1b}[31m\\u{9b}b\\n");
+        assert_eq!(escape("a\u{202e}b"), "a\\u{202e}b");
+    }
+
+    #[test]
+    fn json_says_the_same_in_escapes() {
+        let text = to_json(&"a\x1b\u{7f}\u{9b}\u{202e}é").unwrap();
+        assert_eq!(text, r#""a\u001b\u007f\u009b\u202eé""#);
+        let back: String = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, "a\x1b\u{7f}\u{9b}\u{202e}é");
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        assert_eq!(duration(59), "59s");
+        assert_eq!(duration(61), "1m 1s");
+        assert_eq!(duration(7260), "2h 1m");
+        assert_eq!(duration(3 * 86_400 + 4 * 3600 + 59), "3d 4h");
+    }
+}

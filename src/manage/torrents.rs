@@ -1,0 +1,371 @@
+//! `mika-manage torrents`: what may be announced.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::open::Site;
+use super::print::{self, Column, Printer, Row, left, right};
+use super::torrent_file::{self, TorrentFile, Walk};
+use super::{ExitStatus, PAGE, report_bad};
+use crate::config::Mode;
+use crate::control::Control;
+use crate::ids::InfoHash;
+use crate::registry::Permille;
+use crate::storage::{NewTorrent, Storage, StorageError, StoredTorrent};
+
+/// Torrents added in one transaction of an import.
+const BATCH: usize = 500;
+
+#[derive(Debug, Subcommand)]
+pub enum Torrents {
+    /// List all torrents
+    List,
+    /// Show one torrent
+    Show {
+        #[arg(value_name = "HASH")]
+        info_hash: InfoHash,
+    },
+    /// Add a torrent by its info hash
+    Add {
+        #[arg(value_name = "HASH")]
+        info_hash: InfoHash,
+        #[arg(long)]
+        name: String,
+    },
+    /// Let a torrent be announced again
+    Enable {
+        #[arg(value_name = "HASH")]
+        info_hash: InfoHash,
+    },
+    /// Refuse a torrent's announces
+    Disable {
+        #[arg(value_name = "HASH")]
+        info_hash: InfoHash,
+        /// What clients show to their users
+        reason: Option<String>,
+    },
+    /// Add torrents from .torrent files and from folders of them
+    #[command(after_help = "\
+Folders are searched with all folders below. Torrents that are known already stay as they are.
+Files that can't be read are named, the others are added; the exit status is then 1.
+
+Examples:
+  mika-manage torrents import ubuntu.torrent
+  mika-manage torrents import /srv/torrents /srv/more")]
+    Import {
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+    },
+}
+
+#[derive(Serialize)]
+struct TorrentRow {
+    id: u32,
+    info_hash: String,
+    info_hash_v2: Option<String>,
+    name: String,
+    enabled: bool,
+    reason: Option<String>,
+    multi_up: f64,
+    multi_down: f64,
+    seeders: u32,
+    leechers: u32,
+    snatches: u32,
+    announces: u64,
+    uploaded: u64,
+    downloaded: u64,
+}
+
+#[derive(Serialize)]
+struct Added<'a> {
+    id: u32,
+    info_hash: String,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct TorrentState {
+    id: u32,
+    info_hash: String,
+    enabled: bool,
+    reason: Option<String>,
+}
+
+/// What became of the files of an import.
+#[derive(Default, Serialize)]
+struct Summary {
+    added: u64,
+    known: u64,
+    refused: Vec<Refused>,
+    /// Added without `private=1`.
+    not_private: u64,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    path: String,
+    reason: String,
+}
+
+pub async fn run(command: Torrents, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+    let (storage, control) = (&*site.storage, &site.control);
+    match command {
+        Torrents::List => list(storage, printer).await?,
+        Torrents::Show { info_hash } => match storage.torrent(info_hash).await? {
+            Some(stored) => show(stored.into(), printer)?,
+            None => bail!("there is no torrent {info_hash}; see: mika-manage torrents list"),
+        },
+        Torrents::Add { info_hash, name } => add(info_hash, name, control, printer).await?,
+        Torrents::Enable { info_hash } => {
+            set_enabled(info_hash, true, None, control, printer).await?;
+        }
+        Torrents::Disable { info_hash, reason } => {
+            set_enabled(info_hash, false, reason, control, printer).await?;
+        }
+        Torrents::Import { paths } => {
+            return import(&paths, site.config.mode, control, printer).await;
+        }
+    }
+    Ok(ExitStatus::Success)
+}
+
+async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
+    let mut list = printer.list::<TorrentRow>()?;
+    let mut after = None;
+    loop {
+        let page = storage.torrents(after, PAGE).await?;
+        report_bad(&page.bad, list.printer());
+        after = page.rows.last().map(|row| row.torrent.id).or(after);
+        let rows: Vec<TorrentRow> = page.rows.into_iter().map(TorrentRow::from).collect();
+        list.page(&rows)?;
+        if page.last {
+            return Ok(list.end()?);
+        }
+    }
+}
+
+fn show(row: TorrentRow, printer: &mut Printer) -> Result<()> {
+    let fields = [
+        ("id", row.id.to_string()),
+        ("info hash", row.info_hash.clone()),
+        (
+            "second info hash (v2)",
+            row.info_hash_v2.clone().unwrap_or_else(|| "none".into()),
+        ),
+        ("name", row.name.clone()),
+        ("enabled", print::yes_no(row.enabled)),
+        (
+            "reason",
+            row.reason.clone().unwrap_or_else(|| "none".into()),
+        ),
+        ("credit for uploads", format!("×{}", row.multi_up)),
+        ("credit for downloads", format!("×{}", row.multi_down)),
+        ("seeders", row.seeders.to_string()),
+        ("leechers", row.leechers.to_string()),
+        ("snatches", row.snatches.to_string()),
+        ("announces", row.announces.to_string()),
+        ("uploaded", print::size(row.uploaded)),
+        ("downloaded", print::size(row.downloaded)),
+    ];
+    Ok(printer.record(&row, &fields)?)
+}
+
+async fn add(
+    info_hash: InfoHash,
+    name: String,
+    control: &Control,
+    printer: &mut Printer,
+) -> Result<()> {
+    let torrent = NewTorrent {
+        info_hash,
+        info_hash_v2: None,
+        name,
+    };
+    let added = control.add_torrents(std::slice::from_ref(&torrent)).await?;
+    let Some(&Some(id)) = added.first() else {
+        return Err(StorageError::Duplicate(format!("torrent {info_hash}")).into());
+    };
+    if printer.is_json() {
+        printer.document(&Added {
+            id: id.0,
+            info_hash: info_hash.to_string(),
+            name: &torrent.name,
+        })?;
+    } else {
+        printer.line(format_args!("added {info_hash} (id {})", id.0))?;
+    }
+    Ok(())
+}
+
+async fn set_enabled(
+    info_hash: InfoHash,
+    enabled: bool,
+    reason: Option<String>,
+    control: &Control,
+    printer: &mut Printer,
+) -> Result<()> {
+    let stored = control
+        .set_torrent_enabled(info_hash, enabled, reason)
+        .await?;
+    let torrent = stored.torrent;
+    if printer.is_json() {
+        printer.document(&TorrentState {
+            id: torrent.id.0,
+            info_hash: torrent.info_hash.to_string(),
+            enabled,
+            reason: torrent.reason,
+        })?;
+    } else {
+        let state = if enabled { "enabled" } else { "disabled" };
+        printer.line(format_args!(
+            "{} {} is {state}",
+            torrent.info_hash, stored.name
+        ))?;
+    }
+    Ok(())
+}
+
+async fn import(
+    paths: &[PathBuf],
+    mode: Mode,
+    control: &Control,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
+    let mut summary = Summary::default();
+    let mut batch = Vec::with_capacity(BATCH);
+    printer.start_progress("files");
+    for found in Walk::new(paths) {
+        match found.and_then(|path| torrent_file::read(&path).map_err(|reason| (path, reason))) {
+            Ok(file) => batch.push(file),
+            Err((path, reason)) => summary.refuse(&path, reason, printer),
+        }
+        if batch.len() == BATCH {
+            add_batch(&mut batch, &mut summary, control).await?;
+        }
+        printer.progress(1);
+    }
+    add_batch(&mut batch, &mut summary, control).await?;
+    printer.end_progress();
+    summary.print(paths, mode, printer)?;
+    Ok(if summary.refused.is_empty() {
+        ExitStatus::Success
+    } else {
+        ExitStatus::Failure
+    })
+}
+
+async fn add_batch(
+    batch: &mut Vec<TorrentFile>,
+    summary: &mut Summary,
+    control: &Control,
+) -> Result<()> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let torrents: Vec<NewTorrent> = batch.iter().map(|file| file.torrent.clone()).collect();
+    let ids = control.add_torrents(&torrents).await.with_context(|| {
+        format!(
+            "stopped after {} torrents were added; run it again to add the rest",
+            summary.added
+        )
+    })?;
+    for (file, id) in batch.drain(..).zip(ids) {
+        match id {
+            Some(_) => summary.added += 1,
+            None => summary.known += 1,
+        }
+        summary.not_private += u64::from(id.is_some() && !file.private);
+    }
+    Ok(())
+}
+
+// === impl Summary ===
+
+impl Summary {
+    fn refuse(&mut self, path: &Path, reason: String, printer: &mut Printer) {
+        let path = path.display().to_string();
+        printer.message(format_args!("{path}: {reason}"));
+        self.refused.push(Refused { path, reason });
+    }
+
+    fn print(&self, paths: &[PathBuf], mode: Mode, printer: &mut Printer) -> Result<()> {
+        let refused = self.refused.len();
+        if printer.is_json() {
+            printer.document(self)?;
+        } else {
+            let (added, known) = (self.added, self.known);
+            printer.line(format_args!(
+                "{added} added, {known} known already, {refused} refused"
+            ))?;
+        }
+        if self.added == 0 && self.known == 0 && refused == 0 {
+            let paths: Vec<String> = paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
+            printer.message(format_args!("no .torrent files in {}", paths.join(", ")));
+        }
+        if mode == Mode::Private && self.not_private > 0 {
+            printer.message(format_args!(
+                "warning: {} of them lack private=1: clients may find peers past the tracker, and credit is lost",
+                self.not_private
+            ));
+        }
+        Ok(())
+    }
+}
+
+// === impl TorrentRow ===
+
+impl From<StoredTorrent> for TorrentRow {
+    fn from(stored: StoredTorrent) -> Self {
+        let torrent = stored.torrent;
+        Self {
+            id: torrent.id.0,
+            info_hash: torrent.info_hash.to_string(),
+            info_hash_v2: torrent.info_hash_v2.map(|hash| hash.to_string()),
+            name: stored.name,
+            enabled: torrent.enabled,
+            reason: torrent.reason,
+            multi_up: Permille::factor(torrent.multi_up),
+            multi_down: Permille::factor(torrent.multi_down),
+            seeders: stored.seeders,
+            leechers: stored.leechers,
+            snatches: torrent.snatches,
+            announces: stored.announces,
+            uploaded: stored.uploaded,
+            downloaded: stored.downloaded,
+        }
+    }
+}
+
+impl Row for TorrentRow {
+    const COLUMNS: &'static [Column] = &[
+        right("ID"),
+        left("INFO HASH"),
+        left("ENABLED"),
+        right("SEEDERS"),
+        right("LEECHERS"),
+        right("SNATCHES"),
+        right("UPLOADED"),
+        right("DOWNLOADED"),
+        left("NAME"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.info_hash.clone(),
+            print::yes_no(self.enabled),
+            self.seeders.to_string(),
+            self.leechers.to_string(),
+            self.snatches.to_string(),
+            print::size(self.uploaded),
+            print::size(self.downloaded),
+            self.name.clone(),
+        ]
+    }
+}

@@ -1,0 +1,314 @@
+//! `mika-manage users`: who may announce.
+
+use anyhow::{Result, bail};
+use clap::{Subcommand, ValueEnum};
+use serde::Serialize;
+
+use super::open::Site;
+use super::print::{self, Column, Printer, Row, left, right};
+use super::{ExitStatus, PAGE, report_bad};
+use crate::config::{Config, Mode};
+use crate::control::Control;
+use crate::ids::{Passkey, UserId};
+use crate::storage::{Storage, StoredUser};
+
+#[derive(Debug, Subcommand)]
+pub enum Users {
+    /// List all users, without their passkeys
+    List {
+        /// Sort by this; totals begin with the largest
+        #[arg(short, long, value_name = "KEY", default_value = "id")]
+        sort: UserKey,
+    },
+    /// Show one user, with the passkey
+    Show { user: String },
+    /// Add a user and print the passkey
+    Add {
+        name: String,
+        /// Use this passkey and not a random one: 8 to 64 letters, digits, '_' or '-'
+        #[arg(long, value_name = "PASSKEY")]
+        passkey: Option<Passkey>,
+    },
+    /// Let a user announce again
+    Enable { user: String },
+    /// Refuse a user's announces
+    Disable { user: String },
+    /// Give a user a new random passkey and print it; the old one is refused from then on
+    Passkey { user: String },
+}
+
+/// What a list of users can be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum UserKey {
+    Id,
+    Name,
+    Uploaded,
+    Downloaded,
+    Snatches,
+    Announces,
+    SeedTime,
+}
+
+#[derive(Serialize)]
+struct UserRow {
+    id: u32,
+    username: String,
+    enabled: bool,
+    can_leech: bool,
+    uploaded: u64,
+    downloaded: u64,
+    snatches: u64,
+    announces: u64,
+    seed_time: u64,
+}
+
+#[derive(Serialize)]
+struct UserDetails<'a> {
+    id: u32,
+    username: &'a str,
+    passkey: &'a str,
+    enabled: bool,
+    can_leech: bool,
+    uploaded: u64,
+    downloaded: u64,
+    snatches: u64,
+    announces: u64,
+    seed_time: u64,
+}
+
+#[derive(Serialize)]
+struct UserPasskey<'a> {
+    id: u32,
+    username: &'a str,
+    passkey: &'a str,
+}
+
+#[derive(Serialize)]
+struct UserState<'a> {
+    id: u32,
+    username: &'a str,
+    enabled: bool,
+}
+
+pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+    let (storage, control) = (&*site.storage, &site.control);
+    match command {
+        Users::List { sort } => list(sort, storage, printer).await?,
+        Users::Show { user } => show(&find(storage, &user).await?, printer)?,
+        Users::Add { name, passkey } => {
+            let (id, passkey) = control.add_user(&name, passkey).await?;
+            let what = format!("added the user {name} (id {}), passkey:", id.0);
+            print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
+        }
+        Users::Enable { user } => set_enabled(&user, true, storage, control, printer).await?,
+        Users::Disable { user } => set_enabled(&user, false, storage, control, printer).await?,
+        Users::Passkey { user } => {
+            let found = find(storage, &user).await?.user;
+            let passkey = control.new_passkey(found.id).await?;
+            let (id, name) = (found.id, found.username);
+            let what = format!("the new passkey of {name} (id {}):", id.0);
+            print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
+        }
+    }
+    Ok(ExitStatus::Success)
+}
+
+async fn list(sort: UserKey, storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
+    let mut list = printer.list::<UserRow>()?;
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let page = storage.users(after, PAGE).await?;
+        report_bad(&page.bad, list.printer());
+        after = page.rows.last().map(|row| row.user.id).or(after);
+        let mut rows: Vec<UserRow> = page.rows.into_iter().map(UserRow::from).collect();
+        if sort == UserKey::Id {
+            list.page(&rows)?;
+        } else {
+            all.append(&mut rows);
+        }
+        if page.last {
+            break;
+        }
+    }
+    if sort != UserKey::Id {
+        sort_rows(&mut all, sort);
+        for rows in all.chunks(PAGE as usize) {
+            list.page(rows)?;
+        }
+    }
+    Ok(list.end()?)
+}
+
+/// The rows arrive by id, which a stable sort keeps among equals.
+fn sort_rows(rows: &mut [UserRow], key: UserKey) {
+    use std::cmp::Reverse;
+    match key {
+        UserKey::Id => rows.sort_by_key(|row| row.id),
+        UserKey::Name => rows.sort_by_cached_key(|row| row.username.to_lowercase()),
+        UserKey::Uploaded => rows.sort_by_key(|row| Reverse(row.uploaded)),
+        UserKey::Downloaded => rows.sort_by_key(|row| Reverse(row.downloaded)),
+        UserKey::Snatches => rows.sort_by_key(|row| Reverse(row.snatches)),
+        UserKey::Announces => rows.sort_by_key(|row| Reverse(row.announces)),
+        UserKey::SeedTime => rows.sort_by_key(|row| Reverse(row.seed_time)),
+    }
+}
+
+fn show(stored: &StoredUser, printer: &mut Printer) -> Result<()> {
+    let StoredUser { user, totals } = stored;
+    let details = UserDetails {
+        id: user.id.0,
+        username: &user.username,
+        passkey: user.passkey.expose(),
+        enabled: user.enabled,
+        can_leech: user.can_leech,
+        uploaded: totals.uploaded,
+        downloaded: totals.downloaded,
+        snatches: totals.snatches,
+        announces: totals.announces,
+        seed_time: totals.seed_time,
+    };
+    let fields = [
+        ("id", user.id.0.to_string()),
+        ("name", user.username.clone()),
+        ("passkey", user.passkey.expose().to_owned()),
+        ("enabled", print::yes_no(user.enabled)),
+        ("may leech", print::yes_no(user.can_leech)),
+        ("uploaded", print::size(totals.uploaded)),
+        ("downloaded", print::size(totals.downloaded)),
+        ("snatches", totals.snatches.to_string()),
+        ("announces", totals.announces.to_string()),
+        ("seed time", print::duration(totals.seed_time)),
+    ];
+    Ok(printer.record(&details, &fields)?)
+}
+
+async fn set_enabled(
+    user: &str,
+    enabled: bool,
+    storage: &dyn Storage,
+    control: &Control,
+    printer: &mut Printer,
+) -> Result<()> {
+    let found = find(storage, user).await?.user;
+    control.set_user_enabled(found.id, enabled).await?;
+    if printer.is_json() {
+        printer.document(&UserState {
+            id: found.id.0,
+            username: &found.username,
+            enabled,
+        })?;
+    } else {
+        let state = if enabled { "enabled" } else { "disabled" };
+        printer.line(format_args!(
+            "{} (id {}) is {state}",
+            found.username, found.id.0
+        ))?;
+    }
+    Ok(())
+}
+
+/// The passkey alone is the result, so that a script can take it; `what` and how to use it are messages.
+fn print_passkey(
+    what: &str,
+    id: UserId,
+    name: &str,
+    passkey: &Passkey,
+    config: &Config,
+    printer: &mut Printer,
+) -> Result<()> {
+    if printer.is_json() {
+        printer.document(&UserPasskey {
+            id: id.0,
+            username: name,
+            passkey: passkey.expose(),
+        })?;
+        return Ok(());
+    }
+    printer.message(what);
+    printer.line(passkey.expose())?;
+    if let Some(address) = config.http.listen.first() {
+        let tls = config.http.tls.is_some();
+        let scheme = if tls { "https" } else { "http" };
+        let port = address.port();
+        printer.message(format_args!(
+            "announce URL: {scheme}://YOUR-HOST:{port}/PASSKEY/announce"
+        ));
+    }
+    if config.mode == Mode::Public {
+        printer.message("note: mode is \"public\" in the config, so users are not credited");
+    }
+    Ok(())
+}
+
+/// The user of that id or else of that name.
+async fn find(storage: &dyn Storage, text: &str) -> Result<StoredUser> {
+    let all_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    if all_digits
+        && let Ok(id) = text.parse()
+        && let Some(found) = storage.user(UserId(id)).await?
+    {
+        return Ok(found);
+    }
+    let mut found = storage.users_named(text).await?;
+    if found.len() > 1 {
+        let ids: Vec<String> = found.iter().map(|it| it.user.id.0.to_string()).collect();
+        bail!(
+            "{} users are named {text}; name one by its id: {}",
+            ids.len(),
+            ids.join(", ")
+        );
+    }
+    match found.pop() {
+        Some(user) => Ok(user),
+        None => bail!("there is no user {text}; see: mika-manage users list"),
+    }
+}
+
+// === impl UserRow ===
+
+impl From<StoredUser> for UserRow {
+    fn from(stored: StoredUser) -> Self {
+        let StoredUser { user, totals } = stored;
+        Self {
+            id: user.id.0,
+            username: user.username,
+            enabled: user.enabled,
+            can_leech: user.can_leech,
+            uploaded: totals.uploaded,
+            downloaded: totals.downloaded,
+            snatches: totals.snatches,
+            announces: totals.announces,
+            seed_time: totals.seed_time,
+        }
+    }
+}
+
+impl Row for UserRow {
+    const COLUMNS: &'static [Column] = &[
+        right("ID"),
+        left("NAME"),
+        left("ENABLED"),
+        left("LEECH"),
+        right("UPLOADED"),
+        right("DOWNLOADED"),
+        right("SNATCHES"),
+        right("ANNOUNCES"),
+        right("SEED TIME"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.username.clone(),
+            print::yes_no(self.enabled),
+            print::yes_no(self.can_leech),
+            print::size(self.uploaded),
+            print::size(self.downloaded),
+            self.snatches.to_string(),
+            self.announces.to_string(),
+            print::duration(self.seed_time),
+        ]
+    }
+}

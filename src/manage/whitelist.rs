@@ -1,0 +1,242 @@
+//! `mika-manage whitelist`: which clients may announce.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::ExitStatus;
+use super::open::Site;
+use super::print::{Column, Printer, Row, left};
+use crate::control::{self, Control};
+use crate::registry::Client;
+use crate::storage::Storage;
+
+/// The largest list that is read: some 100,000 clients.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+#[derive(Debug, Subcommand)]
+pub enum Whitelist {
+    /// List all allowed clients
+    List,
+    /// Allow a client, or rename one
+    #[command(after_help = "\
+A prefix that begins with '-' is taken as it is; no other argument can begin so.
+
+Examples:
+  mika-manage whitelist add -TR Transmission
+  mika-manage whitelist add -qB4500- 'qBittorrent 4.5.0'")]
+    Add {
+        /// The first 1 to 20 characters of the client's peer id
+        #[arg(allow_hyphen_values = true)]
+        prefix: String,
+        /// What people call the client
+        client: String,
+    },
+    /// Refuse a client
+    Remove {
+        #[arg(allow_hyphen_values = true)]
+        prefix: String,
+    },
+    /// Allow the clients of a list as `export` writes it; none if a line is wrong
+    Import {
+        /// Lines of a prefix, a tab and a name; empty lines and those that begin with # are passed over; - is stdin
+        #[arg(allow_hyphen_values = true)]
+        file: PathBuf,
+    },
+    /// Write the list in the form that `import` reads
+    Export,
+}
+
+#[derive(Serialize)]
+struct ClientRow {
+    prefix: String,
+    client: String,
+}
+
+#[derive(Serialize)]
+struct Removed<'a> {
+    prefix: &'a str,
+}
+
+#[derive(Serialize)]
+struct Imported {
+    imported: usize,
+}
+
+pub async fn run(command: Whitelist, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+    let (storage, control) = (&*site.storage, &site.control);
+    match command {
+        Whitelist::List => list(storage, printer).await?,
+        Whitelist::Add { prefix, client } => add(prefix, client, control, printer).await?,
+        Whitelist::Remove { prefix } => {
+            control.remove_client(&prefix).await?;
+            if printer.is_json() {
+                printer.document(&Removed { prefix: &prefix })?;
+            } else {
+                printer.line(format_args!("{prefix} is refused from now on"))?;
+            }
+        }
+        Whitelist::Import { file } => return import(&file, control, printer).await,
+        Whitelist::Export => export(storage, printer).await?,
+    }
+    Ok(ExitStatus::Success)
+}
+
+async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
+    let rows = rows(storage).await?;
+    let mut list = printer.list()?;
+    list.page(&rows)?;
+    Ok(list.end()?)
+}
+
+async fn add(prefix: String, name: String, control: &Control, printer: &mut Printer) -> Result<()> {
+    let client = Client { prefix, name };
+    control.add_clients(std::slice::from_ref(&client)).await?;
+    if printer.is_json() {
+        printer.document(&ClientRow::from(client))?;
+    } else {
+        printer.line(format_args!(
+            "{} ({}) is allowed",
+            client.prefix, client.name
+        ))?;
+    }
+    Ok(())
+}
+
+async fn import(file: &Path, control: &Control, printer: &mut Printer) -> Result<ExitStatus> {
+    let name = if file == Path::new("-") {
+        "stdin".into()
+    } else {
+        file.display().to_string()
+    };
+    let text = read(file).with_context(|| name.clone())?;
+    let (clients, errors) = parse(&text);
+    for (line, error) in &errors {
+        printer.message(format_args!("{name}:{line}: {error}"));
+    }
+    ensure!(
+        errors.is_empty(),
+        "{name}: nothing was changed; mend the lines above and try again"
+    );
+    // An empty batch is nothing to ask storage for.
+    if !clients.is_empty() {
+        control.add_clients(&clients).await?;
+    }
+    if printer.is_json() {
+        printer.document(&Imported {
+            imported: clients.len(),
+        })?;
+    } else {
+        printer.line(format_args!("{} clients are allowed", clients.len()))?;
+    }
+    Ok(ExitStatus::Success)
+}
+
+async fn export(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
+    let rows = rows(storage).await?;
+    if printer.is_json() {
+        printer.document(&rows)?;
+        return Ok(());
+    }
+    for row in rows {
+        printer.tabbed(&[&row.prefix, &row.client])?;
+    }
+    Ok(())
+}
+
+async fn rows(storage: &dyn Storage) -> Result<Vec<ClientRow>> {
+    let clients = storage.whitelist().await?;
+    Ok(clients.into_iter().map(ClientRow::from).collect())
+}
+
+fn read(file: &Path) -> Result<String> {
+    let source: Box<dyn Read> = if file == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(file)?)
+    };
+    let mut text = String::new();
+    source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    ensure!(
+        text.len() as u64 <= FILE_BYTES_MAX,
+        "larger than {} MiB",
+        FILE_BYTES_MAX >> 20
+    );
+    Ok(text)
+}
+
+/// The clients of a list, and what is wrong in it by line.
+fn parse(text: &str) -> (Vec<Client>, Vec<(usize, String)>) {
+    let mut clients = Vec::new();
+    let mut errors = Vec::new();
+    let mut lines_by_prefix = HashMap::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let Some((prefix, name)) = line.split_once('\t') else {
+            errors.push((number, "expected a prefix, a tab and a name".into()));
+            continue;
+        };
+        if let Some(before) = lines_by_prefix.insert(prefix, number) {
+            errors.push((
+                number,
+                format!("the prefix {prefix:?} stands in line {before} already"),
+            ));
+        }
+        let client = Client {
+            prefix: prefix.into(),
+            name: name.trim().into(),
+        };
+        match control::validate_client(&client) {
+            Ok(()) => clients.push(client),
+            Err(error) => errors.push((number, error.to_string())),
+        }
+    }
+    (clients, errors)
+}
+
+// === impl ClientRow ===
+
+impl From<Client> for ClientRow {
+    fn from(client: Client) -> Self {
+        Self {
+            prefix: client.prefix,
+            client: client.name,
+        }
+    }
+}
+
+impl Row for ClientRow {
+    const COLUMNS: &'static [Column] = &[left("PREFIX"), left("CLIENT")];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.prefix.clone(), self.client.clone()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_comments_and_blank_lines_and_any_line_end() {
+        let (clients, errors) = parse("# ours\n\n-TR\tTransmission\r\n-qB\t qBittorrent \n");
+        assert_eq!(errors, []);
+        let names: Vec<&str> = clients.iter().map(|client| &*client.name).collect();
+        assert_eq!(names, ["Transmission", "qBittorrent"]);
+    }
+
+    #[test]
+    fn every_wrong_line_is_named() {
+        let (_, errors) =
+            parse("-TR Transmission\n-qB\tq\n-qB\tr\n\tx\n-way-too-long-for-a-prefix\ty\n");
+        let lines: Vec<usize> = errors.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [1, 3, 4, 5]);
+    }
+}
