@@ -100,7 +100,10 @@ impl Journal {
                 () = &mut stop => break,
             }
         }
-        if tokio::time::timeout(LAST_EFFORT, self.finish()).await.is_ok() {
+        if tokio::time::timeout(LAST_EFFORT, self.finish())
+            .await
+            .is_ok()
+        {
             return Ok(());
         }
         Err(Unsaved {

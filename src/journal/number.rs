@@ -89,7 +89,11 @@ mod tests {
 
     #[test]
     fn changes_of_one_peer_become_one_in_the_place_of_the_latest() {
-        let changes = vec![change(1, 10, 10, 1), change(2, 5, 5, 2), change(1, 30, 20, 3)];
+        let changes = vec![
+            change(1, 10, 10, 1),
+            change(2, 5, 5, 2),
+            change(1, 30, 20, 3),
+        ];
         let batches = batches(changes, "n", 7);
         assert_eq!(batches.len(), 1);
         assert_eq!(batches[0].number, 7);

@@ -143,7 +143,8 @@ impl Worker {
                 worker.connection(stream, address.ip(), of_task).await;
                 drop((place, permit));
             });
-            self.connections.served_by(number, task.abort_handle(), activity);
+            self.connections
+                .served_by(number, task.abort_handle(), activity);
         }
     }
 
@@ -169,6 +170,7 @@ impl Worker {
             // The watch over the connections takes the place of hyper's timer.
             .header_read_timeout(None)
             .half_close(true)
+            .title_case_headers(true)
             .pipeline_flush(true)
             .max_buf_size(HEAD_MAX)
             .serve_connection(intake, service);
@@ -214,11 +216,17 @@ impl Worker {
             return not_allowed(request.method());
         }
         let uri = request.uri();
-        if uri.path_and_query().is_some_and(|it| it.as_str().len() >= TARGET_MAX) {
+        if uri
+            .path_and_query()
+            .is_some_and(|it| it.as_str().len() >= TARGET_MAX)
+        {
             return refused(StatusCode::URI_TOO_LONG, "Request-URI Too Long\n");
         }
         if request.headers().len() > HEADERS_MAX {
-            return refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers\n");
+            return refused(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "too many headers\n",
+            );
         }
         let query = uri.query().unwrap_or_default().as_bytes();
         match wire::parse_path(uri.path()) {
@@ -227,7 +235,10 @@ impl Worker {
                 self.announce(passkey.as_deref(), query, client, source)
             }
             Some(Target::Scrape { passkey }) => self.scrape(passkey.as_deref(), query),
-            None => Reply::new(StatusCode::NOT_FOUND, &b"not found: a tracker answers at /announce and /scrape\n"[..]),
+            None => Reply::new(
+                StatusCode::NOT_FOUND,
+                &b"not found: a tracker answers at /announce and /scrape\n"[..],
+            ),
         }
     }
 
@@ -238,7 +249,12 @@ impl Worker {
         if trusted.is_empty() {
             return Ok(client);
         }
-        let lines = |name| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let lines = |name| {
+            headers
+                .get_all(name)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+        };
         let name = "x-forwarded-for";
         if headers.contains_key(name) {
             let hops: Vec<&str> = lines(name).flat_map(wire::x_forwarded_for).collect();
@@ -277,7 +293,11 @@ impl Worker {
     }
 
     fn scrape(&self, passkey: Option<&str>, query: &[u8]) -> Reply {
-        match self.service.tracker.scrape(passkey, query::parse_scrape(query)) {
+        match self
+            .service
+            .tracker
+            .scrape(passkey, query::parse_scrape(query))
+        {
             Ok(mut entries) => {
                 let (_, min_interval) = self.service.tracker.intervals();
                 let mut body = Vec::with_capacity(64 + 96 * entries.len());
@@ -346,7 +366,10 @@ fn refused(status: StatusCode, text: &'static str) -> Reply {
 
 /// Rule H3. A POST may carry a second request in its body: the connection ends with it.
 fn not_allowed(method: &Method) -> Reply {
-    let mut reply = Reply::new(StatusCode::METHOD_NOT_ALLOWED, &b"only GET is answered here\n"[..]);
+    let mut reply = Reply::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &b"only GET is answered here\n"[..],
+    );
     let headers = reply.response.headers_mut();
     headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
     if method != Method::HEAD {

@@ -171,7 +171,11 @@ impl Scanner {
                     let taken = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     self.pending.extend_from_slice(&rest[..taken]);
                     let left = left - taken as u64;
-                    self.state = if left == 0 { State::Start } else { State::Body(left) };
+                    self.state = if left == 0 {
+                        State::Start
+                    } else {
+                        State::Body(left)
+                    };
                     rest = &rest[taken..];
                     continue;
                 }
@@ -275,7 +279,9 @@ fn needs_escape(byte: u8) -> bool {
 
 /// Looks at every byte, so that the compiler can look at many at once.
 fn needs_escapes(bytes: &[u8]) -> bool {
-    bytes.iter().fold(false, |any, &byte| any | needs_escape(byte))
+    bytes
+        .iter()
+        .fold(false, |any, &byte| any | needs_escape(byte))
 }
 
 /// The length of the body that a header line announces; `u64::MAX` if only the body itself tells.
@@ -345,7 +351,8 @@ mod tests {
     #[test]
     fn bodies_are_no_request_lines() {
         let request = b"POST /a HTTP/1.1\r\nContent-Length: 4\r\n\r\n<##>GET /<> HTTP/1.1\r\n\r\n";
-        let expected = b"POST /a HTTP/1.1\r\nContent-Length: 4\r\n\r\n<##>GET /%3C%3E HTTP/1.1\r\n\r\n";
+        let expected =
+            b"POST /a HTTP/1.1\r\nContent-Length: 4\r\n\r\n<##>GET /%3C%3E HTTP/1.1\r\n\r\n";
         assert_eq!(through(&[request], 100).0, expected);
         let chunked = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n<\r\n0\r\n\r\n";
         assert_eq!(through(&[chunked], 100), (chunked.to_vec(), State::Opaque));
@@ -355,7 +362,10 @@ mod tests {
     fn an_endless_request_line_costs_no_more_than_the_limit() {
         let mut line = b"GET /announce?info_hash=".to_vec();
         line.resize(1 << 20, b'x');
-        let pieces: Vec<&[u8]> = line.chunks(5000).chain([&b" HTTP/1.1\r\nHost: x\r\n\r\n"[..]]).collect();
+        let pieces: Vec<&[u8]> = line
+            .chunks(5000)
+            .chain([&b" HTTP/1.1\r\nHost: x\r\n\r\n"[..]])
+            .collect();
         let (out, state) = through(&pieces, 4096);
         assert_eq!(state, State::Start);
         assert!(out.ends_with(b"x HTTP/1.1\r\nHost: x\r\n\r\n"));

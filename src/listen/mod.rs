@@ -38,7 +38,11 @@ pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<TcpListener>> 
 }
 
 fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
     if address.is_ipv6() {
@@ -58,8 +62,15 @@ mod tests {
     fn listeners_of_one_process_share_and_others_are_noticed() {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         let address = listeners[0].local_addr().unwrap();
-        assert!(listeners.iter().all(|it| it.local_addr().unwrap() == address));
-        assert_eq!(bind(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(
+            listeners
+                .iter()
+                .all(|it| it.local_addr().unwrap() == address)
+        );
+        assert_eq!(
+            bind(address, 1).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         drop(listeners);
         bind(address, 1).unwrap();
     }

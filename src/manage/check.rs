@@ -126,7 +126,7 @@ async fn check_storage(config: &Config, report: &mut Report<'_>) -> Result<()> {
         .collect();
     if missing.is_empty() {
         report.ok("migrations", "up to date")?;
-    } else if open::makes_own_tables(config) {
+    } else if storage.is_embedded() {
         let pending = missing.join(", ");
         report.ok(
             "migrations",

@@ -30,14 +30,6 @@ pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
     open(&config.storage.url).with_context(|| name_of(config))
 }
 
-/// Whether tables are made without a word.
-///
-/// An embedded database is Mika's own, so its tables are made at the first use; those of a
-/// server stand among somebody's own, who shall be asked.
-pub fn makes_own_tables(config: &Config) -> bool {
-    config.storage.driver == "sqlite"
-}
-
 /// The storage as messages name it; the password of the URL is masked.
 pub fn name_of(config: &Config) -> String {
     format!("storage {}", config.storage.url)
@@ -50,7 +42,7 @@ impl Site {
     pub async fn open(config: Config, printer: &mut Printer) -> Result<Self> {
         let storage = bare_storage(&config)?;
         let context = || name_of(&config);
-        if makes_own_tables(&config) {
+        if storage.is_embedded() {
             let applied = storage.migrate().await.with_context(context)?;
             if !applied.is_empty() {
                 let url = &config.storage.url;

@@ -84,6 +84,12 @@ pub struct Claim {
 pub trait Storage: Send + Sync + 'static {
     // --- tables ---
 
+    /// Whether the database is Mika's own file, whose tables are made without a word; those of
+    /// a server stand among somebody's own, who is asked.
+    fn is_embedded(&self) -> bool {
+        false
+    }
+
     /// Reserves the storage for this process; [`StorageError::Broken`] if another has it.
     /// A daemon with the memory cache claims its storage, for two of them would not know of
     /// each other's peers and credit; `mika-manage` does not. By default there is nothing to claim.

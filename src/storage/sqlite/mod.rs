@@ -85,6 +85,10 @@ impl Sqlite {
 
 #[async_trait]
 impl Storage for Sqlite {
+    fn is_embedded(&self) -> bool {
+        true
+    }
+
     async fn claim(&self) -> Result<Claim, StorageError> {
         let path = self.path.clone();
         self.write(move |_| Ok(open::claim(&path)?)).await

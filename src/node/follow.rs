@@ -1,0 +1,65 @@
+//! Following the registry's feed: what is edited takes effect without a restart or a signal.
+
+use std::time::Duration;
+
+use crate::node::{Node, load};
+use crate::registry::RegistryChange;
+use crate::storage::{Feed, FeedPosition, StorageError};
+
+/// How often the feed is looked at.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Changes taken at once.
+const AT_ONCE: u32 = 5000;
+
+/// Applies changes from `position` on, for ever.
+pub(super) async fn follow(node: Node, mut position: FeedPosition) {
+    let mut failing = false;
+    loop {
+        match step(&node, position).await {
+            Ok((next, more)) => {
+                position = next;
+                if failing {
+                    tracing::info!("registry changes are followed again");
+                }
+                failing = false;
+                if more {
+                    continue;
+                }
+            }
+            Err(error) if !failing => {
+                tracing::error!(%error, "registry changes can't be followed; trying again until they can");
+                failing = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// Takes the next changes; returns the position after them, and whether there may be more.
+async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool), StorageError> {
+    match node.storage.feed(position, AT_ONCE).await? {
+        Feed::Changes(changes, next) => {
+            if !changes.is_empty() {
+                tracing::info!(changes = changes.len(), "registry changed");
+            }
+            changes.into_iter().for_each(|change| apply(node, change));
+            Ok((next, next != position))
+        }
+        Feed::Lost => {
+            tracing::warn!(
+                "too many registry changes to follow one by one; loading the registry again"
+            );
+            Ok((load::registry(node).await?, true))
+        }
+    }
+}
+
+fn apply(node: &Node, change: RegistryChange) {
+    if let RegistryChange::Torrent(torrent) = &change {
+        // A torrent's swarm is kept under its first info hash; a changed one begins anew.
+        tracing::debug!(torrent = torrent.id.0, "torrent changed");
+    }
+    node.registry.apply(change);
+}

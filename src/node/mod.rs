@@ -1,0 +1,288 @@
+//! The composition root of the daemon: config → drivers → registry → tracker → journal →
+//! listeners; signals; and the ordered stop.
+
+mod follow;
+mod load;
+mod reload;
+mod serve;
+mod settings;
+mod upkeep;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cache::{self, Cache};
+use crate::clock::Clock;
+use crate::config::suggest::nearest;
+use crate::config::{Config, Loaded};
+use crate::journal::Journal;
+use crate::listen::tls::Certificate;
+use crate::log;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::storage::{self, Storage};
+use crate::tracker::Tracker;
+
+use self::reload::Reloader;
+use self::serve::Workers;
+
+/// What a daemon is started with.
+pub struct Options {
+    pub config: Loaded,
+    /// The config file that was named; a reload reads it again.
+    pub config_path: Option<PathBuf>,
+    /// Worker threads.
+    pub procs: usize,
+}
+
+/// The drivers that a config may name.
+#[derive(Clone)]
+pub struct Drivers {
+    pub cache: cache::Drivers,
+    pub storage: storage::Drivers,
+}
+
+/// The parts of a running node.
+#[derive(Clone)]
+struct Node {
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    registry: Arc<Registry>,
+    tracker: Arc<Tracker>,
+    storage: Arc<dyn Storage>,
+}
+
+/// Checks what the config names: drivers, and the files of TLS.
+///
+/// # Errors
+/// Says which key is wrong, and why.
+pub fn check(options: &Options) -> Result<()> {
+    check_with(options, &Drivers::built_in())
+}
+
+/// [`check`] with drivers of your own.
+pub fn check_with(options: &Options, drivers: &Drivers) -> Result<()> {
+    let config = &options.config.config;
+    let storage = &config.storage.driver;
+    if drivers.storage.get(storage).is_none() {
+        return Err(unknown_driver(
+            "storage.driver",
+            storage,
+            &drivers.storage.names(),
+        ));
+    }
+    let cache = &config.cache.driver;
+    if drivers.cache.get(cache).is_none() {
+        return Err(unknown_driver(
+            "cache.driver",
+            cache,
+            &drivers.cache.names(),
+        ));
+    }
+    certificate(config)?;
+    Ok(())
+}
+
+/// Runs a tracker until a signal stops it.
+///
+/// # Errors
+/// What keeps it from starting, or what could not be saved at the end.
+pub fn run(options: Options) -> Result<()> {
+    run_with(options, &Drivers::built_in())
+}
+
+/// [`run`] with drivers of your own.
+pub fn run_with(options: Options, drivers: &Drivers) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    runtime.block_on(run_until_signal(options, drivers))
+}
+
+async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
+    let config = &options.config.config;
+    let level = log::init(config.log.level, config.log.format)?;
+    for warning in &options.config.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %options.config.source, "starting");
+    settings::raise_file_limit(config.http.max_connections);
+    // Bound before anything is loaded: a port in use is told at once.
+    let listeners = serve::bind(&options)?;
+    let certificate = certificate(config)?;
+
+    let (storage, cache) = open(config, drivers)?;
+    let context = || format!("storage {}", config.storage.url);
+    let _claim = storage.claim().await.with_context(context)?;
+    prepare_tables(config, storage.as_ref())
+        .await
+        .with_context(context)?;
+    let (node, followed) = load_node(config, Arc::clone(&storage))
+        .await
+        .with_context(context)?;
+    let journal = Journal::resume(
+        Arc::clone(&node.tracker),
+        cache,
+        Arc::clone(&storage),
+        Arc::clone(&node.metrics),
+        config.node.clone(),
+        config.journal.flush_interval,
+    );
+    let journal = journal.await.with_context(context)?;
+
+    let (stop_journal, journal_stopped) = watch::channel(false);
+    let saving = tokio::spawn(journal.run(until(journal_stopped)));
+    let helpers = [
+        tokio::spawn(follow::follow(node.clone(), followed)),
+        tokio::spawn(upkeep::sweep(node.clone(), config.tracker.peer_ttl)),
+        tokio::spawn(upkeep::prune(node.clone(), settings::kept_for(config))),
+        tokio::spawn(upkeep::statistics(node.clone(), config.log.stats_interval)),
+    ];
+    let workers = Workers::start(&options, listeners, &node, certificate.clone())?;
+    let mut reloader = Reloader::new(
+        options,
+        node.clone(),
+        workers.settings(),
+        certificate,
+        level,
+    );
+    let served = wait_for_stop(&workers, &mut reloader).await;
+
+    // From the clients inward: nobody is answered any more when the journal saves the rest.
+    workers.stop().await;
+    helpers.iter().for_each(tokio::task::JoinHandle::abort);
+    stop_journal.send_replace(true);
+    saving.await.context("the journal ended early")??;
+    tracing::info!("stopped, everything is saved");
+    served
+}
+
+fn open(config: &Config, drivers: &Drivers) -> Result<(Arc<dyn Storage>, Arc<dyn Cache>)> {
+    let open_storage = drivers.storage.get(&config.storage.driver);
+    let open_cache = drivers.cache.get(&config.cache.driver);
+    let (Some(open_storage), Some(open_cache)) = (open_storage, open_cache) else {
+        return Err(anyhow!("the drivers were not checked"));
+    };
+    let storage = open_storage(&config.storage.url)
+        .with_context(|| format!("storage {}", config.storage.url))?;
+    let cache = open_cache(&config.cache.url).context("cache")?;
+    Ok((storage, cache))
+}
+
+/// An embedded database is Mika's own, so its tables are made without a word.
+async fn prepare_tables(config: &Config, storage: &dyn Storage) -> Result<()> {
+    if storage.is_embedded() {
+        for name in storage.migrate().await? {
+            tracing::info!(%name, "migration applied");
+        }
+        return Ok(());
+    }
+    let missing = storage.migrations().await?.iter().any(|it| !it.applied);
+    if missing {
+        let driver = &config.storage.driver;
+        return Err(anyhow!(
+            "{driver}: tables are missing; create them with: mika-manage migrate"
+        ));
+    }
+    Ok(())
+}
+
+/// A node with registry and swarms as they were left, and the place in the feed to go on from.
+async fn load_node(
+    config: &Config,
+    storage: Arc<dyn Storage>,
+) -> Result<(Node, storage::FeedPosition)> {
+    let clock = Clock::start();
+    let metrics = Arc::new(Metrics::default());
+    let registry = Arc::new(Registry::default());
+    let tracker = Arc::new(Tracker::new(
+        settings::mode(config),
+        settings::rules(config),
+        Arc::clone(&registry),
+        config.journal.max_pending as usize,
+        Arc::clone(&metrics),
+    ));
+    let node = Node {
+        clock,
+        metrics,
+        registry,
+        tracker,
+        storage,
+    };
+    let followed = load::registry(&node).await?;
+    load::swarms(&node, settings::kept_for(config)).await?;
+    settings::warn_of_empty_whitelist(config, &node.registry);
+    Ok((node, followed))
+}
+
+/// Waits for a signal to stop, or for a worker that can't go on; meanwhile reloads as signals ask.
+async fn wait_for_stop(workers: &Workers, reloader: &mut Reloader) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut user = signal(SignalKind::user_defined2())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = user.recv() => reloader.reload().await,
+            _ = hangup.recv() => reloader.reload().await,
+            () = workers.failed() => return Err(anyhow!("a worker thread ended early")),
+        }
+    }
+    tracing::info!("stopping");
+    Ok(())
+}
+
+/// The certificate for HTTPS, where the config names one.
+fn certificate(config: &Config) -> Result<Option<Certificate>> {
+    let load = |tls: &crate::config::TlsFiles| Certificate::load(&tls.key, &tls.cert);
+    config
+        .http
+        .tls
+        .as_ref()
+        .map(load)
+        .transpose()
+        .context("http.tls")
+}
+
+fn unknown_driver(key: &str, name: &str, known: &[&str]) -> anyhow::Error {
+    let hint = match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => format!("there are: {}", known.join(", ")),
+    };
+    anyhow!("{key}: there is no driver {name:?}; {hint}")
+}
+
+/// Resolves when the channel says so, or its sender is gone.
+async fn until(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|&stop| stop).await;
+}
+
+/// Calls `work` again and again, `pause` apart, for ever.
+async fn every<F: Future<Output = ()>>(pause: std::time::Duration, mut work: impl FnMut() -> F) {
+    let mut ticks = tokio::time::interval(pause);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        work().await;
+    }
+}
+
+// === impl Drivers ===
+
+impl Drivers {
+    /// The drivers of this crate.
+    pub fn built_in() -> Self {
+        Self {
+            cache: cache::Drivers::built_in(),
+            storage: storage::Drivers::built_in(),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Reloading: config, whitelist and TLS files are read again while everything goes on.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
+
+use crate::config::{self, Config, Loaded};
+use crate::listen::http::HttpSettings;
+use crate::listen::tls::Certificate;
+use crate::log::LevelHandle;
+use crate::node::{Node, Options, load, settings};
+
+/// What a reload changes.
+pub(super) struct Reloader {
+    options: Options,
+    node: Node,
+    http: Arc<ArcSwap<HttpSettings>>,
+    certificate: Option<Certificate>,
+    level: LevelHandle,
+}
+
+// === impl Reloader ===
+
+impl Reloader {
+    pub fn new(
+        options: Options,
+        node: Node,
+        http: Arc<ArcSwap<HttpSettings>>,
+        certificate: Option<Certificate>,
+        level: LevelHandle,
+    ) -> Self {
+        Self {
+            options,
+            node,
+            http,
+            certificate,
+            level,
+        }
+    }
+
+    /// Reads everything again. What is invalid leaves all as it is.
+    pub async fn reload(&mut self) {
+        match self.try_reload().await {
+            Ok(()) => tracing::info!(config = %self.options.config.source, "reloaded"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "not reloaded; going on as before");
+            }
+        }
+    }
+
+    async fn try_reload(&mut self) -> Result<()> {
+        let loaded = config::load(self.options.config_path.as_deref())?;
+        self.reload_certificate(&loaded.config)?;
+        load::registry(&self.node)
+            .await
+            .with_context(|| format!("storage {}", loaded.config.storage.url))?;
+        self.apply(loaded);
+        Ok(())
+    }
+
+    fn reload_certificate(&self, config: &Config) -> Result<()> {
+        match (&self.certificate, &config.http.tls) {
+            (Some(certificate), Some(tls)) => {
+                certificate.reload(&tls.key, &tls.cert).context("http.tls")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, loaded: Loaded) {
+        let (old, new) = (&self.options.config.config, &loaded.config);
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        for key in need_restart(old, new) {
+            tracing::warn!("{key} has changed: it takes effect at the next start");
+        }
+        self.level.set(new.log.level);
+        self.node.tracker.set_rules(settings::rules(new));
+        self.http.store(Arc::new(settings::http(new)));
+        settings::warn_of_empty_whitelist(new, &self.node.registry);
+        self.options.config = loaded;
+    }
+}
+
+/// The keys that differ and that a reload can't apply.
+fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("mode", old.mode != new.mode),
+        ("node", old.node != new.node),
+        ("http.listen", old.http.listen != new.http.listen),
+        ("http.tls", old.http.tls.is_some() != new.http.tls.is_some()),
+        (
+            "http.max_connections",
+            old.http.max_connections != new.http.max_connections,
+        ),
+        ("cache", old.cache != new.cache),
+        ("storage", old.storage != new.storage),
+        (
+            "journal.flush_interval",
+            old.journal.flush_interval != new.journal.flush_interval,
+        ),
+        (
+            "journal.max_pending",
+            old.journal.max_pending != new.journal.max_pending,
+        ),
+        ("log.format", old.log.format != new.log.format),
+        (
+            "log.stats_interval",
+            old.log.stats_interval != new.log.stats_interval,
+        ),
+    ];
+    let changed = changed.into_iter().filter(|(_, changed)| *changed);
+    changed.map(|(key, _)| key).collect()
+}

@@ -1,0 +1,88 @@
+//! From the config to the settings of the modules, which know no config.
+
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::config::{self, Config};
+use crate::listen::http::HttpSettings;
+use crate::registry::Registry;
+use crate::tracker::{HnrRules, Mode, Rules};
+
+/// Files that a process needs beside its connections.
+const OTHER_FILES: u64 = 128;
+
+pub(super) fn mode(config: &Config) -> Mode {
+    match config.mode {
+        config::Mode::Public => Mode::Public,
+        config::Mode::Private => Mode::Private,
+    }
+}
+
+pub(super) fn rules(config: &Config) -> Rules {
+    let tracker = &config.tracker;
+    Rules {
+        announce_interval: seconds(tracker.announce_interval),
+        min_announce_interval: seconds(tracker.min_announce_interval),
+        peer_ttl: seconds(tracker.peer_ttl),
+        tombstone_ttl: seconds(tracker.tombstone_ttl),
+        numwant: tracker.numwant,
+        max_numwant: tracker.max_numwant,
+        auto_register: tracker.auto_register,
+        max_torrents: tracker.max_torrents as usize,
+        whitelist: tracker.whitelist,
+        trust_client_ip: tracker.trust_client_ip,
+        max_peers_per_user: tracker.max_peers_per_user,
+        hide_own_peers: tracker.hide_own_peers,
+        max_rate: tracker.max_rate,
+        hnr: HnrRules {
+            threshold: seconds(tracker.hnr_threshold),
+            min_bytes: tracker.hnr_min_bytes,
+        },
+    }
+}
+
+pub(super) fn http(config: &Config) -> HttpSettings {
+    HttpSettings {
+        trusted_proxies: config.http.trusted_proxies.clone(),
+        ack_timeout: config.journal.ack_timeout,
+    }
+}
+
+/// How far back peer records are of use: while the peer lives, and its tombstone after it.
+pub(super) fn kept_for(config: &Config) -> Duration {
+    config.tracker.peer_ttl + config.tracker.tombstone_ttl
+}
+
+/// A whitelist without an entry refuses everybody, which is seldom meant.
+pub(super) fn warn_of_empty_whitelist(config: &Config, registry: &Registry) {
+    if config.tracker.whitelist && registry.whitelist().is_empty() {
+        tracing::warn!(
+            "tracker.whitelist is on and the whitelist is empty: every client is refused; \
+             add one with: mika-manage whitelist add PREFIX CLIENT"
+        );
+    }
+}
+
+/// Asks the system for as many files as the connections need.
+pub(super) fn raise_file_limit(connections: u32) {
+    let wanted = u64::from(connections) + OTHER_FILES;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+    let _ = setrlimit(Resource::Nofile, limit.clone());
+    if limit.current.is_some_and(|current| current < wanted) {
+        tracing::warn!(
+            limit = limit.current,
+            wanted,
+            "the limit of open files is below http.max_connections: raise it (ulimit -n, LimitNOFILE)"
+        );
+    }
+}
+
+/// Whole seconds, at least one.
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1)
+}

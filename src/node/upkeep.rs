@@ -1,0 +1,108 @@
+//! What has to be done now and then: sweeping swarms, pruning records, a line of statistics.
+
+use std::time::Duration;
+
+use crate::node::{Node, every};
+use crate::tracker::Tracker;
+
+/// How often some shards are swept.
+const SWEEP_TICK: Duration = Duration::from_millis(50);
+
+/// All shards are swept within an eighth of a peer's life, and within these bounds.
+const ROUND_MIN: Duration = Duration::from_secs(1);
+const ROUND_MAX: Duration = Duration::from_secs(60);
+
+const PRUNE_PERIOD: Duration = Duration::from_secs(60);
+
+/// Records deleted in one transaction.
+const PRUNE_AT_ONCE: u32 = 2000;
+
+/// Sweeps the shards in turn, for ever.
+pub(super) async fn sweep(node: Node, peer_ttl: Duration) {
+    let round = (peer_ttl / 8).clamp(ROUND_MIN, ROUND_MAX);
+    let ticks = (round.as_millis() / SWEEP_TICK.as_millis()).max(1) as usize;
+    let at_once = Tracker::SHARDS.div_ceil(ticks);
+    let mut next = 0;
+    let mut ticks = tokio::time::interval(SWEEP_TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now = node.clock.now();
+        for _ in 0..at_once {
+            node.tracker.sweep(next, now);
+            next = (next + 1) % Tracker::SHARDS;
+        }
+    }
+}
+
+/// Deletes peer records that are of no use any more, a few at a time, for ever.
+pub(super) async fn prune(node: Node, kept_for: Duration) {
+    let kept_for = i64::try_from(kept_for.as_secs()).unwrap_or(i64::MAX);
+    every(PRUNE_PERIOD, || async {
+        let before = node.clock.now().unix.saturating_sub(kept_for);
+        loop {
+            match node.storage.prune(before, PRUNE_AT_ONCE).await {
+                Ok(gone) if gone >= u64::from(PRUNE_AT_ONCE) => {}
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "old peer records were not deleted; trying again later");
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// What the counters stood at when the last line was written.
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    announces: u64,
+    scrapes: u64,
+    refusals: u64,
+}
+
+/// Writes a line of statistics every `period`, for ever; never if it is zero.
+pub(super) async fn statistics(node: Node, period: Duration) {
+    if period.is_zero() {
+        return;
+    }
+    let mut before = Totals::default();
+    let mut ticks = tokio::time::interval(period);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        before = write_line(&node, before, period);
+    }
+}
+
+fn write_line(node: &Node, before: Totals, period: Duration) -> Totals {
+    let metrics = &node.metrics;
+    let after = Totals {
+        announces: metrics.announces.get(),
+        scrapes: metrics.scrapes.get(),
+        refusals: metrics.refusals.get(),
+    };
+    let (swarms, seeders, leechers) = node.tracker.totals();
+    let per_second = (after.announces - before.announces) as f64 / period.as_secs_f64();
+    tracing::info!(
+        announces = after.announces - before.announces,
+        announces_per_second = (per_second * 10.0).round() / 10.0,
+        scrapes = after.scrapes - before.scrapes,
+        refusals = after.refusals - before.refusals,
+        swarms,
+        seeders,
+        leechers,
+        snatches = metrics.snatches.get(),
+        expired = metrics.expired.get(),
+        pending = node.tracker.outbox().pending(),
+        batches = metrics.batches.get(),
+        batch_failures = metrics.batch_failures.get(),
+        outbox_full = metrics.outbox_full.get(),
+        ack_timeouts = metrics.ack_timeouts.get(),
+        implausible = metrics.implausible.get(),
+        connections = metrics.connections.get(),
+        "statistics"
+    );
+    after
+}
