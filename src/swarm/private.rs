@@ -36,7 +36,7 @@ pub struct Account {
 }
 
 /// What a peer added that the journal had no room for: kept until it has. All zero for one
-/// whose departure alone is still to be told.
+/// of which only a lost endpoint is still to be told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owed {
     /// Bytes before multipliers.

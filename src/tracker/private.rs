@@ -185,7 +185,10 @@ impl Ledger<'_> {
             self.left(place);
         }
         let peer = self.swarm.peer_mut(place);
-        peer.account.left = params.left;
+        // Who stays in another family goes on there as what they were.
+        if params.event != Event::Stopped || peer.role().is_none() {
+            peer.account.left = params.left;
+        }
         let owed = peer.owed.take().map_or_else(Owed::default, |owed| *owed);
         let Some(ticket) = self.queue(place, accrual.added_to(owed)) else {
             self.tracker.metrics.outbox_full.one();

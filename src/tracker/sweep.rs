@@ -106,16 +106,19 @@ impl Ledger<'_> {
         }
     }
 
-    /// Takes from a peer the endpoints that fell silent. One that leaves the swarm with them
-    /// owes the journal its departure.
+    /// Takes from a peer the endpoints that fell silent, which it then owes the journal. With
+    /// the last one it leaves the swarm.
     pub(super) fn expire(&mut self, place: usize) {
         let alive_since = self.rules.alive_since(self.now.mono);
-        if !self.swarm.expire(place, alive_since) {
-            return;
+        let before = self.swarm.endpoints(place);
+        let left = self.swarm.expire(place, alive_since);
+        if self.swarm.endpoints(place) != before {
+            self.swarm.peer_mut(place).owed.get_or_insert_default();
         }
-        self.swarm.peer_mut(place).owed.get_or_insert_default();
-        self.left(place);
-        self.tracker.metrics.expired.one();
+        if left {
+            self.left(place);
+            self.tracker.metrics.expired.one();
+        }
     }
 }
 
