@@ -111,10 +111,10 @@ impl Run {
         for _ in 0..STEPS {
             match self.rng.u8(..100) {
                 0..=79 => self.announce(),
-                80..=86 => self.sweep(),
-                87..=93 => self.drain(),
-                94..=97 => self.flush(),
-                98 => self.restart(),
+                80..=85 => self.sweep(),
+                86..=91 => self.drain(),
+                92..=94 => self.flush(),
+                95..=97 => self.restart(),
                 _ => self.crash(),
             }
             self.check_scrapes();
@@ -126,7 +126,8 @@ impl Run {
     fn wait(&mut self) {
         let seconds = match self.rng.u8(..100) {
             0..=49 => 0,
-            50..=69 => self.rng.u32(1..70),
+            50..=59 => self.rng.u32(1..70),
+            60..=69 => self.rng.u32(59..=61),
             70..=89 => self.rng.u32(900..1900),
             90..=93 => self.rng.u32(model::TTL - 1..=model::TTL + 1),
             94..=97 => self.rng.u32(model::TTL..3 * model::TTL),
