@@ -8,6 +8,7 @@ mod model;
 mod world;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use mika::change::PeerRecord;
 use mika::ids::{PeerId, TorrentId, UserId};
@@ -57,6 +58,8 @@ struct Run {
     rng: fastrand::Rng,
     world: World,
     model: Model,
+    /// Which of the addresses are in use: with few, clients get in each other's way.
+    ips: Range<usize>,
     /// The clients' own totals.
     clients: Vec<(u64, u64)>,
     /// What a crash falls back to: storage and model when both agreed last.
@@ -98,6 +101,7 @@ impl Run {
         }
         Self {
             seed,
+            ips: [0..7, 0..7, 0..1, 4..5, 2..5][rng.usize(..5)].clone(),
             saved: (world.storage.clone(), model.clone()),
             clients: vec![(0, 0); (USERS as usize + 1) * TORRENTS * PEER_IDS as usize],
             rng,
@@ -182,8 +186,8 @@ impl Run {
             user,
             torrent,
             peer_id,
-            // The same for all announces of one client.
-            key: (peer_id % 2 == 0).then_some(u32::from(peer_id)),
+            // Some clients send one and some don't; two may share a peer id.
+            key: peer_id.is_multiple_of(2).then(|| self.rng.u32(1..=2)),
             address: self.address(),
             event: events[self.rng.usize(..events.len())],
             up,
@@ -197,7 +201,7 @@ impl Run {
         let ips = [
             "9.9.9.1", "9.9.9.2", "9.9.9.3", "10.0.0.1", "2a00::1", "2a00::2", "fd00::1",
         ];
-        let ip = ips[self.rng.usize(..ips.len())].parse().unwrap();
+        let ip = ips[self.rng.usize(self.ips.clone())].parse().unwrap();
         SocketAddr::new(ip, [0, 6881, 6882][self.rng.usize(..3)])
     }
 

@@ -192,7 +192,7 @@ impl<C: Compact> Family<C> {
             return None;
         };
         let old = self.members.get(place);
-        let same_client = old.peer_id == client.peer_id;
+        let same_client = old.is_client(endpoint, client);
         let same_endpoint = old.endpoint == endpoint;
         let before = (old.seen >= alive_since).then(|| self.before(place));
         if before.is_some_and(|before| before.counted) {

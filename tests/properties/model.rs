@@ -59,6 +59,7 @@ struct Counter {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_field_names)] // a peer id is called so
 struct Peer {
     user: u32,
     peer_id: u8,

@@ -174,6 +174,28 @@ fn two_families_are_one_private_peer() {
 }
 
 #[test]
+fn what_one_family_tells_holds_for_the_other() {
+    let mut world = World::private();
+    let v6 = |n: u8| {
+        let ip = format!("2a00::{n}");
+        peer(n).of(n.into()).from(&ip)
+    };
+    world.ok(peer(1).of(1));
+    world.ok(v6(1));
+    world.ok(peer(1).of(1).left(0));
+    assert_eq!(world.ok(v6(2).left(0)).peers, [], "it seeds in both");
+    world.ok(v6(1));
+    assert_eq!(world.ok(peer(2).of(2).left(0)).peers.len(), 1);
+    // But a stop only takes its own family away, also over a restart.
+    let stop = peer(1).of(1).left(0).event("stopped");
+    assert_eq!(world.counts(stop), (1, 1, 0));
+    world.drain();
+    assert_eq!(world.record(1, 1).left, Some(16384));
+    world.restart();
+    assert_eq!(world.scrape(hash(1)).unwrap().incomplete, 1);
+}
+
+#[test]
 fn one_family_may_expire_alone() {
     let mut world = World::private();
     world.ok(peer(1).of(1));

@@ -87,7 +87,11 @@ pub fn hash(n: u8) -> InfoHash {
 }
 
 pub fn escaped(hash: &InfoHash) -> String {
-    hash.0.iter().map(|byte| format!("%{byte:02X}")).collect()
+    hash.to_string()
+        .as_bytes()
+        .chunks(2)
+        .flat_map(|pair| ['%', pair[0].into(), pair[1].into()])
+        .collect()
 }
 
 pub fn passkey(user: u32) -> String {
