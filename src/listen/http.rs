@@ -271,7 +271,7 @@ impl Worker {
             headers
                 .get_all(name)
                 .iter()
-                .filter_map(|value| value.to_str().ok())
+                .map(|value| value.to_str().unwrap_or("?"))
         };
         let name = "x-forwarded-for";
         if headers.contains_key(name) {

@@ -77,7 +77,8 @@ pub fn account(
         implausible: matches!(up, Step::Implausible) || matches!(down, Step::Implausible),
         base_lowered: matches!(up, Step::Lowered) || matches!(down, Step::Lowered),
     };
-    if report.uploaded.is_some() || report.downloaded.is_some() {
+    // In a dip the base is still that of the report before it: so is the time it is from.
+    if account.dip_up.is_none() && account.dip_down.is_none() {
         account.base_at = now;
     }
     // The second of a pair, a moment after the first, tells nothing of the speed.
@@ -240,6 +241,13 @@ mod tests {
             (59, false, (150, 0), (0, 0)),
             (1, false, (160, 0), (0, 0)),
             (1, false, (170, 0), (10, 0)),
+        ]);
+        // A3, A7: what comes after a straggler is measured from the report before it.
+        run(&[
+            (0, true, (0, 0), (0, 0)),
+            (1800, false, (MAX_RATE * 1000, 0), (MAX_RATE * 1000, 0)),
+            (1800, false, (MAX_RATE * 900, 0), (0, 0)),
+            (1, false, (MAX_RATE * 2000, 0), (MAX_RATE * 1000, 0)),
         ]);
         // A3: the counters are independent.
         run(&[

@@ -1,7 +1,7 @@
 //! Announces and scrapes of private torrents: peers with accounts, and credit for their users.
 
 use crate::change::{Change, Credit};
-use crate::clock::Now;
+use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
 use crate::registry::Entry;
 use crate::swarm::{Account, Family, Owed, PrivateSwarm, Request, Role};
@@ -123,11 +123,18 @@ impl Ledger<'_> {
 
     /// A peer has left the swarm: its user may have run, unless the torrent no longer lets them seed.
     pub fn left(&mut self, place: usize) {
-        if self.torrent.disabled.is_some() {
+        if self.torrent.disabled.is_some() || self.may_have_missed(place) {
             return;
         }
         let user = self.swarm.peer(place).user;
         credit::leave(self.swarm.history_mut(user), self.rules.hnr);
+    }
+
+    /// Whether the silence of a peer may have been ours: it was last heard by a process before
+    /// this one, and has not had a whole peer's life to come back.
+    fn may_have_missed(&self, place: usize) -> bool {
+        let heard = self.swarm.peer(place).account.last_announce;
+        heard < Seconds::START && self.now.mono < Seconds::START.plus(self.rules.peer_ttl)
     }
 
     /// Rule A6: only newcomers are refused, and peers that expired take no one's place.

@@ -91,6 +91,8 @@ struct Torrent {
     peers: Vec<Peer>,
     snatches: u32,
     deeds: HashMap<u32, Deeds>,
+    /// When the tracker was started anew.
+    started: u32,
 }
 
 #[derive(Clone)]
@@ -298,6 +300,7 @@ impl Model {
     /// What a restart makes of it: records keep one time for both families.
     pub fn restart(&mut self) {
         for torrent in &mut self.torrents {
+            torrent.started = self.now;
             if !self.private {
                 torrent.peers.clear();
             }
@@ -378,8 +381,11 @@ impl Torrent {
         }
         if peer.kind.is_some() && peer.v4.is_none() && peer.v6.is_none() {
             peer.kind = None;
-            let user = peer.user;
-            self.run(user);
+            let (user, heard) = (peer.user, peer.last);
+            // Who was there before a restart has a peer's life to come back.
+            if heard >= self.started || now >= self.started + TTL {
+                self.run(user);
+            }
         }
     }
 

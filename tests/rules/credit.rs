@@ -308,6 +308,20 @@ fn who_leaves_too_early_is_marked() {
     assert!(!hnr(&mut world));
     world.ok(seed(2).event("stopped"));
     assert!(hnr(&mut world));
+    // Nor is silence that a restart may explain; who stays away for a peer's life has run.
+    let mut world = World::private();
+    world.ok(down(0));
+    world.wait(10);
+    world.ok(down(1001));
+    assert!(!hnr(&mut world));
+    world.now.unix += 10 * i64::from(TTL);
+    world.restart();
+    world.wait(TTL - 1);
+    assert!(!hnr(&mut world), "the tracker was away");
+    assert!(!world.record(1, 1).active);
+    world.ok(seed(1));
+    world.wait(TTL + 1);
+    assert!(hnr(&mut world));
     // Nor is it if the torrent was disabled meanwhile.
     let mut world = World::private();
     world.ok(down(0));
