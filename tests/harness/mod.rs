@@ -1,0 +1,306 @@
+//! What tests of the whole program share: a `mika` in a folder of its own, HTTP to it,
+//! and networks to run it in. Nothing here sleeps without a deadline.
+
+#![allow(dead_code)] // each test file uses a part of it
+#![allow(clippy::print_stderr)] // what a failed test has to say
+
+pub mod http;
+pub mod net;
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long a program may take to start or to stop.
+const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often a daemon is started on another port when somebody took the free one meanwhile.
+const PORT_ATTEMPTS: u32 = 5;
+
+const SECRETS: [&str; 3] = ["MIKA_STORAGE_URL", "MIKA_CACHE_URL", "MIKA_API_PASSWORD"];
+
+/// A daemon with its config, its database and its log in a temporary folder.
+/// It is killed when it goes out of scope; if a test fails, its log is shown.
+pub struct Mika {
+    folder: TempDir,
+    config: Value,
+    http: SocketAddr,
+    /// The network namespace that it runs in, if not the machine's own.
+    namespace: Option<String>,
+    process: Option<Child>,
+}
+
+/// Calls `condition` until it is true; panics with `what` once `deadline` has passed.
+pub fn poll(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let start = now();
+    while !condition() {
+        assert!(
+            start.elapsed() < deadline,
+            "not within {deadline:?}: {what}"
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // a test's deadline is real time
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// A port of 127.0.0.1 that nobody listens on at this moment.
+pub fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address")
+}
+
+/// Writes the entries of `over` into `base`, dictionary by dictionary.
+fn merge(base: &mut Value, over: &Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(base.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (base, over) => *base = over.clone(),
+    }
+}
+
+// === impl Mika ===
+
+impl Mika {
+    /// A daemon that listens on a free port of 127.0.0.1, with SQLite in its folder. `config` holds
+    /// what else the test wants. It isn't running yet: [`Mika::manage`] can fill its database first.
+    pub fn prepare(config: &Value) -> Self {
+        Self::prepare_at(free_port(), None, config)
+    }
+
+    /// The same, in a network namespace.
+    pub fn prepare_in(host: &net::Host, http: SocketAddr, config: &Value) -> Self {
+        Self::prepare_at(http, Some(host.namespace.clone()), config)
+    }
+
+    /// A running daemon; see [`Mika::prepare`].
+    pub fn start(config: &Value) -> Self {
+        let mut mika = Self::prepare(config);
+        mika.run();
+        mika
+    }
+
+    fn prepare_at(http: SocketAddr, namespace: Option<String>, config: &Value) -> Self {
+        let mut whole = json!({
+            "http": { "listen": [http] },
+            "udp": { "listen": [] },
+            "api": { "listen": [] },
+            "cache": { "driver": "memory" },
+            "storage": { "driver": "sqlite", "url": "sqlite://mika.db" },
+        });
+        merge(&mut whole, config);
+        let mika = Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            config: whole,
+            http,
+            namespace,
+            process: None,
+        };
+        mika.write_config();
+        mika
+    }
+
+    /// Starts the daemon, again after [`Mika::stop`] or [`Mika::kill9`], and waits until it accepts.
+    pub fn run(&mut self) {
+        for attempt in 1.. {
+            match self.try_run() {
+                Ok(()) => return,
+                Err(_) if attempt < PORT_ATTEMPTS && self.log().contains("in use") => {
+                    self.move_to(free_port());
+                }
+                Err(status) => panic!("mika ended with {status}:\n{}", self.log()),
+            }
+        }
+    }
+
+    /// The address that it serves HTTP on.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// The folder with `config.json`, `mika.db` and `mika.log`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What the daemon has said so far, on stdout and stderr, over all its starts.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("mika.log")).unwrap_or_default()
+    }
+
+    /// The process id of the running daemon.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.process.as_ref().expect("mika runs"))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("mika runs");
+    }
+
+    /// Ends the daemon as a crash would.
+    pub fn kill9(&mut self) {
+        let mut process = self.process.take().expect("mika runs");
+        process.kill().expect("a child can be killed");
+        process.wait().expect("a child can be waited for");
+    }
+
+    /// Asks the daemon to stop by SIGTERM; its exit code.
+    pub fn stop(&mut self) -> i32 {
+        self.signal(Signal::TERM);
+        let mut process = self.process.take().expect("mika runs");
+        let mut status = None;
+        poll(PROGRAM_DEADLINE, "mika stops after SIGTERM", || {
+            status = process.try_wait().expect("a child can be waited for");
+            status.is_some()
+        });
+        status.and_then(|status| status.code()).unwrap_or(-1)
+    }
+
+    /// Runs `mika-manage` with the daemon's config.
+    pub fn manage(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(env!("CARGO_BIN_EXE_mika-manage"));
+        command.args(["--config", "config.json"]).args(arguments);
+        command.stdin(Stdio::null()).output().expect("mika-manage starts")
+    }
+
+    /// Runs `mika-manage`, which must succeed; its stdout.
+    pub fn managed(&self, arguments: &[&str]) -> String {
+        let output = self.manage(arguments);
+        assert!(
+            output.status.success(),
+            "mika-manage {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("mika-manage writes UTF-8")
+    }
+
+    /// The body of a GET, from within the daemon's namespace.
+    pub fn fetch(&self, target: &str) -> Vec<u8> {
+        let url = format!("http://{}{target}", self.http);
+        let output = self
+            .command("curl")
+            .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "20", &url])
+            .output()
+            .expect("curl starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "GET {url}: {stderr}");
+        output.stdout
+    }
+
+    /// The daemon's database, to look into it.
+    pub fn storage(&self) -> Connection {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let storage =
+            Connection::open_with_flags(self.path("mika.db"), flags).expect("mika.db is there");
+        storage
+            .busy_timeout(PROGRAM_DEADLINE)
+            .expect("a busy timeout can be set");
+        storage
+    }
+
+    /// The numbers of one row.
+    pub fn row<const N: usize>(&self, sql: &str) -> [i64; N] {
+        self.storage()
+            .query_row(sql, [], |row| {
+                let mut numbers = [0; N];
+                for (column, number) in numbers.iter_mut().enumerate() {
+                    *number = row.get(column)?;
+                }
+                Ok(numbers)
+            })
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    fn try_run(&mut self) -> Result<(), ExitStatus> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("mika.log"))
+            .expect("a log file");
+        let mut process = self
+            .command(env!("CARGO_BIN_EXE_mika"))
+            .args(["--config", "config.json"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log)
+            .spawn()
+            .expect("mika starts");
+        let mut ended = None;
+        poll(PROGRAM_DEADLINE, "mika accepts connections", || {
+            ended = process.try_wait().expect("a child can be waited for");
+            ended.is_some() || self.accepts()
+        });
+        self.process = Some(process);
+        ended.map_or(Ok(()), Err)
+    }
+
+    fn accepts(&self) -> bool {
+        if self.namespace.is_none() {
+            return TcpStream::connect(self.http).is_ok();
+        }
+        let script = format!("exec 3<>/dev/tcp/{}/{}", self.http.ip(), self.http.port());
+        self.command("bash")
+            .args(["-c", &script])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+
+    fn move_to(&mut self, http: SocketAddr) {
+        self.http = http;
+        self.config["http"]["listen"] = json!([http]);
+        fs::remove_file(self.path("mika.log")).expect("the log of the last attempt");
+        self.write_config();
+    }
+
+    fn write_config(&self) {
+        fs::write(self.path("config.json"), self.config.to_string()).expect("config.json");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A command in the daemon's folder and namespace.
+    fn command(&self, program: &str) -> Command {
+        let mut command = match &self.namespace {
+            Some(namespace) => net::command_in(namespace, program),
+            None => Command::new(program),
+        };
+        command.current_dir(self.folder.path());
+        for secret in SECRETS {
+            command.env_remove(secret);
+        }
+        command
+    }
+}
+
+impl Drop for Mika {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            match process.kill() {
+                Ok(()) => drop(process.wait()),
+                Err(error) if error.kind() == ErrorKind::InvalidInput => {} // it has ended
+                Err(error) => eprintln!("mika could not be killed: {error}"),
+            }
+        }
+        if thread::panicking() {
+            eprintln!("--- mika.log ---\n{}", self.log());
+        }
+    }
+}
