@@ -147,13 +147,18 @@ fn exchange_in_private(kinds: &[Kind], hybrid: bool, families: &[Family]) {
     let mut totals: Vec<Totals> = clients.into_iter().map(Client::stop).collect();
     totals.rotate_right(1);
     let credited: Vec<Totals> = (0..kinds.len()).map(|user| stage.credit(user)).collect();
-    assert_eq!(credited, totals, "credit (left) of {kinds:?} and what they report");
+    assert_eq!(
+        credited, totals,
+        "credit (left) of {kinds:?} and what they report"
+    );
     // What one gave another got, and everybody has got the whole.
     let uploaded: i64 = totals.iter().map(|totals| totals.uploaded).sum();
     let downloaded: i64 = totals.iter().map(|totals| totals.downloaded).sum();
     assert!(downloaded >= leechers * PAYLOAD_LEN as i64);
     assert!(uploaded >= downloaded, "{uploaded} {downloaded}");
-    let [torrents, snatches] = stage.tracker.row("SELECT count(*), sum(snatches) FROM torrents");
+    let [torrents, snatches] = stage
+        .tracker
+        .row("SELECT count(*), sum(snatches) FROM torrents");
     assert_eq!((torrents, snatches), (1, leechers));
     let [peers, active] = stage.tracker.row("SELECT count(*), sum(active) FROM peers");
     assert_eq!((peers, active), (leechers + 1, 0));
@@ -221,8 +226,11 @@ impl Stage {
         let torrent = self.torrent(0);
         let torrent = torrent.to_str().expect("temporary folders are UTF-8");
         self.tracker.managed(&["torrents", "import", torrent]);
-        for (prefix, client) in [("-LT20", "libtorrent"), ("A2-", "aria2"), ("-TR", "Transmission")]
-        {
+        for (prefix, client) in [
+            ("-LT20", "libtorrent"),
+            ("A2-", "aria2"),
+            ("-TR", "Transmission"),
+        ] {
             self.tracker.managed(&["whitelist", "add", prefix, client]);
         }
     }
@@ -286,7 +294,9 @@ fn make_torrents(folder: &Path, users: &[Vec<String>], setting: &Setting) -> Val
     let seeder = folder.join("0");
     fs::create_dir(&seeder).expect("a folder for the seeder");
     let payload = seeder.join(PAYLOAD);
-    let bytes: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(PAYLOAD_LEN).collect();
+    let bytes: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
+        .take(PAYLOAD_LEN)
+        .collect();
     fs::write(&payload, bytes).expect("a payload");
     let arguments = json!({
         "payload": payload,
@@ -301,12 +311,15 @@ fn make_torrents(folder: &Path, users: &[Vec<String>], setting: &Setting) -> Val
         .output()
         .unwrap_or_else(|error| panic!("{PYTHON}: {error}"));
     let stderr = String::from_utf8_lossy(&output.stderr);
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("make_torrents.py (scripts/test installs what it needs): {stderr}"))
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        panic!("make_torrents.py (scripts/test installs what it needs): {stderr}")
+    })
 }
 
 fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/clients")
+        .join(name)
 }
 
 // === impl Client ===
@@ -320,7 +333,10 @@ impl Client {
         folder: PathBuf,
     ) -> Self {
         fs::create_dir_all(&folder).expect("a folder for the client");
-        let addresses: Vec<_> = families.iter().map(|&family| host.address(family)).collect();
+        let addresses: Vec<_> = families
+            .iter()
+            .map(|&family| host.address(family))
+            .collect();
         let arguments = json!({
             "torrent": torrent,
             "folder": folder,
@@ -351,7 +367,11 @@ impl Client {
             match self.states.recv_timeout(STEP_DEADLINE) {
                 Ok(said) if said["state"] == state => return said,
                 Ok(_) => {}
-                Err(error) => panic!("{} does not get to {state} ({error}): {}", self.name, self.log()),
+                Err(error) => panic!(
+                    "{} does not get to {state} ({error}): {}",
+                    self.name,
+                    self.log()
+                ),
             }
         }
     }
@@ -378,8 +398,8 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         // Has no effect on one that has ended. The client itself goes with its network.
-        drop(self.driver.kill());
-        drop(self.driver.wait());
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
     }
 }
 

@@ -13,7 +13,7 @@ SEEDING = 6 # a torrent's `status`
 
 class Client:
     def __init__(self, arguments):
-        self.config = config = os.path.join(arguments["folder"], ".transmission")
+        config = os.path.join(arguments["folder"], ".transmission")
         os.makedirs(config)
         settings = {
             "download-dir": arguments["folder"],
@@ -47,15 +47,16 @@ class Client:
         self.call("torrent-stop")
         # Announces wait in a queue, and a daemon that ends leaves out what is in it.
         driver.until(self.answered_again)
+        statistics = {
+            "uploaded": self.torrent("uploadedEver"),
+            # Not `downloadedEver`, which has blocks that came twice: Transmission tells the tracker
+            # of whole pieces that it got from peers, and this one began with none.
+            "downloaded": self.torrent("haveValid"),
+        }
         self.call("session-close")
         if self.process.wait() != 0:
             raise SystemExit(f"transmission-daemon ended with {self.process.returncode}")
-        with open(os.path.join(self.config, "stats.json")) as file:
-            statistics = json.load(file)
-        return {
-            "uploaded": statistics["uploaded-bytes"],
-            "downloaded": statistics["downloaded-bytes"],
-        }
+        return statistics
 
     def answered_again(self):
         """Whether the tracker has answered another announce since `answered_at`."""

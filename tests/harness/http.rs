@@ -100,7 +100,10 @@ impl Connection {
 
     /// Whether the server closes the connection without another byte.
     pub fn is_closed(&mut self) -> bool {
-        self.rest.is_empty() && self.fill().is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
+        self.rest.is_empty()
+            && self
+                .fill()
+                .is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
     }
 
     fn fill(&mut self) -> io::Result<()> {

@@ -175,7 +175,10 @@ impl Mika {
     pub fn manage(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(env!("CARGO_BIN_EXE_mika-manage"));
         command.args(["--config", "config.json"]).args(arguments);
-        command.stdin(Stdio::null()).output().expect("mika-manage starts")
+        command
+            .stdin(Stdio::null())
+            .output()
+            .expect("mika-manage starts")
     }
 
     /// Runs `mika-manage`, which must succeed; its stdout.
@@ -194,7 +197,15 @@ impl Mika {
         let url = format!("http://{}{target}", self.http);
         let output = self
             .command("curl")
-            .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "20", &url])
+            .args([
+                "--silent",
+                "--show-error",
+                "--noproxy",
+                "*",
+                "--max-time",
+                "20",
+                &url,
+            ])
             .output()
             .expect("curl starts");
         let stderr = String::from_utf8_lossy(&output.stderr);

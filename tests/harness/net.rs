@@ -95,12 +95,15 @@ impl Drop for Network {
     fn drop(&mut self) {
         for namespace in &self.namespaces {
             // Whoever still runs in there was started by this test.
-            for pid in ip(&format!("netns pids {namespace}")).unwrap_or_default().lines() {
+            for pid in ip(&format!("netns pids {namespace}"))
+                .unwrap_or_default()
+                .lines()
+            {
                 if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) {
-                    drop(kill_process(pid, Signal::KILL));
+                    let _ = kill_process(pid, Signal::KILL);
                 }
             }
-            drop(ip(&format!("netns del {namespace}")));
+            let _ = ip(&format!("netns del {namespace}"));
         }
     }
 }
