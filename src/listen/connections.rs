@@ -36,11 +36,14 @@ pub(super) struct Activity {
 
 /// All connections of one worker.
 pub(super) struct Connections {
-    open: RefCell<Vec<Option<(AbortHandle, Rc<Activity>)>>>,
+    open: RefCell<Vec<Option<Open>>>,
     free: RefCell<Vec<usize>>,
     /// Seconds, counted by [`Connections::watch`].
     clock: Rc<Cell<u32>>,
 }
+
+/// The task that serves a connection, and what the connection is doing.
+type Open = (AbortHandle, Rc<Activity>);
 
 /// A place among the connections; given back when dropped.
 pub(super) struct Place {

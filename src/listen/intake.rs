@@ -95,11 +95,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
             swallowed = buffer.filled().len() == before;
         }
         let in_head = matches!(this.scanner.state, State::Line(_) | State::Headers);
-        match (in_head, this.activity.phase()) {
-            (true, Phase::Head) => {}
-            (true, _) => this.activity.set(Phase::Head),
-            (false, Phase::Busy) => {}
-            (false, _) => this.activity.set(Phase::Busy),
+        let phase = if in_head { Phase::Head } else { Phase::Busy };
+        // Set only when it changes: a head has to be complete in time counted from its first byte.
+        if this.activity.phase() != phase {
+            this.activity.set(phase);
         }
         if swallowed {
             // Nothing to hand on is not the end of the stream: come back for more.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::node::{Node, load};
-use crate::registry::RegistryChange;
 use crate::storage::{Feed, FeedPosition, StorageError};
 
 /// How often the feed is looked at.
@@ -44,7 +43,9 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
             if !changes.is_empty() {
                 tracing::info!(changes = changes.len(), "registry changed");
             }
-            changes.into_iter().for_each(|change| apply(node, change));
+            for change in changes {
+                node.registry.apply(change);
+            }
             Ok((next, next != position))
         }
         Feed::Lost => {
@@ -54,12 +55,4 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
             Ok((load::registry(node).await?, true))
         }
     }
-}
-
-fn apply(node: &Node, change: RegistryChange) {
-    if let RegistryChange::Torrent(torrent) = &change {
-        // A torrent's swarm is kept under its first info hash; a changed one begins anew.
-        tracing::debug!(torrent = torrent.id.0, "torrent changed");
-    }
-    node.registry.apply(change);
 }

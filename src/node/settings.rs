@@ -72,7 +72,7 @@ pub(super) fn raise_file_limit(connections: u32) {
         return;
     }
     limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-    let _ = setrlimit(Resource::Nofile, limit.clone());
+    let _ = setrlimit(Resource::Nofile, limit);
     if limit.current.is_some_and(|current| current < wanted) {
         tracing::warn!(
             limit = limit.current,

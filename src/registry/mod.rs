@@ -22,6 +22,9 @@ pub use torrents::{Permille, Torrent};
 pub use users::User;
 pub use whitelist::{Client, Whitelist};
 
+/// Characters of a reason that clients are told.
+const REASON_MAX: usize = 200;
+
 /// One change of the registry, as storage tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryChange {
@@ -170,6 +173,19 @@ impl Users {
     }
 }
 
+/// A reason as clients can show it: short, printable ASCII (rule R6).
+fn readable(reason: &str) -> Arc<str> {
+    let plain = |char: char| {
+        if (' '..='~').contains(&char) {
+            char
+        } else {
+            '?'
+        }
+    };
+    let text: String = reason.chars().take(REASON_MAX).map(plain).collect();
+    text.into()
+}
+
 // === impl Torrents ===
 
 impl Torrents {
@@ -181,7 +197,7 @@ impl Torrents {
             canonical: torrent.info_hash,
             multi_up: torrent.multi_up,
             multi_down: torrent.multi_down,
-            disabled: (!torrent.enabled).then(|| torrent.reason.unwrap_or_default().into()),
+            disabled: (!torrent.enabled).then(|| readable(&torrent.reason.unwrap_or_default())),
         };
         if let Some(second) = hashes.1 {
             self.by_hash.insert(second, entry.clone());

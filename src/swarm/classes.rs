@@ -215,21 +215,17 @@ mod tests {
         for _ in 0..20_000 {
             let id = rng.usize(..places.len());
             let mut told = Vec::new();
-            match places[id] {
-                Some((at, ..)) => {
-                    let removed =
-                        classes.remove(at, |&other, from, to| told.push((other, from, to)));
-                    assert_eq!(removed, Some(id));
-                    places[id] = None;
-                }
-                None => {
-                    let role = [Role::Leecher, Role::Paused, Role::Seeder][rng.usize(..3)];
-                    let has_port = rng.bool();
-                    let at = classes.insert(id, role, has_port, |&other, from, to| {
-                        told.push((other, from, to))
-                    });
-                    places[id] = Some((at, role, has_port));
-                }
+            if let Some((at, ..)) = places[id] {
+                let removed = classes.remove(at, |&other, from, to| told.push((other, from, to)));
+                assert_eq!(removed, Some(id));
+                places[id] = None;
+            } else {
+                let role = [Role::Leecher, Role::Paused, Role::Seeder][rng.usize(..3)];
+                let has_port = rng.bool();
+                let at = classes.insert(id, role, has_port, |&other, from, to| {
+                    told.push((other, from, to));
+                });
+                places[id] = Some((at, role, has_port));
             }
             for (other, from, to) in told {
                 if let Some(place) = &mut places[other] {

@@ -255,7 +255,7 @@ impl PrivateSwarm {
         match family {
             Family::V4 => drop_member(&mut self.v4, &mut self.peers, place),
             Family::V6 => drop_member(&mut self.v6, &mut self.peers, place),
-        };
+        }
         let peer = &mut self.peers[place];
         if peer.v4.is_some() || peer.v6.is_some() || peer.role.is_none() {
             return false;

@@ -74,6 +74,8 @@ pub struct Tracker {
 /// What an announce is to its swarm, worked out once.
 struct Arrival<'a> {
     params: &'a Announce,
+    /// The address as the tracker sees it, whatever the client claims.
+    source: IpAddr,
     endpoint: Endpoint,
     role: Role,
     now: Now,
@@ -193,25 +195,6 @@ impl Tracker {
         });
         Ok(entries.collect())
     }
-
-    /// The reply to an announce, its own effect included (rule W11).
-    fn reply(
-        &self,
-        arrival: &Arrival,
-        counts: Counts,
-        downloaded: u32,
-        rules: &Rules,
-        work: &mut Workspace,
-    ) -> AnnounceReply {
-        AnnounceReply {
-            complete: counts.seeders,
-            incomplete: counts.leechers,
-            downloaded,
-            interval: rules.jittered_interval(work.selector.rng()),
-            min_interval: rules.min_announce_interval,
-            external_ip: arrival.endpoint.ip(),
-        }
-    }
 }
 
 /// The counters of a swarm as a scrape tells them.
@@ -241,9 +224,28 @@ impl<'a> Arrival<'a> {
         };
         Self {
             params,
+            source,
             endpoint: Endpoint::new(claimed.unwrap_or(source), params.port),
             role,
             now,
+        }
+    }
+
+    /// The reply, with the counters as they are after the announce (rule W11).
+    fn reply(
+        &self,
+        counts: Counts,
+        downloaded: u32,
+        rules: &Rules,
+        work: &mut Workspace,
+    ) -> AnnounceReply {
+        AnnounceReply {
+            complete: counts.seeders,
+            incomplete: counts.leechers,
+            downloaded,
+            interval: rules.jittered_interval(work.selector.rng()),
+            min_interval: rules.min_announce_interval,
+            external_ip: self.source,
         }
     }
 

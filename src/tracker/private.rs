@@ -9,7 +9,7 @@ use crate::tracker::admit::Participant;
 use crate::tracker::credit::{self, Accrual, Report};
 use crate::tracker::record::peer_change;
 use crate::tracker::{Answer, Arrival, Refusal, Rules, Ticket, Tracker, Workspace, scraped};
-use crate::wire::{AnnounceReply, Event, ScrapeEntry};
+use crate::wire::{Event, ScrapeEntry};
 
 /// For so many seconds after a record began, replies wait for the journal: the reply
 /// to its first announce may still be waiting, or may have been lost.
@@ -60,7 +60,7 @@ impl Tracker {
             ticket
         };
         let (counts, downloaded) = (ledger.swarm.counts(), ledger.swarm.downloaded);
-        let reply: AnnounceReply = self.reply(arrival, counts, downloaded, rules, work);
+        let reply = arrival.reply(counts, downloaded, rules, work);
         Ok(Answer { reply, ticket })
     }
 
@@ -113,17 +113,15 @@ impl Ledger<'_> {
         if self.swarm.leave(place, family) {
             self.left(place);
         }
-        match self.journal(place, arrival, before) {
-            Some((ticket, _)) => Some(ticket),
-            None => {
-                let leaving = Leaving {
-                    uploaded: arrival.params.uploaded,
-                    downloaded: arrival.params.downloaded,
-                };
-                self.swarm.peer_mut(place).leaving = Some(Box::new(leaving));
-                Some(Ticket::NEVER)
-            }
+        if let Some((ticket, _)) = self.journal(place, arrival, before) {
+            return Some(ticket);
         }
+        let leaving = Leaving {
+            uploaded: arrival.params.uploaded,
+            downloaded: arrival.params.downloaded,
+        };
+        self.swarm.peer_mut(place).leaving = Some(Box::new(leaving));
+        Some(Ticket::NEVER)
     }
 
     /// A peer has left the swarm: its user may have run, unless the torrent no longer lets them seed.

@@ -51,7 +51,7 @@ impl Tracker {
                 out,
             );
         }
-        let reply = self.reply(arrival, swarm.counts(), swarm.downloaded, rules, work);
+        let reply = arrival.reply(swarm.counts(), swarm.downloaded, rules, work);
         Ok(Answer {
             reply,
             ticket: None,

@@ -11,6 +11,7 @@ pub enum Mode {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own
 pub struct Rules {
     pub announce_interval: u32,
     pub min_announce_interval: u32,

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::clock::{Now, Seconds};
-use crate::swarm::{PrivateSwarm, SHARDS, Shard};
+use crate::swarm::{PrivateSwarm, PublicSwarm, SHARDS, Shard};
 use crate::tracker::private::Ledger;
 use crate::tracker::{Mode, Rules, Tracker};
 
@@ -67,10 +67,7 @@ impl Tracker {
                     let shard = self.public.lock(shard);
                     (
                         shard.len(),
-                        shard
-                            .values()
-                            .map(|swarm| swarm.counts())
-                            .collect::<Vec<_>>(),
+                        shard.values().map(PublicSwarm::counts).collect::<Vec<_>>(),
                     )
                 }
                 Mode::Private => {

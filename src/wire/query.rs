@@ -361,11 +361,11 @@ mod tests {
 
     #[test]
     fn every_spelling_of_a_hash_is_the_same_torrent() {
-        let all: String = IH_HEX
-            .as_bytes()
-            .chunks(2)
-            .map(|pair| format!("%{}", str::from_utf8(pair).unwrap()))
-            .collect();
+        let mut all = String::new();
+        for pair in IH_HEX.as_bytes().chunks(2) {
+            all.push('%');
+            all.extend(pair.iter().map(|&digit| char::from(digit)));
+        }
         let minimal = "%00%25+%26=;?%20%23/~%7F%80%FF%C3(aZ0-";
         let spellings = [
             IH.to_owned(),

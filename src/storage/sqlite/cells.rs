@@ -1,5 +1,7 @@
 //! Cells of a row as Rust values. SQLite lets a site write anything anywhere, so nothing is taken for granted.
 
+use std::fmt::Write as _;
+
 use std::str::FromStr;
 
 use rusqlite::Row;
@@ -34,7 +36,7 @@ impl Cells<'_> {
     /// The cell as people know a row by it.
     pub(super) fn shown(&self, column: usize) -> String {
         match self.cell(column) {
-            ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            ValueRef::Blob(bytes) => hex(bytes),
             _ => self.text(column),
         }
     }
@@ -112,4 +114,13 @@ impl Cells<'_> {
             _ => &[],
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::fault::Fault;
 use super::tables::{begin, found};
-use crate::ids::{TorrentId, UserId};
+use crate::ids::{Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
 use crate::storage::{NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch};
 
@@ -24,7 +24,7 @@ pub(super) fn update_user(
     id: UserId,
     patch: &UserPatch,
 ) -> Result<(), Fault> {
-    let passkey = patch.passkey.as_ref().map(|passkey| passkey.expose());
+    let passkey = patch.passkey.as_ref().map(Passkey::expose);
     let changed = connection
         .prepare_cached(
             "UPDATE users SET passkey = IFNULL(?2, passkey), enabled = IFNULL(?3, enabled),

@@ -88,11 +88,10 @@ fn create(path: &Path) -> Result<(), StorageError> {
         .mode(FILE_MODE)
         .open(path);
     let problem = match created.map_err(|error| error.kind()) {
-        Ok(_) => return Ok(()),
         Err(ErrorKind::AlreadyExists) if path.is_dir() => {
             format!("{shown} is a folder: name a file in storage.url")
         }
-        Err(ErrorKind::AlreadyExists) => return Ok(()),
+        Ok(_) | Err(ErrorKind::AlreadyExists) => return Ok(()),
         Err(ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             format!(
                 "can't create {shown}: its folder does not exist: create it, or mend storage.url"
