@@ -171,7 +171,8 @@ impl Worker {
             .header_read_timeout(None)
             .half_close(true)
             .title_case_headers(true)
-            .pipeline_flush(true)
+            // No `pipeline_flush`: with bytes left in its buffer hyper would close without having
+            // sent the last reply, such as a 400 or a 405.
             .max_buf_size(HEAD_MAX)
             .serve_connection(intake, service);
         // Clients come and go as they like; what they did wrong was answered to them.
