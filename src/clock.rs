@@ -1,6 +1,6 @@
 //! The one place that reads a clock. Everything else takes [`Now`] as an argument.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use rustix::time::{ClockId, clock_gettime};
 
 /// A moment on the monotonic clock, in whole seconds.
 ///
@@ -23,7 +23,8 @@ pub struct Now {
 /// The source of [`Now`].
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    started: Instant,
+    /// Whole seconds of the system's monotonic clock.
+    started: i64,
 }
 
 // === impl Seconds ===
@@ -62,25 +63,19 @@ impl Now {
 // === impl Clock ===
 
 impl Clock {
-    #[allow(clippy::disallowed_methods)] // this module is where clocks are read
     pub fn start() -> Self {
         Self {
-            started: Instant::now(),
+            started: clock_gettime(ClockId::MonotonicCoarse).tv_sec,
         }
     }
 
-    /// The present by both clocks.
-    #[allow(clippy::disallowed_methods)] // this module is where clocks are read
+    /// The present by both clocks. The coarse ones, which go by ticks of some milliseconds:
+    /// seconds are asked for, and twice for every announce.
     pub fn now(&self) -> Now {
-        let elapsed = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| {
-                i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-            });
+        let elapsed = clock_gettime(ClockId::MonotonicCoarse).tv_sec - self.started;
         Now {
-            mono: Seconds::START.plus(elapsed),
-            unix,
+            mono: Seconds::START.plus(u32::try_from(elapsed).unwrap_or(u32::MAX)),
+            unix: clock_gettime(ClockId::RealtimeCoarse).tv_sec,
         }
     }
 }

@@ -260,23 +260,30 @@ impl<C: Compact> Family<C> {
     fn find(&self, endpoint: C, client: ClientTag) -> Option<usize> {
         let items = self.members.items();
         // Without a port the endpoint alone does not tell two clients of one address apart.
-        let is_endpoint = |place: usize| {
-            let it = &items[place];
+        let is_endpoint = |it: &Member<C>| {
             it.endpoint == endpoint && (endpoint.port() != 0 || it.peer_id == client.peer_id)
         };
-        let is_client = |place: usize| items[place].is_client(endpoint, client);
-        match &self.indexes {
-            None => (0..items.len())
-                .find(|&place| is_endpoint(place))
-                .or_else(|| (0..items.len()).find(|&place| is_client(place))),
-            Some(indexes) => indexes
-                .by_endpoint
-                .find(hash_of(endpoint.as_ref()), is_endpoint)
-                .or_else(|| {
-                    let hash = client_hash(endpoint, client.peer_id);
-                    indexes.by_client.find(hash, is_client)
-                }),
-        }
+        let Some(indexes) = &self.indexes else {
+            let mut at_another_port = None;
+            for (place, it) in items.iter().enumerate() {
+                if is_endpoint(it) {
+                    return Some(place);
+                }
+                if at_another_port.is_none() && it.is_client(endpoint, client) {
+                    at_another_port = Some(place);
+                }
+            }
+            return at_another_port;
+        };
+        let hash = hash_of(endpoint.as_ref());
+        let found = indexes
+            .by_endpoint
+            .find(hash, |place| is_endpoint(&items[place]));
+        found.or_else(|| {
+            let hash = client_hash(endpoint, client.peer_id);
+            let is_client = |place: usize| items[place].is_client(endpoint, client);
+            indexes.by_client.find(hash, is_client)
+        })
     }
 
     fn insert(&mut self, member: Member<C>, role: Role) {

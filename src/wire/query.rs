@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use memchr::{memchr, memchr2_iter};
+
 use crate::ids::{InfoHash, PeerId, hex_digit};
 use crate::wire::{Announce, ClientKey, Event, ParseError};
 
@@ -20,9 +22,7 @@ const VALUE_LEN_MAX: usize = 64;
 /// The first of: info_hash, peer_id, port that is missing or invalid.
 pub fn parse_announce(query: &[u8]) -> Result<Announce, ParseError> {
     let mut seen = Seen::default();
-    for (key, value) in pairs(query) {
-        seen.take(key, value);
-    }
+    each_pair(query, |key, value| seen.take(key, value));
     seen.announce()
 }
 
@@ -32,48 +32,70 @@ pub fn parse_announce(query: &[u8]) -> Result<Announce, ParseError> {
 /// A missing or invalid info_hash.
 pub fn parse_scrape(query: &[u8]) -> Result<Vec<InfoHash>, ParseError> {
     let mut hashes: Vec<InfoHash> = Vec::new();
-    let values = pairs(query).filter(|(key, _)| *key == b"info_hash");
-    for (_, value) in values {
-        let hash = decode_20(value, b'+').map(InfoHash);
-        let hash = hash.ok_or(ParseError::InvalidInfoHash)?;
-        if hashes.len() < SCRAPE_MAX && !hashes.contains(&hash) {
-            hashes.push(hash);
+    let mut all_valid = true;
+    each_pair(query, |key, value| {
+        if key != b"info_hash" {
+            return;
         }
+        match decode_20(value, b'+').map(InfoHash) {
+            Some(hash) if hashes.len() < SCRAPE_MAX && !hashes.contains(&hash) => hashes.push(hash),
+            Some(_) => {}
+            None => all_valid = false,
+        }
+    });
+    match (all_valid, hashes.is_empty()) {
+        (false, _) => Err(ParseError::InvalidInfoHash),
+        (true, true) => Err(ParseError::MissingInfoHash),
+        (true, false) => Ok(hashes),
     }
-    if hashes.is_empty() {
-        return Err(ParseError::MissingInfoHash);
-    }
-    Ok(hashes)
 }
 
-/// The key/value pairs of a query, undecoded (rules Q1, Q2).
-fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    query
-        .split(|&byte| byte == b'&')
-        .flat_map(|segment| {
-            let (first, second) = split_second_query(segment);
-            [first, second]
-        })
-        .filter(|segment| !segment.is_empty())
-        .map(
-            |segment| match segment.iter().position(|&byte| byte == b'=') {
-                Some(at) => (&segment[..at], &segment[at + 1..]),
-                None => (segment, &[][..]),
-            },
-        )
+/// Calls `take` with each key and value of a query, undecoded (rules Q1, Q2).
+fn each_pair<'q>(query: &'q [u8], mut take: impl FnMut(&'q [u8], &'q [u8])) {
+    // Hardly a query has a second `?`, and then it is looked at piece by piece.
+    let odd = memchr(b'?', query).is_some();
+    let mut segment = |start: usize, equals: Option<usize>, end: usize| {
+        if odd {
+            let (first, second) = split_second_query(&query[start..end]);
+            let segments = [first, second].into_iter().filter(|it| !it.is_empty());
+            segments
+                .map(split_pair)
+                .for_each(|(key, value)| take(key, value));
+        } else if let Some(at) = equals {
+            take(&query[start..at], &query[at + 1..end]);
+        } else if start < end {
+            take(&query[start..end], &[]);
+        }
+    };
+    let (mut start, mut equals) = (0, None);
+    for at in memchr2_iter(b'&', b'=', query) {
+        if query[at] == b'=' {
+            equals.get_or_insert(at);
+        } else {
+            segment(start, equals, at);
+            (start, equals) = (at + 1, None);
+        }
+    }
+    segment(start, equals, query.len());
+}
+
+fn split_pair(segment: &[u8]) -> (&[u8], &[u8]) {
+    match memchr(b'=', segment) {
+        Some(at) => (&segment[..at], &segment[at + 1..]),
+        None => (segment, &[]),
+    }
 }
 
 /// Clients that append `?info_hash=` to an announce URL that has a query already (rule Q1).
 fn split_second_query(segment: &[u8]) -> (&[u8], &[u8]) {
     const MARK: &[u8] = b"?info_hash=";
-    if segment.contains(&b'?')
-        && let Some(at) = segment
-            .windows(MARK.len())
-            .position(|window| window == MARK)
+    match segment
+        .windows(MARK.len())
+        .position(|window| window == MARK)
     {
-        return (&segment[..at], &segment[at + 1..]);
+        Some(at) => (&segment[..at], &segment[at + 1..]),
+        None => (segment, &[]),
     }
-    (segment, &[])
 }
 
 /// The raw values of one announce, the last of each scalar (rule Q6).
@@ -194,18 +216,24 @@ fn total(value: &[u8]) -> Option<u64> {
 }
 
 fn event(value: &[u8]) -> Event {
-    let Some(text) = decode_text(value) else {
-        return Event::None;
-    };
-    let is = |name: &str| text.as_str().eq_ignore_ascii_case(name);
-    match () {
-        () if is("") => Event::None,
-        () if is("started") => Event::Started,
-        () if is("completed") => Event::Completed,
-        () if is("stopped") => Event::Stopped,
-        () if is("paused") => Event::Paused,
-        () => Event::None,
+    if value.contains(&b'%') {
+        let text = decode_text(value);
+        return text.map_or(Event::None, |text| plain_event(text.as_str().as_bytes()));
     }
+    plain_event(value)
+}
+
+fn plain_event(value: &[u8]) -> Event {
+    let events = [
+        (&b"started"[..], Event::Started),
+        (b"completed", Event::Completed),
+        (b"stopped", Event::Stopped),
+        (b"paused", Event::Paused),
+    ];
+    let known = events
+        .into_iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(value));
+    known.map_or(Event::None, |(_, event)| event)
 }
 
 /// Eight hex digits are the number that the same client sends over UDP (BEP 15); other keys are hashed.
@@ -230,11 +258,10 @@ fn client_key(value: &[u8]) -> Option<ClientKey> {
 
 /// `1*DIGIT` up to 2^64−1 (rule Q8); anything else is none.
 fn integer(value: &[u8]) -> Option<u64> {
-    if value.contains(&b'%') {
-        let text = decode_text(value)?;
-        return digits(text.as_str().as_bytes());
-    }
-    digits(value)
+    digits(value).or_else(|| {
+        let text = value.contains(&b'%').then(|| decode_text(value))??;
+        digits(text.as_str().as_bytes())
+    })
 }
 
 fn digits(value: &[u8]) -> Option<u64> {
@@ -278,24 +305,37 @@ fn decode_20(value: &[u8], plus: u8) -> Option<[u8; 20]> {
     let mut decoded = [0; 20];
     let mut rest = value;
     for byte in &mut decoded {
-        match *rest {
-            [b'%', high, low, ..] => {
-                *byte = hex_digit(high)? << 4 | hex_digit(low)?;
-                rest = &rest[3..];
+        let (&first, tail) = rest.split_first()?;
+        (*byte, rest) = match first {
+            b'%' => {
+                let (&[high, low], tail) = tail.split_first_chunk()?;
+                let (high, low) = (HEX[usize::from(high)], HEX[usize::from(low)]);
+                if (high | low) & NO_DIGIT != 0 {
+                    return None;
+                }
+                (high << 4 | low, tail)
             }
-            [b'%', ..] | [] => return None,
-            [b'+', ..] => {
-                *byte = plus;
-                rest = &rest[1..];
-            }
-            [plain, ..] => {
-                *byte = plain;
-                rest = &rest[1..];
-            }
-        }
+            b'+' => (plus, tail),
+            plain => (plain, tail),
+        };
     }
     rest.is_empty().then_some(decoded)
 }
+
+/// Marks a byte that is no hexadecimal digit in [`HEX`].
+const NO_DIGIT: u8 = 0x80;
+
+/// The value of each byte as a hexadecimal digit: hashes are most of what a query holds.
+static HEX: [u8; 256] = {
+    let mut table = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        table[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        table[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    table
+};
 
 /// The decoded bytes of a value; none in place of a bad escape (rules Q4, Q5).
 fn decode(value: &[u8], plus: u8) -> impl Iterator<Item = Option<u8>> {

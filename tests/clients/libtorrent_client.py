@@ -66,6 +66,7 @@ class Client:
                 # One family's socket passes over a tracker that has an address of the other.
                 if "unreachable" not in alert.message():
                     raise SystemExit(alert.message())
+                self.answers += 1
         return self.announces >= enough and self.announces == self.answers
 
 

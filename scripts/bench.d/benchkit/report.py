@@ -1,0 +1,85 @@
+"""Figures of all rounds in, medians and ratios out: a table, or JSON lines."""
+
+import json
+import statistics
+import sys
+from dataclasses import dataclass
+
+
+@dataclass
+class Column:
+    """A figure that each run gives, and how it is shown."""
+
+    key: str
+    title: str
+    unit: str
+    form: str
+    # In the case's name in JSON, where all columns but the first need one.
+    suffix: str = ""
+    has_ratio: bool = False
+
+
+class Report:
+    def __init__(self, bench):
+        self.bench = bench
+        self.title = ""
+        self.columns = []
+        self._runs = {}  # case -> list of {key: value}
+        self._ratio_to = {}  # case -> the case that it is compared with
+
+    def add(self, case, figures, ratio_to=None):
+        """Adds what one run of a case measured."""
+        self._runs.setdefault(case, []).append(figures)
+        self._ratio_to[case] = ratio_to
+
+    def cases(self):
+        return list(self._runs)
+
+    def median(self, case, key):
+        return statistics.median(run[key] for run in self._runs[case])
+
+    def print(self, as_json):
+        rows = self._rows()
+        if as_json:
+            for row in rows:
+                print(json.dumps(row))
+        else:
+            self._print_table(rows)
+
+    def _rows(self):
+        rows = []
+        for case, base in self._ratio_to.items():
+            for column in self.columns:
+                value = self.median(case, column.key)
+                row = {"bench": self.bench, "case": case + column.suffix}
+                row |= {"value": round(value, 3), "unit": column.unit, "ratio_to": None, "ratio": None}
+                below = self.median(base, column.key) if base and column.has_ratio else 0
+                if below:
+                    row |= {"ratio_to": base + column.suffix, "ratio": round(value / below, 3)}
+                rows.append(row)
+        return rows
+
+    def _print_table(self, rows):
+        head = ["case"]
+        for column in self.columns:
+            head += [column.title] + ["ratio"] * column.has_ratio
+        lines = [head]
+        rows = iter(rows)
+        for case in self._ratio_to:
+            line = [case]
+            for column in self.columns:
+                row = next(rows)
+                line.append(column.form.format(row["value"]))
+                if column.has_ratio:
+                    line.append("" if row["ratio"] is None else f"{row['ratio']:.2f}")
+            lines.append(line)
+        widths = [max(map(len, cells)) for cells in zip(*lines)]
+        print(self.title, end="\n\n")
+        for first, *others in lines:
+            cells = [cell.rjust(width) for cell, width in zip(others, widths[1:])]
+            print("  ".join([first.ljust(widths[0]), *cells]))
+
+
+def note(text):
+    """Tells on stderr what is going on; stdout is for results."""
+    print(text, file=sys.stderr, flush=True)
