@@ -182,10 +182,11 @@ impl Worker {
             // The watch over the connections takes the place of hyper's timer.
             .header_read_timeout(None)
             .half_close(true)
-            // No `pipeline_flush`: with bytes left in its buffer hyper would close without having
-            // sent the last reply, such as a 400 or a 405.
             // One write of head and body costs less than a gathering of both.
             .writev(false)
+            // With bytes left in its buffer hyper would close without having sent the last
+            // reply, such as a 400 or a 405.
+            .pipeline_flush(false)
             .max_buf_size(HEAD_MAX)
             .serve_connection(intake, service);
         // Clients come and go as they like; what they did wrong was answered to them.
