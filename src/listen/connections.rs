@@ -2,9 +2,10 @@
 //!
 //! A look at all of them once a second takes the place of a timer for each request.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 /// Seconds that a kept-alive connection may wait for its next request (rule H5).
@@ -18,6 +19,7 @@ const BUSY_SECONDS: u32 = 90;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum Phase {
     /// Waiting for the next request.
     Idle,
@@ -29,25 +31,30 @@ pub(super) enum Phase {
 
 /// What a connection is doing and since when; shared by its reader, its handler and the watch.
 pub(super) struct Activity {
-    phase: Cell<Phase>,
-    since: Cell<u32>,
-    clock: Rc<Cell<u32>>,
+    phase: AtomicU8,
+    since: AtomicU32,
+    clock: Arc<AtomicU32>,
 }
 
 /// All connections of one worker.
 pub(super) struct Connections {
-    open: RefCell<Vec<Option<Open>>>,
-    free: RefCell<Vec<usize>>,
+    places: Mutex<Places>,
     /// Seconds, counted by [`Connections::watch`].
-    clock: Rc<Cell<u32>>,
+    clock: Arc<AtomicU32>,
+}
+
+#[derive(Default)]
+struct Places {
+    open: Vec<Option<Open>>,
+    free: Vec<usize>,
 }
 
 /// The task that serves a connection, and what the connection is doing.
-type Open = (AbortHandle, Rc<Activity>);
+type Open = (AbortHandle, Arc<Activity>);
 
 /// A place among the connections; given back when dropped.
 pub(super) struct Place {
-    connections: Rc<Connections>,
+    connections: Arc<Connections>,
     number: usize,
 }
 
@@ -55,78 +62,91 @@ pub(super) struct Place {
 
 impl Activity {
     pub fn set(&self, phase: Phase) {
-        self.phase.set(phase);
-        self.since.set(self.clock.get());
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        let now = self.clock.load(Ordering::Relaxed);
+        self.since.store(now, Ordering::Relaxed);
     }
 
     pub fn phase(&self) -> Phase {
-        self.phase.get()
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            _ => Phase::Busy,
+        }
     }
 
     fn is_overdue(&self) -> bool {
-        let limit = match self.phase.get() {
+        let limit = match self.phase() {
             Phase::Idle => IDLE_SECONDS,
             Phase::Head => HEAD_SECONDS,
             Phase::Busy => BUSY_SECONDS,
         };
+        let now = self.clock.load(Ordering::Relaxed);
         // One more, because the first second may have begun just before the next tick.
-        self.clock.get() - self.since.get() > limit
+        now - self.since.load(Ordering::Relaxed) > limit
     }
 }
 
 // === impl Place ===
 
+impl Place {
+    pub fn number(&self) -> usize {
+        self.number
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.open.borrow_mut()[self.number] = None;
-        self.connections.free.borrow_mut().push(self.number);
+        let mut places = self.connections.places.lock();
+        places.open[self.number] = None;
+        places.free.push(self.number);
     }
 }
 
 // === impl Connections ===
 
 impl Connections {
-    pub fn new() -> Rc<Self> {
-        Rc::new(Self {
-            open: RefCell::default(),
-            free: RefCell::default(),
-            clock: Rc::default(),
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            places: Mutex::default(),
+            clock: Arc::default(),
         })
     }
 
     /// The state of a new connection.
-    pub fn activity(&self) -> Rc<Activity> {
-        Rc::new(Activity {
-            phase: Cell::new(Phase::Head),
-            since: Cell::new(self.clock.get()),
-            clock: Rc::clone(&self.clock),
-        })
+    pub fn activity(&self) -> Arc<Activity> {
+        let activity = Activity {
+            phase: AtomicU8::new(Phase::Head as u8),
+            since: AtomicU32::new(self.clock.load(Ordering::Relaxed)),
+            clock: Arc::clone(&self.clock),
+        };
+        Arc::new(activity)
     }
 
     /// Keeps watch over a connection until its place is dropped.
-    pub fn enter(self: &Rc<Self>) -> Place {
-        let number = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            let mut open = self.open.borrow_mut();
-            open.push(None);
-            open.len() - 1
+    pub fn enter(self: &Arc<Self>) -> Place {
+        let mut places = self.places.lock();
+        let number = places.free.pop().unwrap_or_else(|| {
+            places.open.push(None);
+            places.open.len() - 1
         });
         Place {
-            connections: Rc::clone(self),
+            connections: Arc::clone(self),
             number,
         }
     }
 
     /// Tells which task serves the connection of that place.
-    pub fn served_by(&self, place: usize, task: AbortHandle, activity: Rc<Activity>) {
+    pub fn served_by(&self, place: usize, task: AbortHandle, activity: Arc<Activity>) {
         // A task that is through already has given its place back.
         if !task.is_finished() {
-            self.open.borrow_mut()[place] = Some((task, activity));
+            self.places.lock().open[place] = Some((task, activity));
         }
     }
 
     /// Lets a second pass, and ends the connections that take too long.
     pub fn watch(&self) {
-        self.clock.set(self.clock.get() + 1);
+        self.clock.fetch_add(1, Ordering::Relaxed);
         self.end(Activity::is_overdue);
     }
 
@@ -136,23 +156,17 @@ impl Connections {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.open.borrow().iter().all(Option::is_none)
+        self.places.lock().open.iter().all(Option::is_none)
     }
 
     fn end(&self, which: impl Fn(&Activity) -> bool) {
-        for (task, activity) in self.open.borrow().iter().flatten() {
-            if which(activity) {
-                // The task drops its place when the runtime comes to it, not here.
-                task.abort();
-            }
-        }
-    }
-}
-
-// === impl Place ===
-
-impl Place {
-    pub fn number(&self) -> usize {
-        self.number
+        let overdue: Vec<AbortHandle> = {
+            let places = self.places.lock();
+            let open = places.open.iter().flatten();
+            let overdue = open.filter(|(_, activity)| which(activity));
+            overdue.map(|(task, _)| task.clone()).collect()
+        };
+        // Unlocked, because a task that ends gives its place back.
+        overdue.iter().for_each(AbortHandle::abort);
     }
 }

@@ -1,15 +1,14 @@
 //! HTTP: one worker's listeners, and the answers to requests (rules H1 to H8, R1, R2).
 
-use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, TcpListener};
-use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderValue};
@@ -18,6 +17,7 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -70,22 +70,19 @@ pub struct HttpService {
 /// One thread's share of the work.
 struct Worker {
     service: HttpService,
-    work: RefCell<Workspace>,
-    bodies: RefCell<Bodies>,
-    connections: Rc<Connections>,
+    /// Locked by this thread alone, for one request at a time.
+    desk: Mutex<Desk>,
+    connections: Arc<Connections>,
     permits: Arc<Semaphore>,
-    stopping: Cell<bool>,
+    stopping: AtomicBool,
 }
 
-/// Where bodies are written: many share one piece of memory, which goes when the last is sent.
-#[derive(Default)]
-struct Bodies {
+/// What requests use one after another, so that each needs no memory of its own.
+struct Desk {
+    work: Workspace,
+    /// Where a body is written before its size is known.
     draft: Vec<u8>,
-    space: BytesMut,
 }
-
-/// Bytes of the memory that bodies share.
-const BODIES_SPACE: usize = 64 * 1024;
 
 /// An answer, and what it waits for.
 struct Reply {
@@ -102,19 +99,21 @@ pub async fn serve(
     service: HttpService,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let worker = Rc::new(Worker {
+    let worker = Arc::new(Worker {
         permits: Arc::new(Semaphore::new(service.max_connections)),
         service,
-        work: RefCell::new(Workspace::new(fastrand::Rng::new())),
-        bodies: RefCell::default(),
+        desk: Mutex::new(Desk {
+            work: Workspace::new(fastrand::Rng::new()),
+            draft: Vec::new(),
+        }),
         connections: Connections::new(),
-        stopping: Cell::new(false),
+        stopping: AtomicBool::new(false),
     });
     let mut accepting = Vec::new();
     for listener in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let accept = Rc::clone(&worker).accept(listener);
-        accepting.push(tokio::task::spawn_local(accept));
+        let accept = Arc::clone(&worker).accept(listener);
+        accepting.push(tokio::spawn(accept));
     }
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     while !*stop.borrow() {
@@ -131,7 +130,7 @@ pub async fn serve(
 // === impl Worker ===
 
 impl Worker {
-    async fn accept(self: Rc<Self>, listener: tokio::net::TcpListener) {
+    async fn accept(self: Arc<Self>, listener: tokio::net::TcpListener) {
         loop {
             // A place first: while there is none, new connections wait in the kernel.
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
@@ -149,9 +148,9 @@ impl Worker {
             let place = self.connections.enter();
             let activity = self.connections.activity();
             let number = place.number();
-            let worker = Rc::clone(&self);
-            let of_task = Rc::clone(&activity);
-            let task = tokio::task::spawn_local(async move {
+            let worker = Arc::clone(&self);
+            let of_task = Arc::clone(&activity);
+            let task = tokio::spawn(async move {
                 worker.connection(stream, address.ip(), of_task).await;
                 drop((place, permit));
             });
@@ -160,7 +159,12 @@ impl Worker {
         }
     }
 
-    async fn connection(self: Rc<Self>, stream: TcpStream, client: IpAddr, activity: Rc<Activity>) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        client: IpAddr,
+        activity: Arc<Activity>,
+    ) {
         // Without it the answer to a pipelined request may wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
         match &self.service.certificate {
@@ -172,11 +176,11 @@ impl Worker {
         }
     }
 
-    async fn speak<S>(self: &Rc<Self>, stream: S, client: IpAddr, activity: Rc<Activity>)
+    async fn speak<S>(self: &Arc<Self>, stream: S, client: IpAddr, activity: Arc<Activity>)
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let intake = TokioIo::new(Intake::new(stream, Rc::clone(&activity)));
+        let intake = TokioIo::new(Intake::new(stream, Arc::clone(&activity)));
         let service = service_fn(|request| self.answer(request, client, &activity));
         let connection = http1::Builder::new()
             // The watch over the connections takes the place of hyper's timer.
@@ -209,7 +213,8 @@ impl Worker {
             self.wait_for(ticket).await;
         }
         // What comes on a connection that ends with this reply is not read at all.
-        let ends = self.stopping.get() || response.headers().contains_key(header::CONNECTION);
+        let ends = self.stopping.load(Ordering::Relaxed)
+            || response.headers().contains_key(header::CONNECTION);
         if ends || !skip(request.into_body()).await {
             close(&mut response);
         }
@@ -292,14 +297,16 @@ impl Worker {
             source: source.unwrap_or(client),
         };
         let list_form = request.params.as_ref().is_ok_and(|params| params.list_form);
-        let mut work = self.work.borrow_mut();
         let now = self.service.clock.now();
-        match self.service.tracker.announce(&request, now, &mut work) {
+        let mut desk = self.desk.lock();
+        let Desk { work, draft } = &mut *desk;
+        match self.service.tracker.announce(&request, now, work) {
             Ok(answer) => {
-                let body = self
-                    .body(|out| wire::write_announce(out, &answer.reply, &work.peers, list_form));
+                draft.clear();
+                wire::write_announce(draft, &answer.reply, &work.peers, list_form);
                 Reply {
-                    response: response(StatusCode::OK, body),
+                    // Of exactly its size it is one piece of memory and counts no references.
+                    response: response(StatusCode::OK, Bytes::copy_from_slice(draft)),
                     ticket: answer.ticket,
                 }
             }
@@ -315,7 +322,8 @@ impl Worker {
         {
             Ok(mut entries) => {
                 let (_, min_interval) = self.service.tracker.intervals();
-                let body = self.body(|out| wire::write_scrape(out, &mut entries, min_interval));
+                let mut body = Vec::new();
+                wire::write_scrape(&mut body, &mut entries, min_interval);
                 Reply::new(StatusCode::OK, body)
             }
             Err(refusal) => self.failure(&refusal),
@@ -325,20 +333,14 @@ impl Worker {
     /// A refusal: status 200, because clients throw the body of any other away (rule R1).
     fn failure(&self, refusal: &Refusal) -> Reply {
         let (interval, min_interval) = self.service.tracker.intervals();
-        let failure = refusal.failure(interval, min_interval);
-        Reply::new(
-            StatusCode::OK,
-            self.body(|out| wire::write_failure(out, &failure)),
-        )
-    }
-
-    fn body(&self, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-        self.bodies.borrow_mut().write(write)
+        let mut body = Vec::new();
+        wire::write_failure(&mut body, &refusal.failure(interval, min_interval));
+        Reply::new(StatusCode::OK, body)
     }
 
     /// Lets requests in flight end, and connections without one go.
     async fn drain(&self) {
-        self.stopping.set(true);
+        self.stopping.store(true, Ordering::Relaxed);
         let drained = async {
             let mut ticks = tokio::time::interval(Duration::from_millis(20));
             while !self.connections.is_empty() {
@@ -349,20 +351,6 @@ impl Worker {
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             tracing::warn!("some requests were cut off: they took too long to end");
         }
-    }
-}
-
-// === impl Bodies ===
-
-impl Bodies {
-    fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-        self.draft.clear();
-        write(&mut self.draft);
-        if self.space.capacity() < self.draft.len() {
-            self.space = BytesMut::with_capacity(BODIES_SPACE.max(self.draft.len()));
-        }
-        self.space.extend_from_slice(&self.draft);
-        self.space.split().freeze()
     }
 }
 

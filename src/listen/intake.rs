@@ -9,7 +9,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,7 +26,7 @@ pub(super) const TARGET_MAX: usize = LINE_MAX - 16;
 pub(super) struct Intake<S> {
     stream: S,
     scanner: Scanner,
-    activity: Rc<Activity>,
+    activity: Arc<Activity>,
 }
 
 /// Follows the requests of a connection through whatever pieces they come in.
@@ -65,7 +65,7 @@ struct Header {
 // === impl Intake ===
 
 impl<S> Intake<S> {
-    pub fn new(stream: S, activity: Rc<Activity>) -> Self {
+    pub fn new(stream: S, activity: Arc<Activity>) -> Self {
         Self {
             stream,
             scanner: Scanner::default(),

@@ -8,7 +8,6 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
-use tokio::task::LocalSet;
 
 use crate::config::{Mode, Source};
 use crate::listen::http::{HttpService, HttpSettings};
@@ -176,8 +175,7 @@ fn work(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, http::serve(listeners, service, stop))?;
+    runtime.block_on(http::serve(listeners, service, stop))?;
     Ok(())
 }
 
