@@ -15,7 +15,8 @@ pub struct PeerKey {
 /// A private peer's record as it stands after an announce. Absolute values: the latest one wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerRecord {
-    /// The totals last reported and accounted, in bytes: the *base* of the next credit (rule A2).
+    /// The totals last reported and accounted, in bytes: the *base* of the next credit (rule A2);
+    /// 2^63−1 while the client has reported none.
     pub base_up: u64,
     pub base_down: u64,
     /// Unix time since which the client reports less than its base (rule A3).

@@ -28,7 +28,7 @@ pub struct Metrics {
     pub snatches: Counter,
     /// Peers that left without a word.
     pub expired: Counter,
-    /// Private announces whose base could not advance because the outbox was full.
+    /// Private announces whose credit has to wait because the outbox was full.
     pub outbox_full: Counter,
     /// Replies that went out before what they acknowledge was durable.
     pub ack_timeouts: Counter,

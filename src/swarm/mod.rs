@@ -18,7 +18,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::ids::InfoHash;
 
 pub use classes::{Counts, Role};
-pub use private::{Account, Family, History, Leaving, Peer, PrivateSwarm, Request};
+pub use private::{Account, Family, History, Owed, Peer, PrivateSwarm, Request};
 pub use public::{Before, ClientTag, Eligibility, PublicSwarm};
 pub use select::{Selector, WANT_MAX};
 

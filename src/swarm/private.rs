@@ -35,11 +35,16 @@ pub struct Account {
     pub last_announce: Seconds,
 }
 
-/// Totals of a `stopped` that the journal had no room for: kept until it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leaving {
-    pub uploaded: Option<u64>,
-    pub downloaded: Option<u64>,
+/// What a peer added that the journal had no room for: kept until it has. All zero for one
+/// of which only a lost endpoint is still to be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// Bytes before multipliers.
+    pub uploaded: u64,
+    pub downloaded: u64,
+    /// Seconds.
+    pub seed_time: u32,
+    pub announces: u32,
 }
 
 /// One client of one user. With a role it is in the swarm; without one it is a tombstone,
@@ -49,7 +54,7 @@ pub struct Peer {
     pub user: UserId,
     pub peer_id: PeerId,
     pub account: Account,
-    pub leaving: Option<Box<Leaving>>,
+    pub owed: Option<Box<Owed>>,
     role: Option<Role>,
     /// Places of its endpoints among the members of each family.
     v4: Option<u32>,
@@ -111,6 +116,10 @@ struct Member<C> {
 // === impl Account ===
 
 impl Account {
+    /// The base of a total that was not reported yet. No larger total can be reported, so none
+    /// is ever credited against it.
+    pub const UNREPORTED: u64 = i64::MAX as u64;
+
     /// A record that begins with those totals: they are its base, and nothing is credited (rule A1).
     pub fn begin(uploaded: u64, downloaded: u64, now: Seconds) -> Self {
         Self {
@@ -200,7 +209,7 @@ impl PrivateSwarm {
             user,
             peer_id,
             account,
-            leaving: None,
+            owed: None,
             role: None,
             v4: None,
             v6: None,

@@ -92,19 +92,21 @@ impl PublicSwarm {
         self.v4.members.is_empty() && self.v6.is_none()
     }
 
-    /// Puts a peer in, or updates it; returns what it was before.
+    /// Puts a peer in, or updates it; returns what it was before: nothing, if it was last seen
+    /// before `alive_since`.
     pub fn upsert(
         &mut self,
         endpoint: Endpoint,
         client: ClientTag,
         role: Role,
         now: Seconds,
+        alive_since: Seconds,
     ) -> Option<Before> {
         match endpoint {
-            Endpoint::V4(endpoint) => self.v4.upsert(endpoint, client, role, now),
+            Endpoint::V4(endpoint) => self.v4.upsert(endpoint, client, role, now, alive_since),
             Endpoint::V6(endpoint) => {
                 let v6 = self.v6.get_or_insert_default();
-                v6.upsert(endpoint, client, role, now)
+                v6.upsert(endpoint, client, role, now, alive_since)
             }
         }
     }
@@ -185,6 +187,7 @@ impl<C: Compact> Family<C> {
         client: ClientTag,
         role: Role,
         now: Seconds,
+        alive_since: Seconds,
     ) -> Option<Before> {
         let mut member = Member {
             endpoint,
@@ -196,19 +199,24 @@ impl<C: Compact> Family<C> {
             self.insert(member, role);
             return None;
         };
-        let before = self.before(place);
-        if before.counted {
+        let old = self.members.get(place);
+        let same_client = old.is_client(endpoint, client);
+        let same_endpoint = old.endpoint == endpoint;
+        let before = (old.seen >= alive_since).then(|| self.before(place));
+        if before.is_some_and(|before| before.counted) {
             member.key_and_counted |= COUNTED;
         }
-        let old = self.members.get(place);
-        let same_identity = old.endpoint == endpoint && old.peer_id == client.peer_id;
-        if same_identity && before.role == role {
+        if same_client && same_endpoint && self.members.role(place) == role {
             *self.members.get_mut(place) = member;
-        } else {
-            self.take(place);
-            self.insert(member, role);
+            return before;
         }
-        Some(before)
+        self.take(place);
+        // Who takes over the port of another client may leave a port of its own behind.
+        if !same_client && let Some(place) = self.find(endpoint, client) {
+            self.take(place);
+        }
+        self.insert(member, role);
+        before
     }
 
     fn set_counted(&mut self, endpoint: C, client: ClientTag) {
@@ -409,7 +417,8 @@ mod tests {
         tag: ClientTag,
         role: Role,
     ) -> Option<Role> {
-        let before = swarm.upsert(endpoint(ip, port), tag, role, Seconds::START);
+        let now = Seconds::START;
+        let before = swarm.upsert(endpoint(ip, port), tag, role, now, now);
         before.map(|before| before.role)
     }
 
@@ -535,6 +544,7 @@ mod tests {
                 client(number, None),
                 role,
                 seen,
+                Seconds::START,
             );
         }
         assert_eq!(swarm.expire(Seconds::START.plus(60)), 60);

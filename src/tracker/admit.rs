@@ -14,22 +14,31 @@ pub(super) struct Participant {
 // === impl Tracker ===
 
 impl Tracker {
+    /// Returns the info hash to go by too, which may not be the one as read (rule Q4).
     pub(super) fn admit_public<'r>(
         &self,
         request: &'r AnnounceRequest,
         rules: &Rules,
-    ) -> Result<&'r Announce, Refusal> {
+    ) -> Result<(InfoHash, &'r Announce), Refusal> {
         let params = request
             .params
             .as_ref()
             .map_err(|&error| Refusal::from(error))?;
         self.admit_client(&params.peer_id, rules)?;
-        match self.registry.torrent(&params.info_hash) {
-            Some(torrent) => admit_torrent(&torrent)?,
-            None if !rules.auto_register => return Err(Refusal::UnregisteredTorrent),
-            None => {}
-        }
-        Ok(params)
+        let registered = if rules.auto_register {
+            let torrent = self.registry.torrent(&params.info_hash);
+            torrent.map(|torrent| (params.info_hash, torrent))
+        } else {
+            Some(
+                self.registered(params)
+                    .ok_or(Refusal::UnregisteredTorrent)?,
+            )
+        };
+        let Some((info_hash, torrent)) = registered else {
+            return Ok((params.info_hash, params));
+        };
+        admit_torrent(&torrent)?;
+        Ok((info_hash, params))
     }
 
     pub(super) fn admit_private<'r>(
@@ -49,7 +58,7 @@ impl Tracker {
             .as_ref()
             .map_err(|&error| Refusal::from(error))?;
         self.admit_client(&params.peer_id, rules)?;
-        let torrent = self
+        let (_, torrent) = self
             .registered(params)
             .ok_or(Refusal::UnregisteredTorrent)?;
         admit_torrent(&torrent)?;
@@ -81,11 +90,13 @@ impl Tracker {
         torrent.disabled.is_none().then_some(torrent)
     }
 
-    /// The registered torrent, also if the client encoded a space of its hash as `+` (rule Q4).
-    fn registered(&self, params: &Announce) -> Option<Entry> {
-        self.registry.torrent(&params.info_hash).or_else(|| {
-            let as_form = params.info_hash_as_form?;
-            self.registry.torrent(&as_form)
+    /// The registered torrent and the hash that named it, also if the client encoded a space
+    /// of its hash as `+` (rule Q4).
+    fn registered(&self, params: &Announce) -> Option<(InfoHash, Entry)> {
+        let readings = [Some(params.info_hash), params.info_hash_as_form];
+        readings.into_iter().flatten().find_map(|info_hash| {
+            let torrent = self.registry.torrent(&info_hash)?;
+            Some((info_hash, torrent))
         })
     }
 

@@ -2,7 +2,7 @@
 //! Plain arithmetic on an account, with the time passed in.
 
 use crate::clock::Seconds;
-use crate::swarm::{Account, History};
+use crate::swarm::{Account, History, Owed};
 
 /// More than this in one announce is never believed (rule A7): 2^50 bytes.
 const CREDIT_MAX: u64 = 1 << 50;
@@ -105,6 +105,10 @@ fn step(
     let Some(reported) = reported else {
         return Step::Kept;
     };
+    if *base == Account::UNREPORTED {
+        *base = reported;
+        return Step::Lowered;
+    }
     if reported >= *base {
         let credit = reported - *base;
         *base = reported;
@@ -156,14 +160,13 @@ pub fn leave(history: &mut History, rules: HnrRules) {
 // === impl Accrual ===
 
 impl Accrual {
-    /// This one and another together.
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            uploaded: self.uploaded.saturating_add(other.uploaded),
-            downloaded: self.downloaded.saturating_add(other.downloaded),
-            seed_time: self.seed_time.saturating_add(other.seed_time),
-            implausible: self.implausible || other.implausible,
-            base_lowered: self.base_lowered || other.base_lowered,
+    /// What is owed once this announce is added to what was owed before.
+    pub fn added_to(&self, owed: Owed) -> Owed {
+        Owed {
+            uploaded: owed.uploaded.saturating_add(self.uploaded),
+            downloaded: owed.downloaded.saturating_add(self.downloaded),
+            seed_time: owed.seed_time.saturating_add(self.seed_time),
+            announces: owed.announces.saturating_add(1),
         }
     }
 }

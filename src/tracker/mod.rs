@@ -147,10 +147,12 @@ impl Tracker {
         work.peers.clear();
         let rules = self.rules.load();
         let answer = match self.mode {
-            Mode::Public => self.admit_public(request, &rules).and_then(|params| {
-                let arrival = Arrival::new(params, request.source, &rules, now);
-                self.announce_public(&arrival, &rules, work)
-            }),
+            Mode::Public => self
+                .admit_public(request, &rules)
+                .and_then(|(info_hash, params)| {
+                    let arrival = Arrival::new(params, request.source, &rules, now);
+                    self.announce_public(info_hash, &arrival, &rules, work)
+                }),
             Mode::Private => self
                 .admit_private(request, &rules)
                 .and_then(|(who, params)| {

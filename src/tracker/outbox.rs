@@ -105,11 +105,6 @@ impl Outbox {
         })
     }
 
-    /// Whether there is no room; a reservation may still fail where this says that there is.
-    pub fn is_full(&self) -> bool {
-        self.pending() >= self.capacity
-    }
-
     /// Changes that are not durable yet.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)

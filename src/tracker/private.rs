@@ -4,7 +4,7 @@ use crate::change::{Change, Credit};
 use crate::clock::Now;
 use crate::ids::InfoHash;
 use crate::registry::Entry;
-use crate::swarm::{Account, Family, Leaving, PrivateSwarm, Request, Role};
+use crate::swarm::{Account, Family, Owed, PrivateSwarm, Request, Role};
 use crate::tracker::admit::Participant;
 use crate::tracker::credit::{self, Accrual, Report};
 use crate::tracker::record::peer_change;
@@ -81,15 +81,15 @@ impl Ledger<'_> {
     fn update(&mut self, who: &Participant, arrival: &Arrival) -> Result<Option<Ticket>, Refusal> {
         let params = arrival.params;
         let found = self.swarm.find(who.user, &params.peer_id);
-        let before = found.and_then(|place| self.swarm.peer(place).role());
+        let before = found.and_then(|place| self.role_before(place));
         if before.is_none() && self.has_too_many(who) {
             return Err(Refusal::TooManyPeers);
         }
         let mono = self.now.mono;
         let place = found.unwrap_or_else(|| {
-            // The first report is the base; a total that is not reported begins at zero (rule A1).
-            let (up, down) = (params.uploaded.unwrap_or(0), params.downloaded.unwrap_or(0));
-            let account = Account::begin(up, down, mono);
+            // The first report of a total is its base, whenever it comes (rule A1).
+            let base = |total: Option<u64>| total.unwrap_or(Account::UNREPORTED);
+            let account = Account::begin(base(params.uploaded), base(params.downloaded), mono);
             self.swarm.add(who.user, params.peer_id, account)
         });
         self.swarm
@@ -98,7 +98,7 @@ impl Ledger<'_> {
 
         let young = mono.since(self.swarm.peer(place).account.first_announce) <= YOUNG_SECONDS;
         let acknowledges = young || matches!(params.event, Event::Started | Event::Completed);
-        let journaled = self.journal(place, arrival, before);
+        let journaled = self.journal(place, arrival, before, false);
         Ok(match journaled {
             Some((ticket, base_lowered)) => (acknowledges || base_lowered).then_some(ticket),
             None => acknowledges.then_some(Ticket::NEVER),
@@ -108,20 +108,17 @@ impl Ledger<'_> {
     /// Takes the endpoint of this family out of the swarm, and credits the last report.
     fn stop(&mut self, who: &Participant, arrival: &Arrival) -> Option<Ticket> {
         let place = self.swarm.find(who.user, &arrival.params.peer_id)?;
-        let before = self.swarm.peer(place).role();
-        let family = Family::of(arrival.endpoint);
-        if self.swarm.leave(place, family) {
-            self.left(place);
-        }
-        if let Some((ticket, _)) = self.journal(place, arrival, before) {
-            return Some(ticket);
-        }
-        let leaving = Leaving {
-            uploaded: arrival.params.uploaded,
-            downloaded: arrival.params.downloaded,
-        };
-        self.swarm.peer_mut(place).leaving = Some(Box::new(leaving));
-        Some(Ticket::NEVER)
+        let before = self.role_before(place);
+        let left = self.swarm.leave(place, Family::of(arrival.endpoint));
+        let journaled = self.journal(place, arrival, before, left);
+        Some(journaled.map_or(Ticket::NEVER, |(ticket, _)| ticket))
+    }
+
+    /// The role of a peer until its announce. One that was silent for too long had left the
+    /// swarm, even if no sweep has come by since (rule W10).
+    fn role_before(&mut self, place: usize) -> Option<Role> {
+        self.expire(place);
+        self.swarm.peer(place).role()
     }
 
     /// A peer has left the swarm: its user may have run, unless the torrent no longer lets them seed.
@@ -133,13 +130,21 @@ impl Ledger<'_> {
         credit::leave(self.swarm.history_mut(user), self.rules.hnr);
     }
 
-    /// Rule A6: only newcomers are refused.
+    /// Rule A6: only newcomers are refused, and peers that expired take no one's place.
     fn has_too_many(&self, who: &Participant) -> bool {
-        let live = self
-            .swarm
-            .history(who.user)
-            .map_or(0, |history| history.live);
-        u32::from(live) >= self.rules.max_peers_per_user
+        let max = self.rules.max_peers_per_user;
+        let history = self.swarm.history(who.user);
+        if history.is_none_or(|history| u32::from(history.live) < max) {
+            return false;
+        }
+        let alive_since = self.rules.alive_since(self.now.mono);
+        let is_alive = |&place: &usize| {
+            let peer = self.swarm.peer(place);
+            peer.user == who.user
+                && peer.role().is_some()
+                && !self.swarm.is_expired(place, alive_since)
+        };
+        (0..self.swarm.len()).filter(is_alive).count() >= max as usize
     }
 
     /// Rule W5: once for ever for a user and a torrent, and not for who was a seeder before.
@@ -160,57 +165,54 @@ impl Ledger<'_> {
     }
 
     /// Brings the account up to date and queues the change; returns its ticket, and whether a
-    /// base went down. None if the outbox is full: then the account is as it was, so that the
-    /// credit travels with a later announce.
+    /// base went down. None if the outbox is full: then the new base and its credit are both
+    /// owed, and travel together with a later change.
     fn journal(
         &mut self,
         place: usize,
         arrival: &Arrival,
         before: Option<Role>,
+        left: bool,
     ) -> Option<(Ticket, bool)> {
-        let Some(room) = self.tracker.outbox.reserve() else {
-            self.tracker.metrics.outbox_full.one();
-            return None;
-        };
         let params = arrival.params;
         let report = Report {
             uploaded: params.uploaded,
             downloaded: params.downloaded,
             started: params.event == Event::Started,
         };
-        let owed = self.settle_leaving(place);
-        let was_seeding = before == Some(Role::Seeder);
-        let accrual = self.account(place, report, was_seeding).plus(owed);
-        self.swarm.peer_mut(place).account.left = params.left;
-        let credit = self.credit(place, &accrual, 1);
-        let change = peer_change(self.swarm, place, self.torrent.id, credit, self.now);
-        let ticket = room.push(self.shard, Change::Peer(change));
+        let accrual = self.account(place, report, before == Some(Role::Seeder));
+        if left {
+            self.left(place);
+        }
+        let peer = self.swarm.peer_mut(place);
+        // Who stays in another family goes on there as what they were.
+        if params.event != Event::Stopped || peer.role().is_none() {
+            peer.account.left = params.left;
+        }
+        let owed = peer.owed.take().map_or_else(Owed::default, |owed| *owed);
+        let Some(ticket) = self.queue(place, accrual.added_to(owed)) else {
+            self.tracker.metrics.outbox_full.one();
+            return None;
+        };
         Some((ticket, accrual.base_lowered))
     }
 
-    /// Queues a peer that expired, or that left when the outbox was full. False if it still is.
-    pub fn journal_departure(&mut self, place: usize) -> bool {
-        let Some(room) = self.tracker.outbox.reserve() else {
-            return false;
-        };
-        let accrual = self.settle_leaving(place);
-        let credit = self.credit(place, &accrual, 0);
-        let change = peer_change(self.swarm, place, self.torrent.id, credit, self.now);
-        room.push(self.shard, Change::Peer(change));
-        true
+    /// Queues what a peer owes, if there is room.
+    pub fn journal_owed(&mut self, place: usize) {
+        if let Some(owed) = self.swarm.peer_mut(place).owed.take() {
+            self.queue(place, *owed);
+        }
     }
 
-    /// Accounts the totals of a `stopped` that found no room.
-    fn settle_leaving(&mut self, place: usize) -> Accrual {
-        let Some(leaving) = self.swarm.peer_mut(place).leaving.take() else {
-            return Accrual::default();
+    /// Queues the record of a peer and what it added, or leaves the peer owing it.
+    fn queue(&mut self, place: usize, added: Owed) -> Option<Ticket> {
+        let Some(room) = self.tracker.outbox.reserve() else {
+            self.swarm.peer_mut(place).owed = Some(Box::new(added));
+            return None;
         };
-        let report = Report {
-            uploaded: leaving.uploaded,
-            downloaded: leaving.downloaded,
-            started: false,
-        };
-        self.account(place, report, false)
+        let credit = self.credit(place, added);
+        let change = peer_change(self.swarm, place, self.torrent.id, credit, self.now);
+        Some(room.push(self.shard, Change::Peer(change)))
     }
 
     fn account(&mut self, place: usize, report: Report, was_seeding: bool) -> Accrual {
@@ -237,16 +239,16 @@ impl Ledger<'_> {
     }
 
     /// What the user gains: multipliers applied, and a snatch if one is owed.
-    fn credit(&mut self, place: usize, accrual: &Accrual, announces: u32) -> Credit {
+    fn credit(&mut self, place: usize, added: Owed) -> Credit {
         let user = self.swarm.peer(place).user;
         let history = self.swarm.history_mut(user);
         Credit {
-            up: self.torrent.multi_up.of(accrual.uploaded),
-            down: self.torrent.multi_down.of(accrual.downloaded),
-            raw_up: accrual.uploaded,
-            raw_down: accrual.downloaded,
-            seed_time: accrual.seed_time,
-            announces,
+            up: self.torrent.multi_up.of(added.uploaded),
+            down: self.torrent.multi_down.of(added.downloaded),
+            raw_up: added.uploaded,
+            raw_down: added.downloaded,
+            seed_time: added.seed_time,
+            announces: added.announces,
             snatched: std::mem::take(&mut history.owes_snatch),
         }
     }

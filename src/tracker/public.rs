@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 
 use crate::change::Change;
+use crate::clock::Seconds;
 use crate::ids::InfoHash;
 use crate::swarm::{ClientTag, PublicSwarm, Role};
 use crate::tracker::{Answer, Arrival, Refusal, Rules, Tracker, Workspace, scraped};
@@ -14,11 +15,11 @@ use crate::wire::{Event, ScrapeEntry};
 impl Tracker {
     pub(super) fn announce_public(
         &self,
+        info_hash: InfoHash,
         arrival: &Arrival,
         rules: &Rules,
         work: &mut Workspace,
     ) -> Result<Answer, Refusal> {
-        let info_hash = arrival.params.info_hash;
         let shard = self.public.shard_of(&info_hash);
         let mut swarms = self.public.lock(shard);
         let stops = arrival.params.event == Event::Stopped;
@@ -38,9 +39,12 @@ impl Tracker {
         if stops {
             swarm.remove(arrival.endpoint, client);
         } else {
-            self.join_public(swarm, shard, arrival, client);
-            let want = arrival.want(rules);
             let eligibility = arrival.eligibility(rules);
+            let completes = self.join_public(swarm, arrival, client, eligibility.alive_since);
+            if completes {
+                self.journal_snatch(shard, info_hash);
+            }
+            let want = arrival.want(rules);
             let out = &mut work.peers.endpoints;
             swarm.select(
                 arrival.endpoint,
@@ -59,23 +63,27 @@ impl Tracker {
     }
 
     /// Enters or updates the peer, and counts a snatch: once for an identity while it stays,
-    /// and not for one that was a seeder before (rule W5).
+    /// and not for one that was a seeder before (rule W5). Returns whether it did.
     fn join_public(
         &self,
         swarm: &mut PublicSwarm,
-        shard: usize,
         arrival: &Arrival,
         client: ClientTag,
-    ) {
-        let before = swarm.upsert(arrival.endpoint, client, arrival.role, arrival.now.mono);
+        alive_since: Seconds,
+    ) -> bool {
+        let now = arrival.now.mono;
+        let before = swarm.upsert(arrival.endpoint, client, arrival.role, now, alive_since);
         let completes = arrival.params.event == Event::Completed && arrival.role == Role::Seeder;
         if !completes || before.is_some_and(|it| it.role == Role::Seeder || it.counted) {
-            return;
+            return false;
         }
         swarm.set_counted(arrival.endpoint, client);
         swarm.downloaded = swarm.downloaded.saturating_add(1);
         self.metrics.snatches.one();
-        let info_hash = arrival.params.info_hash;
+        true
+    }
+
+    fn journal_snatch(&self, shard: usize, info_hash: InfoHash) {
         match self.outbox.reserve() {
             Some(room) => {
                 room.push(shard, Change::Snatch { info_hash });

@@ -90,33 +90,32 @@ impl Tracker {
 
 impl Ledger<'_> {
     fn sweep(&mut self) {
-        let alive_since = self.rules.alive_since(self.now.mono);
         let kept_since = Seconds(self.now.mono.0.saturating_sub(self.rules.tombstone_ttl));
         // From the end, because a forgotten record's place is taken by the last one.
         for place in (0..self.swarm.len()).rev() {
-            if self.swarm.peer(place).role().is_some() {
-                self.expire(place, alive_since);
-            } else if self.swarm.peer(place).leaving.is_some() {
-                self.journal_departure(place);
-            } else if self.swarm.peer(place).account.last_announce < kept_since {
+            self.expire(place);
+            let peer = self.swarm.peer(place);
+            if peer.owed.is_some() {
+                self.journal_owed(place);
+            } else if peer.role().is_none() && peer.account.last_announce < kept_since {
                 self.swarm.forget(place);
             }
         }
     }
 
-    /// Lets a peer go that fell silent, once there is room to journal it.
-    fn expire(&mut self, place: usize, alive_since: Seconds) {
-        if !self.swarm.is_expired(place, alive_since) {
-            self.swarm.expire(place, alive_since);
-            return;
+    /// Takes from a peer the endpoints that fell silent, which it then owes the journal. With
+    /// the last one it leaves the swarm.
+    pub(super) fn expire(&mut self, place: usize) {
+        let alive_since = self.rules.alive_since(self.now.mono);
+        let before = self.swarm.endpoints(place);
+        let left = self.swarm.expire(place, alive_since);
+        if self.swarm.endpoints(place) != before {
+            self.swarm.peer_mut(place).owed.get_or_insert_default();
         }
-        if self.tracker.outbox.is_full() {
-            return;
+        if left {
+            self.left(place);
+            self.tracker.metrics.expired.one();
         }
-        self.swarm.expire(place, alive_since);
-        self.left(place);
-        self.tracker.metrics.expired.one();
-        self.journal_departure(place);
     }
 }
 

@@ -19,6 +19,9 @@ pub enum Target<'a> {
 
 /// Reads a path (rule H2); none if there is nothing at it.
 pub fn parse_path(path: &str) -> Option<Target<'_>> {
+    if path == "/announce" {
+        return Some(Target::Announce { passkey: None });
+    }
     let trimmed = path.trim_start_matches('/');
     if trimmed.len() == path.len() {
         return None;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use memchr::{memchr, memchr2_iter};
+use memchr::memchr;
 
 use crate::ids::{InfoHash, PeerId, hex_digit};
 use crate::wire::{Announce, ClientKey, Event, ParseError};
@@ -54,33 +54,28 @@ pub fn parse_scrape(query: &[u8]) -> Result<Vec<InfoHash>, ParseError> {
 fn each_pair<'q>(query: &'q [u8], mut take: impl FnMut(&'q [u8], &'q [u8])) {
     // Hardly a query has a second `?`, and then it is looked at piece by piece.
     let odd = memchr(b'?', query).is_some();
-    let mut segment = |start: usize, equals: Option<usize>, end: usize| {
-        if odd {
-            let (first, second) = split_second_query(&query[start..end]);
-            let segments = [first, second].into_iter().filter(|it| !it.is_empty());
-            segments
-                .map(split_pair)
-                .for_each(|(key, value)| take(key, value));
-        } else if let Some(at) = equals {
-            take(&query[start..at], &query[at + 1..end]);
-        } else if start < end {
-            take(&query[start..end], &[]);
-        }
-    };
-    let (mut start, mut equals) = (0, None);
-    for at in memchr2_iter(b'&', b'=', query) {
-        if query[at] == b'=' {
-            equals.get_or_insert(at);
+    let mut rest = query;
+    while !rest.is_empty() {
+        let end = memchr(b'&', rest).unwrap_or(rest.len());
+        let segment = &rest[..end];
+        rest = rest.get(end + 1..).unwrap_or_default();
+        let (first, second) = if odd {
+            split_second_query(segment)
         } else {
-            segment(start, equals, at);
-            (start, equals) = (at + 1, None);
+            (segment, &[][..])
+        };
+        for segment in [first, second] {
+            if !segment.is_empty() {
+                let (key, value) = split_pair(segment);
+                take(key, value);
+            }
         }
     }
-    segment(start, equals, query.len());
 }
 
 fn split_pair(segment: &[u8]) -> (&[u8], &[u8]) {
-    match memchr(b'=', segment) {
+    // Keys are short: a plain search is the quickest.
+    match segment.iter().position(|&byte| byte == b'=') {
         Some(at) => (&segment[..at], &segment[at + 1..]),
         None => (segment, &[]),
     }
@@ -166,10 +161,12 @@ impl<'a> Seen<'a> {
         let peer_id = self.peer_id.ok_or(ParseError::MissingPeerId)?;
         let peer_id = decode_20(peer_id, b'+').ok_or(ParseError::InvalidPeerId)?;
         let event = event(self.event);
-        let info_hash_as_form = raw_hash
+        // A raw `+` stands for one byte of the hash itself, so there can be none without a `+` in it.
+        let info_hash_as_form = info_hash
             .contains(&b'+')
             .then(|| decode_20(raw_hash, b' ').map(InfoHash))
-            .flatten();
+            .flatten()
+            .filter(|as_form| as_form.0 != info_hash);
         Ok(Announce {
             info_hash: InfoHash(info_hash),
             info_hash_as_form,
@@ -265,12 +262,19 @@ fn integer(value: &[u8]) -> Option<u64> {
 }
 
 fn digits(value: &[u8]) -> Option<u64> {
-    if value.is_empty() {
+    /// So many digits always fit, and need no check for each of them.
+    const SAFE: usize = 19;
+
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    value.iter().try_fold(0u64, |number, &digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
+    let digit = |byte: &u8| u64::from(byte - b'0');
+    let (head, tail) = value.split_at(value.len().min(SAFE));
+    let number = head
+        .iter()
+        .fold(0, |number, byte| number * 10 + digit(byte));
+    tail.iter().try_fold(number, |number: u64, byte| {
+        number.checked_mul(10)?.checked_add(digit(byte))
     })
 }
 

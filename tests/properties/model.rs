@@ -1,0 +1,458 @@
+//! What the rules of `docs/protocol.md` say, in the plainest way: lists searched from end to end,
+//! nothing cached. It knows the tracker's words (events, records) and none of its code.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use mika::wire::Event;
+
+pub const TTL: u32 = 3900;
+pub const TOMBSTONE: u32 = 86_400;
+pub const PEERS_PER_USER: usize = 3;
+pub const HNR_SEED_TIME: u64 = 10_000;
+pub const HNR_MIN_BYTES: u64 = 1_000_000;
+
+#[derive(Clone, Debug)]
+pub struct Announce {
+    /// 0 in public mode.
+    pub user: u32,
+    pub torrent: usize,
+    pub peer_id: u8,
+    pub key: Option<u32>,
+    pub address: SocketAddr,
+    pub event: Event,
+    pub up: Option<u64>,
+    pub down: Option<u64>,
+    pub left: Option<u64>,
+    pub numwant: Option<u32>,
+}
+
+#[derive(Debug)]
+pub struct Expected {
+    pub complete: u32,
+    pub incomplete: u32,
+    pub downloaded: u32,
+    /// How many peers come, and who may be among them.
+    pub size: usize,
+    pub eligible: Vec<SocketAddr>,
+    /// The reply must not go before the journal has it.
+    pub waits: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Leecher,
+    Paused,
+    Seeder,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    address: SocketAddr,
+    seen: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counter {
+    base: Option<u64>,
+    dip: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_field_names)] // a peer id is called so
+struct Peer {
+    user: u32,
+    peer_id: u8,
+    key: Option<u32>,
+    /// In the swarm, as what.
+    kind: Option<Kind>,
+    v4: Option<Place>,
+    v6: Option<Place>,
+    up: Counter,
+    down: Counter,
+    last: u32,
+    /// Public: its snatch was counted.
+    counted: bool,
+}
+
+/// A user with one torrent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deeds {
+    pub raw_up: u64,
+    pub raw_down: u64,
+    pub seed_time: u64,
+    pub announces: u64,
+    pub snatched: bool,
+    pub hnr: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Torrent {
+    peers: Vec<Peer>,
+    snatches: u32,
+    deeds: HashMap<u32, Deeds>,
+}
+
+#[derive(Clone)]
+pub struct Model {
+    pub private: bool,
+    pub hide_own: bool,
+    pub now: u32,
+    /// Users who may not download.
+    pub barred: Vec<u32>,
+    torrents: Vec<Torrent>,
+}
+
+impl Model {
+    pub fn new(private: bool, torrents: usize) -> Self {
+        Self {
+            private,
+            hide_own: false,
+            now: 1_000_000,
+            barred: Vec::new(),
+            torrents: vec![Torrent::default(); torrents],
+        }
+    }
+
+    pub fn announce(&mut self, it: &Announce) -> Result<Expected, &'static str> {
+        if self.private {
+            self.announce_private(it)
+        } else {
+            Ok(self.announce_public(it))
+        }
+    }
+
+    fn announce_private(&mut self, it: &Announce) -> Result<Expected, &'static str> {
+        let (now, stops) = (self.now, it.event == Event::Stopped);
+        if self.barred.contains(&it.user) && it.left != Some(0) && !stops {
+            return Err("download not allowed");
+        }
+        let torrent = &mut self.torrents[it.torrent];
+        let found = torrent
+            .peers
+            .iter()
+            .position(|peer| peer.user == it.user && peer.peer_id == it.peer_id);
+        // W10: who was silent too long has left.
+        if let Some(at) = found {
+            torrent.expire(at, now);
+        }
+        let before = found.and_then(|at| torrent.peers[at].kind);
+        if stops && found.is_none() {
+            return Ok(torrent.expected(Vec::new(), 0, false));
+        }
+        // A6
+        if before.is_none() && !stops {
+            let alive = |peer: &&Peer| peer.user == it.user && peer.is_alive(now);
+            if torrent.peers.iter().filter(alive).count() >= PEERS_PER_USER {
+                return Err("too many peers");
+            }
+        }
+        let at = found.unwrap_or_else(|| {
+            torrent.peers.push(Peer::new(it, now));
+            torrent.peers.len() - 1
+        });
+        // A1 to A4, A7: each counter for itself.
+        let peer = &mut torrent.peers[at];
+        let started = it.event == Event::Started;
+        let up = peer.up.report(it.up, started, now);
+        let down = peer.down.report(it.down, started, now);
+        // A10
+        let seeded = match before {
+            Some(Kind::Seeder) => u64::from((now - peer.last).min(TTL)),
+            _ => 0,
+        };
+        peer.last = now;
+        // W2, W3
+        let mut leaves = false;
+        if stops {
+            *peer.place(it.address) = None;
+            leaves = peer.kind.is_some() && peer.v4.is_none() && peer.v6.is_none();
+            if leaves {
+                peer.kind = None;
+            }
+        } else {
+            *peer.place(it.address) = Some(Place {
+                address: it.address,
+                seen: now,
+            });
+            peer.kind = Some(kind(it));
+        }
+        let deeds = torrent.deeds.entry(it.user).or_default();
+        deeds.raw_up += up;
+        deeds.raw_down += down;
+        deeds.seed_time += seeded;
+        deeds.announces += 1;
+        if deeds.seed_time >= HNR_SEED_TIME {
+            deeds.hnr = false;
+        }
+        // W5
+        let completes = it.event == Event::Completed && it.left == Some(0);
+        if completes && before != Some(Kind::Seeder) && !deeds.snatched {
+            deeds.snatched = true;
+            torrent.snatches += 1;
+        }
+        if leaves {
+            torrent.run(it.user);
+        }
+        let waits = found.is_none() || stops || completes;
+        let hidden = self.hide_own.then_some(it.user);
+        let eligible = self.eligible(it, hidden);
+        Ok(self.torrents[it.torrent].expected(eligible, want(it), waits))
+    }
+
+    fn announce_public(&mut self, it: &Announce) -> Expected {
+        let now = self.now;
+        let torrent = &mut self.torrents[it.torrent];
+        // W1: the endpoint, or else the same client at another port of its address.
+        let at_endpoint = torrent.peers.iter().position(|peer| {
+            peer.address() == it.address && (it.address.port() != 0 || peer.peer_id == it.peer_id)
+        });
+        let is_client = |peer: &Peer| {
+            peer.address().ip() == it.address.ip()
+                && peer.peer_id == it.peer_id
+                && (peer.key.is_none() || it.key.is_none() || peer.key == it.key)
+        };
+        let found = at_endpoint.or_else(|| torrent.peers.iter().position(is_client));
+        let before = found.map(|at| torrent.peers.remove(at));
+        if it.event == Event::Stopped {
+            return torrent.expected(Vec::new(), 0, false);
+        }
+        if at_endpoint.is_some() {
+            torrent.peers.retain(|peer| !is_client(peer));
+        }
+        let before = before.filter(|peer| peer.is_alive(now));
+        let mut peer = Peer::new(it, now);
+        *peer.place(it.address) = Some(Place {
+            address: it.address,
+            seen: now,
+        });
+        peer.kind = Some(kind(it));
+        peer.counted = before.as_ref().is_some_and(|it| it.counted);
+        let was_seeder = before.is_some_and(|it| it.kind == Some(Kind::Seeder));
+        let completes = it.event == Event::Completed && it.left == Some(0);
+        if completes && !was_seeder && !peer.counted {
+            peer.counted = true;
+            torrent.snatches += 1;
+        }
+        torrent.peers.push(peer);
+        let eligible = self.eligible(it, None);
+        self.torrents[it.torrent].expected(eligible, want(it), false)
+    }
+
+    /// W7, W8: whom the announcing peer may get.
+    fn eligible(&self, it: &Announce, hidden: Option<u32>) -> Vec<SocketAddr> {
+        let local = is_local(it.address.ip());
+        let mut eligible = Vec::new();
+        for peer in &self.torrents[it.torrent].peers {
+            let place = if it.address.is_ipv4() {
+                &peer.v4
+            } else {
+                &peer.v6
+            };
+            let (Some(place), Some(theirs)) = (place, peer.kind) else {
+                continue;
+            };
+            let wanted = match kind(it) {
+                Kind::Leecher => true,
+                Kind::Paused | Kind::Seeder => theirs == Kind::Leecher,
+            };
+            if wanted
+                && place.address != it.address
+                && place.address.port() != 0
+                && self.now - place.seen <= TTL
+                && (local || !is_local(place.address.ip()))
+                && hidden != Some(peer.user)
+            {
+                eligible.push(place.address);
+            }
+        }
+        eligible
+    }
+
+    /// What a scrape tells: seeders, snatches, leechers, partial seeds.
+    pub fn scrape(&self, torrent: usize) -> (u32, u32, u32, u32) {
+        let it = &self.torrents[torrent];
+        let paused = it.count(|kind| kind == Kind::Paused);
+        (it.seeders(), it.snatches, it.leechers(), paused)
+    }
+
+    pub fn sweep(&mut self) {
+        let (now, private) = (self.now, self.private);
+        for torrent in &mut self.torrents {
+            for at in 0..torrent.peers.len() {
+                torrent.expire(at, now);
+            }
+            let stays = |peer: &Peer| private || peer.kind.is_some();
+            torrent.peers.retain(stays);
+        }
+    }
+
+    pub fn forget(&mut self) {
+        let now = self.now;
+        for torrent in &mut self.torrents {
+            let stays = |peer: &Peer| peer.kind.is_some() || now - peer.last <= TOMBSTONE;
+            torrent.peers.retain(stays);
+        }
+    }
+
+    /// What a restart makes of it: records keep one time for both families.
+    pub fn restart(&mut self) {
+        for torrent in &mut self.torrents {
+            if !self.private {
+                torrent.peers.clear();
+            }
+            for peer in &mut torrent.peers {
+                let last = peer.last;
+                for place in [&mut peer.v4, &mut peer.v6].into_iter().flatten() {
+                    place.seen = last;
+                }
+            }
+        }
+    }
+
+    pub fn deeds(&self, torrent: usize, user: u32) -> Deeds {
+        let deeds = &self.torrents[torrent].deeds;
+        deeds.get(&user).cloned().unwrap_or_default()
+    }
+
+    /// Whether a record is kept, and whether its peer is in the swarm.
+    pub fn record(&self, torrent: usize, user: u32, peer_id: u8) -> Option<bool> {
+        let peers = &self.torrents[torrent].peers;
+        let is_it = |peer: &&Peer| peer.user == user && peer.peer_id == peer_id;
+        peers.iter().find(is_it).map(|peer| peer.kind.is_some())
+    }
+}
+
+fn want(it: &Announce) -> usize {
+    match it.event {
+        Event::Stopped => 0,
+        _ => it.numwant.unwrap_or(50).min(200) as usize,
+    }
+}
+
+fn kind(it: &Announce) -> Kind {
+    match (it.left, it.event) {
+        (Some(0), _) => Kind::Seeder,
+        (_, Event::Paused) => Kind::Paused,
+        _ => Kind::Leecher,
+    }
+}
+
+/// Of the addresses that the sequences use.
+fn is_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if ip.octets()[0] == 10)
+        || matches!(ip, IpAddr::V6(ip) if ip.segments()[0] == 0xfd00)
+}
+
+impl Torrent {
+    fn expected(&self, eligible: Vec<SocketAddr>, want: usize, waits: bool) -> Expected {
+        Expected {
+            complete: self.seeders(),
+            incomplete: self.leechers(),
+            downloaded: self.snatches,
+            size: want.min(eligible.len()),
+            eligible,
+            waits,
+        }
+    }
+
+    fn count(&self, is_it: impl Fn(Kind) -> bool) -> u32 {
+        let kinds = self.peers.iter().filter_map(|peer| peer.kind);
+        kinds.filter(|&kind| is_it(kind)).count() as u32
+    }
+
+    fn seeders(&self) -> u32 {
+        self.count(|kind| kind == Kind::Seeder)
+    }
+
+    fn leechers(&self) -> u32 {
+        self.count(|kind| kind != Kind::Seeder)
+    }
+
+    fn expire(&mut self, at: usize, now: u32) {
+        let peer = &mut self.peers[at];
+        for place in [&mut peer.v4, &mut peer.v6] {
+            if place.as_ref().is_some_and(|place| now - place.seen > TTL) {
+                *place = None;
+            }
+        }
+        if peer.kind.is_some() && peer.v4.is_none() && peer.v6.is_none() {
+            peer.kind = None;
+            let user = peer.user;
+            self.run(user);
+        }
+    }
+
+    /// A peer of that user has left: with no other one there they may have run.
+    fn run(&mut self, user: u32) {
+        let is_there = |peer: &Peer| peer.user == user && peer.kind.is_some();
+        if self.peers.iter().any(is_there) {
+            return;
+        }
+        let deeds = self.deeds.entry(user).or_default();
+        deeds.hnr |= deeds.raw_down > HNR_MIN_BYTES && deeds.seed_time < HNR_SEED_TIME;
+    }
+}
+
+impl Peer {
+    fn new(it: &Announce, now: u32) -> Self {
+        Self {
+            user: it.user,
+            peer_id: it.peer_id,
+            key: it.key,
+            kind: None,
+            v4: None,
+            v6: None,
+            up: Counter::default(),
+            down: Counter::default(),
+            last: now,
+            counted: false,
+        }
+    }
+
+    fn place(&mut self, address: SocketAddr) -> &mut Option<Place> {
+        if address.is_ipv4() {
+            &mut self.v4
+        } else {
+            &mut self.v6
+        }
+    }
+
+    /// Of a public peer, which has one.
+    fn address(&self) -> SocketAddr {
+        let place = self.v4.as_ref().or(self.v6.as_ref());
+        place.expect("a public peer is somewhere").address
+    }
+
+    fn is_alive(&self, now: u32) -> bool {
+        let places = [&self.v4, &self.v6];
+        places.into_iter().flatten().any(|it| now - it.seen <= TTL)
+    }
+}
+
+impl Counter {
+    /// What a reported total adds.
+    fn report(&mut self, reported: Option<u64>, started: bool, now: u32) -> u64 {
+        let Some(reported) = reported else {
+            return 0;
+        };
+        let Some(base) = self.base else {
+            self.base = Some(reported); // A1
+            return 0;
+        };
+        if reported >= base {
+            self.base = Some(reported);
+            self.dip = None;
+            let credit = reported - base; // A2
+            return if credit > 1 << 50 { 0 } else { credit }; // A7
+        }
+        // A3
+        if started || self.dip.is_some_and(|since| now - since >= 60) {
+            self.base = Some(reported);
+            self.dip = None;
+        } else if self.dip.is_none() {
+            self.dip = Some(now);
+        }
+        0
+    }
+}

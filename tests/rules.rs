@@ -1,0 +1,13 @@
+//! The rules of `docs/protocol.md` for swarms and credit, one by one: announces as clients
+//! send them, time moved by hand, and what the journal would keep.
+
+mod world;
+
+#[path = "rules/credit.rs"]
+mod credit;
+#[path = "rules/peers.rs"]
+mod peers;
+#[path = "rules/requests.rs"]
+mod requests;
+#[path = "rules/swarm.rs"]
+mod swarm;

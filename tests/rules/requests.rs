@@ -1,0 +1,195 @@
+//! Who is let in, and what is wrong with a request: rules Q4, R6, R8, W12 and the parameters.
+
+use mika::ids::InfoHash;
+use mika::registry::RegistryChange;
+use mika::tracker::Mode;
+
+use crate::world::{World, escaped, hash, peer, rules, torrent, user};
+
+#[test]
+fn what_is_left_decides_between_seeder_and_leecher() {
+    let huge = [
+        "left=",
+        "left=-1",
+        "left=abc",
+        "left=1",
+        "left=4294967296",
+        "left=9223372036854775807",
+        "left=18446744073709551615",
+        "left=99999999999999999999",
+    ];
+    for left in huge {
+        let mut world = World::public();
+        assert_eq!(world.counts(peer(1).with(left)), (0, 1, 0), "{left}");
+    }
+    let mut world = World::public();
+    assert_eq!(world.counts(peer(1).without("left")), (0, 1, 0));
+    assert_eq!(world.counts(peer(1).with("left=0")), (1, 0, 0));
+}
+
+#[test]
+fn a_stop_needs_no_port() {
+    for ask in [peer(1).without("port"), peer(1).with("port=junk")] {
+        let mut world = World::private();
+        world.ok(peer(1).of(1));
+        world.ok(peer(2).of(2));
+        let reply = world.ok(ask.clone().of(1).event("stopped"));
+        assert_eq!((reply.incomplete, reply.peers.len()), (1, 0));
+        assert!(world.announce(ask.of(1)).is_err(), "but all others do");
+    }
+}
+
+#[test]
+fn refusals_come_in_their_order_and_change_nothing() {
+    let mut rules = rules();
+    rules.whitelist = true;
+    let mut world = World::private_by(rules, 100);
+    world.allow("-MK0001-");
+    let (mut off, mut closed, mut gone) = (user(1), user(2), torrent(2));
+    off.enabled = false;
+    closed.can_leech = false;
+    gone.enabled = false;
+    gone.reason = Some("trumped".into());
+    world.apply(RegistryChange::User(off));
+    world.apply(RegistryChange::User(closed));
+    world.apply(RegistryChange::Torrent(gone));
+
+    let bad = |ask: crate::world::Ask| ask.without("port").torrent(9);
+    assert_eq!(world.refused(bad(peer(1))), "invalid passkey");
+    assert_eq!(
+        world.refused(bad(peer(1).passkey("badpasskey0"))),
+        "invalid passkey"
+    );
+    assert_eq!(world.refused(bad(peer(1).of(1))), "account disabled");
+    assert_eq!(world.refused(bad(peer(1).of(3))), "missing port");
+    let alien = peer(1).of(3).with("peer_id=-XX0001-000000000001");
+    assert_eq!(
+        world.refused(alien.clone().torrent(9)),
+        "client not allowed"
+    );
+    assert_eq!(
+        world.refused(peer(1).of(2).torrent(9)),
+        "unregistered torrent"
+    );
+    assert_eq!(world.refused(peer(1).of(2).torrent(2)), "trumped");
+    assert_eq!(world.refused(peer(1).of(2)), "download not allowed");
+
+    assert_eq!(world.tracker.totals(), (0, 0, 0));
+    assert!(world.drain().is_empty());
+    // Who may not download may seed, and say good-bye.
+    assert_eq!(world.counts(peer(1).of(2).left(0)), (1, 0, 0));
+    assert_eq!(world.counts(peer(1).of(2).event("stopped")), (0, 0, 0));
+}
+
+#[test]
+fn an_unknown_torrent_is_created_in_public_only() {
+    let mut world = World::public();
+    assert_eq!(world.scrape(hash(7)).unwrap().incomplete, 0);
+    world.ok(peer(1).torrent(7));
+    assert_eq!(world.scrape(hash(7)).unwrap().incomplete, 1);
+
+    let mut closed = rules();
+    closed.auto_register = false;
+    let mut world = World::new(Mode::Public, closed, 100);
+    world.apply(RegistryChange::Torrent(torrent(1)));
+    assert_eq!(world.refused(peer(1).torrent(7)), "unregistered torrent");
+    world.ok(peer(1));
+
+    let mut world = World::private();
+    assert_eq!(
+        world.refused(peer(1).of(1).torrent(7)),
+        "unregistered torrent"
+    );
+    assert_eq!(world.scrape(hash(7)), None);
+    assert_eq!(world.scrape(hash(1)).unwrap().incomplete, 0);
+    assert_eq!(world.tracker.totals(), (0, 0, 0));
+}
+
+#[test]
+fn public_torrents_are_bounded() {
+    let mut few = rules();
+    few.max_torrents = 1;
+    let mut world = World::new(Mode::Public, few, 100);
+    world.ok(peer(1));
+    assert_eq!(world.refused(peer(1).torrent(2)), "temporarily unavailable");
+    world.ok(peer(1).event("stopped"));
+    world.sweep();
+    world.ok(peer(1).torrent(2));
+}
+
+#[test]
+fn a_plus_is_itself_and_a_space_only_where_that_is_registered() {
+    let mut closed = rules();
+    closed.auto_register = false;
+    let mut with_space = [b'x'; 20];
+    with_space[3] = b' ';
+    let mut with_plus = with_space;
+    with_plus[3] = b'+';
+    let raw = "xxx+xxxxxxxxxxxxxxxx";
+    for mode in [Mode::Public, Mode::Private] {
+        let mut world = World::new(mode, closed.clone(), 100);
+        world.apply(RegistryChange::User(user(1)));
+        assert_eq!(
+            world.refused(peer(1).of(1).raw_hash(raw)),
+            "unregistered torrent"
+        );
+        let mut spaced = torrent(1);
+        spaced.info_hash = InfoHash(with_space);
+        world.apply(RegistryChange::Torrent(spaced));
+        world.ok(peer(1).of(1).raw_hash(raw));
+        assert_eq!(world.scrape(InfoHash(with_space)).unwrap().incomplete, 1);
+        let mut plus = torrent(2);
+        plus.info_hash = InfoHash(with_plus);
+        world.apply(RegistryChange::Torrent(plus));
+        world.ok(peer(2).of(1).raw_hash(raw));
+        assert_eq!(world.scrape(InfoHash(with_plus)).unwrap().incomplete, 1);
+        assert_eq!(world.scrape(InfoHash(with_space)).unwrap().incomplete, 1);
+    }
+    let mut open = World::public();
+    open.ok(peer(1).raw_hash(raw));
+    assert_eq!(open.scrape(InfoHash(with_plus)).unwrap().incomplete, 1);
+}
+
+#[test]
+fn the_disabled_torrent_tells_its_reason_and_never() {
+    use mika::wire::RetryIn;
+    let mut world = World::private();
+    let mut gone = torrent(1);
+    (gone.enabled, gone.reason) = (false, Some("dupe".into()));
+    world.ok(peer(1).of(1));
+    world.apply(RegistryChange::Torrent(gone));
+    assert_eq!(world.refused(peer(1).of(1)), "dupe");
+    assert_eq!(world.scrape(hash(1)), None);
+    let refusal = mika::tracker::Refusal::TorrentDisabled("dupe".into());
+    let failure = refusal.failure(1800, 900);
+    assert_eq!((failure.interval, failure.min_interval), (3600, 3600));
+    assert_eq!(failure.retry_in, Some(RetryIn::Never));
+    let unknown = mika::tracker::Refusal::UnregisteredTorrent.failure(1800, 900);
+    assert_eq!((unknown.interval, unknown.retry_in), (3600, None));
+}
+
+#[test]
+fn a_hybrid_torrent_is_one_under_both_hashes() {
+    let mut world = World::private();
+    let mut hybrid = torrent(1);
+    hybrid.info_hash_v2 = Some(hash(77));
+    world.apply(RegistryChange::Torrent(hybrid));
+    world.ok(peer(1).of(1));
+    world.ok(peer(1).of(1).raw_hash(&escaped(&hash(77))));
+    assert_eq!(world.credited(1), (0, 0));
+    world.wait(10);
+    world.ok(peer(1).of(1).totals(70, 7));
+    let reply = world.ok(peer(1).of(1).raw_hash(&escaped(&hash(77))).totals(70, 7));
+    assert_eq!((reply.incomplete, reply.peers.len()), (1, 0));
+    assert_eq!(world.credited(1), (70, 7), "once");
+    assert_eq!(world.scrape(hash(77)), world.scrape(hash(1)));
+    assert_eq!(world.storage.peers.len(), 1);
+}
+
+#[test]
+fn intervals_stay_around_the_configured_one() {
+    let mut world = World::public();
+    let intervals: Vec<u32> = (0..2000).map(|_| world.ok(peer(1)).interval).collect();
+    assert_eq!(intervals.iter().min(), Some(&1710));
+    assert_eq!(intervals.iter().max(), Some(&1890));
+}
