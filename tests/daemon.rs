@@ -522,16 +522,18 @@ fn https_and_the_exchange_of_its_certificate() {
 fn a_stop_finishes_what_is_in_flight() {
     let mut mika = private(&json!({ "mode": "private", "journal": { "ack_timeout": "20s" } }));
     mika.run();
+    let address = mika.http();
+    let scrape = format!("/{PASSKEY}/scrape?info_hash={}", escape(GOOD.info_hash));
+    // An answer tells that the start is through, and needs the database no more.
+    get(address, &scrape);
     let storage = mika.storage();
     storage.execute_batch("BEGIN IMMEDIATE").expect("a lock");
-    let address = mika.http();
     let target = Announce {
         rest: "left=0&event=started",
         ..GOOD
     }
     .target();
     let waiting = thread::spawn(move || get(address, &target));
-    let scrape = format!("/{PASSKEY}/scrape?info_hash={}", escape(GOOD.info_hash));
     poll(FOLLOWS, "the announce is at work", || {
         get(address, &scrape)
             .body
