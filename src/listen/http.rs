@@ -188,7 +188,9 @@ impl Worker {
             .half_close(true)
             // One write of head and body costs less than a gathering of both.
             .writev(false)
-            .pipeline_flush(true)
+            // With bytes left in its buffer hyper would close without having sent the last
+            // reply, such as a 400 or a 405.
+            .pipeline_flush(false)
             .max_buf_size(HEAD_MAX)
             .serve_connection(intake, service);
         // Clients come and go as they like; what they did wrong was answered to them.

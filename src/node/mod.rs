@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cache::{self, Cache};
@@ -55,6 +55,14 @@ struct Node {
     registry: Arc<Registry>,
     tracker: Arc<Tracker>,
     storage: Arc<dyn Storage>,
+}
+
+/// The signals that a daemon obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    user: Signal,
+    hangup: Signal,
 }
 
 /// Checks what the config names: drivers, and the files of TLS.
@@ -111,6 +119,8 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     for warning in &options.config.warnings {
         tracing::warn!("{warning}");
     }
+    // Heard from here on: one that comes during the start is obeyed after it.
+    let signals = Signals::listen()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %options.config.source, "starting");
     settings::raise_file_limit(config.http.max_connections);
     // Bound before anything is loaded: a port in use is told at once.
@@ -152,7 +162,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         certificate,
         level,
     );
-    let served = wait_for_stop(&workers, &mut reloader).await;
+    let served = wait_for_stop(&workers, &mut reloader, signals).await;
 
     // From the clients inward: nobody is answered any more when the journal saves the rest.
     workers.stop().await;
@@ -222,17 +232,17 @@ async fn load_node(
 }
 
 /// Waits for a signal to stop, or for a worker that can't go on; meanwhile reloads as signals ask.
-async fn wait_for_stop(workers: &Workers, reloader: &mut Reloader) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut user = signal(SignalKind::user_defined2())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+async fn wait_for_stop(
+    workers: &Workers,
+    reloader: &mut Reloader,
+    mut signals: Signals,
+) -> Result<()> {
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = user.recv() => reloader.reload().await,
-            _ = hangup.recv() => reloader.reload().await,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.user.recv() => reloader.reload().await,
+            _ = signals.hangup.recv() => reloader.reload().await,
             () = workers.failed() => return Err(anyhow!("a worker thread ended early")),
         }
     }
@@ -272,6 +282,19 @@ async fn every<F: Future<Output = ()>>(pause: std::time::Duration, mut work: imp
     loop {
         ticks.tick().await;
         work().await;
+    }
+}
+
+// === impl Signals ===
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            user: signal(SignalKind::user_defined2())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 }
 

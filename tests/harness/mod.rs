@@ -10,6 +10,7 @@ pub mod net;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How long a program may take to start or to stop.
-const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
+pub const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often a daemon is started on another port when somebody took the free one meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
@@ -62,6 +63,14 @@ pub fn free_port() -> SocketAddr {
     listener.local_addr().expect("its address")
 }
 
+/// A port of 127.0.0.1 that stays free while a daemon restarts: the system itself hands out
+/// ports from 32768 up, to listeners on port 0 and to whoever connects.
+pub fn lasting_port() -> SocketAddr {
+    let port = |_| SocketAddr::from(([127, 0, 0, 1], fastrand::u16(10_000..32_000)));
+    let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
+    (0..1000).map(port).find(is_free).expect("a free port")
+}
+
 /// Writes the entries of `over` into `base`, dictionary by dictionary.
 fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
@@ -83,6 +92,11 @@ impl Mika {
         Self::prepare_at(free_port(), None, config)
     }
 
+    /// The same, on that address.
+    pub fn prepare_on(http: SocketAddr, config: &Value) -> Self {
+        Self::prepare_at(http, None, config)
+    }
+
     /// The same, in a network namespace.
     pub fn prepare_in(host: &net::Host, http: SocketAddr, config: &Value) -> Self {
         Self::prepare_at(http, Some(host.namespace.clone()), config)
@@ -95,24 +109,10 @@ impl Mika {
         mika
     }
 
-    fn prepare_at(http: SocketAddr, namespace: Option<String>, config: &Value) -> Self {
-        let mut whole = json!({
-            "http": { "listen": [http] },
-            "udp": { "listen": [] },
-            "api": { "listen": [] },
-            "cache": { "driver": "memory" },
-            "storage": { "driver": "sqlite", "url": "sqlite://mika.db" },
-        });
-        merge(&mut whole, config);
-        let mika = Self {
-            folder: tempfile::tempdir().expect("a temporary folder"),
-            config: whole,
-            http,
-            namespace,
-            process: None,
-        };
-        mika.write_config();
-        mika
+    /// Changes the config file; a running daemon reads it at a reload.
+    pub fn reconfigure(&mut self, over: &Value) {
+        merge(&mut self.config, over);
+        self.write_config();
     }
 
     /// Starts the daemon, again after [`Mika::stop`] or [`Mika::kill9`], and waits until it accepts.
@@ -126,6 +126,24 @@ impl Mika {
                 Err(status) => panic!("mika ended with {status}:\n{}", self.log()),
             }
         }
+    }
+
+    /// Starts the daemon and does not wait for anything.
+    pub fn launch(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("mika.log"))
+            .expect("a log file");
+        let process = self
+            .command(env!("CARGO_BIN_EXE_mika"))
+            .args(["--config", "config.json"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log)
+            .spawn()
+            .expect("mika starts");
+        self.process = Some(process);
     }
 
     /// The address that it serves HTTP on.
@@ -152,22 +170,29 @@ impl Mika {
         kill_process(self.pid(), signal).expect("mika runs");
     }
 
-    /// Ends the daemon as a crash would.
+    /// Ends the daemon as a crash would. It must not have ended by itself.
     pub fn kill9(&mut self) {
         let mut process = self.process.take().expect("mika runs");
         process.kill().expect("a child can be killed");
-        process.wait().expect("a child can be waited for");
+        let status = process.wait().expect("a child can be waited for");
+        assert_eq!(status.signal(), Some(9), "mika ended with {status}");
     }
 
     /// Asks the daemon to stop by SIGTERM; its exit code.
     pub fn stop(&mut self) -> i32 {
         self.signal(Signal::TERM);
-        let mut process = self.process.take().expect("mika runs");
+        self.wait(PROGRAM_DEADLINE)
+    }
+
+    /// Waits until the daemon has ended; its exit code.
+    pub fn wait(&mut self, deadline: Duration) -> i32 {
+        let process = self.process.as_mut().expect("mika was started");
         let mut status = None;
-        poll(PROGRAM_DEADLINE, "mika stops after SIGTERM", || {
+        poll(deadline, "mika ends", || {
             status = process.try_wait().expect("a child can be waited for");
             status.is_some()
         });
+        self.process = None;
         status.and_then(|status| status.code()).unwrap_or(-1)
     }
 
@@ -237,30 +262,8 @@ impl Mika {
             .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    fn try_run(&mut self) -> Result<(), ExitStatus> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.path("mika.log"))
-            .expect("a log file");
-        let mut process = self
-            .command(env!("CARGO_BIN_EXE_mika"))
-            .args(["--config", "config.json"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle of the log"))
-            .stderr(log)
-            .spawn()
-            .expect("mika starts");
-        let mut ended = None;
-        poll(PROGRAM_DEADLINE, "mika accepts connections", || {
-            ended = process.try_wait().expect("a child can be waited for");
-            ended.is_some() || self.accepts()
-        });
-        self.process = Some(process);
-        ended.map_or(Ok(()), Err)
-    }
-
-    fn accepts(&self) -> bool {
+    /// Whether the daemon takes a connection at this moment.
+    pub fn accepts(&self) -> bool {
         if self.namespace.is_none() {
             return TcpStream::connect(self.http).is_ok();
         }
@@ -270,6 +273,34 @@ impl Mika {
             .stderr(Stdio::null())
             .status()
             .is_ok_and(|status| status.success())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A command in the daemon's folder and namespace.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = match &self.namespace {
+            Some(namespace) => net::command_in(namespace, program),
+            None => Command::new(program),
+        };
+        command.current_dir(self.folder.path());
+        for secret in SECRETS {
+            command.env_remove(secret);
+        }
+        command
+    }
+
+    fn try_run(&mut self) -> Result<(), ExitStatus> {
+        self.launch();
+        let mut ended = None;
+        poll(PROGRAM_DEADLINE, "mika accepts connections", || {
+            let process = self.process.as_mut().expect("mika was started");
+            ended = process.try_wait().expect("a child can be waited for");
+            ended.is_some() || self.accepts()
+        });
+        ended.map_or(Ok(()), Err)
     }
 
     fn move_to(&mut self, http: SocketAddr) {
@@ -283,21 +314,24 @@ impl Mika {
         fs::write(self.path("config.json"), self.config.to_string()).expect("config.json");
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// A command in the daemon's folder and namespace.
-    fn command(&self, program: &str) -> Command {
-        let mut command = match &self.namespace {
-            Some(namespace) => net::command_in(namespace, program),
-            None => Command::new(program),
+    fn prepare_at(http: SocketAddr, namespace: Option<String>, config: &Value) -> Self {
+        let mut whole = json!({
+            "http": { "listen": [http] },
+            "udp": { "listen": [] },
+            "api": { "listen": [] },
+            "cache": { "driver": "memory" },
+            "storage": { "driver": "sqlite", "url": "sqlite://mika.db" },
+        });
+        merge(&mut whole, config);
+        let mika = Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            config: whole,
+            http,
+            namespace,
+            process: None,
         };
-        command.current_dir(self.folder.path());
-        for secret in SECRETS {
-            command.env_remove(secret);
-        }
-        command
+        mika.write_config();
+        mika
     }
 }
 
