@@ -308,20 +308,6 @@ fn who_leaves_too_early_is_marked() {
     assert!(!hnr(&mut world));
     world.ok(seed(2).event("stopped"));
     assert!(hnr(&mut world));
-    // Nor is silence that a restart may explain; who stays away for a peer's life has run.
-    let mut world = World::private();
-    world.ok(down(0));
-    world.wait(10);
-    world.ok(down(1001));
-    assert!(!hnr(&mut world));
-    world.now.unix += 10 * i64::from(TTL);
-    world.restart();
-    world.wait(TTL - 1);
-    assert!(!hnr(&mut world), "the tracker was away");
-    assert!(!world.record(1, 1).active);
-    world.ok(seed(1));
-    world.wait(TTL + 1);
-    assert!(hnr(&mut world));
     // Nor is it if the torrent was disabled meanwhile.
     let mut world = World::private();
     world.ok(down(0));
@@ -333,6 +319,29 @@ fn who_leaves_too_early_is_marked() {
     world.wait(TTL + 1);
     assert!(!hnr(&mut world));
     assert!(!world.record(1, 1).active);
+}
+
+#[test]
+fn silence_that_a_restart_may_explain_marks_nobody() {
+    let mut world = World::private();
+    let announce = |down: u64, left: u64| peer(1).of(1).totals(0, down).left(left);
+    let hnr = |world: &mut World| {
+        world.flush();
+        world.standing(1).hnr
+    };
+    world.ok(announce(0, 16384));
+    world.wait(10);
+    world.ok(announce(1001, 0));
+    world.flush();
+    world.now.unix += 10 * i64::from(TTL);
+    world.restart();
+    world.wait(TTL - 1);
+    assert!(!hnr(&mut world), "the tracker was away");
+    assert!(!world.record(1, 1).active);
+    // Who stays away for a peer's life has run.
+    world.ok(announce(1001, 0));
+    world.wait(TTL + 1);
+    assert!(hnr(&mut world));
 }
 
 #[test]
