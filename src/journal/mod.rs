@@ -54,7 +54,7 @@ struct Work {
 
 /// Changes that could not be saved before the stop.
 #[derive(Debug, thiserror::Error)]
-#[error("{changes} changes could not be saved: {cause}")]
+#[error("changes that could not be saved: {changes}, because {cause}")]
 pub struct Unsaved {
     pub changes: usize,
     pub cause: String,

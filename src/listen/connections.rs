@@ -3,7 +3,7 @@
 //! A look at all of them once a second takes the place of a timer for each request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -20,7 +20,7 @@ const BUSY_SECONDS: u32 = 90;
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Phase {
+enum Phase {
     /// Waiting for the next request.
     Idle,
     /// In the middle of a handshake or a request head.
@@ -33,6 +33,8 @@ pub(super) enum Phase {
 pub(super) struct Activity {
     phase: AtomicU8,
     since: AtomicU32,
+    /// What was read last ended in the middle of a request head.
+    in_head: AtomicBool,
     clock: Arc<AtomicU32>,
 }
 
@@ -61,13 +63,29 @@ pub(super) struct Place {
 // === impl Activity ===
 
 impl Activity {
-    pub fn set(&self, phase: Phase) {
+    /// Something was read, which ended within a request head or not.
+    pub fn read(&self, in_head: bool) {
+        self.in_head.store(in_head, Ordering::Relaxed);
+        let phase = if in_head { Phase::Head } else { Phase::Busy };
+        // Set only when it changes: a head has to be complete in time counted from its first byte.
+        if self.phase() != phase {
+            self.set(phase);
+        }
+    }
+
+    /// A request was answered; the beginning of the next may be here already.
+    pub fn answered(&self) {
+        let in_head = self.in_head.load(Ordering::Relaxed);
+        self.set(if in_head { Phase::Head } else { Phase::Idle });
+    }
+
+    fn set(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
         let now = self.clock.load(Ordering::Relaxed);
         self.since.store(now, Ordering::Relaxed);
     }
 
-    pub fn phase(&self) -> Phase {
+    fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Idle,
             1 => Phase::Head,
@@ -118,6 +136,7 @@ impl Connections {
         let activity = Activity {
             phase: AtomicU8::new(Phase::Head as u8),
             since: AtomicU32::new(self.clock.load(Ordering::Relaxed)),
+            in_head: AtomicBool::new(true),
             clock: Arc::clone(&self.clock),
         };
         Arc::new(activity)

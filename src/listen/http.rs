@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
-use super::connections::{Activity, Connections, Phase};
+use super::connections::{Activity, Connections};
 use super::intake::{Intake, TARGET_MAX};
 use super::tls::Certificate;
 use crate::clock::Clock;
@@ -218,7 +218,7 @@ impl Worker {
         if ends || !skip(request.into_body()).await {
             close(&mut response);
         }
-        activity.set(Phase::Idle);
+        activity.answered();
         Ok(response)
     }
 

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connections::{Activity, Phase};
+use super::connections::Activity;
 
 /// Bytes of a request line, method and version included.
 const LINE_MAX: usize = 16 * 1024;
@@ -95,11 +95,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
             swallowed = buffer.filled().len() == before;
         }
         let in_head = matches!(this.scanner.state, State::Line(_) | State::Headers);
-        let phase = if in_head { Phase::Head } else { Phase::Busy };
-        // Set only when it changes: a head has to be complete in time counted from its first byte.
-        if this.activity.phase() != phase {
-            this.activity.set(phase);
-        }
+        this.activity.read(in_head);
         if swallowed {
             // Nothing to hand on is not the end of the stream: come back for more.
             context.waker().wake_by_ref();

@@ -14,13 +14,11 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::print::Printer;
 use super::{ExitStatus, open};
+use crate::cache;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Loaded, TlsFiles};
 use crate::registry::Client;
 use crate::storage::{Finding, Storage, StorageError};
-
-/// Cache drivers that this version has.
-const CACHE_DRIVERS: [&str; 1] = ["memory"];
 
 /// A certificate that expires within so many days is worth a word.
 const EXPIRY_NOTICE_DAYS: i64 = 14;
@@ -90,14 +88,15 @@ async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
         report.ok("api.tls", "no key; make one with: mika-manage genkey")?;
     }
     let driver = config.cache.driver.as_str();
-    if CACHE_DRIVERS.contains(&driver) {
+    let drivers = cache::Drivers::built_in();
+    if drivers.get(driver).is_some() {
         report.ok("cache", driver)?;
     } else {
         let problem = format!("cache.driver: there is no driver {driver:?}");
         report.problem(
             "cache",
             &problem,
-            &format!("use one of: {}", CACHE_DRIVERS.join(", ")),
+            &format!("use one of: {}", drivers.names().join(", ")),
         )?;
     }
     check_storage(config, report).await
