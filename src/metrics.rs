@@ -28,7 +28,8 @@ pub struct Metrics {
     pub snatches: Counter,
     /// Peers that left without a word.
     pub expired: Counter,
-    /// Private announces whose credit has to wait because the outbox was full.
+    /// Private announces whose credit has to wait because the outbox was full, and public
+    /// snatches that were not counted because of it.
     pub outbox_full: Counter,
     /// Replies that went out before what they acknowledge was durable.
     pub ack_timeouts: Counter,

@@ -346,6 +346,57 @@ fn edits_take_effect_while_it_runs() {
 }
 
 #[test]
+fn a_torrent_that_was_away_goes_on_as_before() {
+    let mut mika = private(&trace());
+    mika.run();
+    let announce = |info_hash: &'static [u8; 20], rest: &'static str| Announce {
+        info_hash,
+        rest,
+        ..GOOD
+    };
+    let old = b"aaaaaaaaaaaaaaaaaaaa";
+    let new = b"bbbbbbbbbbbbbbbbbbbb";
+    let sql = |sql: &str| mika.storage().execute_batch(sql).expect("an edit");
+    let standing = |it: Announce, expected: Option<&str>| {
+        follows("the torrent's row", || {
+            it.failure(&mika).as_deref() == expected
+        });
+    };
+    let gone = Some("unregistered torrent");
+
+    assert_eq!(
+        announce(old, "left=9&uploaded=100&event=started").failure(&mika),
+        None
+    );
+    assert_eq!(
+        announce(old, "left=0&uploaded=110&event=completed").failure(&mika),
+        None
+    );
+    sql("UPDATE torrents SET multi_up = 'oops'");
+    standing(announce(old, "left=0&uploaded=110"), gone);
+    sql("UPDATE torrents SET multi_up = 2");
+    standing(announce(old, "left=0&uploaded=120"), None);
+    // Renamed on the wire: accounts go by the torrent, not by its hash.
+    sql("UPDATE torrents SET info_hash = CAST('bbbbbbbbbbbbbbbbbbbb' AS BLOB)");
+    standing(announce(new, "left=0&uploaded=140"), None);
+    assert_eq!(
+        announce(old, "left=0&uploaded=140")
+            .failure(&mika)
+            .as_deref(),
+        gone
+    );
+    let reply = announce(new, "left=0&uploaded=140&event=completed").send(&mika);
+    assert_eq!(reply.int("downloaded"), Some(1), "the snatch counts once");
+    assert_eq!(
+        announce(new, "left=0&uploaded=141&event=stopped").failure(&mika),
+        None
+    );
+
+    let [uploaded, snatches] = mika.row::<2>("SELECT uploaded, snatches FROM users");
+    assert_eq!((uploaded, snatches), (10 + 2 * 31, 1));
+}
+
+#[test]
 fn a_reload_applies_a_valid_config_and_no_other() {
     let mut mika = private(&trace());
     mika.run();
@@ -364,12 +415,13 @@ fn a_reload_applies_a_valid_config_and_no_other() {
         });
     }
 
-    // Invalid in three ways; the old config stays.
+    // Invalid in three ways, or not to be had without a restart; the old config stays.
     let path = mika.path("config.json");
     for (number, text) in [
         "{",
         r#"{ "trackers": {} }"#,
         r#"{ "tracker": { "peer_ttl": "soon" } }"#,
+        r#"{ "mode": "public" }"#,
     ]
     .into_iter()
     .enumerate()
@@ -382,13 +434,14 @@ fn a_reload_applies_a_valid_config_and_no_other() {
         assert!((285..=315).contains(&interval(&mika).unwrap_or(0)));
     }
     let errors = lines(&mika, "ERROR");
-    assert_eq!(errors.len(), 3, "{errors:#?}");
+    assert_eq!(errors.len(), 4, "{errors:#?}");
     assert!(
         errors[1].contains("config.json") && errors[1].contains("trackers"),
         "{}",
         errors[1]
     );
     assert!(errors[2].contains("tracker.peer_ttl"), "{}", errors[2]);
+    assert!(errors[3].contains("mode has changed"), "{}", errors[3]);
 
     // What needs a restart says so, and does no harm.
     mika.reconfigure(&json!({ "mode": "public" }));

@@ -5,6 +5,8 @@
 //! under the same number, until it succeeds; meanwhile the outbox fills up to its bound.
 
 mod number;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -131,7 +133,8 @@ impl Journal {
 
     /// Applies what is in work, or else cuts the outbox and applies that.
     async fn flush(&mut self) {
-        if self.cut.is_none() {
+        // A cut may be settled before all of its batches are applied.
+        if self.cut.is_none() && self.work.is_empty() {
             self.cut();
         }
         while let Some(batch) = self.work.front() {

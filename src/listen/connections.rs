@@ -66,11 +66,16 @@ impl Activity {
     /// Something was read, which ended within a request head or not.
     pub fn read(&self, in_head: bool) {
         self.in_head.store(in_head, Ordering::Relaxed);
-        let phase = if in_head { Phase::Head } else { Phase::Busy };
-        // Set only when it changes: a head has to be complete in time counted from its first byte.
-        if self.phase() != phase {
-            self.set(phase);
+        // A head has to be complete in time counted from its first byte, and one that comes
+        // while another request is answered waits for that.
+        if in_head && self.phase() == Phase::Idle {
+            self.set(Phase::Head);
         }
+    }
+
+    /// A request is to be answered.
+    pub fn asked(&self) {
+        self.set(Phase::Busy);
     }
 
     /// A request was answered; the beginning of the next may be here already.

@@ -131,6 +131,7 @@ pub async fn serve(
 
 impl Worker {
     async fn accept(self: Arc<Self>, listener: tokio::net::TcpListener) {
+        let mut failing = false;
         loop {
             // A place first: while there is none, new connections wait in the kernel.
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
@@ -139,11 +140,15 @@ impl Worker {
             let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "accept failed");
+                    if !failing {
+                        tracing::warn!(%error, "connections can't be accepted; trying again until they can");
+                    }
+                    failing = true;
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
+            failing = false;
             self.service.metrics.connections.one();
             let place = self.connections.enter();
             let activity = self.connections.activity();
@@ -205,6 +210,7 @@ impl Worker {
         client: IpAddr,
         activity: &Activity,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
+        activity.asked();
         let Reply {
             mut response,
             ticket,
@@ -214,7 +220,8 @@ impl Worker {
         }
         // What comes on a connection that ends with this reply is not read at all.
         let ends = self.stopping.load(Ordering::Relaxed)
-            || response.headers().contains_key(header::CONNECTION);
+            || response.headers().contains_key(header::CONNECTION)
+            || has_odd_body(request.headers());
         if ends || !skip(request.into_body()).await {
             close(&mut response);
         }
@@ -398,6 +405,12 @@ fn not_allowed(method: &Method) -> Reply {
         close(&mut reply.response);
     }
     reply
+}
+
+/// Whether the body is of a kind that [`Intake`] does not look into: the connection ends with it.
+fn has_odd_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|it| it.len() > 16)
 }
 
 /// Reads a body that nobody asked for; false if it is too long to be read.

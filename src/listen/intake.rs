@@ -230,7 +230,9 @@ impl Scanner {
             }
             line => {
                 if let Some(length) = body_length(line) {
-                    self.body = length;
+                    // A length too long to be kept whole is not guessed at.
+                    let length = if header.is_full() { u64::MAX } else { length };
+                    self.body = self.body.max(length);
                 }
             }
         }
@@ -262,6 +264,10 @@ impl Header {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.len == self.text.len()
+    }
+
     fn line(&self) -> &[u8] {
         self.text[..self.len].trim_ascii_end()
     }
@@ -285,7 +291,9 @@ fn body_length(line: &[u8]) -> Option<u64> {
         return Some(u64::MAX);
     }
     let value = line.strip_prefix(b"content-length:")?;
-    let length = str::from_utf8(value.trim_ascii()).ok()?.parse();
+    let length = str::from_utf8(value.trim_ascii())
+        .ok()
+        .and_then(|text| text.parse().ok());
     Some(length.unwrap_or(u64::MAX))
 }
 
@@ -349,6 +357,8 @@ mod tests {
         let expected =
             b"POST /a HTTP/1.1\r\nContent-Length: 4\r\n\r\n<##>GET /%3C%3E HTTP/1.1\r\n\r\n";
         assert_eq!(through(&[request], 100).0, expected);
+        let long = b"GET /a HTTP/1.1\r\nContent-Length: 00000000000000000004\r\n\r\n<##>GET /<> HTTP/1.1\r\n\r\n";
+        assert_eq!(through(&[long], 100), (long.to_vec(), State::Opaque));
         let chunked = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n<\r\n0\r\n\r\n";
         assert_eq!(through(&[chunked], 100), (chunked.to_vec(), State::Opaque));
     }

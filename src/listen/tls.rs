@@ -37,10 +37,9 @@ impl Certificate {
         Ok(Self(Arc::new(ArcSwap::from(read(key, cert)?))))
     }
 
-    /// Reads the files again, for connections from now on. The old certificate stays if they are no good.
-    pub fn reload(&self, key: &Path, cert: &Path) -> Result<(), TlsError> {
-        self.0.store(read(key, cert)?);
-        Ok(())
+    /// Serves connections from now on with the other one.
+    pub fn replace(&self, other: &Self) {
+        self.0.store(other.0.load_full());
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::node::load::Registered;
 use crate::node::{Node, load};
+use crate::registry::RegistryChange;
 use crate::storage::{Feed, FeedPosition, StorageError};
 
 /// How often the feed is looked at.
@@ -44,7 +46,10 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
                 tracing::info!(changes = changes.len(), "registry changed");
             }
             for change in changes {
-                node.registry.apply(change);
+                match change {
+                    RegistryChange::Torrent(torrent) => load::torrent(node, torrent).await?,
+                    other => node.registry.apply(other),
+                }
             }
             Ok((next, next != position))
         }
@@ -52,7 +57,7 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
             tracing::warn!(
                 "too many registry changes to follow one by one; loading the registry again"
             );
-            Ok((load::registry(node).await?, true))
+            Ok((load::registry(node, Registered::Again).await?, true))
         }
     }
 }

@@ -1,11 +1,10 @@
 //! What a start takes up: the registry, then the swarms and accounts as they were left.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use crate::node::Node;
-use crate::registry::{RegistryChange, Whitelist};
-use crate::storage::{BadRow, FeedPosition, StorageError};
+use crate::registry::{RegistryChange, Torrent, Whitelist};
+use crate::storage::{BadRow, FeedPosition, History, StorageError};
 use crate::tracker::{KnownHistory, Mode, Tracker};
 
 /// Rows read at once.
@@ -14,15 +13,24 @@ const PAGE: u32 = 5000;
 /// Bad rows that are named in the log; of the rest only the number is told.
 const BAD_ROWS_SHOWN: usize = 10;
 
+/// Whether a registry is loaded for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Registered {
+    /// What is known of all torrents is loaded after it, at once.
+    First,
+    /// Torrents that are new bring what is known of them.
+    Again,
+}
+
 /// Loads users, torrents and whitelist; returns the place in the feed to follow from.
 ///
 /// What storage no longer has goes from the registry, so that this serves a reload too.
-pub(super) async fn registry(node: &Node) -> Result<FeedPosition, StorageError> {
+pub(super) async fn registry(node: &Node, when: Registered) -> Result<FeedPosition, StorageError> {
     // First, so that what changes during the load is found in the feed.
     let position = node.storage.feed_position().await?;
     let mut bad = Vec::new();
     users(node, &mut bad).await?;
-    torrents(node, &mut bad).await?;
+    torrents(node, when, &mut bad).await?;
     let clients = node.storage.whitelist().await?;
     let whitelist = RegistryChange::Whitelist(Whitelist::new(&clients));
     node.registry.apply(whitelist);
@@ -53,7 +61,11 @@ async fn users(node: &Node, bad: &mut Vec<BadRow>) -> Result<(), StorageError> {
     Ok(())
 }
 
-async fn torrents(node: &Node, bad: &mut Vec<BadRow>) -> Result<(), StorageError> {
+async fn torrents(
+    node: &Node,
+    when: Registered,
+    bad: &mut Vec<BadRow>,
+) -> Result<(), StorageError> {
     let (_, known) = node.registry.ids();
     let mut gone: HashSet<_> = known.into_iter().collect();
     let mut after = None;
@@ -61,11 +73,14 @@ async fn torrents(node: &Node, bad: &mut Vec<BadRow>) -> Result<(), StorageError
         let page = node.storage.torrents(after, PAGE).await?;
         after = page.rows.last().map(|row| row.torrent.id);
         for row in page.rows {
-            let is_new = !gone.remove(&row.torrent.id);
-            let (info_hash, snatches) = (row.torrent.info_hash, row.torrent.snatches);
-            node.registry.apply(RegistryChange::Torrent(row.torrent));
-            if is_new {
-                node.tracker.restore_snatches(info_hash, snatches);
+            gone.remove(&row.torrent.id);
+            match when {
+                Registered::First => {
+                    let (info_hash, snatches) = (row.torrent.info_hash, row.torrent.snatches);
+                    node.registry.apply(RegistryChange::Torrent(row.torrent));
+                    node.tracker.restore_snatches(info_hash, snatches);
+                }
+                Registered::Again => torrent(node, row.torrent).await?,
             }
         }
         bad.extend(page.bad);
@@ -78,22 +93,62 @@ async fn torrents(node: &Node, bad: &mut Vec<BadRow>) -> Result<(), StorageError
     Ok(())
 }
 
+/// Registers a torrent or changes it. One that was not known under its info hash goes on from
+/// what storage has of it, and is announced only after that.
+pub(super) async fn torrent(node: &Node, torrent: Torrent) -> Result<(), StorageError> {
+    if node.registry.canonical(torrent.id) != Some(torrent.info_hash) {
+        node.tracker
+            .restore_snatches(torrent.info_hash, torrent.snatches);
+        if node.tracker.mode() == Mode::Private {
+            take_up(node, &torrent).await?;
+        }
+    }
+    node.registry.apply(RegistryChange::Torrent(torrent));
+    Ok(())
+}
+
+async fn take_up(node: &Node, torrent: &Torrent) -> Result<(), StorageError> {
+    let (histories, peers) = node.storage.records_of(torrent.id).await?;
+    if histories.is_empty() && peers.is_empty() {
+        return Ok(());
+    }
+    // Refused until it is whole again; what is still on its way to storage belongs to it too.
+    node.registry.apply(RegistryChange::TorrentGone(torrent.id));
+    node.tracker.outbox().drained().await;
+    let (histories, peers) = node.storage.records_of(torrent.id).await?;
+    for row in &histories {
+        let known = known_history(row);
+        node.tracker.restore_history(torrent.info_hash, &known);
+    }
+    let now = node.clock.now();
+    for row in &peers {
+        node.tracker
+            .restore_peer(torrent.info_hash, &row.key, &row.record, now);
+    }
+    Ok(())
+}
+
 /// Loads what users did with torrents, and the peers with their accounts. Only private
 /// trackers keep any.
-pub(super) async fn swarms(node: &Node, kept_for: Duration) -> Result<(), StorageError> {
+pub(super) async fn swarms(node: &Node) -> Result<(), StorageError> {
     if node.tracker.mode() == Mode::Public {
         return Ok(());
     }
     histories(node).await?;
     let now = node.clock.now();
-    let since = now.unix - i64::try_from(kept_for.as_secs()).unwrap_or(i64::MAX);
+    let since = now.unix - i64::from(node.tracker.record_ttl());
     let mut bad = Vec::new();
     let (mut after, mut peers) = (None, 0);
     loop {
         let page = node.storage.peers(since, after, PAGE).await?;
         after = page.rows.last().map(|row| row.key);
         for row in &page.rows {
-            peers += u64::from(node.tracker.restore_peer(&row.key, &row.record, now));
+            // Those of torrents that can't be used now are taken up when these can.
+            if let Some(info_hash) = node.registry.canonical(row.key.torrent) {
+                node.tracker
+                    .restore_peer(info_hash, &row.key, &row.record, now);
+                peers += 1;
+            }
         }
         bad.extend(page.bad);
         if page.last {
@@ -115,14 +170,9 @@ async fn histories(node: &Node) -> Result<(), StorageError> {
         let page = node.storage.histories(after, PAGE).await?;
         after = page.rows.last().map(|row| (row.torrent, row.user));
         for row in &page.rows {
-            node.tracker.restore_history(&KnownHistory {
-                user: row.user,
-                torrent: row.torrent,
-                downloaded: row.downloaded,
-                seed_time: u32::try_from(row.seed_time).unwrap_or(u32::MAX),
-                completed_at: row.completed_at,
-                hnr: row.hnr,
-            });
+            if let Some(info_hash) = node.registry.canonical(row.torrent) {
+                node.tracker.restore_history(info_hash, &known_history(row));
+            }
         }
         bad.extend(page.bad);
         if page.last {
@@ -131,6 +181,16 @@ async fn histories(node: &Node) -> Result<(), StorageError> {
     }
     report(&bad);
     Ok(())
+}
+
+fn known_history(row: &History) -> KnownHistory {
+    KnownHistory {
+        user: row.user,
+        downloaded: row.downloaded,
+        seed_time: u32::try_from(row.seed_time).unwrap_or(u32::MAX),
+        completed_at: row.completed_at,
+        hnr: row.hnr,
+    }
 }
 
 /// Names the rows that can't be used, so that somebody mends them.

@@ -28,6 +28,7 @@ use crate::registry::Registry;
 use crate::storage::{self, Storage};
 use crate::tracker::Tracker;
 
+use self::load::Registered;
 use self::reload::Reloader;
 use self::serve::Workers;
 
@@ -76,22 +77,7 @@ pub fn check(options: &Options) -> Result<()> {
 /// [`check`] with drivers of your own.
 pub fn check_with(options: &Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
-    let storage = &config.storage.driver;
-    if drivers.storage.get(storage).is_none() {
-        return Err(unknown_driver(
-            "storage.driver",
-            storage,
-            &drivers.storage.names(),
-        ));
-    }
-    let cache = &config.cache.driver;
-    if drivers.cache.get(cache).is_none() {
-        return Err(unknown_driver(
-            "cache.driver",
-            cache,
-            &drivers.cache.names(),
-        ));
-    }
+    check_drivers(config, drivers)?;
     certificate(config)?;
     Ok(())
 }
@@ -150,8 +136,8 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let saving = tokio::spawn(journal.run(until(journal_stopped)));
     let helpers = [
         tokio::spawn(follow::follow(node.clone(), followed)),
-        tokio::spawn(upkeep::sweep(node.clone(), config.tracker.peer_ttl)),
-        tokio::spawn(upkeep::prune(node.clone(), settings::kept_for(config))),
+        tokio::spawn(upkeep::sweep(node.clone())),
+        tokio::spawn(upkeep::prune(node.clone())),
         tokio::spawn(upkeep::statistics(node.clone(), config.log.stats_interval)),
     ];
     let workers = Workers::start(&options, listeners, &node, certificate.clone())?;
@@ -161,6 +147,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         workers.settings(),
         certificate,
         level,
+        drivers.clone(),
     );
     let served = wait_for_stop(&workers, &mut reloader, signals).await;
 
@@ -225,8 +212,8 @@ async fn load_node(
         tracker,
         storage,
     };
-    let followed = load::registry(&node).await?;
-    load::swarms(&node, settings::kept_for(config)).await?;
+    let followed = load::registry(&node, Registered::First).await?;
+    load::swarms(&node).await?;
     settings::warn_of_empty_whitelist(config, &node.registry);
     Ok((node, followed))
 }
@@ -247,6 +234,26 @@ async fn wait_for_stop(
         }
     }
     tracing::info!("stopping");
+    Ok(())
+}
+
+fn check_drivers(config: &Config, drivers: &Drivers) -> Result<()> {
+    let storage = &config.storage.driver;
+    if drivers.storage.get(storage).is_none() {
+        return Err(unknown_driver(
+            "storage.driver",
+            storage,
+            &drivers.storage.names(),
+        ));
+    }
+    let cache = &config.cache.driver;
+    if drivers.cache.get(cache).is_none() {
+        return Err(unknown_driver(
+            "cache.driver",
+            cache,
+            &drivers.cache.names(),
+        ));
+    }
     Ok(())
 }
 

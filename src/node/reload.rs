@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use arc_swap::ArcSwap;
 
 use crate::config::{self, Config, Loaded};
 use crate::listen::http::HttpSettings;
 use crate::listen::tls::Certificate;
 use crate::log::LevelHandle;
-use crate::node::{Node, Options, load, settings};
+use crate::node::load::Registered;
+use crate::node::{Drivers, Node, Options, certificate, check_drivers, load, settings};
 
 /// What a reload changes.
 pub(super) struct Reloader {
@@ -18,6 +19,7 @@ pub(super) struct Reloader {
     http: Arc<ArcSwap<HttpSettings>>,
     certificate: Option<Certificate>,
     level: LevelHandle,
+    drivers: Drivers,
 }
 
 // === impl Reloader ===
@@ -29,6 +31,7 @@ impl Reloader {
         http: Arc<ArcSwap<HttpSettings>>,
         certificate: Option<Certificate>,
         level: LevelHandle,
+        drivers: Drivers,
     ) -> Self {
         Self {
             options,
@@ -36,6 +39,7 @@ impl Reloader {
             http,
             certificate,
             level,
+            drivers,
         }
     }
 
@@ -52,21 +56,23 @@ impl Reloader {
 
     async fn try_reload(&mut self) -> Result<()> {
         let loaded = config::load(self.options.config_path.as_deref())?;
-        self.reload_certificate(&loaded.config)?;
-        load::registry(&self.node)
+        let (old, new) = (&self.options.config.config, &loaded.config);
+        // The other mode has other defaults, which half a change would apply to this one.
+        ensure!(
+            old.mode == new.mode,
+            "mode has changed: that needs a restart"
+        );
+        check_drivers(new, &self.drivers)?;
+        let certificate = certificate(new)?;
+        load::registry(&self.node, Registered::Again)
             .await
-            .with_context(|| format!("storage {}", loaded.config.storage.url))?;
+            .with_context(|| format!("storage {}", new.storage.url))?;
+        // Nothing can fail from here on.
+        if let (Some(current), Some(new)) = (&self.certificate, &certificate) {
+            current.replace(new);
+        }
         self.apply(loaded);
         Ok(())
-    }
-
-    fn reload_certificate(&self, config: &Config) -> Result<()> {
-        match (&self.certificate, &config.http.tls) {
-            (Some(certificate), Some(tls)) => {
-                certificate.reload(&tls.key, &tls.cert).context("http.tls")
-            }
-            _ => Ok(()),
-        }
     }
 
     fn apply(&mut self, loaded: Loaded) {
@@ -88,7 +94,6 @@ impl Reloader {
 /// The keys that differ and that a reload can't apply.
 fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
-        ("mode", old.mode != new.mode),
         ("node", old.node != new.node),
         ("http.listen", old.http.listen != new.http.listen),
         ("http.tls", old.http.tls.is_some() != new.http.tls.is_some()),

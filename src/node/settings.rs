@@ -49,11 +49,6 @@ pub(super) fn http(config: &Config) -> HttpSettings {
     }
 }
 
-/// How far back peer records are of use: while the peer lives, and its tombstone after it.
-pub(super) fn kept_for(config: &Config) -> Duration {
-    config.tracker.peer_ttl + config.tracker.tombstone_ttl
-}
-
 /// A whitelist without an entry refuses everybody, which is seldom meant.
 pub(super) fn warn_of_empty_whitelist(config: &Config, registry: &Registry) {
     if config.tracker.whitelist && registry.whitelist().is_empty() {

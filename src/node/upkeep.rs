@@ -18,27 +18,31 @@ const PRUNE_PERIOD: Duration = Duration::from_secs(60);
 const PRUNE_AT_ONCE: u32 = 2000;
 
 /// Sweeps the shards in turn, for ever.
-pub(super) async fn sweep(node: Node, peer_ttl: Duration) {
-    let round = (peer_ttl / 8).clamp(ROUND_MIN, ROUND_MAX);
-    let ticks = (round.as_millis() / SWEEP_TICK.as_millis()).max(1) as usize;
-    let at_once = Tracker::SHARDS.div_ceil(ticks);
+pub(super) async fn sweep(node: Node) {
     let mut next = 0;
     let mut ticks = tokio::time::interval(SWEEP_TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let now = node.clock.now();
-        for _ in 0..at_once {
+        for _ in 0..shards_at_once(node.tracker.peer_ttl()) {
             node.tracker.sweep(next, now);
             next = (next + 1) % Tracker::SHARDS;
         }
     }
 }
 
+/// Shards to sweep in one tick, for peers that live for `peer_ttl` seconds.
+fn shards_at_once(peer_ttl: u32) -> usize {
+    let round = Duration::from_secs(u64::from(peer_ttl) / 8).clamp(ROUND_MIN, ROUND_MAX);
+    let ticks = (round.as_millis() / SWEEP_TICK.as_millis()).max(1) as usize;
+    Tracker::SHARDS.div_ceil(ticks)
+}
+
 /// Deletes peer records that are of no use any more, a few at a time, for ever.
-pub(super) async fn prune(node: Node, kept_for: Duration) {
-    let kept_for = i64::try_from(kept_for.as_secs()).unwrap_or(i64::MAX);
+pub(super) async fn prune(node: Node) {
     every(PRUNE_PERIOD, || async {
+        let kept_for = i64::from(node.tracker.record_ttl());
         let before = node.clock.now().unix.saturating_sub(kept_for);
         loop {
             match node.storage.prune(before, PRUNE_AT_ONCE).await {

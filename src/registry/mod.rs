@@ -87,8 +87,8 @@ impl Registry {
     }
 
     pub fn torrent(&self, info_hash: &InfoHash) -> Option<Entry> {
-        // Most public trackers register nothing: spare them the look-up.
-        if self.torrent_count.load(Ordering::Relaxed) == 0 {
+        // Spares a public tracker where nothing was completed yet the look-up.
+        if self.torrent_count() == 0 {
             return None;
         }
         self.torrents.read().by_hash.get(info_hash).cloned()
@@ -101,6 +101,11 @@ impl Registry {
 
     pub fn whitelist(&self) -> arc_swap::Guard<Arc<Whitelist>> {
         self.whitelist.load()
+    }
+
+    /// Registered torrents.
+    pub fn torrent_count(&self) -> usize {
+        self.torrent_count.load(Ordering::Relaxed)
     }
 
     /// Numbers of users, torrents and clients.

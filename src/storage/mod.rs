@@ -135,6 +135,13 @@ pub trait Storage: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Page<History>, StorageError>;
 
+    /// All histories and peer records of one torrent: what a torrent that is registered again
+    /// goes on from.
+    async fn records_of(
+        &self,
+        torrent: TorrentId,
+    ) -> Result<(Vec<History>, Vec<StoredPeer>), StorageError>;
+
     async fn whitelist(&self) -> Result<Vec<Client>, StorageError>;
 
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError>;

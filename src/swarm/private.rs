@@ -67,6 +67,8 @@ pub struct History {
     pub user: UserId,
     /// Clients of the user in the swarm now.
     pub live: u16,
+    /// Records of the user's clients, tombstones too.
+    pub records: u16,
     pub hnr: bool,
     /// A snatch was counted that the journal had no room for yet.
     pub owes_snatch: bool,
@@ -157,6 +159,7 @@ impl History {
         Self {
             user,
             live: 0,
+            records: 0,
             hnr: false,
             owes_snatch: false,
             seed_time: 0,
@@ -176,6 +179,12 @@ impl PrivateSwarm {
     /// Nothing in it is worth its memory.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty() && self.histories.is_empty() && self.downloaded == 0
+    }
+
+    /// Whether any of its peers announced at that moment or after it.
+    pub fn is_any_since(&self, moment: Seconds) -> bool {
+        let mut peers = self.peers.iter();
+        peers.any(|peer| peer.account.last_announce >= moment)
     }
 
     /// Peers and tombstones: their places are `0..len`.
@@ -204,6 +213,8 @@ impl PrivateSwarm {
 
     /// Adds a record that is not in the swarm yet; returns its place.
     pub fn add(&mut self, user: UserId, peer_id: PeerId, account: Account) -> usize {
+        let records = &mut self.history_mut(user).records;
+        *records = records.saturating_add(1);
         let place = self.peers.len();
         self.peers.push(Peer {
             user,
@@ -309,7 +320,9 @@ impl PrivateSwarm {
         if let Some(index) = &mut self.by_identity {
             index.remove(identity_hash(&self.peers[place]), place);
         }
-        self.peers.swap_remove(place);
+        let forgotten = self.peers.swap_remove(place);
+        let records = &mut self.history_mut(forgotten.user).records;
+        *records = records.saturating_sub(1);
         if let Some(moved) = self.peers.get(place) {
             if let Some(index) = &mut self.by_identity {
                 index.moved(identity_hash(moved), self.peers.len(), place);

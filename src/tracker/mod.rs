@@ -17,12 +17,12 @@ mod sweep;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
 use crate::addr::{Endpoint, canonical, is_global};
-use crate::clock::Now;
+use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -69,6 +69,8 @@ pub struct Tracker {
     public_torrents: AtomicUsize,
     outbox: Outbox,
     metrics: Arc<Metrics>,
+    /// When a client's doings were last written to the log.
+    warned: AtomicU32,
 }
 
 /// What an announce is to its swarm, worked out once.
@@ -112,6 +114,7 @@ impl Tracker {
             public_torrents: AtomicUsize::new(0),
             outbox: Outbox::new(outbox_capacity),
             metrics,
+            warned: AtomicU32::new(0),
         }
     }
 
@@ -132,6 +135,23 @@ impl Tracker {
     pub fn intervals(&self) -> (u32, u32) {
         let rules = self.rules.load();
         (rules.announce_interval, rules.min_announce_interval)
+    }
+
+    /// Whether a client's doings may be written to the log: once a second, so that nobody can
+    /// fill it.
+    fn may_warn(&self, now: Seconds) -> bool {
+        self.warned.swap(now.0, Ordering::Relaxed) != now.0
+    }
+
+    /// Seconds that a peer stays without announcing.
+    pub fn peer_ttl(&self) -> u32 {
+        self.rules.load().peer_ttl
+    }
+
+    /// Seconds for which the record of a peer is of use: while it lives, and as a tombstone.
+    pub fn record_ttl(&self) -> u32 {
+        let rules = self.rules.load();
+        rules.peer_ttl.saturating_add(rules.tombstone_ttl)
     }
 
     /// Decides an announce. Its peers are left in `work`.

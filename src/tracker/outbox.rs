@@ -145,6 +145,13 @@ impl Outbox {
         let _ = settled.wait_for(|&cut| cut >= ticket.0).await;
     }
 
+    /// Waits until all that is queued by now is durable.
+    pub async fn drained(&self) {
+        let cuts = self.lanes.iter().map(|lane| lane.lock().cut);
+        let last = cuts.max().unwrap_or(0);
+        self.settled(Ticket(last)).await;
+    }
+
     /// Waits until a reply waits for a cut.
     pub async fn wanted(&self) {
         self.urgent.notified().await;
@@ -199,5 +206,12 @@ mod tests {
         let cut = outbox.cut();
         outbox.settle(cut.number, 1);
         outbox.settled(second).await;
+        // Nothing is left, but only the next cut proves it.
+        let proof = async {
+            outbox.wanted().await;
+            let cut = outbox.cut();
+            outbox.settle(cut.number, cut.changes.len());
+        };
+        tokio::join!(outbox.drained(), proof);
     }
 }

@@ -15,6 +15,10 @@ use crate::wire::{Event, ScrapeEntry};
 /// to its first announce may still be waiting, or may have been lost.
 const YOUNG_SECONDS: u32 = 5;
 
+/// Records that one user may have with one torrent at once, tombstones included. A client
+/// begins a new one with each new peer id; nobody starts clients so often in a day.
+const RECORDS_MAX: u16 = 1000;
+
 /// One private swarm at work, with what is needed to journal what happens in it.
 pub(super) struct Ledger<'a> {
     pub tracker: &'a Tracker,
@@ -82,7 +86,8 @@ impl Ledger<'_> {
         let params = arrival.params;
         let found = self.swarm.find(who.user, &params.peer_id);
         let before = found.and_then(|place| self.role_before(place));
-        if before.is_none() && self.has_too_many(who) {
+        if before.is_none() && (self.has_too_many(who) || (found.is_none() && self.has_hoard(who)))
+        {
             return Err(Refusal::TooManyPeers);
         }
         let mono = self.now.mono;
@@ -135,6 +140,15 @@ impl Ledger<'_> {
     fn may_have_missed(&self, place: usize) -> bool {
         let heard = self.swarm.peer(place).account.last_announce;
         heard < Seconds::START && self.now.mono < Seconds::START.plus(self.rules.peer_ttl)
+    }
+
+    /// Whether a user has left more records behind than any honest client would.
+    fn has_hoard(&self, who: &Participant) -> bool {
+        let records = self
+            .swarm
+            .history(who.user)
+            .map_or(0, |history| history.records);
+        records >= RECORDS_MAX
     }
 
     /// Rule A6: only newcomers are refused, and peers that expired take no one's place.
@@ -236,6 +250,8 @@ impl Ledger<'_> {
         credit::remember(self.swarm.history_mut(user), &accrual, self.rules.hnr);
         if accrual.implausible {
             self.tracker.metrics.implausible.one();
+        }
+        if accrual.implausible && self.tracker.may_warn(self.now.mono) {
             tracing::warn!(
                 user = user.0,
                 torrent = self.torrent.id.0,

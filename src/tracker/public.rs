@@ -4,9 +4,8 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 
 use crate::change::Change;
-use crate::clock::Seconds;
 use crate::ids::InfoHash;
-use crate::swarm::{ClientTag, PublicSwarm, Role};
+use crate::swarm::{Before, ClientTag, PublicSwarm, Role};
 use crate::tracker::{Answer, Arrival, Refusal, Rules, Tracker, Workspace, scraped};
 use crate::wire::{Event, ScrapeEntry};
 
@@ -40,9 +39,11 @@ impl Tracker {
             swarm.remove(arrival.endpoint, client);
         } else {
             let eligibility = arrival.eligibility(rules);
-            let completes = self.join_public(swarm, arrival, client, eligibility.alive_since);
-            if completes {
-                self.journal_snatch(shard, info_hash);
+            let (now, alive_since) = (arrival.now.mono, eligibility.alive_since);
+            let before = swarm.upsert(arrival.endpoint, client, arrival.role, now, alive_since);
+            if is_snatch(arrival, before) && self.journal_snatch(shard, info_hash, rules) {
+                swarm.set_counted(arrival.endpoint, client);
+                swarm.downloaded = swarm.downloaded.saturating_add(1);
             }
             let want = arrival.want(rules);
             let out = &mut work.peers.endpoints;
@@ -62,34 +63,20 @@ impl Tracker {
         })
     }
 
-    /// Enters or updates the peer, and counts a snatch: once for an identity while it stays,
-    /// and not for one that was a seeder before (rule W5). Returns whether it did.
-    fn join_public(
-        &self,
-        swarm: &mut PublicSwarm,
-        arrival: &Arrival,
-        client: ClientTag,
-        alive_since: Seconds,
-    ) -> bool {
-        let now = arrival.now.mono;
-        let before = swarm.upsert(arrival.endpoint, client, arrival.role, now, alive_since);
-        let completes = arrival.params.event == Event::Completed && arrival.role == Role::Seeder;
-        if !completes || before.is_some_and(|it| it.role == Role::Seeder || it.counted) {
+    /// Queues a snatch; false if it can't be kept, and then it is not counted either.
+    fn journal_snatch(&self, shard: usize, info_hash: InfoHash, rules: &Rules) -> bool {
+        // Its first snatch registers a torrent: strangers may register only so many.
+        let registers = self.registry.torrent(&info_hash).is_none();
+        if registers && self.registry.torrent_count() >= rules.max_torrents {
             return false;
         }
-        swarm.set_counted(arrival.endpoint, client);
-        swarm.downloaded = swarm.downloaded.saturating_add(1);
+        let Some(room) = self.outbox.reserve() else {
+            self.metrics.outbox_full.one();
+            return false;
+        };
+        room.push(shard, Change::Snatch { info_hash });
         self.metrics.snatches.one();
         true
-    }
-
-    fn journal_snatch(&self, shard: usize, info_hash: InfoHash) {
-        match self.outbox.reserve() {
-            Some(room) => {
-                room.push(shard, Change::Snatch { info_hash });
-            }
-            None => self.metrics.outbox_full.one(),
-        }
     }
 
     pub(super) fn scrape_public(&self, info_hash: &InfoHash) -> ScrapeEntry {
@@ -103,4 +90,11 @@ impl Tracker {
             _ => ScrapeEntry::default(),
         }
     }
+}
+
+/// Whether an announce completes a download: once for an identity while it stays, and not for
+/// one that was a seeder before (rule W5).
+fn is_snatch(arrival: &Arrival, before: Option<Before>) -> bool {
+    let completes = arrival.params.event == Event::Completed && arrival.role == Role::Seeder;
+    completes && !before.is_some_and(|it| it.role == Role::Seeder || it.counted)
 }

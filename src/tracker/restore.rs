@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::addr::Endpoint;
 use crate::change::{PeerKey, PeerRecord};
 use crate::clock::Now;
-use crate::ids::{InfoHash, TorrentId, UserId};
+use crate::ids::{InfoHash, UserId};
 use crate::swarm::{Account, Role};
 use crate::tracker::{Mode, Tracker};
 
@@ -13,7 +13,6 @@ use crate::tracker::{Mode, Tracker};
 #[derive(Clone, Copy, Debug)]
 pub struct KnownHistory {
     pub user: UserId,
-    pub torrent: TorrentId,
     /// Bytes before multipliers.
     pub downloaded: u64,
     /// Seconds.
@@ -35,41 +34,40 @@ impl Tracker {
             Mode::Public => {
                 let mut swarms = self.public.lock(self.public.shard_of(&info_hash));
                 let before = swarms.len();
-                swarms.entry(info_hash).or_default().downloaded = snatches;
+                let swarm = swarms.entry(info_hash).or_default();
+                swarm.downloaded = swarm.downloaded.max(snatches);
                 let added = swarms.len() - before;
                 self.public_torrents.fetch_add(added, Ordering::Relaxed);
             }
             Mode::Private => {
                 let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
-                swarms.entry(info_hash).or_default().downloaded = snatches;
+                let swarm = swarms.entry(info_hash).or_default();
+                swarm.downloaded = swarm.downloaded.max(snatches);
             }
         }
     }
 
-    /// Takes up what a user did with a torrent. False if the torrent is not registered.
-    pub fn restore_history(&self, known: &KnownHistory) -> bool {
-        let Some(info_hash) = self.registry.canonical(known.torrent) else {
-            return false;
-        };
+    /// Takes up what a user did with the torrent of that (first) info hash, unless it is known.
+    pub fn restore_history(&self, info_hash: InfoHash, known: &KnownHistory) {
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
-        let history = swarms.entry(info_hash).or_default().history_mut(known.user);
+        let swarm = swarms.entry(info_hash).or_default();
+        if swarm.history(known.user).is_some() {
+            return;
+        }
+        let history = swarm.history_mut(known.user);
         history.downloaded = known.downloaded;
         history.seed_time = known.seed_time;
         history.completed_at = known.completed_at;
         history.hnr = known.hnr;
-        true
     }
 
     /// Takes up a peer: its account, and its place in the swarm if it was there. One that has
-    /// expired meanwhile leaves at the next sweep. False if the torrent is not registered.
-    pub fn restore_peer(&self, key: &PeerKey, record: &PeerRecord, now: Now) -> bool {
-        let Some(info_hash) = self.registry.canonical(key.torrent) else {
-            return false;
-        };
+    /// expired meanwhile leaves at the next sweep. A record that is known stays as it is.
+    pub fn restore_peer(&self, info_hash: InfoHash, key: &PeerKey, record: &PeerRecord, now: Now) {
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
         let swarm = swarms.entry(info_hash).or_default();
         if swarm.find(key.user, &key.peer_id).is_some() {
-            return true;
+            return;
         }
         let place = swarm.add(key.user, key.peer_id, account_of(record, now));
         let role = match record.left {
@@ -89,7 +87,6 @@ impl Tracker {
                 swarm.enter(place, endpoint, role, seen);
             }
         }
-        true
     }
 }
 

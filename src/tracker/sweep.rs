@@ -25,12 +25,15 @@ impl Tracker {
     fn sweep_public(&self, shard: usize, alive_since: Seconds) {
         let mut swarms = self.public.lock(shard);
         let before = swarms.len();
+        // Counts of snatches alone take no room that torrents with peers may need.
+        let has_room =
+            self.public_torrents.load(Ordering::Relaxed) < self.rules.load().max_torrents / 2;
         swarms.retain(|_, swarm| {
             let expired = swarm.expire(alive_since);
             if expired > 0 {
                 self.metrics.expired.add(expired as u64);
             }
-            !swarm.is_empty() || swarm.downloaded > 0
+            !swarm.is_empty() || (has_room && swarm.downloaded > 0)
         });
         let gone = before - swarms.len();
         self.public_torrents.fetch_sub(gone, Ordering::Relaxed);
@@ -38,11 +41,14 @@ impl Tracker {
     }
 
     fn sweep_private(&self, shard: usize, rules: &Rules, now: Now) {
+        let record_ttl = rules.peer_ttl.saturating_add(rules.tombstone_ttl);
+        let forgotten_before = Seconds(now.mono.0.saturating_sub(record_ttl));
         let mut swarms = self.private.lock(shard);
         swarms.retain(|info_hash, swarm| {
-            // What a torrent that was deleted leaves behind can't be credited to anything.
+            // A torrent that is gone may come back, say when its row is mended: what is known of
+            // it is kept as long as a record would be.
             let Some(torrent) = self.registry.torrent(info_hash) else {
-                return false;
+                return swarm.is_any_since(forgotten_before);
             };
             let mut ledger = Ledger {
                 tracker: self,

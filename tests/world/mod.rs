@@ -419,17 +419,21 @@ impl World {
             self.tracker.restore_snatches(hash, snatches);
         }
         for (&(user, torrent), (totals, standing)) in &self.storage.histories {
-            self.tracker.restore_history(&KnownHistory {
-                user,
-                torrent,
-                downloaded: totals.raw_down,
-                seed_time: u32::try_from(totals.seed_time).unwrap(),
-                completed_at: standing.completed_at,
-                hnr: standing.hnr,
-            });
+            let hash = self.registry.canonical(torrent).unwrap();
+            self.tracker.restore_history(
+                hash,
+                &KnownHistory {
+                    user,
+                    downloaded: totals.raw_down,
+                    seed_time: u32::try_from(totals.seed_time).unwrap(),
+                    completed_at: standing.completed_at,
+                    hnr: standing.hnr,
+                },
+            );
         }
         for (key, record) in &self.storage.peers {
-            assert!(self.tracker.restore_peer(key, record, self.now));
+            let hash = self.registry.canonical(key.torrent).unwrap();
+            self.tracker.restore_peer(hash, key, record, self.now);
         }
     }
 }

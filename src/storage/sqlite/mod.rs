@@ -143,6 +143,14 @@ impl Storage for Sqlite {
             .await
     }
 
+    async fn records_of(
+        &self,
+        torrent: TorrentId,
+    ) -> Result<(Vec<History>, Vec<StoredPeer>), StorageError> {
+        self.read(move |connection| read::records_of(connection, torrent))
+            .await
+    }
+
     async fn whitelist(&self) -> Result<Vec<Client>, StorageError> {
         self.read(|connection| read::whitelist(connection)).await
     }

@@ -81,6 +81,17 @@ pub(super) fn histories(
     page(select.query([torrent, user])?, limit, history)
 }
 
+pub(super) fn records_of(
+    connection: &Connection,
+    torrent: TorrentId,
+) -> Result<(Vec<History>, Vec<StoredPeer>), Fault> {
+    let mut select = connection.prepare_cached(&format!("{HISTORY} WHERE torrent_id = ?1"))?;
+    let histories = page(select.query([torrent.0])?, u32::MAX, history)?;
+    let mut select = connection.prepare_cached(&format!("{PEER} WHERE torrent_id = ?1"))?;
+    let peers = page(select.query([torrent.0])?, u32::MAX, peer)?;
+    Ok((histories.rows, peers.rows))
+}
+
 /// The usable clients; [`bad_rows`] tells of the others.
 pub(super) fn whitelist(connection: &Connection) -> Result<Vec<Client>, Fault> {
     Ok(clients(connection)?.0)

@@ -1,0 +1,125 @@
+//! The journal against a storage that fails for a while.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::*;
+use crate::cache::CacheError;
+use crate::change::Change;
+use crate::ids::InfoHash;
+use crate::registry::Registry;
+use crate::secret::Secret;
+use crate::storage::Drivers;
+use crate::tracker::{HnrRules, Mode, Rules};
+
+/// A cache that says where every batch is.
+struct Says(Kept);
+
+#[async_trait::async_trait]
+impl Cache for Says {
+    async fn keep(&self, _batch: &Batch) -> Result<Kept, CacheError> {
+        Ok(self.0)
+    }
+
+    async fn applied(&self, _node: &str, _number: u64) -> Result<(), CacheError> {
+        Ok(())
+    }
+}
+
+fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
+    let rules = Rules {
+        announce_interval: 1800,
+        min_announce_interval: 900,
+        peer_ttl: 3900,
+        tombstone_ttl: 86400,
+        numwant: 50,
+        max_numwant: 200,
+        auto_register: true,
+        max_torrents: 1000,
+        whitelist: false,
+        trust_client_ip: false,
+        max_peers_per_user: 5,
+        hide_own_peers: false,
+        max_rate: 1 << 40,
+        hnr: HnrRules {
+            threshold: 1,
+            min_bytes: 1,
+        },
+    };
+    let registry = Arc::new(Registry::default());
+    Arc::new(Tracker::new(
+        Mode::Public,
+        rules,
+        registry,
+        100,
+        Arc::clone(metrics),
+    ))
+}
+
+async fn open(path: &Path) -> Arc<dyn Storage> {
+    let open = Drivers::built_in().get("sqlite").unwrap();
+    let storage = open(&Secret::new(format!("sqlite://{}", path.display()))).unwrap();
+    storage.migrate().await.unwrap();
+    storage
+}
+
+fn snatch(tracker: &Tracker) {
+    let info_hash = InfoHash([1; 20]);
+    let room = tracker.outbox().reserve().unwrap();
+    room.push(0, Change::Snatch { info_hash });
+}
+
+/// Storage fails, the journal is told to stop, storage comes back: whatever the cache says of
+/// the batch, it reaches storage, and so does one that came meanwhile.
+async fn comes_through(kept: Kept) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mika.db");
+    let storage = open(&path).await;
+    let site = Connection::open(&path).unwrap();
+    let metrics = Arc::new(Metrics::default());
+    let tracker = tracker(&metrics);
+    let journal = Journal::resume(
+        Arc::clone(&tracker),
+        Arc::new(Says(kept)),
+        Arc::clone(&storage),
+        Arc::clone(&metrics),
+        "n".into(),
+        Duration::from_millis(10),
+    );
+    let journal = journal.await.unwrap();
+    site.execute_batch("ALTER TABLE torrents RENAME TO away")
+        .unwrap();
+    snatch(&tracker);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(journal.run(async {
+        let _ = stopped.await;
+    }));
+    while metrics.batch_failures.get() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    snatch(&tracker);
+    drop(stop);
+    while metrics.batch_failures.get() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    site.execute_batch("ALTER TABLE away RENAME TO torrents")
+        .unwrap();
+    running.await.unwrap().unwrap();
+    let snatches: u32 = site
+        .query_row("SELECT snatches FROM torrents", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(snatches, 2);
+    assert_eq!(storage.applied("n").await.unwrap(), 2);
+    assert_eq!(tracker.outbox().pending(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_that_only_the_journal_has_outlives_a_failing_storage() {
+    comes_through(Kept::Nowhere).await;
+}
+
+#[tokio::test]
+async fn a_batch_that_the_cache_has_is_applied_all_the_same() {
+    comes_through(Kept::Durable).await;
+}
