@@ -444,12 +444,12 @@ fn a_reload_applies_a_valid_config_and_no_other() {
     assert!(errors[3].contains("mode has changed"), "{}", errors[3]);
 
     // What needs a restart says so, and does no harm.
-    mika.reconfigure(&json!({ "mode": "public" }));
+    mika.reconfigure(&json!({ "journal": { "max_pending": 5000 } }));
     mika.signal(Signal::HUP);
     poll(FOLLOWS, "a warning", || {
         lines(&mika, "WARN")
             .iter()
-            .any(|line| line.contains("mode has changed"))
+            .any(|line| line.contains("journal.max_pending has changed"))
     });
     assert_eq!(GOOD.failure(&mika), None);
     assert_eq!(mika.stop(), 0);
