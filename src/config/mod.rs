@@ -105,7 +105,7 @@ pub struct Tracker {
     pub max_numwant: u32,
     /// Public mode: serve torrents that nobody registered.
     pub auto_register: bool,
-    /// Swarms of unregistered torrents held at once (public mode).
+    /// Public mode: swarms held at once, and torrents that clients may register.
     pub max_torrents: u32,
     /// Refuse clients whose peer id begins with no prefix of the whitelist.
     pub whitelist: bool,
