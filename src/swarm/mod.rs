@@ -7,6 +7,7 @@ mod classes;
 mod index;
 mod private;
 mod public;
+mod records;
 mod select;
 
 use std::collections::HashMap;
@@ -18,8 +19,9 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::ids::InfoHash;
 
 pub use classes::{Counts, Role};
-pub use private::{Account, Family, History, Owed, Peer, PrivateSwarm, Request};
+pub use private::{Family, Peer, PrivateSwarm, Request};
 pub use public::{Before, ClientTag, Eligibility, PublicSwarm};
+pub use records::{Account, History, Owed};
 pub use select::{Selector, WANT_MAX};
 
 /// Shards: enough that workers seldom meet in one, and that the sweep of one is short.

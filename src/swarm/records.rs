@@ -1,0 +1,106 @@
+//! What is remembered of private peers and of their users: accounts, debts to the journal, histories.
+
+use crate::clock::Seconds;
+use crate::ids::UserId;
+
+/// The accounting record of one peer (section "Credit" of `docs/protocol.md`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The totals last reported and accounted, in bytes.
+    pub base_up: u64,
+    pub base_down: u64,
+    /// When the base was set.
+    pub base_at: Seconds,
+    /// Since when the client reports less than its base (rule A3).
+    pub dip_up: Option<Seconds>,
+    pub dip_down: Option<Seconds>,
+    /// Bytes counted so far, before multipliers.
+    pub uploaded: u64,
+    pub downloaded: u64,
+    /// Bytes still to download; none if unknown.
+    pub left: Option<u64>,
+    /// Bytes a second over the last interval.
+    pub speed_up: u32,
+    pub speed_down: u32,
+    /// Seconds of seeding.
+    pub seed_time: u32,
+    pub announces: u32,
+    pub first_announce: Seconds,
+    pub last_announce: Seconds,
+}
+
+/// What a peer added that the journal had no room for: kept until it has. All zero for one
+/// of which only a lost endpoint is still to be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// Bytes before multipliers.
+    pub uploaded: u64,
+    pub downloaded: u64,
+    /// Seconds.
+    pub seed_time: u32,
+    pub announces: u32,
+}
+
+/// What one user did with the torrent over all sessions and clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    pub user: UserId,
+    /// Clients of the user in the swarm now.
+    pub live: u16,
+    /// Records of the user's clients, tombstones too.
+    pub records: u16,
+    pub hnr: bool,
+    /// A snatch was counted that the journal had no room for yet.
+    pub owes_snatch: bool,
+    /// Seconds.
+    pub seed_time: u32,
+    /// Bytes before multipliers.
+    pub downloaded: u64,
+    /// Unix time of the snatch.
+    pub completed_at: Option<i64>,
+}
+
+// === impl Account ===
+
+impl Account {
+    /// The base of a total that was not reported yet. No larger total can be reported, so none
+    /// is ever credited against it.
+    pub const UNREPORTED: u64 = i64::MAX as u64;
+
+    /// A record that begins with those totals: they are its base, and nothing is credited (rule A1).
+    pub fn begin(uploaded: u64, downloaded: u64, now: Seconds) -> Self {
+        Self {
+            base_up: uploaded,
+            base_down: downloaded,
+            base_at: now,
+            dip_up: None,
+            dip_down: None,
+            uploaded: 0,
+            downloaded: 0,
+            left: None,
+            speed_up: 0,
+            speed_down: 0,
+            seed_time: 0,
+            announces: 0,
+            first_announce: now,
+            last_announce: now,
+        }
+    }
+}
+
+// === impl History ===
+
+impl History {
+    pub fn new(user: UserId) -> Self {
+        Self {
+            user,
+            live: 0,
+            records: 0,
+            hnr: false,
+            owes_snatch: false,
+            seed_time: 0,
+            downloaded: 0,
+            completed_at: None,
+        }
+    }
+}
