@@ -5,7 +5,6 @@ use std::time::Duration;
 /// Endless delays from `first` up to `max`, each between half and the whole of its step.
 #[derive(Clone, Debug)]
 pub struct Backoff {
-    first: Duration,
     next: Duration,
     max: Duration,
 }
@@ -14,16 +13,7 @@ pub struct Backoff {
 
 impl Backoff {
     pub fn new(first: Duration, max: Duration) -> Self {
-        Self {
-            first,
-            next: first,
-            max,
-        }
-    }
-
-    /// To call after a success.
-    pub fn reset(&mut self) {
-        self.next = self.first;
+        Self { next: first, max }
     }
 }
 
@@ -42,13 +32,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_to_the_cap_and_begin_again_after_a_reset() {
+    fn delays_grow_to_the_cap() {
         let (first, max) = (Duration::from_millis(100), Duration::from_secs(1));
         let mut backoff = Backoff::new(first, max);
         assert!(backoff.next().unwrap() <= first);
         let last = backoff.by_ref().nth(20).unwrap();
         assert!(last <= max && last >= max / 2);
-        backoff.reset();
-        assert!(backoff.next().unwrap() <= first);
     }
 }

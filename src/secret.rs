@@ -24,18 +24,22 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// The text as it may be shown: of a URL, everything but the password.
+    /// The text as it may be shown: of a URL, everything but the password and the query.
     pub fn masked(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return if self.0.is_empty() { "" } else { "***" }.into();
         };
-        let authority_end = rest.find('/').unwrap_or(rest.len());
-        match rest[..authority_end].rsplit_once('@') {
+        let (rest, query) = match rest.split_once('?') {
+            Some((rest, _)) => (rest, "?***"),
+            None => (rest, ""),
+        };
+        // The last `@`, because a password that nobody escaped may hold one too, or a `/`.
+        match rest.rsplit_once('@') {
             Some((login, host)) => {
                 let user = login.split_once(':').map_or(login, |(user, _)| user);
-                format!("{scheme}://{user}:***@{host}{}", &rest[authority_end..])
+                format!("{scheme}://{user}:***@{host}{query}")
             }
-            None => self.0.clone(),
+            None => format!("{scheme}://{rest}{query}"),
         }
     }
 }
@@ -76,6 +80,14 @@ mod tests {
         assert_eq!(
             shown("sqlite:///var/lib/mika.db"),
             "sqlite:///var/lib/mika.db"
+        );
+        assert_eq!(
+            shown("mysql://u:p@ss/w@host:3306/db"),
+            "mysql://u:***@host:3306/db"
+        );
+        assert_eq!(
+            shown("redis://host/0?password=hunter2"),
+            "redis://host/0?***"
         );
         assert_eq!(shown("hunter2"), "***");
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "Secret(***)");

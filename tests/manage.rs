@@ -373,6 +373,25 @@ fn wrong_arguments_and_configs_exit_with_2() {
 }
 
 #[test]
+fn looking_makes_no_database() {
+    let folder = Folder::new();
+    let said = folder.ok(&["check"]);
+    assert!(said.contains("made at the first use"), "{said}");
+    assert!(folder.ok(&["migrate", "--status"]).contains("0001_init"));
+    assert!(!folder.path("mika.db").exists());
+}
+
+#[test]
+fn a_passkey_that_is_none_is_not_shown() {
+    let folder = Folder::new();
+    let said = folder.fails(2, &["users", "add", "bob", "--passkey", "my secret"]);
+    assert!(
+        said.contains("8 to 64") && !said.contains("secret"),
+        "{said}"
+    );
+}
+
+#[test]
 fn check_says_what_is_wrong_and_how_to_mend_it() {
     let folder = Folder::with_config(&json!({"mode": "private"}));
     folder.ok(&["migrate"]);

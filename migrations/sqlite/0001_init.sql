@@ -111,7 +111,9 @@ BEGIN
     INSERT INTO mika_feed (kind, key) VALUES ('user', new.id);
 END;
 
+-- Peers go with their user or torrent; what was counted of them stays in history.
 CREATE TRIGGER mika_users_delete AFTER DELETE ON users BEGIN
+    DELETE FROM peers WHERE user_id = old.id;
     INSERT INTO mika_feed (kind, key) VALUES ('user', old.id);
 END;
 
@@ -132,6 +134,7 @@ BEGIN
 END;
 
 CREATE TRIGGER mika_torrents_delete AFTER DELETE ON torrents BEGIN
+    DELETE FROM peers WHERE torrent_id = old.id;
     INSERT INTO mika_feed (kind, key) VALUES ('torrent', old.id);
 END;
 

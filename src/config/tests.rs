@@ -148,7 +148,7 @@ fn values_that_make_no_sense_are_refused() {
         ),
         (
             r#"{"tracker": {"announce_interval": "2h"}}"#,
-            "tracker.peer_ttl: expected more than announce_interval (2h), found 1h 5m",
+            "tracker.peer_ttl: expected at least 1.1 times announce_interval (2h), found 1h 5m",
         ),
         (
             r#"{"tracker": {"min_announce_interval": "0s"}}"#,

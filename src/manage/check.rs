@@ -103,6 +103,14 @@ async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
 }
 
 async fn check_storage(config: &Config, report: &mut Report<'_>) -> Result<()> {
+    if !open::is_there(config) {
+        let url = &config.storage.url;
+        report.ok(
+            "storage",
+            &format!("{url}: not there yet, it is made at the first use"),
+        )?;
+        return report_whitelist(config, 0, report);
+    }
     let storage = match open::bare_storage(config) {
         Ok(storage) => storage,
         Err(error) => {

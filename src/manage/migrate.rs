@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::print::{self, Column, Printer, Row, left};
 use super::{ExitStatus, open};
 use crate::config::Config;
+use crate::storage::migrate;
 
 #[derive(Serialize)]
 struct Applied {
@@ -19,10 +20,14 @@ struct MigrationRow {
 }
 
 pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result<ExitStatus> {
-    let storage = open::bare_storage(config)?;
     let context = || open::name_of(config);
     if status {
-        let migrations = storage.migrations().await.with_context(context)?;
+        let migrations = if open::is_there(config) {
+            let storage = open::bare_storage(config)?;
+            storage.migrations().await.with_context(context)?
+        } else {
+            migrate::status(migrate::SQLITE, &[])?
+        };
         let rows: Vec<MigrationRow> = migrations
             .into_iter()
             .map(|migration| MigrationRow {
@@ -35,6 +40,7 @@ pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result
         list.end()?;
         return Ok(ExitStatus::Success);
     }
+    let storage = open::bare_storage(config)?;
     let applied = storage.migrate().await.with_context(context)?;
     if printer.is_json() {
         printer.document(&Applied { applied })?;

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use super::UsageError;
 use super::print::Printer;
 use crate::config::Config;
 use crate::control::Control;
-use crate::storage::{Drivers, Storage};
+use crate::storage::{self, Drivers, Storage, migrate};
 
 /// What most commands work on.
 pub struct Site {
@@ -30,6 +30,12 @@ pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
     open(&config.storage.url).with_context(|| name_of(config))
 }
 
+/// Whether the database is there; that of a server is taken to be. Opening makes an embedded one.
+pub fn is_there(config: &Config) -> bool {
+    let file = storage::file_of(&config.storage.driver, &config.storage.url);
+    file.is_none_or(|file| file.exists())
+}
+
 /// The storage as messages name it; the password of the URL is masked.
 pub fn name_of(config: &Config) -> String {
     format!("storage {}", config.storage.url)
@@ -42,19 +48,10 @@ impl Site {
     pub async fn open(config: Config, printer: &mut Printer) -> Result<Self> {
         let storage = bare_storage(&config)?;
         let context = || name_of(&config);
-        if storage.is_embedded() {
-            let applied = storage.migrate().await.with_context(context)?;
-            if !applied.is_empty() {
-                let url = &config.storage.url;
-                printer.message(format_args!("created or updated the tables of {url}"));
-            }
-        } else {
-            let migrations = storage.migrations().await.with_context(context)?;
-            ensure!(
-                migrations.iter().all(|migration| migration.applied),
-                "{}: tables are missing; create them with: mika-manage migrate",
-                name_of(&config)
-            );
+        let applied = migrate::prepare(&*storage).await.with_context(context)?;
+        if !applied.is_empty() {
+            let url = &config.storage.url;
+            printer.message(format_args!("created or updated the tables of {url}"));
         }
         Ok(Self {
             control: Control::new(storage.clone()),

@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::open::Site;
 use super::print::{self, Column, Printer, Row, left, right};
-use super::{ExitStatus, PAGE, report_bad};
+use super::{ExitStatus, PAGE, UsageError, report_bad};
 use crate::config::{Config, Mode};
 use crate::control::Control;
-use crate::ids::{Passkey, UserId};
+use crate::ids::{InvalidPasskey, Passkey, UserId};
 use crate::storage::{Storage, StoredUser};
 
 #[derive(Debug, Subcommand)]
@@ -27,7 +27,7 @@ pub enum Users {
         name: String,
         /// Use this passkey and not a random one: 8 to 64 letters, digits, '_' or '-'
         #[arg(long, value_name = "PASSKEY")]
-        passkey: Option<Passkey>,
+        passkey: Option<String>,
     },
     /// Let a user announce again
     Enable { user: String },
@@ -97,6 +97,12 @@ pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<E
         Users::List { sort } => list(sort, storage, printer).await?,
         Users::Show { user } => show(&find(storage, &user).await?, printer)?,
         Users::Add { name, passkey } => {
+            // Not parsed with the arguments, because their errors show what was typed.
+            let parse = |text: String| {
+                text.parse()
+                    .map_err(|error: InvalidPasskey| UsageError(format!("--passkey: {error}")))
+            };
+            let passkey: Option<Passkey> = passkey.map(parse).transpose()?;
             let (id, passkey) = control.add_user(&name, passkey).await?;
             let what = format!("added the user {name} (id {}), passkey:", id.0);
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;

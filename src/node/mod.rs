@@ -25,7 +25,7 @@ use crate::listen::tls::Certificate;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::storage::{self, Storage};
+use crate::storage::{self, Storage, migrate};
 use crate::tracker::Tracker;
 
 use self::load::Registered;
@@ -116,9 +116,9 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let (storage, cache) = open(config, drivers)?;
     let context = || format!("storage {}", config.storage.url);
     let _claim = storage.claim().await.with_context(context)?;
-    prepare_tables(config, storage.as_ref())
-        .await
-        .with_context(context)?;
+    for name in migrate::prepare(&*storage).await.with_context(context)? {
+        tracing::info!(%name, "migration applied");
+    }
     let (node, followed) = load_node(config, Arc::clone(&storage))
         .await
         .with_context(context)?;
@@ -170,24 +170,6 @@ fn open(config: &Config, drivers: &Drivers) -> Result<(Arc<dyn Storage>, Arc<dyn
         .with_context(|| format!("storage {}", config.storage.url))?;
     let cache = open_cache(&config.cache.url).context("cache")?;
     Ok((storage, cache))
-}
-
-/// An embedded database is Mika's own, so its tables are made without a word.
-async fn prepare_tables(config: &Config, storage: &dyn Storage) -> Result<()> {
-    if storage.is_embedded() {
-        for name in storage.migrate().await? {
-            tracing::info!(%name, "migration applied");
-        }
-        return Ok(());
-    }
-    let missing = storage.migrations().await?.iter().any(|it| !it.applied);
-    if missing {
-        let driver = &config.storage.driver;
-        return Err(anyhow!(
-            "{driver}: tables are missing; create them with: mika-manage migrate"
-        ));
-    }
-    Ok(())
 }
 
 /// A node with registry and swarms as they were left, and the place in the feed to go on from.

@@ -29,6 +29,7 @@ pub async fn run<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
     torrents_are_added_changed_and_found(&*migrated(open().await).await).await;
     clients_are_added_renamed_and_removed(&*migrated(open().await).await).await;
     pages_of_any_size_hold_every_row_once(&*migrated(open().await).await).await;
+    old_peers_are_read_while_they_are_active(&*migrated(open().await).await).await;
     the_feed_tells_of_edits(&*migrated(open().await).await).await;
     the_feed_is_read_in_portions(&*migrated(open().await).await).await;
     base_and_credit_arrive_together(&*migrated(open().await).await).await;
@@ -211,11 +212,20 @@ async fn pages_of_any_size_hold_every_row_once(storage: &dyn Storage) {
         let histories = keys(|after| storage.histories(after, limit), key).await;
         assert_rising(&histories, expected);
     }
+}
+
+async fn old_peers_are_read_while_they_are_active(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let active = change(id, torrent_id, 1, 1);
+    let mut left = change(id, torrent_id, 2, 1);
+    left.record.active = false;
+    let key = active.key;
+    apply(storage, 1, [active, left].map(Change::Peer).to_vec()).await;
+    assert_eq!(storage.peers(NOW, None, 10).await.unwrap().rows.len(), 2);
     let later = storage.peers(NOW + 1, None, 10).await.unwrap();
-    assert!(
-        later.rows.is_empty() && later.last,
-        "these announced before"
-    );
+    let keys: Vec<PeerKey> = later.rows.iter().map(|row| row.key).collect();
+    assert_eq!(keys, [key], "the other left before");
+    assert!(later.last);
 }
 
 async fn the_feed_tells_of_edits(storage: &dyn Storage) {

@@ -1,6 +1,6 @@
 //! Migrations: the numbered SQL files of `migrations/`, and which of them a database has.
 
-use super::StorageError;
+use super::{Storage, StorageError};
 
 /// One SQL file, compiled in.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,21 @@ pub fn status(
             applied: applied.iter().any(|name| name == migration.name),
         })
         .collect())
+}
+
+/// Sees to it that all tables are there. An embedded database is Mika's own, so they are made
+/// without a word; those of a server stand among somebody's own, who is asked to have them made.
+/// Returns the names of the migrations that it applied.
+pub async fn prepare(storage: &dyn Storage) -> Result<Vec<String>, StorageError> {
+    if storage.is_embedded() {
+        return storage.migrate().await;
+    }
+    let migrations = storage.migrations().await?;
+    if migrations.iter().all(|migration| migration.applied) {
+        return Ok(Vec::new());
+    }
+    let text = "tables are missing; create them with: mika-manage migrate";
+    Err(StorageError::Broken(text.into()))
 }
 
 #[cfg(test)]

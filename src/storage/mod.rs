@@ -14,6 +14,7 @@ mod sqlite;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -120,7 +121,8 @@ pub trait Storage: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Page<StoredTorrent>, StorageError>;
 
-    /// Peer records whose last announce is not before `since` (Unix time).
+    /// Peer records that are active, however old, or whose last announce is not before `since`
+    /// (Unix time). Active ones that nobody took up for long are still to be let go.
     async fn peers(
         &self,
         since: i64,
@@ -202,6 +204,11 @@ pub trait Storage: Send + Sync + 'static {
 
 /// Opens a storage from its URL. Called once at start; it may connect, and must not create tables.
 pub type OpenStorage = fn(&Secret) -> Result<Arc<dyn Storage>, StorageError>;
+
+/// The file of a database that is one; none for a server, or if the URL is wrong.
+pub fn file_of(driver: &str, url: &Secret) -> Option<PathBuf> {
+    (driver == "sqlite").then(|| sqlite::file_of(url)).flatten()
+}
 
 /// The storage drivers by name.
 #[derive(Clone)]

@@ -131,7 +131,8 @@ pub(super) fn apply(connection: &mut Connection, batch: &Batch) -> Result<(), Fa
     }
     if batch.number != applied.saturating_add(1) {
         return Err(Fault::broken(format!(
-            "batch {} of node {} can't be applied after {applied}: the batches between are missing",
+            "batch {} of node {} can't be applied after {applied}: was the database exchanged under \
+             a running mika? Restart mika, so that it goes on from this one",
             batch.number, batch.node
         )));
     }

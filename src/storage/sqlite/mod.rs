@@ -54,6 +54,11 @@ pub fn open(url: &Secret) -> Result<Arc<dyn Storage>, StorageError> {
     Ok(Arc::new(Sqlite::open(&path, BUSY_TIMEOUT)?))
 }
 
+/// The file that a URL names.
+pub fn file_of(url: &Secret) -> Option<PathBuf> {
+    open::path_of(url).ok()
+}
+
 // === impl Sqlite ===
 
 impl Sqlite {

@@ -57,7 +57,8 @@ pub(super) fn peers(
         (key.user.0.into(), key.torrent.0.into(), &key.peer_id.0[..])
     });
     let mut select = connection.prepare_cached(&format!(
-        "{PEER} WHERE (user_id, torrent_id, peer_id) > (?1, ?2, ?3) AND last_announce >= ?4 \
+        "{PEER} WHERE (user_id, torrent_id, peer_id) > (?1, ?2, ?3) \
+         AND (active = 1 OR last_announce >= ?4) \
          ORDER BY user_id, torrent_id, peer_id"
     ))?;
     page(

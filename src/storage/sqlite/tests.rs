@@ -433,3 +433,24 @@ async fn damage_is_told_where_it_is_met_and_by_the_check() {
     let findings = storage.check().await;
     assert!(!findings.is_ok_and(|findings| findings.is_empty()));
 }
+
+#[tokio::test]
+async fn peers_go_with_their_user_and_their_torrent() {
+    let fixture = Fixture::new().await;
+    fixture.site.execute_batch(SITE).unwrap();
+    let peers = async || fixture.storage.peers(0, None, 10).await.unwrap().rows.len();
+    fixture.storage.apply(&batch(1, 0..3)).await.unwrap();
+    assert_eq!(peers().await, 3);
+    fixture
+        .site
+        .execute_batch("DELETE FROM torrents WHERE id = 3")
+        .unwrap();
+    assert_eq!(peers().await, 1);
+    fixture
+        .site
+        .execute_batch("DELETE FROM users WHERE id = 8")
+        .unwrap();
+    assert_eq!(peers().await, 0);
+    let histories = fixture.storage.histories(None, 10).await.unwrap().rows;
+    assert!(!histories.is_empty(), "what was counted stays");
+}
