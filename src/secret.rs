@@ -24,22 +24,27 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// The text as it may be shown: of a URL, everything but the password and the query.
+    /// The text as it may be shown: of a URL, everything but the password and what follows a '?' or '#'.
     pub fn masked(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return if self.0.is_empty() { "" } else { "***" }.into();
         };
-        let (rest, query) = match rest.split_once('?') {
-            Some((rest, _)) => (rest, "?***"),
-            None => (rest, ""),
+        let query_start = rest.find(['?', '#']).unwrap_or(rest.len());
+        let (before, query) = rest.split_at(query_start);
+        if query.contains('@') {
+            // A query with a mail address, or a password with a '?': nobody can tell.
+            return format!("{scheme}://***");
+        }
+        // A password may hold '/' and '@' too, so it ends at the last '@'. A path has none.
+        let login = before.rsplit_once('@').filter(|_| !rest.starts_with('/'));
+        let before = match login.and_then(|(login, host)| Some((login.split_once(':')?.0, host))) {
+            Some((user, host)) => format!("{user}:***@{host}"),
+            None => before.into(),
         };
-        // The last `@`, because a password that nobody escaped may hold one too, or a `/`.
-        match rest.rsplit_once('@') {
-            Some((login, host)) => {
-                let user = login.split_once(':').map_or(login, |(user, _)| user);
-                format!("{scheme}://{user}:***@{host}{query}")
-            }
-            None => format!("{scheme}://{rest}{query}"),
+        // Some drivers take the password from the query.
+        match query.chars().next() {
+            Some(mark) => format!("{scheme}://{before}{mark}***"),
+            None => format!("{scheme}://{before}"),
         }
     }
 }
@@ -81,14 +86,25 @@ mod tests {
             shown("sqlite:///var/lib/mika.db"),
             "sqlite:///var/lib/mika.db"
         );
-        assert_eq!(
-            shown("mysql://u:p@ss/w@host:3306/db"),
-            "mysql://u:***@host:3306/db"
-        );
-        assert_eq!(
-            shown("redis://host/0?password=hunter2"),
-            "redis://host/0?***"
-        );
+        for (url, expected) in [
+            ("mysql://user:a/b@c@host/db", "mysql://user:***@host/db"),
+            ("mysql://user:/pass@host/db", "mysql://user:***@host/db"),
+            ("mysql://user:p@a?ss@host/db", "mysql://***"),
+            ("mysql://user@host/db", "mysql://user@host/db"),
+            ("sqlite:///srv/a:b@c/mika.db", "sqlite:///srv/a:b@c/mika.db"),
+            ("sqlite://data/a@b.db", "sqlite://data/a@b.db"),
+            ("redis://:pass@host:6379/0", "redis://:***@host:6379/0"),
+            (
+                "postgres://host/db?user=u&password=pass",
+                "postgres://host/db?***",
+            ),
+            (
+                "postgres://user:pass@host/db?sslmode=require#x",
+                "postgres://user:***@host/db?***",
+            ),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
         assert_eq!(shown("hunter2"), "***");
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "Secret(***)");
     }
