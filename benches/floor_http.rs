@@ -13,14 +13,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 /// The one that Mika uses; a floor on another allocator would measure allocators.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-const BACKLOG: i32 = 1024;
 
 fn main() -> anyhow::Result<()> {
     let (address, body) = arguments()?;
@@ -49,18 +46,10 @@ async fn serve(address: SocketAddr, body: Bytes) -> anyhow::Result<()> {
     }
 }
 
+/// Mika's own listener, so that the sockets are the same.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    let listener = mika::listen::bind(address, 1)?.pop();
+    TcpListener::from_std(listener.ok_or(std::io::ErrorKind::AddrNotAvailable)?)
 }
 
 /// Serves one connection until the client leaves it. hyper adds `Content-Length` and `Date`.
