@@ -385,6 +385,11 @@ fn a_torrent_that_was_away_goes_on_as_before() {
             .as_deref(),
         gone
     );
+    // And back: what was credited under the other hash is not credited again.
+    sql("UPDATE torrents SET info_hash = CAST('aaaaaaaaaaaaaaaaaaaa' AS BLOB)");
+    standing(announce(old, "left=0&uploaded=140"), None);
+    sql("UPDATE torrents SET info_hash = CAST('bbbbbbbbbbbbbbbbbbbb' AS BLOB)");
+    standing(announce(new, "left=0&uploaded=140"), None);
     let reply = announce(new, "left=0&uploaded=140&event=completed").send(&mika);
     assert_eq!(reply.int("downloaded"), Some(1), "the snatch counts once");
     assert_eq!(

@@ -113,8 +113,17 @@ async fn take_up(node: &Node, torrent: &Torrent) -> Result<(), StorageError> {
         return Ok(());
     }
     // Refused until it is whole again; what is still on its way to storage belongs to it too.
+    let old_hash = node.registry.canonical(torrent.id);
+    if let Some(old_hash) = old_hash {
+        node.tracker
+            .sweep(node.tracker.shard_of(&old_hash), node.clock.now());
+    }
     node.registry.apply(RegistryChange::TorrentGone(torrent.id));
     node.tracker.outbox().drained().await;
+    if let Some(old_hash) = old_hash {
+        // From here on storage knows best: should the old hash come back, so does what is there then.
+        node.tracker.forget(&old_hash);
+    }
     let (histories, peers) = node.storage.records_of(torrent.id).await?;
     for row in &histories {
         let known = known_history(row);

@@ -148,10 +148,9 @@ impl Tracker {
         self.rules.load().peer_ttl
     }
 
-    /// Seconds for which the record of a peer is of use: while it lives, and as a tombstone.
+    /// [`Rules::record_ttl`] as it is now.
     pub fn record_ttl(&self) -> u32 {
-        let rules = self.rules.load();
-        rules.peer_ttl.saturating_add(rules.tombstone_ttl)
+        self.rules.load().record_ttl()
     }
 
     /// Decides an announce. Its peers are left in `work`.
@@ -269,6 +268,11 @@ impl<'a> Arrival<'a> {
             min_interval: rules.min_announce_interval,
             external_ip: self.source,
         }
+    }
+
+    /// Whether it says that the download is complete, and it is.
+    fn completes(&self) -> bool {
+        self.params.event == Event::Completed && self.role == Role::Seeder
     }
 
     /// How many peers to hand out: none to one that goes.

@@ -170,8 +170,7 @@ impl Ledger<'_> {
 
     /// Rule W5: once for ever for a user and a torrent, and not for who was a seeder before.
     fn snatch(&mut self, place: usize, arrival: &Arrival, before: Option<Role>) {
-        let completes = arrival.params.event == Event::Completed && arrival.role == Role::Seeder;
-        if !completes || before == Some(Role::Seeder) {
+        if !arrival.completes() || before == Some(Role::Seeder) {
             return;
         }
         let user = self.swarm.peer(place).user;

@@ -95,6 +95,5 @@ impl Tracker {
 /// Whether an announce completes a download: once for an identity while it stays, and not for
 /// one that was a seeder before (rule W5).
 fn is_snatch(arrival: &Arrival, before: Option<Before>) -> bool {
-    let completes = arrival.params.event == Event::Completed && arrival.role == Role::Seeder;
-    completes && !before.is_some_and(|it| it.role == Role::Seeder || it.counted)
+    arrival.completes() && !before.is_some_and(|it| it.role == Role::Seeder || it.counted)
 }

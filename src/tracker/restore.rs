@@ -47,6 +47,12 @@ impl Tracker {
         }
     }
 
+    /// Drops the private swarm of an info hash that its torrent no longer has.
+    pub fn forget(&self, info_hash: &InfoHash) {
+        let shard = self.private.shard_of(info_hash);
+        self.private.lock(shard).remove(info_hash);
+    }
+
     /// Takes up what a user did with the torrent of that (first) info hash, unless it is known.
     pub fn restore_history(&self, info_hash: InfoHash, known: &KnownHistory) {
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));

@@ -47,6 +47,11 @@ impl Rules {
         Seconds(now.0.saturating_sub(self.peer_ttl))
     }
 
+    /// Seconds for which the record of a peer is of use: while it lives, and as a tombstone.
+    pub fn record_ttl(&self) -> u32 {
+        self.peer_ttl.saturating_add(self.tombstone_ttl)
+    }
+
     /// The announce interval ±5 %, so that clients that came together don't stay together.
     pub fn jittered_interval(&self, rng: &mut fastrand::Rng) -> u32 {
         let spread = self.announce_interval / 20;

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use crate::clock::{Now, Seconds};
-use crate::swarm::{PrivateSwarm, PublicSwarm, SHARDS, Shard};
+use crate::ids::InfoHash;
+use crate::swarm::{Counts, PrivateSwarm, PublicSwarm, SHARDS, Shard, Swarms};
 use crate::tracker::private::Ledger;
 use crate::tracker::{Mode, Rules, Tracker};
 
@@ -17,17 +18,16 @@ impl Tracker {
     pub fn sweep(&self, shard: usize, now: Now) {
         let rules = self.rules.load();
         match self.mode {
-            Mode::Public => self.sweep_public(shard, rules.alive_since(now.mono)),
+            Mode::Public => self.sweep_public(shard, &rules, rules.alive_since(now.mono)),
             Mode::Private => self.sweep_private(shard, &rules, now),
         }
     }
 
-    fn sweep_public(&self, shard: usize, alive_since: Seconds) {
+    fn sweep_public(&self, shard: usize, rules: &Rules, alive_since: Seconds) {
         let mut swarms = self.public.lock(shard);
         let before = swarms.len();
         // Counts of snatches alone take no room that torrents with peers may need.
-        let has_room =
-            self.public_torrents.load(Ordering::Relaxed) < self.rules.load().max_torrents / 2;
+        let has_room = self.public_torrents.load(Ordering::Relaxed) < rules.max_torrents / 2;
         swarms.retain(|_, swarm| {
             let expired = swarm.expire(alive_since);
             if expired > 0 {
@@ -41,8 +41,7 @@ impl Tracker {
     }
 
     fn sweep_private(&self, shard: usize, rules: &Rules, now: Now) {
-        let record_ttl = rules.peer_ttl.saturating_add(rules.tombstone_ttl);
-        let forgotten_before = Seconds(now.mono.0.saturating_sub(record_ttl));
+        let forgotten_before = Seconds(now.mono.0.saturating_sub(rules.record_ttl()));
         let mut swarms = self.private.lock(shard);
         swarms.retain(|info_hash, swarm| {
             // A torrent that is gone may come back, say when its row is mended: what is known of
@@ -64,32 +63,32 @@ impl Tracker {
         shrink(&mut swarms);
     }
 
+    /// The shard where a private torrent's swarm is kept.
+    pub fn shard_of(&self, info_hash: &InfoHash) -> usize {
+        self.private.shard_of(info_hash)
+    }
+
     /// Numbers of swarms, seeders and leechers.
     pub fn totals(&self) -> (usize, u64, u64) {
-        let (mut swarms, mut seeders, mut leechers) = (0, 0, 0);
-        for shard in 0..SHARDS {
-            let (number, counts) = match self.mode {
-                Mode::Public => {
-                    let shard = self.public.lock(shard);
-                    (
-                        shard.len(),
-                        shard.values().map(PublicSwarm::counts).collect::<Vec<_>>(),
-                    )
-                }
-                Mode::Private => {
-                    let shard = self.private.lock(shard);
-                    (
-                        shard.len(),
-                        shard.values().map(PrivateSwarm::counts).collect(),
-                    )
-                }
-            };
-            swarms += number;
-            seeders += counts.iter().map(|it| u64::from(it.seeders)).sum::<u64>();
-            leechers += counts.iter().map(|it| u64::from(it.leechers)).sum::<u64>();
+        match self.mode {
+            Mode::Public => totals(&self.public, PublicSwarm::counts),
+            Mode::Private => totals(&self.private, PrivateSwarm::counts),
         }
-        (swarms, seeders, leechers)
     }
+}
+
+fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, u64) {
+    let (mut number, mut seeders, mut leechers) = (0, 0, 0);
+    for shard in 0..SHARDS {
+        let shard = swarms.lock(shard);
+        number += shard.len();
+        for swarm in shard.values() {
+            let counts = counts(swarm);
+            seeders += u64::from(counts.seeders);
+            leechers += u64::from(counts.leechers);
+        }
+    }
+    (number, seeders, leechers)
 }
 
 // === impl Ledger ===
