@@ -1,47 +1,237 @@
-//! The cache: fast state shared between nodes, behind a trait.
+//! The cache: fast state that nodes share, behind a trait.
 //!
 //! A driver implements [`Cache`] and is opened by name from the URL in the config, as with
-//! storage. The driver `memory` is for a single node: it keeps nothing, so storage is what
+//! storage. The driver `memory` is for a single node: it opens nothing, so storage is what
 //! makes a batch durable, and what a start loads from.
+//!
+//! What is here is a copy or on its way: the registry's truth is storage, a swarm's the memory
+//! of the nodes, and a batch stays with its node until storage has it. So a cache that comes
+//! back empty costs nobody anything but the time to fill it again.
 
 mod memory;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::change::Batch;
+use crate::change::{Batch, GuestRecord, PeerRecord, Standing};
+use crate::ids::{InfoHash, PeerId, UserId};
+use crate::registry::{BadRow, Client, StoredTorrent, StoredUser};
 use crate::secret::Secret;
 
-/// Why a call to the cache failed: the same call may succeed later.
+/// Why a call to the cache failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct CacheError(pub String);
+pub enum CacheError {
+    /// The server can't do it now (gone, loading, read-only, out of memory): the same call may succeed later.
+    #[error("{0}")]
+    Away(String),
+    /// It can't do it at all (wrong password, a key of another type).
+    #[error("{0}")]
+    Broken(String),
+    /// The server was restarted or exchanged: it may have forgotten what it was given.
+    #[error("the cache was restarted")]
+    Restarted(Generation),
+}
 
-/// Where a batch is after [`Cache::keep`].
+/// Counts the servers and their restarts that a connection has seen. Within one generation
+/// nothing that was acknowledged is forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(pub u64);
+
+/// A peer as nodes share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SharedPeer {
+    /// Of a private torrent; tombstones too.
+    Member {
+        user: UserId,
+        peer_id: PeerId,
+        record: PeerRecord,
+        standing: Standing,
+    },
+    /// Of a public torrent.
+    Guest {
+        address: SocketAddr,
+        record: GuestRecord,
+    },
+}
+
+/// Part of an enumeration: in no order, and an item may come twice.
+#[derive(Debug)]
+pub struct Scan<T> {
+    pub rows: Vec<T>,
+    /// Entries that can't be used.
+    pub bad: Vec<BadRow>,
+    /// Where to go on; none at the end. A scan begins at 0.
+    pub next: Option<u64>,
+}
+
+/// How far the registry in the cache follows storage: set once it is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// Durable, and told to other nodes: replies that wait for it may go.
-    Durable,
-    /// Nowhere but with the caller: replies wait for storage.
-    Nowhere,
+pub struct Mirrored {
+    /// The position in storage's feed of changes up to which the cache has them.
+    pub position: u64,
+}
+
+/// How rows of the registry are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Rows that may be there: a user's former passkey goes.
+    Edit,
+    /// All rows at once, as fast as it goes; what is of no use any more is removed after it.
+    Warmup,
+}
+
+/// What nodes tell each other about the registry: which row to read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    User(UserId),
+    Torrent(InfoHash),
+    Whitelist,
+    /// Everything may have changed.
+    Registry,
+    /// The snatches of all torrents were set to 0.
+    SnatchesWiped,
+}
+
+/// A place in the feed of notices, in the driver's own terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlPosition(pub String);
+
+/// Numbers that a node counted since it last told them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub announces: u64,
+    pub scrapes: u64,
+    /// Not counted but as they are: peers in all swarms.
+    pub seeders: u64,
+    pub leechers: u64,
 }
 
 /// What nodes share.
 ///
-/// Every method may be called from any thread; none may block the thread that polls it.
+/// Every method may be called from any thread and at the same time as others; none may block
+/// the thread that polls it. Every wait is bounded: what does not come in time is
+/// [`CacheError::Away`]. A connection that broke is made anew by the next call, not more often
+/// than a back-off allows; between, calls fail at once.
 #[async_trait]
 pub trait Cache: Send + Sync + 'static {
-    /// Keeps a batch until [`Cache::applied`] lets it go. Keeping one twice is harmless.
-    async fn keep(&self, batch: &Batch) -> Result<Kept, CacheError>;
+    /// Connects if need be, and asks whether the server takes commands.
+    async fn ping(&self) -> Result<Generation, CacheError>;
 
-    /// Storage has applied the batches of that node up to this number.
+    // --- the journal ---
+
+    /// Keeps consecutive batches of one node until [`Cache::applied`] lets them go, and brings
+    /// swarms, counters and users' sets up to date. Keeping a batch twice counts once.
+    /// [`CacheError::Restarted`], and nothing done, if the server is not of `generation`.
+    async fn keep(&self, generation: Generation, batches: &[Arc<Batch>]) -> Result<(), CacheError>;
+
+    /// Storage has applied the batches of that node up to this number, and other nodes have had
+    /// time to read them: they may go.
     async fn applied(&self, node: &str, number: u64) -> Result<(), CacheError>;
+
+    /// The number of the last batch of that node that was ever kept here; 0 if none was.
+    async fn last_kept(&self, node: &str) -> Result<u64, CacheError>;
+
+    /// Batches of that node after `after` that are still kept, oldest first.
+    async fn kept(&self, node: &str, after: u64, limit: u32) -> Result<Vec<Batch>, CacheError>;
+
+    /// The same, but waits up to `wait` if there are none.
+    async fn follow(
+        &self,
+        node: &str,
+        after: u64,
+        limit: u32,
+        wait: Duration,
+    ) -> Result<Vec<Batch>, CacheError>;
+
+    // --- swarms ---
+
+    /// The peers of those torrents; a torrent without any may be left out.
+    async fn peers(
+        &self,
+        torrents: &[InfoHash],
+    ) -> Result<Vec<(InfoHash, Vec<SharedPeer>)>, CacheError>;
+
+    /// Writes peers as they are given.
+    async fn put_peers(&self, swarms: &[(InfoHash, Vec<SharedPeer>)]) -> Result<(), CacheError>;
+
+    /// The info hashes of all torrents that have peers here.
+    async fn swarms(&self, cursor: u64) -> Result<Scan<InfoHash>, CacheError>;
+
+    /// Removes all peers of those torrents.
+    async fn remove_swarms(&self, torrents: &[InfoHash]) -> Result<(), CacheError>;
+
+    // --- the registry ---
+
+    /// How far the registry here follows storage; none if it is not complete.
+    async fn mirrored(&self) -> Result<Option<Mirrored>, CacheError>;
+
+    async fn set_mirrored(&self, mirrored: Mirrored) -> Result<(), CacheError>;
+
+    /// Writes users. Counters that are there stay as they are.
+    async fn put_users(&self, users: &[StoredUser], write: Write) -> Result<(), CacheError>;
+
+    /// Writes torrents. Counters that are there stay as they are.
+    async fn put_torrents(
+        &self,
+        torrents: &[StoredTorrent],
+        write: Write,
+    ) -> Result<(), CacheError>;
+
+    /// Makes the whitelist what is given, without a moment in which a client that stays is missing.
+    async fn put_whitelist(&self, clients: &[Client]) -> Result<(), CacheError>;
+
+    async fn remove_users(&self, users: &[UserId]) -> Result<(), CacheError>;
+
+    /// Removes torrents, and their peers.
+    async fn remove_torrents(&self, torrents: &[InfoHash]) -> Result<(), CacheError>;
+
+    async fn users(&self, cursor: u64) -> Result<Scan<StoredUser>, CacheError>;
+
+    async fn torrents(&self, cursor: u64) -> Result<Scan<StoredTorrent>, CacheError>;
+
+    async fn whitelist(&self) -> Result<Vec<Client>, CacheError>;
+
+    async fn user(&self, id: UserId) -> Result<Option<StoredUser>, CacheError>;
+
+    async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, CacheError>;
+
+    // --- between nodes ---
+
+    /// Tells every node.
+    async fn publish(&self, notices: &[Notice]) -> Result<(), CacheError>;
+
+    /// The end of the feed of notices. Read it before loading, so that nothing falls between.
+    async fn control_position(&self) -> Result<ControlPosition, CacheError>;
+
+    /// Notices after `after`, and the position after them; waits up to `wait` if there are none.
+    async fn control(
+        &self,
+        after: &ControlPosition,
+        wait: Duration,
+    ) -> Result<(Vec<Notice>, ControlPosition), CacheError>;
+
+    /// Says that this node runs: `sign` is another at each call.
+    async fn beat(&self, node: &str, sign: &str) -> Result<(), CacheError>;
+
+    /// All nodes that ever said so and did not take leave, with their last sign.
+    async fn nodes(&self) -> Result<Vec<(String, String)>, CacheError>;
+
+    /// Takes a node off the list: it has stopped, and nothing of its journal is left.
+    async fn leave(&self, node: &str) -> Result<(), CacheError>;
+
+    /// Takes or renews the lease of that name for `time`; false if somebody else holds it.
+    async fn lease(&self, name: &str, holder: &str, time: Duration) -> Result<bool, CacheError>;
+
+    /// Adds to the counters of all nodes.
+    async fn add_stats(&self, stats: Stats) -> Result<(), CacheError>;
 }
 
-/// Opens a cache from its URL.
-pub type OpenCache = fn(&Secret) -> Result<Arc<dyn Cache>, CacheError>;
+/// Opens a cache from its URL; none where nodes share nothing. Called once at start; it need not connect.
+pub type OpenCache = fn(&Secret) -> Result<Option<Arc<dyn Cache>>, CacheError>;
 
 /// The cache drivers by name.
 #[derive(Clone)]

@@ -11,6 +11,7 @@ pub mod suggest;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -135,6 +136,8 @@ pub struct Storage {
     pub driver: String,
     pub url: Secret,
     pub schema: String,
+    /// Statements that stand in for those of the schema, by name.
+    pub statements: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -258,6 +261,7 @@ impl Default for Storage {
             driver: "sqlite".into(),
             url: Secret::new("sqlite://mika.db"),
             schema: "mika".into(),
+            statements: BTreeMap::new(),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backoff::Backoff;
-use crate::cache::{Cache, Kept};
+use crate::cache::Cache;
 use crate::change::Batch;
 use crate::metrics::Metrics;
 use crate::storage::{Storage, StorageError};
@@ -33,7 +33,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// The journal of one node.
 pub struct Journal {
     tracker: Arc<Tracker>,
-    cache: Arc<dyn Cache>,
+    _cache: Option<Arc<dyn Cache>>,
     storage: Arc<dyn Storage>,
     metrics: Arc<Metrics>,
     node: String,
@@ -41,7 +41,7 @@ pub struct Journal {
     /// The number of the next batch.
     next: u64,
     /// What was cut and is not applied yet.
-    work: VecDeque<Batch>,
+    work: VecDeque<Arc<Batch>>,
     /// The cut that `work` came of, until it is settled.
     cut: Option<Work>,
     /// Why the last try failed; none while all is well.
@@ -68,7 +68,7 @@ impl Journal {
     /// A journal that goes on where this node's last one ended.
     pub async fn resume(
         tracker: Arc<Tracker>,
-        cache: Arc<dyn Cache>,
+        cache: Option<Arc<dyn Cache>>,
         storage: Arc<dyn Storage>,
         metrics: Arc<Metrics>,
         node: String,
@@ -77,7 +77,7 @@ impl Journal {
         let applied = storage.applied(&node).await?;
         Ok(Self {
             tracker,
-            cache,
+            _cache: cache,
             storage,
             metrics,
             node,
@@ -137,11 +137,7 @@ impl Journal {
         if self.cut.is_none() && self.work.is_empty() {
             self.cut();
         }
-        while let Some(batch) = self.work.front() {
-            let kept = self.keep(batch).await;
-            if kept == Kept::Durable && self.work.len() == 1 {
-                self.settle();
-            }
+        while !self.work.is_empty() {
             self.apply().await;
             self.work.pop_front();
         }
@@ -154,7 +150,10 @@ impl Journal {
             number,
             changes: changes.len(),
         });
-        self.work = number::batches(changes, &self.node, self.next).into();
+        self.work = number::batches(changes, &self.node, self.next)
+            .into_iter()
+            .map(Arc::new)
+            .collect();
         self.next += self.work.len() as u64;
     }
 
@@ -165,23 +164,13 @@ impl Journal {
         }
     }
 
-    async fn keep(&self, batch: &Batch) -> Kept {
-        match self.cache.keep(batch).await {
-            Ok(kept) => kept,
-            Err(error) => {
-                tracing::warn!(%error, "the cache did not take a batch; storage must");
-                Kept::Nowhere
-            }
-        }
-    }
-
     /// Applies the first batch in work to storage; tries until it succeeds.
     async fn apply(&mut self) {
         let Some(batch) = self.work.front() else {
             return;
         };
         let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        while let Err(error) = self.storage.apply(batch).await {
+        while let Err(error) = self.storage.apply(std::slice::from_ref(batch)).await {
             self.metrics.batch_failures.one();
             if self.trouble.is_none() {
                 tracing::error!(
@@ -198,9 +187,6 @@ impl Journal {
         self.metrics.batches.one();
         if self.trouble.take().is_some() {
             tracing::info!(batch = batch.number, "storage takes the journal again");
-        }
-        if let Err(error) = self.cache.applied(&self.node, batch.number).await {
-            tracing::debug!(%error, "the cache did not hear that storage has a batch; it will with the next");
         }
     }
 }

@@ -54,6 +54,7 @@ mod tests {
                 torrent: TorrentId(1),
                 peer_id: PeerId([1; 20]),
             },
+            info_hash: InfoHash([1; 20]),
             record: PeerRecord {
                 base_up,
                 base_down: 0,

@@ -5,27 +5,12 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::*;
-use crate::cache::CacheError;
 use crate::change::Change;
 use crate::ids::InfoHash;
 use crate::registry::Registry;
 use crate::secret::Secret;
-use crate::storage::Drivers;
+use crate::storage::{Drivers, Place};
 use crate::tracker::{HnrRules, Mode, Rules};
-
-/// A cache that says where every batch is.
-struct Says(Kept);
-
-#[async_trait::async_trait]
-impl Cache for Says {
-    async fn keep(&self, _batch: &Batch) -> Result<Kept, CacheError> {
-        Ok(self.0)
-    }
-
-    async fn applied(&self, _node: &str, _number: u64) -> Result<(), CacheError> {
-        Ok(())
-    }
-}
 
 fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
     let rules = Rules {
@@ -59,7 +44,11 @@ fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
 
 async fn open(path: &Path) -> Arc<dyn Storage> {
     let open = Drivers::built_in().get("sqlite").unwrap();
-    let storage = open(&Secret::new(format!("sqlite://{}", path.display()))).unwrap();
+    let storage = open(&Place {
+        url: Secret::new(format!("sqlite://{}", path.display())),
+        ..Place::default()
+    })
+    .unwrap();
     storage.migrate().await.unwrap();
     storage
 }
@@ -70,9 +59,10 @@ fn snatch(tracker: &Tracker) {
     room.push(0, Change::Snatch { info_hash });
 }
 
-/// Storage fails, the journal is told to stop, storage comes back: whatever the cache says of
-/// the batch, it reaches storage, and so does one that came meanwhile.
-async fn comes_through(kept: Kept) {
+/// Storage fails, the journal is told to stop, storage comes back: the batch reaches it, and so
+/// does one that came meanwhile.
+#[tokio::test]
+async fn a_batch_that_only_the_journal_has_outlives_a_failing_storage() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mika.db");
     let storage = open(&path).await;
@@ -81,7 +71,7 @@ async fn comes_through(kept: Kept) {
     let tracker = tracker(&metrics);
     let journal = Journal::resume(
         Arc::clone(&tracker),
-        Arc::new(Says(kept)),
+        None,
         Arc::clone(&storage),
         Arc::clone(&metrics),
         "n".into(),
@@ -112,14 +102,4 @@ async fn comes_through(kept: Kept) {
     assert_eq!(snatches, 2);
     assert_eq!(storage.applied("n").await.unwrap(), 2);
     assert_eq!(tracker.outbox().pending(), 0);
-}
-
-#[tokio::test]
-async fn a_batch_that_only_the_journal_has_outlives_a_failing_storage() {
-    comes_through(Kept::Nowhere).await;
-}
-
-#[tokio::test]
-async fn a_batch_that_the_cache_has_is_applied_all_the_same() {
-    comes_through(Kept::Durable).await;
 }

@@ -8,7 +8,7 @@ use super::UsageError;
 use super::print::Printer;
 use crate::config::Config;
 use crate::control::Control;
-use crate::storage::{self, Drivers, Storage, migrate};
+use crate::storage::{self, Drivers, Place, Storage, migrate};
 
 /// What most commands work on.
 pub struct Site {
@@ -27,7 +27,12 @@ pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
             drivers.names().join(", ")
         ))
     })?;
-    open(&config.storage.url).with_context(|| name_of(config))
+    let place = Place {
+        url: config.storage.url.clone(),
+        schema: config.storage.schema.clone(),
+        statements: config.storage.statements.clone(),
+    };
+    open(&place).with_context(|| name_of(config))
 }
 
 /// Whether the database is there; that of a server is taken to be. Opening makes an embedded one.

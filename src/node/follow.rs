@@ -46,7 +46,7 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
                 tracing::info!(changes = changes.len(), "registry changed");
             }
             for change in changes {
-                match change {
+                match RegistryChange::from(change) {
                     RegistryChange::Torrent(torrent) => load::torrent(node, torrent).await?,
                     other => node.registry.apply(other),
                 }

@@ -160,13 +160,16 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     served
 }
 
-fn open(config: &Config, drivers: &Drivers) -> Result<(Arc<dyn Storage>, Arc<dyn Cache>)> {
+/// Storage, and the cache if nodes share one.
+type Opened = (Arc<dyn Storage>, Option<Arc<dyn Cache>>);
+
+fn open(config: &Config, drivers: &Drivers) -> Result<Opened> {
     let open_storage = drivers.storage.get(&config.storage.driver);
     let open_cache = drivers.cache.get(&config.cache.driver);
     let (Some(open_storage), Some(open_cache)) = (open_storage, open_cache) else {
         return Err(anyhow!("the drivers were not checked"));
     };
-    let storage = open_storage(&config.storage.url)
+    let storage = open_storage(&settings::place(config))
         .with_context(|| format!("storage {}", config.storage.url))?;
     let cache = open_cache(&config.cache.url).context("cache")?;
     Ok((storage, cache))

@@ -7,6 +7,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use crate::config::{self, Config};
 use crate::listen::http::HttpSettings;
 use crate::registry::Registry;
+use crate::storage::Place;
 use crate::tracker::{HnrRules, Mode, Rules};
 
 /// Files that a process needs beside its connections.
@@ -39,6 +40,15 @@ pub(super) fn rules(config: &Config) -> Rules {
             threshold: seconds(tracker.hnr_threshold),
             min_bytes: tracker.hnr_min_bytes,
         },
+    }
+}
+
+/// Where storage is, and whose tables it has.
+pub(super) fn place(config: &Config) -> Place {
+    Place {
+        url: config.storage.url.clone(),
+        schema: config.storage.schema.clone(),
+        statements: config.storage.statements.clone(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`RegistryChange`]s. Readers are the announces; each takes a read lock for one
 //! look-up, and a change holds the write lock for one entry only.
 
+mod rows;
 mod torrents;
 mod users;
 mod whitelist;
@@ -18,6 +19,7 @@ use parking_lot::RwLock;
 
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 
+pub use rows::{BadRow, RowChange, StoredTorrent, StoredUser, UserTotals};
 pub use torrents::{Permille, Torrent};
 pub use users::User;
 pub use whitelist::{Client, Whitelist};

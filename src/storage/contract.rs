@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use super::{
     Feed, FeedPosition, History, NewTorrent, NewUser, Page, Storage, StorageError, StoredTorrent,
-    StoredUser, TorrentPatch, UserPatch,
+    StoredUser, TorrentPatch, UserPatch, UserTotals, Wipe,
 };
 use crate::change::{
     Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
 };
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
-use crate::registry::{Client, Permille, RegistryChange, Whitelist};
+use crate::registry::{Client, Permille, RowChange};
 
 /// The largest number of SQL, where totals stop (rule A8).
 const TOTAL_MAX: u64 = i64::MAX.cast_unsigned();
@@ -41,6 +41,7 @@ pub async fn run<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
     a_torrent_is_completed_once(&*migrated(open().await).await).await;
     a_public_snatch_registers_its_torrent(&*migrated(open().await).await).await;
     old_tombstones_are_pruned(&*migrated(open().await).await).await;
+    totals_are_wiped_in_portions(&*migrated(open().await).await).await;
 }
 
 async fn migrations_are_applied_once(storage: &dyn Storage) {
@@ -237,10 +238,10 @@ async fn the_feed_tells_of_edits(storage: &dyn Storage) {
     storage.add_clients(&[client("-TR", "A")]).await.unwrap();
     let (changes, position) = feed(storage, start).await;
     assert_eq!(changes.len(), 3);
-    assert!(changes.contains(&RegistryChange::User(user(storage, id).await.user)));
-    assert!(changes.contains(&RegistryChange::Torrent(torrent(storage, 1).await.torrent)));
-    let list = Whitelist::new(&[client("-TR", "A")]);
-    assert!(changes.contains(&RegistryChange::Whitelist(list)));
+    assert!(changes.contains(&RowChange::User(user(storage, id).await)));
+    assert!(changes.contains(&RowChange::Torrent(torrent(storage, 1).await)));
+    let list = vec![client("-TR", "A")];
+    assert!(changes.contains(&RowChange::Whitelist(list)));
     assert_eq!(position, storage.feed_position().await.unwrap());
 
     // Several edits of one row are one change, to what the row is now.
@@ -252,10 +253,10 @@ async fn the_feed_tells_of_edits(storage: &dyn Storage) {
         storage.update_torrent(torrent_id, &patch).await.unwrap();
     }
     let (changes, position) = feed(storage, position).await;
-    let [RegistryChange::Torrent(only)] = &changes[..] else {
+    let [RowChange::Torrent(only)] = &changes[..] else {
         panic!("one change expected: {changes:?}");
     };
-    assert!(!only.enabled);
+    assert!(!only.torrent.enabled);
 
     // Credit and counters are no changes of the registry.
     apply(storage, 1, vec![Change::Peer(change(id, torrent_id, 1, 5))]).await;
@@ -279,7 +280,7 @@ async fn the_feed_is_read_in_portions(storage: &dyn Storage) {
         }
         position = reached;
         told.extend(changes.into_iter().map(|change| match change {
-            RegistryChange::User(user) => user.id,
+            RowChange::User(row) => row.user.id,
             other => panic!("a user expected: {other:?}"),
         }));
     }
@@ -357,16 +358,59 @@ async fn a_batch_counts_once(storage: &dyn Storage) {
         apply(storage, 1, changes.clone()).await;
     }
     apply(storage, 2, changes.clone()).await;
-    apply(storage, 1, changes).await;
+    apply(storage, 1, changes.clone()).await;
     assert_eq!(user(storage, id).await.totals.uploaded, 40);
     assert_eq!(storage.applied(NODE).await.unwrap(), 2);
+
+    // Several at once, some of which are known.
+    let several: Vec<_> = (1..=4)
+        .map(|number| batch(number, changes.clone()))
+        .collect();
+    storage.apply(&several).await.unwrap();
+    assert_eq!(user(storage, id).await.totals.uploaded, 80);
+    assert_eq!(storage.journals().await.unwrap(), [(NODE.into(), 4)]);
+}
+
+async fn totals_are_wiped_in_portions(storage: &dyn Storage) {
+    let mut changes = Vec::new();
+    for number in 1..=3 {
+        let (user, torrent) = add_pair(storage, number).await;
+        let mut change = change(user, torrent, number, 10);
+        change.credit.snatched = true;
+        changes.push(Change::Peer(change));
+    }
+    apply(storage, 1, changes).await;
+    let position = storage.feed_position().await.unwrap();
+    for (what, calls) in [(Wipe::Users, 3), (Wipe::Torrents, 3)] {
+        let (mut after, mut done) = (None, 0);
+        loop {
+            after = storage.wipe(what, after, 2).await.unwrap();
+            done += 1;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(done, calls, "two rows, one row, none");
+    }
+    for row in storage.users(None, 10).await.unwrap().rows {
+        assert_eq!(row.totals, UserTotals::default());
+    }
+    for row in storage.torrents(None, 10).await.unwrap().rows {
+        assert_eq!((row.uploaded, row.downloaded, row.announces), (0, 0, 0));
+        assert_eq!((row.torrent.snatches, row.seeders), (0, 3));
+    }
+    assert_eq!(
+        storage.histories(None, 10).await.unwrap().rows[0].uploaded,
+        10
+    );
+    assert_eq!(feed(storage, position).await.0, vec![]);
 }
 
 async fn a_gap_is_refused(storage: &dyn Storage) {
     let (id, torrent_id) = add_pair(storage, 1).await;
     let batch = batch(2, vec![Change::Peer(change(id, torrent_id, 1, 10))]);
     assert!(matches!(
-        storage.apply(&batch).await,
+        storage.apply(&[batch]).await,
         Err(StorageError::Broken(_))
     ));
     assert_eq!(user(storage, id).await.totals.uploaded, 0);
@@ -518,10 +562,10 @@ async fn torrent(storage: &dyn Storage, byte: u8) -> StoredTorrent {
 }
 
 async fn apply(storage: &dyn Storage, number: u64, changes: Vec<Change>) {
-    storage.apply(&batch(number, changes)).await.unwrap();
+    storage.apply(&[batch(number, changes)]).await.unwrap();
 }
 
-async fn feed(storage: &dyn Storage, after: FeedPosition) -> (Vec<RegistryChange>, FeedPosition) {
+async fn feed(storage: &dyn Storage, after: FeedPosition) -> (Vec<RowChange>, FeedPosition) {
     match storage.feed(after, 1000).await.unwrap() {
         Feed::Changes(changes, position) => (changes, position),
         Feed::Lost => panic!("the feed is lost at {after:?}"),
@@ -549,12 +593,12 @@ fn assert_rising<K: Ord + std::fmt::Debug>(keys: &[K], expected: usize) {
     assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
 }
 
-fn batch(number: u64, changes: Vec<Change>) -> Batch {
-    Batch {
+fn batch(number: u64, changes: Vec<Change>) -> Arc<Batch> {
+    Arc::new(Batch {
         node: NODE.into(),
         number,
         changes,
-    }
+    })
 }
 
 fn new_user(number: u8) -> NewUser {
@@ -587,6 +631,7 @@ fn change(user: UserId, torrent: TorrentId, peer: u8, bytes: u64) -> PeerChange 
             torrent,
             peer_id: PeerId([peer; 20]),
         },
+        info_hash: InfoHash([1; 20]),
         record: PeerRecord {
             base_up: bytes,
             base_down: bytes,

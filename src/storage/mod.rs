@@ -5,6 +5,7 @@
 //! your own may add others with [`Drivers::register`]. What a driver must do stands
 //! at the trait, and `contract.rs` (feature `contract`) tests it.
 
+mod batches;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod migrate;
@@ -21,14 +22,12 @@ use async_trait::async_trait;
 
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
-use crate::registry::{Client, RegistryChange};
+use crate::registry::{Client, RowChange};
 use crate::secret::Secret;
 
+pub use crate::registry::{BadRow, StoredTorrent, StoredUser, UserTotals};
 pub use migrate::MigrationStatus;
-pub use rows::{
-    BadRow, History, NewTorrent, NewUser, Page, StoredPeer, StoredTorrent, StoredUser,
-    TorrentPatch, UserPatch, UserTotals,
-};
+pub use rows::{History, NewTorrent, NewUser, Page, StoredPeer, TorrentPatch, UserPatch};
 
 /// Why a call to storage failed.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +54,7 @@ pub struct FeedPosition(pub u64);
 #[derive(Debug)]
 pub enum Feed {
     /// The changes in order, and the position after them.
-    Changes(Vec<RegistryChange>, FeedPosition),
+    Changes(Vec<RowChange>, FeedPosition),
     /// The position is older than what is kept: load the whole registry again.
     Lost,
 }
@@ -192,18 +191,51 @@ pub trait Storage: Send + Sync + 'static {
     /// The number of the last batch of that node that was applied; 0 if none was.
     async fn applied(&self, node: &str) -> Result<u64, StorageError>;
 
-    /// Applies a batch and records its number, in one transaction. A batch whose number was
-    /// recorded before is left alone and counts as applied, so repeating one is harmless (rule A9).
-    /// Users and torrents that are gone are passed over.
-    async fn apply(&self, batch: &Batch) -> Result<(), StorageError>;
+    /// The number of the last applied batch of every node that ever had one.
+    async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError>;
+
+    /// Applies consecutive batches of one node and records the number of the last, in one
+    /// transaction. Batches whose number was recorded before are left alone and count as applied,
+    /// so repeating them is harmless (rule A9). Users and torrents that are gone are passed over.
+    /// A batch whose forerunner is missing is refused as [`StorageError::Broken`].
+    async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError>;
 
     /// Deletes inactive peer records whose last announce is before `before` (Unix time),
     /// at most `limit` of them; returns how many went.
     async fn prune(&self, before: i64, limit: u32) -> Result<u64, StorageError>;
+
+    /// Sets the totals of users or torrents to 0, at most `limit` rows after `after` in the order
+    /// of their id; returns the last id that it did, or none when there are no more. Nothing
+    /// else changes: not the histories, not the counters of who is in a swarm now.
+    async fn wipe(
+        &self,
+        what: Wipe,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<Option<u32>, StorageError>;
 }
 
-/// Opens a storage from its URL. Called once at start; it may connect, and must not create tables.
-pub type OpenStorage = fn(&Secret) -> Result<Arc<dyn Storage>, StorageError>;
+/// Which totals [`Storage::wipe`] sets to 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wipe {
+    /// Uploaded, downloaded, snatches, announces and seed time of all users.
+    Users,
+    /// Uploaded, downloaded, snatches and announces of all torrents.
+    Torrents,
+}
+
+/// Where a storage is, and how its tables are used.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    pub url: Secret,
+    /// The name of the schema: which web application's tables these are.
+    pub schema: String,
+    /// Statements that stand in for those of the schema, by name.
+    pub statements: BTreeMap<String, String>,
+}
+
+/// Opens a storage. Called once at start; it must not create tables, and need not connect.
+pub type OpenStorage = fn(&Place) -> Result<Arc<dyn Storage>, StorageError>;
 
 /// The file of a database that is one; none for a server, or if the URL is wrong.
 pub fn file_of(driver: &str, url: &Secret) -> Option<PathBuf> {

@@ -2,7 +2,7 @@
 
 use crate::change::{PeerKey, PeerRecord};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
-use crate::registry::{Permille, Torrent, User};
+use crate::registry::{BadRow, Permille};
 
 /// One page of a table, in the order of its key.
 #[derive(Debug)]
@@ -12,42 +12,6 @@ pub struct Page<T> {
     pub bad: Vec<BadRow>,
     /// Whether the table ends with this page.
     pub last: bool,
-}
-
-/// A row that can't be used, named so that a person finds it; never with a passkey in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRow {
-    pub table: &'static str,
-    pub id: String,
-    pub problem: String,
-}
-
-/// Totals that announces add to; bytes and seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UserTotals {
-    pub uploaded: u64,
-    pub downloaded: u64,
-    pub snatches: u64,
-    pub announces: u64,
-    pub seed_time: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredUser {
-    pub user: User,
-    pub totals: UserTotals,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredTorrent {
-    pub torrent: Torrent,
-    pub name: String,
-    pub seeders: u32,
-    pub leechers: u32,
-    pub announces: u64,
-    /// Bytes before multipliers.
-    pub uploaded: u64,
-    pub downloaded: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -231,7 +231,7 @@ impl Ledger<'_> {
             return None;
         };
         let credit = self.credit(place, added);
-        let change = peer_change(self.swarm, place, self.torrent.id, credit, self.now);
+        let change = peer_change(self.swarm, place, self.torrent, credit, self.now);
         Some(room.push(self.shard, Change::Peer(change)))
     }
 

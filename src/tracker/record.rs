@@ -2,14 +2,14 @@
 
 use crate::change::{Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
 use crate::clock::{Now, Seconds};
-use crate::ids::TorrentId;
+use crate::registry::Entry;
 use crate::swarm::{Counts, PrivateSwarm, Role};
 
 /// The change of the peer at `place`, with what is credited for it.
 pub(super) fn peer_change(
     swarm: &PrivateSwarm,
     place: usize,
-    torrent: TorrentId,
+    torrent: &Entry,
     credit: Credit,
     now: Now,
 ) -> PeerChange {
@@ -18,9 +18,10 @@ pub(super) fn peer_change(
     PeerChange {
         key: PeerKey {
             user: peer.user,
-            torrent,
+            torrent: torrent.id,
             peer_id: peer.peer_id,
         },
+        info_hash: torrent.canonical,
         record: record(swarm, place, now),
         credit,
         standing: history.map_or_else(Standing::default, |history| Standing {

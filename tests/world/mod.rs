@@ -353,7 +353,7 @@ impl World {
     pub fn drain_peers(&mut self) -> Vec<PeerChange> {
         let only_peers = |change| match change {
             Change::Peer(change) => Some(change),
-            Change::Snatch { .. } => None,
+            _ => None,
         };
         self.drain().into_iter().filter_map(only_peers).collect()
     }
@@ -469,6 +469,7 @@ impl Storage {
                 *self.public_snatches.entry(*info_hash).or_default() += 1;
                 return;
             }
+            Change::Forgotten { .. } | Change::Guest { .. } => return,
         };
         let PeerKey { user, torrent, .. } = change.key;
         self.peers.insert(change.key, change.record.clone());

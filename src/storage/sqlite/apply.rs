@@ -1,6 +1,7 @@
 //! Applying a batch of the journal: bases, credit and the batch's number in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -8,6 +9,7 @@ use super::fault::Fault;
 use super::tables::begin;
 use crate::change::{Batch, Change, Credit, PeerChange, PeerKey, SwarmCounts};
 use crate::ids::{InfoHash, TorrentId, UserId};
+use crate::storage::batches;
 
 /// `column = column + added`, which stops at 2^63−1 and takes a NULL for 0 (rule A8).
 macro_rules! plus {
@@ -121,22 +123,19 @@ struct Sum {
     snatches: u64,
 }
 
-/// Applies `batch`, or leaves everything as it was.
-pub(super) fn apply(connection: &mut Connection, batch: &Batch) -> Result<(), Fault> {
+/// Applies `batches`, or leaves everything as it was.
+pub(super) fn apply(connection: &mut Connection, batches: &[Arc<Batch>]) -> Result<(), Fault> {
     // Dropped without a commit, a transaction rolls back; so it does when its COMMIT fails.
     let transaction = begin(connection)?;
-    let applied = applied(&transaction, &batch.node)?;
-    if batch.number <= applied {
+    let Some(Batch { node, number, .. }) = batches.last().map(Arc::as_ref) else {
+        return Ok(());
+    };
+    let new = batches::not_applied(batches, applied(&transaction, node)?)?;
+    if new.is_empty() {
         return Ok(());
     }
-    if batch.number != applied.saturating_add(1) {
-        return Err(Fault::broken(format!(
-            "batch {} of node {} can't be applied after {applied}: was the database exchanged under \
-             a running mika? Restart mika, so that it goes on from this one",
-            batch.number, batch.node
-        )));
-    }
-    let sums = Sums::of(&transaction, &batch.changes)?;
+    let changes = new.iter().flat_map(|batch| &batch.changes);
+    let sums = Sums::of(&transaction, changes)?;
     sums.write_peers(&transaction)?;
     sums.write_histories(&transaction)?;
     sums.write_users(&transaction)?;
@@ -147,8 +146,18 @@ pub(super) fn apply(connection: &mut Connection, batch: &Batch) -> Result<(), Fa
             "INSERT INTO mika_journal (node, applied) VALUES (?1, ?2)
              ON CONFLICT (node) DO UPDATE SET applied = excluded.applied",
         )?
-        .execute(params![batch.node, clamp(batch.number)])?;
+        .execute(params![node, clamp(*number)])?;
     Ok(transaction.commit()?)
+}
+
+/// All nodes and the number of the last batch of each.
+pub(super) fn journals(connection: &Connection) -> Result<Vec<(String, u64)>, Fault> {
+    let mut select = connection.prepare_cached("SELECT node, applied FROM mika_journal")?;
+    let rows = select.query_map([], |row| {
+        let applied: i64 = row.get(1)?;
+        Ok((row.get(0)?, applied.max(0).cast_unsigned()))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn applied(connection: &Connection, node: &str) -> Result<u64, Fault> {
@@ -167,13 +176,17 @@ fn clamp(number: u64) -> i64 {
 // === impl Sums ===
 
 impl<'a> Sums<'a> {
-    fn of(transaction: &Transaction<'_>, changes: &'a [Change]) -> Result<Self, Fault> {
+    fn of(
+        transaction: &Transaction<'_>,
+        changes: impl Iterator<Item = &'a Change>,
+    ) -> Result<Self, Fault> {
         let mut sums = Self::default();
         let mut users = Known::new("SELECT 1 FROM users WHERE id = ?1");
         let mut torrents = Known::new("SELECT 1 FROM torrents WHERE id = ?1");
         for change in changes {
             match change {
                 Change::Snatch { info_hash } => *sums.snatches.entry(*info_hash).or_default() += 1,
+                Change::Forgotten { .. } | Change::Guest { .. } => {}
                 Change::Peer(change) => {
                     let key = change.key;
                     let known = users.has(transaction, key.user.0)?

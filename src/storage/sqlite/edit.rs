@@ -6,7 +6,7 @@ use super::fault::Fault;
 use super::tables::{begin, found};
 use crate::ids::{Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
-use crate::storage::{NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch};
+use crate::storage::{NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch, Wipe};
 
 pub(super) fn add_user(connection: &mut Connection, user: &NewUser) -> Result<UserId, Fault> {
     let transaction = begin(connection)?;
@@ -111,6 +111,41 @@ pub(super) fn remove_client(connection: &mut Connection, prefix: &str) -> Result
         .prepare_cached("DELETE FROM whitelist WHERE peer_id = ?1")?
         .execute([prefix])?;
     found(changed, || format!("whitelist entry {prefix}"))
+}
+
+/// Sets the totals of at most `limit` rows after `after` to 0; returns the last id that it did.
+pub(super) fn wipe(
+    connection: &mut Connection,
+    what: Wipe,
+    after: Option<u32>,
+    limit: u32,
+) -> Result<Option<u32>, Fault> {
+    let (table, zeros) = match what {
+        Wipe::Users => (
+            "users",
+            "uploaded = 0, downloaded = 0, snatches = 0, announces = 0, seed_time = 0",
+        ),
+        Wipe::Torrents => (
+            "torrents",
+            "uploaded = 0, downloaded = 0, snatches = 0, announces = 0",
+        ),
+    };
+    let transaction = begin(connection)?;
+    let after = after.map_or(-1, i64::from);
+    let last: Option<u32> = transaction
+        .prepare_cached(&format!(
+            "SELECT MAX(id) FROM (SELECT id FROM {table} WHERE id > ?1 ORDER BY id LIMIT ?2)"
+        ))?
+        .query_row([after, limit.into()], |row| row.get(0))?;
+    if let Some(last) = last {
+        transaction
+            .prepare_cached(&format!(
+                "UPDATE {table} SET {zeros} WHERE id > ?1 AND id <= ?2"
+            ))?
+            .execute([after, last.into()])?;
+    }
+    transaction.commit()?;
+    Ok(last)
 }
 
 fn taken(error: rusqlite::Error, what: &str) -> Fault {

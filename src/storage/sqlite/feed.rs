@@ -6,7 +6,7 @@ use super::fault::Fault;
 use super::read;
 use super::tables::begin;
 use crate::ids::{TorrentId, UserId};
-use crate::registry::{RegistryChange, Whitelist};
+use crate::registry::RowChange;
 use crate::storage::{Feed, FeedPosition, StorageError};
 
 /// Entries kept for those who follow; who is further behind loads everything again.
@@ -89,10 +89,9 @@ fn entries(
 }
 
 /// A row that can't be used must not stay in force, so it counts as gone.
-fn change(connection: &Connection, kind: &str, key: i64) -> Result<Option<RegistryChange>, Fault> {
+fn change(connection: &Connection, kind: &str, key: i64) -> Result<Option<RowChange>, Fault> {
     if kind == "whitelist" {
-        let clients = read::whitelist(connection)?;
-        return Ok(Some(RegistryChange::Whitelist(Whitelist::new(&clients))));
+        return Ok(Some(RowChange::Whitelist(read::whitelist(connection)?)));
     }
     // The tracker never knew an id that does not fit.
     let Ok(key) = u32::try_from(key) else {
@@ -100,13 +99,13 @@ fn change(connection: &Connection, kind: &str, key: i64) -> Result<Option<Regist
     };
     Ok(match kind {
         "user" => Some(match usable(read::user_by_id(connection, UserId(key)))? {
-            Some(stored) => RegistryChange::User(stored.user),
-            None => RegistryChange::UserGone(UserId(key)),
+            Some(stored) => RowChange::User(stored),
+            None => RowChange::UserGone(UserId(key)),
         }),
         "torrent" => Some(
             match usable(read::torrent_by_id(connection, TorrentId(key)))? {
-                Some(stored) => RegistryChange::Torrent(stored.torrent),
-                None => RegistryChange::TorrentGone(TorrentId(key)),
+                Some(stored) => RowChange::Torrent(stored),
+                None => RowChange::TorrentGone(TorrentId(key)),
             },
         ),
         _ => None,

@@ -26,8 +26,8 @@ use rusqlite::Connection;
 use self::fault::Fault;
 use self::worker::Worker;
 use super::{
-    Claim, Feed, FeedPosition, Finding, History, MigrationStatus, NewTorrent, NewUser, Page,
-    Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentPatch, UserPatch,
+    Claim, Feed, FeedPosition, Finding, History, MigrationStatus, NewTorrent, NewUser, Page, Place,
+    Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentPatch, UserPatch, Wipe,
 };
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
@@ -49,8 +49,8 @@ struct Sqlite {
 }
 
 /// Opens the database `sqlite://PATH`, and creates the file if its folder is there.
-pub fn open(url: &Secret) -> Result<Arc<dyn Storage>, StorageError> {
-    let path = open::path_of(url)?;
+pub fn open(place: &Place) -> Result<Arc<dyn Storage>, StorageError> {
+    let path = open::path_of(&place.url)?;
     Ok(Arc::new(Sqlite::open(&path, BUSY_TIMEOUT)?))
 }
 
@@ -234,14 +234,28 @@ impl Storage for Sqlite {
             .await
     }
 
-    async fn apply(&self, batch: &Batch) -> Result<(), StorageError> {
-        let batch = batch.clone();
-        self.write(move |connection| apply::apply(connection, &batch))
+    async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError> {
+        self.read(|connection| apply::journals(connection)).await
+    }
+
+    async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError> {
+        let batches = batches.to_vec();
+        self.write(move |connection| apply::apply(connection, &batches))
             .await
     }
 
     async fn prune(&self, before: i64, limit: u32) -> Result<u64, StorageError> {
         self.write(move |connection| feed::prune(connection, before, limit))
+            .await
+    }
+
+    async fn wipe(
+        &self,
+        what: Wipe,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<Option<u32>, StorageError> {
+        self.write(move |connection| edit::wipe(connection, what, after, limit))
             .await
     }
 }

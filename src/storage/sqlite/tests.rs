@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::change::{Change, Credit, PeerChange, PeerRecord, Standing, SwarmCounts};
 use crate::ids::PeerId;
-use crate::registry::RegistryChange;
+use crate::registry::RowChange;
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -41,7 +41,7 @@ impl Fixture {
         }
     }
 
-    async fn changes(&self, after: FeedPosition) -> Vec<RegistryChange> {
+    async fn changes(&self, after: FeedPosition) -> Vec<RowChange> {
         match self.storage.feed(after, 100).await.unwrap() {
             Feed::Changes(changes, _) => changes,
             Feed::Lost => panic!("lost"),
@@ -56,6 +56,14 @@ fn open_error(path: &Path) -> StorageError {
     }
 }
 
+/// The file of that path, as a config names it.
+fn place(path: impl std::fmt::Display) -> Place {
+    Place {
+        url: Secret::new(format!("sqlite://{path}")),
+        ..Place::default()
+    }
+}
+
 fn batch(number: u64, peers: std::ops::Range<u32>) -> Batch {
     let change = |peer: u32| {
         let mut peer_id = [0; 20];
@@ -66,6 +74,7 @@ fn batch(number: u64, peers: std::ops::Range<u32>) -> Batch {
                 torrent: TorrentId(3 + peer % 2),
                 peer_id: PeerId(peer_id),
             },
+            info_hash: InfoHash([3; 20]),
             record: record(),
             credit: Credit {
                 up: 1,
@@ -113,7 +122,7 @@ async fn keeps_the_contract() {
     crate::storage::contract::run(|| {
         count.set(count.get() + 1);
         let path = folder.path().join(format!("{}.db", count.get()));
-        async move { open(&Secret::new(format!("sqlite://{}", path.display()))).unwrap() }
+        async move { open(&place(path.display())).unwrap() }
     })
     .await;
 }
@@ -135,7 +144,10 @@ async fn plain_sql_of_a_site_works_and_is_followed() {
              UPDATE torrents SET seeders = 4, snatches = 9;",
         )
         .unwrap();
-    it.storage.apply(&batch(1, 0..10)).await.unwrap();
+    it.storage
+        .apply(&[Arc::new(batch(1, 0..10))])
+        .await
+        .unwrap();
     assert_eq!(
         it.changes(position).await,
         [],
@@ -152,9 +164,9 @@ async fn plain_sql_of_a_site_works_and_is_followed() {
         .unwrap();
     let changes = it.changes(position).await;
     let gone = [
-        RegistryChange::UserGone(UserId(7)),
-        RegistryChange::UserGone(UserId(8)),
-        RegistryChange::TorrentGone(TorrentId(3)),
+        RowChange::UserGone(UserId(7)),
+        RowChange::UserGone(UserId(8)),
+        RowChange::TorrentGone(TorrentId(3)),
     ];
     assert!(
         gone.iter().all(|change| changes.contains(change)),
@@ -243,7 +255,7 @@ async fn all_peers_of_a_user_on_a_torrent_show_the_same_standing() {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         it.site.query_row(sql, [], row).unwrap()
     };
-    it.storage.apply(&batch(1, 0..6)).await.unwrap();
+    it.storage.apply(&[Arc::new(batch(1, 0..6))]).await.unwrap();
     assert_eq!(shown(), (3, 0, 0));
     for (number, hnr, expected) in [(2, true, (3, 3, 3)), (3, false, (3, 0, 3))] {
         let mut batch = batch(number, 0..1);
@@ -252,7 +264,7 @@ async fn all_peers_of_a_user_on_a_torrent_show_the_same_standing() {
         };
         change.standing.hnr = hnr;
         change.standing.completed_at = Some(1_800_000_000);
-        it.storage.apply(&batch).await.unwrap();
+        it.storage.apply(&[Arc::new(batch.clone())]).await.unwrap();
         assert_eq!(shown(), expected);
     }
 }
@@ -269,7 +281,11 @@ async fn a_full_disk_loses_nothing() {
     };
     room(1).await.unwrap(); // SQLite takes the present size
     let batch = batch(1, 0..5000);
-    let error = it.storage.apply(&batch).await.unwrap_err();
+    let error = it
+        .storage
+        .apply(&[Arc::new(batch.clone())])
+        .await
+        .unwrap_err();
     assert!(
         matches!(&error, StorageError::Away(text) if text.contains("full")),
         "{error}"
@@ -277,7 +293,7 @@ async fn a_full_disk_loses_nothing() {
     assert_eq!(it.storage.applied("a").await.unwrap(), 0);
     assert!(it.storage.peers(0, None, 1).await.unwrap().rows.is_empty());
     room(1_000_000).await.unwrap();
-    it.storage.apply(&batch).await.unwrap();
+    it.storage.apply(&[Arc::new(batch.clone())]).await.unwrap();
     let user = it.storage.user(UserId(7)).await.unwrap().unwrap();
     assert_eq!(user.totals.uploaded, 2500);
 }
@@ -287,7 +303,11 @@ async fn a_lock_of_another_program_is_waited_for_and_then_told() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();
     it.site.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let error = it.storage.apply(&batch(1, 0..1)).await.unwrap_err();
+    let error = it
+        .storage
+        .apply(&[Arc::new(batch(1, 0..1))])
+        .await
+        .unwrap_err();
     assert!(
         matches!(&error, StorageError::Away(text) if text.contains("locked")),
         "{error}"
@@ -298,7 +318,7 @@ async fn a_lock_of_another_program_is_waited_for_and_then_told() {
         "readers go on"
     );
     it.site.execute_batch("ROLLBACK").unwrap();
-    it.storage.apply(&batch(1, 0..1)).await.unwrap();
+    it.storage.apply(&[Arc::new(batch(1, 0..1))]).await.unwrap();
 }
 
 #[tokio::test]
@@ -339,7 +359,7 @@ async fn queued_work_is_finished_before_the_end() {
     let numbers = 1..=5;
     let jobs = numbers.map(|number| {
         let storage = Arc::clone(&storage);
-        tokio::spawn(async move { storage.apply(&batch(number, 0..500)).await })
+        tokio::spawn(async move { storage.apply(&[Arc::new(batch(number, 0..500))]).await })
     });
     let jobs: Vec<_> = jobs.collect();
     tokio::task::yield_now().await;
@@ -399,7 +419,14 @@ fn a_path_that_can_not_be_opened_is_told_in_one_line() {
         assert!(error.contains(&path.display().to_string()), "{error}");
     }
     for url in ["sqlite://", "sqlite://:memory:", "mika.db"] {
-        assert!(open(&Secret::new(url)).is_err(), "{url}");
+        assert!(
+            open(&Place {
+                url: Secret::new(url),
+                ..Place::default()
+            })
+            .is_err(),
+            "{url}"
+        );
     }
 }
 
@@ -417,7 +444,10 @@ fn a_folder_that_takes_no_files_is_told_in_one_line() {
 async fn damage_is_told_where_it_is_met_and_by_the_check() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();
-    it.storage.apply(&batch(1, 0..5000)).await.unwrap();
+    it.storage
+        .apply(&[Arc::new(batch(1, 0..5000))])
+        .await
+        .unwrap();
     let path = it.folder.path().join("mika.db");
     drop((it.storage, it.site));
     let mut bytes = fs::read(&path).unwrap();
@@ -439,7 +469,11 @@ async fn peers_go_with_their_user_and_their_torrent() {
     let fixture = Fixture::new().await;
     fixture.site.execute_batch(SITE).unwrap();
     let peers = async || fixture.storage.peers(0, None, 10).await.unwrap().rows.len();
-    fixture.storage.apply(&batch(1, 0..3)).await.unwrap();
+    fixture
+        .storage
+        .apply(&[Arc::new(batch(1, 0..3))])
+        .await
+        .unwrap();
     assert_eq!(peers().await, 3);
     fixture
         .site

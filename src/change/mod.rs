@@ -1,6 +1,8 @@
 //! What announces did, as data: the journal carries it to cache and storage.
 
-use std::net::{SocketAddrV4, SocketAddrV6};
+pub mod codec;
+
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
 
@@ -82,10 +84,29 @@ pub struct SwarmCounts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerChange {
     pub key: PeerKey,
+    /// The info hash under which the torrent's swarm is kept.
+    pub info_hash: InfoHash,
     pub record: PeerRecord,
     pub credit: Credit,
     pub standing: Standing,
     pub counts: SwarmCounts,
+}
+
+/// A public peer as it stands after an announce. Storage knows nothing of it; nodes share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
+pub struct GuestRecord {
+    pub peer_id: PeerId,
+    /// The key that its client sends, if it does.
+    pub key: Option<u32>,
+    pub seeder: bool,
+    pub paused: bool,
+    /// Its snatch was counted (rule W5).
+    pub counted: bool,
+    /// Unix time.
+    pub last_announce: i64,
+    /// False once it has stopped.
+    pub active: bool,
 }
 
 /// One entry of the journal.
@@ -95,6 +116,14 @@ pub enum Change {
     Peer(PeerChange),
     /// A public peer completed a torrent.
     Snatch { info_hash: InfoHash },
+    /// A private peer's record has grown too old to be of use. Storage prunes by itself.
+    Forgotten { info_hash: InfoHash, key: PeerKey },
+    /// A public peer announced, stopped or expired. Storage passes it over.
+    Guest {
+        info_hash: InfoHash,
+        address: SocketAddr,
+        record: GuestRecord,
+    },
 }
 
 /// Changes that are applied together or not at all, under a number that never repeats.

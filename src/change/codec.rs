@@ -1,0 +1,516 @@
+//! Changes as text: what the journal looks like in the cache and in the spill file.
+//!
+//! One change a line, fields apart by one blank, `-` where there is none. People can read it
+//! with the tools of those stores; docs/redis.md names the fields. A line begins with its kind
+//! and the version of its form, so that a later Mika can read what an earlier one left.
+
+use std::fmt::{Display, Write as _};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::str::FromStr;
+
+use super::{Change, Credit, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
+use crate::ids::{InfoHash, PeerId, TorrentId, UserId, hex_digit};
+
+/// Kinds of lines.
+const PEER: &str = "peer1";
+const SNATCH: &str = "snatch1";
+const FORGOTTEN: &str = "forgotten1";
+const GUEST: &str = "guest1";
+
+/// A text that is no change: written by another version, or damaged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not readable from field {field} on; was it written by a newer Mika?")]
+pub struct Malformed {
+    /// Counts from 1 in the line.
+    field: usize,
+}
+
+/// All changes, a line each.
+pub fn encode(changes: &[Change]) -> String {
+    let mut line = Line {
+        text: String::with_capacity(changes.len() * 256),
+    };
+    for change in changes {
+        match change {
+            Change::Peer(change) => line.peer(change),
+            Change::Snatch { info_hash } => {
+                line.word(SNATCH).add(info_hash);
+            }
+            Change::Forgotten { info_hash, key } => {
+                line.word(FORGOTTEN).add(info_hash).key(key);
+            }
+            Change::Guest {
+                info_hash,
+                address,
+                record,
+            } => {
+                line.word(GUEST).add(info_hash).add(address);
+                line.guest(record);
+            }
+        }
+        line.end();
+    }
+    line.text
+}
+
+/// What [`encode`] wrote.
+pub fn decode(text: &str) -> Result<Vec<Change>, Malformed> {
+    text.lines().map(decode_line).collect()
+}
+
+/// A private peer as a field of its swarm holds it.
+pub fn encode_member(record: &PeerRecord, standing: &Standing) -> String {
+    let mut line = Line {
+        text: String::with_capacity(160),
+    };
+    line.word("1").record(record).standing(standing);
+    line.text
+}
+
+/// What [`encode_member`] wrote.
+pub fn decode_member(text: &str) -> Result<(PeerRecord, Standing), Malformed> {
+    let mut fields = Fields::of(text);
+    fields.expect("1")?;
+    let member = (fields.record()?, fields.standing()?);
+    fields.end().map(|()| member)
+}
+
+/// A public peer as a field of its swarm holds it.
+pub fn encode_guest(record: &GuestRecord) -> String {
+    let mut line = Line {
+        text: String::with_capacity(96),
+    };
+    line.word("1").guest(record);
+    line.text
+}
+
+/// What [`encode_guest`] wrote.
+pub fn decode_guest(text: &str) -> Result<GuestRecord, Malformed> {
+    let mut fields = Fields::of(text);
+    fields.expect("1")?;
+    let record = fields.guest()?;
+    fields.end().map(|()| record)
+}
+
+fn decode_line(line: &str) -> Result<Change, Malformed> {
+    let mut fields = Fields::of(line);
+    let change = match fields.word()? {
+        PEER => Change::Peer(fields.peer()?),
+        SNATCH => Change::Snatch {
+            info_hash: fields.parsed()?,
+        },
+        FORGOTTEN => Change::Forgotten {
+            info_hash: fields.parsed()?,
+            key: fields.key()?,
+        },
+        GUEST => Change::Guest {
+            info_hash: fields.parsed()?,
+            address: fields.parsed()?,
+            record: fields.guest()?,
+        },
+        _ => return Err(fields.malformed()),
+    };
+    fields.end().map(|()| change)
+}
+
+/// The line being written.
+struct Line {
+    text: String,
+}
+
+/// The fields of a line, from left to right.
+struct Fields<'a> {
+    rest: std::str::Split<'a, char>,
+    read: usize,
+}
+
+// === impl Line ===
+
+impl Line {
+    fn word(&mut self, word: &str) -> &mut Self {
+        self.text.push_str(word);
+        self.text.push(' ');
+        self
+    }
+
+    fn add(&mut self, value: impl Display) -> &mut Self {
+        // Writing to a string can't fail.
+        let _ = write!(self.text, "{value} ");
+        self
+    }
+
+    fn number(&mut self, value: impl itoa::Integer) -> &mut Self {
+        self.word(itoa::Buffer::new().format(value))
+    }
+
+    fn flag(&mut self, value: bool) -> &mut Self {
+        self.word(if value { "1" } else { "0" })
+    }
+
+    fn optional(&mut self, value: Option<impl itoa::Integer>) -> &mut Self {
+        match value {
+            Some(value) => self.number(value),
+            None => self.word("-"),
+        }
+    }
+
+    fn address(&mut self, address: Option<SocketAddr>) -> &mut Self {
+        match address {
+            Some(address) => self.add(address),
+            None => self.word("-"),
+        }
+    }
+
+    fn hex(&mut self, bytes: &[u8]) -> &mut Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        for byte in bytes {
+            self.text.push(DIGITS[usize::from(byte >> 4)].into());
+            self.text.push(DIGITS[usize::from(byte & 15)].into());
+        }
+        self.text.push(' ');
+        self
+    }
+
+    fn end(&mut self) {
+        self.text.pop();
+        self.text.push('\n');
+    }
+
+    fn key(&mut self, key: &PeerKey) -> &mut Self {
+        self.number(key.user.0)
+            .number(key.torrent.0)
+            .hex(&key.peer_id.0)
+    }
+
+    fn peer(&mut self, change: &PeerChange) {
+        let credit = &change.credit;
+        self.word(PEER)
+            .hex(&change.info_hash.0)
+            .key(&change.key)
+            .record(&change.record)
+            .standing(&change.standing);
+        self.number(credit.up)
+            .number(credit.down)
+            .number(credit.raw_up)
+            .number(credit.raw_down)
+            .number(credit.seed_time)
+            .number(credit.announces)
+            .flag(credit.snatched)
+            .number(change.counts.seeders)
+            .number(change.counts.leechers);
+    }
+
+    fn record(&mut self, record: &PeerRecord) -> &mut Self {
+        self.number(record.base_up)
+            .number(record.base_down)
+            .optional(record.dip_up)
+            .optional(record.dip_down)
+            .number(record.base_at)
+            .number(record.uploaded)
+            .number(record.downloaded)
+            .optional(record.left)
+            .address(record.v4.map(Into::into))
+            .address(record.v6.map(Into::into))
+            .number(record.speed_up)
+            .number(record.speed_down)
+            .number(record.seed_time)
+            .number(record.announces)
+            .number(record.first_announce)
+            .number(record.last_announce)
+            .flag(record.active)
+            .flag(record.paused)
+    }
+
+    fn standing(&mut self, standing: &Standing) -> &mut Self {
+        self.optional(standing.completed_at).flag(standing.hnr)
+    }
+
+    fn guest(&mut self, record: &GuestRecord) {
+        self.hex(&record.peer_id.0)
+            .optional(record.key)
+            .flag(record.seeder)
+            .flag(record.paused)
+            .flag(record.counted)
+            .number(record.last_announce)
+            .flag(record.active);
+    }
+}
+
+// === impl Fields ===
+
+impl<'a> Fields<'a> {
+    fn of(line: &'a str) -> Self {
+        Self {
+            rest: line.trim_end_matches(' ').split(' '),
+            read: 0,
+        }
+    }
+
+    fn malformed(&self) -> Malformed {
+        Malformed { field: self.read }
+    }
+
+    fn word(&mut self) -> Result<&'a str, Malformed> {
+        self.read += 1;
+        self.rest.next().ok_or_else(|| self.malformed())
+    }
+
+    fn expect(&mut self, word: &str) -> Result<(), Malformed> {
+        if self.word()? == word {
+            return Ok(());
+        }
+        Err(self.malformed())
+    }
+
+    fn end(mut self) -> Result<(), Malformed> {
+        self.read += 1;
+        match self.rest.next() {
+            None => Ok(()),
+            Some(_) => Err(self.malformed()),
+        }
+    }
+
+    fn parsed<T: FromStr>(&mut self) -> Result<T, Malformed> {
+        self.word()?.parse().map_err(|_| self.malformed())
+    }
+
+    fn optional<T: FromStr>(&mut self) -> Result<Option<T>, Malformed> {
+        match self.word()? {
+            "-" => Ok(None),
+            word => word.parse().map(Some).map_err(|_| self.malformed()),
+        }
+    }
+
+    fn flag(&mut self) -> Result<bool, Malformed> {
+        match self.word()? {
+            "0" => Ok(false),
+            "1" => Ok(true),
+            _ => Err(self.malformed()),
+        }
+    }
+
+    fn peer_id(&mut self) -> Result<PeerId, Malformed> {
+        let digits = self.word()?.as_bytes();
+        let mut bytes = [0; 20];
+        if digits.len() != 40 {
+            return Err(self.malformed());
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = hex_digit(pair[0])
+                .zip(hex_digit(pair[1]))
+                .map(|(high, low)| high << 4 | low)
+                .ok_or_else(|| self.malformed())?;
+        }
+        Ok(PeerId(bytes))
+    }
+
+    fn key(&mut self) -> Result<PeerKey, Malformed> {
+        Ok(PeerKey {
+            user: UserId(self.parsed()?),
+            torrent: TorrentId(self.parsed()?),
+            peer_id: self.peer_id()?,
+        })
+    }
+
+    fn peer(&mut self) -> Result<PeerChange, Malformed> {
+        let info_hash: InfoHash = self.parsed()?;
+        Ok(PeerChange {
+            key: self.key()?,
+            info_hash,
+            record: self.record()?,
+            standing: self.standing()?,
+            credit: Credit {
+                up: self.parsed()?,
+                down: self.parsed()?,
+                raw_up: self.parsed()?,
+                raw_down: self.parsed()?,
+                seed_time: self.parsed()?,
+                announces: self.parsed()?,
+                snatched: self.flag()?,
+            },
+            counts: SwarmCounts {
+                seeders: self.parsed()?,
+                leechers: self.parsed()?,
+            },
+        })
+    }
+
+    fn record(&mut self) -> Result<PeerRecord, Malformed> {
+        Ok(PeerRecord {
+            base_up: self.parsed()?,
+            base_down: self.parsed()?,
+            dip_up: self.optional()?,
+            dip_down: self.optional()?,
+            base_at: self.parsed()?,
+            uploaded: self.parsed()?,
+            downloaded: self.parsed()?,
+            left: self.optional()?,
+            v4: self.v4()?,
+            v6: self.v6()?,
+            speed_up: self.parsed()?,
+            speed_down: self.parsed()?,
+            seed_time: self.parsed()?,
+            announces: self.parsed()?,
+            first_announce: self.parsed()?,
+            last_announce: self.parsed()?,
+            active: self.flag()?,
+            paused: self.flag()?,
+        })
+    }
+
+    fn v4(&mut self) -> Result<Option<SocketAddrV4>, Malformed> {
+        self.optional()
+    }
+
+    fn v6(&mut self) -> Result<Option<SocketAddrV6>, Malformed> {
+        self.optional()
+    }
+
+    fn standing(&mut self) -> Result<Standing, Malformed> {
+        Ok(Standing {
+            completed_at: self.optional()?,
+            hnr: self.flag()?,
+        })
+    }
+
+    fn guest(&mut self) -> Result<GuestRecord, Malformed> {
+        Ok(GuestRecord {
+            peer_id: self.peer_id()?,
+            key: self.optional()?,
+            seeder: self.flag()?,
+            paused: self.flag()?,
+            counted: self.flag()?,
+            last_announce: self.parsed()?,
+            active: self.flag()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    fn key() -> PeerKey {
+        PeerKey {
+            user: UserId(7),
+            torrent: TorrentId(u32::MAX),
+            peer_id: PeerId(*b"-TR3000-\0\xff 123456789"),
+        }
+    }
+
+    fn record() -> PeerRecord {
+        PeerRecord {
+            base_up: u64::MAX,
+            base_down: 2,
+            dip_up: Some(-3),
+            dip_down: None,
+            base_at: 4,
+            uploaded: 5,
+            downloaded: 6,
+            left: None,
+            v4: Some(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 6881)),
+            v6: Some(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 65535, 0, 0)),
+            speed_up: 7,
+            speed_down: 8,
+            seed_time: 9,
+            announces: 10,
+            first_announce: 11,
+            last_announce: 12,
+            active: true,
+            paused: false,
+        }
+    }
+
+    fn guest() -> GuestRecord {
+        GuestRecord {
+            peer_id: key().peer_id,
+            key: Some(17),
+            seeder: true,
+            paused: false,
+            counted: true,
+            last_announce: 18,
+            active: false,
+        }
+    }
+
+    fn changes() -> Vec<Change> {
+        let info_hash = InfoHash([0xab; 20]);
+        vec![
+            Change::Peer(PeerChange {
+                key: key(),
+                info_hash,
+                record: record(),
+                credit: Credit {
+                    up: 13,
+                    down: 14,
+                    raw_up: 15,
+                    raw_down: 16,
+                    seed_time: 17,
+                    announces: 18,
+                    snatched: true,
+                },
+                standing: Standing {
+                    completed_at: Some(19),
+                    hnr: true,
+                },
+                counts: SwarmCounts {
+                    seeders: 20,
+                    leechers: 21,
+                },
+            }),
+            Change::Snatch { info_hash },
+            Change::Forgotten {
+                info_hash,
+                key: key(),
+            },
+            Change::Guest {
+                info_hash,
+                address: "[2001:db8::1]:6881".parse().unwrap(),
+                record: guest(),
+            },
+        ]
+    }
+
+    /// What stands in somebody's cache must stay readable: a new form gets a new number.
+    const GOLDEN: &str = "\
+peer1 abababababababababababababababababababab 7 4294967295 2d5452333030302d00ff20313233343536373839 \
+18446744073709551615 2 -3 - 4 5 6 - 10.0.0.1:6881 [::1]:65535 7 8 9 10 11 12 1 0 19 1 \
+13 14 15 16 17 18 1 20 21
+snatch1 abababababababababababababababababababab
+forgotten1 abababababababababababababababababababab 7 4294967295 2d5452333030302d00ff20313233343536373839
+guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
+2d5452333030302d00ff20313233343536373839 17 1 0 1 18 0
+";
+
+    #[test]
+    fn changes_are_written_as_ever_and_read_again() {
+        assert_eq!(encode(&changes()), GOLDEN);
+        assert_eq!(decode(GOLDEN), Ok(changes()));
+    }
+
+    #[test]
+    fn members_and_guests_are_read_again() {
+        let standing = Standing::default();
+        let text = encode_member(&record(), &standing);
+        assert_eq!(decode_member(&text), Ok((record(), standing)));
+        assert_eq!(decode_guest(&encode_guest(&guest())), Ok(guest()));
+    }
+
+    #[test]
+    fn what_is_damaged_is_refused_and_says_where() {
+        let line = GOLDEN.lines().next().unwrap();
+        for (text, field) in [
+            ("", 1),
+            ("peer2 ab", 1),
+            ("snatch1 abab", 2),
+            ("snatch1 abababababababababababababababababababab 1", 3),
+            (&line[..line.len() - 3], 34),
+        ] {
+            assert_eq!(decode_line(text), Err(Malformed { field }), "{text}");
+        }
+        assert!(decode_member("1 2 3").is_err());
+        assert!(decode_guest("").is_err());
+    }
+}

@@ -1,0 +1,67 @@
+//! The registry as storage and cache hold it: rows with names and counters, which announces don't need.
+
+use crate::ids::{TorrentId, UserId};
+use crate::registry::{Client, RegistryChange, Torrent, User, Whitelist};
+
+/// A row that can't be used, named so that a person finds it; never with a passkey in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRow {
+    pub table: &'static str,
+    pub id: String,
+    pub problem: String,
+}
+
+/// Totals that announces add to; bytes and seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserTotals {
+    pub uploaded: u64,
+    pub downloaded: u64,
+    pub snatches: u64,
+    pub announces: u64,
+    pub seed_time: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredUser {
+    pub user: User,
+    pub totals: UserTotals,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTorrent {
+    pub torrent: Torrent,
+    pub name: String,
+    pub seeders: u32,
+    pub leechers: u32,
+    pub announces: u64,
+    /// Bytes before multipliers.
+    pub uploaded: u64,
+    pub downloaded: u64,
+}
+
+/// One change of the registry with the whole row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowChange {
+    /// A user was added or changed.
+    User(StoredUser),
+    UserGone(UserId),
+    /// A torrent was added or changed.
+    Torrent(StoredTorrent),
+    TorrentGone(TorrentId),
+    /// The whole whitelist as it is now.
+    Whitelist(Vec<Client>),
+}
+
+// === impl RowChange ===
+
+impl From<RowChange> for RegistryChange {
+    fn from(change: RowChange) -> Self {
+        match change {
+            RowChange::User(row) => Self::User(row.user),
+            RowChange::UserGone(id) => Self::UserGone(id),
+            RowChange::Torrent(row) => Self::Torrent(row.torrent),
+            RowChange::TorrentGone(id) => Self::TorrentGone(id),
+            RowChange::Whitelist(clients) => Self::Whitelist(Whitelist::new(&clients)),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Which batches of a node are still to be applied.
+
+use std::sync::Arc;
+
+use super::StorageError;
+use crate::change::Batch;
+
+/// Those of consecutive `batches` that come after number `applied`; refused if one before them is missing.
+pub(super) fn not_applied(
+    batches: &[Arc<Batch>],
+    applied: u64,
+) -> Result<&[Arc<Batch>], StorageError> {
+    let known = batches.partition_point(|batch| batch.number <= applied);
+    let new = &batches[known..];
+    let mut expected = applied;
+    for batch in new {
+        expected = expected.saturating_add(1);
+        if batch.number != expected {
+            return Err(StorageError::Broken(format!(
+                "batch {} of node {} can't be applied after {}: was the database exchanged under \
+                 a running mika? Restart mika, so that it goes on from this one",
+                batch.number,
+                batch.node,
+                expected - 1
+            )));
+        }
+    }
+    Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batches(numbers: &[u64]) -> Vec<Arc<Batch>> {
+        let batch = |&number: &u64| {
+            Arc::new(Batch {
+                node: "n".into(),
+                number,
+                changes: Vec::new(),
+            })
+        };
+        numbers.iter().map(batch).collect()
+    }
+
+    #[test]
+    fn known_ones_are_passed_over_and_gaps_refused() {
+        let three = batches(&[3, 4, 5]);
+        assert_eq!(not_applied(&three, 2).unwrap().len(), 3);
+        assert_eq!(not_applied(&three, 4).unwrap().len(), 1);
+        assert!(not_applied(&three, 9).unwrap().is_empty());
+        assert!(not_applied(&three, 1).is_err());
+        assert!(not_applied(&batches(&[3, 5]), 2).is_err());
+        assert!(not_applied(&[], 0).unwrap().is_empty());
+    }
+}
