@@ -60,6 +60,7 @@ fn main() -> anyhow::Result<()> {
         config: config::load(None)?,
         config_path: None,
         procs: 1,
+        no_wait: false,
     };
     node::check_with(&options, &drivers)?;
     node::run_with(options, &drivers)

@@ -53,6 +53,10 @@ struct Arguments {
     /// Only say whether the config, and the files that it names, are right
     #[arg(long)]
     check: bool,
+
+    /// Fail at once if cache or storage can't be reached, instead of waiting for them
+    #[arg(long)]
+    no_wait: bool,
 }
 
 fn main() -> ExitCode {
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         config: loaded,
         config_path: arguments.config,
         procs: arguments.procs.map_or_else(default_procs, usize::from),
+        no_wait: arguments.no_wait,
     };
     if let Err(error) = node::check(&options) {
         return fail(&error.context(source), BAD_CONFIG);

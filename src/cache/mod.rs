@@ -18,8 +18,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::change::{Batch, GuestRecord, PeerRecord, Standing};
-use crate::ids::{InfoHash, PeerId, UserId};
-use crate::registry::{BadRow, Client, StoredTorrent, StoredUser};
+use crate::ids::{InfoHash, Passkey, PeerId, UserId};
+use crate::registry::{BadRow, Client, StoredTorrent, StoredUser, Wipe};
 use crate::secret::Secret;
 
 /// Why a call to the cache failed.
@@ -83,6 +83,41 @@ pub enum Write {
     /// All rows at once, as fast as it goes; what is of no use any more is removed after it.
     Warmup,
 }
+
+/// How far [`Cache::wipe`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wiped {
+    pub rows: u64,
+    /// Where to go on; none at the end.
+    pub next: Option<u64>,
+}
+
+/// Something in the cache that nobody can use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// A whole key, in the driver's own terms: one that only older versions read, or that
+    /// belongs to a row that is gone.
+    Key { key: Vec<u8>, problem: &'static str },
+    /// A user or torrent that lacks something, or holds what can't be.
+    Row(RowKey),
+    /// A total below 0 or above [`COUNTER_MAX`].
+    Counter { row: RowKey, field: String },
+    /// Peers of one swarm that fell silent long ago, or can't be read; `fields` in the driver's own terms.
+    Peers {
+        torrent: InfoHash,
+        fields: Vec<Vec<u8>>,
+    },
+}
+
+/// Which row of the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowKey {
+    User(UserId),
+    Torrent(InfoHash),
+}
+
+/// No total comes near this in a hundred years; what is above it was computed wrongly.
+pub const COUNTER_MAX: u64 = 1 << 62;
 
 /// What nodes tell each other about the registry: which row to read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,6 +233,24 @@ pub trait Cache: Send + Sync + 'static {
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, CacheError>;
 
     async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, CacheError>;
+
+    /// Whose each passkey is, as the web application may ask for it.
+    async fn passkeys(&self, cursor: u64) -> Result<Scan<(Passkey, UserId)>, CacheError>;
+
+    /// Removes those passkeys, each if it still is that user's.
+    async fn remove_passkeys(&self, entries: &[(Passkey, UserId)]) -> Result<(), CacheError>;
+
+    // --- upkeep ---
+
+    /// Sets the totals of part of all users or torrents to 0; begins at 0 as a scan does.
+    async fn wipe(&self, what: Wipe, cursor: u64) -> Result<Wiped, CacheError>;
+
+    /// What is of no use by its form alone; peers that were last heard of before `since`
+    /// (Unix time) too.
+    async fn leftovers(&self, since: i64, cursor: u64) -> Result<Scan<Leftover>, CacheError>;
+
+    /// Removes it; a counter is set to 0. A [`Leftover::Row`] goes with all its fields.
+    async fn clean(&self, leftovers: &[Leftover]) -> Result<(), CacheError>;
 
     // --- between nodes ---
 

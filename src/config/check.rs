@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
-use super::{Api, Config, Http, Journal, Log, Mode, Tracker, days, minutes};
+use super::{Api, Config, Http, Journal, Log, Mode, Storage, Tracker, days, minutes};
 use crate::secret::Secret;
 
 /// No setting is longer: moments are whole seconds in 32 bits.
@@ -26,7 +26,7 @@ pub(super) fn check(config: &Config) -> Checked {
     check_tracker(&config.tracker, config.mode)?;
     check_url("cache.url", &config.cache.driver, &config.cache.url)?;
     check_url("storage.url", &config.storage.driver, &config.storage.url)?;
-    check_schema(&config.storage.schema)?;
+    check_schema(&config.storage)?;
     check_journal(&config.journal)?;
     check_log(&config.log)
 }
@@ -148,7 +148,10 @@ fn check_url(key: &'static str, driver: &str, url: &Secret) -> Checked {
             &["postgres", "postgresql"],
             "postgres://USER:PASSWORD@HOST:PORT/DATABASE",
         ),
-        "redis" => (&["redis", "rediss"], "redis://HOST:PORT/NUMBER"),
+        "redis" => (
+            &["redis", "rediss", "unix", "redis+unix"],
+            "redis://HOST:PORT/NUMBER or unix://PATH",
+        ),
         _ => return Ok(()),
     };
     let fits = url
@@ -161,9 +164,24 @@ fn check_url(key: &'static str, driver: &str, url: &Secret) -> Checked {
     })
 }
 
-fn check_schema(schema: &str) -> Checked {
+/// Which schemas there are is the driver's to know; that of SQLite is Mika's own file.
+fn check_schema(storage: &Storage) -> Checked {
+    let Storage {
+        driver,
+        schema,
+        statements,
+        ..
+    } = storage;
+    if driver != "sqlite" {
+        return require("storage.schema", !schema.is_empty(), || {
+            r#"expected the name of a schema, such as "mika", found """#.into()
+        });
+    }
     require("storage.schema", schema == "mika", || {
-        format!(r#"expected "mika", the one schema of this version, found {schema:?}"#)
+        format!(r#"expected "mika", the one schema of the driver "sqlite", found {schema:?}"#)
+    })?;
+    require("storage.statements", statements.is_empty(), || {
+        r#"expected {}, because the driver "sqlite" takes no statements of others"#.into()
     })
 }
 
@@ -180,6 +198,10 @@ fn check_journal(journal: &Journal) -> Checked {
         Duration::ZERO,
         minutes(1),
     )?;
+    let spill = journal.spill.as_os_str();
+    require("journal.spill", !spill.is_empty(), || {
+        r#"expected the path of a file, such as "mika.spill", found """#.into()
+    })?;
     let max_pending = journal.max_pending;
     require("journal.max_pending", max_pending >= 1000, || {
         format!("expected at least 1000, found {max_pending}")

@@ -150,6 +150,8 @@ pub struct Journal {
     pub ack_timeout: Duration,
     /// Changes held in memory while storage is away.
     pub max_pending: u32,
+    /// The file that keeps batches while a shared cache is away.
+    pub spill: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -272,6 +274,7 @@ impl Default for Journal {
             flush_interval: Duration::from_secs(1),
             ack_timeout: Duration::from_secs(2),
             max_pending: 1 << 18,
+            spill: "mika.spill".into(),
         }
     }
 }

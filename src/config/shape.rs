@@ -8,6 +8,9 @@ use super::{Config, Http, TlsFiles, suggest};
 /// Keys whose value is never repeated in a message.
 const SECRETS: [&str; 3] = ["api.password", "cache.url", "storage.url"];
 
+/// The section whose keys are not listed here: names of SQL statements.
+const STATEMENTS: &str = "storage.statements";
+
 /// Refuses unknown keys, and anything but a section where a section belongs.
 pub(super) fn check(given: &Value) -> Result<(), String> {
     check_section("", given, &every_key())
@@ -65,6 +68,9 @@ fn check_section(path: &str, given: &Value, known: &Value) -> Result<(), String>
         let found = kind(given);
         return Err(format!("{path}{place}expected {{ … }}, found {found}"));
     };
+    if path == STATEMENTS {
+        return Ok(()); // which ones there are is the driver's to know
+    }
     for (key, value) in given {
         match known.get(key) {
             Some(known) => check_section(&join(path, key), value, known)?,

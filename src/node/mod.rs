@@ -39,6 +39,8 @@ pub struct Options {
     pub config_path: Option<PathBuf>,
     /// Worker threads.
     pub procs: usize,
+    /// Fail at the start if cache or storage can't be reached, instead of waiting for them.
+    pub no_wait: bool,
 }
 
 /// The drivers that a config may name.

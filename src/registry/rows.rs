@@ -39,6 +39,15 @@ pub struct StoredTorrent {
     pub downloaded: u64,
 }
 
+/// Which totals are set to 0, in storage and in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wipe {
+    /// Uploaded, downloaded, snatches, announces and seed time of all users.
+    Users,
+    /// Uploaded, downloaded, snatches and announces of all torrents.
+    Torrents,
+}
+
 /// One change of the registry with the whole row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowChange {

@@ -25,7 +25,7 @@ use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::{Client, RowChange};
 use crate::secret::Secret;
 
-pub use crate::registry::{BadRow, StoredTorrent, StoredUser, UserTotals};
+pub use crate::registry::{BadRow, StoredTorrent, StoredUser, UserTotals, Wipe};
 pub use migrate::MigrationStatus;
 pub use rows::{History, NewTorrent, NewUser, Page, StoredPeer, TorrentPatch, UserPatch};
 
@@ -213,15 +213,6 @@ pub trait Storage: Send + Sync + 'static {
         after: Option<u32>,
         limit: u32,
     ) -> Result<Option<u32>, StorageError>;
-}
-
-/// Which totals [`Storage::wipe`] sets to 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wipe {
-    /// Uploaded, downloaded, snatches, announces and seed time of all users.
-    Users,
-    /// Uploaded, downloaded, snatches and announces of all torrents.
-    Torrents,
 }
 
 /// Where a storage is, and how its tables are used.
