@@ -28,4 +28,5 @@ pub mod secret;
 pub mod storage;
 pub mod swarm;
 pub mod tracker;
+pub mod warmup;
 pub mod wire;

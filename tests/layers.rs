@@ -41,6 +41,10 @@ const TABLE: &[(&str, &str)] = &[
         "addr backoff cache clock ids metrics registry secret storage",
     ),
     (
+        "warmup",
+        "addr backoff cache clock ids metrics registry secret storage",
+    ),
+    (
         "journal",
         "addr backoff cache change clock ids metrics registry storage swarm tracker",
     ),
@@ -52,13 +56,13 @@ const TABLE: &[(&str, &str)] = &[
     ),
     (
         "manage",
-        "addr cache change clock config control ids log registry secret storage wire",
+        "addr cache change clock config control ids log registry secret storage warmup wire",
     ),
     // The composition root: the one place that knows how the parts fit together.
     (
         "node",
         "addr api backoff cache change clock config control ids journal listen log metrics registry \
-         secret storage swarm tracker wire",
+         secret storage swarm tracker warmup wire",
     ),
     // Programs: arguments in, exit code out.
     ("bin/mika", "config node"),

@@ -12,6 +12,7 @@ mod shell;
 mod torrent_file;
 mod torrents;
 mod users;
+mod warmup;
 mod whitelist;
 
 use std::ffi::OsString;
@@ -37,7 +38,7 @@ pub enum ExitStatus {
     Success,
     /// It could not be done, or not all of it.
     Failure,
-    /// The arguments or the config are wrong; nothing was tried.
+    /// The arguments or the config are wrong, or a warmup can't reach a server.
     Usage,
 }
 
@@ -46,6 +47,11 @@ pub enum ExitStatus {
 #[error("{0}")]
 struct UsageError(String);
 
+/// A server that a warmup needs can't be reached, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unreachable(String);
+
 #[derive(Debug, Parser)]
 #[command(
     name = "mika-manage",
@@ -53,9 +59,11 @@ struct UsageError(String);
     about = "Manage a Mika BitTorrent tracker: its users, torrents, clients, keys and tables",
     after_help = "\
 A running tracker follows every change within 2 seconds; it needs no restart and no signal.
-Exit status: 0 done, 1 failed (or not all of it done), 2 wrong arguments or config.
+Exit status: 0 done, 1 failed (or not all of it done), 2 wrong arguments or config, or (warmup)
+a server that can't be reached.
 
 Examples:
+  mika-manage warmup                            load the database into the cache
   mika-manage users add alice                   add a user, print the passkey
   mika-manage users list -s uploaded            the largest uploaders first
   mika-manage torrents import /srv/torrents     add every .torrent file below a folder
@@ -76,6 +84,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Load whitelist, passkeys and torrents from storage into the cache
+    #[command(after_help = "\
+What storage no longer has goes from the cache, totals in the cache stay, and running nodes take
+everything over at once. It may be repeated, and interrupted anywhere.
+Exit status: 1 if rows can't be used (they are named), 2 if a server can't be reached.
+
+Examples:
+  mika-manage warmup
+  mika-manage warmup --only whitelist,passkeys
+  mika-manage warmup --dry-run")]
+    Warmup(warmup::Warmup),
     /// Add, show and change users
     #[command(subcommand)]
     Users(users::Users),
@@ -172,6 +191,7 @@ async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
             let site = Site::open(load()?, printer).await?;
             whitelist::run(command, &site, printer).await
         }
+        Command::Warmup(arguments) => warmup::run(&arguments, load()?, printer).await,
         Command::Migrate { status } => migrate::run(status, &load()?, printer).await,
         Command::Check => check::run(config::load(path), printer).await,
         Command::Genkey(arguments) => genkey::run(&arguments, &load()?, printer),
@@ -188,6 +208,7 @@ fn status_of(error: &Error) -> ExitStatus {
         ExitStatus::Success
     } else if error.is::<ConfigError>()
         || error.is::<UsageError>()
+        || error.is::<Unreachable>()
         || error.downcast_ref().is_some_and(invalid)
     {
         ExitStatus::Usage

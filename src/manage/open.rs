@@ -1,4 +1,4 @@
-//! Opens what the commands work on: storage with its tables, and the way to change it.
+//! Opens what the commands work on: storage with its tables, the cache, and the way to change both.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::UsageError;
 use super::print::Printer;
+use crate::cache::{self, Cache};
 use crate::config::Config;
 use crate::control::Control;
 use crate::storage::{self, Drivers, Place, Storage, migrate};
@@ -14,6 +15,8 @@ use crate::storage::{self, Drivers, Place, Storage, migrate};
 pub struct Site {
     pub config: Config,
     pub storage: Arc<dyn Storage>,
+    /// None where nodes share nothing.
+    pub cache: Option<Arc<dyn Cache>>,
     pub control: Control,
 }
 
@@ -27,12 +30,22 @@ pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
             drivers.names().join(", ")
         ))
     })?;
-    let place = Place {
-        url: config.storage.url.clone(),
-        schema: config.storage.schema.clone(),
-        statements: config.storage.statements.clone(),
-    };
+    let storage = &config.storage;
+    let place = Place::of(&storage.url, &storage.schema, &storage.statements);
     open(&place).with_context(|| name_of(config))
+}
+
+/// The cache of the config; none if it is the memory of one node.
+pub fn cache(config: &Config) -> Result<Option<Arc<dyn Cache>>> {
+    let drivers = cache::Drivers::built_in();
+    let name = &config.cache.driver;
+    let open = drivers.get(name).ok_or_else(|| {
+        UsageError(format!(
+            "cache.driver: there is no driver {name:?}; there are: {}",
+            drivers.names().join(", ")
+        ))
+    })?;
+    open(&config.cache.url).with_context(|| cache_name(config))
 }
 
 /// Whether the database is there; that of a server is taken to be. Opening makes an embedded one.
@@ -46,12 +59,18 @@ pub fn name_of(config: &Config) -> String {
     format!("storage {}", config.storage.url)
 }
 
+/// The cache as messages name it, likewise.
+pub fn cache_name(config: &Config) -> String {
+    format!("cache {}", config.cache.url)
+}
+
 // === impl Site ===
 
 impl Site {
-    /// Opens the storage of the config with all its tables.
+    /// Opens the storage of the config with all its tables, and the cache.
     pub async fn open(config: Config, printer: &mut Printer) -> Result<Self> {
         let storage = bare_storage(&config)?;
+        let cache = cache(&config)?;
         let context = || name_of(&config);
         let applied = migrate::prepare(&*storage).await.with_context(context)?;
         if !applied.is_empty() {
@@ -59,8 +78,9 @@ impl Site {
             printer.message(format_args!("created or updated the tables of {url}"));
         }
         Ok(Self {
-            control: Control::new(storage.clone()),
+            control: Control::new(storage.clone(), cache.clone()),
             storage,
+            cache,
             config,
         })
     }

@@ -13,6 +13,8 @@ use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
+use crate::control::{Saved, Told};
+
 const PROGRAM: &str = "mika-manage";
 
 /// Writes results, messages and progress.
@@ -20,6 +22,8 @@ pub struct Printer {
     json: bool,
     out: BufWriter<Stdout>,
     bar: Option<ProgressBar>,
+    /// Whether it was said that the cache can't be told.
+    told_later: bool,
 }
 
 /// A column of a table for people.
@@ -105,6 +109,7 @@ impl Printer {
             json,
             out: BufWriter::with_capacity(1 << 16, io::stdout()),
             bar: None,
+            told_later: false,
         }
     }
 
@@ -115,6 +120,19 @@ impl Printer {
     /// A line of the result for people.
     pub fn line(&mut self, text: impl Display) -> io::Result<()> {
         writeln!(self.out, "{}", escape(&text.to_string()))
+    }
+
+    /// The same, written out at once: for those who wait for it.
+    pub fn line_now(&mut self, text: impl Display) -> io::Result<()> {
+        let bar = self.bar.clone();
+        let write = || {
+            self.line(text)?;
+            self.out.flush()
+        };
+        match bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
     }
 
     /// A line of texts with tabs between, for programs to read.
@@ -176,6 +194,19 @@ impl Printer {
             Some(bar) => bar.suspend(write),
             None => write(),
         }
+    }
+
+    /// What an edit gave; says so, once, if the running nodes could not be told of it.
+    pub fn saved<T>(&mut self, saved: Saved<T>) -> T {
+        if let Told::Later(reason) = &saved.told
+            && !self.told_later
+        {
+            self.told_later = true;
+            self.message(format_args!(
+                "saved; the cache can't be told now ({reason}): running nodes take it over when it is back"
+            ));
+        }
+        saved.value
     }
 
     /// Shows a count of `what` from here to [`Printer::end_progress`], if stderr is a terminal.

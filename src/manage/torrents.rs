@@ -185,6 +185,7 @@ async fn add(
         name,
     };
     let added = control.add_torrents(std::slice::from_ref(&torrent)).await?;
+    let added = printer.saved(added);
     let Some(&Some(id)) = added.first() else {
         return Err(StorageError::Duplicate(format!("torrent {info_hash}")).into());
     };
@@ -210,6 +211,7 @@ async fn set_enabled(
     let stored = control
         .set_torrent_enabled(info_hash, enabled, reason)
         .await?;
+    let stored = printer.saved(stored);
     let torrent = stored.torrent;
     if printer.is_json() {
         printer.document(&TorrentState {
@@ -243,11 +245,11 @@ async fn import(
             Err((path, reason)) => summary.refuse(&path, reason, printer),
         }
         if batch.len() == BATCH {
-            add_batch(&mut batch, &mut summary, control).await?;
+            add_batch(&mut batch, &mut summary, control, printer).await?;
         }
         printer.progress(1);
     }
-    add_batch(&mut batch, &mut summary, control).await?;
+    add_batch(&mut batch, &mut summary, control, printer).await?;
     printer.end_progress();
     summary.print(paths, mode, printer)?;
     Ok(if summary.refused.is_empty() {
@@ -261,18 +263,19 @@ async fn add_batch(
     batch: &mut Vec<TorrentFile>,
     summary: &mut Summary,
     control: &Control,
+    printer: &mut Printer,
 ) -> Result<()> {
     if batch.is_empty() {
         return Ok(());
     }
     let torrents: Vec<NewTorrent> = batch.iter().map(|file| file.torrent.clone()).collect();
-    let ids = control.add_torrents(&torrents).await.with_context(|| {
+    let saved = control.add_torrents(&torrents).await.with_context(|| {
         format!(
             "stopped after {} torrents were added; run it again to add the rest",
             summary.added
         )
     })?;
-    for (file, id) in batch.drain(..).zip(ids) {
+    for (file, id) in batch.drain(..).zip(printer.saved(saved)) {
         match id {
             Some(_) => summary.added += 1,
             None => summary.known += 1,

@@ -103,7 +103,7 @@ pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<E
                     .map_err(|error: InvalidPasskey| UsageError(format!("--passkey: {error}")))
             };
             let passkey: Option<Passkey> = passkey.map(parse).transpose()?;
-            let (id, passkey) = control.add_user(&name, passkey).await?;
+            let (id, passkey) = printer.saved(control.add_user(&name, passkey).await?);
             let what = format!("added the user {name} (id {}), passkey:", id.0);
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
         }
@@ -111,7 +111,7 @@ pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<E
         Users::Disable { user } => set_enabled(&user, false, storage, control, printer).await?,
         Users::Passkey { user } => {
             let found = find(storage, &user).await?.user;
-            let passkey = control.new_passkey(found.id).await?;
+            let passkey = printer.saved(control.new_passkey(found.id).await?);
             let (id, name) = (found.id, found.username);
             let what = format!("the new passkey of {name} (id {}):", id.0);
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
@@ -198,7 +198,7 @@ async fn set_enabled(
     printer: &mut Printer,
 ) -> Result<()> {
     let found = find(storage, user).await?.user;
-    control.set_user_enabled(found.id, enabled).await?;
+    printer.saved(control.set_user_enabled(found.id, enabled).await?);
     if printer.is_json() {
         printer.document(&UserState {
             id: found.id.0,

@@ -74,7 +74,7 @@ pub async fn run(command: Whitelist, site: &Site, printer: &mut Printer) -> Resu
         Whitelist::List => list(storage, printer).await?,
         Whitelist::Add { prefix, client } => add(prefix, client, control, printer).await?,
         Whitelist::Remove { prefix } => {
-            control.remove_client(&prefix).await?;
+            printer.saved(control.remove_client(&prefix).await?);
             if printer.is_json() {
                 printer.document(&Removed { prefix: &prefix })?;
             } else {
@@ -96,7 +96,8 @@ async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
 
 async fn add(prefix: String, name: String, control: &Control, printer: &mut Printer) -> Result<()> {
     let client = Client { prefix, name };
-    control.add_clients(std::slice::from_ref(&client)).await?;
+    let clients = std::slice::from_ref(&client);
+    printer.saved(control.add_clients(clients).await?);
     if printer.is_json() {
         printer.document(&ClientRow::from(client))?;
     } else {
@@ -125,7 +126,7 @@ async fn import(file: &Path, control: &Control, printer: &mut Printer) -> Result
     );
     // An empty batch is nothing to ask storage for.
     if !clients.is_empty() {
-        control.add_clients(&clients).await?;
+        printer.saved(control.add_clients(&clients).await?);
     }
     if printer.is_json() {
         printer.document(&Imported {

@@ -45,11 +45,8 @@ pub(super) fn rules(config: &Config) -> Rules {
 
 /// Where storage is, and whose tables it has.
 pub(super) fn place(config: &Config) -> Place {
-    Place {
-        url: config.storage.url.clone(),
-        schema: config.storage.schema.clone(),
-        statements: config.storage.statements.clone(),
-    }
+    let storage = &config.storage;
+    Place::of(&storage.url, &storage.schema, &storage.statements)
 }
 
 pub(super) fn http(config: &Config) -> HttpSettings {

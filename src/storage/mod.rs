@@ -239,6 +239,18 @@ pub struct Drivers {
     by_name: BTreeMap<&'static str, OpenStorage>,
 }
 
+// === impl Place ===
+
+impl Place {
+    pub fn of(url: &Secret, schema: &str, statements: &BTreeMap<String, String>) -> Self {
+        Self {
+            url: url.clone(),
+            schema: schema.to_owned(),
+            statements: statements.clone(),
+        }
+    }
+}
+
 // === impl Claim ===
 
 impl Claim {

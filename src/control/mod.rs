@@ -1,15 +1,24 @@
-//! The one way to change the registry: validated, then written to storage.
+//! The one way to change the registry: validated, written to storage, then to the cache, and told
+//! to the nodes.
 //!
-//! Running nodes with the `memory` cache follow storage's own feed (`Storage::feed`), so a
-//! change made here reaches them without another word, as plain SQL does.
+//! Storage is the truth, so what is written there is done. Where nodes share a cache, its rows
+//! follow and each node is told which to read again; if the cache is away, the nodes find the
+//! change in storage's own feed (`Storage::feed`), as they do with plain SQL.
+
+mod mirror;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
+use crate::cache::{Cache, CacheError, Notice};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
-use crate::registry::Client;
+use crate::registry::{Client, Wipe};
 use crate::storage::{
     NewTorrent, NewUser, Storage, StorageError, StoredTorrent, TorrentPatch, UserPatch,
 };
+
+use self::mirror::Mirror;
 
 /// The longest user name, torrent name, client name and reason, in characters.
 pub const TEXT_MAX: usize = 255;
@@ -27,10 +36,31 @@ pub enum ControlError {
     Storage(#[from] StorageError),
 }
 
+/// An edit that storage has.
+#[derive(Debug)]
+#[must_use = "that the cache could not be told is worth a word"]
+pub struct Saved<T> {
+    pub value: T,
+    pub told: Told,
+}
+
+/// Whether the running nodes know of an edit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// They were told, or follow storage by themselves.
+    Now,
+    /// The cache could not be told, for this reason. They follow once it is back.
+    Later(String),
+}
+
+/// Rows whose totals are set to 0 at a time, so that nobody else waits long for them.
+const WIPE_PORTION: u32 = 5000;
+
 /// Changes users, torrents and the whitelist.
 #[derive(Clone)]
 pub struct Control {
     storage: Arc<dyn Storage>,
+    cache: Option<Arc<dyn Cache>>,
 }
 
 /// A passkey of 32 letters and digits from the operating system's random source.
@@ -74,8 +104,9 @@ pub fn validate_client(client: &Client) -> Result<(), ControlError> {
 // === impl Control ===
 
 impl Control {
-    pub fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage }
+    /// Edits that storage; and that cache, if nodes share one.
+    pub fn new(storage: Arc<dyn Storage>, cache: Option<Arc<dyn Cache>>) -> Self {
+        Self { storage, cache }
     }
 
     /// Adds a user, with a random passkey if none is given.
@@ -83,7 +114,7 @@ impl Control {
         &self,
         username: &str,
         passkey: Option<Passkey>,
-    ) -> Result<(UserId, Passkey), ControlError> {
+    ) -> Result<Saved<(UserId, Passkey)>, ControlError> {
         validate_text("user name", username)?;
         if !self.storage.users_named(username).await?.is_empty() {
             return Err(StorageError::Duplicate(format!("user {username:?}")).into());
@@ -93,37 +124,49 @@ impl Control {
             username: username.into(),
             passkey: passkey.clone(),
         };
-        Ok((self.storage.add_user(&user).await?, passkey))
+        let id = self.storage.add_user(&user).await?;
+        Ok(Saved::new((id, passkey), self.tell_user(id).await))
     }
 
-    pub async fn set_user_enabled(&self, id: UserId, enabled: bool) -> Result<(), ControlError> {
+    pub async fn set_user_enabled(
+        &self,
+        id: UserId,
+        enabled: bool,
+    ) -> Result<Saved<()>, ControlError> {
         let patch = UserPatch {
             enabled: Some(enabled),
             ..UserPatch::default()
         };
-        Ok(self.storage.update_user(id, &patch).await?)
+        self.storage.update_user(id, &patch).await?;
+        Ok(Saved::new((), self.tell_user(id).await))
     }
 
     /// Gives a user a new random passkey; the old one is refused from then on.
-    pub async fn new_passkey(&self, id: UserId) -> Result<Passkey, ControlError> {
+    pub async fn new_passkey(&self, id: UserId) -> Result<Saved<Passkey>, ControlError> {
         let passkey = random_passkey()?;
         let patch = UserPatch {
             passkey: Some(passkey.clone()),
             ..UserPatch::default()
         };
         self.storage.update_user(id, &patch).await?;
-        Ok(passkey)
+        Ok(Saved::new(passkey, self.tell_user(id).await))
     }
 
     /// Adds torrents in one transaction; for each, its id, or none if it is known already.
     pub async fn add_torrents(
         &self,
         torrents: &[NewTorrent],
-    ) -> Result<Vec<Option<TorrentId>>, ControlError> {
+    ) -> Result<Saved<Vec<Option<TorrentId>>>, ControlError> {
         for torrent in torrents {
             validate_length("torrent name", &torrent.name)?;
         }
-        Ok(self.storage.add_torrents(torrents).await?)
+        let ids = self.storage.add_torrents(torrents).await?;
+        let added: Vec<TorrentId> = ids.iter().copied().flatten().collect();
+        let told = match self.mirror() {
+            Some(mirror) => mirror.torrents(&added).await,
+            None => Ok(()),
+        };
+        Ok(Saved::new(ids, told))
     }
 
     /// Disables a torrent, with the reason that clients are given, or enables it again.
@@ -132,7 +175,7 @@ impl Control {
         info_hash: InfoHash,
         enabled: bool,
         reason: Option<String>,
-    ) -> Result<StoredTorrent, ControlError> {
+    ) -> Result<Saved<StoredTorrent>, ControlError> {
         if let Some(reason) = &reason {
             validate_text("reason", reason)?;
         }
@@ -151,18 +194,92 @@ impl Control {
             .await?;
         stored.torrent.enabled = enabled;
         stored.torrent.reason = reason;
-        Ok(stored)
+        let told = match self.mirror() {
+            Some(mirror) => mirror.torrents(&[stored.torrent.id]).await,
+            None => Ok(()),
+        };
+        Ok(Saved::new(stored, told))
     }
 
     /// Allows clients, or renames those whose prefix is there; all of them or, if one is invalid, none.
-    pub async fn add_clients(&self, clients: &[Client]) -> Result<(), ControlError> {
+    pub async fn add_clients(&self, clients: &[Client]) -> Result<Saved<()>, ControlError> {
         clients.iter().try_for_each(validate_client)?;
-        Ok(self.storage.add_clients(clients).await?)
+        self.storage.add_clients(clients).await?;
+        Ok(Saved::new((), self.tell_whitelist().await))
     }
 
-    pub async fn remove_client(&self, prefix: &str) -> Result<(), ControlError> {
-        Ok(self.storage.remove_client(prefix).await?)
+    pub async fn remove_client(&self, prefix: &str) -> Result<Saved<()>, ControlError> {
+        self.storage.remove_client(prefix).await?;
+        Ok(Saved::new((), self.tell_whitelist().await))
     }
+
+    /// Sets the totals of all users or torrents to 0, in portions; `progress` hears of each.
+    pub async fn wipe(
+        &self,
+        what: Wipe,
+        progress: &mut (dyn FnMut() + Send),
+    ) -> Result<Saved<()>, ControlError> {
+        let mut after = None;
+        while let Some(last) = self.storage.wipe(what, after, WIPE_PORTION).await? {
+            after = Some(last);
+            progress();
+        }
+        let told = match &self.cache {
+            Some(cache) => wipe_cache(&**cache, what, progress).await,
+            None => Ok(()),
+        };
+        Ok(Saved::new((), told.map_err(|error| error.to_string())))
+    }
+
+    fn mirror(&self) -> Option<Mirror<'_>> {
+        let cache = self.cache.as_deref()?;
+        Some(Mirror {
+            storage: &*self.storage,
+            cache,
+        })
+    }
+
+    async fn tell_user(&self, id: UserId) -> Result<(), String> {
+        match self.mirror() {
+            Some(mirror) => mirror.user(id).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn tell_whitelist(&self) -> Result<(), String> {
+        match self.mirror() {
+            Some(mirror) => mirror.whitelist().await,
+            None => Ok(()),
+        }
+    }
+}
+
+// === impl Saved ===
+
+impl<T> Saved<T> {
+    fn new(value: T, told: Result<(), String>) -> Self {
+        let told = match told {
+            Ok(()) => Told::Now,
+            Err(reason) => Told::Later(reason),
+        };
+        Self { value, told }
+    }
+}
+
+async fn wipe_cache(
+    cache: &dyn Cache,
+    what: Wipe,
+    progress: &mut (dyn FnMut() + Send),
+) -> Result<(), CacheError> {
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        cursor = cache.wipe(what, at).await?.next;
+        progress();
+    }
+    if what == Wipe::Torrents {
+        cache.publish(&[Notice::SnatchesWiped]).await?;
+    }
+    Ok(())
 }
 
 /// 1 to [`TEXT_MAX`] characters, none of them a control character.
@@ -183,71 +300,4 @@ fn validate_length(what: &str, text: &str) -> Result<(), ControlError> {
         )));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn random_passkeys_are_lower_case_letters_and_digits_and_differ() {
-        let first = random_passkey().unwrap();
-        assert_eq!(first.expose().len(), 32);
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        assert!(first.expose().bytes().all(plain));
-        assert_ne!(first, random_passkey().unwrap());
-    }
-
-    #[test]
-    fn every_symbol_of_a_passkey_is_equally_likely() {
-        let mut counts = [0_u32; 128];
-        for _ in 0..2000 {
-            for byte in random_passkey().unwrap().expose().bytes() {
-                counts[usize::from(byte)] += 1;
-            }
-        }
-        // 64,000 draws of 36 symbols: 1778 each, 6 sigma are 250.
-        let drawn: Vec<u32> = counts.into_iter().filter(|&count| count > 0).collect();
-        assert_eq!(drawn.len(), 36);
-        assert!(
-            drawn.iter().all(|&count| count.abs_diff(1778) < 250),
-            "{drawn:?}"
-        );
-    }
-
-    #[test]
-    fn a_prefix_is_what_a_client_may_send() {
-        let valid = |prefix: &str, name: &str| {
-            let client = Client {
-                prefix: prefix.into(),
-                name: name.into(),
-            };
-            validate_client(&client).is_ok()
-        };
-        for good in [
-            "-qB",
-            "-TR3000-",
-            "M4-3-6--",
-            "a",
-            "12345678901234567890",
-            "-a b-",
-        ] {
-            assert!(valid(good, "name"), "{good}");
-        }
-        for bad in [
-            "",
-            "123456789012345678901",
-            " -qB",
-            "-qB ",
-            "-ü",
-            "-\t",
-            "#-qB",
-        ] {
-            assert!(!valid(bad, "name"), "{bad}");
-        }
-        assert!(!valid("-qB", ""));
-        assert!(!valid("-qB", "a\nb"));
-        assert!(valid("-qB", &"ü".repeat(255)));
-        assert!(!valid("-qB", &"ü".repeat(256)));
-    }
 }

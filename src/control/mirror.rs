@@ -1,0 +1,160 @@
+//! The cache's rows after an edit of storage.
+//!
+//! Two editors may write their rows to the cache in another order than to storage. So after
+//! writing a row each reads it from storage again, and writes what it finds until the two agree.
+//! That ends right: the last write to the cache was followed by a look at storage that agreed, and
+//! whoever changes storage after that look writes to the cache after it, and so later still.
+
+use crate::cache::{Cache, CacheError, Notice, Write};
+use crate::ids::{TorrentId, UserId};
+use crate::registry::StoredTorrent;
+use crate::storage::{Storage, StorageError};
+
+/// How often a row that keeps changing is written before it is left to the others who change it.
+const TRIES: u32 = 10;
+
+/// Rows read from storage at a time.
+const PAGE: u32 = 5000;
+
+/// Brings rows of the cache up to storage, and tells the nodes.
+pub(super) struct Mirror<'a> {
+    pub storage: &'a dyn Storage,
+    pub cache: &'a dyn Cache,
+}
+
+/// Why the nodes were not told.
+#[derive(Debug, thiserror::Error)]
+enum MirrorError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error("others keep changing it")]
+    Restless,
+}
+
+// === impl Mirror ===
+
+impl Mirror<'_> {
+    /// Errors are the reason, as text.
+    pub async fn user(&self, id: UserId) -> Result<(), String> {
+        let written = self.write_user(id).await;
+        self.end(written, &[Notice::User(id)]).await
+    }
+
+    pub async fn torrents(&self, ids: &[TorrentId]) -> Result<(), String> {
+        let mut notices = Vec::with_capacity(ids.len());
+        let written = self.write_torrents(ids, &mut notices).await;
+        self.end(written, &notices).await
+    }
+
+    pub async fn whitelist(&self) -> Result<(), String> {
+        let written = self.write_whitelist().await;
+        self.end(written, &[Notice::Whitelist]).await
+    }
+
+    async fn write_user(&self, id: UserId) -> Result<(), MirrorError> {
+        let mut row = self.storage.user(id).await?;
+        for _ in 0..TRIES {
+            match &row {
+                Some(row) => {
+                    let rows = std::slice::from_ref(row);
+                    self.cache.put_users(rows, Write::Edit).await?;
+                }
+                None => self.cache.remove_users(&[id]).await?,
+            }
+            let now = self.storage.user(id).await?;
+            // Totals move with every announce, and are not written.
+            if now.as_ref().map(|row| &row.user) == row.as_ref().map(|row| &row.user) {
+                return Ok(());
+            }
+            row = now;
+        }
+        Err(MirrorError::Restless)
+    }
+
+    /// Fills in `notices` for what it wrote. Those that are gone again were removed by somebody who
+    /// tells of that.
+    async fn write_torrents(
+        &self,
+        ids: &[TorrentId],
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), MirrorError> {
+        let mut rows = self.read_torrents(ids).await?;
+        notices.extend(
+            rows.iter()
+                .map(|row| Notice::Torrent(row.torrent.info_hash)),
+        );
+        let mut to_write = rows.clone();
+        for _ in 0..TRIES {
+            self.cache.put_torrents(&to_write, Write::Edit).await?;
+            let now = self.read_torrents(ids).await?;
+            to_write.clone_from(&now);
+            to_write.retain(|row| is_news(row, &rows));
+            if to_write.is_empty() {
+                return Ok(());
+            }
+            rows = now;
+        }
+        Err(MirrorError::Restless)
+    }
+
+    async fn write_whitelist(&self) -> Result<(), MirrorError> {
+        let mut clients = self.storage.whitelist().await?;
+        for _ in 0..TRIES {
+            self.cache.put_whitelist(&clients).await?;
+            let now = self.storage.whitelist().await?;
+            if now == clients {
+                return Ok(());
+            }
+            clients = now;
+        }
+        Err(MirrorError::Restless)
+    }
+
+    /// Torrents by id, in pages: those of one import have ids that follow each other.
+    async fn read_torrents(&self, ids: &[TorrentId]) -> Result<Vec<StoredTorrent>, MirrorError> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        let mut rows = Vec::with_capacity(ids.len());
+        let mut wanted = &ids[..];
+        while let Some(first) = wanted.first() {
+            let after = first.0.checked_sub(1).map(TorrentId);
+            let limit = u32::try_from(wanted.len()).map_or(PAGE, |count| count.min(PAGE));
+            let page = self.storage.torrents(after, limit).await?;
+            let read_to = page.rows.last().map(|row| row.torrent.id);
+            let known = |row: &StoredTorrent| wanted.binary_search(&row.torrent.id).is_ok();
+            rows.extend(page.rows.into_iter().filter(known));
+            wanted = match read_to {
+                Some(last) if !page.last => &wanted[wanted.partition_point(|id| *id <= last)..],
+                _ => break,
+            };
+        }
+        Ok(rows)
+    }
+
+    /// Tells the nodes, whatever was written: they read the rows themselves.
+    async fn end(
+        &self,
+        written: Result<(), MirrorError>,
+        notices: &[Notice],
+    ) -> Result<(), String> {
+        let told = self.cache.publish(notices).await.map_err(MirrorError::from);
+        written.and(told).map_err(|error| error.to_string())
+    }
+}
+
+/// Whether a row of storage is not what was written to the cache; counters don't count.
+fn is_news(row: &StoredTorrent, written: &[StoredTorrent]) -> bool {
+    // Both are in the order of their ids.
+    let found = written.binary_search_by_key(&row.torrent.id, |it| it.torrent.id);
+    let Some(before) = found.ok().and_then(|at| written.get(at)) else {
+        return true;
+    };
+    let fields = |it: &StoredTorrent| {
+        let mut torrent = it.torrent.clone();
+        torrent.snatches = 0;
+        (torrent, it.name.clone())
+    };
+    fields(row) != fields(before)
+}

@@ -1,0 +1,248 @@
+//! `mika-manage warmup`: storage into the cache.
+
+use std::io;
+
+use anyhow::{Error, Result};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::open::{self, Site};
+use super::print::Printer;
+use super::{ExitStatus, Unreachable, UsageError, report_bad};
+use crate::config::Config;
+use crate::registry::BadRow;
+use crate::storage::StorageError;
+use crate::warmup::{self, Counts, Options, Parts, Progress, Report, Step, WarmupError};
+
+/// The column in which counts stand.
+const COUNT_COLUMN: usize = 25;
+
+#[derive(Debug, Args)]
+pub struct Warmup {
+    /// Only these parts, with commas between; by default all of them
+    #[arg(long, value_name = "PARTS", value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Only count what would be added, changed and removed
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Whitelist,
+    Passkeys,
+    Torrents,
+}
+
+/// The result for programs. Parts that were not asked for are null.
+#[derive(Serialize)]
+struct Document {
+    dry_run: bool,
+    whitelist: Option<PartCounts>,
+    passkeys: Option<PartCounts>,
+    torrents: Option<PartCounts>,
+    stale_passkeys: u64,
+    skipped: u64,
+}
+
+#[derive(Serialize)]
+struct PartCounts {
+    rows: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed: Option<u64>,
+    removed: u64,
+}
+
+/// Shows how the warmup goes on.
+struct Reporter<'a> {
+    printer: &'a mut Printer,
+    dry_run: bool,
+    /// The first line that could not be written.
+    failed: Option<io::Error>,
+}
+
+pub async fn run(arguments: &Warmup, config: Config, printer: &mut Printer) -> Result<ExitStatus> {
+    let (storage_name, cache_name) = (open::name_of(&config), open::cache_name(&config));
+    let Some(cache) = open::cache(&config)? else {
+        let driver = &config.cache.driver;
+        return Err(UsageError(format!(
+            "there is nothing to warm up: with cache.driver {driver:?} each node loads storage itself when it starts"
+        ))
+        .into());
+    };
+    let site = Site::open(config, printer)
+        .await
+        .map_err(|error| explain_storage(error, &storage_name))?;
+    let options = Options {
+        parts: parts(&arguments.only),
+        dry_run: arguments.dry_run,
+    };
+    let mut reporter = Reporter {
+        printer,
+        dry_run: arguments.dry_run,
+        failed: None,
+    };
+    reporter.begin_all();
+    let result = warmup::run(&site.storage, &cache, &options, &mut reporter).await;
+    let failed = reporter.failed;
+    printer.end_progress();
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    let report = result.map_err(|error| explain(error, &storage_name, &cache_name))?;
+    finish(&report, arguments.dry_run, printer)
+}
+
+fn parts(only: &[Part]) -> Parts {
+    if only.is_empty() {
+        return Parts::ALL;
+    }
+    Parts {
+        whitelist: only.contains(&Part::Whitelist),
+        users: only.contains(&Part::Passkeys),
+        torrents: only.contains(&Part::Torrents),
+    }
+}
+
+fn finish(report: &Report, dry_run: bool, printer: &mut Printer) -> Result<ExitStatus> {
+    if printer.is_json() {
+        printer.document(&Document::new(report, dry_run))?;
+    } else if !dry_run {
+        let removed = |counts: Option<Counts>| counts.map_or(0, |counts| counts.removed);
+        let (users, torrents) = (removed(report.users), removed(report.torrents));
+        if users + torrents + report.stale_passkeys > 0 {
+            let passkeys = report.stale_passkeys;
+            printer.message(format_args!(
+                "removed what storage no longer has: {users} users, {passkeys} former passkeys, {torrents} torrents"
+            ));
+        }
+    }
+    if report.unusable > 0 {
+        printer.message(format_args!(
+            "{} entries of the cache can't be used; list them with: mika-manage cleanup",
+            report.unusable
+        ));
+    }
+    if report.skipped > 0 {
+        printer.message(format_args!(
+            "{} rows can't be used and were skipped; mend them in storage, then run warmup again",
+            report.skipped
+        ));
+        return Ok(ExitStatus::Failure);
+    }
+    Ok(ExitStatus::Success)
+}
+
+/// Names the server, and what to do.
+fn explain(error: WarmupError, storage: &str, cache: &str) -> Error {
+    let (name, key) = match error {
+        WarmupError::Storage(_) => (storage, "storage.url"),
+        WarmupError::Cache(_) => (cache, "cache.url"),
+    };
+    if error.is_away() {
+        return unreachable(name, key, &error);
+    }
+    Error::new(error).context(name.to_owned())
+}
+
+fn explain_storage(error: Error, name: &str) -> Error {
+    match error.downcast_ref::<StorageError>() {
+        Some(away @ StorageError::Away(_)) => unreachable(name, "storage.url", away),
+        _ => error,
+    }
+}
+
+fn unreachable(name: &str, key: &str, error: &dyn std::error::Error) -> Error {
+    Unreachable(format!(
+        "{name}: {error}; see that the server is up and {key} is right, then run warmup again"
+    ))
+    .into()
+}
+
+// === impl Reporter ===
+
+impl Reporter<'_> {
+    fn begin_all(&mut self) {
+        if self.dry_run {
+            self.line("> Comparing redis data...");
+        } else {
+            self.line("> Warming up redis data...");
+        }
+    }
+
+    fn line(&mut self, text: &str) {
+        if !self.printer.is_json()
+            && let Err(error) = self.printer.line_now(text)
+        {
+            self.failed.get_or_insert(error);
+        }
+    }
+}
+
+impl Progress for Reporter<'_> {
+    fn begin(&mut self, step: Step) {
+        self.printer.start_progress(match step {
+            Step::Whitelist => "clients",
+            Step::Users => "passkeys",
+            Step::Torrents => "torrents",
+            Step::Removal => "rows of the cache looked at",
+        });
+    }
+
+    fn advance(&mut self, rows: u64) {
+        self.printer.progress(rows);
+    }
+
+    fn skipped(&mut self, row: &BadRow) {
+        report_bad(std::slice::from_ref(row), self.printer);
+    }
+
+    fn end(&mut self, step: Step, counts: &Counts) {
+        self.printer.end_progress();
+        let name = match step {
+            Step::Whitelist => "> Loading whitelist...",
+            Step::Users => "> Loading passkeys...",
+            Step::Torrents => "> Loading torrents...",
+            Step::Removal => return,
+        };
+        let rows = counts.rows;
+        let mut text = format!("{name:<COUNT_COLUMN$}{rows}");
+        if self.dry_run {
+            let Counts {
+                added,
+                changed,
+                removed,
+                ..
+            } = counts;
+            text.push_str(&format!(
+                " (to add: {added}, to change: {changed}, to remove: {removed})"
+            ));
+        }
+        self.line(&text);
+    }
+}
+
+// === impl Document ===
+
+impl Document {
+    fn new(report: &Report, dry_run: bool) -> Self {
+        let counts = |counts: Option<Counts>| {
+            counts.map(|counts| PartCounts {
+                rows: counts.rows,
+                added: dry_run.then_some(counts.added),
+                changed: dry_run.then_some(counts.changed),
+                removed: counts.removed,
+            })
+        };
+        Self {
+            dry_run,
+            whitelist: counts(report.whitelist),
+            passkeys: counts(report.users),
+            torrents: counts(report.torrents),
+            stale_passkeys: report.stale_passkeys,
+            skipped: report.skipped,
+        }
+    }
+}

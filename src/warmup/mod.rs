@@ -1,0 +1,159 @@
+//! Warmup: brings the registry of the cache up to what storage has.
+//!
+//! Rows are written over those that are there, and only then goes what storage no longer has, so
+//! at no moment is anything missing that is in force: a warmup may be repeated, and interrupted
+//! anywhere. Totals and counters in the cache are left to the nodes, whose announces move them.
+//!
+//! The web application goes on editing meanwhile. So the feed of changes is read before the first
+//! row, and followed after the last one and before every removal: what a page read too early for
+//! is put right by the feed.
+
+mod compare;
+mod load;
+mod remove;
+mod seen;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::cache::{Cache, CacheError, Mirrored, Notice};
+use crate::registry::BadRow;
+use crate::storage::{Storage, StorageError};
+
+use self::load::Loader;
+
+/// Rows read from storage at a time.
+const PAGE: u32 = 5000;
+
+/// What to warm up, and whether to do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub parts: Parts,
+    /// Only counts what would change.
+    pub dry_run: bool,
+}
+
+/// Parts of the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    pub whitelist: bool,
+    pub users: bool,
+    pub torrents: bool,
+}
+
+/// One step of a warmup, as progress tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Whitelist,
+    Users,
+    Torrents,
+    /// Looking through the cache for what storage no longer has.
+    Removal,
+}
+
+/// Hears how a warmup goes on. By default it listens to nothing.
+pub trait Progress: Send {
+    fn begin(&mut self, _step: Step) {}
+
+    /// So many more rows are done.
+    fn advance(&mut self, _rows: u64) {}
+
+    /// A row of storage was passed over.
+    fn skipped(&mut self, _row: &BadRow) {}
+
+    /// The step is done. What is to be removed is counted by now only in a dry run.
+    fn end(&mut self, _step: Step, _counts: &Counts) {}
+}
+
+/// What became of one part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Usable rows in storage.
+    pub rows: u64,
+    /// Counted by a dry run only: rows that the cache lacks.
+    pub added: u64,
+    /// Counted by a dry run only: rows that differ in the cache.
+    pub changed: u64,
+    /// Rows of the cache that storage no longer has.
+    pub removed: u64,
+}
+
+/// What a warmup did; parts that were not asked for are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub whitelist: Option<Counts>,
+    pub users: Option<Counts>,
+    pub torrents: Option<Counts>,
+    /// Former passkeys that still led to a user.
+    pub stale_passkeys: u64,
+    /// Rows of storage that can't be used.
+    pub skipped: u64,
+    /// Entries of the cache that can't be used and that no row of storage replaced.
+    pub unusable: u64,
+}
+
+/// Which of the two failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WarmupError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// Brings `cache` up to `storage`. When all parts were done, the cache counts as complete: nodes
+/// may start from it. Running nodes take everything over at once.
+pub async fn run(
+    storage: &Arc<dyn Storage>,
+    cache: &Arc<dyn Cache>,
+    options: &Options,
+    progress: &mut impl Progress,
+) -> Result<Report, WarmupError> {
+    cache.ping().await?;
+    let start = storage.feed_position().await?;
+    if options.dry_run {
+        return compare::run(&**storage, &**cache, options.parts, progress).await;
+    }
+    let mut loader = Loader::new(storage, cache, start, progress);
+    loader.load(options.parts).await?;
+    loader.follow_feed().await?;
+    let (report, position) = loader.remove(options.parts).await?;
+    if options.parts == Parts::ALL {
+        cache.set_mirrored(Mirrored { position }).await?;
+    }
+    cache.publish(&[Notice::Registry]).await?;
+    Ok(report)
+}
+
+// === impl Parts ===
+
+impl Parts {
+    pub const ALL: Self = Self {
+        whitelist: true,
+        users: true,
+        torrents: true,
+    };
+
+    pub const NONE: Self = Self {
+        whitelist: false,
+        users: false,
+        torrents: false,
+    };
+}
+
+// === impl Progress ===
+
+impl Progress for () {}
+
+// === impl WarmupError ===
+
+impl WarmupError {
+    /// Whether the server could not be reached, or not now.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Storage(error) => matches!(error, StorageError::Away(_)),
+            Self::Cache(error) => !matches!(error, CacheError::Broken(_)),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What storage has, in few bytes a row: enough to tell doubled rows, and what the cache has in excess.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, Hash};
+
+use foldhash::quality::RandomState;
+
+use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
+use crate::registry::{BadRow, StoredTorrent, StoredUser};
+
+/// 128 bits in the place of a value. Half a million of them collide once in 10^27 runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Digest([u32; 4]);
+
+/// Makes [`Digest`]s; those of two makers don't compare.
+#[derive(Default)]
+pub(super) struct Digester {
+    high: RandomState,
+    low: RandomState,
+}
+
+/// Rows of storage by their identity. Rows come by id, so of doubled ones the lowest is first.
+#[derive(Default)]
+pub(super) struct Seen {
+    digester: Digester,
+    users: HashMap<UserId, Digest, RandomState>,
+    passkeys: HashMap<Digest, UserId, RandomState>,
+    /// By first info hash.
+    torrents: HashMap<InfoHash, TorrentId, RandomState>,
+    /// Hybrid torrents by their second one.
+    seconds: HashMap<InfoHash, TorrentId, RandomState>,
+    /// Torrents that changed since they were read: their info hash may be another one now.
+    doubtful: HashSet<TorrentId, RandomState>,
+}
+
+// === impl Digester ===
+
+impl Digester {
+    pub fn digest(&self, value: impl Hash) -> Digest {
+        let (high, low) = (self.high.hash_one(&value), self.low.hash_one(&value));
+        Digest([
+            (high >> 32) as u32,
+            high as u32,
+            (low >> 32) as u32,
+            low as u32,
+        ])
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Notes a user; one whose passkey is another's can't be used.
+    pub fn add_user(&mut self, row: &StoredUser) -> Result<(), BadRow> {
+        let id = row.user.id;
+        let digest = self.digester.digest(row.user.passkey.expose());
+        if let Some(&other) = self.passkeys.get(&digest)
+            && other != id
+        {
+            self.remove_user(id);
+            return Err(BadRow {
+                table: "users",
+                id: id.0.to_string(),
+                problem: format!("its passkey is that of user {} too", other.0),
+            });
+        }
+        self.remove_user(id);
+        self.users.insert(id, digest);
+        self.passkeys.insert(digest, id);
+        Ok(())
+    }
+
+    pub fn remove_user(&mut self, id: UserId) {
+        if let Some(digest) = self.users.remove(&id) {
+            self.passkeys.remove(&digest);
+        }
+    }
+
+    pub fn has_user(&self, id: UserId) -> bool {
+        self.users.contains_key(&id)
+    }
+
+    /// Whether that is the user's passkey.
+    pub fn has_passkey(&self, passkey: &Passkey, user: UserId) -> bool {
+        let digest = self.digester.digest(passkey.expose());
+        self.users.get(&user) == Some(&digest)
+    }
+
+    /// Notes a torrent; one of whose info hashes is another's can't be used.
+    pub fn add_torrent(&mut self, row: &StoredTorrent) -> Result<(), BadRow> {
+        let torrent = &row.torrent;
+        let (first, second) = (torrent.info_hash, torrent.info_hash_v2);
+        let owner = self
+            .other_owner(&first, torrent.id)
+            .or_else(|| self.other_owner(&second?, torrent.id));
+        if let Some(owner) = owner {
+            return Err(BadRow {
+                table: "torrents",
+                id: torrent.id.0.to_string(),
+                problem: format!("its info hash is that of torrent {} too", owner.0),
+            });
+        }
+        self.torrents.insert(first, torrent.id);
+        if let Some(second) = second {
+            self.seconds.insert(second, torrent.id);
+        }
+        Ok(())
+    }
+
+    /// Notes that a torrent was changed or deleted; the cache has it under the info hash it had.
+    pub fn doubt(&mut self, id: TorrentId) {
+        self.doubtful.insert(id);
+    }
+
+    pub fn has_torrent(&self, info_hash: &InfoHash) -> bool {
+        self.torrents.contains_key(info_hash)
+    }
+
+    pub fn is_doubtful(&self, id: TorrentId) -> bool {
+        self.doubtful.contains(&id)
+    }
+
+    /// Who else has that info hash. What a doubtful torrent had may be free by now.
+    fn other_owner(&self, info_hash: &InfoHash, id: TorrentId) -> Option<TorrentId> {
+        let owners = [&self.torrents, &self.seconds];
+        let mut owners = owners.iter().filter_map(|map| map.get(info_hash).copied());
+        owners.find(|owner| *owner != id && !self.is_doubtful(*owner))
+    }
+}
