@@ -196,6 +196,15 @@ pub trait Cache: Send + Sync + 'static {
     /// The info hashes of all torrents that have peers here.
     async fn swarms(&self, cursor: u64) -> Result<Scan<InfoHash>, CacheError>;
 
+    /// Looks through some swarms from `cursor` on, and removes peers whose last announce is before
+    /// those moments (Unix time). Returns where to go on; none at the end.
+    async fn prune(
+        &self,
+        cursor: u64,
+        members_before: i64,
+        guests_before: i64,
+    ) -> Result<Option<u64>, CacheError>;
+
     /// Removes all peers of those torrents.
     async fn remove_swarms(&self, torrents: &[InfoHash]) -> Result<(), CacheError>;
 

@@ -116,8 +116,6 @@ pub enum Change {
     Peer(PeerChange),
     /// A public peer completed a torrent.
     Snatch { info_hash: InfoHash },
-    /// A private peer's record has grown too old to be of use. Storage prunes by itself.
-    Forgotten { info_hash: InfoHash, key: PeerKey },
     /// A public peer announced, stopped or expired. Storage passes it over.
     Guest {
         info_hash: InfoHash,

@@ -74,14 +74,7 @@ async fn torrents(
         after = page.rows.last().map(|row| row.torrent.id);
         for row in page.rows {
             gone.remove(&row.torrent.id);
-            match when {
-                Registered::First => {
-                    let (info_hash, snatches) = (row.torrent.info_hash, row.torrent.snatches);
-                    node.registry.apply(RegistryChange::Torrent(row.torrent));
-                    node.tracker.restore_snatches(info_hash, snatches);
-                }
-                Registered::Again => torrent(node, row.torrent).await?,
-            }
+            registered(node, row.torrent, when).await?;
         }
         bad.extend(page.bad);
         if page.last {
@@ -91,6 +84,23 @@ async fn torrents(
     let removals = gone.into_iter().map(RegistryChange::TorrentGone);
     removals.for_each(|change| node.registry.apply(change));
     Ok(())
+}
+
+/// Registers a torrent of a registry that is loaded.
+pub(super) async fn registered(
+    node: &Node,
+    loaded: Torrent,
+    when: Registered,
+) -> Result<(), StorageError> {
+    match when {
+        Registered::First => {
+            let (info_hash, snatches) = (loaded.info_hash, loaded.snatches);
+            node.registry.apply(RegistryChange::Torrent(loaded));
+            node.tracker.restore_snatches(info_hash, snatches);
+            Ok(())
+        }
+        Registered::Again => torrent(node, loaded).await,
+    }
 }
 
 /// Registers a torrent or changes it. One that was not known under its info hash goes on from
@@ -119,7 +129,7 @@ async fn take_up(node: &Node, torrent: &Torrent) -> Result<(), StorageError> {
             .sweep(node.tracker.shard_of(&old_hash), node.clock.now());
     }
     node.registry.apply(RegistryChange::TorrentGone(torrent.id));
-    node.tracker.outbox().drained().await;
+    node.journal.all_applied().await;
     if let Some(old_hash) = old_hash {
         // From here on storage knows best: should the old hash come back, so does what is there then.
         node.tracker.forget(&old_hash);
@@ -165,14 +175,23 @@ pub(super) async fn swarms(node: &Node) -> Result<(), StorageError> {
         }
     }
     report(&bad);
-    // Those who fell silent while no tracker ran are not handed out even once.
-    (0..Tracker::SHARDS).for_each(|shard| node.tracker.sweep(shard, now));
+    expire(node);
     let (_, seeders, leechers) = node.tracker.totals();
     tracing::info!(accounts = peers, seeders, leechers, "swarms loaded");
     Ok(())
 }
 
-async fn histories(node: &Node) -> Result<(), StorageError> {
+/// Lets go of those who fell silent while no tracker ran: they are not handed out even once.
+pub(super) fn expire(node: &Node) {
+    let now = node.clock.now();
+    (0..Tracker::SHARDS).for_each(|shard| node.tracker.sweep(shard, now));
+}
+
+/// Loads what users did with torrents; only private trackers keep it.
+pub(super) async fn histories(node: &Node) -> Result<(), StorageError> {
+    if node.tracker.mode() == Mode::Public {
+        return Ok(());
+    }
     let mut bad = Vec::new();
     let mut after = None;
     loop {
@@ -203,7 +222,7 @@ fn known_history(row: &History) -> KnownHistory {
 }
 
 /// Names the rows that can't be used, so that somebody mends them.
-fn report(bad: &[BadRow]) {
+pub(super) fn report(bad: &[BadRow]) {
     for row in bad.iter().take(BAD_ROWS_SHOWN) {
         tracing::warn!(table = row.table, id = %row.id, "row passed over: {}", row.problem);
     }

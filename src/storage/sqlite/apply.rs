@@ -186,7 +186,7 @@ impl<'a> Sums<'a> {
         for change in changes {
             match change {
                 Change::Snatch { info_hash } => *sums.snatches.entry(*info_hash).or_default() += 1,
-                Change::Forgotten { .. } | Change::Guest { .. } => {}
+                Change::Guest { .. } => {}
                 Change::Peer(change) => {
                     let key = change.key;
                     let known = users.has(transaction, key.user.0)?
