@@ -50,10 +50,6 @@ struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     procs: Option<u16>,
 
-    /// Fail at once if cache or storage can't be reached, instead of waiting for them
-    #[arg(long)]
-    no_wait: bool,
-
     /// Only say whether the config, and the files that it names, are right
     #[arg(long)]
     check: bool,
