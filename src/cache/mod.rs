@@ -9,6 +9,7 @@
 //! back empty costs nobody anything but the time to fill it again.
 
 mod memory;
+mod redis;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -298,6 +299,7 @@ impl Drivers {
             by_name: BTreeMap::new(),
         };
         drivers.register("memory", memory::open);
+        drivers.register("redis", redis::open);
         drivers
     }
 
