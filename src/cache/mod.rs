@@ -9,6 +9,7 @@
 //! back empty costs nobody anything but the time to fill it again.
 
 mod memory;
+mod redis;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -100,7 +101,7 @@ pub enum Leftover {
     Key { key: Vec<u8>, problem: &'static str },
     /// A user or torrent that lacks something, or holds what can't be.
     Row(RowKey),
-    /// A total below 0 or above [`COUNTER_MAX`].
+    /// A total below 0 or above [`PLAUSIBLE_MAX`](crate::registry::PLAUSIBLE_MAX).
     Counter { row: RowKey, field: String },
     /// Peers of one swarm that fell silent long ago, or can't be read; `fields` in the driver's own terms.
     Peers {
@@ -115,9 +116,6 @@ pub enum RowKey {
     User(UserId),
     Torrent(InfoHash),
 }
-
-/// No total comes near this in a hundred years; what is above it was computed wrongly.
-pub const COUNTER_MAX: u64 = 1 << 62;
 
 /// What nodes tell each other about the registry: which row to read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -310,6 +308,7 @@ impl Drivers {
             by_name: BTreeMap::new(),
         };
         drivers.register("memory", memory::open);
+        drivers.register("redis", redis::open);
         drivers
     }
 

@@ -19,7 +19,7 @@ use parking_lot::RwLock;
 
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 
-pub use rows::{BadRow, RowChange, StoredTorrent, StoredUser, UserTotals, Wipe};
+pub use rows::{BadRow, PLAUSIBLE_MAX, RowChange, StoredTorrent, StoredUser, UserTotals, Wipe};
 pub use torrents::{Permille, Torrent};
 pub use users::User;
 pub use whitelist::{Client, Whitelist};

@@ -11,6 +11,9 @@ pub struct BadRow {
     pub problem: String,
 }
 
+/// No total comes near this in a hundred years; what is above it was computed wrongly.
+pub const PLAUSIBLE_MAX: u64 = 1 << 62;
+
 /// Totals that announces add to; bytes and seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UserTotals {

@@ -25,7 +25,7 @@ use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::{Client, RowChange};
 use crate::secret::Secret;
 
-pub use crate::registry::{BadRow, StoredTorrent, StoredUser, UserTotals, Wipe};
+pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, UserTotals, Wipe};
 pub use migrate::MigrationStatus;
 pub use rows::{History, NewTorrent, NewUser, Page, StoredPeer, TorrentPatch, UserPatch};
 
@@ -213,6 +213,26 @@ pub trait Storage: Send + Sync + 'static {
         after: Option<u32>,
         limit: u32,
     ) -> Result<Option<u32>, StorageError>;
+
+    /// Users or torrents with totals that can't be, below 0 or above [`PLAUSIBLE_MAX`]: the first
+    /// `limit` after `after` in the order of their id.
+    async fn absurd(
+        &self,
+        what: Wipe,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<Absurd>, StorageError>;
+
+    /// Sets those totals of these rows to 0 that can't be; the others stay.
+    async fn mend(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError>;
+}
+
+/// A row with totals that can't be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absurd {
+    pub id: u32,
+    /// The names of those totals.
+    pub fields: Vec<&'static str>,
 }
 
 /// Where a storage is, and how its tables are used.

@@ -4,6 +4,7 @@
 //! (`worker`) and callers wait for a message. The log is written ahead (WAL): readers and the
 //! writer don't wait for each other, and a web application may use the file meanwhile.
 
+mod absurd;
 mod apply;
 mod cells;
 mod edit;
@@ -26,7 +27,7 @@ use rusqlite::Connection;
 use self::fault::Fault;
 use self::worker::Worker;
 use super::{
-    Claim, Feed, FeedPosition, Finding, History, MigrationStatus, NewTorrent, NewUser, Page, Place,
+    Absurd, Claim, Feed, FeedPosition, Finding, History, MigrationStatus, NewTorrent, NewUser, Page, Place,
     Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentPatch, UserPatch, Wipe,
 };
 use crate::change::{Batch, PeerKey};
@@ -256,6 +257,22 @@ impl Storage for Sqlite {
         limit: u32,
     ) -> Result<Option<u32>, StorageError> {
         self.write(move |connection| edit::wipe(connection, what, after, limit))
+            .await
+    }
+
+    async fn absurd(
+        &self,
+        what: Wipe,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<Absurd>, StorageError> {
+        self.read(move |connection| absurd::find(connection, what, after, limit))
+            .await
+    }
+
+    async fn mend(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError> {
+        let ids = ids.to_vec();
+        self.write(move |connection| absurd::mend(connection, what, &ids))
             .await
     }
 }

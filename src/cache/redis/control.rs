@@ -1,0 +1,199 @@
+//! The feed of notices: a stream that every node reads.
+
+use std::time::Duration;
+
+use redis::{Value, cmd};
+
+use super::commands::Commands;
+use super::journal::{entries_of, entry_parts, read_blocking, stream_info};
+use super::link::{Link, Session};
+use super::{keys, reply};
+use crate::cache::{CacheError, ControlPosition, Notice};
+use crate::ids::UserId;
+
+/// Entries that the stream keeps: a node that is further behind reads everything again.
+const KEPT: u64 = 100_000;
+
+/// Entries read at once.
+const READ_MAX: u32 = 1000;
+
+/// The id of a stream's entry: milliseconds, and a number within them.
+type EntryId = (u64, u64);
+
+/// A position: up to which entry, in which run of which server.
+struct Position<'a> {
+    id: EntryId,
+    run_id: &'a str,
+}
+
+/// What the stream holds.
+struct Extent {
+    first: Option<EntryId>,
+    last: EntryId,
+    len: u64,
+}
+
+pub(super) async fn publish(link: &Link, notices: &[Notice]) -> Result<(), CacheError> {
+    let commands: Commands = notices
+        .iter()
+        .map(|notice| {
+            let (kind, id) = written(notice);
+            let mut add = cmd("XADD");
+            add.arg(keys::CONTROL).arg("MAXLEN").arg("~").arg(KEPT);
+            add.arg("*").arg("kind").arg(kind).arg("id").arg(id);
+            add
+        })
+        .collect();
+    link.session().await?.run(commands).await.map(drop)
+}
+
+pub(super) async fn position(link: &Link) -> Result<ControlPosition, CacheError> {
+    let session = link.session().await?;
+    let last = extent(link, &session).await?.last;
+    Ok(Position::shown(last, session.run_id()))
+}
+
+pub(super) async fn read(
+    link: &Link,
+    after: &ControlPosition,
+    wait: Duration,
+) -> Result<(Vec<Notice>, ControlPosition), CacheError> {
+    let session = link.session().await?;
+    let extent = extent(link, &session).await?;
+    let position = Position::of(after)
+        .filter(|position| position.run_id == session.run_id() && !extent.has_lost(position.id));
+    let Some(position) = position else {
+        // Notices may be gone, so everything may have changed.
+        let end = Position::shown(extent.last, session.run_id());
+        return Ok((vec![Notice::Registry], end));
+    };
+    let id = format!("{}-{}", position.id.0, position.id.1);
+    let command = read_blocking(keys::CONTROL, &id, READ_MAX, wait);
+    let waiting = link.waiting().await?;
+    if waiting.run_id() != session.run_id() {
+        return Ok((vec![Notice::Registry], after.clone()));
+    }
+    let value = waiting.one(command, wait).await?;
+    let entries = entries_of(value).ok_or_else(|| link.unexpected("XREAD"))?;
+    let (mut notices, mut last) = (Vec::with_capacity(entries.len()), position.id);
+    for entry in entries {
+        let (id, fields) = entry_parts(entry).ok_or_else(|| link.unexpected("XREAD"))?;
+        last = entry_id(&id).ok_or_else(|| link.unexpected("XREAD"))?;
+        match notice(&fields) {
+            Some(notice) => notices.push(notice),
+            None => tracing::debug!(%id, "entry of {} passed over: not known", keys::CONTROL),
+        }
+    }
+    Ok((notices, Position::shown(last, session.run_id())))
+}
+
+async fn extent(link: &Link, session: &Session<'_>) -> Result<Extent, CacheError> {
+    let mut extent = Extent {
+        first: None,
+        last: (0, 0),
+        len: 0,
+    };
+    let Some(info) = stream_info(session, keys::CONTROL).await? else {
+        return Ok(extent);
+    };
+    for (name, value) in info {
+        match name.as_str() {
+            "last-generated-id" => {
+                let id = reply::text(value).and_then(|id| entry_id(&id));
+                extent.last = id.ok_or_else(|| link.unexpected("XINFO"))?;
+            }
+            "first-entry" => {
+                extent.first = entry_parts(value).and_then(|(id, _)| entry_id(&id));
+            }
+            "length" => {
+                extent.len = reply::integer(&value).map_or(0, |len| len.max(0).cast_unsigned());
+            }
+            _ => {}
+        }
+    }
+    Ok(extent)
+}
+
+fn entry_id(text: &str) -> Option<EntryId> {
+    let (millis, number) = text.split_once('-')?;
+    Some((millis.parse().ok()?, number.parse().ok()?))
+}
+
+fn written(notice: &Notice) -> (&'static str, String) {
+    match notice {
+        Notice::User(id) => ("user", id.0.to_string()),
+        Notice::Torrent(info_hash) => ("torrent", info_hash.to_string()),
+        Notice::Whitelist => ("whitelist", String::new()),
+        Notice::Registry => ("registry", String::new()),
+        Notice::SnatchesWiped => ("snatches_wiped", String::new()),
+    }
+}
+
+/// A person may have written it: the id may be missing where none is needed.
+fn notice(fields: &[(String, Value)]) -> Option<Notice> {
+    let field = |name| {
+        let (_, value) = fields.iter().find(|(field, _)| field == name)?;
+        reply::text(value.clone())
+    };
+    match field("kind")?.as_str() {
+        "user" => Some(Notice::User(UserId(field("id")?.parse().ok()?))),
+        "torrent" => Some(Notice::Torrent(field("id")?.parse().ok()?)),
+        "whitelist" => Some(Notice::Whitelist),
+        "registry" => Some(Notice::Registry),
+        "snatches_wiped" => Some(Notice::SnatchesWiped),
+        _ => None,
+    }
+}
+
+// === impl Position ===
+
+impl<'a> Position<'a> {
+    fn of(position: &'a ControlPosition) -> Option<Self> {
+        let (id, run_id) = position.0.split_once('@')?;
+        Some(Self {
+            id: entry_id(id)?,
+            run_id,
+        })
+    }
+
+    fn shown((millis, number): EntryId, run_id: &str) -> ControlPosition {
+        ControlPosition(format!("{millis}-{number}@{run_id}"))
+    }
+}
+
+// === impl Extent ===
+
+impl Extent {
+    /// Whether entries after `id` may have been dropped, or the stream is another one.
+    fn has_lost(&self, id: EntryId) -> bool {
+        let is_behind = self.len >= KEPT && self.first.is_some_and(|first| first > id);
+        self.last < id || is_behind
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_was_cut_or_replaced_is_noticed() {
+        let extent = |first, last, len| Extent {
+            first: Some((first, 0)),
+            last: (last, 0),
+            len,
+        };
+        assert!(!extent(5, 9, 3).has_lost((9, 0)));
+        assert!(!extent(5, 9, 3).has_lost((0, 0)), "younger, and whole");
+        assert!(extent(5, 9, 3).has_lost((10, 0)), "another stream");
+        assert!(extent(5, 9, KEPT).has_lost((4, 7)));
+        assert!(!extent(5, 9, KEPT).has_lost((5, 0)));
+    }
+
+    #[test]
+    fn positions_are_read_again() {
+        let position = Position::shown((17, 2), "abc");
+        let read = Position::of(&position).unwrap();
+        assert_eq!((read.id, read.run_id), ((17, 2), "abc"));
+        assert!(Position::of(&ControlPosition("17-2".into())).is_none());
+    }
+}

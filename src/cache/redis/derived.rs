@@ -1,0 +1,280 @@
+//! What follows from batches: swarms, counters, and the sets of users, as the keys beside the
+//! journal show them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::RandomState;
+use redis::{Cmd, ServerError, Value, cmd};
+
+use super::commands::{Commands, Fields};
+use super::link::Session;
+use super::{keys, reply, side_by_side};
+use crate::cache::CacheError;
+use crate::change::{Change, PeerChange, SwarmCounts, codec};
+use crate::ids::{InfoHash, TorrentId, UserId};
+
+/// The largest number that Redis counts to.
+const COUNT_MAX: u64 = i64::MAX.cast_unsigned();
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// The outcome of some batches: the last state of everything they touched, and sums.
+#[derive(Default)]
+pub(super) struct Derived {
+    /// By field; none for a peer that goes.
+    swarms: Map<InfoHash, Map<String, Option<String>>>,
+    torrents: Map<InfoHash, TorrentTally>,
+    users: Map<UserId, UserTally>,
+    sets: Map<(UserId, TorrentId), Membership>,
+}
+
+#[derive(Default)]
+struct TorrentTally {
+    counts: Option<SwarmCounts>,
+    uploaded: u64,
+    downloaded: u64,
+    snatches: u64,
+    announces: u64,
+}
+
+#[derive(Default)]
+struct UserTally {
+    uploaded: u64,
+    downloaded: u64,
+    snatches: u64,
+    announces: u64,
+    seed_time: u64,
+}
+
+/// Which of a user's sets a torrent belongs to.
+#[derive(Clone, Copy)]
+struct Membership {
+    active: bool,
+    incomplete: bool,
+    complete: bool,
+    hnr: bool,
+}
+
+// === impl Derived ===
+
+impl Derived {
+    /// Takes in the changes of a later batch. What they add counts only if the batch `is_new`.
+    pub(super) fn add(&mut self, changes: &[Change], is_new: bool) {
+        for change in changes {
+            match change {
+                Change::Peer(change) => self.add_peer(change, is_new),
+                Change::Snatch { info_hash } => {
+                    let torrent = self.torrents.entry(*info_hash).or_default();
+                    torrent.snatches += u64::from(is_new);
+                }
+                Change::Forgotten { info_hash, key } => {
+                    let field = keys::member_field(key.user, &key.peer_id);
+                    self.set_peer(*info_hash, field, None);
+                }
+                Change::Guest {
+                    info_hash,
+                    address,
+                    record,
+                } => {
+                    let text = record.active.then(|| codec::encode_guest(record));
+                    self.set_peer(*info_hash, keys::guest_field(*address), text);
+                }
+            }
+        }
+    }
+
+    fn set_peer(&mut self, info_hash: InfoHash, field: String, text: Option<String>) {
+        let swarm = self.swarms.entry(info_hash).or_default();
+        swarm.insert(field, text);
+    }
+
+    fn add_peer(&mut self, change: &PeerChange, is_new: bool) {
+        let PeerChange {
+            key,
+            record,
+            standing,
+            credit,
+            ..
+        } = change;
+        let field = keys::member_field(key.user, &key.peer_id);
+        let text = codec::encode_member(record, standing);
+        self.set_peer(change.info_hash, field, Some(text));
+
+        let is_complete = standing.completed_at.is_some();
+        let has_all = record.left == Some(0);
+        let membership = Membership {
+            active: record.active,
+            incomplete: record.active && !has_all && !is_complete,
+            complete: is_complete || (record.active && has_all),
+            hnr: standing.hnr,
+        };
+        self.sets.insert((key.user, key.torrent), membership);
+
+        let torrent = self.torrents.entry(change.info_hash).or_default();
+        torrent.counts = Some(change.counts);
+        let user = self.users.entry(key.user).or_default();
+        if is_new {
+            let (announces, snatches) = (u64::from(credit.announces), u64::from(credit.snatched));
+            add_to(&mut torrent.uploaded, credit.raw_up);
+            add_to(&mut torrent.downloaded, credit.raw_down);
+            add_to(&mut torrent.announces, announces);
+            add_to(&mut torrent.snatches, snatches);
+            add_to(&mut user.uploaded, credit.up);
+            add_to(&mut user.downloaded, credit.down);
+            add_to(&mut user.announces, announces);
+            add_to(&mut user.snatches, snatches);
+            add_to(&mut user.seed_time, credit.seed_time.into());
+        }
+    }
+
+    /// Brings the keys up to date.
+    pub(super) async fn write(self, session: &Session<'_>) -> Result<(), CacheError> {
+        let mut commands = Commands::default();
+        write_swarms(&mut commands, self.swarms);
+        write_sets(&mut commands, &self.sets);
+        // Rows that are not in the registry, or not yet, get no counters: a hash of counters
+        // only would be half a row.
+        let torrents = registered(session, self.torrents, |hash| {
+            cmd("HGET")
+                .arg(keys::torrent(*hash))
+                .arg("torrent_id")
+                .take()
+        });
+        let torrents = torrents.await?;
+        let users = registered(session, self.users, |id| {
+            cmd("HGET").arg(keys::user(*id)).arg("user_id").take()
+        });
+        let users = users.await?;
+        write_torrents(&mut commands, &torrents);
+        for (id, _, user) in &users {
+            user.write(&mut commands, *id);
+        }
+        side_by_side(commands.parts().into_iter(), |part| {
+            session.run_part(part, is_full)
+        })
+        .await
+    }
+}
+
+/// A counter that would overflow, or that somebody wrote a text into, stays as it is:
+/// storage has the true one.
+fn is_full(error: &ServerError) -> bool {
+    error.details().is_some_and(|detail| {
+        detail.contains("would overflow") || detail.contains("is not an integer")
+    })
+}
+
+fn add_to(sum: &mut u64, number: u64) {
+    *sum = sum.saturating_add(number).min(COUNT_MAX);
+}
+
+/// Those whose row is there, with the id that it holds.
+async fn registered<K, V>(
+    session: &Session<'_>,
+    rows: Map<K, V>,
+    ask: impl Fn(&K) -> Cmd,
+) -> Result<Vec<(K, Value, V)>, CacheError> {
+    let questions: Commands = rows.keys().map(ask).collect();
+    let answers = session.run(questions).await?;
+    let known = |((key, row), id): ((K, V), Value)| (id != Value::Nil).then_some((key, id, row));
+    Ok(rows.into_iter().zip(answers).filter_map(known).collect())
+}
+
+fn write_swarms(commands: &mut Commands, swarms: Map<InfoHash, Map<String, Option<String>>>) {
+    for (info_hash, peers) in swarms {
+        let key = keys::swarm(info_hash);
+        let (mut set, mut remove) = (Fields::new("HSET", &key), Fields::new("HDEL", &key));
+        for (field, text) in peers {
+            match text {
+                Some(text) => set.add(commands, &[&field, &text]),
+                None => remove.add(commands, &[&field]),
+            }
+        }
+        set.end(commands);
+        remove.end(commands);
+    }
+}
+
+fn write_sets(commands: &mut Commands, sets: &Map<(UserId, TorrentId), Membership>) {
+    // By user, so that one command takes all torrents of a set.
+    let mut by_user: BTreeMap<UserId, Vec<(TorrentId, Membership)>> = BTreeMap::new();
+    for (&(user, torrent), &membership) in sets {
+        by_user.entry(user).or_default().push((torrent, membership));
+    }
+    for (user, torrents) in by_user {
+        for set in keys::USER_SETS {
+            let key = keys::user_set(set, user);
+            let (mut add, mut remove) = (Fields::new("SADD", &key), Fields::new("SREM", &key));
+            for (torrent, membership) in &torrents {
+                let id = torrent.0.to_string();
+                if membership.is_in(set) {
+                    add.add(commands, &[&id]);
+                } else {
+                    remove.add(commands, &[&id]);
+                }
+            }
+            add.end(commands);
+            remove.end(commands);
+        }
+    }
+}
+
+fn write_torrents(commands: &mut Commands, torrents: &[(InfoHash, Value, TorrentTally)]) {
+    let mut seeders = Fields::new("ZADD", keys::SEEDERS);
+    let mut leechers = Fields::new("ZADD", keys::LEECHERS);
+    for (info_hash, id, torrent) in torrents {
+        let key = keys::torrent(*info_hash);
+        let id = reply::text(id.clone()).unwrap_or_default();
+        if let Some(counts) = torrent.counts {
+            let mut set = cmd("HSET");
+            set.arg(&key).arg("seeders").arg(counts.seeders);
+            commands.push(set.arg("leechers").arg(counts.leechers).take());
+            seeders.add(commands, &[&counts.seeders.to_string(), &id]);
+            leechers.add(commands, &[&counts.leechers.to_string(), &id]);
+        }
+        count(commands, &key, "uploaded", torrent.uploaded);
+        count(commands, &key, "downloaded", torrent.downloaded);
+        count(commands, &key, "announces", torrent.announces);
+        count(commands, &key, "snatches", torrent.snatches);
+        if torrent.snatches > 0 {
+            let mut add = cmd("ZINCRBY");
+            add.arg(keys::SNATCHES).arg(torrent.snatches).arg(id);
+            commands.push(add);
+        }
+    }
+    seeders.end(commands);
+    leechers.end(commands);
+}
+
+fn count(commands: &mut Commands, key: &str, field: &str, number: u64) {
+    if number > 0 {
+        let mut add = cmd("HINCRBY");
+        commands.push(add.arg(key).arg(field).arg(number).take());
+    }
+}
+
+// === impl UserTally ===
+
+impl UserTally {
+    fn write(&self, commands: &mut Commands, id: UserId) {
+        let key = keys::user(id);
+        count(commands, &key, "uploaded", self.uploaded);
+        count(commands, &key, "downloaded", self.downloaded);
+        count(commands, &key, "snatches", self.snatches);
+        count(commands, &key, "announces", self.announces);
+        count(commands, &key, "seed_time", self.seed_time);
+    }
+}
+
+// === impl Membership ===
+
+impl Membership {
+    fn is_in(&self, set: &str) -> bool {
+        match set {
+            keys::ACTIVE => self.active,
+            keys::INCOMPLETE => self.incomplete,
+            keys::COMPLETE => self.complete,
+            _ => self.hnr,
+        }
+    }
+}

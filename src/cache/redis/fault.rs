@@ -1,0 +1,127 @@
+//! Errors of Redis as those of a cache: what is the matter, and what to do about it.
+
+use redis::{ErrorKind, RedisError, ServerError};
+
+use super::keys;
+use crate::cache::CacheError;
+
+/// What became of a command.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) error: CacheError,
+    /// Whether the connection is of no use any more, or leads to the wrong server.
+    pub(super) is_lost: bool,
+}
+
+/// The command that failed, as people may see it.
+pub(super) struct Failed<'a> {
+    pub(super) command: &'a str,
+    pub(super) key: Option<&'a str>,
+}
+
+// === impl Fault ===
+
+impl Fault {
+    pub(super) fn away(server: &str, text: &str) -> Self {
+        Self {
+            error: CacheError::Away(format!("{server}: {text}")),
+            is_lost: false,
+        }
+    }
+
+    pub(super) fn broken(server: &str, text: &str) -> Self {
+        Self {
+            error: CacheError::Broken(format!("{server}: {text}")),
+            is_lost: false,
+        }
+    }
+
+    pub(super) fn lost(server: &str, text: &str) -> Self {
+        Self {
+            is_lost: true,
+            ..Self::away(server, text)
+        }
+    }
+
+    /// Of a connection that broke, or was not made.
+    pub(super) fn of_link(server: &str, error: &RedisError) -> Self {
+        let detail = error.detail().unwrap_or_default();
+        if detail.contains("max number of clients") {
+            return Self::lost(server, TOO_MANY);
+        }
+        match error.kind() {
+            ErrorKind::AuthenticationFailed => Self::broken(server, WRONG_PASSWORD),
+            ErrorKind::InvalidClientConfig => Self::broken(server, &error.to_string()),
+            ErrorKind::Server(_) | ErrorKind::Extension => {
+                let errors = error.clone().into_server_errors();
+                match errors.as_ref().and_then(|errors| errors.first()) {
+                    Some((_, error)) => Self::of_reply(
+                        server,
+                        error,
+                        &Failed {
+                            command: "connecting",
+                            key: None,
+                        },
+                    ),
+                    None => Self::lost(server, &error.to_string()),
+                }
+            }
+            ErrorKind::Io | ErrorKind::Parse => Self::lost(server, &error.to_string()),
+            // Such as a database number that the server does not have.
+            _ => Self::broken(server, &error.to_string()),
+        }
+    }
+
+    /// Of an error reply.
+    pub(super) fn of_reply(server: &str, error: &ServerError, failed: &Failed<'_>) -> Self {
+        let detail = error.details().unwrap_or_default();
+        let away = |text: &str| Self::away(server, text);
+        let broken = |text: &str| Self::broken(server, text);
+        match error.code() {
+            "LOADING" => away("it loads its data"),
+            "OOM" => away("it has used up its memory: raise maxmemory, or give it more"),
+            "MISCONF" => away("it can't save to its disk and refuses writes: see its log"),
+            "BUSY" => away("a script keeps it busy: SCRIPT KILL ends that"),
+            "NOREPLICAS" => away("it has too few replicas to accept writes"),
+            "CLUSTERDOWN" | "TRYAGAIN" => away("the cluster is not whole"),
+            "READONLY" => Self::lost(
+                server,
+                "it is a replica and read-only: cache.url has to name the master",
+            ),
+            "MASTERDOWN" => Self::lost(server, "it is a replica whose master is gone"),
+            "ERR" if detail.contains("max number of clients") => Self::lost(server, TOO_MANY),
+            "NOAUTH" => broken("it wants a password: put it into cache.url"),
+            "WRONGPASS" => broken(WRONG_PASSWORD),
+            "NOPERM" => broken(&format!(
+                "its user lacks a permission for {failed}: docs/redis.md lists the commands"
+            )),
+            "WRONGTYPE" => broken(&format!(
+                "{failed}: the key holds another type of value: rename or delete it, or give Mika \
+                 a database of its own in cache.url"
+            )),
+            "MOVED" | "ASK" | "CROSSSLOT" => {
+                broken("it is part of a Redis Cluster, which this driver can't use")
+            }
+            "DENIED" => broken("its protected mode keeps others out: set a password, or bind it"),
+            "ERR" if detail.starts_with("unknown") => broken(&format!(
+                "it does not know {failed}: Mika needs Redis 6.2 or newer, or Valkey"
+            )),
+            code => broken(&format!("{failed}: {code} {detail}")),
+        }
+    }
+}
+
+const TOO_MANY: &str = "it has too many clients: raise maxclients";
+const WRONG_PASSWORD: &str = "it refuses the user or the password of cache.url";
+
+// === impl Failed ===
+
+impl std::fmt::Display for Failed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.command)?;
+        match self.key {
+            Some(key) => write!(f, " {}", keys::shown(key)),
+            None => Ok(()),
+        }
+    }
+}

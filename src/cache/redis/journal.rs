@@ -1,0 +1,257 @@
+//! The journal: a stream a node, whose entries are batches under their own numbers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, ServerError, Value};
+
+use super::commands::Commands;
+use super::derived::Derived;
+use super::link::{Link, Session};
+use super::{keys, reply};
+use crate::cache::{CacheError, Generation};
+use crate::change::{Batch, codec};
+
+/// Batches asked for at once: each may be some megabytes.
+const READ_MAX: u32 = 16;
+
+/// Changes after which a group of batches is sent and counted before the next.
+const GROUP_CHANGES: usize = 10_000;
+
+pub(super) async fn keep(
+    link: &Link,
+    generation: Generation,
+    batches: &[Arc<Batch>],
+) -> Result<(), CacheError> {
+    let session = link.session().await?;
+    if session.generation() != generation {
+        return Err(CacheError::Restarted(session.generation()));
+    }
+    let mut rest = batches;
+    while !rest.is_empty() {
+        let (group, later) = rest.split_at(group_len(rest));
+        keep_group(&session, group).await?;
+        rest = later;
+    }
+    Ok(())
+}
+
+fn group_len(batches: &[Arc<Batch>]) -> usize {
+    let mut changes = 0;
+    let fits = |batch: &&Arc<Batch>| {
+        changes += batch.changes.len();
+        changes <= GROUP_CHANGES
+    };
+    batches.iter().take_while(fits).count().max(1)
+}
+
+/// The batches first, and only then what follows from them: if the link breaks between, the
+/// repetition brings everything up to date but the totals of users and torrents, which are for
+/// display and miss that group.
+async fn keep_group(session: &Session<'_>, batches: &[Arc<Batch>]) -> Result<(), CacheError> {
+    let add = batches.iter().map(|batch| add(batch));
+    let replies = session
+        .run_tolerant(Commands::from_iter(add), is_known)
+        .await?;
+    let mut derived = Derived::default();
+    for (batch, reply) in batches.iter().zip(&replies) {
+        let is_new = !matches!(reply, Value::ServerError(_));
+        derived.add(&batch.changes, is_new);
+    }
+    derived.write(session).await
+}
+
+fn add(batch: &Batch) -> Cmd {
+    let mut command = redis::cmd("XADD");
+    command
+        .arg(keys::journal(&batch.node))
+        .arg(format!("{}-0", batch.number))
+        .arg("count")
+        .arg(batch.changes.len())
+        .arg("changes")
+        .arg(codec::encode(&batch.changes));
+    command
+}
+
+/// Whether the stream has, or had, an entry of that number.
+fn is_known(error: &ServerError) -> bool {
+    error
+        .details()
+        .is_some_and(|detail| detail.contains("equal or smaller"))
+}
+
+pub(super) async fn applied(link: &Link, node: &str, number: u64) -> Result<(), CacheError> {
+    let mut command = redis::cmd("XTRIM");
+    command
+        .arg(keys::journal(node))
+        .arg("MINID")
+        .arg("=")
+        .arg(number.saturating_add(1));
+    link.session().await?.one(command).await.map(drop)
+}
+
+pub(super) async fn last_kept(link: &Link, node: &str) -> Result<u64, CacheError> {
+    let session = link.session().await?;
+    let Some(info) = stream_info(&session, &keys::journal(node)).await? else {
+        return Ok(0);
+    };
+    let number = info
+        .into_iter()
+        .find(|(name, _)| name == "last-generated-id")
+        .and_then(|(_, id)| number_of(&reply::text(id)?));
+    number.ok_or_else(|| link.unexpected("XINFO"))
+}
+
+/// What Redis tells of a stream; none if there is no such stream.
+pub(super) async fn stream_info(
+    session: &Session<'_>,
+    key: &str,
+) -> Result<Option<Vec<(String, Value)>>, CacheError> {
+    let is_missing = |error: &ServerError| {
+        error
+            .details()
+            .is_some_and(|detail| detail.contains("no such key"))
+    };
+    let mut command = redis::cmd("XINFO");
+    command.arg("STREAM").arg(key);
+    let replies = session.run_tolerant(command, is_missing).await?;
+    Ok(replies.into_iter().next().and_then(reply::pairs))
+}
+
+fn number_of(id: &str) -> Option<u64> {
+    id.strip_suffix("-0")?.parse().ok()
+}
+
+pub(super) async fn kept(
+    link: &Link,
+    node: &str,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Batch>, CacheError> {
+    let session = link.session().await?;
+    let mut batches: Vec<Batch> = Vec::new();
+    loop {
+        let last = batches.last().map_or(after, |batch| batch.number);
+        let missing = limit.saturating_sub(u32::try_from(batches.len()).unwrap_or(u32::MAX));
+        let Some(first) = last.checked_add(1).filter(|_| missing > 0) else {
+            return Ok(batches);
+        };
+        let mut command = redis::cmd("XRANGE");
+        command
+            .arg(keys::journal(node))
+            .arg(first)
+            .arg("+")
+            .arg("COUNT")
+            .arg(missing.min(READ_MAX));
+        let entries = reply::list(session.one(command).await?);
+        let entries = entries.ok_or_else(|| link.unexpected("XRANGE"))?;
+        if entries.is_empty() {
+            return Ok(batches);
+        }
+        for entry in entries {
+            batches.push(batch(link, node, entry)?);
+        }
+    }
+}
+
+pub(super) async fn follow(
+    link: &Link,
+    node: &str,
+    after: u64,
+    limit: u32,
+    wait: Duration,
+) -> Result<Vec<Batch>, CacheError> {
+    let key = keys::journal(node);
+    let id = format!("{after}-0");
+    let command = read_blocking(&key, &id, limit.clamp(1, READ_MAX), wait);
+    let value = link.waiting().await?.one(command, wait).await?;
+    let entries = entries_of(value).ok_or_else(|| link.unexpected("XREAD"))?;
+    entries
+        .into_iter()
+        .map(|entry| batch(link, node, entry))
+        .collect()
+}
+
+pub(super) fn read_blocking(key: &str, after: &str, limit: u32, wait: Duration) -> Cmd {
+    let mut command = redis::cmd("XREAD");
+    // 0 would be for ever.
+    let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+    command
+        .arg("COUNT")
+        .arg(limit)
+        .arg("BLOCK")
+        .arg(millis)
+        .arg("STREAMS")
+        .arg(key)
+        .arg(after);
+    command
+}
+
+/// The entries in the reply to a read of one stream: none if nothing came in time.
+pub(super) fn entries_of(value: Value) -> Option<Vec<Value>> {
+    if value == Value::Nil {
+        return Some(Vec::new());
+    }
+    let stream = reply::list(value)?.into_iter().next()?;
+    reply::list(stream)?
+        .into_iter()
+        .nth(1)
+        .and_then(reply::list)
+}
+
+/// The id and the fields of an entry.
+pub(super) fn entry_parts(entry: Value) -> Option<(String, Vec<(String, Value)>)> {
+    let mut parts = reply::list(entry)?.into_iter();
+    let id = reply::text(parts.next()?)?;
+    Some((id, reply::pairs(parts.next()?)?))
+}
+
+fn batch(link: &Link, node: &str, entry: Value) -> Result<Batch, CacheError> {
+    let (id, fields) = entry_parts(entry).ok_or_else(|| link.unexpected("XRANGE"))?;
+    let key = keys::journal(node);
+    let damaged = |problem: &str| {
+        link.broken(&format!(
+            "entry {id} of {key} is no batch of Mika's: {problem}; a newer Mika can read it, or \
+             XDEL {key} {id} gives its credit up"
+        ))
+    };
+    let number = number_of(&id).ok_or_else(|| damaged("its id does not end in -0"))?;
+    let text = fields
+        .into_iter()
+        .find(|(name, _)| name == "changes")
+        .and_then(|(_, changes)| reply::text(changes))
+        .ok_or_else(|| damaged("it has no field \"changes\""))?;
+    let changes = codec::decode(&text).map_err(|error| damaged(&error.to_string()))?;
+    Ok(Batch {
+        node: node.into(),
+        number,
+        changes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_has_at_least_one_batch() {
+        let batch = |len| {
+            let info_hash = crate::ids::InfoHash([1; 20]);
+            Arc::new(Batch {
+                node: "a".into(),
+                number: 1,
+                changes: vec![crate::change::Change::Snatch { info_hash }; len],
+            })
+        };
+        assert_eq!(group_len(&[batch(GROUP_CHANGES + 1), batch(1)]), 1);
+        assert_eq!(group_len(&[batch(1), batch(2), batch(GROUP_CHANGES)]), 2);
+        assert_eq!(group_len(&[batch(1), batch(2)]), 2);
+    }
+
+    #[test]
+    fn only_whole_numbers_are_numbers() {
+        assert_eq!(number_of("7-0"), Some(7));
+        assert_eq!(number_of("7-1"), None);
+        assert_eq!(number_of("7"), None);
+    }
+}

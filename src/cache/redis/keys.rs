@@ -1,0 +1,166 @@
+//! The names of all keys, and what they say: no other file writes one. docs/redis.md explains them.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use crate::ids::{InfoHash, PeerId, UserId, hex_digit};
+
+pub(super) const WHITELIST: &str = "t:whitelist";
+pub(super) const REGISTRY: &str = "t:registry";
+pub(super) const CONTROL: &str = "t:control";
+pub(super) const NODES: &str = "t:nodes";
+
+/// Scores of torrent ids.
+pub(super) const SEEDERS: &str = "t:i:seeders";
+pub(super) const LEECHERS: &str = "t:i:leechers";
+pub(super) const SNATCHES: &str = "t:i:snatches";
+
+pub(super) const STATS_ANNOUNCES: &str = "t:stats:announces";
+pub(super) const STATS_SCRAPES: &str = "t:stats:scrapes";
+pub(super) const STATS_SEEDERS: &str = "t:stats:seeders";
+pub(super) const STATS_LEECHERS: &str = "t:stats:leechers";
+
+const PASSKEY: &str = "t:user:";
+const USER: &str = "t:u:";
+const TORRENT: &str = "t:t:";
+const SWARM: &str = "t:p:";
+
+/// Patterns of `SCAN`. Users have digits; the sets of users have names.
+pub(super) const ALL_USERS: &str = "t:u:[0-9]*";
+pub(super) const ALL_TORRENTS: &str = "t:t:*";
+pub(super) const ALL_SWARMS: &str = "t:p:*";
+
+/// The sets of torrents that a user has.
+pub(super) const USER_SETS: [&str; 4] = [ACTIVE, INCOMPLETE, COMPLETE, HNR];
+pub(super) const ACTIVE: &str = "active";
+pub(super) const INCOMPLETE: &str = "incomplete";
+pub(super) const COMPLETE: &str = "complete";
+pub(super) const HNR: &str = "hnr";
+
+/// Who a field of a swarm is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PeerField {
+    Member(UserId, PeerId),
+    Guest(SocketAddr),
+}
+
+pub(super) fn journal(node: &str) -> String {
+    format!("t:journal:{node}")
+}
+
+pub(super) fn lease(name: &str) -> String {
+    format!("t:lease:{name}")
+}
+
+pub(super) fn passkey(passkey: &str) -> String {
+    format!("{PASSKEY}{passkey}")
+}
+
+pub(super) fn user(id: UserId) -> String {
+    format!("{USER}{}", id.0)
+}
+
+pub(super) fn user_set(set: &str, id: UserId) -> String {
+    format!("{USER}{set}:{}", id.0)
+}
+
+pub(super) fn torrent(info_hash: InfoHash) -> String {
+    format!("{TORRENT}{info_hash}")
+}
+
+pub(super) fn swarm(info_hash: InfoHash) -> String {
+    format!("{SWARM}{info_hash}")
+}
+
+pub(super) fn user_of(key: &str) -> Option<UserId> {
+    key.strip_prefix(USER)?.parse().ok().map(UserId)
+}
+
+pub(super) fn torrent_of(key: &str) -> Option<InfoHash> {
+    key.strip_prefix(TORRENT)?.parse().ok()
+}
+
+pub(super) fn swarm_of(key: &str) -> Option<InfoHash> {
+    key.strip_prefix(SWARM)?.parse().ok()
+}
+
+/// A key as logs and errors may show it: without a passkey.
+pub(super) fn shown(key: &str) -> &str {
+    if key.starts_with(PASSKEY) {
+        return "t:user:***";
+    }
+    key
+}
+
+pub(super) fn member_field(user: UserId, peer_id: &PeerId) -> String {
+    let mut field = String::with_capacity(51);
+    // Writing to a string can't fail.
+    let _ = write!(field, "{}:", user.0);
+    for byte in peer_id.0 {
+        let _ = write!(field, "{byte:02x}");
+    }
+    field
+}
+
+pub(super) fn guest_field(address: SocketAddr) -> String {
+    address.to_string()
+}
+
+/// What [`member_field`] or [`guest_field`] wrote.
+pub(super) fn peer_of(field: &str) -> Option<PeerField> {
+    let member = field
+        .split_once(':')
+        .and_then(|(user, peer_id)| Some((user.parse().ok()?, peer_id_of(peer_id)?)));
+    match member {
+        Some((user, peer_id)) => Some(PeerField::Member(UserId(user), peer_id)),
+        None => field.parse().ok().map(PeerField::Guest),
+    }
+}
+
+fn peer_id_of(digits: &str) -> Option<PeerId> {
+    let digits = digits.as_bytes();
+    let mut bytes = [0; 20];
+    if digits.len() != 40 {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+    }
+    Some(PeerId(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_fields_are_read_as_they_were_written() {
+        let (id, hash) = (UserId(7), InfoHash([0xab; 20]));
+        assert_eq!(user_of(&user(id)), Some(id));
+        assert_eq!(user_of(&user_set(ACTIVE, id)), None);
+        assert_eq!(torrent_of(&torrent(hash)), Some(hash));
+        assert_eq!(swarm_of(&swarm(hash)), Some(hash));
+        assert_eq!(swarm_of(&torrent(hash)), None);
+
+        let peer_id = PeerId(*b"-TR3000-\0\xff 123456789");
+        let field = member_field(id, &peer_id);
+        assert_eq!(field, "7:2d5452333030302d00ff20313233343536373839");
+        assert_eq!(peer_of(&field), Some(PeerField::Member(id, peer_id)));
+        for address in ["10.0.0.1:6881", "[2001:db8::1]:6881"] {
+            let address = address.parse().unwrap();
+            assert_eq!(
+                peer_of(&guest_field(address)),
+                Some(PeerField::Guest(address))
+            );
+        }
+        for damaged in ["", "7", "7:ab", "x:y", "10.0.0.1"] {
+            assert_eq!(peer_of(damaged), None, "{damaged}");
+        }
+    }
+
+    #[test]
+    fn a_passkey_is_never_shown() {
+        assert_eq!(shown(&passkey("passkey-1")), "t:user:***");
+        assert_eq!(shown("t:u:1"), "t:u:1");
+    }
+}

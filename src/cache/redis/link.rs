@@ -1,0 +1,477 @@
+//! The way to the server: connections, what they may wait, and how they are made anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo as _, Pipeline, ProtocolVersion,
+    ServerError, Value,
+};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::commands::{Commands, name_and_key};
+use super::fault::{Failed, Fault};
+use super::reply;
+use crate::backoff::Backoff;
+use crate::cache::{CacheError, Generation};
+use crate::registry::BadRow;
+use crate::secret::Secret;
+
+/// How long to wait for a new connection, its first reply included.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for the replies to one part of commands.
+const REPLY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Connections are not made more often than this allows.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// Parts of commands on their way at the same time.
+const IN_FLIGHT_MAX: usize = 16;
+
+/// Connections kept for the next blocking read.
+const IDLE_MAX: usize = 16;
+
+/// The one way to the server; everybody uses it at the same time.
+pub(super) struct Link {
+    client: Client,
+    /// The server as people may see it.
+    server: String,
+    in_flight: Semaphore,
+    /// Held by who makes a connection.
+    connecting: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+/// A connection and the server at its other end.
+struct Connection {
+    wire: MultiplexedConnection,
+    generation: Generation,
+    run_id: Arc<str>,
+    made: Instant,
+}
+
+/// A connection to send to. What is sent through one session goes to one run of one server.
+#[derive(Clone)]
+pub(super) struct Session<'a> {
+    link: &'a Link,
+    connection: Arc<Connection>,
+}
+
+/// A connection of its own, for commands that keep it waiting.
+pub(super) struct Waiting<'a> {
+    link: &'a Link,
+    connection: Connection,
+}
+
+struct State {
+    shared: Option<Arc<Connection>>,
+    idle: Vec<Connection>,
+    backoff: Backoff,
+    /// No connection is made before.
+    closed_until: Option<Instant>,
+    last_run_id: Option<Arc<str>>,
+    generation: Generation,
+    trouble: Option<Trouble>,
+}
+
+/// What was told to be wrong, so that it is told once.
+enum Trouble {
+    Unreachable,
+    /// The server refused this command.
+    Refusing(String),
+}
+
+/// The moment that is `delay` away. Its `elapsed` stays 0 until it has passed.
+fn moment(delay: Duration) -> Instant {
+    tokio::time::sleep(delay).deadline()
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Reads the URL; connects to nothing yet.
+    pub(super) fn new(url: &Secret) -> Result<Self, CacheError> {
+        let wrong = |text: String| CacheError::Broken(format!("cache.url {url}: {text}"));
+        // Errors of the URL name none of its parts.
+        let info = url
+            .expose()
+            .into_connection_info()
+            .map_err(|error| wrong(format!("{error}; {FORMS}")))?;
+        let settings = info
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP2)
+            .set_skip_set_lib_name();
+        let info = info
+            .set_redis_settings(settings)
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = Client::open(info).map_err(|error| wrong(error.to_string()))?;
+        Ok(Self {
+            client,
+            server: format!("Redis at {url}"),
+            in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            connecting: tokio::sync::Mutex::new(()),
+            state: Mutex::new(State {
+                shared: None,
+                idle: Vec::new(),
+                backoff: Backoff::new(BACKOFF_FIRST, BACKOFF_MAX),
+                closed_until: None,
+                last_run_id: None,
+                generation: Generation(0),
+                trouble: None,
+            }),
+        })
+    }
+
+    /// The shared connection, made anew if need be and allowed.
+    pub(super) async fn session(&self) -> Result<Session<'_>, CacheError> {
+        if let Some(session) = self.current() {
+            return Ok(session);
+        }
+        let _turn = self.connecting.lock().await;
+        // Somebody else may have made it meanwhile.
+        if let Some(session) = self.current() {
+            return Ok(session);
+        }
+        let mut connection = self.connect().await?;
+        let mut state = self.state.lock();
+        if state.last_run_id.as_ref() != Some(&connection.run_id) {
+            state.generation.0 += 1;
+            state.last_run_id = Some(connection.run_id.clone());
+        }
+        connection.generation = state.generation;
+        let connection = Arc::new(connection);
+        state.shared = Some(connection.clone());
+        Ok(Session {
+            link: self,
+            connection,
+        })
+    }
+
+    /// A connection for one blocking read.
+    pub(super) async fn waiting(&self) -> Result<Waiting<'_>, CacheError> {
+        let idle = self.state.lock().idle.pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => {
+                let _turn = self.connecting.lock().await;
+                self.connect().await?
+            }
+        };
+        Ok(Waiting {
+            link: self,
+            connection,
+        })
+    }
+
+    fn current(&self) -> Option<Session<'_>> {
+        let connection = self.state.lock().shared.clone()?;
+        Some(Session {
+            link: self,
+            connection,
+        })
+    }
+
+    async fn connect(&self) -> Result<Connection, CacheError> {
+        let closed_until = self.state.lock().closed_until;
+        if closed_until.is_some_and(|until| until.elapsed().is_zero()) {
+            return Err(CacheError::Away(format!(
+                "{}: no connection; the next try is soon",
+                self.server
+            )));
+        }
+        let made = match timeout(CONNECT_PATIENCE, self.establish()).await {
+            Ok(made) => made,
+            Err(_) => Err(Fault::lost(&self.server, "it does not answer")),
+        };
+        match made {
+            Ok(connection) => {
+                self.reached();
+                Ok(connection)
+            }
+            Err(fault) => {
+                self.state.lock().close();
+                self.told(&fault.error, Trouble::Unreachable);
+                Err(fault.error)
+            }
+        }
+    }
+
+    async fn establish(&self) -> Result<Connection, Fault> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        let of_link = |error| Fault::of_link(&self.server, &error);
+        let mut wire = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(of_link)?;
+        let mut info = redis::cmd("INFO");
+        info.arg("server");
+        let answer = wire.send_packed_command(&info).await.map_err(of_link)?;
+        if let Value::ServerError(error) = &answer {
+            let failed = Failed {
+                command: "INFO",
+                key: None,
+            };
+            return Err(Fault::of_reply(&self.server, error, &failed));
+        }
+        let text = reply::text(answer).unwrap_or_default();
+        let run_id = text.lines().find_map(|line| line.strip_prefix("run_id:"));
+        let Some(run_id) = run_id else {
+            let problem = "INFO tells no run_id: is a proxy between Mika and Redis?";
+            return Err(Fault::broken(&self.server, problem));
+        };
+        Ok(Connection {
+            wire,
+            generation: Generation(0),
+            run_id: run_id.trim().into(),
+            made: moment(Duration::ZERO),
+        })
+    }
+
+    /// Drops the shared connection, unless somebody has made another already.
+    fn drop_shared(&self, connection: &Arc<Connection>) {
+        let mut state = self.state.lock();
+        if state
+            .shared
+            .as_ref()
+            .is_some_and(|it| Arc::ptr_eq(it, connection))
+        {
+            state.shared = None;
+            state.idle.clear();
+            // Only one that lasted was a good one.
+            if connection.made.elapsed() > BACKOFF_MAX {
+                state.backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
+            }
+            state.close();
+        }
+    }
+
+    fn told(&self, error: &CacheError, trouble: Trouble) {
+        let mut state = self.state.lock();
+        if state.trouble.is_none() {
+            state.trouble = Some(trouble);
+            drop(state);
+            tracing::warn!("the cache is away: {error}");
+        }
+    }
+
+    fn reached(&self) {
+        let mut state = self.state.lock();
+        if matches!(state.trouble, Some(Trouble::Unreachable)) {
+            state.trouble = None;
+            drop(state);
+            tracing::info!("the cache is back: {}", self.server);
+        }
+    }
+
+    /// The server did these commands: does it do again what it refused?
+    fn served(&self, part: &Pipeline) {
+        let mut state = self.state.lock();
+        let Some(Trouble::Refusing(command)) = &state.trouble else {
+            return;
+        };
+        if part.cmd_iter().any(|it| name_and_key(it).0 == *command) {
+            state.trouble = None;
+            drop(state);
+            tracing::info!("the cache is back: {}", self.server);
+        }
+    }
+
+    /// The fault of the first reply that is an error and not `tolerated`.
+    fn check(
+        &self,
+        part: &Pipeline,
+        replies: &[Value],
+        tolerated: fn(&ServerError) -> bool,
+    ) -> Result<(), Fault> {
+        if replies.len() != part.len() {
+            return Err(Fault::lost(&self.server, "it left commands unanswered"));
+        }
+        for (command, reply) in part.cmd_iter().zip(replies) {
+            let Value::ServerError(error) = reply else {
+                continue;
+            };
+            if tolerated(error) {
+                continue;
+            }
+            let (name, key) = name_and_key(command);
+            let failed = Failed {
+                command: &name,
+                key: key.as_deref(),
+            };
+            let fault = Fault::of_reply(&self.server, error, &failed);
+            if matches!(fault.error, CacheError::Away(_)) {
+                self.told(&fault.error, Trouble::Refusing(name));
+            }
+            return Err(fault);
+        }
+        self.served(part);
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        wire: &MultiplexedConnection,
+        part: &Pipeline,
+        patience: Duration,
+    ) -> Result<Vec<Value>, Fault> {
+        // A clone is another handle of the same connection.
+        let mut wire = wire.clone();
+        match timeout(patience, wire.send_packed_commands(part, 0, part.len())).await {
+            Ok(Ok(replies)) => Ok(replies),
+            Ok(Err(error)) => Err(Fault::of_link(&self.server, &error)),
+            Err(_) => Err(Fault::lost(&self.server, "it does not answer")),
+        }
+    }
+
+    /// An error of what a driver of another program, or a proxy, must have done.
+    pub(super) fn unexpected(&self, command: &str) -> CacheError {
+        CacheError::Broken(format!(
+            "{}: an unexpected reply to {command}: is it a Redis?",
+            self.server
+        ))
+    }
+
+    /// A row that was asked for by name and can't be used.
+    pub(super) fn unusable(&self, bad: &BadRow) -> CacheError {
+        self.broken(&format!("{}:{}: {}", bad.table, bad.id, bad.problem))
+    }
+
+    pub(super) fn broken(&self, text: &str) -> CacheError {
+        CacheError::Broken(format!("{}: {text}", self.server))
+    }
+}
+
+const FORMS: &str = "its forms are redis://user:password@host:port/database, rediss:// for TLS, \
+     and unix:///path/to/socket?db=0";
+
+// === impl State ===
+
+impl State {
+    fn close(&mut self) {
+        let delay = self.backoff.next().unwrap_or(BACKOFF_MAX);
+        self.closed_until = Some(moment(delay));
+    }
+}
+
+// === impl Session ===
+
+impl Session<'_> {
+    pub(super) fn generation(&self) -> Generation {
+        self.connection.generation
+    }
+
+    /// Names this run of this server.
+    pub(super) fn run_id(&self) -> &str {
+        &self.connection.run_id
+    }
+
+    /// Sends commands in order; their replies, of which none is an error.
+    pub(super) async fn run(
+        &self,
+        commands: impl Into<Commands>,
+    ) -> Result<Vec<Value>, CacheError> {
+        self.run_tolerant(commands, |_| false).await
+    }
+
+    /// The same, but errors that are `tolerated` come as replies.
+    pub(super) async fn run_tolerant(
+        &self,
+        commands: impl Into<Commands>,
+        tolerated: fn(&ServerError) -> bool,
+    ) -> Result<Vec<Value>, CacheError> {
+        let mut all = Vec::new();
+        for part in commands.into().parts() {
+            let replies = self.part(&part, tolerated).await?;
+            if all.is_empty() {
+                all = replies;
+            } else {
+                all.extend(replies);
+            }
+        }
+        Ok(all)
+    }
+
+    /// One command.
+    pub(super) async fn one(&self, command: Cmd) -> Result<Value, CacheError> {
+        let name = name_and_key(&command).0;
+        let replies = self.run(command).await?;
+        let reply = replies.into_iter().next();
+        reply.ok_or_else(|| self.link.unexpected(&name))
+    }
+
+    /// One part of commands whose replies don't matter.
+    pub(super) async fn run_part(
+        &self,
+        part: Pipeline,
+        tolerated: fn(&ServerError) -> bool,
+    ) -> Result<(), CacheError> {
+        self.part(&part, tolerated).await.map(drop)
+    }
+
+    async fn part(
+        &self,
+        part: &Pipeline,
+        tolerated: fn(&ServerError) -> bool,
+    ) -> Result<Vec<Value>, CacheError> {
+        let link = self.link;
+        let Ok(Ok(_permit)) = timeout(REPLY_PATIENCE, link.in_flight.acquire()).await else {
+            return Err(CacheError::Away(format!(
+                "{}: it is behind with what it was sent",
+                link.server
+            )));
+        };
+        let sent = link.send(&self.connection.wire, part, REPLY_PATIENCE).await;
+        let was_sent = sent.is_ok();
+        let checked = sent.and_then(|replies| {
+            link.check(part, &replies, tolerated)?;
+            Ok(replies)
+        });
+        checked.map_err(|fault| {
+            if fault.is_lost {
+                link.drop_shared(&self.connection);
+            }
+            if !was_sent {
+                link.told(&fault.error, Trouble::Unreachable);
+            }
+            fault.error
+        })
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting<'_> {
+    /// Names the run of the server at the other end.
+    pub(super) fn run_id(&self) -> &str {
+        &self.connection.run_id
+    }
+
+    /// One command that the server may answer after `wait` only.
+    pub(super) async fn one(self, command: Cmd, wait: Duration) -> Result<Value, CacheError> {
+        let link = self.link;
+        let mut part = Pipeline::new();
+        part.add_command(command);
+        let patience = wait.saturating_add(REPLY_PATIENCE);
+        let sent = link.send(&self.connection.wire, &part, patience).await;
+        let checked = sent.and_then(|mut replies| {
+            link.check(&part, &replies, |_| false)?;
+            Ok(replies.pop().unwrap_or(Value::Nil))
+        });
+        // After an error the connection is not used again.
+        let value = checked.map_err(|fault| fault.error)?;
+        let mut state = link.state.lock();
+        if state.idle.len() < IDLE_MAX {
+            state.idle.push(self.connection);
+        }
+        Ok(value)
+    }
+}

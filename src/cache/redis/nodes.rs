@@ -1,0 +1,71 @@
+//! What nodes know of each other: signs of life, leases, and common counters.
+
+use std::time::Duration;
+
+use redis::{Value, cmd};
+
+use super::commands::Commands;
+use super::link::Link;
+use super::{keys, reply};
+use crate::cache::{CacheError, Stats};
+
+pub(super) async fn beat(link: &Link, node: &str, sign: &str) -> Result<(), CacheError> {
+    let set = cmd("HSET").arg(keys::NODES).arg(node).arg(sign).take();
+    link.session().await?.one(set).await.map(drop)
+}
+
+pub(super) async fn nodes(link: &Link) -> Result<Vec<(String, String)>, CacheError> {
+    let all = cmd("HGETALL").arg(keys::NODES).take();
+    let all = reply::pairs(link.session().await?.one(all).await?);
+    let all = all.ok_or_else(|| link.unexpected("HGETALL"))?;
+    let node = |(name, sign)| (name, reply::text(sign).unwrap_or_default());
+    Ok(all.into_iter().map(node).collect())
+}
+
+pub(super) async fn leave(link: &Link, node: &str) -> Result<(), CacheError> {
+    let remove = cmd("HDEL").arg(keys::NODES).arg(node).take();
+    link.session().await?.one(remove).await.map(drop)
+}
+
+/// Renewed before it is looked at: if it is ours at the look, it was at the renewal, because
+/// nobody else makes it ours. Renewing somebody else's does no harm.
+pub(super) async fn lease(
+    link: &Link,
+    name: &str,
+    holder: &str,
+    time: Duration,
+) -> Result<bool, CacheError> {
+    let key = keys::lease(name);
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    let session = link.session().await?;
+    let mut take = cmd("SET");
+    take.arg(&key).arg(holder).arg("NX").arg("PX").arg(millis);
+    if session.one(take).await? != Value::Nil {
+        return Ok(true);
+    }
+    if reply::text(session.one(cmd("GET").arg(&key).take()).await?).as_deref() != Some(holder) {
+        return Ok(false);
+    }
+    let mut renew = Commands::from(cmd("PEXPIRE").arg(&key).arg(millis).take());
+    renew.push(cmd("GET").arg(&key).take());
+    let replies = session.run(renew).await?;
+    let is_ours = replies
+        .into_iter()
+        .nth(1)
+        .and_then(reply::text)
+        .is_some_and(|owner| owner == holder);
+    Ok(is_ours)
+}
+
+pub(super) async fn add_stats(link: &Link, stats: Stats) -> Result<(), CacheError> {
+    let command = |name, key, number: u64| cmd(name).arg(key).arg(number).take();
+    let commands: Commands = [
+        command("INCRBY", keys::STATS_ANNOUNCES, stats.announces),
+        command("INCRBY", keys::STATS_SCRAPES, stats.scrapes),
+        command("SET", keys::STATS_SEEDERS, stats.seeders),
+        command("SET", keys::STATS_LEECHERS, stats.leechers),
+    ]
+    .into_iter()
+    .collect();
+    link.session().await?.run(commands).await.map(drop)
+}

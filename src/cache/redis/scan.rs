@@ -1,0 +1,34 @@
+//! Enumerating keys, and the work on many of them.
+
+use redis::cmd;
+
+use super::link::{Link, Session};
+use super::reply;
+use crate::cache::CacheError;
+
+/// Keys that the server looks at for one reply. It does nothing else meanwhile: below a millisecond.
+const LOOKED_AT: u32 = 2000;
+
+/// The next keys of a pattern, and where to go on.
+pub(super) async fn scan_keys(
+    link: &Link,
+    session: &Session<'_>,
+    pattern: &str,
+    cursor: u64,
+) -> Result<(Vec<String>, Option<u64>), CacheError> {
+    let mut scan = cmd("SCAN");
+    scan.arg(cursor)
+        .arg("MATCH")
+        .arg(pattern)
+        .arg("COUNT")
+        .arg(LOOKED_AT);
+    let reply = session.one(scan).await?;
+    let parts = reply::list(reply).and_then(|parts| {
+        let mut parts = parts.into_iter();
+        let next: u64 = reply::text(parts.next()?)?.parse().ok()?;
+        let keys = reply::list(parts.next()?)?;
+        Some((keys.into_iter().filter_map(reply::text).collect(), next))
+    });
+    let (keys, next) = parts.ok_or_else(|| link.unexpected("SCAN"))?;
+    Ok((keys, (next != 0).then_some(next)))
+}

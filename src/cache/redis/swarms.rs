@@ -1,0 +1,135 @@
+//! The peers of torrents: a hash a torrent, a field a peer.
+
+use redis::{Cmd, Value, cmd};
+
+use super::commands::{Commands, Fields};
+use super::link::{Link, Session};
+use super::scan::scan_keys;
+use super::{keys, reply, side_by_side};
+use crate::cache::{CacheError, Scan, SharedPeer};
+use crate::change::codec;
+use crate::ids::InfoHash;
+
+/// Torrents whose peers are read or removed by one pipeline.
+const READ_MAX: usize = 500;
+/// Torrents whose peers are written by one job.
+const WRITE_MAX: usize = 500;
+
+pub(super) async fn peers(
+    link: &Link,
+    torrents: &[InfoHash],
+) -> Result<Vec<(InfoHash, Vec<SharedPeer>)>, CacheError> {
+    let session = link.session().await?;
+    let found = parking_lot::Mutex::new(Vec::with_capacity(torrents.len()));
+    side_by_side(torrents.chunks(READ_MAX), |chunk| {
+        let (session, found) = (&session, &found);
+        async move {
+            let read = |hash: &InfoHash| cmd("HGETALL").arg(keys::swarm(*hash)).take();
+            let commands: Commands = chunk.iter().map(read).collect();
+            let replies = session.run(commands).await?;
+            let mut swarms = Vec::with_capacity(chunk.len());
+            for (hash, reply) in chunk.iter().zip(replies) {
+                let fields = reply::pairs(reply).ok_or_else(|| link.unexpected("HGETALL"))?;
+                if !fields.is_empty() {
+                    swarms.push((*hash, usable(*hash, fields)));
+                }
+            }
+            found.lock().extend(swarms);
+            Ok(())
+        }
+    })
+    .await?;
+    Ok(found.into_inner())
+}
+
+fn usable(info_hash: InfoHash, fields: Vec<(String, Value)>) -> Vec<SharedPeer> {
+    let total = fields.len();
+    let peers: Vec<SharedPeer> = fields
+        .into_iter()
+        .filter_map(|(field, value)| peer(&field, &reply::text(value)?))
+        .collect();
+    if peers.len() < total {
+        let damaged = total - peers.len();
+        tracing::debug!(%info_hash, damaged, "peers in the cache that can't be read are passed over");
+    }
+    peers
+}
+
+fn peer(field: &str, text: &str) -> Option<SharedPeer> {
+    match keys::peer_of(field)? {
+        keys::PeerField::Member(user, peer_id) => {
+            let (record, standing) = codec::decode_member(text).ok()?;
+            Some(SharedPeer::Member {
+                user,
+                peer_id,
+                record,
+                standing,
+            })
+        }
+        keys::PeerField::Guest(address) => Some(SharedPeer::Guest {
+            address,
+            record: codec::decode_guest(text).ok()?,
+        }),
+    }
+}
+
+pub(super) async fn put_peers(
+    link: &Link,
+    swarms: &[(InfoHash, Vec<SharedPeer>)],
+) -> Result<(), CacheError> {
+    let session = link.session().await?;
+    side_by_side(swarms.chunks(WRITE_MAX), |chunk| put_chunk(&session, chunk)).await
+}
+
+async fn put_chunk(
+    session: &Session<'_>,
+    swarms: &[(InfoHash, Vec<SharedPeer>)],
+) -> Result<(), CacheError> {
+    let mut commands = Commands::default();
+    for (info_hash, peers) in swarms {
+        let key = keys::swarm(*info_hash);
+        let mut set = Fields::new("HSET", &key);
+        for peer in peers {
+            let (field, text) = match peer {
+                SharedPeer::Member {
+                    user,
+                    peer_id,
+                    record,
+                    standing,
+                } => (
+                    keys::member_field(*user, peer_id),
+                    codec::encode_member(record, standing),
+                ),
+                SharedPeer::Guest { address, record } => {
+                    (keys::guest_field(*address), codec::encode_guest(record))
+                }
+            };
+            set.add(&mut commands, &[&field, &text]);
+        }
+        set.end(&mut commands);
+    }
+    session.run(commands).await.map(drop)
+}
+
+pub(super) async fn swarms(link: &Link, cursor: u64) -> Result<Scan<InfoHash>, CacheError> {
+    let session = link.session().await?;
+    let (found, next) = scan_keys(link, &session, keys::ALL_SWARMS, cursor).await?;
+    Ok(Scan {
+        rows: found.iter().filter_map(|key| keys::swarm_of(key)).collect(),
+        bad: Vec::new(),
+        next,
+    })
+}
+
+pub(super) async fn remove_swarms(link: &Link, torrents: &[InfoHash]) -> Result<(), CacheError> {
+    let remove = |hash: &InfoHash| -> Cmd { cmd("UNLINK").arg(keys::swarm(*hash)).take() };
+    let session = link.session().await?;
+    side_by_side(torrents.chunks(READ_MAX), |chunk| {
+        let session = &session;
+        async move {
+            let commands: Commands = chunk.iter().map(remove).collect();
+            session.run(commands).await.map(drop)
+        }
+    })
+    .await
+}

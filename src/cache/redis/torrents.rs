@@ -1,0 +1,165 @@
+//! Torrents: a hash each, and their ids in the lists by counters.
+
+use redis::{Cmd, Value, cmd};
+
+use super::commands::{Commands, Fields};
+use super::link::{Link, Session};
+use super::rows::{TORRENT_FIELDS, torrent_counters};
+use super::scan::scan_keys;
+use super::{keys, reply, rows, side_by_side};
+use crate::cache::{CacheError, Scan};
+use crate::ids::InfoHash;
+use crate::registry::StoredTorrent;
+
+/// Torrents that are written or removed by one job.
+const ROWS_MAX: usize = 500;
+
+pub(super) async fn put(link: &Link, torrents: &[StoredTorrent]) -> Result<(), CacheError> {
+    let session = link.session().await?;
+    side_by_side(torrents.chunks(ROWS_MAX), |chunk| {
+        put_chunk(&session, chunk)
+    })
+    .await
+}
+
+async fn put_chunk(session: &Session<'_>, torrents: &[StoredTorrent]) -> Result<(), CacheError> {
+    let hashes: Vec<InfoHash> = torrents.iter().map(|row| row.torrent.info_hash).collect();
+    let known = ids(session, &hashes).await?;
+    let mut commands = Commands::default();
+    let mut lists =
+        [keys::SEEDERS, keys::LEECHERS, keys::SNATCHES].map(|key| Fields::new("ZADD", key));
+    for (row, known) in torrents.iter().zip(&known) {
+        let is_new = known.is_none();
+        write_fields(&mut commands, row, is_new);
+        if is_new {
+            let id = row.torrent.id.0.to_string();
+            let counters = [row.seeders, row.leechers, row.torrent.snatches];
+            for (list, number) in lists.iter_mut().zip(counters) {
+                if number > 0 {
+                    list.add(&mut commands, &[&number.to_string(), &id]);
+                }
+            }
+        }
+    }
+    for list in &mut lists {
+        list.end(&mut commands);
+    }
+    session.run(commands).await.map(drop)
+}
+
+fn write_fields(commands: &mut Commands, row: &StoredTorrent, is_new: bool) {
+    let torrent = &row.torrent;
+    let key = keys::torrent(torrent.info_hash);
+    let mut set = cmd("HSET");
+    set.arg(&key);
+    set.arg("info_hash").arg(torrent.info_hash.to_string());
+    set.arg("torrent_id").arg(torrent.id.0);
+    set.arg("name").arg(&row.name);
+    set.arg("enabled").arg(u8::from(torrent.enabled));
+    set.arg("multi_up")
+        .arg(torrent.multi_up.factor().to_string());
+    set.arg("multi_dn")
+        .arg(torrent.multi_down.factor().to_string());
+    let mut gone = Fields::new("HDEL", &key);
+    match &torrent.reason {
+        Some(reason) => drop(set.arg("reason").arg(reason)),
+        None => gone.add(commands, &["reason"]),
+    }
+    match &torrent.info_hash_v2 {
+        Some(hash) => drop(set.arg("info_hash_v2").arg(hash.to_string())),
+        None => gone.add(commands, &["info_hash_v2"]),
+    }
+    if is_new {
+        for (name, number) in torrent_counters(row) {
+            set.arg(name).arg(number);
+        }
+    } else {
+        gone.end(commands);
+    }
+    commands.push(set);
+}
+
+/// The id of each torrent here; none of what is not.
+async fn ids(
+    session: &Session<'_>,
+    torrents: &[InfoHash],
+) -> Result<Vec<Option<String>>, CacheError> {
+    let ask = |hash: &InfoHash| -> Cmd {
+        cmd("HGET")
+            .arg(keys::torrent(*hash))
+            .arg("torrent_id")
+            .take()
+    };
+    let questions: Commands = torrents.iter().map(ask).collect();
+    let answers = session.run(questions).await?;
+    Ok(answers.into_iter().map(reply::text).collect())
+}
+
+pub(super) async fn remove(link: &Link, torrents: &[InfoHash]) -> Result<(), CacheError> {
+    let session = link.session().await?;
+    let remove = |chunk| remove_chunk(&session, chunk);
+    side_by_side(torrents.chunks(ROWS_MAX), remove).await
+}
+
+/// The hash last: a repetition finds the id in it.
+async fn remove_chunk(session: &Session<'_>, torrents: &[InfoHash]) -> Result<(), CacheError> {
+    let known = ids(session, torrents).await?;
+    let mut commands = Commands::default();
+    for key in [keys::SEEDERS, keys::LEECHERS, keys::SNATCHES] {
+        let mut remove = Fields::new("ZREM", key);
+        for id in known.iter().flatten() {
+            remove.add(&mut commands, &[id]);
+        }
+        remove.end(&mut commands);
+    }
+    for hash in torrents {
+        commands.push(cmd("UNLINK").arg(keys::swarm(*hash)).take());
+        commands.push(cmd("UNLINK").arg(keys::torrent(*hash)).take());
+    }
+    session.run(commands).await.map(drop)
+}
+
+pub(super) async fn scan(link: &Link, cursor: u64) -> Result<Scan<StoredTorrent>, CacheError> {
+    let session = link.session().await?;
+    let (found, next) = scan_keys(link, &session, keys::ALL_TORRENTS, cursor).await?;
+    let hashes: Vec<InfoHash> = found
+        .iter()
+        .filter_map(|key| keys::torrent_of(key))
+        .collect();
+    let replies = session.run(hashes.iter().map(read).collect::<Commands>());
+    let mut scan = Scan {
+        rows: Vec::with_capacity(hashes.len()),
+        bad: Vec::new(),
+        next,
+    };
+    for (hash, reply) in hashes.into_iter().zip(replies.await?) {
+        match row(link, hash, reply)? {
+            Some(Ok(row)) => scan.rows.push(row),
+            Some(Err(bad)) => scan.bad.push(bad),
+            None => {}
+        }
+    }
+    Ok(scan)
+}
+
+pub(super) async fn get(
+    link: &Link,
+    info_hash: InfoHash,
+) -> Result<Option<StoredTorrent>, CacheError> {
+    let reply = link.session().await?.one(read(&info_hash)).await?;
+    let row = row(link, info_hash, reply)?.transpose();
+    row.map_err(|bad| link.unusable(&bad))
+}
+
+fn read(info_hash: &InfoHash) -> Cmd {
+    let mut read = cmd("HMGET");
+    read.arg(keys::torrent(*info_hash)).arg(&TORRENT_FIELDS[..]);
+    read
+}
+
+type Row = Result<StoredTorrent, crate::registry::BadRow>;
+
+fn row(link: &Link, info_hash: InfoHash, reply: Value) -> Result<Option<Row>, CacheError> {
+    let values = reply::list(reply).ok_or_else(|| link.unexpected("HMGET"))?;
+    Ok(rows::torrent(info_hash, values))
+}

@@ -1,0 +1,141 @@
+//! Users: a hash each, and a key that leads from the passkey to it.
+
+use redis::{Cmd, Value, cmd};
+
+use super::commands::Commands;
+use super::link::{Link, Session};
+use super::rows::{USER_FIELDS, user_counters, user_fields};
+use super::scan::scan_keys;
+use super::{keys, reply, rows, side_by_side};
+use crate::cache::{CacheError, Scan};
+use crate::ids::UserId;
+use crate::registry::StoredUser;
+
+/// Users that are written or removed by one job.
+const ROWS_MAX: usize = 500;
+
+pub(super) async fn put(link: &Link, users: &[StoredUser]) -> Result<(), CacheError> {
+    let session = link.session().await?;
+    side_by_side(users.chunks(ROWS_MAX), |chunk| put_chunk(&session, chunk)).await
+}
+
+/// A former passkey goes first: whatever breaks between, it stops working, and a repetition
+/// finds what is left to do.
+async fn put_chunk(session: &Session<'_>, users: &[StoredUser]) -> Result<(), CacheError> {
+    let ids: Vec<UserId> = users.iter().map(|row| row.user.id).collect();
+    let known = passkeys(session, &ids).await?;
+    let former = users.iter().zip(&known).filter_map(|(row, known)| {
+        let passkey = known.as_deref()?;
+        (passkey != row.user.passkey.expose()).then_some((row.user.id, passkey))
+    });
+    forget_passkeys(session, former.collect()).await?;
+
+    let mut commands = Commands::default();
+    for (row, known) in users.iter().zip(&known) {
+        let user = &row.user;
+        let mut set = cmd("HSET");
+        set.arg(keys::user(user.id)).arg(&user_fields(user)[..]);
+        if known.is_none() {
+            for (name, number) in user_counters(&row.totals) {
+                set.arg(name).arg(number);
+            }
+        }
+        commands.push(set);
+        let mut passkey = cmd("SET");
+        passkey.arg(keys::passkey(user.passkey.expose()));
+        commands.push(passkey.arg(user.id.0).take());
+    }
+    session.run(commands).await.map(drop)
+}
+
+/// The passkey of each user here; none of who is not.
+async fn passkeys(
+    session: &Session<'_>,
+    users: &[UserId],
+) -> Result<Vec<Option<String>>, CacheError> {
+    let ask = |id: &UserId| -> Cmd { cmd("HGET").arg(keys::user(*id)).arg("passkey").take() };
+    let questions: Commands = users.iter().map(ask).collect();
+    let answers = session.run(questions).await?;
+    Ok(answers.into_iter().map(reply::text).collect())
+}
+
+/// Removes passkeys, unless they are somebody else's by now.
+async fn forget_passkeys(
+    session: &Session<'_>,
+    former: Vec<(UserId, &str)>,
+) -> Result<(), CacheError> {
+    let ask =
+        |(_, passkey): &(UserId, &str)| -> Cmd { cmd("GET").arg(keys::passkey(passkey)).take() };
+    let questions: Commands = former.iter().map(ask).collect();
+    let owners = session.run(questions).await?;
+    let mut commands = Commands::default();
+    for ((id, passkey), owner) in former.into_iter().zip(owners) {
+        if reply::integer(&owner) == Some(id.0.into()) {
+            commands.push(cmd("UNLINK").arg(keys::passkey(passkey)).take());
+        }
+    }
+    session.run(commands).await.map(drop)
+}
+
+pub(super) async fn remove(link: &Link, users: &[UserId]) -> Result<(), CacheError> {
+    let session = link.session().await?;
+    side_by_side(users.chunks(ROWS_MAX), |chunk| {
+        remove_chunk(&session, chunk)
+    })
+    .await
+}
+
+/// The hash last: a repetition finds the passkey in it.
+async fn remove_chunk(session: &Session<'_>, users: &[UserId]) -> Result<(), CacheError> {
+    let known = passkeys(session, users).await?;
+    let pairs = users.iter().zip(&known);
+    let former = pairs.filter_map(|(id, passkey)| Some((*id, passkey.as_deref()?)));
+    forget_passkeys(session, former.collect()).await?;
+    let mut commands = Commands::default();
+    for id in users {
+        for set in keys::USER_SETS {
+            commands.push(cmd("UNLINK").arg(keys::user_set(set, *id)).take());
+        }
+        commands.push(cmd("UNLINK").arg(keys::user(*id)).take());
+    }
+    session.run(commands).await.map(drop)
+}
+
+pub(super) async fn scan(link: &Link, cursor: u64) -> Result<Scan<StoredUser>, CacheError> {
+    let session = link.session().await?;
+    let (found, next) = scan_keys(link, &session, keys::ALL_USERS, cursor).await?;
+    let ids: Vec<UserId> = found.iter().filter_map(|key| keys::user_of(key)).collect();
+    let replies = session.run(ids.iter().map(read).collect::<Commands>());
+    let mut scan = Scan {
+        rows: Vec::with_capacity(ids.len()),
+        bad: Vec::new(),
+        next,
+    };
+    for (id, reply) in ids.into_iter().zip(replies.await?) {
+        match row(link, id, reply)? {
+            Some(Ok(row)) => scan.rows.push(row),
+            Some(Err(bad)) => scan.bad.push(bad),
+            None => {}
+        }
+    }
+    Ok(scan)
+}
+
+pub(super) async fn get(link: &Link, id: UserId) -> Result<Option<StoredUser>, CacheError> {
+    let reply = link.session().await?.one(read(&id)).await?;
+    let row = row(link, id, reply)?.transpose();
+    row.map_err(|bad| link.unusable(&bad))
+}
+
+fn read(id: &UserId) -> Cmd {
+    let mut read = cmd("HMGET");
+    read.arg(keys::user(*id)).arg(&USER_FIELDS[..]);
+    read
+}
+
+type Row = Result<StoredUser, crate::registry::BadRow>;
+
+fn row(link: &Link, id: UserId, reply: Value) -> Result<Option<Row>, CacheError> {
+    let values = reply::list(reply).ok_or_else(|| link.unexpected("HMGET"))?;
+    Ok(rows::user(id, values))
+}

@@ -1,0 +1,79 @@
+//! Totals that can't be, as a wrong statement of a web application leaves them behind.
+
+use rusqlite::{Connection, params};
+
+use super::edit::begin;
+use super::fault::Fault;
+use crate::storage::{Absurd, PLAUSIBLE_MAX, Wipe};
+
+/// The table and its totals.
+fn totals(what: Wipe) -> (&'static str, &'static [&'static str]) {
+    match what {
+        Wipe::Users => (
+            "users",
+            &["uploaded", "downloaded", "snatches", "announces", "seed_time"],
+        ),
+        Wipe::Torrents => (
+            "torrents",
+            &["uploaded", "downloaded", "snatches", "announces", "seeders", "leechers"],
+        ),
+    }
+}
+
+/// Whether a column holds what a total can't be; what is no number at all can't be either.
+fn is_absurd(column: &str) -> String {
+    format!("(typeof({column}) <> 'integer' OR {column} NOT BETWEEN 0 AND {PLAUSIBLE_MAX})")
+}
+
+pub(super) fn find(
+    connection: &Connection,
+    what: Wipe,
+    after: Option<u32>,
+    limit: u32,
+) -> Result<Vec<Absurd>, Fault> {
+    let (table, columns) = totals(what);
+    let tests: Vec<String> = columns.iter().map(|column| is_absurd(column)).collect();
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT id, {} FROM {table} WHERE id > ?1 AND id <= {} AND ({}) ORDER BY id LIMIT ?2",
+        tests.join(", "),
+        u32::MAX,
+        tests.join(" OR "),
+    ))?;
+    let rows = select.query_map(params![after.map_or(-1, i64::from), limit], |row| {
+        let mut fields = Vec::new();
+        for (place, column) in columns.iter().enumerate() {
+            if row.get(place + 1)? {
+                fields.push(*column);
+            }
+        }
+        Ok(Absurd {
+            id: row.get(0)?,
+            fields,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn mend(connection: &mut Connection, what: Wipe, ids: &[u32]) -> Result<(), Fault> {
+    let (table, columns) = totals(what);
+    let sets: Vec<String> = columns
+        .iter()
+        .map(|column| {
+            format!(
+                "{column} = CASE WHEN {} THEN 0 ELSE {column} END",
+                is_absurd(column)
+            )
+        })
+        .collect();
+    let transaction = begin(connection)?;
+    {
+        let mut update = transaction.prepare_cached(&format!(
+            "UPDATE {table} SET {} WHERE id = ?1",
+            sets.join(", ")
+        ))?;
+        for id in ids {
+            update.execute([id])?;
+        }
+    }
+    Ok(transaction.commit()?)
+}
