@@ -104,8 +104,10 @@ struct Desk {
     ledger: Ledger,
     spill: Option<Spill>,
     generation: watch::Sender<Generation>,
-    /// The cache did not take the last batch that it was sent.
+    /// The cache refused the last batch that it was sent, or was not reached.
     cache_is_away: AtomicBool,
+    /// The cache has not taken a batch since one had to wait too long for it.
+    cache_is_late: AtomicBool,
     /// The spill file did not take what it was last given.
     spill_fails: AtomicBool,
     /// Why storage did not take its last batch; none while all is well.
@@ -283,13 +285,15 @@ impl Desk {
         };
         let saved = self.ledger.until(|progress| progress.is_durable(last));
         tokio::pin!(saved);
-        let is_away = self.cache_is_away.load(Ordering::Relaxed);
-        if !is_away && tokio::time::timeout(HEDGE, &mut saved).await.is_ok() {
+        let is_late = self.cache_is_late.load(Ordering::Relaxed);
+        if !is_late && tokio::time::timeout(HEDGE, &mut saved).await.is_ok() {
             if self.ledger.is_full() {
                 self.spill_all(spill).await;
             }
             return;
         }
+        // Later batches need not wait as long, until the cache takes one again.
+        self.cache_is_late.store(true, Ordering::Relaxed);
         tokio::select! {
             _ = &mut saved => {}
             () = self.spill_all(spill) => {}

@@ -102,6 +102,7 @@ impl Journal {
                 spill,
                 generation: watch::Sender::new(generation),
                 cache_is_away: AtomicBool::new(false),
+                cache_is_late: AtomicBool::new(false),
                 spill_fails: AtomicBool::new(false),
                 storage_trouble: Mutex::new(None),
             }),

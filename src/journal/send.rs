@@ -30,12 +30,14 @@ impl Desk {
             match self.send(&**cache).await {
                 Ok(()) => {
                     delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
+                    self.cache_is_late.store(false, Ordering::Relaxed);
                     if self.cache_is_away.swap(false, Ordering::Relaxed) {
                         tracing::info!("the cache takes the journal again");
                     }
                 }
                 Err(error) => {
                     self.parts.metrics.cache_failures.one();
+                    self.cache_is_late.store(true, Ordering::Relaxed);
                     if !self.cache_is_away.swap(true, Ordering::Relaxed) {
                         tracing::error!(
                             %error,

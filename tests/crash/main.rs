@@ -9,6 +9,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 mod load;
+mod servers;
 
 use std::env;
 use std::ops::RangeInclusive;
@@ -30,7 +31,7 @@ const START: RangeInclusive<u64> = 0..=120;
 fn no_acknowledged_byte_is_lost_or_counted_twice() {
     let kills = number("MIKA_KILLS", 60);
     let threads = number("MIKA_LOAD", 4) as usize;
-    let seed = number("MIKA_SEED", fastrand::u64(..));
+    let seed = seed();
     eprintln!("MIKA_KILLS={kills} MIKA_LOAD={threads} MIKA_SEED={seed}");
 
     let mut mika = prepare(threads * USERS_PER_THREAD);
@@ -50,6 +51,10 @@ fn number(variable: &str, default: u64) -> u64 {
             .unwrap_or_else(|_| panic!("{variable}: expected a number, found {text:?}")),
         Err(_) => default,
     }
+}
+
+fn seed() -> u64 {
+    number("MIKA_SEED", fastrand::u64(..))
 }
 
 /// A daemon that has not run yet, with users and torrents in its database.

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::cache::{Cache, CacheError, ControlPosition};
@@ -70,11 +71,16 @@ pub(super) fn follow(
     positions: Positions,
 ) -> Vec<JoinHandle<()>> {
     let Positions { control, journals } = positions;
+    let stale = Arc::new(Notify::new());
     vec![
-        tokio::spawn(watch::beat(node.clone(), Arc::clone(cache))),
+        tokio::spawn(watch::beat(
+            node.clone(),
+            Arc::clone(cache),
+            Arc::clone(&stale),
+        )),
         tokio::spawn(watch::replay(node.clone(), Arc::clone(cache))),
         tokio::spawn(watch::tell_stats(node.clone(), Arc::clone(cache))),
-        tokio::spawn(watch::refill(node.clone(), Arc::clone(cache))),
+        tokio::spawn(watch::refill(node.clone(), Arc::clone(cache), stale)),
         tokio::spawn(mirror::mirror(node.clone(), Arc::clone(cache))),
         tokio::spawn(mirror::sweep(node.clone(), Arc::clone(cache))),
         tokio::spawn(notices::follow(node.clone(), Arc::clone(cache), control)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use rustix::process::{Pid, test_kill_process};
+use tokio::sync::Notify;
 
 use crate::cache::{Cache, Stats};
 use crate::journal::Replay;
@@ -13,6 +14,9 @@ use crate::node::shared::peers;
 
 /// How often a node says that it runs.
 const BEAT_PERIOD: Duration = Duration::from_secs(1);
+
+/// Seconds without the cache after which peers are compared.
+const LONG_SECONDS: u32 = 60;
 
 /// How often is looked for nodes that died.
 const REPLAY_PERIOD: Duration = Duration::from_secs(5);
@@ -67,13 +71,25 @@ fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-/// Shows that this node runs, and notices when the cache was restarted, for ever.
-pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>) {
+/// Shows that this node runs, for ever. Notices when the cache was restarted, or was away for so
+/// long that nodes may have aged peers which others still hear: `stale` is told then.
+pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
     let who = format!("{} {}", host_name(), own_pid());
     let mut count = 0_u64;
+    let mut heard = node.clock.now().mono;
+    let mut generation = node.journal.generation();
+    generation.mark_unchanged();
     loop {
         match cache.ping().await {
-            Ok(generation) => node.journal.restarted(generation),
+            Ok(seen) => {
+                node.journal.restarted(seen);
+                let now = node.clock.now().mono;
+                let was_away = now.since(std::mem::replace(&mut heard, now)) > LONG_SECONDS;
+                if was_away || generation.has_changed().unwrap_or(false) {
+                    generation.mark_unchanged();
+                    stale.notify_one();
+                }
+            }
             Err(error) => tracing::debug!(%error, "the cache does not answer"),
         }
         count += 1;
@@ -117,16 +133,16 @@ pub(super) async fn tell_stats(node: Node, cache: Arc<dyn Cache>) {
     }
 }
 
-/// Gives a cache that was restarted the peers that it may have forgotten, for ever.
-pub(super) async fn refill(node: Node, cache: Arc<dyn Cache>) {
-    let mut generation = node.journal.generation();
-    generation.mark_unchanged();
-    while generation.changed().await.is_ok() {
-        tracing::info!("the cache was restarted; giving it what it may have forgotten");
+/// Brings the peers of this node and of the cache together whenever one may have missed what the
+/// other knows, for ever.
+pub(super) async fn refill(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
+    loop {
+        stale.notified().await;
+        tracing::info!("the cache is back; giving it the peers that it may lack");
         while let Err(error) = peers::upload(&node, &*cache).await {
             tracing::debug!(%error, "the cache was not given its peers");
             tokio::time::sleep(BEAT_PERIOD).await;
         }
-        tracing::info!("the cache has all peers again");
+        tracing::info!("the cache has all peers of this node");
     }
 }
