@@ -100,7 +100,12 @@ pub struct Wiped {
 pub enum Leftover {
     /// A whole key, in the driver's own terms: one that only older versions read, or that
     /// belongs to a row that is gone.
-    Key { key: Vec<u8>, problem: &'static str },
+    Key {
+        key: Vec<u8>,
+        /// The key as people may see it.
+        shown: String,
+        problem: &'static str,
+    },
     /// A user or torrent that lacks something, or holds what can't be.
     Row(RowKey),
     /// A total below 0 or above [`PLAUSIBLE_MAX`](crate::registry::PLAUSIBLE_MAX).

@@ -19,6 +19,11 @@ pub(super) struct Failed<'a> {
     pub(super) key: Option<&'a str>,
 }
 
+/// Whether a key is of another type than the command is for.
+pub(super) fn is_wrong_type(error: &ServerError) -> bool {
+    error.code() == "WRONGTYPE"
+}
+
 // === impl Fault ===
 
 impl Fault {

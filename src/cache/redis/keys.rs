@@ -29,6 +29,26 @@ const SWARM: &str = "t:p:";
 pub(super) const ALL_USERS: &str = "t:u:[0-9]*";
 pub(super) const ALL_TORRENTS: &str = "t:t:*";
 pub(super) const ALL_SWARMS: &str = "t:p:*";
+pub(super) const ALL_PASSKEYS: &str = "t:user:*";
+pub(super) const ALL: &str = "t:*";
+
+/// What the first version of Mika kept its swarms in, and nobody reads any more.
+const OLD: [&str; 2] = ["t:tpeers:", "t:ptimeout:"];
+
+/// What a key is by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    User(UserId),
+    UserSet(UserId),
+    Torrent(InfoHash),
+    Swarm(InfoHash),
+    Passkey,
+    /// Of the first version of Mika.
+    Old,
+    /// Named like a torrent or swarm, but without an info hash as Mika writes it.
+    Misnamed,
+    Other,
+}
 
 /// The sets of torrents that a user has.
 pub(super) const USER_SETS: [&str; 4] = [ACTIVE, INCOMPLETE, COMPLETE, HNR];
@@ -82,6 +102,41 @@ pub(super) fn torrent_of(key: &str) -> Option<InfoHash> {
 
 pub(super) fn swarm_of(key: &str) -> Option<InfoHash> {
     key.strip_prefix(SWARM)?.parse().ok()
+}
+
+pub(super) fn passkey_of(key: &str) -> Option<&str> {
+    key.strip_prefix(PASSKEY)
+}
+
+pub(super) fn kind_of(key: &[u8]) -> Kind {
+    if OLD.iter().any(|prefix| key.starts_with(prefix.as_bytes())) {
+        return Kind::Old;
+    }
+    let Ok(key) = std::str::from_utf8(key) else {
+        return Kind::Other;
+    };
+    if let Some(id) = user_of(key) {
+        return Kind::User(id);
+    }
+    if passkey_of(key).is_some() {
+        return Kind::Passkey;
+    }
+    let is_set = |set: &str| user_set_of(set, key).map(Kind::UserSet);
+    if let Some(kind) = USER_SETS.into_iter().find_map(is_set) {
+        return kind;
+    }
+    // Another way to write an info hash, such as in capitals, is a key that nobody asks for.
+    match (torrent_of(key), swarm_of(key)) {
+        (Some(hash), _) if torrent(hash) == key => Kind::Torrent(hash),
+        (_, Some(hash)) if swarm(hash) == key => Kind::Swarm(hash),
+        _ if key.starts_with(TORRENT) || key.starts_with(SWARM) => Kind::Misnamed,
+        _ => Kind::Other,
+    }
+}
+
+fn user_set_of(set: &str, key: &str) -> Option<UserId> {
+    let id = key.strip_prefix(USER)?.strip_prefix(set)?;
+    id.strip_prefix(':')?.parse().ok().map(UserId)
 }
 
 /// A key as logs and errors may show it: without a passkey.
@@ -156,6 +211,30 @@ mod tests {
         for damaged in ["", "7", "7:ab", "x:y", "10.0.0.1"] {
             assert_eq!(peer_of(damaged), None, "{damaged}");
         }
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_name() {
+        let (id, hash) = (UserId(7), InfoHash([0xab; 20]));
+        for (key, kind) in [
+            (user(id), Kind::User(id)),
+            (user_set(HNR, id), Kind::UserSet(id)),
+            (torrent(hash), Kind::Torrent(hash)),
+            (
+                torrent(hash).to_uppercase().replace("T:", "t:"),
+                Kind::Misnamed,
+            ),
+            (swarm(hash), Kind::Swarm(hash)),
+            ("t:p:x".into(), Kind::Misnamed),
+            (passkey("passkey-1"), Kind::Passkey),
+            (format!("t:tpeers:{hash}"), Kind::Old),
+            ("t:u:others:7".into(), Kind::Other),
+            (CONTROL.into(), Kind::Other),
+        ] {
+            assert_eq!(kind_of(key.as_bytes()), kind, "{key}");
+        }
+        assert_eq!(kind_of(b"t:ptimeout:00:\xff\xfe"), Kind::Old);
+        assert_eq!(kind_of(b"t:\xff"), Kind::Other);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod derived;
 mod fault;
 mod journal;
 mod keys;
+mod leftovers;
 mod link;
 mod nodes;
 mod reply;
@@ -15,6 +16,7 @@ mod rows;
 mod scan;
 mod swarms;
 mod torrents;
+mod upkeep;
 mod users;
 mod whitelist;
 
@@ -27,12 +29,12 @@ use parking_lot::Mutex;
 
 use self::link::Link;
 use super::{
-    Cache, CacheError, ControlPosition, Generation, Mirrored, Notice, Scan, SharedPeer, Stats,
-    Write,
+    Cache, CacheError, ControlPosition, Generation, Leftover, Mirrored, Notice, Scan, SharedPeer,
+    Stats, Wiped, Write,
 };
 use crate::change::Batch;
-use crate::ids::{InfoHash, UserId};
-use crate::registry::{Client, StoredTorrent, StoredUser};
+use crate::ids::{InfoHash, Passkey, UserId};
+use crate::registry::{Client, StoredTorrent, StoredUser, Wipe};
 use crate::secret::Secret;
 
 /// The driver `redis`.
@@ -165,6 +167,26 @@ impl Cache for Redis {
 
     async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, CacheError> {
         torrents::get(&self.link, info_hash).await
+    }
+
+    async fn passkeys(&self, cursor: u64) -> Result<Scan<(Passkey, UserId)>, CacheError> {
+        users::scan_passkeys(&self.link, cursor).await
+    }
+
+    async fn remove_passkeys(&self, entries: &[(Passkey, UserId)]) -> Result<(), CacheError> {
+        users::remove_passkeys(&self.link, entries).await
+    }
+
+    async fn wipe(&self, what: Wipe, cursor: u64) -> Result<Wiped, CacheError> {
+        upkeep::wipe(&self.link, what, cursor).await
+    }
+
+    async fn leftovers(&self, since: i64, cursor: u64) -> Result<Scan<Leftover>, CacheError> {
+        leftovers::find(&self.link, since, cursor).await
+    }
+
+    async fn clean(&self, leftovers: &[Leftover]) -> Result<(), CacheError> {
+        upkeep::clean(&self.link, leftovers).await
     }
 
     async fn publish(&self, notices: &[Notice]) -> Result<(), CacheError> {

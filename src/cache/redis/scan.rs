@@ -9,13 +9,28 @@ use crate::cache::CacheError;
 /// Keys that the server looks at for one reply. It does nothing else meanwhile: below a millisecond.
 const LOOKED_AT: u32 = 2000;
 
-/// The next keys of a pattern, and where to go on.
+/// The next keys of a pattern, and where to go on. All keys of Mika are text.
 pub(super) async fn scan_keys(
     link: &Link,
     session: &Session<'_>,
     pattern: &str,
     cursor: u64,
 ) -> Result<(Vec<String>, Option<u64>), CacheError> {
+    let (keys, next) = scan_any_keys(link, session, pattern, cursor).await?;
+    let keys = keys.into_iter();
+    Ok((
+        keys.filter_map(|key| String::from_utf8(key).ok()).collect(),
+        next,
+    ))
+}
+
+/// The same, but keys of others too.
+pub(super) async fn scan_any_keys(
+    link: &Link,
+    session: &Session<'_>,
+    pattern: &str,
+    cursor: u64,
+) -> Result<(Vec<Vec<u8>>, Option<u64>), CacheError> {
     let mut scan = cmd("SCAN");
     scan.arg(cursor)
         .arg("MATCH")
@@ -27,7 +42,7 @@ pub(super) async fn scan_keys(
         let mut parts = parts.into_iter();
         let next: u64 = reply::text(parts.next()?)?.parse().ok()?;
         let keys = reply::list(parts.next()?)?;
-        Some((keys.into_iter().filter_map(reply::text).collect(), next))
+        Some((keys.into_iter().filter_map(reply::bytes).collect(), next))
     });
     let (keys, next) = parts.ok_or_else(|| link.unexpected("SCAN"))?;
     Ok((keys, (next != 0).then_some(next)))

@@ -55,7 +55,7 @@ fn usable(info_hash: InfoHash, fields: Vec<(String, Value)>) -> Vec<SharedPeer> 
     peers
 }
 
-fn peer(field: &str, text: &str) -> Option<SharedPeer> {
+pub(super) fn peer(field: &str, text: &str) -> Option<SharedPeer> {
     match keys::peer_of(field)? {
         keys::PeerField::Member(user, peer_id) => {
             let (record, standing) = codec::decode_member(text).ok()?;

@@ -3,13 +3,14 @@
 use redis::{Cmd, Value, cmd};
 
 use super::commands::Commands;
+use super::fault::is_wrong_type;
 use super::link::{Link, Session};
 use super::rows::{USER_FIELDS, user_counters, user_fields};
 use super::scan::scan_keys;
 use super::{keys, reply, rows, side_by_side};
 use crate::cache::{CacheError, Scan};
-use crate::ids::UserId;
-use crate::registry::StoredUser;
+use crate::ids::{Passkey, UserId};
+use crate::registry::{BadRow, StoredUser};
 
 /// Users that are written or removed by one job.
 const ROWS_MAX: usize = 500;
@@ -121,6 +122,55 @@ pub(super) async fn scan(link: &Link, cursor: u64) -> Result<Scan<StoredUser>, C
     Ok(scan)
 }
 
+/// Whose each passkey is. What leads to no user is reported without its name.
+pub(super) async fn scan_passkeys(
+    link: &Link,
+    cursor: u64,
+) -> Result<Scan<(Passkey, UserId)>, CacheError> {
+    let session = link.session().await?;
+    let (found, next) = scan_keys(link, &session, keys::ALL_PASSKEYS, cursor).await?;
+    let questions: Commands = found.iter().map(|key| cmd("GET").arg(key).take()).collect();
+    let owners = session.run_tolerant(questions, is_wrong_type).await?;
+    let mut scan = Scan {
+        rows: Vec::with_capacity(found.len()),
+        bad: Vec::new(),
+        next,
+    };
+    for (key, owner) in found.iter().zip(owners) {
+        if owner == Value::Nil {
+            continue; // removed meanwhile
+        }
+        match passkey_entry(key, owner) {
+            Some(entry) => scan.rows.push(entry),
+            None => scan.bad.push(BadRow {
+                table: "t:user",
+                id: "***".into(),
+                problem: "it does not lead from a passkey to the id of a user".into(),
+            }),
+        }
+    }
+    Ok(scan)
+}
+
+/// What a key of a passkey says, if that can be.
+pub(super) fn passkey_entry(key: &str, owner: Value) -> Option<(Passkey, UserId)> {
+    let passkey = keys::passkey_of(key)?.parse().ok()?;
+    let id = reply::text(owner)?.parse().ok()?;
+    Some((passkey, UserId(id)))
+}
+
+pub(super) async fn remove_passkeys(
+    link: &Link,
+    entries: &[(Passkey, UserId)],
+) -> Result<(), CacheError> {
+    let session = link.session().await?;
+    side_by_side(entries.chunks(ROWS_MAX), |chunk| {
+        let former = chunk.iter().map(|(passkey, id)| (*id, passkey.expose()));
+        forget_passkeys(&session, former.collect())
+    })
+    .await
+}
+
 pub(super) async fn get(link: &Link, id: UserId) -> Result<Option<StoredUser>, CacheError> {
     let reply = link.session().await?.one(read(&id)).await?;
     let row = row(link, id, reply)?.transpose();
@@ -133,7 +183,7 @@ fn read(id: &UserId) -> Cmd {
     read
 }
 
-type Row = Result<StoredUser, crate::registry::BadRow>;
+type Row = Result<StoredUser, BadRow>;
 
 fn row(link: &Link, id: UserId, reply: Value) -> Result<Option<Row>, CacheError> {
     let values = reply::list(reply).ok_or_else(|| link.unexpected("HMGET"))?;

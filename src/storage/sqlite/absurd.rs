@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, params};
 
-use super::edit::begin;
 use super::fault::Fault;
+use super::tables::begin;
 use crate::storage::{Absurd, PLAUSIBLE_MAX, Wipe};
 
 /// The table and its totals.
@@ -11,11 +11,24 @@ fn totals(what: Wipe) -> (&'static str, &'static [&'static str]) {
     match what {
         Wipe::Users => (
             "users",
-            &["uploaded", "downloaded", "snatches", "announces", "seed_time"],
+            &[
+                "uploaded",
+                "downloaded",
+                "snatches",
+                "announces",
+                "seed_time",
+            ],
         ),
         Wipe::Torrents => (
             "torrents",
-            &["uploaded", "downloaded", "snatches", "announces", "seeders", "leechers"],
+            &[
+                "uploaded",
+                "downloaded",
+                "snatches",
+                "announces",
+                "seeders",
+                "leechers",
+            ],
         ),
     }
 }

@@ -27,8 +27,9 @@ use rusqlite::Connection;
 use self::fault::Fault;
 use self::worker::Worker;
 use super::{
-    Absurd, Claim, Feed, FeedPosition, Finding, History, MigrationStatus, NewTorrent, NewUser, Page, Place,
-    Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentPatch, UserPatch, Wipe,
+    Absurd, Claim, Feed, FeedPosition, Finding, History, MigrationStatus, NewTorrent, NewUser,
+    Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentPatch,
+    UserPatch, Wipe,
 };
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};

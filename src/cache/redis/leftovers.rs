@@ -1,0 +1,186 @@
+//! What nobody can use, found by its form alone.
+
+use redis::{Cmd, Value, cmd};
+
+use super::commands::Commands;
+use super::fault::is_wrong_type;
+use super::keys::{self, Kind};
+use super::link::{Link, Session};
+use super::rows::{TORRENT_FIELDS, USER_FIELDS};
+use super::scan::scan_any_keys;
+use super::users::passkey_entry;
+use super::{reply, rows, swarms};
+use crate::cache::{CacheError, Leftover, RowKey, Scan, SharedPeer};
+use crate::ids::InfoHash;
+use crate::registry::PLAUSIBLE_MAX;
+
+/// Swarms that are read at once.
+const SWARMS_MAX: usize = 200;
+
+/// Counters by their place in [`USER_FIELDS`] and [`TORRENT_FIELDS`].
+const USER_COUNTERS: std::ops::Range<usize> = 5..10;
+const TORRENT_COUNTERS: std::ops::Range<usize> = 8..14;
+
+pub(super) async fn find(
+    link: &Link,
+    since: i64,
+    cursor: u64,
+) -> Result<Scan<Leftover>, CacheError> {
+    let session = link.session().await?;
+    let (found, next) = scan_any_keys(link, &session, keys::ALL, cursor).await?;
+    let mut leftovers = Vec::new();
+    let (mut asked, mut questions, mut hashes) = (Vec::new(), Commands::default(), Vec::new());
+    for key in found {
+        match keys::kind_of(&key) {
+            Kind::Old => leftovers.push(stray(key, "only the first version of Mika read it")),
+            Kind::Misnamed => leftovers.push(stray(key, "its name is no info hash in lower case")),
+            Kind::Swarm(info_hash) => hashes.push(info_hash),
+            Kind::Other => {}
+            kind => {
+                questions.push(question(kind, &key));
+                asked.push((kind, key));
+            }
+        }
+    }
+    let answers = session.run_tolerant(questions, is_wrong_type).await?;
+    for ((kind, key), answer) in asked.into_iter().zip(answers) {
+        judge(kind, key, answer, &mut leftovers);
+    }
+    for hashes in hashes.chunks(SWARMS_MAX) {
+        find_peers(&session, hashes, since, &mut leftovers).await?;
+    }
+    Ok(Scan {
+        rows: leftovers,
+        bad: Vec::new(),
+        next,
+    })
+}
+
+fn stray(key: Vec<u8>, problem: &'static str) -> Leftover {
+    let text = String::from_utf8_lossy(&key);
+    Leftover::Key {
+        shown: keys::shown(&text).to_owned(),
+        key,
+        problem,
+    }
+}
+
+/// What to ask the server to judge a key by.
+fn question(kind: Kind, key: &[u8]) -> Cmd {
+    match kind {
+        Kind::User(_) => cmd("HMGET").arg(key).arg(&USER_FIELDS[..]).take(),
+        Kind::Torrent(_) => cmd("HMGET").arg(key).arg(&TORRENT_FIELDS[..]).take(),
+        Kind::UserSet(id) => cmd("EXISTS").arg(keys::user(id)).take(),
+        _ => cmd("GET").arg(key).take(),
+    }
+}
+
+fn judge(kind: Kind, key: Vec<u8>, answer: Value, leftovers: &mut Vec<Leftover>) {
+    match kind {
+        Kind::User(id) => {
+            judge_row(
+                RowKey::User(id),
+                answer,
+                &USER_FIELDS,
+                USER_COUNTERS,
+                leftovers,
+            );
+        }
+        Kind::Torrent(hash) => {
+            let row = RowKey::Torrent(hash);
+            judge_row(row, answer, &TORRENT_FIELDS, TORRENT_COUNTERS, leftovers);
+        }
+        Kind::UserSet(_) if reply::integer(&answer) == Some(0) => {
+            leftovers.push(stray(key, "it is of a user who is not there"));
+        }
+        Kind::Passkey if answer != Value::Nil => {
+            let text = String::from_utf8_lossy(&key);
+            if passkey_entry(&text, answer).is_none() {
+                leftovers.push(stray(key, "it does not lead from a passkey to a user"));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn judge_row(
+    row: RowKey,
+    answer: Value,
+    fields: &[&str],
+    counters: std::ops::Range<usize>,
+    leftovers: &mut Vec<Leftover>,
+) {
+    let values = reply::list(answer).unwrap_or_default();
+    let counted = fields.iter().zip(&values).skip(counters.start);
+    let absurd: Vec<Leftover> = counted
+        .take(counters.len())
+        .filter(|(_, value)| is_absurd(value))
+        .map(|(field, _)| Leftover::Counter {
+            row,
+            field: (*field).to_owned(),
+        })
+        .collect();
+    if is_usable(row, values) {
+        leftovers.extend(absurd);
+    } else {
+        leftovers.push(Leftover::Row(row));
+    }
+}
+
+fn is_usable(row: RowKey, values: Vec<Value>) -> bool {
+    match row {
+        RowKey::User(id) => matches!(rows::user(id, values), Some(Ok(_))),
+        RowKey::Torrent(hash) => matches!(rows::torrent(hash, values), Some(Ok(_))),
+    }
+}
+
+/// Whether a counter is below 0, above what can be, or no whole number.
+fn is_absurd(value: &Value) -> bool {
+    if *value == Value::Nil {
+        return false;
+    }
+    let number = reply::text(value.clone()).and_then(|text| text.parse::<u64>().ok());
+    number.is_none_or(|number| number > PLAUSIBLE_MAX)
+}
+
+async fn find_peers(
+    session: &Session<'_>,
+    hashes: &[InfoHash],
+    since: i64,
+    leftovers: &mut Vec<Leftover>,
+) -> Result<(), CacheError> {
+    let read = |hash: &InfoHash| cmd("HGETALL").arg(keys::swarm(*hash)).take();
+    let questions: Commands = hashes.iter().map(read).collect();
+    let answers = session.run_tolerant(questions, is_wrong_type).await?;
+    for (&torrent, answer) in hashes.iter().zip(answers) {
+        let Some(values) = reply::list(answer) else {
+            let key = keys::swarm(torrent).into_bytes();
+            leftovers.push(stray(key, "it is no hash"));
+            continue;
+        };
+        let mut values = values.into_iter();
+        let mut fields = Vec::new();
+        while let (Some(field), Some(value)) = (values.next(), values.next()) {
+            let Some(field) = reply::bytes(field) else {
+                continue;
+            };
+            let heard = last_heard(&field, value);
+            if heard.is_none_or(|heard| heard < since) {
+                fields.push(field);
+            }
+        }
+        if !fields.is_empty() {
+            leftovers.push(Leftover::Peers { torrent, fields });
+        }
+    }
+    Ok(())
+}
+
+/// When a peer last announced (Unix time); none if its entry can't be read.
+fn last_heard(field: &[u8], value: Value) -> Option<i64> {
+    let field = std::str::from_utf8(field).ok()?;
+    Some(match swarms::peer(field, &reply::text(value)?)? {
+        SharedPeer::Member { record, .. } => record.last_announce,
+        SharedPeer::Guest { record, .. } => record.last_announce,
+    })
+}
