@@ -35,6 +35,7 @@ pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     what_is_not_registered_is_not_counted(&*open().await).await;
     totals_that_are_full_stop_nothing(&*open().await).await;
     peers_are_written_and_removed(&*open().await).await;
+    old_peers_are_pruned(&*open().await).await;
     users_are_written_and_removed(&*open().await).await;
     torrents_are_written_and_removed(&*open().await).await;
     counters_that_are_there_stay(&*open().await).await;
@@ -149,10 +150,6 @@ async fn batches_make_swarms(cache: &dyn Cache) {
     );
     assert_eq!(all_swarms(cache).await, [hash(1), hash(2)]);
 
-    let forgotten = Change::Forgotten {
-        info_hash: hash(1),
-        key: second.key,
-    };
     let gone = guest_change(
         address,
         GuestRecord {
@@ -160,8 +157,7 @@ async fn batches_make_swarms(cache: &dyn Cache) {
             ..guest
         },
     );
-    keep(cache, &[batch(2, vec![forgotten, gone])]).await;
-    assert_eq!(peers(cache, 1).await, [member(&first)]);
+    keep(cache, &[batch(2, vec![gone])]).await;
     assert_eq!(peers(cache, 2).await, []);
     assert_eq!(all_swarms(cache).await, [hash(1)]);
 }
@@ -243,6 +239,30 @@ async fn peers_are_written_and_removed(cache: &dyn Cache) {
     assert_eq!(peers(cache, 1).await, []);
     assert_eq!(peers(cache, 2).await, [guest]);
     assert_eq!(cache.peers(&[]).await.unwrap(), []);
+}
+
+async fn old_peers_are_pruned(cache: &dyn Cache) {
+    let mut old = change(1, 1, 1, 10);
+    old.record.last_announce = NOW - 1;
+    let young = member(&change(1, 1, 2, 10));
+    let guest_at = |port, last_announce| SharedPeer::Guest {
+        address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).into(),
+        record: GuestRecord {
+            last_announce,
+            ..guest(true)
+        },
+    };
+    let swarms = [
+        (hash(1), vec![member(&old), young.clone()]),
+        (hash(2), vec![guest_at(1, NOW), guest_at(2, NOW + 5)]),
+    ];
+    cache.put_peers(&swarms).await.unwrap();
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        cursor = cache.prune(at, NOW, NOW + 5).await.unwrap();
+    }
+    assert_eq!(peers(cache, 1).await, [young]);
+    assert_eq!(peers(cache, 2).await, [guest_at(2, NOW + 5)]);
 }
 
 async fn users_are_written_and_removed(cache: &dyn Cache) {
@@ -515,10 +535,6 @@ fn all_kinds(number: u64) -> Vec<Change> {
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 6881).into();
     vec![
         Change::Snatch { info_hash: hash(2) },
-        Change::Forgotten {
-            info_hash: hash(1),
-            key: change.key,
-        },
         guest_change(address, guest(true)),
         Change::Peer(change),
     ]

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::backoff::Backoff;
 use crate::cache::{Cache, Generation};
@@ -110,6 +110,7 @@ struct Desk {
     cache_is_late: AtomicBool,
     /// The spill file did not take what it was last given.
     spill_fails: AtomicBool,
+    cache_broke: Notify,
     /// Why storage did not take its last batch; none while all is well.
     storage_trouble: Mutex<Option<String>>,
 }
@@ -151,6 +152,7 @@ impl Journal {
             never = desk.send_all() => match never {},
             never = desk.apply_all() => match never {},
             never = desk.tidy_all() => match never {},
+            never = desk.guard_all() => match never {},
         }
     }
 
@@ -264,6 +266,11 @@ impl Handle {
         self.desk.restarted(generation);
     }
 
+    /// A connection to the cache has just broken: it may come back without what it had.
+    pub fn cache_broke(&self) {
+        self.desk.cache_broke.notify_one();
+    }
+
     /// The generation of the cache as it changes.
     pub fn generation(&self) -> watch::Receiver<Generation> {
         self.desk.generation.subscribe()
@@ -344,6 +351,17 @@ impl Desk {
             }
             is_new
         });
+    }
+
+    /// Spills what storage does not have yet whenever the cache may be about to forget it, for
+    /// ever. The next batch to send would tell as well, but later.
+    async fn guard_all(&self) -> Infallible {
+        loop {
+            self.cache_broke.notified().await;
+            if let Some(spill) = &self.spill {
+                self.spill_once(spill).await;
+            }
+        }
     }
 
     /// Lets batches go that are of no use any more, for ever.

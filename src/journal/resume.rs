@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::ledger::{Ledger, Progress};
 use super::spill::{Spill, SpillError};
@@ -104,6 +104,7 @@ impl Journal {
                 cache_is_away: AtomicBool::new(false),
                 cache_is_late: AtomicBool::new(false),
                 spill_fails: AtomicBool::new(false),
+                cache_broke: Notify::new(),
                 storage_trouble: Mutex::new(None),
             }),
             work: None,

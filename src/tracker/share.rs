@@ -20,10 +20,17 @@ pub struct Member {
     pub standing: Standing,
 }
 
-/// Whether `one` was written after `other`. A record counts its announces over all nodes.
+/// Seconds by which the clocks of two nodes may differ.
+const SKEW: i64 = 5;
+
+/// Whether `one` was written after `other`. A record counts its announces over all nodes, which
+/// tells it where clocks can't.
 pub fn is_newer(one: &PeerRecord, other: &PeerRecord) -> bool {
-    let age = |record: &PeerRecord| (record.last_announce, record.announces);
-    age(one) > age(other)
+    let later = one.last_announce - other.last_announce;
+    if later.abs() > SKEW {
+        return later > 0;
+    }
+    (one.announces, one.last_announce) > (other.announces, other.last_announce)
 }
 
 // === impl Tracker ===

@@ -113,6 +113,15 @@ impl Cache for Redis {
         swarms::swarms(&self.link, cursor).await
     }
 
+    async fn prune(
+        &self,
+        cursor: u64,
+        members_before: i64,
+        guests_before: i64,
+    ) -> Result<Option<u64>, CacheError> {
+        swarms::prune(&self.link, cursor, members_before, guests_before).await
+    }
+
     async fn remove_swarms(&self, torrents: &[InfoHash]) -> Result<(), CacheError> {
         swarms::remove_swarms(&self.link, torrents).await
     }

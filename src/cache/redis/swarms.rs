@@ -121,6 +121,39 @@ pub(super) async fn swarms(link: &Link, cursor: u64) -> Result<Scan<InfoHash>, C
     })
 }
 
+/// One portion of a scan, without the peers whose last announce is too long ago.
+pub(super) async fn prune(
+    link: &Link,
+    cursor: u64,
+    members_before: i64,
+    guests_before: i64,
+) -> Result<Option<u64>, CacheError> {
+    let scan = swarms(link, cursor).await?;
+    let mut commands = Commands::default();
+    for (info_hash, peers) in peers(link, &scan.rows).await? {
+        let key = keys::swarm(info_hash);
+        let mut remove = Fields::new("HDEL", &key);
+        for peer in peers {
+            let old = match peer {
+                SharedPeer::Member {
+                    user,
+                    peer_id,
+                    record,
+                    ..
+                } if record.last_announce < members_before => keys::member_field(user, &peer_id),
+                SharedPeer::Guest { address, record } if record.last_announce < guests_before => {
+                    keys::guest_field(address)
+                }
+                _ => continue,
+            };
+            remove.add(&mut commands, &[&old]);
+        }
+        remove.end(&mut commands);
+    }
+    link.session().await?.run(commands).await?;
+    Ok(scan.next)
+}
+
 pub(super) async fn remove_swarms(link: &Link, torrents: &[InfoHash]) -> Result<(), CacheError> {
     let remove = |hash: &InfoHash| -> Cmd { cmd("UNLINK").arg(keys::swarm(*hash)).take() };
     let session = link.session().await?;

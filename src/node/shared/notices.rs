@@ -85,6 +85,8 @@ pub(super) async fn follow(node: Node, cache: Arc<dyn Cache>, mut position: Cont
                 position = next;
             }
             Err(error) => {
+                // Somebody waits here nearly all the time, so this is the first to notice.
+                node.journal.cache_broke();
                 tracing::debug!(%error, "the notices of the cache can't be followed");
                 tokio::time::sleep(PAUSE).await;
             }
