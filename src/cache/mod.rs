@@ -8,6 +8,8 @@
 //! of the nodes, and a batch stays with its node until storage has it. So a cache that comes
 //! back empty costs nobody anything but the time to fill it again.
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 mod memory;
 mod redis;
 

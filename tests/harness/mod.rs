@@ -6,6 +6,7 @@
 
 pub mod http;
 pub mod net;
+pub mod redis;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;

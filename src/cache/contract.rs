@@ -1,0 +1,651 @@
+//! What every cache driver has to do, as tests (feature `contract`).
+//!
+//! [`run`] does all of them, each on a cache of its own that `open` makes: reachable and empty.
+//! A test panics where the driver is at fault.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cache, CacheError, Generation, Mirrored, Notice, Scan, SharedPeer, Stats, Write};
+use crate::change::{
+    Batch, Change, Credit, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
+};
+use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
+use crate::registry::{Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals};
+
+/// The largest number that totals reach (rule A8).
+const TOTAL_MAX: u64 = i64::MAX.cast_unsigned();
+/// When the peers of these tests announce.
+const NOW: i64 = 1_800_000_000;
+const NODE: &str = "node-a";
+/// Longer than a test may take: whoever waits for that long has missed what it waited for.
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(50);
+
+/// All tests, on caches that `open` makes.
+pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
+    batches_are_kept_until_they_are_applied(&*open().await).await;
+    a_batch_is_kept_once(&*open().await).await;
+    batches_of_another_generation_are_refused(&*open().await).await;
+    followers_are_woken(open().await).await;
+    batches_make_swarms(&*open().await).await;
+    batches_count(&*open().await).await;
+    what_is_not_registered_is_not_counted(&*open().await).await;
+    totals_that_are_full_stop_nothing(&*open().await).await;
+    peers_are_written_and_removed(&*open().await).await;
+    users_are_written_and_removed(&*open().await).await;
+    torrents_are_written_and_removed(&*open().await).await;
+    counters_that_are_there_stay(&*open().await).await;
+    scans_find_every_row(&*open().await).await;
+    the_whitelist_is_replaced(&*open().await).await;
+    the_registry_is_complete_once_it_says_so(&*open().await).await;
+    notices_reach_who_was_there_before(&*open().await).await;
+    readers_of_notices_are_woken(open().await).await;
+    nodes_come_and_go(&*open().await).await;
+    a_lease_has_one_holder(&*open().await).await;
+    stats_are_taken(&*open().await).await;
+}
+
+async fn batches_are_kept_until_they_are_applied(cache: &dyn Cache) {
+    assert_eq!(cache.last_kept(NODE).await.unwrap(), 0);
+    assert_eq!(cache.kept(NODE, 0, 10).await.unwrap(), []);
+    let batches: Vec<_> = (1..=40)
+        .map(|number| batch(number, all_kinds(number)))
+        .collect();
+    keep(cache, &batches).await;
+    assert_eq!(cache.last_kept(NODE).await.unwrap(), 40);
+    assert_eq!(cache.last_kept("node-b").await.unwrap(), 0);
+    let kept = cache.kept(NODE, 0, 100).await.unwrap();
+    let expected: Vec<Batch> = batches.iter().map(|batch| (**batch).clone()).collect();
+    assert_eq!(kept, expected);
+    assert_eq!(cache.kept(NODE, 37, 100).await.unwrap(), expected[37..]);
+    assert_eq!(cache.kept(NODE, 2, 20).await.unwrap(), expected[2..22]);
+    assert_eq!(cache.kept("node-b", 0, 10).await.unwrap(), []);
+
+    cache.applied(NODE, 38).await.unwrap();
+    assert_eq!(cache.kept(NODE, 0, 100).await.unwrap(), expected[38..]);
+    cache.applied(NODE, 40).await.unwrap();
+    cache.applied(NODE, 40).await.unwrap();
+    cache.applied("node-b", 7).await.unwrap();
+    assert_eq!(cache.kept(NODE, 0, 100).await.unwrap(), []);
+    assert_eq!(cache.last_kept(NODE).await.unwrap(), 40, "it is remembered");
+}
+
+async fn a_batch_is_kept_once(cache: &dyn Cache) {
+    put_pair(cache).await;
+    let first = batch(1, vec![Change::Peer(change(1, 1, 1, 100))]);
+    let second = batch(2, vec![Change::Peer(change(1, 1, 1, 1000))]);
+    for batches in [
+        vec![first.clone()],
+        vec![first.clone(), second.clone()],
+        vec![first, second],
+    ] {
+        keep(cache, &batches).await;
+    }
+    assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 2);
+    let totals = user(cache, 1).await.totals;
+    assert_eq!((totals.uploaded, totals.announces), (2200, 2));
+    assert_eq!(torrent(cache, 1).await.uploaded, 1100);
+    cache.applied(NODE, 2).await.unwrap();
+    keep(cache, &[batch(1, all_kinds(1))]).await;
+    assert_eq!(cache.kept(NODE, 0, 10).await.unwrap(), []);
+}
+
+async fn batches_of_another_generation_are_refused(cache: &dyn Cache) {
+    let generation = cache.ping().await.unwrap();
+    assert_eq!(generation, Generation(1));
+    assert_eq!(cache.ping().await.unwrap(), generation);
+    let batches = [batch(1, all_kinds(1))];
+    for other in [0, 2] {
+        let refused = cache.keep(Generation(other), &batches).await;
+        assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == generation));
+    }
+    assert_eq!(cache.last_kept(NODE).await.unwrap(), 0);
+    assert_eq!(all_swarms(cache).await, []);
+}
+
+async fn followers_are_woken(cache: Arc<dyn Cache>) {
+    let batches = [batch(1, all_kinds(1)), batch(2, all_kinds(2))];
+    assert_eq!(cache.follow(NODE, 0, 10, SHORT).await.unwrap(), []);
+    keep(&*cache, &batches[..1]).await;
+    let kept = cache.follow(NODE, 0, 10, LONG).await.unwrap();
+    assert_eq!(kept, [(*batches[0]).clone()]);
+
+    let follower = cache.clone();
+    let follow = tokio::spawn(async move { follower.follow(NODE, 1, 10, LONG).await });
+    // What waits must not keep others from anything.
+    for _ in 0..10 {
+        cache.ping().await.unwrap();
+    }
+    keep(&*cache, &batches[1..]).await;
+    let kept = follow.await.unwrap().unwrap();
+    assert_eq!(kept, [(*batches[1]).clone()]);
+}
+
+async fn batches_make_swarms(cache: &dyn Cache) {
+    let (first, mut second) = (change(1, 1, 1, 10), change(2, 1, 2, 20));
+    second.record.active = false;
+    let guest = guest(true);
+    let address: SocketAddr = "[2001:db8::1]:6881".parse().unwrap();
+    let changes = vec![
+        Change::Peer(change(1, 1, 1, 5)),
+        Change::Peer(second.clone()),
+        Change::Peer(first.clone()),
+        guest_change(address, guest),
+    ];
+    keep(cache, &[batch(1, changes)]).await;
+    let mut members = peers(cache, 1).await;
+    members.sort_by_key(|peer| match peer {
+        SharedPeer::Member { user, .. } => user.0,
+        SharedPeer::Guest { .. } => 0,
+    });
+    assert_eq!(members, [member(&first), member(&second)], "tombstones too");
+    let record = guest;
+    assert_eq!(
+        peers(cache, 2).await,
+        [SharedPeer::Guest { address, record }]
+    );
+    assert_eq!(all_swarms(cache).await, [hash(1), hash(2)]);
+
+    let forgotten = Change::Forgotten {
+        info_hash: hash(1),
+        key: second.key,
+    };
+    let gone = guest_change(
+        address,
+        GuestRecord {
+            active: false,
+            ..guest
+        },
+    );
+    keep(cache, &[batch(2, vec![forgotten, gone])]).await;
+    assert_eq!(peers(cache, 1).await, [member(&first)]);
+    assert_eq!(peers(cache, 2).await, []);
+    assert_eq!(all_swarms(cache).await, [hash(1)]);
+}
+
+async fn batches_count(cache: &dyn Cache) {
+    put_pair(cache).await;
+    let mut snatch = change(1, 1, 1, 100);
+    snatch.credit.snatched = true;
+    let changes = vec![
+        Change::Peer(snatch),
+        Change::Peer(change(1, 1, 1, 10)),
+        Change::Snatch { info_hash: hash(1) },
+    ];
+    keep(cache, &[batch(1, changes)]).await;
+    let totals = user(cache, 1).await.totals;
+    assert_eq!((totals.uploaded, totals.downloaded), (220, 55));
+    assert_eq!(
+        (totals.snatches, totals.announces, totals.seed_time),
+        (1, 2, 120)
+    );
+    let row = torrent(cache, 1).await;
+    assert_eq!((row.uploaded, row.downloaded, row.announces), (110, 110, 2));
+    assert_eq!((row.seeders, row.leechers, row.torrent.snatches), (3, 4, 2));
+}
+
+/// Half a row would come back as a user or a torrent that nobody added.
+async fn what_is_not_registered_is_not_counted(cache: &dyn Cache) {
+    let changes = vec![
+        Change::Peer(change(1, 1, 1, 100)),
+        Change::Snatch { info_hash: hash(1) },
+    ];
+    keep(cache, &[batch(1, changes)]).await;
+    assert_eq!(cache.user(UserId(1)).await.unwrap(), None);
+    assert_eq!(cache.torrent(hash(1)).await.unwrap(), None);
+    let (users, bad) = all(|cursor| cache.users(cursor)).await;
+    assert_eq!((users, bad), (vec![], 0));
+    let (torrents, bad) = all(|cursor| cache.torrents(cursor)).await;
+    assert_eq!((torrents, bad), (vec![], 0));
+    put_pair(cache).await;
+    assert_eq!(user(cache, 1).await.totals, UserTotals::default());
+}
+
+async fn totals_that_are_full_stop_nothing(cache: &dyn Cache) {
+    let mut row = stored_user(1);
+    row.totals.uploaded = TOTAL_MAX - 1;
+    cache.put_users(&[row], Write::Edit).await.unwrap();
+    let torrents = [stored_torrent(1)];
+    cache.put_torrents(&torrents, Write::Edit).await.unwrap();
+    for number in 1..=2 {
+        keep(
+            cache,
+            &[batch(number, vec![Change::Peer(change(1, 1, 1, u64::MAX))])],
+        )
+        .await;
+    }
+    assert!(user(cache, 1).await.totals.uploaded >= TOTAL_MAX - 1);
+    assert_eq!(user(cache, 1).await.totals.announces, 2);
+    assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 2);
+}
+
+async fn peers_are_written_and_removed(cache: &dyn Cache) {
+    let (member, address) = (member(&change(1, 1, 1, 10)), "10.0.0.1:6881");
+    let guest = SharedPeer::Guest {
+        address: address.parse().unwrap(),
+        record: guest(false),
+    };
+    let swarms = [
+        (hash(1), vec![member.clone()]),
+        (hash(2), vec![guest.clone()]),
+    ];
+    cache.put_peers(&swarms).await.unwrap();
+    cache.put_peers(&swarms).await.unwrap();
+    let mut found = cache.peers(&[hash(1), hash(2), hash(3)]).await.unwrap();
+    found.retain(|(_, peers)| !peers.is_empty());
+    found.sort_by_key(|(hash, _)| *hash);
+    assert_eq!(found, swarms);
+    cache.remove_swarms(&[hash(1), hash(3)]).await.unwrap();
+    assert_eq!(all_swarms(cache).await, [hash(2)]);
+    assert_eq!(peers(cache, 1).await, []);
+    assert_eq!(peers(cache, 2).await, [guest]);
+    assert_eq!(cache.peers(&[]).await.unwrap(), []);
+}
+
+async fn users_are_written_and_removed(cache: &dyn Cache) {
+    assert_eq!(cache.user(UserId(1)).await.unwrap(), None);
+    let rows = [stored_user(1), stored_user(2)];
+    cache.put_users(&rows, Write::Warmup).await.unwrap();
+    assert_eq!(user(cache, 1).await, rows[0]);
+
+    let mut changed = rows[0].clone();
+    changed.user.passkey = "passkey-new".parse().unwrap();
+    changed.user.username = String::new();
+    changed.user.enabled = false;
+    changed.user.can_leech = false;
+    for _ in 0..2 {
+        let rows = [changed.clone()];
+        cache.put_users(&rows, Write::Edit).await.unwrap();
+        assert_eq!(user(cache, 1).await, changed);
+    }
+    let nobody = UserId(99);
+    cache.remove_users(&[UserId(1), nobody]).await.unwrap();
+    assert_eq!(cache.user(UserId(1)).await.unwrap(), None);
+    assert_eq!(user(cache, 2).await, rows[1]);
+    cache.put_users(&[], Write::Edit).await.unwrap();
+}
+
+async fn torrents_are_written_and_removed(cache: &dyn Cache) {
+    assert_eq!(cache.torrent(hash(1)).await.unwrap(), None);
+    let mut row = stored_torrent(1);
+    row.torrent.info_hash_v2 = Some(hash(99));
+    row.torrent.reason = Some("a duplicate of \"Läufer\"".into());
+    row.torrent.enabled = false;
+    row.torrent.multi_up = Permille(1500);
+    row.torrent.multi_down = Permille(0);
+    let rows = [row.clone(), stored_torrent(2)];
+    cache.put_torrents(&rows, Write::Warmup).await.unwrap();
+    assert_eq!(torrent(cache, 1).await, row);
+
+    row.torrent.info_hash_v2 = None;
+    row.torrent.reason = None;
+    row.torrent.enabled = true;
+    row.name = "another name".into();
+    let rows = [row.clone()];
+    cache.put_torrents(&rows, Write::Edit).await.unwrap();
+    assert_eq!(torrent(cache, 1).await, row);
+
+    let swarm = (hash(1), vec![member(&change(1, 1, 1, 10))]);
+    cache.put_peers(&[swarm]).await.unwrap();
+    cache.remove_torrents(&[hash(1), hash(9)]).await.unwrap();
+    assert_eq!(cache.torrent(hash(1)).await.unwrap(), None);
+    assert_eq!(peers(cache, 1).await, [], "its peers go with it");
+    assert_eq!(torrent(cache, 2).await, stored_torrent(2));
+}
+
+async fn counters_that_are_there_stay(cache: &dyn Cache) {
+    let (mut user_row, mut torrent_row) = (stored_user(1), stored_torrent(1));
+    user_row.totals = UserTotals {
+        uploaded: 1000,
+        downloaded: 2000,
+        snatches: 3,
+        announces: 4,
+        seed_time: 5,
+    };
+    torrent_row.uploaded = 1000;
+    torrent_row.seeders = 7;
+    torrent_row.torrent.snatches = 9;
+    let (users, torrents) = ([user_row.clone()], [torrent_row.clone()]);
+    cache.put_users(&users, Write::Warmup).await.unwrap();
+    cache.put_torrents(&torrents, Write::Warmup).await.unwrap();
+    assert_eq!(user(cache, 1).await, user_row, "new rows come with theirs");
+    assert_eq!(torrent(cache, 1).await, torrent_row);
+
+    keep(cache, &[batch(1, vec![Change::Peer(change(1, 1, 1, 10))])]).await;
+    for write in [Write::Edit, Write::Warmup] {
+        cache.put_users(&users, write).await.unwrap();
+        cache.put_torrents(&torrents, write).await.unwrap();
+        assert_eq!(user(cache, 1).await.totals.uploaded, 1020);
+        let row = torrent(cache, 1).await;
+        assert_eq!(
+            (row.uploaded, row.seeders, row.torrent.snatches),
+            (1010, 3, 9)
+        );
+    }
+}
+
+async fn scans_find_every_row(cache: &dyn Cache) {
+    const ROWS: u32 = 5000;
+    let users: Vec<_> = (1..=ROWS).map(stored_user).collect();
+    let torrents: Vec<_> = (1..=ROWS).map(stored_torrent).collect();
+    cache.put_users(&users, Write::Warmup).await.unwrap();
+    cache.put_torrents(&torrents, Write::Warmup).await.unwrap();
+    keep(cache, &[batch(1, all_kinds(1))]).await;
+    let (mut found, bad) = all(|cursor| cache.users(cursor)).await;
+    found.sort_by_key(|row| row.user.id);
+    found.dedup();
+    assert_eq!((found.len(), bad), (users.len(), 0));
+    assert_eq!(found[1..], users[1..]);
+    let (mut found, bad) = all(|cursor| cache.torrents(cursor)).await;
+    found.sort_by_key(|row| row.torrent.id);
+    found.dedup();
+    assert_eq!((found.len(), bad), (torrents.len(), 0));
+    assert_eq!(found[2..], torrents[2..]);
+}
+
+async fn the_whitelist_is_replaced(cache: &dyn Cache) {
+    assert_eq!(cache.whitelist().await.unwrap(), []);
+    for clients in [
+        vec![client("-TR", "A"), client("-qB", "B")],
+        vec![client("-TR", "Transmission"), client("-DE", "Deluge")],
+        vec![client("-TR", "")],
+        vec![],
+    ] {
+        cache.put_whitelist(&clients).await.unwrap();
+        let mut expected = clients;
+        let mut found = cache.whitelist().await.unwrap();
+        for list in [&mut expected, &mut found] {
+            list.sort_by(|a, b| a.prefix.cmp(&b.prefix));
+        }
+        assert_eq!(found, expected);
+    }
+}
+
+async fn the_registry_is_complete_once_it_says_so(cache: &dyn Cache) {
+    assert_eq!(cache.mirrored().await.unwrap(), None);
+    put_pair(cache).await;
+    assert_eq!(cache.mirrored().await.unwrap(), None);
+    for position in [0, 17, u64::MAX] {
+        let mirrored = Mirrored { position };
+        cache.set_mirrored(mirrored).await.unwrap();
+        assert_eq!(cache.mirrored().await.unwrap(), Some(mirrored));
+    }
+}
+
+async fn notices_reach_who_was_there_before(cache: &dyn Cache) {
+    let all = notices();
+    let start = cache.control_position().await.unwrap();
+    cache.publish(&all[..2]).await.unwrap();
+    cache.publish(&[]).await.unwrap();
+    let later = cache.control_position().await.unwrap();
+    cache.publish(&all[2..]).await.unwrap();
+    let (found, end) = cache.control(&start, LONG).await.unwrap();
+    assert_eq!(found, all);
+    assert_eq!(cache.control(&later, LONG).await.unwrap().0, all[2..]);
+    let (found, same) = cache.control(&end, SHORT).await.unwrap();
+    assert_eq!((found, same), (vec![], end.clone()));
+    assert_eq!(cache.control_position().await.unwrap(), end);
+}
+
+async fn readers_of_notices_are_woken(cache: Arc<dyn Cache>) {
+    let start = cache.control_position().await.unwrap();
+    let reader = cache.clone();
+    let read = tokio::spawn(async move { reader.control(&start, LONG).await });
+    for _ in 0..10 {
+        cache.ping().await.unwrap();
+    }
+    cache.publish(&[Notice::Whitelist]).await.unwrap();
+    assert_eq!(read.await.unwrap().unwrap().0, [Notice::Whitelist]);
+}
+
+async fn nodes_come_and_go(cache: &dyn Cache) {
+    let nodes = async || {
+        let mut nodes = cache.nodes().await.unwrap();
+        nodes.sort();
+        nodes
+    };
+    let node = |name: &str, sign: &str| (name.to_owned(), sign.to_owned());
+    assert_eq!(nodes().await, []);
+    for (name, sign) in [("a", "1"), ("b", "1"), ("a", "2")] {
+        cache.beat(name, sign).await.unwrap();
+    }
+    assert_eq!(nodes().await, [node("a", "2"), node("b", "1")]);
+    cache.leave("b").await.unwrap();
+    cache.leave("c").await.unwrap();
+    assert_eq!(nodes().await, [node("a", "2")]);
+}
+
+async fn a_lease_has_one_holder(cache: &dyn Cache) {
+    let lease = async |name, holder, time| cache.lease(name, holder, time).await.unwrap();
+    assert!(lease("x", "a", LONG).await);
+    assert!(!lease("x", "b", LONG).await);
+    assert!(lease("y", "b", LONG).await);
+    assert!(lease("x", "a", SHORT).await, "renewed, for a shorter time");
+    let ended = async {
+        while !lease("x", "b", LONG).await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, ended).await.unwrap();
+    assert!(!lease("x", "a", LONG).await);
+}
+
+async fn stats_are_taken(cache: &dyn Cache) {
+    let stats = Stats {
+        announces: 1,
+        scrapes: 2,
+        seeders: 3,
+        leechers: 4,
+    };
+    cache.add_stats(stats).await.unwrap();
+    cache.add_stats(Stats::default()).await.unwrap();
+}
+
+// --- what the tests are made of ---
+
+async fn keep(cache: &dyn Cache, batches: &[Arc<Batch>]) {
+    let generation = cache.ping().await.unwrap();
+    cache.keep(generation, batches).await.unwrap();
+}
+
+async fn put_pair(cache: &dyn Cache) {
+    let users = [stored_user(1)];
+    cache.put_users(&users, Write::Edit).await.unwrap();
+    let torrents = [stored_torrent(1)];
+    cache.put_torrents(&torrents, Write::Edit).await.unwrap();
+}
+
+async fn user(cache: &dyn Cache, id: u32) -> StoredUser {
+    cache.user(UserId(id)).await.unwrap().unwrap()
+}
+
+async fn torrent(cache: &dyn Cache, id: u32) -> StoredTorrent {
+    cache.torrent(hash(id)).await.unwrap().unwrap()
+}
+
+async fn peers(cache: &dyn Cache, torrent: u32) -> Vec<SharedPeer> {
+    let swarms = cache.peers(&[hash(torrent)]).await.unwrap();
+    swarms.into_iter().flat_map(|(_, peers)| peers).collect()
+}
+
+async fn all_swarms(cache: &dyn Cache) -> Vec<InfoHash> {
+    let (found, _) = all(|cursor| cache.swarms(cursor)).await;
+    let found: HashSet<InfoHash> = found.into_iter().collect();
+    let mut found: Vec<InfoHash> = found.into_iter().collect();
+    found.sort();
+    found
+}
+
+/// All rows of a scan, and how many could not be used.
+async fn all<T, F>(read: impl Fn(u64) -> F) -> (Vec<T>, usize)
+where
+    F: Future<Output = Result<Scan<T>, CacheError>>,
+{
+    let (mut rows, mut bad) = (Vec::new(), 0);
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        let scan = read(at).await.unwrap();
+        rows.extend(scan.rows);
+        bad += scan.bad.len();
+        cursor = scan.next;
+    }
+    (rows, bad)
+}
+
+fn hash(number: u32) -> InfoHash {
+    let mut bytes = [0; 20];
+    bytes[16..].copy_from_slice(&number.to_be_bytes());
+    InfoHash(bytes)
+}
+
+fn batch(number: u64, changes: Vec<Change>) -> Arc<Batch> {
+    Arc::new(Batch {
+        node: NODE.into(),
+        number,
+        changes,
+    })
+}
+
+/// One change of each kind.
+fn all_kinds(number: u64) -> Vec<Change> {
+    let change = change(1, 1, 1, number);
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 6881).into();
+    vec![
+        Change::Snatch { info_hash: hash(2) },
+        Change::Forgotten {
+            info_hash: hash(1),
+            key: change.key,
+        },
+        guest_change(address, guest(true)),
+        Change::Peer(change),
+    ]
+}
+
+fn notices() -> Vec<Notice> {
+    vec![
+        Notice::User(UserId(u32::MAX)),
+        Notice::Torrent(hash(7)),
+        Notice::Whitelist,
+        Notice::Registry,
+        Notice::SnatchesWiped,
+    ]
+}
+
+fn stored_user(id: u32) -> StoredUser {
+    StoredUser {
+        user: User {
+            id: UserId(id),
+            passkey: format!("passkey-{id}").parse().unwrap(),
+            username: format!("user {id}"),
+            enabled: true,
+            can_leech: true,
+        },
+        totals: UserTotals::default(),
+    }
+}
+
+fn stored_torrent(id: u32) -> StoredTorrent {
+    StoredTorrent {
+        torrent: Torrent {
+            id: TorrentId(id),
+            info_hash: hash(id),
+            info_hash_v2: None,
+            enabled: true,
+            reason: None,
+            multi_up: Permille::ONE,
+            multi_down: Permille::ONE,
+            snatches: 0,
+        },
+        name: format!("torrent {id}"),
+        seeders: 0,
+        leechers: 0,
+        announces: 0,
+        uploaded: 0,
+        downloaded: 0,
+    }
+}
+
+fn client(prefix: &str, name: &str) -> Client {
+    Client {
+        prefix: prefix.into(),
+        name: name.into(),
+    }
+}
+
+fn guest(active: bool) -> GuestRecord {
+    GuestRecord {
+        peer_id: PeerId(*b"-TR3000-\0\xff 123456789"),
+        key: Some(17),
+        seeder: true,
+        paused: false,
+        counted: true,
+        last_announce: NOW,
+        active,
+    }
+}
+
+fn guest_change(address: SocketAddr, record: GuestRecord) -> Change {
+    Change::Guest {
+        info_hash: hash(2),
+        address,
+        record,
+    }
+}
+
+fn member(change: &PeerChange) -> SharedPeer {
+    SharedPeer::Member {
+        user: change.key.user,
+        peer_id: change.key.peer_id,
+        record: change.record.clone(),
+        standing: change.standing,
+    }
+}
+
+/// An announce that counts `bytes` both ways on a torrent with double upload and half download.
+fn change(user: u32, torrent: u32, peer: u8, bytes: u64) -> PeerChange {
+    PeerChange {
+        key: PeerKey {
+            user: UserId(user),
+            torrent: TorrentId(torrent),
+            peer_id: PeerId([peer; 20]),
+        },
+        info_hash: hash(torrent),
+        record: PeerRecord {
+            base_up: bytes,
+            base_down: bytes,
+            dip_up: Some(NOW - 5),
+            dip_down: None,
+            base_at: NOW - 60,
+            uploaded: bytes,
+            downloaded: bytes,
+            left: Some(16384),
+            v4: Some(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, peer), 6881)),
+            v6: Some(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 65535, 0, 0)),
+            speed_up: 1,
+            speed_down: 2,
+            seed_time: 60,
+            announces: 1,
+            first_announce: NOW - 60,
+            last_announce: NOW,
+            active: true,
+            paused: true,
+        },
+        credit: Credit {
+            up: bytes.saturating_mul(2),
+            down: bytes / 2,
+            raw_up: bytes,
+            raw_down: bytes,
+            seed_time: 60,
+            announces: 1,
+            snatched: false,
+        },
+        standing: Standing::default(),
+        counts: SwarmCounts {
+            seeders: 3,
+            leechers: 4,
+        },
+    }
+}

@@ -1,0 +1,563 @@
+//! The cache driver `redis` on real servers: the contract, and what goes wrong with servers.
+
+mod harness;
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use harness::redis::{AOF, Redis};
+use harness::{free_port, now};
+use mika::cache::{
+    Cache, CacheError, Drivers, Generation, Mirrored, Notice, SharedPeer, Write, contract,
+};
+use mika::change::{Batch, Change, GuestRecord};
+use mika::ids::{InfoHash, PeerId, UserId};
+use mika::registry::{Client, Permille, StoredUser, User, UserTotals};
+use mika::secret::Secret;
+
+const NODE: &str = "node-a";
+
+/// Above what one call may wait: a new connection, a reply, and a slow machine.
+const BOUND: Duration = Duration::from_secs(6);
+
+/// What "at once" is on a slow machine: well below any patience.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// How long a cache may take to come back.
+const COMEBACK: Duration = Duration::from_secs(20);
+
+fn open(url: &str) -> Arc<dyn Cache> {
+    let open = Drivers::built_in().get("redis").expect("the driver");
+    open(&Secret::new(url)).unwrap().expect("a cache")
+}
+
+fn batch(number: u64) -> Arc<Batch> {
+    let address: SocketAddr = "10.0.0.1:6881".parse().unwrap();
+    let record = GuestRecord {
+        peer_id: PeerId([7; 20]),
+        key: None,
+        seeder: true,
+        paused: false,
+        counted: false,
+        last_announce: 1_800_000_000,
+        active: true,
+    };
+    Arc::new(Batch {
+        node: NODE.into(),
+        number,
+        changes: vec![Change::Guest {
+            info_hash: InfoHash([1; 20]),
+            address,
+            record,
+        }],
+    })
+}
+
+fn user(id: u32, passkey: &str) -> StoredUser {
+    StoredUser {
+        user: User {
+            id: UserId(id),
+            passkey: passkey.parse().unwrap(),
+            username: "somebody".into(),
+            enabled: true,
+            can_leech: true,
+        },
+        totals: UserTotals::default(),
+    }
+}
+
+/// The generation once the server answers again.
+async fn comeback(cache: &dyn Cache) -> Generation {
+    let start = now();
+    loop {
+        match cache.ping().await {
+            Ok(generation) => return generation,
+            Err(CacheError::Away(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        assert!(start.elapsed() < COMEBACK, "the cache stays away");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn away<T: std::fmt::Debug>(result: Result<T, CacheError>) -> String {
+    match result {
+        Err(CacheError::Away(text)) => text,
+        other => panic!("away expected: {other:?}"),
+    }
+}
+
+fn broken<T: std::fmt::Debug>(result: Result<T, CacheError>) -> String {
+    match result {
+        Err(CacheError::Broken(text)) => text,
+        other => panic!("broken expected: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn keeps_the_contract() {
+    let servers = Mutex::new(Vec::new());
+    contract::run(async || {
+        let redis = Redis::start();
+        let cache = open(&redis.url());
+        servers.lock().unwrap().push(redis);
+        cache
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_by_a_socket() {
+    let servers = Mutex::new(Vec::new());
+    contract::run(async || {
+        let redis = Redis::start();
+        let cache = open(&redis.socket_url());
+        servers.lock().unwrap().push(redis);
+        cache
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_killed_server_that_kept_its_data_is_another_generation() {
+    let mut redis = Redis::start_with(&AOF);
+    let cache = open(&redis.url());
+    let first = cache.ping().await.unwrap();
+    cache.keep(first, &[batch(1), batch(2)]).await.unwrap();
+    let position = cache.control_position().await.unwrap();
+    cache.publish(&[Notice::Whitelist]).await.unwrap();
+
+    redis.kill9();
+    away(cache.keep(first, &[batch(3)]).await);
+    redis.restart();
+    let second = comeback(&*cache).await;
+    assert_eq!(second, Generation(2));
+    let refused = cache.keep(first, &[batch(3)]).await;
+    assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
+    assert_eq!(cache.last_kept(NODE).await.unwrap(), 2, "all was kept");
+    cache.keep(second, &[batch(2), batch(3)]).await.unwrap();
+    assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 3);
+    // Nobody can tell whether it kept everything, so everything is read again.
+    let (notices, position) = cache.control(&position, BOUND).await.unwrap();
+    assert_eq!(notices, [Notice::Registry]);
+    cache.publish(&[Notice::User(UserId(1))]).await.unwrap();
+    let (notices, _) = cache.control(&position, BOUND).await.unwrap();
+    assert_eq!(notices, [Notice::User(UserId(1))]);
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_everything_is_told_from_one_that_did_not() {
+    let mut redis = Redis::start();
+    let cache = open(&redis.url());
+    let first = cache.ping().await.unwrap();
+    cache.keep(first, &[batch(1)]).await.unwrap();
+    cache.set_mirrored(Mirrored { position: 7 }).await.unwrap();
+    redis.stop();
+    redis.restart();
+    let second = comeback(&*cache).await;
+    let refused = cache.keep(first, &[batch(2)]).await;
+    assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
+    assert_eq!(cache.last_kept(NODE).await.unwrap(), 0);
+    assert_eq!(cache.mirrored().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_lost_connection_to_the_same_server_changes_no_generation() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let generation = cache.ping().await.unwrap();
+    redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    assert_eq!(comeback(&*cache).await, generation);
+    cache.keep(generation, &[batch(1)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_delays_nobody_for_long() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    cache.ping().await.unwrap();
+    redis.pause();
+    let calls: Vec<_> = (0..100)
+        .map(|_| {
+            let cache = cache.clone();
+            tokio::spawn(async move {
+                let start = now();
+                away(cache.nodes().await);
+                start.elapsed()
+            })
+        })
+        .collect();
+    for call in calls {
+        assert!(call.await.unwrap() < BOUND);
+    }
+    // Within the back-off nobody waits; a try to connect in between may take its time.
+    let mut quick = 0;
+    for _ in 0..3 {
+        let start = now();
+        away(cache.ping().await);
+        assert!(start.elapsed() < BOUND);
+        let start = now();
+        away(cache.ping().await);
+        quick += u32::from(start.elapsed() < AT_ONCE);
+    }
+    assert!(quick > 0);
+    let wait = Duration::from_millis(100);
+    let start = now();
+    away(cache.follow(NODE, 0, 10, wait).await);
+    assert!(start.elapsed() < BOUND);
+    redis.resume();
+    comeback(&*cache).await;
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_ends_blocking_reads() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let wait = Duration::from_millis(100);
+    assert_eq!(cache.follow(NODE, 0, 10, wait).await.unwrap(), []);
+    redis.pause();
+    let start = now();
+    away(cache.follow(NODE, 0, 10, wait).await);
+    assert!(start.elapsed() < BOUND);
+    redis.resume();
+    let generation = comeback(&*cache).await;
+    cache.keep(generation, &[batch(1)]).await.unwrap();
+    assert_eq!(cache.follow(NODE, 0, 10, wait).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_away_and_told_once() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let _guard = tracing::subscriber::set_default(subscriber(&log));
+    let mut redis = Redis::start();
+    redis.kill9();
+    let cache = open(&redis.url());
+    for _ in 0..20 {
+        away(cache.ping().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    redis.restart();
+    comeback(&*cache).await;
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.matches("is away").count(), 1, "{log}");
+    assert_eq!(log.matches("is back").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn a_server_without_memory_is_away_and_told_once() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let _guard = tracing::subscriber::set_default(subscriber(&log));
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let generation = cache.ping().await.unwrap();
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    for _ in 0..5 {
+        let text = away(cache.keep(generation, &[batch(1)]).await);
+        assert!(text.contains("maxmemory"), "{text}");
+        cache.nodes().await.unwrap();
+    }
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    cache.keep(generation, &[batch(1)]).await.unwrap();
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.matches("is away").count(), 1, "{log}");
+    assert_eq!(log.matches("is back").count(), 1, "{log}");
+}
+
+/// What is logged, as text.
+fn subscriber(log: &Arc<Mutex<Vec<u8>>>) -> impl tracing::Subscriber + use<> {
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = log.clone();
+    tracing_subscriber::fmt()
+        .with_writer(move || Sink(log.clone()))
+        .finish()
+}
+
+#[tokio::test]
+async fn a_replica_is_away_until_it_is_the_master() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let generation = cache.ping().await.unwrap();
+    let master = free_port().port().to_string();
+    redis.cli(&["REPLICAOF", "127.0.0.1", &master]);
+    let text = away(cache.keep(generation, &[batch(1)]).await);
+    assert!(text.contains("replica"), "{text}");
+    redis.cli(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
+    comeback_from(&cache, "master").await;
+    redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    let generation = comeback(&*cache).await;
+    cache.keep(generation, &[batch(1)]).await.unwrap();
+}
+
+/// Waits until the connection is made anew, and the server says `word` on it.
+async fn comeback_from(cache: &Arc<dyn Cache>, word: &str) {
+    let start = now();
+    while !away(cache.ping().await).contains(word) {
+        assert!(start.elapsed() < COMEBACK, "never {word:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_loads_its_data_is_away() {
+    // A tenth of a second for each key, and a look at its clients after each.
+    let slow = ["--key-load-delay", "100000"];
+    let polite = ["--loading-process-events-interval-bytes", "1024"];
+    let large = ["--rdbcompression", "no"];
+    let mut redis = Redis::start_with(&[slow, polite, large].concat());
+    for number in 0..20 {
+        redis.cli(&["SET", &format!("key:{number}"), &"x".repeat(4096)]);
+    }
+    assert_eq!(redis.cli(&["SAVE"]), "OK");
+    let cache = open(&redis.url());
+    cache.ping().await.unwrap();
+    redis.restart();
+    comeback_from(&cache, "loads").await;
+    assert_eq!(comeback(&*cache).await, Generation(2));
+}
+
+#[tokio::test]
+async fn a_server_with_too_many_clients_is_away() {
+    let redis = Redis::start_with(&["--maxclients", "1"]);
+    let only = TcpStream::connect(redis.address()).unwrap();
+    let cache = open(&redis.url());
+    let text = away(cache.ping().await);
+    assert!(
+        text.contains("maxclients") || text.contains("clos") || text.contains("reset"),
+        "{text}"
+    );
+    drop(only);
+    comeback(&*cache).await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_named_and_not_shown() {
+    let redis = Redis::start_locked("the-password");
+    let cache = open(&redis.url());
+    cache.ping().await.unwrap();
+    for url in [
+        format!("redis://:hunter2@{}/0", redis.address()),
+        format!("redis://user:hunter2@{}/0", redis.address()),
+        format!("redis://{}/0", redis.address()),
+    ] {
+        let text = broken(open(&url).ping().await);
+        assert!(text.contains("password"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_permission_is_named() {
+    let redis = Redis::start();
+    redis.cli(&[
+        "ACL", "SETUSER", "mika", "on", ">hunter2", "~t:*", "+info", "+ping",
+    ]);
+    let cache = open(&format!("redis://mika:hunter2@{}/0", redis.address()));
+    cache.ping().await.unwrap();
+    let text = broken(cache.beat(NODE, "1").await);
+    assert!(
+        text.contains("HSET t:nodes") && text.contains("docs/redis.md"),
+        "{text}"
+    );
+    redis.cli(&["ACL", "SETUSER", "mika", "+hset"]);
+    cache.beat(NODE, "1").await.unwrap();
+}
+
+#[tokio::test]
+async fn urls_that_lead_nowhere_are_refused() {
+    let open = Drivers::built_in().get("redis").expect("the driver");
+    for url in [
+        "",
+        "localhost",
+        "http://localhost",
+        "redis://:hunter2@host/x",
+    ] {
+        let Err(CacheError::Broken(text)) = open(&Secret::new(url)) else {
+            panic!("{url} is accepted");
+        };
+        assert!(text.contains("redis://user:password@host"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    for url in [
+        "redis://host",
+        "rediss://host:1/2",
+        "unix:///x?db=1",
+        "redis+unix:///x",
+    ] {
+        assert!(open(&Secret::new(url)).is_ok(), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_named() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    for (key, call) in [("t:whitelist", 0), ("t:journal:node-a", 1), ("t:u:1", 2)] {
+        redis.cli(&["SET", key, "x"]);
+        let generation = cache.ping().await.unwrap();
+        let text = match call {
+            0 => broken(cache.put_whitelist(&[]).await),
+            1 => broken(cache.keep(generation, &[batch(1)]).await),
+            _ => broken(cache.put_users(&[user(1, "passkey-1")], Write::Edit).await),
+        };
+        assert!(text.contains(key), "{text}");
+    }
+    redis.cli(&["LPUSH", "t:user:passkey-2", "x"]);
+    redis.cli(&["HSET", "t:u:2", "passkey", "passkey-2"]);
+    let text = broken(cache.remove_users(&[UserId(2)]).await);
+    assert!(text.contains("GET t:user:***"), "no passkey: {text}");
+}
+
+#[tokio::test]
+async fn a_damaged_journal_says_where() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    for entry in [
+        ["1-0", "changes", "x"],
+        ["2-0", "other", "x"],
+        ["3-3", "changes", ""],
+    ] {
+        redis.cli(&[&["XADD", "t:journal:node-b"], &entry[..]].concat());
+        let text = broken(cache.kept("node-b", 0, 10).await);
+        assert!(
+            text.contains("t:journal:node-b") && text.contains(entry[0]),
+            "{text}"
+        );
+        let text = broken(cache.follow("node-b", 0, 10, BOUND).await);
+        assert!(text.contains(entry[0]), "{text}");
+        redis.cli(&["XDEL", "t:journal:node-b", entry[0]]);
+    }
+    assert_eq!(cache.kept("node-b", 0, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn damaged_peers_are_passed_over() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let generation = cache.ping().await.unwrap();
+    cache.keep(generation, &[batch(1)]).await.unwrap();
+    let swarm = format!("t:p:{}", InfoHash([1; 20]));
+    for (field, text) in [("x", "1"), ("10.0.0.2:1", "2 x"), ("1:00", "1 2 3")] {
+        redis.cli(&["HSET", &swarm, field, text]);
+    }
+    redis.cli(&["SET", "t:p:x", "not a swarm"]);
+    let swarms = cache.peers(&[InfoHash([1; 20])]).await.unwrap();
+    assert!(matches!(&swarms[0].1[..], [SharedPeer::Guest { .. }]));
+    assert_eq!(cache.swarms(0).await.unwrap().rows, [InfoHash([1; 20])]);
+}
+
+#[tokio::test]
+async fn rows_written_by_hand_are_read() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let hash = InfoHash([0xab; 20]);
+    let key = format!("t:t:{hash}");
+    redis.cli(&[
+        "HSET",
+        &key,
+        "torrent_id",
+        "3",
+        "enabled",
+        "false",
+        "multi_dn",
+        "0.5",
+    ]);
+    redis.cli(&[
+        "HSET",
+        &format!("t:t:{}", InfoHash([1; 20])),
+        "uploaded",
+        "5",
+    ]);
+    redis.cli(&["HSET", "t:u:7", "passkey", "passkey-7"]);
+    redis.cli(&[
+        "HSET",
+        "t:u:8",
+        "passkey",
+        "passkey-8",
+        "can_leech",
+        "maybe",
+    ]);
+    redis.cli(&["HSET", "t:u:9", "uploaded", "5"]);
+    let row = cache.torrent(hash).await.unwrap().unwrap().torrent;
+    assert_eq!((row.enabled, row.multi_up), (false, Permille::ONE));
+    assert_eq!(row.multi_down, Permille(500));
+    assert_eq!(
+        cache.torrents(0).await.unwrap().rows.len(),
+        1,
+        "half a row is none"
+    );
+
+    let scan = cache.users(0).await.unwrap();
+    assert_eq!(scan.rows.len(), 1);
+    assert!(scan.rows[0].user.enabled && scan.rows[0].user.can_leech);
+    assert_eq!((scan.bad.len(), scan.bad[0].id.as_str()), (1, "8"));
+    let text = broken(cache.user(UserId(8)).await);
+    assert!(
+        text.contains("t:u:8") && text.contains("can_leech"),
+        "{text}"
+    );
+    assert_eq!(cache.user(UserId(9)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_former_passkey_goes_unless_it_is_anothers() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let put = async |users: &[StoredUser]| cache.put_users(users, Write::Edit).await.unwrap();
+    put(&[user(1, "passkey-a"), user(2, "passkey-b")]).await;
+    put(&[user(1, "passkey-c")]).await;
+    assert_eq!(redis.cli(&["EXISTS", "t:user:passkey-a"]), "0");
+    assert_eq!(redis.cli(&["GET", "t:user:passkey-c"]), "1");
+    // They swap.
+    put(&[user(1, "passkey-b"), user(2, "passkey-c")]).await;
+    assert_eq!(redis.cli(&["GET", "t:user:passkey-b"]), "1");
+    assert_eq!(redis.cli(&["GET", "t:user:passkey-c"]), "2");
+    put(&[user(1, "passkey-c")]).await;
+    put(&[user(2, "passkey-b")]).await;
+    assert_eq!(redis.cli(&["GET", "t:user:passkey-b"]), "2");
+    assert_eq!(redis.cli(&["GET", "t:user:passkey-c"]), "1");
+    cache.remove_users(&[UserId(1), UserId(2)]).await.unwrap();
+    assert_eq!(redis.cli(&["DBSIZE"]), "0");
+}
+
+#[tokio::test]
+async fn notices_may_be_written_by_hand() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let position = cache.control_position().await.unwrap();
+    redis.cli(&["XADD", "t:control", "*", "kind", "weather", "id", "5"]);
+    redis.cli(&["XADD", "t:control", "*", "kind", "user", "id", "5"]);
+    redis.cli(&["XADD", "t:control", "*", "kind", "user"]);
+    redis.cli(&["XADD", "t:control", "*", "kind", "whitelist"]);
+    let (notices, position) = cache.control(&position, BOUND).await.unwrap();
+    assert_eq!(notices, [Notice::User(UserId(5)), Notice::Whitelist]);
+    redis.cli(&["DEL", "t:control"]);
+    let (notices, position) = cache.control(&position, BOUND).await.unwrap();
+    assert_eq!(notices, [Notice::Registry], "a stream that is gone");
+    redis.cli(&["XADD", "t:control", "*", "kind", "registry"]);
+    let (notices, _) = cache.control(&position, BOUND).await.unwrap();
+    assert_eq!(notices, [Notice::Registry]);
+}
+
+#[tokio::test]
+async fn the_whitelist_forgets_what_no_client_is() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    redis.cli(&["HSET", "t:whitelist", "", "everybody", "-qB", "qBittorrent"]);
+    let client = Client {
+        prefix: "-qB".into(),
+        name: "qBittorrent".into(),
+    };
+    assert_eq!(cache.whitelist().await.unwrap(), [client.clone()]);
+    cache.put_whitelist(&[client]).await.unwrap();
+    assert_eq!(redis.cli(&["HLEN", "t:whitelist"]), "1");
+}

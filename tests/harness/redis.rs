@@ -1,0 +1,198 @@
+//! A Redis server of a test's own: in a temporary folder, on a free port and on a Unix socket.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{lasting_port, poll};
+
+/// How long a server may take to start or to stop.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often a server is started on another port when somebody took the free one meanwhile.
+const PORT_ATTEMPTS: u32 = 5;
+
+/// Keeps what was written when the process is killed. `--appendfsync everysec` is the default.
+pub const AOF: [&str; 2] = ["--appendonly", "yes"];
+
+/// A server with its log and its data. It is killed when it goes out of scope.
+pub struct Redis {
+    folder: TempDir,
+    address: SocketAddr,
+    arguments: Vec<String>,
+    /// What clients log in with.
+    password: Option<String>,
+    process: Option<Child>,
+}
+
+// === impl Redis ===
+
+impl Redis {
+    /// A server that keeps everything in memory only.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments for `redis-server`, such as [`AOF`].
+    pub fn start_with(arguments: &[&str]) -> Self {
+        Self::launch(arguments, None)
+    }
+
+    /// A server that wants a password.
+    pub fn start_locked(password: &str) -> Self {
+        Self::launch(&["--requirepass", password], Some(password.into()))
+    }
+
+    fn launch(arguments: &[&str], password: Option<String>) -> Self {
+        for attempt in 1.. {
+            let mut redis = Self {
+                folder: tempfile::tempdir().expect("a temporary folder"),
+                address: lasting_port(),
+                arguments: arguments.iter().map(|&it| it.into()).collect(),
+                password: password.clone(),
+                process: None,
+            };
+            if redis.run() {
+                return redis;
+            }
+            assert!(attempt < PORT_ATTEMPTS, "{}", redis.log());
+        }
+        unreachable!("the attempts end before the numbers do");
+    }
+
+    /// Spawns the server and waits until it answers, be it that it is loading; false if it ended.
+    fn run(&mut self) -> bool {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("redis.log"))
+            .expect("a log file");
+        let process = Command::new("redis-server")
+            .current_dir(self.folder.path())
+            .args(["--bind", "127.0.0.1", "--save", ""])
+            .args(["--port", &self.address.port().to_string()])
+            .args(["--unixsocket", "redis.sock"])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log)
+            .spawn()
+            .expect("redis-server starts: is Debian's package redis-server installed?");
+        self.process = Some(process);
+        let mut has_ended = false;
+        poll(DEADLINE, "redis-server answers", || {
+            let process = self.process.as_mut().expect("it was spawned");
+            has_ended = process
+                .try_wait()
+                .expect("a child can be waited for")
+                .is_some();
+            has_ended || self.answers()
+        });
+        !has_ended
+    }
+
+    fn answers(&self) -> bool {
+        // By the socket in its own folder: on the port, somebody else's server may listen.
+        let socket = self.folder.path().join("redis.sock");
+        let reply = Command::new("redis-cli")
+            .arg("-s")
+            .arg(socket)
+            .arg("PING")
+            .output()
+            .expect("redis-cli runs");
+        let reply = String::from_utf8_lossy(&reply.stdout).into_owned();
+        ["PONG", "LOADING", "NOAUTH", "MASTERDOWN"]
+            .iter()
+            .any(|word| reply.contains(word))
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL by TCP.
+    pub fn url(&self) -> String {
+        match &self.password {
+            Some(password) => format!("redis://:{password}@{}/0", self.address),
+            None => format!("redis://{}/0", self.address),
+        }
+    }
+
+    /// The URL by its Unix socket.
+    pub fn socket_url(&self) -> String {
+        format!("unix://{}/redis.sock?db=0", self.folder.path().display())
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("redis.log")).unwrap_or_default()
+    }
+
+    /// What `redis-cli` prints for a command.
+    pub fn cli(&self, command: &[&str]) -> String {
+        let mut cli = Command::new("redis-cli");
+        if let Some(password) = &self.password {
+            cli.env("REDISCLI_AUTH", password);
+        }
+        let output = cli
+            .arg("-p")
+            .arg(self.address.port().to_string())
+            .args(command)
+            .output()
+            .expect("redis-cli runs");
+        String::from_utf8_lossy(&output.stdout).trim_end().into()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("redis-server runs");
+        kill_process(Pid::from_child(process), signal).expect("redis-server runs");
+    }
+
+    /// Stops it from doing anything; its connections stay.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill9(&mut self) {
+        let mut process = self.process.take().expect("redis-server runs");
+        process.kill().expect("a child can be killed");
+        process.wait().expect("a child can be waited for");
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let process = self.process.as_mut().expect("redis-server runs");
+        poll(DEADLINE, "redis-server ends", || {
+            let status = process.try_wait().expect("a child can be waited for");
+            status.is_some()
+        });
+        self.process = None;
+    }
+
+    /// Starts it again, at the same address and with the data that it kept; a running one is
+    /// killed before.
+    pub fn restart(&mut self) {
+        if self.process.is_some() {
+            self.kill9();
+        }
+        assert!(self.run(), "{}", self.log());
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.kill9();
+        }
+    }
+}
