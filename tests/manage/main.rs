@@ -5,6 +5,7 @@ mod harness;
 
 mod genkey;
 mod registry;
+mod shared;
 mod tables;
 mod tools;
 mod warmup;

@@ -1,7 +1,7 @@
 //! Users, torrents and the whitelist, in an embedded database.
 
-use std::os::unix::fs::symlink;
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use mika::ids::InfoHash;
 use serde_json::json;

@@ -1,5 +1,7 @@
 //! Tables, config and `check`.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use super::Folder;

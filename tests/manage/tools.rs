@@ -1,5 +1,8 @@
 //! What the shell asks for.
 
+use std::fs;
+use std::process::Stdio;
+
 use super::Folder;
 
 #[test]
