@@ -153,17 +153,25 @@ impl Cleaner<'_> {
 
     fn list_excess(&mut self, excess: &Excess) {
         const GONE: &str = "storage does not have it";
-        for id in &excess.users {
+        let mut users: Vec<_> = excess.users.iter().collect();
+        users.sort();
+        for id in users {
             self.list("cache", "user", id.0.to_string(), GONE);
         }
-        for id in excess.passkeys.values() {
+        let mut owners: Vec<_> = excess.passkeys.values().collect();
+        owners.sort();
+        for id in owners {
             let problem = "it leads to a user whose passkey is another";
             self.list("cache", "passkey", format!("of user {}", id.0), problem);
         }
-        for hash in &excess.torrents {
+        let mut torrents: Vec<_> = excess.torrents.iter().collect();
+        torrents.sort();
+        for hash in torrents {
             self.list("cache", "torrent", hash.to_string(), GONE);
         }
-        for hash in &excess.swarms {
+        let mut swarms: Vec<_> = excess.swarms.iter().collect();
+        swarms.sort();
+        for hash in swarms {
             let problem = "storage does not have its torrent";
             self.list("cache", "swarm", hash.to_string(), problem);
         }
@@ -187,7 +195,8 @@ impl Cleaner<'_> {
                 self.list("cache", what, id, format!("{field}: {ABSURD}"));
             }
             Leftover::Peers { torrent, fields } => {
-                let problem = format!("{} peers that were not heard of for long", fields.len());
+                let count = fields.len();
+                let problem = format!("peers not heard of for long, or not readable: {count}");
                 self.list("cache", "swarm", torrent.to_string(), problem);
             }
         }

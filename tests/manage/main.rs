@@ -3,6 +3,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod cleanup;
+mod edits;
 mod genkey;
 mod registry;
 mod shared;
