@@ -695,7 +695,8 @@ async fn the_whitelist_forgets_what_no_client_is() {
         prefix: "-qB".into(),
         name: "qBittorrent".into(),
     };
-    assert_eq!(cache.whitelist().await.unwrap(), [client.clone()]);
-    cache.put_whitelist(&[client]).await.unwrap();
+    let clients = [client];
+    assert_eq!(cache.whitelist().await.unwrap(), clients);
+    cache.put_whitelist(&clients).await.unwrap();
     assert_eq!(redis.cli(&["HLEN", "t:whitelist"]), "1");
 }
