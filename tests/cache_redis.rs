@@ -11,9 +11,11 @@ use harness::{free_port, now};
 use mika::cache::{
     Cache, CacheError, Drivers, Generation, Mirrored, Notice, SharedPeer, Write, contract,
 };
-use mika::change::{Batch, Change, GuestRecord};
-use mika::ids::{InfoHash, PeerId, UserId};
-use mika::registry::{Client, Permille, StoredUser, User, UserTotals};
+use mika::change::{
+    Batch, Change, Credit, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
+};
+use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
+use mika::registry::{Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals};
 use mika::secret::Secret;
 
 const NODE: &str = "node-a";
@@ -64,6 +66,69 @@ fn user(id: u32, passkey: &str) -> StoredUser {
             can_leech: true,
         },
         totals: UserTotals::default(),
+    }
+}
+
+fn torrent(byte: u8) -> StoredTorrent {
+    StoredTorrent {
+        torrent: Torrent {
+            id: TorrentId(byte.into()),
+            info_hash: InfoHash([byte; 20]),
+            info_hash_v2: None,
+            enabled: true,
+            reason: None,
+            multi_up: Permille(1500),
+            multi_down: Permille::ONE,
+            snatches: 0,
+        },
+        name: format!("torrent {byte}"),
+        seeders: 0,
+        leechers: 0,
+        announces: 0,
+        uploaded: 0,
+        downloaded: 0,
+    }
+}
+
+/// An announce of somebody who still downloads.
+fn change(user: u32, torrent: u8) -> PeerChange {
+    PeerChange {
+        key: PeerKey {
+            user: UserId(user),
+            torrent: TorrentId(torrent.into()),
+            peer_id: PeerId([7; 20]),
+        },
+        info_hash: InfoHash([torrent; 20]),
+        record: PeerRecord {
+            base_up: 10,
+            base_down: 10,
+            dip_up: None,
+            dip_down: None,
+            base_at: 1_800_000_000,
+            uploaded: 10,
+            downloaded: 10,
+            left: Some(16384),
+            v4: None,
+            v6: None,
+            speed_up: 1,
+            speed_down: 2,
+            seed_time: 0,
+            announces: 1,
+            first_announce: 1_800_000_000,
+            last_announce: 1_800_000_000,
+            active: true,
+            paused: false,
+        },
+        credit: Credit {
+            up: 20,
+            announces: 1,
+            ..Credit::default()
+        },
+        standing: Standing::default(),
+        counts: SwarmCounts {
+            seeders: 3,
+            leechers: 4,
+        },
     }
 }
 
@@ -418,6 +483,79 @@ async fn a_key_of_another_type_is_named() {
 }
 
 #[tokio::test]
+async fn a_web_application_finds_what_it_reads() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let rows = [user(5, "passkey-5")];
+    cache.put_users(&rows, Write::Edit).await.unwrap();
+    let torrents: Vec<_> = (1..=3).map(torrent).collect();
+    cache.put_torrents(&torrents, Write::Edit).await.unwrap();
+    let generation = cache.ping().await.unwrap();
+    let keep = async |number, changes: &[Change]| {
+        let batch = Batch {
+            node: NODE.into(),
+            number,
+            changes: changes.to_vec(),
+        };
+        cache.keep(generation, &[Arc::new(batch)]).await.unwrap();
+    };
+    // Leeching the first; seeding the second, which it completed; gone from the third too early.
+    let mut seeding = change(5, 2);
+    seeding.record.left = Some(0);
+    seeding.standing.completed_at = Some(1_800_000_000);
+    seeding.credit.snatched = true;
+    let mut gone = change(5, 3);
+    gone.record.active = false;
+    gone.standing.hnr = true;
+    keep(1, &[change(5, 1), seeding, gone].map(Change::Peer)).await;
+    let members = |set: &str| {
+        let members = redis.cli(&["SMEMBERS", &format!("t:u:{set}:5")]);
+        let mut members: Vec<String> = members.lines().map(Into::into).collect();
+        members.sort();
+        members.join(" ")
+    };
+    assert_eq!(members("active"), "1 2");
+    assert_eq!(members("incomplete"), "1");
+    assert_eq!(members("complete"), "2");
+    assert_eq!(members("hnr"), "3");
+    assert_eq!(redis.cli(&["ZSCORE", "t:i:seeders", "1"]), "3");
+    assert_eq!(redis.cli(&["ZSCORE", "t:i:leechers", "1"]), "4");
+    assert_eq!(redis.cli(&["ZSCORE", "t:i:snatches", "2"]), "1");
+    let key = format!("t:t:{}", InfoHash([2; 20]));
+    let fields = [
+        "info_hash",
+        "torrent_id",
+        "name",
+        "enabled",
+        "multi_up",
+        "multi_dn",
+    ];
+    let values = redis.cli(&[&["HMGET", &key], &fields[..]].concat());
+    let hash = InfoHash([2; 20]);
+    assert_eq!(values, format!("{hash}\n2\ntorrent 2\n1\n1.5\n1"));
+    assert_eq!(redis.cli(&["HGET", &key, "snatches"]), "1");
+    assert_eq!(redis.cli(&["HGET", "t:u:5", "uploaded"]), "60");
+    assert_eq!(redis.cli(&["GET", "t:user:passkey-5"]), "5");
+
+    let mut stopped = change(5, 1);
+    stopped.record.active = false;
+    keep(2, &[Change::Peer(stopped)]).await;
+    assert_eq!(
+        (members("active"), members("incomplete")),
+        ("2".into(), String::new())
+    );
+
+    let hashes = [1, 2, 3].map(|byte| InfoHash([byte; 20]));
+    cache.remove_torrents(&hashes).await.unwrap();
+    cache.remove_users(&[UserId(5)]).await.unwrap();
+    assert_eq!(
+        redis.cli(&["KEYS", "*"]),
+        "t:journal:node-a",
+        "nothing else is left"
+    );
+}
+
+#[tokio::test]
 async fn a_damaged_journal_says_where() {
     let redis = Redis::start();
     let cache = open(&redis.url());
@@ -557,7 +695,8 @@ async fn the_whitelist_forgets_what_no_client_is() {
         prefix: "-qB".into(),
         name: "qBittorrent".into(),
     };
-    assert_eq!(cache.whitelist().await.unwrap(), [client.clone()]);
-    cache.put_whitelist(&[client]).await.unwrap();
+    let clients = [client];
+    assert_eq!(cache.whitelist().await.unwrap(), clients);
+    cache.put_whitelist(&clients).await.unwrap();
     assert_eq!(redis.cli(&["HLEN", "t:whitelist"]), "1");
 }

@@ -7,7 +7,7 @@
 
 use crate::cache::{Cache, CacheError, Notice, Write};
 use crate::ids::{TorrentId, UserId};
-use crate::registry::StoredTorrent;
+use crate::registry::{StoredTorrent, StoredUser};
 use crate::storage::{Storage, StorageError};
 
 /// How often a row that keeps changing is written before it is left to the others who change it.
@@ -68,9 +68,27 @@ impl Mirror<'_> {
             if now.as_ref().map(|row| &row.user) == row.as_ref().map(|row| &row.user) {
                 return Ok(());
             }
+            self.forget_passkey(row.as_ref(), now.as_ref()).await?;
             row = now;
         }
         Err(MirrorError::Restless)
+    }
+
+    /// A passkey that was written and is not the user's any more. Whoever changed it may have
+    /// looked for a former one before it was there.
+    async fn forget_passkey(
+        &self,
+        written: Option<&StoredUser>,
+        now: Option<&StoredUser>,
+    ) -> Result<(), MirrorError> {
+        let passkey = |row: &StoredUser| row.user.passkey.clone();
+        if let Some(written) = written
+            && now.map(passkey).as_ref() != Some(&written.user.passkey)
+        {
+            let entry = (passkey(written), written.user.id);
+            self.cache.remove_passkeys(&[entry]).await?;
+        }
+        Ok(())
     }
 
     /// Fills in `notices` for what it wrote. Those that are gone again were removed by somebody who

@@ -14,7 +14,6 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::print::Printer;
 use super::{ExitStatus, open};
-use crate::cache;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Loaded, TlsFiles};
 use crate::registry::Client;
@@ -87,19 +86,36 @@ async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
     } else {
         report.ok("api.tls", "no key; make one with: mika-manage genkey")?;
     }
-    let driver = config.cache.driver.as_str();
-    let drivers = cache::Drivers::built_in();
-    if drivers.get(driver).is_some() {
-        report.ok("cache", driver)?;
-    } else {
-        let problem = format!("cache.driver: there is no driver {driver:?}");
-        report.problem(
-            "cache",
-            &problem,
-            &format!("use one of: {}", drivers.names().join(", ")),
-        )?;
-    }
+    check_cache(config, report).await?;
     check_storage(config, report).await
+}
+
+/// Whether the cache takes commands, and has the registry that a node starts from.
+async fn check_cache(config: &Config, report: &mut Report<'_>) -> Result<()> {
+    let cache = match open::cache(config) {
+        Ok(Some(cache)) => cache,
+        Ok(None) => return report.ok("cache", &config.cache.driver),
+        Err(error) => {
+            let mend = "look at cache.driver and cache.url";
+            return report.problem("cache", &error.root_cause().to_string(), mend);
+        }
+    };
+    let state = match cache.ping().await {
+        Ok(_) => cache.mirrored().await,
+        Err(error) => Err(error),
+    };
+    match state {
+        Ok(Some(_)) => report.ok("cache", &config.cache.url.to_string()),
+        Ok(None) => report.problem(
+            "cache",
+            &format!("{}: it was never loaded completely", config.cache.url),
+            "mika-manage warmup",
+        ),
+        Err(error) => {
+            let mend = "look at cache.url, and whether the server is up";
+            report.problem("cache", &error.to_string(), mend)
+        }
+    }
 }
 
 async fn check_storage(config: &Config, report: &mut Report<'_>) -> Result<()> {

@@ -4,6 +4,8 @@
 //! see [`ExitStatus`]. Only [`print`] writes.
 
 mod check;
+mod cleanup;
+mod excess;
 mod genkey;
 mod migrate;
 mod open;
@@ -14,6 +16,7 @@ mod torrents;
 mod users;
 mod warmup;
 mod whitelist;
+mod wipe;
 
 use std::ffi::OsString;
 use std::io;
@@ -25,7 +28,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, ConfigError};
 use crate::control::ControlError;
-use crate::storage::BadRow;
+use crate::storage::{BadRow, Wipe};
 use open::Site;
 use print::Printer;
 
@@ -104,6 +107,20 @@ Examples:
     /// Say which clients may announce
     #[command(subcommand)]
     Whitelist(whitelist::Whitelist),
+    /// List what nobody can use any more, and totals that can't be; with -d clean it up
+    #[command(after_help = "\
+In the cache: keys of older versions, users, passkeys, torrents and swarms that storage no longer
+has, half rows, peers that fell silent long ago. In cache and storage: totals below 0 or above 2^62,
+which are set to 0.
+
+Examples:
+  mika-manage cleanup
+  mika-manage cleanup -d")]
+    Cleanup(cleanup::Cleanup),
+    /// Set uploaded, downloaded, snatches and announces of all torrents to 0
+    Wipetorstats(wipe::WipeArguments),
+    /// Set uploaded, downloaded, snatches, announces and seed time of all users to 0
+    Wipeuserstats(wipe::WipeArguments),
     /// Create or update Mika's own tables
     Migrate {
         /// Only show which migrations the database has
@@ -190,6 +207,18 @@ async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
         Command::Whitelist(command) => {
             let site = Site::open(load()?, printer).await?;
             whitelist::run(command, &site, printer).await
+        }
+        Command::Cleanup(arguments) => {
+            let site = Site::open(load()?, printer).await?;
+            cleanup::run(&arguments, &site, printer).await
+        }
+        Command::Wipetorstats(arguments) => {
+            let site = Site::open(load()?, printer).await?;
+            wipe::run(Wipe::Torrents, &arguments, &site, printer).await
+        }
+        Command::Wipeuserstats(arguments) => {
+            let site = Site::open(load()?, printer).await?;
+            wipe::run(Wipe::Users, &arguments, &site, printer).await
         }
         Command::Warmup(arguments) => warmup::run(&arguments, load()?, printer).await,
         Command::Migrate { status } => migrate::run(status, &load()?, printer).await,

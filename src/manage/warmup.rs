@@ -1,5 +1,6 @@
 //! `mika-manage warmup`: storage into the cache.
 
+use std::fmt::Write as _;
 use std::io;
 
 use anyhow::{Error, Result};
@@ -216,9 +217,11 @@ impl Progress for Reporter<'_> {
                 removed,
                 ..
             } = counts;
-            text.push_str(&format!(
+            // Writing to a string can't fail.
+            let _ = write!(
+                text,
                 " (to add: {added}, to change: {changed}, to remove: {removed})"
-            ));
+            );
         }
         self.line(&text);
     }

@@ -192,7 +192,9 @@ impl<'a, P: Progress> Loader<'a, P> {
 
     fn skip(&mut self, rows: &[BadRow]) {
         self.report.skipped += rows.len() as u64;
-        rows.iter().for_each(|row| self.progress.skipped(row));
+        for row in rows {
+            self.progress.skipped(row);
+        }
     }
 }
 

@@ -12,8 +12,6 @@ mod compare;
 mod load;
 mod remove;
 mod seen;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

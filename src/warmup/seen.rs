@@ -127,3 +127,96 @@ impl Seen {
         owners.find(|owner| *owner != id && !self.is_doubtful(*owner))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{Permille, Torrent, User, UserTotals};
+
+    fn user(id: u32, passkey: &str) -> StoredUser {
+        StoredUser {
+            user: User {
+                id: UserId(id),
+                passkey: passkey.parse().unwrap(),
+                username: String::new(),
+                enabled: true,
+                can_leech: true,
+            },
+            totals: UserTotals::default(),
+        }
+    }
+
+    fn torrent(id: u32, first: u8, second: Option<u8>) -> StoredTorrent {
+        StoredTorrent {
+            torrent: Torrent {
+                id: TorrentId(id),
+                info_hash: InfoHash([first; 20]),
+                info_hash_v2: second.map(|byte| InfoHash([byte; 20])),
+                enabled: true,
+                reason: None,
+                multi_up: Permille::ONE,
+                multi_down: Permille::ONE,
+                snatches: 0,
+            },
+            name: String::new(),
+            seeders: 0,
+            leechers: 0,
+            announces: 0,
+            uploaded: 0,
+            downloaded: 0,
+        }
+    }
+
+    #[test]
+    fn of_doubled_passkeys_the_lowest_id_stays() {
+        let mut seen = Seen::default();
+        seen.add_user(&user(1, "passkey-1")).unwrap();
+        let bad = seen.add_user(&user(2, "passkey-1")).unwrap_err();
+        assert_eq!((bad.table, bad.id.as_str()), ("users", "2"));
+        assert!(bad.problem.contains("user 1") && !bad.problem.contains("passkey-1"));
+        assert!(seen.has_user(UserId(1)) && !seen.has_user(UserId(2)));
+    }
+
+    #[test]
+    fn a_user_has_one_passkey_at_a_time() {
+        let mut seen = Seen::default();
+        seen.add_user(&user(1, "passkey-1")).unwrap();
+        seen.add_user(&user(1, "passkey-1")).unwrap();
+        seen.add_user(&user(1, "passkey-2")).unwrap();
+        let has =
+            |seen: &Seen, passkey: &str| seen.has_passkey(&passkey.parse().unwrap(), UserId(1));
+        assert!(has(&seen, "passkey-2") && !has(&seen, "passkey-1"));
+        seen.add_user(&user(2, "passkey-1")).unwrap();
+        seen.remove_user(UserId(1));
+        assert!(!seen.has_user(UserId(1)) && !has(&seen, "passkey-2"));
+    }
+
+    #[test]
+    fn of_doubled_info_hashes_the_lowest_id_stays_be_they_first_or_second() {
+        let mut seen = Seen::default();
+        seen.add_torrent(&torrent(1, 1, Some(2))).unwrap();
+        for doubled in [
+            torrent(2, 1, None),
+            torrent(3, 2, None),
+            torrent(4, 3, Some(2)),
+        ] {
+            assert!(
+                seen.add_torrent(&doubled)
+                    .unwrap_err()
+                    .problem
+                    .contains("torrent 1")
+            );
+        }
+        assert!(!seen.has_torrent(&InfoHash([2; 20])) && !seen.has_torrent(&InfoHash([3; 20])));
+        seen.add_torrent(&torrent(1, 1, Some(2))).unwrap();
+    }
+
+    #[test]
+    fn what_a_deleted_torrent_had_is_free() {
+        let mut seen = Seen::default();
+        seen.add_torrent(&torrent(1, 1, None)).unwrap();
+        seen.doubt(TorrentId(1));
+        seen.add_torrent(&torrent(2, 1, None)).unwrap();
+        assert!(seen.has_torrent(&InfoHash([1; 20])) && !seen.is_doubtful(TorrentId(2)));
+    }
+}

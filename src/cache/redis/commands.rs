@@ -140,7 +140,7 @@ mod tests {
             let commands: Commands = sizes.iter().map(|&size| command(size)).collect();
             commands.parts().iter().map(Pipeline::len).collect()
         };
-        assert!(lens(&[]).is_empty());
+        assert_eq!(lens(&[]), [0; 0]);
         assert_eq!(lens(&[1, 2, 3]), [3]);
         assert_eq!(lens(&[1, 3 << 20, 1, 1]), [1, 1, 2]);
         assert_eq!(lens(&vec![1; PART_COMMANDS + 1]), [PART_COMMANDS, 1]);

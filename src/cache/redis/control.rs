@@ -79,9 +79,10 @@ pub(super) async fn read(
     for entry in entries {
         let (id, fields) = entry_parts(entry).ok_or_else(|| link.unexpected("XREAD"))?;
         last = entry_id(&id).ok_or_else(|| link.unexpected("XREAD"))?;
-        match notice(&fields) {
-            Some(notice) => notices.push(notice),
-            None => tracing::debug!(%id, "entry of {} passed over: not known", keys::CONTROL),
+        if let Some(notice) = notice(&fields) {
+            notices.push(notice);
+        } else {
+            tracing::debug!(%id, "entry of {} passed over: not known", keys::CONTROL);
         }
     }
     Ok((notices, Position::shown(last, session.run_id())))

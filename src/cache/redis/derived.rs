@@ -46,14 +46,8 @@ struct UserTally {
     seed_time: u64,
 }
 
-/// Which of a user's sets a torrent belongs to.
-#[derive(Clone, Copy)]
-struct Membership {
-    active: bool,
-    incomplete: bool,
-    complete: bool,
-    hnr: bool,
-}
+/// Whether a torrent belongs to each of a user's sets, in the order of [`keys::USER_SETS`].
+type Membership = [bool; keys::USER_SETS.len()];
 
 // === impl Derived ===
 
@@ -98,12 +92,10 @@ impl Derived {
 
         let is_complete = standing.completed_at.is_some();
         let has_all = record.left == Some(0);
-        let membership = Membership {
-            active: record.active,
-            incomplete: record.active && !has_all && !is_complete,
-            complete: is_complete || (record.active && has_all),
-            hnr: standing.hnr,
-        };
+        let active = record.active;
+        let incomplete = active && !has_all && !is_complete;
+        let complete = is_complete || (active && has_all);
+        let membership = [active, incomplete, complete, standing.hnr];
         self.sets.insert((key.user, key.torrent), membership);
 
         let torrent = self.torrents.entry(change.info_hash).or_default();
@@ -198,12 +190,12 @@ fn write_sets(commands: &mut Commands, sets: &Map<(UserId, TorrentId), Membershi
         by_user.entry(user).or_default().push((torrent, membership));
     }
     for (user, torrents) in by_user {
-        for set in keys::USER_SETS {
+        for (place, set) in keys::USER_SETS.into_iter().enumerate() {
             let key = keys::user_set(set, user);
             let (mut add, mut remove) = (Fields::new("SADD", &key), Fields::new("SREM", &key));
             for (torrent, membership) in &torrents {
                 let id = torrent.0.to_string();
-                if membership.is_in(set) {
+                if membership[place] {
                     add.add(commands, &[&id]);
                 } else {
                     remove.add(commands, &[&id]);
@@ -259,18 +251,5 @@ impl UserTally {
         count(commands, &key, "snatches", self.snatches);
         count(commands, &key, "announces", self.announces);
         count(commands, &key, "seed_time", self.seed_time);
-    }
-}
-
-// === impl Membership ===
-
-impl Membership {
-    fn is_in(&self, set: &str) -> bool {
-        match set {
-            keys::ACTIVE => self.active,
-            keys::INCOMPLETE => self.incomplete,
-            keys::COMPLETE => self.complete,
-            _ => self.hnr,
-        }
     }
 }

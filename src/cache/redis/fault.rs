@@ -56,7 +56,6 @@ impl Fault {
         }
         match error.kind() {
             ErrorKind::AuthenticationFailed => Self::broken(server, WRONG_PASSWORD),
-            ErrorKind::InvalidClientConfig => Self::broken(server, &error.to_string()),
             ErrorKind::Server(_) | ErrorKind::Extension => {
                 let errors = error.clone().into_server_errors();
                 match errors.as_ref().and_then(|errors| errors.first()) {

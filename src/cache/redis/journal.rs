@@ -49,10 +49,8 @@ fn group_len(batches: &[Arc<Batch>]) -> usize {
 /// repetition brings everything up to date but the totals of users and torrents, which are for
 /// display and miss that group.
 async fn keep_group(session: &Session<'_>, batches: &[Arc<Batch>]) -> Result<(), CacheError> {
-    let add = batches.iter().map(|batch| add(batch));
-    let replies = session
-        .run_tolerant(Commands::from_iter(add), is_known)
-        .await?;
+    let entries: Commands = batches.iter().map(|batch| add(batch)).collect();
+    let replies = session.run_tolerant(entries, is_known).await?;
     let mut derived = Derived::default();
     for (batch, reply) in batches.iter().zip(&replies) {
         let is_new = !matches!(reply, Value::ServerError(_));

@@ -156,12 +156,11 @@ impl Link {
     /// A connection for one blocking read.
     pub(super) async fn waiting(&self) -> Result<Waiting<'_>, CacheError> {
         let idle = self.state.lock().idle.pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => {
-                let _turn = self.connecting.lock().await;
-                self.connect().await?
-            }
+        let connection = if let Some(connection) = idle {
+            connection
+        } else {
+            let _turn = self.connecting.lock().await;
+            self.connect().await?
         };
         Ok(Waiting {
             link: self,

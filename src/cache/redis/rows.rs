@@ -224,11 +224,9 @@ mod tests {
     use super::*;
 
     fn values(texts: &[Option<&str>]) -> Vec<Value> {
-        let value = |text: &Option<&str>| match text {
-            Some(text) => Value::BulkString(text.as_bytes().to_vec()),
-            None => Value::Nil,
-        };
-        texts.iter().map(value).collect()
+        let value = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let texts = texts.iter().copied();
+        texts.map(|text| text.map_or(Value::Nil, value)).collect()
     }
 
     #[test]

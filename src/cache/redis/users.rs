@@ -106,7 +106,7 @@ pub(super) async fn scan(link: &Link, cursor: u64) -> Result<Scan<StoredUser>, C
     let session = link.session().await?;
     let (found, next) = scan_keys(link, &session, keys::ALL_USERS, cursor).await?;
     let ids: Vec<UserId> = found.iter().filter_map(|key| keys::user_of(key)).collect();
-    let replies = session.run(ids.iter().map(read).collect::<Commands>());
+    let replies = session.run(ids.iter().copied().map(read).collect::<Commands>());
     let mut scan = Scan {
         rows: Vec::with_capacity(ids.len()),
         bad: Vec::new(),
@@ -172,14 +172,14 @@ pub(super) async fn remove_passkeys(
 }
 
 pub(super) async fn get(link: &Link, id: UserId) -> Result<Option<StoredUser>, CacheError> {
-    let reply = link.session().await?.one(read(&id)).await?;
+    let reply = link.session().await?.one(read(id)).await?;
     let row = row(link, id, reply)?.transpose();
     row.map_err(|bad| link.unusable(&bad))
 }
 
-fn read(id: &UserId) -> Cmd {
+fn read(id: UserId) -> Cmd {
     let mut read = cmd("HMGET");
-    read.arg(keys::user(*id)).arg(&USER_FIELDS[..]);
+    read.arg(keys::user(id)).arg(&USER_FIELDS[..]);
     read
 }
 

@@ -1,0 +1,255 @@
+//! `mika-manage cleanup`: what nobody can use any more, and totals that can't be.
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::excess::Excess;
+use super::open::{self, Site};
+use super::print::{Column, Printer, Row, left};
+use super::{ExitStatus, PAGE};
+use crate::cache::{Cache, Leftover, Notice, RowKey, Write};
+use crate::clock::Clock;
+use crate::config::{Config, Mode};
+use crate::storage::{Storage, Wipe};
+
+/// Peers are remembered for at least so long (Unix seconds), whatever the config says.
+const KEEP_MIN: u64 = 86_400;
+
+const ABSURD: &str = "below 0, above 2^62 or no number";
+
+#[derive(Debug, Args)]
+pub struct Cleanup {
+    /// Delete what is listed, and set the totals to 0
+    #[arg(short, long)]
+    delete: bool,
+}
+
+/// Something that is of no use.
+#[derive(Serialize)]
+struct Found {
+    place: &'static str,
+    what: &'static str,
+    id: String,
+    problem: String,
+}
+
+/// A cleanup at work: lists what it finds, page by page.
+struct Cleaner<'a> {
+    storage: &'a dyn Storage,
+    printer: &'a mut Printer,
+    delete: bool,
+    found: Vec<Found>,
+    count: u64,
+}
+
+pub async fn run(arguments: &Cleanup, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+    let mut cleaner = Cleaner {
+        storage: &*site.storage,
+        printer,
+        delete: arguments.delete,
+        found: Vec::new(),
+        count: 0,
+    };
+    cleaner.printer.start_progress("rows looked at");
+    if let Some(cache) = &site.cache {
+        let context = || open::cache_name(&site.config);
+        cleaner
+            .cache(&**cache, &site.config)
+            .await
+            .with_context(context)?;
+    }
+    cleaner
+        .totals("user", Wipe::Users)
+        .await
+        .with_context(|| open::name_of(&site.config))?;
+    cleaner
+        .totals("torrent", Wipe::Torrents)
+        .await
+        .with_context(|| open::name_of(&site.config))?;
+    cleaner.end()
+}
+
+/// Peers that were last heard of before this Unix time are of no use.
+fn since(config: &Config) -> i64 {
+    let tracker = &config.tracker;
+    let keep = tracker.tombstone_ttl.as_secs().max(KEEP_MIN) + tracker.peer_ttl.as_secs();
+    Clock::start().now().unix.saturating_sub_unsigned(keep)
+}
+
+// === impl Cleaner ===
+
+impl Cleaner<'_> {
+    async fn cache(&mut self, cache: &dyn Cache, config: &Config) -> Result<()> {
+        if cache.mirrored().await?.is_none() {
+            // Nodes may be filling it at this moment.
+            bail!("it was never loaded completely; first run: mika-manage warmup");
+        }
+        // A public tracker has swarms of torrents that nobody registered.
+        let with_swarms = config.mode == Mode::Private;
+        let excess = Excess::find(self.storage, cache, with_swarms, self.printer).await?;
+        self.list_excess(&excess);
+        if self.delete && self.count > 0 {
+            excess.remove(cache).await?;
+            cache.publish(&[Notice::Registry]).await?;
+        }
+        let since = since(config);
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            let scan = cache.leftovers(since, at).await?;
+            cursor = scan.next;
+            self.printer.progress(scan.rows.len() as u64);
+            for leftover in &scan.rows {
+                self.list_leftover(leftover);
+            }
+            if self.delete {
+                cache.clean(&scan.rows).await?;
+                self.write_anew(cache, &scan.rows).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that could not be used, and that storage has.
+    async fn write_anew(&self, cache: &dyn Cache, leftovers: &[Leftover]) -> Result<()> {
+        for leftover in leftovers {
+            match leftover {
+                Leftover::Row(RowKey::User(id)) => {
+                    if let Some(row) = self.storage.user(*id).await? {
+                        cache.put_users(&[row], Write::Edit).await?;
+                        cache.publish(&[Notice::User(*id)]).await?;
+                    }
+                }
+                Leftover::Row(RowKey::Torrent(info_hash)) => {
+                    if let Some(row) = self.storage.torrent(*info_hash).await? {
+                        cache.put_torrents(&[row], Write::Edit).await?;
+                        cache.publish(&[Notice::Torrent(*info_hash)]).await?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn totals(&mut self, what: &'static str, table: Wipe) -> Result<()> {
+        let mut after = None;
+        loop {
+            let absurd = self.storage.absurd(table, after, PAGE).await?;
+            let Some(last) = absurd.last() else {
+                return Ok(());
+            };
+            after = Some(last.id);
+            let ids: Vec<u32> = absurd.iter().map(|row| row.id).collect();
+            for row in absurd {
+                let problem = format!("{}: {ABSURD}", row.fields.join(", "));
+                self.list("storage", what, row.id.to_string(), problem);
+            }
+            if self.delete {
+                self.storage.mend(table, &ids).await?;
+            }
+        }
+    }
+
+    fn list_excess(&mut self, excess: &Excess) {
+        const GONE: &str = "storage does not have it";
+        let mut users: Vec<_> = excess.users.iter().collect();
+        users.sort();
+        for id in users {
+            self.list("cache", "user", id.0.to_string(), GONE);
+        }
+        let mut owners: Vec<_> = excess.passkeys.values().collect();
+        owners.sort();
+        for id in owners {
+            let problem = "it leads to a user whose passkey is another";
+            self.list("cache", "passkey", format!("of user {}", id.0), problem);
+        }
+        let mut torrents: Vec<_> = excess.torrents.iter().collect();
+        torrents.sort();
+        for hash in torrents {
+            self.list("cache", "torrent", hash.to_string(), GONE);
+        }
+        let mut swarms: Vec<_> = excess.swarms.iter().collect();
+        swarms.sort();
+        for hash in swarms {
+            let problem = "storage does not have its torrent";
+            self.list("cache", "swarm", hash.to_string(), problem);
+        }
+    }
+
+    fn list_leftover(&mut self, leftover: &Leftover) {
+        let name = |row: &RowKey| match row {
+            RowKey::User(id) => ("user", id.0.to_string()),
+            RowKey::Torrent(hash) => ("torrent", hash.to_string()),
+        };
+        match leftover {
+            Leftover::Key { shown, problem, .. } => {
+                self.list("cache", "key", shown.clone(), *problem);
+            }
+            Leftover::Row(row) => {
+                let (what, id) = name(row);
+                self.list("cache", what, id, "half a row, or one that can't be");
+            }
+            Leftover::Counter { row, field } => {
+                let (what, id) = name(row);
+                self.list("cache", what, id, format!("{field}: {ABSURD}"));
+            }
+            Leftover::Peers { torrent, fields } => {
+                let count = fields.len();
+                let problem = format!("peers not heard of for long, or not readable: {count}");
+                self.list("cache", "swarm", torrent.to_string(), problem);
+            }
+        }
+    }
+
+    fn list(
+        &mut self,
+        place: &'static str,
+        what: &'static str,
+        id: String,
+        problem: impl Into<String>,
+    ) {
+        self.count += 1;
+        self.found.push(Found {
+            place,
+            what,
+            id,
+            problem: problem.into(),
+        });
+    }
+
+    fn end(self) -> Result<ExitStatus> {
+        self.printer.end_progress();
+        if self.count == 0 && !self.printer.is_json() {
+            self.printer.line("nothing to clean up")?;
+            return Ok(ExitStatus::Success);
+        }
+        let mut list = self.printer.list::<Found>()?;
+        list.page(&self.found)?;
+        list.end()?;
+        let count = self.count;
+        if self.delete {
+            self.printer.message(format_args!("cleaned up: {count}"));
+        } else if count > 0 {
+            self.printer.message(format_args!(
+                "found: {count}; to clean it up: mika-manage cleanup --delete"
+            ));
+        }
+        Ok(ExitStatus::Success)
+    }
+}
+
+// === impl Found ===
+
+impl Row for Found {
+    const COLUMNS: &'static [Column] = &[left("PLACE"), left("WHAT"), left("ID"), left("PROBLEM")];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.place.into(),
+            self.what.into(),
+            self.id.clone(),
+            self.problem.clone(),
+        ]
+    }
+}

@@ -1,0 +1,128 @@
+//! What the cache has and storage no longer has.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::Result;
+
+use super::PAGE;
+use super::print::Printer;
+use crate::cache::Cache;
+use crate::ids::{InfoHash, Passkey, UserId};
+use crate::storage::Storage;
+
+/// Keys of the cache without a row in storage.
+#[derive(Default)]
+pub struct Excess {
+    pub users: HashSet<UserId>,
+    /// Passkeys that are not (any more) those of the user they lead to.
+    pub passkeys: HashMap<Passkey, UserId>,
+    pub torrents: HashSet<InfoHash>,
+    pub swarms: HashSet<InfoHash>,
+}
+
+// === impl Excess ===
+
+impl Excess {
+    /// Reads the cache first: what is added to storage meanwhile is not among what was read.
+    /// `with_swarms` where every swarm has to be of a torrent in storage.
+    pub async fn find(
+        storage: &dyn Storage,
+        cache: &dyn Cache,
+        with_swarms: bool,
+        printer: &mut Printer,
+    ) -> Result<Self> {
+        let mut excess = Self::default();
+        excess.read_users(cache, printer).await?;
+        excess.read_torrents(cache, with_swarms, printer).await?;
+        excess.subtract_users(storage, printer).await?;
+        excess.subtract_torrents(storage, printer).await?;
+        Ok(excess)
+    }
+
+    async fn read_users(&mut self, cache: &dyn Cache, printer: &Printer) -> Result<()> {
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            let scan = cache.users(at).await?;
+            cursor = scan.next;
+            printer.progress(scan.rows.len() as u64);
+            self.users.extend(scan.rows.iter().map(|row| row.user.id));
+        }
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            let scan = cache.passkeys(at).await?;
+            cursor = scan.next;
+            self.passkeys.extend(scan.rows);
+        }
+        Ok(())
+    }
+
+    async fn read_torrents(
+        &mut self,
+        cache: &dyn Cache,
+        with_swarms: bool,
+        printer: &Printer,
+    ) -> Result<()> {
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            let scan = cache.torrents(at).await?;
+            cursor = scan.next;
+            printer.progress(scan.rows.len() as u64);
+            let hashes = scan.rows.iter().map(|row| row.torrent.info_hash);
+            self.torrents.extend(hashes);
+        }
+        let mut cursor = with_swarms.then_some(0);
+        while let Some(at) = cursor {
+            let scan = cache.swarms(at).await?;
+            cursor = scan.next;
+            self.swarms.extend(scan.rows);
+        }
+        Ok(())
+    }
+
+    async fn subtract_users(&mut self, storage: &dyn Storage, printer: &Printer) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = storage.users(after, PAGE).await?;
+            after = page.rows.last().map(|row| row.user.id).or(after);
+            printer.progress(page.rows.len() as u64);
+            for row in &page.rows {
+                self.users.remove(&row.user.id);
+                if self.passkeys.get(&row.user.passkey) == Some(&row.user.id) {
+                    self.passkeys.remove(&row.user.passkey);
+                }
+            }
+            if page.last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn subtract_torrents(&mut self, storage: &dyn Storage, printer: &Printer) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = storage.torrents(after, PAGE).await?;
+            after = page.rows.last().map(|row| row.torrent.id).or(after);
+            printer.progress(page.rows.len() as u64);
+            for row in &page.rows {
+                self.torrents.remove(&row.torrent.info_hash);
+                self.swarms.remove(&row.torrent.info_hash);
+            }
+            if page.last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes it all from the cache.
+    pub async fn remove(self, cache: &dyn Cache) -> Result<()> {
+        let users: Vec<UserId> = self.users.into_iter().collect();
+        let passkeys: Vec<(Passkey, UserId)> = self.passkeys.into_iter().collect();
+        let torrents: Vec<InfoHash> = self.torrents.into_iter().collect();
+        let swarms: Vec<InfoHash> = self.swarms.into_iter().collect();
+        cache.remove_users(&users).await?;
+        cache.remove_passkeys(&passkeys).await?;
+        cache.remove_torrents(&torrents).await?;
+        cache.remove_swarms(&swarms).await?;
+        Ok(())
+    }
+}

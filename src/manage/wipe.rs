@@ -1,0 +1,100 @@
+//! `mika-manage wipetorstats` and `wipeuserstats`: all totals back to 0.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use serde::Serialize;
+
+use super::open::Site;
+use super::print::Printer;
+use super::{ExitStatus, PAGE, UsageError};
+use crate::storage::{Storage, Wipe};
+
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 64;
+
+#[derive(Debug, Args)]
+pub struct WipeArguments {
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Serialize)]
+struct Wiped {
+    wiped: u64,
+}
+
+pub async fn run(
+    what: Wipe,
+    arguments: &WipeArguments,
+    site: &Site,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
+    let (name, totals) = match what {
+        Wipe::Users => (
+            "users",
+            "uploaded, downloaded, snatches, announces and seed time",
+        ),
+        Wipe::Torrents => ("torrents", "uploaded, downloaded, snatches and announces"),
+    };
+    let asks = !arguments.yes;
+    ensure!(
+        !asks || (io::stdin().is_terminal() && io::stderr().is_terminal()),
+        UsageError("this can't be undone; without a terminal to ask on it needs --yes".into())
+    );
+    let count = count(&*site.storage, what).await?;
+    if asks {
+        printer.message(format_args!(
+            "sets {totals} of all {count} {name} to 0; this can't be undone"
+        ));
+        printer.message("Type yes to go on:");
+        ensure!(answer()?.trim() == "yes", "nothing was changed");
+    }
+    printer.start_progress("portions");
+    let wiped = {
+        let progress = &*printer;
+        let mut step = || progress.progress(1);
+        site.control.wipe(what, &mut step).await
+    };
+    printer.end_progress();
+    printer.saved(wiped?);
+    if printer.is_json() {
+        printer.document(&Wiped { wiped: count })?;
+    } else {
+        printer.line(format_args!("{totals} of {count} {name} are 0"))?;
+    }
+    Ok(ExitStatus::Success)
+}
+
+async fn count(storage: &dyn Storage, what: Wipe) -> Result<u64> {
+    let mut count = 0;
+    let mut after = None;
+    loop {
+        let (rows, last_id, is_last) = match what {
+            Wipe::Users => {
+                let page = storage.users(after.map(crate::ids::UserId), PAGE).await?;
+                let last_id = page.rows.last().map(|row| row.user.id.0);
+                (page.rows.len() + page.bad.len(), last_id, page.last)
+            }
+            Wipe::Torrents => {
+                let after = after.map(crate::ids::TorrentId);
+                let page = storage.torrents(after, PAGE).await?;
+                let last_id = page.rows.last().map(|row| row.torrent.id.0);
+                (page.rows.len() + page.bad.len(), last_id, page.last)
+            }
+        };
+        count += rows as u64;
+        after = last_id.or(after);
+        if is_last {
+            return Ok(count);
+        }
+    }
+}
+
+fn answer() -> io::Result<String> {
+    let mut line = String::new();
+    io::Read::take(io::stdin().lock(), ANSWER_BYTES_MAX).read_line(&mut line)?;
+    Ok(line)
+}

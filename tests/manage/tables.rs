@@ -1,0 +1,95 @@
+//! Tables, config and `check`.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::Folder;
+
+#[test]
+fn migrate_says_what_it_did() {
+    let folder = Folder::new();
+    assert_eq!(folder.json(&["migrate", "--status"])[0]["applied"], false);
+    assert!(folder.ok(&["migrate"]).starts_with("applied 0001_"));
+    assert_eq!(folder.ok(&["migrate"]), "up to date\n");
+    assert_eq!(folder.json(&["migrate"]), json!({"applied": []}));
+    assert_eq!(folder.json(&["migrate", "--status"])[0]["applied"], true);
+}
+
+#[test]
+fn wrong_arguments_and_configs_exit_with_2() {
+    let folder = Folder::with_config(&json!({"storage": {"driver": "oracle"}}));
+    folder.fails(2, &["users", "lits"]);
+    let error = folder.fails(2, &["users", "list"]);
+    assert!(
+        error.contains("oracle") && error.contains("sqlite"),
+        "{error}"
+    );
+    for config in ["-c", "--config", "-config"] {
+        let error = folder.fails(2, &[config, "nowhere.json", "users", "list"]);
+        assert!(error.contains("nowhere.json"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn looking_makes_no_database() {
+    let folder = Folder::new();
+    let said = folder.ok(&["check"]);
+    assert!(said.contains("made at the first use"), "{said}");
+    assert!(folder.ok(&["migrate", "--status"]).contains("0001_init"));
+    assert!(!folder.path("mika.db").exists());
+}
+
+#[test]
+fn a_passkey_that_is_none_is_not_shown() {
+    let folder = Folder::new();
+    let said = folder.fails(2, &["users", "add", "bob", "--passkey", "my secret"]);
+    assert!(
+        said.contains("8 to 64") && !said.contains("secret"),
+        "{said}"
+    );
+}
+
+#[test]
+fn check_says_what_is_wrong_and_how_to_mend_it() {
+    let folder = Folder::with_config(&json!({"mode": "private"}));
+    folder.ok(&["migrate"]);
+    let outcome = folder.run(&["check"]);
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    let problems = |text: &str| {
+        text.lines()
+            .filter(|line| line.starts_with("problem"))
+            .count()
+    };
+    assert_eq!(problems(&outcome.stdout), 1, "{outcome:?}");
+    assert!(
+        outcome.stdout.contains("→ mika-manage whitelist add"),
+        "{outcome:?}"
+    );
+    folder.ok(&["whitelist", "add", "-TR", "Transmission"]);
+    folder.ok(&["genkey"]);
+    assert_eq!(problems(&folder.ok(&["check"])), 0);
+
+    fs::copy(folder.path("key_priv"), folder.path("old")).unwrap();
+    folder.ok(&["genkey", "--force"]);
+    fs::rename(folder.path("old"), folder.path("key_priv")).unwrap();
+    let outcome = folder.run(&["check", "--json"]);
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    let tried: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let bad: Vec<&Value> = tried
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|it| it["ok"] == false)
+        .collect();
+    assert_eq!(bad.len(), 1, "{bad:?}");
+    assert_eq!(bad[0]["what"], "api.tls");
+
+    let outcome = folder.run(&["-c", "nowhere.json", "check"]);
+    assert_eq!(
+        (outcome.status, problems(&outcome.stdout)),
+        (1, 1),
+        "{outcome:?}"
+    );
+}
