@@ -217,7 +217,8 @@ async fn a_server_that_forgot_everything_is_told_from_one_that_did_not() {
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
     cache.keep(first, &[batch(1)]).await.unwrap();
-    cache.set_mirrored(Mirrored { position: 7 }).await.unwrap();
+    let mirrored = Mirrored { position: 7 };
+    cache.set_mirrored(first, mirrored).await.unwrap();
     redis.stop();
     redis.restart();
     let second = comeback(&*cache).await;

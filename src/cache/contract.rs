@@ -388,11 +388,26 @@ async fn the_registry_is_complete_once_it_says_so(cache: &dyn Cache) {
     assert_eq!(cache.mirrored().await.unwrap(), None);
     put_pair(cache).await;
     assert_eq!(cache.mirrored().await.unwrap(), None);
+    let generation = cache.ping().await.unwrap();
     for position in [0, 17, u64::MAX] {
         let mirrored = Mirrored { position };
-        cache.set_mirrored(mirrored).await.unwrap();
+        cache.set_mirrored(generation, mirrored).await.unwrap();
         assert_eq!(cache.mirrored().await.unwrap(), Some(mirrored));
     }
+    assert!(!cache.has_all_peers().await.unwrap());
+    cache.set_has_all_peers(generation).await.unwrap();
+    assert!(cache.has_all_peers().await.unwrap());
+
+    let other = Generation(generation.0 + 1);
+    let mirrored = Mirrored { position: 5 };
+    for refused in [
+        cache.set_mirrored(other, mirrored).await,
+        cache.set_has_all_peers(other).await,
+    ] {
+        assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == generation));
+    }
+    let position = u64::MAX;
+    assert_eq!(cache.mirrored().await.unwrap(), Some(Mirrored { position }));
 }
 
 async fn notices_reach_who_was_there_before(cache: &dyn Cache) {

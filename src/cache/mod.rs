@@ -198,6 +198,12 @@ pub trait Cache: Send + Sync + 'static {
     /// Writes peers as they are given.
     async fn put_peers(&self, swarms: &[(InfoHash, Vec<SharedPeer>)]) -> Result<(), CacheError>;
 
+    /// Whether all peers that nodes know are here: then a node may start from them.
+    async fn has_all_peers(&self) -> Result<bool, CacheError>;
+
+    /// Says that all peers were written, with the same care as [`Cache::set_mirrored`].
+    async fn set_has_all_peers(&self, generation: Generation) -> Result<(), CacheError>;
+
     /// The info hashes of all torrents that have peers here.
     async fn swarms(&self, cursor: u64) -> Result<Scan<InfoHash>, CacheError>;
 
@@ -218,7 +224,13 @@ pub trait Cache: Send + Sync + 'static {
     /// How far the registry here follows storage; none if it is not complete.
     async fn mirrored(&self) -> Result<Option<Mirrored>, CacheError>;
 
-    async fn set_mirrored(&self, mirrored: Mirrored) -> Result<(), CacheError>;
+    /// [`CacheError::Restarted`], and nothing done, if the server is not of `generation`: rows that
+    /// were written to an earlier one may be forgotten.
+    async fn set_mirrored(
+        &self,
+        generation: Generation,
+        mirrored: Mirrored,
+    ) -> Result<(), CacheError>;
 
     /// Writes users. Counters that are there stay as they are.
     async fn put_users(&self, users: &[StoredUser], write: Write) -> Result<(), CacheError>;

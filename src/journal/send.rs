@@ -67,7 +67,9 @@ impl Desk {
             return Ok(());
         };
         match cache.keep(generation, &batches).await {
-            Ok(()) => self.ledger.sent(last),
+            // Unless somebody has seen a restart meanwhile: then it is to be sent again.
+            Ok(()) if generation == *self.generation.borrow() => self.ledger.sent(last),
+            Ok(()) => {}
             Err(CacheError::Restarted(generation)) => self.restarted(generation),
             Err(error) => return Err(error),
         }

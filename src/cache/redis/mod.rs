@@ -130,8 +130,20 @@ impl Cache for Redis {
         whitelist::mirrored(&self.link).await
     }
 
-    async fn set_mirrored(&self, mirrored: Mirrored) -> Result<(), CacheError> {
-        whitelist::set_mirrored(&self.link, mirrored).await
+    async fn set_mirrored(
+        &self,
+        generation: Generation,
+        mirrored: Mirrored,
+    ) -> Result<(), CacheError> {
+        whitelist::set_mirrored(&self.link, generation, mirrored).await
+    }
+
+    async fn has_all_peers(&self) -> Result<bool, CacheError> {
+        whitelist::has_all_peers(&self.link).await
+    }
+
+    async fn set_has_all_peers(&self, generation: Generation) -> Result<(), CacheError> {
+        whitelist::set_has_all_peers(&self.link, generation).await
     }
 
     async fn put_users(&self, users: &[StoredUser], _write: Write) -> Result<(), CacheError> {

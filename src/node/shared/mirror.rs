@@ -61,6 +61,7 @@ async fn step(node: &Node, cache: &Arc<dyn Cache>) -> Result<bool, MirrorError> 
     if !cache.lease("mirror", &node.name, LEASE).await? {
         return Ok(false);
     }
+    let generation = cache.ping().await?;
     let Some(mirrored) = cache.mirrored().await? else {
         tracing::info!("the cache has no registry: filling it from storage");
         warm_up(node, cache).await?;
@@ -71,7 +72,8 @@ async fn step(node: &Node, cache: &Arc<dyn Cache>) -> Result<bool, MirrorError> 
         Feed::Changes(_, next) if next == position => Ok(false),
         Feed::Changes(changes, FeedPosition(position)) => {
             write(node, &**cache, changes).await?;
-            cache.set_mirrored(Mirrored { position }).await?;
+            let mirrored = Mirrored { position };
+            cache.set_mirrored(generation, mirrored).await?;
             Ok(true)
         }
         Feed::Lost => {

@@ -97,10 +97,10 @@ pub(super) async fn reload(node: &Node, cache: &dyn Cache) -> Result<()> {
     Ok(())
 }
 
-/// Whether the cache has the whole registry, and every batch that storage has: then its peers
+/// Whether the cache has the whole registry, all peers, and every batch that storage has: then its peers
 /// are at least as new as storage's.
 async fn is_fresh(cache: &dyn Cache, applied: &HashMap<String, u64>) -> Result<bool, LoadError> {
-    if cache.mirrored().await?.is_none() {
+    if cache.mirrored().await?.is_none() || !cache.has_all_peers().await? {
         return Ok(false);
     }
     for (node, applied) in applied {

@@ -114,6 +114,7 @@ pub(super) async fn overlay(
 /// Gives the cache all private peers of this node, except those of which it has a newer record;
 /// these are taken over. Public swarms fill again by themselves.
 pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
+    let generation = cache.ping().await?;
     for shard in 0..Tracker::SHARDS {
         let now = node.clock.now();
         let swarms = node.tracker.members(shard, now);
@@ -125,7 +126,7 @@ pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheEr
             take_over(node, theirs);
         }
     }
-    Ok(())
+    cache.set_has_all_peers(generation).await
 }
 
 /// Those of our peers of which they have no record, or an older one.
