@@ -188,8 +188,7 @@ mod tests {
         seen.add_user(&user(1, "passkey-1")).unwrap();
         seen.add_user(&user(1, "passkey-1")).unwrap();
         seen.add_user(&user(1, "passkey-2")).unwrap();
-        let has =
-            |seen: &Seen, passkey: &str| seen.has_passkey(&passkey.parse().unwrap(), UserId(1));
+        let has = |seen: &Seen, passkey: &str| seen.knows_passkey(&passkey.parse().unwrap());
         assert!(has(&seen, "passkey-2") && !has(&seen, "passkey-1"));
         seen.add_user(&user(2, "passkey-1")).unwrap();
         seen.remove_user(UserId(1));
