@@ -8,12 +8,17 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cache, CacheError, Generation, Mirrored, Notice, Scan, SharedPeer, Stats, Write};
+use super::{
+    Cache, CacheError, Generation, Leftover, Mirrored, Notice, RegistryKey, RowKey, Scan,
+    SharedPeer, Stats, Write,
+};
 use crate::change::{
     Batch, Change, Credit, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
 };
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
-use crate::registry::{Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals};
+use crate::registry::{
+    Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals, Wipe,
+};
 
 /// The largest number that totals reach (rule A8).
 const TOTAL_MAX: u64 = i64::MAX.cast_unsigned();
@@ -39,7 +44,12 @@ pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     users_are_written_and_removed(&*open().await).await;
     torrents_are_written_and_removed(&*open().await).await;
     counters_that_are_there_stay(&*open().await).await;
+    an_empty_cache_is_filled(&*open().await).await;
     scans_find_every_row(&*open().await).await;
+    keys_and_passkeys_are_found(&*open().await).await;
+    passkeys_are_removed(&*open().await).await;
+    totals_are_wiped(&*open().await).await;
+    leftovers_are_found_and_cleaned(&*open().await).await;
     the_whitelist_is_replaced(&*open().await).await;
     the_registry_is_complete_once_it_says_so(&*open().await).await;
     notices_reach_who_was_there_before(&*open().await).await;
@@ -347,6 +357,17 @@ async fn counters_that_are_there_stay(cache: &dyn Cache) {
     }
 }
 
+async fn an_empty_cache_is_filled(cache: &dyn Cache) {
+    let (mut user_row, mut torrent_row) = (stored_user(1), stored_torrent(1));
+    user_row.totals.uploaded = 1000;
+    torrent_row.torrent.snatches = 9;
+    let (users, torrents) = ([user_row.clone()], [torrent_row.clone()]);
+    cache.put_users(&users, Write::Fill).await.unwrap();
+    cache.put_torrents(&torrents, Write::Fill).await.unwrap();
+    assert_eq!(user(cache, 1).await, user_row);
+    assert_eq!(torrent(cache, 1).await, torrent_row);
+}
+
 async fn scans_find_every_row(cache: &dyn Cache) {
     const ROWS: u32 = 5000;
     let users: Vec<_> = (1..=ROWS).map(stored_user).collect();
@@ -364,6 +385,92 @@ async fn scans_find_every_row(cache: &dyn Cache) {
     found.dedup();
     assert_eq!((found.len(), bad), (torrents.len(), 0));
     assert_eq!(found[2..], torrents[2..]);
+}
+
+async fn keys_and_passkeys_are_found(cache: &dyn Cache) {
+    put_pair(cache).await;
+    let (user, torrent) = (stored_user(1).user, stored_torrent(1).torrent);
+    let (keys, bad) = all(|cursor| cache.registry_keys(cursor)).await;
+    assert_eq!((keys.len(), bad), (3, 0));
+    for key in [
+        RegistryKey::User(user.id),
+        RegistryKey::Passkey(user.passkey.clone()),
+        RegistryKey::Torrent(torrent.info_hash),
+    ] {
+        assert!(keys.contains(&key), "{key:?}");
+    }
+    let (passkeys, bad) = all(|cursor| cache.passkeys(cursor)).await;
+    assert_eq!((passkeys, bad), (vec![(user.passkey, user.id)], 0));
+}
+
+async fn passkeys_are_removed(cache: &dyn Cache) {
+    let user = stored_user(1).user;
+    let passkeys = async || all(|cursor| cache.passkeys(cursor)).await.0.len();
+    put_pair(cache).await;
+    let removed = [user.passkey];
+    let other = Some(UserId(user.id.0 + 1));
+    cache.remove_passkeys(&removed, other).await.unwrap();
+    assert_eq!(passkeys().await, 1, "it is not theirs");
+    cache
+        .remove_passkeys(&removed, Some(user.id))
+        .await
+        .unwrap();
+    assert_eq!(passkeys().await, 0);
+    put_pair(cache).await;
+    cache.remove_passkeys(&removed, None).await.unwrap();
+    assert_eq!(passkeys().await, 0);
+}
+
+async fn totals_are_wiped(cache: &dyn Cache) {
+    put_pair(cache).await;
+    let mut change = change(1, 1, 1, 10);
+    change.credit.snatched = true;
+    keep(cache, &[batch(1, vec![Change::Peer(change)])]).await;
+    let before = torrent(cache, 1).await;
+    assert!(before.torrent.snatches > 0);
+    for (what, rows) in [(Wipe::Users, 1), (Wipe::Torrents, 1)] {
+        let (mut cursor, mut wiped) = (Some(0), 0);
+        while let Some(at) = cursor {
+            let part = cache.wipe(what, at).await.unwrap();
+            (cursor, wiped) = (part.next, wiped + part.rows);
+        }
+        assert_eq!(wiped, rows);
+    }
+    assert_eq!(user(cache, 1).await, stored_user(1));
+    let row = torrent(cache, 1).await;
+    assert_eq!((row.uploaded, row.downloaded, row.announces), (0, 0, 0));
+    assert_eq!(row.torrent.snatches, 0);
+    assert_eq!(row.seeders, before.seeders, "who is there now");
+}
+
+async fn leftovers_are_found_and_cleaned(cache: &dyn Cache) {
+    put_pair(cache).await;
+    let leftovers = async |since| all(|cursor| cache.leftovers(since, cursor)).await.0;
+    assert_eq!(leftovers(NOW).await, []);
+    keep(cache, &[batch(1, vec![Change::Peer(change(1, 1, 1, 10))])]).await;
+    assert_eq!(leftovers(NOW).await, []);
+    let old = leftovers(NOW + 1).await;
+    assert!(
+        matches!(&old[..], [Leftover::Peers { fields, .. }] if fields.len() == 1),
+        "{old:?}"
+    );
+    cache.clean(&old).await.unwrap();
+    assert_eq!(leftovers(NOW + 1).await, []);
+    let info_hash = stored_torrent(1).torrent.info_hash;
+    let peers = cache.peers(&[info_hash]).await.unwrap();
+    assert!(peers.iter().all(|(_, peers)| peers.is_empty()));
+
+    let mut full = stored_user(2);
+    full.totals.uploaded = TOTAL_MAX;
+    cache.put_users(&[full], Write::Fill).await.unwrap();
+    let found = leftovers(NOW).await;
+    let row = RowKey::User(UserId(2));
+    let field = "uploaded".to_owned();
+    assert_eq!(found, [Leftover::Counter { row, field }]);
+    cache.clean(&found).await.unwrap();
+    assert_eq!(user(cache, 2).await, stored_user(2));
+    cache.clean(&[Leftover::Row(row)]).await.unwrap();
+    assert_eq!(cache.user(UserId(2)).await.unwrap(), None);
 }
 
 async fn the_whitelist_is_replaced(cache: &dyn Cache) {

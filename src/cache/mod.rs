@@ -85,6 +85,16 @@ pub enum Write {
     Edit,
     /// All rows at once, as fast as it goes; what is of no use any more is removed after it.
     Warmup,
+    /// The same into a cache that has none of them: nothing is to be asked before.
+    Fill,
+}
+
+/// The name of something that the registry keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryKey {
+    User(UserId),
+    Torrent(InfoHash),
+    Passkey(Passkey),
 }
 
 /// How far [`Cache::wipe`] came.
@@ -263,8 +273,15 @@ pub trait Cache: Send + Sync + 'static {
     /// Whose each passkey is, as the web application may ask for it.
     async fn passkeys(&self, cursor: u64) -> Result<Scan<(Passkey, UserId)>, CacheError>;
 
-    /// Removes those passkeys, each if it still is that user's.
-    async fn remove_passkeys(&self, entries: &[(Passkey, UserId)]) -> Result<(), CacheError>;
+    /// Removes those passkeys; if a user is named, each only as far as it is theirs.
+    async fn remove_passkeys(
+        &self,
+        passkeys: &[Passkey],
+        of: Option<UserId>,
+    ) -> Result<(), CacheError>;
+
+    /// What there is of users and torrents, by name alone: faster than reading the rows.
+    async fn registry_keys(&self, cursor: u64) -> Result<Scan<RegistryKey>, CacheError>;
 
     // --- upkeep ---
 

@@ -85,8 +85,9 @@ impl Mirror<'_> {
         if let Some(written) = written
             && now.map(passkey).as_ref() != Some(&written.user.passkey)
         {
-            let entry = (passkey(written), written.user.id);
-            self.cache.remove_passkeys(&[entry]).await?;
+            let id = written.user.id;
+            let former = [passkey(written)];
+            self.cache.remove_passkeys(&former, Some(id)).await?;
         }
         Ok(())
     }

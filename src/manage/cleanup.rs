@@ -135,17 +135,18 @@ impl Cleaner<'_> {
     async fn totals(&mut self, what: &'static str, table: Wipe) -> Result<()> {
         let mut after = None;
         loop {
-            let absurd = self.storage.absurd(table, after, PAGE).await?;
-            let Some(last) = absurd.last() else {
+            let (absurd, last) = self.storage.absurd(table, after, PAGE).await?;
+            if last.is_none() {
                 return Ok(());
-            };
-            after = Some(last.id);
+            }
+            after = last;
+            self.printer.progress(u64::from(PAGE));
             let ids: Vec<u32> = absurd.iter().map(|row| row.id).collect();
             for row in absurd {
                 let problem = format!("{}: {ABSURD}", row.fields.join(", "));
                 self.list("storage", what, row.id.to_string(), problem);
             }
-            if self.delete {
+            if self.delete && !ids.is_empty() {
                 self.storage.mend(table, &ids).await?;
             }
         }

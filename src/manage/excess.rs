@@ -116,11 +116,11 @@ impl Excess {
     /// Removes it all from the cache.
     pub async fn remove(self, cache: &dyn Cache) -> Result<()> {
         let users: Vec<UserId> = self.users.into_iter().collect();
-        let passkeys: Vec<(Passkey, UserId)> = self.passkeys.into_iter().collect();
+        let passkeys: Vec<Passkey> = self.passkeys.into_keys().collect();
         let torrents: Vec<InfoHash> = self.torrents.into_iter().collect();
         let swarms: Vec<InfoHash> = self.swarms.into_iter().collect();
         cache.remove_users(&users).await?;
-        cache.remove_passkeys(&passkeys).await?;
+        cache.remove_passkeys(&passkeys, None).await?;
         cache.remove_torrents(&torrents).await?;
         cache.remove_swarms(&swarms).await?;
         Ok(())

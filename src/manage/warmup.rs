@@ -42,7 +42,6 @@ struct Document {
     whitelist: Option<PartCounts>,
     passkeys: Option<PartCounts>,
     torrents: Option<PartCounts>,
-    stale_passkeys: u64,
     skipped: u64,
 }
 
@@ -113,18 +112,11 @@ fn finish(report: &Report, dry_run: bool, printer: &mut Printer) -> Result<ExitS
     } else if !dry_run {
         let removed = |counts: Option<Counts>| counts.map_or(0, |counts| counts.removed);
         let (users, torrents) = (removed(report.users), removed(report.torrents));
-        if users + torrents + report.stale_passkeys > 0 {
-            let passkeys = report.stale_passkeys;
+        if users + torrents > 0 {
             printer.message(format_args!(
-                "removed what storage no longer has: {users} users, {passkeys} former passkeys, {torrents} torrents"
+                "removed what storage no longer has: {users} users, {torrents} torrents"
             ));
         }
-    }
-    if report.unusable > 0 {
-        printer.message(format_args!(
-            "{} entries of the cache can't be used; list them with: mika-manage cleanup",
-            report.unusable
-        ));
     }
     if report.skipped > 0 {
         printer.message(format_args!(
@@ -244,7 +236,6 @@ impl Document {
             whitelist: counts(report.whitelist),
             passkeys: counts(report.users),
             torrents: counts(report.torrents),
-            stale_passkeys: report.stale_passkeys,
             skipped: report.skipped,
         }
     }

@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 use super::{
-    Feed, FeedPosition, History, NewTorrent, NewUser, Page, Storage, StorageError, StoredTorrent,
-    StoredUser, TorrentPatch, UserPatch, UserTotals, Wipe,
+    Absurd, Feed, FeedPosition, History, NewTorrent, NewUser, Page, Storage, StorageError,
+    StoredTorrent, StoredUser, TorrentPatch, UserPatch, UserTotals, Wipe,
 };
 use crate::change::{
     Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
@@ -42,6 +42,7 @@ pub async fn run<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
     a_public_snatch_registers_its_torrent(&*migrated(open().await).await).await;
     old_tombstones_are_pruned(&*migrated(open().await).await).await;
     totals_are_wiped_in_portions(&*migrated(open().await).await).await;
+    absurd_totals_are_found_and_mended(&*migrated(open().await).await).await;
 }
 
 async fn migrations_are_applied_once(storage: &dyn Storage) {
@@ -404,6 +405,33 @@ async fn totals_are_wiped_in_portions(storage: &dyn Storage) {
         10
     );
     assert_eq!(feed(storage, position).await.0, vec![]);
+}
+
+async fn absurd_totals_are_found_and_mended(storage: &dyn Storage) {
+    let (first, _) = add_pair(storage, 1).await;
+    let (user_id, torrent) = add_pair(storage, 2).await;
+    let mut change = change(user_id, torrent, 2, 10);
+    change.credit.up = TOTAL_MAX;
+    change.credit.raw_down = TOTAL_MAX;
+    apply(storage, 1, vec![Change::Peer(change)]).await;
+    for (what, id, field) in [
+        (Wipe::Users, user_id.0, "uploaded"),
+        (Wipe::Torrents, torrent.0, "downloaded"),
+    ] {
+        let found = storage.absurd(what, None, 1).await.unwrap();
+        assert!(found.0.is_empty(), "it looks at one row: {found:?}");
+        let (found, last) = storage.absurd(what, found.1, 10).await.unwrap();
+        let fields = vec![field];
+        assert_eq!(found, [Absurd { id, fields }]);
+        assert_eq!(last, Some(id));
+        let end = storage.absurd(what, last, 10).await.unwrap();
+        assert_eq!(end, (vec![], None));
+        storage.mend(what, &[first.0, id]).await.unwrap();
+        assert_eq!(storage.absurd(what, None, 10).await.unwrap().0, []);
+    }
+    let totals = user(storage, user_id).await.totals;
+    assert_eq!(totals.uploaded, 0);
+    assert_eq!(totals.downloaded, 5, "the others stay");
 }
 
 async fn a_gap_is_refused(storage: &dyn Storage) {

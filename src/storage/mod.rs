@@ -214,14 +214,15 @@ pub trait Storage: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Option<u32>, StorageError>;
 
-    /// Users or torrents with totals that can't be, below 0 or above [`PLAUSIBLE_MAX`]: the first
-    /// `limit` after `after` in the order of their id.
+    /// Looks at `limit` rows after `after`, in the order of their id, for totals that can't be:
+    /// below 0 or above [`PLAUSIBLE_MAX`]. Returns what it found and the last id that it looked
+    /// at; none when there are no more.
     async fn absurd(
         &self,
         what: Wipe,
         after: Option<u32>,
         limit: u32,
-    ) -> Result<Vec<Absurd>, StorageError>;
+    ) -> Result<(Vec<Absurd>, Option<u32>), StorageError>;
 
     /// Sets those totals of these rows to 0 that can't be; the others stay.
     async fn mend(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError>;

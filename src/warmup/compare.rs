@@ -120,7 +120,6 @@ impl<P: Progress> Comparison<'_, P> {
             }
         }
         counts.removed = cached.len() as u64;
-        self.count_stale_passkeys().await?;
         self.progress.end(Step::Users, &counts);
         self.report.users = Some(counts);
         Ok(())
@@ -161,7 +160,6 @@ impl<P: Progress> Comparison<'_, P> {
         while let Some(at) = cursor {
             let scan = self.cache.users(at).await?;
             cursor = scan.next;
-            self.report.unusable += scan.bad.len() as u64;
             rows.extend(scan.rows.iter().map(|row| {
                 let digest = self.digester.digest(user_fields(&row.user));
                 (row.user.id, digest)
@@ -176,7 +174,6 @@ impl<P: Progress> Comparison<'_, P> {
         while let Some(at) = cursor {
             let scan = self.cache.torrents(at).await?;
             cursor = scan.next;
-            self.report.unusable += scan.bad.len() as u64;
             rows.extend(scan.rows.iter().map(|row| {
                 let digest = self
                     .digester
@@ -185,21 +182,6 @@ impl<P: Progress> Comparison<'_, P> {
             }));
         }
         Ok(rows)
-    }
-
-    async fn count_stale_passkeys(&mut self) -> Result<(), WarmupError> {
-        let mut cursor = Some(0);
-        while let Some(at) = cursor {
-            let scan = self.cache.passkeys(at).await?;
-            cursor = scan.next;
-            self.report.unusable += scan.bad.len() as u64;
-            let stale = scan
-                .rows
-                .iter()
-                .filter(|(passkey, user)| !self.seen.has_passkey(passkey, *user));
-            self.report.stale_passkeys += stale.count() as u64;
-        }
-        Ok(())
     }
 
     fn skip(&mut self, rows: &[BadRow]) {

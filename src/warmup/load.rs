@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::seen::Seen;
 use super::{Counts, PAGE, Parts, Progress, Report, Step, WarmupError};
-use crate::cache::{Cache, CacheError, Write};
+use crate::cache::{Cache, CacheError, RegistryKey, Write};
 use crate::registry::{BadRow, Client, RowChange, StoredTorrent, StoredUser};
 use crate::storage::{Feed, FeedPosition, Page, Storage, StorageError};
 
@@ -26,6 +26,8 @@ pub(super) struct Loader<'a, P> {
     pub report: Report,
     /// How far the feed was followed.
     pub position: FeedPosition,
+    /// Of which parts the cache had anything before.
+    pub had: Parts,
 }
 
 /// Writes to the cache that go on while the next page is read.
@@ -49,7 +51,29 @@ impl<'a, P: Progress> Loader<'a, P> {
             seen: Seen::default(),
             report: Report::default(),
             position,
+            had: Parts::ALL,
         }
+    }
+
+    /// Looks whether the cache has users and torrents. A cache that has none is filled without
+    /// asking for what is there, and nothing is to be removed from it.
+    pub async fn look(&mut self) -> Result<(), WarmupError> {
+        self.had.users = false;
+        self.had.torrents = false;
+        let mut cursor = Some(0);
+        while let Some(at) = cursor
+            && self.had != Parts::ALL
+        {
+            let scan = self.cache.registry_keys(at).await?;
+            cursor = scan.next;
+            for key in scan.rows {
+                match key {
+                    RegistryKey::User(_) | RegistryKey::Passkey(_) => self.had.users = true,
+                    RegistryKey::Torrent(_) => self.had.torrents = true,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes all rows of those parts.
@@ -103,6 +127,7 @@ impl<'a, P: Progress> Loader<'a, P> {
         self.progress.begin(Step::Users);
         let mut counts = Counts::default();
         let mut writes = Writes::default();
+        let how = how(self.had.users);
         let mut after = None;
         loop {
             let mut page = self.storage.users(after, PAGE).await?;
@@ -114,7 +139,7 @@ impl<'a, P: Progress> Loader<'a, P> {
             counts.rows += page.rows.len() as u64;
             self.progress.advance(page.rows.len() as u64);
             let cache = Arc::clone(self.cache);
-            let write = async move { cache.put_users(&page.rows, Write::Warmup).await };
+            let write = async move { cache.put_users(&page.rows, how).await };
             writes.add(write).await?;
             if last {
                 break;
@@ -130,6 +155,7 @@ impl<'a, P: Progress> Loader<'a, P> {
         self.progress.begin(Step::Torrents);
         let mut counts = Counts::default();
         let mut writes = Writes::default();
+        let how = how(self.had.torrents);
         let mut after = None;
         loop {
             let mut page = self.storage.torrents(after, PAGE).await?;
@@ -141,7 +167,7 @@ impl<'a, P: Progress> Loader<'a, P> {
             counts.rows += page.rows.len() as u64;
             self.progress.advance(page.rows.len() as u64);
             let cache = Arc::clone(self.cache);
-            let write = async move { cache.put_torrents(&page.rows, Write::Warmup).await };
+            let write = async move { cache.put_torrents(&page.rows, how).await };
             writes.add(write).await?;
             if last {
                 break;
@@ -196,6 +222,11 @@ impl<'a, P: Progress> Loader<'a, P> {
             self.progress.skipped(row);
         }
     }
+}
+
+/// How to write rows into a cache that had some before, or had none.
+fn how(had_some: bool) -> Write {
+    if had_some { Write::Warmup } else { Write::Fill }
 }
 
 /// How many of those in the cache are not in storage.

@@ -60,7 +60,7 @@ pub trait Progress: Send {
     /// A row of storage was passed over.
     fn skipped(&mut self, _row: &BadRow) {}
 
-    /// The step is done. What is to be removed is counted by now only in a dry run.
+    /// The step is done. What is removed is counted by then in a dry run only.
     fn end(&mut self, _step: Step, _counts: &Counts) {}
 }
 
@@ -83,12 +83,8 @@ pub struct Report {
     pub whitelist: Option<Counts>,
     pub users: Option<Counts>,
     pub torrents: Option<Counts>,
-    /// Former passkeys that still led to a user.
-    pub stale_passkeys: u64,
     /// Rows of storage that can't be used.
     pub skipped: u64,
-    /// Entries of the cache that can't be used and that no row of storage replaced.
-    pub unusable: u64,
 }
 
 /// Which of the two failed.
@@ -115,6 +111,7 @@ pub async fn run(
         return compare::run(&**storage, &**cache, options.parts, progress).await;
     }
     let mut loader = Loader::new(storage, cache, start, progress);
+    loader.look().await?;
     loader.load(options.parts).await?;
     loader.follow_feed().await?;
     let (report, position) = loader.remove(options.parts).await?;

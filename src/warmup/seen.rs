@@ -80,10 +80,10 @@ impl Seen {
         self.users.contains_key(&id)
     }
 
-    /// Whether that is the user's passkey.
-    pub fn has_passkey(&self, passkey: &Passkey, user: UserId) -> bool {
+    /// Whether that is anybody's passkey.
+    pub fn knows_passkey(&self, passkey: &Passkey) -> bool {
         let digest = self.digester.digest(passkey.expose());
-        self.users.get(&user) == Some(&digest)
+        self.passkeys.contains_key(&digest)
     }
 
     /// Notes a torrent; one of whose info hashes is another's can't be used.
@@ -112,11 +112,16 @@ impl Seen {
         self.doubtful.insert(id);
     }
 
-    pub fn has_torrent(&self, info_hash: &InfoHash) -> bool {
-        self.torrents.contains_key(info_hash)
+    /// Whether storage has the torrent under that info hash; none if that is to be asked, because
+    /// it changed.
+    pub fn has_torrent(&self, info_hash: &InfoHash) -> Option<bool> {
+        match self.torrents.get(info_hash) {
+            Some(id) if self.is_doubtful(*id) => None,
+            found => Some(found.is_some()),
+        }
     }
 
-    pub fn is_doubtful(&self, id: TorrentId) -> bool {
+    fn is_doubtful(&self, id: TorrentId) -> bool {
         self.doubtful.contains(&id)
     }
 
@@ -183,8 +188,7 @@ mod tests {
         seen.add_user(&user(1, "passkey-1")).unwrap();
         seen.add_user(&user(1, "passkey-1")).unwrap();
         seen.add_user(&user(1, "passkey-2")).unwrap();
-        let has =
-            |seen: &Seen, passkey: &str| seen.has_passkey(&passkey.parse().unwrap(), UserId(1));
+        let has = |seen: &Seen, passkey: &str| seen.knows_passkey(&passkey.parse().unwrap());
         assert!(has(&seen, "passkey-2") && !has(&seen, "passkey-1"));
         seen.add_user(&user(2, "passkey-1")).unwrap();
         seen.remove_user(UserId(1));
@@ -207,7 +211,9 @@ mod tests {
                     .contains("torrent 1")
             );
         }
-        assert!(!seen.has_torrent(&InfoHash([2; 20])) && !seen.has_torrent(&InfoHash([3; 20])));
+        assert_eq!(seen.has_torrent(&InfoHash([1; 20])), Some(true));
+        assert_eq!(seen.has_torrent(&InfoHash([2; 20])), Some(false));
+        assert_eq!(seen.has_torrent(&InfoHash([3; 20])), Some(false));
         seen.add_torrent(&torrent(1, 1, Some(2))).unwrap();
     }
 
@@ -216,7 +222,8 @@ mod tests {
         let mut seen = Seen::default();
         seen.add_torrent(&torrent(1, 1, None)).unwrap();
         seen.doubt(TorrentId(1));
+        assert_eq!(seen.has_torrent(&InfoHash([1; 20])), None);
         seen.add_torrent(&torrent(2, 1, None)).unwrap();
-        assert!(seen.has_torrent(&InfoHash([1; 20])) && !seen.is_doubtful(TorrentId(2)));
+        assert_eq!(seen.has_torrent(&InfoHash([1; 20])), Some(true));
     }
 }

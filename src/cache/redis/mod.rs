@@ -29,8 +29,8 @@ use parking_lot::Mutex;
 
 use self::link::Link;
 use super::{
-    Cache, CacheError, ControlPosition, Generation, Leftover, Mirrored, Notice, Scan, SharedPeer,
-    Stats, Wiped, Write,
+    Cache, CacheError, ControlPosition, Generation, Leftover, Mirrored, Notice, RegistryKey, Scan,
+    SharedPeer, Stats, Wiped, Write,
 };
 use crate::change::Batch;
 use crate::ids::{InfoHash, Passkey, UserId};
@@ -146,16 +146,16 @@ impl Cache for Redis {
         whitelist::set_has_all_peers(&self.link, generation).await
     }
 
-    async fn put_users(&self, users: &[StoredUser], _write: Write) -> Result<(), CacheError> {
-        users::put(&self.link, users).await
+    async fn put_users(&self, users: &[StoredUser], write: Write) -> Result<(), CacheError> {
+        users::put(&self.link, users, write).await
     }
 
     async fn put_torrents(
         &self,
         torrents: &[StoredTorrent],
-        _write: Write,
+        write: Write,
     ) -> Result<(), CacheError> {
-        torrents::put(&self.link, torrents).await
+        torrents::put(&self.link, torrents, write).await
     }
 
     async fn put_whitelist(&self, clients: &[Client]) -> Result<(), CacheError> {
@@ -194,8 +194,16 @@ impl Cache for Redis {
         users::scan_passkeys(&self.link, cursor).await
     }
 
-    async fn remove_passkeys(&self, entries: &[(Passkey, UserId)]) -> Result<(), CacheError> {
-        users::remove_passkeys(&self.link, entries).await
+    async fn remove_passkeys(
+        &self,
+        passkeys: &[Passkey],
+        of: Option<UserId>,
+    ) -> Result<(), CacheError> {
+        users::remove_passkeys(&self.link, passkeys, of).await
+    }
+
+    async fn registry_keys(&self, cursor: u64) -> Result<Scan<RegistryKey>, CacheError> {
+        scan::registry_keys(&self.link, cursor).await
     }
 
     async fn wipe(&self, what: Wipe, cursor: u64) -> Result<Wiped, CacheError> {

@@ -2,9 +2,10 @@
 
 use redis::cmd;
 
+use super::keys::{self, Kind};
 use super::link::{Link, Session};
 use super::reply;
-use crate::cache::CacheError;
+use crate::cache::{CacheError, RegistryKey, Scan};
 
 /// Keys that the server looks at for one reply. It does nothing else meanwhile: below a millisecond.
 const LOOKED_AT: u32 = 2000;
@@ -46,4 +47,27 @@ pub(super) async fn scan_any_keys(
     });
     let (keys, next) = parts.ok_or_else(|| link.unexpected("SCAN"))?;
     Ok((keys, (next != 0).then_some(next)))
+}
+
+/// The names of users, torrents and passkeys: one look through all keys.
+pub(super) async fn registry_keys(
+    link: &Link,
+    cursor: u64,
+) -> Result<Scan<RegistryKey>, CacheError> {
+    let session = link.session().await?;
+    let (found, next) = scan_keys(link, &session, keys::ALL, cursor).await?;
+    let known = |key: &String| match keys::kind_of(key.as_bytes()) {
+        Kind::User(id) => Some(RegistryKey::User(id)),
+        Kind::Torrent(info_hash) => Some(RegistryKey::Torrent(info_hash)),
+        Kind::Passkey => keys::passkey_of(key)?
+            .parse()
+            .ok()
+            .map(RegistryKey::Passkey),
+        _ => None,
+    };
+    Ok(Scan {
+        rows: found.iter().filter_map(known).collect(),
+        bad: Vec::new(),
+        next,
+    })
 }

@@ -7,24 +7,36 @@ use super::link::{Link, Session};
 use super::rows::{TORRENT_FIELDS, torrent_counters};
 use super::scan::scan_keys;
 use super::{keys, reply, rows, side_by_side};
-use crate::cache::{CacheError, Scan};
+use crate::cache::{CacheError, Scan, Write};
 use crate::ids::InfoHash;
 use crate::registry::StoredTorrent;
 
 /// Torrents that are written or removed by one job.
 const ROWS_MAX: usize = 500;
 
-pub(super) async fn put(link: &Link, torrents: &[StoredTorrent]) -> Result<(), CacheError> {
+pub(super) async fn put(
+    link: &Link,
+    torrents: &[StoredTorrent],
+    write: Write,
+) -> Result<(), CacheError> {
     let session = link.session().await?;
     side_by_side(torrents.chunks(ROWS_MAX), |chunk| {
-        put_chunk(&session, chunk)
+        put_chunk(&session, chunk, write)
     })
     .await
 }
 
-async fn put_chunk(session: &Session<'_>, torrents: &[StoredTorrent]) -> Result<(), CacheError> {
-    let hashes: Vec<InfoHash> = torrents.iter().map(|row| row.torrent.info_hash).collect();
-    let known = ids(session, &hashes).await?;
+async fn put_chunk(
+    session: &Session<'_>,
+    torrents: &[StoredTorrent],
+    write: Write,
+) -> Result<(), CacheError> {
+    let known = if write == Write::Fill {
+        vec![None; torrents.len()]
+    } else {
+        let hashes: Vec<InfoHash> = torrents.iter().map(|row| row.torrent.info_hash).collect();
+        ids(session, &hashes).await?
+    };
     let mut commands = Commands::default();
     let mut lists =
         [keys::SEEDERS, keys::LEECHERS, keys::SNATCHES].map(|key| Fields::new("ZADD", key));

@@ -8,23 +8,34 @@ use super::link::{Link, Session};
 use super::rows::{USER_FIELDS, user_counters, user_fields};
 use super::scan::scan_keys;
 use super::{keys, reply, rows, side_by_side};
-use crate::cache::{CacheError, Scan};
+use crate::cache::{CacheError, Scan, Write};
 use crate::ids::{Passkey, UserId};
 use crate::registry::{BadRow, StoredUser};
 
 /// Users that are written or removed by one job.
 const ROWS_MAX: usize = 500;
 
-pub(super) async fn put(link: &Link, users: &[StoredUser]) -> Result<(), CacheError> {
+pub(super) async fn put(link: &Link, users: &[StoredUser], write: Write) -> Result<(), CacheError> {
     let session = link.session().await?;
-    side_by_side(users.chunks(ROWS_MAX), |chunk| put_chunk(&session, chunk)).await
+    side_by_side(users.chunks(ROWS_MAX), |chunk| {
+        put_chunk(&session, chunk, write)
+    })
+    .await
 }
 
 /// A former passkey goes first: whatever breaks between, it stops working, and a repetition
 /// finds what is left to do.
-async fn put_chunk(session: &Session<'_>, users: &[StoredUser]) -> Result<(), CacheError> {
-    let ids: Vec<UserId> = users.iter().map(|row| row.user.id).collect();
-    let known = passkeys(session, &ids).await?;
+async fn put_chunk(
+    session: &Session<'_>,
+    users: &[StoredUser],
+    write: Write,
+) -> Result<(), CacheError> {
+    let known = if write == Write::Fill {
+        vec![None; users.len()]
+    } else {
+        let ids: Vec<UserId> = users.iter().map(|row| row.user.id).collect();
+        passkeys(session, &ids).await?
+    };
     let former = users.iter().zip(&known).filter_map(|(row, known)| {
         let passkey = known.as_deref()?;
         (passkey != row.user.passkey.expose()).then_some((row.user.id, passkey))
@@ -161,12 +172,19 @@ pub(super) fn passkey_entry(key: &str, owner: Value) -> Option<(Passkey, UserId)
 
 pub(super) async fn remove_passkeys(
     link: &Link,
-    entries: &[(Passkey, UserId)],
+    passkeys: &[Passkey],
+    of: Option<UserId>,
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
-    side_by_side(entries.chunks(ROWS_MAX), |chunk| {
-        let former = chunk.iter().map(|(passkey, id)| (*id, passkey.expose()));
-        forget_passkeys(&session, former.collect())
+    let session = &session;
+    side_by_side(passkeys.chunks(ROWS_MAX), |chunk| async move {
+        if let Some(id) = of {
+            let former = chunk.iter().map(|passkey| (id, passkey.expose()));
+            return forget_passkeys(session, former.collect()).await;
+        }
+        let keys = chunk.iter().map(|passkey| keys::passkey(passkey.expose()));
+        let remove = keys.map(|key| cmd("UNLINK").arg(key).take());
+        session.run(remove.collect::<Commands>()).await.map(drop)
     })
     .await
 }

@@ -38,33 +38,36 @@ fn is_absurd(column: &str) -> String {
     format!("(typeof({column}) <> 'integer' OR {column} NOT BETWEEN 0 AND {PLAUSIBLE_MAX})")
 }
 
+/// Looks at `limit` rows after `after`; what it found, and the last id that it looked at.
 pub(super) fn find(
     connection: &Connection,
     what: Wipe,
     after: Option<u32>,
     limit: u32,
-) -> Result<Vec<Absurd>, Fault> {
+) -> Result<(Vec<Absurd>, Option<u32>), Fault> {
     let (table, columns) = totals(what);
     let tests: Vec<String> = columns.iter().map(|column| is_absurd(column)).collect();
     let mut select = connection.prepare_cached(&format!(
-        "SELECT id, {} FROM {table} WHERE id > ?1 AND id <= {} AND ({}) ORDER BY id LIMIT ?2",
+        "SELECT id, {} FROM {table} WHERE id > ?1 AND id <= {} ORDER BY id LIMIT ?2",
         tests.join(", "),
         u32::MAX,
-        tests.join(" OR "),
     ))?;
-    let rows = select.query_map(params![after.map_or(-1, i64::from), limit], |row| {
+    let mut rows = select.query(params![after.map_or(-1, i64::from), limit])?;
+    let (mut absurd, mut last) = (Vec::new(), None);
+    while let Some(row) = rows.next()? {
+        let id = row.get(0)?;
+        last = Some(id);
         let mut fields = Vec::new();
         for (place, column) in columns.iter().enumerate() {
             if row.get(place + 1)? {
                 fields.push(*column);
             }
         }
-        Ok(Absurd {
-            id: row.get(0)?,
-            fields,
-        })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+        if !fields.is_empty() {
+            absurd.push(Absurd { id, fields });
+        }
+    }
+    Ok((absurd, last))
 }
 
 pub(super) fn mend(connection: &mut Connection, what: Wipe, ids: &[u32]) -> Result<(), Fault> {

@@ -266,7 +266,7 @@ impl Storage for Sqlite {
         what: Wipe,
         after: Option<u32>,
         limit: u32,
-    ) -> Result<Vec<Absurd>, StorageError> {
+    ) -> Result<(Vec<Absurd>, Option<u32>), StorageError> {
         self.read(move |connection| absurd::find(connection, what, after, limit))
             .await
     }

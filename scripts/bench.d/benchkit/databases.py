@@ -1,0 +1,139 @@
+"""Private database servers: each in a folder of its own, on a free port, stopped by its id."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+
+from .fault import Fault
+from .process import free_port
+
+START_SECONDS_MAX = 60
+STOP_SECONDS_MAX = 60
+LOG_TAIL_BYTES = 2000
+
+
+class Database:
+    """What both kinds of server have in common: start, wait until it answers, stop."""
+
+    program = ""
+    package = ""
+
+    def __init__(self, folder):
+        if shutil.which(self.program) is None:
+            raise Fault(f"{self.program} is missing: install the Debian package {self.package}")
+        self.folder = pathlib.Path(folder) / self.program
+        self.folder.mkdir()
+        self.port = free_port()
+        self._log = self.folder / "log"
+        self._process = None
+
+    def _start(self, command):
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(word) for word in command], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                tail = self._log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+                self.stop()
+                raise Fault(f"{self.program} does not start:\n{tail}")
+            time.sleep(0.05)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def cpu_seconds(self):
+        """What all threads of the server have used, in user and system mode."""
+        stat = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text()
+        fields = stat.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self):
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Redis(Database):
+    """A Redis that keeps everything in memory only."""
+
+    program = "redis-server"
+    package = "redis-server"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        words = ["--bind", "127.0.0.1", "--port", self.port, "--save", "", "--enable-debug-command", "yes"]
+        self._start([self.program, *words])
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def command(self, *words):
+        """`redis-cli` with the server's address, and these words."""
+        return ["redis-cli", "-p", str(self.port), *(str(word) for word in words)]
+
+    def ask(self, *words):
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, timeout=600)
+        if done.returncode != 0:
+            raise Fault(f"redis-cli {words[0]} failed: {done.stderr}{done.stdout}")
+        return done.stdout.strip()
+
+    def calls(self):
+        """How often each command was called since `CONFIG RESETSTAT`."""
+        calls = {}
+        for line in self.ask("INFO", "commandstats").splitlines():
+            if line.startswith("cmdstat_"):
+                name, _, fields = line.strip().partition(":")
+                calls[name.removeprefix("cmdstat_")] = int(fields.split(",")[0].removeprefix("calls="))
+        return calls
+
+    def _answers(self):
+        done = subprocess.run(self.command("PING"), capture_output=True, text=True)
+        return done.stdout.strip() == "PONG"
+
+
+class MariaDb(Database):
+    """A MariaDB whose root has no password."""
+
+    program = "mariadbd"
+    package = "mariadb-server"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self._socket = self.folder / "socket"
+        data = self.folder / "data"
+        common = ["--no-defaults", f"--datadir={data}", "--user=root"]
+        install = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        done = subprocess.run(install, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Fault(f"mariadb-install-db failed:\n{done.stdout}{done.stderr}")
+        network = [f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self._socket}"]
+        sizes = ["--innodb-buffer-pool-size=1G", "--innodb-log-file-size=512M", "--innodb-flush-log-at-trx-commit=2"]
+        self._start([self.program, *common, *network, *sizes])
+
+    def url(self, database):
+        return f"mysql://root@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, text, database=None):
+        command = ["mariadb", "--no-defaults", "--user=root", f"--socket={self._socket}", "--batch"]
+        command += [database] if database else []
+        done = subprocess.run(command, input=text, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Fault(f"mariadb: {done.stderr}")
+        return done.stdout
+
+    def _answers(self):
+        command = ["mariadb-admin", "--no-defaults", "--user=root", f"--socket={self._socket}", "ping"]
+        return subprocess.run(command, capture_output=True).returncode == 0
