@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::cache::{self, Cache};
 use crate::clock::Clock;
-use crate::config::suggest::nearest;
+
 use crate::config::{Config, Loaded};
 use crate::journal::Journal;
 use crate::listen::tls::Certificate;
@@ -26,6 +26,7 @@ use crate::log;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::storage::{self, Storage, migrate};
+use crate::suggest::nearest;
 use crate::tracker::Tracker;
 
 use self::load::Registered;

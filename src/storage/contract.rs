@@ -24,6 +24,12 @@ const NODE: &str = "node-a";
 
 /// All tests, on storages that `open` makes.
 pub async fn run<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
+    run_private(&open).await;
+    a_public_snatch_registers_its_torrent(&*migrated(open().await).await).await;
+}
+
+/// All tests but those of a public tracker: a site's own tables may not be Mika's to add torrents to.
+pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
     migrations_are_applied_once(&*open().await).await;
     users_are_added_changed_and_found(&*migrated(open().await).await).await;
     torrents_are_added_changed_and_found(&*migrated(open().await).await).await;
@@ -39,7 +45,6 @@ pub async fn run<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
     rows_that_are_gone_are_passed_over(&*migrated(open().await).await).await;
     totals_stop_at_the_largest_number(&*migrated(open().await).await).await;
     a_torrent_is_completed_once(&*migrated(open().await).await).await;
-    a_public_snatch_registers_its_torrent(&*migrated(open().await).await).await;
     old_tombstones_are_pruned(&*migrated(open().await).await).await;
     totals_are_wiped_in_portions(&*migrated(open().await).await).await;
     absurd_totals_are_found_and_mended(&*migrated(open().await).await).await;

@@ -9,8 +9,11 @@ mod batches;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod migrate;
+mod mysql;
 mod rows;
+mod schema;
 mod sqlite;
+mod sums;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -297,6 +300,7 @@ impl Drivers {
         let mut drivers = Self {
             by_name: BTreeMap::new(),
         };
+        drivers.register("mysql", mysql::open);
         drivers.register("sqlite", sqlite::open);
         drivers
     }
