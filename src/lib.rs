@@ -26,6 +26,7 @@ pub mod node;
 pub mod registry;
 pub mod secret;
 pub mod storage;
+pub mod suggest;
 pub mod swarm;
 pub mod tracker;
 pub mod warmup;

@@ -13,9 +13,10 @@ const TABLE: &[(&str, &str)] = &[
     ("ids", ""),
     ("metrics", ""),
     ("secret", ""),
+    ("suggest", ""),
     ("change", "addr ids"),
     // What was configured. Other modules get small settings of their own from `node`.
-    ("config", "secret"),
+    ("config", "secret suggest"),
     ("log", "config"),
     // Bytes and values; who may take part; who is there. These three do not know each other.
     ("wire", "addr ids"),
@@ -33,7 +34,7 @@ const TABLE: &[(&str, &str)] = &[
     ),
     (
         "storage",
-        "addr backoff change clock ids metrics registry secret",
+        "addr backoff change clock ids metrics registry secret suggest",
     ),
     // Changes on their way: the registry's from people to nodes, announces' from the tracker to storage.
     (
@@ -63,7 +64,7 @@ const TABLE: &[(&str, &str)] = &[
     (
         "node",
         "addr api backoff cache change clock config control ids journal listen log metrics registry \
-         secret storage swarm tracker warmup wire",
+         secret storage suggest swarm tracker warmup wire",
     ),
     // Programs: arguments in, exit code out.
     ("bin/mika", "config node"),

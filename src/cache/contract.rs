@@ -40,6 +40,7 @@ pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     what_is_not_registered_is_not_counted(&*open().await).await;
     totals_that_are_full_stop_nothing(&*open().await).await;
     peers_are_written_and_removed(&*open().await).await;
+    newer_peers_are_left(&*open().await).await;
     old_peers_are_pruned(&*open().await).await;
     users_are_written_and_removed(&*open().await).await;
     torrents_are_written_and_removed(&*open().await).await;
@@ -249,6 +250,28 @@ async fn peers_are_written_and_removed(cache: &dyn Cache) {
     assert_eq!(peers(cache, 1).await, []);
     assert_eq!(peers(cache, 2).await, [guest]);
     assert_eq!(cache.peers(&[]).await.unwrap(), []);
+}
+
+async fn newer_peers_are_left(cache: &dyn Cache) {
+    let at = |announces, last_announce| {
+        let mut change = change(1, 1, 1, u64::from(announces));
+        change.record.announces = announces;
+        change.record.last_announce = last_announce;
+        member(&change)
+    };
+    let newest = at(7, NOW);
+    // Fewer announces at about the same time; an earlier time. Neither takes its place.
+    for (given, expected) in [
+        (&newest, &newest),
+        (&at(6, NOW + 2), &newest),
+        (&at(90, NOW - 3600), &newest),
+        (&at(8, NOW - 1), &at(8, NOW - 1)),
+        (&at(1, NOW + 3600), &at(1, NOW + 3600)),
+    ] {
+        let swarms = [(hash(1), vec![given.clone()])];
+        cache.put_peers(&swarms).await.unwrap();
+        assert_eq!(&peers(cache, 1).await[0], expected);
+    }
 }
 
 async fn old_peers_are_pruned(cache: &dyn Cache) {

@@ -205,7 +205,8 @@ pub trait Cache: Send + Sync + 'static {
         torrents: &[InfoHash],
     ) -> Result<Vec<(InfoHash, Vec<SharedPeer>)>, CacheError>;
 
-    /// Writes peers as they are given.
+    /// Writes peers, but leaves members that are newer here: of two records, the one with more
+    /// announces is the newer one, or that whose last announce is later by more than clocks differ.
     async fn put_peers(&self, swarms: &[(InfoHash, Vec<SharedPeer>)]) -> Result<(), CacheError>;
 
     /// Whether all peers that nodes know are here: then a node may start from them.

@@ -7,7 +7,6 @@
 mod check;
 mod load;
 mod shape;
-pub mod suggest;
 #[cfg(test)]
 mod tests;
 

@@ -3,7 +3,8 @@
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
-use super::{Config, Http, TlsFiles, suggest};
+use super::{Config, Http, TlsFiles};
+use crate::suggest;
 
 /// Keys whose value is never repeated in a message.
 const SECRETS: [&str; 3] = ["api.password", "cache.url", "storage.url"];

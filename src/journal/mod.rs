@@ -246,9 +246,14 @@ impl Handle {
         self.desk.ledger.progress()
     }
 
+    /// Waits until all that was queued before the call is durable.
+    pub async fn all_durable(&self) {
+        self.desk.parts.tracker.outbox().drained().await;
+    }
+
     /// Waits until storage has all that was queued before the call.
     pub async fn all_applied(&self) {
-        self.desk.parts.tracker.outbox().drained().await;
+        self.all_durable().await;
         let last = self.desk.ledger.progress().last;
         self.desk
             .ledger

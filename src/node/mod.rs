@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::cache;
 use crate::clock::Clock;
-use crate::config::suggest::nearest;
+
 use crate::config::{Config, Loaded};
 use crate::journal;
 use crate::listen::tls::Certificate;
@@ -28,6 +28,7 @@ use crate::log;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::storage::{self, Storage};
+use crate::suggest::nearest;
 use crate::tracker::Tracker;
 
 use self::reload::Reloader;

@@ -24,6 +24,18 @@ pub const SQLITE: &[Migration] = &[Migration {
     sql: include_str!("../../migrations/sqlite/0001_init.sql"),
 }];
 
+/// The migrations of `migrations/mysql`, in order.
+pub const MYSQL: &[Migration] = &[Migration {
+    name: "0001_init",
+    sql: include_str!("../../migrations/mysql/0001_init.sql"),
+}];
+
+/// The migrations of `migrations/mysql/mika-2015`, in order.
+pub const MYSQL_2015: &[Migration] = &[Migration {
+    name: "0001_init",
+    sql: include_str!("../../migrations/mysql/mika-2015/0001_init.sql"),
+}];
+
 /// What a database that has `applied` still lacks of `known`. It is refused if it has more
 /// than that: an older Mika must not write to the tables of a newer one.
 pub fn status(

@@ -9,8 +9,11 @@ mod batches;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod migrate;
+mod mysql;
 mod rows;
+mod schema;
 mod sqlite;
+mod sums;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -197,6 +200,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Applies consecutive batches of one node and records the number of the last, in one
     /// transaction. Batches whose number was recorded before are left alone and count as applied,
     /// so repeating them is harmless (rule A9). Users and torrents that are gone are passed over.
+    /// A record that is older than the one that is there leaves it, for nodes may be late: it has
+    /// fewer announces, and its last announce is not later by more than clocks differ.
     /// A batch whose forerunner is missing is refused as [`StorageError::Broken`].
     async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError>;
 
@@ -297,6 +302,7 @@ impl Drivers {
         let mut drivers = Self {
             by_name: BTreeMap::new(),
         };
+        drivers.register("mysql", mysql::open);
         drivers.register("sqlite", sqlite::open);
         drivers
     }

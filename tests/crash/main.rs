@@ -9,7 +9,6 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 mod load;
-#[path = "servers_tmp.rs"]
 mod servers;
 
 use std::env;

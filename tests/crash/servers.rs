@@ -88,10 +88,7 @@ impl Site {
         ));
         for torrent in 0..TORRENTS {
             let (up, down) = multipliers(torrent);
-            let hash: String = info_hash(torrent)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let hash = mika::ids::InfoHash(info_hash(torrent));
             mariadb.sql(&format!(
                 "INSERT INTO site.torrents (info_hash, release_name, multi_up, multi_dn)
                  VALUES (X'{hash}', 'torrent {torrent}', {up}, {down})"

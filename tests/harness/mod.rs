@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr)] // what a failed test has to say
 
 pub mod http;
+pub mod mariadb;
 pub mod net;
 pub mod redis;
 

@@ -57,7 +57,7 @@ pub(super) async fn load(node: &Node, cache: &Arc<dyn Cache>) -> Result<Position
     }
     let journals = peers::overlay(node, &**cache, &applied).await?;
     if !is_fresh {
-        peers::upload(node, &**cache).await?;
+        peers::upload_loaded(node, &**cache).await?;
         peers::catch_up(&**cache, &applied).await?;
     }
     load::expire(node);

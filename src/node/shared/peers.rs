@@ -14,6 +14,9 @@ use crate::tracker::{Member, Mode, Tracker, is_newer};
 /// Torrents whose peers are read or written at once.
 const TORRENTS_AT_ONCE: usize = 2000;
 
+/// Shards whose peers are held at once while they are written.
+const SHARDS_AT_ONCE: usize = 16;
+
 /// Batches read at once.
 const BATCHES_AT_ONCE: u32 = 20;
 
@@ -115,18 +118,40 @@ pub(super) async fn overlay(
 /// these are taken over. Public swarms fill again by themselves.
 pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     let generation = cache.ping().await?;
-    for shard in 0..Tracker::SHARDS {
+    let shards: Vec<usize> = (0..Tracker::SHARDS).collect();
+    for shards in shards.chunks(SHARDS_AT_ONCE) {
         let now = node.clock.now();
-        let swarms = node.tracker.members(shard, now);
-        for swarms in swarms.chunks(TORRENTS_AT_ONCE) {
-            let torrents: Vec<InfoHash> = swarms.iter().map(|(info_hash, _)| *info_hash).collect();
-            let theirs = cache.peers(&torrents).await?;
-            let newer = newer_ones(swarms, &theirs);
-            cache.put_peers(&newer).await?;
-            take_over(node, theirs);
-        }
+        let members = shards.iter().map(|shard| node.tracker.members(*shard, now));
+        let swarms: Vec<_> = members.flatten().collect();
+        // Bases must not be ahead of the batches that they came with.
+        node.journal.all_durable().await;
+        give(node, cache, &swarms).await?;
     }
     cache.set_has_all_peers(generation).await
+}
+
+/// The same before the journal runs: all that is known by then is durable.
+pub(super) async fn upload_loaded(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
+    let generation = cache.ping().await?;
+    for shard in 0..Tracker::SHARDS {
+        let swarms = node.tracker.members(shard, node.clock.now());
+        give(node, cache, &swarms).await?;
+    }
+    cache.set_has_all_peers(generation).await
+}
+
+async fn give(
+    node: &Node,
+    cache: &dyn Cache,
+    swarms: &[(InfoHash, Vec<Member>)],
+) -> Result<(), CacheError> {
+    for swarms in swarms.chunks(TORRENTS_AT_ONCE) {
+        let torrents: Vec<InfoHash> = swarms.iter().map(|(info_hash, _)| *info_hash).collect();
+        let theirs = cache.peers(&torrents).await?;
+        cache.put_peers(&newer_ones(swarms, &theirs)).await?;
+        take_over(node, theirs);
+    }
+    Ok(())
 }
 
 /// Those of our peers of which they have no record, or an older one.

@@ -1,15 +1,15 @@
 //! Applying a batch of the journal: bases, credit and the batch's number in one transaction.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::fault::Fault;
 use super::tables::begin;
-use crate::change::{Batch, Change, Credit, PeerChange, PeerKey, SwarmCounts};
-use crate::ids::{InfoHash, TorrentId, UserId};
+use crate::change::Batch;
 use crate::storage::batches;
+use crate::storage::sums::{CLOCK_SKEW, Sums, clamp};
 
 /// `column = column + added`, which stops at 2^63−1 and takes a NULL for 0 (rule A8).
 macro_rules! plus {
@@ -40,7 +40,8 @@ const PEER: &str = "INSERT INTO peers (user_id, torrent_id, peer_id, base_up, ba
     speed_down = excluded.speed_down, seed_time = excluded.seed_time, \
     announces = excluded.announces, first_announce = excluded.first_announce, \
     last_announce = excluded.last_announce, active = excluded.active, paused = excluded.paused, \
-    completed_at = IFNULL(completed_at, excluded.completed_at), hnr = excluded.hnr";
+    completed_at = IFNULL(completed_at, excluded.completed_at), hnr = excluded.hnr \
+    WHERE excluded.announces >= announces OR excluded.last_announce > last_announce + ?26";
 
 const HISTORY: &str = concat!(
     "INSERT INTO history (torrent_id, user_id, uploaded, downloaded, seed_time, announces, ",
@@ -99,30 +100,6 @@ const SNATCH: &str = concat!(
     " WHERE info_hash = ?1 OR info_hash_v2 = ?1"
 );
 
-/// What a batch does to each row, so that a row is written once, in the order of its table.
-#[derive(Default)]
-struct Sums<'a> {
-    peers: BTreeMap<PeerKey, &'a PeerChange>,
-    histories: BTreeMap<(TorrentId, UserId), (Sum, &'a PeerChange)>,
-    users: BTreeMap<UserId, Sum>,
-    torrents: BTreeMap<TorrentId, (Sum, SwarmCounts)>,
-    snatches: BTreeMap<InfoHash, u64>,
-    /// Peers whose user or torrent was deleted.
-    gone: BTreeSet<PeerKey>,
-}
-
-/// A sum of credits. Seconds and counts are wider than in one [`Credit`].
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    up: u64,
-    down: u64,
-    raw_up: u64,
-    raw_down: u64,
-    seed_time: u64,
-    announces: u64,
-    snatches: u64,
-}
-
 /// Applies `batches`, or leaves everything as it was.
 pub(super) fn apply(connection: &mut Connection, batches: &[Arc<Batch>]) -> Result<(), Fault> {
     // Dropped without a commit, a transaction rolls back; so it does when its COMMIT fails.
@@ -135,12 +112,18 @@ pub(super) fn apply(connection: &mut Connection, batches: &[Arc<Batch>]) -> Resu
         return Ok(());
     }
     let changes = new.iter().flat_map(|batch| &batch.changes);
-    let sums = Sums::of(&transaction, changes)?;
-    sums.write_peers(&transaction)?;
-    sums.write_histories(&transaction)?;
-    sums.write_users(&transaction)?;
-    sums.write_torrents(&transaction)?;
-    sums.write_snatches(&transaction)?;
+    let mut users = Known::new("SELECT 1 FROM users WHERE id = ?1");
+    let mut torrents = Known::new("SELECT 1 FROM torrents WHERE id = ?1");
+    let sums = Sums::of(changes, |key| {
+        Ok::<_, Fault>(
+            users.has(&transaction, key.user.0)? && torrents.has(&transaction, key.torrent.0)?,
+        )
+    })?;
+    write_peers(&transaction, &sums)?;
+    write_histories(&transaction, &sums)?;
+    write_users(&transaction, &sums)?;
+    write_torrents(&transaction, &sums)?;
+    write_snatches(&transaction, &sums)?;
     transaction
         .prepare_cached(
             "INSERT INTO mika_journal (node, applied) VALUES (?1, ?2)
@@ -168,182 +151,118 @@ pub(super) fn applied(connection: &Connection, node: &str) -> Result<u64, Fault>
     Ok(applied.unwrap_or(0).max(0).cast_unsigned())
 }
 
-/// The largest number that SQL knows is 2^63−1 (rule A8).
-fn clamp(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+fn write_peers(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
+    let mut upsert = transaction.prepare_cached(PEER)?;
+    for (key, change) in &sums.peers {
+        let record = &change.record;
+        let standing = sums.standing(change);
+        upsert.execute(params![
+            key.user.0,
+            key.torrent.0,
+            key.peer_id.0,
+            clamp(record.base_up),
+            clamp(record.base_down),
+            record.base_at,
+            record.dip_up,
+            record.dip_down,
+            clamp(record.uploaded),
+            clamp(record.downloaded),
+            record.left.map(clamp),
+            record.v4.map(|address| address.ip().to_string()),
+            record.v4.map(|address| address.port()),
+            record.v6.map(|address| address.ip().to_string()),
+            record.v6.map(|address| address.port()),
+            record.speed_up,
+            record.speed_down,
+            record.seed_time,
+            record.announces,
+            record.first_announce,
+            record.last_announce,
+            record.active,
+            record.paused,
+            standing.completed_at,
+            standing.hnr,
+            CLOCK_SKEW,
+        ])?;
+    }
+    let mut delete = transaction.prepare_cached(
+        "DELETE FROM peers WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3",
+    )?;
+    for key in &sums.gone {
+        delete.execute(params![key.user.0, key.torrent.0, key.peer_id.0])?;
+    }
+    Ok(())
 }
 
-// === impl Sums ===
-
-impl<'a> Sums<'a> {
-    fn of(
-        transaction: &Transaction<'_>,
-        changes: impl Iterator<Item = &'a Change>,
-    ) -> Result<Self, Fault> {
-        let mut sums = Self::default();
-        let mut users = Known::new("SELECT 1 FROM users WHERE id = ?1");
-        let mut torrents = Known::new("SELECT 1 FROM torrents WHERE id = ?1");
-        for change in changes {
-            match change {
-                Change::Snatch { info_hash } => *sums.snatches.entry(*info_hash).or_default() += 1,
-                Change::Guest { .. } => {}
-                Change::Peer(change) => {
-                    let key = change.key;
-                    let known = users.has(transaction, key.user.0)?
-                        && torrents.has(transaction, key.torrent.0)?;
-                    if known {
-                        sums.add(change);
-                    } else {
-                        sums.gone.insert(key);
-                    }
-                }
-            }
+fn write_histories(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
+    let mut same = transaction.prepare_cached(SAME_STANDING)?;
+    let mut upsert = transaction.prepare_cached(HISTORY)?;
+    let mut siblings = transaction.prepare_cached(SIBLINGS)?;
+    for ((torrent, user), (sum, latest)) in &sums.histories {
+        let (record, standing) = (&latest.record, &latest.standing);
+        let new_standing = params![torrent.0, user.0, standing.hnr, standing.completed_at];
+        if !same.exists(new_standing)? {
+            siblings.execute(new_standing)?;
         }
-        Ok(sums)
+        upsert.execute(params![
+            torrent.0,
+            user.0,
+            clamp(sum.raw_up),
+            clamp(sum.raw_down),
+            clamp(sum.seed_time),
+            clamp(sum.announces),
+            standing.completed_at,
+            standing.hnr,
+            record.first_announce,
+            record.last_announce,
+        ])?;
     }
-
-    fn add(&mut self, change: &'a PeerChange) {
-        let PeerKey { user, torrent, .. } = change.key;
-        self.peers.insert(change.key, change);
-        let (history, latest) = self
-            .histories
-            .entry((torrent, user))
-            .or_insert((Sum::default(), change));
-        history.add(&change.credit);
-        *latest = change;
-        self.users.entry(user).or_default().add(&change.credit);
-        let (sum, counts) = self.torrents.entry(torrent).or_default();
-        sum.add(&change.credit);
-        *counts = change.counts;
-    }
-
-    fn write_peers(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
-        let mut upsert = transaction.prepare_cached(PEER)?;
-        for (key, change) in &self.peers {
-            let record = &change.record;
-            // Another peer of the user may have changed it later in the batch.
-            let standing = &self.histories[&(key.torrent, key.user)].1.standing;
-            upsert.execute(params![
-                key.user.0,
-                key.torrent.0,
-                key.peer_id.0,
-                clamp(record.base_up),
-                clamp(record.base_down),
-                record.base_at,
-                record.dip_up,
-                record.dip_down,
-                clamp(record.uploaded),
-                clamp(record.downloaded),
-                record.left.map(clamp),
-                record.v4.map(|address| address.ip().to_string()),
-                record.v4.map(|address| address.port()),
-                record.v6.map(|address| address.ip().to_string()),
-                record.v6.map(|address| address.port()),
-                record.speed_up,
-                record.speed_down,
-                record.seed_time,
-                record.announces,
-                record.first_announce,
-                record.last_announce,
-                record.active,
-                record.paused,
-                standing.completed_at,
-                standing.hnr,
-            ])?;
-        }
-        let mut delete = transaction.prepare_cached(
-            "DELETE FROM peers WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3",
-        )?;
-        for key in &self.gone {
-            delete.execute(params![key.user.0, key.torrent.0, key.peer_id.0])?;
-        }
-        Ok(())
-    }
-
-    fn write_histories(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
-        let mut same = transaction.prepare_cached(SAME_STANDING)?;
-        let mut upsert = transaction.prepare_cached(HISTORY)?;
-        let mut siblings = transaction.prepare_cached(SIBLINGS)?;
-        for ((torrent, user), (sum, latest)) in &self.histories {
-            let (record, standing) = (&latest.record, &latest.standing);
-            let new_standing = params![torrent.0, user.0, standing.hnr, standing.completed_at];
-            if !same.exists(new_standing)? {
-                siblings.execute(new_standing)?;
-            }
-            upsert.execute(params![
-                torrent.0,
-                user.0,
-                clamp(sum.raw_up),
-                clamp(sum.raw_down),
-                clamp(sum.seed_time),
-                clamp(sum.announces),
-                standing.completed_at,
-                standing.hnr,
-                record.first_announce,
-                record.last_announce,
-            ])?;
-        }
-        Ok(())
-    }
-
-    fn write_users(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
-        let mut update = transaction.prepare_cached(USER)?;
-        for (user, sum) in &self.users {
-            update.execute(params![
-                user.0,
-                clamp(sum.up),
-                clamp(sum.down),
-                clamp(sum.snatches),
-                clamp(sum.announces),
-                clamp(sum.seed_time),
-            ])?;
-        }
-        Ok(())
-    }
-
-    fn write_torrents(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
-        let mut update = transaction.prepare_cached(TORRENT)?;
-        for (torrent, (sum, counts)) in &self.torrents {
-            update.execute(params![
-                torrent.0,
-                clamp(sum.raw_up),
-                clamp(sum.raw_down),
-                clamp(sum.snatches),
-                clamp(sum.announces),
-                counts.seeders,
-                counts.leechers,
-            ])?;
-        }
-        Ok(())
-    }
-
-    /// A public tracker learns of a torrent by its first snatch.
-    fn write_snatches(&self, transaction: &Transaction<'_>) -> Result<(), Fault> {
-        let mut update = transaction.prepare_cached(SNATCH)?;
-        let mut insert = transaction
-            .prepare_cached("INSERT INTO torrents (info_hash, snatches) VALUES (?1, ?2)")?;
-        for (info_hash, count) in &self.snatches {
-            let row = params![info_hash.0, clamp(*count)];
-            if update.execute(row)? == 0 {
-                insert.execute(row)?;
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
-// === impl Sum ===
-
-impl Sum {
-    fn add(&mut self, credit: &Credit) {
-        self.up = self.up.saturating_add(credit.up);
-        self.down = self.down.saturating_add(credit.down);
-        self.raw_up = self.raw_up.saturating_add(credit.raw_up);
-        self.raw_down = self.raw_down.saturating_add(credit.raw_down);
-        self.seed_time += u64::from(credit.seed_time);
-        self.announces += u64::from(credit.announces);
-        self.snatches += u64::from(credit.snatched);
+fn write_users(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
+    let mut update = transaction.prepare_cached(USER)?;
+    for (user, sum) in &sums.users {
+        update.execute(params![
+            user.0,
+            clamp(sum.up),
+            clamp(sum.down),
+            clamp(sum.snatches),
+            clamp(sum.announces),
+            clamp(sum.seed_time),
+        ])?;
     }
+    Ok(())
+}
+
+fn write_torrents(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
+    let mut update = transaction.prepare_cached(TORRENT)?;
+    for (torrent, (sum, counts)) in &sums.torrents {
+        update.execute(params![
+            torrent.0,
+            clamp(sum.raw_up),
+            clamp(sum.raw_down),
+            clamp(sum.snatches),
+            clamp(sum.announces),
+            counts.seeders,
+            counts.leechers,
+        ])?;
+    }
+    Ok(())
+}
+
+/// A public tracker learns of a torrent by its first snatch.
+fn write_snatches(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
+    let mut update = transaction.prepare_cached(SNATCH)?;
+    let mut insert =
+        transaction.prepare_cached("INSERT INTO torrents (info_hash, snatches) VALUES (?1, ?2)")?;
+    for (info_hash, count) in &sums.snatches {
+        let row = params![info_hash.0, clamp(*count)];
+        if update.execute(row)? == 0 {
+            insert.execute(row)?;
+        }
+    }
+    Ok(())
 }
 
 /// Which ids a table has, asked once each.

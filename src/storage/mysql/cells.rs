@@ -1,0 +1,152 @@
+//! Cells of a row as Rust values. A site may have chosen other types of columns, so nothing is taken for granted.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use mysql_async::{Row, Value};
+
+use crate::ids::InfoHash;
+use crate::registry::Permille;
+
+/// A row whose columns are read by their position in the statement.
+pub(super) struct Cells<'a>(pub(super) &'a Row);
+
+// === impl Cells ===
+
+impl Cells<'_> {
+    fn cell(&self, column: usize) -> &Value {
+        self.0.as_ref(column).unwrap_or(&Value::NULL)
+    }
+
+    pub(super) fn is_null(&self, column: usize) -> bool {
+        *self.cell(column) == Value::NULL
+    }
+
+    /// An id that fits the tracker's 32 bits.
+    pub(super) fn id(&self, column: usize) -> Result<u32, String> {
+        self.exact(column)
+            .and_then(|id| u32::try_from(id).ok())
+            .ok_or_else(|| format!("its id is not between 0 and {}", u32::MAX))
+    }
+
+    /// The cell as people know a row by it.
+    pub(super) fn shown(&self, column: usize) -> String {
+        match self.cell(column) {
+            Value::Bytes(bytes) if std::str::from_utf8(bytes).is_err() => hex(bytes),
+            _ => self.text(column),
+        }
+    }
+
+    pub(super) fn text(&self, column: usize) -> String {
+        match self.cell(column) {
+            Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Value::Int(number) => number.to_string(),
+            Value::UInt(number) => number.to_string(),
+            Value::Float(number) => number.to_string(),
+            Value::Double(number) => number.to_string(),
+            Value::NULL | Value::Date(..) | Value::Time(..) => String::new(),
+        }
+    }
+
+    /// The text, read as a value of its type; none if it is not of that form.
+    pub(super) fn parsed<T: FromStr>(&self, column: usize) -> Option<T> {
+        self.ascii(column)?.parse().ok()
+    }
+
+    /// A total, kept within what it can be: not negative, not above 2^63−1.
+    pub(super) fn total(&self, column: usize) -> u64 {
+        self.integer(column).unwrap_or(0).max(0).cast_unsigned()
+    }
+
+    pub(super) fn small(&self, column: usize) -> u32 {
+        u32::try_from(self.total(column)).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn integer(&self, column: usize) -> Option<i64> {
+        // A total in a DECIMAL or DOUBLE: `as` saturates.
+        self.exact(column)
+            .or_else(|| Some(self.number(column)? as i64))
+    }
+
+    /// The key of a row, for the page after it.
+    pub(super) fn key(&self, column: usize) -> Option<i64> {
+        self.exact(column)
+    }
+
+    pub(super) fn flag(&self, column: usize) -> bool {
+        self.integer(column).is_some_and(|number| number != 0)
+    }
+
+    /// A flag that a site writes; it is on unless it says otherwise.
+    pub(super) fn site_flag(&self, column: usize, name: &str) -> Result<bool, String> {
+        match self.cell(column) {
+            Value::NULL => Ok(true),
+            // A BIT(1).
+            Value::Bytes(bytes) if matches!(bytes[..], [0 | 1]) => Ok(bytes[0] == 1),
+            _ => self
+                .exact(column)
+                .map(|number| number != 0)
+                .ok_or_else(|| format!("{name} is neither 0 nor 1")),
+        }
+    }
+
+    /// A multiplier that a site writes; 1 unless it says otherwise.
+    pub(super) fn permille(&self, column: usize, name: &str) -> Result<Permille, String> {
+        let factor = if self.is_null(column) {
+            1.0
+        } else {
+            self.number(column).unwrap_or(f64::NAN)
+        };
+        Permille::from_factor(factor)
+            .ok_or_else(|| format!("{name} is not between 0 and {}", Permille::MAX.factor()))
+    }
+
+    pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<InfoHash, String> {
+        InfoHash::from_slice(self.bytes(column)).ok_or_else(|| format!("{name} is not 20 bytes"))
+    }
+
+    pub(super) fn bytes(&self, column: usize) -> &[u8] {
+        match self.cell(column) {
+            Value::Bytes(bytes) => bytes,
+            _ => &[],
+        }
+    }
+
+    fn ascii(&self, column: usize) -> Option<Cow<'_, str>> {
+        match self.cell(column) {
+            Value::Bytes(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+            Value::NULL => None,
+            _ => Some(Cow::Owned(self.text(column))),
+        }
+    }
+
+    fn exact(&self, column: usize) -> Option<i64> {
+        match self.cell(column) {
+            Value::Int(number) => Some(*number),
+            Value::UInt(number) => Some(i64::try_from(*number).unwrap_or(i64::MAX)),
+            Value::Bytes(_) => self.parsed(column),
+            _ => None,
+        }
+    }
+
+    fn number(&self, column: usize) -> Option<f64> {
+        match self.cell(column) {
+            Value::Int(number) => Some(*number as f64),
+            Value::UInt(number) => Some(*number as f64),
+            Value::Float(number) => Some((*number).into()),
+            Value::Double(number) => Some(*number),
+            Value::Bytes(_) => self.parsed(column),
+            _ => None,
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

@@ -1,0 +1,248 @@
+//! Errors of the server and of the way to it as those of storage: what is the matter, and what to do about it.
+
+use std::io;
+use std::time::Duration;
+
+use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
+
+use crate::storage::StorageError;
+
+/// Why a job on a connection failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The named statement that it was, if it was one.
+    Sql(Error, Option<&'static str>),
+    /// No answer in time.
+    Late,
+    Storage(StorageError),
+}
+
+// Codes that MySQL and MariaDB share, unless one of them is named.
+const TOO_MANY_CONNECTIONS: u16 = 1040;
+const ACCESS_DENIED: [u16; 4] = [1044, 1045, 1142, 1143];
+const UNKNOWN_DATABASE: u16 = 1049;
+const UNKNOWN_COLUMN: u16 = 1054;
+const SHUTDOWN: u16 = 1053;
+const DUPLICATE: u16 = 1062;
+const SYNTAX: u16 = 1064;
+const UNKNOWN_TABLE: u16 = 1146;
+const PACKET_TOO_LARGE: u16 = 1153;
+const TOO_MANY_OF_USER: [u16; 2] = [1203, 1226];
+const LOCK_WAIT: u16 = 1205;
+const DEADLOCK: u16 = 1213;
+const OUT_OF_RANGE: u16 = 1264;
+const READ_ONLY: [u16; 3] = [1290, 1792, 1836];
+const NO_DEFAULT: u16 = 1364;
+const TOO_LONG: u16 = 1406;
+const TRIGGER_AND_BINLOG: u16 = 1419;
+const BINLOG_FORMAT: u16 = 1665;
+/// A lock that `NOWAIT` met; MariaDB has [`LOCK_WAIT`] for it.
+const LOCKED_MYSQL: u16 = 3572;
+/// Disk full, out of memory, interrupted, killed, too slow: it may work later.
+const PASSING: [u16; 13] = [
+    1021, 1028, 1037, 1038, 1041, 1114, 1317, 1158, 1159, 1160, 1161, KILLED, 1969,
+];
+/// MariaDB: an administrator ended the connection.
+const KILLED: u16 = 1927;
+const TOO_SLOW_MYSQL: u16 = 3024;
+
+// === impl Fault ===
+
+impl Fault {
+    pub(super) fn broken(text: impl Into<String>) -> Self {
+        Self::Storage(StorageError::Broken(text.into()))
+    }
+
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Sql(Error::Server(error), _) => Some(error.code),
+            _ => None,
+        }
+    }
+
+    /// Whether a row with the same unique value exists already.
+    pub(super) fn is_duplicate(&self) -> bool {
+        self.code() == Some(DUPLICATE)
+    }
+
+    /// Whether the user of the URL may not do it.
+    pub(super) fn is_denied(&self) -> bool {
+        self.code()
+            .is_some_and(|code| ACCESS_DENIED.contains(&code))
+    }
+
+    /// Whether a row is locked by somebody, so that `NOWAIT` did not wait.
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self.code(), Some(LOCK_WAIT | LOCKED_MYSQL))
+    }
+
+    /// Whether the same transaction is likely to succeed at once: others were in its way.
+    pub(super) fn is_collision(&self) -> bool {
+        matches!(self.code(), Some(LOCK_WAIT | DEADLOCK | DUPLICATE))
+    }
+
+    /// Whether the connection is lost, or in a state that nobody knows.
+    pub(super) fn is_of_the_link(&self) -> bool {
+        match self {
+            Self::Sql(Error::Server(error), _) => {
+                error.code == SHUTDOWN || PASSING.contains(&error.code)
+            }
+            Self::Late | Self::Sql(..) => true,
+            Self::Storage(_) => false,
+        }
+    }
+
+    /// Whether the connection ended, so that a new one may do.
+    pub(super) fn is_lost(&self) -> bool {
+        match self {
+            Self::Sql(
+                Error::Io(IoError::Io(_)) | Error::Driver(DriverError::ConnectionClosed),
+                _,
+            ) => true,
+            _ => self.code() == Some(SHUTDOWN) || self.code() == Some(KILLED),
+        }
+    }
+
+    /// The error to show, naming the database by `place`, which holds no password.
+    pub(super) fn explain(self, place: &str, patience: Duration) -> StorageError {
+        match self {
+            Self::Storage(error) => error,
+            Self::Late => StorageError::Away(format!(
+                "{place} did not answer within {} s",
+                patience.as_secs()
+            )),
+            Self::Sql(Error::Server(error), statement) => explain(&error, place, statement),
+            Self::Sql(Error::Io(IoError::Tls(error)), _) => StorageError::Broken(format!(
+                "{place}: no TLS: {error}: see require_ssl, verify_ca and verify_identity in docs/sql.md"
+            )),
+            Self::Sql(Error::Io(IoError::Io(error)), _) => unreachable_now(&error, place),
+            Self::Sql(Error::Url(error), _) => url(&error),
+            Self::Sql(Error::Driver(error), _) => driver(&error, place),
+            Self::Sql(Error::Other(error), _) => StorageError::Away(format!("{place}: {error}")),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Sql(error, None)
+    }
+}
+
+impl From<StorageError> for Fault {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// What is wrong with `storage.url`. The parser's own texts may quote it, so they are not shown.
+pub(super) fn url(error: &UrlError) -> StorageError {
+    let problem = match error {
+        UrlError::UnknownParameter { param } => format!("it has an unknown parameter {param:?}"),
+        UrlError::InvalidParamValue { param, .. } => {
+            format!("the value of its parameter {param:?} is wrong")
+        }
+        _ => "it is none; write '%40' for a '@' and '%2F' for a '/' in a password".into(),
+    };
+    StorageError::Broken(format!(
+        "storage.url must be such as mysql://user:password@host:3306/database: {problem}"
+    ))
+}
+
+fn unreachable_now(error: &io::Error, place: &str) -> StorageError {
+    StorageError::Away(format!("{place} can't be reached: {error}"))
+}
+
+fn driver(error: &DriverError, place: &str) -> StorageError {
+    match error {
+        DriverError::ConnectionClosed | DriverError::PoolDisconnected => {
+            StorageError::Away(format!("{place} closed the connection"))
+        }
+        DriverError::NoClientSslFlagFromServer => StorageError::Broken(format!(
+            "{place} offers no TLS: configure it there, or leave require_ssl out of storage.url"
+        )),
+        DriverError::UnknownAuthPlugin { name } => StorageError::Broken(format!(
+            "{place} wants the authentication {name}, which Mika does not know: give its user \
+             mysql_native_password or caching_sha2_password"
+        )),
+        DriverError::MysqlOldPasswordDisabled | DriverError::CleartextPluginDisabled => {
+            StorageError::Broken(format!("{place}: {error}"))
+        }
+        DriverError::PacketTooLarge => packet(place),
+        // Others may hold a value of a row.
+        DriverError::StmtParamsMismatch { .. } => StorageError::Broken(format!("{place}: {error}")),
+        _ => StorageError::Away(format!("{place} answered what can't be understood")),
+    }
+}
+
+fn packet(place: &str) -> StorageError {
+    StorageError::Broken(format!(
+        "{place}: max_allowed_packet is too small: set it to 1M at least"
+    ))
+}
+
+/// Texts of the server may quote values, also passkeys; only those that name tables and columns are shown.
+fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> StorageError {
+    let text = error.message.trim_end_matches('.');
+    let (at, mend) = match statement {
+        Some(name) => (
+            format!(" (statement {name})"),
+            format!("run mika-manage migrate, or mend storage.statements.{name}"),
+        ),
+        None => (String::new(), "run mika-manage migrate".into()),
+    };
+    let broken = |text: String| StorageError::Broken(text);
+    match error.code {
+        TOO_MANY_CONNECTIONS => StorageError::Away(format!(
+            "{place} has too many connections (max_connections)"
+        )),
+        code if TOO_MANY_OF_USER.contains(&code) => {
+            StorageError::Away(format!("{place} allows its user no more for now: {text}"))
+        }
+        SHUTDOWN => StorageError::Away(format!("{place} is shutting down")),
+        LOCK_WAIT | LOCKED_MYSQL => {
+            StorageError::Away(format!("{place}: rows are locked by another program{at}"))
+        }
+        DEADLOCK => StorageError::Away(format!("{place}: deadlock with another program{at}")),
+        code if READ_ONLY.contains(&code) => {
+            StorageError::Away(format!("{place} is read-only now"))
+        }
+        code if PASSING.contains(&code) || code == TOO_SLOW_MYSQL => {
+            StorageError::Away(format!("{place}: {text}{at}"))
+        }
+        code if ACCESS_DENIED.contains(&code) => broken(format!(
+            "{place}: {text}{at}: see storage.url, and the privileges in docs/sql.md"
+        )),
+        UNKNOWN_DATABASE => broken(format!(
+            "{place}: {text}: create it, or name another in storage.url"
+        )),
+        UNKNOWN_TABLE | UNKNOWN_COLUMN => broken(format!("{place}: {text}{at}: {mend}")),
+        DUPLICATE => broken(format!("{place}: a row with the same key exists{at}")),
+        PACKET_TOO_LARGE => packet(place),
+        OUT_OF_RANGE => broken(format!("{place}: {text}{at}: make the column a BIGINT")),
+        NO_DEFAULT => broken(format!(
+            "{place}: {text}{at}: give it one, or set it in storage.statements"
+        )),
+        TOO_LONG => broken(format!("{place}: {text}{at}")),
+        TRIGGER_AND_BINLOG => broken(format!(
+            "{place}: triggers need log_bin_trust_function_creators = 1 (or the SUPER privilege) \
+             while the binary log is on: SET GLOBAL log_bin_trust_function_creators = 1"
+        )),
+        BINLOG_FORMAT => broken(format!(
+            "{place}: binlog_format = STATEMENT does not go with READ COMMITTED: set it to ROW or \
+             MIXED"
+        )),
+        SYNTAX => broken(format!("{place}: the SQL is wrong{at}: {text}")),
+        code => broken(format!("{place}: error {code}{at}")),
+    }
+}
+
+/// What a statement lacks, for the check: the server's text if it names tables and columns.
+pub(super) fn lack(error: &ServerError) -> String {
+    let is_named = [UNKNOWN_TABLE, UNKNOWN_COLUMN, SYNTAX].contains(&error.code)
+        || ACCESS_DENIED.contains(&error.code);
+    if is_named {
+        return error.message.trim_end_matches('.').to_owned();
+    }
+    format!("error {}: {}", error.code, error.message)
+}

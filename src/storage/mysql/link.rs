@@ -1,0 +1,295 @@
+//! Connections: a few that are kept, and bounded waits on each.
+//!
+//! A connection is asked whether it lives before a job gets it, so a server that restarted costs
+//! nothing but that. A job that fails by its connection fails for all that idle, too: they are dropped,
+//! and the next job connects anew. Dropped in the middle of a transaction, a connection rolls back;
+//! should its end not reach the server, `wait_timeout` there does.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder, Params, Row, Value};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+use super::fault::{self, Fault};
+use super::rows::Rows;
+use crate::secret::Secret;
+use crate::storage::StorageError;
+use crate::storage::schema::{Call, Piece, Statements};
+
+/// Connections at a time; a site's server has to have room for more than Mika.
+const CONNECTIONS_MAX: usize = 8;
+/// Connections that are kept for the next job: the journal's and the follower's.
+const IDLE_MAX: usize = 2;
+/// How long to wait for each answer of the server.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for a statement that reads or changes whole tables.
+pub(super) const PATIENCE_WHOLE: Duration = Duration::from_secs(3600);
+/// How long to wait for an answer that takes no work.
+const PATIENCE_PING: Duration = Duration::from_secs(2);
+const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
+/// Prepared statements kept by each connection; more than there are names.
+const STATEMENTS_MAX: usize = 64;
+
+/// What each connection begins with. The server ends one that says nothing for a minute, so that
+/// no lock outlives a route that was dropped; and nothing waits long for the site's locks.
+const SESSION: [&str; 2] = [
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "SET SESSION autocommit = 1, wait_timeout = 60, innodb_lock_wait_timeout = 5, \
+     lock_wait_timeout = 5, sql_safe_updates = 0",
+];
+
+/// The way to a database.
+pub(super) struct Link {
+    opts: Opts,
+    /// The URL without its password.
+    pub(super) place: String,
+    pub(super) database: String,
+    idle: Mutex<Vec<Conn>>,
+    room: Semaphore,
+}
+
+/// A connection while a job has it.
+pub(super) struct Session<'a> {
+    conn: Conn,
+    statements: &'a Statements,
+    patience: Duration,
+    /// Whether it has named locks, which outlive a transaction.
+    pub(super) is_locking: bool,
+    _room: SemaphorePermit<'a>,
+}
+
+// === impl Link ===
+
+impl Link {
+    pub(super) fn new(url: &Secret) -> Result<Self, StorageError> {
+        // MariaDB's own tools write their name there.
+        let text = match url.expose().strip_prefix("mariadb://") {
+            Some(rest) => format!("mysql://{rest}"),
+            None => url.expose().to_owned(),
+        };
+        let opts = Opts::from_url(&text).map_err(|error| fault::url(&error))?;
+        let Some(database) = opts.db_name().map(str::to_owned) else {
+            return Err(StorageError::Broken(
+                "storage.url names no database: mysql://user:password@host:3306/database".into(),
+            ));
+        };
+        let keepalive = opts.tcp_keepalive().unwrap_or(TCP_KEEPALIVE);
+        let opts = OptsBuilder::from_opts(opts)
+            // The server's idea of its socket may lead to another server on this host.
+            .prefer_socket(false)
+            // An UPDATE tells how many rows it found, not how many it changed.
+            .client_found_rows(true)
+            .tcp_keepalive(Some(keepalive))
+            .tcp_nodelay(true)
+            .stmt_cache_size(STATEMENTS_MAX)
+            .init(SESSION.to_vec());
+        Ok(Self {
+            opts: opts.into(),
+            place: url.masked(),
+            database,
+            idle: Mutex::new(Vec::new()),
+            room: Semaphore::new(CONNECTIONS_MAX),
+        })
+    }
+
+    /// A connection that lives, for one job.
+    pub(super) async fn session<'a>(
+        &'a self,
+        statements: &'a Statements,
+        patience: Duration,
+    ) -> Result<Session<'a>, Fault> {
+        let room = timeout(PATIENCE, self.room.acquire()).await;
+        let Ok(Ok(room)) = room else {
+            return Err(Fault::Late);
+        };
+        Ok(Session {
+            conn: self.connection().await?,
+            statements,
+            patience,
+            is_locking: false,
+            _room: room,
+        })
+    }
+
+    async fn connection(&self) -> Result<Conn, Fault> {
+        let idle = self.idle.lock().pop();
+        if let Some(mut conn) = idle {
+            if let Ok(Ok(())) = timeout(PATIENCE_PING, conn.ping()).await {
+                return Ok(conn);
+            }
+            // The others are as old or older.
+            self.idle.lock().clear();
+        }
+        match timeout(PATIENCE, Conn::new(self.opts.clone())).await {
+            Ok(conn) => Ok(conn?),
+            Err(_) => Err(Fault::Late),
+        }
+    }
+
+    /// Takes a connection back after its job: for the next one, or to end it.
+    pub(super) async fn end<T>(&self, mut session: Session<'_>, result: &Result<T, Fault>) {
+        if let Err(fault) = result
+            && fault.is_of_the_link()
+        {
+            return self.idle.lock().clear();
+        }
+        let clean = match (result, session.is_locking) {
+            (Ok(_), false) => "",
+            (Ok(_), true) => "DO RELEASE_ALL_LOCKS()",
+            (Err(_), false) => "ROLLBACK",
+            (Err(_), true) => "ROLLBACK; DO RELEASE_ALL_LOCKS()",
+        };
+        for sql in clean.split_terminator("; ") {
+            match timeout(PATIENCE_PING, session.conn.query_drop(sql)).await {
+                Ok(Ok(())) => {}
+                _ => return,
+            }
+        }
+        self.keep(session.conn).await;
+    }
+
+    async fn keep(&self, conn: Conn) {
+        {
+            let mut idle = self.idle.lock();
+            if idle.len() < IDLE_MAX {
+                return idle.push(conn);
+            }
+        }
+        // The server would log one that merely falls silent. If it is not heard, so be it.
+        let _ = timeout(PATIENCE_PING, conn.disconnect()).await;
+    }
+}
+
+// === impl Session ===
+
+impl Session<'_> {
+    /// Runs Mika's own SQL.
+    pub(super) async fn run(&mut self, sql: &str) -> Result<u64, Fault> {
+        self.query(sql).await?;
+        Ok(self.conn.affected_rows())
+    }
+
+    /// The rows of Mika's own SQL.
+    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
+        match timeout(self.patience, self.conn.query(sql)).await {
+            Ok(rows) => Ok(rows?),
+            Err(_) => Err(Fault::Late),
+        }
+    }
+
+    /// The same with parameters.
+    pub(super) async fn exec(&mut self, sql: &str, params: Vec<Value>) -> Result<Vec<Row>, Fault> {
+        let params = if params.is_empty() {
+            Params::Empty
+        } else {
+            Params::Positional(params)
+        };
+        match timeout(self.patience, self.conn.exec(sql, params)).await {
+            Ok(rows) => Ok(rows?),
+            Err(_) => Err(Fault::Late),
+        }
+    }
+
+    /// The rows of a named statement.
+    pub(super) async fn call(
+        &mut self,
+        call: &'static Call,
+        params: &[(&str, Value)],
+    ) -> Result<Vec<Row>, Fault> {
+        let statements = self.statements;
+        let mut rows = Vec::new();
+        for pieces in statements.of(call) {
+            let (sql, values) = prepared(pieces, params);
+            let result = self.exec(&sql, values).await;
+            rows = result.map_err(|fault| within(fault, call))?;
+        }
+        if let Some(row) = rows.first().filter(|row| row.len() < call.width()) {
+            return Err(Fault::broken(format!(
+                "storage.statements.{}: it must give the columns {}, and gives {} of {}",
+                call.name,
+                call.columns.replace(' ', ", "),
+                row.len(),
+                call.width()
+            )));
+        }
+        Ok(rows)
+    }
+
+    /// The rows of a named statement that is given `rows`, as many at a time as one statement holds.
+    pub(super) async fn call_with(
+        &mut self,
+        call: &'static Call,
+        rows: &Rows,
+    ) -> Result<Vec<Row>, Fault> {
+        let statements = self.statements;
+        let mut found = Vec::new();
+        for table in rows.tables(call.rows) {
+            for pieces in statements.of(call) {
+                let sql = filled(pieces, &table);
+                let result = self.query(&sql).await;
+                found.extend(result.map_err(|fault| within(fault, call))?);
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn has(&self, call: &'static Call) -> bool {
+        !self.statements.of(call).is_empty()
+    }
+
+    /// What the server says of a statement that it is not to run.
+    pub(super) async fn prepare(&mut self, sql: &str) -> Result<usize, Fault> {
+        let prepared = async {
+            let statement = self.conn.prep(sql).await?;
+            let width = statement.columns().len();
+            self.conn.close(statement).await?;
+            Ok::<_, Fault>(width)
+        };
+        match timeout(self.patience, prepared).await {
+            Ok(width) => width,
+            Err(_) => Err(Fault::Late),
+        }
+    }
+
+    pub(super) fn server_version(&self) -> (u16, u16, u16) {
+        self.conn.server_version()
+    }
+}
+
+fn within(fault: Fault, call: &'static Call) -> Fault {
+    match fault {
+        Fault::Sql(error, _) => Fault::Sql(error, Some(call.name)),
+        other => other,
+    }
+}
+
+/// The statement with `?` for its parameters, and their values in order.
+fn prepared(pieces: &[Piece], params: &[(&str, Value)]) -> (String, Vec<Value>) {
+    let mut sql = String::new();
+    let mut values = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => sql.push_str(text),
+            Piece::Rows => {}
+            Piece::Param(name) => {
+                sql.push('?');
+                let value = params.iter().find(|(it, _)| it == name);
+                values.push(value.map_or(Value::NULL, |(_, value)| value.clone()));
+            }
+        }
+    }
+    (sql, values)
+}
+
+/// The statement with `table` for its rows.
+pub(super) fn filled(pieces: &[Piece], table: &str) -> String {
+    let piece = |piece: &Piece| match piece {
+        Piece::Text(text) => text.clone(),
+        Piece::Rows => table.to_owned(),
+        Piece::Param(_) => "?".into(),
+    };
+    pieces.iter().map(piece).collect()
+}

@@ -1,0 +1,395 @@
+//! Reading tables page by page. A row that can't be used is reported, and the rest is good.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+
+use mysql_async::{Row, Value};
+
+use super::cells::Cells;
+use super::fault::Fault;
+use super::link::Session;
+use super::rows::{Cell, Rows};
+use super::tables::Own;
+use crate::change::{PeerKey, PeerRecord};
+use crate::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
+use crate::registry::{Client, Torrent, User};
+use crate::storage::schema::{self, Call};
+use crate::storage::{BadRow, History, Page, StoredPeer, StoredTorrent, StoredUser, UserTotals};
+
+const PEER: &str = "SELECT user_id, torrent_id, peer_id, base_up, base_down, base_at, dip_up, \
+    dip_down, uploaded, downloaded, left_bytes, ip4, port4, ip6, port6, speed_up, speed_down, \
+    seed_time, announces, first_announce, last_announce, active, paused FROM";
+
+const HISTORY: &str = "SELECT torrent_id, user_id, uploaded, downloaded, seed_time, completed_at, \
+    hnr FROM";
+
+/// Ids are above this one, which is none.
+const BEFORE_ALL: i64 = i64::MIN;
+
+type Read<T> = fn(&Row) -> Result<T, BadRow>;
+
+pub(super) async fn users(
+    session: &mut Session<'_>,
+    after: Option<UserId>,
+    limit: u32,
+) -> Result<Page<StoredUser>, Fault> {
+    by_id(session, &schema::USERS, after.map(|id| id.0), limit, user).await
+}
+
+pub(super) async fn torrents(
+    session: &mut Session<'_>,
+    after: Option<TorrentId>,
+    limit: u32,
+) -> Result<Page<StoredTorrent>, Fault> {
+    by_id(
+        session,
+        &schema::TORRENTS,
+        after.map(|id| id.0),
+        limit,
+        torrent,
+    )
+    .await
+}
+
+/// The condition on the key is spelled out: servers don't use an index for a comparison of rows.
+pub(super) async fn peers(
+    session: &mut Session<'_>,
+    own: &Own,
+    since: i64,
+    after: Option<PeerKey>,
+    limit: u32,
+) -> Result<Page<StoredPeer>, Fault> {
+    let (user, torrent, peer_id) = after.as_ref().map_or((-1, -1, &[][..]), |key| {
+        (key.user.0.into(), key.torrent.0.into(), &key.peer_id.0[..])
+    });
+    let sql = format!(
+        "{PEER} {} FORCE INDEX (PRIMARY) WHERE user_id >= ? AND (user_id > ? OR torrent_id > ? \
+         OR (torrent_id = ? AND peer_id > ?)) AND (active = 1 OR last_announce >= ?) \
+         ORDER BY user_id, torrent_id, peer_id LIMIT ?",
+        own.peers
+    );
+    let (user, torrent) = (Value::Int(user), Value::Int(torrent));
+    let params = vec![
+        user.clone(),
+        user,
+        torrent.clone(),
+        torrent,
+        Value::Bytes(peer_id.to_vec()),
+        since.into(),
+        one_more(limit),
+    ];
+    Ok(page(&session.exec(&sql, params).await?, limit, peer))
+}
+
+pub(super) async fn histories(
+    session: &mut Session<'_>,
+    own: &Own,
+    after: Option<(TorrentId, UserId)>,
+    limit: u32,
+) -> Result<Page<History>, Fault> {
+    let (torrent, user) = after.map_or((-1, -1), |(torrent, user)| {
+        (i64::from(torrent.0), i64::from(user.0))
+    });
+    let sql = format!(
+        "{HISTORY} {} FORCE INDEX (PRIMARY) WHERE torrent_id >= ? \
+         AND (torrent_id > ? OR user_id > ?) ORDER BY torrent_id, user_id LIMIT ?",
+        own.history
+    );
+    let params = vec![torrent.into(), torrent.into(), user.into(), one_more(limit)];
+    Ok(page(&session.exec(&sql, params).await?, limit, history))
+}
+
+pub(super) async fn records_of(
+    session: &mut Session<'_>,
+    own: &Own,
+    torrent: TorrentId,
+) -> Result<(Vec<History>, Vec<StoredPeer>), Fault> {
+    let of = |select: &str, table: &str| format!("{select} {table} WHERE torrent_id = ?");
+    let params = || vec![Value::from(torrent.0)];
+    let rows = session.exec(&of(HISTORY, &own.history), params()).await?;
+    let histories = page(&rows, u32::MAX, history).rows;
+    let rows = session.exec(&of(PEER, &own.peers), params()).await?;
+    Ok((histories, page(&rows, u32::MAX, peer).rows))
+}
+
+pub(super) async fn whitelist(session: &mut Session<'_>) -> Result<Vec<Client>, Fault> {
+    Ok(clients(session).await?.0)
+}
+
+/// The usable clients, and the rows that can't be used.
+pub(super) async fn clients(
+    session: &mut Session<'_>,
+) -> Result<(Vec<Client>, Vec<BadRow>), Fault> {
+    let rows = session.call(&schema::WHITELIST, &[]).await?;
+    let clients = page(&rows, u32::MAX, client);
+    Ok((clients.rows, clients.bad))
+}
+
+pub(super) async fn user_by_id(
+    session: &mut Session<'_>,
+    id: UserId,
+) -> Result<Option<StoredUser>, Fault> {
+    one(session, &schema::USER, id.0, user).await
+}
+
+pub(super) async fn users_named(
+    session: &mut Session<'_>,
+    name: &str,
+) -> Result<Vec<StoredUser>, Fault> {
+    let params = [("username", Value::from(name))];
+    let rows = session.call(&schema::USERS_NAMED, &params).await?;
+    rows.iter().map(|row| user(row).map_err(unusable)).collect()
+}
+
+pub(super) async fn torrent_by_id(
+    session: &mut Session<'_>,
+    id: TorrentId,
+) -> Result<Option<StoredTorrent>, Fault> {
+    one(session, &schema::TORRENT, id.0, torrent).await
+}
+
+pub(super) async fn torrent_by_hash(
+    session: &mut Session<'_>,
+    info_hash: InfoHash,
+) -> Result<Option<StoredTorrent>, Fault> {
+    match ids_of_hashes(session, [info_hash].iter()).await?.first() {
+        Some((id, ..)) => torrent_by_id(session, *id).await,
+        None => Ok(None),
+    }
+}
+
+/// The torrents that have one of these info hashes as their first or second: their ids, and both.
+pub(super) async fn ids_of_hashes(
+    session: &mut Session<'_>,
+    hashes: impl Iterator<Item = &InfoHash>,
+) -> Result<Vec<(TorrentId, Option<InfoHash>, Option<InfoHash>)>, Fault> {
+    let mut wanted = Rows::default();
+    for hash in hashes {
+        wanted.push(&[Cell::Bytes(&hash.0)]);
+    }
+    let rows = session
+        .call_with(&schema::TORRENTS_OF_HASHES, &wanted)
+        .await?;
+    let known = rows.iter().filter_map(|row| {
+        let cells = Cells(row);
+        let hash = |column| InfoHash::from_slice(cells.bytes(column));
+        Some((TorrentId(cells.id(0).ok()?), hash(1), hash(2)))
+    });
+    Ok(known.collect())
+}
+
+/// Reads on to `limit` good rows, so that a page of bad ones is not taken for the end.
+async fn by_id<T>(
+    session: &mut Session<'_>,
+    call: &'static Call,
+    after: Option<u32>,
+    limit: u32,
+    read: Read<T>,
+) -> Result<Page<T>, Fault> {
+    let limit = limit.max(1);
+    let mut after = after.map_or(BEFORE_ALL, i64::from);
+    let mut whole = Page {
+        rows: Vec::new(),
+        bad: Vec::new(),
+        last: false,
+    };
+    loop {
+        let wanted = limit - u32::try_from(whole.rows.len()).unwrap_or(limit);
+        let params = [("after", after.into()), ("limit", one_more(wanted))];
+        let rows = session.call(call, &params).await?;
+        let part = page(&rows, wanted, read);
+        let is_full = part.rows.len() == wanted as usize;
+        let is_end = rows.len() <= wanted as usize;
+        whole.rows.extend(part.rows);
+        whole.bad.extend(part.bad);
+        let key = rows.last().and_then(|row| Cells(row).key(0));
+        match key {
+            _ if is_full && !part.last => return Ok(whole),
+            Some(key) if !is_end && key > after => after = key,
+            _ => {
+                whole.last = true;
+                return Ok(whole);
+            }
+        }
+    }
+}
+
+/// One row beyond the page tells whether there are more.
+fn one_more(limit: u32) -> Value {
+    Value::from(u64::from(limit.max(1)) + 1)
+}
+
+fn page<T>(rows: &[Row], limit: u32, read: Read<T>) -> Page<T> {
+    let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
+    let mut page = Page {
+        rows: Vec::new(),
+        bad: Vec::new(),
+        last: true,
+    };
+    for row in rows {
+        if page.rows.len() == limit {
+            page.last = false;
+            break;
+        }
+        match read(row) {
+            Ok(row) => page.rows.push(row),
+            Err(bad) => page.bad.push(bad),
+        }
+    }
+    page
+}
+
+/// One row that was asked for by name: there it is an error if it can't be used.
+async fn one<T>(
+    session: &mut Session<'_>,
+    call: &'static Call,
+    id: u32,
+    read: Read<T>,
+) -> Result<Option<T>, Fault> {
+    let rows = session.call(call, &[("id", id.into())]).await?;
+    rows.first()
+        .map(|row| read(row).map_err(unusable))
+        .transpose()
+}
+
+fn unusable(bad: BadRow) -> Fault {
+    Fault::broken(format!(
+        "the row {} of {} can't be used: {}",
+        bad.id, bad.table, bad.problem
+    ))
+}
+
+// --- one row each; the columns as the statements give them ---
+
+fn user(row: &Row) -> Result<StoredUser, BadRow> {
+    let cells = Cells(row);
+    let read = || {
+        let passkey: Option<Passkey> = cells.parsed(1);
+        Ok(User {
+            id: UserId(cells.id(0)?),
+            passkey: passkey.ok_or("its passkey is not 8 to 64 letters, digits, '_' or '-'")?,
+            username: cells.text(2),
+            enabled: cells.site_flag(3, "enabled")?,
+            can_leech: cells.site_flag(4, "can_leech")?,
+        })
+    };
+    Ok(StoredUser {
+        user: read().map_err(|problem: String| bad("users", &cells, problem))?,
+        totals: UserTotals {
+            uploaded: cells.total(5),
+            downloaded: cells.total(6),
+            snatches: cells.total(7),
+            announces: cells.total(8),
+            seed_time: cells.total(9),
+        },
+    })
+}
+
+fn torrent(row: &Row) -> Result<StoredTorrent, BadRow> {
+    let cells = Cells(row);
+    let read = || {
+        let second = (!cells.is_null(2)).then(|| cells.info_hash(2, "info_hash_v2"));
+        Ok(Torrent {
+            id: TorrentId(cells.id(0)?),
+            info_hash: cells.info_hash(1, "info_hash")?,
+            info_hash_v2: second.transpose()?,
+            enabled: cells.site_flag(4, "enabled")?,
+            reason: (!cells.is_null(5)).then(|| cells.text(5)),
+            multi_up: cells.permille(6, "multi_up")?,
+            multi_down: cells.permille(7, "multi_dn")?,
+            snatches: cells.small(10),
+        })
+    };
+    Ok(StoredTorrent {
+        torrent: read().map_err(|problem: String| bad("torrents", &cells, problem))?,
+        name: cells.text(3),
+        seeders: cells.small(8),
+        leechers: cells.small(9),
+        announces: cells.total(11),
+        uploaded: cells.total(12),
+        downloaded: cells.total(13),
+    })
+}
+
+/// An empty prefix would allow every client, so it is no prefix.
+fn client(row: &Row) -> Result<Client, BadRow> {
+    let cells = Cells(row);
+    let prefix = cells.text(0);
+    if (1..=20).contains(&prefix.len()) {
+        return Ok(Client {
+            prefix,
+            name: cells.text(1),
+        });
+    }
+    Err(bad(
+        "whitelist",
+        &cells,
+        "peer_id is not 1 to 20 characters".into(),
+    ))
+}
+
+fn peer(row: &Row) -> Result<StoredPeer, BadRow> {
+    let cells = Cells(row);
+    let key = || {
+        Ok(PeerKey {
+            user: UserId(cells.id(0)?),
+            torrent: TorrentId(cells.id(1)?),
+            peer_id: PeerId::from_slice(cells.bytes(2)).ok_or("its peer id is not 20 bytes")?,
+        })
+    };
+    Ok(StoredPeer {
+        key: key().map_err(|problem: String| bad("peers", &cells, problem))?,
+        record: PeerRecord {
+            base_up: cells.total(3),
+            base_down: cells.total(4),
+            base_at: cells.integer(5).unwrap_or(0),
+            dip_up: cells.integer(6),
+            dip_down: cells.integer(7),
+            uploaded: cells.total(8),
+            downloaded: cells.total(9),
+            left: (!cells.is_null(10)).then(|| cells.total(10)),
+            v4: cells
+                .parsed(11)
+                .zip(port(&cells, 12))
+                .map(|(ip, port): (Ipv4Addr, _)| SocketAddrV4::new(ip, port)),
+            v6: cells
+                .parsed(13)
+                .zip(port(&cells, 14))
+                .map(|(ip, port): (Ipv6Addr, _)| SocketAddrV6::new(ip, port, 0, 0)),
+            speed_up: cells.small(15),
+            speed_down: cells.small(16),
+            seed_time: cells.small(17),
+            announces: cells.small(18),
+            first_announce: cells.integer(19).unwrap_or(0),
+            last_announce: cells.integer(20).unwrap_or(0),
+            active: cells.flag(21),
+            paused: cells.flag(22),
+        },
+    })
+}
+
+fn port(cells: &Cells<'_>, column: usize) -> Option<u16> {
+    u16::try_from(cells.integer(column)?).ok()
+}
+
+fn history(row: &Row) -> Result<History, BadRow> {
+    let cells = Cells(row);
+    let ids = cells.id(0).and_then(|torrent| Ok((torrent, cells.id(1)?)));
+    let (torrent, user) = ids.map_err(|problem| bad("history", &cells, problem))?;
+    Ok(History {
+        user: UserId(user),
+        torrent: TorrentId(torrent),
+        uploaded: cells.total(2),
+        downloaded: cells.total(3),
+        seed_time: cells.total(4),
+        completed_at: cells.integer(5),
+        hnr: cells.flag(6),
+    })
+}
+
+fn bad(table: &'static str, cells: &Cells<'_>, problem: String) -> BadRow {
+    BadRow {
+        table,
+        id: cells.shown(0),
+        problem,
+    }
+}

@@ -1,0 +1,253 @@
+//! A MariaDB server of a test's own, in a temporary folder.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{lasting_port, poll};
+
+/// How long the server may take to start or to stop.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How often a server is started on another port when somebody took the free one meanwhile.
+const PORT_ATTEMPTS: u32 = 5;
+
+/// Small and quick: what a crash of the process loses is the same as with larger values.
+const OPTIONS: &[&str] = &[
+    "--no-defaults",
+    "--user=root",
+    "--bind-address=127.0.0.1",
+    "--skip-name-resolve",
+    "--innodb-buffer-pool-size=32M",
+    "--innodb-log-file-size=16M",
+    "--key-buffer-size=1M",
+    "--aria-pagecache-buffer-size=1M",
+    "--performance-schema=OFF",
+];
+
+/// A running server. Its root has no password. It is killed when it goes out of scope.
+pub struct MariaDb {
+    folder: TempDir,
+    address: SocketAddr,
+    options: Vec<OsString>,
+    process: Option<Child>,
+}
+
+/// The data folder of a new server, made once a process: that takes longer than to copy it.
+fn template() -> &'static Path {
+    static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
+    let made = TEMPLATE.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let output = Command::new("mariadb-install-db")
+            .args(OPTIONS)
+            .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
+            .arg(format!(
+                "--datadir={}",
+                folder.path().join("data").display()
+            ))
+            .output()
+            .expect("mariadb-install-db starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "mariadb-install-db: {text}");
+        folder
+    });
+    made.path()
+}
+
+// === impl MariaDb ===
+
+impl MariaDb {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A server with more options, such as `--max-connections=3`.
+    pub fn start_with(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let copied = Command::new("cp")
+            .args(["--recursive", "--sparse=always"])
+            .arg(template().join("data"))
+            .arg(folder.path())
+            .status()
+            .expect("cp starts");
+        assert!(copied.success(), "the data folder is copied");
+        let mut server = Self {
+            folder,
+            address: lasting_port(),
+            options: options.iter().map(OsString::from).collect(),
+            process: None,
+        };
+        for _ in 0..PORT_ATTEMPTS {
+            server.address = lasting_port();
+            if server.try_run() {
+                return server;
+            }
+        }
+        panic!("mariadbd does not start:\n{}", server.log());
+    }
+
+    /// The address that it serves on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    /// The URL of a database, as the config has it.
+    pub fn url(&self, database: &str) -> String {
+        format!("mysql://root@{}/{database}", self.address)
+    }
+
+    /// Creates an empty database; its URL.
+    pub fn database(&self, name: &str) -> String {
+        self.sql(&format!("CREATE DATABASE `{name}` CHARACTER SET utf8mb4"));
+        self.url(name)
+    }
+
+    /// Runs SQL as root; the rows, a line each, with tabs between the columns.
+    pub fn sql(&self, sql: &str) -> String {
+        self.try_sql(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// The numbers of one row.
+    pub fn row<const N: usize>(&self, sql: &str) -> [i64; N] {
+        let text = self.sql(sql);
+        let numbers = text.split_whitespace().map(|word| {
+            let number = word.parse();
+            number.unwrap_or_else(|error| panic!("{sql}: {word}: {error}"))
+        });
+        let numbers: Vec<i64> = numbers.collect();
+        numbers
+            .try_into()
+            .unwrap_or_else(|found| panic!("{sql}: expected {N} numbers, found {found:?}"))
+    }
+
+    /// The same, which may fail.
+    pub fn try_sql(&self, sql: &str) -> Result<String, String> {
+        let output = self
+            .client()
+            .args(["--execute", sql])
+            .stdin(Stdio::null())
+            .output()
+            .expect("mariadb starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr))
+        }
+    }
+
+    /// The command-line client, connected as root.
+    pub fn client(&self) -> Command {
+        let mut client = Command::new("mariadb");
+        client
+            .args([
+                "--no-defaults",
+                "--user=root",
+                "--batch",
+                "--skip-column-names",
+            ])
+            .arg(format!("--socket={}", self.socket().display()));
+        client
+    }
+
+    /// Ends the server as a crash would.
+    pub fn kill9(&mut self) {
+        let mut process = self.process.take().expect("mariadbd runs");
+        process.kill().expect("a child can be killed");
+        process.wait().expect("a child can be waited for");
+    }
+
+    /// Ends the server in order.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().expect("mariadbd runs");
+        kill_process(Pid::from_child(&process), Signal::TERM).expect("mariadbd runs");
+        poll(DEADLINE, "mariadbd ends", || {
+            process
+                .try_wait()
+                .expect("a child can be waited for")
+                .is_some()
+        });
+    }
+
+    /// Starts it again on the same port, after [`MariaDb::kill9`] or [`MariaDb::stop`].
+    pub fn restart(&mut self) {
+        assert!(self.try_run(), "mariadbd does not start:\n{}", self.log());
+    }
+
+    /// Stops it from running, as a machine does that has no time for it; connections stay.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("mariadbd runs");
+        kill_process(Pid::from_child(process), signal).expect("mariadbd runs");
+    }
+
+    /// Whether it has started; if not, it has ended.
+    fn try_run(&mut self) -> bool {
+        let path = self.folder.path();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(path.join("log"))
+            .expect("a log file");
+        let process = Command::new("mariadbd")
+            .args(OPTIONS)
+            .arg(format!("--datadir={}", path.join("data").display()))
+            .arg(format!("--socket={}", self.socket().display()))
+            .arg(format!("--pid-file={}", path.join("pid").display()))
+            .arg(format!("--port={}", self.address.port()))
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log)
+            .spawn()
+            .expect("mariadbd starts");
+        let process = self.process.insert(process);
+        let mut has_ended = false;
+        poll(DEADLINE, "mariadbd accepts connections", || {
+            has_ended = process
+                .try_wait()
+                .expect("a child can be waited for")
+                .is_some();
+            has_ended || std::net::TcpStream::connect(self.address).is_ok()
+        });
+        if has_ended {
+            self.process = None;
+        }
+        !has_ended
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- mariadbd ---\n{}", self.log());
+        }
+    }
+}
