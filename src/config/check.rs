@@ -148,7 +148,10 @@ fn check_url(key: &'static str, driver: &str, url: &Secret) -> Checked {
             &["postgres", "postgresql"],
             "postgres://USER:PASSWORD@HOST:PORT/DATABASE",
         ),
-        "redis" => (&["redis", "rediss"], "redis://HOST:PORT/NUMBER"),
+        "redis" => (
+            &["redis", "rediss", "unix", "redis+unix"],
+            "redis://HOST:PORT/NUMBER or unix:///PATH",
+        ),
         _ => return Ok(()),
     };
     let fits = url
