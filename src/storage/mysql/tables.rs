@@ -2,7 +2,7 @@
 
 use super::cells::Cells;
 use super::fault::Fault;
-use super::link::{Link, Session};
+use super::link::{Link, PATIENCE, Session};
 use crate::storage::migrate::{self, Migration};
 use crate::storage::schema::Schema;
 use crate::storage::{MigrationStatus, StorageError};
@@ -95,10 +95,11 @@ pub(super) async fn migrate(
     let pending = schema.migrations.iter().zip(statuses);
     for (migration, _) in pending.filter(|(_, status)| !status.applied) {
         for statement in statements(migration) {
-            session
-                .run(&statement)
-                .await
-                .map_err(|fault| hint(fault, link, &statement))?;
+            if let Err(fault) = session.run(&statement).await {
+                // A GRANT is of use to later connections only.
+                session.is_last |= fault.is_denied();
+                return Err(hint(fault, link, &statement));
+            }
         }
         let sql = format!(
             "INSERT INTO mika_migrations (name) VALUES ('{}')",
@@ -142,10 +143,11 @@ fn hint(fault: Fault, link: &Link, statement: &str) -> Fault {
     } else {
         "CREATE, ALTER, INDEX, DROP, REFERENCES"
     };
+    let refused = fault.explain(&link.place, PATIENCE);
     Fault::broken(format!(
-        "{}: its user may not do this; as an administrator run: GRANT {privileges} ON `{}`.* TO \
-         that user, and then mika-manage migrate again",
-        link.place, link.database
+        "{refused}. As an administrator run: GRANT {privileges} ON `{}`.* TO that user, and then \
+         mika-manage migrate again",
+        link.database
     ))
 }
 
