@@ -83,7 +83,6 @@ async fn a_deadlock_with_the_site_is_tried_again() {
 #[tokio::test]
 async fn a_lock_of_the_site_is_waited_for_and_then_told() {
     let it = Fixture::new().await;
-    it.server.sql("SET GLOBAL innodb_lock_wait_timeout = 1");
     let site = Client::begin(&it, "UPDATE users SET username = 'x' WHERE id = 8;");
     let error = it.storage.apply(&[batch(1, 0..10)]).await.unwrap_err();
     let text = error.to_string();

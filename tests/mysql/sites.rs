@@ -147,6 +147,7 @@ async fn another_application_is_read_by_statements_of_its_own() {
     sql("INSERT INTO users VALUES (7, 'passkey-7', 'seven')");
     assert_eq!(storage.feed_position().await.unwrap(), position);
     assert_eq!(position.0, 0);
+    assert_eq!(sql("SHOW TRIGGERS"), "");
 }
 
 #[tokio::test]

@@ -37,8 +37,8 @@ const STATEMENTS_MAX: usize = 64;
 /// no lock outlives a route that was dropped; and nothing waits long for the site's locks.
 const SESSION: [&str; 2] = [
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SET SESSION autocommit = 1, wait_timeout = 60, innodb_lock_wait_timeout = 5, \
-     lock_wait_timeout = 5, sql_safe_updates = 0",
+    "SET SESSION autocommit = 1, wait_timeout = 60, innodb_lock_wait_timeout = 3, \
+     lock_wait_timeout = 3, sql_safe_updates = 0",
 ];
 
 /// The way to a database.
