@@ -172,16 +172,29 @@ async fn keeps_the_contract() {
     .await;
 }
 
+/// What docs/redis.md says that Mika's user has to be allowed.
+const ALLOWED: &str = "+ping +info +select +scan +get +set +incrby +pexpire +unlink +hget +hset \
+    +hdel +hexists +hincrby +hmget +hgetall +hkeys +sadd +srem +zadd +zincrby +zrem +xadd +xtrim \
+    +xrange +xread +xinfo|stream";
+
 #[tokio::test]
-async fn keeps_the_contract_by_a_socket() {
+async fn keeps_the_contract_by_a_socket_with_few_permissions() {
     let servers = Mutex::new(Vec::new());
     contract::run(async || {
         let redis = Redis::start();
-        let cache = open(&redis.socket_url());
+        let mut rule = vec!["ACL", "SETUSER", "mika", "on", ">hunter2", "~t:*"];
+        rule.extend(ALLOWED.split_whitespace());
+        assert_eq!(redis.cli(&rule), "OK");
+        let login = "db=1&user=mika&pass=hunter2";
+        let cache = open(&redis.socket_url().replace("db=0", login));
         servers.lock().unwrap().push(redis);
         cache
     })
     .await;
+    let docs = include_str!("../docs/redis.md");
+    let missing = |word: &&str| !docs.contains(*word);
+    let missing: Vec<&str> = ALLOWED.split_whitespace().filter(missing).collect();
+    assert!(missing.is_empty(), "not in docs/redis.md: {missing:?}");
 }
 
 #[tokio::test]

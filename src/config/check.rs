@@ -150,7 +150,7 @@ fn check_url(key: &'static str, driver: &str, url: &Secret) -> Checked {
         ),
         "redis" => (
             &["redis", "rediss", "unix", "redis+unix"],
-            "redis://HOST:PORT/NUMBER or unix://PATH",
+            "redis://HOST:PORT/NUMBER or unix:///PATH",
         ),
         _ => return Ok(()),
     };

@@ -126,17 +126,15 @@ impl Derived {
         write_sets(&mut commands, &self.sets);
         // Rows that are not in the registry, or not yet, get no counters: a hash of counters
         // only would be half a row.
-        let torrents = registered(session, self.torrents, |hash| {
-            cmd("HGET")
-                .arg(keys::torrent(*hash))
-                .arg("torrent_id")
-                .take()
-        });
-        let torrents = torrents.await?;
-        let users = registered(session, self.users, |id| {
-            cmd("HGET").arg(keys::user(*id)).arg("user_id").take()
-        });
-        let users = users.await?;
+        let (torrents, users) = tokio::try_join!(
+            registered(session, self.torrents, |hash| {
+                let mut ask = cmd("HGET");
+                ask.arg(keys::torrent(*hash)).arg("torrent_id").take()
+            }),
+            registered(session, self.users, |id| {
+                cmd("HEXISTS").arg(keys::user(*id)).arg("passkey").take()
+            })
+        )?;
         write_torrents(&mut commands, &torrents);
         for (id, _, user) in &users {
             user.write(&mut commands, *id);
@@ -160,7 +158,7 @@ fn add_to(sum: &mut u64, number: u64) {
     *sum = sum.saturating_add(number).min(COUNT_MAX);
 }
 
-/// Those whose row is there, with the id that it holds.
+/// Those whose row is there, with the answer to the question for it.
 async fn registered<K, V>(
     session: &Session<'_>,
     rows: Map<K, V>,
@@ -168,7 +166,10 @@ async fn registered<K, V>(
 ) -> Result<Vec<(K, Value, V)>, CacheError> {
     let questions: Commands = rows.keys().map(ask).collect();
     let answers = session.run(questions).await?;
-    let known = |((key, row), id): ((K, V), Value)| (id != Value::Nil).then_some((key, id, row));
+    let known = |((key, row), answer): ((K, V), Value)| {
+        let is_there = !matches!(answer, Value::Nil | Value::Int(0));
+        is_there.then_some((key, answer, row))
+    };
     Ok(rows.into_iter().zip(answers).filter_map(known).collect())
 }
 

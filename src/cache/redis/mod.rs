@@ -150,11 +150,11 @@ impl Cache for Redis {
     }
 
     async fn users(&self, cursor: u64) -> Result<Scan<StoredUser>, CacheError> {
-        users::scan(&self.link, cursor).await
+        users::ROWS.scan(&self.link, cursor).await
     }
 
     async fn torrents(&self, cursor: u64) -> Result<Scan<StoredTorrent>, CacheError> {
-        torrents::scan(&self.link, cursor).await
+        torrents::ROWS.scan(&self.link, cursor).await
     }
 
     async fn whitelist(&self) -> Result<Vec<Client>, CacheError> {
@@ -162,11 +162,11 @@ impl Cache for Redis {
     }
 
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, CacheError> {
-        users::get(&self.link, id).await
+        users::ROWS.get(&self.link, id).await
     }
 
     async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, CacheError> {
-        torrents::get(&self.link, info_hash).await
+        torrents::ROWS.get(&self.link, info_hash).await
     }
 
     async fn passkeys(&self, cursor: u64) -> Result<Scan<(Passkey, UserId)>, CacheError> {

@@ -1,14 +1,29 @@
-//! Enumerating keys, and the work on many of them.
+//! Enumerating keys, and the rows behind them.
 
-use redis::cmd;
+use redis::{Cmd, Value, cmd};
 
+use super::commands::Commands;
 use super::keys::{self, Kind};
 use super::link::{Link, Session};
 use super::reply;
 use crate::cache::{CacheError, RegistryKey, Scan};
+use crate::registry::BadRow;
 
 /// Keys that the server looks at for one reply. It does nothing else meanwhile: below a millisecond.
 const LOOKED_AT: u32 = 2000;
+
+/// Replies of `SCAN` that one call goes through.
+const ROUNDS: u32 = 16;
+
+/// How to find rows of one kind, and to read them.
+pub(super) struct Rows<K, T> {
+    pub(super) pattern: &'static str,
+    /// What a key stands for; none for a key of somebody else.
+    pub(super) id: fn(&str) -> Option<K>,
+    pub(super) read: fn(K) -> Cmd,
+    /// The row in the reply to `read`; none if there is none.
+    pub(super) row: fn(K, Vec<Value>) -> Option<Result<T, BadRow>>,
+}
 
 /// The next keys of a pattern, and where to go on. All keys of Mika are text.
 pub(super) async fn scan_keys(
@@ -70,4 +85,69 @@ pub(super) async fn registry_keys(
         bad: Vec::new(),
         next,
     })
+}
+
+// === impl Rows ===
+
+impl<K: Copy, T> Rows<K, T> {
+    /// One portion of the rows. While the server works on one reply, the one before is read.
+    pub(super) async fn scan(&self, link: &Link, cursor: u64) -> Result<Scan<T>, CacheError> {
+        let session = link.session().await?;
+        let mut scan = Scan {
+            rows: Vec::new(),
+            bad: Vec::new(),
+            next: Some(cursor),
+        };
+        let (mut ids, mut fetched) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let Some(cursor) = scan.next else {
+                break;
+            };
+            let asked = std::mem::take(&mut ids);
+            let commands: Commands = asked.iter().copied().map(self.read).collect();
+            let before = std::mem::take(&mut fetched);
+            let (replies, (keys, next), ()) = tokio::try_join!(
+                session.run(commands),
+                scan_keys(link, &session, self.pattern, cursor),
+                async {
+                    // So that the commands are on their way before.
+                    tokio::task::yield_now().await;
+                    self.take(link, &mut scan, before)
+                }
+            )?;
+            fetched = asked.into_iter().zip(replies).collect();
+            ids = keys.iter().filter_map(|key| (self.id)(key)).collect();
+            scan.next = next;
+        }
+        self.take(link, &mut scan, fetched)?;
+        let commands: Commands = ids.iter().copied().map(self.read).collect();
+        let replies = session.run(commands).await?;
+        self.take(link, &mut scan, ids.into_iter().zip(replies).collect())?;
+        Ok(scan)
+    }
+
+    /// The one row of that id.
+    pub(super) async fn get(&self, link: &Link, id: K) -> Result<Option<T>, CacheError> {
+        let reply = link.session().await?.one((self.read)(id)).await?;
+        let values = reply::list(reply).ok_or_else(|| link.unexpected("HMGET"))?;
+        let row = (self.row)(id, values).transpose();
+        row.map_err(|bad| link.unusable(&bad))
+    }
+
+    fn take(
+        &self,
+        link: &Link,
+        scan: &mut Scan<T>,
+        fetched: Vec<(K, Value)>,
+    ) -> Result<(), CacheError> {
+        for (id, reply) in fetched {
+            let values = reply::list(reply).ok_or_else(|| link.unexpected("HMGET"))?;
+            match (self.row)(id, values) {
+                Some(Ok(row)) => scan.rows.push(row),
+                Some(Err(bad)) => scan.bad.push(bad),
+                None => {}
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,13 +1,13 @@
 //! Torrents: a hash each, and their ids in the lists by counters.
 
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, cmd};
 
 use super::commands::{Commands, Fields};
 use super::link::{Link, Session};
 use super::rows::{TORRENT_FIELDS, torrent_counters};
-use super::scan::scan_keys;
+use super::scan::Rows;
 use super::{keys, reply, rows, side_by_side};
-use crate::cache::{CacheError, Scan, Write};
+use crate::cache::{CacheError, Write};
 use crate::ids::InfoHash;
 use crate::registry::StoredTorrent;
 
@@ -131,47 +131,14 @@ async fn remove_chunk(session: &Session<'_>, torrents: &[InfoHash]) -> Result<()
     session.run(commands).await.map(drop)
 }
 
-pub(super) async fn scan(link: &Link, cursor: u64) -> Result<Scan<StoredTorrent>, CacheError> {
-    let session = link.session().await?;
-    let (found, next) = scan_keys(link, &session, keys::ALL_TORRENTS, cursor).await?;
-    let hashes: Vec<InfoHash> = found
-        .iter()
-        .filter_map(|key| keys::torrent_of(key))
-        .collect();
-    let replies = session.run(hashes.iter().map(read).collect::<Commands>());
-    let mut scan = Scan {
-        rows: Vec::with_capacity(hashes.len()),
-        bad: Vec::new(),
-        next,
-    };
-    for (hash, reply) in hashes.into_iter().zip(replies.await?) {
-        match row(link, hash, reply)? {
-            Some(Ok(row)) => scan.rows.push(row),
-            Some(Err(bad)) => scan.bad.push(bad),
-            None => {}
-        }
-    }
-    Ok(scan)
-}
-
-pub(super) async fn get(
-    link: &Link,
-    info_hash: InfoHash,
-) -> Result<Option<StoredTorrent>, CacheError> {
-    let reply = link.session().await?.one(read(&info_hash)).await?;
-    let row = row(link, info_hash, reply)?.transpose();
-    row.map_err(|bad| link.unusable(&bad))
-}
-
-fn read(info_hash: &InfoHash) -> Cmd {
-    let mut read = cmd("HMGET");
-    read.arg(keys::torrent(*info_hash)).arg(&TORRENT_FIELDS[..]);
-    read
-}
-
-type Row = Result<StoredTorrent, crate::registry::BadRow>;
-
-fn row(link: &Link, info_hash: InfoHash, reply: Value) -> Result<Option<Row>, CacheError> {
-    let values = reply::list(reply).ok_or_else(|| link.unexpected("HMGET"))?;
-    Ok(rows::torrent(info_hash, values))
-}
+pub(super) const ROWS: Rows<InfoHash, StoredTorrent> = Rows {
+    pattern: keys::ALL_TORRENTS,
+    id: keys::torrent_of,
+    read: |hash| {
+        let mut read = cmd("HMGET");
+        read.arg(keys::torrent(hash))
+            .arg(&TORRENT_FIELDS[..])
+            .take()
+    },
+    row: rows::torrent,
+};

@@ -6,7 +6,7 @@ use super::commands::Commands;
 use super::fault::is_wrong_type;
 use super::link::{Link, Session};
 use super::rows::{USER_FIELDS, user_counters, user_fields};
-use super::scan::scan_keys;
+use super::scan::{Rows, scan_keys};
 use super::{keys, reply, rows, side_by_side};
 use crate::cache::{CacheError, Scan, Write};
 use crate::ids::{Passkey, UserId};
@@ -113,26 +113,6 @@ async fn remove_chunk(session: &Session<'_>, users: &[UserId]) -> Result<(), Cac
     session.run(commands).await.map(drop)
 }
 
-pub(super) async fn scan(link: &Link, cursor: u64) -> Result<Scan<StoredUser>, CacheError> {
-    let session = link.session().await?;
-    let (found, next) = scan_keys(link, &session, keys::ALL_USERS, cursor).await?;
-    let ids: Vec<UserId> = found.iter().filter_map(|key| keys::user_of(key)).collect();
-    let replies = session.run(ids.iter().copied().map(read).collect::<Commands>());
-    let mut scan = Scan {
-        rows: Vec::with_capacity(ids.len()),
-        bad: Vec::new(),
-        next,
-    };
-    for (id, reply) in ids.into_iter().zip(replies.await?) {
-        match row(link, id, reply)? {
-            Some(Ok(row)) => scan.rows.push(row),
-            Some(Err(bad)) => scan.bad.push(bad),
-            None => {}
-        }
-    }
-    Ok(scan)
-}
-
 /// Whose each passkey is. What leads to no user is reported without its name.
 pub(super) async fn scan_passkeys(
     link: &Link,
@@ -189,21 +169,14 @@ pub(super) async fn remove_passkeys(
     .await
 }
 
-pub(super) async fn get(link: &Link, id: UserId) -> Result<Option<StoredUser>, CacheError> {
-    let reply = link.session().await?.one(read(id)).await?;
-    let row = row(link, id, reply)?.transpose();
-    row.map_err(|bad| link.unusable(&bad))
-}
-
-fn read(id: UserId) -> Cmd {
-    let mut read = cmd("HMGET");
-    read.arg(keys::user(id)).arg(&USER_FIELDS[..]);
-    read
-}
-
-type Row = Result<StoredUser, BadRow>;
-
-fn row(link: &Link, id: UserId, reply: Value) -> Result<Option<Row>, CacheError> {
-    let values = reply::list(reply).ok_or_else(|| link.unexpected("HMGET"))?;
-    Ok(rows::user(id, values))
-}
+pub(super) const ROWS: Rows<UserId, StoredUser> = Rows {
+    pattern: keys::ALL_USERS,
+    id: keys::user_of,
+    read: |id| {
+        cmd("HMGET")
+            .arg(keys::user(id))
+            .arg(&USER_FIELDS[..])
+            .take()
+    },
+    row: rows::user,
+};
