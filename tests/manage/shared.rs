@@ -1,5 +1,6 @@
 //! A folder whose config names servers that processes share.
 
+use mika::ids::InfoHash;
 use serde_json::json;
 
 use super::Folder;
@@ -104,9 +105,7 @@ impl Shared {
 
 /// The key of the torrent with that id, as [`Shared::fill`] makes it.
 pub fn torrent_key(id: u32) -> String {
-    let hash: String = format!("{id:020}")
-        .bytes()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digits = format!("{id:020}");
+    let hash = InfoHash::from_slice(digits.as_bytes()).unwrap();
     format!("t:t:{hash}")
 }
