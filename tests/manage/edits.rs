@@ -79,6 +79,8 @@ fn while_the_cache_is_away_an_edit_stands() {
         "{outcome:?}"
     );
     assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    let error = site.folder.fails(1, &["wipeuserstats", "--yes"]);
+    assert!(error.contains("run it again"), "{error}");
     assert_eq!(
         site.folder.json(&["users", "show", "alice"])["enabled"],
         false

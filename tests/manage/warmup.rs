@@ -205,6 +205,7 @@ fn a_server_that_is_away_is_named() {
     site.redis.kill9();
     let outcome = site.folder.run(&["warmup"]);
     assert_eq!(outcome.status, 2, "{outcome:?}");
+    assert_eq!(outcome.stdout, "");
     assert!(outcome.stderr.contains("cache.url"), "{outcome:?}");
     assert!(
         outcome.stderr.contains(&site.redis.address().to_string()),
