@@ -142,7 +142,9 @@ mod tests {
             assert_eq!(arguments.config, Some("x.json".into()), "{line}");
             assert_eq!(arguments.procs, Some(3), "{line}");
         }
+        assert!(parse("mika --no-wait").unwrap().no_wait);
         let arguments = parse("mika").unwrap();
+        assert!(!arguments.no_wait);
         assert_eq!((arguments.config, arguments.procs), (None, None));
     }
 

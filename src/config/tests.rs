@@ -228,7 +228,7 @@ fn values_that_make_no_sense_are_refused() {
         ),
         (
             r#"{"cache": {"driver": "redis", "url": "/run/redis.sock"}}"#,
-            r#"cache.url: expected a URL like redis://HOST:PORT/NUMBER or unix://PATH, because the driver is "redis""#,
+            r#"cache.url: expected a URL like redis://HOST:PORT/NUMBER or unix:///PATH, because the driver is "redis""#,
         ),
         (
             r#"{"node": "my node"}"#,

@@ -1,11 +1,11 @@
 //! `mika-manage cleanup`: what nobody can use any more, and totals that can't be.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
 use super::excess::Excess;
-use super::open::{self, Site};
+use super::open::Site;
 use super::print::{Column, Printer, Row, left};
 use super::{ExitStatus, PAGE};
 use crate::cache::{Cache, Leftover, Notice, RowKey, Write};
@@ -53,20 +53,10 @@ pub async fn run(arguments: &Cleanup, site: &Site, printer: &mut Printer) -> Res
     };
     cleaner.printer.start_progress("rows looked at");
     if let Some(cache) = &site.cache {
-        let context = || open::cache_name(&site.config);
-        cleaner
-            .cache(&**cache, &site.config)
-            .await
-            .with_context(context)?;
+        cleaner.cache(&**cache, &site.config).await?;
     }
-    cleaner
-        .totals("user", Wipe::Users)
-        .await
-        .with_context(|| open::name_of(&site.config))?;
-    cleaner
-        .totals("torrent", Wipe::Torrents)
-        .await
-        .with_context(|| open::name_of(&site.config))?;
+    cleaner.totals("user", Wipe::Users).await?;
+    cleaner.totals("torrent", Wipe::Torrents).await?;
     cleaner.end()
 }
 
@@ -83,7 +73,7 @@ impl Cleaner<'_> {
     async fn cache(&mut self, cache: &dyn Cache, config: &Config) -> Result<()> {
         if cache.mirrored().await?.is_none() {
             // Nodes may be filling it at this moment.
-            bail!("it was never loaded completely; first run: mika-manage warmup");
+            bail!("the cache was never loaded completely; first run: mika-manage warmup");
         }
         // A public tracker has swarms of torrents that nobody registered.
         let with_swarms = config.mode == Mode::Private;

@@ -1,6 +1,6 @@
 //! `mika-manage migrate`: Mika's own tables.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::print::{self, Column, Printer, Row, left};
@@ -20,11 +20,11 @@ struct MigrationRow {
 }
 
 pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result<ExitStatus> {
-    let context = || open::name_of(config);
+    let named = |error| open::named(error, open::name_of(config));
     if status {
         let migrations = if open::is_there(config) {
             let storage = open::bare_storage(config)?;
-            storage.migrations().await.with_context(context)?
+            storage.migrations().await.map_err(named)?
         } else {
             migrate::status(migrate::SQLITE, &[])?
         };
@@ -41,7 +41,7 @@ pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result
         return Ok(ExitStatus::Success);
     }
     let storage = open::bare_storage(config)?;
-    let applied = storage.migrate().await.with_context(context)?;
+    let applied = storage.migrate().await.map_err(named)?;
     if printer.is_json() {
         printer.document(&Applied { applied })?;
     } else if applied.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 
 use super::UsageError;
 use super::print::Printer;
@@ -64,6 +64,15 @@ pub fn cache_name(config: &Config) -> String {
     format!("cache {}", config.cache.url)
 }
 
+/// An error of the storage or cache that goes by `name`, which it may say itself.
+pub fn named(error: impl std::error::Error + Send + Sync + 'static, name: String) -> Error {
+    let url = name.split_once(' ').map_or(name.as_str(), |(_, url)| url);
+    if error.to_string().contains(url) {
+        return error.into();
+    }
+    Error::new(error).context(name)
+}
+
 // === impl Site ===
 
 impl Site {
@@ -71,8 +80,8 @@ impl Site {
     pub async fn open(config: Config, printer: &mut Printer) -> Result<Self> {
         let storage = bare_storage(&config)?;
         let cache = cache(&config)?;
-        let context = || name_of(&config);
-        let applied = migrate::prepare(&*storage).await.with_context(context)?;
+        let applied = migrate::prepare(&*storage).await;
+        let applied = applied.map_err(|error| named(error, name_of(&config)))?;
         if !applied.is_empty() {
             let url = &config.storage.url;
             printer.message(format_args!("created or updated the tables of {url}"));

@@ -59,6 +59,8 @@ struct PartCounts {
 struct Reporter<'a> {
     printer: &'a mut Printer,
     dry_run: bool,
+    /// Whether the first line was written.
+    has_begun: bool,
     /// The first line that could not be written.
     failed: Option<io::Error>,
 }
@@ -72,9 +74,7 @@ pub async fn run(arguments: &Warmup, config: Config, printer: &mut Printer) -> R
         ))
         .into());
     };
-    let site = Site::open(config, printer)
-        .await
-        .map_err(|error| explain_storage(error, &storage_name))?;
+    let site = Site::open(config, printer).await.map_err(explain_storage)?;
     let options = Options {
         parts: parts(&arguments.only),
         dry_run: arguments.dry_run,
@@ -82,9 +82,9 @@ pub async fn run(arguments: &Warmup, config: Config, printer: &mut Printer) -> R
     let mut reporter = Reporter {
         printer,
         dry_run: arguments.dry_run,
+        has_begun: false,
         failed: None,
     };
-    reporter.begin_all();
     let result = warmup::run(&site.storage, &cache, &options, &mut reporter).await;
     let failed = reporter.failed;
     printer.end_progress();
@@ -134,22 +134,24 @@ fn explain(error: WarmupError, storage: &str, cache: &str) -> Error {
         WarmupError::Storage(_) => (storage, "storage.url"),
         WarmupError::Cache(_) => (cache, "cache.url"),
     };
-    if error.is_away() {
-        return unreachable(name, key, &error);
+    let is_away = error.is_away();
+    let error = open::named(error, name.to_owned());
+    if is_away {
+        return unreachable(key, &error);
     }
-    Error::new(error).context(name.to_owned())
+    error
 }
 
-fn explain_storage(error: Error, name: &str) -> Error {
+fn explain_storage(error: Error) -> Error {
     match error.downcast_ref::<StorageError>() {
-        Some(away @ StorageError::Away(_)) => unreachable(name, "storage.url", away),
+        Some(StorageError::Away(_)) => unreachable("storage.url", &error),
         _ => error,
     }
 }
 
-fn unreachable(name: &str, key: &str, error: &dyn std::error::Error) -> Error {
+fn unreachable(key: &str, error: &Error) -> Error {
     Unreachable(format!(
-        "{name}: {error}; see that the server is up and {key} is right, then run warmup again"
+        "{error:#}; see that the server is up and {key} is right, then run warmup again"
     ))
     .into()
 }
@@ -157,7 +159,11 @@ fn unreachable(name: &str, key: &str, error: &dyn std::error::Error) -> Error {
 // === impl Reporter ===
 
 impl Reporter<'_> {
+    /// The first line, once both servers have answered.
     fn begin_all(&mut self) {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return;
+        }
         if self.dry_run {
             self.line("> Comparing redis data...");
         } else {
@@ -176,6 +182,7 @@ impl Reporter<'_> {
 
 impl Progress for Reporter<'_> {
     fn begin(&mut self, step: Step) {
+        self.begin_all();
         self.printer.start_progress(match step {
             Step::Whitelist => "clients",
             Step::Users => "passkeys",

@@ -2,13 +2,15 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 
 use super::open::Site;
 use super::print::Printer;
 use super::{ExitStatus, PAGE, UsageError};
+use crate::control::Told;
+use crate::ids::{TorrentId, UserId};
 use crate::storage::{Storage, Wipe};
 
 /// The longest answer that is read.
@@ -59,7 +61,10 @@ pub async fn run(
         site.control.wipe(what, &mut step).await
     };
     printer.end_progress();
-    printer.saved(wiped?);
+    if let Told::Later(reason) = wiped?.told {
+        // Storage's feed does not tell of totals, so nobody else does the rest.
+        bail!("storage is done, the cache is not ({reason}): run it again when the cache is back");
+    }
     if printer.is_json() {
         printer.document(&Wiped { wiped: count })?;
     } else {
@@ -74,12 +79,12 @@ async fn count(storage: &dyn Storage, what: Wipe) -> Result<u64> {
     loop {
         let (rows, last_id, is_last) = match what {
             Wipe::Users => {
-                let page = storage.users(after.map(crate::ids::UserId), PAGE).await?;
+                let page = storage.users(after.map(UserId), PAGE).await?;
                 let last_id = page.rows.last().map(|row| row.user.id.0);
                 (page.rows.len() + page.bad.len(), last_id, page.last)
             }
             Wipe::Torrents => {
-                let after = after.map(crate::ids::TorrentId);
+                let after = after.map(TorrentId);
                 let page = storage.torrents(after, PAGE).await?;
                 let last_id = page.rows.last().map(|row| row.torrent.id.0);
                 (page.rows.len() + page.bad.len(), last_id, page.last)

@@ -8,7 +8,7 @@ use super::{Folder, HASH};
 
 #[test]
 fn every_edit_reaches_the_cache_and_is_told_to_the_nodes() {
-    let site = Shared::new();
+    let site = Shared::on_mariadb();
     let folder = &site.folder;
     folder.ok(&["users", "add", "alice", "--passkey", "alices_passkey"]);
     assert_eq!(site.field("t:u:1", "username"), "alice");
@@ -49,7 +49,7 @@ fn every_edit_reaches_the_cache_and_is_told_to_the_nodes() {
 
 #[test]
 fn an_import_writes_all_its_torrents() {
-    let site = Shared::new();
+    let site = Shared::on_mariadb();
     for number in 0..1201 {
         let torrent = format!(
             "d4:infod6:lengthi1e4:name8:n{number:07}12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee"
@@ -79,6 +79,8 @@ fn while_the_cache_is_away_an_edit_stands() {
         "{outcome:?}"
     );
     assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    let error = site.folder.fails(1, &["wipeuserstats", "--yes"]);
+    assert!(error.contains("run it again"), "{error}");
     assert_eq!(
         site.folder.json(&["users", "show", "alice"])["enabled"],
         false
@@ -88,7 +90,7 @@ fn while_the_cache_is_away_an_edit_stands() {
 #[test]
 fn editors_of_the_same_rows_leave_the_cache_as_storage_is() {
     const ROUNDS: usize = 12;
-    let site = Shared::new();
+    let site = Shared::on_mariadb();
     site.folder.ok(&["users", "add", "alice"]);
     site.folder.ok(&["torrents", "add", HASH, "--name", "film"]);
     let edit = |folder: &Folder, words: &[&str]| {
@@ -133,9 +135,9 @@ fn editors_of_the_same_rows_leave_the_cache_as_storage_is() {
 
 #[test]
 fn wipes_ask_or_need_a_yes_and_reach_storage_and_cache() {
-    let site = Shared::new();
+    let site = Shared::on_mariadb();
     site.fill(3, 4, 1);
-    site.folder.sql(
+    site.sql(
         "UPDATE users SET uploaded = 5, downloaded = 6, snatches = 1, seed_time = 7;
          UPDATE torrents SET uploaded = 5, snatches = 2, seeders = 1",
     );

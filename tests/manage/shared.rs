@@ -1,32 +1,76 @@
 //! A folder whose config names servers that processes share.
 
+use mika::ids::InfoHash;
 use serde_json::json;
 
 use super::Folder;
+use super::harness::mariadb::MariaDb;
 use super::harness::redis::Redis;
 
 /// A private tracker with a Redis of its own.
 pub struct Shared {
     pub folder: Folder,
     pub redis: Redis,
+    /// None with an embedded database.
+    pub mariadb: Option<MariaDb>,
 }
+
+const DATABASE: &str = "site";
 
 // === impl Shared ===
 
 impl Shared {
     /// With an embedded database, whose tables are there.
     pub fn new() -> Self {
+        Self::prepare(None)
+    }
+
+    /// With a MariaDB of its own, whose tables are there.
+    pub fn on_mariadb() -> Self {
+        let mariadb = MariaDb::start();
+        mariadb.database(DATABASE);
+        Self::prepare(Some(mariadb))
+    }
+
+    fn prepare(mariadb: Option<MariaDb>) -> Self {
         let redis = Redis::start();
-        let folder = Folder::with_config(&json!({
+        let mut config = json!({
             "mode": "private",
             "cache": {"driver": "redis", "url": redis.url()},
-        }));
+        });
+        if let Some(mariadb) = &mariadb {
+            config["storage"] = json!({"driver": "mysql", "url": mariadb.url(DATABASE)});
+        }
+        let folder = Folder::with_config(&config);
         folder.ok(&["migrate"]);
-        Self { folder, redis }
+        Self {
+            folder,
+            redis,
+            mariadb,
+        }
+    }
+
+    /// Statements of the web application.
+    pub fn sql(&self, statements: &str) {
+        match &self.mariadb {
+            Some(mariadb) => drop(mariadb.sql(&format!("USE {DATABASE}; {statements}"))),
+            None => self.folder.sql(statements),
+        }
     }
 
     /// Users, torrents and clients, as a web application adds them.
     pub fn fill(&self, users: u32, torrents: u32, clients: u32) {
+        if self.mariadb.is_some() {
+            self.sql(&format!(
+                "INSERT INTO users(id, passkey, username)
+                 SELECT seq, CONCAT('passkey-', seq), CONCAT('user ', seq) FROM seq_1_to_{users};
+                 INSERT INTO torrents(id, info_hash, release_name)
+                 SELECT seq, LPAD(seq, 20, '0'), CONCAT('torrent ', seq) FROM seq_1_to_{torrents};
+                 INSERT INTO whitelist(peer_id, vstring)
+                 SELECT CONCAT('-C', seq, '-'), CONCAT('client ', seq) FROM seq_1_to_{clients};"
+            ));
+            return;
+        }
         self.folder.sql(&format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {users})
              INSERT INTO users(id, passkey, username)
@@ -61,9 +105,7 @@ impl Shared {
 
 /// The key of the torrent with that id, as [`Shared::fill`] makes it.
 pub fn torrent_key(id: u32) -> String {
-    let hash: String = format!("{id:020}")
-        .bytes()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digits = format!("{id:020}");
+    let hash = InfoHash::from_slice(digits.as_bytes()).unwrap();
     format!("t:t:{hash}")
 }

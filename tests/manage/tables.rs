@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::Folder;
+use super::shared::Shared;
+use super::{Folder, Outcome};
 
 #[test]
 fn migrate_says_what_it_did() {
@@ -91,5 +92,34 @@ fn check_says_what_is_wrong_and_how_to_mend_it() {
         (outcome.status, problems(&outcome.stdout)),
         (1, 1),
         "{outcome:?}"
+    );
+}
+
+#[test]
+fn check_tries_the_cache() {
+    let mut site = Shared::new();
+    site.fill(1, 1, 1);
+    let lines = |outcome: Outcome| -> Vec<String> {
+        let cache = |line: &&str| line.contains(" cache: ");
+        outcome
+            .stdout
+            .lines()
+            .filter(cache)
+            .map(Into::into)
+            .collect()
+    };
+    let cold = lines(site.folder.run(&["check"]));
+    assert!(
+        cold[0].starts_with("problem") && cold[0].ends_with("mika-manage warmup"),
+        "{cold:?}"
+    );
+    site.folder.ok(&["warmup"]);
+    let warm = lines(site.folder.run(&["check"]));
+    assert!(warm[0].starts_with("ok"), "{warm:?}");
+    site.redis.kill9();
+    let away = lines(site.folder.run(&["check"]));
+    assert!(
+        away[0].starts_with("problem") && away[0].contains("cache.url"),
+        "{away:?}"
     );
 }

@@ -9,7 +9,7 @@ use super::shared::{Shared, torrent_key};
 
 #[test]
 fn it_prints_the_four_lines_and_fills_the_cache() {
-    let site = Shared::new();
+    let site = Shared::on_mariadb();
     site.fill(146, 3819, 12);
     let outcome = site.folder.run(&["warmup"]);
     assert_eq!(outcome.status, 0, "{outcome:?}");
@@ -34,7 +34,7 @@ fn it_prints_the_four_lines_and_fills_the_cache() {
 
 #[test]
 fn a_repetition_changes_nothing_and_what_is_gone_goes() {
-    let site = Shared::new();
+    let site = Shared::on_mariadb();
     site.fill(30, 30, 3);
     site.folder.ok(&["warmup"]);
     site.redis.cli(&["DEL", "t:control"]);
@@ -43,7 +43,7 @@ fn a_repetition_changes_nothing_and_what_is_gone_goes() {
     site.redis.cli(&["DEL", "t:control"]);
     assert_eq!(site.snapshot(), before);
 
-    site.folder.sql(
+    site.sql(
         "DELETE FROM users WHERE id = 7; DELETE FROM torrents WHERE id = 8;
          DELETE FROM whitelist WHERE peer_id = '-C2-';
          UPDATE users SET passkey = 'another-one' WHERE id = 9;
@@ -81,15 +81,14 @@ fn a_repetition_changes_nothing_and_what_is_gone_goes() {
 
 #[test]
 fn live_counters_stay() {
-    let site = Shared::new();
+    let site = Shared::on_mariadb();
     site.fill(2, 2, 1);
     site.folder.ok(&["warmup"]);
     site.redis
         .cli(&["HSET", "t:u:1", "uploaded", "5000", "enabled", "0"]);
     site.redis
         .cli(&["HSET", &torrent_key(2), "seeders", "3", "snatches", "4"]);
-    site.folder
-        .sql("UPDATE users SET uploaded = 1 WHERE id = 1");
+    site.sql("UPDATE users SET uploaded = 1 WHERE id = 1");
     site.folder.ok(&["warmup"]);
     assert_eq!(site.field("t:u:1", "uploaded"), "5000");
     assert_eq!(
@@ -126,7 +125,7 @@ fn only_the_parts_that_were_asked_for_are_loaded() {
 
 #[test]
 fn a_dry_run_counts_and_changes_nothing() {
-    let site = Shared::new();
+    let site = Shared::on_mariadb();
     site.fill(5, 6, 2);
     let empty = site.snapshot();
     let text = site.folder.ok(&["warmup", "--dry-run"]);
@@ -137,7 +136,7 @@ fn a_dry_run_counts_and_changes_nothing() {
     assert_eq!(site.snapshot(), empty);
 
     site.folder.ok(&["warmup"]);
-    site.folder.sql(
+    site.sql(
         "UPDATE users SET can_leech = 0 WHERE id = 1; DELETE FROM users WHERE id = 2;
          UPDATE torrents SET release_name = 'x' WHERE id < 3; DELETE FROM torrents WHERE id = 4;
          INSERT INTO torrents(info_hash, release_name)
@@ -161,7 +160,7 @@ fn a_dry_run_counts_and_changes_nothing() {
 fn rows_that_can_not_be_used_are_named_without_a_passkey() {
     let site = Shared::new();
     site.fill(4, 4, 1);
-    site.folder.sql(
+    site.sql(
         "UPDATE users SET passkey = '' WHERE id = 2;
          UPDATE users SET passkey = 'öööööööö-secret' WHERE id = 3;
          UPDATE torrents SET info_hash = x'00' WHERE id = 4;",
@@ -191,8 +190,7 @@ fn a_user_whose_passkey_was_taken_away_goes_from_the_cache() {
     let site = Shared::new();
     site.fill(3, 1, 1);
     site.folder.ok(&["warmup"]);
-    site.folder
-        .sql("UPDATE users SET passkey = '' WHERE id = 2");
+    site.sql("UPDATE users SET passkey = '' WHERE id = 2");
     assert_eq!(site.folder.run(&["warmup"]).status, 1);
     assert_eq!(
         site.redis.cli(&["EXISTS", "t:u:2", "t:user:passkey-2"]),
@@ -202,11 +200,12 @@ fn a_user_whose_passkey_was_taken_away_goes_from_the_cache() {
 
 #[test]
 fn a_server_that_is_away_is_named() {
-    let mut site = Shared::new();
+    let mut site = Shared::on_mariadb();
     site.fill(3, 3, 1);
     site.redis.kill9();
     let outcome = site.folder.run(&["warmup"]);
     assert_eq!(outcome.status, 2, "{outcome:?}");
+    assert_eq!(outcome.stdout, "");
     assert!(outcome.stderr.contains("cache.url"), "{outcome:?}");
     assert!(
         outcome.stderr.contains(&site.redis.address().to_string()),
@@ -214,6 +213,41 @@ fn a_server_that_is_away_is_named() {
     );
     site.redis.restart();
     site.folder.ok(&["warmup"]);
+
+    let mariadb = site.mariadb.as_mut().unwrap();
+    mariadb.kill9();
+    let address = mariadb.address().to_string();
+    let outcome = site.folder.run(&["warmup"]);
+    assert_eq!(outcome.status, 2, "{outcome:?}");
+    assert!(outcome.stderr.contains("storage.url"), "{outcome:?}");
+    assert!(outcome.stderr.contains(&address), "{outcome:?}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+}
+
+#[test]
+fn of_doubled_rows_the_lowest_id_stays() {
+    let site = Shared::on_mariadb();
+    site.fill(4, 4, 1);
+    site.sql(
+        "ALTER TABLE users DROP KEY users_by_passkey; ALTER TABLE torrents DROP KEY torrents_by_hash;
+         UPDATE users SET passkey = 'passkey-2' WHERE id = 3;
+         UPDATE torrents SET info_hash = LPAD(1, 20, '0') WHERE id = 4;",
+    );
+    site.redis
+        .cli(&["HSET", "t:u:3", "user_id", "3", "passkey", "passkey-2"]);
+    for _ in 0..2 {
+        let outcome = site.folder.run(&["warmup"]);
+        assert_eq!(outcome.status, 1, "{outcome:?}");
+        assert!(
+            outcome.stderr.contains("users 3") && outcome.stderr.contains("user 2"),
+            "{outcome:?}"
+        );
+        assert!(outcome.stderr.contains("torrents 4"), "{outcome:?}");
+        assert!(!outcome.stderr.contains("passkey-2"), "{outcome:?}");
+        assert_eq!(site.redis.cli(&["GET", "t:user:passkey-2"]), "2");
+        assert_eq!(site.redis.cli(&["EXISTS", "t:u:2", "t:u:3"]), "1");
+        assert_eq!(site.field(&torrent_key(1), "torrent_id"), "1");
+    }
 }
 
 #[test]
@@ -249,7 +283,7 @@ fn interrupted_anywhere_and_repeated_it_ends_right() {
 
 #[test]
 fn what_is_in_force_is_there_at_every_moment_of_a_repetition() {
-    let site = Shared::new();
+    let site = Shared::on_mariadb();
     site.fill(3000, 3000, 5);
     site.folder.ok(&["warmup"]);
     let mut child = spawn(&site);

@@ -70,7 +70,7 @@ fn question(kind: Kind, key: &[u8]) -> Cmd {
     match kind {
         Kind::User(_) => cmd("HMGET").arg(key).arg(&USER_FIELDS[..]).take(),
         Kind::Torrent(_) => cmd("HMGET").arg(key).arg(&TORRENT_FIELDS[..]).take(),
-        Kind::UserSet(id) => cmd("EXISTS").arg(keys::user(id)).take(),
+        Kind::UserSet(id) => cmd("HGET").arg(keys::user(id)).arg("passkey").take(),
         _ => cmd("GET").arg(key).take(),
     }
 }
@@ -90,7 +90,7 @@ fn judge(kind: Kind, key: Vec<u8>, answer: Value, leftovers: &mut Vec<Leftover>)
             let row = RowKey::Torrent(hash);
             judge_row(row, answer, &TORRENT_FIELDS, TORRENT_COUNTERS, leftovers);
         }
-        Kind::UserSet(_) if reply::integer(&answer) == Some(0) => {
+        Kind::UserSet(_) if answer == Value::Nil => {
             leftovers.push(stray(key, "it is of a user who is not there"));
         }
         Kind::Passkey if answer != Value::Nil => {
