@@ -178,7 +178,7 @@ async fn keeps_the_contract() {
 /// What docs/redis.md says that Mika's user has to be allowed.
 const ALLOWED: &str = "+ping +info +select +scan +get +set +incrby +pexpire +unlink +hget +hset \
     +hdel +hexists +hincrby +hmget +hgetall +hkeys +sadd +srem +zadd +zincrby +zrem +xadd +xtrim \
-    +xrange +xread +xinfo|stream";
+    +xrange +xread +xinfo|stream +evalsha +script|load";
 
 #[tokio::test]
 async fn keeps_the_contract_by_a_socket_with_few_permissions() {

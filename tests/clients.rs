@@ -17,8 +17,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use harness::Mika;
 use harness::net::{self, Family, Host, Network};
+use harness::{Mika, poll};
 use mika::wire::bencode::{self, Node};
 use serde_json::{Value, json};
 use servers::Site;
@@ -131,7 +131,12 @@ fn exchange_in_public(family: Family) {
     });
     let clients = stage.exchange(&ALL_KINDS, &[family]);
     let leechers = ALL_KINDS.len() as i64 - 1;
-    assert_eq!(stage.scrape(), [leechers + 1, leechers, 0]);
+    // A client that has the payload announces so a moment later.
+    poll(
+        STEP_DEADLINE,
+        "everybody has told that they have it",
+        || stage.scrape() == [leechers + 1, leechers, 0],
+    );
     for client in clients {
         client.stop();
     }

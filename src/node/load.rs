@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::ids::TorrentId;
 use crate::node::Node;
 use crate::registry::{RegistryChange, Torrent, Whitelist};
 use crate::storage::{BadRow, FeedPosition, History, StorageError};
@@ -72,10 +73,12 @@ async fn torrents(
     loop {
         let page = node.storage.torrents(after, PAGE).await?;
         after = page.rows.last().map(|row| row.torrent.id);
-        for row in page.rows {
-            gone.remove(&row.torrent.id);
-            registered(node, row.torrent, when).await?;
+        let torrents = page.rows.into_iter().map(|row| row.torrent);
+        let torrents: Vec<_> = torrents.collect();
+        for torrent in &torrents {
+            gone.remove(&torrent.id);
         }
+        registered(node, torrents, when).await?;
         bad.extend(page.bad);
         if page.last {
             break;
@@ -86,42 +89,36 @@ async fn torrents(
     Ok(())
 }
 
-/// Registers a torrent of a registry that is loaded.
+/// Registers torrents or changes them. Those that were not known under their info hash go on from
+/// what storage has of them, and are announced only after that.
 pub(super) async fn registered(
     node: &Node,
-    loaded: Torrent,
+    torrents: Vec<Torrent>,
     when: Registered,
 ) -> Result<(), StorageError> {
-    match when {
-        Registered::First => {
-            let (info_hash, snatches) = (loaded.info_hash, loaded.snatches);
-            node.registry.apply(RegistryChange::Torrent(loaded));
+    let is_new = |it: &Torrent| node.registry.canonical(it.id) != Some(it.info_hash);
+    let mut with_records = HashSet::new();
+    if when == Registered::Again && node.tracker.mode() == Mode::Private {
+        let new = torrents.iter().filter(|torrent| is_new(torrent));
+        let new: Vec<TorrentId> = new.map(|torrent| torrent.id).collect();
+        if !new.is_empty() {
+            with_records.extend(node.storage.with_records(&new).await?);
+        }
+    }
+    for torrent in torrents {
+        if is_new(&torrent) {
+            let (info_hash, snatches) = (torrent.info_hash, torrent.snatches);
             node.tracker.restore_snatches(info_hash, snatches);
-            Ok(())
+            if with_records.contains(&torrent.id) {
+                take_up(node, &torrent).await?;
+            }
         }
-        Registered::Again => torrent(node, loaded).await,
+        node.registry.apply(RegistryChange::Torrent(torrent));
     }
-}
-
-/// Registers a torrent or changes it. One that was not known under its info hash goes on from
-/// what storage has of it, and is announced only after that.
-pub(super) async fn torrent(node: &Node, torrent: Torrent) -> Result<(), StorageError> {
-    if node.registry.canonical(torrent.id) != Some(torrent.info_hash) {
-        node.tracker
-            .restore_snatches(torrent.info_hash, torrent.snatches);
-        if node.tracker.mode() == Mode::Private {
-            take_up(node, &torrent).await?;
-        }
-    }
-    node.registry.apply(RegistryChange::Torrent(torrent));
     Ok(())
 }
 
 async fn take_up(node: &Node, torrent: &Torrent) -> Result<(), StorageError> {
-    let (histories, peers) = node.storage.records_of(torrent.id).await?;
-    if histories.is_empty() && peers.is_empty() {
-        return Ok(());
-    }
     // Refused until it is whole again; what is still on its way to storage belongs to it too.
     let old_hash = node.registry.canonical(torrent.id);
     if let Some(old_hash) = old_hash {

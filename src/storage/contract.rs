@@ -35,6 +35,7 @@ pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -
     torrents_are_added_changed_and_found(&*migrated(open().await).await).await;
     clients_are_added_renamed_and_removed(&*migrated(open().await).await).await;
     pages_of_any_size_hold_every_row_once(&*migrated(open().await).await).await;
+    torrents_with_records_are_told(&*migrated(open().await).await).await;
     old_peers_are_read_while_they_are_active(&*migrated(open().await).await).await;
     the_feed_tells_of_edits(&*migrated(open().await).await).await;
     the_feed_is_read_in_portions(&*migrated(open().await).await).await;
@@ -220,6 +221,25 @@ async fn pages_of_any_size_hold_every_row_once(storage: &dyn Storage) {
         let histories = keys(|after| storage.histories(after, limit), key).await;
         assert_rising(&histories, expected);
     }
+}
+
+async fn torrents_with_records_are_told(storage: &dyn Storage) {
+    let mut torrents = Vec::new();
+    for number in 1..=3 {
+        let (user, torrent) = add_pair(storage, number).await;
+        torrents.push(torrent);
+        if number == 2 {
+            let change = change(user, torrent, number, 1);
+            apply(storage, 1, vec![Change::Peer(change)]).await;
+        }
+    }
+    assert_eq!(
+        storage.with_records(&torrents).await.unwrap(),
+        torrents[1..2]
+    );
+    assert_eq!(storage.with_records(&[]).await.unwrap(), []);
+    let (histories, peers) = storage.records_of(torrents[1]).await.unwrap();
+    assert_eq!((histories.len(), peers.len()), (1, 1));
 }
 
 async fn old_peers_are_read_while_they_are_active(storage: &dyn Storage) {

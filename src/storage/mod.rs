@@ -146,6 +146,9 @@ pub trait Storage: Send + Sync + 'static {
         torrent: TorrentId,
     ) -> Result<(Vec<History>, Vec<StoredPeer>), StorageError>;
 
+    /// Those of these torrents that have any history or peer record.
+    async fn with_records(&self, torrents: &[TorrentId]) -> Result<Vec<TorrentId>, StorageError>;
+
     async fn whitelist(&self) -> Result<Vec<Client>, StorageError>;
 
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError>;

@@ -48,10 +48,12 @@ pub(super) async fn load_registry(
     let mut cursor = Some(0);
     while let Some(at) = cursor {
         let scan = cache.torrents(at).await?;
-        for row in scan.rows {
-            gone.remove(&row.torrent.id);
-            load::registered(node, row.torrent, when).await?;
+        let torrents = scan.rows.into_iter().map(|row| row.torrent);
+        let torrents: Vec<_> = torrents.collect();
+        for torrent in &torrents {
+            gone.remove(&torrent.id);
         }
+        load::registered(node, torrents, when).await?;
         bad.extend(scan.bad);
         cursor = scan.next;
     }
@@ -174,11 +176,10 @@ async fn take_torrents(
             let cache = Arc::clone(cache);
             reads.spawn(async move { (info_hash, cache.torrent(info_hash).await) });
         }
+        let mut found = Vec::new();
         while let Some(Ok((info_hash, row))) = reads.join_next().await {
             match row? {
-                Some(StoredTorrent { torrent, .. }) => {
-                    load::registered(node, torrent, Registered::Again).await?;
-                }
+                Some(StoredTorrent { torrent, .. }) => found.push(torrent),
                 None => {
                     if let Some(torrent) = node.registry.torrent(&info_hash)
                         && torrent.canonical == info_hash
@@ -188,6 +189,7 @@ async fn take_torrents(
                 }
             }
         }
+        load::registered(node, found, Registered::Again).await?;
     }
     Ok(())
 }

@@ -178,6 +178,12 @@ impl Storage for Mysql {
         ))
     }
 
+    async fn with_records(&self, torrents: &[TorrentId]) -> Result<Vec<TorrentId>, StorageError> {
+        read!(self, |session| read::with_records(
+            session, &self.own, torrents
+        ))
+    }
+
     async fn whitelist(&self) -> Result<Vec<Client>, StorageError> {
         read!(self, |session| read::whitelist(session))
     }
