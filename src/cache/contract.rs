@@ -13,7 +13,8 @@ use super::{
     SharedPeer, Stats, Write,
 };
 use crate::change::{
-    Batch, Change, Credit, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
+    Batch, Change, Credit, GuestRecord, Member, PeerChange, PeerKey, PeerRecord, Standing,
+    SwarmCounts,
 };
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::registry::{
@@ -150,7 +151,7 @@ async fn batches_make_swarms(cache: &dyn Cache) {
     keep(cache, &[batch(1, changes)]).await;
     let mut members = peers(cache, 1).await;
     members.sort_by_key(|peer| match peer {
-        SharedPeer::Member { user, .. } => user.0,
+        SharedPeer::Member(member) => member.user.0,
         SharedPeer::Guest { .. } => 0,
     });
     assert_eq!(members, [member(&first), member(&second)], "tombstones too");
@@ -757,12 +758,12 @@ fn guest_change(address: SocketAddr, record: GuestRecord) -> Change {
 }
 
 fn member(change: &PeerChange) -> SharedPeer {
-    SharedPeer::Member {
+    SharedPeer::Member(Member {
         user: change.key.user,
         peer_id: change.key.peer_id,
         record: change.record.clone(),
         standing: change.standing,
-    }
+    })
 }
 
 /// An announce that counts `bytes` both ways on a torrent with double upload and half download.

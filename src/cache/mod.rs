@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::change::{Batch, GuestRecord, PeerRecord, Standing};
-use crate::ids::{InfoHash, Passkey, PeerId, UserId};
+use crate::change::{Batch, GuestRecord, Member};
+use crate::ids::{InfoHash, Passkey, UserId};
 use crate::registry::{BadRow, Client, StoredTorrent, StoredUser, Wipe};
 use crate::secret::Secret;
 
@@ -48,12 +48,7 @@ pub struct Generation(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SharedPeer {
     /// Of a private torrent; tombstones too.
-    Member {
-        user: UserId,
-        peer_id: PeerId,
-        record: PeerRecord,
-        standing: Standing,
-    },
+    Member(Member),
     /// Of a public torrent.
     Guest {
         address: SocketAddr,

@@ -92,6 +92,15 @@ pub struct PeerChange {
     pub counts: SwarmCounts,
 }
 
+/// A private peer as nodes share it; tombstones too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub user: UserId,
+    pub peer_id: PeerId,
+    pub record: PeerRecord,
+    pub standing: Standing,
+}
+
 /// A public peer as it stands after an announce. Storage knows nothing of it; nodes share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // each is a fact of its own

@@ -35,7 +35,7 @@ pub use outbox::{Cut, Outbox, Ticket};
 pub use refusal::Refusal;
 pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
-pub use share::{Member, is_newer};
+pub use share::is_newer;
 
 /// An announce as a transport received it.
 #[derive(Clone, Debug)]

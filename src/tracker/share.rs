@@ -3,22 +3,13 @@
 use std::net::SocketAddr;
 
 use crate::addr::Endpoint;
-use crate::change::{GuestRecord, PeerChange, PeerRecord, Standing};
+use crate::change::{GuestRecord, Member, PeerChange, PeerRecord, Standing};
 use crate::clock::Now;
-use crate::ids::{InfoHash, PeerId, UserId};
+use crate::ids::InfoHash;
 use crate::swarm::{ClientTag, Family, PrivateSwarm, Role};
 use crate::tracker::record::record_of;
 use crate::tracker::restore::{account_of, endpoints_of, role_of};
 use crate::tracker::{Mode, Tracker};
-
-/// A private peer as another node may take it over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    pub user: UserId,
-    pub peer_id: PeerId,
-    pub record: PeerRecord,
-    pub standing: Standing,
-}
 
 /// Seconds by which the clocks of two nodes may differ.
 const SKEW: i64 = 5;

@@ -7,7 +7,7 @@ use super::link::{Link, Session};
 use super::scan::scan_keys;
 use super::{keys, reply, side_by_side};
 use crate::cache::{CacheError, Scan, SharedPeer};
-use crate::change::codec;
+use crate::change::{Member, codec};
 use crate::ids::InfoHash;
 
 /// Torrents whose peers are read or removed by one pipeline.
@@ -84,12 +84,12 @@ pub(super) fn peer(field: &str, text: &str) -> Option<SharedPeer> {
     match keys::peer_of(field)? {
         keys::PeerField::Member(user, peer_id) => {
             let (record, standing) = codec::decode_member(text).ok()?;
-            Some(SharedPeer::Member {
+            Some(SharedPeer::Member(Member {
                 user,
                 peer_id,
                 record,
                 standing,
-            })
+            }))
         }
         keys::PeerField::Guest(address) => Some(SharedPeer::Guest {
             address,
@@ -134,16 +134,11 @@ fn put_swarm(commands: &mut Commands, script: &str, key: &str, peers: &[SharedPe
     let mut has_members = false;
     for peer in peers {
         match peer {
-            SharedPeer::Member {
-                user,
-                peer_id,
-                record,
-                standing,
-            } => {
-                put.arg(keys::member_field(*user, peer_id))
-                    .arg(codec::encode_member(record, standing))
-                    .arg(record.announces)
-                    .arg(record.last_announce);
+            SharedPeer::Member(member) => {
+                put.arg(keys::member_field(member.user, &member.peer_id))
+                    .arg(codec::encode_member(&member.record, &member.standing))
+                    .arg(member.record.announces)
+                    .arg(member.record.last_announce);
                 has_members = true;
             }
             SharedPeer::Guest { address, record } => {
@@ -182,12 +177,9 @@ pub(super) async fn prune(
         let mut remove = Fields::new("HDEL", &key);
         for peer in peers {
             let old = match peer {
-                SharedPeer::Member {
-                    user,
-                    peer_id,
-                    record,
-                    ..
-                } if record.last_announce < members_before => keys::member_field(user, &peer_id),
+                SharedPeer::Member(it) if it.record.last_announce < members_before => {
+                    keys::member_field(it.user, &it.peer_id)
+                }
                 SharedPeer::Guest { address, record } if record.last_announce < guests_before => {
                     keys::guest_field(address)
                 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::{Cache, CacheError, SharedPeer};
-use crate::change::{Batch, Change};
+use crate::change::{Batch, Change, Member};
 use crate::clock::Now;
 use crate::ids::InfoHash;
 use crate::node::Node;
-use crate::tracker::{Member, Mode, Tracker, is_newer};
+use crate::tracker::{Mode, Tracker, is_newer};
 
 /// Torrents whose peers are read or written at once.
 const TORRENTS_AT_ONCE: usize = 2000;
@@ -64,25 +64,11 @@ fn take_over(node: &Node, swarms: Vec<(InfoHash, Vec<SharedPeer>)>) {
                 (SharedPeer::Guest { address, record }, _) => {
                     node.tracker.follow_guest(info_hash, address, &record, now);
                 }
-                (
-                    SharedPeer::Member {
-                        user,
-                        peer_id,
-                        record,
-                        standing,
-                    },
-                    Some(_),
-                ) => {
-                    let member = Member {
-                        user,
-                        peer_id,
-                        record,
-                        standing,
-                    };
+                (SharedPeer::Member(member), Some(_)) => {
                     node.tracker.follow_member(info_hash, &member, now);
                 }
                 // Of a torrent that is gone, or can't be used now.
-                (SharedPeer::Member { .. }, None) => {}
+                (SharedPeer::Member(_), None) => {}
             }
         }
     }
@@ -162,24 +148,21 @@ fn newer_ones(
     let mut known = HashMap::new();
     for (info_hash, peers) in theirs {
         for peer in peers {
-            if let SharedPeer::Member {
-                user,
-                peer_id,
-                record,
-                ..
-            } = peer
-            {
-                known.insert((info_hash, user, peer_id), record);
+            if let SharedPeer::Member(member) = peer {
+                known.insert((info_hash, member.user, member.peer_id), &member.record);
             }
         }
     }
     let is_ours = |info_hash, member: &Member| {
-        let theirs = known.get(&(info_hash, &member.user, &member.peer_id));
+        let theirs = known.get(&(info_hash, member.user, member.peer_id));
         theirs.is_none_or(|theirs| is_newer(&member.record, theirs))
     };
     let swarms = ours.iter().map(|(info_hash, members)| {
         let members = members.iter().filter(|member| is_ours(info_hash, member));
-        (*info_hash, members.cloned().map(shared_of).collect())
+        (
+            *info_hash,
+            members.cloned().map(SharedPeer::Member).collect(),
+        )
     });
     swarms
         .filter(|(_, peers): &(_, Vec<_>)| !peers.is_empty())
@@ -287,20 +270,5 @@ fn apply(node: &Node, batch: &Batch, is_counted: bool, now: Now) {
                 record,
             } => node.tracker.follow_guest(*info_hash, *address, record, now),
         }
-    }
-}
-
-fn shared_of(member: Member) -> SharedPeer {
-    let Member {
-        user,
-        peer_id,
-        record,
-        standing,
-    } = member;
-    SharedPeer::Member {
-        user,
-        peer_id,
-        record,
-        standing,
     }
 }
