@@ -14,14 +14,10 @@ use crate::tracker::{Mode, Tracker};
 /// Seconds by which the clocks of two nodes may differ.
 const SKEW: i64 = 5;
 
-/// Whether `one` was written after `other`. A record counts its announces over all nodes, which
-/// tells it where clocks can't.
+/// Whether `one` is to take the place of `other`. A record counts its announces over all nodes, which
+/// no clock that is set back can change; one that was begun anew is told by its time.
 pub fn is_newer(one: &PeerRecord, other: &PeerRecord) -> bool {
-    let later = one.last_announce - other.last_announce;
-    if later.abs() > SKEW {
-        return later > 0;
-    }
-    (one.announces, one.last_announce) > (other.announces, other.last_announce)
+    one.announces > other.announces || one.last_announce > other.last_announce + SKEW
 }
 
 // === impl Tracker ===

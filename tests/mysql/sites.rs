@@ -193,6 +193,7 @@ async fn an_older_record_does_not_replace_a_newer_one() {
         unreachable!()
     };
     change.record.last_announce -= 60;
+    change.record.announces -= 1;
     change.record.base_up = 5;
     it.storage.apply(&[batch(1, 0..1)]).await.unwrap();
     it.storage.apply(&[Arc::new(second)]).await.unwrap();

@@ -27,16 +27,10 @@ for i = 1, #ARGV, 4 do
     local old = redis.call('HGET', KEYS[1], ARGV[i])
     local announces, last
     if old then announces, last = string.match(old, pattern) end
-    local newer = true
-    if announces then
-        local later = tonumber(ARGV[i + 3]) - tonumber(last)
-        if math.abs(later) > 5 then
-            newer = later > 0
-        else
-            newer = tonumber(ARGV[i + 2]) >= tonumber(announces)
-        end
+    if not announces or tonumber(ARGV[i + 2]) >= tonumber(announces)
+        or tonumber(ARGV[i + 3]) > tonumber(last) + 5 then
+        redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
     end
-    if newer then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
 ";
 
