@@ -539,6 +539,9 @@ async fn the_registry_is_complete_once_it_says_so(cache: &dyn Cache) {
     }
     let position = u64::MAX;
     assert_eq!(cache.mirrored().await.unwrap(), Some(Mirrored { position }));
+    cache.forget_mirrored().await.unwrap();
+    assert_eq!(cache.mirrored().await.unwrap(), None);
+    assert!(cache.has_all_peers().await.unwrap());
 }
 
 async fn notices_reach_who_was_there_before(cache: &dyn Cache) {

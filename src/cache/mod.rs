@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::change::{Batch, GuestRecord, Member};
+use crate::change::{Batch, Change, GuestRecord, Member};
 use crate::ids::{InfoHash, Passkey, UserId};
 use crate::registry::{BadRow, Client, StoredTorrent, StoredUser, Wipe};
 use crate::secret::Secret;
@@ -54,6 +54,26 @@ pub enum SharedPeer {
         address: SocketAddr,
         record: GuestRecord,
     },
+}
+
+/// The private peers of a batch as they are kept in their swarms.
+pub fn members_of(batch: &Batch) -> Vec<(InfoHash, Vec<SharedPeer>)> {
+    let peers = batch.changes.iter().filter_map(|change| match change {
+        Change::Peer(change) => Some(change),
+        Change::Snatch { .. } | Change::Guest { .. } => None,
+    });
+    let mut swarms: BTreeMap<InfoHash, Vec<SharedPeer>> = BTreeMap::new();
+    for change in peers {
+        let member = Member {
+            user: change.key.user,
+            peer_id: change.key.peer_id,
+            record: change.record.clone(),
+            standing: change.standing,
+        };
+        let swarm = swarms.entry(change.info_hash).or_default();
+        swarm.push(SharedPeer::Member(member));
+    }
+    swarms.into_iter().collect()
 }
 
 /// Part of an enumeration: in no order, and an item may come twice.
@@ -204,7 +224,11 @@ pub trait Cache: Send + Sync + 'static {
     /// announces is the newer one, or that whose last announce is later by more than clocks differ.
     async fn put_peers(&self, swarms: &[(InfoHash, Vec<SharedPeer>)]) -> Result<(), CacheError>;
 
-    /// Whether all peers that nodes know are here: then a node may start from them.
+    /// The registry is not complete any more: somebody has to fill the cache again.
+    async fn forget_mirrored(&self) -> Result<(), CacheError>;
+
+    /// Whether all peers that nodes know are here: then a node may start from them. Not so once the
+    /// server was restarted.
     async fn has_all_peers(&self) -> Result<bool, CacheError>;
 
     /// Says that all peers were written, with the same care as [`Cache::set_mirrored`].
@@ -227,7 +251,8 @@ pub trait Cache: Send + Sync + 'static {
 
     // --- the registry ---
 
-    /// How far the registry here follows storage; none if it is not complete.
+    /// How far the registry here follows storage; none if it is not complete, or if the server was
+    /// restarted since that was said.
     async fn mirrored(&self) -> Result<Option<Mirrored>, CacheError>;
 
     /// [`CacheError::Restarted`], and nothing done, if the server is not of `generation`: rows that

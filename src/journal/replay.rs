@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::cache::{Cache, CacheError};
+use crate::cache::{Cache, CacheError, members_of};
 use crate::clock::Seconds;
 use crate::storage::{Storage, StorageError};
 
@@ -66,22 +66,25 @@ impl Replay {
     }
 
     async fn apply(&self, node: &str) -> Result<(), ReplayError> {
-        let mut applied = self.storage.applied(node).await?;
-        // Those of the round before: whoever follows that node has read them by now.
-        self.cache.applied(node, applied).await?;
+        let applied = self.storage.applied(node).await?;
+        let mut after = 0;
         loop {
-            let batches = self.cache.kept(node, applied, PAGE).await?;
+            let batches = self.cache.kept(node, after, PAGE).await?;
             let batches: Vec<_> = batches.into_iter().map(Arc::new).collect();
             let Some(last) = batches.last().map(|batch| batch.number) else {
-                return Ok(());
+                break;
             };
-            self.storage.apply(&batches).await?;
-            tracing::info!(
-                node,
-                batches = batches.len(),
-                "applied what a node left that is gone"
-            );
-            applied = last;
+            for batch in &batches {
+                // The node may have died before it wrote them.
+                self.cache.put_peers(&members_of(batch)).await?;
+            }
+            if last > applied {
+                self.storage.apply(&batches).await?;
+                tracing::info!(node, batch = last, "applied what a node left that is gone");
+            }
+            after = last;
         }
+        // What storage had before this round: whoever follows that node has read it by now.
+        Ok(self.cache.applied(node, applied).await?)
     }
 }

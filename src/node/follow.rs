@@ -40,6 +40,7 @@ pub(super) async fn follow(node: Node, mut position: FeedPosition) {
 
 /// Takes the next changes; returns the position after them, and whether there may be more.
 async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool), StorageError> {
+    let _turn = node.registry_turn.lock().await;
     match node.storage.feed(position, AT_ONCE).await? {
         Feed::Changes(changes, next) => {
             if !changes.is_empty() {

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use crate::cache;
+use crate::cache::{self, Cache};
 use crate::clock::Clock;
 
 use crate::config::{Config, Loaded};
@@ -64,6 +65,9 @@ struct Node {
     tracker: Arc<Tracker>,
     storage: Arc<dyn Storage>,
     journal: journal::Handle,
+    /// Held by who brings the registry up to what was just read: a reload must not put back what
+    /// a follower has changed meanwhile.
+    registry_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The signals that a daemon obeys.
@@ -137,22 +141,9 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         return Ok(());
     };
     let (stop_journal, journal_stopped) = watch::channel(false);
-    let saving = tokio::spawn(journal.run(until(journal_stopped)));
-    let mut helpers = vec![
-        tokio::spawn(upkeep::sweep(node.clone())),
-        tokio::spawn(upkeep::prune(node.clone())),
-        tokio::spawn(upkeep::statistics(node.clone(), config.log.stats_interval)),
-    ];
+    let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
     let (_, cache) = &stores;
-    match (follows, cache) {
-        (Follows::Cache(positions), Some(cache)) => {
-            helpers.extend(shared::follow(&node, cache, positions));
-        }
-        (Follows::Storage(position), _) => {
-            helpers.push(tokio::spawn(follow::follow(node.clone(), position)));
-        }
-        (Follows::Cache(_), None) => return Err(anyhow!("there is no cache to follow")),
-    }
+    let mut helpers = helpers(config, &node, cache.as_ref(), follows)?;
     let workers = Workers::start(&options, listeners, &node, certificate.clone())?;
     let mut reloader = Reloader::new(
         options,
@@ -163,11 +154,18 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         drivers.clone(),
         cache.clone(),
     );
-    let served = wait_for_stop(&workers, &mut reloader, signals).await;
+    let served = tokio::select! {
+        served = wait_for_stop(&workers, &mut reloader, signals) => served,
+        // None of them ends by itself, unless it panics or finds that it must not go on.
+        _ = &mut saving => return Err(anyhow!("the journal ended early")),
+        _ = helpers.join_next() => Err(anyhow!("a helper task ended early")),
+    };
 
     // From the clients inward: nobody is answered any more when the journal saves the rest.
     workers.stop().await;
-    helpers.iter().for_each(tokio::task::JoinHandle::abort);
+    helpers.shutdown().await;
+    // Peers that could not tell the journal what they owe it can do so now.
+    load::expire(&node);
     stop_journal.send_replace(true);
     saving.await.context("the journal ended early")??;
     if let Some(cache) = cache
@@ -180,6 +178,29 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     served
 }
 
+/// Starts what goes on beside the announces.
+fn helpers(
+    config: &Config,
+    node: &Node,
+    cache: Option<&Arc<dyn Cache>>,
+    follows: Follows,
+) -> Result<JoinSet<()>> {
+    let mut helpers = JoinSet::new();
+    helpers.spawn(upkeep::sweep(node.clone()));
+    helpers.spawn(upkeep::prune(node.clone()));
+    helpers.spawn(upkeep::statistics(node.clone(), config.log.stats_interval));
+    match (follows, cache) {
+        (Follows::Cache(positions), Some(cache)) => {
+            shared::follow(node, cache, positions, &mut helpers);
+        }
+        (Follows::Storage(position), _) => {
+            helpers.spawn(follow::follow(node.clone(), position));
+        }
+        (Follows::Cache(_), None) => return Err(anyhow!("there is no cache to follow")),
+    }
+    Ok(helpers)
+}
+
 /// Waits for a signal to stop, or for a worker that can't go on; meanwhile reloads as signals ask.
 async fn wait_for_stop(
     workers: &Workers,
@@ -190,9 +211,14 @@ async fn wait_for_stop(
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.user.recv() => reloader.reload().await,
-            _ = signals.hangup.recv() => reloader.reload().await,
+            _ = signals.user.recv() => {}
+            _ = signals.hangup.recv() => {}
             () = workers.failed() => return Err(anyhow!("a worker thread ended early")),
+        }
+        // A reload may have to wait for storage: a stop does not wait for it.
+        tokio::select! {
+            () = reloader.reload() => {}
+            () = signals.stop() => break,
         }
     }
     tracing::info!("stopping");

@@ -68,6 +68,7 @@ impl Reloader {
         );
         check_drivers(new, &self.drivers)?;
         let certificate = certificate(new)?;
+        let turn = self.node.registry_turn.lock().await;
         match &self.cache {
             None => {
                 let loaded = load::registry(&self.node, Registered::Again).await;
@@ -85,6 +86,7 @@ impl Reloader {
                 }
             }
         }
+        drop(turn);
         // Nothing can fail from here on.
         if let (Some(current), Some(new)) = (&self.certificate, &certificate) {
             current.replace(new);

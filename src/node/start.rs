@@ -170,6 +170,7 @@ async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), St
         tracker,
         storage: Arc::clone(storage),
         journal: journal.handle(),
+        registry_turn: Arc::default(),
     };
     Ok((node, journal))
 }

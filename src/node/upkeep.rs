@@ -69,7 +69,7 @@ struct Totals {
 /// Writes a line of statistics every `period`, for ever; never if it is zero.
 pub(super) async fn statistics(node: Node, period: Duration) {
     if period.is_zero() {
-        return;
+        return std::future::pending().await;
     }
     let mut before = Totals::default();
     let mut ticks = tokio::time::interval(period);

@@ -204,7 +204,7 @@ pub trait Storage: Send + Sync + 'static {
     /// transaction. Batches whose number was recorded before are left alone and count as applied,
     /// so repeating them is harmless (rule A9). Users and torrents that are gone are passed over.
     /// A record that is older than the one that is there leaves it, for nodes may be late: it has
-    /// fewer announces, and its last announce is not later by more than clocks differ.
+    /// fewer announces, or as many and earlier, and its last one is not later by more than clocks differ.
     /// A batch whose forerunner is missing is refused as [`StorageError::Broken`].
     async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError>;
 

@@ -17,7 +17,10 @@ const SKEW: i64 = 5;
 /// Whether `one` is to take the place of `other`. A record counts its announces over all nodes, which
 /// no clock that is set back can change; one that was begun anew is told by its time.
 pub fn is_newer(one: &PeerRecord, other: &PeerRecord) -> bool {
-    one.announces > other.announces || one.last_announce > other.last_announce + SKEW
+    let later = one.last_announce - other.last_announce;
+    one.announces > other.announces
+        || later > SKEW
+        || (one.announces == other.announces && later > 0)
 }
 
 // === impl Tracker ===
@@ -109,6 +112,7 @@ impl Tracker {
     }
 
     /// All private peers of one shard, tombstones too: what a cache that forgot is given again.
+    /// Those that owe the journal are left out, for their bases are ahead of what it has.
     pub fn members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
         let swarms = self.private.lock(shard);
         let members = |swarm: &PrivateSwarm| {
@@ -125,7 +129,9 @@ impl Tracker {
                     }),
                 }
             };
-            (0..swarm.len()).map(member).collect::<Vec<_>>()
+            let owes_nothing = |&place: &usize| swarm.peer(place).owed.is_none();
+            let places = (0..swarm.len()).filter(owes_nothing);
+            places.map(member).collect::<Vec<_>>()
         };
         let swarms = swarms.iter();
         swarms
@@ -167,9 +173,13 @@ fn follow_record(swarm: &mut PrivateSwarm, member: &Member, now: Now) {
     history.hnr = standing.hnr;
     let account = account_of(record, now);
     let place = match found {
-        // What it owes the journal of this node stays owed: base and credit are apart from it.
         Some(place) => {
-            swarm.peer_mut(place).account = account;
+            let peer = swarm.peer_mut(place);
+            peer.account = account;
+            if let Some(owed) = &mut peer.owed {
+                // Nobody was told of them, so the other node has credited these bytes.
+                (owed.uploaded, owed.downloaded) = (0, 0);
+            }
             place
         }
         None => swarm.add(*user, *peer_id, account),

@@ -77,6 +77,17 @@ impl<P: Progress> Loader<'_, P> {
             torrents,
         } = candidates;
         users.retain(|id| !self.seen.has_user(*id));
+        let mut users_gone = Vec::with_capacity(users.len());
+        for id in users {
+            // The feed stops in front of a transaction that is still open, and what was added
+            // behind it is in force already.
+            match self.storage.user(id).await {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(StorageError::Broken(_)) => users_gone.push(id),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let users = users_gone;
         self.cache.remove_users(&users).await?;
         passkeys.retain(|passkey| !self.seen.knows_passkey(passkey));
         self.cache.remove_passkeys(&passkeys, None).await?;
@@ -98,10 +109,11 @@ impl<P: Progress> Loader<'_, P> {
         Ok(())
     }
 
-    /// The feed names a deleted torrent by its id alone, so of those that changed storage is asked.
+    /// What is not known to be there, storage is asked for: as with users, and because the feed names
+    /// a deleted torrent by its id alone.
     async fn is_gone(&self, info_hash: InfoHash) -> Result<bool, WarmupError> {
-        if let Some(is_there) = self.seen.has_torrent(&info_hash) {
-            return Ok(!is_there);
+        if self.seen.has_torrent(&info_hash) == Some(true) {
+            return Ok(false);
         }
         match self.storage.torrent(info_hash).await {
             Ok(stored) => Ok(stored.is_none_or(|it| it.torrent.info_hash != info_hash)),

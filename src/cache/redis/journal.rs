@@ -13,7 +13,7 @@ use crate::cache::{CacheError, Generation};
 use crate::change::{Batch, codec};
 
 /// Batches asked for at once: each may be some megabytes.
-const READ_MAX: u32 = 16;
+const READ_MAX: u32 = 4;
 
 /// Changes after which a group of batches is sent and counted before the next.
 const GROUP_CHANGES: usize = 10_000;

@@ -138,6 +138,10 @@ impl Cache for Redis {
         whitelist::set_mirrored(&self.link, generation, mirrored).await
     }
 
+    async fn forget_mirrored(&self) -> Result<(), CacheError> {
+        whitelist::forget_mirrored(&self.link).await
+    }
+
     async fn has_all_peers(&self) -> Result<bool, CacheError> {
         whitelist::has_all_peers(&self.link).await
     }

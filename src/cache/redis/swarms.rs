@@ -27,8 +27,12 @@ for i = 1, #ARGV, 4 do
     local old = redis.call('HGET', KEYS[1], ARGV[i])
     local announces, last
     if old then announces, last = string.match(old, pattern) end
-    if not announces or tonumber(ARGV[i + 2]) >= tonumber(announces)
-        or tonumber(ARGV[i + 3]) > tonumber(last) + 5 then
+    local more, later = 1, 0
+    if announces then
+        more = tonumber(ARGV[i + 2]) - tonumber(announces)
+        later = tonumber(ARGV[i + 3]) - tonumber(last)
+    end
+    if more > 0 or later > 5 or (more == 0 and later >= 0) then
         redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
     end
 end

@@ -51,9 +51,8 @@ pub(super) async fn get(link: &Link) -> Result<Vec<Client>, CacheError> {
 }
 
 pub(super) async fn mirrored(link: &Link) -> Result<Option<Mirrored>, CacheError> {
-    let ask = cmd("HGET").arg(keys::REGISTRY).arg("position").take();
-    let position = link.session().await?.one(ask).await?;
-    let position = reply::text(position).and_then(|text| text.parse().ok());
+    let position = marked(link, "position").await?;
+    let position = position.and_then(|text| text.parse().ok());
     Ok(position.map(|position| Mirrored { position }))
 }
 
@@ -62,20 +61,37 @@ pub(super) async fn set_mirrored(
     generation: Generation,
     mirrored: Mirrored,
 ) -> Result<(), CacheError> {
-    mark(link, generation, "position", mirrored.position).await
+    mark(link, generation, "position", &mirrored.position.to_string()).await
+}
+
+pub(super) async fn forget_mirrored(link: &Link) -> Result<(), CacheError> {
+    let forget = cmd("HDEL").arg(keys::REGISTRY).arg("position").take();
+    link.session().await?.one(forget).await.map(drop)
 }
 
 pub(super) async fn has_all_peers(link: &Link) -> Result<bool, CacheError> {
-    let ask = cmd("HGET").arg(keys::REGISTRY).arg("peers").take();
-    let mark = link.session().await?.one(ask).await?;
-    Ok(reply::text(mark).as_deref() == Some("1"))
+    Ok(marked(link, "peers").await?.as_deref() == Some("all"))
 }
 
 pub(super) async fn set_has_all_peers(
     link: &Link,
     generation: Generation,
 ) -> Result<(), CacheError> {
-    mark(link, generation, "peers", 1).await
+    mark(link, generation, "peers", "all").await
+}
+
+/// What a mark says, if it was made in this run of the server: one that was restarted may have
+/// forgotten what was written after the mark, or before it.
+async fn marked(link: &Link, field: &str) -> Result<Option<String>, CacheError> {
+    let session = link.session().await?;
+    let ask = cmd("HGET").arg(keys::REGISTRY).arg(field).take();
+    let Some(mark) = reply::text(session.one(ask).await?) else {
+        return Ok(None);
+    };
+    let of_this_run = mark.strip_suffix(session.run_id());
+    Ok(of_this_run
+        .and_then(|value| value.strip_suffix('@'))
+        .map(str::to_owned))
 }
 
 /// Writes a mark to the server that everything before it went to, and to no other.
@@ -83,13 +99,15 @@ async fn mark(
     link: &Link,
     generation: Generation,
     field: &str,
-    value: u64,
+    value: &str,
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
     if session.generation() != generation {
         return Err(CacheError::Restarted(session.generation()));
     }
     let mut set = cmd("HSET");
-    set.arg(keys::REGISTRY).arg(field).arg(value);
+    set.arg(keys::REGISTRY)
+        .arg(field)
+        .arg(format!("{value}@{}", session.run_id()));
     session.one(set).await.map(drop)
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backoff::Backoff;
 use crate::cache::{Cache, CacheError, Mirrored, Notice, Write};
 use crate::node::{Node, load};
 use crate::registry::{BadRow, RowChange};
@@ -12,6 +13,9 @@ use crate::warmup::{self, Parts, Progress, WarmupError};
 
 /// How often the feed is looked at.
 const PERIOD: Duration = Duration::from_millis(300);
+
+/// The longest pause after failures: filling a cache may fail late, and reads all of storage.
+const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// How long a lease holds without being renewed.
 const LEASE: Duration = Duration::from_secs(5);
@@ -35,24 +39,27 @@ enum MirrorError {
 
 /// Mirrors changes whenever it is this node's turn, for ever.
 pub(super) async fn mirror(node: Node, cache: Arc<dyn Cache>) {
-    let mut failing = false;
+    let mut delays = None;
     loop {
-        match step(&node, &cache).await {
+        let pause = match step(&node, &cache).await {
             Ok(more) => {
-                if std::mem::take(&mut failing) {
+                if delays.take().is_some() {
                     tracing::info!("registry changes are mirrored again");
                 }
                 if more {
                     continue;
                 }
+                PERIOD
             }
             Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
+                if delays.is_none() {
                     tracing::warn!(%error, "registry changes can't be mirrored into the cache; trying again until they can");
                 }
+                let delays = delays.get_or_insert_with(|| Backoff::new(PERIOD, RETRY_MAX));
+                delays.next().unwrap_or(RETRY_MAX)
             }
-        }
-        tokio::time::sleep(PERIOD).await;
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -69,12 +76,13 @@ async fn step(node: &Node, cache: &Arc<dyn Cache>) -> Result<bool, MirrorError> 
     };
     let position = FeedPosition(mirrored.position);
     match node.storage.feed(position, AT_ONCE).await? {
-        Feed::Changes(_, next) if next == position => Ok(false),
-        Feed::Changes(changes, FeedPosition(position)) => {
+        Feed::Changes(changes, next) if next == position && changes.is_empty() => Ok(false),
+        Feed::Changes(changes, next) => {
             write(node, &**cache, changes).await?;
-            let mirrored = Mirrored { position };
+            let mirrored = Mirrored { position: next.0 };
             cache.set_mirrored(generation, mirrored).await?;
-            Ok(true)
+            // Changes behind a transaction that is still open are told again until it ends.
+            Ok(next != position)
         }
         Feed::Lost => {
             tracing::warn!(

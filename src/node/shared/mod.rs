@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::cache::{Cache, CacheError, ControlPosition};
 use crate::node::load::Registered;
@@ -52,6 +52,8 @@ pub(super) async fn load(node: &Node, cache: &Arc<dyn Cache>) -> Result<Position
         peers::load(node, &**cache).await?;
     } else {
         tracing::info!("the cache is behind storage: loading from storage");
+        // It may have rows that storage has no longer, of which nobody tells again.
+        cache.forget_mirrored().await?;
         load::registry(node, Registered::First).await?;
         load::swarms(node).await?;
     }
@@ -64,28 +66,32 @@ pub(super) async fn load(node: &Node, cache: &Arc<dyn Cache>) -> Result<Position
     Ok(Positions { control, journals })
 }
 
-/// Follows all that is shared, for ever.
+/// Follows all that is shared, in tasks of their own.
 pub(super) fn follow(
     node: &Node,
     cache: &Arc<dyn Cache>,
     positions: Positions,
-) -> Vec<JoinHandle<()>> {
+    tasks: &mut JoinSet<()>,
+) {
     let Positions { control, journals } = positions;
     let stale = Arc::new(Notify::new());
-    vec![
-        tokio::spawn(watch::beat(
-            node.clone(),
-            Arc::clone(cache),
-            Arc::clone(&stale),
-        )),
-        tokio::spawn(watch::replay(node.clone(), Arc::clone(cache))),
-        tokio::spawn(watch::tell_stats(node.clone(), Arc::clone(cache))),
-        tokio::spawn(watch::refill(node.clone(), Arc::clone(cache), stale)),
-        tokio::spawn(mirror::mirror(node.clone(), Arc::clone(cache))),
-        tokio::spawn(mirror::sweep(node.clone(), Arc::clone(cache))),
-        tokio::spawn(notices::follow(node.clone(), Arc::clone(cache), control)),
-        tokio::spawn(peers::follow_all(node.clone(), Arc::clone(cache), journals)),
-    ]
+    let both = || (node.clone(), Arc::clone(cache));
+    let (it, shared) = both();
+    tasks.spawn(watch::beat(it, shared, Arc::clone(&stale)));
+    let (it, shared) = both();
+    tasks.spawn(watch::replay(it, shared));
+    let (it, shared) = both();
+    tasks.spawn(watch::tell_stats(it, shared));
+    let (it, shared) = both();
+    tasks.spawn(watch::refill(it, shared, stale));
+    let (it, shared) = both();
+    tasks.spawn(mirror::mirror(it, shared));
+    let (it, shared) = both();
+    tasks.spawn(mirror::sweep(it, shared));
+    let (it, shared) = both();
+    tasks.spawn(notices::follow(it, shared, control));
+    let (it, shared) = both();
+    tasks.spawn(peers::follow_all(it, shared, journals));
 }
 
 /// Loads the registry from the cache again, as a reload asks.

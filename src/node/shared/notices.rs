@@ -88,7 +88,9 @@ pub(super) async fn follow(node: Node, cache: Arc<dyn Cache>, mut position: Cont
             }
             Err(error) => {
                 // Somebody waits here nearly all the time, so this is the first to notice.
-                node.journal.cache_broke();
+                if matches!(error, LoadError::Cache(CacheError::Away(_))) {
+                    node.journal.cache_broke();
+                }
                 tracing::debug!(%error, "the notices of the cache can't be followed");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -104,6 +106,7 @@ async fn step(
     is_restarted: bool,
 ) -> Result<ControlPosition, LoadError> {
     if is_restarted {
+        let _turn = node.registry_turn.lock().await;
         let position = cache.control_position().await?;
         load_if_complete(node, &**cache).await?;
         return Ok(position);
@@ -112,7 +115,8 @@ async fn step(
     if notices.is_empty() {
         return Ok(next);
     }
-    tracing::info!(changes = notices.len(), "registry changed");
+    let _turn = node.registry_turn.lock().await;
+    let count = notices.len();
     let (mut users, mut torrents) = (HashSet::new(), HashSet::new());
     let (mut is_whitelist, mut is_everything) = (false, false);
     for notice in notices {
@@ -133,6 +137,7 @@ async fn step(
     if is_whitelist {
         whitelist(node, &**cache).await?;
     }
+    tracing::info!(changes = count, "registry changed");
     Ok(next)
 }
 
@@ -155,14 +160,26 @@ async fn take_users(
             let cache = Arc::clone(cache);
             reads.spawn(async move { (id, cache.user(id).await) });
         }
-        while let Some(Ok((id, row))) = reads.join_next().await {
-            node.registry.apply(match row? {
+        while let Some(read) = reads.join_next().await {
+            let (id, row) = read.map_err(|error| CacheError::Away(error.to_string()))?;
+            node.registry.apply(match usable(row)? {
                 Some(StoredUser { user, .. }) => RegistryChange::User(user),
                 None => RegistryChange::UserGone(id),
             });
         }
     }
     Ok(())
+}
+
+/// A row that can't be used must not stay in force, so it counts as gone.
+fn usable<T>(row: Result<Option<T>, CacheError>) -> Result<Option<T>, CacheError> {
+    match row {
+        Err(CacheError::Broken(problem)) => {
+            tracing::warn!(problem, "row of the cache passed over");
+            Ok(None)
+        }
+        other => other,
+    }
 }
 
 async fn take_torrents(
@@ -177,8 +194,9 @@ async fn take_torrents(
             reads.spawn(async move { (info_hash, cache.torrent(info_hash).await) });
         }
         let mut found = Vec::new();
-        while let Some(Ok((info_hash, row))) = reads.join_next().await {
-            match row? {
+        while let Some(read) = reads.join_next().await {
+            let (info_hash, row) = read.map_err(|error| CacheError::Away(error.to_string()))?;
+            match usable(row)? {
                 Some(StoredTorrent { torrent, .. }) => found.push(torrent),
                 None => {
                     if let Some(torrent) = node.registry.torrent(&info_hash)

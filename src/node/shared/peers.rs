@@ -4,7 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Cache, CacheError, SharedPeer};
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::cache::{Cache, CacheError, SharedPeer, members_of};
 use crate::change::{Batch, Change, Member};
 use crate::clock::Now;
 use crate::ids::InfoHash;
@@ -74,7 +77,8 @@ fn take_over(node: &Node, swarms: Vec<(InfoHash, Vec<SharedPeer>)>) {
     }
 }
 
-/// Takes over what stands in the journals of all nodes: it may be newer than their peers are.
+/// Takes over what stands in the journals of all nodes: it may be newer than their peers are,
+/// which it is written to as well.
 /// Returns the last batch of each.
 pub(super) async fn overlay(
     node: &Node,
@@ -93,6 +97,8 @@ pub(super) async fn overlay(
             after = last.number;
             for batch in &batches {
                 apply(node, batch, batch.number <= counted, node.clock.now());
+                // Its node may have been killed before it wrote them.
+                cache.put_peers(&members_of(batch)).await?;
             }
         }
         positions.insert(name, after.max(counted));
@@ -191,39 +197,37 @@ pub(super) async fn catch_up(
 }
 
 /// Follows every other node, for ever.
-pub(super) async fn follow_all(
-    node: Node,
-    cache: Arc<dyn Cache>,
-    mut positions: HashMap<String, u64>,
-) {
+pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: HashMap<String, u64>) {
+    // Kept also of those that left: what they told before they come back is not counted again.
+    let positions = Arc::new(Mutex::new(positions));
     let mut followed = HashMap::new();
     loop {
         if let Ok(nodes) = cache.nodes().await {
             let names: HashSet<String> = nodes.into_iter().map(|(name, _)| name).collect();
             for name in names.iter().filter(|name| **name != node.name) {
                 followed.entry(name.clone()).or_insert_with(|| {
-                    let after = positions.remove(name).unwrap_or(0);
-                    let task = follow(node.clone(), Arc::clone(&cache), name.clone(), after);
-                    (tokio::spawn(task), 0)
+                    let positions = Arc::clone(&positions);
+                    let task = follow(node.clone(), Arc::clone(&cache), name.clone(), positions);
+                    (AbortOnDrop(tokio::spawn(task)), 0)
                 });
             }
-            followed.retain(
-                |name, (task, absent): &mut (tokio::task::JoinHandle<_>, u32)| {
-                    *absent = if names.contains(name) { 0 } else { *absent + 1 };
-                    let stays = *absent < ROUNDS_AFTER_LEAVE && !task.is_finished();
-                    if !stays {
-                        task.abort();
-                    }
-                    stays
-                },
-            );
+            followed.retain(|name, (task, absent): &mut (AbortOnDrop, u32)| {
+                *absent = if names.contains(name) { 0 } else { *absent + 1 };
+                *absent < ROUNDS_AFTER_LEAVE && !task.0.is_finished()
+            });
         }
         tokio::time::sleep(LOOK_PERIOD).await;
     }
 }
 
 /// Follows the journal of one node, for ever.
-async fn follow(node: Node, cache: Arc<dyn Cache>, name: String, mut after: u64) {
+async fn follow(
+    node: Node,
+    cache: Arc<dyn Cache>,
+    name: String,
+    positions: Arc<Mutex<HashMap<String, u64>>>,
+) {
+    let mut after = positions.lock().get(&name).copied().unwrap_or(0);
     loop {
         let batches = match cache.follow(&name, after, BATCHES_AT_ONCE, WAIT).await {
             Ok(batches) => batches,
@@ -252,6 +256,16 @@ async fn follow(node: Node, cache: Arc<dyn Cache>, name: String, mut after: u64)
         for batch in &batches {
             apply(&node, batch, false, now);
         }
+        positions.lock().insert(name.clone(), after);
+    }
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -259,8 +273,7 @@ async fn follow(node: Node, cache: Arc<dyn Cache>, name: String, mut after: u64)
 fn apply(node: &Node, batch: &Batch, is_counted: bool, now: Now) {
     for change in &batch.changes {
         match change {
-            // Of a torrent that this node does not know yet, it loads all when it does.
-            Change::Peer(change) if node.registry.torrent(&change.info_hash).is_none() => {}
+            // Also of a torrent that this node does not know yet: its notice may be on its way.
             Change::Peer(change) => node.tracker.follow_peer(change, is_counted, now),
             Change::Snatch { info_hash } if !is_counted => node.tracker.follow_snatch(*info_hash),
             Change::Snatch { .. } => {}

@@ -1,5 +1,6 @@
 //! Signs of life, of this node and of others; and what is done when the cache comes back empty.
 
+use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,33 +28,48 @@ const STATS_PERIOD: Duration = Duration::from_secs(10);
 /// How long a namesake on another host is watched for signs of life.
 const NAMESAKE_WATCH: Duration = Duration::from_secs(3);
 
-/// Refuses to start under the name of a node that runs: both would number batches alike.
+/// Refuses to start under the name of a node that runs: both would number batches alike. Says at
+/// once that this node is there, so that of two that start together one notices.
 pub(in crate::node) async fn refuse_namesake(cache: &dyn Cache, name: &str) -> Result<()> {
-    let Some(sign) = sign_of(cache, name).await? else {
-        return Ok(());
-    };
-    let mut words = sign.split(' ');
-    let (host, pid) = (words.next(), words.next().and_then(|pid| pid.parse().ok()));
-    if host == Some(host_name().as_str()) {
-        let is_alive = pid
-            .filter(|&pid| pid != own_pid())
-            .and_then(Pid::from_raw)
-            .is_some_and(|pid| test_kill_process(pid).is_ok());
-        if !is_alive {
-            return Ok(());
+    if let Some(sign) = sign_of(cache, name).await?
+        && !is_dead(&sign)
+    {
+        tokio::time::sleep(NAMESAKE_WATCH).await;
+        if sign_of(cache, name)
+            .await?
+            .is_some_and(|later| later != sign)
+        {
+            let host = sign.split(' ').next().unwrap_or_default();
+            bail!(
+                "another mika runs as node {name:?} on {host}: give each a name of its own in node"
+            );
         }
     }
-    tokio::time::sleep(NAMESAKE_WATCH).await;
-    if sign_of(cache, name)
-        .await?
-        .is_some_and(|later| later != sign)
-    {
-        bail!(
-            "another mika runs as node {name:?} ({}): give each a name of its own in node",
-            host.unwrap_or("its host is unknown")
-        );
-    }
-    Ok(())
+    Ok(cache.beat(name, &own_sign(0)).await?)
+}
+
+/// Whether the process of a sign is known to be gone: only where it ran in sight of this one.
+fn is_dead(sign: &str) -> bool {
+    let own = own_sign(0);
+    let mut words = sign.split(' ').zip(own.split(' '));
+    let is_in_sight = words.by_ref().take(3).all(|(theirs, own)| theirs == own);
+    let pid = words.next().and_then(|(pid, _)| pid.parse().ok());
+    let is_alive = |pid| pid != own_pid() && is_running(pid);
+    is_in_sight && pid.is_some_and(|pid| !is_alive(pid))
+}
+
+fn is_running(pid: i32) -> bool {
+    Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok())
+}
+
+/// Host, boot, pid namespace, pid, and what makes it differ from the sign before.
+fn own_sign(count: u64) -> String {
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy().replace(' ', "-");
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let (boot, namespace) = (boot.trim(), namespace.display());
+    format!("{host} {boot} {namespace} {} {count}", own_pid())
 }
 
 async fn sign_of(cache: &dyn Cache, name: &str) -> Result<Option<String>> {
@@ -62,19 +78,15 @@ async fn sign_of(cache: &dyn Cache, name: &str) -> Result<Option<String>> {
     Ok(found.map(|(_, sign)| sign))
 }
 
-fn host_name() -> String {
-    let uname = rustix::system::uname();
-    uname.nodename().to_string_lossy().replace(' ', "-")
-}
-
 fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-/// Shows that this node runs, for ever. Notices when the cache was restarted, or was away for so
+/// Shows that this node runs, until another one uses its name. Notices when the cache was restarted, or was away for so
 /// long that nodes may have aged peers which others still hear: `stale` is told then.
 pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
-    let who = format!("{} {}", host_name(), own_pid());
+    let own = own_sign(0);
+    let own = own.trim_end_matches('0');
     let mut count = 0_u64;
     let mut heard = node.clock.now().mono;
     let mut generation = node.journal.generation();
@@ -92,10 +104,16 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
             }
             Err(error) => tracing::debug!(%error, "the cache does not answer"),
         }
+        if let Ok(Some(sign)) = sign_of(&*cache, &node.name).await
+            && !sign.starts_with(own)
+            && !is_dead(&sign)
+        {
+            tracing::error!(%sign, "another mika runs under the name of this node; stopping");
+            return;
+        }
         count += 1;
-        let sign = format!("{who} {} {count}", node.clock.now().unix);
         // Without it, others take this node for dead: harmless, and it ends with the next.
-        if let Err(error) = cache.beat(&node.name, &sign).await {
+        if let Err(error) = cache.beat(&node.name, &own_sign(count)).await {
             tracing::debug!(%error, "the cache was not told that this node runs");
         }
         tokio::time::sleep(BEAT_PERIOD).await;

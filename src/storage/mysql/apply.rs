@@ -70,8 +70,9 @@ pub(super) async fn journals(session: &mut Session<'_>) -> Result<Vec<(String, u
     Ok(rows.iter().map(|row| journal(Cells(row))).collect())
 }
 
+/// Waits for a transaction of the same node that is still at work, though its process may be gone.
 pub(super) async fn applied(session: &mut Session<'_>, node: &str) -> Result<u64, Fault> {
-    let sql = "SELECT applied FROM mika_journal WHERE node = ?";
+    let sql = "SELECT applied FROM mika_journal WHERE node = ? FOR UPDATE";
     let rows = session.exec(sql, vec![node.into()]).await?;
     Ok(rows.first().map_or(0, |row| Cells(row).total(0)))
 }
@@ -129,7 +130,8 @@ async fn write_peers(session: &mut Session<'_>, own: &Own, sums: &Sums<'_>) -> R
         push_peer(&mut rows, change, sums.standing(change));
     }
     let is_newer = format!(
-        "VALUES(announces) >= announces OR VALUES(last_announce) > last_announce + {CLOCK_SKEW}"
+        "VALUES(announces) > announces OR VALUES(last_announce) > last_announce + {CLOCK_SKEW} \
+         OR VALUES(announces) = announces AND VALUES(last_announce) >= last_announce"
     );
     let set = |column: &str| format!("{column} = IF({is_newer}, VALUES({column}), {column})");
     let sets: Vec<String> = LATEST.split_whitespace().map(set).collect();
@@ -138,7 +140,8 @@ async fn write_peers(session: &mut Session<'_>, own: &Own, sums: &Sums<'_>) -> R
         let sql = format!(
             "INSERT INTO {} ({PEER_COLUMNS}) VALUES {values} ON DUPLICATE KEY UPDATE \
              completed_at = IFNULL(completed_at, VALUES(completed_at)), {}, {}, \
-             last_announce = IF(VALUES(announces) = announces, VALUES(last_announce), last_announce)",
+             last_announce = IF(VALUES(announces) = announces, \
+                 GREATEST(last_announce, VALUES(last_announce)), last_announce)",
             own.peers,
             sets.join(", "),
             set("announces"),

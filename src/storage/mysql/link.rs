@@ -38,7 +38,7 @@ const STATEMENTS_MAX: usize = 64;
 const SESSION: [&str; 2] = [
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     "SET SESSION autocommit = 1, wait_timeout = 60, innodb_lock_wait_timeout = 3, \
-     lock_wait_timeout = 3, sql_safe_updates = 0",
+     lock_wait_timeout = 3, sql_safe_updates = 0, time_zone = '+00:00'",
 ];
 
 /// The way to a database.
