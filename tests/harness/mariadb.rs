@@ -78,11 +78,9 @@ impl MariaDb {
         Self::launch(options, None)
     }
 
-    /// A server on a host of its own network, which lets root in from everywhere.
+    /// A server on a host of its own network.
     pub fn start_in(host: &Host) -> Self {
-        let server = Self::launch(&[], Some(host));
-        server.sql("CREATE USER root@'%'; GRANT ALL ON *.* TO root@'%'");
-        server
+        Self::launch(&[], Some(host))
     }
 
     fn launch(options: &[&str], host: Option<&Host>) -> Self {

@@ -145,6 +145,11 @@ impl Mika {
 
     /// Starts the daemon and does not wait for anything.
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// The same with more arguments.
+    pub fn launch_with(&mut self, arguments: &[&str]) {
         let log = File::options()
             .create(true)
             .append(true)
@@ -153,6 +158,7 @@ impl Mika {
         let process = self
             .command(env!("CARGO_BIN_EXE_mika"))
             .args(["--config", "config.json"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle of the log"))
             .stderr(log)

@@ -196,6 +196,12 @@ impl Redis {
         self.process = None;
     }
 
+    /// Starts it again with more arguments.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|&it| it.into()));
+        self.restart();
+    }
+
     /// Starts it again, at the same address and with the data that it kept; a running one is
     /// killed before.
     pub fn restart(&mut self) {

@@ -21,6 +21,12 @@ const RECONCILED: Duration = Duration::from_secs(40);
 /// Its database.
 pub const DATABASE: &str = "site";
 
+/// Who the daemon is to MariaDB, and their password.
+const LOGIN: (&str, &str) = ("mika", "long-and-secret");
+
+/// What docs/sql.md gives them.
+const PRIVILEGES: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, TRIGGER";
+
 /// The daemon and its servers.
 pub struct Site {
     pub mika: Mika,
@@ -35,10 +41,15 @@ fn with_servers(config: &Value, mariadb: &MariaDb, redis: &Redis) -> Value {
         // A reply that was not worth its wait is no acknowledgement: here none gives up.
         "journal": { "flush_interval": "300ms", "ack_timeout": "30s" },
         "cache": { "driver": "redis", "url": redis.url() },
-        "storage": { "driver": "mysql", "url": mariadb.url(DATABASE) },
+        "storage": { "driver": "mysql", "url": storage_url(mariadb) },
     });
     merge(&mut whole, config);
     whole
+}
+
+fn storage_url(mariadb: &MariaDb) -> String {
+    let (user, password) = LOGIN;
+    format!("mysql://{user}:{password}@{}/{DATABASE}", mariadb.address())
 }
 
 /// Users and torrents of the load, as a site's own SQL adds them.
@@ -107,6 +118,10 @@ impl Site {
 
     fn fill(mika: Mika, redis: Redis, mariadb: MariaDb, users: usize) -> Self {
         mariadb.database(DATABASE);
+        let (user, password) = LOGIN;
+        mariadb.sql(&format!(
+            "CREATE USER {user} IDENTIFIED BY '{password}'; GRANT {PRIVILEGES} ON {DATABASE}.* TO {user}"
+        ));
         mika.managed(&["migrate"]);
         fill(&mariadb, users);
         mika.managed(&["warmup"]);
@@ -117,7 +132,12 @@ impl Site {
         }
     }
 
-    /// Where the node keeps what the cache does not take.
+    /// The daemon's way to its database.
+    pub fn storage_url(&self) -> String {
+        storage_url(&self.mariadb)
+    }
+
+    /// Batches in the file where the node keeps what the cache does not take.
     pub fn spilled(&self) -> i64 {
         let file = Connection::open(self.mika.path("mika.spill")).expect("the spill file");
         file.query_row("SELECT count(*) FROM batches", [], |row| row.get(0))
@@ -148,22 +168,28 @@ impl Site {
         self.swarms_are_alike();
     }
 
-    /// Holds counters and peers of the cache to what storage has.
+    /// Holds counters and peers of the cache to what storage has. (Totals are for display: those
+    /// of the cache may differ once it was away.)
     fn swarms_are_alike(&self) {
         for torrent in 0..TORRENTS {
             let hash = InfoHash(info_hash(torrent));
             let stored = || {
                 self.mariadb.row::<5>(&format!(
-                    "SELECT seeders, leechers, snatches,
-                        (SELECT count(*) FROM {DATABASE}.peers WHERE torrent_id = t.id AND active AND left_bytes = 0),
-                        (SELECT count(*) FROM {DATABASE}.peers WHERE torrent_id = t.id AND active AND left_bytes > 0)
-                     FROM {DATABASE}.torrents t WHERE info_hash = X'{hash}'"
+                    "SELECT seeders, leechers, COUNT(user_id),
+                        COALESCE(SUM(active AND left_bytes = 0), 0),
+                        COALESCE(SUM(active AND left_bytes > 0), 0)
+                     FROM {DATABASE}.torrents t LEFT JOIN {DATABASE}.peers ON torrent_id = t.id
+                     WHERE info_hash = X'{hash}'"
                 ))
             };
             let cached = || {
-                let counters = ["seeders", "leechers", "snatches"]
-                    .map(|name| self.redis.cli(&["HGET", &format!("t:t:{hash}"), name]));
-                counters.map(|text| text.parse().unwrap_or(0))
+                let number = |command: &[&str]| self.redis.cli(command).parse().unwrap_or(0);
+                let key = format!("t:t:{hash}");
+                [
+                    number(&["HGET", &key, "seeders"]),
+                    number(&["HGET", &key, "leechers"]),
+                    number(&["HLEN", &format!("t:p:{hash}")]),
+                ]
             };
             let mut found = ([0; 5], [0; 3]);
             let is_alike = settles(|| {
