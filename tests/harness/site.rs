@@ -132,6 +132,12 @@ impl Site {
         }
     }
 
+    /// A second daemon for the same servers, in a folder of its own. It does not run yet.
+    pub fn another(&self, config: &Value) -> Mika {
+        let config = with_servers(config, &self.mariadb, &self.redis);
+        Mika::prepare_on(lasting_port(), &config)
+    }
+
     /// The daemon's way to its database.
     pub fn storage_url(&self) -> String {
         storage_url(&self.mariadb)

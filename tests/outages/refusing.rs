@@ -99,8 +99,9 @@ struct Client(Child);
 fn crowd_out(mariadb: &MariaDb) -> Vec<Client> {
     let places = 0..CONNECTIONS;
     let crowd = places.map(|_| Client::after(mariadb, "SELECT 1")).collect();
-    mariadb.sql(&format!("SET GLOBAL max_connections = {CONNECTIONS}"));
-    mariadb.sql("KILL USER mika");
+    mariadb.sql(&format!(
+        "SET GLOBAL max_connections = {CONNECTIONS}; KILL USER mika"
+    ));
     crowd
 }
 

@@ -14,9 +14,10 @@ use crate::harness::{PROGRAM_DEADLINE, number, poll};
 pub const THREADS: usize = 2;
 pub const REST: Duration = Duration::from_millis(10);
 
-/// How long an announce may take, also one that waits until its batch is durable. It takes some
-/// milliseconds; the bound leaves room for a busy machine, and is below every patience with a server.
-const SLOWEST: Duration = Duration::from_secs(1);
+/// How long announces may take, also those that wait until their batch is durable. They take some
+/// milliseconds; the bounds leave room for a busy machine, and are below every patience with a server.
+const SLOWEST: Duration = Duration::from_millis(1500);
+const MOST: Duration = Duration::from_millis(300);
 
 /// Lines that one outage may add to the log: that it began and ended, as each part of the node
 /// that met it says once.
@@ -140,6 +141,7 @@ impl Trial {
             at(0.99),
         );
         assert!(slowest < SLOWEST, "{name}: an announce took {slowest:?}");
+        assert!(at(0.99) < MOST, "{name}: announces took {:?}", at(0.99));
     }
 
     fn was_told_once(&mut self, name: &str) -> String {
