@@ -77,11 +77,11 @@ fn fill(mariadb: &MariaDb, users: usize) {
     mariadb.sql(&sql);
 }
 
-/// Whether it becomes true while servers and node come to agree.
-fn settles(mut condition: impl FnMut() -> bool) -> bool {
+/// Whether it becomes true before `deadline` has passed.
+pub fn settles(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = now();
     while !condition() {
-        if start.elapsed() > RECONCILED {
+        if start.elapsed() > deadline {
             return false;
         }
         thread::sleep(Duration::from_millis(100));
@@ -166,7 +166,7 @@ impl Site {
             self.redis.cli(&["HEXISTS", "t:registry", "position"]) == "1"
         });
         let mut report = String::new();
-        let is_alike = settles(|| {
+        let is_alike = settles(RECONCILED, || {
             report = self.mika.managed(&["warmup", "--dry-run"]);
             has_no_difference(&report)
         });
@@ -198,7 +198,7 @@ impl Site {
                 ]
             };
             let mut found = ([0; 5], [0; 3]);
-            let is_alike = settles(|| {
+            let is_alike = settles(RECONCILED, || {
                 found = (stored(), cached());
                 found.0[..3] == found.1 && found.0[..2] == found.0[3..]
             });

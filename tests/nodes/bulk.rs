@@ -10,8 +10,8 @@ use mika::ids::InfoHash;
 
 use crate::harness::http::{Connection, escape};
 use crate::harness::load::passkey;
-use crate::harness::site::has_no_difference;
-use crate::harness::{now, number, poll};
+use crate::harness::site::{has_no_difference, settles};
+use crate::harness::{now, number};
 use crate::pair::Pair;
 
 /// Edits in one statement.
@@ -38,6 +38,7 @@ fn both_nodes_and_the_cache_end_with_what_storage_says() {
         scope.spawn(|| edit_users(&pair, users));
         scope.spawn(|| {
             pair.site.mika.managed(&["torrents", "import", "in"]);
+            pair.sql("CREATE TABLE imported SELECT info_hash FROM torrents");
             edit_torrents(&pair);
         });
         scope.spawn(|| manage_users(&pair));
@@ -45,18 +46,20 @@ fn both_nodes_and_the_cache_end_with_what_storage_says() {
     let edited = start.elapsed();
     let patience = FOLLOWS + edited;
     let expected = Expected::of(&pair);
-    poll(patience, "both nodes have what storage has", || {
-        pair.nodes()
-            .into_iter()
-            .all(|node| expected.is_held_by(node))
+    let mut report = String::new();
+    let are_alike = settles(patience, || {
+        let nodes = pair.nodes().into_iter();
+        report = nodes.flat_map(|node| expected.missed_by(node)).collect();
+        report.is_empty()
     });
+    assert!(are_alike, "the nodes differ from storage:\n{report}");
     let followed = start.elapsed().saturating_sub(edited);
     eprintln!("{edits} edits within {edited:?}; followed {followed:?} later at the latest");
-    let mut report = String::new();
-    poll(patience, "the cache is like storage", || {
+    let is_alike = settles(patience, || {
         report = pair.site.mika.managed(&["warmup", "--dry-run"]);
         has_no_difference(&report)
     });
+    assert!(is_alike, "the cache differs from storage:\n{report}");
 }
 
 /// Adds users, changes some, gives some another passkey, deletes some.
@@ -130,13 +133,13 @@ impl Expected {
         let users = pair.sql(
             "SELECT passkey, enabled FROM users
              UNION SELECT REPLACE(passkey, 'second', 'first'), 0 FROM users WHERE passkey LIKE 'second-%'
-             UNION SELECT CONCAT('first-key-', number), 0 FROM
-                (SELECT seq AS number FROM seq_0_to_1000000) numbers
-                WHERE number MOD 10 = 3 AND number < (SELECT COUNT(*) FROM users)",
+             UNION SELECT CONCAT('first-key-', seq), 0 FROM seq_0_to_1000000
+                WHERE seq MOD 10 = 3 AND seq <= (SELECT COUNT(*) FROM users)",
         );
         let torrents = pair.sql(
             "SELECT HEX(info_hash), enabled FROM torrents
-             UNION SELECT SHA1(CONCAT('gone', seq)), 0 FROM seq_1_to_10",
+             UNION SELECT HEX(info_hash), 0 FROM imported
+                WHERE info_hash NOT IN (SELECT info_hash FROM torrents)",
         );
         let row = |line: &str| {
             let (key, is_enabled) = line.split_once('\t').expect("two columns");
@@ -154,29 +157,33 @@ impl Expected {
         }
     }
 
-    /// Whether the node says the same of all of them.
-    fn is_held_by(&self, node: SocketAddr) -> bool {
+    /// Those of which the node says something else, a line each.
+    fn missed_by(&self, node: SocketAddr) -> Vec<String> {
         let mut connection = Connection::open(node).expect("the node runs");
         let mut scrape = |target: &str| connection.get(target).expect("the node answers");
-        let mut users = self.users.iter();
+        let mut missed = Vec::new();
         let any = escape(&[0; 20]);
-        let are_users = users.all(|(passkey, &is_enabled)| {
+        for (passkey, &is_enabled) in &self.users {
             let reply = scrape(&format!("/{passkey}/scrape?info_hash={any}"));
-            reply.failure().is_none() == is_enabled
-        });
+            if reply.failure().is_none() != is_enabled {
+                missed.push(format!("{node}: {passkey}: enabled: {is_enabled}\n"));
+            }
+        }
         let torrents: Vec<_> = self.torrents.iter().collect();
-        let mut parts = torrents.chunks(SCRAPED);
-        are_users
-            && parts.all(|part| {
-                let hashes = part
-                    .iter()
-                    .map(|(hash, _)| format!("info_hash={}", escape(&hash.0)));
-                let hashes: Vec<String> = hashes.collect();
-                let reply = scrape(&format!("/{}/scrape?{}", passkey(0), hashes.join("&")));
-                let reply = reply.bencode();
-                let files = reply.get(b"files").expect("no refusal");
-                part.iter()
-                    .all(|(hash, is_enabled)| files.get(&hash.0).is_some() == **is_enabled)
-            })
+        for part in torrents.chunks(SCRAPED) {
+            let hashes = part
+                .iter()
+                .map(|(hash, _)| format!("info_hash={}", escape(&hash.0)));
+            let hashes: Vec<String> = hashes.collect();
+            let reply = scrape(&format!("/{}/scrape?{}", passkey(0), hashes.join("&")));
+            let reply = reply.bencode();
+            let files = reply.get(b"files").expect("no refusal");
+            for (hash, is_enabled) in part {
+                if files.get(&hash.0).is_some() != **is_enabled {
+                    missed.push(format!("{node}: {hash}: enabled: {is_enabled}\n"));
+                }
+            }
+        }
+        missed
     }
 }

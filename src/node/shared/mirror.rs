@@ -4,7 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Cache, CacheError, Mirrored, Notice, Write};
+use tokio::sync::watch;
+
+use crate::cache::{Cache, CacheError, ControlPosition, Mirrored, Notice, Write};
 use crate::node::{Node, load};
 use crate::registry::{BadRow, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
@@ -15,6 +17,9 @@ const PERIOD: Duration = Duration::from_millis(300);
 
 /// How long a lease holds without being renewed.
 const LEASE: Duration = Duration::from_secs(5);
+
+/// How long to wait for what was told before; less than the lease.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// Changes taken at once.
 const AT_ONCE: u32 = 5000;
@@ -33,11 +38,16 @@ enum MirrorError {
     Warmup(#[from] WarmupError),
 }
 
-/// Mirrors changes whenever it is this node's turn, for ever.
-pub(super) async fn mirror(node: Node, cache: Arc<dyn Cache>) {
+/// Mirrors changes whenever it is this node's turn, for ever. `heard` is how far this node has
+/// followed the notices.
+pub(super) async fn mirror(
+    node: Node,
+    cache: Arc<dyn Cache>,
+    mut heard: watch::Receiver<ControlPosition>,
+) {
     let mut failing = false;
     loop {
-        match step(&node, &cache).await {
+        match step(&node, &cache, &mut heard).await {
             Ok(more) => {
                 if std::mem::take(&mut failing) {
                     tracing::info!("registry changes are mirrored again");
@@ -57,7 +67,11 @@ pub(super) async fn mirror(node: Node, cache: Arc<dyn Cache>) {
 }
 
 /// Mirrors the next changes; returns whether there may be more.
-async fn step(node: &Node, cache: &Arc<dyn Cache>) -> Result<bool, MirrorError> {
+async fn step(
+    node: &Node,
+    cache: &Arc<dyn Cache>,
+    heard: &mut watch::Receiver<ControlPosition>,
+) -> Result<bool, MirrorError> {
     if !cache.lease("mirror", &node.name, LEASE).await? {
         return Ok(false);
     }
@@ -71,6 +85,9 @@ async fn step(node: &Node, cache: &Arc<dyn Cache>) -> Result<bool, MirrorError> 
     match node.storage.feed(position, AT_ONCE).await? {
         Feed::Changes(_, next) if next == position => Ok(false),
         Feed::Changes(changes, FeedPosition(position)) => {
+            if !knows_former(&**cache, heard, &changes).await? {
+                return Ok(false);
+            }
             write(node, &**cache, changes).await?;
             let mirrored = Mirrored { position };
             cache.set_mirrored(generation, mirrored).await?;
@@ -84,6 +101,23 @@ async fn step(node: &Node, cache: &Arc<dyn Cache>) -> Result<bool, MirrorError> 
             Ok(true)
         }
     }
+}
+
+/// Whether this node knows under which info hashes torrents that changed are in the cache: it
+/// learns from the notices, so it must have followed those that were given before.
+async fn knows_former(
+    cache: &dyn Cache,
+    heard: &mut watch::Receiver<ControlPosition>,
+    changes: &[RowChange],
+) -> Result<bool, CacheError> {
+    let is_torrent =
+        |change: &RowChange| matches!(change, RowChange::Torrent(_) | RowChange::TorrentGone(_));
+    if !changes.iter().any(is_torrent) {
+        return Ok(true);
+    }
+    let end = cache.control_position().await?;
+    let caught_up = heard.wait_for(|position| cache.has_reached(position, &end));
+    Ok(tokio::time::timeout(CATCH_UP, caught_up).await.is_ok())
 }
 
 /// Fills the cache, and holds the lease meanwhile.

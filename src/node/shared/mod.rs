@@ -72,6 +72,7 @@ pub(super) fn follow(
 ) -> Vec<JoinHandle<()>> {
     let Positions { control, journals } = positions;
     let stale = Arc::new(Notify::new());
+    let (heard, reached) = tokio::sync::watch::channel(control);
     vec![
         tokio::spawn(watch::beat(
             node.clone(),
@@ -81,9 +82,9 @@ pub(super) fn follow(
         tokio::spawn(watch::replay(node.clone(), Arc::clone(cache))),
         tokio::spawn(watch::tell_stats(node.clone(), Arc::clone(cache))),
         tokio::spawn(watch::refill(node.clone(), Arc::clone(cache), stale)),
-        tokio::spawn(mirror::mirror(node.clone(), Arc::clone(cache))),
+        tokio::spawn(mirror::mirror(node.clone(), Arc::clone(cache), reached)),
         tokio::spawn(mirror::sweep(node.clone(), Arc::clone(cache))),
-        tokio::spawn(notices::follow(node.clone(), Arc::clone(cache), control)),
+        tokio::spawn(notices::follow(node.clone(), Arc::clone(cache), heard)),
         tokio::spawn(peers::follow_all(node.clone(), Arc::clone(cache), journals)),
     ]
 }
