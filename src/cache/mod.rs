@@ -324,6 +324,9 @@ pub trait Cache: Send + Sync + 'static {
     /// The end of the feed of notices. Read it before loading, so that nothing falls between.
     async fn control_position(&self) -> Result<ControlPosition, CacheError>;
 
+    /// Whether whoever followed the notices to `position` has read all up to `end`.
+    fn has_reached(&self, position: &ControlPosition, end: &ControlPosition) -> bool;
+
     /// Notices after `after`, and the position after them; waits up to `wait` if there are none.
     async fn control(
         &self,

@@ -6,7 +6,7 @@
 //! whoever changes storage after that look writes to the cache after it, and so later still.
 
 use crate::cache::{Cache, CacheError, Notice, Write};
-use crate::ids::{TorrentId, UserId};
+use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::{StoredTorrent, StoredUser};
 use crate::storage::{Storage, StorageError};
 
@@ -43,9 +43,8 @@ impl Mirror<'_> {
     }
 
     pub async fn torrents(&self, ids: &[TorrentId]) -> Result<(), String> {
-        let mut notices = Vec::with_capacity(ids.len());
-        let written = self.write_torrents(ids, &mut notices).await;
-        self.end(written, &notices).await
+        let written = self.write_torrents(ids).await;
+        written.map_err(|error| error.to_string())
     }
 
     pub async fn whitelist(&self) -> Result<(), String> {
@@ -92,22 +91,17 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// Fills in `notices` for what it wrote. Those that are gone again were removed by somebody who
-    /// tells of that.
-    async fn write_torrents(
-        &self,
-        ids: &[TorrentId],
-        notices: &mut Vec<Notice>,
-    ) -> Result<(), MirrorError> {
+    /// Nodes are told before storage is looked at again: whoever changes it after that look can
+    /// know by the notice under which info hash a torrent is in the cache.
+    async fn write_torrents(&self, ids: &[TorrentId]) -> Result<(), MirrorError> {
         let mut rows = self.read_torrents(ids).await?;
-        notices.extend(
-            rows.iter()
-                .map(|row| Notice::Torrent(row.torrent.info_hash)),
-        );
         let mut to_write = rows.clone();
         for _ in 0..TRIES {
             self.cache.put_torrents(&to_write, Write::Edit).await?;
+            self.tell_torrents(to_write.iter().map(|row| row.torrent.info_hash))
+                .await?;
             let now = self.read_torrents(ids).await?;
+            self.take_back(&rows, &now).await?;
             to_write.clone_from(&now);
             to_write.retain(|row| is_news(row, &rows));
             if to_write.is_empty() {
@@ -116,6 +110,37 @@ impl Mirror<'_> {
             rows = now;
         }
         Err(MirrorError::Restless)
+    }
+
+    /// Removes torrents from the cache that are gone again, or have another info hash.
+    async fn take_back(
+        &self,
+        written: &[StoredTorrent],
+        now: &[StoredTorrent],
+    ) -> Result<(), MirrorError> {
+        let is_gone = |row: &&StoredTorrent| {
+            let found = now.binary_search_by_key(&row.torrent.id, |it| it.torrent.id);
+            let now = found.ok().and_then(|at| now.get(at));
+            now.is_none_or(|now| now.torrent.info_hash != row.torrent.info_hash)
+        };
+        let gone = written.iter().filter(is_gone);
+        let gone: Vec<InfoHash> = gone.map(|row| row.torrent.info_hash).collect();
+        self.cache.remove_torrents(&gone).await?;
+        // One may have come back under another id.
+        for &info_hash in &gone {
+            if let Some(row) = self.storage.torrent(info_hash).await? {
+                self.cache.put_torrents(&[row], Write::Edit).await?;
+            }
+        }
+        self.tell_torrents(gone.into_iter()).await
+    }
+
+    async fn tell_torrents(
+        &self,
+        torrents: impl Iterator<Item = InfoHash>,
+    ) -> Result<(), MirrorError> {
+        let notices: Vec<Notice> = torrents.map(Notice::Torrent).collect();
+        Ok(self.cache.publish(&notices).await?)
     }
 
     async fn write_whitelist(&self) -> Result<(), MirrorError> {

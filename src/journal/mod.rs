@@ -52,6 +52,10 @@ const HEDGE: Duration = Duration::from_millis(25);
 /// How long a journal that is to stop tries to save what it has.
 const LAST_EFFORT: Duration = Duration::from_secs(30);
 
+/// How long a journal that is to stop waits for storage to take what is durable already: those
+/// who stop a service give it some seconds before they kill it.
+const STORAGE_GRACE: Duration = Duration::from_secs(5);
+
 /// Delays between tries to save a batch.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -202,9 +206,8 @@ impl Journal {
             }
         }
         if self.desk.parts.cache.is_some() {
-            while self.desk.ledger.backlog() > 0 && self.desk.storage_trouble.lock().is_none() {
-                tokio::time::sleep(GATHER).await;
-            }
+            // What is not applied by then is applied by the next start, or by another node.
+            let _ = tokio::time::timeout(STORAGE_GRACE, self.desk.storage_tries()).await;
         }
     }
 
@@ -344,6 +347,13 @@ impl Desk {
                 }
                 false
             }
+        }
+    }
+
+    /// Waits until storage has all, or does not take it.
+    async fn storage_tries(&self) {
+        while self.ledger.backlog() > 0 && self.storage_trouble.lock().is_none() {
+            tokio::time::sleep(GATHER).await;
         }
     }
 

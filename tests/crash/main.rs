@@ -8,17 +8,17 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
-mod load;
 mod servers;
 
-use std::env;
 use std::ops::RangeInclusive;
 use std::thread;
 use std::time::Duration;
 
 use fastrand::Rng;
-use harness::{Mika, lasting_port};
-use load::{Ledger, Stage, TORRENTS, USERS_PER_THREAD, info_hash, multipliers, passkey, report};
+use harness::load::{
+    self, Ledger, Stage, TORRENTS, USERS_PER_THREAD, info_hash, multipliers, passkey, report,
+};
+use harness::{Mika, lasting_port, number};
 use serde_json::json;
 
 /// Milliseconds that a daemon lives once it has answered.
@@ -42,15 +42,6 @@ fn no_acknowledged_byte_is_lost_or_counted_twice() {
     assert_eq!(mika.stop(), 0);
     report(&stage, &expected);
     compare(&mika, &expected);
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    match env::var(variable) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable}: expected a number, found {text:?}")),
-        Err(_) => default,
-    }
 }
 
 fn seed() -> u64 {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::net::{self, Host};
 use super::{lasting_port, poll};
 
 /// How long the server may take to start or to stop.
@@ -18,11 +20,13 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How often a server is started on another port when somebody took the free one meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
 
+/// Where a server listens that has an address for itself.
+const PORT: u16 = 3306;
+
 /// Small and quick: what a crash of the process loses is the same as with larger values.
 const OPTIONS: &[&str] = &[
     "--no-defaults",
     "--user=root",
-    "--bind-address=127.0.0.1",
     "--skip-name-resolve",
     "--innodb-buffer-pool-size=32M",
     "--innodb-log-file-size=16M",
@@ -36,6 +40,8 @@ pub struct MariaDb {
     folder: TempDir,
     address: SocketAddr,
     options: Vec<OsString>,
+    /// The network namespace that it runs in, if not the machine's own.
+    namespace: Option<String>,
     process: Option<Child>,
 }
 
@@ -69,6 +75,15 @@ impl MariaDb {
 
     /// A server with more options, such as `--max-connections=3`.
     pub fn start_with(options: &[&str]) -> Self {
+        Self::launch(options, None)
+    }
+
+    /// A server on a host of its own network.
+    pub fn start_in(host: &Host) -> Self {
+        Self::launch(&[], Some(host))
+    }
+
+    fn launch(options: &[&str], host: Option<&Host>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let copied = Command::new("cp")
             .args(["--recursive", "--sparse=always"])
@@ -81,10 +96,11 @@ impl MariaDb {
             folder,
             address: lasting_port(),
             options: options.iter().map(OsString::from).collect(),
+            namespace: host.map(|host| host.namespace.clone()),
             process: None,
         };
         for _ in 0..PORT_ATTEMPTS {
-            server.address = lasting_port();
+            server.address = host.map_or_else(lasting_port, |host| (host.v4, PORT).into());
             if server.try_run() {
                 return server;
             }
@@ -211,8 +227,13 @@ impl MariaDb {
             .append(true)
             .open(path.join("log"))
             .expect("a log file");
-        let process = Command::new("mariadbd")
+        let mut command = match &self.namespace {
+            Some(namespace) => net::command_in(namespace, "mariadbd"),
+            None => Command::new("mariadbd"),
+        };
+        let process = command
             .args(OPTIONS)
+            .arg(format!("--bind-address={}", self.address.ip()))
             .arg(format!("--datadir={}", path.join("data").display()))
             .arg(format!("--socket={}", self.socket().display()))
             .arg(format!("--pid-file={}", path.join("pid").display()))
@@ -223,6 +244,7 @@ impl MariaDb {
             .stderr(log)
             .spawn()
             .expect("mariadbd starts");
+        let socket = self.socket();
         let process = self.process.insert(process);
         let mut has_ended = false;
         poll(DEADLINE, "mariadbd accepts connections", || {
@@ -230,7 +252,7 @@ impl MariaDb {
                 .try_wait()
                 .expect("a child can be waited for")
                 .is_some();
-            has_ended || std::net::TcpStream::connect(self.address).is_ok()
+            has_ended || UnixStream::connect(&socket).is_ok()
         });
         if has_ended {
             self.process = None;

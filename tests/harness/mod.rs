@@ -5,10 +5,13 @@
 #![allow(clippy::print_stderr)] // what a failed test has to say
 
 pub mod http;
+pub mod load;
 pub mod mariadb;
 pub mod net;
 pub mod redis;
+pub mod site;
 
+use std::env;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -57,6 +60,16 @@ pub fn poll(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool)
 #[allow(clippy::disallowed_methods)] // a test's deadline is real time
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// A number of the environment, by which a test is made longer.
+pub fn number(variable: &str, default: u64) -> u64 {
+    match env::var(variable) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable}: expected a number, found {text:?}")),
+        Err(_) => default,
+    }
 }
 
 /// A port of 127.0.0.1 that nobody listens on at this moment.
@@ -132,6 +145,11 @@ impl Mika {
 
     /// Starts the daemon and does not wait for anything.
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// The same with more arguments.
+    pub fn launch_with(&mut self, arguments: &[&str]) {
         let log = File::options()
             .create(true)
             .append(true)
@@ -140,6 +158,7 @@ impl Mika {
         let process = self
             .command(env!("CARGO_BIN_EXE_mika"))
             .args(["--config", "config.json"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle of the log"))
             .stderr(log)
@@ -151,6 +170,11 @@ impl Mika {
     /// The address that it serves HTTP on.
     pub fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// The network namespace that it runs in, if not the machine's own.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     /// The folder with `config.json`, `mika.db` and `mika.log`.

@@ -3,11 +3,15 @@
 //! Everything stands in namespaces whose names begin with `mika-`, so nothing touches the
 //! network of the machine, and all of it goes when the [`Network`] does.
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// A bridge, and the hosts connected to it: 10.77.0.0/24 and fd00:77::/64.
 pub struct Network {
@@ -35,6 +39,14 @@ pub fn command_in(namespace: &str, program: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, program]);
     command
+}
+
+/// Moves the calling thread into a namespace: what it connects to from now on is there.
+pub fn enter(namespace: &str) {
+    let path = Path::new("/run/netns").join(namespace);
+    let file = File::open(path).expect("the namespace is there");
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+        .expect("tests with namespaces run as root");
 }
 
 // === impl Network ===
@@ -124,6 +136,15 @@ fn ip(arguments: &str) -> Result<String, String> {
 // === impl Host ===
 
 impl Host {
+    /// Loses all that is sent to `address`, as a dropped route does, or no more.
+    pub fn blackhole(&self, address: IpAddr, is_on: bool) {
+        let verb = if is_on { "add" } else { "del" };
+        let namespace = &self.namespace;
+        if let Err(error) = ip(&format!("-n {namespace} route {verb} blackhole {address}")) {
+            panic!("{error}");
+        }
+    }
+
     pub fn address(&self, family: Family) -> IpAddr {
         match family {
             Family::V4 => self.v4.into(),

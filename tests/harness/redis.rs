@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::net::{self, Host};
 use super::{lasting_port, poll};
 
 /// How long a server may take to start or to stop.
@@ -15,6 +16,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often a server is started on another port when somebody took the free one meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
+
+/// Where a server listens that has an address for itself.
+const PORT: u16 = 6379;
 
 /// Keeps what was written when the process is killed. `--appendfsync everysec` is the default.
 pub const AOF: [&str; 2] = ["--appendonly", "yes"];
@@ -26,6 +30,8 @@ pub struct Redis {
     arguments: Vec<String>,
     /// What clients log in with.
     password: Option<String>,
+    /// The network namespace that it runs in, if not the machine's own.
+    namespace: Option<String>,
     process: Option<Child>,
 }
 
@@ -39,21 +45,28 @@ impl Redis {
 
     /// The same with more arguments for `redis-server`, such as [`AOF`].
     pub fn start_with(arguments: &[&str]) -> Self {
-        Self::launch(arguments, None)
+        Self::launch(arguments, None, None)
+    }
+
+    /// A server on a host of its own network.
+    pub fn start_in(host: &Host) -> Self {
+        // Without a password, it would let nobody else in.
+        Self::launch(&["--protected-mode", "no"], None, Some(host))
     }
 
     /// A server that wants a password.
     pub fn start_locked(password: &str) -> Self {
-        Self::launch(&["--requirepass", password], Some(password.into()))
+        Self::launch(&["--requirepass", password], Some(password.into()), None)
     }
 
-    fn launch(arguments: &[&str], password: Option<String>) -> Self {
+    fn launch(arguments: &[&str], password: Option<String>, host: Option<&Host>) -> Self {
         for attempt in 1.. {
             let mut redis = Self {
                 folder: tempfile::tempdir().expect("a temporary folder"),
-                address: lasting_port(),
+                address: host.map_or_else(lasting_port, |host| (host.v4, PORT).into()),
                 arguments: arguments.iter().map(|&it| it.into()).collect(),
                 password: password.clone(),
+                namespace: host.map(|host| host.namespace.clone()),
                 process: None,
             };
             if redis.run() {
@@ -71,9 +84,13 @@ impl Redis {
             .append(true)
             .open(self.folder.path().join("redis.log"))
             .expect("a log file");
-        let process = Command::new("redis-server")
+        let mut command = match &self.namespace {
+            Some(namespace) => net::command_in(namespace, "redis-server"),
+            None => Command::new("redis-server"),
+        };
+        let process = command
             .current_dir(self.folder.path())
-            .args(["--bind", "127.0.0.1", "--save", ""])
+            .args(["--bind", &self.address.ip().to_string(), "--save", ""])
             .args(["--port", &self.address.port().to_string()])
             .args(["--unixsocket", "redis.sock"])
             .args(&self.arguments)
@@ -139,8 +156,8 @@ impl Redis {
             cli.env("REDISCLI_AUTH", password);
         }
         let output = cli
-            .arg("-p")
-            .arg(self.address.port().to_string())
+            .arg("-s")
+            .arg(self.folder.path().join("redis.sock"))
             .args(command)
             .output()
             .expect("redis-cli runs");
@@ -177,6 +194,12 @@ impl Redis {
             status.is_some()
         });
         self.process = None;
+    }
+
+    /// Starts it again with more arguments.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|&it| it.into()));
+        self.restart();
     }
 
     /// Starts it again, at the same address and with the data that it kept; a running one is

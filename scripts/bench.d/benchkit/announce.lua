@@ -1,6 +1,7 @@
 -- Announces of a population, in the order of its file, again and again.
 --
--- Arguments: file, position to start at, bytes that totals grow by with each request.
+-- Arguments: file, position to start at, bytes that totals grow by with each request, and for a
+-- load at a pace the milliseconds that a connection rests before a request, on average.
 -- The file has records of 512 bytes: three 16-bit numbers (the length of the request,
 -- and where its two running totals of 12 digits are), then the request itself.
 -- Requests are kept outside of Lua's heap, changed in place and taken in batches, by a loop
@@ -29,6 +30,14 @@ function init(args)
     count = #text / ffi.sizeof("record")
     records = ffi.new("record[?]", count)
     ffi.copy(records, text, #text)
+    local rest = tonumber(args[4])
+    if rest then
+        -- Random, so that connections don't march in step.
+        math.randomseed(position)
+        function delay()
+            return math.random(0, 2 * rest)
+        end
+    end
 end
 
 local function fill_batch()
@@ -54,9 +63,9 @@ end
 function done(summary, latency)
     local errors = summary.errors
     io.write(string.format(
-        '{"requests": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, "errors": '
+        '{"requests": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, "p999_ms": %.3f, "errors": '
             .. '{"connect": %d, "read": %d, "write": %d, "status": %d, "timeout": %d}}\n',
         summary.requests, summary.duration / 1e6,
-        latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+        latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency:percentile(99.9) / 1e3,
         errors.connect, errors.read, errors.write, errors.status, errors.timeout))
 end

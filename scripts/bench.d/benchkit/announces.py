@@ -64,6 +64,31 @@ def private(passkeys, torrents, peers, numwant, seed=2):
     return population
 
 
+def with_events(population, laps, events, seed=3):
+    """So many laps of a population, in which some announces begin or end something.
+
+    `events` are the chances of each event in one announce. A peer that stopped starts next.
+    """
+    chance = random.Random(seed)
+    names, weights = list(events), list(events.values())
+    stopped = set()
+    announces = []
+    for _ in range(laps):
+        for number, peer in enumerate(population):
+            if number in stopped:
+                stopped.remove(number)
+                event = "started"
+            elif chance.random() < sum(weights):
+                event = chance.choices(names, weights)[0]
+            else:
+                announces.append(peer)
+                continue
+            if event == "stopped":
+                stopped.add(number)
+            announces.append(Peer(peer.head, f"{peer.tail}&event={event}"))
+    return announces
+
+
 def info_hash(number):
     """The same 20 bytes for the same number, and otherwise random."""
     return random.Random(number).randbytes(20)

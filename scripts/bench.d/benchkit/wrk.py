@@ -41,10 +41,14 @@ class Load:
         """What a peer reports as its uploaded and downloaded bytes now."""
         return self._position * STEP_BYTES
 
-    def run(self, port, seconds, connections, connection):
-        """Runs wrk once: replies, seconds, delays, and the CPU seconds of wrk itself."""
+    def run(self, port, seconds, connections, connection, rate=None):
+        """Runs wrk once: replies, seconds, delays, and the CPU seconds of wrk itself.
+
+        With a rate (requests a second) connections rest between their requests.
+        """
         words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", SCRIPT]
         words += [f"http://127.0.0.1:{port}", "--", self._file(connection), self._position, STEP_BYTES]
+        words += [round(connections * 1000 / rate)] if rate else []
         before = children_cpu_seconds()
         done = subprocess.run(
             [str(word) for word in words],

@@ -53,6 +53,14 @@ pub(super) async fn position(link: &Link) -> Result<ControlPosition, CacheError>
     Ok(Position::shown(last, session.run_id()))
 }
 
+/// Positions in streams of two runs can't be compared: whoever follows finds that out.
+pub(super) fn has_reached(position: &ControlPosition, end: &ControlPosition) -> bool {
+    let (Some(position), Some(end)) = (Position::of(position), Position::of(end)) else {
+        return false;
+    };
+    position.run_id == end.run_id && position.id >= end.id
+}
+
 pub(super) async fn read(
     link: &Link,
     after: &ControlPosition,
@@ -196,5 +204,14 @@ mod tests {
         let read = Position::of(&position).unwrap();
         assert_eq!((read.id, read.run_id), ((17, 2), "abc"));
         assert!(Position::of(&ControlPosition("17-2".into())).is_none());
+    }
+
+    #[test]
+    fn a_position_has_reached_what_is_before_it() {
+        let at = |number, run| Position::shown((17, number), run);
+        assert!(has_reached(&at(2, "abc"), &at(2, "abc")));
+        assert!(has_reached(&at(10, "abc"), &at(2, "abc")));
+        assert!(!has_reached(&at(1, "abc"), &at(2, "abc")));
+        assert!(!has_reached(&at(2, "abd"), &at(2, "abc")), "another run");
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use redis::{Cmd, ServerError, Value};
 
-use super::commands::Commands;
 use super::derived::Derived;
 use super::link::{Link, Session};
 use super::{keys, reply};
@@ -48,12 +47,14 @@ fn group_len(batches: &[Arc<Batch>]) -> usize {
 /// The batches first, and only then what follows from them: if the link breaks between, the
 /// repetition brings everything up to date but the totals of users and torrents, which are for
 /// display and miss that group.
+///
+/// Each batch goes after the one before is in: a server that is short of memory may refuse one
+/// and take the next, and then takes the first no more.
 async fn keep_group(session: &Session<'_>, batches: &[Arc<Batch>]) -> Result<(), CacheError> {
-    let entries: Commands = batches.iter().map(|batch| add(batch)).collect();
-    let replies = session.run_tolerant(entries, is_known).await?;
     let mut derived = Derived::default();
-    for (batch, reply) in batches.iter().zip(&replies) {
-        let is_new = !matches!(reply, Value::ServerError(_));
+    for batch in batches {
+        let replies = session.run_tolerant(add(batch), is_known).await?;
+        let is_new = !matches!(replies.first(), Some(Value::ServerError(_)));
         derived.add(&batch.changes, is_new);
     }
     derived.write(session).await

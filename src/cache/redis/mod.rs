@@ -230,6 +230,10 @@ impl Cache for Redis {
         control::position(&self.link).await
     }
 
+    fn has_reached(&self, position: &ControlPosition, end: &ControlPosition) -> bool {
+        control::has_reached(position, end)
+    }
+
     async fn control(
         &self,
         after: &ControlPosition,

@@ -4,8 +4,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::backoff::Backoff;
-use crate::cache::{Cache, CacheError, Mirrored, Notice, Write};
+use crate::cache::{Cache, CacheError, ControlPosition, Mirrored, Notice, Write};
 use crate::node::{Node, load};
 use crate::registry::{BadRow, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
@@ -19,6 +21,9 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// How long a lease holds without being renewed.
 const LEASE: Duration = Duration::from_secs(5);
+
+/// How long to wait for what was told before; less than the lease.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// Changes taken at once.
 const AT_ONCE: u32 = 5000;
@@ -37,11 +42,16 @@ enum MirrorError {
     Warmup(#[from] WarmupError),
 }
 
-/// Mirrors changes whenever it is this node's turn, for ever.
-pub(super) async fn mirror(node: Node, cache: Arc<dyn Cache>) {
+/// Mirrors changes whenever it is this node's turn, for ever. `heard` is how far this node has
+/// followed the notices.
+pub(super) async fn mirror(
+    node: Node,
+    cache: Arc<dyn Cache>,
+    mut heard: watch::Receiver<ControlPosition>,
+) {
     let mut delays = None;
     loop {
-        let pause = match step(&node, &cache).await {
+        let pause = match step(&node, &cache, &mut heard).await {
             Ok(more) => {
                 if delays.take().is_some() {
                     tracing::info!("registry changes are mirrored again");
@@ -64,7 +74,11 @@ pub(super) async fn mirror(node: Node, cache: Arc<dyn Cache>) {
 }
 
 /// Mirrors the next changes; returns whether there may be more.
-async fn step(node: &Node, cache: &Arc<dyn Cache>) -> Result<bool, MirrorError> {
+async fn step(
+    node: &Node,
+    cache: &Arc<dyn Cache>,
+    heard: &mut watch::Receiver<ControlPosition>,
+) -> Result<bool, MirrorError> {
     if !cache.lease("mirror", &node.name, LEASE).await? {
         return Ok(false);
     }
@@ -78,6 +92,9 @@ async fn step(node: &Node, cache: &Arc<dyn Cache>) -> Result<bool, MirrorError> 
     match node.storage.feed(position, AT_ONCE).await? {
         Feed::Changes(changes, next) if next == position && changes.is_empty() => Ok(false),
         Feed::Changes(changes, next) => {
+            if !knows_former(&**cache, heard, &changes).await? {
+                return Ok(false);
+            }
             write(node, &**cache, changes).await?;
             let mirrored = Mirrored { position: next.0 };
             cache.set_mirrored(generation, mirrored).await?;
@@ -92,6 +109,23 @@ async fn step(node: &Node, cache: &Arc<dyn Cache>) -> Result<bool, MirrorError> 
             Ok(true)
         }
     }
+}
+
+/// Whether this node knows under which info hashes torrents that changed are in the cache: it
+/// learns from the notices, so it must have followed those that were given before.
+async fn knows_former(
+    cache: &dyn Cache,
+    heard: &mut watch::Receiver<ControlPosition>,
+    changes: &[RowChange],
+) -> Result<bool, CacheError> {
+    let is_torrent =
+        |change: &RowChange| matches!(change, RowChange::Torrent(_) | RowChange::TorrentGone(_));
+    if !changes.iter().any(is_torrent) {
+        return Ok(true);
+    }
+    let end = cache.control_position().await?;
+    let caught_up = heard.wait_for(|position| cache.has_reached(position, &end));
+    Ok(tokio::time::timeout(CATCH_UP, caught_up).await.is_ok())
 }
 
 /// Fills the cache, and holds the lease meanwhile.

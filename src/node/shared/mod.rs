@@ -75,6 +75,7 @@ pub(super) fn follow(
 ) {
     let Positions { control, journals } = positions;
     let stale = Arc::new(Notify::new());
+    let (heard, reached) = tokio::sync::watch::channel(control);
     let both = || (node.clone(), Arc::clone(cache));
     let (it, shared) = both();
     tasks.spawn(watch::beat(it, shared, Arc::clone(&stale)));
@@ -85,11 +86,11 @@ pub(super) fn follow(
     let (it, shared) = both();
     tasks.spawn(watch::refill(it, shared, stale));
     let (it, shared) = both();
-    tasks.spawn(mirror::mirror(it, shared));
+    tasks.spawn(mirror::mirror(it, shared, reached));
     let (it, shared) = both();
     tasks.spawn(mirror::sweep(it, shared));
     let (it, shared) = both();
-    tasks.spawn(notices::follow(it, shared, control));
+    tasks.spawn(notices::follow(it, shared, heard));
     let (it, shared) = both();
     tasks.spawn(peers::follow_all(it, shared, journals));
 }

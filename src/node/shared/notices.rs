@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, CacheError, ControlPosition, Notice};
@@ -73,8 +74,13 @@ async fn whitelist(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     Ok(())
 }
 
-/// Follows the notices, for ever.
-pub(super) async fn follow(node: Node, cache: Arc<dyn Cache>, mut position: ControlPosition) {
+/// Follows the notices from where `reached` is, for ever, and tells there how far it came.
+pub(super) async fn follow(
+    node: Node,
+    cache: Arc<dyn Cache>,
+    reached: watch::Sender<ControlPosition>,
+) {
+    let mut position = reached.borrow().clone();
     let mut generation = node.journal.generation();
     loop {
         // A cache that forgot may have forgotten notices, too.
@@ -84,7 +90,8 @@ pub(super) async fn follow(node: Node, cache: Arc<dyn Cache>, mut position: Cont
                 if is_restarted {
                     generation.mark_unchanged();
                 }
-                position = next;
+                position.clone_from(&next);
+                reached.send_replace(next);
             }
             Err(error) => {
                 // Somebody waits here nearly all the time, so this is the first to notice.

@@ -19,7 +19,8 @@ pub(super) enum Fault {
 
 // Codes that MySQL and MariaDB share, unless one of them is named.
 const TOO_MANY_CONNECTIONS: u16 = 1040;
-const ACCESS_DENIED: [u16; 4] = [1044, 1045, 1142, 1143];
+/// The last two are of an account that is locked: MySQL's and MariaDB's.
+const ACCESS_DENIED: [u16; 6] = [1044, 1045, 1142, 1143, 3118, 4151];
 const UNKNOWN_DATABASE: u16 = 1049;
 const UNKNOWN_COLUMN: u16 = 1054;
 const SHUTDOWN: u16 = 1053;

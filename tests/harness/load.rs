@@ -1,4 +1,4 @@
-//! The load of the kill tests: threads of clients that write down what they are owed.
+//! A load of announces: threads of clients that write down what they are owed.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use parking_lot::Mutex;
 
-use crate::harness::http::{Connection, Reply, escape};
-use crate::harness::{now, poll};
+use super::http::{Connection, Reply, escape};
+use super::{net, now, poll};
 
 pub const TORRENTS: usize = 4;
 pub const USERS_PER_THREAD: usize = 5;
@@ -34,6 +35,12 @@ const YOUNG: Duration = Duration::from_secs(7);
 /// What the threads share.
 pub struct Stage {
     tracker: SocketAddr,
+    /// The network namespace that clients live in, if not the machine's own.
+    namespace: Option<String>,
+    /// How long a thread rests after each announce.
+    rest: Duration,
+    /// How long each reply took.
+    waits: Mutex<Vec<Duration>>,
     pub answered: AtomicU64,
     /// Of these, the ones that no reply waited for: a kill may undo them.
     at_once: AtomicU64,
@@ -132,11 +139,39 @@ impl Stage {
     pub fn new(tracker: SocketAddr) -> Self {
         Self {
             tracker,
+            namespace: None,
+            rest: Duration::ZERO,
+            waits: Mutex::default(),
             answered: AtomicU64::new(0),
             at_once: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
             over: AtomicBool::new(false),
         }
+    }
+
+    /// The same with clients that live in a network namespace.
+    pub fn within(self, namespace: &str) -> Self {
+        Self {
+            namespace: Some(namespace.to_owned()),
+            ..self
+        }
+    }
+
+    /// The same with a rest for each thread after each announce.
+    pub fn resting(self, rest: Duration) -> Self {
+        Self { rest, ..self }
+    }
+
+    /// Announces that got no whole reply.
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// How long each reply took since the last call, the quickest first.
+    pub fn waits(&self) -> Vec<Duration> {
+        let mut waits = std::mem::take(&mut *self.waits.lock());
+        waits.sort_unstable();
+        waits
     }
 
     /// Waits until one more announce is answered.
@@ -172,6 +207,9 @@ impl<'a> Load<'a> {
 
     /// Announces until the kills are over, and then stops every session.
     fn run(mut self) -> Vec<Ledger> {
+        if let Some(namespace) = &self.stage.namespace {
+            net::enter(namespace);
+        }
         while !self.stage.over.load(Ordering::Relaxed) {
             if self.clients.is_empty() || self.rng.u8(..10) == 0 {
                 self.newcomer();
@@ -276,7 +314,10 @@ impl<'a> Load<'a> {
     fn announce(&mut self, client: &mut Client, event: &str, goes_on: bool) {
         let start = now();
         loop {
+            thread::sleep(self.stage.rest);
+            let sent = now();
             if let Some(reply) = self.try_announce(&client.target(event)) {
+                self.stage.waits.lock().push(sent.elapsed());
                 let failure = reply.failure();
                 assert_eq!(
                     (reply.status, failure),

@@ -1,0 +1,256 @@
+//! A private tracker with a Redis and a MariaDB of its own, and what both must say after a load.
+
+use std::fmt::Write as _;
+use std::thread;
+use std::time::Duration;
+
+use mika::ids::InfoHash;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use super::load::{Ledger, TORRENTS, info_hash, multipliers, passkey};
+use super::mariadb::MariaDb;
+use super::net::Host;
+use super::redis::Redis;
+use super::{Mika, lasting_port, merge, now, poll};
+
+/// How long servers and node may take to agree again. Batches stay in the cache for ten seconds
+/// after storage has them, for other nodes to read.
+const RECONCILED: Duration = Duration::from_secs(40);
+
+/// Its database.
+pub const DATABASE: &str = "site";
+
+/// Who the daemon is to MariaDB, and their password.
+const LOGIN: (&str, &str) = ("mika", "long-and-secret");
+
+/// What docs/sql.md gives them.
+const PRIVILEGES: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, TRIGGER";
+
+/// The daemon and its servers.
+pub struct Site {
+    pub mika: Mika,
+    pub redis: Redis,
+    pub mariadb: MariaDb,
+}
+
+/// What the config says of its servers, besides what the test wants.
+fn with_servers(config: &Value, mariadb: &MariaDb, redis: &Redis) -> Value {
+    let mut whole = json!({
+        "mode": "private",
+        // A reply that was not worth its wait is no acknowledgement: here none gives up.
+        "journal": { "flush_interval": "300ms", "ack_timeout": "30s" },
+        "cache": { "driver": "redis", "url": redis.url() },
+        "storage": { "driver": "mysql", "url": storage_url(mariadb) },
+    });
+    merge(&mut whole, config);
+    whole
+}
+
+fn storage_url(mariadb: &MariaDb) -> String {
+    let (user, password) = LOGIN;
+    format!("mysql://{user}:{password}@{}/{DATABASE}", mariadb.address())
+}
+
+/// Users and torrents of the load, as a site's own SQL adds them.
+fn fill(mariadb: &MariaDb, users: usize) {
+    let mut sql = format!("USE {DATABASE};");
+    let quoted = (0..users).map(|user| format!("('{}', 'user {user}')", passkey(user)));
+    let quoted: Vec<String> = quoted.collect();
+    write!(
+        sql,
+        "INSERT INTO users (passkey, username) VALUES {};",
+        quoted.join(", ")
+    )
+    .expect("a String takes everything");
+    for torrent in 0..TORRENTS {
+        let (up, down) = multipliers(torrent);
+        let hash = InfoHash(info_hash(torrent));
+        write!(
+            sql,
+            "INSERT INTO torrents (info_hash, release_name, multi_up, multi_dn)
+             VALUES (X'{hash}', 'torrent {torrent}', {up}, {down});"
+        )
+        .expect("a String takes everything");
+    }
+    sql.push_str("INSERT INTO whitelist (peer_id, vstring) VALUES ('-MK', 'test');");
+    mariadb.sql(&sql);
+}
+
+/// Whether it becomes true before `deadline` has passed.
+pub fn settles(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = now();
+    while !condition() {
+        if start.elapsed() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    true
+}
+
+/// Whether a dry run of a warmup found cache and storage alike.
+pub fn has_no_difference(report: &str) -> bool {
+    let counts = "(to add: 0, to change: 0, to remove: 0)";
+    report.lines().filter(|line| line.contains(counts)).count() == 3
+}
+
+// === impl Site ===
+
+impl Site {
+    /// Servers with users and torrents, by plain SQL, and a warm cache. The daemon does not run yet.
+    pub fn prepare(users: usize, persistence: &[&str], config: &Value) -> Self {
+        let mariadb = MariaDb::start();
+        let redis = Redis::start_with(persistence);
+        let config = with_servers(config, &mariadb, &redis);
+        let mika = Mika::prepare_on(lasting_port(), &config);
+        Self::fill(mika, redis, mariadb, users)
+    }
+
+    /// The same, with the daemon on one host and the servers on another.
+    pub fn prepare_apart(users: usize, ours: &Host, theirs: &Host, config: &Value) -> Self {
+        let mariadb = MariaDb::start_in(theirs);
+        let redis = Redis::start_in(theirs);
+        let config = with_servers(config, &mariadb, &redis);
+        let mika = Mika::prepare_in(ours, ([127, 0, 0, 1], 6881).into(), &config);
+        Self::fill(mika, redis, mariadb, users)
+    }
+
+    fn fill(mika: Mika, redis: Redis, mariadb: MariaDb, users: usize) -> Self {
+        mariadb.database(DATABASE);
+        let (user, password) = LOGIN;
+        mariadb.sql(&format!(
+            "CREATE USER {user} IDENTIFIED BY '{password}'; GRANT {PRIVILEGES} ON {DATABASE}.* TO {user}"
+        ));
+        mika.managed(&["migrate"]);
+        fill(&mariadb, users);
+        mika.managed(&["warmup"]);
+        Self {
+            mika,
+            redis,
+            mariadb,
+        }
+    }
+
+    /// A second daemon for the same servers, in a folder of its own. It does not run yet.
+    pub fn another(&self, config: &Value) -> Mika {
+        let config = with_servers(config, &self.mariadb, &self.redis);
+        Mika::prepare_on(lasting_port(), &config)
+    }
+
+    /// The daemon's way to its database.
+    pub fn storage_url(&self) -> String {
+        storage_url(&self.mariadb)
+    }
+
+    /// Batches in the file where the node keeps what the cache does not take.
+    pub fn spilled(&self) -> i64 {
+        let file = Connection::open(self.mika.path("mika.spill")).expect("the spill file");
+        file.query_row("SELECT count(*) FROM batches", [], |row| row.get(0))
+            .expect("a number")
+    }
+
+    /// Waits until nothing is under way any more: storage has all, the cache the same registry
+    /// and the same swarms, and both journals of the node are empty.
+    pub fn is_reconciled(&self) {
+        let streams = self.redis.cli(&["KEYS", "t:journal:*"]);
+        for stream in streams.lines() {
+            poll(RECONCILED, "the cache's journal is empty", || {
+                self.redis.cli(&["XLEN", stream]) == "0"
+            });
+        }
+        poll(RECONCILED, "the spill file is empty", || {
+            self.spilled() == 0
+        });
+        poll(RECONCILED, "the cache has the registry", || {
+            self.redis.cli(&["HEXISTS", "t:registry", "position"]) == "1"
+        });
+        let mut report = String::new();
+        let is_alike = settles(RECONCILED, || {
+            report = self.mika.managed(&["warmup", "--dry-run"]);
+            has_no_difference(&report)
+        });
+        assert!(is_alike, "the cache differs from storage:\n{report}");
+        self.swarms_are_alike();
+    }
+
+    /// Holds counters and peers of the cache to what storage has. (Totals are for display: those
+    /// of the cache may differ once it was away.)
+    fn swarms_are_alike(&self) {
+        for torrent in 0..TORRENTS {
+            let hash = InfoHash(info_hash(torrent));
+            let stored = || {
+                self.mariadb.row::<5>(&format!(
+                    "SELECT seeders, leechers, COUNT(user_id),
+                        COALESCE(SUM(active AND left_bytes = 0), 0),
+                        COALESCE(SUM(active AND left_bytes > 0), 0)
+                     FROM {DATABASE}.torrents t LEFT JOIN {DATABASE}.peers ON torrent_id = t.id
+                     WHERE info_hash = X'{hash}'"
+                ))
+            };
+            let cached = || {
+                let number = |command: &[&str]| self.redis.cli(command).parse().unwrap_or(0);
+                let key = format!("t:t:{hash}");
+                [
+                    number(&["HGET", &key, "seeders"]),
+                    number(&["HGET", &key, "leechers"]),
+                    number(&["HLEN", &format!("t:p:{hash}")]),
+                ]
+            };
+            let mut found = ([0; 5], [0; 3]);
+            let is_alike = settles(RECONCILED, || {
+                found = (stored(), cached());
+                found.0[..3] == found.1 && found.0[..2] == found.0[3..]
+            });
+            assert!(
+                is_alike,
+                "torrent {torrent} in storage and cache: {found:?}"
+            );
+        }
+    }
+
+    /// Holds the database to what was announced.
+    pub fn compare(&self, expected: &[Ledger]) {
+        let mut wrong = Vec::new();
+        for (user, ledger) in expected.iter().enumerate() {
+            let found = self.mariadb.row::<3>(&format!(
+                "SELECT uploaded, downloaded, snatches FROM {DATABASE}.users WHERE passkey = '{}'",
+                passkey(user)
+            ));
+            let wanted = [
+                ledger.uploaded as i64,
+                ledger.downloaded as i64,
+                ledger.snatched.len() as i64,
+            ];
+            if found != wanted {
+                wrong.push(format!(
+                    "user {user}: found {found:?}, announced {wanted:?}"
+                ));
+            }
+        }
+        for torrent in 0..TORRENTS {
+            let snatches = expected
+                .iter()
+                .filter(|ledger| ledger.snatched.contains(&torrent))
+                .count();
+            let found = self.mariadb.row::<1>(&format!(
+                "SELECT snatches FROM {DATABASE}.torrents WHERE release_name = 'torrent {torrent}'"
+            ));
+            if found != [snatches as i64] {
+                wrong.push(format!(
+                    "torrent {torrent}: found {found:?}, snatched by {snatches}"
+                ));
+            }
+        }
+        let active = format!("SELECT count(*) FROM {DATABASE}.peers WHERE active");
+        assert_eq!(self.mariadb.row::<1>(&active), [0]);
+        let log = self.mika.log();
+        let panics = log.lines().filter(|line| line.contains("panicked"));
+        wrong.extend(panics.map(str::to_owned));
+        assert!(
+            wrong.is_empty(),
+            "found (up, down, snatches):\n{}",
+            wrong.join("\n")
+        );
+    }
+}

@@ -1,0 +1,13 @@
+//! Two nodes that share a Redis and a MariaDB: whoever is announced to, whoever edits, both know.
+//!
+//! `MIKA_EDITS` says how many users and torrents are edited in one go.
+
+#![allow(clippy::print_stderr)] // what was measured
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod bulk;
+mod edits;
+mod pair;
+mod swarms;

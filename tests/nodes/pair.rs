@@ -1,0 +1,123 @@
+//! Two nodes, and what they are asked.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mika::ids::InfoHash;
+use serde_json::json;
+
+use crate::harness::http::{Reply, escape, get};
+use crate::harness::load::{info_hash, passkey};
+use crate::harness::redis::AOF;
+use crate::harness::site::Site;
+use crate::harness::{Mika, now, poll};
+
+/// How long both may take to follow an edit. They take some hundred milliseconds.
+const FOLLOWS: Duration = Duration::from_secs(2);
+
+/// The nodes `a`, which is the site's, and `b`.
+pub struct Pair {
+    pub site: Site,
+    pub b: Mika,
+}
+
+/// A client at work, whose user and torrent are [`Site`]'s.
+pub struct Client {
+    pub passkey: String,
+    pub info_hash: [u8; 20],
+    pub peer_id: [u8; 20],
+    pub port: u16,
+    pub uploaded: u64,
+    pub left: u64,
+}
+
+// === impl Pair ===
+
+impl Pair {
+    pub fn start(users: usize) -> Self {
+        let mut site = Site::prepare(users, &AOF, &json!({ "node": "a" }));
+        let mut b = site.another(&json!({ "node": "b" }));
+        site.mika.run();
+        b.run();
+        Self { site, b }
+    }
+
+    pub fn nodes(&self) -> [SocketAddr; 2] {
+        [self.site.mika.http(), self.b.http()]
+    }
+
+    /// Waits until both nodes fulfil `condition`; how long that took.
+    pub fn follow(&self, what: &str, condition: impl Fn(SocketAddr) -> bool) -> Duration {
+        let start = now();
+        poll(FOLLOWS, what, || self.nodes().into_iter().all(&condition));
+        start.elapsed()
+    }
+
+    /// Site's own statements.
+    pub fn sql(&self, statements: &str) -> String {
+        self.site.mariadb.sql(&format!("USE site; {statements}"))
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    pub fn new(user: usize, torrent: usize) -> Self {
+        let mut peer_id = *b"-MK0001-............";
+        fastrand::fill(&mut peer_id[8..]);
+        Self {
+            passkey: passkey(user),
+            info_hash: info_hash(torrent),
+            peer_id,
+            port: fastrand::u16(1024..),
+            uploaded: 0,
+            left: 0,
+        }
+    }
+
+    pub fn announce(&self, node: SocketAddr, event: &str) -> Reply {
+        get(
+            node,
+            &format!(
+                "/{}/announce?info_hash={}&peer_id={}&port={}&uploaded={}&downloaded=0&left={}&event={event}&compact=1&numwant=50",
+                self.passkey,
+                escape(&self.info_hash),
+                escape(&self.peer_id),
+                self.port,
+                self.uploaded,
+                self.left,
+            ),
+        )
+    }
+
+    /// The same, which must be accepted.
+    pub fn accepted(&self, node: SocketAddr, event: &str) -> Reply {
+        let reply = self.announce(node, event);
+        assert_eq!(reply.failure(), None);
+        reply
+    }
+
+    /// Whether the reply hands out this client.
+    pub fn is_in(&self, reply: &Reply) -> bool {
+        let peers = reply.bytes("peers").unwrap_or_default();
+        let own = [&[127, 0, 0, 1][..], &self.port.to_be_bytes()].concat();
+        peers.chunks(6).any(|peer| peer == own)
+    }
+}
+
+/// Whether a node lets that passkey scrape.
+pub fn knows_user(node: SocketAddr, passkey: &str) -> bool {
+    let target = format!("/{passkey}/scrape?info_hash={}", escape(&info_hash(0)));
+    get(node, &target).failure().is_none()
+}
+
+/// Whether a node has that torrent.
+pub fn knows_torrent(node: SocketAddr, hash: InfoHash) -> bool {
+    let target = format!("/{}/scrape?info_hash={}", passkey(0), escape(&hash.0));
+    let reply = get(node, &target);
+    assert_eq!(reply.failure(), None, "{target}");
+    let files = reply.bencode();
+    files
+        .get(b"files")
+        .is_some_and(|it| it.get(&hash.0).is_some())
+}
