@@ -1,61 +1,55 @@
-//! A tracker with a driver of its own: a cache that also writes each batch to a file, as a
-//! trail for auditors. Storage drivers are registered the same way.
+//! A tracker with drivers of its own, registered from a `main` of its own. These two read their
+//! URL from a file, as container platforms hand out secrets, and leave the rest to Mika's drivers.
+//!
+//! A driver for a database or a cache that Mika does not know implements `mika::storage::Storage`
+//! or `mika::cache::Cache`, is registered in the same way, and is tested by
+//! `mika::storage::contract::run` or `mika::cache::contract::run` (feature `contract`).
 //!
 //! ```sh
-//! echo '{ "mode": "private", "cache": { "driver": "trail", "url": "trail.log" } }' > config.json
+//! echo 'sqlite://mika.db' > storage-url
+//! echo '{ "storage": { "driver": "sqlite-by-file", "url": "storage-url" } }' > config.json
 //! cargo run --release --example custom_driver
 //! ```
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fs;
+use std::io;
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use mika::cache::{Cache, CacheError, Kept};
-use mika::change::Batch;
+use mika::cache::{self, Cache, CacheError};
 use mika::config;
 use mika::node::{self, Drivers, Options};
 use mika::secret::Secret;
+use mika::storage::{self, Place, Storage, StorageError};
 
-/// Writes a line for each batch, and leaves it to storage to make the batch durable.
-struct Trail {
-    file: Mutex<File>,
+/// The first line of the file that `path` names.
+fn url_in(path: &Secret) -> io::Result<Secret> {
+    let text = fs::read_to_string(path.expose())?;
+    Ok(Secret::new(text.lines().next().unwrap_or_default()))
 }
 
-fn open(url: &Secret) -> Result<Arc<dyn Cache>, CacheError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(url.expose());
-    let file = file.map_err(|error| CacheError(format!("{url}: {error}")))?;
-    Ok(Arc::new(Trail {
-        file: Mutex::new(file),
-    }))
+fn open_storage(place: &Place) -> Result<Arc<dyn Storage>, StorageError> {
+    let url = url_in(&place.url)
+        .map_err(|error| StorageError::Broken(format!("storage.url {}: {error}", place.url)))?;
+    let open = storage::Drivers::built_in().get("sqlite");
+    let open = open.ok_or_else(|| StorageError::Broken("there is no driver sqlite".into()))?;
+    open(&Place {
+        url,
+        ..place.clone()
+    })
 }
 
-#[async_trait]
-impl Cache for Trail {
-    async fn keep(&self, batch: &Batch) -> Result<Kept, CacheError> {
-        let line = format!(
-            "{} {} {} changes\n",
-            batch.node,
-            batch.number,
-            batch.changes.len()
-        );
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(line.as_bytes())
-            .map_err(|error| CacheError(error.to_string()))?;
-        Ok(Kept::Nowhere)
-    }
-
-    async fn applied(&self, _node: &str, _number: u64) -> Result<(), CacheError> {
-        Ok(())
-    }
+fn open_cache(path: &Secret) -> Result<Option<Arc<dyn Cache>>, CacheError> {
+    let url =
+        url_in(path).map_err(|error| CacheError::Broken(format!("cache.url {path}: {error}")))?;
+    let open = cache::Drivers::built_in().get("redis");
+    let open = open.ok_or_else(|| CacheError::Broken("there is no driver redis".into()))?;
+    open(&url)
 }
 
 fn main() -> anyhow::Result<()> {
     let mut drivers = Drivers::built_in();
-    drivers.cache.register("trail", open);
+    drivers.storage.register("sqlite-by-file", open_storage);
+    drivers.cache.register("redis-by-file", open_cache);
     let options = Options {
         config: config::load(None)?,
         config_path: None,

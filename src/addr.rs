@@ -1,6 +1,6 @@
 //! Internet addresses as the tracker needs them: canonical family, compact form, global or not.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// An endpoint as replies carry it (BEP 23, BEP 7): the address, then the port, big-endian.
 pub trait Compact: Copy + Eq + AsRef<[u8]> {
@@ -150,6 +150,13 @@ impl Endpoint {
         match self {
             Self::V4(endpoint) => endpoint.ip().into(),
             Self::V6(endpoint) => endpoint.ip().into(),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        match self {
+            Self::V4(endpoint) => endpoint.socket_addr().into(),
+            Self::V6(endpoint) => endpoint.socket_addr().into(),
         }
     }
 }

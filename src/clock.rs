@@ -1,5 +1,7 @@
 //! The one place that reads a clock. Everything else takes [`Now`] as an argument.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use rustix::time::{ClockId, clock_gettime};
 
 /// A moment on the monotonic clock, in whole seconds.
@@ -25,7 +27,13 @@ pub struct Now {
 pub struct Clock {
     /// Whole seconds of the system's monotonic clock.
     started: i64,
+    /// Unix time less the monotonic time of this clock. Read once, because the seconds of both
+    /// begin at different moments: a time that is converted back and forth must stay the same.
+    offset: &'static AtomicI64,
 }
+
+/// Seconds by which the wall clock may differ from what is expected before it has been set.
+const STEP: u64 = 2;
 
 // === impl Seconds ===
 
@@ -63,9 +71,13 @@ impl Now {
 // === impl Clock ===
 
 impl Clock {
+    /// A clock that starts now. Its few bytes are never given back.
     pub fn start() -> Self {
+        let unix = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+        let offset = unix - i64::from(Seconds::START.0);
         Self {
             started: clock_gettime(ClockId::MonotonicCoarse).tv_sec,
+            offset: Box::leak(Box::new(AtomicI64::new(offset))),
         }
     }
 
@@ -73,10 +85,17 @@ impl Clock {
     /// seconds are asked for, and twice for every announce.
     pub fn now(&self) -> Now {
         let elapsed = clock_gettime(ClockId::MonotonicCoarse).tv_sec - self.started;
-        Now {
-            mono: Seconds::START.plus(u32::try_from(elapsed).unwrap_or(u32::MAX)),
-            unix: clock_gettime(ClockId::RealtimeCoarse).tv_sec,
+        let mono = Seconds::START.plus(u32::try_from(elapsed).unwrap_or(u32::MAX));
+        let wall = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+        let expected = i64::from(mono.0) + self.offset.load(Ordering::Relaxed);
+        if wall.abs_diff(expected) <= STEP {
+            let unix = expected;
+            return Now { mono, unix };
         }
+        // Somebody set the wall clock.
+        self.offset
+            .store(wall - i64::from(mono.0), Ordering::Relaxed);
+        Now { mono, unix: wall }
     }
 }
 

@@ -41,6 +41,10 @@ pub struct Metrics {
     pub batches: Counter,
     /// Tries to apply a batch that failed.
     pub batch_failures: Counter,
+    /// Batches written to the spill file.
+    pub batches_spilled: Counter,
+    /// Tries to send batches to the cache that failed.
+    pub cache_failures: Counter,
 }
 
 // === impl Counter ===

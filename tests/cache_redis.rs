@@ -2,12 +2,15 @@
 
 mod harness;
 
+use std::env;
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use harness::redis::{AOF, Redis};
-use harness::{free_port, now};
+use harness::{free_port, lasting_port, now};
 use mika::cache::{
     Cache, CacheError, Drivers, Generation, Mirrored, Notice, SharedPeer, Write, contract,
 };
@@ -175,7 +178,7 @@ async fn keeps_the_contract() {
 /// What docs/redis.md says that Mika's user has to be allowed.
 const ALLOWED: &str = "+ping +info +select +scan +get +set +incrby +pexpire +unlink +hget +hset \
     +hdel +hexists +hincrby +hmget +hgetall +hkeys +sadd +srem +zadd +zincrby +zrem +xadd +xtrim \
-    +xrange +xread +xinfo|stream";
+    +xrange +xread +xinfo|stream +evalsha +script|load";
 
 #[tokio::test]
 async fn keeps_the_contract_by_a_socket_with_few_permissions() {
@@ -230,7 +233,8 @@ async fn a_server_that_forgot_everything_is_told_from_one_that_did_not() {
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
     cache.keep(first, &[batch(1)]).await.unwrap();
-    cache.set_mirrored(Mirrored { position: 7 }).await.unwrap();
+    let mirrored = Mirrored { position: 7 };
+    cache.set_mirrored(first, mirrored).await.unwrap();
     redis.stop();
     redis.restart();
     let second = comeback(&*cache).await;
@@ -430,6 +434,49 @@ async fn a_wrong_password_is_named_and_not_shown() {
         let text = broken(open(&url).ping().await);
         assert!(text.contains("password"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+/// The URL of a server whose certificate only [`tls_child`] trusts.
+const TLS_URL: &str = "MIKA_TEST_TLS_URL";
+
+#[tokio::test]
+async fn certificates_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let names = ["127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    fs::write(path("cert.pem"), made.cert.pem()).unwrap();
+    fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let address = lasting_port();
+    let (port, cert, key) = (
+        address.port().to_string(),
+        path("cert.pem"),
+        path("key.pem"),
+    );
+    let files = ["--tls-cert-file", &cert, "--tls-key-file", &key];
+    let others = ["--tls-port", &port, "--tls-auth-clients", "no"];
+    let _redis = Redis::start_with(&[&files[..], &others[..]].concat());
+
+    let url = format!("rediss://{address}/0");
+    let text = away(open(&url).ping().await);
+    assert!(text.contains("certificate"), "{text}");
+    // Who trusts what is asked of the environment, which is one for all tests of a process.
+    let child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "tls_child", "--ignored"])
+        .env("SSL_CERT_FILE", &cert)
+        .env(TLS_URL, &url)
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{child:?}");
+}
+
+#[tokio::test]
+#[ignore = "certificates_are_checked runs it"]
+async fn tls_child() {
+    // Nothing to do where all ignored tests are run.
+    if let Ok(url) = env::var(TLS_URL) {
+        open(&url).ping().await.unwrap();
     }
 }
 

@@ -5,6 +5,8 @@
 //! are in `tests/clients`.
 
 mod harness;
+#[path = "clients/servers.rs"]
+mod servers;
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -15,10 +17,11 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use harness::Mika;
 use harness::net::{self, Family, Host, Network};
+use harness::{Mika, poll};
 use mika::wire::bencode::{self, Node};
 use serde_json::{Value, json};
+use servers::Site;
 use tempfile::TempDir;
 
 const PAYLOAD_LEN: usize = 8 << 20;
@@ -67,6 +70,8 @@ struct Setting<'a> {
     /// The families by which clients reach the tracker and each other.
     families: &'a [Family],
     users: usize,
+    /// Where users and torrents are kept, if not in SQLite.
+    site: Option<&'a Site>,
 }
 
 /// A running client.
@@ -122,10 +127,16 @@ fn exchange_in_public(family: Family) {
         hybrid: false,
         families: &[family],
         users: ALL_KINDS.len(),
+        site: None,
     });
     let clients = stage.exchange(&ALL_KINDS, &[family]);
     let leechers = ALL_KINDS.len() as i64 - 1;
-    assert_eq!(stage.scrape(), [leechers + 1, leechers, 0]);
+    // A client that has the payload announces so a moment later.
+    poll(
+        STEP_DEADLINE,
+        "everybody has told that they have it",
+        || stage.scrape() == [leechers + 1, leechers, 0],
+    );
     for client in clients {
         client.stop();
     }
@@ -139,6 +150,7 @@ fn exchange_in_private(kinds: &[Kind], hybrid: bool, families: &[Family]) {
         hybrid,
         families,
         users: kinds.len(),
+        site: None,
     });
     let mut clients = stage.exchange(kinds, families);
     let leechers = kinds.len() as i64 - 1;
@@ -175,17 +187,17 @@ impl Stage {
         let host = network.host();
         let addresses = [Family::V4, Family::V6]
             .map(|family| SocketAddr::new(host.address(family), TRACKER_PORT));
-        let tracker = Mika::prepare_in(
-            &host,
-            addresses[0],
-            &json!({
-                "mode": if setting.private { "private" } else { "public" },
-                "http": { "listen": addresses },
-                // Every acknowledged stop is in the database, however slow the machine is.
-                "journal": { "ack_timeout": "20s" },
-                "log": { "level": "debug" },
-            }),
-        );
+        let mut config = json!({
+            "mode": if setting.private { "private" } else { "public" },
+            "http": { "listen": addresses },
+            // Every acknowledged stop is in the database, however slow the machine is.
+            "journal": { "ack_timeout": "20s" },
+            "log": { "level": "debug" },
+        });
+        if let Some(site) = setting.site {
+            (config["cache"], config["storage"]) = (site.cache(), site.storage());
+        }
+        let tracker = Mika::prepare_in(&host, addresses[0], &config);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let urls = |user: usize| -> Vec<String> {
             let families = setting.families.iter();
@@ -208,8 +220,10 @@ impl Stage {
             hashes,
             network,
         };
-        if setting.private {
-            stage.register(setting.users);
+        match setting.site {
+            Some(site) => site.register(&stage, setting.users),
+            None if setting.private => stage.register(setting.users),
+            None => {}
         }
         stage.tracker.run();
         stage

@@ -41,6 +41,7 @@ const TABLE: &[(&str, &str)] = &[
         "control",
         "addr backoff cache clock ids metrics registry secret storage",
     ),
+    ("warmup", "cache clock ids registry storage"),
     (
         "warmup",
         "addr backoff cache clock ids metrics registry secret storage",

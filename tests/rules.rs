@@ -5,6 +5,8 @@ mod world;
 
 #[path = "rules/credit.rs"]
 mod credit;
+#[path = "rules/nodes.rs"]
+mod nodes;
 #[path = "rules/peers.rs"]
 mod peers;
 #[path = "rules/requests.rs"]

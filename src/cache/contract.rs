@@ -13,7 +13,8 @@ use super::{
     SharedPeer, Stats, Write,
 };
 use crate::change::{
-    Batch, Change, Credit, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
+    Batch, Change, Credit, GuestRecord, Member, PeerChange, PeerKey, PeerRecord, Standing,
+    SwarmCounts,
 };
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::registry::{
@@ -40,6 +41,8 @@ pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     what_is_not_registered_is_not_counted(&*open().await).await;
     totals_that_are_full_stop_nothing(&*open().await).await;
     peers_are_written_and_removed(&*open().await).await;
+    newer_peers_are_left(&*open().await).await;
+    old_peers_are_pruned(&*open().await).await;
     users_are_written_and_removed(&*open().await).await;
     torrents_are_written_and_removed(&*open().await).await;
     counters_that_are_there_stay(&*open().await).await;
@@ -148,7 +151,7 @@ async fn batches_make_swarms(cache: &dyn Cache) {
     keep(cache, &[batch(1, changes)]).await;
     let mut members = peers(cache, 1).await;
     members.sort_by_key(|peer| match peer {
-        SharedPeer::Member { user, .. } => user.0,
+        SharedPeer::Member(member) => member.user.0,
         SharedPeer::Guest { .. } => 0,
     });
     assert_eq!(members, [member(&first), member(&second)], "tombstones too");
@@ -159,10 +162,6 @@ async fn batches_make_swarms(cache: &dyn Cache) {
     );
     assert_eq!(all_swarms(cache).await, [hash(1), hash(2)]);
 
-    let forgotten = Change::Forgotten {
-        info_hash: hash(1),
-        key: second.key,
-    };
     let gone = guest_change(
         address,
         GuestRecord {
@@ -170,8 +169,7 @@ async fn batches_make_swarms(cache: &dyn Cache) {
             ..guest
         },
     );
-    keep(cache, &[batch(2, vec![forgotten, gone])]).await;
-    assert_eq!(peers(cache, 1).await, [member(&first)]);
+    keep(cache, &[batch(2, vec![gone])]).await;
     assert_eq!(peers(cache, 2).await, []);
     assert_eq!(all_swarms(cache).await, [hash(1)]);
 }
@@ -253,6 +251,52 @@ async fn peers_are_written_and_removed(cache: &dyn Cache) {
     assert_eq!(peers(cache, 1).await, []);
     assert_eq!(peers(cache, 2).await, [guest]);
     assert_eq!(cache.peers(&[]).await.unwrap(), []);
+}
+
+async fn newer_peers_are_left(cache: &dyn Cache) {
+    let at = |announces, last_announce| {
+        let mut change = change(1, 1, 1, u64::from(announces));
+        change.record.announces = announces;
+        change.record.last_announce = last_announce;
+        member(&change)
+    };
+    let newest = at(7, NOW);
+    // Fewer announces at about the same time; an earlier time. Neither takes its place.
+    for (given, expected) in [
+        (&newest, &newest),
+        (&at(6, NOW + 2), &newest),
+        (&at(6, NOW - 3600), &newest),
+        (&at(8, NOW - 1), &at(8, NOW - 1)),
+        (&at(1, NOW + 3600), &at(1, NOW + 3600)),
+    ] {
+        let swarms = [(hash(1), vec![given.clone()])];
+        cache.put_peers(&swarms).await.unwrap();
+        assert_eq!(&peers(cache, 1).await[0], expected);
+    }
+}
+
+async fn old_peers_are_pruned(cache: &dyn Cache) {
+    let mut old = change(1, 1, 1, 10);
+    old.record.last_announce = NOW - 1;
+    let young = member(&change(1, 1, 2, 10));
+    let guest_at = |port, last_announce| SharedPeer::Guest {
+        address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).into(),
+        record: GuestRecord {
+            last_announce,
+            ..guest(true)
+        },
+    };
+    let swarms = [
+        (hash(1), vec![member(&old), young.clone()]),
+        (hash(2), vec![guest_at(1, NOW), guest_at(2, NOW + 5)]),
+    ];
+    cache.put_peers(&swarms).await.unwrap();
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        cursor = cache.prune(at, NOW, NOW + 5).await.unwrap();
+    }
+    assert_eq!(peers(cache, 1).await, [young]);
+    assert_eq!(peers(cache, 2).await, [guest_at(2, NOW + 5)]);
 }
 
 async fn users_are_written_and_removed(cache: &dyn Cache) {
@@ -475,11 +519,26 @@ async fn the_registry_is_complete_once_it_says_so(cache: &dyn Cache) {
     assert_eq!(cache.mirrored().await.unwrap(), None);
     put_pair(cache).await;
     assert_eq!(cache.mirrored().await.unwrap(), None);
+    let generation = cache.ping().await.unwrap();
     for position in [0, 17, u64::MAX] {
         let mirrored = Mirrored { position };
-        cache.set_mirrored(mirrored).await.unwrap();
+        cache.set_mirrored(generation, mirrored).await.unwrap();
         assert_eq!(cache.mirrored().await.unwrap(), Some(mirrored));
     }
+    assert!(!cache.has_all_peers().await.unwrap());
+    cache.set_has_all_peers(generation).await.unwrap();
+    assert!(cache.has_all_peers().await.unwrap());
+
+    let other = Generation(generation.0 + 1);
+    let mirrored = Mirrored { position: 5 };
+    for refused in [
+        cache.set_mirrored(other, mirrored).await,
+        cache.set_has_all_peers(other).await,
+    ] {
+        assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == generation));
+    }
+    let position = u64::MAX;
+    assert_eq!(cache.mirrored().await.unwrap(), Some(Mirrored { position }));
 }
 
 async fn notices_reach_who_was_there_before(cache: &dyn Cache) {
@@ -622,10 +681,6 @@ fn all_kinds(number: u64) -> Vec<Change> {
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 6881).into();
     vec![
         Change::Snatch { info_hash: hash(2) },
-        Change::Forgotten {
-            info_hash: hash(1),
-            key: change.key,
-        },
         guest_change(address, guest(true)),
         Change::Peer(change),
     ]
@@ -703,12 +758,12 @@ fn guest_change(address: SocketAddr, record: GuestRecord) -> Change {
 }
 
 fn member(change: &PeerChange) -> SharedPeer {
-    SharedPeer::Member {
+    SharedPeer::Member(Member {
         user: change.key.user,
         peer_id: change.key.peer_id,
         record: change.record.clone(),
         standing: change.standing,
-    }
+    })
 }
 
 /// An announce that counts `bytes` both ways on a torrent with double upload and half download.

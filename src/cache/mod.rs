@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::change::{Batch, GuestRecord, PeerRecord, Standing};
-use crate::ids::{InfoHash, Passkey, PeerId, UserId};
+use crate::change::{Batch, GuestRecord, Member};
+use crate::ids::{InfoHash, Passkey, UserId};
 use crate::registry::{BadRow, Client, StoredTorrent, StoredUser, Wipe};
 use crate::secret::Secret;
 
@@ -48,12 +48,7 @@ pub struct Generation(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SharedPeer {
     /// Of a private torrent; tombstones too.
-    Member {
-        user: UserId,
-        peer_id: PeerId,
-        record: PeerRecord,
-        standing: Standing,
-    },
+    Member(Member),
     /// Of a public torrent.
     Guest {
         address: SocketAddr,
@@ -205,11 +200,27 @@ pub trait Cache: Send + Sync + 'static {
         torrents: &[InfoHash],
     ) -> Result<Vec<(InfoHash, Vec<SharedPeer>)>, CacheError>;
 
-    /// Writes peers as they are given.
+    /// Writes peers, but leaves members that are newer here: of two records, the one with more
+    /// announces is the newer one, or that whose last announce is later by more than clocks differ.
     async fn put_peers(&self, swarms: &[(InfoHash, Vec<SharedPeer>)]) -> Result<(), CacheError>;
+
+    /// Whether all peers that nodes know are here: then a node may start from them.
+    async fn has_all_peers(&self) -> Result<bool, CacheError>;
+
+    /// Says that all peers were written, with the same care as [`Cache::set_mirrored`].
+    async fn set_has_all_peers(&self, generation: Generation) -> Result<(), CacheError>;
 
     /// The info hashes of all torrents that have peers here.
     async fn swarms(&self, cursor: u64) -> Result<Scan<InfoHash>, CacheError>;
+
+    /// Looks through some swarms from `cursor` on, and removes peers whose last announce is before
+    /// those moments (Unix time). Returns where to go on; none at the end.
+    async fn prune(
+        &self,
+        cursor: u64,
+        members_before: i64,
+        guests_before: i64,
+    ) -> Result<Option<u64>, CacheError>;
 
     /// Removes all peers of those torrents.
     async fn remove_swarms(&self, torrents: &[InfoHash]) -> Result<(), CacheError>;
@@ -219,7 +230,13 @@ pub trait Cache: Send + Sync + 'static {
     /// How far the registry here follows storage; none if it is not complete.
     async fn mirrored(&self) -> Result<Option<Mirrored>, CacheError>;
 
-    async fn set_mirrored(&self, mirrored: Mirrored) -> Result<(), CacheError>;
+    /// [`CacheError::Restarted`], and nothing done, if the server is not of `generation`: rows that
+    /// were written to an earlier one may be forgotten.
+    async fn set_mirrored(
+        &self,
+        generation: Generation,
+        mirrored: Mirrored,
+    ) -> Result<(), CacheError>;
 
     /// Writes users. Counters that are there stay as they are.
     async fn put_users(&self, users: &[StoredUser], write: Write) -> Result<(), CacheError>;

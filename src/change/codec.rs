@@ -14,7 +14,6 @@ use crate::ids::{InfoHash, PeerId, TorrentId, UserId, hex_digit};
 /// Kinds of lines.
 const PEER: &str = "peer1";
 const SNATCH: &str = "snatch1";
-const FORGOTTEN: &str = "forgotten1";
 const GUEST: &str = "guest1";
 
 /// A text that is no change: written by another version, or damaged.
@@ -35,9 +34,6 @@ pub fn encode(changes: &[Change]) -> String {
             Change::Peer(change) => line.peer(change),
             Change::Snatch { info_hash } => {
                 line.word(SNATCH).add(info_hash);
-            }
-            Change::Forgotten { info_hash, key } => {
-                line.word(FORGOTTEN).add(info_hash).key(key);
             }
             Change::Guest {
                 info_hash,
@@ -98,10 +94,6 @@ fn decode_line(line: &str) -> Result<Change, Malformed> {
         PEER => Change::Peer(fields.peer()?),
         SNATCH => Change::Snatch {
             info_hash: fields.parsed()?,
-        },
-        FORGOTTEN => Change::Forgotten {
-            info_hash: fields.parsed()?,
-            key: fields.key()?,
         },
         GUEST => Change::Guest {
             info_hash: fields.parsed()?,
@@ -461,10 +453,6 @@ mod tests {
                 },
             }),
             Change::Snatch { info_hash },
-            Change::Forgotten {
-                info_hash,
-                key: key(),
-            },
             Change::Guest {
                 info_hash,
                 address: "[2001:db8::1]:6881".parse().unwrap(),
@@ -479,7 +467,6 @@ peer1 abababababababababababababababababababab 7 4294967295 2d5452333030302d00ff
 18446744073709551615 2 -3 - 4 5 6 - 10.0.0.1:6881 [::1]:65535 7 8 9 10 11 12 1 0 19 1 \
 13 14 15 16 17 18 1 20 21
 snatch1 abababababababababababababababababababab
-forgotten1 abababababababababababababababababababab 7 4294967295 2d5452333030302d00ff20313233343536373839
 guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
 2d5452333030302d00ff20313233343536373839 17 1 0 1 18 0
 ";

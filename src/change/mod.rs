@@ -92,6 +92,15 @@ pub struct PeerChange {
     pub counts: SwarmCounts,
 }
 
+/// A private peer as nodes share it; tombstones too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub user: UserId,
+    pub peer_id: PeerId,
+    pub record: PeerRecord,
+    pub standing: Standing,
+}
+
 /// A public peer as it stands after an announce. Storage knows nothing of it; nodes share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // each is a fact of its own
@@ -116,8 +125,6 @@ pub enum Change {
     Peer(PeerChange),
     /// A public peer completed a torrent.
     Snatch { info_hash: InfoHash },
-    /// A private peer's record has grown too old to be of use. Storage prunes by itself.
-    Forgotten { info_hash: InfoHash, key: PeerKey },
     /// A public peer announced, stopped or expired. Storage passes it over.
     Guest {
         info_hash: InfoHash,

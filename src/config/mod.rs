@@ -147,9 +147,10 @@ pub struct Journal {
     /// How long a reply waits at most until what it acknowledges is durable.
     #[serde(with = "humantime_serde")]
     pub ack_timeout: Duration,
-    /// Changes held in memory while storage is away.
+    /// Changes held in memory while cache and storage are away; with a cache, those beyond it
+    /// are in the spill file only.
     pub max_pending: u32,
-    /// The file that keeps batches while a shared cache is away.
+    /// The file for batches that the cache can't take; used only where there is one.
     pub spill: PathBuf,
 }
 

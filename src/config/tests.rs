@@ -69,6 +69,10 @@ fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
         ),
         // Values of the wrong kind.
         (
+            r#"{"storage": {"statements": {"users": 1}}}"#,
+            "storage.statements.users: expected a text in quotes, found 1",
+        ),
+        (
             r#"{"http": {"listen": ["foo"]}}"#,
             r#"http.listen[0]: expected an address like "0.0.0.0:34000", found "foo""#,
         ),
@@ -354,12 +358,22 @@ fn the_manual_explains_every_key_and_no_other() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
         .map(|(key, _)| key)
-        .filter(|key| *key != "http.tls") // a section, which may be null
+        .filter(|key| *key != "http.tls") // a section that may be null
         .collect();
     explained.sort_unstable();
     let mut keys = keys();
     keys.sort_unstable();
     assert_eq!(explained, keys);
+}
+
+#[test]
+fn statements_have_names_that_the_driver_knows() {
+    let given = r#"{"storage": {
+        "driver": "mysql", "url": "mysql://localhost/site",
+        "statements": {"users": "SELECT 1"}
+    }}"#;
+    let config = read(given).unwrap().config;
+    assert_eq!(config.storage.statements["users"], "SELECT 1");
 }
 
 #[test]

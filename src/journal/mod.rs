@@ -1,57 +1,126 @@
 //! The journal: what happened, in order, until storage has it.
 //!
-//! One task cuts the tracker's outbox, numbers what it took and applies it: cache first,
-//! then storage, never the other way. A batch that fails is tried again, the same batch
-//! under the same number, until it succeeds; meanwhile the outbox fills up to its bound.
+//! It cuts the tracker's outbox into numbered batches, and three tasks work on the ledger that
+//! holds them: one sends them to the cache, one applies them to storage, one lets them go. A
+//! batch that fails is tried again, the same batch under the same number, until it succeeds.
+//!
+//! A batch is *durable*, and the replies that wait for it go, once it is in storage (where there
+//! is no cache), in the cache, or, while the cache is away, in the node's spill file.
 
+mod apply;
+mod ledger;
 mod number;
+mod replay;
+mod resume;
+mod send;
+mod spill;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
 use crate::backoff::Backoff;
-use crate::cache::Cache;
-use crate::change::Batch;
+use crate::cache::{Cache, Generation};
+use crate::clock::{Clock, Seconds};
 use crate::metrics::Metrics;
-use crate::storage::{Storage, StorageError};
+use crate::storage::Storage;
 use crate::tracker::{Cut, Tracker};
+
+use self::ledger::Ledger;
+use self::spill::Spill;
+
+pub use ledger::Progress;
+pub use replay::Replay;
+pub use resume::ResumeError;
+pub use spill::SpillError;
 
 /// How long a flush that is waited for gathers others that come at the same time.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// How long a batch may be on its way to the cache before it is written to the spill file as
+/// well: far above what a sound cache takes, and little for a reply that waits.
+const HEDGE: Duration = Duration::from_millis(25);
+
 /// How long a journal that is to stop tries to save what it has.
 const LAST_EFFORT: Duration = Duration::from_secs(30);
 
-/// Delays between tries to apply a batch.
+/// Delays between tries to save a batch.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// How often batches are looked through for those that may go.
+const TIDY_PERIOD: Duration = Duration::from_secs(1);
+
+/// Seconds that a batch stays for other nodes to read, and for a cache that forgot it.
+const KEPT_SECONDS: u32 = 10;
+
+/// What a journal works on.
+pub struct Parts {
+    pub tracker: Arc<Tracker>,
+    /// None where this node shares with nobody.
+    pub cache: Option<Arc<dyn Cache>>,
+    pub storage: Arc<dyn Storage>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+}
+
+/// How a journal works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name under which batches are numbered.
+    pub node: String,
+    pub flush_interval: Duration,
+    /// The spill file; used only where there is a cache.
+    pub spill: PathBuf,
+    /// Changes held in memory beyond which batches are in the spill file only.
+    pub memory_max: usize,
+}
+
 /// The journal of one node.
 pub struct Journal {
-    tracker: Arc<Tracker>,
-    _cache: Option<Arc<dyn Cache>>,
-    storage: Arc<dyn Storage>,
-    metrics: Arc<Metrics>,
-    node: String,
-    flush_interval: Duration,
-    /// The number of the next batch.
-    next: u64,
-    /// What was cut and is not applied yet.
-    work: VecDeque<Arc<Batch>>,
-    /// The cut that `work` came of, until it is settled.
-    cut: Option<Work>,
-    /// Why the last try failed; none while all is well.
-    trouble: Option<String>,
+    desk: Arc<Desk>,
+    /// What was cut and is not settled yet.
+    work: Option<Work>,
+}
+
+/// The way to a running journal.
+#[derive(Clone)]
+pub struct Handle {
+    desk: Arc<Desk>,
+}
+
+/// What the tasks of a journal share.
+struct Desk {
+    parts: Parts,
+    settings: Settings,
+    ledger: Ledger,
+    spill: Option<Spill>,
+    generation: watch::Sender<Generation>,
+    /// The cache refused the last batch that it was sent, or was not reached.
+    cache_is_away: AtomicBool,
+    /// The cache has not taken a batch since one had to wait too long for it.
+    cache_is_late: AtomicBool,
+    /// The spill file did not take what it was last given.
+    spill_fails: AtomicBool,
+    cache_broke: Notify,
+    /// Why storage did not take its last batch; none while all is well.
+    storage_trouble: Mutex<Option<String>>,
 }
 
 /// A cut in work.
 struct Work {
-    number: u64,
+    cut: u64,
     changes: usize,
+    /// The last of its batches; none if it was empty.
+    last: Option<u64>,
 }
 
 /// Changes that could not be saved before the stop.
@@ -65,28 +134,11 @@ pub struct Unsaved {
 // === impl Journal ===
 
 impl Journal {
-    /// A journal that goes on where this node's last one ended.
-    pub async fn resume(
-        tracker: Arc<Tracker>,
-        cache: Option<Arc<dyn Cache>>,
-        storage: Arc<dyn Storage>,
-        metrics: Arc<Metrics>,
-        node: String,
-        flush_interval: Duration,
-    ) -> Result<Self, StorageError> {
-        let applied = storage.applied(&node).await?;
-        Ok(Self {
-            tracker,
-            _cache: cache,
-            storage,
-            metrics,
-            node,
-            flush_interval,
-            next: applied + 1,
-            work: VecDeque::new(),
-            cut: None,
-            trouble: None,
-        })
+    /// A way to it that outlives the start.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            desk: Arc::clone(&self.desk),
+        }
     }
 
     /// Saves changes until `stop` resolves, and then what is left.
@@ -94,6 +146,17 @@ impl Journal {
     /// # Errors
     /// What could not be saved within the last effort.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Unsaved> {
+        let desk = Arc::clone(&self.desk);
+        tokio::select! {
+            result = self.keep_until(stop) => result,
+            never = desk.send_all() => match never {},
+            never = desk.apply_all() => match never {},
+            never = desk.tidy_all() => match never {},
+            never = desk.guard_all() => match never {},
+        }
+    }
+
+    async fn keep_until(&mut self, stop: impl Future<Output = ()>) -> Result<(), Unsaved> {
         tokio::pin!(stop);
         loop {
             tokio::select! {
@@ -102,91 +165,239 @@ impl Journal {
                 () = &mut stop => break,
             }
         }
-        if tokio::time::timeout(LAST_EFFORT, self.finish())
-            .await
-            .is_ok()
-        {
+        let saved = tokio::time::timeout(LAST_EFFORT, self.finish()).await;
+        let outbox = self.desk.parts.tracker.outbox();
+        if saved.is_ok() || outbox.pending() == 0 {
+            let waiting = self.desk.ledger.backlog();
+            if waiting > 0 {
+                tracing::warn!(
+                    changes = waiting,
+                    "storage does not take the journal: its rest is kept for the next start, or for another node"
+                );
+            }
             return Ok(());
         }
+        let trouble = self.desk.storage_trouble.lock().take();
         Err(Unsaved {
-            changes: self.tracker.outbox().pending(),
-            cause: self.trouble.unwrap_or_else(|| "storage is too slow".into()),
+            changes: outbox.pending(),
+            cause: trouble.unwrap_or_else(|| "cache and storage are too slow".into()),
         })
     }
 
     async fn turn(&mut self) {
+        let desk = &self.desk;
         tokio::select! {
-            () = tokio::time::sleep(self.flush_interval) => {}
-            () = self.tracker.outbox().wanted() => tokio::time::sleep(GATHER).await,
+            () = tokio::time::sleep(desk.settings.flush_interval) => {}
+            () = desk.parts.tracker.outbox().wanted() => tokio::time::sleep(GATHER).await,
         }
         self.flush().await;
     }
 
+    /// Saves all there is; storage is not waited for while it can't, if there is another place.
     async fn finish(&mut self) {
         loop {
             self.flush().await;
-            if self.tracker.outbox().pending() == 0 {
-                return;
+            if self.desk.parts.tracker.outbox().pending() == 0 {
+                break;
+            }
+        }
+        if self.desk.parts.cache.is_some() {
+            while self.desk.ledger.backlog() > 0 && self.desk.storage_trouble.lock().is_none() {
+                tokio::time::sleep(GATHER).await;
             }
         }
     }
 
-    /// Applies what is in work, or else cuts the outbox and applies that.
+    /// Goes on with the cut in work, or makes one, until it is durable.
     async fn flush(&mut self) {
-        // A cut may be settled before all of its batches are applied.
-        if self.cut.is_none() && self.work.is_empty() {
-            self.cut();
+        if self.work.is_none() {
+            self.work = Some(self.cut());
         }
-        while !self.work.is_empty() {
-            self.apply().await;
-            self.work.pop_front();
+        let last = self.work.as_ref().and_then(|work| work.last);
+        if let Some(last) = last {
+            self.desk.durable(last).await;
         }
-        self.settle();
-    }
-
-    fn cut(&mut self) {
-        let Cut { number, changes } = self.tracker.outbox().cut();
-        self.cut = Some(Work {
-            number,
-            changes: changes.len(),
-        });
-        self.work = number::batches(changes, &self.node, self.next)
-            .into_iter()
-            .map(Arc::new)
-            .collect();
-        self.next += self.work.len() as u64;
-    }
-
-    /// Lets the replies go that waited for the cut in work.
-    fn settle(&mut self) {
-        if let Some(work) = self.cut.take() {
-            self.tracker.outbox().settle(work.number, work.changes);
+        if let Some(work) = self.work.take() {
+            let outbox = self.desk.parts.tracker.outbox();
+            outbox.settle(work.cut, work.changes);
         }
     }
 
-    /// Applies the first batch in work to storage; tries until it succeeds.
-    async fn apply(&mut self) {
-        let Some(batch) = self.work.front() else {
+    fn cut(&self) -> Work {
+        let desk = &self.desk;
+        let Cut { number, changes } = desk.parts.tracker.outbox().cut();
+        let count = changes.len();
+        let first = desk.ledger.progress().last + 1;
+        let batches = number::batches(changes, &desk.settings.node, first);
+        let last = batches.last().map(|batch| batch.number);
+        desk.ledger.push(batches, desk.now());
+        Work {
+            cut: number,
+            changes: count,
+            last,
+        }
+    }
+}
+
+// === impl Handle ===
+
+impl Handle {
+    pub fn progress(&self) -> Progress {
+        self.desk.ledger.progress()
+    }
+
+    /// Waits until all that was queued before the call is durable.
+    pub async fn all_durable(&self) {
+        self.desk.parts.tracker.outbox().drained().await;
+    }
+
+    /// Waits until storage has all that was queued before the call.
+    pub async fn all_applied(&self) {
+        self.all_durable().await;
+        let last = self.desk.ledger.progress().last;
+        self.desk
+            .ledger
+            .until(|progress| progress.applied >= last)
+            .await;
+    }
+
+    /// Changes that storage does not have yet, those not yet cut left out.
+    pub fn backlog(&self) -> usize {
+        self.desk.ledger.backlog()
+    }
+
+    /// The cache is another one, or was restarted: whoever sees it first tells.
+    pub fn restarted(&self, generation: Generation) {
+        self.desk.restarted(generation);
+    }
+
+    /// A connection to the cache has just broken: it may come back without what it had.
+    pub fn cache_broke(&self) {
+        self.desk.cache_broke.notify_one();
+    }
+
+    /// The generation of the cache as it changes.
+    pub fn generation(&self) -> watch::Receiver<Generation> {
+        self.desk.generation.subscribe()
+    }
+}
+
+// === impl Desk ===
+
+impl Desk {
+    fn now(&self) -> Seconds {
+        self.parts.clock.now().mono
+    }
+
+    /// Waits until batch `last` and all before it are durable, and sees to it.
+    async fn durable(&self, last: u64) {
+        let Some(spill) = &self.spill else {
+            self.ledger.until(|progress| progress.applied >= last).await;
             return;
         };
-        let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        while let Err(error) = self.storage.apply(std::slice::from_ref(batch)).await {
-            self.metrics.batch_failures.one();
-            if self.trouble.is_none() {
-                tracing::error!(
-                    %error,
-                    batch = batch.number,
-                    "storage does not take the journal; trying again until it does, nothing is lost meanwhile"
-                );
+        let saved = self.ledger.until(|progress| progress.is_durable(last));
+        tokio::pin!(saved);
+        let is_late = self.cache_is_late.load(Ordering::Relaxed);
+        if !is_late && tokio::time::timeout(HEDGE, &mut saved).await.is_ok() {
+            if self.ledger.is_full() {
+                self.spill_all(spill).await;
             }
-            self.trouble = Some(error.to_string());
+            return;
+        }
+        // Later batches need not wait as long, until the cache takes one again.
+        self.cache_is_late.store(true, Ordering::Relaxed);
+        tokio::select! {
+            _ = &mut saved => {}
+            () = self.spill_all(spill) => {}
+        }
+    }
+
+    /// Writes to the spill file what is not there and not saved elsewhere; tries until it succeeds.
+    async fn spill_all(&self, spill: &Spill) {
+        let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        while !self.spill_once(spill).await {
             if let Some(delay) = delays.next() {
                 tokio::time::sleep(delay).await;
             }
         }
-        self.metrics.batches.one();
-        if self.trouble.take().is_some() {
-            tracing::info!(batch = batch.number, "storage takes the journal again");
+    }
+
+    /// Tries it once; says once that it fails, and not at every try.
+    async fn spill_once(&self, spill: &Spill) -> bool {
+        let batches = self.ledger.unspilled();
+        let (Some(first), Some(last)) = (batches.first(), batches.last()) else {
+            return true;
+        };
+        let (numbers, count) = (first.number..=last.number, batches.len() as u64);
+        match spill.put(batches).await {
+            Ok(()) => {
+                self.ledger.spilled(numbers);
+                self.parts.metrics.batches_spilled.add(count);
+                if self.spill_fails.swap(false, Ordering::Relaxed) {
+                    tracing::info!("batches can be spilled again");
+                }
+                true
+            }
+            Err(error) => {
+                if !self.spill_fails.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "batches can't be spilled; they stay in memory");
+                }
+                false
+            }
+        }
+    }
+
+    fn restarted(&self, generation: Generation) {
+        self.generation.send_if_modified(|current| {
+            let is_new = generation > *current;
+            if is_new {
+                *current = generation;
+                self.ledger.resend();
+            }
+            is_new
+        });
+    }
+
+    /// Spills what storage does not have yet whenever the cache may be about to forget it, for
+    /// ever. The next batch to send would tell as well, but later.
+    async fn guard_all(&self) -> Infallible {
+        loop {
+            self.cache_broke.notified().await;
+            if let Some(spill) = &self.spill {
+                self.spill_once(spill).await;
+            }
+        }
+    }
+
+    /// Lets batches go that are of no use any more, for ever.
+    async fn tidy_all(&self) -> Infallible {
+        loop {
+            let before = Seconds(self.now().0.saturating_sub(KEPT_SECONDS));
+            if let Some(number) = self.ledger.release(before) {
+                self.forget(number).await;
+            }
+            if self.parts.cache.is_some() {
+                tokio::time::sleep(TIDY_PERIOD).await;
+            } else {
+                let applied = self.ledger.progress().applied;
+                self.ledger
+                    .until(|progress| progress.applied > applied)
+                    .await;
+            }
+        }
+    }
+
+    /// Both places are told again with the next batches, so a failure costs nothing but room.
+    async fn forget(&self, number: u64) {
+        if let Some(spill) = &self.spill
+            && let Err(error) = spill.forget(number).await
+        {
+            tracing::debug!(%error, "batches were not deleted from the spill file");
+        }
+        if let Some(cache) = &self.parts.cache
+            && let Err(error) = cache.applied(&self.settings.node, number).await
+        {
+            tracing::debug!(%error, "batches were not deleted from the cache");
         }
     }
 }

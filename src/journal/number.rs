@@ -1,38 +1,49 @@
 //! Cutting changes into numbered batches, with what belongs together made one.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use crate::change::{Batch, Change, PeerKey};
+use crate::ids::InfoHash;
 
 /// Changes in one batch: what one transaction of the storage carries.
 const BATCH_MAX: usize = 10_000;
 
 /// Batches of those changes in their order, numbered from `first`.
-pub(super) fn batches(changes: Vec<Change>, node: &str, first: u64) -> Vec<Batch> {
+pub(super) fn batches(changes: Vec<Change>, node: &str, first: u64) -> Vec<Arc<Batch>> {
     let mut changes = coalesce(changes).into_iter().peekable();
     let mut batches = Vec::new();
     while changes.peek().is_some() {
-        batches.push(Batch {
+        batches.push(Arc::new(Batch {
             node: node.to_owned(),
             number: first + batches.len() as u64,
             changes: changes.by_ref().take(BATCH_MAX).collect(),
-        });
+        }));
     }
     batches
+}
+
+/// Whose record a change carries.
+#[derive(PartialEq, Eq, Hash)]
+enum Whose {
+    Peer(PeerKey),
+    Guest(InfoHash, SocketAddr),
 }
 
 /// One change for each peer: its latest record, with the credit of all.
 ///
 /// It takes the place of the latest, because the swarm counters of a later change win.
 fn coalesce(changes: Vec<Change>) -> Vec<Change> {
-    let mut places: HashMap<PeerKey, usize, RandomState> = HashMap::default();
+    let mut places: HashMap<Whose, usize, RandomState> = HashMap::default();
     let mut kept: Vec<Option<Change>> = Vec::with_capacity(changes.len());
     for mut change in changes {
-        if let Change::Peer(later) = &mut change
-            && let Some(before) = places.insert(later.key, kept.len())
+        if let Some(whose) = whose(&change)
+            && let Some(before) = places.insert(whose, kept.len())
             && let Some(Change::Peer(earlier)) = kept[before].take()
+            && let Change::Peer(later) = &mut change
         {
             later.credit = earlier.credit.plus(later.credit);
         }
@@ -41,11 +52,21 @@ fn coalesce(changes: Vec<Change>) -> Vec<Change> {
     kept.into_iter().flatten().collect()
 }
 
+fn whose(change: &Change) -> Option<Whose> {
+    match change {
+        Change::Peer(change) => Some(Whose::Peer(change.key)),
+        Change::Guest {
+            info_hash, address, ..
+        } => Some(Whose::Guest(*info_hash, *address)),
+        Change::Snatch { .. } => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::change::{Credit, PeerChange, PeerRecord, Standing, SwarmCounts};
-    use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
+    use crate::ids::{PeerId, TorrentId, UserId};
 
     fn change(user: u32, base_up: u64, up: u64, seeders: u32) -> Change {
         Change::Peer(PeerChange {

@@ -69,15 +69,20 @@ async fn a_batch_that_only_the_journal_has_outlives_a_failing_storage() {
     let site = Connection::open(&path).unwrap();
     let metrics = Arc::new(Metrics::default());
     let tracker = tracker(&metrics);
-    let journal = Journal::resume(
-        Arc::clone(&tracker),
-        None,
-        Arc::clone(&storage),
-        Arc::clone(&metrics),
-        "n".into(),
-        Duration::from_millis(10),
-    );
-    let journal = journal.await.unwrap();
+    let parts = Parts {
+        tracker: Arc::clone(&tracker),
+        cache: None,
+        storage: Arc::clone(&storage),
+        metrics: Arc::clone(&metrics),
+        clock: Clock::start(),
+    };
+    let settings = Settings {
+        node: "n".into(),
+        flush_interval: Duration::from_millis(10),
+        spill: folder.path().join("spill"),
+        memory_max: 1000,
+    };
+    let journal = Journal::resume(parts, settings).await.unwrap();
     site.execute_batch("ALTER TABLE torrents RENAME TO away")
         .unwrap();
     snatch(&tracker);

@@ -45,12 +45,14 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
             if !changes.is_empty() {
                 tracing::info!(changes = changes.len(), "registry changed");
             }
+            let mut torrents = Vec::new();
             for change in changes {
                 match RegistryChange::from(change) {
-                    RegistryChange::Torrent(torrent) => load::torrent(node, torrent).await?,
+                    RegistryChange::Torrent(torrent) => torrents.push(torrent),
                     other => node.registry.apply(other),
                 }
             }
+            load::registered(node, torrents, Registered::Again).await?;
             Ok((next, next != position))
         }
         Feed::Lost => {

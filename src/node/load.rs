@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::ids::TorrentId;
 use crate::node::Node;
 use crate::registry::{RegistryChange, Torrent, Whitelist};
 use crate::storage::{BadRow, FeedPosition, History, StorageError};
@@ -72,17 +73,12 @@ async fn torrents(
     loop {
         let page = node.storage.torrents(after, PAGE).await?;
         after = page.rows.last().map(|row| row.torrent.id);
-        for row in page.rows {
-            gone.remove(&row.torrent.id);
-            match when {
-                Registered::First => {
-                    let (info_hash, snatches) = (row.torrent.info_hash, row.torrent.snatches);
-                    node.registry.apply(RegistryChange::Torrent(row.torrent));
-                    node.tracker.restore_snatches(info_hash, snatches);
-                }
-                Registered::Again => torrent(node, row.torrent).await?,
-            }
+        let torrents = page.rows.into_iter().map(|row| row.torrent);
+        let torrents: Vec<_> = torrents.collect();
+        for torrent in &torrents {
+            gone.remove(&torrent.id);
         }
+        registered(node, torrents, when).await?;
         bad.extend(page.bad);
         if page.last {
             break;
@@ -93,25 +89,36 @@ async fn torrents(
     Ok(())
 }
 
-/// Registers a torrent or changes it. One that was not known under its info hash goes on from
-/// what storage has of it, and is announced only after that.
-pub(super) async fn torrent(node: &Node, torrent: Torrent) -> Result<(), StorageError> {
-    if node.registry.canonical(torrent.id) != Some(torrent.info_hash) {
-        node.tracker
-            .restore_snatches(torrent.info_hash, torrent.snatches);
-        if node.tracker.mode() == Mode::Private {
-            take_up(node, &torrent).await?;
+/// Registers torrents or changes them. Those that were not known under their info hash go on from
+/// what storage has of them, and are announced only after that.
+pub(super) async fn registered(
+    node: &Node,
+    torrents: Vec<Torrent>,
+    when: Registered,
+) -> Result<(), StorageError> {
+    let is_new = |it: &Torrent| node.registry.canonical(it.id) != Some(it.info_hash);
+    let mut with_records = HashSet::new();
+    if when == Registered::Again && node.tracker.mode() == Mode::Private {
+        let new = torrents.iter().filter(|torrent| is_new(torrent));
+        let new: Vec<TorrentId> = new.map(|torrent| torrent.id).collect();
+        if !new.is_empty() {
+            with_records.extend(node.storage.with_records(&new).await?);
         }
     }
-    node.registry.apply(RegistryChange::Torrent(torrent));
+    for torrent in torrents {
+        if is_new(&torrent) {
+            let (info_hash, snatches) = (torrent.info_hash, torrent.snatches);
+            node.tracker.restore_snatches(info_hash, snatches);
+            if with_records.contains(&torrent.id) {
+                take_up(node, &torrent).await?;
+            }
+        }
+        node.registry.apply(RegistryChange::Torrent(torrent));
+    }
     Ok(())
 }
 
 async fn take_up(node: &Node, torrent: &Torrent) -> Result<(), StorageError> {
-    let (histories, peers) = node.storage.records_of(torrent.id).await?;
-    if histories.is_empty() && peers.is_empty() {
-        return Ok(());
-    }
     // Refused until it is whole again; what is still on its way to storage belongs to it too.
     let old_hash = node.registry.canonical(torrent.id);
     if let Some(old_hash) = old_hash {
@@ -119,7 +126,7 @@ async fn take_up(node: &Node, torrent: &Torrent) -> Result<(), StorageError> {
             .sweep(node.tracker.shard_of(&old_hash), node.clock.now());
     }
     node.registry.apply(RegistryChange::TorrentGone(torrent.id));
-    node.tracker.outbox().drained().await;
+    node.journal.all_applied().await;
     if let Some(old_hash) = old_hash {
         // From here on storage knows best: should the old hash come back, so does what is there then.
         node.tracker.forget(&old_hash);
@@ -165,14 +172,23 @@ pub(super) async fn swarms(node: &Node) -> Result<(), StorageError> {
         }
     }
     report(&bad);
-    // Those who fell silent while no tracker ran are not handed out even once.
-    (0..Tracker::SHARDS).for_each(|shard| node.tracker.sweep(shard, now));
+    expire(node);
     let (_, seeders, leechers) = node.tracker.totals();
     tracing::info!(accounts = peers, seeders, leechers, "swarms loaded");
     Ok(())
 }
 
-async fn histories(node: &Node) -> Result<(), StorageError> {
+/// Lets go of those who fell silent while no tracker ran: they are not handed out even once.
+pub(super) fn expire(node: &Node) {
+    let now = node.clock.now();
+    (0..Tracker::SHARDS).for_each(|shard| node.tracker.sweep(shard, now));
+}
+
+/// Loads what users did with torrents; only private trackers keep it.
+pub(super) async fn histories(node: &Node) -> Result<(), StorageError> {
+    if node.tracker.mode() == Mode::Public {
+        return Ok(());
+    }
     let mut bad = Vec::new();
     let mut after = None;
     loop {
@@ -203,7 +219,7 @@ fn known_history(row: &History) -> KnownHistory {
 }
 
 /// Names the rows that can't be used, so that somebody mends them.
-fn report(bad: &[BadRow]) {
+pub(super) fn report(bad: &[BadRow]) {
     for row in bad.iter().take(BAD_ROWS_SHOWN) {
         tracing::warn!(table = row.table, id = %row.id, "row passed over: {}", row.problem);
     }

@@ -6,6 +6,8 @@ mod load;
 mod reload;
 mod serve;
 mod settings;
+mod shared;
+mod start;
 mod upkeep;
 
 use std::future::Future;
@@ -16,22 +18,22 @@ use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cache::{self, Cache};
+use crate::cache;
 use crate::clock::Clock;
 
 use crate::config::{Config, Loaded};
-use crate::journal::Journal;
+use crate::journal;
 use crate::listen::tls::Certificate;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::storage::{self, Storage, migrate};
+use crate::storage::{self, Storage};
 use crate::suggest::nearest;
 use crate::tracker::Tracker;
 
-use self::load::Registered;
 use self::reload::Reloader;
 use self::serve::Workers;
+use self::start::{Follows, Ready};
 
 /// What a daemon is started with.
 pub struct Options {
@@ -40,7 +42,7 @@ pub struct Options {
     pub config_path: Option<PathBuf>,
     /// Worker threads.
     pub procs: usize,
-    /// Fail at the start if cache or storage can't be reached, instead of waiting for them.
+    /// Fail at once if cache or storage can't be reached, instead of waiting for them.
     pub no_wait: bool,
 }
 
@@ -54,11 +56,14 @@ pub struct Drivers {
 /// The parts of a running node.
 #[derive(Clone)]
 struct Node {
+    /// What other nodes know it by.
+    name: String,
     clock: Clock,
     metrics: Arc<Metrics>,
     registry: Arc<Registry>,
     tracker: Arc<Tracker>,
     storage: Arc<dyn Storage>,
+    journal: journal::Handle,
 }
 
 /// The signals that a daemon obeys.
@@ -109,40 +114,45 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         tracing::warn!("{warning}");
     }
     // Heard from here on: one that comes during the start is obeyed after it.
-    let signals = Signals::listen()?;
+    let mut signals = Signals::listen()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %options.config.source, "starting");
     settings::raise_file_limit(config.http.max_connections);
     // Bound before anything is loaded: a port in use is told at once.
     let listeners = serve::bind(&options)?;
     let certificate = certificate(config)?;
 
-    let (storage, cache) = open(config, drivers)?;
-    let context = || format!("storage {}", config.storage.url);
-    let _claim = storage.claim().await.with_context(context)?;
-    for name in migrate::prepare(&*storage).await.with_context(context)? {
-        tracing::info!(%name, "migration applied");
-    }
-    let (node, followed) = load_node(config, Arc::clone(&storage))
-        .await
-        .with_context(context)?;
-    let journal = Journal::resume(
-        Arc::clone(&node.tracker),
-        cache,
-        Arc::clone(&storage),
-        Arc::clone(&node.metrics),
-        config.node.clone(),
-        config.journal.flush_interval,
-    );
-    let journal = journal.await.with_context(context)?;
-
+    let stores = start::open(config, drivers)?;
+    let begun = tokio::select! {
+        ready = start::begin(config, &stores, options.no_wait) => Some(ready?),
+        () = signals.stop() => None,
+    };
+    let Some(Ready {
+        node,
+        journal,
+        follows,
+        _claim,
+    }) = begun
+    else {
+        tracing::info!("stopped before it was ready");
+        return Ok(());
+    };
     let (stop_journal, journal_stopped) = watch::channel(false);
     let saving = tokio::spawn(journal.run(until(journal_stopped)));
-    let helpers = [
-        tokio::spawn(follow::follow(node.clone(), followed)),
+    let mut helpers = vec![
         tokio::spawn(upkeep::sweep(node.clone())),
         tokio::spawn(upkeep::prune(node.clone())),
         tokio::spawn(upkeep::statistics(node.clone(), config.log.stats_interval)),
     ];
+    let (_, cache) = &stores;
+    match (follows, cache) {
+        (Follows::Cache(positions), Some(cache)) => {
+            helpers.extend(shared::follow(&node, cache, positions));
+        }
+        (Follows::Storage(position), _) => {
+            helpers.push(tokio::spawn(follow::follow(node.clone(), position)));
+        }
+        (Follows::Cache(_), None) => return Err(anyhow!("there is no cache to follow")),
+    }
     let workers = Workers::start(&options, listeners, &node, certificate.clone())?;
     let mut reloader = Reloader::new(
         options,
@@ -151,6 +161,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         certificate,
         level,
         drivers.clone(),
+        cache.clone(),
     );
     let served = wait_for_stop(&workers, &mut reloader, signals).await;
 
@@ -159,51 +170,14 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     helpers.iter().for_each(tokio::task::JoinHandle::abort);
     stop_journal.send_replace(true);
     saving.await.context("the journal ended early")??;
+    if let Some(cache) = cache
+        && node.journal.backlog() == 0
+        && let Err(error) = cache.leave(&node.name).await
+    {
+        tracing::debug!(%error, "the cache was not told that this node has stopped");
+    }
     tracing::info!("stopped, everything is saved");
     served
-}
-
-/// Storage, and the cache if nodes share one.
-type Opened = (Arc<dyn Storage>, Option<Arc<dyn Cache>>);
-
-fn open(config: &Config, drivers: &Drivers) -> Result<Opened> {
-    let open_storage = drivers.storage.get(&config.storage.driver);
-    let open_cache = drivers.cache.get(&config.cache.driver);
-    let (Some(open_storage), Some(open_cache)) = (open_storage, open_cache) else {
-        return Err(anyhow!("the drivers were not checked"));
-    };
-    let storage = open_storage(&settings::place(config))
-        .with_context(|| format!("storage {}", config.storage.url))?;
-    let cache = open_cache(&config.cache.url).context("cache")?;
-    Ok((storage, cache))
-}
-
-/// A node with registry and swarms as they were left, and the place in the feed to go on from.
-async fn load_node(
-    config: &Config,
-    storage: Arc<dyn Storage>,
-) -> Result<(Node, storage::FeedPosition)> {
-    let clock = Clock::start();
-    let metrics = Arc::new(Metrics::default());
-    let registry = Arc::new(Registry::default());
-    let tracker = Arc::new(Tracker::new(
-        settings::mode(config),
-        settings::rules(config),
-        Arc::clone(&registry),
-        config.journal.max_pending as usize,
-        Arc::clone(&metrics),
-    ));
-    let node = Node {
-        clock,
-        metrics,
-        registry,
-        tracker,
-        storage,
-    };
-    let followed = load::registry(&node, Registered::First).await?;
-    load::swarms(&node).await?;
-    settings::warn_of_empty_whitelist(config, &node.registry);
-    Ok((node, followed))
 }
 
 /// Waits for a signal to stop, or for a worker that can't go on; meanwhile reloads as signals ask.
@@ -290,6 +264,14 @@ impl Signals {
             user: signal(SignalKind::user_defined2())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Resolves when one says to stop. Others stay for whoever listens next.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use arc_swap::ArcSwap;
 
+use crate::cache::Cache;
 use crate::config::{self, Config, Loaded};
 use crate::listen::http::HttpSettings;
 use crate::listen::tls::Certificate;
 use crate::log::LevelHandle;
 use crate::node::load::Registered;
-use crate::node::{Drivers, Node, Options, certificate, check_drivers, load, settings};
+use crate::node::{Drivers, Node, Options, certificate, check_drivers, load, settings, shared};
 
 /// What a reload changes.
 pub(super) struct Reloader {
@@ -20,6 +21,7 @@ pub(super) struct Reloader {
     certificate: Option<Certificate>,
     level: LevelHandle,
     drivers: Drivers,
+    cache: Option<Arc<dyn Cache>>,
 }
 
 // === impl Reloader ===
@@ -32,6 +34,7 @@ impl Reloader {
         certificate: Option<Certificate>,
         level: LevelHandle,
         drivers: Drivers,
+        cache: Option<Arc<dyn Cache>>,
     ) -> Self {
         Self {
             options,
@@ -40,6 +43,7 @@ impl Reloader {
             certificate,
             level,
             drivers,
+            cache,
         }
     }
 
@@ -64,9 +68,23 @@ impl Reloader {
         );
         check_drivers(new, &self.drivers)?;
         let certificate = certificate(new)?;
-        load::registry(&self.node, Registered::Again)
-            .await
-            .with_context(|| format!("storage {}", new.storage.url))?;
+        match &self.cache {
+            None => {
+                let loaded = load::registry(&self.node, Registered::Again).await;
+                loaded.with_context(|| format!("storage {}", new.storage.url))?;
+            }
+            // It is followed all the time: a cache that is away now must not keep the rest from
+            // being reloaded.
+            Some(cache) => {
+                if let Err(error) = shared::reload(&self.node, &**cache).await {
+                    let error = format!("{error:#}");
+                    tracing::warn!(
+                        error,
+                        "the registry was not reloaded; its changes are followed"
+                    );
+                }
+            }
+        }
         // Nothing can fail from here on.
         if let (Some(current), Some(new)) = (&self.certificate, &certificate) {
             current.replace(new);
@@ -111,6 +129,7 @@ fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             "journal.max_pending",
             old.journal.max_pending != new.journal.max_pending,
         ),
+        ("journal.spill", old.journal.spill != new.journal.spill),
         ("log.format", old.log.format != new.log.format),
         (
             "log.stats_interval",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::config::{self, Config};
+use crate::journal;
 use crate::listen::http::HttpSettings;
 use crate::registry::Registry;
 use crate::storage::Place;
@@ -40,6 +41,15 @@ pub(super) fn rules(config: &Config) -> Rules {
             threshold: seconds(tracker.hnr_threshold),
             min_bytes: tracker.hnr_min_bytes,
         },
+    }
+}
+
+pub(super) fn journal(config: &Config) -> journal::Settings {
+    journal::Settings {
+        node: config.node.clone(),
+        flush_interval: config.journal.flush_interval,
+        spill: config.journal.spill.clone(),
+        memory_max: config.journal.max_pending as usize,
     }
 }
 

@@ -127,6 +127,16 @@ impl Registry {
         )
     }
 
+    /// The info hashes under which swarms are kept.
+    pub fn info_hashes(&self) -> Vec<InfoHash> {
+        self.torrents
+            .read()
+            .hashes
+            .values()
+            .map(|it| it.0)
+            .collect()
+    }
+
     pub fn apply(&self, change: RegistryChange) {
         match change {
             RegistryChange::User(user) => self.users.write().set(user),

@@ -35,11 +35,13 @@ pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -
     torrents_are_added_changed_and_found(&*migrated(open().await).await).await;
     clients_are_added_renamed_and_removed(&*migrated(open().await).await).await;
     pages_of_any_size_hold_every_row_once(&*migrated(open().await).await).await;
+    torrents_with_records_are_told(&*migrated(open().await).await).await;
     old_peers_are_read_while_they_are_active(&*migrated(open().await).await).await;
     the_feed_tells_of_edits(&*migrated(open().await).await).await;
     the_feed_is_read_in_portions(&*migrated(open().await).await).await;
     base_and_credit_arrive_together(&*migrated(open().await).await).await;
     a_batch_counts_once(&*migrated(open().await).await).await;
+    an_older_record_leaves_a_newer_one(&*migrated(open().await).await).await;
     a_gap_is_refused(&*migrated(open().await).await).await;
     changes_of_one_batch_add_up(&*migrated(open().await).await).await;
     rows_that_are_gone_are_passed_over(&*migrated(open().await).await).await;
@@ -219,6 +221,25 @@ async fn pages_of_any_size_hold_every_row_once(storage: &dyn Storage) {
         let histories = keys(|after| storage.histories(after, limit), key).await;
         assert_rising(&histories, expected);
     }
+}
+
+async fn torrents_with_records_are_told(storage: &dyn Storage) {
+    let mut torrents = Vec::new();
+    for number in 1..=3 {
+        let (user, torrent) = add_pair(storage, number).await;
+        torrents.push(torrent);
+        if number == 2 {
+            let change = change(user, torrent, number, 1);
+            apply(storage, 1, vec![Change::Peer(change)]).await;
+        }
+    }
+    assert_eq!(
+        storage.with_records(&torrents).await.unwrap(),
+        torrents[1..2]
+    );
+    assert_eq!(storage.with_records(&[]).await.unwrap(), []);
+    let (histories, peers) = storage.records_of(torrents[1]).await.unwrap();
+    assert_eq!((histories.len(), peers.len()), (1, 1));
 }
 
 async fn old_peers_are_read_while_they_are_active(storage: &dyn Storage) {
@@ -437,6 +458,38 @@ async fn absurd_totals_are_found_and_mended(storage: &dyn Storage) {
     let totals = user(storage, user_id).await.totals;
     assert_eq!(totals.uploaded, 0);
     assert_eq!(totals.downloaded, 5, "the others stay");
+}
+
+async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let mut newer = change(id, torrent_id, 1, 10);
+    newer.record.announces = 7;
+    newer.record.base_up = 700;
+    apply(storage, 1, vec![Change::Peer(newer.clone())]).await;
+    // What another node still had to tell of it: the credit counts, the record is outdated.
+    let mut older = newer.clone();
+    older.record.announces = 6;
+    older.record.last_announce = NOW + 2;
+    older.record.base_up = 600;
+    apply(storage, 2, vec![Change::Peer(older)]).await;
+    let record = |page: Page<super::StoredPeer>| page.rows[0].record.clone();
+    let found = record(storage.peers(0, None, 10).await.unwrap());
+    assert_eq!(found, newer.record);
+    assert_eq!(user(storage, id).await.totals.uploaded, 40);
+
+    // One that was begun anew counts its announces anew.
+    let mut anew = newer.clone();
+    anew.record.announces = 1;
+    anew.record.last_announce = NOW + 3600;
+    anew.record.base_up = 5;
+    apply(storage, 3, vec![Change::Peer(anew.clone())]).await;
+    let found = record(storage.peers(0, None, 10).await.unwrap());
+    assert_eq!(found, anew.record);
+    anew.record.announces = 2;
+    anew.record.base_up = 6;
+    apply(storage, 4, vec![Change::Peer(anew.clone())]).await;
+    let found = record(storage.peers(0, None, 10).await.unwrap());
+    assert_eq!(found, anew.record);
 }
 
 async fn a_gap_is_refused(storage: &dyn Storage) {

@@ -146,6 +146,9 @@ pub trait Storage: Send + Sync + 'static {
         torrent: TorrentId,
     ) -> Result<(Vec<History>, Vec<StoredPeer>), StorageError>;
 
+    /// Those of these torrents that have any history or peer record.
+    async fn with_records(&self, torrents: &[TorrentId]) -> Result<Vec<TorrentId>, StorageError>;
+
     async fn whitelist(&self) -> Result<Vec<Client>, StorageError>;
 
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError>;
@@ -200,6 +203,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Applies consecutive batches of one node and records the number of the last, in one
     /// transaction. Batches whose number was recorded before are left alone and count as applied,
     /// so repeating them is harmless (rule A9). Users and torrents that are gone are passed over.
+    /// A record that is older than the one that is there leaves it, for nodes may be late: it has
+    /// fewer announces, and its last announce is not later by more than clocks differ.
     /// A batch whose forerunner is missing is refused as [`StorageError::Broken`].
     async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError>;
 

@@ -32,6 +32,10 @@ pub(super) struct Sum {
     pub(super) snatches: u64,
 }
 
+/// Seconds by which the clocks of two nodes may differ. Of two records of a peer, the one with more
+/// announces is the later one, or that whose last announce is later by more than this.
+pub(super) const CLOCK_SKEW: i64 = 5;
+
 /// The largest number that SQL knows is 2^63−1 (rule A8).
 pub(super) fn clamp(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -49,7 +53,7 @@ impl<'a> Sums<'a> {
         for change in changes {
             match change {
                 Change::Snatch { info_hash } => *sums.snatches.entry(*info_hash).or_default() += 1,
-                Change::Forgotten { .. } | Change::Guest { .. } => {}
+                Change::Guest { .. } => {}
                 Change::Peer(change) if is_known(&change.key)? => sums.add(change),
                 Change::Peer(change) => {
                     sums.gone.insert(change.key);

@@ -13,6 +13,7 @@ mod record;
 mod refusal;
 mod restore;
 mod rules;
+mod share;
 mod sweep;
 
 use std::net::IpAddr;
@@ -34,6 +35,7 @@ pub use outbox::{Cut, Outbox, Ticket};
 pub use refusal::Refusal;
 pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
+pub use share::is_newer;
 
 /// An announce as a transport received it.
 #[derive(Clone, Debug)]
@@ -71,6 +73,8 @@ pub struct Tracker {
     metrics: Arc<Metrics>,
     /// When a client's doings were last written to the log.
     warned: AtomicU32,
+    /// Other nodes are told of public peers too.
+    is_shared: bool,
 }
 
 /// What an announce is to its swarm, worked out once.
@@ -115,7 +119,14 @@ impl Tracker {
             outbox: Outbox::new(outbox_capacity),
             metrics,
             warned: AtomicU32::new(0),
+            is_shared: false,
         }
+    }
+
+    /// The same tracker as one of several nodes, which tell each other of their peers.
+    pub fn shared(mut self) -> Self {
+        self.is_shared = true;
+        self
     }
 
     pub fn mode(&self) -> Mode {

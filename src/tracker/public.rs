@@ -3,9 +3,9 @@
 use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 
-use crate::change::Change;
+use crate::change::{Change, GuestRecord};
 use crate::ids::InfoHash;
-use crate::swarm::{Before, ClientTag, PublicSwarm, Role};
+use crate::swarm::{Before, ClientTag, PublicSwarm, Role, Shard};
 use crate::tracker::{Answer, Arrival, Refusal, Rules, Tracker, Workspace, scraped};
 use crate::wire::{Event, ScrapeEntry};
 
@@ -22,29 +22,32 @@ impl Tracker {
         let shard = self.public.shard_of(&info_hash);
         let mut swarms = self.public.lock(shard);
         let stops = arrival.params.event == Event::Stopped;
-        let swarm = match swarms.entry(info_hash) {
-            Entry::Occupied(entry) => entry.into_mut(),
+        let swarm = if stops {
             // Who stops what nobody knows changes nothing.
-            Entry::Vacant(_) if stops => &mut PublicSwarm::default(),
-            Entry::Vacant(entry) => {
-                if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
-                    return Err(Refusal::Unavailable);
-                }
-                self.public_torrents.fetch_add(1, Ordering::Relaxed);
-                entry.insert(PublicSwarm::default())
-            }
+            swarms.get_mut(&info_hash)
+        } else {
+            let swarm = self.public_swarm(&mut swarms, info_hash, rules);
+            Some(swarm.ok_or(Refusal::Unavailable)?)
+        };
+        let swarm = match swarm {
+            Some(swarm) => swarm,
+            None => &mut PublicSwarm::default(),
         };
         let client = ClientTag::new(&arrival.params.peer_id, arrival.params.key.map(|key| key.0));
         if stops {
             swarm.remove(arrival.endpoint, client);
+            self.share_guest(shard, info_hash, arrival, false);
         } else {
             let eligibility = arrival.eligibility(rules);
             let (now, alive_since) = (arrival.now.mono, eligibility.alive_since);
             let before = swarm.upsert(arrival.endpoint, client, arrival.role, now, alive_since);
+            let mut is_counted = before.is_some_and(|it| it.counted);
             if is_snatch(arrival, before) && self.journal_snatch(shard, info_hash, rules) {
                 swarm.set_counted(arrival.endpoint, client);
                 swarm.downloaded = swarm.downloaded.saturating_add(1);
+                is_counted = true;
             }
+            self.share_guest(shard, info_hash, arrival, is_counted);
             let want = arrival.want(rules);
             let out = &mut work.peers.endpoints;
             swarm.select(
@@ -61,6 +64,54 @@ impl Tracker {
             reply,
             ticket: None,
         })
+    }
+
+    /// The swarm of that torrent; a new one unless there are as many as there may be.
+    pub(super) fn public_swarm<'a>(
+        &self,
+        swarms: &'a mut Shard<PublicSwarm>,
+        info_hash: InfoHash,
+        rules: &Rules,
+    ) -> Option<&'a mut PublicSwarm> {
+        match swarms.entry(info_hash) {
+            Entry::Occupied(entry) => Some(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
+                    return None;
+                }
+                self.public_torrents.fetch_add(1, Ordering::Relaxed);
+                Some(entry.insert(PublicSwarm::default()))
+            }
+        }
+    }
+
+    /// Tells other nodes, if there are any. Without room they hear of the peer at its next announce.
+    fn share_guest(&self, shard: usize, info_hash: InfoHash, arrival: &Arrival, is_counted: bool) {
+        if !self.is_shared {
+            return;
+        }
+        let Some(room) = self.outbox.reserve() else {
+            self.metrics.outbox_full.one();
+            return;
+        };
+        let record = GuestRecord {
+            peer_id: arrival.params.peer_id,
+            key: arrival.params.key.map(|key| key.0),
+            seeder: arrival.role == Role::Seeder,
+            paused: arrival.role == Role::Paused,
+            counted: is_counted,
+            last_announce: arrival.now.unix,
+            active: arrival.params.event != Event::Stopped,
+        };
+        let address = arrival.endpoint.address();
+        room.push(
+            shard,
+            Change::Guest {
+                info_hash,
+                address,
+                record,
+            },
+        );
     }
 
     /// Queues a snatch; false if it can't be kept, and then it is not counted either.

@@ -22,7 +22,7 @@ pub(super) fn peer_change(
             peer_id: peer.peer_id,
         },
         info_hash: torrent.canonical,
-        record: record(swarm, place, now),
+        record: record_of(swarm, place, now),
         credit,
         standing: history.map_or_else(Standing::default, |history| Standing {
             completed_at: history.completed_at,
@@ -32,7 +32,8 @@ pub(super) fn peer_change(
     }
 }
 
-fn record(swarm: &PrivateSwarm, place: usize, now: Now) -> PeerRecord {
+/// The record of the peer at `place`.
+pub(super) fn record_of(swarm: &PrivateSwarm, place: usize, now: Now) -> PeerRecord {
     let peer = swarm.peer(place);
     let (v4, v6) = swarm.endpoints(place);
     let account = &peer.account;

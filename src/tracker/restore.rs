@@ -76,27 +76,36 @@ impl Tracker {
             return;
         }
         let place = swarm.add(key.user, key.peer_id, account_of(record, now));
-        let role = match record.left {
-            Some(0) => Role::Seeder,
-            _ if record.paused => Role::Paused,
-            _ => Role::Leecher,
-        };
-        let v4 = record
-            .v4
-            .map(|addr| Endpoint::new((*addr.ip()).into(), addr.port()));
-        let v6 = record
-            .v6
-            .map(|addr| Endpoint::new((*addr.ip()).into(), addr.port()));
+        let (v4, v6) = endpoints_of(record);
         if record.active {
             let seen = now.to_mono(record.last_announce);
             for endpoint in [v4, v6].into_iter().flatten() {
-                swarm.enter(place, endpoint, role, seen);
+                swarm.enter(place, endpoint, role_of(record), seen);
             }
         }
     }
 }
 
-fn account_of(record: &PeerRecord, now: Now) -> Account {
+pub(super) fn role_of(record: &PeerRecord) -> Role {
+    match record.left {
+        Some(0) => Role::Seeder,
+        _ if record.paused => Role::Paused,
+        _ => Role::Leecher,
+    }
+}
+
+/// The endpoints of both families.
+pub(super) fn endpoints_of(record: &PeerRecord) -> (Option<Endpoint>, Option<Endpoint>) {
+    let v4 = record
+        .v4
+        .map(|addr| Endpoint::new((*addr.ip()).into(), addr.port()));
+    let v6 = record
+        .v6
+        .map(|addr| Endpoint::new((*addr.ip()).into(), addr.port()));
+    (v4, v6)
+}
+
+pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {
     Account {
         base_up: record.base_up,
         base_down: record.base_down,

@@ -104,7 +104,8 @@ pub async fn run(
     options: &Options,
     progress: &mut impl Progress,
 ) -> Result<Report, WarmupError> {
-    cache.ping().await?;
+    // What is written to a server that is restarted meanwhile is not complete.
+    let generation = cache.ping().await?;
     let start = storage.feed_position().await?;
     if options.dry_run {
         return compare::run(&**storage, &**cache, options.parts, progress).await;
@@ -115,7 +116,9 @@ pub async fn run(
     loader.follow_feed().await?;
     let (report, position) = loader.remove(options.parts).await?;
     if options.parts == Parts::ALL {
-        cache.set_mirrored(Mirrored { position }).await?;
+        cache
+            .set_mirrored(generation, Mirrored { position })
+            .await?;
     }
     cache.publish(&[Notice::Registry]).await?;
     Ok(report)

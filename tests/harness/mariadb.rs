@@ -118,6 +118,19 @@ impl MariaDb {
             .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
+    /// The numbers of one row.
+    pub fn row<const N: usize>(&self, sql: &str) -> [i64; N] {
+        let text = self.sql(sql);
+        let numbers = text.split_whitespace().map(|word| {
+            let number = word.parse();
+            number.unwrap_or_else(|error| panic!("{sql}: {word}: {error}"))
+        });
+        let numbers: Vec<i64> = numbers.collect();
+        numbers
+            .try_into()
+            .unwrap_or_else(|found| panic!("{sql}: expected {N} numbers, found {found:?}"))
+    }
+
     /// The same, which may fail.
     pub fn try_sql(&self, sql: &str) -> Result<String, String> {
         let output = self

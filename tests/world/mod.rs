@@ -469,7 +469,7 @@ impl Storage {
                 *self.public_snatches.entry(*info_hash).or_default() += 1;
                 return;
             }
-            Change::Forgotten { .. } | Change::Guest { .. } => return,
+            Change::Guest { .. } => return,
         };
         let PeerKey { user, torrent, .. } = change.key;
         self.peers.insert(change.key, change.record.clone());

@@ -61,10 +61,6 @@ impl Derived {
                     let torrent = self.torrents.entry(*info_hash).or_default();
                     torrent.snatches += u64::from(is_new);
                 }
-                Change::Forgotten { info_hash, key } => {
-                    let field = keys::member_field(key.user, &key.peer_id);
-                    self.set_peer(*info_hash, field, None);
-                }
                 Change::Guest {
                     info_hash,
                     address,

@@ -180,7 +180,7 @@ async fn find_peers(
 fn last_heard(field: &[u8], value: Value) -> Option<i64> {
     let field = std::str::from_utf8(field).ok()?;
     Some(match swarms::peer(field, &reply::text(value)?)? {
-        SharedPeer::Member { record, .. } => record.last_announce,
+        SharedPeer::Member(member) => member.record.last_announce,
         SharedPeer::Guest { record, .. } => record.last_announce,
     })
 }

@@ -113,6 +113,15 @@ impl Cache for Redis {
         swarms::swarms(&self.link, cursor).await
     }
 
+    async fn prune(
+        &self,
+        cursor: u64,
+        members_before: i64,
+        guests_before: i64,
+    ) -> Result<Option<u64>, CacheError> {
+        swarms::prune(&self.link, cursor, members_before, guests_before).await
+    }
+
     async fn remove_swarms(&self, torrents: &[InfoHash]) -> Result<(), CacheError> {
         swarms::remove_swarms(&self.link, torrents).await
     }
@@ -121,8 +130,20 @@ impl Cache for Redis {
         whitelist::mirrored(&self.link).await
     }
 
-    async fn set_mirrored(&self, mirrored: Mirrored) -> Result<(), CacheError> {
-        whitelist::set_mirrored(&self.link, mirrored).await
+    async fn set_mirrored(
+        &self,
+        generation: Generation,
+        mirrored: Mirrored,
+    ) -> Result<(), CacheError> {
+        whitelist::set_mirrored(&self.link, generation, mirrored).await
+    }
+
+    async fn has_all_peers(&self) -> Result<bool, CacheError> {
+        whitelist::has_all_peers(&self.link).await
+    }
+
+    async fn set_has_all_peers(&self, generation: Generation) -> Result<(), CacheError> {
+        whitelist::set_has_all_peers(&self.link, generation).await
     }
 
     async fn put_users(&self, users: &[StoredUser], write: Write) -> Result<(), CacheError> {

@@ -7,13 +7,32 @@ use super::link::{Link, Session};
 use super::scan::scan_keys;
 use super::{keys, reply, side_by_side};
 use crate::cache::{CacheError, Scan, SharedPeer};
-use crate::change::codec;
+use crate::change::{Member, codec};
 use crate::ids::InfoHash;
 
 /// Torrents whose peers are read or removed by one pipeline.
 const READ_MAX: usize = 500;
 /// Torrents whose peers are written by one job.
 const WRITE_MAX: usize = 500;
+
+/// Peers that one call of the script writes at most: the server does nothing else meanwhile.
+const SCRIPT_MAX: usize = 500;
+
+/// Writes members unless the hash has newer records of them: a node may give it what it knew a
+/// moment ago while another has told more. The pattern is the text of a member up to its last
+/// announce (see `change::codec`); what is not of that form is replaced.
+const PUT_UNLESS_NEWER: &str = r"
+local pattern = '^1' .. string.rep(' %S+', 13) .. ' (%d+) %S+ (%-?%d+) '
+for i = 1, #ARGV, 4 do
+    local old = redis.call('HGET', KEYS[1], ARGV[i])
+    local announces, last
+    if old then announces, last = string.match(old, pattern) end
+    if not announces or tonumber(ARGV[i + 2]) >= tonumber(announces)
+        or tonumber(ARGV[i + 3]) > tonumber(last) + 5 then
+        redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+    end
+end
+";
 
 pub(super) async fn peers(
     link: &Link,
@@ -59,12 +78,12 @@ pub(super) fn peer(field: &str, text: &str) -> Option<SharedPeer> {
     match keys::peer_of(field)? {
         keys::PeerField::Member(user, peer_id) => {
             let (record, standing) = codec::decode_member(text).ok()?;
-            Some(SharedPeer::Member {
+            Some(SharedPeer::Member(Member {
                 user,
                 peer_id,
                 record,
                 standing,
-            })
+            }))
         }
         keys::PeerField::Guest(address) => Some(SharedPeer::Guest {
             address,
@@ -78,37 +97,54 @@ pub(super) async fn put_peers(
     swarms: &[(InfoHash, Vec<SharedPeer>)],
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
-    side_by_side(swarms.chunks(WRITE_MAX), |chunk| put_chunk(&session, chunk)).await
+    let load = cmd("SCRIPT").arg("LOAD").arg(PUT_UNLESS_NEWER).take();
+    let script = reply::text(session.one(load).await?);
+    let script = script.ok_or_else(|| link.unexpected("SCRIPT"))?;
+    side_by_side(swarms.chunks(WRITE_MAX), |chunk| {
+        put_chunk(&session, &script, chunk)
+    })
+    .await
 }
 
 async fn put_chunk(
     session: &Session<'_>,
+    script: &str,
     swarms: &[(InfoHash, Vec<SharedPeer>)],
 ) -> Result<(), CacheError> {
     let mut commands = Commands::default();
     for (info_hash, peers) in swarms {
         let key = keys::swarm(*info_hash);
-        let mut set = Fields::new("HSET", &key);
-        for peer in peers {
-            let (field, text) = match peer {
-                SharedPeer::Member {
-                    user,
-                    peer_id,
-                    record,
-                    standing,
-                } => (
-                    keys::member_field(*user, peer_id),
-                    codec::encode_member(record, standing),
-                ),
-                SharedPeer::Guest { address, record } => {
-                    (keys::guest_field(*address), codec::encode_guest(record))
-                }
-            };
-            set.add(&mut commands, &[&field, &text]);
+        for peers in peers.chunks(SCRIPT_MAX) {
+            put_swarm(&mut commands, script, &key, peers);
         }
-        set.end(&mut commands);
     }
     session.run(commands).await.map(drop)
+}
+
+fn put_swarm(commands: &mut Commands, script: &str, key: &str, peers: &[SharedPeer]) {
+    let mut set = Fields::new("HSET", key);
+    let mut put = cmd("EVALSHA");
+    put.arg(script).arg(1).arg(key);
+    let mut has_members = false;
+    for peer in peers {
+        match peer {
+            SharedPeer::Member(member) => {
+                put.arg(keys::member_field(member.user, &member.peer_id))
+                    .arg(codec::encode_member(&member.record, &member.standing))
+                    .arg(member.record.announces)
+                    .arg(member.record.last_announce);
+                has_members = true;
+            }
+            SharedPeer::Guest { address, record } => {
+                let (field, text) = (keys::guest_field(*address), codec::encode_guest(record));
+                set.add(commands, &[&field, &text]);
+            }
+        }
+    }
+    set.end(commands);
+    if has_members {
+        commands.push(put);
+    }
 }
 
 pub(super) async fn swarms(link: &Link, cursor: u64) -> Result<Scan<InfoHash>, CacheError> {
@@ -119,6 +155,36 @@ pub(super) async fn swarms(link: &Link, cursor: u64) -> Result<Scan<InfoHash>, C
         bad: Vec::new(),
         next,
     })
+}
+
+/// One portion of a scan, without the peers whose last announce is too long ago.
+pub(super) async fn prune(
+    link: &Link,
+    cursor: u64,
+    members_before: i64,
+    guests_before: i64,
+) -> Result<Option<u64>, CacheError> {
+    let scan = swarms(link, cursor).await?;
+    let mut commands = Commands::default();
+    for (info_hash, peers) in peers(link, &scan.rows).await? {
+        let key = keys::swarm(info_hash);
+        let mut remove = Fields::new("HDEL", &key);
+        for peer in peers {
+            let old = match peer {
+                SharedPeer::Member(it) if it.record.last_announce < members_before => {
+                    keys::member_field(it.user, &it.peer_id)
+                }
+                SharedPeer::Guest { address, record } if record.last_announce < guests_before => {
+                    keys::guest_field(address)
+                }
+                _ => continue,
+            };
+            remove.add(&mut commands, &[&old]);
+        }
+        remove.end(&mut commands);
+    }
+    link.session().await?.run(commands).await?;
+    Ok(scan.next)
 }
 
 pub(super) async fn remove_swarms(link: &Link, torrents: &[InfoHash]) -> Result<(), CacheError> {

@@ -7,7 +7,7 @@ use redis::cmd;
 use super::commands::{Commands, Fields};
 use super::link::Link;
 use super::{keys, reply};
-use crate::cache::{CacheError, Mirrored};
+use crate::cache::{CacheError, Generation, Mirrored};
 use crate::registry::Client;
 
 /// What is new first, then what is gone: a client that stays is never missing.
@@ -57,10 +57,39 @@ pub(super) async fn mirrored(link: &Link) -> Result<Option<Mirrored>, CacheError
     Ok(position.map(|position| Mirrored { position }))
 }
 
-pub(super) async fn set_mirrored(link: &Link, mirrored: Mirrored) -> Result<(), CacheError> {
+pub(super) async fn set_mirrored(
+    link: &Link,
+    generation: Generation,
+    mirrored: Mirrored,
+) -> Result<(), CacheError> {
+    mark(link, generation, "position", mirrored.position).await
+}
+
+pub(super) async fn has_all_peers(link: &Link) -> Result<bool, CacheError> {
+    let ask = cmd("HGET").arg(keys::REGISTRY).arg("peers").take();
+    let mark = link.session().await?.one(ask).await?;
+    Ok(reply::text(mark).as_deref() == Some("1"))
+}
+
+pub(super) async fn set_has_all_peers(
+    link: &Link,
+    generation: Generation,
+) -> Result<(), CacheError> {
+    mark(link, generation, "peers", 1).await
+}
+
+/// Writes a mark to the server that everything before it went to, and to no other.
+async fn mark(
+    link: &Link,
+    generation: Generation,
+    field: &str,
+    value: u64,
+) -> Result<(), CacheError> {
+    let session = link.session().await?;
+    if session.generation() != generation {
+        return Err(CacheError::Restarted(session.generation()));
+    }
     let mut set = cmd("HSET");
-    set.arg(keys::REGISTRY)
-        .arg("position")
-        .arg(mirrored.position);
-    link.session().await?.one(set).await.map(drop)
+    set.arg(keys::REGISTRY).arg(field).arg(value);
+    session.one(set).await.map(drop)
 }

@@ -18,7 +18,7 @@ use crate::change::{Batch, Change, PeerChange, Standing};
 use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::storage::batches;
 use crate::storage::schema::{self, Call};
-use crate::storage::sums::{Sums, clamp};
+use crate::storage::sums::{CLOCK_SKEW, Sums, clamp};
 
 const PEER_COLUMNS: &str = "user_id, torrent_id, peer_id, base_up, base_down, base_at, dip_up, \
     dip_down, uploaded, downloaded, left_bytes, ip4, port4, ip6, port6, speed_up, speed_down, \
@@ -27,8 +27,7 @@ const PEER_COLUMNS: &str = "user_id, torrent_id, peer_id, base_up, base_down, ba
 
 /// Columns of a record. Of two nodes, the one that heard of the peer last is right about them.
 const LATEST: &str = "base_up base_down base_at dip_up dip_down uploaded downloaded left_bytes ip4 \
-    port4 ip6 port6 speed_up speed_down seed_time announces first_announce active paused hnr \
-    inactive_since";
+    port4 ip6 port6 speed_up speed_down seed_time first_announce active paused hnr inactive_since";
 
 const HISTORY_COLUMNS: &str = "torrent_id, user_id, uploaded, downloaded, seed_time, announces, \
     completed_at, hnr, first_announce, last_announce";
@@ -129,22 +128,20 @@ async fn write_peers(session: &mut Session<'_>, own: &Own, sums: &Sums<'_>) -> R
     for change in sums.peers.values() {
         push_peer(&mut rows, change, sums.standing(change));
     }
-    let sets: Vec<String> = LATEST
-        .split_whitespace()
-        .map(|column| {
-            format!(
-                "{column} = IF(VALUES(last_announce) >= last_announce, VALUES({column}), {column})"
-            )
-        })
-        .collect();
+    let is_newer = format!(
+        "VALUES(announces) >= announces OR VALUES(last_announce) > last_announce + {CLOCK_SKEW}"
+    );
+    let set = |column: &str| format!("{column} = IF({is_newer}, VALUES({column}), {column})");
+    let sets: Vec<String> = LATEST.split_whitespace().map(set).collect();
     for values in rows.values() {
-        // Set in this order: the comparisons need the old last_announce.
+        // In this order: servers go from left to right, and the comparisons need the old values.
         let sql = format!(
-            "INSERT INTO {} ({PEER_COLUMNS}) VALUES {values} ON DUPLICATE KEY UPDATE {}, \
-             completed_at = IFNULL(completed_at, VALUES(completed_at)), \
-             last_announce = GREATEST(last_announce, VALUES(last_announce))",
+            "INSERT INTO {} ({PEER_COLUMNS}) VALUES {values} ON DUPLICATE KEY UPDATE \
+             completed_at = IFNULL(completed_at, VALUES(completed_at)), {}, {}, \
+             last_announce = IF(VALUES(announces) = announces, VALUES(last_announce), last_announce)",
             own.peers,
-            sets.join(", ")
+            sets.join(", "),
+            set("announces"),
         );
         session.run(&sql).await?;
     }

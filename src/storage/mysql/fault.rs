@@ -81,11 +81,14 @@ impl Fault {
         matches!(self.code(), Some(LOCK_WAIT | DEADLOCK | DUPLICATE))
     }
 
-    /// Whether the connection is lost, or in a state that nobody knows.
-    pub(super) fn is_of_the_link(&self) -> bool {
+    /// Whether a new connection is needed: this one is lost, in a state that nobody knows, or
+    /// of before a GRANT.
+    pub(super) fn wants_new_link(&self) -> bool {
         match self {
             Self::Sql(Error::Server(error), _) => {
-                error.code == SHUTDOWN || PASSING.contains(&error.code)
+                error.code == SHUTDOWN
+                    || PASSING.contains(&error.code)
+                    || ACCESS_DENIED.contains(&error.code)
             }
             Self::Late | Self::Sql(..) => true,
             Self::Storage(_) => false,

@@ -123,6 +123,7 @@ async fn bounds(session: &mut Session<'_>) -> Result<(u64, u64), Fault> {
 }
 
 /// The last number up to `newest` that no open transaction holds, nor any before it after `after`.
+/// It may be one too low, because the server also looks at the row behind a range.
 async fn settled(session: &mut Session<'_>, after: u64, newest: u64) -> Result<u64, Fault> {
     if !is_held(session, after, newest).await? {
         return Ok(newest);

@@ -37,8 +37,8 @@ const STATEMENTS_MAX: usize = 64;
 /// no lock outlives a route that was dropped; and nothing waits long for the site's locks.
 const SESSION: [&str; 2] = [
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SET SESSION autocommit = 1, wait_timeout = 60, innodb_lock_wait_timeout = 5, \
-     lock_wait_timeout = 5, sql_safe_updates = 0",
+    "SET SESSION autocommit = 1, wait_timeout = 60, innodb_lock_wait_timeout = 3, \
+     lock_wait_timeout = 3, sql_safe_updates = 0",
 ];
 
 /// The way to a database.
@@ -58,6 +58,8 @@ pub(super) struct Session<'a> {
     patience: Duration,
     /// Whether it has named locks, which outlive a transaction.
     pub(super) is_locking: bool,
+    /// Whether the next job needs a new connection.
+    pub(super) is_last: bool,
     _room: SemaphorePermit<'a>,
 }
 
@@ -110,6 +112,7 @@ impl Link {
             statements,
             patience,
             is_locking: false,
+            is_last: false,
             _room: room,
         })
     }
@@ -131,9 +134,8 @@ impl Link {
 
     /// Takes a connection back after its job: for the next one, or to end it.
     pub(super) async fn end<T>(&self, mut session: Session<'_>, result: &Result<T, Fault>) {
-        if let Err(fault) = result
-            && fault.is_of_the_link()
-        {
+        let is_lost = result.as_ref().err().is_some_and(Fault::wants_new_link);
+        if is_lost || session.is_last {
             return self.idle.lock().clear();
         }
         let clean = match (result, session.is_locking) {

@@ -53,8 +53,8 @@ static SCHEMAS: [Schema; 2] = [
     },
 ];
 
-/// How often a transaction is tried that others are in the way of, and how long it waits between.
-const COLLISIONS_MAX: usize = 5;
+/// How often a transaction is tried again that others were in the way of, and how long it waits before.
+const COLLISIONS_MAX: usize = 3;
 const COLLISION_FIRST: Duration = Duration::from_millis(20);
 const COLLISION_MAX: Duration = Duration::from_millis(500);
 
@@ -175,6 +175,12 @@ impl Storage for Mysql {
     ) -> Result<(Vec<History>, Vec<StoredPeer>), StorageError> {
         read!(self, |session| read::records_of(
             session, &self.own, torrent
+        ))
+    }
+
+    async fn with_records(&self, torrents: &[TorrentId]) -> Result<Vec<TorrentId>, StorageError> {
+        read!(self, |session| read::with_records(
+            session, &self.own, torrents
         ))
     }
 

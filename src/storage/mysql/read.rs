@@ -111,6 +111,34 @@ pub(super) async fn records_of(
     Ok((histories, page(&rows, u32::MAX, peer).rows))
 }
 
+/// Torrents that one statement asks for.
+const ASKED_MAX: usize = 1000;
+
+/// Those of `torrents` that have any record.
+pub(super) async fn with_records(
+    session: &mut Session<'_>,
+    own: &Own,
+    torrents: &[TorrentId],
+) -> Result<Vec<TorrentId>, Fault> {
+    let mut found = Vec::new();
+    for torrents in torrents.chunks(ASKED_MAX) {
+        let ids: Vec<String> = torrents
+            .iter()
+            .map(|torrent| torrent.0.to_string())
+            .collect();
+        let ids = ids.join(", ");
+        let sql = format!(
+            "SELECT torrent_id FROM {} WHERE torrent_id IN ({ids}) \
+             UNION SELECT torrent_id FROM {} WHERE torrent_id IN ({ids})",
+            own.history, own.peers
+        );
+        let rows = session.query(&sql).await?;
+        let ids = rows.iter().filter_map(|row| Cells(row).id(0).ok());
+        found.extend(ids.map(TorrentId));
+    }
+    Ok(found)
+}
+
 pub(super) async fn whitelist(session: &mut Session<'_>) -> Result<Vec<Client>, Fault> {
     Ok(clients(session).await?.0)
 }

@@ -2,13 +2,16 @@
 
 use super::cells::Cells;
 use super::fault::Fault;
-use super::link::{Link, Session};
+use super::link::{Link, PATIENCE, Session};
 use crate::storage::migrate::{self, Migration};
-use crate::storage::schema::Schema;
+use crate::storage::schema::{FEED, Schema};
 use crate::storage::{MigrationStatus, StorageError};
 
 /// Seconds that one `mika-manage` waits for another one's migration, or for its edit.
 const LOCK_SECONDS: u32 = 8;
+
+/// What tells a statement that makes or drops a trigger.
+const TRIGGER: &str = "TRIGGER ";
 
 /// The names of the tables that differ between schemas.
 #[derive(Debug)]
@@ -94,11 +97,17 @@ pub(super) async fn migrate(
     let statuses = migrations(session, schema).await?;
     let pending = schema.migrations.iter().zip(statuses);
     for (migration, _) in pending.filter(|(_, status)| !status.applied) {
+        let is_followed = session.has(&FEED);
         for statement in statements(migration) {
-            session
-                .run(&statement)
-                .await
-                .map_err(|fault| hint(fault, link, &statement))?;
+            // The tables that they are for may have other names.
+            if !is_followed && statement.contains(TRIGGER) {
+                continue;
+            }
+            if let Err(fault) = session.run(&statement).await {
+                // A GRANT is of use to later connections only.
+                session.is_last |= fault.is_denied();
+                return Err(hint(fault, link, &statement));
+            }
         }
         let sql = format!(
             "INSERT INTO mika_migrations (name) VALUES ('{}')",
@@ -133,7 +142,7 @@ fn statements(migration: &Migration) -> impl Iterator<Item = String> {
 
 /// The privilege that a statement of a migration lacks, as it has to be granted.
 fn hint(fault: Fault, link: &Link, statement: &str) -> Fault {
-    let lacks_trigger = fault.is_denied() && statement.contains("TRIGGER ");
+    let lacks_trigger = fault.is_denied() && statement.contains(TRIGGER);
     if !lacks_trigger && !fault.is_denied() {
         return fault;
     }
@@ -142,10 +151,11 @@ fn hint(fault: Fault, link: &Link, statement: &str) -> Fault {
     } else {
         "CREATE, ALTER, INDEX, DROP, REFERENCES"
     };
+    let refused = fault.explain(&link.place, PATIENCE);
     Fault::broken(format!(
-        "{}: its user may not do this; as an administrator run: GRANT {privileges} ON `{}`.* TO \
-         that user, and then mika-manage migrate again",
-        link.place, link.database
+        "{refused}. As an administrator run: GRANT {privileges} ON `{}`.* TO that user, and then \
+         mika-manage migrate again",
+        link.database
     ))
 }
 

@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::tables::begin;
 use crate::change::Batch;
 use crate::storage::batches;
-use crate::storage::sums::{Sums, clamp};
+use crate::storage::sums::{CLOCK_SKEW, Sums, clamp};
 
 /// `column = column + added`, which stops at 2^63−1 and takes a NULL for 0 (rule A8).
 macro_rules! plus {
@@ -40,7 +40,8 @@ const PEER: &str = "INSERT INTO peers (user_id, torrent_id, peer_id, base_up, ba
     speed_down = excluded.speed_down, seed_time = excluded.seed_time, \
     announces = excluded.announces, first_announce = excluded.first_announce, \
     last_announce = excluded.last_announce, active = excluded.active, paused = excluded.paused, \
-    completed_at = IFNULL(completed_at, excluded.completed_at), hnr = excluded.hnr";
+    completed_at = IFNULL(completed_at, excluded.completed_at), hnr = excluded.hnr \
+    WHERE excluded.announces >= announces OR excluded.last_announce > last_announce + ?26";
 
 const HISTORY: &str = concat!(
     "INSERT INTO history (torrent_id, user_id, uploaded, downloaded, seed_time, announces, ",
@@ -181,6 +182,7 @@ fn write_peers(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fau
             record.paused,
             standing.completed_at,
             standing.hnr,
+            CLOCK_SKEW,
         ])?;
     }
     let mut delete = transaction.prepare_cached(

@@ -158,6 +158,12 @@ impl Storage for Sqlite {
             .await
     }
 
+    async fn with_records(&self, torrents: &[TorrentId]) -> Result<Vec<TorrentId>, StorageError> {
+        let torrents = torrents.to_vec();
+        self.read(move |connection| read::with_records(connection, &torrents))
+            .await
+    }
+
     async fn whitelist(&self) -> Result<Vec<Client>, StorageError> {
         self.read(|connection| read::whitelist(connection)).await
     }

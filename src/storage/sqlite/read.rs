@@ -93,6 +93,24 @@ pub(super) fn records_of(
     Ok((histories.rows, peers.rows))
 }
 
+/// Those of `torrents` that have any record.
+pub(super) fn with_records(
+    connection: &Connection,
+    torrents: &[TorrentId],
+) -> Result<Vec<TorrentId>, Fault> {
+    let mut select = connection.prepare_cached(
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM history WHERE torrent_id = ?1)
+         OR EXISTS (SELECT 1 FROM peers WHERE torrent_id = ?1)",
+    )?;
+    let mut found = Vec::new();
+    for torrent in torrents {
+        if select.exists([torrent.0])? {
+            found.push(*torrent);
+        }
+    }
+    Ok(found)
+}
+
 /// The usable clients; [`bad_rows`] tells of the others.
 pub(super) fn whitelist(connection: &Connection) -> Result<Vec<Client>, Fault> {
     Ok(clients(connection)?.0)

@@ -1,28 +1,18 @@
-//! The promise about credit: under a steady load `mika` is killed again and again, and at the
-//! end the database holds exactly what the clients reported, user by user.
-//!
-//! `MIKA_KILLS` says how often, `MIKA_LOAD` how many threads announce, and `MIKA_SEED` repeats a
-//! run as far as time allows. `scripts/kill-test` runs it longer.
-
-#![allow(clippy::print_stderr)] // the seed, without which a failure can't be followed
-
-mod harness;
+//! The load of the kill tests: threads of clients that write down what they are owed.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use harness::http::{Connection, Reply, escape};
-use harness::{Mika, lasting_port, now, poll};
-use serde_json::json;
 
-const TORRENTS: usize = 4;
-const USERS_PER_THREAD: usize = 5;
+use crate::harness::http::{Connection, Reply, escape};
+use crate::harness::{now, poll};
+
+pub const TORRENTS: usize = 4;
+pub const USERS_PER_THREAD: usize = 5;
 
 /// Clients that one user has on one torrent at most; the tracker's own limit is higher.
 const CLIENTS_MAX: usize = 3;
@@ -36,21 +26,15 @@ const TORRENT_LEN: u64 = 40 << 20;
 const STEP_MAX: u64 = 8 << 20;
 
 /// How long an announce may stay without an answer, over however many kills.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Replies to a peer's announces wait for the journal in its first seconds.
 const YOUNG: Duration = Duration::from_secs(7);
 
-/// Milliseconds that a daemon lives once it has answered.
-const LIFE: RangeInclusive<u64> = 0..=900;
-
-/// Milliseconds after which a daemon is killed that may not even have started.
-const START: RangeInclusive<u64> = 0..=120;
-
 /// What the threads share.
-struct Stage {
+pub struct Stage {
     tracker: SocketAddr,
-    answered: AtomicU64,
+    pub answered: AtomicU64,
     /// Of these, the ones that no reply waited for: a kill may undo them.
     at_once: AtomicU64,
     unanswered: AtomicU64,
@@ -60,10 +44,10 @@ struct Stage {
 
 /// What the database must say of one user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Ledger {
-    uploaded: u64,
-    downloaded: u64,
-    snatched: BTreeSet<usize>,
+pub struct Ledger {
+    pub uploaded: u64,
+    pub downloaded: u64,
+    pub snatched: BTreeSet<usize>,
 }
 
 /// One program of one user on one torrent.
@@ -99,119 +83,19 @@ struct Load<'a> {
 /// Ends the threads when the test is over, also by a panic.
 struct Over<'a>(&'a Stage);
 
-#[test]
-fn no_acknowledged_byte_is_lost_or_counted_twice() {
-    let kills = number("MIKA_KILLS", 60);
-    let threads = number("MIKA_LOAD", 4) as usize;
-    let seed = number("MIKA_SEED", fastrand::u64(..));
-    eprintln!("MIKA_KILLS={kills} MIKA_LOAD={threads} MIKA_SEED={seed}");
-
-    let mut mika = prepare(threads * USERS_PER_THREAD);
-    let stage = Stage {
-        tracker: mika.http(),
-        answered: AtomicU64::new(0),
-        at_once: AtomicU64::new(0),
-        unanswered: AtomicU64::new(0),
-        over: AtomicBool::new(false),
-    };
-    let expected: Vec<Ledger> = thread::scope(|scope| {
-        let over = Over(&stage);
-        let loads = (0..threads).map(|number| {
-            let load = Load::new(&stage, seed, number);
-            scope.spawn(move || load.run())
-        });
-        let loads: Vec<_> = loads.collect();
-        kill_again_and_again(&mut mika, &stage, kills, Rng::with_seed(seed));
-        drop(over);
-        let ledgers = loads
-            .into_iter()
-            .map(|load| load.join().expect("a thread of the load"));
-        ledgers.flatten().collect()
-    });
-    assert_eq!(mika.stop(), 0);
-    report(&stage, &expected);
-    compare(&mika, &expected);
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    match env::var(variable) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable}: expected a number, found {text:?}")),
-        Err(_) => default,
-    }
-}
-
-/// A daemon that has not run yet, with users and torrents in its database.
-fn prepare(users: usize) -> Mika {
-    let mika = Mika::prepare_on(
-        lasting_port(),
-        &json!({
-            "mode": "private",
-            // A reply that was not worth its wait is no acknowledgement: here none gives up.
-            "journal": { "flush_interval": "300ms", "ack_timeout": "30s" },
-        }),
-    );
-    mika.managed(&["migrate"]);
-    let storage = mika.storage();
-    for user in 0..users {
-        storage
-            .execute(
-                "INSERT INTO users (passkey, username) VALUES (?1, ?2)",
-                (passkey(user), format!("user {user}")),
-            )
-            .expect("a user");
-    }
-    for torrent in 0..TORRENTS {
-        let (up, down) = multipliers(torrent);
-        storage
-            .execute(
-                "INSERT INTO torrents (info_hash, release_name, multi_up, multi_dn) VALUES (?1, ?2, ?3, ?4)",
-                (info_hash(torrent), format!("torrent {torrent}"), up, down),
-            )
-            .expect("a torrent");
-    }
-    storage
-        .execute(
-            "INSERT INTO whitelist (peer_id, vstring) VALUES ('-MK', 'test')",
-            (),
-        )
-        .expect("a client");
-    mika
-}
-
-fn passkey(user: usize) -> String {
+pub fn passkey(user: usize) -> String {
     format!("passkey-{user:08}")
 }
 
-fn info_hash(torrent: usize) -> [u8; 20] {
+pub fn info_hash(torrent: usize) -> [u8; 20] {
     [torrent as u8 + 1; 20]
 }
 
-fn multipliers(torrent: usize) -> (u32, u32) {
+pub fn multipliers(torrent: usize) -> (u32, u32) {
     if torrent == FREELEECH { (2, 0) } else { (1, 1) }
 }
 
-fn kill_again_and_again(mika: &mut Mika, stage: &Stage, kills: u64, mut rng: Rng) {
-    for _ in 0..kills {
-        mika.launch();
-        if rng.u8(..4) == 0 {
-            thread::sleep(Duration::from_millis(rng.u64(START)));
-        } else {
-            let before = stage.answered.load(Ordering::Relaxed);
-            poll(
-                ANSWER_DEADLINE,
-                "announces are answered after a restart",
-                || stage.answered.load(Ordering::Relaxed) > before,
-            );
-            thread::sleep(Duration::from_millis(rng.u64(LIFE)));
-        }
-        mika.kill9();
-    }
-    mika.run();
-}
-
-fn report(stage: &Stage, expected: &[Ledger]) {
+pub fn report(stage: &Stage, expected: &[Ledger]) {
     let total = |of: fn(&Ledger) -> u64| expected.iter().map(of).sum::<u64>();
     eprintln!(
         "{} announces answered, {} of them at once, {} repeated; credit {} up, {} down; {} snatches",
@@ -224,53 +108,44 @@ fn report(stage: &Stage, expected: &[Ledger]) {
     );
 }
 
-/// Holds the database to what was announced.
-fn compare(mika: &Mika, expected: &[Ledger]) {
-    let mut wrong = Vec::new();
-    for (user, ledger) in expected.iter().enumerate() {
-        let found = mika.row::<3>(&format!(
-            "SELECT uploaded, downloaded, snatches FROM users WHERE passkey = '{}'",
-            passkey(user)
-        ));
-        let wanted = [
-            ledger.uploaded as i64,
-            ledger.downloaded as i64,
-            ledger.snatched.len() as i64,
-        ];
-        if found != wanted {
-            wrong.push(format!(
-                "user {user}: found {found:?}, announced {wanted:?}"
-            ));
+/// Runs `act` while `threads` threads announce; returns what every user is owed after it.
+pub fn run(stage: &Stage, threads: usize, seed: u64, act: impl FnOnce()) -> Vec<Ledger> {
+    thread::scope(|scope| {
+        let over = Over(stage);
+        let loads = (0..threads).map(|number| {
+            let load = Load::new(stage, seed, number);
+            scope.spawn(move || load.run())
+        });
+        let loads: Vec<_> = loads.collect();
+        act();
+        drop(over);
+        let ledgers = loads
+            .into_iter()
+            .map(|load| load.join().expect("a thread of the load"));
+        ledgers.flatten().collect()
+    })
+}
+
+// === impl Stage ===
+
+impl Stage {
+    pub fn new(tracker: SocketAddr) -> Self {
+        Self {
+            tracker,
+            answered: AtomicU64::new(0),
+            at_once: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
+            over: AtomicBool::new(false),
         }
     }
-    for torrent in 0..TORRENTS {
-        let snatches = expected
-            .iter()
-            .filter(|ledger| ledger.snatched.contains(&torrent))
-            .count();
-        let found = mika.row::<3>(&format!(
-            "SELECT snatches, seeders, leechers FROM torrents WHERE release_name = 'torrent {torrent}'"
-        ));
-        if found != [snatches as i64, 0, 0] {
-            wrong.push(format!(
-                "torrent {torrent}: found {found:?}, snatched by {snatches}"
-            ));
-        }
+
+    /// Waits until one more announce is answered.
+    pub fn is_answered(&self) {
+        let before = self.answered.load(Ordering::Relaxed);
+        poll(ANSWER_DEADLINE, "announces are answered", || {
+            self.answered.load(Ordering::Relaxed) > before
+        });
     }
-    assert_eq!(
-        mika.row::<1>("SELECT count(*) FROM peers WHERE active"),
-        [0]
-    );
-    let log = mika.log();
-    let complaints = log
-        .lines()
-        .filter(|line| line.contains(" ERROR ") || line.contains("panicked"));
-    wrong.extend(complaints.map(str::to_owned));
-    assert!(
-        wrong.is_empty(),
-        "found (up, down, snatches):\n{}",
-        wrong.join("\n")
-    );
 }
 
 // === impl Over ===

@@ -1,0 +1,87 @@
+//! Applying the rest of nodes that died: what they left in the cache, any node may bring to storage.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::cache::{Cache, CacheError};
+use crate::clock::Seconds;
+use crate::storage::{Storage, StorageError};
+
+/// Seconds without a sign of life after which a node counts as dead.
+const DEAD_AFTER: u32 = 15;
+
+/// Batches applied at once.
+const PAGE: u32 = 20;
+
+/// Watches the other nodes.
+pub struct Replay {
+    cache: Arc<dyn Cache>,
+    storage: Arc<dyn Storage>,
+    own: String,
+    /// The last sign of each node, and since when it is the same.
+    signs: HashMap<String, (String, Seconds)>,
+}
+
+/// Why the rest of a node could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+// === impl Replay ===
+
+impl Replay {
+    pub fn new(cache: Arc<dyn Cache>, storage: Arc<dyn Storage>, own: String) -> Self {
+        Self {
+            cache,
+            storage,
+            own,
+            signs: HashMap::new(),
+        }
+    }
+
+    /// Looks at all nodes once, and applies what dead ones left; to be called every few seconds.
+    pub async fn look(&mut self, now: Seconds) -> Result<(), ReplayError> {
+        let nodes = self.cache.nodes().await?;
+        self.signs
+            .retain(|node, _| nodes.iter().any(|(name, _)| name == node));
+        for (node, sign) in nodes {
+            if node == self.own {
+                continue;
+            }
+            let known = self
+                .signs
+                .entry(node.clone())
+                .or_insert_with(|| (sign.clone(), now));
+            if known.0 != sign {
+                *known = (sign, now);
+            } else if now.since(known.1) >= DEAD_AFTER {
+                self.apply(&node).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, node: &str) -> Result<(), ReplayError> {
+        let mut applied = self.storage.applied(node).await?;
+        // Those of the round before: whoever follows that node has read them by now.
+        self.cache.applied(node, applied).await?;
+        loop {
+            let batches = self.cache.kept(node, applied, PAGE).await?;
+            let batches: Vec<_> = batches.into_iter().map(Arc::new).collect();
+            let Some(last) = batches.last().map(|batch| batch.number) else {
+                return Ok(());
+            };
+            self.storage.apply(&batches).await?;
+            tracing::info!(
+                node,
+                batches = batches.len(),
+                "applied what a node left that is gone"
+            );
+            applied = last;
+        }
+    }
+}

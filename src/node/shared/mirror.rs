@@ -1,0 +1,178 @@
+//! Mirroring storage into the cache: one node at a time follows storage's feed for all.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{Cache, CacheError, Mirrored, Notice, Write};
+use crate::node::{Node, load};
+use crate::registry::{BadRow, RowChange};
+use crate::storage::{Feed, FeedPosition, StorageError};
+use crate::warmup::{self, Parts, Progress, WarmupError};
+
+/// How often the feed is looked at.
+const PERIOD: Duration = Duration::from_millis(300);
+
+/// How long a lease holds without being renewed.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// Changes taken at once.
+const AT_ONCE: u32 = 5000;
+
+/// How often some of the cache's peers are looked through for old ones.
+const SWEEP_PERIOD: Duration = Duration::from_secs(2);
+
+/// Why a step of the mirror failed.
+#[derive(Debug, thiserror::Error)]
+enum MirrorError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Warmup(#[from] WarmupError),
+}
+
+/// Mirrors changes whenever it is this node's turn, for ever.
+pub(super) async fn mirror(node: Node, cache: Arc<dyn Cache>) {
+    let mut failing = false;
+    loop {
+        match step(&node, &cache).await {
+            Ok(more) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!("registry changes are mirrored again");
+                }
+                if more {
+                    continue;
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "registry changes can't be mirrored into the cache; trying again until they can");
+                }
+            }
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// Mirrors the next changes; returns whether there may be more.
+async fn step(node: &Node, cache: &Arc<dyn Cache>) -> Result<bool, MirrorError> {
+    if !cache.lease("mirror", &node.name, LEASE).await? {
+        return Ok(false);
+    }
+    let generation = cache.ping().await?;
+    let Some(mirrored) = cache.mirrored().await? else {
+        tracing::info!("the cache has no registry: filling it from storage");
+        warm_up(node, cache).await?;
+        return Ok(true);
+    };
+    let position = FeedPosition(mirrored.position);
+    match node.storage.feed(position, AT_ONCE).await? {
+        Feed::Changes(_, next) if next == position => Ok(false),
+        Feed::Changes(changes, FeedPosition(position)) => {
+            write(node, &**cache, changes).await?;
+            let mirrored = Mirrored { position };
+            cache.set_mirrored(generation, mirrored).await?;
+            Ok(true)
+        }
+        Feed::Lost => {
+            tracing::warn!(
+                "too many registry changes to follow one by one; filling the cache from storage again"
+            );
+            warm_up(node, cache).await?;
+            Ok(true)
+        }
+    }
+}
+
+/// Fills the cache, and holds the lease meanwhile.
+async fn warm_up(node: &Node, cache: &Arc<dyn Cache>) -> Result<(), MirrorError> {
+    let hold = async || -> Infallible {
+        loop {
+            tokio::time::sleep(LEASE / 3).await;
+            // A lease that is lost lets another node do the same, which does no harm.
+            let _ = cache.lease("mirror", &node.name, LEASE).await;
+        }
+    };
+    let options = warmup::Options {
+        parts: Parts::ALL,
+        dry_run: false,
+    };
+    let mut skipped = Skipped::default();
+    tokio::select! {
+        report = warmup::run(&node.storage, cache, &options, &mut skipped) => report?,
+        never = hold() => match never {},
+    };
+    load::report(&skipped.rows);
+    Ok(())
+}
+
+/// Rows that a warmup passed over.
+#[derive(Default)]
+struct Skipped {
+    rows: Vec<BadRow>,
+}
+
+impl Progress for Skipped {
+    fn skipped(&mut self, row: &BadRow) {
+        self.rows.push(row.clone());
+    }
+}
+
+/// Writes rows to the cache, and tells all nodes of them.
+async fn write(node: &Node, cache: &dyn Cache, changes: Vec<RowChange>) -> Result<(), MirrorError> {
+    let (mut users, mut gone_users) = (Vec::new(), Vec::new());
+    let (mut torrents, mut gone_torrents) = (Vec::new(), Vec::new());
+    let mut notices = Vec::new();
+    for change in changes {
+        match change {
+            RowChange::User(row) => {
+                notices.push(Notice::User(row.user.id));
+                users.push(row);
+            }
+            RowChange::UserGone(id) => {
+                notices.push(Notice::User(id));
+                gone_users.push(id);
+            }
+            RowChange::Torrent(row) => {
+                // One that has another info hash now is gone under the old one.
+                let old = node.registry.canonical(row.torrent.id);
+                gone_torrents.extend(old.filter(|old| *old != row.torrent.info_hash));
+                notices.push(Notice::Torrent(row.torrent.info_hash));
+                torrents.push(row);
+            }
+            RowChange::TorrentGone(id) => gone_torrents.extend(node.registry.canonical(id)),
+            RowChange::Whitelist(clients) => {
+                cache.put_whitelist(&clients).await?;
+                notices.push(Notice::Whitelist);
+            }
+        }
+    }
+    notices.extend(gone_torrents.iter().copied().map(Notice::Torrent));
+    cache.remove_users(&gone_users).await?;
+    cache.remove_torrents(&gone_torrents).await?;
+    cache.put_users(&users, Write::Edit).await?;
+    cache.put_torrents(&torrents, Write::Edit).await?;
+    cache.publish(&notices).await?;
+    Ok(())
+}
+
+/// Removes peers from the cache that nobody has heard of for long, for ever, some at a time.
+pub(super) async fn sweep(node: Node, cache: Arc<dyn Cache>) {
+    let mut cursor = 0;
+    loop {
+        tokio::time::sleep(SWEEP_PERIOD).await;
+        let now = node.clock.now().unix;
+        let members_before = now - i64::from(node.tracker.record_ttl());
+        let guests_before = now - i64::from(node.tracker.peer_ttl());
+        let is_ours = cache.lease("sweep", &node.name, LEASE).await;
+        if !is_ours.unwrap_or(false) {
+            continue;
+        }
+        match cache.prune(cursor, members_before, guests_before).await {
+            Ok(next) => cursor = next.unwrap_or(0),
+            Err(error) => tracing::debug!(%error, "old peers were not removed from the cache"),
+        }
+    }
+}

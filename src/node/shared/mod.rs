@@ -1,0 +1,112 @@
+//! A node that shares a cache with others: what it loads from there, and what it follows.
+//!
+//! Storage is the truth of the registry; one node at a time mirrors its changes into the cache
+//! (`mirror`), and every node follows the cache's notices (`notices`). Of swarms, every node
+//! follows the journals of the others (`peers`). `watch` shows that this node is alive, and
+//! notices when the cache was restarted and may have forgotten what it was given.
+
+mod mirror;
+mod notices;
+mod peers;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::cache::{Cache, CacheError, ControlPosition};
+use crate::node::load::Registered;
+use crate::node::{Node, load};
+use crate::storage::StorageError;
+
+pub(super) use watch::refuse_namesake;
+
+/// Where to follow from.
+pub(super) struct Positions {
+    pub control: ControlPosition,
+    /// The last batch of each node that was taken over.
+    pub journals: HashMap<String, u64>,
+}
+
+/// Why a load failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// Loads registry and swarms: from the cache if it is as new as storage, else from storage.
+pub(super) async fn load(node: &Node, cache: &Arc<dyn Cache>) -> Result<Positions, LoadError> {
+    // Before anything is read, so that what changes meanwhile is followed.
+    let control = cache.control_position().await?;
+    let applied: HashMap<String, u64> = node.storage.journals().await?.into_iter().collect();
+    let is_fresh = is_fresh(&**cache, &applied).await?;
+    if is_fresh {
+        notices::load_registry(node, &**cache, Registered::First).await?;
+        load::histories(node).await?;
+        peers::load(node, &**cache).await?;
+    } else {
+        tracing::info!("the cache is behind storage: loading from storage");
+        load::registry(node, Registered::First).await?;
+        load::swarms(node).await?;
+    }
+    let journals = peers::overlay(node, &**cache, &applied).await?;
+    if !is_fresh {
+        peers::upload_loaded(node, &**cache).await?;
+        peers::catch_up(&**cache, &applied).await?;
+    }
+    load::expire(node);
+    Ok(Positions { control, journals })
+}
+
+/// Follows all that is shared, for ever.
+pub(super) fn follow(
+    node: &Node,
+    cache: &Arc<dyn Cache>,
+    positions: Positions,
+) -> Vec<JoinHandle<()>> {
+    let Positions { control, journals } = positions;
+    let stale = Arc::new(Notify::new());
+    vec![
+        tokio::spawn(watch::beat(
+            node.clone(),
+            Arc::clone(cache),
+            Arc::clone(&stale),
+        )),
+        tokio::spawn(watch::replay(node.clone(), Arc::clone(cache))),
+        tokio::spawn(watch::tell_stats(node.clone(), Arc::clone(cache))),
+        tokio::spawn(watch::refill(node.clone(), Arc::clone(cache), stale)),
+        tokio::spawn(mirror::mirror(node.clone(), Arc::clone(cache))),
+        tokio::spawn(mirror::sweep(node.clone(), Arc::clone(cache))),
+        tokio::spawn(notices::follow(node.clone(), Arc::clone(cache), control)),
+        tokio::spawn(peers::follow_all(node.clone(), Arc::clone(cache), journals)),
+    ]
+}
+
+/// Loads the registry from the cache again, as a reload asks.
+pub(super) async fn reload(node: &Node, cache: &dyn Cache) -> Result<()> {
+    if cache.mirrored().await?.is_none() {
+        bail!("the cache has no registry yet: is storage away?");
+    }
+    notices::load_registry(node, cache, Registered::Again).await?;
+    Ok(())
+}
+
+/// Whether the cache has the whole registry, all peers, and every batch that storage has: then its peers
+/// are at least as new as storage's.
+async fn is_fresh(cache: &dyn Cache, applied: &HashMap<String, u64>) -> Result<bool, LoadError> {
+    if cache.mirrored().await?.is_none() || !cache.has_all_peers().await? {
+        return Ok(false);
+    }
+    for (node, applied) in applied {
+        if cache.last_kept(node).await? < *applied {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,274 @@
+//! Swarms in the cache, and the journals by which other nodes tell of them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{Cache, CacheError, SharedPeer};
+use crate::change::{Batch, Change, Member};
+use crate::clock::Now;
+use crate::ids::InfoHash;
+use crate::node::Node;
+use crate::tracker::{Mode, Tracker, is_newer};
+
+/// Torrents whose peers are read or written at once.
+const TORRENTS_AT_ONCE: usize = 2000;
+
+/// Shards whose peers are held at once while they are written.
+const SHARDS_AT_ONCE: usize = 16;
+
+/// Batches read at once.
+const BATCHES_AT_ONCE: u32 = 20;
+
+/// How long a read waits for another node's next batch.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// How often is looked for new nodes, and how long a failure is left alone.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+/// Rounds that a node is still followed after it took leave.
+const ROUNDS_AFTER_LEAVE: u32 = 60;
+
+/// Takes up the peers of all torrents, those that are known better left as they are.
+pub(super) async fn load(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
+    match node.tracker.mode() {
+        Mode::Private => {
+            let torrents = node.registry.info_hashes();
+            for torrents in torrents.chunks(TORRENTS_AT_ONCE) {
+                take_over(node, cache.peers(torrents).await?);
+            }
+        }
+        Mode::Public => {
+            let mut cursor = 0;
+            loop {
+                let scan = cache.swarms(cursor).await?;
+                take_over(node, cache.peers(&scan.rows).await?);
+                match scan.next {
+                    Some(next) => cursor = next,
+                    None => break,
+                }
+            }
+        }
+    }
+    let (swarms, seeders, leechers) = node.tracker.totals();
+    tracing::info!(swarms, seeders, leechers, "swarms loaded from the cache");
+    Ok(())
+}
+
+fn take_over(node: &Node, swarms: Vec<(InfoHash, Vec<SharedPeer>)>) {
+    let now = node.clock.now();
+    for (info_hash, peers) in swarms {
+        let torrent = node.registry.torrent(&info_hash);
+        for peer in peers {
+            match (peer, &torrent) {
+                (SharedPeer::Guest { address, record }, _) => {
+                    node.tracker.follow_guest(info_hash, address, &record, now);
+                }
+                (SharedPeer::Member(member), Some(_)) => {
+                    node.tracker.follow_member(info_hash, &member, now);
+                }
+                // Of a torrent that is gone, or can't be used now.
+                (SharedPeer::Member(_), None) => {}
+            }
+        }
+    }
+}
+
+/// Takes over what stands in the journals of all nodes: it may be newer than their peers are.
+/// Returns the last batch of each.
+pub(super) async fn overlay(
+    node: &Node,
+    cache: &dyn Cache,
+    applied: &HashMap<String, u64>,
+) -> Result<HashMap<String, u64>, CacheError> {
+    let mut names: HashSet<String> = applied.keys().cloned().collect();
+    names.extend(cache.nodes().await?.into_iter().map(|(name, _)| name));
+    let mut positions = HashMap::new();
+    for name in names {
+        let counted = applied.get(&name).copied().unwrap_or(0);
+        let mut after = 0;
+        loop {
+            let batches = cache.kept(&name, after, BATCHES_AT_ONCE).await?;
+            let Some(last) = batches.last() else { break };
+            after = last.number;
+            for batch in &batches {
+                apply(node, batch, batch.number <= counted, node.clock.now());
+            }
+        }
+        positions.insert(name, after.max(counted));
+    }
+    Ok(positions)
+}
+
+/// Gives the cache all private peers of this node, except those of which it has a newer record;
+/// these are taken over. Public swarms fill again by themselves.
+pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
+    let generation = cache.ping().await?;
+    let shards: Vec<usize> = (0..Tracker::SHARDS).collect();
+    for shards in shards.chunks(SHARDS_AT_ONCE) {
+        let now = node.clock.now();
+        let members = shards.iter().map(|shard| node.tracker.members(*shard, now));
+        let swarms: Vec<_> = members.flatten().collect();
+        // Bases must not be ahead of the batches that they came with.
+        node.journal.all_durable().await;
+        give(node, cache, &swarms).await?;
+    }
+    cache.set_has_all_peers(generation).await
+}
+
+/// The same before the journal runs: all that is known by then is durable.
+pub(super) async fn upload_loaded(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
+    let generation = cache.ping().await?;
+    for shard in 0..Tracker::SHARDS {
+        let swarms = node.tracker.members(shard, node.clock.now());
+        give(node, cache, &swarms).await?;
+    }
+    cache.set_has_all_peers(generation).await
+}
+
+async fn give(
+    node: &Node,
+    cache: &dyn Cache,
+    swarms: &[(InfoHash, Vec<Member>)],
+) -> Result<(), CacheError> {
+    for swarms in swarms.chunks(TORRENTS_AT_ONCE) {
+        let torrents: Vec<InfoHash> = swarms.iter().map(|(info_hash, _)| *info_hash).collect();
+        let theirs = cache.peers(&torrents).await?;
+        cache.put_peers(&newer_ones(swarms, &theirs)).await?;
+        take_over(node, theirs);
+    }
+    Ok(())
+}
+
+/// Those of our peers of which they have no record, or an older one.
+fn newer_ones(
+    ours: &[(InfoHash, Vec<Member>)],
+    theirs: &[(InfoHash, Vec<SharedPeer>)],
+) -> Vec<(InfoHash, Vec<SharedPeer>)> {
+    let mut known = HashMap::new();
+    for (info_hash, peers) in theirs {
+        for peer in peers {
+            if let SharedPeer::Member(member) = peer {
+                known.insert((info_hash, member.user, member.peer_id), &member.record);
+            }
+        }
+    }
+    let is_ours = |info_hash, member: &Member| {
+        let theirs = known.get(&(info_hash, member.user, member.peer_id));
+        theirs.is_none_or(|theirs| is_newer(&member.record, theirs))
+    };
+    let swarms = ours.iter().map(|(info_hash, members)| {
+        let members = members.iter().filter(|member| is_ours(info_hash, member));
+        (
+            *info_hash,
+            members.cloned().map(SharedPeer::Member).collect(),
+        )
+    });
+    swarms
+        .filter(|(_, peers): &(_, Vec<_>)| !peers.is_empty())
+        .collect()
+}
+
+/// Brings the journals of the cache to where storage is: it has the peers now, and the next
+/// start can tell by that.
+pub(super) async fn catch_up(
+    cache: &dyn Cache,
+    applied: &HashMap<String, u64>,
+) -> Result<(), CacheError> {
+    let generation = cache.ping().await?;
+    for (name, &applied) in applied {
+        if cache.last_kept(name).await? < applied {
+            let nothing = Batch {
+                node: name.clone(),
+                number: applied,
+                changes: Vec::new(),
+            };
+            cache.keep(generation, &[Arc::new(nothing)]).await?;
+            cache.applied(name, applied).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Follows every other node, for ever.
+pub(super) async fn follow_all(
+    node: Node,
+    cache: Arc<dyn Cache>,
+    mut positions: HashMap<String, u64>,
+) {
+    let mut followed = HashMap::new();
+    loop {
+        if let Ok(nodes) = cache.nodes().await {
+            let names: HashSet<String> = nodes.into_iter().map(|(name, _)| name).collect();
+            for name in names.iter().filter(|name| **name != node.name) {
+                followed.entry(name.clone()).or_insert_with(|| {
+                    let after = positions.remove(name).unwrap_or(0);
+                    let task = follow(node.clone(), Arc::clone(&cache), name.clone(), after);
+                    (tokio::spawn(task), 0)
+                });
+            }
+            followed.retain(
+                |name, (task, absent): &mut (tokio::task::JoinHandle<_>, u32)| {
+                    *absent = if names.contains(name) { 0 } else { *absent + 1 };
+                    let stays = *absent < ROUNDS_AFTER_LEAVE && !task.is_finished();
+                    if !stays {
+                        task.abort();
+                    }
+                    stays
+                },
+            );
+        }
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+}
+
+/// Follows the journal of one node, for ever.
+async fn follow(node: Node, cache: Arc<dyn Cache>, name: String, mut after: u64) {
+    loop {
+        let batches = match cache.follow(&name, after, BATCHES_AT_ONCE, WAIT).await {
+            Ok(batches) => batches,
+            Err(error) => {
+                tracing::debug!(%error, node = name, "the journal of another node can't be read");
+                tokio::time::sleep(LOOK_PERIOD).await;
+                continue;
+            }
+        };
+        let Some(last) = batches.last() else { continue };
+        let is_gap = after > 0
+            && batches
+                .first()
+                .is_some_and(|first| first.number > after + 1);
+        after = last.number;
+        if is_gap {
+            tracing::warn!(
+                node = name,
+                "missed changes of another node; loading its peers again"
+            );
+            if let Err(error) = load(&node, &*cache).await {
+                tracing::debug!(%error, "the peers can't be loaded");
+            }
+        }
+        let now = node.clock.now();
+        for batch in &batches {
+            apply(&node, batch, false, now);
+        }
+    }
+}
+
+/// Takes over one batch of another node.
+fn apply(node: &Node, batch: &Batch, is_counted: bool, now: Now) {
+    for change in &batch.changes {
+        match change {
+            // Of a torrent that this node does not know yet, it loads all when it does.
+            Change::Peer(change) if node.registry.torrent(&change.info_hash).is_none() => {}
+            Change::Peer(change) => node.tracker.follow_peer(change, is_counted, now),
+            Change::Snatch { info_hash } if !is_counted => node.tracker.follow_snatch(*info_hash),
+            Change::Snatch { .. } => {}
+            Change::Guest {
+                info_hash,
+                address,
+                record,
+            } => node.tracker.follow_guest(*info_hash, *address, record, now),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The start: everything is opened, taken up and loaded. What is away is waited for.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::backoff::Backoff;
+use crate::cache::{Cache, CacheError};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::journal::{Journal, Parts, ResumeError};
+use crate::metrics::Metrics;
+use crate::node::load::Registered;
+use crate::node::shared::{self, Positions};
+use crate::node::{Drivers, Node, load, settings};
+use crate::registry::Registry;
+use crate::storage::{self, Claim, FeedPosition, Storage, StorageError, migrate};
+use crate::tracker::Tracker;
+
+/// Delays between tries to reach what is away.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Storage, and the cache if nodes share one.
+pub(super) type Stores = (Arc<dyn Storage>, Option<Arc<dyn Cache>>);
+
+/// A node that is ready to serve.
+pub(super) struct Ready {
+    pub node: Node,
+    pub journal: Journal,
+    pub follows: Follows,
+    /// Held as long as the node runs.
+    pub _claim: Claim,
+}
+
+/// Where to follow the registry, and other nodes, from.
+pub(super) enum Follows {
+    /// Storage's own feed, where nodes share nothing.
+    Storage(FeedPosition),
+    Cache(Positions),
+}
+
+/// Why a start failed.
+#[derive(Debug)]
+enum StartError {
+    /// What is away may be there at the next try.
+    Away(String),
+    Fatal(anyhow::Error),
+}
+
+/// Opens the drivers; none of them needs its server for that.
+pub(super) fn open(config: &Config, drivers: &Drivers) -> Result<Stores> {
+    let open_storage = drivers.storage.get(&config.storage.driver);
+    let open_cache = drivers.cache.get(&config.cache.driver);
+    let (Some(open_storage), Some(open_cache)) = (open_storage, open_cache) else {
+        return Err(anyhow!("the drivers were not checked"));
+    };
+    let storage = open_storage(&settings::place(config)).with_context(|| storage_name(config))?;
+    let cache = open_cache(&config.cache.url).with_context(|| cache_name(config))?;
+    Ok((storage, cache))
+}
+
+/// Takes up what was left. Servers that are away are waited for, unless the start is `hasty`.
+pub(super) async fn begin(config: &Config, stores: &Stores, is_hasty: bool) -> Result<Ready> {
+    patiently(is_hasty, || try_to_begin(config, stores)).await
+}
+
+async fn patiently<T, F: Future<Output = Result<T, StartError>>>(
+    is_hasty: bool,
+    mut start: impl FnMut() -> F,
+) -> Result<T> {
+    let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
+    let mut told = String::new();
+    loop {
+        let problem = match start().await {
+            Ok(ready) => return Ok(ready),
+            Err(StartError::Fatal(error)) => return Err(error),
+            Err(StartError::Away(problem)) if is_hasty => return Err(anyhow!(problem)),
+            Err(StartError::Away(problem)) => problem,
+        };
+        if told != problem {
+            tracing::warn!(problem, "waiting until it can be reached");
+            told = problem;
+        }
+        if let Some(delay) = delays.next() {
+            tokio::time::sleep(delay).await;
+        }
+    }
+}
+
+async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartError> {
+    let (storage, cache) = stores;
+    let in_storage = |error| StartError::of_storage(config, error);
+    // Nodes that share a cache know of each other; others must not share a database.
+    let claim = match cache {
+        Some(_) => Claim::default(),
+        None => storage.claim().await.map_err(in_storage)?,
+    };
+    for name in migrate::prepare(&**storage).await.map_err(in_storage)? {
+        tracing::info!(%name, "migration applied");
+    }
+    if let Some(cache) = cache {
+        let checked = shared::refuse_namesake(&**cache, &config.node).await;
+        checked.map_err(|error| match error.downcast::<CacheError>() {
+            Ok(error) => StartError::of_cache(config, error),
+            Err(error) => StartError::Fatal(error),
+        })?;
+    }
+    let (node, journal) = take_up(config, stores).await?;
+    let follows = match cache {
+        None => Follows::Storage(load_from_storage(&node).await.map_err(in_storage)?),
+        Some(cache) => {
+            journal.apply_rest().await.map_err(in_storage)?;
+            let loaded = shared::load(&node, cache).await;
+            Follows::Cache(loaded.map_err(|error| StartError::of_both(config, error))?)
+        }
+    };
+    settings::warn_of_empty_whitelist(config, &node.registry);
+    Ok(Ready {
+        node,
+        journal,
+        follows,
+        _claim: claim,
+    })
+}
+
+async fn load_from_storage(node: &Node) -> Result<FeedPosition, StorageError> {
+    let position = load::registry(node, Registered::First).await?;
+    load::swarms(node).await?;
+    Ok(position)
+}
+
+/// A tracker without anything in it, and the journal that goes on for it.
+async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), StartError> {
+    let (storage, cache) = stores;
+    let clock = Clock::start();
+    let metrics = Arc::new(Metrics::default());
+    let registry = Arc::new(Registry::default());
+    let tracker = Tracker::new(
+        settings::mode(config),
+        settings::rules(config),
+        Arc::clone(&registry),
+        config.journal.max_pending as usize,
+        Arc::clone(&metrics),
+    );
+    let tracker = Arc::new(match cache {
+        Some(_) => tracker.shared(),
+        None => tracker,
+    });
+    let parts = Parts {
+        tracker: Arc::clone(&tracker),
+        cache: cache.clone(),
+        storage: Arc::clone(storage),
+        metrics: Arc::clone(&metrics),
+        clock,
+    };
+    let journal = Journal::resume(parts, settings::journal(config)).await;
+    let journal = journal.map_err(|error| match error {
+        ResumeError::Storage(error) => StartError::of_storage(config, error),
+        ResumeError::Cache(error) => StartError::of_cache(config, error),
+        error @ ResumeError::Spill(_) => StartError::Fatal(error.into()),
+    })?;
+    let node = Node {
+        name: config.node.clone(),
+        clock,
+        metrics,
+        registry,
+        tracker,
+        storage: Arc::clone(storage),
+        journal: journal.handle(),
+    };
+    Ok((node, journal))
+}
+
+fn storage_name(config: &Config) -> String {
+    format!("storage {}", config.storage.url)
+}
+
+fn cache_name(config: &Config) -> String {
+    format!("cache {}", config.cache.url)
+}
+
+// === impl StartError ===
+
+impl StartError {
+    fn of_storage(config: &Config, error: StorageError) -> Self {
+        let name = storage_name(config);
+        match error {
+            storage::StorageError::Away(problem) => Self::Away(format!("{name}: {problem}")),
+            other => Self::Fatal(anyhow::Error::new(other).context(name)),
+        }
+    }
+
+    fn of_cache(config: &Config, error: CacheError) -> Self {
+        let name = cache_name(config);
+        match error {
+            CacheError::Broken(_) => Self::Fatal(anyhow::Error::new(error).context(name)),
+            CacheError::Away(_) | CacheError::Restarted(_) => {
+                Self::Away(format!("{name}: {error}"))
+            }
+        }
+    }
+
+    fn of_both(config: &Config, error: shared::LoadError) -> Self {
+        match error {
+            shared::LoadError::Storage(error) => Self::of_storage(config, error),
+            shared::LoadError::Cache(error) => Self::of_cache(config, error),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What nodes tell each other: changes that another node decided, taken over as they are.
+
+use std::net::SocketAddr;
+
+use crate::addr::Endpoint;
+use crate::change::{GuestRecord, Member, PeerChange, PeerRecord, Standing};
+use crate::clock::Now;
+use crate::ids::InfoHash;
+use crate::swarm::{ClientTag, Family, PrivateSwarm, Role};
+use crate::tracker::record::record_of;
+use crate::tracker::restore::{account_of, endpoints_of, role_of};
+use crate::tracker::{Mode, Tracker};
+
+/// Seconds by which the clocks of two nodes may differ.
+const SKEW: i64 = 5;
+
+/// Whether `one` is to take the place of `other`. A record counts its announces over all nodes, which
+/// no clock that is set back can change; one that was begun anew is told by its time.
+pub fn is_newer(one: &PeerRecord, other: &PeerRecord) -> bool {
+    one.announces > other.announces || one.last_announce > other.last_announce + SKEW
+}
+
+// === impl Tracker ===
+
+impl Tracker {
+    /// Takes over what another node decided about a private peer. `is_counted` says that the
+    /// user's history is known to have what it adds; of the peer, the newer record stands.
+    pub fn follow_peer(&self, change: &PeerChange, is_counted: bool, now: Now) {
+        if self.mode == Mode::Public {
+            return;
+        }
+        let mut swarms = self.private.lock(self.private.shard_of(&change.info_hash));
+        let swarm = swarms.entry(change.info_hash).or_default();
+        if !is_counted {
+            let credit = &change.credit;
+            let history = swarm.history_mut(change.key.user);
+            history.downloaded = history.downloaded.saturating_add(credit.raw_down);
+            history.seed_time = history.seed_time.saturating_add(credit.seed_time);
+            if credit.snatched {
+                swarm.downloaded = swarm.downloaded.saturating_add(1);
+            }
+        }
+        let member = Member {
+            user: change.key.user,
+            peer_id: change.key.peer_id,
+            record: change.record.clone(),
+            standing: change.standing,
+        };
+        follow_record(swarm, &member, now);
+    }
+
+    /// Takes over a private peer as another node keeps it, if its record is newer.
+    pub fn follow_member(&self, info_hash: InfoHash, member: &Member, now: Now) {
+        if self.mode == Mode::Public {
+            return;
+        }
+        let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
+        let swarm = swarms.entry(info_hash).or_default();
+        follow_record(swarm, member, now);
+    }
+
+    /// Takes over a public peer.
+    pub fn follow_guest(
+        &self,
+        info_hash: InfoHash,
+        address: SocketAddr,
+        record: &GuestRecord,
+        now: Now,
+    ) {
+        if self.mode == Mode::Private {
+            return;
+        }
+        let endpoint = Endpoint::new(address.ip(), address.port());
+        let client = ClientTag::new(&record.peer_id, record.key);
+        let rules = self.rules.load();
+        let seen = now.to_mono(record.last_announce);
+        let alive_since = rules.alive_since(now.mono);
+        let mut swarms = self.public.lock(self.public.shard_of(&info_hash));
+        if !record.active || seen < alive_since {
+            if let Some(swarm) = swarms.get_mut(&info_hash) {
+                swarm.remove(endpoint, client);
+            }
+            return;
+        }
+        let Some(swarm) = self.public_swarm(&mut swarms, info_hash, &rules) else {
+            return;
+        };
+        let role = match (record.seeder, record.paused) {
+            (true, _) => Role::Seeder,
+            (_, true) => Role::Paused,
+            _ => Role::Leecher,
+        };
+        swarm.upsert(endpoint, client, role, seen, alive_since);
+        if record.counted {
+            swarm.set_counted(endpoint, client);
+        }
+    }
+
+    /// Counts a snatch that another node counted.
+    pub fn follow_snatch(&self, info_hash: InfoHash) {
+        if self.mode == Mode::Private {
+            return;
+        }
+        let rules = self.rules.load();
+        let mut swarms = self.public.lock(self.public.shard_of(&info_hash));
+        if let Some(swarm) = self.public_swarm(&mut swarms, info_hash, &rules) {
+            swarm.downloaded = swarm.downloaded.saturating_add(1);
+        }
+    }
+
+    /// All private peers of one shard, tombstones too: what a cache that forgot is given again.
+    pub fn members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
+        let swarms = self.private.lock(shard);
+        let members = |swarm: &PrivateSwarm| {
+            let member = |place| {
+                let peer = swarm.peer(place);
+                let history = swarm.history(peer.user);
+                Member {
+                    user: peer.user,
+                    peer_id: peer.peer_id,
+                    record: record_of(swarm, place, now),
+                    standing: history.map_or_else(Standing::default, |it| Standing {
+                        completed_at: it.completed_at,
+                        hnr: it.hnr,
+                    }),
+                }
+            };
+            (0..swarm.len()).map(member).collect::<Vec<_>>()
+        };
+        let swarms = swarms.iter();
+        swarms
+            .map(|(info_hash, swarm)| (*info_hash, members(swarm)))
+            .filter(|(_, members)| !members.is_empty())
+            .collect()
+    }
+
+    /// Sets the snatches of all torrents to 0, as far as they are only counted.
+    pub fn wipe_snatches(&self) {
+        for shard in 0..Self::SHARDS {
+            match self.mode {
+                Mode::Public => {
+                    let mut swarms = self.public.lock(shard);
+                    swarms.values_mut().for_each(|swarm| swarm.downloaded = 0);
+                }
+                Mode::Private => {
+                    let mut swarms = self.private.lock(shard);
+                    swarms.values_mut().for_each(|swarm| swarm.downloaded = 0);
+                }
+            }
+        }
+    }
+}
+
+fn follow_record(swarm: &mut PrivateSwarm, member: &Member, now: Now) {
+    let Member {
+        user,
+        peer_id,
+        record,
+        standing,
+    } = member;
+    let found = swarm.find(*user, peer_id);
+    if found.is_some_and(|place| !is_newer(record, &record_of(swarm, place, now))) {
+        return;
+    }
+    let history = swarm.history_mut(*user);
+    history.completed_at = history.completed_at.or(standing.completed_at);
+    history.hnr = standing.hnr;
+    let account = account_of(record, now);
+    let place = match found {
+        // What it owes the journal of this node stays owed: base and credit are apart from it.
+        Some(place) => {
+            swarm.peer_mut(place).account = account;
+            place
+        }
+        None => swarm.add(*user, *peer_id, account),
+    };
+    let (v4, v6) = endpoints_of(record);
+    let seen = now.to_mono(record.last_announce);
+    for (family, endpoint) in [(Family::V4, v4), (Family::V6, v6)] {
+        match endpoint {
+            Some(endpoint) if record.active => swarm.enter(place, endpoint, role_of(record), seen),
+            _ => {
+                swarm.leave(place, family);
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Tables as sites have them, and statements of their own.
+
+use std::sync::Arc;
+
+use mika::change::Change;
+use mika::ids::{InfoHash, TorrentId, UserId};
+use mika::storage::{NewUser, StorageError, TorrentPatch, UserPatch};
+
+use super::{Fixture, SITE_2015, batch, open, problems, try_open};
+use crate::harness::mariadb::MariaDb;
+
+#[tokio::test]
+async fn strict_tables_with_columns_of_their_own_take_credit() {
+    let it = Fixture::with(&["--sql-mode=TRADITIONAL,ANSI_QUOTES,NO_BACKSLASH_ESCAPES"]).await;
+    it.sql(
+        "ALTER TABLE users ADD email VARCHAR(99) NOT NULL, ADD born INT NOT NULL,
+             MODIFY uploaded BIGINT NULL, MODIFY seed_time DECIMAL(20, 0) NULL,
+             MODIFY enabled ENUM('0', '1') NOT NULL DEFAULT '1', MODIFY can_leech BIT(1) NULL;
+         ALTER TABLE torrents ADD size BIGINT NOT NULL, MODIFY snatches BIGINT NULL;
+         UPDATE users SET enabled = '1', uploaded = NULL, seed_time = NULL WHERE id = 7;
+         UPDATE users SET enabled = '0', can_leech = b'0' WHERE id = 8",
+    );
+    for number in 1..=2 {
+        it.storage.apply(&[batch(number, 0..10)]).await.unwrap();
+    }
+    assert_eq!((it.uploaded(7).await, it.uploaded(8).await), (10, 10));
+    let users = it.storage.users(None, 10).await.unwrap().rows;
+    let flags: Vec<_> = users
+        .iter()
+        .map(|it| (it.user.enabled, it.user.can_leech))
+        .collect();
+    assert_eq!(flags, [(true, true), (false, false)]);
+    assert_eq!(problems(&*it.storage).await, "");
+    // A site that has to fill its own columns says how.
+    let user = NewUser {
+        username: "nine".into(),
+        passkey: "passkey-9".parse().unwrap(),
+    };
+    let error = it.storage.add_user(&user).await.unwrap_err().to_string();
+    assert!(
+        error.contains("'email'") && error.contains("storage.statements"),
+        "{error}"
+    );
+    let add_user = "INSERT INTO users (passkey, username, email, born) \
+        VALUES (:passkey, :username, CONCAT(:username, '@example.org'), 2000)";
+    let url = it.server.url("mika");
+    let storage = try_open(&url, "mika", &[("add_user", add_user)]).unwrap();
+    let id = storage.add_user(&user).await.unwrap();
+    assert_eq!(
+        it.sql(&format!("SELECT email FROM users WHERE id = {}", id.0)),
+        "nine@example.org"
+    );
+}
+
+#[tokio::test]
+async fn tables_of_2015_stay_as_they_are() {
+    let server = MariaDb::start();
+    let url = server.database("site");
+    let sql = |text: &str| server.sql(&format!("USE site; {text}"));
+    sql(SITE_2015);
+    sql("INSERT INTO users VALUES (7, 'passkey-7', 'seven'), (8, 'passkey-8', 'eight');
+         INSERT INTO torrents VALUES (3, UNHEX(REPEAT('01', 20)), 'three'), (4, UNHEX(REPEAT('02', 20)), 'four');
+         INSERT INTO xbt_client_whitelist VALUES ('-TR', 'Transmission')");
+    let before = sql("SHOW CREATE TABLE users; SHOW CREATE TABLE torrents");
+    let storage = open(&url, "mika-2015");
+    storage.migrate().await.unwrap();
+    assert_eq!(problems(&*storage).await, "");
+    let position = storage.feed_position().await.unwrap();
+    storage.apply(&[batch(1, 0..10)]).await.unwrap();
+    let patch = UserPatch {
+        enabled: Some(false),
+        ..UserPatch::default()
+    };
+    storage.update_user(UserId(7), &patch).await.unwrap();
+    let patch = TorrentPatch {
+        reason: Some(Some("a duplicate".into())),
+        ..TorrentPatch::default()
+    };
+    storage.update_torrent(TorrentId(4), &patch).await.unwrap();
+    let user = storage.user(UserId(7)).await.unwrap().unwrap();
+    assert_eq!(
+        (user.user.enabled, user.user.can_leech, user.totals.uploaded),
+        (false, true, 5)
+    );
+    let torrent = storage.torrent(InfoHash([2; 20])).await.unwrap().unwrap();
+    assert_eq!(torrent.torrent.reason.as_deref(), Some("a duplicate"));
+    let mika::storage::Feed::Changes(changes, _) = storage.feed(position, 10).await.unwrap() else {
+        panic!("lost");
+    };
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    // A snatch of a torrent that the site does not have is its own business.
+    let mut snatch = (*batch(2, 0..0)).clone();
+    snatch.changes.push(Change::Snatch {
+        info_hash: InfoHash([9; 20]),
+    });
+    storage.apply(&[Arc::new(snatch)]).await.unwrap();
+    assert_eq!(sql("SELECT COUNT(*) FROM torrents"), "2");
+    assert_eq!(
+        sql("SHOW CREATE TABLE users; SHOW CREATE TABLE torrents"),
+        before
+    );
+    sql("INSERT INTO users VALUES (9, 'passkey-8', 'nine'), (10, 'secret!secret', 'ten')");
+    let found = problems(&*storage).await;
+    assert!(found.contains("users: 2 rows") && found.contains("9 (its passkey is also that of 8)"));
+    assert!(
+        !found.contains("secret") && !found.contains("passkey-8"),
+        "{found}"
+    );
+}
+
+#[tokio::test]
+async fn another_application_is_read_by_statements_of_its_own() {
+    let server = MariaDb::start();
+    let url = server.database("site");
+    let sql = |text: &str| server.sql(&format!("USE site; {text}"));
+    sql(SITE_2015);
+    sql(
+        "CREATE TABLE files (fid INT PRIMARY KEY, hash CHAR(40) NOT NULL, title TEXT);
+         INSERT INTO files VALUES (3, REPEAT('01', 20), 'three')",
+    );
+    let columns =
+        "SELECT fid, UNHEX(hash), NULL, title, 1, NULL, 1, 1, 0, 0, 0, 0, 0, 0 FROM files";
+    let (page, one) = (
+        format!("{columns} WHERE fid > :after ORDER BY fid LIMIT :limit"),
+        format!("{columns} WHERE fid = :id"),
+    );
+    let statements = [
+        ("torrents", page.as_str()),
+        ("torrent", one.as_str()),
+        (
+            "torrents_of_hashes",
+            "SELECT fid, UNHEX(hash), NULL FROM {rows} AS wanted JOIN files ON hash = HEX(wanted.info_hash)",
+        ),
+        ("feed", ""),
+    ];
+    let storage = try_open(&url, "mika-2015", &statements).unwrap();
+    storage.migrate().await.unwrap();
+    assert_eq!(problems(&*storage).await, "");
+    let stored = storage.torrent(InfoHash([1; 20])).await.unwrap().unwrap();
+    assert_eq!(
+        (stored.torrent.id, stored.name.as_str()),
+        (TorrentId(3), "three")
+    );
+    assert_eq!(storage.torrents(None, 10).await.unwrap().rows, [stored]);
+    // Without a feed nothing ever changes.
+    let position = storage.feed_position().await.unwrap();
+    sql("INSERT INTO users VALUES (7, 'passkey-7', 'seven')");
+    assert_eq!(storage.feed_position().await.unwrap(), position);
+    assert_eq!(position.0, 0);
+    assert_eq!(sql("SHOW TRIGGERS"), "");
+}
+
+#[tokio::test]
+async fn schemas_and_statements_that_are_not_there_are_told() {
+    let error = |schema, statements: &[(&str, &str)]| {
+        let opened = try_open("mysql://host/db", schema, statements);
+        opened.err().unwrap().to_string()
+    };
+    assert!(error("gazelle", &[]).contains("there are: mika, mika-2015"));
+    assert!(error("mika", &[("user_names", "x")]).contains("\"users_named\""));
+    assert!(error("mika", &[("users", "SELECT :pasta")]).contains(":pasta"));
+}
+
+#[tokio::test]
+async fn the_check_says_what_is_missing() {
+    let it = Fixture::new().await;
+    it.sql("ALTER TABLE users DROP can_leech; ALTER TABLE history DROP announces; DROP TABLE whitelist");
+    let found = problems(&*it.storage).await;
+    for expected in [
+        "the table history has no column announces",
+        "the trigger mika_whitelist_insert is missing",
+        "the statement users does not work: Unknown column 'can_leech'",
+        "the statement whitelist does not work: Table 'mika.whitelist' doesn't exist",
+    ] {
+        assert!(found.contains(expected), "{expected}:\n{found}");
+    }
+    assert!(!found.contains("credit_users"), "{found}");
+    let error = it.storage.users(None, 1).await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, StorageError::Broken(_)));
+    assert!(
+        text.contains("'can_leech'") && text.contains("mika-manage migrate"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn an_older_record_does_not_replace_a_newer_one() {
+    let it = Fixture::new().await;
+    let mut second = (*batch(1, 0..1)).clone();
+    second.node = "b".into();
+    let Change::Peer(change) = &mut second.changes[0] else {
+        unreachable!()
+    };
+    change.record.last_announce -= 60;
+    change.record.announces -= 1;
+    change.record.base_up = 5;
+    it.storage.apply(&[batch(1, 0..1)]).await.unwrap();
+    it.storage.apply(&[Arc::new(second)]).await.unwrap();
+    let peers = it.storage.peers(0, None, 10).await.unwrap().rows;
+    assert_eq!(peers[0].record, super::record());
+    assert_eq!(it.uploaded(7).await, 2, "both are credited");
+}

@@ -1,0 +1,174 @@
+//! Two nodes that tell each other what they decided: one account, one swarm, one snatch.
+
+use mika::change::Change;
+use mika::clock::Seconds;
+use mika::tracker::Mode;
+
+use crate::world::{TTL, World, hash, peer, rules};
+
+/// What the one journaled, the other takes over.
+fn tell(from: &mut World, to: &World) {
+    for change in from.drain() {
+        match change {
+            Change::Peer(change) => to.tracker.follow_peer(&change, false, to.now),
+            Change::Snatch { info_hash } => to.tracker.follow_snatch(info_hash),
+            Change::Guest {
+                info_hash,
+                address,
+                record,
+            } => to.tracker.follow_guest(info_hash, address, &record, to.now),
+        }
+    }
+}
+
+/// Another process, which started at another moment of the same day.
+fn second(mut world: World) -> World {
+    world.now.mono = Seconds::START.plus(12_345);
+    world
+}
+
+fn two_public() -> (World, World) {
+    let shared = || {
+        let mut world = World::new(Mode::Public, rules(), 100);
+        world.tracker = world.tracker.shared();
+        world
+    };
+    (shared(), second(shared()))
+}
+
+#[test]
+fn a_client_that_changes_the_node_is_credited_from_where_it_was() {
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(1).of(1).totals(1000, 0));
+    one.wait(60);
+    two.wait(60);
+    one.ok(peer(1).of(1).totals(1500, 0));
+    tell(&mut one, &two);
+    two.wait(60);
+    two.ok(peer(1).of(1).totals(1800, 0));
+    assert_eq!(two.credited(1), (300, 0));
+}
+
+#[test]
+fn an_older_record_changes_nothing() {
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(1).of(1).totals(100, 0));
+    let old = one.drain_peers().remove(0);
+    one.wait(60);
+    two.wait(60);
+    one.ok(peer(1).of(1).totals(700, 0));
+    tell(&mut one, &two);
+    two.tracker.follow_peer(&old, true, two.now);
+    two.wait(60);
+    two.ok(peer(1).of(1).totals(800, 0));
+    assert_eq!(two.credited(1), (100, 0));
+}
+
+#[test]
+fn peers_of_both_nodes_meet_and_leave_both() {
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(1).of(1).left(0));
+    tell(&mut one, &two);
+    let reply = two.ok(peer(2).of(2));
+    assert_eq!((reply.complete, reply.incomplete), (1, 1));
+    assert_eq!(reply.peers, ["9.9.9.1:6881".parse().unwrap()]);
+    one.wait(10);
+    two.wait(10);
+    one.ok(peer(1).of(1).left(0).event("stopped"));
+    tell(&mut one, &two);
+    assert_eq!(two.counts(peer(2).of(2)), (0, 1, 0));
+}
+
+#[test]
+fn a_peer_that_one_node_hears_does_not_expire_at_the_other() {
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(1).of(1));
+    tell(&mut one, &two);
+    for _ in 0..3 {
+        one.wait(TTL - 10);
+        two.wait(TTL - 10);
+        one.ok(peer(1).of(1));
+        tell(&mut one, &two);
+        two.sweep();
+    }
+    assert_eq!(two.scrape(hash(1)).unwrap().incomplete, 1);
+    two.wait(TTL + 1);
+    two.sweep();
+    assert_eq!(two.scrape(hash(1)).unwrap().incomplete, 0);
+}
+
+#[test]
+fn a_download_is_completed_once_whichever_node_hears_of_it() {
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(1).of(1));
+    one.ok(peer(1).of(1).left(0).event("completed"));
+    tell(&mut one, &two);
+    assert_eq!(
+        two.counts(peer(1).of(1).left(0).event("completed")),
+        (1, 0, 1)
+    );
+    let told = two.drain_peers();
+    assert!(told.iter().all(|change| !change.credit.snatched));
+    assert!(told[0].standing.completed_at.is_some());
+}
+
+#[test]
+fn what_a_user_did_elsewhere_counts_for_hit_and_run() {
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(1).of(1));
+    one.wait(10);
+    two.wait(10);
+    one.ok(peer(1).of(1).totals(0, 2000).left(0));
+    tell(&mut one, &two);
+    two.wait(10);
+    two.ok(peer(1).of(1).totals(0, 2000).left(0).event("stopped"));
+    assert!(two.drain_peers()[0].standing.hnr, "2000 bytes, and gone");
+}
+
+#[test]
+fn a_record_survives_the_way_through_the_other_node() {
+    let (mut one, two) = (World::private(), second(World::private()));
+    one.ok(peer(1).of(1).totals(5, 6).left(7));
+    let change = one.drain_peers().remove(0);
+    two.tracker.follow_peer(&change, false, two.now);
+    let shards = 0..mika::tracker::Tracker::SHARDS;
+    let members: Vec<_> = shards
+        .flat_map(|shard| two.tracker.members(shard, two.now))
+        .collect();
+    assert_eq!(members.len(), 1);
+    assert_eq!(members[0].0, hash(1));
+    assert_eq!(members[0].1[0].record, change.record);
+}
+
+#[test]
+fn public_peers_and_their_snatches_are_shared() {
+    let (mut one, mut two) = two_public();
+    one.ok(peer(1));
+    one.ok(peer(1).left(0).event("completed"));
+    one.ok(peer(3).from("2001:4860::3"));
+    tell(&mut one, &two);
+    assert_eq!(two.counts(peer(2)), (1, 2, 1));
+    // It was counted there, so it is not counted here.
+    assert_eq!(two.counts(peer(1).left(0).event("completed")), (1, 2, 1));
+    one.ok(peer(1).left(0).event("stopped"));
+    tell(&mut one, &two);
+    assert_eq!(two.counts(peer(2)), (0, 2, 1));
+}
+
+#[test]
+fn an_expired_guest_is_not_taken_over() {
+    let (mut one, mut two) = two_public();
+    one.ok(peer(1));
+    two.wait(TTL + 1);
+    tell(&mut one, &two);
+    assert_eq!(two.counts(peer(2)), (0, 1, 0));
+}
+
+#[test]
+fn wiped_snatches_begin_anew() {
+    let mut world = World::private();
+    world.ok(peer(1).of(1));
+    world.ok(peer(1).of(1).left(0).event("completed"));
+    world.tracker.wipe_snatches();
+    assert_eq!(world.counts(peer(2).of(2)), (1, 1, 0));
+}
