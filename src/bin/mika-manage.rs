@@ -1,5 +1,8 @@
 //! The tool of those who run a tracker; see `mika::manage`.
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     mika::manage::run(std::env::args_os()).into()
 }

@@ -143,7 +143,10 @@ fn check_url(key: &'static str, driver: &str, url: &Secret) -> Checked {
             });
         }
         "sqlite" => (&["sqlite"], "sqlite://PATH"),
-        "mysql" => (&["mysql"], "mysql://USER:PASSWORD@HOST:PORT/DATABASE"),
+        "mysql" => (
+            &["mysql", "mariadb"],
+            "mysql://USER:PASSWORD@HOST:PORT/DATABASE",
+        ),
         "postgres" => (
             &["postgres", "postgresql"],
             "postgres://USER:PASSWORD@HOST:PORT/DATABASE",

@@ -22,7 +22,7 @@ use crate::storage::{Storage, StorageError};
 use self::load::Loader;
 
 /// Rows read from storage at a time.
-const PAGE: u32 = 5000;
+const PAGE: u32 = 2000;
 
 /// What to warm up, and whether to do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,10 @@ use crate::registry::{BadRow, StoredUser};
 /// Users that are written or removed by one job.
 const ROWS_MAX: usize = 500;
 
+/// Arguments of the command that writes a user without counters, and their bytes, as a rule.
+const ARGS: usize = 12;
+const BYTES: usize = 160;
+
 pub(super) async fn put(link: &Link, users: &[StoredUser], write: Write) -> Result<(), CacheError> {
     let session = link.session().await?;
     side_by_side(users.chunks(ROWS_MAX), |chunk| {
@@ -45,7 +49,8 @@ async fn put_chunk(
     let mut commands = Commands::default();
     for (row, known) in users.iter().zip(&known) {
         let user = &row.user;
-        let mut set = cmd("HSET");
+        let mut set = Cmd::with_capacity(ARGS, BYTES);
+        set.arg("HSET");
         set.arg(keys::user(user.id)).arg(&user_fields(user)[..]);
         if known.is_none() {
             for (name, number) in user_counters(&row.totals) {
@@ -53,7 +58,8 @@ async fn put_chunk(
             }
         }
         commands.push(set);
-        let mut passkey = cmd("SET");
+        let mut passkey = Cmd::with_capacity(3, 100);
+        passkey.arg("SET");
         passkey.arg(keys::passkey(user.passkey.expose()));
         commands.push(passkey.arg(user.id.0).take());
     }
