@@ -41,6 +41,7 @@ pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     what_is_not_registered_is_not_counted(&*open().await).await;
     totals_that_are_full_stop_nothing(&*open().await).await;
     peers_are_written_and_removed(&*open().await).await;
+    counts_are_those_of_the_swarms(&*open().await).await;
     newer_peers_are_left(&*open().await).await;
     old_peers_are_pruned(&*open().await).await;
     users_are_written_and_removed(&*open().await).await;
@@ -251,6 +252,20 @@ async fn peers_are_written_and_removed(cache: &dyn Cache) {
     assert_eq!(peers(cache, 1).await, []);
     assert_eq!(peers(cache, 2).await, [guest]);
     assert_eq!(cache.peers(&[]).await.unwrap(), []);
+}
+
+async fn counts_are_those_of_the_swarms(cache: &dyn Cache) {
+    put_pair(cache).await;
+    let counts = SwarmCounts {
+        seeders: 5,
+        leechers: 6,
+    };
+    let all = [(hash(1), counts), (hash(99), counts)];
+    cache.put_counts(&all).await.unwrap();
+    let row = torrent(cache, 1).await;
+    assert_eq!((row.seeders, row.leechers), (5, 6));
+    let nobodys = cache.torrent(hash(99)).await.unwrap();
+    assert_eq!(nobodys, None, "it is not registered");
 }
 
 async fn newer_peers_are_left(cache: &dyn Cache) {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::change::{Batch, Change, GuestRecord, Member};
+use crate::change::{Batch, Change, GuestRecord, Member, SwarmCounts};
 use crate::ids::{InfoHash, Passkey, UserId};
 use crate::registry::{BadRow, Client, StoredTorrent, StoredUser, Wipe};
 use crate::secret::Secret;
@@ -226,6 +226,9 @@ pub trait Cache: Send + Sync + 'static {
 
     /// The registry is not complete any more: somebody has to fill the cache again.
     async fn forget_mirrored(&self) -> Result<(), CacheError>;
+
+    /// Brings the counters of registered torrents up to what their swarms have now.
+    async fn put_counts(&self, counts: &[(InfoHash, SwarmCounts)]) -> Result<(), CacheError>;
 
     /// Whether all peers that nodes know are here: then a node may start from them. Not so once the
     /// server was restarted.

@@ -60,7 +60,8 @@ pub(super) fn record_of(swarm: &PrivateSwarm, place: usize, now: Now) -> PeerRec
     }
 }
 
-fn swarm_counts(counts: Counts) -> SwarmCounts {
+/// The counters as they are journaled.
+pub(super) fn swarm_counts(counts: Counts) -> SwarmCounts {
     SwarmCounts {
         seeders: counts.seeders,
         leechers: counts.leechers,

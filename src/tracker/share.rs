@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use crate::addr::Endpoint;
-use crate::change::{GuestRecord, Member, PeerChange, PeerRecord, Standing};
+use crate::change::{GuestRecord, Member, PeerChange, PeerRecord, Standing, SwarmCounts};
 use crate::clock::Now;
 use crate::ids::InfoHash;
-use crate::swarm::{ClientTag, Family, PrivateSwarm, Role};
-use crate::tracker::record::record_of;
+use crate::swarm::{ClientTag, Counts, Family, PrivateSwarm, Role};
+use crate::tracker::record::{record_of, swarm_counts};
 use crate::tracker::restore::{account_of, endpoints_of, role_of};
 use crate::tracker::{Mode, Tracker};
 
@@ -138,6 +138,27 @@ impl Tracker {
             .map(|(info_hash, swarm)| (*info_hash, members(swarm)))
             .filter(|(_, members)| !members.is_empty())
             .collect()
+    }
+
+    /// The counters of all swarms of one shard.
+    pub fn swarm_counts(&self, shard: usize) -> Vec<(InfoHash, SwarmCounts)> {
+        let of = |info_hash: &InfoHash, counts: Counts| (*info_hash, swarm_counts(counts));
+        match self.mode {
+            Mode::Public => {
+                let swarms = self.public.lock(shard);
+                swarms
+                    .iter()
+                    .map(|(hash, it)| of(hash, it.counts()))
+                    .collect()
+            }
+            Mode::Private => {
+                let swarms = self.private.lock(shard);
+                swarms
+                    .iter()
+                    .map(|(hash, it)| of(hash, it.counts()))
+                    .collect()
+            }
+        }
     }
 
     /// Sets the snatches of all torrents to 0, as far as they are only counted.

@@ -52,6 +52,16 @@ type Membership = [bool; keys::USER_SETS.len()];
 // === impl Derived ===
 
 impl Derived {
+    /// Nothing but the counters of swarms as they are.
+    pub(super) fn of_counts(counts: &[(InfoHash, SwarmCounts)]) -> Self {
+        let mut derived = Self::default();
+        for (info_hash, counts) in counts {
+            let torrent = derived.torrents.entry(*info_hash).or_default();
+            torrent.counts = Some(*counts);
+        }
+        derived
+    }
+
     /// Takes in the changes of a later batch. What they add counts only if the batch `is_new`.
     pub(super) fn add(&mut self, changes: &[Change], is_new: bool) {
         for change in changes {

@@ -27,12 +27,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use self::derived::Derived;
 use self::link::Link;
 use super::{
     Cache, CacheError, ControlPosition, Generation, Leftover, Mirrored, Notice, RegistryKey, Scan,
     SharedPeer, Stats, Wiped, Write,
 };
-use crate::change::Batch;
+use crate::change::{Batch, SwarmCounts};
 use crate::ids::{InfoHash, Passkey, UserId};
 use crate::registry::{Client, StoredTorrent, StoredUser, Wipe};
 use crate::secret::Secret;
@@ -140,6 +141,11 @@ impl Cache for Redis {
 
     async fn forget_mirrored(&self) -> Result<(), CacheError> {
         whitelist::forget_mirrored(&self.link).await
+    }
+
+    async fn put_counts(&self, counts: &[(InfoHash, SwarmCounts)]) -> Result<(), CacheError> {
+        let session = self.link.session().await?;
+        Derived::of_counts(counts).write(&session).await
     }
 
     async fn has_all_peers(&self) -> Result<bool, CacheError> {

@@ -11,6 +11,7 @@ use crate::cache::{Cache, CacheError, ControlPosition, Mirrored, Notice, Write};
 use crate::node::{Node, load};
 use crate::registry::{BadRow, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
+use crate::tracker::Tracker;
 use crate::warmup::{self, Parts, Progress, WarmupError};
 
 /// How often the feed is looked at.
@@ -147,6 +148,10 @@ async fn warm_up(node: &Node, cache: &Arc<dyn Cache>) -> Result<(), MirrorError>
         never = hold() => match never {},
     };
     load::report(&skipped.rows);
+    // Storage has the counters of a moment ago, and swarms went on while it was read.
+    for shard in 0..Tracker::SHARDS {
+        cache.put_counts(&node.tracker.swarm_counts(shard)).await?;
+    }
     Ok(())
 }
 
