@@ -150,9 +150,8 @@ impl Site {
             .expect("a number")
     }
 
-    /// Waits until nothing is under way any more: storage has all, the cache the same registry
-    /// and the same swarms, and both journals of the node are empty.
-    pub fn is_reconciled(&self) {
+    /// Waits until both journals of the node are empty.
+    pub fn is_drained(&self) {
         let streams = self.redis.cli(&["KEYS", "t:journal:*"]);
         for stream in streams.lines() {
             poll(RECONCILED, "the cache's journal is empty", || {
@@ -162,6 +161,10 @@ impl Site {
         poll(RECONCILED, "the spill file is empty", || {
             self.spilled() == 0
         });
+    }
+
+    /// Waits until the cache has the registry of storage, and both have the same swarms.
+    pub fn is_reconciled(&self) {
         poll(RECONCILED, "the cache has the registry", || {
             self.redis.cli(&["HEXISTS", "t:registry", "position"]) == "1"
         });

@@ -29,6 +29,7 @@ fn redis_may_be_stopped_killed_or_paused() {
 #[test]
 fn redis_may_come_back_empty() {
     Trial::run(&[], &json!({}), |trial| {
+        trial.drains = true;
         trial.outage(
             "Redis killed",
             |it| it.redis.kill9(),
@@ -67,6 +68,7 @@ fn mariadb_may_be_stopped_killed_or_paused() {
 #[test]
 fn both_may_be_away_at_once() {
     Trial::run(&AOF, &json!({}), |trial| {
+        trial.drains = true;
         trial.outage(
             "both paused",
             |it| {

@@ -13,6 +13,7 @@ const PENDING_MAX: u32 = 1000;
 fn what_memory_can_not_hold_waits_in_the_spill_file() {
     let config = json!({ "journal": { "max_pending": PENDING_MAX, "flush_interval": "10ms" } });
     Trial::run_hard(&AOF, &config, |trial| {
+        trial.drains = true;
         let mut spilled = 0;
         trial.outage(
             "MariaDB gone",

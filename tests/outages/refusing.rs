@@ -18,6 +18,9 @@ const CONNECTIONS: usize = 10;
 /// What a backup begins with.
 const LOCK: &str = "FLUSH TABLES WITH READ LOCK";
 
+/// Keys of somebody else, so that loading takes longer than the outage.
+const FILL: &str = "for key = 1, 20000 do redis.call('SET', 'other:' .. key, key) end";
+
 /// How long Redis takes for each command that it loads, in microseconds.
 const LOAD_DELAY: &str = "2000";
 
@@ -44,7 +47,10 @@ fn redis_may_refuse() {
         assert!(log.contains("it is a replica"), "{log}");
         trial.outage(
             "Redis loading",
-            |it| it.redis.restart_with(&["--key-load-delay", LOAD_DELAY]),
+            |it| {
+                it.redis.cli(&["EVAL", FILL, "0"]);
+                it.redis.restart_with(&["--key-load-delay", LOAD_DELAY]);
+            },
             |it| {
                 let reply = it.redis.cli(&["PING"]);
                 assert!(reply.contains("LOADING"), "{reply}");

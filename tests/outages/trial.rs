@@ -30,6 +30,8 @@ const COMPLAINTS_MAX: usize = 6;
 pub struct Trial {
     pub site: Site,
     stage: Arc<Stage>,
+    /// Whether the end waits until both journals are empty: that takes ten seconds more.
+    pub drains: bool,
     /// How much of the log belongs to outages that were looked at.
     read: usize,
 }
@@ -67,12 +69,16 @@ impl Trial {
             read: site.mika.log().lines().count(),
             site,
             stage: Arc::clone(&stage),
+            drains: false,
         };
         let seed = number("MIKA_SEED", fastrand::u64(..));
         eprintln!("MIKA_SEED={seed}");
         let expected = load::run(&stage, THREADS, seed, || act(&mut trial));
         report(&stage, &expected);
         assert_eq!(stage.unanswered(), 0, "announces without an answer");
+        if trial.drains {
+            trial.site.is_drained();
+        }
         trial.site.is_reconciled();
         assert_eq!(trial.site.mika.stop(), 0);
         trial.site.compare(&expected);
