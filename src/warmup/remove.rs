@@ -82,8 +82,9 @@ impl<P: Progress> Loader<'_, P> {
             // The feed stops in front of a transaction that is still open, and what was added
             // behind it is in force already.
             match self.storage.user(id).await {
-                Ok(Some(_)) => {}
-                Ok(None) | Err(StorageError::Broken(_)) => users_gone.push(id),
+                Ok(Some(row)) if !self.seen.knows_passkey(&row.user.passkey) => {}
+                // It is gone, or somebody else has its passkey.
+                Ok(_) | Err(StorageError::Broken(_)) => users_gone.push(id),
                 Err(error) => return Err(error.into()),
             }
         }
