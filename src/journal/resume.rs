@@ -66,10 +66,11 @@ impl Journal {
             kept: cache.last_kept(&settings.node).await?,
             spilled: spill.numbers().await?.into_iter().collect(),
         };
-        let before = rest.first() - 1;
+        // A cache that lacks what storage has is given the peers themselves. Batches of before
+        // would only put older records in their place.
         let progress = Progress {
-            last: before,
-            sent: rest.kept.max(before),
+            last: applied,
+            sent: rest.kept.max(applied),
             applied,
         };
         let ledger = Ledger::new(progress, true, settings.memory_max);
@@ -115,13 +116,6 @@ impl Journal {
 // === impl Rest ===
 
 impl Rest {
-    /// The first batch that somebody still lacks, or the one to come.
-    fn first(&self) -> u64 {
-        let unsent = self.spilled.range(self.kept + 1..).next();
-        let unsent = unsent.map_or(u64::MAX, |(number, _)| *number);
-        unsent.min(self.applied + 1)
-    }
-
     /// The last batch that ever was.
     fn last(&self) -> u64 {
         let spilled = self
@@ -139,8 +133,8 @@ impl Desk {
     async fn take_up(&self, cache: &dyn Cache, rest: &Rest) -> Result<(), ResumeError> {
         let mut missing = 0_u64;
         let mut kept = BTreeMap::new();
-        let mut read_to = rest.first() - 1;
-        for number in rest.first()..=rest.last() {
+        let mut read_to = rest.applied;
+        for number in rest.applied + 1..=rest.last() {
             if let Some(changes) = rest.spilled.get(&number) {
                 self.ledger.push_spilled(number, *changes, self.now());
                 continue;
@@ -154,7 +148,7 @@ impl Desk {
                     .collect();
             }
             let batch = kept.remove(&number).unwrap_or_else(|| {
-                missing += u64::from(number > rest.applied);
+                missing += 1;
                 Batch {
                     node: self.settings.node.clone(),
                     number,
