@@ -235,6 +235,8 @@ impl MariaDb {
             .args(OPTIONS)
             .arg(format!("--bind-address={}", self.address.ip()))
             .arg(format!("--datadir={}", path.join("data").display()))
+            // A server that starts deletes the temporary tables that it finds there, whosever they are.
+            .arg(format!("--tmpdir={}", path.display()))
             .arg(format!("--socket={}", self.socket().display()))
             .arg(format!("--pid-file={}", path.join("pid").display()))
             .arg(format!("--port={}", self.address.port()))

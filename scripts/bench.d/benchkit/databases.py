@@ -122,7 +122,7 @@ class MariaDb(Database):
         super().__init__(folder)
         self._socket = self.folder / "socket"
         data = self.folder / "data"
-        common = ["--no-defaults", f"--datadir={data}", "--user=root"]
+        common = ["--no-defaults", f"--datadir={data}", f"--tmpdir={data.parent}", "--user=root"]
         install = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
         done = subprocess.run(install, capture_output=True, text=True)
         if done.returncode != 0:
