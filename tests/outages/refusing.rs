@@ -22,7 +22,7 @@ const LOCK: &str = "FLUSH TABLES WITH READ LOCK";
 const FILL: &str = "for key = 1, 20000 do redis.call('SET', 'other:' .. key, key) end";
 
 /// How long Redis takes for each command that it loads, in microseconds.
-const LOAD_DELAY: &str = "2000";
+const LOAD_DELAY: &str = "500";
 
 #[test]
 fn redis_may_refuse() {
