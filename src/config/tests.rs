@@ -319,12 +319,12 @@ fn the_environment_replaces_secrets_and_is_named_when_it_is_wrong() {
 
 #[test]
 fn settings_without_an_effect_are_told() {
-    let text = r#"{"udp": {"listen": ["0.0.0.0:1"]}, "api": {"listen": ["127.0.0.1:1"]}}"#;
+    let text = r#"{"http": {"listen": []}, "api": {"listen": ["127.0.0.1:1"]}}"#;
     assert_eq!(
         read(text).unwrap().warnings,
         [
-            "udp.listen: this version has no UDP listener yet; the key has no effect",
             "api.listen: this version has no API listener yet; the key has no effect",
+            "http.listen, udp.listen: both are empty, so no client can announce",
         ]
     );
 }

@@ -1,12 +1,13 @@
 //! Sockets: receive → `wire` → `tracker` → `wire` → send, and nothing else.
 //!
-//! Each worker is a thread with a runtime of its own and a listener of its own on every
-//! address (SO_REUSEPORT), so that workers share nothing but the tracker.
+//! Each HTTP worker is a thread with a runtime of its own and a listener of its own on every
+//! address (SO_REUSEPORT); each UDP socket has a thread. They share nothing but the tracker.
 
 mod connections;
 pub mod http;
 mod intake;
 pub mod tls;
+pub mod udp;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -280,7 +280,7 @@ impl Ledger<'_> {
             user: who.user,
             endpoint: arrival.endpoint,
             role: arrival.role,
-            want: arrival.want(self.rules),
+            want: arrival.want(self.rules, work),
             eligibility: arrival.eligibility(self.rules),
             hide_own: self.rules.hide_own_peers,
         };

@@ -84,7 +84,7 @@ pub fn announced(packet: &[u8]) -> Option<InfoHash> {
 /// Reads an announce; none if it is too short (rule U4).
 pub fn parse_announce(packet: &[u8]) -> Option<Announce> {
     let packet: &[u8; ANNOUNCE] = packet.first_chunk()?;
-    let total = |at| Some(u64_at(packet, at)).filter(|&total| total <= i64::MAX as u64);
+    let total = |at| Some(u64_at(packet, at)).filter(|&total| i64::try_from(total).is_ok());
     Some(Announce {
         info_hash: InfoHash(bytes_at(packet, 16)),
         info_hash_as_form: None,
@@ -179,11 +179,14 @@ pub fn write_scrape(
     }
 }
 
-/// Appends an error. A text that is too long is cut.
+/// Appends an error. A text that is too long is cut, and a NUL left out.
 pub fn write_error(out: &mut Vec<u8>, transaction: Transaction, text: &str) {
     begin(out, 3, transaction);
-    let end = text.floor_char_boundary(ERROR_TEXT_MAX);
-    out.extend_from_slice(&text.as_bytes()[..end]);
+    let mut end = text.len().min(ERROR_TEXT_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    out.extend(text[..end].bytes().filter(|&byte| byte != 0));
 }
 
 /// Bytes of an error with that text.
@@ -375,5 +378,8 @@ mod tests {
         assert_eq!(out.len(), 8 + 100);
         assert_eq!(&out[..4], b"\0\0\0\x03");
         assert!(std::str::from_utf8(&out[8..]).is_ok());
+        out.clear();
+        write_error(&mut out, TRANSACTION, "a\0b");
+        assert_eq!(&out[8..], b"ab");
     }
 }
