@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
 const BAD_ID: &str = "bad connection id";
-const MALFORMED: &str = "malformed request";
+const MALFORMED: &str = "malformed";
 const NO_PASSKEY: &str = "passkey required";
 const NO_SCRAPE: &str = "scrape not available";
 
