@@ -13,6 +13,7 @@ const PORT_FIRST: u64 = 1024;
 pub const PORTS: u64 = 65_536 - PORT_FIRST;
 
 const HASH: usize = 20;
+const ANNOUNCE: usize = 98;
 pub const EVENT_NONE: u32 = 0;
 pub const EVENT_STARTED: u32 = 2;
 
@@ -85,6 +86,13 @@ impl Population {
             part.copy_from_slice(&chance[..part.len()]);
         }
         hash
+    }
+
+    /// The length of all announces with their headers; none if they differ.
+    pub fn announce_len(&self) -> Option<usize> {
+        let option = self.users.first().map_or(0, Vec::len);
+        let is_same = self.users.iter().all(|it| it.len() == option);
+        is_same.then_some(ANNOUNCE + option)
     }
 
     /// Appends what follows the header of a peer's announce; `lap` is how often it announced before.
