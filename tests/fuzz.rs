@@ -1,8 +1,8 @@
 //! The fuzz targets without a fuzzer: each one on its seeds, and on what chance makes of them.
 //!
 //! This is the short run that every change has to pass; `scripts/fuzz` runs the same targets under
-//! libFuzzer, for as long as one likes. `MIKA_FUZZ_RUNS` is the number of runs of each target,
-//! `MIKA_SEED` repeats a failure.
+//! libFuzzer, for as long as one likes. `MIKA_FUZZ_RUNS` is the number of runs of each target (a
+//! tenth of it for sequences of announces, which take longer), `MIKA_SEED` repeats a failure.
 
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
@@ -19,6 +19,9 @@ const INPUT_MAX: usize = 4096;
 
 /// Changes to a seed at most.
 const CHANGES_MAX: usize = 8;
+
+/// Runs of each target.
+const RUNS: u64 = 5000;
 
 /// Bytes at which readers change their minds.
 const ODD_BYTES: &[u8] = b"\x00\x01\x02\x7f\x80\xff%&+=?/:;0123456789abcdefiedl-\n";
@@ -100,7 +103,13 @@ fn run(name: &str) {
     }
     let seed = number("MIKA_SEED").unwrap_or_else(|| fastrand::u64(..));
     let mut rng = Rng::with_seed(seed);
-    for _ in 0..number("MIKA_FUZZ_RUNS").unwrap_or(5000) {
+    let runs = number("MIKA_FUZZ_RUNS").unwrap_or(RUNS);
+    let runs = if name.ends_with("announces") {
+        runs / 10
+    } else {
+        runs
+    };
+    for _ in 0..runs {
         let input = mutated(&mut rng, &seeds);
         try_one(*check, &input, &format!("MIKA_SEED={seed}"));
     }

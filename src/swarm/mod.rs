@@ -24,8 +24,9 @@ pub use public::{Before, ClientTag, Eligibility, PublicSwarm};
 pub use records::{Account, History, Owed};
 pub use select::{Selector, WANT_MAX};
 
-/// Shards: enough that workers seldom meet in one, and that the sweep of one is short.
-pub const SHARDS: usize = 1024;
+/// Shards: enough that workers seldom meet in one, and that the sweep of one is short. A fuzzer,
+/// which makes a tracker for each run and sweeps all of it, has few.
+pub const SHARDS: usize = if cfg!(fuzzing) { 4 } else { 1024 };
 
 /// The swarms whose info hashes fall into one shard.
 pub type Shard<S> = HashMap<InfoHash, S, RandomState>;
