@@ -67,11 +67,11 @@ class Load:
             raise Fault(f"wrk saw errors: {result['errors']} beside {result['requests']} replies")
         return result
 
-    def warm_up(self, port, connections):
+    def warm_up(self, port, connections, connection="keep-alive"):
         """Lets every peer announce once, at least: joins are not what the figures are about."""
         first = self._position
         while self._position - first < len(self.population) * 1.1:
-            self.run(port, 2, connections, "keep-alive")
+            self.run(port, 2, connections, connection)
 
     def _file(self, connection):
         path = self._folder / f"requests-{connection}"
