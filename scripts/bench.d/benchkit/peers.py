@@ -12,6 +12,15 @@ from .report import note
 FOLDER = ROOT / "target" / "peers"
 AQUATIC_VERSION = "0.9.0"
 
+# Longer than a benchmark: aquatic cleans at rest as well, which would disturb the others.
+CLEANING = "[cleaning]\ntorrent_cleaning_interval = 86400\n"
+
+
+class Aquatic(Server):
+    """Its workers end when a wait of theirs is interrupted, as a SIGSTOP does."""
+
+    can_pause = False
+
 
 def aquatic(name, features=None):
     """The path of an aquatic program; builds it if it is not there. None if it can't be built with those features."""
@@ -47,9 +56,9 @@ def aquatic_udp(port, core, folder, features=None):
     if program is None:
         return None
     config = folder / f"aquatic_udp-{port}.toml"
-    config.write_text(f'[network]\naddress = "127.0.0.1:{port}"\n')
+    config.write_text(f'{CLEANING}[network]\naddress = "127.0.0.1:{port}"\n')
     try:
-        return Server([program, "-c", config], port, core, folder, "udp")
+        return Aquatic([program, "-c", config], port, core, folder, "udp")
     except Fault as fault:
         if features is None:
             raise
@@ -60,11 +69,10 @@ def aquatic_udp(port, core, folder, features=None):
 def aquatic_http(port, allowed, folder, keep_alive):
     """aquatic_http as it comes: two threads that each want a core. None if it does not start here."""
     config = folder / f"aquatic_http-{port}.toml"
-    config.write_text(
-        f'[network]\naddress = "127.0.0.1:{port}"\nkeep_alive = {"true" if keep_alive else "false"}\n'
-    )
+    keep_alive = "true" if keep_alive else "false"
+    config.write_text(f'{CLEANING}[network]\naddress = "127.0.0.1:{port}"\nkeep_alive = {keep_alive}\n')
     try:
-        return Server([aquatic("aquatic_http"), "-c", config], port, allowed, folder)
+        return Aquatic([aquatic("aquatic_http"), "-c", config], port, allowed, folder)
     except Fault as fault:
         note(f"aquatic_http does not start here; left out. {fault}")
         return None

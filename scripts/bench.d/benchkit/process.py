@@ -52,6 +52,9 @@ def free_port():
 class Server:
     """A program that serves TCP or UDP on a port of 127.0.0.1, pinned to one core or several."""
 
+    # Whether it goes on after a SIGSTOP and a SIGCONT.
+    can_pause = True
+
     def __init__(self, command, port, core, folder, protocol="tcp"):
         self.port = port
         self._answers = {"tcp": accepts, "udp": answers_to_connect}[protocol]
@@ -164,10 +167,10 @@ def kib(file, key):
 
 
 class OneAtATime:
-    """Servers that share a core: all but the one in turn are stopped."""
+    """Servers that share a core: all but the one in turn are stopped, if they can bear it."""
 
     def __init__(self, servers):
-        self._servers = list(servers)
+        self._servers = [server for server in servers if server.can_pause]
         for server in self._servers:
             server.pause()
 
@@ -176,5 +179,5 @@ class OneAtATime:
         for other in self._servers:
             if other is not server:
                 other.pause()
-        if server is not None:
+        if server in self._servers:
             server.resume()

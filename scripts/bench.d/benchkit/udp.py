@@ -23,6 +23,7 @@ def pinned(command, core, seconds=0):
         capture_output=True,
         text=True,
         timeout=seconds + SECONDS_MAX,
+        env=os.environ | {"RUST_BACKTRACE": "0"},
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -132,13 +132,12 @@ def start_others(contest, connection, options, folder, stack):
             server.stop()
             note(f"{name} is left out: {fault}")
             continue
-        server.pause()
         contest.others[name, connection] = server
 
 
 def join(server, load, connection):
     announces.sample(server.port, load.population[:SPOT_CHECKS], load.totals, connection)
-    load.warm_up(server.port, JOIN_CONNECTIONS, connection)
+    load.warm_up(server.port, JOIN_CONNECTIONS, connection, silent_close=connection == "close")
     server.wait_for_rest()
 
 
@@ -159,13 +158,14 @@ def play(contest, connection, turns, options, report):
     for (name, kind), server in contest.others.items():
         if kind == connection:
             turns.turn(server)
-            report.add(f"{case}, {name}", measure(server, contest.load, connection, options), ratio_to=floor)
+            figures = measure(server, contest.load, connection, options, silent_close=connection == "close")
+            report.add(f"{case}, {name}", figures, ratio_to=floor)
             announces.sample(server.port, sample, contest.load.totals, connection)
 
 
-def measure(server, load, connection, options):
+def measure(server, load, connection, options, silent_close=False):
     before = server.cpu_seconds()
-    result = load.run(server.port, options.seconds, options.connections, connection)
+    result = load.run(server.port, options.seconds, options.connections, connection, silent_close=silent_close)
     busy = (server.cpu_seconds() - before) / result["seconds"]
     # Work put off has to be paid for by this run, and must not disturb the next one.
     server.wait_for_rest()

@@ -22,6 +22,9 @@ TORRENTS_MAX = 8_000_000
 # Below this the load (or another program) was the limit, and only figures by CPU tell about the server.
 BUSY_MIN = 0.9
 
+# A tracker whose replies have less than this part of the peers of Mika's, or the other way round, does other work.
+PEERS_RATIO_MIN = 0.5
+
 COLUMNS = [
     Column("rate", "replies/s", "replies/s", "{:,.0f}", has_ratio=True),
     Column("by_cpu", "a CPU second", "replies/CPU s", "{:,.0f}", suffix=", by CPU", has_ratio=True),
@@ -65,8 +68,18 @@ def run(options, report):
     for name in loads:
         report.beside(f"{name}, mika", [f"{name}, {other}" for other in servers if other != "mika"])
     report.title = f"UDP on one core: medians of {options.rounds} rounds of {options.seconds} s"
+    warn_of_other_work(loads, servers, report)
     if idle := [case for case in report.cases() if report.median(case, "busy") < BUSY_MIN]:
         note(f"compare these by CPU, their server had time to spare: {'; '.join(idle)}")
+
+
+def warn_of_other_work(loads, servers, report):
+    """Names the trackers whose replies have far more or fewer peers than Mika's."""
+    for load in loads:
+        own, *others = (report.median(f"{load}, {name}", "mean_peers") for name in servers)
+        for name, peers_each in zip(list(servers)[1:], others):
+            if min(own, peers_each) < PEERS_RATIO_MIN * max(own, peers_each):
+                note(f"{load}: mika's replies have {own:.1f} peers and those of {name} {peers_each:.1f}: no fair comparison")
 
 
 def choose_loads(options, folder):
