@@ -19,7 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::ids::InfoHash;
 
 pub use classes::{Counts, Role};
-pub use private::{Family, Peer, PrivateSwarm, Request};
+pub use private::{Client, Family, Peer, PrivateSwarm, Request};
 pub use public::{Before, ClientTag, Eligibility, PublicSwarm};
 pub use records::{Account, History, Owed};
 pub use select::{Selector, WANT_MAX};

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
-use crate::swarm::{Counts, PrivateSwarm, PublicSwarm, SHARDS, Shard, Swarms};
+use crate::swarm::{Client, Counts, PrivateSwarm, PublicSwarm, SHARDS, Shard, Swarms};
 use crate::tracker::private::Ledger;
 use crate::tracker::{Mode, Rules, Tracker};
 
@@ -95,30 +95,39 @@ fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, 
 
 impl Ledger<'_> {
     fn sweep(&mut self) {
+        let alive_since = self.rules.alive_since(self.now.mono);
         let kept_since = Seconds(self.now.mono.0.saturating_sub(self.rules.tombstone_ttl));
-        // From the end, because a forgotten record's place is taken by the last one.
+        // From the end, because a forgotten record's place is taken by one behind it.
         for place in (0..self.swarm.len()).rev() {
-            self.expire(place);
-            let peer = self.swarm.peer(place);
-            if peer.owed.is_some() {
-                self.journal_owed(place);
-            } else if peer.role().is_none() && peer.account.last_announce < kept_since {
-                self.swarm.forget(place);
+            if self.swarm.is_due(place, alive_since, kept_since) {
+                self.settle(place, kept_since);
             }
+        }
+    }
+
+    /// Lets a peer expire, queues what it owes, and forgets a tombstone that is too old.
+    fn settle(&mut self, place: usize, kept_since: Seconds) {
+        let Some(mut client) = self.swarm.client(place) else {
+            return;
+        };
+        self.expire(&mut client);
+        if let Some(owed) = client.peer.owed.take() {
+            self.queue(client, owed);
+        } else if client.peer.role().is_none() && client.peer.account.last_announce < kept_since {
+            self.swarm.forget(place);
         }
     }
 
     /// Takes from a peer the endpoints that fell silent, which it then owes the journal. With
     /// the last one it leaves the swarm.
-    pub(super) fn expire(&mut self, place: usize) {
-        let alive_since = self.rules.alive_since(self.now.mono);
-        let before = self.swarm.endpoints(place);
-        let left = self.swarm.expire(place, alive_since);
-        if self.swarm.endpoints(place) != before {
-            self.swarm.peer_mut(place).owed.get_or_insert_default();
+    pub(super) fn expire(&self, client: &mut Client) {
+        let before = client.peer.endpoints();
+        let left = client.peer.expire(self.rules.alive_since(self.now.mono));
+        if client.peer.endpoints() != before {
+            client.peer.owed.get_or_insert_default();
         }
         if left {
-            self.left(place);
+            self.left(client);
             self.tracker.metrics.expired.one();
         }
     }
