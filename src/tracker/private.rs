@@ -46,7 +46,7 @@ impl Tracker {
             Some(swarm) => swarm,
             // Who stops what nobody knows changes nothing.
             None if stops => &mut PrivateSwarm::default(),
-            None => swarms.entry(who.torrent.canonical).or_default(),
+            None => swarms.get_or_default(who.torrent.canonical),
         };
         let mut ledger = Ledger {
             tracker: self,

@@ -34,14 +34,14 @@ impl Tracker {
             Mode::Public => {
                 let mut swarms = self.public.lock(self.public.shard_of(&info_hash));
                 let before = swarms.len();
-                let swarm = swarms.entry(info_hash).or_default();
+                let swarm = swarms.get_or_default(info_hash);
                 swarm.downloaded = swarm.downloaded.max(snatches);
                 let added = swarms.len() - before;
                 self.public_torrents.fetch_add(added, Ordering::Relaxed);
             }
             Mode::Private => {
                 let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
-                let swarm = swarms.entry(info_hash).or_default();
+                let swarm = swarms.get_or_default(info_hash);
                 swarm.set_snatches(swarm.snatches().max(snatches));
             }
         }
@@ -56,7 +56,7 @@ impl Tracker {
     /// Takes up what a user did with the torrent of that (first) info hash, unless it is known.
     pub fn restore_history(&self, info_hash: InfoHash, known: &KnownHistory) {
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
-        let swarm = swarms.entry(info_hash).or_default();
+        let swarm = swarms.get_or_default(info_hash);
         if swarm.history(known.user).is_some() {
             return;
         }
@@ -74,7 +74,7 @@ impl Tracker {
     /// expired meanwhile leaves at the next sweep. A record that is known stays as it is.
     pub fn restore_peer(&self, info_hash: InfoHash, key: &PeerKey, record: &PeerRecord, now: Now) {
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
-        let swarm = swarms.entry(info_hash).or_default();
+        let swarm = swarms.get_or_default(info_hash);
         if swarm.find(key.user, &key.peer_id).is_some() {
             return;
         }

@@ -33,7 +33,7 @@ impl Tracker {
             return;
         }
         let mut swarms = self.private.lock(self.private.shard_of(&change.info_hash));
-        let swarm = swarms.entry(change.info_hash).or_default();
+        let swarm = swarms.get_or_default(change.info_hash);
         if !is_counted {
             let credit = &change.credit;
             let user = change.key.user;
@@ -60,7 +60,7 @@ impl Tracker {
             return;
         }
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
-        let swarm = swarms.entry(info_hash).or_default();
+        let swarm = swarms.get_or_default(info_hash);
         follow_record(swarm, member, now);
     }
 
@@ -82,7 +82,7 @@ impl Tracker {
         let alive_since = rules.alive_since(now.mono);
         let mut swarms = self.public.lock(self.public.shard_of(&info_hash));
         if !record.active || seen < alive_since {
-            if let Some(swarm) = swarms.get_mut(&info_hash) {
+            if let Some(swarm) = swarms.get_mut(info_hash) {
                 swarm.remove(endpoint, client);
             }
             return;

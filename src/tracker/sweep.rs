@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
-use crate::swarm::{Client, Counts, PrivateSwarm, PublicSwarm, SHARDS, Shard, Swarms};
+use crate::swarm::{Client, Counts, PrivateSwarm, PublicSwarm, SHARDS, Swarms};
 use crate::tracker::private::Ledger;
 use crate::tracker::{Mode, Rules, Tracker};
 
@@ -37,7 +37,6 @@ impl Tracker {
         });
         let gone = before - swarms.len();
         self.public_torrents.fetch_sub(gone, Ordering::Relaxed);
-        shrink(&mut swarms);
     }
 
     fn sweep_private(&self, shard: usize, rules: &Rules, now: Now) {
@@ -60,7 +59,6 @@ impl Tracker {
             ledger.sweep();
             !swarm.is_empty()
         });
-        shrink(&mut swarms);
     }
 
     /// The shard where a private torrent's swarm is kept.
@@ -82,7 +80,7 @@ fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, 
     for shard in 0..SHARDS {
         let shard = swarms.lock(shard);
         number += shard.len();
-        for swarm in shard.values() {
+        for (_, swarm) in shard.iter() {
             let counts = counts(swarm);
             seeders += u64::from(counts.seeders);
             leechers += u64::from(counts.leechers);
@@ -130,12 +128,5 @@ impl Ledger<'_> {
             self.left(client);
             self.tracker.metrics.expired.one();
         }
-    }
-}
-
-/// Gives memory back after many swarms have gone.
-fn shrink<S>(swarms: &mut Shard<S>) {
-    if swarms.capacity() > 4 * swarms.len() + 16 {
-        swarms.shrink_to(2 * swarms.len());
     }
 }
