@@ -197,6 +197,8 @@ impl Bench {
             max_numwant: 200,
             auto_register: false,
             max_torrents: 0,
+            blocked_ports: Vec::new(),
+            blocked_networks: Vec::new(),
             whitelist: false,
             trust_client_ip: false,
             max_peers_per_user: 5,
