@@ -135,6 +135,7 @@ fn expected(key: &str) -> &'static str {
         | "tracker.numwant"
         | "tracker.max_numwant"
         | "tracker.max_torrents"
+        | "tracker.max_peers_per_ip"
         | "tracker.max_peers_per_user" => "a whole number up to 4294967295",
         _ => "a text in quotes",
     }

@@ -24,6 +24,7 @@ fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
         max_torrents: 1000,
         whitelist: false,
         trust_client_ip: false,
+        max_peers_per_ip: 0,
         max_peers_per_user: 5,
         hide_own_peers: false,
         max_rate: 1 << 40,
