@@ -3,9 +3,7 @@
 //! Each HTTP worker is a thread with a runtime of its own and a listener of its own on every
 //! address (SO_REUSEPORT); each UDP socket has a thread. They share nothing but the tracker.
 
-mod connections;
 pub mod http;
-mod intake;
 pub mod tls;
 pub mod udp;
 
@@ -50,6 +48,9 @@ fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
         // IPv4 has listeners of its own.
         socket.set_only_v6(true)?;
     }
+    // Connections inherit it. Without it a second reply could wait for an acknowledgement of the
+    // first.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
