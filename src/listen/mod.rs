@@ -21,7 +21,8 @@ const BACKLOG: i32 = 4096;
 /// The address is in use, also if it is by another process that shares its ports; or it is not
 /// this host's, or its port needs rights.
 pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<TcpListener>> {
-    // A first socket that shares with nobody finds out whether somebody else is there.
+    // A first socket that shares with nobody finds out whether somebody else is there. It does
+    // not listen: whoever had come to it would be reset when it goes.
     let alone = socket(address, false)?;
     let address = alone
         .local_addr()?
@@ -30,6 +31,7 @@ pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<TcpListener>> 
     drop(alone);
     let listeners = (0..number).map(|_| {
         let socket = socket(address, true)?;
+        socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok(socket.into())
     });
@@ -52,7 +54,6 @@ fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
     // first.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 

@@ -13,7 +13,7 @@ use crate::tracker::Ticket;
 pub(super) const INPUT_BYTES: usize = 16 * 1024;
 
 /// Bytes of replies beyond which no further request is answered before they are sent.
-const REPLIES_MAX: usize = 64 * 1024;
+const REPLIES_MAX: usize = 16 * 1024;
 
 /// Bytes of a body that are passed over; a connection with a longer one is closed (rule H4).
 const BODY_MAX: u64 = 64 * 1024;

@@ -25,6 +25,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::MissedTickBehavior;
 
 use self::connections::Connections;
 use self::exchange::INPUT_BYTES;
@@ -104,6 +105,8 @@ pub async fn serve(
         accepting.push(tokio::spawn(accept));
     }
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    // Time in which this process was stopped or starved is no client's delay.
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !*stop.borrow() {
         tokio::select! {
             _ = seconds.tick() => worker.connections.watch(),
