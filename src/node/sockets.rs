@@ -62,11 +62,12 @@ impl Sockets {
         let mut told = Vec::new();
         for (scheme, address) in http.chain(udp) {
             let Ok(address) = address else { continue };
+            // Of UDP there is a socket for each worker.
             if told.contains(&(scheme, address)) {
                 continue;
             }
             told.push((scheme, address));
-            tracing::info!(%address, "listening");
+            tracing::info!(%address, scheme, "listening");
             let host = reachable(address);
             tracing::info!("announce URL: {scheme}://{host}{path}");
         }

@@ -9,41 +9,42 @@ mod private;
 mod public;
 mod records;
 mod select;
+mod table;
 
-use std::collections::HashMap;
-use std::hash::BuildHasher;
-
-use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::ids::InfoHash;
 
 pub use classes::{Counts, Role};
-pub use private::{Family, Peer, PrivateSwarm, Request};
+pub use private::{Client, Family, Peer, PrivateSwarm, Request};
 pub use public::{Before, ClientTag, Eligibility, PublicSwarm};
 pub use records::{Account, History, Owed};
 pub use select::{Selector, WANT_MAX};
+pub use table::{Cursor, Key, Table, Visit};
 
-/// Shards: enough that workers seldom meet in one, and that the sweep of one is short.
-pub const SHARDS: usize = 1024;
+/// Shards: enough that workers seldom meet in one, and that the sweep of one is short. A fuzzer,
+/// which makes a tracker for each run and sweeps all of it, has few.
+pub const SHARDS: usize = if cfg!(fuzzing) { 4 } else { 1024 };
 
 /// The swarms whose info hashes fall into one shard.
-pub type Shard<S> = HashMap<InfoHash, S, RandomState>;
+pub type Shard<S> = Table<S>;
 
 /// All swarms of one kind, by info hash.
 pub struct Swarms<S> {
-    shards: Box<[Mutex<Shard<S>>]>,
-    /// Seeded anew by each process: strangers choose info hashes.
-    hasher: RandomState,
+    shards: Box<[Padded<S>]>,
 }
+
+/// A cache line of its own, so that workers don't pull it from each other.
+#[repr(align(64))]
+struct Padded<S>(Mutex<Shard<S>>);
 
 // === impl Swarms ===
 
 impl<S> Default for Swarms<S> {
     fn default() -> Self {
+        let shard = |_| Padded(Mutex::default());
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::default(),
+            shards: (0..SHARDS).map(shard).collect(),
         }
     }
 }
@@ -51,11 +52,10 @@ impl<S> Default for Swarms<S> {
 impl<S> Swarms<S> {
     /// The number of the shard where a torrent's swarm is kept.
     pub fn shard_of(&self, info_hash: &InfoHash) -> usize {
-        // The upper bits: the lower ones choose the place within the shard's map.
-        (self.hasher.hash_one(info_hash) >> 48) as usize % SHARDS
+        Key::from(info_hash).shard()
     }
 
     pub fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<S>> {
-        self.shards[shard].lock()
+        self.shards[shard].0.lock()
     }
 }

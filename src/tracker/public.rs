@@ -1,6 +1,5 @@
 //! Announces and scrapes of public torrents: anybody, and no account.
 
-use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 
 use crate::change::{Change, GuestRecord};
@@ -24,7 +23,7 @@ impl Tracker {
         let stops = arrival.params.event == Event::Stopped;
         let swarm = if stops {
             // Who stops what nobody knows changes nothing.
-            swarms.get_mut(&info_hash)
+            swarms.get_mut(info_hash)
         } else {
             let swarm = self.public_swarm(&mut swarms, info_hash, rules);
             Some(swarm.ok_or(Refusal::Unavailable)?)
@@ -73,16 +72,13 @@ impl Tracker {
         info_hash: InfoHash,
         rules: &Rules,
     ) -> Option<&'a mut PublicSwarm> {
-        match swarms.entry(info_hash) {
-            Entry::Occupied(entry) => Some(entry.into_mut()),
-            Entry::Vacant(entry) => {
-                if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
-                    return None;
-                }
-                self.public_torrents.fetch_add(1, Ordering::Relaxed);
-                Some(entry.insert(PublicSwarm::default()))
+        swarms.get_or_create(info_hash, || {
+            if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
+                return None;
             }
-        }
+            self.public_torrents.fetch_add(1, Ordering::Relaxed);
+            Some(PublicSwarm::default())
+        })
     }
 
     /// Tells other nodes, if there are any. Without room they hear of the peer at its next announce.

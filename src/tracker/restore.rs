@@ -6,7 +6,7 @@ use crate::addr::Endpoint;
 use crate::change::{PeerKey, PeerRecord};
 use crate::clock::Now;
 use crate::ids::{InfoHash, UserId};
-use crate::swarm::{Account, Role};
+use crate::swarm::{Account, History, Role};
 use crate::tracker::{Mode, Tracker};
 
 /// What one user did with one torrent before this start.
@@ -34,15 +34,15 @@ impl Tracker {
             Mode::Public => {
                 let mut swarms = self.public.lock(self.public.shard_of(&info_hash));
                 let before = swarms.len();
-                let swarm = swarms.entry(info_hash).or_default();
+                let swarm = swarms.get_or_default(info_hash);
                 swarm.downloaded = swarm.downloaded.max(snatches);
                 let added = swarms.len() - before;
                 self.public_torrents.fetch_add(added, Ordering::Relaxed);
             }
             Mode::Private => {
                 let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
-                let swarm = swarms.entry(info_hash).or_default();
-                swarm.downloaded = swarm.downloaded.max(snatches);
+                let swarm = swarms.get_or_default(info_hash);
+                swarm.set_snatches(swarm.snatches().max(snatches));
             }
         }
     }
@@ -56,33 +56,37 @@ impl Tracker {
     /// Takes up what a user did with the torrent of that (first) info hash, unless it is known.
     pub fn restore_history(&self, info_hash: InfoHash, known: &KnownHistory) {
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
-        let swarm = swarms.entry(info_hash).or_default();
+        let swarm = swarms.get_or_default(info_hash);
         if swarm.history(known.user).is_some() {
             return;
         }
-        let history = swarm.history_mut(known.user);
-        history.downloaded = known.downloaded;
-        history.seed_time = known.seed_time;
-        history.completed_at = known.completed_at;
-        history.hnr = known.hnr;
+        swarm.set_history(&History {
+            user: known.user,
+            hnr: known.hnr,
+            owes_snatch: false,
+            seed_time: known.seed_time,
+            downloaded: known.downloaded,
+            completed_at: known.completed_at,
+        });
     }
 
     /// Takes up a peer: its account, and its place in the swarm if it was there. One that has
     /// expired meanwhile leaves at the next sweep. A record that is known stays as it is.
     pub fn restore_peer(&self, info_hash: InfoHash, key: &PeerKey, record: &PeerRecord, now: Now) {
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
-        let swarm = swarms.entry(info_hash).or_default();
+        let swarm = swarms.get_or_default(info_hash);
         if swarm.find(key.user, &key.peer_id).is_some() {
             return;
         }
-        let place = swarm.add(key.user, key.peer_id, account_of(record, now));
+        let mut client = swarm.newcomer(key.user, key.peer_id, account_of(record, now));
         let (v4, v6) = endpoints_of(record);
         if record.active {
             let seen = now.to_mono(record.last_announce);
             for endpoint in [v4, v6].into_iter().flatten() {
-                swarm.enter(place, endpoint, role_of(record), seen);
+                client.peer.enter(endpoint, role_of(record), seen);
             }
         }
+        swarm.put(&client);
     }
 }
 

@@ -2,11 +2,20 @@
 
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
+
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
-use crate::swarm::{Counts, PrivateSwarm, PublicSwarm, SHARDS, Shard, Swarms};
+use crate::swarm::{Client, Counts, Cursor, PrivateSwarm, PublicSwarm, SHARDS, Swarms, Visit};
 use crate::tracker::private::Ledger;
 use crate::tracker::{Mode, Rules, Tracker};
+
+/// What is swept before the lock is given to others for a moment: a small part of a
+/// millisecond. An entry that only has to be looked at counts 1.
+const PIECE: usize = 4096;
+
+/// What an entry counts that there is something to do about.
+const DUE: usize = 32;
 
 // === impl Tracker ===
 
@@ -37,30 +46,46 @@ impl Tracker {
         });
         let gone = before - swarms.len();
         self.public_torrents.fetch_sub(gone, Ordering::Relaxed);
-        shrink(&mut swarms);
     }
 
     fn sweep_private(&self, shard: usize, rules: &Rules, now: Now) {
         let forgotten_before = Seconds(now.mono.0.saturating_sub(rules.record_ttl()));
-        let mut swarms = self.private.lock(shard);
-        swarms.retain(|info_hash, swarm| {
-            // A torrent that is gone may come back, say when its row is mended: what is known of
-            // it is kept as long as a record would be.
-            let Some(torrent) = self.registry.torrent(info_hash) else {
-                return swarm.is_any_since(forgotten_before);
-            };
-            let mut ledger = Ledger {
-                tracker: self,
-                rules,
-                swarm,
-                torrent: &torrent,
-                shard,
-                now,
-            };
-            ledger.sweep();
-            !swarm.is_empty()
-        });
-        shrink(&mut swarms);
+        let mut walk = Some(Cursor::default());
+        // The swarm that is too large for one piece, and how much of it is left.
+        let mut rest: Option<(InfoHash, usize)> = None;
+        while let Some(from) = walk {
+            let mut budget = PIECE;
+            let mut swarms = self.private.lock(shard);
+            walk = swarms.walk(from, |info_hash, swarm| {
+                if budget == 0 {
+                    return Visit::Pause;
+                }
+                // A torrent that is gone may come back, say when its row is mended: what is known
+                // of it is kept as long as a record would be.
+                let Some(torrent) = self.registry.torrent(info_hash) else {
+                    return keep_if(swarm.is_any_since(forgotten_before));
+                };
+                let rest_of_it = rest.take().filter(|(hash, _)| hash == info_hash);
+                let until = rest_of_it.map_or(swarm.len(), |(_, until)| until);
+                let mut ledger = Ledger {
+                    tracker: self,
+                    rules,
+                    swarm,
+                    torrent: &torrent,
+                    shard,
+                    now,
+                };
+                rest = ledger
+                    .sweep(until, &mut budget)
+                    .map(|until| (*info_hash, until));
+                if rest.is_some() {
+                    return Visit::Pause;
+                }
+                keep_if(!swarm.is_empty())
+            });
+            // Whoever waits comes next, and not the next piece.
+            MutexGuard::unlock_fair(swarms);
+        }
     }
 
     /// The shard where a private torrent's swarm is kept.
@@ -77,12 +102,20 @@ impl Tracker {
     }
 }
 
+fn keep_if(is_worth_it: bool) -> Visit {
+    if is_worth_it {
+        Visit::Keep
+    } else {
+        Visit::Remove
+    }
+}
+
 fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, u64) {
     let (mut number, mut seeders, mut leechers) = (0, 0, 0);
     for shard in 0..SHARDS {
         let shard = swarms.lock(shard);
         number += shard.len();
-        for swarm in shard.values() {
+        for (_, swarm) in shard.iter() {
             let counts = counts(swarm);
             seeders += u64::from(counts.seeders);
             leechers += u64::from(counts.leechers);
@@ -94,39 +127,49 @@ fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, 
 // === impl Ledger ===
 
 impl Ledger<'_> {
-    fn sweep(&mut self) {
+    /// Sweeps the entries before `until`, as many as the budget allows; returns before which the
+    /// rest is, if there is one.
+    fn sweep(&mut self, until: usize, budget: &mut usize) -> Option<usize> {
+        let alive_since = self.rules.alive_since(self.now.mono);
         let kept_since = Seconds(self.now.mono.0.saturating_sub(self.rules.tombstone_ttl));
-        // From the end, because a forgotten record's place is taken by the last one.
-        for place in (0..self.swarm.len()).rev() {
-            self.expire(place);
-            let peer = self.swarm.peer(place);
-            if peer.owed.is_some() {
-                self.journal_owed(place);
-            } else if peer.role().is_none() && peer.account.last_announce < kept_since {
-                self.swarm.forget(place);
+        // From the end, because a forgotten record's place is taken by one behind it.
+        for place in (0..until.min(self.swarm.len())).rev() {
+            let is_due = self.swarm.is_due(place, alive_since, kept_since);
+            if is_due {
+                self.settle(place, kept_since);
             }
+            *budget = budget.saturating_sub(if is_due { DUE } else { 1 });
+            if *budget == 0 {
+                return Some(place);
+            }
+        }
+        None
+    }
+
+    /// Lets a peer expire, queues what it owes, and forgets a tombstone that is too old.
+    fn settle(&mut self, place: usize, kept_since: Seconds) {
+        let Some(mut client) = self.swarm.client(place) else {
+            return;
+        };
+        self.expire(&mut client);
+        if let Some(owed) = client.peer.owed.take() {
+            self.queue(client, owed);
+        } else if client.peer.role().is_none() && client.peer.account.last_announce < kept_since {
+            self.swarm.forget(place);
         }
     }
 
     /// Takes from a peer the endpoints that fell silent, which it then owes the journal. With
     /// the last one it leaves the swarm.
-    pub(super) fn expire(&mut self, place: usize) {
-        let alive_since = self.rules.alive_since(self.now.mono);
-        let before = self.swarm.endpoints(place);
-        let left = self.swarm.expire(place, alive_since);
-        if self.swarm.endpoints(place) != before {
-            self.swarm.peer_mut(place).owed.get_or_insert_default();
+    pub(super) fn expire(&self, client: &mut Client) {
+        let before = client.peer.endpoints();
+        let left = client.peer.expire(self.rules.alive_since(self.now.mono));
+        if client.peer.endpoints() != before {
+            client.peer.owed.get_or_insert_default();
         }
         if left {
-            self.left(place);
+            self.left(client);
             self.tracker.metrics.expired.one();
         }
-    }
-}
-
-/// Gives memory back after many swarms have gone.
-fn shrink<S>(swarms: &mut Shard<S>) {
-    if swarms.capacity() > 4 * swarms.len() + 16 {
-        swarms.shrink_to(2 * swarms.len());
     }
 }

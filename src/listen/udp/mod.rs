@@ -37,12 +37,12 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
 const BAD_ID: &str = "bad connection id";
-const MALFORMED: &str = "malformed request";
+const MALFORMED: &str = "malformed";
 const NO_PASSKEY: &str = "passkey required";
 const NO_SCRAPE: &str = "scrape not available";
 
 /// The settings that a reload may change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct UdpSettings {
     /// Seconds that a connection id is accepted for at least.
     pub id_lifetime: u32,
@@ -72,7 +72,7 @@ struct Worker {
     socket: Arc<UdpSocket>,
     address: SocketAddr,
     ids: ConnectionIds,
-    id_lifetime: u32,
+    settings: UdpSettings,
     work: Workspace,
     /// The path of a private announce.
     path: Vec<u8>,
@@ -98,19 +98,21 @@ pub fn serve(
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     socket.set_read_timeout(Some(PATIENCE))?;
+    // Full for so long, the network takes nothing more; a client asks again.
+    socket.set_write_timeout(Some(PATIENCE))?;
     let address = socket.local_addr()?;
     let peers_max = if address.is_ipv4() {
         wire::PEERS_MAX_V4
     } else {
         wire::PEERS_MAX_V6
     };
-    let id_lifetime = service.settings.load().id_lifetime;
+    let settings = **service.settings.load();
     let mut worker = Worker {
-        ids: ConnectionIds::new(&service.secret, id_lifetime),
+        ids: ConnectionIds::new(&service.secret, settings.id_lifetime),
         service,
         socket: Arc::new(socket),
         address,
-        id_lifetime,
+        settings,
         work: Workspace::new(fastrand::Rng::new()).with_peers_max(peers_max),
         path: Vec::new(),
         outgoing: Outgoing::default(),
@@ -169,11 +171,11 @@ impl Worker {
     }
 
     fn take_over_settings(&mut self) {
-        let id_lifetime = self.service.settings.load().id_lifetime;
-        if id_lifetime != self.id_lifetime {
-            self.id_lifetime = id_lifetime;
-            self.ids = ConnectionIds::new(&self.service.secret, id_lifetime);
+        let settings = **self.service.settings.load();
+        if settings.id_lifetime != self.settings.id_lifetime {
+            self.ids = ConnectionIds::new(&self.service.secret, settings.id_lifetime);
         }
+        self.settings = settings;
     }
 
     /// Looks at the head of a packet; none if it is to be dropped, or has been answered by an
@@ -203,12 +205,12 @@ impl Worker {
 
     /// Whether the packet comes from somewhere else than this very socket.
     fn is_other(&self, source: SocketAddr, route: &Route) -> bool {
-        let is_own_port = source.port() == self.address.port();
-        source.port() != 0 && !(is_own_port && Some(source.ip()) == route.destination())
+        let own = route.destination().unwrap_or(self.address.ip());
+        source.port() != 0 && (source.ip(), source.port()) != (own, self.address.port())
     }
 
     fn connect(&mut self, arrival: &Arrival, route: &Route, now: Now) {
-        let limit = self.service.settings.load().connect_limit;
+        let limit = self.settings.connect_limit;
         if !self.service.connects.allows(arrival.ip, limit, now.mono) {
             self.service.metrics.udp_connects_limited.one();
             return;
@@ -299,7 +301,7 @@ impl Worker {
     }
 
     fn error(&mut self, arrival: &Arrival, route: &Route, text: &str, now: Now) {
-        let limit = self.service.settings.load().error_limit;
+        let limit = self.settings.error_limit;
         if !self.service.errors.allows(arrival.ip, limit, now.mono) {
             self.service.metrics.udp_errors_limited.one();
             return;

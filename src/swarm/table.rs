@@ -1,0 +1,453 @@
+//! The swarms of one shard by info hash: a sorted array with gaps.
+//!
+//! Each slot holds a swarm itself, so a look-up is one place in memory. Entries lie in the order
+//! of their hashes, each at the slot that its hash points to or, where that is taken, as soon
+//! after it as the order allows (linear probing, "Robin Hood"). So an array stays quick when it
+//! is nearly full, grows by an eighth and not to the double, and can be walked in pieces: a
+//! [`Cursor`] is a place in the order of hashes, which no insertion, removal or growth disturbs.
+
+use std::num::NonZeroU32;
+
+use crate::ids::InfoHash;
+use crate::swarm::SHARDS;
+use crate::swarm::index::hash_of;
+
+/// Nine of ten slots are taken before a table grows.
+const FULL: (usize, usize) = (9, 10);
+
+/// With fewer than two of five taken it shrinks.
+const SPARSE: (usize, usize) = (2, 5);
+
+/// The least number of slots that a table with entries has.
+const SLOTS_MIN: usize = 4;
+
+/// Slots behind the last that a hash points to, for those that found theirs taken.
+const TAIL_MAX: usize = 64;
+
+/// An info hash and its hash, worked out once for shard and slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    hash: u64,
+    info_hash: InfoHash,
+}
+
+/// Where a walk through a table goes on: at the first entry that is not before it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor(Option<(NonZeroU32, InfoHash)>);
+
+/// What a walk does next with the entry that it looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    Keep,
+    Remove,
+    /// Keep it, and stop: the walk goes on with this very entry.
+    Pause,
+}
+
+/// Values by info hash.
+#[derive(Debug)]
+pub struct Table<V> {
+    slots: Box<[Option<Slot<V>>]>,
+    /// Slots that hashes point to; the others are the tail.
+    homes: usize,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Slot<V> {
+    /// Never 0, which leaves a value for the gaps: they need no room of their own.
+    hash: NonZeroU32,
+    info_hash: InfoHash,
+    value: V,
+}
+
+// === impl Key ===
+
+impl From<&InfoHash> for Key {
+    fn from(info_hash: &InfoHash) -> Self {
+        Self {
+            hash: hash_of(info_hash.0),
+            info_hash: *info_hash,
+        }
+    }
+}
+
+impl From<InfoHash> for Key {
+    fn from(info_hash: InfoHash) -> Self {
+        Self::from(&info_hash)
+    }
+}
+
+impl Key {
+    /// The shard where the swarm of this info hash is kept.
+    pub fn shard(&self) -> usize {
+        // The upper bits: the lower ones choose the slot.
+        (self.hash >> 48) as usize % SHARDS
+    }
+
+    fn slot_hash(&self) -> NonZeroU32 {
+        NonZeroU32::new(self.hash as u32).unwrap_or(NonZeroU32::MIN)
+    }
+}
+
+// === impl Table ===
+
+impl<V> Default for Table<V> {
+    fn default() -> Self {
+        Self {
+            slots: Box::default(),
+            homes: 0,
+            len: 0,
+        }
+    }
+}
+
+impl<V> Table<V> {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn get<K: Into<Key>>(&self, key: K) -> Option<&V> {
+        let key = key.into();
+        let place = self.find(&key).ok()?;
+        self.slots[place].as_ref().map(|slot| &slot.value)
+    }
+
+    pub fn get_mut<K: Into<Key>>(&mut self, key: K) -> Option<&mut V> {
+        let key = key.into();
+        let place = self.find(&key).ok()?;
+        self.slots[place].as_mut().map(|slot| &mut slot.value)
+    }
+
+    /// The value of that key; a new one if there is none.
+    pub fn get_or_default<K: Into<Key>>(&mut self, key: K) -> &mut V
+    where
+        V: Default,
+    {
+        let key = key.into();
+        let place = match self.find(&key) {
+            Ok(place) => place,
+            Err(gap) => self.insert_at(gap, &key, V::default()),
+        };
+        let slot = self.slots[place].get_or_insert_with(|| Slot::new(&key, V::default()));
+        &mut slot.value
+    }
+
+    /// The value of that key; if there is none, what `create` makes of it, if anything.
+    pub fn get_or_create<K: Into<Key>>(
+        &mut self,
+        key: K,
+        create: impl FnOnce() -> Option<V>,
+    ) -> Option<&mut V> {
+        let key = key.into();
+        let place = match self.find(&key) {
+            Ok(place) => place,
+            Err(gap) => self.insert_at(gap, &key, create()?),
+        };
+        self.slots[place].as_mut().map(|slot| &mut slot.value)
+    }
+
+    pub fn remove<K: Into<Key>>(&mut self, key: K) -> Option<V> {
+        let key = key.into();
+        let place = self.find(&key).ok()?;
+        let removed = self.remove_at(place);
+        self.shrink();
+        removed
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&InfoHash, &V)> {
+        let slots = self.slots.iter().flatten();
+        slots.map(|slot| (&slot.info_hash, &slot.value))
+    }
+
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        let slots = self.slots.iter_mut().flatten();
+        slots.map(|slot| &mut slot.value)
+    }
+
+    /// Keeps those for which `keep` holds.
+    pub fn retain(&mut self, mut keep: impl FnMut(&InfoHash, &mut V) -> bool) {
+        self.walk(Cursor::default(), |info_hash, value| {
+            if keep(info_hash, value) {
+                Visit::Keep
+            } else {
+                Visit::Remove
+            }
+        });
+    }
+
+    /// Looks at one entry after the other, until `visit` pauses; returns where to go on, or
+    /// nothing after the last. Who goes on until then has seen each that was there all the time.
+    pub fn walk(
+        &mut self,
+        from: Cursor,
+        mut visit: impl FnMut(&InfoHash, &mut V) -> Visit,
+    ) -> Option<Cursor> {
+        let mut place = match from.0 {
+            None => 0,
+            Some((hash, info_hash)) => self.lower_bound(hash, &info_hash),
+        };
+        let mut rest = None;
+        while let Some(slot) = self.slots.get_mut(place) {
+            let Some(slot) = slot else {
+                place += 1;
+                continue;
+            };
+            match visit(&slot.info_hash, &mut slot.value) {
+                Visit::Keep => place += 1,
+                // The next entry may come to this place.
+                Visit::Remove => drop(self.remove_at(place)),
+                Visit::Pause => {
+                    rest = Some(Cursor(Some((slot.hash, slot.info_hash))));
+                    break;
+                }
+            }
+        }
+        self.shrink();
+        rest
+    }
+
+    /// Where the key is, or else where it would have to be.
+    fn find(&self, key: &Key) -> Result<usize, usize> {
+        let hash = key.slot_hash();
+        let place = self.lower_bound(hash, &key.info_hash);
+        match self.slots.get(place) {
+            Some(Some(slot)) if slot.hash == hash && slot.info_hash == key.info_hash => Ok(place),
+            _ => Err(place),
+        }
+    }
+
+    /// The first place from the home of that hash on whose entry is not before it, or a gap.
+    fn lower_bound(&self, hash: NonZeroU32, info_hash: &InfoHash) -> usize {
+        let mut place = home(hash, self.homes);
+        while let Some(Some(slot)) = self.slots.get(place) {
+            if slot.hash > hash || (slot.hash == hash && slot.info_hash >= *info_hash) {
+                break;
+            }
+            place += 1;
+        }
+        place
+    }
+
+    /// Puts in what is not there, at the place where [`Table::find`] missed it; returns where it is.
+    fn insert_at(&mut self, place: usize, key: &Key, value: V) -> usize {
+        let mut place = place;
+        let mut gap = self.gap(place);
+        while gap.is_none() {
+            let grown = self.homes + self.homes / 8 + SLOTS_MIN;
+            self.rebuild(if self.is_full() { grown } else { self.homes });
+            place = self.lower_bound(key.slot_hash(), &key.info_hash);
+            gap = self.gap(place);
+        }
+        if let Some(gap) = gap {
+            self.slots[place..=gap].rotate_right(1);
+            self.slots[place] = Some(Slot::new(key, value));
+            self.len += 1;
+        }
+        place
+    }
+
+    /// One more is too many.
+    fn is_full(&self) -> bool {
+        (self.len + 1) * FULL.1 > self.homes * FULL.0
+    }
+
+    /// The first gap from `place` on; none if the table is to grow.
+    fn gap(&self, place: usize) -> Option<usize> {
+        if self.is_full() {
+            return None;
+        }
+        let rest = self.slots.get(place..)?;
+        let ahead = rest.iter().position(Option::is_none)?;
+        Some(place + ahead)
+    }
+
+    fn remove_at(&mut self, place: usize) -> Option<V> {
+        let removed = self.slots[place].take()?;
+        self.len -= 1;
+        // Those behind it come one nearer to their homes, up to one that is at home.
+        let mut end = place + 1;
+        while let Some(Some(slot)) = self.slots.get(end) {
+            if home(slot.hash, self.homes) == end {
+                break;
+            }
+            end += 1;
+        }
+        self.slots[place..end].rotate_left(1);
+        Some(removed.value)
+    }
+
+    /// Gives memory back after many entries have gone.
+    fn shrink(&mut self) {
+        if self.len == 0 && self.homes > 0 {
+            *self = Self::default();
+        } else if self.homes > SLOTS_MIN && self.len * SPARSE.1 < self.homes * SPARSE.0 {
+            self.rebuild((self.len * 3 / 2).max(SLOTS_MIN));
+        }
+    }
+
+    /// Moves all entries to an array of that many homes.
+    fn rebuild(&mut self, homes: usize) {
+        let mut tail = (homes / 32 + 2).min(TAIL_MAX);
+        let mut next = 0;
+        for slot in self.slots.iter().flatten() {
+            next = home(slot.hash, homes).max(next) + 1;
+        }
+        // Room for those that come, beside room for those that are there.
+        tail = tail.max(next.saturating_sub(homes) + tail / 2);
+        let mut slots = Vec::new();
+        slots.resize_with(homes + tail, || None);
+        let mut next = 0;
+        for slot in std::mem::take(&mut self.slots).into_iter().flatten() {
+            let place = home(slot.hash, homes).max(next);
+            slots[place] = Some(slot);
+            next = place + 1;
+        }
+        self.slots = slots.into_boxed_slice();
+        self.homes = homes;
+    }
+}
+
+impl<V> Slot<V> {
+    fn new(key: &Key, value: V) -> Self {
+        Self {
+            hash: key.slot_hash(),
+            info_hash: key.info_hash,
+            value,
+        }
+    }
+}
+
+/// The slot that a hash points to: hashes in order have homes in order.
+fn home(hash: NonZeroU32, homes: usize) -> usize {
+    ((u64::from(hash.get()) * homes as u64) >> 32) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn info_hash(number: u32) -> InfoHash {
+        let mut bytes = [0; 20];
+        bytes[16..].copy_from_slice(&number.to_be_bytes());
+        InfoHash(bytes)
+    }
+
+    impl<V> Table<V> {
+        /// Entries are in order, reachable from their homes, and as many as are said.
+        fn check(&self) {
+            let mut before = None;
+            let mut number = 0;
+            for (place, slot) in self.slots.iter().enumerate() {
+                let Some(slot) = slot else { continue };
+                assert!(before < Some((slot.hash, slot.info_hash)));
+                before = Some((slot.hash, slot.info_hash));
+                number += 1;
+                let home = home(slot.hash, self.homes);
+                assert!(home <= place && self.slots[home..place].iter().all(Option::is_some));
+            }
+            assert_eq!(number, self.len);
+            assert!(self.len * FULL.1 <= self.homes * FULL.0);
+        }
+    }
+
+    #[test]
+    fn a_table_is_a_map() {
+        let mut rng = fastrand::Rng::with_seed(11);
+        let mut table = Table::default();
+        let mut map = HashMap::new();
+        for round in 0..60_000 {
+            // It fills, empties, and fills again.
+            let number = rng.u32(..3000);
+            let grows = (round / 10_000) % 2 == 0;
+            let key = info_hash(number);
+            match rng.u8(..10) {
+                0..6 if grows => {
+                    *table.get_or_default(key) = round;
+                    map.insert(key, round);
+                }
+                0..6 => assert_eq!(table.remove(key), map.remove(&key)),
+                6..8 => {
+                    let made = table.get_or_create(key, || number.is_multiple_of(2).then_some(7));
+                    let old = map.get(&key).copied();
+                    assert_eq!(made.copied(), old.or(number.is_multiple_of(2).then_some(7)));
+                    if number.is_multiple_of(2) {
+                        map.entry(key).or_insert(7);
+                    }
+                }
+                8 => assert_eq!(table.get_mut(key), map.get_mut(&key)),
+                _ => assert_eq!(table.get(key), map.get(&key)),
+            }
+            if round % 97 == 0 {
+                table.check();
+            }
+        }
+        assert_eq!(table.len(), map.len());
+        assert!(table.iter().all(|(key, value)| map.get(key) == Some(value)));
+        table.retain(|_, value| *value % 3 == 0);
+        map.retain(|_, value| *value % 3 == 0);
+        table.check();
+        assert_eq!(table.iter().count(), map.len());
+    }
+
+    #[test]
+    fn a_walk_in_pieces_sees_every_entry_that_stays() {
+        let mut rng = fastrand::Rng::with_seed(12);
+        let mut table = Table::default();
+        (0..2000).for_each(|number| *table.get_or_default(info_hash(number)) = 0);
+        let (mut cursor, mut coming) = (Some(Cursor::default()), 2000);
+        while let Some(from) = cursor {
+            let mut budget = 50;
+            cursor = table.walk(from, |_, visits| {
+                if budget == 0 {
+                    return Visit::Pause;
+                }
+                budget -= 1;
+                *visits += 1;
+                if rng.u8(..4) == 0 {
+                    Visit::Remove
+                } else {
+                    Visit::Keep
+                }
+            });
+            // Meanwhile others come, more than the table has room for, and go.
+            for _ in 0..60 {
+                *table.get_or_default(info_hash(coming)) = 1000;
+                coming += 1;
+                table.remove(info_hash(rng.u32(2000..coming)));
+            }
+            table.check();
+        }
+        let stayed = table.iter().filter(|(_, visits)| **visits < 1000);
+        let stayed: Vec<u32> = stayed.map(|(_, visits)| *visits).collect();
+        assert!((1000..1900).contains(&stayed.len()));
+        assert!(stayed.iter().all(|&visits| visits == 1));
+    }
+
+    #[test]
+    fn memory_follows_the_number_of_entries_and_look_ups_stay_short() {
+        let mut table = Table::default();
+        for number in 0..20_000 {
+            *table.get_or_default(info_hash(number)) = number;
+            let taken = table.len() as f64 / table.slots.len() as f64;
+            assert!(number < 500 || taken > 0.75, "{taken} of {number}");
+        }
+        let places = table.slots.iter().enumerate();
+        let far =
+            places.filter_map(|(place, slot)| Some(place - home(slot.as_ref()?.hash, table.homes)));
+        let (most, sum) = far.fold((0, 0), |(most, sum), far| (far.max(most), sum + far));
+        assert!(most < 200, "{most}");
+        assert!(sum < 20_000 * 8, "{sum}");
+        for number in 0..20_000 {
+            assert_eq!(table.remove(info_hash(number)), Some(number));
+            assert!(table.slots.len() <= 3 * table.len() + 2 * SLOTS_MIN);
+        }
+        assert!(table.slots.is_empty());
+    }
+}
