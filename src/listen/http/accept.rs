@@ -30,14 +30,14 @@ impl Worker {
     /// Accepts connections for ever.
     pub async fn accept(self: Arc<Self>, listener: Listener) {
         let mut failing = false;
-        while let Ok(mut queue) = listener.connections().await {
+        'queues: while let Ok(mut queue) = listener.connections().await {
             for _ in 0..ROW {
                 // A place first: while there is none, new connections wait in the kernel.
                 let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
                     return;
                 };
                 match queue.next() {
-                    None => break,
+                    None => continue 'queues,
                     Some(Ok((stream, client))) => {
                         failing = false;
                         self.service.metrics.connections.one();

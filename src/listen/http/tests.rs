@@ -90,6 +90,7 @@ fn heads_are_taken_apart() {
     assert_eq!(get.query, b"info_hash=a&x=<>\"#b");
     assert_eq!((get.version, get.keep_alive), (Version::Http11, true));
     assert_eq!(get.body, Body::Bytes(0));
+    assert_eq!(head(b"GET /a?\xff HTTP/1.1\r\n\r\n").query, b"\xff");
     let proxied = head(
         b"GET / HTTP/1.0\nX-Forwarded-For: 1.1.1.1\nx-forwarded-FOR:2.2.2.2 , 3.3.3.3\t\r\n\
           X-Forwarded-For-Real: 4.4.4.4\nX-Forwarded-For: \xff\n\n",
