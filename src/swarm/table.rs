@@ -358,6 +358,11 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_takes_no_room_beside_that_of_its_entry() {
+        assert_eq!(size_of::<Option<Slot<Box<[u8]>>>>(), 24 + 16);
+    }
+
+    #[test]
     fn a_table_is_a_map() {
         let mut rng = fastrand::Rng::with_seed(11);
         let mut table = Table::default();

@@ -51,7 +51,7 @@ impl Tracker {
     fn sweep_private(&self, shard: usize, rules: &Rules, now: Now) {
         let forgotten_before = Seconds(now.mono.0.saturating_sub(rules.record_ttl()));
         let mut walk = Some(Cursor::default());
-        // The swarm that is too large for one piece, and how much of it is left.
+        // The swarm that is too large for one piece, and where in it the next one begins.
         let mut rest: Option<(InfoHash, usize)> = None;
         while let Some(from) = walk {
             let mut budget = PIECE;
@@ -66,7 +66,7 @@ impl Tracker {
                     return keep_if(swarm.is_any_since(forgotten_before));
                 };
                 let rest_of_it = rest.take().filter(|(hash, _)| hash == info_hash);
-                let until = rest_of_it.map_or(swarm.len(), |(_, until)| until);
+                let place = rest_of_it.map_or(0, |(_, place)| place);
                 let mut ledger = Ledger {
                     tracker: self,
                     rules,
@@ -76,8 +76,8 @@ impl Tracker {
                     now,
                 };
                 rest = ledger
-                    .sweep(until, &mut budget)
-                    .map(|until| (*info_hash, until));
+                    .sweep(place, &mut budget)
+                    .map(|place| (*info_hash, place));
                 if rest.is_some() {
                     return Visit::Pause;
                 }
@@ -127,36 +127,39 @@ fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, 
 // === impl Ledger ===
 
 impl Ledger<'_> {
-    /// Sweeps the entries before `until`, as many as the budget allows; returns before which the
-    /// rest is, if there is one.
-    fn sweep(&mut self, until: usize, budget: &mut usize) -> Option<usize> {
+    /// Sweeps the entries from `place` on, as many as the budget allows; returns where the rest
+    /// begins, if there is one.
+    fn sweep(&mut self, mut place: usize, budget: &mut usize) -> Option<usize> {
         let alive_since = self.rules.alive_since(self.now.mono);
         let kept_since = Seconds(self.now.mono.0.saturating_sub(self.rules.tombstone_ttl));
-        // From the end, because a forgotten record's place is taken by one behind it.
-        for place in (0..until.min(self.swarm.len())).rev() {
-            let is_due = self.swarm.is_due(place, alive_since, kept_since);
-            if is_due {
-                self.settle(place, kept_since);
-            }
-            *budget = budget.saturating_sub(if is_due { DUE } else { 1 });
+        while place < self.swarm.len() {
             if *budget == 0 {
                 return Some(place);
             }
+            let is_due = self.swarm.is_due(place, alive_since, kept_since);
+            // Whoever takes the place of one that went comes from behind it.
+            if !is_due || self.settle(place, kept_since) {
+                place += 1;
+            }
+            *budget = budget.saturating_sub(if is_due { DUE } else { 1 });
         }
         None
     }
 
-    /// Lets a peer expire, queues what it owes, and forgets a tombstone that is too old.
-    fn settle(&mut self, place: usize, kept_since: Seconds) {
+    /// Lets a peer expire, queues what it owes, and forgets a tombstone that is too old. Returns
+    /// whether it is where it was.
+    fn settle(&mut self, place: usize, kept_since: Seconds) -> bool {
         let Some(mut client) = self.swarm.client(place) else {
-            return;
+            return true;
         };
+        let (user, peer_id) = (client.peer.user, client.peer.peer_id);
         self.expire(&mut client);
         if let Some(owed) = client.peer.owed.take() {
             self.queue(client, owed);
         } else if client.peer.role().is_none() && client.peer.account.last_announce < kept_since {
             self.swarm.forget(place);
         }
+        self.swarm.holds(place, user, &peer_id)
     }
 
     /// Takes from a peer the endpoints that fell silent, which it then owes the journal. With
