@@ -41,6 +41,20 @@ pub struct Metrics {
     pub implausible: Counter,
     /// Connections accepted.
     pub connections: Counter,
+    /// Announces refused because their address or port is blocked by the config.
+    pub blocked: Counter,
+    /// UDP connects that got an id.
+    pub udp_connects: Counter,
+    /// UDP connects that were not answered, because their network had asked too often.
+    pub udp_connects_limited: Counter,
+    /// UDP requests whose connection id is not ours, too old, or another address's.
+    pub udp_bad_ids: Counter,
+    /// UDP errors that were not sent, because their network had got too many.
+    pub udp_errors_limited: Counter,
+    /// UDP packets that are no request.
+    pub udp_dropped: Counter,
+    /// UDP replies that the system did not take.
+    pub udp_unsent: Counter,
     /// Batches that storage has applied.
     pub batches: Counter,
     /// Tries to apply a batch that failed.

@@ -53,6 +53,8 @@ fn tracker() -> Tracker {
         max_numwant: 200,
         auto_register: true,
         max_torrents: 1_000_000,
+        blocked_ports: Vec::new(),
+        blocked_networks: Vec::new(),
         whitelist: false,
         trust_client_ip: false,
         max_peers_per_ip: 100,

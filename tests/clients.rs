@@ -54,6 +54,16 @@ const ALL_KINDS: [Kind; 4] = [
     Kind::Transmission,
 ];
 
+/// Who announces over UDP: aria2 does so with DHT on only.
+const UDP_KINDS: [Kind; 3] = [Kind::Libtorrent, Kind::Libtorrent, Kind::Transmission];
+
+/// What announces go by. The tracker serves both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    Http,
+    Udp,
+}
+
 /// A tracker on a network, a payload, and a .torrent file of it for each user.
 struct Stage {
     // Fields go in this order: the network last, when nobody is left in it.
@@ -69,6 +79,7 @@ struct Setting<'a> {
     hybrid: bool,
     /// The families by which clients reach the tracker and each other.
     families: &'a [Family],
+    transport: Transport,
     users: usize,
     /// Where users and torrents are kept, if not in SQLite.
     site: Option<&'a Site>,
@@ -91,46 +102,71 @@ struct Totals {
 
 #[test]
 fn public_swarm_over_ipv4() {
-    exchange_in_public(Family::V4);
+    exchange_in_public(&ALL_KINDS, Family::V4, Transport::Http);
 }
 
 #[test]
 fn public_swarm_over_ipv6() {
-    exchange_in_public(Family::V6);
+    exchange_in_public(&ALL_KINDS, Family::V6, Transport::Http);
+}
+
+#[test]
+fn public_swarm_by_udp_over_ipv4() {
+    exchange_in_public(&UDP_KINDS, Family::V4, Transport::Udp);
+}
+
+/// Transmission 3.00 has no UDP trackers over IPv6.
+#[test]
+fn public_swarm_by_udp_over_ipv6() {
+    exchange_in_public(&UDP_KINDS[..2], Family::V6, Transport::Udp);
 }
 
 #[test]
 fn private_swarm_over_ipv4_credits_what_the_clients_report() {
-    exchange_in_private(&ALL_KINDS, false, &[Family::V4]);
+    exchange_in_private(&ALL_KINDS, false, &[Family::V4], Transport::Http);
 }
 
 #[test]
 fn private_swarm_over_ipv6_credits_what_the_clients_report() {
-    exchange_in_private(&ALL_KINDS, false, &[Family::V6]);
+    exchange_in_private(&ALL_KINDS, false, &[Family::V6], Transport::Http);
+}
+
+/// The passkey goes with each announce as URL data (BEP 41), which libtorrent sends.
+#[test]
+fn private_swarm_by_udp_credits_what_the_clients_report() {
+    exchange_in_private(&UDP_KINDS[..2], false, &[Family::V4], Transport::Udp);
 }
 
 /// libtorrent announces a hybrid torrent under both its hashes, with the same totals each time.
 #[test]
 fn a_hybrid_torrent_is_credited_once() {
-    exchange_in_private(&ALL_KINDS[..2], true, &[Family::V4]);
+    exchange_in_private(&ALL_KINDS[..2], true, &[Family::V4], Transport::Http);
 }
 
 /// Both clients announce over IPv4 and over IPv6, with the same totals each time.
 #[test]
 fn a_client_of_two_families_is_credited_once() {
-    exchange_in_private(&ALL_KINDS[..2], false, &[Family::V4, Family::V6]);
+    let families = [Family::V4, Family::V6];
+    exchange_in_private(&ALL_KINDS[..2], false, &families, Transport::Http);
 }
 
-fn exchange_in_public(family: Family) {
+#[test]
+fn a_client_of_two_families_is_credited_once_by_udp() {
+    let families = [Family::V4, Family::V6];
+    exchange_in_private(&UDP_KINDS[..2], false, &families, Transport::Udp);
+}
+
+fn exchange_in_public(kinds: &[Kind], family: Family, transport: Transport) {
     let mut stage = Stage::new(&Setting {
         private: false,
         hybrid: false,
         families: &[family],
-        users: ALL_KINDS.len(),
+        transport,
+        users: kinds.len(),
         site: None,
     });
-    let clients = stage.exchange(&ALL_KINDS, &[family]);
-    let leechers = ALL_KINDS.len() as i64 - 1;
+    let clients = stage.exchange(kinds, &[family]);
+    let leechers = kinds.len() as i64 - 1;
     // A client that has the payload announces so a moment later.
     poll(
         STEP_DEADLINE,
@@ -144,11 +180,12 @@ fn exchange_in_public(family: Family) {
     assert_eq!(stage.tracker.stop(), 0);
 }
 
-fn exchange_in_private(kinds: &[Kind], hybrid: bool, families: &[Family]) {
+fn exchange_in_private(kinds: &[Kind], hybrid: bool, families: &[Family], transport: Transport) {
     let mut stage = Stage::new(&Setting {
         private: true,
         hybrid,
         families,
+        transport,
         users: kinds.len(),
         site: None,
     });
@@ -190,6 +227,7 @@ impl Stage {
         let mut config = json!({
             "mode": if setting.private { "private" } else { "public" },
             "http": { "listen": addresses },
+            "udp": { "listen": addresses },
             // Every acknowledged stop is in the database, however slow the machine is.
             "journal": { "ack_timeout": "20s" },
             "log": { "level": "debug" },
@@ -199,15 +237,19 @@ impl Stage {
         }
         let tracker = Mika::prepare_in(&host, addresses[0], &config);
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let scheme = match setting.transport {
+            Transport::Http => "http",
+            Transport::Udp => "udp",
+        };
         let urls = |user: usize| -> Vec<String> {
             let families = setting.families.iter();
             families
                 .map(|&family| {
                     let address = SocketAddr::new(host.address(family), TRACKER_PORT);
                     if setting.private {
-                        format!("http://{address}/{}/announce", passkey(user))
+                        format!("{scheme}://{address}/{}/announce", passkey(user))
                     } else {
-                        format!("http://{address}/announce")
+                        format!("{scheme}://{address}/announce")
                     }
                 })
                 .collect()

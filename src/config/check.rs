@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
-use super::{Api, Config, Http, Journal, Log, Mode, Storage, Tracker, days, minutes};
+use super::{Api, Config, Http, Journal, Log, Mode, Storage, Tracker, Udp, days, minutes};
 use crate::secret::Secret;
 
 /// No setting is longer: moments are whole seconds in 32 bits.
@@ -25,6 +25,7 @@ type Checked = Result<(), Problem>;
 pub(super) fn check(config: &Config) -> Checked {
     check_node(&config.node)?;
     check_http(&config.http)?;
+    check_udp(&config.udp)?;
     check_api(&config.api)?;
     check_tracker(&config.tracker, config.mode)?;
     check_url("cache.url", &config.cache.driver, &config.cache.url)?;
@@ -48,6 +49,17 @@ fn check_node(name: &str) -> Checked {
 fn check_http(http: &Http) -> Checked {
     require("http.max_connections", http.max_connections >= 1, || {
         "expected at least 1, found 0".into()
+    })
+}
+
+fn check_udp(udp: &Udp) -> Checked {
+    // Shorter than clients keep an id, nobody would be answered; longer, an address that has
+    // changed hands would still be believed.
+    let (min, max) = (minutes(1), minutes(60));
+    between("udp.id_lifetime", udp.id_lifetime, min, max)?;
+    let secret = udp.secret.as_os_str();
+    require("udp.secret", !secret.is_empty(), || {
+        r#"expected the path of a file, such as "mika.secret", found """#.into()
     })
 }
 

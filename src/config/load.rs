@@ -109,6 +109,9 @@ fn settle(config: &mut Config, given: &Value) {
     if given.pointer("/tracker/whitelist").is_none() {
         config.tracker.whitelist = private;
     }
+    if given.pointer("/udp/listen").is_none() {
+        config.udp.listen.clone_from(&config.http.listen);
+    }
     if config.node.is_empty() {
         config.node = host_name();
     }
@@ -141,18 +144,12 @@ fn take_secrets(
 /// What the file sets in vain.
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (key, name, listen) in [
-        ("udp.listen", "UDP", &config.udp.listen),
-        ("api.listen", "API", &config.api.listen),
-    ] {
-        if !listen.is_empty() {
-            warnings.push(format!(
-                "{key}: this version has no {name} listener yet; the key has no effect"
-            ));
-        }
+    if !config.api.listen.is_empty() {
+        warnings
+            .push("api.listen: this version has no API listener yet; the key has no effect".into());
     }
-    if config.http.listen.is_empty() {
-        warnings.push("http.listen: the list is empty, so no client can announce".into());
+    if config.http.listen.is_empty() && config.udp.listen.is_empty() {
+        warnings.push("http.listen, udp.listen: both are empty, so no client can announce".into());
     }
     warnings
 }

@@ -62,10 +62,20 @@ pub struct Http {
     pub max_connections: u32,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Udp {
+    /// Addresses to serve; an empty list turns UDP off.
     pub listen: Vec<SocketAddr>,
+    /// How long a connection id is accepted at least (rule U3).
+    #[serde(with = "humantime_serde")]
+    pub id_lifetime: Duration,
+    /// The file with the secret behind connection ids: one for all processes of a host.
+    pub secret: PathBuf,
+    /// Answers a second to the connects of one network (a /24 or /48); 0 for any number.
+    pub connect_limit: u32,
+    /// Errors a second that one network is sent; 0 for any number.
+    pub error_limit: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -107,6 +117,10 @@ pub struct Tracker {
     pub auto_register: bool,
     /// Public mode: swarms held at once, and torrents that clients may register.
     pub max_torrents: u32,
+    /// Ports that no client may say it listens on.
+    pub blocked_ports: Vec<u16>,
+    /// Networks whose announces are refused.
+    pub blocked_networks: Vec<IpNet>,
     /// Refuse clients whose peer id begins with no prefix of the whitelist.
     pub whitelist: bool,
     /// Believe `ip=`, `ipv4=` and `ipv6=` of an announce.
@@ -206,13 +220,22 @@ impl Default for Config {
 impl Default for Http {
     fn default() -> Self {
         Self {
-            listen: vec![
-                (Ipv4Addr::UNSPECIFIED, 34000).into(),
-                (Ipv6Addr::UNSPECIFIED, 34000).into(),
-            ],
+            listen: everywhere(),
             trusted_proxies: Vec::new(),
             tls: None,
             max_connections: 16_384,
+        }
+    }
+}
+
+impl Default for Udp {
+    fn default() -> Self {
+        Self {
+            listen: everywhere(),
+            id_lifetime: minutes(2),
+            secret: "mika.secret".into(),
+            connect_limit: 1000,
+            error_limit: 100,
         }
     }
 }
@@ -238,6 +261,8 @@ impl Default for Tracker {
             max_numwant: 200,
             auto_register: true,
             max_torrents: 4_000_000,
+            blocked_ports: Vec::new(),
+            blocked_networks: Vec::new(),
             whitelist: false,
             trust_client_ip: false,
             max_peers_per_ip: 100,
@@ -290,6 +315,14 @@ impl Default for Log {
             stats_interval: minutes(1),
         }
     }
+}
+
+/// All addresses of the host, at the port that clients are told by default.
+fn everywhere() -> Vec<SocketAddr> {
+    vec![
+        (Ipv4Addr::UNSPECIFIED, 34000).into(),
+        (Ipv6Addr::UNSPECIFIED, 34000).into(),
+    ]
 }
 
 /// The host's name as far as it may be a node's; else `mika`.

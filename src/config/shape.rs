@@ -115,13 +115,18 @@ fn expected(key: &str) -> &'static str {
         "http.listen" | "udp.listen" | "api.listen" => {
             r#"a list of addresses like ["0.0.0.0:34000"]"#
         }
-        "http.trusted_proxies[]" => r#"a network like "10.0.0.0/8" or "::1/128""#,
-        "http.trusted_proxies" => r#"a list of networks like ["10.0.0.0/8"]"#,
+        "http.trusted_proxies[]" | "tracker.blocked_networks[]" => {
+            r#"a network like "10.0.0.0/8" or "::1/128""#
+        }
+        "http.trusted_proxies" | "tracker.blocked_networks" => {
+            r#"a list of networks like ["10.0.0.0/8"]"#
+        }
         "tracker.announce_interval"
         | "tracker.min_announce_interval"
         | "tracker.peer_ttl"
         | "tracker.tombstone_ttl"
         | "tracker.hnr_threshold"
+        | "udp.id_lifetime"
         | "journal.flush_interval"
         | "journal.ack_timeout"
         | "log.stats_interval" => r#"a time like "30m""#,
@@ -129,6 +134,8 @@ fn expected(key: &str) -> &'static str {
         | "tracker.whitelist"
         | "tracker.trust_client_ip"
         | "tracker.hide_own_peers" => "true or false",
+        "tracker.blocked_ports" => "a list of ports like [25, 80]",
+        "tracker.blocked_ports[]" => "a port from 0 to 65535",
         "tracker.max_rate" | "tracker.hnr_min_bytes" => "a whole number of bytes",
         "http.max_connections"
         | "journal.max_pending"
@@ -136,7 +143,9 @@ fn expected(key: &str) -> &'static str {
         | "tracker.max_numwant"
         | "tracker.max_torrents"
         | "tracker.max_peers_per_ip"
-        | "tracker.max_peers_per_user" => "a whole number up to 4294967295",
+        | "tracker.max_peers_per_user"
+        | "udp.connect_limit"
+        | "udp.error_limit" => "a whole number up to 4294967295",
         _ => "a text in quotes",
     }
 }

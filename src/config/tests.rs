@@ -322,13 +322,27 @@ fn the_environment_replaces_secrets_and_is_named_when_it_is_wrong() {
 }
 
 #[test]
+fn udp_is_served_where_http_is_unless_the_file_says_otherwise() {
+    let udp = |text| read(text).unwrap().config.udp.listen;
+    let everywhere = super::Config::default().udp.listen;
+    assert_eq!(udp("{}"), everywhere);
+    let address: std::net::SocketAddr = "127.0.0.1:80".parse().unwrap();
+    assert_eq!(udp(r#"{"http": {"listen": ["127.0.0.1:80"]}}"#), [address]);
+    assert_eq!(
+        udp(r#"{"http": {"listen": []}, "udp": {"listen": ["127.0.0.1:80"]}}"#),
+        [address]
+    );
+    assert_eq!(udp(r#"{"udp": {"listen": []}}"#), []);
+}
+
+#[test]
 fn settings_without_an_effect_are_told() {
-    let text = r#"{"udp": {"listen": ["0.0.0.0:1"]}, "api": {"listen": ["127.0.0.1:1"]}}"#;
+    let text = r#"{"http": {"listen": []}, "api": {"listen": ["127.0.0.1:1"]}}"#;
     assert_eq!(
         read(text).unwrap().warnings,
         [
-            "udp.listen: this version has no UDP listener yet; the key has no effect",
             "api.listen: this version has no API listener yet; the key has no effect",
+            "http.listen, udp.listen: both are empty, so no client can announce",
         ]
     );
 }

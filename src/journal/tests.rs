@@ -22,6 +22,8 @@ fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
         max_numwant: 200,
         auto_register: true,
         max_torrents: 1000,
+        blocked_ports: Vec::new(),
+        blocked_networks: Vec::new(),
         whitelist: false,
         trust_client_ip: false,
         max_peers_per_ip: 0,

@@ -11,7 +11,7 @@ mod migrate;
 mod open;
 mod print;
 mod shell;
-mod torrent_file;
+pub mod torrent_file;
 mod torrents;
 mod users;
 mod warmup;

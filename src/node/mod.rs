@@ -7,6 +7,7 @@ mod reload;
 mod serve;
 mod settings;
 mod shared;
+mod sockets;
 mod start;
 mod upkeep;
 
@@ -34,6 +35,7 @@ use crate::tracker::Tracker;
 
 use self::reload::Reloader;
 use self::serve::Workers;
+use self::sockets::Sockets;
 use self::start::{Follows, Ready};
 
 /// What a daemon is started with.
@@ -122,7 +124,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %options.config.source, "starting");
     settings::raise_file_limit(config.http.max_connections);
     // Bound before anything is loaded: a port in use is told at once.
-    let listeners = serve::bind(&options)?;
+    let sockets = Sockets::open(&options)?;
     let certificate = certificate(config)?;
 
     let stores = start::open(config, drivers)?;
@@ -144,7 +146,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
     let (_, cache) = &stores;
     let mut helpers = helpers(config, &node, cache.as_ref(), follows)?;
-    let workers = Workers::start(&options, listeners, &node, certificate.clone())?;
+    let workers = Workers::start(&options, sockets, &node, certificate.clone())?;
     let mut reloader = Reloader::new(
         options,
         node.clone(),

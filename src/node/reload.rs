@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use arc_swap::ArcSwap;
 
 use crate::cache::Cache;
 use crate::config::{self, Config, Loaded};
-use crate::listen::http::HttpSettings;
 use crate::listen::tls::Certificate;
 use crate::log::LevelHandle;
 use crate::node::load::Registered;
+use crate::node::serve::Settings;
 use crate::node::{Drivers, Node, Options, certificate, check_drivers, load, settings, shared};
 
 /// What a reload changes.
 pub(super) struct Reloader {
     options: Options,
     node: Node,
-    http: Arc<ArcSwap<HttpSettings>>,
+    settings: Settings,
     certificate: Option<Certificate>,
     level: LevelHandle,
     drivers: Drivers,
@@ -30,7 +29,7 @@ impl Reloader {
     pub fn new(
         options: Options,
         node: Node,
-        http: Arc<ArcSwap<HttpSettings>>,
+        settings: Settings,
         certificate: Option<Certificate>,
         level: LevelHandle,
         drivers: Drivers,
@@ -39,7 +38,7 @@ impl Reloader {
         Self {
             options,
             node,
-            http,
+            settings,
             certificate,
             level,
             drivers,
@@ -105,7 +104,7 @@ impl Reloader {
         }
         self.level.set(new.log.level);
         self.node.tracker.set_rules(settings::rules(new));
-        self.http.store(Arc::new(settings::http(new)));
+        self.settings.apply(new);
         settings::warn_of_empty_whitelist(new, &self.node.registry);
         self.options.config = loaded;
     }
@@ -116,6 +115,8 @@ fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
         ("node", old.node != new.node),
         ("http.listen", old.http.listen != new.http.listen),
+        ("udp.listen", old.udp.listen != new.udp.listen),
+        ("udp.secret", old.udp.secret != new.udp.secret),
         ("http.tls", old.http.tls.is_some() != new.http.tls.is_some()),
         (
             "http.max_connections",

@@ -7,6 +7,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use crate::config::{self, Config};
 use crate::journal;
 use crate::listen::http::HttpSettings;
+use crate::listen::udp::UdpSettings;
 use crate::registry::Registry;
 use crate::storage::Place;
 use crate::tracker::{HnrRules, Mode, Rules};
@@ -32,6 +33,8 @@ pub(super) fn rules(config: &Config) -> Rules {
         max_numwant: tracker.max_numwant,
         auto_register: tracker.auto_register,
         max_torrents: tracker.max_torrents as usize,
+        blocked_ports: tracker.blocked_ports.clone(),
+        blocked_networks: tracker.blocked_networks.clone(),
         whitelist: tracker.whitelist,
         trust_client_ip: tracker.trust_client_ip,
         max_peers_per_ip: tracker.max_peers_per_ip,
@@ -58,6 +61,15 @@ pub(super) fn journal(config: &Config) -> journal::Settings {
 pub(super) fn place(config: &Config) -> Place {
     let storage = &config.storage;
     Place::of(&storage.url, &storage.schema, &storage.statements)
+}
+
+pub(super) fn udp(config: &Config) -> UdpSettings {
+    UdpSettings {
+        id_lifetime: seconds(config.udp.id_lifetime),
+        connect_limit: config.udp.connect_limit,
+        error_limit: config.udp.error_limit,
+        ack_timeout: config.journal.ack_timeout,
+    }
 }
 
 pub(super) fn http(config: &Config) -> HttpSettings {

@@ -111,6 +111,13 @@ fn write_line(node: &Node, before: Totals, period: Duration) -> Totals {
         peers_per_ip = metrics.peers_per_ip.get(),
         implausible = metrics.implausible.get(),
         connections = metrics.connections.get(),
+        blocked = metrics.blocked.get(),
+        udp_connects = metrics.udp_connects.get(),
+        udp_connects_limited = metrics.udp_connects_limited.get(),
+        udp_bad_ids = metrics.udp_bad_ids.get(),
+        udp_errors_limited = metrics.udp_errors_limited.get(),
+        udp_dropped = metrics.udp_dropped.get(),
+        udp_unsent = metrics.udp_unsent.get(),
         "statistics"
     );
     after

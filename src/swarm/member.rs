@@ -12,7 +12,6 @@ use crate::addr::{Compact, Compact4, Compact6};
 use crate::clock::Seconds;
 use crate::ids::PeerId;
 use crate::swarm::classes::Role;
-use crate::swarm::index::hash_of;
 
 /// The longest time in seconds that a public peer may stay without announcing.
 pub const LIFE_MAX: u32 = 12 * 3600;
@@ -68,10 +67,23 @@ pub(super) trait Kept: Compact {
 impl ClientTag {
     pub fn new(peer_id: &PeerId, key: Option<u32>) -> Self {
         Self {
-            peer_id: hash_of(peer_id.0) as u16,
-            key: key.map_or(0, |key| (hash_of(key) as u16 & KEY).max(1)),
+            peer_id: (fold(peer_id) >> 48) as u16,
+            key: key.map_or(0, |key| (key.wrapping_mul(0x9e37_79b1) >> 19).max(1) as u16),
         }
     }
+}
+
+/// A peer id in 64 bits. By no secret: it is compared only among clients of one address, who
+/// could as well send each other's ids.
+fn fold(PeerId(bytes): &PeerId) -> u64 {
+    let (words, rest) = bytes.as_chunks();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let sum = words.iter().chain([&last]).fold(0, |sum: u64, word| {
+        let sum = sum ^ u64::from_le_bytes(*word);
+        sum.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+    });
+    sum.wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
 // === impl Member ===

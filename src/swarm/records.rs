@@ -45,10 +45,6 @@ pub struct Owed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct History {
     pub user: UserId,
-    /// Clients of the user in the swarm now.
-    pub live: u16,
-    /// Records of the user's clients, tombstones too.
-    pub records: u16,
     pub hnr: bool,
     /// A snatch was counted that the journal had no room for yet.
     pub owes_snatch: bool,
@@ -94,13 +90,15 @@ impl History {
     pub fn new(user: UserId) -> Self {
         Self {
             user,
-            live: 0,
-            records: 0,
             hnr: false,
             owes_snatch: false,
             seed_time: 0,
             downloaded: 0,
             completed_at: None,
         }
+    }
+    /// Whether it says no more than that nothing is known.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::new(self.user)
     }
 }

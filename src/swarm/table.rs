@@ -6,6 +6,8 @@
 //! is nearly full, grows by an eighth and not to the double, and can be walked in pieces: a
 //! [`Cursor`] is a place in the order of hashes, which no insertion, removal or growth disturbs.
 
+use std::num::NonZeroU32;
+
 use crate::ids::InfoHash;
 use crate::swarm::SHARDS;
 use crate::swarm::index::hash_of;
@@ -31,7 +33,7 @@ pub struct Key {
 
 /// Where a walk through a table goes on: at the first entry that is not before it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Cursor(Option<(u32, InfoHash)>);
+pub struct Cursor(Option<(NonZeroU32, InfoHash)>);
 
 /// What a walk does next with the entry that it looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +55,8 @@ pub struct Table<V> {
 
 #[derive(Debug)]
 struct Slot<V> {
-    hash: u32,
+    /// Never 0, which leaves a value for the gaps: they need no room of their own.
+    hash: NonZeroU32,
     info_hash: InfoHash,
     value: V,
 }
@@ -82,8 +85,8 @@ impl Key {
         (self.hash >> 48) as usize % SHARDS
     }
 
-    fn slot_hash(&self) -> u32 {
-        self.hash as u32
+    fn slot_hash(&self) -> NonZeroU32 {
+        NonZeroU32::new(self.hash as u32).unwrap_or(NonZeroU32::MIN)
     }
 }
 
@@ -226,7 +229,7 @@ impl<V> Table<V> {
     }
 
     /// The first place from the home of that hash on whose entry is not before it, or a gap.
-    fn lower_bound(&self, hash: u32, info_hash: &InfoHash) -> usize {
+    fn lower_bound(&self, hash: NonZeroU32, info_hash: &InfoHash) -> usize {
         let mut place = home(hash, self.homes);
         while let Some(Some(slot)) = self.slots.get(place) {
             if slot.hash > hash || (slot.hash == hash && slot.info_hash >= *info_hash) {
@@ -327,8 +330,8 @@ impl<V> Slot<V> {
 }
 
 /// The slot that a hash points to: hashes in order have homes in order.
-fn home(hash: u32, homes: usize) -> usize {
-    ((u64::from(hash) * homes as u64) >> 32) as usize
+fn home(hash: NonZeroU32, homes: usize) -> usize {
+    ((u64::from(hash.get()) * homes as u64) >> 32) as usize
 }
 
 #[cfg(test)]
@@ -359,6 +362,11 @@ mod tests {
             assert_eq!(number, self.len);
             assert!(self.len * FULL.1 <= self.homes * FULL.0);
         }
+    }
+
+    #[test]
+    fn a_gap_takes_no_room_beside_that_of_its_entry() {
+        assert_eq!(size_of::<Option<Slot<Box<[u8]>>>>(), 24 + 16);
     }
 
     #[test]

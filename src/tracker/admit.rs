@@ -1,5 +1,8 @@
 //! Admission: passkey, account, parameters, client, torrent, in this order (rule R8).
 
+use std::net::IpAddr;
+
+use crate::addr::canonical;
 use crate::ids::{InfoHash, PeerId, UserId};
 use crate::registry::Entry;
 use crate::tracker::{AnnounceRequest, Mode, Refusal, Rules, Tracker};
@@ -24,6 +27,7 @@ impl Tracker {
             .params
             .as_ref()
             .map_err(|&error| Refusal::from(error))?;
+        self.admit_endpoint(request.source, params, rules)?;
         self.admit_client(&params.peer_id, rules)?;
         let registered = if rules.auto_register {
             let torrent = self.registry.torrent(&params.info_hash);
@@ -57,6 +61,7 @@ impl Tracker {
             .params
             .as_ref()
             .map_err(|&error| Refusal::from(error))?;
+        self.admit_endpoint(request.source, params, rules)?;
         self.admit_client(&params.peer_id, rules)?;
         let (_, torrent) = self
             .registered(params)
@@ -98,6 +103,24 @@ impl Tracker {
             let torrent = self.registry.torrent(&info_hash)?;
             Some((info_hash, torrent))
         })
+    }
+
+    /// Whether the config blocks the source or the port. One who leaves is let go.
+    fn admit_endpoint(
+        &self,
+        source: IpAddr,
+        params: &Announce,
+        rules: &Rules,
+    ) -> Result<(), Refusal> {
+        let refusal = if rules.blocks_address(canonical(source)) {
+            Refusal::AddressBlocked
+        } else if rules.blocked_ports.contains(&params.port) && params.event != Event::Stopped {
+            Refusal::PortBlocked
+        } else {
+            return Ok(());
+        };
+        self.metrics.blocked.one();
+        Err(refusal)
     }
 
     fn admit_client(&self, peer_id: &PeerId, rules: &Rules) -> Result<(), Refusal> {

@@ -154,8 +154,7 @@ pub fn remember(history: &mut History, accrual: &Accrual, rules: HnrRules) {
 
 /// Marks a user whose last client has left the swarm too early.
 pub fn leave(history: &mut History, rules: HnrRules) {
-    let owes = history.downloaded > rules.min_bytes && history.seed_time < rules.threshold;
-    history.hnr |= owes && history.live == 0;
+    history.hnr |= history.downloaded > rules.min_bytes && history.seed_time < rules.threshold;
 }
 
 // === impl Accrual ===
@@ -316,10 +315,6 @@ mod tests {
         leave(&mut history, rules);
         assert!(!history.hnr, "not more than the free bytes");
         remember(&mut history, &down(1, 999), rules);
-        history.live = 1;
-        leave(&mut history, rules);
-        assert!(!history.hnr, "another client is still there");
-        history.live = 0;
         leave(&mut history, rules);
         assert!(history.hnr);
         remember(&mut history, &down(0, 1), rules);

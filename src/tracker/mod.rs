@@ -58,6 +58,8 @@ pub struct Answer {
 pub struct Workspace {
     pub peers: PeerList,
     pub selector: Selector,
+    /// Peers that a reply has room for, whatever the rules and the client say.
+    peers_max: u32,
 }
 
 /// The state of a tracker and the rules it goes by.
@@ -94,7 +96,13 @@ impl Workspace {
         Self {
             peers: PeerList::default(),
             selector: Selector::new(rng),
+            peers_max: u32::MAX,
         }
+    }
+
+    /// The same for a transport whose replies have room for so many peers.
+    pub fn with_peers_max(self, peers_max: u32) -> Self {
+        Self { peers_max, ..self }
     }
 }
 
@@ -287,12 +295,12 @@ impl<'a> Arrival<'a> {
     }
 
     /// How many peers to hand out: none to one that goes.
-    fn want(&self, rules: &Rules) -> usize {
+    fn want(&self, rules: &Rules, work: &Workspace) -> usize {
         if self.params.event == Event::Stopped {
             return 0;
         }
         let want = self.params.numwant.unwrap_or(rules.numwant);
-        want.min(rules.max_numwant) as usize
+        want.min(rules.max_numwant).min(work.peers_max) as usize
     }
 
     fn eligibility(&self, rules: &Rules) -> Eligibility {

@@ -4,7 +4,7 @@ use crate::change::{Change, Credit};
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
 use crate::registry::Entry;
-use crate::swarm::{Account, Family, Owed, PrivateSwarm, Request, Role};
+use crate::swarm::{Account, Client, Family, History, Owed, Peer, PrivateSwarm, Request, Role};
 use crate::tracker::admit::Participant;
 use crate::tracker::credit::{self, Accrual, Report};
 use crate::tracker::record::peer_change;
@@ -17,7 +17,7 @@ const YOUNG_SECONDS: u32 = 5;
 
 /// Records that one user may have with one torrent at once, tombstones included. A client
 /// begins a new one with each new peer id; nobody starts clients so often in a day.
-const RECORDS_MAX: u16 = 1000;
+const RECORDS_MAX: usize = 1000;
 
 /// One private swarm at work, with what is needed to journal what happens in it.
 pub(super) struct Ledger<'a> {
@@ -63,7 +63,7 @@ impl Tracker {
             ledger.select(who, arrival, work);
             ticket
         };
-        let (counts, downloaded) = (ledger.swarm.counts(), ledger.swarm.downloaded);
+        let (counts, downloaded) = (ledger.swarm.counts(), ledger.swarm.snatches());
         let reply = arrival.reply(counts, downloaded, rules, work);
         Ok(Answer { reply, ticket })
     }
@@ -73,7 +73,7 @@ impl Tracker {
         let swarms = self.private.lock(self.private.shard_of(&torrent.canonical));
         let swarm = swarms.get(torrent.canonical);
         Some(swarm.map_or_else(ScrapeEntry::default, |swarm| {
-            scraped(swarm.counts(), swarm.downloaded)
+            scraped(swarm.counts(), swarm.snatches())
         }))
     }
 }
@@ -84,26 +84,29 @@ impl Ledger<'_> {
     /// Enters or updates a peer, counts its snatch and credits what it reports.
     fn update(&mut self, who: &Participant, arrival: &Arrival) -> Result<Option<Ticket>, Refusal> {
         let params = arrival.params;
-        let found = self.swarm.find(who.user, &params.peer_id);
-        let before = found.and_then(|place| self.role_before(place));
+        let mut found = self.find(who, arrival);
+        let before = found.as_mut().and_then(|client| self.role_before(client));
         if before.is_none() && (self.has_too_many(who) || (found.is_none() && self.has_hoard(who)))
         {
+            // One that had expired stays so.
+            if let Some(client) = &found {
+                self.swarm.put(client);
+            }
             return Err(Refusal::TooManyPeers);
         }
         let mono = self.now.mono;
-        let place = found.unwrap_or_else(|| {
+        let mut client = found.unwrap_or_else(|| {
             // The first report of a total is its base, whenever it comes (rule A1).
             let base = |total: Option<u64>| total.unwrap_or(Account::UNREPORTED);
             let account = Account::begin(base(params.uploaded), base(params.downloaded), mono);
-            self.swarm.add(who.user, params.peer_id, account)
+            self.swarm.newcomer(who.user, params.peer_id, account)
         });
-        self.swarm
-            .enter(place, arrival.endpoint, arrival.role, mono);
-        self.snatch(place, arrival, before);
+        client.peer.enter(arrival.endpoint, arrival.role, mono);
+        self.snatch(&mut client.history, arrival, before);
 
-        let young = mono.since(self.swarm.peer(place).account.first_announce) <= YOUNG_SECONDS;
+        let young = mono.since(client.peer.account.first_announce) <= YOUNG_SECONDS;
         let acknowledges = young || matches!(params.event, Event::Started | Event::Completed);
-        let journaled = self.journal(place, arrival, before, false);
+        let journaled = self.journal(client, arrival, before, false);
         Ok(match journaled {
             Some((ticket, base_lowered)) => (acknowledges || base_lowered).then_some(ticket),
             None => acknowledges.then_some(Ticket::NEVER),
@@ -112,76 +115,63 @@ impl Ledger<'_> {
 
     /// Takes the endpoint of this family out of the swarm, and credits the last report.
     fn stop(&mut self, who: &Participant, arrival: &Arrival) -> Option<Ticket> {
-        let place = self.swarm.find(who.user, &arrival.params.peer_id)?;
-        let before = self.role_before(place);
-        let left = self.swarm.leave(place, Family::of(arrival.endpoint));
-        let journaled = self.journal(place, arrival, before, left);
+        let mut client = self.find(who, arrival)?;
+        let before = self.role_before(&mut client);
+        let left = client.peer.leave(Family::of(arrival.endpoint));
+        let journaled = self.journal(client, arrival, before, left);
         Some(journaled.map_or(Ticket::NEVER, |(ticket, _)| ticket))
+    }
+
+    fn find(&self, who: &Participant, arrival: &Arrival) -> Option<Client> {
+        let place = self.swarm.find(who.user, &arrival.params.peer_id)?;
+        self.swarm.client(place)
     }
 
     /// The role of a peer until its announce. One that was silent for too long had left the
     /// swarm, even if no sweep has come by since (rule W10).
-    fn role_before(&mut self, place: usize) -> Option<Role> {
-        self.expire(place);
-        self.swarm.peer(place).role()
+    fn role_before(&self, client: &mut Client) -> Option<Role> {
+        self.expire(client);
+        client.peer.role()
     }
 
-    /// A peer has left the swarm: its user may have run, unless the torrent no longer lets them seed.
-    pub fn left(&mut self, place: usize) {
-        if self.torrent.disabled.is_some() || self.may_have_missed(place) {
-            return;
+    /// A peer has left the swarm, as its user's last one perhaps: then the user may have run,
+    /// unless the torrent no longer lets them seed.
+    pub fn left(&self, client: &mut Client) {
+        let is_excused = self.torrent.disabled.is_some() || self.may_have_missed(&client.peer);
+        if !is_excused && !self.swarm.has_other(client) {
+            credit::leave(&mut client.history, self.rules.hnr);
         }
-        let user = self.swarm.peer(place).user;
-        credit::leave(self.swarm.history_mut(user), self.rules.hnr);
     }
 
     /// Whether the silence of a peer may have been ours: it was last heard by a process before
     /// this one, and has not had a whole peer's life to come back.
-    fn may_have_missed(&self, place: usize) -> bool {
-        let heard = self.swarm.peer(place).account.last_announce;
+    fn may_have_missed(&self, peer: &Peer) -> bool {
+        let heard = peer.account.last_announce;
         heard < Seconds::START && self.now.mono < Seconds::START.plus(self.rules.peer_ttl)
     }
 
     /// Whether a user has left more records behind than any honest client would.
     fn has_hoard(&self, who: &Participant) -> bool {
-        let records = self
-            .swarm
-            .history(who.user)
-            .map_or(0, |history| history.records);
-        records >= RECORDS_MAX
+        self.swarm.records_of(who.user, RECORDS_MAX) >= RECORDS_MAX
     }
 
     /// Rule A6: only newcomers are refused, and peers that expired take no one's place.
     fn has_too_many(&self, who: &Participant) -> bool {
-        let max = self.rules.max_peers_per_user;
-        let history = self.swarm.history(who.user);
-        if history.is_none_or(|history| u32::from(history.live) < max) {
-            return false;
-        }
+        let max = self.rules.max_peers_per_user as usize;
         let alive_since = self.rules.alive_since(self.now.mono);
-        let is_alive = |&place: &usize| {
-            let peer = self.swarm.peer(place);
-            peer.user == who.user
-                && peer.role().is_some()
-                && !self.swarm.is_expired(place, alive_since)
-        };
-        (0..self.swarm.len()).filter(is_alive).count() >= max as usize
+        self.swarm.alive_of(who.user, alive_since, max) >= max
     }
 
     /// Rule W5: once for ever for a user and a torrent, and not for who was a seeder before.
-    fn snatch(&mut self, place: usize, arrival: &Arrival, before: Option<Role>) {
-        if !arrival.completes() || before == Some(Role::Seeder) {
+    fn snatch(&mut self, history: &mut History, arrival: &Arrival, before: Option<Role>) {
+        if !arrival.completes() || before == Some(Role::Seeder) || history.completed_at.is_some() {
             return;
         }
-        let user = self.swarm.peer(place).user;
-        let unix = self.now.unix;
-        let history = self.swarm.history_mut(user);
-        if history.completed_at.is_none() {
-            history.completed_at = Some(unix);
-            history.owes_snatch = true;
-            self.swarm.downloaded = self.swarm.downloaded.saturating_add(1);
-            self.tracker.metrics.snatches.one();
-        }
+        history.completed_at = Some(self.now.unix);
+        history.owes_snatch = true;
+        self.swarm
+            .set_snatches(self.swarm.snatches().saturating_add(1));
+        self.tracker.metrics.snatches.one();
     }
 
     /// Brings the account up to date and queues the change; returns its ticket, and whether a
@@ -189,7 +179,7 @@ impl Ledger<'_> {
     /// owed, and travel together with a later change.
     fn journal(
         &mut self,
-        place: usize,
+        mut client: Client,
         arrival: &Arrival,
         before: Option<Role>,
         left: bool,
@@ -200,59 +190,54 @@ impl Ledger<'_> {
             downloaded: params.downloaded,
             started: params.event == Event::Started,
         };
-        let accrual = self.account(place, report, before == Some(Role::Seeder));
+        let accrual = self.account(&mut client, report, before == Some(Role::Seeder));
         if left {
-            self.left(place);
+            self.left(&mut client);
         }
-        let peer = self.swarm.peer_mut(place);
+        let peer = &mut client.peer;
         // Who stays in another family goes on there as what they were.
         if params.event != Event::Stopped || peer.role().is_none() {
             peer.account.left = params.left;
         }
-        let owed = peer.owed.take().map_or_else(Owed::default, |owed| *owed);
-        let Some(ticket) = self.queue(place, accrual.added_to(owed)) else {
+        let owed = peer.owed.take().unwrap_or_default();
+        let Some(ticket) = self.queue(client, accrual.added_to(owed)) else {
             self.tracker.metrics.outbox_full.one();
             return None;
         };
         Some((ticket, accrual.base_lowered))
     }
 
-    /// Queues what a peer owes, if there is room.
-    pub fn journal_owed(&mut self, place: usize) {
-        if let Some(owed) = self.swarm.peer_mut(place).owed.take() {
-            self.queue(place, *owed);
-        }
-    }
-
-    /// Queues the record of a peer and what it added, or leaves the peer owing it.
-    fn queue(&mut self, place: usize, added: Owed) -> Option<Ticket> {
+    /// Puts a client back into the swarm, and queues its record with what it added; without
+    /// room it stays owing that.
+    pub fn queue(&mut self, mut client: Client, added: Owed) -> Option<Ticket> {
         let Some(room) = self.tracker.outbox.reserve() else {
-            self.swarm.peer_mut(place).owed = Some(Box::new(added));
+            client.peer.owed = Some(added);
+            self.swarm.put(&client);
             return None;
         };
-        let credit = self.credit(place, added);
-        let change = peer_change(self.swarm, place, self.torrent, credit, self.now);
+        let credit = self.credit(&mut client.history, added);
+        self.swarm.put(&client);
+        let counts = self.swarm.counts();
+        let change = peer_change(&client, counts, self.torrent, credit, self.now);
         Some(room.push(self.shard, Change::Peer(change)))
     }
 
-    fn account(&mut self, place: usize, report: Report, was_seeding: bool) -> Accrual {
+    fn account(&self, client: &mut Client, report: Report, was_seeding: bool) -> Accrual {
         let seeding_for_max = was_seeding.then_some(self.rules.peer_ttl);
-        let account = &mut self.swarm.peer_mut(place).account;
         let accrual = credit::account(
-            account,
+            &mut client.peer.account,
             report,
             seeding_for_max,
             self.rules.max_rate,
             self.now.mono,
         );
-        let user = self.swarm.peer(place).user;
-        credit::remember(self.swarm.history_mut(user), &accrual, self.rules.hnr);
+        credit::remember(&mut client.history, &accrual, self.rules.hnr);
         if accrual.implausible {
             self.tracker.metrics.implausible.one();
         }
         if accrual.implausible && self.tracker.may_warn(self.now.mono) {
             tracing::warn!(
-                user = user.0,
+                user = client.peer.user.0,
                 torrent = self.torrent.id.0,
                 "a client reported more traffic than any line carries; it was not credited"
             );
@@ -261,9 +246,7 @@ impl Ledger<'_> {
     }
 
     /// What the user gains: multipliers applied, and a snatch if one is owed.
-    fn credit(&mut self, place: usize, added: Owed) -> Credit {
-        let user = self.swarm.peer(place).user;
-        let history = self.swarm.history_mut(user);
+    fn credit(&self, history: &mut History, added: Owed) -> Credit {
         Credit {
             up: self.torrent.multi_up.of(added.uploaded),
             down: self.torrent.multi_down.of(added.downloaded),
@@ -280,7 +263,7 @@ impl Ledger<'_> {
             user: who.user,
             endpoint: arrival.endpoint,
             role: arrival.role,
-            want: arrival.want(self.rules),
+            want: arrival.want(self.rules, work),
             eligibility: arrival.eligibility(self.rules),
             hide_own: self.rules.hide_own_peers,
         };

@@ -61,7 +61,7 @@ impl Tracker {
                 is_counted = true;
             }
             self.share_guest(shard, info_hash, arrival, is_counted);
-            let want = arrival.want(rules);
+            let want = arrival.want(rules, work);
             let out = &mut work.peers.endpoints;
             swarm.select(
                 arrival.endpoint,

@@ -3,18 +3,17 @@
 use crate::change::{Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
 use crate::clock::{Now, Seconds};
 use crate::registry::Entry;
-use crate::swarm::{Counts, PrivateSwarm, Role};
+use crate::swarm::{Client, Counts, History, Peer, Role};
 
-/// The change of the peer at `place`, with what is credited for it.
+/// The change of a client, with what is credited for it and the counters of its swarm.
 pub(super) fn peer_change(
-    swarm: &PrivateSwarm,
-    place: usize,
+    client: &Client,
+    counts: Counts,
     torrent: &Entry,
     credit: Credit,
     now: Now,
 ) -> PeerChange {
-    let peer = swarm.peer(place);
-    let history = swarm.history(peer.user);
+    let Client { peer, history, .. } = client;
     PeerChange {
         key: PeerKey {
             user: peer.user,
@@ -22,20 +21,15 @@ pub(super) fn peer_change(
             peer_id: peer.peer_id,
         },
         info_hash: torrent.canonical,
-        record: record_of(swarm, place, now),
+        record: record_of(peer, now),
         credit,
-        standing: history.map_or_else(Standing::default, |history| Standing {
-            completed_at: history.completed_at,
-            hnr: history.hnr,
-        }),
-        counts: swarm_counts(swarm.counts()),
+        standing: standing_of(history),
+        counts: swarm_counts(counts),
     }
 }
 
-/// The record of the peer at `place`.
-pub(super) fn record_of(swarm: &PrivateSwarm, place: usize, now: Now) -> PeerRecord {
-    let peer = swarm.peer(place);
-    let (v4, v6) = swarm.endpoints(place);
+pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
+    let (v4, v6) = peer.endpoints();
     let account = &peer.account;
     let unix = |moment: Seconds| now.to_unix(moment);
     PeerRecord {
@@ -57,6 +51,13 @@ pub(super) fn record_of(swarm: &PrivateSwarm, place: usize, now: Now) -> PeerRec
         last_announce: unix(account.last_announce),
         active: peer.role().is_some(),
         paused: peer.role() == Some(Role::Paused),
+    }
+}
+
+pub(super) fn standing_of(history: &History) -> Standing {
+    Standing {
+        completed_at: history.completed_at,
+        hnr: history.hnr,
     }
 }
 

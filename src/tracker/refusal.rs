@@ -19,6 +19,10 @@ pub enum Refusal {
     TorrentDisabled(Arc<str>),
     DownloadNotAllowed,
     TooManyPeers,
+    /// The config blocks the address that the announce came from.
+    AddressBlocked,
+    /// The config blocks the port that the client listens on.
+    PortBlocked,
     /// No room for another torrent.
     Unavailable,
 }
@@ -29,9 +33,11 @@ impl Refusal {
     /// What the client is told; the intervals are those of normal replies, in seconds.
     pub fn failure(&self, interval: u32, min_interval: u32) -> Failure<'_> {
         let (interval, min_interval) = match self {
-            Self::InvalidPasskey | Self::UnregisteredTorrent | Self::TorrentDisabled(_) => {
-                (PERMANENT_INTERVAL, PERMANENT_INTERVAL)
-            }
+            Self::InvalidPasskey
+            | Self::UnregisteredTorrent
+            | Self::TorrentDisabled(_)
+            | Self::AddressBlocked
+            | Self::PortBlocked => (PERMANENT_INTERVAL, PERMANENT_INTERVAL),
             _ => (interval, min_interval),
         };
         let retry_in = match self {
@@ -58,6 +64,8 @@ impl Refusal {
             Self::TorrentDisabled(reason) => reason,
             Self::DownloadNotAllowed => "download not allowed",
             Self::TooManyPeers => "too many peers",
+            Self::AddressBlocked => "address not allowed",
+            Self::PortBlocked => "port not allowed",
             Self::Unavailable => "temporarily unavailable",
         }
     }

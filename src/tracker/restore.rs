@@ -6,7 +6,7 @@ use crate::addr::Endpoint;
 use crate::change::{PeerKey, PeerRecord};
 use crate::clock::Now;
 use crate::ids::{InfoHash, UserId};
-use crate::swarm::{Account, Key, Role};
+use crate::swarm::{Account, History, Key, Role};
 use crate::tracker::{Mode, Tracker};
 
 /// What one user did with one torrent before this start.
@@ -43,7 +43,7 @@ impl Tracker {
             Mode::Private => {
                 let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
                 let swarm = swarms.get_or_default(info_hash);
-                swarm.downloaded = swarm.downloaded.max(snatches);
+                swarm.set_snatches(swarm.snatches().max(snatches));
             }
         }
     }
@@ -61,11 +61,14 @@ impl Tracker {
         if swarm.history(known.user).is_some() {
             return;
         }
-        let history = swarm.history_mut(known.user);
-        history.downloaded = known.downloaded;
-        history.seed_time = known.seed_time;
-        history.completed_at = known.completed_at;
-        history.hnr = known.hnr;
+        swarm.set_history(&History {
+            user: known.user,
+            hnr: known.hnr,
+            owes_snatch: false,
+            seed_time: known.seed_time,
+            downloaded: known.downloaded,
+            completed_at: known.completed_at,
+        });
     }
 
     /// Takes up a peer: its account, and its place in the swarm if it was there. One that has
@@ -76,14 +79,15 @@ impl Tracker {
         if swarm.find(key.user, &key.peer_id).is_some() {
             return;
         }
-        let place = swarm.add(key.user, key.peer_id, account_of(record, now));
+        let mut client = swarm.newcomer(key.user, key.peer_id, account_of(record, now));
         let (v4, v6) = endpoints_of(record);
         if record.active {
             let seen = now.to_mono(record.last_announce);
             for endpoint in [v4, v6].into_iter().flatten() {
-                swarm.enter(place, endpoint, role_of(record), seen);
+                client.peer.enter(endpoint, role_of(record), seen);
             }
         }
+        swarm.put(&client);
     }
 }
 

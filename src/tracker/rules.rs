@@ -1,5 +1,9 @@
 //! The settings that the decision goes by. Times in seconds, sizes in bytes.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use crate::clock::Seconds;
 use crate::swarm::LIFE_MAX;
 use crate::tracker::credit::HnrRules;
@@ -30,6 +34,9 @@ pub struct Rules {
     pub max_torrents: usize,
     /// Refuse clients that are not on the whitelist.
     pub whitelist: bool,
+    /// Ports that no client may listen on, and networks that no announce may come from.
+    pub blocked_ports: Vec<u16>,
+    pub blocked_networks: Vec<IpNet>,
     /// Believe the addresses that clients give.
     pub trust_client_ip: bool,
     /// Public mode: peers of one address, or of one IPv6 network of 64 bits, in one swarm; 0 for
@@ -58,6 +65,11 @@ impl Rules {
     /// Peers last seen before this moment have expired.
     pub fn alive_since(&self, now: Seconds) -> Seconds {
         Seconds(now.0.saturating_sub(self.peer_ttl))
+    }
+
+    /// Whether no announce may come from there.
+    pub fn blocks_address(&self, ip: IpAddr) -> bool {
+        self.blocked_networks.iter().any(|net| net.contains(&ip))
     }
 
     /// Seconds for which the record of a peer is of use: while it lives, and as a tombstone.

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use crate::addr::Endpoint;
-use crate::change::{GuestRecord, Member, PeerChange, PeerRecord, Standing, SwarmCounts};
+use crate::change::{GuestRecord, Member, PeerChange, PeerRecord, SwarmCounts};
 use crate::clock::Now;
 use crate::ids::InfoHash;
-use crate::swarm::{ClientTag, Counts, Family, Key, Presence, PrivateSwarm, Role};
-use crate::tracker::record::{record_of, swarm_counts};
+use crate::swarm::{Client, ClientTag, Counts, Family, History, Key, Presence, PrivateSwarm, Role};
+use crate::tracker::record::{record_of, standing_of, swarm_counts};
 use crate::tracker::restore::{account_of, endpoints_of, role_of};
 use crate::tracker::{Mode, Tracker};
 
@@ -36,11 +36,13 @@ impl Tracker {
         let swarm = swarms.get_or_default(change.info_hash);
         if !is_counted {
             let credit = &change.credit;
-            let history = swarm.history_mut(change.key.user);
+            let user = change.key.user;
+            let mut history = swarm.history(user).unwrap_or_else(|| History::new(user));
             history.downloaded = history.downloaded.saturating_add(credit.raw_down);
             history.seed_time = history.seed_time.saturating_add(credit.seed_time);
+            swarm.set_history(&history);
             if credit.snatched {
-                swarm.downloaded = swarm.downloaded.saturating_add(1);
+                swarm.set_snatches(swarm.snatches().saturating_add(1));
             }
         }
         let member = Member {
@@ -127,22 +129,15 @@ impl Tracker {
     pub fn members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
         let swarms = self.private.lock(shard);
         let members = |swarm: &PrivateSwarm| {
-            let member = |place| {
-                let peer = swarm.peer(place);
-                let history = swarm.history(peer.user);
-                Member {
-                    user: peer.user,
-                    peer_id: peer.peer_id,
-                    record: record_of(swarm, place, now),
-                    standing: history.map_or_else(Standing::default, |it| Standing {
-                        completed_at: it.completed_at,
-                        hnr: it.hnr,
-                    }),
-                }
+            let member = |client: Client| Member {
+                user: client.peer.user,
+                peer_id: client.peer.peer_id,
+                record: record_of(&client.peer, now),
+                standing: standing_of(&client.history),
             };
-            let owes_nothing = |&place: &usize| swarm.peer(place).owed.is_none();
-            let places = (0..swarm.len()).filter(owes_nothing);
-            places.map(member).collect::<Vec<_>>()
+            let clients = (0..swarm.len()).filter_map(|place| swarm.client(place));
+            let owes_nothing = |client: &Client| client.peer.owed.is_none();
+            clients.filter(owes_nothing).map(member).collect::<Vec<_>>()
         };
         let swarms = swarms.iter();
         swarms
@@ -184,7 +179,7 @@ impl Tracker {
                 }
                 Mode::Private => {
                     let mut swarms = self.private.lock(shard);
-                    swarms.values_mut().for_each(|swarm| swarm.downloaded = 0);
+                    swarms.values_mut().for_each(|swarm| swarm.set_snatches(0));
                 }
             }
         }
@@ -199,33 +194,29 @@ fn follow_record(swarm: &mut PrivateSwarm, member: &Member, now: Now) {
         standing,
     } = member;
     let found = swarm.find(*user, peer_id);
-    if found.is_some_and(|place| !is_newer(record, &record_of(swarm, place, now))) {
-        return;
-    }
-    let history = swarm.history_mut(*user);
+    let known = found.and_then(|place| swarm.client(place));
+    let mut client = match known {
+        Some(client) if !is_newer(record, &record_of(&client.peer, now)) => return,
+        Some(client) => client,
+        None => swarm.newcomer(*user, *peer_id, account_of(record, now)),
+    };
+    let Client { peer, history, .. } = &mut client;
     history.completed_at = history.completed_at.or(standing.completed_at);
     history.hnr = standing.hnr;
-    let account = account_of(record, now);
-    let place = match found {
-        Some(place) => {
-            let peer = swarm.peer_mut(place);
-            peer.account = account;
-            if let Some(owed) = &mut peer.owed {
-                // Nobody was told of them, so the other node has credited these bytes.
-                (owed.uploaded, owed.downloaded) = (0, 0);
-            }
-            place
-        }
-        None => swarm.add(*user, *peer_id, account),
-    };
+    peer.account = account_of(record, now);
+    if let Some(owed) = &mut peer.owed {
+        // Nobody was told of them, so the other node has credited these bytes.
+        (owed.uploaded, owed.downloaded) = (0, 0);
+    }
     let (v4, v6) = endpoints_of(record);
     let seen = now.to_mono(record.last_announce);
     for (family, endpoint) in [(Family::V4, v4), (Family::V6, v6)] {
         match endpoint {
-            Some(endpoint) if record.active => swarm.enter(place, endpoint, role_of(record), seen),
+            Some(endpoint) if record.active => peer.enter(endpoint, role_of(record), seen),
             _ => {
-                swarm.leave(place, family);
+                peer.leave(family);
             }
         }
     }
+    swarm.put(&client);
 }

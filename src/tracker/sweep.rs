@@ -6,15 +6,21 @@ use parking_lot::MutexGuard;
 
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
-use crate::swarm::{Counts, Cursor, PrivateSwarm, PublicSwarm, SHARDS, Shard, Swarms, Visit};
+use crate::swarm::{
+    Client, Counts, Cursor, PrivateSwarm, PublicSwarm, SHARDS, Shard, Swarms, Visit,
+};
 use crate::tracker::private::Ledger;
 use crate::tracker::{Mode, Rules, Tracker};
 
-/// Peers that are looked at while a shard is locked: some tens of microseconds.
-const SWEEP_AT_ONCE: usize = 2048;
+/// What is swept before the lock is given to others for a moment: some tens of microseconds, in
+/// private mode a small part of a millisecond. An entry that only has to be looked at counts 1.
+const PIECE: usize = 4096;
 
-/// Swarms that are counted while a shard is locked.
-const SWARMS_AT_ONCE: usize = 256;
+/// What an entry counts that there is something to do about.
+const DUE: usize = 32;
+
+/// Swarms that are counted before the lock is given to others.
+const COUNTED_AT_ONCE: usize = 256;
 
 // === impl Tracker ===
 
@@ -53,7 +59,7 @@ impl Tracker {
         // Counts of snatches alone take no room that torrents with peers may need.
         let has_room = self.public_torrents.load(Ordering::Relaxed) < rules.max_torrents / 2;
         let mut expired = 0;
-        let mut budget = SWEEP_AT_ONCE;
+        let mut budget = PIECE;
         let next = swarms.walk(from, |_, swarm| {
             if budget == 0 {
                 return Visit::Pause;
@@ -78,24 +84,42 @@ impl Tracker {
 
     fn sweep_private(&self, shard: usize, rules: &Rules, now: Now) {
         let forgotten_before = Seconds(now.mono.0.saturating_sub(rules.record_ttl()));
-        let mut swarms = self.private.lock(shard);
-        swarms.retain(|info_hash, swarm| {
-            // A torrent that is gone may come back, say when its row is mended: what is known of
-            // it is kept as long as a record would be.
-            let Some(torrent) = self.registry.torrent(info_hash) else {
-                return swarm.is_any_since(forgotten_before);
-            };
-            let mut ledger = Ledger {
-                tracker: self,
-                rules,
-                swarm,
-                torrent: &torrent,
-                shard,
-                now,
-            };
-            ledger.sweep();
-            !swarm.is_empty()
-        });
+        let mut walk = Some(Cursor::default());
+        // The swarm that is too large for one piece, and where in it the next one begins.
+        let mut rest: Option<(InfoHash, usize)> = None;
+        while let Some(from) = walk {
+            let mut budget = PIECE;
+            let mut swarms = self.private.lock(shard);
+            walk = swarms.walk(from, |info_hash, swarm| {
+                if budget == 0 {
+                    return Visit::Pause;
+                }
+                // A torrent that is gone may come back, say when its row is mended: what is known
+                // of it is kept as long as a record would be.
+                let Some(torrent) = self.registry.torrent(info_hash) else {
+                    return keep_if(swarm.is_any_since(forgotten_before));
+                };
+                let rest_of_it = rest.take().filter(|(hash, _)| hash == info_hash);
+                let place = rest_of_it.map_or(0, |(_, place)| place);
+                let mut ledger = Ledger {
+                    tracker: self,
+                    rules,
+                    swarm,
+                    torrent: &torrent,
+                    shard,
+                    now,
+                };
+                rest = ledger
+                    .sweep(place, &mut budget)
+                    .map(|place| (*info_hash, place));
+                if rest.is_some() {
+                    return Visit::Pause;
+                }
+                keep_if(!swarm.is_empty())
+            });
+            // Whoever waits comes next, and not the next piece.
+            MutexGuard::unlock_fair(swarms);
+        }
     }
 
     /// The shard where a private torrent's swarm is kept.
@@ -112,12 +136,20 @@ impl Tracker {
     }
 }
 
+fn keep_if(is_worth_it: bool) -> Visit {
+    if is_worth_it {
+        Visit::Keep
+    } else {
+        Visit::Remove
+    }
+}
+
 fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, u64) {
     let (mut number, mut seeders, mut leechers) = (0, 0, 0);
     for shard in 0..SHARDS {
         let mut next = Some(Cursor::default());
         while let Some(from) = next {
-            let mut budget = SWARMS_AT_ONCE;
+            let mut budget = COUNTED_AT_ONCE;
             let mut swarms = swarms.lock(shard);
             next = swarms.walk(from, |_, swarm| {
                 if budget == 0 {
@@ -139,31 +171,51 @@ fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, 
 // === impl Ledger ===
 
 impl Ledger<'_> {
-    fn sweep(&mut self) {
+    /// Sweeps the entries from `place` on, as many as the budget allows; returns where the rest
+    /// begins, if there is one.
+    fn sweep(&mut self, mut place: usize, budget: &mut usize) -> Option<usize> {
+        let alive_since = self.rules.alive_since(self.now.mono);
         let kept_since = Seconds(self.now.mono.0.saturating_sub(self.rules.tombstone_ttl));
-        // From the end, because a forgotten record's place is taken by the last one.
-        for place in (0..self.swarm.len()).rev() {
-            self.expire(place);
-            let peer = self.swarm.peer(place);
-            if peer.owed.is_some() {
-                self.journal_owed(place);
-            } else if peer.role().is_none() && peer.account.last_announce < kept_since {
-                self.swarm.forget(place);
+        while place < self.swarm.len() {
+            if *budget == 0 {
+                return Some(place);
             }
+            let is_due = self.swarm.is_due(place, alive_since, kept_since);
+            // Whoever takes the place of one that went comes from behind it.
+            if !is_due || self.settle(place, kept_since) {
+                place += 1;
+            }
+            *budget = budget.saturating_sub(if is_due { DUE } else { 1 });
         }
+        None
+    }
+
+    /// Lets a peer expire, queues what it owes, and forgets a tombstone that is too old. Returns
+    /// whether it is where it was.
+    fn settle(&mut self, place: usize, kept_since: Seconds) -> bool {
+        let Some(mut client) = self.swarm.client(place) else {
+            return true;
+        };
+        let (user, peer_id) = (client.peer.user, client.peer.peer_id);
+        self.expire(&mut client);
+        if let Some(owed) = client.peer.owed.take() {
+            self.queue(client, owed);
+        } else if client.peer.role().is_none() && client.peer.account.last_announce < kept_since {
+            self.swarm.forget(place);
+        }
+        self.swarm.holds(place, user, &peer_id)
     }
 
     /// Takes from a peer the endpoints that fell silent, which it then owes the journal. With
     /// the last one it leaves the swarm.
-    pub(super) fn expire(&mut self, place: usize) {
-        let alive_since = self.rules.alive_since(self.now.mono);
-        let before = self.swarm.endpoints(place);
-        let left = self.swarm.expire(place, alive_since);
-        if self.swarm.endpoints(place) != before {
-            self.swarm.peer_mut(place).owed.get_or_insert_default();
+    pub(super) fn expire(&self, client: &mut Client) {
+        let before = client.peer.endpoints();
+        let left = client.peer.expire(self.rules.alive_since(self.now.mono));
+        if client.peer.endpoints() != before {
+            client.peer.owed.get_or_insert_default();
         }
         if left {
-            self.left(place);
+            self.left(client);
             self.tracker.metrics.expired.one();
         }
     }

@@ -8,6 +8,7 @@ pub mod bencode;
 mod error;
 pub mod http;
 pub mod query;
+pub mod udp;
 
 pub use announce::{
     Announce, AnnounceReply, ClientKey, Event, Failure, PeerList, RetryIn, ScrapeEntry,

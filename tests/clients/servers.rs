@@ -9,7 +9,7 @@ use crate::harness::mariadb::MariaDb;
 use crate::harness::net::Family;
 use crate::harness::poll;
 use crate::harness::redis::Redis;
-use crate::{ALL_KINDS, Client, PAYLOAD_LEN, Setting, Stage, Totals, passkey};
+use crate::{ALL_KINDS, Client, PAYLOAD_LEN, Setting, Stage, Totals, Transport, passkey};
 
 /// How long the last batch may be on its way to MariaDB.
 const APPLY_DEADLINE: Duration = Duration::from_secs(20);
@@ -39,6 +39,7 @@ fn exchange(schema: &'static str) {
         private: true,
         hybrid: false,
         families: &families,
+        transport: Transport::Http,
         users: ALL_KINDS.len(),
         site: Some(&site),
     });

@@ -10,6 +10,7 @@ pub mod mariadb;
 pub mod net;
 pub mod redis;
 pub mod site;
+pub mod udp;
 
 use std::env;
 use std::fs::{self, File};
@@ -117,6 +118,18 @@ impl Mika {
         Self::prepare_at(http, Some(host.namespace.clone()), config)
     }
 
+    /// The same, with UDP at these addresses of this host, too, on the port of HTTP.
+    pub fn prepare_udp(addresses: &[&str], config: &Value) -> Self {
+        let http = free_port();
+        let listen: Vec<_> = addresses
+            .iter()
+            .map(|ip| SocketAddr::new(ip.parse().expect("an address"), http.port()))
+            .collect();
+        let mut whole = json!({ "udp": { "listen": listen } });
+        merge(&mut whole, config);
+        Self::prepare_at(http, None, &whole)
+    }
+
     /// A running daemon; see [`Mika::prepare`].
     pub fn start(config: &Value) -> Self {
         let mut mika = Self::prepare(config);
@@ -134,13 +147,17 @@ impl Mika {
     pub fn run(&mut self) {
         for attempt in 1.. {
             match self.try_run() {
-                Ok(()) => return,
+                Ok(()) => break,
                 Err(_) if attempt < PORT_ATTEMPTS && self.log().contains("in use") => {
                     self.move_to(free_port());
                 }
                 Err(status) => panic!("mika ended with {status}:\n{}", self.log()),
             }
         }
+        // The kernel takes connections a moment before it has the sockets for UDP.
+        poll(PROGRAM_DEADLINE, "mika answers over UDP", || {
+            self.udp_listen().all(|it| self.answers_at(it))
+        });
     }
 
     /// Starts the daemon and does not wait for anything.
@@ -170,6 +187,11 @@ impl Mika {
     /// The address that it serves HTTP on.
     pub fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// An address that it serves UDP on, if it was prepared for it: any one of this host.
+    pub fn udp(&self, ip: &str) -> SocketAddr {
+        SocketAddr::new(ip.parse().expect("an address"), self.http.port())
     }
 
     /// The network namespace that it runs in, if not the machine's own.
@@ -329,9 +351,42 @@ impl Mika {
         ended.map_or(Ok(()), Err)
     }
 
+    fn udp_listen(&self) -> impl Iterator<Item = SocketAddr> {
+        let listen = self.config["udp"]["listen"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        listen.map(|address| {
+            let text = address.as_str().expect("an address");
+            text.parse().expect("an address")
+        })
+    }
+
+    /// Whether a connect that is sent there is answered.
+    fn answers_at(&self, udp: SocketAddr) -> bool {
+        let ask = || {
+            if let Some(namespace) = &self.namespace {
+                net::enter(namespace);
+            }
+            udp::is_there(udp)
+        };
+        // A thread of its own, because entering a namespace is for good.
+        thread::scope(|scope| scope.spawn(ask).join().expect("a thread that asks"))
+    }
+
     fn move_to(&mut self, http: SocketAddr) {
-        self.http = http;
         self.config["http"]["listen"] = json!([http]);
+        // UDP listeners keep their addresses, and go along with the port.
+        if let Some(listen) = self.config["udp"]["listen"].as_array_mut() {
+            for address in listen {
+                let text = address.as_str().unwrap_or_default();
+                let of_old = format!(":{}", self.http.port());
+                if let Some(ip) = text.strip_suffix(&of_old) {
+                    *address = json!(format!("{ip}:{}", http.port()));
+                }
+            }
+        }
+        self.http = http;
         fs::remove_file(self.path("mika.log")).expect("the log of the last attempt");
         self.write_config();
     }

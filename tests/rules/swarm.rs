@@ -1,8 +1,9 @@
 //! Who is in a swarm, and how it is counted: rules W1 to W7, W10, W11, W13, S3 to S5.
 
 use mika::change::Change;
+use mika::registry::RegistryChange;
 
-use crate::world::{Ask, TTL, World, hash, peer};
+use crate::world::{Ask, TOMBSTONE, TTL, World, hash, peer, user};
 
 type Counts = (u32, u32, u32);
 
@@ -318,6 +319,34 @@ fn expiry_is_journaled_once() {
     let changes = world.drain_peers();
     assert_eq!(changes.len(), 1);
     assert!(changes[0].record.active);
+}
+
+#[test]
+fn a_swarm_of_many_thousands_expires_as_a_whole() {
+    let mut world = World::private();
+    let announce = |world: &mut World, id: u32| {
+        let ip = format!("9.9.{}.{}", id / 256, id % 256);
+        world.ok(peer(1).of(id).from(&ip).with("numwant=1"))
+    };
+    for id in 10..6010 {
+        world.apply(RegistryChange::User(user(id)));
+        if id == 3010 {
+            world.wait(1000);
+        }
+        announce(&mut world, id);
+    }
+    world.drain();
+    world.wait(TTL - 999);
+    world.sweep();
+    assert_eq!(world.metrics.expired.get(), 3000);
+    assert_eq!(world.drain_peers().len(), 3000);
+    assert_eq!(announce(&mut world, 3010).incomplete, 3000);
+    assert_eq!(announce(&mut world, 3009).incomplete, 3001);
+    world.wait(TTL + TOMBSTONE);
+    // What a sweep owes is paid by the next, which may then forget.
+    world.flush();
+    world.sweep();
+    assert_eq!(world.tracker.totals(), (0, 0, 0));
 }
 
 #[test]

@@ -177,6 +177,8 @@ pub fn rules() -> Rules {
         max_numwant: 200,
         auto_register: true,
         max_torrents: 100,
+        blocked_ports: Vec::new(),
+        blocked_networks: Vec::new(),
         whitelist: false,
         trust_client_ip: false,
         max_peers_per_ip: 100,

@@ -94,16 +94,22 @@ def info_hash(number):
     return random.Random(number).randbytes(20)
 
 
-def sample(port, peers, totals):
-    """Announces for some peers on one connection; the sizes of the bodies.
+def sample(port, peers, totals, connection="keep-alive"):
+    """Announces for some peers, on one connection or on one each; the sizes of the bodies.
 
     A reply that is not a success ends the benchmark: fast failures are no figures.
     """
+    if connection == "close":
+        return [size for peer in peers for size in sample_connection(port, [peer], totals, connection)]
+    return sample_connection(port, peers, totals, connection)
+
+
+def sample_connection(port, peers, totals, kind):
     sizes = []
     with socket.create_connection(("127.0.0.1", port), REPLY_SECONDS_MAX) as connection:
         stream = connection.makefile("rb")
         for peer in peers:
-            connection.sendall(peer.request(totals, "keep-alive").encode())
+            connection.sendall(peer.request(totals, kind).encode())
             status, headers, body = read_reply(stream)
             good = body.startswith(b"d") and b"8:interval" in body and b"failure reason" not in body
             if status != 200 or not good:

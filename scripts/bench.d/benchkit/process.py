@@ -4,6 +4,7 @@ import os
 import pathlib
 import signal
 import socket
+import struct
 import subprocess
 import time
 
@@ -11,6 +12,8 @@ from .fault import Fault
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+
+CONNECT_REQUEST = struct.pack(">QII", 0x41727101980, 0, 1)
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
@@ -47,10 +50,15 @@ def free_port():
 
 
 class Server:
-    """A program that serves TCP on a port of 127.0.0.1, pinned to a core."""
+    """A program that serves TCP or UDP on a port of 127.0.0.1, pinned to one core or several."""
 
-    def __init__(self, command, port, core, folder):
+    # Whether it goes on after a SIGSTOP and a SIGCONT.
+    can_pause = True
+
+    def __init__(self, command, port, core, folder, protocol="tcp"):
         self.port = port
+        self._answers = {"tcp": accepts, "udp": answers_to_connect}[protocol]
+        pinned = {core} if isinstance(core, int) else set(core)
         self._log = folder / f"server-{port}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -59,10 +67,10 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=lambda: os.sched_setaffinity(0, pinned),
             )
         try:
-            self._wait_until_it_accepts()
+            self._wait_until_it_answers()
         except BaseException:
             self.stop()
             raise
@@ -78,6 +86,18 @@ class Server:
         stat = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text()
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self):
+        """Resident bytes, and the same with what is shared with others counted in part."""
+        folder = pathlib.Path(f"/proc/{self._process.pid}")
+        return kib(folder / "status", "VmRSS") << 10, kib(folder / "smaps_rollup", "Pss") << 10
+
+    def pause(self):
+        """Stops it from doing anything, so that it does not disturb a run of another."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._process.send_signal(signal.SIGCONT)
 
     def wait_for_rest(self):
         """Waits until the server has done what it put off, for example writing its journal."""
@@ -96,6 +116,7 @@ class Server:
 
     def stop(self):
         if self._process.poll() is None:
+            self.resume()
             self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(STOP_SECONDS_MAX)
@@ -103,16 +124,60 @@ class Server:
             self._process.kill()
             self._process.wait()
 
-    def _wait_until_it_accepts(self):
+    def _wait_until_it_answers(self):
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline:
             self.check_alive()
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            if self._answers(self.port):
                 return
-            except OSError:
-                time.sleep(0.05)
-        raise Fault(f"the server did not listen within {START_SECONDS_MAX} s:\n{self._log_tail()}")
+            time.sleep(0.05)
+        raise Fault(f"the server did not answer within {START_SECONDS_MAX} s:\n{self._log_tail()}")
 
     def _log_tail(self):
         return self._log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+
+
+def accepts(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
+def answers_to_connect(port):
+    """Whether a connect request of BEP 15 is answered."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(0.5)
+        try:
+            client.connect(("127.0.0.1", port))
+            client.send(CONNECT_REQUEST)
+            return len(client.recv(64)) == 16
+        except OSError:
+            return False
+
+
+def kib(file, key):
+    """The value of a line like `VmRSS:   1234 kB`."""
+    for line in file.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == key:
+            return int(value.split()[0])
+    raise Fault(f"{file} does not tell {key}")
+
+
+class OneAtATime:
+    """Servers that share a core: all but the one in turn are stopped, if they can bear it."""
+
+    def __init__(self, servers):
+        self._servers = [server for server in servers if server.can_pause]
+        for server in self._servers:
+            server.pause()
+
+    def turn(self, server):
+        """Lets only this one run; none of them for None."""
+        for other in self._servers:
+            if other is not server:
+                other.pause()
+        if server in self._servers:
+            server.resume()

@@ -26,11 +26,16 @@ class Report:
         self.columns = []
         self._runs = {}  # case -> list of {key: value}
         self._ratio_to = {}  # case -> the case that it is compared with
+        self._beside = []  # (case, another case that it is compared with as well)
 
     def add(self, case, figures, ratio_to=None):
         """Adds what one run of a case measured."""
         self._runs.setdefault(case, []).append(figures)
         self._ratio_to[case] = ratio_to
+
+    def beside(self, case, others):
+        """Compares a case with others as well, after the table."""
+        self._beside += [(case, other) for other in others]
 
     def cases(self):
         return list(self._runs)
@@ -41,23 +46,37 @@ class Report:
     def print(self, as_json):
         rows = self._rows()
         if as_json:
-            for row in rows:
+            for row in rows + [row for case, other in self._beside for row in self._ratios(case, other)]:
                 print(json.dumps(row))
         else:
             self._print_table(rows)
+            self._print_beside()
 
     def _rows(self):
         rows = []
         for case, base in self._ratio_to.items():
-            for column in self.columns:
-                value = self.median(case, column.key)
-                row = {"bench": self.bench, "case": case + column.suffix}
-                row |= {"value": round(value, 3), "unit": column.unit, "ratio_to": None, "ratio": None}
-                below = self.median(base, column.key) if base and column.has_ratio else 0
-                if below:
-                    row |= {"ratio_to": base + column.suffix, "ratio": round(value / below, 3)}
-                rows.append(row)
+            rows += [self._row(case, base, column) for column in self.columns]
         return rows
+
+    def _ratios(self, case, base):
+        return [self._row(case, base, column) for column in self.columns if column.has_ratio]
+
+    def _row(self, case, base, column):
+        value = self.median(case, column.key)
+        row = {"bench": self.bench, "case": case + column.suffix}
+        row |= {"value": round(value, 3), "unit": column.unit, "ratio_to": None, "ratio": None}
+        below = self.median(base, column.key) if base and column.has_ratio else 0
+        if below:
+            row |= {"ratio_to": base + column.suffix, "ratio": round(value / below, 3)}
+        return row
+
+    def _print_beside(self):
+        for case, other in self._beside:
+            ratios = zip((column for column in self.columns if column.has_ratio), self._ratios(case, other))
+            shown = ", ".join(f"{column.title} {row['ratio']:.2f}" for column, row in ratios if row["ratio"] is not None)
+            print(f"\n{case} / {other}: {shown}", end="")
+        if self._beside:
+            print()
 
     def _print_table(self, rows):
         head = ["case"]

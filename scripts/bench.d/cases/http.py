@@ -1,28 +1,26 @@
-"""HTTP announces on one core, beside hyper answering a constant (the floor).
+"""HTTP announces on one core, beside hyper answering a constant (the floor), and other trackers.
 
 Public and private, with keep-alive and with a connection for each request. The server has
 one core, wrk another. Runs are interleaved; figures are medians over the rounds.
 """
 
-import json
+import os
 import pathlib
-import secrets
-import sqlite3
 import statistics
-import subprocess
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from benchkit import announces
+from benchkit import announces, mika, peers
 from benchkit.fault import Fault
-from benchkit.process import TARGET, Server, build, cores, free_port
+from benchkit.process import TARGET, OneAtATime, Server, build, cores, free_port
 from benchkit.report import Column, note
 from benchkit.wrk import Load
 
 MODES = ("public", "private")
 CONNECTIONS = ("keep-alive", "close")
 WARM_UP_CONNECTIONS = 1000
+JOIN_CONNECTIONS = 64
 SAMPLES = 2000
 SPOT_CHECKS = 50
 
@@ -41,17 +39,20 @@ COLUMNS = [
 
 @dataclass
 class Contest:
-    """Mika in one mode and its floor, under the same load."""
+    """Mika in one mode, its floor and other trackers, under the same load."""
 
     mode: str
     load: Load
     mika: Server
     floor: Server
+    # By name and kind of connection.
+    others: dict = field(default_factory=dict)
 
 
 def add_arguments(parser):
     parser.add_argument("--mode", choices=MODES, action="append", help="only this mode")
     parser.add_argument("--connection", choices=CONNECTIONS, action="append", help="only this kind of connection")
+    parser.add_argument("--no-others", action="store_true", help="only Mika and the floor")
     parser.add_argument("--connections", type=int, default=64, help="open at once (default %(default)s)")
     parser.add_argument("--numwant", type=int, default=50, help="peers asked for (default %(default)s)")
     parser.add_argument("--torrents", type=int, default=100_000, help="public torrents (default %(default)s)")
@@ -68,11 +69,15 @@ def run(options, report):
     with ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mika-bench-")))
         contests = [start(mode, options, folder, stack) for mode in options.mode or MODES]
+        turns = OneAtATime(other for contest in contests for other in contest.others.values())
         for number in range(options.rounds):
             note(f"round {number + 1} of {options.rounds}")
             for connection in options.connection or CONNECTIONS:
                 for contest in contests:
-                    play(contest, connection, options, report)
+                    play(contest, connection, turns, options, report)
+    for contest in contests:
+        for name, connection in contest.others:
+            report.beside(f"{contest.mode}, {connection}", [f"{contest.mode}, {connection}, {name}"])
     report.title = (
         f"HTTP announces on one core: medians of {options.rounds} rounds of {options.seconds} s, "
         f"{options.connections} connections"
@@ -87,37 +92,80 @@ def start(mode, options, folder, stack):
     folder = folder / mode
     folder.mkdir()
     port = free_port()
-    config = write_config(mode, port, folder)
+    config = mika.write_config(folder, mode, http=port)
     population = prepare(mode, options, config, folder)
     load = Load(population, folder, load_core)
-    command = [TARGET / "mika", "-config", config, "-procs", 1]
-    mika = stack.enter_context(Server(command, port, server_core, folder))
+    server = stack.enter_context(mika.start(config, port, server_core, folder))
     announces.sample(port, population[:SPOT_CHECKS], load.totals)
     note(f"{mode}: {len(population)} peers join")
     load.warm_up(port, WARM_UP_CONNECTIONS)
-    mika.wait_for_rest()
+    server.wait_for_rest()
     sizes = announces.sample(port, population[:SAMPLES], load.totals)
     size = round(statistics.mean(sizes))
     note(f"{mode}: the mean reply has a body of {size} bytes")
     floor_port = free_port()
     command = [TARGET / "examples" / "floor_http", f"127.0.0.1:{floor_port}", size]
     floor = stack.enter_context(Server(command, floor_port, server_core, folder))
-    return Contest(mode, load, mika, floor)
+    contest = Contest(mode, load, server, floor)
+    if mode == "public" and not options.no_others:
+        for connection in options.connection or CONNECTIONS:
+            start_others(contest, connection, options, folder, stack)
+    return contest
 
 
-def play(contest, connection, options, report):
-    """One round: the floor, then Mika."""
+def start_others(contest, connection, options, folder, stack):
+    """The trackers that can do that kind of connection, with everybody joined."""
+    server_core, _ = cores()
+    starts = {"aquatic_http": lambda port: peers.aquatic_http(port, both_cores(), folder, connection == "keep-alive")}
+    if connection == "close":
+        hashes = [announces.info_hash(number).hex() for number in range(options.torrents)]
+        starts["opentracker"] = lambda port: peers.opentracker(port, server_core, folder, hashes, "tcp")
+    for name, start_other in starts.items():
+        server = start_other(free_port())
+        if server is None:
+            continue
+        stack.enter_context(server)
+        note(f"{contest.mode}, {connection}: {len(contest.load.population)} peers join {name}")
+        try:
+            join(server, contest.load, connection)
+        except Fault as fault:
+            server.stop()
+            note(f"{name} is left out: {fault}")
+            continue
+        contest.others[name, connection] = server
+
+
+def join(server, load, connection):
+    announces.sample(server.port, load.population[:SPOT_CHECKS], load.totals, connection)
+    load.warm_up(server.port, JOIN_CONNECTIONS, connection, silent_close=connection == "close")
+    server.wait_for_rest()
+
+
+def both_cores():
+    """What a program needs whose threads each want a core: it shares one with the load."""
+    return set(cores()) & os.sched_getaffinity(0)
+
+
+def play(contest, connection, turns, options, report):
+    """One round: the floor, Mika, then the others."""
+    turns.turn(None)
     case = f"{contest.mode}, {connection}"
     floor = f"floor of {case}"
     report.add(floor, measure(contest.floor, contest.load, connection, options))
     report.add(case, measure(contest.mika, contest.load, connection, options), ratio_to=floor)
-    peers = contest.load.population[:SPOT_CHECKS]
-    announces.sample(contest.mika.port, peers, contest.load.totals)
+    sample = contest.load.population[:SPOT_CHECKS]
+    announces.sample(contest.mika.port, sample, contest.load.totals)
+    for (name, kind), server in contest.others.items():
+        if kind == connection:
+            turns.turn(server)
+            figures = measure(server, contest.load, connection, options, silent_close=connection == "close")
+            report.add(f"{case}, {name}", figures, ratio_to=floor)
+            announces.sample(server.port, sample, contest.load.totals, connection)
 
 
-def measure(server, load, connection, options):
+def measure(server, load, connection, options, silent_close=False):
     before = server.cpu_seconds()
-    result = load.run(server.port, options.seconds, options.connections, connection)
+    result = load.run(server.port, options.seconds, options.connections, connection, silent_close=silent_close)
     busy = (server.cpu_seconds() - before) / result["seconds"]
     # Work put off has to be paid for by this run, and must not disturb the next one.
     server.wait_for_rest()
@@ -132,42 +180,9 @@ def measure(server, load, connection, options):
     }
 
 
-def write_config(mode, port, folder):
-    config = {
-        "mode": mode,
-        "http": {"listen": [f"127.0.0.1:{port}"]},
-        "udp": {"listen": []},
-        "api": {"listen": []},
-        "tracker": {"whitelist": False, "auto_register": mode == "public"},
-        "cache": {"driver": "memory"},
-        "storage": {"driver": "sqlite", "url": f"sqlite://{folder}/mika.db"},
-    }
-    file = folder / "config.json"
-    file.write_text(json.dumps(config))
-    return file
-
-
 def prepare(mode, options, config, folder):
     """The population; for a private tracker also its users and torrents, by plain SQL."""
     if mode == "public":
         return announces.public(options.torrents, options.peers, options.numwant)
-    passkeys = [secrets.token_hex(16) for _ in range(options.users)]
-    migrate = [TARGET / "mika-manage", "-c", config, "migrate"]
-    done = subprocess.run(migrate, cwd=folder, capture_output=True, text=True, timeout=60)
-    if done.returncode != 0:
-        raise Fault(f"`mika-manage migrate` failed:\n{done.stderr}")
-    database = sqlite3.connect(folder / "mika.db")
-    with database:
-        database.executemany(
-            "INSERT INTO users (id, passkey, username) VALUES (?, ?, ?)",
-            ((number + 1, passkey, f"user{number}") for number, passkey in enumerate(passkeys)),
-        )
-        database.executemany(
-            "INSERT INTO torrents (id, info_hash, release_name) VALUES (?, ?, ?)",
-            (
-                (number + 1, announces.info_hash(number), f"release.{number}")
-                for number in range(options.private_torrents)
-            ),
-        )
-    database.close()
-    return announces.private(passkeys, options.private_torrents, options.private_peers, options.numwant)
+    users, torrents, members = options.users, options.private_torrents, options.private_peers
+    return mika.private(folder, config, users, torrents, members, options.numwant)

@@ -1,0 +1,66 @@
+//! Paths and proxy headers of HTTP requests (rules H1, H2).
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use mika::ids::Passkey;
+use mika::wire::http::{Target, client_ip, forwarded, parse_path, x_forwarded_for};
+
+/// A line with a path, and others with headers.
+pub fn http_path(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut lines = text.split('\n');
+    check_path(lines.next().unwrap_or_default());
+    for header in lines {
+        check_hops(&x_forwarded_for(header).collect::<Vec<_>>());
+        check_hops(&forwarded(header).collect::<Vec<_>>());
+    }
+}
+
+fn check_path(path: &str) {
+    let (passkey, action) = match parse_path(path) {
+        Some(Target::Announce { passkey }) => (passkey, "announce"),
+        Some(Target::Scrape { passkey }) => (passkey, "scrape"),
+        None => return,
+    };
+    let plain = match &passkey {
+        Some(passkey) => {
+            assert!(Passkey::is_valid(passkey));
+            format!("/{passkey}/{action}")
+        }
+        None => format!("/{action}"),
+    };
+    let passkey = passkey.as_deref().map(Cow::Borrowed);
+    let expected = match action {
+        "announce" => Target::Announce { passkey },
+        _ => Target::Scrape { passkey },
+    };
+    assert_eq!(parse_path(&plain), Some(expected));
+    // Escapes and slashes beside it are all that may differ from the plain form.
+    assert!(path.contains('%') || path.trim_matches('/') == plain.trim_matches('/'));
+}
+
+fn check_hops(hops: &[&str]) {
+    let proxies: [IpNet; 2] = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().expect("a net"));
+    let is_proxy = |ip: &IpAddr| proxies.iter().any(|net| net.contains(ip));
+    let stranger: IpAddr = [9, 9, 9, 9].into();
+    assert_eq!(
+        client_ip(stranger, hops.iter().copied(), &proxies),
+        Ok(stranger),
+        "a stranger was believed"
+    );
+    let proxy: IpAddr = [10, 0, 0, 1].into();
+    let plain_hops = hops.iter().filter_map(|hop| hop.trim().parse().ok());
+    match client_ip(proxy, hops.iter().copied(), &proxies) {
+        Ok(client) if is_proxy(&client) => {
+            let mut plain_hops = plain_hops.map(|hop: IpAddr| hop.to_canonical());
+            assert!(
+                plain_hops.all(|hop| is_proxy(&hop)),
+                "a client was passed over"
+            );
+        }
+        Ok(client) => assert_eq!(client, client.to_canonical()),
+        Err(_) => {}
+    }
+}

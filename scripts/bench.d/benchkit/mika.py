@@ -1,0 +1,60 @@
+"""Mika as the server under test: its config, and what a private one has in its tables."""
+
+import json
+import secrets
+import sqlite3
+import subprocess
+
+from . import announces
+from .fault import Fault
+from .process import TARGET, Server
+
+MIGRATE_SECONDS_MAX = 60
+
+
+def write_config(folder, mode, http=None, udp=None, **tracker):
+    """The config of one that keeps everything in memory and SQLite; returns its file."""
+    config = {
+        "mode": mode,
+        "http": {"listen": [f"127.0.0.1:{http}"] if http else []},
+        "udp": {"listen": [f"127.0.0.1:{udp}"] if udp else []},
+        "api": {"listen": []},
+        "tracker": {"whitelist": False, "auto_register": mode == "public"} | tracker,
+        "cache": {"driver": "memory"},
+        "storage": {"driver": "sqlite", "url": f"sqlite://{folder}/mika.db"},
+    }
+    file = folder / "config.json"
+    file.write_text(json.dumps(config))
+    return file
+
+
+def start(config, port, core, folder, protocol="tcp"):
+    return Server([TARGET / "mika", "-config", config, "-procs", 1], port, core, folder, protocol)
+
+
+def register(folder, config, users, hashes):
+    """Users and torrents in the tables of a private one, by plain SQL; returns the passkeys."""
+    migrate = [TARGET / "mika-manage", "-c", config, "migrate"]
+    done = subprocess.run(migrate, cwd=folder, capture_output=True, text=True, timeout=MIGRATE_SECONDS_MAX)
+    if done.returncode != 0:
+        raise Fault(f"`mika-manage migrate` failed:\n{done.stderr}")
+    passkeys = [secrets.token_hex(16) for _ in range(users)]
+    database = sqlite3.connect(folder / "mika.db")
+    with database:
+        database.executemany(
+            "INSERT INTO users (id, passkey, username) VALUES (?, ?, ?)",
+            ((number + 1, passkey, f"user{number}") for number, passkey in enumerate(passkeys)),
+        )
+        database.executemany(
+            "INSERT INTO torrents (id, info_hash, release_name) VALUES (?, ?, ?)",
+            ((number + 1, info_hash, f"release.{number}") for number, info_hash in enumerate(hashes)),
+        )
+    database.close()
+    return passkeys
+
+
+def private(folder, config, users, torrents, peers, numwant):
+    """A private tracker's population over HTTP, registered."""
+    hashes = (announces.info_hash(number) for number in range(torrents))
+    passkeys = register(folder, config, users, hashes)
+    return announces.private(passkeys, torrents, peers, numwant)

@@ -1,0 +1,80 @@
+//! Replies that are held back until what they acknowledge is durable. Their worker goes on meanwhile.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::UdpSettings;
+use super::batch::{Outgoing, Route};
+use crate::metrics::Metrics;
+use crate::tracker::{Ticket, Tracker};
+
+/// Replies held at once. One more is not sent: its client asks again, as if the network had lost it.
+const HELD_MAX: usize = 16_384;
+
+/// The replies of all UDP workers that wait.
+#[derive(Clone)]
+pub struct Held {
+    tracker: Arc<Tracker>,
+    metrics: Arc<Metrics>,
+    settings: Arc<ArcSwap<UdpSettings>>,
+    places: Arc<Semaphore>,
+    /// Where they wait.
+    runtime: Handle,
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Replies wait on that runtime.
+    pub fn new(
+        tracker: Arc<Tracker>,
+        metrics: Arc<Metrics>,
+        settings: Arc<ArcSwap<UdpSettings>>,
+        runtime: Handle,
+    ) -> Self {
+        Self {
+            tracker,
+            metrics,
+            settings,
+            places: Arc::new(Semaphore::new(HELD_MAX)),
+            runtime,
+        }
+    }
+
+    /// Sends the reply that `write` appends as soon as the ticket is settled.
+    pub fn hold(
+        &self,
+        socket: &Arc<UdpSocket>,
+        route: &Route,
+        ticket: Ticket,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.metrics.udp_unsent.one();
+            return;
+        };
+        let mut letter = Outgoing::one(route, write);
+        let (held, socket) = (self.clone(), Arc::clone(socket));
+        self.runtime.spawn(async move {
+            let limit = held.settings.load().ack_timeout;
+            let settled = held.tracker.outbox().settled(ticket);
+            if tokio::time::timeout(limit, settled).await.is_err() {
+                held.metrics.ack_timeouts.one();
+            }
+            let lost = letter.send(&socket);
+            held.metrics.udp_unsent.add(lost as u64);
+            drop(place);
+        });
+    }
+
+    /// Resolves when none is held any more: within `ack_timeout`, if no worker adds another.
+    pub async fn emptied(&self) {
+        let all = u32::try_from(HELD_MAX).unwrap_or(u32::MAX);
+        // Fails only if the semaphore is closed, which nobody does.
+        let _ = self.places.acquire_many(all).await;
+    }
+}

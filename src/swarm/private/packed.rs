@@ -1,0 +1,329 @@
+//! An entry of a private swarm as bytes: a client with its account, or what a user who has no
+//! client left did with the torrent.
+//!
+//! ```text
+//! a client:  user 4 | flags 2 | peer id 20 | last announce 4
+//!            | IPv4 endpoint 6 | IPv6 endpoint 18 | when each was seen, if not at the last announce, 4
+//!            | ten widths of half a byte | the ten numbers, as many bytes as their widths say
+//!            | what is rare: times of dips, debts to the journal, a history of its own
+//! a history: user 4 | flags 2 | its numbers
+//! ```
+//!
+//! Every number is kept whole: a width says how many bytes it needs, from none for 0 to 8. Times
+//! are moments on the monotonic clock. One of a user's entries *carries* the user's history; as
+//! long as that says the same as the account beside it, it takes no room.
+
+use crate::addr::{Compact, Compact4, Compact6};
+use crate::clock::Seconds;
+use crate::ids::{PeerId, UserId};
+use crate::swarm::classes::Role;
+use crate::swarm::private::peer::{Peer, Seen};
+use crate::swarm::private::tape::{ROOM, Tape};
+use crate::swarm::records::History;
+
+/// The longest entry, all that there is in it and all numbers at their largest.
+pub(super) const LEN_MAX: usize = 186;
+
+// The length of an entry is kept in a byte.
+const _: () = assert!(LEN_MAX <= u8::MAX as usize);
+
+const FLAGS_AT: usize = 4;
+const PEER_ID_AT: usize = 6;
+const LAST_AT: usize = 26;
+const ENDPOINTS_AT: usize = 30;
+
+// Flags; those from bit 10 on belong to the history, see `tape`.
+
+/// Not a client: a history only.
+const IS_HISTORY: u16 = 1 << 0;
+const HAS_V4: u16 = 1 << 1;
+const HAS_V6: u16 = 1 << 2;
+/// The endpoint was seen at another time than the last announce.
+const SEEN_V4: u16 = 1 << 3;
+const SEEN_V6: u16 = 1 << 4;
+/// The base is of another time than the last announce.
+const HAS_BASE_AT: u16 = 1 << 5;
+const HAS_DIP_UP: u16 = 1 << 6;
+const HAS_DIP_DOWN: u16 = 1 << 7;
+const OWES: u16 = 1 << 8;
+/// The user's history is here.
+const CARRIES: u16 = 1 << 9;
+
+/// What is looked at in an entry before anything else: four bits of the user's hash, and its [class](Tag::class).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tag(pub u8);
+
+/// An entry to be put into a page.
+pub(super) struct Packed {
+    bytes: [u8; ROOM],
+    len: usize,
+    pub tag: Tag,
+}
+
+/// An entry in its page.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub bytes: &'a [u8],
+    pub tag: Tag,
+}
+
+// === impl Tag ===
+
+impl Tag {
+    /// Not in the swarm: tombstones and histories.
+    pub const OUTSIDE: u8 = 12;
+
+    fn new(user: UserId, role: Option<Role>, v4: bool, v6: bool) -> Self {
+        let reach = match (v4, v6) {
+            (true, false) => 0,
+            (true, true) => 1,
+            (false, true) => 2,
+            (false, false) => 3,
+        };
+        let class = match role {
+            Some(Role::Leecher) => reach,
+            Some(Role::Paused) => 4 + reach,
+            Some(Role::Seeder) => 8 + reach,
+            None => Self::OUTSIDE,
+        };
+        Self(Self::hash(user) | class)
+    }
+
+    fn hash(user: UserId) -> u8 {
+        (user.0.wrapping_mul(0x9e37_79b9) >> 24) as u8 & 0xf0
+    }
+
+    pub fn may_be(self, user: UserId) -> bool {
+        self.0 & 0xf0 == Self::hash(user)
+    }
+
+    /// Four classes a role, by the families in which a peer has a port: IPv4, both, IPv6,
+    /// none. So the peers of a role that one family can reach lie side by side.
+    pub fn class(self) -> u8 {
+        self.0 & 0x0f
+    }
+
+    pub fn role(self) -> Option<Role> {
+        match self.class() / 4 {
+            0 => Some(Role::Leecher),
+            1 => Some(Role::Paused),
+            2 => Some(Role::Seeder),
+            _ => None,
+        }
+    }
+}
+
+// === impl Packed ===
+
+impl Packed {
+    /// A client, and the history of its user if this entry is to carry it.
+    pub fn client(peer: &Peer, history: Option<&History>) -> Self {
+        let account = &peer.account;
+        let last = account.last_announce;
+        let mut flags = 0;
+        let mut out = Tape::new(ENDPOINTS_AT);
+        if let Some(v4) = &peer.v4 {
+            flags |= HAS_V4;
+            out.put(v4.endpoint.0);
+        }
+        if let Some(v6) = &peer.v6 {
+            flags |= HAS_V6;
+            out.put(v6.endpoint.0);
+        }
+        let seen_v4 = peer.v4.as_ref().map(|it| it.at);
+        let seen_v6 = peer.v6.as_ref().map(|it| it.at);
+        flags |= out.put_unless(last, seen_v4, SEEN_V4);
+        flags |= out.put_unless(last, seen_v6, SEEN_V6);
+        out.put_account(account);
+        flags |= out.put_unless(last, Some(account.base_at), HAS_BASE_AT);
+        flags |= out.put_some(account.dip_up, HAS_DIP_UP);
+        flags |= out.put_some(account.dip_down, HAS_DIP_DOWN);
+        if let Some(owed) = &peer.owed {
+            flags |= OWES;
+            out.put_owed(owed);
+        }
+        if let Some(history) = history {
+            let is_same =
+                (history.downloaded, history.seed_time) == (account.downloaded, account.seed_time);
+            flags |= CARRIES | out.put_history(history, is_same);
+        }
+        let end = std::mem::replace(&mut out.at, 0);
+        out.put(peer.user.0.to_le_bytes());
+        out.put(flags.to_le_bytes());
+        out.put(peer.peer_id.0);
+        out.put(last.0.to_le_bytes());
+        let (v4, v6) = peer.endpoints();
+        let has_port = (
+            v4.is_some_and(|it| it.port() != 0),
+            v6.is_some_and(|it| it.port() != 0),
+        );
+        Self {
+            bytes: out.bytes,
+            len: end,
+            tag: Tag::new(peer.user, peer.role(), has_port.0, has_port.1),
+        }
+    }
+
+    /// The history of a user who has no client here.
+    pub fn history(history: &History) -> Self {
+        let mut out = Tape::new(PEER_ID_AT);
+        let flags = IS_HISTORY | CARRIES | out.put_history(history, false);
+        let end = std::mem::replace(&mut out.at, 0);
+        out.put(history.user.0.to_le_bytes());
+        out.put(flags.to_le_bytes());
+        Self {
+            bytes: out.bytes,
+            len: end,
+            tag: Tag::new(history.user, None, false, false),
+        }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl From<View<'_>> for Packed {
+    fn from(view: View<'_>) -> Self {
+        let mut bytes = [0; ROOM];
+        bytes[..view.bytes.len()].copy_from_slice(view.bytes);
+        Self {
+            bytes,
+            len: view.bytes.len(),
+            tag: view.tag,
+        }
+    }
+}
+
+// === impl View ===
+
+impl View<'_> {
+    pub fn user(&self) -> UserId {
+        UserId(self.u32_at(0))
+    }
+
+    pub fn is_client(&self) -> bool {
+        !self.has(IS_HISTORY)
+    }
+
+    pub fn is(&self, user: UserId, peer_id: &PeerId) -> bool {
+        self.user() == user && self.is_client() && self.bytes[PEER_ID_AT..LAST_AT] == peer_id.0
+    }
+
+    pub fn peer_id(&self) -> PeerId {
+        PeerId(self.array_at(PEER_ID_AT))
+    }
+
+    pub fn carries_history(&self) -> bool {
+        self.has(CARRIES)
+    }
+
+    pub fn owes(&self) -> bool {
+        self.has(OWES)
+    }
+
+    /// When a client last announced.
+    pub fn last_announce(&self) -> Seconds {
+        Seconds(self.u32_at(LAST_AT))
+    }
+
+    pub fn v4(&self) -> Option<Seen<Compact4>> {
+        if !self.has(HAS_V4) {
+            return None;
+        }
+        let seen_at = ENDPOINTS_AT + 6 + if self.has(HAS_V6) { 18 } else { 0 };
+        Some(Seen {
+            endpoint: Compact4(self.array_at(ENDPOINTS_AT)),
+            at: self.seen(SEEN_V4, seen_at),
+        })
+    }
+
+    pub fn v6(&self) -> Option<Seen<Compact6>> {
+        if !self.has(HAS_V6) {
+            return None;
+        }
+        let at = ENDPOINTS_AT + if self.has(HAS_V4) { 6 } else { 0 };
+        let seen_at = at + 18 + if self.has(SEEN_V4) { 4 } else { 0 };
+        Some(Seen {
+            endpoint: Compact6(self.array_at(at)),
+            at: self.seen(SEEN_V6, seen_at),
+        })
+    }
+
+    /// Whether a client announced last before `moment`, in any of its families.
+    pub fn is_any_seen_before(&self, moment: Seconds) -> bool {
+        // An endpoint is never seen after the last announce; most were seen at it.
+        self.last_announce() < moment
+            || (self.has(SEEN_V4) && self.v4().is_some_and(|it| it.at < moment))
+            || (self.has(SEEN_V6) && self.v6().is_some_and(|it| it.at < moment))
+    }
+
+    /// Reads the whole entry: the client, unless it is a history only, and the history if it carries one.
+    pub fn unpack(&self) -> (Option<Peer>, Option<History>) {
+        let user = self.user();
+        let flags = self.flags();
+        let has = |flag| flags & flag != 0;
+        let mut bytes = [0; ROOM];
+        bytes[..self.bytes.len()].copy_from_slice(self.bytes);
+        if has(IS_HISTORY) {
+            let mut input = Tape {
+                bytes,
+                at: PEER_ID_AT,
+            };
+            return (None, Some(input.history(user, flags, (0, 0))));
+        }
+        let (v4, v6) = (self.v4(), self.v6());
+        let ends = [(HAS_V4, 6), (HAS_V6, 18), (SEEN_V4, 4), (SEEN_V6, 4)];
+        let ends = ends.map(|(flag, len)| if has(flag) { len } else { 0 });
+        let mut input = Tape {
+            bytes,
+            at: ENDPOINTS_AT + ends.iter().sum::<usize>(),
+        };
+        let last = self.last_announce();
+        let mut account = input.account(last);
+        if has(HAS_BASE_AT) {
+            account.base_at = input.moment();
+        }
+        account.dip_up = has(HAS_DIP_UP).then(|| input.moment());
+        account.dip_down = has(HAS_DIP_DOWN).then(|| input.moment());
+        let owed = has(OWES).then(|| input.owed());
+        let counted = (account.downloaded, account.seed_time);
+        let history = has(CARRIES).then(|| input.history(user, flags, counted));
+        let peer = Peer {
+            user,
+            peer_id: self.peer_id(),
+            account,
+            owed,
+            role: self.tag.role(),
+            v4,
+            v6,
+        };
+        (Some(peer), history)
+    }
+
+    fn flags(&self) -> u16 {
+        u16::from_le_bytes(self.array_at(FLAGS_AT))
+    }
+
+    fn has(&self, flag: u16) -> bool {
+        self.flags() & flag != 0
+    }
+
+    fn seen(&self, flag: u16, at: usize) -> Seconds {
+        if self.has(flag) {
+            Seconds(self.u32_at(at))
+        } else {
+            self.last_announce()
+        }
+    }
+
+    fn u32_at(&self, at: usize) -> u32 {
+        u32::from_le_bytes(self.array_at(at))
+    }
+
+    fn array_at<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut array = [0; N];
+        array.copy_from_slice(&self.bytes[at..at + N]);
+        array
+    }
+}

@@ -1,0 +1,190 @@
+//! A flood: the load generator's full speed, with random bytes, torn packets, wrong ids and absurd
+//! numbers between, and crowds that hold HTTP connections without asking anything. Honest clients have
+//! to be answered all the while, memory and files stay bounded, and afterwards all is as before.
+//!
+//! `MIKA_FLOOD_SECONDS` makes it longer; `scripts/flood` runs the long one.
+
+mod crowd;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod honest;
+
+use std::env;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use harness::{Mika, poll};
+use serde_json::{Value, json};
+
+/// How long each flood is, in seconds, if nobody says.
+const SECONDS: u64 = 5;
+
+/// Torrents that strangers may have the tracker hold at once.
+const TORRENTS_MAX: u64 = 300_000;
+
+/// What those torrents may take with the peers that a flood leaves in them, all in: bytes each.
+const TORRENT_BYTES_MAX: u64 = 1024;
+
+/// What the program takes besides: code, buffers, and connections at some 20 KiB each.
+const BASE_BYTES_MAX: u64 = 128 << 20;
+
+/// Files besides the connections of the crowd and of honest clients.
+const FILES_MAX: usize = 64;
+
+/// When the crowd's connections have to be gone after it: idle ones are closed after 30 s.
+const RECOVERY: Duration = Duration::from_secs(90);
+
+/// What a process takes at some moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usage {
+    memory: u64,
+    files: usize,
+}
+
+#[test]
+#[allow(clippy::print_stderr)] // the figures of a long run
+fn honest_clients_are_answered_in_a_flood() {
+    let seconds = harness::number("MIKA_FLOOD_SECONDS", SECONDS);
+    let config = json!({ "mode": "public", "tracker": { "max_torrents": TORRENTS_MAX } });
+    let mut mika = Mika::prepare_udp(&["127.0.0.1"], &config);
+    mika.run();
+    let before = usage(&mika);
+    let mut most = before;
+    let is_over = &AtomicBool::new(false);
+    let (loads, honest) = thread::scope(|scope| {
+        let _over = Over(is_over);
+        let honest: Vec<_> = honest::clients(&mika)
+            .map(|client| scope.spawn(move || client.run(is_over)))
+            .collect();
+        scope.spawn(|| crowd::hold(mika.http(), is_over));
+        let mut loads = [
+            load(mika.udp("127.0.0.1"), "full", seconds),
+            load(mika.udp("127.0.0.1"), "flood", seconds),
+        ];
+        let deadline = Duration::from_secs(2 * seconds + 60);
+        poll(deadline, "the load ends", || {
+            let now = usage(&mika);
+            most.memory = most.memory.max(now.memory);
+            most.files = most.files.max(now.files);
+            thread::sleep(Duration::from_millis(100));
+            loads.iter_mut().all(Load::has_ended)
+        });
+        is_over.store(true, Ordering::Relaxed);
+        let tallies = honest.into_iter().map(|it| it.join().expect("a client"));
+        let tallies: Vec<honest::Tally> = tallies.collect();
+        (loads.map(Load::result), tallies)
+    });
+    poll(RECOVERY, "the crowd's connections are gone", || {
+        usage(&mika).files <= before.files + 8
+    });
+    let after = usage(&mika);
+    eprintln!("{seconds} s; before {before:?}, at most {most:?}, after {after:?}");
+    eprintln!("full speed: {}", loads[0]);
+    eprintln!("with garbage: {}", loads[1]);
+    for tally in &honest {
+        eprintln!("{tally:?}");
+    }
+    assert!(loads.iter().all(|load| load["replies"].as_u64() > Some(0)));
+    assert!(loads[1]["garbage"].as_u64() > Some(1000 * seconds));
+    assert!(
+        most.files <= FILES_MAX + crowd::SIZE + honest.len(),
+        "{most:?}"
+    );
+    let memory_max = BASE_BYTES_MAX + TORRENTS_MAX * TORRENT_BYTES_MAX;
+    assert!(
+        most.memory <= memory_max,
+        "{most:?} is more than {memory_max}"
+    );
+    for tally in &honest {
+        assert!(tally.asked >= seconds / 2, "{tally:?}");
+        assert!(tally.answered * 100 >= tally.asked * 99, "{tally:?}");
+    }
+    // Everything is as before: a new client is answered at once, each way.
+    for client in honest::clients(&mika) {
+        let tally = client.once();
+        assert_eq!((tally.asked, tally.answered), (1, 1));
+        assert!(tally.slowest < Duration::from_secs(1), "{tally:?}");
+    }
+    assert_eq!(mika.stop(), 0);
+    let log = mika.log();
+    for word in ["panic", " ERROR "] {
+        assert!(!log.contains(word), "{log}");
+    }
+    assert!(log.lines().count() < 100, "a flood fills the log");
+}
+
+/// Ends the threads when the test is over, also by a panic.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A running load generator.
+struct Load {
+    process: Child,
+}
+
+/// Starts the load generator, which `cargo test` has built beside the tests.
+fn load(tracker: SocketAddr, mode: &str, seconds: u64) -> Load {
+    let own = env::current_exe().expect("the path of this test");
+    let folder = own.ancestors().nth(2).expect("target/debug or the like");
+    let program: PathBuf = folder.join("examples/load_udp");
+    let process = Command::new(&program)
+        .args(["--server", &tracker.to_string(), "--seed"])
+        .args([&fastrand::u32(..).to_string(), mode])
+        .args(["--seconds", &seconds.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn();
+    let process = process.unwrap_or_else(|error| {
+        let program = program.display();
+        panic!("{program}: {error}; `cargo build --example load_udp` makes it")
+    });
+    Load { process }
+}
+
+// === impl Load ===
+
+impl Load {
+    fn has_ended(&mut self) -> bool {
+        let status = self.process.try_wait();
+        status.expect("a child can be waited for").is_some()
+    }
+
+    /// The one line of JSON that it has written.
+    fn result(mut self) -> Value {
+        let status = self.process.wait().expect("a child can be waited for");
+        assert!(status.success(), "the load ended with {status}");
+        let stdout = self.process.stdout.take().expect("a pipe");
+        serde_json::from_reader(stdout).expect("JSON")
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // Has no effect on one that has ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the daemon takes now.
+fn usage(mika: &Mika) -> Usage {
+    let folder = PathBuf::from(format!("/proc/{}", mika.pid().as_raw_nonzero()));
+    let status = fs::read_to_string(folder.join("status")).expect("mika runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: u64 = kib.and_then(|kib| kib.parse().ok()).expect("a number");
+    Usage {
+        memory: kib << 10,
+        files: fs::read_dir(folder.join("fd")).expect("its files").count(),
+    }
+}
