@@ -21,7 +21,7 @@ use crate::swarm::records::{Account, History};
 use crate::swarm::select::Selector;
 
 use self::large::Large;
-use self::packed::{Packed, View};
+use self::packed::{Packed, Tag, View};
 use self::page::{PAGE_MAX, Page};
 use self::peer::Seen;
 
@@ -62,7 +62,7 @@ impl PrivateSwarm {
     pub fn counts(&self) -> Counts {
         match &self.0 {
             Form::Small(page) => {
-                let roles = page.tags().filter_map(|tag| tag.role());
+                let roles = page.tags().filter_map(Tag::role);
                 roles.map(Counts::of).fold(Counts::default(), Counts::plus)
             }
             Form::Large(large) => large.counts(),

@@ -72,6 +72,11 @@ impl Tape {
         self.put_number(number)
     }
 
+    /// Writes widths into the `N` bytes that were left for them.
+    fn set_widths<const N: usize>(&mut self, at: usize, widths: &Widths) {
+        self.bytes[at..at + N].copy_from_slice(&widths.0.to_le_bytes()[..N]);
+    }
+
     pub fn put_account(&mut self, account: &Account) {
         let widths_at = self.at;
         self.at += 5;
@@ -92,8 +97,7 @@ impl Tape {
             self.put_number(account.announces.into()),
             self.put_number(age.into()),
         ]);
-        let [a, b, c, d, e, ..] = widths.0.to_le_bytes();
-        self.bytes[widths_at..widths_at + 5].copy_from_slice(&[a, b, c, d, e]);
+        self.set_widths::<5>(widths_at, &widths);
     }
 
     pub fn put_owed(&mut self, owed: &Owed) {
@@ -105,8 +109,7 @@ impl Tape {
             self.put_number(owed.seed_time.into()),
             self.put_number(owed.announces.into()),
         ]);
-        let [a, b, ..] = widths.0.to_le_bytes();
-        self.bytes[widths_at..widths_at + 2].copy_from_slice(&[a, b]);
+        self.set_widths::<2>(widths_at, &widths);
     }
 
     /// Returns the flags. The numbers are left out where the account beside it says the same.
@@ -135,7 +138,7 @@ impl Tape {
                 self.put_number(history.downloaded),
                 self.put_number(history.seed_time.into()),
             ]);
-            self.bytes[widths_at] = widths.0 as u8;
+            self.set_widths::<1>(widths_at, &widths);
         }
         flags
     }
@@ -155,6 +158,12 @@ impl Tape {
         Seconds(u32::from_le_bytes(self.take()))
     }
 
+    fn widths<const N: usize>(&mut self) -> Widths {
+        let mut bytes = [0; 8];
+        bytes[..N].copy_from_slice(&self.take::<N>());
+        Widths(u64::from_le_bytes(bytes))
+    }
+
     /// The number of that width, or `usual`.
     fn number_or(&mut self, width: u64, usual: u64) -> u64 {
         if width == ABSENT {
@@ -172,8 +181,7 @@ impl Tape {
     }
 
     pub fn account(&mut self, last: Seconds) -> Account {
-        let [a, b, c, d, e] = self.take();
-        let mut widths = Widths(u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]));
+        let mut widths = self.widths::<5>();
         let base_up = self.number_or(widths.next(), Account::UNREPORTED);
         let base_down = self.number_or(widths.next(), Account::UNREPORTED);
         let uploaded = self.number_or(widths.next(), base_up);
@@ -199,8 +207,7 @@ impl Tape {
     }
 
     pub fn owed(&mut self) -> Owed {
-        let [a, b] = self.take();
-        let mut widths = Widths(u64::from_le_bytes([a, b, 0, 0, 0, 0, 0, 0]));
+        let mut widths = self.widths::<2>();
         Owed {
             uploaded: self.number(widths.next()),
             downloaded: self.number(widths.next()),
@@ -220,8 +227,7 @@ impl Tape {
             }
         });
         let (downloaded, seed_time) = if has(HAS_NUMBERS) {
-            let [byte] = self.take();
-            let mut widths = Widths(byte.into());
+            let mut widths = self.widths::<1>();
             let downloaded = self.number(widths.next());
             (downloaded, self.number(widths.next()) as u32)
         } else {
