@@ -208,6 +208,7 @@ impl Bench {
             blocked_networks: Vec::new(),
             whitelist: false,
             trust_client_ip: false,
+            max_peers_per_ip: 0,
             max_peers_per_user: 100,
             hide_own_peers: false,
             max_rate: 2_500_000_000,

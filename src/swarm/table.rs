@@ -117,6 +117,13 @@ impl<V> Table<V> {
         self.slots[place].as_ref().map(|slot| &slot.value)
     }
 
+    /// Reads the slots where a look-up of that key begins, so that they are near by then.
+    pub fn touch(&self, key: &Key) -> usize {
+        let home = home(key.slot_hash(), self.homes);
+        let taken = |at: usize| usize::from(self.slots.get(at).is_some_and(Option::is_some));
+        taken(home) + taken(home + 2) + taken(home + 4)
+    }
+
     pub fn get_mut<K: Into<Key>>(&mut self, key: K) -> Option<&mut V> {
         let key = key.into();
         let place = self.find(&key).ok()?;

@@ -6,16 +6,21 @@ use parking_lot::MutexGuard;
 
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
-use crate::swarm::{Client, Counts, Cursor, PrivateSwarm, PublicSwarm, SHARDS, Swarms, Visit};
+use crate::swarm::{
+    Client, Counts, Cursor, PrivateSwarm, PublicSwarm, SHARDS, Shard, Swarms, Visit,
+};
 use crate::tracker::private::Ledger;
 use crate::tracker::{Mode, Rules, Tracker};
 
-/// What is swept before the lock is given to others for a moment: a small part of a
-/// millisecond. An entry that only has to be looked at counts 1.
+/// What is swept before the lock is given to others for a moment: some tens of microseconds, in
+/// private mode a small part of a millisecond. An entry that only has to be looked at counts 1.
 const PIECE: usize = 4096;
 
 /// What an entry counts that there is something to do about.
 const DUE: usize = 32;
+
+/// Swarms that are counted before the lock is given to others.
+const COUNTED_AT_ONCE: usize = 256;
 
 // === impl Tracker ===
 
@@ -32,20 +37,49 @@ impl Tracker {
         }
     }
 
+    /// Swarms are swept in pieces, and the larger ones themselves are, so that no announce waits
+    /// for longer than a piece takes.
     fn sweep_public(&self, shard: usize, rules: &Rules, alive_since: Seconds) {
-        let mut swarms = self.public.lock(shard);
+        let mut next = Some(Cursor::default());
+        while let Some(from) = next {
+            let mut swarms = self.public.lock(shard);
+            next = self.sweep_piece(&mut swarms, from, rules, alive_since);
+            MutexGuard::unlock_fair(swarms);
+        }
+    }
+
+    fn sweep_piece(
+        &self,
+        swarms: &mut Shard<PublicSwarm>,
+        from: Cursor,
+        rules: &Rules,
+        alive_since: Seconds,
+    ) -> Option<Cursor> {
         let before = swarms.len();
         // Counts of snatches alone take no room that torrents with peers may need.
         let has_room = self.public_torrents.load(Ordering::Relaxed) < rules.max_torrents / 2;
-        swarms.retain(|_, swarm| {
-            let expired = swarm.expire(alive_since);
-            if expired > 0 {
-                self.metrics.expired.add(expired as u64);
+        let mut expired = 0;
+        let mut budget = PIECE;
+        let next = swarms.walk(from, |_, swarm| {
+            if budget == 0 {
+                return Visit::Pause;
             }
-            !swarm.is_empty() || (has_room && swarm.downloaded > 0)
+            let (gone, is_done) = swarm.sweep(alive_since, &mut budget);
+            expired += gone;
+            if !is_done {
+                Visit::Pause
+            } else if swarm.is_empty() && !(has_room && swarm.downloaded() > 0) {
+                Visit::Remove
+            } else {
+                Visit::Keep
+            }
         });
+        if expired > 0 {
+            self.metrics.expired.add(expired as u64);
+        }
         let gone = before - swarms.len();
         self.public_torrents.fetch_sub(gone, Ordering::Relaxed);
+        next
     }
 
     fn sweep_private(&self, shard: usize, rules: &Rules, now: Now) {
@@ -113,12 +147,22 @@ fn keep_if(is_worth_it: bool) -> Visit {
 fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, u64) {
     let (mut number, mut seeders, mut leechers) = (0, 0, 0);
     for shard in 0..SHARDS {
-        let shard = swarms.lock(shard);
-        number += shard.len();
-        for (_, swarm) in shard.iter() {
-            let counts = counts(swarm);
-            seeders += u64::from(counts.seeders);
-            leechers += u64::from(counts.leechers);
+        let mut next = Some(Cursor::default());
+        while let Some(from) = next {
+            let mut budget = COUNTED_AT_ONCE;
+            let mut swarms = swarms.lock(shard);
+            next = swarms.walk(from, |_, swarm| {
+                if budget == 0 {
+                    return Visit::Pause;
+                }
+                budget -= 1;
+                let counts = counts(swarm);
+                number += 1;
+                seeders += u64::from(counts.seeders);
+                leechers += u64::from(counts.leechers);
+                Visit::Keep
+            });
+            MutexGuard::unlock_fair(swarms);
         }
     }
     (number, seeders, leechers)
