@@ -55,13 +55,13 @@ fn honest_clients_are_answered_in_a_flood() {
     mika.run();
     let before = usage(&mika);
     let mut most = before;
-    let is_over = AtomicBool::new(false);
+    let is_over = &AtomicBool::new(false);
     let (loads, honest) = thread::scope(|scope| {
-        let _over = Over(&is_over);
+        let _over = Over(is_over);
         let honest: Vec<_> = honest::clients(&mika)
-            .map(|client| scope.spawn(|| client.run(&is_over)))
+            .map(|client| scope.spawn(move || client.run(is_over)))
             .collect();
-        scope.spawn(|| crowd::hold(mika.http(), &is_over));
+        scope.spawn(|| crowd::hold(mika.http(), is_over));
         let mut loads = [
             load(mika.udp("127.0.0.1"), "full", seconds),
             load(mika.udp("127.0.0.1"), "flood", seconds),

@@ -8,6 +8,7 @@ mod large;
 mod packed;
 mod page;
 mod peer;
+mod tape;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use crate::swarm::records::{Account, History};
 use crate::swarm::select::Selector;
 
 use self::large::Large;
-use self::packed::{Packed, View};
+use self::packed::{Packed, Tag, View};
 use self::page::{PAGE_MAX, Page};
 use self::peer::Seen;
 
@@ -61,7 +62,7 @@ impl PrivateSwarm {
     pub fn counts(&self) -> Counts {
         match &self.0 {
             Form::Small(page) => {
-                let roles = page.tags().filter_map(|tag| tag.role());
+                let roles = page.tags().filter_map(Tag::role);
                 roles.map(Counts::of).fold(Counts::default(), Counts::plus)
             }
             Form::Large(large) => large.counts(),
@@ -105,6 +106,11 @@ impl PrivateSwarm {
     /// Where a user's client is.
     pub fn find(&self, user: UserId, peer_id: &PeerId) -> Option<usize> {
         self.find_of(user, |view| view.is(user, peer_id))
+    }
+
+    /// Whether that client is at that place.
+    pub fn holds(&self, place: usize, user: UserId, peer_id: &PeerId) -> bool {
+        place < self.len() && self.view(place).is(user, peer_id)
     }
 
     /// The client at that place; none if there is only a history.
