@@ -9,6 +9,10 @@ pub trait Compact: Copy + Eq + AsRef<[u8]> {
 
     fn port(&self) -> u16;
     fn is_global(&self) -> bool;
+
+    /// The bytes that tell one host from another: the address, of IPv6 the network's half,
+    /// of whose addresses a host takes as many as it likes.
+    fn host(&self) -> &[u8];
 }
 
 /// An IPv4 endpoint: 4 bytes and 2.
@@ -88,6 +92,10 @@ impl Compact for Compact4 {
     fn is_global(&self) -> bool {
         is_global_v4(self.ip())
     }
+
+    fn host(&self) -> &[u8] {
+        &self.0[..4]
+    }
 }
 
 impl AsRef<[u8]> for Compact4 {
@@ -126,6 +134,10 @@ impl Compact for Compact6 {
 
     fn is_global(&self) -> bool {
         is_global_v6(self.ip())
+    }
+
+    fn host(&self) -> &[u8] {
+        &self.0[..8]
     }
 }
 

@@ -28,6 +28,10 @@ pub struct Metrics {
     pub snatches: Counter,
     /// Peers that left without a word.
     pub expired: Counter,
+    /// Public announces refused because there are as many torrents as there may be.
+    pub torrents_full: Counter,
+    /// Public announces refused because their address has as many peers in the swarm as it may have.
+    pub peers_per_ip: Counter,
     /// Private announces whose credit has to wait because the outbox was full, and public
     /// snatches that were not counted because of it.
     pub outbox_full: Counter,

@@ -493,17 +493,23 @@ impl Tls {
 
     /// The status line and what came with it of an announce.
     fn get(&mut self, target: &str) -> std::io::Result<String> {
-        write!(self.0, "GET {target} HTTP/1.1\r\n\r\n")?;
-        let mut reply = Vec::new();
+        self.pipeline(target, 1)
+    }
+
+    /// The same of so many announces, which are sent at once.
+    fn pipeline(&mut self, target: &str, count: usize) -> std::io::Result<String> {
+        let requests = format!("GET {target} HTTP/1.1\r\n\r\n").repeat(count);
+        self.0.write_all(requests.as_bytes())?;
+        let mut replies = String::new();
         let mut chunk = [0; 4096];
-        while !reply.ends_with(b"e") {
+        while !replies.ends_with('e') || replies.matches("HTTP/1.1 ").count() < count {
             let length = self.0.read(&mut chunk)?;
             if length == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
-            reply.extend_from_slice(&chunk[..length]);
+            replies += &chunk[..length].escape_ascii().to_string();
         }
-        Ok(String::from_utf8_lossy(&reply).into_owned())
+        Ok(replies)
     }
 }
 
@@ -547,6 +553,8 @@ fn https_and_the_exchange_of_its_certificate() {
     let mut kept = Tls::open(mika.http(), &old).expect("a connection");
     let announce = |tls: &mut Tls| tls.get(&GOOD.target()).expect("a reply");
     assert!(announce(&mut kept).starts_with("HTTP/1.1 200 OK"));
+    let many = kept.pipeline(&GOOD.target(), 500).expect("replies");
+    assert_eq!(many.matches("HTTP/1.1 200 OK").count(), 500);
 
     mika.managed(&["genkey", "--force"]);
     mika.signal(Signal::HUP);

@@ -120,9 +120,7 @@ impl<'a> Closed<'a> {
             }
             lane.fill(self.population, self.event, laps, now);
             more(&mut lane.source);
-            if !lane.source.outgoing.is_empty() {
-                lane.source.outgoing.send(&lane.source.socket);
-            }
+            lane.source.send();
             is_open |= lane.free.len() < lane.slots.len();
         }
         if !idle {

@@ -43,3 +43,21 @@ fn pcg32(state: &mut u64) -> u32 {
     let mix = ((*state >> 18 ^ *state) >> 27) as u32;
     mix.rotate_right((*state >> 59) as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_those_that_aquatic_announces() {
+        let hex = |hash: [u8; 20]| hash.map(|byte| format!("{byte:02x}")).concat();
+        let first: Vec<_> = AquaticHashes::default().take(2).map(hex).collect();
+        assert_eq!(
+            first,
+            [
+                "9b2c89021127d21d52983827ff49ffb3f783d5af",
+                "bb8f3bd4747077593f776fe69e474ba5dbafb877"
+            ]
+        );
+    }
+}

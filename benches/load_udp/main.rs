@@ -12,6 +12,7 @@ mod histogram;
 mod paced;
 mod population;
 mod source;
+mod train;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -114,10 +115,19 @@ fn main() -> anyhow::Result<()> {
         population = population.of_users(passkeys)?;
     }
     let open = || open(who.server, &population);
+    let open_fast = || {
+        let mut sources = open()?;
+        if let Some(length) = population.announce_len() {
+            for source in &mut sources {
+                source.use_trains(length)?;
+            }
+        }
+        anyhow::Ok(sources)
+    };
     let result = match mode {
         Mode::Hashes { aquatic } => return print_hashes(&population, aquatic),
-        Mode::Fill { window } => fill(&population, open()?, window)?,
-        Mode::Full { window, seconds } => full(&population, open()?, window, seconds)?,
+        Mode::Fill { window } => fill(&population, open_fast()?, window)?,
+        Mode::Full { window, seconds } => full(&population, open_fast()?, window, seconds)?,
         Mode::Rate { rate, seconds } => {
             let length = Duration::from_secs(seconds);
             let tally = paced::run(&population, open()?, rate, length)?;

@@ -55,9 +55,7 @@ pub fn run(
         }
         tally.sent = until;
         for source in &mut sources {
-            if !source.outgoing.is_empty() {
-                source.outgoing.send(&source.socket);
-            }
+            source.send();
             take(source, &mut received, |number, now| {
                 if let Some(waits) = waits.get_mut(number as usize).filter(|it| **it) {
                     *waits = false;

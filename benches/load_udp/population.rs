@@ -13,6 +13,7 @@ const PORT_FIRST: u64 = 1024;
 pub const PORTS: u64 = 65_536 - PORT_FIRST;
 
 const HASH: usize = 20;
+const ANNOUNCE: usize = 98;
 pub const EVENT_NONE: u32 = 0;
 pub const EVENT_STARTED: u32 = 2;
 
@@ -87,6 +88,13 @@ impl Population {
         hash
     }
 
+    /// The length of all announces with their headers; none if they differ.
+    pub fn announce_len(&self) -> Option<usize> {
+        let option = self.users.first().map_or(0, Vec::len);
+        let is_same = self.users.iter().all(|it| it.len() == option);
+        is_same.then_some(ANNOUNCE + option)
+    }
+
     /// Appends what follows the header of a peer's announce; `lap` is how often it announced before.
     pub fn write_announce(&self, out: &mut Vec<u8>, peer: &Peer, event: u32, lap: u64) {
         let total = (lap * STEP_BYTES).to_be_bytes();
@@ -124,4 +132,36 @@ pub fn mixed(number: u64) -> u64 {
     mix = (mix ^ mix >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mix = (mix ^ mix >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     mix ^ mix >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_peer_has_an_endpoint_of_its_own_and_belongs_to_one_source() {
+        let population = Population::new(100_001, 50_000, 3, 50, 1);
+        let numbers = 0..population.peers;
+        let endpoints: HashSet<_> = numbers
+            .map(|number| (number % population.sources, population.peer(number).port))
+            .collect();
+        assert_eq!(endpoints.len() as u64, population.peers);
+        let of_sources: u64 = (0..3).map(|source| population.peers_of(source)).sum();
+        assert_eq!(of_sources, population.peers);
+    }
+
+    #[test]
+    fn an_eighth_of_the_torrents_has_half_of_the_peers_and_half_of_them_seed() {
+        let population = Population::new(20_000, 8000, 4, 50, 1);
+        let peers: Vec<_> = (0..population.peers)
+            .map(|number| population.peer(number))
+            .collect();
+        let near_half = |number: usize| (9500..10_500).contains(&number);
+        assert!(near_half(
+            peers.iter().filter(|it| it.torrent < 1000).count()
+        ));
+        assert!(near_half(peers.iter().filter(|it| it.is_seeder).count()));
+        assert!(peers.iter().all(|it| it.torrent < 8000));
+    }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use mika::listen::udp::{BATCH, Outgoing, Received, Route, bind};
 
 use crate::population::{Peer, Population};
+use crate::train::{TRAIN, cut_into};
 
 /// The first address of the load, in the host's own network.
 const FIRST: u32 = u32::from_be_bytes([127, 1, 0, 1]);
@@ -36,6 +37,9 @@ pub struct Source {
     pub id: [u8; 8],
     pub outgoing: Outgoing,
     connected: Instant,
+    /// Announces that are to go as one; none while they go one by one.
+    train: Option<Vec<u8>>,
+    cars: usize,
 }
 
 /// What a tracker answered.
@@ -77,11 +81,13 @@ impl Source {
             id: [0; 8],
             outgoing: Outgoing::default(),
             connected: Instant::now(),
+            train: None,
+            cars: 0,
         };
         source.socket.set_read_timeout(Some(PATIENCE))?;
         for _ in 0..TRIES_MAX {
             source.ask_for_id();
-            source.outgoing.send(&source.socket);
+            source.send();
             let replies = source.receive(received)?;
             if replies.iter().any(|it| matches!(it.said, Said::Connected)) {
                 source.socket.set_nonblocking(true)?;
@@ -110,6 +116,19 @@ impl Source {
             .add(&self.route, |out| out.extend_from_slice(&packet));
     }
 
+    /// Lets announces, all of which have that length, go as one.
+    pub fn use_trains(&mut self, announce_len: usize) -> anyhow::Result<()> {
+        cut_into(&self.socket, announce_len).context("UDP_SEGMENT")?;
+        self.train = Some(Vec::with_capacity(TRAIN * announce_len));
+        Ok(())
+    }
+
+    /// Lets packets of any length go as they are.
+    pub fn use_no_trains(&mut self) -> anyhow::Result<()> {
+        self.train = None;
+        cut_into(&self.socket, 0).context("UDP_SEGMENT")
+    }
+
     pub fn announce(
         &mut self,
         population: &Population,
@@ -119,10 +138,37 @@ impl Source {
         lap: u64,
     ) {
         let head = self.head(ANNOUNCE, transaction);
-        self.outgoing.add(&self.route, |out| {
+        let write = |out: &mut Vec<u8>| {
             out.extend_from_slice(&head);
             population.write_announce(out, peer, event, lap);
-        });
+        };
+        if let Some(train) = &mut self.train {
+            write(train);
+            self.cars += 1;
+            if self.cars == TRAIN {
+                self.close_train();
+            }
+        } else {
+            self.outgoing.add(&self.route, write);
+        }
+    }
+
+    /// Sends all that was added.
+    pub fn send(&mut self) {
+        self.close_train();
+        if !self.outgoing.is_empty() {
+            // What the network would not take is lost, as it might have been on its way.
+            self.outgoing.send(&self.socket);
+        }
+    }
+
+    fn close_train(&mut self) {
+        if let Some(train) = self.train.as_mut().filter(|it| !it.is_empty()) {
+            self.outgoing
+                .add(&self.route, |out| out.extend_from_slice(train));
+            train.clear();
+            self.cars = 0;
+        }
     }
 
     /// The first 16 bytes of a request.
@@ -137,6 +183,7 @@ impl Source {
     /// Seeders and leechers of some torrents.
     pub fn scrape(&mut self, hashes: &[[u8; 20]]) -> anyhow::Result<Vec<(u32, u32)>> {
         let mut received = Received::default();
+        self.use_no_trains()?;
         self.socket.set_nonblocking(false)?;
         for _ in 0..TRIES_MAX {
             let head = self.head(SCRAPE, SCRAPE_TRANSACTION);
@@ -144,7 +191,7 @@ impl Source {
                 out.extend_from_slice(&head);
                 out.extend_from_slice(hashes.as_flattened());
             });
-            self.outgoing.send(&self.socket);
+            self.send();
             for reply in self.receive(&mut received)? {
                 match reply.said {
                     Said::Scraped(entries) if reply.transaction == SCRAPE_TRANSACTION => {

@@ -10,6 +10,9 @@ use crate::secret::Secret;
 /// No setting is longer: moments are whole seconds in 32 bits.
 const TIME_MAX: Duration = days(365);
 
+/// The longest `tracker.peer_ttl` of a public tracker, which keeps 16 bits of a peer's last announce.
+pub(super) const PUBLIC_TTL_MAX: Duration = minutes(12 * 60);
+
 /// What is wrong with the value of a key.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -77,7 +80,7 @@ fn check_api(api: &Api) -> Checked {
 }
 
 fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
-    check_times(tracker)?;
+    check_times(tracker, mode)?;
     let max = tracker.max_numwant;
     require("tracker.max_numwant", (1..=1000).contains(&max), || {
         format!("expected 1 to 1000, found {max}")
@@ -104,7 +107,7 @@ fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
     })
 }
 
-fn check_times(tracker: &Tracker) -> Checked {
+fn check_times(tracker: &Tracker, mode: Mode) -> Checked {
     let interval = tracker.announce_interval;
     between(
         "tracker.announce_interval",
@@ -129,6 +132,14 @@ fn check_times(tracker: &Tracker) -> Checked {
         let (ttl, interval) = (format_duration(ttl), format_duration(interval));
         format!("expected at least 1.1 times announce_interval ({interval}), found {ttl}")
     })?;
+    require(
+        "tracker.peer_ttl",
+        mode == Mode::Private || ttl <= PUBLIC_TTL_MAX,
+        || {
+            let (max, ttl) = (as_typed(PUBLIC_TTL_MAX), as_typed(ttl));
+            format!(r#"expected at most {max}, because mode is "public", found {ttl}"#)
+        },
+    )?;
     between("tracker.peer_ttl", ttl, Duration::ZERO, TIME_MAX)?;
     let tombstone_ttl = tracker.tombstone_ttl;
     between(

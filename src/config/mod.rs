@@ -125,6 +125,8 @@ pub struct Tracker {
     pub whitelist: bool,
     /// Believe `ip=`, `ipv4=` and `ipv6=` of an announce.
     pub trust_client_ip: bool,
+    /// Public mode: peers of one address in one swarm at once; 0 for no limit.
+    pub max_peers_per_ip: u32,
     /// Private mode: clients of one user in one swarm at once (rule A6).
     pub max_peers_per_user: u32,
     /// Private mode: never hand a user their own other peers (rule W8).
@@ -263,6 +265,7 @@ impl Default for Tracker {
             blocked_networks: Vec::new(),
             whitelist: false,
             trust_client_ip: false,
+            max_peers_per_ip: 100,
             max_peers_per_user: 5,
             // Two clients of one user are to find each other; the cap above bounds them.
             hide_own_peers: false,

@@ -142,6 +142,7 @@ fn expected(key: &str) -> &'static str {
         | "tracker.numwant"
         | "tracker.max_numwant"
         | "tracker.max_torrents"
+        | "tracker.max_peers_per_ip"
         | "tracker.max_peers_per_user"
         | "udp.connect_limit"
         | "udp.error_limit" => "a whole number up to 4294967295",

@@ -63,9 +63,9 @@ fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
         (
             r#"{"tracker": {"numwant": "fifty", "color": 1}}"#,
             "tracker.color: unknown key, the keys here are announce_interval, auto_register, \
-             hide_own_peers, hnr_min_bytes, hnr_threshold, max_numwant, max_peers_per_user, max_rate, \
-             max_torrents, min_announce_interval, numwant, peer_ttl, tombstone_ttl, trust_client_ip, \
-             whitelist",
+             hide_own_peers, hnr_min_bytes, hnr_threshold, max_numwant, max_peers_per_ip, \
+             max_peers_per_user, max_rate, max_torrents, min_announce_interval, numwant, peer_ttl, \
+             tombstone_ttl, trust_client_ip, whitelist",
         ),
         // Values of the wrong kind.
         (
@@ -161,6 +161,10 @@ fn values_that_make_no_sense_are_refused() {
         (
             r#"{"tracker": {"announce_interval": "2h"}}"#,
             "tracker.peer_ttl: expected at least 1.1 times announce_interval (2h), found 1h 5m",
+        ),
+        (
+            r#"{"tracker": {"peer_ttl": "13h"}}"#,
+            r#"tracker.peer_ttl: expected at most 12h, because mode is "public", found 13h"#,
         ),
         (
             r#"{"tracker": {"min_announce_interval": "0s"}}"#,

@@ -26,6 +26,7 @@ fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
         blocked_networks: Vec::new(),
         whitelist: false,
         trust_client_ip: false,
+        max_peers_per_ip: 0,
         max_peers_per_user: 5,
         hide_own_peers: false,
         max_rate: 1 << 40,

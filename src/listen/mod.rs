@@ -3,9 +3,7 @@
 //! Each HTTP worker is a thread with a runtime of its own and a listener of its own on every
 //! address (SO_REUSEPORT); each UDP socket has a thread. They share nothing but the tracker.
 
-mod connections;
 pub mod http;
-mod intake;
 pub mod tls;
 pub mod udp;
 
@@ -23,7 +21,8 @@ const BACKLOG: i32 = 4096;
 /// The address is in use, also if it is by another process that shares its ports; or it is not
 /// this host's, or its port needs rights.
 pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<TcpListener>> {
-    // A first socket that shares with nobody finds out whether somebody else is there.
+    // A first socket that shares with nobody finds out whether somebody else is there. It does
+    // not listen: whoever had come to it would be reset when it goes.
     let alone = socket(address, false)?;
     let address = alone
         .local_addr()?
@@ -32,6 +31,7 @@ pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<TcpListener>> 
     drop(alone);
     let listeners = (0..number).map(|_| {
         let socket = socket(address, true)?;
+        socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok(socket.into())
     });
@@ -50,8 +50,10 @@ fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
         // IPv4 has listeners of its own.
         socket.set_only_v6(true)?;
     }
+    // Connections inherit it. Without it a second reply could wait for an acknowledgement of the
+    // first.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 

@@ -37,6 +37,7 @@ pub(super) fn rules(config: &Config) -> Rules {
         blocked_networks: tracker.blocked_networks.clone(),
         whitelist: tracker.whitelist,
         trust_client_ip: tracker.trust_client_ip,
+        max_peers_per_ip: tracker.max_peers_per_ip,
         max_peers_per_user: tracker.max_peers_per_user,
         hide_own_peers: tracker.hide_own_peers,
         max_rate: tracker.max_rate,

@@ -107,6 +107,8 @@ fn write_line(node: &Node, before: Totals, period: Duration) -> Totals {
         cache_failures = metrics.cache_failures.get(),
         outbox_full = metrics.outbox_full.get(),
         ack_timeouts = metrics.ack_timeouts.get(),
+        torrents_full = metrics.torrents_full.get(),
+        peers_per_ip = metrics.peers_per_ip.get(),
         implausible = metrics.implausible.get(),
         connections = metrics.connections.get(),
         blocked = metrics.blocked.get(),

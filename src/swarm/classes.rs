@@ -94,10 +94,6 @@ impl<T> Classes<T> {
         self.items.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
     pub fn items(&self) -> &[T] {
         &self.items
     }

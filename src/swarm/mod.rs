@@ -4,7 +4,10 @@
 //! announce path that a writer holds for longer than one look-up.
 
 mod classes;
+mod crowd;
+mod few;
 mod index;
+mod member;
 mod private;
 mod public;
 mod records;
@@ -16,8 +19,9 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::ids::InfoHash;
 
 pub use classes::{Counts, Role};
+pub use member::{Before, ClientTag, LIFE_MAX};
 pub use private::{Client, Family, Peer, PrivateSwarm, Request};
-pub use public::{Before, ClientTag, Eligibility, PublicSwarm};
+pub use public::{Eligibility, Presence, PublicSwarm, TooManyPeers};
 pub use records::{Account, History, Owed};
 pub use select::{Selector, WANT_MAX};
 pub use table::{Cursor, Key, Table, Visit};
@@ -25,6 +29,9 @@ pub use table::{Cursor, Key, Table, Visit};
 /// Shards: enough that workers seldom meet in one, and that the sweep of one is short. A fuzzer,
 /// which makes a tracker for each run and sweeps all of it, has few.
 pub const SHARDS: usize = if cfg!(fuzzing) { 4 } else { 1024 };
+
+/// Shards that are locked together to read from them: about as many reads as a core has under way.
+const TOUCH_AT_ONCE: usize = 16;
 
 /// The swarms whose info hashes fall into one shard.
 pub type Shard<S> = Table<S>;
@@ -53,6 +60,31 @@ impl<S> Swarms<S> {
     /// The number of the shard where a torrent's swarm is kept.
     pub fn shard_of(&self, info_hash: &InfoHash) -> usize {
         Key::from(info_hash).shard()
+    }
+
+    /// Reads some of the memory that announces with these keys will need, `read` that of a swarm
+    /// itself. The reads of one announce wait for each other; those of several don't, so a batch
+    /// of announces is decided sooner when all of theirs were begun together.
+    ///
+    /// What is locked at the moment is left out.
+    pub fn touch(&self, keys: &[Key], read: impl Fn(&S) -> usize) {
+        for keys in keys.chunks(TOUCH_AT_ONCE) {
+            // Locked before the first read, because taking a lock waits for all reads before it.
+            let mut shards: [_; TOUCH_AT_ONCE] = std::array::from_fn(|at| {
+                let key = keys.get(at)?;
+                self.shards[key.shard()].0.try_lock()
+            });
+            let mut sum = 0;
+            for (shard, key) in shards.iter().zip(keys) {
+                sum += shard.as_ref().map_or(0, |shard| shard.touch(key));
+            }
+            std::hint::black_box(sum);
+            for (shard, key) in shards.iter_mut().zip(keys) {
+                let swarm = shard.as_ref().and_then(|shard| shard.get(*key));
+                sum += swarm.map_or(0, &read);
+            }
+            std::hint::black_box(sum);
+        }
     }
 
     pub fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<S>> {

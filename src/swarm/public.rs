@@ -1,62 +1,41 @@
 //! The swarm of a public torrent: who is there, by endpoint (rule W1).
 
-use crate::addr::{Compact, Compact4, Compact6, Endpoint};
+use crate::addr::{Compact4, Compact6, Endpoint};
 use crate::clock::Seconds;
-use crate::ids::PeerId;
-use crate::swarm::classes::{Classes, Counts, Role};
-use crate::swarm::index::{Index, SEARCH_MAX, hash_of};
+use crate::swarm::classes::{Counts, Role};
+use crate::swarm::crowd::Crowd;
+use crate::swarm::few::{Few, InFew, UNITS_MAX};
+use crate::swarm::member::{Before, ClientTag, Kept, Member};
 use crate::swarm::select::Selector;
 
-/// Which client is behind an endpoint, in few bytes: the peer id and the key, hashed.
+/// A public torrent's peers of both families, and its snatches, which outlive the peers.
 ///
-/// It is compared only among clients of one address, so 32 bits of the id are plenty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientTag {
-    peer_id: u32,
-    /// 0 where the client sends no key.
-    key: u16,
-}
-
-/// A public torrent's peers of both families.
+/// Sixteen bytes for itself, because most swarms are small and there are millions of them.
 #[derive(Debug, Default)]
-pub struct PublicSwarm {
-    v4: Family<Compact4>,
-    /// Apart, because most swarms have none and many have few of anything.
-    v6: Option<Box<Family<Compact6>>>,
-    /// Snatches; they outlive the peers.
-    pub downloaded: u32,
-}
-
-/// What a peer was before its announce.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Before {
-    pub role: Role,
-    /// Its snatch was counted already (rule W5).
-    pub counted: bool,
-}
+pub struct PublicSwarm(Store);
 
 #[derive(Debug)]
-struct Family<C> {
-    members: Classes<Member<C>>,
-    indexes: Option<Box<Indexes>>,
+enum Store {
+    Few(Few),
+    Many(Box<Many>),
 }
 
 #[derive(Debug, Default)]
-struct Indexes {
-    by_endpoint: Index,
-    by_client: Index,
+struct Many {
+    v4: Crowd<Compact4>,
+    v6: Crowd<Compact6>,
+    downloaded: u32,
+    is_sweeping: bool,
 }
 
+/// A peer that announces.
 #[derive(Clone, Copy, Debug)]
-struct Member<C> {
-    endpoint: C,
-    /// 15 bits of the client's key; the top bit tells that its snatch was counted.
-    key_and_counted: u16,
-    seen: Seconds,
-    peer_id: u32,
+pub struct Presence {
+    pub endpoint: Endpoint,
+    pub client: ClientTag,
+    pub role: Role,
+    pub seen: Seconds,
 }
-
-const COUNTED: u16 = 1 << 15;
 
 /// What decides who of a range is eligible (rule W8).
 #[derive(Clone, Copy, Debug)]
@@ -67,84 +46,131 @@ pub struct Eligibility {
     pub allow_local: bool,
 }
 
-// === impl ClientTag ===
+/// There are as many peers of that host as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyPeers;
 
-impl ClientTag {
-    pub fn new(peer_id: &PeerId, key: Option<u32>) -> Self {
-        Self {
-            peer_id: hash_of(peer_id.0) as u32,
-            key: key.map_or(0, |key| (hash_of(key) as u16 & !COUNTED).max(1)),
-        }
-    }
+/// A peer that is there, and what it was, if it was alive.
+struct Known(Option<Before>);
+
+/// A large swarm is kept as a small one again when so few units would do.
+const FEW_AGAIN: usize = UNITS_MAX / 2;
+
+/// What a sweep counts for a small swarm beside its peers: the way to it costs more than they do.
+const SWEEP_COST: usize = 8;
+
+/// A family of peers in swarms of either size.
+trait Family: InFew {
+    fn crowd(many: &Many) -> &Crowd<Self>;
+    fn crowd_mut(many: &mut Many) -> &mut Crowd<Self>;
 }
 
 // === impl PublicSwarm ===
 
+impl Default for Store {
+    fn default() -> Self {
+        Self::Few(Few::default())
+    }
+}
+
 impl PublicSwarm {
     pub fn counts(&self) -> Counts {
-        let v4 = self.v4.members.counts();
-        self.v6
-            .as_ref()
-            .map_or(v4, |v6| v4.plus(v6.members.counts()))
+        match &self.0 {
+            Store::Few(few) => counts::<Compact4>(few).plus(counts::<Compact6>(few)),
+            Store::Many(many) => many.v4.counts().plus(many.v6.counts()),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.v4.members.is_empty() && self.v6.is_none()
+        match &self.0 {
+            Store::Few(few) => few.is_empty(),
+            Store::Many(many) => many.units() == 0,
+        }
+    }
+
+    pub fn downloaded(&self) -> u32 {
+        match &self.0 {
+            Store::Few(few) => few.downloaded(),
+            Store::Many(many) => many.downloaded,
+        }
+    }
+
+    pub fn set_downloaded(&mut self, downloaded: u32) {
+        match &mut self.0 {
+            Store::Few(few) => few.set_downloaded(downloaded),
+            Store::Many(many) => many.downloaded = downloaded,
+        }
+    }
+
+    /// Counts a snatch.
+    pub fn add_snatch(&mut self) {
+        self.set_downloaded(self.downloaded().saturating_add(1));
     }
 
     /// Puts a peer in, or updates it; returns what it was before: nothing, if it was last seen
     /// before `alive_since`.
+    ///
+    /// # Errors
+    /// It would be a new one, and its host, if the internet can reach it, has `max_per_host`
+    /// peers already; 0 is no limit. Nothing was changed.
     pub fn upsert(
         &mut self,
-        endpoint: Endpoint,
-        client: ClientTag,
-        role: Role,
-        now: Seconds,
+        peer: &Presence,
         alive_since: Seconds,
-    ) -> Option<Before> {
-        match endpoint {
-            Endpoint::V4(endpoint) => self.v4.upsert(endpoint, client, role, now, alive_since),
-            Endpoint::V6(endpoint) => {
-                let v6 = self.v6.get_or_insert_default();
-                v6.upsert(endpoint, client, role, now, alive_since)
-            }
+        max_per_host: u32,
+    ) -> Result<Option<Before>, TooManyPeers> {
+        match peer.endpoint {
+            Endpoint::V4(at) => self.upsert_at(at, peer, alive_since, max_per_host),
+            Endpoint::V6(at) => self.upsert_at(at, peer, alive_since, max_per_host),
         }
     }
 
     /// Remembers that the peer's snatch was counted.
     pub fn set_counted(&mut self, endpoint: Endpoint, client: ClientTag) {
         match endpoint {
-            Endpoint::V4(endpoint) => self.v4.set_counted(endpoint, client),
-            Endpoint::V6(endpoint) => {
-                if let Some(v6) = &mut self.v6 {
-                    v6.set_counted(endpoint, client);
-                }
-            }
+            Endpoint::V4(at) => self.set_counted_at(at, client),
+            Endpoint::V6(at) => self.set_counted_at(at, client),
         }
     }
 
     /// Takes a peer out; returns what it was.
     pub fn remove(&mut self, endpoint: Endpoint, client: ClientTag) -> Option<Before> {
         match endpoint {
-            Endpoint::V4(endpoint) => self.v4.remove(endpoint, client),
-            Endpoint::V6(endpoint) => {
-                let removed = self.v6.as_mut()?.remove(endpoint, client);
-                self.drop_empty_v6();
-                removed
-            }
+            Endpoint::V4(at) => self.remove_at(at, client),
+            Endpoint::V6(at) => self.remove_at(at, client),
         }
     }
 
-    /// Takes out all who were last seen before `alive_since`; returns how many.
-    pub fn expire(&mut self, alive_since: Seconds) -> usize {
-        let v6 = self.v6.as_mut().map_or(0, |v6| v6.expire(alive_since));
-        self.drop_empty_v6();
-        self.v4.expire(alive_since) + v6
+    /// Takes out those who were last seen before `alive_since`, looking at not much more than
+    /// `budget` peers, which it lessens by those that it looked at. Returns how many went, and
+    /// whether all were looked at; if not, it goes on with the others when it is called again.
+    pub fn sweep(&mut self, alive_since: Seconds, budget: &mut usize) -> (usize, bool) {
+        if let Store::Many(many) = &mut self.0 {
+            let expired = many.sweep(alive_since, budget);
+            let is_done = !many.is_sweeping;
+            if many.units() > FEW_AGAIN {
+                return (expired, is_done);
+            }
+            self.compact();
+            return (expired + self.sweep(alive_since, budget).0, true);
+        }
+        let Store::Few(few) = &mut self.0 else {
+            return (0, true);
+        };
+        let before = few.used();
+        *budget = budget.saturating_sub(before + SWEEP_COST);
+        let expired = expire::<Compact4>(few, alive_since) + expire::<Compact6>(few, alive_since);
+        if expired > 0 {
+            few.shrink();
+        }
+        (expired, true)
     }
 
-    fn drop_empty_v6(&mut self) {
-        if self.v6.as_ref().is_some_and(|v6| v6.members.is_empty()) {
-            self.v6 = None;
+    /// Reads a little of the memory that an announce will need, so that it is near by then.
+    pub fn touch(&self) -> usize {
+        match &self.0 {
+            Store::Few(few) => few.touch(),
+            Store::Many(many) => many.v4.len(),
         }
     }
 
@@ -159,98 +185,113 @@ impl PublicSwarm {
         out: &mut Vec<u8>,
     ) {
         match requester {
-            Endpoint::V4(own) => self.v4.select(own, role, want, eligibility, selector, out),
-            Endpoint::V6(own) => {
-                if let Some(v6) = &self.v6 {
-                    v6.select(own, role, want, eligibility, selector, out);
+            Endpoint::V4(own) => self.select_for(own, role, want, eligibility, selector, out),
+            Endpoint::V6(own) => self.select_for(own, role, want, eligibility, selector, out),
+        }
+    }
+
+    fn upsert_at<C: Family>(
+        &mut self,
+        endpoint: C,
+        peer: &Presence,
+        alive_since: Seconds,
+        max_per_host: u32,
+    ) -> Result<Option<Before>, TooManyPeers> {
+        let member = Member::new(endpoint, peer.client, peer.role, peer.seen);
+        let found = match &mut self.0 {
+            Store::Few(few) => update_few(few, member, peer.client, alive_since),
+            Store::Many(many) => {
+                let crowd = C::crowd_mut(many);
+                update_many(crowd, member, peer.client, alive_since)
+            }
+        };
+        if let Some(Known(before)) = found {
+            self.compact();
+            return Ok(before);
+        }
+        if max_per_host > 0
+            && endpoint.is_global()
+            && self.peers_of_host(endpoint) >= max_per_host as usize
+        {
+            return Err(TooManyPeers);
+        }
+        self.insert(&member, alive_since);
+        Ok(None)
+    }
+
+    fn peers_of_host<C: Family>(&self, endpoint: C) -> usize {
+        match &self.0 {
+            Store::Few(few) => {
+                let all = C::all(few).iter().map(C::unpack);
+                all.filter(|it| it.endpoint.host() == endpoint.host())
+                    .count()
+            }
+            Store::Many(many) => C::crowd(many).peers_of_host(endpoint),
+        }
+    }
+
+    fn insert<C: Family>(&mut self, member: &Member<C>, alive_since: Seconds) {
+        if let Store::Few(few) = &mut self.0 {
+            if few.push(member) {
+                return;
+            }
+            self.0 = Store::Many(Box::new(Many::of(few)));
+        }
+        if let Store::Many(many) = &mut self.0 {
+            C::crowd_mut(many).insert(*member, alive_since);
+        }
+    }
+
+    fn set_counted_at<C: Family>(&mut self, endpoint: C, client: ClientTag) {
+        match &mut self.0 {
+            Store::Few(few) => {
+                if let Some(place) = find(C::all(few), endpoint, client) {
+                    let packed = &mut C::all_mut(few)[place];
+                    let mut member = C::unpack(packed);
+                    member.set_counted();
+                    *packed = C::pack(&member);
+                }
+            }
+            Store::Many(many) => {
+                let crowd = C::crowd_mut(many);
+                if let Some(place) = crowd.find(endpoint, client) {
+                    crowd.get_mut(place).set_counted();
                 }
             }
         }
     }
-}
 
-// === impl Family ===
-
-impl<C> Default for Family<C> {
-    fn default() -> Self {
-        Self {
-            members: Classes::default(),
-            indexes: None,
-        }
-    }
-}
-
-impl<C: Compact> Family<C> {
-    fn upsert(
-        &mut self,
-        endpoint: C,
-        client: ClientTag,
-        role: Role,
-        now: Seconds,
-        alive_since: Seconds,
-    ) -> Option<Before> {
-        let mut member = Member {
-            endpoint,
-            key_and_counted: client.key,
-            seen: now,
-            peer_id: client.peer_id,
+    fn remove_at<C: Family>(&mut self, endpoint: C, client: ClientTag) -> Option<Before> {
+        let before = match &mut self.0 {
+            Store::Few(few) => {
+                let place = find(C::all(few), endpoint, client)?;
+                let before = C::unpack(&C::all(few)[place]).before();
+                few.remove::<C>(place);
+                few.shrink();
+                before
+            }
+            Store::Many(many) => {
+                let crowd = C::crowd_mut(many);
+                let place = crowd.find(endpoint, client)?;
+                let before = crowd.get(place).before();
+                crowd.take(place);
+                before
+            }
         };
-        let Some(place) = self.find(endpoint, client) else {
-            self.insert(member, role);
-            return None;
-        };
-        let old = self.members.get(place);
-        let same_client = old.is_client(endpoint, client);
-        let same_endpoint = old.endpoint == endpoint;
-        let before = (old.seen >= alive_since).then(|| self.before(place));
-        if before.is_some_and(|before| before.counted) {
-            member.key_and_counted |= COUNTED;
-        }
-        if same_client && same_endpoint && self.members.role(place) == role {
-            *self.members.get_mut(place) = member;
-            return before;
-        }
-        self.take(place);
-        // Who takes over the port of another client may leave a port of its own behind.
-        if !same_client && let Some(place) = self.find(endpoint, client) {
-            self.take(place);
-        }
-        self.insert(member, role);
-        before
-    }
-
-    fn set_counted(&mut self, endpoint: C, client: ClientTag) {
-        if let Some(place) = self.find(endpoint, client) {
-            self.members.get_mut(place).key_and_counted |= COUNTED;
-        }
-    }
-
-    fn remove(&mut self, endpoint: C, client: ClientTag) -> Option<Before> {
-        let place = self.find(endpoint, client)?;
-        let before = self.before(place);
-        self.take(place);
+        self.compact();
         Some(before)
     }
 
-    fn before(&self, place: usize) -> Before {
-        Before {
-            role: self.members.role(place),
-            counted: self.members.get(place).key_and_counted & COUNTED != 0,
+    /// Keeps a large swarm that became small as one.
+    fn compact(&mut self) {
+        if let Store::Many(many) = &self.0
+            && many.units() <= FEW_AGAIN
+        {
+            self.0 = Store::Few(many.few());
         }
     }
 
-    fn expire(&mut self, alive_since: Seconds) -> usize {
-        let before = self.members.len();
-        // From the end, because what moves into a hole comes from behind it and was looked at.
-        for place in (0..before).rev() {
-            if place < self.members.len() && self.members.get(place).seen < alive_since {
-                self.take(place);
-            }
-        }
-        before - self.members.len()
-    }
-
-    fn select(
+    fn select_for<C: Family>(
         &self,
         own: C,
         role: Role,
@@ -259,148 +300,204 @@ impl<C: Compact> Family<C> {
         selector: &mut Selector,
         out: &mut Vec<u8>,
     ) {
-        let candidates = &self.members.items()[self.members.candidates(role)];
-        selector.select(candidates.len(), want, |place| {
-            let member = &candidates[place];
-            let eligible = member.seen >= eligibility.alive_since
-                && (eligibility.allow_local || member.endpoint.is_global())
-                && member.endpoint != own;
-            if eligible {
-                out.extend_from_slice(member.endpoint.as_ref());
-            }
-            eligible
-        });
-    }
-
-    /// The place of a peer by its endpoint, or else of the same client at another port (rule W1).
-    fn find(&self, endpoint: C, client: ClientTag) -> Option<usize> {
-        let items = self.members.items();
-        // Without a port the endpoint alone does not tell two clients of one address apart.
-        let is_endpoint = |it: &Member<C>| {
-            it.endpoint == endpoint && (endpoint.port() != 0 || it.peer_id == client.peer_id)
+        let is_eligible = |it: &Member<C>| {
+            it.is_alive(eligibility.alive_since)
+                && it.endpoint != own
+                && (eligibility.allow_local || it.endpoint.is_global())
         };
-        let Some(indexes) = &self.indexes else {
-            let mut at_another_port = None;
-            for (place, it) in items.iter().enumerate() {
-                if is_endpoint(it) {
-                    return Some(place);
-                }
-                if at_another_port.is_none() && it.is_client(endpoint, client) {
-                    at_another_port = Some(place);
-                }
-            }
-            return at_another_port;
-        };
-        let hash = hash_of(endpoint.as_ref());
-        let found = indexes
-            .by_endpoint
-            .find(hash, |place| is_endpoint(&items[place]));
-        found.or_else(|| {
-            let hash = client_hash(endpoint, client.peer_id);
-            let is_client = |place: usize| items[place].is_client(endpoint, client);
-            indexes.by_client.find(hash, is_client)
-        })
-    }
-
-    fn insert(&mut self, member: Member<C>, role: Role) {
-        let indexes = &mut self.indexes;
-        let place =
-            self.members
-                .insert(member, role, member.endpoint.port() != 0, |it, from, to| {
-                    if let Some(indexes) = indexes {
-                        indexes.moved(it, from, to);
+        match &self.0 {
+            Store::Few(few) => {
+                let all = C::all(few);
+                let (mut eligible, mut len) = ([0; UNITS_MAX], 0);
+                for (place, packed) in all.iter().enumerate() {
+                    let it = C::unpack(packed);
+                    let fits = role == Role::Leecher || it.role() == Role::Leecher;
+                    if fits && it.endpoint.port() != 0 && is_eligible(&it) {
+                        eligible[len] = place;
+                        len += 1;
                     }
+                }
+                selector.select(len, want, |drawn| {
+                    let member = C::unpack(&all[eligible[drawn]]);
+                    out.extend_from_slice(member.endpoint.as_ref());
+                    true
                 });
-        match &mut self.indexes {
-            Some(indexes) => indexes.insert(self.members.items(), place),
-            None if self.members.len() > SEARCH_MAX => self.build_indexes(),
-            None => {}
-        }
-    }
-
-    fn take(&mut self, place: usize) {
-        if let Some(indexes) = &mut self.indexes {
-            indexes.remove(self.members.get(place), place);
-        }
-        let indexes = &mut self.indexes;
-        self.members.remove(place, |it, from, to| {
-            if let Some(indexes) = indexes {
-                indexes.moved(it, from, to);
             }
+            Store::Many(many) => {
+                let candidates = C::crowd(many).candidates(role);
+                selector.select(candidates.len(), want, |drawn| {
+                    let member = &candidates[drawn];
+                    let eligible = is_eligible(member);
+                    if eligible {
+                        out.extend_from_slice(member.endpoint.as_ref());
+                    }
+                    eligible
+                });
+            }
+        }
+    }
+}
+
+/// Updates a peer, if it is there.
+fn update_few<C: Family>(
+    few: &mut Few,
+    mut member: Member<C>,
+    client: ClientTag,
+    alive_since: Seconds,
+) -> Option<Known> {
+    let endpoint = member.endpoint;
+    let place = find(C::all(few), endpoint, client)?;
+    let old = C::unpack(&C::all(few)[place]);
+    let before = take_over(&old, &mut member, alive_since);
+    C::all_mut(few)[place] = C::pack(&member);
+    // Who takes over the port of another client may leave a port of its own behind.
+    if !old.is_client(endpoint, client) {
+        let mut all = C::all(few).iter().map(C::unpack).enumerate();
+        let left = all.find(|(at, it)| *at != place && it.is_client(endpoint, client));
+        if let Some((left, _)) = left {
+            few.remove::<C>(left);
+            few.shrink();
+        }
+    }
+    Some(Known(before))
+}
+
+/// The same in a large swarm.
+fn update_many<C: Family>(
+    crowd: &mut Crowd<C>,
+    mut member: Member<C>,
+    client: ClientTag,
+    alive_since: Seconds,
+) -> Option<Known> {
+    let endpoint = member.endpoint;
+    let place = crowd.find(endpoint, client)?;
+    let old = *crowd.get(place);
+    let before = take_over(&old, &mut member, alive_since);
+    let same_client = old.is_client(endpoint, client);
+    if same_client && old.endpoint == endpoint && old.role() == member.role() {
+        *crowd.get_mut(place) = member;
+        return Some(Known(before));
+    }
+    crowd.take(place);
+    if !same_client && let Some(left) = crowd.find(endpoint, client) {
+        crowd.take(left);
+    }
+    crowd.insert(member, alive_since);
+    Some(Known(before))
+}
+
+/// Hands on to a member what is kept of the one in whose place it comes, if that is alive.
+fn take_over<C: Family>(
+    old: &Member<C>,
+    member: &mut Member<C>,
+    alive_since: Seconds,
+) -> Option<Before> {
+    let before = old.is_alive(alive_since).then(|| old.before());
+    if before.is_some_and(|before| before.counted) {
+        member.set_counted();
+    }
+    before
+}
+
+/// The place of a peer by its endpoint, or else of the same client at another port (rule W1).
+fn find<C: Family>(all: &[C::Packed], endpoint: C, client: ClientTag) -> Option<usize> {
+    let all = || all.iter().map(C::unpack);
+    all()
+        .position(|it| it.is_at(endpoint, client))
+        .or_else(|| all().position(|it| it.is_client(endpoint, client)))
+}
+
+fn counts<C: Family>(few: &Few) -> Counts {
+    let all = C::all(few).iter().map(|packed| C::unpack(packed).role());
+    all.fold(Counts::default(), |sum, role| sum.plus(Counts::of(role)))
+}
+
+fn expire<C: Family>(few: &mut Few, alive_since: Seconds) -> usize {
+    let before = C::all(few).len();
+    // From the end that others come from when one goes: they were looked at.
+    let mut place = 0;
+    while let Some(packed) = C::all(few).get(place) {
+        if C::unpack(packed).is_alive(alive_since) {
+            place += 1;
+        } else {
+            few.remove::<C>(place);
+        }
+    }
+    before - C::all(few).len()
+}
+
+// === impl Many ===
+
+impl Many {
+    /// All of a small swarm.
+    fn of(few: &Few) -> Self {
+        let mut many = Self {
+            downloaded: few.downloaded(),
+            ..Self::default()
+        };
+        for packed in Compact4::all(few) {
+            many.v4.insert(Compact4::unpack(packed), Seconds(0));
+        }
+        for packed in Compact6::all(few) {
+            many.v6.insert(Compact6::unpack(packed), Seconds(0));
+        }
+        many
+    }
+
+    /// The same as a small swarm.
+    fn few(&self) -> Few {
+        let mut few = Few::new(self.units(), self.downloaded);
+        self.v4.members().iter().for_each(|it| {
+            few.push(it);
         });
-        let small = self.members.len() < SEARCH_MAX / 2;
-        let sparse = |indexes: &Indexes| indexes.is_sparse();
-        if small {
-            self.indexes = None;
-        } else if self.indexes.as_deref().is_some_and(sparse) {
-            self.build_indexes();
+        self.v6.members().iter().for_each(|it| {
+            few.push(it);
+        });
+        few
+    }
+
+    /// Units that it would take as a small swarm.
+    fn units(&self) -> usize {
+        self.v4.len() + 2 * self.v6.len()
+    }
+
+    fn sweep(&mut self, alive_since: Seconds, budget: &mut usize) -> usize {
+        if !self.is_sweeping {
+            self.is_sweeping = true;
+            self.v4.begin_sweep();
+            self.v6.begin_sweep();
         }
-    }
-
-    fn build_indexes(&mut self) {
-        let mut indexes = Box::<Indexes>::default();
-        for place in 0..self.members.len() {
-            indexes.insert(self.members.items(), place);
-        }
-        self.indexes = Some(indexes);
+        let v4 = self.v4.sweep(alive_since, budget);
+        let v6 = self.v6.sweep(alive_since, budget);
+        self.is_sweeping = !(self.v4.is_swept() && self.v6.is_swept());
+        v4 + v6
     }
 }
 
-// === impl Indexes ===
-
-impl Indexes {
-    fn insert<C: Compact>(&mut self, items: &[Member<C>], place: usize) {
-        let endpoint_hash = |place: usize| hash_of(items[place].endpoint.as_ref());
-        let tag_hash = |place: usize| items[place].client_hash();
-        self.by_endpoint
-            .insert(endpoint_hash(place), place, endpoint_hash);
-        self.by_client.insert(tag_hash(place), place, tag_hash);
+impl Family for Compact4 {
+    fn crowd(many: &Many) -> &Crowd<Self> {
+        &many.v4
     }
 
-    fn moved<C: Compact>(&mut self, member: &Member<C>, from: usize, to: usize) {
-        self.by_endpoint
-            .moved(hash_of(member.endpoint.as_ref()), from, to);
-        self.by_client.moved(member.client_hash(), from, to);
-    }
-
-    fn remove<C: Compact>(&mut self, member: &Member<C>, place: usize) {
-        self.by_endpoint
-            .remove(hash_of(member.endpoint.as_ref()), place);
-        self.by_client.remove(member.client_hash(), place);
-    }
-
-    /// So few of its places are in use that a new one would need a quarter of the memory.
-    fn is_sparse(&self) -> bool {
-        self.by_endpoint.capacity() > 8 * self.by_endpoint.len()
+    fn crowd_mut(many: &mut Many) -> &mut Crowd<Self> {
+        &mut many.v4
     }
 }
 
-// === impl Member ===
-
-impl<C: Compact> Member<C> {
-    fn is_client(&self, endpoint: C, client: ClientTag) -> bool {
-        let key = self.key_and_counted & !COUNTED;
-        self.peer_id == client.peer_id
-            && (key == client.key || key == 0 || client.key == 0)
-            && ip_of(&self.endpoint) == ip_of(&endpoint)
+impl Family for Compact6 {
+    fn crowd(many: &Many) -> &Crowd<Self> {
+        &many.v6
     }
 
-    fn client_hash(&self) -> u64 {
-        client_hash(self.endpoint, self.peer_id)
+    fn crowd_mut(many: &mut Many) -> &mut Crowd<Self> {
+        &mut many.v6
     }
-}
-
-fn client_hash<C: Compact>(endpoint: C, peer_id: u32) -> u64 {
-    hash_of((ip_of(&endpoint), peer_id))
-}
-
-fn ip_of<C: Compact>(endpoint: &C) -> &[u8] {
-    &endpoint.as_ref()[..C::LEN - 2]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::PeerId;
 
     fn endpoint(ip: &str, port: u16) -> Endpoint {
         Endpoint::new(ip.parse().unwrap(), port)
@@ -417,9 +514,47 @@ mod tests {
         tag: ClientTag,
         role: Role,
     ) -> Option<Role> {
-        let now = Seconds::START;
-        let before = swarm.upsert(endpoint(ip, port), tag, role, now, now);
+        let peer = Presence {
+            endpoint: endpoint(ip, port),
+            client: tag,
+            role,
+            seen: Seconds::START,
+        };
+        let before = swarm.upsert(&peer, Seconds::START, 0).unwrap();
+        swarm.check();
         before.map(|before| before.role)
+    }
+
+    /// Sweeps all of it in pieces of 10 peers; how many went.
+    fn sweep(swarm: &mut PublicSwarm, alive_since: Seconds) -> usize {
+        let mut gone = 0;
+        loop {
+            let (expired, is_done) = swarm.sweep(alive_since, &mut 10);
+            gone += expired;
+            swarm.check();
+            if is_done {
+                return gone;
+            }
+        }
+    }
+
+    impl PublicSwarm {
+        /// It is as large as its peers need.
+        fn check(&self) {
+            match &self.0 {
+                Store::Few(few) => few.check(),
+                Store::Many(many) => assert!(many.units() > FEW_AGAIN),
+            }
+        }
+    }
+
+    #[test]
+    fn a_swarm_takes_sixteen_bytes() {
+        assert_eq!(size_of::<PublicSwarm>(), 16);
+        assert_eq!(
+            size_of::<Option<(u32, crate::ids::InfoHash, PublicSwarm)>>(),
+            40
+        );
     }
 
     #[test]
@@ -504,55 +639,163 @@ mod tests {
         assert!(swarm.is_empty());
     }
 
+    /// Peers of both families, told apart by their numbers; every third of them by IPv6.
+    fn address(number: u16) -> String {
+        let [high, low] = number.to_be_bytes();
+        if number.is_multiple_of(3) {
+            format!("2a00:{high:x}:{low:x}::1")
+        } else {
+            format!("9.9.{high}.{low}")
+        }
+    }
+
+    fn tag(number: u16) -> ClientTag {
+        let mut peer_id = [0; 20];
+        peer_id[..2].copy_from_slice(&number.to_be_bytes());
+        ClientTag::new(&PeerId(peer_id), Some(number.into()))
+    }
+
     #[test]
     fn swarms_of_every_size_find_their_peers() {
         let mut swarm = PublicSwarm::default();
         let mut rng = fastrand::Rng::with_seed(5);
         let mut present = std::collections::HashMap::new();
-        for _ in 0..20_000 {
-            let number = rng.u8(..200);
-            let ip = format!("9.9.9.{number}");
+        swarm.set_downloaded(70_000);
+        for round in 0..40_000 {
+            let number = rng.u16(..200);
+            let ip = address(number);
             let role = [Role::Leecher, Role::Paused, Role::Seeder][rng.usize(..3)];
-            if rng.u8(..100) < 45 {
-                let removed = swarm.remove(endpoint(&ip, 0), client(number, None));
+            // It grows and empties, several times.
+            let leaving = if round / 2000 % 2 == 0 { 20 } else { 80 };
+            if rng.u8(..100) < leaving {
+                let removed = swarm.remove(endpoint(&ip, 0), tag(number));
                 assert_eq!(removed.map(|it| it.role), present.remove(&number));
             } else {
-                let before = put(&mut swarm, &ip, rng.u16(1..), client(number, None), role);
+                let before = put(&mut swarm, &ip, rng.u16(1..), tag(number), role);
                 assert_eq!(before, present.insert(number, role));
             }
-            let seeders = present
-                .values()
-                .filter(|&&role| role == Role::Seeder)
-                .count();
-            assert_eq!(swarm.counts().seeders as usize, seeders);
-            assert_eq!(swarm.counts().leechers as usize, present.len() - seeders);
+            let mut counts = Counts::default();
+            for &role in present.values() {
+                counts = counts.plus(Counts::of(role));
+            }
+            assert_eq!(swarm.counts(), counts);
+            assert_eq!(swarm.is_empty(), present.is_empty());
+        }
+        assert_eq!(swarm.downloaded(), 70_000);
+    }
+
+    #[test]
+    fn what_was_counted_is_remembered_in_swarms_of_every_size() {
+        let mut swarm = PublicSwarm::default();
+        let mut others = 1..200;
+        for size in [1, 5, 30, 100, 180] {
+            let at = (endpoint("9.8.7.6", 1), client(1, None));
+            put(&mut swarm, "9.8.7.6", 1, at.1, Role::Leecher);
+            swarm.set_counted(at.0, at.1);
+            for number in others.by_ref().take(size - 1) {
+                put(&mut swarm, &address(number), 1, tag(number), Role::Leecher);
+            }
+            let removed = swarm.remove(at.0, at.1).unwrap();
+            assert!(removed.counted);
+            assert_eq!(removed.role, Role::Leecher);
         }
     }
 
     #[test]
     fn expired_peers_go_and_only_they() {
-        let mut swarm = PublicSwarm::default();
-        for number in 0..100 {
-            let seen = Seconds::START.plus(u32::from(number));
-            let role = if number % 3 == 0 {
-                Role::Seeder
-            } else {
-                Role::Leecher
-            };
-            swarm.upsert(
-                endpoint(&format!("9.9.9.{number}"), 1),
-                client(number, None),
-                role,
-                seen,
-                Seconds::START,
-            );
+        for size in [1, 2, 20, 100, 1000] {
+            let mut swarm = PublicSwarm::default();
+            for number in 0..size {
+                let peer = Presence {
+                    endpoint: endpoint(&address(number), 1),
+                    client: tag(number),
+                    role: [Role::Seeder, Role::Leecher, Role::Paused][usize::from(number % 3)],
+                    seen: Seconds::START.plus(u32::from(number)),
+                };
+                swarm.upsert(&peer, Seconds::START, 0).unwrap();
+            }
+            let gone = size / 2;
+            let alive_since = Seconds::START.plus(gone.into());
+            assert_eq!(sweep(&mut swarm, alive_since), usize::from(gone));
+            for number in (0..size).rev() {
+                let left = swarm.remove(endpoint(&address(number), 1), tag(number));
+                assert_eq!(left.is_some(), number >= gone, "{number} of {size}");
+            }
+            assert!(swarm.is_empty());
         }
-        assert_eq!(swarm.expire(Seconds::START.plus(60)), 60);
-        let left = swarm.v4.members.items().iter().map(|it| it.endpoint.ip());
-        assert_eq!(left.map(|ip| ip.octets()[3]).min(), Some(60));
+    }
+
+    #[test]
+    fn a_sweep_in_pieces_misses_nobody_whom_others_move() {
+        let mut rng = fastrand::Rng::with_seed(9);
+        let mut swarm = PublicSwarm::default();
+        let mut put = |swarm: &mut PublicSwarm, number: u16, seen: Seconds, since: Seconds| {
+            let peer = Presence {
+                endpoint: endpoint(&address(number), rng.u16(..3)),
+                client: tag(number),
+                role: [Role::Seeder, Role::Leecher, Role::Paused][rng.usize(..3)],
+                seen,
+            };
+            swarm.upsert(&peer, since, 0).unwrap();
+        };
+        let (old, new) = (Seconds::START, Seconds::START.plus(100));
+        (0..2000).for_each(|number| put(&mut swarm, number, old, old));
+        let (mut gone, mut coming) = (0, 2000);
+        loop {
+            let (expired, is_done) = swarm.sweep(new, &mut 16);
+            gone += expired;
+            if is_done {
+                break;
+            }
+            for _ in 0..6 {
+                put(&mut swarm, coming, new, new);
+                coming += 1;
+            }
+        }
         let counts = swarm.counts();
-        assert_eq!(counts.seeders + counts.leechers, 40);
-        assert_eq!(swarm.expire(Seconds::START.plus(1000)), 40);
-        assert!(swarm.is_empty());
+        assert_eq!(counts.seeders + counts.leechers, u32::from(coming) - 2000);
+        assert_eq!(gone, 2000);
+    }
+
+    #[test]
+    fn a_host_has_so_many_peers_and_no_more() {
+        for (size, hosts) in [(3, 3), (40, 3), (3, 40)] {
+            let mut swarm = PublicSwarm::default();
+            let mut number = 0;
+            let mut put = |swarm: &mut PublicSwarm, ip: &str, port: u16| {
+                number += 1;
+                let peer = Presence {
+                    endpoint: endpoint(ip, port),
+                    client: tag(number),
+                    role: Role::Leecher,
+                    seen: Seconds::START,
+                };
+                swarm.upsert(&peer, Seconds::START, size)
+            };
+            for port in 1..=size as u16 {
+                for host in 0..hosts {
+                    assert_eq!(put(&mut swarm, &format!("9.9.9.{host}"), port), Ok(None));
+                    let v6 = format!("2a00::{host}:0:0:0:{port}");
+                    assert_eq!(put(&mut swarm, &v6, port), Ok(None));
+                }
+                for other in 0..3 {
+                    let local = put(&mut swarm, "10.0.0.1", port + 1000 * other);
+                    assert_eq!(local, Ok(None));
+                }
+            }
+            let counts = swarm.counts();
+            assert_eq!(put(&mut swarm, "9.9.9.1", 999), Err(TooManyPeers));
+            assert_eq!(
+                put(&mut swarm, "2a00::1:0:0:0:9999", 999),
+                Err(TooManyPeers)
+            );
+            assert_eq!(put(&mut swarm, "10.0.0.1", 5000), Ok(None));
+            // Who is known goes on, and another may come when one has gone.
+            assert!(put(&mut swarm, "9.9.9.1", 1).unwrap().is_some());
+            assert_eq!(swarm.counts().leechers, counts.leechers + 1);
+            swarm.remove(endpoint("9.9.9.1", 1), tag(0)).unwrap();
+            assert_eq!(put(&mut swarm, "9.9.9.1", 999), Ok(None));
+            assert_eq!(put(&mut swarm, "9.9.9.1", 1), Err(TooManyPeers));
+        }
     }
 }

@@ -117,6 +117,13 @@ impl<V> Table<V> {
         self.slots[place].as_ref().map(|slot| &slot.value)
     }
 
+    /// Reads the slots where a look-up of that key begins, so that they are near by then.
+    pub fn touch(&self, key: &Key) -> usize {
+        let home = home(key.slot_hash(), self.homes);
+        let taken = |at: usize| usize::from(self.slots.get(at).is_some_and(Option::is_some));
+        taken(home) + taken(home + 2) + taken(home + 4)
+    }
+
     pub fn get_mut<K: Into<Key>>(&mut self, key: K) -> Option<&mut V> {
         let key = key.into();
         let place = self.find(&key).ok()?;
@@ -355,6 +362,11 @@ mod tests {
             assert_eq!(number, self.len);
             assert!(self.len * FULL.1 <= self.homes * FULL.0);
         }
+    }
+
+    #[test]
+    fn a_gap_takes_no_room_beside_that_of_its_entry() {
+        assert_eq!(size_of::<Option<Slot<Box<[u8]>>>>(), 24 + 16);
     }
 
     #[test]

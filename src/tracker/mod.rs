@@ -119,7 +119,7 @@ impl Tracker {
     ) -> Self {
         Self {
             mode,
-            rules: ArcSwap::from_pointee(rules),
+            rules: ArcSwap::from_pointee(rules.within(mode)),
             registry,
             public: Swarms::default(),
             private: Swarms::default(),
@@ -147,7 +147,7 @@ impl Tracker {
 
     /// From now on, other rules.
     pub fn set_rules(&self, rules: Rules) {
-        self.rules.store(Arc::new(rules));
+        self.rules.store(Arc::new(rules.within(self.mode)));
     }
 
     /// The announce and the least interval in seconds, as failures carry them.

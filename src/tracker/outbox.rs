@@ -14,6 +14,9 @@ use crate::change::Change;
 
 const LANES: usize = 16;
 
+/// Changes that a lane always has room for.
+const LANE_MIN: usize = 16;
+
 /// What a reply waits for: the number of a cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
@@ -118,11 +121,13 @@ impl Outbox {
         };
         for lane in &self.lanes {
             let mut lane = lane.lock();
+            let taken = lane.changes.len();
             cut.number = lane.cut;
             cut.changes.append(&mut lane.changes);
             lane.cut += 1;
-            if lane.changes.capacity() > 4096 {
-                lane.changes.shrink_to(4096);
+            // Room for as much again; what a rush needed goes back after it.
+            if lane.changes.capacity() > 4 * taken + LANE_MIN {
+                lane.changes.shrink_to(2 * taken + LANE_MIN);
             }
         }
         cut

@@ -42,7 +42,7 @@ impl Tracker {
         let shard = self.private.shard_of(&who.torrent.canonical);
         let mut swarms = self.private.lock(shard);
         let stops = arrival.params.event == Event::Stopped;
-        let swarm = match swarms.get_mut(&who.torrent.canonical) {
+        let swarm = match swarms.get_mut(who.torrent.canonical) {
             Some(swarm) => swarm,
             // Who stops what nobody knows changes nothing.
             None if stops => &mut PrivateSwarm::default(),
@@ -71,7 +71,7 @@ impl Tracker {
     pub(super) fn scrape_private(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
         let torrent = self.enabled_torrent(info_hash)?;
         let swarms = self.private.lock(self.private.shard_of(&torrent.canonical));
-        let swarm = swarms.get(&torrent.canonical);
+        let swarm = swarms.get(torrent.canonical);
         Some(swarm.map_or_else(ScrapeEntry::default, |swarm| {
             scraped(swarm.counts(), swarm.snatches())
         }))

@@ -4,9 +4,12 @@ use std::sync::atomic::Ordering;
 
 use crate::change::{Change, GuestRecord};
 use crate::ids::InfoHash;
-use crate::swarm::{Before, ClientTag, PublicSwarm, Role, Shard};
-use crate::tracker::{Answer, Arrival, Refusal, Rules, Tracker, Workspace, scraped};
+use crate::swarm::{Before, ClientTag, Key, Presence, PublicSwarm, Role, Shard, TooManyPeers};
+use crate::tracker::{Answer, Arrival, Mode, Refusal, Rules, Tracker, Workspace, scraped};
 use crate::wire::{Event, ScrapeEntry};
+
+/// Info hashes that are looked at together.
+const PREPARED_AT_ONCE: usize = 64;
 
 // === impl Tracker ===
 
@@ -18,14 +21,15 @@ impl Tracker {
         rules: &Rules,
         work: &mut Workspace,
     ) -> Result<Answer, Refusal> {
-        let shard = self.public.shard_of(&info_hash);
+        let key = Key::from(&info_hash);
+        let shard = key.shard();
         let mut swarms = self.public.lock(shard);
         let stops = arrival.params.event == Event::Stopped;
         let swarm = if stops {
             // Who stops what nobody knows changes nothing.
-            swarms.get_mut(info_hash)
+            swarms.get_mut(key)
         } else {
-            let swarm = self.public_swarm(&mut swarms, info_hash, rules);
+            let swarm = self.public_swarm(&mut swarms, key, rules);
             Some(swarm.ok_or(Refusal::Unavailable)?)
         };
         let swarm = match swarm {
@@ -38,12 +42,22 @@ impl Tracker {
             self.share_guest(shard, info_hash, arrival, false);
         } else {
             let eligibility = arrival.eligibility(rules);
-            let (now, alive_since) = (arrival.now.mono, eligibility.alive_since);
-            let before = swarm.upsert(arrival.endpoint, client, arrival.role, now, alive_since);
+            let peer = Presence {
+                endpoint: arrival.endpoint,
+                client,
+                role: arrival.role,
+                seen: arrival.now.mono,
+            };
+            let before = swarm
+                .upsert(&peer, eligibility.alive_since, rules.max_peers_per_ip)
+                .map_err(|TooManyPeers| {
+                    self.metrics.peers_per_ip.one();
+                    Refusal::TooManyPeers
+                })?;
             let mut is_counted = before.is_some_and(|it| it.counted);
             if is_snatch(arrival, before) && self.journal_snatch(shard, info_hash, rules) {
                 swarm.set_counted(arrival.endpoint, client);
-                swarm.downloaded = swarm.downloaded.saturating_add(1);
+                swarm.add_snatch();
                 is_counted = true;
             }
             self.share_guest(shard, info_hash, arrival, is_counted);
@@ -58,22 +72,40 @@ impl Tracker {
                 out,
             );
         }
-        let reply = arrival.reply(swarm.counts(), swarm.downloaded, rules, work);
+        let reply = arrival.reply(swarm.counts(), swarm.downloaded(), rules, work);
         Ok(Answer {
             reply,
             ticket: None,
         })
     }
 
+    /// Reads ahead some of the memory that announces of these torrents will need. For a transport
+    /// that has received several of them at once: their reads overlap then. Any number will do.
+    pub fn prepare<'a>(&self, info_hashes: impl IntoIterator<Item = &'a InfoHash>) {
+        if self.mode != Mode::Public {
+            return;
+        }
+        let mut keys = info_hashes.into_iter().map(Key::from).peekable();
+        while let Some(&first) = keys.peek() {
+            let (mut batch, mut len) = ([first; PREPARED_AT_ONCE], 0);
+            for (place, key) in batch.iter_mut().zip(keys.by_ref()) {
+                *place = key;
+                len += 1;
+            }
+            self.public.touch(&batch[..len], PublicSwarm::touch);
+        }
+    }
+
     /// The swarm of that torrent; a new one unless there are as many as there may be.
     pub(super) fn public_swarm<'a>(
         &self,
         swarms: &'a mut Shard<PublicSwarm>,
-        info_hash: InfoHash,
+        key: Key,
         rules: &Rules,
     ) -> Option<&'a mut PublicSwarm> {
-        swarms.get_or_create(info_hash, || {
+        swarms.get_or_create(key, || {
             if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
+                self.metrics.torrents_full.one();
                 return None;
             }
             self.public_torrents.fetch_add(1, Ordering::Relaxed);
@@ -131,9 +163,10 @@ impl Tracker {
             .registry
             .torrent(info_hash)
             .is_some_and(|torrent| torrent.disabled.is_some());
-        let swarms = self.public.lock(self.public.shard_of(info_hash));
-        match swarms.get(info_hash) {
-            Some(swarm) if !is_disabled => scraped(swarm.counts(), swarm.downloaded),
+        let key = Key::from(info_hash);
+        let swarms = self.public.lock(key.shard());
+        match swarms.get(key) {
+            Some(swarm) if !is_disabled => scraped(swarm.counts(), swarm.downloaded()),
             _ => ScrapeEntry::default(),
         }
     }

@@ -6,7 +6,7 @@ use crate::addr::Endpoint;
 use crate::change::{PeerKey, PeerRecord};
 use crate::clock::Now;
 use crate::ids::{InfoHash, UserId};
-use crate::swarm::{Account, History, Role};
+use crate::swarm::{Account, History, Key, Role};
 use crate::tracker::{Mode, Tracker};
 
 /// What one user did with one torrent before this start.
@@ -32,10 +32,11 @@ impl Tracker {
         }
         match self.mode {
             Mode::Public => {
-                let mut swarms = self.public.lock(self.public.shard_of(&info_hash));
+                let key = Key::from(&info_hash);
+                let mut swarms = self.public.lock(key.shard());
                 let before = swarms.len();
-                let swarm = swarms.get_or_default(info_hash);
-                swarm.downloaded = swarm.downloaded.max(snatches);
+                let swarm = swarms.get_or_default(key);
+                swarm.set_downloaded(swarm.downloaded().max(snatches));
                 let added = swarms.len() - before;
                 self.public_torrents.fetch_add(added, Ordering::Relaxed);
             }

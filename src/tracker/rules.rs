@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::clock::Seconds;
+use crate::swarm::LIFE_MAX;
 use crate::tracker::credit::HnrRules;
 
 /// Who may take part.
@@ -19,7 +20,8 @@ pub enum Mode {
 pub struct Rules {
     pub announce_interval: u32,
     pub min_announce_interval: u32,
-    /// A peer that did not announce for so long has left (rule W10).
+    /// A peer that did not announce for so long has left (rule W10). In public mode at most
+    /// [`LIFE_MAX`].
     pub peer_ttl: u32,
     /// How long the account of a peer that left is kept (rule A2).
     pub tombstone_ttl: u32,
@@ -37,6 +39,9 @@ pub struct Rules {
     pub blocked_networks: Vec<IpNet>,
     /// Believe the addresses that clients give.
     pub trust_client_ip: bool,
+    /// Public mode: peers of one address, or of one IPv6 network of 64 bits, in one swarm; 0 for
+    /// no limit. Of addresses that the internet can't reach there is none: they stand for many hosts.
+    pub max_peers_per_ip: u32,
     /// Private mode: clients of one user in one swarm (rule A6).
     pub max_peers_per_user: u32,
     /// Private mode: never hand a user their own other clients (rule W8).
@@ -49,6 +54,14 @@ pub struct Rules {
 // === impl Rules ===
 
 impl Rules {
+    /// The rules as far as that mode can keep to them.
+    pub(super) fn within(mut self, mode: Mode) -> Self {
+        if mode == Mode::Public {
+            self.peer_ttl = self.peer_ttl.min(LIFE_MAX);
+        }
+        self
+    }
+
     /// Peers last seen before this moment have expired.
     pub fn alive_since(&self, now: Seconds) -> Seconds {
         Seconds(now.0.saturating_sub(self.peer_ttl))

@@ -6,7 +6,7 @@ use crate::addr::Endpoint;
 use crate::change::{GuestRecord, Member, PeerChange, PeerRecord, SwarmCounts};
 use crate::clock::Now;
 use crate::ids::InfoHash;
-use crate::swarm::{Client, ClientTag, Counts, Family, History, PrivateSwarm, Role};
+use crate::swarm::{Client, ClientTag, Counts, Family, History, Key, Presence, PrivateSwarm, Role};
 use crate::tracker::record::{record_of, standing_of, swarm_counts};
 use crate::tracker::restore::{account_of, endpoints_of, role_of};
 use crate::tracker::{Mode, Tracker};
@@ -80,14 +80,15 @@ impl Tracker {
         let rules = self.rules.load();
         let seen = now.to_mono(record.last_announce);
         let alive_since = rules.alive_since(now.mono);
-        let mut swarms = self.public.lock(self.public.shard_of(&info_hash));
+        let key = Key::from(&info_hash);
+        let mut swarms = self.public.lock(key.shard());
         if !record.active || seen < alive_since {
-            if let Some(swarm) = swarms.get_mut(info_hash) {
+            if let Some(swarm) = swarms.get_mut(key) {
                 swarm.remove(endpoint, client);
             }
             return;
         }
-        let Some(swarm) = self.public_swarm(&mut swarms, info_hash, &rules) else {
+        let Some(swarm) = self.public_swarm(&mut swarms, key, &rules) else {
             return;
         };
         let role = match (record.seeder, record.paused) {
@@ -95,7 +96,16 @@ impl Tracker {
             (_, true) => Role::Paused,
             _ => Role::Leecher,
         };
-        swarm.upsert(endpoint, client, role, seen, alive_since);
+        let peer = Presence {
+            endpoint,
+            client,
+            role,
+            seen,
+        };
+        // The other node has admitted it.
+        if swarm.upsert(&peer, alive_since, 0).is_err() {
+            return;
+        }
         if record.counted {
             swarm.set_counted(endpoint, client);
         }
@@ -107,9 +117,10 @@ impl Tracker {
             return;
         }
         let rules = self.rules.load();
-        let mut swarms = self.public.lock(self.public.shard_of(&info_hash));
-        if let Some(swarm) = self.public_swarm(&mut swarms, info_hash, &rules) {
-            swarm.downloaded = swarm.downloaded.saturating_add(1);
+        let key = Key::from(&info_hash);
+        let mut swarms = self.public.lock(key.shard());
+        if let Some(swarm) = self.public_swarm(&mut swarms, key, &rules) {
+            swarm.add_snatch();
         }
     }
 
@@ -162,7 +173,9 @@ impl Tracker {
             match self.mode {
                 Mode::Public => {
                     let mut swarms = self.public.lock(shard);
-                    swarms.values_mut().for_each(|swarm| swarm.downloaded = 0);
+                    swarms
+                        .values_mut()
+                        .for_each(|swarm| swarm.set_downloaded(0));
                 }
                 Mode::Private => {
                     let mut swarms = self.private.lock(shard);

@@ -6,16 +6,21 @@ use parking_lot::MutexGuard;
 
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
-use crate::swarm::{Client, Counts, Cursor, PrivateSwarm, PublicSwarm, SHARDS, Swarms, Visit};
+use crate::swarm::{
+    Client, Counts, Cursor, PrivateSwarm, PublicSwarm, SHARDS, Shard, Swarms, Visit,
+};
 use crate::tracker::private::Ledger;
 use crate::tracker::{Mode, Rules, Tracker};
 
-/// What is swept before the lock is given to others for a moment: a small part of a
-/// millisecond. An entry that only has to be looked at counts 1.
+/// What is swept before the lock is given to others for a moment: some tens of microseconds, in
+/// private mode a small part of a millisecond. An entry that only has to be looked at counts 1.
 const PIECE: usize = 4096;
 
 /// What an entry counts that there is something to do about.
 const DUE: usize = 32;
+
+/// Swarms that are counted before the lock is given to others.
+const COUNTED_AT_ONCE: usize = 256;
 
 // === impl Tracker ===
 
@@ -32,26 +37,55 @@ impl Tracker {
         }
     }
 
+    /// Swarms are swept in pieces, and the larger ones themselves are, so that no announce waits
+    /// for longer than a piece takes.
     fn sweep_public(&self, shard: usize, rules: &Rules, alive_since: Seconds) {
-        let mut swarms = self.public.lock(shard);
+        let mut next = Some(Cursor::default());
+        while let Some(from) = next {
+            let mut swarms = self.public.lock(shard);
+            next = self.sweep_piece(&mut swarms, from, rules, alive_since);
+            MutexGuard::unlock_fair(swarms);
+        }
+    }
+
+    fn sweep_piece(
+        &self,
+        swarms: &mut Shard<PublicSwarm>,
+        from: Cursor,
+        rules: &Rules,
+        alive_since: Seconds,
+    ) -> Option<Cursor> {
         let before = swarms.len();
         // Counts of snatches alone take no room that torrents with peers may need.
         let has_room = self.public_torrents.load(Ordering::Relaxed) < rules.max_torrents / 2;
-        swarms.retain(|_, swarm| {
-            let expired = swarm.expire(alive_since);
-            if expired > 0 {
-                self.metrics.expired.add(expired as u64);
+        let mut expired = 0;
+        let mut budget = PIECE;
+        let next = swarms.walk(from, |_, swarm| {
+            if budget == 0 {
+                return Visit::Pause;
             }
-            !swarm.is_empty() || (has_room && swarm.downloaded > 0)
+            let (gone, is_done) = swarm.sweep(alive_since, &mut budget);
+            expired += gone;
+            if !is_done {
+                Visit::Pause
+            } else if swarm.is_empty() && !(has_room && swarm.downloaded() > 0) {
+                Visit::Remove
+            } else {
+                Visit::Keep
+            }
         });
+        if expired > 0 {
+            self.metrics.expired.add(expired as u64);
+        }
         let gone = before - swarms.len();
         self.public_torrents.fetch_sub(gone, Ordering::Relaxed);
+        next
     }
 
     fn sweep_private(&self, shard: usize, rules: &Rules, now: Now) {
         let forgotten_before = Seconds(now.mono.0.saturating_sub(rules.record_ttl()));
         let mut walk = Some(Cursor::default());
-        // The swarm that is too large for one piece, and how much of it is left.
+        // The swarm that is too large for one piece, and where in it the next one begins.
         let mut rest: Option<(InfoHash, usize)> = None;
         while let Some(from) = walk {
             let mut budget = PIECE;
@@ -66,7 +100,7 @@ impl Tracker {
                     return keep_if(swarm.is_any_since(forgotten_before));
                 };
                 let rest_of_it = rest.take().filter(|(hash, _)| hash == info_hash);
-                let until = rest_of_it.map_or(swarm.len(), |(_, until)| until);
+                let place = rest_of_it.map_or(0, |(_, place)| place);
                 let mut ledger = Ledger {
                     tracker: self,
                     rules,
@@ -76,8 +110,8 @@ impl Tracker {
                     now,
                 };
                 rest = ledger
-                    .sweep(until, &mut budget)
-                    .map(|until| (*info_hash, until));
+                    .sweep(place, &mut budget)
+                    .map(|place| (*info_hash, place));
                 if rest.is_some() {
                     return Visit::Pause;
                 }
@@ -113,12 +147,22 @@ fn keep_if(is_worth_it: bool) -> Visit {
 fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, u64) {
     let (mut number, mut seeders, mut leechers) = (0, 0, 0);
     for shard in 0..SHARDS {
-        let shard = swarms.lock(shard);
-        number += shard.len();
-        for (_, swarm) in shard.iter() {
-            let counts = counts(swarm);
-            seeders += u64::from(counts.seeders);
-            leechers += u64::from(counts.leechers);
+        let mut next = Some(Cursor::default());
+        while let Some(from) = next {
+            let mut budget = COUNTED_AT_ONCE;
+            let mut swarms = swarms.lock(shard);
+            next = swarms.walk(from, |_, swarm| {
+                if budget == 0 {
+                    return Visit::Pause;
+                }
+                budget -= 1;
+                let counts = counts(swarm);
+                number += 1;
+                seeders += u64::from(counts.seeders);
+                leechers += u64::from(counts.leechers);
+                Visit::Keep
+            });
+            MutexGuard::unlock_fair(swarms);
         }
     }
     (number, seeders, leechers)
@@ -127,36 +171,39 @@ fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, 
 // === impl Ledger ===
 
 impl Ledger<'_> {
-    /// Sweeps the entries before `until`, as many as the budget allows; returns before which the
-    /// rest is, if there is one.
-    fn sweep(&mut self, until: usize, budget: &mut usize) -> Option<usize> {
+    /// Sweeps the entries from `place` on, as many as the budget allows; returns where the rest
+    /// begins, if there is one.
+    fn sweep(&mut self, mut place: usize, budget: &mut usize) -> Option<usize> {
         let alive_since = self.rules.alive_since(self.now.mono);
         let kept_since = Seconds(self.now.mono.0.saturating_sub(self.rules.tombstone_ttl));
-        // From the end, because a forgotten record's place is taken by one behind it.
-        for place in (0..until.min(self.swarm.len())).rev() {
-            let is_due = self.swarm.is_due(place, alive_since, kept_since);
-            if is_due {
-                self.settle(place, kept_since);
-            }
-            *budget = budget.saturating_sub(if is_due { DUE } else { 1 });
+        while place < self.swarm.len() {
             if *budget == 0 {
                 return Some(place);
             }
+            let is_due = self.swarm.is_due(place, alive_since, kept_since);
+            // Whoever takes the place of one that went comes from behind it.
+            if !is_due || self.settle(place, kept_since) {
+                place += 1;
+            }
+            *budget = budget.saturating_sub(if is_due { DUE } else { 1 });
         }
         None
     }
 
-    /// Lets a peer expire, queues what it owes, and forgets a tombstone that is too old.
-    fn settle(&mut self, place: usize, kept_since: Seconds) {
+    /// Lets a peer expire, queues what it owes, and forgets a tombstone that is too old. Returns
+    /// whether it is where it was.
+    fn settle(&mut self, place: usize, kept_since: Seconds) -> bool {
         let Some(mut client) = self.swarm.client(place) else {
-            return;
+            return true;
         };
+        let (user, peer_id) = (client.peer.user, client.peer.peer_id);
         self.expire(&mut client);
         if let Some(owed) = client.peer.owed.take() {
             self.queue(client, owed);
         } else if client.peer.role().is_none() && client.peer.account.last_announce < kept_since {
             self.swarm.forget(place);
         }
+        self.swarm.holds(place, user, &peer_id)
     }
 
     /// Takes from a peer the endpoints that fell silent, which it then owes the journal. With

@@ -2,6 +2,7 @@
 //! docs/protocol.md. What the daemon does beside answering is in `tests/daemon.rs`.
 
 mod announces;
+mod connections;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod requests;

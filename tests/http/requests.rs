@@ -275,7 +275,7 @@ fn status_line(address: SocketAddr, request: &[u8]) -> String {
 }
 
 /// Resident memory in KiB.
-fn memory(tracker: &Mika) -> u64 {
+pub fn memory(tracker: &Mika) -> u64 {
     let path = format!("/proc/{}/status", tracker.pid().as_raw_nonzero());
     let status = fs::read_to_string(path).expect("its status");
     let line = status

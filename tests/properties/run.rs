@@ -45,7 +45,12 @@ pub struct Run<'a> {
     saved: (Storage, Model),
     /// Until the next flush the journal may lack what the outbox had no room for.
     was_full: bool,
+    /// Seconds since the last sweep.
+    unswept: u32,
 }
+
+/// Seconds that may pass without a sweep.
+const UNSWEPT_MAX: u32 = 4 * 3600;
 
 // === impl Choices ===
 
@@ -127,6 +132,7 @@ impl<'a> Run<'a> {
             world,
             model,
             was_full: false,
+            unswept: 0,
         }
     }
 
@@ -159,8 +165,23 @@ impl<'a> Run<'a> {
                 .choices
                 .among(model::TOMBSTONE - 1..=model::TOMBSTONE + 5000),
         };
-        self.world.wait(seconds);
-        self.model.now += seconds;
+        self.pass(seconds);
+    }
+
+    /// Lets time pass. Public peers are swept now and then, for they know the time of their
+    /// announces within a day only.
+    fn pass(&mut self, seconds: u32) {
+        let mut left = seconds;
+        while !self.model.private && self.unswept + left > UNSWEPT_MAX {
+            let piece = UNSWEPT_MAX.saturating_sub(self.unswept);
+            self.world.wait(piece);
+            self.model.now += piece;
+            left -= piece;
+            self.sweep();
+        }
+        self.unswept += left;
+        self.world.wait(left);
+        self.model.now += left;
     }
 
     fn announce(&mut self) {
@@ -282,6 +303,7 @@ impl<'a> Run<'a> {
     fn sweep(&mut self) {
         self.world.sweep();
         self.model.sweep();
+        self.unswept = 0;
     }
 
     fn drain(&mut self) {

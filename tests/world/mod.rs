@@ -181,6 +181,7 @@ pub fn rules() -> Rules {
         blocked_networks: Vec::new(),
         whitelist: false,
         trust_client_ip: false,
+        max_peers_per_ip: 100,
         max_peers_per_user: 5,
         hide_own_peers: false,
         max_rate: MAX_RATE,

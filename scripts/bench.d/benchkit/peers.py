@@ -29,7 +29,7 @@ def aquatic(name, features=None):
     if program.exists():
         return program
     note(f"installing {name} {AQUATIC_VERSION} into {root}: some minutes, once")
-    command = ["cargo", "install", name, "--version", AQUATIC_VERSION, "--locked", "--root", str(root)]
+    command = ["cargo", "install", name, "--version", AQUATIC_VERSION, "--root", str(root)]
     command += ["--features", features] if features else []
     environment = os.environ | {"CARGO_TARGET_DIR": str(FOLDER / "build")}
     done = subprocess.run(command, cwd=ROOT, env=environment)

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::addr::canonical;
 use crate::clock::{Clock, Now};
+use crate::ids::InfoHash;
 use crate::metrics::Metrics;
 use crate::tracker::{AnnounceRequest, Mode, Refusal, Tracker, Workspace};
 use crate::wire::http::{Target, parse_path};
@@ -76,6 +77,8 @@ struct Worker {
     work: Workspace,
     /// The path of a private announce.
     path: Vec<u8>,
+    /// The torrents of a batch.
+    announced: Vec<InfoHash>,
     outgoing: Outgoing,
 }
 
@@ -115,6 +118,7 @@ pub fn serve(
         settings,
         work: Workspace::new(fastrand::Rng::new()).with_peers_max(peers_max),
         path: Vec::new(),
+        announced: Vec::with_capacity(BATCH),
         outgoing: Outgoing::default(),
     };
     let mut received = Received::default();
@@ -143,17 +147,23 @@ pub fn serve(
 // === impl Worker ===
 
 impl Worker {
-    /// Answers the packets of a batch.
+    /// Answers the packets of a batch, in two turns: after the first, all of the memory that the
+    /// second needs is asked for at once.
     fn answer(&mut self, received: &Received, number: usize, arrivals: &mut Vec<Arrival>) {
         let now = self.service.clock.now();
         self.take_over_settings();
         arrivals.clear();
+        self.announced.clear();
         for at in 0..number {
             let Some(arrival) = self.receive(received, at, now) else {
                 continue;
             };
+            if arrival.header.action == Action::Announce {
+                self.announced.extend(wire::announced(received.packet(at)));
+            }
             arrivals.push(arrival);
         }
+        self.service.tracker.prepare(&self.announced);
         for arrival in &*arrivals {
             let (packet, route) = (received.packet(arrival.at), received.route(arrival.at));
             match arrival.header.action {

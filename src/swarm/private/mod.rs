@@ -8,6 +8,7 @@ mod large;
 mod packed;
 mod page;
 mod peer;
+mod tape;
 #[cfg(test)]
 mod tests;
 
@@ -105,6 +106,11 @@ impl PrivateSwarm {
     /// Where a user's client is.
     pub fn find(&self, user: UserId, peer_id: &PeerId) -> Option<usize> {
         self.find_of(user, |view| view.is(user, peer_id))
+    }
+
+    /// Whether that client is at that place.
+    pub fn holds(&self, place: usize, user: UserId, peer_id: &PeerId) -> bool {
+        place < self.len() && self.view(place).is(user, peer_id)
     }
 
     /// The client at that place; none if there is only a history.

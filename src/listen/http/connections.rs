@@ -3,7 +3,7 @@
 //! A look at all of them once a second takes the place of a timer for each request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -11,30 +11,38 @@ use tokio::task::AbortHandle;
 /// Seconds that a kept-alive connection may wait for its next request (rule H5).
 const IDLE_SECONDS: u32 = 30;
 
-/// Seconds that a client may take to complete a request head, or its TLS handshake (rule H8).
-const HEAD_SECONDS: u32 = 10;
+/// Seconds that a client may take to complete a request, or its TLS handshake (rule H8).
+const REQUEST_SECONDS: u32 = 10;
 
-/// Seconds that a request may take with its body and its answer; longer than any `ack_timeout`.
-const BUSY_SECONDS: u32 = 90;
+/// Seconds that a reply may wait; longer than any `ack_timeout`.
+const WAIT_SECONDS: u32 = 90;
+
+/// Seconds that a client may take to read the replies to what it asked.
+const SEND_SECONDS: u32 = 30;
+
+/// Seconds in which a client is to notice that its connection ends.
+const LEAVE_SECONDS: u32 = 5;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Phase {
+pub(super) enum Phase {
     /// Waiting for the next request.
     Idle,
-    /// In the middle of a handshake or a request head.
-    Head,
-    /// A request is being answered.
-    Busy,
+    /// In the middle of a handshake or a request.
+    Request,
+    /// A reply waits until what it acknowledges is durable.
+    Waiting,
+    /// Replies are sent to a client that reads slowly.
+    Sending,
+    /// The last reply was sent, and what the client still sends is thrown away.
+    Leaving,
 }
 
-/// What a connection is doing and since when; shared by its reader, its handler and the watch.
+/// What a connection is doing and since when; shared by its task and the watch.
 pub(super) struct Activity {
     phase: AtomicU8,
     since: AtomicU32,
-    /// What was read last ended in the middle of a request head.
-    in_head: AtomicBool,
     clock: Arc<AtomicU32>,
 }
 
@@ -63,46 +71,37 @@ pub(super) struct Place {
 // === impl Activity ===
 
 impl Activity {
-    /// Something was read, which ended within a request head or not.
-    pub fn read(&self, in_head: bool) {
-        self.in_head.store(in_head, Ordering::Relaxed);
-        // A head has to be complete in time counted from its first byte, and one that comes
-        // while another request is answered waits for that.
-        if in_head && self.phase() == Phase::Idle {
-            self.set(Phase::Head);
-        }
-    }
-
-    /// A request is to be answered.
-    pub fn asked(&self) {
-        self.set(Phase::Busy);
-    }
-
-    /// A request was answered; the beginning of the next may be here already.
-    pub fn answered(&self) {
-        let in_head = self.in_head.load(Ordering::Relaxed);
-        self.set(if in_head { Phase::Head } else { Phase::Idle });
-    }
-
-    fn set(&self, phase: Phase) {
+    /// The connection goes over to that phase, whose time begins.
+    pub fn begin(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
         let now = self.clock.load(Ordering::Relaxed);
         self.since.store(now, Ordering::Relaxed);
     }
 
+    /// The connection goes over to that phase, unless it is in it already.
+    pub fn go_on(&self, phase: Phase) {
+        if self.phase() != phase {
+            self.begin(phase);
+        }
+    }
+
     fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Idle,
-            1 => Phase::Head,
-            _ => Phase::Busy,
+            1 => Phase::Request,
+            2 => Phase::Waiting,
+            3 => Phase::Sending,
+            _ => Phase::Leaving,
         }
     }
 
     fn is_overdue(&self) -> bool {
         let limit = match self.phase() {
             Phase::Idle => IDLE_SECONDS,
-            Phase::Head => HEAD_SECONDS,
-            Phase::Busy => BUSY_SECONDS,
+            Phase::Request => REQUEST_SECONDS,
+            Phase::Waiting => WAIT_SECONDS,
+            Phase::Sending => SEND_SECONDS,
+            Phase::Leaving => LEAVE_SECONDS,
         };
         let now = self.clock.load(Ordering::Relaxed);
         // One more, because the first second may have begun just before the next tick.
@@ -139,9 +138,8 @@ impl Connections {
     /// The state of a new connection.
     pub fn activity(&self) -> Arc<Activity> {
         let activity = Activity {
-            phase: AtomicU8::new(Phase::Head as u8),
+            phase: AtomicU8::new(Phase::Request as u8),
             since: AtomicU32::new(self.clock.load(Ordering::Relaxed)),
-            in_head: AtomicBool::new(true),
             clock: Arc::clone(&self.clock),
         };
         Arc::new(activity)

@@ -1,0 +1,143 @@
+//! HTTP: one worker's listeners and connections (rules H1 to H8, R1, R2).
+//!
+//! A connection is read, answered and written to in one go, with buffers that belong to the
+//! worker: `head` finds the request in what was read, `service` answers it, `reply` writes the
+//! answer, and `exchange` keeps the order of all that for one connection.
+
+mod accept;
+mod connection;
+mod connections;
+mod exchange;
+mod head;
+mod listener;
+mod reply;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::MissedTickBehavior;
+
+use self::connections::Connections;
+use self::exchange::INPUT_BYTES;
+use self::listener::Listener;
+use self::service::Clerk;
+use super::tls::Certificate;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::tracker::Tracker;
+
+/// How long a stop waits for requests in flight.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The settings that a reload may change.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a reply waits at most until what it acknowledges is durable.
+    pub ack_timeout: Duration,
+}
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct HttpService {
+    pub tracker: Arc<Tracker>,
+    pub settings: Arc<ArcSwap<HttpSettings>>,
+    /// With it, connections speak TLS.
+    pub certificate: Option<Certificate>,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    /// Connections that one worker holds at once.
+    pub max_connections: usize,
+}
+
+/// One thread's share of the work.
+struct Worker {
+    service: HttpService,
+    /// Locked by this thread alone, for one turn at a time.
+    desk: Mutex<Desk>,
+    connections: Arc<Connections>,
+    permits: Arc<Semaphore>,
+    stopping: AtomicBool,
+}
+
+/// What turns use one after another, so that each needs no memory of its own.
+struct Desk {
+    /// What was read.
+    input: Box<[u8]>,
+    /// The replies to it.
+    out: Vec<u8>,
+    clerk: Clerk,
+}
+
+/// Serves the listeners on this thread until `stop` turns true, and then finishes what is in flight.
+///
+/// # Errors
+/// A listener can't be used with this thread's runtime.
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    service: HttpService,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let worker = Arc::new(Worker {
+        permits: Arc::new(Semaphore::new(service.max_connections)),
+        desk: Mutex::new(Desk {
+            input: vec![0; INPUT_BYTES].into(),
+            out: Vec::new(),
+            clerk: Clerk::new(service.clone()),
+        }),
+        service,
+        connections: Connections::new(),
+        stopping: AtomicBool::new(false),
+    });
+    let mut accepting = Vec::new();
+    for listener in listeners {
+        let accept = Arc::clone(&worker).accept(Listener::new(listener)?);
+        accepting.push(tokio::spawn(accept));
+    }
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    // Time in which this process was stopped or starved is no client's delay.
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !*stop.borrow() {
+        tokio::select! {
+            _ = seconds.tick() => worker.connections.watch(),
+            _ = stop.changed() => break,
+        }
+    }
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    worker.drain().await;
+    Ok(())
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// Whether each reply is the last one of its connection.
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Lets requests in flight end, and connections without one go.
+    async fn drain(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let drained = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(20));
+            while !self.connections.is_empty() {
+                self.connections.end_idle();
+                ticks.tick().await;
+            }
+        };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!("some requests were cut off: they took too long to end");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! A public peer in few bytes: 12 for IPv4, 24 for IPv6.
+//!
+//! ```text
+//! | address and port (6 or 18) | last announce (2) | peer id, hashed (2) | counted, role, key (2) |
+//! ```
+//!
+//! The last announce is the lower 16 bits of a moment in seconds. So whoever is silent for longer
+//! than [`LIFE_MAX`] has to be taken out before the bits come round, after 18 hours; one that is
+//! not, because nothing was swept for so long, is taken for younger once and goes at its next turn.
+
+use crate::addr::{Compact, Compact4, Compact6};
+use crate::clock::Seconds;
+use crate::ids::PeerId;
+use crate::swarm::classes::Role;
+
+/// The longest time in seconds that a public peer may stay without announcing.
+pub const LIFE_MAX: u32 = 12 * 3600;
+
+/// Seconds from the moment before which peers have expired to the last announce of any: those of
+/// a life, and some more, because workers don't read the clock at the same time.
+const SPAN_MAX: u16 = LIFE_MAX as u16 + 3600;
+
+/// Which client is behind an endpoint, in few bytes: the peer id and the key, hashed.
+///
+/// It is compared only among clients of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientTag {
+    pub(super) peer_id: u16,
+    /// 0 where the client sends no key.
+    key: u16,
+}
+
+/// A peer of a public swarm, of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member<C> {
+    pub endpoint: C,
+    pub seen: u16,
+    pub peer_id: u16,
+    /// The key's 13 bits, the role's two, and one that tells that its snatch was counted.
+    bits: u16,
+}
+
+/// What a peer was before its announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    pub role: Role,
+    /// Its snatch was counted already (rule W5).
+    pub counted: bool,
+}
+
+const KEY: u16 = (1 << 13) - 1;
+const PAUSED: u16 = 1 << 13;
+const SEEDER: u16 = 1 << 14;
+const COUNTED: u16 = 1 << 15;
+
+/// An endpoint that members are kept for, as bytes.
+pub(super) trait Kept: Compact {
+    /// A member as bytes.
+    type Packed: Copy;
+
+    fn pack(member: &Member<Self>) -> Self::Packed;
+    fn unpack(packed: &Self::Packed) -> Member<Self>;
+}
+
+// === impl ClientTag ===
+
+impl ClientTag {
+    pub fn new(peer_id: &PeerId, key: Option<u32>) -> Self {
+        Self {
+            peer_id: (fold(peer_id) >> 48) as u16,
+            key: key.map_or(0, |key| (key.wrapping_mul(0x9e37_79b1) >> 19).max(1) as u16),
+        }
+    }
+}
+
+/// A peer id in 64 bits. By no secret: it is compared only among clients of one address, who
+/// could as well send each other's ids.
+fn fold(PeerId(bytes): &PeerId) -> u64 {
+    let (words, rest) = bytes.as_chunks();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let sum = words.iter().chain([&last]).fold(0, |sum: u64, word| {
+        let sum = sum ^ u64::from_le_bytes(*word);
+        sum.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+    });
+    sum.wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+// === impl Member ===
+
+impl<C: Compact> Member<C> {
+    pub fn new(endpoint: C, client: ClientTag, role: Role, seen: Seconds) -> Self {
+        let role = match role {
+            Role::Leecher => 0,
+            Role::Paused => PAUSED,
+            Role::Seeder => SEEDER,
+        };
+        Self {
+            endpoint,
+            seen: seen.0 as u16,
+            peer_id: client.peer_id,
+            bits: client.key | role,
+        }
+    }
+
+    pub fn role(&self) -> Role {
+        match self.bits & (SEEDER | PAUSED) {
+            0 => Role::Leecher,
+            PAUSED => Role::Paused,
+            _ => Role::Seeder,
+        }
+    }
+
+    pub fn before(&self) -> Before {
+        Before {
+            role: self.role(),
+            counted: self.bits & COUNTED != 0,
+        }
+    }
+
+    pub fn set_counted(&mut self) {
+        self.bits |= COUNTED;
+    }
+
+    /// Whether it was last seen at that moment or after it.
+    pub fn is_alive(&self, since: Seconds) -> bool {
+        self.seen.wrapping_sub(since.0 as u16) <= SPAN_MAX
+    }
+
+    /// Without a port the endpoint alone does not tell two clients of one address apart.
+    pub fn is_at(&self, endpoint: C, client: ClientTag) -> bool {
+        self.endpoint == endpoint && (endpoint.port() != 0 || self.peer_id == client.peer_id)
+    }
+
+    /// Whether it is that client, at whatever port (rule W1).
+    pub fn is_client(&self, endpoint: C, client: ClientTag) -> bool {
+        let key = self.bits & KEY;
+        self.peer_id == client.peer_id
+            && (key == client.key || key == 0 || client.key == 0)
+            && ip_of(&self.endpoint) == ip_of(&endpoint)
+    }
+}
+
+/// The bytes of the address.
+pub(super) fn ip_of<C: Compact>(endpoint: &C) -> &[u8] {
+    &endpoint.as_ref()[..C::LEN - 2]
+}
+
+impl Kept for Compact4 {
+    type Packed = [u8; 12];
+
+    fn pack(member: &Member<Self>) -> [u8; 12] {
+        let mut packed = [0; 12];
+        packed[..6].copy_from_slice(&member.endpoint.0);
+        pack_rest(&mut packed[6..], member);
+        packed
+    }
+
+    fn unpack(packed: &[u8; 12]) -> Member<Self> {
+        let mut endpoint = [0; 6];
+        endpoint.copy_from_slice(&packed[..6]);
+        unpack(Self(endpoint), &packed[6..])
+    }
+}
+
+impl Kept for Compact6 {
+    type Packed = [u8; 24];
+
+    fn pack(member: &Member<Self>) -> [u8; 24] {
+        let mut packed = [0; 24];
+        packed[..18].copy_from_slice(&member.endpoint.0);
+        pack_rest(&mut packed[18..], member);
+        packed
+    }
+
+    fn unpack(packed: &[u8; 24]) -> Member<Self> {
+        let mut endpoint = [0; 18];
+        endpoint.copy_from_slice(&packed[..18]);
+        unpack(Self(endpoint), &packed[18..])
+    }
+}
+
+fn pack_rest<C>(rest: &mut [u8], member: &Member<C>) {
+    rest[..2].copy_from_slice(&member.seen.to_le_bytes());
+    rest[2..4].copy_from_slice(&member.peer_id.to_le_bytes());
+    rest[4..].copy_from_slice(&member.bits.to_le_bytes());
+}
+
+fn unpack<C>(endpoint: C, rest: &[u8]) -> Member<C> {
+    let read = |at: usize| u16::from_le_bytes([rest[at], rest[at + 1]]);
+    Member {
+        endpoint,
+        seen: read(0),
+        peer_id: read(2),
+        bits: read(4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_survive_the_way_through_their_bytes() {
+        assert_eq!(size_of::<Member<Compact4>>(), 12);
+        assert_eq!(size_of::<Member<Compact6>>(), 24);
+        let client = ClientTag::new(&PeerId([7; 20]), Some(7));
+        for role in [Role::Leecher, Role::Paused, Role::Seeder] {
+            let v4 = Compact4([1, 2, 3, 4, 5, 6]);
+            let mut v4 = Member::new(v4, client, role, Seconds(0x1234_5678));
+            let v6 = Compact6(std::array::from_fn(|at| at as u8));
+            let v6 = Member::new(v6, client, role, Seconds(0x1234_5678));
+            assert_eq!(
+                v4.before(),
+                Before {
+                    role,
+                    counted: false
+                }
+            );
+            v4.set_counted();
+            assert_eq!(
+                v4.before(),
+                Before {
+                    role,
+                    counted: true
+                }
+            );
+            assert_eq!(Compact4::unpack(&Compact4::pack(&v4)), v4);
+            assert_eq!(Compact6::unpack(&Compact6::pack(&v6)), v6);
+        }
+    }
+
+    #[test]
+    fn lives_are_told_from_16_bits() {
+        let client = ClientTag::new(&PeerId([7; 20]), None);
+        let seen = Seconds::START.plus(50_000);
+        let it = Member::new(Compact4([0; 6]), client, Role::Seeder, seen);
+        for ttl in [60, 3900, LIFE_MAX] {
+            let alive = |now: u32| it.is_alive(Seconds(now - ttl));
+            // Another worker's clock may be a little behind.
+            assert!(alive(seen.0 - 5));
+            assert!((0..=ttl).all(|age| alive(seen.0 + age)));
+            assert!((ttl + 1..ttl + 18_000).all(|age| !alive(seen.0 + age)));
+            // Nothing was swept for a day: it is taken for younger, but not for ever.
+            assert!((0..4).all(|day| !alive(seen.0 + ttl + 1 + day * 65_536)));
+        }
+    }
+}

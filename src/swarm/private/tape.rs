@@ -1,0 +1,254 @@
+//! Writing and reading the numbers of a packed entry.
+
+use crate::clock::Seconds;
+use crate::ids::UserId;
+use crate::swarm::private::packed::LEN_MAX;
+use crate::swarm::records::{Account, History, Owed};
+
+/// Room for an entry, and for writing a whole 8 bytes where its last number begins.
+pub(super) const ROOM: usize = LEN_MAX + 8;
+
+/// In place of a width: no number. For a base, none was reported; for bytes left, none are
+/// known; for bytes counted, they are the same as the base.
+const ABSENT: u64 = 15;
+
+// The flags of a history.
+
+/// It has numbers of its own, not those of the account.
+const HAS_NUMBERS: u16 = 1 << 10;
+const IS_HNR: u16 = 1 << 11;
+const OWES_SNATCH: u16 = 1 << 12;
+/// The time of the snatch is there: in 4 bytes, or in 8.
+const HAS_SNATCH: u16 = 1 << 13;
+const HAS_LONG_SNATCH: u16 = 1 << 14;
+
+/// The bytes of an entry, written or read from the first to the last.
+pub(super) struct Tape {
+    pub bytes: [u8; ROOM],
+    pub at: usize,
+}
+
+/// Widths of numbers, half a byte each, the first one lowest.
+struct Widths(u64);
+
+// === impl Tape: writing ===
+
+impl Tape {
+    pub fn new(at: usize) -> Self {
+        Self {
+            bytes: [0; ROOM],
+            at,
+        }
+    }
+
+    pub fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.bytes[self.at..self.at + N].copy_from_slice(&bytes);
+        self.at += N;
+    }
+
+    /// Writes a moment, and returns the flag for it, if there is one and it is not `usual`.
+    pub fn put_unless(&mut self, usual: Seconds, moment: Option<Seconds>, flag: u16) -> u16 {
+        self.put_some(moment.filter(|&it| it != usual), flag)
+    }
+
+    pub fn put_some(&mut self, moment: Option<Seconds>, flag: u16) -> u16 {
+        let Some(moment) = moment else { return 0 };
+        self.put(moment.0.to_le_bytes());
+        flag
+    }
+
+    /// Writes the lower bytes of a number, as many as it needs; returns how many.
+    fn put_number(&mut self, number: u64) -> u64 {
+        let width = u64::from(71 - (number | 1).leading_zeros()) / 8 * u64::from(number != 0);
+        self.bytes[self.at..self.at + 8].copy_from_slice(&number.to_le_bytes());
+        self.at += width as usize;
+        width
+    }
+
+    fn put_number_unless(&mut self, is_absent: bool, number: u64) -> u64 {
+        if is_absent {
+            return ABSENT;
+        }
+        self.put_number(number)
+    }
+
+    pub fn put_account(&mut self, account: &Account) {
+        let widths_at = self.at;
+        self.at += 5;
+        let (base_up, base_down) = (account.base_up, account.base_down);
+        let age = account
+            .last_announce
+            .0
+            .wrapping_sub(account.first_announce.0);
+        let widths = Widths::of([
+            self.put_number_unless(base_up == Account::UNREPORTED, base_up),
+            self.put_number_unless(base_down == Account::UNREPORTED, base_down),
+            self.put_number_unless(account.uploaded == base_up, account.uploaded),
+            self.put_number_unless(account.downloaded == base_down, account.downloaded),
+            self.put_number_unless(account.left.is_none(), account.left.unwrap_or(0)),
+            self.put_number(account.speed_up.into()),
+            self.put_number(account.speed_down.into()),
+            self.put_number(account.seed_time.into()),
+            self.put_number(account.announces.into()),
+            self.put_number(age.into()),
+        ]);
+        let [a, b, c, d, e, ..] = widths.0.to_le_bytes();
+        self.bytes[widths_at..widths_at + 5].copy_from_slice(&[a, b, c, d, e]);
+    }
+
+    pub fn put_owed(&mut self, owed: &Owed) {
+        let widths_at = self.at;
+        self.at += 2;
+        let widths = Widths::of([
+            self.put_number(owed.uploaded),
+            self.put_number(owed.downloaded),
+            self.put_number(owed.seed_time.into()),
+            self.put_number(owed.announces.into()),
+        ]);
+        let [a, b, ..] = widths.0.to_le_bytes();
+        self.bytes[widths_at..widths_at + 2].copy_from_slice(&[a, b]);
+    }
+
+    /// Returns the flags. The numbers are left out where the account beside it says the same.
+    pub fn put_history(&mut self, history: &History, is_same: bool) -> u16 {
+        let mut flags = 0;
+        if history.hnr {
+            flags |= IS_HNR;
+        }
+        if history.owes_snatch {
+            flags |= OWES_SNATCH;
+        }
+        if let Some(completed_at) = history.completed_at {
+            flags |= HAS_SNATCH;
+            if let Ok(short) = u32::try_from(completed_at) {
+                self.put(short.to_le_bytes());
+            } else {
+                flags |= HAS_LONG_SNATCH;
+                self.put(completed_at.to_le_bytes());
+            }
+        }
+        if !is_same {
+            flags |= HAS_NUMBERS;
+            let widths_at = self.at;
+            self.at += 1;
+            let widths = Widths::of([
+                self.put_number(history.downloaded),
+                self.put_number(history.seed_time.into()),
+            ]);
+            self.bytes[widths_at] = widths.0 as u8;
+        }
+        flags
+    }
+}
+
+// === impl Tape: reading ===
+
+impl Tape {
+    pub fn take<const N: usize>(&mut self) -> [u8; N] {
+        let mut array = [0; N];
+        array.copy_from_slice(&self.bytes[self.at..self.at + N]);
+        self.at += N;
+        array
+    }
+
+    pub fn moment(&mut self) -> Seconds {
+        Seconds(u32::from_le_bytes(self.take()))
+    }
+
+    /// The number of that width, or `usual`.
+    fn number_or(&mut self, width: u64, usual: u64) -> u64 {
+        if width == ABSENT {
+            return usual;
+        }
+        let mut array = [0; 8];
+        array.copy_from_slice(&self.bytes[self.at..self.at + 8]);
+        self.at += width as usize;
+        let unused = 64 - 8 * width as u32;
+        u64::from_le_bytes(array) & u64::MAX.checked_shr(unused).unwrap_or(0)
+    }
+
+    pub fn number(&mut self, width: u64) -> u64 {
+        self.number_or(width, 0)
+    }
+
+    pub fn account(&mut self, last: Seconds) -> Account {
+        let [a, b, c, d, e] = self.take();
+        let mut widths = Widths(u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]));
+        let base_up = self.number_or(widths.next(), Account::UNREPORTED);
+        let base_down = self.number_or(widths.next(), Account::UNREPORTED);
+        let uploaded = self.number_or(widths.next(), base_up);
+        let downloaded = self.number_or(widths.next(), base_down);
+        let left_width = widths.next();
+        let left = (left_width != ABSENT).then(|| self.number(left_width));
+        Account {
+            base_up,
+            base_down,
+            base_at: last,
+            dip_up: None,
+            dip_down: None,
+            uploaded,
+            downloaded,
+            left,
+            speed_up: self.number(widths.next()) as u32,
+            speed_down: self.number(widths.next()) as u32,
+            seed_time: self.number(widths.next()) as u32,
+            announces: self.number(widths.next()) as u32,
+            first_announce: Seconds(last.0.wrapping_sub(self.number(widths.next()) as u32)),
+            last_announce: last,
+        }
+    }
+
+    pub fn owed(&mut self) -> Owed {
+        let [a, b] = self.take();
+        let mut widths = Widths(u64::from_le_bytes([a, b, 0, 0, 0, 0, 0, 0]));
+        Owed {
+            uploaded: self.number(widths.next()),
+            downloaded: self.number(widths.next()),
+            seed_time: self.number(widths.next()) as u32,
+            announces: self.number(widths.next()) as u32,
+        }
+    }
+
+    /// `counted` are the bytes downloaded and the seconds of seeding of the account beside it.
+    pub fn history(&mut self, user: UserId, flags: u16, counted: (u64, u32)) -> History {
+        let has = |flag| flags & flag != 0;
+        let completed_at = has(HAS_SNATCH).then(|| {
+            if has(HAS_LONG_SNATCH) {
+                i64::from_le_bytes(self.take())
+            } else {
+                u32::from_le_bytes(self.take()).into()
+            }
+        });
+        let (downloaded, seed_time) = if has(HAS_NUMBERS) {
+            let [byte] = self.take();
+            let mut widths = Widths(byte.into());
+            let downloaded = self.number(widths.next());
+            (downloaded, self.number(widths.next()) as u32)
+        } else {
+            counted
+        };
+        History {
+            user,
+            hnr: has(IS_HNR),
+            owes_snatch: has(OWES_SNATCH),
+            seed_time,
+            downloaded,
+            completed_at,
+        }
+    }
+}
+
+// === impl Widths ===
+
+impl Widths {
+    pub fn of<const N: usize>(widths: [u64; N]) -> Self {
+        let add = |all, &width: &u64| all << 4 | width;
+        Self(widths.iter().rev().fold(0, add))
+    }
+
+    pub fn next(&mut self) -> u64 {
+        let width = self.0 & 15;
+        self.0 >>= 4;
+        width
+    }
+}
