@@ -106,14 +106,6 @@ impl<T> Classes<T> {
         &mut self.items[at]
     }
 
-    pub fn role(&self, at: usize) -> Role {
-        match self.class_at(at) % 3 {
-            0 => Role::Leecher,
-            1 => Role::Paused,
-            _ => Role::Seeder,
-        }
-    }
-
     /// The elements that may be handed to a requester of that role (rules W7, W8).
     pub fn candidates(&self, requester: Role) -> Range<usize> {
         match requester {
@@ -240,7 +232,6 @@ mod tests {
                 continue;
             };
             assert_eq!(*classes.get(at), id);
-            assert_eq!(classes.role(at), role);
             let for_leecher = classes.candidates(Role::Leecher).contains(&at);
             let for_seeder = classes.candidates(Role::Seeder).contains(&at);
             assert_eq!(for_leecher, has_port);

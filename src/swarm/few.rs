@@ -101,10 +101,10 @@ macro_rules! blocks {
     };
 }
 
-// 32, 48, 96, 192, 320 and 384 bytes, as allocators have them. More sizes would need less for
-// each swarm, and more in all: blocks of a size that swarms have outgrown lie among those in use.
+// 32, 48, 80, 96, 128, 160, 192, 256, 320 and 384 bytes, nearly: sizes that allocators have.
 blocks!(
-    Two: 2, Four: 4, Eight: 8, Sixteen: 16, TwentySix: 26, ThirtyTwo: 32
+    Two: 2, Four: 4, Six: 6, Eight: 8, Ten: 10, Thirteen: 13, Sixteen: 16, TwentyOne: 21,
+    TwentySix: 26, ThirtyTwo: 32
 );
 
 /// A family whose peers a block has.

@@ -112,9 +112,38 @@ fn public_torrents_are_bounded() {
     let mut world = World::new(Mode::Public, few, 100);
     world.ok(peer(1));
     assert_eq!(world.refused(peer(1).torrent(2)), "temporarily unavailable");
+    assert_eq!(world.metrics.torrents_full.get(), 1);
     world.ok(peer(1).event("stopped"));
     world.sweep();
     world.ok(peer(1).torrent(2));
+}
+
+#[test]
+fn an_address_has_so_many_peers_in_a_swarm() {
+    let mut few = rules();
+    few.max_peers_per_ip = 2;
+    let mut world = World::new(Mode::Public, few, 100);
+    for ip in ["9.9.9.9", "2a00::1", "192.168.1.1"] {
+        let at = |n: u8, ip: &str| peer(n).from(ip).with(&format!("port={n}"));
+        world.ok(at(1, ip));
+        world.ok(at(2, ip));
+        let third = world.announce(at(3, ip));
+        if ip.starts_with("192") {
+            // Many hosts may stand behind it.
+            assert!(third.is_ok());
+            continue;
+        }
+        assert_eq!(third.unwrap_err(), "too many peers");
+        if ip.contains(':') {
+            assert_eq!(world.refused(at(3, "2a00::2")), "too many peers");
+            world.ok(at(3, "2a00:0:0:1::1").event("stopped"));
+        }
+        world.ok(at(1, ip));
+        world.ok(at(3, ip).torrent(2));
+        world.ok(at(2, ip).event("stopped"));
+        world.ok(at(3, ip));
+    }
+    assert_eq!(world.metrics.peers_per_ip.get(), 3);
 }
 
 #[test]

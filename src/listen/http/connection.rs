@@ -136,6 +136,9 @@ impl Worker {
                     }
                 }
             }
+            if turn.is_long {
+                tokio::task::yield_now().await;
+            }
             turn = self.turn(stream, &mut connection, turn.next).await?;
         }
     }

@@ -32,6 +32,8 @@ pub(super) struct Exchange {
 pub(super) struct Turn {
     /// Requests were answered.
     pub answered: bool,
+    /// The client asks for much at once: others have their turn before it goes on.
+    pub is_long: bool,
     /// The replies wait until this is settled: the last of all that are waited for.
     pub ticket: Option<Ticket>,
     /// What to do once they are sent.
@@ -56,6 +58,7 @@ impl Turn {
     /// The client has closed its side, and everything is answered.
     pub const OVER: Self = Self {
         answered: false,
+        is_long: false,
         ticket: None,
         next: Next::End { linger: false },
     };
@@ -111,8 +114,10 @@ impl Exchange {
             }
         }
         // More may wait in the socket.
+        let is_full = input.len() >= INPUT_BYTES;
+        turn.is_long = is_full || turn.next == Next::GoOn;
         if let Next::End { linger } = &mut turn.next {
-            *linger |= !self.kept.is_empty() || input.len() >= INPUT_BYTES;
+            *linger |= is_full || !self.kept.is_empty();
         }
         turn
     }

@@ -332,6 +332,7 @@ fn replies_are_sent_before_there_are_too_many() {
             .count();
         out.clear();
         turns += 1;
+        assert_eq!(turn.is_long, turn.next == Next::GoOn);
         match turn.next {
             Next::GoOn => input = b"",
             Next::Read { in_request } => {
