@@ -5,13 +5,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::fault::Fault;
 use crate::storage::StorageError;
 
 /// Jobs that may wait for the thread; who brings one more waits until there is room.
 const QUEUE_MAX: usize = 64;
+
+/// A connection without a job for so long gives back the pages that it keeps in memory.
+const IDLE: Duration = Duration::from_secs(2);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -29,17 +34,16 @@ impl Worker {
     pub(super) fn start(
         name: &str,
         path: Arc<str>,
-        mut connection: Connection,
+        connection: Connection,
     ) -> Result<Self, StorageError> {
-        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_MAX);
+        let (jobs, queue) = mpsc::channel::<Job>(QUEUE_MAX);
+        let cant = |error| StorageError::Away(format!("can't start a thread: {error}"));
+        let mut builder = runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().build().map_err(cant)?;
         let thread = thread::Builder::new()
             .name(name.into())
-            .spawn(move || {
-                while let Some(job) = queue.blocking_recv() {
-                    job(&mut connection);
-                }
-            })
-            .map_err(|error| StorageError::Away(format!("can't start a thread: {error}")))?;
+            .spawn(move || runtime.block_on(work(connection, queue)))
+            .map_err(cant)?;
         Ok(Self {
             path,
             jobs: Some(jobs),
@@ -75,6 +79,22 @@ impl Worker {
                 patience.as_secs()
             ))),
         }
+    }
+}
+
+/// Does all jobs that come, until none can come any more.
+async fn work(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
+    loop {
+        let job = match timeout(IDLE, queue.recv()).await {
+            Ok(job) => job,
+            Err(_) => {
+                // What fails to give memory back has it still, and goes on with it.
+                let _ = connection.release_memory();
+                queue.recv().await
+            }
+        };
+        let Some(job) = job else { return };
+        job(&mut connection);
     }
 }
 
