@@ -684,7 +684,7 @@ mod tests {
         let mut present = std::collections::HashMap::new();
         swarm.set_downloaded(70_000);
         for round in 0..40_000 {
-            let number = rng.u16(..200);
+            let number = rng.u16(1..200);
             let ip = address(number);
             let role = [Role::Leecher, Role::Paused, Role::Seeder][rng.usize(..3)];
             // It grows and empties, several times.
