@@ -269,10 +269,10 @@ impl Bench {
             let client = Client::new(peer, &self.load);
             black_box(client.announce(round));
         }
-        let made = processor_time() - begun;
+        let made = processor_time().saturating_sub(begun);
         let begun = processor_time();
         let announces = self.announce_all(round)?;
-        let spent = (processor_time() - begun).saturating_sub(made);
+        let spent = processor_time().saturating_sub(begun + made);
         Ok(spent.as_nanos() as f64 / announces as f64)
     }
 

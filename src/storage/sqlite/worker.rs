@@ -85,13 +85,12 @@ impl Worker {
 /// Does all jobs that come, until none can come any more.
 async fn work(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
     loop {
-        let job = match timeout(IDLE, queue.recv()).await {
-            Ok(job) => job,
-            Err(_) => {
-                // What fails to give memory back has it still, and goes on with it.
-                let _ = connection.release_memory();
-                queue.recv().await
-            }
+        let job = if let Ok(job) = timeout(IDLE, queue.recv()).await {
+            job
+        } else {
+            // What fails to give memory back has it still, and goes on with it.
+            let _ = connection.release_memory();
+            queue.recv().await
         };
         let Some(job) = job else { return };
         job(&mut connection);
