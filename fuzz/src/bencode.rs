@@ -53,7 +53,9 @@ fn write(out: &mut Vec<u8>, node: &Node) {
         Value::Bytes(bytes) => write_bytes(out, bytes),
         Value::List(nodes) => {
             out.push(b'l');
-            nodes.iter().for_each(|node| write(out, node));
+            for node in nodes {
+                write(out, node);
+            }
             out.push(b'e');
         }
         Value::Dict(entries) => {

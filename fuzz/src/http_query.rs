@@ -95,7 +95,7 @@ fn announce(pairs: &[Pair]) -> Result<Announce, ParseError> {
         .iter()
         .map(|&byte| if byte == b'+' { b' ' } else { byte })
         .collect();
-    let total = |key| number(value(key)).filter(|&total| total <= i64::MAX as u64);
+    let total = |key| number(value(key)).filter(|&total| total < 1 << 63);
     let claims: Vec<IpAddr> = pairs.iter().filter_map(claim).collect();
     Ok(Announce {
         info_hash: InfoHash(info_hash),

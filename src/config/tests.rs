@@ -63,7 +63,8 @@ fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
         (
             r#"{"tracker": {"numwant": "fifty", "color": 1}}"#,
             "tracker.color: unknown key, the keys here are announce_interval, auto_register, \
-             hide_own_peers, hnr_min_bytes, hnr_threshold, max_numwant, max_peers_per_ip, \
+             blocked_networks, blocked_ports, hide_own_peers, hnr_min_bytes, hnr_threshold, \
+             max_numwant, max_peers_per_ip, \
              max_peers_per_user, max_rate, max_torrents, min_announce_interval, numwant, peer_ttl, \
              tombstone_ttl, trust_client_ip, whitelist",
         ),

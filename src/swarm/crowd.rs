@@ -6,7 +6,7 @@ use crate::addr::Compact;
 use crate::clock::Seconds;
 use crate::swarm::classes::{Classes, Counts, Role};
 use crate::swarm::index::{Index, SEARCH_MAX, hash_of};
-use crate::swarm::member::{ClientTag, Member, ip_of};
+use crate::swarm::member::{ClientTag, Member, client_hash};
 
 #[derive(Debug)]
 pub(super) struct Crowd<C> {
@@ -241,10 +241,6 @@ impl Indexes {
 
 fn endpoint_hash<C: Compact>(endpoint: C) -> u64 {
     hash_of(endpoint.as_ref())
-}
-
-fn client_hash<C: Compact>(endpoint: C, peer_id: u16) -> u64 {
-    hash_of((ip_of(&endpoint), peer_id))
 }
 
 fn host_hash<C: Compact>(endpoint: C) -> u32 {

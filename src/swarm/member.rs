@@ -12,6 +12,7 @@ use crate::addr::{Compact, Compact4, Compact6};
 use crate::clock::Seconds;
 use crate::ids::PeerId;
 use crate::swarm::classes::Role;
+use crate::swarm::index::hash_of;
 
 /// The longest time in seconds that a public peer may stay without announcing.
 pub const LIFE_MAX: u32 = 12 * 3600;
@@ -48,6 +49,9 @@ pub struct Before {
     pub counted: bool,
 }
 
+/// The tag of a peer id of zeros, which names nobody: as many clients as there are ports may send it.
+const NOBODY: u16 = 0;
+
 const KEY: u16 = (1 << 13) - 1;
 const PAUSED: u16 = 1 << 13;
 const SEEDER: u16 = 1 << 14;
@@ -66,8 +70,12 @@ pub(super) trait Kept: Compact {
 
 impl ClientTag {
     pub fn new(peer_id: &PeerId, key: Option<u32>) -> Self {
+        let peer_id = match peer_id.0 {
+            [0, rest @ ..] if rest == [0; 19] => NOBODY,
+            _ => ((fold(peer_id) >> 48) as u16).max(NOBODY + 1),
+        };
         Self {
-            peer_id: (fold(peer_id) >> 48) as u16,
+            peer_id,
             key: key.map_or(0, |key| (key.wrapping_mul(0x9e37_79b1) >> 19).max(1) as u16),
         }
     }
@@ -138,11 +146,20 @@ impl<C: Compact> Member<C> {
         self.peer_id == client.peer_id
             && (key == client.key || key == 0 || client.key == 0)
             && ip_of(&self.endpoint) == ip_of(&endpoint)
+            && (self.peer_id != NOBODY || self.endpoint == endpoint)
+    }
+}
+
+/// The hash of all endpoints that one client may have.
+pub(super) fn client_hash<C: Compact>(endpoint: C, peer_id: u16) -> u64 {
+    match peer_id {
+        NOBODY => hash_of(endpoint.as_ref()),
+        _ => hash_of((ip_of(&endpoint), peer_id)),
     }
 }
 
 /// The bytes of the address.
-pub(super) fn ip_of<C: Compact>(endpoint: &C) -> &[u8] {
+fn ip_of<C: Compact>(endpoint: &C) -> &[u8] {
     &endpoint.as_ref()[..C::LEN - 2]
 }
 

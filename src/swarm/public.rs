@@ -608,6 +608,28 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_id_of_zeros_names_nobody() {
+        let mut swarm = PublicSwarm::default();
+        for round in 0..2 {
+            for port in 1..=40 {
+                let before = put(&mut swarm, "1.2.3.4", port, client(0, None), Role::Leecher);
+                assert_eq!(before.is_some(), round > 0, "{port}");
+            }
+        }
+        assert_eq!(swarm.counts().leechers, 40);
+        for port in 1..=40 {
+            let role = Role::Seeder;
+            put(&mut swarm, "1.2.3.4", port, client(0, None), role);
+        }
+        assert_eq!(swarm.counts().seeders, 40);
+        for port in 1..=40 {
+            let peer = endpoint("1.2.3.4", port);
+            assert!(swarm.remove(peer, client(0, None)).is_some(), "{port}");
+        }
+        assert!(swarm.is_empty());
+    }
+
+    #[test]
     fn clients_without_a_port_are_told_apart_by_their_ids() {
         let mut swarm = PublicSwarm::default();
         assert_eq!(
@@ -662,7 +684,7 @@ mod tests {
         let mut present = std::collections::HashMap::new();
         swarm.set_downloaded(70_000);
         for round in 0..40_000 {
-            let number = rng.u16(..200);
+            let number = rng.u16(1..200);
             let ip = address(number);
             let role = [Role::Leecher, Role::Paused, Role::Seeder][rng.usize(..3)];
             // It grows and empties, several times.

@@ -115,9 +115,11 @@ impl Outbox {
 
     /// Takes everything, under the next number. Only the journal cuts.
     pub fn cut(&self) -> Cut {
+        // As much memory as it takes, so that a large cut is not copied again and again.
+        let waiting: usize = self.lanes.iter().map(|it| it.lock().changes.len()).sum();
         let mut cut = Cut {
             number: 0,
-            changes: Vec::new(),
+            changes: Vec::with_capacity(waiting),
         };
         for lane in &self.lanes {
             let mut lane = lane.lock();

@@ -47,8 +47,8 @@ fn events_are_compared_in_all_their_bits() {
     let mika = public();
     let (client, id) = client(&mika, V4);
     let announce = |event, left| Announce {
-        event,
         left,
+        event,
         ..Announce::new(id, new_torrent())
     };
     for event in [

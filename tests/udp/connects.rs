@@ -1,6 +1,7 @@
 //! Connection ids (rule U3): for whom, where and how long they hold.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mika::listen::udp::{ConnectionIds, Secret};
@@ -158,7 +159,6 @@ fn processes_of_one_host_share_the_secret() {
     second.run();
     let (_, id) = client(&first, V4);
     Client::new(second.udp(V4)).announce(&Announce::new(id, IH));
-    use std::os::unix::fs::PermissionsExt as _;
     let mode = fs::metadata(secret)
         .expect("the secret")
         .permissions()
