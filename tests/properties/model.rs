@@ -211,6 +211,8 @@ impl Model {
         });
         let is_client = |peer: &Peer| {
             peer.address().ip() == it.address.ip()
+                // One of zeros names nobody.
+                && it.peer_id != 0
                 && peer.peer_id == it.peer_id
                 && (peer.key.is_none() || it.key.is_none() || peer.key == it.key)
         };
