@@ -37,6 +37,11 @@ fn failures() {
 }
 
 #[test]
+fn http_head() {
+    run("http_head");
+}
+
+#[test]
 fn http_path() {
     run("http_path");
 }

@@ -7,6 +7,7 @@
 
 mod announces;
 mod bencode;
+mod http_head;
 mod http_path;
 mod http_query;
 mod replies;
@@ -14,6 +15,7 @@ mod udp_packet;
 
 pub use announces::{private_announces, public_announces};
 pub use bencode::bencode;
+pub use http_head::http_head;
 pub use http_path::http_path;
 pub use http_query::http_query;
 pub use replies::{failures, replies};
@@ -26,6 +28,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("bencode", bencode),
     ("failures", failures),
+    ("http_head", http_head),
     ("http_path", http_path),
     ("http_query", http_query),
     ("private_announces", private_announces),

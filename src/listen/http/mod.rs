@@ -8,7 +8,7 @@ mod accept;
 mod connection;
 mod connections;
 mod exchange;
-mod head;
+pub mod head;
 mod listener;
 mod reply;
 mod service;
