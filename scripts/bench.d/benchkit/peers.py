@@ -8,7 +8,7 @@ from .fault import Fault
 from .process import ROOT, Server
 from .report import note
 
-# Built by cargo from crates.io, at the versions that figures are about.
+# Built by cargo as published, at the versions that figures are about.
 FOLDER = ROOT / "target" / "peers"
 AQUATIC_VERSION = "0.9.0"
 
