@@ -21,16 +21,13 @@ const BACKLOG: i32 = 4096;
 /// The address is in use, also if it is by another process that shares its ports; or it is not
 /// this host's, or its port needs rights.
 pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<TcpListener>> {
-    // A first socket that shares with nobody finds out whether somebody else is there. It does
-    // not listen: whoever had come to it would be reset when it goes.
-    let alone = socket(address, false)?;
-    let address = alone
-        .local_addr()?
-        .as_socket()
-        .ok_or(io::ErrorKind::AddrNotAvailable)?;
-    drop(alone);
-    let listeners = (0..number).map(|_| {
-        let socket = socket(address, true)?;
+    let sockets = share(address, number, Protocol::TCP, |socket| {
+        socket.set_reuse_address(true)?;
+        // Connections inherit it. Without it a second reply could wait for an acknowledgement of
+        // the first.
+        socket.set_tcp_nodelay(true)
+    })?;
+    let listeners = sockets.into_iter().map(|socket| {
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok(socket.into())
@@ -38,23 +35,38 @@ pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<TcpListener>> 
     listeners.collect()
 }
 
-fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(share)?;
-    if address.is_ipv6() {
-        // IPv4 has listeners of its own.
-        socket.set_only_v6(true)?;
-    }
-    // Connections inherit it. Without it a second reply could wait for an acknowledgement of the
-    // first.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
+/// Binds `number` sockets to one address, which they share; `prepare` sets what else they need
+/// before.
+fn share(
+    address: SocketAddr,
+    number: usize,
+    protocol: Protocol,
+    prepare: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Vec<Socket>> {
+    let kind = match protocol {
+        Protocol::UDP => Type::DGRAM,
+        _ => Type::STREAM,
+    };
+    let open = |address: SocketAddr, share| {
+        let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+        socket.set_reuse_port(share)?;
+        if address.is_ipv6() {
+            // IPv4 has sockets of its own.
+            socket.set_only_v6(true)?;
+        }
+        prepare(&socket)?;
+        socket.bind(&address.into())?;
+        io::Result::Ok(socket)
+    };
+    // A first socket that shares with nobody finds out whether somebody else is there. It does
+    // not listen: whoever had come to it would be reset when it goes.
+    let alone = open(address, false)?;
+    let address = alone
+        .local_addr()?
+        .as_socket()
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+    drop(alone);
+    (0..number).map(|_| open(address, true)).collect()
 }
 
 #[cfg(test)]

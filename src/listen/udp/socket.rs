@@ -3,9 +3,10 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Protocol;
 
 use super::batch::tell_destinations;
+use crate::listen::share;
 
 /// Bytes of packets that may wait in the kernel: half a second of a flood. The system may cap it.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -17,33 +18,20 @@ const SEND_BUFFER: usize = 2 << 20;
 /// The address is in use, also if it is by another process that shares its ports; or it is not
 /// this host's, or its port needs rights.
 pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<UdpSocket>> {
-    // A first socket that shares with nobody finds out whether somebody else is there.
-    let alone = open(address, false)?;
-    let address = alone.local_addr()?;
-    drop(alone);
-    (0..number).map(|_| open(address, true)).collect()
-}
-
-fn open(address: SocketAddr, share: bool) -> io::Result<UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    socket.set_reuse_port(share)?;
-    if address.is_ipv6() {
-        // IPv4 has sockets of its own.
-        socket.set_only_v6(true)?;
-    }
-    // As much as the system grants; the default does, too.
-    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    let _ = socket.set_send_buffer_size(SEND_BUFFER);
-    socket.bind(&address.into())?;
-    let socket = UdpSocket::from(socket);
-    if address.ip().is_unspecified() {
-        tell_destinations(&socket)?;
-    }
-    Ok(socket)
+    let sockets = share(address, number, Protocol::UDP, |socket| {
+        // As much as the system grants; the default does, too.
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+        let _ = socket.set_send_buffer_size(SEND_BUFFER);
+        Ok(())
+    })?;
+    let sockets = sockets.into_iter().map(|socket| {
+        let socket = UdpSocket::from(socket);
+        if address.ip().is_unspecified() {
+            tell_destinations(&socket)?;
+        }
+        Ok(socket)
+    });
+    sockets.collect()
 }
 
 #[cfg(test)]
