@@ -15,7 +15,8 @@ use mika::cache::{
     Cache, CacheError, Drivers, Generation, Mirrored, Notice, SharedPeer, Write, contract,
 };
 use mika::change::{
-    Batch, Change, Credit, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
+    Batch, Change, Credit, GuestChange, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing,
+    SwarmCounts,
 };
 use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::registry::{Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals};
@@ -51,11 +52,11 @@ fn batch(number: u64) -> Arc<Batch> {
     Arc::new(Batch {
         node: NODE.into(),
         number,
-        changes: vec![Change::Guest {
+        changes: vec![Change::from(GuestChange {
             info_hash: InfoHash([1; 20]),
             address,
             record,
-        }],
+        })],
     })
 }
 
@@ -567,7 +568,7 @@ async fn a_web_application_finds_what_it_reads() {
     let mut gone = change(5, 3);
     gone.record.active = false;
     gone.standing.hnr = true;
-    keep(1, &[change(5, 1), seeding, gone].map(Change::Peer)).await;
+    keep(1, &[change(5, 1), seeding, gone].map(Change::from)).await;
     let members = |set: &str| {
         let members = redis.cli(&["SMEMBERS", &format!("t:u:{set}:5")]);
         let mut members: Vec<String> = members.lines().map(Into::into).collect();
@@ -599,7 +600,7 @@ async fn a_web_application_finds_what_it_reads() {
 
     let mut stopped = change(5, 1);
     stopped.record.active = false;
-    keep(2, &[Change::Peer(stopped)]).await;
+    keep(2, &[Change::from(stopped)]).await;
     assert_eq!(
         (members("active"), members("incomplete")),
         ("2".into(), String::new())

@@ -13,8 +13,8 @@ use super::{
     SharedPeer, Stats, Write,
 };
 use crate::change::{
-    Batch, Change, Credit, GuestRecord, Member, PeerChange, PeerKey, PeerRecord, Standing,
-    SwarmCounts,
+    Batch, Change, Credit, GuestChange, GuestRecord, Member, PeerChange, PeerKey, PeerRecord,
+    Standing, SwarmCounts,
 };
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::registry::{
@@ -89,8 +89,8 @@ async fn batches_are_kept_until_they_are_applied(cache: &dyn Cache) {
 
 async fn a_batch_is_kept_once(cache: &dyn Cache) {
     put_pair(cache).await;
-    let first = batch(1, vec![Change::Peer(change(1, 1, 1, 100))]);
-    let second = batch(2, vec![Change::Peer(change(1, 1, 1, 1000))]);
+    let first = batch(1, vec![Change::from(change(1, 1, 1, 100))]);
+    let second = batch(2, vec![Change::from(change(1, 1, 1, 1000))]);
     for batches in [
         vec![first.clone()],
         vec![first.clone(), second.clone()],
@@ -144,9 +144,9 @@ async fn batches_make_swarms(cache: &dyn Cache) {
     let guest = guest(true);
     let address: SocketAddr = "[2001:db8::1]:6881".parse().unwrap();
     let changes = vec![
-        Change::Peer(change(1, 1, 1, 5)),
-        Change::Peer(second.clone()),
-        Change::Peer(first.clone()),
+        Change::from(change(1, 1, 1, 5)),
+        Change::from(second.clone()),
+        Change::from(first.clone()),
         guest_change(address, guest),
     ];
     keep(cache, &[batch(1, changes)]).await;
@@ -180,8 +180,8 @@ async fn batches_count(cache: &dyn Cache) {
     let mut snatch = change(1, 1, 1, 100);
     snatch.credit.snatched = true;
     let changes = vec![
-        Change::Peer(snatch),
-        Change::Peer(change(1, 1, 1, 10)),
+        Change::from(snatch),
+        Change::from(change(1, 1, 1, 10)),
         Change::Snatch { info_hash: hash(1) },
     ];
     keep(cache, &[batch(1, changes)]).await;
@@ -199,7 +199,7 @@ async fn batches_count(cache: &dyn Cache) {
 /// Half a row would come back as a user or a torrent that nobody added.
 async fn what_is_not_registered_is_not_counted(cache: &dyn Cache) {
     let changes = vec![
-        Change::Peer(change(1, 1, 1, 100)),
+        Change::from(change(1, 1, 1, 100)),
         Change::Snatch { info_hash: hash(1) },
     ];
     keep(cache, &[batch(1, changes)]).await;
@@ -222,7 +222,7 @@ async fn totals_that_are_full_stop_nothing(cache: &dyn Cache) {
     for number in 1..=2 {
         keep(
             cache,
-            &[batch(number, vec![Change::Peer(change(1, 1, 1, u64::MAX))])],
+            &[batch(number, vec![Change::from(change(1, 1, 1, u64::MAX))])],
         )
         .await;
     }
@@ -383,7 +383,7 @@ async fn counters_that_are_there_stay(cache: &dyn Cache) {
     assert_eq!(user(cache, 1).await, user_row, "new rows come with theirs");
     assert_eq!(torrent(cache, 1).await, torrent_row);
 
-    keep(cache, &[batch(1, vec![Change::Peer(change(1, 1, 1, 10))])]).await;
+    keep(cache, &[batch(1, vec![Change::from(change(1, 1, 1, 10))])]).await;
     for write in [Write::Edit, Write::Warmup] {
         cache.put_users(&users, write).await.unwrap();
         cache.put_torrents(&torrents, write).await.unwrap();
@@ -464,7 +464,7 @@ async fn totals_are_wiped(cache: &dyn Cache) {
     put_pair(cache).await;
     let mut change = change(1, 1, 1, 10);
     change.credit.snatched = true;
-    keep(cache, &[batch(1, vec![Change::Peer(change)])]).await;
+    keep(cache, &[batch(1, vec![Change::from(change)])]).await;
     let before = torrent(cache, 1).await;
     assert!(before.torrent.snatches > 0);
     for (what, rows) in [(Wipe::Users, 1), (Wipe::Torrents, 1)] {
@@ -486,7 +486,7 @@ async fn leftovers_are_found_and_cleaned(cache: &dyn Cache) {
     put_pair(cache).await;
     let leftovers = async |since| all(|cursor| cache.leftovers(since, cursor)).await.0;
     assert_eq!(leftovers(NOW).await, []);
-    keep(cache, &[batch(1, vec![Change::Peer(change(1, 1, 1, 10))])]).await;
+    keep(cache, &[batch(1, vec![Change::from(change(1, 1, 1, 10))])]).await;
     assert_eq!(leftovers(NOW).await, []);
     let old = leftovers(NOW + 1).await;
     assert!(
@@ -700,7 +700,7 @@ fn all_kinds(number: u64) -> Vec<Change> {
     vec![
         Change::Snatch { info_hash: hash(2) },
         guest_change(address, guest(true)),
-        Change::Peer(change),
+        Change::from(change),
     ]
 }
 
@@ -768,11 +768,11 @@ fn guest(active: bool) -> GuestRecord {
 }
 
 fn guest_change(address: SocketAddr, record: GuestRecord) -> Change {
-    Change::Guest {
+    Change::from(GuestChange {
         info_hash: hash(2),
         address,
         record,
-    }
+    })
 }
 
 fn member(change: &PeerChange) -> SharedPeer {

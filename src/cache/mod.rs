@@ -59,8 +59,8 @@ pub enum SharedPeer {
 /// The private peers of a batch as they are kept in their swarms.
 pub fn members_of(batch: &Batch) -> Vec<(InfoHash, Vec<SharedPeer>)> {
     let peers = batch.changes.iter().filter_map(|change| match change {
-        Change::Peer(change) => Some(change),
-        Change::Snatch { .. } | Change::Guest { .. } => None,
+        Change::Peer(change) => Some(&**change),
+        Change::Snatch { .. } | Change::Guest(_) => None,
     });
     let mut swarms: BTreeMap<InfoHash, Vec<SharedPeer>> = BTreeMap::new();
     for change in peers {

@@ -8,7 +8,10 @@ use std::fmt::{Display, Write as _};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::str::FromStr;
 
-use super::{Change, Credit, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
+use super::{
+    Change, Credit, GuestChange, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing,
+    SwarmCounts,
+};
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId, hex_digit};
 
 /// Kinds of lines.
@@ -35,13 +38,9 @@ pub fn encode(changes: &[Change]) -> String {
             Change::Snatch { info_hash } => {
                 line.word(SNATCH).add(info_hash);
             }
-            Change::Guest {
-                info_hash,
-                address,
-                record,
-            } => {
-                line.word(GUEST).add(info_hash).add(address);
-                line.guest(record);
+            Change::Guest(guest) => {
+                line.word(GUEST).add(guest.info_hash).add(guest.address);
+                line.guest(&guest.record);
             }
         }
         line.end();
@@ -91,15 +90,15 @@ pub fn decode_guest(text: &str) -> Result<GuestRecord, Malformed> {
 fn decode_line(line: &str) -> Result<Change, Malformed> {
     let mut fields = Fields::of(line);
     let change = match fields.word()? {
-        PEER => Change::Peer(fields.peer()?),
+        PEER => Change::from(fields.peer()?),
         SNATCH => Change::Snatch {
             info_hash: fields.parsed()?,
         },
-        GUEST => Change::Guest {
+        GUEST => Change::from(GuestChange {
             info_hash: fields.parsed()?,
             address: fields.parsed()?,
             record: fields.guest()?,
-        },
+        }),
         _ => return Err(fields.malformed()),
     };
     fields.end().map(|()| change)
@@ -430,7 +429,7 @@ mod tests {
     fn changes() -> Vec<Change> {
         let info_hash = InfoHash([0xab; 20]);
         vec![
-            Change::Peer(PeerChange {
+            Change::from(PeerChange {
                 key: key(),
                 info_hash,
                 record: record(),
@@ -453,11 +452,11 @@ mod tests {
                 },
             }),
             Change::Snatch { info_hash },
-            Change::Guest {
+            Change::from(GuestChange {
                 info_hash,
                 address: "[2001:db8::1]:6881".parse().unwrap(),
                 record: guest(),
-            },
+            }),
         ]
     }
 

@@ -118,19 +118,24 @@ pub struct GuestRecord {
     pub active: bool,
 }
 
-/// One entry of the journal.
+/// A public peer and its torrent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestChange {
+    pub info_hash: InfoHash,
+    pub address: SocketAddr,
+    pub record: GuestRecord,
+}
+
+/// One entry of the journal. Small, because there are as many of them at once as announces in a
+/// flush, and most of a public tracker's are snatches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A private peer announced, stopped or expired.
-    Peer(PeerChange),
+    Peer(Box<PeerChange>),
     /// A public peer completed a torrent.
     Snatch { info_hash: InfoHash },
     /// A public peer announced, stopped or expired. Storage passes it over.
-    Guest {
-        info_hash: InfoHash,
-        address: SocketAddr,
-        record: GuestRecord,
-    },
+    Guest(Box<GuestChange>),
 }
 
 /// Changes that are applied together or not at all, under a number that never repeats.
@@ -141,6 +146,20 @@ pub struct Batch {
     /// Counts from 1, without gaps.
     pub number: u64,
     pub changes: Vec<Change>,
+}
+
+// === impl Change ===
+
+impl From<PeerChange> for Change {
+    fn from(change: PeerChange) -> Self {
+        Self::Peer(Box::new(change))
+    }
+}
+
+impl From<GuestChange> for Change {
+    fn from(change: GuestChange) -> Self {
+        Self::Guest(Box::new(change))
+    }
 }
 
 // === impl Credit ===

@@ -55,9 +55,7 @@ fn coalesce(changes: Vec<Change>) -> Vec<Change> {
 fn whose(change: &Change) -> Option<Whose> {
     match change {
         Change::Peer(change) => Some(Whose::Peer(change.key)),
-        Change::Guest {
-            info_hash, address, ..
-        } => Some(Whose::Guest(*info_hash, *address)),
+        Change::Guest(guest) => Some(Whose::Guest(guest.info_hash, guest.address)),
         Change::Snatch { .. } => None,
     }
 }
@@ -69,7 +67,7 @@ mod tests {
     use crate::ids::{PeerId, TorrentId, UserId};
 
     fn change(user: u32, base_up: u64, up: u64, seeders: u32) -> Change {
-        Change::Peer(PeerChange {
+        Change::from(PeerChange {
             key: PeerKey {
                 user: UserId(user),
                 torrent: TorrentId(1),

@@ -9,7 +9,7 @@ mod torrents;
 mod users;
 mod whitelist;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -66,6 +66,7 @@ pub struct Registry {
     users: RwLock<Users>,
     torrents: RwLock<Torrents>,
     torrent_count: AtomicUsize,
+    disabled_count: AtomicUsize,
     whitelist: ArcSwap<Whitelist>,
 }
 
@@ -79,6 +80,7 @@ struct Users {
 struct Torrents {
     by_hash: HashMap<InfoHash, Entry, RandomState>,
     hashes: HashMap<TorrentId, (InfoHash, Option<InfoHash>), RandomState>,
+    disabled: HashSet<TorrentId, RandomState>,
 }
 
 // === impl Registry ===
@@ -89,11 +91,16 @@ impl Registry {
     }
 
     pub fn torrent(&self, info_hash: &InfoHash) -> Option<Entry> {
-        // Spares a public tracker where nothing was completed yet the look-up.
-        if self.torrent_count() == 0 {
+        self.torrents.read().by_hash.get(info_hash).cloned()
+    }
+
+    /// Why that torrent is disabled; none where it is enabled, or unknown. Costs nothing as long
+    /// as no torrent is disabled: where anything may be announced, every announce asks.
+    pub fn disabled(&self, info_hash: &InfoHash) -> Option<Arc<str>> {
+        if self.disabled_count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        self.torrents.read().by_hash.get(info_hash).cloned()
+        self.torrent(info_hash)?.disabled
     }
 
     /// The info hash under which the swarm of that torrent is kept.
@@ -152,6 +159,8 @@ impl Registry {
         change(&mut torrents);
         self.torrent_count
             .store(torrents.hashes.len(), Ordering::Relaxed);
+        self.disabled_count
+            .store(torrents.disabled.len(), Ordering::Relaxed);
     }
 }
 
@@ -219,6 +228,9 @@ impl Torrents {
         if let Some(second) = hashes.1 {
             self.by_hash.insert(second, entry.clone());
         }
+        if entry.disabled.is_some() {
+            self.disabled.insert(entry.id);
+        }
         self.by_hash.insert(hashes.0, entry);
         self.hashes.insert(torrent.id, hashes);
     }
@@ -227,6 +239,7 @@ impl Torrents {
         let Some((first, second)) = self.hashes.remove(&id) else {
             return;
         };
+        self.disabled.remove(&id);
         for hash in [Some(first), second].into_iter().flatten() {
             if self.by_hash.get(&hash).is_some_and(|entry| entry.id == id) {
                 self.by_hash.remove(&hash);
@@ -280,6 +293,32 @@ mod tests {
         registry.apply(RegistryChange::User(user(2, "passkey-a")));
         assert_eq!(registry.account("passkey-a").unwrap().user, UserId(2));
         assert_eq!(registry.account("passkey-b").unwrap().user, UserId(1));
+    }
+
+    #[test]
+    fn disabled_torrents_are_known_by_either_hash_until_they_are_enabled() {
+        let registry = Registry::default();
+        let change = |enabled| {
+            let torrent = Torrent {
+                enabled,
+                reason: Some("spam".into()),
+                ..torrent(7, 1, Some(2))
+            };
+            registry.apply(RegistryChange::Torrent(torrent));
+        };
+        let of = |byte| registry.disabled(&InfoHash([byte; 20]));
+        change(false);
+        registry.apply(RegistryChange::Torrent(torrent(8, 3, None)));
+        assert_eq!(
+            (of(1).as_deref(), of(2).as_deref()),
+            (Some("spam"), Some("spam"))
+        );
+        assert_eq!((of(3), of(4)), (None, None));
+        change(true);
+        assert_eq!((of(1), of(2)), (None, None));
+        change(false);
+        registry.apply(RegistryChange::TorrentGone(TorrentId(7)));
+        assert_eq!(of(1), None);
     }
 
     #[test]

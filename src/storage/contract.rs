@@ -209,7 +209,7 @@ async fn pages_of_any_size_hold_every_row_once(storage: &dyn Storage) {
         }
     }
     let expected = changes.len();
-    apply(storage, 1, changes.into_iter().map(Change::Peer).collect()).await;
+    apply(storage, 1, changes.into_iter().map(Change::from).collect()).await;
     for limit in [1, 2, 7, 1000] {
         let users = keys(|after| storage.users(after, limit), |row| row.user.id).await;
         assert_rising(&users, 5);
@@ -230,7 +230,7 @@ async fn torrents_with_records_are_told(storage: &dyn Storage) {
         torrents.push(torrent);
         if number == 2 {
             let change = change(user, torrent, number, 1);
-            apply(storage, 1, vec![Change::Peer(change)]).await;
+            apply(storage, 1, vec![Change::from(change)]).await;
         }
     }
     assert_eq!(
@@ -248,7 +248,7 @@ async fn old_peers_are_read_while_they_are_active(storage: &dyn Storage) {
     let mut left = change(id, torrent_id, 2, 1);
     left.record.active = false;
     let key = active.key;
-    apply(storage, 1, [active, left].map(Change::Peer).to_vec()).await;
+    apply(storage, 1, [active, left].map(Change::from).to_vec()).await;
     assert_eq!(storage.peers(NOW, None, 10).await.unwrap().rows.len(), 2);
     let later = storage.peers(NOW + 1, None, 10).await.unwrap();
     let keys: Vec<PeerKey> = later.rows.iter().map(|row| row.key).collect();
@@ -286,7 +286,7 @@ async fn the_feed_tells_of_edits(storage: &dyn Storage) {
     assert!(!only.torrent.enabled);
 
     // Credit and counters are no changes of the registry.
-    apply(storage, 1, vec![Change::Peer(change(id, torrent_id, 1, 5))]).await;
+    apply(storage, 1, vec![Change::from(change(id, torrent_id, 1, 5))]).await;
     assert_eq!(feed(storage, position).await, (vec![], position));
 }
 
@@ -324,7 +324,7 @@ async fn base_and_credit_arrive_together(storage: &dyn Storage) {
     first.credit.snatched = true;
     first.standing.completed_at = Some(NOW);
     first.standing.hnr = true;
-    apply(storage, 1, vec![Change::Peer(first.clone())]).await;
+    apply(storage, 1, vec![Change::from(first.clone())]).await;
     assert_eq!(storage.applied(NODE).await.unwrap(), 1);
     assert_eq!(storage.applied("node-b").await.unwrap(), 0);
 
@@ -371,7 +371,7 @@ async fn base_and_credit_arrive_together(storage: &dyn Storage) {
         ..first.record
     };
     second.standing.hnr = false;
-    apply(storage, 2, vec![Change::Peer(second.clone())]).await;
+    apply(storage, 2, vec![Change::from(second.clone())]).await;
     let peers = storage.peers(NOW, None, 10).await.unwrap();
     assert_eq!(peers.rows[0].record, second.record);
     assert!(!storage.histories(None, 10).await.unwrap().rows[0].hnr);
@@ -380,7 +380,7 @@ async fn base_and_credit_arrive_together(storage: &dyn Storage) {
 
 async fn a_batch_counts_once(storage: &dyn Storage) {
     let (id, torrent_id) = add_pair(storage, 1).await;
-    let changes = vec![Change::Peer(change(id, torrent_id, 1, 10))];
+    let changes = vec![Change::from(change(id, torrent_id, 1, 10))];
     for _ in 0..3 {
         apply(storage, 1, changes.clone()).await;
     }
@@ -404,7 +404,7 @@ async fn totals_are_wiped_in_portions(storage: &dyn Storage) {
         let (user, torrent) = add_pair(storage, number).await;
         let mut change = change(user, torrent, number, 10);
         change.credit.snatched = true;
-        changes.push(Change::Peer(change));
+        changes.push(Change::from(change));
     }
     apply(storage, 1, changes).await;
     let position = storage.feed_position().await.unwrap();
@@ -439,7 +439,7 @@ async fn absurd_totals_are_found_and_mended(storage: &dyn Storage) {
     let mut change = change(user_id, torrent, 2, 10);
     change.credit.up = TOTAL_MAX;
     change.credit.raw_down = TOTAL_MAX;
-    apply(storage, 1, vec![Change::Peer(change)]).await;
+    apply(storage, 1, vec![Change::from(change)]).await;
     for (what, id, field) in [
         (Wipe::Users, user_id.0, "uploaded"),
         (Wipe::Torrents, torrent.0, "downloaded"),
@@ -465,13 +465,13 @@ async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
     let mut newer = change(id, torrent_id, 1, 10);
     newer.record.announces = 7;
     newer.record.base_up = 700;
-    apply(storage, 1, vec![Change::Peer(newer.clone())]).await;
+    apply(storage, 1, vec![Change::from(newer.clone())]).await;
     // What another node still had to tell of it: the credit counts, the record is outdated.
     let mut older = newer.clone();
     older.record.announces = 6;
     older.record.last_announce = NOW + 2;
     older.record.base_up = 600;
-    apply(storage, 2, vec![Change::Peer(older)]).await;
+    apply(storage, 2, vec![Change::from(older)]).await;
     let record = |page: Page<super::StoredPeer>| page.rows[0].record.clone();
     let found = record(storage.peers(0, None, 10).await.unwrap());
     assert_eq!(found, newer.record);
@@ -482,19 +482,19 @@ async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
     anew.record.announces = 1;
     anew.record.last_announce = NOW + 3600;
     anew.record.base_up = 5;
-    apply(storage, 3, vec![Change::Peer(anew.clone())]).await;
+    apply(storage, 3, vec![Change::from(anew.clone())]).await;
     let found = record(storage.peers(0, None, 10).await.unwrap());
     assert_eq!(found, anew.record);
     anew.record.announces = 2;
     anew.record.base_up = 6;
-    apply(storage, 4, vec![Change::Peer(anew.clone())]).await;
+    apply(storage, 4, vec![Change::from(anew.clone())]).await;
     let found = record(storage.peers(0, None, 10).await.unwrap());
     assert_eq!(found, anew.record);
 }
 
 async fn a_gap_is_refused(storage: &dyn Storage) {
     let (id, torrent_id) = add_pair(storage, 1).await;
-    let batch = batch(2, vec![Change::Peer(change(id, torrent_id, 1, 10))]);
+    let batch = batch(2, vec![Change::from(change(id, torrent_id, 1, 10))]);
     assert!(matches!(
         storage.apply(&[batch]).await,
         Err(StorageError::Broken(_))
@@ -515,7 +515,7 @@ async fn changes_of_one_batch_add_up(storage: &dyn Storage) {
         change(other, torrent_id, 3, 5),
         last.clone(),
     ];
-    apply(storage, 1, changes.into_iter().map(Change::Peer).collect()).await;
+    apply(storage, 1, changes.into_iter().map(Change::from).collect()).await;
     let totals = user(storage, id).await.totals;
     assert_eq!((totals.uploaded, totals.announces), (120, 3));
     assert_eq!(user(storage, other).await.totals.uploaded, 10);
@@ -538,7 +538,7 @@ async fn rows_that_are_gone_are_passed_over(storage: &dyn Storage) {
         change(id, TorrentId(torrent_id.0 + 1000), 1, 10),
         change(id, torrent_id, 1, 7),
     ];
-    apply(storage, 1, changes.into_iter().map(Change::Peer).collect()).await;
+    apply(storage, 1, changes.into_iter().map(Change::from).collect()).await;
     assert_eq!(user(storage, id).await.totals.uploaded, 14);
     assert_eq!(torrent(storage, 1).await.uploaded, 7);
     assert_eq!(storage.peers(0, None, 10).await.unwrap().rows.len(), 1);
@@ -551,7 +551,7 @@ async fn totals_stop_at_the_largest_number(storage: &dyn Storage) {
     huge.record.left = Some(u64::MAX);
     huge.credit.down = TOTAL_MAX - 1;
     for number in 1..=3 {
-        apply(storage, number, vec![Change::Peer(huge.clone())]).await;
+        apply(storage, number, vec![Change::from(huge.clone())]).await;
     }
     let totals = user(storage, id).await.totals;
     assert_eq!((totals.uploaded, totals.downloaded), (TOTAL_MAX, TOTAL_MAX));
@@ -569,7 +569,7 @@ async fn a_torrent_is_completed_once(storage: &dyn Storage) {
     for (number, at) in [(1, None), (2, Some(NOW)), (3, Some(NOW + 99)), (4, None)] {
         let mut change = change(id, torrent_id, 1, 1);
         change.standing.completed_at = at;
-        apply(storage, number, vec![Change::Peer(change)]).await;
+        apply(storage, number, vec![Change::from(change)]).await;
     }
     assert_eq!(
         storage.histories(None, 1).await.unwrap().rows[0].completed_at,
@@ -604,7 +604,7 @@ async fn old_tombstones_are_pruned(storage: &dyn Storage) {
         let mut change = change(id, torrent_id, byte, 1);
         change.record.last_announce = last_announce;
         change.record.active = active;
-        changes.push(Change::Peer(change));
+        changes.push(Change::from(change));
     }
     apply(storage, 1, changes).await;
     assert_eq!(storage.prune(NOW, 10).await.unwrap(), 0);

@@ -53,7 +53,7 @@ impl<'a> Sums<'a> {
         for change in changes {
             match change {
                 Change::Snatch { info_hash } => *sums.snatches.entry(*info_hash).or_default() += 1,
-                Change::Guest { .. } => {}
+                Change::Guest(_) => {}
                 Change::Peer(change) if is_known(&change.key)? => sums.add(change),
                 Change::Peer(change) => {
                     sums.gone.insert(change.key);

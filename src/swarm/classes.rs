@@ -147,6 +147,40 @@ impl<T> Classes<T> {
         place
     }
 
+    /// Moves an element to another class and returns its place. `moved` learns of each element
+    /// that moves, of this one last: the element, from where, to where.
+    pub fn reclass(
+        &mut self,
+        at: usize,
+        role: Role,
+        has_port: bool,
+        mut moved: impl FnMut(&T, usize, usize),
+    ) -> usize {
+        let (old, new) = (self.class_at(at), class(role, has_port));
+        let mut place = at;
+        let mut swap = |items: &mut Vec<T>, place: &mut usize, other: usize| {
+            if other != *place {
+                items.swap(other, *place);
+                moved(&items[*place], other, *place);
+                *place = other;
+            }
+        };
+        for class in old..new {
+            let last = self.end(class) - 1;
+            swap(&mut self.items, &mut place, last);
+            self.ends[class] -= 1;
+        }
+        for class in (new + 1..=old).rev() {
+            let first = self.start(class);
+            swap(&mut self.items, &mut place, first);
+            self.ends[class - 1] += 1;
+        }
+        if place != at {
+            moved(&self.items[place], at, place);
+        }
+        place
+    }
+
     /// Takes an element out. `moved` learns of each element that moves: the element, from where, to where.
     pub fn remove(&mut self, at: usize, mut moved: impl FnMut(&T, usize, usize)) -> Option<T> {
         let mut hole = at;
@@ -202,18 +236,24 @@ mod tests {
         let mut places: Vec<Option<(usize, Role, bool)>> = vec![None; 64];
         for _ in 0..20_000 {
             let id = rng.usize(..places.len());
+            let role = [Role::Leecher, Role::Paused, Role::Seeder][rng.usize(..3)];
+            let has_port = rng.bool();
             let mut told = Vec::new();
-            if let Some((at, ..)) = places[id] {
-                let removed = classes.remove(at, |&other, from, to| told.push((other, from, to)));
-                assert_eq!(removed, Some(id));
-                places[id] = None;
-            } else {
-                let role = [Role::Leecher, Role::Paused, Role::Seeder][rng.usize(..3)];
-                let has_port = rng.bool();
-                let at = classes.insert(id, role, has_port, |&other, from, to| {
-                    told.push((other, from, to));
-                });
-                places[id] = Some((at, role, has_port));
+            let tell = |&other: &usize, from, to| told.push((other, from, to));
+            match places[id] {
+                Some((at, ..)) if rng.bool() => {
+                    assert_eq!(classes.remove(at, tell), Some(id));
+                    places[id] = None;
+                }
+                Some((at, ..)) => {
+                    let place = classes.reclass(at, role, has_port, tell);
+                    assert_eq!(*classes.get(place), id);
+                    places[id] = Some((at, role, has_port));
+                }
+                None => {
+                    let at = classes.insert(id, role, has_port, tell);
+                    places[id] = Some((at, role, has_port));
+                }
             }
             for (other, from, to) in told {
                 if let Some(place) = &mut places[other] {

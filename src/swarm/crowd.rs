@@ -32,8 +32,13 @@ struct Host {
     peers: u32,
 }
 
-/// An insertion moves the first of each class above the new member's.
-const MOVES_MAX: usize = 5;
+/// Who was moved past a sweep that is under way and would not be looked at by it: at most the
+/// first of each class above the lowest.
+#[derive(Default)]
+struct Late {
+    places: [usize; 5],
+    len: usize,
+}
 
 // === impl Crowd ===
 
@@ -106,30 +111,34 @@ impl<C: Compact> Crowd<C> {
 
     /// Adds a peer. Who was last seen before `alive_since` and would slip past a sweep goes at once.
     pub fn insert(&mut self, member: Member<C>, alive_since: Seconds) {
-        let indexes = &mut self.indexes;
-        let unswept = self.unswept;
-        let (mut late, mut late_len) = ([0; MOVES_MAX], 0);
+        let mut late = Late::default();
+        let moved = follow(&mut self.indexes, self.unswept, alive_since, &mut late);
         let has_port = member.endpoint.port() != 0;
-        let moved = |it: &Member<C>, from, to| {
-            if let Some(indexes) = indexes {
-                indexes.moved(it, from, to);
-            }
-            if from < unswept && to >= unswept && !it.is_alive(alive_since) {
-                late[late_len] = to;
-                late_len += 1;
-            }
-        };
         let place = self.members.insert(member, member.role(), has_port, moved);
         match &mut self.indexes {
             Some(indexes) => indexes.insert(self.members.items(), place),
             None if self.members.len() > SEARCH_MAX => self.build_indexes(),
             None => {}
         }
+        self.drop_late(&late);
+    }
+
+    /// Puts the same client at the same endpoint, in another role, in its own place.
+    pub fn reclass(&mut self, place: usize, member: Member<C>, alive_since: Seconds) {
+        *self.members.get_mut(place) = member;
+        let mut late = Late::default();
+        let moved = follow(&mut self.indexes, self.unswept, alive_since, &mut late);
+        let has_port = member.endpoint.port() != 0;
+        self.members.reclass(place, member.role(), has_port, moved);
+        self.drop_late(&late);
+    }
+
+    fn drop_late(&mut self, late: &Late) {
         // Told from the end to the front; taking one out moves none that is before it.
-        for &place in &late[..late_len] {
+        for &place in &late.places[..late.len] {
             self.take(place);
         }
-        self.late += late_len;
+        self.late += late.len;
     }
 
     pub fn take(&mut self, place: usize) {
@@ -181,6 +190,24 @@ impl<C: Compact> Crowd<C> {
             indexes.insert(self.members.items(), place);
         }
         self.indexes = Some(indexes);
+    }
+}
+
+/// What is to be done whenever a member is moved.
+fn follow<C: Compact>(
+    indexes: &mut Option<Box<Indexes>>,
+    unswept: usize,
+    alive_since: Seconds,
+    late: &mut Late,
+) -> impl FnMut(&Member<C>, usize, usize) {
+    move |it, from, to| {
+        if let Some(indexes) = indexes {
+            indexes.moved(it, from, to);
+        }
+        if from < unswept && to >= unswept && !it.is_alive(alive_since) {
+            late.places[late.len] = to;
+            late.len += 1;
+        }
     }
 }
 

@@ -374,8 +374,12 @@ fn update_many<C: Family>(
     let old = *crowd.get(place);
     let before = take_over(&old, &mut member, alive_since);
     let same_client = old.is_client(endpoint, client);
-    if same_client && old.endpoint == endpoint && old.role() == member.role() {
-        *crowd.get_mut(place) = member;
+    if same_client && old.endpoint == endpoint {
+        if old.role() == member.role() {
+            *crowd.get_mut(place) = member;
+        } else {
+            crowd.reclass(place, member, alive_since);
+        }
         return Some(Known(before));
     }
     crowd.take(place);

@@ -1,6 +1,7 @@
 //! Admission: passkey, account, parameters, client, torrent, in this order (rule R8).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::addr::canonical;
 use crate::ids::{InfoHash, PeerId, UserId};
@@ -29,19 +30,14 @@ impl Tracker {
             .map_err(|&error| Refusal::from(error))?;
         self.admit_endpoint(request.source, params, rules)?;
         self.admit_client(&params.peer_id, rules)?;
-        let registered = if rules.auto_register {
-            let torrent = self.registry.torrent(&params.info_hash);
-            torrent.map(|torrent| (params.info_hash, torrent))
-        } else {
-            Some(
-                self.registered(params)
-                    .ok_or(Refusal::UnregisteredTorrent)?,
-            )
-        };
-        let Some((info_hash, torrent)) = registered else {
+        if rules.auto_register {
+            admit_torrent(self.registry.disabled(&params.info_hash))?;
             return Ok((params.info_hash, params));
-        };
-        admit_torrent(&torrent)?;
+        }
+        let (info_hash, torrent) = self
+            .registered(params)
+            .ok_or(Refusal::UnregisteredTorrent)?;
+        admit_torrent(torrent.disabled)?;
         Ok((info_hash, params))
     }
 
@@ -66,7 +62,7 @@ impl Tracker {
         let (_, torrent) = self
             .registered(params)
             .ok_or(Refusal::UnregisteredTorrent)?;
-        admit_torrent(&torrent)?;
+        admit_torrent(torrent.disabled.clone())?;
         // One who may no longer download may still say good-bye.
         let downloads = params.left != Some(0) && params.event != Event::Stopped;
         if downloads && !account.can_leech {
@@ -131,9 +127,6 @@ impl Tracker {
     }
 }
 
-fn admit_torrent(torrent: &Entry) -> Result<(), Refusal> {
-    match &torrent.disabled {
-        None => Ok(()),
-        Some(reason) => Err(Refusal::TorrentDisabled(reason.clone())),
-    }
+fn admit_torrent(disabled: Option<Arc<str>>) -> Result<(), Refusal> {
+    disabled.map_or(Ok(()), |reason| Err(Refusal::TorrentDisabled(reason)))
 }

@@ -219,7 +219,7 @@ impl Ledger<'_> {
         self.swarm.put(&client);
         let counts = self.swarm.counts();
         let change = peer_change(&client, counts, self.torrent, credit, self.now);
-        Some(room.push(self.shard, Change::Peer(change)))
+        Some(room.push(self.shard, Change::from(change)))
     }
 
     fn account(&self, client: &mut Client, report: Report, was_seeding: bool) -> Accrual {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::change::{Change, GuestRecord};
+use crate::change::{Change, GuestChange, GuestRecord};
 use crate::ids::InfoHash;
 use crate::swarm::{Before, ClientTag, Key, Presence, PublicSwarm, Role, Shard, TooManyPeers};
 use crate::tracker::{Answer, Arrival, Mode, Refusal, Rules, Tracker, Workspace, scraped};
@@ -134,19 +134,19 @@ impl Tracker {
         let address = arrival.endpoint.address();
         room.push(
             shard,
-            Change::Guest {
+            Change::from(GuestChange {
                 info_hash,
                 address,
                 record,
-            },
+            }),
         );
     }
 
     /// Queues a snatch; false if it can't be kept, and then it is not counted either.
     fn journal_snatch(&self, shard: usize, info_hash: InfoHash, rules: &Rules) -> bool {
         // Its first snatch registers a torrent: strangers may register only so many.
-        let registers = self.registry.torrent(&info_hash).is_none();
-        if registers && self.registry.torrent_count() >= rules.max_torrents {
+        let is_full = self.registry.torrent_count() >= rules.max_torrents;
+        if is_full && self.registry.torrent(&info_hash).is_none() {
             return false;
         }
         let Some(room) = self.outbox.reserve() else {
@@ -159,10 +159,7 @@ impl Tracker {
     }
 
     pub(super) fn scrape_public(&self, info_hash: &InfoHash) -> ScrapeEntry {
-        let is_disabled = self
-            .registry
-            .torrent(info_hash)
-            .is_some_and(|torrent| torrent.disabled.is_some());
+        let is_disabled = self.registry.disabled(info_hash).is_some();
         let key = Key::from(info_hash);
         let swarms = self.public.lock(key.shard());
         match swarms.get(key) {

@@ -92,7 +92,7 @@ pub fn batch(number: u64, peers: Range<u32>) -> Arc<Batch> {
     let change = |peer: u32| {
         let mut peer_id = [0; 20];
         peer_id[..4].copy_from_slice(&peer.to_be_bytes());
-        Change::Peer(PeerChange {
+        Change::from(PeerChange {
             key: PeerKey {
                 user: UserId(7 + peer % 2),
                 torrent: TorrentId(3 + peer % 2),

@@ -12,11 +12,10 @@ fn tell(from: &mut World, to: &World) {
         match change {
             Change::Peer(change) => to.tracker.follow_peer(&change, false, to.now),
             Change::Snatch { info_hash } => to.tracker.follow_snatch(info_hash),
-            Change::Guest {
-                info_hash,
-                address,
-                record,
-            } => to.tracker.follow_guest(info_hash, address, &record, to.now),
+            Change::Guest(it) => {
+                to.tracker
+                    .follow_guest(it.info_hash, it.address, &it.record, to.now);
+            }
         }
     }
 }

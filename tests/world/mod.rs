@@ -355,7 +355,7 @@ impl World {
     /// What the outbox holds of peers.
     pub fn drain_peers(&mut self) -> Vec<PeerChange> {
         let only_peers = |change| match change {
-            Change::Peer(change) => Some(change),
+            Change::Peer(change) => Some(*change),
             _ => None,
         };
         self.drain().into_iter().filter_map(only_peers).collect()
@@ -472,7 +472,7 @@ impl Storage {
                 *self.public_snatches.entry(*info_hash).or_default() += 1;
                 return;
             }
-            Change::Guest { .. } => return,
+            Change::Guest(_) => return,
         };
         let PeerKey { user, torrent, .. } = change.key;
         self.peers.insert(change.key, change.record.clone());

@@ -71,13 +71,10 @@ impl Derived {
                     let torrent = self.torrents.entry(*info_hash).or_default();
                     torrent.snatches += u64::from(is_new);
                 }
-                Change::Guest {
-                    info_hash,
-                    address,
-                    record,
-                } => {
+                Change::Guest(guest) => {
+                    let record = &guest.record;
                     let text = record.active.then(|| codec::encode_guest(record));
-                    self.set_peer(*info_hash, keys::guest_field(*address), text);
+                    self.set_peer(guest.info_hash, keys::guest_field(guest.address), text);
                 }
             }
         }

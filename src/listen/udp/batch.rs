@@ -5,7 +5,9 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::offset_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use libc::{c_int, c_void, iovec, mmsghdr, msghdr};
@@ -51,10 +53,17 @@ pub struct Route {
 }
 
 /// Packets as they were received.
+///
+/// The headers are written once, and point into the rest for good: the kernel changes nothing of
+/// them but lengths. The rest are vectors, none of which ever grows: pointers to their elements
+/// stay good while these are only read.
 pub struct Received {
-    packets: Box<[u8]>,
-    lengths: [usize; BATCH],
-    routes: Box<[Route]>,
+    packets: Vec<u8>,
+    routes: Vec<Route>,
+    _parts: Vec<iovec>,
+    headers: Vec<mmsghdr>,
+    /// Headers that the last call may have written to.
+    used: usize,
 }
 
 /// Packets to be sent, in one piece of memory that is used again and again.
@@ -62,7 +71,13 @@ pub struct Outgoing {
     bytes: Vec<u8>,
     /// Where each packet ends, and its way.
     letters: Vec<(usize, Route)>,
+    /// Room for the parts and headers of one call.
+    parts: Vec<iovec>,
+    headers: Vec<mmsghdr>,
 }
+
+// SAFETY: between two calls both lists are empty; pointers are in them only during one.
+unsafe impl Send for Outgoing {}
 
 /// Makes the kernel tell the address that each packet was sent to.
 ///
@@ -193,10 +208,27 @@ fn bytes_at<const LEN: usize>(bytes: &[u8], at: usize) -> Option<[u8; LEN]> {
 
 impl Default for Received {
     fn default() -> Self {
+        let mut packets = vec![0_u8; BATCH * PACKET_PITCH];
+        let mut routes = vec![Route::NOWHERE; BATCH];
+        let part = |at| iovec {
+            iov_base: packets.as_mut_ptr().wrapping_add(at * PACKET_PITCH).cast(),
+            iov_len: PACKET_MAX,
+        };
+        let mut parts: Vec<iovec> = (0..BATCH).map(part).collect();
+        let empty = |at| {
+            let part = parts.as_mut_ptr().wrapping_add(at);
+            let route = routes.as_mut_ptr().wrapping_add(at).cast::<u8>();
+            let name = route.wrapping_add(offset_of!(Route, name));
+            let control = route.wrapping_add(offset_of!(Route, control));
+            header(part, name.cast(), NAME as u32, control.cast(), CONTROL)
+        };
+        let headers = (0..BATCH).map(empty).collect();
         Self {
-            packets: vec![0; BATCH * PACKET_PITCH].into(),
-            lengths: [0; BATCH],
-            routes: vec![Route::NOWHERE; BATCH].into(),
+            packets,
+            routes,
+            _parts: parts,
+            headers,
+            used: 0,
         }
     }
 }
@@ -208,35 +240,25 @@ impl Received {
     /// # Errors
     /// Those of `recvmmsg`; `WouldBlock` after the timeout.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
-        let mut parts: [iovec; BATCH] = std::array::from_fn(|at| iovec {
-            iov_base: self.packets[at * PACKET_PITCH..].as_mut_ptr().cast(),
-            iov_len: PACKET_MAX,
-        });
-        let mut headers: [mmsghdr; BATCH] = std::array::from_fn(|at| {
-            let route = &mut self.routes[at];
-            header(
-                &mut parts[at],
-                route.name.0.as_mut_ptr().cast(),
-                NAME as u32,
-                route.control.0.as_mut_ptr().cast(),
-                CONTROL,
-            )
-        });
-        // SAFETY: every header points to a name, a part and a control buffer of its own, as long
-        // as it says, all of which outlive the call; each part lies within `packets`.
+        for header in &mut self.headers[..self.used.max(1)] {
+            header.msg_hdr.msg_namelen = NAME as u32;
+            header.msg_hdr.msg_controllen = CONTROL;
+        }
+        self.used = 0;
+        // SAFETY: every header points to a part, a name and a control buffer of its own, as long
+        // as it says, which lie in vectors of `self`, as long as ever and borrowed by nobody.
         let result = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
-                headers.as_mut_ptr(),
+                self.headers.as_mut_ptr(),
                 BATCH as u32,
                 libc::MSG_WAITFORONE,
                 std::ptr::null_mut(),
             )
         };
         let number = usize::try_from(result).map_err(|_| io::Error::last_os_error())?;
-        for (at, header) in headers.iter().take(number).enumerate() {
-            self.lengths[at] = (header.msg_len as usize).min(PACKET_MAX);
-            let route = &mut self.routes[at];
+        self.used = number;
+        for (route, header) in self.routes.iter_mut().zip(&self.headers[..number]) {
             route.name_len = header.msg_hdr.msg_namelen;
             route.control_len = header.msg_hdr.msg_controllen.min(CONTROL);
         }
@@ -245,7 +267,8 @@ impl Received {
 
     /// One of the packets that came.
     pub fn packet(&self, at: usize) -> &[u8] {
-        &self.packets[at * PACKET_PITCH..][..self.lengths[at]]
+        let length = self.headers[at].msg_len as usize;
+        &self.packets[at * PACKET_PITCH..][..length.min(PACKET_MAX)]
     }
 
     pub fn route(&self, at: usize) -> &Route {
@@ -260,6 +283,8 @@ impl Default for Outgoing {
         Self {
             bytes: Vec::with_capacity(BATCH * 512),
             letters: Vec::with_capacity(BATCH),
+            parts: Vec::with_capacity(BATCH),
+            headers: Vec::with_capacity(BATCH),
         }
     }
 }
@@ -270,6 +295,8 @@ impl Outgoing {
         let mut outgoing = Self {
             bytes: Vec::new(),
             letters: Vec::with_capacity(1),
+            parts: Vec::new(),
+            headers: Vec::new(),
         };
         outgoing.add(route, write);
         outgoing
@@ -292,53 +319,50 @@ impl Outgoing {
     pub fn send(&mut self, socket: &UdpSocket) -> usize {
         let mut lost = 0;
         let mut start = 0;
-        for letters in self.letters.chunks_mut(BATCH) {
-            lost += send(socket, &self.bytes, &mut start, letters);
+        for at in (0..self.letters.len()).step_by(BATCH) {
+            let end = self.letters.len().min(at + BATCH);
+            self.address(at..end, &mut start);
+            lost += send(socket, &mut self.headers);
+            self.parts.clear();
+            self.headers.clear();
         }
         self.bytes.clear();
         self.letters.clear();
         lost
     }
+
+    /// Makes the headers of those letters, the first of which begins at `start`.
+    fn address(&mut self, letters: Range<usize>, start: &mut usize) {
+        let letters = &mut self.letters[letters];
+        // Before the first pointer to one of them: they must not move any more.
+        self.parts.extend(letters.iter().map(|(end, _)| {
+            let packet = &self.bytes[*start..*end];
+            *start = *end;
+            iovec {
+                iov_base: packet.as_ptr().cast_mut().cast(),
+                iov_len: packet.len(),
+            }
+        }));
+        let parts = self.parts.iter_mut();
+        self.headers
+            .extend(letters.iter_mut().zip(parts).map(|((_, route), part)| {
+                let control: *mut c_void = match route.control_len {
+                    0 => std::ptr::null_mut(),
+                    _ => route.control.0.as_mut_ptr().cast(),
+                };
+                let name = route.name.0.as_mut_ptr().cast();
+                header(part, name, route.name_len, control, route.control_len)
+            }));
+    }
 }
 
-fn send(
-    socket: &UdpSocket,
-    bytes: &[u8],
-    start: &mut usize,
-    letters: &mut [(usize, Route)],
-) -> usize {
-    let number = letters.len();
-    let mut parts: [iovec; BATCH] = std::array::from_fn(|at| {
-        let packet = letters.get(at).map_or(&[][..], |(end, _)| {
-            let packet = &bytes[*start..*end];
-            *start = *end;
-            packet
-        });
-        iovec {
-            iov_base: packet.as_ptr().cast_mut().cast(),
-            iov_len: packet.len(),
-        }
-    });
-    let mut nowhere = Route::NOWHERE;
-    let mut headers: [mmsghdr; BATCH] = std::array::from_fn(|at| {
-        let route = letters.get_mut(at).map_or(&mut nowhere, |(_, route)| route);
-        let control: *mut c_void = match route.control_len {
-            0 => std::ptr::null_mut(),
-            _ => route.control.0.as_mut_ptr().cast(),
-        };
-        header(
-            &mut parts[at],
-            route.name.0.as_mut_ptr().cast(),
-            route.name_len,
-            control,
-            route.control_len,
-        )
-    });
+/// Sends the packets of those headers; returns how many the kernel would not take.
+fn send(socket: &UdpSocket, headers: &mut [mmsghdr]) -> usize {
     let (mut at, mut lost) = (0, 0);
-    while at < number {
-        let rest = &mut headers[at..number];
-        // SAFETY: every header up to `number` points to a name, a part and a control message, as
-        // long as it says, that outlive the call. The kernel only reads them and writes `msg_len`.
+    while at < headers.len() {
+        let rest = &mut headers[at..];
+        // SAFETY: `address` has just made every header point to a name, a part and a control
+        // message, as long as it says. The kernel only reads them and writes `msg_len`.
         let result =
             unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, 0) };
         match usize::try_from(result) {
@@ -356,7 +380,7 @@ fn send(
 
 /// A header that points to those parts.
 fn header(
-    part: &mut iovec,
+    part: *mut iovec,
     name: *mut c_void,
     name_len: u32,
     control: *mut c_void,

@@ -277,11 +277,10 @@ fn apply(node: &Node, batch: &Batch, is_counted: bool, now: Now) {
             Change::Peer(change) => node.tracker.follow_peer(change, is_counted, now),
             Change::Snatch { info_hash } if !is_counted => node.tracker.follow_snatch(*info_hash),
             Change::Snatch { .. } => {}
-            Change::Guest {
-                info_hash,
-                address,
-                record,
-            } => node.tracker.follow_guest(*info_hash, *address, record, now),
+            Change::Guest(guest) => {
+                node.tracker
+                    .follow_guest(guest.info_hash, guest.address, &guest.record, now);
+            }
         }
     }
 }

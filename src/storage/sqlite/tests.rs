@@ -68,7 +68,7 @@ fn batch(number: u64, peers: std::ops::Range<u32>) -> Batch {
     let change = |peer: u32| {
         let mut peer_id = [0; 20];
         peer_id[..4].copy_from_slice(&peer.to_be_bytes());
-        Change::Peer(PeerChange {
+        Change::from(PeerChange {
             key: PeerKey {
                 user: UserId(7 + peer % 2),
                 torrent: TorrentId(3 + peer % 2),
