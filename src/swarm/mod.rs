@@ -5,9 +5,9 @@
 
 mod classes;
 mod crowd;
-mod few;
 mod index;
 mod member;
+mod pieces;
 mod private;
 mod public;
 mod records;
@@ -21,7 +21,7 @@ use crate::ids::InfoHash;
 pub use classes::{Counts, Role};
 pub use member::{Before, ClientTag, LIFE_MAX};
 pub use private::{Client, Family, Peer, PrivateSwarm, Request};
-pub use public::{Eligibility, Presence, PublicSwarm, TooManyPeers};
+pub use public::{Eligibility, Presence, PublicShard, PublicSwarm, TooManyPeers};
 pub use records::{Account, History, Owed};
 pub use select::{Selector, WANT_MAX};
 pub use table::{Cursor, Key, Table, Visit};
@@ -33,21 +33,21 @@ pub const SHARDS: usize = if cfg!(fuzzing) { 4 } else { 1024 };
 /// Shards that are locked together to read from them: about as many reads as a core has under way.
 const TOUCH_AT_ONCE: usize = 16;
 
-/// The swarms whose info hashes fall into one shard.
-pub type Shard<S> = Table<S>;
+/// The private swarms whose info hashes fall into one shard.
+pub type PrivateShard = Table<PrivateSwarm>;
 
-/// All swarms of one kind, by info hash.
+/// All swarms of one kind, in shards by info hash.
 pub struct Swarms<S> {
     shards: Box<[Padded<S>]>,
 }
 
 /// A cache line of its own, so that workers don't pull it from each other.
 #[repr(align(64))]
-struct Padded<S>(Mutex<Shard<S>>);
+struct Padded<S>(Mutex<S>);
 
 // === impl Swarms ===
 
-impl<S> Default for Swarms<S> {
+impl<S: Default> Default for Swarms<S> {
     fn default() -> Self {
         let shard = |_| Padded(Mutex::default());
         Self {
@@ -62,15 +62,21 @@ impl<S> Swarms<S> {
         Key::from(info_hash).shard()
     }
 
-    /// Reads some of the memory that announces with these keys will need, `read` that of a swarm
-    /// itself. The reads of one announce wait for each other; those of several don't, so a batch
-    /// of announces is decided sooner when all of theirs were begun together.
+    pub fn lock(&self, shard: usize) -> MutexGuard<'_, S> {
+        self.shards[shard].0.lock()
+    }
+}
+
+impl Swarms<PublicShard> {
+    /// Reads some of the memory that announces with these keys will need. The reads of one
+    /// announce wait for each other; those of several don't, so a batch of announces is decided
+    /// sooner when all of theirs were begun together.
     ///
     /// What is locked at the moment is left out.
-    pub fn touch(&self, keys: &[Key], read: impl Fn(&S) -> usize) {
+    pub fn touch(&self, keys: &[Key]) {
         for keys in keys.chunks(TOUCH_AT_ONCE) {
             // Locked before the first read, because taking a lock waits for all reads before it.
-            let mut shards: [_; TOUCH_AT_ONCE] = std::array::from_fn(|at| {
+            let shards: [_; TOUCH_AT_ONCE] = std::array::from_fn(|at| {
                 let key = keys.get(at)?;
                 self.shards[key.shard()].0.try_lock()
             });
@@ -79,15 +85,10 @@ impl<S> Swarms<S> {
                 sum += shard.as_ref().map_or(0, |shard| shard.touch(key));
             }
             std::hint::black_box(sum);
-            for (shard, key) in shards.iter_mut().zip(keys) {
-                let swarm = shard.as_ref().and_then(|shard| shard.get(*key));
-                sum += swarm.map_or(0, &read);
+            for (shard, key) in shards.iter().zip(keys) {
+                sum += shard.as_ref().map_or(0, |shard| shard.touch_peers(*key));
             }
             std::hint::black_box(sum);
         }
-    }
-
-    pub fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<S>> {
-        self.shards[shard].0.lock()
     }
 }

@@ -3,7 +3,7 @@
 //! Each slot holds a swarm itself, so a look-up is one place in memory. Entries lie in the order
 //! of their hashes, each at the slot that its hash points to or, where that is taken, as soon
 //! after it as the order allows (linear probing, "Robin Hood"). So an array stays quick when it
-//! is nearly full, grows by an eighth and not to the double, and can be walked in pieces: a
+//! is nearly full, grows by a sixteenth and not to the double, and can be walked in parts: a
 //! [`Cursor`] is a place in the order of hashes, which no insertion, removal or growth disturbs.
 
 use std::num::NonZeroU32;
@@ -11,12 +11,13 @@ use std::num::NonZeroU32;
 use crate::ids::InfoHash;
 use crate::swarm::SHARDS;
 use crate::swarm::index::hash_of;
+use crate::swarm::pieces::Pieces;
 
-/// Nine of ten slots are taken before a table grows.
-const FULL: (usize, usize) = (9, 10);
+/// Fifteen of sixteen slots are taken before a table grows.
+const FULL: (usize, usize) = (15, 16);
 
-/// With fewer than two of five taken it shrinks.
-const SPARSE: (usize, usize) = (2, 5);
+/// With fewer than one of two taken it shrinks.
+const SPARSE: (usize, usize) = (1, 2);
 
 /// The least number of slots that a table with entries has.
 const SLOTS_MIN: usize = 4;
@@ -47,11 +48,13 @@ pub enum Visit {
 /// Values by info hash.
 #[derive(Debug)]
 pub struct Table<V> {
-    slots: Box<[Option<Slot<V>>]>,
+    slots: Slots<V>,
     /// Slots that hashes point to; the others are the tail.
     homes: usize,
     len: usize,
 }
+
+type Slots<V> = Pieces<Option<Slot<V>>>;
 
 #[derive(Debug)]
 struct Slot<V> {
@@ -95,7 +98,7 @@ impl Key {
 impl<V> Default for Table<V> {
     fn default() -> Self {
         Self {
-            slots: Box::default(),
+            slots: Pieces::default(),
             homes: 0,
             len: 0,
         }
@@ -114,20 +117,20 @@ impl<V> Table<V> {
     pub fn get<K: Into<Key>>(&self, key: K) -> Option<&V> {
         let key = key.into();
         let place = self.find(&key).ok()?;
-        self.slots[place].as_ref().map(|slot| &slot.value)
+        self.slot(place).map(|slot| &slot.value)
     }
 
     /// Reads the slots where a look-up of that key begins, so that they are near by then.
     pub fn touch(&self, key: &Key) -> usize {
         let home = home(key.slot_hash(), self.homes);
-        let taken = |at: usize| usize::from(self.slots.get(at).is_some_and(Option::is_some));
+        let taken = |at: usize| usize::from(self.slot(at).is_some());
         taken(home) + taken(home + 2) + taken(home + 4)
     }
 
     pub fn get_mut<K: Into<Key>>(&mut self, key: K) -> Option<&mut V> {
         let key = key.into();
         let place = self.find(&key).ok()?;
-        self.slots[place].as_mut().map(|slot| &mut slot.value)
+        self.slot_mut(place).map(|slot| &mut slot.value)
     }
 
     /// The value of that key; a new one if there is none.
@@ -140,8 +143,9 @@ impl<V> Table<V> {
             Ok(place) => place,
             Err(gap) => self.insert_at(gap, &key, V::default()),
         };
-        let slot = self.slots[place].get_or_insert_with(|| Slot::new(&key, V::default()));
-        &mut slot.value
+        &mut self.slots[place]
+            .get_or_insert_with(|| Slot::new(&key, V::default()))
+            .value
     }
 
     /// The value of that key; if there is none, what `create` makes of it, if anything.
@@ -155,7 +159,7 @@ impl<V> Table<V> {
             Ok(place) => place,
             Err(gap) => self.insert_at(gap, &key, create()?),
         };
-        self.slots[place].as_mut().map(|slot| &mut slot.value)
+        self.slot_mut(place).map(|slot| &mut slot.value)
     }
 
     pub fn remove<K: Into<Key>>(&mut self, key: K) -> Option<V> {
@@ -199,8 +203,8 @@ impl<V> Table<V> {
             Some((hash, info_hash)) => self.lower_bound(hash, &info_hash),
         };
         let mut rest = None;
-        while let Some(slot) = self.slots.get_mut(place) {
-            let Some(slot) = slot else {
+        while place < self.slots.len() {
+            let Some(slot) = self.slot_mut(place) else {
                 place += 1;
                 continue;
             };
@@ -222,22 +226,19 @@ impl<V> Table<V> {
     fn find(&self, key: &Key) -> Result<usize, usize> {
         let hash = key.slot_hash();
         let place = self.lower_bound(hash, &key.info_hash);
-        match self.slots.get(place) {
-            Some(Some(slot)) if slot.hash == hash && slot.info_hash == key.info_hash => Ok(place),
+        match self.slot(place) {
+            Some(slot) if slot.hash == hash && slot.info_hash == key.info_hash => Ok(place),
             _ => Err(place),
         }
     }
 
     /// The first place from the home of that hash on whose entry is not before it, or a gap.
     fn lower_bound(&self, hash: NonZeroU32, info_hash: &InfoHash) -> usize {
-        let mut place = home(hash, self.homes);
-        while let Some(Some(slot)) = self.slots.get(place) {
-            if slot.hash > hash || (slot.hash == hash && slot.info_hash >= *info_hash) {
-                break;
-            }
-            place += 1;
-        }
-        place
+        let is_before =
+            |slot: &Slot<V>| slot.hash < hash || (slot.hash == hash && slot.info_hash < *info_hash);
+        let ends = |slot: &Option<Slot<V>>| !slot.as_ref().is_some_and(is_before);
+        let found = self.slots.find_from(home(hash, self.homes), ends);
+        found.unwrap_or(self.slots.len())
     }
 
     /// Puts in what is not there, at the place where [`Table::find`] missed it; returns where it is.
@@ -245,13 +246,13 @@ impl<V> Table<V> {
         let mut place = place;
         let mut gap = self.gap(place);
         while gap.is_none() {
-            let grown = self.homes + self.homes / 8 + SLOTS_MIN;
+            let grown = self.homes + (self.homes / 16).max(SLOTS_MIN);
             self.rebuild(if self.is_full() { grown } else { self.homes });
             place = self.lower_bound(key.slot_hash(), &key.info_hash);
             gap = self.gap(place);
         }
         if let Some(gap) = gap {
-            self.slots[place..=gap].rotate_right(1);
+            self.slots.shift(gap, place);
             self.slots[place] = Some(Slot::new(key, value));
             self.len += 1;
         }
@@ -268,54 +269,76 @@ impl<V> Table<V> {
         if self.is_full() {
             return None;
         }
-        let rest = self.slots.get(place..)?;
-        let ahead = rest.iter().position(Option::is_none)?;
-        Some(place + ahead)
+        self.slots.find_from(place, Option::is_none)
     }
 
     fn remove_at(&mut self, place: usize) -> Option<V> {
-        let removed = self.slots[place].take()?;
+        let removed = self.slots.get_mut(place)?.take()?;
         self.len -= 1;
         // Those behind it come one nearer to their homes, up to one that is at home.
         let mut end = place + 1;
-        while let Some(Some(slot)) = self.slots.get(end) {
+        while let Some(slot) = self.slot(end) {
             if home(slot.hash, self.homes) == end {
                 break;
             }
             end += 1;
         }
-        self.slots[place..end].rotate_left(1);
+        self.slots.shift(place, end - 1);
         Some(removed.value)
+    }
+
+    fn slot(&self, place: usize) -> Option<&Slot<V>> {
+        self.slots.get(place)?.as_ref()
+    }
+
+    fn slot_mut(&mut self, place: usize) -> Option<&mut Slot<V>> {
+        self.slots.get_mut(place)?.as_mut()
     }
 
     /// Gives memory back after many entries have gone.
     fn shrink(&mut self) {
         if self.len == 0 && self.homes > 0 {
             *self = Self::default();
-        } else if self.homes > SLOTS_MIN && self.len * SPARSE.1 < self.homes * SPARSE.0 {
-            self.rebuild((self.len * 3 / 2).max(SLOTS_MIN));
+        } else if self.len * SPARSE.1 < self.slots.len() * SPARSE.0 {
+            let homes = (self.len * 5 / 4).max(SLOTS_MIN);
+            if Slots::<V>::rounded(homes + tail(homes)) < self.slots.len() {
+                self.rebuild(homes);
+            }
         }
     }
 
-    /// Moves all entries to an array of that many homes.
+    /// Gives the array that many homes, or as many more as its last piece has room for. All
+    /// entries are moved, within the array: some nanoseconds for each.
     fn rebuild(&mut self, homes: usize) {
-        let mut tail = (homes / 32 + 2).min(TAIL_MAX);
-        let mut next = 0;
-        for slot in self.slots.iter().flatten() {
-            next = home(slot.hash, homes).max(next) + 1;
-        }
+        let tail = tail(homes);
+        let homes = Slots::<V>::rounded(homes + tail) - tail;
         // Room for those that come, beside room for those that are there.
-        tail = tail.max(next.saturating_sub(homes) + tail / 2);
-        let mut slots = Vec::new();
-        slots.resize_with(homes + tail, || None);
-        let mut next = 0;
-        for slot in std::mem::take(&mut self.slots).into_iter().flatten() {
-            let place = home(slot.hash, homes).max(next);
-            slots[place] = Some(slot);
-            next = place + 1;
+        let len = (homes + tail).max(self.end_for(homes) + tail / 2);
+        self.slots.resize(len.max(self.slots.len()));
+        // To the end, and from there to where they belong: none comes to a place that is taken.
+        let mut start = self.slots.len();
+        for place in (0..start).rev() {
+            if self.slots[place].is_some() {
+                start -= 1;
+                self.slots[start] = self.slots[place].take();
+            }
         }
-        self.slots = slots.into_boxed_slice();
         self.homes = homes;
+        let mut next = 0;
+        for place in start..self.slots.len() {
+            if let Some(slot) = self.slots[place].take() {
+                let to = home(slot.hash, homes).max(next);
+                self.slots[to] = Some(slot);
+                next = to + 1;
+            }
+        }
+        self.slots.resize(len);
+    }
+
+    /// Behind the last entry, had the array that many homes.
+    fn end_for(&self, homes: usize) -> usize {
+        let slots = self.slots.iter().flatten();
+        slots.fold(0, |next, slot| home(slot.hash, homes).max(next) + 1)
     }
 }
 
@@ -327,6 +350,11 @@ impl<V> Slot<V> {
             value,
         }
     }
+}
+
+/// Slots behind so many homes, as long as those are taken evenly.
+fn tail(homes: usize) -> usize {
+    (homes / 32 + 2).min(TAIL_MAX)
 }
 
 /// The slot that a hash points to: hashes in order have homes in order.
@@ -357,7 +385,7 @@ mod tests {
                 before = Some((slot.hash, slot.info_hash));
                 number += 1;
                 let home = home(slot.hash, self.homes);
-                assert!(home <= place && self.slots[home..place].iter().all(Option::is_some));
+                assert!((home..place).all(|at| self.slots[at].is_some()) && home <= place);
             }
             assert_eq!(number, self.len);
             assert!(self.len * FULL.1 <= self.homes * FULL.0);
@@ -460,6 +488,6 @@ mod tests {
             assert_eq!(table.remove(info_hash(number)), Some(number));
             assert!(table.slots.len() <= 3 * table.len() + 2 * SLOTS_MIN);
         }
-        assert!(table.slots.is_empty());
+        assert_eq!(table.slots.len(), 0);
     }
 }

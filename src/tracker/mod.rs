@@ -27,7 +27,7 @@ use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::swarm::{Counts, Eligibility, PrivateSwarm, PublicSwarm, Role, Selector, Swarms};
+use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
 
 pub use credit::HnrRules;
@@ -67,8 +67,8 @@ pub struct Tracker {
     mode: Mode,
     rules: ArcSwap<Rules>,
     registry: Arc<Registry>,
-    public: Swarms<PublicSwarm>,
-    private: Swarms<PrivateSwarm>,
+    public: Swarms<PublicShard>,
+    private: Swarms<PrivateShard>,
     /// Public swarms held now.
     public_torrents: AtomicUsize,
     outbox: Outbox,

@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 
 use crate::change::{Change, GuestChange, GuestRecord};
 use crate::ids::InfoHash;
-use crate::swarm::{Before, ClientTag, Key, Presence, PublicSwarm, Role, Shard, TooManyPeers};
+use crate::swarm::{
+    Before, ClientTag, Key, Presence, PublicShard, PublicSwarm, Role, TooManyPeers,
+};
 use crate::tracker::{Answer, Arrival, Mode, Refusal, Rules, Tracker, Workspace, scraped};
-use crate::wire::{Event, ScrapeEntry};
+use crate::wire::{AnnounceReply, Event, ScrapeEntry};
 
 /// Info hashes that are looked at together.
 const PREPARED_AT_ONCE: usize = 64;
@@ -24,59 +26,50 @@ impl Tracker {
         let key = Key::from(&info_hash);
         let shard = key.shard();
         let mut swarms = self.public.lock(shard);
-        let stops = arrival.params.event == Event::Stopped;
-        let swarm = if stops {
-            // Who stops what nobody knows changes nothing.
-            swarms.get_mut(key)
-        } else {
-            let swarm = self.public_swarm(&mut swarms, key, rules);
-            Some(swarm.ok_or(Refusal::Unavailable)?)
-        };
-        let swarm = match swarm {
-            Some(swarm) => swarm,
-            None => &mut PublicSwarm::default(),
-        };
         let client = ClientTag::new(&arrival.params.peer_id, arrival.params.key.map(|key| key.0));
-        if stops {
-            swarm.remove(arrival.endpoint, client);
+        if arrival.params.event == Event::Stopped {
+            // Who stops what nobody knows changes nothing.
+            let (counts, downloaded) =
+                swarms.get_mut(key).map_or_else(Default::default, |mut it| {
+                    it.remove(arrival.endpoint, client);
+                    (it.counts(), it.downloaded())
+                });
             self.share_guest(shard, info_hash, arrival, false);
-        } else {
-            let eligibility = arrival.eligibility(rules);
-            let peer = Presence {
-                endpoint: arrival.endpoint,
-                client,
-                role: arrival.role,
-                seen: arrival.now.mono,
-            };
-            let before = swarm
-                .upsert(&peer, eligibility.alive_since, rules.max_peers_per_ip)
-                .map_err(|TooManyPeers| {
-                    self.metrics.peers_per_ip.one();
-                    Refusal::TooManyPeers
-                })?;
-            let mut is_counted = before.is_some_and(|it| it.counted);
-            if is_snatch(arrival, before) && self.journal_snatch(shard, info_hash, rules) {
-                swarm.set_counted(arrival.endpoint, client);
-                swarm.add_snatch();
-                is_counted = true;
-            }
-            self.share_guest(shard, info_hash, arrival, is_counted);
-            let want = arrival.want(rules, work);
-            let out = &mut work.peers.endpoints;
-            swarm.select(
-                arrival.endpoint,
-                arrival.role,
-                want,
-                eligibility,
-                &mut work.selector,
-                out,
-            );
+            return Ok(answer(arrival.reply(counts, downloaded, rules, work)));
         }
-        let reply = arrival.reply(swarm.counts(), swarm.downloaded(), rules, work);
-        Ok(Answer {
-            reply,
-            ticket: None,
-        })
+        let swarm = self.public_swarm(&mut swarms, key, rules);
+        let mut swarm = swarm.ok_or(Refusal::Unavailable)?;
+        let eligibility = arrival.eligibility(rules);
+        let peer = Presence {
+            endpoint: arrival.endpoint,
+            client,
+            role: arrival.role,
+            seen: arrival.now.mono,
+        };
+        let before = swarm
+            .upsert(&peer, eligibility.alive_since, rules.max_peers_per_ip)
+            .map_err(|TooManyPeers| {
+                self.metrics.peers_per_ip.one();
+                Refusal::TooManyPeers
+            })?;
+        let mut is_counted = before.is_some_and(|it| it.counted);
+        if is_snatch(arrival, before) && self.journal_snatch(shard, info_hash, rules) {
+            swarm.set_counted(arrival.endpoint, client);
+            swarm.add_snatch();
+            is_counted = true;
+        }
+        self.share_guest(shard, info_hash, arrival, is_counted);
+        let want = arrival.want(rules, work);
+        swarm.select(
+            arrival.endpoint,
+            arrival.role,
+            want,
+            eligibility,
+            &mut work.selector,
+            &mut work.peers.endpoints,
+        );
+        let (counts, downloaded) = (swarm.counts(), swarm.downloaded());
+        Ok(answer(arrival.reply(counts, downloaded, rules, work)))
     }
 
     /// Reads ahead some of the memory that announces of these torrents will need. For a transport
@@ -92,24 +85,24 @@ impl Tracker {
                 *place = key;
                 len += 1;
             }
-            self.public.touch(&batch[..len], PublicSwarm::touch);
+            self.public.touch(&batch[..len]);
         }
     }
 
     /// The swarm of that torrent; a new one unless there are as many as there may be.
     pub(super) fn public_swarm<'a>(
         &self,
-        swarms: &'a mut Shard<PublicSwarm>,
+        swarms: &'a mut PublicShard,
         key: Key,
         rules: &Rules,
-    ) -> Option<&'a mut PublicSwarm> {
+    ) -> Option<PublicSwarm<'a>> {
         swarms.get_or_create(key, || {
             if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
                 self.metrics.torrents_full.one();
-                return None;
+                return false;
             }
             self.public_torrents.fetch_add(1, Ordering::Relaxed);
-            Some(PublicSwarm::default())
+            true
         })
     }
 
@@ -163,7 +156,7 @@ impl Tracker {
         let key = Key::from(info_hash);
         let swarms = self.public.lock(key.shard());
         match swarms.get(key) {
-            Some(swarm) if !is_disabled => scraped(swarm.counts(), swarm.downloaded()),
+            Some((counts, downloaded)) if !is_disabled => scraped(counts, downloaded),
             _ => ScrapeEntry::default(),
         }
     }
@@ -173,4 +166,12 @@ impl Tracker {
 /// one that was a seeder before (rule W5).
 fn is_snatch(arrival: &Arrival, before: Option<Before>) -> bool {
     arrival.completes() && !before.is_some_and(|it| it.role == Role::Seeder || it.counted)
+}
+
+/// Nothing of a public announce has to be durable before its answer goes.
+fn answer(reply: AnnounceReply) -> Answer {
+    Answer {
+        reply,
+        ticket: None,
+    }
 }

@@ -35,7 +35,7 @@ impl Tracker {
                 let key = Key::from(&info_hash);
                 let mut swarms = self.public.lock(key.shard());
                 let before = swarms.len();
-                let swarm = swarms.get_or_default(key);
+                let mut swarm = swarms.get_or_default(key);
                 swarm.set_downloaded(swarm.downloaded().max(snatches));
                 let added = swarms.len() - before;
                 self.public_torrents.fetch_add(added, Ordering::Relaxed);

@@ -6,7 +6,9 @@ use crate::addr::Endpoint;
 use crate::change::{GuestRecord, Member, PeerChange, PeerRecord, SwarmCounts};
 use crate::clock::Now;
 use crate::ids::InfoHash;
-use crate::swarm::{Client, ClientTag, Counts, Family, History, Key, Presence, PrivateSwarm, Role};
+use crate::swarm::{
+    Client, ClientTag, Counts, Cursor, Family, History, Key, Presence, PrivateSwarm, Role, Visit,
+};
 use crate::tracker::record::{record_of, standing_of, swarm_counts};
 use crate::tracker::restore::{account_of, endpoints_of, role_of};
 use crate::tracker::{Mode, Tracker};
@@ -83,12 +85,12 @@ impl Tracker {
         let key = Key::from(&info_hash);
         let mut swarms = self.public.lock(key.shard());
         if !record.active || seen < alive_since {
-            if let Some(swarm) = swarms.get_mut(key) {
+            if let Some(mut swarm) = swarms.get_mut(key) {
                 swarm.remove(endpoint, client);
             }
             return;
         }
-        let Some(swarm) = self.public_swarm(&mut swarms, key, &rules) else {
+        let Some(mut swarm) = self.public_swarm(&mut swarms, key, &rules) else {
             return;
         };
         let role = match (record.seeder, record.paused) {
@@ -119,7 +121,7 @@ impl Tracker {
         let rules = self.rules.load();
         let key = Key::from(&info_hash);
         let mut swarms = self.public.lock(key.shard());
-        if let Some(swarm) = self.public_swarm(&mut swarms, key, &rules) {
+        if let Some(mut swarm) = self.public_swarm(&mut swarms, key, &rules) {
             swarm.add_snatch();
         }
     }
@@ -152,10 +154,7 @@ impl Tracker {
         match self.mode {
             Mode::Public => {
                 let swarms = self.public.lock(shard);
-                swarms
-                    .iter()
-                    .map(|(hash, it)| of(hash, it.counts()))
-                    .collect()
+                swarms.counts().map(|(hash, it)| of(hash, it)).collect()
             }
             Mode::Private => {
                 let swarms = self.private.lock(shard);
@@ -173,9 +172,10 @@ impl Tracker {
             match self.mode {
                 Mode::Public => {
                     let mut swarms = self.public.lock(shard);
-                    swarms
-                        .values_mut()
-                        .for_each(|swarm| swarm.set_downloaded(0));
+                    swarms.walk(Cursor::default(), |_, swarm| {
+                        swarm.set_downloaded(0);
+                        Visit::Keep
+                    });
                 }
                 Mode::Private => {
                     let mut swarms = self.private.lock(shard);

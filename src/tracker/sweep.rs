@@ -6,9 +6,7 @@ use parking_lot::MutexGuard;
 
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
-use crate::swarm::{
-    Client, Counts, Cursor, PrivateSwarm, PublicSwarm, SHARDS, Shard, Swarms, Visit,
-};
+use crate::swarm::{Client, Counts, Cursor, PublicShard, SHARDS, Swarms, Visit};
 use crate::tracker::private::Ledger;
 use crate::tracker::{Mode, Rules, Tracker};
 
@@ -50,7 +48,7 @@ impl Tracker {
 
     fn sweep_piece(
         &self,
-        swarms: &mut Shard<PublicSwarm>,
+        swarms: &mut PublicShard,
         from: Cursor,
         rules: &Rules,
         alive_since: Seconds,
@@ -130,8 +128,12 @@ impl Tracker {
     /// Numbers of swarms, seeders and leechers.
     pub fn totals(&self) -> (usize, u64, u64) {
         match self.mode {
-            Mode::Public => totals(&self.public, PublicSwarm::counts),
-            Mode::Private => totals(&self.private, PrivateSwarm::counts),
+            Mode::Public => totals(&self.public, |shard, from, see| {
+                shard.walk(from, |_, swarm| see(swarm.counts()))
+            }),
+            Mode::Private => totals(&self.private, |shard, from, see| {
+                shard.walk(from, |_, swarm| see(swarm.counts()))
+            }),
         }
     }
 }
@@ -144,19 +146,22 @@ fn keep_if(is_worth_it: bool) -> Visit {
     }
 }
 
-fn totals<S>(swarms: &Swarms<S>, counts: impl Fn(&S) -> Counts) -> (usize, u64, u64) {
+/// `walk` has a shard's swarms seen, one after the other.
+fn totals<S: Default>(
+    swarms: &Swarms<S>,
+    walk: impl Fn(&mut S, Cursor, &mut dyn FnMut(Counts) -> Visit) -> Option<Cursor>,
+) -> (usize, u64, u64) {
     let (mut number, mut seeders, mut leechers) = (0, 0, 0);
     for shard in 0..SHARDS {
         let mut next = Some(Cursor::default());
         while let Some(from) = next {
             let mut budget = COUNTED_AT_ONCE;
             let mut swarms = swarms.lock(shard);
-            next = swarms.walk(from, |_, swarm| {
+            next = walk(&mut swarms, from, &mut |counts| {
                 if budget == 0 {
                     return Visit::Pause;
                 }
                 budget -= 1;
-                let counts = counts(swarm);
                 number += 1;
                 seeders += u64::from(counts.seeders);
                 leechers += u64::from(counts.leechers);
