@@ -14,7 +14,7 @@ use crate::swarm::pieces::Pieces;
 pub(super) type Unit = [u8; 12];
 
 /// The most units that a run has.
-pub(super) const UNITS_MAX: usize = 32;
+pub(super) const UNITS_MAX: usize = 64;
 
 /// Free units that are worth no packing, however few others there are.
 const FREE_MIN: usize = 16;

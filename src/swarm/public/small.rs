@@ -96,17 +96,17 @@ pub(super) fn select<C: Kept>(
     selector: &mut Selector,
     out: &mut Vec<u8>,
 ) {
-    let (mut eligible, mut len) = ([0; UNITS_MAX], 0);
+    let (mut eligible, mut len) = ([0_u8; UNITS_MAX], 0);
     for (place, packed) in all.iter().enumerate() {
         let it = C::unpack(packed);
         let fits = asker.role == Role::Leecher || it.role() == Role::Leecher;
         if fits && it.endpoint.port() != 0 && asker.may_get(&it) {
-            eligible[len] = place;
+            eligible[len] = place as u8;
             len += 1;
         }
     }
     selector.select(len, asker.want, |drawn| {
-        let member = C::unpack(&all[eligible[drawn]]);
+        let member = C::unpack(&all[usize::from(eligible[drawn])]);
         out.extend_from_slice(member.endpoint.as_ref());
         true
     });
