@@ -16,6 +16,7 @@ mod table;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::addr::Endpoint;
 use crate::ids::InfoHash;
 
 pub use classes::{Counts, Role};
@@ -62,28 +63,35 @@ impl<S> Swarms<S> {
         Key::from(info_hash).shard()
     }
 
-    /// Reads some of the memory that announces with these keys will need, `read` that of a swarm
-    /// itself. The reads of one announce wait for each other; those of several don't, so a batch
-    /// of announces is decided sooner when all of theirs were begun together.
+    /// Reads some of the memory that announces of these torrents and peers will need, `reads` that
+    /// of a swarm, each from a place further on the way. The reads of one announce wait for each
+    /// other; those of several don't, so a batch is decided sooner when all of theirs were begun
+    /// together.
     ///
     /// What is locked at the moment is left out.
-    pub fn touch(&self, keys: &[Key], read: impl Fn(&S) -> usize) {
-        for keys in keys.chunks(TOUCH_AT_ONCE) {
+    pub fn touch(&self, announces: &[(Key, Endpoint)], reads: &[fn(&S, Endpoint) -> usize]) {
+        for announces in announces.chunks(TOUCH_AT_ONCE) {
             // Locked before the first read, because taking a lock waits for all reads before it.
-            let mut shards: [_; TOUCH_AT_ONCE] = std::array::from_fn(|at| {
-                let key = keys.get(at)?;
+            let shards: [_; TOUCH_AT_ONCE] = std::array::from_fn(|at| {
+                let (key, _) = announces.get(at)?;
                 self.shards[key.shard()].0.try_lock()
             });
             let mut sum = 0;
-            for (shard, key) in shards.iter().zip(keys) {
+            for (shard, (key, _)) in shards.iter().zip(announces) {
                 sum += shard.as_ref().map_or(0, |shard| shard.touch(key));
             }
             std::hint::black_box(sum);
-            for (shard, key) in shards.iter_mut().zip(keys) {
-                let swarm = shard.as_ref().and_then(|shard| shard.get(*key));
-                sum += swarm.map_or(0, &read);
+            let swarms: [_; TOUCH_AT_ONCE] = std::array::from_fn(|at| {
+                let (key, endpoint) = announces.get(at)?;
+                let swarm = shards[at].as_ref()?.get(*key)?;
+                Some((swarm, *endpoint))
+            });
+            for read in reads {
+                for (swarm, endpoint) in swarms.iter().flatten() {
+                    sum += read(swarm, *endpoint);
+                }
+                std::hint::black_box(sum);
             }
-            std::hint::black_box(sum);
         }
     }
 

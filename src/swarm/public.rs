@@ -166,12 +166,33 @@ impl PublicSwarm {
         (expired, true)
     }
 
-    /// Reads a little of the memory that an announce will need, so that it is near by then.
-    pub fn touch(&self) -> usize {
-        match &self.0 {
-            Store::Few(few) => few.touch(),
-            Store::Many(many) => many.v4.len(),
+    /// Reads on the way to a peer, one after the other, for [`Swarms::touch`](super::Swarms::touch).
+    pub const TOUCHES: [fn(&Self, Endpoint) -> usize; 3] =
+        [Self::touch, Self::touch_index, Self::touch_peer];
+
+    fn touch(&self, endpoint: Endpoint) -> usize {
+        match (&self.0, endpoint) {
+            (Store::Few(few), _) => few.touch(),
+            (Store::Many(many), Endpoint::V4(_)) => many.v4.touch(),
+            (Store::Many(many), Endpoint::V6(_)) => many.v6.touch(),
         }
+    }
+
+    fn touch_index(&self, endpoint: Endpoint) -> usize {
+        match (&self.0, endpoint) {
+            (Store::Few(_), _) => 0,
+            (Store::Many(many), Endpoint::V4(at)) => many.v4.touch_index(at),
+            (Store::Many(many), Endpoint::V6(at)) => many.v6.touch_index(at),
+        }
+    }
+
+    fn touch_peer(&self, endpoint: Endpoint) -> usize {
+        let place = match (&self.0, endpoint) {
+            (Store::Few(_), _) => None,
+            (Store::Many(many), Endpoint::V4(at)) => many.v4.glance(at),
+            (Store::Many(many), Endpoint::V6(at)) => many.v6.glance(at),
+        };
+        place.unwrap_or(0)
     }
 
     /// Appends up to `want` endpoints of the requester's family, its own excepted.

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::addr::Endpoint;
 use crate::change::{Change, GuestChange, GuestRecord};
 use crate::ids::InfoHash;
 use crate::swarm::{Before, ClientTag, Key, Presence, PublicSwarm, Role, Shard, TooManyPeers};
 use crate::tracker::{Answer, Arrival, Mode, Refusal, Rules, Tracker, Workspace, scraped};
 use crate::wire::{Event, ScrapeEntry};
 
-/// Info hashes that are looked at together.
+/// Announces whose keys are worked out together.
 const PREPARED_AT_ONCE: usize = 64;
 
 // === impl Tracker ===
@@ -79,20 +80,22 @@ impl Tracker {
         })
     }
 
-    /// Reads ahead some of the memory that announces of these torrents will need. For a transport
+    /// Reads ahead some of the memory that these peers' announces will need. For a transport
     /// that has received several of them at once: their reads overlap then. Any number will do.
-    pub fn prepare<'a>(&self, info_hashes: impl IntoIterator<Item = &'a InfoHash>) {
+    pub fn prepare(&self, announces: &[(InfoHash, Endpoint)]) {
         if self.mode != Mode::Public {
             return;
         }
-        let mut keys = info_hashes.into_iter().map(Key::from).peekable();
-        while let Some(&first) = keys.peek() {
-            let (mut batch, mut len) = ([first; PREPARED_AT_ONCE], 0);
-            for (place, key) in batch.iter_mut().zip(keys.by_ref()) {
-                *place = key;
-                len += 1;
+        for announces in announces.chunks(PREPARED_AT_ONCE) {
+            let Some((info_hash, endpoint)) = announces.first() else {
+                return;
+            };
+            let mut batch = [(Key::from(info_hash), *endpoint); PREPARED_AT_ONCE];
+            for (place, (info_hash, endpoint)) in batch.iter_mut().zip(announces).skip(1) {
+                *place = (Key::from(info_hash), *endpoint);
             }
-            self.public.touch(&batch[..len], PublicSwarm::touch);
+            self.public
+                .touch(&batch[..announces.len()], &PublicSwarm::TOUCHES);
         }
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::addr::canonical;
+use crate::addr::{Endpoint, canonical};
 use crate::clock::{Clock, Now};
 use crate::ids::InfoHash;
 use crate::metrics::Metrics;
@@ -36,6 +36,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long a worker pauses when its socket fails for a reason that may pass.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Announces of a batch from which on reading ahead pays.
+const PREPARED_MIN: usize = 4;
 
 const BAD_ID: &str = "bad connection id";
 const MALFORMED: &str = "malformed";
@@ -77,8 +80,8 @@ struct Worker {
     work: Workspace,
     /// The path of a private announce.
     path: Vec<u8>,
-    /// The torrents of a batch.
-    announced: Vec<InfoHash>,
+    /// The torrents and peers of a batch.
+    announced: Vec<(InfoHash, Endpoint)>,
     outgoing: Outgoing,
 }
 
@@ -159,11 +162,15 @@ impl Worker {
                 continue;
             };
             if arrival.header.action == Action::Announce {
-                self.announced.extend(wire::announced(received.packet(at)));
+                let announced = wire::announced(received.packet(at));
+                let peer = announced.map(|(it, port)| (it, Endpoint::new(arrival.ip, port)));
+                self.announced.extend(peer);
             }
             arrivals.push(arrival);
         }
-        self.service.tracker.prepare(&self.announced);
+        if self.announced.len() >= PREPARED_MIN {
+            self.service.tracker.prepare(&self.announced);
+        }
         for arrival in &*arrivals {
             let (packet, route) = (received.packet(arrival.at), received.route(arrival.at));
             match arrival.header.action {
