@@ -9,6 +9,10 @@ use crate::swarm::{Before, ClientTag, Key, Presence, PublicSwarm, Role, Shard, T
 use crate::tracker::{Answer, Arrival, Mode, Refusal, Rules, Tracker, Workspace, scraped};
 use crate::wire::{Event, ScrapeEntry};
 
+/// When half of the room for torrents is taken, a network may begin so many in a peer's life: one
+/// part of `max_torrents` out of this many, so that nobody can take the rest from all others.
+const SHARES: usize = 16;
+
 /// Announces whose keys are worked out together.
 const PREPARED_AT_ONCE: usize = 64;
 
@@ -30,7 +34,7 @@ impl Tracker {
             // Who stops what nobody knows changes nothing.
             swarms.get_mut(key)
         } else {
-            let swarm = self.public_swarm(&mut swarms, key, rules);
+            let swarm = self.begun_swarm(&mut swarms, key, arrival, rules);
             Some(swarm.ok_or(Refusal::Unavailable)?)
         };
         let swarm = match swarm {
@@ -99,6 +103,28 @@ impl Tracker {
         }
     }
 
+    /// The swarm of that torrent, for a stranger who announces it: a new one unless there are as
+    /// many as there may be, or too many that the same network began.
+    fn begun_swarm<'a>(
+        &self,
+        swarms: &'a mut Shard<PublicSwarm>,
+        key: Key,
+        arrival: &Arrival,
+        rules: &Rules,
+    ) -> Option<&'a mut PublicSwarm> {
+        swarms.get_or_create(key, || {
+            // While half of the room is free, whoever takes part of it harms nobody.
+            let held = self.public_torrents.load(Ordering::Relaxed);
+            let share = (rules.max_torrents / SHARES).max(1) as u32;
+            let life = arrival.now.mono.0 / rules.peer_ttl.max(1);
+            if held >= rules.max_torrents / 2 && !self.begun.allows(arrival.source, share, life) {
+                self.metrics.torrents_full.one();
+                return None;
+            }
+            self.new_swarm(rules)
+        })
+    }
+
     /// The swarm of that torrent; a new one unless there are as many as there may be.
     pub(super) fn public_swarm<'a>(
         &self,
@@ -106,14 +132,16 @@ impl Tracker {
         key: Key,
         rules: &Rules,
     ) -> Option<&'a mut PublicSwarm> {
-        swarms.get_or_create(key, || {
-            if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
-                self.metrics.torrents_full.one();
-                return None;
-            }
-            self.public_torrents.fetch_add(1, Ordering::Relaxed);
-            Some(PublicSwarm::default())
-        })
+        swarms.get_or_create(key, || self.new_swarm(rules))
+    }
+
+    fn new_swarm(&self, rules: &Rules) -> Option<PublicSwarm> {
+        if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
+            self.metrics.torrents_full.one();
+            return None;
+        }
+        self.public_torrents.fetch_add(1, Ordering::Relaxed);
+        Some(PublicSwarm::default())
     }
 
     /// Tells other nodes, if there are any. Without room they hear of the peer at its next announce.

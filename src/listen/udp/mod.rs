@@ -6,7 +6,6 @@
 mod batch;
 mod connection_id;
 mod hold;
-mod limits;
 mod socket;
 
 use std::io::{self, ErrorKind};
@@ -20,6 +19,7 @@ use tokio::sync::watch;
 use crate::addr::{Endpoint, canonical};
 use crate::clock::{Clock, Now};
 use crate::ids::InfoHash;
+use crate::limit::SourceLimit;
 use crate::metrics::Metrics;
 use crate::tracker::{AnnounceRequest, Mode, Refusal, Tracker, Workspace};
 use crate::wire::http::{Target, parse_path};
@@ -28,7 +28,6 @@ use crate::wire::udp::{self as wire, Action, Header, Transaction};
 pub use batch::{BATCH, Outgoing, Received, Route, tell_destinations};
 pub use connection_id::{ConnectionIds, Secret};
 pub use hold::Held;
-pub use limits::SourceLimit;
 pub use socket::bind;
 
 /// How long a worker waits for packets before it looks whether it is to stop.
@@ -228,7 +227,7 @@ impl Worker {
 
     fn connect(&mut self, arrival: &Arrival, route: &Route, now: Now) {
         let limit = self.settings.connect_limit;
-        if !self.service.connects.allows(arrival.ip, limit, now.mono) {
+        if !allows(&self.service.connects, arrival.ip, limit, now) {
             self.service.metrics.udp_connects_limited.one();
             return;
         }
@@ -319,7 +318,7 @@ impl Worker {
 
     fn error(&mut self, arrival: &Arrival, route: &Route, text: &str, now: Now) {
         let limit = self.settings.error_limit;
-        if !self.service.errors.allows(arrival.ip, limit, now.mono) {
+        if !allows(&self.service.errors, arrival.ip, limit, now) {
             self.service.metrics.udp_errors_limited.one();
             return;
         }
@@ -327,6 +326,13 @@ impl Worker {
         self.outgoing
             .add(route, |out| wire::write_error(out, transaction, text));
     }
+}
+
+/// Whether one who has not shown yet that the address is its own is answered: whoever forges
+/// addresses makes a tracker answer somebody else, so each network gets only so many answers a
+/// second (rule U4); 0 is no limit. This host itself has none: nobody can forge its address from outside.
+fn allows(answers: &SourceLimit, source: IpAddr, per_second: u32, now: Now) -> bool {
+    per_second == 0 || source.is_loopback() || answers.allows(source, per_second, now.mono.0)
 }
 
 /// The passkey in the path of a private announce; none if it is not `/<passkey>/announce` (rule H2).
