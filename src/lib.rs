@@ -18,6 +18,7 @@ pub mod config;
 pub mod control;
 pub mod ids;
 pub mod journal;
+pub mod limit;
 pub mod listen;
 pub mod log;
 pub mod manage;

@@ -28,7 +28,8 @@ pub struct Metrics {
     pub snatches: Counter,
     /// Peers that left without a word.
     pub expired: Counter,
-    /// Public announces refused because there are as many torrents as there may be.
+    /// Public announces refused because there are as many torrents as there may be, or as their
+    /// network may begin.
     pub torrents_full: Counter,
     /// Public announces refused because their address has as many peers in the swarm as it may have.
     pub peers_per_ip: Counter,

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use mika::addr::Endpoint;
 use mika::clock::{Now, Seconds};
 use mika::ids::{InfoHash, PeerId};
 use mika::metrics::Metrics;
@@ -131,11 +132,14 @@ fn announces_of_known_peers_take_no_memory() {
         announces(900, true);
         assert_eq!((ALLOCATIONS.get(), BYTES.get()), before, "{size} peers");
     }
-    let hashes: Vec<InfoHash> = (0..100)
-        .map(|n| request(n, 0).params.unwrap().info_hash)
-        .collect();
+    let announce = |torrent| {
+        let request = request(torrent, 0);
+        let params = request.params.unwrap();
+        (params.info_hash, Endpoint::new(request.source, params.port))
+    };
+    let announces: Vec<_> = (0..100).map(announce).collect();
     let before = (ALLOCATIONS.get(), BYTES.get());
-    tracker.prepare(&hashes);
+    tracker.prepare(&announces);
     assert_eq!((ALLOCATIONS.get(), BYTES.get()), before);
 }
 

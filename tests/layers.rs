@@ -11,6 +11,7 @@ const TABLE: &[(&str, &str)] = &[
     ("backoff", ""),
     ("clock", ""),
     ("ids", ""),
+    ("limit", ""),
     ("metrics", ""),
     ("secret", ""),
     ("suggest", ""),
@@ -25,7 +26,7 @@ const TABLE: &[(&str, &str)] = &[
     // The decision.
     (
         "tracker",
-        "addr change clock ids metrics registry swarm wire",
+        "addr change clock ids limit metrics registry swarm wire",
     ),
     // What is kept: a trait each, and its drivers. They know nothing of announces.
     (
@@ -51,7 +52,10 @@ const TABLE: &[(&str, &str)] = &[
         "addr backoff cache change clock ids metrics registry storage swarm tracker",
     ),
     // Doors: to clients, to the web application, to those who run it.
-    ("listen", "addr backoff clock ids metrics tracker wire"),
+    (
+        "listen",
+        "addr backoff clock ids limit metrics tracker wire",
+    ),
     (
         "api",
         "addr backoff clock control ids metrics registry secret storage tracker",
@@ -63,7 +67,7 @@ const TABLE: &[(&str, &str)] = &[
     // The composition root: the one place that knows how the parts fit together.
     (
         "node",
-        "addr api backoff cache change clock config control ids journal listen log metrics registry \
+        "addr api backoff cache change clock config control ids journal limit listen log metrics registry \
          secret storage suggest swarm tracker warmup wire",
     ),
     // Programs: arguments in, exit code out.

@@ -15,7 +15,7 @@ mod source;
 mod train;
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,9 @@ struct Who {
     peers: u64,
     #[arg(long, default_value_t = 100_000)]
     torrents: u64,
+    /// The first address that peers come from; the others follow it.
+    #[arg(long, default_value = "127.1.0.1")]
+    from: Ipv4Addr,
     /// Addresses that peers come from; as many as it takes, at least 4, if none is said.
     #[arg(long)]
     sources: Option<u64>,
@@ -115,7 +118,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(passkeys) = &who.passkeys {
         population = population.of_users(passkeys)?;
     }
-    let open = || open(who.server, &population);
+    let open = || open(who.server, who.from, &population);
     let open_fast = || {
         let mut sources = open()?;
         if let Some(length) = population.announce_len() {

@@ -10,9 +10,6 @@ use mika::listen::udp::{BATCH, Outgoing, Received, Route, bind};
 use crate::population::{Peer, Population};
 use crate::train::{TRAIN, cut_into};
 
-/// The first address of the load, in the host's own network.
-const FIRST: u32 = u32::from_be_bytes([127, 1, 0, 1]);
-
 const PROTOCOL: [u8; 8] = 0x0417_2710_1980_u64.to_be_bytes();
 
 const CONNECT: u32 = 0;
@@ -59,18 +56,23 @@ pub enum Said {
     Failed(String),
 }
 
-/// Opens as many addresses as the population has, and connects them.
-pub fn open(server: SocketAddr, population: &Population) -> anyhow::Result<Vec<Source>> {
+/// Opens as many addresses as the population has, from `first` on, and connects them.
+pub fn open(
+    server: SocketAddr,
+    first: Ipv4Addr,
+    population: &Population,
+) -> anyhow::Result<Vec<Source>> {
     let mut received = Received::default();
+    let own = |number| Ipv4Addr::from(first.to_bits().wrapping_add(number as u32));
     (0..population.sources)
-        .map(|number| Source::open(server, number as u32, &mut received))
+        .map(|number| Source::open(server, own(number), &mut received))
         .collect()
 }
 
 impl Source {
-    fn open(server: SocketAddr, number: u32, received: &mut Received) -> anyhow::Result<Self> {
+    fn open(server: SocketAddr, own: Ipv4Addr, received: &mut Received) -> anyhow::Result<Self> {
         ensure!(server.is_ipv4(), "the load is IPv4 only");
-        let own = SocketAddr::from((Ipv4Addr::from(FIRST + number), 0));
+        let own = SocketAddr::from((own, 0));
         let socket = bind(own, 1)
             .with_context(|| format!("a socket on {own}"))?
             .pop()

@@ -18,10 +18,8 @@ pub fn udp_packet(packet: &[u8]) {
         assert_eq!(header.transaction.0, packet[12..16]);
     }
     assert_eq!(parse_announce(packet), announce(packet));
-    assert_eq!(
-        announced(packet),
-        packet.get(16..36).and_then(InfoHash::from_slice)
-    );
+    let torrent = parse_announce(packet).map(|read| (read.info_hash, read.port));
+    assert_eq!(announced(packet), torrent);
     let hashes = packet.get(16..).unwrap_or_default().chunks_exact(20);
     let hashes: Vec<_> = hashes
         .take(SCRAPE_MAX)

@@ -10,9 +10,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use crate::config::{self, Config};
+use crate::limit::SourceLimit;
 use crate::listen::http::{self, HttpService, HttpSettings};
 use crate::listen::tls::Certificate;
-use crate::listen::udp::{self, Held, Secret, SourceLimit, UdpService, UdpSettings};
+use crate::listen::udp::{self, Held, Secret, UdpService, UdpSettings};
 use crate::node::sockets::Sockets;
 use crate::node::{Node, Options, settings};
 

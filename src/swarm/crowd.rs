@@ -11,7 +11,7 @@ use crate::swarm::member::{ClientTag, Member, client_hash};
 #[derive(Debug)]
 pub(super) struct Crowd<C> {
     members: Classes<Member<C>>,
-    indexes: Option<Box<Indexes>>,
+    indexes: Option<Indexes>,
     /// The places below are still to be looked at by a sweep that has begun.
     unswept: usize,
     /// Peers that went because they would have slipped past it.
@@ -109,6 +109,26 @@ impl<C: Compact> Crowd<C> {
         })
     }
 
+    /// Reads what says where everything else is, so that it is near by then.
+    pub fn touch(&self) -> usize {
+        let indexes = self.indexes.as_ref();
+        self.members.len() + indexes.map_or(0, |it| it.by_endpoint.capacity())
+    }
+
+    /// Reads where a look-up of that endpoint begins.
+    pub fn touch_index(&self, endpoint: C) -> usize {
+        let indexes = self.indexes.as_ref();
+        indexes.map_or(0, |it| it.by_endpoint.touch(endpoint_hash(endpoint)))
+    }
+
+    /// The place of a peer at that endpoint, for reading ahead.
+    pub fn glance(&self, endpoint: C) -> Option<usize> {
+        let items = self.members.items();
+        let is_at = |place: usize| items[place].endpoint == endpoint;
+        let indexes = self.indexes.as_ref()?;
+        indexes.by_endpoint.find(endpoint_hash(endpoint), is_at)
+    }
+
     /// Adds a peer. Who was last seen before `alive_since` and would slip past a sweep goes at once.
     pub fn insert(&mut self, member: Member<C>, alive_since: Seconds) {
         let mut late = Late::default();
@@ -155,7 +175,7 @@ impl<C: Compact> Crowd<C> {
         let sparse = |indexes: &Indexes| indexes.is_sparse();
         if small {
             self.indexes = None;
-        } else if self.indexes.as_deref().is_some_and(sparse) {
+        } else if self.indexes.as_ref().is_some_and(sparse) {
             self.build_indexes();
         }
     }
@@ -185,7 +205,7 @@ impl<C: Compact> Crowd<C> {
     }
 
     fn build_indexes(&mut self) {
-        let mut indexes = Box::<Indexes>::default();
+        let mut indexes = Indexes::default();
         for place in 0..self.members.len() {
             indexes.insert(self.members.items(), place);
         }
@@ -195,7 +215,7 @@ impl<C: Compact> Crowd<C> {
 
 /// What is to be done whenever a member is moved.
 fn follow<C: Compact>(
-    indexes: &mut Option<Box<Indexes>>,
+    indexes: &mut Option<Indexes>,
     unswept: usize,
     alive_since: Seconds,
     late: &mut Late,

@@ -1,10 +1,13 @@
 //! From a peer's identity to its place in an array, for swarms too large to search through.
+//!
+//! One array of 32-bit slots, searched from the one that a hash points to. A slot holds a place
+//! and, in the bits that no place needs, some of the hash, so that a look-up mostly reads one
+//! line of this memory and the right element: both far away, in a large swarm.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::LazyLock;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 /// Arrays up to this length are searched from end to end and need no index.
 pub const SEARCH_MAX: usize = 16;
@@ -20,42 +23,224 @@ pub fn hash_of(key: impl Hash) -> u64 {
 /// Places by the hash of a key. The keys themselves stay in the array.
 #[derive(Debug, Default)]
 pub struct Index {
-    places: HashTable<u32>,
+    slots: Box<[u32]>,
+    len: usize,
+    /// Slots that are not empty: those in use, and those that are gone.
+    taken: usize,
 }
+
+/// What a slot holds below the hash: one of these, or a place plus [`PLACES`].
+const EMPTY: u32 = 0;
+/// Was in use: a search goes on behind it.
+const GONE: u32 = 1;
+const PLACES: u32 = 2;
+
+/// Three of four slots are taken before the array grows.
+const FULL: (usize, usize) = (3, 4);
+
+const SLOTS_MIN: usize = 32;
 
 // === impl Index ===
 
 impl Index {
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.len
     }
 
+    /// Slots, in use or not.
     pub fn capacity(&self) -> usize {
-        self.places.capacity()
+        self.slots.len()
     }
 
     /// The place for which `is_it` holds, among those with that hash.
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(usize) -> bool) -> Option<usize> {
-        let found = self.places.find(hash, |&place| is_it(place as usize));
-        found.map(|&place| place as usize)
+        let tag = self.tag(hash);
+        let below = !self.tag(u64::MAX);
+        let found = self.search(hash, |slot| {
+            let place = slot & below;
+            slot & !below == tag && place >= PLACES && is_it((place - PLACES) as usize)
+        });
+        found.map(|at| (self.slots[at] & below) as usize - PLACES as usize)
+    }
+
+    /// Reads the slot where a look-up begins, so that it is near by then.
+    pub fn touch(&self, hash: u64) -> usize {
+        self.slots
+            .get(self.home(hash))
+            .map_or(0, |&slot| slot as usize)
     }
 
     /// Adds a place. `hash_at` tells the hash of any place that is in the index.
     pub fn insert(&mut self, hash: u64, place: usize, hash_at: impl Fn(usize) -> u64) {
-        self.places
-            .insert_unique(hash, place as u32, |&place| hash_at(place as usize));
+        if (self.taken + 1) * FULL.1 > self.slots.len() * FULL.0 {
+            self.rebuild(hash_at);
+        }
+        self.add(hash, place);
     }
 
     /// What was at `from` is at `to` now.
     pub fn moved(&mut self, hash: u64, from: usize, to: usize) {
-        if let Some(place) = self.places.find_mut(hash, |&place| place as usize == from) {
-            *place = to as u32;
+        if let Some(at) = self.slot_of(hash, from) {
+            self.slots[at] = self.slot(hash, to);
         }
     }
 
     pub fn remove(&mut self, hash: u64, place: usize) {
-        if let Ok(entry) = self.places.find_entry(hash, |&it| it as usize == place) {
-            entry.remove();
+        let Some(mut at) = self.slot_of(hash, place) else {
+            return;
+        };
+        self.len -= 1;
+        self.slots[at] = GONE;
+        // Nobody searches further than to an empty slot.
+        if self.slots[self.next(at)] == EMPTY {
+            while self.slots[at] == GONE {
+                self.slots[at] = EMPTY;
+                self.taken -= 1;
+                at = at.checked_sub(1).unwrap_or(self.slots.len() - 1);
+            }
         }
+    }
+
+    fn rebuild(&mut self, hash_at: impl Fn(usize) -> u64) {
+        let below = !self.tag(u64::MAX);
+        let slots = vec![EMPTY; ((self.len + 1) * 2).max(SLOTS_MIN)];
+        let old = std::mem::replace(&mut self.slots, slots.into());
+        (self.len, self.taken) = (0, 0);
+        for place in old
+            .iter()
+            .map(|slot| slot & below)
+            .filter(|&it| it >= PLACES)
+        {
+            let place = (place - PLACES) as usize;
+            self.add(hash_at(place), place);
+        }
+    }
+
+    /// Adds a place where there is room for it.
+    fn add(&mut self, hash: u64, place: usize) {
+        let free = self.search(hash, |slot| slot <= GONE);
+        if let Some(at) = free {
+            self.taken += usize::from(self.slots[at] == EMPTY);
+            self.len += 1;
+            self.slots[at] = self.slot(hash, place);
+        }
+    }
+
+    fn slot_of(&self, hash: u64, place: usize) -> Option<usize> {
+        let wanted = self.slot(hash, place);
+        self.search(hash, |slot| slot == wanted)
+    }
+
+    /// The first slot for which `is_it` holds, from the home of that hash to the first empty one.
+    fn search(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<usize> {
+        let mut at = self.home(hash);
+        loop {
+            let slot = *self.slots.get(at)?;
+            if is_it(slot) {
+                return Some(at);
+            }
+            if slot == EMPTY {
+                return None;
+            }
+            at = self.next(at);
+        }
+    }
+
+    /// Where a search begins, by the upper half of the hash.
+    fn home(&self, hash: u64) -> usize {
+        (((hash >> 32) * self.slots.len() as u64) >> 32) as usize
+    }
+
+    fn next(&self, at: usize) -> usize {
+        if at + 1 == self.slots.len() {
+            0
+        } else {
+            at + 1
+        }
+    }
+
+    fn slot(&self, hash: u64, place: usize) -> u32 {
+        self.tag(hash) | (place as u32 + PLACES)
+    }
+
+    /// The lower half of the hash, in the bits of a slot that no place needs.
+    fn tag(&self, hash: u64) -> u32 {
+        let bits = usize::BITS - (self.slots.len() + PLACES as usize).leading_zeros();
+        (hash as u32).checked_shl(bits).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Index {
+        fn check(&self) {
+            let in_use = self.slots.iter().filter(|&&slot| slot > GONE).count();
+            let gone = self.slots.iter().filter(|&&slot| slot == GONE).count();
+            assert_eq!((in_use, in_use + gone), (self.len, self.taken));
+            assert!(self.taken * FULL.1 <= self.slots.len() * FULL.0);
+        }
+    }
+
+    #[test]
+    fn an_index_finds_what_an_array_holds_while_it_changes() {
+        let mut rng = fastrand::Rng::with_seed(5);
+        let (mut index, mut keys) = (Index::default(), Vec::new());
+        for round in 0..60_000 {
+            // It fills, empties, and fills again; some keys come several times.
+            let grows = (round / 10_000) % 2 == 0;
+            let key = rng.u32(..3000);
+            if rng.u8(..10) < if grows { 7 } else { 3 } {
+                keys.push(key);
+                let place = keys.len() - 1;
+                index.insert(hash_of(key), place, |place| hash_of(keys[place]));
+            } else if !keys.is_empty() {
+                let place = rng.usize(..keys.len());
+                index.remove(hash_of(keys[place]), place);
+                keys.swap_remove(place);
+                if let Some(moved) = keys.get(place) {
+                    index.moved(hash_of(moved), keys.len(), place);
+                }
+            }
+            let found = index.find(hash_of(key), |place| keys[place] == key);
+            assert_eq!(found.is_some(), keys.contains(&key));
+            assert_eq!(index.len(), keys.len());
+            if round % 97 == 0 {
+                index.check();
+            }
+        }
+        for (place, key) in keys.iter().enumerate() {
+            assert_eq!(index.find(hash_of(key), |it| it == place), Some(place));
+        }
+    }
+
+    #[test]
+    fn look_ups_stay_short_and_memory_small() {
+        let mut index = Index::default();
+        for place in 0..20_000_usize {
+            index.insert(hash_of(place), place, hash_of);
+        }
+        let far = |place: usize| {
+            let at = index.slot_of(hash_of(place), place).unwrap();
+            (at + index.slots.len() - index.home(hash_of(place))) % index.slots.len()
+        };
+        assert!((0..20_000).map(far).sum::<usize>() < 20_000 * 3);
+        assert!(index.capacity() <= 2 * 20_000 + SLOTS_MIN);
+        let others = |index: &Index| {
+            let looked_at = std::cell::Cell::new(0);
+            for key in 20_000..40_000_usize {
+                let looked = |_| {
+                    looked_at.set(looked_at.get() + 1);
+                    false
+                };
+                assert_eq!(index.find(hash_of(key), looked), None);
+            }
+            looked_at.get()
+        };
+        // Only where as many bits of two hashes are the same.
+        assert!(others(&index) < 20);
+        (0..20_000).for_each(|place| index.remove(hash_of(place), place));
+        assert_eq!((index.len, index.taken), (0, 0));
     }
 }

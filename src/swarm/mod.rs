@@ -16,7 +16,10 @@ mod table;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::addr::Endpoint;
 use crate::ids::InfoHash;
+
+use self::public::Way;
 
 pub use classes::{Counts, Role};
 pub use member::{Before, ClientTag, LIFE_MAX};
@@ -68,27 +71,31 @@ impl<S> Swarms<S> {
 }
 
 impl Swarms<PublicShard> {
-    /// Reads some of the memory that announces with these keys will need. The reads of one
-    /// announce wait for each other; those of several don't, so a batch of announces is decided
-    /// sooner when all of theirs were begun together.
+    /// Reads some of the memory that announces of these torrents and peers will need. The reads of
+    /// one announce wait for each other; those of several don't, so a batch is decided sooner when
+    /// all of theirs were begun together.
     ///
     /// What is locked at the moment is left out.
-    pub fn touch(&self, keys: &[Key]) {
-        for keys in keys.chunks(TOUCH_AT_ONCE) {
+    pub fn touch(&self, announces: &[(Key, Endpoint)]) {
+        for announces in announces.chunks(TOUCH_AT_ONCE) {
             // Locked before the first read, because taking a lock waits for all reads before it.
             let shards: [_; TOUCH_AT_ONCE] = std::array::from_fn(|at| {
-                let key = keys.get(at)?;
+                let (key, _) = announces.get(at)?;
                 self.shards[key.shard()].0.try_lock()
             });
             let mut sum = 0;
-            for (shard, key) in shards.iter().zip(keys) {
+            for (shard, (key, _)) in shards.iter().zip(announces) {
                 sum += shard.as_ref().map_or(0, |shard| shard.touch(key));
             }
             std::hint::black_box(sum);
-            for (shard, key) in shards.iter().zip(keys) {
-                sum += shard.as_ref().map_or(0, |shard| shard.touch_peers(*key));
+            let ways: [_; TOUCH_AT_ONCE] = std::array::from_fn(|at| {
+                let (key, endpoint) = announces.get(at)?;
+                shards[at].as_ref()?.way_to(*key, *endpoint)
+            });
+            for read in Way::READS {
+                sum += ways.iter().flatten().map(read).sum::<usize>();
+                std::hint::black_box(sum);
             }
-            std::hint::black_box(sum);
         }
     }
 }

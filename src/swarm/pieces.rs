@@ -111,7 +111,7 @@ impl<T: Default> Pieces<T> {
     pub fn resize(&mut self, len: usize) {
         let number = len.div_ceil(Self::PIECE);
         self.pieces.truncate(number);
-        if let ([_], 1) | ([], 1) = (self.pieces.as_slice(), number) {
+        if number == 1 && self.pieces.len() <= 1 {
             let first = self.pieces.pop().unwrap_or_default();
             self.pieces.push(resized(first, len));
             return;

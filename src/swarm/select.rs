@@ -12,6 +12,8 @@ pub struct Selector {
     order: Vec<u16>,
     /// Places drawn already, by open addressing; a power of two.
     drawn: Vec<u32>,
+    /// Places that are about to be offered.
+    places: Vec<u32>,
 }
 
 // === impl Selector ===
@@ -22,6 +24,7 @@ impl Selector {
             rng,
             order: Vec::with_capacity(SHUFFLE_MAX),
             drawn: Vec::new(),
+            places: Vec::new(),
         }
     }
 
@@ -54,37 +57,39 @@ impl Selector {
     fn shuffle(&mut self, size: usize, mut want: usize, mut take: impl FnMut(usize) -> bool) {
         self.order.clear();
         self.order.extend(0..size as u16);
-        for next in 0..size {
-            let drawn = self.rng.usize(next..size);
-            self.order.swap(next, drawn);
-            if take(usize::from(self.order[next])) {
-                want -= 1;
-                if want == 0 {
-                    return;
-                }
+        let mut start = 0;
+        while start < size && want > 0 {
+            // All draws before the first offer: what `take` looks at is far away, and it is read
+            // the sooner the more of it is asked for at once.
+            let end = size.min(start + want);
+            for next in start..end {
+                let drawn = self.rng.u32(next as u32..size as u32);
+                self.order.swap(next, drawn as usize);
             }
+            let taken = self.order[start..end].iter();
+            want -= taken.filter(|&&place| take(usize::from(place))).count();
+            start = end;
         }
     }
 
     /// Random places, those drawn before passed over; few in a range so large.
     fn sample(&mut self, size: usize, mut want: usize, mut take: impl FnMut(usize) -> bool) {
-        let offers = (4 * want + 64).min(size / 2);
+        let mut offers = (4 * want + 64).min(size / 2);
         let slots = (2 * offers).next_power_of_two();
         self.drawn.clear();
         self.drawn.resize(slots, u32::MAX);
-        let mut offered = 0;
-        while offered < offers {
-            let place = self.rng.usize(..size);
-            if !self.mark(place as u32) {
-                continue;
-            }
-            offered += 1;
-            if take(place) {
-                want -= 1;
-                if want == 0 {
-                    return;
+        while offers > 0 && want > 0 {
+            let number = want.min(offers);
+            self.places.clear();
+            while self.places.len() < number {
+                let place = self.rng.u32(..size as u32);
+                if self.mark(place) {
+                    self.places.push(place);
                 }
             }
+            let taken = self.places.iter();
+            want -= taken.filter(|&&place| take(place as usize)).count();
+            offers -= number;
         }
     }
 

@@ -25,6 +25,7 @@ use arc_swap::ArcSwap;
 use crate::addr::{Endpoint, canonical, is_global};
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
+use crate::limit::SourceLimit;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
@@ -71,6 +72,8 @@ pub struct Tracker {
     private: Swarms<PrivateShard>,
     /// Public swarms held now.
     public_torrents: AtomicUsize,
+    /// Those that networks began while there was little room.
+    begun: SourceLimit,
     outbox: Outbox,
     metrics: Arc<Metrics>,
     /// When a client's doings were last written to the log.
@@ -124,6 +127,7 @@ impl Tracker {
             public: Swarms::default(),
             private: Swarms::default(),
             public_torrents: AtomicUsize::new(0),
+            begun: SourceLimit::default(),
             outbox: Outbox::new(outbox_capacity),
             metrics,
             warned: AtomicU32::new(0),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::addr::Endpoint;
 use crate::change::{Change, GuestChange, GuestRecord};
 use crate::ids::InfoHash;
 use crate::swarm::{
@@ -10,7 +11,11 @@ use crate::swarm::{
 use crate::tracker::{Answer, Arrival, Mode, Refusal, Rules, Tracker, Workspace, scraped};
 use crate::wire::{AnnounceReply, Event, ScrapeEntry};
 
-/// Info hashes that are looked at together.
+/// When half of the room for torrents is taken, a network may begin so many in a peer's life: one
+/// part of `max_torrents` out of this many, so that nobody can take the rest from all others.
+const SHARES: usize = 16;
+
+/// Announces whose keys are worked out together.
 const PREPARED_AT_ONCE: usize = 64;
 
 // === impl Tracker ===
@@ -37,7 +42,7 @@ impl Tracker {
             self.share_guest(shard, info_hash, arrival, false);
             return Ok(answer(arrival.reply(counts, downloaded, rules, work)));
         }
-        let swarm = self.public_swarm(&mut swarms, key, rules);
+        let swarm = self.begun_swarm(&mut swarms, key, arrival, rules);
         let mut swarm = swarm.ok_or(Refusal::Unavailable)?;
         let eligibility = arrival.eligibility(rules);
         let peer = Presence {
@@ -72,21 +77,44 @@ impl Tracker {
         Ok(answer(arrival.reply(counts, downloaded, rules, work)))
     }
 
-    /// Reads ahead some of the memory that announces of these torrents will need. For a transport
+    /// Reads ahead some of the memory that these peers' announces will need. For a transport
     /// that has received several of them at once: their reads overlap then. Any number will do.
-    pub fn prepare<'a>(&self, info_hashes: impl IntoIterator<Item = &'a InfoHash>) {
+    pub fn prepare(&self, announces: &[(InfoHash, Endpoint)]) {
         if self.mode != Mode::Public {
             return;
         }
-        let mut keys = info_hashes.into_iter().map(Key::from).peekable();
-        while let Some(&first) = keys.peek() {
-            let (mut batch, mut len) = ([first; PREPARED_AT_ONCE], 0);
-            for (place, key) in batch.iter_mut().zip(keys.by_ref()) {
-                *place = key;
-                len += 1;
+        for announces in announces.chunks(PREPARED_AT_ONCE) {
+            let Some((info_hash, endpoint)) = announces.first() else {
+                return;
+            };
+            let mut batch = [(Key::from(info_hash), *endpoint); PREPARED_AT_ONCE];
+            for (place, (info_hash, endpoint)) in batch.iter_mut().zip(announces).skip(1) {
+                *place = (Key::from(info_hash), *endpoint);
             }
-            self.public.touch(&batch[..len]);
+            self.public.touch(&batch[..announces.len()]);
         }
+    }
+
+    /// The swarm of that torrent, for a stranger who announces it: a new one unless there are as
+    /// many as there may be, or too many that the same network began.
+    fn begun_swarm<'a>(
+        &self,
+        swarms: &'a mut PublicShard,
+        key: Key,
+        arrival: &Arrival,
+        rules: &Rules,
+    ) -> Option<PublicSwarm<'a>> {
+        swarms.get_or_create(key, || {
+            // While half of the room is free, whoever takes part of it harms nobody.
+            let held = self.public_torrents.load(Ordering::Relaxed);
+            let share = (rules.max_torrents / SHARES).max(1) as u32;
+            let life = arrival.now.mono.0 / rules.peer_ttl.max(1);
+            if held >= rules.max_torrents / 2 && !self.begun.allows(arrival.source, share, life) {
+                self.metrics.torrents_full.one();
+                return false;
+            }
+            self.may_begin(rules)
+        })
     }
 
     /// The swarm of that torrent; a new one unless there are as many as there may be.
@@ -96,14 +124,17 @@ impl Tracker {
         key: Key,
         rules: &Rules,
     ) -> Option<PublicSwarm<'a>> {
-        swarms.get_or_create(key, || {
-            if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
-                self.metrics.torrents_full.one();
-                return false;
-            }
-            self.public_torrents.fetch_add(1, Ordering::Relaxed);
-            true
-        })
+        swarms.get_or_create(key, || self.may_begin(rules))
+    }
+
+    /// Whether there is room for one more swarm, which is counted then.
+    fn may_begin(&self, rules: &Rules) -> bool {
+        if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
+            self.metrics.torrents_full.one();
+            return false;
+        }
+        self.public_torrents.fetch_add(1, Ordering::Relaxed);
+        true
     }
 
     /// Tells other nodes, if there are any. Without room they hear of the peer at its next announce.

@@ -74,11 +74,12 @@ impl Header {
     }
 }
 
-/// The torrent that an announce is about; none if the packet is too short for one.
-pub fn announced(packet: &[u8]) -> Option<InfoHash> {
-    packet
-        .get(HEADER..HEADER + HASH)
-        .and_then(InfoHash::from_slice)
+/// The torrent that an announce is about, and the port of its peer; none if the packet is too
+/// short for one.
+pub fn announced(packet: &[u8]) -> Option<(InfoHash, u16)> {
+    let packet: &[u8; ANNOUNCE] = packet.first_chunk()?;
+    let port = u16::from_be_bytes(bytes_at(packet, 96));
+    Some((InfoHash(bytes_at(packet, HEADER)), port))
 }
 
 /// Reads an announce; none if it is too short (rule U4).
@@ -272,7 +273,7 @@ mod tests {
     fn an_announce_is_read_field_by_field() {
         let read = parse_announce(&announce()).unwrap();
         assert_eq!(read.info_hash, InfoHash([b'h'; 20]));
-        assert_eq!(announced(&announce()), Some(read.info_hash));
+        assert_eq!(announced(&announce()), Some((read.info_hash, read.port)));
         assert_eq!(read.peer_id, PeerId([b'p'; 20]));
         assert_eq!(
             (read.downloaded, read.left, read.uploaded),

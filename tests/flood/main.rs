@@ -27,6 +27,11 @@ const SECONDS: u64 = 5;
 /// How long one slice of garbage is.
 const SLICE_SECONDS: u64 = 5;
 
+/// The load generator at full speed, and its garbage: each from a network of its own, and the
+/// torrents of the first fit into what one network may begin.
+const FULL: &[&str] = &["--from", "127.2.0.1", "--torrents", "10000", "full"];
+const FLOOD: &[&str] = &["--from", "127.3.0.1", "flood"];
+
 /// Torrents that strangers may have the tracker hold at once.
 const TORRENTS_MAX: u64 = 300_000;
 
@@ -67,7 +72,7 @@ fn honest_clients_are_answered_in_a_flood() {
             .collect();
         scope.spawn(|| crowd::hold(mika.http(), is_over));
         let garbage = scope.spawn(move || keep_flooding(tracker, is_over));
-        let mut full = load(tracker, "full", seconds);
+        let mut full = load(tracker, FULL, seconds);
         let deadline = Duration::from_secs(2 * seconds + 60);
         poll(deadline, "the load ends", || {
             let now = usage(&mika);
@@ -138,13 +143,14 @@ struct Load {
 }
 
 /// Starts the load generator, which `cargo test` has built beside the tests.
-fn load(tracker: SocketAddr, mode: &str, seconds: u64) -> Load {
+fn load(tracker: SocketAddr, how: &[&str], seconds: u64) -> Load {
     let own = env::current_exe().expect("the path of this test");
     let folder = own.ancestors().nth(2).expect("target/debug or the like");
     let program: PathBuf = folder.join("examples/load_udp");
     let process = Command::new(&program)
         .args(["--server", &tracker.to_string(), "--seed"])
-        .args([&fastrand::u32(..).to_string(), mode])
+        .arg(fastrand::u32(..).to_string())
+        .args(how)
         .args(["--seconds", &seconds.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -186,7 +192,7 @@ impl Drop for Load {
 fn keep_flooding(tracker: SocketAddr, is_over: &AtomicBool) -> u64 {
     let mut sent = 0;
     while !is_over.load(Ordering::Relaxed) {
-        let slice = load(tracker, "flood", SLICE_SECONDS).result();
+        let slice = load(tracker, FLOOD, SLICE_SECONDS).result();
         sent += slice.and_then(|it| it["garbage"].as_u64()).unwrap_or(0);
     }
     sent

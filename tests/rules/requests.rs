@@ -4,7 +4,7 @@ use mika::ids::InfoHash;
 use mika::registry::RegistryChange;
 use mika::tracker::Mode;
 
-use crate::world::{World, escaped, hash, peer, rules, torrent, user};
+use crate::world::{TTL, World, escaped, hash, peer, rules, torrent, user};
 
 #[test]
 fn what_is_left_decides_between_seeder_and_leecher() {
@@ -113,6 +113,28 @@ fn public_torrents_are_bounded() {
     world.ok(peer(1));
     assert_eq!(world.refused(peer(1).torrent(2)), "temporarily unavailable");
     assert_eq!(world.metrics.torrents_full.get(), 1);
+}
+
+#[test]
+fn no_network_can_take_the_room_for_torrents_from_the_others() {
+    let mut few = rules();
+    few.max_torrents = 64;
+    let mut world = World::new(Mode::Public, few, 1000);
+    let begin = |world: &mut World, torrent, ip| world.announce(peer(1).torrent(torrent).from(ip));
+    let begun = |world: &mut World, torrents: std::ops::Range<u8>, ip| {
+        let begun = torrents.filter(|&torrent| begin(world, torrent, ip).is_ok());
+        begun.count()
+    };
+    // Half of the room is anybody's, and then each network has a sixteenth for a peer's life.
+    assert_eq!(begun(&mut world, 10..80, "203.0.113.1"), 32 + 4);
+    assert_eq!(begun(&mut world, 80..100, "203.0.113.99"), 0);
+    assert_eq!(begun(&mut world, 100..140, "198.51.100.1"), 4);
+    assert_eq!(world.metrics.torrents_full.get(), 34 + 20 + 36);
+    // What is there is open to everybody.
+    assert_eq!(begun(&mut world, 10..46, "203.0.113.99"), 36);
+    world.wait(TTL + 60);
+    world.sweep();
+    assert_eq!(begun(&mut world, 140..200, "203.0.113.1"), 32 + 4);
     world.ok(peer(1).event("stopped"));
     world.sweep();
     world.ok(peer(1).torrent(2));

@@ -58,7 +58,7 @@ def public(options, report):
     load = Load(load_core, options.peers, options.torrents, numwant=1)
 
     def start_mika(port, folder):
-        config = mika.write_config(folder, "public", udp=port, max_torrents=options.torrents + 1)
+        config = mika.write_config(folder, "public", udp=port, max_torrents=2 * options.torrents + 2)
         return mika.start(config, port, core, folder, "udp")
 
     starts = {

@@ -53,7 +53,7 @@ def play(case, total, torrents, options, report):
     with ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mika-bench-")))
         port = free_port()
-        config = mika.write_config(folder, "public", udp=port, max_torrents=torrents + 1)
+        config = mika.write_config(folder, "public", udp=port, max_torrents=2 * torrents + 2)
         server = stack.enter_context(mika.start(config, port, core, folder, "udp"))
         load = Load(load_core, total, torrents, options.numwant)
         note(f"{case}: they join")

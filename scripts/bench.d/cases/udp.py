@@ -44,7 +44,7 @@ def add_arguments(parser):
     parser.add_argument("--torrents", type=int, default=100_000, help="of announces only (default %(default)s)")
     parser.add_argument("--peers", type=int, default=200_000, help="of announces only (default %(default)s)")
     parser.add_argument(
-        "--join-seconds", type=int, default=30, help="aquatic's load before the first figure (default %(default)s)"
+        "--join-seconds", type=int, default=75, help="aquatic's load before the first figure (default %(default)s)"
     )
 
 

@@ -6,7 +6,6 @@
 mod batch;
 mod connection_id;
 mod hold;
-mod limits;
 mod socket;
 
 use std::io::{self, ErrorKind};
@@ -17,9 +16,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::addr::canonical;
+use crate::addr::{Endpoint, canonical};
 use crate::clock::{Clock, Now};
 use crate::ids::InfoHash;
+use crate::limit::SourceLimit;
 use crate::metrics::Metrics;
 use crate::tracker::{AnnounceRequest, Mode, Refusal, Tracker, Workspace};
 use crate::wire::http::{Target, parse_path};
@@ -28,7 +28,6 @@ use crate::wire::udp::{self as wire, Action, Header, Transaction};
 pub use batch::{BATCH, Outgoing, Received, Route, tell_destinations};
 pub use connection_id::{ConnectionIds, Secret};
 pub use hold::Held;
-pub use limits::SourceLimit;
 pub use socket::bind;
 
 /// How long a worker waits for packets before it looks whether it is to stop.
@@ -36,6 +35,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long a worker pauses when its socket fails for a reason that may pass.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Announces of a batch from which on reading ahead pays.
+const PREPARED_MIN: usize = 4;
 
 const BAD_ID: &str = "bad connection id";
 const MALFORMED: &str = "malformed";
@@ -77,8 +79,8 @@ struct Worker {
     work: Workspace,
     /// The path of a private announce.
     path: Vec<u8>,
-    /// The torrents of a batch.
-    announced: Vec<InfoHash>,
+    /// The torrents and peers of a batch.
+    announced: Vec<(InfoHash, Endpoint)>,
     outgoing: Outgoing,
 }
 
@@ -159,11 +161,15 @@ impl Worker {
                 continue;
             };
             if arrival.header.action == Action::Announce {
-                self.announced.extend(wire::announced(received.packet(at)));
+                let announced = wire::announced(received.packet(at));
+                let peer = announced.map(|(it, port)| (it, Endpoint::new(arrival.ip, port)));
+                self.announced.extend(peer);
             }
             arrivals.push(arrival);
         }
-        self.service.tracker.prepare(&self.announced);
+        if self.announced.len() >= PREPARED_MIN {
+            self.service.tracker.prepare(&self.announced);
+        }
         for arrival in &*arrivals {
             let (packet, route) = (received.packet(arrival.at), received.route(arrival.at));
             match arrival.header.action {
@@ -221,7 +227,7 @@ impl Worker {
 
     fn connect(&mut self, arrival: &Arrival, route: &Route, now: Now) {
         let limit = self.settings.connect_limit;
-        if !self.service.connects.allows(arrival.ip, limit, now.mono) {
+        if !allows(&self.service.connects, arrival.ip, limit, now) {
             self.service.metrics.udp_connects_limited.one();
             return;
         }
@@ -312,7 +318,7 @@ impl Worker {
 
     fn error(&mut self, arrival: &Arrival, route: &Route, text: &str, now: Now) {
         let limit = self.settings.error_limit;
-        if !self.service.errors.allows(arrival.ip, limit, now.mono) {
+        if !allows(&self.service.errors, arrival.ip, limit, now) {
             self.service.metrics.udp_errors_limited.one();
             return;
         }
@@ -320,6 +326,13 @@ impl Worker {
         self.outgoing
             .add(route, |out| wire::write_error(out, transaction, text));
     }
+}
+
+/// Whether one who has not shown yet that the address is its own is answered: whoever forges
+/// addresses makes a tracker answer somebody else, so each network gets only so many answers a
+/// second (rule U4); 0 is no limit. This host itself has none: nobody can forge its address from outside.
+fn allows(answers: &SourceLimit, source: IpAddr, per_second: u32, now: Now) -> bool {
+    per_second == 0 || source.is_loopback() || answers.allows(source, per_second, now.mono.0)
 }
 
 /// The passkey in the path of a private announce; none if it is not `/<passkey>/announce` (rule H2).

@@ -6,7 +6,7 @@ use crate::swarm::crowd::Crowd;
 use crate::swarm::member::{Before, ClientTag, Kept};
 use crate::swarm::public::few::{Few, InFew};
 use crate::swarm::public::pool::{Pool, UNITS_MAX};
-use crate::swarm::public::{Asker, Newcomer, take_over};
+use crate::swarm::public::{Asker, Known, Newcomer, take_over};
 use crate::swarm::select::Selector;
 
 /// One is kept as a small swarm again when so few units would do.
@@ -104,11 +104,8 @@ impl Family for Compact6 {
     }
 }
 
-/// Updates a peer, if it is there; what it was then, if it was alive.
-pub(super) fn update<C: Kept>(
-    crowd: &mut Crowd<C>,
-    mut newcomer: Newcomer<C>,
-) -> Option<Option<Before>> {
+/// Updates a peer, if it is there.
+pub(super) fn update<C: Kept>(crowd: &mut Crowd<C>, mut newcomer: Newcomer<C>) -> Option<Known> {
     let Newcomer {
         client,
         alive_since,
@@ -126,14 +123,14 @@ pub(super) fn update<C: Kept>(
         } else {
             crowd.reclass(place, member, alive_since);
         }
-        return Some(before);
+        return Some(Known(before));
     }
     crowd.take(place);
     if !same_client && let Some(left) = crowd.find(endpoint, client) {
         crowd.take(left);
     }
     crowd.insert(member, alive_since);
-    Some(before)
+    Some(Known(before))
 }
 
 /// Takes a peer out; returns what it was.

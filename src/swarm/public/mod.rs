@@ -57,6 +57,9 @@ pub struct Eligibility {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyPeers;
 
+/// A peer that is there, and what it was, if it was alive.
+struct Known(Option<Before>);
+
 /// A peer that comes, or comes again.
 #[derive(Clone, Copy)]
 struct Newcomer<C> {
@@ -71,6 +74,13 @@ struct Asker<C> {
     role: Role,
     want: usize,
     eligibility: Eligibility,
+}
+
+/// What an announce will read on its way to a peer.
+pub(super) struct Way<'a> {
+    store: &'a Store,
+    pool: &'a Pool,
+    endpoint: Endpoint,
 }
 
 /// What a sweep counts for a small swarm beside its peers: the way to it costs more than they do.
@@ -203,7 +213,7 @@ impl PublicSwarm<'_> {
             Store::Few(few) => small::update(few, self.pool, newcomer),
             Store::Many(many) => large::update(C::crowd_mut(many), newcomer),
         };
-        if let Some(before) = known {
+        if let Some(Known(before)) = known {
             self.compact();
             return Ok(before);
         }
@@ -302,6 +312,38 @@ impl Store {
             Self::Few(few) => Some(few),
             Self::Many(_) => None,
         }
+    }
+}
+
+// === impl Way ===
+
+impl Way<'_> {
+    /// The reads, each from a place further on, for [`Swarms::touch`](super::Swarms::touch).
+    pub const READS: [fn(&Self) -> usize; 3] = [Self::peers, Self::index, Self::peer];
+
+    fn peers(&self) -> usize {
+        match (self.store, self.endpoint) {
+            (Store::Few(few), _) => few.touch(self.pool),
+            (Store::Many(many), Endpoint::V4(_)) => many.v4.touch(),
+            (Store::Many(many), Endpoint::V6(_)) => many.v6.touch(),
+        }
+    }
+
+    fn index(&self) -> usize {
+        match (self.store, self.endpoint) {
+            (Store::Few(_), _) => 0,
+            (Store::Many(many), Endpoint::V4(at)) => many.v4.touch_index(at),
+            (Store::Many(many), Endpoint::V6(at)) => many.v6.touch_index(at),
+        }
+    }
+
+    fn peer(&self) -> usize {
+        let place = match (self.store, self.endpoint) {
+            (Store::Few(_), _) => None,
+            (Store::Many(many), Endpoint::V4(at)) => many.v4.glance(at),
+            (Store::Many(many), Endpoint::V6(at)) => many.v6.glance(at),
+        };
+        place.unwrap_or(0)
     }
 }
 

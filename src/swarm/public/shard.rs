@@ -1,9 +1,10 @@
 //! The public swarms of one shard: a table of them, and a pool for the peers of the small ones.
 
+use crate::addr::Endpoint;
 use crate::ids::InfoHash;
 use crate::swarm::classes::Counts;
 use crate::swarm::public::pool::Pool;
-use crate::swarm::public::{PublicSwarm, Store};
+use crate::swarm::public::{PublicSwarm, Store, Way};
 use crate::swarm::table::{Cursor, Key, Table, Visit};
 
 /// The public swarms whose info hashes fall into one shard.
@@ -29,13 +30,13 @@ impl PublicShard {
         self.swarms.touch(key)
     }
 
-    /// Reads a little of the peers that an announce with that key will look at.
-    pub fn touch_peers(&self, key: Key) -> usize {
-        match self.swarms.get(key) {
-            Some(Store::Few(few)) => few.touch(&self.pool),
-            Some(Store::Many(many)) => many.v4.len(),
-            None => 0,
-        }
+    /// The way to a peer of a swarm, if there is one.
+    pub(in crate::swarm) fn way_to(&self, key: Key, endpoint: Endpoint) -> Option<Way<'_>> {
+        Some(Way {
+            store: self.swarms.get(key)?,
+            pool: &self.pool,
+            endpoint,
+        })
     }
 
     /// The counts and the snatches of a swarm.

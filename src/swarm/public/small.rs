@@ -5,7 +5,7 @@ use crate::swarm::classes::{Counts, Role};
 use crate::swarm::member::{Before, ClientTag, Kept};
 use crate::swarm::public::few::{Few, InFew};
 use crate::swarm::public::pool::{Pool, UNITS_MAX};
-use crate::swarm::public::{Asker, Newcomer, take_over};
+use crate::swarm::public::{Asker, Known, Newcomer, take_over};
 use crate::swarm::select::Selector;
 
 /// The place of a peer by its endpoint, or else of the same client at another port (rule W1).
@@ -16,12 +16,12 @@ pub(super) fn find<C: Kept>(all: &[C::Packed], endpoint: C, client: ClientTag) -
         .or_else(|| all().position(|it| it.is_client(endpoint, client)))
 }
 
-/// Updates a peer, if it is there; what it was then, if it was alive.
+/// Updates a peer, if it is there.
 pub(super) fn update<C: InFew>(
     few: &mut Few,
     pool: &mut Pool,
     mut newcomer: Newcomer<C>,
-) -> Option<Option<Before>> {
+) -> Option<Known> {
     let Newcomer { client, .. } = newcomer;
     let endpoint = newcomer.member.endpoint;
     let all = C::all_mut(few, pool);
@@ -38,7 +38,7 @@ pub(super) fn update<C: InFew>(
             few.shrink(pool);
         }
     }
-    Some(before)
+    Some(Known(before))
 }
 
 /// Takes a peer out; returns what it was.
