@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::node::load::Registered;
 use crate::node::{Node, load};
-use crate::registry::RegistryChange;
+use crate::registry::{RegistryChange, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
+use crate::tracker::Mode;
 
 /// How often the feed is looked at.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -43,8 +44,14 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
     let _turn = node.registry_turn.lock().await;
     match node.storage.feed(position, AT_ONCE).await? {
         Feed::Changes(changes, next) => {
-            if !changes.is_empty() {
-                tracing::info!(changes = changes.len(), "registry changed");
+            // A public tracker registers torrents by itself, all the time.
+            let is_edit = |change: &&RowChange| {
+                node.tracker.mode() == Mode::Private || !matches!(change, RowChange::Torrent(_))
+            };
+            match changes.iter().filter(is_edit).count() {
+                0 if changes.is_empty() => {}
+                0 => tracing::debug!(changes = changes.len(), "registry changed"),
+                edits => tracing::info!(changes = edits, "registry changed"),
             }
             let mut torrents = Vec::new();
             for change in changes {

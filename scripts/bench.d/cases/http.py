@@ -1,7 +1,8 @@
 """HTTP announces on one core, beside hyper answering a constant (the floor), and other trackers.
 
-Public and private, with keep-alive and with a connection for each request. The server has
-one core, wrk another. Runs are interleaved; figures are medians over the rounds.
+Public and private, with keep-alive and with a connection for each request; private also "shared", with
+Redis and MariaDB in place of SQLite. The server has one core, wrk another, where Redis and
+MariaDB are, too. Runs are interleaved; figures are medians over the rounds.
 """
 
 import os
@@ -11,13 +12,14 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from benchkit import announces, mika, peers
+from benchkit import announces, mika, peers, site
+from benchkit.databases import MariaDb, Redis
 from benchkit.fault import Fault
 from benchkit.process import TARGET, OneAtATime, Server, build, cores, free_port
 from benchkit.report import Column, note
 from benchkit.wrk import Load
 
-MODES = ("public", "private")
+MODES = ("public", "private", "shared")
 CONNECTIONS = ("keep-alive", "close")
 WARM_UP_CONNECTIONS = 1000
 JOIN_CONNECTIONS = 64
@@ -92,8 +94,7 @@ def start(mode, options, folder, stack):
     folder = folder / mode
     folder.mkdir()
     port = free_port()
-    config = mika.write_config(folder, mode, http=port)
-    population = prepare(mode, options, config, folder)
+    config, population = prepare(mode, options, port, folder, stack)
     load = Load(population, folder, load_core)
     server = stack.enter_context(mika.start(config, port, server_core, folder))
     announces.sample(port, population[:SPOT_CHECKS], load.totals)
@@ -180,9 +181,17 @@ def measure(server, load, connection, options, silent_close=False):
     }
 
 
-def prepare(mode, options, config, folder):
-    """The population; for a private tracker also its users and torrents, by plain SQL."""
+def prepare(mode, options, port, folder, stack):
+    """The config and the population; for a private tracker also its users and torrents."""
+    size = (options.users, options.private_torrents, options.private_peers, options.numwant)
+    if mode == "shared":
+        _, load_core = cores()
+        mariadb, redis = (stack.enter_context(server(folder)) for server in (MariaDb, Redis))
+        for database in (mariadb, redis):
+            database.pin(load_core)
+        config = site.write_config(port, mariadb, redis, folder)
+        return config, site.prepare(mariadb, config, folder, *size)
+    config = mika.write_config(folder, mode, http=port)
     if mode == "public":
-        return announces.public(options.torrents, options.peers, options.numwant)
-    users, torrents, members = options.users, options.private_torrents, options.private_peers
-    return mika.private(folder, config, users, torrents, members, options.numwant)
+        return config, announces.public(options.torrents, options.peers, options.numwant)
+    return config, mika.private(folder, config, *size)

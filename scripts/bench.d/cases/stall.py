@@ -4,26 +4,20 @@ A private tracker under a load at a fixed pace, of which some announces wait unt
 durable. Windows are interleaved: one with both servers at work, one with both under SIGSTOP.
 """
 
-import json
 import pathlib
-import secrets
-import subprocess
 import tempfile
 from contextlib import ExitStack
 
-from benchkit import announces
+from benchkit import announces, site
 from benchkit.databases import MariaDb, Redis
-from benchkit.fault import Fault
 from benchkit.process import TARGET, Server, build, cores, free_port
 from benchkit.report import Column, note
 from benchkit.wrk import Load
 
-DATABASE = "site"
 USERS = 500
 TORRENTS = 2000
 LAPS = 10
 SAMPLES = 50
-MANAGE_SECONDS_MAX = 60
 
 # The chance of each in one announce; replies to them wait until the journal is durable.
 EVENTS = {"stopped": 0.02, "completed": 0.01, "started": 0.01}
@@ -53,8 +47,8 @@ def run(options, report):
         mariadb = stack.enter_context(MariaDb(folder))
         server_core, load_core = cores()
         port = free_port()
-        config = write_config(port, mariadb, redis, folder)
-        population = prepare(mariadb, config, options, folder)
+        config = site.write_config(port, mariadb, redis, folder)
+        population = site.prepare(mariadb, config, folder, USERS, TORRENTS, options.peers, numwant=50)
         load = Load(announces.with_events(population, LAPS, EVENTS), folder, load_core)
         command = [TARGET / "mika", "-config", config, "-procs", 1]
         mika = stack.enter_context(Server(command, port, server_core, folder))
@@ -98,41 +92,3 @@ def measure(mika, load, options):
     figures = {key: result[key] for key in ("p50_ms", "p99_ms", "p999_ms")}
     return figures | {"rate": result["requests"] / result["seconds"]}
 
-
-def write_config(port, mariadb, redis, folder):
-    config = {
-        "mode": "private",
-        "http": {"listen": [f"127.0.0.1:{port}"]},
-        "udp": {"listen": []},
-        "api": {"listen": []},
-        "tracker": {"whitelist": False},
-        "cache": {"driver": "redis", "url": redis.url},
-        "storage": {"driver": "mysql", "url": mariadb.url(DATABASE)},
-    }
-    file = folder / "config.json"
-    file.write_text(json.dumps(config))
-    return file
-
-
-def prepare(mariadb, config, options, folder):
-    """Users and torrents by plain SQL; the population that is theirs."""
-    mariadb.sql(f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4")
-    manage(folder, config, "migrate")
-    passkeys = [secrets.token_hex(16) for _ in range(USERS)]
-    users = ", ".join(f"('{passkey}', 'user{number}')" for number, passkey in enumerate(passkeys))
-    hashes = (announces.info_hash(number).hex() for number in range(TORRENTS))
-    torrents = ", ".join(f"(X'{info_hash}', 'release.{number}')" for number, info_hash in enumerate(hashes))
-    mariadb.sql(
-        f"INSERT INTO users (passkey, username) VALUES {users};"
-        f"INSERT INTO torrents (info_hash, release_name) VALUES {torrents};",
-        DATABASE,
-    )
-    manage(folder, config, "warmup")
-    return announces.private(passkeys, TORRENTS, options.peers, numwant=50)
-
-
-def manage(folder, config, word):
-    command = [TARGET / "mika-manage", "-c", config, word]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=MANAGE_SECONDS_MAX)
-    if done.returncode != 0:
-        raise Fault(f"`mika-manage {word}` failed:\n{done.stderr}")
