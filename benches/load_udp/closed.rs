@@ -23,6 +23,8 @@ pub struct Closed<'a> {
     lanes: Vec<Lane>,
     received: Received,
     event: u32,
+    /// A refused announce is counted; else it ends the load.
+    bears_refusals: bool,
     looked: Instant,
     answered: Instant,
     pub tally: Tally,
@@ -35,6 +37,8 @@ pub struct Tally {
     pub bytes: u64,
     pub peers: u64,
     pub repeated: u64,
+    /// Announces that the tracker refused.
+    pub refused: u64,
     /// Replies that nobody waited for any more, or that were to somebody else's packets.
     pub strays: u64,
     pub delays: Histogram,
@@ -50,6 +54,8 @@ struct Lane {
     /// Its peers.
     peers: u64,
     number: u64,
+    /// What the latest refusal says.
+    refusal: Option<String>,
 }
 
 #[derive(Clone)]
@@ -89,16 +95,27 @@ impl<'a> Closed<'a> {
             begun: 0,
             peers: population.peers_of(number),
             number,
+            refusal: None,
         };
         Ok(Self {
             population,
             lanes: (0..).zip(sources).map(lane).collect(),
             received: Received::default(),
             event,
+            bears_refusals: false,
             looked: now,
             answered: now,
             tally: Tally::default(),
         })
+    }
+
+    /// The same load, which goes on when an announce is refused.
+    pub fn bearing_refusals(self) -> Self {
+        let bears_refusals = true;
+        Self {
+            bears_refusals,
+            ..self
+        }
     }
 
     /// One visit to each source. `laps` is how often each peer may announce. Returns whether there is more to do.
@@ -110,9 +127,14 @@ impl<'a> Closed<'a> {
         }
         let (mut is_open, mut idle) = (false, true);
         for lane in &mut self.lanes {
-            let before = self.tally.replies;
+            let before = (self.tally.replies, self.tally.refused);
             lane.receive(&mut self.received, &mut self.tally)?;
-            idle &= before == self.tally.replies;
+            idle &= before == (self.tally.replies, self.tally.refused);
+            if let Some(text) = lane.refusal.take()
+                && !self.bears_refusals
+            {
+                bail!("the tracker refuses an announce: {text}");
+            }
             let now = Instant::now();
             if looks {
                 lane.source.keep_connected(now);
@@ -141,7 +163,7 @@ impl Lane {
         let now = Instant::now();
         loop {
             let (slots, free) = (&mut self.slots, &mut self.free);
-            let mut failure = None;
+            let refusal = &mut self.refusal;
             let (number, bytes) = self.source.receive_each(received, |reply| {
                 let at = reply.transaction as usize % (2 * WINDOW_MAX);
                 let slot = slots
@@ -155,14 +177,16 @@ impl Lane {
                         tally.peers += peers as u64;
                         tally.delays.add(now.duration_since(slot.begun));
                     }
-                    (Some(_), Said::Failed(text)) => failure = Some(text),
+                    (Some(slot), Said::Failed(text)) => {
+                        slot.waits = false;
+                        free.push(at as u16);
+                        tally.refused += 1;
+                        *refusal = Some(text);
+                    }
                     (_, Said::Connected) => {}
                     _ => tally.strays += 1,
                 }
             })?;
-            if let Some(text) = failure {
-                bail!("the tracker refuses an announce: {text}");
-            }
             tally.bytes += bytes as u64;
             if number < BATCH {
                 return Ok(());

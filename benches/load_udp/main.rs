@@ -211,7 +211,9 @@ fn flood(
 ) -> anyhow::Result<Value> {
     let start = Instant::now();
     let mut garbage = Garbage::new(population.seed);
-    let mut load = Closed::new(population, sources, window, EVENT_NONE)?;
+    // Its own garbage may have used up what a network may have.
+    let load = Closed::new(population, sources, window, EVENT_NONE)?;
+    let mut load = load.bearing_refusals();
     while start.elapsed() < Duration::from_secs(seconds) {
         load.visit(u64::MAX, |source| {
             for _ in 0..FLOOD_BATCH {
@@ -232,6 +234,7 @@ fn counts(tally: &Tally, length: Duration) -> Value {
         "mean_bytes": each(tally.bytes),
         "mean_peers": each(tally.peers),
         "repeated": tally.repeated,
+        "refused": tally.refused,
         "strays": tally.strays,
     });
     with_delays(counts, &tally.delays)

@@ -187,8 +187,7 @@ impl Drop for Load {
     }
 }
 
-/// Sends garbage until `is_over`; how much. It goes on whatever answers come of it, so it is done in
-/// slices that end before the load generator takes the tracker for dead.
+/// Sends garbage until `is_over`; how much. In slices, because nobody knows how long it is to last.
 fn keep_flooding(tracker: SocketAddr, is_over: &AtomicBool) -> u64 {
     let mut sent = 0;
     while !is_over.load(Ordering::Relaxed) {
