@@ -99,10 +99,9 @@ impl Source {
         bail!("{server} does not answer to a connect from {own}")
     }
 
-    /// Asks for a new connection id when it is time.
+    /// Asks for a new connection id when it is time, each time until it is there: packets get lost.
     pub fn keep_connected(&mut self, now: Instant) {
         if now.duration_since(self.connected) > ID_AGE_MAX {
-            self.connected = now;
             self.ask_for_id();
         }
     }
@@ -251,6 +250,7 @@ impl Source {
         let said = match u32::from_be_bytes(*action) {
             CONNECT => {
                 self.id = rest.try_into().ok()?;
+                self.connected = Instant::now();
                 Said::Connected
             }
             ANNOUNCE => Said::Announced {
