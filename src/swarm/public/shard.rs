@@ -106,9 +106,10 @@ impl PublicShard {
         }
     }
 
-    /// Copies all small swarms' peers to an array of just the right size, in the table's order:
-    /// some nanoseconds for each swarm, in all about 10 us with a million torrents and 150 us with
-    /// ten millions. It comes after so many runs were left that the part of an announce in that is small.
+    /// Copies all small swarms' peers to a new array in the table's order, each with as many units as
+    /// it uses. Measured: 75 ns a swarm, so some 60 us with a million torrents, and below a
+    /// millisecond with ten millions. It is rare: a shard that four million peers fill is packed six
+    /// times, and not again while peers come and go in equal numbers, because runs are used again.
     fn pack(&mut self) {
         let mut pool = Pool::default();
         for few in self.swarms.values_mut().filter_map(Store::few_mut) {
