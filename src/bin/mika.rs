@@ -60,7 +60,6 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    use_small_pages();
     let arguments = Arguments::parse_from(with_two_dashes(env::args_os()));
     let loaded = match config::load(arguments.config.as_deref()) {
         Ok(loaded) => loaded,
@@ -88,13 +87,6 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
     }
-}
-
-/// Huge pages make a small tracker several times as large, because its memory lies in a few kilobytes
-/// here and there, and were measured to be no faster for a large one. Where the kernel does not
-/// know of them there is nothing to do.
-fn use_small_pages() {
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
