@@ -76,22 +76,20 @@ impl Swarms<PublicShard> {
     /// all of theirs were begun together.
     ///
     /// What is locked at the moment is left out.
-    pub fn touch(&self, announces: &[(Key, Endpoint)]) {
+    pub fn touch(&self, announces: &[(InfoHash, Endpoint)]) {
         for announces in announces.chunks(TOUCH_AT_ONCE) {
             // Locked before the first read, because taking a lock waits for all reads before it.
             let shards: [_; TOUCH_AT_ONCE] = std::array::from_fn(|at| {
-                let (key, _) = announces.get(at)?;
-                self.shards[key.shard()].0.try_lock()
+                let (info_hash, endpoint) = announces.get(at)?;
+                let key = Key::from(info_hash);
+                let shard = self.shards[key.shard()].0.try_lock()?;
+                Some((shard, key, *endpoint))
             });
-            let mut sum = 0;
-            for (shard, (key, _)) in shards.iter().zip(announces) {
-                sum += shard.as_ref().map_or(0, |shard| shard.touch(key));
-            }
+            let shards = || shards.iter().flatten();
+            let mut sum: usize = shards().map(|(shard, key, _)| shard.touch(key)).sum();
             std::hint::black_box(sum);
-            let ways: [_; TOUCH_AT_ONCE] = std::array::from_fn(|at| {
-                let (key, endpoint) = announces.get(at)?;
-                shards[at].as_ref()?.way_to(*key, *endpoint)
-            });
+            let mut ways = shards().map(|(shard, key, endpoint)| shard.way_to(*key, *endpoint));
+            let ways: [_; TOUCH_AT_ONCE] = std::array::from_fn(|_| ways.next().flatten());
             for read in Way::READS {
                 sum += ways.iter().flatten().map(read).sum::<usize>();
                 std::hint::black_box(sum);

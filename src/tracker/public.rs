@@ -15,9 +15,6 @@ use crate::wire::{AnnounceReply, Event, ScrapeEntry};
 /// part of `max_torrents` out of this many, so that nobody can take the rest from all others.
 const SHARES: usize = 16;
 
-/// Announces whose keys are worked out together.
-const PREPARED_AT_ONCE: usize = 64;
-
 // === impl Tracker ===
 
 impl Tracker {
@@ -80,18 +77,8 @@ impl Tracker {
     /// Reads ahead some of the memory that these peers' announces will need. For a transport
     /// that has received several of them at once: their reads overlap then. Any number will do.
     pub fn prepare(&self, announces: &[(InfoHash, Endpoint)]) {
-        if self.mode != Mode::Public {
-            return;
-        }
-        for announces in announces.chunks(PREPARED_AT_ONCE) {
-            let Some((info_hash, endpoint)) = announces.first() else {
-                return;
-            };
-            let mut batch = [(Key::from(info_hash), *endpoint); PREPARED_AT_ONCE];
-            for (place, (info_hash, endpoint)) in batch.iter_mut().zip(announces).skip(1) {
-                *place = (Key::from(info_hash), *endpoint);
-            }
-            self.public.touch(&batch[..announces.len()]);
+        if self.mode == Mode::Public {
+            self.public.touch(announces);
         }
     }
 

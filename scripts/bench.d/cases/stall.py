@@ -91,4 +91,3 @@ def measure(mika, load, options):
     mika.check_alive()
     figures = {key: result[key] for key in ("p50_ms", "p99_ms", "p999_ms")}
     return figures | {"rate": result["requests"] / result["seconds"]}
-

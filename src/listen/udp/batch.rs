@@ -55,8 +55,8 @@ pub struct Route {
 /// Packets as they were received.
 ///
 /// The headers are written once, and point into the rest for good: the kernel changes nothing of
-/// them but lengths. The rest are vectors, none of which ever grows: pointers to their elements
-/// stay good while these are only read.
+/// them but lengths and flags. The rest are vectors, none of which ever grows: pointers to their
+/// elements stay good while these are only read.
 pub struct Received {
     packets: Vec<u8>,
     routes: Vec<Route>,

@@ -348,6 +348,27 @@ fn passkey_of(path: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Seconds;
+
+    #[test]
+    fn networks_get_so_many_answers_a_second_and_this_host_any_number() {
+        let answers = SourceLimit::default();
+        let allowed = |source: &str, per_second, seconds| {
+            let now = Now {
+                mono: Seconds::START.plus(seconds),
+                unix: 0,
+            };
+            let source = source.parse().unwrap();
+            let allowed = (0..100).filter(|_| allows(&answers, source, per_second, now));
+            allowed.count()
+        };
+        assert_eq!(allowed("192.0.2.1", 10, 0), 10);
+        assert_eq!(allowed("192.0.2.200", 10, 0), 0);
+        assert_eq!(allowed("192.0.2.200", 10, 1), 10);
+        assert_eq!(allowed("192.0.2.1", 0, 1), 100);
+        assert_eq!(allowed("127.0.0.1", 10, 0), 100);
+        assert_eq!(allowed("::1", 10, 0), 100);
+    }
 
     #[test]
     fn passkeys_are_found_as_in_http_paths() {
