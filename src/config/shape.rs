@@ -7,10 +7,10 @@ use super::{Config, Http, TlsFiles};
 use crate::suggest;
 
 /// Keys whose value is never repeated in a message.
-const SECRETS: [&str; 3] = ["api.password", "cache.url", "storage.url"];
+pub(super) const SECRETS: [&str; 3] = ["api.password", "cache.url", "storage.url"];
 
 /// The section whose keys are not listed here: names of SQL statements.
-const STATEMENTS: &str = "storage.statements";
+pub(super) const STATEMENTS: &str = "storage.statements";
 
 /// Refuses unknown keys, and anything but a section where a section belongs.
 pub(super) fn check(given: &Value) -> Result<(), String> {

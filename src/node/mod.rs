@@ -10,6 +10,7 @@ mod shared;
 mod sockets;
 mod start;
 mod upkeep;
+mod watchdog;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -22,12 +23,12 @@ use tokio::task::JoinSet;
 
 use crate::cache::{self, Cache};
 use crate::clock::Clock;
-
 use crate::config::{Config, Loaded};
 use crate::journal;
 use crate::listen::tls::Certificate;
 use crate::log;
 use crate::metrics::Metrics;
+use crate::notify;
 use crate::registry::Registry;
 use crate::storage::{self, Storage};
 use crate::suggest::nearest;
@@ -110,12 +111,22 @@ pub fn run_with(options: Options, drivers: &Drivers) -> Result<()> {
         .enable_all()
         .build()
         .context("no runtime")?;
-    runtime.block_on(run_until_signal(options, drivers))
+    let has_file = !options.config.config.log.file.as_os_str().is_empty();
+    let ended = runtime.block_on(run_until_signal(options, drivers));
+    if let Err(error) = &ended {
+        let error = format!("{error:#}");
+        notify::status(&error);
+        // The caller shows it on stderr, where those who read the file don't look.
+        if has_file {
+            tracing::error!(error, "ended");
+        }
+    }
+    ended
 }
 
 async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
-    let level = log::init(config.log.level, config.log.format)?;
+    let log = log::init(&config.log)?;
     for warning in &options.config.warnings {
         tracing::warn!("{warning}");
     }
@@ -128,8 +139,9 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let certificate = certificate(config)?;
 
     let stores = start::open(config, drivers)?;
+    let beginning = start::begin(config, &stores, options.no_wait);
     let begun = tokio::select! {
-        ready = start::begin(config, &stores, options.no_wait) => Some(ready?),
+        ready = notify::unhurried(beginning) => Some(ready?),
         () = signals.stop() => None,
     };
     let Some(Ready {
@@ -145,17 +157,26 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let (stop_journal, journal_stopped) = watch::channel(false);
     let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
     let (_, cache) = &stores;
-    let mut helpers = helpers(config, &node, cache.as_ref(), follows)?;
-    let workers = Workers::start(&options, sockets, &node, certificate.clone())?;
-    let mut reloader = Reloader::new(
+    let mut helpers = helpers(&node, cache.as_ref(), follows)?;
+    let listeners = sockets.announce_urls(config);
+    let mut workers = Workers::start(&options, sockets, &node, certificate.clone())?;
+    let watchdog = tokio::spawn(watchdog::watch(workers.watched()));
+    let serving = format!("serving {listeners} listeners");
+    let (stats_interval, intervals) = watch::channel(config.log.stats_interval);
+    helpers.spawn(upkeep::statistics(node.clone(), intervals, serving.clone()));
+    notify::ready(&serving);
+    let mut reloader = Reloader {
+        started_with: config.clone(),
         options,
-        node.clone(),
-        workers.settings(),
+        node: node.clone(),
+        settings: workers.settings(),
         certificate,
-        level,
-        drivers.clone(),
-        cache.clone(),
-    );
+        log,
+        stats_interval,
+        drivers: drivers.clone(),
+        cache: cache.clone(),
+        serving,
+    };
     let served = tokio::select! {
         served = wait_for_stop(&workers, &mut reloader, signals) => served,
         // None of them ends by itself, unless it panics or finds that it must not go on.
@@ -163,13 +184,19 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         _ = helpers.join_next() => Err(anyhow!("a helper task ended early")),
     };
 
-    // From the clients inward: nobody is answered any more when the journal saves the rest.
-    workers.stop().await;
-    helpers.shutdown().await;
-    // Peers that could not tell the journal what they owe it can do so now.
-    load::expire(&node);
-    stop_journal.send_replace(true);
-    saving.await.context("the journal ended early")??;
+    notify::stopping("stopping: answering what is in flight, saving the rest");
+    watchdog.abort(); // workers that end don't turn any more
+    notify::unhurried(async {
+        // From the clients inward: nobody is answered any more when the journal saves the rest.
+        workers.stop().await;
+        helpers.shutdown().await;
+        // Peers that could not tell the journal what they owe it can do so now.
+        load::expire(&node);
+        stop_journal.send_replace(true);
+        saving.await
+    })
+    .await
+    .context("the journal ended early")??;
     if let Some(cache) = cache
         && node.journal.backlog() == 0
         && let Err(error) = cache.leave(&node.name).await
@@ -181,16 +208,10 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
 }
 
 /// Starts what goes on beside the announces.
-fn helpers(
-    config: &Config,
-    node: &Node,
-    cache: Option<&Arc<dyn Cache>>,
-    follows: Follows,
-) -> Result<JoinSet<()>> {
+fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follows: Follows) -> Result<JoinSet<()>> {
     let mut helpers = JoinSet::new();
     helpers.spawn(upkeep::sweep(node.clone()));
     helpers.spawn(upkeep::prune(node.clone()));
-    helpers.spawn(upkeep::statistics(node.clone(), config.log.stats_interval));
     match (follows, cache) {
         (Follows::Cache(positions), Some(cache)) => {
             shared::follow(node, cache, positions, &mut helpers);

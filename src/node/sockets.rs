@@ -46,8 +46,8 @@ impl Sockets {
         Ok(Self { http, udp })
     }
 
-    /// Says where clients find the tracker.
-    pub fn announce_urls(&self, config: &Config) {
+    /// Says where clients find the tracker; returns how many addresses that are.
+    pub fn announce_urls(&self, config: &Config) -> usize {
         let path = match config.mode {
             Mode::Public => "/announce",
             Mode::Private => "/<passkey>/announce",
@@ -71,6 +71,7 @@ impl Sockets {
             let host = reachable(address);
             tracing::info!("announce URL: {scheme}://{host}{path}");
         }
+        told.len()
     }
 }
 

@@ -33,7 +33,7 @@ impl Worker {
         'queues: while let Ok(mut queue) = listener.connections().await {
             for _ in 0..ROW {
                 // A place first: while there is none, new connections wait in the kernel.
-                let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
+                let Ok(permit) = Arc::clone(&self.places.free).acquire_owned().await else {
                     return;
                 };
                 match queue.next() {

@@ -18,7 +18,7 @@ mod tests;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -34,6 +34,7 @@ use self::service::Clerk;
 use super::tls::Certificate;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 use crate::tracker::Tracker;
 
 /// How long a stop waits for requests in flight.
@@ -45,6 +46,8 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// How long a reply waits at most until what it acknowledges is durable.
     pub ack_timeout: Duration,
+    /// Connections that one worker holds at once.
+    pub max_connections: usize,
 }
 
 /// What all workers share.
@@ -56,8 +59,6 @@ pub struct HttpService {
     pub certificate: Option<Certificate>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
-    /// Connections that one worker holds at once.
-    pub max_connections: usize,
 }
 
 /// One thread's share of the work.
@@ -66,7 +67,7 @@ struct Worker {
     /// Locked by this thread alone, for one turn at a time.
     desk: Mutex<Desk>,
     connections: Arc<Connections>,
-    permits: Arc<Semaphore>,
+    places: Places,
     stopping: AtomicBool,
 }
 
@@ -79,17 +80,26 @@ struct Desk {
     clerk: Clerk,
 }
 
+/// The places for connections that one worker has.
+struct Places {
+    free: Arc<Semaphore>,
+    /// How many there are, taken ones among them.
+    number: AtomicUsize,
+}
+
 /// Serves the listeners on this thread until `stop` turns true, and then finishes what is in flight.
+/// The thread beats `pulse` every second, unless something keeps it from turning.
 ///
 /// # Errors
 /// A listener can't be used with this thread's runtime.
 pub async fn serve(
     listeners: Vec<TcpListener>,
     service: HttpService,
+    pulse: Pulse,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let worker = Arc::new(Worker {
-        permits: Arc::new(Semaphore::new(service.max_connections)),
+        places: Places::new(service.settings.load().max_connections),
         desk: Mutex::new(Desk {
             input: vec![0; INPUT_BYTES].into(),
             out: Vec::new(),
@@ -109,7 +119,11 @@ pub async fn serve(
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !*stop.borrow() {
         tokio::select! {
-            _ = seconds.tick() => worker.connections.watch(),
+            _ = seconds.tick() => {
+                pulse.beat();
+                worker.connections.watch();
+                worker.places.resize(worker.service.settings.load().max_connections);
+            }
             _ = stop.changed() => break,
         }
     }
@@ -139,5 +153,29 @@ impl Worker {
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             tracing::warn!("some requests were cut off: they took too long to end");
         }
+    }
+}
+
+// === impl Places ===
+
+impl Places {
+    fn new(number: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(number)),
+            number: AtomicUsize::new(number),
+        }
+    }
+
+    /// Makes them so many; of places that are to go, those that are taken go once they are free,
+    /// at a later call.
+    fn resize(&self, number: usize) {
+        let before = self.number.load(Ordering::Relaxed);
+        let after = if number >= before {
+            self.free.add_permits(number - before);
+            number
+        } else {
+            before - self.free.forget_permits(before - number)
+        };
+        self.number.store(after, Ordering::Relaxed);
     }
 }
