@@ -96,7 +96,7 @@ fn a_manager_hears_of_start_reload_and_stop() {
     let mut mika = Mika::prepare(&json!({ "log": { "stats_interval": "0s" } }));
     let mut manager = Manager::of(&mut mika);
     mika.run();
-    let start = manager.hears(&["READY=1", "STATUS=serving 1 listeners"]);
+    let start = manager.hears(&["READY=1", "STATUS=serving 1 listener"]);
     assert_eq!(count(&start, "STOPPING=1"), 0);
 
     mika.signal(Signal::USR2);
@@ -117,7 +117,7 @@ fn a_manager_hears_of_start_reload_and_stop() {
         (since as f64 / 1e6 - uptime).abs() < 60.0,
         "{since} {uptime}"
     );
-    manager.hears(&["READY=1", "STATUS=serving 1 listeners"]);
+    manager.hears(&["READY=1", "STATUS=serving 1 listener"]);
 
     // A wrong config ends the reload too, and the manager shows why.
     fs::write(mika.path("config.json"), "{").expect("a bad config");

@@ -158,10 +158,12 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
     let (_, cache) = &stores;
     let mut helpers = helpers(&node, cache.as_ref(), follows)?;
-    let listeners = sockets.announce_urls(config);
+    let serving = match sockets.announce_urls(config) {
+        1 => "serving 1 listener".to_owned(),
+        listeners => format!("serving {listeners} listeners"),
+    };
     let mut workers = Workers::start(&options, sockets, &node, certificate.clone())?;
     let watchdog = tokio::spawn(watchdog::watch(workers.watched()));
-    let serving = format!("serving {listeners} listeners");
     let (stats_interval, intervals) = watch::channel(config.log.stats_interval);
     helpers.spawn(upkeep::statistics(node.clone(), intervals, serving.clone()));
     notify::ready(&serving);

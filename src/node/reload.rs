@@ -118,7 +118,7 @@ impl Reloader {
         let applied = config::changes(&self.options.config.config, new);
         for Change { key, values } in applied.into_iter().filter(|it| !it.needs_restart()) {
             match values {
-                Some((old, new)) => tracing::info!(old, new, "{key} has changed"),
+                Some((old, new)) => tracing::info!(%old, %new, "{key} has changed"),
                 None => tracing::info!("{key} has changed"),
             }
         }
@@ -127,7 +127,7 @@ impl Reloader {
         for Change { key, values } in waiting.into_iter().filter(Change::needs_restart) {
             const WHEN: &str = "it takes effect at the next start";
             match values {
-                Some((old, new)) => tracing::warn!(old, new, "{key} has changed: {WHEN}"),
+                Some((old, new)) => tracing::warn!(%old, %new, "{key} has changed: {WHEN}"),
                 None => tracing::warn!("{key} has changed: {WHEN}"),
             }
         }

@@ -10,6 +10,7 @@ mod connections;
 mod exchange;
 pub mod head;
 mod listener;
+mod places;
 mod reply;
 mod service;
 #[cfg(test)]
@@ -18,18 +19,19 @@ mod tests;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use self::connections::Connections;
 use self::exchange::INPUT_BYTES;
 use self::listener::Listener;
+use self::places::Places;
 use self::service::Clerk;
 use super::tls::Certificate;
 use crate::clock::Clock;
@@ -78,13 +80,6 @@ struct Desk {
     /// The replies to it.
     out: Vec<u8>,
     clerk: Clerk,
-}
-
-/// The places for connections that one worker has.
-struct Places {
-    free: Arc<Semaphore>,
-    /// How many there are, taken ones among them.
-    number: AtomicUsize,
 }
 
 /// Serves the listeners on this thread until `stop` turns true, and then finishes what is in flight.
@@ -153,29 +148,5 @@ impl Worker {
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             tracing::warn!("some requests were cut off: they took too long to end");
         }
-    }
-}
-
-// === impl Places ===
-
-impl Places {
-    fn new(number: usize) -> Self {
-        Self {
-            free: Arc::new(Semaphore::new(number)),
-            number: AtomicUsize::new(number),
-        }
-    }
-
-    /// Makes them so many; of places that are to go, those that are taken go once they are free,
-    /// at a later call.
-    fn resize(&self, number: usize) {
-        let before = self.number.load(Ordering::Relaxed);
-        let after = if number >= before {
-            self.free.add_permits(number - before);
-            number
-        } else {
-            before - self.free.forget_permits(before - number)
-        };
-        self.number.store(after, Ordering::Relaxed);
     }
 }
