@@ -27,9 +27,9 @@ use rusqlite::Connection;
 use self::fault::Fault;
 use self::worker::Worker;
 use super::{
-    Absurd, Claim, Feed, FeedPosition, Finding, History, MigrationStatus, NewTorrent, NewUser,
-    Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentPatch,
-    UserPatch, Wipe,
+    Absurd, Claim, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus, NewTorrent,
+    NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentKey,
+    TorrentPatch, UserKey, UserPatch, UserTorrents, Wipe,
 };
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
@@ -181,6 +181,26 @@ impl Storage for Sqlite {
 
     async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, StorageError> {
         self.read(move |connection| read::torrent_by_hash(connection, info_hash))
+            .await
+    }
+
+    async fn find_users(&self, find: &Find<UserKey>) -> Result<Found<StoredUser>, StorageError> {
+        let find = find.clone();
+        self.read(move |connection| read::find_users(connection, &find))
+            .await
+    }
+
+    async fn find_torrents(
+        &self,
+        find: &Find<TorrentKey>,
+    ) -> Result<Found<StoredTorrent>, StorageError> {
+        let find = find.clone();
+        self.read(move |connection| read::find_torrents(connection, &find))
+            .await
+    }
+
+    async fn torrents_of(&self, user: UserId) -> Result<UserTorrents, StorageError> {
+        self.read(move |connection| read::torrents_of(connection, user))
             .await
     }
 
