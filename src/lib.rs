@@ -26,6 +26,8 @@ pub mod log;
 pub mod manage;
 pub mod metrics;
 pub mod node;
+pub mod notify;
+pub mod pulse;
 pub mod registry;
 pub mod secret;
 pub mod storage;

@@ -13,6 +13,8 @@ const TABLE: &[(&str, &str)] = &[
     ("ids", ""),
     ("limit", ""),
     ("metrics", ""),
+    ("notify", ""),
+    ("pulse", ""),
     ("secret", ""),
     ("suggest", ""),
     ("change", "addr ids"),
@@ -54,7 +56,7 @@ const TABLE: &[(&str, &str)] = &[
     // Doors: to clients, to the web application, to those who run it.
     (
         "listen",
-        "addr backoff clock ids limit metrics tracker wire",
+        "addr backoff clock ids limit metrics pulse tracker wire",
     ),
     (
         "api",
@@ -67,8 +69,8 @@ const TABLE: &[(&str, &str)] = &[
     // The composition root: the one place that knows how the parts fit together.
     (
         "node",
-        "addr api backoff cache change clock config control ids journal limit listen log metrics registry \
-         secret storage suggest swarm tracker warmup wire",
+        "addr api backoff cache change clock config control ids journal limit listen log metrics notify pulse \
+         registry secret storage suggest swarm tracker warmup wire",
     ),
     // Programs: arguments in, exit code out.
     ("bin/mika", "config node"),

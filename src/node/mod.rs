@@ -12,6 +12,7 @@ mod shared;
 mod sockets;
 mod start;
 mod upkeep;
+mod watchdog;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::events::Events;
 use crate::journal;
 use crate::log;
 use crate::metrics::Metrics;
+use crate::notify;
 use crate::registry::Registry;
 use crate::storage::{self, Storage};
 use crate::suggest::nearest;
@@ -122,12 +124,22 @@ pub fn run_with(options: Options, drivers: &Drivers) -> Result<()> {
         .enable_all()
         .build()
         .context("no runtime")?;
-    runtime.block_on(run_until_signal(options, drivers))
+    let has_file = !options.config.config.log.file.as_os_str().is_empty();
+    let ended = runtime.block_on(run_until_signal(options, drivers));
+    if let Err(error) = &ended {
+        let error = format!("{error:#}");
+        notify::status(&error);
+        // The caller shows it on stderr, where those who read the file don't look.
+        if has_file {
+            tracing::error!(error, "ended");
+        }
+    }
+    ended
 }
 
 async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
-    let level = log::init(config.log.level, config.log.format)?;
+    let log = log::init(&config.log)?;
     for warning in &options.config.warnings {
         tracing::warn!("{warning}");
     }
@@ -140,8 +152,9 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let certificates = Certificates::load(config)?;
 
     let stores = start::open(config, drivers)?;
+    let beginning = start::begin(config, &stores, options.no_wait);
     let begun = tokio::select! {
-        ready = start::begin(config, &stores, options.no_wait) => Some(ready?),
+        ready = notify::unhurried(beginning) => Some(ready?),
         () = signals.stop() => None,
     };
     let Some(Ready {
@@ -158,7 +171,11 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
     let (_, cache) = &stores;
     let (follow, followed) = followed::begin(&node, cache.as_ref(), follows)?;
-    let mut helpers = helpers(config, &node, follow);
+    let mut helpers = helpers(&node, follow);
+    let serving = match sockets.announce_urls(config) {
+        1 => "serving 1 listener".to_owned(),
+        listeners => format!("serving {listeners} listeners"),
+    };
     let (sockets, api_listeners) = sockets.part();
     let api = api::Listener::start(
         config,
@@ -168,17 +185,24 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         followed,
         &certificates,
     );
-    let workers = Workers::start(&options, sockets, &node, certificates.http.clone())?;
-    let mut reloader = Reloader::new(
+    let mut workers = Workers::start(&options, sockets, &node, certificates.http.clone())?;
+    let watchdog = tokio::spawn(watchdog::watch(workers.watched()));
+    let (stats_interval, intervals) = watch::channel(config.log.stats_interval);
+    helpers.spawn(upkeep::statistics(node.clone(), intervals, serving.clone()));
+    notify::ready(&serving);
+    let mut reloader = Reloader {
+        started_with: config.clone(),
         options,
-        node.clone(),
-        workers.settings(),
+        node: node.clone(),
+        settings: workers.settings(),
         certificates,
-        api.as_ref().map(api::Listener::api),
-        level,
-        drivers.clone(),
-        cache.clone(),
-    );
+        api: api.as_ref().map(api::Listener::api),
+        log,
+        stats_interval,
+        drivers: drivers.clone(),
+        cache: cache.clone(),
+        serving,
+    };
     let served = tokio::select! {
         served = wait_for_stop(&workers, &mut reloader, signals) => served,
         // None of them ends by itself, unless it panics or finds that it must not go on.
@@ -186,16 +210,22 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         _ = helpers.join_next() => Err(anyhow!("a helper task ended early")),
     };
 
-    // From the clients inward: nobody is answered any more when the journal saves the rest.
-    if let Some(api) = api {
-        api.stop().await;
-    }
-    workers.stop().await;
-    helpers.shutdown().await;
-    // Peers that could not tell the journal what they owe it can do so now.
-    load::expire(&node);
-    stop_journal.send_replace(true);
-    saving.await.context("the journal ended early")??;
+    notify::stopping("stopping: answering what is in flight, saving the rest");
+    watchdog.abort(); // workers that end don't turn any more
+    notify::unhurried(async {
+        // From outside inward: nobody is answered any more when the journal saves the rest.
+        if let Some(api) = api {
+            api.stop().await;
+        }
+        workers.stop().await;
+        helpers.shutdown().await;
+        // Peers that could not tell the journal what they owe it can do so now.
+        load::expire(&node);
+        stop_journal.send_replace(true);
+        saving.await
+    })
+    .await
+    .context("the journal ended early")??;
     if let Some(cache) = cache
         && node.journal.backlog() == 0
         && let Err(error) = cache.leave(&node.name).await
@@ -207,11 +237,10 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
 }
 
 /// Starts what goes on beside the announces.
-fn helpers(config: &Config, node: &Node, follow: Follow) -> JoinSet<()> {
+fn helpers(node: &Node, follow: Follow) -> JoinSet<()> {
     let mut helpers = JoinSet::new();
     helpers.spawn(upkeep::sweep(node.clone()));
     helpers.spawn(upkeep::prune(node.clone()));
-    helpers.spawn(upkeep::statistics(node.clone(), config.log.stats_interval));
     follow.start(node, &mut helpers);
     helpers
 }
