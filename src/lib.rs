@@ -10,8 +10,10 @@
 //! held by `tests/layers.rs`.
 
 pub mod addr;
+pub mod api;
 pub mod backoff;
 pub mod cache;
+pub mod certificate;
 pub mod change;
 pub mod clock;
 pub mod config;

@@ -9,6 +9,7 @@ const TABLE: &[(&str, &str)] = &[
     // Leaves: plain values and small tools.
     ("addr", ""),
     ("backoff", ""),
+    ("certificate", ""),
     ("clock", ""),
     ("ids", ""),
     ("limit", ""),
@@ -54,20 +55,20 @@ const TABLE: &[(&str, &str)] = &[
     // Doors: to clients, to the web application, to those who run it.
     (
         "listen",
-        "addr backoff clock ids limit metrics tracker wire",
+        "addr backoff certificate clock ids limit metrics tracker wire",
     ),
     (
         "api",
-        "addr backoff clock control ids metrics registry secret storage tracker",
+        "addr backoff clock control ids journal metrics registry secret storage tracker",
     ),
     (
         "manage",
-        "addr cache change clock config control ids log registry secret storage warmup wire",
+        "addr cache certificate change clock config control ids log registry secret storage warmup wire",
     ),
     // The composition root: the one place that knows how the parts fit together.
     (
         "node",
-        "addr api backoff cache change clock config control ids journal limit listen log metrics registry \
+        "addr api backoff cache certificate change clock config control ids journal limit listen log metrics registry \
          secret storage suggest swarm tracker warmup wire",
     ),
     // Programs: arguments in, exit code out.

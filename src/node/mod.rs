@@ -2,6 +2,7 @@
 //! listeners; signals; and the ordered stop.
 
 mod follow;
+mod health;
 mod load;
 mod reload;
 mod serve;
@@ -146,6 +147,8 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
     let (_, cache) = &stores;
     let mut helpers = helpers(config, &node, cache.as_ref(), follows)?;
+    let expires_at = certificate.as_ref().and_then(Certificate::expires_at);
+    node.metrics.certificates.set("http", expires_at);
     let workers = Workers::start(&options, sockets, &node, certificate.clone())?;
     let mut reloader = Reloader::new(
         options,
@@ -191,6 +194,11 @@ fn helpers(
     helpers.spawn(upkeep::sweep(node.clone()));
     helpers.spawn(upkeep::prune(node.clone()));
     helpers.spawn(upkeep::statistics(node.clone(), config.log.stats_interval));
+    helpers.spawn(health::certificates(node.clone()));
+    helpers.spawn(health::storage(node.clone()));
+    if let Some(cache) = cache {
+        helpers.spawn(health::cache(node.clone(), Arc::clone(cache)));
+    }
     match (follows, cache) {
         (Follows::Cache(positions), Some(cache)) => {
             shared::follow(node, cache, positions, &mut helpers);

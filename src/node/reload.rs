@@ -89,6 +89,8 @@ impl Reloader {
         // Nothing can fail from here on.
         if let (Some(current), Some(new)) = (&self.certificate, &certificate) {
             current.replace(new);
+            let expires_at = current.expires_at();
+            self.node.metrics.certificates.set("http", expires_at);
         }
         self.apply(loaded);
         Ok(())

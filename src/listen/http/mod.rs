@@ -88,8 +88,15 @@ pub async fn serve(
     service: HttpService,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let max = service.max_connections;
+    let permits = Arc::new(Semaphore::new(max));
+    service.metrics.connections_max.add(move || max as u64);
+    service.metrics.connections_open.add({
+        let permits = Arc::clone(&permits);
+        move || max.saturating_sub(permits.available_permits()) as u64
+    });
     let worker = Arc::new(Worker {
-        permits: Arc::new(Semaphore::new(service.max_connections)),
+        permits,
         desk: Mutex::new(Desk {
             input: vec![0; INPUT_BYTES].into(),
             out: Vec::new(),

@@ -1,0 +1,3 @@
+//! What the web application and those who run the tracker are told.
+
+pub mod metrics;
