@@ -14,7 +14,7 @@ pub struct Process {
     /// Bytes in memory.
     pub resident: Option<u64>,
     /// Bytes that there are for it: of the machine, or as many as its control group may have.
-    pub memory_max: Option<u64>,
+    pub memory_max: u64,
     pub files_open: Option<u64>,
     pub files_max: Option<u64>,
     pub threads: Option<u64>,
@@ -63,10 +63,10 @@ fn files_open() -> Option<u64> {
     }
 }
 
-fn memory_max() -> Option<u64> {
+fn memory_max() -> u64 {
     let system = sysinfo();
     let machine = (system.totalram as u64).saturating_mul(system.mem_unit.into());
-    Some(group_max().map_or(machine, |group| group.min(machine)))
+    group_max().map_or(machine, |group| group.min(machine))
 }
 
 /// What the control group of the process may have; none if there is no limit.
@@ -86,8 +86,7 @@ mod tests {
     fn the_system_tells_of_this_process() {
         let file = fs::File::open("/proc/self/status").unwrap();
         let process = Process::read();
-        let memory = process.memory_max.unwrap();
-        assert!((1 << 20..memory).contains(&process.resident.unwrap()));
+        assert!((1 << 20..process.memory_max).contains(&process.resident.unwrap()));
         assert!((4..process.files_max.unwrap_or(u64::MAX)).contains(&process.files_open.unwrap()));
         assert!(process.threads.unwrap() >= 1 && process.cpu_seconds > 0.0);
         drop(file);

@@ -20,10 +20,10 @@ enum Mark {
     Plain(&'static [u8], Style),
 }
 
-const fn azureus(code: &[u8; 2], name: &'static str, style: Style) -> Known {
+const fn azureus(code: [u8; 2], name: &'static str, style: Style) -> Known {
     Known {
         name,
-        mark: Mark::Azureus(*code, style),
+        mark: Mark::Azureus(code, style),
     }
 }
 
@@ -33,47 +33,47 @@ const fn azureus(code: &[u8; 2], name: &'static str, style: Style) -> Known {
 pub(super) const KNOWN: [Known; 46] = {
     use Style::{Digits, PaddedPairs, Pairs, Transmission};
     [
-        azureus(b"qB", "qBittorrent", Digits(3)),
-        azureus(b"TR", "Transmission", Transmission),
-        azureus(b"LT", "libtorrent", Digits(3)),
-        azureus(b"lt", "rTorrent", Digits(3)),
-        azureus(b"DE", "Deluge", Digits(3)),
-        azureus(b"UT", "µTorrent", Digits(3)),
-        azureus(b"UM", "µTorrent for Mac", Digits(3)),
-        azureus(b"UW", "µTorrent Web", Digits(3)),
-        azureus(b"UE", "µTorrent Embedded", Digits(3)),
-        azureus(b"BT", "BitTorrent", Digits(3)),
-        azureus(b"BW", "BitTorrent Web", Digits(3)),
-        azureus(b"BI", "BiglyBT", Digits(4)),
-        azureus(b"AZ", "Vuze", Digits(4)),
-        azureus(b"WW", "WebTorrent", Pairs),
-        azureus(b"WD", "WebTorrent Desktop", Pairs),
-        azureus(b"KT", "KTorrent", Digits(2)),
-        azureus(b"BC", "BitComet", PaddedPairs),
-        azureus(b"BL", "BitLord", Digits(3)),
-        azureus(b"XL", "Xunlei", Digits(4)),
-        azureus(b"SD", "Xunlei", Digits(4)),
-        azureus(b"QD", "QQDownload", Digits(4)),
-        azureus(b"FD", "Free Download Manager", Digits(3)),
-        azureus(b"FW", "FrostWire", Digits(3)),
-        azureus(b"TL", "Tribler", Digits(3)),
-        azureus(b"PI", "PicoTorrent", Digits(3)),
-        azureus(b"MG", "MediaGet", Digits(3)),
-        azureus(b"HL", "Halite", Digits(3)),
-        azureus(b"SZ", "Shareaza", Digits(4)),
-        azureus(b"AG", "Ares", Digits(3)),
-        azureus(b"lr", "LibreTorrent", Digits(3)),
-        azureus(b"Lr", "LibreTorrent", Digits(3)),
-        azureus(b"GT", "anacrolix/torrent", Digits(4)),
-        azureus(b"MO", "MonoTorrent", Digits(4)),
-        azureus(b"BF", "Bitflu", Digits(4)),
-        azureus(b"CD", "CTorrent", Digits(4)),
-        azureus(b"CT", "CTorrent", Digits(4)),
-        azureus(b"BB", "BitBuddy", Digits(4)),
-        azureus(b"XF", "Xfplay", Digits(4)),
-        azureus(b"TT", "TuoTu", Digits(4)),
-        azureus(b"SP", "BitSpirit", Digits(3)),
-        azureus(b"TX", "Tixati", PaddedPairs),
+        azureus(*b"qB", "qBittorrent", Digits(3)),
+        azureus(*b"TR", "Transmission", Transmission),
+        azureus(*b"LT", "libtorrent", Digits(3)),
+        azureus(*b"lt", "rTorrent", Digits(3)),
+        azureus(*b"DE", "Deluge", Digits(3)),
+        azureus(*b"UT", "µTorrent", Digits(3)),
+        azureus(*b"UM", "µTorrent for Mac", Digits(3)),
+        azureus(*b"UW", "µTorrent Web", Digits(3)),
+        azureus(*b"UE", "µTorrent Embedded", Digits(3)),
+        azureus(*b"BT", "BitTorrent", Digits(3)),
+        azureus(*b"BW", "BitTorrent Web", Digits(3)),
+        azureus(*b"BI", "BiglyBT", Digits(4)),
+        azureus(*b"AZ", "Vuze", Digits(4)),
+        azureus(*b"WW", "WebTorrent", Pairs),
+        azureus(*b"WD", "WebTorrent Desktop", Pairs),
+        azureus(*b"KT", "KTorrent", Digits(2)),
+        azureus(*b"BC", "BitComet", PaddedPairs),
+        azureus(*b"BL", "BitLord", Digits(3)),
+        azureus(*b"XL", "Xunlei", Digits(4)),
+        azureus(*b"SD", "Xunlei", Digits(4)),
+        azureus(*b"QD", "QQDownload", Digits(4)),
+        azureus(*b"FD", "Free Download Manager", Digits(3)),
+        azureus(*b"FW", "FrostWire", Digits(3)),
+        azureus(*b"TL", "Tribler", Digits(3)),
+        azureus(*b"PI", "PicoTorrent", Digits(3)),
+        azureus(*b"MG", "MediaGet", Digits(3)),
+        azureus(*b"HL", "Halite", Digits(3)),
+        azureus(*b"SZ", "Shareaza", Digits(4)),
+        azureus(*b"AG", "Ares", Digits(3)),
+        azureus(*b"lr", "LibreTorrent", Digits(3)),
+        azureus(*b"Lr", "LibreTorrent", Digits(3)),
+        azureus(*b"GT", "anacrolix/torrent", Digits(4)),
+        azureus(*b"MO", "MonoTorrent", Digits(4)),
+        azureus(*b"BF", "Bitflu", Digits(4)),
+        azureus(*b"CD", "CTorrent", Digits(4)),
+        azureus(*b"CT", "CTorrent", Digits(4)),
+        azureus(*b"BB", "BitBuddy", Digits(4)),
+        azureus(*b"XF", "Xfplay", Digits(4)),
+        azureus(*b"TT", "TuoTu", Digits(4)),
+        azureus(*b"SP", "BitSpirit", Digits(3)),
+        azureus(*b"TX", "Tixati", PaddedPairs),
         Known { name: "Tixati", mark: Mark::Plain(b"TIX", PaddedPairs) },
         Known { name: "aria2", mark: Mark::Dashed(b"A2-") },
         Known { name: "BitTorrent", mark: Mark::Dashed(b"M") },
@@ -95,7 +95,7 @@ pub(super) fn identify(peer_id: &[u8; 20]) -> Option<(usize, Option<Version>)> {
         return Some((place, style.read([a, b, c, d])));
     }
     let mut all = KNOWN.iter().enumerate().skip(OTHER_STYLES);
-    all.find_map(|(place, known)| Some((place, known.mark.of_other_style(peer_id)?)))
+    all.find_map(|(place, known)| Some((place, Some(known.mark.of_other_style(peer_id)?))))
 }
 
 fn place_of_code(code: [u8; 2]) -> Option<usize> {
@@ -106,24 +106,19 @@ fn place_of_code(code: [u8; 2]) -> Option<usize> {
 // === impl Mark ===
 
 impl Mark {
-    /// Whether a peer id that is not of Azureus's style has this mark, and its version then.
-    fn of_other_style(&self, peer_id: &[u8; 20]) -> Option<Option<Version>> {
+    /// The version of a client whose peer id has this mark, if it is one of another style than
+    /// Azureus's. Without a version behind it, a mark that short may be chance.
+    fn of_other_style(&self, peer_id: &[u8; 20]) -> Option<Version> {
         match *self {
             Self::Azureus(..) => None,
             Self::Shadow(letter) => {
                 let is_it = peer_id[0] == letter && peer_id[6..9] == *b"---";
-                let version = is_it.then(|| shadow(&peer_id[1..6]))?;
-                version.is_some().then_some(version)
+                is_it.then(|| shadow(&peer_id[1..6]))?
             }
-            Self::Dashed(begin) => {
-                // Without numbers behind it, such a begin may be chance.
-                let version = dashed(peer_id.strip_prefix(begin)?);
-                version.is_some().then_some(version)
-            }
+            Self::Dashed(begin) => dashed(peer_id.strip_prefix(begin)?),
             Self::Plain(begin, style) => {
                 let version = peer_id.strip_prefix(begin)?.first_chunk()?;
-                let version = style.read(*version);
-                version.is_some().then_some(version)
+                style.read(*version)
             }
         }
     }
