@@ -13,6 +13,7 @@ pub mod addr;
 pub mod api;
 pub mod backoff;
 pub mod cache;
+pub mod certificate;
 pub mod change;
 pub mod clock;
 pub mod config;

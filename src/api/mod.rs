@@ -12,6 +12,7 @@ mod events;
 mod extract;
 mod lists;
 mod log;
+pub mod metrics;
 mod peers;
 mod serve;
 mod system;

@@ -4,6 +4,7 @@
 mod api;
 mod follow;
 mod followed;
+mod health;
 mod load;
 mod reload;
 mod serve;
@@ -23,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cache;
+use crate::cache::{self, Cache};
 use crate::clock::Clock;
 use crate::config::{Config, Loaded, TlsFiles};
 use crate::events::Events;
@@ -171,7 +172,8 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
     let (_, cache) = &stores;
     let (follow, followed) = followed::begin(&node, cache.as_ref(), follows)?;
-    let mut helpers = helpers(&node, follow);
+    let mut helpers = helpers(&node, cache.as_ref(), follow);
+    certificates.tell(&node.metrics);
     let serving = match sockets.announce_urls(config) {
         1 => "serving 1 listener".to_owned(),
         listeners => format!("serving {listeners} listeners"),
@@ -237,10 +239,15 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
 }
 
 /// Starts what goes on beside the announces.
-fn helpers(node: &Node, follow: Follow) -> JoinSet<()> {
+fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinSet<()> {
     let mut helpers = JoinSet::new();
     helpers.spawn(upkeep::sweep(node.clone()));
     helpers.spawn(upkeep::prune(node.clone()));
+    helpers.spawn(health::certificates(node.clone()));
+    helpers.spawn(health::storage(node.clone()));
+    if let Some(cache) = cache {
+        helpers.spawn(health::cache(node.clone(), Arc::clone(cache)));
+    }
     follow.start(node, &mut helpers);
     helpers
 }
@@ -325,6 +332,14 @@ impl Certificates {
                 .transpose()
                 .context("api.tls (mika-manage genkey makes a key and a certificate)")?,
         })
+    }
+
+    /// Tells until when they are valid.
+    fn tell(&self, metrics: &Metrics) {
+        for (listener, certificate) in [("http", &self.http), ("api", &self.api)] {
+            let expires_at = certificate.as_ref().and_then(Certificate::expires_at);
+            metrics.certificates.set(listener, expires_at);
+        }
     }
 
     /// Serves connections from now on with those of `other`.

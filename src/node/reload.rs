@@ -72,6 +72,7 @@ impl Reloader {
         self.reload_registry(new).await?;
         // Nothing can fail from here on.
         self.certificates.replace(&certificates);
+        self.certificates.tell(&self.node.metrics);
         self.tell_changes(new);
         self.log.write_to(&new.log.file, log_file);
         self.apply(loaded);

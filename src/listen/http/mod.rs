@@ -93,8 +93,12 @@ pub async fn serve(
     pulse: Pulse,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let places = Places::new(service.settings.load().max_connections);
+    let (number, taken) = places.readings();
+    service.metrics.connections_max.add(number);
+    service.metrics.connections_open.add(taken);
     let worker = Arc::new(Worker {
-        places: Places::new(service.settings.load().max_connections),
+        places,
         desk: Mutex::new(Desk {
             input: vec![0; INPUT_BYTES].into(),
             out: Vec::new(),
