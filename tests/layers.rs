@@ -14,8 +14,12 @@ const TABLE: &[(&str, &str)] = &[
     ("ids", ""),
     ("limit", ""),
     ("metrics", ""),
+    ("notify", ""),
+    ("pulse", ""),
     ("secret", ""),
     ("suggest", ""),
+    ("tls", "certificate"),
+    ("events", "clock ids"),
     ("change", "addr ids"),
     // What was configured. Other modules get small settings of their own from `node`.
     ("config", "secret suggest"),
@@ -27,7 +31,7 @@ const TABLE: &[(&str, &str)] = &[
     // The decision.
     (
         "tracker",
-        "addr change clock ids limit metrics registry swarm wire",
+        "addr change clock events ids limit metrics registry swarm wire",
     ),
     // What is kept: a trait each, and its drivers. They know nothing of announces.
     (
@@ -55,11 +59,11 @@ const TABLE: &[(&str, &str)] = &[
     // Doors: to clients, to the web application, to those who run it.
     (
         "listen",
-        "addr backoff certificate clock ids limit metrics tracker wire",
+        "addr backoff clock ids limit metrics pulse tls tracker wire",
     ),
     (
         "api",
-        "addr backoff clock control ids journal metrics registry secret storage tracker",
+        "clock control events ids journal limit metrics registry secret storage tls tracker",
     ),
     (
         "manage",
@@ -68,8 +72,8 @@ const TABLE: &[(&str, &str)] = &[
     // The composition root: the one place that knows how the parts fit together.
     (
         "node",
-        "addr api backoff cache certificate change clock config control ids journal limit listen log metrics registry \
-         secret storage suggest swarm tracker warmup wire",
+        "addr api backoff cache certificate change clock config control events ids journal limit listen log metrics \
+         notify pulse registry secret storage suggest swarm tls tracker warmup wire",
     ),
     // Programs: arguments in, exit code out.
     ("bin/mika", "config node"),

@@ -24,7 +24,7 @@ impl Desk {
                 .until(|progress| progress.last > progress.applied)
                 .await;
             if self.parts.cache.is_some() && self.ledger.backlog() < APPLY_MAX {
-                tokio::time::sleep(self.settings.flush_interval).await;
+                self.interval().await;
             }
             self.apply_next().await;
         }

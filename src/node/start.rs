@@ -10,11 +10,13 @@ use crate::backoff::Backoff;
 use crate::cache::{Cache, CacheError};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::events::Events;
 use crate::journal::{Journal, Parts, ResumeError};
 use crate::metrics::Metrics;
 use crate::node::load::Registered;
 use crate::node::shared::{self, Positions};
 use crate::node::{Drivers, Node, load, settings};
+use crate::notify;
 use crate::registry::Registry;
 use crate::storage::{self, Claim, FeedPosition, Storage, StorageError, migrate};
 use crate::tracker::Tracker;
@@ -82,6 +84,7 @@ async fn patiently<T, F: Future<Output = Result<T, StartError>>>(
         };
         if told != problem {
             tracing::warn!(problem, "waiting until it can be reached");
+            notify::status(&format!("waiting for {problem}"));
             told = problem;
         }
         if let Some(delay) = delays.next() {
@@ -108,6 +111,7 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
             Err(error) => StartError::Fatal(error),
         })?;
     }
+    notify::status("loading users, torrents and swarms");
     let (node, journal) = take_up(config, stores).await?;
     let follows = match cache {
         None => Follows::Storage(load_from_storage(&node).await.map_err(in_storage)?),
@@ -138,6 +142,7 @@ async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), St
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::default());
     let registry = Arc::new(Registry::default());
+    let events = Arc::new(Events::default());
     let tracker = Tracker::new(
         settings::mode(config),
         settings::rules(config),
@@ -145,6 +150,7 @@ async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), St
         config.journal.max_pending as usize,
         Arc::clone(&metrics),
     );
+    let tracker = tracker.telling(Arc::clone(&events));
     let tracker = Arc::new(match cache {
         Some(_) => tracker.shared(),
         None => tracker,
@@ -170,6 +176,7 @@ async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), St
         tracker,
         storage: Arc::clone(storage),
         journal: journal.handle(),
+        events,
         registry_turn: Arc::default(),
     };
     Ok((node, journal))

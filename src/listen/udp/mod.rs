@@ -21,6 +21,7 @@ use crate::clock::{Clock, Now, Stopwatch};
 use crate::ids::InfoHash;
 use crate::limit::SourceLimit;
 use crate::metrics::{Asked, Metrics, Protocol, Reason};
+use crate::pulse::Pulse;
 use crate::tracker::{AnnounceRequest, Mode, Refusal, Tracker, Workspace};
 use crate::wire::http::{Target, parse_path};
 use crate::wire::udp::{self as wire, Action, Header, Transaction};
@@ -93,13 +94,15 @@ struct Arrival {
     ip: IpAddr,
 }
 
-/// Answers what comes on that socket until `stop` is true.
+/// Answers what comes on that socket until `stop` is true. The thread beats `pulse` every time it
+/// looks for packets.
 ///
 /// # Errors
 /// The socket can't be used.
 pub fn serve(
     socket: UdpSocket,
     service: UdpService,
+    pulse: Pulse,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -127,6 +130,7 @@ pub fn serve(
     let mut arrivals = Vec::with_capacity(BATCH);
     let mut failing = false;
     while !*stop.borrow() {
+        pulse.beat();
         match received.receive(&worker.socket) {
             Ok(number) => {
                 failing = false;

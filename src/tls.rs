@@ -1,4 +1,4 @@
-//! TLS for HTTPS announces: certificate and key from PEM files, exchanged while connections go on.
+//! TLS of the listeners: certificate and key from PEM files, exchanged while connections go on.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Certificate {
         self.0.load().expires_at
     }
 
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.0.load().config))
     }
 }
