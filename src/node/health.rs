@@ -17,7 +17,7 @@ const PROBE_PERIOD: Duration = Duration::from_secs(2);
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the dates of certificates are looked at: a reload may bring others.
-const CERTIFICATE_PERIOD: Duration = Duration::from_secs(60);
+const CERTIFICATE_PERIOD: Duration = Duration::from_secs(10);
 
 const DAY: i64 = 86_400;
 
