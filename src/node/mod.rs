@@ -126,13 +126,9 @@ pub fn run_with(options: Options, drivers: &Drivers) -> Result<()> {
 
 async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
-    let log = log::init(&config.log)?;
-    for warning in &options.config.warnings {
-        tracing::warn!("{warning}");
-    }
+    let log = begin_log(&options.config)?;
     // Heard from here on: one that comes during the start is obeyed after it.
     let mut signals = Signals::listen()?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %options.config.source, "starting");
     settings::raise_file_limit(config.http.max_connections);
     // Bound before anything is loaded: a port in use is told at once.
     let sockets = Sockets::open(&options)?;
@@ -158,10 +154,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
     let (_, cache) = &stores;
     let mut helpers = helpers(&node, cache.as_ref(), follows)?;
-    let serving = match sockets.announce_urls(config) {
-        1 => "serving 1 listener".to_owned(),
-        listeners => format!("serving {listeners} listeners"),
-    };
+    let serving = sockets.announce_urls(config);
     let mut workers = Workers::start(&options, sockets, &node, certificate.clone())?;
     let watchdog = tokio::spawn(watchdog::watch(workers.watched()));
     let (stats_interval, intervals) = watch::channel(config.log.stats_interval);
@@ -199,14 +192,29 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     })
     .await
     .context("the journal ended early")??;
-    if let Some(cache) = cache
-        && node.journal.backlog() == 0
+    if let Some(cache) = cache {
+        leave(&node, &**cache).await;
+    }
+    tracing::info!("stopped, everything is saved");
+    served
+}
+
+fn begin_log(loaded: &Loaded) -> Result<log::Handle> {
+    let log = log::init(&loaded.config.log)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %loaded.source, "starting");
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(log)
+}
+
+/// Tells other nodes that this one has stopped, unless it left them something to apply.
+async fn leave(node: &Node, cache: &dyn Cache) {
+    if node.journal.backlog() == 0
         && let Err(error) = cache.leave(&node.name).await
     {
         tracing::debug!(%error, "the cache was not told that this node has stopped");
     }
-    tracing::info!("stopped, everything is saved");
-    served
 }
 
 /// Starts what goes on beside the announces.

@@ -46,8 +46,8 @@ impl Sockets {
         Ok(Self { http, udp })
     }
 
-    /// Says where clients find the tracker; returns how many addresses that are.
-    pub fn announce_urls(&self, config: &Config) -> usize {
+    /// Says where clients find the tracker; returns in a few words what is served.
+    pub fn announce_urls(&self, config: &Config) -> String {
         let path = match config.mode {
             Mode::Public => "/announce",
             Mode::Private => "/<passkey>/announce",
@@ -71,7 +71,10 @@ impl Sockets {
             let host = reachable(address);
             tracing::info!("announce URL: {scheme}://{host}{path}");
         }
-        told.len()
+        match told.len() {
+            1 => "serving 1 listener".into(),
+            listeners => format!("serving {listeners} listeners"),
+        }
     }
 }
 
