@@ -10,12 +10,15 @@
 //! held by `tests/layers.rs`.
 
 pub mod addr;
+pub mod api;
 pub mod backoff;
 pub mod cache;
+pub mod certificate;
 pub mod change;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod events;
 pub mod ids;
 pub mod journal;
 pub mod limit;
@@ -31,6 +34,7 @@ pub mod secret;
 pub mod storage;
 pub mod suggest;
 pub mod swarm;
+pub mod tls;
 pub mod tracker;
 pub mod warmup;
 pub mod wire;

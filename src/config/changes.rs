@@ -15,10 +15,6 @@ const NEED_RESTART: &[&str] = &[
     "udp.listen",
     "udp.secret",
     "api.listen",
-    "api.username",
-    "api.password",
-    "api.tls.key",
-    "api.tls.cert",
     "cache.driver",
     "cache.url",
     "storage.driver",
@@ -29,6 +25,9 @@ const NEED_RESTART: &[&str] = &[
     "journal.spill",
     "log.format",
 ];
+
+/// The list of the API's tokens.
+const TOKENS: &str = "api.tokens";
 
 /// What a message shows of a value that is longer.
 const SHOWN_MAX: usize = 100;
@@ -51,6 +50,14 @@ impl Change {
         }
     }
 
+    /// A change of which the values are not shown.
+    fn hidden(key: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            values: None,
+        }
+    }
+
     /// Whether it takes effect at the next start only.
     pub fn needs_restart(&self) -> bool {
         NEED_RESTART.contains(&self.key.as_str())
@@ -64,12 +71,13 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     compare("", &json(old), &json(new), &mut changes);
     // JSON shows secrets masked, and two of them may look alike.
     changes.retain(|change| !shape::SECRETS.contains(&change.key.as_str()));
+    changes.retain(|change| change.key != TOKENS);
+    if old.api.tokens != new.api.tokens {
+        changes.push(Change::hidden(TOKENS));
+    }
     for ((key, old), (_, new)) in secrets(old).into_iter().zip(secrets(new)) {
         if old != new {
-            changes.push(Change {
-                key: key.to_owned(),
-                values: None,
-            });
+            changes.push(Change::hidden(key));
         }
     }
     changes

@@ -130,11 +130,27 @@ impl Control {
         Ok(Saved::new((id, passkey), self.tell_user(id).await))
     }
 
-    /// Adds a user as the web application has them, id and all. Names need not be unique there.
-    pub async fn register_user(&self, user: &NewUser) -> Result<Saved<UserId>, ControlError> {
-        validate_text("user name", &user.username)?;
-        let id = self.storage.add_user(user).await?;
-        Ok(Saved::new(id, self.tell_user(id).await))
+    /// Adds users as the web application has them, ids and all, in one transaction; for each, the
+    /// id, or none if that or the passkey is taken. Names need not be unique there.
+    pub async fn register_users(
+        &self,
+        users: &[NewUser],
+    ) -> Result<Saved<Vec<Option<UserId>>>, ControlError> {
+        for user in users {
+            validate_text("user name", &user.username)?;
+        }
+        let ids = self.storage.add_users(users).await?;
+        let added: Vec<UserId> = ids.iter().copied().flatten().collect();
+        let told = match self.mirror() {
+            Some(mirror) => mirror.users(&added).await,
+            None => Ok(()),
+        };
+        Ok(Saved::new(ids, told))
+    }
+
+    /// Tells the nodes of a user whom somebody else has changed in storage.
+    pub async fn announce_user(&self, id: UserId) -> Saved<()> {
+        Saved::new((), self.tell_user(id).await)
     }
 
     /// Changes what the patch names, and nothing else.

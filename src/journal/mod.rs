@@ -271,6 +271,12 @@ impl Handle {
         self.desk.ledger.backlog()
     }
 
+    /// Seconds since the oldest of those was cut; 0 if there are none.
+    pub fn lag(&self) -> u32 {
+        let oldest = self.desk.ledger.oldest();
+        oldest.map_or(0, |since| self.desk.now().since(since))
+    }
+
     /// The cache is another one, or was restarted: whoever sees it first tells.
     pub fn restarted(&self, generation: Generation) {
         self.desk.restarted(generation);

@@ -1,7 +1,10 @@
 //! The composition root of the daemon: config → drivers → registry → tracker → journal →
 //! listeners; signals; and the ordered stop.
 
+mod api;
 mod follow;
+mod followed;
+mod health;
 mod load;
 mod reload;
 mod serve;
@@ -23,21 +26,23 @@ use tokio::task::JoinSet;
 
 use crate::cache::{self, Cache};
 use crate::clock::Clock;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, TlsFiles};
+use crate::events::Events;
 use crate::journal;
-use crate::listen::tls::Certificate;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::notify;
 use crate::registry::Registry;
 use crate::storage::{self, Storage};
 use crate::suggest::nearest;
+use crate::tls::Certificate;
 use crate::tracker::Tracker;
 
+use self::followed::Follow;
 use self::reload::Reloader;
 use self::serve::Workers;
 use self::sockets::Sockets;
-use self::start::{Follows, Ready};
+use self::start::Ready;
 
 /// What a daemon is started with.
 pub struct Options {
@@ -68,9 +73,18 @@ struct Node {
     tracker: Arc<Tracker>,
     storage: Arc<dyn Storage>,
     journal: journal::Handle,
+    /// Where what happens is told to those who watch.
+    events: Arc<Events>,
     /// Held by who brings the registry up to what was just read: a reload must not put back what
     /// a follower has changed meanwhile.
     registry_turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The certificates of the listeners, where the config names any.
+#[derive(Clone)]
+struct Certificates {
+    http: Option<Certificate>,
+    api: Option<Certificate>,
 }
 
 /// The signals that a daemon obeys.
@@ -93,7 +107,7 @@ pub fn check(options: &Options) -> Result<()> {
 pub fn check_with(options: &Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
     check_drivers(config, drivers)?;
-    certificate(config)?;
+    Certificates::load(config)?;
     Ok(())
 }
 
@@ -132,7 +146,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     settings::raise_file_limit(config.http.max_connections);
     // Bound before anything is loaded: a port in use is told at once.
     let sockets = Sockets::open(&options)?;
-    let certificate = certificate(config)?;
+    let certificates = Certificates::load(config)?;
 
     let stores = start::open(config, drivers)?;
     let beginning = start::begin(config, &stores, options.no_wait);
@@ -153,9 +167,20 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let (stop_journal, journal_stopped) = watch::channel(false);
     let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
     let (_, cache) = &stores;
-    let mut helpers = helpers(&node, cache.as_ref(), follows)?;
+    let (follow, followed) = followed::begin(&node, cache.as_ref(), follows)?;
+    let mut helpers = helpers(&node, cache.as_ref(), follow);
+    certificates.tell(&node.metrics);
     let serving = sockets.announce_urls(config);
-    let mut workers = Workers::start(&options, sockets, &node, certificate.clone())?;
+    let (sockets, api_listeners) = sockets.part();
+    let api = api::Listener::start(
+        config,
+        api_listeners,
+        &node,
+        cache.as_ref(),
+        followed,
+        &certificates,
+    );
+    let mut workers = Workers::start(&options, sockets, &node, certificates.http.clone())?;
     let watchdog = tokio::spawn(watchdog::watch(workers.watched()));
     let (stats_interval, intervals) = watch::channel(config.log.stats_interval);
     helpers.spawn(upkeep::statistics(node.clone(), intervals, serving.clone()));
@@ -165,7 +190,8 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         options,
         node: node.clone(),
         settings: workers.settings(),
-        certificate,
+        certificates,
+        api: api.as_ref().map(api::Listener::api),
         log,
         stats_interval,
         drivers: drivers.clone(),
@@ -182,7 +208,10 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     notify::stopping("stopping: answering what is in flight, saving the rest");
     watchdog.abort(); // workers that end don't turn any more
     notify::unhurried(async {
-        // From the clients inward: nobody is answered any more when the journal saves the rest.
+        // From outside inward: nobody is answered any more when the journal saves the rest.
+        if let Some(api) = api {
+            api.stop().await;
+        }
         workers.stop().await;
         helpers.shutdown().await;
         // Peers that could not tell the journal what they owe it can do so now.
@@ -218,20 +247,17 @@ async fn leave(node: &Node, cache: &dyn Cache) {
 }
 
 /// Starts what goes on beside the announces.
-fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follows: Follows) -> Result<JoinSet<()>> {
+fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinSet<()> {
     let mut helpers = JoinSet::new();
     helpers.spawn(upkeep::sweep(node.clone()));
     helpers.spawn(upkeep::prune(node.clone()));
-    match (follows, cache) {
-        (Follows::Cache(positions), Some(cache)) => {
-            shared::follow(node, cache, positions, &mut helpers);
-        }
-        (Follows::Storage(position), _) => {
-            helpers.spawn(follow::follow(node.clone(), position));
-        }
-        (Follows::Cache(_), None) => return Err(anyhow!("there is no cache to follow")),
+    helpers.spawn(health::certificates(node.clone()));
+    helpers.spawn(health::storage(node.clone()));
+    if let Some(cache) = cache {
+        helpers.spawn(health::cache(node.clone(), Arc::clone(cache)));
     }
-    Ok(helpers)
+    follow.start(node, &mut helpers);
+    helpers
 }
 
 /// Waits for a signal to stop, or for a worker that can't go on; meanwhile reloads as signals ask.
@@ -278,18 +304,6 @@ fn check_drivers(config: &Config, drivers: &Drivers) -> Result<()> {
     Ok(())
 }
 
-/// The certificate for HTTPS, where the config names one.
-fn certificate(config: &Config) -> Result<Option<Certificate>> {
-    let load = |tls: &crate::config::TlsFiles| Certificate::load(&tls.key, &tls.cert);
-    config
-        .http
-        .tls
-        .as_ref()
-        .map(load)
-        .transpose()
-        .context("http.tls")
-}
-
 fn unknown_driver(key: &str, name: &str, known: &[&str]) -> anyhow::Error {
     let hint = match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean {near:?}?"),
@@ -310,6 +324,39 @@ async fn every<F: Future<Output = ()>>(pause: std::time::Duration, mut work: imp
     loop {
         ticks.tick().await;
         work().await;
+    }
+}
+
+// === impl Certificates ===
+
+impl Certificates {
+    fn load(config: &Config) -> Result<Self> {
+        let load = |tls: &TlsFiles| Certificate::load(&tls.key, &tls.cert);
+        let http = config.http.tls.as_ref().map(load).transpose();
+        let api = api::is_wanted(config).then(|| load(&config.api.tls));
+        Ok(Self {
+            http: http.context("http.tls")?,
+            api: api
+                .transpose()
+                .context("api.tls (mika-manage genkey makes a key and a certificate)")?,
+        })
+    }
+
+    /// Tells until when they are valid.
+    fn tell(&self, metrics: &Metrics) {
+        for (listener, certificate) in [("http", &self.http), ("api", &self.api)] {
+            let expires_at = certificate.as_ref().and_then(Certificate::expires_at);
+            metrics.certificates.set(listener, expires_at);
+        }
+    }
+
+    /// Serves connections from now on with those of `other`.
+    fn replace(&self, other: &Self) {
+        for (current, new) in [(&self.http, &other.http), (&self.api, &other.api)] {
+            if let (Some(current), Some(new)) = (current, new) {
+                current.replace(new);
+            }
+        }
     }
 }
 

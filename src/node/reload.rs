@@ -7,13 +7,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::sync::watch;
 
+use crate::api::Api;
 use crate::cache::Cache;
 use crate::config::{self, Change, Config, Loaded};
-use crate::listen::tls::Certificate;
 use crate::log;
 use crate::node::load::Registered;
 use crate::node::serve::Settings;
-use crate::node::{Drivers, Node, Options, certificate, check_drivers, load, settings, shared};
+use crate::node::{
+    Certificates, Drivers, Node, Options, api, check_drivers, load, settings, shared,
+};
 use crate::notify;
 
 /// What a reload changes.
@@ -23,7 +25,8 @@ pub(super) struct Reloader {
     pub started_with: Config,
     pub node: Node,
     pub settings: Settings,
-    pub certificate: Option<Certificate>,
+    pub certificates: Certificates,
+    pub api: Option<Arc<Api>>,
     pub log: log::Handle,
     pub stats_interval: watch::Sender<Duration>,
     pub drivers: Drivers,
@@ -64,13 +67,12 @@ impl Reloader {
             "mode has changed: that needs a restart"
         );
         check_drivers(new, &self.drivers)?;
-        let certificate = certificate(new)?;
+        let certificates = Certificates::load(new)?;
         let log_file = log::open(&new.log.file)?;
         self.reload_registry(new).await?;
         // Nothing can fail from here on.
-        if let (Some(current), Some(new)) = (&self.certificate, &certificate) {
-            current.replace(new);
-        }
+        self.certificates.replace(&certificates);
+        self.certificates.tell(&self.node.metrics);
         self.tell_changes(new);
         self.log.write_to(&new.log.file, log_file);
         self.apply(loaded);
@@ -109,6 +111,9 @@ impl Reloader {
             .set_flush_interval(new.journal.flush_interval);
         settings::raise_file_limit(new.http.max_connections);
         self.settings.apply(new);
+        if let Some(api) = &self.api {
+            api.credentials.store(Arc::new(api::credentials(new)));
+        }
         settings::warn_of_empty_whitelist(new, &self.node.registry);
         self.options.config = loaded;
     }

@@ -12,12 +12,12 @@ use tokio::sync::{Notify, watch};
 use crate::config::{self, Config};
 use crate::limit::SourceLimit;
 use crate::listen::http::{self, HttpService, HttpSettings};
-use crate::listen::tls::Certificate;
 use crate::listen::udp::{self, Held, Secret, UdpService, UdpSettings};
 use crate::node::sockets::Sockets;
 use crate::node::watchdog::Watched;
 use crate::node::{Node, Options, settings};
 use crate::pulse::Pulse;
+use crate::tls::Certificate;
 
 /// The running worker threads.
 pub(super) struct Workers {

@@ -188,7 +188,14 @@ pub trait Storage: Send + Sync + 'static {
     // --- editing the registry ---
 
     /// Adds a user; [`StorageError::Duplicate`] if the passkey or the id is taken.
-    async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError>;
+    async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError> {
+        let ids = self.add_users(std::slice::from_ref(user)).await?;
+        let id = ids.first().copied().flatten();
+        id.ok_or_else(|| StorageError::Duplicate("a user with that id or passkey".into()))
+    }
+
+    /// Adds users in one transaction; for each, the id, or none if that or the passkey is taken.
+    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Option<UserId>>, StorageError>;
 
     /// Changes the given fields; [`StorageError::NotFound`] without such a user.
     async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError>;

@@ -15,6 +15,7 @@ mod restore;
 mod rules;
 mod share;
 mod sweep;
+mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,9 +25,10 @@ use arc_swap::ArcSwap;
 
 use crate::addr::{Endpoint, canonical, is_global};
 use crate::clock::{Now, Seconds};
+use crate::events::{self as happened, Events};
 use crate::ids::InfoHash;
 use crate::limit::SourceLimit;
-use crate::metrics::Metrics;
+use crate::metrics::{Asked, Metrics, Protocol};
 use crate::registry::Registry;
 use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
@@ -37,6 +39,8 @@ pub use refusal::Refusal;
 pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
 pub use share::is_newer;
+pub use sweep::{Census, Roles};
+pub use view::LivePeer;
 
 /// An announce as a transport received it.
 #[derive(Clone, Debug)]
@@ -59,6 +63,8 @@ pub struct Answer {
 pub struct Workspace {
     pub peers: PeerList,
     pub selector: Selector,
+    /// What the worker's requests come by.
+    protocol: Protocol,
     /// Peers that a reply has room for, whatever the rules and the client say.
     peers_max: u32,
 }
@@ -80,6 +86,8 @@ pub struct Tracker {
     warned: AtomicU32,
     /// Other nodes are told of public peers too.
     is_shared: bool,
+    /// Where snatches are told to those who watch.
+    events: Option<Arc<Events>>,
 }
 
 /// What an announce is to its swarm, worked out once.
@@ -95,10 +103,11 @@ struct Arrival<'a> {
 // === impl Workspace ===
 
 impl Workspace {
-    pub fn new(rng: fastrand::Rng) -> Self {
+    pub fn new(protocol: Protocol, rng: fastrand::Rng) -> Self {
         Self {
             peers: PeerList::default(),
             selector: Selector::new(rng),
+            protocol,
             peers_max: u32::MAX,
         }
     }
@@ -132,6 +141,7 @@ impl Tracker {
             metrics,
             warned: AtomicU32::new(0),
             is_shared: false,
+            events: None,
         }
     }
 
@@ -139,6 +149,18 @@ impl Tracker {
     pub fn shared(mut self) -> Self {
         self.is_shared = true;
         self
+    }
+
+    /// The same tracker, which tells there what happens.
+    pub fn telling(mut self, events: Arc<Events>) -> Self {
+        self.events = Some(events);
+        self
+    }
+
+    fn tell(&self, event: happened::Event) {
+        if let Some(events) = &self.events {
+            events.tell(event);
+        }
     }
 
     pub fn mode(&self) -> Mode {
@@ -203,10 +225,23 @@ impl Tracker {
                 }),
         };
         match &answer {
-            Ok(_) => self.metrics.announces.one(),
-            Err(_) => self.metrics.refusals.one(),
+            Ok(_) => self.count_answered(request, work.protocol),
+            Err(refusal) => {
+                let protocol = work.protocol;
+                self.metrics
+                    .refused(Asked::Announce, protocol, refusal.kind());
+            }
         }
         answer
+    }
+
+    fn count_answered(&self, request: &AnnounceRequest, protocol: Protocol) {
+        self.metrics.announces.of(protocol).one();
+        if let Ok(params) = &request.params
+            && params.event == Event::Started
+        {
+            self.metrics.clients.count(&params.peer_id.0);
+        }
     }
 
     /// The counters of the torrents asked for: zeros for unknown ones in public mode, nothing in
@@ -218,6 +253,7 @@ impl Tracker {
         &self,
         passkey: Option<&str>,
         hashes: Result<Vec<InfoHash>, ParseError>,
+        protocol: Protocol,
     ) -> Result<Vec<(InfoHash, ScrapeEntry)>, Refusal> {
         let hashes = match self
             .admit_scrape(passkey)
@@ -225,11 +261,12 @@ impl Tracker {
         {
             Ok(hashes) => hashes,
             Err(refusal) => {
-                self.metrics.refusals.one();
+                self.metrics
+                    .refused(Asked::Scrape, protocol, refusal.kind());
                 return Err(refusal);
             }
         };
-        self.metrics.scrapes.one();
+        self.metrics.scrapes.of(protocol).one();
         let entries = hashes.into_iter().filter_map(|hash| {
             let entry = match self.mode {
                 Mode::Public => Some(self.scrape_public(&hash)),

@@ -133,7 +133,7 @@ async fn tables_of_2015_stay_as_they_are() {
     let mika::storage::Feed::Changes(changes, _) = storage.feed(position, 10).await.unwrap() else {
         panic!("lost");
     };
-    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert_eq!(changes.len(), 3, "{changes:?}");
     // A snatch of a torrent that the site does not have is its own business.
     let mut snatch = (*batch(2, 0..0)).clone();
     snatch.changes.push(Change::Snatch {

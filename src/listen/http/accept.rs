@@ -15,7 +15,7 @@ use super::connections::Activity;
 use super::exchange::{Exchange, Next, Turn};
 use super::listener::Listener;
 use super::places::Place;
-use crate::listen::tls::Certificate;
+use crate::tls::Certificate;
 
 /// Connections that are accepted in a row before those that are open have their turn.
 const ROW: usize = 32;

@@ -33,10 +33,10 @@ use self::exchange::INPUT_BYTES;
 use self::listener::Listener;
 use self::places::Places;
 use self::service::Clerk;
-use super::tls::Certificate;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::pulse::Pulse;
+use crate::tls::Certificate;
 use crate::tracker::Tracker;
 
 /// How long a stop waits for requests in flight.
@@ -93,8 +93,12 @@ pub async fn serve(
     pulse: Pulse,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let places = Places::new(service.settings.load().max_connections);
+    let (number, taken) = places.readings();
+    service.metrics.connections_max.add(number);
+    service.metrics.connections_open.add(taken);
     let worker = Arc::new(Worker {
-        places: Places::new(service.settings.load().max_connections),
+        places,
         desk: Mutex::new(Desk {
             input: vec![0; INPUT_BYTES].into(),
             out: Vec::new(),

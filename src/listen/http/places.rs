@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) struct Places {
     free: Arc<Semaphore>,
     /// How many there are to be.
-    number: AtomicUsize,
+    number: Arc<AtomicUsize>,
     /// How many there are beyond that, because they were taken when the number was lowered.
     excess: Arc<AtomicUsize>,
 }
@@ -26,9 +26,31 @@ impl Places {
     pub fn new(number: usize) -> Self {
         Self {
             free: Arc::new(Semaphore::new(number)),
-            number: AtomicUsize::new(number),
+            number: Arc::new(AtomicUsize::new(number)),
             excess: Arc::default(),
         }
+    }
+
+    /// What tells how many there are, and how many of them are taken.
+    pub fn readings(
+        &self,
+    ) -> (
+        impl Fn() -> u64 + Send + Sync + use<>,
+        impl Fn() -> u64 + Send + Sync + use<>,
+    ) {
+        let Self {
+            free,
+            number,
+            excess,
+        } = self;
+        let (free, excess) = (Arc::clone(free), Arc::clone(excess));
+        let all = Arc::clone(number);
+        let number = Arc::clone(number);
+        let taken = move || {
+            let places = all.load(Ordering::Relaxed) + excess.load(Ordering::Relaxed);
+            places.saturating_sub(free.available_permits()) as u64
+        };
+        (move || number.load(Ordering::Relaxed) as u64, taken)
     }
 
     /// Waits for a free place.
@@ -78,11 +100,15 @@ mod tests {
     #[tokio::test]
     async fn the_number_may_change_while_places_are_taken() {
         let places = Places::new(3);
+        let (number, busy) = places.readings();
         let mut taken = vec![places.take().await, places.take().await];
+        assert_eq!((number(), busy()), (3, 2));
         places.resize(1);
         assert_eq!(places.free.available_permits(), 0);
+        assert_eq!((number(), busy()), (1, 2));
         drop(taken.pop());
         assert_eq!(places.free.available_permits(), 0, "that one is gone");
+        assert_eq!((number(), busy()), (1, 1));
         places.resize(0);
         places.resize(2);
         assert_eq!(places.free.available_permits(), 1);

@@ -17,24 +17,39 @@ use crate::storage::{NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch,
 /// not have the keys that would forbid it.
 const EDITS: &str = "edit";
 
-pub(super) async fn add_user(session: &mut Session<'_>, user: &NewUser) -> Result<UserId, Fault> {
+pub(super) async fn add_users(
+    session: &mut Session<'_>,
+    users: &[NewUser],
+) -> Result<Vec<Option<UserId>>, Fault> {
     begin(session).await?;
     lock(session, EDITS).await?;
+    let mut ids = Vec::with_capacity(users.len());
+    for user in users {
+        ids.push(add_user(session, user).await?);
+    }
+    session.run("COMMIT").await?;
+    Ok(ids)
+}
+
+async fn add_user(session: &mut Session<'_>, user: &NewUser) -> Result<Option<UserId>, Fault> {
     if id_of_passkey(session, &user.passkey).await?.is_some() {
-        return Err(passkey_taken());
+        return Ok(None);
     }
     if let Some(id) = user.id
         && is_known(session, &schema::USERS_KNOWN, id.0).await?
     {
-        return Err(StorageError::Duplicate(format!("user {}", id.0)).into());
+        return Ok(None);
     }
     let params = [
         ("id", user.id.map(|id| id.0).into()),
         ("passkey", user.passkey.expose().into()),
         ("username", user.username.as_str().into()),
     ];
-    let added = session.call(&schema::ADD_USER, &params).await;
-    added.map_err(|fault| taken(fault, passkey_taken))?;
+    match session.call(&schema::ADD_USER, &params).await {
+        Ok(_) => {}
+        Err(fault) if fault.is_duplicate() => return Ok(None),
+        Err(fault) => return Err(fault),
+    }
     let id = id_of_passkey(session, &user.passkey).await?;
     let id = id.ok_or_else(|| Fault::broken("the new user's id is not below 2^32"))?;
     if !user.can_leech {
@@ -44,8 +59,7 @@ pub(super) async fn add_user(session: &mut Session<'_>, user: &NewUser) -> Resul
         };
         write_user(session, id, &patch).await?;
     }
-    session.run("COMMIT").await?;
-    Ok(id)
+    Ok(Some(id))
 }
 
 pub(super) async fn update_user(

@@ -224,8 +224,8 @@ impl Storage for Mysql {
         read!(self, |session| feed::changes(session, position, limit))
     }
 
-    async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError> {
-        edit!(self, |session| edit::add_user(session, user))
+    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Option<UserId>>, StorageError> {
+        edit!(self, |session| edit::add_users(session, users))
     }
 
     async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError> {

@@ -8,9 +8,19 @@ use crate::ids::{Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
 use crate::storage::{NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch, Wipe};
 
-pub(super) fn add_user(connection: &mut Connection, user: &NewUser) -> Result<UserId, Fault> {
+pub(super) fn add_users(
+    connection: &mut Connection,
+    users: &[NewUser],
+) -> Result<Vec<Option<UserId>>, Fault> {
     let transaction = begin(connection)?;
-    transaction
+    let ids = users.iter().map(|user| add_user(&transaction, user));
+    let ids = ids.collect::<Result<_, _>>()?;
+    transaction.commit()?;
+    Ok(ids)
+}
+
+fn add_user(transaction: &Transaction<'_>, user: &NewUser) -> Result<Option<UserId>, Fault> {
+    let added = transaction
         .prepare_cached(
             "INSERT INTO users (id, passkey, username, can_leech) VALUES (?1, ?2, ?3, ?4)",
         )?
@@ -20,10 +30,12 @@ pub(super) fn add_user(connection: &mut Connection, user: &NewUser) -> Result<Us
             user.username,
             user.can_leech
         ])
-        .map_err(|error| taken(error, "a user with that id or passkey"))?;
-    let id = new_id(&transaction)?;
-    transaction.commit()?;
-    Ok(UserId(id))
+        .map_err(Fault::from);
+    match added {
+        Ok(_) => Ok(Some(UserId(new_id(transaction)?))),
+        Err(fault) if fault.is_duplicate() => Ok(None),
+        Err(fault) => Err(fault),
+    }
 }
 
 pub(super) fn update_user(

@@ -213,9 +213,9 @@ impl Storage for Sqlite {
             .await
     }
 
-    async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError> {
-        let user = user.clone();
-        self.write(move |connection| edit::add_user(connection, &user))
+    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Option<UserId>>, StorageError> {
+        let users = users.to_vec();
+        self.write(move |connection| edit::add_users(connection, &users))
             .await
     }
 
