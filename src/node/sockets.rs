@@ -60,8 +60,8 @@ impl Sockets {
         (self, api)
     }
 
-    /// Says where clients find the tracker; returns in a few words what is served.
-    pub fn announce_urls(&self, config: &Config) -> String {
+    /// Says where clients find the tracker; returns how many addresses that are.
+    pub fn announce_urls(&self, config: &Config) -> usize {
         let path = match config.mode {
             Mode::Public => "/announce",
             Mode::Private => "/<passkey>/announce",
@@ -85,10 +85,7 @@ impl Sockets {
             let host = reachable(address);
             tracing::info!("announce URL: {scheme}://{host}{path}");
         }
-        match told.len() {
-            1 => "serving 1 listener".into(),
-            listeners => format!("serving {listeners} listeners"),
-        }
+        told.len()
     }
 }
 
