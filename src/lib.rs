@@ -10,6 +10,7 @@
 //! held by `tests/layers.rs`.
 
 pub mod addr;
+pub mod api;
 pub mod backoff;
 pub mod cache;
 pub mod change;

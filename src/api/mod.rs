@@ -1,0 +1,3 @@
+//! The API: what a web application and those who run the tracker ask and change over HTTPS.
+
+pub mod page;
