@@ -115,6 +115,7 @@ export class Overview {
     this.#drawReasons(stats, sample);
     const journal = stats.journal ?? {};
     facts(byId("journal"), [
+      ["Oldest change", lag(journal.age)],
       ["Pending", count(journal.pending)],
       ["Not in storage", count(journal.backlog)],
       ["Batches", count(journal.batches)],
@@ -135,7 +136,7 @@ export class Overview {
   }
 
   #drawFamilies(stats) {
-    const columns = [{ title: "" }, ...ROLES.map((title) => ({ title, number: true }))];
+    const columns = [{ title: "Family" }, ...ROLES.map((role) => ({ title: role[0].toUpperCase() + role.slice(1), number: true }))];
     const rows = FAMILIES.map(([key, name]) => [name, ...ROLES.map((role) => count(stats.peers?.[key]?.[role]))]);
     byId("families").replaceChildren(table(columns, rows, "Peers by address family and role"));
   }
