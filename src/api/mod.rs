@@ -1,3 +1,245 @@
-//! The API: what a web application and those who run the tracker ask and change over HTTPS.
+//! The API: JSON over HTTPS for the web application, numbers for those who watch, a page for people.
+//!
+//! A request goes through `guard` (who asks, `auth`), is turned into values (`extract`), and
+//! ends in a function of the file that has its subject: `torrents`, `users`, `whitelist`, `system`,
+//! `events`. Changes are made by [`Control`], as those of `mika-manage` are. The document at
+//! `/api/openapi.json` is written from the same lines as the routes.
 
-pub mod page;
+mod auth;
+mod bulk;
+mod error;
+mod events;
+mod extract;
+mod lists;
+mod log;
+mod page;
+mod peers;
+mod serve;
+mod system;
+mod torrents;
+mod users;
+mod whitelist;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, middleware};
+use serde::Serialize;
+use tokio::sync::{Semaphore, watch};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::clock::{Clock, Seconds};
+use crate::control::{Control, Saved, Told};
+use crate::events::Events;
+use crate::limit::SourceLimit;
+use crate::registry::Registry;
+use crate::storage::Storage;
+use crate::tracker::Tracker;
+
+use self::error::ApiError;
+
+pub use auth::{Credentials, Scope, Token};
+pub use serve::serve;
+pub use system::Side;
+
+/// Clients that may watch events at once.
+const WATCHERS_MAX: usize = 32;
+
+/// What the API works on.
+pub struct Api {
+    pub tracker: Arc<Tracker>,
+    pub registry: Arc<Registry>,
+    pub storage: Arc<dyn Storage>,
+    pub control: Control,
+    pub events: Arc<Events>,
+    pub clock: Clock,
+    /// What only the node that it is part of can say.
+    pub host: Arc<dyn Host>,
+    /// Exchanged by a reload.
+    pub credentials: ArcSwap<Credentials>,
+    /// Says true when the node is to stop.
+    pub stop: watch::Receiver<bool>,
+    failures: SourceLimit,
+    watchers: Arc<Semaphore>,
+    document: Vec<u8>,
+}
+
+/// The node that the API is part of.
+#[async_trait]
+pub trait Host: Send + Sync + 'static {
+    /// Resolves when this node's registry has every edit that was saved before, or after a
+    /// bounded wait.
+    async fn caught_up(&self);
+
+    /// How storage and cache are.
+    async fn sides(&self) -> (Side, Option<Side>);
+}
+
+/// Something was done.
+#[derive(Serialize, ToSchema)]
+struct Done {
+    #[schema(example = "ok")]
+    message: &'static str,
+    /// Set if other nodes could not be told yet, and why; they follow by themselves
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Mika",
+        description = "The API of a Mika BitTorrent tracker: users, torrents, the whitelist, and what the tracker does.",
+    ),
+    modifiers(&Logins),
+    security(("basic" = []), ("token" = [])),
+    tags(
+        (name = "torrents", description = "What may be announced"),
+        (name = "users", description = "Who may announce"),
+        (name = "whitelist", description = "With which clients"),
+        (name = "system", description = "The tracker itself")
+    )
+)]
+struct Document;
+
+/// The two ways to log in.
+struct Logins;
+
+// === impl Api ===
+
+impl Api {
+    /// An API that these credentials open.
+    pub fn new(parts: Parts, credentials: Credentials) -> Self {
+        Self {
+            tracker: parts.tracker,
+            registry: parts.registry,
+            storage: parts.storage,
+            control: parts.control,
+            events: parts.events,
+            clock: parts.clock,
+            host: parts.host,
+            credentials: ArcSwap::from_pointee(credentials),
+            stop: parts.stop,
+            failures: SourceLimit::default(),
+            watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+            document: document(),
+        }
+    }
+
+    /// Seconds since the process started.
+    fn uptime(&self) -> u64 {
+        self.clock.now().mono.since(Seconds::START).into()
+    }
+
+    /// The answer to an edit, once this node goes by it.
+    async fn done<T>(&self, saved: Saved<T>) -> Done {
+        self.host.caught_up().await;
+        Done {
+            message: "ok",
+            warning: match saved.told {
+                Told::Now => None,
+                Told::Later(reason) => Some(reason),
+            },
+        }
+    }
+}
+
+/// What an [`Api`] is made of.
+pub struct Parts {
+    pub tracker: Arc<Tracker>,
+    pub registry: Arc<Registry>,
+    pub storage: Arc<dyn Storage>,
+    pub control: Control,
+    pub events: Arc<Events>,
+    pub clock: Clock,
+    pub host: Arc<dyn Host>,
+    pub stop: watch::Receiver<bool>,
+}
+
+/// All routes.
+pub fn routes(api: &Arc<Api>) -> Router {
+    let (guarded, _) = guarded().split_for_parts();
+    let guard = middleware::from_fn_with_state(Arc::clone(api), auth::guard);
+    let (open, _) = open().split_for_parts();
+    let document = axum::routing::get(openapi);
+    guarded
+        .route("/api/openapi.json", document)
+        .route_layer(guard)
+        .merge(open)
+        .merge(page::routes())
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(log::requests))
+        .with_state(Arc::clone(api))
+}
+
+/// Those that need a login.
+fn guarded() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(system::version))
+        .routes(routes!(system::uptime))
+        .routes(routes!(torrents::register))
+        .routes(routes!(torrents::show, torrents::change, torrents::disable))
+        .routes(routes!(torrents::peers))
+        .routes(routes!(torrents::list, torrents::bulk))
+        .routes(routes!(users::register))
+        .routes(routes!(users::show, users::change))
+        .routes(routes!(users::torrents))
+        .routes(routes!(users::list, users::bulk))
+        .routes(routes!(whitelist::list, whitelist::add))
+        .routes(routes!(whitelist::remove))
+        .routes(routes!(events::stream))
+}
+
+/// Those that anybody may ask.
+fn open() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(system::healthz))
+        .routes(routes!(system::readyz))
+}
+
+/// The OpenAPI document as JSON.
+fn document() -> Vec<u8> {
+    let (_, mut document) = OpenApiRouter::with_openapi(Document::openapi())
+        .merge(guarded())
+        .merge(open())
+        .split_for_parts();
+    document.info.version = env!("CARGO_PKG_VERSION").into();
+    serde_json::to_vec(&document).unwrap_or_default()
+}
+
+async fn openapi(State(api): State<Arc<Api>>) -> Response {
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (json, api.document.clone()).into_response()
+}
+
+async fn not_found() -> ApiError {
+    ApiError::not_found("there is nothing here; the routes are in /api/openapi.json")
+}
+
+async fn wrong_method() -> ApiError {
+    let message = "this route does not take that method; Allow names those that it takes";
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+// === impl Logins ===
+
+impl Modify for Logins {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_default();
+        for (name, scheme) in [
+            ("basic", HttpAuthScheme::Basic),
+            ("token", HttpAuthScheme::Bearer),
+        ] {
+            let scheme = SecurityScheme::Http(Http::new(scheme));
+            components.add_security_scheme(name, scheme);
+        }
+    }
+}

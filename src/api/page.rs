@@ -64,7 +64,7 @@ static ASSETS: [Asset; 15] = [
 ];
 
 /// The routes of the page, for a router with any state. They need no login.
-pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     ASSETS.iter().fold(Router::new(), |router, asset| {
         let tag = asset.tag();
         let serve = move |headers: HeaderMap| {

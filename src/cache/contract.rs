@@ -52,6 +52,7 @@ pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     keys_and_passkeys_are_found(&*open().await).await;
     passkeys_are_removed(&*open().await).await;
     totals_are_wiped(&*open().await).await;
+    totals_are_set(&*open().await).await;
     leftovers_are_found_and_cleaned(&*open().await).await;
     the_whitelist_is_replaced(&*open().await).await;
     the_registry_is_complete_once_it_says_so(&*open().await).await;
@@ -480,6 +481,25 @@ async fn totals_are_wiped(cache: &dyn Cache) {
     assert_eq!((row.uploaded, row.downloaded, row.announces), (0, 0, 0));
     assert_eq!(row.torrent.snatches, 0);
     assert_eq!(row.seeders, before.seeders, "who is there now");
+}
+
+async fn totals_are_set(cache: &dyn Cache) {
+    cache.set_totals(UserId(1), Some(7), None).await.unwrap();
+    assert_eq!(
+        cache.user(UserId(1)).await.unwrap(),
+        None,
+        "nobody is made up"
+    );
+    put_pair(cache).await;
+    keep(cache, &[batch(1, vec![Change::from(change(1, 1, 1, 10))])]).await;
+    let before = user(cache, 1).await.totals;
+    cache.set_totals(UserId(1), Some(7), None).await.unwrap();
+    let after = user(cache, 1).await.totals;
+    assert_eq!((after.uploaded, after.downloaded), (7, before.downloaded));
+    cache.set_totals(UserId(1), None, Some(0)).await.unwrap();
+    let after = user(cache, 1).await.totals;
+    assert_eq!((after.uploaded, after.downloaded), (7, 0));
+    assert_eq!(after.announces, before.announces);
 }
 
 async fn leftovers_are_found_and_cleaned(cache: &dyn Cache) {

@@ -309,6 +309,14 @@ pub trait Cache: Send + Sync + 'static {
 
     // --- upkeep ---
 
+    /// Sets totals of a user in bytes, if the user is here; none leaves one as it is.
+    async fn set_totals(
+        &self,
+        user: UserId,
+        uploaded: Option<u64>,
+        downloaded: Option<u64>,
+    ) -> Result<(), CacheError>;
+
     /// Sets the totals of part of all users or torrents to 0; begins at 0 as a scan does.
     async fn wipe(&self, what: Wipe, cursor: u64) -> Result<Wiped, CacheError>;
 

@@ -1,10 +1,11 @@
 //! Whether the values make sense, each alone and beside the others.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use humantime::format_duration;
 
-use super::{Api, Config, Http, Journal, Log, Mode, Storage, Tracker, Udp, days, minutes};
+use super::{Api, Config, Http, Journal, Log, Mode, Storage, Token, Tracker, Udp, days, minutes};
 use crate::secret::Secret;
 
 /// No setting is longer: moments are whole seconds in 32 bits.
@@ -12,6 +13,10 @@ const TIME_MAX: Duration = days(365);
 
 /// The longest `tracker.peer_ttl` of a public tracker, which keeps 16 bits of a peer's last announce.
 pub(super) const PUBLIC_TTL_MAX: Duration = minutes(12 * 60);
+
+/// Bytes of a token of the API.
+const TOKEN_MIN: usize = 16;
+const TOKEN_MAX: usize = 256;
 
 /// What is wrong with the value of a key.
 #[derive(Debug)]
@@ -64,6 +69,7 @@ fn check_udp(udp: &Udp) -> Checked {
 }
 
 fn check_api(api: &Api) -> Checked {
+    check_tokens(&api.tokens)?;
     let Some(open) = api
         .listen
         .iter()
@@ -71,12 +77,38 @@ fn check_api(api: &Api) -> Checked {
     else {
         return Ok(());
     };
-    require("api.password", !api.password.is_empty(), || {
+    let is_closed = !api.password.is_empty() || !api.tokens.is_empty();
+    require("api.password", is_closed, || {
         format!(
-            "expected a password, because api.listen has {open}, which other hosts can reach: \
-             set it here or in MIKA_API_PASSWORD, or listen on 127.0.0.1"
+            "expected a password (or a token in api.tokens), because api.listen has {open}, which \
+             other hosts can reach: set it here or in MIKA_API_PASSWORD, or listen on 127.0.0.1"
         )
     })
+}
+
+/// Whoever has a token is known by its name; a token is too long to be guessed.
+fn check_tokens(tokens: &[Token]) -> Checked {
+    let mut names = HashSet::new();
+    let mut texts = HashSet::new();
+    for Token { name, token, .. } in tokens {
+        let is_new = is_node_name(name) && names.insert(name);
+        require("api.tokens", is_new, || {
+            format!(
+                "expected a name of its own for each token, of 1 to 64 printable ASCII characters \
+                 without blanks, found {name:?}"
+            )
+        })?;
+        let text = token.expose();
+        let is_token = (TOKEN_MIN..=TOKEN_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
+        require("api.tokens", is_token && texts.insert(text), || {
+            format!(
+                "expected {TOKEN_MIN} to {TOKEN_MAX} printable ASCII characters without blanks in the \
+                 token of {name:?}, and another token for each name"
+            )
+        })?;
+    }
+    Ok(())
 }
 
 fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {

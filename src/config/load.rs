@@ -112,6 +112,8 @@ fn settle(config: &mut Config, given: &Value) {
     if given.pointer("/udp/listen").is_none() {
         config.udp.listen.clone_from(&config.http.listen);
     }
+    // Skipped fields are filled in from the defaults.
+    config.api.is_default = given.pointer("/api/listen").is_none();
     if config.node.is_empty() {
         config.node = host_name();
     }
@@ -144,10 +146,6 @@ fn take_secrets(
 /// What the file sets in vain.
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    if !config.api.listen.is_empty() {
-        warnings
-            .push("api.listen: this version has no API listener yet; the key has no effect".into());
-    }
     if config.http.listen.is_empty() && config.udp.listen.is_empty() {
         warnings.push("http.listen, udp.listen: both are empty, so no client can announce".into());
     }

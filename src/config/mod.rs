@@ -78,13 +78,39 @@ pub struct Udp {
     pub error_limit: u32,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Api {
+    /// Addresses to serve; an empty list turns the API off.
     pub listen: Vec<SocketAddr>,
+    /// Empty for any name.
     pub username: String,
+    /// Empty for none: then only tokens open the API, and without any it is open to this host.
     pub password: Secret,
+    pub tokens: Vec<Token>,
     pub tls: TlsFiles,
+    /// Nobody asked for it by name: without the files of `tls` there is none.
+    #[serde(skip)]
+    pub is_default: bool,
+}
+
+/// What a program sends to the API in place of name and password.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// What the log calls whoever has it.
+    pub name: String,
+    pub token: Secret,
+    pub scope: Scope,
+}
+
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Everything but changes.
+    Read,
+    Write,
 }
 
 /// PEM files of a TLS listener.
@@ -236,6 +262,19 @@ impl Default for Udp {
             secret: "mika.secret".into(),
             connect_limit: 1000,
             error_limit: 100,
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: vec![(Ipv4Addr::LOCALHOST, 34001).into()],
+            username: String::new(),
+            password: Secret::default(),
+            tokens: Vec::new(),
+            tls: TlsFiles::default(),
+            is_default: true,
         }
     }
 }

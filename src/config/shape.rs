@@ -7,7 +7,12 @@ use super::{Config, Http, TlsFiles};
 use crate::suggest;
 
 /// Keys whose value is never repeated in a message.
-const SECRETS: [&str; 3] = ["api.password", "cache.url", "storage.url"];
+const SECRETS: [&str; 4] = [
+    "api.password",
+    "api.tokens[].token",
+    "cache.url",
+    "storage.url",
+];
 
 /// The section whose keys are not listed here: names of SQL statements.
 const STATEMENTS: &str = "storage.statements";
@@ -115,6 +120,10 @@ fn expected(key: &str) -> &'static str {
         "http.listen" | "udp.listen" | "api.listen" => {
             r#"a list of addresses like ["0.0.0.0:34000"]"#
         }
+        "api.tokens" | "api.tokens[]" => {
+            r#"a list of tokens like [{"name": "site", "token": "16 characters or more", "scope": "write"}]"#
+        }
+        "api.tokens[].scope" => r#""read" or "write""#,
         "http.trusted_proxies[]" | "tracker.blocked_networks[]" => {
             r#"a network like "10.0.0.0/8" or "::1/128""#
         }

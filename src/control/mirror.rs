@@ -42,6 +42,18 @@ impl Mirror<'_> {
         self.end(written, &[Notice::User(id)]).await
     }
 
+    /// The same for several.
+    pub async fn users(&self, ids: &[UserId]) -> Result<(), String> {
+        let write_all = async {
+            for id in ids {
+                self.write_user(*id).await?;
+            }
+            Ok(())
+        };
+        let notices: Vec<Notice> = ids.iter().copied().map(Notice::User).collect();
+        self.end(write_all.await, &notices).await
+    }
+
     pub async fn torrents(&self, ids: &[TorrentId]) -> Result<(), String> {
         let written = self.write_torrents(ids).await;
         written.map_err(|error| error.to_string())

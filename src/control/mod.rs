@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::cache::{Cache, CacheError, Notice};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
-use crate::registry::{Client, Wipe};
+use crate::registry::{Client, PLAUSIBLE_MAX, Wipe};
 use crate::storage::{
     NewTorrent, NewUser, Storage, StorageError, StoredTorrent, TorrentPatch, UserPatch,
 };
@@ -121,11 +121,60 @@ impl Control {
         }
         let passkey = passkey.map_or_else(random_passkey, Ok)?;
         let user = NewUser {
+            id: None,
             username: username.into(),
             passkey: passkey.clone(),
+            can_leech: true,
         };
         let id = self.storage.add_user(&user).await?;
         Ok(Saved::new((id, passkey), self.tell_user(id).await))
+    }
+
+    /// Adds users as the web application has them, ids and all, in one transaction; for each, the
+    /// id, or none if that or the passkey is taken. Names need not be unique there.
+    pub async fn register_users(
+        &self,
+        users: &[NewUser],
+    ) -> Result<Saved<Vec<Option<UserId>>>, ControlError> {
+        for user in users {
+            validate_text("user name", &user.username)?;
+        }
+        let ids = self.storage.add_users(users).await?;
+        let added: Vec<UserId> = ids.iter().copied().flatten().collect();
+        let told = match self.mirror() {
+            Some(mirror) => mirror.users(&added).await,
+            None => Ok(()),
+        };
+        Ok(Saved::new(ids, told))
+    }
+
+    /// Tells the nodes of a user whom somebody else has changed in storage.
+    pub async fn announce_user(&self, id: UserId) -> Saved<()> {
+        Saved::new((), self.tell_user(id).await)
+    }
+
+    /// Changes what the patch names, and nothing else.
+    pub async fn update_user(
+        &self,
+        id: UserId,
+        patch: &UserPatch,
+    ) -> Result<Saved<()>, ControlError> {
+        if let Some(username) = &patch.username {
+            validate_text("user name", username)?;
+        }
+        for total in [patch.uploaded, patch.downloaded].into_iter().flatten() {
+            if total > PLAUSIBLE_MAX {
+                return Err(ControlError::Invalid(format!(
+                    "a total must be at most {PLAUSIBLE_MAX} bytes"
+                )));
+            }
+        }
+        self.storage.update_user(id, patch).await?;
+        let told = self
+            .tell_user(id)
+            .await
+            .and(self.tell_totals(id, patch).await);
+        Ok(Saved::new((), told))
     }
 
     pub async fn set_user_enabled(
@@ -169,6 +218,54 @@ impl Control {
         Ok(Saved::new(ids, told))
     }
 
+    /// Registers a torrent as the web application has it. One that is registered under this info
+    /// hash is renamed, and enabled again.
+    ///
+    /// # Errors
+    /// [`StorageError::Duplicate`] if another torrent has the id, or the info hash has another id.
+    pub async fn register_torrent(
+        &self,
+        id: TorrentId,
+        info_hash: InfoHash,
+        name: &str,
+    ) -> Result<Saved<()>, ControlError> {
+        validate_length("torrent name", name)?;
+        let known = self.storage.torrent(info_hash).await?;
+        let Some(known) = known else {
+            let torrent = NewTorrent {
+                id: Some(id),
+                info_hash,
+                info_hash_v2: None,
+                name: name.to_owned(),
+            };
+            let added = self.add_torrents(&[torrent]).await?;
+            return match added.value.first() {
+                Some(Some(_)) => Ok(Saved {
+                    value: (),
+                    told: added.told,
+                }),
+                _ => Err(StorageError::Duplicate(format!("torrent {}", id.0)).into()),
+            };
+        };
+        if known.torrent.id != id {
+            let other = known.torrent.id.0;
+            let torrent = format!("torrent {info_hash}, with the id {other},");
+            return Err(StorageError::Duplicate(torrent).into());
+        }
+        let patch = TorrentPatch {
+            name: Some(name.to_owned()),
+            enabled: Some(true),
+            reason: Some(None),
+            ..TorrentPatch::default()
+        };
+        self.update_torrent(info_hash, &patch)
+            .await
+            .map(|saved| Saved {
+                value: (),
+                told: saved.told,
+            })
+    }
+
     /// Disables a torrent, with the reason that clients are given, or enables it again.
     pub async fn set_torrent_enabled(
         &self,
@@ -176,29 +273,36 @@ impl Control {
         enabled: bool,
         reason: Option<String>,
     ) -> Result<Saved<StoredTorrent>, ControlError> {
-        if let Some(reason) = &reason {
-            validate_text("reason", reason)?;
-        }
-        let mut stored = self
-            .storage
-            .torrent(info_hash)
-            .await?
-            .ok_or_else(|| StorageError::NotFound(format!("torrent {info_hash}")))?;
         let patch = TorrentPatch {
             enabled: Some(enabled),
-            reason: Some(reason.clone()),
+            reason: Some(reason),
             ..TorrentPatch::default()
         };
-        self.storage
-            .update_torrent(stored.torrent.id, &patch)
-            .await?;
-        stored.torrent.enabled = enabled;
-        stored.torrent.reason = reason;
+        self.update_torrent(info_hash, &patch).await
+    }
+
+    /// Changes what the patch names, and nothing else; returns the torrent as it is then.
+    pub async fn update_torrent(
+        &self,
+        info_hash: InfoHash,
+        patch: &TorrentPatch,
+    ) -> Result<Saved<StoredTorrent>, ControlError> {
+        if let Some(Some(reason)) = &patch.reason {
+            validate_text("reason", reason)?;
+        }
+        if let Some(name) = &patch.name {
+            validate_length("torrent name", name)?;
+        }
+        let not_found = || StorageError::NotFound(format!("torrent {info_hash}"));
+        let stored = self.storage.torrent(info_hash).await?;
+        let id = stored.ok_or_else(not_found)?.torrent.id;
+        self.storage.update_torrent(id, patch).await?;
         let told = match self.mirror() {
-            Some(mirror) => mirror.torrents(&[stored.torrent.id]).await,
+            Some(mirror) => mirror.torrents(&[id]).await,
             None => Ok(()),
         };
-        Ok(Saved::new(stored, told))
+        let stored = self.storage.torrent(info_hash).await?;
+        Ok(Saved::new(stored.ok_or_else(not_found)?, told))
     }
 
     /// Allows clients, or renames those whose prefix is there; all of them or, if one is invalid, none.
@@ -244,6 +348,19 @@ impl Control {
             Some(mirror) => mirror.user(id).await,
             None => Ok(()),
         }
+    }
+
+    /// Counters that are in the cache stay as they are when its rows are written, so a total that
+    /// was set is set there as well.
+    async fn tell_totals(&self, id: UserId, patch: &UserPatch) -> Result<(), String> {
+        let (None, None) = (patch.uploaded, patch.downloaded) else {
+            let Some(cache) = &self.cache else {
+                return Ok(());
+            };
+            let set = cache.set_totals(id, patch.uploaded, patch.downloaded).await;
+            return set.map_err(|error| error.to_string());
+        };
+        Ok(())
     }
 
     async fn tell_whitelist(&self) -> Result<(), String> {

@@ -4,7 +4,6 @@
 //! address (SO_REUSEPORT); each UDP socket has a thread. They share nothing but the tracker.
 
 pub mod http;
-pub mod tls;
 pub mod udp;
 
 use std::io;

@@ -69,6 +69,7 @@ pub fn parse(bytes: &[u8]) -> Result<TorrentFile, String> {
         .ok_or("not a .torrent file: it has no info dictionary")?;
     let (info_hash, info_hash_v2) = hashes(info, &bytes[info.span.clone()])?;
     let torrent = NewTorrent {
+        id: None,
         info_hash,
         info_hash_v2,
         name: name(info)?,

@@ -180,6 +180,7 @@ async fn add(
     printer: &mut Printer,
 ) -> Result<()> {
     let torrent = NewTorrent {
+        id: None,
         info_hash,
         info_hash_v2: None,
         name,

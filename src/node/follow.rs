@@ -1,7 +1,11 @@
 //! Following the registry's feed: what is edited takes effect without a restart or a signal.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Notify, watch};
+
+use crate::events::{Event, Events};
 use crate::node::load::Registered;
 use crate::node::{Node, load};
 use crate::registry::{RegistryChange, RowChange};
@@ -14,13 +18,20 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// Changes taken at once.
 const AT_ONCE: u32 = 5000;
 
-/// Applies changes from `position` on, for ever.
-pub(super) async fn follow(node: Node, mut position: FeedPosition) {
+/// Applies changes from `position` on, for ever, and tells in `reached` how far it came. A `nudge`
+/// has it look at once.
+pub(super) async fn follow(
+    node: Node,
+    mut position: FeedPosition,
+    reached: watch::Sender<FeedPosition>,
+    nudge: Arc<Notify>,
+) {
     let mut failing = false;
     loop {
         match step(&node, position).await {
             Ok((next, more)) => {
                 position = next;
+                reached.send_replace(next);
                 if failing {
                     tracing::info!("registry changes are followed again");
                 }
@@ -35,7 +46,7 @@ pub(super) async fn follow(node: Node, mut position: FeedPosition) {
             }
             Err(_) => {}
         }
-        tokio::time::sleep(PERIOD).await;
+        let _ = tokio::time::timeout(PERIOD, nudge.notified()).await;
     }
 }
 
@@ -55,6 +66,7 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
             }
             let mut torrents = Vec::new();
             for change in changes {
+                tell(&node.events, &change);
                 match RegistryChange::from(change) {
                     RegistryChange::Torrent(torrent) => torrents.push(torrent),
                     other => node.registry.apply(other),
@@ -67,7 +79,21 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
             tracing::warn!(
                 "too many registry changes to follow one by one; loading the registry again"
             );
-            Ok((load::registry(node, Registered::Again).await?, true))
+            let position = load::registry(node, Registered::Again).await?;
+            node.events.tell(Event::Registry);
+            Ok((position, true))
         }
     }
+}
+
+fn tell(events: &Events, change: &RowChange) {
+    events.tell(match change {
+        RowChange::User(row) => Event::User(row.user.id),
+        RowChange::UserGone(id) => Event::User(*id),
+        RowChange::Torrent(row) => {
+            Event::Torrent(Some(row.torrent.id), Some(row.torrent.info_hash))
+        }
+        RowChange::TorrentGone(id) => Event::Torrent(Some(*id), None),
+        RowChange::Whitelist(_) => Event::Whitelist,
+    });
 }

@@ -1,7 +1,9 @@
 //! The composition root of the daemon: config → drivers → registry → tracker → journal →
 //! listeners; signals; and the ordered stop.
 
+mod api;
 mod follow;
+mod followed;
 mod load;
 mod reload;
 mod serve;
@@ -20,23 +22,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cache::{self, Cache};
+use crate::cache;
 use crate::clock::Clock;
-
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, TlsFiles};
+use crate::events::Events;
 use crate::journal;
-use crate::listen::tls::Certificate;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::storage::{self, Storage};
 use crate::suggest::nearest;
+use crate::tls::Certificate;
 use crate::tracker::Tracker;
 
+use self::followed::Follow;
 use self::reload::Reloader;
 use self::serve::Workers;
 use self::sockets::Sockets;
-use self::start::{Follows, Ready};
+use self::start::Ready;
 
 /// What a daemon is started with.
 pub struct Options {
@@ -67,9 +70,18 @@ struct Node {
     tracker: Arc<Tracker>,
     storage: Arc<dyn Storage>,
     journal: journal::Handle,
+    /// Where what happens is told to those who watch.
+    events: Arc<Events>,
     /// Held by who brings the registry up to what was just read: a reload must not put back what
     /// a follower has changed meanwhile.
     registry_turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The certificates of the listeners, where the config names any.
+#[derive(Clone)]
+struct Certificates {
+    http: Option<Certificate>,
+    api: Option<Certificate>,
 }
 
 /// The signals that a daemon obeys.
@@ -92,7 +104,7 @@ pub fn check(options: &Options) -> Result<()> {
 pub fn check_with(options: &Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
     check_drivers(config, drivers)?;
-    certificate(config)?;
+    Certificates::load(config)?;
     Ok(())
 }
 
@@ -125,7 +137,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     settings::raise_file_limit(config.http.max_connections);
     // Bound before anything is loaded: a port in use is told at once.
     let sockets = Sockets::open(&options)?;
-    let certificate = certificate(config)?;
+    let certificates = Certificates::load(config)?;
 
     let stores = start::open(config, drivers)?;
     let begun = tokio::select! {
@@ -145,13 +157,24 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let (stop_journal, journal_stopped) = watch::channel(false);
     let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
     let (_, cache) = &stores;
-    let mut helpers = helpers(config, &node, cache.as_ref(), follows)?;
-    let workers = Workers::start(&options, sockets, &node, certificate.clone())?;
+    let (follow, followed) = followed::begin(&node, cache.as_ref(), follows)?;
+    let mut helpers = helpers(config, &node, follow);
+    let (sockets, api_listeners) = sockets.part();
+    let api = api::Listener::start(
+        config,
+        api_listeners,
+        &node,
+        cache.as_ref(),
+        followed,
+        &certificates,
+    );
+    let workers = Workers::start(&options, sockets, &node, certificates.http.clone())?;
     let mut reloader = Reloader::new(
         options,
         node.clone(),
         workers.settings(),
-        certificate,
+        certificates,
+        api.as_ref().map(api::Listener::api),
         level,
         drivers.clone(),
         cache.clone(),
@@ -164,6 +187,9 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     };
 
     // From the clients inward: nobody is answered any more when the journal saves the rest.
+    if let Some(api) = api {
+        api.stop().await;
+    }
     workers.stop().await;
     helpers.shutdown().await;
     // Peers that could not tell the journal what they owe it can do so now.
@@ -181,26 +207,13 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
 }
 
 /// Starts what goes on beside the announces.
-fn helpers(
-    config: &Config,
-    node: &Node,
-    cache: Option<&Arc<dyn Cache>>,
-    follows: Follows,
-) -> Result<JoinSet<()>> {
+fn helpers(config: &Config, node: &Node, follow: Follow) -> JoinSet<()> {
     let mut helpers = JoinSet::new();
     helpers.spawn(upkeep::sweep(node.clone()));
     helpers.spawn(upkeep::prune(node.clone()));
     helpers.spawn(upkeep::statistics(node.clone(), config.log.stats_interval));
-    match (follows, cache) {
-        (Follows::Cache(positions), Some(cache)) => {
-            shared::follow(node, cache, positions, &mut helpers);
-        }
-        (Follows::Storage(position), _) => {
-            helpers.spawn(follow::follow(node.clone(), position));
-        }
-        (Follows::Cache(_), None) => return Err(anyhow!("there is no cache to follow")),
-    }
-    Ok(helpers)
+    follow.start(node, &mut helpers);
+    helpers
 }
 
 /// Waits for a signal to stop, or for a worker that can't go on; meanwhile reloads as signals ask.
@@ -247,18 +260,6 @@ fn check_drivers(config: &Config, drivers: &Drivers) -> Result<()> {
     Ok(())
 }
 
-/// The certificate for HTTPS, where the config names one.
-fn certificate(config: &Config) -> Result<Option<Certificate>> {
-    let load = |tls: &crate::config::TlsFiles| Certificate::load(&tls.key, &tls.cert);
-    config
-        .http
-        .tls
-        .as_ref()
-        .map(load)
-        .transpose()
-        .context("http.tls")
-}
-
 fn unknown_driver(key: &str, name: &str, known: &[&str]) -> anyhow::Error {
     let hint = match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean {near:?}?"),
@@ -279,6 +280,31 @@ async fn every<F: Future<Output = ()>>(pause: std::time::Duration, mut work: imp
     loop {
         ticks.tick().await;
         work().await;
+    }
+}
+
+// === impl Certificates ===
+
+impl Certificates {
+    fn load(config: &Config) -> Result<Self> {
+        let load = |tls: &TlsFiles| Certificate::load(&tls.key, &tls.cert);
+        let http = config.http.tls.as_ref().map(load).transpose();
+        let api = api::is_wanted(config).then(|| load(&config.api.tls));
+        Ok(Self {
+            http: http.context("http.tls")?,
+            api: api
+                .transpose()
+                .context("api.tls (mika-manage genkey makes a key and a certificate)")?,
+        })
+    }
+
+    /// Serves connections from now on with those of `other`.
+    fn replace(&self, other: &Self) {
+        for (current, new) in [(&self.http, &other.http), (&self.api, &other.api)] {
+            if let (Some(current), Some(new)) = (current, new) {
+                current.replace(new);
+            }
+        }
     }
 }
 

@@ -4,20 +4,23 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::api::Api;
 use crate::cache::Cache;
 use crate::config::{self, Config, Loaded};
-use crate::listen::tls::Certificate;
 use crate::log::LevelHandle;
 use crate::node::load::Registered;
 use crate::node::serve::Settings;
-use crate::node::{Drivers, Node, Options, certificate, check_drivers, load, settings, shared};
+use crate::node::{
+    Certificates, Drivers, Node, Options, api, check_drivers, load, settings, shared,
+};
 
 /// What a reload changes.
 pub(super) struct Reloader {
     options: Options,
     node: Node,
     settings: Settings,
-    certificate: Option<Certificate>,
+    certificates: Certificates,
+    api: Option<Arc<Api>>,
     level: LevelHandle,
     drivers: Drivers,
     cache: Option<Arc<dyn Cache>>,
@@ -30,7 +33,8 @@ impl Reloader {
         options: Options,
         node: Node,
         settings: Settings,
-        certificate: Option<Certificate>,
+        certificates: Certificates,
+        api: Option<Arc<Api>>,
         level: LevelHandle,
         drivers: Drivers,
         cache: Option<Arc<dyn Cache>>,
@@ -39,7 +43,8 @@ impl Reloader {
             options,
             node,
             settings,
-            certificate,
+            certificates,
+            api,
             level,
             drivers,
             cache,
@@ -66,7 +71,7 @@ impl Reloader {
             "mode has changed: that needs a restart"
         );
         check_drivers(new, &self.drivers)?;
-        let certificate = certificate(new)?;
+        let certificates = Certificates::load(new)?;
         let turn = self.node.registry_turn.lock().await;
         match &self.cache {
             None => {
@@ -87,9 +92,7 @@ impl Reloader {
         }
         drop(turn);
         // Nothing can fail from here on.
-        if let (Some(current), Some(new)) = (&self.certificate, &certificate) {
-            current.replace(new);
-        }
+        self.certificates.replace(&certificates);
         self.apply(loaded);
         Ok(())
     }
@@ -105,6 +108,9 @@ impl Reloader {
         self.level.set(new.log.level);
         self.node.tracker.set_rules(settings::rules(new));
         self.settings.apply(new);
+        if let Some(api) = &self.api {
+            api.credentials.store(Arc::new(api::credentials(new)));
+        }
         settings::warn_of_empty_whitelist(new, &self.node.registry);
         self.options.config = loaded;
     }
@@ -122,6 +128,7 @@ fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             "http.max_connections",
             old.http.max_connections != new.http.max_connections,
         ),
+        ("api.listen", old.api.listen != new.api.listen),
         ("cache", old.cache != new.cache),
         ("storage", old.storage != new.storage),
         (

@@ -12,10 +12,10 @@ use tokio::sync::{Notify, watch};
 use crate::config::{self, Config};
 use crate::limit::SourceLimit;
 use crate::listen::http::{self, HttpService, HttpSettings};
-use crate::listen::tls::Certificate;
 use crate::listen::udp::{self, Held, Secret, UdpService, UdpSettings};
 use crate::node::sockets::Sockets;
 use crate::node::{Node, Options, settings};
+use crate::tls::Certificate;
 
 /// The running worker threads.
 pub(super) struct Workers {

@@ -10,6 +10,7 @@ use crate::config::{Config, Mode, Source};
 use crate::listen;
 use crate::listen::udp;
 use crate::node::Options;
+use crate::node::api::is_wanted as is_api_wanted;
 
 /// All sockets.
 pub(super) struct Sockets {
@@ -17,6 +18,7 @@ pub(super) struct Sockets {
     pub http: Vec<Vec<TcpListener>>,
     /// One for each UDP thread.
     pub udp: Vec<UdpSocket>,
+    api: Vec<TcpListener>,
 }
 
 // === impl Sockets ===
@@ -43,7 +45,19 @@ impl Sockets {
             let sockets = open(options, "udp", address, udp::bind)?;
             udp.extend(sockets.into_iter().flatten());
         }
-        Ok(Self { http, udp })
+        let mut api = Vec::new();
+        if is_api_wanted(config) {
+            for &address in &config.api.listen {
+                api.extend(open_api(config, address)?);
+            }
+        }
+        Ok(Self { http, udp, api })
+    }
+
+    /// Those of clients, and those of the API.
+    pub fn part(mut self) -> (Self, Vec<TcpListener>) {
+        let api = std::mem::take(&mut self.api);
+        (self, api)
     }
 
     /// Says where clients find the tracker.
@@ -71,6 +85,18 @@ impl Sockets {
             let host = reachable(address);
             tracing::info!("announce URL: {scheme}://{host}{path}");
         }
+    }
+}
+
+/// An API that nobody asked for by name must not keep a second tracker of this host from starting.
+fn open_api(config: &Config, address: SocketAddr) -> Result<Option<TcpListener>> {
+    match listen::bind(address, 1) {
+        Ok(mut listeners) => Ok(listeners.pop()),
+        Err(error) if config.api.is_default => {
+            tracing::warn!(%address, %error, "no API: its address can't be had");
+            Ok(None)
+        }
+        Err(error) => Err(anyhow!(explain("api", address, &error))),
     }
 }
 

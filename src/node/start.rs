@@ -10,6 +10,7 @@ use crate::backoff::Backoff;
 use crate::cache::{Cache, CacheError};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::events::Events;
 use crate::journal::{Journal, Parts, ResumeError};
 use crate::metrics::Metrics;
 use crate::node::load::Registered;
@@ -138,6 +139,7 @@ async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), St
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::default());
     let registry = Arc::new(Registry::default());
+    let events = Arc::new(Events::default());
     let tracker = Tracker::new(
         settings::mode(config),
         settings::rules(config),
@@ -145,6 +147,7 @@ async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), St
         config.journal.max_pending as usize,
         Arc::clone(&metrics),
     );
+    let tracker = tracker.telling(Arc::clone(&events));
     let tracker = Arc::new(match cache {
         Some(_) => tracker.shared(),
         None => tracker,
@@ -170,6 +173,7 @@ async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), St
         tracker,
         storage: Arc::clone(storage),
         journal: journal.handle(),
+        events,
         registry_turn: Arc::default(),
     };
     Ok((node, journal))

@@ -7,8 +7,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 use super::{
-    Absurd, Feed, FeedPosition, History, NewTorrent, NewUser, Page, Storage, StorageError,
-    StoredTorrent, StoredUser, TorrentPatch, UserPatch, UserTotals, Wipe,
+    Absurd, Feed, FeedPosition, Find, History, NewTorrent, NewUser, Page, Storage, StorageError,
+    StoredTorrent, StoredUser, TorrentKey, TorrentPatch, UserKey, UserPatch, UserTorrents,
+    UserTotals, Wipe,
 };
 use crate::change::{
     Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
@@ -34,6 +35,9 @@ pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -
     users_are_added_changed_and_found(&*migrated(open().await).await).await;
     torrents_are_added_changed_and_found(&*migrated(open().await).await).await;
     clients_are_added_renamed_and_removed(&*migrated(open().await).await).await;
+    ids_and_fields_are_as_the_site_says(&*migrated(open().await).await).await;
+    lists_are_searched_and_sorted(&*migrated(open().await).await).await;
+    a_users_torrents_are_told(&*migrated(open().await).await).await;
     pages_of_any_size_hold_every_row_once(&*migrated(open().await).await).await;
     torrents_with_records_are_told(&*migrated(open().await).await).await;
     old_peers_are_read_while_they_are_active(&*migrated(open().await).await).await;
@@ -156,6 +160,7 @@ async fn torrents_are_added_changed_and_found(storage: &dyn Storage) {
         reason: Some(Some("a duplicate".into())),
         multi_up: Some(Permille(1500)),
         multi_down: Some(Permille(0)),
+        name: None,
     };
     storage.update_torrent(first, &patch).await.unwrap();
     let stored = torrent(storage, 1).await.torrent;
@@ -178,6 +183,147 @@ async fn torrents_are_added_changed_and_found(storage: &dyn Storage) {
     let nothing = TorrentId(first.0 + 1000);
     let missing = storage.update_torrent(nothing, &patch).await;
     assert!(matches!(missing, Err(StorageError::NotFound(_))));
+}
+
+async fn ids_and_fields_are_as_the_site_says(storage: &dyn Storage) {
+    let of_site = NewUser {
+        id: Some(UserId(4711)),
+        can_leech: false,
+        ..new_user(1)
+    };
+    assert_eq!(storage.add_user(&of_site).await.unwrap(), UserId(4711));
+    assert!(!user(storage, UserId(4711)).await.user.can_leech);
+    let same_id = NewUser {
+        passkey: new_user(2).passkey,
+        ..of_site
+    };
+    let refused = storage.add_user(&same_id).await;
+    assert!(
+        matches!(refused, Err(StorageError::Duplicate(_))),
+        "{refused:?}"
+    );
+    let patch = UserPatch {
+        username: Some("renamed".into()),
+        uploaded: Some(1000),
+        ..UserPatch::default()
+    };
+    storage.update_user(UserId(4711), &patch).await.unwrap();
+    let patch = UserPatch {
+        downloaded: Some(u64::MAX),
+        ..UserPatch::default()
+    };
+    storage.update_user(UserId(4711), &patch).await.unwrap();
+    let stored = user(storage, UserId(4711)).await;
+    assert_eq!(stored.user.username, "renamed");
+    assert_eq!(
+        (stored.totals.uploaded, stored.totals.downloaded),
+        (1000, TOTAL_MAX)
+    );
+    assert!(stored.user.enabled && !stored.user.can_leech);
+
+    let with_id = |id, byte| NewTorrent {
+        id: Some(TorrentId(id)),
+        ..new_torrent(byte)
+    };
+    let torrents = [with_id(815, 1), with_id(815, 2)];
+    let ids = storage.add_torrents(&torrents).await.unwrap();
+    assert_eq!(ids, [Some(TorrentId(815)), None]);
+    let patch = TorrentPatch {
+        name: Some("renamed".into()),
+        ..TorrentPatch::default()
+    };
+    storage
+        .update_torrent(TorrentId(815), &patch)
+        .await
+        .unwrap();
+    assert_eq!(torrent(storage, 1).await.name, "renamed");
+}
+
+async fn lists_are_searched_and_sorted(storage: &dyn Storage) {
+    let mut ids = Vec::new();
+    for (number, uploaded) in [(1, 30), (2, 10), (3, 20), (11, 40)] {
+        let (id, torrent) = add_pair(storage, number).await;
+        let patch = UserPatch {
+            uploaded: Some(uploaded),
+            enabled: Some(number != 3),
+            ..UserPatch::default()
+        };
+        storage.update_user(id, &patch).await.unwrap();
+        ids.push((id, torrent));
+    }
+    let all = Find {
+        text: None,
+        enabled: None,
+        sort: UserKey::Uploaded,
+        descending: true,
+        offset: 0,
+        limit: 10,
+    };
+    let users = async |find: Find<UserKey>| {
+        let found = storage.find_users(&find).await.unwrap();
+        let uploaded: Vec<u64> = found.rows.iter().map(|row| row.totals.uploaded).collect();
+        (uploaded, found.total)
+    };
+    assert_eq!(users(all.clone()).await, (vec![40, 30, 20, 10], 4));
+    let part = Find {
+        offset: 1,
+        limit: 2,
+        ..all.clone()
+    };
+    assert_eq!(users(part).await, (vec![30, 20], 4));
+    let enabled = Find {
+        enabled: Some(true),
+        descending: false,
+        ..all.clone()
+    };
+    assert_eq!(users(enabled).await, (vec![10, 30, 40], 3));
+    let named = Find {
+        text: Some("ser 1".into()),
+        ..all.clone()
+    };
+    assert_eq!(users(named).await, (vec![40, 30], 2));
+    let by_id = Find {
+        text: Some(ids[2].0.0.to_string()),
+        ..all.clone()
+    };
+    assert!(users(by_id).await.0.contains(&20));
+    let no_pattern = Find {
+        text: Some("%".into()),
+        ..all
+    };
+    assert_eq!(users(no_pattern).await, (vec![], 0));
+
+    let torrents = Find {
+        text: Some("torrent 1".into()),
+        enabled: None,
+        sort: TorrentKey::Name,
+        descending: true,
+        offset: 0,
+        limit: 1,
+    };
+    let found = storage.find_torrents(&torrents).await.unwrap();
+    assert_eq!((found.rows[0].torrent.id, found.total), (ids[3].1, 2));
+}
+
+async fn a_users_torrents_are_told(storage: &dyn Storage) {
+    let (id, seeded) = add_pair(storage, 1).await;
+    let (other, left) = add_pair(storage, 2).await;
+    let mut seeding = change(id, seeded, 1, 1);
+    seeding.record.left = Some(0);
+    let mut leaving = change(id, left, 1, 1);
+    leaving.record.active = false;
+    leaving.standing.hnr = true;
+    let stranger = change(other, seeded, 2, 1);
+    let changes = [seeding, leaving, stranger].map(Change::from).to_vec();
+    apply(storage, 1, changes).await;
+    let torrents = storage.torrents_of(id).await.unwrap();
+    assert_eq!(
+        (torrents.active, torrents.complete),
+        (vec![seeded], vec![seeded])
+    );
+    assert_eq!((torrents.incomplete, torrents.hnr), (vec![], vec![left]));
+    let nobody = storage.torrents_of(UserId(99)).await.unwrap();
+    assert_eq!(nobody, UserTorrents::default());
 }
 
 async fn clients_are_added_renamed_and_removed(storage: &dyn Storage) {
@@ -689,13 +835,16 @@ fn batch(number: u64, changes: Vec<Change>) -> Arc<Batch> {
 
 fn new_user(number: u8) -> NewUser {
     NewUser {
+        id: None,
         username: format!("user {number}"),
         passkey: format!("passkey-{number}").parse().unwrap(),
+        can_leech: true,
     }
 }
 
 fn new_torrent(byte: u8) -> NewTorrent {
     NewTorrent {
+        id: None,
         info_hash: InfoHash([byte; 20]),
         info_hash_v2: None,
         name: format!("torrent {byte}"),

@@ -30,7 +30,10 @@ use crate::secret::Secret;
 
 pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, UserTotals, Wipe};
 pub use migrate::MigrationStatus;
-pub use rows::{History, NewTorrent, NewUser, Page, StoredPeer, TorrentPatch, UserPatch};
+pub use rows::{
+    Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey, TorrentPatch,
+    UserKey, UserPatch, UserTorrents,
+};
 
 /// Why a call to storage failed.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +162,20 @@ pub trait Storage: Send + Sync + 'static {
     /// The torrent with that info hash, be it its first or its second.
     async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, StorageError>;
 
+    // --- looking up, for people and programs; nothing that announces wait for ---
+
+    /// Rows that can't be used are left out, but count in the total.
+    async fn find_users(&self, find: &Find<UserKey>) -> Result<Found<StoredUser>, StorageError>;
+
+    /// Rows that can't be used are left out, but count in the total.
+    async fn find_torrents(
+        &self,
+        find: &Find<TorrentKey>,
+    ) -> Result<Found<StoredTorrent>, StorageError>;
+
+    /// What that user has to do with torrents, as far as batches were applied.
+    async fn torrents_of(&self, user: UserId) -> Result<UserTorrents, StorageError>;
+
     // --- following ---
 
     /// The newest position of the feed. Read it before loading, so that nothing falls between.
@@ -170,13 +187,20 @@ pub trait Storage: Send + Sync + 'static {
 
     // --- editing the registry ---
 
-    /// Adds a user; [`StorageError::Duplicate`] if the passkey is taken.
-    async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError>;
+    /// Adds a user; [`StorageError::Duplicate`] if the passkey or the id is taken.
+    async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError> {
+        let ids = self.add_users(std::slice::from_ref(user)).await?;
+        let id = ids.first().copied().flatten();
+        id.ok_or_else(|| StorageError::Duplicate("a user with that id or passkey".into()))
+    }
+
+    /// Adds users in one transaction; for each, the id, or none if that or the passkey is taken.
+    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Option<UserId>>, StorageError>;
 
     /// Changes the given fields; [`StorageError::NotFound`] without such a user.
     async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError>;
 
-    /// Adds torrents in one transaction; for each, its id, or none if one of its info hashes is taken.
+    /// Adds torrents in one transaction; for each, its id, or none if that or one of its info hashes is taken.
     async fn add_torrents(
         &self,
         torrents: &[NewTorrent],

@@ -1,5 +1,7 @@
 //! What storage holds, as values. Multi-field rows here are what pages and edits carry.
 
+use std::collections::BTreeMap;
+
 use crate::change::{PeerKey, PeerRecord};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{BadRow, Permille};
@@ -37,20 +39,29 @@ pub struct History {
 
 #[derive(Clone, Debug)]
 pub struct NewUser {
+    /// None for one that the database chooses.
+    pub id: Option<UserId>,
     pub username: String,
     pub passkey: Passkey,
+    pub can_leech: bool,
 }
 
 /// The fields of a user to change; `None` leaves one as it is.
 #[derive(Clone, Debug, Default)]
 pub struct UserPatch {
     pub passkey: Option<Passkey>,
+    pub username: Option<String>,
     pub enabled: Option<bool>,
     pub can_leech: Option<bool>,
+    /// Totals in bytes. What announces add later is added to them.
+    pub uploaded: Option<u64>,
+    pub downloaded: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
 pub struct NewTorrent {
+    /// None for one that the database chooses.
+    pub id: Option<TorrentId>,
     pub info_hash: InfoHash,
     /// The second info hash of a hybrid torrent (BEP 52).
     pub info_hash_v2: Option<InfoHash>,
@@ -60,9 +71,213 @@ pub struct NewTorrent {
 /// The fields of a torrent to change; `None` leaves one as it is.
 #[derive(Clone, Debug, Default)]
 pub struct TorrentPatch {
+    pub name: Option<String>,
     pub enabled: Option<bool>,
     /// `Some(None)` takes the reason away.
     pub reason: Option<Option<String>>,
     pub multi_up: Option<Permille>,
     pub multi_down: Option<Permille>,
+}
+
+/// A part of a sorted list of users or torrents.
+#[derive(Clone, Debug)]
+pub struct Find<K> {
+    /// Only those whose name contains this, or whose id it is.
+    pub text: Option<String>,
+    pub enabled: Option<bool>,
+    pub sort: K,
+    pub descending: bool,
+    /// Rows to pass over.
+    pub offset: u64,
+    pub limit: u32,
+}
+
+/// What was found, and how many there are in all.
+#[derive(Debug)]
+pub struct Found<T> {
+    pub rows: Vec<T>,
+    pub total: u64,
+}
+
+/// What users can be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserKey {
+    Id,
+    Name,
+    Uploaded,
+    Downloaded,
+    Snatches,
+    Announces,
+    SeedTime,
+}
+
+/// What torrents can be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TorrentKey {
+    Id,
+    Name,
+    Seeders,
+    Leechers,
+    Snatches,
+    Announces,
+    Uploaded,
+    Downloaded,
+}
+
+/// What a list is sorted by: a column of the result, of the same name in every schema.
+pub trait SortKey: Copy {
+    fn column(self) -> &'static str;
+}
+
+/// The torrents that a user has to do with, each list in the order of the ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserTorrents {
+    /// The user is in the swarm.
+    pub active: Vec<TorrentId>,
+    /// In the swarm, and never had all of it.
+    pub incomplete: Vec<TorrentId>,
+    /// Snatched, or seeding now.
+    pub complete: Vec<TorrentId>,
+    /// Hit and run.
+    pub hnr: Vec<TorrentId>,
+}
+
+// === impl Find ===
+
+impl<K: SortKey> Find<K> {
+    /// The text as a pattern for `LIKE … ESCAPE '!'`.
+    pub(super) fn pattern(&self) -> Option<String> {
+        let text = self.text.as_deref()?;
+        let mut pattern = String::from("%");
+        for char in text.chars() {
+            if matches!(char, '%' | '_' | '!') {
+                pattern.push('!');
+            }
+            pattern.push(char);
+        }
+        pattern.push('%');
+        Some(pattern)
+    }
+
+    /// The text as an id, if it can be one.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.text.as_deref()?.parse().ok()
+    }
+
+    /// The end of a SELECT: the order, and the part of it that is wanted.
+    pub(super) fn tail(&self) -> String {
+        let direction = if self.descending { "DESC" } else { "ASC" };
+        format!(
+            " ORDER BY {} {direction}, id ASC LIMIT {} OFFSET {}",
+            self.sort.column(),
+            self.limit,
+            self.offset
+        )
+    }
+}
+
+// === impl UserKey and TorrentKey ===
+
+impl SortKey for UserKey {
+    fn column(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Name => "username",
+            Self::Uploaded => "uploaded",
+            Self::Downloaded => "downloaded",
+            Self::Snatches => "snatches",
+            Self::Announces => "announces",
+            Self::SeedTime => "seed_time",
+        }
+    }
+}
+
+impl SortKey for TorrentKey {
+    fn column(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Name => "release_name",
+            Self::Seeders => "seeders",
+            Self::Leechers => "leechers",
+            Self::Snatches => "snatches",
+            Self::Announces => "announces",
+            Self::Uploaded => "uploaded",
+            Self::Downloaded => "downloaded",
+        }
+    }
+}
+
+// === impl UserTorrents ===
+
+impl UserTorrents {
+    /// From what a user did with torrents (snatched, marked as hit and run), and from the peers that
+    /// are in swarms now (whether each has all of its torrent).
+    pub(super) fn of(
+        histories: impl IntoIterator<Item = (TorrentId, bool, bool)>,
+        peers: impl IntoIterator<Item = (TorrentId, bool)>,
+    ) -> Self {
+        let mut present: BTreeMap<TorrentId, bool> = BTreeMap::new();
+        for (torrent, has_all) in peers {
+            *present.entry(torrent).or_default() |= has_all;
+        }
+        let mut torrents = Self::default();
+        let mut snatched: BTreeMap<TorrentId, bool> = BTreeMap::new();
+        for (torrent, is_snatched, hnr) in histories {
+            snatched.insert(torrent, is_snatched);
+            if hnr {
+                torrents.hnr.push(torrent);
+            }
+        }
+        for (&torrent, &has_all) in &present {
+            torrents.active.push(torrent);
+            let complete = snatched.entry(torrent).or_default();
+            *complete |= has_all;
+            if !*complete {
+                torrents.incomplete.push(torrent);
+            }
+        }
+        let complete = snatched.into_iter().filter(|(_, is_complete)| *is_complete);
+        torrents.complete = complete.map(|(torrent, _)| torrent).collect();
+        torrents.hnr.sort_unstable();
+        torrents
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(text: &str) -> Find<UserKey> {
+        Find {
+            text: Some(text.into()),
+            enabled: None,
+            sort: UserKey::SeedTime,
+            descending: true,
+            offset: 20,
+            limit: 10,
+        }
+    }
+
+    #[test]
+    fn what_people_type_is_no_pattern() {
+        assert_eq!(find("50%_!").pattern().unwrap(), "%50!%!_!!%");
+        assert_eq!((find("17").id(), find("-1").id()), (Some(17), None));
+        let tail = find("x").tail();
+        assert_eq!(tail, " ORDER BY seed_time DESC, id ASC LIMIT 10 OFFSET 20");
+    }
+
+    #[test]
+    fn a_torrent_is_complete_once_snatched_or_seeded() {
+        let ids = |ids: &[u32]| ids.iter().copied().map(TorrentId).collect::<Vec<_>>();
+        let histories = [(4, true, true), (1, false, false), (2, true, false)];
+        let peers = [(1, false), (2, false), (3, false), (3, true)];
+        let torrents = UserTorrents::of(
+            histories.map(|(id, snatched, hnr)| (TorrentId(id), snatched, hnr)),
+            peers.map(|(id, has_all)| (TorrentId(id), has_all)),
+        );
+        assert_eq!(torrents.active, ids(&[1, 2, 3]));
+        assert_eq!(torrents.incomplete, ids(&[1]));
+        assert_eq!(torrents.complete, ids(&[2, 3, 4]));
+        assert_eq!(torrents.hnr, ids(&[4]));
+    }
 }

@@ -61,12 +61,25 @@ pub(super) static FEED: Call = Call::new("feed")
     .with("after limit")
     .gives("seq kind key age")
     .optional();
-pub(super) static ADD_USER: Call = Call::new("add_user").with("passkey username");
-pub(super) static UPDATE_USER: Call = Call::new("update_user").with("id passkey enabled can_leech");
+pub(super) static FIND_USERS: Call = Call::new("find_users")
+    .with("pattern id enabled")
+    .gives(USER_COLUMNS);
+pub(super) static COUNT_USERS: Call = Call::new("count_users")
+    .with("pattern id enabled")
+    .gives("count");
+pub(super) static FIND_TORRENTS: Call = Call::new("find_torrents")
+    .with("pattern id enabled")
+    .gives(TORRENT_COLUMNS);
+pub(super) static COUNT_TORRENTS: Call = Call::new("count_torrents")
+    .with("pattern id enabled")
+    .gives("count");
+pub(super) static ADD_USER: Call = Call::new("add_user").with("id passkey username");
+pub(super) static UPDATE_USER: Call =
+    Call::new("update_user").with("id passkey username enabled can_leech uploaded downloaded");
 pub(super) static ADD_TORRENT: Call =
-    Call::new("add_torrent").with("info_hash info_hash_v2 release_name");
+    Call::new("add_torrent").with("id info_hash info_hash_v2 release_name");
 pub(super) static UPDATE_TORRENT: Call =
-    Call::new("update_torrent").with("id enabled has_reason reason multi_up multi_dn");
+    Call::new("update_torrent").with("id release_name enabled has_reason reason multi_up multi_dn");
 pub(super) static ADD_CLIENT: Call = Call::new("add_client").with("peer_id vstring");
 pub(super) static REMOVE_CLIENT: Call = Call::new("remove_client").with("peer_id");
 pub(super) static WIPE_USERS: Call = Call::new("wipe_users").with("after last");
@@ -88,7 +101,7 @@ const TORRENT_COLUMNS: &str = "id info_hash info_hash_v2 release_name enabled re
     multi_dn seeders leechers snatches announces uploaded downloaded";
 
 /// Every named statement.
-pub(super) static CALLS: [&Call; 25] = [
+pub(super) static CALLS: [&Call; 29] = [
     &USERS,
     &USER,
     &USERS_NAMED,
@@ -100,6 +113,10 @@ pub(super) static CALLS: [&Call; 25] = [
     &TORRENTS_KNOWN,
     &WHITELIST,
     &FEED,
+    &FIND_USERS,
+    &COUNT_USERS,
+    &FIND_TORRENTS,
+    &COUNT_TORRENTS,
     &ADD_USER,
     &UPDATE_USER,
     &ADD_TORRENT,

@@ -15,6 +15,7 @@ mod restore;
 mod rules;
 mod share;
 mod sweep;
+mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use arc_swap::ArcSwap;
 
 use crate::addr::{Endpoint, canonical, is_global};
 use crate::clock::{Now, Seconds};
+use crate::events::{self as happened, Events};
 use crate::ids::InfoHash;
 use crate::limit::SourceLimit;
 use crate::metrics::Metrics;
@@ -37,6 +39,7 @@ pub use refusal::Refusal;
 pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
 pub use share::is_newer;
+pub use view::LivePeer;
 
 /// An announce as a transport received it.
 #[derive(Clone, Debug)]
@@ -80,6 +83,8 @@ pub struct Tracker {
     warned: AtomicU32,
     /// Other nodes are told of public peers too.
     is_shared: bool,
+    /// Where snatches are told to those who watch.
+    events: Option<Arc<Events>>,
 }
 
 /// What an announce is to its swarm, worked out once.
@@ -132,6 +137,7 @@ impl Tracker {
             metrics,
             warned: AtomicU32::new(0),
             is_shared: false,
+            events: None,
         }
     }
 
@@ -139,6 +145,18 @@ impl Tracker {
     pub fn shared(mut self) -> Self {
         self.is_shared = true;
         self
+    }
+
+    /// The same tracker, which tells there what happens.
+    pub fn telling(mut self, events: Arc<Events>) -> Self {
+        self.events = Some(events);
+        self
+    }
+
+    fn tell(&self, event: happened::Event) {
+        if let Some(events) = &self.events {
+            events.tell(event);
+        }
     }
 
     pub fn mode(&self) -> Mode {

@@ -2,6 +2,7 @@
 
 use crate::change::{Change, Credit};
 use crate::clock::{Now, Seconds};
+use crate::events as happened;
 use crate::ids::InfoHash;
 use crate::registry::Entry;
 use crate::swarm::{Account, Client, Family, History, Owed, Peer, PrivateSwarm, Request, Role};
@@ -254,8 +255,17 @@ impl Ledger<'_> {
             raw_down: added.downloaded,
             seed_time: added.seed_time,
             announces: added.announces,
-            snatched: std::mem::take(&mut history.owes_snatch),
+            snatched: self.take_snatch(history),
         }
+    }
+
+    fn take_snatch(&self, history: &mut History) -> bool {
+        let is_owed = std::mem::take(&mut history.owes_snatch);
+        if is_owed {
+            let snatch = happened::Event::Snatch(self.torrent.canonical, Some(history.user));
+            self.tracker.tell(snatch);
+        }
+        is_owed
     }
 
     fn select(&self, who: &Participant, arrival: &Arrival, work: &mut Workspace) {

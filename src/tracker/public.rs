@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::addr::Endpoint;
 use crate::change::{Change, GuestChange, GuestRecord};
+use crate::events as happened;
 use crate::ids::InfoHash;
 use crate::swarm::{
     Before, ClientTag, Key, Presence, PublicShard, PublicSwarm, Role, TooManyPeers,
@@ -166,6 +167,7 @@ impl Tracker {
         };
         room.push(shard, Change::Snatch { info_hash });
         self.metrics.snatches.one();
+        self.tell(happened::Event::Snatch(info_hash, None));
         true
     }
 

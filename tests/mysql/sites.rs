@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use mika::change::Change;
 use mika::ids::{InfoHash, TorrentId, UserId};
-use mika::storage::{NewUser, StorageError, TorrentPatch, UserPatch};
+use mika::storage::{
+    Find, NewUser, Storage, StorageError, TorrentKey, TorrentPatch, UserKey, UserPatch,
+};
 
 use super::{Fixture, SITE_2015, batch, open, problems, try_open};
 use crate::harness::mariadb::MariaDb;
@@ -33,8 +35,10 @@ async fn strict_tables_with_columns_of_their_own_take_credit() {
     assert_eq!(problems(&*it.storage).await, "");
     // A site that has to fill its own columns says how.
     let user = NewUser {
+        id: None,
         username: "nine".into(),
         passkey: "passkey-9".parse().unwrap(),
+        can_leech: true,
     };
     let error = it.storage.add_user(&user).await.unwrap_err().to_string();
     assert!(
@@ -50,6 +54,47 @@ async fn strict_tables_with_columns_of_their_own_take_credit() {
         it.sql(&format!("SELECT email FROM users WHERE id = {}", id.0)),
         "nine@example.org"
     );
+}
+
+/// What a site's own rows and Mika's beside them say together.
+async fn look_ups_and_edits_reach_both_tables(storage: &dyn Storage) {
+    let patch = UserPatch {
+        username: Some("ate".into()),
+        can_leech: Some(false),
+        ..UserPatch::default()
+    };
+    storage.update_user(UserId(8), &patch).await.unwrap();
+    let find = Find {
+        text: Some("E".into()),
+        enabled: Some(true),
+        sort: UserKey::Uploaded,
+        descending: true,
+        offset: 0,
+        limit: 10,
+    };
+    let found = storage.find_users(&find).await.unwrap();
+    let names: Vec<_> = found
+        .rows
+        .iter()
+        .map(|row| row.user.username.as_str())
+        .collect();
+    assert_eq!((names, found.total), (vec!["ate"], 1), "seven is disabled");
+    assert!(!found.rows[0].user.can_leech);
+    let patch = TorrentPatch {
+        name: Some("IV".into()),
+        ..TorrentPatch::default()
+    };
+    storage.update_torrent(TorrentId(4), &patch).await.unwrap();
+    let find = Find {
+        text: None,
+        enabled: None,
+        sort: TorrentKey::Name,
+        descending: false,
+        offset: 0,
+        limit: 1,
+    };
+    let found = storage.find_torrents(&find).await.unwrap();
+    assert_eq!((found.rows[0].name.as_str(), found.total), ("IV", 2));
 }
 
 #[tokio::test]
@@ -77,6 +122,7 @@ async fn tables_of_2015_stay_as_they_are() {
         ..TorrentPatch::default()
     };
     storage.update_torrent(TorrentId(4), &patch).await.unwrap();
+    look_ups_and_edits_reach_both_tables(&*storage).await;
     let user = storage.user(UserId(7)).await.unwrap().unwrap();
     assert_eq!(
         (user.user.enabled, user.user.can_leech, user.totals.uploaded),
@@ -87,7 +133,7 @@ async fn tables_of_2015_stay_as_they_are() {
     let mika::storage::Feed::Changes(changes, _) = storage.feed(position, 10).await.unwrap() else {
         panic!("lost");
     };
-    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert_eq!(changes.len(), 3, "{changes:?}");
     // A snatch of a torrent that the site does not have is its own business.
     let mut snatch = (*batch(2, 0..0)).clone();
     snatch.changes.push(Change::Snatch {

@@ -44,6 +44,10 @@ async function poll() {
       showLogin(isSignedIn());
       return;
     }
+    if (error.status === 429 && !signedIn) {
+      showLogin(true, error.message);
+      return;
+    }
     failures += 1;
     showAway(error);
   }
@@ -95,12 +99,12 @@ function showAway(error) {
   showState("bad", "No contact");
 }
 
-/** Back to the form; `wasSignedIn` if a login was sent and refused. */
-function showLogin(wasSignedIn) {
+/** Back to the form; `wasSignedIn` if a login was sent and refused, and `why` if the tracker said it. */
+function showLogin(wasSignedIn, why = signedIn ? "This login is not accepted any more." : "That name, password or token is not right.") {
   clearTimeout(timer);
   turn += 1;
   const error = byId("login-error");
-  setText(error, wasSignedIn ? (signedIn ? "This login is not accepted any more." : "That name, password or token is not right.") : "");
+  setText(error, wasSignedIn ? why : "");
   signOut();
   signedIn = false;
   failures = 0;

@@ -216,6 +216,15 @@ impl Cache for Redis {
         scan::registry_keys(&self.link, cursor).await
     }
 
+    async fn set_totals(
+        &self,
+        user: UserId,
+        uploaded: Option<u64>,
+        downloaded: Option<u64>,
+    ) -> Result<(), CacheError> {
+        users::set_totals(&self.link, user, uploaded, downloaded).await
+    }
+
     async fn wipe(&self, what: Wipe, cursor: u64) -> Result<Wiped, CacheError> {
         upkeep::wipe(&self.link, what, cursor).await
     }

@@ -119,6 +119,28 @@ async fn remove_chunk(session: &Session<'_>, users: &[UserId]) -> Result<(), Cac
     session.run(commands).await.map(drop)
 }
 
+/// A user that went meanwhile must not come back as totals only.
+pub(super) async fn set_totals(
+    link: &Link,
+    id: UserId,
+    uploaded: Option<u64>,
+    downloaded: Option<u64>,
+) -> Result<(), CacheError> {
+    let session = link.session().await?;
+    if passkeys(&session, &[id]).await?.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let mut set = cmd("HSET");
+    set.arg(keys::user(id));
+    for (field, total) in [("uploaded", uploaded), ("downloaded", downloaded)] {
+        if let Some(total) = total {
+            set.arg(field).arg(total);
+        }
+    }
+    let commands: Commands = std::iter::once(set).collect();
+    session.run(commands).await.map(drop)
+}
+
 /// Whose each passkey is. What leads to no user is reported without its name.
 pub(super) async fn scan_passkeys(
     link: &Link,

@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::connections::Activity;
 use super::exchange::{Exchange, Next, Turn};
 use super::listener::Listener;
-use crate::listen::tls::Certificate;
+use crate::tls::Certificate;
 
 /// Connections that are accepted in a row before those that are open have their turn.
 const ROW: usize = 32;

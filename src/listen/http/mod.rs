@@ -31,9 +31,9 @@ use self::connections::Connections;
 use self::exchange::INPUT_BYTES;
 use self::listener::Listener;
 use self::service::Clerk;
-use super::tls::Certificate;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::tls::Certificate;
 use crate::tracker::Tracker;
 
 /// How long a stop waits for requests in flight.

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, CacheError, ControlPosition};
@@ -66,16 +66,18 @@ pub(super) async fn load(node: &Node, cache: &Arc<dyn Cache>) -> Result<Position
     Ok(Positions { control, journals })
 }
 
-/// Follows all that is shared, in tasks of their own.
+/// Follows all that is shared, in tasks of their own; `heard` is told how far the notices were
+/// followed.
 pub(super) fn follow(
     node: &Node,
     cache: &Arc<dyn Cache>,
     positions: Positions,
+    heard: channel::Sender<ControlPosition>,
     tasks: &mut JoinSet<()>,
 ) {
-    let Positions { control, journals } = positions;
+    let reached = heard.subscribe();
+    let journals = positions.journals;
     let stale = Arc::new(Notify::new());
-    let (heard, reached) = tokio::sync::watch::channel(control);
     let both = || (node.clone(), Arc::clone(cache));
     let (it, shared) = both();
     tasks.spawn(watch::beat(it, shared, Arc::clone(&stale)));

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, CacheError, ControlPosition, Notice};
+use crate::events::{Event, Events};
 use crate::ids::{InfoHash, UserId};
 use crate::node::Node;
 use crate::node::load::{self, Registered};
@@ -127,6 +128,7 @@ async fn step(
     let (mut users, mut torrents) = (HashSet::new(), HashSet::new());
     let (mut is_whitelist, mut is_everything) = (false, false);
     for notice in notices {
+        tell(&node.events, &notice);
         match notice {
             Notice::User(id) => drop(users.insert(id)),
             Notice::Torrent(info_hash) => drop(torrents.insert(info_hash)),
@@ -146,6 +148,15 @@ async fn step(
     }
     tracing::info!(changes = count, "registry changed");
     Ok(next)
+}
+
+fn tell(events: &Events, notice: &Notice) {
+    events.tell(match notice {
+        Notice::User(id) => Event::User(*id),
+        Notice::Torrent(info_hash) => Event::Torrent(None, Some(*info_hash)),
+        Notice::Whitelist => Event::Whitelist,
+        Notice::Registry | Notice::SnatchesWiped => Event::Registry,
+    });
 }
 
 /// A registry that is not complete would shut everybody out: whoever fills it tells when it is.

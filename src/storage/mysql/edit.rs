@@ -17,22 +17,49 @@ use crate::storage::{NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch,
 /// not have the keys that would forbid it.
 const EDITS: &str = "edit";
 
-pub(super) async fn add_user(session: &mut Session<'_>, user: &NewUser) -> Result<UserId, Fault> {
+pub(super) async fn add_users(
+    session: &mut Session<'_>,
+    users: &[NewUser],
+) -> Result<Vec<Option<UserId>>, Fault> {
     begin(session).await?;
     lock(session, EDITS).await?;
+    let mut ids = Vec::with_capacity(users.len());
+    for user in users {
+        ids.push(add_user(session, user).await?);
+    }
+    session.run("COMMIT").await?;
+    Ok(ids)
+}
+
+async fn add_user(session: &mut Session<'_>, user: &NewUser) -> Result<Option<UserId>, Fault> {
     if id_of_passkey(session, &user.passkey).await?.is_some() {
-        return Err(passkey_taken());
+        return Ok(None);
+    }
+    if let Some(id) = user.id
+        && is_known(session, &schema::USERS_KNOWN, id.0).await?
+    {
+        return Ok(None);
     }
     let params = [
+        ("id", user.id.map(|id| id.0).into()),
         ("passkey", user.passkey.expose().into()),
         ("username", user.username.as_str().into()),
     ];
-    let added = session.call(&schema::ADD_USER, &params).await;
-    added.map_err(|fault| taken(fault, passkey_taken))?;
+    match session.call(&schema::ADD_USER, &params).await {
+        Ok(_) => {}
+        Err(fault) if fault.is_duplicate() => return Ok(None),
+        Err(fault) => return Err(fault),
+    }
     let id = id_of_passkey(session, &user.passkey).await?;
     let id = id.ok_or_else(|| Fault::broken("the new user's id is not below 2^32"))?;
-    session.run("COMMIT").await?;
-    Ok(id)
+    if !user.can_leech {
+        let patch = UserPatch {
+            can_leech: Some(false),
+            ..UserPatch::default()
+        };
+        write_user(session, id, &patch).await?;
+    }
+    Ok(Some(id))
 }
 
 pub(super) async fn update_user(
@@ -52,18 +79,24 @@ pub(super) async fn update_user(
             return Err(passkey_taken());
         }
     }
+    write_user(session, id, patch).await?;
+    session.run("COMMIT").await?;
+    Ok(())
+}
+
+async fn write_user(session: &mut Session<'_>, id: UserId, patch: &UserPatch) -> Result<(), Fault> {
+    let passkey = patch.passkey.as_ref().map(Passkey::expose);
     let params = [
         ("id", id.0.into()),
-        (
-            "passkey",
-            patch.passkey.as_ref().map(Passkey::expose).into(),
-        ),
+        ("passkey", passkey.into()),
+        ("username", patch.username.as_deref().into()),
         ("enabled", patch.enabled.into()),
         ("can_leech", patch.can_leech.into()),
+        ("uploaded", patch.uploaded.map(total).into()),
+        ("downloaded", patch.downloaded.map(total).into()),
     ];
     let updated = session.call(&schema::UPDATE_USER, &params).await;
     updated.map_err(|fault| taken(fault, passkey_taken))?;
-    session.run("COMMIT").await?;
     Ok(())
 }
 
@@ -94,8 +127,14 @@ async fn add_torrent(
     if !read::ids_of_hashes(session, hashes()).await?.is_empty() {
         return Ok(None);
     }
+    if let Some(id) = torrent.id
+        && is_known(session, &schema::TORRENTS_KNOWN, id.0).await?
+    {
+        return Ok(None);
+    }
     let second = torrent.info_hash_v2.as_ref();
     let params = [
+        ("id", torrent.id.map(|id| id.0).into()),
         ("info_hash", torrent.info_hash.0[..].into()),
         ("info_hash_v2", second.map(|hash| &hash.0[..]).into()),
         ("release_name", torrent.name.as_str().into()),
@@ -122,6 +161,7 @@ pub(super) async fn update_torrent(
     let reason = patch.reason.as_ref().and_then(Option::as_deref);
     let params = [
         ("id", id.0.into()),
+        ("release_name", patch.name.as_deref().into()),
         ("enabled", patch.enabled.into()),
         ("has_reason", patch.reason.is_some().into()),
         ("reason", reason.into()),
@@ -204,11 +244,20 @@ async fn must_exist(
     id: u32,
     what: impl FnOnce() -> String,
 ) -> Result<(), Fault> {
-    let wanted = Rows::of([[id.into()]].into_iter());
-    if session.call_with(known, &wanted).await?.is_empty() {
+    if !is_known(session, known, id).await? {
         return Err(StorageError::NotFound(what()).into());
     }
     Ok(())
+}
+
+async fn is_known(session: &mut Session<'_>, known: &'static Call, id: u32) -> Result<bool, Fault> {
+    let wanted = Rows::of([[id.into()]].into_iter());
+    Ok(!session.call_with(known, &wanted).await?.is_empty())
+}
+
+/// A total as the databases can hold it.
+fn total(bytes: u64) -> u64 {
+    bytes.min(i64::MAX.cast_unsigned())
 }
 
 fn passkey_taken() -> Fault {

@@ -201,10 +201,21 @@ impl Session<'_> {
         call: &'static Call,
         params: &[(&str, Value)],
     ) -> Result<Vec<Row>, Fault> {
+        self.call_then(call, params, "").await
+    }
+
+    /// The rows of a named statement with `tail` at its end.
+    pub(super) async fn call_then(
+        &mut self,
+        call: &'static Call,
+        params: &[(&str, Value)],
+        tail: &str,
+    ) -> Result<Vec<Row>, Fault> {
         let statements = self.statements;
         let mut rows = Vec::new();
         for pieces in statements.of(call) {
-            let (sql, values) = prepared(pieces, params);
+            let (mut sql, values) = prepared(pieces, params);
+            sql.push_str(tail);
             let result = self.exec(&sql, values).await;
             rows = result.map_err(|fault| within(fault, call))?;
         }

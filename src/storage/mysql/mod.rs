@@ -12,6 +12,7 @@ mod check;
 mod edit;
 mod fault;
 mod feed;
+mod find;
 mod link;
 mod read;
 mod rows;
@@ -28,9 +29,9 @@ use self::link::{Link, PATIENCE, PATIENCE_WHOLE, Session};
 use self::tables::Own;
 use super::schema::{self, Schema, Statements};
 use super::{
-    Absurd, Feed, FeedPosition, Finding, History, MigrationStatus, NewTorrent, NewUser, Page,
-    Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentPatch, UserPatch,
-    Wipe, migrate,
+    Absurd, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus, NewTorrent,
+    NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentKey,
+    TorrentPatch, UserKey, UserPatch, UserTorrents, Wipe, migrate,
 };
 use crate::backoff::Backoff;
 use crate::change::{Batch, PeerKey};
@@ -200,6 +201,21 @@ impl Storage for Mysql {
         read!(self, |session| read::torrent_by_hash(session, info_hash))
     }
 
+    async fn find_users(&self, find: &Find<UserKey>) -> Result<Found<StoredUser>, StorageError> {
+        read!(self, |session| find::users(session, find))
+    }
+
+    async fn find_torrents(
+        &self,
+        find: &Find<TorrentKey>,
+    ) -> Result<Found<StoredTorrent>, StorageError> {
+        read!(self, |session| find::torrents(session, find))
+    }
+
+    async fn torrents_of(&self, user: UserId) -> Result<UserTorrents, StorageError> {
+        read!(self, |session| find::torrents_of(session, &self.own, user))
+    }
+
     async fn feed_position(&self) -> Result<FeedPosition, StorageError> {
         read!(self, |session| feed::position(session))
     }
@@ -208,8 +224,8 @@ impl Storage for Mysql {
         read!(self, |session| feed::changes(session, position, limit))
     }
 
-    async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError> {
-        edit!(self, |session| edit::add_user(session, user))
+    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Option<UserId>>, StorageError> {
+        edit!(self, |session| edit::add_users(session, users))
     }
 
     async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError> {

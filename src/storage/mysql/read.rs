@@ -288,7 +288,7 @@ fn unusable(bad: BadRow) -> Fault {
 
 // --- one row each; the columns as the statements give them ---
 
-fn user(row: &Row) -> Result<StoredUser, BadRow> {
+pub(super) fn user(row: &Row) -> Result<StoredUser, BadRow> {
     let cells = Cells(row);
     let read = || {
         let passkey: Option<Passkey> = cells.parsed(1);
@@ -312,7 +312,7 @@ fn user(row: &Row) -> Result<StoredUser, BadRow> {
     })
 }
 
-fn torrent(row: &Row) -> Result<StoredTorrent, BadRow> {
+pub(super) fn torrent(row: &Row) -> Result<StoredTorrent, BadRow> {
     let cells = Cells(row);
     let read = || {
         let second = (!cells.is_null(2)).then(|| cells.info_hash(2, "info_hash_v2"));

@@ -82,28 +82,69 @@ SELECT peer_id, vstring FROM xbt_client_whitelist ORDER BY peer_id
 SELECT seq, kind, `key`, TIMESTAMPDIFF(SECOND, noted_at, CURRENT_TIMESTAMP) AS age
 FROM mika_feed WHERE seq > :after ORDER BY seq LIMIT :limit
 
+-- name: find_users
+-- Users whose name is like :pattern or whose id is :id; all if :pattern is NULL. Only those that
+-- are enabled, or not, if :enabled is not NULL. Mika puts ORDER BY … LIMIT … behind it, by the names
+-- of the columns, which are those of `users`.
+SELECT users.id, users.passkey, users.username, mika_users.enabled, mika_users.can_leech,
+    mika_users.uploaded, mika_users.downloaded, mika_users.snatches, mika_users.announces,
+    mika_users.seed_time
+FROM users LEFT JOIN mika_users ON mika_users.id = users.id
+WHERE (:pattern IS NULL OR users.username LIKE :pattern ESCAPE '!' OR users.id = :id)
+    AND (:enabled IS NULL OR COALESCE(mika_users.enabled, 1) = :enabled)
+
+-- name: count_users
+-- How many there are of `find_users`.
+SELECT COUNT(*) FROM users LEFT JOIN mika_users ON mika_users.id = users.id
+WHERE (:pattern IS NULL OR users.username LIKE :pattern ESCAPE '!' OR users.id = :id)
+    AND (:enabled IS NULL OR COALESCE(mika_users.enabled, 1) = :enabled)
+
+-- name: find_torrents
+-- The same for torrents, with the columns of `torrents`.
+SELECT torrents.id, torrents.info_hash, mika_torrents.info_hash_v2, torrents.release_name,
+    mika_torrents.enabled, mika_torrents.reason, mika_torrents.multi_up, mika_torrents.multi_dn,
+    mika_torrents.seeders, mika_torrents.leechers, mika_torrents.snatches, mika_torrents.announces,
+    mika_torrents.uploaded, mika_torrents.downloaded
+FROM torrents LEFT JOIN mika_torrents ON mika_torrents.id = torrents.id
+WHERE (:pattern IS NULL OR torrents.release_name LIKE :pattern ESCAPE '!' OR torrents.id = :id)
+    AND (:enabled IS NULL OR COALESCE(mika_torrents.enabled, 1) = :enabled)
+
+-- name: count_torrents
+-- How many there are of `find_torrents`.
+SELECT COUNT(*) FROM torrents LEFT JOIN mika_torrents ON mika_torrents.id = torrents.id
+WHERE (:pattern IS NULL OR torrents.release_name LIKE :pattern ESCAPE '!' OR torrents.id = :id)
+    AND (:enabled IS NULL OR COALESCE(mika_torrents.enabled, 1) = :enabled)
+
 -- name: add_user
--- Adds a user. Parameters: :passkey, :username
-INSERT INTO users (passkey, username) VALUES (:passkey, :username)
+-- Adds a user. Parameters: :id (NULL: the database chooses), :passkey, :username
+INSERT INTO users (id, passkey, username) VALUES (:id, :passkey, :username)
 
 -- name: update_user
--- Changes what is not NULL of :passkey, :enabled, :can_leech of the user :id.
-UPDATE users SET passkey = :passkey WHERE id = :id AND :passkey IS NOT NULL;
-INSERT INTO mika_users (id, enabled, can_leech)
-SELECT id, COALESCE(:enabled, 1), COALESCE(:can_leech, 1) FROM users
-WHERE id = :id AND COALESCE(:enabled, :can_leech) IS NOT NULL
+-- Changes what is not NULL of :passkey, :username, :enabled, :can_leech, :uploaded, :downloaded of the
+-- user :id.
+UPDATE users SET passkey = COALESCE(:passkey, passkey), username = COALESCE(:username, username)
+WHERE id = :id AND COALESCE(:passkey, :username) IS NOT NULL;
+INSERT INTO mika_users (id, enabled, can_leech, uploaded, downloaded)
+SELECT id, COALESCE(:enabled, 1), COALESCE(:can_leech, 1), COALESCE(:uploaded, 0),
+    COALESCE(:downloaded, 0)
+FROM users
+WHERE id = :id AND COALESCE(:enabled, :can_leech, :uploaded, :downloaded) IS NOT NULL
 ON DUPLICATE KEY UPDATE mika_users.enabled = COALESCE(:enabled, mika_users.enabled),
-    mika_users.can_leech = COALESCE(:can_leech, mika_users.can_leech)
+    mika_users.can_leech = COALESCE(:can_leech, mika_users.can_leech),
+    mika_users.uploaded = COALESCE(:uploaded, mika_users.uploaded),
+    mika_users.downloaded = COALESCE(:downloaded, mika_users.downloaded)
 
 -- name: add_torrent
--- Adds a torrent. Parameters: :info_hash, :info_hash_v2 (or NULL), :release_name
-INSERT INTO torrents (info_hash, release_name) VALUES (:info_hash, :release_name);
+-- Adds a torrent. Parameters: :id (NULL: the database chooses), :info_hash, :info_hash_v2 (or NULL),
+-- :release_name
+INSERT INTO torrents (id, info_hash, release_name) VALUES (:id, :info_hash, :release_name);
 INSERT INTO mika_torrents (id, info_hash_v2)
 SELECT id, :info_hash_v2 FROM torrents WHERE info_hash = :info_hash AND :info_hash_v2 IS NOT NULL
 
 -- name: update_torrent
--- Changes what is not NULL of :enabled, :multi_up, :multi_dn of the torrent :id,
+-- Changes what is not NULL of :release_name, :enabled, :multi_up, :multi_dn of the torrent :id,
 -- and its reason to :reason (or NULL) if :has_reason is 1.
+UPDATE torrents SET release_name = :release_name WHERE id = :id AND :release_name IS NOT NULL;
 INSERT INTO mika_torrents (id, enabled, reason, multi_up, multi_dn)
 SELECT id, COALESCE(:enabled, 1), IF(:has_reason, :reason, NULL), COALESCE(:multi_up, 1),
     COALESCE(:multi_dn, 1)

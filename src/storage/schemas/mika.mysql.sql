@@ -62,25 +62,58 @@ SELECT peer_id, vstring FROM whitelist ORDER BY peer_id
 SELECT seq, kind, `key`, TIMESTAMPDIFF(SECOND, noted_at, CURRENT_TIMESTAMP) AS age
 FROM mika_feed WHERE seq > :after ORDER BY seq LIMIT :limit
 
+-- name: find_users
+-- Users whose name is like :pattern or whose id is :id; all if :pattern is NULL. Only those that
+-- are enabled, or not, if :enabled is not NULL. Mika puts ORDER BY … LIMIT … behind it, by the names
+-- of the columns, which are those of `users`.
+SELECT id, passkey, username, enabled, can_leech, uploaded, downloaded, snatches, announces, seed_time
+FROM users
+WHERE (:pattern IS NULL OR username LIKE :pattern ESCAPE '!' OR id = :id)
+    AND (:enabled IS NULL OR enabled = :enabled)
+
+-- name: count_users
+-- How many there are of `find_users`.
+SELECT COUNT(*) FROM users
+WHERE (:pattern IS NULL OR username LIKE :pattern ESCAPE '!' OR id = :id)
+    AND (:enabled IS NULL OR enabled = :enabled)
+
+-- name: find_torrents
+-- The same for torrents, with the columns of `torrents`.
+SELECT id, info_hash, info_hash_v2, release_name, enabled, reason, multi_up, multi_dn, seeders, leechers,
+    snatches, announces, uploaded, downloaded
+FROM torrents
+WHERE (:pattern IS NULL OR release_name LIKE :pattern ESCAPE '!' OR id = :id)
+    AND (:enabled IS NULL OR enabled = :enabled)
+
+-- name: count_torrents
+-- How many there are of `find_torrents`.
+SELECT COUNT(*) FROM torrents
+WHERE (:pattern IS NULL OR release_name LIKE :pattern ESCAPE '!' OR id = :id)
+    AND (:enabled IS NULL OR enabled = :enabled)
+
 -- name: add_user
--- Adds a user. Parameters: :passkey, :username
-INSERT INTO users (passkey, username) VALUES (:passkey, :username)
+-- Adds a user. Parameters: :id (NULL: the database chooses), :passkey, :username
+INSERT INTO users (id, passkey, username) VALUES (:id, :passkey, :username)
 
 -- name: update_user
--- Changes what is not NULL of :passkey, :enabled, :can_leech of the user :id.
-UPDATE users SET passkey = COALESCE(:passkey, passkey), enabled = COALESCE(:enabled, enabled),
-    can_leech = COALESCE(:can_leech, can_leech)
+-- Changes what is not NULL of :passkey, :username, :enabled, :can_leech, :uploaded, :downloaded of the
+-- user :id.
+UPDATE users SET passkey = COALESCE(:passkey, passkey), username = COALESCE(:username, username),
+    enabled = COALESCE(:enabled, enabled), can_leech = COALESCE(:can_leech, can_leech),
+    uploaded = COALESCE(:uploaded, uploaded), downloaded = COALESCE(:downloaded, downloaded)
 WHERE id = :id
 
 -- name: add_torrent
--- Adds a torrent. Parameters: :info_hash, :info_hash_v2 (or NULL), :release_name
-INSERT INTO torrents (info_hash, info_hash_v2, release_name)
-VALUES (:info_hash, :info_hash_v2, :release_name)
+-- Adds a torrent. Parameters: :id (NULL: the database chooses), :info_hash, :info_hash_v2 (or NULL),
+-- :release_name
+INSERT INTO torrents (id, info_hash, info_hash_v2, release_name)
+VALUES (:id, :info_hash, :info_hash_v2, :release_name)
 
 -- name: update_torrent
--- Changes what is not NULL of :enabled, :multi_up, :multi_dn of the torrent :id,
+-- Changes what is not NULL of :release_name, :enabled, :multi_up, :multi_dn of the torrent :id,
 -- and its reason to :reason (or NULL) if :has_reason is 1.
-UPDATE torrents SET enabled = COALESCE(:enabled, enabled), reason = IF(:has_reason, :reason, reason),
+UPDATE torrents SET release_name = COALESCE(:release_name, release_name),
+    enabled = COALESCE(:enabled, enabled), reason = IF(:has_reason, :reason, reason),
     multi_up = COALESCE(:multi_up, multi_up), multi_dn = COALESCE(:multi_dn, multi_dn)
 WHERE id = :id
 

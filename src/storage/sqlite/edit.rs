@@ -8,15 +8,34 @@ use crate::ids::{Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
 use crate::storage::{NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch, Wipe};
 
-pub(super) fn add_user(connection: &mut Connection, user: &NewUser) -> Result<UserId, Fault> {
+pub(super) fn add_users(
+    connection: &mut Connection,
+    users: &[NewUser],
+) -> Result<Vec<Option<UserId>>, Fault> {
     let transaction = begin(connection)?;
-    transaction
-        .prepare_cached("INSERT INTO users (passkey, username) VALUES (?1, ?2)")?
-        .execute([user.passkey.expose(), &user.username])
-        .map_err(|error| taken(error, "a user with that passkey"))?;
-    let id = new_id(&transaction)?;
+    let ids = users.iter().map(|user| add_user(&transaction, user));
+    let ids = ids.collect::<Result<_, _>>()?;
     transaction.commit()?;
-    Ok(UserId(id))
+    Ok(ids)
+}
+
+fn add_user(transaction: &Transaction<'_>, user: &NewUser) -> Result<Option<UserId>, Fault> {
+    let added = transaction
+        .prepare_cached(
+            "INSERT INTO users (id, passkey, username, can_leech) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            user.id.map(|id| id.0),
+            user.passkey.expose(),
+            user.username,
+            user.can_leech
+        ])
+        .map_err(Fault::from);
+    match added {
+        Ok(_) => Ok(Some(UserId(new_id(transaction)?))),
+        Err(fault) if fault.is_duplicate() => Ok(None),
+        Err(fault) => Err(fault),
+    }
 }
 
 pub(super) fn update_user(
@@ -27,10 +46,20 @@ pub(super) fn update_user(
     let passkey = patch.passkey.as_ref().map(Passkey::expose);
     let changed = connection
         .prepare_cached(
-            "UPDATE users SET passkey = IFNULL(?2, passkey), enabled = IFNULL(?3, enabled),
-                 can_leech = IFNULL(?4, can_leech) WHERE id = ?1",
+            "UPDATE users SET passkey = IFNULL(?2, passkey), username = IFNULL(?3, username),
+                 enabled = IFNULL(?4, enabled), can_leech = IFNULL(?5, can_leech),
+                 uploaded = IFNULL(?6, uploaded), downloaded = IFNULL(?7, downloaded)
+             WHERE id = ?1",
         )?
-        .execute(params![id.0, passkey, patch.enabled, patch.can_leech])
+        .execute(params![
+            id.0,
+            passkey,
+            patch.username,
+            patch.enabled,
+            patch.can_leech,
+            patch.uploaded.map(total),
+            patch.downloaded.map(total),
+        ])
         .map_err(|error| taken(error, "a user with that passkey"))?;
     found(changed, || format!("user {}", id.0))
 }
@@ -54,19 +83,22 @@ fn add_torrent(
     torrent: &NewTorrent,
 ) -> Result<Option<TorrentId>, Fault> {
     let (first, second) = (torrent.info_hash.0, torrent.info_hash_v2.map(|hash| hash.0));
+    let id = torrent.id.map(|id| id.0);
     let known = transaction
         .prepare_cached(
-            "SELECT 1 FROM torrents WHERE info_hash IN (?1, ?2) OR info_hash_v2 IN (?1, ?2)",
+            "SELECT 1 FROM torrents
+             WHERE id = ?3 OR info_hash IN (?1, ?2) OR info_hash_v2 IN (?1, ?2)",
         )?
-        .exists(params![first, second])?;
+        .exists(params![first, second, id])?;
     if known {
         return Ok(None);
     }
     transaction
         .prepare_cached(
-            "INSERT INTO torrents (info_hash, info_hash_v2, release_name) VALUES (?1, ?2, ?3)",
+            "INSERT INTO torrents (info_hash, info_hash_v2, release_name, id)
+             VALUES (?1, ?2, ?3, ?4)",
         )?
-        .execute(params![first, second, torrent.name])?;
+        .execute(params![first, second, torrent.name, id])?;
     Ok(Some(TorrentId(new_id(transaction)?)))
 }
 
@@ -80,7 +112,8 @@ pub(super) fn update_torrent(
         .prepare_cached(
             "UPDATE torrents SET enabled = IFNULL(?2, enabled),
                  reason = CASE WHEN ?3 THEN ?4 ELSE reason END,
-                 multi_up = IFNULL(?5, multi_up), multi_dn = IFNULL(?6, multi_dn) WHERE id = ?1",
+                 multi_up = IFNULL(?5, multi_up), multi_dn = IFNULL(?6, multi_dn),
+                 release_name = IFNULL(?7, release_name) WHERE id = ?1",
         )?
         .execute(params![
             id.0,
@@ -89,6 +122,7 @@ pub(super) fn update_torrent(
             patch.reason.as_ref().and_then(Option::as_ref),
             factor(patch.multi_up),
             factor(patch.multi_down),
+            patch.name,
         ])?;
     found(changed, || format!("torrent {}", id.0))
 }
@@ -146,6 +180,11 @@ pub(super) fn wipe(
     }
     transaction.commit()?;
     Ok(last)
+}
+
+/// A total as the database can hold it.
+fn total(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 fn taken(error: rusqlite::Error, what: &str) -> Fault {

@@ -27,9 +27,9 @@ use rusqlite::Connection;
 use self::fault::Fault;
 use self::worker::Worker;
 use super::{
-    Absurd, Claim, Feed, FeedPosition, Finding, History, MigrationStatus, NewTorrent, NewUser,
-    Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentPatch,
-    UserPatch, Wipe,
+    Absurd, Claim, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus, NewTorrent,
+    NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentKey,
+    TorrentPatch, UserKey, UserPatch, UserTorrents, Wipe,
 };
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
@@ -184,6 +184,26 @@ impl Storage for Sqlite {
             .await
     }
 
+    async fn find_users(&self, find: &Find<UserKey>) -> Result<Found<StoredUser>, StorageError> {
+        let find = find.clone();
+        self.read(move |connection| read::find_users(connection, &find))
+            .await
+    }
+
+    async fn find_torrents(
+        &self,
+        find: &Find<TorrentKey>,
+    ) -> Result<Found<StoredTorrent>, StorageError> {
+        let find = find.clone();
+        self.read(move |connection| read::find_torrents(connection, &find))
+            .await
+    }
+
+    async fn torrents_of(&self, user: UserId) -> Result<UserTorrents, StorageError> {
+        self.read(move |connection| read::torrents_of(connection, user))
+            .await
+    }
+
     async fn feed_position(&self) -> Result<FeedPosition, StorageError> {
         self.read(|connection| feed::position(connection)).await
     }
@@ -193,9 +213,9 @@ impl Storage for Sqlite {
             .await
     }
 
-    async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError> {
-        let user = user.clone();
-        self.write(move |connection| edit::add_user(connection, &user))
+    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Option<UserId>>, StorageError> {
+        let users = users.to_vec();
+        self.write(move |connection| edit::add_users(connection, &users))
             .await
     }
 

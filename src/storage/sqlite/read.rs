@@ -9,7 +9,11 @@ use super::fault::Fault;
 use crate::change::{PeerKey, PeerRecord};
 use crate::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::registry::{Client, Torrent, User};
-use crate::storage::{BadRow, History, Page, StoredPeer, StoredTorrent, StoredUser, UserTotals};
+use crate::storage::rows::SortKey;
+use crate::storage::{
+    BadRow, Find, Found, History, Page, StoredPeer, StoredTorrent, StoredUser, TorrentKey, UserKey,
+    UserTorrents, UserTotals,
+};
 
 const USER: &str = "SELECT id, passkey, username, enabled, can_leech, \
     uploaded, downloaded, snatches, announces, seed_time FROM users";
@@ -149,6 +153,67 @@ pub(super) fn torrent_by_hash(
 ) -> Result<Option<StoredTorrent>, Fault> {
     let sql = format!("{TORRENT} WHERE info_hash = ?1 OR info_hash_v2 = ?1");
     one(connection, &sql, [info_hash.0], torrent)
+}
+
+/// Which users are meant: those that the count and the list have in common.
+const FIND_USERS: &str = "WHERE (?1 IS NULL OR username LIKE ?1 ESCAPE '!' OR id = ?2) \
+    AND (?3 IS NULL OR (enabled <> 0) = ?3)";
+
+const FIND_TORRENTS: &str = "WHERE (?1 IS NULL OR release_name LIKE ?1 ESCAPE '!' OR id = ?2) \
+    AND (?3 IS NULL OR (enabled <> 0) = ?3)";
+
+pub(super) fn find_users(
+    connection: &Connection,
+    find: &Find<UserKey>,
+) -> Result<Found<StoredUser>, Fault> {
+    let count = format!("SELECT COUNT(*) FROM users {FIND_USERS}");
+    self::find(
+        connection,
+        find,
+        &count,
+        &format!("{USER} {FIND_USERS}"),
+        user,
+    )
+}
+
+pub(super) fn find_torrents(
+    connection: &Connection,
+    find: &Find<TorrentKey>,
+) -> Result<Found<StoredTorrent>, Fault> {
+    let count = format!("SELECT COUNT(*) FROM torrents {FIND_TORRENTS}");
+    let list = format!("{TORRENT} {FIND_TORRENTS}");
+    self::find(connection, find, &count, &list, torrent)
+}
+
+fn find<K: SortKey, T>(
+    connection: &Connection,
+    find: &Find<K>,
+    count: &str,
+    list: &str,
+    read: impl Fn(&Row<'_>) -> Result<T, BadRow>,
+) -> Result<Found<T>, Fault> {
+    let params = params![find.pattern(), find.id(), find.enabled];
+    let total: i64 = connection.query_row(count, params, |row| row.get(0))?;
+    let mut select = connection.prepare(&format!("{list}{}", find.tail()))?;
+    let rows = page(select.query(params)?, u32::MAX, read)?.rows;
+    let total = total.cast_unsigned();
+    Ok(Found { rows, total })
+}
+
+pub(super) fn torrents_of(connection: &Connection, user: UserId) -> Result<UserTorrents, Fault> {
+    let mut select = connection.prepare_cached(
+        "SELECT torrent_id, completed_at IS NOT NULL, hnr <> 0 FROM history WHERE user_id = ?1",
+    )?;
+    let histories = select.query_map([user.0], |row| {
+        Ok((TorrentId(row.get(0)?), row.get(1)?, row.get(2)?))
+    })?;
+    let histories: Vec<_> = histories.collect::<Result<_, _>>()?;
+    let mut select = connection.prepare_cached(
+        "SELECT torrent_id, left_bytes IS 0 FROM peers WHERE user_id = ?1 AND active <> 0",
+    )?;
+    let peers = select.query_map([user.0], |row| Ok((TorrentId(row.get(0)?), row.get(1)?)))?;
+    let peers: Vec<_> = peers.collect::<Result<_, _>>()?;
+    Ok(UserTorrents::of(histories, peers))
 }
 
 /// Every unusable row of the tables that a site writes.

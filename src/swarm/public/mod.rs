@@ -11,7 +11,7 @@ mod tests;
 use crate::addr::{Compact, Compact4, Compact6, Endpoint};
 use crate::clock::Seconds;
 use crate::swarm::classes::{Counts, Role};
-use crate::swarm::member::{Before, ClientTag, Member};
+use crate::swarm::member::{Before, ClientTag, Kept, Member};
 use crate::swarm::select::Selector;
 
 use self::few::{Few, InFew};
@@ -193,6 +193,29 @@ impl PublicSwarm<'_> {
             Endpoint::V6(own) => {
                 let asker = Asker::new(own, role, want, eligibility);
                 self.select_for(&asker, selector, out);
+            }
+        }
+    }
+
+    /// Shows every peer: its endpoint, its role, and the lower 16 bits of when it was last seen.
+    pub fn each(&self, mut show: impl FnMut(Endpoint, Role, u16)) {
+        let mut show = |endpoint: Endpoint, role, seen| show(endpoint, role, seen);
+        match &*self.store {
+            Store::Few(few) => {
+                for it in Compact4::all(few, self.pool).iter().map(Compact4::unpack) {
+                    show(Endpoint::V4(it.endpoint), it.role(), it.seen);
+                }
+                for it in Compact6::all(few, self.pool).iter().map(Compact6::unpack) {
+                    show(Endpoint::V6(it.endpoint), it.role(), it.seen);
+                }
+            }
+            Store::Many(many) => {
+                for it in many.v4.members() {
+                    show(Endpoint::V4(it.endpoint), it.role(), it.seen);
+                }
+                for it in many.v6.members() {
+                    show(Endpoint::V6(it.endpoint), it.role(), it.seen);
+                }
             }
         }
     }

@@ -90,19 +90,19 @@ export class Feed {
 
   #text(name, data) {
     switch (name) {
-      case "registry": return ["changed: ", ...(this.#subject(data) ?? [data.what === "all" ? "everything" : words(data.what ?? "")])];
-      case "snatch": return [...(this.#subject({ info_hash: data.info_hash }) ?? ["a torrent"]), ...(data.user === null ? [] : [" by ", ...(this.#subject({ id: data.user }) ?? [])])];
-      case "refusal": return [`${words(data.reason)}, ${String(data.protocol ?? "").toUpperCase()}, `, foreign(data.address ?? "")];
+      case "registry": return [...(this.#subject(data) ?? [data.what === "all" ? "everything" : words(data.what ?? "")]), " changed"];
+      case "snatch": return [...(this.#subject({ info_hash: data.info_hash }) ?? ["a torrent"]), ...((data.user ?? null) === null ? [] : [" by ", ...(this.#subject({ id: data.user }) ?? [])])];
+      case "refusal": return [words(data.reason), data.protocol ? `, ${data.protocol.toUpperCase()}` : "", data.address ? ", " : "", foreign(data.address ?? "")];
       case "lost": return [`${count(data.events)} events came too fast to be sent`];
       default: return [foreign(JSON.stringify(data))];
     }
   }
 
   /** A button that opens the user or torrent that an event names; none where it names neither. */
-  #subject({ info_hash: hash, id }) {
-    const button = (text, what) => [el("button", { type: "button", class: "link", onclick: () => this.open(what) }, text)];
+  #subject({ info_hash: hash, id, what }) {
+    const button = (text, subject) => [el("button", { type: "button", class: "link", onclick: () => this.open(subject) }, text)];
     if (hash) return button(`torrent ${shortHash(hash)}`, { info_hash: hash });
-    return id === null || id === undefined ? null : button(`user ${id}`, { user: id });
+    return id === null || id === undefined || what === "torrent" ? null : button(`user ${id}`, { user: id });
   }
 }
 

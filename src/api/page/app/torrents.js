@@ -95,15 +95,15 @@ function stateOf({ enabled, reason }) {
   return el("span", { class: "badge bad", title: reason ?? "" }, "disabled");
 }
 
-/** The peers that share a torrent now; what the API says of one depends on the mode. */
+/** The peers that share a torrent now. A public tracker knows of each where it is, and not what it did. */
 function peersOf(peers) {
   if (!Array.isArray(peers) || peers.length === 0) return [el("p", { class: "empty" }, "Nobody shares it now.")];
   const known = [
-    ["user_id", "User", String], ["ip", "Address", String], ["port", "Port", String], ["client", "Client", String],
-    ["peer_id", "Peer id", String], ["uploaded", "Uploaded", bytes], ["downloaded", "Downloaded", bytes], ["left", "Left", bytes],
-    ["total_time", "Time", duration],
+    ["user_id", "User", String], ["ip", "Address", String], ["port", "Port", String], ["peer_id", "Peer id", String],
+    ["seeder", "Seeds", (flag) => (flag ? "yes" : "no")], ["left", "Left", bytes], ["uploaded", "Uploaded", bytes],
+    ["downloaded", "Downloaded", bytes], ["speed_up", "Up / s", bytes], ["speed_dn", "Down / s", bytes], ["total_time", "Seed time", duration],
   ].filter(([key]) => peers.some((peer) => peer[key] !== undefined && peer[key] !== null));
-  const columns = known.map(([, title, format]) => ({ title, number: format !== String }));
+  const columns = known.map(([, title, format]) => ({ title, number: format === bytes || format === duration }));
   const rows = peers.slice(0, PEERS).map((peer) =>
     known.map(([key, , format]) => foreign(peer[key] === undefined || peer[key] === null ? "" : format(peer[key]))));
   const more = peers.length > PEERS ? [el("p", { class: "hint" }, `and ${count(peers.length - PEERS)} more`)] : [];

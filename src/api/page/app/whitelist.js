@@ -47,7 +47,8 @@ export class Whitelist {
     try {
       await call("POST", "/api/whitelist", entry);
     } catch (error) {
-      sayFailure(`Adding ${entry.prefix}`, error);
+      if (error.status === 409) say(`${entry.prefix} is on the whitelist already`, true);
+      else sayFailure(`Adding ${entry.prefix}`, error);
       return;
     }
     say(`${entry.client} (${entry.prefix}) may announce`);

@@ -1,4 +1,4 @@
-//! TLS for HTTPS announces: certificate and key from PEM files, exchanged while connections go on.
+//! TLS of the listeners: certificate and key from PEM files, exchanged while connections go on.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Certificate {
         self.0.store(other.0.load_full());
     }
 
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.0.load_full())
     }
 }

@@ -1,0 +1,164 @@
+//! What bulk routes have in common: rows that succeed or fail each by itself.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::error::ApiError;
+use crate::control::TEXT_MAX;
+
+/// Rows in one request.
+const ROWS_MAX: usize = 10_000;
+
+/// Rows written in one transaction, so that nobody else waits long for them.
+const PORTION: usize = 500;
+
+/// The rows of a bulk.
+#[derive(Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(max_items = 10_000)]
+pub(super) struct Rows<T>(Vec<T>);
+
+/// What became of each row, in their order.
+#[derive(Default, Serialize, ToSchema)]
+pub(super) struct BulkResult {
+    added: u64,
+    known: u64,
+    invalid: u64,
+    results: Vec<Row>,
+}
+
+/// What became of a row.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Row {
+    status: Status,
+    /// The id of a row that was added
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u32>,
+    /// The passkey of a user who was added without one
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passkey: Option<String>,
+    /// What is wrong with an invalid row
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    Added,
+    /// The id, the info hash or the passkey is taken; nothing was changed
+    Known,
+    /// It can't be used; the others can
+    Invalid,
+}
+
+/// Rows in portions, in their order.
+pub(super) fn portions<T>(
+    rows: impl Iterator<Item = Result<T, String>>,
+) -> impl Iterator<Item = Vec<Result<T, String>>> {
+    let mut rows = rows.peekable();
+    std::iter::from_fn(move || {
+        rows.peek()?;
+        Some(rows.by_ref().take(PORTION).collect())
+    })
+}
+
+/// 1 to [`TEXT_MAX`] characters, none of them a control character.
+pub(super) fn check_name(field: &str, name: &str) -> Result<(), String> {
+    let is_short = !name.is_empty() && name.chars().nth(TEXT_MAX).is_none();
+    if is_short && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(format!(
+        "{field}: expected 1 to {TEXT_MAX} characters, none of them a control character"
+    ))
+}
+
+// === impl Rows ===
+
+impl<T> Rows<T> {
+    pub fn checked(self) -> Result<Vec<T>, ApiError> {
+        if self.0.len() > ROWS_MAX {
+            let message = format!("expected at most {ROWS_MAX} rows, found {}", self.0.len());
+            return Err(ApiError::invalid(message));
+        }
+        Ok(self.0)
+    }
+}
+
+// === impl BulkResult and Row ===
+
+impl BulkResult {
+    pub fn push(&mut self, row: Row) {
+        *match row.status {
+            Status::Added => &mut self.added,
+            Status::Known => &mut self.known,
+            Status::Invalid => &mut self.invalid,
+        } += 1;
+        self.results.push(row);
+    }
+}
+
+impl Row {
+    /// A row that was added under that id, or is known if there is none.
+    pub fn of(id: Option<u32>) -> Self {
+        Self {
+            status: if id.is_some() {
+                Status::Added
+            } else {
+                Status::Known
+            },
+            id,
+            passkey: None,
+            message: None,
+        }
+    }
+
+    pub fn invalid(problem: &str) -> Self {
+        Self {
+            status: Status::Invalid,
+            id: None,
+            passkey: None,
+            message: Some(problem.to_owned()),
+        }
+    }
+
+    /// The same with a passkey that was made up, if it was added.
+    pub fn with_passkey(mut self, passkey: Option<String>) -> Self {
+        if self.status == Status::Added {
+            self.passkey = passkey;
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_in_portions() {
+        let sizes: Vec<usize> = portions((0..1201).map(Ok::<_, String>))
+            .map(|it| it.len())
+            .collect();
+        assert_eq!(sizes, [500, 500, 201]);
+        assert_eq!(
+            portions(std::iter::empty::<Result<u32, String>>()).count(),
+            0
+        );
+    }
+
+    #[test]
+    fn results_are_counted() {
+        let mut result = BulkResult::default();
+        for row in [
+            Row::of(Some(1)),
+            Row::of(None),
+            Row::of(None),
+            Row::invalid("no"),
+        ] {
+            result.push(row);
+        }
+        assert_eq!((result.added, result.known, result.invalid), (1, 2, 1));
+    }
+}

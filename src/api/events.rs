@@ -1,0 +1,108 @@
+//! `GET /api/events`: what happens, as it happens, by server-sent events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{Event as Message, KeepAlive, Sse};
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::Api;
+use super::error::{ApiError, Refused};
+use crate::events::Event;
+
+/// How often a silent stream shows that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Somebody who watches.
+struct Watcher {
+    heard: Receiver<Event>,
+    stop: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What happens, as server-sent events: `registry`, `snatch` and `refusal`; `lost` says how many
+/// were lost because they were read too slowly
+#[utoipa::path(
+    get,
+    path = "/api/events",
+    tag = "system",
+    responses(
+        (status = 200, content_type = "text/event-stream", body = String),
+        Refused
+    )
+)]
+pub(super) async fn stream(
+    State(api): State<Arc<Api>>,
+) -> Result<Sse<impl Stream<Item = Result<Message, Infallible>>>, ApiError> {
+    let permit = Arc::clone(&api.watchers).try_acquire_owned();
+    let permit = permit.map_err(|_| {
+        let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+        ApiError::new(status, "too many others watch already").retry_after(30)
+    })?;
+    let watcher = Watcher {
+        heard: api.events.watch(),
+        stop: api.stop.clone(),
+        _permit: permit,
+    };
+    let messages = unfold(watcher, |mut watcher| async move {
+        let message = watcher.next().await?;
+        Some((Ok(message), watcher))
+    });
+    Ok(Sse::new(messages).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    /// None once the node stops.
+    async fn next(&mut self) -> Option<Message> {
+        let Self { heard, stop, .. } = self;
+        tokio::select! {
+            event = heard.recv() => match event {
+                Ok(event) => Some(message(&event)),
+                Err(RecvError::Lagged(events)) => Some(named("lost", &json!({ "events": events }))),
+                Err(RecvError::Closed) => None,
+            },
+            _ = stop.wait_for(|&stop| stop) => None,
+        }
+    }
+}
+
+fn message(event: &Event) -> Message {
+    let registry = |what: &str, id: Option<u32>, info_hash: Option<String>| {
+        named(
+            "registry",
+            &json!({ "what": what, "id": id, "info_hash": info_hash }),
+        )
+    };
+    match event {
+        Event::User(id) => registry("user", Some(id.0), None),
+        Event::Torrent(id, info_hash) => registry(
+            "torrent",
+            id.map(|id| id.0),
+            info_hash.map(|it| it.to_string()),
+        ),
+        Event::Whitelist => registry("whitelist", None, None),
+        Event::Registry => registry("all", None, None),
+        Event::Snatch(info_hash, user) => named(
+            "snatch",
+            &json!({ "info_hash": info_hash.to_string(), "user": user.map(|it| it.0) }),
+        ),
+        Event::Refusal { reason, address } => {
+            named("refusal", &json!({ "reason": reason, "address": address }))
+        }
+    }
+}
+
+fn named(name: &str, data: &(impl Serialize + ?Sized)) -> Message {
+    let data = serde_json::to_value(data).unwrap_or(Value::Null);
+    Message::default().event(name).data(data.to_string())
+}

@@ -1,0 +1,107 @@
+//! What paged lists have in common.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::error::ApiError;
+
+/// Rows of a page that does not say how many.
+const LIMIT: u32 = 50;
+const LIMIT_MAX: u32 = 1000;
+
+/// The last page that can be asked for: further on, a search is what is needed.
+const PAGE_MAX: u32 = 1_000_000;
+
+/// The longest text to search for, in bytes.
+const TEXT_MAX: usize = 255;
+
+/// A page of a list.
+#[derive(Serialize, ToSchema)]
+pub(super) struct List<T> {
+    /// Rows of all pages
+    total: u64,
+    /// From 1 on
+    page: u32,
+    /// Rows of a page
+    limit: u32,
+    rows: Vec<T>,
+}
+
+/// The direction of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Order {
+    #[default]
+    Asc,
+    Desc,
+}
+
+/// Which page is asked for, and of what.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ListQuery {
+    pub text: Option<String>,
+    pub page: u32,
+    pub limit: u32,
+}
+
+// === impl ListQuery ===
+
+impl ListQuery {
+    pub fn new(
+        text: Option<String>,
+        page: Option<u32>,
+        limit: Option<u32>,
+    ) -> Result<Self, ApiError> {
+        let page = page.unwrap_or(1);
+        let limit = limit.unwrap_or(LIMIT);
+        if !(1..=LIMIT_MAX).contains(&limit) {
+            return Err(ApiError::invalid(format!(
+                "limit: expected 1 to {LIMIT_MAX}"
+            )));
+        }
+        if !(1..=PAGE_MAX).contains(&page) {
+            return Err(ApiError::invalid(format!("page: expected 1 to {PAGE_MAX}")));
+        }
+        let text = text.filter(|text| !text.is_empty());
+        if text.as_ref().is_some_and(|text| text.len() > TEXT_MAX) {
+            return Err(ApiError::invalid(format!(
+                "q: expected at most {TEXT_MAX} bytes"
+            )));
+        }
+        Ok(Self { text, page, limit })
+    }
+
+    /// Rows before this page.
+    pub fn offset(&self) -> u64 {
+        u64::from(self.page - 1) * u64::from(self.limit)
+    }
+
+    pub fn list<T>(&self, total: u64, rows: Vec<T>) -> List<T> {
+        List {
+            total,
+            page: self.page,
+            limit: self.limit,
+            rows,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_begin_at_one_and_have_bounds() {
+        let query = ListQuery::new(Some(String::new()), Some(3), Some(20)).unwrap();
+        assert_eq!((query.text.as_ref(), query.offset()), (None, 40));
+        for (page, limit) in [
+            (Some(0), None),
+            (None, Some(0)),
+            (None, Some(1001)),
+            (Some(u32::MAX), None),
+        ] {
+            assert!(ListQuery::new(None, page, limit).is_err());
+        }
+        assert!(ListQuery::new(Some("x".repeat(256)), None, None).is_err());
+    }
+}

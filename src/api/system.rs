@@ -1,0 +1,111 @@
+//! The node itself: version, uptime, health, numbers.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::error::{ApiError, Refused};
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Version {
+    #[schema(example = "mika")]
+    name: &'static str,
+    version: &'static str,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Uptime {
+    /// Seconds since this process started
+    process: u64,
+    /// Seconds since the machine started
+    system: u64,
+}
+
+/// Whether the node can do its work.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    ready: bool,
+    storage: Side,
+    /// None where nodes share nothing
+    cache: Option<Side>,
+}
+
+/// A server that the node needs.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Side {
+    #[schema(example = "mysql")]
+    pub driver: String,
+    pub up: bool,
+    /// What is wrong with it
+    pub problem: Option<String>,
+}
+
+/// What this is
+#[utoipa::path(get, path = "/api/version", tag = "system", responses((status = 200, body = Version), Refused))]
+pub(super) async fn version() -> Json<Version> {
+    Json(Version {
+        name: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// How long process and machine have run
+#[utoipa::path(get, path = "/api/uptime", tag = "system", responses((status = 200, body = Uptime), Refused))]
+pub(super) async fn uptime(State(api): State<Arc<Api>>) -> Result<Json<Uptime>, ApiError> {
+    let system = rustix::system::sysinfo().uptime;
+    Ok(Json(Uptime {
+        process: api.uptime(),
+        system: u64::try_from(system).unwrap_or(0),
+    }))
+}
+
+/// Whether the process works
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "system",
+    security(()),
+    responses((status = 200, content_type = "text/plain", body = String, example = "ok\n"))
+)]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the node can do all of its work: without storage or cache it answers clients and keeps
+/// what they report, but nothing can be edited
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "system",
+    security(()),
+    responses(
+        (status = 200, body = Readiness),
+        (status = 503, body = Readiness, description = "Storage or cache can't be reached")
+    )
+)]
+pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
+    let (storage, cache) = api.host.sides().await;
+    let ready = storage.up && cache.as_ref().is_none_or(|side| side.up);
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    // Whoever asks need not be logged in: what is wrong is in the log, and in the numbers.
+    let quiet = |side: Side| Side {
+        problem: None,
+        ..side
+    };
+    let readiness = Readiness {
+        ready,
+        storage: quiet(storage),
+        cache: cache.map(quiet),
+    };
+    (status, Json(readiness)).into_response()
+}

@@ -1,0 +1,452 @@
+//! Torrents: register, show, change, disable, list.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::bulk::{self, BulkResult, Row, Rows};
+use super::error::{ApiError, BadBody, ErrorBody, Refused};
+use super::extract::{Body, MaybeBody, PathText, Query};
+use super::lists::{List, ListQuery, Order};
+use super::peers::PeerView;
+use super::{Api, Done};
+use crate::ids::{InfoHash, TorrentId};
+use crate::registry::Permille;
+use crate::storage::{Find, Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
+
+/// A registered torrent; its counters are those of now.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Torrent)]
+pub(super) struct TorrentView {
+    torrent_id: u32,
+    /// 40 hexadecimal digits
+    #[schema(example = "0123456789abcdef0123456789abcdef01234567")]
+    info_hash: String,
+    /// The second info hash of a hybrid torrent
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info_hash_v2: Option<String>,
+    name: String,
+    seeders: u32,
+    leechers: u32,
+    /// Completed downloads
+    snatches: u32,
+    announces: u64,
+    /// Bytes before multipliers
+    uploaded: u64,
+    /// Bytes before multipliers
+    downloaded: u64,
+    enabled: bool,
+    /// What clients are told while it is disabled
+    reason: String,
+    /// Credit for a byte uploaded
+    multi_up: f64,
+    /// Credit for a byte downloaded
+    multi_dn: f64,
+}
+
+/// A torrent with its peers.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TorrentWithPeers)]
+pub(super) struct TorrentDetails {
+    #[serde(flatten)]
+    torrent: TorrentView,
+    /// Those who are in the swarm now, 10,000 at most
+    peers: Vec<PeerView>,
+}
+
+/// A torrent to register; one with this info hash is renamed, and enabled again.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TorrentToRegister {
+    #[schema(minimum = 1)]
+    torrent_id: u32,
+    /// 40 hexadecimal digits
+    #[schema(pattern = "^[0-9a-fA-F]{40}$")]
+    info_hash: String,
+    #[schema(min_length = 1, max_length = 255)]
+    name: String,
+}
+
+/// A torrent of a bulk; one that is registered stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BulkTorrent {
+    /// Without it the database chooses one
+    #[schema(minimum = 1)]
+    torrent_id: Option<u32>,
+    /// 40 hexadecimal digits
+    #[schema(pattern = "^[0-9a-fA-F]{40}$")]
+    info_hash: String,
+    /// The second info hash of a hybrid torrent
+    #[schema(pattern = "^[0-9a-fA-F]{40}$")]
+    info_hash_v2: Option<String>,
+    #[schema(min_length = 1, max_length = 255)]
+    name: String,
+}
+
+/// What to change of a torrent; what is not named stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TorrentChange {
+    #[schema(min_length = 1, max_length = 255)]
+    name: Option<String>,
+    enabled: Option<bool>,
+    /// An empty text takes the reason away
+    #[schema(max_length = 255)]
+    reason: Option<String>,
+    /// 0 to 1000, in thousandths
+    #[schema(minimum = 0, maximum = 1000)]
+    multi_up: Option<f64>,
+    /// 0 to 1000, in thousandths
+    #[schema(minimum = 0, maximum = 1000)]
+    multi_dn: Option<f64>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhyDisabled {
+    /// What clients are told
+    #[schema(min_length = 1, max_length = 255)]
+    reason: Option<String>,
+}
+
+/// What torrents can be sorted by.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TorrentSort {
+    #[default]
+    Id,
+    Name,
+    Seeders,
+    Leechers,
+    Snatches,
+    Announces,
+    Uploaded,
+    Downloaded,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct TorrentQuery {
+    /// What the name contains, an id, or an info hash
+    #[param(max_length = 255)]
+    q: Option<String>,
+    enabled: Option<bool>,
+    #[serde(default)]
+    #[param(inline)]
+    sort: TorrentSort,
+    #[serde(default)]
+    #[param(inline)]
+    order: Order,
+    /// From 1 on
+    #[param(minimum = 1, maximum = 1_000_000)]
+    page: Option<u32>,
+    /// Rows of a page: 50, or up to 1000
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// The torrent of an info hash, and its peers
+#[utoipa::path(
+    get,
+    path = "/api/torrent/{info_hash}",
+    tag = "torrents",
+    params(("info_hash" = String, Path, description = "40 hexadecimal digits")),
+    responses(
+        (status = 200, body = TorrentDetails),
+        (status = 404, body = ErrorBody, description = "Not registered"),
+        Refused
+    )
+)]
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    PathText(text): PathText,
+) -> Result<Json<TorrentDetails>, ApiError> {
+    let stored = find(&api, &text).await?;
+    let peers = super::peers::of(&api, &stored.torrent.info_hash);
+    let torrent = TorrentView::of(&api, stored);
+    Ok(Json(TorrentDetails { torrent, peers }))
+}
+
+/// Who is in the swarm of a torrent now, 10,000 at most
+#[utoipa::path(
+    get,
+    path = "/api/torrent/{info_hash}/peers",
+    tag = "torrents",
+    params(("info_hash" = String, Path, description = "40 hexadecimal digits")),
+    responses(
+        (status = 200, body = Vec<PeerView>),
+        (status = 404, body = ErrorBody, description = "Not registered"),
+        Refused
+    )
+)]
+pub(super) async fn peers(
+    State(api): State<Arc<Api>>,
+    PathText(text): PathText,
+) -> Result<Json<Vec<PeerView>>, ApiError> {
+    let stored = find(&api, &text).await?;
+    Ok(Json(super::peers::of(&api, &stored.torrent.info_hash)))
+}
+
+/// Register a torrent, or rename and enable the one with this info hash
+#[utoipa::path(
+    post,
+    path = "/api/torrent",
+    tag = "torrents",
+    request_body = TorrentToRegister,
+    responses(
+        (status = 201, body = Done),
+        (status = 409, body = ErrorBody, description = "The id belongs to another info hash, or the info hash to another id"),
+        BadBody,
+        Refused
+    )
+)]
+pub(super) async fn register(
+    State(api): State<Arc<Api>>,
+    Body(torrent): Body<TorrentToRegister>,
+) -> Result<(StatusCode, Json<Done>), ApiError> {
+    let id = id_of(torrent.torrent_id)?;
+    let info_hash = hash_of(&torrent.info_hash)?;
+    let saved = api
+        .control
+        .register_torrent(id, info_hash, &torrent.name)
+        .await?;
+    Ok((StatusCode::CREATED, Json(api.done(saved).await)))
+}
+
+/// Change a torrent: only what is named
+#[utoipa::path(
+    post,
+    path = "/api/torrent/{info_hash}",
+    tag = "torrents",
+    params(("info_hash" = String, Path, description = "40 hexadecimal digits")),
+    request_body = TorrentChange,
+    responses(
+        (status = 200, body = Done),
+        (status = 404, body = ErrorBody, description = "Not registered"),
+        BadBody,
+        Refused
+    )
+)]
+pub(super) async fn change(
+    State(api): State<Arc<Api>>,
+    PathText(text): PathText,
+    Body(change): Body<TorrentChange>,
+) -> Result<Json<Done>, ApiError> {
+    let info_hash = known_form(&text)?;
+    let saved = api
+        .control
+        .update_torrent(info_hash, &change.patch()?)
+        .await?;
+    Ok(Json(api.done(saved).await))
+}
+
+/// Disable a torrent, with a reason that clients are told
+#[utoipa::path(
+    delete,
+    path = "/api/torrent/{info_hash}",
+    tag = "torrents",
+    params(("info_hash" = String, Path, description = "40 hexadecimal digits")),
+    request_body(content = Option<WhyDisabled>, description = "May be left out"),
+    responses(
+        (status = 200, body = Done),
+        (status = 404, body = ErrorBody, description = "Not registered"),
+        BadBody,
+        Refused
+    )
+)]
+pub(super) async fn disable(
+    State(api): State<Arc<Api>>,
+    PathText(text): PathText,
+    MaybeBody(why): MaybeBody<Option<WhyDisabled>>,
+) -> Result<Json<Done>, ApiError> {
+    let info_hash = known_form(&text)?;
+    let reason = why.flatten().and_then(|why| why.reason);
+    let disabled = api.control.set_torrent_enabled(info_hash, false, reason);
+    Ok(Json(api.done(disabled.await?).await))
+}
+
+/// Torrents, by pages
+#[utoipa::path(
+    get,
+    path = "/api/torrents",
+    tag = "torrents",
+    params(TorrentQuery),
+    responses(
+        (status = 200, body = List<TorrentView>),
+        (status = 400, body = ErrorBody, description = "A parameter is wrong"),
+        Refused
+    )
+)]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<TorrentQuery>,
+) -> Result<Json<List<TorrentView>>, ApiError> {
+    let pages = ListQuery::new(query.q, query.page, query.limit)?;
+    let info_hash = pages.text.as_deref().and_then(|text| text.parse().ok());
+    let found = if let Some(info_hash) = info_hash {
+        let rows: Vec<_> = api.storage.torrent(info_hash).await?.into_iter().collect();
+        let total = rows.len() as u64;
+        Found { rows, total }
+    } else {
+        let find = Find {
+            text: pages.text.clone(),
+            enabled: query.enabled,
+            sort: query.sort.key(),
+            descending: query.order == Order::Desc,
+            offset: pages.offset(),
+            limit: pages.limit,
+        };
+        api.storage.find_torrents(&find).await?
+    };
+    let rows = found.rows.into_iter();
+    let rows = rows.map(|stored| TorrentView::of(&api, stored)).collect();
+    Ok(Json(pages.list(found.total, rows)))
+}
+
+/// Register up to 10,000 torrents; what is registered already stays as it is
+#[utoipa::path(
+    post,
+    path = "/api/torrents",
+    tag = "torrents",
+    request_body = Rows<BulkTorrent>,
+    responses((status = 200, body = BulkResult), BadBody, Refused)
+)]
+pub(super) async fn bulk(
+    State(api): State<Arc<Api>>,
+    Body(rows): Body<Rows<BulkTorrent>>,
+) -> Result<Json<BulkResult>, ApiError> {
+    let rows = rows.checked()?.into_iter().map(BulkTorrent::torrent);
+    let mut result = BulkResult::default();
+    let mut told = None;
+    for rows in bulk::portions(rows) {
+        let good: Vec<NewTorrent> = rows.iter().flatten().cloned().collect();
+        let saved = api.control.add_torrents(&good).await?;
+        let mut ids = saved.value.iter().map(|id| id.map(|id| id.0));
+        for row in &rows {
+            result.push(match row {
+                Ok(_) => Row::of(ids.next().flatten()),
+                Err(problem) => Row::invalid(problem),
+            });
+        }
+        told = Some(saved);
+    }
+    if let Some(saved) = told {
+        api.done(saved).await;
+    }
+    Ok(Json(result))
+}
+
+async fn find(api: &Api, text: &str) -> Result<StoredTorrent, ApiError> {
+    let stored = api.storage.torrent(known_form(text)?).await?;
+    stored.ok_or_else(|| not_registered(text))
+}
+
+/// What is no info hash is registered nowhere.
+fn known_form(text: &str) -> Result<InfoHash, ApiError> {
+    text.parse().map_err(|_| not_registered(text))
+}
+
+fn not_registered(text: &str) -> ApiError {
+    match text.parse::<InfoHash>() {
+        Ok(info_hash) => ApiError::not_found(format!("there is no torrent {info_hash}")),
+        Err(error) => ApiError::not_found(format!("there is no such torrent: {error}")),
+    }
+}
+
+fn hash_of(text: &str) -> Result<InfoHash, ApiError> {
+    text.parse()
+        .map_err(|error| ApiError::invalid(format!("info_hash: {error}")))
+}
+
+fn id_of(id: u32) -> Result<TorrentId, ApiError> {
+    match id {
+        0 => Err(ApiError::invalid("torrent_id: expected 1 or more")),
+        id => Ok(TorrentId(id)),
+    }
+}
+
+// === impl TorrentView ===
+
+impl TorrentView {
+    fn of(api: &Api, stored: StoredTorrent) -> Self {
+        let torrent = stored.torrent;
+        let counts = api.tracker.counts(&torrent.info_hash);
+        Self {
+            torrent_id: torrent.id.0,
+            info_hash: torrent.info_hash.to_string(),
+            info_hash_v2: torrent.info_hash_v2.map(|hash| hash.to_string()),
+            name: stored.name,
+            seeders: counts.seeders,
+            leechers: counts.leechers,
+            snatches: torrent.snatches,
+            announces: stored.announces,
+            uploaded: stored.uploaded,
+            downloaded: stored.downloaded,
+            enabled: torrent.enabled,
+            reason: torrent.reason.unwrap_or_default(),
+            multi_up: torrent.multi_up.factor(),
+            multi_dn: torrent.multi_down.factor(),
+        }
+    }
+}
+
+// === impl TorrentChange, BulkTorrent and TorrentSort ===
+
+impl TorrentChange {
+    fn patch(self) -> Result<TorrentPatch, ApiError> {
+        let factor = |name: &str, factor: Option<f64>| {
+            let permille = |factor| {
+                Permille::from_factor(factor)
+                    .ok_or_else(|| ApiError::invalid(format!("{name}: expected 0 to 1000")))
+            };
+            factor.map(permille).transpose()
+        };
+        Ok(TorrentPatch {
+            name: self.name,
+            enabled: self.enabled,
+            reason: self
+                .reason
+                .map(|reason| (!reason.is_empty()).then_some(reason)),
+            multi_up: factor("multi_up", self.multi_up)?,
+            multi_down: factor("multi_dn", self.multi_dn)?,
+        })
+    }
+}
+
+impl BulkTorrent {
+    fn torrent(self) -> Result<NewTorrent, String> {
+        let hash = |text: &str| text.parse::<InfoHash>();
+        let info_hash = hash(&self.info_hash).map_err(|error| format!("info_hash: {error}"))?;
+        let second = self.info_hash_v2.as_deref().map(hash).transpose();
+        if self.torrent_id == Some(0) {
+            return Err("torrent_id: expected 1 or more".into());
+        }
+        bulk::check_name("name", &self.name)?;
+        Ok(NewTorrent {
+            id: self.torrent_id.map(TorrentId),
+            info_hash,
+            info_hash_v2: second.map_err(|error| format!("info_hash_v2: {error}"))?,
+            name: self.name,
+        })
+    }
+}
+
+impl TorrentSort {
+    fn key(self) -> TorrentKey {
+        match self {
+            Self::Id => TorrentKey::Id,
+            Self::Name => TorrentKey::Name,
+            Self::Seeders => TorrentKey::Seeders,
+            Self::Leechers => TorrentKey::Leechers,
+            Self::Snatches => TorrentKey::Snatches,
+            Self::Announces => TorrentKey::Announces,
+            Self::Uploaded => TorrentKey::Uploaded,
+            Self::Downloaded => TorrentKey::Downloaded,
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Users: register, show, change, list.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::bulk::{self, BulkResult, Row, Rows};
+use super::error::{ApiError, BadBody, ErrorBody, Refused};
+use super::extract::{Body, PathText, Query};
+use super::lists::{List, ListQuery, Order};
+use super::{Api, Done};
+use crate::control::random_passkey;
+use crate::ids::{Passkey, TorrentId, UserId};
+use crate::storage::{Find, NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
+
+/// A user, with the passkey.
+#[derive(Serialize, ToSchema)]
+#[schema(as = User)]
+pub(super) struct UserDetails {
+    #[serde(flatten)]
+    user: UserRow,
+    /// The secret part of the announce URL
+    passkey: String,
+    /// The key of the user in Redis
+    #[schema(example = "t:u:1")]
+    key: String,
+}
+
+/// A user as lists show it, without the passkey.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UserRow {
+    user_id: u32,
+    username: String,
+    enabled: bool,
+    can_leech: bool,
+    /// Bytes credited
+    uploaded: u64,
+    /// Bytes credited
+    downloaded: u64,
+    snatches: u64,
+    announces: u64,
+    /// Seconds
+    seed_time: u64,
+}
+
+/// A user to register.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserToRegister {
+    #[schema(minimum = 1)]
+    user_id: u32,
+    /// 8 to 64 letters, digits, `_` or `-`
+    #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
+    passkey: String,
+    #[schema(min_length = 1, max_length = 255)]
+    name: String,
+    /// Whether the user may download; yes, unless said
+    can_leech: Option<bool>,
+}
+
+/// A user of a bulk.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BulkUser {
+    /// Without it the database chooses one
+    #[schema(minimum = 1)]
+    user_id: Option<u32>,
+    /// Without it a random one is made, and is in the answer
+    #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
+    passkey: Option<String>,
+    #[schema(min_length = 1, max_length = 255)]
+    name: String,
+    can_leech: Option<bool>,
+}
+
+/// What to change of a user; what is not named stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserChange {
+    #[schema(min_length = 1, max_length = 255)]
+    username: Option<String>,
+    /// 8 to 64 letters, digits, `_` or `-`; the old one is refused from then on
+    #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
+    passkey: Option<String>,
+    enabled: Option<bool>,
+    can_leech: Option<bool>,
+    /// Bytes; what announces add later is added to it
+    #[schema(maximum = 4_611_686_018_427_387_904_u64)]
+    uploaded: Option<u64>,
+    /// Bytes; what announces add later is added to it
+    #[schema(maximum = 4_611_686_018_427_387_904_u64)]
+    downloaded: Option<u64>,
+}
+
+/// The torrents that a user has to do with, by their ids.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UserTorrents)]
+pub(super) struct TorrentsView {
+    /// The user is in the swarm
+    active: Vec<String>,
+    /// Hit and run: left with too little seed time
+    hnr: Vec<String>,
+    /// Snatched, or seeding
+    complete: Vec<String>,
+    /// In the swarm, and not complete
+    incomplete: Vec<String>,
+}
+
+/// What users can be sorted by.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum UserSort {
+    #[default]
+    Id,
+    Name,
+    Uploaded,
+    Downloaded,
+    Snatches,
+    Announces,
+    SeedTime,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UserQuery {
+    /// What the name contains, or an id
+    #[param(max_length = 255)]
+    q: Option<String>,
+    enabled: Option<bool>,
+    #[serde(default)]
+    #[param(inline)]
+    sort: UserSort,
+    #[serde(default)]
+    #[param(inline)]
+    order: Order,
+    /// From 1 on
+    #[param(minimum = 1, maximum = 1_000_000)]
+    page: Option<u32>,
+    /// Rows of a page: 50, or up to 1000
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// A user
+#[utoipa::path(
+    get,
+    path = "/api/user/{user_id}",
+    tag = "users",
+    params(("user_id" = u32, Path)),
+    responses(
+        (status = 200, body = UserDetails),
+        (status = 404, body = ErrorBody, description = "There is no such user"),
+        Refused
+    )
+)]
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    PathText(text): PathText,
+) -> Result<Json<UserDetails>, ApiError> {
+    Ok(Json(find(&api, &text).await?.into()))
+}
+
+/// Register a user
+#[utoipa::path(
+    post,
+    path = "/api/user",
+    tag = "users",
+    request_body = UserToRegister,
+    responses(
+        (status = 200, body = Done),
+        (status = 409, body = ErrorBody, description = "The user is known already, or the passkey is another's"),
+        BadBody,
+        Refused
+    )
+)]
+pub(super) async fn register(
+    State(api): State<Arc<Api>>,
+    Body(user): Body<UserToRegister>,
+) -> Result<Json<Done>, ApiError> {
+    if user.user_id == 0 {
+        return Err(ApiError::invalid("user_id: expected 1 or more"));
+    }
+    let new = NewUser {
+        id: Some(UserId(user.user_id)),
+        passkey: passkey_of(&user.passkey)?,
+        username: user.name,
+        can_leech: user.can_leech.unwrap_or(true),
+    };
+    let saved = api
+        .control
+        .register_users(std::slice::from_ref(&new))
+        .await?;
+    if saved.value == [None] {
+        return known_already(&api, &new).await;
+    }
+    Ok(Json(api.done(saved).await))
+}
+
+/// A web application may have written the row itself, and tells the tracker of it now: that is no
+/// conflict, unless the tracker knew.
+async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError> {
+    let id = new.id.unwrap_or(UserId(0));
+    let is_known = api.registry.account(new.passkey.expose());
+    let stored = api.storage.user(id).await?;
+    let is_same = stored.is_some_and(|it| it.user.passkey == new.passkey);
+    if is_same && is_known.is_none() {
+        let told = api.control.announce_user(id).await;
+        return Ok(Json(api.done(told).await));
+    }
+    let taken = StorageError::Duplicate(format!("user {}, or the passkey,", id.0));
+    Err(taken.into())
+}
+
+/// Change a user: only what is named
+#[utoipa::path(
+    post,
+    path = "/api/user/{user_id}",
+    tag = "users",
+    params(("user_id" = u32, Path)),
+    request_body = UserChange,
+    responses(
+        (status = 200, body = Done),
+        (status = 404, body = ErrorBody, description = "There is no such user"),
+        (status = 409, body = ErrorBody, description = "The passkey is another's"),
+        BadBody,
+        Refused
+    )
+)]
+pub(super) async fn change(
+    State(api): State<Arc<Api>>,
+    PathText(text): PathText,
+    Body(change): Body<UserChange>,
+) -> Result<Json<Done>, ApiError> {
+    let id = id_of(&text)?;
+    let patch = UserPatch {
+        passkey: change.passkey.as_deref().map(passkey_of).transpose()?,
+        username: change.username,
+        enabled: change.enabled,
+        can_leech: change.can_leech,
+        uploaded: change.uploaded,
+        downloaded: change.downloaded,
+    };
+    let saved = api.control.update_user(id, &patch).await?;
+    Ok(Json(api.done(saved).await))
+}
+
+/// The torrents that a user seeds, downloads, has completed, or ran from
+#[utoipa::path(
+    get,
+    path = "/api/user/{user_id}/torrents",
+    tag = "users",
+    params(("user_id" = u32, Path)),
+    responses(
+        (status = 200, body = TorrentsView),
+        (status = 404, body = ErrorBody, description = "There is no such user"),
+        Refused
+    )
+)]
+pub(super) async fn torrents(
+    State(api): State<Arc<Api>>,
+    PathText(text): PathText,
+) -> Result<Json<TorrentsView>, ApiError> {
+    let stored = find(&api, &text).await?;
+    let torrents = api.storage.torrents_of(stored.user.id).await?;
+    Ok(Json(torrents.into()))
+}
+
+/// Users, by pages, without their passkeys
+#[utoipa::path(
+    get,
+    path = "/api/users",
+    tag = "users",
+    params(UserQuery),
+    responses(
+        (status = 200, body = List<UserRow>),
+        (status = 400, body = ErrorBody, description = "A parameter is wrong"),
+        Refused
+    )
+)]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<UserQuery>,
+) -> Result<Json<List<UserRow>>, ApiError> {
+    let pages = ListQuery::new(query.q, query.page, query.limit)?;
+    let find = Find {
+        text: pages.text.clone(),
+        enabled: query.enabled,
+        sort: query.sort.key(),
+        descending: query.order == Order::Desc,
+        offset: pages.offset(),
+        limit: pages.limit,
+    };
+    let found = api.storage.find_users(&find).await?;
+    let rows = found.rows.into_iter().map(UserRow::from).collect();
+    Ok(Json(pages.list(found.total, rows)))
+}
+
+/// Register up to 10,000 users; who is known already stays as they are
+#[utoipa::path(
+    post,
+    path = "/api/users",
+    tag = "users",
+    request_body = Rows<BulkUser>,
+    responses((status = 200, body = BulkResult), BadBody, Refused)
+)]
+pub(super) async fn bulk(
+    State(api): State<Arc<Api>>,
+    Body(rows): Body<Rows<BulkUser>>,
+) -> Result<Json<BulkResult>, ApiError> {
+    let rows = rows.checked()?.into_iter().map(BulkUser::user);
+    let mut result = BulkResult::default();
+    let mut told = None;
+    for rows in bulk::portions(rows) {
+        let good: Vec<NewUser> = rows
+            .iter()
+            .flatten()
+            .map(|(user, _)| user.clone())
+            .collect();
+        let saved = api.control.register_users(&good).await?;
+        let mut ids = saved.value.iter().map(|id| id.map(|id| id.0));
+        for row in &rows {
+            result.push(match row {
+                Ok((user, is_random)) => {
+                    let passkey = is_random.then(|| user.passkey.expose().to_owned());
+                    Row::of(ids.next().flatten()).with_passkey(passkey)
+                }
+                Err(problem) => Row::invalid(problem),
+            });
+        }
+        told = Some(saved);
+    }
+    if let Some(saved) = told {
+        api.done(saved).await;
+    }
+    Ok(Json(result))
+}
+
+async fn find(api: &Api, text: &str) -> Result<StoredUser, ApiError> {
+    let id = id_of(text)?;
+    let stored = api.storage.user(id).await?;
+    stored.ok_or_else(|| ApiError::not_found(format!("there is no user {}", id.0)))
+}
+
+/// What is no id is nobody's.
+fn id_of(text: &str) -> Result<UserId, ApiError> {
+    let id = text.parse().map(UserId);
+    id.map_err(|_| ApiError::not_found("there is no such user: an id is a number"))
+}
+
+fn passkey_of(text: &str) -> Result<Passkey, ApiError> {
+    text.parse()
+        .map_err(|error| ApiError::invalid(format!("passkey: {error}")))
+}
+
+// === impl views ===
+
+impl From<StoredUser> for UserDetails {
+    fn from(stored: StoredUser) -> Self {
+        Self {
+            passkey: stored.user.passkey.expose().to_owned(),
+            key: format!("t:u:{}", stored.user.id.0),
+            user: stored.into(),
+        }
+    }
+}
+
+impl From<StoredUser> for UserRow {
+    fn from(stored: StoredUser) -> Self {
+        let StoredUser { user, totals } = stored;
+        Self {
+            user_id: user.id.0,
+            username: user.username,
+            enabled: user.enabled,
+            can_leech: user.can_leech,
+            uploaded: totals.uploaded,
+            downloaded: totals.downloaded,
+            snatches: totals.snatches,
+            announces: totals.announces,
+            seed_time: totals.seed_time,
+        }
+    }
+}
+
+impl From<UserTorrents> for TorrentsView {
+    fn from(torrents: UserTorrents) -> Self {
+        let texts = |ids: Vec<TorrentId>| ids.into_iter().map(|id| id.0.to_string()).collect();
+        Self {
+            active: texts(torrents.active),
+            hnr: texts(torrents.hnr),
+            complete: texts(torrents.complete),
+            incomplete: texts(torrents.incomplete),
+        }
+    }
+}
+
+// === impl BulkUser and UserSort ===
+
+impl BulkUser {
+    /// The user, and whether the passkey was made up.
+    fn user(self) -> Result<(NewUser, bool), String> {
+        if self.user_id == Some(0) {
+            return Err("user_id: expected 1 or more".into());
+        }
+        bulk::check_name("name", &self.name)?;
+        let is_random = self.passkey.is_none();
+        let passkey = match self.passkey {
+            Some(text) => text.parse().map_err(|error| format!("passkey: {error}"))?,
+            None => random_passkey().map_err(|error| error.to_string())?,
+        };
+        let user = NewUser {
+            id: self.user_id.map(UserId),
+            username: self.name,
+            passkey,
+            can_leech: self.can_leech.unwrap_or(true),
+        };
+        Ok((user, is_random))
+    }
+}
+
+impl UserSort {
+    fn key(self) -> UserKey {
+        match self {
+            Self::Id => UserKey::Id,
+            Self::Name => UserKey::Name,
+            Self::Uploaded => UserKey::Uploaded,
+            Self::Downloaded => UserKey::Downloaded,
+            Self::Snatches => UserKey::Snatches,
+            Self::Announces => UserKey::Announces,
+            Self::SeedTime => UserKey::SeedTime,
+        }
+    }
+}

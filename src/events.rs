@@ -1,0 +1,129 @@
+//! What just happened, for those who watch: registry changes, snatches, refusals.
+//!
+//! Nobody has to watch, and whoever watches too slowly loses events and is told how many: nothing
+//! waits for a watcher. Without one an event costs a look at a counter.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::broadcast;
+
+use crate::clock::Seconds;
+use crate::ids::{InfoHash, TorrentId, UserId};
+
+/// Events that a watcher may lag behind.
+const HELD: usize = 1024;
+
+/// Refusals told in one second; a flood of them is told of by the counters.
+const REFUSALS_A_SECOND: u32 = 100;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A user was added or changed, or is gone.
+    User(UserId),
+    /// A torrent was added or changed, or is gone: its id or its info hash, or both.
+    Torrent(Option<TorrentId>, Option<InfoHash>),
+    /// The whitelist changed.
+    Whitelist,
+    /// The whole registry was loaded again.
+    Registry,
+    /// A torrent was completed; by whom, where users are known.
+    Snatch(InfoHash, Option<UserId>),
+    /// An announce or scrape was refused.
+    Refusal {
+        /// The kind of refusal, one of a few.
+        reason: &'static str,
+        address: Option<IpAddr>,
+    },
+}
+
+/// Where events are told and heard.
+pub struct Events {
+    told: broadcast::Sender<Event>,
+    /// The second in the upper half, refusals told in it in the lower.
+    refusals: AtomicU64,
+}
+
+// === impl Events ===
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            told: broadcast::Sender::new(HELD),
+            refusals: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Events {
+    /// Hears all events from now on.
+    pub fn watch(&self) -> broadcast::Receiver<Event> {
+        self.told.subscribe()
+    }
+
+    /// Whether anybody watches.
+    pub fn is_watched(&self) -> bool {
+        self.told.receiver_count() > 0
+    }
+
+    pub fn tell(&self, event: Event) {
+        if self.is_watched() {
+            // It fails when the last watcher has gone meanwhile.
+            let _ = self.told.send(event);
+        }
+    }
+
+    /// Tells of a refusal, unless there were many in this second.
+    pub fn tell_refusal(&self, reason: &'static str, address: Option<IpAddr>, now: Seconds) {
+        if !self.is_watched() {
+            return;
+        }
+        let before = self.refusals.load(Ordering::Relaxed);
+        let second = u64::from(now.0);
+        let told = if before >> 32 == second {
+            before as u32
+        } else {
+            0
+        };
+        if told < REFUSALS_A_SECOND {
+            let after = second << 32 | u64::from(told + 1);
+            self.refusals.store(after, Ordering::Relaxed);
+            self.tell(Event::Refusal { reason, address });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_so_often_a_second() {
+        let events = Events::default();
+        events.tell_refusal("no one hears", None, Seconds(1));
+        let mut heard = events.watch();
+        for second in [1, 2] {
+            for _ in 0..2 * REFUSALS_A_SECOND {
+                events.tell_refusal("x", None, Seconds(second));
+            }
+        }
+        let mut count = 0;
+        while heard.try_recv().is_ok() {
+            count += 1;
+        }
+        assert_eq!(count, 2 * REFUSALS_A_SECOND);
+    }
+
+    #[test]
+    fn a_slow_watcher_is_told_what_it_lost() {
+        let events = Events::default();
+        let mut heard = events.watch();
+        for id in 0..HELD as u32 + 10 {
+            events.tell(Event::User(UserId(id)));
+        }
+        let lost = heard.try_recv();
+        assert_eq!(lost, Err(broadcast::error::TryRecvError::Lagged(10)));
+        assert_eq!(heard.try_recv(), Ok(Event::User(UserId(10))));
+    }
+}

@@ -1,0 +1,165 @@
+//! The API of this node: when there is one, what it works on, and its ordered end.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::api::{self, Api, Credentials, Host, Side, Token};
+use crate::cache::Cache;
+use crate::config::{self, Config};
+use crate::control::Control;
+use crate::node::followed::Followed;
+use crate::node::{Certificates, Node};
+use crate::storage::Storage;
+
+/// How long storage and cache may take to answer whether they are there.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The listening API.
+pub(super) struct Listener {
+    api: Arc<Api>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// What the API asks of this node.
+struct Hosting {
+    storage: Arc<dyn Storage>,
+    cache: Option<Arc<dyn Cache>>,
+    followed: Followed,
+    storage_driver: String,
+    cache_driver: String,
+}
+
+/// Whether the config asks for an API. The one that it has without being asked is there only once
+/// somebody has made the files for it.
+pub(super) fn is_wanted(config: &Config) -> bool {
+    let api = &config.api;
+    let has_files = || api.tls.key.exists() && api.tls.cert.exists();
+    !api.listen.is_empty() && (!api.is_default || has_files())
+}
+
+pub(super) fn credentials(config: &Config) -> Credentials {
+    let tokens = config.api.tokens.iter().map(|token| Token {
+        name: token.name.clone(),
+        token: token.token.clone(),
+        scope: match token.scope {
+            config::Scope::Read => api::Scope::Read,
+            config::Scope::Write => api::Scope::Write,
+        },
+    });
+    Credentials {
+        username: config.api.username.clone(),
+        password: config.api.password.clone(),
+        tokens: tokens.collect(),
+    }
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// None where the config asks for no API.
+    pub fn start(
+        config: &Config,
+        listeners: Vec<TcpListener>,
+        node: &Node,
+        cache: Option<&Arc<dyn Cache>>,
+        followed: Followed,
+        certificates: &Certificates,
+    ) -> Option<Self> {
+        let certificate = certificates.api.clone()?;
+        if listeners.is_empty() {
+            return None;
+        }
+        for address in listeners.iter().filter_map(|it| it.local_addr().ok()) {
+            tracing::info!(%address, "API at https://{address}/");
+        }
+        let (stop, stopped) = watch::channel(false);
+        let parts = api::Parts {
+            tracker: Arc::clone(&node.tracker),
+            registry: Arc::clone(&node.registry),
+            storage: Arc::clone(&node.storage),
+            control: Control::new(Arc::clone(&node.storage), cache.cloned()),
+            events: Arc::clone(&node.events),
+            clock: node.clock,
+            host: Arc::new(Hosting {
+                storage: Arc::clone(&node.storage),
+                cache: cache.cloned(),
+                followed,
+                storage_driver: config.storage.driver.clone(),
+                cache_driver: config.cache.driver.clone(),
+            }),
+            stop: stopped.clone(),
+        };
+        let api = Arc::new(Api::new(parts, credentials(config)));
+        let routes = api::routes(&api);
+        let task = tokio::spawn(async move {
+            if let Err(error) = api::serve(listeners, certificate, routes, stopped).await {
+                tracing::error!(%error, "the API can't be served");
+            }
+        });
+        Some(Self { api, stop, task })
+    }
+
+    pub fn api(&self) -> Arc<Api> {
+        Arc::clone(&self.api)
+    }
+
+    /// Finishes what is in flight.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        // A panic in it has been told, and keeps nobody from stopping.
+        let _ = self.task.await;
+    }
+}
+
+// === impl Hosting ===
+
+#[async_trait]
+impl Host for Hosting {
+    async fn caught_up(&self) {
+        self.followed.caught_up().await;
+    }
+
+    async fn sides(&self) -> (Side, Option<Side>) {
+        let storage = async {
+            let position = self.storage.feed_position().await;
+            position.map(drop).map_err(|error| error.to_string())
+        };
+        let cache = async {
+            match &self.cache {
+                Some(cache) => cache
+                    .ping()
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string()),
+                None => Ok(()),
+            }
+        };
+        let (storage, cache) = tokio::join!(in_time(storage), in_time(cache));
+        let cache = self
+            .cache
+            .is_some()
+            .then(|| side(&self.cache_driver, cache));
+        (side(&self.storage_driver, storage), cache)
+    }
+}
+
+async fn in_time(answer: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+    }
+}
+
+fn side(driver: &str, answer: Result<(), String>) -> Side {
+    Side {
+        driver: driver.to_owned(),
+        up: answer.is_ok(),
+        problem: answer.err(),
+    }
+}

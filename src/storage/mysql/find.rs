@@ -1,0 +1,80 @@
+//! Sorted lists and look-ups, for people and programs.
+
+use mysql_async::{Row, Value};
+
+use super::cells::Cells;
+use super::fault::Fault;
+use super::link::Session;
+use super::read;
+use super::tables::Own;
+use crate::ids::{TorrentId, UserId};
+use crate::storage::rows::SortKey;
+use crate::storage::schema::{self, Call};
+use crate::storage::{
+    BadRow, Find, Found, StoredTorrent, StoredUser, TorrentKey, UserKey, UserTorrents,
+};
+
+pub(super) async fn users(
+    session: &mut Session<'_>,
+    wanted: &Find<UserKey>,
+) -> Result<Found<StoredUser>, Fault> {
+    let calls = (&schema::COUNT_USERS, &schema::FIND_USERS);
+    find(session, wanted, calls, read::user).await
+}
+
+pub(super) async fn torrents(
+    session: &mut Session<'_>,
+    wanted: &Find<TorrentKey>,
+) -> Result<Found<StoredTorrent>, Fault> {
+    let calls = (&schema::COUNT_TORRENTS, &schema::FIND_TORRENTS);
+    find(session, wanted, calls, read::torrent).await
+}
+
+async fn find<K: SortKey, T>(
+    session: &mut Session<'_>,
+    wanted: &Find<K>,
+    (count, list): (&'static Call, &'static Call),
+    read: fn(&Row) -> Result<T, BadRow>,
+) -> Result<Found<T>, Fault> {
+    let params = [
+        ("pattern", wanted.pattern().into()),
+        ("id", wanted.id().into()),
+        ("enabled", wanted.enabled.into()),
+    ];
+    let rows = session.call(count, &params).await?;
+    let total = rows.first().map_or(0, |row| Cells(row).total(0));
+    let rows = session.call_then(list, &params, &wanted.tail()).await?;
+    let rows = rows.iter().filter_map(|row| read(row).ok()).collect();
+    Ok(Found { rows, total })
+}
+
+pub(super) async fn torrents_of(
+    session: &mut Session<'_>,
+    own: &Own,
+    user: UserId,
+) -> Result<UserTorrents, Fault> {
+    let id = || vec![Value::from(user.0)];
+    let sql = format!(
+        "SELECT torrent_id, completed_at IS NOT NULL, hnr <> 0 FROM {} WHERE user_id = ?",
+        own.history
+    );
+    let histories = session.exec(&sql, id()).await?;
+    let sql = format!(
+        "SELECT torrent_id, left_bytes <=> 0 FROM {} WHERE user_id = ? AND active = 1",
+        own.peers
+    );
+    let peers = session.exec(&sql, id()).await?;
+    let histories = histories.iter().filter_map(|row| {
+        let cells = Cells(row);
+        Some((
+            TorrentId(cells.id(0).ok()?),
+            cells.total(1) > 0,
+            cells.total(2) > 0,
+        ))
+    });
+    let peers = peers.iter().filter_map(|row| {
+        let cells = Cells(row);
+        Some((TorrentId(cells.id(0).ok()?), cells.total(1) > 0))
+    });
+    Ok(UserTorrents::of(histories, peers))
+}
