@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::Context;
 use mika::clock::{Now, Seconds};
 use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
-use mika::metrics::Metrics;
+use mika::metrics::{Metrics, Protocol};
 use mika::registry::{Permille, Registry, RegistryChange, Torrent, User};
 use mika::tracker::{AnnounceRequest, HnrRules, Mode, Rules, Tracker, Workspace};
 use mika::wire::{Announce, Event};
@@ -227,7 +227,7 @@ impl Bench {
             load,
             registry,
             tracker: Tracker::new(Mode::Private, rules, known, 2 * CUT_EVERY, metrics),
-            work: Workspace::new(fastrand::Rng::with_seed(1)),
+            work: Workspace::new(Protocol::Http, fastrand::Rng::with_seed(1)),
             now: Now {
                 mono: Seconds::START,
                 unix: 1_800_000_000,

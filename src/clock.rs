@@ -32,6 +32,13 @@ pub struct Clock {
     offset: &'static AtomicI64,
 }
 
+/// Measures how long something takes, by the monotonic clock: reading it costs some 25 ns.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch {
+    /// Nanoseconds since some moment.
+    started: u64,
+}
+
 /// Seconds by which the wall clock may differ from what is expected before it has been set.
 const STEP: u64 = 2;
 
@@ -68,6 +75,26 @@ impl Now {
     }
 }
 
+// === impl Stopwatch ===
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Self {
+            started: nanoseconds(),
+        }
+    }
+
+    /// Nanoseconds since the start.
+    pub fn elapsed(self) -> u64 {
+        nanoseconds().saturating_sub(self.started)
+    }
+}
+
+fn nanoseconds() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    (time.tv_sec as u64).saturating_mul(1_000_000_000) + time.tv_nsec as u64
+}
+
 // === impl Clock ===
 
 impl Clock {
@@ -102,6 +129,15 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stopwatch_measures_what_passes() {
+        let watch = Stopwatch::start();
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        let first = watch.elapsed();
+        assert!(first >= 3_000_000);
+        assert!(watch.elapsed() >= first);
+    }
 
     #[test]
     fn times_before_the_start_survive_the_way_through_unix_time() {

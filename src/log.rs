@@ -1,35 +1,137 @@
-//! The log: lines on stderr, for people or as JSON, with times in UTC.
+//! The log: lines for people or as JSON, with times in UTC, on stderr or in a file.
 
-use std::io::{self, IsTerminal};
+use std::fs::File;
+use std::io::{self, IsTerminal, Stderr, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::config::{LogFormat, LogLevel};
+use crate::config::{self, LogFormat, LogLevel};
 
-/// Changes the level of a log that runs.
-#[derive(Clone)]
-pub struct LevelHandle(reload::Handle<Targets, Registry>);
-
-/// Starts the log of this process; fails if it has one already.
-pub fn init(level: LogLevel, format: LogFormat) -> Result<LevelHandle, SetGlobalDefaultError> {
-    let (filter, handle) = reload::Layer::new(filter(level));
-    let subscriber = Registry::default().with(filter).with(lines(format));
-    tracing::subscriber::set_global_default(subscriber)?;
-    Ok(LevelHandle(handle))
+/// Changes a log that runs.
+pub struct Handle {
+    level: reload::Handle<Targets, Registry>,
+    output: Output,
+    /// The file's path; empty for stderr.
+    path: Mutex<PathBuf>,
 }
 
-// === impl LevelHandle ===
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("log.file: can't write to {}: {error}", path.display())]
+    File { path: PathBuf, error: io::Error },
+    #[error("this process has a log already")]
+    Twice(#[from] SetGlobalDefaultError),
+}
 
-impl LevelHandle {
-    pub fn set(&self, level: LogLevel) {
+/// Where lines go now: to a file, or to stderr if there is none.
+#[derive(Clone)]
+struct Output(Arc<ArcSwapOption<File>>);
+
+/// Where one line goes.
+enum Line {
+    File(Arc<File>),
+    Stderr(Stderr),
+}
+
+/// Starts the log of this process.
+///
+/// # Errors
+/// The file can't be written, or the process has a log already.
+pub fn init(config: &config::Log) -> Result<Handle, LogError> {
+    let (filter, level) = reload::Layer::new(filter(config.level));
+    let output = Output(Arc::new(open(&config.file)?.into()));
+    let lines = lines(config, output.clone());
+    let subscriber = Registry::default().with(filter).with(lines);
+    tracing::subscriber::set_global_default(subscriber)?;
+    Ok(Handle {
+        level,
+        output,
+        path: Mutex::new(config.file.clone()),
+    })
+}
+
+/// Opens a log file to add lines at its end; none for an empty path, which stands for stderr.
+///
+/// # Errors
+/// It can neither be opened nor made.
+pub fn open(path: &Path) -> Result<Option<Arc<File>>, LogError> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let file = File::options().create(true).append(true).open(path);
+    file.map(|file| Some(Arc::new(file)))
+        .map_err(|error| LogError::File {
+            path: path.into(),
+            error,
+        })
+}
+
+// === impl Handle ===
+
+impl Handle {
+    pub fn set_level(&self, level: LogLevel) {
         // It fails only when the log itself is gone, and then nobody is left to be told.
-        let _ = self.0.reload(filter(level));
+        let _ = self.level.reload(filter(level));
+    }
+
+    /// Opens the file anew by its name, under which there may be none after a rotation. Lines of
+    /// before are in the file that has another name now; no line is in neither.
+    ///
+    /// # Errors
+    /// It can't be opened; the log goes on where it was.
+    pub fn reopen(&self) -> Result<(), LogError> {
+        let file = open(&self.path.lock())?;
+        self.output.0.store(file);
+        Ok(())
+    }
+
+    /// Goes on in another file, or on stderr.
+    pub fn write_to(&self, path: &Path, file: Option<Arc<File>>) {
+        self.output.0.store(file);
+        *self.path.lock() = path.into();
+    }
+}
+
+// === impl Output ===
+
+impl<'a> MakeWriter<'a> for Output {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        match self.0.load_full() {
+            Some(file) => Line::File(file),
+            None => Line::Stderr(io::stderr()),
+        }
+    }
+}
+
+// === impl Line ===
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Stderr(stderr) => stderr.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Stderr(stderr) => stderr.flush(),
+        }
     }
 }
 
@@ -48,13 +150,14 @@ fn filter(level: LogLevel) -> Targets {
         .with_target("mika", level)
 }
 
-fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<S>(config: &config::Log, output: Output) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
-    let lines = fmt::layer().with_writer(io::stderr);
-    match format {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+    let is_terminal = config.file.as_os_str().is_empty() && io::stderr().is_terminal();
+    let lines = fmt::layer().with_writer(output);
+    match config.format {
+        LogFormat::Text => lines.with_ansi(is_terminal).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     }
 }

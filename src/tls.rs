@@ -10,6 +10,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use tokio_rustls::rustls::{self, ServerConfig};
 
+use crate::certificate::validity;
+
 /// Why a key and certificate can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -27,14 +29,21 @@ pub enum TlsError {
 
 /// The certificate that new connections are served with.
 #[derive(Clone)]
-pub struct Certificate(Arc<ArcSwap<ServerConfig>>);
+pub struct Certificate(Arc<ArcSwap<Loaded>>);
+
+/// What was read from the files.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// Unix time.
+    expires_at: Option<i64>,
+}
 
 // === impl Certificate ===
 
 impl Certificate {
     /// Reads a private key, and a certificate with those that sign it.
     pub fn load(key: &Path, cert: &Path) -> Result<Self, TlsError> {
-        Ok(Self(Arc::new(ArcSwap::from(read(key, cert)?))))
+        Ok(Self(Arc::new(ArcSwap::from_pointee(read(key, cert)?))))
     }
 
     /// Serves connections from now on with the other one.
@@ -42,12 +51,17 @@ impl Certificate {
         self.0.store(other.0.load_full());
     }
 
+    /// The Unix time until which it is valid; none if it does not say.
+    pub fn expires_at(&self) -> Option<i64> {
+        self.0.load().expires_at
+    }
+
     pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.0.load_full())
+        TlsAcceptor::from(Arc::clone(&self.0.load().config))
     }
 }
 
-fn read(key: &Path, cert: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+fn read(key: &Path, cert: &Path) -> Result<Loaded, TlsError> {
     let in_file = |file: &Path| {
         let file = file.to_path_buf();
         move |cause| TlsError::File(file, cause)
@@ -56,9 +70,10 @@ fn read(key: &Path, cert: &Path) -> Result<Arc<ServerConfig>, TlsError> {
         .map_err(in_file(cert))?
         .collect::<Result<_, _>>()
         .map_err(in_file(cert))?;
-    if chain.is_empty() {
+    let Some(first) = chain.first() else {
         return Err(TlsError::NoCertificate(cert.to_path_buf()));
-    }
+    };
+    let validity = validity(first).ok();
     let private_key = PrivateKeyDer::from_pem_file(key).map_err(in_file(key))?;
     let as_pair = |cause| TlsError::Pair {
         key: key.to_path_buf(),
@@ -72,5 +87,8 @@ fn read(key: &Path, cert: &Path) -> Result<Arc<ServerConfig>, TlsError> {
         .with_single_cert(chain, private_key)
         .map_err(as_pair)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Loaded {
+        config: Arc::new(config),
+        expires_at: validity.map(|validity| validity.not_after.timestamp()),
+    })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mika::addr::Endpoint;
 use mika::clock::{Now, Seconds};
 use mika::ids::{InfoHash, PeerId};
-use mika::metrics::Metrics;
+use mika::metrics::{Metrics, Protocol};
 use mika::registry::Registry;
 use mika::tracker::{AnnounceRequest, HnrRules, Mode, Rules, Tracker, Workspace};
 use mika::wire::{Announce, ClientKey, Event};
@@ -116,7 +116,7 @@ fn at(seconds: u32) -> Now {
 #[test]
 fn announces_of_known_peers_take_no_memory() {
     let tracker = tracker();
-    let mut work = Workspace::new(fastrand::Rng::with_seed(1));
+    let mut work = Workspace::new(Protocol::Udp, fastrand::Rng::with_seed(1));
     let sizes = [1, 2, 5, 32, 33, 1000, 20_000];
     for (torrent, &size) in sizes.iter().enumerate() {
         let mut announces = |time, expected_peers: bool| {
@@ -146,7 +146,7 @@ fn announces_of_known_peers_take_no_memory() {
 #[test]
 fn memory_goes_back_when_peers_go() {
     let tracker = tracker();
-    let mut work = Workspace::new(fastrand::Rng::with_seed(1));
+    let mut work = Workspace::new(Protocol::Udp, fastrand::Rng::with_seed(1));
     tracker.announce(&request(0, 0), at(0), &mut work).unwrap();
     let sweep = |time| (0..Tracker::SHARDS).for_each(|shard| tracker.sweep(shard, at(time)));
     let before = BYTES.get();

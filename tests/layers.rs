@@ -9,12 +9,17 @@ const TABLE: &[(&str, &str)] = &[
     // Leaves: plain values and small tools.
     ("addr", ""),
     ("backoff", ""),
+    ("certificate", ""),
     ("clock", ""),
     ("ids", ""),
     ("limit", ""),
     ("metrics", ""),
+    ("notify", ""),
+    ("pulse", ""),
     ("secret", ""),
     ("suggest", ""),
+    ("tls", "certificate"),
+    ("events", "clock ids"),
     ("change", "addr ids"),
     // What was configured. Other modules get small settings of their own from `node`.
     ("config", "secret suggest"),
@@ -26,7 +31,7 @@ const TABLE: &[(&str, &str)] = &[
     // The decision.
     (
         "tracker",
-        "addr change clock ids limit metrics registry swarm wire",
+        "addr change clock events ids limit metrics registry swarm wire",
     ),
     // What is kept: a trait each, and its drivers. They know nothing of announces.
     (
@@ -54,21 +59,21 @@ const TABLE: &[(&str, &str)] = &[
     // Doors: to clients, to the web application, to those who run it.
     (
         "listen",
-        "addr backoff clock ids limit metrics tracker wire",
+        "addr backoff clock ids limit metrics pulse tls tracker wire",
     ),
     (
         "api",
-        "addr backoff clock control ids metrics registry secret storage tracker",
+        "clock control events ids journal limit metrics registry secret storage tls tracker",
     ),
     (
         "manage",
-        "addr cache change clock config control ids log registry secret storage warmup wire",
+        "addr cache certificate change clock config control ids log registry secret storage warmup wire",
     ),
     // The composition root: the one place that knows how the parts fit together.
     (
         "node",
-        "addr api backoff cache change clock config control ids journal limit listen log metrics registry \
-         secret storage suggest swarm tracker warmup wire",
+        "addr api backoff cache certificate change clock config control events ids journal limit listen log metrics \
+         notify pulse registry secret storage suggest swarm tls tracker warmup wire",
     ),
     // Programs: arguments in, exit code out.
     ("bin/mika", "config node"),

@@ -7,6 +7,8 @@ mod world;
 mod credit;
 #[path = "rules/nodes.rs"]
 mod nodes;
+#[path = "rules/numbers.rs"]
+mod numbers;
 #[path = "rules/peers.rs"]
 mod peers;
 #[path = "rules/requests.rs"]

@@ -12,6 +12,7 @@ mod events;
 mod extract;
 mod lists;
 mod log;
+pub mod metrics;
 mod page;
 mod peers;
 mod serve;

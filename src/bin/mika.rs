@@ -3,11 +3,14 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program's `main` speaks to its caller
 
 use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{env, thread};
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
+use clap_complete::Shell;
+use clap_mangen::Man;
 use mika::config;
 use mika::node::{self, Options};
 
@@ -25,7 +28,8 @@ Examples:
   mika -procs 1                        one worker thread
 
 Signals:
-  SIGUSR2, SIGHUP    read config, whitelist and TLS files again; what is running goes on
+  SIGUSR2, SIGHUP    read config, whitelist and TLS files again, open the log file anew; what is
+                     running goes on
   SIGTERM, SIGINT    finish what is in flight, save everything, exit
 
 Exit codes:
@@ -57,10 +61,24 @@ struct Arguments {
     /// Fail at once if cache or storage can't be reached, instead of waiting for them
     #[arg(long)]
     no_wait: bool,
+
+    /// Print the manual page: mika --man | man -l -
+    #[arg(long, exclusive = true)]
+    man: bool,
+
+    /// Print the completion script of a shell
+    #[arg(long, exclusive = true, value_name = "SHELL")]
+    completions: Option<Shell>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse_from(with_two_dashes(env::args_os()));
+    if arguments.man {
+        return show(&manual());
+    }
+    if let Some(shell) = arguments.completions {
+        return show(&completions(shell));
+    }
     let loaded = match config::load(arguments.config.as_deref()) {
         Ok(loaded) => loaded,
         Err(error) => return fail(&error.into(), BAD_CONFIG),
@@ -86,6 +104,28 @@ fn main() -> ExitCode {
     match node::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
+    }
+}
+
+fn manual() -> Vec<u8> {
+    let man = Man::new(Arguments::command()).section("8").manual("Mika");
+    let mut page = Vec::new();
+    // Memory takes whatever is written to it.
+    let _ = man.render(&mut page);
+    page
+}
+
+fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "mika", &mut script);
+    script
+}
+
+/// Writes to stdout; a reader that goes away early is no failure.
+fn show(text: &[u8]) -> ExitCode {
+    match io::stdout().write_all(text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(&error.into(), 1),
+        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -116,8 +156,6 @@ fn is_long_with_one_dash(argument: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
@@ -149,6 +187,20 @@ mod tests {
     }
 
     #[test]
+    fn manual_and_completions_know_every_argument() {
+        let manual = String::from_utf8(manual()).unwrap().replace('\\', "");
+        let scripts = [Shell::Bash, Shell::Zsh, Shell::Fish].map(completions);
+        for argument in ["config", "procs", "check", "no-wait"] {
+            assert!(manual.contains(&format!("--{argument}")), "{argument}");
+            for script in &scripts {
+                let script = String::from_utf8_lossy(script);
+                assert!(script.contains(argument), "{argument}");
+            }
+        }
+        assert!(manual.contains("SIGUSR2"));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
             "mika -procs 0",
@@ -156,6 +208,8 @@ mod tests {
             "mika -config",
             "mika -configs x",
             "mika x.json",
+            "mika --man --check",
+            "mika --completions cmd",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -4,6 +4,7 @@
 //! understand, fills in the defaults, takes secrets from the environment and checks the values.
 //! What comes out needs no further check, except whether the named drivers exist.
 
+mod changes;
 mod check;
 mod load;
 mod shape;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
+pub use changes::{Change, changes};
 pub use load::{ConfigError, Loaded, Source, load};
 
 /// Who may take part.
@@ -201,6 +203,8 @@ pub struct Journal {
 pub struct Log {
     pub level: LogLevel,
     pub format: LogFormat,
+    /// The file that lines are added to; empty for stderr. Opened anew at a reload.
+    pub file: PathBuf,
     /// How often a line of statistics is written; `0s` for never.
     #[serde(with = "humantime_serde")]
     pub stats_interval: Duration,
@@ -351,6 +355,7 @@ impl Default for Log {
         Self {
             level: LogLevel::Info,
             format: LogFormat::Text,
+            file: PathBuf::new(),
             stats_interval: minutes(1),
         }
     }

@@ -7,7 +7,7 @@ use super::{Config, Http, TlsFiles};
 use crate::suggest;
 
 /// Keys whose value is never repeated in a message.
-const SECRETS: [&str; 4] = [
+pub(super) const SECRETS: [&str; 4] = [
     "api.password",
     "api.tokens[].token",
     "cache.url",
@@ -15,7 +15,7 @@ const SECRETS: [&str; 4] = [
 ];
 
 /// The section whose keys are not listed here: names of SQL statements.
-const STATEMENTS: &str = "storage.statements";
+pub(super) const STATEMENTS: &str = "storage.statements";
 
 /// Refuses unknown keys, and anything but a section where a section belongs.
 pub(super) fn check(given: &Value) -> Result<(), String> {

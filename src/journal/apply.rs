@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::{Desk, RETRY_FIRST, RETRY_MAX};
 use crate::backoff::Backoff;
-use crate::change::Batch;
+use crate::change::{Batch, Change};
+use crate::clock::Stopwatch;
+use crate::metrics::Witness;
 use crate::storage::StorageError;
 
 /// Changes applied in one transaction.
@@ -22,7 +24,7 @@ impl Desk {
                 .until(|progress| progress.last > progress.applied)
                 .await;
             if self.parts.cache.is_some() && self.ledger.backlog() < APPLY_MAX {
-                tokio::time::sleep(self.settings.flush_interval).await;
+                self.interval().await;
             }
             self.apply_next().await;
         }
@@ -35,9 +37,9 @@ impl Desk {
             let Some(last) = batches.last().map(|batch| batch.number) else {
                 return Ok(());
             };
-            self.parts.storage.apply(&batches).await?;
+            self.apply(&batches).await?;
             self.ledger.applied(last);
-            self.parts.metrics.batches.add(batches.len() as u64);
+            self.count(&batches);
         }
     }
 
@@ -52,10 +54,7 @@ impl Desk {
         let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
             let tried = match self.to_apply().await {
-                Ok(batches) => {
-                    let applied = self.parts.storage.apply(&batches).await;
-                    applied.map(|()| batches)
-                }
+                Ok(batches) => self.apply(&batches).await.map(|()| batches),
                 Err(error) => Err(error),
             };
             match tried {
@@ -68,8 +67,32 @@ impl Desk {
         }
     }
 
+    async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError> {
+        let watch = Stopwatch::start();
+        self.parts.storage.apply(batches).await?;
+        self.parts.metrics.apply_durations.observe(watch.elapsed());
+        Ok(())
+    }
+
+    /// Counts what storage has now.
+    fn count(&self, batches: &[Arc<Batch>]) {
+        let metrics = &self.parts.metrics;
+        metrics.batches.add(batches.len() as u64);
+        let changes = batches.iter().flat_map(|batch| &batch.changes);
+        let (mut up, mut down) = (0_u64, 0_u64);
+        for change in changes {
+            if let Change::Peer(change) = change {
+                up = up.saturating_add(change.credit.up);
+                down = down.saturating_add(change.credit.down);
+            }
+        }
+        metrics.credited_up.add(up);
+        metrics.credited_down.add(down);
+        metrics.storage.succeeded(Witness::Journal);
+    }
+
     fn is_applied(&self, batches: &[Arc<Batch>]) {
-        self.parts.metrics.batches.add(batches.len() as u64);
+        self.count(batches);
         if let Some(last) = batches.last() {
             self.ledger.applied(last.number);
         }
@@ -80,7 +103,9 @@ impl Desk {
 
     /// Says so once, and not at every try.
     fn is_refused(&self, error: &StorageError) {
-        self.parts.metrics.batch_failures.one();
+        let metrics = &self.parts.metrics;
+        metrics.batch_failures.one();
+        metrics.storage.failed(Witness::Journal, &error.to_string());
         let before = self.storage_trouble.lock().replace(error.to_string());
         if before.is_none() {
             tracing::error!(

@@ -218,6 +218,15 @@ impl Ledger {
         waiting.map(|entry| entry.changes).sum()
     }
 
+    /// When the oldest batch was cut that storage does not have yet; none while it has all.
+    pub fn oldest(&self) -> Option<Seconds> {
+        let state = self.state.lock();
+        let applied = state.progress.applied;
+        let mut entries = state.entries.iter();
+        let oldest = entries.find(|entry| entry.number > applied)?;
+        Some(oldest.since)
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
@@ -309,6 +318,18 @@ mod tests {
         assert_eq!(numbers(&ledger.to_apply(99)), [(4, true)]);
         assert_eq!(ledger.backlog(), 10);
         assert!(ledger.progress().is_durable(3) && !ledger.progress().is_durable(4));
+    }
+
+    #[test]
+    fn the_oldest_is_what_storage_lacks() {
+        let ledger = ledger(true);
+        ledger.applied(3);
+        ledger.push(vec![batch(5)], Seconds(130));
+        assert_eq!(ledger.oldest(), Some(Seconds(100)));
+        ledger.applied(4);
+        assert_eq!(ledger.oldest(), Some(Seconds(130)));
+        ledger.applied(5);
+        assert_eq!(ledger.oldest(), None);
     }
 
     #[test]

@@ -81,6 +81,7 @@ pub struct Parts {
 pub struct Settings {
     /// The name under which batches are numbered.
     pub node: String,
+    /// [`Handle::set_flush_interval`] changes it.
     pub flush_interval: Duration,
     /// The spill file; used only where there is a cache.
     pub spill: PathBuf,
@@ -108,6 +109,7 @@ struct Desk {
     ledger: Ledger,
     spill: Option<Spill>,
     generation: watch::Sender<Generation>,
+    flush_interval: watch::Sender<Duration>,
     /// The cache refused the last batch that it was sent, or was not reached.
     cache_is_away: AtomicBool,
     /// The cache has not taken a batch since one had to wait too long for it.
@@ -191,7 +193,7 @@ impl Journal {
     async fn turn(&mut self) {
         let desk = &self.desk;
         tokio::select! {
-            () = tokio::time::sleep(desk.settings.flush_interval) => {}
+            () = desk.interval() => {}
             () = desk.parts.tracker.outbox().wanted() => tokio::time::sleep(GATHER).await,
         }
         self.flush().await;
@@ -269,6 +271,12 @@ impl Handle {
         self.desk.ledger.backlog()
     }
 
+    /// Seconds since the oldest of those was cut; 0 if there are none.
+    pub fn lag(&self) -> u32 {
+        let oldest = self.desk.ledger.oldest();
+        oldest.map_or(0, |since| self.desk.now().since(since))
+    }
+
     /// The cache is another one, or was restarted: whoever sees it first tells.
     pub fn restarted(&self, generation: Generation) {
         self.desk.restarted(generation);
@@ -277,6 +285,11 @@ impl Handle {
     /// A connection to the cache has just broken: it may come back without what it had.
     pub fn cache_broke(&self) {
         self.desk.cache_broke.notify_one();
+    }
+
+    /// How often changes are saved from now on; also the interval that is running.
+    pub fn set_flush_interval(&self, interval: Duration) {
+        self.desk.flush_interval.send_replace(interval);
     }
 
     /// The generation of the cache as it changes.
@@ -290,6 +303,14 @@ impl Handle {
 impl Desk {
     fn now(&self) -> Seconds {
         self.parts.clock.now().mono
+    }
+
+    /// Waits for a flush interval, or until it changes.
+    async fn interval(&self) {
+        let mut changes = self.flush_interval.subscribe();
+        let interval = *changes.borrow_and_update();
+        // The sender is here, so it is not gone.
+        let _ = tokio::time::timeout(interval, changes.changed()).await;
     }
 
     /// Waits until batch `last` and all before it are durable, and sees to it.

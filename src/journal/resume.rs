@@ -97,6 +97,7 @@ impl Journal {
     ) -> Self {
         Self {
             desk: Arc::new(Desk {
+                flush_interval: watch::Sender::new(settings.flush_interval),
                 parts,
                 settings,
                 ledger,

@@ -10,6 +10,8 @@ use super::{Desk, RETRY_FIRST, RETRY_MAX};
 use crate::backoff::Backoff;
 use crate::cache::{Cache, CacheError};
 use crate::change::Batch;
+use crate::clock::Stopwatch;
+use crate::metrics::Witness;
 
 /// Changes sent at once.
 const SEND_MAX: usize = 10_000;
@@ -36,7 +38,9 @@ impl Desk {
                     }
                 }
                 Err(error) => {
-                    self.parts.metrics.cache_failures.one();
+                    let metrics = &self.parts.metrics;
+                    metrics.cache_failures.one();
+                    metrics.cache.failed(Witness::Journal, &error.to_string());
                     self.cache_is_late.store(true, Ordering::Relaxed);
                     if !self.cache_is_away.swap(true, Ordering::Relaxed) {
                         tracing::error!(
@@ -66,7 +70,14 @@ impl Desk {
         let Some(last) = batches.last().map(|batch| batch.number) else {
             return Ok(());
         };
-        match cache.keep(generation, &batches).await {
+        let watch = Stopwatch::start();
+        let kept = cache.keep(generation, &batches).await;
+        if kept.is_ok() {
+            let metrics = &self.parts.metrics;
+            metrics.keep_durations.observe(watch.elapsed());
+            metrics.cache.succeeded(Witness::Journal);
+        }
+        match kept {
             // Unless somebody has seen a restart meanwhile: then it is to be sent again.
             Ok(()) if generation == *self.generation.borrow() => self.ledger.sent(last),
             Ok(()) => {}

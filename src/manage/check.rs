@@ -10,17 +10,14 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::print::Printer;
 use super::{ExitStatus, open};
+use crate::certificate::{EXPIRY_NOTICE_DAYS, validity};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Loaded, TlsFiles};
 use crate::registry::Client;
 use crate::storage::{Finding, Storage, StorageError};
-
-/// A certificate that expires within so many days is worth a word.
-const EXPIRY_NOTICE_DAYS: i64 = 14;
 
 /// One thing that was tried.
 #[derive(Serialize)]
@@ -221,13 +218,13 @@ fn check_tls(files: &TlsFiles, absent: &str, now: i64) -> Result<String, Problem
         )
     })?;
     let path = files.cert.display();
-    let (_, parsed) = X509Certificate::from_der(&first).map_err(|error| {
+    let validity = validity(&first).map_err(|error| {
         Problem::new(
             format!("{path}: {error}"),
             "make or request a new certificate",
         )
     })?;
-    let (from, until) = (&parsed.validity().not_before, &parsed.validity().not_after);
+    let (from, until) = (&validity.not_before, &validity.not_after);
     let days = (until.timestamp() - now) / 86_400;
     if until.timestamp() < now {
         let problem = format!("{path} expired on {until}");

@@ -4,6 +4,7 @@
 mod api;
 mod follow;
 mod followed;
+mod health;
 mod load;
 mod reload;
 mod serve;
@@ -12,6 +13,7 @@ mod shared;
 mod sockets;
 mod start;
 mod upkeep;
+mod watchdog;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -22,13 +24,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cache;
+use crate::cache::{self, Cache};
 use crate::clock::Clock;
 use crate::config::{Config, Loaded, TlsFiles};
 use crate::events::Events;
 use crate::journal;
 use crate::log;
 use crate::metrics::Metrics;
+use crate::notify;
 use crate::registry::Registry;
 use crate::storage::{self, Storage};
 use crate::suggest::nearest;
@@ -122,12 +125,22 @@ pub fn run_with(options: Options, drivers: &Drivers) -> Result<()> {
         .enable_all()
         .build()
         .context("no runtime")?;
-    runtime.block_on(run_until_signal(options, drivers))
+    let has_file = !options.config.config.log.file.as_os_str().is_empty();
+    let ended = runtime.block_on(run_until_signal(options, drivers));
+    if let Err(error) = &ended {
+        let error = format!("{error:#}");
+        notify::status(&error);
+        // The caller shows it on stderr, where those who read the file don't look.
+        if has_file {
+            tracing::error!(error, "ended");
+        }
+    }
+    ended
 }
 
 async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
-    let level = log::init(config.log.level, config.log.format)?;
+    let log = log::init(&config.log)?;
     for warning in &options.config.warnings {
         tracing::warn!("{warning}");
     }
@@ -140,8 +153,9 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let certificates = Certificates::load(config)?;
 
     let stores = start::open(config, drivers)?;
+    let beginning = start::begin(config, &stores, options.no_wait);
     let begun = tokio::select! {
-        ready = start::begin(config, &stores, options.no_wait) => Some(ready?),
+        ready = notify::unhurried(beginning) => Some(ready?),
         () = signals.stop() => None,
     };
     let Some(Ready {
@@ -158,7 +172,12 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
     let (_, cache) = &stores;
     let (follow, followed) = followed::begin(&node, cache.as_ref(), follows)?;
-    let mut helpers = helpers(config, &node, follow);
+    let mut helpers = helpers(&node, cache.as_ref(), follow);
+    certificates.tell(&node.metrics);
+    let serving = match sockets.announce_urls(config) {
+        1 => "serving 1 listener".to_owned(),
+        listeners => format!("serving {listeners} listeners"),
+    };
     let (sockets, api_listeners) = sockets.part();
     let api = api::Listener::start(
         config,
@@ -168,17 +187,24 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         followed,
         &certificates,
     );
-    let workers = Workers::start(&options, sockets, &node, certificates.http.clone())?;
-    let mut reloader = Reloader::new(
+    let mut workers = Workers::start(&options, sockets, &node, certificates.http.clone())?;
+    let watchdog = tokio::spawn(watchdog::watch(workers.watched()));
+    let (stats_interval, intervals) = watch::channel(config.log.stats_interval);
+    helpers.spawn(upkeep::statistics(node.clone(), intervals, serving.clone()));
+    notify::ready(&serving);
+    let mut reloader = Reloader {
+        started_with: config.clone(),
         options,
-        node.clone(),
-        workers.settings(),
+        node: node.clone(),
+        settings: workers.settings(),
         certificates,
-        api.as_ref().map(api::Listener::api),
-        level,
-        drivers.clone(),
-        cache.clone(),
-    );
+        api: api.as_ref().map(api::Listener::api),
+        log,
+        stats_interval,
+        drivers: drivers.clone(),
+        cache: cache.clone(),
+        serving,
+    };
     let served = tokio::select! {
         served = wait_for_stop(&workers, &mut reloader, signals) => served,
         // None of them ends by itself, unless it panics or finds that it must not go on.
@@ -186,16 +212,22 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         _ = helpers.join_next() => Err(anyhow!("a helper task ended early")),
     };
 
-    // From the clients inward: nobody is answered any more when the journal saves the rest.
-    if let Some(api) = api {
-        api.stop().await;
-    }
-    workers.stop().await;
-    helpers.shutdown().await;
-    // Peers that could not tell the journal what they owe it can do so now.
-    load::expire(&node);
-    stop_journal.send_replace(true);
-    saving.await.context("the journal ended early")??;
+    notify::stopping("stopping: answering what is in flight, saving the rest");
+    watchdog.abort(); // workers that end don't turn any more
+    notify::unhurried(async {
+        // From outside inward: nobody is answered any more when the journal saves the rest.
+        if let Some(api) = api {
+            api.stop().await;
+        }
+        workers.stop().await;
+        helpers.shutdown().await;
+        // Peers that could not tell the journal what they owe it can do so now.
+        load::expire(&node);
+        stop_journal.send_replace(true);
+        saving.await
+    })
+    .await
+    .context("the journal ended early")??;
     if let Some(cache) = cache
         && node.journal.backlog() == 0
         && let Err(error) = cache.leave(&node.name).await
@@ -207,11 +239,15 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
 }
 
 /// Starts what goes on beside the announces.
-fn helpers(config: &Config, node: &Node, follow: Follow) -> JoinSet<()> {
+fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinSet<()> {
     let mut helpers = JoinSet::new();
     helpers.spawn(upkeep::sweep(node.clone()));
     helpers.spawn(upkeep::prune(node.clone()));
-    helpers.spawn(upkeep::statistics(node.clone(), config.log.stats_interval));
+    helpers.spawn(health::certificates(node.clone()));
+    helpers.spawn(health::storage(node.clone()));
+    if let Some(cache) = cache {
+        helpers.spawn(health::cache(node.clone(), Arc::clone(cache)));
+    }
     follow.start(node, &mut helpers);
     helpers
 }
@@ -296,6 +332,14 @@ impl Certificates {
                 .transpose()
                 .context("api.tls (mika-manage genkey makes a key and a certificate)")?,
         })
+    }
+
+    /// Tells until when they are valid.
+    fn tell(&self, metrics: &Metrics) {
+        for (listener, certificate) in [("http", &self.http), ("api", &self.api)] {
+            let expires_at = certificate.as_ref().and_then(Certificate::expires_at);
+            metrics.certificates.set(listener, expires_at);
+        }
     }
 
     /// Serves connections from now on with those of `other`.

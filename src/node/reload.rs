@@ -1,68 +1,64 @@
-//! Reloading: config, whitelist and TLS files are read again while everything goes on.
+//! Reloading: config, whitelist, TLS files and the log file are opened again while everything
+//! goes on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tokio::sync::watch;
 
 use crate::api::Api;
 use crate::cache::Cache;
-use crate::config::{self, Config, Loaded};
-use crate::log::LevelHandle;
+use crate::config::{self, Change, Config, Loaded};
+use crate::log;
 use crate::node::load::Registered;
 use crate::node::serve::Settings;
 use crate::node::{
     Certificates, Drivers, Node, Options, api, check_drivers, load, settings, shared,
 };
+use crate::notify;
 
 /// What a reload changes.
 pub(super) struct Reloader {
-    options: Options,
-    node: Node,
-    settings: Settings,
-    certificates: Certificates,
-    api: Option<Arc<Api>>,
-    level: LevelHandle,
-    drivers: Drivers,
-    cache: Option<Arc<dyn Cache>>,
+    pub options: Options,
+    /// The config of the start: of keys that need a restart, its values are in force.
+    pub started_with: Config,
+    pub node: Node,
+    pub settings: Settings,
+    pub certificates: Certificates,
+    pub api: Option<Arc<Api>>,
+    pub log: log::Handle,
+    pub stats_interval: watch::Sender<Duration>,
+    pub drivers: Drivers,
+    pub cache: Option<Arc<dyn Cache>>,
+    /// What the service manager shows while nothing happens.
+    pub serving: String,
 }
 
 // === impl Reloader ===
 
 impl Reloader {
-    pub fn new(
-        options: Options,
-        node: Node,
-        settings: Settings,
-        certificates: Certificates,
-        api: Option<Arc<Api>>,
-        level: LevelHandle,
-        drivers: Drivers,
-        cache: Option<Arc<dyn Cache>>,
-    ) -> Self {
-        Self {
-            options,
-            node,
-            settings,
-            certificates,
-            api,
-            level,
-            drivers,
-            cache,
-        }
-    }
-
     /// Reads everything again. What is invalid leaves all as it is.
     pub async fn reload(&mut self) {
-        match self.try_reload().await {
-            Ok(()) => tracing::info!(config = %self.options.config.source, "reloaded"),
+        notify::reloading("reloading");
+        match notify::unhurried(self.try_reload()).await {
+            Ok(()) => {
+                tracing::info!(config = %self.options.config.source, "reloaded");
+                notify::ready(&self.serving);
+            }
             Err(error) => {
                 let error = format!("{error:#}");
+                notify::ready(&format!("not reloaded: {error}"));
                 tracing::error!(error, "not reloaded; going on as before");
             }
         }
     }
 
     async fn try_reload(&mut self) -> Result<()> {
+        // Whatever is wrong with the config: after a rotation, lines go to the new file.
+        if let Err(error) = self.log.reopen() {
+            tracing::warn!(%error, "the log goes on where it was");
+        }
         let loaded = config::load(self.options.config_path.as_deref())?;
         let (old, new) = (&self.options.config.config, &loaded.config);
         // The other mode has other defaults, which half a change would apply to this one.
@@ -72,41 +68,48 @@ impl Reloader {
         );
         check_drivers(new, &self.drivers)?;
         let certificates = Certificates::load(new)?;
-        let turn = self.node.registry_turn.lock().await;
-        match &self.cache {
-            None => {
-                let loaded = load::registry(&self.node, Registered::Again).await;
-                loaded.with_context(|| format!("storage {}", new.storage.url))?;
-            }
-            // It is followed all the time: a cache that is away now must not keep the rest from
-            // being reloaded.
-            Some(cache) => {
-                if let Err(error) = shared::reload(&self.node, &**cache).await {
-                    let error = format!("{error:#}");
-                    tracing::warn!(
-                        error,
-                        "the registry was not reloaded; its changes are followed"
-                    );
-                }
-            }
-        }
-        drop(turn);
+        let log_file = log::open(&new.log.file)?;
+        self.reload_registry(new).await?;
         // Nothing can fail from here on.
         self.certificates.replace(&certificates);
+        self.certificates.tell(&self.node.metrics);
+        self.tell_changes(new);
+        self.log.write_to(&new.log.file, log_file);
         self.apply(loaded);
         Ok(())
     }
 
+    async fn reload_registry(&self, config: &Config) -> Result<()> {
+        let _turn = self.node.registry_turn.lock().await;
+        let Some(cache) = &self.cache else {
+            let loaded = load::registry(&self.node, Registered::Again).await;
+            loaded.with_context(|| format!("storage {}", config.storage.url))?;
+            return Ok(());
+        };
+        // It is followed all the time: a cache that is away now must not keep the rest from
+        // being reloaded.
+        if let Err(error) = shared::reload(&self.node, &**cache).await {
+            let error = format!("{error:#}");
+            tracing::warn!(
+                error,
+                "the registry was not reloaded; its changes are followed"
+            );
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, loaded: Loaded) {
-        let (old, new) = (&self.options.config.config, &loaded.config);
+        let new = &loaded.config;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        for key in need_restart(old, new) {
-            tracing::warn!("{key} has changed: it takes effect at the next start");
-        }
-        self.level.set(new.log.level);
+        self.log.set_level(new.log.level);
+        self.stats_interval.send_replace(new.log.stats_interval);
         self.node.tracker.set_rules(settings::rules(new));
+        self.node
+            .journal
+            .set_flush_interval(new.journal.flush_interval);
+        settings::raise_file_limit(new.http.max_connections);
         self.settings.apply(new);
         if let Some(api) = &self.api {
             api.credentials.store(Arc::new(api::credentials(new)));
@@ -114,38 +117,24 @@ impl Reloader {
         settings::warn_of_empty_whitelist(new, &self.node.registry);
         self.options.config = loaded;
     }
-}
 
-/// The keys that differ and that a reload can't apply.
-fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let changed = [
-        ("node", old.node != new.node),
-        ("http.listen", old.http.listen != new.http.listen),
-        ("udp.listen", old.udp.listen != new.udp.listen),
-        ("udp.secret", old.udp.secret != new.udp.secret),
-        ("http.tls", old.http.tls.is_some() != new.http.tls.is_some()),
-        (
-            "http.max_connections",
-            old.http.max_connections != new.http.max_connections,
-        ),
-        ("api.listen", old.api.listen != new.api.listen),
-        ("cache", old.cache != new.cache),
-        ("storage", old.storage != new.storage),
-        (
-            "journal.flush_interval",
-            old.journal.flush_interval != new.journal.flush_interval,
-        ),
-        (
-            "journal.max_pending",
-            old.journal.max_pending != new.journal.max_pending,
-        ),
-        ("journal.spill", old.journal.spill != new.journal.spill),
-        ("log.format", old.log.format != new.log.format),
-        (
-            "log.stats_interval",
-            old.log.stats_interval != new.log.stats_interval,
-        ),
-    ];
-    let changed = changed.into_iter().filter(|(_, changed)| *changed);
-    changed.map(|(key, _)| key).collect()
+    /// Names each key that has changed, and whether that takes effect now.
+    fn tell_changes(&self, new: &Config) {
+        let applied = config::changes(&self.options.config.config, new);
+        for Change { key, values } in applied.into_iter().filter(|it| !it.needs_restart()) {
+            match values {
+                Some((old, new)) => tracing::info!(%old, %new, "{key} has changed"),
+                None => tracing::info!("{key} has changed"),
+            }
+        }
+        // Told at each reload until the restart, or until the old value is back.
+        let waiting = config::changes(&self.started_with, new);
+        for Change { key, values } in waiting.into_iter().filter(Change::needs_restart) {
+            const WHEN: &str = "it takes effect at the next start";
+            match values {
+                Some((old, new)) => tracing::warn!(%old, %new, "{key} has changed: {WHEN}"),
+                None => tracing::warn!("{key} has changed: {WHEN}"),
+            }
+        }
+    }
 }

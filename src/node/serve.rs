@@ -14,12 +14,15 @@ use crate::limit::SourceLimit;
 use crate::listen::http::{self, HttpService, HttpSettings};
 use crate::listen::udp::{self, Held, Secret, UdpService, UdpSettings};
 use crate::node::sockets::Sockets;
+use crate::node::watchdog::Watched;
 use crate::node::{Node, Options, settings};
+use crate::pulse::Pulse;
 use crate::tls::Certificate;
 
 /// The running worker threads.
 pub(super) struct Workers {
     threads: Vec<JoinHandle<()>>,
+    watched: Vec<Watched>,
     stop: watch::Sender<bool>,
     failed: Arc<Notify>,
     settings: Settings,
@@ -32,20 +35,23 @@ pub(super) struct Workers {
 pub(super) struct Settings {
     http: Arc<ArcSwap<HttpSettings>>,
     udp: Arc<ArcSwap<UdpSettings>>,
+    workers: usize,
 }
 
 // === impl Settings ===
 
 impl Settings {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, workers: usize) -> Self {
         Self {
-            http: Arc::new(ArcSwap::from_pointee(settings::http(config))),
+            http: Arc::new(ArcSwap::from_pointee(settings::http(config, workers))),
             udp: Arc::new(ArcSwap::from_pointee(settings::udp(config))),
+            workers,
         }
     }
 
     pub fn apply(&self, config: &Config) {
-        self.http.store(Arc::new(settings::http(config)));
+        self.http
+            .store(Arc::new(settings::http(config, self.workers)));
         self.udp.store(Arc::new(settings::udp(config)));
     }
 }
@@ -60,15 +66,13 @@ impl Workers {
         certificate: Option<Certificate>,
     ) -> Result<Self> {
         let config = &options.config.config;
-        let settings = Settings::of(config);
-        sockets.announce_urls(config);
+        let settings = Settings::of(config, options.procs);
         let http = HttpService {
             tracker: Arc::clone(&node.tracker),
             settings: Arc::clone(&settings.http),
             certificate,
             clock: node.clock,
             metrics: Arc::clone(&node.metrics),
-            max_connections: (config.http.max_connections as usize).div_ceil(options.procs),
         };
         let held = Held::new(
             Arc::clone(&node.tracker),
@@ -79,6 +83,7 @@ impl Workers {
         let (stop, stopped) = watch::channel(false);
         let mut workers = Self {
             threads: Vec::new(),
+            watched: Vec::new(),
             stop,
             failed: Arc::default(),
             settings,
@@ -86,8 +91,8 @@ impl Workers {
         };
         for (number, listeners) in sockets.http.into_iter().enumerate() {
             let (service, stopped) = (http.clone(), stopped.clone());
-            workers.spawn(format!("http-{number}"), move || {
-                work(listeners, service, stopped)
+            workers.spawn(format!("http-{number}"), move |pulse| {
+                work(listeners, service, pulse, stopped)
             })?;
         }
         if sockets.udp.is_empty() {
@@ -96,8 +101,8 @@ impl Workers {
         let udp = workers.udp_service(&config.udp, node)?;
         for (number, socket) in sockets.udp.into_iter().enumerate() {
             let (service, stopped) = (udp.clone(), stopped.clone());
-            workers.spawn(format!("udp-{number}"), move || {
-                Ok(udp::serve(socket, service, stopped)?)
+            workers.spawn(format!("udp-{number}"), move |pulse| {
+                Ok(udp::serve(socket, service, pulse, stopped)?)
             })?;
         }
         Ok(workers)
@@ -131,21 +136,28 @@ impl Workers {
     fn spawn(
         &mut self,
         name: String,
-        work: impl FnOnce() -> Result<()> + Send + 'static,
+        work: impl FnOnce(Pulse) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let alarm = Alarm {
             failed: Arc::clone(&self.failed),
             stop: self.stop.subscribe(),
         };
+        let pulse = Pulse::default();
+        self.watched.push(Watched::new(&name, &pulse));
         let thread = std::thread::Builder::new().name(name);
         let thread = thread.spawn(move || {
             let _alarm = alarm;
-            if let Err(error) = work() {
+            if let Err(error) = work(pulse) {
                 tracing::error!(error = format!("{error:#}"), "worker failed");
             }
         });
         self.threads.push(thread.context("no thread for a worker")?);
         Ok(())
+    }
+
+    /// The threads, to be watched.
+    pub fn watched(&mut self) -> Vec<Watched> {
+        std::mem::take(&mut self.watched)
     }
 
     pub fn settings(&self) -> Settings {
@@ -192,11 +204,12 @@ impl Drop for Alarm {
 fn work(
     listeners: Vec<TcpListener>,
     service: HttpService,
+    pulse: Pulse,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(http::serve(listeners, service, stop))?;
+    runtime.block_on(http::serve(listeners, service, pulse, stop))?;
     Ok(())
 }

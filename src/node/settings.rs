@@ -72,10 +72,12 @@ pub(super) fn udp(config: &Config) -> UdpSettings {
     }
 }
 
-pub(super) fn http(config: &Config) -> HttpSettings {
+/// For each of `workers`.
+pub(super) fn http(config: &Config, workers: usize) -> HttpSettings {
     HttpSettings {
         trusted_proxies: config.http.trusted_proxies.clone(),
         ack_timeout: config.journal.ack_timeout,
+        max_connections: (config.http.max_connections as usize).div_ceil(workers),
     }
 }
 

@@ -60,8 +60,8 @@ impl Sockets {
         (self, api)
     }
 
-    /// Says where clients find the tracker.
-    pub fn announce_urls(&self, config: &Config) {
+    /// Says where clients find the tracker; returns how many addresses that are.
+    pub fn announce_urls(&self, config: &Config) -> usize {
         let path = match config.mode {
             Mode::Public => "/announce",
             Mode::Private => "/<passkey>/announce",
@@ -85,6 +85,7 @@ impl Sockets {
             let host = reachable(address);
             tracing::info!("announce URL: {scheme}://{host}{path}");
         }
+        told.len()
     }
 }
 

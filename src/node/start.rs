@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::node::load::Registered;
 use crate::node::shared::{self, Positions};
 use crate::node::{Drivers, Node, load, settings};
+use crate::notify;
 use crate::registry::Registry;
 use crate::storage::{self, Claim, FeedPosition, Storage, StorageError, migrate};
 use crate::tracker::Tracker;
@@ -83,6 +84,7 @@ async fn patiently<T, F: Future<Output = Result<T, StartError>>>(
         };
         if told != problem {
             tracing::warn!(problem, "waiting until it can be reached");
+            notify::status(&format!("waiting for {problem}"));
             told = problem;
         }
         if let Some(delay) = delays.next() {
@@ -109,6 +111,7 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
             Err(error) => StartError::Fatal(error),
         })?;
     }
+    notify::status("loading users, torrents and swarms");
     let (node, journal) = take_up(config, stores).await?;
     let follows = match cache {
         None => Follows::Storage(load_from_storage(&node).await.map_err(in_storage)?),

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
 use crate::node::{Node, every};
+use crate::notify;
 use crate::tracker::Tracker;
 
 /// How often some shards are swept.
@@ -66,21 +70,34 @@ struct Totals {
     refusals: u64,
 }
 
-/// Writes a line of statistics every `period`, for ever; never if it is zero.
-pub(super) async fn statistics(node: Node, period: Duration) {
-    if period.is_zero() {
-        return std::future::pending().await;
-    }
+/// Writes a line of statistics every `period`, for ever; none while it is zero. `serving` says
+/// what, to the service manager.
+pub(super) async fn statistics(node: Node, mut period: watch::Receiver<Duration>, serving: String) {
     let mut before = Totals::default();
-    let mut ticks = tokio::time::interval(period);
-    ticks.tick().await;
     loop {
-        ticks.tick().await;
-        before = write_line(&node, before, period);
+        let current = *period.borrow_and_update();
+        let lines = async {
+            if current.is_zero() {
+                return std::future::pending().await;
+            }
+            let mut ticks = tokio::time::interval(current);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks.tick().await;
+            loop {
+                ticks.tick().await;
+                before = write_line(&node, before, current, &serving);
+            }
+        };
+        tokio::select! {
+            () = lines => {}
+            changed = period.changed() => if changed.is_err() {
+                std::future::pending::<()>().await; // the node is about to end
+            },
+        }
     }
 }
 
-fn write_line(node: &Node, before: Totals, period: Duration) -> Totals {
+fn write_line(node: &Node, before: Totals, period: Duration, serving: &str) -> Totals {
     let metrics = &node.metrics;
     let after = Totals {
         announces: metrics.announces.get(),
@@ -89,9 +106,14 @@ fn write_line(node: &Node, before: Totals, period: Duration) -> Totals {
     };
     let (swarms, seeders, leechers) = node.tracker.totals();
     let per_second = (after.announces - before.announces) as f64 / period.as_secs_f64();
+    let per_second = (per_second * 10.0).round() / 10.0;
+    let peers = seeders + leechers;
+    notify::status(&format!(
+        "{serving}: {per_second} announces/s, {swarms} swarms, {peers} peers"
+    ));
     tracing::info!(
         announces = after.announces - before.announces,
-        announces_per_second = (per_second * 10.0).round() / 10.0,
+        announces_per_second = per_second,
         scrapes = after.scrapes - before.scrapes,
         refusals = after.refusals - before.refusals,
         swarms,

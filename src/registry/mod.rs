@@ -117,6 +117,11 @@ impl Registry {
         self.torrent_count.load(Ordering::Relaxed)
     }
 
+    /// Registered torrents that are disabled.
+    pub fn disabled_torrents(&self) -> usize {
+        self.disabled_count.load(Ordering::Relaxed)
+    }
+
     /// Numbers of users, torrents and clients.
     pub fn sizes(&self) -> (usize, usize, usize) {
         (

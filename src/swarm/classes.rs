@@ -40,6 +40,13 @@ pub struct Counts {
     pub paused: u32,
 }
 
+/// Peers of each address family. A private peer that is in the swarm by both counts in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Families {
+    pub v4: Counts,
+    pub v6: Counts,
+}
+
 fn class(role: Role, has_port: bool) -> usize {
     let class = match role {
         Role::Leecher => 0,
@@ -74,6 +81,25 @@ impl Counts {
             seeders: self.seeders + other.seeders,
             leechers: self.leechers + other.leechers,
             paused: self.paused + other.paused,
+        }
+    }
+}
+
+// === impl Families ===
+
+impl Families {
+    /// Adds so many peers of that role, which are there by IPv4, by IPv6, or by both.
+    pub(super) fn add(&mut self, role: Role, (v4, v6): (bool, bool), number: u32) {
+        let one = Counts::of(role);
+        let several = Counts {
+            seeders: one.seeders * number,
+            leechers: one.leechers * number,
+            paused: one.paused * number,
+        };
+        for (is_there, counts) in [(v4, &mut self.v4), (v6, &mut self.v6)] {
+            if is_there {
+                *counts = counts.plus(several);
+            }
         }
     }
 }

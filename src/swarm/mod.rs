@@ -21,7 +21,7 @@ use crate::ids::InfoHash;
 
 use self::public::Way;
 
-pub use classes::{Counts, Role};
+pub use classes::{Counts, Families, Role};
 pub use member::{Before, ClientTag, LIFE_MAX};
 pub use private::{Client, Family, Peer, PrivateSwarm, Request};
 pub use public::{Eligibility, Presence, PublicShard, PublicSwarm, TooManyPeers};

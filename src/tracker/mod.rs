@@ -28,7 +28,7 @@ use crate::clock::{Now, Seconds};
 use crate::events::{self as happened, Events};
 use crate::ids::InfoHash;
 use crate::limit::SourceLimit;
-use crate::metrics::Metrics;
+use crate::metrics::{Asked, Metrics, Protocol};
 use crate::registry::Registry;
 use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
@@ -39,6 +39,7 @@ pub use refusal::Refusal;
 pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
 pub use share::is_newer;
+pub use sweep::{Census, Roles};
 pub use view::LivePeer;
 
 /// An announce as a transport received it.
@@ -62,6 +63,8 @@ pub struct Answer {
 pub struct Workspace {
     pub peers: PeerList,
     pub selector: Selector,
+    /// What the worker's requests come by.
+    protocol: Protocol,
     /// Peers that a reply has room for, whatever the rules and the client say.
     peers_max: u32,
 }
@@ -100,10 +103,11 @@ struct Arrival<'a> {
 // === impl Workspace ===
 
 impl Workspace {
-    pub fn new(rng: fastrand::Rng) -> Self {
+    pub fn new(protocol: Protocol, rng: fastrand::Rng) -> Self {
         Self {
             peers: PeerList::default(),
             selector: Selector::new(rng),
+            protocol,
             peers_max: u32::MAX,
         }
     }
@@ -221,10 +225,23 @@ impl Tracker {
                 }),
         };
         match &answer {
-            Ok(_) => self.metrics.announces.one(),
-            Err(_) => self.metrics.refusals.one(),
+            Ok(_) => self.count_answered(request, work.protocol),
+            Err(refusal) => {
+                let protocol = work.protocol;
+                self.metrics
+                    .refused(Asked::Announce, protocol, refusal.kind());
+            }
         }
         answer
+    }
+
+    fn count_answered(&self, request: &AnnounceRequest, protocol: Protocol) {
+        self.metrics.announces.of(protocol).one();
+        if let Ok(params) = &request.params
+            && params.event == Event::Started
+        {
+            self.metrics.clients.count(&params.peer_id.0);
+        }
     }
 
     /// The counters of the torrents asked for: zeros for unknown ones in public mode, nothing in
@@ -236,6 +253,7 @@ impl Tracker {
         &self,
         passkey: Option<&str>,
         hashes: Result<Vec<InfoHash>, ParseError>,
+        protocol: Protocol,
     ) -> Result<Vec<(InfoHash, ScrapeEntry)>, Refusal> {
         let hashes = match self
             .admit_scrape(passkey)
@@ -243,11 +261,12 @@ impl Tracker {
         {
             Ok(hashes) => hashes,
             Err(refusal) => {
-                self.metrics.refusals.one();
+                self.metrics
+                    .refused(Asked::Scrape, protocol, refusal.kind());
                 return Err(refusal);
             }
         };
-        self.metrics.scrapes.one();
+        self.metrics.scrapes.of(protocol).one();
         let entries = hashes.into_iter().filter_map(|hash| {
             let entry = match self.mode {
                 Mode::Public => Some(self.scrape_public(&hash)),

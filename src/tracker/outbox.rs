@@ -113,6 +113,11 @@ impl Outbox {
         self.pending.load(Ordering::Relaxed)
     }
 
+    /// Changes that it has room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Takes everything, under the next number. Only the journal cuts.
     pub fn cut(&self) -> Cut {
         // As much memory as it takes, so that a large cut is not copied again and again.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::metrics::Reason;
 use crate::wire::{Failure, ParseError, RetryIn};
 
 /// Seconds until a client may ask again about what will hardly change.
@@ -53,6 +54,23 @@ impl Refusal {
         }
     }
 
+    /// What it counts as.
+    pub fn kind(&self) -> Reason {
+        match self {
+            Self::Request(error) => kind_of(*error),
+            Self::InvalidPasskey => Reason::InvalidPasskey,
+            Self::AccountDisabled => Reason::AccountDisabled,
+            Self::ClientNotAllowed => Reason::ClientNotAllowed,
+            Self::UnregisteredTorrent => Reason::UnregisteredTorrent,
+            Self::TorrentDisabled(_) => Reason::TorrentDisabled,
+            Self::DownloadNotAllowed => Reason::DownloadNotAllowed,
+            Self::TooManyPeers => Reason::TooManyPeers,
+            Self::AddressBlocked => Reason::AddressBlocked,
+            Self::PortBlocked => Reason::PortBlocked,
+            Self::Unavailable => Reason::Unavailable,
+        }
+    }
+
     fn reason(&self) -> &str {
         match self {
             Self::Request(error) => error.text(),
@@ -68,6 +86,17 @@ impl Refusal {
             Self::PortBlocked => "port not allowed",
             Self::Unavailable => "temporarily unavailable",
         }
+    }
+}
+
+fn kind_of(error: ParseError) -> Reason {
+    match error {
+        ParseError::MissingInfoHash
+        | ParseError::InvalidInfoHash
+        | ParseError::MultipleInfoHash => Reason::BadInfoHash,
+        ParseError::MissingPeerId | ParseError::InvalidPeerId => Reason::BadPeerId,
+        ParseError::MissingPort | ParseError::InvalidPort => Reason::BadPort,
+        ParseError::InvalidForwarded => Reason::BadForwarded,
     }
 }
 

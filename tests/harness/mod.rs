@@ -43,6 +43,9 @@ pub struct Mika {
     http: SocketAddr,
     /// The network namespace that it runs in, if not the machine's own.
     namespace: Option<String>,
+    /// Of its environment.
+    variables: Vec<(String, String)>,
+    arguments: Vec<String>,
     process: Option<Child>,
 }
 
@@ -137,6 +140,19 @@ impl Mika {
         mika
     }
 
+    /// The same with more arguments, also at later starts.
+    pub fn start_with(config: &Value, arguments: &[&str]) -> Self {
+        let mut mika = Self::prepare(config);
+        mika.arguments = arguments.iter().map(ToString::to_string).collect();
+        mika.run();
+        mika
+    }
+
+    /// Sets a variable of the environment that the daemon is started in.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Changes the config file; a running daemon reads it at a reload.
     pub fn reconfigure(&mut self, over: &Value) {
         merge(&mut self.config, over);
@@ -175,6 +191,7 @@ impl Mika {
         let process = self
             .command(env!("CARGO_BIN_EXE_mika"))
             .args(["--config", "config.json"])
+            .args(&self.arguments)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle of the log"))
@@ -337,6 +354,8 @@ impl Mika {
         for secret in SECRETS {
             command.env_remove(secret);
         }
+        let variables = self.variables.iter();
+        command.envs(variables.map(|(name, value)| (name, value)));
         command
     }
 
@@ -409,6 +428,8 @@ impl Mika {
             config: whole,
             http,
             namespace,
+            variables: Vec::new(),
+            arguments: Vec::new(),
             process: None,
         };
         mika.write_config();

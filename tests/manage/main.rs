@@ -8,6 +8,7 @@ mod edits;
 mod genkey;
 mod registry;
 mod shared;
+mod stats;
 mod tables;
 mod tools;
 mod warmup;

@@ -72,7 +72,11 @@ impl Browser {
             "goog:loggingPrefs": { "browser": "ALL" },
             "goog:chromeOptions": { "args": arguments },
         });
-        let session = browser.ask("POST", "/session", &json!({ "capabilities": { "alwaysMatch": wanted } }));
+        let session = browser.ask(
+            "POST",
+            "/session",
+            &json!({ "capabilities": { "alwaysMatch": wanted } }),
+        );
         let session = session.expect("a session");
         browser.session = session["sessionId"].as_str().expect("its id").to_owned();
         browser
@@ -138,7 +142,10 @@ impl Browser {
             &json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 }),
         );
         let feature = json!({ "name": "prefers-color-scheme", "value": colours });
-        self.devtools("Emulation.setEmulatedMedia", &json!({ "features": [feature] }));
+        self.devtools(
+            "Emulation.setEmulatedMedia",
+            &json!({ "features": [feature] }),
+        );
     }
 
     /// A picture of the whole page, if `MIKA_SCREENSHOTS` names a folder for people to look at.
@@ -146,7 +153,10 @@ impl Browser {
         let Some(folder) = std::env::var_os("MIKA_SCREENSHOTS") else {
             return;
         };
-        let shot = self.devtools("Page.captureScreenshot", &json!({ "captureBeyondViewport": true }));
+        let shot = self.devtools(
+            "Page.captureScreenshot",
+            &json!({ "captureBeyondViewport": true }),
+        );
         let picture = decode(shot["data"].as_str().expect("a picture"));
         fs::write(Path::new(&folder).join(format!("{name}.png")), picture).expect("a file");
     }
@@ -161,7 +171,10 @@ impl Browser {
     }
 
     fn devtools(&self, command: &str, parameters: &Value) -> Value {
-        self.call("/goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
+        self.call(
+            "/goog/cdp/execute",
+            &json!({ "cmd": command, "params": parameters }),
+        )
     }
 
     fn call(&self, path: &str, body: &Value) -> Value {
@@ -171,9 +184,16 @@ impl Browser {
     }
 
     fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let reply = self.exchange(method, path, &body).map_err(|error| error.to_string())?;
-        let answer: Value = serde_json::from_slice(&reply.body).map_err(|error| error.to_string())?;
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let reply = self
+            .exchange(method, path, &body)
+            .map_err(|error| error.to_string())?;
+        let answer: Value =
+            serde_json::from_slice(&reply.body).map_err(|error| error.to_string())?;
         match reply.status {
             200 => Ok(answer["value"].clone()),
             _ => Err(answer["value"]["message"].to_string()),

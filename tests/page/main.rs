@@ -53,7 +53,11 @@ fn a_keyboard_alone_signs_in_and_edits_the_whitelist() {
     browser.tab_to("#prefix");
     browser.press(&format!("-XX01-{TAB}Example 1{ENTER}"));
     browser.wait("document.querySelector('#whitelist-rows').textContent.includes('-XX01-')");
-    assert!(stage.whitelist().contains("Example 1"), "{}", stage.whitelist());
+    assert!(
+        stage.whitelist().contains("Example 1"),
+        "{}",
+        stage.whitelist()
+    );
     // The same again is refused, and the page says so.
     browser.wait("document.activeElement.id === 'prefix'");
     browser.press(&format!("-XX01-{TAB}Example 2{ENTER}"));
@@ -100,13 +104,21 @@ fn figures_move_under_load_and_come_back_after_a_restart() {
     browser.press("\u{e012}\u{e012}");
     browser.wait("document.querySelector('#chart-announces .tip:not([hidden])')?.textContent.includes('UDP')");
     let names = browser.text("return document.querySelector('#busiest tbody').textContent");
-    assert!(names.contains("<img") && names.contains("\\u{202e}"), "{names}");
-    assert_eq!(browser.run("return document.querySelectorAll('#busiest img').length"), 0);
+    assert!(
+        names.contains("<img") && names.contains("\\u{202e}"),
+        "{names}"
+    );
+    assert_eq!(
+        browser.run("return document.querySelectorAll('#busiest img').length"),
+        0
+    );
     assert_ne!(browser.text("return document.title"), "taken");
     assert_quiet(&browser);
 
     stage.mika.kill9();
-    browser.wait("document.body.classList.contains('away') && !document.getElementById('notice').hidden");
+    browser.wait(
+        "document.body.classList.contains('away') && !document.getElementById('notice').hidden",
+    );
     browser.picture("away");
     stage.run();
     browser.wait("!document.body.classList.contains('away')");
@@ -190,7 +202,10 @@ fn a_phone_shows_every_view_without_scrolling_sideways_in_light_and_dark() {
             browser.run(&format!("location.hash = '{view}'"));
             browser.wait(&format!("!document.getElementById('view-{view}').hidden && !document.querySelector('[aria-busy]')"));
             let width = browser.run("return document.documentElement.scrollWidth");
-            assert!(width.as_u64().unwrap() <= 360, "{view} is {width} pixels wide");
+            assert!(
+                width.as_u64().unwrap() <= 360,
+                "{view} is {width} pixels wide"
+            );
             browser.picture(&format!("phone-{view}-{colours}"));
         }
         papers.push(browser.text("return getComputedStyle(document.body).backgroundColor"));
@@ -206,8 +221,13 @@ fn a_phone_shows_every_view_without_scrolling_sideways_in_light_and_dark() {
 
 /// No error and nothing that the policy forbade, but for the answers that ask for a login.
 fn assert_quiet(browser: &Browser) {
-    let is_expected = |line: &String| line.contains("status of 401") || line.contains("status of 409");
-    let lines: Vec<String> = browser.console().into_iter().filter(|line| !is_expected(line)).collect();
+    let is_expected =
+        |line: &String| line.contains("status of 401") || line.contains("status of 409");
+    let lines: Vec<String> = browser
+        .console()
+        .into_iter()
+        .filter(|line| !is_expected(line))
+        .collect();
     assert!(lines.is_empty(), "{lines:#?}");
 }
 
@@ -272,7 +292,9 @@ impl Stage {
 
     fn run(&mut self) {
         self.mika.run();
-        poll(PROGRAM_DEADLINE, "the API accepts", || TcpStream::connect(self.api).is_ok());
+        poll(PROGRAM_DEADLINE, "the API accepts", || {
+            TcpStream::connect(self.api).is_ok()
+        });
     }
 
     fn url(&self) -> String {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use mika::change::{Change, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
 use mika::clock::{Now, Seconds};
 use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
-use mika::metrics::Metrics;
+use mika::metrics::{Metrics, Protocol};
 use mika::registry::{Client, Permille, Registry, RegistryChange, Torrent, User, Whitelist};
 use mika::tracker::{
     AnnounceRequest, Answer, HnrRules, KnownHistory, Mode, Refusal, Rules, Ticket, Tracker,
@@ -254,7 +254,7 @@ impl World {
                 mono: Seconds::START,
                 unix: 1_800_000_000,
             },
-            work: Workspace::new(fastrand::Rng::with_seed(1)),
+            work: Workspace::new(Protocol::Http, fastrand::Rng::with_seed(1)),
             storage: Storage::default(),
             capacity,
         }
@@ -338,7 +338,10 @@ impl World {
 
     pub fn scrape(&self, hash: InfoHash) -> Option<ScrapeEntry> {
         let passkey = passkey(1);
-        let entries = self.tracker.scrape(Some(&passkey), Ok(vec![hash])).unwrap();
+        let entries = self
+            .tracker
+            .scrape(Some(&passkey), Ok(vec![hash]), Protocol::Http)
+            .unwrap();
         entries.first().map(|(_, entry)| *entry)
     }
 

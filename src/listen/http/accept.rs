@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::Worker;
 use super::connection::Connection;
 use super::connections::Activity;
 use super::exchange::{Exchange, Next, Turn};
 use super::listener::Listener;
+use super::places::Place;
 use crate::tls::Certificate;
 
 /// Connections that are accepted in a row before those that are open have their turn.
@@ -33,15 +32,13 @@ impl Worker {
         'queues: while let Ok(mut queue) = listener.connections().await {
             for _ in 0..ROW {
                 // A place first: while there is none, new connections wait in the kernel.
-                let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
-                    return;
-                };
+                let place = self.places.take().await;
                 match queue.next() {
                     None => continue 'queues,
                     Some(Ok((stream, client))) => {
                         failing = false;
                         self.service.metrics.connections.one();
-                        self.receive(stream, client, permit);
+                        self.receive(stream, client, place);
                     }
                     Some(Err(error)) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Some(Err(error)) => {
@@ -57,10 +54,10 @@ impl Worker {
         }
     }
 
-    fn receive(self: &Arc<Self>, stream: TcpStream, client: IpAddr, permit: OwnedSemaphorePermit) {
+    fn receive(self: &Arc<Self>, stream: TcpStream, client: IpAddr, place: Place) {
         let mut connection = Connection::new(Exchange::new(client));
         if let Some(certificate) = self.service.certificate.clone() {
-            return self.converse_in_secret(stream, connection, certificate, permit);
+            return self.converse_in_secret(stream, connection, certificate, place);
         }
         let mut link = &stream;
         let next = Next::Read { in_request: true };
@@ -78,7 +75,7 @@ impl Worker {
             Ok(Poll::Pending) => None,
             Ok(Poll::Ready(Err(_))) | Err(_) => return,
         };
-        self.converse_in_task(stream, connection, first, permit);
+        self.converse_in_task(stream, connection, first, place);
     }
 
     fn converse_in_task(
@@ -86,9 +83,9 @@ impl Worker {
         stream: TcpStream,
         connection: Connection,
         first: Option<Turn>,
-        permit: OwnedSemaphorePermit,
+        place: Place,
     ) {
-        self.spawn(permit, |worker, activity| async move {
+        self.spawn(place, |worker, activity| async move {
             let mut stream = tokio::net::TcpStream::from_std(stream)?;
             worker
                 .converse(&mut stream, connection, first, &activity)
@@ -101,9 +98,9 @@ impl Worker {
         stream: TcpStream,
         connection: Connection,
         certificate: Certificate,
-        permit: OwnedSemaphorePermit,
+        place: Place,
     ) {
-        self.spawn(permit, |worker, activity| async move {
+        self.spawn(place, |worker, activity| async move {
             let stream = tokio::net::TcpStream::from_std(stream)?;
             let mut stream = match certificate.acceptor().accept(stream).await {
                 Ok(stream) => stream,
@@ -119,15 +116,12 @@ impl Worker {
     }
 
     /// Serves a connection in a task of its own, which is watched.
-    fn spawn<F>(
-        self: &Arc<Self>,
-        permit: OwnedSemaphorePermit,
-        serve: impl FnOnce(Arc<Self>, Arc<Activity>) -> F,
-    ) where
+    fn spawn<F>(self: &Arc<Self>, place: Place, serve: impl FnOnce(Arc<Self>, Arc<Activity>) -> F)
+    where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let place = self.connections.enter();
-        let number = place.number();
+        let entry = self.connections.enter();
+        let number = entry.number();
         let activity = self.connections.activity();
         let served = serve(Arc::clone(self), Arc::clone(&activity));
         let task = tokio::spawn(async move {
@@ -135,7 +129,7 @@ impl Worker {
             if let Err(error) = served.await {
                 tracing::trace!(%error, "connection ended");
             }
-            drop((place, permit));
+            drop((entry, place));
         });
         self.connections
             .served_by(number, task.abort_handle(), activity);

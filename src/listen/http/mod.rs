@@ -10,6 +10,7 @@ mod connections;
 mod exchange;
 pub mod head;
 mod listener;
+mod places;
 mod reply;
 mod service;
 #[cfg(test)]
@@ -24,15 +25,17 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use self::connections::Connections;
 use self::exchange::INPUT_BYTES;
 use self::listener::Listener;
+use self::places::Places;
 use self::service::Clerk;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 use crate::tls::Certificate;
 use crate::tracker::Tracker;
 
@@ -45,6 +48,8 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// How long a reply waits at most until what it acknowledges is durable.
     pub ack_timeout: Duration,
+    /// Connections that one worker holds at once.
+    pub max_connections: usize,
 }
 
 /// What all workers share.
@@ -56,8 +61,6 @@ pub struct HttpService {
     pub certificate: Option<Certificate>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
-    /// Connections that one worker holds at once.
-    pub max_connections: usize,
 }
 
 /// One thread's share of the work.
@@ -66,7 +69,7 @@ struct Worker {
     /// Locked by this thread alone, for one turn at a time.
     desk: Mutex<Desk>,
     connections: Arc<Connections>,
-    permits: Arc<Semaphore>,
+    places: Places,
     stopping: AtomicBool,
 }
 
@@ -80,16 +83,22 @@ struct Desk {
 }
 
 /// Serves the listeners on this thread until `stop` turns true, and then finishes what is in flight.
+/// The thread beats `pulse` every second, unless something keeps it from turning.
 ///
 /// # Errors
 /// A listener can't be used with this thread's runtime.
 pub async fn serve(
     listeners: Vec<TcpListener>,
     service: HttpService,
+    pulse: Pulse,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let places = Places::new(service.settings.load().max_connections);
+    let (number, taken) = places.readings();
+    service.metrics.connections_max.add(number);
+    service.metrics.connections_open.add(taken);
     let worker = Arc::new(Worker {
-        permits: Arc::new(Semaphore::new(service.max_connections)),
+        places,
         desk: Mutex::new(Desk {
             input: vec![0; INPUT_BYTES].into(),
             out: Vec::new(),
@@ -109,7 +118,11 @@ pub async fn serve(
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !*stop.borrow() {
         tokio::select! {
-            _ = seconds.tick() => worker.connections.watch(),
+            _ = seconds.tick() => {
+                pulse.beat();
+                worker.connections.watch();
+                worker.places.resize(worker.service.settings.load().max_connections);
+            }
             _ = stop.changed() => break,
         }
     }

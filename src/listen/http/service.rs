@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use super::HttpService;
 use super::head::Head;
 use super::reply::Status;
+use crate::clock::Stopwatch;
+use crate::metrics::Protocol;
 use crate::tracker::{AnnounceRequest, Refusal, Ticket, Workspace};
 use crate::wire::http::{self as wire, Target};
 use crate::wire::{ParseError, query};
@@ -18,6 +20,7 @@ pub(super) trait Answers {
 /// Answers the requests of one worker one after another, so that each needs no memory of its own.
 pub(super) struct Clerk {
     service: HttpService,
+    protocol: Protocol,
     work: Workspace,
     /// The body of the answer.
     body: Vec<u8>,
@@ -35,9 +38,14 @@ pub(super) struct Answer {
 
 impl Clerk {
     pub fn new(service: HttpService) -> Self {
+        let protocol = match service.certificate {
+            Some(_) => Protocol::Https,
+            None => Protocol::Http,
+        };
         Self {
             service,
-            work: Workspace::new(fastrand::Rng::new()),
+            protocol,
+            work: Workspace::new(protocol, fastrand::Rng::new()),
             body: Vec::new(),
         }
     }
@@ -46,15 +54,21 @@ impl Clerk {
         if head.method != b"GET" {
             return self.plain(Status::MethodNotAllowed, "only GET is answered here\n");
         }
+        let watch = Stopwatch::start();
         let target = str::from_utf8(head.path).ok().and_then(wire::parse_path);
-        match target {
+        let answer = match target {
             Some(Target::Announce { passkey }) => self.announce(passkey.as_deref(), head, client),
             Some(Target::Scrape { passkey }) => self.scrape(passkey.as_deref(), head.query),
-            None => self.plain(
-                Status::NotFound,
-                "not found: a tracker answers at /announce and /scrape\n",
-            ),
-        }
+            None => {
+                return self.plain(
+                    Status::NotFound,
+                    "not found: a tracker answers at /announce and /scrape\n",
+                );
+            }
+        };
+        let durations = self.service.metrics.durations.of(self.protocol);
+        durations.observe(watch.elapsed());
+        answer
     }
 
     fn plain(&mut self, status: Status, text: &str) -> Answer {
@@ -104,7 +118,7 @@ impl Clerk {
 
     fn scrape(&mut self, passkey: Option<&str>, query: &[u8]) -> Answer {
         let tracker = &self.service.tracker;
-        match tracker.scrape(passkey, query::parse_scrape(query)) {
+        match tracker.scrape(passkey, query::parse_scrape(query), self.protocol) {
             Ok(mut entries) => {
                 let (_, min_interval) = tracker.intervals();
                 wire::write_scrape(&mut self.body, &mut entries, min_interval);

@@ -17,10 +17,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::addr::{Endpoint, canonical};
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, Stopwatch};
 use crate::ids::InfoHash;
 use crate::limit::SourceLimit;
-use crate::metrics::Metrics;
+use crate::metrics::{Asked, Metrics, Protocol, Reason};
+use crate::pulse::Pulse;
 use crate::tracker::{AnnounceRequest, Mode, Refusal, Tracker, Workspace};
 use crate::wire::http::{Target, parse_path};
 use crate::wire::udp::{self as wire, Action, Header, Transaction};
@@ -93,13 +94,15 @@ struct Arrival {
     ip: IpAddr,
 }
 
-/// Answers what comes on that socket until `stop` is true.
+/// Answers what comes on that socket until `stop` is true. The thread beats `pulse` every time it
+/// looks for packets.
 ///
 /// # Errors
 /// The socket can't be used.
 pub fn serve(
     socket: UdpSocket,
     service: UdpService,
+    pulse: Pulse,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -118,7 +121,7 @@ pub fn serve(
         socket: Arc::new(socket),
         address,
         settings,
-        work: Workspace::new(fastrand::Rng::new()).with_peers_max(peers_max),
+        work: Workspace::new(Protocol::Udp, fastrand::Rng::new()).with_peers_max(peers_max),
         path: Vec::new(),
         announced: Vec::with_capacity(BATCH),
         outgoing: Outgoing::default(),
@@ -127,6 +130,7 @@ pub fn serve(
     let mut arrivals = Vec::with_capacity(BATCH);
     let mut failing = false;
     while !*stop.borrow() {
+        pulse.beat();
         match received.receive(&worker.socket) {
             Ok(number) => {
                 failing = false;
@@ -153,6 +157,7 @@ impl Worker {
     /// second needs is asked for at once.
     fn answer(&mut self, received: &Received, number: usize, arrivals: &mut Vec<Arrival>) {
         let now = self.service.clock.now();
+        let watch = Stopwatch::start();
         self.take_over_settings();
         arrivals.clear();
         self.announced.clear();
@@ -178,11 +183,23 @@ impl Worker {
                 Action::Scrape => self.scrape(arrival, packet, route, now),
             }
         }
+        self.measure(watch, arrivals);
         if !self.outgoing.is_empty() {
             let lost = self.outgoing.send(&self.socket);
             if lost > 0 {
                 self.service.metrics.udp_unsent.add(lost as u64);
             }
+        }
+    }
+
+    /// No reply of a batch goes before the last one is written: all took as long.
+    fn measure(&self, watch: Stopwatch, arrivals: &[Arrival]) {
+        let arrivals = arrivals.iter();
+        let decided = arrivals.filter(|it| it.header.action != Action::Connect);
+        let number = decided.count() as u64;
+        if number > 0 {
+            let durations = self.service.metrics.durations.of(Protocol::Udp);
+            durations.observe_each(watch.elapsed(), number);
         }
     }
 
@@ -240,7 +257,7 @@ impl Worker {
 
     fn announce(&mut self, arrival: &Arrival, packet: &[u8], route: &Route, now: Now) {
         let Some(params) = wire::parse_announce(packet) else {
-            self.malformed(arrival, route, now);
+            self.malformed(Asked::Announce, arrival, route, now);
             return;
         };
         let mut path = std::mem::take(&mut self.path);
@@ -259,7 +276,8 @@ impl Worker {
             };
             self.decide(&request, arrival, route, now);
         } else {
-            self.service.metrics.refusals.one();
+            let metrics = &self.service.metrics;
+            metrics.refused(Asked::Announce, Protocol::Udp, Reason::NoPasskey);
             self.error(arrival, route, NO_PASSKEY, now);
         }
         self.path = path;
@@ -285,17 +303,18 @@ impl Worker {
 
     fn scrape(&mut self, arrival: &Arrival, packet: &[u8], route: &Route, now: Now) {
         let Some(hashes) = wire::parse_scrape(packet) else {
-            self.malformed(arrival, route, now);
+            self.malformed(Asked::Scrape, arrival, route, now);
             return;
         };
         if self.service.tracker.mode() == Mode::Private {
             // There is no place for a passkey in it (rule U6).
-            self.service.metrics.refusals.one();
+            let metrics = &self.service.metrics;
+            metrics.refused(Asked::Scrape, Protocol::Udp, Reason::NoScrape);
             self.error(arrival, route, NO_SCRAPE, now);
             return;
         }
         let transaction = arrival.header.transaction;
-        match self.service.tracker.scrape(None, Ok(hashes)) {
+        match self.service.tracker.scrape(None, Ok(hashes), Protocol::Udp) {
             Ok(entries) => {
                 let entries = entries.into_iter().map(|(_, entry)| entry);
                 self.outgoing.add(route, |out| {
@@ -311,8 +330,9 @@ impl Worker {
         self.error(arrival, route, failure.reason, now);
     }
 
-    fn malformed(&mut self, arrival: &Arrival, route: &Route, now: Now) {
-        self.service.metrics.refusals.one();
+    fn malformed(&mut self, asked: Asked, arrival: &Arrival, route: &Route, now: Now) {
+        let metrics = &self.service.metrics;
+        metrics.refused(asked, Protocol::Udp, Reason::Malformed);
         self.error(arrival, route, MALFORMED, now);
     }
 

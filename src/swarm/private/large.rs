@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::ids::UserId;
-use crate::swarm::classes::{Counts, Role};
+use crate::swarm::classes::{Counts, Families, Role};
 use crate::swarm::index::{Index, hash_of};
 use crate::swarm::private::packed::{Packed, Tag, View};
 use crate::swarm::private::page::{PAGE_MAX, Page};
@@ -40,6 +40,23 @@ impl Large {
         if let Some(page) = self.pages.first_mut() {
             page.set_snatches(snatches);
         }
+    }
+
+    /// The counts of each family. Only those without a port are looked at one by one.
+    pub fn families(&self) -> Families {
+        let mut families = Families::default();
+        for role in [Role::Leecher, Role::Paused, Role::Seeder] {
+            for class in Tag::classes(role) {
+                let places = self.start(class.into())..self.end(class.into());
+                match Tag(class).families() {
+                    Some(reach) => families.add(role, reach, places.len() as u32),
+                    None => places.for_each(|place| {
+                        families.add(role, self.view(place).families(), 1);
+                    }),
+                }
+            }
+        }
+        families
     }
 
     pub fn view(&self, place: usize) -> View<'_> {

@@ -15,7 +15,7 @@ mod tests;
 use crate::addr::{Compact, Endpoint};
 use crate::clock::Seconds;
 use crate::ids::{PeerId, UserId};
-use crate::swarm::classes::{Counts, Role};
+use crate::swarm::classes::{Counts, Families, Role};
 use crate::swarm::public::Eligibility;
 use crate::swarm::records::{Account, History};
 use crate::swarm::select::Selector;
@@ -67,6 +67,23 @@ impl PrivateSwarm {
             }
             Form::Large(large) => large.counts(),
         }
+    }
+
+    /// The counts of each family. A peer that is there by both counts in each where it has a port.
+    pub fn families(&self) -> Families {
+        let page = match &self.0 {
+            Form::Small(page) => page,
+            Form::Large(large) => return large.families(),
+        };
+        let mut families = Families::default();
+        for (slot, tag) in page.tags().enumerate() {
+            if let Some(role) = tag.role() {
+                let reach = tag.families();
+                let reach = reach.unwrap_or_else(|| page.view(slot).families());
+                families.add(role, reach, 1);
+            }
+        }
+        families
     }
 
     /// Snatches of the torrent.

@@ -13,6 +13,8 @@
 //! are moments on the monotonic clock. One of a user's entries *carries* the user's history; as
 //! long as that says the same as the account beside it, it takes no room.
 
+use std::ops::Range;
+
 use crate::addr::{Compact, Compact4, Compact6};
 use crate::clock::Seconds;
 use crate::ids::{PeerId, UserId};
@@ -80,13 +82,22 @@ impl Tag {
             (false, true) => 2,
             (false, false) => 3,
         };
-        let class = match role {
-            Some(Role::Leecher) => reach,
-            Some(Role::Paused) => 4 + reach,
-            Some(Role::Seeder) => 8 + reach,
-            None => Self::OUTSIDE,
-        };
+        let class = role.map_or(Self::OUTSIDE, |role| Self::first_class(role) + reach);
         Self(Self::hash(user) | class)
+    }
+
+    /// The classes of that role.
+    pub fn classes(role: Role) -> Range<u8> {
+        let first = Self::first_class(role);
+        first..first + 4
+    }
+
+    fn first_class(role: Role) -> u8 {
+        match role {
+            Role::Leecher => 0,
+            Role::Paused => 4,
+            Role::Seeder => 8,
+        }
     }
 
     fn hash(user: UserId) -> u8 {
@@ -101,6 +112,16 @@ impl Tag {
     /// none. So the peers of a role that one family can reach lie side by side.
     pub fn class(self) -> u8 {
         self.0 & 0x0f
+    }
+
+    /// Whether it has a port in IPv4, and in IPv6; none for one that has in neither.
+    pub fn families(self) -> Option<(bool, bool)> {
+        match self.class() % 4 {
+            0 => Some((true, false)),
+            1 => Some((true, true)),
+            2 => Some((false, true)),
+            _ => None,
+        }
     }
 
     pub fn role(self) -> Option<Role> {
@@ -248,6 +269,11 @@ impl View<'_> {
             endpoint: Compact6(self.array_at(at)),
             at: self.seen(SEEN_V6, seen_at),
         })
+    }
+
+    /// Whether a client is there by IPv4, and by IPv6.
+    pub fn families(&self) -> (bool, bool) {
+        (self.has(HAS_V4), self.has(HAS_V6))
     }
 
     /// Whether a client announced last before `moment`, in any of its families.

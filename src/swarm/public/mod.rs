@@ -10,7 +10,7 @@ mod tests;
 
 use crate::addr::{Compact, Compact4, Compact6, Endpoint};
 use crate::clock::Seconds;
-use crate::swarm::classes::{Counts, Role};
+use crate::swarm::classes::{Counts, Families, Role};
 use crate::swarm::member::{Before, ClientTag, Kept, Member};
 use crate::swarm::select::Selector;
 
@@ -91,6 +91,11 @@ const SWEEP_COST: usize = 8;
 impl PublicSwarm<'_> {
     pub fn counts(&self) -> Counts {
         self.store.counts(self.pool)
+    }
+
+    /// The counts of each family.
+    pub fn families(&self) -> Families {
+        self.store.families(self.pool)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -314,12 +319,20 @@ impl Default for Store {
 
 impl Store {
     fn counts(&self, pool: &Pool) -> Counts {
+        let Families { v4, v6 } = self.families(pool);
+        v4.plus(v6)
+    }
+
+    fn families(&self, pool: &Pool) -> Families {
         match self {
-            Self::Few(few) => {
-                let v4 = small::counts::<Compact4>(Compact4::all(few, pool));
-                v4.plus(small::counts::<Compact6>(Compact6::all(few, pool)))
-            }
-            Self::Many(many) => many.v4.counts().plus(many.v6.counts()),
+            Self::Few(few) => Families {
+                v4: small::counts::<Compact4>(Compact4::all(few, pool)),
+                v6: small::counts::<Compact6>(Compact6::all(few, pool)),
+            },
+            Self::Many(many) => Families {
+                v4: many.v4.counts(),
+                v6: many.v6.counts(),
+            },
         }
     }
 

@@ -1,0 +1,145 @@
+//! The text that Prometheus reads, version 0.0.4: a metric after the other.
+
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use crate::metrics::{BOUNDS, Histogram};
+
+/// A page in the making. What is described without a value stands there too, so that the names
+/// are the same whatever has happened.
+pub(super) struct Page<'a>(pub DescriptorEncoder<'a>);
+
+/// A label set or none, and the value that goes with it.
+type Value<L, V> = (Option<L>, V);
+
+// === impl Page ===
+
+impl Page<'_> {
+    /// A number that only grows since the start.
+    pub fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.write_counters(name, help, [alone(value)])
+    }
+
+    /// The same for each set of labels.
+    pub fn counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        self.write_counters(name, help, values.into_iter().map(labelled))
+    }
+
+    /// A sum of seconds that only grows.
+    pub fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let values = [alone(value)];
+        self.each(name, help, MetricType::Counter, values, |metric, value| {
+            metric.encode_gauge(&value)
+        })
+    }
+
+    /// A number as it is now; none if it is not known.
+    pub fn gauge(&mut self, name: &str, help: &str, value: impl Into<Option<u64>>) -> fmt::Result {
+        self.write_gauges(name, help, value.into().map(alone))
+    }
+
+    /// The same for each set of labels.
+    pub fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        self.write_gauges(name, help, values.into_iter().map(labelled))
+    }
+
+    /// Durations in seconds.
+    pub fn histogram(&mut self, name: &str, help: &str, value: &Histogram) -> fmt::Result {
+        self.write_histograms(name, help, [alone(value)])
+    }
+
+    /// The same for each set of labels.
+    pub fn histograms<'h, L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, &'h Histogram)>,
+    ) -> fmt::Result {
+        self.write_histograms(name, help, values.into_iter().map(labelled))
+    }
+
+    fn write_counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = Value<L, u64>>,
+    ) -> fmt::Result {
+        // Written as a gauge, because the crate adds `_total` to the names of counters, and describes
+        // them without it: so the other version of this format has it, OpenMetrics.
+        self.each(name, help, MetricType::Counter, values, |metric, value| {
+            metric.encode_gauge(&whole(value))
+        })
+    }
+
+    fn write_gauges<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = Value<L, u64>>,
+    ) -> fmt::Result {
+        self.each(name, help, MetricType::Gauge, values, |metric, value| {
+            metric.encode_gauge(&whole(value))
+        })
+    }
+
+    fn write_histograms<'h, L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = Value<L, &'h Histogram>>,
+    ) -> fmt::Result {
+        let bounds = BOUNDS.iter().map(|&bound| bound as f64 / 1e9);
+        let bounds: Vec<f64> = bounds.chain([f64::INFINITY]).collect();
+        self.each(name, help, MetricType::Histogram, values, |metric, it| {
+            let all = it.snapshot();
+            let buckets = bounds.iter().copied().zip(all.buckets);
+            let buckets: Vec<(f64, u64)> = buckets.collect();
+            let sum = all.sum as f64 / 1e9;
+            metric.encode_histogram::<NoLabelSet>(sum, all.count(), &buckets, None)
+        })
+    }
+
+    fn each<L: EncodeLabelSet, V>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        values: impl IntoIterator<Item = Value<L, V>>,
+        write: impl Fn(&mut MetricEncoder, V) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (labels, value) in values {
+            match labels {
+                Some(labels) => write(&mut family.encode_family(&labels)?, value)?,
+                None => write(&mut family, value)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value of a metric that is one number.
+fn alone<V>(value: V) -> Value<NoLabelSet, V> {
+    (None, value)
+}
+
+fn labelled<L, V>((labels, value): (L, V)) -> Value<L, V> {
+    (Some(labels), value)
+}
+
+/// As the crate takes whole numbers.
+fn whole(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,245 @@
+//! What differs between two configs, key by key, and which keys only a start reads.
+
+use serde_json::Value;
+
+use super::{Config, shape};
+use crate::secret::Secret;
+
+/// Keys that take effect at the next start. All others a reload applies; the table in
+/// docs/config.md says the same of each key, and a test compares the two.
+const NEED_RESTART: &[&str] = &[
+    "mode",
+    "node",
+    "http.listen",
+    "http.tls", // on or off; the files are read again
+    "udp.listen",
+    "udp.secret",
+    "api.listen",
+    "cache.driver",
+    "cache.url",
+    "storage.driver",
+    "storage.url",
+    "storage.schema",
+    "storage.statements",
+    "journal.max_pending",
+    "journal.spill",
+    "log.format",
+];
+
+/// The list of the API's tokens.
+const TOKENS: &str = "api.tokens";
+
+/// What a message shows of a value that is longer.
+const SHOWN_MAX: usize = 100;
+
+/// A key whose value is another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub key: String,
+    /// The values as JSON; none of a secret, of which only is told that it has changed.
+    pub values: Option<(String, String)>,
+}
+
+// === impl Change ===
+
+impl Change {
+    fn new(key: &str, old: &Value, new: &Value) -> Self {
+        Self {
+            key: key.to_owned(),
+            values: Some((shown(old), shown(new))),
+        }
+    }
+
+    /// A change of which the values are not shown.
+    fn hidden(key: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            values: None,
+        }
+    }
+
+    /// Whether it takes effect at the next start only.
+    pub fn needs_restart(&self) -> bool {
+        NEED_RESTART.contains(&self.key.as_str())
+    }
+}
+
+/// All keys that differ, those of a section together.
+pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let json = |config| serde_json::to_value(config).unwrap_or_default();
+    compare("", &json(old), &json(new), &mut changes);
+    // JSON shows secrets masked, and two of them may look alike.
+    changes.retain(|change| !shape::SECRETS.contains(&change.key.as_str()));
+    changes.retain(|change| change.key != TOKENS);
+    if old.api.tokens != new.api.tokens {
+        changes.push(Change::hidden(TOKENS));
+    }
+    for ((key, old), (_, new)) in secrets(old).into_iter().zip(secrets(new)) {
+        if old != new {
+            changes.push(Change::hidden(key));
+        }
+    }
+    changes
+}
+
+fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<Change>) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) if path != shape::STATEMENTS => {
+            // Both have all keys of the section.
+            for (key, old) in old {
+                let new = new.get(key).unwrap_or(&Value::Null);
+                compare(&shape::join(path, key), old, new, changes);
+            }
+        }
+        (old, new) if old != new => changes.push(Change::new(path, old, new)),
+        _ => {}
+    }
+}
+
+/// The values of the keys in [`shape::SECRETS`].
+fn secrets(config: &Config) -> [(&'static str, &Secret); 3] {
+    [
+        ("api.password", &config.api.password),
+        ("cache.url", &config.cache.url),
+        ("storage.url", &config.storage.url),
+    ]
+}
+
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::TlsFiles;
+    use super::*;
+
+    const MANUAL: &str = include_str!("../../docs/config.md");
+
+    /// The changes that this makes to the defaults.
+    fn after(change: impl FnOnce(&mut Config)) -> Vec<Change> {
+        let old = Config::default();
+        let mut new = old.clone();
+        change(&mut new);
+        changes(&old, &new)
+    }
+
+    #[test]
+    fn each_key_that_differs_is_named_with_both_values() {
+        assert_eq!(after(|_| {}), []);
+        let changes = after(|config| {
+            config.tracker.numwant = 30;
+            config.log.stats_interval = Duration::from_secs(5);
+            config.http.listen.clear();
+        });
+        let shown: Vec<_> = changes
+            .iter()
+            .map(|it| {
+                (
+                    it.key.as_str(),
+                    it.values.clone().unwrap(),
+                    it.needs_restart(),
+                )
+            })
+            .collect();
+        let texts = |old: &str, new: &str| (old.to_owned(), new.to_owned());
+        assert_eq!(
+            shown,
+            [
+                (
+                    "http.listen",
+                    texts(r#"["0.0.0.0:34000","[::]:34000"]"#, "[]"),
+                    true
+                ),
+                ("log.stats_interval", texts(r#""1m""#, r#""5s""#), false),
+                ("tracker.numwant", texts("50", "30"), false),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_section_that_is_switched_on_needs_a_restart_and_its_files_do_not() {
+        let on = |config: &mut Config| config.http.tls = Some(TlsFiles::default());
+        let changes = after(on);
+        assert_eq!(changes.len(), 1);
+        assert!(changes[0].key == "http.tls" && changes[0].needs_restart());
+
+        let mut old = Config::default();
+        on(&mut old);
+        let mut new = old.clone();
+        new.http.tls = Some(TlsFiles {
+            cert: "other".into(),
+            ..TlsFiles::default()
+        });
+        let changes = super::changes(&old, &new);
+        assert_eq!(changes.len(), 1);
+        assert!(changes[0].key == "http.tls.cert" && !changes[0].needs_restart());
+    }
+
+    #[test]
+    fn secrets_are_compared_and_never_shown() {
+        let of = |url: &str, password: &str| {
+            let mut config = Config::default();
+            config.storage.url = Secret::new(url);
+            config.api.password = Secret::new(password);
+            config
+        };
+        let changes = super::changes(
+            &of("mysql://u:hunter2@h/d", "hunter3"),
+            &of("mysql://u:hunter4@h/d", "hunter5"),
+        );
+        let secret = |key: &str| Change {
+            key: key.to_owned(),
+            values: None,
+        };
+        assert_eq!(changes, [secret("api.password"), secret("storage.url")]);
+    }
+
+    #[test]
+    fn every_secret_is_compared() {
+        let mut compared = secrets(&Config::default()).map(|(key, _)| key);
+        compared.sort_unstable();
+        assert_eq!(compared, shape::SECRETS);
+    }
+
+    #[test]
+    fn statements_are_one_key_and_cut_short() {
+        let changes = after(|config| {
+            let statements = &mut config.storage.statements;
+            statements.insert("users".into(), "SELECT ".repeat(100));
+        });
+        assert_eq!(changes.len(), 1);
+        let (old, new) = changes[0].values.clone().unwrap();
+        assert_eq!(
+            (changes[0].key.as_str(), old.as_str()),
+            (shape::STATEMENTS, "{}")
+        );
+        assert!(new.ends_with('…') && new.chars().count() == SHOWN_MAX + 1);
+    }
+
+    /// The last column of the manual says of each key whether a reload applies it.
+    #[test]
+    fn the_manual_says_which_keys_need_a_restart() {
+        let mut told = Vec::new();
+        for line in MANUAL.lines().filter(|line| line.starts_with("| `")) {
+            let key = line.split('`').nth(1).unwrap();
+            let reload = line.trim_end_matches('|').rsplit('|').next().unwrap();
+            match reload.trim() {
+                "yes" => {}
+                "no" | "the files: yes; on or off: no" => told.push(key),
+                other => panic!("{key}: {other}"),
+            }
+        }
+        told.sort_unstable();
+        let mut known = NEED_RESTART.to_vec();
+        known.sort_unstable();
+        assert_eq!(told, known);
+    }
+}

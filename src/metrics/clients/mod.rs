@@ -1,0 +1,190 @@
+//! Clients by name and version, as their peer ids tell them (BEP 20): how many sessions began.
+//!
+//! Everything here is of a fixed size, whatever strangers call themselves: the names are those of
+//! [`KNOWN`], and each has so many versions, the first that came.
+
+mod known;
+mod version;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::known::{KNOWN, identify};
+use self::version::Version;
+use super::counter::{LANES, lane};
+
+/// Versions of one client that are told apart; others count as `other`.
+pub const VERSIONS_MAX: usize = 8;
+
+/// What a client or version is called that is not told apart.
+const OTHER: &str = "other";
+
+/// The known clients, and all others.
+const CLIENTS: usize = KNOWN.len() + 1;
+
+/// Each client's versions, and all others of it.
+type Counts = [[AtomicU64; VERSIONS_MAX + 1]; CLIENTS];
+
+/// Sessions by client and version, cheap to add to from many threads.
+pub struct Clients {
+    /// The versions of each client that have come so far; 0 is a free place.
+    versions: [[AtomicU64; VERSIONS_MAX]; CLIENTS],
+    lanes: Box<[Lane]>,
+}
+
+#[repr(align(128))]
+struct Lane(Counts);
+
+/// How often a client of that version began a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCount {
+    pub client: &'static str,
+    pub version: String,
+    pub sessions: u64,
+}
+
+// === impl Clients ===
+
+impl Default for Clients {
+    fn default() -> Self {
+        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
+        let counts = || Lane(std::array::from_fn(|_| zeros()));
+        Self {
+            versions: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+            lanes: (0..LANES).map(|_| counts()).collect(),
+        }
+    }
+}
+
+impl Clients {
+    /// Counts the begin of a session by a client of that peer id.
+    pub fn count(&self, peer_id: &[u8; 20]) {
+        let (client, version) = match identify(peer_id) {
+            Some((client, version)) => (client, self.place(client, version)),
+            None => (KNOWN.len(), VERSIONS_MAX),
+        };
+        let counts = &self.lanes[lane()].0;
+        counts[client][version].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Those that came, in the order of the names.
+    pub fn all(&self) -> Vec<ClientCount> {
+        let mut sums: BTreeMap<(&str, String), u64> = BTreeMap::new();
+        for client in 0..CLIENTS {
+            for place in 0..=VERSIONS_MAX {
+                let lanes = self.lanes.iter();
+                let counts = lanes.map(|lane| lane.0[client][place].load(Ordering::Relaxed));
+                let sessions: u64 = counts.sum();
+                if sessions > 0 {
+                    let key = (name(client), self.version(client, place));
+                    *sums.entry(key).or_default() += sessions;
+                }
+            }
+        }
+        let counts = sums.into_iter();
+        let count = |((client, version), sessions)| ClientCount {
+            client,
+            version,
+            sessions,
+        };
+        counts.map(count).collect()
+    }
+
+    /// Where that version is counted: in a place of its own, if there is one or one is free.
+    fn place(&self, client: usize, version: Option<Version>) -> usize {
+        let Some(version) = version.map(Version::code) else {
+            return VERSIONS_MAX;
+        };
+        let places = self.versions[client].iter();
+        let mut places = places.map(|place| match place.load(Ordering::Relaxed) {
+            0 => match place.compare_exchange(0, version, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => version,
+                Err(other) => other,
+            },
+            taken => taken,
+        });
+        let found = places.position(|taken| taken == version);
+        found.unwrap_or(VERSIONS_MAX)
+    }
+
+    fn version(&self, client: usize, place: usize) -> String {
+        let code = self.versions[client]
+            .get(place)
+            .map_or(0, |version| version.load(Ordering::Relaxed));
+        Version::of_code(code).map_or_else(|| OTHER.into(), |version| version.to_string())
+    }
+}
+
+fn name(client: usize) -> &'static str {
+    KNOWN.get(client).map_or(OTHER, |known| known.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer_id(begin: &str) -> [u8; 20] {
+        let mut bytes = *b"xxxxxxxxxxxxxxxxxxxx";
+        bytes[..begin.len()].copy_from_slice(begin.as_bytes());
+        bytes
+    }
+
+    fn told(clients: &Clients) -> Vec<(&'static str, String, u64)> {
+        let all = clients.all().into_iter();
+        all.map(|it| (it.client, it.version, it.sessions)).collect()
+    }
+
+    #[test]
+    fn clients_are_counted_by_name_and_version() {
+        let clients = Clients::default();
+        let ids = ["-qB4650-", "-qB4650-", "-TR4050-", "-qB5010-", "-ZQ1234-"];
+        for id in ids {
+            clients.count(&peer_id(id));
+        }
+        let expected = [
+            ("Transmission", "4.0.5".into(), 1),
+            ("other", "other".into(), 1),
+            ("qBittorrent", "4.6.5".into(), 2),
+            ("qBittorrent", "5.0.1".into(), 1),
+        ];
+        assert_eq!(told(&clients), expected);
+    }
+
+    #[test]
+    fn what_strangers_call_themselves_makes_no_list_longer() {
+        let clients = Clients::default();
+        let mut rng = fastrand::Rng::with_seed(3);
+        for number in 0..100_000_u32 {
+            let mut id = [0; 20];
+            rng.fill(&mut id);
+            if number % 2 == 0 {
+                let version = format!("-qB{:04}-", number / 2 % 10_000);
+                id[..8].copy_from_slice(version.as_bytes());
+            }
+            clients.count(&id);
+        }
+        let all = clients.all();
+        assert!(all.len() <= CLIENTS * (VERSIONS_MAX + 1));
+        let of = |name| all.iter().filter(move |it| it.client == name);
+        assert_eq!(of("qBittorrent").count(), VERSIONS_MAX + 1);
+        let other = of("qBittorrent").find(|it| it.version == OTHER).unwrap();
+        assert!(other.sessions > 40_000);
+        assert_eq!(all.iter().map(|it| it.sessions).sum::<u64>(), 100_000);
+    }
+
+    #[test]
+    fn threads_agree_on_the_places_of_versions() {
+        let clients = Clients::default();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for round in 0..1000 {
+                        clients.count(&peer_id(&format!("-DE2{}0s-", round % 8)));
+                    }
+                });
+            }
+        });
+        let sessions: Vec<u64> = clients.all().iter().map(|it| it.sessions).collect();
+        assert_eq!(sessions, [1000; 8]);
+    }
+}

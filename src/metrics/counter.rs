@@ -1,0 +1,60 @@
+//! A number that many threads add to without waiting for each other.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Lanes of a counter: threads that count at the same time seldom share one.
+pub(super) const LANES: usize = 16;
+
+/// A number that only grows, cheap to add to from many threads.
+#[derive(Default)]
+pub struct Counter {
+    lanes: [Lane; LANES],
+}
+
+/// A cache line of its own, so that threads don't pull it from each other.
+#[derive(Default)]
+#[repr(align(128))]
+struct Lane(AtomicU64);
+
+// === impl Counter ===
+
+impl Counter {
+    pub fn add(&self, number: u64) {
+        self.lanes[lane()].0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    pub fn one(&self) {
+        self.add(1);
+    }
+
+    pub fn get(&self) -> u64 {
+        let lanes = self.lanes.iter();
+        lanes.map(|lane| lane.0.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// The lane of this thread.
+pub(super) fn lane() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static LANE: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % LANES);
+    }
+    LANE.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_count_together() {
+        let counter = Counter::default();
+        std::thread::scope(|scope| {
+            for _ in 0..40 {
+                scope.spawn(|| counter.add(25));
+            }
+        });
+        assert_eq!(counter.get(), 1000);
+    }
+}

@@ -1,0 +1,121 @@
+//! What has to be watched: whether storage and the cache can be reached, and whether certificates
+//! are about to expire.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::Cache;
+use crate::certificate::EXPIRY_NOTICE_DAYS;
+use crate::metrics::{Reach, Witness};
+use crate::node::{Node, every};
+
+/// How often storage and the cache are asked, and how long an answer may take.
+const PROBE_PERIOD: Duration = Duration::from_secs(2);
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often the dates of certificates are looked at: a reload may bring others.
+const CERTIFICATE_PERIOD: Duration = Duration::from_secs(60);
+
+const DAY: i64 = 86_400;
+
+/// Asks storage a small question now and then, for ever: also while there is nothing to save, it is
+/// known whether it could be.
+pub(super) async fn storage(node: Node) {
+    every(PROBE_PERIOD, || async {
+        let asked = node.storage.applied(&node.name);
+        tell(&node.metrics.storage, asked, PROBE_PATIENCE).await;
+    })
+    .await;
+}
+
+/// The same with the cache.
+pub(super) async fn cache(node: Node, cache: Arc<dyn Cache>) {
+    every(PROBE_PERIOD, || async {
+        let asked = cache.ping();
+        if let Some(generation) = tell(&node.metrics.cache, asked, PROBE_PATIENCE).await {
+            node.journal.restarted(generation);
+        }
+    })
+    .await;
+}
+
+async fn tell<T, E: Display>(
+    reach: &Reach,
+    asked: impl Future<Output = Result<T, E>>,
+    patience: Duration,
+) -> Option<T> {
+    match tokio::time::timeout(patience, asked).await {
+        Ok(Ok(answer)) => {
+            reach.succeeded(Witness::Probe);
+            return Some(answer);
+        }
+        Ok(Err(error)) => reach.failed(Witness::Probe, &error.to_string()),
+        Err(_) => reach.failed(Witness::Probe, "it does not answer"),
+    }
+    None
+}
+
+/// Warns of certificates that will soon expire, once a day for each listener, for ever.
+pub(super) async fn certificates(node: Node) {
+    let mut warned = HashMap::new();
+    let mut ticks = tokio::time::interval(CERTIFICATE_PERIOD);
+    loop {
+        ticks.tick().await;
+        let now = node.clock.now().unix;
+        for (listener, expires_at) in node.metrics.certificates.all() {
+            if is_due(now, expires_at, warned.get(listener).copied()) {
+                warned.insert(listener, now);
+                warn(listener, (expires_at - now).div_euclid(DAY));
+            }
+        }
+    }
+}
+
+/// Whether to warn of a certificate, if that was last done at `warned`.
+fn is_due(now: i64, expires_at: i64, warned: Option<i64>) -> bool {
+    expires_at - now < EXPIRY_NOTICE_DAYS * DAY && warned.is_none_or(|at| now - at >= DAY)
+}
+
+fn warn(listener: &str, days: i64) {
+    if days < 0 {
+        tracing::warn!(
+            "{listener}.tls: the certificate has expired; put a new one there and send SIGUSR2"
+        );
+    } else {
+        tracing::warn!(
+            days,
+            "{listener}.tls: the certificate expires soon; put a new one there and send SIGUSR2"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_warned_of_in_its_last_fortnight_once_a_day() {
+        let expires_at = 100 * DAY;
+        assert!(!is_due(85 * DAY, expires_at, None));
+        assert!(is_due(86 * DAY + 1, expires_at, None));
+        assert!(!is_due(87 * DAY, expires_at, Some(86 * DAY + 1)));
+        assert!(is_due(87 * DAY + 1, expires_at, Some(86 * DAY + 1)));
+        assert!(is_due(200 * DAY, expires_at, Some(99 * DAY)));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_answer_is_down() {
+        let reach = Reach::default();
+        let patience = Duration::from_millis(10);
+        let silent = std::future::pending::<Result<(), String>>();
+        assert_eq!(tell(&reach, silent, patience).await, None);
+        assert_eq!(reach.problem().as_deref(), Some("it does not answer"));
+        let answer = tell(&reach, async { Ok::<_, String>(7) }, PROBE_PATIENCE).await;
+        assert_eq!((answer, reach.is_up()), (Some(7), Some(true)));
+        let refused = tell(&reach, async { Err::<(), _>("locked") }, PROBE_PATIENCE).await;
+        assert_eq!((refused, reach.is_up()), (None, Some(false)));
+    }
+}

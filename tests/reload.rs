@@ -1,0 +1,217 @@
+//! Reloads: what they apply, what they say of it, and logs that are rotated.
+
+mod harness;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use harness::{Mika, PROGRAM_DEADLINE, poll};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+fn file_of(mika: &Mika, name: &str) -> String {
+    fs::read_to_string(mika.path(name)).unwrap_or_default()
+}
+
+/// Changes the config, reloads it, and waits until that is done; what the log says of it.
+fn reload(mika: &mut Mika, over: &Value) -> String {
+    let before = mika.log().len();
+    mika.reconfigure(over);
+    mika.signal(Signal::USR2);
+    let mut said = String::new();
+    poll(PROGRAM_DEADLINE, "the reload", || {
+        said = mika.log().split_off(before);
+        said.contains(" reloaded ") || said.contains(" not reloaded")
+    });
+    said
+}
+
+/// The lines that name a key.
+fn changes(said: &str) -> Vec<&str> {
+    let changes = said.lines().filter(|line| line.contains(" has changed"));
+    // Without the time, which is a word.
+    let changes = changes.map(|line| line.trim_start().split_once(' ').unwrap_or_default().1);
+    changes.map(str::trim_start).collect()
+}
+
+#[test]
+fn each_key_that_changes_is_told_and_whether_it_waits_for_a_restart() {
+    let mut mika = Mika::start(&json!({ "log": { "stats_interval": "0s" } }));
+    let said = reload(&mut mika, &json!({}));
+    assert_eq!(changes(&said), [""; 0]);
+
+    let said = reload(
+        &mut mika,
+        &json!({
+            "tracker": { "numwant": 20 },
+            "journal": { "flush_interval": "50ms", "max_pending": 5000 },
+            "api": { "password": "hunter2" },
+        }),
+    );
+    let told = changes(&said);
+    let expected = [
+        r#"INFO mika::node::reload: journal.flush_interval has changed old="1s" new="50ms""#,
+        r#"INFO mika::node::reload: tracker.numwant has changed old=50 new=20"#,
+        "WARN mika::node::reload: journal.max_pending has changed: it takes effect at the next start old=262144 new=5000",
+        "WARN mika::node::reload: api.password has changed: it takes effect at the next start",
+    ];
+    assert_eq!(told, expected, "{said}");
+    assert!(!mika.log().contains("hunter2"));
+
+    // What waits is told again, until the old value is back; what is in force is not.
+    let said = reload(&mut mika, &json!({ "api": { "password": "" } }));
+    assert_eq!(changes(&said), expected[2..3], "{said}");
+    let said = reload(&mut mika, &json!({ "journal": { "max_pending": 262_144 } }));
+    assert_eq!(changes(&said), [""; 0]);
+    assert_eq!(mika.stop(), 0);
+}
+
+#[test]
+fn statistics_begin_and_end_with_a_reload() {
+    let mut mika = Mika::start(&json!({ "log": { "stats_interval": "0s" } }));
+    let lines = |mika: &Mika| mika.log().matches(" statistics ").count();
+    reload(&mut mika, &json!({ "log": { "stats_interval": "20ms" } }));
+    poll(PROGRAM_DEADLINE, "lines of statistics", || lines(&mika) > 2);
+    reload(&mut mika, &json!({ "log": { "stats_interval": "1h" } }));
+    let told = lines(&mika);
+    reload(&mut mika, &json!({ "tracker": { "numwant": 10 } }));
+    assert_eq!(lines(&mika), told);
+}
+
+/// A lower number lets those that are open go on; a higher one lets in who waits.
+#[test]
+fn connections_are_bounded_by_what_the_last_reload_said() {
+    let mut mika = Mika::start_with(
+        &json!({ "http": { "max_connections": 1 } }),
+        &["--procs", "1"],
+    );
+    let hold = |mika: &Mika| {
+        let mut stream = TcpStream::connect(mika.http()).expect("the kernel takes it");
+        stream.write_all(b"GET /scrape").expect("a beginning");
+        stream
+    };
+    let is_served = |stream: &mut TcpStream, within: u64| {
+        stream
+            .set_read_timeout(Some(Duration::from_millis(within)))
+            .expect("a timeout");
+        let _ = stream.write_all(b" HTTP/1.1\r\n\r\n");
+        matches!(stream.read(&mut [0; 1000]), Ok(length) if length > 0)
+    };
+    let mut first = hold(&mika);
+    assert!(is_served(&mut first, 20_000));
+    let mut second = hold(&mika);
+    assert!(!is_served(&mut second, 500), "there is one place");
+
+    reload(&mut mika, &json!({ "http": { "max_connections": 2 } }));
+    let mut reply = [0; 1000];
+    second
+        .set_read_timeout(Some(PROGRAM_DEADLINE))
+        .expect("a timeout");
+    assert!(
+        matches!(second.read(&mut reply), Ok(length) if length > 0),
+        "there are two"
+    );
+
+    reload(&mut mika, &json!({ "http": { "max_connections": 1 } }));
+    first.write_all(b"GET /scrape").expect("it is open still");
+    assert!(is_served(&mut first, 20_000), "it goes on");
+    drop(second);
+    // The worker looks at its settings every second.
+    poll(PROGRAM_DEADLINE, "there is one place again", || {
+        !is_served(&mut hold(&mika), 500)
+    });
+    drop(first);
+    assert!(is_served(&mut hold(&mika), 20_000));
+}
+
+// === log files ===
+
+/// A rotation renames the file and sends a signal; all lines are in one of the two files.
+#[test]
+fn a_renamed_log_loses_no_line() {
+    for (signal, format) in [(Signal::USR2, "text"), (Signal::HUP, "json")] {
+        let log = json!({ "level": "trace", "format": format, "file": "tracker.log" });
+        let mut mika = Mika::start(&json!({ "log": log }));
+        // The kernel takes connections before that.
+        poll(PROGRAM_DEADLINE, "a line in the file", || {
+            file_of(&mika, "tracker.log").contains("listening")
+        });
+        let mut told = 0;
+        let mut reload = |mika: &mut Mika| {
+            told += 1;
+            mika.reconfigure(&json!({ "tracker": { "numwant": told } }));
+            mika.signal(signal);
+            poll(PROGRAM_DEADLINE, "the reload", || {
+                let files = ["tracker.log", "tracker.log.1"].map(|name| file_of(mika, name));
+                let news = files.concat();
+                news.matches("tracker.numwant has changed").count() == told
+            });
+        };
+        reload(&mut mika);
+        fs::rename(mika.path("tracker.log"), mika.path("tracker.log.1")).expect("a rotation");
+        reload(&mut mika);
+        reload(&mut mika);
+        assert_eq!(mika.stop(), 0);
+        let (old, new) = (
+            file_of(&mika, "tracker.log.1"),
+            file_of(&mika, "tracker.log"),
+        );
+        assert_eq!(old.matches("has changed").count(), 1, "{old}");
+        assert_eq!(new.matches("has changed").count(), 2, "{new}");
+        assert!(new.contains("stopped, everything is saved"), "{new}");
+        if format == "json" {
+            for line in old.lines().chain(new.lines()) {
+                let parsed = serde_json::from_str::<Value>(line);
+                parsed.unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+        }
+        assert_eq!(mika.log(), "", "nothing is left for stderr");
+    }
+}
+
+#[test]
+fn a_log_moves_to_another_file_and_back() {
+    let mut mika = Mika::start(&json!({}));
+    mika.reconfigure(&json!({ "log": { "file": "tracker.log" } }));
+    mika.signal(Signal::USR2);
+    let moved = |mika: &Mika| file_of(mika, "tracker.log").matches(" reloaded ").count();
+    poll(PROGRAM_DEADLINE, "a log file", || moved(&mika) == 1);
+    assert!(mika.log().contains("log.file has changed"));
+
+    // A place where there can be no file: all stays as it was.
+    mika.reconfigure(&json!({ "log": { "file": "no-folder/tracker.log" } }));
+    mika.signal(Signal::USR2);
+    poll(PROGRAM_DEADLINE, "the reload is refused", || {
+        file_of(&mika, "tracker.log").contains("log.file: can't write to no-folder/tracker.log")
+    });
+    let said = reload(&mut mika, &json!({ "log": { "file": "" } }));
+    assert!(said.contains(" reloaded "), "{said}");
+    assert_eq!(mika.stop(), 0);
+}
+
+#[test]
+fn a_log_that_cant_be_written_ends_the_start() {
+    let mut mika = Mika::prepare(&json!({ "log": { "file": "no-folder/tracker.log" } }));
+    mika.launch();
+    assert_eq!(mika.wait(PROGRAM_DEADLINE), 1);
+    let log = mika.log();
+    assert!(
+        log.contains("mika: log.file: can't write to no-folder/tracker.log: "),
+        "{log}"
+    );
+}
+
+/// What ends it is in the file too: whoever looks there has no stderr.
+#[test]
+fn the_reason_of_an_end_is_in_the_file() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address");
+    let mut mika = Mika::prepare_on(address, &json!({ "log": { "file": "tracker.log" } }));
+    mika.launch();
+    assert_eq!(mika.wait(PROGRAM_DEADLINE), 1);
+    for text in [mika.log(), file_of(&mika, "tracker.log")] {
+        assert!(text.contains("another program listens there"), "{text}");
+    }
+}
