@@ -166,7 +166,7 @@ fn top_draws_on_a_terminal_and_gives_it_back() {
     terminal.read_until("Announces a second");
     terminal.read_until("all is well");
     terminal.write("?");
-    terminal.read_until("another list");
+    terminal.read_until("any key closes it");
     terminal.write("?");
     // The tracker goes: top stays, and says so.
     mika.signal(rustix::process::Signal::KILL);

@@ -121,7 +121,7 @@ fn a_pause_keeps_the_figures_and_trouble_is_told() {
 fn keys_help_and_quit() {
     let mut view = view();
     press(&mut view, KeyCode::Char('?'));
-    assert!(drawn(&mut view, 80, 24).contains("another list"));
+    assert!(drawn(&mut view, 80, 24).contains("any key closes it"));
     press(&mut view, KeyCode::Char('q'));
     assert!(
         !view.help && !view.is_over(),
