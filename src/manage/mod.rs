@@ -1,7 +1,7 @@
 //! `mika-manage`: the tool of those who run a tracker. One command a file.
 //!
 //! Results go to stdout, messages to stderr, and the exit status says how it went:
-//! see [`ExitStatus`]. Only [`print`] writes.
+//! see [`ExitStatus`]. Only [`print`] writes, and [`top`] draws.
 
 mod check;
 mod cleanup;

@@ -1,4 +1,4 @@
-//! The only door to stdout, stderr and progress bars.
+//! The only door to stdout, stderr and progress bars, but for the screen of `top`.
 //!
 //! Results go to stdout, as text for people or as one JSON document; messages and progress
 //! go to stderr. Names come from strangers, so everything shown is rid of control characters.

@@ -108,10 +108,10 @@ fn registry(stats: &Stats) -> String {
 fn journal(stats: &Stats) -> String {
     let journal = &stats.journal;
     format!(
-        "{} changes pending, {} not in storage, the oldest {:.1} s; {} batches, {} failures, {} spilled",
+        "{} changes pending, {} not in storage, the oldest {} s; {} batches, {} failures, {} spilled",
         journal.pending,
         journal.backlog,
-        journal.age,
+        (journal.age * 10.0).round() / 10.0,
         journal.batches,
         journal.batch_failures,
         journal.spilled

@@ -203,7 +203,7 @@ fn draw_journal(frame: &mut Frame, view: &View, area: Rect) {
     let [text, bars] = Layout::horizontal([Constraint::Length(18), Constraint::Fill(1)])
         .spacing(1)
         .areas(lag);
-    let value = format!("{:.1} s", journal.age);
+    let value = format!("{} s", (journal.age * 10.0).round() / 10.0);
     frame.render_widget(
         Line::from(vec!["Lag ".into(), format!("{value:>14}").bold()]),
         text,

@@ -44,6 +44,7 @@ export class Feed {
     this.#stop?.abort();
     this.#stop = null;
     this.#kept = [];
+    this.#skipped = 0;
     this.#paint();
   }
 

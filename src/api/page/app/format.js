@@ -47,10 +47,10 @@ export function duration(value) {
   }).filter(Boolean).join(" ");
 }
 
-/** A short time with a fraction: "0.4 s". */
+/** A short time, with a fraction if it has one: "0.4 s". */
 export function lag(value) {
   const seconds = number(value);
-  return seconds < 60 ? `${seconds.toFixed(seconds < 9.95 ? 1 : 0)} s` : duration(seconds);
+  return seconds < 60 ? `${Math.round(seconds * 10) / 10} s` : duration(seconds);
 }
 
 export function percent(part, total) {
