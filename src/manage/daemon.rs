@@ -215,7 +215,7 @@ fn parse(url: &str) -> Result<(String, u16)> {
     let is_host = if is_v6 {
         host.parse::<Ipv6Addr>().is_ok()
     } else {
-        ServerName::try_from(host).is_ok()
+        !host.contains(':') && ServerName::try_from(host).is_ok()
     };
     ensure!(is_host, wrong());
     Ok((host.to_owned(), port))

@@ -163,8 +163,8 @@ fn top_draws_on_a_terminal_and_gives_it_back() {
         "200ms",
     ]);
     let mut child = terminal.attach(command).spawn().unwrap();
-    terminal.read_until("Announces a second");
     terminal.read_until("all is well");
+    terminal.read_until("Announces a second");
     terminal.write("?");
     terminal.read_until("any key closes it");
     terminal.write("?");

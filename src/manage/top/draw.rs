@@ -114,23 +114,32 @@ fn mark(level: Level) -> (&'static str, Color) {
     }
 }
 
+/// As many figures as there is room for.
 fn draw_strip(frame: &mut Frame, view: &View, area: Rect) {
     let stats = &view.stats;
     let figures = [
         ("swarms", count(stats.swarms)),
-        ("torrents", count(stats.registry.torrents)),
-        ("users", count(stats.registry.users)),
         ("snatches", count(stats.snatches)),
         ("connections", count(stats.connections.open)),
         ("memory", size(stats.memory)),
+        ("torrents", count(stats.registry.torrents)),
+        ("users", count(stats.registry.users)),
     ];
-    // A public tracker has no users, and the room is short.
-    let is_shown = |name: &str| name != "users" || stats.mode != "public";
-    let spans = figures
-        .into_iter()
-        .filter(|(name, _)| is_shown(name))
-        .flat_map(|(name, text)| [format!(" {name} ").dim(), Span::from(text).bold()]);
-    frame.render_widget(spans.collect::<Line>(), area);
+    // A public tracker has no users.
+    let shown = if stats.mode == "public" {
+        &figures[..5]
+    } else {
+        &figures[..]
+    };
+    let mut line = Line::default();
+    for (name, text) in shown {
+        let figure = [format!(" {name} ").dim(), Span::from(text.as_str()).bold()];
+        let width: usize = figure.iter().map(Span::width).sum();
+        if line.width() + width <= area.width.into() {
+            line.extend(figure);
+        }
+    }
+    frame.render_widget(line, area);
 }
 
 fn draw_rates(frame: &mut Frame, view: &View, area: Rect) {
@@ -328,10 +337,17 @@ fn list<const N: usize>(
         .column_spacing(2)
 }
 
+/// What is wrong, in full, or else the keys.
 fn draw_foot(frame: &mut Frame, view: &View, area: Rect) {
-    let line = match &view.trouble {
-        Some(trouble) => Line::from(format!(" {}", escape(trouble))).fg(Color::Red),
-        None => Line::from(format!(
+    let health = view.stats.health();
+    let away = health.iter().find(|it| it.level == Level::Bad);
+    let line = match (&view.trouble, away) {
+        (Some(trouble), _) => Line::from(format!(" {}", escape(trouble))).fg(Color::Red),
+        (None, Some(it)) => {
+            let text = format!(" {}: {}", escape(&it.name), escape(&it.text));
+            Line::from(text).fg(Color::Red)
+        }
+        (None, None) => Line::from(format!(
             " q quit   Tab another list   ↑↓ scroll   p pause   ? help   {}",
             view.address
         ))
