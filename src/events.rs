@@ -34,6 +34,7 @@ pub enum Event {
     Refusal {
         /// The kind of refusal, one of a few.
         reason: &'static str,
+        protocol: &'static str,
         address: Option<IpAddr>,
     },
 }
@@ -75,7 +76,13 @@ impl Events {
     }
 
     /// Tells of a refusal, unless there were many in this second.
-    pub fn tell_refusal(&self, reason: &'static str, address: Option<IpAddr>, now: Seconds) {
+    pub fn tell_refusal(
+        &self,
+        reason: &'static str,
+        protocol: &'static str,
+        address: Option<IpAddr>,
+        now: Seconds,
+    ) {
         if !self.is_watched() {
             return;
         }
@@ -89,7 +96,11 @@ impl Events {
         if told < REFUSALS_A_SECOND {
             let after = second << 32 | u64::from(told + 1);
             self.refusals.store(after, Ordering::Relaxed);
-            self.tell(Event::Refusal { reason, address });
+            self.tell(Event::Refusal {
+                reason,
+                protocol,
+                address,
+            });
         }
     }
 }
@@ -101,11 +112,11 @@ mod tests {
     #[test]
     fn refusals_are_told_so_often_a_second() {
         let events = Events::default();
-        events.tell_refusal("no one hears", None, Seconds(1));
+        events.tell_refusal("no one hears", "udp", None, Seconds(1));
         let mut heard = events.watch();
         for second in [1, 2] {
             for _ in 0..2 * REFUSALS_A_SECOND {
-                events.tell_refusal("x", None, Seconds(second));
+                events.tell_refusal("x", "udp", None, Seconds(second));
             }
         }
         let mut count = 0;

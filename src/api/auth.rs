@@ -95,7 +95,7 @@ fn admit(api: &Api, request: &Request, source: Option<IpAddr>) -> Result<Caller,
     if credentials.is_empty() {
         return Ok(Caller("anybody".into()));
     }
-    let now = api.clock.now();
+    let now = api.sources.clock.now();
     let authorization = request.headers().get(header::AUTHORIZATION);
     let Some((caller, scope)) = authorization.and_then(|value| credentials.of(value)) else {
         // Those who sent nothing only have to be asked.

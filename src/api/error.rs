@@ -94,6 +94,15 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, message)
     }
 
+    /// What should not happen; the log says what it was.
+    pub fn internal(error: impl std::fmt::Display) -> Self {
+        tracing::error!(%error, "a request to the API failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the log says what happened",
+        )
+    }
+
     pub fn retry_after(self, seconds: u32) -> Self {
         Self {
             retry_after: Some(seconds),

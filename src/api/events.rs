@@ -32,6 +32,7 @@ struct Watcher {
 /// were lost because they were read too slowly
 #[utoipa::path(
     get,
+    operation_id = "watch_events",
     path = "/api/events",
     tag = "system",
     responses(
@@ -96,9 +97,14 @@ fn message(event: &Event) -> Message {
             "snatch",
             &json!({ "info_hash": info_hash.to_string(), "user": user.map(|it| it.0) }),
         ),
-        Event::Refusal { reason, address } => {
-            named("refusal", &json!({ "reason": reason, "address": address }))
-        }
+        Event::Refusal {
+            reason,
+            protocol,
+            address,
+        } => named(
+            "refusal",
+            &json!({ "reason": reason, "protocol": protocol, "address": address }),
+        ),
     }
 }
 

@@ -15,7 +15,9 @@ mod log;
 pub mod metrics;
 mod page;
 mod peers;
+mod rested;
 mod serve;
+mod stats;
 mod system;
 mod torrents;
 mod users;
@@ -36,40 +38,59 @@ use utoipa::{Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::clock::{Clock, Seconds};
+use crate::change::SwarmCounts;
+use crate::clock::Seconds;
 use crate::control::{Control, Saved, Told};
 use crate::events::Events;
+use crate::ids::InfoHash;
 use crate::limit::SourceLimit;
-use crate::registry::Registry;
 use crate::storage::Storage;
-use crate::tracker::Tracker;
 
 use self::error::ApiError;
+use self::metrics::Sources;
+use self::rested::Rested;
 
 pub use auth::{Credentials, Scope, Token};
 pub use serve::serve;
-pub use system::Side;
 
 /// Clients that may watch events at once.
 const WATCHERS_MAX: usize = 32;
 
 /// What the API works on.
 pub struct Api {
-    pub tracker: Arc<Tracker>,
-    pub registry: Arc<Registry>,
-    pub storage: Arc<dyn Storage>,
-    pub control: Control,
-    pub events: Arc<Events>,
-    pub clock: Clock,
-    /// What only the node that it is part of can say.
-    pub host: Arc<dyn Host>,
+    sources: Sources,
+    storage: Arc<dyn Storage>,
+    control: Control,
+    events: Arc<Events>,
+    host: Arc<dyn Host>,
+    about: About,
     /// Exchanged by a reload.
     pub credentials: ArcSwap<Credentials>,
     /// Says true when the node is to stop.
-    pub stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
     failures: SourceLimit,
     watchers: Arc<Semaphore>,
+    busiest: Rested<Vec<(InfoHash, SwarmCounts)>>,
     document: Vec<u8>,
+}
+
+/// What an [`Api`] is made of.
+pub struct Parts {
+    pub sources: Sources,
+    pub storage: Arc<dyn Storage>,
+    pub control: Control,
+    pub events: Arc<Events>,
+    pub host: Arc<dyn Host>,
+    pub about: About,
+    pub stop: watch::Receiver<bool>,
+}
+
+/// What the node is called, and what it stands on.
+pub struct About {
+    pub node: String,
+    pub storage_driver: String,
+    /// None where nodes share nothing.
+    pub cache_driver: Option<String>,
 }
 
 /// The node that the API is part of.
@@ -78,9 +99,6 @@ pub trait Host: Send + Sync + 'static {
     /// Resolves when this node's registry has every edit that was saved before, or after a
     /// bounded wait.
     async fn caught_up(&self);
-
-    /// How storage and cache are.
-    async fn sides(&self) -> (Side, Option<Side>);
 }
 
 /// Something was done.
@@ -119,24 +137,24 @@ impl Api {
     /// An API that these credentials open.
     pub fn new(parts: Parts, credentials: Credentials) -> Self {
         Self {
-            tracker: parts.tracker,
-            registry: parts.registry,
+            sources: parts.sources,
             storage: parts.storage,
             control: parts.control,
             events: parts.events,
-            clock: parts.clock,
             host: parts.host,
+            about: parts.about,
             credentials: ArcSwap::from_pointee(credentials),
             stop: parts.stop,
             failures: SourceLimit::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+            busiest: Rested::default(),
             document: document(),
         }
     }
 
     /// Seconds since the process started.
     fn uptime(&self) -> u64 {
-        self.clock.now().mono.since(Seconds::START).into()
+        self.sources.clock.now().mono.since(Seconds::START).into()
     }
 
     /// The answer to an edit, once this node goes by it.
@@ -150,18 +168,6 @@ impl Api {
             },
         }
     }
-}
-
-/// What an [`Api`] is made of.
-pub struct Parts {
-    pub tracker: Arc<Tracker>,
-    pub registry: Arc<Registry>,
-    pub storage: Arc<dyn Storage>,
-    pub control: Control,
-    pub events: Arc<Events>,
-    pub clock: Clock,
-    pub host: Arc<dyn Host>,
-    pub stop: watch::Receiver<bool>,
 }
 
 /// All routes.
@@ -197,6 +203,8 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(whitelist::list, whitelist::add))
         .routes(routes!(whitelist::remove))
         .routes(routes!(events::stream))
+        .routes(routes!(stats::show))
+        .routes(routes!(stats::prometheus))
 }
 
 /// Those that anybody may ask.

@@ -47,7 +47,10 @@ pub(super) struct PeerView {
 }
 
 pub(super) fn of(api: &Api, info_hash: &InfoHash) -> Vec<PeerView> {
-    let peers = api.tracker.peers(info_hash, PEERS_MAX, api.clock.now());
+    let peers = api
+        .sources
+        .tracker
+        .peers(info_hash, PEERS_MAX, api.sources.clock.now());
     peers.into_iter().map(PeerView::from).collect()
 }
 
@@ -109,8 +112,8 @@ mod tests {
     #[test]
     fn peer_ids_are_shown_as_text_that_can_be_taken_back() {
         assert_eq!(
-            shown(&PeerId(*b"-TR3000-abc%\x00\xff7890123")),
-            "-TR3000-abc%25%00%FF7890123"
+            shown(&PeerId(*b"-TR3000-abc%\x00\xff789012")),
+            "-TR3000-abc%25%00%FF789012"
         );
     }
 }

@@ -38,12 +38,12 @@ pub(super) struct Readiness {
 
 /// A server that the node needs.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Side {
+pub(super) struct Side {
     #[schema(example = "mysql")]
-    pub driver: String,
-    pub up: bool,
+    driver: String,
+    up: bool,
     /// What is wrong with it
-    pub problem: Option<String>,
+    problem: Option<String>,
 }
 
 /// What this is
@@ -90,7 +90,7 @@ pub(super) async fn healthz() -> &'static str {
     )
 )]
 pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
-    let (storage, cache) = api.host.sides().await;
+    let (storage, cache) = sides(&api);
     let ready = storage.up && cache.as_ref().is_none_or(|side| side.up);
     let status = if ready {
         StatusCode::OK
@@ -108,4 +108,20 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
         cache: cache.map(quiet),
     };
     (status, Json(readiness)).into_response()
+}
+
+/// Storage, and the cache if there is one.
+pub(super) fn sides(api: &Api) -> (Side, Option<Side>) {
+    let health = api.sources.health();
+    let storage = Side {
+        driver: api.about.storage_driver.clone(),
+        up: health.storage_up,
+        problem: health.storage_problem,
+    };
+    let cache = api.about.cache_driver.clone().map(|driver| Side {
+        driver,
+        up: health.cache_up.unwrap_or(true),
+        problem: health.cache_problem,
+    });
+    (storage, cache)
 }

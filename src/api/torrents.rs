@@ -153,6 +153,7 @@ pub(super) struct TorrentQuery {
 /// The torrent of an info hash, and its peers
 #[utoipa::path(
     get,
+    operation_id = "show_torrent",
     path = "/api/torrent/{info_hash}",
     tag = "torrents",
     params(("info_hash" = String, Path, description = "40 hexadecimal digits")),
@@ -175,6 +176,7 @@ pub(super) async fn show(
 /// Who is in the swarm of a torrent now, 10,000 at most
 #[utoipa::path(
     get,
+    operation_id = "show_peers",
     path = "/api/torrent/{info_hash}/peers",
     tag = "torrents",
     params(("info_hash" = String, Path, description = "40 hexadecimal digits")),
@@ -195,6 +197,7 @@ pub(super) async fn peers(
 /// Register a torrent, or rename and enable the one with this info hash
 #[utoipa::path(
     post,
+    operation_id = "register_torrent",
     path = "/api/torrent",
     tag = "torrents",
     request_body = TorrentToRegister,
@@ -221,6 +224,7 @@ pub(super) async fn register(
 /// Change a torrent: only what is named
 #[utoipa::path(
     post,
+    operation_id = "change_torrent",
     path = "/api/torrent/{info_hash}",
     tag = "torrents",
     params(("info_hash" = String, Path, description = "40 hexadecimal digits")),
@@ -248,6 +252,7 @@ pub(super) async fn change(
 /// Disable a torrent, with a reason that clients are told
 #[utoipa::path(
     delete,
+    operation_id = "disable_torrent",
     path = "/api/torrent/{info_hash}",
     tag = "torrents",
     params(("info_hash" = String, Path, description = "40 hexadecimal digits")),
@@ -273,6 +278,7 @@ pub(super) async fn disable(
 /// Torrents, by pages
 #[utoipa::path(
     get,
+    operation_id = "list_torrents",
     path = "/api/torrents",
     tag = "torrents",
     params(TorrentQuery),
@@ -311,6 +317,7 @@ pub(super) async fn list(
 /// Register up to 10,000 torrents; what is registered already stays as it is
 #[utoipa::path(
     post,
+    operation_id = "register_torrents",
     path = "/api/torrents",
     tag = "torrents",
     request_body = Rows<BulkTorrent>,
@@ -375,7 +382,7 @@ fn id_of(id: u32) -> Result<TorrentId, ApiError> {
 impl TorrentView {
     fn of(api: &Api, stored: StoredTorrent) -> Self {
         let torrent = stored.torrent;
-        let counts = api.tracker.counts(&torrent.info_hash);
+        let counts = api.sources.tracker.counts(&torrent.info_hash);
         Self {
             torrent_id: torrent.id.0,
             info_hash: torrent.info_hash.to_string(),

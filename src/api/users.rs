@@ -147,6 +147,7 @@ pub(super) struct UserQuery {
 /// A user
 #[utoipa::path(
     get,
+    operation_id = "show_user",
     path = "/api/user/{user_id}",
     tag = "users",
     params(("user_id" = u32, Path)),
@@ -166,6 +167,7 @@ pub(super) async fn show(
 /// Register a user
 #[utoipa::path(
     post,
+    operation_id = "register_user",
     path = "/api/user",
     tag = "users",
     request_body = UserToRegister,
@@ -203,7 +205,7 @@ pub(super) async fn register(
 /// conflict, unless the tracker knew.
 async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError> {
     let id = new.id.unwrap_or(UserId(0));
-    let is_known = api.registry.account(new.passkey.expose());
+    let is_known = api.sources.registry.account(new.passkey.expose());
     let stored = api.storage.user(id).await?;
     let is_same = stored.is_some_and(|it| it.user.passkey == new.passkey);
     if is_same && is_known.is_none() {
@@ -217,6 +219,7 @@ async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError>
 /// Change a user: only what is named
 #[utoipa::path(
     post,
+    operation_id = "change_user",
     path = "/api/user/{user_id}",
     tag = "users",
     params(("user_id" = u32, Path)),
@@ -250,6 +253,7 @@ pub(super) async fn change(
 /// The torrents that a user seeds, downloads, has completed, or ran from
 #[utoipa::path(
     get,
+    operation_id = "show_user_torrents",
     path = "/api/user/{user_id}/torrents",
     tag = "users",
     params(("user_id" = u32, Path)),
@@ -271,6 +275,7 @@ pub(super) async fn torrents(
 /// Users, by pages, without their passkeys
 #[utoipa::path(
     get,
+    operation_id = "list_users",
     path = "/api/users",
     tag = "users",
     params(UserQuery),
@@ -301,6 +306,7 @@ pub(super) async fn list(
 /// Register up to 10,000 users; who is known already stays as they are
 #[utoipa::path(
     post,
+    operation_id = "register_users",
     path = "/api/users",
     tag = "users",
     request_body = Rows<BulkUser>,

@@ -28,6 +28,7 @@ pub(super) struct Entry {
 /// All allowed clients
 #[utoipa::path(
     get,
+    operation_id = "list_clients",
     path = "/api/whitelist",
     tag = "whitelist",
     responses((status = 200, body = Vec<Entry>), Refused)
@@ -44,6 +45,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<Entry>>
 /// Allow a client
 #[utoipa::path(
     post,
+    operation_id = "add_client",
     path = "/api/whitelist",
     tag = "whitelist",
     request_body = Entry,
@@ -74,6 +76,7 @@ pub(super) async fn add(
 /// Allow a client no longer
 #[utoipa::path(
     delete,
+    operation_id = "remove_client",
     path = "/api/whitelist/{prefix}",
     tag = "whitelist",
     params(("prefix" = String, Path, description = "As it is in the list")),

@@ -206,7 +206,9 @@ mod tests {
     fn every_secret_is_compared() {
         let mut compared = secrets(&Config::default()).map(|(key, _)| key);
         compared.sort_unstable();
-        assert_eq!(compared, shape::SECRETS);
+        // Those of lists are compared as part of the list.
+        let single = shape::SECRETS.into_iter().filter(|key| !key.contains("[]"));
+        assert!(compared.into_iter().eq(single));
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn expected(key: &str) -> &'static str {
         "http.listen" | "udp.listen" | "api.listen" => {
             r#"a list of addresses like ["0.0.0.0:34000"]"#
         }
-        "api.tokens" | "api.tokens[]" => {
+        "api.tokens" | "api.tokens[]" | "api.tokens[][]" => {
             r#"a list of tokens like [{"name": "site", "token": "16 characters or more", "scope": "write"}]"#
         }
         "api.tokens[].scope" => r#""read" or "write""#,

@@ -245,8 +245,27 @@ fn values_that_make_no_sense_are_refused() {
         ),
         (
             r#"{"api": {"listen": ["127.0.0.1:1", "[::]:34001"]}}"#,
-            "api.password: expected a password, because api.listen has [::]:34001, which other \
-             hosts can reach: set it here or in MIKA_API_PASSWORD, or listen on 127.0.0.1",
+            "api.password: expected a password (or a token in api.tokens), because api.listen has \
+             [::]:34001, which other hosts can reach: set it here or in MIKA_API_PASSWORD, or listen on \
+             127.0.0.1",
+        ),
+        (
+            r#"{"api": {"tokens": [{"name": "a", "token": "hunter2-hunter2-", "scope": "all"}]}}"#,
+            r#"api.tokens[0].scope: expected "read" or "write", found "all""#,
+        ),
+        (
+            r#"{"api": {"tokens": [{"name": "a", "token": 12345678, "scope": "read"}]}}"#,
+            "api.tokens[0].token: expected a text in quotes, found a number",
+        ),
+        (
+            r#"{"api": {"tokens": [{"name": "a", "token": "hunter2", "scope": "read"}]}}"#,
+            "api.tokens: expected 16 to 256 printable ASCII characters without blanks in the token of \
+             \"a\", and another token for each name",
+        ),
+        (
+            r#"{"api": {"tokens": [{"name": "", "token": "hunter2-hunter2-", "scope": "read"}]}}"#,
+            "api.tokens: expected a name of its own for each token, of 1 to 64 printable ASCII \
+             characters without blanks, found \"\"",
         ),
     ] {
         assert_refused(text, error);
@@ -271,6 +290,7 @@ fn right_configs_are_taken() {
         r#"{"cache": {"driver": "mine", "url": "whatever it likes"}}"#,
         r#"{"api": {"listen": ["127.0.0.1:34001", "[::1]:34001"]}}"#,
         r#"{"api": {"listen": ["0.0.0.0:34001"], "password": "hunter2"}}"#,
+        r#"{"api": {"listen": ["0.0.0.0:34001"], "tokens": [{"name": "a", "token": "hunter2-hunter2-", "scope": "read"}]}}"#,
         r#"{"log": {"level": "trace", "format": "json", "stats_interval": "0s"}}"#,
     ] {
         assert!(read(text).is_ok(), "{text}: {:?}", read(text).err());
@@ -323,6 +343,15 @@ fn the_environment_replaces_secrets_and_is_named_when_it_is_wrong() {
 }
 
 #[test]
+fn an_api_that_the_file_does_not_name_is_there_only_with_its_files() {
+    let is_default = |text| read(text).unwrap().config.api.is_default;
+    assert!(is_default("{}") && is_default(r#"{"api": {"username": "site"}}"#));
+    assert!(!is_default(r#"{"api": {"listen": ["127.0.0.1:34001"]}}"#));
+    let built_in = resolve(None, Source::BuiltIn, |_| None).unwrap();
+    assert!(built_in.config.api.is_default);
+}
+
+#[test]
 fn udp_is_served_where_http_is_unless_the_file_says_otherwise() {
     let udp = |text| read(text).unwrap().config.udp.listen;
     let everywhere = super::Config::default().udp.listen;
@@ -338,13 +367,10 @@ fn udp_is_served_where_http_is_unless_the_file_says_otherwise() {
 
 #[test]
 fn settings_without_an_effect_are_told() {
-    let text = r#"{"http": {"listen": []}, "api": {"listen": ["127.0.0.1:1"]}}"#;
+    let text = r#"{"http": {"listen": []}}"#;
     assert_eq!(
         read(text).unwrap().warnings,
-        [
-            "api.listen: this version has no API listener yet; the key has no effect",
-            "http.listen, udp.listen: both are empty, so no client can announce",
-        ]
+        ["http.listen, udp.listen: both are empty, so no client can announce",]
     );
 }
 
@@ -356,7 +382,8 @@ fn the_distributed_file_is_a_private_tracker_on_mysql_and_redis() {
     let given = r#"{
         "mode": "private",
         "cache": {"driver": "redis", "url": "redis://localhost:6379/0"},
-        "storage": {"driver": "mysql", "url": "mysql://mika:PASSWORD@localhost:3306/mika"}
+        "storage": {"driver": "mysql", "url": "mysql://mika:PASSWORD@localhost:3306/mika"},
+        "api": {"listen": ["127.0.0.1:34001"]}
     }"#;
     assert_eq!(loaded, read(given).unwrap());
 }

@@ -2,22 +2,18 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Api, Credentials, Host, Side, Token};
+use crate::api::metrics::Sources;
+use crate::api::{self, About, Api, Credentials, Host, Token};
 use crate::cache::Cache;
 use crate::config::{self, Config};
 use crate::control::Control;
 use crate::node::followed::Followed;
 use crate::node::{Certificates, Node};
-use crate::storage::Storage;
-
-/// How long storage and cache may take to answer whether they are there.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The listening API.
 pub(super) struct Listener {
@@ -27,13 +23,7 @@ pub(super) struct Listener {
 }
 
 /// What the API asks of this node.
-struct Hosting {
-    storage: Arc<dyn Storage>,
-    cache: Option<Arc<dyn Cache>>,
-    followed: Followed,
-    storage_driver: String,
-    cache_driver: String,
-}
+struct Hosting(Followed);
 
 /// Whether the config asks for an API. The one that it has without being asked is there only once
 /// somebody has made the files for it.
@@ -80,19 +70,23 @@ impl Listener {
         }
         let (stop, stopped) = watch::channel(false);
         let parts = api::Parts {
-            tracker: Arc::clone(&node.tracker),
-            registry: Arc::clone(&node.registry),
+            sources: Sources {
+                metrics: Arc::clone(&node.metrics),
+                tracker: Arc::clone(&node.tracker),
+                registry: Arc::clone(&node.registry),
+                journal: node.journal.clone(),
+                clock: node.clock,
+                census: Arc::default(),
+            },
             storage: Arc::clone(&node.storage),
             control: Control::new(Arc::clone(&node.storage), cache.cloned()),
             events: Arc::clone(&node.events),
-            clock: node.clock,
-            host: Arc::new(Hosting {
-                storage: Arc::clone(&node.storage),
-                cache: cache.cloned(),
-                followed,
+            host: Arc::new(Hosting(followed)),
+            about: About {
+                node: node.name.clone(),
                 storage_driver: config.storage.driver.clone(),
-                cache_driver: config.cache.driver.clone(),
-            }),
+                cache_driver: cache.map(|_| config.cache.driver.clone()),
+            },
             stop: stopped.clone(),
         };
         let api = Arc::new(Api::new(parts, credentials(config)));
@@ -122,44 +116,6 @@ impl Listener {
 #[async_trait]
 impl Host for Hosting {
     async fn caught_up(&self) {
-        self.followed.caught_up().await;
-    }
-
-    async fn sides(&self) -> (Side, Option<Side>) {
-        let storage = async {
-            let position = self.storage.feed_position().await;
-            position.map(drop).map_err(|error| error.to_string())
-        };
-        let cache = async {
-            match &self.cache {
-                Some(cache) => cache
-                    .ping()
-                    .await
-                    .map(drop)
-                    .map_err(|error| error.to_string()),
-                None => Ok(()),
-            }
-        };
-        let (storage, cache) = tokio::join!(in_time(storage), in_time(cache));
-        let cache = self
-            .cache
-            .is_some()
-            .then(|| side(&self.cache_driver, cache));
-        (side(&self.storage_driver, storage), cache)
-    }
-}
-
-async fn in_time(answer: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    match tokio::time::timeout(PATIENCE, answer).await {
-        Ok(answer) => answer,
-        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
-    }
-}
-
-fn side(driver: &str, answer: Result<(), String>) -> Side {
-    Side {
-        driver: driver.to_owned(),
-        up: answer.is_ok(),
-        problem: answer.err(),
+        self.0.caught_up().await;
     }
 }

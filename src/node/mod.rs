@@ -7,6 +7,7 @@ mod followed;
 mod health;
 mod load;
 mod reload;
+mod running;
 mod serve;
 mod settings;
 mod shared;
@@ -22,9 +23,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-use crate::cache::{self, Cache};
+use crate::cache;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded, TlsFiles};
 use crate::events::Events;
@@ -38,9 +38,7 @@ use crate::suggest::nearest;
 use crate::tls::Certificate;
 use crate::tracker::Tracker;
 
-use self::followed::Follow;
-use self::reload::Reloader;
-use self::serve::Workers;
+use self::running::{Begun, Running};
 use self::sockets::Sockets;
 use self::start::Ready;
 
@@ -154,7 +152,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
 
     let stores = start::open(config, drivers)?;
     let beginning = start::begin(config, &stores, options.no_wait);
-    let begun = tokio::select! {
+    let ready = tokio::select! {
         ready = notify::unhurried(beginning) => Some(ready?),
         () = signals.stop() => None,
     };
@@ -163,117 +161,27 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         journal,
         follows,
         _claim,
-    }) = begun
+    }) = ready
     else {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };
-    let (stop_journal, journal_stopped) = watch::channel(false);
-    let mut saving = tokio::spawn(journal.run(until(journal_stopped)));
-    let (_, cache) = &stores;
-    let (follow, followed) = followed::begin(&node, cache.as_ref(), follows)?;
-    let mut helpers = helpers(&node, cache.as_ref(), follow);
-    certificates.tell(&node.metrics);
-    let serving = match sockets.announce_urls(config) {
-        1 => "serving 1 listener".to_owned(),
-        listeners => format!("serving {listeners} listeners"),
-    };
-    let (sockets, api_listeners) = sockets.part();
-    let api = api::Listener::start(
-        config,
-        api_listeners,
-        &node,
-        cache.as_ref(),
-        followed,
-        &certificates,
-    );
-    let mut workers = Workers::start(&options, sockets, &node, certificates.http.clone())?;
-    let watchdog = tokio::spawn(watchdog::watch(workers.watched()));
-    let (stats_interval, intervals) = watch::channel(config.log.stats_interval);
-    helpers.spawn(upkeep::statistics(node.clone(), intervals, serving.clone()));
-    notify::ready(&serving);
-    let mut reloader = Reloader {
-        started_with: config.clone(),
+    let begun = Begun {
         options,
-        node: node.clone(),
-        settings: workers.settings(),
+        drivers,
+        cache: stores.1,
+        sockets,
         certificates,
-        api: api.as_ref().map(api::Listener::api),
         log,
-        stats_interval,
-        drivers: drivers.clone(),
-        cache: cache.clone(),
-        serving,
+        node,
+        journal,
+        follows,
     };
-    let served = tokio::select! {
-        served = wait_for_stop(&workers, &mut reloader, signals) => served,
-        // None of them ends by itself, unless it panics or finds that it must not go on.
-        _ = &mut saving => return Err(anyhow!("the journal ended early")),
-        _ = helpers.join_next() => Err(anyhow!("a helper task ended early")),
-    };
-
-    notify::stopping("stopping: answering what is in flight, saving the rest");
-    watchdog.abort(); // workers that end don't turn any more
-    notify::unhurried(async {
-        // From outside inward: nobody is answered any more when the journal saves the rest.
-        if let Some(api) = api {
-            api.stop().await;
-        }
-        workers.stop().await;
-        helpers.shutdown().await;
-        // Peers that could not tell the journal what they owe it can do so now.
-        load::expire(&node);
-        stop_journal.send_replace(true);
-        saving.await
-    })
-    .await
-    .context("the journal ended early")??;
-    if let Some(cache) = cache
-        && node.journal.backlog() == 0
-        && let Err(error) = cache.leave(&node.name).await
-    {
-        tracing::debug!(%error, "the cache was not told that this node has stopped");
-    }
+    let mut running = Running::start(begun)?;
+    let served = running.serve(signals).await?;
+    running.stop().await?;
     tracing::info!("stopped, everything is saved");
     served
-}
-
-/// Starts what goes on beside the announces.
-fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinSet<()> {
-    let mut helpers = JoinSet::new();
-    helpers.spawn(upkeep::sweep(node.clone()));
-    helpers.spawn(upkeep::prune(node.clone()));
-    helpers.spawn(health::certificates(node.clone()));
-    helpers.spawn(health::storage(node.clone()));
-    if let Some(cache) = cache {
-        helpers.spawn(health::cache(node.clone(), Arc::clone(cache)));
-    }
-    follow.start(node, &mut helpers);
-    helpers
-}
-
-/// Waits for a signal to stop, or for a worker that can't go on; meanwhile reloads as signals ask.
-async fn wait_for_stop(
-    workers: &Workers,
-    reloader: &mut Reloader,
-    mut signals: Signals,
-) -> Result<()> {
-    loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
-            _ = signals.user.recv() => {}
-            _ = signals.hangup.recv() => {}
-            () = workers.failed() => return Err(anyhow!("a worker thread ended early")),
-        }
-        // A reload may have to wait for storage: a stop does not wait for it.
-        tokio::select! {
-            () = reloader.reload() => {}
-            () = signals.stop() => break,
-        }
-    }
-    tracing::info!("stopping");
-    Ok(())
 }
 
 fn check_drivers(config: &Config, drivers: &Drivers) -> Result<()> {

@@ -122,18 +122,20 @@ impl Reloader {
     fn tell_changes(&self, new: &Config) {
         let applied = config::changes(&self.options.config.config, new);
         for Change { key, values } in applied.into_iter().filter(|it| !it.needs_restart()) {
-            match values {
-                Some((old, new)) => tracing::info!(%old, %new, "{key} has changed"),
-                None => tracing::info!("{key} has changed"),
+            if let Some((old, new)) = values {
+                tracing::info!(%old, %new, "{key} has changed");
+            } else {
+                tracing::info!("{key} has changed");
             }
         }
         // Told at each reload until the restart, or until the old value is back.
         let waiting = config::changes(&self.started_with, new);
         for Change { key, values } in waiting.into_iter().filter(Change::needs_restart) {
             const WHEN: &str = "it takes effect at the next start";
-            match values {
-                Some((old, new)) => tracing::warn!(%old, %new, "{key} has changed: {WHEN}"),
-                None => tracing::warn!("{key} has changed: {WHEN}"),
+            if let Some((old, new)) = values {
+                tracing::warn!(%old, %new, "{key} has changed: {WHEN}");
+            } else {
+                tracing::warn!("{key} has changed: {WHEN}");
             }
         }
     }

@@ -230,6 +230,11 @@ impl Tracker {
                 let protocol = work.protocol;
                 self.metrics
                     .refused(Asked::Announce, protocol, refusal.kind());
+                if let Some(events) = &self.events {
+                    let reason = refusal.kind().name();
+                    let source = Some(request.source);
+                    events.tell_refusal(reason, protocol.name(), source, now.mono);
+                }
             }
         }
         answer

