@@ -227,10 +227,12 @@ impl Server {
 // === impl Client ===
 
 impl Client {
-    /// Name and version.
+    /// Name and version; of clients that are many or unknown, both are the same word.
     pub fn label(&self) -> String {
         match &self.version {
-            Some(version) if !version.is_empty() => format!("{} {version}", self.name),
+            Some(version) if !version.is_empty() && *version != self.name => {
+                format!("{} {version}", self.name)
+            }
             _ => self.name.clone(),
         }
     }

@@ -40,7 +40,7 @@ pub struct Browser {
     driver: Child,
     address: SocketAddr,
     session: String,
-    _profile: TempDir,
+    profile: TempDir,
 }
 
 // === impl Browser ===
@@ -60,12 +60,12 @@ impl Browser {
             driver,
             address,
             session: String::new(),
-            _profile: profile,
+            profile,
         };
         poll(BROWSER_DEADLINE, "chromedriver answers", || {
             browser.ask("GET", "/status", &Value::Null).is_ok()
         });
-        let profile = format!("--user-data-dir={}", browser._profile.path().display());
+        let profile = format!("--user-data-dir={}", browser.profile.path().display());
         let arguments: Vec<&str> = ARGUMENTS.into_iter().chain([profile.as_str()]).collect();
         let wanted = json!({
             "acceptInsecureCerts": true,
@@ -78,7 +78,7 @@ impl Browser {
             &json!({ "capabilities": { "alwaysMatch": wanted } }),
         );
         let session = session.expect("a session");
-        browser.session = session["sessionId"].as_str().expect("its id").to_owned();
+        browser.session = session["sessionId"].as_str().expect("its id").into();
         browser
     }
 

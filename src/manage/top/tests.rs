@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::buffer::Cell;
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 
@@ -58,7 +59,7 @@ fn drawn(view: &mut View, width: u16, height: u16) -> String {
     terminal.draw(|frame| draw::frame(frame, view)).unwrap();
     let buffer = terminal.backend().buffer();
     let lines = buffer.content().chunks(width.into()).map(|cells| {
-        let line: String = cells.iter().map(|cell| cell.symbol()).collect();
+        let line: String = cells.iter().map(Cell::symbol).collect();
         line.trim_end().to_owned()
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -70,8 +71,33 @@ fn press(view: &mut View, code: KeyCode) {
 
 #[test]
 fn a_picture_of_80_columns_and_24_lines_holds_it_all() {
+    let expected = "\
+ Mika  tracker-1 · private · 0.1.0  up 1h 0m                    ■ cache (redis)
+ swarms 41,250 snatches 55,123 connections 2,400 memory 58.17 MiB users 130
+┌ Announces a second ──────────────────────┐┌ Peers 282,680 ───────────────────┐
+│UDP          1,500                     ███││        seeders leechers    paused│
+│HTTP            30                     ███││IPv4    190,312   22,100       812│
+│HTTPS          4.0                     ███││IPv6     60,312    9,100        44│
+│Refused        5.0                     ███││both    250,624   31,200       856│
+└──────────────────────────────────────────┘└──────────────────────────────────┘
+┌ Journal ─────────────────────────────────┐┌ Health ──────────────────────────┐
+│Lag          0.8 s                     ███││● storage (mysql): up             │
+│900 pending, 1,200 not in storage         ││■ cache (redis): connection \\u{1b}│
+│20,311 batches, 2 failed, 0 spilled       ││● journal: keeps up               │
+└──────────────────────────────────────────┘└──────────────────────────────────┘
+┌ Busiest torrents   Clients   Refusals  ──────────────────────────────────────┐
+│   Seeders    Leechers  Torrent                                               │
+│       900          12  a film\\u{202e}gpj                                     │
+│         7           0  10252b263d3b3f20232f7e7f80ffc328615a302d              │
+│                                                                              │
+│                                                                              │
+│                                                                              │
+│                                                                              │
+│                                                                              │
+└──────────────────────────────────────────────────────────────────────────────┘
+ cache (redis): connection \\u{1b}[31mrefused";
     let picture = drawn(&mut view(), 80, 24);
-    println!("{picture}");
+    assert_eq!(picture, expected, "\n{picture}");
 }
 
 #[test]
@@ -102,7 +128,7 @@ fn a_pause_keeps_the_figures_and_trouble_is_told() {
     press(&mut view, KeyCode::Char('p'));
     view.take(Duration::from_secs(9), Ok(stats(9000)));
     assert_eq!(view.stats.uptime, 3603);
-    assert!(drawn(&mut view, 80, 24).contains("paused"));
+    assert!(drawn(&mut view, 80, 24).contains("‖ paused"));
     press(&mut view, KeyCode::Char('p'));
     view.take(
         Duration::from_secs(10),

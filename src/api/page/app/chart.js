@@ -107,23 +107,22 @@ export class Chart {
     return [...ticks, svg("text", { class: "tick end", x: this.scale.width - MARGIN.right, y }, "now")];
   }
 
-  /** One stretch of samples without a pause. */
+  /** One stretch of samples without a pause. The lower lines lie above those that are stacked on them with nothing. */
   #lines(run) {
     const base = run.map(() => 0);
-    return this.series.flatMap(({ tone, value }) => {
+    const [areas, lines] = [[], []];
+    for (const { tone, value } of this.series) {
       const under = [...base];
       const over = run.map((sample, at) => value(sample) + (this.stacked ? base[at] : 0));
       if (this.stacked) over.forEach((top, at) => { base[at] = top; });
       const point = (top, at) => `${this.#x(run[at].at).toFixed(1)},${this.#y(top).toFixed(1)}`;
       const line = over.map(point).join(" ");
-      const parts = [];
       if (this.stacked || this.series.length === 1) {
-        const back = under.map(point).reverse().join(" ");
-        parts.push(svg("polygon", { class: `area ${tone}`, points: `${line} ${back}` }));
+        areas.push(svg("polygon", { class: `area ${tone}`, points: `${line} ${under.map(point).reverse().join(" ")}` }));
       }
-      parts.push(svg("polyline", { class: `line ${tone}`, points: line }));
-      return parts;
-    });
+      lines.unshift(svg("polyline", { class: `line ${tone}`, points: line }));
+    }
+    return [...areas, ...lines];
   }
 
   #point(x) {

@@ -11,6 +11,9 @@ export function say(text, failed = false) {
   const toast = el("div", { class: failed ? "toast failed" : "toast" }, el("span", {}, plain(text)));
   const close = el("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => toast.remove() }, "×");
   toast.append(close);
+  // What is outside of an open sheet can be neither seen well nor reached.
+  const place = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+  if (byId("toasts").parentNode !== place) place.append(byId("toasts"));
   byId("toasts").append(toast);
   if (!failed) setTimeout(() => toast.remove(), TOAST);
 }
@@ -81,6 +84,9 @@ export function closeAll() {
 }
 
 export function prepareDialogs() {
+  for (const dialog of document.querySelectorAll("dialog")) {
+    dialog.addEventListener("close", () => dialog.contains(byId("toasts")) && document.body.append(byId("toasts")));
+  }
   byId("detail-close").addEventListener("click", () => byId("detail").close());
   byId("confirm-no").addEventListener("click", () => byId("confirm").close(""));
   byId("confirm-form").addEventListener("submit", (event) => {

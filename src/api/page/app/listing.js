@@ -95,7 +95,7 @@ export class Listing {
       type: "button", "data-key": text, disabled: to < 1 || to > last, onclick: () => this.#load({ page: to }),
     }, text);
     return el("nav", { class: "pages", "aria-label": `Pages of ${this.name}` },
-      el("span", {}, `${count(total)} ${this.name}, page ${page} of ${last}`), go("Previous", page - 1), go("Next", page + 1));
+      el("span", {}, `${count(total)} in all, page ${page} of ${last}`), go("Previous", page - 1), go("Next", page + 1));
   }
 }
 

@@ -78,7 +78,7 @@ export class Overview {
       (it) => it.announces, "tone-1");
     this.#tile("Peers", "", count(peers), `${count(peersOf(stats, "seeders"))} seeders, ${count(peersOf(stats, "leechers"))} leechers`,
       (it) => it.seeders + it.leechers + it.paused, "tone-1");
-    this.#tile("Swarms", "", count(stats.swarms), `${count(stats.registry?.torrents)} torrents registered`, (it) => it.swarms, "tone-1");
+    this.#tile("Swarms", "", count(stats.swarms), `${count(stats.registry?.torrents)} registered`, (it) => it.swarms, "tone-1");
     this.#tile("Snatches", "", count(stats.snatches), sample ? `${count(Math.round(this.#lastMinute((it) => it.snatches)))} in the last minute` : "since the start",
       (it) => it.snatches, "tone-2");
     this.#tile("Refusals", "/ s", sample ? rate(sample.refusals) : "…",
@@ -175,12 +175,17 @@ export class Overview {
   #drawClients(clients) {
     const most = Math.max(...clients.map((it) => number(it.started)));
     const rows = clients.map((it) =>
-      [foreign(`${it.client} ${it.version ?? ""}`.trim()), count(it.started), bar(number(it.started) / most, "tone-2")]);
+      [foreign(clientName(it)), count(it.started), bar(number(it.started) / most, "tone-2")]);
     const columns = [{ title: "Client", kind: "name" }, { title: "Started", number: true }, { title: "", kind: "share" }];
     byId("clients").replaceChildren(rows.length > 0
       ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Clients" }, table(columns, rows, "Sessions started, by client"))
       : el("p", { class: "empty" }, "No client has announced yet."));
   }
+}
+
+/** Name and version; of clients that are many or unknown, both are the same word. */
+function clientName({ client, version }) {
+  return version && version !== client ? `${client} ${version}` : client;
 }
 
 /** What is worth a word: {level: "good|warn|bad", name, text}; the worst decides about the whole. */

@@ -8,6 +8,9 @@ import { Listing } from "./listing.js";
 
 const GROUPS = [["active", "Active torrents"], ["complete", "Complete"], ["incomplete", "Incomplete"], ["hnr", "Hit and run"]];
 
+/** What became of a user whose switch is off, and on. */
+const DONE = { enabled: ["is disabled", "is enabled"], can_leech: ["may not leech", "may leech"] };
+
 const yesNo = (flag) => el("span", { class: flag ? "badge good" : "badge bad" }, flag ? "yes" : "no");
 
 export class Users {
@@ -77,7 +80,7 @@ export class Users {
     if (ask && (await confirm({ title, text: ask, yes: key === "enabled" ? "Disable" : "Forbid" })) === null) return;
     try {
       await call("POST", path, what);
-      say(`${user.username}: ${key === "enabled" ? "enabled" : "may leech"}: ${value ? "yes" : "no"}`);
+      say(`${user.username} ${DONE[key][Number(value)]}`);
       await Promise.all([this.open(user.user_id), this.list.refresh()]);
     } catch (error) {
       sayFailure(user.username, error);
