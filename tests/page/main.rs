@@ -190,6 +190,24 @@ fn a_token_that_may_only_read_is_told_what_is_off() {
 }
 
 #[test]
+fn an_open_public_tracker_asks_for_no_login_and_has_no_users() {
+    let api = free_port();
+    let mut mika = Mika::prepare(&json!({ "mode": "public", "api": { "listen": [api] } }));
+    mika.managed(&["genkey"]);
+    mika.run();
+    poll(PROGRAM_DEADLINE, "the API accepts", || {
+        TcpStream::connect(api).is_ok()
+    });
+    let browser = Browser::start();
+    // Whoever asks for what is not there gets the first view.
+    browser.open(&format!("https://{api}/#users"));
+    browser.wait("!document.getElementById('view-overview').hidden");
+    let hidden = "return ['login', 'nav-users', 'sign-out'].every((id) => document.getElementById(id).hidden)";
+    assert_eq!(browser.run(hidden), true);
+    assert_quiet(&browser);
+}
+
+#[test]
 fn a_phone_shows_every_view_without_scrolling_sideways_in_light_and_dark() {
     let stage = Stage::start();
     let browser = Browser::start();
