@@ -72,7 +72,7 @@ fn press(view: &mut View, code: KeyCode) {
 #[test]
 fn a_picture_of_80_columns_and_24_lines_holds_it_all() {
     let expected = "\
- Mika  tracker-1 · private · 0.1.0  up 1h 0m                    ■ cache (redis)
+\x20Mika  tracker-1 · private · 0.1.0  up 1h 0m                    ■ cache (redis)
  swarms 41,250 snatches 55,123 connections 2,400 memory 58.17 MiB users 130
 ┌ Announces a second ──────────────────────┐┌ Peers 282,680 ───────────────────┐
 │UDP          1,500                     ███││        seeders leechers    paused│
