@@ -8,7 +8,8 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 
 use super::error::ApiError;
 
@@ -29,6 +30,36 @@ pub(super) struct PathText(pub String);
 
 /// What follows the `?`.
 pub(super) struct Query<T>(pub T);
+
+/// A whole number, also one that is written as 5.0: to JSON Schema both are integers.
+pub(super) fn whole<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    let number = serde_json::Number::deserialize(deserializer);
+    let expected = || D::Error::custom(", expected a whole number that is not too large");
+    let number = number.map_err(|_| expected())?;
+    let whole = number.as_u64().or_else(|| {
+        let float = number.as_f64()?;
+        let is_whole = float.fract() == 0.0 && (0.0..=u64::MAX as f64).contains(&float);
+        is_whole.then_some(float as u64)
+    });
+    whole.and_then(|it| it.try_into().ok()).ok_or_else(expected)
+}
+
+/// The same for one that may be missing, or null.
+pub(super) fn whole_if_any<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Whole<T: TryFrom<u64>>(#[serde(deserialize_with = "whole")] T);
+    let number = Option::<Whole<T>>::deserialize(deserializer)?;
+    Ok(number.map(|number| number.0))
+}
 
 // === impl Body and MaybeBody ===
 
@@ -157,15 +188,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     #[allow(dead_code)] // only its errors are looked at
     struct Row {
+        #[serde(deserialize_with = "whole")]
         id: u32,
+        #[serde(default, deserialize_with = "whole_if_any")]
+        total: Option<u64>,
         passkey: Option<String>,
     }
 
@@ -176,11 +208,19 @@ mod tests {
     #[test]
     fn errors_name_the_field_and_not_the_value() {
         assert!(error(r#"{"id": 1, "passkey": 12345678}"#).contains("passkey: expected a string"));
-        assert!(error(r#"{"id": "secret"}"#).contains("id: expected u32"));
+        assert!(error(r#"{"id": "secret"}"#).contains("id: expected a whole number"));
         assert!(!error(r#"{"id": "secret"}"#).contains("secret"));
-        assert!(error(r#"{"id": -1}"#).contains("id: expected u32"));
+        assert!(error(r#"{"id": -1}"#).contains("id: expected a whole number"));
+        assert!(error(r#"{"id": 1.5}"#).contains("id: expected a whole number"));
+        assert!(error(r#"{"id": 4294967296}"#).contains("id: expected a whole number"));
+        assert!(error(r#"{"id": 1, "total": "x"}"#).contains("total: expected a whole number"));
         assert!(error("{}").contains("missing field `id`"));
-        assert!(error(r#"{"ID": 1}"#).contains("unknown field `ID`, expected `id` or `passkey`"));
+        assert!(
+            error(r#"{"ID": 1}"#)
+                .contains("unknown field `ID`, expected one of `id`, `total`, `passkey`")
+        );
+        let row = parse::<Row>(br#"{"id": 7.0, "total": null}"#).unwrap();
+        assert_eq!((row.id, row.total), (7, None));
         assert!(error("{").contains("not JSON, at line 1 column 1"));
         assert!(error(r#"{"id": 1} x"#).contains("more after the end"));
     }

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::bulk::{self, BulkResult, Row, Rows};
 use super::error::{ApiError, BadBody, ErrorBody, Refused};
-use super::extract::{Body, MaybeBody, PathText, Query};
+use super::extract::{Body, MaybeBody, PathText, Query, whole, whole_if_any};
 use super::lists::{List, ListQuery, Order};
 use super::peers::PeerView;
 use super::{Api, Done};
@@ -22,6 +22,7 @@ use crate::storage::{Find, Found, NewTorrent, StoredTorrent, TorrentKey, Torrent
 #[derive(Serialize, ToSchema)]
 #[schema(as = Torrent)]
 pub(super) struct TorrentView {
+    #[schema(format = Int64)]
     torrent_id: u32,
     /// 40 hexadecimal digits
     #[schema(example = "0123456789abcdef0123456789abcdef01234567")]
@@ -62,12 +63,18 @@ pub(super) struct TorrentDetails {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TorrentToRegister {
-    #[schema(minimum = 1)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(format = Int64, minimum = 1, maximum = 4_294_967_295_i64)]
+    #[schema(format = Int64)]
     torrent_id: u32,
     /// 40 hexadecimal digits
     #[schema(pattern = "^[0-9a-fA-F]{40}$")]
     info_hash: String,
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     name: String,
 }
 
@@ -76,7 +83,8 @@ pub(super) struct TorrentToRegister {
 #[serde(deny_unknown_fields)]
 pub(super) struct BulkTorrent {
     /// Without it the database chooses one
-    #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "whole_if_any")]
+    #[schema(format = Int64, minimum = 1, maximum = 4_294_967_295_i64)]
     torrent_id: Option<u32>,
     /// 40 hexadecimal digits
     #[schema(pattern = "^[0-9a-fA-F]{40}$")]
@@ -84,7 +92,11 @@ pub(super) struct BulkTorrent {
     /// The second info hash of a hybrid torrent
     #[schema(pattern = "^[0-9a-fA-F]{40}$")]
     info_hash_v2: Option<String>,
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     name: String,
 }
 
@@ -92,11 +104,15 @@ pub(super) struct BulkTorrent {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TorrentChange {
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     name: Option<String>,
     enabled: Option<bool>,
     /// An empty text takes the reason away
-    #[schema(max_length = 255)]
+    #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     reason: Option<String>,
     /// 0 to 1000, in thousandths
     #[schema(minimum = 0, maximum = 1000)]
@@ -110,7 +126,11 @@ pub(super) struct TorrentChange {
 #[serde(deny_unknown_fields)]
 pub(super) struct WhyDisabled {
     /// What clients are told
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     reason: Option<String>,
 }
 

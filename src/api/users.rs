@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::bulk::{self, BulkResult, Row, Rows};
 use super::error::{ApiError, BadBody, ErrorBody, Refused};
-use super::extract::{Body, PathText, Query};
+use super::extract::{Body, PathText, Query, whole, whole_if_any};
 use super::lists::{List, ListQuery, Order};
 use super::{Api, Done};
 use crate::control::random_passkey;
@@ -32,6 +32,7 @@ pub(super) struct UserDetails {
 /// A user as lists show it, without the passkey.
 #[derive(Serialize, ToSchema)]
 pub(super) struct UserRow {
+    #[schema(format = Int64)]
     user_id: u32,
     username: String,
     enabled: bool,
@@ -50,12 +51,17 @@ pub(super) struct UserRow {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserToRegister {
-    #[schema(minimum = 1)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(format = Int64, minimum = 1, maximum = 4_294_967_295_i64)]
     user_id: u32,
     /// 8 to 64 letters, digits, `_` or `-`
     #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
     passkey: String,
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     name: String,
     /// Whether the user may download; yes, unless said
     can_leech: Option<bool>,
@@ -66,12 +72,17 @@ pub(super) struct UserToRegister {
 #[serde(deny_unknown_fields)]
 pub(super) struct BulkUser {
     /// Without it the database chooses one
-    #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "whole_if_any")]
+    #[schema(format = Int64, minimum = 1, maximum = 4_294_967_295_i64)]
     user_id: Option<u32>,
     /// Without it a random one is made, and is in the answer
     #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
     passkey: Option<String>,
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     name: String,
     can_leech: Option<bool>,
 }
@@ -80,7 +91,11 @@ pub(super) struct BulkUser {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserChange {
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     username: Option<String>,
     /// 8 to 64 letters, digits, `_` or `-`; the old one is refused from then on
     #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
@@ -88,10 +103,12 @@ pub(super) struct UserChange {
     enabled: Option<bool>,
     can_leech: Option<bool>,
     /// Bytes; what announces add later is added to it
-    #[schema(maximum = 4_611_686_018_427_387_904_u64)]
+    #[serde(default, deserialize_with = "whole_if_any")]
+    #[schema(format = Int64, minimum = 0, maximum = 4_611_686_018_427_387_904_i64)]
     uploaded: Option<u64>,
     /// Bytes; what announces add later is added to it
-    #[schema(maximum = 4_611_686_018_427_387_904_u64)]
+    #[serde(default, deserialize_with = "whole_if_any")]
+    #[schema(format = Int64, minimum = 0, maximum = 4_611_686_018_427_387_904_i64)]
     downloaded: Option<u64>,
 }
 
@@ -150,7 +167,7 @@ pub(super) struct UserQuery {
     operation_id = "show_user",
     path = "/api/user/{user_id}",
     tag = "users",
-    params(("user_id" = u32, Path)),
+    params(("user_id" = i64, Path, minimum = 0, maximum = 4_294_967_295_i64)),
     responses(
         (status = 200, body = UserDetails),
         (status = 404, body = ErrorBody, description = "There is no such user"),
@@ -222,7 +239,7 @@ async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError>
     operation_id = "change_user",
     path = "/api/user/{user_id}",
     tag = "users",
-    params(("user_id" = u32, Path)),
+    params(("user_id" = i64, Path, minimum = 0, maximum = 4_294_967_295_i64)),
     request_body = UserChange,
     responses(
         (status = 200, body = Done),
@@ -256,7 +273,7 @@ pub(super) async fn change(
     operation_id = "show_user_torrents",
     path = "/api/user/{user_id}/torrents",
     tag = "users",
-    params(("user_id" = u32, Path)),
+    params(("user_id" = i64, Path, minimum = 0, maximum = 4_294_967_295_i64)),
     responses(
         (status = 200, body = TorrentsView),
         (status = 404, body = ErrorBody, description = "There is no such user"),

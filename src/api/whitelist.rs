@@ -18,10 +18,20 @@ use crate::registry::Client;
 #[serde(deny_unknown_fields)]
 pub(super) struct Entry {
     /// What its peer ids begin with
-    #[schema(min_length = 1, max_length = 20, example = "-TR3000-")]
+    #[schema(
+        min_length = 1,
+        max_length = 20,
+        pattern = r##"^[!"$-~]([ -~]*[!-~])?$"##,
+        example = "-TR3000-"
+    )]
     prefix: String,
     /// What people call it
-    #[schema(min_length = 1, max_length = 255, example = "Transmission 3.00")]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$",
+        example = "Transmission 3.00"
+    )]
     client: String,
 }
 

@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test file uses a part of it
 #![allow(clippy::print_stderr)] // what a failed test has to say
 
+pub mod api;
 pub mod http;
 pub mod load;
 pub mod mariadb;

@@ -1,0 +1,146 @@
+//! Who may ask.
+
+use serde_json::{Value, json};
+
+use super::harness::api::{Api, BASIC, READER, WRITER, with_api};
+use super::private;
+
+/// Every route of the document: method, path with its parameters filled in, and whether it is open.
+fn routes(api: &Api) -> Vec<(String, String, bool)> {
+    let document = api.json("/api/openapi.json");
+    let paths = document["paths"].as_object().expect("paths");
+    let mut routes = Vec::new();
+    for (path, methods) in paths {
+        for (method, route) in methods.as_object().expect("methods") {
+            let path = path.replace("{info_hash}", super::HASH);
+            let path = path.replace("{user_id}", "7").replace("{prefix}", "-TR");
+            let is_open = route["security"] == json!([{}]);
+            routes.push((method.to_uppercase(), path, is_open));
+        }
+    }
+    assert!(routes.len() > 20, "{routes:?}");
+    routes
+}
+
+#[test]
+fn without_the_right_credentials_no_route_answers_but_those_of_health() {
+    let (_mika, api) = private();
+    let mut open = Vec::new();
+    for (method, path, is_open) in routes(&api) {
+        if is_open {
+            open.push(path);
+            continue;
+        }
+        for wrong in [
+            "",
+            "Bearer wrong-token-01234",
+            "Basic c2l0ZTp3cm9uZw==",
+            "Basic",
+            "Negotiate x",
+        ] {
+            let answer = api.as_whom(wrong).send(&method, &path, &[], b"{}");
+            assert!(
+                answer.is_error(401),
+                "{method} {path} as {wrong:?}: {}",
+                answer.text()
+            );
+            let challenge = answer.header("www-authenticate").expect("a challenge");
+            assert!(challenge.starts_with("Basic "), "{challenge}");
+        }
+        if method != "GET" {
+            let answer = api.as_whom(READER).send(&method, &path, &[], b"{}");
+            assert!(answer.is_error(403), "{method} {path}: {}", answer.text());
+        }
+    }
+    assert_eq!(open, ["/healthz", "/readyz"]);
+    let document = api.as_whom("").get("/api/openapi.json");
+    assert!(document.is_error(401));
+}
+
+#[test]
+fn a_reader_reads_and_a_writer_does_both() {
+    let (mika, api) = private();
+    let client = json!({ "prefix": "-TR", "client": "Transmission" });
+    for whom in [READER, WRITER, BASIC] {
+        assert_eq!(
+            api.as_whom(whom).get("/api/whitelist").status,
+            200,
+            "{whom}"
+        );
+    }
+    assert!(
+        api.as_whom(READER)
+            .post("/api/whitelist", &client)
+            .is_error(403)
+    );
+    assert_eq!(
+        api.as_whom(WRITER).post("/api/whitelist", &client).status,
+        201
+    );
+    let log = mika.log();
+    assert!(log.contains(r#"caller="writer""#), "{log}");
+}
+
+#[test]
+fn pages_of_other_sites_change_nothing() {
+    let (_mika, api) = private();
+    let body = json!({ "prefix": "-TR", "client": "Transmission" }).to_string();
+    for site in ["cross-site", "same-site"] {
+        let header = format!("Sec-Fetch-Site: {site}");
+        let answer = api.send("POST", "/api/whitelist", &[&header], body.as_bytes());
+        assert!(answer.is_error(403), "{site}");
+    }
+    let own = ["Sec-Fetch-Site: same-origin"];
+    assert_eq!(
+        api.send("POST", "/api/whitelist", &own, body.as_bytes())
+            .status,
+        201
+    );
+}
+
+#[test]
+fn without_credentials_it_is_open_to_this_host_and_refused_to_others() {
+    let open = json!({ "api": { "username": "", "password": "", "tokens": [] } });
+    let mut mika = with_api(&open);
+    mika.run();
+    let api = Api::of(&mika).as_whom("");
+    assert_eq!(api.json("/api/version")["name"], "mika");
+    assert_eq!(mika.stop(), 0);
+
+    mika.reconfigure(&json!({ "api": { "listen": ["0.0.0.0:0"] } }));
+    mika.launch();
+    assert_eq!(mika.wait(super::harness::PROGRAM_DEADLINE), 2);
+    let log = mika.log();
+    assert!(log.contains("api.password: expected a password"), "{log}");
+}
+
+#[test]
+fn slow_and_endless_requests_are_cut_off() {
+    let (_mika, api) = private();
+    let long = format!("X-Long: {}", "x".repeat(20_000));
+    let answer = api.try_send("GET", "/api/version", &[&long], b"");
+    assert!(answer.map_or(true, |answer| answer.status == 431));
+    // A connection that says nothing goes; others are answered meanwhile.
+    let mut silent = api.connect().expect("a connection");
+    assert_eq!(api.json("/api/version")["name"], "mika");
+    let ended = silent.read();
+    assert!(ended.as_deref().unwrap_or_default().is_empty(), "{ended:?}");
+}
+
+#[test]
+fn the_document_names_each_operation_once() {
+    let (_mika, api) = private();
+    let document = api.json("/api/openapi.json");
+    assert_eq!(document["openapi"], "3.1.0");
+    let paths = document["paths"].as_object().expect("paths");
+    let operations = paths
+        .values()
+        .flat_map(|methods| methods.as_object().expect("methods").values());
+    let mut ids: Vec<&Value> = operations
+        .map(|operation| &operation["operationId"])
+        .collect();
+    let number = ids.len();
+    ids.sort_by_key(|id| id.to_string());
+    ids.dedup();
+    assert_eq!(ids.len(), number);
+}

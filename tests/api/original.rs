@@ -1,0 +1,225 @@
+//! What the Python client of the first Mika sends, and what it goes by: status codes and fields.
+
+use serde_json::{Value, json};
+
+use super::harness::api::Answer;
+use super::{HASH, announce, failure, private};
+
+const PASSKEY: &str = "abcdefghijklmnopqrstuvwxyz012345";
+
+fn message(answer: &Answer) -> Value {
+    answer.json()["message"].clone()
+}
+
+fn fields(value: &Value) -> Vec<&str> {
+    let object = value.as_object().expect("an object");
+    object.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn its_calls_are_answered_as_they_were() {
+    let (mika, api) = private();
+    let version = api.json("/api/version");
+    assert_eq!(version["name"], "mika");
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    let uptime = api.json("/api/uptime");
+    assert!(uptime["process"].is_u64() && uptime["system"].as_u64() > Some(0));
+
+    // It knew no user before a restart, and no torrent that was not in the database.
+    let torrent = json!({ "torrent_id": 5, "info_hash": HASH, "name": "five" });
+    let answer = api.post("/api/torrent", &torrent);
+    assert_eq!((answer.status, message(&answer)), (201, json!("ok")));
+    let user = json!({ "user_id": 7, "passkey": PASSKEY, "can_leech": true, "name": "seven" });
+    let answer = api.post("/api/user", &user);
+    assert_eq!((answer.status, message(&answer)), (200, json!("ok")));
+    assert!(api.post("/api/user", &user).is_error(409));
+    let started = announce(
+        &mika,
+        PASSKEY,
+        "uploaded=0&downloaded=0&left=1000&event=started",
+    );
+    assert_eq!(failure(&started), "");
+
+    let found = api.json(&format!("/api/torrent/{HASH}"));
+    let expected = [
+        "announces",
+        "downloaded",
+        "enabled",
+        "info_hash",
+        "leechers",
+        "multi_dn",
+        "multi_up",
+        "name",
+        "peers",
+        "reason",
+        "seeders",
+        "snatches",
+        "torrent_id",
+        "uploaded",
+    ];
+    assert_eq!(fields(&found), expected);
+    assert_eq!(
+        (&found["torrent_id"], &found["name"]),
+        (&json!(5), &json!("five"))
+    );
+    assert_eq!(
+        (&found["leechers"], &found["multi_up"]),
+        (&json!(1), &json!(1.0))
+    );
+    let peers = api.json(&format!("/api/torrent/{HASH}/peers"));
+    assert_eq!(peers, found["peers"]);
+    let [peer] = &peers.as_array().expect("a list")[..] else {
+        panic!("one peer: {peers}");
+    };
+    for field in [
+        "speed_up",
+        "speed_dn",
+        "speed_up_max",
+        "speed_dn_max",
+        "uploaded",
+        "downloaded",
+        "ip",
+        "port",
+        "left",
+        "announces",
+        "total_time",
+        "last_announce",
+        "first_announce",
+        "peer_id",
+    ] {
+        assert!(!peer[field].is_null(), "{field}: {peer}");
+    }
+    assert_eq!(
+        (&peer["ip"], &peer["port"]),
+        (&json!("127.0.0.1"), &json!(6881))
+    );
+    assert_eq!(
+        (&peer["left"], &peer["peer_id"]),
+        (&json!(1000), &json!("-TR3000-abcdefghijkl"))
+    );
+
+    let found = api.json("/api/user/7");
+    assert_eq!(found["username"], "seven");
+    assert_eq!(
+        (&found["passkey"], &found["key"]),
+        (&json!(PASSKEY), &json!("t:u:7"))
+    );
+    for field in [
+        "enabled",
+        "uploaded",
+        "downloaded",
+        "snatches",
+        "can_leech",
+        "announces",
+    ] {
+        assert!(!found[field].is_null(), "{field}: {found}");
+    }
+    let torrents = api.json("/api/user/7/torrents");
+    let expected = json!({ "active": ["5"], "hnr": [], "complete": [], "incomplete": ["5"] });
+    assert_eq!(torrents, expected);
+}
+
+#[test]
+fn what_is_not_there_is_told_so() {
+    let (_mika, api) = private();
+    for target in [
+        &format!("/api/torrent/{HASH}"),
+        &format!("/api/torrent/{HASH}/peers"),
+        "/api/torrent/nonsense",
+        "/api/user/7",
+        "/api/user/seven",
+        "/api/user/7/torrents",
+    ] {
+        assert!(api.get(target).is_error(404), "{target}");
+    }
+    assert!(api.delete(&format!("/api/torrent/{HASH}")).is_error(404));
+    assert!(api.delete("/api/whitelist/-TR").is_error(404));
+    assert!(
+        api.post("/api/user/7", &json!({ "enabled": true }))
+            .is_error(404)
+    );
+}
+
+#[test]
+fn the_whitelist_says_ok_twice() {
+    let (_mika, api) = private();
+    let client = json!({ "prefix": "-TR", "client": "Transmission" });
+    let answer = api.post("/api/whitelist", &client);
+    assert_eq!((answer.status, message(&answer)), (201, json!("ok")));
+    let answer = api.post("/api/whitelist", &client);
+    assert_eq!((answer.status, message(&answer)), (409, json!("ok")));
+    assert_eq!(api.json("/api/whitelist"), json!([client]));
+    let answer = api.delete("/api/whitelist/-TR");
+    assert_eq!((answer.status, message(&answer)), (200, json!("ok")));
+    assert!(api.delete("/api/whitelist/-TR").is_error(404));
+}
+
+#[test]
+fn a_deleted_torrent_gives_its_reason_and_comes_back_under_another_name() {
+    let (mika, api) = private();
+    api.post(
+        "/api/torrent",
+        &json!({ "torrent_id": 5, "info_hash": HASH, "name": "five" }),
+    );
+    let user = json!({ "user_id": 7, "passkey": PASSKEY, "name": "seven" });
+    assert_eq!(api.post("/api/user", &user).status, 200);
+    let target = format!("/api/torrent/{HASH}");
+    let reason = json!({ "reason": "trumped" }).to_string();
+    let json = ["Content-Type: application/json"];
+    let answer = api.send("DELETE", &target, &json, reason.as_bytes());
+    assert_eq!((answer.status, message(&answer)), (200, json!("ok")));
+    let refused = announce(&mika, PASSKEY, "uploaded=0&downloaded=0&left=0");
+    assert_eq!(failure(&refused), "trumped");
+    let found = api.json(&target);
+    assert_eq!(
+        (&found["enabled"], &found["reason"]),
+        (&json!(false), &json!("trumped"))
+    );
+    // Without a body, as the first client does.
+    assert_eq!(api.delete(&target).status, 200);
+    assert_eq!(
+        failure(&announce(&mika, PASSKEY, "left=0")),
+        "torrent disabled"
+    );
+    let again = json!({ "torrent_id": 5, "info_hash": HASH, "name": "six" });
+    assert_eq!(api.post("/api/torrent", &again).status, 201);
+    assert_eq!(failure(&announce(&mika, PASSKEY, "left=0")), "");
+    assert_eq!(api.json(&target)["name"], "six");
+    // One id can't have two hashes, nor one hash two ids.
+    let other = json!({ "torrent_id": 6, "info_hash": HASH, "name": "six" });
+    assert!(api.post("/api/torrent", &other).is_error(409));
+    let other = json!({ "torrent_id": 5, "info_hash": "f".repeat(40), "name": "six" });
+    assert!(api.post("/api/torrent", &other).is_error(409));
+}
+
+/// It sent the form-encoded default of its library, or nothing at all, as the type of its JSON.
+#[test]
+fn a_body_without_a_type_is_json() {
+    let (_mika, api) = private();
+    let body = json!({ "prefix": "-TR", "client": "Transmission" }).to_string();
+    let answer = api.send("POST", "/api/whitelist", &[], body.as_bytes());
+    assert_eq!(answer.status, 201);
+}
+
+/// A web application writes its row first, and tells the tracker then.
+#[test]
+fn a_user_whose_row_is_there_already_is_no_conflict_before_the_tracker_knows() {
+    let (mika, api) = private();
+    api.json("/api/version"); // it answers once the tables are there
+    let row = "INSERT INTO users (id, passkey, username) VALUES (9, 'passkey-nine', 'nine')";
+    mika.storage().execute(row, []).expect("a row");
+    let user = json!({ "user_id": 9, "passkey": "passkey-nine", "name": "nine" });
+    let answer = api.post("/api/user", &user);
+    // Unless the tracker has followed the row meanwhile, which it does twice a second.
+    assert!(
+        answer.status == 200 || answer.is_error(409),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(
+        failure(&announce(&mika, "passkey-nine", "left=0")),
+        "unregistered torrent"
+    );
+    let other = json!({ "user_id": 9, "passkey": "passkey-ten", "name": "nine" });
+    assert!(api.post("/api/user", &other).is_error(409));
+}

@@ -1,0 +1,51 @@
+//! The document against the routes: schemathesis makes requests from it, good and bad, and looks
+//! whether the answers are those that it promises.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::harness::number;
+use super::private;
+
+/// Where `scripts/test` installs it.
+fn schemathesis() -> PathBuf {
+    let target = env!("CARGO_TARGET_TMPDIR");
+    PathBuf::from(target).join("../python/bin/schemathesis")
+}
+
+#[test]
+fn the_routes_do_what_the_document_says() {
+    let (mika, api) = private();
+    let program = schemathesis();
+    assert!(
+        program.exists(),
+        "{} is missing: run scripts/test, which installs it",
+        program.display()
+    );
+    let examples = number("MIKA_SCHEMA_EXAMPLES", 25).to_string();
+    let output = Command::new(program)
+        .current_dir(mika.folder())
+        .args([
+            "run",
+            &format!("https://{}/api/openapi.json", api.address()),
+        ])
+        .args(["--header", &format!("Authorization: {}", api.authorization)])
+        .args([
+            "--tls-verify",
+            "key_ca",
+            "--checks",
+            "all",
+            "--max-examples",
+            &examples,
+        ])
+        .args(["--exclude-path", "/api/events", "--no-color"])
+        .env("NO_PROXY", "*")
+        .output()
+        .expect("schemathesis starts");
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
