@@ -13,6 +13,7 @@ mod extract;
 mod lists;
 mod log;
 pub mod metrics;
+mod page;
 mod peers;
 mod rested;
 mod serve;
@@ -179,6 +180,7 @@ pub fn routes(api: &Arc<Api>) -> Router {
         .route("/api/openapi.json", document)
         .route_layer(guard)
         .merge(open)
+        .merge(page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(log::requests))

@@ -1,16 +1,21 @@
 //! `mika-manage`: the tool of those who run a tracker. One command a file.
 //!
 //! Results go to stdout, messages to stderr, and the exit status says how it went:
-//! see [`ExitStatus`]. Only [`print`] writes.
+//! see [`ExitStatus`]. Only [`print`] writes, and [`top`] draws.
 
 mod check;
 mod cleanup;
+mod daemon;
 mod excess;
 mod genkey;
 mod migrate;
 mod open;
+mod pinned;
 mod print;
+mod report;
 mod shell;
+mod stats;
+mod top;
 pub mod torrent_file;
 mod torrents;
 mod users;
@@ -72,6 +77,7 @@ Examples:
   mika-manage torrents import /srv/torrents     add every .torrent file below a folder
   mika-manage whitelist add -TR Transmission    allow a client by its peer id's beginning
   mika-manage check                             what is wrong, and how to mend it
+  mika-manage top                               what the running tracker does, live
   mika-manage --json users show alice           the same for programs"
 )]
 struct Cli {
@@ -139,6 +145,25 @@ Examples:
   mika-manage genkey --san tracker.example.org --san 192.0.2.7
   mika-manage genkey --days 365 --force")]
     Genkey(genkey::Genkey),
+    /// Print what the running daemon has done since its start, and how it is
+    #[command(after_help = "\
+Asks the API of the daemon: at the first address of api.listen, with the login of the config, and only
+if it has the certificate of api.tls.cert. MIKA_API_PASSWORD goes before api.password, and a token in
+MIKA_API_TOKEN before both.
+
+Examples:
+  mika-manage stats
+  mika-manage --json stats
+  mika-manage stats --url https://tracker.example.org:34001 --cert tracker.pem")]
+    Stats(daemon::Place),
+    /// Show the same live in the terminal; ? tells the keys
+    #[command(after_help = "\
+It finds the daemon as `mika-manage stats` does.
+
+Examples:
+  mika-manage top
+  mika-manage top --interval 500ms")]
+    Top(top::Top),
     /// Print the completion script of a shell
     #[command(after_help = "\
 Examples:
@@ -224,6 +249,8 @@ async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
         Command::Migrate { status } => migrate::run(status, &load()?, printer).await,
         Command::Check => check::run(config::load(path), printer).await,
         Command::Genkey(arguments) => genkey::run(&arguments, &load()?, printer),
+        Command::Stats(place) => stats::run(&place, &load()?, printer).await,
+        Command::Top(arguments) => top::run(&arguments, &load()?).await,
         Command::Completions { shell } => shell::completions(shell, printer),
         Command::Man => shell::man(printer),
     }

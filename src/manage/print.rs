@@ -1,4 +1,4 @@
-//! The only door to stdout, stderr and progress bars.
+//! The only door to stdout, stderr and progress bars, but for the screen of `top`.
 //!
 //! Results go to stdout, as text for people or as one JSON document; messages and progress
 //! go to stderr. Names come from strangers, so everything shown is rid of control characters.
@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Stdout, Write};
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
@@ -66,6 +66,11 @@ pub const fn right(title: &'static str) -> Column {
 /// A number of bytes in the unit that suits it: `1.50 GiB`.
 pub fn size(bytes: u64) -> String {
     HumanBytes(bytes).to_string()
+}
+
+/// A number with its thousands apart: `1,234,567`.
+pub fn count(number: u64) -> String {
+    HumanCount(number).to_string()
 }
 
 /// A number of seconds by its two largest units: `3d 4h`.
@@ -316,7 +321,7 @@ impl<T: Row> List<'_, T> {
 }
 
 /// `text` with everything escaped that a terminal would obey or that would hide what stands there.
-fn escape(text: &str) -> Cow<'_, str> {
+pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return text.into();
     }

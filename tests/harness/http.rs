@@ -63,6 +63,11 @@ impl Connection {
         })
     }
 
+    /// Has reads wait longer than usual.
+    pub fn wait_up_to(&self, timeout: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(timeout))
+    }
+
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }

@@ -34,7 +34,13 @@ pub const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
 /// How often a daemon is started on another port when somebody took the free one meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
 
-const SECRETS: [&str; 3] = ["MIKA_STORAGE_URL", "MIKA_CACHE_URL", "MIKA_API_PASSWORD"];
+/// Variables that a test must not take from whoever runs it.
+pub const SECRETS: [&str; 4] = [
+    "MIKA_STORAGE_URL",
+    "MIKA_CACHE_URL",
+    "MIKA_API_PASSWORD",
+    "MIKA_API_TOKEN",
+];
 
 /// A daemon with its config, its database and its log in a temporary folder.
 /// It is killed when it goes out of scope; if a test fails, its log is shown.

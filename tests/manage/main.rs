@@ -8,6 +8,7 @@ mod edits;
 mod genkey;
 mod registry;
 mod shared;
+mod stats;
 mod tables;
 mod tools;
 mod warmup;
@@ -63,7 +64,7 @@ impl Folder {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mika-manage"));
         command.current_dir(self.dir.path()).args(arguments);
-        for variable in ["MIKA_STORAGE_URL", "MIKA_CACHE_URL", "MIKA_API_PASSWORD"] {
+        for variable in harness::SECRETS {
             command.env_remove(variable);
         }
         command

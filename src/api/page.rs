@@ -1,0 +1,193 @@
+//! The dashboard: a page with its script and style, which are part of the program.
+//!
+//! It is served without a login and holds nothing that needs one: what it shows, it asks the API
+//! for, with the login that its reader types.
+
+use std::fmt::Write as _;
+
+use axum::Router;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use sha2::{Digest as _, Sha256};
+
+/// Nothing but the page's own files and its own API; nothing inline, and no frame around it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const IMAGE: &str = "image/svg+xml";
+
+/// A file of the page.
+struct Asset {
+    path: &'static str,
+    content_type: &'static str,
+    body: &'static str,
+}
+
+/// A file of `src/api/page/` at the path that it has there.
+macro_rules! asset {
+    ($path:literal, $content_type:expr) => {
+        asset!($path, $content_type, $path)
+    };
+    ($path:literal, $content_type:expr, $file:literal) => {
+        Asset {
+            path: $path,
+            content_type: $content_type,
+            body: include_str!(concat!("page", $file)),
+        }
+    };
+}
+
+static ASSETS: [Asset; 15] = [
+    asset!("/", HTML, "/index.html"),
+    asset!("/style.css", STYLE),
+    asset!("/favicon.svg", IMAGE),
+    asset!("/app.js", SCRIPT),
+    asset!("/app/chart.js", SCRIPT),
+    asset!("/app/client.js", SCRIPT),
+    asset!("/app/dialogs.js", SCRIPT),
+    asset!("/app/dom.js", SCRIPT),
+    asset!("/app/feed.js", SCRIPT),
+    asset!("/app/format.js", SCRIPT),
+    asset!("/app/listing.js", SCRIPT),
+    asset!("/app/overview.js", SCRIPT),
+    asset!("/app/torrents.js", SCRIPT),
+    asset!("/app/users.js", SCRIPT),
+    asset!("/app/whitelist.js", SCRIPT),
+];
+
+/// The routes of the page, for a router with any state. They need no login.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    ASSETS.iter().fold(Router::new(), |router, asset| {
+        let tag = asset.tag();
+        let serve = move |headers: HeaderMap| {
+            let response = asset.response(&tag, &headers);
+            async { response }
+        };
+        router.route(asset.path, get(serve))
+    })
+}
+
+// === impl Asset ===
+
+impl Asset {
+    /// The entity tag: another as soon as one byte is.
+    fn tag(&self) -> String {
+        let mut tag = String::from("\"");
+        for byte in Sha256::digest(self.body).iter().take(12) {
+            let _ = write!(tag, "{byte:02x}");
+        }
+        tag.push('"');
+        tag
+    }
+
+    /// The file, or that the browser has it. A new version of Mika is seen at the next reload.
+    fn response(&self, tag: &str, asked: &HeaderMap) -> Response {
+        let headers: [(HeaderName, &str); 8] = [
+            (CONTENT_TYPE, self.content_type),
+            (ETAG, tag),
+            (CACHE_CONTROL, "no-cache"),
+            (CONTENT_SECURITY_POLICY, POLICY),
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (REFERRER_POLICY, "no-referrer"),
+            (
+                HeaderName::from_static("cross-origin-opener-policy"),
+                "same-origin",
+            ),
+            (
+                HeaderName::from_static("cross-origin-resource-policy"),
+                "same-origin",
+            ),
+        ];
+        let is_known = asked
+            .get_all(IF_NONE_MATCH)
+            .iter()
+            .filter_map(|tags| tags.to_str().ok())
+            .flat_map(|tags| tags.split(','))
+            .any(|it| it.trim().trim_start_matches("W/") == tag);
+        if is_known {
+            return (StatusCode::NOT_MODIFIED, headers).into_response();
+        }
+        (headers, self.body).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What follows `before` up to the next quote, wherever it stands in `text`.
+    fn quoted<'a>(text: &'a str, before: &'a str) -> Vec<&'a str> {
+        let tails = text.split(before).skip(1);
+        tails.filter_map(|tail| tail.split('"').next()).collect()
+    }
+
+    #[test]
+    fn every_file_that_the_page_names_is_served_and_no_other() {
+        let mut named = vec!["/".to_owned()];
+        for asset in &ASSETS {
+            let is_html = asset.content_type == HTML;
+            for before in ["src=\"/", "href=\"/"].iter().filter(|_| is_html) {
+                named.extend(quoted(asset.body, before).iter().map(|it| format!("/{it}")));
+            }
+            let folder = &asset.path[..=asset.path.rfind('/').unwrap()];
+            let imports = quoted(asset.body, "from \"./");
+            named.extend(imports.iter().map(|it| format!("{folder}{it}")));
+        }
+        named.sort();
+        named.dedup();
+        let mut served: Vec<&str> = ASSETS.iter().map(|asset| asset.path).collect();
+        served.sort_unstable();
+        assert_eq!(named, served);
+    }
+
+    #[test]
+    fn nothing_stands_inline_that_the_policy_forbids_and_nothing_takes_markup() {
+        for asset in &ASSETS {
+            let forbidden = match asset.content_type {
+                HTML => &["<style", " style=", " onclick=", " onload=", "javascript:"][..],
+                SCRIPT => &[
+                    "innerHTML",
+                    "outerHTML",
+                    "insertAdjacentHTML",
+                    "document.write",
+                    "eval(",
+                    "style:",
+                ],
+                _ => &["<script", "@import", "url("],
+            };
+            for word in forbidden {
+                assert!(!asset.body.contains(word), "{}: {word}", asset.path);
+            }
+            let body = asset.body.replace("http://www.w3.org/2000/svg", "");
+            assert!(!body.contains("://"), "{}: a foreign host", asset.path);
+        }
+    }
+
+    #[test]
+    fn a_browser_that_has_a_file_is_not_sent_it_again() {
+        let asset = &ASSETS[0];
+        let tag = asset.tag();
+        let fresh = asset.response(&tag, &HeaderMap::new());
+        assert_eq!(fresh.status(), StatusCode::OK);
+        assert_eq!(fresh.headers()[CONTENT_SECURITY_POLICY], POLICY);
+        assert_eq!(fresh.headers()[CONTENT_TYPE], HTML);
+        for (known, status) in [
+            (tag.clone(), StatusCode::NOT_MODIFIED),
+            (format!("\"other\", W/{tag}"), StatusCode::NOT_MODIFIED),
+            ("\"other\"".into(), StatusCode::OK),
+        ] {
+            let asked = HeaderMap::from_iter([(IF_NONE_MATCH, known.parse().unwrap())]);
+            assert_eq!(asset.response(&tag, &asked).status(), status, "{known}");
+        }
+        let tags: std::collections::HashSet<String> = ASSETS.iter().map(Asset::tag).collect();
+        assert_eq!(tags.len(), ASSETS.len());
+    }
+}

@@ -1,0 +1,289 @@
+//! The running daemon as its API tells of it: a small HTTPS client, bounded in time and size.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Error, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use clap::Args;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio::time;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use super::UsageError;
+use super::pinned::{self, OtherCertificate};
+use super::report::Stats;
+use crate::config::Config;
+use crate::secret::Secret;
+
+/// How long a connection, with its handshake, or a reply may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest reply that is read.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+const PASSWORD: &str = "MIKA_API_PASSWORD";
+const TOKEN: &str = "MIKA_API_TOKEN";
+
+/// Where the daemon is, if not where the config says.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// The API of another daemon: https://host:port [default: the first of api.listen]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The name to sign in with [default: api.username]
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// The certificate that it must have, a PEM file [default: api.tls.cert]
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+}
+
+/// The API of a daemon. It connects when it is asked, and again when the connection was lost.
+pub struct Daemon {
+    host: String,
+    port: u16,
+    cert: PathBuf,
+    tls: TlsConnector,
+    login: Option<HeaderValue>,
+    connection: Option<SendRequest<Empty<Bytes>>>,
+}
+
+/// What the API says of an error.
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+// === impl Daemon ===
+
+impl Daemon {
+    /// The daemon of the config, or the one that the arguments name. The login is that of the
+    /// config; the environment goes before it: `MIKA_API_TOKEN`, else `MIKA_API_PASSWORD`.
+    pub fn find(place: &Place, config: &Config) -> Result<Self> {
+        let (host, port) = if let Some(url) = &place.url {
+            parse(url)?
+        } else {
+            let listen = config.api.listen.first().ok_or_else(|| {
+                UsageError(
+                    "the config has no API: name its address in api.listen and make its key \
+                     with `mika-manage genkey`, or ask another daemon with --url"
+                        .into(),
+                )
+            })?;
+            (reachable(*listen).to_string(), listen.port())
+        };
+        let cert = place.cert.as_ref().unwrap_or(&config.api.tls.cert).clone();
+        Ok(Self {
+            host,
+            port,
+            tls: TlsConnector::from(pinned::config(&cert)?),
+            cert,
+            login: login(
+                place.username.as_ref().unwrap_or(&config.api.username),
+                config,
+            )?,
+            connection: None,
+        })
+    }
+
+    /// The address, as messages name it.
+    pub fn address(&self) -> String {
+        match self.host.parse() {
+            Ok(IpAddr::V6(ip)) => SocketAddr::from((ip, self.port)).to_string(),
+            _ => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    /// Its figures, and the document that they were read from.
+    pub async fn stats(&mut self) -> Result<(Stats, serde_json::Value)> {
+        let body = self.get("/api/stats").await?;
+        let what = || format!("{}: the reply is not one of Mika's API", self.address());
+        let document = serde_json::from_slice(&body).with_context(what)?;
+        let stats = Stats::deserialize(&document).with_context(what)?;
+        Ok((stats, document))
+    }
+
+    async fn get(&mut self, path: &str) -> Result<Bytes> {
+        let mut kept = self.connection.take();
+        if let Some(connection) = &mut kept
+            && connection.ready().await.is_err()
+        {
+            kept = None; // closed meanwhile; the daemon may be another process by now
+        }
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let mut request = Request::get(path)
+            .header(HOST, self.address())
+            .header(ACCEPT, "application/json");
+        if let Some(login) = &self.login {
+            request = request.header(AUTHORIZATION, login);
+        }
+        let request = request.body(Empty::new())?;
+        let exchange = async {
+            let response = connection.send_request(request).await?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| Error::msg(error.to_string()))?;
+            Ok((head.status, body.to_bytes()))
+        };
+        let (status, body) = self.within("no reply", exchange).await?;
+        self.connection = Some(connection);
+        self.judge(status, &body)?;
+        Ok(body)
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>> {
+        let tcp = TcpStream::connect((self.host.as_str(), self.port));
+        let tcp = self
+            .within("no connection", async { Ok(tcp.await?) })
+            .await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::try_from(self.host.clone())?;
+        let tls = self.tls.connect(name, tcp);
+        let tls = self
+            .within("no TLS", async {
+                tls.await.map_err(|error| self.explain(error))
+            })
+            .await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
+        // It ends with the sender; an error of it is seen there.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    /// The result of `work`, named with the address if it fails or takes too long.
+    async fn within<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let address = self.address();
+        match time::timeout(TIMEOUT, work).await {
+            Ok(result) => result.with_context(|| format!("{what}: the API at {address}")),
+            Err(_) => bail!("{what} within {TIMEOUT:?}: the API at {address}"),
+        }
+    }
+
+    /// A handshake that failed because of another certificate says what to do about it.
+    fn explain(&self, error: std::io::Error) -> Error {
+        if pinned::is_other(&error) {
+            return OtherCertificate(self.cert.clone()).into();
+        }
+        error.into()
+    }
+
+    fn judge(&self, status: StatusCode, body: &[u8]) -> Result<()> {
+        if status.is_success() {
+            return Ok(());
+        }
+        let address = self.address();
+        let said = serde_json::from_slice(body)
+            .map_or_else(|_| status.to_string(), |refusal: Refusal| refusal.message);
+        let is_login = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        ensure!(
+            !is_login,
+            "the API at {address} refuses the login ({said}): look at api.username and api.password, \
+             or {PASSWORD} or {TOKEN} of the environment"
+        );
+        bail!("the API at {address} answers {}: {said}", status.as_u16());
+    }
+}
+
+/// Host and port of `https://host:port`.
+fn parse(url: &str) -> Result<(String, u16)> {
+    let wrong = || UsageError(format!("--url {url:?}: expected https://host:port"));
+    let rest = url.strip_prefix("https://").ok_or_else(wrong)?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().map_err(|_| wrong())?;
+    let is_v6 = host.starts_with('[') && host.ends_with(']');
+    let host = if is_v6 {
+        &host[1..host.len() - 1]
+    } else {
+        host
+    };
+    let is_host = if is_v6 {
+        host.parse::<Ipv6Addr>().is_ok()
+    } else {
+        !host.contains(':') && ServerName::try_from(host).is_ok()
+    };
+    ensure!(is_host, wrong());
+    Ok((host.to_owned(), port))
+}
+
+/// Where a listener is reached from its own host.
+fn reachable(listen: SocketAddr) -> IpAddr {
+    match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
+
+/// The `Authorization` to send; none where no password is set, as on a loopback without one.
+fn login(username: &str, config: &Config) -> Result<Option<HeaderValue>> {
+    let password = &config.api.password;
+    let text = match std::env::var(TOKEN) {
+        Ok(token) if !token.is_empty() => Secret::new(format!("Bearer {token}")),
+        _ if password.is_empty() => return Ok(None),
+        _ => {
+            let pair = format!("{username}:{}", password.expose());
+            Secret::new(format!("Basic {}", BASE64.encode(pair)))
+        }
+    };
+    let mut value = HeaderValue::from_str(text.expose())
+        .map_err(|_| UsageError(format!("{TOKEN} holds characters that no token has")))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_has_a_host_and_a_port() {
+        for (url, host, port) in [
+            (
+                "https://tracker.example.org:34001",
+                "tracker.example.org",
+                34001,
+            ),
+            ("https://192.0.2.7:1/", "192.0.2.7", 1),
+            ("https://[::1]:65535", "::1", 65535),
+        ] {
+            assert_eq!(parse(url).unwrap(), (host.to_owned(), port), "{url}");
+        }
+        for url in [
+            "http://127.0.0.1:34001",
+            "https://127.0.0.1",
+            "https://:34001",
+            "https://a b:1",
+            "https://host:65536",
+            "https://host:1/api",
+            "https://[::1:34001",
+            "https://::1:34001",
+            "127.0.0.1:34001",
+        ] {
+            assert!(parse(url).unwrap_err().is::<UsageError>(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_is_asked_on_loopback() {
+        let of = |listen: &str| reachable(listen.parse().unwrap()).to_string();
+        assert_eq!(of("0.0.0.0:34001"), "127.0.0.1");
+        assert_eq!(of("[::]:34001"), "::1");
+        assert_eq!(of("192.0.2.7:34001"), "192.0.2.7");
+    }
+}

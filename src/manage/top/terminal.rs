@@ -1,0 +1,61 @@
+//! The terminal: taken for the time of `top`, and given back on every way out.
+
+use std::io;
+use std::thread;
+
+use ratatui::crossterm::event::{self, Event};
+use ratatui::{DefaultTerminal, Frame};
+use tokio::sync::mpsc;
+
+/// Keys that may wait to be obeyed.
+const EVENTS_MAX: usize = 64;
+
+/// The screen as long as it is ours. A panic gives it back before it says anything.
+pub struct Screen {
+    terminal: DefaultTerminal,
+    taken: bool,
+}
+
+/// Keys and changes of size as they come. A thread of its own reads them, and ends with the program.
+pub fn events() -> mpsc::Receiver<io::Result<Event>> {
+    let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+    thread::spawn(move || {
+        loop {
+            let event = event::read();
+            let is_last = event.is_err();
+            if sender.blocking_send(event).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+// === impl Screen ===
+
+impl Screen {
+    pub fn take() -> io::Result<Self> {
+        Ok(Self {
+            terminal: ratatui::try_init()?,
+            taken: true,
+        })
+    }
+
+    pub fn draw(&mut self, draw: impl FnOnce(&mut Frame)) -> io::Result<()> {
+        self.terminal.draw(draw).map(drop)
+    }
+
+    pub fn give_back(mut self) -> io::Result<()> {
+        self.taken = false;
+        ratatui::try_restore()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if self.taken {
+            // What ended the drawing is what is reported.
+            let _ = ratatui::try_restore();
+        }
+    }
+}
