@@ -63,7 +63,7 @@ const TABLE: &[(&str, &str)] = &[
     ),
     (
         "api",
-        "clock control events ids journal limit metrics registry secret storage tls tracker",
+        "change clock control events ids journal limit metrics registry secret storage tls tracker",
     ),
     (
         "manage",

@@ -53,7 +53,7 @@ fn each_key_that_changes_is_told_and_whether_it_waits_for_a_restart() {
     let told = changes(&said);
     let expected = [
         r#"INFO mika::node::reload: journal.flush_interval has changed old="1s" new="50ms""#,
-        r#"INFO mika::node::reload: tracker.numwant has changed old=50 new=20"#,
+        "INFO mika::node::reload: tracker.numwant has changed old=50 new=20",
         "WARN mika::node::reload: journal.max_pending has changed: it takes effect at the next start old=262144 new=5000",
         "WARN mika::node::reload: api.password has changed: it takes effect at the next start",
     ];
