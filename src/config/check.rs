@@ -77,8 +77,7 @@ fn check_api(api: &Api) -> Checked {
     else {
         return Ok(());
     };
-    let is_closed = !api.password.is_empty() || !api.tokens.is_empty();
-    require("api.password", is_closed, || {
+    require("api.password", !api.is_open(), || {
         format!(
             "expected a password (or a token in api.tokens), because api.listen has {open}, which \
              other hosts can reach: set it here or in MIKA_API_PASSWORD, or listen on 127.0.0.1"

@@ -227,6 +227,15 @@ pub enum LogFormat {
     Json,
 }
 
+// === impl Api ===
+
+impl Api {
+    /// Whether it asks nobody who they are.
+    pub fn is_open(&self) -> bool {
+        self.password.is_empty() && self.tokens.is_empty()
+    }
+}
+
 // === defaults ===
 
 /// A public tracker that needs no other server.

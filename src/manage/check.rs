@@ -15,7 +15,7 @@ use super::print::Printer;
 use super::{ExitStatus, open};
 use crate::certificate::{EXPIRY_NOTICE_DAYS, validity};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Loaded, TlsFiles};
+use crate::config::{Api, Config, ConfigError, Loaded, TlsFiles};
 use crate::registry::Client;
 use crate::storage::{Finding, Storage, StorageError};
 
@@ -74,17 +74,31 @@ async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
         )?,
         None => report.ok("http.tls", "off: HTTP without TLS")?,
     }
-    let files = &config.api.tls;
-    if files.key.exists() || files.cert.exists() {
-        report.result(
-            "api.tls",
-            check_tls(files, "mika-manage genkey --force", now),
-        )?;
-    } else {
-        report.ok("api.tls", "no key; make one with: mika-manage genkey")?;
-    }
+    check_api(&config.api, now, report)?;
     check_cache(config, report).await?;
     check_storage(config, report).await
+}
+
+fn check_api(api: &Api, now: i64, report: &mut Report<'_>) -> Result<()> {
+    let has_files = api.tls.key.exists() || api.tls.cert.exists();
+    if api.listen.is_empty() {
+        return report.ok("api.tls", "the API is off");
+    }
+    if !has_files && api.is_default {
+        let how = "no key, so there is no API; make one with: mika-manage genkey";
+        return report.ok("api.tls", how);
+    }
+    let mend = if has_files {
+        "mika-manage genkey --force"
+    } else {
+        "mika-manage genkey"
+    };
+    report.result("api.tls", check_tls(&api.tls, mend, now))?;
+    if api.is_open() {
+        let note = "note: the API is open to everybody on this host: set api.password or api.tokens";
+        report.printer.message(note);
+    }
+    Ok(())
 }
 
 /// Whether the cache takes commands, and has the registry that a node starts from.

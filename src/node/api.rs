@@ -68,6 +68,11 @@ impl Listener {
         for address in listeners.iter().filter_map(|it| it.local_addr().ok()) {
             tracing::info!(%address, "API at https://{address}/");
         }
+        if config.api.is_open() {
+            tracing::warn!(
+                "the API is open to everybody on this host: set api.password or api.tokens"
+            );
+        }
         let (stop, stopped) = watch::channel(false);
         let parts = api::Parts {
             sources: Sources {
