@@ -9,6 +9,9 @@ use crate::control::TEXT_MAX;
 /// Rows in one request.
 const ROWS_MAX: usize = 10_000;
 
+/// The largest id that a web application may give.
+const ID_MAX: u32 = i32::MAX.cast_unsigned();
+
 /// Rows written in one transaction, so that nobody else waits long for them.
 const PORTION: usize = 500;
 
@@ -61,6 +64,15 @@ pub(super) fn portions<T>(
         rows.peek()?;
         Some(rows.by_ref().take(PORTION).collect())
     })
+}
+
+/// An id that a web application gives. The upper half of what there is stays for those that the
+/// database counts on from the largest: one at the end would leave it none.
+pub(super) fn check_id(field: &str, id: Option<u32>) -> Result<(), String> {
+    match id {
+        Some(id) if !(1..=ID_MAX).contains(&id) => Err(format!("{field}: expected 1 to {ID_MAX}")),
+        _ => Ok(()),
+    }
 }
 
 /// 1 to [`TEXT_MAX`] characters, none of them a control character.

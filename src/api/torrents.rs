@@ -64,8 +64,7 @@ pub(super) struct TorrentDetails {
 #[serde(deny_unknown_fields)]
 pub(super) struct TorrentToRegister {
     #[serde(deserialize_with = "whole")]
-    #[schema(format = Int64, minimum = 1, maximum = 4_294_967_295_i64)]
-    #[schema(format = Int64)]
+    #[schema(format = Int64, minimum = 1, maximum = 2_147_483_647_i64)]
     torrent_id: u32,
     /// 40 hexadecimal digits
     #[schema(pattern = "^[0-9a-fA-F]{40}$")]
@@ -82,21 +81,15 @@ pub(super) struct TorrentToRegister {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BulkTorrent {
-    /// Without it the database chooses one
+    /// 1 to 2147483647; without it the database chooses one
     #[serde(default, deserialize_with = "whole_if_any")]
-    #[schema(format = Int64, minimum = 1, maximum = 4_294_967_295_i64)]
+    #[schema(format = Int64, minimum = 0, maximum = 4_294_967_295_i64)]
     torrent_id: Option<u32>,
     /// 40 hexadecimal digits
-    #[schema(pattern = "^[0-9a-fA-F]{40}$")]
     info_hash: String,
     /// The second info hash of a hybrid torrent
-    #[schema(pattern = "^[0-9a-fA-F]{40}$")]
     info_hash_v2: Option<String>,
-    #[schema(
-        min_length = 1,
-        max_length = 255,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
-    )]
+    /// 1 to 255 characters, none of them a control character
     name: String,
 }
 
@@ -232,7 +225,9 @@ pub(super) async fn register(
     State(api): State<Arc<Api>>,
     Body(torrent): Body<TorrentToRegister>,
 ) -> Result<(StatusCode, Json<Done>), ApiError> {
-    let id = id_of(torrent.torrent_id)?;
+    bulk::check_id("torrent_id", Some(torrent.torrent_id)).map_err(ApiError::invalid)?;
+    bulk::check_name("name", &torrent.name).map_err(ApiError::invalid)?;
+    let id = TorrentId(torrent.torrent_id);
     let info_hash = hash_of(&torrent.info_hash)?;
     let saved = api
         .control
@@ -390,13 +385,6 @@ fn hash_of(text: &str) -> Result<InfoHash, ApiError> {
         .map_err(|error| ApiError::invalid(format!("info_hash: {error}")))
 }
 
-fn id_of(id: u32) -> Result<TorrentId, ApiError> {
-    match id {
-        0 => Err(ApiError::invalid("torrent_id: expected 1 or more")),
-        id => Ok(TorrentId(id)),
-    }
-}
-
 // === impl TorrentView ===
 
 impl TorrentView {
@@ -433,6 +421,9 @@ impl TorrentChange {
             };
             factor.map(permille).transpose()
         };
+        if let Some(name) = &self.name {
+            bulk::check_name("name", name).map_err(ApiError::invalid)?;
+        }
         Ok(TorrentPatch {
             name: self.name,
             enabled: self.enabled,
@@ -450,9 +441,7 @@ impl BulkTorrent {
         let hash = |text: &str| text.parse::<InfoHash>();
         let info_hash = hash(&self.info_hash).map_err(|error| format!("info_hash: {error}"))?;
         let second = self.info_hash_v2.as_deref().map(hash).transpose();
-        if self.torrent_id == Some(0) {
-            return Err("torrent_id: expected 1 or more".into());
-        }
+        bulk::check_id("torrent_id", self.torrent_id)?;
         bulk::check_name("name", &self.name)?;
         Ok(NewTorrent {
             id: self.torrent_id.map(TorrentId),

@@ -52,7 +52,7 @@ pub(super) struct UserRow {
 #[serde(deny_unknown_fields)]
 pub(super) struct UserToRegister {
     #[serde(deserialize_with = "whole")]
-    #[schema(format = Int64, minimum = 1, maximum = 4_294_967_295_i64)]
+    #[schema(format = Int64, minimum = 1, maximum = 2_147_483_647_i64)]
     user_id: u32,
     /// 8 to 64 letters, digits, `_` or `-`
     #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
@@ -71,18 +71,13 @@ pub(super) struct UserToRegister {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BulkUser {
-    /// Without it the database chooses one
+    /// 1 to 2147483647; without it the database chooses one
     #[serde(default, deserialize_with = "whole_if_any")]
-    #[schema(format = Int64, minimum = 1, maximum = 4_294_967_295_i64)]
+    #[schema(format = Int64, minimum = 0, maximum = 4_294_967_295_i64)]
     user_id: Option<u32>,
     /// Without it a random one is made, and is in the answer
-    #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
     passkey: Option<String>,
-    #[schema(
-        min_length = 1,
-        max_length = 255,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
-    )]
+    /// 1 to 255 characters, none of them a control character
     name: String,
     can_leech: Option<bool>,
 }
@@ -199,9 +194,7 @@ pub(super) async fn register(
     State(api): State<Arc<Api>>,
     Body(user): Body<UserToRegister>,
 ) -> Result<Json<Done>, ApiError> {
-    if user.user_id == 0 {
-        return Err(ApiError::invalid("user_id: expected 1 or more"));
-    }
+    bulk::check_id("user_id", Some(user.user_id)).map_err(ApiError::invalid)?;
     let new = NewUser {
         id: Some(UserId(user.user_id)),
         passkey: passkey_of(&user.passkey)?,
@@ -369,7 +362,8 @@ async fn find(api: &Api, text: &str) -> Result<StoredUser, ApiError> {
 
 /// What is no id is nobody's.
 fn id_of(text: &str) -> Result<UserId, ApiError> {
-    let id = text.parse().map(UserId);
+    // To JSON Schema 7.0 is an integer, too.
+    let id = text.strip_suffix(".0").unwrap_or(text).parse().map(UserId);
     id.map_err(|_| ApiError::not_found("there is no such user: an id is a number"))
 }
 
@@ -424,9 +418,7 @@ impl From<UserTorrents> for TorrentsView {
 impl BulkUser {
     /// The user, and whether the passkey was made up.
     fn user(self) -> Result<(NewUser, bool), String> {
-        if self.user_id == Some(0) {
-            return Err("user_id: expected 1 or more".into());
-        }
+        bulk::check_id("user_id", self.user_id)?;
         bulk::check_name("name", &self.name)?;
         let is_random = self.passkey.is_none();
         let passkey = match self.passkey {

@@ -11,6 +11,7 @@ use std::{env, thread};
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
 use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
 use mika::config;
 use mika::node::{self, Options};
 
@@ -74,7 +75,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse_from(with_two_dashes(env::args_os()));
     if arguments.man {
-        return show(&manual());
+        return match manual() {
+            Ok(page) => show(&page),
+            Err(error) => fail(&error.into(), 1),
+        };
     }
     if let Some(shell) = arguments.completions {
         return show(&completions(shell));
@@ -107,12 +111,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn manual() -> Vec<u8> {
+fn manual() -> io::Result<Vec<u8>> {
     let man = Man::new(Arguments::command()).section("8").manual("Mika");
     let mut page = Vec::new();
-    // Memory takes whatever is written to it.
-    let _ = man.render(&mut page);
-    page
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    let mut roff = Roff::new();
+    roff.control("SH", ["NOTES"]);
+    // As it is laid out.
+    roff.control("nf", []);
+    for line in MORE_HELP.lines() {
+        roff.text([roman(line)]);
+    }
+    roff.control("fi", []);
+    roff.control("SH", ["SEE ALSO"]);
+    roff.text([bold("mika-manage"), roman("(8)")]);
+    roff.to_writer(&mut page)?;
+    Ok(page)
 }
 
 fn completions(shell: Shell) -> Vec<u8> {
@@ -188,7 +205,9 @@ mod tests {
 
     #[test]
     fn manual_and_completions_know_every_argument() {
-        let manual = String::from_utf8(manual()).unwrap().replace('\\', "");
+        let manual = String::from_utf8(manual().unwrap())
+            .unwrap()
+            .replace('\\', "");
         let scripts = [Shell::Bash, Shell::Zsh, Shell::Fish].map(completions);
         for argument in ["config", "procs", "check", "no-wait"] {
             assert!(manual.contains(&format!("--{argument}")), "{argument}");

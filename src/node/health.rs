@@ -17,13 +17,15 @@ const PROBE_PERIOD: Duration = Duration::from_secs(2);
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the dates of certificates are looked at: a reload may bring others.
-const CERTIFICATE_PERIOD: Duration = Duration::from_secs(60);
+const CERTIFICATE_PERIOD: Duration = Duration::from_secs(10);
 
 const DAY: i64 = 86_400;
 
 /// Asks storage a small question now and then, for ever: also while there is nothing to save, it is
 /// known whether it could be.
 pub(super) async fn storage(node: Node) {
+    // The start has just read from it.
+    node.metrics.storage.succeeded(Witness::Probe);
     every(PROBE_PERIOD, || async {
         let asked = node.storage.applied(&node.name);
         tell(&node.metrics.storage, asked, PROBE_PATIENCE).await;
@@ -33,6 +35,7 @@ pub(super) async fn storage(node: Node) {
 
 /// The same with the cache.
 pub(super) async fn cache(node: Node, cache: Arc<dyn Cache>) {
+    node.metrics.cache.succeeded(Witness::Probe);
     every(PROBE_PERIOD, || async {
         let asked = cache.ping();
         if let Some(generation) = tell(&node.metrics.cache, asked, PROBE_PATIENCE).await {

@@ -20,17 +20,12 @@ fn peers_are_counted_by_family_and_role() {
         for mut world in [World::public(), World::private()] {
             for n in 1..=number {
                 let user = 1 + u32::from(n) % 9;
-                let id = format!("-MK0002-{n:012}");
-                let at = |ip: String, left| {
-                    let mut ask = peer(n).of(user).from(&ip).left(left);
-                    ask.peer_id.clone_from(&id);
-                    ask
-                };
+                let at = |ip: String| peer(n).of(user).from(&ip);
                 // Rules that limit a user's clients are not what this is about.
                 world.rules.max_peers_per_user = 100;
                 world.tracker.set_rules(world.rules.clone());
-                world.ok(at(format!("9.9.8.{n}"), 7));
-                world.ok(at(format!("2a00::{n:x}"), 7));
+                world.ok(at(format!("9.9.8.{n}")));
+                world.ok(at(format!("2a00::{n:x}")));
             }
             world.ok(peer(91).of(1).left(0).torrent(2));
             world.ok(peer(92).of(2).event("paused").torrent(2));
@@ -80,11 +75,7 @@ fn requests_are_counted_by_outcome_and_reason() {
 #[test]
 fn a_session_counts_once_for_its_client() {
     let mut world = World::public();
-    let of = |id: &str, n: u8| {
-        let mut ask = peer(n);
-        ask.peer_id = format!("{id}{n:012}");
-        ask
-    };
+    let of = |id: &str, n: u8| peer(n).with(&format!("peer_id={id}{n:012}"));
     for n in 1..=3 {
         world.ok(of("-qB4650-", n).event("started"));
         world.ok(of("-qB4650-", n));

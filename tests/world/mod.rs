@@ -74,7 +74,7 @@ pub struct Reply {
 pub struct Ask {
     passkey: Option<String>,
     hash: String,
-    pub peer_id: String,
+    peer_id: String,
     ip: String,
     query: String,
 }

@@ -328,6 +328,34 @@ async fn dashboard_and_alerts_ask_for_metrics_that_exist() {
     }
 }
 
+/// Every alert says where its section of the runbook is, and there is one.
+#[test]
+fn every_alert_has_a_section_in_the_runbook() {
+    let runbook = include_str!("../../../docs/runbook.md");
+    let headings = runbook.lines().filter_map(|line| line.strip_prefix("### "));
+    let headings: BTreeSet<&str> = headings.collect();
+    let alerts = include_str!("../../../docs/alerts.yml").split("- alert: ");
+    let mut number = 0;
+    for alert in alerts.skip(1) {
+        let name = alert.lines().next().unwrap();
+        let anchor = format!("alert-{}", name.to_lowercase());
+        let place = format!("runbook: docs/runbook.md#{anchor}\n");
+        assert!(alert.contains(&place), "{name}");
+        assert!(
+            headings.contains(&*anchor),
+            "docs/runbook.md has no {anchor}"
+        );
+        number += 1;
+    }
+    assert_eq!(
+        number,
+        headings
+            .iter()
+            .filter(|it| it.starts_with("alert-"))
+            .count()
+    );
+}
+
 fn mika_names(query: &str) -> impl Iterator<Item = &str> {
     let names = query.split(|sign: char| !sign.is_ascii_alphanumeric() && sign != '_');
     names.filter(|name| name.starts_with("mika_"))

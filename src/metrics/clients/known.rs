@@ -30,7 +30,7 @@ const fn azureus(code: [u8; 2], name: &'static str, style: Style) -> Known {
 /// Some have several codes, and come several times. Those of Azureus's style are first, the most
 /// usual before the others.
 #[rustfmt::skip] // a table
-pub(super) const KNOWN: [Known; 46] = {
+pub(super) const KNOWN: [Known; 44] = {
     use Style::{Digits, PaddedPairs, Pairs, Transmission};
     [
         azureus(*b"qB", "qBittorrent", Digits(3)),
@@ -62,7 +62,6 @@ pub(super) const KNOWN: [Known; 46] = {
         azureus(*b"HL", "Halite", Digits(3)),
         azureus(*b"SZ", "Shareaza", Digits(4)),
         azureus(*b"AG", "Ares", Digits(3)),
-        azureus(*b"lr", "LibreTorrent", Digits(3)),
         azureus(*b"Lr", "LibreTorrent", Digits(3)),
         azureus(*b"GT", "anacrolix/torrent", Digits(4)),
         azureus(*b"MO", "MonoTorrent", Digits(4)),
@@ -73,7 +72,6 @@ pub(super) const KNOWN: [Known; 46] = {
         azureus(*b"XF", "Xfplay", Digits(4)),
         azureus(*b"TT", "TuoTu", Digits(4)),
         azureus(*b"SP", "BitSpirit", Digits(3)),
-        azureus(*b"TX", "Tixati", PaddedPairs),
         Known { name: "Tixati", mark: Mark::Plain(b"TIX", PaddedPairs) },
         Known { name: "aria2", mark: Mark::Dashed(b"A2-") },
         Known { name: "BitTorrent", mark: Mark::Dashed(b"M") },
@@ -83,7 +81,7 @@ pub(super) const KNOWN: [Known; 46] = {
 };
 
 /// Where those begin that are of other styles.
-const OTHER_STYLES: usize = 41;
+const OTHER_STYLES: usize = 39;
 
 /// The place in [`KNOWN`] of the client with that peer id, and its version if it can be read.
 pub(super) fn identify(peer_id: &[u8; 20]) -> Option<(usize, Option<Version>)> {

@@ -1,0 +1,89 @@
+//! The documents name each other: no link leads nowhere, and each alert has its place in the runbook.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// README.md and the pages of docs.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec![root().join("README.md")];
+    let files = fs::read_dir(root().join("docs")).expect("docs");
+    let files = files.map(|file| file.expect("a file").path());
+    pages.extend(files.filter(|path| path.extension().is_some_and(|it| it == "md")));
+    assert!(pages.len() > 8, "{pages:?}");
+    pages
+}
+
+/// What a heading is linked by: its letters and digits in lower case, with hyphens for spaces.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let kept = heading.chars().filter(kept);
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+fn anchors(page: &Path) -> BTreeSet<String> {
+    let text = read(page);
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings.map(anchor).collect()
+}
+
+/// The targets of a page's links, those to other hosts left out.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1);
+    let targets = targets.filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
+    targets.filter(|target| !target.contains("://")).collect()
+}
+
+#[test]
+fn every_link_leads_to_a_page_and_a_heading() {
+    let mut faults = Vec::new();
+    for page in pages() {
+        for link in links(&read(&page)) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => page.clone(),
+                file => page.parent().expect("a folder").join(file),
+            };
+            let is_page = target.extension().is_some_and(|it| it == "md");
+            let leads = target.exists()
+                && (heading.is_empty() || (is_page && anchors(&target).contains(heading)));
+            if !leads {
+                faults.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "lead nowhere:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn every_alert_has_its_section_of_the_runbook_and_no_section_is_left_over() {
+    let alerts = read(&root().join("docs/alerts.yml"));
+    let names = alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let mut expected: BTreeSet<String> = names
+        .map(|name| format!("docs/runbook.md#alert-{}", name.to_lowercase()))
+        .collect();
+    assert!(expected.len() > 10);
+    let told = alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("runbook: "));
+    let told: BTreeSet<String> = told.map(str::to_owned).collect();
+    assert_eq!(told, expected);
+    for anchor in anchors(&root().join("docs/runbook.md")) {
+        if anchor.starts_with("alert-") {
+            let place = format!("docs/runbook.md#{anchor}");
+            assert!(expected.remove(&place), "no alert leads to {place}");
+        }
+    }
+    assert_eq!(expected, BTreeSet::new(), "without a section");
+}
