@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::process::Output;
 
 use harness::http::{Connection, get};
+use harness::redis::Redis;
 use harness::udp::{Announce, Client};
 use harness::{Mika, PROGRAM_DEADLINE, free_port, poll};
 use rustix::process::Signal;
@@ -197,4 +198,23 @@ fn storage_that_takes_nothing_is_down_until_it_does() {
     let series = scrape(&mika, api);
     assert_eq!(whole(&series, "mika_storage_reconnects_total"), 1);
     assert!(whole(&series, "mika_journal_apply_duration_seconds_count") >= 1);
+}
+
+#[test]
+fn a_cache_that_goes_is_down_until_it_is_back() {
+    let mut redis = Redis::start();
+    let api = free_port();
+    let cache = json!({ "driver": "redis", "url": redis.url() });
+    let mut mika = prepare(api, "public", &[("cache", cache)]);
+    mika.run();
+    let up = || whole(&scrape(&mika, api), "mika_cache_up");
+    poll(PROGRAM_DEADLINE, "the cache is up", || up() == 1);
+    redis.stop();
+    poll(PROGRAM_DEADLINE, "the cache is down", || up() == 0);
+    assert_eq!(whole(&scrape(&mika, api), "mika_storage_up"), 1);
+    redis.restart();
+    poll(PROGRAM_DEADLINE, "the cache is up again", || up() == 1);
+    let series = scrape(&mika, api);
+    assert!(whole(&series, "mika_cache_failures_total") >= 1);
+    assert!(whole(&series, "mika_cache_reconnects_total") >= 1);
 }

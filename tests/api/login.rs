@@ -140,7 +140,7 @@ fn the_document_names_each_operation_once() {
         .map(|operation| &operation["operationId"])
         .collect();
     let number = ids.len();
-    ids.sort_by_key(|id| id.to_string());
+    ids.sort_by_key(ToString::to_string);
     ids.dedup();
     assert_eq!(ids.len(), number);
 }

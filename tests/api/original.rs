@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::harness::api::Answer;
+use super::harness::Mika;
+use super::harness::api::{Answer, Api};
 use super::{HASH, announce, failure, private};
 
 const PASSKEY: &str = "abcdefghijklmnopqrstuvwxyz012345";
@@ -16,15 +17,9 @@ fn fields(value: &Value) -> Vec<&str> {
     object.keys().map(String::as_str).collect()
 }
 
-#[test]
-fn its_calls_are_answered_as_they_were() {
+/// A torrent, and a user who downloads it.
+fn busy() -> (Mika, Api) {
     let (mika, api) = private();
-    let version = api.json("/api/version");
-    assert_eq!(version["name"], "mika");
-    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
-    let uptime = api.json("/api/uptime");
-    assert!(uptime["process"].is_u64() && uptime["system"].as_u64() > Some(0));
-
     // It knew no user before a restart, and no torrent that was not in the database.
     let torrent = json!({ "torrent_id": 5, "info_hash": HASH, "name": "five" });
     let answer = api.post("/api/torrent", &torrent);
@@ -39,7 +34,22 @@ fn its_calls_are_answered_as_they_were() {
         "uploaded=0&downloaded=0&left=1000&event=started",
     );
     assert_eq!(failure(&started), "");
+    (mika, api)
+}
 
+#[test]
+fn version_and_uptime_are_told() {
+    let (_mika, api) = private();
+    let version = api.json("/api/version");
+    assert_eq!(version["name"], "mika");
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    let uptime = api.json("/api/uptime");
+    assert!(uptime["process"].is_u64() && uptime["system"].as_u64() > Some(0));
+}
+
+#[test]
+fn a_torrent_has_the_fields_that_it_had() {
+    let (_mika, api) = busy();
     let found = api.json(&format!("/api/torrent/{HASH}"));
     let expected = [
         "announces",
@@ -97,7 +107,11 @@ fn its_calls_are_answered_as_they_were() {
         (&peer["left"], &peer["peer_id"]),
         (&json!(1000), &json!("-TR3000-abcdefghijkl"))
     );
+}
 
+#[test]
+fn a_user_has_the_fields_that_it_had() {
+    let (_mika, api) = busy();
     let found = api.json("/api/user/7");
     assert_eq!(found["username"], "seven");
     assert_eq!(

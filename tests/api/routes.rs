@@ -201,7 +201,11 @@ fn wrong_requests_are_told_what_is_expected_and_change_nothing() {
     );
     assert_eq!(api.json("/api/whitelist"), json!([]));
     assert_eq!(api.json("/api/users")["total"], 1);
+}
 
+#[test]
+fn bodies_and_methods_that_can_not_be_are_told_so() {
+    let (_mika, api) = private();
     let send = |headers: &[&str], body: &[u8]| api.send("POST", "/api/whitelist", headers, body);
     assert!(send(&[], b"{").is_error(400));
     assert!(send(&[], b"").is_error(400));
