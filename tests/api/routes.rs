@@ -129,6 +129,7 @@ fn lists_have_pages_an_order_and_filters() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // a table
 fn wrong_requests_are_told_what_is_expected_and_change_nothing() {
     let (_mika, api) = private();
     let wrong = |target: &str, body: Value, says: &str| {
