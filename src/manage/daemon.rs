@@ -116,12 +116,8 @@ impl Daemon {
     }
 
     async fn get(&mut self, path: &str) -> Result<Bytes> {
-        let mut kept = self.connection.take();
-        if let Some(connection) = &mut kept
-            && connection.ready().await.is_err()
-        {
-            kept = None; // closed meanwhile; the daemon may be another process by now
-        }
+        // The daemon may have closed it meanwhile, or be another process by now.
+        let kept = self.connection.take().filter(SendRequest::is_ready);
         let mut connection = match kept {
             Some(connection) => connection,
             None => self.connect().await?,

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Value, json};
@@ -151,34 +152,46 @@ fn what_is_wrong_is_told_with_what_to_do() {
 fn top_draws_on_a_terminal_and_gives_it_back() {
     let (mika, _) = tracker();
     let mut terminal = Pty::open();
-    let mut command = mika.command("setsid");
-    command.args([
-        "--ctty",
-        "--wait",
-        env!("CARGO_BIN_EXE_mika-manage"),
-        "--config",
-        "config.json",
-        "top",
-        "--interval",
-        "200ms",
-    ]);
-    let mut child = terminal.attach(command).spawn().unwrap();
+    let mut top = top(&mika, &terminal);
     terminal.read_until("all is well");
+    terminal.read_until("Announces a second");
+    kill_process(Pid::from_child(&top), Signal::TERM).unwrap();
+    terminal.read_until(LEAVE);
+    assert_eq!(end(&mut top), Some(0));
+
+    let mut top = self::top(&mika, &terminal);
     terminal.read_until("Announces a second");
     terminal.write("?");
     terminal.read_until("any key closes it");
     terminal.write("?");
     // The tracker goes: top stays, and says so.
-    mika.signal(rustix::process::Signal::KILL);
+    mika.signal(Signal::KILL);
     terminal.read_until("no contact");
     terminal.write("q");
-    terminal.read_until("\x1b[?1049l");
+    terminal.read_until(LEAVE);
+    assert_eq!(end(&mut top), Some(0));
+}
+
+/// What gives a terminal back the screen that it had.
+const LEAVE: &str = "\x1b[?1049l";
+
+/// `top` in a session of its own, which that terminal controls.
+fn top(mika: &Mika, terminal: &Pty) -> Child {
+    let mut command = mika.command("setsid");
+    let program = env!("CARGO_BIN_EXE_mika-manage");
+    command.args(["--ctty", program, "--config", "config.json"]);
+    command.args(["top", "--interval", "200ms"]);
+    terminal.attach(command).spawn().unwrap()
+}
+
+/// The exit code, once it has ended.
+fn end(child: &mut Child) -> Option<i32> {
     let mut status = None;
     poll(PROGRAM_DEADLINE, "top ends", || {
         status = child.try_wait().unwrap();
         status.is_some()
     });
-    assert_eq!(status.and_then(|status| status.code()), Some(0));
+    status.and_then(|status| status.code())
 }
 
 /// A terminal of 80 columns and 24 lines, and what was written on it.

@@ -35,8 +35,12 @@ pub fn events() -> mpsc::Receiver<io::Result<Event>> {
 
 impl Screen {
     pub fn take() -> io::Result<Self> {
+        let terminal = ratatui::try_init().inspect_err(|_| {
+            // It may have been taken by half.
+            let _ = ratatui::try_restore();
+        })?;
         Ok(Self {
-            terminal: ratatui::try_init()?,
+            terminal,
             taken: true,
         })
     }

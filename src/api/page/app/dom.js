@@ -33,7 +33,8 @@ export function setText(node, text) {
 
 /** A table with its head; `columns` are {title, number}, `rows` arrays of texts or nodes. */
 export function table(columns, rows, caption) {
-  const head = columns.map(({ title, number }) => el("th", { scope: "col", class: number ? "number" : null }, title));
+  const head = columns.map(({ title, number }) =>
+    (title ? el("th", { scope: "col", class: number ? "number" : null }, title) : el("td", {})));
   const line = (cells) => el("tr", {}, ...cells.map((cell, at) => {
     const kind = columns[at].number ? "number" : columns[at].kind;
     return at === 0 ? el("th", { scope: "row", class: kind }, cell) : el("td", { class: kind }, cell);
