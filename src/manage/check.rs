@@ -95,7 +95,8 @@ fn check_api(api: &Api, now: i64, report: &mut Report<'_>) -> Result<()> {
     };
     report.result("api.tls", check_tls(&api.tls, mend, now))?;
     if api.is_open() {
-        let note = "note: the API is open to everybody on this host: set api.password or api.tokens";
+        let note =
+            "note: the API is open to everybody on this host: set api.password or api.tokens";
         report.printer.message(note);
     }
     Ok(())
