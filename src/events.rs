@@ -14,8 +14,9 @@ use crate::ids::{InfoHash, TorrentId, UserId};
 /// Events that a watcher may lag behind.
 const HELD: usize = 1024;
 
-/// Refusals told in one second; a flood of them is told of by the counters.
-const REFUSALS_A_SECOND: u32 = 100;
+/// Refusals told in one second, and snatches; a flood of them is told of by the counters, and must
+/// not push out what else happened.
+const TOLD_A_SECOND: u32 = 100;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +43,13 @@ pub enum Event {
 /// Where events are told and heard.
 pub struct Events {
     told: broadcast::Sender<Event>,
-    /// The second in the upper half, refusals told in it in the lower.
-    refusals: AtomicU64,
+    refusals: Limit,
+    snatches: Limit,
 }
+
+/// The second in the upper half, what was told in it in the lower.
+#[derive(Default)]
+struct Limit(AtomicU64);
 
 // === impl Events ===
 
@@ -52,7 +57,8 @@ impl Default for Events {
     fn default() -> Self {
         Self {
             told: broadcast::Sender::new(HELD),
-            refusals: AtomicU64::new(0),
+            refusals: Limit::default(),
+            snatches: Limit::default(),
         }
     }
 }
@@ -75,6 +81,13 @@ impl Events {
         }
     }
 
+    /// Tells of a snatch, unless there were many in this second.
+    pub fn tell_snatch(&self, info_hash: InfoHash, user: Option<UserId>, now: Seconds) {
+        if self.is_watched() && self.snatches.allows(now) {
+            self.tell(Event::Snatch(info_hash, user));
+        }
+    }
+
     /// Tells of a refusal, unless there were many in this second.
     pub fn tell_refusal(
         &self,
@@ -83,25 +96,33 @@ impl Events {
         address: Option<IpAddr>,
         now: Seconds,
     ) {
-        if !self.is_watched() {
-            return;
-        }
-        let before = self.refusals.load(Ordering::Relaxed);
-        let second = u64::from(now.0);
-        let told = if before >> 32 == second {
-            before as u32
-        } else {
-            0
-        };
-        if told < REFUSALS_A_SECOND {
-            let after = second << 32 | u64::from(told + 1);
-            self.refusals.store(after, Ordering::Relaxed);
+        if self.is_watched() && self.refusals.allows(now) {
             self.tell(Event::Refusal {
                 reason,
                 protocol,
                 address,
             });
         }
+    }
+}
+
+// === impl Limit ===
+
+impl Limit {
+    /// Whether one more may be told in this second. Two threads at once may count one too few.
+    fn allows(&self, now: Seconds) -> bool {
+        let before = self.0.load(Ordering::Relaxed);
+        let second = u64::from(now.0);
+        let told = if before >> 32 == second {
+            before as u32
+        } else {
+            0
+        };
+        if told < TOLD_A_SECOND {
+            self.0
+                .store(second << 32 | u64::from(told + 1), Ordering::Relaxed);
+        }
+        told < TOLD_A_SECOND
     }
 }
 
@@ -115,7 +136,7 @@ mod tests {
         events.tell_refusal("no one hears", "udp", None, Seconds(1));
         let mut heard = events.watch();
         for second in [1, 2] {
-            for _ in 0..2 * REFUSALS_A_SECOND {
+            for _ in 0..2 * TOLD_A_SECOND {
                 events.tell_refusal("x", "udp", None, Seconds(second));
             }
         }
@@ -123,7 +144,7 @@ mod tests {
         while heard.try_recv().is_ok() {
             count += 1;
         }
-        assert_eq!(count, 2 * REFUSALS_A_SECOND);
+        assert_eq!(count, 2 * TOLD_A_SECOND);
     }
 
     #[test]

@@ -32,25 +32,41 @@ impl Default for SourceLimit {
 impl SourceLimit {
     /// Counts one more in that period, whatever its length; false if there were `most` already.
     pub fn allows(&self, source: IpAddr, most: u32, period: u32) -> bool {
+        let place = self.place(source);
+        // Two threads at once may count one too few: it is a limit, not an account.
+        let count = count_in(place, period);
+        if count >= most {
+            return false;
+        }
+        place.store(
+            u64::from(period) << 32 | u64::from(count + 1),
+            Ordering::Relaxed,
+        );
+        true
+    }
+
+    /// Whether there were `most` in that period already; counts nothing.
+    pub fn is_reached(&self, source: IpAddr, most: u32, period: u32) -> bool {
+        count_in(self.place(source), period) >= most
+    }
+
+    fn place(&self, source: IpAddr) -> &AtomicU64 {
         let mut hasher = self.hasher.build_hasher();
         match source {
             IpAddr::V4(ip) => ip.octets()[..3].hash(&mut hasher),
             IpAddr::V6(ip) => ip.octets()[..6].hash(&mut hasher),
         }
-        let place = &self.counts[hasher.finish() as usize % PLACES];
-        // Two threads at once may count one too few: it is a limit, not an account.
-        let before = place.load(Ordering::Relaxed);
-        let period = u64::from(period);
-        let count = if before >> 32 == period {
-            before as u32
-        } else {
-            0
-        };
-        if count >= most {
-            return false;
-        }
-        place.store(period << 32 | u64::from(count + 1), Ordering::Relaxed);
-        true
+        &self.counts[hasher.finish() as usize % PLACES]
+    }
+}
+
+/// What was counted in that period.
+fn count_in(place: &AtomicU64, period: u32) -> u32 {
+    let count = place.load(Ordering::Relaxed);
+    if count >> 32 == u64::from(period) {
+        count as u32
+    } else {
+        0
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -13,11 +14,13 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::Api;
 use super::error::ApiError;
-use crate::clock::Now;
 use crate::secret::Secret;
 
 /// Wrong credentials that one network (a /24 or /48) may send in a minute.
 const FAILURES_A_MINUTE: u32 = 30;
+
+/// How long whoever sent wrong credentials waits for the answer, wherever they are.
+const FAILURE_DELAY: Duration = Duration::from_millis(100);
 
 /// The longest value of `Authorization` that is looked at, in bytes.
 const AUTHORIZATION_MAX: usize = 1024;
@@ -32,7 +35,7 @@ pub enum Scope {
 }
 
 /// A token that a program sends in place of name and password.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// What the log calls whoever has it.
     pub name: String,
@@ -41,7 +44,7 @@ pub struct Token {
 }
 
 /// All that opens the API. With nothing in it, it is open.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// Empty for any name.
     pub username: String,
@@ -72,6 +75,9 @@ pub(super) async fn guard(
             response
         }
         Err(error) => {
+            if request.headers().contains_key(header::AUTHORIZATION) {
+                tokio::time::sleep(FAILURE_DELAY).await;
+            }
             let mut response = error.into_response();
             if response.status() == StatusCode::UNAUTHORIZED {
                 let challenge = HeaderValue::from_static(r#"Basic realm="mika", charset="UTF-8""#);
@@ -95,14 +101,18 @@ fn admit(api: &Api, request: &Request, source: Option<IpAddr>) -> Result<Caller,
     if credentials.is_empty() {
         return Ok(Caller("anybody".into()));
     }
-    let now = api.sources.clock.now();
     let authorization = request.headers().get(header::AUTHORIZATION);
+    // Looked at before the password is, which would be told by the answer else. Tokens are too long
+    // to be guessed, so those who have one are not locked out by their neighbours.
+    if authorization.is_some_and(|value| !is_token(value)) && has_failed_often(api, source) {
+        let message = "too many wrong credentials from your network; wait a minute";
+        let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message);
+        return Err(error.retry_after(60));
+    }
     let Some((caller, scope)) = authorization.and_then(|value| credentials.of(value)) else {
         // Those who sent nothing only have to be asked.
-        if authorization.is_some() && !may_fail(api, source, now) {
-            let message = "too many wrong credentials from your network; wait a minute";
-            let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message);
-            return Err(error.retry_after(60));
+        if let (Some(_), Some(source)) = (authorization, limited(source)) {
+            let _ = api.failures.allows(source, FAILURES_A_MINUTE, minute(api));
         }
         let message = "name and password, or a token, are wrong or missing";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, message));
@@ -114,13 +124,24 @@ fn admit(api: &Api, request: &Request, source: Option<IpAddr>) -> Result<Caller,
     Ok(Caller(caller))
 }
 
-/// Counts wrong credentials. Whoever is on this host could as well read the config, and may be a
-/// proxy that stands for everybody.
-fn may_fail(api: &Api, source: Option<IpAddr>, now: Now) -> bool {
-    source.is_none_or(|source| {
-        let minute = now.mono.0 / 60;
-        source.is_loopback() || api.failures.allows(source, FAILURES_A_MINUTE, minute)
-    })
+fn is_token(authorization: &HeaderValue) -> bool {
+    let scheme = authorization.as_bytes().get(..7);
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+}
+
+fn has_failed_often(api: &Api, source: Option<IpAddr>) -> bool {
+    let source = limited(source);
+    source.is_some_and(|it| api.failures.is_reached(it, FAILURES_A_MINUTE, minute(api)))
+}
+
+/// Whoever is on this host could as well read the config, and may be a proxy that stands for
+/// everybody.
+fn limited(source: Option<IpAddr>) -> Option<IpAddr> {
+    source.filter(|source| !source.is_loopback())
+}
+
+fn minute(api: &Api) -> u32 {
+    api.sources.clock.now().mono.0 / 60
 }
 
 /// A browser that is logged in must not change anything because another site tells it to.

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Api;
 use super::error::ApiError;
-use crate::control::TEXT_MAX;
+use crate::control::{Control, ControlError, Saved, TEXT_MAX, Told};
 
 /// Rows in one request.
 const ROWS_MAX: usize = 10_000;
@@ -27,8 +28,15 @@ pub(super) struct BulkResult {
     added: u64,
     known: u64,
     invalid: u64,
+    failed: u64,
     results: Vec<Row>,
+    /// Set if other nodes could not be told yet; they follow by themselves
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
+
+/// A row that can be used, or what is wrong with it.
+pub(super) type Checked<T> = Result<T, String>;
 
 /// What became of a row.
 #[derive(Serialize, ToSchema)]
@@ -53,10 +61,12 @@ enum Status {
     Known,
     /// It can't be used; the others can
     Invalid,
+    /// Storage could not take it any more; send it again
+    Failed,
 }
 
 /// Rows in portions, in their order.
-pub(super) fn portions<T>(
+fn portions<T>(
     rows: impl Iterator<Item = Result<T, String>>,
 ) -> impl Iterator<Item = Vec<Result<T, String>>> {
     let mut rows = rows.peekable();
@@ -98,14 +108,64 @@ impl<T> Rows<T> {
     }
 }
 
+/// A row that can be added.
+pub(super) trait Addable: Clone + Send + Sync {
+    /// Adds rows in one transaction; for each, its id, or none if it is known.
+    fn add(
+        control: &Control,
+        rows: &[Self],
+    ) -> impl Future<Output = Result<Saved<Vec<Option<u32>>>, ControlError>> + Send;
+
+    /// What is told of one.
+    fn told(&self, id: Option<u32>) -> Row {
+        Row::of(id)
+    }
+}
+
+/// Adds rows in portions. Those that are in stay in, whatever becomes of those behind them: of the
+/// first portion alone an error is the answer.
+pub(super) async fn run<T: Addable>(
+    api: &Api,
+    rows: impl Iterator<Item = Checked<T>>,
+) -> Result<BulkResult, ApiError> {
+    let mut result = BulkResult::default();
+    let mut all_told = Told::Now;
+    let mut trouble: Option<String> = None;
+    for rows in portions(rows) {
+        let mut ids = Vec::new();
+        if trouble.is_none() {
+            let good: Vec<T> = rows.iter().flatten().cloned().collect();
+            match T::add(&api.control, &good).await {
+                Ok(saved) => {
+                    ids = saved.value;
+                    all_told = all_told.and(saved.told);
+                }
+                Err(error) if result.results.is_empty() => return Err(error.into()),
+                Err(error) => trouble = Some(ApiError::from(error).message().to_owned()),
+            }
+        }
+        let mut ids = ids.into_iter();
+        for checked in &rows {
+            result.push(match (checked, &trouble) {
+                (Err(problem), _) => Row::without(Status::Invalid, problem),
+                (Ok(_), Some(trouble)) => Row::without(Status::Failed, trouble),
+                (Ok(good), None) => good.told(ids.next().flatten()),
+            });
+        }
+    }
+    result.warning = api.done(all_told).await.warning;
+    Ok(result)
+}
+
 // === impl BulkResult and Row ===
 
 impl BulkResult {
-    pub fn push(&mut self, row: Row) {
+    fn push(&mut self, row: Row) {
         *match row.status {
             Status::Added => &mut self.added,
             Status::Known => &mut self.known,
             Status::Invalid => &mut self.invalid,
+            Status::Failed => &mut self.failed,
         } += 1;
         self.results.push(row);
     }
@@ -126,9 +186,9 @@ impl Row {
         }
     }
 
-    pub fn invalid(problem: &str) -> Self {
+    fn without(status: Status, problem: &str) -> Self {
         Self {
-            status: Status::Invalid,
+            status,
             id: None,
             passkey: None,
             message: Some(problem.to_owned()),
@@ -167,7 +227,7 @@ mod tests {
             Row::of(Some(1)),
             Row::of(None),
             Row::of(None),
-            Row::invalid("no"),
+            Row::without(Status::Invalid, "no"),
         ] {
             result.push(row);
         }

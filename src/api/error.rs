@@ -103,6 +103,11 @@ impl ApiError {
         )
     }
 
+    /// What is wrong.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     pub fn retry_after(self, seconds: u32) -> Self {
         Self {
             retry_after: Some(seconds),

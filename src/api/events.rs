@@ -25,6 +25,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 struct Watcher {
     heard: Receiver<Event>,
     stop: watch::Receiver<bool>,
+    renewals: watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -51,6 +52,7 @@ pub(super) async fn stream(
     let watcher = Watcher {
         heard: api.events.watch(),
         stop: api.stop.clone(),
+        renewals: api.renewals.subscribe(),
         _permit: permit,
     };
     let messages = unfold(watcher, |mut watcher| async move {
@@ -63,9 +65,14 @@ pub(super) async fn stream(
 // === impl Watcher ===
 
 impl Watcher {
-    /// None once the node stops.
+    /// None once the node stops, or other credentials are asked for.
     async fn next(&mut self) -> Option<Message> {
-        let Self { heard, stop, .. } = self;
+        let Self {
+            heard,
+            stop,
+            renewals,
+            ..
+        } = self;
         tokio::select! {
             event = heard.recv() => match event {
                 Ok(event) => Some(message(&event)),
@@ -73,6 +80,7 @@ impl Watcher {
                 Err(RecvError::Closed) => None,
             },
             _ = stop.wait_for(|&stop| stop) => None,
+            _ = renewals.changed() => None,
         }
     }
 }

@@ -10,7 +10,7 @@ const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 1000;
 
 /// The last page that can be asked for: further on, a search is what is needed.
-const PAGE_MAX: u32 = 1_000_000;
+const PAGE_MAX: u32 = 1000;
 
 /// The longest text to search for, in bytes.
 const TEXT_MAX: usize = 255;

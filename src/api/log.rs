@@ -1,15 +1,18 @@
-//! One line in the log for each request that changes something or fails, under an id that the
-//! answer carries too.
+//! One line in the log for each change, under an id that the answer carries too; of strangers who
+//! are refused, one a second.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use axum::extract::{ConnectInfo, MatchedPath, Request};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::Api;
 use super::auth::Caller;
+use crate::clock::Seconds;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -17,7 +20,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ID_MAX: usize = 64;
 
 /// Writes the line. The route is named by its pattern: a path may hold what a log should not.
-pub(super) async fn requests(request: Request, next: Next) -> Response {
+pub(super) async fn requests(
+    State(api): State<Arc<Api>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let now = api.sources.clock.now().mono;
     let id = id_of(&request);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -28,26 +36,35 @@ pub(super) async fn requests(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
 
     let status = response.status().as_u16();
-    let caller = response.extensions().get::<Caller>();
-    let caller = caller.map_or("nobody", |caller| caller.0.as_str());
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let client = client.map(|client| client.ip().to_string());
     let client = client.unwrap_or_default();
     let changes = method != Method::GET && method != Method::HEAD;
-    match status {
-        500.. => tracing::warn!(request = %id, %method, route, status, caller, client, "API"),
-        401 | 403 | 429 => {
+    match response.extensions().get::<Caller>() {
+        Some(Caller(caller)) if status >= 500 => {
+            tracing::warn!(request = %id, %method, route, status, caller, client, "API");
+        }
+        Some(Caller(caller)) if changes => {
             tracing::info!(request = %id, %method, route, status, caller, client, "API");
         }
-        _ if changes => {
-            tracing::info!(request = %id, %method, route, status, caller, client, "API");
+        Some(Caller(caller)) => {
+            tracing::debug!(request = %id, %method, route, status, caller, client, "API");
         }
-        _ => tracing::debug!(request = %id, %method, route, status, caller, client, "API"),
+        None if matches!(status, 401 | 403 | 429) && may_tell(now) => {
+            tracing::info!(request = %id, %method, route, status, client, "API: refused");
+        }
+        None => tracing::debug!(request = %id, %method, route, status, client, "API"),
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
+}
+
+/// Whether a stranger's request may be told: once a second, so that nobody can fill the log.
+fn may_tell(now: Seconds) -> bool {
+    static TOLD: AtomicU32 = AtomicU32::new(0);
+    TOLD.swap(now.0, Ordering::Relaxed) != now.0
 }
 
 /// The id that the client gave, if it can stand in a log; else one of our own.

@@ -24,6 +24,7 @@ mod users;
 mod whitelist;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -32,7 +33,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
 use serde::Serialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -40,7 +41,7 @@ use utoipa_axum::routes;
 
 use crate::change::SwarmCounts;
 use crate::clock::Seconds;
-use crate::control::{Control, Saved, Told};
+use crate::control::{Control, Told};
 use crate::events::Events;
 use crate::ids::InfoHash;
 use crate::limit::SourceLimit;
@@ -56,6 +57,10 @@ pub use serve::serve;
 /// Clients that may watch events at once.
 const WATCHERS_MAX: usize = 32;
 
+/// Look-ups at once that may cost storage some time, and how long others wait for their turn.
+const SEARCHES_MAX: usize = 2;
+const SEARCH_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What the API works on.
 pub struct Api {
     sources: Sources,
@@ -64,8 +69,11 @@ pub struct Api {
     events: Arc<Events>,
     host: Arc<dyn Host>,
     about: About,
-    /// Exchanged by a reload.
-    pub credentials: ArcSwap<Credentials>,
+    credentials: ArcSwap<Credentials>,
+    /// Counts the changes of the credentials.
+    renewals: watch::Sender<u64>,
+    /// Look-ups that storage works on for a while.
+    searches: Semaphore,
     /// Says true when the node is to stop.
     stop: watch::Receiver<bool>,
     failures: SourceLimit,
@@ -144,6 +152,8 @@ impl Api {
             host: parts.host,
             about: parts.about,
             credentials: ArcSwap::from_pointee(credentials),
+            renewals: watch::Sender::new(0),
+            searches: Semaphore::new(SEARCHES_MAX),
             stop: parts.stop,
             failures: SourceLimit::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
@@ -152,19 +162,42 @@ impl Api {
         }
     }
 
+    /// From now on, other credentials open it. Whoever watches has to ask again.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        if **self.credentials.load() != credentials {
+            self.credentials.store(Arc::new(credentials));
+            self.renewals.send_modify(|number| *number += 1);
+        }
+    }
+
+    /// A turn for a look-up that may cost storage some time: few at once, for others need it too.
+    async fn search(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        let turn = tokio::time::timeout(SEARCH_PATIENCE, self.searches.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(|| {
+            let message = "too many others search at the moment";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(5)
+        })
+    }
+
     /// Seconds since the process started.
     fn uptime(&self) -> u64 {
         self.sources.clock.now().mono.since(Seconds::START).into()
     }
 
     /// The answer to an edit, once this node goes by it.
-    async fn done<T>(&self, saved: Saved<T>) -> Done {
+    async fn done(&self, told: Told) -> Done {
         self.host.caught_up().await;
         Done {
             message: "ok",
-            warning: match saved.told {
+            warning: match told {
                 Told::Now => None,
-                Told::Later(reason) => Some(reason),
+                Told::Later(reason) => {
+                    tracing::warn!(
+                        reason,
+                        "an edit is saved, and nodes could not be told of it"
+                    );
+                    Some("saved; nodes that share the cache follow once it is back".into())
+                }
             },
         }
     }
@@ -183,7 +216,10 @@ pub fn routes(api: &Arc<Api>) -> Router {
         .merge(page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn(log::requests))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(api),
+            log::requests,
+        ))
         .with_state(Arc::clone(api))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -14,12 +15,17 @@ use super::Api;
 use super::error::{ApiError, Refused};
 use super::metrics::{self, Sources};
 use super::system::{Side, sides};
+use crate::change::SwarmCounts;
+use crate::ids::InfoHash;
 use crate::metrics::process::Process;
 use crate::metrics::{ByProtocol, Counter};
 use crate::tracker::{Mode, Roles};
 
 /// Clients that are listed: those that began the most sessions.
 const CLIENTS_MAX: usize = 20;
+
+/// How long storage may take to name the torrents.
+const NAMES_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Swarms that are listed.
 const BUSIEST_MAX: usize = 10;
@@ -117,6 +123,8 @@ struct ClientCount {
 #[derive(Serialize, ToSchema)]
 struct Swarm {
     info_hash: String,
+    #[serde(skip)]
+    torrent: InfoHash,
     /// None for a torrent that nobody registered
     name: Option<String>,
     seeders: u32,
@@ -142,20 +150,14 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Api
         (census, busiest.get(|| tracker.largest(BUSIEST_MAX)))
     });
     let (census, largest) = counted.await.map_err(ApiError::internal)?;
-    let mut busiest = Vec::with_capacity(largest.len());
-    for (info_hash, counts) in largest {
-        // Storage may be away; the rest is true without it.
-        let stored = api.storage.torrent(info_hash).await.ok().flatten();
-        busiest.push(Swarm {
-            info_hash: info_hash.to_string(),
-            name: stored.map(|stored| stored.name),
-            seeders: counts.seeders,
-            leechers: counts.leechers,
-        });
+    let (storage, cache) = sides(&api);
+    let mut busiest: Vec<Swarm> = largest.into_iter().map(Swarm::from).collect();
+    if storage.is_up() {
+        // It may just have gone; the rest is true without it.
+        let _ = tokio::time::timeout(NAMES_PATIENCE, name(&api, &mut busiest)).await;
     }
     let it = &api.sources.metrics;
     let (users, torrents, clients) = api.sources.registry.sizes();
-    let (storage, cache) = sides(&api);
     let refusals = it.refusals.iter();
     let refusals = refusals.map(|(reason, number)| (reason.name(), number.get()));
     Ok(Json(Stats {
@@ -209,6 +211,16 @@ pub(super) async fn prometheus(State(api): State<Arc<Api>>) -> Result<Response, 
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
+/// Gives swarms the names of their torrents.
+async fn name(api: &Api, swarms: &mut [Swarm]) {
+    for swarm in swarms {
+        let Ok(Some(stored)) = api.storage.torrent(swarm.torrent).await else {
+            continue;
+        };
+        swarm.name = Some(stored.name);
+    }
+}
+
 fn by_protocol(counters: &ByProtocol<Counter>) -> BTreeMap<&'static str, u64> {
     let counters = counters.iter();
     counters
@@ -238,6 +250,20 @@ fn most_clients(api: &Api) -> Vec<ClientCount> {
         started: it.sessions,
     });
     clients.collect()
+}
+
+// === impl Swarm ===
+
+impl From<(InfoHash, SwarmCounts)> for Swarm {
+    fn from((info_hash, counts): (InfoHash, SwarmCounts)) -> Self {
+        Self {
+            info_hash: info_hash.to_string(),
+            torrent: info_hash,
+            name: None,
+            seeders: counts.seeders,
+            leechers: counts.leechers,
+        }
+    }
 }
 
 // === impl ByRole ===

@@ -110,6 +110,12 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
+impl Side {
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+}
+
 /// Storage, and the cache if there is one.
 pub(super) fn sides(api: &Api) -> (Side, Option<Side>) {
     let health = api.sources.health();

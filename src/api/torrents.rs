@@ -8,12 +8,13 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::bulk::{self, BulkResult, Row, Rows};
+use super::bulk::{self, Addable, BulkResult, Checked, Rows};
 use super::error::{ApiError, BadBody, ErrorBody, Refused};
 use super::extract::{Body, MaybeBody, PathText, Query, whole, whole_if_any};
 use super::lists::{List, ListQuery, Order};
 use super::peers::PeerView;
 use super::{Api, Done};
+use crate::control::{Control, ControlError, Saved};
 use crate::ids::{InfoHash, TorrentId};
 use crate::registry::Permille;
 use crate::storage::{Find, Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
@@ -155,8 +156,8 @@ pub(super) struct TorrentQuery {
     #[serde(default)]
     #[param(inline)]
     order: Order,
-    /// From 1 on
-    #[param(minimum = 1, maximum = 1_000_000)]
+    /// From 1 to 1000
+    #[param(minimum = 1, maximum = 1000)]
     page: Option<u32>,
     /// Rows of a page: 50, or up to 1000
     #[param(minimum = 1, maximum = 1000)]
@@ -233,7 +234,7 @@ pub(super) async fn register(
         .control
         .register_torrent(id, info_hash, &torrent.name)
         .await?;
-    Ok((StatusCode::CREATED, Json(api.done(saved).await)))
+    Ok((StatusCode::CREATED, Json(api.done(saved.told).await)))
 }
 
 /// Change a torrent: only what is named
@@ -261,7 +262,7 @@ pub(super) async fn change(
         .control
         .update_torrent(info_hash, &change.patch()?)
         .await?;
-    Ok(Json(api.done(saved).await))
+    Ok(Json(api.done(saved.told).await))
 }
 
 /// Disable a torrent, with a reason that clients are told
@@ -287,7 +288,7 @@ pub(super) async fn disable(
     let info_hash = known_form(&text)?;
     let reason = why.flatten().and_then(|why| why.reason);
     let disabled = api.control.set_torrent_enabled(info_hash, false, reason);
-    Ok(Json(api.done(disabled.await?).await))
+    Ok(Json(api.done(disabled.await?.told).await))
 }
 
 /// Torrents, by pages
@@ -322,6 +323,7 @@ pub(super) async fn list(
             offset: pages.offset(),
             limit: pages.limit,
         };
+        let _turn = api.search().await?;
         api.storage.find_torrents(&find).await?
     };
     let rows = found.rows.into_iter();
@@ -343,24 +345,7 @@ pub(super) async fn bulk(
     Body(rows): Body<Rows<BulkTorrent>>,
 ) -> Result<Json<BulkResult>, ApiError> {
     let rows = rows.checked()?.into_iter().map(BulkTorrent::torrent);
-    let mut result = BulkResult::default();
-    let mut told = None;
-    for rows in bulk::portions(rows) {
-        let good: Vec<NewTorrent> = rows.iter().flatten().cloned().collect();
-        let saved = api.control.add_torrents(&good).await?;
-        let mut ids = saved.value.iter().map(|id| id.map(|id| id.0));
-        for row in &rows {
-            result.push(match row {
-                Ok(_) => Row::of(ids.next().flatten()),
-                Err(problem) => Row::invalid(problem),
-            });
-        }
-        told = Some(saved);
-    }
-    if let Some(saved) = told {
-        api.done(saved).await;
-    }
-    Ok(Json(result))
+    Ok(Json(bulk::run(&api, rows).await?))
 }
 
 async fn find(api: &Api, text: &str) -> Result<StoredTorrent, ApiError> {
@@ -410,6 +395,18 @@ impl TorrentView {
     }
 }
 
+// === impl NewTorrent ===
+
+impl Addable for NewTorrent {
+    async fn add(
+        control: &Control,
+        rows: &[Self],
+    ) -> Result<Saved<Vec<Option<u32>>>, ControlError> {
+        let saved = control.add_torrents(rows).await?;
+        Ok(saved.map(|ids| ids.into_iter().map(|id| id.map(|id| id.0)).collect()))
+    }
+}
+
 // === impl TorrentChange, BulkTorrent and TorrentSort ===
 
 impl TorrentChange {
@@ -437,7 +434,7 @@ impl TorrentChange {
 }
 
 impl BulkTorrent {
-    fn torrent(self) -> Result<NewTorrent, String> {
+    fn torrent(self) -> Checked<NewTorrent> {
         let hash = |text: &str| text.parse::<InfoHash>();
         let info_hash = hash(&self.info_hash).map_err(|error| format!("info_hash: {error}"))?;
         let second = self.info_hash_v2.as_deref().map(hash).transpose();

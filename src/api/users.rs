@@ -7,12 +7,12 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::bulk::{self, BulkResult, Row, Rows};
+use super::bulk::{self, Addable, BulkResult, Checked, Row, Rows};
 use super::error::{ApiError, BadBody, ErrorBody, Refused};
 use super::extract::{Body, PathText, Query, whole, whole_if_any};
 use super::lists::{List, ListQuery, Order};
 use super::{Api, Done};
-use crate::control::random_passkey;
+use crate::control::{Control, ControlError, Saved, random_passkey};
 use crate::ids::{Passkey, TorrentId, UserId};
 use crate::storage::{Find, NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
 
@@ -82,6 +82,14 @@ pub(super) struct BulkUser {
     can_leech: Option<bool>,
 }
 
+/// A user of a bulk who can be added.
+#[derive(Clone)]
+struct UserToAdd {
+    user: NewUser,
+    /// The passkey was made up here.
+    is_random: bool,
+}
+
 /// What to change of a user; what is not named stays.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -148,8 +156,8 @@ pub(super) struct UserQuery {
     #[serde(default)]
     #[param(inline)]
     order: Order,
-    /// From 1 on
-    #[param(minimum = 1, maximum = 1_000_000)]
+    /// From 1 to 1000
+    #[param(minimum = 1, maximum = 1000)]
     page: Option<u32>,
     /// Rows of a page: 50, or up to 1000
     #[param(minimum = 1, maximum = 1000)]
@@ -208,7 +216,7 @@ pub(super) async fn register(
     if saved.value == [None] {
         return known_already(&api, &new).await;
     }
-    Ok(Json(api.done(saved).await))
+    Ok(Json(api.done(saved.told).await))
 }
 
 /// A web application may have written the row itself, and tells the tracker of it now: that is no
@@ -220,7 +228,7 @@ async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError>
     let is_same = stored.is_some_and(|it| it.user.passkey == new.passkey);
     if is_same && is_known.is_none() {
         let told = api.control.announce_user(id).await;
-        return Ok(Json(api.done(told).await));
+        return Ok(Json(api.done(told.told).await));
     }
     let taken = StorageError::Duplicate(format!("user {}, or the passkey,", id.0));
     Err(taken.into())
@@ -257,7 +265,7 @@ pub(super) async fn change(
         downloaded: change.downloaded,
     };
     let saved = api.control.update_user(id, &patch).await?;
-    Ok(Json(api.done(saved).await))
+    Ok(Json(api.done(saved.told).await))
 }
 
 /// The torrents that a user seeds, downloads, has completed, or ran from
@@ -278,6 +286,7 @@ pub(super) async fn torrents(
     PathText(text): PathText,
 ) -> Result<Json<TorrentsView>, ApiError> {
     let stored = find(&api, &text).await?;
+    let _turn = api.search().await?;
     let torrents = api.storage.torrents_of(stored.user.id).await?;
     Ok(Json(torrents.into()))
 }
@@ -308,6 +317,7 @@ pub(super) async fn list(
         offset: pages.offset(),
         limit: pages.limit,
     };
+    let _turn = api.search().await?;
     let found = api.storage.find_users(&find).await?;
     let rows = found.rows.into_iter().map(UserRow::from).collect();
     Ok(Json(pages.list(found.total, rows)))
@@ -327,31 +337,7 @@ pub(super) async fn bulk(
     Body(rows): Body<Rows<BulkUser>>,
 ) -> Result<Json<BulkResult>, ApiError> {
     let rows = rows.checked()?.into_iter().map(BulkUser::user);
-    let mut result = BulkResult::default();
-    let mut told = None;
-    for rows in bulk::portions(rows) {
-        let good: Vec<NewUser> = rows
-            .iter()
-            .flatten()
-            .map(|(user, _)| user.clone())
-            .collect();
-        let saved = api.control.register_users(&good).await?;
-        let mut ids = saved.value.iter().map(|id| id.map(|id| id.0));
-        for row in &rows {
-            result.push(match row {
-                Ok((user, is_random)) => {
-                    let passkey = is_random.then(|| user.passkey.expose().to_owned());
-                    Row::of(ids.next().flatten()).with_passkey(passkey)
-                }
-                Err(problem) => Row::invalid(problem),
-            });
-        }
-        told = Some(saved);
-    }
-    if let Some(saved) = told {
-        api.done(saved).await;
-    }
-    Ok(Json(result))
+    Ok(Json(bulk::run(&api, rows).await?))
 }
 
 async fn find(api: &Api, text: &str) -> Result<StoredUser, ApiError> {
@@ -413,11 +399,28 @@ impl From<UserTorrents> for TorrentsView {
     }
 }
 
+// === impl UserToAdd ===
+
+impl Addable for UserToAdd {
+    async fn add(
+        control: &Control,
+        rows: &[Self],
+    ) -> Result<Saved<Vec<Option<u32>>>, ControlError> {
+        let users: Vec<NewUser> = rows.iter().map(|row| row.user.clone()).collect();
+        let saved = control.register_users(&users).await?;
+        Ok(saved.map(|ids| ids.into_iter().map(|id| id.map(|id| id.0)).collect()))
+    }
+
+    fn told(&self, id: Option<u32>) -> Row {
+        let passkey = || self.user.passkey.expose().to_owned();
+        Row::of(id).with_passkey(self.is_random.then(passkey))
+    }
+}
+
 // === impl BulkUser and UserSort ===
 
 impl BulkUser {
-    /// The user, and whether the passkey was made up.
-    fn user(self) -> Result<(NewUser, bool), String> {
+    fn user(self) -> Checked<UserToAdd> {
         bulk::check_id("user_id", self.user_id)?;
         bulk::check_name("name", &self.name)?;
         let is_random = self.passkey.is_none();
@@ -431,7 +434,7 @@ impl BulkUser {
             passkey,
             can_leech: self.can_leech.unwrap_or(true),
         };
-        Ok((user, is_random))
+        Ok(UserToAdd { user, is_random })
     }
 }
 

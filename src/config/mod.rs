@@ -230,6 +230,13 @@ pub enum LogFormat {
 // === impl Api ===
 
 impl Api {
+    /// Whether other hosts can reach it.
+    pub fn is_reachable(&self) -> bool {
+        self.listen
+            .iter()
+            .any(|address| !address.ip().is_loopback())
+    }
+
     /// Whether it asks nobody who they are.
     pub fn is_open(&self) -> bool {
         self.password.is_empty() && self.tokens.is_empty()

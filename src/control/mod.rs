@@ -258,12 +258,8 @@ impl Control {
             reason: Some(None),
             ..TorrentPatch::default()
         };
-        self.update_torrent(info_hash, &patch)
-            .await
-            .map(|saved| Saved {
-                value: (),
-                told: saved.told,
-            })
+        let saved = self.update_torrent(info_hash, &patch).await?;
+        Ok(saved.map(drop))
     }
 
     /// Disables a torrent, with the reason that clients are given, or enables it again.
@@ -371,6 +367,18 @@ impl Control {
     }
 }
 
+// === impl Told ===
+
+impl Told {
+    /// Whether they know of both of two edits.
+    pub fn and(self, other: Self) -> Self {
+        match self {
+            Self::Now => other,
+            later @ Self::Later(_) => later,
+        }
+    }
+}
+
 // === impl Saved ===
 
 impl<T> Saved<T> {
@@ -380,6 +388,14 @@ impl<T> Saved<T> {
             Err(reason) => Told::Later(reason),
         };
         Self { value, told }
+    }
+
+    /// The same with another value.
+    pub fn map<U>(self, other: impl FnOnce(T) -> U) -> Saved<U> {
+        Saved {
+            value: other(self.value),
+            told: self.told,
+        }
     }
 }
 

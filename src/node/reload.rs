@@ -67,6 +67,12 @@ impl Reloader {
             "mode has changed: that needs a restart"
         );
         check_drivers(new, &self.drivers)?;
+        // The listener stays where it is until the next start, whatever the new config says of it.
+        ensure!(
+            !(new.api.is_open() && self.started_with.api.is_reachable()),
+            "api.password, api.tokens: both are empty, and other hosts can reach the API until the \
+             next start"
+        );
         let certificates = Certificates::load(new)?;
         let log_file = log::open(&new.log.file)?;
         self.reload_registry(new).await?;
@@ -112,7 +118,7 @@ impl Reloader {
         settings::raise_file_limit(new.http.max_connections);
         self.settings.apply(new);
         if let Some(api) = &self.api {
-            api.credentials.store(Arc::new(api::credentials(new)));
+            api.set_credentials(api::credentials(new));
         }
         settings::warn_of_empty_whitelist(new, &self.node.registry);
         self.options.config = loaded;

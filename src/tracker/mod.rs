@@ -25,8 +25,8 @@ use arc_swap::ArcSwap;
 
 use crate::addr::{Endpoint, canonical, is_global};
 use crate::clock::{Now, Seconds};
-use crate::events::{self as happened, Events};
-use crate::ids::InfoHash;
+use crate::events::Events;
+use crate::ids::{InfoHash, UserId};
 use crate::limit::SourceLimit;
 use crate::metrics::{Asked, Metrics, Protocol};
 use crate::registry::Registry;
@@ -157,9 +157,9 @@ impl Tracker {
         self
     }
 
-    fn tell(&self, event: happened::Event) {
+    fn tell_snatch(&self, info_hash: InfoHash, user: Option<UserId>, now: Seconds) {
         if let Some(events) = &self.events {
-            events.tell(event);
+            events.tell_snatch(info_hash, user, now);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use crate::change::{Change, Credit};
 use crate::clock::{Now, Seconds};
-use crate::events as happened;
 use crate::ids::InfoHash;
 use crate::registry::Entry;
 use crate::swarm::{Account, Client, Family, History, Owed, Peer, PrivateSwarm, Request, Role};
@@ -262,8 +261,8 @@ impl Ledger<'_> {
     fn take_snatch(&self, history: &mut History) -> bool {
         let is_owed = std::mem::take(&mut history.owes_snatch);
         if is_owed {
-            let snatch = happened::Event::Snatch(self.torrent.canonical, Some(history.user));
-            self.tracker.tell(snatch);
+            let (torrent, user) = (self.torrent.canonical, Some(history.user));
+            self.tracker.tell_snatch(torrent, user, self.now.mono);
         }
         is_owed
     }

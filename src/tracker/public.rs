@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::addr::Endpoint;
 use crate::change::{Change, GuestChange, GuestRecord};
-use crate::events as happened;
+use crate::clock::Seconds;
 use crate::ids::InfoHash;
 use crate::swarm::{
     Before, ClientTag, Key, Presence, PublicShard, PublicSwarm, Role, TooManyPeers,
@@ -56,7 +56,9 @@ impl Tracker {
                 Refusal::TooManyPeers
             })?;
         let mut is_counted = before.is_some_and(|it| it.counted);
-        if is_snatch(arrival, before) && self.journal_snatch(shard, info_hash, rules) {
+        if is_snatch(arrival, before)
+            && self.journal_snatch(shard, info_hash, rules, arrival.now.mono)
+        {
             swarm.set_counted(arrival.endpoint, client);
             swarm.add_snatch();
             is_counted = true;
@@ -155,7 +157,13 @@ impl Tracker {
     }
 
     /// Queues a snatch; false if it can't be kept, and then it is not counted either.
-    fn journal_snatch(&self, shard: usize, info_hash: InfoHash, rules: &Rules) -> bool {
+    fn journal_snatch(
+        &self,
+        shard: usize,
+        info_hash: InfoHash,
+        rules: &Rules,
+        now: Seconds,
+    ) -> bool {
         // Its first snatch registers a torrent: strangers may register only so many.
         let is_full = self.registry.torrent_count() >= rules.max_torrents;
         if is_full && self.registry.torrent(&info_hash).is_none() {
@@ -167,7 +175,7 @@ impl Tracker {
         };
         room.push(shard, Change::Snatch { info_hash });
         self.metrics.snatches.one();
-        self.tell(happened::Event::Snatch(info_hash, None));
+        self.tell_snatch(info_hash, None, now);
         true
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::harness::api::{Api, BASIC};
-use super::harness::poll;
+use super::harness::api::{Api, BASIC, READER, with_api};
+use super::harness::{free_port, poll};
 use super::private;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,4 +49,43 @@ fn certificate_and_credentials_change_and_no_connection_is_dropped() {
     });
     assert_eq!(trusting.get("/api/version").status, 200);
     assert_eq!(ask(new), 200);
+}
+
+#[test]
+fn an_api_that_others_reach_is_not_opened_by_a_reload() {
+    let listen = format!("0.0.0.0:{}", free_port().port());
+    let mut mika = with_api(&json!({ "api": { "listen": [listen] } }));
+    mika.run();
+    let api = Api::of(&mika);
+    assert_eq!(api.get("/api/version").status, 200);
+    // The listener stays where it is until the next start.
+    let off = json!({ "api": { "listen": [], "password": "", "tokens": [] } });
+    let stranger = api.as_whom("");
+    mika.reconfigure(&off);
+    mika.signal(Signal::USR2);
+    poll(PATIENCE, "the reload is refused", || {
+        mika.log().contains("not reloaded; going on as before")
+    });
+    assert!(stranger.get("/api/version").is_error(401));
+    assert_eq!(api.get("/api/version").status, 200);
+}
+
+#[test]
+fn who_watches_has_to_ask_again_under_other_credentials() {
+    let (mut mika, api) = private();
+    let mut stream = api.connect().expect("a connection");
+    stream
+        .request("GET", "/api/events", READER, &[], b"")
+        .expect("a request");
+    assert_eq!(stream.head().expect("a head").status, 200);
+    mika.reconfigure(&json!({ "api": { "tokens": [] } }));
+    mika.signal(Signal::USR2);
+    // The last chunk of a stream that ends is an empty one.
+    let mut heard = String::new();
+    while !heard.ends_with("0\r\n\r\n") {
+        let more = stream.read().expect("the end of the stream");
+        assert!(!more.is_empty(), "cut off after {heard:?}");
+        heard.push_str(&more);
+    }
+    assert!(api.as_whom(READER).get("/api/version").is_error(401));
 }

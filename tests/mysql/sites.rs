@@ -49,6 +49,12 @@ async fn strict_tables_with_columns_of_their_own_take_credit() {
         VALUES (:passkey, :username, CONCAT(:username, '@example.org'), 2000)";
     let url = it.server.url("mika");
     let storage = try_open(&url, "mika", &[("add_user", add_user)]).unwrap();
+    let with_id = NewUser {
+        id: Some(UserId(4711)),
+        ..user.clone()
+    };
+    let error = storage.add_user(&with_id).await.unwrap_err().to_string();
+    assert!(error.contains("storage.statements.add_user"), "{error}");
     let id = storage.add_user(&user).await.unwrap();
     assert_eq!(
         it.sql(&format!("SELECT email FROM users WHERE id = {}", id.0)),

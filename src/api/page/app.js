@@ -2,7 +2,7 @@
 
 import { call, isSignedIn, signIn, signInByToken, signOut } from "./app/client.js";
 import { allowWriting, closeAll, prepareDialogs } from "./app/dialogs.js";
-import { byId, setText } from "./app/dom.js";
+import { byId, el, setText } from "./app/dom.js";
 import { Feed } from "./app/feed.js";
 import { duration } from "./app/format.js";
 import { Overview, healthOf } from "./app/overview.js";

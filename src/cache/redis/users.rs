@@ -119,7 +119,13 @@ async fn remove_chunk(session: &Session<'_>, users: &[UserId]) -> Result<(), Cac
     session.run(commands).await.map(drop)
 }
 
-/// A user that went meanwhile must not come back as totals only.
+/// Sets fields of a user who is there: one that went meanwhile must not come back as totals only.
+const SET_IF_THERE: &str = r"
+if redis.call('HEXISTS', KEYS[1], 'passkey') == 1 then
+    redis.call('HSET', KEYS[1], unpack(ARGV))
+end
+";
+
 pub(super) async fn set_totals(
     link: &Link,
     id: UserId,
@@ -127,18 +133,14 @@ pub(super) async fn set_totals(
     downloaded: Option<u64>,
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
-    if passkeys(&session, &[id]).await?.iter().all(Option::is_none) {
-        return Ok(());
-    }
-    let mut set = cmd("HSET");
-    set.arg(keys::user(id));
+    let mut set = cmd("EVAL");
+    set.arg(SET_IF_THERE).arg(1).arg(keys::user(id));
     for (field, total) in [("uploaded", uploaded), ("downloaded", downloaded)] {
         if let Some(total) = total {
             set.arg(field).arg(total);
         }
     }
-    let commands: Commands = std::iter::once(set).collect();
-    session.run(commands).await.map(drop)
+    session.one(set).await.map(drop)
 }
 
 /// Whose each passkey is. What leads to no user is reported without its name.

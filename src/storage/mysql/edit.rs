@@ -52,6 +52,7 @@ async fn add_user(session: &mut Session<'_>, user: &NewUser) -> Result<Option<Us
     }
     let id = id_of_passkey(session, &user.passkey).await?;
     let id = id.ok_or_else(|| Fault::broken("the new user's id is not below 2^32"))?;
+    is_as_wanted(user.id.map(|id| id.0), id.0, &schema::ADD_USER)?;
     if !user.can_leech {
         let patch = UserPatch {
             can_leech: Some(false),
@@ -144,6 +145,7 @@ async fn add_torrent(
     let (id, ..) = added
         .first()
         .ok_or_else(|| Fault::broken("the new torrent's id is not below 2^32"))?;
+    is_as_wanted(torrent.id.map(|id| id.0), id.0, &schema::ADD_TORRENT)?;
     Ok(Some(*id))
 }
 
@@ -253,6 +255,17 @@ async fn must_exist(
 async fn is_known(session: &mut Session<'_>, known: &'static Call, id: u32) -> Result<bool, Fault> {
     let wanted = Rows::of([[id.into()]].into_iter());
     Ok(!session.call_with(known, &wanted).await?.is_empty())
+}
+
+/// A statement of the config need not have been written for ids that are given.
+fn is_as_wanted(wanted: Option<u32>, id: u32, call: &Call) -> Result<(), Fault> {
+    if wanted.is_none_or(|wanted| wanted == id) {
+        return Ok(());
+    }
+    Err(Fault::broken(format!(
+        "storage.statements.{}: it must write the :id that it is given",
+        call.name
+    )))
 }
 
 /// A total as the databases can hold it.
