@@ -2,10 +2,11 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::{Context, Result};
 use async_trait::async_trait;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 
 use crate::api::metrics::Sources;
 use crate::api::{self, About, Api, Credentials, Host, Token};
@@ -13,13 +14,24 @@ use crate::cache::Cache;
 use crate::config::{self, Config};
 use crate::control::Control;
 use crate::node::followed::Followed;
-use crate::node::{Certificates, Node};
+use crate::node::watchdog::Watched;
+use crate::node::{Certificates, Node, every};
+use crate::pulse::Pulse;
 
-/// The listening API.
+/// How often its thread shows that it turns.
+const BEAT_PERIOD: Duration = Duration::from_secs(1);
+
+/// The listening API. It has a thread of its own, so that what strangers and large answers cost
+/// there keeps neither the journal nor anybody else waiting.
 pub(super) struct Listener {
     api: Arc<Api>,
     stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    /// Resolves when nobody is answered any more.
+    served: oneshot::Receiver<()>,
+    pulse: Pulse,
+    /// Connections to storage and cache that were made on the thread need it as long as they are
+    /// used: it ends when this is dropped.
+    _alive: oneshot::Sender<()>,
 }
 
 /// What the API asks of this node.
@@ -60,10 +72,12 @@ impl Listener {
         cache: Option<&Arc<dyn Cache>>,
         followed: Followed,
         certificates: &Certificates,
-    ) -> Option<Self> {
-        let certificate = certificates.api.clone()?;
+    ) -> Result<Option<Self>> {
+        let Some(certificate) = certificates.api.clone() else {
+            return Ok(None);
+        };
         if listeners.is_empty() {
-            return None;
+            return Ok(None);
         }
         for address in listeners.iter().filter_map(|it| it.local_addr().ok()) {
             tracing::info!(%address, "API at https://{address}/");
@@ -96,12 +110,38 @@ impl Listener {
         };
         let api = Arc::new(Api::new(parts, credentials(config)));
         let routes = api::routes(&api);
-        let task = tokio::spawn(async move {
+        let (done, served) = oneshot::channel();
+        let (alive, needed) = oneshot::channel();
+        let pulse = Pulse::default();
+        let beating = pulse.clone();
+        let serve = async move {
+            let beat = tokio::spawn(beat(beating));
             if let Err(error) = api::serve(listeners, certificate, routes, stopped).await {
                 tracing::error!(%error, "the API can't be served");
             }
-        });
-        Some(Self { api, stop, task })
+            let _ = done.send(());
+            // It resolves, as an error, when the other end is dropped.
+            let _: Result<(), _> = needed.await;
+            beat.abort();
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::Builder::new().name("api".into());
+        let thread = thread.spawn(move || runtime.block_on(serve));
+        thread.context("no thread for the API")?;
+        Ok(Some(Self {
+            api,
+            stop,
+            served,
+            pulse,
+            _alive: alive,
+        }))
+    }
+
+    /// The thread, to be watched.
+    pub fn watched(&self) -> Watched {
+        Watched::new("api", &self.pulse)
     }
 
     pub fn api(&self) -> Arc<Api> {
@@ -109,11 +149,16 @@ impl Listener {
     }
 
     /// Finishes what is in flight.
-    pub async fn stop(self) {
+    pub async fn stop(&mut self) {
         self.stop.send_replace(true);
-        // A panic in it has been told, and keeps nobody from stopping.
-        let _ = self.task.await;
+        // A panic of the thread has been told, and keeps nobody from stopping.
+        let _ = (&mut self.served).await;
     }
+}
+
+/// Beats once a second, as long as the thread turns.
+async fn beat(pulse: Pulse) {
+    every(BEAT_PERIOD, || async { pulse.beat() }).await;
 }
 
 // === impl Hosting ===

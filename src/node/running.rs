@@ -72,9 +72,11 @@ impl Running {
         };
         let (sockets, listeners) = sockets.part();
         let shared = cache.as_ref();
-        let api = api::Listener::start(&config, listeners, &node, shared, followed, &certificates);
+        let api = api::Listener::start(&config, listeners, &node, shared, followed, &certificates)?;
         let mut workers = Workers::start(&options, sockets, &node, certificates.http.clone())?;
-        let watchdog = tokio::spawn(watchdog::watch(workers.watched()));
+        let mut watched = workers.watched();
+        watched.extend(api.as_ref().map(api::Listener::watched));
+        let watchdog = tokio::spawn(watchdog::watch(watched));
         let (stats_interval, intervals) = watch::channel(config.log.stats_interval);
         helpers.spawn(upkeep::statistics(node.clone(), intervals, serving.clone()));
         notify::ready(&serving);
@@ -124,7 +126,7 @@ impl Running {
         self.watchdog.abort(); // workers that end don't turn any more
         let node = &self.node;
         let saved = notify::unhurried(async {
-            if let Some(api) = self.api {
+            if let Some(api) = &mut self.api {
                 api.stop().await;
             }
             self.workers.stop().await;

@@ -85,4 +85,13 @@ fn an_edit_at_one_node_works_at_once_there_and_soon_at_the_other() {
             .status
             == 200
     });
+    // Connections that the API made are still used when the rest is saved.
+    announce(
+        &a,
+        "passkey-seven",
+        "uploaded=0&downloaded=0&left=5&event=stopped",
+    );
+    assert_eq!(a.stop(), 0);
+    let active = "SELECT COUNT(*) FROM site.peers WHERE active = 1 AND user_id = 7";
+    assert_eq!(mariadb.row::<1>(active), [0]);
 }
