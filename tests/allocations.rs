@@ -10,7 +10,7 @@ use mika::clock::{Now, Seconds};
 use mika::ids::{InfoHash, PeerId};
 use mika::metrics::{Metrics, Protocol};
 use mika::registry::Registry;
-use mika::tracker::{AnnounceRequest, HnrRules, Mode, Rules, Tracker, Workspace};
+use mika::tracker::{AnnounceRequest, Mode, Rules, Tracker, Workspace};
 use mika::wire::{Announce, ClientKey, Event};
 
 /// The system's allocator, which counts what each thread asks of it.
@@ -46,26 +46,8 @@ unsafe impl GlobalAlloc for Counting {
 
 fn tracker() -> Tracker {
     let rules = Rules {
-        announce_interval: 1800,
-        min_announce_interval: 900,
-        peer_ttl: 3900,
-        tombstone_ttl: 86_400,
-        numwant: 50,
-        max_numwant: 200,
-        auto_register: true,
         max_torrents: 1_000_000,
-        blocked_ports: Vec::new(),
-        blocked_networks: Vec::new(),
-        whitelist: false,
-        trust_client_ip: false,
-        max_peers_per_ip: 100,
-        max_peers_per_user: 5,
-        hide_own_peers: false,
-        max_rate: 1 << 40,
-        hnr: HnrRules {
-            threshold: 1,
-            min_bytes: 1,
-        },
+        ..Rules::default()
     };
     let (registry, metrics) = (Arc::default(), Arc::default());
     let _: (&Arc<Registry>, &Arc<Metrics>) = (&registry, &metrics);

@@ -113,3 +113,13 @@ pub(super) fn raise_file_limit(connections: u32) {
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_of_nobodys_config_are_the_default_rules() {
+        assert_eq!(rules(&Config::default()), Rules::default());
+    }
+}

@@ -53,6 +53,34 @@ pub struct Rules {
 
 // === impl Rules ===
 
+/// Those of a public tracker that nobody has configured.
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            announce_interval: 1800,
+            min_announce_interval: 900,
+            peer_ttl: 3900,
+            tombstone_ttl: 86_400,
+            numwant: 50,
+            max_numwant: 200,
+            auto_register: true,
+            max_torrents: 4_000_000,
+            blocked_ports: Vec::new(),
+            blocked_networks: Vec::new(),
+            whitelist: false,
+            trust_client_ip: false,
+            max_peers_per_ip: 100,
+            max_peers_per_user: 5,
+            hide_own_peers: false,
+            max_rate: 2_500_000_000,
+            hnr: HnrRules {
+                threshold: 14 * 86_400,
+                min_bytes: 50 << 20,
+            },
+        }
+    }
+}
+
 impl Rules {
     /// The rules as far as that mode can keep to them.
     pub(super) fn within(mut self, mode: Mode) -> Self {

@@ -58,17 +58,16 @@ impl Tracker {
             return peers;
         };
         swarm.each(|endpoint, role, seen| {
-            if peers.len() < max {
-                // Whoever is there was seen less than 18 hours ago.
-                let ago = u32::from((now.mono.0 as u16).wrapping_sub(seen));
-                let ago = if ago > LIFE_MAX * 5 / 4 { 0 } else { ago };
-                peers.push(LivePeer {
-                    address: endpoint.address(),
-                    is_seeder: role == Role::Seeder,
-                    last_announce: now.to_unix(Seconds(now.mono.0 - ago)),
-                    account: None,
-                });
-            }
+            // Whoever is there was seen less than 18 hours ago.
+            let ago = u32::from((now.mono.0 as u16).wrapping_sub(seen));
+            let ago = if ago > LIFE_MAX * 5 / 4 { 0 } else { ago };
+            peers.push(LivePeer {
+                address: endpoint.address(),
+                is_seeder: role == Role::Seeder,
+                last_announce: now.to_unix(Seconds(now.mono.0 - ago)),
+                account: None,
+            });
+            peers.len() < max
         });
         peers
     }
@@ -117,5 +116,86 @@ impl Tracker {
                 (info_hash, SwarmCounts { seeders, leechers })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::swarm::{ClientTag, Presence};
+    use crate::tracker::Rules;
+
+    fn now(seconds: u32) -> Now {
+        Now {
+            mono: Seconds::START.plus(seconds),
+            unix: 1_800_000_000 + i64::from(seconds),
+        }
+    }
+
+    /// A tracker with that many peers in the swarm of torrent 1, of IPv4 and IPv6 in turn, every
+    /// third a seeder; and one peer in torrent 2.
+    fn tracker(peers: u16) -> Tracker {
+        let (registry, metrics) = (Arc::default(), Arc::default());
+        let tracker = Tracker::new(Mode::Public, Rules::default(), registry, 10, metrics);
+        let join = |hash: u8, port: u16| {
+            let ip: IpAddr = match port % 2 {
+                0 => "192.0.2.1".parse().unwrap(),
+                _ => "2001:db8::1".parse().unwrap(),
+            };
+            let key = Key::from(&InfoHash([hash; 20]));
+            let mut swarms = tracker.public.lock(key.shard());
+            let peer = Presence {
+                endpoint: Endpoint::new(ip, port),
+                client: ClientTag::new(&PeerId([1; 20]), Some(u32::from(port))),
+                role: if port.is_multiple_of(3) {
+                    Role::Seeder
+                } else {
+                    Role::Leecher
+                },
+                seen: now(u32::from(port)).mono,
+            };
+            let joined = swarms.get_or_default(key).upsert(&peer, Seconds(0), 0);
+            assert_eq!(joined, Ok(None));
+        };
+        (1..=peers).for_each(|port| join(1, port));
+        join(2, 1);
+        tracker
+    }
+
+    #[test]
+    fn public_peers_are_seen_with_their_role_and_time() {
+        for number in [5, 500] {
+            let tracker = tracker(number);
+            let later = now(1000);
+            let mut peers = tracker.peers(&InfoHash([1; 20]), 10_000, later);
+            peers.sort_by_key(|peer| peer.address.port());
+            assert_eq!(peers.len(), usize::from(number));
+            for (peer, port) in peers.iter().zip(1..) {
+                assert_eq!(peer.address.port(), port);
+                assert_eq!(peer.address.is_ipv4(), port % 2 == 0);
+                assert_eq!(peer.is_seeder, port.is_multiple_of(3));
+                assert_eq!(peer.last_announce, 1_800_000_000 + i64::from(port));
+            }
+            assert_eq!(tracker.peers(&InfoHash([1; 20]), 3, later).len(), 3);
+            assert!(tracker.peers(&InfoHash([9; 20]), 3, later).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_largest_swarms_come_first() {
+        let tracker = tracker(7);
+        let largest = tracker.largest(10);
+        let counts = SwarmCounts {
+            seeders: 2,
+            leechers: 5,
+        };
+        assert_eq!(largest[0], (InfoHash([1; 20]), counts));
+        assert_eq!(largest.len(), 2);
+        assert_eq!(tracker.largest(1), largest[..1]);
+        assert_eq!(tracker.counts(&InfoHash([1; 20])), counts);
+        assert_eq!(tracker.counts(&InfoHash([9; 20])), SwarmCounts::default());
     }
 }

@@ -4,31 +4,47 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::harness::Mika;
 use super::harness::api::{Api, with_api};
 use super::harness::mariadb::MariaDb;
 use super::harness::poll;
 use super::harness::redis::Redis;
 use super::{HASH, announce, failure};
 
-#[test]
-fn an_edit_at_one_node_works_at_once_there_and_soon_at_the_other() {
-    let (redis, mariadb) = (Redis::start(), MariaDb::start());
-    mariadb.database("site");
-    let config = |node: &str| {
-        json!({
-            "mode": "private",
-            "node": node,
-            "cache": { "driver": "redis", "url": redis.url() },
-            "storage": { "driver": "mysql", "url": mariadb.url("site") },
-        })
-    };
-    let (mut a, mut b) = (with_api(&config("a")), with_api(&config("b")));
-    a.managed(&["migrate"]);
-    a.run();
-    b.run();
-    let api = Api::of(&a);
-    assert_eq!(api.json("/readyz")["cache"]["driver"], "redis");
+/// Two nodes, and what they share.
+struct Nodes {
+    a: Mika,
+    b: Mika,
+    redis: Redis,
+    mariadb: MariaDb,
+}
 
+impl Nodes {
+    fn start() -> Self {
+        let (redis, mariadb) = (Redis::start(), MariaDb::start());
+        mariadb.database("site");
+        let config = |node: &str| {
+            json!({
+                "mode": "private",
+                "node": node,
+                "cache": { "driver": "redis", "url": redis.url() },
+                "storage": { "driver": "mysql", "url": mariadb.url("site") },
+            })
+        };
+        let (mut a, mut b) = (with_api(&config("a")), with_api(&config("b")));
+        a.managed(&["migrate"]);
+        a.run();
+        b.run();
+        Self {
+            a,
+            b,
+            redis,
+            mariadb,
+        }
+    }
+}
+
+fn fill(api: &Api) {
     let torrent = json!({ "torrent_id": 5, "info_hash": HASH, "name": "five" });
     assert_eq!(api.post("/api/torrent", &torrent).status, 201);
     let client = json!({ "prefix": "-TR", "client": "Transmission" });
@@ -39,22 +55,30 @@ fn an_edit_at_one_node_works_at_once_there_and_soon_at_the_other() {
         (answer.status, answer.json()),
         (200, json!({ "message": "ok" }))
     );
+}
+
+#[test]
+fn an_edit_at_one_node_works_at_once_there_and_soon_at_the_other() {
+    let Nodes { a, b, redis, .. } = &Nodes::start();
+    let api = Api::of(a);
+    assert_eq!(api.json("/readyz")["cache"]["driver"], "redis");
+    fill(&api);
     let leech = "uploaded=0&downloaded=0&left=5&event=started";
-    assert_eq!(failure(&announce(&a, "passkey-seven", leech)), "");
+    assert_eq!(failure(&announce(a, "passkey-seven", leech)), "");
     poll(
         Duration::from_secs(5),
         "the other node knows the user",
-        || failure(&announce(&b, "passkey-seven", leech)).is_empty(),
+        || failure(&announce(b, "passkey-seven", leech)).is_empty(),
     );
 
     let totals = json!({ "uploaded": 4096, "downloaded": 0, "can_leech": false });
     assert_eq!(api.post("/api/user/7", &totals).status, 200);
     assert_eq!(
-        failure(&announce(&a, "passkey-seven", "left=5")),
+        failure(&announce(a, "passkey-seven", "left=5")),
         "download not allowed"
     );
     assert_eq!(redis.cli(&["HGET", "t:u:7", "uploaded"]).trim(), "4096");
-    assert_eq!(Api::of(&b).json("/api/user/7")["uploaded"], 4096);
+    assert_eq!(Api::of(b).json("/api/user/7")["uploaded"], 4096);
     poll(
         Duration::from_secs(10),
         "the peer is known to storage",
@@ -66,14 +90,23 @@ fn an_edit_at_one_node_works_at_once_there_and_soon_at_the_other() {
         .map(|id| json!({ "user_id": id, "passkey": format!("passkey-{id}"), "name": "x" }))
         .collect();
     assert_eq!(api.post("/api/users", &json!(users)).json()["added"], 1000);
-    assert_eq!(failure(&announce(&a, "passkey-1099", "left=0")), "");
+    assert_eq!(failure(&announce(a, "passkey-1099", "left=0")), "");
+}
 
+#[test]
+fn without_storage_nothing_is_edited_and_everybody_is_answered() {
+    let mut nodes = Nodes::start();
+    let Nodes { a, mariadb, .. } = &mut nodes;
+    let api = Api::of(a);
+    fill(&api);
+    let leech = "uploaded=0&downloaded=0&left=5&event=started";
+    assert_eq!(failure(&announce(a, "passkey-seven", leech)), "");
     // Without storage nothing can be edited, and clients are answered.
     mariadb.pause();
     let answer = api.post("/api/user/7", &json!({ "can_leech": true }));
     assert!(answer.is_error(503), "{}", answer.text());
     assert!(answer.header("retry-after").is_some());
-    assert_eq!(failure(&announce(&a, "passkey-1099", "left=0")), "");
+    assert_eq!(failure(&announce(a, "passkey-seven", "left=5")), "");
     poll(
         Duration::from_secs(20),
         "the node says that it is not ready",
@@ -87,7 +120,7 @@ fn an_edit_at_one_node_works_at_once_there_and_soon_at_the_other() {
     });
     // Connections that the API made are still used when the rest is saved.
     announce(
-        &a,
+        a,
         "passkey-seven",
         "uploaded=0&downloaded=0&left=5&event=stopped",
     );

@@ -169,26 +169,15 @@ impl Ask {
 
 pub fn rules() -> Rules {
     Rules {
-        announce_interval: 1800,
-        min_announce_interval: 900,
         peer_ttl: TTL,
         tombstone_ttl: TOMBSTONE,
-        numwant: 50,
-        max_numwant: 200,
-        auto_register: true,
         max_torrents: 100,
-        blocked_ports: Vec::new(),
-        blocked_networks: Vec::new(),
-        whitelist: false,
-        trust_client_ip: false,
-        max_peers_per_ip: 100,
-        max_peers_per_user: 5,
-        hide_own_peers: false,
         max_rate: MAX_RATE,
         hnr: HnrRules {
             threshold: 10_000,
             min_bytes: 1000,
         },
+        ..Rules::default()
     }
 }
 

@@ -74,26 +74,14 @@ impl Place {
 
 fn rules() -> Rules {
     Rules {
-        announce_interval: 1800,
-        min_announce_interval: 900,
-        peer_ttl: 3900,
-        tombstone_ttl: 86_400,
-        numwant: 50,
-        max_numwant: 200,
-        auto_register: true,
         max_torrents: 100_000,
         blocked_ports: vec![25],
-        blocked_networks: Vec::new(),
-        whitelist: false,
-        trust_client_ip: false,
-        max_peers_per_ip: 100,
-        max_peers_per_user: 5,
-        hide_own_peers: false,
         max_rate: 1 << 40,
         hnr: HnrRules {
             threshold: 1,
             min_bytes: 1,
         },
+        ..Rules::default()
     }
 }
 

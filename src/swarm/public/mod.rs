@@ -202,24 +202,26 @@ impl PublicSwarm<'_> {
         }
     }
 
-    /// Shows every peer: its endpoint, its role, and the lower 16 bits of when it was last seen.
-    pub fn each(&self, mut show: impl FnMut(Endpoint, Role, u16)) {
-        let mut show = |endpoint: Endpoint, role, seen| show(endpoint, role, seen);
-        match &*self.store {
-            Store::Few(few) => {
-                for it in Compact4::all(few, self.pool).iter().map(Compact4::unpack) {
-                    show(Endpoint::V4(it.endpoint), it.role(), it.seen);
+    /// Shows peers as long as `show` wants more: the endpoint, the role, and the lower 16 bits of when
+    /// each was last seen.
+    pub fn each(&self, mut show: impl FnMut(Endpoint, Role, u16) -> bool) {
+        let mut v4 = |it: Member<Compact4>| show(Endpoint::V4(it.endpoint), it.role(), it.seen);
+        let wants_more = match &*self.store {
+            Store::Few(few) => Compact4::all(few, self.pool)
+                .iter()
+                .map(Compact4::unpack)
+                .all(&mut v4),
+            Store::Many(many) => many.v4.members().iter().copied().all(&mut v4),
+        };
+        let mut v6 = |it: Member<Compact6>| show(Endpoint::V6(it.endpoint), it.role(), it.seen);
+        if wants_more {
+            match &*self.store {
+                Store::Few(few) => {
+                    let all = Compact6::all(few, self.pool).iter();
+                    all.map(Compact6::unpack).all(&mut v6);
                 }
-                for it in Compact6::all(few, self.pool).iter().map(Compact6::unpack) {
-                    show(Endpoint::V6(it.endpoint), it.role(), it.seen);
-                }
-            }
-            Store::Many(many) => {
-                for it in many.v4.members() {
-                    show(Endpoint::V4(it.endpoint), it.role(), it.seen);
-                }
-                for it in many.v6.members() {
-                    show(Endpoint::V6(it.endpoint), it.role(), it.seen);
+                Store::Many(many) => {
+                    many.v6.members().iter().copied().all(&mut v6);
                 }
             }
         }
