@@ -177,7 +177,10 @@ impl Mika {
                 Err(status) => panic!("mika ended with {status}:\n{}", self.log()),
             }
         }
-        // The kernel takes connections a moment before it has the sockets for UDP.
+        // The kernel takes connections a moment before it has the sockets that are opened later.
+        poll(PROGRAM_DEADLINE, "mika listens for the API", || {
+            self.api_listen().all(|it| TcpStream::connect(it).is_ok())
+        });
         poll(PROGRAM_DEADLINE, "mika answers over UDP", || {
             self.udp_listen().all(|it| self.answers_at(it))
         });
@@ -206,6 +209,13 @@ impl Mika {
             .spawn()
             .expect("mika starts");
         self.process = Some(process);
+    }
+
+    /// The addresses of its API.
+    fn api_listen(&self) -> impl Iterator<Item = SocketAddr> {
+        let listen = self.config["api"]["listen"].as_array();
+        let listen = listen.into_iter().flatten().filter_map(Value::as_str);
+        listen.map(|address| address.parse().expect("an address"))
     }
 
     /// The address that it serves HTTP on.

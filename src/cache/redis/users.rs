@@ -133,8 +133,11 @@ pub(super) async fn set_totals(
     downloaded: Option<u64>,
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
-    let mut set = cmd("EVAL");
-    set.arg(SET_IF_THERE).arg(1).arg(keys::user(id));
+    let load = cmd("SCRIPT").arg("LOAD").arg(SET_IF_THERE).take();
+    let script = reply::text(session.one(load).await?);
+    let script = script.ok_or_else(|| link.unexpected("SCRIPT"))?;
+    let mut set = cmd("EVALSHA");
+    set.arg(script).arg(1).arg(keys::user(id));
     for (field, total) in [("uploaded", uploaded), ("downloaded", downloaded)] {
         if let Some(total) = total {
             set.arg(field).arg(total);
