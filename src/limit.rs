@@ -74,6 +74,16 @@ fn count_in(place: &AtomicU64, period: u32) -> u32 {
 mod tests {
     use super::*;
 
+    #[test]
+    fn looking_counts_nothing() {
+        let limit = SourceLimit::default();
+        let ip = "192.0.2.1".parse().unwrap();
+        assert!((0..10).all(|_| !limit.is_reached(ip, 2, 7)));
+        assert!(limit.allows(ip, 2, 7) && !limit.is_reached(ip, 2, 7));
+        assert!(limit.allows(ip, 2, 7) && limit.is_reached(ip, 2, 7));
+        assert!(!limit.is_reached(ip, 2, 8), "that was another period");
+    }
+
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }

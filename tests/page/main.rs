@@ -168,6 +168,21 @@ fn users_and_torrents_are_looked_up_and_switched_off() {
 }
 
 #[test]
+fn a_list_that_can_not_be_had_says_so_in_its_place() {
+    let stage = Stage::start();
+    let browser = Browser::start();
+    stage.sign_in(&browser);
+    let renamed = "ALTER TABLE whitelist RENAME TO elsewhere";
+    stage
+        .mika
+        .storage()
+        .execute_batch(renamed)
+        .expect("a rename");
+    browser.click("a[href='#whitelist']");
+    browser.wait("document.body.textContent.includes(\"It can't be shown: storage can't do it\")");
+}
+
+#[test]
 fn a_token_that_may_only_read_is_told_what_is_off() {
     let stage = Stage::start();
     let browser = Browser::start();
