@@ -78,6 +78,23 @@ pub fn open(path: &Path) -> Result<Option<Arc<File>>, LogError> {
         })
 }
 
+/// Whether the log can be written there, as far as that shows without making the file.
+pub fn check(path: &Path) -> Result<(), LogError> {
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let writable = if path.exists() {
+        File::options().append(true).open(path).map(drop)
+    } else {
+        let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+        std::fs::read_dir(folder.unwrap_or(Path::new("."))).map(drop)
+    };
+    writable.map_err(|error| LogError::File {
+        path: path.into(),
+        error,
+    })
+}
+
 // === impl Handle ===
 
 impl Handle {

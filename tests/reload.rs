@@ -195,10 +195,10 @@ fn a_log_moves_to_another_file_and_back() {
 fn a_log_that_cant_be_written_ends_the_start() {
     let mut mika = Mika::prepare(&json!({ "log": { "file": "no-folder/tracker.log" } }));
     mika.launch();
-    assert_eq!(mika.wait(PROGRAM_DEADLINE), 1);
+    assert_eq!(mika.wait(PROGRAM_DEADLINE), 2);
     let log = mika.log();
     assert!(
-        log.contains("mika: log.file: can't write to no-folder/tracker.log: "),
+        log.contains("mika: config.json: log.file: can't write to no-folder/tracker.log: "),
         "{log}"
     );
 }

@@ -16,10 +16,14 @@ use crate::clock::Seconds;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Characters of a path that are written.
+const PATH_MAX: usize = 200;
+
 /// The longest id that a client may give its request, in bytes.
 const ID_MAX: usize = 64;
 
-/// Writes the line. The route is named by its pattern: a path may hold what a log should not.
+/// Writes the line. Of somebody who is logged in it has the path, which says what was changed and
+/// holds no secret; of strangers the pattern of the route, for they may send anything.
 pub(super) async fn requests(
     State(api): State<Arc<Api>>,
     request: Request,
@@ -28,6 +32,7 @@ pub(super) async fn requests(
     let now = api.sources.clock.now().mono;
     let id = id_of(&request);
     let method = request.method().clone();
+    let path: String = request.uri().path().chars().take(PATH_MAX).collect();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let client = request
         .extensions()
@@ -42,10 +47,10 @@ pub(super) async fn requests(
     let changes = method != Method::GET && method != Method::HEAD;
     match response.extensions().get::<Caller>() {
         Some(Caller(caller)) if status >= 500 => {
-            tracing::warn!(request = %id, %method, route, status, caller, client, "API");
+            tracing::warn!(request = %id, %method, path, status, caller, client, "API");
         }
         Some(Caller(caller)) if changes => {
-            tracing::info!(request = %id, %method, route, status, caller, client, "API");
+            tracing::info!(request = %id, %method, path, status, caller, client, "API");
         }
         Some(Caller(caller)) => {
             tracing::debug!(request = %id, %method, route, status, caller, client, "API");

@@ -25,17 +25,20 @@ mod wipe;
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Error, Result};
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, ConfigError};
+use crate::config::{self, Config, ConfigError, Source};
 use crate::control::ControlError;
 use crate::storage::{BadRow, Wipe};
 use open::Site;
 use print::Printer;
+
+/// Where the Debian package has the config.
+const PACKAGED: &str = "/etc/mika/config.json";
 
 /// Rows read from storage at a time.
 const PAGE: u32 = 1000;
@@ -219,41 +222,53 @@ fn start(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
 
 async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
     let path = cli.config.as_deref();
-    let load = || config::load(path).map(|loaded| loaded.config);
     match cli.command {
         Command::Users(command) => {
-            let site = Site::open(load()?, printer).await?;
+            let site = Site::open(load(path, printer)?, printer).await?;
             users::run(command, &site, printer).await
         }
         Command::Torrents(command) => {
-            let site = Site::open(load()?, printer).await?;
+            let site = Site::open(load(path, printer)?, printer).await?;
             torrents::run(command, &site, printer).await
         }
         Command::Whitelist(command) => {
-            let site = Site::open(load()?, printer).await?;
+            let site = Site::open(load(path, printer)?, printer).await?;
             whitelist::run(command, &site, printer).await
         }
         Command::Cleanup(arguments) => {
-            let site = Site::open(load()?, printer).await?;
+            let site = Site::open(load(path, printer)?, printer).await?;
             cleanup::run(&arguments, &site, printer).await
         }
         Command::Wipetorstats(arguments) => {
-            let site = Site::open(load()?, printer).await?;
+            let site = Site::open(load(path, printer)?, printer).await?;
             wipe::run(Wipe::Torrents, &arguments, &site, printer).await
         }
         Command::Wipeuserstats(arguments) => {
-            let site = Site::open(load()?, printer).await?;
+            let site = Site::open(load(path, printer)?, printer).await?;
             wipe::run(Wipe::Users, &arguments, &site, printer).await
         }
-        Command::Warmup(arguments) => warmup::run(&arguments, load()?, printer).await,
-        Command::Migrate { status } => migrate::run(status, &load()?, printer).await,
+        Command::Warmup(arguments) => warmup::run(&arguments, load(path, printer)?, printer).await,
+        Command::Migrate { status } => migrate::run(status, &load(path, printer)?, printer).await,
         Command::Check => check::run(config::load(path), printer).await,
-        Command::Genkey(arguments) => genkey::run(&arguments, &load()?, printer),
-        Command::Stats(place) => stats::run(&place, &load()?, printer).await,
-        Command::Top(arguments) => top::run(&arguments, &load()?).await,
+        Command::Genkey(arguments) => genkey::run(&arguments, &load(path, printer)?, printer),
+        Command::Stats(place) => stats::run(&place, &load(path, printer)?, printer).await,
+        Command::Top(arguments) => top::run(&arguments, &load(path, printer)?).await,
         Command::Completions { shell } => shell::completions(shell, printer),
         Command::Man => shell::man(printer),
     }
+}
+
+/// The named config, or `./config.json`, or else the built-in defaults, which are seldom meant where
+/// the package has put a config elsewhere.
+fn load(path: Option<&Path>, printer: &mut Printer) -> Result<Config, ConfigError> {
+    let loaded = config::load(path)?;
+    if loaded.source == Source::BuiltIn && Path::new(PACKAGED).exists() {
+        printer.message(format_args!(
+            "note: there is no config.json here, so these are the built-in defaults; the tracker's \
+             own config is named by: -c {PACKAGED}"
+        ));
+    }
+    Ok(loaded.config)
 }
 
 /// A reader that went away (`… | head`) has what it wanted.

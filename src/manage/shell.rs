@@ -17,6 +17,12 @@ pub fn completions(shell: Shell, printer: &mut Printer) -> Result<ExitStatus> {
     // Into memory first: the generator panics where its output breaks off.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
+    if shell == Shell::Bash {
+        // The generator writes the name with its hyphen in one way where it remembers a command, and
+        // in another where it looks for it.
+        let text = String::from_utf8_lossy(&script);
+        script = text.replace("mika__subcmd__manage", "mika__manage").into();
+    }
     printer.text(&script)?;
     Ok(ExitStatus::Success)
 }

@@ -18,6 +18,10 @@ use crate::node::watchdog::Watched;
 use crate::node::{Certificates, Node, every};
 use crate::pulse::Pulse;
 
+/// What is said of an API without credentials.
+pub(super) const OPEN: &str =
+    "the API is open to everybody on this host: set api.password or api.tokens";
+
 /// How often its thread shows that it turns.
 const BEAT_PERIOD: Duration = Duration::from_secs(1);
 
@@ -83,9 +87,7 @@ impl Listener {
             tracing::info!(%address, "API at https://{address}/");
         }
         if config.api.is_open() {
-            tracing::warn!(
-                "the API is open to everybody on this host: set api.password or api.tokens"
-            );
+            tracing::warn!("{OPEN}");
         }
         let (stop, stopped) = watch::channel(false);
         let parts = api::Parts {

@@ -106,6 +106,7 @@ pub fn check_with(options: &Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
     check_drivers(config, drivers)?;
     Certificates::load(config)?;
+    log::check(&config.log.file)?;
     Ok(())
 }
 

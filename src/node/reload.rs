@@ -118,6 +118,9 @@ impl Reloader {
         settings::raise_file_limit(new.http.max_connections);
         self.settings.apply(new);
         if let Some(api) = &self.api {
+            if new.api.is_open() {
+                tracing::warn!("{}", api::OPEN);
+            }
             api.set_credentials(api::credentials(new));
         }
         settings::warn_of_empty_whitelist(new, &self.node.registry);

@@ -56,4 +56,15 @@ fn every_command_is_in_help_manual_and_completions() {
         assert!(!folder.ok(&["completions", shell]).is_empty());
     }
     folder.fails(2, &["completions", "cmd"]);
+    // As bash asks when somebody types the beginning of a word below a command.
+    let ask = format!(
+        "{completions}
+         COMP_WORDS=(mika-manage users dis); COMP_CWORD=2
+         _mika__manage mika-manage dis users; echo \"${{COMPREPLY[@]}}\""
+    );
+    let bash = std::process::Command::new("bash")
+        .args(["-c", &ask])
+        .output();
+    let offered = String::from_utf8_lossy(&bash.expect("bash starts").stdout).into_owned();
+    assert_eq!(offered, "disable\n");
 }
