@@ -1,6 +1,8 @@
-//! Until when a certificate is valid.
+//! Until when a certificate is valid, and for which names.
 
-use x509_parser::prelude::{FromDer as _, Validity, X509Certificate, X509Error};
+use std::net::IpAddr;
+
+use x509_parser::prelude::{FromDer as _, GeneralName, Validity, X509Certificate, X509Error};
 
 /// A certificate that expires within so many days is worth a word.
 pub const EXPIRY_NOTICE_DAYS: i64 = 14;
@@ -12,4 +14,32 @@ pub const EXPIRY_NOTICE_DAYS: i64 = 14;
 pub fn validity(der: &[u8]) -> Result<Validity, x509_parser::nom::Err<X509Error>> {
     let (_, certificate) = X509Certificate::from_der(der)?;
     Ok(certificate.validity().clone())
+}
+
+/// The host names and IP addresses that the first certificate of a PEM text is for; none if it is
+/// no certificate.
+pub fn names(pem: &[u8]) -> Vec<String> {
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem) else {
+        return Vec::new();
+    };
+    let Ok((_, certificate)) = X509Certificate::from_der(&pem.contents) else {
+        return Vec::new();
+    };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let names = names.value.general_names.iter();
+    names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
 }

@@ -1,9 +1,9 @@
 //! `mika-manage genkey`: a key and a self-signed certificate for the API.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::print::Printer;
 use super::{ExitStatus, UsageError};
+use crate::certificate;
 use crate::clock::Clock;
 use crate::config::{Config, TlsFiles};
 
@@ -31,7 +32,7 @@ pub struct Genkey {
     /// A further host name or IP address that the certificate is for; may be repeated
     #[arg(long = "san", value_name = "NAME")]
     names: Vec<String>,
-    /// Replace a key or certificate that is there
+    /// Replace a key or certificate that is there; the new one is for the same names
     #[arg(long)]
     force: bool,
 }
@@ -62,7 +63,10 @@ pub fn run(arguments: &Genkey, config: &Config, printer: &mut Printer) -> Result
             path.display()
         );
     }
-    let params = parameters(arguments, Clock::start().now().unix)?;
+    // A certificate that takes another's place goes by all of its names.
+    let former = fs::read(cert).map(|pem| certificate::names(&pem));
+    let former = former.unwrap_or_default();
+    let params = parameters(arguments, &former, Clock::start().now().unix)?;
     if !printer.is_json() {
         printer.line("> Generating new keys...")?;
     }
@@ -104,7 +108,7 @@ fn fingerprint(der: &[u8]) -> String {
     pairs.join(":")
 }
 
-fn parameters(arguments: &Genkey, unix: i64) -> Result<CertificateParams> {
+fn parameters(arguments: &Genkey, former: &[String], unix: i64) -> Result<CertificateParams> {
     let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(unix.unsigned_abs());
     let host = rustix::system::uname()
         .nodename()
@@ -130,12 +134,13 @@ fn parameters(arguments: &Genkey, unix: i64) -> Result<CertificateParams> {
         SanType::IpAddress(Ipv6Addr::LOCALHOST.into()),
     ];
     // A host may have a name that no certificate can hold; the others do without it.
-    let host = alternative_name(&host);
+    let known = [host].into_iter().chain(former.iter().cloned());
+    let known = known.filter_map(|name| alternative_name(&name));
     let given = arguments.names.iter().map(|name| {
         alternative_name(name)
             .ok_or_else(|| UsageError(format!("--san {name:?} is no host name and no IP address")))
     });
-    for name in host.map(Ok).into_iter().chain(given) {
+    for name in known.map(Ok).chain(given) {
         let name = name?;
         if !params.subject_alt_names.contains(&name) {
             params.subject_alt_names.push(name);
@@ -209,9 +214,20 @@ fn write_beside(path: &Path, text: &str, mode: u32) -> io::Result<PathBuf> {
         .open(&beside)?;
     let written = file
         .write_all(text.as_bytes())
+        .and_then(|()| give(&file, path))
         .and_then(|()| file.sync_all());
     written.inspect_err(|_| drop(fs::remove_file(&beside)))?;
     Ok(beside)
+}
+
+/// What root writes for the tracker's user has to be that user's, whose the folder is.
+fn give(file: &File, path: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let owner = fs::metadata(folder.unwrap_or(Path::new(".")))?;
+    fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 #[cfg(test)]

@@ -65,6 +65,47 @@ fn a_key_that_is_there_is_kept_unless_forced() {
 }
 
 #[test]
+fn a_certificate_that_takes_another_s_place_is_for_its_names() {
+    let folder = Folder::new();
+    folder.ok(&[
+        "genkey",
+        "--san",
+        "tracker.example.org",
+        "--san",
+        "192.0.2.7",
+    ]);
+    let made = folder.json(&["genkey", "--force", "--san", "2001:db8::7"]);
+    let names = made["names"].as_array().unwrap();
+    for name in [
+        "localhost",
+        "tracker.example.org",
+        "192.0.2.7",
+        "2001:db8::7",
+    ] {
+        assert!(names.contains(&json!(name)), "{name}: {names:?}");
+    }
+    let number = names.len();
+    let again = folder.json(&["genkey", "--force"]);
+    assert_eq!(again["names"].as_array().unwrap().len(), number);
+}
+
+/// Only root can give files away, so for others there is nothing to see.
+#[test]
+fn what_root_writes_is_the_folders_owners() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
+    let folder = Folder::new();
+    if chown(folder.dir.path(), Some(4711), Some(4712)).is_err() {
+        return;
+    }
+    folder.ok(&["genkey"]);
+    for name in ["key_priv", "key_ca"] {
+        let file = fs::metadata(folder.path(name)).unwrap();
+        assert_eq!((file.uid(), file.gid()), (4711, 4712), "{name}");
+    }
+}
+
+#[test]
 fn genkey_leaves_nothing_behind_where_it_can_not_write_both() {
     let tls = json!({"key": "nowhere/key", "cert": "cert"});
     let folder = Folder::with_config(&json!({"api": {"tls": tls}}));
