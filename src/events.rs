@@ -4,9 +4,11 @@
 //! waits for a watcher. Without one an event costs a look at a counter.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::clock::Seconds;
 use crate::ids::{InfoHash, TorrentId, UserId};
@@ -43,8 +45,16 @@ pub enum Event {
 /// Where events are told and heard.
 pub struct Events {
     told: broadcast::Sender<Event>,
+    /// How many watch. The channel knows it too, but behind a lock that all workers would take.
+    watchers: Arc<AtomicUsize>,
     refusals: Limit,
     snatches: Limit,
+}
+
+/// Somebody who watches, until it is dropped.
+pub struct Watch {
+    heard: broadcast::Receiver<Event>,
+    watchers: Arc<AtomicUsize>,
 }
 
 /// The second in the upper half, what was told in it in the lower.
@@ -57,6 +67,7 @@ impl Default for Events {
     fn default() -> Self {
         Self {
             told: broadcast::Sender::new(HELD),
+            watchers: Arc::default(),
             refusals: Limit::default(),
             snatches: Limit::default(),
         }
@@ -65,13 +76,17 @@ impl Default for Events {
 
 impl Events {
     /// Hears all events from now on.
-    pub fn watch(&self) -> broadcast::Receiver<Event> {
-        self.told.subscribe()
+    pub fn watch(&self) -> Watch {
+        self.watchers.fetch_add(1, Ordering::Relaxed);
+        Watch {
+            heard: self.told.subscribe(),
+            watchers: Arc::clone(&self.watchers),
+        }
     }
 
     /// Whether anybody watches.
     pub fn is_watched(&self) -> bool {
-        self.told.receiver_count() > 0
+        self.watchers.load(Ordering::Relaxed) > 0
     }
 
     pub fn tell(&self, event: Event) {
@@ -103,6 +118,24 @@ impl Events {
                 address,
             });
         }
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    /// The next event.
+    ///
+    /// # Errors
+    /// How many were lost, because they were not taken in time.
+    pub async fn next(&mut self) -> Result<Event, RecvError> {
+        self.heard.recv().await
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -141,7 +174,7 @@ mod tests {
             }
         }
         let mut count = 0;
-        while heard.try_recv().is_ok() {
+        while heard.heard.try_recv().is_ok() {
             count += 1;
         }
         assert_eq!(count, 2 * TOLD_A_SECOND);
@@ -154,8 +187,11 @@ mod tests {
         for id in 0..HELD as u32 + 10 {
             events.tell(Event::User(UserId(id)));
         }
-        let lost = heard.try_recv();
+        let lost = heard.heard.try_recv();
         assert_eq!(lost, Err(broadcast::error::TryRecvError::Lagged(10)));
-        assert_eq!(heard.try_recv(), Ok(Event::User(UserId(10))));
+        assert_eq!(heard.heard.try_recv(), Ok(Event::User(UserId(10))));
+        assert!(events.is_watched());
+        drop(heard);
+        assert!(!events.is_watched());
     }
 }

@@ -10,20 +10,19 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Api;
 use super::error::{ApiError, Refused};
-use crate::events::Event;
+use crate::events::{Event, Watch};
 
 /// How often a silent stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Somebody who watches.
 struct Watcher {
-    heard: Receiver<Event>,
+    heard: Watch,
     stop: watch::Receiver<bool>,
     renewals: watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
@@ -74,7 +73,7 @@ impl Watcher {
             ..
         } = self;
         tokio::select! {
-            event = heard.recv() => match event {
+            event = heard.next() => match event {
                 Ok(event) => Some(message(&event)),
                 Err(RecvError::Lagged(events)) => Some(named("lost", &json!({ "events": events }))),
                 Err(RecvError::Closed) => None,
