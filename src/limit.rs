@@ -1,6 +1,6 @@
 //! How much of something one network may have in a period: nobody has to be remembered for it.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,12 +10,37 @@ use foldhash::fast::RandomState;
 /// A fuzzer makes one for each run.
 const PLACES: usize = if cfg!(fuzzing) { 1 << 6 } else { 1 << 15 };
 
-/// What each network had in its latest period: a /24 of IPv4, a /48 of IPv6.
+/// What one owner of addresses has as a rule: a /24 of IPv4 or a /48 of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Network {
+    V4([u8; 3]),
+    V6([u16; 3]),
+}
+
+/// What each network had in its latest period.
 pub struct SourceLimit {
     /// The period in the upper half, how much in the lower.
     counts: Box<[AtomicU64]>,
     /// Seeded anew by each process, so that nobody can choose whom to share a place with.
     hasher: RandomState,
+}
+
+// === impl Network ===
+
+impl Network {
+    /// The network of an address.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                Self::V4([a, b, c])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, ..] = ip.segments();
+                Self::V6([a, b, c])
+            }
+        }
+    }
 }
 
 // === impl SourceLimit ===
@@ -51,12 +76,8 @@ impl SourceLimit {
     }
 
     fn place(&self, source: IpAddr) -> &AtomicU64 {
-        let mut hasher = self.hasher.build_hasher();
-        match source {
-            IpAddr::V4(ip) => ip.octets()[..3].hash(&mut hasher),
-            IpAddr::V6(ip) => ip.octets()[..6].hash(&mut hasher),
-        }
-        &self.counts[hasher.finish() as usize % PLACES]
+        let hash = self.hasher.hash_one(Network::of(source));
+        &self.counts[hash as usize % PLACES]
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::error::ApiError;
+use crate::storage::Find;
 
 /// Rows of a page that does not say how many.
 const LIMIT: u32 = 50;
@@ -40,8 +41,8 @@ pub(super) enum Order {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ListQuery {
     pub text: Option<String>,
-    pub page: u32,
-    pub limit: u32,
+    page: u32,
+    limit: u32,
 }
 
 // === impl ListQuery ===
@@ -72,8 +73,20 @@ impl ListQuery {
     }
 
     /// Rows before this page.
-    pub fn offset(&self) -> u64 {
+    fn offset(&self) -> u64 {
         u64::from(self.page - 1) * u64::from(self.limit)
+    }
+
+    /// What storage is asked for.
+    pub fn find<K>(&self, enabled: Option<bool>, sort: K, order: Order) -> Find<K> {
+        Find {
+            text: self.text.clone(),
+            enabled,
+            sort,
+            descending: order == Order::Desc,
+            offset: self.offset(),
+            limit: self.limit,
+        }
     }
 
     pub fn list<T>(&self, total: u64, rows: Vec<T>) -> List<T> {

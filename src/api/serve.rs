@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tower_service::Service;
 
+use crate::limit::Network;
 use crate::tls::Certificate;
 
 /// Connections open at once; more wait in the kernel.
@@ -91,13 +92,6 @@ struct Worker {
 /// Connections that are open, by the network of whoever opened them.
 #[derive(Default)]
 struct Sources(Mutex<HashMap<Network, usize>>);
-
-/// A /24 of IPv4 or a /48 of IPv6.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Network {
-    V4([u8; 3]),
-    V6([u16; 3]),
-}
 
 /// The place of a connection among those of its network, until it is dropped.
 struct Place {
@@ -190,16 +184,7 @@ impl Sources {
     /// A place for a connection from there; none if its network has too many.
     fn place(sources: &Arc<Self>, client: IpAddr) -> Option<Place> {
         let client = client.to_canonical();
-        let network = match client {
-            IpAddr::V4(ip) => {
-                let [a, b, c, _] = ip.octets();
-                Network::V4([a, b, c])
-            }
-            IpAddr::V6(ip) => {
-                let [a, b, c, ..] = ip.segments();
-                Network::V6([a, b, c])
-            }
-        };
+        let network = Network::of(client);
         let mut open = sources.0.lock();
         let number = open.entry(network).or_default();
         if *number >= CONNECTIONS_OF_ONE && !client.is_loopback() {

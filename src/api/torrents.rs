@@ -17,7 +17,7 @@ use super::{Api, Done};
 use crate::control::{Control, ControlError, Saved};
 use crate::ids::{InfoHash, TorrentId};
 use crate::registry::Permille;
-use crate::storage::{Find, Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
+use crate::storage::{Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
 
 /// A registered torrent; its counters are those of now.
 #[derive(Serialize, ToSchema)]
@@ -315,14 +315,7 @@ pub(super) async fn list(
         let total = rows.len() as u64;
         Found { rows, total }
     } else {
-        let find = Find {
-            text: pages.text.clone(),
-            enabled: query.enabled,
-            sort: query.sort.key(),
-            descending: query.order == Order::Desc,
-            offset: pages.offset(),
-            limit: pages.limit,
-        };
+        let find = pages.find(query.enabled, query.sort.key(), query.order);
         let _turn = api.search().await?;
         api.storage.find_torrents(&find).await?
     };
@@ -349,20 +342,15 @@ pub(super) async fn bulk(
 }
 
 async fn find(api: &Api, text: &str) -> Result<StoredTorrent, ApiError> {
-    let stored = api.storage.torrent(known_form(text)?).await?;
-    stored.ok_or_else(|| not_registered(text))
+    let info_hash = known_form(text)?;
+    let stored = api.storage.torrent(info_hash).await?;
+    stored.ok_or_else(|| ApiError::not_found(format!("there is no torrent {info_hash}")))
 }
 
 /// What is no info hash is registered nowhere.
 fn known_form(text: &str) -> Result<InfoHash, ApiError> {
-    text.parse().map_err(|_| not_registered(text))
-}
-
-fn not_registered(text: &str) -> ApiError {
-    match text.parse::<InfoHash>() {
-        Ok(info_hash) => ApiError::not_found(format!("there is no torrent {info_hash}")),
-        Err(error) => ApiError::not_found(format!("there is no such torrent: {error}")),
-    }
+    text.parse()
+        .map_err(|error| ApiError::not_found(format!("there is no such torrent: {error}")))
 }
 
 fn hash_of(text: &str) -> Result<InfoHash, ApiError> {

@@ -14,7 +14,7 @@ use super::lists::{List, ListQuery, Order};
 use super::{Api, Done};
 use crate::control::{Control, ControlError, Saved, random_passkey};
 use crate::ids::{Passkey, TorrentId, UserId};
-use crate::storage::{Find, NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
+use crate::storage::{NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
 
 /// A user, with the passkey.
 #[derive(Serialize, ToSchema)]
@@ -309,14 +309,7 @@ pub(super) async fn list(
     Query(query): Query<UserQuery>,
 ) -> Result<Json<List<UserRow>>, ApiError> {
     let pages = ListQuery::new(query.q, query.page, query.limit)?;
-    let find = Find {
-        text: pages.text.clone(),
-        enabled: query.enabled,
-        sort: query.sort.key(),
-        descending: query.order == Order::Desc,
-        offset: pages.offset(),
-        limit: pages.limit,
-    };
+    let find = pages.find(query.enabled, query.sort.key(), query.order);
     let _turn = api.search().await?;
     let found = api.storage.find_users(&find).await?;
     let rows = found.rows.into_iter().map(UserRow::from).collect();
