@@ -71,7 +71,7 @@ pub struct Finding {
     /// What is wrong, in a sentence.
     pub problem: String,
     /// What to do about it.
-    pub mend: String,
+    pub hint: String,
 }
 
 /// The right to serve from a storage, held until it is dropped.

@@ -50,7 +50,7 @@ pub(super) async fn check(
         if !status.applied {
             findings.push(Finding {
                 problem: format!("the migration {} is not applied", status.name),
-                mend: "run mika-manage migrate".into(),
+                hint: "run mika-manage migrate".into(),
             });
         }
     }
@@ -81,7 +81,7 @@ async fn server(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Resul
         let (major, minor, patch) = oldest;
         findings.push(Finding {
             problem: format!("the server is too old: {version}"),
-            mend: format!("update it to {major}.{minor}.{patch} or later"),
+            hint: format!("update it to {major}.{minor}.{patch} or later"),
         });
     }
     Ok(())
@@ -101,7 +101,7 @@ async fn own_columns(
         if there.is_empty() {
             findings.push(Finding {
                 problem: format!("the table {table} is missing"),
-                mend: "restore it from a backup; docs/sql.md shows what belongs in it".into(),
+                hint: "restore it from a backup; docs/sql.md shows what belongs in it".into(),
             });
             continue;
         }
@@ -109,7 +109,7 @@ async fn own_columns(
         for column in columns.split(' ').filter(lacks) {
             findings.push(Finding {
                 problem: format!("the table {table} has no column {column}"),
-                mend: format!("add it with ALTER TABLE {table} ADD COLUMN (see docs/sql.md)"),
+                hint: format!("add it with ALTER TABLE {table} ADD COLUMN (see docs/sql.md)"),
             });
         }
     }
@@ -136,7 +136,7 @@ async fn triggers(
         if !there.contains(&name) {
             findings.push(Finding {
                 problem: format!("the trigger {name} is missing, or Mika's user may not see it"),
-                mend: "grant TRIGGER, or create it again (see migrations/mysql); an empty \
+                hint: "grant TRIGGER, or create it again (see migrations/mysql); an empty \
                        storage.statements.feed does without"
                     .into(),
             });
@@ -165,7 +165,7 @@ async fn statement(
         };
         findings.push(Finding {
             problem: format!("the statement {} does not work: {problem}", call.name),
-            mend: format!(
+            hint: format!(
                 "mend the table, or put what fits it into storage.statements.{}",
                 call.name
             ),
@@ -205,7 +205,7 @@ async fn rows(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<
                 bad.len(),
                 named.join(", ")
             ),
-            mend: "correct or delete these rows; until then they are passed over".into(),
+            hint: "correct or delete these rows; until then they are passed over".into(),
         });
     }
     Ok(())

@@ -97,7 +97,7 @@ pub(super) fn check(connection: &mut Connection) -> Result<Vec<Finding>, Fault> 
     {
         findings.push(Finding {
             problem: format!("the migration {} is not applied", status.name),
-            mend: "run mika-manage migrate".into(),
+            hint: "run mika-manage migrate".into(),
         });
     }
     if !findings.is_empty() {
@@ -120,7 +120,7 @@ fn damage(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Fa
             .filter(|answer| answer != "ok")
             .map(|answer| Finding {
                 problem: format!("the file is damaged: {}", answer.replace('\n', " ")),
-                mend: "restore a backup, or save what can be read with sqlite3's .recover".into(),
+                hint: "restore a backup, or save what can be read with sqlite3's .recover".into(),
             }),
     );
     Ok(())
@@ -134,7 +134,7 @@ fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), F
         if there.is_empty() {
             findings.push(Finding {
                 problem: format!("the table {table} is missing"),
-                mend: "restore it from a backup; docs/sql.md shows what belongs in it".into(),
+                hint: "restore it from a backup; docs/sql.md shows what belongs in it".into(),
             });
             continue;
         }
@@ -144,7 +144,7 @@ fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), F
         {
             findings.push(Finding {
                 problem: format!("the table {table} has no column {column}"),
-                mend: format!("add it with ALTER TABLE {table} ADD COLUMN (see docs/sql.md)"),
+                hint: format!("add it with ALTER TABLE {table} ADD COLUMN (see docs/sql.md)"),
             });
         }
     }
@@ -170,7 +170,7 @@ fn rows(connection: &mut Connection, findings: &mut Vec<Finding>) -> Result<(), 
                 bad.len(),
                 named.join(", ")
             ),
-            mend: "correct or delete these rows; until then they are passed over".into(),
+            hint: "correct or delete these rows; until then they are passed over".into(),
         });
     }
     Ok(())

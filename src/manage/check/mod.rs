@@ -1,0 +1,71 @@
+//! `mika-manage check`: tries what the tracker needs, and says what is wrong and what to do about it.
+
+mod cache;
+mod report;
+mod storage;
+mod tls;
+
+use anyhow::Result;
+
+use self::report::Report;
+use super::ExitStatus;
+use super::print::Printer;
+use crate::clock::Clock;
+use crate::config::{Api, ConfigError, Loaded};
+
+pub async fn run(loaded: Result<Loaded, ConfigError>, printer: &mut Printer) -> Result<ExitStatus> {
+    let mut report = Report::new(printer);
+    match loaded {
+        Ok(loaded) => check_all(&loaded, &mut report).await?,
+        Err(error) => {
+            report.problem(
+                "config",
+                &error.to_string(),
+                "see docs/config.md for every key",
+            )?;
+        }
+    }
+    report.end()
+}
+
+async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
+    let config = &loaded.config;
+    report.ok("config", &loaded.source.to_string())?;
+    for warning in &loaded.warnings {
+        report.printer.message(format_args!("note: {warning}"));
+    }
+    let now = Clock::start().now().unix;
+    match &config.http.tls {
+        Some(files) => report.result(
+            "http.tls",
+            tls::check(files, "name the files of your certificate", now),
+        )?,
+        None => report.ok("http.tls", "off: HTTP without TLS")?,
+    }
+    check_api(&config.api, now, report)?;
+    cache::check(config, report).await?;
+    storage::check(config, report).await
+}
+
+fn check_api(api: &Api, now: i64, report: &mut Report<'_>) -> Result<()> {
+    let has_files = api.tls.key.exists() || api.tls.cert.exists();
+    if api.listen.is_empty() {
+        return report.ok("api.tls", "the API is off");
+    }
+    if !has_files && api.is_default {
+        let how = "no key, so there is no API; make one with: mika-manage genkey";
+        return report.ok("api.tls", how);
+    }
+    let hint = if has_files {
+        "mika-manage genkey --force"
+    } else {
+        "mika-manage genkey"
+    };
+    report.result("api.tls", tls::check(&api.tls, hint, now))?;
+    if api.is_open() {
+        let note =
+            "note: the API is open to everybody on this host: set api.password or api.tokens";
+        report.printer.message(note);
+    }
+    Ok(())
+}

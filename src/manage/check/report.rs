@@ -1,0 +1,99 @@
+//! What `mika-manage check` found, shown as it comes.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::manage::ExitStatus;
+use crate::manage::print::Printer;
+
+/// One thing that was tried.
+#[derive(Serialize)]
+struct Tried {
+    what: String,
+    ok: bool,
+    /// What was found, or what is wrong.
+    found: String,
+    /// One line of advice; none where all is well.
+    hint: Option<String>,
+}
+
+/// Collects what was tried, and shows each at once.
+pub(super) struct Report<'a> {
+    pub(super) printer: &'a mut Printer,
+    all: Vec<Tried>,
+}
+
+/// What is wrong, and what to do about it.
+pub(super) struct Problem {
+    problem: String,
+    hint: String,
+}
+
+// === impl Problem ===
+
+impl Problem {
+    pub(super) fn new(problem: String, hint: &str) -> Self {
+        Self {
+            problem,
+            hint: hint.into(),
+        }
+    }
+}
+
+// === impl Report ===
+
+impl<'a> Report<'a> {
+    pub(super) fn new(printer: &'a mut Printer) -> Self {
+        Self {
+            printer,
+            all: Vec::new(),
+        }
+    }
+
+    pub(super) fn ok(&mut self, what: &str, found: &str) -> Result<()> {
+        self.add(what, found, None)
+    }
+
+    pub(super) fn problem(&mut self, what: &str, problem: &str, hint: &str) -> Result<()> {
+        self.add(what, problem, Some(hint))
+    }
+
+    pub(super) fn result(&mut self, what: &str, result: Result<String, Problem>) -> Result<()> {
+        match result {
+            Ok(found) => self.ok(what, &found),
+            Err(Problem { problem, hint }) => self.problem(what, &problem, &hint),
+        }
+    }
+
+    fn add(&mut self, what: &str, found: &str, hint: Option<&str>) -> Result<()> {
+        if !self.printer.is_json() {
+            match hint {
+                None => self
+                    .printer
+                    .line(format_args!("ok       {what}: {found}"))?,
+                Some(hint) => {
+                    self.printer
+                        .line(format_args!("problem  {what}: {found} → {hint}"))?;
+                }
+            }
+        }
+        self.all.push(Tried {
+            what: what.into(),
+            ok: hint.is_none(),
+            found: found.into(),
+            hint: hint.map(Into::into),
+        });
+        Ok(())
+    }
+
+    pub(super) fn end(self) -> Result<ExitStatus> {
+        if self.printer.is_json() {
+            self.printer.document(&self.all)?;
+        }
+        Ok(if self.all.iter().all(|tried| tried.ok) {
+            ExitStatus::Success
+        } else {
+            ExitStatus::Failure
+        })
+    }
+}

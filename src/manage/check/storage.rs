@@ -1,0 +1,92 @@
+//! The database: whether it answers, has Mika's tables, and rows that can be used.
+
+use anyhow::Result;
+
+use super::report::Report;
+use crate::config::Config;
+use crate::manage::open;
+use crate::registry::Client;
+use crate::storage::{Finding, Storage, StorageError};
+
+pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()> {
+    if !open::is_there(config) {
+        let url = &config.storage.url;
+        report.ok(
+            "storage",
+            &format!("{url}: not there yet, it is made at the first use"),
+        )?;
+        return report_whitelist(config, 0, report);
+    }
+    let storage = match open::bare_storage(config) {
+        Ok(storage) => storage,
+        Err(error) => {
+            let hint = "look at storage.driver and storage.url";
+            return report.problem("storage", &error.root_cause().to_string(), hint);
+        }
+    };
+    let migrations = match storage.migrations().await {
+        Ok(migrations) => migrations,
+        Err(error) => {
+            let hint = "look at storage.url, and whether the database is up";
+            return report.problem("storage", &error.to_string(), hint);
+        }
+    };
+    report.ok("storage", &config.storage.url.to_string())?;
+    let missing: Vec<&str> = migrations
+        .iter()
+        .filter(|migration| !migration.applied)
+        .map(|migration| migration.name)
+        .collect();
+    if missing.is_empty() {
+        report.ok("migrations", "up to date")?;
+    } else if storage.is_embedded() {
+        let pending = missing.join(", ");
+        report.ok(
+            "migrations",
+            &format!("{pending} will be applied at the next use"),
+        )?;
+        // Without tables, nobody is allowed either.
+        return report_whitelist(config, 0, report);
+    } else {
+        let problem = format!("not applied: {}", missing.join(", "));
+        return report.problem("migrations", &problem, "mika-manage migrate");
+    }
+    match contents(&*storage).await {
+        Ok((findings, clients)) => {
+            report_findings(&findings, report)?;
+            report_whitelist(config, clients.len(), report)
+        }
+        Err(error) => report.problem(
+            "tables",
+            &error.to_string(),
+            "look at the database's own log",
+        ),
+    }
+}
+
+async fn contents(storage: &dyn Storage) -> Result<(Vec<Finding>, Vec<Client>), StorageError> {
+    Ok((storage.check().await?, storage.whitelist().await?))
+}
+
+fn report_findings(findings: &[Finding], report: &mut Report<'_>) -> Result<()> {
+    if findings.is_empty() {
+        return report.ok("tables", "every row can be used");
+    }
+    findings
+        .iter()
+        .try_for_each(|finding| report.problem("tables", &finding.problem, &finding.hint))
+}
+
+fn report_whitelist(config: &Config, clients: usize, report: &mut Report<'_>) -> Result<()> {
+    if !config.tracker.whitelist {
+        return report.ok("whitelist", "off: any client may announce");
+    }
+    if clients > 0 {
+        return report.ok("whitelist", &format!("{clients} clients"));
+    }
+    report.problem(
+        "whitelist",
+        "empty while tracker.whitelist is on, so every client is refused",
+        "mika-manage whitelist add -TR Transmission, or set tracker.whitelist to false",
+    )
+}
