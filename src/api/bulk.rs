@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::error::ApiError;
 use crate::control::{Control, ControlError, Saved, TEXT_MAX, Told};
+use crate::storage::Added;
 
 /// Rows in one request.
 const ROWS_MAX: usize = 10_000;
@@ -110,11 +111,11 @@ impl<T> Rows<T> {
 
 /// A row that can be added.
 pub(super) trait Addable: Clone + Send + Sync {
-    /// Adds rows in one transaction; for each, its id, or none if it is known.
+    /// Adds rows in one transaction; for each, its id, none if it is known, or why it is refused.
     fn add(
         control: &Control,
         rows: &[Self],
-    ) -> impl Future<Output = Result<Saved<Vec<Option<u32>>>, ControlError>> + Send;
+    ) -> impl Future<Output = Result<Saved<Vec<Added<u32>>>, ControlError>> + Send;
 
     /// What is told of one.
     fn told(&self, id: Option<u32>) -> Row {
@@ -149,7 +150,11 @@ pub(super) async fn run<T: Addable>(
             result.push(match (checked, &trouble) {
                 (Err(problem), _) => Row::without(Status::Invalid, problem),
                 (Ok(_), Some(trouble)) => Row::without(Status::Failed, trouble),
-                (Ok(good), None) => good.told(ids.next().flatten()),
+                (Ok(good), None) => match ids.next() {
+                    Some(Err(problem)) => Row::without(Status::Invalid, &problem),
+                    Some(Ok(id)) => good.told(id),
+                    None => good.told(None),
+                },
             });
         }
     }

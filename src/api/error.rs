@@ -145,6 +145,7 @@ impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Duplicate(_) => Self::conflict(error.to_string()),
+            StorageError::Invalid(problem) => Self::invalid(problem),
             StorageError::NotFound(_) => Self::not_found(error.to_string()),
             // Who asks may see it, but need not learn how the database is reached.
             StorageError::Away(problem) => {

@@ -17,7 +17,7 @@ use super::{Api, Done};
 use crate::control::{Control, ControlError, Saved};
 use crate::ids::{InfoHash, TorrentId};
 use crate::registry::Permille;
-use crate::storage::{Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
+use crate::storage::{Added, Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
 
 /// A registered torrent; its counters are those of now.
 #[derive(Serialize, ToSchema)]
@@ -386,12 +386,10 @@ impl TorrentView {
 // === impl NewTorrent ===
 
 impl Addable for NewTorrent {
-    async fn add(
-        control: &Control,
-        rows: &[Self],
-    ) -> Result<Saved<Vec<Option<u32>>>, ControlError> {
+    async fn add(control: &Control, rows: &[Self]) -> Result<Saved<Vec<Added<u32>>>, ControlError> {
         let saved = control.add_torrents(rows).await?;
-        Ok(saved.map(|ids| ids.into_iter().map(|id| id.map(|id| id.0)).collect()))
+        let number = |added: Added<TorrentId>| added.map(|id| id.map(|id| id.0));
+        Ok(saved.map(|ids| ids.into_iter().map(number).collect()))
     }
 }
 

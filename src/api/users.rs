@@ -14,7 +14,7 @@ use super::lists::{List, ListQuery, Order};
 use super::{Api, Done};
 use crate::control::{Control, ControlError, Saved, random_passkey};
 use crate::ids::{Passkey, TorrentId, UserId};
-use crate::storage::{NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
+use crate::storage::{Added, NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
 
 /// A user, with the passkey.
 #[derive(Serialize, ToSchema)]
@@ -213,10 +213,11 @@ pub(super) async fn register(
         .control
         .register_users(std::slice::from_ref(&new))
         .await?;
-    if saved.value == [None] {
-        return known_already(&api, &new).await;
+    match saved.value.first() {
+        Some(Err(problem)) => Err(ApiError::invalid(problem)),
+        Some(Ok(None)) => known_already(&api, &new).await,
+        _ => Ok(Json(api.done(saved.told).await)),
     }
-    Ok(Json(api.done(saved.told).await))
 }
 
 /// A web application may have written the row itself, and tells the tracker of it now: that is no
@@ -395,13 +396,11 @@ impl From<UserTorrents> for TorrentsView {
 // === impl UserToAdd ===
 
 impl Addable for UserToAdd {
-    async fn add(
-        control: &Control,
-        rows: &[Self],
-    ) -> Result<Saved<Vec<Option<u32>>>, ControlError> {
+    async fn add(control: &Control, rows: &[Self]) -> Result<Saved<Vec<Added<u32>>>, ControlError> {
         let users: Vec<NewUser> = rows.iter().map(|row| row.user.clone()).collect();
         let saved = control.register_users(&users).await?;
-        Ok(saved.map(|ids| ids.into_iter().map(|id| id.map(|id| id.0)).collect()))
+        let number = |added: Added<UserId>| added.map(|id| id.map(|id| id.0));
+        Ok(saved.map(|ids| ids.into_iter().map(number).collect()))
     }
 
     fn told(&self, id: Option<u32>) -> Row {

@@ -27,7 +27,6 @@ pub(super) struct Entry {
     prefix: String,
     /// What people call it
     #[schema(
-        min_length = 1,
         max_length = 255,
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*$",
         example = "Transmission 3.00"

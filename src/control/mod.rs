@@ -15,7 +15,7 @@ use crate::cache::{Cache, CacheError, Notice};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{Client, PLAUSIBLE_MAX, Wipe};
 use crate::storage::{
-    NewTorrent, NewUser, Storage, StorageError, StoredTorrent, TorrentPatch, UserPatch,
+    Added, NewTorrent, NewUser, Storage, StorageError, StoredTorrent, TorrentPatch, UserPatch,
 };
 
 use self::mirror::Mirror;
@@ -98,6 +98,10 @@ pub fn validate_client(client: &Client) -> Result<(), ControlError> {
             "the prefix {prefix:?} must not begin with '#'"
         )));
     }
+    // A site's own rows need not have a name, and what was exported can be imported.
+    if client.name.is_empty() {
+        return Ok(());
+    }
     validate_text("client name", &client.name)
 }
 
@@ -131,16 +135,17 @@ impl Control {
     }
 
     /// Adds users as the web application has them, ids and all, in one transaction; for each, the
-    /// id, or none if that or the passkey is taken. Names need not be unique there.
+    /// id, none if that or the passkey is taken, or why the database refuses it. Names need not be
+    /// unique there.
     pub async fn register_users(
         &self,
         users: &[NewUser],
-    ) -> Result<Saved<Vec<Option<UserId>>>, ControlError> {
+    ) -> Result<Saved<Vec<Added<UserId>>>, ControlError> {
         for user in users {
             validate_text("user name", &user.username)?;
         }
         let ids = self.storage.add_users(users).await?;
-        let added: Vec<UserId> = ids.iter().copied().flatten().collect();
+        let added: Vec<UserId> = ids.iter().flatten().flatten().copied().collect();
         let told = match self.mirror() {
             Some(mirror) => mirror.users(&added).await,
             None => Ok(()),
@@ -201,16 +206,17 @@ impl Control {
         Ok(Saved::new(passkey, self.tell_user(id).await))
     }
 
-    /// Adds torrents in one transaction; for each, its id, or none if it is known already.
+    /// Adds torrents in one transaction; for each, its id, none if it is known already, or why the
+    /// database refuses it.
     pub async fn add_torrents(
         &self,
         torrents: &[NewTorrent],
-    ) -> Result<Saved<Vec<Option<TorrentId>>>, ControlError> {
+    ) -> Result<Saved<Vec<Added<TorrentId>>>, ControlError> {
         for torrent in torrents {
             validate_length("torrent name", &torrent.name)?;
         }
         let ids = self.storage.add_torrents(torrents).await?;
-        let added: Vec<TorrentId> = ids.iter().copied().flatten().collect();
+        let added: Vec<TorrentId> = ids.iter().flatten().flatten().copied().collect();
         let told = match self.mirror() {
             Some(mirror) => mirror.torrents(&added).await,
             None => Ok(()),
@@ -240,10 +246,11 @@ impl Control {
             };
             let added = self.add_torrents(&[torrent]).await?;
             return match added.value.first() {
-                Some(Some(_)) => Ok(Saved {
+                Some(Ok(Some(_))) => Ok(Saved {
                     value: (),
                     told: added.told,
                 }),
+                Some(Err(problem)) => Err(ControlError::Invalid(problem.clone())),
                 _ => Err(StorageError::Duplicate(format!("torrent {}", id.0)).into()),
             };
         };

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::print::{self, Column, Printer, Row, left};
 use super::{ExitStatus, open};
 use crate::config::Config;
-use crate::storage::migrate;
+use crate::storage::{Severity, StorageError, migrate};
 
 #[derive(Serialize)]
 struct Applied {
@@ -15,7 +15,7 @@ struct Applied {
 
 #[derive(Serialize)]
 struct MigrationRow {
-    name: &'static str,
+    name: String,
     applied: bool,
 }
 
@@ -28,13 +28,14 @@ pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result
         } else {
             migrate::status(migrate::SQLITE, &[])?
         };
-        let rows: Vec<MigrationRow> = migrations
+        let mut rows: Vec<MigrationRow> = migrations
             .into_iter()
             .map(|migration| MigrationRow {
-                name: migration.name,
+                name: migration.name.into(),
                 applied: migration.applied,
             })
             .collect();
+        rows.extend(drift(&rows, config, printer).await.map_err(named)?);
         let mut list = printer.list()?;
         list.page(&rows)?;
         list.end()?;
@@ -54,12 +55,38 @@ pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result
     Ok(ExitStatus::Success)
 }
 
+/// Whether what the migrations made is still there as they made it; says what is not.
+async fn drift(
+    rows: &[MigrationRow],
+    config: &Config,
+    printer: &mut Printer,
+) -> Result<Option<MigrationRow>, StorageError> {
+    let is_all_applied = rows.iter().all(|row| row.applied);
+    if !is_all_applied || !open::is_there(config) {
+        return Ok(None);
+    }
+    let Ok(storage) = open::bare_storage(config) else {
+        return Ok(None);
+    };
+    let findings = storage.inspect().await?;
+    let problems = findings.iter().filter(|it| it.severity > Severity::Note);
+    let mut is_in_place = true;
+    for finding in problems {
+        is_in_place = false;
+        printer.message(format_args!("{}: {}", finding.problem, finding.hint));
+    }
+    Ok(Some(MigrationRow {
+        name: "triggers and tables in place".into(),
+        applied: is_in_place,
+    }))
+}
+
 // === impl MigrationRow ===
 
 impl Row for MigrationRow {
     const COLUMNS: &'static [Column] = &[left("MIGRATION"), left("APPLIED")];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.name.into(), print::yes_no(self.applied)]
+        vec![self.name.clone(), print::yes_no(self.applied)]
     }
 }

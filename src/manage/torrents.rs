@@ -187,8 +187,10 @@ async fn add(
     };
     let added = control.add_torrents(std::slice::from_ref(&torrent)).await?;
     let added = printer.saved(added);
-    let Some(&Some(id)) = added.first() else {
-        return Err(StorageError::Duplicate(format!("torrent {info_hash}")).into());
+    let id = match added.into_iter().next() {
+        Some(Ok(Some(id))) => id,
+        Some(Err(problem)) => return Err(StorageError::Invalid(problem).into()),
+        _ => return Err(StorageError::Duplicate(format!("torrent {info_hash}")).into()),
     };
     if printer.is_json() {
         printer.document(&Added {
@@ -241,8 +243,12 @@ async fn import(
     let mut batch = Vec::with_capacity(BATCH);
     printer.start_progress("files");
     for found in Walk::new(paths) {
-        match found.and_then(|path| torrent_file::read(&path).map_err(|reason| (path, reason))) {
-            Ok(file) => batch.push(file),
+        let read = found.and_then(|path| match torrent_file::read(&path) {
+            Ok(file) => Ok((path, file)),
+            Err(reason) => Err((path, reason)),
+        });
+        match read {
+            Ok(read) => batch.push(read),
             Err((path, reason)) => summary.refuse(&path, reason, printer),
         }
         if batch.len() == BATCH {
@@ -261,7 +267,7 @@ async fn import(
 }
 
 async fn add_batch(
-    batch: &mut Vec<TorrentFile>,
+    batch: &mut Vec<(PathBuf, TorrentFile)>,
     summary: &mut Summary,
     control: &Control,
     printer: &mut Printer,
@@ -269,19 +275,22 @@ async fn add_batch(
     if batch.is_empty() {
         return Ok(());
     }
-    let torrents: Vec<NewTorrent> = batch.iter().map(|file| file.torrent.clone()).collect();
+    let torrents: Vec<NewTorrent> = batch.iter().map(|(_, file)| file.torrent.clone()).collect();
     let saved = control.add_torrents(&torrents).await.with_context(|| {
         format!(
             "stopped after {} torrents were added; run it again to add the rest",
             summary.added
         )
     })?;
-    for (file, id) in batch.drain(..).zip(printer.saved(saved)) {
-        match id {
-            Some(_) => summary.added += 1,
-            None => summary.known += 1,
+    for ((path, file), added) in batch.drain(..).zip(printer.saved(saved)) {
+        match added {
+            Ok(Some(_)) => {
+                summary.added += 1;
+                summary.not_private += u64::from(!file.private);
+            }
+            Ok(None) => summary.known += 1,
+            Err(problem) => summary.refuse(&path, problem, printer),
         }
-        summary.not_private += u64::from(id.is_some() && !file.private);
     }
     Ok(())
 }

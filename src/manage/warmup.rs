@@ -13,7 +13,9 @@ use super::{ExitStatus, Unreachable, UsageError, report_bad};
 use crate::config::Config;
 use crate::registry::BadRow;
 use crate::storage::StorageError;
-use crate::warmup::{self, Counts, Options, Parts, Progress, Report, Step, WarmupError};
+use crate::warmup::{
+    self, Counts, Options, Parts, Progress, Report, Step, Unfinished, WarmupError,
+};
 
 /// The column in which counts stand.
 const COUNT_COLUMN: usize = 25;
@@ -43,6 +45,9 @@ struct Document {
     passkeys: Option<PartCounts>,
     torrents: Option<PartCounts>,
     skipped: u64,
+    /// Rows that the site has not finished.
+    unfinished_users: u64,
+    unfinished_torrents: u64,
 }
 
 #[derive(Serialize)]
@@ -118,9 +123,15 @@ fn finish(report: &Report, dry_run: bool, printer: &mut Printer) -> Result<ExitS
             ));
         }
     }
+    let Unfinished { users, torrents } = report.unfinished;
+    if !printer.is_json() && users + torrents > 0 {
+        printer.message(format_args!(
+            "not ready yet: {users} users without a passkey, {torrents} torrents without an info hash"
+        ));
+    }
     if report.skipped > 0 {
         printer.message(format_args!(
-            "{} rows can't be used and were skipped; mend them in storage, then run warmup again",
+            "{} rows can't be used and were skipped; correct them in storage, then run warmup again",
             report.skipped
         ));
         return Ok(ExitStatus::Failure);
@@ -244,6 +255,8 @@ impl Document {
             passkeys: counts(report.users),
             torrents: counts(report.torrents),
             skipped: report.skipped,
+            unfinished_users: report.unfinished.users,
+            unfinished_torrents: report.unfinished.torrents,
         }
     }
 }

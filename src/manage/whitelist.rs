@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ExitStatus;
 use super::open::Site;
@@ -44,7 +44,7 @@ Examples:
     },
     /// Allow the clients of a list as `export` writes it; none if a line is wrong
     Import {
-        /// Lines of a prefix, a tab and a name; empty lines and those that begin with # are passed over; - is stdin
+        /// Lines of a prefix, a tab and a name, or the JSON of `export --json`; empty lines and those that begin with # are passed over; - is stdin
         #[arg(allow_hyphen_values = true)]
         file: PathBuf,
     },
@@ -52,7 +52,7 @@ Examples:
     Export,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct ClientRow {
     prefix: String,
     client: String,
@@ -116,7 +116,13 @@ async fn import(file: &Path, control: &Control, printer: &mut Printer) -> Result
         file.display().to_string()
     };
     let text = read(file).with_context(|| name.clone())?;
-    let (clients, errors) = parse(&text);
+    let (clients, errors) = if text.trim_start().starts_with('[') {
+        let rows: Vec<ClientRow> = serde_json::from_str(&text).with_context(|| name.clone())?;
+        let rows = rows.into_iter().map(|row| (row.prefix, row.client));
+        checked((1..).zip(rows))
+    } else {
+        parse(&text)
+    };
     for (line, error) in &errors {
         printer.message(format_args!("{name}:{line}: {error}"));
     }
@@ -145,7 +151,15 @@ async fn export(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
         return Ok(());
     }
     for row in rows {
-        printer.tabbed(&[&row.prefix, &row.client])?;
+        if row.prefix.starts_with('#') {
+            let prefix = &row.prefix;
+            printer.message(format_args!(
+                "warning: {prefix} is left out: in a list, '#' begins a comment"
+            ));
+            continue;
+        }
+        let name: String = row.client.chars().take(control::TEXT_MAX).collect();
+        printer.tabbed(&[&row.prefix, &name])?;
     }
     Ok(())
 }
@@ -173,27 +187,41 @@ fn read(file: &Path) -> Result<String> {
 
 /// The clients of a list, and what is wrong in it by line.
 fn parse(text: &str) -> (Vec<Client>, Vec<(usize, String)>) {
-    let mut clients = Vec::new();
-    let mut errors = Vec::new();
-    let mut lines_by_prefix = HashMap::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (mut rows, mut errors) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
-        let Some((prefix, name)) = line.split_once('\t') else {
-            errors.push((number, "expected a prefix, a tab and a name".into()));
-            continue;
+        match line.split_once('\t') {
+            Some((prefix, name)) => rows.push((number, (prefix.to_owned(), name.to_owned()))),
+            None => errors.push((number, "expected a prefix, a tab and a name".into())),
+        }
+    }
+    let (clients, wrong) = checked(rows);
+    errors.extend(wrong);
+    errors.sort_by_key(|(number, _)| *number);
+    (clients, errors)
+}
+
+/// Prefixes and names by the number of their line or row; blanks around them are left out.
+fn checked(
+    rows: impl IntoIterator<Item = (usize, (String, String))>,
+) -> (Vec<Client>, Vec<(usize, String)>) {
+    let (mut clients, mut errors) = (Vec::new(), Vec::new());
+    let mut lines_by_prefix: HashMap<String, usize> = HashMap::new();
+    for (number, (prefix, name)) in rows {
+        let client = Client {
+            prefix: prefix.trim().into(),
+            name: name.trim().into(),
         };
-        if let Some(before) = lines_by_prefix.insert(prefix, number) {
+        if let Some(before) = lines_by_prefix.insert(client.prefix.clone(), number) {
+            let prefix = &client.prefix;
             errors.push((
                 number,
                 format!("the prefix {prefix:?} stands in line {before} already"),
             ));
         }
-        let client = Client {
-            prefix: prefix.into(),
-            name: name.trim().into(),
-        };
         match control::validate_client(&client) {
             Ok(()) => clients.push(client),
             Err(error) => errors.push((number, error.to_string())),
@@ -231,6 +259,14 @@ mod tests {
         assert_eq!(errors, []);
         let names: Vec<&str> = clients.iter().map(|client| &*client.name).collect();
         assert_eq!(names, ["Transmission", "qBittorrent"]);
+    }
+
+    #[test]
+    fn a_list_from_another_system_and_without_names_is_taken() {
+        let (clients, errors) = parse("\u{feff}-TR \tTransmission\r\n-qB\t\r\n");
+        assert_eq!(errors, []);
+        let clients: Vec<_> = clients.iter().map(|it| (&*it.prefix, &*it.name)).collect();
+        assert_eq!(clients, [("-TR", "Transmission"), ("-qB", "")]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod reach;
 mod readings;
 mod requests;
 
+use std::sync::atomic::AtomicU64;
+
 pub use certificates::Certificates;
 pub use clients::{ClientCount, Clients, VERSIONS_MAX};
 pub use counter::Counter;
@@ -82,6 +84,8 @@ pub struct Metrics {
     /// How long storage took to apply batches, and the cache to keep some; of those that worked.
     pub apply_durations: Histogram,
     pub keep_durations: Histogram,
+    /// What is wrong with the database's triggers, tables and session, as it was last looked at.
+    pub storage_problems: AtomicU64,
     /// Whether storage and the cache can be reached.
     pub storage: Reach,
     pub cache: Reach,

@@ -5,12 +5,16 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::cache::Cache;
 use crate::certificate::EXPIRY_NOTICE_DAYS;
 use crate::metrics::{Reach, Witness};
 use crate::node::{Node, every};
+use crate::storage::{Finding, Severity};
 
 /// How often storage and the cache are asked, and how long an answer may take.
 const PROBE_PERIOD: Duration = Duration::from_secs(2);
@@ -18,6 +22,9 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the dates of certificates are looked at: a reload may bring others.
 const CERTIFICATE_PERIOD: Duration = Duration::from_secs(10);
+
+/// How often triggers and tables are looked at.
+const DATABASE_PERIOD: Duration = Duration::from_secs(30);
 
 const DAY: i64 = 86_400;
 
@@ -59,6 +66,36 @@ async fn tell<T, E: Display>(
         Err(_) => reach.failed(Witness::Probe, "it does not answer"),
     }
     None
+}
+
+/// Looks every half a minute whether the database still is as Mika needs it: triggers are lost by
+/// tools that change tables while the node runs. Each problem is logged once, and when it is over.
+pub(super) async fn database(node: Node) {
+    let known = Mutex::new(Vec::new());
+    every(DATABASE_PERIOD, || async {
+        let findings = match node.storage.inspect().await {
+            Ok(findings) => findings,
+            // Whether it can be reached is watched elsewhere.
+            Err(error) => {
+                tracing::debug!(%error, "the database could not be looked at; trying again later");
+                return;
+            }
+        };
+        let findings: Vec<Finding> = findings
+            .into_iter()
+            .filter(|it| it.severity > Severity::Note)
+            .collect();
+        let problems = &node.metrics.storage_problems;
+        problems.store(findings.len() as u64, Ordering::Relaxed);
+        let before = std::mem::replace(&mut *known.lock(), findings.clone());
+        for Finding { problem, hint, .. } in findings.iter().filter(|it| !before.contains(it)) {
+            tracing::error!(hint, "the database needs a hand: {problem}");
+        }
+        if !before.is_empty() && findings.is_empty() {
+            tracing::info!("the database is as it should be again");
+        }
+    })
+    .await;
 }
 
 /// Warns of certificates that will soon expire, once a day for each listener, for ever.

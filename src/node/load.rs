@@ -30,19 +30,28 @@ pub(super) async fn registry(node: &Node, when: Registered) -> Result<FeedPositi
     // First, so that what changes during the load is found in the feed.
     let position = node.storage.feed_position().await?;
     let mut bad = Vec::new();
-    users(node, &mut bad).await?;
-    torrents(node, when, &mut bad).await?;
+    let users_unfinished = users(node, &mut bad).await?;
+    let torrents_unfinished = torrents(node, when, &mut bad).await?;
     let clients = node.storage.whitelist().await?;
     let whitelist = RegistryChange::Whitelist(Whitelist::new(&clients));
     node.registry.apply(whitelist);
     report(&bad);
+    if users_unfinished + torrents_unfinished > 0 {
+        tracing::info!(
+            users = users_unfinished,
+            torrents = torrents_unfinished,
+            "some rows are not ready yet: users without a passkey, torrents without an info hash"
+        );
+    }
     let (users, torrents, clients) = node.registry.sizes();
     tracing::info!(users, torrents, clients, "registry loaded");
     Ok(position)
 }
 
-async fn users(node: &Node, bad: &mut Vec<BadRow>) -> Result<(), StorageError> {
+/// Returns how many users have no passkey yet.
+async fn users(node: &Node, bad: &mut Vec<BadRow>) -> Result<u64, StorageError> {
     let (known, _) = node.registry.ids();
+    let mut unfinished = 0;
     let mut gone: HashSet<_> = known.into_iter().collect();
     let mut after = None;
     loop {
@@ -53,21 +62,24 @@ async fn users(node: &Node, bad: &mut Vec<BadRow>) -> Result<(), StorageError> {
             node.registry.apply(RegistryChange::User(row.user));
         }
         bad.extend(page.bad);
+        unfinished += page.unfinished;
         if page.last {
             break;
         }
     }
     let removals = gone.into_iter().map(RegistryChange::UserGone);
     removals.for_each(|change| node.registry.apply(change));
-    Ok(())
+    Ok(unfinished)
 }
 
+/// Returns how many torrents have no info hash yet.
 async fn torrents(
     node: &Node,
     when: Registered,
     bad: &mut Vec<BadRow>,
-) -> Result<(), StorageError> {
+) -> Result<u64, StorageError> {
     let (_, known) = node.registry.ids();
+    let mut unfinished = 0;
     let mut gone: HashSet<_> = known.into_iter().collect();
     let mut after = None;
     loop {
@@ -80,13 +92,14 @@ async fn torrents(
         }
         registered(node, torrents, when).await?;
         bad.extend(page.bad);
+        unfinished += page.unfinished;
         if page.last {
             break;
         }
     }
     let removals = gone.into_iter().map(RegistryChange::TorrentGone);
     removals.for_each(|change| node.registry.apply(change));
-    Ok(())
+    Ok(unfinished)
 }
 
 /// Registers torrents or changes them. Those that were not known under their info hash go on from

@@ -154,6 +154,7 @@ fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinS
     helpers.spawn(upkeep::prune(node.clone()));
     helpers.spawn(health::certificates(node.clone()));
     helpers.spawn(health::storage(node.clone()));
+    helpers.spawn(health::database(node.clone()));
     if let Some(cache) = cache {
         helpers.spawn(health::cache(node.clone(), Arc::clone(cache)));
     }

@@ -18,7 +18,9 @@ use crate::node::shared::{self, Positions};
 use crate::node::{Drivers, Node, load, settings};
 use crate::notify;
 use crate::registry::Registry;
-use crate::storage::{self, Claim, FeedPosition, Storage, StorageError, migrate};
+use crate::storage::{
+    self, Claim, FeedPosition, Finding, Severity, Storage, StorageError, migrate,
+};
 use crate::tracker::Tracker;
 
 /// Delays between tries to reach what is away.
@@ -104,6 +106,7 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
     for name in migrate::prepare(&**storage).await.map_err(in_storage)? {
         tracing::info!(%name, "migration applied");
     }
+    refuse_unsafe(&**storage).await.map_err(in_storage)?;
     if let Some(cache) = cache {
         let checked = shared::refuse_namesake(&**cache, &config.node).await;
         checked.map_err(|error| match error.downcast::<CacheError>() {
@@ -128,6 +131,26 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
         follows,
         _claim: claim,
     })
+}
+
+/// Refuses a database in which credit would come out wrong.
+async fn refuse_unsafe(storage: &dyn Storage) -> Result<(), StorageError> {
+    let findings = match storage.inspect().await {
+        Err(StorageError::Broken(problem)) => {
+            tracing::warn!(
+                problem,
+                "the database could not be looked at; see: mika-manage check"
+            );
+            return Ok(());
+        }
+        found => found?,
+    };
+    match findings.iter().find(|it| it.severity == Severity::Fatal) {
+        Some(Finding { problem, hint, .. }) => {
+            Err(StorageError::Broken(format!("{problem}: {hint}")))
+        }
+        None => Ok(()),
+    }
 }
 
 async fn load_from_storage(node: &Node) -> Result<FeedPosition, StorageError> {

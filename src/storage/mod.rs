@@ -14,6 +14,9 @@ mod rows;
 mod schema;
 mod sqlite;
 mod sums;
+mod triggers;
+mod unusable;
+mod values;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -31,8 +34,8 @@ use crate::secret::Secret;
 pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, UserTotals, Wipe};
 pub use migrate::MigrationStatus;
 pub use rows::{
-    Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey, TorrentPatch,
-    UserKey, UserPatch, UserTorrents,
+    Added, Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey,
+    TorrentPatch, UserKey, UserPatch, UserTorrents,
 };
 
 /// Why a call to storage failed.
@@ -44,6 +47,10 @@ pub enum StorageError {
     /// The row to change is not there.
     #[error("{0} not found")]
     NotFound(String),
+    /// The database refuses a value, or the row that is meant has none: too long for its column,
+    /// characters that the column lacks, and so on. Names the column; nothing was changed.
+    #[error("{0}")]
+    Invalid(String),
     /// The database can't do it now (gone, locked, disk full): the same call may succeed later.
     #[error("{0}")]
     Away(String),
@@ -65,13 +72,25 @@ pub enum Feed {
     Lost,
 }
 
-/// What is the matter with a row or table, found by [`Storage::check`].
+/// What is the matter with a row or table, found by [`Storage::check`] and [`Storage::inspect`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    pub severity: Severity,
     /// What is wrong, in a sentence.
     pub problem: String,
-    /// What to do about it.
+    /// What to do about it, in one line that is safe to follow.
     pub hint: String,
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing; everything works.
+    Note,
+    /// Something does not work.
+    Problem,
+    /// Credit would be wrong: the daemon does not start.
+    Fatal,
 }
 
 /// The right to serve from a storage, held until it is dropped.
@@ -111,6 +130,12 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Looks for tables, columns and rows that the tracker can't work with. An empty list is good.
     async fn check(&self) -> Result<Vec<Finding>, StorageError>;
+
+    /// The part of [`Storage::check`] that is cheap enough for every few minutes: whether triggers,
+    /// tables and the session are still as Mika needs them. By default there is nothing to look at.
+    async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
+        Ok(Vec::new())
+    }
 
     // --- reading, by pages in the order of the key: `after` is the last key of the page before ---
 
@@ -189,22 +214,30 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Adds a user; [`StorageError::Duplicate`] if the passkey or the id is taken.
     async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError> {
-        let ids = self.add_users(std::slice::from_ref(user)).await?;
-        let id = ids.first().copied().flatten();
-        id.ok_or_else(|| StorageError::Duplicate("a user with that id or passkey".into()))
+        let mut added = self.add_users(std::slice::from_ref(user)).await?;
+        match added.pop() {
+            Some(Ok(Some(id))) => Ok(id),
+            Some(Err(problem)) => Err(StorageError::Invalid(problem)),
+            Some(Ok(None)) | None => {
+                let taken = "a user with that id or passkey";
+                Err(StorageError::Duplicate(taken.into()))
+            }
+        }
     }
 
-    /// Adds users in one transaction; for each, the id, or none if that or the passkey is taken.
-    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Option<UserId>>, StorageError>;
+    /// Adds users in one transaction; for each, the id, none if that or the passkey is taken, or
+    /// why the database refuses that row.
+    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Added<UserId>>, StorageError>;
 
     /// Changes the given fields; [`StorageError::NotFound`] without such a user.
     async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError>;
 
-    /// Adds torrents in one transaction; for each, its id, or none if that or one of its info hashes is taken.
+    /// Adds torrents in one transaction; for each, its id, none if that or one of its info hashes
+    /// is taken, or why the database refuses that row.
     async fn add_torrents(
         &self,
         torrents: &[NewTorrent],
-    ) -> Result<Vec<Option<TorrentId>>, StorageError>;
+    ) -> Result<Vec<Added<TorrentId>>, StorageError>;
 
     /// Changes the given fields; [`StorageError::NotFound`] without such a torrent.
     async fn update_torrent(&self, id: TorrentId, patch: &TorrentPatch)
@@ -284,6 +317,30 @@ pub type OpenStorage = fn(&Place) -> Result<Arc<dyn Storage>, StorageError>;
 /// The file of a database that is one; none for a server, or if the URL is wrong.
 pub fn file_of(driver: &str, url: &Secret) -> Option<PathBuf> {
     (driver == "sqlite").then(|| sqlite::file_of(url)).flatten()
+}
+
+// === impl Finding ===
+
+impl Finding {
+    pub fn note(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Severity::Note, problem, hint)
+    }
+
+    pub fn problem(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Severity::Problem, problem, hint)
+    }
+
+    pub fn fatal(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Severity::Fatal, problem, hint)
+    }
+
+    fn new(severity: Severity, problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            severity,
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
 }
 
 /// The storage drivers by name.

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::change::{PeerKey, PeerRecord};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
-use crate::registry::{BadRow, Permille};
+use crate::registry::{BadRow, Client, Permille};
+
+use super::values::trimmed_prefix;
+
+/// A peer id has 20 bytes.
+const PREFIX_BYTES_MAX: usize = 20;
 
 /// One page of a table, in the order of its key.
 #[derive(Debug)]
@@ -12,6 +17,8 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     /// Rows that can't be used; the rest of the page is good.
     pub bad: Vec<BadRow>,
+    /// Rows that the site has not finished: users without a passkey, torrents without an info hash.
+    pub unfinished: u64,
     /// Whether the table ends with this page.
     pub last: bool,
 }
@@ -20,6 +27,18 @@ pub struct Page<T> {
 pub struct StoredPeer {
     pub key: PeerKey,
     pub record: PeerRecord,
+}
+
+/// What became of a row that was to be added: its id, none if it is known, or why the database
+/// refuses it.
+pub type Added<T> = Result<Option<T>, String>;
+
+/// Why a row is passed over.
+#[derive(Debug)]
+pub(super) enum Unusable {
+    /// The site has not finished it: it has no passkey or no info hash yet.
+    Unfinished,
+    Bad(BadRow),
 }
 
 /// What one user did with one torrent over all sessions: one row for ever.
@@ -140,6 +159,58 @@ pub struct UserTorrents {
     pub complete: Vec<TorrentId>,
     /// Hit and run.
     pub hnr: Vec<TorrentId>,
+}
+
+/// A client of a whitelist's row: without the blanks and line ends around its prefix that imports leave
+/// behind, which no peer id has. An empty prefix would allow every client, so it is none.
+pub(super) fn client(prefix: &str, name: String) -> Result<Client, String> {
+    let prefix = trimmed_prefix(prefix);
+    if (1..=PREFIX_BYTES_MAX).contains(&prefix.len()) {
+        let prefix = prefix.to_owned();
+        return Ok(Client { prefix, name });
+    }
+    Err("peer_id is not 1 to 20 characters".into())
+}
+
+/// One client for each prefix: of rows that differ in blanks alone, the one without any.
+pub(super) fn distinct(clients: Vec<(Client, String)>) -> Vec<Client> {
+    let mut by_prefix: BTreeMap<String, Client> = BTreeMap::new();
+    for (client, written) in clients {
+        if written == client.prefix || !by_prefix.contains_key(&client.prefix) {
+            by_prefix.insert(client.prefix.clone(), client);
+        }
+    }
+    by_prefix.into_values().collect()
+}
+
+// === impl Page ===
+
+impl<T> Page<T> {
+    /// A page that is the last so far.
+    pub(super) fn empty() -> Self {
+        Self {
+            rows: Vec::new(),
+            bad: Vec::new(),
+            unfinished: 0,
+            last: true,
+        }
+    }
+
+    pub(super) fn push(&mut self, row: Result<T, Unusable>) {
+        match row {
+            Ok(row) => self.rows.push(row),
+            Err(Unusable::Bad(bad)) => self.bad.push(bad),
+            Err(Unusable::Unfinished) => self.unfinished += 1,
+        }
+    }
+}
+
+// === impl Unusable ===
+
+impl From<BadRow> for Unusable {
+    fn from(bad: BadRow) -> Self {
+        Self::Bad(bad)
+    }
 }
 
 // === impl Find ===

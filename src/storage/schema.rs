@@ -148,6 +148,16 @@ pub(super) struct Statements {
     by_name: BTreeMap<&'static str, Vec<Vec<Piece>>>,
 }
 
+// === impl Schema ===
+
+impl Schema {
+    /// Whether a table of that name is Mika's own, and holds what credit is counted from.
+    pub(super) fn owns(&self, table: &str) -> bool {
+        let named = |name: &str| table.eq_ignore_ascii_case(&format!("{}{name}", self.prefix));
+        named("peers") || named("history") || table.starts_with("mika_")
+    }
+}
+
 /// The schema that `place` names.
 pub(super) fn chosen(
     built_in: &'static [Schema],
@@ -237,6 +247,17 @@ impl Statements {
     pub(super) fn of(&self, call: &Call) -> &[Vec<Piece>] {
         self.by_name.get(call.name).map_or(&[], Vec::as_slice)
     }
+}
+
+/// Whether these statements name that table or column, as far as words tell.
+pub(super) fn mentions(statements: &[Vec<Piece>], name: &str) -> bool {
+    let is_part = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
+    let texts = statements.iter().flatten().filter_map(|piece| match piece {
+        Piece::Text(text) => Some(text.as_str()),
+        Piece::Param(_) | Piece::Rows => None,
+    });
+    let mut words = texts.flat_map(|text| text.split(|char| !is_part(char)));
+    words.any(|word| word.eq_ignore_ascii_case(name))
 }
 
 fn call(name: &str) -> Option<&'static Call> {

@@ -108,6 +108,7 @@ impl<P: Progress> Comparison<'_, P> {
             after = page.rows.last().map(|row| row.user.id);
             let last = is_last(&page)?;
             self.skip(&page.bad);
+            self.report.unfinished.users += page.unfinished;
             let doubled = keep_usable(&mut page.rows, |row| self.seen.add_user(row));
             self.skip(&doubled);
             self.progress.advance(page.rows.len() as u64);
@@ -135,6 +136,7 @@ impl<P: Progress> Comparison<'_, P> {
             after = page.rows.last().map(|row| row.torrent.id);
             let last = is_last(&page)?;
             self.skip(&page.bad);
+            self.report.unfinished.torrents += page.unfinished;
             let doubled = keep_usable(&mut page.rows, |row| self.seen.add_torrent(row));
             self.skip(&doubled);
             self.progress.advance(page.rows.len() as u64);

@@ -134,6 +134,7 @@ impl<'a, P: Progress> Loader<'a, P> {
             after = page.rows.last().map(|row| row.user.id);
             let last = is_last(&page)?;
             self.skip(&page.bad);
+            self.report.unfinished.users += page.unfinished;
             let doubled = keep_usable(&mut page.rows, |row| self.seen.add_user(row));
             self.skip(&doubled);
             counts.rows += page.rows.len() as u64;
@@ -162,6 +163,7 @@ impl<'a, P: Progress> Loader<'a, P> {
             after = page.rows.last().map(|row| row.torrent.id);
             let last = is_last(&page)?;
             self.skip(&page.bad);
+            self.report.unfinished.torrents += page.unfinished;
             let doubled = keep_usable(&mut page.rows, |row| self.seen.add_torrent(row));
             self.skip(&doubled);
             counts.rows += page.rows.len() as u64;

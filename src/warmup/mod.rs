@@ -85,6 +85,15 @@ pub struct Report {
     pub torrents: Option<Counts>,
     /// Rows of storage that can't be used.
     pub skipped: u64,
+    /// Users without a passkey and torrents without an info hash, which the site has not finished.
+    pub unfinished: Unfinished,
+}
+
+/// Rows that take effect once the site has written what they lack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    pub users: u64,
+    pub torrents: u64,
 }
 
 /// Which of the two failed.

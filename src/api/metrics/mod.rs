@@ -7,6 +7,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
@@ -167,6 +168,7 @@ impl Sources {
         let it = &self.metrics;
         let is_up = |up: Option<bool>| up.map(u64::from);
         page.gauge("mika_storage_up", "1 if storage can be reached, else 0.", is_up(it.storage.is_up()))?;
+        page.gauge("mika_storage_problems", "What is wrong with the triggers, tables and session of the database.", it.storage_problems.load(Ordering::Relaxed))?;
         page.counter("mika_storage_failures_total", "Calls to storage that failed.", it.storage.failures.get())?;
         page.counter("mika_storage_reconnects_total", "Times that storage was back after calls had failed.", it.storage.reconnects.get())?;
         page.gauge("mika_cache_up", "1 if the cache can be reached, else 0.", is_up(it.cache.is_up()))?;

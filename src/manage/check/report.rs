@@ -13,7 +13,7 @@ struct Tried {
     ok: bool,
     /// What was found, or what is wrong.
     found: String,
-    /// One line of advice; none where all is well.
+    /// One line of advice; none where there is none to give.
     hint: Option<String>,
 }
 
@@ -21,6 +21,14 @@ struct Tried {
 pub(super) struct Report<'a> {
     pub(super) printer: &'a mut Printer,
     all: Vec<Tried>,
+}
+
+/// How what was found is shown, and the advice.
+#[derive(Clone, Copy)]
+enum Level<'a> {
+    Ok,
+    Note(&'a str),
+    Problem(&'a str),
 }
 
 /// What is wrong, and what to do about it.
@@ -51,11 +59,16 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn ok(&mut self, what: &str, found: &str) -> Result<()> {
-        self.add(what, found, None)
+        self.add(what, found, Level::Ok)
+    }
+
+    /// Something worth knowing that stops nothing.
+    pub(super) fn note(&mut self, what: &str, found: &str, hint: &str) -> Result<()> {
+        self.add(what, found, Level::Note(hint))
     }
 
     pub(super) fn problem(&mut self, what: &str, problem: &str, hint: &str) -> Result<()> {
-        self.add(what, problem, Some(hint))
+        self.add(what, problem, Level::Problem(hint))
     }
 
     pub(super) fn result(&mut self, what: &str, result: Result<String, Problem>) -> Result<()> {
@@ -65,21 +78,20 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn add(&mut self, what: &str, found: &str, hint: Option<&str>) -> Result<()> {
+    fn add(&mut self, what: &str, found: &str, level: Level<'_>) -> Result<()> {
+        let (word, hint) = match level {
+            Level::Ok => ("ok", None),
+            Level::Note(hint) => ("note", Some(hint)),
+            Level::Problem(hint) => ("problem", Some(hint)),
+        };
         if !self.printer.is_json() {
-            match hint {
-                None => self
-                    .printer
-                    .line(format_args!("ok       {what}: {found}"))?,
-                Some(hint) => {
-                    self.printer
-                        .line(format_args!("problem  {what}: {found} → {hint}"))?;
-                }
-            }
+            let hint = hint.map(|hint| format!(" → {hint}")).unwrap_or_default();
+            self.printer
+                .line(format_args!("{word:<8} {what}: {found}{hint}"))?;
         }
         self.all.push(Tried {
             what: what.into(),
-            ok: hint.is_none(),
+            ok: !matches!(level, Level::Problem(_)),
             found: found.into(),
             hint: hint.map(Into::into),
         });

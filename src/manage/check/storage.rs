@@ -6,7 +6,7 @@ use super::report::Report;
 use crate::config::Config;
 use crate::manage::open;
 use crate::registry::Client;
-use crate::storage::{Finding, Storage, StorageError};
+use crate::storage::{Finding, Severity, Storage, StorageError};
 
 pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()> {
     if !open::is_there(config) {
@@ -69,12 +69,17 @@ async fn contents(storage: &dyn Storage) -> Result<(Vec<Finding>, Vec<Client>), 
 }
 
 fn report_findings(findings: &[Finding], report: &mut Report<'_>) -> Result<()> {
-    if findings.is_empty() {
-        return report.ok("tables", "every row can be used");
+    for finding in findings {
+        let Finding { problem, hint, .. } = finding;
+        match finding.severity {
+            Severity::Note => report.note("tables", problem, hint)?,
+            Severity::Problem | Severity::Fatal => report.problem("tables", problem, hint)?,
+        }
     }
-    findings
-        .iter()
-        .try_for_each(|finding| report.problem("tables", &finding.problem, &finding.hint))
+    if findings.iter().all(|it| it.severity == Severity::Note) {
+        return report.ok("tables", "everything that Mika needs works");
+    }
+    Ok(())
 }
 
 fn report_whitelist(config: &Config, clients: usize, report: &mut Report<'_>) -> Result<()> {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use mysql_async::Value;
 
 use super::cells::Cells;
+use super::credit;
 use super::fault::Fault;
+use super::hashes::Forms;
 use super::link::Session;
 use super::read;
 use super::rows::{Cell, Rows};
@@ -19,6 +21,7 @@ use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::storage::batches;
 use crate::storage::schema::{self, Call};
 use crate::storage::sums::{CLOCK_SKEW, Sums, clamp};
+use crate::storage::values::log_refused;
 
 const PEER_COLUMNS: &str = "user_id, torrent_id, peer_id, base_up, base_down, base_at, dip_up, \
     dip_down, uploaded, downloaded, left_bytes, ip4, port4, ip6, port6, speed_up, speed_down, \
@@ -59,6 +62,7 @@ pub(super) async fn apply(
         write_snatches(session, &sums).await?;
     }
     session.run("COMMIT").await?;
+    log_refused(&std::mem::take(&mut session.notes));
     Ok(())
 }
 
@@ -307,8 +311,7 @@ async fn write_users(session: &mut Session<'_>, sums: &Sums<'_>) -> Result<(), F
             clamp(sum.seed_time),
         ]
     }));
-    session.call_with(&schema::CREDIT_USERS, &rows).await?;
-    Ok(())
+    credit::write(session, &schema::CREDIT_USERS, &rows).await
 }
 
 async fn write_torrents(session: &mut Session<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
@@ -323,8 +326,7 @@ async fn write_torrents(session: &mut Session<'_>, sums: &Sums<'_>) -> Result<()
             counts.leechers.into(),
         ]
     }));
-    session.call_with(&schema::CREDIT_TORRENTS, &rows).await?;
-    Ok(())
+    credit::write(session, &schema::CREDIT_TORRENTS, &rows).await
 }
 
 /// A public tracker learns of a torrent by its first snatch.
@@ -338,11 +340,17 @@ async fn write_snatches(session: &mut Session<'_>, sums: &Sums<'_>) -> Result<()
         ids.extend([first, second].into_iter().flatten().map(|hash| (hash, id)));
     }
     let mut counted: BTreeMap<TorrentId, u64> = BTreeMap::new();
+    let forms = Forms::of(session).await?;
     let mut fresh = Rows::default();
     for (info_hash, count) in &sums.snatches {
         match ids.get(info_hash) {
             Some(id) => *counted.entry(*id).or_default() += count,
-            None => fresh.push(&[Cell::Bytes(&info_hash.0), Cell::Number(clamp(*count))]),
+            None => {
+                let text = forms.first.texts(info_hash).into_iter().next();
+                let bytes = Cell::Bytes(&info_hash.0);
+                let cell = text.as_deref().map_or(bytes, Cell::Sql);
+                fresh.push(&[cell, Cell::Number(clamp(*count))]);
+            }
         }
     }
     let counted = Rows::of(
@@ -350,9 +358,6 @@ async fn write_snatches(session: &mut Session<'_>, sums: &Sums<'_>) -> Result<()
             .iter()
             .map(|(id, count)| [id.0.into(), clamp(*count)]),
     );
-    session
-        .call_with(&schema::CREDIT_SNATCHES, &counted)
-        .await?;
-    session.call_with(&schema::ADD_SNATCHED, &fresh).await?;
-    Ok(())
+    credit::write(session, &schema::CREDIT_SNATCHES, &counted).await?;
+    credit::write(session, &schema::ADD_SNATCHED, &fresh).await
 }

@@ -4,10 +4,17 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use mysql_async::consts::ColumnType;
 use mysql_async::{Row, Value};
 
 use crate::ids::InfoHash;
 use crate::registry::Permille;
+use crate::storage::values::hash_of_text;
+
+/// The number of the character set of bytes that are no text.
+pub(super) const BINARY: u16 = 63;
+/// The most bytes of a character in what the server sends.
+const UTF8MB4_BYTES: usize = 4;
 
 /// A row whose columns are read by their position in the statement.
 pub(super) struct Cells<'a>(pub(super) &'a Row);
@@ -102,8 +109,46 @@ impl Cells<'_> {
             .ok_or_else(|| format!("{name} is not between 0 and {}", Permille::MAX.factor()))
     }
 
-    pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<InfoHash, String> {
-        InfoHash::from_slice(self.bytes(column)).ok_or_else(|| format!("{name} is not 20 bytes"))
+    /// An info hash in a column of bytes or text; none where the site has not written it yet. An
+    /// empty one in a `BINARY(20)` is 20 zeros.
+    pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<Option<InfoHash>, String> {
+        let bytes = match self.cell(column) {
+            Value::NULL => return Ok(None),
+            Value::Bytes(bytes) if bytes.iter().all(|byte| matches!(byte, 0 | b' ')) => {
+                return Ok(None);
+            }
+            Value::Bytes(bytes) => bytes,
+            _ => return Err(format!("{name} is a number")),
+        };
+        let hash = match std::str::from_utf8(bytes) {
+            Ok(text) if self.is_text(column) => hash_of_text(text, self.char_width(column)),
+            Ok(digits) if bytes.len() > 20 => digits.parse().ok(),
+            _ => InfoHash::from_slice(bytes),
+        };
+        hash.map(Some)
+            .ok_or_else(|| format!("{name} is neither 20 bytes nor 40 hexadecimal digits"))
+    }
+
+    /// Whether a site has not written anything there yet.
+    pub(super) fn is_blank(&self, column: usize) -> bool {
+        match self.cell(column) {
+            Value::NULL => true,
+            Value::Bytes(bytes) => bytes.iter().all(|byte| matches!(byte, 0 | b' ')),
+            _ => false,
+        }
+    }
+
+    /// Whether the server sent it as characters, converted from those of the column.
+    fn is_text(&self, column: usize) -> bool {
+        let column = self.0.columns_ref().get(column);
+        column.is_some_and(|column| column.character_set() != BINARY)
+    }
+
+    /// The characters of a column of the type `CHAR`.
+    fn char_width(&self, column: usize) -> Option<usize> {
+        let column = self.0.columns_ref().get(column)?;
+        let is_char = column.column_type() == ColumnType::MYSQL_TYPE_STRING;
+        is_char.then_some(column.column_length() as usize / UTF8MB4_BYTES)
     }
 
     pub(super) fn bytes(&self, column: usize) -> &[u8] {

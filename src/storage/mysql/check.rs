@@ -8,14 +8,11 @@ use mysql_async::Error;
 use super::cells::Cells;
 use super::fault::{self, Fault};
 use super::link::{Session, filled};
-use super::read;
-use super::tables;
+use super::{columns, inspect, read, tables};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
-use crate::storage::schema::{CALLS, Call, FEED, Piece, Schema, Statements};
-use crate::storage::{BadRow, Finding};
+use crate::storage::schema::{CALLS, Call, Piece, Schema, Statements};
+use crate::storage::{BadRow, Finding, unusable};
 
-/// Bad rows that a finding names; the others are counted.
-const NAMED_MAX: usize = 5;
 /// Rows read at once.
 const PAGE: u32 = 5000;
 /// The oldest servers that Mika is made for: `NOWAIT` is what it needs of them.
@@ -48,23 +45,28 @@ pub(super) async fn check(
     server(session, &mut findings).await?;
     for status in tables::migrations(session, schema).await? {
         if !status.applied {
-            findings.push(Finding {
-                problem: format!("the migration {} is not applied", status.name),
-                hint: "run mika-manage migrate".into(),
-            });
+            findings.push(Finding::problem(
+                format!("the migration {} is not applied", status.name),
+                "run mika-manage migrate",
+            ));
         }
     }
     if !findings.is_empty() {
         return Ok(findings);
     }
     own_columns(session, schema, &mut findings).await?;
-    triggers(session, schema, &mut findings).await?;
+    own_privileges(session, schema, &mut findings).await?;
+    findings.extend(inspect::inspect(session, schema).await?);
+    let before = findings.len();
     for call in CALLS {
         statement(session, statements, call, &mut findings).await?;
     }
-    if findings.is_empty() {
-        rows(session, &mut findings).await?;
+    if findings.len() > before {
+        return Ok(findings);
     }
+    // What these look at goes through the statements.
+    columns::inspect(session, &mut findings).await?;
+    findings.extend(rows(session).await?.findings());
     Ok(findings)
 }
 
@@ -79,10 +81,10 @@ async fn server(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Resul
     };
     if session.server_version() < oldest {
         let (major, minor, patch) = oldest;
-        findings.push(Finding {
-            problem: format!("the server is too old: {version}"),
-            hint: format!("update it to {major}.{minor}.{patch} or later"),
-        });
+        findings.push(Finding::problem(
+            format!("the server is too old: {version}"),
+            format!("update it to {major}.{minor}.{patch} or later"),
+        ));
     }
     Ok(())
 }
@@ -99,47 +101,53 @@ async fn own_columns(
         let rows = session.exec(sql, vec![table.as_str().into()]).await?;
         let there: Vec<String> = rows.iter().map(|row| Cells(row).text(0)).collect();
         if there.is_empty() {
-            findings.push(Finding {
-                problem: format!("the table {table} is missing"),
-                hint: "restore it from a backup; docs/sql.md shows what belongs in it".into(),
-            });
+            findings.push(Finding::problem(
+                format!("the table {table} is missing, or Mika's account may not see it"),
+                "restore it from a backup; docs/sql.md shows what belongs in it, and the privileges",
+            ));
             continue;
         }
         let lacks = |name: &&str| !there.iter().any(|it| it == name);
         for column in columns.split(' ').filter(lacks) {
-            findings.push(Finding {
-                problem: format!("the table {table} has no column {column}"),
-                hint: format!("add it with ALTER TABLE {table} ADD COLUMN (see docs/sql.md)"),
-            });
+            findings.push(Finding::problem(
+                format!("the table {table} has no column {column}"),
+                format!("add it with ALTER TABLE {table} ADD COLUMN (see docs/sql.md)"),
+            ));
         }
     }
     Ok(())
 }
 
-/// Without its triggers, changes would be followed after a restart only.
-async fn triggers(
+/// What Mika does with its own tables, for the server to say what its account may not do.
+async fn own_privileges(
     session: &mut Session<'_>,
     schema: &Schema,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Fault> {
-    if !session.has(&FEED) {
-        return Ok(());
-    }
-    let rows = session
-        .query(
-            "SELECT trigger_name FROM information_schema.triggers \
-             WHERE trigger_schema = DATABASE()",
-        )
-        .await?;
-    let there: Vec<String> = rows.iter().map(|row| Cells(row).text(0)).collect();
-    for name in tables::triggers(schema) {
-        if !there.contains(&name) {
-            findings.push(Finding {
-                problem: format!("the trigger {name} is missing, or Mika's user may not see it"),
-                hint: "grant TRIGGER, or create it again (see migrations/mysql); an empty \
-                       storage.statements.feed does without"
-                    .into(),
-            });
+    for (table, columns) in OWN_COLUMNS {
+        let table = table.replace("{}", schema.prefix);
+        let column = columns.split(' ').next().unwrap_or_default();
+        let statements = [
+            format!("SELECT {column} FROM {table} LIMIT 0"),
+            format!("INSERT INTO {table} ({column}) SELECT {column} FROM {table} LIMIT 0"),
+            format!("UPDATE {table} SET {column} = {column} WHERE 1 = 0"),
+            format!("DELETE FROM {table} WHERE 1 = 0"),
+        ];
+        for sql in statements {
+            match session.prepare(&sql).await {
+                Err(fault) if fault.is_denied() => {
+                    let Fault::Sql(Error::Server(error), _) = fault else {
+                        continue;
+                    };
+                    findings.push(Finding::problem(
+                        format!("Mika's account lacks a privilege: {}", fault::lack(&error)),
+                        "grant what docs/sql.md lists under Rights to Mika's account",
+                    ));
+                }
+                // Tables that are missing are told of elsewhere.
+                Err(Fault::Sql(Error::Server(_), _)) | Ok(_) => {}
+                Err(other) => return Err(other),
+            }
         }
     }
     Ok(())
@@ -153,23 +161,29 @@ async fn statement(
     findings: &mut Vec<Finding>,
 ) -> Result<(), Fault> {
     for pieces in statements.of(call) {
-        let problem = match session.prepare(&example(call, pieces)).await {
-            Ok(width) if width < call.width() => format!(
-                "it gives {width} columns and not {}: {}",
-                call.width(),
-                call.columns.replace(' ', ", ")
-            ),
+        let fits = format!(
+            "correct the table, or put what fits it into storage.statements.{}",
+            call.name
+        );
+        let (problem, hint) = match session.prepare(&example(call, pieces)).await {
+            Ok(width) if width < call.width() => {
+                let columns = call.columns.replace(' ', ", ");
+                let wanted = call.width();
+                (
+                    format!("it gives {width} columns and not {wanted}: {columns}"),
+                    fits,
+                )
+            }
             Ok(_) => continue,
-            Err(Fault::Sql(Error::Server(error), _)) => fault::lack(&error),
+            Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => (
+                fault::lack(&error),
+                "grant what docs/sql.md lists under Rights to Mika's account".into(),
+            ),
+            Err(Fault::Sql(Error::Server(error), _)) => (fault::lack(&error), fits),
             Err(other) => return Err(other),
         };
-        findings.push(Finding {
-            problem: format!("the statement {} does not work: {problem}", call.name),
-            hint: format!(
-                "mend the table, or put what fits it into storage.statements.{}",
-                call.name
-            ),
-        });
+        let problem = format!("the statement {} does not work: {problem}", call.name);
+        findings.push(Finding::problem(problem, hint));
     }
     Ok(())
 }
@@ -183,57 +197,49 @@ fn example(call: &Call, pieces: &[Piece]) -> String {
     filled(pieces, &format!("(SELECT {})", columns.join(", ")))
 }
 
-async fn rows(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
-    let mut bad = Vec::new();
-    users(session, &mut bad).await?;
-    torrents(session, &mut bad).await?;
-    bad.extend(read::clients(session).await?.1);
-    for table in ["users", "torrents", "whitelist"] {
-        let bad: Vec<&BadRow> = bad.iter().filter(|row| row.table == table).collect();
-        if bad.is_empty() {
-            continue;
-        }
-        let named: Vec<String> = bad
-            .iter()
-            .take(NAMED_MAX)
-            .map(|row| format!("{} ({})", row.id, row.problem))
-            .collect();
-        let more = if bad.len() > NAMED_MAX { ", …" } else { "" };
-        findings.push(Finding {
-            problem: format!(
-                "{table}: {} rows can't be used: {}{more}",
-                bad.len(),
-                named.join(", ")
-            ),
-            hint: "correct or delete these rows; until then they are passed over".into(),
-        });
-    }
-    Ok(())
+async fn rows(session: &mut Session<'_>) -> Result<unusable::Rows, Fault> {
+    let mut found = unusable::Rows::default();
+    found.users_unfinished = users(session, &mut found.bad).await?;
+    found.torrents_unfinished = torrents(session, &mut found.bad).await?;
+    let clients = read::clients(session).await?;
+    found.bad.extend(clients.bad);
+    let untidy = clients
+        .rows
+        .into_iter()
+        .filter(|(client, written)| client.prefix != *written);
+    found.untidy_prefixes = untidy.map(|(_, written)| written).collect();
+    Ok(found)
 }
 
-async fn users(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<(), Fault> {
+/// Looks at all users; returns how many have no passkey yet.
+async fn users(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<u64, Fault> {
+    let mut unfinished = 0;
     let mut holders: HashMap<Passkey, u32> = HashMap::new();
     let mut after: Option<UserId> = None;
     loop {
         let page = read::users(session, after, PAGE).await?;
         bad.extend(page.bad);
+        unfinished += page.unfinished;
         for stored in page.rows {
             let (id, passkey) = (stored.user.id, stored.user.passkey);
             after = Some(id);
             held(&mut holders, passkey, id.0, "users", "passkey", bad);
         }
         if page.last {
-            return Ok(());
+            return Ok(unfinished);
         }
     }
 }
 
-async fn torrents(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<(), Fault> {
+/// Looks at all torrents; returns how many have no info hash yet.
+async fn torrents(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<u64, Fault> {
+    let mut unfinished = 0;
     let mut holders: HashMap<InfoHash, u32> = HashMap::new();
     let mut after: Option<TorrentId> = None;
     loop {
         let page = read::torrents(session, after, PAGE).await?;
         bad.extend(page.bad);
+        unfinished += page.unfinished;
         for stored in page.rows {
             let torrent = stored.torrent;
             after = Some(torrent.id);
@@ -250,7 +256,7 @@ async fn torrents(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<()
             }
         }
         if page.last {
-            return Ok(());
+            return Ok(unfinished);
         }
     }
 }

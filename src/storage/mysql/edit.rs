@@ -4,6 +4,7 @@ use mysql_async::Value;
 
 use super::cells::Cells;
 use super::fault::Fault;
+use super::hashes::Forms;
 use super::link::Session;
 use super::read;
 use super::rows::Rows;
@@ -11,24 +12,44 @@ use super::tables::{begin, lock};
 use crate::ids::{Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
 use crate::storage::schema::{self, Call};
-use crate::storage::{NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch, Wipe};
+use crate::storage::{Added, NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch, Wipe};
 
 /// Edits that must not find the same thing free come one after the other: a site's tables need
 /// not have the keys that would forbid it.
 const EDITS: &str = "edit";
 
+/// Rows are added each by itself, so that one that the database refuses leaves the others in.
 pub(super) async fn add_users(
     session: &mut Session<'_>,
     users: &[NewUser],
-) -> Result<Vec<Option<UserId>>, Fault> {
+) -> Result<Vec<Added<UserId>>, Fault> {
     begin(session).await?;
     lock(session, EDITS).await?;
     let mut ids = Vec::with_capacity(users.len());
     for user in users {
-        ids.push(add_user(session, user).await?);
+        session.run("SAVEPOINT added").await?;
+        let result = add_user(session, user).await;
+        ids.push(row_result(session, result).await?);
     }
     session.run("COMMIT").await?;
     Ok(ids)
+}
+
+/// What became of a row. Of one that is refused, nothing stays.
+async fn row_result<T>(
+    session: &mut Session<'_>,
+    result: Result<Option<T>, Fault>,
+) -> Result<Added<T>, Fault> {
+    let problem = match result {
+        Ok(id) => return Ok(Ok(id)),
+        Err(Fault::Storage(StorageError::Invalid(problem))) => problem,
+        Err(fault) => match fault.duplicate_key() {
+            Some(key) => format!("another row has the same value in the key `{key}`"),
+            None => return Err(fault),
+        },
+    };
+    session.run("ROLLBACK TO SAVEPOINT added").await?;
+    Ok(Err(problem))
 }
 
 async fn add_user(session: &mut Session<'_>, user: &NewUser) -> Result<Option<UserId>, Fault> {
@@ -45,11 +66,7 @@ async fn add_user(session: &mut Session<'_>, user: &NewUser) -> Result<Option<Us
         ("passkey", user.passkey.expose().into()),
         ("username", user.username.as_str().into()),
     ];
-    match session.call(&schema::ADD_USER, &params).await {
-        Ok(_) => {}
-        Err(fault) if fault.is_duplicate() => return Ok(None),
-        Err(fault) => return Err(fault),
-    }
+    session.call(&schema::ADD_USER, &params).await?;
     let id = id_of_passkey(session, &user.passkey).await?;
     let id = id.ok_or_else(|| Fault::broken("the new user's id is not below 2^32"))?;
     is_as_wanted(user.id.map(|id| id.0), id.0, &schema::ADD_USER)?;
@@ -97,19 +114,22 @@ async fn write_user(session: &mut Session<'_>, id: UserId, patch: &UserPatch) ->
         ("downloaded", patch.downloaded.map(total).into()),
     ];
     let updated = session.call(&schema::UPDATE_USER, &params).await;
-    updated.map_err(|fault| taken(fault, passkey_taken))?;
+    updated.map_err(taken)?;
     Ok(())
 }
 
 pub(super) async fn add_torrents(
     session: &mut Session<'_>,
     torrents: &[NewTorrent],
-) -> Result<Vec<Option<TorrentId>>, Fault> {
+) -> Result<Vec<Added<TorrentId>>, Fault> {
     begin(session).await?;
     lock(session, EDITS).await?;
+    let forms = Forms::of(session).await?;
     let mut ids = Vec::with_capacity(torrents.len());
     for torrent in torrents {
-        ids.push(add_torrent(session, torrent).await?);
+        session.run("SAVEPOINT added").await?;
+        let result = add_torrent(session, &forms, torrent).await;
+        ids.push(row_result(session, result).await?);
     }
     session.run("COMMIT").await?;
     Ok(ids)
@@ -118,6 +138,7 @@ pub(super) async fn add_torrents(
 /// A hash may be the first of one torrent and the second of another, which no constraint forbids.
 async fn add_torrent(
     session: &mut Session<'_>,
+    forms: &Forms,
     torrent: &NewTorrent,
 ) -> Result<Option<TorrentId>, Fault> {
     let hashes = || {
@@ -136,8 +157,11 @@ async fn add_torrent(
     let second = torrent.info_hash_v2.as_ref();
     let params = [
         ("id", torrent.id.map(|id| id.0).into()),
-        ("info_hash", torrent.info_hash.0[..].into()),
-        ("info_hash_v2", second.map(|hash| &hash.0[..]).into()),
+        ("info_hash", forms.first.value(&torrent.info_hash)),
+        (
+            "info_hash_v2",
+            second.map_or(Value::NULL, |hash| forms.second.value(hash)),
+        ),
         ("release_name", torrent.name.as_str().into()),
     ];
     session.call(&schema::ADD_TORRENT, &params).await?;
@@ -186,21 +210,46 @@ pub(super) async fn add_clients(
             ("peer_id", client.prefix.as_str().into()),
             ("vstring", client.name.as_str().into()),
         ];
-        session.call(&schema::ADD_CLIENT, &params).await?;
+        let added = session.call(&schema::ADD_CLIENT, &params).await;
+        added.map_err(|fault| match fault.duplicate_key() {
+            Some(_) => alike(&client.prefix),
+            None => fault,
+        })?;
+    }
+    // Where the key takes capitals for small letters, a prefix may have renamed another one.
+    let there = read::whitelist(session).await?;
+    let is_there = |client: &&Client| !there.iter().any(|it| it.prefix == client.prefix);
+    if let Some(client) = clients.iter().find(is_there) {
+        return Err(alike(&client.prefix));
     }
     session.run("COMMIT").await?;
     Ok(())
 }
 
+fn alike(prefix: &str) -> Fault {
+    StorageError::Duplicate(format!(
+        "the prefix {prefix:?}, or one that the key of the column `peer_id` takes for the same (as \
+         capitals for small letters),"
+    ))
+    .into()
+}
+
+/// A row whose prefix has blanks around it is removed under the prefix without them.
 pub(super) async fn remove_client(session: &mut Session<'_>, prefix: &str) -> Result<(), Fault> {
     begin(session).await?;
-    let rows = session.call(&schema::WHITELIST, &[]).await?;
-    if !rows.iter().any(|row| Cells(row).text(0) == prefix) {
+    let clients = read::clients(session).await?.rows;
+    let meant = clients
+        .into_iter()
+        .filter(|(client, _)| client.prefix == prefix);
+    let written: Vec<String> = meant.map(|(_, written)| written).collect();
+    if written.is_empty() {
         let entry = format!("whitelist entry {prefix}");
         return Err(StorageError::NotFound(entry).into());
     }
-    let params = [("peer_id", prefix.into())];
-    session.call(&schema::REMOVE_CLIENT, &params).await?;
+    for written in written {
+        let params = [("peer_id", written.into())];
+        session.call(&schema::REMOVE_CLIENT, &params).await?;
+    }
     session.run("COMMIT").await?;
     Ok(())
 }
@@ -277,9 +326,13 @@ fn passkey_taken() -> Fault {
     StorageError::Duplicate("a user with that passkey".into()).into()
 }
 
-fn taken(fault: Fault, duplicate: fn() -> Fault) -> Fault {
-    if fault.is_duplicate() {
-        return duplicate();
+/// A value that another row has in a key of the site's own.
+fn taken(fault: Fault) -> Fault {
+    match fault.duplicate_key() {
+        Some(key) => {
+            let what = format!("a row with the same value in the key `{key}`");
+            StorageError::Duplicate(what).into()
+        }
+        None => fault,
     }
-    fault
 }

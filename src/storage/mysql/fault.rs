@@ -6,6 +6,7 @@ use std::time::Duration;
 use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
 
 use crate::storage::StorageError;
+use crate::storage::values::{Misfit, Refused};
 
 /// Why a job on a connection failed.
 #[derive(Debug)]
@@ -27,14 +28,22 @@ const SHUTDOWN: u16 = 1053;
 const DUPLICATE: u16 = 1062;
 const SYNTAX: u16 = 1064;
 const UNKNOWN_TABLE: u16 = 1146;
+const NO_SUCH_TRIGGER: u16 = 1360;
+/// `init_connect` of the server failed, so it ended the connection.
+const INIT_CONNECT_FAILED: u16 = 1184;
+/// The last is of MySQL: a session variable that takes a privilege.
+const PRIVILEGE_MISSING: [u16; 2] = [1227, 1231];
+const VARIABLE_UNKNOWN: [u16; 2] = [1193, 1238];
+/// The account that a trigger runs as is gone.
+const NO_DEFINER: u16 = 1449;
+const NOT_A_TABLE: u16 = 1347;
+const KEY_TOO_LONG: u16 = 1071;
 const PACKET_TOO_LARGE: u16 = 1153;
 const TOO_MANY_OF_USER: [u16; 2] = [1203, 1226];
 const LOCK_WAIT: u16 = 1205;
 const DEADLOCK: u16 = 1213;
-const OUT_OF_RANGE: u16 = 1264;
 const READ_ONLY: [u16; 3] = [1290, 1792, 1836];
 const NO_DEFAULT: u16 = 1364;
-const TOO_LONG: u16 = 1406;
 const TRIGGER_AND_BINLOG: u16 = 1419;
 const BINLOG_FORMAT: u16 = 1665;
 /// A lock that `NOWAIT` met; MariaDB has [`LOCK_WAIT`] for it.
@@ -61,9 +70,40 @@ impl Fault {
         }
     }
 
-    /// Whether a row with the same unique value exists already.
-    pub(super) fn is_duplicate(&self) -> bool {
-        self.code() == Some(DUPLICATE)
+    /// What a value of the statement is refused for, if that is why it failed.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        match self {
+            Self::Sql(Error::Server(error), _) => refused(error),
+            _ => None,
+        }
+    }
+
+    /// The name of the key in which a value exists already.
+    pub(super) fn duplicate_key(&self) -> Option<String> {
+        match self {
+            Self::Sql(Error::Server(error), _) if error.code == DUPLICATE => {
+                let key = error.message.rsplit_once("for key ")?.1;
+                let key = key.trim_matches(['\'', '`', '.']);
+                Some(key.rsplit_once('.').map_or(key, |(_, key)| key).to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the account that a trigger runs as is gone.
+    pub(super) fn is_no_definer(&self) -> bool {
+        self.code() == Some(NO_DEFINER)
+    }
+
+    /// Whether there is no trigger of that name; its name is known also to who may not see it.
+    pub(super) fn is_no_trigger(&self) -> bool {
+        self.code() == Some(NO_SUCH_TRIGGER)
+    }
+
+    /// Whether the server does not let this account set a variable, or does not have it.
+    pub(super) fn is_no_variable(&self) -> bool {
+        let codes = || PRIVILEGE_MISSING.into_iter().chain(VARIABLE_UNKNOWN);
+        self.code().is_some_and(|code| codes().any(|it| it == code))
     }
 
     /// Whether the user of the URL may not do it.
@@ -223,11 +263,25 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
         UNKNOWN_TABLE | UNKNOWN_COLUMN => broken(format!("{place}: {text}{at}: {mend}")),
         DUPLICATE => broken(format!("{place}: a row with the same key exists{at}")),
         PACKET_TOO_LARGE => packet(place),
-        OUT_OF_RANGE => broken(format!("{place}: {text}{at}: make the column a BIGINT")),
         NO_DEFAULT => broken(format!(
             "{place}: {text}{at}: give it one, or set it in storage.statements"
         )),
-        TOO_LONG => broken(format!("{place}: {text}{at}")),
+        NO_DEFINER => broken(format!(
+            "{place}: {text}{at}: a trigger runs as an account that is gone: run mika-manage migrate, \
+             which makes Mika's triggers again under its own account"
+        )),
+        INIT_CONNECT_FAILED => StorageError::Away(format!(
+            "{place} ended the connection: its init_connect failed: see its error log"
+        )),
+        NOT_A_TABLE => broken(format!(
+            "{place}: {text}: a view can't have triggers: {NO_FEED}"
+        )),
+        KEY_TOO_LONG => broken(format!(
+            "{place}: {text}{at}: set innodb_default_row_format = dynamic on the server"
+        )),
+        code if PRIVILEGE_MISSING.contains(&code) => broken(format!(
+            "{place}: {text}{at}: see the privileges in docs/sql.md"
+        )),
         TRIGGER_AND_BINLOG => broken(format!(
             "{place}: triggers need log_bin_trust_function_creators = 1 (or the SUPER privilege) \
              while the binary log is on: SET GLOBAL log_bin_trust_function_creators = 1"
@@ -237,16 +291,152 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
              MIXED"
         )),
         SYNTAX => broken(format!("{place}: the SQL is wrong{at}: {text}")),
-        code => broken(format!("{place}: error {code}{at}")),
+        _ if let Some(refused) = refused(error) => broken(format!("{place}: {refused}{at}")),
+        code => broken(format!("{place}: {}{at} (error {code})", masked(text))),
     }
+}
+
+/// What to do where there can't be triggers.
+pub(super) const NO_FEED: &str = "set storage.statements.feed to \"\" in the config; changes are \
+    then followed at a restart or reload only";
+
+/// A text of the server without what it quotes, which may be a value.
+fn masked(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (number, part) in text.split(['\'', '"']).enumerate() {
+        let is_quoted = number % 2 == 1;
+        shown.push_str(if is_quoted { "'…'" } else { part });
+    }
+    shown
+}
+
+/// Why a value is refused, if that is what the error says. The codes are those of both servers.
+fn refused(error: &ServerError) -> Option<Refused> {
+    let too_long = Misfit::TooLong {
+        limit: None,
+        has: None,
+    };
+    let why = match error.code {
+        1406 | 1441 => too_long,
+        1264 | 1690 => Misfit::OutOfRange,
+        1265 | 1292 | 1411 | 3140 => Misfit::WrongType,
+        1366 if error.message.contains("string value") => Misfit::Characters { charset: None },
+        1366 => Misfit::WrongType,
+        1267 | 1270 | 1271 | 1300 | 3854 | 3988 => Misfit::Characters { charset: None },
+        1048 | 1263 => Misfit::Missing,
+        1216 | 1217 | 1451 | 1452 => Misfit::Reference,
+        1369 | 1644 | 3819 | 4025 => Misfit::Rule,
+        _ => return None,
+    };
+    let (table, column) = column_of(&error.message);
+    Some(Refused { table, column, why })
+}
+
+/// Table and column that a text of the server names: `column 'name'`, or column `db`.`table`.`name`.
+fn column_of(message: &str) -> (Option<String>, Option<String>) {
+    let Some(at) = message.to_ascii_lowercase().rfind("column ") else {
+        return (None, None);
+    };
+    let rest = &message[at + "column ".len()..];
+    let names: Vec<&str> = match rest.chars().next() {
+        Some('\'') => rest[1..].split('\'').take(1).collect(),
+        Some('`') => {
+            let end = rest.find(' ').unwrap_or(rest.len());
+            rest[..end].split('`').skip(1).step_by(2).collect()
+        }
+        _ => Vec::new(),
+    };
+    let named = |back: usize| {
+        let name = names.iter().rev().nth(back);
+        name.map(|name| (*name).to_owned())
+    };
+    (named(1), named(0))
+}
+
+/// Whether the account may not do what was asked.
+pub(super) fn is_denial(error: &ServerError) -> bool {
+    ACCESS_DENIED.contains(&error.code)
 }
 
 /// What a statement lacks, for the check: the server's text if it names tables and columns.
 pub(super) fn lack(error: &ServerError) -> String {
-    let is_named = [UNKNOWN_TABLE, UNKNOWN_COLUMN, SYNTAX].contains(&error.code)
-        || ACCESS_DENIED.contains(&error.code);
+    let is_named =
+        [UNKNOWN_TABLE, UNKNOWN_COLUMN, SYNTAX].contains(&error.code) || is_denial(error);
     if is_named {
         return error.message.trim_end_matches('.').to_owned();
     }
     format!("error {}: {}", error.code, error.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: u16, message: &str) -> ServerError {
+        ServerError {
+            code,
+            message: message.into(),
+            state: "HY000".into(),
+        }
+    }
+
+    fn told(code: u16, message: &str) -> String {
+        explain(&error(code, message), "db", None).to_string()
+    }
+
+    #[test]
+    fn the_column_of_a_refused_value_is_found() {
+        let column = |code, message: &str| {
+            let refused = refused(&error(code, message)).unwrap();
+            (refused.table, refused.column.unwrap())
+        };
+        assert_eq!(
+            column(1406, "Data too long for column 'passkey' at row 1"),
+            (None, "passkey".into())
+        );
+        let text = "Incorrect string value: '\\xF0\\x9F column' for column `mika`.`users`.`username` at row 1";
+        assert_eq!(
+            column(1366, text),
+            (Some("users".into()), "username".into())
+        );
+        assert_eq!(
+            column(1048, "Column 'vstring' cannot be null"),
+            (None, "vstring".into())
+        );
+    }
+
+    #[test]
+    fn no_number_is_without_words_and_no_value_is_shown() {
+        for (code, message) in [
+            (1296, "Got error 'my-passkey' from NDB"),
+            (
+                1366,
+                "Incorrect string value: 'my-passkey' for column `d`.`t`.`c` at row 1",
+            ),
+            (1292, "Truncated incorrect DOUBLE value: 'my-passkey'"),
+            (1062, "Duplicate entry 'my-passkey' for key 'users.passkey'"),
+            (9999, "Something \"my-passkey\" is wrong"),
+        ] {
+            let text = told(code, message);
+            assert!(!text.contains("my-passkey"), "{text}");
+            assert!(text.split_whitespace().count() > 4, "{text}");
+        }
+        assert_eq!(
+            told(9999, "No such 'thing' here"),
+            "db: No such '…' here (error 9999)"
+        );
+    }
+
+    #[test]
+    fn the_key_of_a_duplicate_is_named() {
+        let key = |message: &str| Fault::from(Error::Server(error(1062, message))).duplicate_key();
+        assert_eq!(
+            key("Duplicate entry 'x for key y' for key 'users.username'").unwrap(),
+            "username"
+        );
+        assert_eq!(
+            key("Duplicate entry 'x' for key 'PRIMARY'").unwrap(),
+            "PRIMARY"
+        );
+    }
 }

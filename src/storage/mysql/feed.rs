@@ -8,6 +8,7 @@
 //! While a site's transaction is open for long, up to `limit` entries behind it are followed.
 
 use mysql_async::Value;
+use parking_lot::Mutex;
 
 use super::cells::Cells;
 use super::fault::Fault;
@@ -28,11 +29,22 @@ const GAP_SECONDS: i64 = 3;
 /// Entries of the last seconds that are looked through for young gaps.
 const YOUNG_MAX: u32 = 10_000;
 
+/// The kind of an entry that has everything loaded again: triggers were missing for a while.
+pub(super) const RELOAD: &str = "reload";
+
+/// Which of these entries are done: a load that began at the position has read all that was
+/// before the entry of that number.
+#[derive(Debug, Default)]
+pub(super) struct Reloads(Mutex<(u64, u64)>);
+
 /// Number, kind and key of an entry, and its age in seconds.
 type Entry = (u64, String, i64, i64);
 
 /// The newest position before which nothing can appear.
-pub(super) async fn position(session: &mut Session<'_>) -> Result<FeedPosition, Fault> {
+pub(super) async fn position(
+    session: &mut Session<'_>,
+    reloads: &Reloads,
+) -> Result<FeedPosition, Fault> {
     if !session.has(&schema::FEED) {
         return Ok(FeedPosition(0));
     }
@@ -40,14 +52,15 @@ pub(super) async fn position(session: &mut Session<'_>) -> Result<FeedPosition, 
     let settled = settled(session, 0, newest).await?;
     let young = newest.saturating_sub(YOUNG_MAX.into());
     let entries = entries(session, young, YOUNG_MAX).await?;
-    Ok(FeedPosition(
-        settled.min(before_gap(young, newest, &entries)),
-    ))
+    let position = settled.min(before_gap(young, newest, &entries));
+    *reloads.0.lock() = (position, newest);
+    Ok(FeedPosition(position))
 }
 
 /// Entries become the rows as they are now, so repeated ones are read once.
 pub(super) async fn changes(
     session: &mut Session<'_>,
+    reloads: &Reloads,
     after: FeedPosition,
     limit: u32,
 ) -> Result<Feed, Fault> {
@@ -68,6 +81,12 @@ pub(super) async fn changes(
     let reached = settled
         .min(before_gap(after.0, read, &entries))
         .max(after.0);
+    if entries
+        .iter()
+        .any(|entry| entry.1 == RELOAD && !reloads.has(after.0, entry.0))
+    {
+        return Ok(Feed::Lost);
+    }
     let mut changed: Vec<(String, i64)> = entries
         .into_iter()
         .map(|(_, kind, key, _)| (kind, key))
@@ -80,6 +99,16 @@ pub(super) async fn changes(
         changes.extend(change(session, &kind, key).await?);
     }
     Ok(Feed::Changes(changes, FeedPosition(reached)))
+}
+
+// === impl Reloads ===
+
+impl Reloads {
+    /// Whether who follows from `after` has loaded everything since the entry `seq`.
+    fn has(&self, after: u64, seq: u64) -> bool {
+        let (position, newest) = *self.0.lock();
+        after >= position && seq <= newest
+    }
 }
 
 /// Deletes what [`crate::storage::Storage::prune`] says, and old entries of the feed.

@@ -8,11 +8,9 @@ use super::link::Session;
 use super::read;
 use super::tables::Own;
 use crate::ids::{TorrentId, UserId};
-use crate::storage::rows::SortKey;
+use crate::storage::rows::{SortKey, Unusable};
 use crate::storage::schema::{self, Call};
-use crate::storage::{
-    BadRow, Find, Found, StoredTorrent, StoredUser, TorrentKey, UserKey, UserTorrents,
-};
+use crate::storage::{Find, Found, StoredTorrent, StoredUser, TorrentKey, UserKey, UserTorrents};
 
 pub(super) async fn users(
     session: &mut Session<'_>,
@@ -34,7 +32,7 @@ async fn find<K: SortKey, T>(
     session: &mut Session<'_>,
     wanted: &Find<K>,
     (count, list): (&'static Call, &'static Call),
-    read: fn(&Row) -> Result<T, BadRow>,
+    read: fn(&Row) -> Result<T, Unusable>,
 ) -> Result<Found<T>, Fault> {
     let params = [
         ("pattern", wanted.pattern().into()),

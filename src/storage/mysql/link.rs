@@ -5,16 +5,19 @@
 //! and the next job connects anew. Dropped in the middle of a transaction, a connection rolls back;
 //! should its end not reach the server, `wait_timeout` there does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder, Params, Row, Value};
+use mysql_async::{Column, Conn, Opts, OptsBuilder, Params, Row, Value};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::fault::{self, Fault};
+use super::misfit;
 use super::rows::Rows;
+use super::settings;
 use crate::secret::Secret;
 use crate::storage::StorageError;
 use crate::storage::schema::{Call, Piece, Statements};
@@ -32,14 +35,6 @@ const PATIENCE_PING: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 /// Prepared statements kept by each connection; more than there are names.
 const STATEMENTS_MAX: usize = 64;
-
-/// What each connection begins with. The server ends one that says nothing for a minute, so that
-/// no lock outlives a route that was dropped; and nothing waits long for the site's locks.
-const SESSION: [&str; 2] = [
-    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SET SESSION autocommit = 1, wait_timeout = 60, innodb_lock_wait_timeout = 3, \
-     lock_wait_timeout = 3, sql_safe_updates = 0, time_zone = '+00:00'",
-];
 
 /// The way to a database.
 pub(super) struct Link {
@@ -60,6 +55,10 @@ pub(super) struct Session<'a> {
     pub(super) is_locking: bool,
     /// Whether the next job needs a new connection.
     pub(super) is_last: bool,
+    /// Whether strict mode is off for a statement: the next job must not meet that.
+    pub(super) is_lenient: bool,
+    /// What is to be logged once the transaction is committed.
+    pub(super) notes: Vec<String>,
     _room: SemaphorePermit<'a>,
 }
 
@@ -86,8 +85,7 @@ impl Link {
             .client_found_rows(true)
             .tcp_keepalive(Some(keepalive))
             .tcp_nodelay(true)
-            .stmt_cache_size(STATEMENTS_MAX)
-            .init(SESSION.to_vec());
+            .stmt_cache_size(STATEMENTS_MAX);
         Ok(Self {
             opts: opts.into(),
             place: url.masked(),
@@ -113,6 +111,8 @@ impl Link {
             patience,
             is_locking: false,
             is_last: false,
+            is_lenient: false,
+            notes: Vec::new(),
             _room: room,
         })
     }
@@ -126,8 +126,13 @@ impl Link {
             // The others are as old or older.
             self.idle.lock().clear();
         }
-        match timeout(PATIENCE, Conn::new(self.opts.clone())).await {
-            Ok(conn) => Ok(conn?),
+        let connect = async {
+            let mut conn = Conn::new(self.opts.clone()).await?;
+            settings::set(&mut conn).await?;
+            Ok(conn)
+        };
+        match timeout(PATIENCE, connect).await {
+            Ok(conn) => conn,
             Err(_) => Err(Fault::Late),
         }
     }
@@ -135,7 +140,7 @@ impl Link {
     /// Takes a connection back after its job: for the next one, or to end it.
     pub(super) async fn end<T>(&self, mut session: Session<'_>, result: &Result<T, Fault>) {
         let is_lost = result.as_ref().err().is_some_and(Fault::wants_new_link);
-        if is_lost || session.is_last {
+        if is_lost || session.is_last || session.is_lenient {
             return self.idle.lock().clear();
         }
         let clean = match (result, session.is_locking) {
@@ -216,8 +221,10 @@ impl Session<'_> {
         for pieces in statements.of(call) {
             let (mut sql, values) = prepared(pieces, params);
             sql.push_str(tail);
-            let result = self.exec(&sql, values).await;
-            rows = result.map_err(|fault| within(fault, call))?;
+            rows = match self.exec(&sql, values).await {
+                Ok(rows) => rows,
+                Err(fault) => misfit::found_or_refused(self, fault, call, params).await?,
+            };
         }
         if let Some(row) = rows.first().filter(|row| row.len() < call.width()) {
             return Err(Fault::broken(format!(
@@ -237,16 +244,47 @@ impl Session<'_> {
         call: &'static Call,
         rows: &Rows,
     ) -> Result<Vec<Row>, Fault> {
-        let statements = self.statements;
         let mut found = Vec::new();
         for table in rows.tables(call.rows) {
-            for pieces in statements.of(call) {
-                let sql = filled(pieces, &table);
-                let result = self.query(&sql).await;
-                found.extend(result.map_err(|fault| within(fault, call))?);
-            }
+            found.extend(self.call_with_table(call, &table).await?);
         }
         Ok(found)
+    }
+
+    /// The same with rows that are written out as one table.
+    pub(super) async fn call_with_table(
+        &mut self,
+        call: &'static Call,
+        table: &str,
+    ) -> Result<Vec<Row>, Fault> {
+        let statements = self.statements;
+        let mut found = Vec::new();
+        for pieces in statements.of(call) {
+            let result = self.query(&filled(pieces, table)).await;
+            found.extend(result.map_err(|fault| within(fault, call))?);
+        }
+        Ok(found)
+    }
+
+    /// The statements behind a name.
+    pub(super) fn statements_of(&self, call: &Call) -> &[Vec<Piece>] {
+        self.statements.of(call)
+    }
+
+    /// The columns that a named statement gives, as the server describes them.
+    pub(super) async fn described(&mut self, call: &'static Call) -> Result<Arc<[Column]>, Fault> {
+        let Some(pieces) = self.statements.of(call).first() else {
+            return Ok(Arc::default());
+        };
+        // Prepared statements are kept, so this asks the server once a connection.
+        let (sql, _) = prepared(pieces, &[]);
+        match timeout(self.patience, self.conn.prep(sql)).await {
+            Ok(statement) => Ok(statement
+                .map_err(|error| within(error.into(), call))?
+                .columns()
+                .into()),
+            Err(_) => Err(Fault::Late),
+        }
     }
 
     pub(super) fn has(&self, call: &'static Call) -> bool {
@@ -272,7 +310,7 @@ impl Session<'_> {
     }
 }
 
-fn within(fault: Fault, call: &'static Call) -> Fault {
+pub(super) fn within(fault: Fault, call: &'static Call) -> Fault {
     match fault {
         Fault::Sql(error, _) => Fault::Sql(error, Some(call.name)),
         other => other,

@@ -9,13 +9,19 @@ mod absurd;
 mod apply;
 mod cells;
 mod check;
+mod columns;
+mod credit;
 mod edit;
 mod fault;
 mod feed;
 mod find;
+mod hashes;
+mod inspect;
 mod link;
+mod misfit;
 mod read;
 mod rows;
+mod settings;
 mod tables;
 
 use std::iter::Take;
@@ -29,7 +35,7 @@ use self::link::{Link, PATIENCE, PATIENCE_WHOLE, Session};
 use self::tables::Own;
 use super::schema::{self, Schema, Statements};
 use super::{
-    Absurd, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus, NewTorrent,
+    Absurd, Added, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus, NewTorrent,
     NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentKey,
     TorrentPatch, UserKey, UserPatch, UserTorrents, Wipe, migrate,
 };
@@ -65,6 +71,7 @@ struct Mysql {
     schema: &'static Schema,
     statements: Statements,
     own: Own,
+    reloads: feed::Reloads,
 }
 
 /// Whether a job may be done again when nobody knows whether it was done.
@@ -81,6 +88,7 @@ pub fn open(place: &Place) -> Result<Arc<dyn Storage>, StorageError> {
         link: Link::new(&place.url)?,
         statements: Statements::new(schema, &place.statements)?,
         own: Own::of(schema),
+        reloads: feed::Reloads::default(),
         schema,
     }))
 }
@@ -131,6 +139,10 @@ impl Storage for Mysql {
         job!(self, PATIENCE_WHOLE, Repeat::Harmless, |session| {
             check::check(session, self.schema, &self.statements)
         })
+    }
+
+    async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
+        read!(self, |session| inspect::inspect(session, self.schema))
     }
 
     async fn users(
@@ -217,14 +229,19 @@ impl Storage for Mysql {
     }
 
     async fn feed_position(&self) -> Result<FeedPosition, StorageError> {
-        read!(self, |session| feed::position(session))
+        read!(self, |session| feed::position(session, &self.reloads))
     }
 
     async fn feed(&self, position: FeedPosition, limit: u32) -> Result<Feed, StorageError> {
-        read!(self, |session| feed::changes(session, position, limit))
+        read!(self, |session| feed::changes(
+            session,
+            &self.reloads,
+            position,
+            limit
+        ))
     }
 
-    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Option<UserId>>, StorageError> {
+    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Added<UserId>>, StorageError> {
         edit!(self, |session| edit::add_users(session, users))
     }
 
@@ -235,7 +252,7 @@ impl Storage for Mysql {
     async fn add_torrents(
         &self,
         torrents: &[NewTorrent],
-    ) -> Result<Vec<Option<TorrentId>>, StorageError> {
+    ) -> Result<Vec<Added<TorrentId>>, StorageError> {
         edit!(self, |session| edit::add_torrents(session, torrents))
     }
 

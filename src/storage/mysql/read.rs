@@ -6,14 +6,18 @@ use mysql_async::{Row, Value};
 
 use super::cells::Cells;
 use super::fault::Fault;
+use super::hashes::Forms;
 use super::link::Session;
 use super::rows::{Cell, Rows};
 use super::tables::Own;
 use crate::change::{PeerKey, PeerRecord};
 use crate::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::registry::{Client, Torrent, User};
+use crate::storage::rows::{self, Unusable};
 use crate::storage::schema::{self, Call};
-use crate::storage::{BadRow, History, Page, StoredPeer, StoredTorrent, StoredUser, UserTotals};
+use crate::storage::{
+    BadRow, History, Page, StorageError, StoredPeer, StoredTorrent, StoredUser, UserTotals,
+};
 
 const PEER: &str = "SELECT user_id, torrent_id, peer_id, base_up, base_down, base_at, dip_up, \
     dip_down, uploaded, downloaded, left_bytes, ip4, port4, ip6, port6, speed_up, speed_down, \
@@ -25,7 +29,7 @@ const HISTORY: &str = "SELECT torrent_id, user_id, uploaded, downloaded, seed_ti
 /// Ids are above this one, which is none.
 const BEFORE_ALL: i64 = i64::MIN;
 
-type Read<T> = fn(&Row) -> Result<T, BadRow>;
+type Read<T> = fn(&Row) -> Result<T, Unusable>;
 
 pub(super) async fn users(
     session: &mut Session<'_>,
@@ -140,16 +144,13 @@ pub(super) async fn with_records(
 }
 
 pub(super) async fn whitelist(session: &mut Session<'_>) -> Result<Vec<Client>, Fault> {
-    Ok(clients(session).await?.0)
+    Ok(rows::distinct(clients(session).await?.rows))
 }
 
-/// The usable clients, and the rows that can't be used.
-pub(super) async fn clients(
-    session: &mut Session<'_>,
-) -> Result<(Vec<Client>, Vec<BadRow>), Fault> {
+/// The clients with their prefixes as they stand in the table, and the rows that can't be used.
+pub(super) async fn clients(session: &mut Session<'_>) -> Result<Page<(Client, String)>, Fault> {
     let rows = session.call(&schema::WHITELIST, &[]).await?;
-    let clients = page(&rows, u32::MAX, client);
-    Ok((clients.rows, clients.bad))
+    Ok(page(&rows, u32::MAX, client))
 }
 
 pub(super) async fn user_by_id(
@@ -165,7 +166,16 @@ pub(super) async fn users_named(
 ) -> Result<Vec<StoredUser>, Fault> {
     let params = [("username", Value::from(name))];
     let rows = session.call(&schema::USERS_NAMED, &params).await?;
-    rows.iter().map(|row| user(row).map_err(unusable)).collect()
+    let read = |row| match user(row) {
+        Ok(stored) => Ok(stored),
+        Err(Unusable::Bad(bad)) => Err(unusable(&bad)),
+        Err(Unusable::Unfinished) => Err(StorageError::Invalid(format!(
+            "the user {} of that name has no passkey yet",
+            Cells(row).shown(0)
+        ))
+        .into()),
+    };
+    rows.iter().map(read).collect()
 }
 
 pub(super) async fn torrent_by_id(
@@ -179,7 +189,8 @@ pub(super) async fn torrent_by_hash(
     session: &mut Session<'_>,
     info_hash: InfoHash,
 ) -> Result<Option<StoredTorrent>, Fault> {
-    match ids_of_hashes(session, [info_hash].iter()).await?.first() {
+    let found = ids_of_hashes(session, [info_hash].iter()).await?;
+    match found.first() {
         Some((id, ..)) => torrent_by_id(session, *id).await,
         None => Ok(None),
     }
@@ -190,19 +201,34 @@ pub(super) async fn ids_of_hashes(
     session: &mut Session<'_>,
     hashes: impl Iterator<Item = &InfoHash>,
 ) -> Result<Vec<(TorrentId, Option<InfoHash>, Option<InfoHash>)>, Fault> {
-    let mut wanted = Rows::default();
-    for hash in hashes {
-        wanted.push(&[Cell::Bytes(&hash.0)]);
+    let hashes: Vec<&InfoHash> = hashes.collect();
+    let forms = Forms::of(session).await?;
+    let (mut bytes, mut texts) = (Rows::default(), Rows::default());
+    for hash in &hashes {
+        bytes.push(&[Cell::Bytes(&hash.0)]);
+        for text in forms.first.texts(hash) {
+            texts.push(&[Cell::Sql(&text)]);
+        }
     }
-    let rows = session
-        .call_with(&schema::TORRENTS_OF_HASHES, &wanted)
-        .await?;
-    let known = rows.iter().filter_map(|row| {
-        let cells = Cells(row);
-        let hash = |column| InfoHash::from_slice(cells.bytes(column));
-        Some((TorrentId(cells.id(0).ok()?), hash(1), hash(2)))
-    });
-    Ok(known.collect())
+    let call = &schema::TORRENTS_OF_HASHES;
+    let mut rows = session.call_with(call, &texts).await?;
+    rows.extend(session.call_with(call, &bytes).await?);
+    let mut known: Vec<_> = rows
+        .iter()
+        .filter_map(|row| {
+            let cells = Cells(row);
+            let hash = |column| cells.info_hash(column, "").ok().flatten();
+            Some((TorrentId(cells.id(0).ok()?), hash(1), hash(2)))
+        })
+        // A collation may take other bytes for the same.
+        .filter(|(_, first, second)| {
+            let both = [first, second].into_iter().flatten();
+            both.into_iter().any(|hash| hashes.contains(&hash))
+        })
+        .collect();
+    known.sort_unstable();
+    known.dedup();
+    Ok(known)
 }
 
 /// Reads on to `limit` good rows, so that a page of bad ones is not taken for the end.
@@ -215,11 +241,8 @@ async fn by_id<T>(
 ) -> Result<Page<T>, Fault> {
     let limit = limit.max(1);
     let mut after = after.map_or(BEFORE_ALL, i64::from);
-    let mut whole = Page {
-        rows: Vec::new(),
-        bad: Vec::new(),
-        last: false,
-    };
+    let mut whole = Page::empty();
+    whole.last = false;
     loop {
         let wanted = limit - u32::try_from(whole.rows.len()).unwrap_or(limit);
         let params = [("after", after.into()), ("limit", one_more(wanted))];
@@ -229,6 +252,7 @@ async fn by_id<T>(
         let is_end = rows.len() <= wanted as usize;
         whole.rows.extend(part.rows);
         whole.bad.extend(part.bad);
+        whole.unfinished += part.unfinished;
         let key = rows.last().and_then(|row| Cells(row).key(0));
         match key {
             _ if is_full && !part.last => return Ok(whole),
@@ -248,25 +272,19 @@ fn one_more(limit: u32) -> Value {
 
 fn page<T>(rows: &[Row], limit: u32, read: Read<T>) -> Page<T> {
     let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
-    let mut page = Page {
-        rows: Vec::new(),
-        bad: Vec::new(),
-        last: true,
-    };
+    let mut page = Page::empty();
     for row in rows {
         if page.rows.len() == limit {
             page.last = false;
             break;
         }
-        match read(row) {
-            Ok(row) => page.rows.push(row),
-            Err(bad) => page.bad.push(bad),
-        }
+        page.push(read(row));
     }
     page
 }
 
-/// One row that was asked for by name: there it is an error if it can't be used.
+/// One row that was asked for by name: there it is an error if it can't be used. One that the site
+/// has not finished is not there yet.
 async fn one<T>(
     session: &mut Session<'_>,
     call: &'static Call,
@@ -274,12 +292,14 @@ async fn one<T>(
     read: Read<T>,
 ) -> Result<Option<T>, Fault> {
     let rows = session.call(call, &[("id", id.into())]).await?;
-    rows.first()
-        .map(|row| read(row).map_err(unusable))
-        .transpose()
+    match rows.first().map(read) {
+        None | Some(Err(Unusable::Unfinished)) => Ok(None),
+        Some(Ok(row)) => Ok(Some(row)),
+        Some(Err(Unusable::Bad(bad))) => Err(unusable(&bad)),
+    }
 }
 
-fn unusable(bad: BadRow) -> Fault {
+fn unusable(bad: &BadRow) -> Fault {
     Fault::broken(format!(
         "the row {} of {} can't be used: {}",
         bad.id, bad.table, bad.problem
@@ -288,8 +308,11 @@ fn unusable(bad: BadRow) -> Fault {
 
 // --- one row each; the columns as the statements give them ---
 
-pub(super) fn user(row: &Row) -> Result<StoredUser, BadRow> {
+pub(super) fn user(row: &Row) -> Result<StoredUser, Unusable> {
     let cells = Cells(row);
+    if cells.is_blank(1) {
+        return Err(Unusable::Unfinished);
+    }
     let read = || {
         let passkey: Option<Passkey> = cells.parsed(1);
         Ok(User {
@@ -312,14 +335,16 @@ pub(super) fn user(row: &Row) -> Result<StoredUser, BadRow> {
     })
 }
 
-pub(super) fn torrent(row: &Row) -> Result<StoredTorrent, BadRow> {
+pub(super) fn torrent(row: &Row) -> Result<StoredTorrent, Unusable> {
     let cells = Cells(row);
+    let first = cells.info_hash(1, "info_hash");
+    let first = first.map_err(|problem| bad("torrents", &cells, problem))?;
+    let info_hash = first.ok_or(Unusable::Unfinished)?;
     let read = || {
-        let second = (!cells.is_null(2)).then(|| cells.info_hash(2, "info_hash_v2"));
         Ok(Torrent {
             id: TorrentId(cells.id(0)?),
-            info_hash: cells.info_hash(1, "info_hash")?,
-            info_hash_v2: second.transpose()?,
+            info_hash,
+            info_hash_v2: cells.info_hash(2, "info_hash_v2")?,
             enabled: cells.site_flag(4, "enabled")?,
             reason: (!cells.is_null(5)).then(|| cells.text(5)),
             multi_up: cells.permille(6, "multi_up")?,
@@ -338,24 +363,15 @@ pub(super) fn torrent(row: &Row) -> Result<StoredTorrent, BadRow> {
     })
 }
 
-/// An empty prefix would allow every client, so it is no prefix.
-fn client(row: &Row) -> Result<Client, BadRow> {
+fn client(row: &Row) -> Result<(Client, String), Unusable> {
     let cells = Cells(row);
-    let prefix = cells.text(0);
-    if (1..=20).contains(&prefix.len()) {
-        return Ok(Client {
-            prefix,
-            name: cells.text(1),
-        });
-    }
-    Err(bad(
-        "whitelist",
-        &cells,
-        "peer_id is not 1 to 20 characters".into(),
-    ))
+    let written = cells.text(0);
+    let client = rows::client(&written, cells.text(1));
+    let client = client.map_err(|problem| bad("whitelist", &cells, problem))?;
+    Ok((client, written))
 }
 
-fn peer(row: &Row) -> Result<StoredPeer, BadRow> {
+fn peer(row: &Row) -> Result<StoredPeer, Unusable> {
     let cells = Cells(row);
     let key = || {
         Ok(PeerKey {
@@ -399,7 +415,7 @@ fn port(cells: &Cells<'_>, column: usize) -> Option<u16> {
     u16::try_from(cells.integer(column)?).ok()
 }
 
-fn history(row: &Row) -> Result<History, BadRow> {
+fn history(row: &Row) -> Result<History, Unusable> {
     let cells = Cells(row);
     let ids = cells.id(0).and_then(|torrent| Ok((torrent, cells.id(1)?)));
     let (torrent, user) = ids.map_err(|problem| bad("history", &cells, problem))?;

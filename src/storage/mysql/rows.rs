@@ -18,6 +18,8 @@ pub(super) enum Cell<'a> {
     Null,
     Number(i64),
     Bytes(&'a [u8]),
+    /// An expression, without a comma.
+    Sql(&'a str),
 }
 
 /// Rows of one shape, each written out.
@@ -70,6 +72,31 @@ impl Rows {
         })
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The rows of one table each, as [`Rows::tables`] has them.
+    pub(super) fn portions(&self) -> impl Iterator<Item = Self> {
+        self.parts(TABLE_ROWS_MAX).map(|rows| Self {
+            rows: rows.to_vec(),
+        })
+    }
+
+    /// The first half of them, and the rest.
+    pub(super) fn halves(&self) -> [Self; 2] {
+        let (first, second) = self.rows.split_at(self.rows.len() / 2);
+        [first, second].map(|rows| Self {
+            rows: rows.to_vec(),
+        })
+    }
+
+    /// The first row as it is written.
+    pub(super) fn first(&self) -> &str {
+        self.rows.first().map_or("", String::as_str)
+    }
+
     /// Lists for `INSERT … VALUES`.
     pub(super) fn values(&self) -> impl Iterator<Item = String> {
         self.parts(INSERT_ROWS_MAX)
@@ -109,6 +136,7 @@ impl fmt::Display for Cell<'_> {
         match self {
             Self::Null => f.write_str("NULL"),
             Self::Number(number) => write!(f, "{number}"),
+            Self::Sql(sql) => f.write_str(sql),
             Self::Bytes(bytes) => {
                 f.write_str("X'")?;
                 bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;

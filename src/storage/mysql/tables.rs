@@ -2,9 +2,12 @@
 
 use super::cells::Cells;
 use super::fault::Fault;
+use super::feed::RELOAD;
+use super::inspect;
 use super::link::{Link, PATIENCE, Session};
 use crate::storage::migrate::{self, Migration};
 use crate::storage::schema::{FEED, Schema};
+use crate::storage::triggers::{Misplaced, Trigger};
 use crate::storage::{MigrationStatus, StorageError};
 
 /// Seconds that one `mika-manage` waits for another one's migration, or for its edit.
@@ -77,14 +80,17 @@ pub(super) async fn migrations(
     Ok(migrate::status(schema.migrations, &applied)?)
 }
 
-/// The server commits after every statement, so each can be repeated: an interrupted run
-/// begins its migration anew.
+/// Applies what is missing, and puts triggers right that went astray. The server commits after every
+/// statement, so each can be repeated: an interrupted run begins its migration again.
 pub(super) async fn migrate(
     session: &mut Session<'_>,
     link: &Link,
     schema: &Schema,
 ) -> Result<Vec<String>, Fault> {
     lock(session, "migrate").await?;
+    if let Some(view) = inspect::view_in_the_way(session, schema).await? {
+        return Err(Fault::broken(format!("{}: {}", view.problem, view.hint)));
+    }
     session
         .run(
             "CREATE TABLE IF NOT EXISTS mika_migrations (
@@ -103,11 +109,7 @@ pub(super) async fn migrate(
             if !is_followed && statement.contains(TRIGGER) {
                 continue;
             }
-            if let Err(fault) = session.run(&statement).await {
-                // A GRANT is of use to later connections only.
-                session.is_last |= fault.is_denied();
-                return Err(hint(fault, link, &statement));
-            }
+            run(session, link, &statement).await?;
         }
         let sql = format!(
             "INSERT INTO mika_migrations (name) VALUES ('{}')",
@@ -116,16 +118,56 @@ pub(super) async fn migrate(
         session.run(&sql).await?;
         done.push(migration.name.to_owned());
     }
+    if session.has(&FEED) {
+        done.extend(mend_triggers(session, link, schema).await?);
+    }
     Ok(done)
 }
 
-/// The names of the triggers that the migrations of a schema make.
-pub(super) fn triggers(schema: &Schema) -> impl Iterator<Item = String> {
+/// The triggers that the migrations of a schema make.
+pub(super) fn triggers(schema: &Schema) -> Vec<Trigger> {
     let all = schema.migrations.iter().flat_map(statements);
-    all.filter_map(|statement| {
-        let rest = statement.strip_prefix("CREATE TRIGGER ")?;
-        Some(rest.split(' ').next()?.to_owned())
-    })
+    all.filter_map(|statement| Trigger::of_statement(&statement))
+        .collect()
+}
+
+/// Makes those triggers again that are missing, elsewhere or changed; returns what it made. No
+/// change was followed meanwhile, so those who follow load everything again.
+async fn mend_triggers(
+    session: &mut Session<'_>,
+    link: &Link,
+    schema: &Schema,
+) -> Result<Vec<String>, Fault> {
+    let misplaced = inspect::misplaced(session, schema).await?;
+    let all: Vec<String> = schema.migrations.iter().flat_map(statements).collect();
+    let mut made = Vec::new();
+    for Misplaced { name, .. } in &misplaced {
+        let creates = |statement: &&String| {
+            Trigger::of_statement(statement).is_some_and(|trigger| trigger.name == *name)
+        };
+        let Some(create) = all.iter().find(creates) else {
+            continue;
+        };
+        run(session, link, &format!("DROP TRIGGER IF EXISTS {name}")).await?;
+        run(session, link, create).await?;
+        made.push(format!("trigger {name}"));
+    }
+    if !made.is_empty() {
+        let sql = format!("INSERT INTO mika_feed (kind, `key`) VALUES ('{RELOAD}', 0)");
+        session.run(&sql).await?;
+    }
+    Ok(made)
+}
+
+async fn run(session: &mut Session<'_>, link: &Link, statement: &str) -> Result<(), Fault> {
+    match session.run(statement).await {
+        Ok(_) => Ok(()),
+        Err(fault) => {
+            // A GRANT is of use to later connections only.
+            session.is_last |= fault.is_denied();
+            Err(hint(fault, link, statement))
+        }
+    }
 }
 
 /// The statements of a migration: they are parted by empty lines, for a trigger has several `;`.

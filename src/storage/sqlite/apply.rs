@@ -10,6 +10,7 @@ use super::tables::begin;
 use crate::change::Batch;
 use crate::storage::batches;
 use crate::storage::sums::{CLOCK_SKEW, Sums, clamp};
+use crate::storage::values::log_refused;
 
 /// `column = column + added`, which stops at 2^63−1 and takes a NULL for 0 (rule A8).
 macro_rules! plus {
@@ -122,16 +123,19 @@ pub(super) fn apply(connection: &mut Connection, batches: &[Arc<Batch>]) -> Resu
     })?;
     write_peers(&transaction, &sums)?;
     write_histories(&transaction, &sums)?;
-    write_users(&transaction, &sums)?;
-    write_torrents(&transaction, &sums)?;
-    write_snatches(&transaction, &sums)?;
+    let mut refused = RefusedRows::default();
+    write_users(&transaction, &sums, &mut refused)?;
+    write_torrents(&transaction, &sums, &mut refused)?;
+    write_snatches(&transaction, &sums, &mut refused)?;
     transaction
         .prepare_cached(
             "INSERT INTO mika_journal (node, applied) VALUES (?1, ?2)
              ON CONFLICT (node) DO UPDATE SET applied = excluded.applied",
         )?
         .execute(params![node, clamp(*number)])?;
-    Ok(transaction.commit()?)
+    transaction.commit()?;
+    log_refused(&refused.0);
+    Ok(())
 }
 
 /// All nodes and the number of the last batch of each.
@@ -221,55 +225,108 @@ fn write_histories(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(),
     Ok(())
 }
 
-fn write_users(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
+fn write_users(
+    transaction: &Transaction<'_>,
+    sums: &Sums<'_>,
+    refused: &mut RefusedRows,
+) -> Result<(), Fault> {
     let mut update = transaction.prepare_cached(USER)?;
     for (user, sum) in &sums.users {
-        update.execute(params![
+        let (up, down) = (clamp(sum.up), clamp(sum.down));
+        let written = update.execute(params![
             user.0,
-            clamp(sum.up),
-            clamp(sum.down),
+            up,
+            down,
             clamp(sum.snatches),
             clamp(sum.announces),
             clamp(sum.seed_time),
-        ])?;
+        ]);
+        let row = || format!("user {}, uploaded {up}, downloaded {down}", user.0);
+        refused.note(transaction, written, row)?;
     }
     Ok(())
 }
 
-fn write_torrents(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
+fn write_torrents(
+    transaction: &Transaction<'_>,
+    sums: &Sums<'_>,
+    refused: &mut RefusedRows,
+) -> Result<(), Fault> {
     let mut update = transaction.prepare_cached(TORRENT)?;
     for (torrent, (sum, counts)) in &sums.torrents {
-        update.execute(params![
+        let (up, down) = (clamp(sum.raw_up), clamp(sum.raw_down));
+        let written = update.execute(params![
             torrent.0,
-            clamp(sum.raw_up),
-            clamp(sum.raw_down),
+            up,
+            down,
             clamp(sum.snatches),
             clamp(sum.announces),
             counts.seeders,
             counts.leechers,
-        ])?;
+        ]);
+        let row = || format!("torrent {}, uploaded {up}, downloaded {down}", torrent.0);
+        refused.note(transaction, written, row)?;
     }
     Ok(())
 }
 
 /// A public tracker learns of a torrent by its first snatch.
-fn write_snatches(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
+fn write_snatches(
+    transaction: &Transaction<'_>,
+    sums: &Sums<'_>,
+    refused: &mut RefusedRows,
+) -> Result<(), Fault> {
     let mut update = transaction.prepare_cached(SNATCH)?;
     let mut insert =
         transaction.prepare_cached("INSERT INTO torrents (info_hash, snatches) VALUES (?1, ?2)")?;
     for (info_hash, count) in &sums.snatches {
         let row = params![info_hash.0, clamp(*count)];
-        if update.execute(row)? == 0 {
-            insert.execute(row)?;
+        let shown = || format!("torrent {info_hash}, {count} snatches");
+        if refused.note(transaction, update.execute(row), shown)? == Some(0) {
+            refused.note(transaction, insert.execute(row), shown)?;
         }
     }
     Ok(())
 }
 
+/// Rows that a constraint or trigger of the site refuses. They are left out, so that the credit of
+/// everybody else is written, and the log says so once the others are committed.
+#[derive(Default)]
+struct RefusedRows(Vec<String>);
+
 /// Which ids a table has, asked once each.
 struct Known {
     sql: &'static str,
     ids: HashMap<u32, bool>,
+}
+
+// === impl RefusedRows ===
+
+impl RefusedRows {
+    /// How many rows a statement changed; none if it was refused for a value.
+    fn note(
+        &mut self,
+        transaction: &Transaction<'_>,
+        written: rusqlite::Result<usize>,
+        row: impl FnOnce() -> String,
+    ) -> Result<Option<usize>, Fault> {
+        let fault = match written {
+            Ok(changed) => return Ok(Some(changed)),
+            Err(error) => Fault::from(error),
+        };
+        if transaction.is_autocommit() {
+            // What came after it would stay alone.
+            let text =
+                "a trigger ends the transaction: let it use RAISE(ABORT, …) and not ROLLBACK";
+            return Err(Fault::broken(text));
+        }
+        let Some(why) = fault.refused() else {
+            return Err(fault);
+        };
+        self.0
+            .push(format!("{why}: the row was left out: {}", row()));
+        Ok(None)
+    }
 }
 
 // === impl Known ===

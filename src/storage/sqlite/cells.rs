@@ -100,12 +100,28 @@ impl Cells<'_> {
             .ok_or_else(|| format!("{name} is not between 0 and {}", Permille::MAX.factor()))
     }
 
-    pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<InfoHash, String> {
-        match self.cell(column) {
+    /// An info hash; none where the site has not written it yet.
+    pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<Option<InfoHash>, String> {
+        if self.is_blank(column) {
+            return Ok(None);
+        }
+        let hash = match self.cell(column) {
             ValueRef::Blob(bytes) => InfoHash::from_slice(bytes),
             _ => None,
+        };
+        hash.map(Some)
+            .ok_or_else(|| format!("{name} is not a blob of 20 bytes"))
+    }
+
+    /// Whether a site has not written anything there yet.
+    pub(super) fn is_blank(&self, column: usize) -> bool {
+        match self.cell(column) {
+            ValueRef::Null => true,
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+                bytes.iter().all(|byte| matches!(byte, 0 | b' '))
+            }
+            ValueRef::Integer(_) | ValueRef::Real(_) => false,
         }
-        .ok_or_else(|| format!("{name} is not a blob of 20 bytes"))
     }
 
     pub(super) fn bytes(&self, column: usize) -> &[u8] {

@@ -3,17 +3,20 @@
 use rusqlite::{Connection, Transaction, params};
 
 use super::fault::Fault;
+use super::read;
 use super::tables::{begin, found};
 use crate::ids::{Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
-use crate::storage::{NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch, Wipe};
+use crate::storage::{Added, NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch, Wipe};
 
 pub(super) fn add_users(
     connection: &mut Connection,
     users: &[NewUser],
-) -> Result<Vec<Option<UserId>>, Fault> {
+) -> Result<Vec<Added<UserId>>, Fault> {
     let transaction = begin(connection)?;
-    let ids = users.iter().map(|user| add_user(&transaction, user));
+    let ids = users
+        .iter()
+        .map(|user| row_result(add_user(&transaction, user)));
     let ids = ids.collect::<Result<_, _>>()?;
     transaction.commit()?;
     Ok(ids)
@@ -33,8 +36,25 @@ fn add_user(transaction: &Transaction<'_>, user: &NewUser) -> Result<Option<User
         .map_err(Fault::from);
     match added {
         Ok(_) => Ok(Some(UserId(new_id(transaction)?))),
-        Err(fault) if fault.is_duplicate() => Ok(None),
-        Err(fault) => Err(fault),
+        Err(fault) => match fault.duplicate_key().as_deref() {
+            Some("users.id" | "users.passkey") => Ok(None),
+            _ => Err(fault),
+        },
+    }
+}
+
+/// What became of a row. A statement that is refused undoes itself, so the others are not concerned.
+fn row_result<T>(result: Result<Option<T>, Fault>) -> Result<Added<T>, Fault> {
+    let fault = match result {
+        Ok(id) => return Ok(Ok(id)),
+        Err(fault) => fault,
+    };
+    if let Some(key) = fault.duplicate_key() {
+        return Ok(Err(format!("another row has the same value in {key}")));
+    }
+    match fault.refused() {
+        Some(refused) => Ok(Err(refused.to_string())),
+        None => Err(fault),
     }
 }
 
@@ -60,18 +80,18 @@ pub(super) fn update_user(
             patch.uploaded.map(total),
             patch.downloaded.map(total),
         ])
-        .map_err(|error| taken(error, "a user with that passkey"))?;
+        .map_err(taken)?;
     found(changed, || format!("user {}", id.0))
 }
 
 pub(super) fn add_torrents(
     connection: &mut Connection,
     torrents: &[NewTorrent],
-) -> Result<Vec<Option<TorrentId>>, Fault> {
+) -> Result<Vec<Added<TorrentId>>, Fault> {
     let transaction = begin(connection)?;
     let ids = torrents
         .iter()
-        .map(|torrent| add_torrent(&transaction, torrent));
+        .map(|torrent| row_result(add_torrent(&transaction, torrent)));
     let ids = ids.collect::<Result<_, _>>()?;
     transaction.commit()?;
     Ok(ids)
@@ -140,11 +160,20 @@ pub(super) fn add_clients(connection: &mut Connection, clients: &[Client]) -> Re
     Ok(transaction.commit()?)
 }
 
+/// A row whose prefix has blanks around it is removed under the prefix without them.
 pub(super) fn remove_client(connection: &mut Connection, prefix: &str) -> Result<(), Fault> {
-    let changed = connection
-        .prepare_cached("DELETE FROM whitelist WHERE peer_id = ?1")?
-        .execute([prefix])?;
-    found(changed, || format!("whitelist entry {prefix}"))
+    let transaction = begin(connection)?;
+    let clients = read::clients(&transaction)?.rows;
+    let mut removed = 0;
+    for (client, written) in clients {
+        if client.prefix == prefix {
+            removed += transaction
+                .prepare_cached("DELETE FROM whitelist WHERE peer_id = ?1")?
+                .execute([written])?;
+        }
+    }
+    found(removed, || format!("whitelist entry {prefix}"))?;
+    Ok(transaction.commit()?)
 }
 
 /// Sets the totals of at most `limit` rows after `after` to 0; returns the last id that it did.
@@ -187,12 +216,15 @@ fn total(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-fn taken(error: rusqlite::Error, what: &str) -> Fault {
+/// A value that another row has in a unique column.
+fn taken(error: rusqlite::Error) -> Fault {
     let fault = Fault::from(error);
-    if fault.is_duplicate() {
-        return StorageError::Duplicate(what.into()).into();
-    }
-    fault
+    let what = match fault.duplicate_key().as_deref() {
+        None => return fault,
+        Some("users.passkey") => "a user with that passkey".into(),
+        Some(key) => format!("a row with the same value in {key}"),
+    };
+    StorageError::Duplicate(what).into()
 }
 
 /// The id of the row just inserted; one beyond 32 bits takes the insert back.

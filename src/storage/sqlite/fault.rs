@@ -3,6 +3,7 @@
 use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::storage::StorageError;
+use crate::storage::values::{Misfit, Refused};
 
 /// Why a job on a connection failed.
 #[derive(Debug)]
@@ -26,8 +27,27 @@ impl Fault {
         let unique = [
             ffi::SQLITE_CONSTRAINT_UNIQUE,
             ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+            ffi::SQLITE_CONSTRAINT_ROWID,
         ];
         unique.contains(&error.extended_code)
+    }
+
+    /// The columns in which a value exists already, such as `users.username`.
+    pub(super) fn duplicate_key(&self) -> Option<String> {
+        match self {
+            Self::Sql(Error::SqliteFailure(_, Some(text))) if self.is_duplicate() => {
+                Some(text.rsplit_once(": ")?.1.to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// What a value is refused for, if that is why a statement failed.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        match self {
+            Self::Sql(error) => refused(error),
+            Self::Storage(_) => None,
+        }
     }
 
     /// The error to show, naming the database by `path`.
@@ -51,8 +71,43 @@ impl From<StorageError> for Fault {
     }
 }
 
+/// What a constraint of the site's refuses. Which column it was, SQLite tells of some.
+fn refused(error: &Error) -> Option<Refused> {
+    let Error::SqliteFailure(error, text) = error else {
+        return None;
+    };
+    let too_long = Misfit::TooLong {
+        limit: None,
+        has: None,
+    };
+    let why = match error.extended_code {
+        ffi::SQLITE_CONSTRAINT_NOTNULL => Misfit::Missing,
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Misfit::Reference,
+        ffi::SQLITE_CONSTRAINT_CHECK
+        | ffi::SQLITE_CONSTRAINT_TRIGGER
+        | ffi::SQLITE_CONSTRAINT_FUNCTION
+        | ffi::SQLITE_CONSTRAINT_VTAB => Misfit::Rule,
+        ffi::SQLITE_CONSTRAINT_DATATYPE | ffi::SQLITE_MISMATCH => Misfit::WrongType,
+        ffi::SQLITE_TOOBIG => too_long,
+        _ => return None,
+    };
+    // "NOT NULL constraint failed: users.email", "cannot store TEXT value in INTEGER column users.id"
+    let named = text.as_deref().and_then(|text| text.rsplit(' ').next());
+    let named = named.and_then(|name| name.split_once('.'));
+    let is_name = |text: &str| text.chars().all(|it| it.is_alphanumeric() || it == '_');
+    let named = named.filter(|(table, column)| is_name(table) && is_name(column));
+    Some(Refused {
+        table: named.map(|(table, _)| table.to_owned()),
+        column: named.map(|(_, column)| column.to_owned()),
+        why,
+    })
+}
+
 /// Texts of SQLite name tables and columns, never values, so they may be shown.
 fn explain(error: &Error, path: &str) -> StorageError {
+    if let Some(refused) = refused(error) {
+        return StorageError::Invalid(refused.to_string());
+    }
     let (code, text) = match error {
         Error::SqliteFailure(error, text) => {
             let text = text.clone().unwrap_or_else(|| error.to_string());

@@ -14,6 +14,9 @@ const KEPT: i64 = 100_000;
 /// Entries that one trim deletes at most.
 const TRIM_MAX: i64 = 50_000;
 
+/// The kind of an entry that has everything loaded again: triggers were missing for a while.
+pub(super) const RELOAD: &str = "reload";
+
 /// The newest position. SQLite remembers it even when every entry is gone.
 pub(super) fn position(connection: &Connection) -> Result<FeedPosition, Fault> {
     let mut select =
@@ -38,6 +41,9 @@ pub(super) fn changes(
         return Ok(Feed::Lost);
     }
     let (entries, reached) = entries(&snapshot, after, limit)?;
+    if entries.iter().any(|(kind, _)| kind == RELOAD) {
+        return Ok(Feed::Lost);
+    }
     let mut changes = Vec::with_capacity(entries.len());
     for (kind, key) in entries {
         changes.extend(change(&snapshot, &kind, key)?);

@@ -15,6 +15,7 @@ mod read;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod triggers;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -27,9 +28,9 @@ use rusqlite::Connection;
 use self::fault::Fault;
 use self::worker::Worker;
 use super::{
-    Absurd, Claim, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus, NewTorrent,
-    NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentKey,
-    TorrentPatch, UserKey, UserPatch, UserTorrents, Wipe,
+    Absurd, Added, Claim, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus,
+    NewTorrent, NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser,
+    TorrentKey, TorrentPatch, UserKey, UserPatch, UserTorrents, Wipe,
 };
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
@@ -111,6 +112,11 @@ impl Storage for Sqlite {
 
     async fn check(&self) -> Result<Vec<Finding>, StorageError> {
         self.reader.run(PATIENCE_WHOLE, tables::check).await
+    }
+
+    async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
+        self.read(|connection| Ok(triggers::inspect(connection)?.into_iter().collect()))
+            .await
     }
 
     async fn users(
@@ -213,7 +219,7 @@ impl Storage for Sqlite {
             .await
     }
 
-    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Option<UserId>>, StorageError> {
+    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Added<UserId>>, StorageError> {
         let users = users.to_vec();
         self.write(move |connection| edit::add_users(connection, &users))
             .await
@@ -228,7 +234,7 @@ impl Storage for Sqlite {
     async fn add_torrents(
         &self,
         torrents: &[NewTorrent],
-    ) -> Result<Vec<Option<TorrentId>>, StorageError> {
+    ) -> Result<Vec<Added<TorrentId>>, StorageError> {
         let torrents = torrents.to_vec();
         self.write(move |connection| edit::add_torrents(connection, &torrents))
             .await

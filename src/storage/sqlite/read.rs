@@ -9,10 +9,11 @@ use super::fault::Fault;
 use crate::change::{PeerKey, PeerRecord};
 use crate::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::registry::{Client, Torrent, User};
-use crate::storage::rows::SortKey;
+use crate::storage::rows::{self, SortKey, Unusable};
+use crate::storage::unusable;
 use crate::storage::{
-    BadRow, Find, Found, History, Page, StoredPeer, StoredTorrent, StoredUser, TorrentKey, UserKey,
-    UserTorrents, UserTotals,
+    BadRow, Find, Found, History, Page, StorageError, StoredPeer, StoredTorrent, StoredUser,
+    TorrentKey, UserKey, UserTorrents, UserTotals,
 };
 
 const USER: &str = "SELECT id, passkey, username, enabled, can_leech, \
@@ -115,9 +116,9 @@ pub(super) fn with_records(
     Ok(found)
 }
 
-/// The usable clients; [`bad_rows`] tells of the others.
+/// The usable clients; [`unusable_rows`] tells of the others.
 pub(super) fn whitelist(connection: &Connection) -> Result<Vec<Client>, Fault> {
-    Ok(clients(connection)?.0)
+    Ok(rows::distinct(clients(connection)?.rows))
 }
 
 pub(super) fn user_by_id(connection: &Connection, id: UserId) -> Result<Option<StoredUser>, Fault> {
@@ -130,7 +131,15 @@ pub(super) fn users_named(connection: &Connection, name: &str) -> Result<Vec<Sto
     let mut rows = select.query([name])?;
     let mut users = Vec::new();
     while let Some(row) = rows.next()? {
-        users.push(user(row).map_err(unusable)?);
+        users.push(match user(row) {
+            Ok(stored) => stored,
+            Err(Unusable::Bad(bad)) => return Err(unusable(&bad)),
+            Err(Unusable::Unfinished) => {
+                let id = Cells(row).shown(0);
+                let problem = format!("the user {id} of that name has no passkey yet");
+                return Err(StorageError::Invalid(problem).into());
+            }
+        });
     }
     Ok(users)
 }
@@ -190,7 +199,7 @@ fn find<K: SortKey, T>(
     find: &Find<K>,
     count: &str,
     list: &str,
-    read: impl Fn(&Row<'_>) -> Result<T, BadRow>,
+    read: impl Fn(&Row<'_>) -> Result<T, Unusable>,
 ) -> Result<Found<T>, Fault> {
     let params = params![find.pattern(), find.id(), find.enabled];
     let total: i64 = connection.query_row(count, params, |row| row.get(0))?;
@@ -216,64 +225,68 @@ pub(super) fn torrents_of(connection: &Connection, user: UserId) -> Result<UserT
     Ok(UserTorrents::of(histories, peers))
 }
 
-/// Every unusable row of the tables that a site writes.
-pub(super) fn bad_rows(connection: &Connection) -> Result<Vec<BadRow>, Fault> {
-    let mut bad = Vec::new();
+/// The rows of the tables that a site writes that can't be used.
+pub(super) fn unusable_rows(connection: &Connection) -> Result<unusable::Rows, Fault> {
+    let mut found = unusable::Rows::default();
     let mut select = connection.prepare(USER)?;
-    bad.extend(page(select.query([])?, u32::MAX, |row| user(row).map(drop))?.bad);
+    let users = page(select.query([])?, u32::MAX, |row| user(row).map(drop))?;
     let mut select = connection.prepare(TORRENT)?;
-    bad.extend(page(select.query([])?, u32::MAX, |row| torrent(row).map(drop))?.bad);
-    bad.extend(clients(connection)?.1);
-    Ok(bad)
+    let torrents = page(select.query([])?, u32::MAX, |row| torrent(row).map(drop))?;
+    let clients = clients(connection)?;
+    found.users_unfinished = users.unfinished;
+    found.torrents_unfinished = torrents.unfinished;
+    found.bad = [users.bad, torrents.bad, clients.bad].concat();
+    let untidy = clients
+        .rows
+        .into_iter()
+        .filter(|(client, written)| client.prefix != *written);
+    found.untidy_prefixes = untidy.map(|(_, written)| written).collect();
+    Ok(found)
 }
 
-fn clients(connection: &Connection) -> Result<(Vec<Client>, Vec<BadRow>), Fault> {
+/// The clients with their prefixes as they stand in the table, and the rows that can't be used.
+pub(super) fn clients(connection: &Connection) -> Result<Page<(Client, String)>, Fault> {
     let sql = "SELECT peer_id, vstring FROM whitelist ORDER BY peer_id";
     let mut select = connection.prepare_cached(sql)?;
-    let clients = page(select.query([])?, u32::MAX, client)?;
-    Ok((clients.rows, clients.bad))
+    page(select.query([])?, u32::MAX, client)
 }
 
 /// Reads on to `limit` good rows, so that a page of bad ones is not taken for the end.
 fn page<T>(
     mut rows: Rows<'_>,
     limit: u32,
-    read: impl Fn(&Row<'_>) -> Result<T, BadRow>,
+    read: impl Fn(&Row<'_>) -> Result<T, Unusable>,
 ) -> Result<Page<T>, Fault> {
     let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
-    let mut page = Page {
-        rows: Vec::new(),
-        bad: Vec::new(),
-        last: true,
-    };
+    let mut page = Page::empty();
     while let Some(row) = rows.next()? {
         if page.rows.len() == limit {
             page.last = false;
             break;
         }
-        match read(row) {
-            Ok(row) => page.rows.push(row),
-            Err(bad) => page.bad.push(bad),
-        }
+        page.push(read(row));
     }
     Ok(page)
 }
 
-/// One row that was asked for by name: there it is an error if it can't be used.
+/// One row that was asked for by name: there it is an error if it can't be used. One that the site
+/// has not finished is not there yet.
 fn one<T>(
     connection: &Connection,
     sql: &str,
     key: impl Params,
-    read: impl Fn(&Row<'_>) -> Result<T, BadRow>,
+    read: impl Fn(&Row<'_>) -> Result<T, Unusable>,
 ) -> Result<Option<T>, Fault> {
     let mut select = connection.prepare_cached(sql)?;
     let mut rows = select.query(key)?;
-    rows.next()?
-        .map(|row| read(row).map_err(unusable))
-        .transpose()
+    match rows.next()?.map(read) {
+        None | Some(Err(Unusable::Unfinished)) => Ok(None),
+        Some(Ok(row)) => Ok(Some(row)),
+        Some(Err(Unusable::Bad(bad))) => Err(unusable(&bad)),
+    }
 }
 
-fn unusable(bad: BadRow) -> Fault {
+fn unusable(bad: &BadRow) -> Fault {
     Fault::broken(format!(
         "the row {} of {} can't be used: {}",
         bad.id, bad.table, bad.problem
@@ -282,8 +295,11 @@ fn unusable(bad: BadRow) -> Fault {
 
 // --- one row each; the columns as in the statements above ---
 
-fn user(row: &Row<'_>) -> Result<StoredUser, BadRow> {
+fn user(row: &Row<'_>) -> Result<StoredUser, Unusable> {
     let cells = Cells(row);
+    if cells.is_blank(1) {
+        return Err(Unusable::Unfinished);
+    }
     let read = || {
         let passkey: Option<Passkey> = cells.parsed(1);
         Ok(User {
@@ -306,14 +322,16 @@ fn user(row: &Row<'_>) -> Result<StoredUser, BadRow> {
     })
 }
 
-fn torrent(row: &Row<'_>) -> Result<StoredTorrent, BadRow> {
+fn torrent(row: &Row<'_>) -> Result<StoredTorrent, Unusable> {
     let cells = Cells(row);
+    let first = cells.info_hash(1, "info_hash");
+    let first = first.map_err(|problem| bad("torrents", &cells, problem))?;
+    let info_hash = first.ok_or(Unusable::Unfinished)?;
     let read = || {
-        let second = (!cells.is_null(2)).then(|| cells.info_hash(2, "info_hash_v2"));
         Ok(Torrent {
             id: TorrentId(cells.id(0)?),
-            info_hash: cells.info_hash(1, "info_hash")?,
-            info_hash_v2: second.transpose()?,
+            info_hash,
+            info_hash_v2: cells.info_hash(2, "info_hash_v2")?,
             enabled: cells.site_flag(4, "enabled")?,
             reason: (!cells.is_null(5)).then(|| cells.text(5)),
             multi_up: cells.permille(6, "multi_up")?,
@@ -332,24 +350,15 @@ fn torrent(row: &Row<'_>) -> Result<StoredTorrent, BadRow> {
     })
 }
 
-/// An empty prefix would allow every client, so it is no prefix.
-fn client(row: &Row<'_>) -> Result<Client, BadRow> {
+fn client(row: &Row<'_>) -> Result<(Client, String), Unusable> {
     let cells = Cells(row);
-    let prefix = cells.text(0);
-    if (1..=20).contains(&prefix.len()) {
-        return Ok(Client {
-            prefix,
-            name: cells.text(1),
-        });
-    }
-    Err(bad(
-        "whitelist",
-        &cells,
-        "peer_id is not 1 to 20 characters".into(),
-    ))
+    let written = cells.text(0);
+    let client = rows::client(&written, cells.text(1));
+    let client = client.map_err(|problem| bad("whitelist", &cells, problem))?;
+    Ok((client, written))
 }
 
-fn peer(row: &Row<'_>) -> Result<StoredPeer, BadRow> {
+fn peer(row: &Row<'_>) -> Result<StoredPeer, Unusable> {
     let cells = Cells(row);
     let key = || {
         Ok(PeerKey {
@@ -393,7 +402,7 @@ fn port(cells: &Cells<'_>, column: usize) -> Option<u16> {
     u16::try_from(cells.integer(column)?).ok()
 }
 
-fn history(row: &Row<'_>) -> Result<History, BadRow> {
+fn history(row: &Row<'_>) -> Result<History, Unusable> {
     let cells = Cells(row);
     let ids = cells.id(0).and_then(|torrent| Ok((torrent, cells.id(1)?)));
     let (torrent, user) = ids.map_err(|problem| bad("history", &cells, problem))?;

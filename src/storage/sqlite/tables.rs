@@ -3,11 +3,8 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::fault::Fault;
-use super::read;
-use crate::storage::{BadRow, Finding, MigrationStatus, StorageError, migrate};
-
-/// Bad rows that a finding names; the others are counted.
-const NAMED_MAX: usize = 5;
+use super::{read, triggers};
+use crate::storage::{Finding, MigrationStatus, StorageError, migrate};
 
 /// What the driver uses, so what must be there. The migrations make it.
 const COLUMNS: &[(&str, &str)] = &[
@@ -54,7 +51,7 @@ pub(super) fn migrations(connection: &Connection) -> Result<Vec<MigrationStatus>
     Ok(migrate::status(migrate::SQLITE, &applied(connection)?)?)
 }
 
-/// Each migration is a transaction with its name, so an interrupted run goes on where it stopped.
+/// Applies what is missing, and makes triggers again that are gone. Each migration is a transaction with its name, so an interrupted run goes on where it stopped.
 pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Fault> {
     let mut done = Vec::new();
     for migration in migrate::SQLITE {
@@ -80,6 +77,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Fault>
         transaction.commit()?;
         done.push(migration.name.to_owned());
     }
+    done.extend(triggers::mend(connection)?);
     Ok(done)
 }
 
@@ -95,17 +93,39 @@ pub(super) fn check(connection: &mut Connection) -> Result<Vec<Finding>, Fault> 
         .iter()
         .filter(|status| !status.applied)
     {
-        findings.push(Finding {
-            problem: format!("the migration {} is not applied", status.name),
-            hint: "run mika-manage migrate".into(),
-        });
+        findings.push(Finding::problem(
+            format!("the migration {} is not applied", status.name),
+            "run mika-manage migrate",
+        ));
     }
     if !findings.is_empty() {
         return Ok(findings);
     }
     missing(connection, &mut findings)?;
     if findings.is_empty() {
-        rows(connection, &mut findings)?;
+        findings.extend(triggers::inspect(connection)?);
+        findings.extend(text_hashes(connection)?);
+        findings.extend(read::unusable_rows(connection)?.findings());
+    }
+    Ok(findings)
+}
+
+/// Info hashes that a site wrote as text: how to make blobs of them.
+fn text_hashes(connection: &Connection) -> Result<Vec<Finding>, Fault> {
+    let mut findings = Vec::new();
+    for column in ["info_hash", "info_hash_v2"] {
+        for (length, value) in [(40, "unhex({})"), (20, "CAST({} AS BLOB)")] {
+            let value = value.replace("{}", column);
+            let is_meant = format!("typeof({column}) = 'text' AND length({column}) = {length}");
+            let sql = format!("SELECT count(*) FROM torrents WHERE {is_meant}");
+            let count: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
+            if count > 0 {
+                findings.push(Finding::problem(
+                    format!("torrents: {count} rows have {column} as text and not as a blob"),
+                    format!("UPDATE torrents SET {column} = {value} WHERE {is_meant}"),
+                ));
+            }
+        }
     }
     Ok(findings)
 }
@@ -118,9 +138,11 @@ fn damage(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Fa
         answers
             .into_iter()
             .filter(|answer| answer != "ok")
-            .map(|answer| Finding {
-                problem: format!("the file is damaged: {}", answer.replace('\n', " ")),
-                hint: "restore a backup, or save what can be read with sqlite3's .recover".into(),
+            .map(|answer| {
+                Finding::problem(
+                    format!("the file is damaged: {}", answer.replace('\n', " ")),
+                    "restore a backup, or save what can be read with sqlite3's .recover",
+                )
             }),
     );
     Ok(())
@@ -132,46 +154,21 @@ fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), F
         let there = select.query_map([table], |row| row.get(0))?;
         let there: Vec<String> = there.collect::<Result<_, _>>()?;
         if there.is_empty() {
-            findings.push(Finding {
-                problem: format!("the table {table} is missing"),
-                hint: "restore it from a backup; docs/sql.md shows what belongs in it".into(),
-            });
+            findings.push(Finding::problem(
+                format!("the table {table} is missing"),
+                "restore it from a backup; docs/sql.md shows what belongs in it",
+            ));
             continue;
         }
         for column in columns
             .split(' ')
             .filter(|name| !there.iter().any(|it| it == name))
         {
-            findings.push(Finding {
-                problem: format!("the table {table} has no column {column}"),
-                hint: format!("add it with ALTER TABLE {table} ADD COLUMN (see docs/sql.md)"),
-            });
+            findings.push(Finding::problem(
+                format!("the table {table} has no column {column}"),
+                format!("add it with ALTER TABLE {table} ADD COLUMN (see docs/sql.md)"),
+            ));
         }
-    }
-    Ok(())
-}
-
-fn rows(connection: &mut Connection, findings: &mut Vec<Finding>) -> Result<(), Fault> {
-    let bad = read::bad_rows(connection)?;
-    for table in ["users", "torrents", "whitelist"] {
-        let bad: Vec<&BadRow> = bad.iter().filter(|row| row.table == table).collect();
-        if bad.is_empty() {
-            continue;
-        }
-        let named: Vec<String> = bad
-            .iter()
-            .take(NAMED_MAX)
-            .map(|row| format!("{} ({})", row.id, row.problem))
-            .collect();
-        let more = if bad.len() > NAMED_MAX { ", …" } else { "" };
-        findings.push(Finding {
-            problem: format!(
-                "{table}: {} rows can't be used: {}{more}",
-                bad.len(),
-                named.join(", ")
-            ),
-            hint: "correct or delete these rows; until then they are passed over".into(),
-        });
     }
     Ok(())
 }

@@ -1,0 +1,275 @@
+//! The columns of a site: whether what Mika writes fits, and whether what is in them can be read.
+
+use mysql_async::Column;
+use mysql_async::consts::ColumnType;
+
+use super::cells::Cells;
+use super::fault::Fault;
+use super::hashes::{TextColumn, text_column};
+use super::link::Session;
+use crate::storage::Finding;
+use crate::storage::schema::{self, Call, mentions};
+
+/// Letters of a passkey that Mika makes, and what it takes at most.
+const PASSKEY_MADE: u64 = 32;
+const PASSKEY_MAX: u64 = 64;
+/// Characters of a whitelist prefix.
+const PREFIX_MAX: u64 = 20;
+/// Characters of a column that holds an info hash as hexadecimal digits.
+const HEX_DIGITS: u64 = 40;
+
+pub(super) async fn inspect(
+    session: &mut Session<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Fault> {
+    passkeys(session, findings).await?;
+    hashes(session, findings).await?;
+    prefixes(session, findings).await?;
+    let users = (&schema::USERS, &schema::CREDIT_USERS);
+    totals(
+        session,
+        users,
+        &["uploaded", "downloaded", "seed_time"],
+        findings,
+    )
+    .await?;
+    let torrents = (&schema::TORRENTS, &schema::CREDIT_TORRENTS);
+    totals(session, torrents, &["uploaded", "downloaded"], findings).await
+}
+
+/// The column of that name in what a statement gives.
+async fn column(
+    session: &mut Session<'_>,
+    call: &'static Call,
+    name: &str,
+) -> Result<Option<Column>, Fault> {
+    let place = call.columns.split_whitespace().position(|it| it == name);
+    let columns = session.described(call).await?;
+    Ok(place.and_then(|place| columns.get(place).cloned()))
+}
+
+async fn text(
+    session: &mut Session<'_>,
+    call: &'static Call,
+    name: &str,
+) -> Result<Option<TextColumn>, Fault> {
+    match column(session, call, name).await? {
+        Some(column) => text_column(session, &column).await,
+        None => Ok(None),
+    }
+}
+
+async fn passkeys(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+    let Some(column) = text(session, &schema::USERS, "passkey").await? else {
+        return Ok(());
+    };
+    if column.width < PASSKEY_MADE {
+        let kind = format!("VARCHAR({PASSKEY_MAX})");
+        findings.push(Finding::problem(
+            format!(
+                "{} holds {} characters, and the passkeys that Mika makes have {PASSKEY_MADE}",
+                column.shown(),
+                column.width
+            ),
+            column.altered(session, &column.in_charset(&kind)).await?,
+        ));
+    }
+    Ok(())
+}
+
+/// Hashes are read from any text whose characters are those of `latin1`; bytes are the plainer form.
+async fn hashes(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+    for name in ["info_hash", "info_hash_v2"] {
+        let Some(column) = text(session, &schema::TORRENTS, name).await? else {
+            continue;
+        };
+        if column.width >= HEX_DIGITS || column.charset == "ascii" {
+            continue;
+        }
+        let shown = column.shown();
+        let (is_latin1, is_utf8) = (
+            column.charset == "latin1",
+            column.charset.starts_with("utf8"),
+        );
+        if is_latin1 || is_utf8 {
+            // A conversion would put zeros where such a column has lost blanks.
+            if is_latin1 && !column.is_char {
+                findings.push(Finding::note(
+                    format!(
+                        "{shown} is text ({}): it works, bytes are safer",
+                        column.charset
+                    ),
+                    column.altered(session, "BINARY(20)").await?,
+                ));
+            }
+            continue;
+        }
+        let problem = format!(
+            "{shown} is text in {}: hashes with a byte above 127 can't be read",
+            column.charset
+        );
+        let hint = if column.is_char {
+            format!(
+                "add a column BINARY(20), fill it with CAST(RPAD(`{}`, 20, ' ') AS BINARY), and \
+                 give it this one's name",
+                column.name
+            )
+        } else {
+            let altered = column.altered(session, "BINARY(20)").await?;
+            format!("{altered} (which keeps the bytes as they are)")
+        };
+        findings.push(Finding::problem(problem, hint));
+    }
+    Ok(())
+}
+
+async fn prefixes(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+    let Some(column) = text(session, &schema::WHITELIST, "peer_id").await? else {
+        return Ok(());
+    };
+    let shown = column.shown();
+    if column.width < PREFIX_MAX {
+        let kind = format!("VARCHAR({PREFIX_MAX})");
+        findings.push(Finding::note(
+            format!(
+                "{shown} holds {} characters, and a prefix may have {PREFIX_MAX}",
+                column.width
+            ),
+            column.altered(session, &column.in_charset(&kind)).await?,
+        ));
+    }
+    if !column.collation.ends_with("_bin") && is_unique(session, &column).await? {
+        let kind = format!(
+            "VARCHAR({}) CHARACTER SET {charset} COLLATE {charset}_bin",
+            column.width.max(PREFIX_MAX),
+            charset = column.charset
+        );
+        findings.push(Finding::note(
+            format!(
+                "the key of {shown} takes capitals and small letters for the same ({}): of -LT and \
+                 -lt only one can be there",
+                column.collation
+            ),
+            column.altered(session, &kind).await?,
+        ));
+    }
+    Ok(())
+}
+
+async fn is_unique(session: &mut Session<'_>, column: &TextColumn) -> Result<bool, Fault> {
+    let sql = "SELECT 1 FROM information_schema.statistics WHERE table_schema = DATABASE() \
+        AND table_name = ? AND column_name = ? AND non_unique = 0 LIMIT 1";
+    let params = vec![column.table.as_str().into(), column.name.as_str().into()];
+    Ok(!session.exec(sql, params).await?.is_empty())
+}
+
+/// Columns that credit is added to and that a total soon outgrows.
+async fn totals(
+    session: &mut Session<'_>,
+    (read, credit): (&'static Call, &'static Call),
+    names: &[&str],
+    findings: &mut Vec<Finding>,
+) -> Result<(), Fault> {
+    for name in names {
+        let Some(column) = column(session, read, name).await? else {
+            continue;
+        };
+        let (table, name) = (column.org_table_str(), column.org_name_str());
+        let is_small = matches!(
+            column.column_type(),
+            ColumnType::MYSQL_TYPE_TINY
+                | ColumnType::MYSQL_TYPE_SHORT
+                | ColumnType::MYSQL_TYPE_INT24
+                | ColumnType::MYSQL_TYPE_LONG
+                | ColumnType::MYSQL_TYPE_FLOAT
+        );
+        if name.is_empty() || !is_small || !mentions(session.statements_of(credit), &table) {
+            continue;
+        }
+        let Some(known) = described(session, &table, &name).await? else {
+            continue;
+        };
+        let is_unsigned = known.kind.contains("unsigned");
+        let kind = if is_unsigned {
+            "BIGINT UNSIGNED"
+        } else {
+            "BIGINT"
+        };
+        findings.push(Finding::problem(
+            format!(
+                "the column `{name}` of `{table}` is {}: a total of bytes or seconds does not fit",
+                known.kind
+            ),
+            known.altered(&table, &name, kind),
+        ));
+    }
+    Ok(())
+}
+
+/// What has to be said again when a column gets another type.
+struct Described {
+    kind: String,
+    is_nullable: bool,
+    /// As an `ALTER TABLE` has it; none without a default.
+    default: Option<String>,
+}
+
+async fn described(
+    session: &mut Session<'_>,
+    table: &str,
+    column: &str,
+) -> Result<Option<Described>, Fault> {
+    let sql = "SELECT column_type, is_nullable, column_default FROM information_schema.columns \
+        WHERE table_schema = DATABASE() AND table_name = ? AND column_name = ?";
+    let rows = session.exec(sql, vec![table.into(), column.into()]).await?;
+    let described = |cells: Cells<'_>| Described {
+        kind: cells.text(0),
+        is_nullable: cells.text(1) == "YES",
+        default: (!cells.is_null(2)).then(|| quoted(&cells.text(2))),
+    };
+    Ok(rows.first().map(|row| described(Cells(row))))
+}
+
+/// A default as SQL: MariaDB shows it so, MySQL shows the bare text.
+fn quoted(default: &str) -> String {
+    let is_sql = default.starts_with('\'') || default.parse::<f64>().is_ok() || default == "NULL";
+    if is_sql {
+        return default.to_owned();
+    }
+    format!("'{}'", default.replace('\'', "''"))
+}
+
+// === impl Described ===
+
+impl Described {
+    fn altered(&self, table: &str, column: &str, kind: &str) -> String {
+        let null = if self.is_nullable { "NULL" } else { "NOT NULL" };
+        let default = match &self.default {
+            Some(default) => format!(" DEFAULT {default}"),
+            None => String::new(),
+        };
+        format!("ALTER TABLE `{table}` MODIFY `{column}` {kind} {null}{default}")
+    }
+}
+
+// === impl TextColumn ===
+
+impl TextColumn {
+    fn shown(&self) -> String {
+        format!("the column `{}` of `{}`", self.name, self.table)
+    }
+
+    fn in_charset(&self, kind: &str) -> String {
+        let (charset, collation) = (&self.charset, &self.collation);
+        format!("{kind} CHARACTER SET {charset} COLLATE {collation}")
+    }
+
+    /// The statement that gives it another type and leaves alone what else it is.
+    async fn altered(&self, session: &mut Session<'_>, kind: &str) -> Result<String, Fault> {
+        let known = described(session, &self.table, &self.name).await?;
+        Ok(match known {
+            Some(known) => known.altered(&self.table, &self.name, kind),
+            None => format!("ALTER TABLE `{}` MODIFY `{}` {kind}", self.table, self.name),
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! The session: every setting that changes what Mika's statements mean.
+//!
+//! A server's options file, or its `init_connect`, sets them for everybody who connects, and old ones
+//! hold anything: another character set, no strict mode, `autocommit = 0`. So Mika sets all of them on each
+//! new connection, after `init_connect` has run; nothing resets a connection later.
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use super::cells::Cells;
+use super::fault::Fault;
+use super::link::Session;
+use crate::storage::Finding;
+
+/// Values are refused rather than cut or changed; quotes and operators mean what Mika's SQL means.
+pub(super) const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION";
+
+/// What a session has to have; each is one round trip. The server ends a connection that says
+/// nothing for a minute, so that no lock outlives a route that was dropped, and nothing waits long for
+/// the site's locks.
+const NEEDED: [&str; 3] = [
+    "SET NAMES utf8mb4 COLLATE utf8mb4_general_ci",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, \
+     completion_type = 0, sql_auto_is_null = 0, sql_safe_updates = 0, \
+     sql_select_limit = 18446744073709551615, max_join_size = 18446744073709551615, \
+     sql_big_selects = 1, foreign_key_checks = 1, unique_checks = 1, \
+     group_concat_max_len = 1048576, div_precision_increment = 4, time_zone = '+00:00', \
+     wait_timeout = 60, innodb_lock_wait_timeout = 3, lock_wait_timeout = 3",
+];
+
+/// What some servers lack, or let only privileged accounts set: then it stays as it is. The clock of
+/// the session, how strict InnoDB is with tables, and limits for long statements (Mika has its own).
+const OPTIONAL: [&str; 4] = [
+    "SET SESSION timestamp = DEFAULT",
+    "SET SESSION innodb_strict_mode = 1",
+    "SET SESSION max_statement_time = 0",
+    "SET SESSION max_execution_time = 0",
+];
+
+/// What is looked at again by the check: a proxy between may have kept it from the server.
+const LOOKED_AT: [(&str, &str); 8] = [
+    ("character_set_client", "utf8mb4"),
+    ("character_set_connection", "utf8mb4"),
+    ("character_set_results", "utf8mb4"),
+    ("sql_mode", SQL_MODE),
+    ("autocommit", "1"),
+    ("completion_type", "NO_CHAIN"),
+    ("sql_auto_is_null", "0"),
+    ("time_zone", "+00:00"),
+];
+
+/// Makes the session of a new connection what Mika needs.
+pub(super) async fn set(conn: &mut Conn) -> Result<(), Fault> {
+    for sql in NEEDED {
+        conn.query_drop(sql).await?;
+    }
+    for sql in OPTIONAL {
+        match conn.query_drop(sql).await.map_err(Fault::from) {
+            Err(fault) if !fault.is_no_variable() && !fault.is_denied() => return Err(fault),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Looks whether the session is as it was set.
+pub(super) async fn inspect(
+    session: &mut Session<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Fault> {
+    let names = LOOKED_AT.map(|(name, _)| format!("@@SESSION.{name}"));
+    let rows = session
+        .query(&format!("SELECT {}", names.join(", ")))
+        .await?;
+    let Some(row) = rows.first() else {
+        return Ok(());
+    };
+    for (column, (name, wanted)) in LOOKED_AT.into_iter().enumerate() {
+        let found = Cells(row).text(column);
+        if found != wanted {
+            findings.push(Finding::problem(
+                format!("the session has {name} = {found:?} though Mika set {wanted:?}"),
+                "name the server itself in storage.url, and not a proxy or pooler that changes sessions",
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mode_that_is_looked_at_is_the_one_that_is_set() {
+        assert!(NEEDED[2].contains(&format!("sql_mode = '{SQL_MODE}'")));
+    }
+}

@@ -1,0 +1,156 @@
+//! The triggers that fill the feed: what the migrations make, and whether a database still has it.
+//!
+//! Tools that change tables leave triggers on the old one, dumps leave them out or name an account
+//! that is gone. So they are looked at as they are, and not taken for granted after a migration.
+
+use super::Finding;
+
+/// A trigger as it should be, or as a database has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trigger {
+    pub(super) name: String,
+    pub(super) table: String,
+    /// `AFTER` or `BEFORE`.
+    pub(super) timing: String,
+    /// `INSERT`, `UPDATE` or `DELETE`.
+    pub(super) event: String,
+    pub(super) body: String,
+}
+
+/// A trigger of Mika's that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Misplaced {
+    pub(super) name: String,
+    problem: String,
+}
+
+// === impl Trigger ===
+
+impl Trigger {
+    /// The trigger that a statement of a migration makes:
+    /// `CREATE TRIGGER name AFTER event ON table FOR EACH ROW body`.
+    pub(super) fn of_statement(statement: &str) -> Option<Self> {
+        let rest = statement.strip_prefix("CREATE TRIGGER ")?;
+        let (head, body) = rest.split_once("FOR EACH ROW")?;
+        let mut words = head.split_whitespace();
+        let (name, timing, event) = (words.next()?, words.next()?, words.next()?);
+        let table = words.nth(1)?;
+        Some(Self {
+            name: name.into(),
+            table: table.into(),
+            timing: timing.into(),
+            event: event.into(),
+            body: body.into(),
+        })
+    }
+
+    /// What differs in `found`, which has the same name; none if it does the same.
+    fn difference(&self, found: &Self) -> Option<String> {
+        if !self.table.eq_ignore_ascii_case(&found.table) {
+            return Some(format!(
+                "is on the table {} and not on {}",
+                found.table, self.table
+            ));
+        }
+        let event = |it: &Self| format!("{} {}", it.timing, it.event).to_ascii_uppercase();
+        if event(self) != event(found) {
+            return Some(format!("runs {} and not {}", event(found), event(self)));
+        }
+        (words(&self.body) != words(&found.body)).then(|| "does something else than Mika's".into())
+    }
+}
+
+// === impl Misplaced ===
+
+impl Misplaced {
+    pub(super) fn new(name: &str, problem: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// A body without what does not matter in it: comments are gone by then, blanks vary.
+fn words(body: &str) -> Vec<&str> {
+    let body = body.trim().trim_end_matches(';');
+    body.split_whitespace().collect()
+}
+
+/// Those of `expected` that `found` lacks or has otherwise.
+pub(super) fn misplaced(expected: &[Trigger], found: &[Trigger]) -> Vec<Misplaced> {
+    let look = |wanted: &Trigger| {
+        let found = found
+            .iter()
+            .find(|it| it.name.eq_ignore_ascii_case(&wanted.name));
+        let problem = match found {
+            None => Some(format!("is missing (it belongs on {})", wanted.table)),
+            Some(found) => wanted.difference(found),
+        };
+        problem.map(|problem| Misplaced::new(&wanted.name, problem))
+    };
+    expected.iter().filter_map(look).collect()
+}
+
+/// What to tell of them: one finding, for mostly they go astray together.
+pub(super) fn finding(misplaced: &[Misplaced]) -> Option<Finding> {
+    if misplaced.is_empty() {
+        return None;
+    }
+    let each = misplaced
+        .iter()
+        .map(|it| format!("{} {}", it.name, it.problem));
+    let each: Vec<String> = each.collect();
+    Some(Finding::problem(
+        format!(
+            "changes that the site makes are not followed, or not written: of the triggers, {}",
+            each.join(", ")
+        ),
+        "run mika-manage migrate: it makes these triggers again and touches no others",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATEMENT: &str = "CREATE TRIGGER mika_users_insert AFTER INSERT ON users FOR EACH ROW\n    \
+        INSERT INTO mika_feed (kind, `key`) VALUES ('user', NEW.id)";
+
+    #[test]
+    fn a_trigger_is_known_by_all_that_it_does() {
+        let wanted = Trigger::of_statement(STATEMENT).unwrap();
+        assert_eq!(
+            (&*wanted.table, &*wanted.timing, &*wanted.event),
+            ("users", "AFTER", "INSERT")
+        );
+        let same = Trigger {
+            body: "INSERT INTO mika_feed (kind, `key`)\nVALUES ('user', NEW.id);".into(),
+            ..wanted.clone()
+        };
+        let problem = |found: &[Trigger]| {
+            let misplaced = misplaced(std::slice::from_ref(&wanted), found);
+            misplaced
+                .first()
+                .map(|it| it.problem.clone())
+                .unwrap_or_default()
+        };
+        assert_eq!(problem(std::slice::from_ref(&same)), "");
+        assert!(problem(&[]).contains("missing"));
+        let moved = Trigger {
+            table: "_users_old".into(),
+            ..same.clone()
+        };
+        assert!(problem(&[moved]).contains("on the table _users_old"));
+        let early = Trigger {
+            timing: "BEFORE".into(),
+            ..same.clone()
+        };
+        assert!(problem(&[early]).contains("BEFORE INSERT and not AFTER INSERT"));
+        let other = Trigger {
+            body: "SET @x = 1".into(),
+            ..same
+        };
+        assert!(problem(&[other]).contains("something else"));
+    }
+}
