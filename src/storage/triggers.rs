@@ -48,15 +48,15 @@ impl Trigger {
     fn difference(&self, found: &Self) -> Option<String> {
         if !self.table.eq_ignore_ascii_case(&found.table) {
             return Some(format!(
-                "is on the table {} and not on {}",
+                "on the table {} and not on {}",
                 found.table, self.table
             ));
         }
         let event = |it: &Self| format!("{} {}", it.timing, it.event).to_ascii_uppercase();
         if event(self) != event(found) {
-            return Some(format!("runs {} and not {}", event(found), event(self)));
+            return Some(format!("{} and not {}", event(found), event(self)));
         }
-        (words(&self.body) != words(&found.body)).then(|| "does something else than Mika's".into())
+        (words(&self.body) != words(&found.body)).then(|| "with another body than Mika's".into())
     }
 }
 
@@ -84,7 +84,7 @@ pub(super) fn misplaced(expected: &[Trigger], found: &[Trigger]) -> Vec<Misplace
             .iter()
             .find(|it| it.name.eq_ignore_ascii_case(&wanted.name));
         let problem = match found {
-            None => Some(format!("is missing (it belongs on {})", wanted.table)),
+            None => Some(format!("missing from the table {}", wanted.table)),
             Some(found) => wanted.difference(found),
         };
         problem.map(|problem| Misplaced::new(&wanted.name, problem))
@@ -97,14 +97,22 @@ pub(super) fn finding(misplaced: &[Misplaced]) -> Option<Finding> {
     if misplaced.is_empty() {
         return None;
     }
-    let each = misplaced
-        .iter()
-        .map(|it| format!("{} {}", it.name, it.problem));
-    let each: Vec<String> = each.collect();
+    // Mostly all of a table share their fate.
+    let mut by_problem: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Misplaced { name, problem } in misplaced {
+        match by_problem.iter_mut().find(|(of, _)| of == problem) {
+            Some((_, names)) => names.push(name),
+            None => by_problem.push((problem, vec![name])),
+        }
+    }
+    let each: Vec<String> = by_problem
+        .into_iter()
+        .map(|(problem, names)| format!("{}: {problem}", names.join(", ")))
+        .collect();
     Some(Finding::problem(
         format!(
-            "changes that the site makes are not followed, or not written: of the triggers, {}",
-            each.join(", ")
+            "what the site changes is not followed, or can't be written, for want of triggers: {}",
+            each.join("; ")
         ),
         "run mika-manage migrate: it makes these triggers again and touches no others",
     ))
@@ -151,6 +159,6 @@ mod tests {
             body: "SET @x = 1".into(),
             ..same
         };
-        assert!(problem(&[other]).contains("something else"));
+        assert!(problem(&[other]).contains("another body"));
     }
 }

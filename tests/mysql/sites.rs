@@ -220,7 +220,7 @@ async fn the_check_says_what_is_missing() {
     let found = problems(&*it.storage).await;
     for expected in [
         "the table history has no column announces",
-        "mika_whitelist_insert is missing",
+        "missing from the table whitelist",
         "the statement users does not work: Unknown column 'can_leech'",
         "the statement whitelist does not work: Table 'mika.whitelist' doesn't exist",
     ] {

@@ -188,10 +188,10 @@ async fn definer_problem(
         return Ok(None);
     };
     let problem = match fault {
-        fault if fault.is_no_definer() => format!("runs as {other}, an account that is gone"),
+        fault if fault.is_no_definer() => format!("as {other}, an account that is gone"),
         Fault::Sql(Error::Server(error), _) => {
             let text = error.message.trim_end_matches('.').to_owned();
-            format!("runs as {other}, which can't do it ({text})")
+            format!("as {other}, which can't do it ({text})")
         }
         other => return Err(other),
     };
