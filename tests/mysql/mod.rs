@@ -2,6 +2,7 @@
 
 pub mod faults;
 pub mod feed;
+pub mod programs;
 pub mod setups;
 pub mod sites;
 

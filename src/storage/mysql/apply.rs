@@ -343,15 +343,14 @@ async fn write_snatches(session: &mut Session<'_>, sums: &Sums<'_>) -> Result<()
     let forms = Forms::of(session).await?;
     let mut fresh = Rows::default();
     for (info_hash, count) in &sums.snatches {
-        match ids.get(info_hash) {
-            Some(id) => *counted.entry(*id).or_default() += count,
-            None => {
-                let text = forms.first.texts(info_hash).into_iter().next();
-                let bytes = Cell::Bytes(&info_hash.0);
-                let cell = text.as_deref().map_or(bytes, Cell::Sql);
-                fresh.push(&[cell, Cell::Number(clamp(*count))]);
-            }
+        if let Some(id) = ids.get(info_hash) {
+            *counted.entry(*id).or_default() += count;
+            continue;
         }
+        let text = forms.first.texts(info_hash).into_iter().next();
+        let bytes = Cell::Bytes(&info_hash.0);
+        let cell = text.as_deref().map_or(bytes, Cell::Sql);
+        fresh.push(&[cell, Cell::Number(clamp(*count))]);
     }
     let counted = Rows::of(
         counted

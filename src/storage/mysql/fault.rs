@@ -319,9 +319,8 @@ fn refused(error: &ServerError) -> Option<Refused> {
     let why = match error.code {
         1406 | 1441 => too_long,
         1264 | 1690 => Misfit::OutOfRange,
-        1265 | 1292 | 1411 | 3140 => Misfit::WrongType,
         1366 if error.message.contains("string value") => Misfit::Characters { charset: None },
-        1366 => Misfit::WrongType,
+        1265 | 1292 | 1366 | 1411 | 3140 => Misfit::WrongType,
         1267 | 1270 | 1271 | 1300 | 3854 | 3988 => Misfit::Characters { charset: None },
         1048 | 1263 => Misfit::Missing,
         1216 | 1217 | 1451 | 1452 => Misfit::Reference,

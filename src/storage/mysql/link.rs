@@ -279,10 +279,8 @@ impl Session<'_> {
         // Prepared statements are kept, so this asks the server once a connection.
         let (sql, _) = prepared(pieces, &[]);
         match timeout(self.patience, self.conn.prep(sql)).await {
-            Ok(statement) => Ok(statement
-                .map_err(|error| within(error.into(), call))?
-                .columns()
-                .into()),
+            Ok(Ok(statement)) => Ok(statement.columns()),
+            Ok(Err(error)) => Err(within(error.into(), call)),
             Err(_) => Err(Fault::Late),
         }
     }
