@@ -206,19 +206,19 @@ async fn a_killed_server_that_kept_its_data_is_another_generation() {
     let mut redis = Redis::start_with(&AOF);
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
-    cache.keep(first, &[batch(1), batch(2)]).await.unwrap();
+    cache.keep(first, &[batch(1), batch(2)], 0).await.unwrap();
     let position = cache.control_position().await.unwrap();
     cache.publish(&[Notice::Whitelist]).await.unwrap();
 
     redis.kill9();
-    away(cache.keep(first, &[batch(3)]).await);
+    away(cache.keep(first, &[batch(3)], 0).await);
     redis.restart();
     let second = comeback(&*cache).await;
     assert_eq!(second, Generation(2));
-    let refused = cache.keep(first, &[batch(3)]).await;
+    let refused = cache.keep(first, &[batch(3)], 0).await;
     assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 2, "all was kept");
-    cache.keep(second, &[batch(2), batch(3)]).await.unwrap();
+    cache.keep(second, &[batch(2), batch(3)], 0).await.unwrap();
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 3);
     // Nobody can tell whether it kept everything, so everything is read again.
     let (notices, position) = cache.control(&position, BOUND).await.unwrap();
@@ -233,13 +233,17 @@ async fn a_server_that_forgot_everything_is_told_from_one_that_did_not() {
     let mut redis = Redis::start();
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
-    cache.keep(first, &[batch(1)]).await.unwrap();
-    let mirrored = Mirrored { position: 7 };
+    cache.keep(first, &[batch(1)], 0).await.unwrap();
+    let mirrored = Mirrored {
+        position: 7,
+        storage: "site".into(),
+        evicted: 0,
+    };
     cache.set_mirrored(first, mirrored).await.unwrap();
     redis.stop();
     redis.restart();
     let second = comeback(&*cache).await;
-    let refused = cache.keep(first, &[batch(2)]).await;
+    let refused = cache.keep(first, &[batch(2)], 0).await;
     assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 0);
     assert_eq!(cache.mirrored().await.unwrap(), None);
@@ -252,7 +256,7 @@ async fn a_lost_connection_to_the_same_server_changes_no_generation() {
     let generation = cache.ping().await.unwrap();
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     assert_eq!(comeback(&*cache).await, generation);
-    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.keep(generation, &[batch(1)], 0).await.unwrap();
 }
 
 #[tokio::test]
@@ -305,7 +309,7 @@ async fn a_server_that_hangs_ends_blocking_reads() {
     assert!(start.elapsed() < BOUND);
     redis.resume();
     let generation = comeback(&*cache).await;
-    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.keep(generation, &[batch(1)], 0).await.unwrap();
     assert_eq!(cache.follow(NODE, 0, 10, wait).await.unwrap().len(), 1);
 }
 
@@ -336,12 +340,12 @@ async fn a_server_without_memory_is_away_and_told_once() {
     let generation = cache.ping().await.unwrap();
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     for _ in 0..5 {
-        let text = away(cache.keep(generation, &[batch(1)]).await);
+        let text = away(cache.keep(generation, &[batch(1)], 0).await);
         assert!(text.contains("maxmemory"), "{text}");
         cache.nodes().await.unwrap();
     }
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.keep(generation, &[batch(1)], 0).await.unwrap();
     let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
     assert_eq!(log.matches("is away").count(), 1, "{log}");
     assert_eq!(log.matches("is back").count(), 1, "{log}");
@@ -372,13 +376,13 @@ async fn a_replica_is_away_until_it_is_the_master() {
     let generation = cache.ping().await.unwrap();
     let master = free_port().port().to_string();
     redis.cli(&["REPLICAOF", "127.0.0.1", &master]);
-    let text = away(cache.keep(generation, &[batch(1)]).await);
+    let text = away(cache.keep(generation, &[batch(1)], 0).await);
     assert!(text.contains("replica"), "{text}");
     redis.cli(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
     comeback_from(&cache, "master").await;
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
     let generation = comeback(&*cache).await;
-    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.keep(generation, &[batch(1)], 0).await.unwrap();
 }
 
 /// Waits until the connection is made anew, and the server says `word` on it.
@@ -532,7 +536,7 @@ async fn a_key_of_another_type_is_named() {
         let generation = cache.ping().await.unwrap();
         let text = match call {
             0 => broken(cache.put_whitelist(&[]).await),
-            1 => broken(cache.keep(generation, &[batch(1)]).await),
+            1 => broken(cache.keep(generation, &[batch(1)], 0).await),
             _ => broken(cache.put_users(&[user(1, "passkey-1")], Write::Edit).await),
         };
         assert!(text.contains(key), "{text}");
@@ -558,7 +562,7 @@ async fn a_web_application_finds_what_it_reads() {
             number,
             changes: changes.to_vec(),
         };
-        cache.keep(generation, &[Arc::new(batch)]).await.unwrap();
+        cache.keep(generation, &[Arc::new(batch)], 0).await.unwrap();
     };
     // Leeching the first; seeding the second, which it completed; gone from the third too early.
     let mut seeding = change(5, 2);
@@ -643,7 +647,7 @@ async fn damaged_peers_are_passed_over() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     let generation = cache.ping().await.unwrap();
-    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.keep(generation, &[batch(1)], 0).await.unwrap();
     let swarm = format!("t:p:{}", InfoHash([1; 20]));
     for (field, text) in [("x", "1"), ("10.0.0.2:1", "2 x"), ("1:00", "1 2 3")] {
         redis.cli(&["HSET", &swarm, field, text]);

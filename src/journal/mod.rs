@@ -384,6 +384,8 @@ impl Desk {
             if is_new {
                 *current = generation;
                 self.ledger.resend();
+                // What is to be sent again is with this process alone until then.
+                self.cache_broke.notify_one();
             }
             is_new
         });

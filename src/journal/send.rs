@@ -71,7 +71,8 @@ impl Desk {
             return Ok(());
         };
         let watch = Stopwatch::start();
-        let kept = cache.keep(generation, &batches).await;
+        let applied = self.ledger.progress().applied;
+        let kept = cache.keep(generation, &batches, applied).await;
         if kept.is_ok() {
             let metrics = &self.parts.metrics;
             metrics.keep_durations.observe(watch.elapsed());

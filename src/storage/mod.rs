@@ -17,11 +17,12 @@ mod sums;
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
 
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
@@ -34,6 +35,9 @@ pub use rows::{
     Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey, TorrentPatch,
     UserKey, UserPatch, UserTorrents,
 };
+
+/// Bytes of the hash that names a database.
+const IDENTITY_BYTES: usize = 8;
 
 /// Why a call to storage failed.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +115,15 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Looks for tables, columns and rows that the tracker can't work with. An empty list is good.
     async fn check(&self) -> Result<Vec<Finding>, StorageError>;
+
+    /// Names the database: the same for everybody who opens it, and another one for any other
+    /// database. Letters and digits; it may change when the database is moved or restored.
+    async fn identity(&self) -> Result<String, StorageError>;
+
+    /// The database's own clock (Unix time); none if it has none but this host's.
+    async fn time(&self) -> Result<Option<i64>, StorageError> {
+        Ok(None)
+    }
 
     // --- reading, by pages in the order of the key: `after` is the last key of the page before ---
 
@@ -284,6 +297,22 @@ pub type OpenStorage = fn(&Place) -> Result<Arc<dyn Storage>, StorageError>;
 /// The file of a database that is one; none for a server, or if the URL is wrong.
 pub fn file_of(driver: &str, url: &Secret) -> Option<PathBuf> {
     (driver == "sqlite").then(|| sqlite::file_of(url)).flatten()
+}
+
+/// A short name for what these parts describe together.
+fn identity_of(parts: &[String]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    let mut name = String::with_capacity(2 * IDENTITY_BYTES);
+    for byte in &digest[..IDENTITY_BYTES] {
+        // Writing to a string can't fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
 }
 
 /// The storage drivers by name.

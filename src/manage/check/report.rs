@@ -58,6 +58,11 @@ impl<'a> Report<'a> {
         self.add(what, problem, Some(hint))
     }
 
+    /// Something that works as it is, and could be better.
+    pub(super) fn note(&mut self, found: &str, hint: &str) {
+        self.printer.message(format_args!("note: {found} → {hint}"));
+    }
+
     pub(super) fn result(&mut self, what: &str, result: Result<String, Problem>) -> Result<()> {
         match result {
             Ok(found) => self.ok(what, &found),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, CacheError, ControlPosition, Notice};
@@ -13,6 +13,7 @@ use crate::ids::{InfoHash, UserId};
 use crate::node::Node;
 use crate::node::load::{self, Registered};
 use crate::node::shared::LoadError;
+use crate::node::shared::origin::{self, Origin};
 use crate::registry::{RegistryChange, StoredTorrent, StoredUser, Whitelist};
 
 /// How long a read waits for the next notice.
@@ -75,18 +76,20 @@ async fn whitelist(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     Ok(())
 }
 
-/// Follows the notices from where `reached` is, for ever, and tells there how far it came.
+/// Follows the notices from where `reached` is, for ever, and tells there how far it came. `stale`
+/// is told when peers are to be brought to the cache.
 pub(super) async fn follow(
     node: Node,
     cache: Arc<dyn Cache>,
     reached: watch::Sender<ControlPosition>,
+    stale: Arc<Notify>,
 ) {
     let mut position = reached.borrow().clone();
     let mut generation = node.journal.generation();
     loop {
         // A cache that forgot may have forgotten notices, too.
         let is_restarted = generation.has_changed().unwrap_or(false);
-        match step(&node, &cache, &position, is_restarted).await {
+        match step(&node, &cache, &position, is_restarted, &stale).await {
             Ok(next) => {
                 if is_restarted {
                     generation.mark_unchanged();
@@ -112,6 +115,7 @@ async fn step(
     cache: &Arc<dyn Cache>,
     position: &ControlPosition,
     is_restarted: bool,
+    stale: &Notify,
 ) -> Result<ControlPosition, LoadError> {
     if is_restarted {
         let _turn = node.registry_turn.lock().await;
@@ -124,7 +128,7 @@ async fn step(
         return Ok(next);
     }
     let _turn = node.registry_turn.lock().await;
-    let count = notices.len();
+    let count = notices.iter().filter(|it| **it != Notice::Peers).count();
     let (mut users, mut torrents) = (HashSet::new(), HashSet::new());
     let (mut is_whitelist, mut is_everything) = (false, false);
     for notice in notices {
@@ -134,6 +138,7 @@ async fn step(
             Notice::Torrent(info_hash) => drop(torrents.insert(info_hash)),
             Notice::Whitelist => is_whitelist = true,
             Notice::Registry => is_everything = true,
+            Notice::Peers => stale.notify_one(),
             Notice::SnatchesWiped => node.tracker.wipe_snatches(),
         }
     }
@@ -146,12 +151,15 @@ async fn step(
     if is_whitelist {
         whitelist(node, &**cache).await?;
     }
-    tracing::info!(changes = count, "registry changed");
+    if count > 0 {
+        tracing::info!(changes = count, "registry changed");
+    }
     Ok(next)
 }
 
 fn tell(events: &Events, notice: &Notice) {
     events.tell(match notice {
+        Notice::Peers => return,
         Notice::User(id) => Event::User(*id),
         Notice::Torrent(info_hash) => Event::Torrent(None, Some(*info_hash)),
         Notice::Whitelist => Event::Whitelist,
@@ -159,10 +167,13 @@ fn tell(events: &Events, notice: &Notice) {
     });
 }
 
-/// A registry that is not complete would shut everybody out: whoever fills it tells when it is.
+/// A registry that is not complete would shut everybody out, and so would another database's:
+/// whoever fills it tells when it is.
 async fn load_if_complete(node: &Node, cache: &dyn Cache) -> Result<(), LoadError> {
-    if cache.mirrored().await?.is_some() {
-        load_registry(node, cache, Registered::Again).await?;
+    match origin::of(node, cache).await? {
+        Origin::Cache(_) => load_registry(node, cache, Registered::Again).await?,
+        Origin::Evicted => drop(load::registry(node, Registered::Again).await?),
+        Origin::Incomplete | Origin::Foreign | Origin::Behind => {}
     }
     Ok(())
 }

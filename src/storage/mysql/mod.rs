@@ -13,6 +13,7 @@ mod edit;
 mod fault;
 mod feed;
 mod find;
+mod identity;
 mod link;
 mod read;
 mod rows;
@@ -131,6 +132,17 @@ impl Storage for Mysql {
         job!(self, PATIENCE_WHOLE, Repeat::Harmless, |session| {
             check::check(session, self.schema, &self.statements)
         })
+    }
+
+    async fn identity(&self) -> Result<String, StorageError> {
+        read!(self, |session| identity::identity(
+            session,
+            self.schema.name
+        ))
+    }
+
+    async fn time(&self) -> Result<Option<i64>, StorageError> {
+        read!(self, |session| identity::time(session))
     }
 
     async fn users(

@@ -113,6 +113,11 @@ impl Storage for Sqlite {
         self.reader.run(PATIENCE_WHOLE, tables::check).await
     }
 
+    async fn identity(&self) -> Result<String, StorageError> {
+        let path = self.path.clone();
+        self.read(move |_| Ok(open::identity(&path)?)).await
+    }
+
     async fn users(
         &self,
         after: Option<UserId>,
