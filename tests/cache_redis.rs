@@ -12,7 +12,8 @@ use std::time::Duration;
 use harness::redis::{AOF, Redis};
 use harness::{free_port, lasting_port, now};
 use mika::cache::{
-    Cache, CacheError, Drivers, Generation, Mirrored, Notice, SharedPeer, Write, contract,
+    Cache, CacheError, Drivers, Generation, Membership, Mirrored, Notice, SharedPeer, Write,
+    contract,
 };
 use mika::change::{
     Batch, Change, Credit, GuestChange, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing,
@@ -486,10 +487,153 @@ async fn tls_child() {
 }
 
 #[tokio::test]
+async fn a_server_that_was_emptied_is_another_generation() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let first = cache.ping().await.unwrap();
+    cache.beat(NODE, "1").await.unwrap();
+    assert_eq!(cache.ping().await.unwrap(), first, "an epoch began");
+    cache.beat(NODE, "2").await.unwrap();
+    assert_eq!(cache.ping().await.unwrap(), first);
+
+    redis.cli(&["FLUSHDB"]);
+    let second = cache.ping().await.unwrap();
+    assert!(second > first);
+    cache.beat(NODE, "3").await.unwrap();
+    assert_eq!(cache.ping().await.unwrap(), second);
+    // Another node may begin the next epoch first.
+    redis.cli(&["FLUSHALL"]);
+    open(&redis.url()).beat("node-b", "1").await.unwrap();
+    let third = cache.ping().await.unwrap();
+    assert!(third > second);
+    let refused = cache.keep(second, &[batch(1)], 0).await;
+    assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == third));
+}
+
+#[tokio::test]
+async fn no_batch_gets_in_before_those_that_an_emptied_server_lacks() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let first = cache.ping().await.unwrap();
+    cache.keep(first, &[batch(1), batch(2)], 0).await.unwrap();
+    redis.cli(&["FLUSHALL"]);
+    let refused = cache.keep(first, &[batch(3)], 0).await;
+    let second = cache.ping().await.unwrap();
+    assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
+    assert!(second > first);
+    let all = [batch(1), batch(2), batch(3)];
+    cache.keep(second, &all, 0).await.unwrap();
+    assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn what_storage_has_is_not_counted_again_by_a_server_that_forgot_it() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let generation = cache.ping().await.unwrap();
+    cache
+        .put_users(&[user(1, "passkey-1")], Write::Edit)
+        .await
+        .unwrap();
+    let batch = |number| {
+        let changes = vec![Change::from(change(1, 1))];
+        Arc::new(Batch {
+            node: NODE.into(),
+            number,
+            changes,
+        })
+    };
+    let uploaded = || redis.cli(&["HGET", "t:u:1", "uploaded"]);
+    cache
+        .keep(generation, &[batch(4), batch(5)], 4)
+        .await
+        .unwrap();
+    assert_eq!(uploaded(), "20", "storage has the first of them");
+    cache.keep(generation, &[batch(6)], 6).await.unwrap();
+    assert_eq!(uploaded(), "40", "it was not forgotten");
+}
+
+#[tokio::test]
+async fn torrents_are_put_into_the_sets_of_users_and_taken_out() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    redis.cli(&["SADD", "t:u:active:1", "2"]);
+    redis.cli(&["SADD", "t:u:hnr:1", "2"]);
+    let membership = |torrent, active, hnr| Membership {
+        user: UserId(1),
+        torrent: TorrentId(torrent),
+        active: Some(active),
+        incomplete: None,
+        complete: Some(true),
+        hnr,
+    };
+    let memberships = [membership(2, false, None), membership(3, true, Some(false))];
+    cache.put_memberships(&memberships).await.unwrap();
+    for (set, expected) in [
+        ("active", "3"),
+        ("incomplete", ""),
+        ("complete", "2\n3"),
+        ("hnr", "2"),
+    ] {
+        let found = redis.cli(&["SORT", &format!("t:u:{set}:1")]);
+        assert_eq!(found, expected, "{set}");
+    }
+}
+
+#[tokio::test]
+async fn settings_and_permissions_are_checked() {
+    let redis = Redis::start_with(&AOF);
+    let cache = open(&redis.url());
+    assert_eq!(cache.check().await.unwrap(), []);
+    assert!((cache.time().await.unwrap() - now_unix()).abs() < 60);
+    assert_eq!(cache.evicted().await.unwrap(), 0);
+    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    redis.cli(&["CONFIG", "SET", "notify-keyspace-events", "KEA"]);
+    redis.cli(&["CONFIG", "SET", "appendonly", "no"]);
+    let findings = cache.check().await.unwrap();
+    let is_told = |text: &str, is_note| {
+        let found = findings.iter().find(|it| it.problem.contains(text));
+        assert_eq!(
+            found.map(|it| it.is_note),
+            Some(is_note),
+            "{text}: {findings:?}"
+        );
+    };
+    is_told("allkeys-lru", false);
+    is_told("notify-keyspace-events", true);
+    is_told("appendonly", true);
+
+    let generation = cache.ping().await.unwrap();
+    cache.set_has_all_peers(generation).await.unwrap();
+    let before = redis.cli(&["KEYS", "*"]);
+    redis.cli(&[
+        "ACL", "SETUSER", "few", "on", ">hunter2", "~t:*", "+@all", "-xtrim", "-sadd", "-config",
+    ]);
+    let few = open(&format!("redis://few:hunter2@{}/0", redis.address()));
+    let mirrored = Mirrored {
+        position: 1,
+        storage: "site".into(),
+        evicted: 0,
+    };
+    cache.set_mirrored(generation, mirrored).await.unwrap();
+    let findings = few.check().await.unwrap();
+    let lacks = findings
+        .iter()
+        .find(|it| it.problem.contains("permissions"));
+    let lacks = &lacks.expect("permissions that are missing").problem;
+    assert!(lacks.ends_with(": +xtrim +sadd"), "{lacks}");
+    assert_eq!(redis.cli(&["KEYS", "*"]), before, "it leaves nothing");
+}
+
+fn now_unix() -> i64 {
+    mika::clock::Clock::start().now().unix
+}
+
+#[tokio::test]
 async fn a_missing_permission_is_named() {
     let redis = Redis::start();
     redis.cli(&[
-        "ACL", "SETUSER", "mika", "on", ">hunter2", "~t:*", "+info", "+ping",
+        "ACL", "SETUSER", "mika", "on", ">hunter2", "~t:*", "+info", "+ping", "+get", "+set",
     ]);
     let cache = open(&format!("redis://mika:hunter2@{}/0", redis.address()));
     cache.ping().await.unwrap();

@@ -286,8 +286,14 @@ async fn newer_peers_are_left(cache: &dyn Cache) {
         (&at(1, NOW + 3600), &at(1, NOW + 3600)),
     ] {
         let swarms = [(hash(1), vec![given.clone()])];
-        cache.put_peers(&swarms).await.unwrap();
+        let written = cache.put_peers(&swarms).await.unwrap();
         assert_eq!(&peers(cache, 1).await[0], expected);
+        let SharedPeer::Member(member) = given else {
+            unreachable!("it is a member");
+        };
+        let given_one = (hash(1), member.user, member.peer_id);
+        let is_written = given == expected;
+        assert_eq!(written, if is_written { vec![given_one] } else { vec![] });
     }
 }
 

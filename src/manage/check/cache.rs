@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::report::Report;
-use crate::cache::{Cache, CacheError};
+use crate::cache::{Cache, CacheError, Mirrored};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::manage::open;
@@ -13,19 +13,14 @@ use crate::storage::{Feed, FeedPosition, Storage, StorageError};
 /// Seconds by which clocks may differ: between records of two nodes, the later one counts.
 const SKEW: i64 = 5;
 
-/// What the cache has of the registry, and what to do if that is not all.
-struct Registry {
-    found: &'static str,
-    hint: Option<&'static str>,
-}
-
-/// Why the registry could not be looked at.
-#[derive(Debug, thiserror::Error)]
-enum LookError {
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-    #[error(transparent)]
-    Storage(#[from] StorageError),
+/// What the cache has of the registry.
+enum State {
+    Loaded,
+    /// Not all, or not of this database.
+    Incomplete {
+        found: &'static str,
+        hint: &'static str,
+    },
 }
 
 pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()> {
@@ -40,21 +35,30 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
     let url = config.cache.url.to_string();
     if let Err(error) = cache.ping().await {
         let hint = "look at cache.url, and whether the server is up";
-        return report.problem("cache", &error.to_string(), hint);
+        report.problem("cache", &error.to_string(), hint)?;
+        // One that answers may tell more.
+        return match error {
+            CacheError::Broken(_) => settings(&*cache, report).await,
+            CacheError::Away(_) | CacheError::Restarted(_) => Ok(()),
+        };
     }
-    report.ok("cache", &url)?;
+    match look(config, &*cache).await {
+        Ok(State::Loaded) => report.ok("cache", &url)?,
+        Ok(State::Incomplete { found, hint }) => {
+            report.problem("cache", &format!("{url}: {found}"), hint)?;
+        }
+        Err(error) => {
+            let hint = "look at the server's own log";
+            report.problem("cache", &error.to_string(), hint)?;
+        }
+    }
     settings(&*cache, report).await?;
-    registry(config, &*cache, report).await?;
     clock(&*cache, report).await
 }
 
 async fn settings(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
-    let findings = match cache.check().await {
-        Ok(findings) => findings,
-        Err(error) => {
-            let hint = "look at the server's own log";
-            return report.problem("cache settings", &error.to_string(), hint);
-        }
+    let Ok(findings) = cache.check().await else {
+        return Ok(()); // told already, or it went away a moment ago
     };
     for finding in &findings {
         if finding.is_note {
@@ -69,60 +73,47 @@ async fn settings(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn registry(config: &Config, cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
-    const WHAT: &str = "cache registry";
-    match look(config, cache).await {
-        Ok(Registry { found, hint: None }) => report.ok(WHAT, found),
-        Ok(Registry {
-            found,
-            hint: Some(hint),
-        }) => report.problem(WHAT, found, hint),
-        Err(LookError::Cache(error)) => {
-            let hint = "look at the server's own log";
-            report.problem(WHAT, &error.to_string(), hint)
-        }
-        // That is told where storage is looked at.
-        Err(LookError::Storage(_)) => report.ok(WHAT, "loaded; storage can't be compared now"),
-    }
-}
-
-/// As a start does, which loads from storage what the cache does not have.
-async fn look(config: &Config, cache: &dyn Cache) -> Result<Registry, LookError> {
-    const WARMUP: Option<&str> = Some("mika-manage warmup");
-    let registry = |found, hint| Ok(Registry { found, hint });
+/// As a start does, which loads from storage what the cache does not have. What is wrong with
+/// storage is told where that is looked at.
+async fn look(config: &Config, cache: &dyn Cache) -> Result<State, CacheError> {
     let Some(mirrored) = cache.mirrored().await? else {
-        return registry(
-            "it was not loaded completely since the server was started or emptied",
-            WARMUP,
-        );
+        return Ok(State::Incomplete {
+            found: "it was not loaded completely since the server was started or emptied",
+            hint: "mika-manage warmup",
+        });
     };
     if cache.evicted().await? > mirrored.evicted {
-        let hint = "set maxmemory-policy noeviction, then: mika-manage warmup";
-        return registry(
-            "the server threw keys away to make room since it was loaded",
-            Some(hint),
-        );
+        return Ok(State::Incomplete {
+            found: "the server threw keys away to make room since it was loaded",
+            hint: "set maxmemory-policy noeviction, then: mika-manage warmup",
+        });
     }
-    let storage = if open::is_there(config) {
-        open::bare_storage(config).ok()
-    } else {
-        None
+    if !open::is_there(config) {
+        return Ok(State::Loaded);
+    }
+    let Ok(storage) = open::bare_storage(config) else {
+        return Ok(State::Loaded);
     };
-    let Some(storage) = storage else {
-        return registry("loaded", None);
-    };
+    let state = compare(&mirrored, &*storage).await;
+    Ok(state.unwrap_or(State::Loaded))
+}
+
+async fn compare(mirrored: &Mirrored, storage: &dyn Storage) -> Result<State, StorageError> {
     if storage.identity().await? != mirrored.storage {
-        let hint = "look at storage.url and cache.url of everybody who uses it, then: mika-manage \
-             warmup";
-        return registry("it was loaded from another database", Some(hint));
+        return Ok(State::Incomplete {
+            found: "it was loaded from another database",
+            hint: "see that all who use it have the same storage.url, then: mika-manage warmup",
+        });
     }
-    match storage.feed(FeedPosition(mirrored.position), 1).await? {
-        Feed::Changes(..) => registry("loaded", None),
-        Feed::Lost => registry(
-            "more changed since it was loaded than the feed of changes keeps",
-            WARMUP,
-        ),
-    }
+    Ok(
+        match storage.feed(FeedPosition(mirrored.position), 1).await? {
+            Feed::Changes(..) => State::Loaded,
+            Feed::Lost => State::Incomplete {
+                found: "more changed since it was loaded than the feed of changes keeps",
+                hint: "mika-manage warmup",
+            },
+        },
+    )
 }
 
 async fn clock(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {

@@ -32,21 +32,24 @@ const NAMESAKE_WATCH: Duration = Duration::from_secs(3);
 /// Refuses to start under the name of a node that runs: both would number batches alike. Says at
 /// once that this node is there, so that of two that start together one notices.
 pub(in crate::node) async fn refuse_namesake(cache: &dyn Cache, name: &str) -> Result<()> {
-    if let Some(sign) = sign_of(cache, name).await?
-        && !is_dead(&sign)
-    {
-        tokio::time::sleep(NAMESAKE_WATCH).await;
-        if sign_of(cache, name)
-            .await?
-            .is_some_and(|later| later != sign)
-        {
-            let host = sign.split(' ').next().unwrap_or_default();
-            bail!(
-                "another mika runs as node {name:?} on {host}: give each a name of its own in node"
-            );
-        }
+    if let Some(host) = host_of(cache, name).await? {
+        bail!("another mika runs as node {name:?} on {host}: give each a name of its own in node");
     }
     Ok(cache.beat(name, &own_sign(0)).await?)
+}
+
+/// The host on which a node runs; none if it gives no signs of life.
+pub(in crate::node) async fn host_of(cache: &dyn Cache, name: &str) -> Result<Option<String>> {
+    let Some(sign) = sign_of(cache, name).await?.filter(|sign| !is_dead(sign)) else {
+        return Ok(None);
+    };
+    tokio::time::sleep(NAMESAKE_WATCH).await;
+    let later = sign_of(cache, name).await?;
+    if later.is_none_or(|later| later == sign) {
+        return Ok(None);
+    }
+    let host = sign.split(' ').next().unwrap_or_default();
+    Ok(Some(host.to_owned()))
 }
 
 /// Whether the process of a sign is known to be gone: only where it ran in sight of this one.
