@@ -241,6 +241,9 @@ pub trait Cache: Send + Sync + 'static {
     /// Connects if need be, and asks whether the server takes commands.
     async fn ping(&self) -> Result<Generation, CacheError>;
 
+    /// Sees to it that a server which is emptied from here on is of another generation; the present one.
+    async fn begin_epoch(&self) -> Result<Generation, CacheError>;
+
     // --- the journal ---
 
     /// Keeps consecutive batches of one node until [`Cache::applied`] lets them go, and brings
@@ -424,8 +427,7 @@ pub trait Cache: Send + Sync + 'static {
         wait: Duration,
     ) -> Result<(Vec<Notice>, ControlPosition), CacheError>;
 
-    /// Says that this node runs: `sign` is another at each call. A server that was emptied is told
-    /// by the next [`Cache::ping`] after that.
+    /// Says that this node runs: `sign` is another at each call. Begins an epoch, too.
     async fn beat(&self, node: &str, sign: &str) -> Result<(), CacheError>;
 
     /// All nodes that ever said so and did not take leave, with their last sign.

@@ -109,12 +109,13 @@ pub async fn run(
     options: &Options,
     progress: &mut impl Progress,
 ) -> Result<Report, WarmupError> {
-    // What is written to a server that is restarted meanwhile is not complete.
-    let generation = cache.ping().await?;
+    cache.ping().await?;
     let start = storage.feed_position().await?;
     if options.dry_run {
         return compare::run(&**storage, &**cache, options.parts, progress).await;
     }
+    // What is written to a server that is restarted or emptied meanwhile is not complete.
+    let generation = cache.begin_epoch().await?;
     let identity = storage.identity().await?;
     let before = cache.mirrored().await?;
     if before.is_some_and(|before| before.storage != identity) {

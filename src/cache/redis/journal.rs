@@ -9,8 +9,7 @@ use redis::{Cmd, ServerError, Value};
 
 use super::derived::Derived;
 use super::link::{Link, Session};
-use super::nodes::epoch;
-use super::{keys, reply};
+use super::{epoch, keys, reply};
 use crate::cache::{CacheError, Generation};
 use crate::change::{Batch, codec};
 
@@ -108,8 +107,7 @@ impl Keeping<'_> {
         let now = if written == Some(self.session.generation()) {
             self.link.was_emptied(self.session)
         } else {
-            let epoch = reply::text(self.session.one(epoch()).await?);
-            self.link.saw_epoch(self.session, epoch)
+            epoch::compare(self.link, self.session).await?
         };
         if now == self.session.generation() {
             return Ok(());

@@ -9,8 +9,6 @@ pub(super) const WHITELIST: &str = "t:whitelist";
 pub(super) const REGISTRY: &str = "t:registry";
 pub(super) const CONTROL: &str = "t:control";
 pub(super) const NODES: &str = "t:nodes";
-/// A random text that nodes put there: when it is gone, so is all the rest.
-pub(super) const EPOCH: &str = "t:epoch";
 
 /// Scores of torrent ids.
 pub(super) const SEEDERS: &str = "t:i:seeders";

@@ -5,6 +5,7 @@
 mod commands;
 mod control;
 mod derived;
+mod epoch;
 mod fault;
 mod journal;
 mod keys;
@@ -71,7 +72,11 @@ async fn side_by_side<T, F: Future<Output = Result<(), CacheError>>>(
 #[async_trait]
 impl Cache for Redis {
     async fn ping(&self) -> Result<Generation, CacheError> {
-        nodes::ping(&self.link).await
+        epoch::ping(&self.link).await
+    }
+
+    async fn begin_epoch(&self) -> Result<Generation, CacheError> {
+        epoch::begin(&self.link).await
     }
 
     async fn keep(

@@ -2,33 +2,17 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, Value, cmd};
+use redis::{Value, cmd};
 
 use super::commands::Commands;
 use super::link::Link;
-use super::{keys, reply};
-use crate::cache::{CacheError, Generation, Stats};
+use super::{epoch, keys, reply};
+use crate::cache::{CacheError, Stats};
 
-/// Asks whether the server answers, and which epoch it is in.
-pub(super) async fn ping(link: &Link) -> Result<Generation, CacheError> {
-    let session = link.session().await?;
-    let mut commands = Commands::from(cmd("PING"));
-    commands.push(epoch());
-    let epoch = session.run(commands).await?.into_iter().nth(1);
-    Ok(link.saw_epoch(&session, epoch.and_then(reply::text)))
-}
-
-/// The question for the epoch.
-pub(super) fn epoch() -> Cmd {
-    cmd("GET").arg(keys::EPOCH).take()
-}
-
-/// Begins an epoch, too, where there is none.
 pub(super) async fn beat(link: &Link, node: &str, sign: &str) -> Result<(), CacheError> {
-    let epoch = format!("{:032x}", fastrand::u128(..));
-    let mut commands = Commands::from(cmd("HSET").arg(keys::NODES).arg(node).arg(sign).take());
-    commands.push(cmd("SET").arg(keys::EPOCH).arg(epoch).arg("NX").take());
-    link.session().await?.run(commands).await.map(drop)
+    let set = cmd("HSET").arg(keys::NODES).arg(node).arg(sign).take();
+    link.session().await?.one(set).await?;
+    epoch::begin(link).await.map(drop)
 }
 
 pub(super) async fn nodes(link: &Link) -> Result<Vec<(String, String)>, CacheError> {

@@ -1,8 +1,9 @@
 //! The server itself: its version, clock, settings, and what Mika may do there.
 
-use redis::{Cmd, ServerError, Value, cmd};
+use redis::{Cmd, Value, cmd};
 
 use super::commands::Commands;
+use super::fault::is_denied;
 use super::keys;
 use super::link::{Link, Session};
 use super::reply;
@@ -154,10 +155,6 @@ async fn permissions(session: &Session<'_>, findings: &mut Vec<Finding>) -> Resu
         ));
     }
     Ok(())
-}
-
-fn is_denied(error: &ServerError) -> bool {
-    error.code() == "NOPERM"
 }
 
 /// Commands that change nothing, because the key is not there or an argument is wrong.

@@ -6,7 +6,7 @@ use redis::cmd;
 
 use super::commands::{Commands, Fields};
 use super::link::Link;
-use super::{keys, reply};
+use super::{epoch, keys, reply};
 use crate::cache::{CacheError, Generation, Mirrored};
 use crate::registry::Client;
 
@@ -116,7 +116,8 @@ async fn marked(link: &Link, field: &str) -> Result<Option<String>, CacheError> 
         .map(str::to_owned))
 }
 
-/// Writes a mark to the server that everything before it went to, and to no other.
+/// Writes a mark to the server that everything before it went to, and to no other, and only while
+/// that has it all.
 async fn mark(
     link: &Link,
     generation: Generation,
@@ -124,8 +125,9 @@ async fn mark(
     value: &str,
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
-    if session.generation() != generation {
-        return Err(CacheError::Restarted(session.generation()));
+    let now = epoch::compare(link, &session).await?;
+    if now != generation || session.generation() != generation {
+        return Err(CacheError::Restarted(now));
     }
     let mut set = cmd("HSET");
     set.arg(keys::REGISTRY)
