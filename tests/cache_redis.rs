@@ -12,7 +12,8 @@ use std::time::Duration;
 use harness::redis::{AOF, Redis};
 use harness::{free_port, lasting_port, now};
 use mika::cache::{
-    Cache, CacheError, Drivers, Generation, Mirrored, Notice, SharedPeer, Write, contract,
+    Cache, CacheError, Drivers, Generation, Membership, Mirrored, Notice, SharedPeer, Write,
+    contract,
 };
 use mika::change::{
     Batch, Change, Credit, GuestChange, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing,
@@ -206,19 +207,19 @@ async fn a_killed_server_that_kept_its_data_is_another_generation() {
     let mut redis = Redis::start_with(&AOF);
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
-    cache.keep(first, &[batch(1), batch(2)]).await.unwrap();
+    cache.keep(first, &[batch(1), batch(2)], 0).await.unwrap();
     let position = cache.control_position().await.unwrap();
     cache.publish(&[Notice::Whitelist]).await.unwrap();
 
     redis.kill9();
-    away(cache.keep(first, &[batch(3)]).await);
+    away(cache.keep(first, &[batch(3)], 0).await);
     redis.restart();
     let second = comeback(&*cache).await;
     assert_eq!(second, Generation(2));
-    let refused = cache.keep(first, &[batch(3)]).await;
+    let refused = cache.keep(first, &[batch(3)], 0).await;
     assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 2, "all was kept");
-    cache.keep(second, &[batch(2), batch(3)]).await.unwrap();
+    cache.keep(second, &[batch(2), batch(3)], 0).await.unwrap();
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 3);
     // Nobody can tell whether it kept everything, so everything is read again.
     let (notices, position) = cache.control(&position, BOUND).await.unwrap();
@@ -233,13 +234,17 @@ async fn a_server_that_forgot_everything_is_told_from_one_that_did_not() {
     let mut redis = Redis::start();
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
-    cache.keep(first, &[batch(1)]).await.unwrap();
-    let mirrored = Mirrored { position: 7 };
+    cache.keep(first, &[batch(1)], 0).await.unwrap();
+    let mirrored = Mirrored {
+        position: 7,
+        storage: "site".into(),
+        evicted: 0,
+    };
     cache.set_mirrored(first, mirrored).await.unwrap();
     redis.stop();
     redis.restart();
     let second = comeback(&*cache).await;
-    let refused = cache.keep(first, &[batch(2)]).await;
+    let refused = cache.keep(first, &[batch(2)], 0).await;
     assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 0);
     assert_eq!(cache.mirrored().await.unwrap(), None);
@@ -252,7 +257,7 @@ async fn a_lost_connection_to_the_same_server_changes_no_generation() {
     let generation = cache.ping().await.unwrap();
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     assert_eq!(comeback(&*cache).await, generation);
-    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.keep(generation, &[batch(1)], 0).await.unwrap();
 }
 
 #[tokio::test]
@@ -305,7 +310,7 @@ async fn a_server_that_hangs_ends_blocking_reads() {
     assert!(start.elapsed() < BOUND);
     redis.resume();
     let generation = comeback(&*cache).await;
-    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.keep(generation, &[batch(1)], 0).await.unwrap();
     assert_eq!(cache.follow(NODE, 0, 10, wait).await.unwrap().len(), 1);
 }
 
@@ -336,12 +341,12 @@ async fn a_server_without_memory_is_away_and_told_once() {
     let generation = cache.ping().await.unwrap();
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     for _ in 0..5 {
-        let text = away(cache.keep(generation, &[batch(1)]).await);
+        let text = away(cache.keep(generation, &[batch(1)], 0).await);
         assert!(text.contains("maxmemory"), "{text}");
         cache.nodes().await.unwrap();
     }
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.keep(generation, &[batch(1)], 0).await.unwrap();
     let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
     assert_eq!(log.matches("is away").count(), 1, "{log}");
     assert_eq!(log.matches("is back").count(), 1, "{log}");
@@ -372,13 +377,13 @@ async fn a_replica_is_away_until_it_is_the_master() {
     let generation = cache.ping().await.unwrap();
     let master = free_port().port().to_string();
     redis.cli(&["REPLICAOF", "127.0.0.1", &master]);
-    let text = away(cache.keep(generation, &[batch(1)]).await);
+    let text = away(cache.keep(generation, &[batch(1)], 0).await);
     assert!(text.contains("replica"), "{text}");
     redis.cli(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
     comeback_from(&cache, "master").await;
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
     let generation = comeback(&*cache).await;
-    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.keep(generation, &[batch(1)], 0).await.unwrap();
 }
 
 /// Waits until the connection is made anew, and the server says `word` on it.
@@ -482,6 +487,173 @@ async fn tls_child() {
 }
 
 #[tokio::test]
+async fn a_server_that_was_emptied_is_another_generation() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let first = cache.ping().await.unwrap();
+    cache.beat(NODE, "1").await.unwrap();
+    assert_eq!(cache.ping().await.unwrap(), first, "an epoch began");
+    cache.beat(NODE, "2").await.unwrap();
+    assert_eq!(cache.ping().await.unwrap(), first);
+
+    redis.cli(&["FLUSHDB"]);
+    let second = cache.ping().await.unwrap();
+    assert!(second > first);
+    cache.beat(NODE, "3").await.unwrap();
+    assert_eq!(cache.ping().await.unwrap(), second);
+    // Another node may begin the next epoch first.
+    redis.cli(&["FLUSHALL"]);
+    open(&redis.url()).beat("node-b", "1").await.unwrap();
+    let third = cache.ping().await.unwrap();
+    assert!(third > second);
+    let refused = cache.keep(second, &[batch(1)], 0).await;
+    assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == third));
+}
+
+#[tokio::test]
+async fn a_registry_that_was_forgotten_while_it_was_written_is_not_complete() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let generation = cache.begin_epoch().await.unwrap();
+    cache
+        .put_users(&[user(1, "passkey-1")], Write::Fill)
+        .await
+        .unwrap();
+    redis.cli(&["FLUSHALL"]);
+    let mirrored = Mirrored {
+        position: 7,
+        storage: "site".into(),
+        evicted: 0,
+    };
+    for refused in [
+        cache.set_mirrored(generation, mirrored).await,
+        cache.set_has_all_peers(generation).await,
+    ] {
+        assert!(matches!(refused, Err(CacheError::Restarted(it)) if it > generation));
+    }
+    assert_eq!(cache.mirrored().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn no_batch_gets_in_before_those_that_an_emptied_server_lacks() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let first = cache.ping().await.unwrap();
+    cache.keep(first, &[batch(1), batch(2)], 0).await.unwrap();
+    redis.cli(&["FLUSHALL"]);
+    let refused = cache.keep(first, &[batch(3)], 0).await;
+    let second = cache.ping().await.unwrap();
+    assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
+    assert!(second > first);
+    let all = [batch(1), batch(2), batch(3)];
+    cache.keep(second, &all, 0).await.unwrap();
+    assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn what_storage_has_is_not_counted_again_by_a_server_that_forgot_it() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let generation = cache.ping().await.unwrap();
+    cache
+        .put_users(&[user(1, "passkey-1")], Write::Edit)
+        .await
+        .unwrap();
+    let batch = |number| {
+        let changes = vec![Change::from(change(1, 1))];
+        Arc::new(Batch {
+            node: NODE.into(),
+            number,
+            changes,
+        })
+    };
+    let uploaded = || redis.cli(&["HGET", "t:u:1", "uploaded"]);
+    cache
+        .keep(generation, &[batch(4), batch(5)], 4)
+        .await
+        .unwrap();
+    assert_eq!(uploaded(), "20", "storage has the first of them");
+    cache.keep(generation, &[batch(6)], 6).await.unwrap();
+    assert_eq!(uploaded(), "40", "it was not forgotten");
+}
+
+#[tokio::test]
+async fn torrents_are_put_into_the_sets_of_users_and_taken_out() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    redis.cli(&["SADD", "t:u:active:1", "2"]);
+    redis.cli(&["SADD", "t:u:hnr:1", "2"]);
+    let membership = |torrent, active, hnr| Membership {
+        user: UserId(1),
+        torrent: TorrentId(torrent),
+        active: Some(active),
+        incomplete: None,
+        complete: Some(true),
+        hnr,
+    };
+    let memberships = [membership(2, false, None), membership(3, true, Some(false))];
+    cache.put_memberships(&memberships).await.unwrap();
+    for (set, expected) in [
+        ("active", "3"),
+        ("incomplete", ""),
+        ("complete", "2\n3"),
+        ("hnr", "2"),
+    ] {
+        let found = redis.cli(&["SORT", &format!("t:u:{set}:1")]);
+        assert_eq!(found, expected, "{set}");
+    }
+}
+
+#[tokio::test]
+async fn settings_and_permissions_are_checked() {
+    let redis = Redis::start_with(&AOF);
+    let cache = open(&redis.url());
+    assert_eq!(cache.check().await.unwrap(), []);
+    assert!((cache.time().await.unwrap() - now_unix()).abs() < 60);
+    assert_eq!(cache.evicted().await.unwrap(), 0);
+    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    redis.cli(&["CONFIG", "SET", "notify-keyspace-events", "KEA"]);
+    redis.cli(&["CONFIG", "SET", "appendonly", "no"]);
+    let findings = cache.check().await.unwrap();
+    let is_told = |text: &str, is_note| {
+        let found = findings.iter().find(|it| it.problem.contains(text));
+        assert_eq!(
+            found.map(|it| it.is_note),
+            Some(is_note),
+            "{text}: {findings:?}"
+        );
+    };
+    is_told("allkeys-lru", false);
+    is_told("notify-keyspace-events", true);
+    is_told("appendonly", true);
+
+    let generation = cache.ping().await.unwrap();
+    cache.set_has_all_peers(generation).await.unwrap();
+    let before = redis.cli(&["KEYS", "*"]);
+    redis.cli(&[
+        "ACL", "SETUSER", "few", "on", ">hunter2", "~t:*", "+@all", "-xtrim", "-sadd", "-config",
+    ]);
+    let few = open(&format!("redis://few:hunter2@{}/0", redis.address()));
+    let mirrored = Mirrored {
+        position: 1,
+        storage: "site".into(),
+        evicted: 0,
+    };
+    cache.set_mirrored(generation, mirrored).await.unwrap();
+    let findings = few.check().await.unwrap();
+    let lacks = findings
+        .iter()
+        .find(|it| it.problem.contains("permissions"));
+    let lacks = &lacks.expect("permissions that are missing").problem;
+    assert!(lacks.ends_with(": +xtrim +sadd"), "{lacks}");
+    assert_eq!(redis.cli(&["KEYS", "*"]), before, "it leaves nothing");
+}
+
+fn now_unix() -> i64 {
+    mika::clock::Clock::start().now().unix
+}
+
+#[tokio::test]
 async fn a_missing_permission_is_named() {
     let redis = Redis::start();
     redis.cli(&[
@@ -532,7 +704,7 @@ async fn a_key_of_another_type_is_named() {
         let generation = cache.ping().await.unwrap();
         let text = match call {
             0 => broken(cache.put_whitelist(&[]).await),
-            1 => broken(cache.keep(generation, &[batch(1)]).await),
+            1 => broken(cache.keep(generation, &[batch(1)], 0).await),
             _ => broken(cache.put_users(&[user(1, "passkey-1")], Write::Edit).await),
         };
         assert!(text.contains(key), "{text}");
@@ -558,7 +730,7 @@ async fn a_web_application_finds_what_it_reads() {
             number,
             changes: changes.to_vec(),
         };
-        cache.keep(generation, &[Arc::new(batch)]).await.unwrap();
+        cache.keep(generation, &[Arc::new(batch)], 0).await.unwrap();
     };
     // Leeching the first; seeding the second, which it completed; gone from the third too early.
     let mut seeding = change(5, 2);
@@ -643,7 +815,7 @@ async fn damaged_peers_are_passed_over() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     let generation = cache.ping().await.unwrap();
-    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.keep(generation, &[batch(1)], 0).await.unwrap();
     let swarm = format!("t:p:{}", InfoHash([1; 20]));
     for (field, text) in [("x", "1"), ("10.0.0.2:1", "2 x"), ("1:00", "1 2 3")] {
         redis.cli(&["HSET", &swarm, field, text]);

@@ -114,7 +114,7 @@ async fn batches_of_another_generation_are_refused(cache: &dyn Cache) {
     assert_eq!(cache.ping().await.unwrap(), generation);
     let batches = [batch(1, all_kinds(1))];
     for other in [0, 2] {
-        let refused = cache.keep(Generation(other), &batches).await;
+        let refused = cache.keep(Generation(other), &batches, 0).await;
         assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == generation));
     }
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 0);
@@ -286,8 +286,14 @@ async fn newer_peers_are_left(cache: &dyn Cache) {
         (&at(1, NOW + 3600), &at(1, NOW + 3600)),
     ] {
         let swarms = [(hash(1), vec![given.clone()])];
-        cache.put_peers(&swarms).await.unwrap();
+        let written = cache.put_peers(&swarms).await.unwrap();
         assert_eq!(&peers(cache, 1).await[0], expected);
+        let SharedPeer::Member(member) = given else {
+            unreachable!("it is a member");
+        };
+        let given_one = (hash(1), member.user, member.peer_id);
+        let is_written = given == expected;
+        assert_eq!(written, if is_written { vec![given_one] } else { vec![] });
     }
 }
 
@@ -556,8 +562,11 @@ async fn the_registry_is_complete_once_it_says_so(cache: &dyn Cache) {
     assert_eq!(cache.mirrored().await.unwrap(), None);
     let generation = cache.ping().await.unwrap();
     for position in [0, 17, u64::MAX] {
-        let mirrored = Mirrored { position };
-        cache.set_mirrored(generation, mirrored).await.unwrap();
+        let mirrored = mirrored(position);
+        cache
+            .set_mirrored(generation, mirrored.clone())
+            .await
+            .unwrap();
         assert_eq!(cache.mirrored().await.unwrap(), Some(mirrored));
     }
     assert!(!cache.has_all_peers().await.unwrap());
@@ -565,18 +574,25 @@ async fn the_registry_is_complete_once_it_says_so(cache: &dyn Cache) {
     assert!(cache.has_all_peers().await.unwrap());
 
     let other = Generation(generation.0 + 1);
-    let mirrored = Mirrored { position: 5 };
     for refused in [
-        cache.set_mirrored(other, mirrored).await,
+        cache.set_mirrored(other, mirrored(5)).await,
         cache.set_has_all_peers(other).await,
     ] {
         assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == generation));
     }
     let position = u64::MAX;
-    assert_eq!(cache.mirrored().await.unwrap(), Some(Mirrored { position }));
+    assert_eq!(cache.mirrored().await.unwrap(), Some(mirrored(position)));
     cache.forget_mirrored().await.unwrap();
     assert_eq!(cache.mirrored().await.unwrap(), None);
     assert!(cache.has_all_peers().await.unwrap());
+}
+
+fn mirrored(position: u64) -> Mirrored {
+    Mirrored {
+        position,
+        storage: "0123abcd".into(),
+        evicted: 3,
+    }
 }
 
 async fn notices_reach_who_was_there_before(cache: &dyn Cache) {
@@ -652,7 +668,7 @@ async fn stats_are_taken(cache: &dyn Cache) {
 
 async fn keep(cache: &dyn Cache, batches: &[Arc<Batch>]) {
     let generation = cache.ping().await.unwrap();
-    cache.keep(generation, batches).await.unwrap();
+    cache.keep(generation, batches, 0).await.unwrap();
 }
 
 async fn put_pair(cache: &dyn Cache) {
@@ -730,6 +746,7 @@ fn notices() -> Vec<Notice> {
         Notice::Torrent(hash(7)),
         Notice::Whitelist,
         Notice::Registry,
+        Notice::Peers,
         Notice::SnatchesWiped,
     ]
 }

@@ -13,15 +13,17 @@ pub mod contract;
 mod memory;
 mod redis;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::change::{Batch, Change, GuestRecord, Member, SwarmCounts};
-use crate::ids::{InfoHash, Passkey, UserId};
+use crate::change::{
+    Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, Standing, SwarmCounts,
+};
+use crate::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::registry::{BadRow, Client, StoredTorrent, StoredUser, Wipe};
 use crate::secret::Secret;
 
@@ -39,8 +41,8 @@ pub enum CacheError {
     Restarted(Generation),
 }
 
-/// Counts the servers and their restarts that a connection has seen. Within one generation
-/// nothing that was acknowledged is forgotten.
+/// Counts the servers, and how often one was restarted or emptied, as a connection has seen it.
+/// Within one generation nothing that was acknowledged is forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(pub u64);
 
@@ -76,6 +78,27 @@ pub fn members_of(batch: &Batch) -> Vec<(InfoHash, Vec<SharedPeer>)> {
     swarms.into_iter().collect()
 }
 
+/// Where the torrents of a batch belong in users' sets, as far as the batch's records of these
+/// peers were written: others are known to be newer.
+pub fn memberships_of(batch: &Batch, written: &[(InfoHash, UserId, PeerId)]) -> Vec<Membership> {
+    let written: HashSet<_> = written.iter().copied().collect();
+    let mut latest: BTreeMap<(UserId, TorrentId), &PeerChange> = BTreeMap::new();
+    for change in &batch.changes {
+        let Change::Peer(change) = change else {
+            continue;
+        };
+        let key = &change.key;
+        if written.contains(&(change.info_hash, key.user, key.peer_id)) {
+            latest.insert((key.user, key.torrent), change);
+        }
+    }
+    let membership = |change: &PeerChange| {
+        let key = &change.key;
+        Membership::of(key.user, key.torrent, &change.record, &change.standing)
+    };
+    latest.into_values().map(membership).collect()
+}
+
 /// Part of an enumeration: in no order, and an item may come twice.
 #[derive(Debug)]
 pub struct Scan<T> {
@@ -87,10 +110,29 @@ pub struct Scan<T> {
 }
 
 /// How far the registry in the cache follows storage: set once it is complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirrored {
     /// The position in storage's feed of changes up to which the cache has them.
     pub position: u64,
+    /// The database whose feed that is, as it names itself; without `/`.
+    pub storage: String,
+    /// [`Cache::evicted`] before the registry was loaded. More by now means that rows may be missing.
+    pub evicted: u64,
+}
+
+/// In which of a user's sets a torrent belongs; none leaves it as it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Membership {
+    pub user: UserId,
+    pub torrent: TorrentId,
+    /// The user seeds or leeches it now.
+    pub active: Option<bool>,
+    /// Of these, what is downloaded for the first time.
+    pub incomplete: Option<bool>,
+    /// Completed once, or seeded now.
+    pub complete: Option<bool>,
+    /// Hit and run.
+    pub hnr: Option<bool>,
 }
 
 /// How rows of the registry are written.
@@ -157,6 +199,8 @@ pub enum Notice {
     Whitelist,
     /// Everything may have changed.
     Registry,
+    /// Peers and users' sets may be older than what nodes know: each brings them up to date.
+    Peers,
     /// The snatches of all torrents were set to 0.
     SnatchesWiped,
 }
@@ -175,6 +219,17 @@ pub struct Stats {
     pub leechers: u64,
 }
 
+/// What is the matter with the server, found by [`Cache::check`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is wrong, in a sentence.
+    pub problem: String,
+    /// What to do about it.
+    pub hint: String,
+    /// It works as it is.
+    pub is_note: bool,
+}
+
 /// What nodes share.
 ///
 /// Every method may be called from any thread and at the same time as others; none may block
@@ -186,12 +241,22 @@ pub trait Cache: Send + Sync + 'static {
     /// Connects if need be, and asks whether the server takes commands.
     async fn ping(&self) -> Result<Generation, CacheError>;
 
+    /// Sees to it that a server which is emptied from here on is of another generation; the present one.
+    async fn begin_epoch(&self) -> Result<Generation, CacheError>;
+
     // --- the journal ---
 
     /// Keeps consecutive batches of one node until [`Cache::applied`] lets them go, and brings
-    /// swarms, counters and users' sets up to date. Keeping a batch twice counts once.
+    /// swarms, counters and users' sets up to date. Keeping a batch twice counts once. `applied` is
+    /// the last batch that storage has: what a cache that forgot this node is given again of
+    /// those is not counted, because counters are restored from storage.
     /// [`CacheError::Restarted`], and nothing done, if the server is not of `generation`.
-    async fn keep(&self, generation: Generation, batches: &[Arc<Batch>]) -> Result<(), CacheError>;
+    async fn keep(
+        &self,
+        generation: Generation,
+        batches: &[Arc<Batch>],
+        applied: u64,
+    ) -> Result<(), CacheError>;
 
     /// Storage has applied the batches of that node up to this number, and other nodes have had
     /// time to read them: they may go.
@@ -222,10 +287,17 @@ pub trait Cache: Send + Sync + 'static {
 
     /// Writes peers, but leaves members that are newer here: of two records, the one with more
     /// announces is the newer one, or that whose last announce is later by more than clocks differ.
-    async fn put_peers(&self, swarms: &[(InfoHash, Vec<SharedPeer>)]) -> Result<(), CacheError>;
+    /// Returns the members that were written.
+    async fn put_peers(
+        &self,
+        swarms: &[(InfoHash, Vec<SharedPeer>)],
+    ) -> Result<Vec<(InfoHash, UserId, PeerId)>, CacheError>;
 
     /// The registry is not complete any more: somebody has to fill the cache again.
     async fn forget_mirrored(&self) -> Result<(), CacheError>;
+
+    /// Puts torrents into users' sets, and takes them out.
+    async fn put_memberships(&self, memberships: &[Membership]) -> Result<(), CacheError>;
 
     /// Brings the counters of registered torrents up to what their swarms have now.
     async fn put_counts(&self, counts: &[(InfoHash, SwarmCounts)]) -> Result<(), CacheError>;
@@ -309,6 +381,16 @@ pub trait Cache: Send + Sync + 'static {
 
     // --- upkeep ---
 
+    /// How many keys the server has thrown away since its start, to make room.
+    async fn evicted(&self) -> Result<u64, CacheError>;
+
+    /// Looks for settings and permissions that Mika can't work with, or not safely. An empty
+    /// list is good.
+    async fn check(&self) -> Result<Vec<Finding>, CacheError>;
+
+    /// The server's clock (Unix time).
+    async fn time(&self) -> Result<i64, CacheError>;
+
     /// Sets totals of a user in bytes, if the user is here; none leaves one as it is.
     async fn set_totals(
         &self,
@@ -345,7 +427,7 @@ pub trait Cache: Send + Sync + 'static {
         wait: Duration,
     ) -> Result<(Vec<Notice>, ControlPosition), CacheError>;
 
-    /// Says that this node runs: `sign` is another at each call.
+    /// Says that this node runs: `sign` is another at each call. Begins an epoch, too.
     async fn beat(&self, node: &str, sign: &str) -> Result<(), CacheError>;
 
     /// All nodes that ever said so and did not take leave, with their last sign.
@@ -368,6 +450,35 @@ pub type OpenCache = fn(&Secret) -> Result<Option<Arc<dyn Cache>>, CacheError>;
 #[derive(Clone)]
 pub struct Drivers {
     by_name: BTreeMap<&'static str, OpenCache>,
+}
+
+// === impl Membership ===
+
+impl Membership {
+    /// Where a torrent belongs after an announce that left this record and standing.
+    pub fn of(user: UserId, torrent: TorrentId, record: &PeerRecord, standing: &Standing) -> Self {
+        let is_complete = standing.completed_at.is_some();
+        let has_all = record.left == Some(0);
+        let active = record.active;
+        Self {
+            user,
+            torrent,
+            active: Some(active),
+            incomplete: Some(active && !has_all && !is_complete),
+            complete: Some(is_complete || (active && has_all)),
+            hnr: Some(standing.hnr),
+        }
+    }
+
+    /// The same where the standing is not known.
+    pub fn of_record(user: UserId, torrent: TorrentId, record: &PeerRecord) -> Self {
+        let known = Self::of(user, torrent, record, &Standing::default());
+        Self {
+            complete: known.complete.filter(|is_in| *is_in),
+            hnr: None,
+            ..known
+        }
+    }
 }
 
 // === impl Drivers ===

@@ -40,7 +40,7 @@ use self::spill::Spill;
 pub use ledger::Progress;
 pub use replay::Replay;
 pub use resume::ResumeError;
-pub use spill::SpillError;
+pub use spill::{SpillError, owner_of as spill_owner};
 
 /// How long a flush that is waited for gathers others that come at the same time.
 const GATHER: Duration = Duration::from_millis(5);
@@ -67,6 +67,7 @@ const TIDY_PERIOD: Duration = Duration::from_secs(1);
 const KEPT_SECONDS: u32 = 10;
 
 /// What a journal works on.
+#[derive(Clone)]
 pub struct Parts {
     pub tracker: Arc<Tracker>,
     /// None where this node shares with nobody.
@@ -384,6 +385,8 @@ impl Desk {
             if is_new {
                 *current = generation;
                 self.ledger.resend();
+                // What is to be sent again is with this process alone until then.
+                self.cache_broke.notify_one();
             }
             is_new
         });

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::cache::{Cache, CacheError, members_of};
+use crate::cache::{Cache, CacheError, members_of, memberships_of};
 use crate::clock::Seconds;
 use crate::storage::{Storage, StorageError};
 
@@ -76,7 +76,9 @@ impl Replay {
             };
             for batch in &batches {
                 // The node may have died before it wrote them.
-                self.cache.put_peers(&members_of(batch)).await?;
+                let written = self.cache.put_peers(&members_of(batch)).await?;
+                let memberships = memberships_of(batch, &written);
+                self.cache.put_memberships(&memberships).await?;
             }
             if last > applied {
                 self.storage.apply(&batches).await?;

@@ -60,7 +60,11 @@ impl Journal {
             ));
         };
         let generation = cache.ping().await?;
-        let spill = Spill::open(settings.spill.clone(), settings.node.clone()).await?;
+        let opened = Spill::open(settings.spill.clone(), settings.node.clone()).await?;
+        let (spill, former) = opened;
+        if let Some(former) = former {
+            save_former(&parts, &settings, &spill, former).await?;
+        }
         let rest = Rest {
             applied,
             kept: cache.last_kept(&settings.node).await?,
@@ -114,6 +118,59 @@ impl Journal {
     }
 }
 
+/// Saves what a node left in the spill file that has another name now: under its old name, by
+/// which storage and cache tell what they have of it already. Then the file is this node's.
+/// Interrupted anywhere, it is done again.
+async fn save_former(
+    parts: &Parts,
+    settings: &Settings,
+    spill: &Spill,
+    former: String,
+) -> Result<(), ResumeError> {
+    let Some(cache) = &parts.cache else {
+        return Ok(());
+    };
+    let generation = cache.ping().await?;
+    let rest = Rest {
+        applied: parts.storage.applied(&former).await?,
+        kept: cache.last_kept(&former).await?,
+        spilled: spill.numbers().await?.into_iter().collect(),
+    };
+    if rest.is_unknown() {
+        return Err(spill.of_another_database(&former, &settings.node).into());
+    }
+    let progress = Progress {
+        last: rest.applied,
+        sent: rest.kept.max(rest.applied),
+        applied: rest.applied,
+    };
+    let settings_then = Settings {
+        node: former.clone(),
+        ..settings.clone()
+    };
+    let ledger = Ledger::new(progress, true, settings.memory_max);
+    let journal = Journal::at(
+        parts.clone(),
+        settings_then,
+        ledger,
+        Some(spill.clone()),
+        generation,
+    );
+    let desk = &journal.desk;
+    desk.take_up(&**cache, &rest).await?;
+    desk.apply_rest().await?;
+    // Other nodes hear of it by the cache.
+    desk.send_rest(&**cache).await?;
+    spill.hand_over(settings.node.clone()).await?;
+    tracing::info!(
+        former,
+        node = settings.node,
+        batches = rest.spilled.len(),
+        "saved what this node left in the spill file under its former name"
+    );
+    Ok(())
+}
+
 // === impl Rest ===
 
 impl Rest {
@@ -124,6 +181,12 @@ impl Rest {
             .last_key_value()
             .map_or(0, |(number, _)| *number);
         self.applied.max(self.kept).max(spilled)
+    }
+
+    /// Whether storage and cache never heard of the node, which has written to others before.
+    fn is_unknown(&self) -> bool {
+        let first = self.spilled.first_key_value();
+        self.applied == 0 && self.kept == 0 && first.is_some_and(|(number, _)| *number > 1)
     }
 }
 

@@ -60,6 +60,17 @@ impl Desk {
         }
     }
 
+    /// Sends all that is cut, once; gives up at the first failure.
+    pub(super) async fn send_rest(&self, cache: &dyn Cache) -> Result<(), CacheError> {
+        loop {
+            let progress = self.ledger.progress();
+            if progress.sent >= progress.last {
+                return Ok(());
+            }
+            self.send(cache).await?;
+        }
+    }
+
     /// Sends the next batches.
     async fn send(&self, cache: &dyn Cache) -> Result<(), CacheError> {
         let generation = *self.generation.borrow();
@@ -71,7 +82,8 @@ impl Desk {
             return Ok(());
         };
         let watch = Stopwatch::start();
-        let kept = cache.keep(generation, &batches).await;
+        let applied = self.ledger.progress().applied;
+        let kept = cache.keep(generation, &batches, applied).await;
         if kept.is_ok() {
             let metrics = &self.parts.metrics;
             metrics.keep_durations.observe(watch.elapsed());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use crate::change::{Batch, codec};
 
@@ -44,18 +44,21 @@ struct Inner {
 
 impl Spill {
     /// Opens the file, and creates it if its folder is there. Only one process can have it.
-    pub async fn open(path: PathBuf, node: String) -> Result<Self, SpillError> {
+    /// Returns, too, whose batches are in it if they are another node's: those have to be saved
+    /// before [`Spill::hand_over`]. A file without batches is this node's from now on.
+    pub async fn open(path: PathBuf, node: String) -> Result<(Self, Option<String>), SpillError> {
         let shown = path.display().to_string();
         let job = move || {
             let lock = lock(&path)?;
-            let connection = connect(&path, &node)?;
-            Ok(Self {
+            let (connection, former) = connect(&path, &node)?;
+            let spill = Self {
                 inner: Arc::new(Inner {
                     path,
                     connection: Mutex::new(connection),
                     _lock: lock,
                 }),
-            })
+            };
+            Ok((spill, former))
         };
         blocking(job).await.map_err(|problem| SpillError {
             path: shown,
@@ -131,6 +134,26 @@ impl Spill {
         .await
     }
 
+    /// Deletes all batches, which are saved elsewhere; the file is that node's from now on.
+    pub async fn hand_over(&self, node: String) -> Result<(), SpillError> {
+        self.run(move |connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute("DELETE FROM batches", [])?;
+            transaction.execute("UPDATE node SET name = ?1", [node])?;
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Why batches of `former` must not be saved here by `node`.
+    pub fn of_another_database(&self, former: &str, node: &str) -> SpillError {
+        self.error(format!(
+            "it holds batches of node {former:?}, of which this database and cache know nothing: \
+             are storage.url and cache.url those that {former:?} had? If they are to be others, \
+             name another file in journal.spill for {node:?}, and keep this one"
+        ))
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -179,7 +202,8 @@ fn lock(path: &Path) -> Result<File, String> {
     }
 }
 
-fn connect(path: &Path, node: &str) -> Result<Connection, String> {
+/// Also returns the node whose batches are in the file, if that is another one.
+fn connect(path: &Path, node: &str) -> Result<(Connection, Option<String>), String> {
     if !path.exists() {
         OpenOptions::new()
             .write(true)
@@ -200,21 +224,47 @@ fn connect(path: &Path, node: &str) -> Result<Connection, String> {
              CREATE TABLE IF NOT EXISTS batches (
                  number INTEGER PRIMARY KEY, changes INTEGER NOT NULL, text TEXT NOT NULL)",
         )?;
-        let mut select = connection.prepare("SELECT name FROM node")?;
-        let owner: Option<String> = select.query_map([], |row| row.get(0))?.next().transpose()?;
-        drop(select);
-        if owner.is_none() {
-            connection.execute("INSERT INTO node (name) VALUES (?1)", [node])?;
+        let former = owner(&connection)?.filter(|owner| owner != node);
+        if former.is_some() {
+            return Ok((connection, former));
         }
-        Ok((connection, owner))
+        let transaction = connection.unchecked_transaction()?;
+        transaction.execute("DELETE FROM node", [])?;
+        transaction.execute("INSERT INTO node (name) VALUES (?1)", [node])?;
+        transaction.commit()?;
+        Ok((connection, None))
     };
-    let (connection, owner) = open().map_err(|error| explain(&error))?;
-    match owner {
-        Some(owner) if owner != node => Err(format!(
-            "it holds batches of node {owner:?}, and this is {node:?}: name another file in journal.spill, or set node back"
-        )),
-        _ => Ok(connection),
-    }
+    open().map_err(|error| explain(&error))
+}
+
+/// Whose batches are in the file; none if there are none.
+fn owner(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT name FROM node WHERE EXISTS (SELECT 1 FROM batches)";
+    connection.query_row(sql, [], |row| row.get(0)).optional()
+}
+
+/// Whose batches are in the file at `path`; none if there are none, or no file.
+pub async fn owner_of(path: PathBuf) -> Result<Option<String>, SpillError> {
+    let shown = path.display().to_string();
+    let job = move || {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let open = || {
+            let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            let has_tables = connection.table_exists(None, "batches")?;
+            if has_tables {
+                owner(&connection)
+            } else {
+                Ok(None)
+            }
+        };
+        open().map_err(|error| explain(&error))
+    };
+    blocking(job).await.map_err(|problem| SpillError {
+        path: shown,
+        problem,
+    })
 }
 
 /// Gives freed pages back to the disk when there are many.
@@ -256,27 +306,68 @@ mod tests {
     async fn what_was_written_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spill");
-        let spill = Spill::open(path.clone(), "n".into()).await.unwrap();
+        let spill = open(&path, "n").await;
         spill.put(vec![batch(3), batch(4)]).await.unwrap();
         spill.put(vec![batch(4), batch(5)]).await.unwrap();
         spill.forget(3).await.unwrap();
         drop(spill);
-        let spill = Spill::open(path, "n".into()).await.unwrap();
+        let spill = open(&path, "n").await;
         assert_eq!(spill.numbers().await.unwrap(), [(4, 1), (5, 1)]);
         assert_eq!(spill.get("n", 4).await.unwrap().as_ref(), Some(&*batch(4)));
         assert_eq!(spill.get("n", 3).await.unwrap(), None);
     }
 
     #[tokio::test]
-    async fn a_file_has_one_owner() {
+    async fn a_file_is_used_by_one_process() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spill");
-        let spill = Spill::open(path.clone(), "n".into()).await.unwrap();
-        let problem = |result: Result<Spill, SpillError>| result.err().unwrap().to_string();
+        let _spill = open(&path, "n").await;
         let second = Spill::open(path.clone(), "n".into()).await;
-        assert!(problem(second).contains("in use by another mika"));
+        let problem = second.err().unwrap().to_string();
+        assert!(problem.contains("in use by another mika"), "{problem}");
+    }
+
+    #[tokio::test]
+    async fn a_file_without_batches_belongs_to_whoever_opens_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spill");
+        assert_eq!(owner_of(path.clone()).await.unwrap(), None);
+        let spill = open(&path, "n").await;
+        spill.put(vec![batch(3)]).await.unwrap();
+        spill.forget(3).await.unwrap();
         drop(spill);
-        let other = Spill::open(path, "m".into()).await;
-        assert!(problem(other).contains("node \"n\""));
+        assert_eq!(owner_of(path.clone()).await.unwrap(), None);
+        let spill = open(&path, "m").await;
+        spill.put(vec![batch(1)]).await.unwrap();
+        drop(spill);
+        assert_eq!(owner_of(path).await.unwrap().as_deref(), Some("m"));
+    }
+
+    #[tokio::test]
+    async fn batches_of_another_node_are_told_until_they_are_handed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spill");
+        let spill = open(&path, "n").await;
+        spill.put(vec![batch(3)]).await.unwrap();
+        drop(spill);
+        for _ in 0..2 {
+            let opened = Spill::open(path.clone(), "m".into()).await;
+            let (spill, former) = opened.unwrap();
+            assert_eq!(former.as_deref(), Some("n"));
+            assert_eq!(spill.numbers().await.unwrap(), [(3, 1)]);
+        }
+        let (spill, _) = Spill::open(path.clone(), "m".into()).await.unwrap();
+        spill.hand_over("m".into()).await.unwrap();
+        drop(spill);
+        let spill = open(&path, "m").await;
+        assert_eq!(spill.numbers().await.unwrap(), []);
+    }
+
+    /// The file, which has no batches of another node.
+    async fn open(path: &Path, node: &str) -> Spill {
+        let opened = Spill::open(path.to_path_buf(), node.into()).await;
+        let (spill, former) = opened.unwrap();
+        assert_eq!(former, None);
+        spill
     }
 }

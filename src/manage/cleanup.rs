@@ -73,7 +73,7 @@ impl Cleaner<'_> {
     async fn cache(&mut self, cache: &dyn Cache, config: &Config) -> Result<()> {
         if cache.mirrored().await?.is_none() {
             // Nodes may be filling it at this moment.
-            bail!("the cache was never loaded completely; first run: mika-manage warmup");
+            bail!("the cache is not loaded completely; first run: mika-manage warmup");
         }
         // A public tracker has swarms of torrents that nobody registered.
         let with_swarms = config.mode == Mode::Private;

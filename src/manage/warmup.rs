@@ -198,6 +198,7 @@ impl Progress for Reporter<'_> {
             Step::Whitelist => "clients",
             Step::Users => "passkeys",
             Step::Torrents => "torrents",
+            Step::Sets => "records of users",
             Step::Removal => "rows of the cache looked at",
         });
     }
@@ -216,7 +217,7 @@ impl Progress for Reporter<'_> {
             Step::Whitelist => "> Loading whitelist...",
             Step::Users => "> Loading passkeys...",
             Step::Torrents => "> Loading torrents...",
-            Step::Removal => return,
+            Step::Sets | Step::Removal => return,
         };
         let rows = counts.rows;
         let mut text = format!("{name:<COUNT_COLUMN$}{rows}");

@@ -50,6 +50,23 @@ pub(super) async fn follow(
     }
 }
 
+/// Takes all changes from `position` on, once; false if the feed has lost some.
+pub(super) async fn catch_up(
+    node: &Node,
+    mut position: FeedPosition,
+    when: Registered,
+) -> Result<bool, StorageError> {
+    while let Feed::Changes(changes, next) = node.storage.feed(position, AT_ONCE).await? {
+        take_over(node, changes, when).await?;
+        // Changes behind a transaction that is still open are told again until it ends.
+        if next == position {
+            return Ok(true);
+        }
+        position = next;
+    }
+    Ok(false)
+}
+
 /// Takes the next changes; returns the position after them, and whether there may be more.
 async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool), StorageError> {
     let _turn = node.registry_turn.lock().await;
@@ -64,15 +81,10 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
                 0 => tracing::debug!(changes = changes.len(), "registry changed"),
                 edits => tracing::info!(changes = edits, "registry changed"),
             }
-            let mut torrents = Vec::new();
-            for change in changes {
-                tell(&node.events, &change);
-                match RegistryChange::from(change) {
-                    RegistryChange::Torrent(torrent) => torrents.push(torrent),
-                    other => node.registry.apply(other),
-                }
+            for change in &changes {
+                tell(&node.events, change);
             }
-            load::registered(node, torrents, Registered::Again).await?;
+            take_over(node, changes, Registered::Again).await?;
             Ok((next, next != position))
         }
         Feed::Lost => {
@@ -84,6 +96,21 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
             Ok((position, true))
         }
     }
+}
+
+async fn take_over(
+    node: &Node,
+    changes: Vec<RowChange>,
+    when: Registered,
+) -> Result<(), StorageError> {
+    let mut torrents = Vec::new();
+    for change in changes {
+        match RegistryChange::from(change) {
+            RegistryChange::Torrent(torrent) => torrents.push(torrent),
+            other => node.registry.apply(other),
+        }
+    }
+    load::registered(node, torrents, when).await
 }
 
 fn tell(events: &Events, change: &RowChange) {

@@ -11,7 +11,7 @@ use crate::cache::{Cache, CacheError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::events::Events;
-use crate::journal::{Journal, Parts, ResumeError};
+use crate::journal::{self, Journal, Parts, ResumeError};
 use crate::metrics::Metrics;
 use crate::node::load::Registered;
 use crate::node::shared::{self, Positions};
@@ -108,7 +108,7 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
     }
     refuse_unsafe(&**storage).await.map_err(in_storage)?;
     if let Some(cache) = cache {
-        let checked = shared::refuse_namesake(&**cache, &config.node).await;
+        let checked = refuse_double(config, &**cache).await;
         checked.map_err(|error| match error.downcast::<CacheError>() {
             Ok(error) => StartError::of_cache(config, error),
             Err(error) => StartError::Fatal(error),
@@ -151,6 +151,22 @@ async fn refuse_unsafe(storage: &dyn Storage) -> Result<(), StorageError> {
         }
         None => Ok(()),
     }
+}
+
+/// Refuses a name under which another node runs, and the spill file of such a node.
+async fn refuse_double(config: &Config, cache: &dyn Cache) -> Result<()> {
+    let spill = &config.journal.spill;
+    let owner = journal::spill_owner(spill.clone()).await?;
+    if let Some(owner) = owner.filter(|owner| *owner != config.node)
+        && let Some(host) = shared::host_of(cache, &owner).await?
+    {
+        return Err(anyhow!(
+            "journal.spill: {} holds batches of node {owner:?}, which runs on {host}: name another \
+             file, or stop that node",
+            spill.display()
+        ));
+    }
+    shared::refuse_namesake(cache, &config.node).await
 }
 
 async fn load_from_storage(node: &Node) -> Result<FeedPosition, StorageError> {

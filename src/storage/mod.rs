@@ -20,11 +20,12 @@ mod values;
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
 
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
@@ -37,6 +38,9 @@ pub use rows::{
     Added, Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey,
     TorrentPatch, UserKey, UserPatch, UserTorrents,
 };
+
+/// Bytes of the hash that names a database.
+const IDENTITY_BYTES: usize = 8;
 
 /// Why a call to storage failed.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +139,15 @@ pub trait Storage: Send + Sync + 'static {
     /// tables and the session are still as Mika needs them. By default there is nothing to look at.
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
         Ok(Vec::new())
+    }
+
+    /// Names the database: the same for everybody who opens it, and another one for any other
+    /// database. Letters and digits; it may change when the database is moved or restored.
+    async fn identity(&self) -> Result<String, StorageError>;
+
+    /// The database's own clock (Unix time); none if it has none but this host's.
+    async fn time(&self) -> Result<Option<i64>, StorageError> {
+        Ok(None)
     }
 
     // --- reading, by pages in the order of the key: `after` is the last key of the page before ---
@@ -341,6 +354,22 @@ impl Finding {
             hint: hint.into(),
         }
     }
+}
+
+/// A short name for what these parts describe together.
+fn identity_of(parts: &[String]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    let mut name = String::with_capacity(2 * IDENTITY_BYTES);
+    for byte in &digest[..IDENTITY_BYTES] {
+        // Writing to a string can't fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
 }
 
 /// The storage drivers by name.

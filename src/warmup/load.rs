@@ -32,7 +32,7 @@ pub(super) struct Loader<'a, P> {
 
 /// Writes to the cache that go on while the next page is read.
 #[derive(Default)]
-struct Writes(JoinSet<Result<(), CacheError>>);
+pub(super) struct Writes(JoinSet<Result<(), CacheError>>);
 
 // === impl Loader ===
 
@@ -266,7 +266,7 @@ pub(super) fn is_last<T>(page: &Page<T>) -> Result<bool, StorageError> {
 
 impl Writes {
     /// Begins a write, once there is room for it.
-    async fn add(
+    pub async fn add(
         &mut self,
         write: impl Future<Output = Result<(), CacheError>> + Send + 'static,
     ) -> Result<(), CacheError> {
@@ -277,7 +277,7 @@ impl Writes {
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<(), CacheError> {
+    pub async fn finish(mut self) -> Result<(), CacheError> {
         while !self.0.is_empty() {
             self.next().await?;
         }

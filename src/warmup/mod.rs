@@ -3,6 +3,8 @@
 //! Rows are written over those that are there, and only then goes what storage no longer has, so
 //! at no moment is anything missing that is in force: a warmup may be repeated, and interrupted
 //! anywhere. Totals and counters in the cache are left to the nodes, whose announces move them.
+//! The sets of users are written from storage; nodes that run know newer ones, and are told to
+//! bring them.
 //!
 //! The web application goes on editing meanwhile. So the feed of changes is read before the first
 //! row, and followed after the last one and before every removal: what a page read too early for
@@ -12,6 +14,7 @@ mod compare;
 mod load;
 mod remove;
 mod seen;
+mod sets;
 
 use std::sync::Arc;
 
@@ -46,6 +49,8 @@ pub enum Step {
     Whitelist,
     Users,
     Torrents,
+    /// The sets of users.
+    Sets,
     /// Looking through the cache for what storage no longer has.
     Removal,
 }
@@ -113,23 +118,41 @@ pub async fn run(
     options: &Options,
     progress: &mut impl Progress,
 ) -> Result<Report, WarmupError> {
-    // What is written to a server that is restarted meanwhile is not complete.
-    let generation = cache.ping().await?;
+    cache.ping().await?;
     let start = storage.feed_position().await?;
     if options.dry_run {
         return compare::run(&**storage, &**cache, options.parts, progress).await;
     }
+    // What is written to a server that is restarted or emptied meanwhile is not complete.
+    let generation = cache.begin_epoch().await?;
+    let identity = storage.identity().await?;
+    let before = cache.mirrored().await?;
+    if before.is_some_and(|before| before.storage != identity) {
+        // Rows of two databases are no registry, should this break off.
+        cache.forget_mirrored().await?;
+    }
+    let evicted = cache.evicted().await?;
     let mut loader = Loader::new(storage, cache, start, progress);
     loader.look().await?;
     loader.load(options.parts).await?;
     loader.follow_feed().await?;
+    let has_users = options.parts.users && options.parts.torrents;
+    if has_users {
+        loader.load_sets().await?;
+    }
     let (report, position) = loader.remove(options.parts).await?;
     if options.parts == Parts::ALL {
-        cache
-            .set_mirrored(generation, Mirrored { position })
-            .await?;
+        let mirrored = Mirrored {
+            position,
+            storage: identity,
+            evicted,
+        };
+        cache.set_mirrored(generation, mirrored).await?;
     }
     cache.publish(&[Notice::Registry]).await?;
+    if has_users {
+        cache.publish(&[Notice::Peers]).await?;
+    }
     Ok(report)
 }
 

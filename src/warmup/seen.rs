@@ -121,6 +121,11 @@ impl Seen {
         }
     }
 
+    /// The ids of all torrents. One that was deleted meanwhile may be among them.
+    pub fn torrent_ids(&self) -> impl Iterator<Item = TorrentId> {
+        self.torrents.values().copied()
+    }
+
     fn is_doubtful(&self, id: TorrentId) -> bool {
         self.doubtful.contains(&id)
     }

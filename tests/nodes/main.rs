@@ -9,5 +9,8 @@ mod harness;
 
 mod bulk;
 mod edits;
+mod emptied;
 mod pair;
+mod renamed;
 mod swarms;
+mod warm;

@@ -28,6 +28,7 @@ pub struct Client {
     pub peer_id: [u8; 20],
     pub port: u16,
     pub uploaded: u64,
+    pub downloaded: u64,
     pub left: u64,
 }
 
@@ -71,6 +72,7 @@ impl Client {
             peer_id,
             port: fastrand::u16(1024..),
             uploaded: 0,
+            downloaded: 0,
             left: 0,
         }
     }
@@ -79,12 +81,13 @@ impl Client {
         get(
             node,
             &format!(
-                "/{}/announce?info_hash={}&peer_id={}&port={}&uploaded={}&downloaded=0&left={}&event={event}&compact=1&numwant=50",
+                "/{}/announce?info_hash={}&peer_id={}&port={}&uploaded={}&downloaded={}&left={}&event={event}&compact=1&numwant=50",
                 self.passkey,
                 escape(&self.info_hash),
                 escape(&self.peer_id),
                 self.port,
                 self.uploaded,
+                self.downloaded,
                 self.left,
             ),
         )

@@ -134,6 +134,7 @@ fn written(notice: &Notice) -> (&'static str, String) {
         Notice::Torrent(info_hash) => ("torrent", info_hash.to_string()),
         Notice::Whitelist => ("whitelist", String::new()),
         Notice::Registry => ("registry", String::new()),
+        Notice::Peers => ("peers", String::new()),
         Notice::SnatchesWiped => ("snatches_wiped", String::new()),
     }
 }
@@ -149,6 +150,7 @@ fn notice(fields: &[(String, Value)]) -> Option<Notice> {
         "torrent" => Some(Notice::Torrent(field("id")?.parse().ok()?)),
         "whitelist" => Some(Notice::Whitelist),
         "registry" => Some(Notice::Registry),
+        "peers" => Some(Notice::Peers),
         "snatches_wiped" => Some(Notice::SnatchesWiped),
         _ => None,
     }

@@ -9,7 +9,7 @@ use redis::{Cmd, ServerError, Value, cmd};
 use super::commands::{Commands, Fields};
 use super::link::Session;
 use super::{keys, reply, side_by_side};
-use crate::cache::CacheError;
+use crate::cache::{CacheError, Membership};
 use crate::change::{Change, PeerChange, SwarmCounts, codec};
 use crate::ids::{InfoHash, TorrentId, UserId};
 
@@ -45,9 +45,6 @@ struct UserTally {
     announces: u64,
     seed_time: u64,
 }
-
-/// Whether a torrent belongs to each of a user's sets, in the order of [`keys::USER_SETS`].
-type Membership = [bool; keys::USER_SETS.len()];
 
 // === impl Derived ===
 
@@ -97,12 +94,7 @@ impl Derived {
         let text = codec::encode_member(record, standing);
         self.set_peer(change.info_hash, field, Some(text));
 
-        let is_complete = standing.completed_at.is_some();
-        let has_all = record.left == Some(0);
-        let active = record.active;
-        let incomplete = active && !has_all && !is_complete;
-        let complete = is_complete || (active && has_all);
-        let membership = [active, incomplete, complete, standing.hnr];
+        let membership = Membership::of(key.user, key.torrent, record, standing);
         self.sets.insert((key.user, key.torrent), membership);
 
         let torrent = self.torrents.entry(change.info_hash).or_default();
@@ -124,12 +116,14 @@ impl Derived {
 
     /// Brings the keys up to date.
     pub(super) async fn write(self, session: &Session<'_>) -> Result<(), CacheError> {
+        let mut swarms = Commands::default();
+        write_swarms(&mut swarms, self.swarms);
         let mut commands = Commands::default();
-        write_swarms(&mut commands, self.swarms);
-        write_sets(&mut commands, &self.sets);
+        write_sets(&mut commands, self.sets.values());
         // Rows that are not in the registry, or not yet, get no counters: a hash of counters
         // only would be half a row.
-        let (torrents, users) = tokio::try_join!(
+        let (_, torrents, users) = tokio::try_join!(
+            session.run(swarms),
             registered(session, self.torrents, |hash| {
                 let mut ask = cmd("HGET");
                 ask.arg(keys::torrent(*hash)).arg("torrent_id").take()
@@ -191,27 +185,48 @@ fn write_swarms(commands: &mut Commands, swarms: Map<InfoHash, Map<String, Optio
     }
 }
 
-fn write_sets(commands: &mut Commands, sets: &Map<(UserId, TorrentId), Membership>) {
+/// Writes users' sets alone.
+pub(super) async fn put_memberships(
+    session: &Session<'_>,
+    memberships: &[Membership],
+) -> Result<(), CacheError> {
+    let mut commands = Commands::default();
+    write_sets(&mut commands, memberships.iter());
+    session.run(commands).await.map(drop)
+}
+
+fn write_sets<'a>(commands: &mut Commands, memberships: impl Iterator<Item = &'a Membership>) {
     // By user, so that one command takes all torrents of a set.
-    let mut by_user: BTreeMap<UserId, Vec<(TorrentId, Membership)>> = BTreeMap::new();
-    for (&(user, torrent), &membership) in sets {
-        by_user.entry(user).or_default().push((torrent, membership));
+    let mut by_user: BTreeMap<UserId, Vec<&Membership>> = BTreeMap::new();
+    for membership in memberships {
+        by_user.entry(membership.user).or_default().push(membership);
     }
-    for (user, torrents) in by_user {
-        for (place, set) in keys::USER_SETS.into_iter().enumerate() {
+    for (user, memberships) in by_user {
+        for set in keys::USER_SETS {
             let key = keys::user_set(set, user);
             let (mut add, mut remove) = (Fields::new("SADD", &key), Fields::new("SREM", &key));
-            for (torrent, membership) in &torrents {
-                let id = torrent.0.to_string();
-                if membership[place] {
-                    add.add(commands, &[&id]);
-                } else {
-                    remove.add(commands, &[&id]);
+            for membership in &memberships {
+                let id = membership.torrent.0.to_string();
+                match is_in(membership, set) {
+                    Some(true) => add.add(commands, &[&id]),
+                    Some(false) => remove.add(commands, &[&id]),
+                    None => {}
                 }
             }
             add.end(commands);
             remove.end(commands);
         }
+    }
+}
+
+/// Whether a torrent belongs into one of [`keys::USER_SETS`].
+fn is_in(membership: &Membership, set: &str) -> Option<bool> {
+    match set {
+        keys::ACTIVE => membership.active,
+        keys::INCOMPLETE => membership.incomplete,
+        keys::COMPLETE => membership.complete,
+        keys::HNR => membership.hnr,
+        _ => None,
     }
 }
 

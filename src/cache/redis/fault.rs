@@ -24,6 +24,11 @@ pub(super) fn is_wrong_type(error: &ServerError) -> bool {
     error.code() == "WRONGTYPE"
 }
 
+/// Whether the user lacks a permission.
+pub(super) fn is_denied(error: &ServerError) -> bool {
+    error.code() == "NOPERM"
+}
+
 // === impl Fault ===
 
 impl Fault {

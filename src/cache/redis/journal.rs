@@ -1,13 +1,15 @@
 //! The journal: a stream a node, whose entries are batches under their own numbers.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::{Cmd, ServerError, Value};
 
 use super::derived::Derived;
 use super::link::{Link, Session};
-use super::{keys, reply};
+use super::{epoch, keys, reply};
 use crate::cache::{CacheError, Generation};
 use crate::change::{Batch, codec};
 
@@ -17,19 +19,42 @@ const READ_MAX: u32 = 4;
 /// Changes after which a group of batches is sent and counted before the next.
 const GROUP_CHANGES: usize = 10_000;
 
+/// In which generation each stream was last written to: one that is gone within that generation
+/// was deleted.
+pub(super) type Streams = Mutex<HashMap<String, Generation>>;
+
+/// A call of [`keep`].
+struct Keeping<'a> {
+    link: &'a Link,
+    session: &'a Session<'a>,
+    streams: &'a Streams,
+    /// The last batch that storage has.
+    applied: u64,
+}
+
 pub(super) async fn keep(
     link: &Link,
+    streams: &Streams,
     generation: Generation,
     batches: &[Arc<Batch>],
+    applied: u64,
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
     if session.generation() != generation {
         return Err(CacheError::Restarted(session.generation()));
     }
+    let keeping = Keeping {
+        link,
+        session: &session,
+        streams,
+        applied,
+    };
     let mut rest = batches;
+    let mut is_first = true;
     while !rest.is_empty() {
         let (group, later) = rest.split_at(group_len(rest));
-        keep_group(&session, group).await?;
+        keeping.group(group, is_first).await?;
+        is_first = false;
         rest = later;
     }
     Ok(())
@@ -44,26 +69,69 @@ fn group_len(batches: &[Arc<Batch>]) -> usize {
     batches.iter().take_while(fits).count().max(1)
 }
 
-/// The batches first, and only then what follows from them: if the link breaks between, the
-/// repetition brings everything up to date but the totals of users and torrents, which are for
-/// display and miss that group.
-///
-/// Each batch goes after the one before is in: a server that is short of memory may refuse one
-/// and take the next, and then takes the first no more.
-async fn keep_group(session: &Session<'_>, batches: &[Arc<Batch>]) -> Result<(), CacheError> {
-    let mut derived = Derived::default();
-    for batch in batches {
-        let replies = session.run_tolerant(add(batch), is_known).await?;
-        let is_new = !matches!(replies.first(), Some(Value::ServerError(_)));
-        derived.add(&batch.changes, is_new);
+// === impl Keeping ===
+
+impl Keeping<'_> {
+    /// The batches first, and only then what follows from them: if the link breaks between, the
+    /// repetition brings everything up to date but the totals of users and torrents, which are for
+    /// display and miss that group.
+    ///
+    /// Each batch goes after the one before is in: a server that is short of memory may refuse one
+    /// and take the next, and then takes the first no more.
+    async fn group(&self, batches: &[Arc<Batch>], mut is_first: bool) -> Result<(), CacheError> {
+        let mut derived = Derived::default();
+        let mut is_new_stream = false;
+        for batch in batches {
+            // The first batch into a stream that was emptied would shut out those before it.
+            let mut reply = self.add(batch, is_first).await?;
+            if is_first && reply == Value::Nil {
+                self.begin_stream(batch).await?;
+                is_new_stream = true;
+                reply = self.add(batch, false).await?;
+            }
+            is_first = false;
+            let is_new = !matches!(reply, Value::ServerError(_));
+            let is_restored = is_new_stream && batch.number <= self.applied;
+            derived.add(&batch.changes, is_new && !is_restored);
+        }
+        if let Some(batch) = batches.last() {
+            let mut streams = self.streams.lock();
+            streams.insert(batch.node.clone(), self.session.generation());
+        }
+        derived.write(self.session).await
     }
-    derived.write(session).await
+
+    /// Looks whether the stream is missing because nobody has written to it yet.
+    async fn begin_stream(&self, batch: &Batch) -> Result<(), CacheError> {
+        let written = self.streams.lock().get(&batch.node).copied();
+        let now = if written == Some(self.session.generation()) {
+            self.link.was_emptied(self.session)
+        } else {
+            epoch::compare(self.link, self.session).await?
+        };
+        if now == self.session.generation() {
+            return Ok(());
+        }
+        Err(CacheError::Restarted(now))
+    }
+
+    async fn add(&self, batch: &Batch, only_if_there: bool) -> Result<Value, CacheError> {
+        let replies = self
+            .session
+            .run_tolerant(add(batch, only_if_there), is_known)
+            .await?;
+        let reply = replies.into_iter().next();
+        reply.ok_or_else(|| self.link.unexpected("XADD"))
+    }
 }
 
-fn add(batch: &Batch) -> Cmd {
+fn add(batch: &Batch, only_if_there: bool) -> Cmd {
     let mut command = redis::cmd("XADD");
+    command.arg(keys::journal(&batch.node));
+    if only_if_there {
+        command.arg("NOMKSTREAM");
+    }
     command
-        .arg(keys::journal(&batch.node))
         .arg(format!("{}-0", batch.number))
         .arg("count")
         .arg(batch.changes.len())

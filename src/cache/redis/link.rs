@@ -75,6 +75,8 @@ struct State {
     /// No connection is made before.
     closed_until: Option<Instant>,
     last_run_id: Option<Arc<str>>,
+    /// What the server was last seen to have as its epoch: it goes with everything else.
+    epoch: Option<String>,
     generation: Generation,
     trouble: Option<Trouble>,
 }
@@ -122,6 +124,7 @@ impl Link {
                 backoff: Backoff::new(BACKOFF_FIRST, BACKOFF_MAX),
                 closed_until: None,
                 last_run_id: None,
+                epoch: None,
                 generation: Generation(0),
                 trouble: None,
             }),
@@ -143,6 +146,7 @@ impl Link {
         if state.last_run_id.as_ref() != Some(&connection.run_id) {
             state.generation.0 += 1;
             state.last_run_id = Some(connection.run_id.clone());
+            state.epoch = None;
         }
         connection.generation = state.generation;
         let connection = Arc::new(connection);
@@ -151,6 +155,30 @@ impl Link {
             link: self,
             connection,
         })
+    }
+
+    /// Compares the epoch that the server has now with the one before. If another one is there, or
+    /// none any more, the server was emptied, and a new generation begins.
+    pub(super) fn saw_epoch(&self, session: &Session<'_>, seen: Option<String>) -> Generation {
+        let mut state = self.state.lock();
+        if session.generation() != state.generation {
+            return state.generation;
+        }
+        let was_emptied = state.epoch.is_some() && state.epoch != seen;
+        state.epoch = seen;
+        if was_emptied {
+            state.begin_generation(&session.connection);
+        }
+        state.generation
+    }
+
+    /// What a session was given is gone: a new generation begins, if none has since.
+    pub(super) fn was_emptied(&self, session: &Session<'_>) -> Generation {
+        let mut state = self.state.lock();
+        if session.generation() == state.generation {
+            state.begin_generation(&session.connection);
+        }
+        state.generation
     }
 
     /// A connection for one blocking read.
@@ -355,6 +383,19 @@ const FORMS: &str = "its forms are redis://user:password@host:port/database, red
 // === impl State ===
 
 impl State {
+    /// The connection stays, as one of the next generation.
+    fn begin_generation(&mut self, connection: &Connection) {
+        self.generation.0 += 1;
+        if self.shared.is_some() {
+            self.shared = Some(Arc::new(Connection {
+                wire: connection.wire.clone(),
+                generation: self.generation,
+                run_id: Arc::clone(&connection.run_id),
+                made: connection.made,
+            }));
+        }
+    }
+
     fn close(&mut self) {
         let delay = self.backoff.next().unwrap_or(BACKOFF_MAX);
         self.closed_until = Some(moment(delay));

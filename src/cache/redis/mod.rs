@@ -5,6 +5,7 @@
 mod commands;
 mod control;
 mod derived;
+mod epoch;
 mod fault;
 mod journal;
 mod keys;
@@ -14,6 +15,7 @@ mod nodes;
 mod reply;
 mod rows;
 mod scan;
+mod server;
 mod swarms;
 mod torrents;
 mod upkeep;
@@ -30,23 +32,25 @@ use parking_lot::Mutex;
 use self::derived::Derived;
 use self::link::Link;
 use super::{
-    Cache, CacheError, ControlPosition, Generation, Leftover, Mirrored, Notice, RegistryKey, Scan,
-    SharedPeer, Stats, Wiped, Write,
+    Cache, CacheError, ControlPosition, Finding, Generation, Leftover, Membership, Mirrored,
+    Notice, RegistryKey, Scan, SharedPeer, Stats, Wiped, Write,
 };
 use crate::change::{Batch, SwarmCounts};
-use crate::ids::{InfoHash, Passkey, UserId};
+use crate::ids::{InfoHash, Passkey, PeerId, UserId};
 use crate::registry::{Client, StoredTorrent, StoredUser, Wipe};
 use crate::secret::Secret;
 
 /// The driver `redis`.
 struct Redis {
     link: Link,
+    streams: journal::Streams,
 }
 
 /// Reads the URL; the first call connects.
 pub(super) fn open(url: &Secret) -> Result<Option<Arc<dyn Cache>>, CacheError> {
     let link = Link::new(url)?;
-    Ok(Some(Arc::new(Redis { link })))
+    let streams = journal::Streams::default();
+    Ok(Some(Arc::new(Redis { link, streams })))
 }
 
 /// Does a job for each item, a few at the same time; the first error ends it.
@@ -68,13 +72,20 @@ async fn side_by_side<T, F: Future<Output = Result<(), CacheError>>>(
 #[async_trait]
 impl Cache for Redis {
     async fn ping(&self) -> Result<Generation, CacheError> {
-        let session = self.link.session().await?;
-        session.one(redis::cmd("PING")).await?;
-        Ok(session.generation())
+        epoch::ping(&self.link).await
     }
 
-    async fn keep(&self, generation: Generation, batches: &[Arc<Batch>]) -> Result<(), CacheError> {
-        journal::keep(&self.link, generation, batches).await
+    async fn begin_epoch(&self) -> Result<Generation, CacheError> {
+        epoch::begin(&self.link).await
+    }
+
+    async fn keep(
+        &self,
+        generation: Generation,
+        batches: &[Arc<Batch>],
+        applied: u64,
+    ) -> Result<(), CacheError> {
+        journal::keep(&self.link, &self.streams, generation, batches, applied).await
     }
 
     async fn applied(&self, node: &str, number: u64) -> Result<(), CacheError> {
@@ -106,7 +117,10 @@ impl Cache for Redis {
         swarms::peers(&self.link, torrents).await
     }
 
-    async fn put_peers(&self, swarms: &[(InfoHash, Vec<SharedPeer>)]) -> Result<(), CacheError> {
+    async fn put_peers(
+        &self,
+        swarms: &[(InfoHash, Vec<SharedPeer>)],
+    ) -> Result<Vec<(InfoHash, UserId, PeerId)>, CacheError> {
         swarms::put_peers(&self.link, swarms).await
     }
 
@@ -141,6 +155,11 @@ impl Cache for Redis {
 
     async fn forget_mirrored(&self) -> Result<(), CacheError> {
         whitelist::forget_mirrored(&self.link).await
+    }
+
+    async fn put_memberships(&self, memberships: &[Membership]) -> Result<(), CacheError> {
+        let session = self.link.session().await?;
+        derived::put_memberships(&session, memberships).await
     }
 
     async fn put_counts(&self, counts: &[(InfoHash, SwarmCounts)]) -> Result<(), CacheError> {
@@ -214,6 +233,18 @@ impl Cache for Redis {
 
     async fn registry_keys(&self, cursor: u64) -> Result<Scan<RegistryKey>, CacheError> {
         scan::registry_keys(&self.link, cursor).await
+    }
+
+    async fn evicted(&self) -> Result<u64, CacheError> {
+        server::evicted(&self.link).await
+    }
+
+    async fn check(&self) -> Result<Vec<Finding>, CacheError> {
+        server::check(&self.link).await
+    }
+
+    async fn time(&self) -> Result<i64, CacheError> {
+        server::time(&self.link).await
     }
 
     async fn set_totals(

@@ -6,12 +6,13 @@ use redis::{Value, cmd};
 
 use super::commands::Commands;
 use super::link::Link;
-use super::{keys, reply};
+use super::{epoch, keys, reply};
 use crate::cache::{CacheError, Stats};
 
 pub(super) async fn beat(link: &Link, node: &str, sign: &str) -> Result<(), CacheError> {
     let set = cmd("HSET").arg(keys::NODES).arg(node).arg(sign).take();
-    link.session().await?.one(set).await.map(drop)
+    link.session().await?.one(set).await?;
+    epoch::begin(link).await.map(drop)
 }
 
 pub(super) async fn nodes(link: &Link) -> Result<Vec<(String, String)>, CacheError> {

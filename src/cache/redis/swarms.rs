@@ -8,7 +8,7 @@ use super::scan::scan_keys;
 use super::{keys, reply, side_by_side};
 use crate::cache::{CacheError, Scan, SharedPeer};
 use crate::change::{Member, codec};
-use crate::ids::InfoHash;
+use crate::ids::{InfoHash, PeerId, UserId};
 
 /// Torrents whose peers are read or removed by one pipeline.
 const READ_MAX: usize = 500;
@@ -18,10 +18,14 @@ const WRITE_MAX: usize = 500;
 /// Peers that one call of the script writes at most: the server does nothing else meanwhile.
 const SCRIPT_MAX: usize = 500;
 
+/// A member that was written: swarm, user, and client.
+type Written = (InfoHash, UserId, PeerId);
+
 /// Writes members unless the hash has newer records of them: a node may give it what it knew a
 /// moment ago while another has told more. The pattern is the text of a member up to its last
-/// announce (see `change::codec`); what is not of that form is replaced.
+/// announce (see `change::codec`); what is not of that form is replaced. Returns the fields it wrote.
 const PUT_UNLESS_NEWER: &str = r"
+local put = {}
 local pattern = '^1' .. string.rep(' %S+', 13) .. ' (%d+) %S+ (%-?%d+) '
 for i = 1, #ARGV, 4 do
     local old = redis.call('HGET', KEYS[1], ARGV[i])
@@ -34,8 +38,10 @@ for i = 1, #ARGV, 4 do
     end
     if more > 0 or later > 5 or (more == 0 and later >= 0) then
         redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+        put[#put + 1] = ARGV[i]
     end
 end
+return put
 ";
 
 pub(super) async fn peers(
@@ -99,30 +105,51 @@ pub(super) fn peer(field: &str, text: &str) -> Option<SharedPeer> {
 pub(super) async fn put_peers(
     link: &Link,
     swarms: &[(InfoHash, Vec<SharedPeer>)],
-) -> Result<(), CacheError> {
+) -> Result<Vec<Written>, CacheError> {
     let session = link.session().await?;
     let load = cmd("SCRIPT").arg("LOAD").arg(PUT_UNLESS_NEWER).take();
     let script = reply::text(session.one(load).await?);
     let script = script.ok_or_else(|| link.unexpected("SCRIPT"))?;
+    let written = parking_lot::Mutex::new(Vec::new());
     side_by_side(swarms.chunks(WRITE_MAX), |chunk| {
-        put_chunk(&session, &script, chunk)
+        let (session, script, written) = (&session, &script, &written);
+        async move {
+            let found = put_chunk(session, script, chunk).await?;
+            written.lock().extend(found);
+            Ok(())
+        }
     })
-    .await
+    .await?;
+    Ok(written.into_inner())
 }
 
 async fn put_chunk(
     session: &Session<'_>,
     script: &str,
     swarms: &[(InfoHash, Vec<SharedPeer>)],
-) -> Result<(), CacheError> {
+) -> Result<Vec<Written>, CacheError> {
     let mut commands = Commands::default();
+    // The swarm that each command is for.
+    let mut of = Vec::new();
     for (info_hash, peers) in swarms {
         let key = keys::swarm(*info_hash);
         for peers in peers.chunks(SCRIPT_MAX) {
             put_swarm(&mut commands, script, &key, peers);
+            of.resize(commands.len(), *info_hash);
         }
     }
-    session.run(commands).await.map(drop)
+    let replies = session.run(commands).await?;
+    let mut written = Vec::new();
+    for (info_hash, reply) in of.into_iter().zip(replies) {
+        // A number is the answer to `HSET`, of guests.
+        let fields = reply::list(reply).unwrap_or_default();
+        for field in fields.into_iter().filter_map(reply::text) {
+            if let Some(keys::PeerField::Member(user, peer_id)) = keys::peer_of(&field) {
+                written.push((info_hash, user, peer_id));
+            }
+        }
+    }
+    Ok(written)
 }
 
 fn put_swarm(commands: &mut Commands, script: &str, key: &str, peers: &[SharedPeer]) {

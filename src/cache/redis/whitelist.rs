@@ -6,9 +6,13 @@ use redis::cmd;
 
 use super::commands::{Commands, Fields};
 use super::link::Link;
-use super::{keys, reply};
+use super::{epoch, keys, reply};
 use crate::cache::{CacheError, Generation, Mirrored};
 use crate::registry::Client;
+
+/// Which keys of the registry there are, and their form: what another version of Mika filled is
+/// filled again when this differs. Two: the sets of users are restored from storage.
+const LAYOUT: &str = "2";
 
 /// What is new first, then what is gone: a client that stays is never missing.
 pub(super) async fn put(link: &Link, clients: &[Client]) -> Result<(), CacheError> {
@@ -51,9 +55,21 @@ pub(super) async fn get(link: &Link) -> Result<Vec<Client>, CacheError> {
 }
 
 pub(super) async fn mirrored(link: &Link) -> Result<Option<Mirrored>, CacheError> {
-    let position = marked(link, "position").await?;
-    let position = position.and_then(|text| text.parse().ok());
-    Ok(position.map(|position| Mirrored { position }))
+    let mark = marked(link, "position").await?;
+    Ok(mark.as_deref().and_then(mirrored_of))
+}
+
+/// What [`set_mirrored`] wrote. The registry of a version that keeps other keys is none.
+fn mirrored_of(mark: &str) -> Option<Mirrored> {
+    let parts: Vec<&str> = mark.split('/').collect();
+    let [position, LAYOUT, evicted, storage] = parts[..] else {
+        return None;
+    };
+    Some(Mirrored {
+        position: position.parse().ok()?,
+        evicted: evicted.parse().ok()?,
+        storage: storage.to_owned(),
+    })
 }
 
 pub(super) async fn set_mirrored(
@@ -61,7 +77,13 @@ pub(super) async fn set_mirrored(
     generation: Generation,
     mirrored: Mirrored,
 ) -> Result<(), CacheError> {
-    mark(link, generation, "position", &mirrored.position.to_string()).await
+    let Mirrored {
+        position,
+        storage,
+        evicted,
+    } = mirrored;
+    let value = format!("{position}/{LAYOUT}/{evicted}/{storage}");
+    mark(link, generation, "position", &value).await
 }
 
 pub(super) async fn forget_mirrored(link: &Link) -> Result<(), CacheError> {
@@ -94,7 +116,8 @@ async fn marked(link: &Link, field: &str) -> Result<Option<String>, CacheError> 
         .map(str::to_owned))
 }
 
-/// Writes a mark to the server that everything before it went to, and to no other.
+/// Writes a mark to the server that everything before it went to, and to no other, and only while
+/// that has it all.
 async fn mark(
     link: &Link,
     generation: Generation,
@@ -102,8 +125,9 @@ async fn mark(
     value: &str,
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
-    if session.generation() != generation {
-        return Err(CacheError::Restarted(session.generation()));
+    let now = epoch::compare(link, &session).await?;
+    if now != generation || session.generation() != generation {
+        return Err(CacheError::Restarted(now));
     }
     let mut set = cmd("HSET");
     set.arg(keys::REGISTRY)

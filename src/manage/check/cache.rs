@@ -1,12 +1,28 @@
-//! The cache: whether it takes commands, and has the registry that a node starts from.
+//! The cache: whether it takes commands, has the registry that a node starts from, and is set up
+//! so that it loses nothing.
 
 use anyhow::Result;
 
 use super::report::Report;
+use crate::cache::{Cache, CacheError, Mirrored};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::manage::open;
+use crate::storage::{Feed, FeedPosition, Storage, StorageError};
 
-/// Whether the cache takes commands, and has the registry that a node starts from.
+/// Seconds by which clocks may differ: between records of two nodes, the later one counts.
+const SKEW: i64 = 5;
+
+/// What the cache has of the registry.
+enum State {
+    Loaded,
+    /// Not all, or not of this database.
+    Incomplete {
+        found: &'static str,
+        hint: &'static str,
+    },
+}
+
 pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()> {
     let cache = match open::cache(config) {
         Ok(Some(cache)) => cache,
@@ -16,20 +32,150 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
             return report.problem("cache", &error.root_cause().to_string(), hint);
         }
     };
-    let state = match cache.ping().await {
-        Ok(_) => cache.mirrored().await,
-        Err(error) => Err(error),
-    };
-    match state {
-        Ok(Some(_)) => report.ok("cache", &config.cache.url.to_string()),
-        Ok(None) => report.problem(
-            "cache",
-            &format!("{}: it was never loaded completely", config.cache.url),
-            "mika-manage warmup",
-        ),
+    let url = config.cache.url.to_string();
+    if let Err(error) = cache.ping().await {
+        let hint = "look at cache.url, and whether the server is up";
+        report.problem("cache", &error.to_string(), hint)?;
+        // One that answers may tell more.
+        return match error {
+            CacheError::Broken(_) => settings(&*cache, report).await,
+            CacheError::Away(_) | CacheError::Restarted(_) => Ok(()),
+        };
+    }
+    match look(config, &*cache).await {
+        Ok(State::Loaded) => report.ok("cache", &url)?,
+        Ok(State::Incomplete { found, hint }) => {
+            report.problem("cache", &format!("{url}: {found}"), hint)?;
+        }
         Err(error) => {
-            let hint = "look at cache.url, and whether the server is up";
-            report.problem("cache", &error.to_string(), hint)
+            let hint = "look at the server's own log";
+            report.problem("cache", &error.to_string(), hint)?;
+        }
+    }
+    settings(&*cache, report).await?;
+    clock(&*cache, report).await
+}
+
+async fn settings(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
+    let Ok(findings) = cache.check().await else {
+        return Ok(()); // told already, or it went away a moment ago
+    };
+    for finding in &findings {
+        if finding.is_note {
+            report.note("cache settings", &finding.problem, &finding.hint)?;
+        } else {
+            report.problem("cache settings", &finding.problem, &finding.hint)?;
+        }
+    }
+    if findings.iter().all(|finding| finding.is_note) {
+        report.ok("cache settings", "as Mika needs them")?;
+    }
+    Ok(())
+}
+
+/// As a start does, which loads from storage what the cache does not have. What is wrong with
+/// storage is told where that is looked at.
+async fn look(config: &Config, cache: &dyn Cache) -> Result<State, CacheError> {
+    let Some(mirrored) = cache.mirrored().await? else {
+        return Ok(State::Incomplete {
+            found: "it was not loaded completely since the server was started or emptied",
+            hint: "mika-manage warmup",
+        });
+    };
+    if cache.evicted().await? > mirrored.evicted {
+        return Ok(State::Incomplete {
+            found: "the server threw keys away to make room since it was loaded",
+            hint: "set maxmemory-policy noeviction, then: mika-manage warmup",
+        });
+    }
+    if !open::is_there(config) {
+        return Ok(State::Loaded);
+    }
+    let Ok(storage) = open::bare_storage(config) else {
+        return Ok(State::Loaded);
+    };
+    let state = compare(&mirrored, &*storage).await;
+    Ok(state.unwrap_or(State::Loaded))
+}
+
+async fn compare(mirrored: &Mirrored, storage: &dyn Storage) -> Result<State, StorageError> {
+    if storage.identity().await? != mirrored.storage {
+        return Ok(State::Incomplete {
+            found: "it was loaded from another database",
+            hint: "see that all who use it have the same storage.url, then: mika-manage warmup",
+        });
+    }
+    Ok(
+        match storage.feed(FeedPosition(mirrored.position), 1).await? {
+            Feed::Changes(..) => State::Loaded,
+            Feed::Lost => State::Incomplete {
+                found: "more changed since it was loaded than the feed of changes keeps",
+                hint: "mika-manage warmup",
+            },
+        },
+    )
+}
+
+async fn clock(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
+    let before = Clock::start().now().unix;
+    match cache.time().await {
+        Ok(theirs) => report_clock("cache clock", before, theirs, report),
+        // Told above, if anything is wrong with the server.
+        Err(_) => Ok(()),
+    }
+}
+
+/// The same for storage.
+pub(super) async fn storage_clock(storage: &dyn Storage, report: &mut Report<'_>) -> Result<()> {
+    let before = Clock::start().now().unix;
+    match storage.time().await {
+        Ok(Some(theirs)) => report_clock("storage clock", before, theirs, report),
+        Ok(None) | Err(_) => Ok(()),
+    }
+}
+
+/// Compares a clock that was read after `before` by this one.
+fn report_clock(what: &str, before: i64, theirs: i64, report: &mut Report<'_>) -> Result<()> {
+    let after = Clock::start().now().unix;
+    let skew = skew(before, theirs, after);
+    if skew == 0 {
+        return report.ok(what, "agrees with this host's");
+    }
+    let (seconds, direction) = (skew.abs(), if skew > 0 { "ahead of" } else { "behind" });
+    report.problem(
+        what,
+        &format!("{seconds} seconds {direction} this host's"),
+        "let both hosts set their clocks by NTP (chrony, systemd-timesyncd)",
+    )
+}
+
+/// Seconds by which a clock is ahead of this one, which said `before` and `after`; 0 while that
+/// does no harm.
+fn skew(before: i64, theirs: i64, after: i64) -> i64 {
+    if theirs > after + SKEW {
+        theirs - after
+    } else if theirs < before - SKEW {
+        theirs - before
+    } else {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_may_differ_by_the_time_of_the_question_and_a_little() {
+        for (theirs, expected) in [
+            (100, 0),
+            (95, 0),
+            (94, -6),
+            (107, 0),
+            (108, 6),
+            (4000, 3898),
+        ] {
+            assert_eq!(skew(100, theirs, 102), expected, "{theirs}");
         }
     }
 }

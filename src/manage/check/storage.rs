@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::cache;
 use super::report::Report;
 use crate::config::Config;
 use crate::manage::open;
@@ -32,6 +33,7 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
         }
     };
     report.ok("storage", &config.storage.url.to_string())?;
+    cache::storage_clock(&*storage, report).await?;
     let missing: Vec<&str> = migrations
         .iter()
         .filter(|migration| !migration.applied)

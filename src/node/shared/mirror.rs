@@ -11,7 +11,6 @@ use crate::cache::{Cache, CacheError, ControlPosition, Mirrored, Notice, Write};
 use crate::node::{Node, load};
 use crate::registry::{BadRow, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
-use crate::tracker::Tracker;
 use crate::warmup::{self, Parts, Progress, WarmupError};
 
 /// How often the feed is looked at.
@@ -51,8 +50,9 @@ pub(super) async fn mirror(
     mut heard: watch::Receiver<ControlPosition>,
 ) {
     let mut delays = None;
+    let mut own = String::new();
     loop {
-        let pause = match step(&node, &cache, &mut heard).await {
+        let pause = match step(&node, &cache, &mut heard, &mut own).await {
             Ok(more) => {
                 if delays.take().is_some() {
                     tracing::info!("registry changes are mirrored again");
@@ -79,16 +79,24 @@ async fn step(
     node: &Node,
     cache: &Arc<dyn Cache>,
     heard: &mut watch::Receiver<ControlPosition>,
+    own: &mut String,
 ) -> Result<bool, MirrorError> {
     if !cache.lease("mirror", &node.name, LEASE).await? {
         return Ok(false);
     }
     let generation = cache.ping().await?;
     let Some(mirrored) = cache.mirrored().await? else {
-        tracing::info!("the cache has no registry: filling it from storage");
+        tracing::info!("the cache has no complete registry: filling it from storage");
         warm_up(node, cache).await?;
         return Ok(true);
     };
+    if !is_own(node, &mirrored, own).await? {
+        tracing::error!(
+            "the cache has the registry of another database: filling it from this node's; nodes              and mika-manage must name the same storage.url, or another cache.url"
+        );
+        warm_up(node, cache).await?;
+        return Ok(true);
+    }
     let position = FeedPosition(mirrored.position);
     match node.storage.feed(position, AT_ONCE).await? {
         Feed::Changes(changes, next) if next == position && changes.is_empty() => Ok(false),
@@ -97,7 +105,10 @@ async fn step(
                 return Ok(false);
             }
             write(node, &**cache, changes).await?;
-            let mirrored = Mirrored { position: next.0 };
+            let mirrored = Mirrored {
+                position: next.0,
+                ..mirrored
+            };
             cache.set_mirrored(generation, mirrored).await?;
             // Changes behind a transaction that is still open are told again until it ends.
             Ok(next != position)
@@ -110,6 +121,14 @@ async fn step(
             Ok(true)
         }
     }
+}
+
+/// Whether the cache has the registry of this node's database. `own` is what that was last named.
+async fn is_own(node: &Node, mirrored: &Mirrored, own: &mut String) -> Result<bool, StorageError> {
+    if mirrored.storage != *own {
+        *own = node.storage.identity().await?;
+    }
+    Ok(mirrored.storage == *own)
 }
 
 /// Whether this node knows under which info hashes torrents that changed are in the cache: it
@@ -131,6 +150,8 @@ async fn knows_former(
 
 /// Fills the cache, and holds the lease meanwhile.
 async fn warm_up(node: &Node, cache: &Arc<dyn Cache>) -> Result<(), MirrorError> {
+    // Totals are read from storage, so it should have what was counted until now.
+    let _ = tokio::time::timeout(CATCH_UP, node.journal.all_applied()).await;
     let hold = async || -> Infallible {
         loop {
             tokio::time::sleep(LEASE / 3).await;
@@ -148,10 +169,6 @@ async fn warm_up(node: &Node, cache: &Arc<dyn Cache>) -> Result<(), MirrorError>
         never = hold() => match never {},
     };
     load::report(&skipped.rows);
-    // Storage has the counters of a moment ago, and swarms went on while it was read.
-    for shard in 0..Tracker::SHARDS {
-        cache.put_counts(&node.tracker.swarm_counts(shard)).await?;
-    }
     Ok(())
 }
 

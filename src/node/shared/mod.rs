@@ -7,22 +7,25 @@
 
 mod mirror;
 mod notices;
+mod origin;
 mod peers;
 mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, CacheError, ControlPosition};
 use crate::node::load::Registered;
-use crate::node::{Node, load};
-use crate::storage::StorageError;
+use crate::node::{Node, follow, load};
+use crate::storage::{FeedPosition, StorageError};
 
-pub(super) use watch::refuse_namesake;
+use self::origin::Origin;
+
+pub(super) use watch::{host_of, refuse_namesake};
 
 /// Where to follow from.
 pub(super) struct Positions {
@@ -40,30 +43,45 @@ pub(super) enum LoadError {
     Cache(#[from] CacheError),
 }
 
-/// Loads registry and swarms: from the cache if it is as new as storage, else from storage.
+/// Loads the registry, and the swarms: each from the cache if it is as new as storage there, else
+/// from storage.
 pub(super) async fn load(node: &Node, cache: &Arc<dyn Cache>) -> Result<Positions, LoadError> {
     // Before anything is read, so that what changes meanwhile is followed.
     let control = cache.control_position().await?;
     let applied: HashMap<String, u64> = node.storage.journals().await?.into_iter().collect();
-    let is_fresh = is_fresh(&**cache, &applied).await?;
-    if is_fresh {
-        notices::load_registry(node, &**cache, Registered::First).await?;
+    let origin = load_registry(node, &**cache).await?;
+    let has_peers = origin.is_usable() && has_peers(&**cache, &applied).await?;
+    if has_peers {
         load::histories(node).await?;
         peers::load(node, &**cache).await?;
     } else {
-        tracing::info!("the cache is behind storage: loading from storage");
-        // It may have rows that storage has no longer, of which nobody tells again.
-        cache.forget_mirrored().await?;
-        load::registry(node, Registered::First).await?;
         load::swarms(node).await?;
     }
     let journals = peers::overlay(node, &**cache, &applied).await?;
-    if !is_fresh {
+    if !has_peers {
         peers::upload_loaded(node, &**cache).await?;
         peers::catch_up(&**cache, &applied).await?;
     }
     load::expire(node);
     Ok(Positions { control, journals })
+}
+
+/// Loads the registry as it is in storage now.
+async fn load_registry(node: &Node, cache: &dyn Cache) -> Result<Origin, LoadError> {
+    let origin = origin::of(node, cache).await?;
+    if let Origin::Cache(mirrored) = &origin {
+        notices::load_registry(node, cache, Registered::First).await?;
+        // What changed since is in the cache once a node has mirrored it; it is in force now.
+        let position = FeedPosition(mirrored.position);
+        if follow::catch_up(node, position, Registered::First).await? {
+            return Ok(origin);
+        }
+    }
+    tracing::info!("the registry is loaded from storage, and not from the cache: {origin}");
+    // It may have rows that storage has no longer, of which nobody tells again.
+    cache.forget_mirrored().await?;
+    load::registry(node, Registered::First).await?;
+    Ok(origin)
 }
 
 /// Follows all that is shared, in tasks of their own; `heard` is told how far the notices were
@@ -86,30 +104,34 @@ pub(super) fn follow(
     let (it, shared) = both();
     tasks.spawn(watch::tell_stats(it, shared));
     let (it, shared) = both();
-    tasks.spawn(watch::refill(it, shared, stale));
+    tasks.spawn(watch::refill(it, shared, Arc::clone(&stale)));
     let (it, shared) = both();
     tasks.spawn(mirror::mirror(it, shared, reached));
     let (it, shared) = both();
     tasks.spawn(mirror::sweep(it, shared));
     let (it, shared) = both();
-    tasks.spawn(notices::follow(it, shared, heard));
+    tasks.spawn(notices::follow(it, shared, heard, stale));
     let (it, shared) = both();
     tasks.spawn(peers::follow_all(it, shared, journals));
 }
 
-/// Loads the registry from the cache again, as a reload asks.
+/// Loads the registry again, as a reload asks: from the cache, or from storage while the cache
+/// does not have all of it.
 pub(super) async fn reload(node: &Node, cache: &dyn Cache) -> Result<()> {
-    if cache.mirrored().await?.is_none() {
-        bail!("the cache has no registry yet: is storage away?");
+    let origin = origin::of(node, cache).await?;
+    if origin.is_usable() {
+        notices::load_registry(node, cache, Registered::Again).await?;
+    } else {
+        tracing::info!("the registry is loaded from storage, and not from the cache: {origin}");
+        load::registry(node, Registered::Again).await?;
     }
-    notices::load_registry(node, cache, Registered::Again).await?;
     Ok(())
 }
 
-/// Whether the cache has the whole registry, all peers, and every batch that storage has: then its peers
-/// are at least as new as storage's.
-async fn is_fresh(cache: &dyn Cache, applied: &HashMap<String, u64>) -> Result<bool, LoadError> {
-    if cache.mirrored().await?.is_none() || !cache.has_all_peers().await? {
+/// Whether the cache has all peers, and every batch that storage has: then its peers are at least
+/// as new as storage's.
+async fn has_peers(cache: &dyn Cache, applied: &HashMap<String, u64>) -> Result<bool, LoadError> {
+    if !cache.has_all_peers().await? {
         return Ok(false);
     }
     for (node, applied) in applied {

@@ -4,15 +4,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use crate::cache::{Cache, CacheError, ControlPosition, Notice};
+use crate::cache::{Cache, CacheError, ControlPosition, Generation, Notice};
 use crate::events::{Event, Events};
 use crate::ids::{InfoHash, UserId};
 use crate::node::Node;
 use crate::node::load::{self, Registered};
 use crate::node::shared::LoadError;
+use crate::node::shared::origin::{self, Origin};
 use crate::registry::{RegistryChange, StoredTorrent, StoredUser, Whitelist};
 
 /// How long a read waits for the next notice.
@@ -24,12 +25,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Rows asked for at the same time.
 const AT_ONCE: usize = 256;
 
-/// Loads users, torrents and whitelist from the cache; what it does not have goes.
+/// Loads users, torrents and whitelist from the cache; what it does not have goes, unless the
+/// cache was emptied meanwhile.
 pub(super) async fn load_registry(
     node: &Node,
     cache: &dyn Cache,
     when: Registered,
 ) -> Result<(), LoadError> {
+    let generation = cache.ping().await?;
     let mut bad = Vec::new();
     let (known_users, known_torrents) = node.registry.ids();
     let mut gone: HashSet<_> = known_users.into_iter().collect();
@@ -43,6 +46,7 @@ pub(super) async fn load_registry(
         bad.extend(scan.bad);
         cursor = scan.next;
     }
+    is_whole(cache, generation).await?;
     let removals = gone.into_iter().map(RegistryChange::UserGone);
     removals.for_each(|change| node.registry.apply(change));
 
@@ -59,34 +63,52 @@ pub(super) async fn load_registry(
         bad.extend(scan.bad);
         cursor = scan.next;
     }
+    is_whole(cache, generation).await?;
     let removals = gone.into_iter().map(RegistryChange::TorrentGone);
     removals.for_each(|change| node.registry.apply(change));
-    whitelist(node, cache).await?;
+    whitelist(node, cache, generation).await?;
     load::report(&bad);
     let (users, torrents, clients) = node.registry.sizes();
     tracing::info!(users, torrents, clients, "registry loaded from the cache");
     Ok(())
 }
 
-async fn whitelist(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
+/// Says that the cache has all that it had in that generation. From one that was emptied it does
+/// not follow that something is gone.
+async fn is_whole(cache: &dyn Cache, generation: Generation) -> Result<(), CacheError> {
+    let now = cache.ping().await?;
+    if now != generation || cache.mirrored().await?.is_none() {
+        return Err(CacheError::Restarted(now));
+    }
+    Ok(())
+}
+
+async fn whitelist(
+    node: &Node,
+    cache: &dyn Cache,
+    generation: Generation,
+) -> Result<(), CacheError> {
     let clients = cache.whitelist().await?;
+    is_whole(cache, generation).await?;
     let whitelist = RegistryChange::Whitelist(Whitelist::new(&clients));
     node.registry.apply(whitelist);
     Ok(())
 }
 
-/// Follows the notices from where `reached` is, for ever, and tells there how far it came.
+/// Follows the notices from where `reached` is, for ever, and tells there how far it came. `stale`
+/// is told when peers are to be brought to the cache.
 pub(super) async fn follow(
     node: Node,
     cache: Arc<dyn Cache>,
     reached: watch::Sender<ControlPosition>,
+    stale: Arc<Notify>,
 ) {
     let mut position = reached.borrow().clone();
     let mut generation = node.journal.generation();
     loop {
         // A cache that forgot may have forgotten notices, too.
         let is_restarted = generation.has_changed().unwrap_or(false);
-        match step(&node, &cache, &position, is_restarted).await {
+        match step(&node, &cache, &position, is_restarted, &stale).await {
             Ok(next) => {
                 if is_restarted {
                     generation.mark_unchanged();
@@ -112,6 +134,7 @@ async fn step(
     cache: &Arc<dyn Cache>,
     position: &ControlPosition,
     is_restarted: bool,
+    stale: &Notify,
 ) -> Result<ControlPosition, LoadError> {
     if is_restarted {
         let _turn = node.registry_turn.lock().await;
@@ -119,12 +142,13 @@ async fn step(
         load_if_complete(node, &**cache).await?;
         return Ok(position);
     }
+    let generation = cache.ping().await?;
     let (notices, next) = cache.control(position, WAIT).await?;
     if notices.is_empty() {
         return Ok(next);
     }
     let _turn = node.registry_turn.lock().await;
-    let count = notices.len();
+    let count = notices.iter().filter(|it| **it != Notice::Peers).count();
     let (mut users, mut torrents) = (HashSet::new(), HashSet::new());
     let (mut is_whitelist, mut is_everything) = (false, false);
     for notice in notices {
@@ -134,6 +158,7 @@ async fn step(
             Notice::Torrent(info_hash) => drop(torrents.insert(info_hash)),
             Notice::Whitelist => is_whitelist = true,
             Notice::Registry => is_everything = true,
+            Notice::Peers => stale.notify_one(),
             Notice::SnatchesWiped => node.tracker.wipe_snatches(),
         }
     }
@@ -141,17 +166,28 @@ async fn step(
         load_if_complete(node, &**cache).await?;
         return Ok(next);
     }
-    take_users(node, cache, users.into_iter().collect()).await?;
-    take_torrents(node, cache, torrents.into_iter().collect()).await?;
-    if is_whitelist {
-        whitelist(node, &**cache).await?;
+    let taken = async {
+        take_users(node, cache, users.into_iter().collect(), generation).await?;
+        take_torrents(node, cache, torrents.into_iter().collect(), generation).await?;
+        if is_whitelist {
+            whitelist(node, &**cache, generation).await?;
+        }
+        Ok(())
+    };
+    match taken.await {
+        // Whoever fills it tells when it is complete.
+        Err(LoadError::Cache(CacheError::Restarted(_))) => return Ok(next),
+        other => other?,
     }
-    tracing::info!(changes = count, "registry changed");
+    if count > 0 {
+        tracing::info!(changes = count, "registry changed");
+    }
     Ok(next)
 }
 
 fn tell(events: &Events, notice: &Notice) {
     events.tell(match notice {
+        Notice::Peers => return,
         Notice::User(id) => Event::User(*id),
         Notice::Torrent(info_hash) => Event::Torrent(None, Some(*info_hash)),
         Notice::Whitelist => Event::Whitelist,
@@ -159,10 +195,13 @@ fn tell(events: &Events, notice: &Notice) {
     });
 }
 
-/// A registry that is not complete would shut everybody out: whoever fills it tells when it is.
+/// A registry that is not complete would shut everybody out, and so would another database's:
+/// whoever fills it tells when it is.
 async fn load_if_complete(node: &Node, cache: &dyn Cache) -> Result<(), LoadError> {
-    if cache.mirrored().await?.is_some() {
-        load_registry(node, cache, Registered::Again).await?;
+    match origin::of(node, cache).await? {
+        Origin::Cache(_) => load_registry(node, cache, Registered::Again).await?,
+        Origin::Evicted => drop(load::registry(node, Registered::Again).await?),
+        Origin::Incomplete | Origin::Foreign | Origin::Behind => {}
     }
     Ok(())
 }
@@ -171,6 +210,7 @@ async fn take_users(
     node: &Node,
     cache: &Arc<dyn Cache>,
     users: Vec<UserId>,
+    generation: Generation,
 ) -> Result<(), LoadError> {
     for users in users.chunks(AT_ONCE) {
         let mut reads = JoinSet::new();
@@ -178,12 +218,19 @@ async fn take_users(
             let cache = Arc::clone(cache);
             reads.spawn(async move { (id, cache.user(id).await) });
         }
+        let mut gone = Vec::new();
         while let Some(read) = reads.join_next().await {
             let (id, row) = read.map_err(|error| CacheError::Away(error.to_string()))?;
-            node.registry.apply(match usable(row)? {
-                Some(StoredUser { user, .. }) => RegistryChange::User(user),
-                None => RegistryChange::UserGone(id),
-            });
+            match usable(row)? {
+                Some(StoredUser { user, .. }) => node.registry.apply(RegistryChange::User(user)),
+                None => gone.push(id),
+            }
+        }
+        if !gone.is_empty() {
+            is_whole(&**cache, generation).await?;
+        }
+        for id in gone {
+            node.registry.apply(RegistryChange::UserGone(id));
         }
     }
     Ok(())
@@ -204,6 +251,7 @@ async fn take_torrents(
     node: &Node,
     cache: &Arc<dyn Cache>,
     torrents: Vec<InfoHash>,
+    generation: Generation,
 ) -> Result<(), LoadError> {
     for torrents in torrents.chunks(AT_ONCE) {
         let mut reads = JoinSet::new();
@@ -211,18 +259,22 @@ async fn take_torrents(
             let cache = Arc::clone(cache);
             reads.spawn(async move { (info_hash, cache.torrent(info_hash).await) });
         }
-        let mut found = Vec::new();
+        let (mut found, mut gone) = (Vec::new(), Vec::new());
         while let Some(read) = reads.join_next().await {
             let (info_hash, row) = read.map_err(|error| CacheError::Away(error.to_string()))?;
             match usable(row)? {
                 Some(StoredTorrent { torrent, .. }) => found.push(torrent),
-                None => {
-                    if let Some(torrent) = node.registry.torrent(&info_hash)
-                        && torrent.canonical == info_hash
-                    {
-                        node.registry.apply(RegistryChange::TorrentGone(torrent.id));
-                    }
-                }
+                None => gone.push(info_hash),
+            }
+        }
+        if !gone.is_empty() {
+            is_whole(&**cache, generation).await?;
+        }
+        for info_hash in gone {
+            if let Some(torrent) = node.registry.torrent(&info_hash)
+                && torrent.canonical == info_hash
+            {
+                node.registry.apply(RegistryChange::TorrentGone(torrent.id));
             }
         }
         load::registered(node, found, Registered::Again).await?;

@@ -7,15 +7,18 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::cache::{Cache, CacheError, SharedPeer, members_of};
+use crate::cache::{Cache, CacheError, Membership, SharedPeer, members_of, memberships_of};
 use crate::change::{Batch, Change, Member};
 use crate::clock::Now;
-use crate::ids::InfoHash;
+use crate::ids::{InfoHash, UserId};
 use crate::node::Node;
 use crate::tracker::{Mode, Tracker, is_newer};
 
 /// Torrents whose peers are read or written at once.
 const TORRENTS_AT_ONCE: usize = 2000;
+
+/// How often users' sets are written that keep changing; who changes them writes them, too.
+const SET_TRIES: u32 = 5;
 
 /// Shards whose peers are held at once while they are written.
 const SHARDS_AT_ONCE: usize = 16;
@@ -98,7 +101,9 @@ pub(super) async fn overlay(
             for batch in &batches {
                 apply(node, batch, batch.number <= counted, node.clock.now());
                 // Its node may have been killed before it wrote them.
-                cache.put_peers(&members_of(batch)).await?;
+                let written = cache.put_peers(&members_of(batch)).await?;
+                let memberships = memberships_of(batch, &written);
+                cache.put_memberships(&memberships).await?;
             }
         }
         positions.insert(name, after.max(counted));
@@ -107,7 +112,8 @@ pub(super) async fn overlay(
 }
 
 /// Gives the cache all private peers of this node, except those of which it has a newer record;
-/// these are taken over. Public swarms fill again by themselves.
+/// these are taken over. Then the sets of their users, and the counters of all swarms. Public
+/// swarms fill again by themselves.
 pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     let generation = cache.ping().await?;
     let shards: Vec<usize> = (0..Tracker::SHARDS).collect();
@@ -118,6 +124,11 @@ pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheEr
         // Bases must not be ahead of the batches that they came with.
         node.journal.all_durable().await;
         give(node, cache, &swarms).await?;
+        drop(swarms);
+        for &shard in shards {
+            put_sets(node, cache, shard).await?;
+            cache.put_counts(&node.tracker.swarm_counts(shard)).await?;
+        }
     }
     cache.set_has_all_peers(generation).await
 }
@@ -128,8 +139,48 @@ pub(super) async fn upload_loaded(node: &Node, cache: &dyn Cache) -> Result<(), 
     for shard in 0..Tracker::SHARDS {
         let swarms = node.tracker.members(shard, node.clock.now());
         give(node, cache, &swarms).await?;
+        drop(swarms);
+        put_sets(node, cache, shard).await?;
     }
     cache.set_has_all_peers(generation).await
+}
+
+/// Brings users' sets up to this node's peers. They are looked at again after that: a batch may
+/// have written newer ones meanwhile, of which these took the place.
+async fn put_sets(node: &Node, cache: &dyn Cache, shard: usize) -> Result<(), CacheError> {
+    let mut written = HashSet::new();
+    for _ in 0..SET_TRIES {
+        let mut news = memberships(node, &node.tracker.members(shard, node.clock.now()));
+        news.retain(|it| !written.contains(it));
+        if news.is_empty() {
+            break;
+        }
+        cache.put_memberships(&news).await?;
+        written.extend(news);
+    }
+    Ok(())
+}
+
+/// Where the torrents of these peers belong in the sets of their users: of several clients of one
+/// user, the one that announced last decides.
+fn memberships(node: &Node, swarms: &[(InfoHash, Vec<Member>)]) -> Vec<Membership> {
+    let mut memberships = Vec::new();
+    for (info_hash, members) in swarms {
+        let Some(torrent) = node.registry.torrent(info_hash) else {
+            continue;
+        };
+        let mut latest: HashMap<UserId, &Member> = HashMap::new();
+        for member in members {
+            let known = latest.entry(member.user).or_insert(member);
+            if member.record.last_announce > known.record.last_announce {
+                *known = member;
+            }
+        }
+        memberships.extend(latest.into_iter().map(|(user, member)| {
+            Membership::of(user, torrent.id, &member.record, &member.standing)
+        }));
+    }
+    memberships
 }
 
 async fn give(
@@ -175,7 +226,7 @@ fn newer_ones(
         .collect()
 }
 
-/// Brings the journals of the cache to where storage is: it has the peers now, and the next
+/// Brings those journals of the cache to where storage is: it has the peers now, and the next
 /// start can tell by that.
 pub(super) async fn catch_up(
     cache: &dyn Cache,
@@ -189,7 +240,9 @@ pub(super) async fn catch_up(
                 number: applied,
                 changes: Vec::new(),
             };
-            cache.keep(generation, &[Arc::new(nothing)]).await?;
+            cache
+                .keep(generation, &[Arc::new(nothing)], applied)
+                .await?;
             cache.applied(name, applied).await?;
         }
     }

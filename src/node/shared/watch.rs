@@ -1,5 +1,6 @@
 //! Signs of life, of this node and of others; and what is done when the cache comes back empty.
 
+use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use anyhow::{Result, bail};
 use rustix::process::{Pid, test_kill_process};
 use tokio::sync::Notify;
 
-use crate::cache::{Cache, Stats};
+use crate::cache::{Cache, CacheError, Generation, Stats};
 use crate::journal::Replay;
 use crate::node::Node;
 use crate::node::shared::peers;
@@ -31,21 +32,24 @@ const NAMESAKE_WATCH: Duration = Duration::from_secs(3);
 /// Refuses to start under the name of a node that runs: both would number batches alike. Says at
 /// once that this node is there, so that of two that start together one notices.
 pub(in crate::node) async fn refuse_namesake(cache: &dyn Cache, name: &str) -> Result<()> {
-    if let Some(sign) = sign_of(cache, name).await?
-        && !is_dead(&sign)
-    {
-        tokio::time::sleep(NAMESAKE_WATCH).await;
-        if sign_of(cache, name)
-            .await?
-            .is_some_and(|later| later != sign)
-        {
-            let host = sign.split(' ').next().unwrap_or_default();
-            bail!(
-                "another mika runs as node {name:?} on {host}: give each a name of its own in node"
-            );
-        }
+    if let Some(host) = host_of(cache, name).await? {
+        bail!("another mika runs as node {name:?} on {host}: give each a name of its own in node");
     }
     Ok(cache.beat(name, &own_sign(0)).await?)
+}
+
+/// The host on which a node runs; none if it gives no signs of life.
+pub(in crate::node) async fn host_of(cache: &dyn Cache, name: &str) -> Result<Option<String>> {
+    let Some(sign) = sign_of(cache, name).await?.filter(|sign| !is_dead(sign)) else {
+        return Ok(None);
+    };
+    tokio::time::sleep(NAMESAKE_WATCH).await;
+    let later = sign_of(cache, name).await?;
+    if later.is_none_or(|later| later == sign) {
+        return Ok(None);
+    }
+    let host = sign.split(' ').next().unwrap_or_default();
+    Ok(Some(host.to_owned()))
 }
 
 /// Whether the process of a sign is known to be gone: only where it ran in sight of this one.
@@ -82,8 +86,9 @@ fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-/// Shows that this node runs, until another one uses its name. Notices when the cache was restarted, or was away for so
-/// long that nodes may have aged peers which others still hear: `stale` is told then.
+/// Shows that this node runs, until another one uses its name. Notices when the cache was restarted
+/// or emptied, or was away for so long that nodes may have aged peers which others still hear:
+/// `stale` is told then.
 pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
     let own = own_sign(0);
     let own = own.trim_end_matches('0');
@@ -91,13 +96,16 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
     let mut heard = node.clock.now().mono;
     let mut generation = node.journal.generation();
     generation.mark_unchanged();
+    let mut had_peers = true;
     loop {
-        match cache.ping().await {
-            Ok(seen) => {
+        match look(&*cache).await {
+            Ok((seen, has_peers)) => {
                 node.journal.restarted(seen);
                 let now = node.clock.now().mono;
                 let was_away = now.since(std::mem::replace(&mut heard, now)) > LONG_SECONDS;
-                if was_away || generation.has_changed().unwrap_or(false) {
+                // Somebody may have deleted the mark alone.
+                let was_cut = std::mem::replace(&mut had_peers, has_peers) && !has_peers;
+                if was_away || was_cut || generation.has_changed().unwrap_or(false) {
                     generation.mark_unchanged();
                     stale.notify_one();
                 }
@@ -118,6 +126,11 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
         }
         tokio::time::sleep(BEAT_PERIOD).await;
     }
+}
+
+/// The generation of the cache, and whether it has all peers.
+async fn look(cache: &dyn Cache) -> Result<(Generation, bool), CacheError> {
+    Ok((cache.ping().await?, cache.has_all_peers().await?))
 }
 
 /// Brings to storage what nodes left that died, for ever.
@@ -156,11 +169,19 @@ pub(super) async fn tell_stats(node: Node, cache: Arc<dyn Cache>) {
 pub(super) async fn refill(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
     loop {
         stale.notified().await;
-        tracing::info!("the cache is back; giving it the peers that it may lack");
-        while let Err(error) = peers::upload(&node, &*cache).await {
+        tracing::info!("giving the cache the peers and the sets of users that it may lack");
+        while let Err(error) = give_all(&node, &*cache).await {
             tracing::debug!(%error, "the cache was not given its peers");
             tokio::time::sleep(BEAT_PERIOD).await;
         }
         tracing::info!("the cache has all peers of this node");
     }
+}
+
+async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
+    peers::upload(node, cache).await?;
+    // A start tells by the journals whether the cache is behind storage. Those of other nodes are
+    // theirs: an entry here would shut out what they are about to send again.
+    let applied = node.journal.progress().applied;
+    peers::catch_up(cache, &HashMap::from([(node.name.clone(), applied)])).await
 }

@@ -16,6 +16,7 @@ mod fault;
 mod feed;
 mod find;
 mod hashes;
+mod identity;
 mod inspect;
 mod link;
 mod misfit;
@@ -143,6 +144,17 @@ impl Storage for Mysql {
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
         read!(self, |session| inspect::inspect(session, self.schema))
+    }
+
+    async fn identity(&self) -> Result<String, StorageError> {
+        read!(self, |session| identity::identity(
+            session,
+            self.schema.name
+        ))
+    }
+
+    async fn time(&self) -> Result<Option<i64>, StorageError> {
+        read!(self, |session| identity::time(session))
     }
 
     async fn users(

@@ -119,6 +119,11 @@ impl Storage for Sqlite {
             .await
     }
 
+    async fn identity(&self) -> Result<String, StorageError> {
+        let path = self.path.clone();
+        self.read(move |_| Ok(open::identity(&path)?)).await
+    }
+
     async fn users(
         &self,
         after: Option<UserId>,

@@ -1,0 +1,307 @@
+//! The server itself: its version, clock, settings, and what Mika may do there.
+
+use redis::{Cmd, Value, cmd};
+
+use super::commands::Commands;
+use super::fault::is_denied;
+use super::keys;
+use super::link::{Link, Session};
+use super::reply;
+use crate::cache::{CacheError, Finding};
+
+/// The oldest server that has all commands: `XTRIM MINID` came with it.
+const OLDEST: (u32, u32) = (6, 2);
+
+/// A key that nobody has: what permissions are tried on.
+const PROBE: &str = "t:check";
+
+/// The fields of `INFO`.
+struct Info(String);
+
+/// Keys that were thrown away since the server's start.
+pub(super) async fn evicted(link: &Link) -> Result<u64, CacheError> {
+    let session = link.session().await?;
+    let info = Info::read(&session, "stats").await?;
+    Ok(info.number("evicted_keys").unwrap_or(0))
+}
+
+pub(super) async fn time(link: &Link) -> Result<i64, CacheError> {
+    let session = link.session().await?;
+    let info = Info::read(&session, "server").await?;
+    let micros = info.number("server_time_usec");
+    let seconds = micros.and_then(|micros| i64::try_from(micros / 1_000_000).ok());
+    seconds.ok_or_else(|| link.unexpected("INFO"))
+}
+
+pub(super) async fn check(link: &Link) -> Result<Vec<Finding>, CacheError> {
+    let session = link.session().await?;
+    let mut findings = Vec::new();
+    kind(&Info::read(&session, "server").await?, &mut findings);
+    role(&Info::read(&session, "replication").await?, &mut findings);
+    memory(&Info::read(&session, "memory").await?, &mut findings);
+    persistence(&Info::read(&session, "persistence").await?, &mut findings);
+    if let Some(events) = setting(&session, "notify-keyspace-events").await? {
+        keyspace_events(&events, &mut findings);
+    }
+    permissions(&session, &mut findings).await?;
+    Ok(findings)
+}
+
+fn kind(info: &Info, findings: &mut Vec<Finding>) {
+    if info.text("redis_mode") == Some("cluster") {
+        findings.push(Finding::problem(
+            "the server is part of a Redis Cluster, which Mika can't use".into(),
+            "name a server of its own in cache.url",
+        ));
+    }
+    // Valkey tells the version of Redis that it stands in for, too.
+    let version = info.text("redis_version").unwrap_or_default();
+    let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let numbers = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if numbers < OLDEST {
+        findings.push(Finding::problem(
+            format!("Redis {version} is too old"),
+            "install Redis 6.2 or newer, or Valkey",
+        ));
+    }
+}
+
+fn role(info: &Info, findings: &mut Vec<Finding>) {
+    if info.text("role") == Some("slave") {
+        findings.push(Finding::problem(
+            "the server is a replica, which takes no writes".into(),
+            "name the primary in cache.url",
+        ));
+    }
+}
+
+fn memory(info: &Info, findings: &mut Vec<Finding>) {
+    let policy = info.text("maxmemory_policy").unwrap_or("noeviction");
+    // Of Mika's keys, only leases expire, and they may go at any time.
+    if policy.starts_with("allkeys") {
+        findings.push(Finding::problem(
+            format!(
+                "maxmemory-policy is {policy}: a full server throws away users, peers and credit"
+            ),
+            "set maxmemory-policy noeviction in redis.conf and by CONFIG SET",
+        ));
+    }
+}
+
+fn persistence(info: &Info, findings: &mut Vec<Finding>) {
+    if info.text("aof_enabled") != Some("1") {
+        findings.push(Finding::note(
+            "appendonly is off: after a restart Redis is filled again from storage and the nodes"
+                .into(),
+            "set appendonly yes and appendfsync everysec in redis.conf to spare that",
+        ));
+    }
+    for (field, what) in [
+        ("aof_last_write_status", "append to its AOF file"),
+        ("aof_last_bgrewrite_status", "rewrite its AOF file"),
+        ("rdb_last_bgsave_status", "save its snapshot"),
+    ] {
+        if info.text(field) == Some("err") {
+            findings.push(Finding::problem(
+                format!("Redis could not {what}, and may refuse writes"),
+                "look at Redis' log, and at the room on its disk",
+            ));
+        }
+    }
+}
+
+fn keyspace_events(events: &str, findings: &mut Vec<Finding>) {
+    if !events.is_empty() {
+        findings.push(Finding::note(
+            format!("notify-keyspace-events is {events:?}: each write of Mika's costs Redis more"),
+            "set notify-keyspace-events \"\" unless another program needs it",
+        ));
+    }
+}
+
+/// One setting; none if Mika's user may not read it.
+async fn setting(session: &Session<'_>, name: &str) -> Result<Option<String>, CacheError> {
+    let get = cmd("CONFIG").arg("GET").arg(name).take();
+    let replies = session.run_tolerant(get, |_| true).await?;
+    let pairs = replies.into_iter().next().and_then(reply::pairs);
+    let value = pairs.and_then(|pairs| pairs.into_iter().next());
+    Ok(value.and_then(|(_, value)| reply::text(value)))
+}
+
+/// Tries each command in a form that does nothing: the server looks at permissions first.
+async fn permissions(session: &Session<'_>, findings: &mut Vec<Finding>) -> Result<(), CacheError> {
+    let mut probes = probes();
+    // A set can only be tried where a hash is.
+    let registry = cmd("HEXISTS").arg(keys::REGISTRY).arg("position").take();
+    if session.run_tolerant(registry, |_| true).await? == [Value::Int(1)] {
+        let add = cmd("SADD").arg(keys::REGISTRY).arg("x").take();
+        probes.push(("sadd", add));
+    }
+    let (names, commands): (Vec<&str>, Vec<Cmd>) = probes.into_iter().unzip();
+    let commands: Commands = commands.into_iter().collect();
+    let replies = session.run_tolerant(commands, |_| true).await?;
+    let is_refused = |reply: &Value| matches!(reply, Value::ServerError(it) if is_denied(it));
+    let missing: Vec<String> = names
+        .into_iter()
+        .zip(&replies)
+        .filter(|(_, reply)| is_refused(reply))
+        .map(|(name, _)| format!("+{name}"))
+        .collect();
+    if !missing.is_empty() {
+        let missing = missing.join(" ");
+        findings.push(Finding::problem(
+            format!("Mika's user of Redis lacks permissions on t:*: {missing}"),
+            "give them by ACL SETUSER, as docs/redis.md says",
+        ));
+    }
+    Ok(())
+}
+
+/// Commands that change nothing, because the key is not there or an argument is wrong.
+fn probes() -> Vec<(&'static str, Cmd)> {
+    const PROBES: &[(&str, &[&str])] = &[
+        ("scan", &["SCAN", "0", "COUNT", "1"]),
+        ("get", &["GET", PROBE]),
+        ("set", &["SET", PROBE, "x", "XX"]),
+        ("incrby", &["INCRBY", PROBE, "x"]),
+        ("pexpire", &["PEXPIRE", PROBE, "1"]),
+        ("unlink", &["UNLINK", PROBE]),
+        ("hget", &["HGET", PROBE, "x"]),
+        ("hset", &["HSET", PROBE, "x", "x", "x"]),
+        ("hdel", &["HDEL", PROBE, "x"]),
+        ("hexists", &["HEXISTS", PROBE, "x"]),
+        ("hincrby", &["HINCRBY", PROBE, "x", "x"]),
+        ("hmget", &["HMGET", PROBE, "x"]),
+        ("hgetall", &["HGETALL", PROBE]),
+        ("hkeys", &["HKEYS", PROBE]),
+        ("srem", &["SREM", PROBE, "x"]),
+        ("zadd", &["ZADD", PROBE, "x", "x"]),
+        ("zincrby", &["ZINCRBY", PROBE, "x", "x"]),
+        ("zrem", &["ZREM", PROBE, "x"]),
+        ("xadd", &["XADD", PROBE, "NOMKSTREAM", "*", "x", "x"]),
+        ("xtrim", &["XTRIM", PROBE, "MINID", "=", "1"]),
+        ("xrange", &["XRANGE", PROBE, "-", "+", "COUNT", "1"]),
+        ("xread", &["XREAD", "COUNT", "1", "STREAMS", PROBE, "0"]),
+        ("xinfo|stream", &["XINFO", "STREAM", PROBE]),
+        (
+            "evalsha",
+            &[
+                "EVALSHA",
+                "0000000000000000000000000000000000000000",
+                "1",
+                PROBE,
+            ],
+        ),
+        ("script|load", &["SCRIPT", "LOAD", "return 1"]),
+    ];
+    let command = |words: &[&str]| {
+        let mut command = Cmd::new();
+        command.arg(words);
+        command
+    };
+    let probe = |(name, words): &(&'static str, &[&str])| (*name, command(words));
+    PROBES.iter().map(probe).collect()
+}
+
+// === impl Info ===
+
+impl Info {
+    async fn read(session: &Session<'_>, section: &str) -> Result<Self, CacheError> {
+        let answer = session.one(cmd("INFO").arg(section).take()).await?;
+        Ok(Self(reply::text(answer).unwrap_or_default()))
+    }
+
+    fn text(&self, field: &str) -> Option<&str> {
+        let mut fields = self.0.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = fields.find(|(name, _)| *name == field)?;
+        Some(value.trim())
+    }
+
+    fn number(&self, field: &str) -> Option<u64> {
+        self.text(field)?.parse().ok()
+    }
+}
+
+// === impl Finding ===
+
+impl Finding {
+    fn problem(problem: String, hint: &str) -> Self {
+        Self {
+            problem,
+            hint: hint.into(),
+            is_note: false,
+        }
+    }
+
+    fn note(problem: String, hint: &str) -> Self {
+        Self {
+            is_note: true,
+            ..Self::problem(problem, hint)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(judge: fn(&Info, &mut Vec<Finding>), info: &str) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        judge(&Info(info.into()), &mut findings);
+        findings
+    }
+
+    #[test]
+    fn a_policy_that_evicts_mikas_keys_is_a_problem() {
+        for (policy, is_fine) in [
+            ("noeviction", true),
+            ("volatile-lru", true),
+            ("allkeys-lru", false),
+            ("allkeys-random", false),
+        ] {
+            let found = problems(
+                memory,
+                &format!("maxmemory:0\r\nmaxmemory_policy:{policy}\r\n"),
+            );
+            assert_eq!(found.is_empty(), is_fine, "{policy}");
+            assert!(
+                found
+                    .iter()
+                    .all(|it| !it.is_note && it.hint.contains("noeviction"))
+            );
+        }
+    }
+
+    #[test]
+    fn old_servers_and_clusters_are_problems() {
+        for (version, is_fine) in [
+            ("6.0.16", false),
+            ("6.2.0", true),
+            ("7.2.4", true),
+            ("", false),
+        ] {
+            let found = problems(
+                kind,
+                &format!("redis_version:{version}\r\nredis_mode:standalone\r\n"),
+            );
+            assert_eq!(found.is_empty(), is_fine, "{version}");
+        }
+        assert_eq!(
+            problems(kind, "redis_version:7.0.0\r\nredis_mode:cluster\r\n").len(),
+            1
+        );
+        assert_eq!(problems(role, "role:slave\r\n").len(), 1);
+        assert_eq!(problems(role, "role:master\r\n").len(), 0);
+    }
+
+    #[test]
+    fn no_persistence_is_a_note_and_a_failed_write_a_problem() {
+        let found = problems(persistence, "aof_enabled:0\r\naof_last_write_status:ok\r\n");
+        assert!(matches!(&found[..], [one] if one.is_note), "{found:?}");
+        let found = problems(
+            persistence,
+            "aof_enabled:1\r\naof_last_write_status:err\r\n",
+        );
+        assert!(matches!(&found[..], [one] if !one.is_note), "{found:?}");
+    }
+}

@@ -1,0 +1,126 @@
+//! The sets of users, from what storage knows of peers and histories.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+
+use super::load::{Loader, Writes, is_last};
+use super::{Counts, PAGE, Progress, Step, WarmupError};
+use crate::cache::Membership;
+use crate::ids::{TorrentId, UserId};
+use crate::storage::{History, StoredPeer};
+
+/// The peers of one user on one torrent come one after the other: the one that announced last decides.
+#[derive(Default)]
+struct Latest(Option<StoredPeer>);
+
+impl<P: Progress> Loader<'_, P> {
+    /// Writes the sets of all users, those of torrents that are gone left out. Histories come
+    /// last: they know what was completed.
+    pub async fn load_sets(&mut self) -> Result<(), WarmupError> {
+        self.progress.begin(Step::Sets);
+        let torrents: HashSet<TorrentId, RandomState> = self.seen.torrent_ids().collect();
+        self.load_active(&torrents).await?;
+        self.load_histories(&torrents).await?;
+        self.progress.end(Step::Sets, &Counts::default());
+        Ok(())
+    }
+
+    async fn load_active(
+        &mut self,
+        torrents: &HashSet<TorrentId, RandomState>,
+    ) -> Result<(), WarmupError> {
+        let mut writes = Writes::default();
+        let mut latest = Latest::default();
+        let mut after = None;
+        loop {
+            // All there are: tombstones take a torrent out of the sets.
+            let page = self.storage.peers(i64::MIN, after, PAGE).await?;
+            after = page.rows.last().map(|row| row.key);
+            let last = is_last(&page)?;
+            self.progress.advance(page.rows.len() as u64);
+            let rows = page.rows.into_iter().map(Some);
+            let ends = last.then_some(None);
+            let found = rows.chain(ends).filter_map(|row| latest.replace(row));
+            let found = found.filter(|row| self.is_known(row.key.user, row.key.torrent, torrents));
+            let memberships: Vec<Membership> = found.map(|row| of_peer(&row)).collect();
+            let cache = Arc::clone(self.cache);
+            let write = async move { cache.put_memberships(&memberships).await };
+            writes.add(write).await?;
+            if last {
+                break;
+            }
+        }
+        Ok(writes.finish().await?)
+    }
+
+    async fn load_histories(
+        &mut self,
+        torrents: &HashSet<TorrentId, RandomState>,
+    ) -> Result<(), WarmupError> {
+        let mut writes = Writes::default();
+        let mut after = None;
+        loop {
+            let page = self.storage.histories(after, PAGE).await?;
+            after = page.rows.last().map(|row| (row.torrent, row.user));
+            let last = is_last(&page)?;
+            self.progress.advance(page.rows.len() as u64);
+            let rows = page.rows.iter();
+            let known = rows.filter(|row| self.is_known(row.user, row.torrent, torrents));
+            let memberships: Vec<Membership> = known.map(of_history).collect();
+            let cache = Arc::clone(self.cache);
+            let write = async move { cache.put_memberships(&memberships).await };
+            writes.add(write).await?;
+            if last {
+                break;
+            }
+        }
+        Ok(writes.finish().await?)
+    }
+
+    fn is_known(
+        &self,
+        user: UserId,
+        torrent: TorrentId,
+        torrents: &HashSet<TorrentId, RandomState>,
+    ) -> bool {
+        self.seen.has_user(user) && torrents.contains(&torrent)
+    }
+}
+
+/// What a peer's record says. Whether the torrent was completed once, its history knows.
+fn of_peer(row: &StoredPeer) -> Membership {
+    Membership::of_record(row.key.user, row.key.torrent, &row.record)
+}
+
+fn of_history(row: &History) -> Membership {
+    let is_complete = row.completed_at.is_some();
+    Membership {
+        user: row.user,
+        torrent: row.torrent,
+        active: None,
+        incomplete: is_complete.then_some(false),
+        complete: is_complete.then_some(true),
+        hnr: Some(row.hnr),
+    }
+}
+
+// === impl Latest ===
+
+impl Latest {
+    /// Takes the next peer, or none at the end; returns the one that decides, once all peers of
+    /// its user and torrent have come.
+    fn replace(&mut self, next: Option<StoredPeer>) -> Option<StoredPeer> {
+        let pair = |row: &StoredPeer| (row.key.user, row.key.torrent);
+        match (&mut self.0, next) {
+            (Some(latest), Some(next)) if pair(latest) == pair(&next) => {
+                if next.record.last_announce >= latest.record.last_announce {
+                    *latest = next;
+                }
+                None
+            }
+            (latest, next) => std::mem::replace(latest, next),
+        }
+    }
+}
