@@ -101,7 +101,7 @@ pub(super) fn log_refused(rows: &[String]) {
 /// `latin1`, which in MySQL is Windows-1252 with the five bytes that this lacks as control characters. A
 /// column of the type `CHAR` loses blanks at the end: `width` is how many characters it has.
 pub(super) fn hash_of_text(text: &str, width: Option<usize>) -> Option<InfoHash> {
-    if text.len() == 2 * HASH_BYTES {
+    if text.is_ascii() && text.len() == 2 * HASH_BYTES {
         return text.parse().ok();
     }
     let mut bytes = text.chars().map(latin1_byte).collect::<Option<Vec<u8>>>()?;
@@ -109,6 +109,12 @@ pub(super) fn hash_of_text(text: &str, width: Option<usize>) -> Option<InfoHash>
         bytes.resize(HASH_BYTES, b' ');
     }
     InfoHash::from_slice(&bytes)
+}
+
+/// Whether a site has not written an info hash yet: there is nothing, or what nothing becomes in a
+/// `BINARY(20)`.
+pub(super) fn is_no_hash(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == b' ') || bytes == [0; HASH_BYTES]
 }
 
 /// The bytes of an info hash as characters of MySQL's `latin1`.

@@ -405,7 +405,24 @@ async fn triggers_of_an_account_that_is_gone_are_made_again() {
         error.contains("an account that is gone: run mika-manage migrate"),
         "{error}"
     );
+    // Of triggers that credit does not run, nobody can see whether their account is there.
+    server.sql("CREATE USER old IDENTIFIED BY 'p'; GRANT ALL ON mika.* TO old");
+    let old = open(&url.replace("mika:p", "old:p"), "mika");
+    assert_eq!(storage.migrate().await.unwrap().len(), 0);
+    assert_eq!(problems(&*old).await, [""; 0]);
+    server.sql("DROP USER old");
     assert_eq!(storage.migrate().await.unwrap().len(), 9);
+    server.sql("DROP TRIGGER mika.mika_whitelist_insert; CREATE DEFINER = nobody TRIGGER mika.mika_whitelist_insert
+        AFTER INSERT ON mika.whitelist FOR EACH ROW INSERT INTO mika_feed (kind, `key`) VALUES ('whitelist', 0)");
+    let found = problem(&*storage).await;
+    assert!(
+        found.contains("mika_whitelist_insert: as nobody@%, and not as Mika's account"),
+        "{found}"
+    );
+    assert_eq!(
+        storage.migrate().await.unwrap(),
+        ["trigger mika_whitelist_insert"]
+    );
     assert_eq!(problems(&*storage).await, [""; 0]);
     storage.apply(&[batch(1, 0..10)]).await.unwrap();
     assert_eq!(
@@ -555,6 +572,28 @@ async fn columns_too_small_for_totals_stop_nobody_else() {
     assert!(
         matches!(&error, StorageError::Invalid(text) if text.contains("`uploaded`")),
         "{error}"
+    );
+}
+
+#[tokio::test]
+async fn snatches_that_a_key_or_column_of_the_site_refuses_stop_nobody_else() {
+    let (server, url) = server_with(&["--sql-mode="]);
+    let storage = open(&url, "mika");
+    storage.migrate().await.unwrap();
+    server.sql(
+        "USE mika; ALTER TABLE torrents ADD UNIQUE KEY one_name (release_name),
+             ADD category INT NOT NULL, MODIFY release_name VARCHAR(1000) NOT NULL DEFAULT ''",
+    );
+    let mut snatches = (*batch(1, 0..0)).clone();
+    for byte in [1, 2, 1] {
+        let info_hash = InfoHash([byte; 20]);
+        snatches.changes.push(Change::Snatch { info_hash });
+    }
+    storage.apply(&[Arc::new(snatches)]).await.unwrap();
+    assert_eq!(storage.applied("a").await.unwrap(), 1);
+    assert_eq!(
+        server.sql("SELECT HEX(info_hash), snatches FROM mika.torrents"),
+        format!("{}\t2", "01".repeat(20))
     );
 }
 

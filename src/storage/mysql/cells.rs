@@ -9,7 +9,7 @@ use mysql_async::{Row, Value};
 
 use crate::ids::InfoHash;
 use crate::registry::Permille;
-use crate::storage::values::hash_of_text;
+use crate::storage::values::{hash_of_text, is_no_hash};
 
 /// The number of the character set of bytes that are no text.
 pub(super) const BINARY: u16 = 63;
@@ -114,9 +114,7 @@ impl Cells<'_> {
     pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<Option<InfoHash>, String> {
         let bytes = match self.cell(column) {
             Value::NULL => return Ok(None),
-            Value::Bytes(bytes) if bytes.iter().all(|byte| matches!(byte, 0 | b' ')) => {
-                return Ok(None);
-            }
+            Value::Bytes(bytes) if is_no_hash(bytes) => return Ok(None),
             Value::Bytes(bytes) => bytes,
             _ => return Err(format!("{name} is a number")),
         };

@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::link::Session;
 use super::rows::Rows;
 use super::settings::SQL_MODE;
-use crate::storage::schema::Call;
+use crate::storage::schema::{self, Call};
 
 /// Adds these rows by a named statement of credit.
 pub(super) async fn write(
@@ -50,7 +50,7 @@ async fn try_to_write(
     }
     match session.call_with(call, rows).await {
         Ok(_) => Ok(None),
-        Err(fault) if fault.refused().is_some() => {
+        Err(fault) if fault.refused_row().is_some() || is_other_key(&fault, call) => {
             if is_several {
                 session.run("ROLLBACK TO SAVEPOINT credit").await?;
             }
@@ -60,6 +60,11 @@ async fn try_to_write(
     }
 }
 
+/// A torrent that is added may have a value that another row has in a key of the site's.
+fn is_other_key(fault: &Fault, call: &'static Call) -> bool {
+    call.name == schema::ADD_SNATCHED.name && fault.duplicate_key().is_some()
+}
+
 /// Writes the one row as far as it goes.
 async fn write_what_fits(
     session: &mut Session<'_>,
@@ -67,7 +72,20 @@ async fn write_what_fits(
     row: &Rows,
     fault: Fault,
 ) -> Result<(), Fault> {
-    let problem = fault.refused().map(|refused| refused.to_string());
+    if fault.duplicate_key().is_some() {
+        // The site may have added that torrent just now: then the batch is tried again, and finds it.
+        let known = session
+            .call_with_columns(&schema::TORRENTS_OF_HASHES, call.rows, row)
+            .await?;
+        if !known.is_empty() {
+            return Err(fault);
+        }
+    }
+    let key = fault.duplicate_key();
+    let problem = match key {
+        Some(key) => format!("another row has the same value in the key `{key}`"),
+        None => fault.refused_row().unwrap_or_default(),
+    };
     session.is_lenient = true;
     session
         .run("SET SESSION sql_mode = 'NO_ENGINE_SUBSTITUTION'")
@@ -78,13 +96,13 @@ async fn write_what_fits(
         .await?;
     session.is_lenient = false;
     let what = match left_out? {
-        None => "the totals that did not fit stopped at the largest number of their column",
+        None => "what fits was written, a total as far as its column goes",
         Some(_) => "the row was left out",
     };
     session.notes.push(format!(
         "{}: {}: {what}; to be added were ({}) = ({})",
         call.name,
-        problem.unwrap_or_default(),
+        problem,
         call.rows.replace(' ', ", "),
         row.first()
     ));

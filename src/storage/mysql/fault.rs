@@ -78,6 +78,17 @@ impl Fault {
         }
     }
 
+    /// Why the database does not take a row of credit, in words, if that is why a statement failed: a
+    /// value, or a column of the site's that has to be given one.
+    pub(super) fn refused_row(&self) -> Option<String> {
+        match self {
+            Self::Sql(Error::Server(error), _) if error.code == NO_DEFAULT => {
+                Some(error.message.trim_end_matches('.').to_owned())
+            }
+            _ => self.refused().map(|refused| refused.to_string()),
+        }
+    }
+
     /// The name of the key in which a value exists already.
     pub(super) fn duplicate_key(&self) -> Option<String> {
         match self {

@@ -4,12 +4,12 @@
 use mysql_async::Error;
 
 use super::cells::Cells;
-use super::fault::{Fault, NO_FEED};
+use super::fault::{self, Fault, NO_FEED};
 use super::link::Session;
 use super::rows::Rows;
 use super::{settings, tables};
 use crate::storage::Finding;
-use crate::storage::schema::{self, FEED, Schema, mentions};
+use crate::storage::schema::{self, Call, FEED, Schema, mentions};
 use crate::storage::triggers::{self, Misplaced, Trigger};
 
 pub(super) async fn inspect(
@@ -71,7 +71,7 @@ fn engines(session: &Session<'_>, schema: &Schema, tables: &[Table], findings: &
         &schema::UPDATE_TORRENT,
         &schema::ADD_CLIENT,
     ];
-    let is_in = |calls: &[&schema::Call], name: &str| {
+    let is_in = |calls: &[&Call], name: &str| {
         let mut calls = calls.iter();
         calls.any(|call| mentions(session.statements_of(call), name))
     };
@@ -154,72 +154,113 @@ pub(super) async fn misplaced(
             event: cells.text(3),
             body: cells.text(4),
         });
-        definers.push((cells.text(0), cells.text(5)));
+        definers.push(cells.text(5));
     }
     let expected = tables::triggers(schema);
     let mut misplaced = triggers::misplaced(&expected, &found);
-    if let Some((definer, problem)) = definer_problem(session, &definers).await? {
-        let runs = definers.iter().filter(|(_, of)| *of == definer);
-        for (name, _) in runs {
-            let is_ours = expected.iter().any(|trigger| trigger.name == *name);
-            if is_ours && !misplaced.iter().any(|it| it.name == *name) {
-                misplaced.push(Misplaced::new(name, problem.clone()));
-            }
-        }
-    }
+    let is_in_place = |name: &str| {
+        expected.iter().any(|trigger| trigger.name == name)
+            && !misplaced.iter().any(|it| it.name == name)
+    };
+    let rest: Vec<(&Trigger, &str)> = found
+        .iter()
+        .zip(&definers)
+        .filter(|(trigger, _)| is_in_place(&trigger.name))
+        .map(|(trigger, definer)| (trigger, definer.as_str()))
+        .collect();
+    let disowned = disowned(session, &rest).await?;
+    misplaced.extend(disowned);
     Ok(misplaced)
 }
 
-/// What is wrong with the account that triggers run as, if it is not Mika's own. Accounts are for
-/// administrators to see, so credit of nothing is tried, and taken back.
-async fn definer_problem(
+/// Triggers that run as an account that is gone, or may not do it. Accounts are for administrators to
+/// see, so where it is not Mika's own, credit of nothing is tried, and taken back.
+async fn disowned(
     session: &mut Session<'_>,
-    definers: &[(String, String)],
-) -> Result<Option<(String, String)>, Fault> {
+    triggers: &[(&Trigger, &str)],
+) -> Result<Vec<Misplaced>, Fault> {
     let rows = session.query("SELECT CURRENT_USER()").await?;
     let ourselves = rows.first().map(|row| Cells(row).text(0));
-    let other = definers
+    let others = triggers
         .iter()
-        .find(|(_, it)| Some(it) != ourselves.as_ref());
-    let Some((_, other)) = other else {
-        return Ok(None);
+        .filter(|(_, definer)| Some(*definer) != ourselves.as_deref());
+    let others: Vec<&(&Trigger, &str)> = others.collect();
+    if others.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed = credit_of_nothing(session).await?;
+    let runs_with_credit = |trigger: &Trigger| {
+        let mut credit = [&schema::CREDIT_USERS, &schema::CREDIT_TORRENTS].into_iter();
+        trigger.event != "DELETE"
+            && credit.any(|call| mentions(session.statements_of(call), &trigger.table))
     };
-    let Some(fault) = credit_of_nothing(session).await? else {
-        return Ok(None);
+    let tried: Vec<&str> = others
+        .iter()
+        .filter(|(trigger, _)| runs_with_credit(trigger))
+        .map(|(_, definer)| *definer)
+        .collect();
+    let problem = |definer: &str| match &failed {
+        Some(Failed::Gone) => Some(format!("as {definer}, an account that is gone")),
+        Some(Failed::Denied(text)) => Some(format!("as {definer}, which can't do it ({text})")),
+        None if tried.contains(&definer) => None,
+        None => Some(format!(
+            "as {definer}, and not as Mika's account, which can't see whether that one is there"
+        )),
     };
-    let problem = match fault {
-        fault if fault.is_no_definer() => format!("as {other}, an account that is gone"),
-        Fault::Sql(Error::Server(error), _) => {
-            let text = error.message.trim_end_matches('.').to_owned();
-            format!("as {other}, which can't do it ({text})")
-        }
-        other => return Err(other),
-    };
-    Ok(Some((other.clone(), problem)))
+    let misplaced = others.iter().filter_map(|(trigger, definer)| {
+        let problem = problem(definer)?;
+        Some(Misplaced::new(&trigger.name, problem))
+    });
+    Ok(misplaced.collect())
 }
 
-/// Adds nothing to the totals of one user, which runs a trigger as credit does; why that fails,
-/// if it is for want of an account or its privileges.
-async fn credit_of_nothing(session: &mut Session<'_>) -> Result<Option<Fault>, Fault> {
-    let params = [("after", (-1).into()), ("limit", 1.into())];
-    let rows = match session.call(&schema::USERS, &params).await {
-        Ok(rows) => rows,
-        // The check tells of statements that don't work.
-        Err(Fault::Sql(Error::Server(_), _)) => return Ok(None),
-        Err(fault) => return Err(fault),
-    };
-    let Some(id) = rows.first().and_then(|row| Cells(row).id(0).ok()) else {
-        return Ok(None);
-    };
-    let nothing = Rows::of([[id.into(), 0, 0, 0, 0, 0]].into_iter());
+/// Why a trigger could not run.
+enum Failed {
+    /// The account that it runs as is gone.
+    Gone,
+    /// That account lacks a privilege; what the server says.
+    Denied(String),
+}
+
+/// Adds nothing to the totals of one user and one torrent, which runs triggers as credit does; why
+/// that fails, if it is for want of an account or its privileges.
+async fn credit_of_nothing(session: &mut Session<'_>) -> Result<Option<Failed>, Fault> {
+    let mut failed = None;
     tables::begin(session).await?;
-    let tried = session.call_with(&schema::CREDIT_USERS, &nothing).await;
-    session.run("ROLLBACK").await?;
-    match tried {
-        Err(fault) if fault.is_no_definer() || fault.is_denied() => Ok(Some(fault)),
-        Ok(_) | Err(Fault::Sql(Error::Server(_), _)) => Ok(None),
-        Err(fault) => Err(fault),
+    for (read, credit) in [
+        (&schema::USERS, &schema::CREDIT_USERS),
+        (&schema::TORRENTS, &schema::CREDIT_TORRENTS),
+    ] {
+        match add_nothing(session, read, credit).await {
+            Err(fault) if fault.is_no_definer() => failed = Some(Failed::Gone),
+            Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
+                let text = error.message.trim_end_matches('.');
+                failed.get_or_insert(Failed::Denied(text.to_owned()));
+            }
+            // The check tells of statements that don't work.
+            Ok(()) | Err(Fault::Sql(Error::Server(_), _)) => {}
+            Err(fault) => return Err(fault),
+        }
     }
+    session.run("ROLLBACK").await?;
+    Ok(failed)
+}
+
+async fn add_nothing(
+    session: &mut Session<'_>,
+    read: &'static Call,
+    credit: &'static Call,
+) -> Result<(), Fault> {
+    let params = [("after", (-1).into()), ("limit", 1.into())];
+    let rows = session.call(read, &params).await?;
+    if let Some(id) = rows.first().and_then(|row| Cells(row).id(0).ok()) {
+        let columns = credit.rows.split(' ').count();
+        let zeros = ",0".repeat(columns - 1);
+        let mut nothing = Rows::default();
+        nothing.push_written(format!("{id}{zeros}"));
+        session.call_with(credit, &nothing).await?;
+    }
+    Ok(())
 }
 
 /// Triggers that are not seen may be there all the same, without the right to see them.

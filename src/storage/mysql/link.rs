@@ -244,24 +244,23 @@ impl Session<'_> {
         call: &'static Call,
         rows: &Rows,
     ) -> Result<Vec<Row>, Fault> {
-        let mut found = Vec::new();
-        for table in rows.tables(call.rows) {
-            found.extend(self.call_with_table(call, &table).await?);
-        }
-        Ok(found)
+        self.call_with_columns(call, call.rows, rows).await
     }
 
-    /// The same with rows that are written out as one table.
-    pub(super) async fn call_with_table(
+    /// The same with rows that have these columns, which may be more than the statement needs.
+    pub(super) async fn call_with_columns(
         &mut self,
         call: &'static Call,
-        table: &str,
+        columns: &str,
+        rows: &Rows,
     ) -> Result<Vec<Row>, Fault> {
         let statements = self.statements;
         let mut found = Vec::new();
-        for pieces in statements.of(call) {
-            let result = self.query(&filled(pieces, table)).await;
-            found.extend(result.map_err(|fault| within(fault, call))?);
+        for table in rows.tables(columns) {
+            for pieces in statements.of(call) {
+                let result = self.query(&filled(pieces, &table)).await;
+                found.extend(result.map_err(|fault| within(fault, call))?);
+            }
         }
         Ok(found)
     }

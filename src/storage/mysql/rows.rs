@@ -72,6 +72,11 @@ impl Rows {
         })
     }
 
+    /// Adds a row as SQL, with commas between its cells.
+    pub(super) fn push_written(&mut self, row: String) {
+        self.rows.push(row);
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.rows.len()

@@ -9,6 +9,7 @@ use rusqlite::types::ValueRef;
 
 use crate::ids::InfoHash;
 use crate::registry::Permille;
+use crate::storage::values::is_no_hash;
 
 /// A row whose columns are read by their position in the statement.
 pub(super) struct Cells<'a>(pub(super) &'a Row<'a>);
@@ -102,10 +103,9 @@ impl Cells<'_> {
 
     /// An info hash; none where the site has not written it yet.
     pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<Option<InfoHash>, String> {
-        if self.is_blank(column) {
-            return Ok(None);
-        }
         let hash = match self.cell(column) {
+            ValueRef::Null => return Ok(None),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) if is_no_hash(bytes) => return Ok(None),
             ValueRef::Blob(bytes) => InfoHash::from_slice(bytes),
             _ => None,
         };

@@ -12,6 +12,8 @@ mod fault;
 mod feed;
 mod open;
 mod read;
+#[cfg(test)]
+mod site_tests;
 mod tables;
 #[cfg(test)]
 mod tests;

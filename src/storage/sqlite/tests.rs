@@ -13,7 +13,7 @@ use crate::registry::RowChange;
 const SHORT: Duration = Duration::from_millis(50);
 
 /// What a site writes at least.
-const SITE: &str = "
+pub(super) const SITE: &str = "
     INSERT INTO users (id, passkey, username) VALUES (7, 'passkey-7', 'seven');
     INSERT INTO users (passkey, username) VALUES ('passkey-8', 'eight');
     INSERT INTO torrents (id, info_hash, release_name)
@@ -22,14 +22,14 @@ const SITE: &str = "
     INSERT INTO whitelist (peer_id, vstring) VALUES ('-TR', 'Transmission');";
 
 /// A migrated database, and a connection to it as a site has one.
-struct Fixture {
+pub(super) struct Fixture {
     folder: TempDir,
-    storage: Sqlite,
-    site: Connection,
+    pub(super) storage: Sqlite,
+    pub(super) site: Connection,
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mika.db");
         let storage = Sqlite::open(&path, SHORT).unwrap();
@@ -64,7 +64,7 @@ fn place(path: impl std::fmt::Display) -> Place {
     }
 }
 
-fn batch(number: u64, peers: std::ops::Range<u32>) -> Batch {
+pub(super) fn batch(number: u64, peers: std::ops::Range<u32>) -> Batch {
     let change = |peer: u32| {
         let mut peer_id = [0; 20];
         peer_id[..4].copy_from_slice(&peer.to_be_bytes());

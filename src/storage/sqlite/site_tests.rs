@@ -1,0 +1,184 @@
+//! What a site does to its tables: rules of its own, tables made again, rows that are not ready.
+
+use super::tests::{Fixture, SITE, batch};
+use super::*;
+use crate::storage::Severity;
+
+fn user(name: &str, passkey: &str) -> NewUser {
+    NewUser {
+        id: None,
+        username: name.into(),
+        passkey: passkey.parse().unwrap(),
+        can_leech: true,
+    }
+}
+
+async fn found(storage: &Sqlite, severity: Severity) -> Vec<String> {
+    let findings = storage.check().await.unwrap();
+    let those = findings.into_iter().filter(|it| it.severity == severity);
+    those
+        .map(|it| format!("{} → {}", it.problem, it.hint))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_row_that_a_rule_of_the_site_refuses_leaves_the_others_in() {
+    let it = Fixture::new().await;
+    it.site
+        .execute_batch(
+            "CREATE UNIQUE INDEX one_name ON users (username);
+             CREATE TRIGGER short BEFORE INSERT ON users WHEN length(new.username) > 5
+             BEGIN SELECT RAISE(ABORT, 'too long'); END;",
+        )
+        .unwrap();
+    let users = [
+        user("one", "passkey-1"),
+        user("one", "passkey-2"),
+        user("much too long", "passkey-3"),
+        user("four", "passkey-1"),
+        user("five", "passkey-5"),
+    ];
+    let results = it.storage.add_users(&users).await.unwrap();
+    assert!(
+        results[1].clone().unwrap_err().contains("users.username"),
+        "{results:?}"
+    );
+    assert!(
+        results[2].clone().unwrap_err().contains("trigger"),
+        "{results:?}"
+    );
+    assert_eq!(
+        (&results[3], results.iter().flatten().flatten().count()),
+        (&Ok(None), 2)
+    );
+    let patch = UserPatch {
+        username: Some("five".into()),
+        ..UserPatch::default()
+    };
+    let id = results[0].clone().unwrap().unwrap();
+    let error = it.storage.update_user(id, &patch).await.unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Duplicate(text) if text.contains("users.username")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn credit_that_a_rule_of_the_site_refuses_stops_nobody_else() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    it.site
+        .execute_batch(
+            "CREATE TRIGGER no_more BEFORE UPDATE ON users WHEN new.id = 8
+             BEGIN SELECT RAISE(ABORT, 'no more'); END;",
+        )
+        .unwrap();
+    it.storage.apply(&[Arc::new(batch(1, 0..6))]).await.unwrap();
+    assert_eq!(it.storage.applied("a").await.unwrap(), 1);
+    let uploaded = |id: u32| -> i64 {
+        let sql = "SELECT uploaded FROM users WHERE id = ?1";
+        it.site.query_row(sql, [id], |row| row.get(0)).unwrap()
+    };
+    assert!(uploaded(7) > 0);
+    assert_eq!(uploaded(8), 0);
+    // One that ends the transaction would leave half of a batch behind: that is refused as a whole.
+    it.site
+        .execute_batch(
+            "DROP TRIGGER no_more; CREATE TRIGGER no_more BEFORE UPDATE ON users WHEN new.id = 8
+             BEGIN SELECT RAISE(ROLLBACK, 'no more'); END;",
+        )
+        .unwrap();
+    let before = uploaded(7);
+    let error = it
+        .storage
+        .apply(&[Arc::new(batch(2, 0..6))])
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("RAISE(ABORT"), "{error}");
+    assert_eq!(
+        (uploaded(7), it.storage.applied("a").await.unwrap()),
+        (before, 1)
+    );
+}
+
+#[tokio::test]
+async fn triggers_that_went_with_a_table_are_made_again() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    let position = it.storage.feed_position().await.unwrap();
+    it.site
+        .execute_batch(
+            "CREATE TABLE new_users AS SELECT * FROM users; DROP TABLE users;
+             ALTER TABLE new_users RENAME TO users;
+             CREATE TRIGGER site_own AFTER INSERT ON users BEGIN SELECT 1; END;",
+        )
+        .unwrap();
+    let problems = found(&it.storage, Severity::Problem).await;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].contains("mika_users_update") && problems[0].contains("mika-manage migrate")
+    );
+    let made = it.storage.migrate().await.unwrap();
+    assert_eq!(made.len(), 3, "{made:?}");
+    assert!(it.storage.migrate().await.unwrap().is_empty());
+    assert!(it.storage.inspect().await.unwrap().is_empty());
+    assert!(matches!(
+        it.storage.feed(position, 10).await.unwrap(),
+        Feed::Lost
+    ));
+    let position = it.storage.feed_position().await.unwrap();
+    it.site
+        .execute_batch("UPDATE users SET enabled = 0 WHERE id = 7")
+        .unwrap();
+    let feed = it.storage.feed(position, 10).await.unwrap();
+    assert!(
+        matches!(&feed, Feed::Changes(changes, _) if changes.len() == 1),
+        "{feed:?}"
+    );
+    let own = "SELECT 1 FROM sqlite_schema WHERE name = 'site_own'";
+    assert!(it.site.prepare(own).unwrap().exists([]).unwrap());
+}
+
+#[tokio::test]
+async fn rows_that_are_not_ready_and_text_hashes_are_told_apart() {
+    let it = Fixture::new().await;
+    it.site
+        .execute_batch(
+            "INSERT INTO users (id, passkey, username) VALUES (1, '', 'a'), (7, 'passkey-7', 'b');
+             INSERT INTO torrents (id, info_hash) VALUES (1, X''), (2, zeroblob(20)),
+                 (3, '0123456789abcdef0123456789abcdef01234567'), (4, '01234567890123456789');
+             INSERT INTO whitelist (peer_id) VALUES ('-TR' || char(13, 10)), (' -qB4');",
+        )
+        .unwrap();
+    let users = it.storage.users(None, 10).await.unwrap();
+    assert_eq!((users.rows.len(), users.unfinished), (1, 1));
+    let torrents = it.storage.torrents(None, 10).await.unwrap();
+    assert_eq!(
+        (torrents.rows.len(), torrents.unfinished, torrents.bad.len()),
+        (0, 2, 2)
+    );
+    assert_eq!(it.storage.user(UserId(1)).await.unwrap(), None);
+    let notes = found(&it.storage, Severity::Note).await;
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    let problems = found(&it.storage, Severity::Problem).await;
+    let updates: Vec<&str> = problems
+        .iter()
+        .filter_map(|text| text.split_once("→ UPDATE"))
+        .map(|(_, sql)| sql)
+        .collect();
+    assert_eq!(updates.len(), 2, "{problems:?}");
+    for sql in updates {
+        it.site.execute_batch(&format!("UPDATE{sql}")).unwrap();
+    }
+    assert_eq!(found(&it.storage, Severity::Problem).await, [""; 0]);
+    let torrents = it.storage.torrents(None, 10).await.unwrap();
+    assert_eq!(
+        torrents.rows[1].torrent.info_hash,
+        InfoHash(*b"01234567890123456789")
+    );
+    let clients = it.storage.whitelist().await.unwrap();
+    let prefixes: Vec<&str> = clients.iter().map(|it| it.prefix.as_str()).collect();
+    assert_eq!(prefixes, ["-TR", "-qB4"]);
+    it.storage.remove_client("-TR").await.unwrap();
+    assert_eq!(it.storage.whitelist().await.unwrap().len(), 1);
+}
