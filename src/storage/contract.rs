@@ -14,6 +14,7 @@ use super::{
 use crate::change::{
     Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
 };
+use crate::clock::Clock;
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::registry::{Client, Permille, RowChange};
 
@@ -41,6 +42,7 @@ pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -
     pages_of_any_size_hold_every_row_once(&*migrated(open().await).await).await;
     torrents_with_records_are_told(&*migrated(open().await).await).await;
     old_peers_are_read_while_they_are_active(&*migrated(open().await).await).await;
+    a_database_has_a_name_that_stays(&*migrated(open().await).await).await;
     the_feed_tells_of_edits(&*migrated(open().await).await).await;
     the_feed_is_read_in_portions(&*migrated(open().await).await).await;
     base_and_credit_arrive_together(&*migrated(open().await).await).await;
@@ -400,6 +402,18 @@ async fn old_peers_are_read_while_they_are_active(storage: &dyn Storage) {
     let keys: Vec<PeerKey> = later.rows.iter().map(|row| row.key).collect();
     assert_eq!(keys, [key], "the other left before");
     assert!(later.last);
+}
+
+async fn a_database_has_a_name_that_stays(storage: &dyn Storage) {
+    let name = storage.identity().await.unwrap();
+    add_pair(storage, 1).await;
+    assert_eq!(storage.identity().await.unwrap(), name);
+    let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    assert!(!name.is_empty() && is_plain(&name), "{name}");
+    if let Some(time) = storage.time().await.unwrap() {
+        let own = Clock::start().now().unix;
+        assert!((time - own).abs() < 60, "{time}, and here {own}");
+    }
 }
 
 async fn the_feed_tells_of_edits(storage: &dyn Storage) {

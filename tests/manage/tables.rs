@@ -116,6 +116,18 @@ fn check_tries_the_cache() {
     site.folder.ok(&["warmup"]);
     let warm = lines(site.folder.run(&["check"]));
     assert!(warm[0].starts_with("ok"), "{warm:?}");
+    let all = site.folder.run(&["check"]);
+    assert_eq!(all.status, 0, "{all:?}");
+    for fine in ["ok       cache settings: ", "ok       cache clock: "] {
+        assert!(all.stdout.contains(fine), "{all:?}");
+    }
+    assert!(all.stderr.contains("note: appendonly is off"), "{all:?}");
+    site.redis
+        .cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let evicting = site.folder.run(&["check"]);
+    assert_eq!(evicting.status, 1, "{evicting:?}");
+    let problem = "problem  cache settings: maxmemory-policy is allkeys-lru";
+    assert!(evicting.stdout.contains(problem), "{evicting:?}");
     site.redis.kill9();
     let away = lines(site.folder.run(&["check"]));
     assert!(

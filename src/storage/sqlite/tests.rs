@@ -488,3 +488,14 @@ async fn peers_go_with_their_user_and_their_torrent() {
     let histories = fixture.storage.histories(None, 10).await.unwrap().rows;
     assert!(!histories.is_empty(), "what was counted stays");
 }
+
+#[tokio::test]
+async fn each_file_has_a_name_of_its_own_by_whatever_path() {
+    let (one, other) = (Fixture::new().await, Fixture::new().await);
+    let name = one.storage.identity().await.unwrap();
+    assert_ne!(other.storage.identity().await.unwrap(), name);
+    let link = one.folder.path().join("link.db");
+    std::os::unix::fs::symlink(one.folder.path().join("mika.db"), &link).unwrap();
+    let linked = Sqlite::open(&link, SHORT).unwrap();
+    assert_eq!(linked.identity().await.unwrap(), name);
+}
