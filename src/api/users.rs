@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::auth::{Caller, Scope};
 use super::bulk::{self, Addable, BulkResult, Checked, Row, Rows};
 use super::error::{ApiError, BadBody, ErrorBody, Refused};
 use super::extract::{Body, PathText, Query, whole, whole_if_any};
@@ -16,14 +17,15 @@ use crate::control::{Control, ControlError, Saved, random_passkey};
 use crate::ids::{Passkey, TorrentId, UserId};
 use crate::storage::{Added, NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
 
-/// A user, with the passkey.
+/// A user; with the passkey for those who may change it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = User)]
 pub(super) struct UserDetails {
     #[serde(flatten)]
     user: UserRow,
-    /// The secret part of the announce URL
-    passkey: String,
+    /// The secret part of the announce URL; left out for a token that may only read
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passkey: Option<String>,
     /// The key of the user in Redis
     #[schema(example = "t:u:1")]
     key: String,
@@ -57,12 +59,9 @@ pub(super) struct UserToRegister {
     /// 8 to 64 letters, digits, `_` or `-`
     #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
     passkey: String,
-    #[schema(
-        min_length = 1,
-        max_length = 255,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
-    )]
-    name: String,
+    /// Without one, or with an empty one, it is `user` and the id
+    #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    name: Option<String>,
     /// Whether the user may download; yes, unless said
     can_leech: Option<bool>,
 }
@@ -94,12 +93,19 @@ struct UserToAdd {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserChange {
+    /// May be left out; else that of the path
+    #[serde(default, deserialize_with = "whole_if_any")]
+    #[schema(format = Int64, minimum = 0, maximum = 4_294_967_295_i64)]
+    user_id: Option<u32>,
     #[schema(
         min_length = 1,
         max_length = 255,
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
     )]
     username: Option<String>,
+    /// The same as `username`, by the name that `POST /api/user` has for it; an empty one changes nothing
+    #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    name: Option<String>,
     /// 8 to 64 letters, digits, `_` or `-`; the old one is refused from then on
     #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
     passkey: Option<String>,
@@ -179,9 +185,11 @@ pub(super) struct UserQuery {
 )]
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     PathText(text): PathText,
 ) -> Result<Json<UserDetails>, ApiError> {
-    Ok(Json(find(&api, &text).await?.into()))
+    let stored = find(&api, &text).await?;
+    Ok(Json(UserDetails::of(stored, caller.scope)))
 }
 
 /// Register a user
@@ -206,7 +214,7 @@ pub(super) async fn register(
     let new = NewUser {
         id: Some(UserId(user.user_id)),
         passkey: passkey_of(&user.passkey)?,
-        username: user.name,
+        username: user.name(),
         can_leech: user.can_leech.unwrap_or(true),
     };
     let saved = api
@@ -257,16 +265,29 @@ pub(super) async fn change(
     Body(change): Body<UserChange>,
 ) -> Result<Json<Done>, ApiError> {
     let id = id_of(&text)?;
-    let patch = UserPatch {
-        passkey: change.passkey.as_deref().map(passkey_of).transpose()?,
-        username: change.username,
-        enabled: change.enabled,
-        can_leech: change.can_leech,
-        uploaded: change.uploaded,
-        downloaded: change.downloaded,
-    };
-    let saved = api.control.update_user(id, &patch).await?;
+    let saved = api.control.update_user(id, &change.patch(id)?).await?;
     Ok(Json(api.done(saved.told).await))
+}
+
+/// Disable a user, whose totals and history stay
+#[utoipa::path(
+    delete,
+    operation_id = "disable_user",
+    path = "/api/user/{user_id}",
+    tag = "users",
+    params(("user_id" = i64, Path, minimum = 0, maximum = 4_294_967_295_i64)),
+    responses(
+        (status = 200, body = Done),
+        (status = 404, body = ErrorBody, description = "There is no such user"),
+        Refused
+    )
+)]
+pub(super) async fn disable(
+    State(api): State<Arc<Api>>,
+    PathText(text): PathText,
+) -> Result<Json<Done>, ApiError> {
+    let disabled = api.control.set_user_enabled(id_of(&text)?, false).await?;
+    Ok(Json(api.done(disabled.told).await))
 }
 
 /// The torrents that a user seeds, downloads, has completed, or ran from
@@ -354,10 +375,12 @@ fn passkey_of(text: &str) -> Result<Passkey, ApiError> {
 
 // === impl views ===
 
-impl From<StoredUser> for UserDetails {
-    fn from(stored: StoredUser) -> Self {
+impl UserDetails {
+    /// Whoever has a passkey can announce as its user: it is no matter of reading.
+    fn of(stored: StoredUser, scope: Scope) -> Self {
+        let passkey = || stored.user.passkey.expose().to_owned();
         Self {
-            passkey: stored.user.passkey.expose().to_owned(),
+            passkey: (scope >= Scope::Write).then(passkey),
             key: format!("t:u:{}", stored.user.id.0),
             user: stored.into(),
         }
@@ -390,6 +413,40 @@ impl From<UserTorrents> for TorrentsView {
             complete: texts(torrents.complete),
             incomplete: texts(torrents.incomplete),
         }
+    }
+}
+
+// === impl UserToRegister and UserChange ===
+
+impl UserToRegister {
+    fn name(&self) -> String {
+        let name = self.name.as_ref().filter(|name| !name.is_empty());
+        name.map_or_else(|| format!("user {}", self.user_id), Clone::clone)
+    }
+}
+
+impl UserChange {
+    fn patch(self, id: UserId) -> Result<UserPatch, ApiError> {
+        if self.user_id.is_some_and(|user_id| user_id != id.0) {
+            let message = format!("user_id: expected {}, the id of the path", id.0);
+            return Err(ApiError::invalid(message));
+        }
+        let name = self.name.filter(|name| !name.is_empty());
+        let username = match (self.username, name) {
+            (Some(username), Some(name)) if username != name => {
+                let message = "name, username: expected one of them, or twice the same";
+                return Err(ApiError::invalid(message));
+            }
+            (username, name) => username.or(name),
+        };
+        Ok(UserPatch {
+            passkey: self.passkey.as_deref().map(passkey_of).transpose()?,
+            username,
+            enabled: self.enabled,
+            can_leech: self.can_leech,
+            uploaded: self.uploaded,
+            downloaded: self.downloaded,
+        })
     }
 }
 

@@ -106,9 +106,7 @@ impl Reloader {
 
     fn apply(&mut self, loaded: Loaded) {
         let new = &loaded.config;
-        for warning in &loaded.warnings {
-            tracing::warn!("{warning}");
-        }
+        settings::warn(&loaded);
         self.log.set_level(new.log.level);
         self.stats_interval.send_replace(new.log.stats_interval);
         self.node.tracker.set_rules(settings::rules(new));
@@ -122,6 +120,7 @@ impl Reloader {
                 tracing::warn!("{}", api::OPEN);
             }
             api.set_credentials(api::credentials(new));
+            api.set_hosts(&new.api.hosts);
         }
         settings::warn_of_empty_whitelist(new, &self.node.registry);
         self.options.config = loaded;

@@ -6,10 +6,12 @@ mod harness;
 mod bulk;
 mod events;
 mod login;
+mod origin;
 mod original;
 mod reload;
 mod routes;
 mod schema;
+mod secrets;
 mod shared;
 
 use serde_json::json;

@@ -273,7 +273,9 @@ impl Storage for Mysql {
         id: TorrentId,
         patch: &TorrentPatch,
     ) -> Result<(), StorageError> {
-        edit!(self, |session| edit::update_torrent(session, id, patch))
+        edit!(self, |session| edit::update_torrent(
+            session, &self.own, id, patch
+        ))
     }
 
     async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError> {
@@ -290,6 +292,10 @@ impl Storage for Mysql {
 
     async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError> {
         read!(self, |session| apply::journals(session))
+    }
+
+    async fn forget_journal(&self, node: &str, number: u64) -> Result<bool, StorageError> {
+        edit!(self, |session| apply::forget(session, node, number))
     }
 
     /// The number in the journal makes repeating harmless, also after a COMMIT without an answer.
