@@ -3,6 +3,7 @@
 
 mod announces;
 mod connections;
+mod crowds;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod requests;
