@@ -405,9 +405,9 @@ fn a_stop_on_a_full_disk_says_what_is_not_saved() {
 
 // === too many connections ===
 
-/// Those who hold connections without asking anything keep honest clients out for seconds, not for good.
+/// Those who hold connections without asking anything keep nobody out.
 #[test]
-fn idle_crowds_are_bounded_and_pass() {
+fn idle_crowds_are_bounded_and_give_way() {
     let limit = 8;
     let mika = Mika::start(&json!({ "http": { "max_connections": limit } }));
     let hold = |_| {

@@ -12,6 +12,7 @@ const TABLE: &[(&str, &str)] = &[
     ("certificate", ""),
     ("clock", ""),
     ("ids", ""),
+    ("host", ""),
     ("limit", ""),
     ("metrics", ""),
     ("notify", ""),
@@ -20,6 +21,7 @@ const TABLE: &[(&str, &str)] = &[
     ("secret", ""),
     ("suggest", ""),
     ("tls", "certificate pem"),
+    ("places", "addr clock limit metrics"),
     ("events", "clock ids"),
     ("change", "addr ids"),
     // What was configured. Other modules get small settings of their own from `node`.
@@ -60,21 +62,21 @@ const TABLE: &[(&str, &str)] = &[
     // Doors: to clients, to the web application, to those who run it.
     (
         "listen",
-        "addr backoff clock ids limit metrics pulse tls tracker wire",
+        "addr backoff clock ids limit metrics places pulse tls tracker wire",
     ),
     (
         "api",
-        "change clock control events ids journal limit metrics registry secret storage tls tracker",
+        "change clock control events ids journal limit metrics places registry secret storage tls tracker",
     ),
     (
         "manage",
-        "addr cache certificate change clock config control ids log pem registry secret storage warmup wire",
+        "addr cache certificate change clock config control host ids log pem registry secret storage warmup wire",
     ),
     // The composition root: the one place that knows how the parts fit together.
     (
         "node",
-        "addr api backoff cache certificate change clock config control events ids journal limit listen log metrics \
-         notify pulse registry secret storage suggest swarm tls tracker warmup wire",
+        "addr api backoff cache certificate change clock config control events host ids journal limit listen log metrics \
+         notify places pulse registry secret storage suggest swarm tls tracker warmup wire",
     ),
     // Programs: arguments in, exit code out.
     ("bin/mika", "config node"),

@@ -6,7 +6,6 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
 
 use harness::{Mika, PROGRAM_DEADLINE, poll};
 use rustix::process::Signal;
@@ -81,50 +80,47 @@ fn statistics_begin_and_end_with_a_reload() {
     assert_eq!(lines(&mika), told);
 }
 
-/// A lower number lets those that are open go on; a higher one lets in who waits.
+/// A lower number lets those that are open go on, until others come; a higher one has room for more.
 #[test]
 fn connections_are_bounded_by_what_the_last_reload_said() {
     let mut mika = Mika::start_with(
         &json!({ "http": { "max_connections": 1 } }),
         &["--procs", "1"],
     );
-    let hold = |mika: &Mika| {
+    let ask = |stream: &mut TcpStream| {
+        let asked = stream.write_all(b"GET /scrape HTTP/1.1\r\n\r\n");
+        asked.is_ok() && matches!(stream.read(&mut [0; 1000]), Ok(length) if length > 0)
+    };
+    let open = |mika: &Mika| {
         let mut stream = TcpStream::connect(mika.http()).expect("the kernel takes it");
-        stream.write_all(b"GET /scrape").expect("a beginning");
+        let timeout = stream.set_read_timeout(Some(PROGRAM_DEADLINE));
+        timeout.expect("a timeout");
+        assert!(ask(&mut stream), "a newcomer is answered at once");
         stream
     };
-    let is_served = |stream: &mut TcpStream, within: u64| {
-        stream
-            .set_read_timeout(Some(Duration::from_millis(within)))
-            .expect("a timeout");
-        let _ = stream.write_all(b" HTTP/1.1\r\n\r\n");
-        matches!(stream.read(&mut [0; 1000]), Ok(length) if length > 0)
-    };
-    let mut first = hold(&mika);
-    assert!(is_served(&mut first, 20_000));
-    let mut second = hold(&mika);
-    assert!(!is_served(&mut second, 500), "there is one place");
+    let mut first = open(&mika);
+    let mut second = open(&mika);
+    assert!(!ask(&mut first), "there is one place");
 
+    // The workers look at their settings every second.
     reload(&mut mika, &json!({ "http": { "max_connections": 2 } }));
-    let mut reply = [0; 1000];
-    second
-        .set_read_timeout(Some(PROGRAM_DEADLINE))
-        .expect("a timeout");
-    assert!(
-        matches!(second.read(&mut reply), Ok(length) if length > 0),
-        "there are two"
-    );
+    let mut third = second.try_clone().expect("a second handle");
+    poll(PROGRAM_DEADLINE, "there are two places", || {
+        third = open(&mika);
+        let goes_on = ask(&mut second);
+        if !goes_on {
+            second = open(&mika);
+        }
+        goes_on
+    });
 
     reload(&mut mika, &json!({ "http": { "max_connections": 1 } }));
-    first.write_all(b"GET /scrape").expect("it is open still");
-    assert!(is_served(&mut first, 20_000), "it goes on");
-    drop(second);
-    // The worker looks at its settings every second.
+    assert!(ask(&mut second) && ask(&mut third), "both go on");
     poll(PROGRAM_DEADLINE, "there is one place again", || {
-        !is_served(&mut hold(&mika), 500)
+        let (mut fourth, mut fifth) = (open(&mika), open(&mika));
+        ask(&mut fifth) && !ask(&mut fourth)
     });
-    drop(first);
-    assert!(is_served(&mut hold(&mika), 20_000));
+    assert!(!ask(&mut second) && !ask(&mut third));
 }
 
 // === log files ===

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod clients;
+mod connections;
 mod counter;
 mod histogram;
 pub mod process;
@@ -9,10 +10,12 @@ mod reach;
 mod readings;
 mod requests;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 pub use certificates::Certificates;
 pub use clients::{ClientCount, Clients, VERSIONS_MAX};
+pub use connections::{Eviction, Evictions};
 pub use counter::Counter;
 pub use histogram::{BOUNDS, Histogram, Snapshot};
 pub use reach::{Health, Reach, Witness};
@@ -54,6 +57,12 @@ pub struct Metrics {
     /// Connections of the announce listener that are open, and that may be.
     pub connections_open: Readings,
     pub connections_max: Readings,
+    /// Connections of the announce listener that had to give way to others.
+    pub connections_evicted: Arc<Evictions>,
+    /// The same of the API.
+    pub api_connections_evicted: Arc<Evictions>,
+    /// Requests that came through a trusted proxy without the header that names the client.
+    pub forwarded_missing: Counter,
     /// Until when the certificates of TLS listeners are valid.
     pub certificates: Certificates,
     /// Announces refused because their address or port is blocked by the config.

@@ -16,6 +16,7 @@ use crate::listen::udp::{self, Held, Secret, UdpService, UdpSettings};
 use crate::node::sockets::Sockets;
 use crate::node::watchdog::Watched;
 use crate::node::{Node, Options, settings};
+use crate::places::Places;
 use crate::pulse::Pulse;
 use crate::tls::Certificate;
 
@@ -35,23 +36,20 @@ pub(super) struct Workers {
 pub(super) struct Settings {
     http: Arc<ArcSwap<HttpSettings>>,
     udp: Arc<ArcSwap<UdpSettings>>,
-    workers: usize,
 }
 
 // === impl Settings ===
 
 impl Settings {
-    fn of(config: &Config, workers: usize) -> Self {
+    fn of(config: &Config) -> Self {
         Self {
-            http: Arc::new(ArcSwap::from_pointee(settings::http(config, workers))),
+            http: Arc::new(ArcSwap::from_pointee(settings::http(config))),
             udp: Arc::new(ArcSwap::from_pointee(settings::udp(config))),
-            workers,
         }
     }
 
     pub fn apply(&self, config: &Config) {
-        self.http
-            .store(Arc::new(settings::http(config, self.workers)));
+        self.http.store(Arc::new(settings::http(config)));
         self.udp.store(Arc::new(settings::udp(config)));
     }
 }
@@ -66,11 +64,12 @@ impl Workers {
         certificate: Option<Certificate>,
     ) -> Result<Self> {
         let config = &options.config.config;
-        let settings = Settings::of(config, options.procs);
+        let settings = Settings::of(config);
         let http = HttpService {
             tracker: Arc::clone(&node.tracker),
             settings: Arc::clone(&settings.http),
             certificate,
+            places: places(&settings, options.procs, node),
             clock: node.clock,
             metrics: Arc::clone(&node.metrics),
         };
@@ -92,7 +91,7 @@ impl Workers {
         for (number, listeners) in sockets.http.into_iter().enumerate() {
             let (service, stopped) = (http.clone(), stopped.clone());
             workers.spawn(format!("http-{number}"), move |pulse| {
-                work(listeners, service, pulse, stopped)
+                work(number, listeners, service, pulse, stopped)
             })?;
         }
         if sockets.udp.is_empty() {
@@ -200,8 +199,22 @@ impl Drop for Alarm {
     }
 }
 
+/// Room for the connections of all HTTP workers, which the metrics show.
+fn places(settings: &Settings, workers: usize, node: &Node) -> Arc<Places> {
+    let most = settings.http.load().max_connections;
+    let evicted = Arc::clone(&node.metrics.connections_evicted);
+    let places = Places::new(workers, most, http::SHARES, evicted);
+    let (open, max) = (Arc::clone(&places), Arc::clone(&places));
+    node.metrics
+        .connections_open
+        .add(move || open.taken() as u64);
+    node.metrics.connections_max.add(move || max.most() as u64);
+    places
+}
+
 /// One worker: a runtime on this thread for its listeners.
 fn work(
+    number: usize,
     listeners: Vec<TcpListener>,
     service: HttpService,
     pulse: Pulse,
@@ -210,6 +223,6 @@ fn work(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(http::serve(listeners, service, pulse, stop))?;
+    runtime.block_on(http::serve(number, listeners, service, pulse, stop))?;
     Ok(())
 }

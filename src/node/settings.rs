@@ -1,19 +1,17 @@
 //! From the config to the settings of the modules, which know no config.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
-
 use crate::config::{self, Config, Exposed, Loaded};
+use crate::host::files::{self, FileLimit};
 use crate::journal;
 use crate::listen::http::HttpSettings;
 use crate::listen::udp::UdpSettings;
 use crate::registry::Registry;
 use crate::storage::Place;
 use crate::tracker::{HnrRules, Mode, Rules};
-
-/// Files that a process needs beside its connections.
-const OTHER_FILES: u64 = 128;
+use crate::wire::forwarded::ForwardedHeader;
 
 pub(super) fn mode(config: &Config) -> Mode {
     match config.mode {
@@ -72,12 +70,13 @@ pub(super) fn udp(config: &Config) -> UdpSettings {
     }
 }
 
-/// For each of `workers`.
-pub(super) fn http(config: &Config, workers: usize) -> HttpSettings {
+pub(super) fn http(config: &Config) -> HttpSettings {
     HttpSettings {
         trusted_proxies: config.http.trusted_proxies.clone(),
+        forwarded_header: ForwardedHeader::named(&config.http.forwarded_header),
+        warned: Arc::default(),
         ack_timeout: config.journal.ack_timeout,
-        max_connections: (config.http.max_connections as usize).div_ceil(workers),
+        max_connections: FileLimit::read().room_for(config.http.max_connections),
     }
 }
 
@@ -101,20 +100,17 @@ pub(super) fn warn_of_empty_whitelist(config: &Config, registry: &Registry) {
     }
 }
 
-/// Asks the system for as many files as the connections need.
+/// Asks the system for as many files as the connections need. With fewer, fewer connections are
+/// held: without a file for the next, a newcomer would wait although others are idle.
 pub(super) fn raise_file_limit(connections: u32) {
-    let wanted = u64::from(connections) + OTHER_FILES;
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
-    }
-    limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-    let _ = setrlimit(Resource::Nofile, limit);
+    let (limit, wanted) = (files::raise(connections), files::needed(connections));
     if limit.current.is_some_and(|current| current < wanted) {
         tracing::warn!(
             limit = limit.current,
             wanted,
-            "the limit of open files is below http.max_connections: raise it (ulimit -n, LimitNOFILE)"
+            connections = limit.room_for(connections),
+            "the limit of open files is too low for http.max_connections, so fewer connections are \
+             held: raise it (ulimit -n, LimitNOFILE)"
         );
     }
 }

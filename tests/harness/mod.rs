@@ -54,6 +54,8 @@ pub struct Mika {
     variables: Vec<(String, String)>,
     arguments: Vec<String>,
     process: Option<Child>,
+    /// How many files it may open, if not as many as this process.
+    files: Option<u64>,
 }
 
 /// Calls `condition` until it is true; panics with `what` once `deadline` has passed.
@@ -160,6 +162,11 @@ impl Mika {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Lets the daemon open no more files than that from its next start on.
+    pub fn limit_files(&mut self, files: u64) {
+        self.files = Some(files);
+    }
+
     /// Changes the config file; a running daemon reads it at a reload.
     pub fn reconfigure(&mut self, over: &Value) {
         merge(&mut self.config, over);
@@ -198,8 +205,17 @@ impl Mika {
             .append(true)
             .open(self.path("mika.log"))
             .expect("a log file");
-        let process = self
-            .command(env!("CARGO_BIN_EXE_mika"))
+        let program = env!("CARGO_BIN_EXE_mika");
+        let mut command = match self.files {
+            None => self.command(program),
+            Some(files) => {
+                // It replaces itself by the program, whose pid is then the child's.
+                let mut command = self.command("prlimit");
+                command.args([&format!("--nofile={files}"), program]);
+                command
+            }
+        };
+        let process = command
             .args(["--config", "config.json"])
             .args(&self.arguments)
             .args(arguments)
@@ -448,6 +464,7 @@ impl Mika {
             variables: Vec::new(),
             arguments: Vec::new(),
             process: None,
+            files: None,
         };
         mika.write_config();
         mika

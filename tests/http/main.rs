@@ -3,8 +3,10 @@
 
 mod announces;
 mod connections;
+mod crowds;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod proxies;
 mod requests;
 mod scrapes;
 

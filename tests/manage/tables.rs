@@ -151,7 +151,7 @@ fn files_that_others_can_read_are_named_with_a_safe_command() {
         let said = folder.ok(&["check"]);
         let warnings = said
             .lines()
-            .filter(|line| line.starts_with("warning  files: "));
+            .filter(|line| line.starts_with("note     files: "));
         warnings.map(str::to_owned).collect::<Vec<_>>()
     };
     for name in ["config.json", "key_priv", "mika.db"] {

@@ -1,6 +1,6 @@
 //! Accepting connections. One whose first request is there already, as most are, is answered
 //! here; if that is all that its client wants, it needs nothing else: no task, no memory, no
-//! place among those that are watched.
+//! place among those that are counted.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, TcpStream};
@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use super::Worker;
 use super::connection::Connection;
-use super::connections::Activity;
 use super::exchange::{Exchange, Next, Turn};
 use super::listener::Listener;
-use super::places::Place;
+use crate::places::{Phase, Place};
 use crate::tls::Certificate;
+use crate::wire::forwarded::is_trusted;
 
 /// Connections that are accepted in a row before those that are open have their turn.
 const ROW: usize = 32;
@@ -31,14 +31,12 @@ impl Worker {
         let mut failing = false;
         'queues: while let Ok(mut queue) = listener.connections().await {
             for _ in 0..ROW {
-                // A place first: while there is none, new connections wait in the kernel.
-                let place = self.places.take().await;
                 match queue.next() {
                     None => continue 'queues,
                     Some(Ok((stream, client))) => {
                         failing = false;
                         self.service.metrics.connections.one();
-                        self.receive(stream, client, place);
+                        self.receive(stream, client).await;
                     }
                     Some(Err(error)) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Some(Err(error)) => {
@@ -46,7 +44,12 @@ impl Worker {
                             tracing::warn!(%error, "connections can't be accepted; trying again until they can");
                         }
                         failing = true;
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        // The file of a connection that is evicted is free in a moment.
+                        if self.places.free_a_file() {
+                            tokio::task::yield_now().await;
+                        } else {
+                            tokio::time::sleep(ACCEPT_PAUSE).await;
+                        }
                     }
                 }
             }
@@ -54,9 +57,10 @@ impl Worker {
         }
     }
 
-    fn receive(self: &Arc<Self>, stream: TcpStream, client: IpAddr, place: Place) {
+    async fn receive(self: &Arc<Self>, stream: TcpStream, client: IpAddr) {
         let mut connection = Connection::new(Exchange::new(client));
         if let Some(certificate) = self.service.certificate.clone() {
+            let place = self.place(client).await;
             return self.converse_in_secret(stream, connection, certificate, place);
         }
         let mut link = &stream;
@@ -75,7 +79,18 @@ impl Worker {
             Ok(Poll::Pending) => None,
             Ok(Poll::Ready(Err(_))) | Err(_) => return,
         };
+        let place = self.place(client).await;
         self.converse_in_task(stream, connection, first, place);
+    }
+
+    /// A place for a connection that stays. Others may have to give theirs up, so only while all
+    /// have a request in flight does it wait, and new connections wait in the kernel.
+    async fn place(&self, client: IpAddr) -> Place {
+        let settings = self.service.settings.load();
+        // A proxy stands for many clients, whose share would be that of one.
+        let is_proxy = is_trusted(client, &settings.trusted_proxies);
+        drop(settings);
+        self.places.take((!is_proxy).then_some(client)).await
     }
 
     fn converse_in_task(
@@ -85,10 +100,14 @@ impl Worker {
         first: Option<Turn>,
         place: Place,
     ) {
-        self.spawn(place, |worker, activity| async move {
+        let phase = match &first {
+            Some(turn) => turn.phase(!connection.unsent.is_empty()),
+            None => Phase::Request,
+        };
+        self.spawn(place, phase, |worker, place| async move {
             let mut stream = tokio::net::TcpStream::from_std(stream)?;
             worker
-                .converse(&mut stream, connection, first, &activity)
+                .converse(&mut stream, connection, first, &place)
                 .await
         });
     }
@@ -100,7 +119,7 @@ impl Worker {
         certificate: Certificate,
         place: Place,
     ) {
-        self.spawn(place, |worker, activity| async move {
+        self.spawn(place, Phase::Request, |worker, place| async move {
             let stream = tokio::net::TcpStream::from_std(stream)?;
             let mut stream = match certificate.acceptor().accept(stream).await {
                 Ok(stream) => stream,
@@ -109,29 +128,27 @@ impl Worker {
                     return Ok(());
                 }
             };
-            worker
-                .converse(&mut stream, connection, None, &activity)
-                .await
+            worker.converse(&mut stream, connection, None, &place).await
         });
     }
 
-    /// Serves a connection in a task of its own, which is watched.
-    fn spawn<F>(self: &Arc<Self>, place: Place, serve: impl FnOnce(Arc<Self>, Arc<Activity>) -> F)
-    where
+    /// Serves a connection in a task of its own, which owns its place.
+    fn spawn<F>(
+        self: &Arc<Self>,
+        place: Place,
+        phase: Phase,
+        serve: impl FnOnce(Arc<Self>, Place) -> F,
+    ) where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let entry = self.connections.enter();
-        let number = entry.number();
-        let activity = self.connections.activity();
-        let served = serve(Arc::clone(self), Arc::clone(&activity));
+        let slot = place.slot();
+        let served = serve(Arc::clone(self), place);
         let task = tokio::spawn(async move {
             // Clients come and go as they like; what they did wrong was answered to them.
             if let Err(error) = served.await {
                 tracing::trace!(%error, "connection ended");
             }
-            drop((entry, place));
         });
-        self.connections
-            .served_by(number, task.abort_handle(), activity);
+        self.places.served_by(slot, task.abort_handle(), phase);
     }
 }

@@ -11,9 +11,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-use super::connections::{Activity, Phase};
 use super::exchange::{Exchange, Next, Turn};
 use super::{Desk, Worker};
+use crate::places::{Phase, Place};
 use crate::tracker::Ticket;
 
 /// Bytes that are thrown away at most while a connection ends.
@@ -94,7 +94,7 @@ impl Worker {
         stream: &mut S,
         mut connection: Connection,
         first: Option<Turn>,
-        activity: &Activity,
+        place: &Place,
     ) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -108,19 +108,19 @@ impl Worker {
         };
         loop {
             if let Some(ticket) = turn.ticket {
-                activity.begin(Phase::Waiting);
+                place.begin(Phase::Waiting);
                 // In a box, because it is large and few connections ever come here.
                 Box::pin(self.wait_for(ticket)).await;
             }
             if !connection.unsent.is_empty() {
-                activity.begin(Phase::Sending);
+                place.begin(Phase::Sending);
                 stream.write_all(&connection.unsent).await?;
                 connection.unsent = Vec::new();
             }
             // TLS may hold some of it back.
             stream.flush().await?;
             match turn.next {
-                Next::End { linger } => return leave(stream, linger, activity).await,
+                Next::End { linger } => return leave(stream, linger, place).await,
                 Next::GoOn => {}
                 Next::Read { in_request } => {
                     let phase = if in_request {
@@ -130,9 +130,9 @@ impl Worker {
                     };
                     // A request has to be complete in time counted from its first byte.
                     if turn.answered {
-                        activity.begin(phase);
+                        place.begin(phase);
                     } else {
-                        activity.go_on(phase);
+                        place.go_on(phase);
                     }
                 }
             }
@@ -203,11 +203,11 @@ impl Worker {
 }
 
 /// Ends a connection whose last reply was sent.
-async fn leave<S>(stream: &mut S, linger: bool, activity: &Activity) -> io::Result<()>
+async fn leave<S>(stream: &mut S, linger: bool, place: &Place) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    activity.begin(Phase::Leaving);
+    place.begin(Phase::Leaving);
     stream.shutdown().await?;
     if !linger {
         return Ok(());

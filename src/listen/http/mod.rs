@@ -6,13 +6,12 @@
 
 mod accept;
 mod connection;
-mod connections;
 mod exchange;
 pub mod head;
 mod listener;
-mod places;
 mod reply;
 mod service;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -28,27 +27,35 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use self::connections::Connections;
 use self::exchange::INPUT_BYTES;
 use self::listener::Listener;
-use self::places::Places;
 use self::service::Clerk;
+pub use self::source::Warned;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::places::{Places, WorkerPlaces};
 use crate::pulse::Pulse;
 use crate::tls::Certificate;
 use crate::tracker::Tracker;
+use crate::wire::forwarded::ForwardedHeader;
 
 /// How long a stop waits for requests in flight.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// A network may have one in so many of the places, once half of them are taken.
+pub const SHARES: usize = 8;
 
 /// The settings that a reload may change.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
+    /// The header by which they name the client.
+    pub forwarded_header: ForwardedHeader,
+    /// So that what is wrong with it is said once, and again after a reload.
+    pub warned: Arc<Warned>,
     /// How long a reply waits at most until what it acknowledges is durable.
     pub ack_timeout: Duration,
-    /// Connections that one worker holds at once.
+    /// Connections that all workers hold at once.
     pub max_connections: usize,
 }
 
@@ -59,6 +66,8 @@ pub struct HttpService {
     pub settings: Arc<ArcSwap<HttpSettings>>,
     /// With it, connections speak TLS.
     pub certificate: Option<Certificate>,
+    /// Room for connections, one for all workers.
+    pub places: Arc<Places>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
 }
@@ -68,8 +77,7 @@ struct Worker {
     service: HttpService,
     /// Locked by this thread alone, for one turn at a time.
     desk: Mutex<Desk>,
-    connections: Arc<Connections>,
-    places: Places,
+    places: WorkerPlaces,
     stopping: AtomicBool,
 }
 
@@ -82,30 +90,26 @@ struct Desk {
     clerk: Clerk,
 }
 
-/// Serves the listeners on this thread until `stop` turns true, and then finishes what is in flight.
+/// Serves the listeners of the worker of that number on this thread until `stop` turns true, and then finishes what is in flight.
 /// The thread beats `pulse` every second, unless something keeps it from turning.
 ///
 /// # Errors
 /// A listener can't be used with this thread's runtime.
 pub async fn serve(
+    number: usize,
     listeners: Vec<TcpListener>,
     service: HttpService,
     pulse: Pulse,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let places = Places::new(service.settings.load().max_connections);
-    let (number, taken) = places.readings();
-    service.metrics.connections_max.add(number);
-    service.metrics.connections_open.add(taken);
     let worker = Arc::new(Worker {
-        places,
+        places: service.places.of_worker(number),
         desk: Mutex::new(Desk {
             input: vec![0; INPUT_BYTES].into(),
             out: Vec::new(),
             clerk: Clerk::new(service.clone()),
         }),
         service,
-        connections: Connections::new(),
         stopping: AtomicBool::new(false),
     });
     let mut accepting = Vec::new();
@@ -120,8 +124,9 @@ pub async fn serve(
         tokio::select! {
             _ = seconds.tick() => {
                 pulse.beat();
-                worker.connections.watch();
-                worker.places.resize(worker.service.settings.load().max_connections);
+                worker.places.tick();
+                let most = worker.service.settings.load().max_connections;
+                worker.service.places.resize(most);
             }
             _ = stop.changed() => break,
         }
@@ -144,8 +149,8 @@ impl Worker {
         self.stopping.store(true, Ordering::Relaxed);
         let drained = async {
             let mut ticks = tokio::time::interval(Duration::from_millis(20));
-            while !self.connections.is_empty() {
-                self.connections.end_idle();
+            while !self.places.is_empty() {
+                self.places.end_idle();
                 ticks.tick().await;
             }
         };

@@ -1,0 +1,71 @@
+//! How many files this process may open, and how many connections that leaves room for.
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// Files that a process needs beside the connections of its clients: those of the API, its
+/// listeners, the log, the database.
+pub const OTHER_FILES: u64 = 512;
+
+/// The limit of open files; none for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileLimit {
+    /// What holds now.
+    pub current: Option<u64>,
+    /// What the process may raise it to by itself.
+    pub maximum: Option<u64>,
+}
+
+// === impl FileLimit ===
+
+impl FileLimit {
+    /// That of this process.
+    pub fn read() -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        Self {
+            current: limit.current,
+            maximum: limit.maximum,
+        }
+    }
+
+    /// Connections that there are files for, of as many as are wanted; at least one.
+    pub fn room_for(self, connections: u32) -> usize {
+        let room = self
+            .current
+            .map_or(u64::MAX, |current| current.saturating_sub(OTHER_FILES));
+        u64::from(connections).min(room).max(1) as usize
+    }
+}
+
+/// Files that as many connections need, and all the rest.
+pub fn needed(connections: u32) -> u64 {
+    u64::from(connections) + OTHER_FILES
+}
+
+/// Raises the limit for as many connections, as far as the system lets it; what it is then.
+pub fn raise(connections: u32) -> FileLimit {
+    let wanted = needed(connections);
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        // Refused, it stays as it was, which is read below.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    FileLimit::read()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_the_rest() {
+        let of = |current| FileLimit {
+            current,
+            maximum: None,
+        };
+        assert_eq!(of(None).room_for(16_384), 16_384);
+        assert_eq!(of(Some(65_536)).room_for(16_384), 16_384);
+        assert_eq!(of(Some(1024)).room_for(16_384), 512);
+        assert_eq!(of(Some(16)).room_for(16_384), 1);
+    }
+}

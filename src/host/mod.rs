@@ -1,0 +1,5 @@
+//! What this host has and lacks for a listener: address families, ports, files.
+
+pub mod families;
+pub mod files;
+pub mod ports;

@@ -1,0 +1,160 @@
+//! Who may have taken a port: another listener, or a connection that this host made itself.
+//!
+//! Linux takes the local ports of outgoing connections from a range, 32768 to 60999 by default. One
+//! that has a listener's port, or was closed by this side within the last minute (TIME-WAIT), keeps
+//! it from being bound: `SO_REUSEADDR` would help only if the other socket had set it as well.
+
+use std::fs;
+use std::ops::RangeInclusive;
+
+/// Transport protocols that listeners use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// What holds a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A socket that others connect or send to.
+    Listener,
+    /// A connection, or what is left of one.
+    Connection,
+}
+
+/// The ports of outgoing connections on this host, and those of them that are kept free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutgoingPorts {
+    range: RangeInclusive<u16>,
+    reserved: Vec<RangeInclusive<u16>>,
+}
+
+/// The state `LISTEN` of a TCP socket, as the kernel writes it.
+const LISTEN: u8 = 0x0a;
+
+// === impl OutgoingPorts ===
+
+impl OutgoingPorts {
+    /// Those of this host; none if the system does not tell.
+    pub fn read() -> Option<Self> {
+        let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
+        let reserved = read("ip_local_reserved_ports").unwrap_or_default();
+        Self::parse(&read("ip_local_port_range")?, &reserved)
+    }
+
+    fn parse(range: &str, reserved: &str) -> Option<Self> {
+        let mut ends = range.split_whitespace();
+        let (first, last) = (ends.next()?.parse().ok()?, ends.next()?.parse().ok()?);
+        let reserved = reserved.trim().split(',').filter_map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+        });
+        Some(Self {
+            range: first..=last,
+            reserved: reserved.collect(),
+        })
+    }
+
+    /// Whether an outgoing connection may take that port.
+    pub fn may_take(&self, port: u16) -> bool {
+        self.range.contains(&port) && !self.reserved.iter().any(|it| it.contains(&port))
+    }
+}
+
+/// What holds a port at this moment; none if nothing does, or the system does not tell.
+pub fn holder(port: u16, transport: Transport) -> Option<Holder> {
+    let tables = match transport {
+        Transport::Tcp => ["tcp", "tcp6"],
+        Transport::Udp => ["udp", "udp6"],
+    };
+    let mut found = None;
+    for table in tables {
+        let text = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+        match holder_in(&text, port, transport) {
+            Some(Holder::Listener) => return Some(Holder::Listener),
+            Some(Holder::Connection) => found = Some(Holder::Connection),
+            None => {}
+        }
+    }
+    found
+}
+
+/// The same of one table: `sl local_address rem_address st …` in hexadecimal.
+fn holder_in(table: &str, port: u16, transport: Transport) -> Option<Holder> {
+    let mut found = None;
+    for line in table.lines().skip(1) {
+        let mut fields = line.split_whitespace().skip(1);
+        let (Some(local), Some(remote), Some(state)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if port_of(local) != Some(port) {
+            continue;
+        }
+        let is_listener = match transport {
+            Transport::Tcp => u8::from_str_radix(state, 16) == Ok(LISTEN),
+            Transport::Udp => port_of(remote) == Some(0),
+        };
+        if is_listener {
+            return Some(Holder::Listener);
+        }
+        found = Some(Holder::Connection);
+    }
+    found
+}
+
+fn port_of(endpoint: &str) -> Option<u16> {
+    let (_, port) = endpoint.rsplit_once(':')?;
+    u16::from_str_radix(port, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn reserved_ports_are_not_taken_by_outgoing_connections() {
+        let may_take = |range: &str, reserved: &str, port| {
+            OutgoingPorts::parse(range, reserved).map(|it| it.may_take(port))
+        };
+        let usual = "32768\t60999\n";
+        assert_eq!(may_take(usual, "\n", 34000), Some(true));
+        assert_eq!(may_take(usual, "\n", 6969), Some(false));
+        assert_eq!(may_take(usual, "34000-34001\n", 34000), Some(false));
+        assert_eq!(may_take(usual, "8080,34000\n", 34000), Some(false));
+        assert_eq!(may_take(usual, "8080,34001-34003\n", 34000), Some(true));
+        assert_eq!(may_take("junk", "", 34000), None);
+    }
+
+    #[test]
+    fn listeners_are_told_from_connections() {
+        let table = "  sl  local_address rem_address   st tx_queue\n   \
+            0: 0100007F:84D0 00000000:0000 0A 00000000:00000000\n   \
+            1: 0100007F:84D1 0100007F:1F90 06 00000000:00000000\n   \
+            2: 00000000000000000000000001000000:84D2 00000000000000000000000000000000:0000 07\n";
+        let tcp = |port| holder_in(table, port, Transport::Tcp);
+        assert_eq!(tcp(0x84d0), Some(Holder::Listener));
+        assert_eq!(tcp(0x84d1), Some(Holder::Connection));
+        assert_eq!(tcp(0x84d3), None);
+        let udp = |port| holder_in(table, port, Transport::Udp);
+        assert_eq!(udp(0x84d2), Some(Holder::Listener));
+        assert_eq!(udp(0x84d1), Some(Holder::Connection));
+    }
+
+    #[test]
+    fn the_sockets_of_this_host_are_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(
+            holder(address.port(), Transport::Tcp),
+            Some(Holder::Listener)
+        );
+        let outgoing = TcpStream::connect(address).unwrap();
+        let port = outgoing.local_addr().unwrap().port();
+        assert_eq!(holder(port, Transport::Tcp), Some(Holder::Connection));
+    }
+}
