@@ -961,7 +961,7 @@ async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
     };
 
     let generation = cache.ping().await.unwrap();
-    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.keep(generation, &[batch(1)], 0).await.unwrap();
     cache.beat(NODE, "sign").await.unwrap();
     let mut replay = Replay::new(cache.clone(), storage.clone(), "node-b".into());
     for now in [0, DAY - 1] {
@@ -976,7 +976,7 @@ async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
         assert_eq!(nodes().await, [NODE]);
     }
     // What storage got in a round goes from the cache in the next, and only then does the name.
-    cache.keep(generation, &[batch(2)]).await.unwrap();
+    cache.keep(generation, &[batch(2)], 1).await.unwrap();
     replay.look(Seconds(2 * DAY)).await.unwrap();
     assert_eq!(storage.applied(NODE).await.unwrap(), 2);
     assert_eq!(nodes().await, [NODE]);

@@ -783,7 +783,10 @@ async fn a_torrent_takes_its_records_along_to_another_id(storage: &dyn Storage) 
     let (histories, _) = storage.records_of(new_id).await.unwrap();
     assert_eq!(histories[0].uploaded, 15);
     let added = storage.add_torrents(&[new_torrent(3)]).await.unwrap();
-    assert!(added[0].as_ref().is_ok_and(|added| *added > Some(new_id)), "{added:?}");
+    assert!(
+        added[0].as_ref().is_ok_and(|added| *added > Some(new_id)),
+        "{added:?}"
+    );
     // The former id is free, unless records are left under it.
     storage
         .update_torrent(new_id, &to(torrent_id))

@@ -93,7 +93,10 @@ fn triggers_that_get_lost_while_the_daemon_runs_are_told_and_made_again() {
     poll(LOOKS, "the registry is loaded again", || {
         let log = mika.log();
         let mut loads = log.lines().filter(|line| line.contains("registry loaded"));
-        loads.clone().count() > 1 && loads.next_back().is_some_and(|line| line.contains("users=2"))
+        loads.clone().count() > 1
+            && loads
+                .next_back()
+                .is_some_and(|line| line.contains("users=2"))
     });
     assert_eq!(mika.managed(&["migrate"]).trim(), "up to date");
     mika.managed(&["check"]);
