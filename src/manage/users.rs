@@ -12,7 +12,7 @@ use super::{ExitStatus, PAGE, UsageError, report_bad};
 use crate::config::{Config, Mode};
 use crate::control::Control;
 use crate::ids::{InvalidPasskey, Passkey, UserId};
-use crate::storage::{Storage, StoredUser};
+use crate::storage::{Storage, StorageError, StoredUser};
 
 #[derive(Debug, Subcommand)]
 pub enum Users {
@@ -108,9 +108,10 @@ pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<E
         Users::Enable { user } => set_enabled(&user, true, storage, control, printer).await?,
         Users::Disable { user } => set_enabled(&user, false, storage, control, printer).await?,
         Users::Passkey { user } => {
-            let found = find(storage, &user).await?.user;
-            let passkey = printer.saved(control.new_passkey(found.id).await?);
-            let (id, name) = (found.id, found.username);
+            let id = id_of(storage, &user).await?;
+            let passkey = printer.saved(control.new_passkey(id).await?);
+            let name = storage.user(id).await?.map(|it| it.user.username);
+            let name = name.unwrap_or_default();
             let what = format!("the new passkey of {name} (id {}):", id.0);
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
         }
@@ -262,6 +263,17 @@ fn print_passkey(
         printer.message("note: mode is \"public\" in the config, so users are not credited");
     }
     Ok(())
+}
+
+/// The id of the user; one who has no passkey yet is known by the id alone.
+async fn id_of(storage: &dyn Storage, text: &str) -> Result<UserId> {
+    match find(storage, text).await {
+        Ok(found) => Ok(found.user.id),
+        Err(error) => match (text.parse(), error.downcast_ref()) {
+            (Ok(id), None | Some(StorageError::Invalid(_))) => Ok(UserId(id)),
+            _ => Err(error),
+        },
+    }
 }
 
 /// The user of that id or else of that name.

@@ -6,6 +6,7 @@ use crate::change::{PeerKey, PeerRecord};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{BadRow, Client, Permille};
 
+use super::StorageError;
 use super::values::trimmed_prefix;
 
 /// A peer id has 20 bytes.
@@ -183,6 +184,13 @@ pub(super) fn distinct(clients: Vec<(Client, String)>) -> Vec<Client> {
         }
     }
     by_prefix.into_values().collect()
+}
+
+/// Why a user who was asked for by name can't be shown.
+pub(super) fn no_passkey(id: &str) -> StorageError {
+    StorageError::Invalid(format!(
+        "the user {id} of that name has no passkey yet; give one with: mika-manage users passkey {id}"
+    ))
 }
 
 // === impl Page ===

@@ -1,5 +1,7 @@
 //! What the tests of the MySQL driver share.
 
+pub mod columns;
+pub mod drift;
 pub mod faults;
 pub mod feed;
 pub mod programs;

@@ -134,7 +134,7 @@ fn rows_that_are_not_ready_do_not_fail_a_warmup() {
     config["cache"] = json!({ "driver": "redis", "url": redis.url() });
     server.sql(&format!(
         "USE site; {SITE_2015} ALTER TABLE users MODIFY passkey VARCHAR(255) NULL;
-         INSERT INTO users (passkey, username) SELECT NULL, seq FROM seq_1_to_3500;
+         INSERT INTO users (passkey, username) SELECT NULL, CONCAT('user-', seq) FROM seq_1_to_3500;
          INSERT INTO users (passkey, username) VALUES ('passkey-1', 'one');
          INSERT INTO torrents (info_hash, release_name) VALUES ('', 'a draft')"
     ));
@@ -156,6 +156,16 @@ fn rows_that_are_not_ready_do_not_fail_a_warmup() {
     mika.run();
     let log = mika.log();
     assert!(!log.contains("passed over"), "{log}");
+    let output = mika.manage(&["users", "passkey", "user-17"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(
+        told.contains("has no passkey yet; give one with: mika-manage users passkey 17"),
+        "{told}"
+    );
+    mika.managed(&["users", "passkey", "17"]);
+    let given = "SELECT COUNT(*) FROM site.users WHERE LENGTH(passkey) = 32 AND id = 17";
+    assert_eq!(server.sql(given), "1");
     server.sql("INSERT INTO site.users (passkey, username) VALUES ('bad!', 'bad')");
     let output = mika.manage(&["warmup"]);
     assert_eq!(

@@ -25,10 +25,10 @@ const OLD_OPTIONS: &[&str] = &[
 ];
 
 /// What the account of docs/sql.md may do.
-const PRIVILEGES: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, TRIGGER";
+pub const PRIVILEGES: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, TRIGGER";
 
 /// A server with the database `mika` and the account `mika` for it, and its URL.
-fn server_with(options: &[&str]) -> (MariaDb, String) {
+pub fn server_with(options: &[&str]) -> (MariaDb, String) {
     let server = MariaDb::start_with(options);
     server.database("mika");
     server.sql(&format!(
@@ -38,7 +38,7 @@ fn server_with(options: &[&str]) -> (MariaDb, String) {
     (server, url)
 }
 
-fn user(name: &str, passkey: &str) -> NewUser {
+pub fn user(name: &str, passkey: &str) -> NewUser {
     NewUser {
         id: None,
         username: name.into(),
@@ -47,7 +47,7 @@ fn user(name: &str, passkey: &str) -> NewUser {
     }
 }
 
-fn torrent(info_hash: InfoHash) -> NewTorrent {
+pub fn torrent(info_hash: InfoHash) -> NewTorrent {
     NewTorrent {
         id: None,
         info_hash,
@@ -56,14 +56,14 @@ fn torrent(info_hash: InfoHash) -> NewTorrent {
     }
 }
 
-fn client(prefix: &str) -> Client {
+pub fn client(prefix: &str) -> Client {
     Client {
         prefix: prefix.into(),
         name: String::new(),
     }
 }
 
-async fn named(storage: &dyn Storage, text: &str) -> Vec<StoredUser> {
+pub async fn named(storage: &dyn Storage, text: &str) -> Vec<StoredUser> {
     let find = Find {
         text: Some(text.into()),
         enabled: None,
@@ -78,14 +78,14 @@ async fn named(storage: &dyn Storage, text: &str) -> Vec<StoredUser> {
 }
 
 /// The findings of a severity, each with its hint.
-fn those(findings: &[Finding], severity: Severity) -> Vec<String> {
+pub fn those(findings: &[Finding], severity: Severity) -> Vec<String> {
     let those = findings.iter().filter(|it| it.severity == severity);
     those
         .map(|it| format!("{} → {}", it.problem, it.hint))
         .collect()
 }
 
-async fn problems(storage: &dyn Storage) -> Vec<String> {
+pub async fn problems(storage: &dyn Storage) -> Vec<String> {
     let findings = storage.check().await.unwrap();
     let mut all = those(&findings, Severity::Fatal);
     all.extend(those(&findings, Severity::Problem));
@@ -100,13 +100,13 @@ async fn problems(storage: &dyn Storage) -> Vec<String> {
 }
 
 /// The one problem that the check finds.
-async fn problem(storage: &dyn Storage) -> String {
+pub async fn problem(storage: &dyn Storage) -> String {
     let problems = problems(storage).await;
     assert_eq!(problems.len(), 1, "{problems:#?}");
     problems[0].clone()
 }
 
-async fn notes(storage: &dyn Storage) -> Vec<String> {
+pub async fn notes(storage: &dyn Storage) -> Vec<String> {
     assert_eq!(problems(storage).await, [""; 0]);
     those(&storage.check().await.unwrap(), Severity::Note)
 }
@@ -313,390 +313,6 @@ async fn a_key_that_takes_capitals_for_small_letters_refuses_the_second_prefix()
         notes[0].contains("ALTER TABLE `whitelist` MODIFY `peer_id` VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL"),
         "{notes:?}"
     );
-}
-
-#[tokio::test]
-async fn triggers_that_a_renamed_table_took_along_are_made_again() {
-    let it = Fixture::new().await;
-    it.sql(
-        "CREATE TABLE audit (id INT AUTO_INCREMENT PRIMARY KEY) ENGINE = InnoDB;
-         CREATE TABLE _users_gho LIKE users; INSERT INTO _users_gho SELECT * FROM users;
-         RENAME TABLE users TO _users_del, _users_gho TO users;
-         CREATE TRIGGER site_users_update AFTER UPDATE ON users FOR EACH ROW INSERT INTO audit () VALUES ()",
-    );
-    let found = problem(&*it.storage).await;
-    assert!(
-        found.contains(
-            "mika_users_update, mika_users_delete: on the table _users_del and not on users"
-        ) && found.contains("run mika-manage migrate"),
-        "{found}"
-    );
-    assert_eq!(
-        those(&it.storage.inspect().await.unwrap(), Severity::Problem).len(),
-        1
-    );
-    let position = it.storage.feed_position().await.unwrap();
-    it.sql("UPDATE users SET enabled = 0 WHERE id = 7");
-    let made = it.storage.migrate().await.unwrap();
-    assert_eq!(made.len(), 3, "{made:?}");
-    assert_eq!(problems(&*it.storage).await, [""; 0]);
-    assert_eq!(it.storage.migrate().await.unwrap(), [""; 0]);
-    // What nobody noted is loaded again, once.
-    let feed = it.storage.feed(position, 10).await.unwrap();
-    assert!(matches!(feed, Feed::Lost), "{feed:?}");
-    let position = it.storage.feed_position().await.unwrap();
-    it.sql("UPDATE users SET enabled = 0 WHERE id = 8");
-    let Feed::Changes(changes, _) = it.storage.feed(position, 10).await.unwrap() else {
-        panic!("lost again");
-    };
-    assert_eq!(changes.len(), 1);
-    let of_the_site =
-        "SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_name = 'site_users_update'";
-    assert_eq!(it.sql(of_the_site), "1");
-}
-
-#[tokio::test]
-async fn triggers_that_are_missing_or_changed_are_made_again() {
-    let it = Fixture::new().await;
-    it.sql(
-        "DROP TRIGGER mika_torrents_delete; DROP TRIGGER mika_users_insert;
-         CREATE TRIGGER mika_users_insert BEFORE INSERT ON users FOR EACH ROW SET NEW.enabled = 1;
-         DROP TRIGGER mika_whitelist_insert;
-         CREATE TRIGGER mika_whitelist_insert AFTER INSERT ON whitelist FOR EACH ROW SET @x = 1",
-    );
-    let found = problem(&*it.storage).await;
-    for expected in [
-        "mika_torrents_delete: missing from the table torrents",
-        "mika_users_insert: BEFORE INSERT and not AFTER INSERT",
-        "mika_whitelist_insert: with another body",
-    ] {
-        assert!(found.contains(expected), "{expected}: {found}");
-    }
-    assert_eq!(it.storage.migrate().await.unwrap().len(), 3);
-    assert_eq!(problems(&*it.storage).await, [""; 0]);
-}
-
-#[tokio::test]
-async fn triggers_of_an_account_that_is_gone_are_made_again() {
-    let (server, url) = server_with(&[]);
-    server.sql("CREATE USER old IDENTIFIED BY 'p'; GRANT ALL ON mika.* TO old");
-    let old = open(&url.replace("mika:p", "old:p"), "mika");
-    old.migrate().await.unwrap();
-    server.sql("INSERT INTO mika.users (id, passkey, username) VALUES (7, 'passkey-7', 'x'), (8, 'passkey-8', 'y');
-        INSERT INTO mika.torrents (id, info_hash) VALUES (3, REPEAT('a', 20)), (4, REPEAT('b', 20))");
-    let storage = open(&url, "mika");
-    // As long as the account is there, all is well.
-    assert_eq!(problems(&*storage).await, [""; 0]);
-    server.sql("REVOKE ALL ON mika.* FROM old; FLUSH PRIVILEGES");
-    let found = problem(&*storage).await;
-    assert!(found.contains("as old@%, which can't do it"), "{found}");
-    server.sql("DROP USER old");
-    let found = problem(&*storage).await;
-    assert!(
-        found.contains("as old@%, an account that is gone"),
-        "{found}"
-    );
-    let error = storage
-        .apply(&[batch(1, 0..10)])
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("an account that is gone: run mika-manage migrate"),
-        "{error}"
-    );
-    // Of triggers that credit does not run, nobody can see whether their account is there.
-    server.sql("CREATE USER old IDENTIFIED BY 'p'; GRANT ALL ON mika.* TO old");
-    let old = open(&url.replace("mika:p", "old:p"), "mika");
-    assert_eq!(storage.migrate().await.unwrap().len(), 0);
-    assert_eq!(problems(&*old).await, [""; 0]);
-    server.sql("DROP USER old");
-    assert_eq!(storage.migrate().await.unwrap().len(), 9);
-    server.sql("DROP TRIGGER mika.mika_whitelist_insert; CREATE DEFINER = nobody TRIGGER mika.mika_whitelist_insert
-        AFTER INSERT ON mika.whitelist FOR EACH ROW INSERT INTO mika_feed (kind, `key`) VALUES ('whitelist', 0)");
-    let found = problem(&*storage).await;
-    assert!(
-        found.contains("mika_whitelist_insert: as nobody@%, and not as Mika's account"),
-        "{found}"
-    );
-    assert_eq!(
-        storage.migrate().await.unwrap(),
-        ["trigger mika_whitelist_insert"]
-    );
-    assert_eq!(problems(&*storage).await, [""; 0]);
-    storage.apply(&[batch(1, 0..10)]).await.unwrap();
-    assert_eq!(
-        server.sql("SELECT uploaded FROM mika.users WHERE id = 7"),
-        "5"
-    );
-}
-
-#[tokio::test]
-async fn privileges_that_are_missing_are_named() {
-    let (server, url) = server_with(&[]);
-    open(&url, "mika").migrate().await.unwrap();
-    server.sql("REVOKE TRIGGER ON mika.* FROM mika");
-    let found = problem(&*open(&url, "mika")).await;
-    assert!(
-        found.contains("lacks the privilege TRIGGER") && found.contains("GRANT TRIGGER"),
-        "{found}"
-    );
-    server.sql("GRANT TRIGGER ON mika.* TO mika; REVOKE DELETE, UPDATE ON mika.* FROM mika");
-    let found = problems(&*open(&url, "mika")).await.join("\n");
-    for expected in [
-        "UPDATE command denied",
-        "`mika`.`peers`",
-        "`mika`.`mika_journal`",
-        "the statement credit_users does not work",
-        "docs/sql.md",
-    ] {
-        assert!(found.contains(expected), "{expected}: {found}");
-    }
-    // By a role, and by a name with a wildcard, is as good.
-    server.sql(&format!(
-        "REVOKE ALL ON mika.* FROM mika; CREATE ROLE tracker; GRANT {PRIVILEGES} ON `mik_`.* TO tracker;
-         GRANT tracker TO mika; SET DEFAULT ROLE tracker FOR mika"
-    ));
-    assert_eq!(problems(&*open(&url, "mika")).await, [""; 0]);
-}
-
-#[tokio::test]
-async fn a_view_is_told_and_works_without_a_feed() {
-    let (server, url) = server_with(&[]);
-    server.sql(&format!("GRANT CREATE VIEW ON mika.* TO mika; USE mika; {SITE_2015}
-        INSERT INTO users VALUES (7, 'passkey-7', 'seven');
-        RENAME TABLE users TO members; CREATE VIEW users AS SELECT id, passkey, username FROM members"));
-    let error = open(&url, "mika-2015")
-        .migrate()
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("users is a view, which can't have triggers")
-            && error.contains("storage.statements.feed to \"\""),
-        "{error}"
-    );
-    assert_eq!(
-        server.sql("SHOW TABLES FROM mika LIKE 'mika%'"),
-        "",
-        "nothing was made"
-    );
-    let storage = try_open(&url, "mika-2015", &[("feed", "")]).unwrap();
-    storage.migrate().await.unwrap();
-    assert_eq!(problems(&*storage).await, [""; 0]);
-    assert_eq!(storage.users(None, 10).await.unwrap().rows.len(), 1);
-    // A table that became a view later.
-    let it = Fixture::new().await;
-    it.sql("RENAME TABLE users TO members; CREATE VIEW users AS SELECT * FROM members");
-    let found = problems(&*it.storage).await.join("\n");
-    assert!(
-        found.contains("users is a view") && found.contains("storage.statements.feed"),
-        "{found}"
-    );
-}
-
-#[tokio::test]
-async fn tables_without_transactions_are_told() {
-    let it = Fixture::new().await;
-    it.sql("ALTER TABLE users ENGINE = MyISAM; ALTER TABLE mika_journal ENGINE = Aria");
-    let findings = it.storage.inspect().await.unwrap();
-    let fatal = those(&findings, Severity::Fatal).join("\n");
-    for expected in [
-        "the table users has the engine MyISAM, which has no transactions: credit could count twice \
-         → ALTER TABLE `users` ENGINE = InnoDB",
-        "ALTER TABLE `mika_journal` ENGINE = InnoDB",
-    ] {
-        assert!(fatal.contains(expected), "{expected}: {fatal}");
-    }
-    // Where Mika only edits, it is worth a note.
-    let server = MariaDb::start();
-    let url = server.database("site");
-    server.sql(&format!(
-        "USE site; {SITE_2015} ALTER TABLE users ENGINE = MyISAM"
-    ));
-    let storage = open(&url, "mika-2015");
-    storage.migrate().await.unwrap();
-    let notes = notes(&*storage).await.join("\n");
-    assert!(notes.contains("users has the engine MyISAM"), "{notes}");
-}
-
-#[tokio::test]
-async fn columns_too_small_for_totals_stop_nobody_else() {
-    let it = Fixture::new().await;
-    it.sql(
-        "ALTER TABLE users MODIFY uploaded INT NOT NULL DEFAULT 0;
-         UPDATE users SET uploaded = 2147483640 WHERE id = 7",
-    );
-    let found = problem(&*it.storage).await;
-    assert!(
-        found.contains("`uploaded` of `users` is int(11)")
-            && found.contains("ALTER TABLE `users` MODIFY `uploaded` BIGINT NOT NULL DEFAULT 0"),
-        "{found}"
-    );
-    let mut big = (*batch(1, 0..10)).clone();
-    for change in &mut big.changes {
-        let Change::Peer(change) = change else {
-            unreachable!()
-        };
-        change.credit = Credit {
-            up: 100,
-            down: 7,
-            announces: 1,
-            ..Credit::default()
-        };
-    }
-    it.storage.apply(&[Arc::new(big.clone())]).await.unwrap();
-    assert_eq!(it.storage.applied("a").await.unwrap(), 1);
-    let totals = |id: u32| {
-        it.sql(&format!(
-            "SELECT uploaded, downloaded FROM users WHERE id = {id}"
-        ))
-    };
-    assert_eq!(totals(7), "2147483647\t35", "as far as the column goes");
-    assert_eq!(totals(8), "500\t35");
-    // A rule of the site's that nothing satisfies: that row is left out.
-    it.sql(
-        "ALTER TABLE users ADD CONSTRAINT no_more CHECK (username <> 'eight' OR uploaded <= 500)",
-    );
-    big.number = 2;
-    it.storage.apply(&[Arc::new(big)]).await.unwrap();
-    assert_eq!(totals(8), "500\t35");
-    assert_eq!(totals(7), "2147483647\t70");
-    it.storage.apply(&[batch(3, 0..2)]).await.unwrap();
-    // The session is strict again.
-    let patch = UserPatch {
-        uploaded: Some(1 << 40),
-        ..UserPatch::default()
-    };
-    let error = it.storage.update_user(UserId(7), &patch).await.unwrap_err();
-    assert!(
-        matches!(&error, StorageError::Invalid(text) if text.contains("`uploaded`")),
-        "{error}"
-    );
-}
-
-#[tokio::test]
-async fn snatches_that_a_key_or_column_of_the_site_refuses_stop_nobody_else() {
-    let (server, url) = server_with(&["--sql-mode="]);
-    let storage = open(&url, "mika");
-    storage.migrate().await.unwrap();
-    server.sql(
-        "USE mika; ALTER TABLE torrents ADD UNIQUE KEY one_name (release_name),
-             ADD category INT NOT NULL, MODIFY release_name VARCHAR(1000) NOT NULL DEFAULT ''",
-    );
-    let mut snatches = (*batch(1, 0..0)).clone();
-    for byte in [1, 2, 1] {
-        let info_hash = InfoHash([byte; 20]);
-        snatches.changes.push(Change::Snatch { info_hash });
-    }
-    storage.apply(&[Arc::new(snatches)]).await.unwrap();
-    assert_eq!(storage.applied("a").await.unwrap(), 1);
-    assert_eq!(
-        server.sql("SELECT HEX(info_hash), snatches FROM mika.torrents"),
-        format!("{}\t2", "01".repeat(20))
-    );
-}
-
-/// A hash with bytes that mean something to somebody: quotes, blanks at the end, all of 0x80 to 0x9f by turns.
-fn hash(start: u8) -> InfoHash {
-    let mut bytes: [u8; 20] = std::array::from_fn(|at| start.wrapping_add(13 * at as u8));
-    bytes[19] = b' ';
-    InfoHash(bytes)
-}
-
-#[tokio::test]
-async fn hashes_in_text_columns_are_read_and_written() {
-    for (name, column) in [
-        (
-            "latin1",
-            "VARCHAR(20) CHARACTER SET latin1 COLLATE latin1_swedish_ci",
-        ),
-        ("padded", "CHAR(20) CHARACTER SET latin1 COLLATE latin1_bin"),
-        ("digits", "CHAR(40) CHARACTER SET latin1 COLLATE latin1_bin"),
-        (
-            "folded",
-            "VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci",
-        ),
-        (
-            "unicode",
-            "VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-        ),
-    ] {
-        let it = Fixture::new().await;
-        let is_hex = column.contains("40");
-        it.sql(&format!(
-            "DELETE FROM torrents; ALTER TABLE torrents DROP KEY torrents_by_hash,
-             MODIFY info_hash {column} NOT NULL, ADD UNIQUE KEY by_hash (info_hash)"
-        ));
-        let hashes: Vec<InfoHash> = (0..10).map(|number| hash(number * 25)).collect();
-        // By the site, as it writes.
-        let first = hashes[0];
-        let written = if is_hex {
-            format!("'{}'", first.to_string().to_uppercase())
-        } else {
-            format!("CONVERT(X'{first}' USING latin1)")
-        };
-        it.sql(&format!(
-            "INSERT INTO torrents (id, info_hash, release_name) VALUES (3, {written}, 'three')"
-        ));
-        // By Mika.
-        let torrents: Vec<NewTorrent> = hashes.iter().map(|hash| torrent(*hash)).collect();
-        let results = it.storage.add_torrents(&torrents).await.unwrap();
-        assert_eq!(results[0], Ok(None), "{name}: the site's is known");
-        assert!(
-            results[1..].iter().all(|it| matches!(it, Ok(Some(_)))),
-            "{name}: {results:?}"
-        );
-        let page = it.storage.torrents(None, 100).await.unwrap();
-        assert!(page.bad.is_empty(), "{name}: {:?}", page.bad);
-        let read: Vec<InfoHash> = page.rows.iter().map(|row| row.torrent.info_hash).collect();
-        assert_eq!(read, hashes, "{name}");
-        for hash in &hashes {
-            let found = it.storage.torrent(*hash).await.unwrap();
-            assert_eq!(
-                found.map(|row| row.torrent.info_hash),
-                Some(*hash),
-                "{name}"
-            );
-        }
-        if !is_hex && name != "unicode" {
-            let bytes = format!(
-                "SELECT COUNT(*) FROM torrents WHERE HEX(RPAD(info_hash, 20, ' ')) = '{}'",
-                hashes[7]
-            );
-            assert_eq!(it.sql(&bytes), "1", "{name}: as the site would write it");
-        }
-        let mut snatch = (*batch(1, 0..0)).clone();
-        snatch.changes.push(Change::Snatch {
-            info_hash: hash(250),
-        });
-        snatch.changes.push(Change::Snatch {
-            info_hash: hashes[4],
-        });
-        it.storage.apply(&[Arc::new(snatch)]).await.unwrap();
-        let stored = it.storage.torrent(hash(250)).await.unwrap().unwrap();
-        assert_eq!(stored.torrent.snatches, 1, "{name}");
-        assert_eq!(problems(&*it.storage).await, [""; 0], "{name}");
-    }
-}
-
-#[tokio::test]
-async fn hashes_in_other_characters_are_told_how_to_convert() {
-    let it = Fixture::new().await;
-    it.sql(
-        "DELETE FROM torrents; ALTER TABLE torrents MODIFY info_hash VARCHAR(20) CHARACTER SET cp1251 NOT NULL;
-         INSERT INTO torrents (id, info_hash) VALUES (3, CONVERT(X'e0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3' USING cp1251))",
-    );
-    let found = problems(&*it.storage).await.join("\n");
-    let advice = "ALTER TABLE `torrents` MODIFY `info_hash` BINARY(20) NOT NULL";
-    assert!(
-        found.contains("is text in cp1251") && found.contains(advice),
-        "{found}"
-    );
-    it.sql(advice);
-    assert_eq!(problems(&*it.storage).await, [""; 0]);
-    let hash = "e0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3".parse().unwrap();
-    assert!(it.storage.torrent(hash).await.unwrap().is_some());
 }
 
 #[tokio::test]

@@ -15,9 +15,7 @@ use crate::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::registry::{Client, Torrent, User};
 use crate::storage::rows::{self, Unusable};
 use crate::storage::schema::{self, Call};
-use crate::storage::{
-    BadRow, History, Page, StorageError, StoredPeer, StoredTorrent, StoredUser, UserTotals,
-};
+use crate::storage::{BadRow, History, Page, StoredPeer, StoredTorrent, StoredUser, UserTotals};
 
 const PEER: &str = "SELECT user_id, torrent_id, peer_id, base_up, base_down, base_at, dip_up, \
     dip_down, uploaded, downloaded, left_bytes, ip4, port4, ip6, port6, speed_up, speed_down, \
@@ -169,11 +167,7 @@ pub(super) async fn users_named(
     let read = |row| match user(row) {
         Ok(stored) => Ok(stored),
         Err(Unusable::Bad(bad)) => Err(unusable(&bad)),
-        Err(Unusable::Unfinished) => Err(StorageError::Invalid(format!(
-            "the user {} of that name has no passkey yet",
-            Cells(row).shown(0)
-        ))
-        .into()),
+        Err(Unusable::Unfinished) => Err(rows::no_passkey(&Cells(row).shown(0)).into()),
     };
     rows.iter().map(read).collect()
 }

@@ -13,6 +13,12 @@ use crate::storage::{MigrationStatus, StorageError};
 /// Seconds that one `mika-manage` waits for another one's migration, or for its edit.
 const LOCK_SECONDS: u32 = 8;
 
+/// The table that says which migrations were applied.
+const MIGRATIONS: &str = "CREATE TABLE IF NOT EXISTS mika_migrations (
+        name VARCHAR(190) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+        applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
+    ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4";
+
 /// What tells a statement that makes or drops a trigger.
 const TRIGGER: &str = "TRIGGER ";
 
@@ -56,15 +62,20 @@ pub(super) async fn lock(session: &mut Session<'_>, name: &str) -> Result<(), Fa
     Err(StorageError::Away(text.into()).into())
 }
 
-/// The names of the migrations that the database has; none if it is new.
-async fn applied(session: &mut Session<'_>) -> Result<Vec<String>, Fault> {
-    let exists = session
+/// Whether the table of migrations is there.
+async fn is_there(session: &mut Session<'_>) -> Result<bool, Fault> {
+    let rows = session
         .query(
             "SELECT 1 FROM information_schema.tables \
              WHERE table_schema = DATABASE() AND table_name = 'mika_migrations'",
         )
         .await?;
-    if exists.is_empty() {
+    Ok(!rows.is_empty())
+}
+
+/// The names of the migrations that the database has; none if it is new.
+async fn applied(session: &mut Session<'_>) -> Result<Vec<String>, Fault> {
+    if !is_there(session).await? {
         return Ok(Vec::new());
     }
     let sql = "SELECT name FROM mika_migrations ORDER BY name";
@@ -91,14 +102,10 @@ pub(super) async fn migrate(
     if let Some(view) = inspect::view_in_the_way(session, schema).await? {
         return Err(Fault::broken(format!("{}: {}", view.problem, view.hint)));
     }
-    session
-        .run(
-            "CREATE TABLE IF NOT EXISTS mika_migrations (
-                 name VARCHAR(190) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
-                 applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
-             ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4",
-        )
-        .await?;
+    // An account without CREATE can still put triggers right.
+    if !is_there(session).await? {
+        run(session, link, MIGRATIONS).await?;
+    }
     let mut done = Vec::new();
     let statuses = migrations(session, schema).await?;
     let pending = schema.migrations.iter().zip(statuses);

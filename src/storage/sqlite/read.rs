@@ -12,8 +12,8 @@ use crate::registry::{Client, Torrent, User};
 use crate::storage::rows::{self, SortKey, Unusable};
 use crate::storage::unusable;
 use crate::storage::{
-    BadRow, Find, Found, History, Page, StorageError, StoredPeer, StoredTorrent, StoredUser,
-    TorrentKey, UserKey, UserTorrents, UserTotals,
+    BadRow, Find, Found, History, Page, StoredPeer, StoredTorrent, StoredUser, TorrentKey, UserKey,
+    UserTorrents, UserTotals,
 };
 
 const USER: &str = "SELECT id, passkey, username, enabled, can_leech, \
@@ -135,9 +135,7 @@ pub(super) fn users_named(connection: &Connection, name: &str) -> Result<Vec<Sto
             Ok(stored) => stored,
             Err(Unusable::Bad(bad)) => return Err(unusable(&bad)),
             Err(Unusable::Unfinished) => {
-                let id = Cells(row).shown(0);
-                let problem = format!("the user {id} of that name has no passkey yet");
-                return Err(StorageError::Invalid(problem).into());
+                return Err(rows::no_passkey(&Cells(row).shown(0)).into());
             }
         });
     }
