@@ -575,6 +575,16 @@ async fn what_storage_has_is_not_counted_again_by_a_server_that_forgot_it() {
     assert_eq!(uploaded(), "20", "storage has the first of them");
     cache.keep(generation, &[batch(6)], 6).await.unwrap();
     assert_eq!(uploaded(), "40", "it was not forgotten");
+    // A portion that goes later, of what storage had by then.
+    redis.cli(&["DEL", "t:journal:node-a"]);
+    let again = cache.keep(generation, &[batch(7)], 5).await;
+    let generation = cache.ping().await.unwrap();
+    assert!(matches!(again, Err(CacheError::Restarted(it)) if it == generation));
+    cache.keep(generation, &[batch(4)], 5).await.unwrap();
+    cache.keep(generation, &[batch(5)], 6).await.unwrap();
+    assert_eq!(uploaded(), "40");
+    cache.keep(generation, &[batch(6)], 6).await.unwrap();
+    assert_eq!(uploaded(), "60");
 }
 
 #[tokio::test]

@@ -19,9 +19,17 @@ const READ_MAX: u32 = 4;
 /// Changes after which a group of batches is sent and counted before the next.
 const GROUP_CHANGES: usize = 10_000;
 
-/// In which generation each stream was last written to: one that is gone within that generation
-/// was deleted.
-pub(super) type Streams = Mutex<HashMap<String, Generation>>;
+/// What this process knows of the streams that it wrote to.
+pub(super) type Streams = Mutex<HashMap<String, Stream>>;
+
+#[derive(Clone, Copy)]
+pub(super) struct Stream {
+    /// When it was last written to: if it is gone within that generation, it was deleted.
+    generation: Generation,
+    /// The last batch that storage had when the stream was made. Up to it, batches that are kept
+    /// again are in the totals that are restored from storage.
+    restored: u64,
+}
 
 /// A call of [`keep`].
 struct Keeping<'a> {
@@ -80,39 +88,57 @@ impl Keeping<'_> {
     /// and take the next, and then takes the first no more.
     async fn group(&self, batches: &[Arc<Batch>], mut is_first: bool) -> Result<(), CacheError> {
         let mut derived = Derived::default();
-        let mut is_new_stream = false;
         for batch in batches {
             // The first batch into a stream that was emptied would shut out those before it.
             let mut reply = self.add(batch, is_first).await?;
             if is_first && reply == Value::Nil {
-                self.begin_stream(batch).await?;
-                is_new_stream = true;
-                reply = self.add(batch, false).await?;
+                reply = self.begin_stream(batch).await?;
             }
             is_first = false;
             let is_new = !matches!(reply, Value::ServerError(_));
-            let is_restored = is_new_stream && batch.number <= self.applied;
-            derived.add(&batch.changes, is_new && !is_restored);
-        }
-        if let Some(batch) = batches.last() {
-            let mut streams = self.streams.lock();
-            streams.insert(batch.node.clone(), self.session.generation());
+            derived.add(
+                &batch.changes,
+                is_new && batch.number > self.restored(batch),
+            );
         }
         derived.write(self.session).await
     }
 
-    /// Looks whether the stream is missing because nobody has written to it yet.
-    async fn begin_stream(&self, batch: &Batch) -> Result<(), CacheError> {
+    /// Up to which batch totals are restored from storage. Notes that the stream is there.
+    fn restored(&self, batch: &Batch) -> u64 {
+        let generation = self.session.generation();
+        let mut streams = self.streams.lock();
+        let stream = streams.get(&batch.node);
+        if let Some(stream) = stream.filter(|stream| stream.generation == generation) {
+            return stream.restored;
+        }
+        let stream = Stream {
+            generation,
+            restored: 0,
+        };
+        streams.insert(batch.node.clone(), stream);
+        0
+    }
+
+    /// Makes the stream, if it is missing because nobody has written to it yet.
+    async fn begin_stream(&self, batch: &Batch) -> Result<Value, CacheError> {
+        let generation = self.session.generation();
         let written = self.streams.lock().get(&batch.node).copied();
-        let now = if written == Some(self.session.generation()) {
+        let now = if written.is_some_and(|stream| stream.generation == generation) {
             self.link.was_emptied(self.session)
         } else {
             epoch::compare(self.link, self.session).await?
         };
-        if now == self.session.generation() {
-            return Ok(());
+        if now != generation {
+            return Err(CacheError::Restarted(now));
         }
-        Err(CacheError::Restarted(now))
+        let reply = self.add(batch, false).await?;
+        let stream = Stream {
+            generation,
+            restored: self.applied,
+        };
+        self.streams.lock().insert(batch.node.clone(), stream);
+        Ok(reply)
     }
 
     async fn add(&self, batch: &Batch, only_if_there: bool) -> Result<Value, CacheError> {
