@@ -5,7 +5,6 @@ mod harness;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use harness::{Mika, PROGRAM_DEADLINE, poll};
 use rustix::process::Signal;

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use mika::ids::Passkey;
-use mika::wire::http::{Target, client_ip, forwarded, parse_path, x_forwarded_for};
+use mika::wire::forwarded::{Hop, client_ip, forwarded_hops, list_hops};
+use mika::wire::http::{Target, parse_path};
 
 /// A line with a path, and others with headers.
 pub fn http_path(bytes: &[u8]) {
@@ -13,8 +14,8 @@ pub fn http_path(bytes: &[u8]) {
     let mut lines = text.split('\n');
     check_path(lines.next().unwrap_or_default());
     for header in lines {
-        check_hops(&x_forwarded_for(header).collect::<Vec<_>>());
-        check_hops(&forwarded(header).collect::<Vec<_>>());
+        check_hops(&list_hops(header).collect::<Vec<_>>());
+        check_hops(&forwarded_hops(header).collect::<Vec<_>>());
     }
 }
 
@@ -41,26 +42,25 @@ fn check_path(path: &str) {
     assert!(path.contains('%') || path.trim_matches('/') == plain.trim_matches('/'));
 }
 
-fn check_hops(hops: &[&str]) {
+fn check_hops(hops: &[Hop]) {
     let proxies: [IpNet; 2] = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().expect("a net"));
     let is_proxy = |ip: &IpAddr| proxies.iter().any(|net| net.contains(ip));
-    let stranger: IpAddr = [9, 9, 9, 9].into();
-    assert_eq!(
-        client_ip(stranger, hops.iter().copied(), &proxies),
-        Ok(stranger),
-        "a stranger was believed"
-    );
-    let proxy: IpAddr = [10, 0, 0, 1].into();
-    let plain_hops = hops.iter().filter_map(|hop| hop.trim().parse().ok());
-    match client_ip(proxy, hops.iter().copied(), &proxies) {
+    let last = hops
+        .iter()
+        .rev()
+        .find(|hop| !hop.is_some_and(|ip| is_proxy(&ip)));
+    match client_ip(hops.iter().copied(), &proxies) {
         Ok(client) if is_proxy(&client) => {
-            let mut plain_hops = plain_hops.map(|hop: IpAddr| hop.to_canonical());
-            assert!(
-                plain_hops.all(|hop| is_proxy(&hop)),
+            assert_eq!(
+                (last, hops[0]),
+                (None, Some(client)),
                 "a client was passed over"
             );
         }
-        Ok(client) => assert_eq!(client, client.to_canonical()),
-        Err(_) => {}
+        Ok(client) => {
+            assert_eq!(last, Some(&Some(client)), "not the last hop but proxies");
+            assert_eq!(client, client.to_canonical());
+        }
+        Err(_) => assert!(hops.is_empty() || last == Some(&None)),
     }
 }

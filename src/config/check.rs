@@ -54,7 +54,20 @@ fn check_node(name: &str) -> Checked {
 fn check_http(http: &Http) -> Checked {
     require("http.max_connections", http.max_connections >= 1, || {
         "expected at least 1, found 0".into()
+    })?;
+    let header = &http.forwarded_header;
+    require("http.forwarded_header", is_header_name(header), || {
+        format!(
+            r#"expected the name of a header, such as "X-Forwarded-For" or "X-Real-IP", or "", found {header:?}"#
+        )
     })
+}
+
+/// Whether that may be a header's name (RFC 9110, `token`), or is empty.
+fn is_header_name(name: &str) -> bool {
+    const OTHERS: &[u8] = b"!#$%&'*+-.^_`|~";
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || OTHERS.contains(&byte);
+    name.len() <= 64 && name.bytes().all(is_letter)
 }
 
 fn check_udp(udp: &Udp) -> Checked {

@@ -56,11 +56,13 @@ pub struct Config {
 pub struct Http {
     /// Addresses to serve; an empty list turns HTTP off.
     pub listen: Vec<SocketAddr>,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies that are believed when they name the client.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header by which they do; empty for `X-Forwarded-For` or `Forwarded`, whichever is there.
+    pub forwarded_header: String,
     /// With it, `listen` serves HTTPS.
     pub tls: Option<TlsFiles>,
-    /// Connections open at once, over all workers; more wait in the kernel.
+    /// Connections open at once, over all workers; idle ones give way to more.
     pub max_connections: u32,
 }
 
@@ -268,6 +270,7 @@ impl Default for Http {
         Self {
             listen: everywhere(),
             trusted_proxies: Vec::new(),
+            forwarded_header: String::new(),
             tls: None,
             max_connections: 16_384,
         }

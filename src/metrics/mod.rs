@@ -61,7 +61,7 @@ pub struct Metrics {
     /// The same of the API.
     pub api_connections_evicted: Arc<Evictions>,
     /// Requests that came through a trusted proxy without the header that names the client.
-    pub unforwarded: Counter,
+    pub forwarded_missing: Counter,
     /// Until when the certificates of TLS listeners are valid.
     pub certificates: Certificates,
     /// Announces refused because their address or port is blocked by the config.

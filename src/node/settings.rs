@@ -1,5 +1,6 @@
 //! From the config to the settings of the modules, which know no config.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Config};
@@ -10,6 +11,7 @@ use crate::listen::udp::UdpSettings;
 use crate::registry::Registry;
 use crate::storage::Place;
 use crate::tracker::{HnrRules, Mode, Rules};
+use crate::wire::forwarded::ForwardedHeader;
 
 pub(super) fn mode(config: &Config) -> Mode {
     match config.mode {
@@ -71,6 +73,8 @@ pub(super) fn udp(config: &Config) -> UdpSettings {
 pub(super) fn http(config: &Config) -> HttpSettings {
     HttpSettings {
         trusted_proxies: config.http.trusted_proxies.clone(),
+        forwarded_header: ForwardedHeader::named(&config.http.forwarded_header),
+        warned: Arc::default(),
         ack_timeout: config.journal.ack_timeout,
         max_connections: FileLimit::read().room_for(config.http.max_connections),
     }

@@ -58,6 +58,9 @@ const RETRY: Duration = Duration::from_millis(10);
 /// Evictions for one newcomer at most: two where the limit was lowered below what is open.
 const EVICTIONS_MAX: usize = 2;
 
+/// The least share of a network, however few places there are.
+const SHARE_MIN: usize = 2;
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -160,7 +163,7 @@ impl Places {
 
     /// What one network may have once half of the places are taken.
     fn share(&self) -> usize {
-        (self.most() / self.shares).max(1)
+        (self.most() / self.shares).max(SHARE_MIN)
     }
 
     /// Seconds that a connection may be idle, as things are.
@@ -291,10 +294,11 @@ impl WorkerPlaces {
     }
 
     /// From now on the connection in that slot may have to give way: `task`, which has to own its
-    /// [`Place`], is aborted then.
-    pub fn served_by(&self, slot: u32, task: AbortHandle) {
+    /// [`Place`], is aborted then. `phase` is what the connection does now: others may need places
+    /// before its task runs for the first time.
+    pub fn served_by(&self, slot: u32, task: AbortHandle, phase: Phase) {
         let now = self.places.now();
-        self.table().lock().serve(slot, task, now);
+        self.table().lock().serve(slot, task, phase, now);
     }
 
     /// Ends a connection because the process has no file for another; false if none can go.
@@ -373,8 +377,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let left = self.table().lock().leave(self.slot);
         // Whoever was evicted has lost the place already.
-        if let Some(network) = left {
-            self.places.forget(network);
+        if let Some(left) = left {
+            self.places.forget(left.network);
         }
     }
 }

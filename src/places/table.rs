@@ -82,6 +82,11 @@ pub(super) struct Evicted {
     pub network: Option<u32>,
 }
 
+/// A connection that ended by itself.
+pub(super) struct Left {
+    pub network: Option<u32>,
+}
+
 /// Which of a slot's two chains: that of all connections, or that of its network.
 #[derive(Clone, Copy)]
 enum Chain {
@@ -137,7 +142,7 @@ fn links(slots: &mut [Slot], at: u32, chain: Chain) -> &mut Links {
 // === impl Table ===
 
 impl Table {
-    /// A slot for a new connection, in [`Phase::Request`].
+    /// A slot for a new connection.
     pub fn enter(&mut self, network: Option<u32>) -> u32 {
         let end = Links {
             before: END,
@@ -165,7 +170,7 @@ impl Table {
     }
 
     /// From now on the connection can be ended through its task.
-    pub fn serve(&mut self, at: u32, task: AbortHandle, now: u64) {
+    pub fn serve(&mut self, at: u32, task: AbortHandle, phase: Phase, now: u64) {
         // A task that has ended already has given its slot back.
         if task.is_finished() {
             return;
@@ -173,6 +178,7 @@ impl Table {
         let slot = &mut self.slots[at as usize];
         if matches!(slot.state, State::Entered) {
             slot.state = State::Served(task);
+            slot.phase = phase;
             self.push(at, now);
         }
     }
@@ -195,8 +201,8 @@ impl Table {
         self.slots[at as usize].phase
     }
 
-    /// Gives a slot back. Returns the connection's network, unless it was evicted before.
-    pub fn leave(&mut self, at: u32) -> Option<Option<u32>> {
+    /// Gives a slot back; none if the connection was evicted before, and counts no more.
+    pub fn leave(&mut self, at: u32) -> Option<Left> {
         let is_served = matches!(self.slots[at as usize].state, State::Served(_));
         if is_served {
             self.unlink(at);
@@ -209,7 +215,7 @@ impl Table {
             return None;
         }
         self.leave_network(network);
-        Some(network)
+        Some(Left { network })
     }
 
     /// Since when the oldest connection has been in one of the phases.

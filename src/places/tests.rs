@@ -41,8 +41,7 @@ impl Listener {
             let _held = held;
             pending::<()>().await;
         });
-        worker.served_by(place.slot(), task.abort_handle());
-        place.begin(phase);
+        worker.served_by(place.slot(), task.abort_handle(), phase);
         Some(Served { place, task })
     }
 

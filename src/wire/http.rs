@@ -1,14 +1,12 @@
-//! HTTP: request targets and proxy headers to values, replies to bencode (rules H1, H2, R3 to R6, S3).
+//! HTTP: request targets to values, replies to bencode (rules H1, H2, R3 to R6, S3).
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use ipnet::IpNet;
-
-use crate::addr::{Compact, Compact4, Compact6, canonical};
+use crate::addr::{Compact, Compact4, Compact6};
 use crate::ids::{InfoHash, Passkey, hex_digit};
 use crate::wire::bencode::{write_bytes, write_decimal, write_int};
-use crate::wire::{AnnounceReply, Failure, ParseError, PeerList, RetryIn, ScrapeEntry};
+use crate::wire::{AnnounceReply, Failure, PeerList, RetryIn, ScrapeEntry};
 
 /// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,57 +56,6 @@ fn unescape(segment: &str) -> Option<Cow<'_, str>> {
         });
     }
     String::from_utf8(decoded).ok().map(Cow::Owned)
-}
-
-/// The address of the client: that of the connection, or what trusted proxies say of it.
-///
-/// `forwarded` holds the hops of all `X-Forwarded-For` (or `Forwarded`) headers, in order.
-///
-/// # Errors
-/// A hop that had to be read is no address.
-pub fn client_ip<'a>(
-    connection: IpAddr,
-    forwarded: impl DoubleEndedIterator<Item = &'a str>,
-    trusted: &[IpNet],
-) -> Result<IpAddr, ParseError> {
-    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
-    let mut client = canonical(connection);
-    for hop in forwarded.rev() {
-        if !is_trusted(&client) {
-            break;
-        }
-        client = parse_hop(hop).ok_or(ParseError::InvalidForwarded)?;
-    }
-    Ok(client)
-}
-
-/// An address as proxies write it, with a port or without.
-fn parse_hop(hop: &str) -> Option<IpAddr> {
-    let hop = hop.trim();
-    let bare = hop
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    let ip = bare
-        .unwrap_or(hop)
-        .parse::<IpAddr>()
-        .or_else(|_| hop.parse::<SocketAddr>().map(|addr| addr.ip()));
-    ip.ok().map(canonical)
-}
-
-/// The hops of one `X-Forwarded-For` header.
-pub fn x_forwarded_for(header: &str) -> impl DoubleEndedIterator<Item = &str> {
-    header.split(',')
-}
-
-/// The hops of one `Forwarded` header (RFC 7239): its `for=` values.
-pub fn forwarded(header: &str) -> impl DoubleEndedIterator<Item = &str> {
-    header.split(',').map(|element| {
-        element
-            .split(';')
-            .filter_map(|pair| pair.trim().split_once('='))
-            .find(|(name, _)| name.eq_ignore_ascii_case("for"))
-            .map_or("", |(_, value)| value.trim_matches('"'))
-    })
 }
 
 /// Appends a successful announce, with its peers in compact or list form (rules R3, R4).
@@ -248,41 +195,6 @@ mod tests {
         for (path, expected) in table {
             assert_eq!(parse_path(path), expected, "{path}");
         }
-    }
-
-    #[test]
-    fn only_trusted_proxies_are_believed() {
-        let trusted: Vec<IpNet> = vec![
-            "127.0.0.0/8".parse().unwrap(),
-            "10.0.0.0/8".parse().unwrap(),
-        ];
-        let ip = |connection: &str, header: &str| {
-            client_ip(
-                connection.parse().unwrap(),
-                x_forwarded_for(header),
-                &trusted,
-            )
-            .map(|ip| ip.to_string())
-        };
-        assert_eq!(ip("9.9.9.8", "9.9.9.9").unwrap(), "9.9.9.8");
-        assert_eq!(
-            ip("127.0.0.1", "9.9.9.9, 192.168.0.1").unwrap(),
-            "192.168.0.1"
-        );
-        assert_eq!(
-            ip("127.0.0.1", "1.1.1.1, 9.9.9.9, 10.0.0.1").unwrap(),
-            "9.9.9.9"
-        );
-        assert_eq!(ip("::ffff:127.0.0.1", "[2a00::1]:99").unwrap(), "2a00::1");
-        assert_eq!(ip("127.0.0.1", "10.0.0.2, 10.0.0.1").unwrap(), "10.0.0.2");
-        assert_eq!(
-            ip("127.0.0.1", "unknown"),
-            Err(ParseError::InvalidForwarded)
-        );
-        assert_eq!(ip("127.0.0.1", "junk, 9.9.9.9").unwrap(), "9.9.9.9");
-        let header = r#"for=192.0.2.60;proto=http, For="[2001:db8::17]:4711""#;
-        let hops: Vec<&str> = forwarded(header).collect();
-        assert_eq!(hops, ["192.0.2.60", "[2001:db8::17]:4711"]);
     }
 
     fn reply(external_ip: &str) -> AnnounceReply {

@@ -6,6 +6,7 @@
 mod announce;
 pub mod bencode;
 mod error;
+pub mod forwarded;
 pub mod http;
 pub mod query;
 pub mod udp;

@@ -6,6 +6,7 @@ mod connections;
 mod crowds;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod proxies;
 mod requests;
 mod scrapes;
 

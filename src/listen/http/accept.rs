@@ -13,8 +13,9 @@ use super::Worker;
 use super::connection::Connection;
 use super::exchange::{Exchange, Next, Turn};
 use super::listener::Listener;
-use crate::places::Place;
+use crate::places::{Phase, Place};
 use crate::tls::Certificate;
+use crate::wire::forwarded::is_trusted;
 
 /// Connections that are accepted in a row before those that are open have their turn.
 const ROW: usize = 32;
@@ -87,14 +88,8 @@ impl Worker {
     async fn place(&self, client: IpAddr) -> Place {
         let settings = self.service.settings.load();
         // A proxy stands for many clients, whose share would be that of one.
-        let is_proxy = settings
-            .trusted_proxies
-            .iter()
-            .any(|it| it.contains(&client));
+        let is_proxy = is_trusted(client, &settings.trusted_proxies);
         drop(settings);
-        if let Some(place) = self.places.try_take((!is_proxy).then_some(client)) {
-            return place;
-        }
         self.places.take((!is_proxy).then_some(client)).await
     }
 
@@ -105,7 +100,11 @@ impl Worker {
         first: Option<Turn>,
         place: Place,
     ) {
-        self.spawn(place, |worker, place| async move {
+        let phase = match &first {
+            Some(turn) => turn.phase(!connection.unsent.is_empty()),
+            None => Phase::Request,
+        };
+        self.spawn(place, phase, |worker, place| async move {
             let mut stream = tokio::net::TcpStream::from_std(stream)?;
             worker
                 .converse(&mut stream, connection, first, &place)
@@ -120,7 +119,7 @@ impl Worker {
         certificate: Certificate,
         place: Place,
     ) {
-        self.spawn(place, |worker, place| async move {
+        self.spawn(place, Phase::Request, |worker, place| async move {
             let stream = tokio::net::TcpStream::from_std(stream)?;
             let mut stream = match certificate.acceptor().accept(stream).await {
                 Ok(stream) => stream,
@@ -134,8 +133,12 @@ impl Worker {
     }
 
     /// Serves a connection in a task of its own, which owns its place.
-    fn spawn<F>(self: &Arc<Self>, place: Place, serve: impl FnOnce(Arc<Self>, Place) -> F)
-    where
+    fn spawn<F>(
+        self: &Arc<Self>,
+        place: Place,
+        phase: Phase,
+        serve: impl FnOnce(Arc<Self>, Place) -> F,
+    ) where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
         let slot = place.slot();
@@ -146,6 +149,6 @@ impl Worker {
                 tracing::trace!(%error, "connection ended");
             }
         });
-        self.places.served_by(slot, task.abort_handle());
+        self.places.served_by(slot, task.abort_handle(), phase);
     }
 }

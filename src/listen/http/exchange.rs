@@ -7,6 +7,7 @@ use memchr::memchr;
 use super::head::{self, Body, Fault, Head, LINE_MAX, Version};
 use super::reply::{self, After, Status};
 use super::service::Answers;
+use crate::places::Phase;
 use crate::tracker::Ticket;
 
 /// Bytes that are read from a connection at once.
@@ -62,6 +63,17 @@ impl Turn {
         ticket: None,
         next: Next::End { linger: false },
     };
+
+    /// What the connection does after it, first of all.
+    pub fn phase(&self, has_unsent: bool) -> Phase {
+        match self.next {
+            _ if self.ticket.is_some() => Phase::Waiting,
+            _ if has_unsent => Phase::Sending,
+            Next::Read { in_request: false } => Phase::Idle,
+            Next::Read { in_request: true } | Next::GoOn => Phase::Request,
+            Next::End { .. } => Phase::Leaving,
+        }
+    }
 
     /// Nothing is left to do but to close the connection, once the replies are sent.
     pub fn is_last(&self) -> bool {

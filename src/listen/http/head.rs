@@ -125,7 +125,7 @@ pub fn skip_empty_lines(mut bytes: &[u8]) -> &[u8] {
 
 impl<'a> Head<'a> {
     /// The values of all headers of that name, in order. One that is no text is a `?`.
-    pub fn values(&self, name: &'static str) -> impl DoubleEndedIterator<Item = &'a str> {
+    pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
         let lines = self.headers.split(|&byte| byte == b'\n');
         lines.filter_map(move |line| {
             let (name_here, rest) = line.split_at_checked(name.len())?;

@@ -11,6 +11,7 @@ pub mod head;
 mod listener;
 mod reply;
 mod service;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -29,12 +30,14 @@ use tokio::time::MissedTickBehavior;
 use self::exchange::INPUT_BYTES;
 use self::listener::Listener;
 use self::service::Clerk;
+pub use self::source::Warned;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::places::{Places, WorkerPlaces};
 use crate::pulse::Pulse;
 use crate::tls::Certificate;
 use crate::tracker::Tracker;
+use crate::wire::forwarded::ForwardedHeader;
 
 /// How long a stop waits for requests in flight.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -46,6 +49,10 @@ pub const SHARES: usize = 8;
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
+    /// The header by which they name the client.
+    pub forwarded_header: ForwardedHeader,
+    /// So that what is wrong with it is said once, and again after a reload.
+    pub warned: Arc<Warned>,
     /// How long a reply waits at most until what it acknowledges is durable.
     pub ack_timeout: Duration,
     /// Connections that all workers hold at once.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::HttpService;
 use super::head::Head;
 use super::reply::Status;
+use super::source::source;
 use crate::clock::Stopwatch;
 use crate::metrics::Protocol;
 use crate::tracker::{AnnounceRequest, Refusal, Ticket, Workspace};
@@ -101,19 +102,10 @@ impl Clerk {
         }
     }
 
-    /// The client's own address, told by trusted proxies where there are any.
+    /// The client's own address, which trusted proxies name where there are any.
     fn source(&self, client: IpAddr, head: &Head) -> Result<IpAddr, ParseError> {
         let settings = self.service.settings.load();
-        let trusted = &settings.trusted_proxies[..];
-        if trusted.is_empty() {
-            return Ok(client);
-        }
-        let mut lines = head.values("x-forwarded-for").peekable();
-        if lines.peek().is_some() {
-            return wire::client_ip(client, lines.flat_map(wire::x_forwarded_for), trusted);
-        }
-        let hops = head.values("forwarded").flat_map(wire::forwarded);
-        wire::client_ip(client, hops, trusted)
+        source(client, head, &settings, &self.service.metrics)
     }
 
     fn scrape(&mut self, passkey: Option<&str>, query: &[u8]) -> Answer {

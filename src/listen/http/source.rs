@@ -1,0 +1,116 @@
+//! The address of a request's client: that of the connection, or what a trusted proxy says of it.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ipnet::IpNet;
+
+use super::HttpSettings;
+use super::head::Head;
+use crate::addr::canonical;
+use crate::metrics::Metrics;
+use crate::wire::ParseError;
+use crate::wire::forwarded::{ForwardedHeader, client_ip, forwarded_hops, is_trusted, list_hops};
+
+/// Headers by which proxies are known to name the client, as a message shows them.
+const KNOWN: [&str; 11] = [
+    "X-Forwarded-For",
+    "Forwarded",
+    "X-Real-IP",
+    "CF-Connecting-IP",
+    "True-Client-IP",
+    "Fastly-Client-IP",
+    "Fly-Client-IP",
+    "X-Client-IP",
+    "X-Cluster-Client-IP",
+    "X-Envoy-External-Address",
+    "X-Original-Forwarded-For",
+];
+
+/// What was said once since the settings were read.
+#[derive(Debug, Default)]
+pub struct Warned {
+    missing: AtomicBool,
+    differing: AtomicBool,
+}
+
+type Named = Result<IpAddr, ParseError>;
+
+/// The client's address. A trusted proxy that does not send the header stands for itself.
+pub(super) fn source(
+    connection: IpAddr,
+    head: &Head,
+    settings: &HttpSettings,
+    metrics: &Metrics,
+) -> Named {
+    let trusted = &settings.trusted_proxies[..];
+    if trusted.is_empty() || !is_trusted(connection, trusted) {
+        return Ok(canonical(connection));
+    }
+    let named = match &settings.forwarded_header {
+        ForwardedHeader::Forwarded => by_forwarded(head, trusted),
+        ForwardedHeader::List(name) => by_list(head, name, trusted),
+        ForwardedHeader::Either => {
+            let list = by_list(head, "X-Forwarded-For", trusted);
+            let forwarded = by_forwarded(head, trusted);
+            match (list, forwarded) {
+                (Some(one), Some(other)) if one != other => {
+                    warn_of_difference(settings);
+                    Some(Err(ParseError::InvalidForwarded))
+                }
+                (list, forwarded) => list.or(forwarded),
+            }
+        }
+    };
+    named.unwrap_or_else(|| {
+        metrics.forwarded_missing.one();
+        warn_of_missing(connection, head, settings);
+        Ok(canonical(connection))
+    })
+}
+
+/// What all lines of that header say together; none if there are none.
+fn by_list(head: &Head, name: &str, trusted: &[IpNet]) -> Option<Named> {
+    let mut lines = head.values(name).peekable();
+    lines.peek()?;
+    Some(client_ip(lines.flat_map(list_hops), trusted))
+}
+
+fn by_forwarded(head: &Head, trusted: &[IpNet]) -> Option<Named> {
+    let mut lines = head.values("Forwarded").peekable();
+    lines.peek()?;
+    Some(client_ip(lines.flat_map(forwarded_hops), trusted))
+}
+
+fn warn_of_missing(proxy: IpAddr, head: &Head, settings: &HttpSettings) {
+    if settings.warned.missing.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let is_there = |name: &&str| head.values(name).next().is_some();
+    let others: Vec<&str> = KNOWN.into_iter().filter(is_there).collect();
+    let expected = settings.forwarded_header.name();
+    if others.is_empty() {
+        tracing::warn!(
+            %proxy,
+            "a trusted proxy sends no {expected}, so its clients have its own address: let it send \
+             the header, or name the one that it sends in http.forwarded_header"
+        );
+    } else {
+        let others = others.join(", ");
+        tracing::warn!(
+            %proxy,
+            "a trusted proxy sends no {expected}, so its clients have its own address; it sends \
+             {others}: if the proxy sets that itself, name it in http.forwarded_header"
+        );
+    }
+}
+
+fn warn_of_difference(settings: &HttpSettings) {
+    if !settings.warned.differing.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            "a request has both X-Forwarded-For and Forwarded, and they name different clients, so it \
+             was refused: one is the client's own; name the one that your proxy sets in \
+             http.forwarded_header"
+        );
+    }
+}
