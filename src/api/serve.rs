@@ -1,34 +1,38 @@
 //! The listener of the API: TLS, bounds on connections and time, and the ordered end.
 
-use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ConnectInfo;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use crate::limit::Network;
+use crate::metrics::Evictions;
+use crate::places::{Phase, Place, Places, WorkerPlaces};
 use crate::tls::Certificate;
 
-/// Connections open at once; more wait in the kernel.
+/// Connections open at once. One that is idle gives way to a newcomer.
 const CONNECTIONS_MAX: usize = 256;
+
+/// A network (a /24 or /48) may have one in so many of them once half are taken, this host itself
+/// excepted.
+const SHARES: usize = 4;
 
 /// How long a client may take to agree on a key, and to send the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-
-/// Connections that one network (a /24 or /48) may have, this host's own excepted.
-const CONNECTIONS_OF_ONE: usize = 64;
 
 /// How long a client may take no byte of an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -39,42 +43,49 @@ const HEAD_MAX: usize = 16 << 10;
 /// How long requests in flight may take once the node is to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How often a stop looks whether all connections have ended.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// How long to wait after the system could not accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the routes on these listeners until `stop` says true; what is in flight is finished.
+/// Connections that have to give way to others are counted in `evicted`.
 pub async fn serve(
     listeners: Vec<TcpListener>,
     certificate: Certificate,
     routes: Router,
+    evicted: Arc<Evictions>,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::new(1, CONNECTIONS_MAX, SHARES, evicted).of_worker(0);
     let (cut, cut_off) = watch::channel(false);
-    let sources = Arc::default();
     let mut tasks = tokio::task::JoinSet::new();
     for listener in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let worker = Worker {
             certificate: certificate.clone(),
             routes: routes.clone(),
-            permits: Arc::clone(&permits),
             stop: stop.clone(),
             cut_off: cut_off.clone(),
-            sources: Arc::clone(&sources),
         };
-        tasks.spawn(accept(listener, worker));
+        tasks.spawn(accept(listener, worker, places.clone()));
     }
     told(&mut stop).await;
     tasks.shutdown().await;
-    // Every connection holds one.
-    let closed = permits.acquire_many(CONNECTIONS_MAX as u32);
-    if timeout(DRAIN, closed).await.is_err() {
+    if timeout(DRAIN, emptied(&places)).await.is_err() {
         tracing::warn!("requests to the API did not end in time and are cut off");
         cut.send_replace(true);
-        let _ = permits.acquire_many(CONNECTIONS_MAX as u32).await;
+        emptied(&places).await;
     }
     Ok(())
+}
+
+/// Resolves when no connection is left.
+async fn emptied(places: &WorkerPlaces) {
+    while !places.is_empty() {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// What each connection needs.
@@ -82,48 +93,89 @@ pub async fn serve(
 struct Worker {
     certificate: Certificate,
     routes: Router,
-    permits: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
     /// Says true when even what is in flight has to end.
     cut_off: watch::Receiver<bool>,
-    sources: Arc<Sources>,
 }
 
-/// Connections that are open, by the network of whoever opened them.
-#[derive(Default)]
-struct Sources(Mutex<HashMap<Network, usize>>);
-
-/// The place of a connection among those of its network, until it is dropped.
-struct Place {
-    sources: Arc<Sources>,
-    network: Network,
-}
-
-async fn accept(listener: tokio::net::TcpListener, worker: Worker) {
+async fn accept(listener: tokio::net::TcpListener, worker: Worker, places: WorkerPlaces) {
     loop {
-        let Ok(permit) = Arc::clone(&worker.permits).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, client)) => {
-                let Some(place) = Sources::place(&worker.sources, client.ip()) else {
-                    continue;
-                };
+                let place = places.take(limited(client.ip())).await;
+                let slot = place.slot();
                 let mut cut_off = worker.cut_off.clone();
                 let worker = worker.clone();
-                tokio::spawn(async move {
+                let task = tokio::spawn(async move {
+                    let place = Arc::new(place);
                     tokio::select! {
-                        () = worker.serve(stream, client) => {}
+                        () = worker.serve(stream, client, &place) => {}
                         () = told(&mut cut_off) => {}
                     }
-                    drop((permit, place));
                 });
+                places.served_by(slot, task.abort_handle(), Phase::Request);
             }
             Err(error) => {
                 tracing::debug!(%error, "the API could not accept a connection");
-                tokio::time::sleep(PAUSE).await;
+                if !places.free_a_file() {
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
+        // Whoever had to give way ends now.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whose network has a share of the connections: this host itself may be a proxy that stands for
+/// everybody.
+fn limited(client: IpAddr) -> Option<IpAddr> {
+    Some(client.to_canonical()).filter(|client| !client.is_loopback())
+}
+
+/// A connection's request that is in flight, until this is dropped.
+struct InFlight(Arc<Place>);
+
+/// The body of a response: its request is in flight until all of it is written.
+struct Held {
+    body: Body,
+    _in_flight: InFlight,
+}
+
+// === impl InFlight ===
+
+impl InFlight {
+    fn begin(place: &Arc<Place>) -> Self {
+        place.begin(Phase::Waiting);
+        Self(Arc::clone(place))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.begin(Phase::Idle);
+    }
+}
+
+// === impl Held ===
+
+impl hyper::body::Body for Held {
+    type Data = <Body as hyper::body::Body>::Data;
+    type Error = <Body as hyper::body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -135,7 +187,7 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 // === impl Worker ===
 
 impl Worker {
-    async fn serve(mut self, stream: TcpStream, client: SocketAddr) {
+    async fn serve(mut self, stream: TcpStream, client: SocketAddr, place: &Arc<Place>) {
         // Who takes no byte for so long has no use for the rest.
         let socket = SockRef::from(&stream);
         if let Err(error) = socket.set_tcp_user_timeout(Some(SILENCE_MAX)) {
@@ -157,7 +209,15 @@ impl Worker {
         let routes = self.routes;
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(client));
-            routes.clone().call(request)
+            let in_flight = InFlight::begin(place);
+            let response = routes.clone().call(request);
+            async move {
+                let response = response.await?;
+                Ok::<_, Infallible>(response.map(|body| Held {
+                    body,
+                    _in_flight: in_flight,
+                }))
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -178,57 +238,15 @@ impl Worker {
     }
 }
 
-// === impl Sources ===
-
-impl Sources {
-    /// A place for a connection from there; none if its network has too many.
-    fn place(sources: &Arc<Self>, client: IpAddr) -> Option<Place> {
-        let client = client.to_canonical();
-        let network = Network::of(client);
-        let mut open = sources.0.lock();
-        let number = open.entry(network).or_default();
-        if *number >= CONNECTIONS_OF_ONE && !client.is_loopback() {
-            return None;
-        }
-        *number += 1;
-        Some(Place {
-            sources: Arc::clone(sources),
-            network,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.sources.0.lock();
-        if let Some(number) = open.get_mut(&self.network) {
-            *number -= 1;
-            if *number == 0 {
-                open.remove(&self.network);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn one_network_does_not_take_all_connections() {
-        let sources = Arc::default();
-        let place = |client: &str| Sources::place(&sources, client.parse().unwrap());
-        let taken: Vec<Place> = (0..CONNECTIONS_OF_ONE)
-            .filter_map(|_| place("192.0.2.1"))
-            .collect();
-        assert_eq!(taken.len(), CONNECTIONS_OF_ONE);
-        assert!(place("192.0.2.77").is_none());
-        let mine: Vec<Place> = (0..100).filter_map(|_| place("127.0.0.1")).collect();
-        assert_eq!(mine.len(), 100);
-        assert!(place("2001:db8::1").is_some());
-        drop(taken);
-        assert!(place("192.0.2.77").is_some());
-        drop(mine);
-        assert!(sources.0.lock().is_empty());
+    fn this_host_has_no_share_of_the_connections() {
+        let limited = |client: &str| limited(client.parse().unwrap()).map(|it| it.to_string());
+        assert_eq!(limited("192.0.2.1").as_deref(), Some("192.0.2.1"));
+        assert_eq!(limited("::ffff:127.0.0.1"), None);
+        assert_eq!(limited("::1"), None);
     }
 }

@@ -112,13 +112,14 @@ impl Listener {
         };
         let api = Arc::new(Api::new(parts, credentials(config)));
         let routes = api::routes(&api);
+        let evicted = Arc::clone(&node.metrics.api_connections_evicted);
         let (done, served) = oneshot::channel();
         let (alive, needed) = oneshot::channel();
         let pulse = Pulse::default();
         let beating = pulse.clone();
         let serve = async move {
             let beat = tokio::spawn(beat(beating));
-            if let Err(error) = api::serve(listeners, certificate, routes, stopped).await {
+            if let Err(error) = api::serve(listeners, certificate, routes, evicted, stopped).await {
                 tracing::error!(%error, "the API can't be served");
             }
             let _ = done.send(());

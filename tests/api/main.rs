@@ -4,6 +4,7 @@
 mod harness;
 
 mod bulk;
+mod crowds;
 mod events;
 mod login;
 mod original;

@@ -67,9 +67,14 @@ pub fn with_api(config: &Value) -> Mika {
 impl Api {
     /// The API of that daemon.
     pub fn of(mika: &Mika) -> Self {
-        let pem = fs::read(mika.path("key_ca")).expect("a certificate");
         let listen = &mika.config["api"]["listen"][0];
         let address = listen.as_str().expect("an address").parse();
+        Self::at(mika, address.expect("an address"))
+    }
+
+    /// Whatever that daemon serves over TLS at another address, with the certificate of its API.
+    pub fn at(mika: &Mika, address: SocketAddr) -> Self {
+        let pem = fs::read(mika.path("key_ca")).expect("a certificate");
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.expect("a certificate");
@@ -81,7 +86,7 @@ impl Api {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Self {
-            address: address.expect("an address"),
+            address,
             config: Arc::new(config),
             authorization: BASIC.into(),
         }

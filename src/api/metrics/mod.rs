@@ -16,7 +16,7 @@ use super::rested::Rested;
 use crate::clock::{Clock, Seconds};
 use crate::journal;
 use crate::metrics::process::Process;
-use crate::metrics::{Certificates, Health, Metrics};
+use crate::metrics::{Certificates, Evictions, Health, Metrics};
 use crate::registry::Registry;
 use crate::tracker::{Census, Roles, Tracker};
 
@@ -180,6 +180,9 @@ impl Sources {
         page.counter("mika_http_connections_total", "Connections accepted by the announce listener.", it.connections.get())?;
         page.gauge("mika_http_connections_open", "Connections of the announce listener that are open.", it.connections_open.get())?;
         page.gauge("mika_http_connections_max", "Connections that may be open at once.", it.connections_max.get())?;
+        page.counters("mika_http_connections_evicted_total", "Connections that had to give way to others.", evictions(&it.connections_evicted))?;
+        page.counters("mika_api_connections_evicted_total", "Connections of the API that had to give way to others.", evictions(&it.api_connections_evicted))?;
+        page.counter("mika_http_forwarded_missing_total", "Requests of trusted proxies without the header that names the client.", it.forwarded_missing.get())?;
         page.counter("mika_udp_connects_total", "UDP connects that got an id.", it.udp_connects.get())?;
         page.counter("mika_udp_connects_limited_total", "UDP connects left unanswered, because their network had asked too often.", it.udp_connects_limited.get())?;
         page.counter("mika_udp_bad_ids_total", "UDP requests with a connection id that is not valid.", it.udp_bad_ids.get())?;
@@ -220,6 +223,14 @@ fn by_protocol(
             (labels, number.get())
         })
     })
+}
+
+/// Evictions by reason.
+fn evictions(
+    evicted: &Evictions,
+) -> impl Iterator<Item = ([(&'static str, &'static str); 1], u64)> {
+    let all = evicted.iter();
+    all.map(|(reason, number)| ([("reason", reason.name())], number.get()))
 }
 
 fn expiries(
