@@ -148,7 +148,10 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %options.config.source, "starting");
     settings::raise_file_limit(config.http.max_connections);
     // Bound before anything is loaded: a port in use is told at once.
-    let sockets = Sockets::open(&options)?;
+    let sockets = tokio::select! {
+        sockets = Sockets::open(&options) => sockets?,
+        () = signals.stop() => return Ok(()),
+    };
     let certificates = Certificates::load(config)?;
 
     let stores = start::open(config, drivers)?;

@@ -3,14 +3,27 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use crate::config::{Config, Mode, Source};
+use crate::config::{Config, Mode};
+use crate::host::families::{counterpart, family, is_missing};
+use crate::host::ports::{Holder, OutgoingPorts, Transport, holder};
 use crate::listen;
 use crate::listen::udp;
 use crate::node::Options;
 use crate::node::api::is_wanted as is_api_wanted;
+
+/// How long to wait before each further try for a port that a connection of this host holds: some
+/// three seconds in all.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1600),
+];
 
 /// All sockets.
 pub(super) struct Sockets {
@@ -21,6 +34,14 @@ pub(super) struct Sockets {
     api: Vec<TcpListener>,
 }
 
+/// The list of addresses that a key of the config holds.
+struct Listen<'a> {
+    /// `http`, `udp` or `api`.
+    section: &'static str,
+    addresses: &'a [SocketAddr],
+    transport: Transport,
+}
+
 // === impl Sockets ===
 
 impl Sockets {
@@ -28,30 +49,23 @@ impl Sockets {
     ///
     /// # Errors
     /// Says which address can't be had, why, and what to do.
-    pub fn open(options: &Options) -> Result<Self> {
+    pub async fn open(options: &Options) -> Result<Self> {
         let config = &options.config.config;
         let workers = options.procs;
         let mut http: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
-        for &address in &config.http.listen {
-            let Some(listeners) = open(options, "http", address, listen::bind)? else {
-                continue;
-            };
+        let listen = Listen::of("http", &config.http.listen);
+        for listeners in listen.open(|it| listen::bind(it, workers)).await? {
             for (worker, listener) in http.iter_mut().zip(listeners) {
                 worker.push(listener);
             }
         }
-        let mut udp = Vec::new();
-        for &address in &config.udp.listen {
-            let sockets = open(options, "udp", address, udp::bind)?;
-            udp.extend(sockets.into_iter().flatten());
-        }
-        let mut api = Vec::new();
-        if is_api_wanted(config) {
-            for &address in &config.api.listen {
-                api.extend(open_api(config, address)?);
-            }
-        }
-        Ok(Self { http, udp, api })
+        let listen = Listen::of("udp", &config.udp.listen);
+        let udp = listen.open(|it| udp::bind(it, workers)).await?;
+        Ok(Self {
+            http,
+            udp: udp.into_iter().flatten().collect(),
+            api: open_api(config).await?,
+        })
     }
 
     /// Those of clients, and those of the API.
@@ -90,58 +104,156 @@ impl Sockets {
 }
 
 /// An API that nobody asked for by name must not keep a second tracker of this host from starting.
-fn open_api(config: &Config, address: SocketAddr) -> Result<Option<TcpListener>> {
-    match listen::bind(address, 1) {
-        Ok(mut listeners) => Ok(listeners.pop()),
-        Err(error) if config.api.is_default => {
-            tracing::warn!(%address, %error, "no API: its address can't be had");
-            Ok(None)
+async fn open_api(config: &Config) -> Result<Vec<TcpListener>> {
+    if !is_api_wanted(config) {
+        return Ok(Vec::new());
+    }
+    let listen = Listen::of("api", &config.api.listen);
+    if config.api.is_default {
+        let mut listeners = Vec::new();
+        for &address in &config.api.listen {
+            match listen.bind(address, &|it| listen::bind(it, 1)).await {
+                Ok(bound) => listeners.extend(bound),
+                Err(error) => {
+                    tracing::warn!(%address, %error, "no API: its address can't be had");
+                }
+            }
         }
-        Err(error) => Err(anyhow!(explain("api", address, &error))),
+        return Ok(listeners);
+    }
+    let opened = listen.open(|it| listen::bind(it, 1)).await?;
+    Ok(opened.into_iter().flatten().collect())
+}
+
+// === impl Listen ===
+
+impl<'a> Listen<'a> {
+    fn of(section: &'static str, addresses: &'a [SocketAddr]) -> Self {
+        let transport = match section {
+            "udp" => Transport::Udp,
+            _ => Transport::Tcp,
+        };
+        Self {
+            section,
+            addresses,
+            transport,
+        }
+    }
+
+    /// Opens all of them. One in a family that this host lacks is left out if the list has its
+    /// counterpart in the other family, and that can be had.
+    async fn open<S>(
+        &self,
+        bind: impl Fn(SocketAddr) -> io::Result<Vec<S>>,
+    ) -> Result<Vec<Vec<S>>> {
+        let mut opened = Vec::new();
+        let mut given_up = None;
+        for &address in self.addresses {
+            match self.bind(address, &bind).await {
+                Ok(sockets) => opened.push(sockets),
+                Err(error) if is_missing(address.ip(), &error) => {
+                    let Some(other) = counterpart(address, self.addresses) else {
+                        return Err(anyhow!(self.explain(address, &error)));
+                    };
+                    let (family, section) = (family(address.ip()), self.section);
+                    tracing::warn!(
+                        "not listening on {address}: this host has no {family}, so clients find \
+                         {other} only; without {address} in {section}.listen this is not said"
+                    );
+                    given_up = Some((address, error));
+                }
+                Err(error) => return Err(anyhow!(self.explain(address, &error))),
+            }
+        }
+        match given_up {
+            Some((address, error)) if opened.is_empty() => {
+                Err(anyhow!(self.explain(address, &error)))
+            }
+            _ => Ok(opened),
+        }
+    }
+
+    /// Binds an address; tries some more times while a connection of this host has its port.
+    async fn bind<S>(
+        &self,
+        address: SocketAddr,
+        bind: &impl Fn(SocketAddr) -> io::Result<Vec<S>>,
+    ) -> io::Result<Vec<S>> {
+        for pause in PAUSES {
+            match bind(address) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && !self.is_served(address) => {
+                    if pause == PAUSES[0] {
+                        tracing::warn!(%address, "the port is in use; trying again for some seconds");
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                result => return result,
+            }
+        }
+        bind(address)
+    }
+
+    /// Whether another program listens there, which seldom passes. A UDP socket that waits for a
+    /// few answers looks like one that serves.
+    fn is_served(&self, address: SocketAddr) -> bool {
+        self.transport == Transport::Tcp
+            && holder(address.port(), self.transport) == Some(Holder::Listener)
+    }
+
+    /// What is wrong with an address, and what to do.
+    fn explain(&self, address: SocketAddr, error: &io::Error) -> String {
+        let (section, port) = (self.section, address.port());
+        let advice = match error.kind() {
+            ErrorKind::AddrInUse => {
+                let holder = holder(port, self.transport);
+                in_use(section, port, holder, OutgoingPorts::read().as_ref())
+            }
+            ErrorKind::PermissionDenied => format!(
+                "port {port} needs rights: choose one from 1024 up in {section}.listen, or grant \
+                 CAP_NET_BIND_SERVICE"
+            ),
+            _ if is_missing(address.ip(), error) => {
+                let family = family(address.ip());
+                format!("this host has no {family}: take {address} out of {section}.listen")
+            }
+            ErrorKind::AddrNotAvailable => {
+                format!("this host has no such address: correct {section}.listen")
+            }
+            _ => format!("{error}: correct {section}.listen"),
+        };
+        format!("can't listen on {address}: {advice}")
     }
 }
 
-/// None if it is not worth failing for.
-fn open<S>(
-    options: &Options,
+/// What to do about a port that is taken.
+fn in_use(
     section: &str,
-    address: SocketAddr,
-    bind: impl FnOnce(SocketAddr, usize) -> io::Result<Vec<S>>,
-) -> Result<Option<Vec<S>>> {
-    match bind(address, options.procs) {
-        Ok(sockets) => Ok(Some(sockets)),
-        Err(error) if may_do_without(options, address, &error) => {
-            tracing::warn!(%address, "not listening: this host has no IPv6");
-            Ok(None)
-        }
-        Err(error) => Err(anyhow!(explain(section, address, &error))),
-    }
-}
-
-/// Only the built-in defaults ask for IPv6 without anybody having asked for it.
-fn may_do_without(options: &Options, address: SocketAddr, error: &io::Error) -> bool {
-    let no_such_family =
-        error.raw_os_error() == Some(97) || error.kind() == ErrorKind::AddrNotAvailable;
-    address.is_ipv6() && no_such_family && matches!(options.config.source, Source::BuiltIn)
-}
-
-fn explain(section: &str, address: SocketAddr, error: &io::Error) -> String {
-    let mend = match error.kind() {
-        ErrorKind::AddrInUse => {
-            format!(
-                "another program listens there: stop it, or choose another port in {section}.listen"
-            )
-        }
-        ErrorKind::PermissionDenied => format!(
-            "port {} needs rights: choose one from 1024 up in {section}.listen, or grant CAP_NET_BIND_SERVICE",
-            address.port()
+    port: u16,
+    holder: Option<Holder>,
+    outgoing: Option<&OutgoingPorts>,
+) -> String {
+    let may_take = outgoing.is_some_and(|it| it.may_take(port));
+    match holder {
+        Some(Holder::Connection) => format!(
+            "the port is in use by a connection that this host made itself, or its rest (TIME-WAIT, \
+             up to a minute): start again later, and reserve the port by the sysctl \
+             net.ipv4.ip_local_reserved_ports={port}, or choose another one in {section}.listen"
         ),
-        ErrorKind::AddrNotAvailable => {
-            format!("this host has no such address: correct {section}.listen")
-        }
-        _ => error.to_string(),
-    };
-    format!("can't listen on {address}: {mend}")
+        Some(Holder::Listener) if section != "udp" || !may_take => format!(
+            "the port is in use: another program listens there: stop it, or choose another port in \
+             {section}.listen"
+        ),
+        _ if may_take => format!(
+            "the port is in use: another program listens there, or a connection that this host made \
+             had the port: stop the program, or start again in a minute and reserve the port by the \
+             sysctl net.ipv4.ip_local_reserved_ports={port}, or choose another one in \
+             {section}.listen"
+        ),
+        _ => format!(
+            "the port is in use: another program listens there: stop it, or choose another port in \
+             {section}.listen"
+        ),
+    }
 }
 
 /// The address as others reach it: for "any address", the one that this host speaks from.
@@ -168,4 +280,74 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         .and_then(|socket| socket.local_addr());
     let ip = way_out.map_or(own, |way| way.ip());
     (ip, address.port()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_explained_by_who_may_have_it() {
+        let outgoing = OutgoingPorts::read();
+        let of_connection = in_use("http", 34000, Some(Holder::Connection), outgoing.as_ref());
+        assert!(
+            of_connection.contains("ip_local_reserved_ports=34000"),
+            "{of_connection}"
+        );
+        let of_listener = in_use("http", 34000, Some(Holder::Listener), outgoing.as_ref());
+        assert!(of_listener.contains("another program listens there: stop it"));
+        assert!(!of_listener.contains("sysctl"), "{of_listener}");
+        let unknown = in_use("udp", 80, None, outgoing.as_ref());
+        assert!(!unknown.contains("sysctl"), "{unknown}");
+    }
+
+    #[tokio::test]
+    async fn a_family_that_the_host_lacks_is_left_out_beside_its_counterpart_only() {
+        let bind = |address: SocketAddr| match address.ip() {
+            IpAddr::V4(_) => Ok(vec![address]),
+            IpAddr::V6(_) => Err(io::Error::from_raw_os_error(97)),
+        };
+        let open = async |listen: &[&str]| {
+            let addresses: Vec<SocketAddr> = listen.iter().map(|it| it.parse().unwrap()).collect();
+            let opened = Listen::of("udp", &addresses).open(bind).await;
+            opened.map(|it| it.len()).map_err(|it| it.to_string())
+        };
+        assert_eq!(open(&["0.0.0.0:1", "[::]:1"]).await, Ok(1));
+        assert_eq!(open(&["[::]:1", "0.0.0.0:1"]).await, Ok(1));
+        assert_eq!(open(&["127.0.0.1:1", "[::1]:1"]).await, Ok(1));
+        for listen in [
+            &["[::]:1"][..],
+            &["0.0.0.0:1", "[::]:2"],
+            &["0.0.0.0:1", "[2001:db8::1]:1"],
+        ] {
+            let error = open(listen).await.unwrap_err();
+            assert!(error.contains("has no IPv6"), "{error}");
+            assert!(error.contains("out of udp.listen"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_either_family_the_start_fails() {
+        let addresses: Vec<SocketAddr> =
+            vec!["0.0.0.0:1".parse().unwrap(), "[::]:1".parse().unwrap()];
+        let none = |_| Err::<Vec<()>, _>(io::Error::from_raw_os_error(97));
+        let error = Listen::of("http", &addresses).open(none).await.unwrap_err();
+        assert!(error.to_string().contains("http.listen"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_port_of_an_outgoing_connection_is_tried_again() {
+        let tries = std::cell::Cell::new(0);
+        let bind = |_| {
+            tries.set(tries.get() + 1);
+            match tries.get() {
+                1..=3 => Err(io::Error::from_raw_os_error(98)),
+                _ => Ok(vec![()]),
+            }
+        };
+        // Nobody listens at port 0.
+        let addresses: Vec<SocketAddr> = vec!["127.0.0.1:0".parse().unwrap()];
+        let listen = Listen::of("http", &addresses);
+        assert_eq!(listen.open(bind).await.unwrap().len(), 1);
+    }
 }

@@ -136,6 +136,15 @@ fn ip(arguments: &str) -> Result<String, String> {
 // === impl Host ===
 
 impl Host {
+    /// Takes IPv6 away from the host, as `net.ipv6.conf.all.disable_ipv6=1` does.
+    pub fn disable_ipv6(&self) {
+        let status = command_in(&self.namespace, "sysctl")
+            .args(["-qw", "net.ipv6.conf.all.disable_ipv6=1"])
+            .status()
+            .expect("sysctl starts");
+        assert!(status.success(), "sysctl ended with {status}");
+    }
+
     /// Loses all that is sent to `address`, as a dropped route does, or no more.
     pub fn blackhole(&self, address: IpAddr, is_on: bool) {
         let verb = if is_on { "add" } else { "del" };

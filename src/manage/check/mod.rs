@@ -1,6 +1,7 @@
 //! `mika-manage check`: tries what the tracker needs, and says what is wrong and what to do about it.
 
 mod cache;
+mod host;
 mod report;
 mod storage;
 mod tls;
@@ -43,6 +44,7 @@ async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
         None => report.ok("http.tls", "off: HTTP without TLS")?,
     }
     check_api(&config.api, now, report)?;
+    host::check(config, report)?;
     cache::check(config, report).await?;
     storage::check(config, report).await
 }

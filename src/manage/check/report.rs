@@ -13,8 +13,15 @@ struct Tried {
     ok: bool,
     /// What was found, or what is wrong.
     found: String,
-    /// One line of advice; none where all is well.
+    /// One line of advice; none where there is nothing to do.
     hint: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Ok,
+    Note,
+    Problem,
 }
 
 /// Collects what was tried, and shows each at once.
@@ -51,11 +58,16 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn ok(&mut self, what: &str, found: &str) -> Result<()> {
-        self.add(what, found, None)
+        self.add(what, Kind::Ok, found, None)
+    }
+
+    /// Something that works and could be better: no reason for a failure.
+    pub(super) fn note(&mut self, what: &str, found: &str, hint: &str) -> Result<()> {
+        self.add(what, Kind::Note, found, Some(hint))
     }
 
     pub(super) fn problem(&mut self, what: &str, problem: &str, hint: &str) -> Result<()> {
-        self.add(what, problem, Some(hint))
+        self.add(what, Kind::Problem, problem, Some(hint))
     }
 
     pub(super) fn result(&mut self, what: &str, result: Result<String, Problem>) -> Result<()> {
@@ -65,21 +77,20 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn add(&mut self, what: &str, found: &str, hint: Option<&str>) -> Result<()> {
+    fn add(&mut self, what: &str, kind: Kind, found: &str, hint: Option<&str>) -> Result<()> {
         if !self.printer.is_json() {
-            match hint {
-                None => self
-                    .printer
-                    .line(format_args!("ok       {what}: {found}"))?,
-                Some(hint) => {
-                    self.printer
-                        .line(format_args!("problem  {what}: {found} → {hint}"))?;
-                }
-            }
+            let label = match kind {
+                Kind::Ok => "ok",
+                Kind::Note => "note",
+                Kind::Problem => "problem",
+            };
+            let advice = hint.map_or_else(String::new, |hint| format!(" → {hint}"));
+            self.printer
+                .line(format_args!("{label:<8} {what}: {found}{advice}"))?;
         }
         self.all.push(Tried {
             what: what.into(),
-            ok: hint.is_none(),
+            ok: kind != Kind::Problem,
             found: found.into(),
             hint: hint.map(Into::into),
         });
