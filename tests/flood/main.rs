@@ -1,3 +1,5 @@
+//! Crowds that keep connections open, more than there are places for: `places`.
+//!
 //! A flood: the load generator's full speed, with random bytes, torn packets, wrong ids and absurd
 //! numbers between, and crowds that hold HTTP connections without asking anything. Honest clients have
 //! to be answered all the while, memory and files stay bounded, and afterwards all is as before.
@@ -8,6 +10,8 @@ mod crowd;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod honest;
+mod kept;
+mod places;
 
 use std::env;
 use std::fs;
@@ -15,6 +19,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -57,6 +62,7 @@ struct Usage {
 #[test]
 #[allow(clippy::print_stderr)] // the figures of a long run
 fn honest_clients_are_answered_in_a_flood() {
+    let _turn = turn();
     let seconds = harness::number("MIKA_FLOOD_SECONDS", SECONDS);
     let config = json!({ "mode": "public", "tracker": { "max_torrents": TORRENTS_MAX } });
     let mut mika = Mika::prepare_udp(&["127.0.0.1"], &config);
@@ -126,6 +132,12 @@ fn honest_clients_are_answered_in_a_flood() {
         assert!(!log.contains(word), "{log}");
     }
     assert!(log.lines().count() < 100, "a flood fills the log");
+}
+
+/// Floods one at a time: each needs all the files and cores that there are.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends the threads when the test is over, also by a panic.
