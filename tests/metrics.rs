@@ -64,6 +64,39 @@ fn whole(series: &BTreeMap<String, f64>, name: &str) -> u64 {
 }
 
 #[test]
+fn connections_that_give_way_and_proxies_without_their_header_are_counted() {
+    let api = free_port();
+    let http = json!({
+        "max_connections": 4,
+        "trusted_proxies": ["127.0.0.1/32"],
+        "forwarded_header": "X-Real-IP",
+    });
+    let mut mika = prepare(api, "public", &[("http", http)]);
+    mika.run();
+    let kept: Vec<Connection> = (0..7)
+        .map(|_| {
+            let mut kept = Connection::open(mika.http()).unwrap();
+            kept.get("/announce?port=1").unwrap();
+            kept
+        })
+        .collect();
+    let series = scrape(&mika, api);
+    for (name, value) in [
+        (r#"mika_http_connections_evicted_total{reason="full"}"#, 3),
+        (
+            r#"mika_http_connections_evicted_total{reason="network_share"}"#,
+            0,
+        ),
+        ("mika_http_connections_open", 4),
+        ("mika_http_connections_max", 4),
+        ("mika_http_forwarded_missing_total", 7),
+    ] {
+        assert_eq!(whole(&series, name), value, "{name}");
+    }
+    drop(kept);
+}
+
+#[test]
 fn requests_of_clients_and_open_connections_are_counted() {
     let api = free_port();
     let mut mika = prepare(api, "public", &[]);

@@ -159,6 +159,10 @@ fn warnings(config: &Config) -> Vec<String> {
     if config.http.listen.is_empty() && config.udp.listen.is_empty() {
         warnings.push("http.listen, udp.listen: both are empty, so no client can announce".into());
     }
+    if config.http.trusted_proxies.is_empty() && !config.http.forwarded_header.is_empty() {
+        warnings
+            .push("http.forwarded_header: without http.trusted_proxies nobody is believed".into());
+    }
     warnings
 }
 

@@ -86,6 +86,10 @@ fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
             r#"http.trusted_proxies[1]: expected a network like "10.0.0.0/8" or "::1/128", found "all""#,
         ),
         (
+            r#"{"http": {"forwarded_header": "X-Real-IP:"}}"#,
+            r#"http.forwarded_header: expected the name of a header, such as "X-Forwarded-For" or "X-Real-IP", or "", found "X-Real-IP:""#,
+        ),
+        (
             r#"{"mode": "secret"}"#,
             r#"mode: expected "public" or "private", found "secret""#,
         ),
@@ -413,6 +417,11 @@ fn settings_without_an_effect_are_told() {
     assert_eq!(
         read(text).unwrap().warnings,
         ["http.listen, udp.listen: both are empty, so no client can announce",]
+    );
+    let text = r#"{"http": {"forwarded_header": "Forwarded"}}"#;
+    assert_eq!(
+        read(text).unwrap().warnings,
+        ["http.forwarded_header: without http.trusted_proxies nobody is believed"]
     );
 }
 

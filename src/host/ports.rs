@@ -5,6 +5,7 @@
 //! it from being bound: `SO_REUSEADDR` would help only if the other socket had set it as well.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 /// Transport protocols that listeners use.
@@ -62,26 +63,28 @@ impl OutgoingPorts {
     }
 }
 
-/// What holds a port at this moment; none if nothing does, or the system does not tell.
-pub fn holder(port: u16, transport: Transport) -> Option<Holder> {
-    let tables = match transport {
-        Transport::Tcp => ["tcp", "tcp6"],
-        Transport::Udp => ["udp", "udp6"],
+/// What keeps a listener from `address` at this moment; none if nothing does, or the system does
+/// not tell.
+pub fn holder(address: SocketAddr, transport: Transport) -> Option<Holder> {
+    let name = match transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
     };
-    let mut found = None;
-    for table in tables {
+    let look = |table: String| {
         let text = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
-        match holder_in(&text, port, transport) {
-            Some(Holder::Listener) => return Some(Holder::Listener),
-            Some(Holder::Connection) => found = Some(Holder::Connection),
-            None => {}
-        }
-    }
-    found
+        holder_in(&text, address, transport)
+    };
+    let own = if address.is_ipv4() {
+        look(name.into())
+    } else {
+        None
+    };
+    // A socket of IPv6 may hold the port for IPv4, too.
+    own.or_else(|| look(format!("{name}6")))
 }
 
 /// The same of one table: `sl local_address rem_address st …` in hexadecimal.
-fn holder_in(table: &str, port: u16, transport: Transport) -> Option<Holder> {
+fn holder_in(table: &str, address: SocketAddr, transport: Transport) -> Option<Holder> {
     let mut found = None;
     for line in table.lines().skip(1) {
         let mut fields = line.split_whitespace().skip(1);
@@ -90,7 +93,7 @@ fn holder_in(table: &str, port: u16, transport: Transport) -> Option<Holder> {
         else {
             continue;
         };
-        if port_of(local) != Some(port) {
+        if port_of(local) != Some(address.port()) || !overlaps(local, address.ip()) {
             continue;
         }
         let is_listener = match transport {
@@ -103,6 +106,28 @@ fn holder_in(table: &str, port: u16, transport: Transport) -> Option<Holder> {
         found = Some(Holder::Connection);
     }
     found
+}
+
+/// Whether a socket with that local address may keep `ip` from being bound: it has the same one, or
+/// one of the two has all.
+fn overlaps(local: &str, ip: IpAddr) -> bool {
+    let Some((address, _)) = local.rsplit_once(':') else {
+        return false;
+    };
+    // Words of four bytes, as the machine has them in memory.
+    let hex = |octets: &[u8]| -> String {
+        let words = octets.chunks_exact(4).map(|word| {
+            let word = [word[0], word[1], word[2], word[3]];
+            format!("{:08X}", u32::from_ne_bytes(word))
+        });
+        words.collect()
+    };
+    let (same, mapped) = match ip {
+        IpAddr::V4(ip) => (hex(&ip.octets()), hex(&ip.to_ipv6_mapped().octets())),
+        IpAddr::V6(ip) => (hex(&ip.octets()), String::new()),
+    };
+    let is_all = address.bytes().all(|byte| byte == b'0');
+    is_all || ip.is_unspecified() || address == same || address == mapped
 }
 
 fn port_of(endpoint: &str) -> Option<u16> {
@@ -136,25 +161,27 @@ mod tests {
             0: 0100007F:84D0 00000000:0000 0A 00000000:00000000\n   \
             1: 0100007F:84D1 0100007F:1F90 06 00000000:00000000\n   \
             2: 00000000000000000000000001000000:84D2 00000000000000000000000000000000:0000 07\n";
-        let tcp = |port| holder_in(table, port, Transport::Tcp);
-        assert_eq!(tcp(0x84d0), Some(Holder::Listener));
-        assert_eq!(tcp(0x84d1), Some(Holder::Connection));
-        assert_eq!(tcp(0x84d3), None);
-        let udp = |port| holder_in(table, port, Transport::Udp);
-        assert_eq!(udp(0x84d2), Some(Holder::Listener));
-        assert_eq!(udp(0x84d1), Some(Holder::Connection));
+        let holder =
+            |address: &str, transport| holder_in(table, address.parse().unwrap(), transport);
+        let tcp = |address| holder(address, Transport::Tcp);
+        assert_eq!(tcp("127.0.0.1:34000"), Some(Holder::Listener));
+        assert_eq!(tcp("0.0.0.0:34000"), Some(Holder::Listener));
+        assert_eq!(tcp("127.0.0.2:34000"), None);
+        assert_eq!(tcp("127.0.0.1:34001"), Some(Holder::Connection));
+        assert_eq!(tcp("127.0.0.1:34003"), None);
+        let udp = |address| holder(address, Transport::Udp);
+        assert_eq!(udp("[::1]:34002"), Some(Holder::Listener));
+        assert_eq!(udp("[::2]:34002"), None);
+        assert_eq!(udp("127.0.0.1:34001"), Some(Holder::Connection));
     }
 
     #[test]
     fn the_sockets_of_this_host_are_seen() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        assert_eq!(
-            holder(address.port(), Transport::Tcp),
-            Some(Holder::Listener)
-        );
+        assert_eq!(holder(address, Transport::Tcp), Some(Holder::Listener));
         let outgoing = TcpStream::connect(address).unwrap();
-        let port = outgoing.local_addr().unwrap().port();
-        assert_eq!(holder(port, Transport::Tcp), Some(Holder::Connection));
+        let own = outgoing.local_addr().unwrap();
+        assert_eq!(holder(own, Transport::Tcp), Some(Holder::Connection));
     }
 }

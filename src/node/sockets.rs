@@ -197,7 +197,7 @@ impl<'a> Listen<'a> {
     /// few answers looks like one that serves.
     fn is_served(&self, address: SocketAddr) -> bool {
         self.transport == Transport::Tcp
-            && holder(address.port(), self.transport) == Some(Holder::Listener)
+            && holder(address, self.transport) == Some(Holder::Listener)
     }
 
     /// What is wrong with an address, and what to do.
@@ -205,7 +205,7 @@ impl<'a> Listen<'a> {
         let (section, port) = (self.section, address.port());
         let advice = match error.kind() {
             ErrorKind::AddrInUse => {
-                let holder = holder(port, self.transport);
+                let holder = holder(address, self.transport);
                 in_use(section, port, holder, OutgoingPorts::read().as_ref())
             }
             ErrorKind::PermissionDenied => format!(

@@ -26,27 +26,40 @@ pub struct Crowd {
     /// The first address, and how many there are, each in a network of its own.
     pub first: Ipv4Addr,
     pub addresses: u8,
-    /// What each sends when it comes, and then every [`PERIOD`].
-    pub sends: &'static [u8],
+    pub habit: Habit,
     /// How many are open now.
     pub open: AtomicUsize,
+    /// Each has come once.
+    pub is_there: AtomicBool,
+}
+
+/// What each of a crowd does.
+#[derive(Clone, Copy)]
+pub struct Habit {
+    /// What it sends when it comes, and then every [`PERIOD`].
+    pub sends: &'static [u8],
+    /// Comes back at once when its connection is closed, and not only when it is time to send.
+    pub comes_at_once: bool,
 }
 
 struct Member {
     stream: Option<TcpStream>,
     asks_at: Instant,
+    /// Until it asks again: all come at once, and their later requests are spread.
+    pause: Duration,
 }
 
 // === impl Crowd ===
 
 impl Crowd {
-    pub fn new(size: usize, first: Ipv4Addr, addresses: u8, sends: &'static [u8]) -> Self {
+    pub fn new(size: usize, first: Ipv4Addr, addresses: u8, habit: Habit) -> Self {
         Self {
             size,
             first,
             addresses,
-            sends,
+            habit,
             open: AtomicUsize::new(0),
+            is_there: AtomicBool::new(false),
         }
     }
 
@@ -56,7 +69,8 @@ impl Crowd {
         let mut members: Vec<Member> = (0..self.size)
             .map(|number| Member {
                 stream: None,
-                asks_at: begun + PERIOD.mul_f64(number as f64 / self.size as f64),
+                asks_at: begun,
+                pause: PERIOD.mul_f64(number as f64 / self.size as f64),
             })
             .collect();
         while !is_over.load(Ordering::Relaxed) {
@@ -66,10 +80,11 @@ impl Crowd {
                 if is_over.load(Ordering::Relaxed) {
                     return;
                 }
-                member.go_on(self.address(number), tracker, self.sends);
+                member.go_on(self.address(number), tracker, self.habit);
                 open += usize::from(member.stream.is_some());
             }
             self.open.store(open, Ordering::Relaxed);
+            self.is_there.store(true, Ordering::Relaxed);
             thread::sleep(ROUND.saturating_sub(round.elapsed()));
         }
     }
@@ -85,7 +100,7 @@ impl Crowd {
 
 impl Member {
     /// Comes back if the connection was closed, and asks if it is time.
-    fn go_on(&mut self, own: IpAddr, tracker: SocketAddr, sends: &[u8]) {
+    fn go_on(&mut self, own: IpAddr, tracker: SocketAddr, habit: Habit) {
         let is_open = match &mut self.stream {
             Some(stream) => match stream.read(&mut [0; 1024]) {
                 Ok(length) => length > 0,
@@ -94,16 +109,21 @@ impl Member {
             None => false,
         };
         if !is_open {
+            self.stream = None;
+            if habit.comes_at_once {
+                self.asks_at = now();
+            }
+        }
+        if self.stream.is_none() && self.asks_at <= now() {
             self.stream = open(own, tracker);
-            self.asks_at = now();
         }
         if self.asks_at <= now()
             && let Some(stream) = &mut self.stream
         {
-            if stream.write_all(sends).is_err() {
+            if stream.write_all(habit.sends).is_err() {
                 self.stream = None;
             }
-            self.asks_at = now() + PERIOD;
+            self.asks_at = now() + std::mem::replace(&mut self.pause, PERIOD);
         }
     }
 }

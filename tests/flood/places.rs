@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::harness::api::Api;
 use crate::harness::http::{Connection, escape};
 use crate::harness::{self, Mika, now, poll};
-use crate::kept::{Crowd, REQUEST};
+use crate::kept::{Crowd, Habit, REQUEST};
 use crate::{Over, SECONDS, turn, usage};
 
 /// Connections of one address, and of fifty others: more than the default limit has places for.
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long an honest client waits, as libtorrent does.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long crowds may take to have most of their connections.
+/// How long crowds may take to come.
 const ARRIVAL: Duration = Duration::from_secs(120);
 
 /// The beginning of a `ClientHello`.
@@ -44,9 +44,23 @@ struct Tally {
 
 #[test]
 fn honest_clients_are_answered_beside_crowds_that_keep_connections() {
+    beside_crowds_over_http("HTTP", false);
+}
+
+/// Nearly half of the crowd is closed and comes back all the time, as fast as it can.
+#[test]
+fn honest_clients_are_answered_beside_crowds_that_come_back_at_once() {
+    beside_crowds_over_http("HTTP, back at once", true);
+}
+
+fn beside_crowds_over_http(how: &str, comes_at_once: bool) {
     let _turn = turn();
     let mika = Mika::start(&json!({ "mode": "public" }));
-    beside_crowds("HTTP", &mika, REQUEST, |info_hash| {
+    let habit = Habit {
+        sends: REQUEST,
+        comes_at_once,
+    };
+    beside_crowds(how, &mika, habit, |info_hash| {
         let reply = Connection::open(mika.http()).and_then(|mut it| it.get(&target(info_hash)));
         reply.is_ok_and(|it| (it.status, it.int("incomplete")) == (200, Some(1)))
     });
@@ -62,7 +76,11 @@ fn honest_clients_are_answered_beside_crowds_that_begin_tls() {
     mika.managed(&["genkey"]);
     mika.run();
     let https = Api::at(&mika, mika.http());
-    beside_crowds("HTTPS", &mika, HANDSHAKE, |info_hash| {
+    let habit = Habit {
+        sends: HANDSHAKE,
+        comes_at_once: true,
+    };
+    beside_crowds("HTTPS, back at once", &mika, habit, |info_hash| {
         let answer = https.try_send("GET", &target(info_hash), &[], &[]);
         answer.is_ok_and(|it| it.status == 200 && it.body.starts_with(b"d8:complete"))
     });
@@ -79,14 +97,14 @@ fn target(info_hash: &[u8; 20]) -> String {
 fn beside_crowds(
     how: &str,
     mika: &Mika,
-    sends: &'static [u8],
+    habit: Habit,
     announce: impl Fn(&[u8; 20]) -> bool + Sync,
 ) {
     let seconds = harness::number("MIKA_FLOOD_SECONDS", SECONDS);
     let (of_one, of_others) = sizes();
     let crowds = [
-        Crowd::new(of_one, Ipv4Addr::new(127, 4, 0, 1), 1, sends),
-        Crowd::new(of_others, Ipv4Addr::new(127, 5, 0, 1), 50, sends),
+        Crowd::new(of_one, Ipv4Addr::new(127, 4, 0, 1), 1, habit),
+        Crowd::new(of_others, Ipv4Addr::new(127, 5, 0, 1), 50, habit),
     ];
     let is_over = &AtomicBool::new(false);
     let most_files = &mut 0;
@@ -100,11 +118,12 @@ fn beside_crowds(
         for crowd in &crowds {
             scope.spawn(move || crowd.hold(tracker, is_over));
         }
-        // The share of one network is no limit before half of the places are taken.
-        poll(ARRIVAL, "half of the places are taken", || {
+        poll(ARRIVAL, "the crowds are there", || {
             *most_files = usage(mika).files.max(*most_files);
-            *most_files > of_one / 2
+            crowds.iter().all(|it| it.is_there.load(Ordering::Relaxed))
         });
+        // The share of one network is no limit before half of the places are taken.
+        assert!(*most_files > of_one / 2, "{most_files}");
         let begun = now();
         poll(
             Duration::from_secs(seconds + 60),

@@ -79,18 +79,30 @@ impl Worker {
             Ok(Poll::Pending) => None,
             Ok(Poll::Ready(Err(_))) | Err(_) => return,
         };
-        let place = self.place(client).await;
-        self.converse_in_task(stream, connection, first, place);
+        let phase = match &first {
+            Some(turn) => turn.phase(!connection.unsent.is_empty()),
+            None => Phase::Request,
+        };
+        let place = match self.places.try_take(self.limited(client)) {
+            Some(place) => place,
+            // It has its reply, and need not stay.
+            None if phase == Phase::Idle => return,
+            None => self.place(client).await,
+        };
+        self.converse_in_task(stream, connection, first, phase, place);
     }
 
     /// A place for a connection that stays. Others may have to give theirs up, so only while all
     /// have a request in flight does it wait, and new connections wait in the kernel.
     async fn place(&self, client: IpAddr) -> Place {
+        self.places.take(self.limited(client)).await
+    }
+
+    /// Whose network has a share of the places: not a proxy, which stands for many clients.
+    fn limited(&self, client: IpAddr) -> Option<IpAddr> {
         let settings = self.service.settings.load();
-        // A proxy stands for many clients, whose share would be that of one.
         let is_proxy = is_trusted(client, &settings.trusted_proxies);
-        drop(settings);
-        self.places.take((!is_proxy).then_some(client)).await
+        (!is_proxy).then_some(client)
     }
 
     fn converse_in_task(
@@ -98,12 +110,9 @@ impl Worker {
         stream: TcpStream,
         connection: Connection,
         first: Option<Turn>,
+        phase: Phase,
         place: Place,
     ) {
-        let phase = match &first {
-            Some(turn) => turn.phase(!connection.unsent.is_empty()),
-            None => Phase::Request,
-        };
         self.spawn(place, phase, |worker, place| async move {
             let mut stream = tokio::net::TcpStream::from_std(stream)?;
             worker
