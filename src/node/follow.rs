@@ -90,7 +90,7 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
         }
         Feed::Lost => {
             tracing::warn!(
-                "too many registry changes to follow one by one; loading the registry again"
+                "not every registry change can be followed one by one; loading the registry again"
             );
             let position = load::registry(node, Registered::Again).await?;
             node.events.tell(Event::Registry);

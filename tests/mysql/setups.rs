@@ -1,9 +1,6 @@
 //! Databases that are set up the wrong way, as sites have them: nothing is written wrongly, and nothing is
 //! passed over in silence.
 
-use std::sync::Arc;
-
-use mika::change::{Change, Credit};
 use mika::ids::{InfoHash, Passkey, TorrentId, UserId};
 use mika::registry::Client;
 use mika::storage::{
@@ -11,7 +8,7 @@ use mika::storage::{
     UserPatch,
 };
 
-use super::{Fixture, SITE_2015, batch, open, try_open};
+use super::{Fixture, SITE_2015, open};
 use crate::harness::mariadb::MariaDb;
 
 /// What a my.cnf of long ago has.

@@ -116,7 +116,7 @@ async fn step(
         }
         Feed::Lost => {
             tracing::warn!(
-                "too many registry changes to follow one by one; filling the cache from storage again"
+                "not every registry change can be followed one by one; filling the cache from storage again"
             );
             warm_up(node, cache).await?;
             Ok(true)

@@ -12,6 +12,7 @@ use super::tables::{Own, begin, lock};
 use crate::ids::{Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
 use crate::storage::schema::{self, Call};
+use crate::storage::values::is_no_hash;
 use crate::storage::{Added, NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch, Wipe};
 
 /// Edits that must not find the same thing free come one after the other: a site's tables need
@@ -141,6 +142,10 @@ async fn add_torrent(
     forms: &Forms,
     torrent: &NewTorrent,
 ) -> Result<Option<TorrentId>, Fault> {
+    if is_no_hash(&torrent.info_hash.0) {
+        let text = "20 zeros (or blanks) are no info hash: a BINARY(20) has them where nothing was written";
+        return Err(StorageError::Invalid(text.into()).into());
+    }
     let hashes = || {
         [&torrent.info_hash]
             .into_iter()

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
 
+use super::refused::refused;
 use crate::secret::Secret;
 use crate::storage::StorageError;
-use crate::storage::values::{Misfit, Refused};
+use crate::storage::values::Refused;
 
 /// Why a job on a connection failed.
 #[derive(Debug)]
@@ -32,9 +33,10 @@ const UNKNOWN_TABLE: u16 = 1146;
 const NO_SUCH_TRIGGER: u16 = 1360;
 /// `init_connect` of the server failed, so it ended the connection.
 const INIT_CONNECT_FAILED: u16 = 1184;
-/// The last is of MySQL: a session variable that takes a privilege.
-const PRIVILEGE_MISSING: [u16; 2] = [1227, 1231];
-const VARIABLE_UNKNOWN: [u16; 2] = [1193, 1238];
+/// What only accounts with a certain privilege may do.
+const PRIVILEGE_MISSING: u16 = 1227;
+/// A variable that the server lacks, does not take that value for, or lets nobody set.
+const NO_VARIABLE: [u16; 3] = [1193, 1231, 1238];
 /// The account that a trigger runs as is gone.
 const NO_DEFINER: u16 = 1449;
 const NOT_A_TABLE: u16 = 1347;
@@ -114,8 +116,13 @@ impl Fault {
 
     /// Whether the server does not let this account set a variable, or does not have it.
     pub(super) fn is_no_variable(&self) -> bool {
-        let codes = || PRIVILEGE_MISSING.into_iter().chain(VARIABLE_UNKNOWN);
-        self.code().is_some_and(|code| codes().any(|it| it == code))
+        let code = self.code();
+        self.lacks_privilege() || code.is_some_and(|code| NO_VARIABLE.contains(&code))
+    }
+
+    /// Whether it takes a privilege that the account lacks.
+    pub(super) fn lacks_privilege(&self) -> bool {
+        self.code() == Some(PRIVILEGE_MISSING)
     }
 
     /// Whether the user of the URL may not do it.
@@ -301,7 +308,7 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
         KEY_TOO_LONG => broken(format!(
             "{place}: {text}{at}: set innodb_default_row_format = dynamic on the server"
         )),
-        code if PRIVILEGE_MISSING.contains(&code) => broken(format!(
+        PRIVILEGE_MISSING => broken(format!(
             "{place}: {text}{at}: see the privileges in docs/sql.md"
         )),
         TRIGGER_AND_BINLOG => broken(format!(
@@ -330,48 +337,6 @@ fn masked(text: &str) -> String {
         shown.push_str(if is_quoted { "'…'" } else { part });
     }
     shown
-}
-
-/// Why a value is refused, if that is what the error says. The codes are those of both servers.
-fn refused(error: &ServerError) -> Option<Refused> {
-    let too_long = Misfit::TooLong {
-        limit: None,
-        has: None,
-    };
-    let why = match error.code {
-        1406 | 1441 => too_long,
-        1264 | 1690 => Misfit::OutOfRange,
-        1366 if error.message.contains("string value") => Misfit::Characters { charset: None },
-        1265 | 1292 | 1366 | 1411 | 3140 => Misfit::WrongType,
-        1267 | 1270 | 1271 | 1300 | 3854 | 3988 => Misfit::Characters { charset: None },
-        1048 | 1263 => Misfit::Missing,
-        1216 | 1217 | 1451 | 1452 => Misfit::Reference,
-        1369 | 1644 | 3819 | 4025 => Misfit::Rule,
-        _ => return None,
-    };
-    let (table, column) = column_of(&error.message);
-    Some(Refused { table, column, why })
-}
-
-/// Table and column that a text of the server names: `column 'name'`, or column `db`.`table`.`name`.
-fn column_of(message: &str) -> (Option<String>, Option<String>) {
-    let Some(at) = message.to_ascii_lowercase().rfind("column ") else {
-        return (None, None);
-    };
-    let rest = &message[at + "column ".len()..];
-    let names: Vec<&str> = match rest.chars().next() {
-        Some('\'') => rest[1..].split('\'').take(1).collect(),
-        Some('`') => {
-            let end = rest.find(' ').unwrap_or(rest.len());
-            rest[..end].split('`').skip(1).step_by(2).collect()
-        }
-        _ => Vec::new(),
-    };
-    let named = |back: usize| {
-        let name = names.iter().rev().nth(back);
-        name.map(|name| (*name).to_owned())
-    };
-    (named(1), named(0))
 }
 
 /// Whether the account may not do what was asked.
@@ -403,27 +368,6 @@ mod tests {
 
     fn told(code: u16, message: &str) -> String {
         explain(&error(code, message), "db", None).to_string()
-    }
-
-    #[test]
-    fn the_column_of_a_refused_value_is_found() {
-        let column = |code, message: &str| {
-            let refused = refused(&error(code, message)).unwrap();
-            (refused.table, refused.column.unwrap())
-        };
-        assert_eq!(
-            column(1406, "Data too long for column 'passkey' at row 1"),
-            (None, "passkey".into())
-        );
-        let text = "Incorrect string value: '\\xF0\\x9F column' for column `mika`.`users`.`username` at row 1";
-        assert_eq!(
-            column(1366, text),
-            (Some("users".into()), "username".into())
-        );
-        assert_eq!(
-            column(1048, "Column 'vstring' cannot be null"),
-            (None, "vstring".into())
-        );
     }
 
     #[test]

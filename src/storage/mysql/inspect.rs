@@ -275,7 +275,7 @@ async fn findings_of(
         .query(&format!("SHOW CREATE TRIGGER `{}`", first.name))
         .await;
     match shown {
-        Err(fault) if fault.is_denied() || fault.is_no_variable() => Ok(Some(Finding::problem(
+        Err(fault) if fault.is_denied() || fault.lacks_privilege() => Ok(Some(Finding::problem(
             "Mika's account lacks the privilege TRIGGER: its triggers can't be seen, and do not work",
             "as an administrator: GRANT TRIGGER on the database to Mika's account (see docs/sql.md)",
         ))),

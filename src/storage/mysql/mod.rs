@@ -21,6 +21,7 @@ mod inspect;
 mod link;
 mod misfit;
 mod read;
+mod refused;
 mod rows;
 mod settings;
 mod tables;

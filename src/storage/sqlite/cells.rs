@@ -9,7 +9,6 @@ use rusqlite::types::ValueRef;
 
 use crate::ids::InfoHash;
 use crate::registry::Permille;
-use crate::storage::values::is_no_hash;
 
 /// A row whose columns are read by their position in the statement.
 pub(super) struct Cells<'a>(pub(super) &'a Row<'a>);
@@ -104,8 +103,7 @@ impl Cells<'_> {
     /// An info hash; none where the site has not written it yet.
     pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<Option<InfoHash>, String> {
         let hash = match self.cell(column) {
-            ValueRef::Null => return Ok(None),
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) if is_no_hash(bytes) => return Ok(None),
+            _ if self.is_blank(column) => return Ok(None),
             ValueRef::Blob(bytes) => InfoHash::from_slice(bytes),
             _ => None,
         };
@@ -117,9 +115,7 @@ impl Cells<'_> {
     pub(super) fn is_blank(&self, column: usize) -> bool {
         match self.cell(column) {
             ValueRef::Null => true,
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
-                bytes.iter().all(|byte| matches!(byte, 0 | b' '))
-            }
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.iter().all(|byte| *byte == b' '),
             ValueRef::Integer(_) | ValueRef::Real(_) => false,
         }
     }

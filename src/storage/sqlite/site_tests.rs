@@ -145,7 +145,7 @@ async fn rows_that_are_not_ready_and_text_hashes_are_told_apart() {
     it.site
         .execute_batch(
             "INSERT INTO users (id, passkey, username) VALUES (1, '', 'a'), (7, 'passkey-7', 'b');
-             INSERT INTO torrents (id, info_hash) VALUES (1, X''), (2, zeroblob(20)),
+             INSERT INTO torrents (id, info_hash) VALUES (1, X''), (2, '  '),
                  (3, '0123456789abcdef0123456789abcdef01234567'), (4, '01234567890123456789');
              INSERT INTO whitelist (peer_id) VALUES ('-TR' || char(13, 10)), (' -qB4');",
         )
