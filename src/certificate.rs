@@ -16,13 +16,10 @@ pub fn validity(der: &[u8]) -> Result<Validity, x509_parser::nom::Err<X509Error>
     Ok(certificate.validity().clone())
 }
 
-/// The host names and IP addresses that the first certificate of a PEM text is for; none if it is
+/// The host names and IP addresses that the certificate of these bytes (DER) is for; none if it is
 /// no certificate.
-pub fn names(pem: &[u8]) -> Vec<String> {
-    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem) else {
-        return Vec::new();
-    };
-    let Ok((_, certificate)) = X509Certificate::from_der(&pem.contents) else {
+pub fn names(der: &[u8]) -> Vec<String> {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
         return Vec::new();
     };
     let Ok(Some(names)) = certificate.subject_alternative_name() else {

@@ -28,6 +28,7 @@ pub mod manage;
 pub mod metrics;
 pub mod node;
 pub mod notify;
+pub mod pem;
 pub mod pulse;
 pub mod registry;
 pub mod secret;

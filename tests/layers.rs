@@ -15,10 +15,11 @@ const TABLE: &[(&str, &str)] = &[
     ("limit", ""),
     ("metrics", ""),
     ("notify", ""),
+    ("pem", ""),
     ("pulse", ""),
     ("secret", ""),
     ("suggest", ""),
-    ("tls", "certificate"),
+    ("tls", "certificate pem"),
     ("events", "clock ids"),
     ("change", "addr ids"),
     // What was configured. Other modules get small settings of their own from `node`.
@@ -67,7 +68,7 @@ const TABLE: &[(&str, &str)] = &[
     ),
     (
         "manage",
-        "addr cache certificate change clock config control ids log registry secret storage warmup wire",
+        "addr cache certificate change clock config control ids log pem registry secret storage warmup wire",
     ),
     // The composition root: the one place that knows how the parts fit together.
     (

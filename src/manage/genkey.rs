@@ -21,6 +21,7 @@ use super::{ExitStatus, UsageError};
 use crate::certificate;
 use crate::clock::Clock;
 use crate::config::{Config, TlsFiles};
+use crate::pem;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -64,7 +65,8 @@ pub fn run(arguments: &Genkey, config: &Config, printer: &mut Printer) -> Result
         );
     }
     // A certificate that takes another's place goes by all of its names.
-    let former = fs::read(cert).map(|pem| certificate::names(&pem));
+    let former = pem::chain(cert).ok();
+    let former = former.and_then(|chain| chain.first().map(|first| certificate::names(first)));
     let former = former.unwrap_or_default();
     let params = parameters(arguments, &former, Clock::start().now().unix)?;
     if !printer.is_json() {

@@ -14,11 +14,12 @@ use tokio_rustls::rustls::client::danger::{
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
 };
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
 };
+
+use crate::pem;
 
 /// The server showed another certificate than that of the file.
 #[derive(Debug, thiserror::Error)]
@@ -37,10 +38,10 @@ struct Pinned {
 
 /// The settings of a client that trusts the first certificate of a PEM file.
 pub fn config(file: &Path) -> Result<Arc<ClientConfig>> {
-    let certificate = CertificateDer::from_pem_file(file).with_context(|| {
-        let file = file.display();
-        format!("{file}: the certificate of the API can't be read; `mika-manage genkey` makes it")
-    })?;
+    let mut chain = pem::chain(file).context(
+        "the certificate of the API can't be used (`mika-manage genkey` makes one, --cert names another)",
+    )?;
+    let certificate = chain.swap_remove(0);
     let provider = Arc::new(ring::default_provider());
     let pinned = Pinned {
         certificate,

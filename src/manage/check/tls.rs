@@ -1,41 +1,25 @@
 //! Keys and certificates: whether a listener could use them, and until when.
 
-use std::fs;
-use std::io;
-use std::path::Path;
-
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::sign::CertifiedKey;
-
 use super::report::Problem;
 use crate::certificate::{EXPIRY_NOTICE_DAYS, validity};
 use crate::config::TlsFiles;
+use crate::pem;
 
 /// Whether a TLS listener could use the files; says until when. `absent` is the hint if one is not there.
 pub(super) fn check(files: &TlsFiles, absent: &str, now: i64) -> Result<String, Problem> {
-    let certs: Vec<CertificateDer> = read(&files.cert, absent, |text| {
-        CertificateDer::pem_slice_iter(text).collect()
-    })?;
-    let key = read(&files.key, absent, PrivateKeyDer::from_pem_slice)?;
-    let Some(first) = certs.first().cloned() else {
-        return Err(Problem::new(
-            format!("{}: no certificate in it", files.cert.display()),
-            "it must be a PEM file",
-        ));
-    };
-    CertifiedKey::from_der(certs, key, &ring::default_provider()).map_err(|error| {
-        let (key, cert) = (files.key.display(), files.cert.display());
-        Problem::new(
-            format!("{key} does not go with {cert}: {error}"),
-            "name a key and a certificate that were made together",
-        )
+    let pair = pem::pair(&files.key, &files.cert).map_err(|error| {
+        let hint = match error.problem {
+            pem::Problem::Missing => absent,
+            ref problem => problem.hint(),
+        };
+        Problem::new(error.to_string(), hint)
     })?;
     let path = files.cert.display();
-    let validity = validity(&first).map_err(|error| {
+    let first = pair.end_entity_cert();
+    let validity = first.ok().and_then(|first| validity(first).ok());
+    let validity = validity.ok_or_else(|| {
         Problem::new(
-            format!("{path}: {error}"),
+            format!("{path}: its times can't be read"),
             "make or request a new certificate",
         )
     })?;
@@ -54,24 +38,4 @@ pub(super) fn check(files: &TlsFiles, absent: &str, now: i64) -> Result<String, 
         return Err(Problem::new(problem, "make or request a new certificate"));
     }
     Ok(format!("{path} is valid for {days} more days"))
-}
-
-fn read<T>(
-    path: &Path,
-    absent: &str,
-    parse: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
-) -> Result<T, Problem> {
-    let text = fs::read(path).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::NotFound => absent,
-            _ => "let the user that runs the tracker read it",
-        };
-        Problem::new(format!("{}: {error}", path.display()), hint)
-    })?;
-    parse(&text).map_err(|error| {
-        Problem::new(
-            format!("{}: {error}", path.display()),
-            "it must be a PEM file",
-        )
-    })
 }

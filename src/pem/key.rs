@@ -1,0 +1,112 @@
+//! Why a private key is refused: what kind of key it is, told from its DER.
+
+use x509_parser::der_parser::asn1_rs::{Any, FromDer as _, Integer, Oid, Sequence};
+
+use super::Problem;
+use super::blocks::Kind;
+
+/// What a TLS server can use here.
+pub(super) const SUPPORTED: &str = "RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, and Ed25519";
+
+/// The bits of an RSA key that can be used.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
+
+/// Names of algorithms and curves, by their object identifier.
+const NAMES: [(&str, &str); 15] = [
+    ("1.2.840.113549.1.1.1", RSA),
+    ("1.2.840.113549.1.1.10", "RSA-PSS"),
+    ("1.2.840.10045.2.1", EC),
+    ("1.2.840.10040.4.1", "DSA"),
+    ("1.2.840.113549.1.3.1", "Diffie-Hellman"),
+    ("1.2.840.10046.2.1", "Diffie-Hellman"),
+    ("1.3.101.110", "X25519"),
+    ("1.3.101.111", "X448"),
+    ("1.3.101.112", ED25519),
+    ("1.3.101.113", "Ed448"),
+    ("1.2.840.10045.3.1.7", P256),
+    ("1.3.132.0.34", P384),
+    ("1.3.132.0.35", "ECDSA on P-521"),
+    ("1.3.132.0.33", "ECDSA on P-224"),
+    ("1.3.132.0.10", "ECDSA on secp256k1"),
+];
+const RSA: &str = "RSA";
+const EC: &str = "EC";
+const ED25519: &str = "Ed25519";
+const P256: &str = "ECDSA on P-256";
+const P384: &str = "ECDSA on P-384";
+
+/// Why a key that the TLS library refused can't be used.
+pub(super) fn why_unusable(kind: Kind, der: &[u8]) -> Problem {
+    let named = match kind {
+        Kind::Pkcs8 => name_of_pkcs8(der),
+        Kind::Pkcs1 => name_of_rsa(der),
+        Kind::Sec1 => name_of_sec1(der),
+        _ => None,
+    };
+    match named {
+        None => Problem::DamagedKey,
+        // It would have been taken if the rest of it were right.
+        Some(name) if [RSA, ED25519, P256, P384].contains(&name.as_str()) => Problem::DamagedKey,
+        Some(name) => Problem::UnsupportedKey(name),
+    }
+}
+
+/// RFC 5958: version, algorithm with its parameters, and the key.
+fn name_of_pkcs8(der: &[u8]) -> Option<String> {
+    let (_, whole) = Sequence::from_der(der).ok()?;
+    let (rest, _version) = Integer::from_der(&whole.content).ok()?;
+    let (rest, algorithm) = Sequence::from_der(rest).ok()?;
+    let (parameters, oid) = Oid::from_der(&algorithm.content).ok()?;
+    match known(&oid) {
+        Some(RSA) => name_of_rsa(Any::from_der(rest).ok()?.1.data),
+        Some(EC) => Some(name_of_curve(parameters)),
+        Some(name) => Some(name.into()),
+        None => Some("of an unknown algorithm".into()),
+    }
+}
+
+/// RFC 8017 A.1.2: version, and the modulus.
+fn name_of_rsa(der: &[u8]) -> Option<String> {
+    let (_, whole) = Sequence::from_der(der).ok()?;
+    let (rest, _version) = Integer::from_der(&whole.content).ok()?;
+    let (_, modulus) = Integer::from_der(rest).ok()?;
+    let bits = bits_of(modulus.as_ref());
+    Some(if RSA_BITS.contains(&bits) {
+        RSA.into()
+    } else {
+        format!("RSA of {bits} bits")
+    })
+}
+
+/// RFC 5915: version, the key, and in `[0]` the curve, which only PKCS#8 may leave out.
+fn name_of_sec1(der: &[u8]) -> Option<String> {
+    let (_, whole) = Sequence::from_der(der).ok()?;
+    let (rest, _version) = Integer::from_der(&whole.content).ok()?;
+    let (rest, _key) = Any::from_der(rest).ok()?;
+    let (_, curve) = Any::from_der(rest).ok()?;
+    Some(name_of_curve(curve.data))
+}
+
+fn name_of_curve(der: &[u8]) -> String {
+    let oid = Oid::from_der(der).ok().map(|(_, oid)| oid);
+    match oid.as_ref().map(known) {
+        Some(Some(name)) => name.into(),
+        Some(None) => "ECDSA on another curve".into(),
+        None => "ECDSA on a curve without a name".into(),
+    }
+}
+
+fn known(oid: &Oid<'_>) -> Option<&'static str> {
+    let text = oid.to_id_string();
+    let found = NAMES.iter().find(|(id, _)| *id == text);
+    found.map(|(_, name)| *name)
+}
+
+fn bits_of(number: &[u8]) -> usize {
+    let start = number.iter().position(|&byte| byte != 0);
+    let number = &number[start.unwrap_or(number.len())..];
+    let zeros = number
+        .first()
+        .map_or(0, |byte| byte.leading_zeros() as usize);
+    number.len() * 8 - zeros
+}
