@@ -233,7 +233,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(torrents::peers))
         .routes(routes!(torrents::list, torrents::bulk))
         .routes(routes!(users::register))
-        .routes(routes!(users::show, users::change))
+        .routes(routes!(users::show, users::change, users::disable))
         .routes(routes!(users::torrents))
         .routes(routes!(users::list, users::bulk))
         .routes(routes!(whitelist::list, whitelist::add))

@@ -60,7 +60,7 @@ pub(super) struct TorrentDetails {
     peers: Vec<PeerView>,
 }
 
-/// A torrent to register; one with this info hash is renamed, and enabled again.
+/// A torrent to register; one with this info hash gets the id and the name, and is enabled again.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TorrentToRegister {
@@ -208,7 +208,7 @@ pub(super) async fn peers(
     Ok(Json(super::peers::of(&api, &stored.torrent.info_hash)))
 }
 
-/// Register a torrent, or rename and enable the one with this info hash
+/// Register a torrent, or give the one with this info hash the id and the name, and enable it
 #[utoipa::path(
     post,
     operation_id = "register_torrent",
@@ -217,7 +217,7 @@ pub(super) async fn peers(
     request_body = TorrentToRegister,
     responses(
         (status = 201, body = Done),
-        (status = 409, body = ErrorBody, description = "The id belongs to another info hash, or the info hash to another id"),
+        (status = 409, body = ErrorBody, description = "The id belongs to another info hash, or a torrent with it was deleted and left records"),
         BadBody,
         Refused
     )
@@ -410,6 +410,7 @@ impl TorrentChange {
             bulk::check_name("name", name).map_err(ApiError::invalid)?;
         }
         Ok(TorrentPatch {
+            id: None,
             name: self.name,
             enabled: self.enabled,
             reason: self

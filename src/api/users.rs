@@ -57,12 +57,9 @@ pub(super) struct UserToRegister {
     /// 8 to 64 letters, digits, `_` or `-`
     #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
     passkey: String,
-    #[schema(
-        min_length = 1,
-        max_length = 255,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
-    )]
-    name: String,
+    /// Without one, or with an empty one, it is `user` and the id
+    #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    name: Option<String>,
     /// Whether the user may download; yes, unless said
     can_leech: Option<bool>,
 }
@@ -94,12 +91,19 @@ struct UserToAdd {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserChange {
+    /// May be left out; else that of the path
+    #[serde(default, deserialize_with = "whole_if_any")]
+    #[schema(format = Int64, minimum = 0, maximum = 4_294_967_295_i64)]
+    user_id: Option<u32>,
     #[schema(
         min_length = 1,
         max_length = 255,
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
     )]
     username: Option<String>,
+    /// The same as `username`, by the name that `POST /api/user` has for it; an empty one changes nothing
+    #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    name: Option<String>,
     /// 8 to 64 letters, digits, `_` or `-`; the old one is refused from then on
     #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
     passkey: Option<String>,
@@ -206,7 +210,7 @@ pub(super) async fn register(
     let new = NewUser {
         id: Some(UserId(user.user_id)),
         passkey: passkey_of(&user.passkey)?,
-        username: user.name,
+        username: user.name(),
         can_leech: user.can_leech.unwrap_or(true),
     };
     let saved = api
@@ -256,16 +260,29 @@ pub(super) async fn change(
     Body(change): Body<UserChange>,
 ) -> Result<Json<Done>, ApiError> {
     let id = id_of(&text)?;
-    let patch = UserPatch {
-        passkey: change.passkey.as_deref().map(passkey_of).transpose()?,
-        username: change.username,
-        enabled: change.enabled,
-        can_leech: change.can_leech,
-        uploaded: change.uploaded,
-        downloaded: change.downloaded,
-    };
-    let saved = api.control.update_user(id, &patch).await?;
+    let saved = api.control.update_user(id, &change.patch(id)?).await?;
     Ok(Json(api.done(saved.told).await))
+}
+
+/// Disable a user, whose totals and history stay
+#[utoipa::path(
+    delete,
+    operation_id = "disable_user",
+    path = "/api/user/{user_id}",
+    tag = "users",
+    params(("user_id" = i64, Path, minimum = 0, maximum = 4_294_967_295_i64)),
+    responses(
+        (status = 200, body = Done),
+        (status = 404, body = ErrorBody, description = "There is no such user"),
+        Refused
+    )
+)]
+pub(super) async fn disable(
+    State(api): State<Arc<Api>>,
+    PathText(text): PathText,
+) -> Result<Json<Done>, ApiError> {
+    let disabled = api.control.set_user_enabled(id_of(&text)?, false).await?;
+    Ok(Json(api.done(disabled.told).await))
 }
 
 /// The torrents that a user seeds, downloads, has completed, or ran from
@@ -389,6 +406,40 @@ impl From<UserTorrents> for TorrentsView {
             complete: texts(torrents.complete),
             incomplete: texts(torrents.incomplete),
         }
+    }
+}
+
+// === impl UserToRegister and UserChange ===
+
+impl UserToRegister {
+    fn name(&self) -> String {
+        let name = self.name.as_ref().filter(|name| !name.is_empty());
+        name.map_or_else(|| format!("user {}", self.user_id), Clone::clone)
+    }
+}
+
+impl UserChange {
+    fn patch(self, id: UserId) -> Result<UserPatch, ApiError> {
+        if self.user_id.is_some_and(|user_id| user_id != id.0) {
+            let message = format!("user_id: expected {}, the id of the path", id.0);
+            return Err(ApiError::invalid(message));
+        }
+        let name = self.name.filter(|name| !name.is_empty());
+        let username = match (self.username, name) {
+            (Some(username), Some(name)) if username != name => {
+                let message = "name, username: expected one of them, or twice the same";
+                return Err(ApiError::invalid(message));
+            }
+            (username, name) => username.or(name),
+        };
+        Ok(UserPatch {
+            passkey: self.passkey.as_deref().map(passkey_of).transpose()?,
+            username,
+            enabled: self.enabled,
+            can_leech: self.can_leech,
+            uploaded: self.uploaded,
+            downloaded: self.downloaded,
+        })
     }
 }
 

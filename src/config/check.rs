@@ -15,7 +15,7 @@ const TIME_MAX: Duration = days(365);
 pub(super) const PUBLIC_TTL_MAX: Duration = minutes(12 * 60);
 
 /// Bytes of a token of the API.
-const TOKEN_MIN: usize = 16;
+pub(super) const TOKEN_MIN: usize = 16;
 const TOKEN_MAX: usize = 256;
 
 /// What is wrong with the value of a key.
@@ -33,7 +33,10 @@ pub(super) fn check(config: &Config) -> Checked {
     check_udp(&config.udp)?;
     check_api(&config.api)?;
     check_tracker(&config.tracker, config.mode)?;
+    check_word("cache.driver", &config.cache.driver, "memory")?;
     check_url("cache.url", &config.cache.driver, &config.cache.url)?;
+    check_word("storage.driver", &config.storage.driver, "sqlite")?;
+    check_word("storage.schema", &config.storage.schema, "mika")?;
     check_url("storage.url", &config.storage.driver, &config.storage.url)?;
     check_schema(&config.storage)?;
     check_journal(&config.journal)?;
@@ -70,6 +73,15 @@ fn check_udp(udp: &Udp) -> Checked {
 
 fn check_api(api: &Api) -> Checked {
     check_tokens(&api.tokens)?;
+    // A client sends NAME:PASSWORD, and what is behind the first ':' is the password (RFC 7617).
+    let is_name = !api
+        .username
+        .contains(|it: char| it == ':' || it.is_control());
+    require("api.username", is_name, || {
+        "expected a name without ':' and control characters: with one nobody could log in, because \
+         HTTP basic authentication ends the name at the first ':'"
+            .into()
+    })?;
     let Some(open) = api
         .listen
         .iter()
@@ -89,12 +101,13 @@ fn check_api(api: &Api) -> Checked {
 fn check_tokens(tokens: &[Token]) -> Checked {
     let mut names = HashSet::new();
     let mut texts = HashSet::new();
-    for Token { name, token, .. } in tokens {
+    for (Token { name, token, .. }, number) in tokens.iter().zip(1..) {
         let is_new = is_node_name(name) && names.insert(name);
+        // The name is not repeated: it may be the token, in the wrong place.
         require("api.tokens", is_new, || {
             format!(
                 "expected a name of its own for each token, of 1 to 64 printable ASCII characters \
-                 without blanks, found {name:?}"
+                 without blanks; that of entry {number} is none"
             )
         })?;
         let text = token.expose();
@@ -103,7 +116,7 @@ fn check_tokens(tokens: &[Token]) -> Checked {
         require("api.tokens", is_token && texts.insert(text), || {
             format!(
                 "expected {TOKEN_MIN} to {TOKEN_MAX} printable ASCII characters without blanks in the \
-                 token of {name:?}, and another token for each name"
+                 token of entry {number}, and another token for each name"
             )
         })?;
     }
@@ -186,6 +199,16 @@ fn check_times(tracker: &Tracker, mode: Mode) -> Checked {
         Duration::ZERO,
         TIME_MAX,
     )
+}
+
+/// Whether a value is the name of something. Anything else is not repeated by later messages either:
+/// it may be a URL in the wrong place, with its password.
+fn check_word(key: &'static str, word: &str, example: &str) -> Checked {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_word = word.len() <= 64 && word.bytes().all(is_plain);
+    require(key, is_word, || {
+        format!("expected a name of letters, digits, '-', '_' and '.', such as {example:?}")
+    })
 }
 
 /// Whether the URL is one for that driver. Of drivers that are not Mika's own nothing is known here.

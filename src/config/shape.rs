@@ -3,6 +3,7 @@
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
+use super::check::TOKEN_MIN;
 use super::{Config, Http, TlsFiles};
 use crate::suggest;
 
@@ -53,7 +54,7 @@ pub(super) fn describe(path: &Path, given: &Value) -> String {
         }
     }
     let found = found.unwrap_or(&Value::Null);
-    let found = if SECRETS.contains(&key.as_str()) {
+    let found = if is_secret(&key, found) {
         kind(found).to_owned()
     } else {
         shown(found)
@@ -159,13 +160,21 @@ fn expected(key: &str) -> &'static str {
     }
 }
 
-/// A value as a message repeats it: a short one itself, of others the kind.
+/// Whether what stands there may be a secret. A token may be in the wrong place; what is shorter than
+/// any is no token.
+fn is_secret(key: &str, value: &Value) -> bool {
+    let is_short = value.as_str().is_some_and(|text| text.len() < TOKEN_MIN);
+    let is_scope = key == "api.tokens[].scope" && is_short;
+    SECRETS.contains(&key) || (key.starts_with("api.tokens") && !is_scope)
+}
+
+/// A value as a message repeats it: a short one itself, of others the kind. A URL may hold a password.
 fn shown(value: &Value) -> String {
     const LEN_MAX: usize = 60;
     let text = value.to_string();
     match value {
         Value::Array(_) | Value::Object(_) => kind(value).into(),
-        _ if text.len() > LEN_MAX => kind(value).into(),
+        _ if text.len() > LEN_MAX || text.contains("://") => kind(value).into(),
         _ => text,
     }
 }

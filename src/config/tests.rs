@@ -260,15 +260,46 @@ fn values_that_make_no_sense_are_refused() {
         (
             r#"{"api": {"tokens": [{"name": "a", "token": "hunter2", "scope": "read"}]}}"#,
             "api.tokens: expected 16 to 256 printable ASCII characters without blanks in the token of \
-             \"a\", and another token for each name",
+             entry 1, and another token for each name",
         ),
         (
             r#"{"api": {"tokens": [{"name": "", "token": "hunter2-hunter2-", "scope": "read"}]}}"#,
             "api.tokens: expected a name of its own for each token, of 1 to 64 printable ASCII \
-             characters without blanks, found \"\"",
+             characters without blanks; that of entry 1 is none",
+        ),
+        (
+            r#"{"api": {"username": "si:te", "password": "hunter2"}}"#,
+            "api.username: expected a name without ':' and control characters: with one nobody could \
+             log in, because HTTP basic authentication ends the name at the first ':'",
         ),
     ] {
         assert_refused(text, error);
+    }
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    for text in [
+        r#"{"api": {"tokens": "hunter2-hunter2-"}}"#,
+        r#"{"api": {"tokens": ["hunter2-hunter2-"]}}"#,
+        r#"{"api": {"tokens": [["hunter2-hunter2-"]]}}"#,
+        r#"{"api": {"tokens": [{"name": "hunter2-hunter2-", "token": "grafana", "scope": "read"}]}}"#,
+        r#"{"api": {"tokens": [{"name": "hunter2 hunter2", "token": "hunter2-hunter2-", "scope": "read"}]}}"#,
+        r#"{"api": {"tokens": [{"name": "a", "token": "b", "scope": "hunter2-hunter2-"}]}}"#,
+        r#"{"api": {"username": 1, "password": ["hunter2"]}}"#,
+        r#"{"api": {"listen": "https://site:hunter2@127.0.0.1:1"}}"#,
+        r#"{"cache": "redis://:hunter2@127.0.0.1"}"#,
+        r#"{"cache": {"driver": "redis://:hunter2@127.0.0.1"}}"#,
+        r#"{"storage": {"driver": "mysql://mika:hunter2@127.0.0.1/mika"}}"#,
+        r#"{"storage": {"schema": "mysql://mika:hunter2@127.0.0.1/mika"}}"#,
+        r#"{"mode": "mysql://mika:hunter2@127.0.0.1/mika"}"#,
+        r#"{"storage": {"url": "mysql:/mika:hunter2@127.0.0.1/mika", "driver": "mysql"}}"#,
+        r#"{"api": {"password": "hunter2}}"#,
+        r#"{"api": {"password": "hunter2\q"}}"#,
+        r#"{"api": {"password": hunter2}}"#,
+    ] {
+        let error = read(text).expect_err(text).to_string();
+        assert!(!error.contains("hunter2"), "{text}: {error}");
     }
 }
 

@@ -219,10 +219,11 @@ impl Control {
     }
 
     /// Registers a torrent as the web application has it. One that is registered under this info
-    /// hash is renamed, and enabled again.
+    /// hash gets this name and this id, with all that is recorded of it, and is enabled again.
     ///
     /// # Errors
-    /// [`StorageError::Duplicate`] if another torrent has the id, or the info hash has another id.
+    /// [`StorageError::Duplicate`] if another torrent has the id, or had it and left records; or if
+    /// the id can't be changed here, because the web application's own table has it.
     pub async fn register_torrent(
         &self,
         id: TorrentId,
@@ -247,12 +248,8 @@ impl Control {
                 _ => Err(StorageError::Duplicate(format!("torrent {}", id.0)).into()),
             };
         };
-        if known.torrent.id != id {
-            let other = known.torrent.id.0;
-            let torrent = format!("torrent {info_hash}, with the id {other},");
-            return Err(StorageError::Duplicate(torrent).into());
-        }
         let patch = TorrentPatch {
+            id: (known.torrent.id != id).then_some(id),
             name: Some(name.to_owned()),
             enabled: Some(true),
             reason: Some(None),
@@ -293,6 +290,7 @@ impl Control {
         let stored = self.storage.torrent(info_hash).await?;
         let id = stored.ok_or_else(not_found)?.torrent.id;
         self.storage.update_torrent(id, patch).await?;
+        let id = patch.id.unwrap_or(id);
         let told = match self.mirror() {
             Some(mirror) => mirror.torrents(&[id]).await,
             None => Ok(()),

@@ -1,5 +1,6 @@
 //! Following the registry's feed: what is edited takes effect without a restart or a signal.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,15 +65,29 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
                 0 => tracing::debug!(changes = changes.len(), "registry changed"),
                 edits => tracing::info!(changes = edits, "registry changed"),
             }
-            let mut torrents = Vec::new();
+            let (mut torrents, mut gone) = (Vec::new(), Vec::new());
             for change in changes {
                 tell(&node.events, &change);
                 match RegistryChange::from(change) {
                     RegistryChange::Torrent(torrent) => torrents.push(torrent),
+                    RegistryChange::TorrentGone(id) => gone.push(id),
                     other => node.registry.apply(other),
                 }
             }
+            // One that is gone under an id may be there under another.
+            let moved: HashSet<_> = torrents.iter().map(|torrent| torrent.info_hash).collect();
+            gone.retain(|id| {
+                let info_hash = node.registry.canonical(*id);
+                let is_moved = info_hash.is_some_and(|it| moved.contains(&it));
+                if !is_moved {
+                    node.registry.apply(RegistryChange::TorrentGone(*id));
+                }
+                is_moved
+            });
             load::registered(node, torrents, Registered::Again).await?;
+            for id in gone {
+                node.registry.apply(RegistryChange::TorrentGone(id));
+            }
             Ok((next, next != position))
         }
         Feed::Lost => {

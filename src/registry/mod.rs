@@ -221,7 +221,14 @@ fn readable(reason: &str) -> Arc<str> {
 
 impl Torrents {
     fn set(&mut self, torrent: Torrent) {
+        // The torrent of this info hash may have had another id until now.
+        let is_new_id = !self.hashes.contains_key(&torrent.id);
         self.remove(torrent.id);
+        let former = self.by_hash.get(&torrent.info_hash);
+        let former = former.filter(|it| is_new_id && it.canonical == torrent.info_hash);
+        if let Some(id) = former.map(|former| former.id) {
+            self.remove(id);
+        }
         let hashes = (torrent.info_hash, torrent.info_hash_v2);
         let entry = Entry {
             id: torrent.id,
@@ -324,6 +331,18 @@ mod tests {
         change(false);
         registry.apply(RegistryChange::TorrentGone(TorrentId(7)));
         assert_eq!(of(1), None);
+    }
+
+    #[test]
+    fn a_torrent_that_gets_another_id_is_there_once() {
+        let registry = Registry::default();
+        registry.apply(RegistryChange::Torrent(torrent(7, 1, Some(2))));
+        registry.apply(RegistryChange::Torrent(torrent(9, 1, Some(2))));
+        let entry = registry.torrent(&InfoHash([2; 20])).unwrap();
+        assert_eq!((entry.id, registry.torrent_count()), (TorrentId(9), 1));
+        assert_eq!(registry.canonical(TorrentId(7)), None);
+        registry.apply(RegistryChange::TorrentGone(TorrentId(7)));
+        assert!(registry.torrent(&InfoHash([1; 20])).is_some());
     }
 
     #[test]

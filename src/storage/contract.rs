@@ -27,6 +27,7 @@ const NODE: &str = "node-a";
 pub async fn run<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
     run_private(&open).await;
     a_public_snatch_registers_its_torrent(&*migrated(open().await).await).await;
+    a_torrent_takes_its_records_along_to_another_id(&*migrated(open().await).await).await;
 }
 
 /// All tests but those of a public tracker: a site's own tables may not be Mika's to add torrents to.
@@ -50,6 +51,7 @@ pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -
     changes_of_one_batch_add_up(&*migrated(open().await).await).await;
     rows_that_are_gone_are_passed_over(&*migrated(open().await).await).await;
     totals_stop_at_the_largest_number(&*migrated(open().await).await).await;
+    changes_of_a_torrent_under_a_former_id_are_its_own(&*migrated(open().await).await).await;
     a_torrent_is_completed_once(&*migrated(open().await).await).await;
     old_tombstones_are_pruned(&*migrated(open().await).await).await;
     totals_are_wiped_in_portions(&*migrated(open().await).await).await;
@@ -156,6 +158,7 @@ async fn torrents_are_added_changed_and_found(storage: &dyn Storage) {
     assert_eq!(storage.torrent(InfoHash([77; 20])).await.unwrap(), None);
 
     let patch = TorrentPatch {
+        id: None,
         enabled: Some(false),
         reason: Some(Some("a duplicate".into())),
         multi_up: Some(Permille(1500)),
@@ -681,7 +684,10 @@ async fn rows_that_are_gone_are_passed_over(storage: &dyn Storage) {
     let (id, torrent_id) = add_pair(storage, 1).await;
     let changes = [
         change(UserId(id.0 + 1000), torrent_id, 1, 10),
-        change(id, TorrentId(torrent_id.0 + 1000), 1, 10),
+        PeerChange {
+            info_hash: InfoHash([77; 20]),
+            ..change(id, TorrentId(torrent_id.0 + 1000), 1, 10)
+        },
         change(id, torrent_id, 1, 7),
     ];
     apply(storage, 1, changes.into_iter().map(Change::from).collect()).await;
@@ -689,6 +695,81 @@ async fn rows_that_are_gone_are_passed_over(storage: &dyn Storage) {
     assert_eq!(torrent(storage, 1).await.uploaded, 7);
     assert_eq!(storage.peers(0, None, 10).await.unwrap().rows.len(), 1);
     assert_eq!(storage.histories(None, 10).await.unwrap().rows.len(), 1);
+}
+
+/// A batch may have been made before the torrent got another id.
+async fn changes_of_a_torrent_under_a_former_id_are_its_own(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let former = TorrentId(torrent_id.0 + 1000);
+    let change = Change::from(change(id, former, 1, 10));
+    apply(storage, 1, vec![change]).await;
+    assert_eq!(user(storage, id).await.totals.uploaded, 20);
+    assert_eq!(torrent(storage, 1).await.uploaded, 10);
+    let peers = storage.peers(0, None, 10).await.unwrap().rows;
+    assert_eq!(peers[0].key.torrent, torrent_id);
+    let histories = storage.histories(None, 10).await.unwrap().rows;
+    assert_eq!(
+        (histories[0].torrent, histories[0].uploaded),
+        (torrent_id, 10)
+    );
+}
+
+async fn a_torrent_takes_its_records_along_to_another_id(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let (_, other) = add_pair(storage, 2).await;
+    apply(
+        storage,
+        1,
+        vec![Change::from(change(id, torrent_id, 1, 10))],
+    )
+    .await;
+    let (_, position) = feed(storage, FeedPosition(0)).await;
+    let new_id = TorrentId(other.0 + 1000);
+    let to = |id| TorrentPatch {
+        id: Some(id),
+        name: Some("moved".into()),
+        ..TorrentPatch::default()
+    };
+    assert!(matches!(
+        storage.update_torrent(torrent_id, &to(other)).await,
+        Err(StorageError::Duplicate(_))
+    ));
+    assert_eq!(torrent(storage, 1).await.name, new_torrent(1).name);
+    storage
+        .update_torrent(torrent_id, &to(new_id))
+        .await
+        .unwrap();
+
+    let stored = torrent(storage, 1).await;
+    assert_eq!((stored.torrent.id, &stored.name[..]), (new_id, "moved"));
+    let (histories, peers) = storage.records_of(new_id).await.unwrap();
+    assert_eq!((histories.len(), peers.len()), (1, 1));
+    assert_eq!((histories[0].uploaded, peers[0].key.user), (10, id));
+    let (histories, peers) = storage.records_of(torrent_id).await.unwrap();
+    assert_eq!((histories.len(), peers.len()), (0, 0));
+    let (changes, _) = feed(storage, position).await;
+    assert!(
+        changes.contains(&RowChange::TorrentGone(torrent_id)),
+        "{changes:?}"
+    );
+    assert!(
+        changes
+            .iter()
+            .any(|it| matches!(it, RowChange::Torrent(row) if row.torrent.id == new_id)),
+        "{changes:?}"
+    );
+    // What was on its way under the old id follows, and the next id is another one.
+    apply(storage, 2, vec![Change::from(change(id, torrent_id, 1, 5))]).await;
+    let (histories, _) = storage.records_of(new_id).await.unwrap();
+    assert_eq!(histories[0].uploaded, 15);
+    let added = storage.add_torrents(&[new_torrent(3)]).await.unwrap();
+    assert!(added[0].is_some_and(|added| added > new_id), "{added:?}");
+    // The former id is free, unless records are left under it.
+    storage
+        .update_torrent(new_id, &to(torrent_id))
+        .await
+        .unwrap();
+    assert_eq!(torrent(storage, 1).await.torrent.id, torrent_id);
 }
 
 async fn totals_stop_at_the_largest_number(storage: &dyn Storage) {

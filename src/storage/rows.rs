@@ -71,6 +71,8 @@ pub struct NewTorrent {
 /// The fields of a torrent to change; `None` leaves one as it is.
 #[derive(Clone, Debug, Default)]
 pub struct TorrentPatch {
+    /// Another id, which all records of the torrent go over to.
+    pub id: Option<TorrentId>,
     pub name: Option<String>,
     pub enabled: Option<bool>,
     /// `Some(None)` takes the reason away.

@@ -44,28 +44,33 @@ pub(super) fn clamp(number: u64) -> i64 {
 // === impl Sums ===
 
 impl<'a> Sums<'a> {
-    /// Sums up `changes`. `is_known` tells whether both the user and the torrent of a key are there.
+    /// Sums up `changes`. `torrent_of` tells under which id the torrent of a change is stored; none if
+    /// the torrent or the user is not.
     pub(super) fn of<E>(
         changes: impl Iterator<Item = &'a Change>,
-        mut is_known: impl FnMut(&PeerKey) -> Result<bool, E>,
+        mut torrent_of: impl FnMut(&PeerChange) -> Result<Option<TorrentId>, E>,
     ) -> Result<Self, E> {
         let mut sums = Self::default();
         for change in changes {
             match change {
                 Change::Snatch { info_hash } => *sums.snatches.entry(*info_hash).or_default() += 1,
                 Change::Guest(_) => {}
-                Change::Peer(change) if is_known(&change.key)? => sums.add(change),
-                Change::Peer(change) => {
-                    sums.gone.insert(change.key);
-                }
+                Change::Peer(change) => match torrent_of(change)? {
+                    Some(torrent) => sums.add(torrent, change),
+                    None => drop(sums.gone.insert(change.key)),
+                },
             }
         }
         Ok(sums)
     }
 
-    fn add(&mut self, change: &'a PeerChange) {
-        let PeerKey { user, torrent, .. } = change.key;
-        self.peers.insert(change.key, change);
+    fn add(&mut self, torrent: TorrentId, change: &'a PeerChange) {
+        let key = PeerKey {
+            torrent,
+            ..change.key
+        };
+        let user = key.user;
+        self.peers.insert(key, change);
         let (history, latest) = self
             .histories
             .entry((torrent, user))
@@ -79,9 +84,9 @@ impl<'a> Sums<'a> {
     }
 
     /// The standing of a peer's user: another peer of the user may have changed it later.
-    pub(super) fn standing(&self, change: &'a PeerChange) -> &'a Standing {
-        let key = (change.key.torrent, change.key.user);
-        let latest = self.histories.get(&key).map_or(change, |history| history.1);
+    pub(super) fn standing(&self, key: &PeerKey, change: &'a PeerChange) -> &'a Standing {
+        let history = self.histories.get(&(key.torrent, key.user));
+        let latest = history.map_or(change, |history| history.1);
         &latest.standing
     }
 }

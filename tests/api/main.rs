@@ -10,6 +10,7 @@ mod original;
 mod reload;
 mod routes;
 mod schema;
+mod secrets;
 mod shared;
 
 use serde_json::json;

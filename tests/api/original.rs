@@ -1,12 +1,16 @@
 //! What the Python client of the first Mika sends, and what it goes by: status codes and fields.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::harness::Mika;
 use super::harness::api::{Answer, Api};
+use super::harness::{Mika, poll};
 use super::{HASH, announce, failure, private};
 
 const PASSKEY: &str = "abcdefghijklmnopqrstuvwxyz012345";
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn message(answer: &Answer) -> Value {
     answer.json()["message"].clone()
@@ -199,11 +203,147 @@ fn a_deleted_torrent_gives_its_reason_and_comes_back_under_another_name() {
     assert_eq!(api.post("/api/torrent", &again).status, 201);
     assert_eq!(failure(&announce(&mika, PASSKEY, "left=0")), "");
     assert_eq!(api.json(&target)["name"], "six");
-    // One id can't have two hashes, nor one hash two ids.
-    let other = json!({ "torrent_id": 6, "info_hash": HASH, "name": "six" });
-    assert!(api.post("/api/torrent", &other).is_error(409));
+    // One id can't have two hashes.
     let other = json!({ "torrent_id": 5, "info_hash": "f".repeat(40), "name": "six" });
     assert!(api.post("/api/torrent", &other).is_error(409));
+}
+
+#[test]
+fn a_known_torrent_gets_the_id_that_it_is_registered_with() {
+    let (mika, api) = busy();
+    let report = "uploaded=700&downloaded=100&left=900";
+    assert_eq!(failure(&announce(&mika, PASSKEY, report)), "");
+    let target = format!("/api/torrent/{HASH}");
+    assert_eq!(api.delete(&target).status, 200);
+    // As after it was deleted and uploaded again.
+    let again = json!({ "torrent_id": 6, "info_hash": HASH, "name": "six" });
+    let answer = api.post("/api/torrent", &again);
+    assert_eq!((answer.status, message(&answer)), (201, json!("ok")));
+    let found = api.json(&target);
+    assert_eq!(
+        (&found["torrent_id"], &found["name"], &found["enabled"]),
+        (&json!(6), &json!("six"), &json!(true))
+    );
+    assert_eq!(found["peers"].as_array().map(Vec::len), Some(1));
+
+    // The client goes on: it is credited from where it was, and its history goes on, too.
+    let report = "uploaded=1000&downloaded=150&left=850";
+    assert_eq!(failure(&announce(&mika, PASSKEY, report)), "");
+    poll(PATIENCE, "the credit is in the database", || {
+        let user = api.json("/api/user/7");
+        (&user["uploaded"], &user["downloaded"]) == (&json!(1000), &json!(150))
+    });
+    let torrents = json!({ "active": ["6"], "hnr": [], "complete": [], "incomplete": ["6"] });
+    assert_eq!(api.json("/api/user/7/torrents"), torrents);
+    let [histories, uploaded, of_old] = mika
+        .row("SELECT COUNT(*), SUM(uploaded), SUM(torrent_id = 5) FROM history WHERE user_id = 7");
+    assert_eq!((histories, uploaded, of_old), (1, 1000, 0));
+
+    // Another torrent may have the id that is free now.
+    let other = json!({ "torrent_id": 5, "info_hash": "f".repeat(40), "name": "other" });
+    assert_eq!(api.post("/api/torrent", &other).status, 201);
+    let taken = json!({ "torrent_id": 5, "info_hash": HASH, "name": "six" });
+    assert!(api.post("/api/torrent", &taken).is_error(409));
+    assert_eq!(api.json(&target)["torrent_id"], 6);
+}
+
+#[test]
+fn a_torrent_with_another_id_is_the_same_after_a_restart() {
+    let (mut mika, api) = busy();
+    let again = json!({ "torrent_id": 6, "info_hash": HASH, "name": "six" });
+    let report = "uploaded=700&downloaded=0&left=900";
+    assert_eq!(failure(&announce(&mika, PASSKEY, report)), "");
+    assert_eq!(api.post("/api/torrent", &again).status, 201);
+    assert_eq!(mika.stop(), 0);
+    mika.run();
+    let report = "uploaded=800&downloaded=0&left=900";
+    assert_eq!(failure(&announce(&mika, PASSKEY, report)), "");
+    poll(PATIENCE, "the credit is in the database", || {
+        api.json("/api/user/7")["uploaded"] == 800
+    });
+    assert_eq!(
+        mika.row("SELECT COUNT(*), MAX(torrent_id) FROM peers"),
+        [1, 6]
+    );
+}
+
+/// `user_add(user_id, passkey)` of its client.
+#[test]
+fn a_user_without_a_name_is_named_after_the_id() {
+    let (mika, api) = private();
+    let user = json!({ "user_id": 7, "passkey": PASSKEY });
+    let answer = api.post("/api/user", &user);
+    assert_eq!((answer.status, message(&answer)), (200, json!("ok")));
+    let found = api.json("/api/user/7");
+    assert_eq!(
+        (&found["username"], &found["can_leech"]),
+        (&json!("user 7"), &json!(true))
+    );
+    let user = json!({ "user_id": 8, "passkey": "passkey-eight", "name": "" });
+    assert_eq!(api.post("/api/user", &user).status, 200);
+    assert_eq!(api.json("/api/user/8")["username"], "user 8");
+    assert_eq!(
+        failure(&announce(&mika, PASSKEY, "left=0")),
+        "unregistered torrent"
+    );
+}
+
+/// `user_update` of its client reads the user, and sends back all that it has.
+#[test]
+fn an_update_may_name_the_user_as_the_path_and_the_registration_do() {
+    let (_mika, api) = busy();
+    let update = json!({
+        "user_id": 7, "name": "seven", "passkey": PASSKEY, "can_leech": false,
+        "uploaded": 10, "downloaded": 20, "enabled": true,
+    });
+    let answer = api.post("/api/user/7", &update);
+    assert_eq!((answer.status, message(&answer)), (200, json!("ok")));
+    let found = api.json("/api/user/7");
+    assert_eq!(
+        (&found["username"], &found["can_leech"], &found["uploaded"]),
+        (&json!("seven"), &json!(false), &json!(10))
+    );
+    assert_eq!(
+        api.post("/api/user/7", &json!({ "name": "other" })).status,
+        200
+    );
+    assert_eq!(api.json("/api/user/7")["username"], "other");
+    assert_eq!(api.post("/api/user/7", &json!({ "name": "" })).status, 200);
+    assert_eq!(api.json("/api/user/7")["username"], "other");
+    assert!(
+        api.post("/api/user/7", &json!({ "user_id": 8 }))
+            .is_error(400)
+    );
+    let both = json!({ "name": "one", "username": "two" });
+    assert!(api.post("/api/user/7", &both).is_error(400));
+}
+
+#[test]
+fn a_deleted_user_is_disabled_and_keeps_the_totals() {
+    let (mika, api) = busy();
+    assert_eq!(
+        api.post("/api/user/7", &json!({ "uploaded": 10 })).status,
+        200
+    );
+    let answer = api.delete("/api/user/7");
+    assert_eq!((answer.status, message(&answer)), (200, json!("ok")));
+    assert_eq!(
+        failure(&announce(&mika, PASSKEY, "left=0")),
+        "account disabled"
+    );
+    let found = api.json("/api/user/7");
+    assert_eq!(
+        (&found["enabled"], &found["uploaded"]),
+        (&json!(false), &json!(10))
+    );
+    assert_eq!(api.delete("/api/user/7").status, 200);
+    assert!(api.delete("/api/user/8").is_error(404));
+    assert!(api.delete("/api/user/seven").is_error(404));
+    assert_eq!(
+        api.post("/api/user/7", &json!({ "enabled": true })).status,
+        200
+    );
+    assert_eq!(failure(&announce(&mika, PASSKEY, "left=0")), "");
 }
 
 /// It sent the form-encoded default of its library, or nothing at all, as the type of its JSON.

@@ -1,5 +1,6 @@
 //! Mirroring storage into the cache: one node at a time follows storage's feed for all.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,6 +197,9 @@ async fn write(node: &Node, cache: &dyn Cache, changes: Vec<RowChange>) -> Resul
             }
         }
     }
+    // One that is gone under an id may be there under another.
+    let there: HashSet<_> = torrents.iter().map(|row| row.torrent.info_hash).collect();
+    gone_torrents.retain(|info_hash| !there.contains(info_hash));
     notices.extend(gone_torrents.iter().copied().map(Notice::Torrent));
     cache.remove_users(&gone_users).await?;
     cache.remove_torrents(&gone_torrents).await?;

@@ -14,7 +14,7 @@ use super::link::Session;
 use super::read;
 use super::rows::{Cell, Rows};
 use super::tables::{Own, begin};
-use crate::change::{Batch, Change, PeerChange, Standing};
+use crate::change::{Batch, Change, PeerChange, PeerKey, Standing};
 use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::storage::batches;
 use crate::storage::schema::{self, Call};
@@ -45,10 +45,8 @@ pub(super) async fn apply(
     let new = batches::not_applied(batches, applied_for_update(session, node).await?)?;
     if !new.is_empty() {
         let changes = || new.iter().flat_map(|batch| &batch.changes);
-        let (users, torrents) = known(session, changes()).await?;
-        let sums = Sums::of(changes(), |key| {
-            Ok::<_, Fault>(users.contains(&key.user.0) && torrents.contains(&key.torrent.0))
-        })?;
+        let known = Known::of(session, changes()).await?;
+        let sums = Sums::of(changes(), |change| Ok::<_, Fault>(known.torrent_of(change)))?;
         write_peers(session, own, &sums).await?;
         write_histories(session, own, &sums).await?;
         let params = vec![Value::from(clamp(*number)), node.as_str().into()];
@@ -91,22 +89,56 @@ async fn applied_for_update(session: &mut Session<'_>, node: &str) -> Result<u64
     Ok(rows.first().map_or(0, |row| Cells(row).total(0)))
 }
 
-/// Which of the users and torrents that the changes name are there.
-async fn known<'a>(
-    session: &mut Session<'_>,
-    changes: impl Iterator<Item = &'a Change>,
-) -> Result<(HashSet<u32>, HashSet<u32>), Fault> {
-    let (mut users, mut torrents) = (HashSet::new(), HashSet::new());
-    for change in changes {
-        if let Change::Peer(change) = change {
-            users.insert(change.key.user.0);
-            torrents.insert(change.key.torrent.0);
+/// Which of the users and torrents that some changes name are there.
+struct Known {
+    users: HashSet<u32>,
+    torrents: HashSet<u32>,
+    /// Torrents that are not there under the id of a change, and may have got another one meanwhile.
+    moved: HashMap<InfoHash, TorrentId>,
+}
+
+impl Known {
+    async fn of<'a>(
+        session: &mut Session<'_>,
+        changes: impl Iterator<Item = &'a Change>,
+    ) -> Result<Self, Fault> {
+        let (mut users, mut torrents) = (HashSet::new(), HashMap::new());
+        for change in changes {
+            if let Change::Peer(change) = change {
+                users.insert(change.key.user.0);
+                torrents.insert(change.key.torrent.0, change.info_hash);
+            }
+        }
+        let ids = torrents.keys().copied().collect();
+        let users = there(session, &schema::USERS_KNOWN, users).await?;
+        let there = there(session, &schema::TORRENTS_KNOWN, ids).await?;
+        torrents.retain(|id, _| !there.contains(id));
+        let mut moved = HashMap::new();
+        if !torrents.is_empty() {
+            let found = read::ids_of_hashes(session, torrents.values()).await?;
+            moved.extend(
+                found
+                    .iter()
+                    .filter_map(|(id, first, _)| Some(((*first)?, *id))),
+            );
+        }
+        Ok(Self {
+            users,
+            torrents: there,
+            moved,
+        })
+    }
+
+    fn torrent_of(&self, change: &PeerChange) -> Option<TorrentId> {
+        let torrent = change.key.torrent;
+        if !self.users.contains(&change.key.user.0) {
+            None
+        } else if self.torrents.contains(&torrent.0) {
+            Some(torrent)
+        } else {
+            self.moved.get(&change.info_hash).copied()
         }
     }
-    Ok((
-        there(session, &schema::USERS_KNOWN, users).await?,
-        there(session, &schema::TORRENTS_KNOWN, torrents).await?,
-    ))
 }
 
 async fn there(
@@ -126,8 +158,8 @@ async fn there(
 
 async fn write_peers(session: &mut Session<'_>, own: &Own, sums: &Sums<'_>) -> Result<(), Fault> {
     let mut rows = Rows::default();
-    for change in sums.peers.values() {
-        push_peer(&mut rows, change, sums.standing(change));
+    for (key, change) in &sums.peers {
+        push_peer(&mut rows, key, change, sums.standing(key, change));
     }
     let is_newer = format!(
         "VALUES(announces) > announces OR VALUES(last_announce) > last_announce + {CLOCK_SKEW} \
@@ -168,8 +200,8 @@ async fn write_peers(session: &mut Session<'_>, own: &Own, sums: &Sums<'_>) -> R
     Ok(())
 }
 
-fn push_peer(rows: &mut Rows, change: &PeerChange, standing: &Standing) {
-    let (key, record) = (&change.key, &change.record);
+fn push_peer(rows: &mut Rows, key: &PeerKey, change: &PeerChange, standing: &Standing) {
+    let record = &change.record;
     let ip4 = record.v4.map(|address| address.ip().to_string());
     let ip6 = record.v6.map(|address| address.ip().to_string());
     rows.push(&[

@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::link::Session;
 use super::read;
 use super::rows::Rows;
-use super::tables::{begin, lock};
+use super::tables::{Own, begin, lock};
 use crate::ids::{Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
 use crate::storage::schema::{self, Call};
@@ -151,6 +151,7 @@ async fn add_torrent(
 
 pub(super) async fn update_torrent(
     session: &mut Session<'_>,
+    own: &Own,
     id: TorrentId,
     patch: &TorrentPatch,
 ) -> Result<(), Fault> {
@@ -171,7 +172,47 @@ pub(super) async fn update_torrent(
         ("multi_dn", factor(patch.multi_down).into()),
     ];
     session.call(&schema::UPDATE_TORRENT, &params).await?;
+    if let Some(new_id) = patch.id.filter(|new_id| *new_id != id) {
+        move_torrent(session, own, id, new_id).await?;
+    }
     session.run("COMMIT").await?;
+    Ok(())
+}
+
+/// Gives a torrent, and what is recorded of it, another id. Records that a deleted torrent left under
+/// that id must not become this one's.
+async fn move_torrent(
+    session: &mut Session<'_>,
+    own: &Own,
+    id: TorrentId,
+    new_id: TorrentId,
+) -> Result<(), Fault> {
+    let refused = |why: &str| Fault::from(StorageError::Duplicate(why.to_owned()));
+    if !session.can(&schema::MOVE_TORRENT) {
+        return Err(refused(&format!(
+            "torrent {}, whose id is the web application's to change,",
+            id.0
+        )));
+    }
+    lock(session, EDITS).await?;
+    let sql = format!(
+        "SELECT 1 FROM {} WHERE torrent_id = ? UNION ALL SELECT 1 FROM {} WHERE torrent_id = ? LIMIT 1",
+        own.history, own.peers
+    );
+    let records = session.exec(&sql, vec![new_id.0.into(); 2]).await?;
+    if !records.is_empty() || is_known(session, &schema::TORRENTS_KNOWN, new_id.0).await? {
+        return Err(refused(&format!(
+            "torrent {}, or records of one that was deleted,",
+            new_id.0
+        )));
+    }
+    let params = [("id", id.0.into()), ("new_id", new_id.0.into())];
+    session.call(&schema::MOVE_TORRENT, &params).await?;
+    for table in [&own.history, &own.peers] {
+        let sql = format!("UPDATE {table} SET torrent_id = ? WHERE torrent_id = ?");
+        let params = vec![new_id.0.into(), id.0.into()];
+        session.exec(&sql, params).await?;
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
 
+use crate::secret::Secret;
 use crate::storage::StorageError;
 
 /// Why a job on a connection failed.
@@ -120,7 +121,7 @@ impl Fault {
                 "{place}: no TLS: {error}: see require_ssl, verify_ca and verify_identity in docs/sql.md"
             )),
             Self::Sql(Error::Io(IoError::Io(error)), _) => unreachable_now(&error, place),
-            Self::Sql(Error::Url(error), _) => url(&error),
+            Self::Sql(Error::Url(_), _) => bad_url(NO_URL),
             Self::Sql(Error::Driver(error), _) => driver(&error, place),
             Self::Sql(Error::Other(error), _) => StorageError::Away(format!("{place}: {error}")),
         }
@@ -140,14 +141,24 @@ impl From<StorageError> for Fault {
 }
 
 /// What is wrong with `storage.url`. The parser's own texts may quote it, so they are not shown.
-pub(super) fn url(error: &UrlError) -> StorageError {
+pub(super) fn url(error: &UrlError, url: &Secret) -> StorageError {
+    // A password with a '?' in it looks like parameters.
+    let query = url.expose().split_once('?');
+    let may_be_password = query.is_some_and(|(_, query)| query.contains('@'));
     let problem = match error {
+        _ if may_be_password => "write '%3F' for a '?' and '%40' for a '@' in a password".into(),
         UrlError::UnknownParameter { param } => format!("it has an unknown parameter {param:?}"),
         UrlError::InvalidParamValue { param, .. } => {
             format!("the value of its parameter {param:?} is wrong")
         }
-        _ => "it is none; write '%40' for a '@' and '%2F' for a '/' in a password".into(),
+        _ => NO_URL.into(),
     };
+    bad_url(&problem)
+}
+
+const NO_URL: &str = "it is none; write '%40' for a '@' and '%2F' for a '/' in a password";
+
+fn bad_url(problem: &str) -> StorageError {
     StorageError::Broken(format!(
         "storage.url must be such as mysql://user:password@host:3306/database: {problem}"
     ))

@@ -72,7 +72,7 @@ impl Link {
             Some(rest) => format!("mysql://{rest}"),
             None => url.expose().to_owned(),
         };
-        let opts = Opts::from_url(&text).map_err(|error| fault::url(&error))?;
+        let opts = Opts::from_url(&text).map_err(|error| fault::url(&error, url))?;
         let Some(database) = opts.db_name().map(str::to_owned) else {
             return Err(StorageError::Broken(
                 "storage.url names no database: mysql://user:password@host:3306/database".into(),
@@ -195,6 +195,11 @@ impl Session<'_> {
         }
     }
 
+    /// Whether there is a statement of that name; those that are optional may be empty.
+    pub(super) fn can(&self, call: &Call) -> bool {
+        !self.statements.of(call).is_empty()
+    }
+
     /// The rows of a named statement.
     pub(super) async fn call(
         &mut self,
@@ -305,4 +310,34 @@ pub(super) fn filled(pieces: &[Piece], table: &str) -> String {
         Piece::Param(_) => "?".into(),
     };
     pieces.iter().map(piece).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_url_is_refused_without_a_part_of_its_password() {
+        for url in [
+            "mysql://mika:hun?ter2=x@localhost/mika",
+            "mysql://mika:hun?ter2@localhost/mika",
+            "mysql://mika:hunter2@localhost:port/mika",
+            "mysql://mika:hunter2@localhost",
+            "mysql://mika:hunter2@localhost/mika?pool_min=hunter2",
+        ] {
+            let error = Link::new(&Secret::new(url)).err().expect(url).to_string();
+            assert!(
+                !error.contains("hun") && !error.contains("ter2"),
+                "{url}: {error}"
+            );
+        }
+        let error = Link::new(&Secret::new("mysql://u:p@localhost/mika?compres=1"));
+        assert!(
+            error
+                .err()
+                .expect("an error")
+                .to_string()
+                .contains("\"compres\"")
+        );
+    }
 }

@@ -244,7 +244,9 @@ impl Storage for Mysql {
         id: TorrentId,
         patch: &TorrentPatch,
     ) -> Result<(), StorageError> {
-        edit!(self, |session| edit::update_torrent(session, id, patch))
+        edit!(self, |session| edit::update_torrent(
+            session, &self.own, id, patch
+        ))
     }
 
     async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError> {

@@ -117,6 +117,10 @@ UPDATE torrents SET release_name = COALESCE(:release_name, release_name),
     multi_up = COALESCE(:multi_up, multi_up), multi_dn = COALESCE(:multi_dn, multi_dn)
 WHERE id = :id
 
+-- name: move_torrent
+-- Gives the torrent :id the id :new_id, which no other has. Empty: ids are not changed.
+UPDATE torrents SET id = :new_id WHERE id = :id
+
 -- name: add_client
 -- Adds the client :peer_id, or renames it to :vstring.
 INSERT INTO whitelist (peer_id, vstring) VALUES (:peer_id, :vstring)

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::fault::Fault;
 use super::tables::begin;
 use crate::change::Batch;
+use crate::ids::{InfoHash, TorrentId};
 use crate::storage::batches;
 use crate::storage::sums::{CLOCK_SKEW, Sums, clamp};
 
@@ -115,10 +116,15 @@ pub(super) fn apply(connection: &mut Connection, batches: &[Arc<Batch>]) -> Resu
     let changes = new.iter().flat_map(|batch| &batch.changes);
     let mut users = Known::new("SELECT 1 FROM users WHERE id = ?1");
     let mut torrents = Known::new("SELECT 1 FROM torrents WHERE id = ?1");
-    let sums = Sums::of(changes, |key| {
-        Ok::<_, Fault>(
-            users.has(&transaction, key.user.0)? && torrents.has(&transaction, key.torrent.0)?,
-        )
+    let sums = Sums::of(changes, |change| {
+        let key = &change.key;
+        if !users.has(&transaction, key.user.0)? {
+            Ok(None)
+        } else if torrents.has(&transaction, key.torrent.0)? {
+            Ok(Some(key.torrent))
+        } else {
+            id_of_hash(&transaction, &change.info_hash)
+        }
     })?;
     write_peers(&transaction, &sums)?;
     write_histories(&transaction, &sums)?;
@@ -152,11 +158,23 @@ pub(super) fn applied(connection: &Connection, node: &str) -> Result<u64, Fault>
     Ok(applied.unwrap_or(0).max(0).cast_unsigned())
 }
 
+/// A torrent that is not there under the id of a change may have got another one meanwhile.
+fn id_of_hash(
+    transaction: &Transaction<'_>,
+    info_hash: &InfoHash,
+) -> Result<Option<TorrentId>, Fault> {
+    let id: Option<u32> = transaction
+        .prepare_cached("SELECT id FROM torrents WHERE info_hash = ?1")?
+        .query_row([info_hash.0], |row| row.get(0))
+        .optional()?;
+    Ok(id.map(TorrentId))
+}
+
 fn write_peers(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
     let mut upsert = transaction.prepare_cached(PEER)?;
     for (key, change) in &sums.peers {
         let record = &change.record;
-        let standing = sums.standing(change);
+        let standing = sums.standing(key, change);
         upsert.execute(params![
             key.user.0,
             key.torrent.0,

@@ -108,7 +108,8 @@ pub(super) fn update_torrent(
     patch: &TorrentPatch,
 ) -> Result<(), Fault> {
     let factor = |multiplier: Option<Permille>| multiplier.map(Permille::factor);
-    let changed = connection
+    let transaction = begin(connection)?;
+    let changed = transaction
         .prepare_cached(
             "UPDATE torrents SET enabled = IFNULL(?2, enabled),
                  reason = CASE WHEN ?3 THEN ?4 ELSE reason END,
@@ -124,7 +125,40 @@ pub(super) fn update_torrent(
             factor(patch.multi_down),
             patch.name,
         ])?;
-    found(changed, || format!("torrent {}", id.0))
+    found(changed, || format!("torrent {}", id.0))?;
+    if let Some(new_id) = patch.id.filter(|new_id| *new_id != id) {
+        move_torrent(&transaction, id, new_id)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+/// Gives a torrent, and what is recorded of it, another id. Records that a deleted torrent left under
+/// that id must not become this one's.
+fn move_torrent(
+    transaction: &Transaction<'_>,
+    id: TorrentId,
+    new_id: TorrentId,
+) -> Result<(), Fault> {
+    let is_taken = transaction
+        .prepare_cached(
+            "SELECT 1 FROM torrents WHERE id = ?1 UNION ALL SELECT 1 FROM history \
+             WHERE torrent_id = ?1 UNION ALL SELECT 1 FROM peers WHERE torrent_id = ?1",
+        )?
+        .exists([new_id.0])?;
+    if is_taken {
+        let torrent = format!("torrent {}, or records of one that was deleted,", new_id.0);
+        return Err(StorageError::Duplicate(torrent).into());
+    }
+    for update in [
+        "UPDATE torrents SET id = ?2 WHERE id = ?1",
+        "UPDATE history SET torrent_id = ?2 WHERE torrent_id = ?1",
+        "UPDATE peers SET torrent_id = ?2 WHERE torrent_id = ?1",
+    ] {
+        transaction
+            .prepare_cached(update)?
+            .execute([id.0, new_id.0])?;
+    }
+    Ok(())
 }
 
 pub(super) fn add_clients(connection: &mut Connection, clients: &[Client]) -> Result<(), Fault> {
