@@ -9,7 +9,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use crate::certificate::validity;
+use crate::certificate::{names, validity};
 use crate::pem::{self, PemError};
 
 /// The certificate that new connections are served with.
@@ -21,6 +21,7 @@ struct Loaded {
     config: Arc<ServerConfig>,
     /// Unix time.
     expires_at: Option<i64>,
+    names: Arc<[String]>,
 }
 
 // === impl Certificate ===
@@ -44,6 +45,11 @@ impl Certificate {
         self.0.load().expires_at
     }
 
+    /// The host names and IP addresses that it is for.
+    pub fn names(&self) -> Arc<[String]> {
+        Arc::clone(&self.0.load().names)
+    }
+
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.0.load().config))
     }
@@ -53,6 +59,7 @@ fn read(key: &Path, cert: &Path) -> Result<Loaded, PemError> {
     let pair = pem::pair(key, cert)?;
     let first = pair.cert.first();
     let expires_at = first.and_then(|first| validity(first).ok());
+    let names = first.map(|first| names(first)).unwrap_or_default();
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(rustls::DEFAULT_VERSIONS)
         .expect("ring has cipher suites of all versions")
@@ -62,5 +69,6 @@ fn read(key: &Path, cert: &Path) -> Result<Loaded, PemError> {
     Ok(Loaded {
         config: Arc::new(config),
         expires_at: expires_at.map(|validity| validity.not_after.timestamp()),
+        names: names.into(),
     })
 }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -25,10 +25,15 @@ const FAILURE_DELAY: Duration = Duration::from_millis(100);
 /// The longest value of `Authorization` that is looked at, in bytes.
 const AUTHORIZATION_MAX: usize = 1024;
 
-/// What somebody may do.
+/// What the log calls those who know the password, where the config names nobody.
+const UNNAMED: &str = "password";
+
+/// What somebody may do; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// Everything but changes.
+    /// See the figures: `/metrics` and `/api/stats`.
+    Metrics,
+    /// See everything but passkeys.
     Read,
     /// Everything.
     Write,
@@ -46,16 +51,20 @@ pub struct Token {
 /// All that opens the API. With nothing in it, it is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// Empty for any name.
+    /// Empty for any name; what is sent there is then of no account.
     pub username: String,
     /// Empty for none: then only tokens count.
     pub password: Secret,
     pub tokens: Vec<Token>,
 }
 
-/// Who asks, for the log.
+/// Who asks, and what they may do.
 #[derive(Clone, Debug)]
-pub(super) struct Caller(pub String);
+pub(super) struct Caller {
+    /// What the log calls them: a name of the config, and never one that they chose.
+    pub name: String,
+    pub scope: Scope,
+}
 
 /// Lets a request through if it may do what it asks for.
 pub(super) async fn guard(
@@ -90,16 +99,17 @@ pub(super) async fn guard(
 }
 
 fn admit(api: &Api, request: &Request, source: Option<IpAddr>) -> Result<Caller, ApiError> {
-    let needed = match *request.method() {
-        Method::GET | Method::HEAD | Method::OPTIONS => Scope::Read,
-        _ => Scope::Write,
-    };
+    api.names.check_host(request)?;
+    let needed = needed(request);
     if needed == Scope::Write {
-        refuse_other_sites(request.headers())?;
+        api.names.check_source(request)?;
     }
     let credentials = api.credentials.load();
     if credentials.is_empty() {
-        return Ok(Caller("anybody".into()));
+        return Ok(Caller {
+            name: "anybody".into(),
+            scope: Scope::Write,
+        });
     }
     let authorization = request.headers().get(header::AUTHORIZATION);
     // Looked at before the password is, which would be told by the answer else. Tokens are too long
@@ -109,7 +119,7 @@ fn admit(api: &Api, request: &Request, source: Option<IpAddr>) -> Result<Caller,
         let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message);
         return Err(error.retry_after(60));
     }
-    let Some((caller, scope)) = authorization.and_then(|value| credentials.of(value)) else {
+    let Some((name, scope)) = authorization.and_then(|value| credentials.of(value)) else {
         // Those who sent nothing only have to be asked.
         if let (Some(_), Some(source)) = (authorization, limited(source)) {
             let _ = api.failures.allows(source, FAILURES_A_MINUTE, minute(api));
@@ -118,10 +128,24 @@ fn admit(api: &Api, request: &Request, source: Option<IpAddr>) -> Result<Caller,
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, message));
     };
     if scope < needed {
-        let message = "this token may only read";
+        let message = match scope {
+            Scope::Metrics => "this token is for /metrics and /api/stats only",
+            Scope::Read | Scope::Write => "this token may only read",
+        };
         return Err(ApiError::new(StatusCode::FORBIDDEN, message));
     }
-    Ok(Caller(caller))
+    Ok(Caller { name, scope })
+}
+
+/// What a request needs, by its method and route.
+fn needed(request: &Request) -> Scope {
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or("", MatchedPath::as_str);
+    match *request.method() {
+        Method::GET | Method::HEAD if matches!(route, "/metrics" | "/api/stats") => Scope::Metrics,
+        Method::GET | Method::HEAD | Method::OPTIONS => Scope::Read,
+        _ => Scope::Write,
+    }
 }
 
 fn is_token(authorization: &HeaderValue) -> bool {
@@ -142,17 +166,6 @@ fn limited(source: Option<IpAddr>) -> Option<IpAddr> {
 
 fn minute(api: &Api) -> u32 {
     api.sources.clock.now().mono.0 / 60
-}
-
-/// A browser that is logged in must not change anything because another site tells it to.
-fn refuse_other_sites(headers: &HeaderMap) -> Result<(), ApiError> {
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    let is_foreign = site.is_some_and(|site| site != b"same-origin" && site != b"none");
-    if is_foreign {
-        let message = "changes are not taken from the pages of other sites";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, message));
-    }
-    Ok(())
 }
 
 // === impl Credentials ===
@@ -190,8 +203,11 @@ impl Credentials {
         let any_name = Choice::from(u8::from(self.username.is_empty()));
         let right_name = any_name | name.ct_eq(self.username.as_bytes());
         let right = right_name & password.ct_eq(self.password.expose().as_bytes());
-        let shown = String::from_utf8_lossy(name);
-        bool::from(right).then(|| (shown.chars().take(64).collect(), Scope::Write))
+        let name = match self.username.as_str() {
+            "" => UNNAMED,
+            name => name,
+        };
+        bool::from(right).then(|| (name.to_owned(), Scope::Write))
     }
 
     fn of_token(&self, given: &[u8]) -> Option<(String, Scope)> {
@@ -246,7 +262,8 @@ mod tests {
             username: String::new(),
             ..known
         };
-        assert!(of(&any_name, &basic("whoever:pass:word")).is_some());
+        let by_any_name = of(&any_name, &basic("whoever:pass:word"));
+        assert_eq!(by_any_name, Some((UNNAMED.into(), Scope::Write)));
     }
 
     #[test]

@@ -39,9 +39,12 @@ pub(super) enum Refused {
     /// No or wrong credentials
     #[response(status = 401)]
     Unauthorized(ErrorBody),
-    /// The token may only read, or a browser was sent here by another site
+    /// The token may not do that, or a browser was sent here by another site
     #[response(status = 403)]
     Forbidden(ErrorBody),
+    /// The API is not served under the name that `Host` has
+    #[response(status = 421)]
+    Misdirected(ErrorBody),
     /// Too many wrong credentials from this network; `Retry-After` says when to try again
     #[response(status = 429)]
     TooManyRequests(ErrorBody),

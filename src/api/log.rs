@@ -46,16 +46,16 @@ pub(super) async fn requests(
     let client = client.unwrap_or_default();
     let changes = method != Method::GET && method != Method::HEAD;
     match response.extensions().get::<Caller>() {
-        Some(Caller(caller)) if status >= 500 => {
+        Some(Caller { name: caller, .. }) if status >= 500 => {
             tracing::warn!(request = %id, %method, path, status, caller, client, "API");
         }
-        Some(Caller(caller)) if changes => {
+        Some(Caller { name: caller, .. }) if changes => {
             tracing::info!(request = %id, %method, path, status, caller, client, "API");
         }
-        Some(Caller(caller)) => {
+        Some(Caller { name: caller, .. }) => {
             tracing::debug!(request = %id, %method, route, status, caller, client, "API");
         }
-        None if matches!(status, 401 | 403 | 429) && may_tell(now) => {
+        None if matches!(status, 401 | 403 | 421 | 429) && may_tell(now) => {
             tracing::info!(request = %id, %method, route, status, client, "API: refused");
         }
         None => tracing::debug!(request = %id, %method, route, status, client, "API"),

@@ -13,6 +13,7 @@ mod extract;
 mod lists;
 mod log;
 pub mod metrics;
+mod origin;
 mod page;
 mod peers;
 mod rested;
@@ -52,6 +53,7 @@ use self::metrics::Sources;
 use self::rested::Rested;
 
 pub use auth::{Credentials, Scope, Token};
+pub use origin::Names;
 pub use serve::serve;
 
 /// Clients that may watch events at once.
@@ -70,6 +72,7 @@ pub struct Api {
     host: Arc<dyn Host>,
     about: About,
     credentials: ArcSwap<Credentials>,
+    names: Names,
     /// Counts the changes of the credentials.
     renewals: watch::Sender<u64>,
     /// Look-ups that storage works on for a while.
@@ -90,6 +93,7 @@ pub struct Parts {
     pub events: Arc<Events>,
     pub host: Arc<dyn Host>,
     pub about: About,
+    pub names: Names,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -152,6 +156,7 @@ impl Api {
             host: parts.host,
             about: parts.about,
             credentials: ArcSwap::from_pointee(credentials),
+            names: parts.names,
             renewals: watch::Sender::new(0),
             searches: Semaphore::new(SEARCHES_MAX),
             stop: parts.stop,
@@ -168,6 +173,11 @@ impl Api {
             self.credentials.store(Arc::new(credentials));
             self.renewals.send_modify(|number| *number += 1);
         }
+    }
+
+    /// From now on, it is served under these names as well; see [`Names::new`].
+    pub fn set_hosts(&self, hosts: &[String]) {
+        self.names.set_hosts(hosts);
     }
 
     /// A turn for a look-up that may cost storage some time: few at once, for others need it too.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::auth::{Caller, Scope};
 use super::bulk::{self, Addable, BulkResult, Checked, Row, Rows};
 use super::error::{ApiError, BadBody, ErrorBody, Refused};
 use super::extract::{Body, PathText, Query, whole, whole_if_any};
@@ -16,14 +17,15 @@ use crate::control::{Control, ControlError, Saved, random_passkey};
 use crate::ids::{Passkey, TorrentId, UserId};
 use crate::storage::{NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
 
-/// A user, with the passkey.
+/// A user; with the passkey for those who may change it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = User)]
 pub(super) struct UserDetails {
     #[serde(flatten)]
     user: UserRow,
-    /// The secret part of the announce URL
-    passkey: String,
+    /// The secret part of the announce URL; left out for a token that may only read
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passkey: Option<String>,
     /// The key of the user in Redis
     #[schema(example = "t:u:1")]
     key: String,
@@ -183,9 +185,11 @@ pub(super) struct UserQuery {
 )]
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     PathText(text): PathText,
 ) -> Result<Json<UserDetails>, ApiError> {
-    Ok(Json(find(&api, &text).await?.into()))
+    let stored = find(&api, &text).await?;
+    Ok(Json(UserDetails::of(stored, caller.scope)))
 }
 
 /// Register a user
@@ -370,10 +374,12 @@ fn passkey_of(text: &str) -> Result<Passkey, ApiError> {
 
 // === impl views ===
 
-impl From<StoredUser> for UserDetails {
-    fn from(stored: StoredUser) -> Self {
+impl UserDetails {
+    /// Whoever has a passkey can announce as its user: it is no matter of reading.
+    fn of(stored: StoredUser, scope: Scope) -> Self {
+        let passkey = || stored.user.passkey.expose().to_owned();
         Self {
-            passkey: stored.user.passkey.expose().to_owned(),
+            passkey: (scope >= Scope::Write).then(passkey),
             key: format!("t:u:{}", stored.user.id.0),
             user: stored.into(),
         }

@@ -1,6 +1,7 @@
 //! Whether the values make sense, each alone and beside the others.
 
 use std::collections::HashSet;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use humantime::format_duration;
@@ -82,6 +83,14 @@ fn check_api(api: &Api) -> Checked {
          HTTP basic authentication ends the name at the first ':'"
             .into()
     })?;
+    for (host, number) in api.hosts.iter().zip(1..) {
+        require("api.hosts", is_host(host), || {
+            format!(
+                "expected a host name or address, with or without a port, such as \
+                 \"tracker.example.org\"; entry {number} is none"
+            )
+        })?;
+    }
     let Some(open) = api
         .listen
         .iter()
@@ -95,6 +104,25 @@ fn check_api(api: &Api) -> Checked {
              other hosts can reach: set it here or in MIKA_API_PASSWORD, or listen on 127.0.0.1"
         )
     })
+}
+
+/// A host name, an IPv4 address, or an IPv6 address in brackets; and perhaps a port.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    let in_brackets = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let is_name = |host: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        host.bytes().all(is_plain) && host.bytes().any(|byte| byte.is_ascii_alphanumeric())
+    };
+    is_port
+        && match in_brackets {
+            Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+            None => is_name(host),
+        }
 }
 
 /// Whoever has a token is known by its name; a token is too long to be guessed.

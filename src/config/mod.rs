@@ -90,6 +90,8 @@ pub struct Api {
     /// Empty for none: then only tokens open the API, and without any it is open to this host.
     pub password: Secret,
     pub tokens: Vec<Token>,
+    /// Host names that it is reached by, beside those of its certificate, each with or without a port.
+    pub hosts: Vec<String>,
     pub tls: TlsFiles,
     /// Nobody asked for it by name: without the files of `tls` there is none.
     #[serde(skip)]
@@ -110,7 +112,9 @@ pub struct Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Everything but changes.
+    /// The figures alone.
+    Metrics,
+    /// Everything but changes and passkeys.
     Read,
     Write,
 }
@@ -293,6 +297,7 @@ impl Default for Api {
             username: String::new(),
             password: Secret::default(),
             tokens: Vec::new(),
+            hosts: Vec::new(),
             tls: TlsFiles::default(),
             is_default: true,
         }

@@ -124,7 +124,8 @@ fn expected(key: &str) -> &'static str {
         "api.tokens" | "api.tokens[]" | "api.tokens[][]" => {
             r#"a list of tokens like [{"name": "site", "token": "16 characters or more", "scope": "write"}]"#
         }
-        "api.tokens[].scope" => r#""read" or "write""#,
+        "api.tokens[].scope" => r#""metrics", "read" or "write""#,
+        "api.hosts" | "api.hosts[]" => r#"a list of hosts like ["tracker.example.org"]"#,
         "http.trusted_proxies[]" | "tracker.blocked_networks[]" => {
             r#"a network like "10.0.0.0/8" or "::1/128""#
         }

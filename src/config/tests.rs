@@ -251,7 +251,7 @@ fn values_that_make_no_sense_are_refused() {
         ),
         (
             r#"{"api": {"tokens": [{"name": "a", "token": "hunter2-hunter2-", "scope": "all"}]}}"#,
-            r#"api.tokens[0].scope: expected "read" or "write", found "all""#,
+            r#"api.tokens[0].scope: expected "metrics", "read" or "write", found "all""#,
         ),
         (
             r#"{"api": {"tokens": [{"name": "a", "token": 12345678, "scope": "read"}]}}"#,
@@ -266,6 +266,16 @@ fn values_that_make_no_sense_are_refused() {
             r#"{"api": {"tokens": [{"name": "", "token": "hunter2-hunter2-", "scope": "read"}]}}"#,
             "api.tokens: expected a name of its own for each token, of 1 to 64 printable ASCII \
              characters without blanks; that of entry 1 is none",
+        ),
+        (
+            r#"{"api": {"hosts": ["https://tracker.example.org"]}}"#,
+            "api.hosts: expected a host name or address, with or without a port, such as \
+             \"tracker.example.org\"; entry 1 is none",
+        ),
+        (
+            r#"{"api": {"hosts": ["a.example", "*"]}}"#,
+            "api.hosts: expected a host name or address, with or without a port, such as \
+             \"tracker.example.org\"; entry 2 is none",
         ),
         (
             r#"{"api": {"username": "si:te", "password": "hunter2"}}"#,
@@ -321,6 +331,7 @@ fn right_configs_are_taken() {
         r#"{"cache": {"driver": "mine", "url": "whatever it likes"}}"#,
         r#"{"api": {"listen": ["127.0.0.1:34001", "[::1]:34001"]}}"#,
         r#"{"api": {"listen": ["0.0.0.0:34001"], "password": "hunter2"}}"#,
+        r#"{"api": {"hosts": ["tracker.example.org", "admin.example.org:8443", "192.0.2.1", "[2001:db8::1]:443"]}}"#,
         r#"{"api": {"listen": ["0.0.0.0:34001"], "tokens": [{"name": "a", "token": "hunter2-hunter2-", "scope": "read"}]}}"#,
         r#"{"log": {"level": "trace", "format": "json", "stats_interval": "0s"}}"#,
     ] {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
 use crate::api::metrics::Sources;
-use crate::api::{self, About, Api, Credentials, Host, Token};
+use crate::api::{self, About, Api, Credentials, Host, Names, Token};
 use crate::cache::Cache;
 use crate::config::{self, Config};
 use crate::control::Control;
@@ -54,6 +54,7 @@ pub(super) fn credentials(config: &Config) -> Credentials {
         name: token.name.clone(),
         token: token.token.clone(),
         scope: match token.scope {
+            config::Scope::Metrics => api::Scope::Metrics,
             config::Scope::Read => api::Scope::Read,
             config::Scope::Write => api::Scope::Write,
         },
@@ -89,6 +90,8 @@ impl Listener {
         if config.api.is_open() {
             tracing::warn!("{OPEN}");
         }
+        let addresses = listeners.iter().filter_map(|it| it.local_addr().ok());
+        let names = Names::new(addresses.collect(), certificate.clone(), &config.api.hosts);
         let (stop, stopped) = watch::channel(false);
         let parts = api::Parts {
             sources: Sources {
@@ -108,6 +111,7 @@ impl Listener {
                 storage_driver: config.storage.driver.clone(),
                 cache_driver: cache.map(|_| config.cache.driver.clone()),
             },
+            names,
             stop: stopped.clone(),
         };
         let api = Arc::new(Api::new(parts, credentials(config)));

@@ -122,6 +122,7 @@ impl Reloader {
                 tracing::warn!("{}", api::OPEN);
             }
             api.set_credentials(api::credentials(new));
+            api.set_hosts(&new.api.hosts);
         }
         settings::warn_of_empty_whitelist(new, &self.node.registry);
         self.options.config = loaded;

@@ -82,20 +82,82 @@ fn a_reader_reads_and_a_writer_does_both() {
 }
 
 #[test]
-fn pages_of_other_sites_change_nothing() {
-    let (_mika, api) = private();
-    let body = json!({ "prefix": "-TR", "client": "Transmission" }).to_string();
-    for site in ["cross-site", "same-site"] {
-        let header = format!("Sec-Fetch-Site: {site}");
-        let answer = api.send("POST", "/api/whitelist", &[&header], body.as_bytes());
-        assert!(answer.is_error(403), "{site}");
+fn a_token_for_metrics_sees_the_figures_and_nothing_else() {
+    let metrics = "metrics-token-0123";
+    let token = json!({ "name": "prometheus", "token": metrics, "scope": "metrics" });
+    let mut mika = with_api(&json!({ "mode": "private", "api": { "tokens": [token] } }));
+    mika.run();
+    let api = Api::of(&mika);
+    let prometheus = api.as_whom(&format!("Bearer {metrics}"));
+    for (method, path, _) in routes(&api) {
+        let is_figures = ["/metrics", "/api/stats", "/healthz", "/readyz"].contains(&&path[..]);
+        let answer = prometheus.send(&method, &path, &[], b"{}");
+        if is_figures {
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        } else {
+            assert!(answer.is_error(403), "{method} {path}: {}", answer.text());
+        }
     }
-    let own = ["Sec-Fetch-Site: same-origin"];
+    assert!(prometheus.get("/api/openapi.json").is_error(403));
+    let mut stats = mika.command(env!("CARGO_BIN_EXE_mika-manage"));
+    stats.args(["--config", "config.json", "stats"]);
+    let output = stats.env("MIKA_API_TOKEN", metrics).output();
+    assert!(output.expect("mika-manage starts").status.success());
+}
+
+#[test]
+fn a_reader_sees_no_passkey_anywhere() {
+    let (mika, api) = private();
+    let passkey = "passkey-of-seven";
+    let user = json!({ "user_id": 7, "passkey": passkey, "name": "seven" });
+    assert_eq!(api.post("/api/user", &user).status, 200);
+    let torrent = json!({ "torrent_id": 5, "info_hash": super::HASH, "name": "five" });
+    assert_eq!(api.post("/api/torrent", &torrent).status, 201);
+    super::announce(&mika, passkey, "left=0&event=started");
+    super::announce(&mika, passkey, "left=x&compact=0&info_hash=short");
+    let reader = api.as_whom(READER);
+    for (method, path, _) in routes(&api) {
+        if method != "GET" || path == "/api/events" {
+            continue;
+        }
+        let answer = reader.get(&path);
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(
+            !answer.text().contains(passkey),
+            "{path}: {}",
+            answer.text()
+        );
+        let found = reader.get(&format!("{path}?q={passkey}"));
+        assert!(
+            !found.text().contains("\"seven\"") || path.starts_with("/api/user/"),
+            "{path}"
+        );
+    }
+    let seen = reader.json("/api/user/7");
     assert_eq!(
-        api.send("POST", "/api/whitelist", &own, body.as_bytes())
-            .status,
+        (&seen["username"], &seen["passkey"]),
+        (&json!("seven"), &Value::Null)
+    );
+    for whom in [WRITER, BASIC] {
+        assert_eq!(api.as_whom(whom).json("/api/user/7")["passkey"], passkey);
+    }
+    assert!(!mika.log().contains(passkey), "{}", mika.log());
+}
+
+#[test]
+fn the_log_names_nobody_by_a_name_of_their_own_choice() {
+    let mut mika = with_api(&json!({ "api": { "username": "" } }));
+    mika.run();
+    let api = Api::of(&mika);
+    let client = json!({ "prefix": "-TR", "client": "Transmission" });
+    let admin = "Basic YWRtaW46aHVudGVyMg=="; // admin:hunter2
+    assert_eq!(
+        api.as_whom(admin).post("/api/whitelist", &client).status,
         201
     );
+    let log = mika.log();
+    assert!(log.contains(r#"caller="password""#), "{log}");
+    assert!(!log.contains("admin"), "{log}");
 }
 
 #[test]

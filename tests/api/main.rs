@@ -6,6 +6,7 @@ mod harness;
 mod bulk;
 mod events;
 mod login;
+mod origin;
 mod original;
 mod reload;
 mod routes;

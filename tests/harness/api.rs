@@ -174,6 +174,11 @@ impl Connection {
         self.0.write_all(body)
     }
 
+    /// Sends a head as it is, which must ask for no body.
+    pub fn send_head(&mut self, head: &str) -> io::Result<()> {
+        self.0.write_all(head.as_bytes())
+    }
+
     /// The next answer, with the body that Content-Length tells.
     pub fn answer(&mut self) -> io::Result<Answer> {
         let mut answer = self.head()?;
