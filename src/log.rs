@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Stderr, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,6 +63,9 @@ pub fn init(config: &config::Log) -> Result<Handle, LogError> {
     })
 }
 
+/// Who may read a log file that is made: it has addresses of users.
+const FILE_MODE: u32 = 0o640;
+
 /// Opens a log file to add lines at its end; none for an empty path, which stands for stderr.
 ///
 /// # Errors
@@ -70,7 +74,11 @@ pub fn open(path: &Path) -> Result<Option<Arc<File>>, LogError> {
     if path.as_os_str().is_empty() {
         return Ok(None);
     }
-    let file = File::options().create(true).append(true).open(path);
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .mode(FILE_MODE)
+        .open(path);
     file.map(|file| Some(Arc::new(file)))
         .map_err(|error| LogError::File {
             path: path.into(),

@@ -5,6 +5,7 @@ mod harness;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use harness::{Mika, PROGRAM_DEADLINE, poll};
@@ -169,6 +170,44 @@ fn a_renamed_log_loses_no_line() {
         }
         assert_eq!(mika.log(), "", "nothing is left for stderr");
     }
+}
+
+#[test]
+fn a_log_file_is_not_for_everybody_also_after_a_rotation() {
+    let config = json!({ "log": { "file": "tracker.log" } });
+    let mut mika = Mika::prepare(&config);
+    mika.run();
+    let mode = |mika: &Mika| {
+        let found = fs::metadata(mika.path("tracker.log"));
+        found.map(|it| it.permissions().mode() & 0o777).ok()
+    };
+    assert_eq!(mode(&mika).map(|mode| mode & 0o137), Some(0));
+    fs::rename(mika.path("tracker.log"), mika.path("tracker.log.1")).expect("a file");
+    mika.signal(Signal::USR2);
+    poll(PROGRAM_DEADLINE, "a new log file", || mode(&mika).is_some());
+    assert_eq!(mode(&mika).map(|mode| mode & 0o137), Some(0));
+}
+
+#[test]
+fn files_that_others_can_read_are_named_at_the_start_and_by_a_check() {
+    let mut mika = Mika::prepare(&json!({}));
+    fs::write(mika.path("mika.secret"), [7; 32]).expect("a file");
+    let open = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(mika.path("mika.secret"), open).expect("a mode");
+    mika.run();
+    let log = mika.log();
+    assert!(log.contains("mika.secret holds the secret of UDP"), "{log}");
+    assert!(log.contains("chmod 600 mika.secret"), "{log}");
+    let check = mika
+        .command(env!("CARGO_BIN_EXE_mika"))
+        .args(["--config", "config.json", "--check"])
+        .output()
+        .expect("mika starts");
+    let said = String::from_utf8_lossy(&check.stderr);
+    assert!(
+        check.status.success() && said.contains("chmod 600 mika.secret"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -88,7 +88,9 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error.into(), BAD_CONFIG),
     };
     let source = loaded.source.to_string();
-    let warnings = loaded.warnings.clone();
+    let mut warnings = loaded.warnings.clone();
+    let exposed = config::exposed(&loaded).into_iter();
+    warnings.extend(exposed.map(|it| format!("{}: {}", it.problem, it.hint)));
     let options = Options {
         config: loaded,
         config_path: arguments.config,

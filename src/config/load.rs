@@ -26,6 +26,8 @@ pub struct Loaded {
     pub source: Source,
     /// Settings that are right but have no effect, a sentence each.
     pub warnings: Vec<String>,
+    /// Whether the file itself has passwords or tokens in it.
+    pub file_has_secrets: bool,
 }
 
 /// Where a config came from.
@@ -66,6 +68,7 @@ pub(super) fn resolve(
         Some(text) => parse(text).map_err(|problem| ConfigError::new(&source, problem))?,
         None => Config::default(),
     };
+    let file_has_secrets = has_secrets(&config);
     let replaced = take_secrets(&mut config, variable)?;
     check::check(&config).map_err(|problem| {
         match replaced.iter().find(|(_, key)| *key == problem.key) {
@@ -77,6 +80,7 @@ pub(super) fn resolve(
         warnings: warnings(&config),
         config,
         source,
+        file_has_secrets,
     })
 }
 
@@ -117,6 +121,12 @@ fn settle(config: &mut Config, given: &Value) {
     if config.node.is_empty() {
         config.node = host_name();
     }
+}
+
+/// Whether a password or a token is set. A URL without a password is shown as it is.
+fn has_secrets(config: &Config) -> bool {
+    let is_secret = |url: &Secret| url.masked() != url.expose();
+    !config.api.is_open() || is_secret(&config.storage.url) || is_secret(&config.cache.url)
 }
 
 /// Puts secrets from the environment into the config; returns which. An empty variable counts as unset.

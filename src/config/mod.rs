@@ -6,6 +6,7 @@
 
 mod changes;
 mod check;
+mod files;
 mod load;
 mod shape;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::secret::Secret;
 
 pub use changes::{Change, changes};
+pub use files::{Exposed, exposed};
 pub use load::{ConfigError, Loaded, Source, load};
 
 /// Who may take part.

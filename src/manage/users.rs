@@ -1,5 +1,7 @@
 //! `mika-manage users`: who may announce.
 
+use std::io::{self, BufRead as _, Read as _};
+
 use anyhow::{Result, bail};
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
@@ -25,8 +27,9 @@ pub enum Users {
     /// Add a user and print the passkey
     Add {
         name: String,
-        /// Use this passkey and not a random one: 8 to 64 letters, digits, '_' or '-'
-        #[arg(long, value_name = "PASSKEY")]
+        /// Use this passkey and not a random one: 8 to 64 letters, digits, '_' or '-'. Others on this
+        /// host see the arguments of a program: with - in its place, it is read from stdin
+        #[arg(long, value_name = "PASSKEY|-")]
         passkey: Option<String>,
     },
     /// Let a user announce again
@@ -97,12 +100,7 @@ pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<E
         Users::List { sort } => list(sort, storage, printer).await?,
         Users::Show { user } => show(&find(storage, &user).await?, printer)?,
         Users::Add { name, passkey } => {
-            // Not parsed with the arguments, because their errors show what was typed.
-            let parse = |text: String| {
-                text.parse()
-                    .map_err(|error: InvalidPasskey| UsageError(format!("--passkey: {error}")))
-            };
-            let passkey: Option<Passkey> = passkey.map(parse).transpose()?;
+            let passkey = passkey.map(given_passkey).transpose()?;
             let (id, passkey) = printer.saved(control.add_user(&name, passkey).await?);
             let what = format!("added the user {name} (id {}), passkey:", id.0);
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
@@ -118,6 +116,24 @@ pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<E
         }
     }
     Ok(ExitStatus::Success)
+}
+
+/// A passkey of the arguments, or the line that stdin has if it is `-`. It is not parsed with the
+/// arguments, because their errors show what was typed.
+fn given_passkey(text: String) -> Result<Passkey> {
+    /// Bytes of a line that is read: a passkey has 64 at most.
+    const LINE_MAX: u64 = 1024;
+    let text = if text == "-" {
+        let mut line = String::new();
+        let mut stdin = io::stdin().lock().take(LINE_MAX);
+        let read = stdin.read_line(&mut line);
+        read.map_err(|_| UsageError("--passkey -: stdin has no line of text".into()))?;
+        line.trim().to_owned()
+    } else {
+        text
+    };
+    let passkey = text.parse();
+    Ok(passkey.map_err(|error: InvalidPasskey| UsageError(format!("--passkey: {error}")))?)
 }
 
 async fn list(sort: UserKey, storage: &dyn Storage, printer: &mut Printer) -> Result<()> {

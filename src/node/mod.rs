@@ -140,9 +140,7 @@ pub fn run_with(options: Options, drivers: &Drivers) -> Result<()> {
 async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
     let log = log::init(&config.log)?;
-    for warning in &options.config.warnings {
-        tracing::warn!("{warning}");
-    }
+    settings::warn(&options.config);
     // Heard from here on: one that comes during the start is obeyed after it.
     let mut signals = Signals::listen()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %options.config.source, "starting");

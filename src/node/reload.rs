@@ -106,9 +106,7 @@ impl Reloader {
 
     fn apply(&mut self, loaded: Loaded) {
         let new = &loaded.config;
-        for warning in &loaded.warnings {
-            tracing::warn!("{warning}");
-        }
+        settings::warn(&loaded);
         self.log.set_level(new.log.level);
         self.stats_interval.send_replace(new.log.stats_interval);
         self.node.tracker.set_rules(settings::rules(new));

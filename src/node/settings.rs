@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Exposed, Loaded};
 use crate::journal;
 use crate::listen::http::HttpSettings;
 use crate::listen::udp::UdpSettings;
@@ -78,6 +78,16 @@ pub(super) fn http(config: &Config, workers: usize) -> HttpSettings {
         trusted_proxies: config.http.trusted_proxies.clone(),
         ack_timeout: config.journal.ack_timeout,
         max_connections: (config.http.max_connections as usize).div_ceil(workers),
+    }
+}
+
+/// Says what the config sets in vain, and which of its files others can read.
+pub(super) fn warn(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    for Exposed { problem, hint } in config::exposed(loaded) {
+        tracing::warn!(hint, "{problem}");
     }
 }
 

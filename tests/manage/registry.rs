@@ -230,3 +230,29 @@ fn a_list_with_a_bad_line_changes_nothing() {
 fn info_hash(digest: &[u8]) -> String {
     InfoHash::from_slice(&digest[..20]).unwrap().to_string()
 }
+
+#[test]
+fn a_passkey_may_come_from_stdin_where_no_process_list_shows_it() {
+    let folder = Folder::new();
+    let add = ["users", "add", "alice", "--passkey", "-"];
+    let outcome = folder.run_with_stdin(&add, "alices_passkey\n");
+    assert_eq!(
+        (outcome.status, outcome.stdout.trim()),
+        (0, "alices_passkey")
+    );
+    let bob = ["users", "add", "bob", "--passkey=-"];
+    let outcome = folder.run_with_stdin(&bob, "  bobs_passkey");
+    assert_eq!((outcome.status, outcome.stdout.trim()), (0, "bobs_passkey"));
+    let carol = ["users", "add", "carol", "--passkey", "-"];
+    for input in ["", "\n", "short", "not a passkey\n", &"x".repeat(5000)] {
+        let outcome = folder.run_with_stdin(&carol, input);
+        assert_eq!(outcome.status, 2, "{outcome:?}");
+        let said = outcome.stderr;
+        assert!(
+            said.contains("--passkey") && !said.contains("not a passkey"),
+            "{said}"
+        );
+    }
+    let help = folder.ok(&["users", "add", "--help"]);
+    assert!(help.contains("stdin"), "{help}");
+}

@@ -1,6 +1,7 @@
 //! Tables, config and `check`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
@@ -122,4 +123,54 @@ fn check_tries_the_cache() {
         away[0].starts_with("problem") && away[0].contains("cache.url"),
         "{away:?}"
     );
+}
+
+#[test]
+fn files_that_others_can_read_are_named_with_a_safe_command() {
+    let config = json!({ "mode": "public", "api": { "password": "hunter2" } });
+    let folder = Folder::with_config(&config);
+    folder.ok(&["genkey"]);
+    folder.ok(&["migrate"]);
+    let set = |name: &str, mode: u32| {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(folder.path(name), mode).unwrap();
+    };
+    let warnings = || {
+        let said = folder.ok(&["check"]);
+        let warnings = said
+            .lines()
+            .filter(|line| line.starts_with("warning  files: "));
+        warnings.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for name in ["config.json", "key_priv", "mika.db"] {
+        set(name, 0o600);
+    }
+    assert_eq!(warnings(), Vec::<String>::new());
+    for name in ["config.json", "key_priv", "mika.db"] {
+        set(name, 0o644);
+        let [warning] = &warnings()[..] else {
+            panic!("{name}: {:?}", warnings());
+        };
+        assert!(warning.contains(&format!("{name} holds ")), "{warning}");
+        assert!(
+            warning.ends_with(&format!("→ chmod 600 {name}")),
+            "{warning}"
+        );
+        let tried = folder.json(&["check"]);
+        let of_files = |it: &&Value| it["what"] == "files";
+        let found = tried.as_array().unwrap().iter().find(of_files).unwrap();
+        assert_eq!(
+            (&found["ok"], &found["hint"]),
+            (&json!(true), &json!(format!("chmod 600 {name}")))
+        );
+        set(name, 0o640);
+    }
+    assert_eq!(warnings(), Vec::<String>::new());
+    // A config without secrets may be read by anybody.
+    folder.write(
+        "config.json",
+        br#"{"mode": "public", "storage": {"url": "sqlite://mika.db"}}"#,
+    );
+    set("config.json", 0o644);
+    assert_eq!(warnings(), Vec::<String>::new());
 }

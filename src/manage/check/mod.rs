@@ -11,7 +11,7 @@ use self::report::Report;
 use super::ExitStatus;
 use super::print::Printer;
 use crate::clock::Clock;
-use crate::config::{Api, ConfigError, Loaded};
+use crate::config::{self, Api, ConfigError, Exposed, Loaded};
 
 pub async fn run(loaded: Result<Loaded, ConfigError>, printer: &mut Printer) -> Result<ExitStatus> {
     let mut report = Report::new(printer);
@@ -33,6 +33,9 @@ async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
     report.ok("config", &loaded.source.to_string())?;
     for warning in &loaded.warnings {
         report.printer.message(format_args!("note: {warning}"));
+    }
+    for Exposed { problem, hint } in config::exposed(loaded) {
+        report.warning("files", &problem, &hint)?;
     }
     let now = Clock::start().now().unix;
     match &config.http.tls {

@@ -13,7 +13,7 @@ struct Tried {
     ok: bool,
     /// What was found, or what is wrong.
     found: String,
-    /// One line of advice; none where all is well.
+    /// One line of advice; none where there is nothing to change.
     hint: Option<String>,
 }
 
@@ -50,12 +50,17 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Something that works, and that should still be changed: no failure of the check.
+    pub(super) fn warning(&mut self, what: &str, found: &str, hint: &str) -> Result<()> {
+        self.add("warning", what, found, Some(hint))
+    }
+
     pub(super) fn ok(&mut self, what: &str, found: &str) -> Result<()> {
-        self.add(what, found, None)
+        self.add("ok", what, found, None)
     }
 
     pub(super) fn problem(&mut self, what: &str, problem: &str, hint: &str) -> Result<()> {
-        self.add(what, problem, Some(hint))
+        self.add("problem", what, problem, Some(hint))
     }
 
     pub(super) fn result(&mut self, what: &str, result: Result<String, Problem>) -> Result<()> {
@@ -65,21 +70,15 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn add(&mut self, what: &str, found: &str, hint: Option<&str>) -> Result<()> {
+    fn add(&mut self, state: &str, what: &str, found: &str, hint: Option<&str>) -> Result<()> {
         if !self.printer.is_json() {
-            match hint {
-                None => self
-                    .printer
-                    .line(format_args!("ok       {what}: {found}"))?,
-                Some(hint) => {
-                    self.printer
-                        .line(format_args!("problem  {what}: {found} → {hint}"))?;
-                }
-            }
+            let hint = hint.map(|hint| format!(" → {hint}")).unwrap_or_default();
+            self.printer
+                .line(format_args!("{state:<9}{what}: {found}{hint}"))?;
         }
         self.all.push(Tried {
             what: what.into(),
-            ok: hint.is_none(),
+            ok: state != "problem",
             found: found.into(),
             hint: hint.map(Into::into),
         });
