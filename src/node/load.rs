@@ -96,13 +96,13 @@ pub(super) async fn registered(
     torrents: Vec<Torrent>,
     when: Registered,
 ) -> Result<(), StorageError> {
-    let is_new = |it: &Torrent| match node.registry.canonical(it.id) {
-        Some(info_hash) => info_hash != it.info_hash,
-        // One that got another id goes on with its swarm as it is.
-        None => {
-            let known = node.registry.torrent(&it.info_hash);
-            known.is_none_or(|known| known.canonical != it.info_hash)
+    let is_new = |it: &Torrent| {
+        if let Some(info_hash) = node.registry.canonical(it.id) {
+            return info_hash != it.info_hash;
         }
+        // One that got another id goes on with its swarm as it is.
+        let known = node.registry.torrent(&it.info_hash);
+        known.is_none_or(|known| known.canonical != it.info_hash)
     };
     let mut with_records = HashSet::new();
     if when == Registered::Again && node.tracker.mode() == Mode::Private {

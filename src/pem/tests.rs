@@ -74,6 +74,9 @@ impl Files {
     }
 }
 
+/// A name, and what makes that variant of a file.
+type Variant = (&'static str, fn(&str) -> String);
+
 const EC: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 
 /// A key and certificate that can be used: `good.key`, `good.crt`.
@@ -156,7 +159,7 @@ fn a_key_without_its_line_breaks_is_named_and_not_shown() {
 fn marks_line_ends_and_text_around_the_blocks_are_taken() {
     let files = good();
     let (key, cert) = (files.text("good.key"), files.text("good.crt"));
-    let variants: [(&str, fn(&str) -> String); 7] = [
+    let variants: [Variant; 7] = [
         ("mark", |text| format!("\u{feff}{text}")),
         ("crlf", |text| text.replace('\n', "\r\n")),
         ("cr", |text| text.replace('\n', "\r")),
