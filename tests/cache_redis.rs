@@ -2,6 +2,7 @@
 
 mod harness;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -18,9 +19,12 @@ use mika::change::{
     Batch, Change, Credit, GuestChange, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing,
     SwarmCounts,
 };
+use mika::clock::Seconds;
 use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
+use mika::journal::Replay;
 use mika::registry::{Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals};
 use mika::secret::Secret;
+use mika::storage::{self, Place};
 
 const NODE: &str = "node-a";
 
@@ -760,4 +764,52 @@ async fn the_whitelist_forgets_what_no_client_is() {
     assert_eq!(cache.whitelist().await.unwrap(), clients);
     cache.put_whitelist(&clients).await.unwrap();
     assert_eq!(redis.cli(&["HLEN", "t:whitelist"]), "1");
+}
+
+/// A node that was not heard of for a day.
+#[tokio::test]
+async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
+    const DAY: u32 = 86_400;
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let folder = tempfile::tempdir().unwrap();
+    let url = Secret::new(format!(
+        "sqlite://{}",
+        folder.path().join("mika.db").display()
+    ));
+    let statements = BTreeMap::new();
+    let storage = storage::Drivers::built_in()
+        .get("sqlite")
+        .expect("the driver")(&Place::of(&url, "mika", &statements));
+    let storage = storage.unwrap();
+    storage.migrate().await.unwrap();
+    let nodes = async || {
+        let nodes = cache.nodes().await.unwrap();
+        nodes.into_iter().map(|(node, _)| node).collect::<Vec<_>>()
+    };
+
+    let generation = cache.ping().await.unwrap();
+    cache.keep(generation, &[batch(1)]).await.unwrap();
+    cache.beat(NODE, "sign").await.unwrap();
+    let mut replay = Replay::new(cache.clone(), storage.clone(), "node-b".into());
+    for now in [0, DAY - 1] {
+        replay.look(Seconds(now)).await.unwrap();
+        assert_eq!(nodes().await, [NODE]);
+    }
+    assert_eq!(storage.applied(NODE).await.unwrap(), 1);
+    // A node that comes back counts from now on.
+    cache.beat(NODE, "another sign").await.unwrap();
+    for now in [DAY, 2 * DAY - 1] {
+        replay.look(Seconds(now)).await.unwrap();
+        assert_eq!(nodes().await, [NODE]);
+    }
+    // What storage got in a round goes from the cache in the next, and only then does the name.
+    cache.keep(generation, &[batch(2)]).await.unwrap();
+    replay.look(Seconds(2 * DAY)).await.unwrap();
+    assert_eq!(storage.applied(NODE).await.unwrap(), 2);
+    assert_eq!(nodes().await, [NODE]);
+    replay.look(Seconds(2 * DAY + 5)).await.unwrap();
+    assert_eq!(nodes().await, [""; 0]);
+    // Its number stays, so that no batch counts twice.
+    assert_eq!(storage.journals().await.unwrap(), [(NODE.to_owned(), 2)]);
 }

@@ -620,6 +620,10 @@ async fn nodes_come_and_go(cache: &dyn Cache) {
     cache.leave("b").await.unwrap();
     cache.leave("c").await.unwrap();
     assert_eq!(nodes().await, [node("a", "2")]);
+    cache.forget_journal("a").await.unwrap();
+    cache.forget_journal("c").await.unwrap();
+    assert_eq!(nodes().await, []);
+    assert_eq!(cache.last_kept("a").await.unwrap(), 0);
 }
 
 async fn a_lease_has_one_holder(cache: &dyn Cache) {

@@ -354,6 +354,10 @@ pub trait Cache: Send + Sync + 'static {
     /// Takes a node off the list: it has stopped, and nothing of its journal is left.
     async fn leave(&self, node: &str) -> Result<(), CacheError>;
 
+    /// Takes a node off the list, and forgets its journal: it is gone for good. The caller has seen that
+    /// nothing is kept there.
+    async fn forget_journal(&self, node: &str) -> Result<(), CacheError>;
+
     /// Takes or renews the lease of that name for `time`; false if somebody else holds it.
     async fn lease(&self, name: &str, holder: &str, time: Duration) -> Result<bool, CacheError>;
 

@@ -10,6 +10,10 @@ use crate::storage::{Storage, StorageError};
 /// Seconds without a sign of life after which a node counts as dead.
 const DEAD_AFTER: u32 = 15;
 
+/// Seconds without a sign of life after which a node is taken off the list of those whose journal is
+/// followed, if storage has all of it. One that comes back puts itself on the list again.
+const FORGOTTEN_AFTER: u32 = 86_400;
+
 /// Batches applied at once.
 const PAGE: u32 = 20;
 
@@ -58,11 +62,25 @@ impl Replay {
                 .or_insert_with(|| (sign.clone(), now));
             if known.0 != sign {
                 *known = (sign, now);
-            } else if now.since(known.1) >= DEAD_AFTER {
+                continue;
+            }
+            let silence = now.since(known.1);
+            if silence >= DEAD_AFTER {
                 self.apply(&node).await?;
+            }
+            if silence >= FORGOTTEN_AFTER && self.is_done(&node).await? {
+                self.cache.leave(&node).await?;
+                tracing::info!(node, "a node that is gone is not followed any more");
             }
         }
         Ok(())
+    }
+
+    /// Whether storage has all that the node ever gave to the cache.
+    async fn is_done(&self, node: &str) -> Result<bool, ReplayError> {
+        let last = self.cache.last_kept(node).await?;
+        let is_kept = !self.cache.kept(node, 0, 1).await?.is_empty();
+        Ok(!is_kept && last <= self.storage.applied(node).await?)
     }
 
     async fn apply(&self, node: &str) -> Result<(), ReplayError> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::excess::Excess;
 use super::open::Site;
 use super::print::{Column, Printer, Row, left};
-use super::{ExitStatus, PAGE};
+use super::{ExitStatus, PAGE, nodes};
 use crate::cache::{Cache, Leftover, Notice, RowKey, Write};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
@@ -23,6 +23,9 @@ pub struct Cleanup {
     /// Delete what is listed, and set the totals to 0
     #[arg(short, long)]
     delete: bool,
+    /// Forget the number of a node's last batch; only for one that is gone together with its spill file
+    #[arg(long, value_name = "NODE", conflicts_with = "delete")]
+    forget: Option<String>,
 }
 
 /// Something that is of no use.
@@ -44,6 +47,10 @@ struct Cleaner<'a> {
 }
 
 pub async fn run(arguments: &Cleanup, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+    if let Some(node) = &arguments.forget {
+        nodes::forget(node, site, printer).await?;
+        return Ok(ExitStatus::Success);
+    }
     let mut cleaner = Cleaner {
         storage: &*site.storage,
         printer,
@@ -82,6 +89,17 @@ impl Cleaner<'_> {
         if self.delete && self.count > 0 {
             excess.remove(cache).await?;
             cache.publish(&[Notice::Registry]).await?;
+        }
+        for node in nodes::gone(cache, self.storage).await? {
+            if self.delete {
+                cache.leave(&node).await?;
+            }
+            self.list(
+                "cache",
+                "node",
+                node,
+                "it is gone, and storage has its journal",
+            );
         }
         let since = since(config);
         let mut cursor = Some(0);

@@ -9,6 +9,7 @@ mod daemon;
 mod excess;
 mod genkey;
 mod migrate;
+mod nodes;
 mod open;
 mod pinned;
 mod print;
@@ -119,12 +120,16 @@ Examples:
     /// List what nobody can use any more, and totals that can't be; with -d clean it up
     #[command(after_help = "\
 In the cache: keys of older versions, users, passkeys, torrents and swarms that storage no longer
-has, half rows, peers that fell silent long ago. In cache and storage: totals below 0 or above 2^62,
-which are set to 0.
+has, half rows, peers that fell silent long ago, nodes that are gone and whose journal storage has. In
+cache and storage: totals below 0 or above 2^62, which are set to 0.
+
+Storage remembers the last batch of each node for good, so that none counts twice. --forget NODE removes
+that number: only for a node that never comes back, and whose spill file (journal.spill) is gone, too.
 
 Examples:
   mika-manage cleanup
-  mika-manage cleanup -d")]
+  mika-manage cleanup -d
+  mika-manage cleanup --forget old-tracker")]
     Cleanup(cleanup::Cleanup),
     /// Set uploaded, downloaded, snatches and announces of all torrents to 0
     Wipetorstats(wipe::WipeArguments),

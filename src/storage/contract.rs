@@ -545,6 +545,12 @@ async fn a_batch_counts_once(storage: &dyn Storage) {
     storage.apply(&several).await.unwrap();
     assert_eq!(user(storage, id).await.totals.uploaded, 80);
     assert_eq!(storage.journals().await.unwrap(), [(NODE.into(), 4)]);
+
+    assert!(!storage.forget_journal(NODE, 3).await.unwrap());
+    assert!(!storage.forget_journal("another", 4).await.unwrap());
+    assert_eq!(storage.applied(NODE).await.unwrap(), 4);
+    assert!(storage.forget_journal(NODE, 4).await.unwrap());
+    assert_eq!(storage.journals().await.unwrap(), []);
 }
 
 async fn totals_are_wiped_in_portions(storage: &dyn Storage) {

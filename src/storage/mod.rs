@@ -224,6 +224,10 @@ pub trait Storage: Send + Sync + 'static {
     /// The number of the last applied batch of every node that ever had one.
     async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError>;
 
+    /// Forgets the number of a node that is gone for good, if it is still this one; whether it was. From
+    /// then on, a batch of that node counts from 1 again.
+    async fn forget_journal(&self, node: &str, applied: u64) -> Result<bool, StorageError>;
+
     /// Applies consecutive batches of one node and records the number of the last, in one
     /// transaction. Batches whose number was recorded before are left alone and count as applied,
     /// so repeating them is harmless (rule A9). Users and torrents that are gone are passed over.

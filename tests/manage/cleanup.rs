@@ -125,3 +125,86 @@ fn totals_of_storage_that_can_not_be_are_set_to_0() {
         (&0.into(), &3.into())
     );
 }
+
+#[test]
+fn nodes_that_are_gone_are_listed_once_storage_has_their_journal() {
+    let site = Shared::new();
+    site.folder.ok(&["warmup"]);
+    site.sql("INSERT INTO mika_journal (node, applied) VALUES ('old', 7), ('rest', 7)");
+    for (node, last) in [("old", "7-0"), ("rest", "8-0")] {
+        let key = format!("t:journal:{node}");
+        site.redis
+            .cli(&["HSET", "t:nodes", node, "host boot pid 1 5"]);
+        site.redis
+            .cli(&["XADD", &key, last, "count", "0", "changes", ""]);
+    }
+    site.redis
+        .cli(&["XTRIM", "t:journal:old", "MAXLEN", "=", "0"]);
+    let listed = site.folder.ok(&["cleanup"]);
+    assert!(
+        listed.contains("old") && !listed.contains("rest"),
+        "{listed}"
+    );
+    assert_eq!(site.redis.cli(&["HEXISTS", "t:nodes", "old"]), "1");
+
+    // A number is forgotten by name only, and where the cache has nothing left of the node.
+    let refused = site.folder.fails(1, &["cleanup", "--forget", "rest"]);
+    assert!(
+        refused.contains("batches of node rest up to 8"),
+        "{refused}"
+    );
+    let unknown = site.folder.fails(1, &["cleanup", "--forget", "nobody"]);
+    assert!(
+        unknown.contains("storage knows no node nobody"),
+        "{unknown}"
+    );
+    site.folder.fails(2, &["cleanup", "--forget", "old", "-d"]);
+
+    site.folder.ok(&["cleanup", "-d"]);
+    assert_eq!(site.redis.cli(&["HKEYS", "t:nodes"]), "rest");
+    let outcome = site.folder.run(&["cleanup", "--forget", "old"]);
+    assert_eq!(outcome.status, 0, "{outcome:?}");
+    assert!(
+        outcome
+            .stderr
+            .contains("forgot node old, whose last batch was 7"),
+        "{outcome:?}"
+    );
+    assert_eq!(site.redis.cli(&["EXISTS", "t:journal:old"]), "0");
+    site.folder.fails(1, &["cleanup", "--forget", "old"]);
+}
+
+#[test]
+fn a_node_that_runs_and_the_own_one_are_not_forgotten() {
+    let site = Shared::new();
+    site.folder.ok(&["warmup"]);
+    site.sql("INSERT INTO mika_journal (node, applied) VALUES ('alive', 7), ('mine', 7)");
+    let config = site.folder.path("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let with_name = text.replacen('{', r#"{"node": "mine", "#, 1);
+    site.folder.write("config.json", with_name.as_bytes());
+    let own = site.folder.fails(2, &["cleanup", "--forget", "mine"]);
+    assert!(own.contains("the node of this config"), "{own}");
+
+    let (redis, stop) = (&site.redis, &std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for count in 0.. {
+                redis.cli(&[
+                    "HSET",
+                    "t:nodes",
+                    "alive",
+                    &format!("host boot pid 1 {count}"),
+                ]);
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let listed = site.folder.run(&["cleanup"]);
+        let refused = site.folder.run(&["cleanup", "--forget", "alive"]);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(listed.stdout, "nothing to clean up\n", "{listed:?}");
+        assert!(refused.stderr.contains("node alive runs"), "{refused:?}");
+    });
+}

@@ -101,6 +101,12 @@ pub(super) async fn last_kept(link: &Link, node: &str) -> Result<u64, CacheError
     number.ok_or_else(|| link.unexpected("XINFO"))
 }
 
+pub(super) async fn forget(link: &Link, node: &str) -> Result<(), CacheError> {
+    let mut command = redis::cmd("UNLINK");
+    command.arg(keys::journal(node));
+    link.session().await?.one(command).await.map(drop)
+}
+
 /// What Redis tells of a stream; none if there is no such stream.
 pub(super) async fn stream_info(
     session: &Session<'_>,

@@ -269,6 +269,11 @@ impl Cache for Redis {
         nodes::leave(&self.link, node).await
     }
 
+    async fn forget_journal(&self, node: &str) -> Result<(), CacheError> {
+        nodes::leave(&self.link, node).await?;
+        journal::forget(&self.link, node).await
+    }
+
     async fn lease(&self, name: &str, holder: &str, time: Duration) -> Result<bool, CacheError> {
         nodes::lease(&self.link, name, holder, time).await
     }

@@ -68,6 +68,22 @@ pub(super) async fn journals(session: &mut Session<'_>) -> Result<Vec<(String, u
     Ok(rows.iter().map(|row| journal(Cells(row))).collect())
 }
 
+/// Forgets a node's number if it is still this one.
+pub(super) async fn forget(
+    session: &mut Session<'_>,
+    node: &str,
+    number: u64,
+) -> Result<bool, Fault> {
+    begin(session).await?;
+    let is_there = number > 0 && applied_for_update(session, node).await? == number;
+    if is_there {
+        let sql = "DELETE FROM mika_journal WHERE node = ?";
+        session.exec(sql, vec![node.into()]).await?;
+    }
+    session.run("COMMIT").await?;
+    Ok(is_there)
+}
+
 /// Waits for a transaction of the same node that is still at work, though its process may be gone.
 pub(super) async fn applied(session: &mut Session<'_>, node: &str) -> Result<u64, Fault> {
     let sql = "SELECT applied FROM mika_journal WHERE node = ? FOR UPDATE";

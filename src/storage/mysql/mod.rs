@@ -265,6 +265,10 @@ impl Storage for Mysql {
         read!(self, |session| apply::journals(session))
     }
 
+    async fn forget_journal(&self, node: &str, number: u64) -> Result<bool, StorageError> {
+        edit!(self, |session| apply::forget(session, node, number))
+    }
+
     /// The number in the journal makes repeating harmless, also after a COMMIT without an answer.
     async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError> {
         read!(self, |session| apply::apply(session, &self.own, batches))

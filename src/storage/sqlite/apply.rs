@@ -158,6 +158,14 @@ pub(super) fn applied(connection: &Connection, node: &str) -> Result<u64, Fault>
     Ok(applied.unwrap_or(0).max(0).cast_unsigned())
 }
 
+/// Forgets a node's number if it is still this one.
+pub(super) fn forget(connection: &Connection, node: &str, number: u64) -> Result<bool, Fault> {
+    let gone = connection
+        .prepare_cached("DELETE FROM mika_journal WHERE node = ?1 AND applied = ?2")?
+        .execute(params![node, clamp(number)])?;
+    Ok(gone > 0)
+}
+
 /// A torrent that is not there under the id of a change may have got another one meanwhile.
 fn id_of_hash(
     transaction: &Transaction<'_>,

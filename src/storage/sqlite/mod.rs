@@ -266,6 +266,12 @@ impl Storage for Sqlite {
         self.read(|connection| apply::journals(connection)).await
     }
 
+    async fn forget_journal(&self, node: &str, number: u64) -> Result<bool, StorageError> {
+        let node = node.to_owned();
+        self.write(move |connection| apply::forget(connection, &node, number))
+            .await
+    }
+
     async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError> {
         let batches = batches.to_vec();
         self.write(move |connection| apply::apply(connection, &batches))
