@@ -253,7 +253,7 @@ async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError>
     responses(
         (status = 200, body = Done),
         (status = 404, body = ErrorBody, description = "There is no such user"),
-        (status = 409, body = ErrorBody, description = "The passkey is another's"),
+        (status = 409, body = ErrorBody, description = "The passkey is another's, or the body contradicts the path or itself"),
         BadBody,
         Refused
     )
@@ -428,13 +428,13 @@ impl UserChange {
     fn patch(self, id: UserId) -> Result<UserPatch, ApiError> {
         if self.user_id.is_some_and(|user_id| user_id != id.0) {
             let message = format!("user_id: expected {}, the id of the path", id.0);
-            return Err(ApiError::invalid(message));
+            return Err(ApiError::conflict(message));
         }
         let name = self.name.filter(|name| !name.is_empty());
         let username = match (self.username, name) {
             (Some(username), Some(name)) if username != name => {
                 let message = "name, username: expected one of them, or twice the same";
-                return Err(ApiError::invalid(message));
+                return Err(ApiError::conflict(message));
             }
             (username, name) => username.or(name),
         };

@@ -312,10 +312,10 @@ fn an_update_may_name_the_user_as_the_path_and_the_registration_do() {
     assert_eq!(api.json("/api/user/7")["username"], "other");
     assert!(
         api.post("/api/user/7", &json!({ "user_id": 8 }))
-            .is_error(400)
+            .is_error(409)
     );
     let both = json!({ "name": "one", "username": "two" });
-    assert!(api.post("/api/user/7", &both).is_error(400));
+    assert!(api.post("/api/user/7", &both).is_error(409));
 }
 
 #[test]

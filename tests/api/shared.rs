@@ -11,6 +11,8 @@ use super::harness::poll;
 use super::harness::redis::Redis;
 use super::{HASH, announce, failure};
 
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Two nodes, and what they share.
 struct Nodes {
     a: Mika,
@@ -127,4 +129,38 @@ fn without_storage_nothing_is_edited_and_everybody_is_answered() {
     assert_eq!(a.stop(), 0);
     let active = "SELECT COUNT(*) FROM site.peers WHERE active = 1 AND user_id = 7";
     assert_eq!(mariadb.row::<1>(active), [0]);
+}
+
+#[test]
+fn a_torrent_that_gets_another_id_has_it_on_every_node() {
+    let nodes = Nodes::start();
+    let (a, b) = (Api::of(&nodes.a), Api::of(&nodes.b));
+    fill(&a);
+    let report = |mika: &Mika, rest: &str| {
+        let reply = announce(mika, "passkey-seven", rest);
+        assert_eq!(failure(&reply), "", "{rest}");
+    };
+    poll(PATIENCE, "the other node knows all of it", || {
+        failure(&announce(&nodes.b, "passkey-seven", "left=9")).is_empty()
+    });
+    report(&nodes.a, "uploaded=0&downloaded=0&left=9&event=started");
+    report(&nodes.a, "uploaded=100&downloaded=0&left=9");
+    let again = json!({ "torrent_id": 6, "info_hash": HASH, "name": "six" });
+    assert_eq!(a.post("/api/torrent", &again).status, 201);
+    report(&nodes.a, "uploaded=300&downloaded=0&left=9");
+    let target = format!("/api/torrent/{HASH}");
+    poll(PATIENCE, "the other node goes by the new id", || {
+        let found = b.json(&target);
+        (&found["torrent_id"], &found["peers"][0]["uploaded"]) == (&json!(6), &json!(300))
+    });
+    report(&nodes.b, "uploaded=700&downloaded=0&left=9");
+    poll(PATIENCE, "the credit is in the database", || {
+        a.json("/api/user/7")["uploaded"] == 700
+    });
+    let key = format!("t:t:{HASH}");
+    assert_eq!(nodes.redis.cli(&["HGET", &key, "torrent_id"]), "6");
+    poll(PATIENCE, "all of it is under the new id", || {
+        let sql = "SELECT GROUP_CONCAT(DISTINCT torrent_id), SUM(uploaded) FROM site.history";
+        nodes.mariadb.sql(sql).split_whitespace().eq(["6", "700"])
+    });
 }
