@@ -197,7 +197,9 @@ impl Daemon {
 
 /// Host and port of `https://host:port`.
 fn parse(url: &str) -> Result<(String, u16)> {
-    let wrong = || UsageError(format!("--url {url:?}: expected https://host:port"));
+    // What is before a '@' is a password, and belongs into the environment.
+    let shown = url.rsplit_once('@').map_or(url, |_| "…@…");
+    let wrong = || UsageError(format!("--url {shown:?}: expected https://host:port"));
     let rest = url.strip_prefix("https://").ok_or_else(wrong)?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
@@ -260,6 +262,8 @@ mod tests {
         ] {
             assert_eq!(parse(url).unwrap(), (host.to_owned(), port), "{url}");
         }
+        let error = parse("https://site:hunter2@127.0.0.1:34001").unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
         for url in [
             "http://127.0.0.1:34001",
             "https://127.0.0.1",
