@@ -7,6 +7,7 @@ use crate::change::{PeerKey, PeerRecord};
 use crate::clock::Now;
 use crate::ids::{InfoHash, UserId};
 use crate::swarm::{Account, History, Key, Role};
+use crate::tracker::takeover::{Displaced, put_apart};
 use crate::tracker::{Mode, Tracker};
 
 /// What one user did with one torrent before this start.
@@ -51,7 +52,9 @@ impl Tracker {
     /// Drops the private swarm of an info hash that its torrent no longer has.
     pub fn forget(&self, info_hash: &InfoHash) {
         let shard = self.private.shard_of(info_hash);
-        self.private.lock(shard).remove(info_hash);
+        if let Some(swarm) = self.private.lock(shard).remove(info_hash) {
+            self.drop_records(&swarm);
+        }
     }
 
     /// Takes up what a user did with the torrent of that (first) info hash, unless it is known.
@@ -76,9 +79,10 @@ impl Tracker {
     pub fn restore_peer(&self, info_hash: InfoHash, key: &PeerKey, record: &PeerRecord, now: Now) {
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
         let swarm = swarms.get_or_default(info_hash);
-        if swarm.find(key.user, &key.peer_id).is_some() {
+        if swarm.find(key.user, &key.peer_id).is_some() || !self.has_room(key.user, record) {
             return;
         }
+        self.records.add(key.user);
         let mut client = swarm.newcomer(key.user, key.peer_id, account_of(record, now));
         let (v4, v6) = endpoints_of(record);
         if record.active {
@@ -87,7 +91,13 @@ impl Tracker {
                 client.peer.enter(endpoint, role_of(record), seen);
             }
         }
-        swarm.put(&client);
+        put_apart(swarm, client, Displaced::OwesJournal);
+    }
+
+    /// Whether the record of an unknown peer is taken up: of a user who has as many as one may
+    /// have, only those of peers that are in the swarm.
+    pub(super) fn has_room(&self, user: UserId, record: &PeerRecord) -> bool {
+        record.active || self.records.count(user) < self.rules.load().user_records.max
     }
 }
 
@@ -126,5 +136,6 @@ pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {
         announces: record.announces,
         first_announce: now.to_mono(record.first_announce),
         last_announce: now.to_mono(record.last_announce),
+        sessions: None,
     }
 }

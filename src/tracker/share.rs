@@ -11,6 +11,7 @@ use crate::swarm::{
 };
 use crate::tracker::record::{record_of, standing_of, swarm_counts};
 use crate::tracker::restore::{account_of, endpoints_of, role_of};
+use crate::tracker::takeover::{Displaced, put_apart};
 use crate::tracker::{Mode, Tracker};
 
 /// Seconds by which the clocks of two nodes may differ.
@@ -53,7 +54,7 @@ impl Tracker {
             record: change.record.clone(),
             standing: change.standing,
         };
-        follow_record(swarm, &member, now);
+        self.follow_record(swarm, &member, Displaced::IsJournaled, now);
     }
 
     /// Takes over a private peer as another node keeps it, if its record is newer.
@@ -63,7 +64,7 @@ impl Tracker {
         }
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
         let swarm = swarms.get_or_default(info_hash);
-        follow_record(swarm, member, now);
+        self.follow_record(swarm, member, Displaced::OwesJournal, now);
     }
 
     /// Takes over a public peer.
@@ -186,37 +187,49 @@ impl Tracker {
     }
 }
 
-fn follow_record(swarm: &mut PrivateSwarm, member: &Member, now: Now) {
-    let Member {
-        user,
-        peer_id,
-        record,
-        standing,
-    } = member;
-    let found = swarm.find(*user, peer_id);
-    let known = found.and_then(|place| swarm.client(place));
-    let mut client = match known {
-        Some(client) if !is_newer(record, &record_of(&client.peer, now)) => return,
-        Some(client) => client,
-        None => swarm.newcomer(*user, *peer_id, account_of(record, now)),
-    };
-    let Client { peer, history, .. } = &mut client;
-    history.completed_at = history.completed_at.or(standing.completed_at);
-    history.hnr = standing.hnr;
-    peer.account = account_of(record, now);
-    if let Some(owed) = &mut peer.owed {
-        // Nobody was told of them, so the other node has credited these bytes.
-        (owed.uploaded, owed.downloaded) = (0, 0);
-    }
-    let (v4, v6) = endpoints_of(record);
-    let seen = now.to_mono(record.last_announce);
-    for (family, endpoint) in [(Family::V4, v4), (Family::V6, v6)] {
-        match endpoint {
-            Some(endpoint) if record.active => peer.enter(endpoint, role_of(record), seen),
-            _ => {
-                peer.leave(family);
+impl Tracker {
+    fn follow_record(
+        &self,
+        swarm: &mut PrivateSwarm,
+        member: &Member,
+        displaced: Displaced,
+        now: Now,
+    ) {
+        let Member {
+            user,
+            peer_id,
+            record,
+            standing,
+        } = member;
+        let found = swarm.find(*user, peer_id);
+        let known = found.and_then(|place| swarm.client(place));
+        let mut client = match known {
+            Some(client) if !is_newer(record, &record_of(&client.peer, now)) => return,
+            Some(client) => client,
+            None if !self.has_room(*user, record) => return,
+            None => {
+                self.records.add(*user);
+                swarm.newcomer(*user, *peer_id, account_of(record, now))
+            }
+        };
+        let Client { peer, history, .. } = &mut client;
+        history.completed_at = history.completed_at.or(standing.completed_at);
+        history.hnr = standing.hnr;
+        peer.account = account_of(record, now);
+        if let Some(owed) = &mut peer.owed {
+            // Nobody was told of them, so the other node has credited these bytes.
+            (owed.uploaded, owed.downloaded) = (0, 0);
+        }
+        let (v4, v6) = endpoints_of(record);
+        let seen = now.to_mono(record.last_announce);
+        for (family, endpoint) in [(Family::V4, v4), (Family::V6, v6)] {
+            match endpoint {
+                Some(endpoint) if record.active => peer.enter(endpoint, role_of(record), seen),
+                _ => {
+                    peer.leave(family);
+                }
             }
         }
+        put_apart(swarm, client, displaced);
     }
-    swarm.put(&client);
 }
