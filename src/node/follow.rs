@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::events::{Event, Events};
 use crate::node::load::Registered;
-use crate::node::{Node, load};
+use crate::node::{Node, load, torrents};
 use crate::registry::{RegistryChange, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
 use crate::tracker::Mode;
@@ -64,15 +64,16 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
                 0 => tracing::debug!(changes = changes.len(), "registry changed"),
                 edits => tracing::info!(changes = edits, "registry changed"),
             }
-            let mut torrents = Vec::new();
+            let (mut changed, mut gone) = (Vec::new(), Vec::new());
             for change in changes {
                 tell(&node.events, &change);
                 match RegistryChange::from(change) {
-                    RegistryChange::Torrent(torrent) => torrents.push(torrent),
+                    RegistryChange::Torrent(torrent) => changed.push(torrent),
+                    RegistryChange::TorrentGone(id) => gone.push(id),
                     other => node.registry.apply(other),
                 }
             }
-            load::registered(node, torrents, Registered::Again).await?;
+            torrents::follow(node, changed, gone, Registered::Again).await?;
             Ok((next, next != position))
         }
         Feed::Lost => {

@@ -31,7 +31,7 @@ pub struct Account {
     pub first_announce: Seconds,
     pub last_announce: Seconds,
     /// Several machines report under this peer id: the bases above are the largest totals of any of
-    /// them (rule A3). Known to this process only.
+    /// them (rule A3). What each of them reported is known to this process only.
     pub sessions: Option<Sessions>,
 }
 
@@ -111,6 +111,24 @@ impl Account {
             first_announce: now,
             last_announce: now,
             sessions: None,
+        }
+    }
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    /// Several machines, of which nothing is known but that.
+    pub fn unknown(family: Family) -> Self {
+        Self {
+            family,
+            latest: Session {
+                machine: Machine(0),
+                up: Account::UNREPORTED,
+                down: Account::UNREPORTED,
+                at: Seconds::START,
+            },
+            other: None,
         }
     }
 }

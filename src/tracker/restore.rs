@@ -6,7 +6,8 @@ use crate::addr::Endpoint;
 use crate::change::{PeerKey, PeerRecord};
 use crate::clock::Now;
 use crate::ids::{InfoHash, UserId};
-use crate::swarm::{Account, History, Key, Role};
+use crate::swarm::{Account, History, Key, Owed, Role};
+use crate::tracker::record::sessions_of;
 use crate::tracker::takeover::{Displaced, put_apart};
 use crate::tracker::{Mode, Tracker};
 
@@ -49,6 +50,14 @@ impl Tracker {
         }
     }
 
+    /// Drops what a public tracker counted of a torrent that is no longer registered.
+    pub fn forget_snatches(&self, info_hash: &InfoHash) {
+        let key = Key::from(info_hash);
+        if let Some(mut swarm) = self.public.lock(key.shard()).get_mut(key) {
+            swarm.set_downloaded(0);
+        }
+    }
+
     /// Drops the private swarm of an info hash that its torrent no longer has.
     pub fn forget(&self, info_hash: &InfoHash) {
         let shard = self.private.shard_of(info_hash);
@@ -77,6 +86,29 @@ impl Tracker {
     /// Takes up a peer: its account, and its place in the swarm if it was there. One that has
     /// expired meanwhile leaves at the next sweep. A record that is known stays as it is.
     pub fn restore_peer(&self, info_hash: InfoHash, key: &PeerKey, record: &PeerRecord, now: Now) {
+        self.restore(info_hash, key, record, true, now);
+    }
+
+    /// Takes up the account of a peer that was in the swarm of another info hash: a tombstone. The
+    /// next sweep journals that it has left.
+    pub fn restore_account(
+        &self,
+        info_hash: InfoHash,
+        key: &PeerKey,
+        record: &PeerRecord,
+        now: Now,
+    ) {
+        self.restore(info_hash, key, record, false, now);
+    }
+
+    fn restore(
+        &self,
+        info_hash: InfoHash,
+        key: &PeerKey,
+        record: &PeerRecord,
+        is_present: bool,
+        now: Now,
+    ) {
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
         let swarm = swarms.get_or_default(info_hash);
         if swarm.find(key.user, &key.peer_id).is_some() || !self.has_room(key.user, record) {
@@ -85,7 +117,9 @@ impl Tracker {
         self.records.add(key.user);
         let mut client = swarm.newcomer(key.user, key.peer_id, account_of(record, now));
         let (v4, v6) = endpoints_of(record);
-        if record.active {
+        if record.active && !is_present {
+            client.peer.owed = Some(Owed::default());
+        } else if record.active {
             let seen = now.to_mono(record.last_announce);
             for endpoint in [v4, v6].into_iter().flatten() {
                 client.peer.enter(endpoint, role_of(record), seen);
@@ -121,12 +155,17 @@ pub(super) fn endpoints_of(record: &PeerRecord) -> (Option<Endpoint>, Option<End
 }
 
 pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {
+    let sessions = sessions_of(record);
+    let dip = |unix: Option<i64>| {
+        let is_dip = sessions.is_none();
+        unix.filter(|_| is_dip).map(|unix| now.to_mono(unix))
+    };
     Account {
         base_up: record.base_up,
         base_down: record.base_down,
         base_at: now.to_mono(record.base_at),
-        dip_up: record.dip_up.map(|unix| now.to_mono(unix)),
-        dip_down: record.dip_down.map(|unix| now.to_mono(unix)),
+        dip_up: dip(record.dip_up),
+        dip_down: dip(record.dip_down),
         uploaded: record.uploaded,
         downloaded: record.downloaded,
         left: record.left,
@@ -136,6 +175,6 @@ pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {
         announces: record.announces,
         first_announce: now.to_mono(record.first_announce),
         last_announce: now.to_mono(record.last_announce),
-        sessions: None,
+        sessions,
     }
 }

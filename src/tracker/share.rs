@@ -26,6 +26,13 @@ pub fn is_newer(one: &PeerRecord, other: &PeerRecord) -> bool {
         || (one.announces == other.announces && later > 0)
 }
 
+/// Whether what another node says of a peer is to be taken over: what is newer, and that it left after
+/// its last announce.
+fn is_to_follow(theirs: &PeerRecord, ours: &PeerRecord) -> bool {
+    let has_left = ours.active && !theirs.active && theirs.announces == ours.announces;
+    has_left || is_newer(theirs, ours)
+}
+
 // === impl Tracker ===
 
 impl Tracker {
@@ -35,8 +42,11 @@ impl Tracker {
         if self.mode == Mode::Public {
             return;
         }
-        let mut swarms = self.private.lock(self.private.shard_of(&change.info_hash));
-        let swarm = swarms.get_or_default(change.info_hash);
+        let Some((info_hash, is_present)) = self.swarm_of(change) else {
+            return;
+        };
+        let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
+        let swarm = swarms.get_or_default(info_hash);
         if !is_counted {
             let credit = &change.credit;
             let user = change.key.user;
@@ -48,13 +58,33 @@ impl Tracker {
                 swarm.set_snatches(swarm.snatches().saturating_add(1));
             }
         }
-        let member = Member {
+        let mut member = Member {
             user: change.key.user,
             peer_id: change.key.peer_id,
             record: change.record.clone(),
             standing: change.standing,
         };
+        member.record.active &= is_present;
         self.follow_record(swarm, &member, Displaced::IsJournaled, now);
+    }
+
+    /// The info hash whose swarm a change is for, and whether its peer is there: not if its torrent
+    /// has another hash by now. None if the hash belongs to another torrent. One that this node
+    /// does not know yet may be on its way.
+    fn swarm_of(&self, change: &PeerChange) -> Option<(InfoHash, bool)> {
+        let torrent = change.key.torrent;
+        let owner = self.registry.swarm_owner(&change.info_hash);
+        if owner.is_none_or(|owner| owner == torrent) {
+            let canonical = self.registry.canonical(torrent);
+            let is_former =
+                |canonical: &InfoHash| owner.is_some() && *canonical != change.info_hash;
+            return Some(match canonical.filter(is_former) {
+                Some(canonical) => (canonical, false),
+                None => (change.info_hash, true),
+            });
+        }
+        let canonical = self.registry.canonical(torrent)?;
+        Some((canonical, canonical == change.info_hash))
     }
 
     /// Takes over a private peer as another node keeps it, if its record is newer.
@@ -204,7 +234,7 @@ impl Tracker {
         let found = swarm.find(*user, peer_id);
         let known = found.and_then(|place| swarm.client(place));
         let mut client = match known {
-            Some(client) if !is_newer(record, &record_of(&client.peer, now)) => return,
+            Some(client) if !is_to_follow(record, &record_of(&client.peer, now)) => return,
             Some(client) => client,
             None if !self.has_room(*user, record) => return,
             None => {

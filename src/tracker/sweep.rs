@@ -119,6 +119,7 @@ impl Tracker {
                     let is_kept = swarm.is_any_since(forgotten_before);
                     if !is_kept {
                         self.drop_records(swarm);
+                        self.registry.forget_former(info_hash);
                     }
                     return keep_if(is_kept);
                 };

@@ -9,5 +9,6 @@ mod harness;
 
 mod bulk;
 mod edits;
+mod moves;
 mod pair;
 mod swarms;

@@ -79,7 +79,7 @@ impl Client {
         get(
             node,
             &format!(
-                "/{}/announce?info_hash={}&peer_id={}&port={}&uploaded={}&downloaded=0&left={}&event={event}&compact=1&numwant=50",
+                "/{}/announce?info_hash={}&peer_id={}&port={}&uploaded={}&downloaded=0&left={}&compact=1&numwant=50&event={event}",
                 self.passkey,
                 escape(&self.info_hash),
                 escape(&self.peer_id),
@@ -88,6 +88,11 @@ impl Client {
                 self.left,
             ),
         )
+    }
+
+    /// The same in the list form, which has peer ids.
+    pub fn listed(&self, node: SocketAddr) -> Reply {
+        self.accepted(node, "&compact=0")
     }
 
     /// The same, which must be accepted.

@@ -153,28 +153,8 @@ impl Model {
         if stops && found.is_none() {
             return Ok(torrent.expected(Vec::new(), 0, false));
         }
-        // W1a
-        let is_other_there = |peer: &Peer| {
-            let place = [&peer.v4, &peer.v6].into_iter().flatten();
-            (peer.user, peer.kind.is_some()) == (it.user, true)
-                && peer.peer_id != it.peer_id
-                && it.address.port() != 0
-                && place.clone().any(|place| place.address == it.address)
-        };
-        // A6
-        if before.is_none() && !stops {
-            let alive =
-                |peer: &&Peer| peer.user == it.user && peer.is_alive(now) && !is_other_there(peer);
-            if torrent.peers.iter().filter(alive).count() >= PEERS_PER_USER {
-                return Err("too many peers");
-            }
-        }
         if !stops {
-            for peer in &mut torrent.peers {
-                if is_other_there(peer) {
-                    (peer.kind, peer.v4, peer.v6) = (None, None, None);
-                }
-            }
+            torrent.let_in(it, before.is_none(), now)?;
         }
         let at = found.unwrap_or_else(|| {
             torrent.peers.push(Peer::new(it, now));
@@ -335,7 +315,9 @@ impl Model {
                 torrent.peers.clear();
             }
             for peer in &mut torrent.peers {
-                peer.machines = None;
+                if let Some((_, known)) = &mut peer.machines {
+                    known.clear();
+                }
                 let last = peer.last;
                 for place in [&mut peer.v4, &mut peer.v6].into_iter().flatten() {
                     place.seen = last;
@@ -401,6 +383,28 @@ impl Torrent {
 
     fn leechers(&self) -> u32 {
         self.count(|kind| kind != Kind::Seeder)
+    }
+
+    /// A6, W1a: a newcomer may be one too many; whoever enters takes the place of the user's others there.
+    fn let_in(&mut self, it: &Announce, is_newcomer: bool, now: u32) -> Result<(), &'static str> {
+        let is_other_there = |peer: &Peer| {
+            let mut places = [&peer.v4, &peer.v6].into_iter().flatten();
+            (peer.user, peer.kind.is_some()) == (it.user, true)
+                && peer.peer_id != it.peer_id
+                && it.address.port() != 0
+                && places.any(|place| place.address == it.address)
+        };
+        let is_alive =
+            |peer: &&Peer| peer.user == it.user && peer.is_alive(now) && !is_other_there(peer);
+        if is_newcomer && self.peers.iter().filter(is_alive).count() >= PEERS_PER_USER {
+            return Err("too many peers");
+        }
+        for peer in &mut self.peers {
+            if is_other_there(peer) {
+                (peer.kind, peer.v4, peer.v6) = (None, None, None);
+            }
+        }
+        Ok(())
     }
 
     fn expire(&mut self, at: usize, now: u32) {

@@ -104,4 +104,34 @@ fn a_restart_of_the_tracker_between_two_machines_doubles_nothing() {
     world.ok(machine(2, 3 * MB));
     world.drain();
     assert_eq!(world.totals(1).up, 10 * MB + MB + MB + MB + MB);
+    // The one that is behind comes several times before the other.
+    world.flush();
+    world.restart();
+    for n in 4..=6 {
+        world.wait(900);
+        world.ok(machine(2, n * MB));
+    }
+    world.wait(60);
+    world.ok(machine(1, 13 * MB));
+    world.drain();
+    assert_eq!(world.totals(1).up, 14 * MB + 2 * MB + MB);
+}
+
+#[test]
+fn another_node_knows_that_several_machines_share_a_record() {
+    let (mut one, mut two) = (World::private(), World::private());
+    one.ok(machine(1, 0).event("started"));
+    one.wait(900);
+    one.ok(machine(1, 10 * MB));
+    one.ok(machine(2, 0).event("started"));
+    for change in one.drain_peers() {
+        two.tracker.follow_peer(&change, false, two.now);
+    }
+    for n in 1..=3 {
+        two.wait(900);
+        two.ok(machine(2, n * MB));
+    }
+    two.wait(900);
+    two.ok(machine(1, 11 * MB));
+    assert_eq!(two.credited(1).0, 2 * MB + MB);
 }
