@@ -18,7 +18,7 @@ use mika::clock::{Now, Seconds};
 use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::metrics::{Metrics, Protocol};
 use mika::registry::{Permille, Registry, RegistryChange, Torrent, User};
-use mika::tracker::{AnnounceRequest, HnrRules, Mode, Rules, Tracker, Workspace};
+use mika::tracker::{AnnounceRequest, HnrRules, Mode, RecordLimits, Rules, Tracker, Workspace};
 use mika::wire::{Announce, Event};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -218,6 +218,12 @@ impl Bench {
             hnr: HnrRules {
                 threshold: 1_209_600,
                 min_bytes: 52_428_800,
+            },
+            // A user of many peers is none that is to be refused here.
+            user_records: RecordLimits {
+                max: u32::MAX,
+                burst: u32::MAX,
+                rate: 1,
             },
         };
         let registry = Arc::new(Registry::default());

@@ -165,6 +165,13 @@ impl Endpoint {
         }
     }
 
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::V4(endpoint) => endpoint.port(),
+            Self::V6(endpoint) => endpoint.port(),
+        }
+    }
+
     pub fn address(&self) -> SocketAddr {
         match self {
             Self::V4(endpoint) => endpoint.socket_addr().into(),

@@ -29,6 +29,7 @@ struct Disk {
 /// A client of the user `first` that keeps account of what it reported.
 struct Client {
     peer_id: String,
+    port: usize,
     uploaded: u64,
 }
 
@@ -272,6 +273,7 @@ impl Client {
     fn new(number: usize) -> Self {
         Self {
             peer_id: format!("-MK0001-{number:012}"),
+            port: 7000 + number,
             uploaded: 1000 * number as u64,
         }
     }
@@ -280,8 +282,9 @@ impl Client {
     fn announce(&mut self, connection: &mut Connection, event: &str, more: u64) {
         self.uploaded += more;
         let target = format!(
-            "/Passkey-of-the-first-user/announce?info_hash=aaaaaaaaaaaaaaaaaaaa&peer_id={}&port=6881&uploaded={}&downloaded=0&left=0&event={event}",
+            "/Passkey-of-the-first-user/announce?info_hash=aaaaaaaaaaaaaaaaaaaa&peer_id={}&port={}&uploaded={}&downloaded=0&left=0&event={event}",
             escape(self.peer_id.as_bytes()),
+            self.port,
             self.uploaded,
         );
         let reply = connection.get(&target).expect("an answer");

@@ -251,6 +251,7 @@ fn one_user_has_so_many_clients_on_a_torrent() {
     let mut mika = private(&json!({ "mode": "private", "tracker": { "max_peers_per_user": 2 } }));
     mika.run();
     let client = |number: u8, rest| {
+        let rest = &format!("{rest}&port={}", 7000 + u16::from(number));
         let peer_id = format!("-MK0001-{number:012}");
         Announce {
             peer_id: &peer_id,

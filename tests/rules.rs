@@ -5,6 +5,12 @@ mod world;
 
 #[path = "rules/credit.rs"]
 mod credit;
+#[path = "rules/endpoints.rs"]
+mod endpoints;
+#[path = "rules/limits.rs"]
+mod limits;
+#[path = "rules/machines.rs"]
+mod machines;
 #[path = "rules/nodes.rs"]
 mod nodes;
 #[path = "rules/numbers.rs"]

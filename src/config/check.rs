@@ -185,6 +185,13 @@ fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
         (1..=1000).contains(&peers),
         || format!("expected 1 to 1000, found {peers}"),
     )?;
+    for (key, value) in [
+        ("tracker.max_records_per_user", tracker.max_records_per_user),
+        ("tracker.new_records_burst", tracker.new_records_burst),
+        ("tracker.new_records_rate", tracker.new_records_rate),
+    ] {
+        at_least_one(key, value.into())?;
+    }
     at_least_one("tracker.max_rate", tracker.max_rate)?;
     let registers = tracker.auto_register && mode == Mode::Private;
     require("tracker.auto_register", !registers, || {

@@ -165,6 +165,11 @@ pub struct Tracker {
     pub max_peers_per_ip: u32,
     /// Private mode: clients of one user in one swarm at once (rule A6).
     pub max_peers_per_user: u32,
+    /// Private mode: records of one user over all torrents (rule A6).
+    pub max_records_per_user: u32,
+    /// Private mode: records that one user may begin at once, and in each second after that.
+    pub new_records_burst: u32,
+    pub new_records_rate: u32,
     /// Private mode: never hand a user their own other peers (rule W8).
     pub hide_own_peers: bool,
     /// Credit above this rate in bytes a second is not believed (rule A7).
@@ -336,6 +341,10 @@ impl Default for Tracker {
             trust_client_ip: false,
             max_peers_per_ip: 100,
             max_peers_per_user: 5,
+            // Two clients that seed 10,000 torrents each, or one that is started twice at once.
+            max_records_per_user: 20_000,
+            new_records_burst: 10_000,
+            new_records_rate: 5,
             // Two clients of one user are to find each other; the cap above bounds them.
             hide_own_peers: false,
             max_rate: 2_500_000_000,

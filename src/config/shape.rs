@@ -155,6 +155,9 @@ fn expected(key: &str) -> &'static str {
         | "tracker.max_torrents"
         | "tracker.max_peers_per_ip"
         | "tracker.max_peers_per_user"
+        | "tracker.max_records_per_user"
+        | "tracker.new_records_burst"
+        | "tracker.new_records_rate"
         | "udp.connect_limit"
         | "udp.error_limit" => "a whole number up to 4294967295",
         _ => "a text in quotes",

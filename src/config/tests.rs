@@ -65,7 +65,8 @@ fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
             "tracker.color: unknown key, the keys here are announce_interval, auto_register, \
              blocked_networks, blocked_ports, hide_own_peers, hnr_min_bytes, hnr_threshold, \
              max_numwant, max_peers_per_ip, \
-             max_peers_per_user, max_rate, max_torrents, min_announce_interval, numwant, peer_ttl, \
+             max_peers_per_user, max_rate, max_records_per_user, max_torrents, \
+             min_announce_interval, new_records_burst, new_records_rate, numwant, peer_ttl, \
              tombstone_ttl, trust_client_ip, whitelist",
         ),
         // Values of the wrong kind.

@@ -34,6 +34,7 @@ fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
             threshold: 1,
             min_bytes: 1,
         },
+        ..Rules::default()
     };
     let registry = Arc::new(Registry::default());
     Arc::new(Tracker::new(

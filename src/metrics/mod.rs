@@ -40,6 +40,8 @@ pub struct Metrics {
     pub snatches: Counter,
     /// Peers that left without a word.
     pub expired: Counter,
+    /// Private peers whose place another client of their user took (rule W1a).
+    pub replaced: Counter,
     /// Public announces refused because there are as many torrents as there may be, or as their
     /// network may begin.
     pub torrents_full: Counter,

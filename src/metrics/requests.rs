@@ -41,6 +41,10 @@ pub enum Reason {
     TorrentDisabled,
     DownloadNotAllowed,
     TooManyPeers,
+    /// A user has as many records as one may have.
+    TooManyRecords,
+    /// A user began too many records lately.
+    TooManyNewRecords,
     AddressBlocked,
     PortBlocked,
     /// A private scrape by UDP, which has no place for a passkey (rule U6).
@@ -90,7 +94,7 @@ impl ByProtocol<Counter> {
 // === impl Reason ===
 
 impl Reason {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::BadInfoHash,
         Self::BadPeerId,
@@ -104,6 +108,8 @@ impl Reason {
         Self::TorrentDisabled,
         Self::DownloadNotAllowed,
         Self::TooManyPeers,
+        Self::TooManyRecords,
+        Self::TooManyNewRecords,
         Self::AddressBlocked,
         Self::PortBlocked,
         Self::NoScrape,
@@ -126,6 +132,8 @@ impl Reason {
             Self::TorrentDisabled => "torrent_disabled",
             Self::DownloadNotAllowed => "download_not_allowed",
             Self::TooManyPeers => "too_many_peers",
+            Self::TooManyRecords => "too_many_records",
+            Self::TooManyNewRecords => "too_many_new_records",
             Self::AddressBlocked => "address_blocked",
             Self::PortBlocked => "port_blocked",
             Self::NoScrape => "no_scrape",

@@ -1,6 +1,5 @@
 //! Following the registry's feed: what is edited takes effect without a restart or a signal.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::events::{Event, Events};
 use crate::node::load::Registered;
-use crate::node::{Node, load};
+use crate::node::{Node, load, torrents};
 use crate::registry::{RegistryChange, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
 use crate::tracker::Mode;
@@ -104,29 +103,15 @@ async fn take_over(
     changes: Vec<RowChange>,
     when: Registered,
 ) -> Result<(), StorageError> {
-    let (mut torrents, mut gone) = (Vec::new(), Vec::new());
+    let (mut changed, mut gone) = (Vec::new(), Vec::new());
     for change in changes {
         match RegistryChange::from(change) {
-            RegistryChange::Torrent(torrent) => torrents.push(torrent),
+            RegistryChange::Torrent(torrent) => changed.push(torrent),
             RegistryChange::TorrentGone(id) => gone.push(id),
             other => node.registry.apply(other),
         }
     }
-    // One that is gone under an id may be there under another.
-    let moved: HashSet<_> = torrents.iter().map(|torrent| torrent.info_hash).collect();
-    gone.retain(|id| {
-        let info_hash = node.registry.canonical(*id);
-        let is_moved = info_hash.is_some_and(|it| moved.contains(&it));
-        if !is_moved {
-            node.registry.apply(RegistryChange::TorrentGone(*id));
-        }
-        is_moved
-    });
-    load::registered(node, torrents, when).await?;
-    for id in gone {
-        node.registry.apply(RegistryChange::TorrentGone(id));
-    }
-    Ok(())
+    torrents::follow(node, changed, gone, when).await
 }
 
 fn tell(events: &Events, change: &RowChange) {

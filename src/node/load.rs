@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::ids::TorrentId;
-use crate::node::Node;
-use crate::registry::{RegistryChange, Torrent, Whitelist};
+use crate::node::{Node, torrents};
+use crate::registry::{RegistryChange, Whitelist};
 use crate::storage::{BadRow, FeedPosition, History, StorageError};
 use crate::tracker::{KnownHistory, Mode, Tracker};
 
@@ -31,7 +30,7 @@ pub(super) async fn registry(node: &Node, when: Registered) -> Result<FeedPositi
     let position = node.storage.feed_position().await?;
     let mut bad = Vec::new();
     let users_unfinished = users(node, &mut bad).await?;
-    let torrents_unfinished = torrents(node, when, &mut bad).await?;
+    let torrents_unfinished = all_torrents(node, when, &mut bad).await?;
     let clients = node.storage.whitelist().await?;
     let whitelist = RegistryChange::Whitelist(Whitelist::new(&clients));
     node.registry.apply(whitelist);
@@ -73,7 +72,7 @@ async fn users(node: &Node, bad: &mut Vec<BadRow>) -> Result<u64, StorageError> 
 }
 
 /// Returns how many torrents have no info hash yet.
-async fn torrents(
+async fn all_torrents(
     node: &Node,
     when: Registered,
     bad: &mut Vec<BadRow>,
@@ -90,78 +89,15 @@ async fn torrents(
         for torrent in &torrents {
             gone.remove(&torrent.id);
         }
-        registered(node, torrents, when).await?;
+        torrents::follow(node, torrents, Vec::new(), when).await?;
         bad.extend(page.bad);
         unfinished += page.unfinished;
         if page.last {
             break;
         }
     }
-    let removals = gone.into_iter().map(RegistryChange::TorrentGone);
-    removals.for_each(|change| node.registry.apply(change));
+    torrents::follow(node, Vec::new(), gone.into_iter().collect(), when).await?;
     Ok(unfinished)
-}
-
-/// Registers torrents or changes them. Those that were not known under their info hash go on from
-/// what storage has of them, and are announced only after that.
-pub(super) async fn registered(
-    node: &Node,
-    torrents: Vec<Torrent>,
-    when: Registered,
-) -> Result<(), StorageError> {
-    let is_new = |it: &Torrent| {
-        if let Some(info_hash) = node.registry.canonical(it.id) {
-            return info_hash != it.info_hash;
-        }
-        // One that got another id goes on with its swarm as it is.
-        let known = node.registry.torrent(&it.info_hash);
-        known.is_none_or(|known| known.canonical != it.info_hash)
-    };
-    let mut with_records = HashSet::new();
-    if when == Registered::Again && node.tracker.mode() == Mode::Private {
-        let new = torrents.iter().filter(|torrent| is_new(torrent));
-        let new: Vec<TorrentId> = new.map(|torrent| torrent.id).collect();
-        if !new.is_empty() {
-            with_records.extend(node.storage.with_records(&new).await?);
-        }
-    }
-    for torrent in torrents {
-        if is_new(&torrent) {
-            let (info_hash, snatches) = (torrent.info_hash, torrent.snatches);
-            node.tracker.restore_snatches(info_hash, snatches);
-            if with_records.contains(&torrent.id) {
-                take_up(node, &torrent).await?;
-            }
-        }
-        node.registry.apply(RegistryChange::Torrent(torrent));
-    }
-    Ok(())
-}
-
-async fn take_up(node: &Node, torrent: &Torrent) -> Result<(), StorageError> {
-    // Refused until it is whole again; what is still on its way to storage belongs to it too.
-    let old_hash = node.registry.canonical(torrent.id);
-    if let Some(old_hash) = old_hash {
-        node.tracker
-            .sweep(node.tracker.shard_of(&old_hash), node.clock.now());
-    }
-    node.registry.apply(RegistryChange::TorrentGone(torrent.id));
-    node.journal.all_applied().await;
-    if let Some(old_hash) = old_hash {
-        // From here on storage knows best: should the old hash come back, so does what is there then.
-        node.tracker.forget(&old_hash);
-    }
-    let (histories, peers) = node.storage.records_of(torrent.id).await?;
-    for row in &histories {
-        let known = known_history(row);
-        node.tracker.restore_history(torrent.info_hash, &known);
-    }
-    let now = node.clock.now();
-    for row in &peers {
-        node.tracker
-            .restore_peer(torrent.info_hash, &row.key, &row.record, now);
-    }
-    Ok(())
 }
 
 /// Loads what users did with torrents, and the peers with their accounts. Only private
@@ -228,7 +164,7 @@ pub(super) async fn histories(node: &Node) -> Result<(), StorageError> {
     Ok(())
 }
 
-fn known_history(row: &History) -> KnownHistory {
+pub(super) fn known_history(row: &History) -> KnownHistory {
     KnownHistory {
         user: row.user,
         downloaded: row.downloaded,

@@ -13,6 +13,7 @@ mod settings;
 mod shared;
 mod sockets;
 mod start;
+mod torrents;
 mod upkeep;
 mod watchdog;
 

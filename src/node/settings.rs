@@ -10,7 +10,7 @@ use crate::listen::http::HttpSettings;
 use crate::listen::udp::UdpSettings;
 use crate::registry::Registry;
 use crate::storage::Place;
-use crate::tracker::{HnrRules, Mode, Rules};
+use crate::tracker::{HnrRules, Mode, RecordLimits, Rules};
 use crate::wire::forwarded::ForwardedHeader;
 
 pub(super) fn mode(config: &Config) -> Mode {
@@ -37,6 +37,11 @@ pub(super) fn rules(config: &Config) -> Rules {
         trust_client_ip: tracker.trust_client_ip,
         max_peers_per_ip: tracker.max_peers_per_ip,
         max_peers_per_user: tracker.max_peers_per_user,
+        user_records: RecordLimits {
+            max: tracker.max_records_per_user,
+            burst: tracker.new_records_burst,
+            rate: tracker.new_records_rate,
+        },
         hide_own_peers: tracker.hide_own_peers,
         max_rate: tracker.max_rate,
         hnr: HnrRules {

@@ -4,12 +4,13 @@
 //! [`RegistryChange`]s. Readers are the announces; each takes a read lock for one
 //! look-up, and a change holds the write lock for one entry only.
 
+mod hashes;
 mod rows;
 mod torrents;
 mod users;
 mod whitelist;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,15 +18,14 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
+use self::hashes::Torrents;
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 
+pub use hashes::Hashes;
 pub use rows::{BadRow, PLAUSIBLE_MAX, RowChange, StoredTorrent, StoredUser, UserTotals, Wipe};
 pub use torrents::{Permille, Torrent};
 pub use users::User;
 pub use whitelist::{Client, Whitelist};
-
-/// Characters of a reason that clients are told.
-const REASON_MAX: usize = 200;
 
 /// One change of the registry, as storage tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,13 +76,6 @@ struct Users {
     passkeys: HashMap<UserId, Passkey, RandomState>,
 }
 
-#[derive(Default)]
-struct Torrents {
-    by_hash: HashMap<InfoHash, Entry, RandomState>,
-    hashes: HashMap<TorrentId, (InfoHash, Option<InfoHash>), RandomState>,
-    disabled: HashSet<TorrentId, RandomState>,
-}
-
 // === impl Registry ===
 
 impl Registry {
@@ -105,7 +98,28 @@ impl Registry {
 
     /// The info hash under which the swarm of that torrent is kept.
     pub fn canonical(&self, torrent: TorrentId) -> Option<InfoHash> {
-        self.torrents.read().hashes.get(&torrent).map(|it| it.0)
+        self.hashes(torrent).map(|it| it.first)
+    }
+
+    /// The info hashes of a registered torrent.
+    pub fn hashes(&self, torrent: TorrentId) -> Option<Hashes> {
+        self.torrents.read().hashes.get(&torrent).copied()
+    }
+
+    /// The info hashes that a torrent had which is no longer registered, as long as no other torrent
+    /// has taken them over.
+    pub fn former_hashes(&self, torrent: TorrentId) -> Option<Hashes> {
+        self.torrents.read().former_hashes(torrent)
+    }
+
+    /// Whose swarm is, or was last, kept under that info hash.
+    pub fn swarm_owner(&self, info_hash: &InfoHash) -> Option<TorrentId> {
+        self.torrents.read().swarm_owner(info_hash)
+    }
+
+    /// There is no longer a swarm under an info hash that no registered torrent has.
+    pub fn forget_former(&self, info_hash: &InfoHash) {
+        self.torrents.write().forget_former(info_hash);
     }
 
     pub fn whitelist(&self) -> arc_swap::Guard<Arc<Whitelist>> {
@@ -145,7 +159,7 @@ impl Registry {
             .read()
             .hashes
             .values()
-            .map(|it| it.0)
+            .map(|it| it.first)
             .collect()
     }
 
@@ -204,62 +218,6 @@ impl Users {
     }
 }
 
-/// A reason as clients can show it: short, printable ASCII (rule R6).
-fn readable(reason: &str) -> Arc<str> {
-    let plain = |char: char| {
-        if (' '..='~').contains(&char) {
-            char
-        } else {
-            '?'
-        }
-    };
-    let text: String = reason.chars().take(REASON_MAX).map(plain).collect();
-    text.into()
-}
-
-// === impl Torrents ===
-
-impl Torrents {
-    fn set(&mut self, torrent: Torrent) {
-        // The torrent of this info hash may have had another id until now.
-        let is_new_id = !self.hashes.contains_key(&torrent.id);
-        self.remove(torrent.id);
-        let former = self.by_hash.get(&torrent.info_hash);
-        let former = former.filter(|it| is_new_id && it.canonical == torrent.info_hash);
-        if let Some(id) = former.map(|former| former.id) {
-            self.remove(id);
-        }
-        let hashes = (torrent.info_hash, torrent.info_hash_v2);
-        let entry = Entry {
-            id: torrent.id,
-            canonical: torrent.info_hash,
-            multi_up: torrent.multi_up,
-            multi_down: torrent.multi_down,
-            disabled: (!torrent.enabled).then(|| readable(&torrent.reason.unwrap_or_default())),
-        };
-        if let Some(second) = hashes.1 {
-            self.by_hash.insert(second, entry.clone());
-        }
-        if entry.disabled.is_some() {
-            self.disabled.insert(entry.id);
-        }
-        self.by_hash.insert(hashes.0, entry);
-        self.hashes.insert(torrent.id, hashes);
-    }
-
-    fn remove(&mut self, id: TorrentId) {
-        let Some((first, second)) = self.hashes.remove(&id) else {
-            return;
-        };
-        self.disabled.remove(&id);
-        for hash in [Some(first), second].into_iter().flatten() {
-            if self.by_hash.get(&hash).is_some_and(|entry| entry.id == id) {
-                self.by_hash.remove(&hash);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,7 +232,7 @@ mod tests {
         }
     }
 
-    fn torrent(id: u32, first: u8, second: Option<u8>) -> Torrent {
+    pub(super) fn torrent(id: u32, first: u8, second: Option<u8>) -> Torrent {
         Torrent {
             id: TorrentId(id),
             info_hash: InfoHash([first; 20]),
@@ -285,6 +243,61 @@ mod tests {
             multi_down: Permille::ONE,
             snatches: 0,
         }
+    }
+
+    #[test]
+    fn a_torrent_that_takes_anothers_hash_is_counted_once() {
+        let registry = Registry::default();
+        let disabled = Torrent {
+            enabled: false,
+            ..torrent(1, 1, None)
+        };
+        registry.apply(RegistryChange::Torrent(disabled));
+        registry.apply(RegistryChange::Torrent(torrent(2, 1, None)));
+        registry.apply(RegistryChange::Torrent(torrent(3, 3, Some(1))));
+        assert_eq!((registry.torrent_count(), registry.sizes().1), (1, 1));
+        assert_eq!(registry.disabled_torrents(), 0);
+        let owner = |hash| registry.torrent(&InfoHash([hash; 20])).map(|it| it.id);
+        assert_eq!(
+            (owner(1), owner(3)),
+            (Some(TorrentId(3)), Some(TorrentId(3)))
+        );
+        // A hybrid whose second hash another torrent takes keeps its first.
+        registry.apply(RegistryChange::Torrent(torrent(2, 1, None)));
+        assert_eq!(
+            (owner(1), owner(3)),
+            (Some(TorrentId(2)), Some(TorrentId(3)))
+        );
+        registry.apply(RegistryChange::TorrentGone(TorrentId(3)));
+        assert_eq!((owner(1), owner(3)), (Some(TorrentId(2)), None));
+    }
+
+    #[test]
+    fn torrents_that_swap_hashes_both_stay_known() {
+        let registry = Registry::default();
+        for (id, hash) in [(1, 1), (2, 2), (1, 2), (2, 1)] {
+            registry.apply(RegistryChange::Torrent(torrent(id, hash, None)));
+        }
+        for (id, hash) in [(1, 2), (2, 1)] {
+            let entry = registry.torrent(&InfoHash([hash; 20])).unwrap();
+            assert_eq!(entry.id, TorrentId(id));
+        }
+        assert_eq!(registry.torrent_count(), 2);
+    }
+
+    #[test]
+    fn users_who_are_replaced_are_counted_once() {
+        let registry = Registry::default();
+        registry.apply(RegistryChange::User(user(1, "passkey-a")));
+        registry.apply(RegistryChange::User(user(2, "passkey-a")));
+        registry.apply(RegistryChange::UserGone(UserId(1)));
+        assert_eq!(registry.sizes().0, 1);
+        assert_eq!(registry.account("passkey-a").unwrap().user, UserId(2));
+        registry.apply(RegistryChange::UserGone(UserId(2)));
+        registry.apply(RegistryChange::UserGone(UserId(2)));
+        registry.apply(RegistryChange::User(user(1, "passkey-a")));
+        assert_eq!(registry.sizes().0, 1);
+        assert_eq!(registry.account("passkey-a").unwrap().user, UserId(1));
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -
     base_and_credit_arrive_together(&*migrated(open().await).await).await;
     a_batch_counts_once(&*migrated(open().await).await).await;
     an_older_record_leaves_a_newer_one(&*migrated(open().await).await).await;
+    a_peer_that_left_is_not_brought_back_by_its_last_announce(&*migrated(open().await).await).await;
     a_gap_is_refused(&*migrated(open().await).await).await;
     changes_of_one_batch_add_up(&*migrated(open().await).await).await;
     rows_that_are_gone_are_passed_over(&*migrated(open().await).await).await;
@@ -627,6 +628,27 @@ async fn absurd_totals_are_found_and_mended(storage: &dyn Storage) {
     let totals = user(storage, user_id).await.totals;
     assert_eq!(totals.uploaded, 0);
     assert_eq!(totals.downloaded, 5, "the others stay");
+}
+
+/// One node journals a peer's announce, another one that the peer left after it: whichever comes first.
+async fn a_peer_that_left_is_not_brought_back_by_its_last_announce(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let there = change(id, torrent_id, 1, 10);
+    // Their clocks need not agree.
+    let mut gone = there.clone();
+    (gone.record.active, gone.record.last_announce) = (false, there.record.last_announce - 1);
+    apply(storage, 1, vec![Change::from(there.clone())]).await;
+    apply(storage, 2, vec![Change::from(gone)]).await;
+    apply(storage, 3, vec![Change::from(there.clone())]).await;
+    let is_active = async || {
+        let page = storage.peers(0, None, 10).await.unwrap();
+        page.rows[0].record.active
+    };
+    assert!(!is_active().await);
+    let mut back = there;
+    back.record.announces += 1;
+    apply(storage, 4, vec![Change::from(back)]).await;
+    assert!(is_active().await);
 }
 
 async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {

@@ -1,7 +1,10 @@
 //! What is remembered of private peers and of their users: accounts, debts to the journal, histories.
 
+use crate::addr::Endpoint;
 use crate::clock::Seconds;
 use crate::ids::UserId;
+use crate::swarm::index::hash_of;
+use crate::swarm::private::Family;
 
 /// The accounting record of one peer (section "Credit" of `docs/protocol.md`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +30,34 @@ pub struct Account {
     pub announces: u32,
     pub first_announce: Seconds,
     pub last_announce: Seconds,
+    /// Several machines report under this peer id: the bases above are the largest totals of any of
+    /// them (rule A3). What each of them reported is known to this process only.
+    pub sessions: Option<Sessions>,
 }
+
+/// The machines that share a peer id, by their endpoints in one address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sessions {
+    pub family: Family,
+    /// The machine that reported last, and the one before it.
+    pub latest: Session,
+    pub other: Option<Session>,
+}
+
+/// What one of several machines reported last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub machine: Machine,
+    /// Totals in bytes, or [`Account::UNREPORTED`].
+    pub up: u64,
+    pub down: u64,
+    /// When they were reported.
+    pub at: Seconds,
+}
+
+/// An endpoint in few bytes: its hash, which is another one in each process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine(pub u32);
 
 /// What a peer added that the journal had no room for: kept until it has. All zero for one
 /// of which only a lost endpoint is still to be told.
@@ -80,7 +110,34 @@ impl Account {
             announces: 0,
             first_announce: now,
             last_announce: now,
+            sessions: None,
         }
+    }
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    /// Several machines, of which nothing is known but that.
+    pub fn unknown(family: Family) -> Self {
+        Self {
+            family,
+            latest: Session {
+                machine: Machine(0),
+                up: Account::UNREPORTED,
+                down: Account::UNREPORTED,
+                at: Seconds::START,
+            },
+            other: None,
+        }
+    }
+}
+
+// === impl Machine ===
+
+impl Machine {
+    pub fn at(endpoint: Endpoint) -> Self {
+        Self(hash_of(endpoint) as u32)
     }
 }
 

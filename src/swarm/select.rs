@@ -1,5 +1,7 @@
 //! Which peers are handed out: uniform, without replacement, fresh for each request (rule W9).
 
+use crate::swarm::distinct::Distinct;
+
 /// Ranges up to this size, or up to four times what is wanted, are shuffled; larger ones are sampled.
 const SHUFFLE_MAX: usize = 1024;
 
@@ -14,6 +16,8 @@ pub struct Selector {
     drawn: Vec<u32>,
     /// Places that are about to be offered.
     places: Vec<u32>,
+    /// What was handed out, where one endpoint may come up twice.
+    distinct: Distinct,
 }
 
 // === impl Selector ===
@@ -25,7 +29,19 @@ impl Selector {
             order: Vec::with_capacity(SHUFFLE_MAX),
             drawn: Vec::new(),
             places: Vec::new(),
+            distinct: Distinct::default(),
         }
+    }
+
+    /// An empty table of endpoints, with room for as many as one selection may take. To be given back after it.
+    pub fn take_distinct(&mut self, want: usize) -> Distinct {
+        let mut distinct = std::mem::take(&mut self.distinct);
+        distinct.clear(want.min(WANT_MAX));
+        distinct
+    }
+
+    pub fn give_back(&mut self, distinct: Distinct) {
+        self.distinct = distinct;
     }
 
     pub fn rng(&mut self) -> &mut fastrand::Rng {

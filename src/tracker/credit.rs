@@ -1,22 +1,29 @@
 //! Credit: from the totals that clients report to the bytes that users gain (rules A1 to A10).
 //! Plain arithmetic on an account, with the time passed in.
+//!
+//! What several machines report under one peer id is told apart in `sessions`.
 
+use crate::addr::{Compact4, Compact6, Endpoint};
 use crate::clock::Seconds;
-use crate::swarm::{Account, History, Owed};
+use crate::swarm::{Account, Family, History, Owed};
+use crate::tracker::sessions;
 
 /// More than this in one announce is never believed (rule A7): 2^50 bytes.
 const CREDIT_MAX: u64 = 1 << 50;
 
 /// Seconds of reporting less than the base, after which the client is taken at its word (rule A3).
-const DIP_SECONDS: u32 = 60;
+pub(super) const DIP_SECONDS: u32 = 60;
 
 /// The totals of one announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     pub uploaded: Option<u64>,
     pub downloaded: Option<u64>,
-    /// The announce is `event=started`: totals may begin anew.
+    /// The announce is `event=started`: totals may begin again.
     pub started: bool,
+    /// Where the announce says that its client is, and where the record's client was until then.
+    pub sender: Endpoint,
+    pub held: (Option<Compact4>, Option<Compact6>),
 }
 
 /// What an announce adds, before multipliers.
@@ -33,7 +40,7 @@ pub struct Accrual {
 }
 
 /// What one counter did.
-enum Step {
+pub(super) enum Step {
     Credit(u64),
     Implausible,
     Lowered,
@@ -51,8 +58,38 @@ pub fn account(
     max_rate: u64,
     now: Seconds,
 ) -> Accrual {
-    let since_base = now.since(account.base_at).max(1);
-    let limit = max_rate.saturating_mul(since_base.into()).min(CREDIT_MAX);
+    let (up, down) = sessions::settle(account, &report, max_rate, now)
+        .unwrap_or_else(|| settle(account, &report, max_rate, now));
+    let elapsed = now.since(account.last_announce);
+    let accrual = Accrual {
+        uploaded: up.credit(),
+        downloaded: down.credit(),
+        seed_time: seeding_for_max.map_or(0, |max| elapsed.min(max)),
+        implausible: matches!(up, Step::Implausible) || matches!(down, Step::Implausible),
+        base_lowered: matches!(up, Step::Lowered) || matches!(down, Step::Lowered),
+    };
+    // The second of a pair, a moment after the first, tells nothing of the speed.
+    if elapsed > 0 {
+        account.speed_up = speed(accrual.uploaded, elapsed);
+        account.speed_down = speed(accrual.downloaded, elapsed);
+    }
+    account.uploaded = account.uploaded.saturating_add(accrual.uploaded);
+    account.downloaded = account.downloaded.saturating_add(accrual.downloaded);
+    account.seed_time = account.seed_time.saturating_add(accrual.seed_time);
+    account.announces = account.announces.saturating_add(1);
+    account.last_announce = now;
+    accrual
+}
+
+/// The most bytes that a machine can have transferred since a moment (rule A7).
+pub(super) fn limit(max_rate: u64, since: Seconds, now: Seconds) -> u64 {
+    let seconds = now.since(since).max(1);
+    max_rate.saturating_mul(seconds.into()).min(CREDIT_MAX)
+}
+
+/// Both counters of a report of the one machine that there is.
+fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -> (Step, Step) {
+    let limit = limit(max_rate, account.base_at, now);
     let up = step(
         &mut account.base_up,
         &mut account.dip_up,
@@ -69,29 +106,11 @@ pub fn account(
         limit,
         now,
     );
-    let elapsed = now.since(account.last_announce);
-    let accrual = Accrual {
-        uploaded: up.credit(),
-        downloaded: down.credit(),
-        seed_time: seeding_for_max.map_or(0, |max| elapsed.min(max)),
-        implausible: matches!(up, Step::Implausible) || matches!(down, Step::Implausible),
-        base_lowered: matches!(up, Step::Lowered) || matches!(down, Step::Lowered),
-    };
     // In a dip the base is still that of the report before it: so is the time it is from.
     if account.dip_up.is_none() && account.dip_down.is_none() {
         account.base_at = now;
     }
-    // The second of a pair, a moment after the first, tells nothing of the speed.
-    if elapsed > 0 {
-        account.speed_up = speed(accrual.uploaded, elapsed);
-        account.speed_down = speed(accrual.downloaded, elapsed);
-    }
-    account.uploaded = account.uploaded.saturating_add(accrual.uploaded);
-    account.downloaded = account.downloaded.saturating_add(accrual.downloaded);
-    account.seed_time = account.seed_time.saturating_add(accrual.seed_time);
-    account.announces = account.announces.saturating_add(1);
-    account.last_announce = now;
-    accrual
+    (up, down)
 }
 
 /// One counter of a report: rules A2, A3 and A7. The other one does not matter to it.
@@ -114,11 +133,7 @@ fn step(
         let credit = reported - *base;
         *base = reported;
         *dip = None;
-        return if credit > limit {
-            Step::Implausible
-        } else {
-            Step::Credit(credit)
-        };
+        return Step::gained(credit, limit);
     }
     let dipped_long = dip.is_some_and(|since| now.since(since) >= DIP_SECONDS);
     if started || dipped_long {
@@ -157,6 +172,18 @@ pub fn leave(history: &mut History, rules: HnrRules) {
     history.hnr |= history.downloaded > rules.min_bytes && history.seed_time < rules.threshold;
 }
 
+// === impl Report ===
+
+impl Report {
+    /// The endpoint that the record's client had in that family.
+    pub(super) fn held_in(&self, family: Family) -> Option<Endpoint> {
+        match family {
+            Family::V4 => self.held.0.map(Endpoint::V4),
+            Family::V6 => self.held.1.map(Endpoint::V6),
+        }
+    }
+}
+
 // === impl Accrual ===
 
 impl Accrual {
@@ -174,6 +201,15 @@ impl Accrual {
 // === impl Step ===
 
 impl Step {
+    /// What a total that rose by so much gains (rule A7).
+    pub fn gained(bytes: u64, limit: u64) -> Self {
+        if bytes > limit {
+            Self::Implausible
+        } else {
+            Self::Credit(bytes)
+        }
+    }
+
     fn credit(&self) -> u64 {
         match self {
             Self::Credit(bytes) => *bytes,
@@ -188,6 +224,19 @@ mod tests {
 
     const MAX_RATE: u64 = 2_500_000_000;
 
+    const SENDER: Compact4 = Compact4([9, 9, 9, 1, 26, 225]);
+
+    /// A report from where the client is all the time.
+    fn report(uploaded: Option<u64>, downloaded: Option<u64>, started: bool) -> Report {
+        Report {
+            uploaded,
+            downloaded,
+            started,
+            sender: Endpoint::V4(SENDER),
+            held: (Some(SENDER), None),
+        }
+    }
+
     /// One line of a table: seconds since the line before, event started, totals reported, credit expected.
     type Line = (u32, bool, (u64, u64), (u64, u64));
 
@@ -197,11 +246,7 @@ mod tests {
         let mut it = Account::begin(first.0, first.1, now);
         for (number, &(wait, started, (up, down), expected)) in lines.iter().enumerate() {
             now = now.plus(wait);
-            let report = Report {
-                uploaded: Some(up),
-                downloaded: Some(down),
-                started,
-            };
+            let report = report(Some(up), Some(down), started);
             let accrual = account(&mut it, report, None, MAX_RATE, now);
             assert_eq!(
                 (accrual.uploaded, accrual.downloaded),
@@ -271,11 +316,7 @@ mod tests {
     #[test]
     fn what_is_not_reported_leaves_the_account_alone() {
         let mut it = Account::begin(10, 20, Seconds::START);
-        let nothing = Report {
-            uploaded: None,
-            downloaded: Some(25),
-            started: true,
-        };
+        let nothing = report(None, Some(25), true);
         let accrual = account(&mut it, nothing, None, MAX_RATE, Seconds::START);
         assert_eq!((accrual.uploaded, accrual.downloaded), (0, 5));
         assert_eq!(it.base_up, 10);
@@ -284,11 +325,7 @@ mod tests {
     #[test]
     fn seed_time_counts_while_seeding_and_no_longer_than_a_peer_lives() {
         let mut it = Account::begin(0, 0, Seconds::START);
-        let report = Report {
-            uploaded: None,
-            downloaded: None,
-            started: false,
-        };
+        let report = report(None, None, false);
         let mut seconds = |wait: u32, seeding: bool| {
             let now = it.last_announce.plus(wait);
             account(&mut it, report, seeding.then_some(3900), MAX_RATE, now).seed_time

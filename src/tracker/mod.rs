@@ -6,6 +6,7 @@
 
 mod admit;
 pub mod credit;
+mod newcomer;
 mod outbox;
 mod private;
 mod public;
@@ -13,8 +14,11 @@ mod record;
 mod refusal;
 mod restore;
 mod rules;
+mod sessions;
 mod share;
 mod sweep;
+mod takeover;
+mod user_records;
 mod view;
 
 use std::net::IpAddr;
@@ -31,6 +35,7 @@ use crate::limit::SourceLimit;
 use crate::metrics::{Asked, Metrics, Protocol};
 use crate::registry::Registry;
 use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
+use crate::tracker::user_records::UserRecords;
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
 
 pub use credit::HnrRules;
@@ -40,6 +45,7 @@ pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
 pub use share::is_newer;
 pub use sweep::{Census, Roles};
+pub use user_records::RecordLimits;
 pub use view::LivePeer;
 
 /// An announce as a transport received it.
@@ -80,6 +86,8 @@ pub struct Tracker {
     public_torrents: AtomicUsize,
     /// Those that networks began while there was little room.
     begun: SourceLimit,
+    /// Private mode: what each user has.
+    records: UserRecords,
     outbox: Outbox,
     metrics: Arc<Metrics>,
     /// When a client's doings were last written to the log.
@@ -137,6 +145,7 @@ impl Tracker {
             private: Swarms::default(),
             public_torrents: AtomicUsize::new(0),
             begun: SourceLimit::default(),
+            records: UserRecords::default(),
             outbox: Outbox::new(outbox_capacity),
             metrics,
             warned: AtomicU32::new(0),
@@ -186,6 +195,11 @@ impl Tracker {
     /// fill it.
     fn may_warn(&self, now: Seconds) -> bool {
         self.warned.swap(now.0, Ordering::Relaxed) != now.0
+    }
+
+    /// Private records of that user over all torrents, those of peers that left included.
+    pub fn records_of(&self, user: UserId) -> u32 {
+        self.records.count(user)
     }
 
     /// Seconds that a peer stays without announcing.

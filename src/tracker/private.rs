@@ -1,10 +1,11 @@
 //! Announces and scrapes of private torrents: peers with accounts, and credit for their users.
 
+use crate::addr::{Compact4, Compact6, Endpoint};
 use crate::change::{Change, Credit};
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
 use crate::registry::Entry;
-use crate::swarm::{Account, Client, Family, History, Owed, Peer, PrivateSwarm, Request, Role};
+use crate::swarm::{Client, Family, History, Owed, Peer, PrivateSwarm, Request, Role};
 use crate::tracker::admit::Participant;
 use crate::tracker::credit::{self, Accrual, Report};
 use crate::tracker::record::peer_change;
@@ -15,9 +16,8 @@ use crate::wire::{Event, ScrapeEntry};
 /// to its first announce may still be waiting, or may have been lost.
 const YOUNG_SECONDS: u32 = 5;
 
-/// Records that one user may have with one torrent at once, tombstones included. A client
-/// begins a new one with each new peer id; nobody starts clients so often in a day.
-const RECORDS_MAX: usize = 1000;
+/// Where a client is in each family.
+type Endpoints = (Option<Compact4>, Option<Compact6>);
 
 /// One private swarm at work, with what is needed to journal what happens in it.
 pub(super) struct Ledger<'a> {
@@ -84,29 +84,32 @@ impl Ledger<'_> {
     /// Enters or updates a peer, counts its snatch and credits what it reports.
     fn update(&mut self, who: &Participant, arrival: &Arrival) -> Result<Option<Ticket>, Refusal> {
         let params = arrival.params;
+        let mono = self.now.mono;
         let mut found = self.find(who, arrival);
         let before = found.as_mut().and_then(|client| self.role_before(client));
-        if before.is_none() && (self.has_too_many(who) || (found.is_none() && self.has_hoard(who)))
-        {
+        let is_where_it_was = |client: &Client| client.peer.is_at(arrival.endpoint);
+        if !found.as_ref().is_some_and(is_where_it_was) {
             // One that had expired stays so.
             if let Some(client) = &found {
                 self.swarm.put(client);
             }
-            return Err(Refusal::TooManyPeers);
+            if before.is_none() {
+                self.admit_newcomer(who, arrival, found.is_none())?;
+            }
+            self.take_place(who.user, &params.peer_id, arrival.endpoint);
+            if found.is_none() {
+                self.make_room(who.user);
+            }
+            found = self.find(who, arrival);
         }
-        let mono = self.now.mono;
-        let mut client = found.unwrap_or_else(|| {
-            // The first report of a total is its base, whenever it comes (rule A1).
-            let base = |total: Option<u64>| total.unwrap_or(Account::UNREPORTED);
-            let account = Account::begin(base(params.uploaded), base(params.downloaded), mono);
-            self.swarm.newcomer(who.user, params.peer_id, account)
-        });
+        let mut client = found.unwrap_or_else(|| self.newcomer(who, arrival));
+        let held = client.peer.endpoints();
         client.peer.enter(arrival.endpoint, arrival.role, mono);
         self.snatch(&mut client.history, arrival, before);
 
         let young = mono.since(client.peer.account.first_announce) <= YOUNG_SECONDS;
         let acknowledges = young || matches!(params.event, Event::Started | Event::Completed);
-        let journaled = self.journal(client, arrival, before, false);
+        let journaled = self.journal(client, arrival, held, before);
         Ok(match journaled {
             Some((ticket, base_lowered)) => (acknowledges || base_lowered).then_some(ticket),
             None => acknowledges.then_some(Ticket::NEVER),
@@ -117,8 +120,9 @@ impl Ledger<'_> {
     fn stop(&mut self, who: &Participant, arrival: &Arrival) -> Option<Ticket> {
         let mut client = self.find(who, arrival)?;
         let before = self.role_before(&mut client);
-        let left = client.peer.leave(Family::of(arrival.endpoint));
-        let journaled = self.journal(client, arrival, before, left);
+        let held = client.peer.endpoints();
+        client.peer.leave(Family::of(arrival.endpoint));
+        let journaled = self.journal(client, arrival, held, before);
         Some(journaled.map_or(Ticket::NEVER, |(ticket, _)| ticket))
     }
 
@@ -150,18 +154,6 @@ impl Ledger<'_> {
         heard < Seconds::START && self.now.mono < Seconds::START.plus(self.rules.peer_ttl)
     }
 
-    /// Whether a user has left more records behind than any honest client would.
-    fn has_hoard(&self, who: &Participant) -> bool {
-        self.swarm.records_of(who.user, RECORDS_MAX) >= RECORDS_MAX
-    }
-
-    /// Rule A6: only newcomers are refused, and peers that expired take no one's place.
-    fn has_too_many(&self, who: &Participant) -> bool {
-        let max = self.rules.max_peers_per_user as usize;
-        let alive_since = self.rules.alive_since(self.now.mono);
-        self.swarm.alive_of(who.user, alive_since, max) >= max
-    }
-
     /// Rule W5: once for ever for a user and a torrent, and not for who was a seeder before.
     fn snatch(&mut self, history: &mut History, arrival: &Arrival, before: Option<Role>) {
         if !arrival.completes() || before == Some(Role::Seeder) || history.completed_at.is_some() {
@@ -174,24 +166,26 @@ impl Ledger<'_> {
         self.tracker.metrics.snatches.one();
     }
 
-    /// Brings the account up to date and queues the change; returns its ticket, and whether a
+    /// Brings the account of a client that was at `held` up to date and queues the change; returns its ticket, and whether a
     /// base went down. None if the outbox is full: then the new base and its credit are both
     /// owed, and travel together with a later change.
     fn journal(
         &mut self,
         mut client: Client,
         arrival: &Arrival,
+        held: Endpoints,
         before: Option<Role>,
-        left: bool,
     ) -> Option<(Ticket, bool)> {
         let params = arrival.params;
         let report = Report {
             uploaded: params.uploaded,
             downloaded: params.downloaded,
             started: params.event == Event::Started,
+            sender: sender(arrival, held),
+            held,
         };
         let accrual = self.account(&mut client, report, before == Some(Role::Seeder));
-        if left {
+        if before.is_some() && client.peer.role().is_none() {
             self.left(&mut client);
         }
         let peer = &mut client.peer;
@@ -282,4 +276,18 @@ impl Ledger<'_> {
         self.swarm
             .select(&request, &mut work.selector, &mut peers.endpoints, peer_ids);
     }
+}
+
+/// The endpoint that the client announces from. A `stopped` may come without its port: then it is the
+/// client at that address.
+fn sender(arrival: &Arrival, held: Endpoints) -> Endpoint {
+    let held = match arrival.endpoint {
+        Endpoint::V4(_) => held.0.map(Endpoint::V4),
+        Endpoint::V6(_) => held.1.map(Endpoint::V6),
+    };
+    let is_it = |held: &Endpoint| {
+        let is_portless = arrival.endpoint.port() == 0 && arrival.params.event == Event::Stopped;
+        is_portless && held.ip() == arrival.endpoint.ip()
+    };
+    held.filter(is_it).unwrap_or(arrival.endpoint)
 }

@@ -3,7 +3,7 @@
 use crate::change::{Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
 use crate::clock::{Now, Seconds};
 use crate::registry::Entry;
-use crate::swarm::{Client, Counts, History, Peer, Role};
+use crate::swarm::{Client, Counts, Family, History, Peer, Role, Sessions};
 
 /// The change of a client, with what is credited for it and the counters of its swarm.
 pub(super) fn peer_change(
@@ -32,11 +32,15 @@ pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
     let (v4, v6) = peer.endpoints();
     let account = &peer.account;
     let unix = |moment: Seconds| now.to_unix(moment);
+    let (dip_up, dip_down) = match &account.sessions {
+        Some(sessions) => shared_mark(sessions.family),
+        None => (account.dip_up.map(unix), account.dip_down.map(unix)),
+    };
     PeerRecord {
         base_up: account.base_up,
         base_down: account.base_down,
-        dip_up: account.dip_up.map(unix),
-        dip_down: account.dip_down.map(unix),
+        dip_up,
+        dip_down,
         base_at: unix(account.base_at),
         uploaded: account.uploaded,
         downloaded: account.downloaded,
@@ -52,6 +56,23 @@ pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
         active: peer.role().is_some(),
         paused: peer.role() == Some(Role::Paused),
     }
+}
+
+/// What stands in place of both dips of a record that several machines share (rule A3): the second of
+/// Unix time by which they are told apart, 0 for IPv4 and 1 for IPv6. No dip is that old.
+fn shared_mark(family: Family) -> (Option<i64>, Option<i64>) {
+    let mark = Some(match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    });
+    (mark, mark)
+}
+
+/// Whether several machines share a record, as [`record_of`] wrote it.
+pub(super) fn sessions_of(record: &PeerRecord) -> Option<Sessions> {
+    let is_shared = |family: &Family| (record.dip_up, record.dip_down) == shared_mark(*family);
+    let family = [Family::V4, Family::V6].into_iter().find(is_shared)?;
+    Some(Sessions::unknown(family))
 }
 
 pub(super) fn standing_of(history: &History) -> Standing {

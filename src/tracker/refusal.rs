@@ -20,6 +20,10 @@ pub enum Refusal {
     TorrentDisabled(Arc<str>),
     DownloadNotAllowed,
     TooManyPeers,
+    /// The user has as many records as one may have (rule A6).
+    TooManyRecords,
+    /// The user began too many records lately (rule A6).
+    TooManyNewRecords,
     /// The config blocks the address that the announce came from.
     AddressBlocked,
     /// The config blocks the port that the client listens on.
@@ -43,7 +47,9 @@ impl Refusal {
         };
         let retry_in = match self {
             Self::TorrentDisabled(_) => Some(RetryIn::Never),
-            Self::Unavailable => Some(RetryIn::Minutes(min_interval.div_ceil(60))),
+            Self::TooManyRecords | Self::TooManyNewRecords | Self::Unavailable => {
+                Some(RetryIn::Minutes(min_interval.div_ceil(60)))
+            }
             _ => None,
         };
         Failure {
@@ -65,6 +71,8 @@ impl Refusal {
             Self::TorrentDisabled(_) => Reason::TorrentDisabled,
             Self::DownloadNotAllowed => Reason::DownloadNotAllowed,
             Self::TooManyPeers => Reason::TooManyPeers,
+            Self::TooManyRecords => Reason::TooManyRecords,
+            Self::TooManyNewRecords => Reason::TooManyNewRecords,
             Self::AddressBlocked => Reason::AddressBlocked,
             Self::PortBlocked => Reason::PortBlocked,
             Self::Unavailable => Reason::Unavailable,
@@ -82,6 +90,8 @@ impl Refusal {
             Self::TorrentDisabled(reason) => reason,
             Self::DownloadNotAllowed => "download not allowed",
             Self::TooManyPeers => "too many peers",
+            Self::TooManyRecords => "too many peers of this user",
+            Self::TooManyNewRecords => "too many new peers of this user",
             Self::AddressBlocked => "address not allowed",
             Self::PortBlocked => "port not allowed",
             Self::Unavailable => "temporarily unavailable",

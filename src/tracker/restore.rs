@@ -6,7 +6,9 @@ use crate::addr::Endpoint;
 use crate::change::{PeerKey, PeerRecord};
 use crate::clock::Now;
 use crate::ids::{InfoHash, UserId};
-use crate::swarm::{Account, History, Key, Role};
+use crate::swarm::{Account, History, Key, Owed, Role};
+use crate::tracker::record::sessions_of;
+use crate::tracker::takeover::{Displaced, put_apart};
 use crate::tracker::{Mode, Tracker};
 
 /// What one user did with one torrent before this start.
@@ -48,10 +50,20 @@ impl Tracker {
         }
     }
 
+    /// Drops what a public tracker counted of a torrent that is no longer registered.
+    pub fn forget_snatches(&self, info_hash: &InfoHash) {
+        let key = Key::from(info_hash);
+        if let Some(mut swarm) = self.public.lock(key.shard()).get_mut(key) {
+            swarm.set_downloaded(0);
+        }
+    }
+
     /// Drops the private swarm of an info hash that its torrent no longer has.
     pub fn forget(&self, info_hash: &InfoHash) {
         let shard = self.private.shard_of(info_hash);
-        self.private.lock(shard).remove(info_hash);
+        if let Some(swarm) = self.private.lock(shard).remove(info_hash) {
+            self.drop_records(&swarm);
+        }
     }
 
     /// Takes up what a user did with the torrent of that (first) info hash, unless it is known.
@@ -74,20 +86,52 @@ impl Tracker {
     /// Takes up a peer: its account, and its place in the swarm if it was there. One that has
     /// expired meanwhile leaves at the next sweep. A record that is known stays as it is.
     pub fn restore_peer(&self, info_hash: InfoHash, key: &PeerKey, record: &PeerRecord, now: Now) {
+        self.restore(info_hash, key, record, true, now);
+    }
+
+    /// Takes up the account of a peer that was in the swarm of another info hash: a tombstone. The
+    /// next sweep journals that it has left.
+    pub fn restore_account(
+        &self,
+        info_hash: InfoHash,
+        key: &PeerKey,
+        record: &PeerRecord,
+        now: Now,
+    ) {
+        self.restore(info_hash, key, record, false, now);
+    }
+
+    fn restore(
+        &self,
+        info_hash: InfoHash,
+        key: &PeerKey,
+        record: &PeerRecord,
+        is_present: bool,
+        now: Now,
+    ) {
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
         let swarm = swarms.get_or_default(info_hash);
-        if swarm.find(key.user, &key.peer_id).is_some() {
+        if swarm.find(key.user, &key.peer_id).is_some() || !self.has_room(key.user, record) {
             return;
         }
+        self.records.add(key.user);
         let mut client = swarm.newcomer(key.user, key.peer_id, account_of(record, now));
         let (v4, v6) = endpoints_of(record);
-        if record.active {
+        if record.active && !is_present {
+            client.peer.owed = Some(Owed::default());
+        } else if record.active {
             let seen = now.to_mono(record.last_announce);
             for endpoint in [v4, v6].into_iter().flatten() {
                 client.peer.enter(endpoint, role_of(record), seen);
             }
         }
-        swarm.put(&client);
+        put_apart(swarm, client, Displaced::OwesJournal);
+    }
+
+    /// Whether the record of an unknown peer is taken up: of a user who has as many as one may
+    /// have, only those of peers that are in the swarm.
+    pub(super) fn has_room(&self, user: UserId, record: &PeerRecord) -> bool {
+        record.active || self.records.count(user) < self.rules.load().user_records.max
     }
 }
 
@@ -111,12 +155,17 @@ pub(super) fn endpoints_of(record: &PeerRecord) -> (Option<Endpoint>, Option<End
 }
 
 pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {
+    let sessions = sessions_of(record);
+    let dip = |unix: Option<i64>| {
+        let is_dip = sessions.is_none();
+        unix.filter(|_| is_dip).map(|unix| now.to_mono(unix))
+    };
     Account {
         base_up: record.base_up,
         base_down: record.base_down,
         base_at: now.to_mono(record.base_at),
-        dip_up: record.dip_up.map(|unix| now.to_mono(unix)),
-        dip_down: record.dip_down.map(|unix| now.to_mono(unix)),
+        dip_up: dip(record.dip_up),
+        dip_down: dip(record.dip_down),
         uploaded: record.uploaded,
         downloaded: record.downloaded,
         left: record.left,
@@ -126,5 +175,6 @@ pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {
         announces: record.announces,
         first_announce: now.to_mono(record.first_announce),
         last_announce: now.to_mono(record.last_announce),
+        sessions,
     }
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::clock::Seconds;
 use crate::swarm::LIFE_MAX;
 use crate::tracker::credit::HnrRules;
+use crate::tracker::user_records::RecordLimits;
 
 /// Who may take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Rules {
     pub max_peers_per_ip: u32,
     /// Private mode: clients of one user in one swarm (rule A6).
     pub max_peers_per_user: u32,
+    /// Private mode: records of one user over all torrents (rule A6).
+    pub user_records: RecordLimits,
     /// Private mode: never hand a user their own other clients (rule W8).
     pub hide_own_peers: bool,
     /// Bytes a second; a faster total is not believed (rule A7).
@@ -71,6 +74,11 @@ impl Default for Rules {
             trust_client_ip: false,
             max_peers_per_ip: 100,
             max_peers_per_user: 5,
+            user_records: RecordLimits {
+                max: 20_000,
+                burst: 10_000,
+                rate: 5,
+            },
             hide_own_peers: false,
             max_rate: 2_500_000_000,
             hnr: HnrRules {

@@ -11,6 +11,7 @@ use crate::swarm::{
 };
 use crate::tracker::record::{record_of, standing_of, swarm_counts};
 use crate::tracker::restore::{account_of, endpoints_of, role_of};
+use crate::tracker::takeover::{Displaced, put_apart};
 use crate::tracker::{Mode, Tracker};
 
 /// Seconds by which the clocks of two nodes may differ.
@@ -25,6 +26,13 @@ pub fn is_newer(one: &PeerRecord, other: &PeerRecord) -> bool {
         || (one.announces == other.announces && later > 0)
 }
 
+/// Whether what another node says of a peer is to be taken over: what is newer, and that it left after
+/// its last announce.
+fn is_to_follow(theirs: &PeerRecord, ours: &PeerRecord) -> bool {
+    let has_left = ours.active && !theirs.active && theirs.announces == ours.announces;
+    has_left || is_newer(theirs, ours)
+}
+
 // === impl Tracker ===
 
 impl Tracker {
@@ -34,8 +42,11 @@ impl Tracker {
         if self.mode == Mode::Public {
             return;
         }
-        let mut swarms = self.private.lock(self.private.shard_of(&change.info_hash));
-        let swarm = swarms.get_or_default(change.info_hash);
+        let Some((info_hash, is_present)) = self.swarm_of(change) else {
+            return;
+        };
+        let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
+        let swarm = swarms.get_or_default(info_hash);
         if !is_counted {
             let credit = &change.credit;
             let user = change.key.user;
@@ -47,13 +58,33 @@ impl Tracker {
                 swarm.set_snatches(swarm.snatches().saturating_add(1));
             }
         }
-        let member = Member {
+        let mut member = Member {
             user: change.key.user,
             peer_id: change.key.peer_id,
             record: change.record.clone(),
             standing: change.standing,
         };
-        follow_record(swarm, &member, now);
+        member.record.active &= is_present;
+        self.follow_record(swarm, &member, Displaced::IsJournaled, now);
+    }
+
+    /// The info hash whose swarm a change is for, and whether its peer is there: not if its torrent
+    /// has another hash by now. None if the hash belongs to another torrent. One that this node
+    /// does not know yet may be on its way.
+    fn swarm_of(&self, change: &PeerChange) -> Option<(InfoHash, bool)> {
+        let torrent = change.key.torrent;
+        let owner = self.registry.swarm_owner(&change.info_hash);
+        if owner.is_none_or(|owner| owner == torrent) {
+            let canonical = self.registry.canonical(torrent);
+            let is_former =
+                |canonical: &InfoHash| owner.is_some() && *canonical != change.info_hash;
+            return Some(match canonical.filter(is_former) {
+                Some(canonical) => (canonical, false),
+                None => (change.info_hash, true),
+            });
+        }
+        let canonical = self.registry.canonical(torrent)?;
+        Some((canonical, canonical == change.info_hash))
     }
 
     /// Takes over a private peer as another node keeps it, if its record is newer.
@@ -63,7 +94,7 @@ impl Tracker {
         }
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
         let swarm = swarms.get_or_default(info_hash);
-        follow_record(swarm, member, now);
+        self.follow_record(swarm, member, Displaced::OwesJournal, now);
     }
 
     /// Takes over a public peer.
@@ -186,37 +217,49 @@ impl Tracker {
     }
 }
 
-fn follow_record(swarm: &mut PrivateSwarm, member: &Member, now: Now) {
-    let Member {
-        user,
-        peer_id,
-        record,
-        standing,
-    } = member;
-    let found = swarm.find(*user, peer_id);
-    let known = found.and_then(|place| swarm.client(place));
-    let mut client = match known {
-        Some(client) if !is_newer(record, &record_of(&client.peer, now)) => return,
-        Some(client) => client,
-        None => swarm.newcomer(*user, *peer_id, account_of(record, now)),
-    };
-    let Client { peer, history, .. } = &mut client;
-    history.completed_at = history.completed_at.or(standing.completed_at);
-    history.hnr = standing.hnr;
-    peer.account = account_of(record, now);
-    if let Some(owed) = &mut peer.owed {
-        // Nobody was told of them, so the other node has credited these bytes.
-        (owed.uploaded, owed.downloaded) = (0, 0);
-    }
-    let (v4, v6) = endpoints_of(record);
-    let seen = now.to_mono(record.last_announce);
-    for (family, endpoint) in [(Family::V4, v4), (Family::V6, v6)] {
-        match endpoint {
-            Some(endpoint) if record.active => peer.enter(endpoint, role_of(record), seen),
-            _ => {
-                peer.leave(family);
+impl Tracker {
+    fn follow_record(
+        &self,
+        swarm: &mut PrivateSwarm,
+        member: &Member,
+        displaced: Displaced,
+        now: Now,
+    ) {
+        let Member {
+            user,
+            peer_id,
+            record,
+            standing,
+        } = member;
+        let found = swarm.find(*user, peer_id);
+        let known = found.and_then(|place| swarm.client(place));
+        let mut client = match known {
+            Some(client) if !is_to_follow(record, &record_of(&client.peer, now)) => return,
+            Some(client) => client,
+            None if !self.has_room(*user, record) => return,
+            None => {
+                self.records.add(*user);
+                swarm.newcomer(*user, *peer_id, account_of(record, now))
+            }
+        };
+        let Client { peer, history, .. } = &mut client;
+        history.completed_at = history.completed_at.or(standing.completed_at);
+        history.hnr = standing.hnr;
+        peer.account = account_of(record, now);
+        if let Some(owed) = &mut peer.owed {
+            // Nobody was told of them, so the other node has credited these bytes.
+            (owed.uploaded, owed.downloaded) = (0, 0);
+        }
+        let (v4, v6) = endpoints_of(record);
+        let seen = now.to_mono(record.last_announce);
+        for (family, endpoint) in [(Family::V4, v4), (Family::V6, v6)] {
+            match endpoint {
+                Some(endpoint) if record.active => peer.enter(endpoint, role_of(record), seen),
+                _ => {
+                    peer.leave(family);
+                }
             }
         }
+        put_apart(swarm, client, displaced);
     }
-    swarm.put(&client);
 }

@@ -7,7 +7,8 @@ use parking_lot::MutexGuard;
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
 use crate::swarm::{
-    Client, Counts, Cursor, Families, PrivateShard, PublicShard, SHARDS, Swarms, Visit,
+    Client, Counts, Cursor, Families, PrivateShard, PrivateSwarm, PublicShard, SHARDS, Swarms,
+    Visit,
 };
 use crate::tracker::private::Ledger;
 use crate::tracker::{Mode, Rules, Tracker};
@@ -115,7 +116,12 @@ impl Tracker {
                 // A torrent that is gone may come back, say when its row is mended: what is known
                 // of it is kept as long as a record would be.
                 let Some(torrent) = self.registry.torrent(info_hash) else {
-                    return keep_if(swarm.is_any_since(forgotten_before));
+                    let is_kept = swarm.is_any_since(forgotten_before);
+                    if !is_kept {
+                        self.drop_records(swarm);
+                        self.registry.forget_former(info_hash);
+                    }
+                    return keep_if(is_kept);
                 };
                 let rest_of_it = rest.take().filter(|(hash, _)| hash == info_hash);
                 let place = rest_of_it.map_or(0, |(_, place)| place);
@@ -138,6 +144,11 @@ impl Tracker {
             // Whoever waits comes next, and not the next piece.
             MutexGuard::unlock_fair(swarms);
         }
+    }
+
+    /// Takes the records of a swarm that goes off those of its users.
+    pub(super) fn drop_records(&self, swarm: &PrivateSwarm) {
+        swarm.owners().for_each(|user| self.records.remove(user));
     }
 
     /// The shard where a private torrent's swarm is kept.
@@ -281,7 +292,7 @@ impl Ledger<'_> {
         if let Some(owed) = client.peer.owed.take() {
             self.queue(client, owed);
         } else if client.peer.role().is_none() && client.peer.account.last_announce < kept_since {
-            self.swarm.forget(place);
+            self.forget(place, user);
         }
         self.swarm.holds(place, user, &peer_id)
     }

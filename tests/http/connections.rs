@@ -195,7 +195,10 @@ fn many_wait_at_the_same_time_and_nobody_else() {
     storage.execute_batch("BEGIN IMMEDIATE").expect("a lock");
     let waiting: Vec<_> = (0..CLIENTS)
         .map(|number| {
-            let who = format!("event=started, peer_id=-MK0001-{number:012}");
+            let who = format!(
+                "event=started, peer_id=-MK0001-{number:012}, port={}",
+                7000 + number
+            );
             let kind = ["", "Connection: close\r\n"][number % 2];
             let request = format!("GET /{PASSKEY}{} HTTP/1.1\r\n{kind}\r\n", a(&who));
             thread::spawn(move || {

@@ -10,6 +10,7 @@ mod harness;
 mod bulk;
 mod edits;
 mod emptied;
+mod moves;
 mod pair;
 mod renamed;
 mod swarms;

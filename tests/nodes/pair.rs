@@ -93,6 +93,11 @@ impl Client {
         )
     }
 
+    /// The same in the list form, which has peer ids.
+    pub fn listed(&self, node: SocketAddr) -> Reply {
+        self.accepted(node, "&compact=0")
+    }
+
     /// The same, which must be accepted.
     pub fn accepted(&self, node: SocketAddr, event: &str) -> Reply {
         let reply = self.announce(node, event);

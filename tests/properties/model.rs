@@ -70,9 +70,20 @@ struct Peer {
     v6: Option<Place>,
     up: Counter,
     down: Counter,
+    /// Several machines: whether they are told apart by IPv4, and the last two, the latest first.
+    machines: Option<(bool, Vec<Machine>)>,
+    base_at: u32,
     last: u32,
     /// Public: its snatch was counted.
     counted: bool,
+}
+
+/// What a machine that shares its peer id with others reported last.
+#[derive(Clone, Debug)]
+struct Machine {
+    address: SocketAddr,
+    totals: [Option<u64>; 2],
+    at: u32,
 }
 
 /// A user with one torrent.
@@ -142,12 +153,8 @@ impl Model {
         if stops && found.is_none() {
             return Ok(torrent.expected(Vec::new(), 0, false));
         }
-        // A6
-        if before.is_none() && !stops {
-            let alive = |peer: &&Peer| peer.user == it.user && peer.is_alive(now);
-            if torrent.peers.iter().filter(alive).count() >= PEERS_PER_USER {
-                return Err("too many peers");
-            }
+        if !stops {
+            torrent.let_in(it, before.is_none(), now)?;
         }
         let at = found.unwrap_or_else(|| {
             torrent.peers.push(Peer::new(it, now));
@@ -155,9 +162,7 @@ impl Model {
         });
         // A1 to A4, A7: each counter for itself.
         let peer = &mut torrent.peers[at];
-        let started = it.event == Event::Started;
-        let up = peer.up.report(it.up, started, now);
-        let down = peer.down.report(it.down, started, now);
+        let [up, down] = peer.report(it, now);
         // A10
         let seeded = match before {
             Some(Kind::Seeder) => u64::from((now - peer.last).min(TTL)),
@@ -198,7 +203,10 @@ impl Model {
         }
         let waits = found.is_none() || stops || completes;
         let hidden = self.hide_own.then_some(it.user);
-        let eligible = self.eligible(it, hidden);
+        let mut eligible = self.eligible(it, hidden);
+        // W8: two users may share an endpoint.
+        eligible.sort_unstable();
+        eligible.dedup();
         Ok(self.torrents[it.torrent].expected(eligible, want(it), waits))
     }
 
@@ -307,6 +315,9 @@ impl Model {
                 torrent.peers.clear();
             }
             for peer in &mut torrent.peers {
+                if let Some((_, known)) = &mut peer.machines {
+                    known.clear();
+                }
                 let last = peer.last;
                 for place in [&mut peer.v4, &mut peer.v6].into_iter().flatten() {
                     place.seen = last;
@@ -374,6 +385,28 @@ impl Torrent {
         self.count(|kind| kind != Kind::Seeder)
     }
 
+    /// A6, W1a: a newcomer may be one too many; whoever enters takes the place of the user's others there.
+    fn let_in(&mut self, it: &Announce, is_newcomer: bool, now: u32) -> Result<(), &'static str> {
+        let is_other_there = |peer: &Peer| {
+            let mut places = [&peer.v4, &peer.v6].into_iter().flatten();
+            (peer.user, peer.kind.is_some()) == (it.user, true)
+                && peer.peer_id != it.peer_id
+                && it.address.port() != 0
+                && places.any(|place| place.address == it.address)
+        };
+        let is_alive =
+            |peer: &&Peer| peer.user == it.user && peer.is_alive(now) && !is_other_there(peer);
+        if is_newcomer && self.peers.iter().filter(is_alive).count() >= PEERS_PER_USER {
+            return Err("too many peers");
+        }
+        for peer in &mut self.peers {
+            if is_other_there(peer) {
+                (peer.kind, peer.v4, peer.v6) = (None, None, None);
+            }
+        }
+        Ok(())
+    }
+
     fn expire(&mut self, at: usize, now: u32) {
         let peer = &mut self.peers[at];
         for place in [&mut peer.v4, &mut peer.v6] {
@@ -413,9 +446,86 @@ impl Peer {
             v6: None,
             up: Counter::default(),
             down: Counter::default(),
+            machines: None,
+            base_at: now,
             last: now,
             counted: false,
         }
+    }
+
+    /// What both totals add: A1 to A4, A7, each counter for itself.
+    fn report(&mut self, it: &Announce, now: u32) -> [u64; 2] {
+        let started = it.event == Event::Started;
+        let held = |is_v4: bool| if is_v4 { &self.v4 } else { &self.v6 };
+        let is_v4 = it.address.is_ipv4();
+        let mut sender = it.address;
+        if let Some(place) = held(is_v4)
+            && (it.event, sender.port()) == (Event::Stopped, 0)
+            && place.address.ip() == sender.ip()
+        {
+            sender = place.address;
+        }
+        let is_lower = |base: Option<u64>, total: Option<u64>| {
+            base.zip(total).is_some_and(|(base, total)| total < base)
+        };
+        let lower = is_lower(self.up.base, it.up) || is_lower(self.down.base, it.down);
+        if let Some(place) = held(is_v4).clone()
+            && self.machines.is_none()
+            && lower
+            && place.address != sender
+        {
+            let first = Machine {
+                address: place.address,
+                totals: [self.up.base, self.down.base],
+                at: self.base_at,
+            };
+            self.machines = Some((is_v4, vec![first]));
+        }
+        let Some((family, mut machines)) = self.machines.take() else {
+            return self.report_alone(it, now);
+        };
+        if family != is_v4 {
+            if held(family).is_none() {
+                return self.report_alone(it, now);
+            }
+            self.machines = Some((family, machines));
+            return [0, 0];
+        }
+        let known = machines.iter().position(|other| other.address == sender);
+        let mut own = known.map_or(
+            Machine {
+                address: sender,
+                totals: [None, None],
+                at: now,
+            },
+            |at| machines.remove(at),
+        );
+        let may_lower = started || now - own.at >= 60;
+        let before = own.totals;
+        let highest = [self.up.base, self.down.base];
+        let [own_up, own_down] = &mut own.totals;
+        let up = self.up.report_of(own_up, it.up, may_lower);
+        let down = self.down.report_of(own_down, it.down, may_lower);
+        if before != own.totals || may_lower {
+            own.at = now;
+        }
+        if highest != [self.up.base, self.down.base] {
+            self.base_at = now;
+        }
+        machines.insert(0, own);
+        machines.truncate(2);
+        self.machines = Some((family, machines));
+        [up, down]
+    }
+
+    fn report_alone(&mut self, it: &Announce, now: u32) -> [u64; 2] {
+        let started = it.event == Event::Started;
+        let up = self.up.report(it.up, started, now);
+        let down = self.down.report(it.down, started, now);
+        if self.up.dip.is_none() && self.down.dip.is_none() {
+            self.base_at = now;
+        }
+        [up, down]
     }
 
     fn place(&mut self, address: SocketAddr) -> &mut Option<Place> {
@@ -460,6 +570,28 @@ impl Counter {
             self.dip = None;
         } else if self.dip.is_none() {
             self.dip = Some(now);
+        }
+        0
+    }
+
+    /// What a reported total of one of several machines adds; `own` is what it reported last.
+    fn report_of(&mut self, own: &mut Option<u64>, reported: Option<u64>, may_lower: bool) -> u64 {
+        self.dip = None;
+        let Some(reported) = reported else {
+            return 0;
+        };
+        let Some(highest) = self.base else {
+            (self.base, *own) = (Some(reported), Some(reported));
+            return 0;
+        };
+        let from = own.unwrap_or(highest);
+        if reported >= from {
+            (self.base, *own) = (Some(highest.max(reported)), Some(reported));
+            let credit = reported - from;
+            return if credit > 1 << 50 { 0 } else { credit };
+        }
+        if own.is_none() || may_lower {
+            *own = Some(reported);
         }
         0
     }

@@ -457,7 +457,7 @@ fn compare(it: &Announce, reply: Reply, mut expected: Expected) {
         "{it:?}"
     );
     assert_eq!(reply.peers.len(), expected.size, "{it:?}: {expected:?}");
-    // Two users may share an address, so each may be there as often as it is eligible.
+    // An endpoint is handed out once.
     for peer in reply.peers {
         let at = expected.eligible.iter().position(|&other| other == peer);
         let at = at.unwrap_or_else(|| panic!("{peer} was handed out to {it:?}"));

@@ -125,6 +125,77 @@ fn what_a_user_did_elsewhere_counts_for_hit_and_run() {
 }
 
 #[test]
+fn a_client_that_starts_again_at_the_other_node_is_one_peer_at_both() {
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(9).of(1).from("9.9.9.1"));
+    tell(&mut one, &two);
+    // In the same second, and with a peer id that sorts before the other.
+    two.ok(peer(1).of(1));
+    tell(&mut two, &one);
+    for world in [&mut one, &mut two] {
+        assert_eq!(world.counts(peer(2).of(2)).1, 2);
+        let list = world.ok(peer(2).of(2).with("compact=0")).body;
+        assert!(list.windows(20).any(|it| it == b"-MK0001-000000000001"));
+    }
+    assert!(two.record(1, 1).active && !two.record(1, 9).active);
+}
+
+#[test]
+fn nodes_that_heard_of_one_endpoint_at_once_agree_who_is_there() {
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(9).of(1).from("9.9.9.1"));
+    one.wait(1);
+    two.wait(1);
+    two.ok(peer(1).of(1));
+    let (first, second) = (one.drain_peers(), two.drain_peers());
+    for change in &second {
+        one.tracker.follow_peer(change, false, one.now);
+    }
+    for change in &first {
+        two.tracker.follow_peer(change, false, two.now);
+    }
+    for world in [&mut one, &mut two] {
+        let list = world.ok(peer(2).of(2).with("compact=0"));
+        assert_eq!(list.incomplete, 2);
+        assert!(
+            list.body
+                .windows(20)
+                .any(|it| it == b"-MK0001-000000000001")
+        );
+    }
+    // The one that knew better journals it.
+    two.flush();
+    assert!(!two.record(1, 9).active);
+}
+
+#[test]
+fn changes_of_a_torrent_that_has_another_hash_by_now_move_nobody() {
+    use mika::registry::RegistryChange;
+
+    use crate::world::torrent;
+
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(1).of(1).totals(100, 0));
+    let late = one.drain_peers();
+    // Torrent 1 has the hash of torrent 4 there, and torrent 5 the one that it had.
+    let renamed = |id: u8, as_hash: u8| {
+        let mut torrent = torrent(id);
+        torrent.info_hash = hash(as_hash);
+        RegistryChange::Torrent(torrent)
+    };
+    two.apply(renamed(1, 4));
+    two.apply(renamed(5, 1));
+    for change in &late {
+        two.tracker.follow_peer(change, false, two.now);
+    }
+    assert_eq!(two.scrape(hash(1)).unwrap().incomplete, 0);
+    assert_eq!(two.scrape(hash(4)).unwrap().incomplete, 0);
+    two.wait(10);
+    two.ok(peer(1).of(1).torrent(4).totals(130, 0));
+    assert_eq!(two.credited(1), (30, 0), "its account went over");
+}
+
+#[test]
 fn a_record_survives_the_way_through_the_other_node() {
     let (mut one, two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1).totals(5, 6).left(7));

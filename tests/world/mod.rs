@@ -115,6 +115,17 @@ impl Ask {
         self
     }
 
+    /// The query string.
+    pub fn query(&self) -> String {
+        let Self {
+            hash,
+            peer_id,
+            query,
+            ..
+        } = self;
+        format!("info_hash={hash}&peer_id={peer_id}&{query}")
+    }
+
     pub fn passkey(mut self, passkey: &str) -> Self {
         self.passkey = Some(passkey.into());
         self
@@ -272,10 +283,7 @@ impl World {
 
     /// Announces, and says what a client would read: the reply, or the failure's reason.
     pub fn announce(&mut self, ask: Ask) -> Result<Reply, String> {
-        let query = format!(
-            "info_hash={}&peer_id={}&{}",
-            ask.hash, ask.peer_id, ask.query
-        );
+        let query = ask.query();
         let params = query::parse_announce(query.as_bytes());
         let ip = ask.ip.parse().unwrap();
         self.announce_parsed(ask.passkey.as_deref(), params, ip)

@@ -92,6 +92,7 @@ impl Sources {
         page.histograms("mika_request_duration_seconds", "From an announce or scrape that was read to its reply as bytes.", durations)?;
         page.counter("mika_snatches_total", "Downloads completed.", it.snatches.get())?;
         page.counter("mika_peers_expired_total", "Peers that fell silent.", it.expired.get())?;
+        page.counter("mika_peers_replaced_total", "Private peers whose endpoint another client of their user took over.", it.replaced.get())?;
         page.counter("mika_reports_implausible_total", "Reports of more traffic than any line carries; not credited.", it.implausible.get())?;
         page.counter("mika_torrents_full_total", "Public announces refused because there was no room for another torrent.", it.torrents_full.get())?;
         page.counter("mika_peers_per_ip_exceeded_total", "Public announces refused because of too many peers of one address.", it.peers_per_ip.get())?;

@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 use crate::cache::{Cache, CacheError, ControlPosition, Generation, Notice};
 use crate::events::{Event, Events};
 use crate::ids::{InfoHash, UserId};
-use crate::node::Node;
 use crate::node::load::{self, Registered};
 use crate::node::shared::LoadError;
 use crate::node::shared::origin::{self, Origin};
+use crate::node::{Node, torrents};
 use crate::registry::{RegistryChange, StoredTorrent, StoredUser, Whitelist};
 
 /// How long a read waits for the next notice.
@@ -54,18 +54,17 @@ pub(super) async fn load_registry(
     let mut cursor = Some(0);
     while let Some(at) = cursor {
         let scan = cache.torrents(at).await?;
-        let torrents = scan.rows.into_iter().map(|row| row.torrent);
-        let torrents: Vec<_> = torrents.collect();
-        for torrent in &torrents {
+        let rows = scan.rows.into_iter().map(|row| row.torrent);
+        let rows: Vec<_> = rows.collect();
+        for torrent in &rows {
             gone.remove(&torrent.id);
         }
-        load::registered(node, torrents, when).await?;
+        torrents::follow(node, rows, Vec::new(), when).await?;
         bad.extend(scan.bad);
         cursor = scan.next;
     }
     is_whole(cache, generation).await?;
-    let removals = gone.into_iter().map(RegistryChange::TorrentGone);
-    removals.for_each(|change| node.registry.apply(change));
+    torrents::follow(node, Vec::new(), gone.into_iter().collect(), when).await?;
     whitelist(node, cache, generation).await?;
     load::report(&bad);
     let (users, torrents, clients) = node.registry.sizes();
@@ -247,37 +246,38 @@ fn usable<T>(row: Result<Option<T>, CacheError>) -> Result<Option<T>, CacheError
     }
 }
 
+/// Takes all torrents at once, so that hashes that move from one to another are known to do so.
 async fn take_torrents(
     node: &Node,
     cache: &Arc<dyn Cache>,
-    torrents: Vec<InfoHash>,
+    hashes: Vec<InfoHash>,
     generation: Generation,
 ) -> Result<(), LoadError> {
-    for torrents in torrents.chunks(AT_ONCE) {
+    let (mut changed, mut gone) = (Vec::new(), Vec::new());
+    for hashes in hashes.chunks(AT_ONCE) {
         let mut reads = JoinSet::new();
-        for &info_hash in torrents {
+        for &info_hash in hashes {
             let cache = Arc::clone(cache);
             reads.spawn(async move { (info_hash, cache.torrent(info_hash).await) });
         }
-        let (mut found, mut gone) = (Vec::new(), Vec::new());
+        let mut absent = Vec::new();
         while let Some(read) = reads.join_next().await {
             let (info_hash, row) = read.map_err(|error| CacheError::Away(error.to_string()))?;
             match usable(row)? {
-                Some(StoredTorrent { torrent, .. }) => found.push(torrent),
-                None => gone.push(info_hash),
+                Some(StoredTorrent { torrent, .. }) => changed.push(torrent),
+                None => absent.push(info_hash),
             }
         }
-        if !gone.is_empty() {
+        if !absent.is_empty() {
             is_whole(&**cache, generation).await?;
         }
-        for info_hash in gone {
+        for info_hash in absent {
             if let Some(torrent) = node.registry.torrent(&info_hash)
                 && torrent.canonical == info_hash
             {
-                node.registry.apply(RegistryChange::TorrentGone(torrent.id));
+                gone.push(torrent.id);
             }
         }
-        load::registered(node, found, Registered::Again).await?;
     }
-    Ok(())
+    Ok(torrents::follow(node, changed, gone, Registered::Again).await?)
 }

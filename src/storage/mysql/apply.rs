@@ -28,9 +28,10 @@ const PEER_COLUMNS: &str = "user_id, torrent_id, peer_id, base_up, base_down, ba
     seed_time, announces, first_announce, active, paused, hnr, inactive_since, completed_at, \
     last_announce";
 
-/// Columns of a record. Of two nodes, the one that heard of the peer last is right about them.
+/// Columns of a record. Of two nodes, the one that heard of the peer last is right about them; with
+/// as many announces, the one that says it has left. `active` comes last, because the others are compared by it.
 const LATEST: &str = "base_up base_down base_at dip_up dip_down uploaded downloaded left_bytes ip4 \
-    port4 ip6 port6 speed_up speed_down seed_time first_announce active paused hnr inactive_since";
+    port4 ip6 port6 speed_up speed_down seed_time first_announce paused hnr inactive_since active";
 
 const HISTORY_COLUMNS: &str = "torrent_id, user_id, uploaded, downloaded, seed_time, announces, \
     completed_at, hnr, first_announce, last_announce";
@@ -183,7 +184,8 @@ async fn write_peers(session: &mut Session<'_>, own: &Own, sums: &Sums<'_>) -> R
     }
     let is_newer = format!(
         "VALUES(announces) > announces OR VALUES(last_announce) > last_announce + {CLOCK_SKEW} \
-         OR VALUES(announces) = announces AND VALUES(last_announce) >= last_announce"
+         OR VALUES(announces) = announces AND (VALUES(active) < active \
+         OR VALUES(active) = active AND VALUES(last_announce) >= last_announce)"
     );
     let set = |column: &str| format!("{column} = IF({is_newer}, VALUES({column}), {column})");
     let sets: Vec<String> = LATEST.split_whitespace().map(set).collect();

@@ -44,7 +44,8 @@ const PEER: &str = "INSERT INTO peers (user_id, torrent_id, peer_id, base_up, ba
     last_announce = excluded.last_announce, active = excluded.active, paused = excluded.paused, \
     completed_at = IFNULL(completed_at, excluded.completed_at), hnr = excluded.hnr \
     WHERE excluded.announces > announces OR excluded.last_announce > last_announce + ?26 \
-    OR (excluded.announces = announces AND excluded.last_announce >= last_announce)";
+    OR (excluded.announces = announces AND (excluded.active < active \
+    OR (excluded.active = active AND excluded.last_announce >= last_announce)))";
 
 const HISTORY: &str = concat!(
     "INSERT INTO history (torrent_id, user_id, uploaded, downloaded, seed_time, announces, ",

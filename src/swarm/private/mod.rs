@@ -5,6 +5,7 @@
 //! place of a peer holds until the swarm is changed.
 
 mod large;
+mod own;
 mod packed;
 mod page;
 mod peer;
@@ -218,27 +219,6 @@ impl PrivateSwarm {
         }
     }
 
-    /// The number of a user's records, tombstones too; counted up to `max`.
-    pub fn records_of(&self, user: UserId, max: usize) -> usize {
-        self.count_of(user, max, |view| view.is_client())
-    }
-
-    /// The number of a user's clients in the swarm that did not expire; counted up to `max`.
-    pub fn alive_of(&self, user: UserId, alive_since: Seconds, max: usize) -> usize {
-        self.count_of(user, max, |view| {
-            let is_alive = |at: Option<Seconds>| at.is_some_and(|at| at >= alive_since);
-            is_alive(view.v4().map(|it| it.at)) || is_alive(view.v6().map(|it| it.at))
-        })
-    }
-
-    /// Whether another client of its user is in the swarm.
-    pub fn has_other(&self, client: &Client) -> bool {
-        let user = client.peer.user;
-        let is_other = |view: &View<'_>| !view.is(user, &client.peer.peer_id);
-        let is_there = |view: View<'_>| view.tag.role().is_some() && is_other(&view);
-        self.find_of(user, is_there).is_some()
-    }
-
     /// Whether there is anything to do about the entry at that place: an endpoint that was not
     /// seen since `alive_since`, a debt, a tombstone older than `kept_since`.
     pub fn is_due(&self, place: usize, alive_since: Seconds, kept_since: Seconds) -> bool {
@@ -283,6 +263,8 @@ impl PrivateSwarm {
         mut peer_ids: Option<&mut Vec<PeerId>>,
     ) {
         let eligibility = request.eligibility;
+        // Two users may share an endpoint: both are counted, and it is handed out once.
+        let mut distinct = selector.take_distinct(request.want.min(self.len()));
         let mut offer = |view: View<'_>| {
             let Some(seen) = endpoint_of(view) else {
                 return false;
@@ -291,12 +273,10 @@ impl PrivateSwarm {
                 && seen.endpoint.port() != 0
                 && (eligibility.allow_local || seen.endpoint.is_global())
                 && seen.endpoint != own
-                && !(request.hide_own && view.user() == request.user);
-            if eligible {
-                out.extend_from_slice(seen.endpoint.as_ref());
-                if let Some(peer_ids) = &mut peer_ids {
-                    peer_ids.push(view.peer_id());
-                }
+                && !(request.hide_own && view.user() == request.user)
+                && distinct.add(seen.endpoint.as_ref(), out);
+            if eligible && let Some(peer_ids) = &mut peer_ids {
+                peer_ids.push(view.peer_id());
             }
             eligible
         };
@@ -325,6 +305,7 @@ impl PrivateSwarm {
                 });
             }
         }
+        selector.give_back(distinct);
     }
 
     fn view(&self, place: usize) -> View<'_> {
@@ -336,15 +317,6 @@ impl PrivateSwarm {
 
     fn carrier(&self, user: UserId) -> Option<usize> {
         self.find_of(user, |view| view.carries_history())
-    }
-
-    fn count_of(&self, user: UserId, max: usize, is_it: impl Fn(View<'_>) -> bool) -> usize {
-        let mut count = 0;
-        self.find_of(user, |view| {
-            count += usize::from(is_it(view));
-            count >= max
-        });
-        count
     }
 
     /// The first entry of that user for which `is_it` holds.

@@ -69,6 +69,20 @@ impl Peer {
         (self.v4.map(|it| it.endpoint), self.v6.map(|it| it.endpoint))
     }
 
+    /// Whether it is in the swarm at that endpoint.
+    pub fn is_at(&self, endpoint: Endpoint) -> bool {
+        match endpoint {
+            Endpoint::V4(it) => self.v4.is_some_and(|seen| seen.endpoint == it),
+            Endpoint::V6(it) => self.v6.is_some_and(|seen| seen.endpoint == it),
+        }
+    }
+
+    /// Gives up the endpoints of both families; the record stays as a tombstone.
+    pub fn depart(&mut self) {
+        self.leave(Family::V4);
+        self.leave(Family::V6);
+    }
+
     /// Enters the swarm at that endpoint, or moves there (rule W2). Its other family stays.
     pub fn enter(&mut self, endpoint: Endpoint, role: Role, at: Seconds) {
         self.role = Some(role);

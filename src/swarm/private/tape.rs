@@ -2,8 +2,9 @@
 
 use crate::clock::Seconds;
 use crate::ids::UserId;
+use crate::swarm::private::Family;
 use crate::swarm::private::packed::LEN_MAX;
-use crate::swarm::records::{Account, History, Owed};
+use crate::swarm::records::{Account, History, Machine, Owed, Session, Sessions};
 
 /// Room for an entry, and for writing a whole 8 bytes where its last number begins.
 pub(super) const ROOM: usize = LEN_MAX + 8;
@@ -98,6 +99,23 @@ impl Tape {
             self.put_number(age.into()),
         ]);
         self.set_widths::<5>(widths_at, &widths);
+    }
+
+    pub fn put_sessions(&mut self, sessions: &Sessions) {
+        let is_v6 = u8::from(sessions.family == Family::V6);
+        let has_other = u8::from(sessions.other.is_some());
+        self.put([is_v6 | has_other << 1]);
+        for session in [Some(sessions.latest), sessions.other].iter().flatten() {
+            self.put(session.machine.0.to_le_bytes());
+            self.put(session.at.0.to_le_bytes());
+            let widths_at = self.at;
+            self.at += 1;
+            let widths = Widths::of(
+                [session.up, session.down]
+                    .map(|total| self.put_number_unless(total == Account::UNREPORTED, total)),
+            );
+            self.set_widths::<1>(widths_at, &widths);
+        }
     }
 
     pub fn put_owed(&mut self, owed: &Owed) {
@@ -203,6 +221,32 @@ impl Tape {
             announces: self.number(widths.next()) as u32,
             first_announce: Seconds(last.0.wrapping_sub(self.number(widths.next()) as u32)),
             last_announce: last,
+            sessions: None,
+        }
+    }
+
+    pub fn sessions(&mut self) -> Sessions {
+        let [bits] = self.take();
+        Sessions {
+            family: if bits & 1 == 0 {
+                Family::V4
+            } else {
+                Family::V6
+            },
+            latest: self.session(),
+            other: (bits & 2 != 0).then(|| self.session()),
+        }
+    }
+
+    fn session(&mut self) -> Session {
+        let machine = Machine(u32::from_le_bytes(self.take()));
+        let at = self.moment();
+        let mut widths = self.widths::<1>();
+        Session {
+            machine,
+            at,
+            up: self.number_or(widths.next(), Account::UNREPORTED),
+            down: self.number_or(widths.next(), Account::UNREPORTED),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::addr::{Compact4, Compact6};
-use crate::swarm::records::Owed;
+use crate::swarm::records::{Machine, Owed, Session, Sessions};
 
 /// What a swarm should be, without any packing.
 #[derive(Default)]
@@ -56,6 +56,22 @@ fn account(rng: &mut fastrand::Rng) -> Account {
         announces: number(rng) as u32,
         first_announce: seconds(rng, last),
         last_announce: last,
+        sessions: rng.bool().then(|| sessions(rng, last)),
+    }
+}
+
+fn sessions(rng: &mut fastrand::Rng, around: Seconds) -> Sessions {
+    let mut session = || Session {
+        machine: Machine(number(rng) as u32),
+        up: number(rng),
+        down: number(rng),
+        at: seconds(rng, around),
+    };
+    let (latest, other) = (session(), session());
+    Sessions {
+        family: [Family::V4, Family::V6][rng.usize(..2)],
+        latest,
+        other: rng.bool().then_some(other),
     }
 }
 
@@ -151,6 +167,17 @@ fn the_largest_entry_has_room() {
     (account.speed_up, account.speed_down) = (u32::MAX, u32::MAX);
     (account.seed_time, account.announces) = (u32::MAX, u32::MAX);
     account.first_announce = Seconds(0);
+    let session = Session {
+        machine: Machine(u32::MAX),
+        up: u64::MAX,
+        down: u64::MAX,
+        at: Seconds(u32::MAX),
+    };
+    account.sessions = Some(Sessions {
+        family: Family::V6,
+        latest: session,
+        other: Some(session),
+    });
     let mut peer = Peer::new(UserId(u32::MAX), PeerId([255; 20]), account);
     peer.enter(endpoint("9.9.9.9", 1), Role::Seeder, Seconds(1));
     peer.enter(endpoint("2a00::1", 1), Role::Seeder, Seconds(1));

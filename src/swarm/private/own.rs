@@ -1,0 +1,94 @@
+//! What one user has in a private swarm: clients, tombstones, and who of them is at an endpoint.
+
+use crate::addr::{Compact, Endpoint};
+use crate::clock::Seconds;
+use crate::ids::{PeerId, UserId};
+use crate::swarm::private::packed::View;
+use crate::swarm::private::{Client, PrivateSwarm};
+
+// === impl PrivateSwarm ===
+
+impl PrivateSwarm {
+    /// The number of a user's records, tombstones included; counted up to `max`.
+    pub fn records_of(&self, user: UserId, max: usize) -> usize {
+        self.count_of(user, max, |view| view.is_client())
+    }
+
+    /// The number of a user's clients in the swarm that have not expired and are not at `endpoint`;
+    /// counted up to `max`. A newcomer at that endpoint takes the place of those who are (rule W1a).
+    pub fn alive_elsewhere(
+        &self,
+        user: UserId,
+        endpoint: Endpoint,
+        alive_since: Seconds,
+        max: usize,
+    ) -> usize {
+        self.count_of(user, max, |view| {
+            let is_alive = |at: Option<Seconds>| at.is_some_and(|at| at >= alive_since);
+            (is_alive(view.v4().map(|it| it.at)) || is_alive(view.v6().map(|it| it.at)))
+                && !view.is_at(endpoint)
+        })
+    }
+
+    /// Whether another client of its user is in the swarm.
+    pub fn has_other(&self, client: &Client) -> bool {
+        let user = client.peer.user;
+        let is_other = |view: &View<'_>| !view.is(user, &client.peer.peer_id);
+        let is_there = |view: View<'_>| view.tag.role().is_some() && is_other(&view);
+        self.find_of(user, is_there).is_some()
+    }
+
+    /// The place of another client of the user that is in the swarm at that endpoint (rule W1a).
+    /// There is none at an endpoint without a port, which names no client.
+    pub fn other_at(&self, user: UserId, peer_id: &PeerId, endpoint: Endpoint) -> Option<usize> {
+        if endpoint.port() == 0 {
+            return None;
+        }
+        self.find_of(user, |view| {
+            view.tag.role().is_some() && view.is_at(endpoint) && !view.is(user, peer_id)
+        })
+    }
+
+    /// The place of the user's tombstone that announced longest ago, of those that owe the journal
+    /// nothing.
+    pub fn oldest_tombstone(&self, user: UserId) -> Option<usize> {
+        let mut oldest = None;
+        self.find_of(user, |view| {
+            if view.is_client() && view.tag.role().is_none() && !view.owes() {
+                let last = view.last_announce();
+                if oldest.is_none_or(|(moment, _)| last < moment) {
+                    oldest = Some((last, view.peer_id()));
+                }
+            }
+            false
+        });
+        self.find(user, &oldest?.1)
+    }
+
+    /// The user of each record, tombstones included.
+    pub fn owners(&self) -> impl Iterator<Item = UserId> + '_ {
+        let views = (0..self.len()).map(|place| self.view(place));
+        views.filter(View::is_client).map(|view| view.user())
+    }
+
+    fn count_of(&self, user: UserId, max: usize, is_it: impl Fn(View<'_>) -> bool) -> usize {
+        let mut count = 0;
+        self.find_of(user, |view| {
+            count += usize::from(is_it(view));
+            count >= max
+        });
+        count
+    }
+}
+
+// === impl View ===
+
+impl View<'_> {
+    /// Whether a client is at that endpoint. One without a port names no client.
+    fn is_at(&self, endpoint: Endpoint) -> bool {
+        match endpoint {
+            Endpoint::V4(it) => it.port() != 0 && self.v4().is_some_and(|seen| seen.endpoint == it),
+            Endpoint::V6(it) => it.port() != 0 && self.v6().is_some_and(|seen| seen.endpoint == it),
+        }
+    }
+}
