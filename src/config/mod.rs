@@ -12,7 +12,7 @@ mod shape;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -153,6 +153,8 @@ pub struct Tracker {
     pub whitelist: bool,
     /// Believe `ip=`, `ipv4=` and `ipv6=` of an announce.
     pub trust_client_ip: bool,
+    /// By which addresses the internet reaches peers of the tracker's own networks.
+    pub public_addresses: Vec<PublicAddress>,
     /// Public mode: peers of one address in one swarm at once; 0 for no limit.
     pub max_peers_per_ip: u32,
     /// Private mode: clients of one user in one swarm at once (rule A6).
@@ -164,6 +166,23 @@ pub struct Tracker {
     #[serde(with = "humantime_serde")]
     pub hnr_threshold: Duration,
     pub hnr_min_bytes: u64,
+}
+
+/// A public address of the tracker's own networks.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum PublicAddress {
+    /// That of everybody whose address the internet can't reach, in the address's family.
+    OfAll(IpAddr),
+    OfNetwork(NetworkAddress),
+}
+
+/// The public address of one network.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkAddress {
+    pub network: IpNet,
+    pub address: IpAddr,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -324,6 +343,7 @@ impl Default for Tracker {
             blocked_networks: Vec::new(),
             whitelist: false,
             trust_client_ip: false,
+            public_addresses: Vec::new(),
             max_peers_per_ip: 100,
             max_peers_per_user: 5,
             // Two clients of one user are to find each other; the cap above bounds them.

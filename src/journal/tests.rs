@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::*;
+use crate::addr::PublicAddresses;
 use crate::change::Change;
 use crate::ids::InfoHash;
 use crate::registry::Registry;
@@ -26,6 +27,7 @@ fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
         blocked_networks: Vec::new(),
         whitelist: false,
         trust_client_ip: false,
+        public_addresses: PublicAddresses::default(),
         max_peers_per_ip: 0,
         max_peers_per_user: 5,
         hide_own_peers: false,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::addr::{PublicAddress, PublicAddresses};
 use crate::config::{self, Config};
 use crate::journal;
 use crate::listen::http::HttpSettings;
@@ -37,6 +38,7 @@ pub(super) fn rules(config: &Config) -> Rules {
         blocked_networks: tracker.blocked_networks.clone(),
         whitelist: tracker.whitelist,
         trust_client_ip: tracker.trust_client_ip,
+        public_addresses: public_addresses(&tracker.public_addresses),
         max_peers_per_ip: tracker.max_peers_per_ip,
         max_peers_per_user: tracker.max_peers_per_user,
         hide_own_peers: tracker.hide_own_peers,
@@ -46,6 +48,20 @@ pub(super) fn rules(config: &Config) -> Rules {
             min_bytes: tracker.hnr_min_bytes,
         },
     }
+}
+
+fn public_addresses(configured: &[config::PublicAddress]) -> PublicAddresses {
+    let addresses = configured.iter().map(|entry| match entry {
+        config::PublicAddress::OfAll(address) => PublicAddress {
+            network: None,
+            address: *address,
+        },
+        config::PublicAddress::OfNetwork(it) => PublicAddress {
+            network: Some(it.network),
+            address: it.address,
+        },
+    });
+    PublicAddresses::new(addresses.collect())
 }
 
 pub(super) fn journal(config: &Config) -> journal::Settings {

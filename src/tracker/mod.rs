@@ -331,7 +331,10 @@ impl<'a> Arrival<'a> {
             downloaded,
             interval: rules.jittered_interval(work.selector.rng()),
             min_interval: rules.min_announce_interval,
-            external_ip: self.source,
+            external_ip: rules
+                .public_addresses
+                .of(self.source)
+                .unwrap_or(self.source),
         }
     }
 
@@ -349,10 +352,10 @@ impl<'a> Arrival<'a> {
         want.min(rules.max_numwant).min(work.peers_max) as usize
     }
 
-    fn eligibility(&self, rules: &Rules) -> Eligibility {
+    fn eligibility<'r>(&self, rules: &'r Rules) -> Eligibility<'r> {
         Eligibility {
             alive_since: rules.alive_since(self.now.mono),
-            allow_local: !is_global(self.endpoint.ip()),
+            viewer: rules.public_addresses.viewer(self.endpoint.ip()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::addr::PublicAddresses;
 use crate::clock::Seconds;
 use crate::swarm::LIFE_MAX;
 use crate::tracker::credit::HnrRules;
@@ -39,6 +40,8 @@ pub struct Rules {
     pub blocked_networks: Vec<IpNet>,
     /// Believe the addresses that clients give.
     pub trust_client_ip: bool,
+    /// By which addresses the internet reaches peers of the tracker's own networks (rule W8).
+    pub public_addresses: PublicAddresses,
     /// Public mode: peers of one address, or of one IPv6 network of 64 bits, in one swarm; 0 for
     /// no limit. Of addresses that the internet can't reach there is none: they stand for many hosts.
     pub max_peers_per_ip: u32,
@@ -69,6 +72,7 @@ impl Default for Rules {
             blocked_networks: Vec::new(),
             whitelist: false,
             trust_client_ip: false,
+            public_addresses: PublicAddresses::default(),
             max_peers_per_ip: 100,
             max_peers_per_user: 5,
             hide_own_peers: false,
