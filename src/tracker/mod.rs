@@ -5,6 +5,7 @@
 //! an answer that acknowledges it carries a [`Ticket`] to wait for.
 
 mod admit;
+mod completions;
 pub mod credit;
 mod outbox;
 mod private;
@@ -32,6 +33,8 @@ use crate::metrics::{Asked, Metrics, Protocol};
 use crate::registry::Registry;
 use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
+
+use self::completions::Completions;
 
 pub use credit::HnrRules;
 pub use outbox::{Cut, Outbox, Ticket};
@@ -80,6 +83,8 @@ pub struct Tracker {
     public_torrents: AtomicUsize,
     /// Those that networks began while there was little room.
     begun: SourceLimit,
+    /// Public downloads that completed a moment ago.
+    completions: Completions,
     outbox: Outbox,
     metrics: Arc<Metrics>,
     /// When a client's doings were last written to the log.
@@ -137,6 +142,7 @@ impl Tracker {
             private: Swarms::default(),
             public_torrents: AtomicUsize::new(0),
             begun: SourceLimit::default(),
+            completions: Completions::default(),
             outbox: Outbox::new(outbox_capacity),
             metrics,
             warned: AtomicU32::new(0),

@@ -7,7 +7,7 @@ use crate::change::{Change, GuestChange, GuestRecord};
 use crate::clock::Seconds;
 use crate::ids::InfoHash;
 use crate::swarm::{
-    Before, ClientTag, Key, Presence, PublicShard, PublicSwarm, Role, TooManyPeers,
+    ClientTag, Family, Key, Presence, PublicShard, PublicSwarm, Role, TooManyPeers,
 };
 use crate::tracker::{Answer, Arrival, Mode, Refusal, Rules, Tracker, Workspace, scraped};
 use crate::wire::{AnnounceReply, Event, ScrapeEntry};
@@ -55,13 +55,16 @@ impl Tracker {
                 self.metrics.peers_per_ip.one();
                 Refusal::TooManyPeers
             })?;
-        let mut is_counted = before.is_some_and(|it| it.counted);
-        if is_snatch(arrival, before)
-            && self.journal_snatch(shard, info_hash, rules, arrival.now.mono)
-        {
-            swarm.set_counted(arrival.endpoint, client);
-            swarm.add_snatch();
-            is_counted = true;
+        let mut is_counted = before.is_some_and(|it| it.counted || it.role == Role::Seeder);
+        if arrival.completes() && !is_counted {
+            if self.is_counted_by_other_family(info_hash, arrival) {
+                swarm.set_counted(arrival.endpoint, client);
+                is_counted = true;
+            } else if self.journal_snatch(shard, info_hash, rules, arrival.now.mono) {
+                swarm.set_counted(arrival.endpoint, client);
+                swarm.add_snatch();
+                is_counted = true;
+            }
         }
         self.share_guest(shard, info_hash, arrival, is_counted);
         let want = arrival.want(rules, work);
@@ -156,6 +159,15 @@ impl Tracker {
         );
     }
 
+    /// Whether this client told of the same completion by its other address family.
+    fn is_counted_by_other_family(&self, info_hash: InfoHash, arrival: &Arrival) -> bool {
+        let peer_id = &arrival.params.peer_id;
+        let family = Family::of(arrival.endpoint);
+        let now = arrival.now.mono;
+        self.completions
+            .is_known_by_other_family(&info_hash, peer_id, family, now)
+    }
+
     /// Queues a snatch; false if it can't be kept, and then it is not counted either.
     fn journal_snatch(
         &self,
@@ -179,6 +191,14 @@ impl Tracker {
         true
     }
 
+    /// Peers that are in a public swarm, expired ones that no sweep came to included.
+    pub(super) fn peers_in(&self, info_hash: &InfoHash) -> u32 {
+        let key = Key::from(info_hash);
+        let swarms = self.public.lock(key.shard());
+        let known = swarms.get(key);
+        known.map_or(0, |(counts, _)| counts.seeders + counts.leechers)
+    }
+
     pub(super) fn scrape_public(&self, info_hash: &InfoHash) -> ScrapeEntry {
         let is_disabled = self.registry.disabled(info_hash).is_some();
         let key = Key::from(info_hash);
@@ -188,12 +208,6 @@ impl Tracker {
             _ => ScrapeEntry::default(),
         }
     }
-}
-
-/// Whether an announce completes a download: once for an identity while it stays, and not for
-/// one that was a seeder before (rule W5).
-fn is_snatch(arrival: &Arrival, before: Option<Before>) -> bool {
-    arrival.completes() && !before.is_some_and(|it| it.role == Role::Seeder || it.counted)
 }
 
 /// Nothing of a public announce has to be durable before its answer goes.

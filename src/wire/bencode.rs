@@ -226,7 +226,8 @@ impl<'a> Reader<'a> {
             self.at += 1;
         }
         let digits = self.digits(b'e', INT_DIGITS_MAX)?;
-        if !self.form.zeros && !(negative && self.form.odd_ints) {
+        let may_have_zeros = self.form.zeros || (negative && self.form.odd_ints);
+        if !may_have_zeros {
             self.check_zeros(digits)?;
         }
         if negative && digits == b"0" && !self.form.odd_ints {

@@ -7,6 +7,7 @@ mod announce;
 pub mod bencode;
 mod error;
 pub mod http;
+mod plus;
 pub mod query;
 pub mod udp;
 
@@ -14,3 +15,4 @@ pub use announce::{
     Announce, AnnounceReply, ClientKey, Event, Failure, PeerList, RetryIn, ScrapeEntry,
 };
 pub use error::ParseError;
+pub use plus::{FormHash, PlusMeaning};

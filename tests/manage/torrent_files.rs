@@ -58,7 +58,7 @@ fn what_libtorrent_loads_is_read_with_the_same_hashes_and_the_rest_is_refused() 
             differences.push(format!("{theirs}: {ours:?}"));
         }
     }
-    assert!(differences.is_empty(), "{:#?}", differences);
+    assert!(differences.is_empty(), "{differences:#?}");
 }
 
 #[test]

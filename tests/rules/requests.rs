@@ -201,6 +201,94 @@ fn a_plus_is_itself_and_a_space_only_where_that_is_registered() {
     assert_eq!(open.scrape(InfoHash(with_plus)).unwrap().incomplete, 1);
 }
 
+/// As newTrackon and others that encode a form write a hash, and as RFC 3986 has it.
+fn spellings(hash: &[u8; 20]) -> [String; 2] {
+    let encoded = |space: &str| {
+        let bytes = hash.iter().map(|&byte| match byte {
+            b' ' => space.to_owned(),
+            byte if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        });
+        bytes.collect::<String>()
+    };
+    [encoded("+"), encoded("%20")]
+}
+
+#[test]
+fn both_spellings_of_a_space_are_one_public_torrent() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut with_spaces = 0;
+    for number in 0..300 {
+        let mut hash = [0; 20];
+        random.fill(&mut hash);
+        if number % 10 == 0 {
+            hash[7] = b' ';
+        }
+        let [form, plain] = spellings(&hash);
+        with_spaces += u32::from(form != plain);
+        for order in [[&form, &plain], [&plain, &form]] {
+            let mut world = World::public();
+            world.ok(peer(1).raw_hash(order[0]));
+            assert_eq!(
+                world.counts(peer(2).raw_hash(order[1])),
+                (0, 2, 0),
+                "{form}"
+            );
+            assert_eq!(
+                world.counts(peer(1).raw_hash(order[0])),
+                (0, 2, 0),
+                "{form}"
+            );
+            assert_eq!(
+                world.scrape(InfoHash(hash)).unwrap().incomplete,
+                2,
+                "{form}"
+            );
+            world.ok(peer(1).raw_hash(order[0]).event("stopped"));
+            assert_eq!(
+                world.scrape(InfoHash(hash)).unwrap().incomplete,
+                1,
+                "{form}"
+            );
+        }
+    }
+    assert!(with_spaces >= 30, "{with_spaces}");
+}
+
+/// As JavaScript's `escape` has it: spaces are escaped, and a plus is left as it is.
+#[test]
+fn a_raw_plus_of_one_that_leaves_marks_as_they_are_is_a_plus() {
+    for (raw, encoded) in [
+        ("+%20%ff0123456789012345+", "%2B%20%FF0123456789012345%2B"),
+        ("+/%ff0123456789012345+", "%2B%2F%FF0123456789012345%2B"),
+        ("+@01234567890123456+", "%2B%4001234567890123456%2B"),
+    ] {
+        let raw = &raw.replace("012345+", "01234+");
+        let encoded = &encoded.replace("012345%2B", "01234%2B");
+        for order in [[raw, encoded], [encoded, raw]] {
+            let mut world = World::public();
+            world.ok(peer(1).raw_hash(order[0]));
+            assert_eq!(world.counts(peer(2).raw_hash(order[1])), (0, 2, 0), "{raw}");
+        }
+    }
+}
+
+#[test]
+fn where_nothing_tells_what_a_plus_is_the_larger_swarm_does() {
+    let (raw, plus) = ("a+%ff01234567890123456", "a%2B%ff01234567890123456");
+    let mut world = World::public();
+    world.ok(peer(1).raw_hash(plus));
+    world.ok(peer(2).raw_hash(plus));
+    assert_eq!(world.counts(peer(3).raw_hash(raw)), (0, 3, 0));
+    let space = plus.replace("%2B", "%20");
+    for n in 4..8 {
+        world.ok(peer(n).raw_hash(&space));
+    }
+    assert_eq!(world.counts(peer(8).raw_hash(raw)), (0, 5, 0));
+}
+
 #[test]
 fn the_disabled_torrent_tells_its_reason_and_never() {
     use mika::wire::RetryIn;

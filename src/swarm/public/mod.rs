@@ -139,7 +139,7 @@ impl PublicSwarm<'_> {
         }
     }
 
-    /// Remembers that the peer's snatch was counted.
+    /// Remembers that the peer completes nothing any more while it stays (rule W5).
     pub fn set_counted(&mut self, endpoint: Endpoint, client: ClientTag) {
         match endpoint {
             Endpoint::V4(at) => self.set_counted_at(at, client),
@@ -424,7 +424,8 @@ impl<'a, C: Compact> Asker<'a, C> {
 fn take_over<C: Compact>(old: &Member<C>, newcomer: &mut Newcomer<C>) -> Option<Before> {
     let is_alive = old.is_alive(newcomer.alive_since);
     let before = is_alive.then(|| old.before());
-    if before.is_some_and(|before| before.counted) {
+    // One that was a seeder completes nothing when it is one again, say after a recheck.
+    if before.is_some_and(|before| before.counted || before.role == Role::Seeder) {
         newcomer.member.set_counted();
     }
     before
