@@ -145,6 +145,10 @@ pub struct Tracker {
     pub auto_register: bool,
     /// Public mode: swarms held at once, and torrents that clients may register.
     pub max_torrents: u32,
+    /// Public mode: torrents that clients registered, and that nobody used for so long, are removed;
+    /// 0 to remove them only when their room is needed.
+    #[serde(with = "humantime_serde")]
+    pub forget_torrents_after: Duration,
     /// Ports that no client may say it listens on.
     pub blocked_ports: Vec<u16>,
     /// Networks whose announces are refused.
@@ -339,6 +343,7 @@ impl Default for Tracker {
             max_numwant: 200,
             auto_register: true,
             max_torrents: 4_000_000,
+            forget_torrents_after: Duration::ZERO,
             blocked_ports: Vec::new(),
             blocked_networks: Vec::new(),
             whitelist: false,

@@ -138,6 +138,7 @@ fn expected(key: &str) -> &'static str {
         | "tracker.peer_ttl"
         | "tracker.tombstone_ttl"
         | "tracker.hnr_threshold"
+        | "tracker.forget_torrents_after"
         | "udp.id_lifetime"
         | "journal.flush_interval"
         | "journal.ack_timeout"

@@ -63,7 +63,7 @@ fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
         (
             r#"{"tracker": {"numwant": "fifty", "color": 1}}"#,
             "tracker.color: unknown key, the keys here are announce_interval, auto_register, \
-             blocked_networks, blocked_ports, hide_own_peers, hnr_min_bytes, hnr_threshold, \
+             blocked_networks, blocked_ports, forget_torrents_after, hide_own_peers, hnr_min_bytes, hnr_threshold, \
              max_numwant, max_peers_per_ip, \
              max_peers_per_user, max_rate, max_torrents, min_announce_interval, numwant, peer_ttl, \
              public_addresses, tombstone_ttl, trust_client_ip, whitelist",

@@ -23,6 +23,7 @@ fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
         max_numwant: 200,
         auto_register: true,
         max_torrents: 1000,
+        forget_torrents_after: 0,
         blocked_ports: Vec::new(),
         blocked_networks: Vec::new(),
         whitelist: false,

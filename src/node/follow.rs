@@ -69,6 +69,7 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
                 tell(&node.events, &change);
                 match RegistryChange::from(change) {
                     RegistryChange::Torrent(torrent) => torrents.push(torrent),
+                    RegistryChange::TorrentGone(id) => load::torrent_gone(node, id),
                     other => node.registry.apply(other),
                 }
             }

@@ -84,9 +84,17 @@ async fn torrents(
             break;
         }
     }
-    let removals = gone.into_iter().map(RegistryChange::TorrentGone);
-    removals.for_each(|change| node.registry.apply(change));
+    gone.into_iter().for_each(|id| torrent_gone(node, id));
     Ok(())
+}
+
+/// Takes a torrent out of the registry. What a public tracker counted of it goes with its row.
+pub(super) fn torrent_gone(node: &Node, id: TorrentId) {
+    let info_hash = node.registry.canonical(id);
+    node.registry.apply(RegistryChange::TorrentGone(id));
+    if let Some(info_hash) = info_hash {
+        node.tracker.forget_snatches(&info_hash);
+    }
 }
 
 /// Registers torrents or changes them. Those that were not known under their info hash go on from

@@ -34,6 +34,8 @@ pub(super) fn rules(config: &Config) -> Rules {
         max_numwant: tracker.max_numwant,
         auto_register: tracker.auto_register,
         max_torrents: tracker.max_torrents as usize,
+        forget_torrents_after: u32::try_from(tracker.forget_torrents_after.as_secs())
+            .unwrap_or(u32::MAX),
         blocked_ports: tracker.blocked_ports.clone(),
         blocked_networks: tracker.blocked_networks.clone(),
         whitelist: tracker.whitelist,

@@ -32,7 +32,7 @@ pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, User
 pub use migrate::MigrationStatus;
 pub use rows::{
     Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey, TorrentPatch,
-    UserKey, UserPatch, UserTorrents,
+    TorrentRemoval, UserKey, UserPatch, UserTorrents,
 };
 
 /// Why a call to storage failed.
@@ -209,6 +209,11 @@ pub trait Storage: Send + Sync + 'static {
     /// Changes the given fields; [`StorageError::NotFound`] without such a torrent.
     async fn update_torrent(&self, id: TorrentId, patch: &TorrentPatch)
     -> Result<(), StorageError>;
+
+    /// Removes torrents in one transaction, with their peer records; returns how many went. Those
+    /// that are not there, or not as their [`TorrentRemoval`] wants them, are passed over. A schema may be
+    /// unable to do it, and then removes none.
+    async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError>;
 
     /// Adds clients or renames them, in one transaction.
     async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError>;

@@ -80,6 +80,7 @@ pub(super) static ADD_TORRENT: Call =
     Call::new("add_torrent").with("id info_hash info_hash_v2 release_name");
 pub(super) static UPDATE_TORRENT: Call =
     Call::new("update_torrent").with("id release_name enabled has_reason reason multi_up multi_dn");
+pub(super) static REMOVE_TORRENTS: Call = Call::new("remove_torrents").of("id unused").optional();
 pub(super) static ADD_CLIENT: Call = Call::new("add_client").with("peer_id vstring");
 pub(super) static REMOVE_CLIENT: Call = Call::new("remove_client").with("peer_id");
 pub(super) static WIPE_USERS: Call = Call::new("wipe_users").with("after last");
@@ -101,7 +102,7 @@ const TORRENT_COLUMNS: &str = "id info_hash info_hash_v2 release_name enabled re
     multi_dn seeders leechers snatches announces uploaded downloaded";
 
 /// Every named statement.
-pub(super) static CALLS: [&Call; 29] = [
+pub(super) static CALLS: [&Call; 30] = [
     &USERS,
     &USER,
     &USERS_NAMED,
@@ -121,6 +122,7 @@ pub(super) static CALLS: [&Call; 29] = [
     &UPDATE_USER,
     &ADD_TORRENT,
     &UPDATE_TORRENT,
+    &REMOVE_TORRENTS,
     &ADD_CLIENT,
     &REMOVE_CLIENT,
     &WIPE_USERS,

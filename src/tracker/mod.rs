@@ -7,11 +7,13 @@
 mod admit;
 mod completions;
 pub mod credit;
+mod idle;
 mod outbox;
 mod private;
 mod public;
 mod record;
 mod refusal;
+mod registration;
 mod restore;
 mod rules;
 mod share;
@@ -28,15 +30,16 @@ use crate::addr::{Endpoint, canonical, is_global};
 use crate::clock::{Now, Seconds};
 use crate::events::Events;
 use crate::ids::{InfoHash, UserId};
-use crate::limit::SourceLimit;
 use crate::metrics::{Asked, Metrics, Protocol};
 use crate::registry::Registry;
 use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
 
 use self::completions::Completions;
+use self::registration::{NetworkShares, Registrations};
 
 pub use credit::HnrRules;
+pub use idle::{IdleTorrent, IdleTorrents};
 pub use outbox::{Cut, Outbox, Ticket};
 pub use refusal::Refusal;
 pub use restore::KnownHistory;
@@ -82,7 +85,8 @@ pub struct Tracker {
     /// Public swarms held now.
     public_torrents: AtomicUsize,
     /// Those that networks began while there was little room.
-    begun: SourceLimit,
+    begun: NetworkShares,
+    registrations: Registrations,
     /// Public downloads that completed a moment ago.
     completions: Completions,
     outbox: Outbox,
@@ -141,7 +145,8 @@ impl Tracker {
             public: Swarms::default(),
             private: Swarms::default(),
             public_torrents: AtomicUsize::new(0),
-            begun: SourceLimit::default(),
+            begun: NetworkShares::default(),
+            registrations: Registrations::default(),
             completions: Completions::default(),
             outbox: Outbox::new(outbox_capacity),
             metrics,

@@ -9,12 +9,9 @@ use crate::ids::InfoHash;
 use crate::swarm::{
     ClientTag, Family, Key, Presence, PublicShard, PublicSwarm, Role, TooManyPeers,
 };
+use crate::tracker::registration::Unregistered;
 use crate::tracker::{Answer, Arrival, Mode, Refusal, Rules, Tracker, Workspace, scraped};
 use crate::wire::{AnnounceReply, Event, ScrapeEntry};
-
-/// When half of the room for torrents is taken, a network may begin so many in a peer's life: one
-/// part of `max_torrents` out of this many, so that nobody can take the rest from all others.
-const SHARES: usize = 16;
 
 // === impl Tracker ===
 
@@ -60,7 +57,9 @@ impl Tracker {
             if self.is_counted_by_other_family(info_hash, arrival) {
                 swarm.set_counted(arrival.endpoint, client);
                 is_counted = true;
-            } else if self.journal_snatch(shard, info_hash, rules, arrival.now.mono) {
+            } else if (swarm.downloaded() > 0 || self.may_register(info_hash, arrival, rules))
+                && self.journal_snatch(shard, info_hash, arrival.now.mono)
+            {
                 swarm.set_counted(arrival.endpoint, client);
                 swarm.add_snatch();
                 is_counted = true;
@@ -98,11 +97,13 @@ impl Tracker {
         rules: &Rules,
     ) -> Option<PublicSwarm<'a>> {
         swarms.get_or_create(key, || {
-            // While half of the room is free, whoever takes part of it harms nobody.
-            let held = self.public_torrents.load(Ordering::Relaxed);
-            let share = (rules.max_torrents / SHARES).max(1) as u32;
-            let life = arrival.now.mono.0 / rules.peer_ttl.max(1);
-            if held >= rules.max_torrents / 2 && !self.begun.allows(arrival.source, share, life) {
+            // While half of the room is free, whoever takes part of it harms nobody: swarms go when
+            // nobody is in them.
+            let free = self.free_room(rules);
+            let life = rules.life(arrival.now.mono);
+            if free <= rules.max_torrents.div_ceil(2)
+                && !self.begun.take(arrival.source, free, life)
+            {
                 self.metrics.torrents_full.one();
                 return false;
             }
@@ -122,12 +123,47 @@ impl Tracker {
 
     /// Whether there is room for one more swarm, which is counted then.
     fn may_begin(&self, rules: &Rules) -> bool {
-        if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
+        if self.free_room(rules) == 0 {
             self.metrics.torrents_full.one();
             return false;
         }
         self.public_torrents.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// Swarms that there is room for. Those of registered torrents don't count: there are only so
+    /// many rows, and the numbers of their snatches are kept while nobody is there.
+    pub(super) fn free_room(&self, rules: &Rules) -> usize {
+        let registered = self.registry.torrent_count().min(rules.max_torrents);
+        let held = self.public_torrents.load(Ordering::Relaxed);
+        rules.max_torrents - held.saturating_sub(registered).min(rules.max_torrents)
+    }
+
+    /// Whether the first snatch of a torrent may register it, if it is not registered; counts it.
+    fn may_register(&self, info_hash: InfoHash, arrival: &Arrival, rules: &Rules) -> bool {
+        if self.registry.torrent(&info_hash).is_some() {
+            return true;
+        }
+        let (source, now) = (arrival.source, arrival.now.mono);
+        let registered = self.registry.torrent_count();
+        let Err(reason) = self.registrations.take(source, registered, rules, now) else {
+            return true;
+        };
+        match reason {
+            Unregistered::Full => self.metrics.registrations_full.one(),
+            Unregistered::Share => self.metrics.registrations_share.one(),
+            Unregistered::Rate => self.metrics.registrations_rate.one(),
+        }
+        if self.registrations.may_warn(now) {
+            tracing::warn!(
+                %source,
+                registered,
+                max_torrents = rules.max_torrents,
+                "a torrent that a client completed is not registered, and its snatch not counted: {}",
+                reason.reason()
+            );
+        }
+        false
     }
 
     /// Tells other nodes, if there are any. Without room they hear of the peer at its next announce.
@@ -169,18 +205,7 @@ impl Tracker {
     }
 
     /// Queues a snatch; false if it can't be kept, and then it is not counted either.
-    fn journal_snatch(
-        &self,
-        shard: usize,
-        info_hash: InfoHash,
-        rules: &Rules,
-        now: Seconds,
-    ) -> bool {
-        // Its first snatch registers a torrent: strangers may register only so many.
-        let is_full = self.registry.torrent_count() >= rules.max_torrents;
-        if is_full && self.registry.torrent(&info_hash).is_none() {
-            return false;
-        }
+    fn journal_snatch(&self, shard: usize, info_hash: InfoHash, now: Seconds) -> bool {
         let Some(room) = self.outbox.reserve() else {
             self.metrics.outbox_full.one();
             return false;

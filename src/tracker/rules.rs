@@ -35,6 +35,9 @@ pub struct Rules {
     pub max_torrents: usize,
     /// Refuse clients that are not on the whitelist.
     pub whitelist: bool,
+    /// Public mode: a torrent that clients registered, and that nobody used for so many seconds, is
+    /// removed; 0 to remove it only when its room is needed.
+    pub forget_torrents_after: u32,
     /// Ports that no client may listen on, and networks that no announce may come from.
     pub blocked_ports: Vec<u16>,
     pub blocked_networks: Vec<IpNet>,
@@ -68,6 +71,7 @@ impl Default for Rules {
             max_numwant: 200,
             auto_register: true,
             max_torrents: 4_000_000,
+            forget_torrents_after: 0,
             blocked_ports: Vec::new(),
             blocked_networks: Vec::new(),
             whitelist: false,
@@ -97,6 +101,11 @@ impl Rules {
     /// Peers last seen before this moment have expired.
     pub fn alive_since(&self, now: Seconds) -> Seconds {
         Seconds(now.0.saturating_sub(self.peer_ttl))
+    }
+
+    /// The number of the peer's life that it is now: what networks take is counted for one.
+    pub(super) fn life(&self, now: Seconds) -> u32 {
+        now.0 / self.peer_ttl.max(1)
     }
 
     /// Whether no announce may come from there.

@@ -158,6 +158,7 @@ fn a_recheck_of_a_public_seeder_is_no_snatch() {
     world.ok(peer(2));
     assert_eq!(world.counts(peer(2).left(0).event("completed")), (2, 0, 1));
     world.wait(TTL + 1);
+    world.sweep();
     assert_eq!(world.counts(done()), (1, 0, 2), "a new stay");
 }
 

@@ -59,8 +59,7 @@ pub(super) async fn load_registry(
         bad.extend(scan.bad);
         cursor = scan.next;
     }
-    let removals = gone.into_iter().map(RegistryChange::TorrentGone);
-    removals.for_each(|change| node.registry.apply(change));
+    gone.into_iter().for_each(|id| load::torrent_gone(node, id));
     whitelist(node, cache).await?;
     load::report(&bad);
     let (users, torrents, clients) = node.registry.sizes();
@@ -220,7 +219,7 @@ async fn take_torrents(
                     if let Some(torrent) = node.registry.torrent(&info_hash)
                         && torrent.canonical == info_hash
                     {
-                        node.registry.apply(RegistryChange::TorrentGone(torrent.id));
+                        load::torrent_gone(node, torrent.id);
                     }
                 }
             }

@@ -31,7 +31,7 @@ use super::schema::{self, Schema, Statements};
 use super::{
     Absurd, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus, NewTorrent,
     NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentKey,
-    TorrentPatch, UserKey, UserPatch, UserTorrents, Wipe, migrate,
+    TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, Wipe, migrate,
 };
 use crate::backoff::Backoff;
 use crate::change::{Batch, PeerKey};
@@ -245,6 +245,10 @@ impl Storage for Mysql {
         patch: &TorrentPatch,
     ) -> Result<(), StorageError> {
         edit!(self, |session| edit::update_torrent(session, id, patch))
+    }
+
+    async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError> {
+        read!(self, |session| edit::remove_torrents(session, torrents))
     }
 
     async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError> {

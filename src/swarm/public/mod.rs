@@ -116,6 +116,23 @@ impl PublicSwarm<'_> {
         }
     }
 
+    /// Remembers, if nobody is there, since when it is known; what was noted before stays until
+    /// somebody comes.
+    pub fn note_empty(&mut self, now: Seconds) {
+        if let Store::Few(few) = self.store {
+            few.note_empty(now);
+        }
+    }
+
+    /// Since when it is known that nobody is there; none if somebody is, or if that was not noted:
+    /// of torrents with very many snatches it is not.
+    pub fn empty_since(&self) -> Option<Seconds> {
+        match &*self.store {
+            Store::Few(few) => few.empty_since(),
+            Store::Many(_) => None,
+        }
+    }
+
     /// Counts a snatch.
     pub fn add_snatch(&mut self) {
         self.set_downloaded(self.downloaded().saturating_add(1));
