@@ -84,7 +84,9 @@ async fn torrents(
             break;
         }
     }
-    gone.into_iter().for_each(|id| torrent_gone(node, id));
+    for id in gone {
+        torrent_gone(node, id);
+    }
     Ok(())
 }
 

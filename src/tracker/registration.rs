@@ -189,7 +189,7 @@ mod tests {
     fn registrations_are_bounded_in_a_second() {
         let registrations = Registrations::default();
         let rules = Rules::default();
-        let mut admitted = |sources: u8, second: u32| {
+        let admitted = |sources: u8, second: u32| {
             let tries = (0..20_000_u32).filter(|number| {
                 let source = IpAddr::from([203, 0, (number % u32::from(sources)) as u8, 1]);
                 let now = Seconds::START.plus(second);

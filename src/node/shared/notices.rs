@@ -59,7 +59,9 @@ pub(super) async fn load_registry(
         bad.extend(scan.bad);
         cursor = scan.next;
     }
-    gone.into_iter().for_each(|id| load::torrent_gone(node, id));
+    for id in gone {
+        load::torrent_gone(node, id);
+    }
     whitelist(node, cache).await?;
     load::report(&bad);
     let (users, torrents, clients) = node.registry.sizes();
