@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use mika::ids::InfoHash;
 use serde_json::json;
 
 use crate::harness::udp::{Announce, Client};
@@ -34,7 +35,7 @@ fn completes(client: &Client, id: u64, info_hash: [u8; 20]) -> bool {
 }
 
 fn snatches_of(mika: &Mika, info_hash: &[u8; 20]) -> i64 {
-    let hex: String = info_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = InfoHash(*info_hash).to_string();
     stored(
         mika,
         &format!(
@@ -93,7 +94,7 @@ fn torrents_that_nobody_uses_give_way_when_the_registry_is_full() {
     let mut mika = Mika::prepare_udp(&[V4], &config);
     mika.run();
     let known = new_torrent();
-    let known_hex: String = known.iter().map(|byte| format!("{byte:02x}")).collect();
+    let known_hex = InfoHash(known).to_string();
     mika.managed(&["torrents", "add", &known_hex, "--name", "known"]);
     let popular = new_torrent();
     let storage = mika.storage();
@@ -155,7 +156,7 @@ fn a_torrent_that_is_removed_begins_anew() {
     mika.run();
     let (client, id) = client_at(&mika, "127.1.1.1");
     assert_eq!(client.scrape(id, &[torrent]), [[0, 1, 0]]);
-    let hex: String = torrent.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = InfoHash(torrent).to_string();
     assert_eq!(
         mika.managed(&["torrents", "remove", &hex]),
         format!("removed {hex}\n")
