@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use mika::addr::PublicAddresses;
 use mika::clock::{Now, Seconds};
 use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::metrics::{Metrics, Protocol};
@@ -207,6 +208,8 @@ impl Bench {
             max_numwant: 200,
             auto_register: false,
             max_torrents: 0,
+            forget_torrents_after: 0,
+            public_addresses: PublicAddresses::default(),
             blocked_ports: Vec::new(),
             blocked_networks: Vec::new(),
             whitelist: false,

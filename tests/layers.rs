@@ -25,7 +25,7 @@ const TABLE: &[(&str, &str)] = &[
     ("events", "clock ids"),
     ("change", "addr ids"),
     // What was configured. Other modules get small settings of their own from `node`.
-    ("config", "secret suggest"),
+    ("config", "addr secret suggest"),
     ("log", "config"),
     // Bytes and values; who may take part; who is there. These three do not know each other.
     ("wire", "addr ids"),

@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 
+use harness::http::Connection;
 use harness::{Mika, PROGRAM_DEADLINE, poll};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -121,6 +122,59 @@ fn connections_are_bounded_by_what_the_last_reload_said() {
         ask(&mut fifth) && !ask(&mut fourth)
     });
     assert!(!ask(&mut second) && !ask(&mut third));
+}
+
+/// A peer beside the tracker is known to the internet by an address that the config names.
+#[test]
+fn a_reload_tells_by_which_address_local_peers_are_reached() {
+    let mut mika = Mika::start(&json!({
+        "mode": "public",
+        "http": { "trusted_proxies": ["127.0.0.1/32"] },
+    }));
+    let announce = |mika: &Mika, from: &str, id: u8, left: u8| {
+        let target = format!(
+            "/announce?info_hash={}&peer_id=-MK0001-{id:012}&port=6881&left={left}",
+            "h".repeat(20)
+        );
+        let mut connection = Connection::open(mika.http()).expect("a connection");
+        let head = format!("GET {target} HTTP/1.1\r\nX-Forwarded-For: {from}\r\n\r\n");
+        connection.send(head.as_bytes()).expect("a request");
+        let reply = connection.receive().expect("a reply");
+        assert_eq!(reply.int("complete"), Some(1));
+        reply.bytes("peers").expect("peers")
+    };
+    let local = [192, 168, 1, 5, 0x1a, 0xe1];
+    let public = [8, 8, 8, 8, 0x1a, 0xe1];
+    announce(&mika, "192.168.1.5", 1, 0);
+    assert_eq!(announce(&mika, "9.9.9.9", 2, 1), [0; 0]);
+    let named = json!({ "tracker": { "public_addresses": ["8.8.8.8"] } });
+    reload(&mut mika, &named);
+    assert_eq!(announce(&mika, "9.9.9.9", 2, 1), public);
+    assert!(
+        announce(&mika, "192.168.1.6", 3, 1)
+            .chunks(6)
+            .any(|it| it == local)
+    );
+
+    let wrong = json!({ "tracker": { "public_addresses": [{ "network": "8.0.0.0/8", "address": "9.9.9.9" }] } });
+    let said = reload(&mut mika, &wrong);
+    assert!(said.contains("tracker.public_addresses"), "{said}");
+    assert_eq!(
+        announce(&mika, "9.9.9.9", 2, 1)[..6],
+        public,
+        "the old ones stay"
+    );
+    let of_a_network = json!({ "network": "192.168.0.0/16", "address": "9.9.9.1" });
+    let said = reload(
+        &mut mika,
+        &json!({ "tracker": { "public_addresses": [of_a_network] } }),
+    );
+    assert!(said.contains(" reloaded "), "{said}");
+    let given = announce(&mika, "9.9.9.9", 2, 1);
+    assert!(
+        given.chunks(6).any(|it| it == [9, 9, 9, 1, 0x1a, 0xe1]),
+        "{given:?}"
+    );
 }
 
 // === log files ===

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use mika::ids::{InfoHash, PeerId};
 use mika::wire::query::{SCRAPE_MAX, parse_announce, parse_scrape};
-use mika::wire::{Announce, Event, ParseError};
+use mika::wire::{Announce, Event, FormHash, ParseError, PlusMeaning};
 
 /// A value is a number, an event or an address only if it has so many bytes, decoded, at most.
 const VALUE_MAX: usize = 64;
@@ -65,9 +65,16 @@ fn scrape(pairs: &[Pair]) -> Result<Vec<InfoHash>, ParseError> {
     let mut hashes = Vec::new();
     for value in all(pairs, b"info_hash") {
         let hash = twenty(value).ok_or(ParseError::InvalidInfoHash)?;
-        if !hashes.contains(&InfoHash(hash)) {
+        let form = form_hash(value);
+        let meaning = form.map(|form| form.meaning);
+        if meaning != Some(PlusMeaning::Space) && !hashes.contains(&InfoHash(hash)) {
             hashes.push(InfoHash(hash));
         }
+        let form = form.filter(|form| form.meaning != PlusMeaning::Plus);
+        hashes.extend(
+            form.map(|form| form.info_hash)
+                .filter(|hash| !hashes.contains(hash)),
+        );
     }
     hashes.truncate(SCRAPE_MAX);
     Some(hashes)
@@ -91,18 +98,11 @@ fn announce(pairs: &[Pair]) -> Result<Announce, ParseError> {
         None => return Err(ParseError::MissingPort),
         Some(_) => return Err(ParseError::InvalidPort),
     };
-    let spaces: Vec<u8> = raw
-        .iter()
-        .map(|&byte| if byte == b'+' { b' ' } else { byte })
-        .collect();
     let total = |key| number(value(key)).filter(|&total| total < 1 << 63);
     let claims: Vec<IpAddr> = pairs.iter().filter_map(claim).collect();
     Ok(Announce {
         info_hash: InfoHash(info_hash),
-        info_hash_as_form: raw
-            .contains(&b'+')
-            .then(|| twenty(&spaces).map(InfoHash))
-            .flatten(),
+        info_hash_as_form: form_hash(raw),
         peer_id: PeerId(peer_id),
         port,
         uploaded: total(b"uploaded"),
@@ -115,6 +115,27 @@ fn announce(pairs: &[Pair]) -> Result<Announce, ParseError> {
         claimed_v6: claims.iter().rfind(|ip| ip.is_ipv6()).copied(),
         list_form: value(b"compact") == b"0",
         no_peer_id: value(b"no_peer_id") == b"1",
+    })
+}
+
+/// The other reading of a value with a raw `+` (rule Q4).
+fn form_hash(raw: &[u8]) -> Option<FormHash> {
+    let spaces = raw
+        .iter()
+        .map(|&byte| if byte == b'+' { b' ' } else { byte });
+    let spaces: Vec<u8> = spaces.collect();
+    let info_hash = twenty(raw.contains(&b'+').then_some(&spaces)?)?;
+    let upper = text(raw).to_ascii_uppercase();
+    let meaning = match (upper.contains("%20"), upper.contains("%2B")) {
+        (true, false) => PlusMeaning::Plus,
+        (false, true) => PlusMeaning::Space,
+        _ if raw.iter().any(|byte| b"$,/:;<>?@".contains(byte)) => PlusMeaning::Plus,
+        (false, false) if raw.contains(&b'%') => PlusMeaning::LikelySpace,
+        _ => PlusMeaning::LikelyPlus,
+    };
+    Some(FormHash {
+        info_hash: InfoHash(info_hash),
+        meaning,
     })
 }
 

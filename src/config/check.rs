@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
-use super::{Api, Config, Http, Journal, Log, Mode, Storage, Token, Tracker, Udp, days, minutes};
+use super::{
+    Api, Config, Http, Journal, Log, Mode, PublicAddress, Storage, Token, Tracker, Udp, days,
+    minutes,
+};
+use crate::addr::{canonical, is_global};
 use crate::secret::Secret;
 
 /// No setting is longer: moments are whole seconds in 32 bits.
@@ -164,6 +168,31 @@ fn check_tokens(tokens: &[Token]) -> Checked {
     Ok(())
 }
 
+fn check_public_addresses(addresses: &[PublicAddress]) -> Checked {
+    const KEY: &str = "tracker.public_addresses";
+    for entry in addresses {
+        let (network, address) = match entry {
+            PublicAddress::OfAll(address) => (None, address),
+            PublicAddress::OfNetwork(it) => (Some(&it.network), &it.address),
+        };
+        let is_of_a_host = !address.is_unspecified() && !address.is_multicast();
+        require(KEY, is_of_a_host && *address == canonical(*address), || {
+            format!("expected the address of a host, found \"{address}\"")
+        })?;
+        let Some(network) = network else {
+            continue;
+        };
+        require(KEY, network.addr().is_ipv4() == address.is_ipv4(), || {
+            format!("expected an address of the family of {network}, found \"{address}\"")
+        })?;
+        let is_local = !is_global(network.network()) && !is_global(network.broadcast());
+        require(KEY, is_local, || {
+            format!("expected a network that the internet can't reach, found \"{network}\"")
+        })?;
+    }
+    Ok(())
+}
+
 fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
     check_times(tracker, mode)?;
     let max = tracker.max_numwant;
@@ -193,6 +222,7 @@ fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
         at_least_one(key, value.into())?;
     }
     at_least_one("tracker.max_rate", tracker.max_rate)?;
+    check_public_addresses(&tracker.public_addresses)?;
     let registers = tracker.auto_register && mode == Mode::Private;
     require("tracker.auto_register", !registers, || {
         r#"expected false, because mode is "private": there, torrents are registered"#.into()

@@ -13,7 +13,7 @@ mod shape;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -153,6 +153,10 @@ pub struct Tracker {
     pub auto_register: bool,
     /// Public mode: swarms held at once, and torrents that clients may register.
     pub max_torrents: u32,
+    /// Public mode: torrents that clients registered, and that nobody used for so long, are removed;
+    /// 0 to remove them only when their room is needed.
+    #[serde(with = "humantime_serde")]
+    pub forget_torrents_after: Duration,
     /// Ports that no client may say it listens on.
     pub blocked_ports: Vec<u16>,
     /// Networks whose announces are refused.
@@ -161,6 +165,8 @@ pub struct Tracker {
     pub whitelist: bool,
     /// Believe `ip=`, `ipv4=` and `ipv6=` of an announce.
     pub trust_client_ip: bool,
+    /// By which addresses the internet reaches peers of the tracker's own networks.
+    pub public_addresses: Vec<PublicAddress>,
     /// Public mode: peers of one address in one swarm at once; 0 for no limit.
     pub max_peers_per_ip: u32,
     /// Private mode: clients of one user in one swarm at once (rule A6).
@@ -177,6 +183,23 @@ pub struct Tracker {
     #[serde(with = "humantime_serde")]
     pub hnr_threshold: Duration,
     pub hnr_min_bytes: u64,
+}
+
+/// A public address of the tracker's own networks.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum PublicAddress {
+    /// That of everybody whose address the internet can't reach, in the address's family.
+    OfAll(IpAddr),
+    OfNetwork(NetworkAddress),
+}
+
+/// The public address of one network.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkAddress {
+    pub network: IpNet,
+    pub address: IpAddr,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -335,10 +358,12 @@ impl Default for Tracker {
             max_numwant: 200,
             auto_register: true,
             max_torrents: 4_000_000,
+            forget_torrents_after: Duration::ZERO,
             blocked_ports: Vec::new(),
             blocked_networks: Vec::new(),
             whitelist: false,
             trust_client_ip: false,
+            public_addresses: Vec::new(),
             max_peers_per_ip: 100,
             max_peers_per_user: 5,
             // Two clients that seed 10,000 torrents each, or one that is started twice at once.

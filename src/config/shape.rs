@@ -132,11 +132,15 @@ fn expected(key: &str) -> &'static str {
         "http.trusted_proxies" | "tracker.blocked_networks" => {
             r#"a list of networks like ["10.0.0.0/8"]"#
         }
+        "tracker.public_addresses" | "tracker.public_addresses[]" => {
+            r#"a list of addresses like ["203.0.113.7"], or of networks with theirs like [{"network": "192.168.0.0/16", "address": "203.0.113.7"}]"#
+        }
         "tracker.announce_interval"
         | "tracker.min_announce_interval"
         | "tracker.peer_ttl"
         | "tracker.tombstone_ttl"
         | "tracker.hnr_threshold"
+        | "tracker.forget_torrents_after"
         | "udp.id_lifetime"
         | "journal.flush_interval"
         | "journal.ack_timeout"

@@ -63,11 +63,11 @@ fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
         (
             r#"{"tracker": {"numwant": "fifty", "color": 1}}"#,
             "tracker.color: unknown key, the keys here are announce_interval, auto_register, \
-             blocked_networks, blocked_ports, hide_own_peers, hnr_min_bytes, hnr_threshold, \
+             blocked_networks, blocked_ports, forget_torrents_after, hide_own_peers, hnr_min_bytes, hnr_threshold, \
              max_numwant, max_peers_per_ip, \
              max_peers_per_user, max_rate, max_records_per_user, max_torrents, \
              min_announce_interval, new_records_burst, new_records_rate, numwant, peer_ttl, \
-             tombstone_ttl, trust_client_ip, whitelist",
+             public_addresses, tombstone_ttl, trust_client_ip, whitelist",
         ),
         // Values of the wrong kind.
         (
@@ -109,6 +109,26 @@ fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
         (
             r#"{"tracker": {"peer_ttl": "65 parsecs"}}"#,
             r#"tracker.peer_ttl: expected a time like "30m", found "65 parsecs""#,
+        ),
+        (
+            r#"{"tracker": {"public_addresses": ["here"]}}"#,
+            r#"tracker.public_addresses[0]: expected a list of addresses like ["203.0.113.7"], or of networks with theirs like [{"network": "192.168.0.0/16", "address": "203.0.113.7"}], found "here""#,
+        ),
+        (
+            r#"{"tracker": {"public_addresses": [{"network": "10.0.0.0/8", "adress": "203.0.113.7"}]}}"#,
+            r#"tracker.public_addresses[0]: expected a list of addresses like ["203.0.113.7"], or of networks with theirs like [{"network": "192.168.0.0/16", "address": "203.0.113.7"}], found a section"#,
+        ),
+        (
+            r#"{"tracker": {"public_addresses": ["0.0.0.0"]}}"#,
+            r#"tracker.public_addresses: expected the address of a host, found "0.0.0.0""#,
+        ),
+        (
+            r#"{"tracker": {"public_addresses": [{"network": "10.0.0.0/8", "address": "2001:db8::1"}]}}"#,
+            r#"tracker.public_addresses: expected an address of the family of 10.0.0.0/8, found "2001:db8::1""#,
+        ),
+        (
+            r#"{"tracker": {"public_addresses": [{"network": "8.0.0.0/8", "address": "203.0.113.7"}]}}"#,
+            r#"tracker.public_addresses: expected a network that the internet can't reach, found "8.0.0.0/8""#,
         ),
         (
             r#"{"tracker": {"whitelist": "yes"}}"#,

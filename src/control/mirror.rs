@@ -59,6 +59,12 @@ impl Mirror<'_> {
         written.map_err(|error| error.to_string())
     }
 
+    /// Of torrents that storage does not have any more.
+    pub async fn torrents_gone(&self, gone: &[InfoHash]) -> Result<(), String> {
+        let removed = self.remove_torrents(gone).await;
+        removed.map_err(|error| error.to_string())
+    }
+
     pub async fn whitelist(&self) -> Result<(), String> {
         let written = self.write_whitelist().await;
         self.end(written, &[Notice::Whitelist]).await
@@ -137,14 +143,18 @@ impl Mirror<'_> {
         };
         let gone = written.iter().filter(is_gone);
         let gone: Vec<InfoHash> = gone.map(|row| row.torrent.info_hash).collect();
-        self.cache.remove_torrents(&gone).await?;
+        self.remove_torrents(&gone).await
+    }
+
+    async fn remove_torrents(&self, gone: &[InfoHash]) -> Result<(), MirrorError> {
+        self.cache.remove_torrents(gone).await?;
         // One may have come back under another id.
-        for &info_hash in &gone {
+        for &info_hash in gone {
             if let Some(row) = self.storage.torrent(info_hash).await? {
                 self.cache.put_torrents(&[row], Write::Edit).await?;
             }
         }
-        self.tell_torrents(gone.into_iter()).await
+        self.tell_torrents(gone.iter().copied()).await
     }
 
     async fn tell_torrents(

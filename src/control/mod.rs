@@ -15,7 +15,8 @@ use crate::cache::{Cache, CacheError, Notice};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{Client, PLAUSIBLE_MAX, Wipe};
 use crate::storage::{
-    Added, NewTorrent, NewUser, Storage, StorageError, StoredTorrent, TorrentPatch, UserPatch,
+    Added, NewTorrent, NewUser, Storage, StorageError, StoredTorrent, TorrentPatch, TorrentRemoval,
+    UserPatch,
 };
 
 use self::mirror::Mirror;
@@ -279,6 +280,34 @@ impl Control {
             ..TorrentPatch::default()
         };
         self.update_torrent(info_hash, &patch).await
+    }
+
+    /// Removes torrents, with the records of their peers; returns those that were there and are gone.
+    pub async fn remove_torrents(
+        &self,
+        torrents: &[TorrentRemoval],
+    ) -> Result<Saved<Vec<InfoHash>>, ControlError> {
+        let mut known = Vec::new();
+        for torrent in torrents {
+            let stored = self.storage.torrent(torrent.info_hash).await?;
+            // It may have been named by its second info hash.
+            known.extend(stored.map(|stored| TorrentRemoval {
+                info_hash: stored.torrent.info_hash,
+                ..*torrent
+            }));
+        }
+        self.storage.remove_torrents(&known).await?;
+        let mut gone = Vec::new();
+        for TorrentRemoval { info_hash, .. } in known {
+            if self.storage.torrent(info_hash).await?.is_none() {
+                gone.push(info_hash);
+            }
+        }
+        let told = match self.mirror() {
+            Some(mirror) => mirror.torrents_gone(&gone).await,
+            None => Ok(()),
+        };
+        Ok(Saved::new(gone, told))
     }
 
     /// Changes what the patch names, and nothing else; returns the torrent as it is then.

@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::*;
+use crate::addr::PublicAddresses;
 use crate::change::Change;
 use crate::ids::InfoHash;
 use crate::registry::Registry;
@@ -22,10 +23,12 @@ fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
         max_numwant: 200,
         auto_register: true,
         max_torrents: 1000,
+        forget_torrents_after: 0,
         blocked_ports: Vec::new(),
         blocked_networks: Vec::new(),
         whitelist: false,
         trust_client_ip: false,
+        public_addresses: PublicAddresses::default(),
         max_peers_per_ip: 0,
         max_peers_per_user: 5,
         hide_own_peers: false,

@@ -11,7 +11,8 @@ use super::{ExitStatus, PAGE, nodes};
 use crate::cache::{Cache, Leftover, Notice, RowKey, Write};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
-use crate::storage::{Storage, Wipe};
+use crate::control::Control;
+use crate::storage::{Storage, StoredTorrent, TorrentRemoval, Wipe};
 
 /// Peers are remembered for at least so long (Unix seconds), whatever the config says.
 const KEEP_MIN: u64 = 86_400;
@@ -26,6 +27,9 @@ pub struct Cleanup {
     /// Forget the number of a node's last batch; only for one that is gone together with its spill file
     #[arg(long, value_name = "NODE", conflicts_with = "delete")]
     forget: Option<String>,
+    /// Of a public tracker: also the torrents that clients registered and that have at most so many snatches
+    #[arg(long, value_name = "SNATCHES")]
+    unused_torrents: Option<u32>,
 }
 
 /// Something that is of no use.
@@ -64,6 +68,14 @@ pub async fn run(arguments: &Cleanup, site: &Site, printer: &mut Printer) -> Res
     }
     cleaner.totals("user", Wipe::Users).await?;
     cleaner.totals("torrent", Wipe::Torrents).await?;
+    if let Some(most) = arguments.unused_torrents {
+        if site.config.mode != Mode::Public {
+            bail!(
+                "--unused-torrents is for public trackers: a private one registers no torrents by itself"
+            );
+        }
+        cleaner.unused_torrents(most, &site.control).await?;
+    }
     cleaner.end()
 }
 
@@ -158,6 +170,40 @@ impl Cleaner<'_> {
                 self.storage.mend(table, &ids).await?;
             }
         }
+    }
+
+    /// Torrents that nobody named, with few snatches. Swarms go on, and the next snatch registers
+    /// one again.
+    async fn unused_torrents(&mut self, most: u32, control: &Control) -> Result<()> {
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let page = self.storage.torrents(after, PAGE).await?;
+            after = page.rows.last().map(|row| row.torrent.id).or(after);
+            self.printer.progress(page.rows.len() as u64);
+            let is_unused = |row: &&StoredTorrent| {
+                row.name.is_empty() && row.torrent.enabled && row.torrent.snatches <= most
+            };
+            let unused = page.rows.iter().filter(is_unused);
+            let unused: Vec<TorrentRemoval> = unused
+                .map(|row| TorrentRemoval {
+                    info_hash: row.torrent.info_hash,
+                    unused: Some(most.into()),
+                })
+                .collect();
+            count += unused.len();
+            if self.delete {
+                let gone = control.remove_torrents(&unused).await?;
+                self.printer.saved(gone);
+            }
+            if page.last {
+                break;
+            }
+        }
+        if count > 0 {
+            let problem = format!("registered by clients, with at most {most} snatches");
+            self.list("storage", "torrents", count.to_string(), problem);
+        }
+        Ok(())
     }
 
     fn list_excess(&mut self, excess: &Excess) {

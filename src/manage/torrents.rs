@@ -14,7 +14,7 @@ use crate::config::Mode;
 use crate::control::Control;
 use crate::ids::InfoHash;
 use crate::registry::Permille;
-use crate::storage::{NewTorrent, Storage, StorageError, StoredTorrent};
+use crate::storage::{NewTorrent, Storage, StorageError, StoredTorrent, TorrentRemoval};
 
 /// Torrents added in one transaction of an import.
 const BATCH: usize = 500;
@@ -46,6 +46,14 @@ pub enum Torrents {
         info_hash: InfoHash,
         /// What clients show to their users
         reason: Option<String>,
+    },
+    /// Remove torrents, with what is known of their peers
+    #[command(after_help = "\
+What users did with them stays, and counts again if a torrent is added under the same id. A public tracker
+registers a torrent again when somebody completes it; to refuse it, disable it.")]
+    Remove {
+        #[arg(value_name = "HASH", required = true)]
+        info_hashes: Vec<InfoHash>,
     },
     /// Add torrents from .torrent files and from folders of them
     #[command(after_help = "\
@@ -87,6 +95,11 @@ struct Added<'a> {
 }
 
 #[derive(Serialize)]
+struct Removed {
+    removed: Vec<String>,
+}
+
+#[derive(Serialize)]
 struct TorrentState {
     id: u32,
     info_hash: String,
@@ -125,6 +138,7 @@ pub async fn run(command: Torrents, site: &Site, printer: &mut Printer) -> Resul
         Torrents::Disable { info_hash, reason } => {
             set_enabled(info_hash, false, reason, control, printer).await?;
         }
+        Torrents::Remove { info_hashes } => return remove(info_hashes, control, printer).await,
         Torrents::Import { paths } => {
             return import(&paths, site.config.mode, control, printer).await;
         }
@@ -231,6 +245,43 @@ async fn set_enabled(
         ))?;
     }
     Ok(())
+}
+
+/// Unknown ones are named; the others are removed.
+async fn remove(
+    info_hashes: Vec<InfoHash>,
+    control: &Control,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
+    let mut missing = false;
+    let mut removed = Vec::new();
+    for info_hash in info_hashes {
+        let removal = TorrentRemoval {
+            info_hash,
+            unused: None,
+        };
+        let gone = control.remove_torrents(&[removal]).await?;
+        if printer.saved(gone).is_empty() {
+            missing = true;
+            printer.message(format_args!(
+                "there is no torrent {info_hash} that can be removed; see: mika-manage torrents list"
+            ));
+        } else {
+            removed.push(info_hash.to_string());
+        }
+    }
+    if printer.is_json() {
+        printer.document(&Removed { removed })?;
+    } else {
+        for info_hash in &removed {
+            printer.line(format_args!("removed {info_hash}"))?;
+        }
+    }
+    Ok(if missing {
+        ExitStatus::Failure
+    } else {
+        ExitStatus::Success
+    })
 }
 
 async fn import(

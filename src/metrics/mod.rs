@@ -45,6 +45,13 @@ pub struct Metrics {
     /// Public announces refused because there are as many torrents as there may be, or as their
     /// network may begin.
     pub torrents_full: Counter,
+    /// Snatches of public torrents that nobody knew, which were not counted, because the registry
+    /// was full, the network had its share, or there were too many in that second.
+    pub registrations_full: Counter,
+    pub registrations_share: Counter,
+    pub registrations_rate: Counter,
+    /// Public torrents whose rows gave way because nobody used them.
+    pub torrents_forgotten: Counter,
     /// Public announces refused because their address has as many peers in the swarm as it may have.
     pub peers_per_ip: Counter,
     /// Private announces whose credit has to wait because the outbox was full, and public

@@ -4,6 +4,7 @@
 mod api;
 mod follow;
 mod followed;
+mod forget;
 mod health;
 mod load;
 mod reload;

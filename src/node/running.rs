@@ -15,7 +15,8 @@ use crate::node::serve::Workers;
 use crate::node::sockets::Sockets;
 use crate::node::start::Follows;
 use crate::node::{
-    Certificates, Drivers, Node, Options, Signals, api, health, load, until, upkeep, watchdog,
+    Certificates, Drivers, Node, Options, Signals, api, forget, health, load, until, upkeep,
+    watchdog,
 };
 use crate::{log, notify};
 
@@ -152,6 +153,7 @@ fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinS
     let mut helpers = JoinSet::new();
     helpers.spawn(upkeep::sweep(node.clone()));
     helpers.spawn(upkeep::prune(node.clone()));
+    helpers.spawn(forget::forget(node.clone()));
     helpers.spawn(health::certificates(node.clone()));
     helpers.spawn(health::storage(node.clone()));
     helpers.spawn(health::database(node.clone()));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::addr::{PublicAddress, PublicAddresses};
 use crate::config::{self, Config, Exposed, Loaded};
 use crate::host::files::{self, FileLimit};
 use crate::journal;
@@ -31,10 +32,13 @@ pub(super) fn rules(config: &Config) -> Rules {
         max_numwant: tracker.max_numwant,
         auto_register: tracker.auto_register,
         max_torrents: tracker.max_torrents as usize,
+        forget_torrents_after: u32::try_from(tracker.forget_torrents_after.as_secs())
+            .unwrap_or(u32::MAX),
         blocked_ports: tracker.blocked_ports.clone(),
         blocked_networks: tracker.blocked_networks.clone(),
         whitelist: tracker.whitelist,
         trust_client_ip: tracker.trust_client_ip,
+        public_addresses: public_addresses(&tracker.public_addresses),
         max_peers_per_ip: tracker.max_peers_per_ip,
         max_peers_per_user: tracker.max_peers_per_user,
         user_records: RecordLimits {
@@ -49,6 +53,20 @@ pub(super) fn rules(config: &Config) -> Rules {
             min_bytes: tracker.hnr_min_bytes,
         },
     }
+}
+
+fn public_addresses(configured: &[config::PublicAddress]) -> PublicAddresses {
+    let addresses = configured.iter().map(|entry| match entry {
+        config::PublicAddress::OfAll(address) => PublicAddress {
+            network: None,
+            address: *address,
+        },
+        config::PublicAddress::OfNetwork(it) => PublicAddress {
+            network: Some(it.network),
+            address: it.address,
+        },
+    });
+    PublicAddresses::new(addresses.collect())
 }
 
 pub(super) fn journal(config: &Config) -> journal::Settings {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::{
     Absurd, Feed, FeedPosition, Find, History, NewTorrent, NewUser, Page, Storage, StorageError,
-    StoredTorrent, StoredUser, TorrentKey, TorrentPatch, UserKey, UserPatch, UserTorrents,
-    UserTotals, Wipe,
+    StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch,
+    UserTorrents, UserTotals, Wipe,
 };
 use crate::change::{
     Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
@@ -29,6 +29,8 @@ pub async fn run<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
     run_private(&open).await;
     a_public_snatch_registers_its_torrent(&*migrated(open().await).await).await;
     a_torrent_takes_its_records_along_to_another_id(&*migrated(open().await).await).await;
+    torrents_are_removed_with_their_peers(&*migrated(open().await).await).await;
+    only_unused_torrents_of_strangers_give_way(&*migrated(open().await).await).await;
 }
 
 /// All tests but those of a public tracker: a site's own tables may not be Mika's to add torrents to.
@@ -862,6 +864,61 @@ async fn a_public_snatch_registers_its_torrent(storage: &dyn Storage) {
     apply(storage, 2, vec![snatch(5)]).await;
     assert_eq!(torrent(storage, 1).await.torrent.snatches, 2);
     assert_eq!(torrent(storage, 5).await.torrent.snatches, 3);
+}
+
+async fn torrents_are_removed_with_their_peers(storage: &dyn Storage) {
+    let (user, torrent_id) = add_pair(storage, 1).await;
+    add_pair(storage, 2).await;
+    let peer = change(user, torrent_id, 1, 1);
+    apply(storage, 1, vec![Change::from(peer)]).await;
+    let position = storage.feed_position().await.unwrap();
+    let removal = |byte| TorrentRemoval {
+        info_hash: InfoHash([byte; 20]),
+        unused: None,
+    };
+    let all = [removal(1), removal(99)];
+    assert_eq!(storage.remove_torrents(&all).await.unwrap(), 1);
+    assert_eq!(storage.remove_torrents(&all).await.unwrap(), 0);
+    assert!(storage.torrent(InfoHash([1; 20])).await.unwrap().is_none());
+    assert!(storage.peers(0, None, 10).await.unwrap().rows.is_empty());
+    torrent(storage, 2).await;
+    let (changes, _) = feed(storage, position).await;
+    assert!(
+        changes.contains(&RowChange::TorrentGone(torrent_id)),
+        "{changes:?}"
+    );
+}
+
+async fn only_unused_torrents_of_strangers_give_way(storage: &dyn Storage) {
+    add_pair(storage, 1).await;
+    let snatch = |byte| Change::Snatch {
+        info_hash: InfoHash([byte; 20]),
+    };
+    apply(storage, 1, [1, 2, 3, 3, 4].map(snatch).to_vec()).await;
+    let disabled = TorrentPatch {
+        enabled: Some(false),
+        ..TorrentPatch::default()
+    };
+    let id = torrent(storage, 4).await.torrent.id;
+    storage.update_torrent(id, &disabled).await.unwrap();
+    let unused = |byte, most| TorrentRemoval {
+        info_hash: InfoHash([byte; 20]),
+        unused: Some(most),
+    };
+    // One with a name, one that nobody used, one that somebody used since, one that is disabled.
+    let wanted = [unused(1, 9), unused(2, 1), unused(3, 1), unused(4, 9)];
+    assert_eq!(storage.remove_torrents(&wanted).await.unwrap(), 1);
+    for (byte, is_there) in [(1, true), (2, false), (3, true), (4, true)] {
+        let found = storage.torrent(InfoHash([byte; 20])).await.unwrap();
+        assert_eq!(found.is_some(), is_there, "{byte}");
+    }
+    assert_eq!(storage.remove_torrents(&[unused(3, 2)]).await.unwrap(), 1);
+    apply(storage, 2, vec![snatch(3)]).await;
+    assert_eq!(
+        torrent(storage, 3).await.torrent.snatches,
+        1,
+        "registered anew"
+    );
 }
 
 async fn old_tombstones_are_pruned(storage: &dyn Storage) {

@@ -36,7 +36,7 @@ pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, User
 pub use migrate::MigrationStatus;
 pub use rows::{
     Added, Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey,
-    TorrentPatch, UserKey, UserPatch, UserTorrents,
+    TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents,
 };
 
 /// Bytes of the hash that names a database.
@@ -255,6 +255,11 @@ pub trait Storage: Send + Sync + 'static {
     /// Changes the given fields; [`StorageError::NotFound`] without such a torrent.
     async fn update_torrent(&self, id: TorrentId, patch: &TorrentPatch)
     -> Result<(), StorageError>;
+
+    /// Removes torrents in one transaction, with their peer records; returns how many went. Those
+    /// that are not there, or not as their [`TorrentRemoval`] wants them, are passed over. A schema may be
+    /// unable to do it, and then removes none.
+    async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError>;
 
     /// Adds clients or renames them, in one transaction.
     async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError>;

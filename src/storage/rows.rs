@@ -88,6 +88,16 @@ pub struct NewTorrent {
     pub name: String,
 }
 
+/// A torrent to remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TorrentRemoval {
+    /// Its first info hash.
+    pub info_hash: InfoHash,
+    /// Only if clients registered it (it has no name, and nobody disabled it), and if it has no
+    /// more snatches than this; none to remove it in any case.
+    pub unused: Option<u64>,
+}
+
 /// The fields of a torrent to change; `None` leaves one as it is.
 #[derive(Clone, Debug, Default)]
 pub struct TorrentPatch {

@@ -81,6 +81,7 @@ pub(super) static ADD_TORRENT: Call =
 pub(super) static UPDATE_TORRENT: Call =
     Call::new("update_torrent").with("id release_name enabled has_reason reason multi_up multi_dn");
 pub(super) static MOVE_TORRENT: Call = Call::new("move_torrent").with("id new_id").optional();
+pub(super) static REMOVE_TORRENTS: Call = Call::new("remove_torrents").of("id unused").optional();
 pub(super) static ADD_CLIENT: Call = Call::new("add_client").with("peer_id vstring");
 pub(super) static REMOVE_CLIENT: Call = Call::new("remove_client").with("peer_id");
 pub(super) static WIPE_USERS: Call = Call::new("wipe_users").with("after last");
@@ -102,7 +103,7 @@ const TORRENT_COLUMNS: &str = "id info_hash info_hash_v2 release_name enabled re
     multi_dn seeders leechers snatches announces uploaded downloaded";
 
 /// Every named statement.
-pub(super) static CALLS: [&Call; 30] = [
+pub(super) static CALLS: [&Call; 31] = [
     &USERS,
     &USER,
     &USERS_NAMED,
@@ -123,6 +124,7 @@ pub(super) static CALLS: [&Call; 30] = [
     &ADD_TORRENT,
     &UPDATE_TORRENT,
     &MOVE_TORRENT,
+    &REMOVE_TORRENTS,
     &ADD_CLIENT,
     &REMOVE_CLIENT,
     &WIPE_USERS,

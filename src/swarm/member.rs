@@ -37,7 +37,7 @@ pub(super) struct Member<C> {
     pub endpoint: C,
     pub seen: u16,
     pub peer_id: u16,
-    /// The key's 13 bits, the role's two, and one that tells that its snatch was counted.
+    /// The key's 13 bits, the role's two, and one that tells that it completes nothing any more.
     bits: u16,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Member<C> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Before {
     pub role: Role,
-    /// Its snatch was counted already (rule W5).
+    /// It was a seeder before, or its snatch was counted: it completes nothing any more (rule W5).
     pub counted: bool,
 }
 

@@ -7,7 +7,7 @@ use crate::addr::canonical;
 use crate::ids::{InfoHash, PeerId, UserId};
 use crate::registry::Entry;
 use crate::tracker::{AnnounceRequest, Mode, Refusal, Rules, Tracker};
-use crate::wire::{Announce, Event};
+use crate::wire::{Announce, Event, FormHash, PlusMeaning};
 
 /// Who takes part in what, once admitted.
 pub(super) struct Participant {
@@ -31,8 +31,9 @@ impl Tracker {
         self.admit_endpoint(request.source, params, rules)?;
         self.admit_client(&params.peer_id, rules)?;
         if rules.auto_register {
-            admit_torrent(self.registry.disabled(&params.info_hash))?;
-            return Ok((params.info_hash, params));
+            let info_hash = self.public_hash(params);
+            admit_torrent(self.registry.disabled(&info_hash))?;
+            return Ok((info_hash, params));
         }
         let (info_hash, torrent) = self
             .registered(params)
@@ -91,10 +92,31 @@ impl Tracker {
         torrent.disabled.is_none().then_some(torrent)
     }
 
+    /// The hash to go by where anything may be announced: the one that the rest of the value
+    /// speaks for, or else the one with more peers (rule Q4).
+    fn public_hash(&self, params: &Announce) -> InfoHash {
+        let literal = params.info_hash;
+        let Some(FormHash { info_hash, meaning }) = params.info_hash_as_form else {
+            return literal;
+        };
+        let known = |hash: &InfoHash| {
+            let is_registered = self.registry.torrent(hash).is_some();
+            (self.peers_in(hash), is_registered)
+        };
+        let is_space = match meaning {
+            PlusMeaning::Plus => false,
+            PlusMeaning::Space => true,
+            PlusMeaning::LikelyPlus => known(&info_hash) > known(&literal),
+            PlusMeaning::LikelySpace => known(&info_hash) >= known(&literal),
+        };
+        if is_space { info_hash } else { literal }
+    }
+
     /// The registered torrent and the hash that named it, also if the client encoded a space
     /// of its hash as `+` (rule Q4).
     fn registered(&self, params: &Announce) -> Option<(InfoHash, Entry)> {
-        let readings = [Some(params.info_hash), params.info_hash_as_form];
+        let as_form = params.info_hash_as_form.map(|form| form.info_hash);
+        let readings = [Some(params.info_hash), as_form];
         readings.into_iter().flatten().find_map(|info_hash| {
             let torrent = self.registry.torrent(&info_hash)?;
             Some((info_hash, torrent))

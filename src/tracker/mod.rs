@@ -5,13 +5,16 @@
 //! an answer that acknowledges it carries a [`Ticket`] to wait for.
 
 mod admit;
+mod completions;
 pub mod credit;
+mod idle;
 mod newcomer;
 mod outbox;
 mod private;
 mod public;
 mod record;
 mod refusal;
+mod registration;
 mod restore;
 mod rules;
 mod sessions;
@@ -31,14 +34,17 @@ use crate::addr::{Endpoint, canonical, is_global};
 use crate::clock::{Now, Seconds};
 use crate::events::Events;
 use crate::ids::{InfoHash, UserId};
-use crate::limit::SourceLimit;
 use crate::metrics::{Asked, Metrics, Protocol};
 use crate::registry::Registry;
 use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
 use crate::tracker::user_records::UserRecords;
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
 
+use self::completions::Completions;
+use self::registration::{NetworkShares, Registrations};
+
 pub use credit::HnrRules;
+pub use idle::{IdleTorrent, IdleTorrents};
 pub use outbox::{Cut, Outbox, Ticket};
 pub use refusal::Refusal;
 pub use restore::KnownHistory;
@@ -85,9 +91,12 @@ pub struct Tracker {
     /// Public swarms held now.
     public_torrents: AtomicUsize,
     /// Those that networks began while there was little room.
-    begun: SourceLimit,
+    begun: NetworkShares,
     /// Private mode: what each user has.
     records: UserRecords,
+    registrations: Registrations,
+    /// Public downloads that completed a moment ago.
+    completions: Completions,
     outbox: Outbox,
     metrics: Arc<Metrics>,
     /// When a client's doings were last written to the log.
@@ -144,8 +153,10 @@ impl Tracker {
             public: Swarms::default(),
             private: Swarms::default(),
             public_torrents: AtomicUsize::new(0),
-            begun: SourceLimit::default(),
+            begun: NetworkShares::default(),
             records: UserRecords::default(),
+            registrations: Registrations::default(),
+            completions: Completions::default(),
             outbox: Outbox::new(outbox_capacity),
             metrics,
             warned: AtomicU32::new(0),
@@ -345,7 +356,10 @@ impl<'a> Arrival<'a> {
             downloaded,
             interval: rules.jittered_interval(work.selector.rng()),
             min_interval: rules.min_announce_interval,
-            external_ip: self.source,
+            external_ip: rules
+                .public_addresses
+                .of(self.source)
+                .unwrap_or(self.source),
         }
     }
 
@@ -363,10 +377,10 @@ impl<'a> Arrival<'a> {
         want.min(rules.max_numwant).min(work.peers_max) as usize
     }
 
-    fn eligibility(&self, rules: &Rules) -> Eligibility {
+    fn eligibility<'r>(&self, rules: &'r Rules) -> Eligibility<'r> {
         Eligibility {
             alive_since: rules.alive_since(self.now.mono),
-            allow_local: !is_global(self.endpoint.ip()),
+            viewer: rules.public_addresses.viewer(self.endpoint.ip()),
         }
     }
 }

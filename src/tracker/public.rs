@@ -7,14 +7,11 @@ use crate::change::{Change, GuestChange, GuestRecord};
 use crate::clock::Seconds;
 use crate::ids::InfoHash;
 use crate::swarm::{
-    Before, ClientTag, Key, Presence, PublicShard, PublicSwarm, Role, TooManyPeers,
+    ClientTag, Family, Key, Presence, PublicShard, PublicSwarm, Role, TooManyPeers,
 };
+use crate::tracker::registration::Unregistered;
 use crate::tracker::{Answer, Arrival, Mode, Refusal, Rules, Tracker, Workspace, scraped};
 use crate::wire::{AnnounceReply, Event, ScrapeEntry};
-
-/// When half of the room for torrents is taken, a network may begin so many in a peer's life: one
-/// part of `max_torrents` out of this many, so that nobody can take the rest from all others.
-const SHARES: usize = 16;
 
 // === impl Tracker ===
 
@@ -55,13 +52,18 @@ impl Tracker {
                 self.metrics.peers_per_ip.one();
                 Refusal::TooManyPeers
             })?;
-        let mut is_counted = before.is_some_and(|it| it.counted);
-        if is_snatch(arrival, before)
-            && self.journal_snatch(shard, info_hash, rules, arrival.now.mono)
-        {
-            swarm.set_counted(arrival.endpoint, client);
-            swarm.add_snatch();
-            is_counted = true;
+        let mut is_counted = before.is_some_and(|it| it.counted || it.role == Role::Seeder);
+        if arrival.completes() && !is_counted {
+            if self.is_counted_by_other_family(info_hash, arrival) {
+                swarm.set_counted(arrival.endpoint, client);
+                is_counted = true;
+            } else if (swarm.downloaded() > 0 || self.may_register(info_hash, arrival, rules))
+                && self.journal_snatch(shard, info_hash, arrival.now.mono)
+            {
+                swarm.set_counted(arrival.endpoint, client);
+                swarm.add_snatch();
+                is_counted = true;
+            }
         }
         self.share_guest(shard, info_hash, arrival, is_counted);
         let want = arrival.want(rules, work);
@@ -95,11 +97,13 @@ impl Tracker {
         rules: &Rules,
     ) -> Option<PublicSwarm<'a>> {
         swarms.get_or_create(key, || {
-            // While half of the room is free, whoever takes part of it harms nobody.
-            let held = self.public_torrents.load(Ordering::Relaxed);
-            let share = (rules.max_torrents / SHARES).max(1) as u32;
-            let life = arrival.now.mono.0 / rules.peer_ttl.max(1);
-            if held >= rules.max_torrents / 2 && !self.begun.allows(arrival.source, share, life) {
+            // While half of the room is free, whoever takes part of it harms nobody: swarms go when
+            // nobody is in them.
+            let free = self.free_room(rules);
+            let life = rules.life(arrival.now.mono);
+            if free <= rules.max_torrents.div_ceil(2)
+                && !self.begun.take(arrival.source, free, life)
+            {
                 self.metrics.torrents_full.one();
                 return false;
             }
@@ -119,12 +123,47 @@ impl Tracker {
 
     /// Whether there is room for one more swarm, which is counted then.
     fn may_begin(&self, rules: &Rules) -> bool {
-        if self.public_torrents.load(Ordering::Relaxed) >= rules.max_torrents {
+        if self.free_room(rules) == 0 {
             self.metrics.torrents_full.one();
             return false;
         }
         self.public_torrents.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// Swarms that there is room for. Those of registered torrents don't count: there are only so
+    /// many rows, and the numbers of their snatches are kept while nobody is there.
+    pub(super) fn free_room(&self, rules: &Rules) -> usize {
+        let registered = self.registry.torrent_count().min(rules.max_torrents);
+        let held = self.public_torrents.load(Ordering::Relaxed);
+        rules.max_torrents - held.saturating_sub(registered).min(rules.max_torrents)
+    }
+
+    /// Whether the first snatch of a torrent may register it, if it is not registered; counts it.
+    fn may_register(&self, info_hash: InfoHash, arrival: &Arrival, rules: &Rules) -> bool {
+        if self.registry.torrent(&info_hash).is_some() {
+            return true;
+        }
+        let (source, now) = (arrival.source, arrival.now.mono);
+        let registered = self.registry.torrent_count();
+        let Err(reason) = self.registrations.take(source, registered, rules, now) else {
+            return true;
+        };
+        match reason {
+            Unregistered::Full => self.metrics.registrations_full.one(),
+            Unregistered::Share => self.metrics.registrations_share.one(),
+            Unregistered::Rate => self.metrics.registrations_rate.one(),
+        }
+        if self.registrations.may_warn(now) {
+            tracing::warn!(
+                %source,
+                registered,
+                max_torrents = rules.max_torrents,
+                "a torrent that a client completed is not registered, and its snatch not counted: {}",
+                reason.reason()
+            );
+        }
+        false
     }
 
     /// Tells other nodes, if there are any. Without room they hear of the peer at its next announce.
@@ -156,19 +195,17 @@ impl Tracker {
         );
     }
 
+    /// Whether this client told of the same completion by its other address family.
+    fn is_counted_by_other_family(&self, info_hash: InfoHash, arrival: &Arrival) -> bool {
+        let peer_id = &arrival.params.peer_id;
+        let family = Family::of(arrival.endpoint);
+        let now = arrival.now.mono;
+        self.completions
+            .is_known_by_other_family(&info_hash, peer_id, family, now)
+    }
+
     /// Queues a snatch; false if it can't be kept, and then it is not counted either.
-    fn journal_snatch(
-        &self,
-        shard: usize,
-        info_hash: InfoHash,
-        rules: &Rules,
-        now: Seconds,
-    ) -> bool {
-        // Its first snatch registers a torrent: strangers may register only so many.
-        let is_full = self.registry.torrent_count() >= rules.max_torrents;
-        if is_full && self.registry.torrent(&info_hash).is_none() {
-            return false;
-        }
+    fn journal_snatch(&self, shard: usize, info_hash: InfoHash, now: Seconds) -> bool {
         let Some(room) = self.outbox.reserve() else {
             self.metrics.outbox_full.one();
             return false;
@@ -177,6 +214,14 @@ impl Tracker {
         self.metrics.snatches.one();
         self.tell_snatch(info_hash, None, now);
         true
+    }
+
+    /// Peers that are in a public swarm, expired ones that no sweep came to included.
+    pub(super) fn peers_in(&self, info_hash: &InfoHash) -> u32 {
+        let key = Key::from(info_hash);
+        let swarms = self.public.lock(key.shard());
+        let known = swarms.get(key);
+        known.map_or(0, |(counts, _)| counts.seeders + counts.leechers)
     }
 
     pub(super) fn scrape_public(&self, info_hash: &InfoHash) -> ScrapeEntry {
@@ -188,12 +233,6 @@ impl Tracker {
             _ => ScrapeEntry::default(),
         }
     }
-}
-
-/// Whether an announce completes a download: once for an identity while it stays, and not for
-/// one that was a seeder before (rule W5).
-fn is_snatch(arrival: &Arrival, before: Option<Before>) -> bool {
-    arrival.completes() && !before.is_some_and(|it| it.role == Role::Seeder || it.counted)
 }
 
 /// Nothing of a public announce has to be durable before its answer goes.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::addr::PublicAddresses;
 use crate::clock::Seconds;
 use crate::swarm::LIFE_MAX;
 use crate::tracker::credit::HnrRules;
@@ -35,11 +36,16 @@ pub struct Rules {
     pub max_torrents: usize,
     /// Refuse clients that are not on the whitelist.
     pub whitelist: bool,
+    /// Public mode: a torrent that clients registered, and that nobody used for so many seconds, is
+    /// removed; 0 to remove it only when its room is needed.
+    pub forget_torrents_after: u32,
     /// Ports that no client may listen on, and networks that no announce may come from.
     pub blocked_ports: Vec<u16>,
     pub blocked_networks: Vec<IpNet>,
     /// Believe the addresses that clients give.
     pub trust_client_ip: bool,
+    /// By which addresses the internet reaches peers of the tracker's own networks (rule W8).
+    pub public_addresses: PublicAddresses,
     /// Public mode: peers of one address, or of one IPv6 network of 64 bits, in one swarm; 0 for
     /// no limit. Of addresses that the internet can't reach there is none: they stand for many hosts.
     pub max_peers_per_ip: u32,
@@ -68,10 +74,12 @@ impl Default for Rules {
             max_numwant: 200,
             auto_register: true,
             max_torrents: 4_000_000,
+            forget_torrents_after: 0,
             blocked_ports: Vec::new(),
             blocked_networks: Vec::new(),
             whitelist: false,
             trust_client_ip: false,
+            public_addresses: PublicAddresses::default(),
             max_peers_per_ip: 100,
             max_peers_per_user: 5,
             user_records: RecordLimits {
@@ -101,6 +109,11 @@ impl Rules {
     /// Peers last seen before this moment have expired.
     pub fn alive_since(&self, now: Seconds) -> Seconds {
         Seconds(now.0.saturating_sub(self.peer_ttl))
+    }
+
+    /// The number of the peer's life that it is now: what networks take is counted for one.
+    pub(super) fn life(&self, now: Seconds) -> u32 {
+        now.0 / self.peer_ttl.max(1)
     }
 
     /// Whether no announce may come from there.

@@ -51,18 +51,18 @@ impl Tracker {
     pub fn sweep(&self, shard: usize, now: Now) {
         let rules = self.rules.load();
         match self.mode {
-            Mode::Public => self.sweep_public(shard, &rules, rules.alive_since(now.mono)),
+            Mode::Public => self.sweep_public(shard, &rules, now.mono),
             Mode::Private => self.sweep_private(shard, &rules, now),
         }
     }
 
     /// Swarms are swept in pieces, and the larger ones themselves are, so that no announce waits
     /// for longer than a piece takes.
-    fn sweep_public(&self, shard: usize, rules: &Rules, alive_since: Seconds) {
+    fn sweep_public(&self, shard: usize, rules: &Rules, now: Seconds) {
         let mut next = Some(Cursor::default());
         while let Some(from) = next {
             let mut swarms = self.public.lock(shard);
-            next = self.sweep_piece(&mut swarms, from, rules, alive_since);
+            next = self.sweep_piece(&mut swarms, from, rules, now);
             MutexGuard::unlock_fair(swarms);
         }
     }
@@ -72,14 +72,19 @@ impl Tracker {
         swarms: &mut PublicShard,
         from: Cursor,
         rules: &Rules,
-        alive_since: Seconds,
+        now: Seconds,
     ) -> Option<Cursor> {
+        let alive_since = rules.alive_since(now);
         let before = swarms.len();
-        // Counts of snatches alone take no room that torrents with peers may need.
-        let has_room = self.public_torrents.load(Ordering::Relaxed) < rules.max_torrents / 2;
+        // Counts of snatches alone take no room that torrents with peers may need; those of
+        // registered torrents have room of their own.
+        let has_room = self.free_room(rules) > rules.max_torrents.div_ceil(2);
+        let is_kept = |info_hash: &InfoHash, downloaded| {
+            downloaded > 0 && (has_room || self.registry.torrent(info_hash).is_some())
+        };
         let mut expired = 0;
         let mut budget = PIECE;
-        let next = swarms.walk(from, |_, swarm| {
+        let next = swarms.walk(from, |info_hash, swarm| {
             if budget == 0 {
                 return Visit::Pause;
             }
@@ -87,9 +92,10 @@ impl Tracker {
             expired += gone;
             if !is_done {
                 Visit::Pause
-            } else if swarm.is_empty() && !(has_room && swarm.downloaded() > 0) {
+            } else if swarm.is_empty() && !is_kept(info_hash, swarm.downloaded()) {
                 Visit::Remove
             } else {
+                swarm.note_empty(now);
                 Visit::Keep
             }
         });

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::ids::{InfoHash, PeerId};
+use crate::wire::FormHash;
 
 /// What a client says has happened (BEP 3, BEP 21).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,8 +25,9 @@ pub struct ClientKey(pub u32);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announce {
     pub info_hash: InfoHash,
-    /// The info hash with every raw `+` read as a space, for clients that encode forms (rule Q4).
-    pub info_hash_as_form: Option<InfoHash>,
+    /// The info hash with every raw `+` read as a space, for clients that encode forms (rule Q4);
+    /// none if there is no raw `+`.
+    pub info_hash_as_form: Option<FormHash>,
     pub peer_id: PeerId,
     /// 0 for a client that can't be connected to.
     pub port: u16,

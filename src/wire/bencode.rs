@@ -1,18 +1,24 @@
-//! Bencode (BEP 3): a writer into a `Vec`, and a strict, bounded reader.
+//! Bencode (BEP 3): a writer into a `Vec`, and bounded readers.
 //!
 //! [`parse`] accepts canonical bencode only: dictionary keys sorted and unique, no
 //! leading zeros, nothing after the value. [`parse_lenient`] is for .torrent files, which
-//! some programs write with unsorted keys or a line break at the end. Both borrow from
+//! some programs write with unsorted keys, leading zeros or a line break at the end;
+//! [`parse_sorted`] is for the parts of them that clients are stricter with. All borrow from
 //! their input and bound what they allocate.
 
 use std::ops::Range;
 
-/// How deep lists and dictionaries may lie in each other; .torrent files need 6 or so a folder level.
-const DEPTH_MAX: u32 = 128;
+/// How deep lists and dictionaries may lie in each other, as in libtorrent; .torrent files need 6
+/// or so a folder level.
+const DEPTH_MAX: u32 = 100;
 
-/// How many values one input may hold. A value costs some 60 bytes of memory for as few as
-/// 2 of input; the largest .torrent files in use hold a few 100,000.
-const VALUES_MAX: u32 = 2_000_000;
+/// How many values one input may hold, as in libtorrent. A value costs some 60 bytes of memory for
+/// as few as 2 of input; the largest .torrent files in use hold a few 100,000.
+const VALUES_MAX: u32 = 3_000_000;
+
+/// Digits of a number that is not canonical: of an integer, and of the length of a text.
+const INT_DIGITS_MAX: usize = 20;
+const LENGTH_DIGITS_MAX: usize = 16;
 
 /// A bencoded value, with the place in the input where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +49,36 @@ struct Reader<'a> {
     input: &'a [u8],
     at: usize,
     values: u32,
-    /// Whether keys have to be sorted and unique.
-    strict: bool,
+    form: Form,
 }
+
+/// What is accepted beside canonical bencode.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    /// Keys in any order, and repeated.
+    unsorted: bool,
+    /// Leading zeros.
+    zeros: bool,
+    /// Minus zero, zeros after a minus, and numbers of more than 64 bits, which count as 0.
+    odd_ints: bool,
+}
+
+const CANONICAL: Form = Form {
+    unsorted: false,
+    zeros: false,
+    odd_ints: false,
+};
+
+const SORTED: Form = Form {
+    odd_ints: true,
+    ..CANONICAL
+};
+
+const LENIENT: Form = Form {
+    unsorted: true,
+    zeros: true,
+    odd_ints: true,
+};
 
 /// Appends `number` as `i…e`.
 pub fn write_int(out: &mut Vec<u8>, number: u64) {
@@ -78,7 +111,7 @@ pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
 
 /// Reads one value that fills the whole of `input`.
 pub fn parse(input: &[u8]) -> Result<Node<'_>, BencodeError> {
-    let mut reader = Reader::new(input, true);
+    let mut reader = Reader::new(input, CANONICAL);
     let node = reader.node(DEPTH_MAX)?;
     if reader.at == input.len() {
         Ok(node)
@@ -87,10 +120,17 @@ pub fn parse(input: &[u8]) -> Result<Node<'_>, BencodeError> {
     }
 }
 
-/// Reads one value at the beginning of `input`; keys may be in any order, and what
-/// follows the value is passed over. Of equal keys, [`Node::get`] finds the first.
+/// Reads one value at the beginning of `input`; keys may be in any order, numbers may have leading
+/// zeros, an integer of more than 64 bits counts as 0, and what follows the value is passed over.
+/// Of equal keys, [`Node::get`] finds the first.
 pub fn parse_lenient(input: &[u8]) -> Result<Node<'_>, BencodeError> {
-    Reader::new(input, false).node(DEPTH_MAX)
+    Reader::new(input, LENIENT).node(DEPTH_MAX)
+}
+
+/// The same, but keys are sorted and unique, and there are no leading zeros. This is as strict as
+/// libtorrent is with the info dictionary of a v2 torrent.
+pub fn parse_sorted(input: &[u8]) -> Result<Node<'_>, BencodeError> {
+    Reader::new(input, SORTED).node(DEPTH_MAX)
 }
 
 // === impl Node ===
@@ -130,12 +170,12 @@ impl<'a> Node<'a> {
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
-    fn new(input: &'a [u8], strict: bool) -> Self {
+    fn new(input: &'a [u8], form: Form) -> Self {
         Self {
             input,
             at: 0,
             values: 0,
-            strict,
+            form,
         }
     }
 
@@ -152,7 +192,13 @@ impl<'a> Reader<'a> {
     }
 
     fn node(&mut self, depth: u32) -> Result<Node<'a>, BencodeError> {
-        if depth == 0 {
+        // The end of a list or dictionary is a level below it.
+        let levels = if matches!(self.peek()?, b'l' | b'd') {
+            2
+        } else {
+            1
+        };
+        if depth < levels {
             return Err(self.error("too many levels"));
         }
         self.values += 1;
@@ -179,43 +225,55 @@ impl<'a> Reader<'a> {
         if negative {
             self.at += 1;
         }
-        let magnitude = self.decimal(b'e')?;
-        if negative && magnitude == 0 {
+        let digits = self.digits(b'e', INT_DIGITS_MAX)?;
+        let may_have_zeros = self.form.zeros || (negative && self.form.odd_ints);
+        if !may_have_zeros {
+            self.check_zeros(digits)?;
+        }
+        if negative && digits == b"0" && !self.form.odd_ints {
             return Err(self.error("minus zero"));
         }
-        let number = if negative {
-            -i128::from(magnitude)
-        } else {
-            i128::from(magnitude)
-        };
-        i64::try_from(number).map_err(|_| self.error("the number is too large"))
+        let magnitude = i128::from(number(digits).unwrap_or(u64::MAX));
+        let number = if negative { -magnitude } else { magnitude };
+        match i64::try_from(number) {
+            Err(_) if !self.form.odd_ints => Err(self.error("the number is too large")),
+            number => Ok(number.unwrap_or(0)),
+        }
     }
 
-    /// Digits up to `end`, which is taken too.
-    fn decimal(&mut self, end: u8) -> Result<u64, BencodeError> {
+    /// One or more digits up to `end`, which is taken too.
+    fn digits(&mut self, end: u8, most: usize) -> Result<&'a [u8], BencodeError> {
         let start = self.at;
-        let mut number: u64 = 0;
-        loop {
-            match self.peek()? {
-                byte if byte == end && self.at > start => break,
-                digit @ b'0'..=b'9' if self.at == start || self.input[start] != b'0' => {
-                    number = number
-                        .checked_mul(10)
-                        .and_then(|tens| tens.checked_add(u64::from(digit - b'0')))
-                        .ok_or_else(|| self.error("the number is too large"))?;
-                    self.at += 1;
-                }
-                _ => return Err(self.error("this is no number")),
+        while self.peek()? != end {
+            if !self.peek()?.is_ascii_digit() {
+                return Err(self.error("this is no number"));
+            }
+            self.at += 1;
+            if self.at - start > most {
+                return Err(self.error("the number is too large"));
             }
         }
+        if self.at == start {
+            return Err(self.error("this is no number"));
+        }
         self.at += 1;
-        Ok(number)
+        Ok(&self.input[start..self.at - 1])
+    }
+
+    fn check_zeros(&self, digits: &[u8]) -> Result<(), BencodeError> {
+        if digits.len() > 1 && digits[0] == b'0' {
+            return Err(self.error("a number with leading zeros"));
+        }
+        Ok(())
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], BencodeError> {
-        let length = self.decimal(b':')?;
-        let end = usize::try_from(length)
-            .ok()
+        let digits = self.digits(b':', LENGTH_DIGITS_MAX)?;
+        if !self.form.zeros {
+            self.check_zeros(digits)?;
+        }
+        let end = number(digits)
+            .and_then(|length| usize::try_from(length).ok())
             .and_then(|length| self.at.checked_add(length))
             .filter(|&end| end <= self.input.len())
             .ok_or_else(|| self.error("the input ends too early"))?;
@@ -242,7 +300,7 @@ impl<'a> Reader<'a> {
                 return Err(self.error("a key must be a string"));
             }
             let key = self.bytes()?;
-            if self.strict && entries.last().is_some_and(|(before, _)| *before >= key) {
+            if !self.form.unsorted && entries.last().is_some_and(|(before, _)| *before >= key) {
                 return Err(self.error("the keys are not sorted"));
             }
             entries.push((key, self.node(depth - 1)?));
@@ -250,6 +308,13 @@ impl<'a> Reader<'a> {
         self.at += 1;
         Ok(entries)
     }
+}
+
+/// The number that decimal digits stand for; none above 64 bits.
+fn number(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |number: u64, digit| {
+        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    })
 }
 
 #[cfg(test)]
@@ -309,6 +374,41 @@ mod tests {
         assert_eq!(node.get(b"a").unwrap().as_int(), Some(2));
         assert_eq!(node.get(b"b").unwrap().as_int(), Some(1));
         assert!(parse_lenient(b"d1:a").is_err());
+    }
+
+    #[test]
+    fn odd_numbers_are_read_when_lenient_and_leading_zeros_only_then() {
+        let int = |input: &str| parse_lenient(input.as_bytes()).map(|node| node.as_int());
+        assert_eq!(int("i-0e"), Ok(Some(0)));
+        assert_eq!(int("i007e"), Ok(Some(7)));
+        assert_eq!(int("i-07e"), Ok(Some(-7)));
+        assert_eq!(int("i-9223372036854775808e"), Ok(Some(i64::MIN)));
+        assert_eq!(int("i99999999999999999999e"), Ok(Some(0)));
+        assert!(int("i000000000000000000000e").is_err());
+        assert!(int("i-e").is_err() && int("ie").is_err() && int("i--1e").is_err());
+        assert_eq!(
+            parse_lenient(b"00000001:a").unwrap().as_bytes(),
+            Some(&b"a"[..])
+        );
+        assert!(parse_lenient(b"00000000000000001:a").is_err());
+        for (input, is_sorted) in [
+            ("i-0e", true),
+            ("i-07e", true),
+            ("i99999999999999999999e", true),
+            ("i007e", false),
+            ("01:a", false),
+            ("d1:b0:1:a0:e", false),
+            ("d1:a0:1:a0:e", false),
+        ] {
+            assert_eq!(parse_sorted(input.as_bytes()).is_ok(), is_sorted, "{input}");
+        }
+    }
+
+    #[test]
+    fn as_many_levels_are_read_as_libtorrent_reads() {
+        let nested = |levels: usize| format!("{}{}", "l".repeat(levels), "e".repeat(levels));
+        assert!(parse_lenient(nested(99).as_bytes()).is_ok());
+        assert!(parse_lenient(nested(100).as_bytes()).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod bencode;
 mod error;
 pub mod forwarded;
 pub mod http;
+mod plus;
 pub mod query;
 pub mod udp;
 
@@ -15,3 +16,4 @@ pub use announce::{
     Announce, AnnounceReply, ClientKey, Event, Failure, PeerList, RetryIn, ScrapeEntry,
 };
 pub use error::ParseError;
+pub use plus::{FormHash, PlusMeaning};

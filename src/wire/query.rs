@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use memchr::memchr;
 
 use crate::ids::{InfoHash, PeerId, hex_digit};
-use crate::wire::{Announce, ClientKey, Event, ParseError};
+use crate::wire::{Announce, ClientKey, Event, FormHash, ParseError, PlusMeaning, plus};
 
 /// Info hashes that one scrape may ask for; the rest is passed over (rule S1).
 pub const SCRAPE_MAX: usize = 74;
@@ -27,6 +27,7 @@ pub fn parse_announce(query: &[u8]) -> Result<Announce, ParseError> {
 }
 
 /// Reads the query of a scrape: its distinct info hashes in the order asked, at most [`SCRAPE_MAX`].
+/// One whose raw `+` may be either is asked for in both readings (rule Q4).
 ///
 /// # Errors
 /// A missing or invalid info_hash.
@@ -37,10 +38,18 @@ pub fn parse_scrape(query: &[u8]) -> Result<Vec<InfoHash>, ParseError> {
         if key != b"info_hash" {
             return;
         }
-        match decode_20(value, b'+').map(InfoHash) {
-            Some(hash) if hashes.len() < SCRAPE_MAX && !hashes.contains(&hash) => hashes.push(hash),
-            Some(_) => {}
-            None => all_valid = false,
+        let Some(hash) = decode_20(value, b'+') else {
+            all_valid = false;
+            return;
+        };
+        let form = as_form(value, &hash);
+        let meaning = form.map_or(PlusMeaning::Plus, |form| form.meaning);
+        let literal = (meaning != PlusMeaning::Space).then_some(InfoHash(hash));
+        let form = form.filter(|_| meaning != PlusMeaning::Plus);
+        for hash in literal.into_iter().chain(form.map(|form| form.info_hash)) {
+            if hashes.len() < SCRAPE_MAX && !hashes.contains(&hash) {
+                hashes.push(hash);
+            }
         }
     });
     match (all_valid, hashes.is_empty()) {
@@ -161,12 +170,7 @@ impl<'a> Seen<'a> {
         let peer_id = self.peer_id.ok_or(ParseError::MissingPeerId)?;
         let peer_id = decode_20(peer_id, b'+').ok_or(ParseError::InvalidPeerId)?;
         let event = event(self.event);
-        // A raw `+` stands for one byte of the hash itself, so there can be none without a `+` in it.
-        let info_hash_as_form = info_hash
-            .contains(&b'+')
-            .then(|| decode_20(raw_hash, b' ').map(InfoHash))
-            .flatten()
-            .filter(|as_form| as_form.0 != info_hash);
+        let info_hash_as_form = as_form(raw_hash, &info_hash);
         Ok(Announce {
             info_hash: InfoHash(info_hash),
             info_hash_as_form,
@@ -184,6 +188,19 @@ impl<'a> Seen<'a> {
             no_peer_id: self.no_peer_id == b"1",
         })
     }
+}
+
+/// The hash with its raw `+` read as spaces; none if it has no raw `+`.
+fn as_form(raw: &[u8], info_hash: &[u8; 20]) -> Option<FormHash> {
+    // A raw `+` stands for one byte of the hash itself, so there can be none without a `+` in it.
+    if !info_hash.contains(&b'+') {
+        return None;
+    }
+    let as_form = decode_20(raw, b' ').filter(|as_form| as_form != info_hash)?;
+    Some(FormHash {
+        info_hash: InfoHash(as_form),
+        meaning: plus::meaning(raw),
+    })
 }
 
 /// Two spellings of one hash are equal; a bad spelling is told by the one that is decoded later.
@@ -424,7 +441,7 @@ mod tests {
         }
         let plus =
             parse_announce(format!("info_hash={minimal}&peer_id={PID}&port=1").as_bytes()).unwrap();
-        assert_eq!(plus.info_hash_as_form.unwrap().0[2], b' ');
+        assert_eq!(plus.info_hash_as_form.unwrap().info_hash.0[2], b' ');
         assert_eq!(parse("").unwrap().info_hash_as_form, None);
     }
 

@@ -275,6 +275,10 @@ fn swarm_counters_follow_the_peers() {
         ("event=completed, left=0", [1, 0, 0]),
         ("left=10", [0, 0, 1]),
         ("event=completed, left=10", [0, 0, 1]),
+        // It was a seeder before: this is the end of a recheck (rule W5).
+        ("event=completed, left=0", [1, 0, 0]),
+        ("event=stopped, left=0", [0, 0, 0]),
+        ("event=started, left=10", [0, 0, 1]),
         ("event=completed, left=0", [1, 1, 0]),
         ("event=completed, left=0", [1, 1, 0]),
         ("event=stopped, left=0", [0, 1, 0]),

@@ -11,6 +11,7 @@ mod shared;
 mod stats;
 mod tables;
 mod tools;
+mod torrent_files;
 mod warmup;
 
 use std::fs;

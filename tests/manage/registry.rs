@@ -132,9 +132,18 @@ fn import_takes_every_kind_of_torrent_and_names_the_bad_ones() {
     const PIECES: &str = "6:pieces20:aaaaaaaaaaaaaaaaaaaa";
     let folder = Folder::with_config(&json!({"mode": "private"}));
     let v1 = format!("d6:lengthi5e4:name2:v112:piece lengthi16384e{PIECES}7:privatei1ee");
-    let v2 = "d9:file treede12:meta versioni2e4:name2:v2e".to_owned();
-    let hybrid = format!("d9:file treede12:meta versioni2e4:name6:hybrid{PIECES}e");
-    let unsorted = format!("d{PIECES}4:name8:unsortede");
+    let root = "r".repeat(32);
+    let tree = |name: &str| {
+        let leaf = format!("d0:d6:lengthi5e11:pieces root32:{root}ee");
+        format!("9:file treed{}:{name}{leaf}e", name.len())
+    };
+    let tail = "12:piece lengthi16384e";
+    let v2 = format!("d{}12:meta versioni2e4:name2:v2{tail}e", tree("v2"));
+    let hybrid = format!(
+        "d{}6:lengthi5e12:meta versioni2e4:name6:hybrid{tail}{PIECES}e",
+        tree("hybrid")
+    );
+    let unsorted = format!("d{PIECES}4:name8:unsorted{tail}6:lengthi5ee");
     for (name, info) in [
         ("v1.torrent", &v1),
         ("sub/v2.torrent", &v2),

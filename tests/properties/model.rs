@@ -74,7 +74,7 @@ struct Peer {
     machines: Option<(bool, Vec<Machine>)>,
     base_at: u32,
     last: u32,
-    /// Public: its snatch was counted.
+    /// Public: it was a seeder, or its snatch was counted.
     counted: bool,
 }
 
@@ -104,6 +104,8 @@ struct Torrent {
     deeds: HashMap<u32, Deeds>,
     /// When the tracker was started anew.
     started: u32,
+    /// Public: the latest completion of each peer id, by IPv4 or not, and when.
+    completed: HashMap<u8, (bool, u32)>,
 }
 
 #[derive(Clone)]
@@ -239,12 +241,21 @@ impl Model {
             seen: now,
         });
         peer.kind = Some(kind(it));
-        peer.counted = before.as_ref().is_some_and(|it| it.counted);
-        let was_seeder = before.is_some_and(|it| it.kind == Some(Kind::Seeder));
+        // One that was a seeder completes nothing any more.
+        let was_seeder = before
+            .as_ref()
+            .is_some_and(|it| it.kind == Some(Kind::Seeder));
+        peer.counted = was_seeder || before.as_ref().is_some_and(|it| it.counted);
         let completes = it.event == Event::Completed && it.left == Some(0);
-        if completes && !was_seeder && !peer.counted {
+        if completes && !peer.counted {
             peer.counted = true;
-            torrent.snatches += 1;
+            let by_v4 = it.address.is_ipv4();
+            let last = torrent.completed.insert(it.peer_id, (by_v4, now));
+            // W5: told by the other family a moment ago. One of zeros names nobody.
+            let is_told = |(v4, at): (bool, u32)| v4 != by_v4 && now - at <= 300;
+            if it.peer_id == 0 || !last.is_some_and(is_told) {
+                torrent.snatches += 1;
+            }
         }
         torrent.peers.push(peer);
         let eligible = self.eligible(it, None);
@@ -313,6 +324,7 @@ impl Model {
             torrent.started = self.now;
             if !self.private {
                 torrent.peers.clear();
+                torrent.completed.clear();
             }
             for peer in &mut torrent.peers {
                 if let Some((_, known)) = &mut peer.machines {

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use mika::tracker::Mode;
+use mika::addr::{PublicAddress, PublicAddresses};
+use mika::tracker::{Mode, Rules};
 
 use crate::world::{Ask, World, peer, rules};
 
@@ -102,6 +103,112 @@ fn private_addresses_stay_among_themselves() {
         let local = world.ok(peer(4).of(4).from("10.0.0.4"));
         assert_eq!(numbers(&local.peers), [1, 2, 3]);
     }
+}
+
+/// Rules by which local networks have these public addresses; an empty network stands for all.
+fn rules_with(mappings: &[(&str, &str)]) -> Rules {
+    let mappings = mappings.iter().map(|(network, address)| PublicAddress {
+        network: network.parse().ok(),
+        address: address.parse().unwrap(),
+    });
+    Rules {
+        public_addresses: PublicAddresses::new(mappings.collect()),
+        max_peers_per_user: 1000,
+        ..rules()
+    }
+}
+
+fn texts(peers: &[SocketAddr]) -> Vec<String> {
+    let mut texts: Vec<String> = peers.iter().map(SocketAddr::to_string).collect();
+    texts.sort_unstable();
+    texts
+}
+
+#[test]
+fn a_seeder_beside_the_tracker_is_handed_out_under_its_public_address() {
+    let rules = || rules_with(&[("", "203.0.113.7"), ("", "2001:db8::7")]);
+    for mut world in [
+        World::new(Mode::Public, rules(), 10_000),
+        World::private_by(rules(), 10_000),
+    ] {
+        world.ok(peer(1).of(1).from("192.168.1.5").left(0));
+        world.ok(peer(2).of(2).from("fd00::5").left(0));
+        let mut given = |n: u8, ip: &str| texts(&world.ok(peer(n).of(n.into()).from(ip)).peers);
+        assert_eq!(given(3, "9.9.9.3"), ["203.0.113.7:6881"]);
+        assert_eq!(given(4, "2a00::4"), ["[2001:db8::7]:6881"]);
+        // Neighbours reach it directly.
+        let local = given(5, "192.168.1.6");
+        assert_eq!(local, ["192.168.1.5:6881", "9.9.9.3:6881"]);
+        let local = given(6, "fd00::6");
+        assert_eq!(local, ["[2a00::4]:6881", "[fd00::5]:6881"]);
+    }
+}
+
+#[test]
+fn each_local_network_has_its_own_public_address() {
+    let networks = [
+        ("10.0.0.0/8", "203.0.113.1"),
+        ("192.168.0.0/16", "203.0.113.2"),
+    ];
+    for mut world in [
+        World::new(Mode::Public, rules_with(&networks), 10_000),
+        World::private_by(rules_with(&networks), 10_000),
+    ] {
+        world.ok(peer(1).of(1).from("10.0.0.1").left(0));
+        world.ok(peer(2).of(2).from("192.168.0.2").left(0));
+        world.ok(peer(3).of(3).from("172.16.0.3").left(0));
+        let mut given = |ip: &str| {
+            let given = texts(&world.ok(peer(9).of(9).from(ip)).peers);
+            world.ok(peer(9).of(9).from(ip).event("stopped"));
+            given
+        };
+        assert_eq!(given("9.9.9.9"), ["203.0.113.1:6881", "203.0.113.2:6881"]);
+        assert_eq!(
+            given("10.9.9.9"),
+            ["10.0.0.1:6881", "172.16.0.3:6881", "203.0.113.2:6881"]
+        );
+        assert_eq!(
+            given("127.0.0.1"),
+            ["10.0.0.1:6881", "172.16.0.3:6881", "192.168.0.2:6881"]
+        );
+    }
+}
+
+/// The router forwards a port to one of them only.
+#[test]
+fn local_peers_of_one_port_are_one_public_endpoint_in_a_reply() {
+    let rules = || rules_with(&[("", "8.8.8.8")]);
+    for (mut world, others) in [
+        (World::new(Mode::Public, rules(), 10_000), 2),
+        (World::new(Mode::Public, rules(), 10_000), 100),
+        (World::private_by(rules(), 10_000), 2),
+        (World::private_by(rules(), 10_000), 100),
+    ] {
+        for n in 1..=others {
+            world.ok(peer(n).of(1).from(&format!("10.0.0.{n}")));
+        }
+        world.ok(peer(101).of(1).from("8.8.8.8"));
+        let given = texts(&world.ok(peer(102).of(1).with("numwant=200")).peers);
+        assert_eq!(given, ["8.8.8.8:6881"]);
+        // The client that is at that very endpoint gets nobody there, and its neighbours neither.
+        let own = texts(&world.ok(peer(101).of(1).from("8.8.8.8")).peers);
+        assert_eq!(own, ["9.9.9.102:6881"]);
+        let local = world.ok(peer(1).of(1).from("10.0.0.1").with("numwant=200"));
+        assert_eq!(local.peers.len(), usize::from(others) - 1 + 2);
+    }
+}
+
+#[test]
+fn a_local_client_is_told_its_public_address() {
+    let mut world = World::new(Mode::Public, rules_with(&[("", "203.0.113.7")]), 10);
+    let told = |reply: &[u8], ip: [u8; 4]| {
+        let text = [&b"11:external ip4:"[..], &ip].concat();
+        reply.windows(text.len()).any(|window| window == text)
+    };
+    let reply = world.ok(peer(1).from("10.0.0.1")).body;
+    assert!(told(&reply, [203, 0, 113, 7]), "{reply:?}");
+    let reply = world.ok(peer(2).from("9.9.9.2")).body;
+    assert!(told(&reply, [9, 9, 9, 2]), "{reply:?}");
 }
 
 #[test]

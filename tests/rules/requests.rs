@@ -1,8 +1,9 @@
 //! Who is let in, and what is wrong with a request: rules Q4, R6, R8, W12 and the parameters.
 
-use mika::ids::InfoHash;
+use mika::clock::Seconds;
+use mika::ids::{InfoHash, TorrentId};
 use mika::registry::RegistryChange;
-use mika::tracker::Mode;
+use mika::tracker::{IdleTorrents, Mode, Rules, Tracker};
 
 use crate::world::{TTL, World, escaped, hash, peer, rules, torrent, user};
 
@@ -115,6 +116,128 @@ fn public_torrents_are_bounded() {
     assert_eq!(world.metrics.torrents_full.get(), 1);
 }
 
+/// Snatches of new torrents from there that are counted, of so many.
+fn registered(world: &mut World, torrents: std::ops::Range<u16>, ip: &str) -> usize {
+    let registered = torrents.filter(|number| {
+        let mut hash = [7; 20];
+        hash[..2].copy_from_slice(&number.to_be_bytes());
+        let ask = || peer(1).raw_hash(&escaped(&InfoHash(hash))).from(ip);
+        let counted = world.counts(ask().left(0).event("completed")).2;
+        world.ok(ask().event("stopped"));
+        let stays = world.scrape(InfoHash(hash)).unwrap().downloaded;
+        assert_eq!(counted, stays);
+        counted == 1
+    });
+    registered.count()
+}
+
+/// Each seconds apart, so that it is not the rate that bounds them.
+#[test]
+fn one_network_registers_only_its_share_of_what_is_free() {
+    let mut few = rules();
+    few.max_torrents = 1000;
+    let mut world = World::new(Mode::Public, few, 100_000);
+    let mut register = |first: u16, ip: &str| {
+        let slow = (0..200).map(|n| {
+            if n % 10 == 0 {
+                world.wait(1);
+                world.sweep();
+            }
+            registered(&mut world, first + n..first + n + 1, ip)
+        });
+        slow.sum::<usize>()
+    };
+    assert_eq!(register(0, "203.0.113.1"), 1000 / 16);
+    assert_eq!(register(200, "203.0.113.200"), 0);
+    assert_eq!(register(400, "198.51.100.1"), 1000 / 16);
+    // One owner of IPv6 may have a whole /32.
+    let all: usize = (0..8)
+        .map(|n| register(600 + 200 * n, &format!("2a00:1:{n}::1")))
+        .sum();
+    assert_eq!(all, 1000 / 4);
+    assert_eq!(register(3000, "2a00:2::1"), 1000 / 16);
+    assert!(world.metrics.registrations_share.get() > 0);
+}
+
+#[test]
+fn registrations_of_a_second_are_bounded() {
+    let mut world = World::new(
+        Mode::Public,
+        Rules {
+            max_torrents: 100_000,
+            ..rules()
+        },
+        100_000,
+    );
+    assert_eq!(registered(&mut world, 0..200, "203.0.113.1"), 50);
+    assert_eq!(world.metrics.registrations_rate.get(), 150);
+    world.wait(1);
+    assert_eq!(registered(&mut world, 200..210, "203.0.113.1"), 10);
+}
+
+#[test]
+fn a_full_registry_counts_snatches_of_registered_torrents_only() {
+    let mut few = rules();
+    few.max_torrents = 3;
+    let mut world = World::new(Mode::Public, few, 100);
+    for n in 1..=3 {
+        world.apply(RegistryChange::Torrent(torrent(n)));
+    }
+    let done = |n: u8| peer(n).torrent(n).left(0).event("completed");
+    assert_eq!(world.counts(done(3)), (1, 0, 1));
+    assert_eq!(world.counts(done(4)), (1, 0, 0), "served, and not counted");
+    assert_eq!(world.metrics.registrations_full.get(), 1);
+    // The count of a registered torrent outlives its swarm, also where room is scarce.
+    world.ok(peer(3).torrent(3).event("stopped"));
+    for n in 5..=6 {
+        world.ok(peer(n).torrent(n));
+    }
+    world.sweep();
+    assert_eq!(world.scrape(hash(3)).unwrap().downloaded, 1);
+    // It goes with its row.
+    world.apply(RegistryChange::TorrentGone(TorrentId(3)));
+    world.tracker.forget_snatches(&hash(3));
+    assert_eq!(world.counts(done(3)), (1, 0, 1));
+}
+
+#[test]
+fn torrents_without_peers_give_way_by_their_snatches_and_their_age() {
+    let mut world = World::public();
+    let done = |torrent: u8, n: u8| peer(n).torrent(torrent).left(0).event("completed");
+    let leave = |torrent: u8, n: u8| peer(n).torrent(torrent).event("stopped");
+    for (torrent, snatches) in [(1, 2), (2, 1), (3, 1), (4, 9), (5, 7), (6, 1)] {
+        world.wait(10);
+        for n in 0..snatches {
+            world.ok(done(torrent, n));
+            world.ok(leave(torrent, n));
+        }
+        world.sweep();
+    }
+    world.ok(peer(1).torrent(6));
+    world.wait(1000);
+    let idle = |world: &World, most, age| {
+        let mut found = IdleTorrents::new(most);
+        let before = Seconds(world.now.mono.0 - age);
+        (0..Tracker::SHARDS).for_each(|shard| world.tracker.find_idle(shard, before, &mut found));
+        let found = found.into_vec().into_iter();
+        found
+            .map(|it| (it.info_hash.0[0], it.snatches))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        idle(&world, 9, 500),
+        [(2, 1), (3, 1), (1, 2), (4, 9), (5, 7)]
+    );
+    assert_eq!(idle(&world, 3, 500), [(2, 1), (3, 1), (1, 2)]);
+    assert_eq!(idle(&world, 9, 1035), [(2, 1), (1, 2)], "empty for so long");
+    // Whoever comes makes it one that is used.
+    world.ok(peer(1).torrent(2));
+    world.ok(leave(2, 1));
+    world.sweep();
+    world.wait(600);
+    assert_eq!(idle(&world, 9, 1200), [(3, 1), (1, 2), (4, 9), (5, 7)]);
+}
+
 #[test]
 fn no_network_can_take_the_room_for_torrents_from_the_others() {
     let mut few = rules();
@@ -199,6 +322,92 @@ fn a_plus_is_itself_and_a_space_only_where_that_is_registered() {
     let mut open = World::public();
     open.ok(peer(1).raw_hash(raw));
     assert_eq!(open.scrape(InfoHash(with_plus)).unwrap().incomplete, 1);
+}
+
+/// As newTrackon and others that encode a form write a hash, and as RFC 3986 has it.
+fn spellings(hash: &[u8; 20]) -> [String; 2] {
+    let encoded = |space: &str| {
+        let bytes = hash.iter().map(|&byte| match byte {
+            b' ' => space.to_owned(),
+            byte if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        });
+        bytes.collect::<String>()
+    };
+    [encoded("+"), encoded("%20")]
+}
+
+#[test]
+fn both_spellings_of_a_space_are_one_public_torrent() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut with_spaces = 0;
+    for number in 0..300 {
+        let mut hash = [0; 20];
+        random.fill(&mut hash);
+        if number % 10 == 0 {
+            hash[7] = b' ';
+        }
+        let [form, plain] = spellings(&hash);
+        with_spaces += u32::from(form != plain);
+        for order in [[&form, &plain], [&plain, &form]] {
+            let mut world = World::public();
+            world.ok(peer(1).raw_hash(order[0]));
+            assert_eq!(
+                world.counts(peer(2).raw_hash(order[1])),
+                (0, 2, 0),
+                "{form}"
+            );
+            assert_eq!(
+                world.counts(peer(1).raw_hash(order[0])),
+                (0, 2, 0),
+                "{form}"
+            );
+            assert_eq!(
+                world.scrape(InfoHash(hash)).unwrap().incomplete,
+                2,
+                "{form}"
+            );
+            world.ok(peer(1).raw_hash(order[0]).event("stopped"));
+            assert_eq!(
+                world.scrape(InfoHash(hash)).unwrap().incomplete,
+                1,
+                "{form}"
+            );
+        }
+    }
+    assert!(with_spaces >= 30, "{with_spaces}");
+}
+
+/// As JavaScript's `escape` has it: spaces are escaped, and a plus is left as it is.
+#[test]
+fn a_raw_plus_of_one_that_leaves_marks_as_they_are_is_a_plus() {
+    for (raw, encoded) in [
+        ("+%20%ff0123456789012345+", "%2B%20%FF0123456789012345%2B"),
+        ("+/%ff0123456789012345+", "%2B%2F%FF0123456789012345%2B"),
+        ("+@01234567890123456+", "%2B%4001234567890123456%2B"),
+    ] {
+        for order in [[raw, encoded], [encoded, raw]] {
+            let mut world = World::public();
+            world.ok(peer(1).raw_hash(order[0]));
+            assert_eq!(world.counts(peer(2).raw_hash(order[1])), (0, 2, 0), "{raw}");
+        }
+    }
+}
+
+#[test]
+fn where_nothing_tells_what_a_plus_is_the_larger_swarm_does() {
+    let (raw, plus) = ("a+%ff01234567890123456", "a%2B%ff01234567890123456");
+    let mut world = World::public();
+    world.ok(peer(1).raw_hash(plus));
+    world.ok(peer(2).raw_hash(plus));
+    assert_eq!(world.counts(peer(3).raw_hash(raw)), (0, 3, 0));
+    let space = plus.replace("%2B", "%20");
+    for n in 4..8 {
+        world.ok(peer(n).raw_hash(&space));
+    }
+    assert_eq!(world.counts(peer(8).raw_hash(raw)), (0, 5, 0));
 }
 
 #[test]

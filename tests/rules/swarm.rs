@@ -140,6 +140,58 @@ fn a_public_snatch_counts_once_while_the_peer_stays() {
     assert_eq!(world.counts(peer(2)), (0, 1, 3));
 }
 
+/// A client that checks its files finds what it lacks, fetches it, and says `completed` again.
+#[test]
+fn a_recheck_of_a_public_seeder_is_no_snatch() {
+    let mut world = World::public();
+    let done = || peer(1).left(0).event("completed");
+    // It came as a seeder, so that it never downloaded the torrent here.
+    world.ok(peer(1).left(0).event("started"));
+    for _ in 0..3 {
+        assert_eq!(world.counts(peer(1)), (0, 1, 0), "it lacks something");
+        assert_eq!(world.counts(peer(1).event("paused")), (0, 1, 0));
+        assert_eq!(world.counts(done()), (1, 0, 0));
+        assert_eq!(world.counts(done().with("port=7000")), (1, 0, 0));
+        world.ok(peer(1).left(0));
+    }
+    // Others are not affected, nor is one whose download was not seen to end.
+    world.ok(peer(2));
+    assert_eq!(world.counts(peer(2).left(0).event("completed")), (2, 0, 1));
+    world.wait(TTL + 1);
+    world.sweep();
+    assert_eq!(world.counts(done()), (1, 0, 2), "a new stay");
+}
+
+#[test]
+fn a_download_told_by_both_families_is_one_public_snatch() {
+    let v6 = |n: u8| peer(n).from("2a00::1");
+    for v6_is_first in [false, true] {
+        let mut world = World::public();
+        world.ok(peer(1));
+        assert_eq!(world.counts(v6(1)), (0, 2, 0), "a peer of each family");
+        let mut told = [peer(1), v6(1).with("key=other")];
+        if v6_is_first {
+            told.reverse();
+        }
+        let [first, second] = told.map(|ask| ask.left(0).event("completed"));
+        assert_eq!(world.counts(first.clone()), (1, 1, 1));
+        world.wait(30);
+        assert_eq!(world.counts(second.clone()), (2, 0, 1));
+        for again in [first, second] {
+            assert_eq!(world.counts(again), (2, 0, 1));
+        }
+        // Another client, and another torrent of the same one.
+        assert_eq!(
+            world.counts(v6(2).with("port=7").left(0).event("completed")),
+            (3, 0, 2)
+        );
+        let other = |ask: Ask| ask.torrent(2).left(0).event("completed");
+        assert_eq!(world.counts(other(v6(1))), (1, 0, 1));
+        assert_eq!(world.counts(other(peer(1))), (2, 0, 1));
+        assert_eq!(world.drain().len(), 3, "each is kept once");
+    }
+}
+
 #[test]
 fn two_families_are_one_private_peer() {
     let mut world = World::private();

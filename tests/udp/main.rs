@@ -8,6 +8,7 @@ mod harness;
 mod hosts;
 mod options;
 mod private;
+mod registry;
 mod scrapes;
 mod strangers;
 

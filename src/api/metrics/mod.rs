@@ -95,6 +95,10 @@ impl Sources {
         page.counter("mika_peers_replaced_total", "Private peers whose endpoint another client of their user took over.", it.replaced.get())?;
         page.counter("mika_reports_implausible_total", "Reports of more traffic than any line carries; not credited.", it.implausible.get())?;
         page.counter("mika_torrents_full_total", "Public announces refused because there was no room for another torrent.", it.torrents_full.get())?;
+        let refused = [("full", &it.registrations_full), ("share", &it.registrations_share), ("rate", &it.registrations_rate)];
+        let refused = refused.map(|(reason, number)| ([("reason", reason)], number.get()));
+        page.counters("mika_registrations_refused_total", "Snatches of unknown public torrents that were not counted, by what was exceeded.", refused)?;
+        page.counter("mika_torrents_forgotten_total", "Public torrents that gave way because nobody used them.", it.torrents_forgotten.get())?;
         page.counter("mika_peers_per_ip_exceeded_total", "Public announces refused because of too many peers of one address.", it.peers_per_ip.get())?;
         page.counter("mika_blocked_total", "Announces refused because their address or port is blocked.", it.blocked.get())
     }

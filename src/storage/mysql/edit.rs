@@ -1,5 +1,7 @@
 //! Editing users, torrents and whitelist, as `mika-manage` and the API do.
 
+use std::collections::HashMap;
+
 use mysql_async::Value;
 
 use super::cells::Cells;
@@ -9,11 +11,14 @@ use super::link::Session;
 use super::read;
 use super::rows::Rows;
 use super::tables::{Own, begin, lock};
-use crate::ids::{Passkey, TorrentId, UserId};
+use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
 use crate::storage::schema::{self, Call};
+use crate::storage::sums::clamp;
 use crate::storage::values::is_no_hash;
-use crate::storage::{Added, NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch, Wipe};
+use crate::storage::{
+    Added, NewTorrent, NewUser, StorageError, TorrentPatch, TorrentRemoval, UserPatch, Wipe,
+};
 
 /// Edits that must not find the same thing free come one after the other: a site's tables need
 /// not have the keys that would forbid it.
@@ -243,6 +248,33 @@ async fn move_torrent(
         session.exec(&sql, params).await?;
     }
     Ok(())
+}
+
+/// Harmless if it is done twice, but for the number that it returns.
+pub(super) async fn remove_torrents(
+    session: &mut Session<'_>,
+    torrents: &[TorrentRemoval],
+) -> Result<u64, Fault> {
+    begin(session).await?;
+    let known = read::ids_of_hashes(session, torrents.iter().map(|it| &it.info_hash)).await?;
+    let unused: HashMap<InfoHash, Option<u64>> = torrents
+        .iter()
+        .map(|it| (it.info_hash, it.unused))
+        .collect();
+    let known = known
+        .into_iter()
+        .filter_map(|(id, first, _)| Some((id, *unused.get(&first?)?)));
+    let known: Vec<(TorrentId, Option<u64>)> = known.collect();
+    let rows = known
+        .iter()
+        .map(|(id, unused)| [id.0.into(), unused.map_or(-1, clamp)]);
+    session
+        .call_with(&schema::REMOVE_TORRENTS, &Rows::of(rows))
+        .await?;
+    let ids = Rows::of(known.iter().map(|(id, _)| [i64::from(id.0)]));
+    let left = session.call_with(&schema::TORRENTS_KNOWN, &ids).await?;
+    session.run("COMMIT").await?;
+    Ok((known.len() - left.len()) as u64)
 }
 
 pub(super) async fn add_clients(

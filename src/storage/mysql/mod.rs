@@ -39,7 +39,7 @@ use super::schema::{self, Schema, Statements};
 use super::{
     Absurd, Added, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus, NewTorrent,
     NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentKey,
-    TorrentPatch, UserKey, UserPatch, UserTorrents, Wipe, migrate,
+    TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, Wipe, migrate,
 };
 use crate::backoff::Backoff;
 use crate::change::{Batch, PeerKey};
@@ -277,6 +277,10 @@ impl Storage for Mysql {
         edit!(self, |session| edit::update_torrent(
             session, &self.own, id, patch
         ))
+    }
+
+    async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError> {
+        read!(self, |session| edit::remove_torrents(session, torrents))
     }
 
     async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError> {

@@ -154,6 +154,9 @@ ON DUPLICATE KEY UPDATE mika_torrents.enabled = COALESCE(:enabled, mika_torrents
     mika_torrents.multi_up = COALESCE(:multi_up, mika_torrents.multi_up),
     mika_torrents.multi_dn = COALESCE(:multi_dn, mika_torrents.multi_dn)
 
+-- name: remove_torrents
+-- Removes the torrents in {rows}. {rows}: id, unused. Empty: only the site removes its torrents.
+
 -- name: add_client
 -- Adds the client :peer_id, or renames it to :vstring.
 UPDATE xbt_client_whitelist SET vstring = :vstring

@@ -121,6 +121,14 @@ WHERE id = :id
 -- Gives the torrent :id the id :new_id, which no other has. Empty: ids are not changed.
 UPDATE torrents SET id = :new_id WHERE id = :id
 
+-- name: remove_torrents
+-- Removes the torrents in {rows}: those with `unused` below 0 in any case, others if clients registered
+-- them (see add_snatched) and they have no more snatches than `unused`. {rows}: id, unused. Empty:
+-- none can be removed.
+DELETE torrents FROM {rows} AS gone STRAIGHT_JOIN torrents ON torrents.id = gone.id
+WHERE gone.unused < 0
+    OR (torrents.release_name = '' AND torrents.enabled = 1 AND torrents.snatches <= gone.unused)
+
 -- name: add_client
 -- Adds the client :peer_id, or renames it to :vstring.
 INSERT INTO whitelist (peer_id, vstring) VALUES (:peer_id, :vstring)

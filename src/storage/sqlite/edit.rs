@@ -7,7 +7,10 @@ use super::read;
 use super::tables::{begin, found};
 use crate::ids::{Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
-use crate::storage::{Added, NewTorrent, NewUser, StorageError, TorrentPatch, UserPatch, Wipe};
+use crate::storage::sums::clamp;
+use crate::storage::{
+    Added, NewTorrent, NewUser, StorageError, TorrentPatch, TorrentRemoval, UserPatch, Wipe,
+};
 
 pub(super) fn add_users(
     connection: &mut Connection,
@@ -179,6 +182,24 @@ fn move_torrent(
             .execute([id.0, new_id.0])?;
     }
     Ok(())
+}
+
+pub(super) fn remove_torrents(
+    connection: &mut Connection,
+    torrents: &[TorrentRemoval],
+) -> Result<u64, Fault> {
+    let transaction = begin(connection)?;
+    let mut removed = 0;
+    for torrent in torrents {
+        let mut delete = transaction.prepare_cached(
+            "DELETE FROM torrents WHERE info_hash = ?1
+             AND (?2 IS NULL OR (release_name = '' AND enabled = 1 AND snatches <= ?2))",
+        )?;
+        let unused = torrent.unused.map(clamp);
+        removed += delete.execute(params![torrent.info_hash.0, unused])? as u64;
+    }
+    transaction.commit()?;
+    Ok(removed)
 }
 
 pub(super) fn add_clients(connection: &mut Connection, clients: &[Client]) -> Result<(), Fault> {

@@ -32,7 +32,7 @@ use self::worker::Worker;
 use super::{
     Absurd, Added, Claim, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus,
     NewTorrent, NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser,
-    TorrentKey, TorrentPatch, UserKey, UserPatch, UserTorrents, Wipe,
+    TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, Wipe,
 };
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
@@ -254,6 +254,12 @@ impl Storage for Sqlite {
     ) -> Result<(), StorageError> {
         let patch = patch.clone();
         self.write(move |connection| edit::update_torrent(connection, id, &patch))
+            .await
+    }
+
+    async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError> {
+        let torrents = torrents.to_vec();
+        self.write(move |connection| edit::remove_torrents(connection, &torrents))
             .await
     }
 

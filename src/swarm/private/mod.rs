@@ -41,12 +41,12 @@ enum Form {
 
 /// Whom a requester may get.
 #[derive(Clone, Copy, Debug)]
-pub struct Request {
+pub struct Request<'a> {
     pub user: UserId,
     pub endpoint: Endpoint,
     pub role: Role,
     pub want: usize,
-    pub eligibility: Eligibility,
+    pub eligibility: Eligibility<'a>,
     /// The user's own other clients are left out.
     pub hide_own: bool,
 }
@@ -236,7 +236,7 @@ impl PrivateSwarm {
     /// Appends up to `want` endpoints, and their peer ids where they are asked for.
     pub fn select(
         &self,
-        request: &Request,
+        request: &Request<'_>,
         selector: &mut Selector,
         out: &mut Vec<u8>,
         peer_ids: Option<&mut Vec<PeerId>>,
@@ -257,7 +257,7 @@ impl PrivateSwarm {
         &self,
         endpoint_of: impl Fn(View<'_>) -> Option<Seen<C>>,
         own: C,
-        request: &Request,
+        request: &Request<'_>,
         selector: &mut Selector,
         out: &mut Vec<u8>,
         mut peer_ids: Option<&mut Vec<PeerId>>,
@@ -271,10 +271,12 @@ impl PrivateSwarm {
             };
             let eligible = seen.at >= eligibility.alive_since
                 && seen.endpoint.port() != 0
-                && (eligibility.allow_local || seen.endpoint.is_global())
                 && seen.endpoint != own
                 && !(request.hide_own && view.user() == request.user)
-                && distinct.add(seen.endpoint.as_ref(), out);
+                && eligibility
+                    .viewer
+                    .reaches(seen.endpoint)
+                    .is_some_and(|it| it != own && distinct.add(it.as_ref(), out));
             if eligible && let Some(peer_ids) = &mut peer_ids {
                 peer_ids.push(view.peer_id());
             }

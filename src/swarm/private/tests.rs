@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::addr::{Compact4, Compact6};
+use crate::addr::{Compact4, Compact6, PublicAddresses};
 use crate::swarm::records::{Machine, Owed, Session, Sessions};
 
 /// What a swarm should be, without any packing.
@@ -369,6 +369,7 @@ fn check(swarm: &PrivateSwarm, plain: &Plain) {
 /// Whoever wants all gets exactly those who are eligible.
 fn check_selection(swarm: &PrivateSwarm, plain: &Plain) {
     let mut selector = Selector::new(fastrand::Rng::with_seed(1));
+    let nowhere = PublicAddresses::default();
     for own in [endpoint("8.8.8.8", 1), endpoint("2a01::8", 1)] {
         for role in [Role::Leecher, Role::Seeder] {
             let request = Request {
@@ -378,7 +379,7 @@ fn check_selection(swarm: &PrivateSwarm, plain: &Plain) {
                 want: 1000,
                 eligibility: Eligibility {
                     alive_since: Seconds::START.plus(100),
-                    allow_local: false,
+                    viewer: nowhere.viewer(own.ip()),
                 },
                 hide_own: true,
             };

@@ -8,6 +8,7 @@
 //! ```
 
 use crate::addr::{Compact4, Compact6};
+use crate::clock::Seconds;
 use crate::swarm::member::{Kept, Member};
 use crate::swarm::public::pool::{Pool, Run, UNITS_MAX, Unit};
 
@@ -88,6 +89,24 @@ impl Few {
                 Err(_) => self.rebuild(pool, self.used(), number),
             },
         }
+    }
+
+    /// Notes in the unit that nobody uses when it was found empty.
+    pub fn note_empty(&mut self, now: Seconds) {
+        if let (None, Self::One { v4: 0, unit, .. }) = (self.empty_since(), self) {
+            unit[0][..4].copy_from_slice(&now.0.to_le_bytes());
+        }
+    }
+
+    /// When it was first found empty; the unit of one that just became so is of zeros.
+    pub fn empty_since(&self) -> Option<Seconds> {
+        let Self::One { v4: 0, unit, .. } = self else {
+            return None;
+        };
+        let noted = unit[0]
+            .first_chunk()
+            .map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        (noted != 0).then_some(Seconds(noted))
     }
 
     /// Units in use.

@@ -153,17 +153,13 @@ pub(super) fn set_counted<C: Compact>(crowd: &mut Crowd<C>, endpoint: C, client:
 
 pub(super) fn select<C: Compact>(
     crowd: &Crowd<C>,
-    asker: &Asker<C>,
+    asker: &Asker<'_, C>,
     selector: &mut Selector,
     out: &mut Vec<u8>,
 ) {
     let candidates = crowd.candidates(asker.role);
     selector.select(candidates.len(), asker.want, |drawn| {
         let member = &candidates[drawn];
-        let may_get = asker.may_get(member);
-        if may_get {
-            out.extend_from_slice(member.endpoint.as_ref());
-        }
-        may_get
+        asker.is_other(member) && asker.hand_out(member, out)
     });
 }

@@ -8,7 +8,7 @@ mod small;
 #[cfg(test)]
 mod tests;
 
-use crate::addr::{Compact, Compact4, Compact6, Endpoint};
+use crate::addr::{Compact, Compact4, Compact6, Endpoint, Viewer};
 use crate::clock::Seconds;
 use crate::swarm::classes::{Counts, Families, Role};
 use crate::swarm::member::{Before, ClientTag, Kept, Member};
@@ -46,11 +46,11 @@ pub struct Presence {
 
 /// What decides who of a range is eligible (rule W8).
 #[derive(Clone, Copy, Debug)]
-pub struct Eligibility {
+pub struct Eligibility<'a> {
     /// Peers last seen before this have expired.
     pub alive_since: Seconds,
-    /// Addresses that the internet can't reach are given out: the requester has one too.
-    pub allow_local: bool,
+    /// Where the requester is: which addresses it can reach.
+    pub viewer: Viewer<'a>,
 }
 
 /// There are as many peers of that host as there may be.
@@ -69,11 +69,11 @@ struct Newcomer<C> {
 }
 
 /// Who wants to hear of others, and of whom.
-struct Asker<C> {
+struct Asker<'a, C> {
     endpoint: C,
     role: Role,
     want: usize,
-    eligibility: Eligibility,
+    eligibility: Eligibility<'a>,
 }
 
 /// What an announce will read on its way to a peer.
@@ -116,6 +116,23 @@ impl PublicSwarm<'_> {
         }
     }
 
+    /// Remembers, if nobody is there, since when it is known; what was noted before stays until
+    /// somebody comes.
+    pub fn note_empty(&mut self, now: Seconds) {
+        if let Store::Few(few) = self.store {
+            few.note_empty(now);
+        }
+    }
+
+    /// Since when it is known that nobody is there; none if somebody is, or if that was not noted:
+    /// of torrents with very many snatches it is not.
+    pub fn empty_since(&self) -> Option<Seconds> {
+        match &*self.store {
+            Store::Few(few) => few.empty_since(),
+            Store::Many(_) => None,
+        }
+    }
+
     /// Counts a snatch.
     pub fn add_snatch(&mut self) {
         self.set_downloaded(self.downloaded().saturating_add(1));
@@ -139,7 +156,7 @@ impl PublicSwarm<'_> {
         }
     }
 
-    /// Remembers that the peer's snatch was counted.
+    /// Remembers that the peer completes nothing any more while it stays (rule W5).
     pub fn set_counted(&mut self, endpoint: Endpoint, client: ClientTag) {
         match endpoint {
             Endpoint::V4(at) => self.set_counted_at(at, client),
@@ -186,7 +203,7 @@ impl PublicSwarm<'_> {
         requester: Endpoint,
         role: Role,
         want: usize,
-        eligibility: Eligibility,
+        eligibility: Eligibility<'_>,
         selector: &mut Selector,
         out: &mut Vec<u8>,
     ) {
@@ -303,7 +320,12 @@ impl PublicSwarm<'_> {
         }
     }
 
-    fn select_for<C: Family>(&self, asker: &Asker<C>, selector: &mut Selector, out: &mut Vec<u8>) {
+    fn select_for<C: Family>(
+        &self,
+        asker: &Asker<'_, C>,
+        selector: &mut Selector,
+        out: &mut Vec<u8>,
+    ) {
         match &*self.store {
             Store::Few(few) => small::select(C::all(few, self.pool), asker, selector, out),
             Store::Many(many) => large::select(C::crowd(many), asker, selector, out),
@@ -387,8 +409,8 @@ impl Way<'_> {
 
 // === impl Asker ===
 
-impl<C: Compact> Asker<C> {
-    fn new(endpoint: C, role: Role, want: usize, eligibility: Eligibility) -> Self {
+impl<'a, C: Compact> Asker<'a, C> {
+    fn new(endpoint: C, role: Role, want: usize, eligibility: Eligibility<'a>) -> Self {
         Self {
             endpoint,
             role,
@@ -399,9 +421,18 @@ impl<C: Compact> Asker<C> {
 
     /// Of those who fit by their roles.
     fn may_get(&self, it: &Member<C>) -> bool {
-        it.is_alive(self.eligibility.alive_since)
-            && it.endpoint != self.endpoint
-            && (self.eligibility.allow_local || it.endpoint.is_global())
+        self.is_other(it) && self.eligibility.viewer.reaches(it.endpoint).is_some()
+    }
+
+    /// The same, but for whether the requester can reach it.
+    fn is_other(&self, it: &Member<C>) -> bool {
+        it.is_alive(self.eligibility.alive_since) && it.endpoint != self.endpoint
+    }
+
+    /// Appends the endpoint of one who fits, as the requester reaches it.
+    fn hand_out(&self, it: &Member<C>, out: &mut Vec<u8>) -> bool {
+        let viewer = &self.eligibility.viewer;
+        viewer.hand_out(self.endpoint, it.endpoint, out)
     }
 }
 
@@ -410,7 +441,8 @@ impl<C: Compact> Asker<C> {
 fn take_over<C: Compact>(old: &Member<C>, newcomer: &mut Newcomer<C>) -> Option<Before> {
     let is_alive = old.is_alive(newcomer.alive_since);
     let before = is_alive.then(|| old.before());
-    if before.is_some_and(|before| before.counted) {
+    // One that was a seeder completes nothing when it is one again, say after a recheck.
+    if before.is_some_and(|before| before.counted || before.role == Role::Seeder) {
         newcomer.member.set_counted();
     }
     before

@@ -92,7 +92,7 @@ pub(super) fn expire<C: InFew>(few: &mut Few, pool: &mut Pool, alive_since: Seco
 
 pub(super) fn select<C: Kept>(
     all: &[C::Packed],
-    asker: &Asker<C>,
+    asker: &Asker<'_, C>,
     selector: &mut Selector,
     out: &mut Vec<u8>,
 ) {
@@ -107,7 +107,6 @@ pub(super) fn select<C: Kept>(
     }
     selector.select(len, asker.want, |drawn| {
         let member = C::unpack(&all[usize::from(eligible[drawn])]);
-        out.extend_from_slice(member.endpoint.as_ref());
-        true
+        asker.hand_out(&member, out)
     });
 }

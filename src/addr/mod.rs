@@ -1,6 +1,10 @@
 //! Internet addresses as the tracker needs them: canonical family, compact form, global or not.
 
+mod public;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+pub use public::{PublicAddress, PublicAddresses, Viewer};
 
 /// An endpoint as replies carry it (BEP 23, BEP 7): the address, then the port, big-endian.
 pub trait Compact: Copy + Eq + AsRef<[u8]> {
@@ -9,6 +13,10 @@ pub trait Compact: Copy + Eq + AsRef<[u8]> {
 
     fn port(&self) -> u16;
     fn is_global(&self) -> bool;
+    fn ip_addr(&self) -> IpAddr;
+
+    /// The same port at another address; none if that is of the other family.
+    fn with_ip(&self, ip: IpAddr) -> Option<Self>;
 
     /// The bytes that tell one host from another: the address, of IPv6 the network's half,
     /// of whose addresses a host takes as many as it likes.
@@ -93,6 +101,17 @@ impl Compact for Compact4 {
         is_global_v4(self.ip())
     }
 
+    fn ip_addr(&self) -> IpAddr {
+        self.ip().into()
+    }
+
+    fn with_ip(&self, ip: IpAddr) -> Option<Self> {
+        match ip {
+            IpAddr::V4(ip) => Some(Self::new(ip, self.port())),
+            IpAddr::V6(_) => None,
+        }
+    }
+
     fn host(&self) -> &[u8] {
         &self.0[..4]
     }
@@ -134,6 +153,17 @@ impl Compact for Compact6 {
 
     fn is_global(&self) -> bool {
         is_global_v6(self.ip())
+    }
+
+    fn ip_addr(&self) -> IpAddr {
+        self.ip().into()
+    }
+
+    fn with_ip(&self, ip: IpAddr) -> Option<Self> {
+        match ip {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(ip) => Some(Self::new(ip, self.port())),
+        }
     }
 
     fn host(&self) -> &[u8] {

@@ -1,0 +1,211 @@
+//! How much of a public tracker one network may take: swarms, and rows of the registry.
+//!
+//! Anybody may begin a swarm, and the first snatch of a torrent registers it. So one who invents
+//! info hashes could fill both, the registry for good.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::addr::canonical;
+use crate::clock::Seconds;
+use crate::limit::SourceLimit;
+use crate::tracker::Rules;
+
+/// In a peer's life, a network (a /24, an IPv6 /48) may take one part out of so many of what is
+/// free, and an IPv6 /32, of which one owner may have all, one out of so many.
+const NETWORK_PART: usize = 16;
+const WIDE_PART: usize = 4;
+
+/// What a network may take however little is free.
+const LEAST: usize = 4;
+
+/// New rows of the registry in a second: from one network, and from all together.
+const NETWORK_RATE: u32 = 50;
+const TOTAL_RATE: u32 = 500;
+
+/// Seconds between two lines of the log.
+const WARN_PERIOD: u32 = 60;
+
+/// What each network has taken in a peer's life.
+#[derive(Default)]
+pub(super) struct NetworkShares {
+    networks: SourceLimit,
+    wide: SourceLimit,
+}
+
+/// Who registered how much.
+#[derive(Default)]
+pub(super) struct Registrations {
+    shares: NetworkShares,
+    rates: SourceLimit,
+    /// The second in the upper half, how many in the lower.
+    total: AtomicU64,
+    /// When a refusal was last written to the log; 0 for never.
+    warned: AtomicU32,
+}
+
+/// Why a torrent is not registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unregistered {
+    /// There are as many as there may be.
+    Full,
+    /// Its network registered its share.
+    Share,
+    /// Too many in this second.
+    Rate,
+}
+
+// === impl NetworkShares ===
+
+impl NetworkShares {
+    /// Counts one more for the network of `source`, unless it has its share of what is `free`.
+    /// `life` is the number of the peer's life that it is now.
+    pub fn take(&self, source: IpAddr, free: usize, life: u32) -> bool {
+        let part = |parts: usize| u32::try_from((free / parts).max(LEAST)).unwrap_or(u32::MAX);
+        let source = canonical(source);
+        let wide = wide_network(source);
+        let is_over = |wide| self.wide.is_reached(wide, part(WIDE_PART), life);
+        if wide.is_some_and(is_over) || !self.networks.allows(source, part(NETWORK_PART), life) {
+            return false;
+        }
+        if let Some(wide) = wide {
+            self.wide.allows(wide, u32::MAX, life);
+        }
+        true
+    }
+}
+
+/// The /32 of an IPv6 address, as its first address.
+fn wide_network(source: IpAddr) -> Option<IpAddr> {
+    match source {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(ip) => {
+            let [first, second, ..] = ip.segments();
+            Some(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, 0).into())
+        }
+    }
+}
+
+// === impl Registrations ===
+
+impl Registrations {
+    /// Counts a new row of the registry, which has so many.
+    ///
+    /// # Errors
+    /// Why there may be none.
+    pub fn take(
+        &self,
+        source: IpAddr,
+        registered: usize,
+        rules: &Rules,
+        now: Seconds,
+    ) -> Result<(), Unregistered> {
+        let free = rules.max_torrents.saturating_sub(registered);
+        if free == 0 {
+            return Err(Unregistered::Full);
+        }
+        if self.rates.is_reached(source, NETWORK_RATE, now.0) || !self.take_rate(now) {
+            return Err(Unregistered::Rate);
+        }
+        if !self.shares.take(source, free, rules.life(now)) {
+            return Err(Unregistered::Share);
+        }
+        self.rates.allows(source, NETWORK_RATE, now.0);
+        Ok(())
+    }
+
+    /// Whether a refusal may be written to the log, which it is then.
+    pub fn may_warn(&self, now: Seconds) -> bool {
+        let warned = self.warned.load(Ordering::Relaxed);
+        let is_due = warned == 0 || now.0.saturating_sub(warned) >= WARN_PERIOD;
+        is_due && self.warned.swap(now.0, Ordering::Relaxed) == warned
+    }
+
+    fn take_rate(&self, now: Seconds) -> bool {
+        let second = u64::from(now.0) << 32;
+        let taken = self.total.load(Ordering::Relaxed);
+        let count = if taken >> 32 == u64::from(now.0) {
+            taken as u32
+        } else {
+            0
+        };
+        // Two workers at once may count one too few: it is a limit, not an account.
+        self.total.store(
+            second | u64::from(count.saturating_add(1)),
+            Ordering::Relaxed,
+        );
+        count < TOTAL_RATE
+    }
+}
+
+// === impl Unregistered ===
+
+impl Unregistered {
+    /// The reason as the log tells it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Full => "tracker.max_torrents torrents are registered",
+            Self::Share => "one network registered its share",
+            Self::Rate => "too many in a second",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(shares: &NetworkShares, sources: &[IpAddr], free: usize, tries: usize) -> usize {
+        let mut taken = 0;
+        for number in 0..tries {
+            let source = sources[number % sources.len()];
+            taken += usize::from(shares.take(source, free - taken, 7));
+        }
+        taken
+    }
+
+    #[test]
+    fn eight_networks_leave_more_than_half_of_what_is_free() {
+        let shares = NetworkShares::default();
+        let attackers: Vec<IpAddr> = (0..8).map(|n| IpAddr::from([203, 0, n, 1])).collect();
+        let gone = taken(&shares, &attackers, 10_000, 100_000);
+        assert!((3000..5000).contains(&gone), "{gone}");
+        assert!(shares.take(IpAddr::from([198, 51, 100, 1]), 10_000 - gone, 7));
+    }
+
+    #[test]
+    fn one_wide_network_of_ipv6_gets_a_part_however_many_it_consists_of() {
+        let shares = NetworkShares::default();
+        let network = |n: u16| IpAddr::from([0x2a00, 1, n, 0, 0, 0, 0, 1]);
+        let attackers: Vec<IpAddr> = (0..1000).map(network).collect();
+        let gone = taken(&shares, &attackers, 10_000, 100_000);
+        assert!((1500..=2500).contains(&gone), "{gone}");
+        let other = IpAddr::from([0x2a00, 2, 0, 0, 0, 0, 0, 1]);
+        assert!(shares.take(other, 10_000 - gone, 7));
+        assert!(shares.take(network(0), 10_000 - gone, 8), "another life");
+    }
+
+    #[test]
+    fn registrations_are_bounded_in_a_second() {
+        let registrations = Registrations::default();
+        let rules = Rules::default();
+        let admitted = |sources: u8, second: u32| {
+            let tries = (0..20_000_u32).filter(|number| {
+                let source = IpAddr::from([203, 0, (number % u32::from(sources)) as u8, 1]);
+                let now = Seconds::START.plus(second);
+                registrations.take(source, 0, &rules, now).is_ok()
+            });
+            tries.count()
+        };
+        assert_eq!(admitted(1, 1), NETWORK_RATE as usize);
+        assert_eq!(admitted(1, 2), NETWORK_RATE as usize);
+        assert_eq!(admitted(100, 3), TOTAL_RATE as usize);
+    }
+
+    #[test]
+    fn refusals_are_written_to_the_log_once_a_minute() {
+        let registrations = Registrations::default();
+        let warned = (0..180).filter(|&second| registrations.may_warn(Seconds::START.plus(second)));
+        assert_eq!(warned.count(), 3);
+    }
+}
