@@ -8,6 +8,7 @@ mod harness;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -184,6 +185,9 @@ fn a_database_has_one_daemon() {
 fn a_database_that_is_none_is_told() {
     let storage = |url: &str| Mika::prepare(&json!({ "storage": { "url": url } }));
     let mut mika = storage("sqlite://config.json");
+    // A database that others can read would be warned of first.
+    let only_mine = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(mika.folder().join("config.json"), only_mine).expect("its mode");
     fails(
         &mut mika,
         CANNOT_GO_ON,
