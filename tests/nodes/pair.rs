@@ -81,7 +81,7 @@ impl Client {
         get(
             node,
             &format!(
-                "/{}/announce?info_hash={}&peer_id={}&port={}&uploaded={}&downloaded={}&left={}&event={event}&compact=1&numwant=50",
+                "/{}/announce?info_hash={}&peer_id={}&port={}&uploaded={}&downloaded={}&left={}&compact=1&numwant=50&event={event}",
                 self.passkey,
                 escape(&self.info_hash),
                 escape(&self.peer_id),
