@@ -104,7 +104,7 @@ fn check_api(api: &Api) -> Checked {
         require("api.hosts", is_host(host), || {
             format!(
                 "expected a host name or address, with or without a port, such as \
-                 \"tracker.example.org\"; entry {number} is none"
+                 \"tracker.example.org\"; entry {number} is not"
             )
         })?;
     }
@@ -152,7 +152,7 @@ fn check_tokens(tokens: &[Token]) -> Checked {
         require("api.tokens", is_new, || {
             format!(
                 "expected a name of its own for each token, of 1 to 64 printable ASCII characters \
-                 without blanks; that of entry {number} is none"
+                 without blanks; that of entry {number} is not"
             )
         })?;
         let text = token.expose();

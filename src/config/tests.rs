@@ -290,17 +290,17 @@ fn values_that_make_no_sense_are_refused() {
         (
             r#"{"api": {"tokens": [{"name": "", "token": "hunter2-hunter2-", "scope": "read"}]}}"#,
             "api.tokens: expected a name of its own for each token, of 1 to 64 printable ASCII \
-             characters without blanks; that of entry 1 is none",
+             characters without blanks; that of entry 1 is not",
         ),
         (
             r#"{"api": {"hosts": ["https://tracker.example.org"]}}"#,
             "api.hosts: expected a host name or address, with or without a port, such as \
-             \"tracker.example.org\"; entry 1 is none",
+             \"tracker.example.org\"; entry 1 is not",
         ),
         (
             r#"{"api": {"hosts": ["a.example", "*"]}}"#,
             "api.hosts: expected a host name or address, with or without a port, such as \
-             \"tracker.example.org\"; entry 2 is none",
+             \"tracker.example.org\"; entry 2 is not",
         ),
         (
             r#"{"api": {"username": "si:te", "password": "hunter2"}}"#,
