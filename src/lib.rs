@@ -9,6 +9,7 @@
 //! parts together. Which module may know which is written in `docs/architecture.md` and
 //! held by `tests/layers.rs`.
 
+pub mod accounting;
 pub mod addr;
 pub mod api;
 pub mod backoff;
@@ -18,6 +19,7 @@ pub mod change;
 pub mod clock;
 pub mod config;
 pub mod control;
+
 pub mod events;
 pub mod host;
 pub mod ids;

@@ -1,0 +1,171 @@
+//! Several machines that report under one user, torrent and peer id: a copied client folder
+//! (rule A3).
+//!
+//! The base of such a record is the largest total that any of the machines reported, and never
+//! goes down; what the last two of them reported is kept for each. A machine that is known gains
+//! the growth of its own totals, any other one only what is above the base. So all of them
+//! together never gain more than they show, in whatever order they come.
+
+use super::sessions::{DIP_SECONDS, Settled, limit};
+
+/// The base of a total that was not reported yet. No larger total can be reported, so none is
+/// ever credited against it.
+pub const UNREPORTED: u64 = i64::MAX as u64;
+
+/// Which of several machines a report is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineId {
+    /// The family of its endpoint is IPv6.
+    pub is_v6: bool,
+    /// A hash of its endpoint, the same on every node.
+    pub hash: u32,
+}
+
+/// What one of several machines reported last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// A hash of its endpoint, the same on every node.
+    pub id: u32,
+    /// Totals in bytes, or [`UNREPORTED`].
+    pub up: u64,
+    pub down: u64,
+    /// When they were reported, in seconds.
+    pub at: i64,
+}
+
+/// The machines that share a peer id, by their endpoints in one address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machines {
+    /// The family is IPv6.
+    pub is_v6: bool,
+    /// The machine that reported last, and the one before it.
+    pub latest: Machine,
+    pub other: Option<Machine>,
+}
+
+/// The largest totals of any machine: the base of their record.
+#[derive(Debug)]
+pub struct Highest<'a> {
+    /// Bytes, or [`UNREPORTED`].
+    pub up: &'a mut u64,
+    pub down: &'a mut u64,
+    /// When one of them rose last, in seconds.
+    pub at: i64,
+}
+
+/// What one of the machines reports.
+#[derive(Clone, Copy, Debug)]
+pub struct Announced {
+    pub id: u32,
+    /// Bytes.
+    pub up: Option<u64>,
+    pub down: Option<u64>,
+    /// `event=started`: totals may begin again.
+    pub started: bool,
+    /// Seconds.
+    pub at: i64,
+}
+
+/// One counter of one machine.
+struct Counter<'a> {
+    own: &'a mut u64,
+    highest: &'a mut u64,
+    own_limit: u64,
+    highest_limit: u64,
+    /// A lower total begins again, and is no report that arrives late.
+    may_lower: bool,
+}
+
+// === impl Machines ===
+
+impl Machines {
+    /// Several machines, of which nothing is known but that; `at` in seconds.
+    pub fn unknown(is_v6: bool, at: i64) -> Self {
+        Self {
+            is_v6,
+            latest: Machine {
+                id: 0,
+                up: UNREPORTED,
+                down: UNREPORTED,
+                at,
+            },
+            other: None,
+        }
+    }
+
+    /// Settles both totals of a report; `max_rate` is in bytes a second.
+    pub fn settle(
+        &mut self,
+        report: &Announced,
+        highest: &mut Highest<'_>,
+        max_rate: u64,
+    ) -> (Settled, Settled) {
+        let (mut own, other) = self.take(report);
+        let before = (own.up, own.down);
+        // A `started` that arrives late, or twice by two nodes, begins nothing.
+        let passed = report.at - own.at;
+        let may_lower = (report.started && passed > 0) || passed >= DIP_SECONDS;
+        let limits = [own.at, highest.at].map(|since| limit(report.at - since, max_rate));
+        let count = |own, highest, reported| {
+            let mut counter = Counter {
+                own,
+                highest,
+                own_limit: limits[0],
+                highest_limit: limits[1],
+                may_lower,
+            };
+            counter.step(reported)
+        };
+        let up = count(&mut own.up, highest.up, report.up);
+        let down = count(&mut own.down, highest.down, report.down);
+        if before != (own.up, own.down) || may_lower {
+            own.at = report.at.max(own.at);
+        }
+        (self.latest, self.other) = (own, other);
+        (up, down)
+    }
+
+    /// What is known of the machine that reports, and of the latest other one.
+    fn take(&self, report: &Announced) -> (Machine, Option<Machine>) {
+        if self.latest.id == report.id {
+            return (self.latest, self.other);
+        }
+        let known = self.other.filter(|other| other.id == report.id);
+        let unknown = Machine {
+            id: report.id,
+            up: UNREPORTED,
+            down: UNREPORTED,
+            at: report.at,
+        };
+        (known.unwrap_or(unknown), Some(self.latest))
+    }
+}
+
+// === impl Counter ===
+
+impl Counter<'_> {
+    fn step(&mut self, reported: Option<u64>) -> Settled {
+        let Some(reported) = reported else {
+            return Settled::default();
+        };
+        if *self.highest == UNREPORTED {
+            (*self.own, *self.highest) = (reported, reported);
+            return Settled::default();
+        }
+        let is_known = *self.own != UNREPORTED;
+        let (from, limit) = if is_known {
+            (*self.own, self.own_limit)
+        } else {
+            (*self.highest, self.highest_limit)
+        };
+        if reported >= from {
+            *self.own = reported;
+            *self.highest = reported.max(*self.highest);
+            return Settled::of(reported - from, limit);
+        }
+        if !is_known || self.may_lower {
+            *self.own = reported;
+        }
+        Settled::default()
+    }
+}

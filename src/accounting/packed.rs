@@ -1,0 +1,250 @@
+//! What is settled against of a client in a few bytes, as a row of storage keeps it.
+//!
+//! A version byte, and for each total (uploaded, then downloaded) a byte of flags and the numbers
+//! of what is there. Numbers are LEB128: little-endian groups of seven bits.
+//!
+//! ```text
+//! flags: 1 current   2 it is the first known   4 previous   8 it is the first known   16 dip
+//! session: low, high - low, began (zigzag), last - began        dip: since (zigzag), total
+//! After the sessions, if there is one: who passed on the last report of the current one.
+//! ```
+//!
+//! Where several machines share the peer id, a byte of flags (1 IPv6, 2 there is another one) and
+//! for each its id, both totals and the time (zigzag) follow.
+
+use super::machines::{Machine, Machines};
+use super::peer::PeerAccount;
+use super::sessions::{Dip, Session, Sessions, Source};
+
+const VERSION: u8 = 1;
+
+const CURRENT: u8 = 1;
+const CURRENT_IS_FIRST: u8 = 2;
+const PREVIOUS: u8 = 4;
+const PREVIOUS_IS_FIRST: u8 = 8;
+const DIP: u8 = 16;
+
+const IS_V6: u8 = 1;
+const HAS_OTHER: u8 = 2;
+
+/// Bytes that an account takes at most.
+pub const PACKED_MAX: usize = 1 + 2 * (1 + 2 * 4 * 10 + 3 + 2 * 10) + 1 + 2 * (5 + 3 * 10);
+
+/// An account as bytes.
+pub fn pack(account: &PeerAccount) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    for sessions in [&account.up, &account.down] {
+        let first = |session: Option<Session>| session.is_some_and(|it| it.is_first);
+        let flags = [
+            (CURRENT, sessions.current.is_some()),
+            (CURRENT_IS_FIRST, first(sessions.current)),
+            (PREVIOUS, sessions.previous.is_some()),
+            (PREVIOUS_IS_FIRST, first(sessions.previous)),
+            (DIP, sessions.dip.is_some()),
+        ];
+        let set = flags.iter().filter(|(_, is_set)| *is_set);
+        bytes.push(set.fold(0, |byte, (flag, _)| byte | flag));
+        for session in [sessions.current, sessions.previous].into_iter().flatten() {
+            put(&mut bytes, session.low);
+            put(&mut bytes, session.high.wrapping_sub(session.low));
+            put(&mut bytes, zigzag(session.began));
+            put(
+                &mut bytes,
+                session.last.wrapping_sub(session.began).cast_unsigned(),
+            );
+        }
+        if sessions.current.is_some() {
+            put(&mut bytes, sessions.by.0.into());
+        }
+        if let Some(dip) = sessions.dip {
+            put(&mut bytes, zigzag(dip.since));
+            put(&mut bytes, dip.total);
+        }
+    }
+    if let Some(machines) = &account.machines {
+        let has_other = machines.other.map_or(0, |_| HAS_OTHER);
+        bytes.push((u8::from(machines.is_v6) * IS_V6) | has_other);
+        for machine in [Some(machines.latest), machines.other].iter().flatten() {
+            put(&mut bytes, machine.id.into());
+            put(&mut bytes, machine.up);
+            put(&mut bytes, machine.down);
+            put(&mut bytes, zigzag(machine.at));
+        }
+    }
+    bytes
+}
+
+/// What [`pack`] wrote; none if the bytes are damaged or of another version.
+pub fn unpack(bytes: &[u8]) -> Option<PeerAccount> {
+    let mut rest = bytes.strip_prefix(&[VERSION])?;
+    let mut account = PeerAccount {
+        up: sessions(&mut rest)?,
+        down: sessions(&mut rest)?,
+        machines: None,
+    };
+    if let Some((&flags, after)) = rest.split_first() {
+        rest = after;
+        let latest = machine(&mut rest)?;
+        let other = if flags & HAS_OTHER == 0 {
+            None
+        } else {
+            Some(machine(&mut rest)?)
+        };
+        account.machines = Some(Machines {
+            is_v6: flags & IS_V6 != 0,
+            latest,
+            other,
+        });
+    }
+    rest.is_empty().then_some(account)
+}
+
+fn machine(rest: &mut &[u8]) -> Option<Machine> {
+    Some(Machine {
+        id: u32::try_from(take(rest)?).ok()?,
+        up: take(rest)?,
+        down: take(rest)?,
+        at: unzigzag(take(rest)?),
+    })
+}
+
+fn sessions(rest: &mut &[u8]) -> Option<Sessions> {
+    let (flags, after) = rest.split_first()?;
+    *rest = after;
+    let has = |flag| flags & flag != 0;
+    let mut found = Sessions::default();
+    if has(CURRENT) {
+        found.current = Some(session(rest, has(CURRENT_IS_FIRST))?);
+    }
+    if has(PREVIOUS) {
+        found.previous = Some(session(rest, has(PREVIOUS_IS_FIRST))?);
+    }
+    if found.current.is_some() {
+        found.by = Source(u16::try_from(take(rest)?).ok()?);
+    }
+    if has(DIP) {
+        found.dip = Some(Dip {
+            since: unzigzag(take(rest)?),
+            total: take(rest)?,
+        });
+    }
+    Some(found)
+}
+
+fn session(rest: &mut &[u8], is_first: bool) -> Option<Session> {
+    let low = take(rest)?;
+    let high = low.wrapping_add(take(rest)?);
+    let began = unzigzag(take(rest)?);
+    let last = began.wrapping_add(take(rest)?.cast_signed());
+    Some(Session {
+        low,
+        high,
+        began,
+        last,
+        is_first,
+    })
+}
+
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
+}
+
+fn unzigzag(number: u64) -> i64 {
+    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
+}
+
+fn put(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn take(rest: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, after) = rest.split_first()?;
+        *rest = after;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full(low: u64, high: u64, began: i64, last: i64) -> Sessions {
+        let session = Session {
+            low,
+            high,
+            began,
+            last,
+            is_first: true,
+        };
+        Sessions {
+            current: Some(session),
+            previous: Some(Session {
+                is_first: false,
+                ..session
+            }),
+            dip: Some(Dip {
+                since: last,
+                total: high,
+            }),
+            by: Source(u16::MAX),
+        }
+    }
+
+    #[test]
+    fn what_was_packed_is_read_again() {
+        let all = [
+            Sessions::default(),
+            Sessions::known(5, 1_700_000_000),
+            full(0, u64::MAX, i64::MIN, i64::MAX),
+            full(u64::MAX, u64::MAX, -1, -1),
+        ];
+        let machine = Machine {
+            id: u32::MAX,
+            up: u64::MAX,
+            down: 0,
+            at: i64::MIN,
+        };
+        let several = |is_v6, other| Machines {
+            is_v6,
+            latest: machine,
+            other,
+        };
+        let machines = [
+            None,
+            Some(several(true, Some(machine))),
+            Some(several(false, None)),
+        ];
+        for (up, down) in all
+            .iter()
+            .flat_map(|up| all.iter().map(move |down| (*up, *down)))
+        {
+            for machines in machines {
+                let account = PeerAccount { up, down, machines };
+                let bytes = pack(&account);
+                assert!(bytes.len() <= PACKED_MAX);
+                assert_eq!(unpack(&bytes), Some(account));
+                assert_eq!(unpack(&bytes[..bytes.len() - 1]), None);
+            }
+        }
+        let usual = PeerAccount::known(5_000_000_000, 5_000_000_000, 1_700_000_000);
+        assert_eq!(pack(&usual).len(), 29);
+    }
+
+    #[test]
+    fn what_is_damaged_is_none() {
+        assert_eq!(unpack(&[]), None);
+        assert_eq!(unpack(&[VERSION + 1, 0, 0]), None);
+        assert_eq!(unpack(&[VERSION, 0, 0, HAS_OTHER]), None);
+        assert_eq!(unpack(&[VERSION, CURRENT, 0x80]), None);
+    }
+}

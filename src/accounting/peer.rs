@@ -1,0 +1,140 @@
+//! Both totals of one client, and the machines that share its peer id if there are several.
+
+use super::machines::{Announced, Highest, Machine, MachineId, Machines, UNREPORTED};
+use super::sessions::{Point, Session, Sessions, Settled, Source, Stretch};
+
+/// Seconds for which machines are told apart by the endpoints of one family before those of the
+/// other may take over.
+const FAMILY_SECONDS: i64 = 2 * 3600;
+
+/// What is settled against of one client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerAccount {
+    pub up: Sessions,
+    pub down: Sessions,
+    pub machines: Option<Machines>,
+}
+
+/// What one client reported of both totals.
+#[derive(Clone, Copy, Debug)]
+pub struct Totals {
+    pub up: Option<Stretch>,
+    pub down: Option<Stretch>,
+    /// Which of several machines it is from; none where there is one.
+    pub machine: Option<MachineId>,
+    pub by: Source,
+}
+
+// === impl PeerAccount ===
+
+impl PeerAccount {
+    /// A client of which the last totals alone were kept; [`UNREPORTED`] for one that was not
+    /// reported. `at` is a Unix time in seconds.
+    pub fn known(up: u64, down: u64, at: i64) -> Self {
+        let known = |total| match total {
+            UNREPORTED => Sessions::default(),
+            _ => Sessions::known(total, at),
+        };
+        Self {
+            up: known(up),
+            down: known(down),
+            machines: None,
+        }
+    }
+
+    /// Takes a report into account; `max_rate` is in bytes a second (rule A7).
+    pub fn settle(&mut self, totals: &Totals, max_rate: u64) -> (Settled, Settled) {
+        if let Some(machine) = totals.machine {
+            return self.settle_machine(totals, machine, max_rate);
+        }
+        let settle = |sessions: &mut Sessions, stretch: &Option<Stretch>| match stretch {
+            Some(stretch) => sessions.settle(stretch, totals.by, max_rate),
+            None => Settled::default(),
+        };
+        let settled = (
+            settle(&mut self.up, &totals.up),
+            settle(&mut self.down, &totals.down),
+        );
+        // Which machine gained is not known, so what was known of each is no base any more.
+        if settled.0.bytes > 0 || settled.1.bytes > 0 {
+            self.machines = None;
+        }
+        settled
+    }
+
+    fn settle_machine(
+        &mut self,
+        totals: &Totals,
+        id: MachineId,
+        max_rate: u64,
+    ) -> (Settled, Settled) {
+        let to = |stretch: Option<Stretch>| stretch.map(|it| it.to);
+        let Some(at) = to(totals.up).or(to(totals.down)).map(|point| point.at) else {
+            return (Settled::default(), Settled::default());
+        };
+        let mut machines = match self.machines {
+            Some(machines) if machines.is_v6 == id.is_v6 => machines,
+            // It may be the other family of a machine that gains there.
+            Some(machines) if at - machines.latest.at < FAMILY_SECONDS => {
+                return (Settled::default(), Settled::default());
+            }
+            _ => Machines {
+                is_v6: id.is_v6,
+                latest: Machine {
+                    id: id.hash,
+                    up: UNREPORTED,
+                    down: UNREPORTED,
+                    at,
+                },
+                other: None,
+            },
+        };
+        let started = |stretch: Option<Stretch>| stretch.is_some_and(|it| it.started);
+        let report = Announced {
+            id: id.hash,
+            up: to(totals.up).map(|point| point.total),
+            down: to(totals.down).map(|point| point.total),
+            started: started(totals.up) || started(totals.down),
+            at,
+        };
+        let (mut up, mut down) = (base(&self.up), base(&self.down));
+        let mut highest = Highest {
+            up: &mut up,
+            down: &mut down,
+            at: self.base_at().unwrap_or(at),
+        };
+        let settled = machines.settle(&report, &mut highest, max_rate);
+        raise(&mut self.up, up, at);
+        raise(&mut self.down, down, at);
+        self.machines = Some(machines);
+        settled
+    }
+
+    /// The bases of both totals, in bytes; [`UNREPORTED`] for one that was never reported.
+    pub fn bases(&self) -> (u64, u64) {
+        (base(&self.up), base(&self.down))
+    }
+
+    /// Unix time at which one of the bases was reported last.
+    pub fn base_at(&self) -> Option<i64> {
+        let last = |sessions: &Sessions| sessions.current.map(|session| session.last);
+        last(&self.up).max(last(&self.down))
+    }
+}
+
+fn base(sessions: &Sessions) -> u64 {
+    sessions.current.map_or(UNREPORTED, |session| session.high)
+}
+
+/// The base is at least `total` from now on.
+fn raise(sessions: &mut Sessions, total: u64, at: i64) {
+    match &mut sessions.current {
+        Some(current) if total > current.high => {
+            current.high = total;
+            current.last = current.last.max(at);
+        }
+        Some(_) => {}
+        None if total == UNREPORTED => {}
+        None => sessions.current = Some(Session::begin(Point { total, at })),
+    }
+}

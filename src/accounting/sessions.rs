@@ -1,0 +1,564 @@
+//! One running total of a client (bytes uploaded, or downloaded): the sessions that are known of
+//! it, and what a report adds to them.
+//!
+//! A *session* is a stretch of time in which the total only grew. It is kept as a window: the
+//! total at its beginning (`low`) and the highest total reported within it (`high`). What is
+//! credited for a session is `high - low`, so its reports may come in any order and any number of
+//! times. Windows do not overlap in time, and `low` was reported before `high`; the client moved
+//! at least `high - low` bytes in between, so no order of reports credits a byte twice.
+
+/// More than this in one step is never believed (rule A7): 2^50 bytes.
+pub const STEP_MAX: u64 = 1 << 50;
+
+/// Seconds of reporting less than before, after which the client is taken at its word (rule A3).
+pub const DIP_SECONDS: i64 = 60;
+
+/// Seconds by which a report may be older than everything known of its client and still count.
+/// Records are kept as long; of an older report nobody can tell whether it was settled before.
+pub const LATE_MAX: i64 = 24 * 3600;
+
+/// Seconds by which the times that one node tells may be off.
+const SKEW: i64 = 5;
+
+/// Who passed a report on: a hash of the node's name. Reports of one node arrive in the order in
+/// which they were made, also those of one second; of two nodes nobody can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source(pub u16);
+
+impl Source {
+    /// Of several nodes, or of a version that did not note it.
+    pub const UNKNOWN: Self = Self(u16::MAX);
+}
+
+/// A total at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Bytes, as the client counts them.
+    pub total: u64,
+    /// Unix time in seconds at which it was reported.
+    pub at: i64,
+}
+
+/// What a client reported of one total: a single announce, or several of one session in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    pub from: Point,
+    pub to: Point,
+    /// The first of them was `event=started`: the total may have begun again.
+    pub started: bool,
+}
+
+/// A stretch of time in which a total only grew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The total at the beginning, in bytes; reported at `began`.
+    pub low: u64,
+    /// The highest total reported, in bytes.
+    pub high: u64,
+    /// Unix times, in seconds: the first report known, and the last that raised `high` in order.
+    pub began: i64,
+    pub last: i64,
+    /// Nothing is known of the time before it, so an older report may belong to it.
+    pub is_first: bool,
+}
+
+/// Reports below the current session that no `started` explains (rule A3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dip {
+    /// Unix time of the first of them, in seconds.
+    pub since: i64,
+    /// The highest of them, in bytes.
+    pub total: u64,
+}
+
+/// Everything that is kept of one total.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sessions {
+    pub current: Option<Session>,
+    /// The session before it: reports of it may still arrive.
+    pub previous: Option<Session>,
+    pub dip: Option<Dip>,
+    /// Who passed on the last report of the current session.
+    pub by: Source,
+}
+
+/// What a report added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Bytes to credit, before multipliers.
+    pub bytes: u64,
+    /// A total grew faster than any line; that step was not credited (rule A7).
+    pub implausible: bool,
+}
+
+// === impl Stretch ===
+
+impl Stretch {
+    /// A single report.
+    pub fn at(point: Point, started: bool) -> Self {
+        Self {
+            from: point,
+            to: point,
+            started,
+        }
+    }
+
+    /// This stretch and a later one as one; none unless the later one goes on where this ends.
+    pub fn then(&self, later: &Self) -> Option<Self> {
+        let goes_on = !later.started && later.from.total <= self.to.total;
+        (goes_on && later.to.total >= self.to.total && later.to.at >= self.to.at).then_some(Self {
+            to: later.to,
+            ..*self
+        })
+    }
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    /// What is known of a client whose last total alone was kept.
+    pub fn known(total: u64, at: i64) -> Self {
+        Self {
+            current: Some(Session {
+                is_first: false,
+                ..Session::begin(Point { total, at })
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// Takes a report into account; `max_rate` is in bytes a second (rule A7).
+    pub fn settle(&mut self, stretch: &Stretch, by: Source, max_rate: u64) -> Settled {
+        let is_one = stretch.to == stretch.from;
+        let first = if stretch.started || is_one {
+            let from = self.in_order(stretch.from, by);
+            self.settle_from(from, stretch.started, by, max_rate)
+        } else if self.has(stretch.from) {
+            Settled::default()
+        } else {
+            self.settle_from(stretch.from, false, by, max_rate)
+        };
+        if is_one {
+            return first;
+        }
+        let to = self.in_order(stretch.to, by);
+        let rest = self.settle_from(to, false, by, max_rate);
+        Settled {
+            bytes: first.bytes.saturating_add(rest.bytes),
+            implausible: first.implausible || rest.implausible,
+        }
+    }
+
+    /// A report of the node that told last: it was made after what that node told before, even if
+    /// its seconds, or a clock that was set, say otherwise.
+    fn in_order(&self, point: Point, by: Source) -> Point {
+        let last = self.current.map_or(point.at, |current| current.last);
+        let is_about_then = point.at < last && last - point.at <= SKEW;
+        let at = if self.by == by && by != Source::UNKNOWN && is_about_then {
+            last
+        } else {
+            point.at
+        };
+        Point { at, ..point }
+    }
+
+    /// Whether the current session has the base of a report; a base's time is known to some
+    /// seconds only, after a restart of its node.
+    fn has(&self, base: Point) -> bool {
+        self.current.is_some_and(|current| {
+            let range = current.low..=current.high;
+            range.contains(&base.total) && base.at >= current.began - SKEW
+        })
+    }
+
+    fn settle_from(&mut self, point: Point, started: bool, by: Source, max_rate: u64) -> Settled {
+        if self.by != by && self.is_ambiguous(point) {
+            return Settled::default();
+        }
+        let end = |sessions: &Self| sessions.current.map(|current| (current.high, current.last));
+        let before = end(self);
+        let settled = self.settle_point(point, started, max_rate);
+        let now = end(self);
+        if now != before {
+            // Above the report, it is that of a dip, which any node may have told.
+            let is_of_dip = now.is_some_and(|(high, _)| high > point.total);
+            self.by = if is_of_dip { Source::UNKNOWN } else { by };
+        }
+        settled
+    }
+
+    /// Whether a report of another node is of the same second as one that is settled, so that
+    /// it can't be told which was first: it may be a repetition of what that node passed on.
+    fn is_ambiguous(&self, point: Point) -> bool {
+        let Some(current) = &self.current else {
+            return false;
+        };
+        let is_at_end = point.at == current.last && point.total < current.high;
+        let is_at_begin =
+            point.at == current.began && point.total > current.low && self.previous.is_some();
+        // What stays lower afterwards is believed as any lower total is.
+        is_at_end || is_at_begin
+    }
+
+    fn settle_point(&mut self, point: Point, started: bool, max_rate: u64) -> Settled {
+        let Some(current) = self.current.as_mut() else {
+            self.current = Some(Session::begin(point));
+            return Settled::default();
+        };
+        if point.at < current.began {
+            return self.settle_older(point, started, max_rate);
+        }
+        if point.total >= current.high {
+            if point.at >= current.last {
+                self.dip = None;
+            }
+            return current.rise(point, max_rate);
+        }
+        // In the middle of the session: what came before and after it is settled already.
+        if point.at < current.last {
+            return Settled::default();
+        }
+        self.settle_lower(point, started, max_rate)
+    }
+
+    /// A report below the current session, made after its last one (rule A3).
+    fn settle_lower(&mut self, point: Point, started: bool, max_rate: u64) -> Settled {
+        if !started {
+            match &mut self.dip {
+                Some(dip) if point.at - dip.since >= DIP_SECONDS => {}
+                Some(dip) => {
+                    dip.since = dip.since.min(point.at);
+                    dip.total = dip.total.max(point.total);
+                    return Settled::default();
+                }
+                None => {
+                    self.dip = Some(Dip {
+                        since: point.at,
+                        total: point.total,
+                    });
+                    return Settled::default();
+                }
+            }
+        }
+        let dip = self.dip.take();
+        self.previous = self.current;
+        let current = self.current.insert(Session {
+            is_first: false,
+            ..Session::begin(point)
+        });
+        // Reports that arrived before the one that began their session.
+        match dip {
+            Some(dip) if started && dip.since > point.at && dip.total > point.total => {
+                let total = Point {
+                    total: dip.total,
+                    at: dip.since,
+                };
+                current.rise(total, max_rate)
+            }
+            _ => Settled::default(),
+        }
+    }
+
+    /// A report made before the current session began.
+    fn settle_older(&mut self, point: Point, started: bool, max_rate: u64) -> Settled {
+        let Some(current) = self.current.as_mut() else {
+            return Settled::default();
+        };
+        let Some(previous) = self.previous.as_mut() else {
+            if !current.is_first || current.began - point.at > LATE_MAX {
+                return Settled::default();
+            }
+            if point.total <= current.low {
+                return current.extend_back(point, max_rate);
+            }
+            current.is_first = false;
+            self.previous = Some(Session::begin(point));
+            return Settled::default();
+        };
+        if started && point.at > previous.last && point.total <= current.low {
+            return current.extend_back(point, max_rate);
+        }
+        // Of one second, it can't be told which session it belongs to.
+        if point.at == previous.began && point.total > previous.low {
+            return Settled::default();
+        }
+        if point.at >= previous.began {
+            return if point.total > previous.high {
+                previous.rise(point, max_rate)
+            } else {
+                Settled::default()
+            };
+        }
+        let is_in_time = current.began - point.at <= LATE_MAX;
+        if previous.is_first && is_in_time && point.total <= previous.low {
+            return previous.extend_back(point, max_rate);
+        }
+        Settled::default()
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    /// A session of which one report is known: its base (rule A1).
+    pub(super) fn begin(point: Point) -> Self {
+        Self {
+            low: point.total,
+            high: point.total,
+            began: point.at,
+            last: point.at,
+            is_first: true,
+        }
+    }
+
+    /// A report at or above the highest one so far.
+    fn rise(&mut self, point: Point, max_rate: u64) -> Settled {
+        let step = point.total - self.high;
+        let seconds = point.at - self.last;
+        self.high = point.total;
+        self.last = self.last.max(point.at);
+        // A report made before the last one: how long its bytes took is not known.
+        if seconds < 0 {
+            return Settled::of(step, STEP_MAX);
+        }
+        Settled::of(step, limit(seconds, max_rate))
+    }
+
+    /// A report from before everything known of the session, and not above it.
+    fn extend_back(&mut self, point: Point, max_rate: u64) -> Settled {
+        let step = self.low - point.total;
+        let seconds = self.began - point.at;
+        self.low = point.total;
+        self.began = point.at;
+        Settled::of(step, limit(seconds, max_rate))
+    }
+}
+
+/// Bytes that a line may carry in so many seconds (rule A7); `max_rate` is in bytes a second.
+pub fn limit(seconds: i64, max_rate: u64) -> u64 {
+    let seconds = u64::try_from(seconds).unwrap_or(0).max(1);
+    max_rate.saturating_mul(seconds).min(STEP_MAX)
+}
+
+// === impl Settled ===
+
+impl Settled {
+    /// A step of so many bytes, which counts unless no line is that fast (rule A7).
+    pub fn of(step: u64, limit: u64) -> Self {
+        if step > limit {
+            return Self {
+                bytes: 0,
+                implausible: true,
+            };
+        }
+        Self {
+            bytes: step,
+            implausible: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_RATE: u64 = 2_500_000_000;
+
+    fn point(at: i64, total: u64) -> Point {
+        Point { total, at }
+    }
+
+    /// Reports as (time, started, total); returns what is credited for all of them.
+    fn credited(reports: &[(i64, bool, u64)]) -> u64 {
+        let mut sessions = Sessions::default();
+        reports
+            .iter()
+            .map(|&(at, started, total)| {
+                let stretch = Stretch::at(point(at, total), started);
+                sessions.settle(&stretch, Source::UNKNOWN, MAX_RATE).bytes
+            })
+            .sum()
+    }
+
+    #[test]
+    fn a_client_in_order_gains_what_it_moved() {
+        assert_eq!(credited(&[(0, true, 0), (10, false, 100)]), 100);
+        assert_eq!(credited(&[(0, false, 500), (10, false, 600)]), 100, "A1");
+        assert_eq!(
+            credited(&[
+                (0, true, 0),
+                (10, false, 100),
+                (20, true, 0),
+                (30, false, 7)
+            ]),
+            107
+        );
+        assert_eq!(
+            credited(&[(0, true, 0), (10, false, 100), (20, true, 120)]),
+            120,
+            "a `started` that goes on from the old totals (rule A2)"
+        );
+    }
+
+    #[test]
+    fn a_lower_total_is_believed_after_a_minute() {
+        let lower = [(0, true, 0), (10, false, 100), (20, false, 40)];
+        let after = |at, total| {
+            let mut all = lower.to_vec();
+            all.push((at, false, total));
+            all.push((at + 10, false, total + 5));
+            credited(&all)
+        };
+        assert_eq!(after(79, 41), 100);
+        assert_eq!(after(80, 41), 105);
+        assert_eq!(after(79, 100), 105, "the dip is over");
+    }
+
+    #[test]
+    fn reports_count_once_in_any_order_and_number() {
+        let reports = [
+            (0, true, 0),
+            (10, false, 100),
+            (20, false, 250),
+            (30, false, 300),
+        ];
+        let mut order = [0, 1, 2, 3];
+        let mut permutations = 0;
+        permute(&mut order, 0, &mut |order| {
+            let mut all: Vec<_> = order.iter().map(|&place| reports[place]).collect();
+            all.extend_from_within(..);
+            assert_eq!(credited(&all), 300, "{order:?}");
+            permutations += 1;
+        });
+        assert_eq!(permutations, 24);
+    }
+
+    fn permute(order: &mut [usize; 4], fixed: usize, visit: &mut dyn FnMut(&[usize; 4])) {
+        if fixed == order.len() {
+            visit(order);
+            return;
+        }
+        for place in fixed..order.len() {
+            order.swap(fixed, place);
+            permute(order, fixed + 1, visit);
+            order.swap(fixed, place);
+        }
+    }
+
+    #[test]
+    fn a_start_that_arrives_after_its_session_begins_it() {
+        let late = [
+            (0, true, 0),
+            (10, false, 100),
+            (22, false, 20),
+            (20, true, 0),
+        ];
+        assert_eq!(credited(&late), 120);
+        let unknown = [(30, false, 50), (0, false, 100), (20, true, 0)];
+        assert_eq!(credited(&unknown), 50);
+    }
+
+    #[test]
+    fn what_a_client_showed_another_node_before_is_credited_when_it_arrives() {
+        // One node had 0 to 300 in its spill file while the client went on at another, from 500.
+        let late = [
+            (100, false, 500),
+            (110, false, 600),
+            (0, true, 0),
+            (50, false, 300),
+        ];
+        assert_eq!(credited(&late), 600);
+    }
+
+    #[test]
+    fn what_is_older_than_records_are_kept_is_not_credited() {
+        let at = LATE_MAX + 10;
+        assert_eq!(credited(&[(at, false, 500), (0, true, 0)]), 0);
+        assert_eq!(credited(&[(at, false, 500), (10, true, 0)]), 500);
+    }
+
+    #[test]
+    fn a_step_beyond_any_line_moves_the_base_and_credits_nothing() {
+        let far = MAX_RATE * 11;
+        assert_eq!(
+            credited(&[(0, true, 0), (10, false, far), (20, false, far + 5)]),
+            5
+        );
+    }
+
+    /// A client that restarts at random; its reports arrive in random order, some twice, some never.
+    #[test]
+    fn no_order_of_reports_credits_more_than_was_moved() {
+        for seed in 0..20_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut reports = Vec::new();
+            let (mut at, mut total, mut moved) = (0, random.u64(..1000), 0);
+            let mut started = random.bool();
+            for _ in 0..random.usize(1..12) {
+                reports.push((at, started, total));
+                at += random.i64(1..40);
+                started = random.u8(..4) == 0;
+                if started {
+                    // A client that goes on from its old totals, or from none.
+                    total = if random.bool() { total } else { 0 };
+                } else {
+                    let step = random.u64(..1000);
+                    total += step;
+                    moved += step;
+                }
+            }
+            let in_order = credited(&reports);
+            assert!(in_order <= moved, "seed {seed}: {in_order} of {moved}");
+            let mut arrivals = reports.clone();
+            arrivals.retain(|_| random.u8(..8) > 0);
+            arrivals.extend(reports.iter().filter(|_| random.u8(..4) == 0).copied());
+            random.shuffle(&mut arrivals);
+            let shuffled = credited(&arrivals);
+            assert!(
+                shuffled <= moved,
+                "seed {seed}: {shuffled} of {moved}: {arrivals:?}"
+            );
+        }
+    }
+
+    /// A client that shows all of it to two nodes, several times in a second and starting over
+    /// now and then; what each node passes on arrives in order, and late.
+    #[test]
+    fn two_nodes_credit_no_more_than_was_moved() {
+        for seed in 0..20_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut at, mut total, mut moved) = (0, 0, 0);
+            let mut passed_on = [Vec::new(), Vec::new()];
+            let mut started = true;
+            for _ in 0..random.usize(1..12) {
+                for node in &mut passed_on {
+                    if random.u8(..6) > 0 {
+                        node.push(Stretch::at(point(at, total), started));
+                    }
+                }
+                at += random.i64(0..3);
+                started = random.u8(..4) == 0;
+                if started {
+                    total = 0;
+                } else {
+                    let step = random.u64(..1000);
+                    (total, moved) = (total + step, moved + step);
+                }
+            }
+            let (mut sessions, mut gained) = (Sessions::default(), 0);
+            let mut next = [0, 0];
+            while next[0] < passed_on[0].len() || next[1] < passed_on[1].len() {
+                let node = usize::from(random.bool());
+                if let Some(stretch) = passed_on[node].get(next[node]) {
+                    next[node] += 1;
+                    let by = Source(node as u16);
+                    gained += sessions.settle(stretch, by, MAX_RATE).bytes;
+                }
+            }
+            assert!(
+                gained <= moved,
+                "seed {seed}: {gained} of {moved}: {passed_on:?}"
+            );
+        }
+    }
+}
