@@ -16,6 +16,7 @@ use mika::cache::{
     Cache, CacheError, Drivers, Generation, Membership, Mirrored, Notice, SharedPeer, Write,
     contract,
 };
+use mika::change::sums::Credited;
 use mika::change::{
     Batch, Change, Credit, GuestChange, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing,
     SwarmCounts,
@@ -25,7 +26,7 @@ use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::journal::Replay;
 use mika::registry::{Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals};
 use mika::secret::Secret;
-use mika::storage::{self, Place};
+use mika::storage::{self, CreditRules, Place};
 
 const NODE: &str = "node-a";
 
@@ -138,6 +139,7 @@ fn change(user: u32, torrent: u8) -> PeerChange {
             seeders: 3,
             leechers: 4,
         },
+        report: None,
     }
 }
 
@@ -211,19 +213,19 @@ async fn a_killed_server_that_kept_its_data_is_another_generation() {
     let mut redis = Redis::start_with(&AOF);
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
-    cache.keep(first, &[batch(1), batch(2)], 0).await.unwrap();
+    cache.keep(first, &[batch(1), batch(2)]).await.unwrap();
     let position = cache.control_position().await.unwrap();
     cache.publish(&[Notice::Whitelist]).await.unwrap();
 
     redis.kill9();
-    away(cache.keep(first, &[batch(3)], 0).await);
+    away(cache.keep(first, &[batch(3)]).await);
     redis.restart();
     let second = comeback(&*cache).await;
     assert_eq!(second, Generation(2));
-    let refused = cache.keep(first, &[batch(3)], 0).await;
+    let refused = cache.keep(first, &[batch(3)]).await;
     assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 2, "all was kept");
-    cache.keep(second, &[batch(2), batch(3)], 0).await.unwrap();
+    cache.keep(second, &[batch(2), batch(3)]).await.unwrap();
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 3);
     // Nobody can tell whether it kept everything, so everything is read again.
     let (notices, position) = cache.control(&position, BOUND).await.unwrap();
@@ -238,7 +240,7 @@ async fn a_server_that_forgot_everything_is_told_from_one_that_did_not() {
     let mut redis = Redis::start();
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
-    cache.keep(first, &[batch(1)], 0).await.unwrap();
+    cache.keep(first, &[batch(1)]).await.unwrap();
     let mirrored = Mirrored {
         position: 7,
         storage: "site".into(),
@@ -248,7 +250,7 @@ async fn a_server_that_forgot_everything_is_told_from_one_that_did_not() {
     redis.stop();
     redis.restart();
     let second = comeback(&*cache).await;
-    let refused = cache.keep(first, &[batch(2)], 0).await;
+    let refused = cache.keep(first, &[batch(2)]).await;
     assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 0);
     assert_eq!(cache.mirrored().await.unwrap(), None);
@@ -261,7 +263,7 @@ async fn a_lost_connection_to_the_same_server_changes_no_generation() {
     let generation = cache.ping().await.unwrap();
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     assert_eq!(comeback(&*cache).await, generation);
-    cache.keep(generation, &[batch(1)], 0).await.unwrap();
+    cache.keep(generation, &[batch(1)]).await.unwrap();
 }
 
 #[tokio::test]
@@ -314,7 +316,7 @@ async fn a_server_that_hangs_ends_blocking_reads() {
     assert!(start.elapsed() < BOUND);
     redis.resume();
     let generation = comeback(&*cache).await;
-    cache.keep(generation, &[batch(1)], 0).await.unwrap();
+    cache.keep(generation, &[batch(1)]).await.unwrap();
     assert_eq!(cache.follow(NODE, 0, 10, wait).await.unwrap().len(), 1);
 }
 
@@ -345,12 +347,12 @@ async fn a_server_without_memory_is_away_and_told_once() {
     let generation = cache.ping().await.unwrap();
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     for _ in 0..5 {
-        let text = away(cache.keep(generation, &[batch(1)], 0).await);
+        let text = away(cache.keep(generation, &[batch(1)]).await);
         assert!(text.contains("maxmemory"), "{text}");
         cache.nodes().await.unwrap();
     }
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    cache.keep(generation, &[batch(1)], 0).await.unwrap();
+    cache.keep(generation, &[batch(1)]).await.unwrap();
     let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
     assert_eq!(log.matches("is away").count(), 1, "{log}");
     assert_eq!(log.matches("is back").count(), 1, "{log}");
@@ -381,13 +383,13 @@ async fn a_replica_is_away_until_it_is_the_master() {
     let generation = cache.ping().await.unwrap();
     let master = free_port().port().to_string();
     redis.cli(&["REPLICAOF", "127.0.0.1", &master]);
-    let text = away(cache.keep(generation, &[batch(1)], 0).await);
+    let text = away(cache.keep(generation, &[batch(1)]).await);
     assert!(text.contains("replica"), "{text}");
     redis.cli(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
     comeback_from(&cache, "master").await;
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
     let generation = comeback(&*cache).await;
-    cache.keep(generation, &[batch(1)], 0).await.unwrap();
+    cache.keep(generation, &[batch(1)]).await.unwrap();
 }
 
 /// Waits until the connection is made anew, and the server says `word` on it.
@@ -510,7 +512,7 @@ async fn a_server_that_was_emptied_is_another_generation() {
     open(&redis.url()).beat("node-b", "1").await.unwrap();
     let third = cache.ping().await.unwrap();
     assert!(third > second);
-    let refused = cache.keep(second, &[batch(1)], 0).await;
+    let refused = cache.keep(second, &[batch(1)]).await;
     assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == third));
 }
 
@@ -543,52 +545,15 @@ async fn no_batch_gets_in_before_those_that_an_emptied_server_lacks() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
-    cache.keep(first, &[batch(1), batch(2)], 0).await.unwrap();
+    cache.keep(first, &[batch(1), batch(2)]).await.unwrap();
     redis.cli(&["FLUSHALL"]);
-    let refused = cache.keep(first, &[batch(3)], 0).await;
+    let refused = cache.keep(first, &[batch(3)]).await;
     let second = cache.ping().await.unwrap();
     assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
     assert!(second > first);
     let all = [batch(1), batch(2), batch(3)];
-    cache.keep(second, &all, 0).await.unwrap();
+    cache.keep(second, &all).await.unwrap();
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 3);
-}
-
-#[tokio::test]
-async fn what_storage_has_is_not_counted_again_by_a_server_that_forgot_it() {
-    let redis = Redis::start();
-    let cache = open(&redis.url());
-    let generation = cache.ping().await.unwrap();
-    cache
-        .put_users(&[user(1, "passkey-1")], Write::Edit)
-        .await
-        .unwrap();
-    let batch = |number| {
-        let changes = vec![Change::from(change(1, 1))];
-        Arc::new(Batch {
-            node: NODE.into(),
-            number,
-            changes,
-        })
-    };
-    let uploaded = || redis.cli(&["HGET", "t:u:1", "uploaded"]);
-    cache
-        .keep(generation, &[batch(4), batch(5)], 4)
-        .await
-        .unwrap();
-    assert_eq!(uploaded(), "20", "storage has the first of them");
-    cache.keep(generation, &[batch(6)], 6).await.unwrap();
-    assert_eq!(uploaded(), "40", "it was not forgotten");
-    // A portion that goes later, of what storage had by then.
-    redis.cli(&["DEL", "t:journal:node-a"]);
-    let again = cache.keep(generation, &[batch(7)], 5).await;
-    let generation = cache.ping().await.unwrap();
-    assert!(matches!(again, Err(CacheError::Restarted(it)) if it == generation));
-    cache.keep(generation, &[batch(4)], 5).await.unwrap();
-    cache.keep(generation, &[batch(5)], 6).await.unwrap();
-    assert_eq!(uploaded(), "40");
-    cache.keep(generation, &[batch(6)], 6).await.unwrap();
-    assert_eq!(uploaded(), "60");
 }
 
 #[tokio::test]
@@ -718,7 +683,7 @@ async fn a_key_of_another_type_is_named() {
         let generation = cache.ping().await.unwrap();
         let text = match call {
             0 => broken(cache.put_whitelist(&[]).await),
-            1 => broken(cache.keep(generation, &[batch(1)], 0).await),
+            1 => broken(cache.keep(generation, &[batch(1)]).await),
             _ => broken(cache.put_users(&[user(1, "passkey-1")], Write::Edit).await),
         };
         assert!(text.contains(key), "{text}");
@@ -744,16 +709,20 @@ async fn a_web_application_finds_what_it_reads() {
             number,
             changes: changes.to_vec(),
         };
-        cache.keep(generation, &[Arc::new(batch)], 0).await.unwrap();
+        cache.keep(generation, &[Arc::new(batch)]).await.unwrap();
     };
     // Leeching the first; seeding the second, which it completed; gone from the third too early.
     let mut seeding = change(5, 2);
     seeding.record.left = Some(0);
     seeding.standing.completed_at = Some(1_800_000_000);
-    seeding.credit.snatched = true;
     let mut gone = change(5, 3);
     gone.record.active = false;
     gone.standing.hnr = true;
+    let mut credited = Credited::default();
+    credited.users.entry(UserId(5)).or_default().up = 60;
+    let torrent = InfoHash([2; 20]);
+    credited.torrents.entry(torrent).or_default().snatches = 1;
+    cache.add_totals(generation, &credited).await.unwrap();
     keep(1, &[change(5, 1), seeding, gone].map(Change::from)).await;
     let members = |set: &str| {
         let members = redis.cli(&["SMEMBERS", &format!("t:u:{set}:5")]);
@@ -829,7 +798,7 @@ async fn damaged_peers_are_passed_over() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     let generation = cache.ping().await.unwrap();
-    cache.keep(generation, &[batch(1)], 0).await.unwrap();
+    cache.keep(generation, &[batch(1)]).await.unwrap();
     let swarm = format!("t:p:{}", InfoHash([1; 20]));
     for (field, text) in [("x", "1"), ("10.0.0.2:1", "2 x"), ("1:00", "1 2 3")] {
         redis.cli(&["HSET", &swarm, field, text]);
@@ -971,26 +940,38 @@ async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
     };
 
     let generation = cache.ping().await.unwrap();
-    cache.keep(generation, &[batch(1)], 0).await.unwrap();
+    cache.keep(generation, &[batch(1)]).await.unwrap();
     cache.beat(NODE, "sign").await.unwrap();
     let mut replay = Replay::new(cache.clone(), storage.clone(), "node-b".into());
     for now in [0, DAY - 1] {
-        replay.look(Seconds(now)).await.unwrap();
+        replay
+            .look(Seconds(now), &CreditRules::default())
+            .await
+            .unwrap();
         assert_eq!(nodes().await, [NODE]);
     }
     assert_eq!(storage.applied(NODE).await.unwrap(), 1);
     // A node that comes back counts from now on.
     cache.beat(NODE, "another sign").await.unwrap();
     for now in [DAY, 2 * DAY - 1] {
-        replay.look(Seconds(now)).await.unwrap();
+        replay
+            .look(Seconds(now), &CreditRules::default())
+            .await
+            .unwrap();
         assert_eq!(nodes().await, [NODE]);
     }
     // What storage got in a round goes from the cache in the next, and only then does the name.
-    cache.keep(generation, &[batch(2)], 1).await.unwrap();
-    replay.look(Seconds(2 * DAY)).await.unwrap();
+    cache.keep(generation, &[batch(2)]).await.unwrap();
+    replay
+        .look(Seconds(2 * DAY), &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(storage.applied(NODE).await.unwrap(), 2);
     assert_eq!(nodes().await, [NODE]);
-    replay.look(Seconds(2 * DAY + 5)).await.unwrap();
+    replay
+        .look(Seconds(2 * DAY + 5), &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(nodes().await, [""; 0]);
     // Its number stays, so that no batch counts twice.
     assert_eq!(storage.journals().await.unwrap(), [(NODE.to_owned(), 2)]);

@@ -23,18 +23,20 @@ const TABLE: &[(&str, &str)] = &[
     ("tls", "certificate pem"),
     ("places", "addr clock limit metrics"),
     ("events", "clock ids"),
-    ("change", "addr ids"),
+    // What reports add up to.
+    ("accounting", ""),
+    ("change", "accounting addr ids"),
     // What was configured. Other modules get small settings of their own from `node`.
     ("config", "addr secret suggest"),
     ("log", "config"),
     // Bytes and values; who may take part; who is there. These three do not know each other.
     ("wire", "addr ids"),
     ("registry", "addr ids"),
-    ("swarm", "addr change clock ids"),
+    ("swarm", "accounting addr change clock ids"),
     // The decision.
     (
         "tracker",
-        "addr change clock events ids limit metrics registry swarm wire",
+        "accounting addr change clock events ids limit metrics registry swarm wire",
     ),
     // What is kept: a trait each, and its drivers. They know nothing of announces.
     (
@@ -43,7 +45,7 @@ const TABLE: &[(&str, &str)] = &[
     ),
     (
         "storage",
-        "addr backoff change clock ids metrics registry secret suggest",
+        "accounting addr backoff change clock ids metrics registry secret suggest",
     ),
     // Changes on their way: the registry's from people to nodes, announces' from the tracker to storage.
     (

@@ -12,6 +12,7 @@ use super::{
     Cache, CacheError, Generation, Leftover, Mirrored, Notice, RegistryKey, RowKey, Scan,
     SharedPeer, Stats, Write,
 };
+use crate::change::sums::{Credited, Sum};
 use crate::change::{
     Batch, Change, Credit, GuestChange, GuestRecord, Member, PeerChange, PeerKey, PeerRecord,
     Standing, SwarmCounts,
@@ -37,7 +38,7 @@ pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     batches_of_another_generation_are_refused(&*open().await).await;
     followers_are_woken(open().await).await;
     batches_make_swarms(&*open().await).await;
-    batches_count(&*open().await).await;
+    what_storage_credits_is_added(&*open().await).await;
     what_is_not_registered_is_not_counted(&*open().await).await;
     totals_that_are_full_stop_nothing(&*open().await).await;
     peers_are_written_and_removed(&*open().await).await;
@@ -101,8 +102,8 @@ async fn a_batch_is_kept_once(cache: &dyn Cache) {
     }
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 2);
     let totals = user(cache, 1).await.totals;
-    assert_eq!((totals.uploaded, totals.announces), (2200, 2));
-    assert_eq!(torrent(cache, 1).await.uploaded, 1100);
+    assert_eq!(totals, UserTotals::default(), "storage decides on credit");
+    assert_eq!(torrent(cache, 1).await.uploaded, 0);
     cache.applied(NODE, 2).await.unwrap();
     keep(cache, &[batch(1, all_kinds(1))]).await;
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap(), []);
@@ -114,7 +115,10 @@ async fn batches_of_another_generation_are_refused(cache: &dyn Cache) {
     assert_eq!(cache.ping().await.unwrap(), generation);
     let batches = [batch(1, all_kinds(1))];
     for other in [0, 2] {
-        let refused = cache.keep(Generation(other), &batches, 0).await;
+        let refused = cache.keep(Generation(other), &batches).await;
+        assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == generation));
+        let sums = credited(&[change(1, 1, 1, 10)]);
+        let refused = cache.add_totals(Generation(other), &sums).await;
         assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == generation));
     }
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 0);
@@ -176,16 +180,16 @@ async fn batches_make_swarms(cache: &dyn Cache) {
     assert_eq!(all_swarms(cache).await, [hash(1)]);
 }
 
-async fn batches_count(cache: &dyn Cache) {
+async fn what_storage_credits_is_added(cache: &dyn Cache) {
     put_pair(cache).await;
     let mut snatch = change(1, 1, 1, 100);
     snatch.credit.snatched = true;
-    let changes = vec![
-        Change::from(snatch),
-        Change::from(change(1, 1, 1, 10)),
-        Change::Snatch { info_hash: hash(1) },
-    ];
-    keep(cache, &[batch(1, changes)]).await;
+    credit(cache, &[snatch, change(1, 1, 1, 10)]).await;
+    let mut public = Credited::default();
+    public.torrents.entry(hash(1)).or_default().snatches = 1;
+    let generation = cache.ping().await.unwrap();
+    cache.add_totals(generation, &public).await.unwrap();
+    keep(cache, &[batch(1, vec![Change::from(change(1, 1, 1, 10))])]).await;
     let totals = user(cache, 1).await.totals;
     assert_eq!((totals.uploaded, totals.downloaded), (220, 55));
     assert_eq!(
@@ -199,11 +203,8 @@ async fn batches_count(cache: &dyn Cache) {
 
 /// Half a row would come back as a user or a torrent that nobody added.
 async fn what_is_not_registered_is_not_counted(cache: &dyn Cache) {
-    let changes = vec![
-        Change::from(change(1, 1, 1, 100)),
-        Change::Snatch { info_hash: hash(1) },
-    ];
-    keep(cache, &[batch(1, changes)]).await;
+    keep(cache, &[batch(1, vec![Change::from(change(1, 1, 1, 10))])]).await;
+    credit(cache, &[change(1, 1, 1, 100)]).await;
     assert_eq!(cache.user(UserId(1)).await.unwrap(), None);
     assert_eq!(cache.torrent(hash(1)).await.unwrap(), None);
     let (users, bad) = all(|cursor| cache.users(cursor)).await;
@@ -220,16 +221,11 @@ async fn totals_that_are_full_stop_nothing(cache: &dyn Cache) {
     cache.put_users(&[row], Write::Edit).await.unwrap();
     let torrents = [stored_torrent(1)];
     cache.put_torrents(&torrents, Write::Edit).await.unwrap();
-    for number in 1..=2 {
-        keep(
-            cache,
-            &[batch(number, vec![Change::from(change(1, 1, 1, u64::MAX))])],
-        )
-        .await;
+    for _ in 1..=2 {
+        credit(cache, &[change(1, 1, 1, u64::MAX)]).await;
     }
     assert!(user(cache, 1).await.totals.uploaded >= TOTAL_MAX - 1);
     assert_eq!(user(cache, 1).await.totals.announces, 2);
-    assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 2);
 }
 
 async fn peers_are_written_and_removed(cache: &dyn Cache) {
@@ -391,6 +387,7 @@ async fn counters_that_are_there_stay(cache: &dyn Cache) {
     assert_eq!(torrent(cache, 1).await, torrent_row);
 
     keep(cache, &[batch(1, vec![Change::from(change(1, 1, 1, 10))])]).await;
+    credit(cache, &[change(1, 1, 1, 10)]).await;
     for write in [Write::Edit, Write::Warmup] {
         cache.put_users(&users, write).await.unwrap();
         cache.put_torrents(&torrents, write).await.unwrap();
@@ -471,6 +468,7 @@ async fn totals_are_wiped(cache: &dyn Cache) {
     put_pair(cache).await;
     let mut change = change(1, 1, 1, 10);
     change.credit.snatched = true;
+    credit(cache, std::slice::from_ref(&change)).await;
     keep(cache, &[batch(1, vec![Change::from(change)])]).await;
     let before = torrent(cache, 1).await;
     assert!(before.torrent.snatches > 0);
@@ -497,7 +495,7 @@ async fn totals_are_set(cache: &dyn Cache) {
         "nobody is made up"
     );
     put_pair(cache).await;
-    keep(cache, &[batch(1, vec![Change::from(change(1, 1, 1, 10))])]).await;
+    credit(cache, &[change(1, 1, 1, 10)]).await;
     let before = user(cache, 1).await.totals;
     cache.set_totals(UserId(1), Some(7), None).await.unwrap();
     let after = user(cache, 1).await.totals;
@@ -672,7 +670,39 @@ async fn stats_are_taken(cache: &dyn Cache) {
 
 async fn keep(cache: &dyn Cache, batches: &[Arc<Batch>]) {
     let generation = cache.ping().await.unwrap();
-    cache.keep(generation, batches, 0).await.unwrap();
+    cache.keep(generation, batches).await.unwrap();
+}
+
+/// Adds what announces are credited to the totals.
+async fn credit(cache: &dyn Cache, changes: &[PeerChange]) {
+    let generation = cache.ping().await.unwrap();
+    let credited = credited(changes);
+    cache.add_totals(generation, &credited).await.unwrap();
+}
+
+fn credited(changes: &[PeerChange]) -> Credited {
+    let mut credited = Credited::default();
+    for PeerChange {
+        key,
+        info_hash,
+        credit,
+        ..
+    } in changes
+    {
+        let sum = Sum {
+            up: credit.up,
+            down: credit.down,
+            raw_up: credit.raw_up,
+            raw_down: credit.raw_down,
+            seed_time: credit.seed_time.into(),
+            announces: credit.announces.into(),
+            snatches: credit.snatched.into(),
+        };
+        credited.users.entry(key.user).or_default().add(&sum);
+        let torrent = credited.torrents.entry(*info_hash).or_default();
+        torrent.add(&sum);
+    }
+    credited
 }
 
 async fn put_pair(cache: &dyn Cache) {
@@ -868,5 +898,6 @@ fn change(user: u32, torrent: u32, peer: u8, bytes: u64) -> PeerChange {
             seeders: 3,
             leechers: 4,
         },
+        report: None,
     }
 }

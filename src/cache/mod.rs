@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::change::sums::Credited;
 use crate::change::{
     Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, Standing, SwarmCounts,
 };
@@ -247,15 +248,17 @@ pub trait Cache: Send + Sync + 'static {
     // --- the journal ---
 
     /// Keeps consecutive batches of one node until [`Cache::applied`] lets them go, and brings
-    /// swarms, counters and users' sets up to date. Keeping a batch twice counts once. `applied` is
-    /// the last batch that storage has: what a cache that forgot this node is given again of
-    /// those is not counted, because counters are restored from storage.
+    /// swarms, their counters and users' sets up to date.
     /// [`CacheError::Restarted`], and nothing done, if the server is not of `generation`.
-    async fn keep(
+    async fn keep(&self, generation: Generation, batches: &[Arc<Batch>]) -> Result<(), CacheError>;
+
+    /// Adds what storage credited to the totals of users and torrents whose rows are here.
+    /// [`CacheError::Restarted`], and nothing done, if the server is not of `generation`: rows
+    /// come back with the totals that storage has.
+    async fn add_totals(
         &self,
         generation: Generation,
-        batches: &[Arc<Batch>],
-        applied: u64,
+        credited: &Credited,
     ) -> Result<(), CacheError>;
 
     /// Storage has applied the batches of that node up to this number, and other nodes have had

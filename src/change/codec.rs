@@ -9,13 +9,17 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::str::FromStr;
 
 use super::{
-    Change, Credit, GuestChange, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing,
+    Change, Credit, GuestChange, GuestRecord, PeerChange, PeerKey, PeerRecord, Report, Standing,
     SwarmCounts,
 };
+use crate::accounting::machines::MachineId;
+use crate::accounting::sessions::{Point, Stretch};
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId, hex_digit};
 
 /// Kinds of lines.
-const PEER: &str = "peer1";
+const PEER: &str = "peer2";
+/// A peer of a version that let nodes decide on credit: without a report.
+const OLD_PEER: &str = "peer1";
 const SNATCH: &str = "snatch1";
 const GUEST: &str = "guest1";
 
@@ -90,7 +94,12 @@ pub fn decode_guest(text: &str) -> Result<GuestRecord, Malformed> {
 fn decode_line(line: &str) -> Result<Change, Malformed> {
     let mut fields = Fields::of(line);
     let change = match fields.word()? {
-        PEER => Change::from(fields.peer()?),
+        PEER => {
+            let mut change = fields.peer()?;
+            change.report = Some(fields.report()?);
+            Change::from(change)
+        }
+        OLD_PEER => Change::from(fields.peer()?),
         SNATCH => Change::Snatch {
             info_hash: fields.parsed()?,
         },
@@ -102,6 +111,18 @@ fn decode_line(line: &str) -> Result<Change, Malformed> {
         _ => return Err(fields.malformed()),
     };
     fields.end().map(|()| change)
+}
+
+/// A machine as one number: the family above the hash.
+fn machine_number(machine: MachineId) -> u64 {
+    u64::from(machine.is_v6) << 32 | u64::from(machine.hash)
+}
+
+fn machine_of(number: u64) -> MachineId {
+    MachineId {
+        is_v6: number >> 32 != 0,
+        hash: number as u32,
+    }
 }
 
 /// The line being written.
@@ -175,7 +196,8 @@ impl Line {
 
     fn peer(&mut self, change: &PeerChange) {
         let credit = &change.credit;
-        self.word(PEER)
+        let kind = change.report.map_or(OLD_PEER, |_| PEER);
+        self.word(kind)
             .hex(&change.info_hash.0)
             .key(&change.key)
             .record(&change.record)
@@ -189,6 +211,33 @@ impl Line {
             .flag(credit.snatched)
             .number(change.counts.seeders)
             .number(change.counts.leechers);
+        if let Some(report) = &change.report {
+            self.report(report);
+        }
+    }
+
+    fn report(&mut self, report: &Report) {
+        self.number(report.at)
+            .optional(report.seeding_since)
+            .number(report.announces)
+            .flag(report.completed)
+            .flag(report.left)
+            .number(report.multi_up)
+            .number(report.multi_down)
+            .optional(report.machine.map(machine_number))
+            .stretch(report.up.as_ref())
+            .stretch(report.down.as_ref());
+    }
+
+    fn stretch(&mut self, stretch: Option<&Stretch>) -> &mut Self {
+        let Some(Stretch { from, to, started }) = stretch else {
+            return self.word("-");
+        };
+        self.number(from.total)
+            .number(from.at)
+            .number(to.total)
+            .number(to.at)
+            .flag(*started)
     }
 
     fn record(&mut self, record: &PeerRecord) -> &mut Self {
@@ -323,7 +372,39 @@ impl<'a> Fields<'a> {
                 seeders: self.parsed()?,
                 leechers: self.parsed()?,
             },
+            report: None,
         })
+    }
+
+    fn report(&mut self) -> Result<Report, Malformed> {
+        Ok(Report {
+            at: self.parsed()?,
+            seeding_since: self.optional()?,
+            announces: self.parsed()?,
+            completed: self.flag()?,
+            left: self.flag()?,
+            multi_up: self.parsed()?,
+            multi_down: self.parsed()?,
+            machine: self.optional()?.map(machine_of),
+            up: self.stretch()?,
+            down: self.stretch()?,
+        })
+    }
+
+    fn stretch(&mut self) -> Result<Option<Stretch>, Malformed> {
+        let Some(total) = self.optional()? else {
+            return Ok(None);
+        };
+        let from = Point {
+            total,
+            at: self.parsed()?,
+        };
+        let to = Point {
+            total: self.parsed()?,
+            at: self.parsed()?,
+        };
+        let started = self.flag()?;
+        Ok(Some(Stretch { from, to, started }))
     }
 
     fn record(&mut self) -> Result<PeerRecord, Malformed> {
@@ -450,6 +531,25 @@ mod tests {
                     seeders: 20,
                     leechers: 21,
                 },
+                report: Some(Report {
+                    up: Some(Stretch {
+                        from: Point { total: 22, at: -23 },
+                        to: Point { total: 24, at: 25 },
+                        started: true,
+                    }),
+                    down: None,
+                    machine: Some(MachineId {
+                        is_v6: true,
+                        hash: 3,
+                    }),
+                    at: 26,
+                    seeding_since: Some(27),
+                    announces: 28,
+                    completed: true,
+                    left: false,
+                    multi_up: 1000,
+                    multi_down: 0,
+                }),
             }),
             Change::Snatch { info_hash },
             Change::from(GuestChange {
@@ -462,9 +562,9 @@ mod tests {
 
     /// What stands in somebody's cache must stay readable: a new form gets a new number.
     const GOLDEN: &str = "\
-peer1 abababababababababababababababababababab 7 4294967295 2d5452333030302d00ff20313233343536373839 \
+peer2 abababababababababababababababababababab 7 4294967295 2d5452333030302d00ff20313233343536373839 \
 18446744073709551615 2 -3 - 4 5 6 - 10.0.0.1:6881 [::1]:65535 7 8 9 10 11 12 1 0 19 1 \
-13 14 15 16 17 18 1 20 21
+13 14 15 16 17 18 1 20 21 26 27 28 1 0 1000 0 4294967299 22 -23 24 25 1 -
 snatch1 abababababababababababababababababababab
 guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
 2d5452333030302d00ff20313233343536373839 17 1 0 1 18 0
@@ -474,6 +574,20 @@ guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
     fn changes_are_written_as_ever_and_read_again() {
         assert_eq!(encode(&changes()), GOLDEN);
         assert_eq!(decode(GOLDEN), Ok(changes()));
+    }
+
+    #[test]
+    fn peers_without_a_report_are_read_as_ever() {
+        let mut old = changes().remove(0);
+        if let Change::Peer(change) = &mut old {
+            change.report = None;
+        }
+        let text = encode(std::slice::from_ref(&old));
+        assert!(
+            text.starts_with("peer1 ") && text.ends_with(" 20 21\n"),
+            "{text}"
+        );
+        assert_eq!(decode(&text), Ok(vec![old]));
     }
 
     #[test]
@@ -489,10 +603,10 @@ guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
         let line = GOLDEN.lines().next().unwrap();
         for (text, field) in [
             ("", 1),
-            ("peer2 ab", 1),
+            ("peer3 ab", 1),
             ("snatch1 abab", 2),
             ("snatch1 abababababababababababababababababababab 1", 3),
-            (&line[..line.len() - 3], 34),
+            (&line[..line.len() - 2], 48),
         ] {
             assert_eq!(decode_line(text), Err(Malformed { field }), "{text}");
         }

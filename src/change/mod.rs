@@ -1,10 +1,17 @@
 //! What announces did, as data: the journal carries it to cache and storage.
 
 pub mod codec;
+pub mod sums;
 
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use crate::accounting::machines::MachineId;
+use crate::accounting::sessions::Stretch;
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
+
+/// Seconds by which the clocks of two nodes may differ. Of two records of a peer, the one with more
+/// announces is the later one, or that whose last announce is later by more than this.
+pub const CLOCK_SKEW: i64 = 5;
 
 /// The identity of a private peer and of its accounting record (rule W1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,6 +80,28 @@ pub struct Standing {
     pub hnr: bool,
 }
 
+/// What a client reported, for storage to settle against the row that it holds (rule A8b).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The totals; none if the client did not report one.
+    pub up: Option<Stretch>,
+    pub down: Option<Stretch>,
+    /// Which of several machines with that peer id it is from; none where there is one.
+    pub machine: Option<MachineId>,
+    /// Unix time of the (last) announce, in seconds.
+    pub at: i64,
+    /// Unix time since when the client has been seeding until `at`; none if it was not.
+    pub seeding_since: Option<i64>,
+    pub announces: u32,
+    /// It says that it completed the torrent, and was no seeder before.
+    pub completed: bool,
+    /// The user's last client left the swarm with it, as far as the node knows.
+    pub left: bool,
+    /// Credit for a byte uploaded or downloaded, in thousandths (rule A8).
+    pub multi_up: u32,
+    pub multi_down: u32,
+}
+
 /// The counters of a swarm after an announce.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwarmCounts {
@@ -80,14 +109,17 @@ pub struct SwarmCounts {
     pub leechers: u32,
 }
 
-/// Base and credit of one private peer: what must never be parted (rule A9).
+/// What a private peer reported, and how it stands after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerChange {
     pub key: PeerKey,
     /// The info hash under which the torrent's swarm is kept.
     pub info_hash: InfoHash,
     pub record: PeerRecord,
+    /// What the node expects to be credited; storage decides.
     pub credit: Credit,
+    /// None in a journal of a version that let nodes decide: then `credit` is what counts.
+    pub report: Option<Report>,
     pub standing: Standing,
     pub counts: SwarmCounts,
 }
@@ -148,6 +180,20 @@ pub struct Batch {
     pub changes: Vec<Change>,
 }
 
+/// What stands in place of both dips of a peer whose id several machines share (rule A3): the
+/// second of Unix time by which they are told apart, 0 for IPv4 and 1 for IPv6. No dip is that old.
+pub fn shared_mark(is_v6: bool) -> (Option<i64>, Option<i64>) {
+    let mark = Some(is_v6.into());
+    (mark, mark)
+}
+
+/// Whether several machines share a peer id, and by which family they are told apart.
+pub fn shared_family(dip_up: Option<i64>, dip_down: Option<i64>) -> Option<bool> {
+    [false, true]
+        .into_iter()
+        .find(|is_v6| (dip_up, dip_down) == shared_mark(*is_v6))
+}
+
 // === impl Change ===
 
 impl From<PeerChange> for Change {
@@ -159,6 +205,41 @@ impl From<PeerChange> for Change {
 impl From<GuestChange> for Change {
     fn from(change: GuestChange) -> Self {
         Self::Guest(Box::new(change))
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    /// This report and the one right after it as one; none if they can't be told as one, because
+    /// a total began again between them.
+    pub fn then(&self, later: &Self) -> Option<Self> {
+        let is_same_rate = (self.multi_up, self.multi_down) == (later.multi_up, later.multi_down);
+        if self.left || !is_same_rate || self.machine != later.machine {
+            return None;
+        }
+        let seeding_since = match (self.seeding_since, later.seeding_since) {
+            (Some(since), Some(next)) if next <= self.at => Some(since),
+            (Some(_), _) => return None,
+            (None, next) => next,
+        };
+        Some(Self {
+            up: joined(self.up, later.up)?,
+            down: joined(self.down, later.down)?,
+            seeding_since,
+            announces: self.announces.saturating_add(later.announces),
+            completed: self.completed || later.completed,
+            ..*later
+        })
+    }
+}
+
+/// Both stretches as one; the outer option is none if they are of two sessions.
+#[allow(clippy::option_option)]
+fn joined(earlier: Option<Stretch>, later: Option<Stretch>) -> Option<Option<Stretch>> {
+    match (earlier, later) {
+        (Some(earlier), Some(later)) => earlier.then(&later).map(Some),
+        (only, None) | (None, only) => Some(only),
     }
 }
 

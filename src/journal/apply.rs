@@ -5,13 +5,25 @@ use std::sync::Arc;
 
 use super::{Desk, RETRY_FIRST, RETRY_MAX};
 use crate::backoff::Backoff;
-use crate::change::{Batch, Change};
+use crate::change::Batch;
+use crate::change::sums::{Credited, Sum};
 use crate::clock::Stopwatch;
 use crate::metrics::Witness;
-use crate::storage::StorageError;
+use crate::storage::{CreditRules, StorageError};
+use crate::tracker::Tracker;
 
 /// Changes applied in one transaction.
 const APPLY_MAX: usize = 10_000;
+
+/// The rules in force by which storage settles reports.
+pub fn credit_rules(tracker: &Tracker) -> CreditRules {
+    let rules = tracker.rules();
+    CreditRules {
+        max_rate: rules.max_rate,
+        hnr_threshold: rules.hnr.threshold,
+        hnr_min_bytes: rules.hnr.min_bytes,
+    }
+}
 
 // === impl Desk ===
 
@@ -35,12 +47,20 @@ impl Desk {
         loop {
             let batches = self.to_apply().await?;
             let Some(last) = batches.last().map(|batch| batch.number) else {
-                return Ok(());
+                break;
             };
-            self.apply(&batches).await?;
+            let credited = self.apply(&batches).await?;
             self.ledger.applied(last);
-            self.count(&batches);
+            self.count(&batches, &credited);
         }
+        // Now, because rows that the start brings to the cache have it already.
+        if let Some(cache) = &self.parts.cache
+            && let Err(error) = self.tell(&**cache).await
+        {
+            tracing::debug!(%error, "the cache was not told what storage credited");
+            self.untold.clear();
+        }
+        Ok(())
     }
 
     async fn to_apply(&self) -> Result<Vec<Arc<Batch>>, StorageError> {
@@ -54,11 +74,14 @@ impl Desk {
         let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
             let tried = match self.to_apply().await {
-                Ok(batches) => self.apply(&batches).await.map(|()| batches),
+                Ok(batches) => match self.apply(&batches).await {
+                    Ok(credited) => Ok((batches, credited)),
+                    Err(error) => Err(error),
+                },
                 Err(error) => Err(error),
             };
             match tried {
-                Ok(batches) => return self.is_applied(&batches),
+                Ok((batches, credited)) => return self.note_applied(&batches, &credited),
                 Err(error) => self.is_refused(&error),
             }
             if let Some(delay) = delays.next() {
@@ -67,32 +90,31 @@ impl Desk {
         }
     }
 
-    async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError> {
+    async fn apply(&self, batches: &[Arc<Batch>]) -> Result<Credited, StorageError> {
+        let rules = credit_rules(&self.parts.tracker);
         let watch = Stopwatch::start();
-        self.parts.storage.apply(batches).await?;
+        let credited = self.parts.storage.apply(batches, &rules).await?;
         self.parts.metrics.apply_durations.observe(watch.elapsed());
-        Ok(())
+        Ok(credited)
     }
 
     /// Counts what storage has now.
-    fn count(&self, batches: &[Arc<Batch>]) {
+    fn count(&self, batches: &[Arc<Batch>], credited: &Credited) {
         let metrics = &self.parts.metrics;
         metrics.batches.add(batches.len() as u64);
-        let changes = batches.iter().flat_map(|batch| &batch.changes);
-        let (mut up, mut down) = (0_u64, 0_u64);
-        for change in changes {
-            if let Change::Peer(change) = change {
-                up = up.saturating_add(change.credit.up);
-                down = down.saturating_add(change.credit.down);
-            }
+        let mut all = Sum::default();
+        credited.users.values().for_each(|sum| all.add(sum));
+        metrics.credited_up.add(all.up);
+        metrics.credited_down.add(all.down);
+        metrics.implausible.add(credited.implausible);
+        if self.parts.cache.is_some() {
+            self.untold.add(credited);
         }
-        metrics.credited_up.add(up);
-        metrics.credited_down.add(down);
         metrics.storage.succeeded(Witness::Journal);
     }
 
-    fn is_applied(&self, batches: &[Arc<Batch>]) {
-        self.count(batches);
+    fn note_applied(&self, batches: &[Arc<Batch>], credited: &Credited) {
+        self.count(batches, credited);
         if let Some(last) = batches.last() {
             self.ledger.applied(last.number);
         }

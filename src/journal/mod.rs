@@ -16,6 +16,7 @@ mod send;
 mod spill;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -36,7 +37,9 @@ use crate::tracker::{Cut, Tracker};
 
 use self::ledger::Ledger;
 use self::spill::Spill;
+use self::totals::Untold;
 
+pub use apply::credit_rules;
 pub use ledger::Progress;
 pub use replay::Replay;
 pub use resume::ResumeError;
@@ -120,6 +123,7 @@ struct Desk {
     cache_broke: Notify,
     /// Why storage did not take its last batch; none while all is well.
     storage_trouble: Mutex<Option<String>>,
+    untold: Untold,
 }
 
 /// A cut in work.
@@ -158,6 +162,7 @@ impl Journal {
             result = self.keep_until(stop) => result,
             never = desk.send_all() => match never {},
             never = desk.apply_all() => match never {},
+            never = desk.tell_all() => match never {},
             never = desk.tidy_all() => match never {},
             never = desk.guard_all() => match never {},
         }
@@ -208,9 +213,12 @@ impl Journal {
                 break;
             }
         }
-        if self.desk.parts.cache.is_some() {
+        if let Some(cache) = &self.desk.parts.cache {
             // What is not applied by then is applied by the next start, or by another node.
             let _ = tokio::time::timeout(STORAGE_GRACE, self.desk.storage_tries()).await;
+            if let Err(error) = self.desk.tell(&**cache).await {
+                tracing::debug!(%error, "the cache was not told what storage credited last");
+            }
         }
     }
 
@@ -385,6 +393,7 @@ impl Desk {
             if is_new {
                 *current = generation;
                 self.ledger.resend();
+                self.untold.clear();
                 // What is to be sent again is with this process alone until then.
                 self.cache_broke.notify_one();
             }

@@ -33,7 +33,7 @@ enum Whose {
     Guest(InfoHash, SocketAddr),
 }
 
-/// One change for each peer: its latest record, with the credit of all.
+/// One change for each session of a peer: its latest record, with the reports of all.
 ///
 /// It takes the place of the latest, because the swarm counters of a later change win.
 fn coalesce(changes: Vec<Change>) -> Vec<Change> {
@@ -42,14 +42,33 @@ fn coalesce(changes: Vec<Change>) -> Vec<Change> {
     for mut change in changes {
         if let Some(whose) = whose(&change)
             && let Some(before) = places.insert(whose, kept.len())
-            && let Some(Change::Peer(earlier)) = kept[before].take()
-            && let Change::Peer(later) = &mut change
+            && kept[before]
+                .as_ref()
+                .is_some_and(|earlier| join(earlier, &mut change))
         {
-            later.credit = earlier.credit.plus(later.credit);
+            kept[before] = None;
         }
         kept.push(Some(change));
     }
     kept.into_iter().flatten().collect()
+}
+
+/// Makes the later change of a peer tell of an earlier one as well; false if it can't, because a
+/// session began between them.
+fn join(earlier: &Change, later: &mut Change) -> bool {
+    let (Change::Peer(earlier), Change::Peer(later)) = (earlier, later) else {
+        // The latest record of a public peer is all there is to tell.
+        return true;
+    };
+    let joined = match (&earlier.report, &later.report) {
+        (Some(first), Some(second)) => first.then(second),
+        _ => None,
+    };
+    if joined.is_some() {
+        later.report = joined;
+        later.credit = earlier.credit.plus(later.credit);
+    }
+    joined.is_some()
 }
 
 fn whose(change: &Change) -> Option<Whose> {
@@ -63,7 +82,8 @@ fn whose(change: &Change) -> Option<Whose> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Credit, PeerChange, PeerRecord, Standing, SwarmCounts};
+    use crate::accounting::sessions::{Point, Stretch};
+    use crate::change::{Credit, PeerChange, PeerRecord, Report, Standing, SwarmCounts};
     use crate::ids::{PeerId, TorrentId, UserId};
 
     fn change(user: u32, base_up: u64, up: u64, seeders: u32) -> Change {
@@ -104,6 +124,28 @@ mod tests {
                 seeders,
                 leechers: 0,
             },
+            report: Some(Report {
+                up: Some(Stretch {
+                    from: Point {
+                        total: base_up - up,
+                        at: 0,
+                    },
+                    to: Point {
+                        total: base_up,
+                        at: 0,
+                    },
+                    started: false,
+                }),
+                down: None,
+                machine: None,
+                at: 0,
+                seeding_since: None,
+                announces: 1,
+                completed: false,
+                left: false,
+                multi_up: 1000,
+                multi_down: 1000,
+            }),
         })
     }
 
@@ -124,6 +166,25 @@ mod tests {
         assert_eq!((second.record.base_up, second.credit.up), (30, 30));
         assert_eq!(second.credit.announces, 2);
         assert_eq!(second.counts.seeders, 3);
+        let up = second.report.and_then(|report| report.up).unwrap();
+        assert_eq!((up.from.total, up.to.total), (0, 30));
+    }
+
+    #[test]
+    fn a_session_that_began_is_told_by_itself() {
+        let mut began = change(1, 0, 0, 1);
+        if let Change::Peer(change) = &mut began {
+            let report = change.report.as_mut().unwrap();
+            report.up.as_mut().unwrap().started = true;
+        }
+        let changes = vec![change(1, 10, 10, 1), began, change(1, 5, 5, 1)];
+        let batches = batches(changes, "n", 1);
+        let credit = |change: &Change| match change {
+            Change::Peer(change) => change.credit.up,
+            _ => 0,
+        };
+        let credits: Vec<u64> = batches[0].changes.iter().map(credit).collect();
+        assert_eq!(credits, [10, 5]);
     }
 
     #[test]

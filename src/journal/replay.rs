@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::cache::{Cache, CacheError, members_of, memberships_of};
 use crate::clock::Seconds;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{CreditRules, Storage, StorageError};
 
 /// Seconds without a sign of life after which a node counts as dead.
 const DEAD_AFTER: u32 = 15;
@@ -47,8 +47,9 @@ impl Replay {
         }
     }
 
-    /// Looks at all nodes once, and applies what dead ones left; to be called every few seconds.
-    pub async fn look(&mut self, now: Seconds) -> Result<(), ReplayError> {
+    /// Looks at all nodes once, and applies what dead ones left, by the rules in force; to be
+    /// called every few seconds.
+    pub async fn look(&mut self, now: Seconds, rules: &CreditRules) -> Result<(), ReplayError> {
         let nodes = self.cache.nodes().await?;
         self.signs
             .retain(|node, _| nodes.iter().any(|(name, _)| name == node));
@@ -66,7 +67,7 @@ impl Replay {
             }
             let silence = now.since(known.1);
             if silence >= DEAD_AFTER {
-                self.apply(&node).await?;
+                self.apply(&node, rules).await?;
             }
             if silence >= FORGOTTEN_AFTER && self.is_done(&node).await? {
                 self.cache.leave(&node).await?;
@@ -83,8 +84,9 @@ impl Replay {
         Ok(!is_kept && last <= self.storage.applied(node).await?)
     }
 
-    async fn apply(&self, node: &str) -> Result<(), ReplayError> {
+    async fn apply(&self, node: &str, rules: &CreditRules) -> Result<(), ReplayError> {
         let applied = self.storage.applied(node).await?;
+        let generation = self.cache.ping().await?;
         let mut after = 0;
         loop {
             let batches = self.cache.kept(node, after, PAGE).await?;
@@ -99,7 +101,8 @@ impl Replay {
                 self.cache.put_memberships(&memberships).await?;
             }
             if last > applied {
-                self.storage.apply(&batches).await?;
+                let credited = self.storage.apply(&batches, rules).await?;
+                self.cache.add_totals(generation, &credited).await?;
                 tracing::info!(node, batch = last, "applied what a node left that is gone");
             }
             after = last;

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use super::ledger::{Ledger, Progress};
 use super::spill::{Spill, SpillError};
+use super::totals::Untold;
 use super::{Desk, Journal, Parts, Settings};
 use crate::cache::{Cache, CacheError, Generation};
 use crate::change::Batch;
@@ -112,6 +113,7 @@ impl Journal {
                 spill_fails: AtomicBool::new(false),
                 cache_broke: Notify::new(),
                 storage_trouble: Mutex::new(None),
+                untold: Untold::default(),
             }),
             work: None,
         }

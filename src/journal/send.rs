@@ -82,8 +82,7 @@ impl Desk {
             return Ok(());
         };
         let watch = Stopwatch::start();
-        let applied = self.ledger.progress().applied;
-        let kept = cache.keep(generation, &batches, applied).await;
+        let kept = cache.keep(generation, &batches).await;
         if kept.is_ok() {
             let metrics = &self.parts.metrics;
             metrics.keep_durations.observe(watch.elapsed());

@@ -3,13 +3,15 @@
 //! [`run`] does all of them, each on a storage of its own that `open` makes: new, empty, and
 //! without tables. A test panics where the driver is at fault.
 
+mod reports;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 use super::{
-    Absurd, Feed, FeedPosition, Find, History, NewTorrent, NewUser, Page, Storage, StorageError,
-    StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch,
-    UserTorrents, UserTotals, Wipe,
+    Absurd, CreditRules, Feed, FeedPosition, Find, History, NewTorrent, NewUser, Page, Storage,
+    StorageError, StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey,
+    UserPatch, UserTorrents, UserTotals, Wipe,
 };
 use crate::change::{
     Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
@@ -49,6 +51,7 @@ pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -
     the_feed_tells_of_edits(&*migrated(open().await).await).await;
     the_feed_is_read_in_portions(&*migrated(open().await).await).await;
     base_and_credit_arrive_together(&*migrated(open().await).await).await;
+    reports::run(&open).await;
     a_batch_counts_once(&*migrated(open().await).await).await;
     an_older_record_leaves_a_newer_one(&*migrated(open().await).await).await;
     a_peer_that_left_is_not_brought_back_by_its_last_announce(&*migrated(open().await).await).await;
@@ -559,7 +562,10 @@ async fn a_batch_counts_once(storage: &dyn Storage) {
     let several: Vec<_> = (1..=4)
         .map(|number| batch(number, changes.clone()))
         .collect();
-    storage.apply(&several).await.unwrap();
+    storage
+        .apply(&several, &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(user(storage, id).await.totals.uploaded, 80);
     assert_eq!(storage.journals().await.unwrap(), [(NODE.into(), 4)]);
 
@@ -689,7 +695,7 @@ async fn a_gap_is_refused(storage: &dyn Storage) {
     let (id, torrent_id) = add_pair(storage, 1).await;
     let batch = batch(2, vec![Change::from(change(id, torrent_id, 1, 10))]);
     assert!(matches!(
-        storage.apply(&[batch]).await,
+        storage.apply(&[batch], &CreditRules::default()).await,
         Err(StorageError::Broken(_))
     ));
     assert_eq!(user(storage, id).await.totals.uploaded, 0);
@@ -977,7 +983,10 @@ async fn torrent(storage: &dyn Storage, byte: u8) -> StoredTorrent {
 }
 
 async fn apply(storage: &dyn Storage, number: u64, changes: Vec<Change>) {
-    storage.apply(&[batch(number, changes)]).await.unwrap();
+    storage
+        .apply(&[batch(number, changes)], &CreditRules::default())
+        .await
+        .unwrap();
 }
 
 async fn feed(storage: &dyn Storage, after: FeedPosition) -> (Vec<RowChange>, FeedPosition) {
@@ -1084,5 +1093,6 @@ fn change(user: UserId, torrent: TorrentId, peer: u8, bytes: u64) -> PeerChange 
             seeders: 3,
             leechers: 4,
         },
+        report: None,
     }
 }

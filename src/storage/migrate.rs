@@ -19,22 +19,40 @@ pub struct MigrationStatus {
 }
 
 /// The migrations of `migrations/sqlite`, in order.
-pub const SQLITE: &[Migration] = &[Migration {
-    name: "0001_init",
-    sql: include_str!("../../migrations/sqlite/0001_init.sql"),
-}];
+pub const SQLITE: &[Migration] = &[
+    Migration {
+        name: "0001_init",
+        sql: include_str!("../../migrations/sqlite/0001_init.sql"),
+    },
+    Migration {
+        name: "0002_sessions",
+        sql: include_str!("../../migrations/sqlite/0002_sessions.sql"),
+    },
+];
 
 /// The migrations of `migrations/mysql`, in order.
-pub const MYSQL: &[Migration] = &[Migration {
-    name: "0001_init",
-    sql: include_str!("../../migrations/mysql/0001_init.sql"),
-}];
+pub const MYSQL: &[Migration] = &[
+    Migration {
+        name: "0001_init",
+        sql: include_str!("../../migrations/mysql/0001_init.sql"),
+    },
+    Migration {
+        name: "0002_sessions",
+        sql: include_str!("../../migrations/mysql/0002_sessions.sql"),
+    },
+];
 
 /// The migrations of `migrations/mysql/mika-2015`, in order.
-pub const MYSQL_2015: &[Migration] = &[Migration {
-    name: "0001_init",
-    sql: include_str!("../../migrations/mysql/mika-2015/0001_init.sql"),
-}];
+pub const MYSQL_2015: &[Migration] = &[
+    Migration {
+        name: "0001_init",
+        sql: include_str!("../../migrations/mysql/mika-2015/0001_init.sql"),
+    },
+    Migration {
+        name: "0002_sessions",
+        sql: include_str!("../../migrations/mysql/mika-2015/0002_sessions.sql"),
+    },
+];
 
 /// What a database that has `applied` still lacks of `known`. It is refused if it has more
 /// than that: an older Mika must not write to the tables of a newer one.

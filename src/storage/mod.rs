@@ -12,8 +12,8 @@ pub mod migrate;
 mod mysql;
 mod rows;
 mod schema;
+mod settle;
 mod sqlite;
-mod sums;
 mod triggers;
 mod unusable;
 mod values;
@@ -27,6 +27,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 
+use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::{Client, RowChange};
@@ -84,6 +85,17 @@ pub struct Finding {
     pub problem: String,
     /// What to do about it, in one line that is safe to follow.
     pub hint: String,
+}
+
+/// The rules by which storage settles reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreditRules {
+    /// Bytes a second that no line carries more than (rule A7).
+    pub max_rate: u64,
+    /// Seconds of seeding that a user owes for a download.
+    pub hnr_threshold: u32,
+    /// Downloads up to this many bytes oblige to nothing.
+    pub hnr_min_bytes: u64,
 }
 
 /// How much a finding matters.
@@ -282,10 +294,16 @@ pub trait Storage: Send + Sync + 'static {
     /// Applies consecutive batches of one node and records the number of the last, in one
     /// transaction. Batches whose number was recorded before are left alone and count as applied,
     /// so repeating them is harmless (rule A9). Users and torrents that are gone are passed over.
-    /// A record that is older than the one that is there leaves it, for nodes may be late: it has
-    /// fewer announces, or as many and earlier, and its last one is not later by more than clocks differ.
+    /// Reports are settled against the rows that are there, in that transaction: each counts
+    /// once, whichever node it came to and in whatever order (rule A8b). A record that is older than
+    /// the one that is there leaves it ([`is_newer_than`](crate::change::PeerRecord::is_newer_than)).
     /// A batch whose forerunner is missing is refused as [`StorageError::Broken`].
-    async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError>;
+    /// Returns what was credited, and nothing for batches that were applied before.
+    async fn apply(
+        &self,
+        batches: &[Arc<Batch>],
+        rules: &CreditRules,
+    ) -> Result<Credited, StorageError>;
 
     /// Deletes inactive peer records whose last announce is before `before` (Unix time),
     /// at most `limit` of them; returns how many went.
@@ -385,6 +403,19 @@ fn identity_of(parts: &[String]) -> String {
 #[derive(Clone)]
 pub struct Drivers {
     by_name: BTreeMap<&'static str, OpenStorage>,
+}
+
+// === impl CreditRules ===
+
+impl Default for CreditRules {
+    /// What the config says by default (`docs/config.md`).
+    fn default() -> Self {
+        Self {
+            max_rate: 2_500_000_000,
+            hnr_threshold: 14 * 24 * 3600,
+            hnr_min_bytes: 50 << 20,
+        }
+    }
 }
 
 // === impl Place ===

@@ -1,10 +1,8 @@
 //! What is remembered of private peers and of their users: accounts, debts to the journal, histories.
 
-use crate::addr::Endpoint;
+use crate::accounting::machines::{self, Machines};
 use crate::clock::Seconds;
 use crate::ids::UserId;
-use crate::swarm::index::hash_of;
-use crate::swarm::private::Family;
 
 /// The accounting record of one peer (section "Credit" of `docs/protocol.md`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,33 +29,10 @@ pub struct Account {
     pub first_announce: Seconds,
     pub last_announce: Seconds,
     /// Several machines report under this peer id: the bases above are the largest totals of any of
-    /// them (rule A3). What each of them reported is known to this process only.
-    pub sessions: Option<Sessions>,
+    /// them (rule A3). Times are of the monotonic clock. What each of them reported is known to this
+    /// process only.
+    pub machines: Option<Machines>,
 }
-
-/// The machines that share a peer id, by their endpoints in one address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sessions {
-    pub family: Family,
-    /// The machine that reported last, and the one before it.
-    pub latest: Session,
-    pub other: Option<Session>,
-}
-
-/// What one of several machines reported last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Session {
-    pub machine: Machine,
-    /// Totals in bytes, or [`Account::UNREPORTED`].
-    pub up: u64,
-    pub down: u64,
-    /// When they were reported.
-    pub at: Seconds,
-}
-
-/// An endpoint in few bytes: its hash, which is another one in each process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Machine(pub u32);
 
 /// What a peer added that the journal had no room for: kept until it has. All zero for one
 /// of which only a lost endpoint is still to be told.
@@ -69,6 +44,13 @@ pub struct Owed {
     /// Seconds.
     pub seed_time: u32,
     pub announces: u32,
+    /// When the base was set that these bytes are above.
+    pub since: Seconds,
+    /// That base began a session, of which the journal does not know yet.
+    pub began_up: bool,
+    pub began_down: bool,
+    /// The user's last client left the swarm with it.
+    pub left: bool,
 }
 
 /// What one user did with the torrent over all sessions and clients.
@@ -89,9 +71,8 @@ pub struct History {
 // === impl Account ===
 
 impl Account {
-    /// The base of a total that was not reported yet. No larger total can be reported, so none
-    /// is ever credited against it.
-    pub const UNREPORTED: u64 = i64::MAX as u64;
+    /// The base of a total that was not reported yet.
+    pub const UNREPORTED: u64 = machines::UNREPORTED;
 
     /// A record that begins with those totals: they are its base, and nothing is credited (rule A1).
     pub fn begin(uploaded: u64, downloaded: u64, now: Seconds) -> Self {
@@ -110,34 +91,8 @@ impl Account {
             announces: 0,
             first_announce: now,
             last_announce: now,
-            sessions: None,
+            machines: None,
         }
-    }
-}
-
-// === impl Sessions ===
-
-impl Sessions {
-    /// Several machines, of which nothing is known but that.
-    pub fn unknown(family: Family) -> Self {
-        Self {
-            family,
-            latest: Session {
-                machine: Machine(0),
-                up: Account::UNREPORTED,
-                down: Account::UNREPORTED,
-                at: Seconds::START,
-            },
-            other: None,
-        }
-    }
-}
-
-// === impl Machine ===
-
-impl Machine {
-    pub fn at(endpoint: Endpoint) -> Self {
-        Self(hash_of(endpoint) as u32)
     }
 }
 

@@ -1,18 +1,17 @@
 //! Credit: from the totals that clients report to the bytes that users gain (rules A1 to A10).
 //! Plain arithmetic on an account, with the time passed in.
 //!
-//! What several machines report under one peer id is told apart in `sessions`.
+//! What it says of credit is this node's expectation: storage settles what was reported against
+//! the row that it holds (rule A8b). A node keeps the bases to tell sessions apart, and
+//! passes on stretches of reports. What several machines report under one peer id is told apart in
+//! `machines`.
 
+use crate::accounting::machines::MachineId;
+use crate::accounting::sessions::{DIP_SECONDS, Point, Settled, Stretch, limit};
 use crate::addr::{Compact4, Compact6, Endpoint};
 use crate::clock::Seconds;
 use crate::swarm::{Account, Family, History, Owed};
-use crate::tracker::sessions;
-
-/// More than this in one announce is never believed (rule A7): 2^50 bytes.
-const CREDIT_MAX: u64 = 1 << 50;
-
-/// Seconds of reporting less than the base, after which the client is taken at its word (rule A3).
-pub(super) const DIP_SECONDS: u32 = 60;
+use crate::tracker::machines::{self, Shared};
 
 /// The totals of one announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +23,9 @@ pub struct Report {
     /// Where the announce says that its client is, and where the record's client was until then.
     pub sender: Endpoint,
     pub held: (Option<Compact4>, Option<Compact6>),
+    /// The journal has no room while an earlier report waits for some: a report that begins a
+    /// session is not taken up now, because both could not be told together.
+    pub is_held_back: bool,
 }
 
 /// What an announce adds, before multipliers.
@@ -37,14 +39,20 @@ pub struct Accrual {
     pub implausible: bool,
     /// A base went down: it must be durable before later bytes are acknowledged.
     pub base_lowered: bool,
+    /// What is passed on of each total; times are of the monotonic clock, in seconds.
+    pub up: Option<Stretch>,
+    pub down: Option<Stretch>,
+    /// Which of several machines it is from.
+    pub machine: Option<MachineId>,
 }
 
-/// What one counter did.
-pub(super) enum Step {
-    Credit(u64),
-    Implausible,
-    Lowered,
-    Kept,
+/// What one counter did, and what is passed on of it.
+#[derive(Clone, Copy, Default)]
+struct Step {
+    settled: Settled,
+    /// A session began: the base is what was reported.
+    has_begun: bool,
+    stretch: Option<Stretch>,
 }
 
 /// Brings an account up to date with a report; returns what is to be credited.
@@ -58,15 +66,32 @@ pub fn account(
     max_rate: u64,
     now: Seconds,
 ) -> Accrual {
-    let (up, down) = sessions::settle(account, &report, max_rate, now)
-        .unwrap_or_else(|| settle(account, &report, max_rate, now));
+    let (machine, up, down) = match machines::settle(account, &report, max_rate, now) {
+        Some(Shared::Settled(id, up, down)) => {
+            let step = |settled, reported: Option<u64>| Step {
+                settled,
+                has_begun: false,
+                stretch: reported.map(|total| Stretch::at(point(total, now), report.started)),
+            };
+            let up = step(up, report.uploaded);
+            (Some(id), up, step(down, report.downloaded))
+        }
+        Some(Shared::NotCounted) => (None, Step::default(), Step::default()),
+        None => {
+            let (up, down) = settle(account, &report, max_rate, now);
+            (None, up, down)
+        }
+    };
     let elapsed = now.since(account.last_announce);
     let accrual = Accrual {
-        uploaded: up.credit(),
-        downloaded: down.credit(),
+        uploaded: up.settled.bytes,
+        downloaded: down.settled.bytes,
         seed_time: seeding_for_max.map_or(0, |max| elapsed.min(max)),
-        implausible: matches!(up, Step::Implausible) || matches!(down, Step::Implausible),
-        base_lowered: matches!(up, Step::Lowered) || matches!(down, Step::Lowered),
+        implausible: up.settled.implausible || down.settled.implausible,
+        base_lowered: up.has_begun || down.has_begun,
+        up: up.stretch,
+        down: down.stretch,
+        machine,
     };
     // The second of a pair, a moment after the first, tells nothing of the speed.
     if elapsed > 0 {
@@ -81,30 +106,23 @@ pub fn account(
     accrual
 }
 
-/// The most bytes that a machine can have transferred since a moment (rule A7).
-pub(super) fn limit(max_rate: u64, since: Seconds, now: Seconds) -> u64 {
-    let seconds = now.since(since).max(1);
-    max_rate.saturating_mul(seconds.into()).min(CREDIT_MAX)
-}
-
 /// Both counters of a report of the one machine that there is.
 fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -> (Step, Step) {
-    let limit = limit(max_rate, account.base_at, now);
-    let up = step(
-        &mut account.base_up,
-        &mut account.dip_up,
-        report.uploaded,
-        report.started,
-        limit,
-        now,
-    );
+    let base_at = account.base_at;
+    let step = |base: &mut u64, dip: &mut Option<Seconds>, reported: Option<u64>| {
+        let mut counter = Counter {
+            base,
+            base_at,
+            dip,
+            limit: limit(now.since(base_at).into(), max_rate),
+        };
+        reported.map_or_else(Step::default, |total| counter.step(total, report, now))
+    };
+    let up = step(&mut account.base_up, &mut account.dip_up, report.uploaded);
     let down = step(
         &mut account.base_down,
         &mut account.dip_down,
         report.downloaded,
-        report.started,
-        limit,
-        now,
     );
     // In a dip the base is still that of the report before it: so is the time it is from.
     if account.dip_up.is_none() && account.dip_down.is_none() {
@@ -113,36 +131,19 @@ fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -
     (up, down)
 }
 
-/// One counter of a report: rules A2, A3 and A7. The other one does not matter to it.
-fn step(
-    base: &mut u64,
-    dip: &mut Option<Seconds>,
-    reported: Option<u64>,
-    started: bool,
+/// One counter of an account.
+struct Counter<'a> {
+    base: &'a mut u64,
+    base_at: Seconds,
+    dip: &'a mut Option<Seconds>,
     limit: u64,
-    now: Seconds,
-) -> Step {
-    let Some(reported) = reported else {
-        return Step::Kept;
-    };
-    if *base == Account::UNREPORTED {
-        *base = reported;
-        return Step::Lowered;
+}
+
+fn point(total: u64, at: Seconds) -> Point {
+    Point {
+        total,
+        at: at.0.into(),
     }
-    if reported >= *base {
-        let credit = reported - *base;
-        *base = reported;
-        *dip = None;
-        return Step::gained(credit, limit);
-    }
-    let dipped_long = dip.is_some_and(|since| now.since(since) >= DIP_SECONDS);
-    if started || dipped_long {
-        *base = reported;
-        *dip = None;
-        return Step::Lowered;
-    }
-    dip.get_or_insert(now);
-    Step::Kept
 }
 
 fn speed(bytes: u64, seconds: u32) -> u32 {
@@ -184,36 +185,79 @@ impl Report {
     }
 }
 
-// === impl Accrual ===
+// === impl Counter ===
 
-impl Accrual {
-    /// What is owed once this announce is added to what was owed before.
-    pub fn added_to(&self, owed: Owed) -> Owed {
-        Owed {
-            uploaded: owed.uploaded.saturating_add(self.uploaded),
-            downloaded: owed.downloaded.saturating_add(self.downloaded),
-            seed_time: owed.seed_time.saturating_add(self.seed_time),
-            announces: owed.announces.saturating_add(1),
+impl Counter<'_> {
+    /// One counter of a report: rules A2, A3 and A7. The other one does not matter to it.
+    fn step(&mut self, reported: u64, report: &Report, now: Seconds) -> Step {
+        let reported_now = point(reported, now);
+        if *self.base == Account::UNREPORTED {
+            return self.begin(reported_now, report.started);
+        }
+        if reported >= *self.base {
+            let from = point(*self.base, self.base_at);
+            *self.base = reported;
+            *self.dip = None;
+            return Step {
+                settled: Settled::of(reported - from.total, self.limit),
+                has_begun: false,
+                stretch: Some(Stretch {
+                    from,
+                    to: reported_now,
+                    started: false,
+                }),
+            };
+        }
+        if report.is_held_back {
+            return Step::default();
+        }
+        let dipped_for = self.dip.map_or(0, |since| now.since(since));
+        if report.started || i64::from(dipped_for) >= DIP_SECONDS {
+            return self.begin(reported_now, true);
+        }
+        self.dip.get_or_insert(now);
+        Step {
+            stretch: Some(Stretch::at(reported_now, false)),
+            ..Step::default()
+        }
+    }
+
+    /// A session begins.
+    fn begin(&mut self, at: Point, started: bool) -> Step {
+        *self.base = at.total;
+        *self.dip = None;
+        Step {
+            has_begun: true,
+            stretch: Some(Stretch::at(at, started)),
+            ..Step::default()
         }
     }
 }
 
-// === impl Step ===
+// === impl Accrual ===
 
-impl Step {
-    /// What a total that rose by so much gains (rule A7).
-    pub fn gained(bytes: u64, limit: u64) -> Self {
-        if bytes > limit {
-            Self::Implausible
-        } else {
-            Self::Credit(bytes)
-        }
-    }
-
-    fn credit(&self) -> u64 {
-        match self {
-            Self::Credit(bytes) => *bytes,
-            Self::Implausible | Self::Lowered | Self::Kept => 0,
+impl Accrual {
+    /// What is owed once this announce is added to what was owed before.
+    pub fn added_to(&self, owed: Option<Owed>, now: Seconds) -> Owed {
+        let began = |stretch: Option<Stretch>| stretch.is_some_and(|it| it.started);
+        let starts = |stretch: Option<Stretch>| stretch.map(|it| Seconds(it.from.at as u32));
+        let since = starts(self.up).into_iter().chain(starts(self.down)).min();
+        let before = owed.unwrap_or_default();
+        let before = match before.announces {
+            0 => Owed {
+                since: since.unwrap_or(now),
+                began_up: began(self.up),
+                began_down: began(self.down),
+                ..before
+            },
+            _ => before,
+        };
+        Owed {
+            uploaded: before.uploaded.saturating_add(self.uploaded),
+            downloaded: before.downloaded.saturating_add(self.downloaded),
+            seed_time: before.seed_time.saturating_add(self.seed_time),
+            announces: before.announces.saturating_add(1),
+            ..before
         }
     }
 }
@@ -234,6 +278,7 @@ mod tests {
             started,
             sender: Endpoint::V4(SENDER),
             held: (Some(SENDER), None),
+            is_held_back: false,
         }
     }
 

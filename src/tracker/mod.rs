@@ -8,6 +8,7 @@ mod admit;
 mod completions;
 pub mod credit;
 mod idle;
+mod machines;
 mod newcomer;
 mod outbox;
 mod private;
@@ -17,7 +18,6 @@ mod refusal;
 mod registration;
 mod restore;
 mod rules;
-mod sessions;
 mod share;
 mod sweep;
 mod takeover;
@@ -189,6 +189,11 @@ impl Tracker {
 
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
     }
 
     /// From now on, other rules.

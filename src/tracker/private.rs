@@ -1,13 +1,16 @@
 //! Announces and scrapes of private torrents: peers with accounts, and credit for their users.
 
+use crate::accounting::machines::MachineId;
+use crate::accounting::sessions::{Point, Stretch};
 use crate::addr::{Compact4, Compact6, Endpoint};
-use crate::change::{Change, Credit};
+use crate::change::{self, Change, Credit};
 use crate::clock::{Now, Seconds};
 use crate::ids::InfoHash;
 use crate::registry::Entry;
-use crate::swarm::{Client, Family, History, Owed, Peer, PrivateSwarm, Request, Role};
+use crate::swarm::{Account, Client, Family, History, Owed, Peer, PrivateSwarm, Request, Role};
 use crate::tracker::admit::Participant;
 use crate::tracker::credit::{self, Accrual, Report};
+use crate::tracker::outbox::Reservation;
 use crate::tracker::record::peer_change;
 use crate::tracker::{Answer, Arrival, Refusal, Rules, Ticket, Tracker, Workspace, scraped};
 use crate::wire::{Event, ScrapeEntry};
@@ -27,6 +30,47 @@ pub(super) struct Ledger<'a> {
     pub torrent: &'a Entry,
     pub shard: usize,
     pub now: Now,
+}
+
+/// What is passed on of a client's announces; times are of the monotonic clock, in seconds.
+struct Reported {
+    up: Option<Stretch>,
+    down: Option<Stretch>,
+    machine: Option<MachineId>,
+    seeding_since: Option<Seconds>,
+    left: bool,
+}
+
+// === impl Reported ===
+
+impl Reported {
+    /// What the journal had no room for.
+    fn of_owed(owed: &Owed, client: &Client) -> Self {
+        let account = &client.peer.account;
+        let stretch = |base: u64, bytes: u64, started: bool| {
+            let has_reported = owed.announces > 0 && base != Account::UNREPORTED;
+            has_reported.then(|| Stretch {
+                from: Point {
+                    total: base.saturating_sub(bytes),
+                    at: owed.since.0.into(),
+                },
+                to: Point {
+                    total: base,
+                    at: account.base_at.max(owed.since).0.into(),
+                },
+                started,
+            })
+        };
+        let last = account.last_announce;
+        let seeding_since = Seconds(last.0.saturating_sub(owed.seed_time));
+        Self {
+            up: stretch(account.base_up, owed.uploaded, owed.began_up),
+            down: stretch(account.base_down, owed.downloaded, owed.began_down),
+            machine: None,
+            seeding_since: (owed.seed_time > 0).then_some(seeding_since),
+            left: owed.left,
+        }
+    }
 }
 
 // === impl Tracker ===
@@ -139,12 +183,14 @@ impl Ledger<'_> {
     }
 
     /// A peer has left the swarm, as its user's last one perhaps: then the user may have run,
-    /// unless the torrent no longer lets them seed.
-    pub fn left(&self, client: &mut Client) {
+    /// unless the torrent no longer lets them seed. Returns whether they may.
+    pub fn left(&self, client: &mut Client) -> bool {
         let is_excused = self.torrent.disabled.is_some() || self.may_have_missed(&client.peer);
-        if !is_excused && !self.swarm.has_other(client) {
+        let is_last = !is_excused && !self.swarm.has_other(client);
+        if is_last {
             credit::leave(&mut client.history, self.rules.hnr);
         }
+        is_last
     }
 
     /// Whether the silence of a peer may have been ours: it was last heard by a process before
@@ -166,9 +212,9 @@ impl Ledger<'_> {
         self.tracker.metrics.snatches.one();
     }
 
-    /// Brings the account of a client that was at `held` up to date and queues the change; returns its ticket, and whether a
-    /// base went down. None if the outbox is full: then the new base and its credit are both
-    /// owed, and travel together with a later change.
+    /// Brings the account of a client that was at `held` up to date and queues the change; returns its
+    /// ticket, and whether a base went down. None if the outbox is full: then what was reported is
+    /// owed, and travels with a later change.
     fn journal(
         &mut self,
         mut client: Client,
@@ -177,58 +223,146 @@ impl Ledger<'_> {
         before: Option<Role>,
     ) -> Option<(Ticket, bool)> {
         let params = arrival.params;
+        // One that expired is told with what it reports now.
+        let had_left = client.peer.owed.as_ref().is_some_and(|owed| owed.left);
+        let owed = self.settle_owed(&mut client);
+        let had_left = had_left && owed.is_none();
+        let room = self.tracker.outbox.reserve();
+        let has_machines = client.peer.account.machines.is_some();
         let report = Report {
             uploaded: params.uploaded,
             downloaded: params.downloaded,
             started: params.event == Event::Started,
             sender: sender(arrival, held),
             held,
+            is_held_back: room.is_none() && (owed.is_some() || has_machines),
         };
-        let accrual = self.account(&mut client, report, before == Some(Role::Seeder));
-        if before.is_some() && client.peer.role().is_none() {
-            self.left(&mut client);
-        }
+        let was_seeding = before == Some(Role::Seeder);
+        let seeding_since = was_seeding.then(|| self.seeding_since(&client.peer));
+        let accrual = self.account(&mut client, report, was_seeding);
+        let has_left = before.is_some() && client.peer.role().is_none() && self.left(&mut client);
         let peer = &mut client.peer;
         // Who stays in another family goes on there as what they were.
         if params.event != Event::Stopped || peer.role().is_none() {
             peer.account.left = params.left;
         }
-        let owed = peer.owed.take().unwrap_or_default();
-        let Some(ticket) = self.queue(client, accrual.added_to(owed)) else {
+        let Some(room) = room else {
+            let mut owed = accrual.added_to(owed, self.now.mono);
+            owed.left |= has_left || had_left;
+            client.peer.owed = Some(owed);
+            self.swarm.put(&client);
             self.tracker.metrics.outbox_full.one();
             return None;
         };
+        let reported = Reported {
+            up: accrual.up,
+            down: accrual.down,
+            machine: accrual.machine,
+            seeding_since,
+            left: has_left || had_left,
+        };
+        let added = accrual.added_to(None, self.now.mono);
+        let ticket = self.push(client, &added, reported, room);
         Some((ticket, accrual.base_lowered))
     }
 
-    /// Puts a client back into the swarm, and queues its record with what it added; without
-    /// room it stays owing that.
-    pub fn queue(&mut self, mut client: Client, added: Owed) -> Option<Ticket> {
-        let Some(room) = self.tracker.outbox.reserve() else {
-            client.peer.owed = Some(added);
-            self.swarm.put(&client);
+    /// Queues what a client owes, so that what it reports now is told by itself; returns what it
+    /// still owes.
+    fn settle_owed(&mut self, client: &mut Client) -> Option<Owed> {
+        let owed = client.peer.owed.take()?;
+        // Of an endpoint that was lost, the change that follows tells as well.
+        if owed.announces == 0 {
             return None;
+        }
+        let Some(room) = self.tracker.outbox.reserve() else {
+            return Some(owed);
         };
+        let credit = self.credit(&mut client.history, &owed);
+        let report = self.report(client, &Reported::of_owed(&owed, client), &credit);
+        let counts = self.swarm.counts();
+        let change = peer_change(client, counts, self.torrent, credit, report, self.now);
+        room.push(self.shard, Change::from(change));
+        None
+    }
+
+    /// Since when a client that was seeding until now is known to have been.
+    fn seeding_since(&self, peer: &Peer) -> Seconds {
+        let earliest = self.now.mono.0.saturating_sub(self.rules.peer_ttl);
+        Seconds(peer.account.last_announce.0.max(earliest))
+    }
+
+    /// Puts a client back into the swarm, and queues its record with what it owes; without
+    /// room it stays owing that.
+    pub fn queue(&mut self, mut client: Client, owed: Owed) {
+        let Some(room) = self.tracker.outbox.reserve() else {
+            client.peer.owed = Some(owed);
+            self.swarm.put(&client);
+            return;
+        };
+        let reported = Reported::of_owed(&owed, &client);
+        self.push(client, &owed, reported, room);
+    }
+
+    fn push(
+        &mut self,
+        mut client: Client,
+        added: &Owed,
+        reported: Reported,
+        room: Reservation<'_>,
+    ) -> Ticket {
         let credit = self.credit(&mut client.history, added);
         self.swarm.put(&client);
         let counts = self.swarm.counts();
-        let change = peer_change(&client, counts, self.torrent, credit, self.now);
-        Some(room.push(self.shard, Change::from(change)))
+        let report = self.report(&client, &reported, &credit);
+        let change = peer_change(&client, counts, self.torrent, credit, report, self.now);
+        room.push(self.shard, Change::from(change))
     }
 
+    /// What storage is to settle.
+    fn report(&self, client: &Client, reported: &Reported, credit: &Credit) -> change::Report {
+        let unix = |moment: i64| self.now.to_unix(Seconds(moment as u32));
+        let stretch = |stretch: Option<Stretch>| {
+            stretch.map(|it| Stretch {
+                from: Point {
+                    at: unix(it.from.at),
+                    ..it.from
+                },
+                to: Point {
+                    at: unix(it.to.at),
+                    ..it.to
+                },
+                ..it
+            })
+        };
+        change::Report {
+            up: stretch(reported.up),
+            down: stretch(reported.down),
+            machine: reported.machine,
+            at: self.now.to_unix(client.peer.account.last_announce),
+            seeding_since: reported.seeding_since.map(|since| self.now.to_unix(since)),
+            announces: credit.announces,
+            completed: credit.snatched,
+            left: reported.left,
+            multi_up: self.torrent.multi_up.0,
+            multi_down: self.torrent.multi_down.0,
+        }
+    }
+
+    /// Brings account and history up to date; returns what the user gains. Clients that seed at the
+    /// same time count once (rule A8a).
     fn account(&self, client: &mut Client, report: Report, was_seeding: bool) -> Accrual {
         let seeding_for_max = was_seeding.then_some(self.rules.peer_ttl);
-        let accrual = credit::account(
+        let mut accrual = credit::account(
             &mut client.peer.account,
             report,
             seeding_for_max,
             self.rules.max_rate,
             self.now.mono,
         );
+        let others = was_seeding.then(|| self.swarm.other_seeded_at(client));
+        let since_others = others.flatten().map(|at| self.now.mono.since(at));
+        accrual.seed_time = accrual.seed_time.min(since_others.unwrap_or(u32::MAX));
         credit::remember(&mut client.history, &accrual, self.rules.hnr);
-        if accrual.implausible {
-            self.tracker.metrics.implausible.one();
-        }
         if accrual.implausible && self.tracker.may_warn(self.now.mono) {
             tracing::warn!(
                 user = client.peer.user.0,
@@ -240,7 +374,7 @@ impl Ledger<'_> {
     }
 
     /// What the user gains: multipliers applied, and a snatch if one is owed.
-    fn credit(&self, history: &mut History, added: Owed) -> Credit {
+    fn credit(&self, history: &mut History, added: &Owed) -> Credit {
         Credit {
             up: self.torrent.multi_up.of(added.uploaded),
             down: self.torrent.multi_down.of(added.downloaded),

@@ -1,16 +1,21 @@
 //! From a peer in memory to the change that the journal keeps of it.
 
-use crate::change::{Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
+use crate::accounting::machines::Machines;
+use crate::change::{
+    Credit, PeerChange, PeerKey, PeerRecord, Report, Standing, SwarmCounts, shared_family,
+    shared_mark,
+};
 use crate::clock::{Now, Seconds};
 use crate::registry::Entry;
-use crate::swarm::{Client, Counts, Family, History, Peer, Role, Sessions};
+use crate::swarm::{Client, Counts, History, Peer, Role};
 
-/// The change of a client, with what is credited for it and the counters of its swarm.
+/// The change of a client, with what it reported and the counters of its swarm.
 pub(super) fn peer_change(
     client: &Client,
     counts: Counts,
     torrent: &Entry,
     credit: Credit,
+    report: Report,
     now: Now,
 ) -> PeerChange {
     let Client { peer, history, .. } = client;
@@ -25,6 +30,7 @@ pub(super) fn peer_change(
         credit,
         standing: standing_of(history),
         counts: swarm_counts(counts),
+        report: Some(report),
     }
 }
 
@@ -32,8 +38,8 @@ pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
     let (v4, v6) = peer.endpoints();
     let account = &peer.account;
     let unix = |moment: Seconds| now.to_unix(moment);
-    let (dip_up, dip_down) = match &account.sessions {
-        Some(sessions) => shared_mark(sessions.family),
+    let (dip_up, dip_down) = match &account.machines {
+        Some(machines) => shared_mark(machines.is_v6),
         None => (account.dip_up.map(unix), account.dip_down.map(unix)),
     };
     PeerRecord {
@@ -58,21 +64,10 @@ pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
     }
 }
 
-/// What stands in place of both dips of a record that several machines share (rule A3): the second of
-/// Unix time by which they are told apart, 0 for IPv4 and 1 for IPv6. No dip is that old.
-fn shared_mark(family: Family) -> (Option<i64>, Option<i64>) {
-    let mark = Some(match family {
-        Family::V4 => 0,
-        Family::V6 => 1,
-    });
-    (mark, mark)
-}
-
 /// Whether several machines share a record, as [`record_of`] wrote it.
-pub(super) fn sessions_of(record: &PeerRecord) -> Option<Sessions> {
-    let is_shared = |family: &Family| (record.dip_up, record.dip_down) == shared_mark(*family);
-    let family = [Family::V4, Family::V6].into_iter().find(is_shared)?;
-    Some(Sessions::unknown(family))
+pub(super) fn machines_of(record: &PeerRecord) -> Option<Machines> {
+    let is_v6 = shared_family(record.dip_up, record.dip_down)?;
+    Some(Machines::unknown(is_v6, Seconds::START.0.into()))
 }
 
 pub(super) fn standing_of(history: &History) -> Standing {

@@ -7,7 +7,7 @@ use crate::change::{PeerKey, PeerRecord};
 use crate::clock::Now;
 use crate::ids::{InfoHash, UserId};
 use crate::swarm::{Account, History, Key, Owed, Role};
-use crate::tracker::record::sessions_of;
+use crate::tracker::record::machines_of;
 use crate::tracker::takeover::{Displaced, put_apart};
 use crate::tracker::{Mode, Tracker};
 
@@ -155,9 +155,9 @@ pub(super) fn endpoints_of(record: &PeerRecord) -> (Option<Endpoint>, Option<End
 }
 
 pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {
-    let sessions = sessions_of(record);
+    let machines = machines_of(record);
     let dip = |unix: Option<i64>| {
-        let is_dip = sessions.is_none();
+        let is_dip = machines.is_none();
         unix.filter(|_| is_dip).map(|unix| now.to_mono(unix))
     };
     Account {
@@ -175,6 +175,6 @@ pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {
         announces: record.announces,
         first_announce: now.to_mono(record.first_announce),
         last_announce: now.to_mono(record.last_announce),
-        sessions,
+        machines,
     }
 }

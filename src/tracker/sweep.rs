@@ -312,7 +312,10 @@ impl Ledger<'_> {
             client.peer.owed.get_or_insert_default();
         }
         if left {
-            self.left(client);
+            let is_last = self.left(client);
+            if let Some(owed) = &mut client.peer.owed {
+                owed.left |= is_last;
+            }
             self.tracker.metrics.expired.one();
         }
     }

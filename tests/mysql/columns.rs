@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mika::change::{Change, Credit};
 use mika::ids::{InfoHash, UserId};
-use mika::storage::{NewTorrent, StorageError, UserPatch};
+use mika::storage::{CreditRules, NewTorrent, StorageError, UserPatch};
 
 use super::setups::{problem, problems, server_with, torrent};
 use super::{Fixture, batch, open};
@@ -34,7 +34,10 @@ async fn columns_too_small_for_totals_stop_nobody_else() {
             ..Credit::default()
         };
     }
-    it.storage.apply(&[Arc::new(big.clone())]).await.unwrap();
+    it.storage
+        .apply(&[Arc::new(big.clone())], &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(it.storage.applied("a").await.unwrap(), 1);
     let totals = |id: u32| {
         it.sql(&format!(
@@ -48,10 +51,16 @@ async fn columns_too_small_for_totals_stop_nobody_else() {
         "ALTER TABLE users ADD CONSTRAINT no_more CHECK (username <> 'eight' OR uploaded <= 500)",
     );
     big.number = 2;
-    it.storage.apply(&[Arc::new(big)]).await.unwrap();
+    it.storage
+        .apply(&[Arc::new(big)], &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(totals(8), "500\t35");
     assert_eq!(totals(7), "2147483647\t70");
-    it.storage.apply(&[batch(3, 0..2)]).await.unwrap();
+    it.storage
+        .apply(&[batch(3, 0..2)], &CreditRules::default())
+        .await
+        .unwrap();
     // The session is strict again.
     let patch = UserPatch {
         uploaded: Some(1 << 40),
@@ -78,7 +87,10 @@ async fn snatches_that_a_key_or_column_of_the_site_refuses_stop_nobody_else() {
         let info_hash = InfoHash([byte; 20]);
         snatches.changes.push(Change::Snatch { info_hash });
     }
-    storage.apply(&[Arc::new(snatches)]).await.unwrap();
+    storage
+        .apply(&[Arc::new(snatches)], &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(storage.applied("a").await.unwrap(), 1);
     assert_eq!(
         server.sql("SELECT HEX(info_hash), snatches FROM mika.torrents"),
@@ -156,13 +168,11 @@ async fn hashes_in_text_columns_are_read_and_written() {
             assert_eq!(it.sql(&bytes), "1", "{name}: as the site would write it");
         }
         let mut snatch = (*batch(1, 0..0)).clone();
-        snatch.changes.push(Change::Snatch {
-            info_hash: hash(250),
-        });
-        snatch.changes.push(Change::Snatch {
-            info_hash: hashes[4],
-        });
-        it.storage.apply(&[Arc::new(snatch)]).await.unwrap();
+        let snatches = [hash(250), hashes[4]].map(|info_hash| Change::Snatch { info_hash });
+        snatch.changes.extend(snatches);
+        let rules = CreditRules::default();
+        let applied = it.storage.apply(&[Arc::new(snatch)], &rules).await;
+        assert_eq!(applied.unwrap().torrents.len(), 2);
         let stored = it.storage.torrent(hash(250)).await.unwrap().unwrap();
         assert_eq!(stored.torrent.snatches, 1, "{name}");
         assert_eq!(problems(&*it.storage).await, [""; 0], "{name}");

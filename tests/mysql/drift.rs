@@ -1,6 +1,6 @@
 //! What tools and administrators do to a database after its migration: triggers, accounts, engines.
 
-use mika::storage::{Feed, Severity};
+use mika::storage::{CreditRules, Feed, Severity};
 
 use super::setups::{PRIVILEGES, notes, problem, problems, server_with, those};
 use super::{Fixture, SITE_2015, batch, open, try_open};
@@ -88,7 +88,7 @@ async fn triggers_of_an_account_that_is_gone_are_made_again() {
         "{found}"
     );
     let error = storage
-        .apply(&[batch(1, 0..10)])
+        .apply(&[batch(1, 0..10)], &CreditRules::default())
         .await
         .unwrap_err()
         .to_string();
@@ -118,7 +118,10 @@ async fn triggers_of_an_account_that_is_gone_are_made_again() {
         ["trigger mika_whitelist_insert"]
     );
     assert_eq!(problems(&*storage).await, [""; 0]);
-    storage.apply(&[batch(1, 0..10)]).await.unwrap();
+    storage
+        .apply(&[batch(1, 0..10)], &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(
         server.sql("SELECT uploaded FROM mika.users WHERE id = 7"),
         "5"

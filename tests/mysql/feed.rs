@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mika::registry::RowChange;
-use mika::storage::{Feed, FeedPosition};
+use mika::storage::{CreditRules, Feed, FeedPosition};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
 
@@ -82,7 +82,10 @@ async fn totals_are_no_changes_of_the_registry() {
     let it = Fixture::new().await;
     let start = it.storage.feed_position().await.unwrap();
     it.sql("UPDATE users SET uploaded = 5 WHERE id = 7; UPDATE users SET enabled = enabled");
-    it.storage.apply(&[batch(1, 0..10)]).await.unwrap();
+    it.storage
+        .apply(&[batch(1, 0..10)], &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(feed(&it, start).await, (vec![], start));
     it.sql("UPDATE users SET passkey = 'PASSKEY-7' WHERE id = 7; DELETE FROM users WHERE id = 8");
     assert_eq!(feed(&it, start).await.0, [7, 8]);
@@ -109,13 +112,19 @@ async fn peers_go_with_their_user_and_their_torrent() {
     let it = Fixture::new().await;
     let storage = Arc::clone(&it.storage);
     let peers = async || storage.peers(0, None, 100).await.unwrap().rows.len();
-    storage.apply(&[batch(1, 0..10)]).await.unwrap();
+    storage
+        .apply(&[batch(1, 0..10)], &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(peers().await, 10);
     it.sql("DELETE FROM torrents WHERE id = 3");
     assert_eq!(peers().await, 5);
     it.sql("DELETE FROM users WHERE id = 8");
     assert_eq!(peers().await, 0);
     // What was on its way is passed over.
-    storage.apply(&[batch(2, 0..10)]).await.unwrap();
+    storage
+        .apply(&[batch(2, 0..10)], &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(peers().await, 0);
 }

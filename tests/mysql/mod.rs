@@ -111,6 +111,7 @@ pub fn batch(number: u64, peers: Range<u32>) -> Arc<Batch> {
             },
             standing: Standing::default(),
             counts: SwarmCounts::default(),
+            report: None,
         })
     };
     Arc::new(Batch {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mika::change::Change;
 use mika::ids::{InfoHash, TorrentId, UserId};
 use mika::storage::{
-    Find, NewUser, Storage, StorageError, TorrentKey, TorrentPatch, UserKey, UserPatch,
+    CreditRules, Find, NewUser, Storage, StorageError, TorrentKey, TorrentPatch, UserKey, UserPatch,
 };
 
 use super::{Fixture, SITE_2015, batch, open, problems, try_open};
@@ -23,7 +23,10 @@ async fn strict_tables_with_columns_of_their_own_take_credit() {
          UPDATE users SET enabled = '0', can_leech = b'0' WHERE id = 8",
     );
     for number in 1..=2 {
-        it.storage.apply(&[batch(number, 0..10)]).await.unwrap();
+        it.storage
+            .apply(&[batch(number, 0..10)], &CreditRules::default())
+            .await
+            .unwrap();
     }
     assert_eq!((it.uploaded(7).await, it.uploaded(8).await), (10, 10));
     let users = it.storage.users(None, 10).await.unwrap().rows;
@@ -117,7 +120,10 @@ async fn tables_of_2015_stay_as_they_are() {
     storage.migrate().await.unwrap();
     assert_eq!(problems(&*storage).await, "");
     let position = storage.feed_position().await.unwrap();
-    storage.apply(&[batch(1, 0..10)]).await.unwrap();
+    storage
+        .apply(&[batch(1, 0..10)], &CreditRules::default())
+        .await
+        .unwrap();
     let patch = UserPatch {
         enabled: Some(false),
         ..UserPatch::default()
@@ -145,7 +151,10 @@ async fn tables_of_2015_stay_as_they_are() {
     snatch.changes.push(Change::Snatch {
         info_hash: InfoHash([9; 20]),
     });
-    storage.apply(&[Arc::new(snatch)]).await.unwrap();
+    storage
+        .apply(&[Arc::new(snatch)], &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(sql("SELECT COUNT(*) FROM torrents"), "2");
     assert_eq!(
         sql("SHOW CREATE TABLE users; SHOW CREATE TABLE torrents"),
@@ -247,8 +256,14 @@ async fn an_older_record_does_not_replace_a_newer_one() {
     change.record.last_announce -= 60;
     change.record.announces -= 1;
     change.record.base_up = 5;
-    it.storage.apply(&[batch(1, 0..1)]).await.unwrap();
-    it.storage.apply(&[Arc::new(second)]).await.unwrap();
+    it.storage
+        .apply(&[batch(1, 0..1)], &CreditRules::default())
+        .await
+        .unwrap();
+    it.storage
+        .apply(&[Arc::new(second)], &CreditRules::default())
+        .await
+        .unwrap();
     let peers = it.storage.peers(0, None, 10).await.unwrap().rows;
     assert_eq!(peers[0].record, super::record());
     assert_eq!(it.uploaded(7).await, 2, "both are credited");

@@ -8,6 +8,7 @@
 mod harness;
 
 mod bulk;
+mod credit;
 mod edits;
 mod emptied;
 mod moves;

@@ -167,10 +167,12 @@ impl Model {
         let [up, down] = peer.report(it, now);
         // A10
         let seeded = match before {
-            Some(Kind::Seeder) => u64::from((now - peer.last).min(TTL)),
+            Some(Kind::Seeder) => (now - peer.last).min(TTL),
             _ => 0,
         };
         peer.last = now;
+        let seeded = u64::from(seeded.min(torrent.since_others_seeded(at, now)));
+        let peer = &mut torrent.peers[at];
         // W2, W3
         let mut leaves = false;
         if stops {
@@ -373,6 +375,16 @@ fn is_local(ip: IpAddr) -> bool {
 }
 
 impl Torrent {
+    /// A8a: seconds since another client of the user that seeds announced.
+    fn since_others_seeded(&self, at: usize, now: u32) -> u32 {
+        let user = self.peers[at].user;
+        let others = self.peers.iter().enumerate().filter(|(place, other)| {
+            *place != at && other.user == user && other.kind == Some(Kind::Seeder)
+        });
+        let since = others.map(|(_, other)| now - other.last);
+        since.min().unwrap_or(u32::MAX)
+    }
+
     fn expected(&self, eligible: Vec<SocketAddr>, want: usize, waits: bool) -> Expected {
         Expected {
             complete: self.seeders(),

@@ -10,6 +10,7 @@ use super::commands::{Commands, Fields};
 use super::link::Session;
 use super::{keys, reply, side_by_side};
 use crate::cache::{CacheError, Membership};
+use crate::change::sums::{Credited, Sum};
 use crate::change::{Change, PeerChange, SwarmCounts, codec};
 use crate::ids::{InfoHash, TorrentId, UserId};
 
@@ -24,26 +25,14 @@ pub(super) struct Derived {
     /// By field; none for a peer that goes.
     swarms: Map<InfoHash, Map<String, Option<String>>>,
     torrents: Map<InfoHash, TorrentTally>,
-    users: Map<UserId, UserTally>,
+    users: Map<UserId, Sum>,
     sets: Map<(UserId, TorrentId), Membership>,
 }
 
 #[derive(Default)]
 struct TorrentTally {
     counts: Option<SwarmCounts>,
-    uploaded: u64,
-    downloaded: u64,
-    snatches: u64,
-    announces: u64,
-}
-
-#[derive(Default)]
-struct UserTally {
-    uploaded: u64,
-    downloaded: u64,
-    snatches: u64,
-    announces: u64,
-    seed_time: u64,
+    sum: Sum,
 }
 
 // === impl Derived ===
@@ -59,15 +48,23 @@ impl Derived {
         derived
     }
 
-    /// Takes in the changes of a later batch. What they add counts only if the batch `is_new`.
-    pub(super) fn add(&mut self, changes: &[Change], is_new: bool) {
+    /// Nothing but what storage credited.
+    pub(super) fn of_credited(credited: &Credited) -> Self {
+        let mut derived = Self::default();
+        for (info_hash, sum) in &credited.torrents {
+            derived.torrents.entry(*info_hash).or_default().sum = *sum;
+        }
+        derived.users.extend(&credited.users);
+        derived
+    }
+
+    /// Takes in the changes of a later batch.
+    pub(super) fn add(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Peer(change) => self.add_peer(change, is_new),
-                Change::Snatch { info_hash } => {
-                    let torrent = self.torrents.entry(*info_hash).or_default();
-                    torrent.snatches += u64::from(is_new);
-                }
+                Change::Peer(change) => self.add_peer(change),
+                // Storage says what they add.
+                Change::Snatch { .. } => {}
                 Change::Guest(guest) => {
                     let record = &guest.record;
                     let text = record.active.then(|| codec::encode_guest(record));
@@ -82,12 +79,11 @@ impl Derived {
         swarm.insert(field, text);
     }
 
-    fn add_peer(&mut self, change: &PeerChange, is_new: bool) {
+    fn add_peer(&mut self, change: &PeerChange) {
         let PeerChange {
             key,
             record,
             standing,
-            credit,
             ..
         } = change;
         let field = keys::member_field(key.user, &key.peer_id);
@@ -99,19 +95,6 @@ impl Derived {
 
         let torrent = self.torrents.entry(change.info_hash).or_default();
         torrent.counts = Some(change.counts);
-        let user = self.users.entry(key.user).or_default();
-        if is_new {
-            let (announces, snatches) = (u64::from(credit.announces), u64::from(credit.snatched));
-            add_to(&mut torrent.uploaded, credit.raw_up);
-            add_to(&mut torrent.downloaded, credit.raw_down);
-            add_to(&mut torrent.announces, announces);
-            add_to(&mut torrent.snatches, snatches);
-            add_to(&mut user.uploaded, credit.up);
-            add_to(&mut user.downloaded, credit.down);
-            add_to(&mut user.announces, announces);
-            add_to(&mut user.snatches, snatches);
-            add_to(&mut user.seed_time, credit.seed_time.into());
-        }
     }
 
     /// Brings the keys up to date.
@@ -134,7 +117,7 @@ impl Derived {
         )?;
         write_torrents(&mut commands, &torrents);
         for (id, _, user) in &users {
-            user.write(&mut commands, *id);
+            write_user(&mut commands, *id, user);
         }
         side_by_side(commands.parts().into_iter(), |part| {
             session.run_part(part, is_full)
@@ -149,10 +132,6 @@ fn is_full(error: &ServerError) -> bool {
     error.details().is_some_and(|detail| {
         detail.contains("would overflow") || detail.contains("is not an integer")
     })
-}
-
-fn add_to(sum: &mut u64, number: u64) {
-    *sum = sum.saturating_add(number).min(COUNT_MAX);
 }
 
 /// Those whose row is there, with the answer to the question for it.
@@ -243,13 +222,14 @@ fn write_torrents(commands: &mut Commands, torrents: &[(InfoHash, Value, Torrent
             seeders.add(commands, &[&counts.seeders.to_string(), &id]);
             leechers.add(commands, &[&counts.leechers.to_string(), &id]);
         }
-        count(commands, &key, "uploaded", torrent.uploaded);
-        count(commands, &key, "downloaded", torrent.downloaded);
-        count(commands, &key, "announces", torrent.announces);
-        count(commands, &key, "snatches", torrent.snatches);
-        if torrent.snatches > 0 {
+        let sum = &torrent.sum;
+        count(commands, &key, "uploaded", sum.raw_up);
+        count(commands, &key, "downloaded", sum.raw_down);
+        count(commands, &key, "announces", sum.announces);
+        count(commands, &key, "snatches", sum.snatches);
+        if sum.snatches > 0 {
             let mut add = cmd("ZINCRBY");
-            add.arg(keys::SNATCHES).arg(torrent.snatches).arg(id);
+            add.arg(keys::SNATCHES).arg(sum.snatches).arg(id);
             commands.push(add);
         }
     }
@@ -260,19 +240,16 @@ fn write_torrents(commands: &mut Commands, torrents: &[(InfoHash, Value, Torrent
 fn count(commands: &mut Commands, key: &str, field: &str, number: u64) {
     if number > 0 {
         let mut add = cmd("HINCRBY");
+        let number = number.min(COUNT_MAX);
         commands.push(add.arg(key).arg(field).arg(number).take());
     }
 }
 
-// === impl UserTally ===
-
-impl UserTally {
-    fn write(&self, commands: &mut Commands, id: UserId) {
-        let key = keys::user(id);
-        count(commands, &key, "uploaded", self.uploaded);
-        count(commands, &key, "downloaded", self.downloaded);
-        count(commands, &key, "snatches", self.snatches);
-        count(commands, &key, "announces", self.announces);
-        count(commands, &key, "seed_time", self.seed_time);
-    }
+fn write_user(commands: &mut Commands, id: UserId, sum: &Sum) {
+    let key = keys::user(id);
+    count(commands, &key, "uploaded", sum.up);
+    count(commands, &key, "downloaded", sum.down);
+    count(commands, &key, "snatches", sum.snatches);
+    count(commands, &key, "announces", sum.announces);
+    count(commands, &key, "seed_time", sum.seed_time);
 }

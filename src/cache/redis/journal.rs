@@ -11,6 +11,7 @@ use super::derived::Derived;
 use super::link::{Link, Session};
 use super::{epoch, keys, reply};
 use crate::cache::{CacheError, Generation};
+use crate::change::sums::Credited;
 use crate::change::{Batch, codec};
 
 /// Batches asked for at once: each may be some megabytes.
@@ -19,25 +20,15 @@ const READ_MAX: u32 = 4;
 /// Changes after which a group of batches is sent and counted before the next.
 const GROUP_CHANGES: usize = 10_000;
 
-/// What this process knows of the streams that it wrote to.
-pub(super) type Streams = Mutex<HashMap<String, Stream>>;
-
-#[derive(Clone, Copy)]
-pub(super) struct Stream {
-    /// When it was last written to: if it is gone within that generation, it was deleted.
-    generation: Generation,
-    /// The last batch that storage had when the stream was made. Up to it, batches that are kept
-    /// again are in the totals that are restored from storage.
-    restored: u64,
-}
+/// In which generation this process last wrote to a node's stream: if the stream is gone within it,
+/// it was deleted.
+pub(super) type Streams = Mutex<HashMap<String, Generation>>;
 
 /// A call of [`keep`].
 struct Keeping<'a> {
     link: &'a Link,
     session: &'a Session<'a>,
     streams: &'a Streams,
-    /// The last batch that storage has.
-    applied: u64,
 }
 
 pub(super) async fn keep(
@@ -45,7 +36,6 @@ pub(super) async fn keep(
     streams: &Streams,
     generation: Generation,
     batches: &[Arc<Batch>],
-    applied: u64,
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
     if session.generation() != generation {
@@ -55,7 +45,6 @@ pub(super) async fn keep(
         link,
         session: &session,
         streams,
-        applied,
     };
     let mut rest = batches;
     let mut is_first = true;
@@ -81,8 +70,7 @@ fn group_len(batches: &[Arc<Batch>]) -> usize {
 
 impl Keeping<'_> {
     /// The batches first, and only then what follows from them: if the link breaks between, the
-    /// repetition brings everything up to date but the totals of users and torrents, which are for
-    /// display and miss that group.
+    /// repetition brings everything up to date.
     ///
     /// Each batch goes after the one before is in: a server that is short of memory may refuse one
     /// and take the next, and then takes the first no more.
@@ -90,41 +78,31 @@ impl Keeping<'_> {
         let mut derived = Derived::default();
         for batch in batches {
             // The first batch into a stream that was emptied would shut out those before it.
-            let mut reply = self.add(batch, is_first).await?;
+            let reply = self.add(batch, is_first).await?;
             if is_first && reply == Value::Nil {
-                reply = self.begin_stream(batch).await?;
+                self.begin_stream(batch).await?;
             }
             is_first = false;
-            let is_new = !matches!(reply, Value::ServerError(_));
-            derived.add(
-                &batch.changes,
-                is_new && batch.number > self.restored(batch),
-            );
+            self.note_stream(batch);
+            derived.add(&batch.changes);
         }
         derived.write(self.session).await
     }
 
-    /// Up to which batch totals are restored from storage. Notes that the stream is there.
-    fn restored(&self, batch: &Batch) -> u64 {
+    /// Notes that the stream is there.
+    fn note_stream(&self, batch: &Batch) {
         let generation = self.session.generation();
         let mut streams = self.streams.lock();
-        let stream = streams.get(&batch.node);
-        if let Some(stream) = stream.filter(|stream| stream.generation == generation) {
-            return stream.restored;
+        if streams.get(&batch.node) != Some(&generation) {
+            streams.insert(batch.node.clone(), generation);
         }
-        let stream = Stream {
-            generation,
-            restored: 0,
-        };
-        streams.insert(batch.node.clone(), stream);
-        0
     }
 
     /// Makes the stream, if it is missing because nobody has written to it yet.
-    async fn begin_stream(&self, batch: &Batch) -> Result<Value, CacheError> {
+    async fn begin_stream(&self, batch: &Batch) -> Result<(), CacheError> {
         let generation = self.session.generation();
         let written = self.streams.lock().get(&batch.node).copied();
-        let now = if written.is_some_and(|stream| stream.generation == generation) {
+        let now = if written == Some(generation) {
             self.link.was_emptied(self.session)
         } else {
             epoch::compare(self.link, self.session).await?
@@ -132,13 +110,7 @@ impl Keeping<'_> {
         if now != generation {
             return Err(CacheError::Restarted(now));
         }
-        let reply = self.add(batch, false).await?;
-        let stream = Stream {
-            generation,
-            restored: self.applied,
-        };
-        self.streams.lock().insert(batch.node.clone(), stream);
-        Ok(reply)
+        self.add(batch, false).await.map(drop)
     }
 
     async fn add(&self, batch: &Batch, only_if_there: bool) -> Result<Value, CacheError> {
@@ -171,6 +143,18 @@ fn is_known(error: &ServerError) -> bool {
     error
         .details()
         .is_some_and(|detail| detail.contains("equal or smaller"))
+}
+
+pub(super) async fn add_totals(
+    link: &Link,
+    generation: Generation,
+    credited: &Credited,
+) -> Result<(), CacheError> {
+    let session = link.session().await?;
+    if session.generation() != generation {
+        return Err(CacheError::Restarted(session.generation()));
+    }
+    Derived::of_credited(credited).write(&session).await
 }
 
 pub(super) async fn applied(link: &Link, node: &str, number: u64) -> Result<(), CacheError> {

@@ -35,6 +35,7 @@ use super::{
     Cache, CacheError, ControlPosition, Finding, Generation, Leftover, Membership, Mirrored,
     Notice, RegistryKey, Scan, SharedPeer, Stats, Wiped, Write,
 };
+use crate::change::sums::Credited;
 use crate::change::{Batch, SwarmCounts};
 use crate::ids::{InfoHash, Passkey, PeerId, UserId};
 use crate::registry::{Client, StoredTorrent, StoredUser, Wipe};
@@ -79,13 +80,16 @@ impl Cache for Redis {
         epoch::begin(&self.link).await
     }
 
-    async fn keep(
+    async fn keep(&self, generation: Generation, batches: &[Arc<Batch>]) -> Result<(), CacheError> {
+        journal::keep(&self.link, &self.streams, generation, batches).await
+    }
+
+    async fn add_totals(
         &self,
         generation: Generation,
-        batches: &[Arc<Batch>],
-        applied: u64,
+        credited: &Credited,
     ) -> Result<(), CacheError> {
-        journal::keep(&self.link, &self.streams, generation, batches, applied).await
+        journal::add_totals(&self.link, generation, credited).await
     }
 
     async fn applied(&self, node: &str, number: u64) -> Result<(), CacheError> {

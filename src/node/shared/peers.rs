@@ -240,9 +240,7 @@ pub(super) async fn catch_up(
                 number: applied,
                 changes: Vec::new(),
             };
-            cache
-                .keep(generation, &[Arc::new(nothing)], applied)
-                .await?;
+            cache.keep(generation, &[Arc::new(nothing)]).await?;
             cache.applied(name, applied).await?;
         }
     }

@@ -10,7 +10,7 @@ use rustix::process::{Pid, test_kill_process};
 use tokio::sync::Notify;
 
 use crate::cache::{Cache, CacheError, Generation, Stats};
-use crate::journal::Replay;
+use crate::journal::{Replay, credit_rules};
 use crate::node::Node;
 use crate::node::shared::peers;
 
@@ -137,7 +137,10 @@ async fn look(cache: &dyn Cache) -> Result<(Generation, bool), CacheError> {
 pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
     let mut replay = Replay::new(cache, Arc::clone(&node.storage), node.name.clone());
     loop {
-        if let Err(error) = replay.look(node.clock.now().mono).await {
+        if let Err(error) = replay
+            .look(node.clock.now().mono, &credit_rules(&node.tracker))
+            .await
+        {
             tracing::debug!(%error, "the journals of other nodes can't be looked after");
         }
         tokio::time::sleep(REPLAY_PERIOD).await;

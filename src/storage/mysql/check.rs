@@ -23,14 +23,14 @@ const MARIADB_OLDEST: (u16, u16, u16) = (10, 5, 2);
 const OWN_COLUMNS: &[(&str, &str)] = &[
     (
         "{}peers",
-        "user_id torrent_id peer_id base_up base_down base_at dip_up dip_down uploaded downloaded \
-         left_bytes ip4 port4 ip6 port6 speed_up speed_down seed_time announces first_announce \
+        "user_id torrent_id peer_id base_up base_down base_at dip_up dip_down sessions uploaded \
+         downloaded left_bytes ip4 port4 ip6 port6 speed_up speed_down seed_time announces first_announce \
          last_announce active paused completed_at hnr inactive_since",
     ),
     (
         "{}history",
         "torrent_id user_id uploaded downloaded seed_time announces completed_at hnr \
-         first_announce last_announce",
+         first_announce last_announce seeded_floor seeded_from seeded_until",
     ),
     ("mika_journal", "node applied"),
     ("mika_feed", "seq kind key noted_at"),

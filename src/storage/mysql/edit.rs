@@ -14,7 +14,7 @@ use super::tables::{Own, begin, lock};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
 use crate::storage::schema::{self, Call};
-use crate::storage::sums::clamp;
+use crate::storage::settle::clamp;
 use crate::storage::values::is_no_hash;
 use crate::storage::{
     Added, NewTorrent, NewUser, StorageError, TorrentPatch, TorrentRemoval, UserPatch, Wipe,

@@ -28,6 +28,7 @@ const UNKNOWN_DATABASE: u16 = 1049;
 const UNKNOWN_COLUMN: u16 = 1054;
 const SHUTDOWN: u16 = 1053;
 const DUPLICATE: u16 = 1062;
+const COLUMN_IS_THERE: u16 = 1060;
 const SYNTAX: u16 = 1064;
 const UNKNOWN_TABLE: u16 = 1146;
 const NO_SUCH_TRIGGER: u16 = 1360;
@@ -102,6 +103,11 @@ impl Fault {
             }
             _ => None,
         }
+    }
+
+    /// Whether a column that is to be added is there.
+    pub(super) fn is_column_there(&self) -> bool {
+        self.code() == Some(COLUMN_IS_THERE)
     }
 
     /// Whether the account that a trigger runs as is gone.

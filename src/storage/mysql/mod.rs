@@ -37,11 +37,12 @@ use self::link::{Link, PATIENCE, PATIENCE_WHOLE, Session};
 use self::tables::Own;
 use super::schema::{self, Schema, Statements};
 use super::{
-    Absurd, Added, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus, NewTorrent,
-    NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentKey,
-    TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, Wipe, migrate,
+    Absurd, Added, CreditRules, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus,
+    NewTorrent, NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser,
+    TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, Wipe, migrate,
 };
 use crate::backoff::Backoff;
+use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::Client;
@@ -304,8 +305,14 @@ impl Storage for Mysql {
     }
 
     /// The number in the journal makes repeating harmless, also after a COMMIT without an answer.
-    async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError> {
-        read!(self, |session| apply::apply(session, &self.own, batches))
+    async fn apply(
+        &self,
+        batches: &[Arc<Batch>],
+        rules: &CreditRules,
+    ) -> Result<Credited, StorageError> {
+        read!(self, |session| apply::apply(
+            session, &self.own, batches, rules
+        ))
     }
 
     async fn prune(&self, before: i64, limit: u32) -> Result<u64, StorageError> {

@@ -1,17 +1,22 @@
 //! Applying a batch of the journal: bases, credit and the batch's number in one transaction.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::cells::Cells;
 use super::fault::Fault;
 use super::tables::begin;
-use crate::change::Batch;
+use crate::accounting::coverage::Coverage;
+use crate::change::sums::Credited;
+use crate::change::{Batch, Change};
 use crate::ids::{InfoHash, TorrentId};
-use crate::storage::batches;
-use crate::storage::sums::{CLOCK_SKEW, Sums, clamp};
+use crate::storage::settle::{
+    Base, Held, HeldHistory, HeldPeer, Known, Settlement, clamp, touched,
+};
 use crate::storage::values::log_refused;
+use crate::storage::{CreditRules, batches};
 
 /// `column = column + added`, which stops at 2^63−1 and takes a NULL for 0 (rule A8).
 macro_rules! plus {
@@ -28,29 +33,37 @@ macro_rules! plus {
     };
 }
 
-const PEER: &str = "INSERT INTO peers (user_id, torrent_id, peer_id, base_up, base_down, base_at, \
-    dip_up, dip_down, uploaded, downloaded, left_bytes, ip4, port4, ip6, port6, speed_up, \
-    speed_down, seed_time, announces, first_announce, last_announce, active, paused, \
+const NEW_PEER: &str = "INSERT INTO peers (user_id, torrent_id, peer_id, base_up, base_down, \
+    base_at, dip_up, dip_down, sessions, uploaded, downloaded, left_bytes, ip4, port4, ip6, port6, \
+    speed_up, speed_down, seed_time, announces, first_announce, last_announce, active, paused, \
     completed_at, hnr) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
-    ?20, ?21, ?22, ?23, ?24, ?25) \
-    ON CONFLICT (user_id, torrent_id, peer_id) DO UPDATE SET base_up = excluded.base_up, \
-    base_down = excluded.base_down, base_at = excluded.base_at, dip_up = excluded.dip_up, \
-    dip_down = excluded.dip_down, uploaded = excluded.uploaded, downloaded = excluded.downloaded, \
-    left_bytes = excluded.left_bytes, ip4 = excluded.ip4, port4 = excluded.port4, \
-    ip6 = excluded.ip6, port6 = excluded.port6, speed_up = excluded.speed_up, \
-    speed_down = excluded.speed_down, seed_time = excluded.seed_time, \
-    announces = excluded.announces, first_announce = excluded.first_announce, \
-    last_announce = excluded.last_announce, active = excluded.active, paused = excluded.paused, \
-    completed_at = IFNULL(completed_at, excluded.completed_at), hnr = excluded.hnr \
-    WHERE excluded.announces > announces OR excluded.last_announce > last_announce + ?26 \
-    OR (excluded.announces = announces AND (excluded.active < active \
-    OR (excluded.active = active AND excluded.last_announce >= last_announce)))";
+    ?20, ?21, ?22, ?23, ?24, ?25, ?26)";
+
+const PEER: &str = concat!(
+    "UPDATE peers SET base_up = ?4, base_down = ?5, base_at = ?6, dip_up = ?7, dip_down = ?8, ",
+    "sessions = ?9, uploaded = ?10, downloaded = ?11, left_bytes = ?12, ip4 = ?13, port4 = ?14, ip6 = ?15, port6 = ?16, speed_up = ?17, ",
+    "speed_down = ?18, seed_time = ?19, announces = ?20, first_announce = ?21, ",
+    "last_announce = ?22, active = ?23, paused = ?24, completed_at = ?25, hnr = ?26 ",
+    "WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3"
+);
+
+/// A row whose record is newer than the reports that are settled against it.
+const PEER_SESSIONS: &str = concat!(
+    "UPDATE peers SET base_up = ?4, base_down = ?5, base_at = ?6, dip_up = ?7, dip_down = ?8, ",
+    "sessions = ?9, uploaded = ?10, downloaded = ?11 WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3"
+);
+
+const HELD_PEER: &str = "SELECT announces, last_announce, active, base_up, base_down, base_at, \
+    dip_up, dip_down, sessions, uploaded, downloaded FROM peers WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3";
+
+const HELD_HISTORY: &str = "SELECT downloaded, seed_time, completed_at, hnr, seeded_floor, \
+    seeded_from, seeded_until FROM history WHERE torrent_id = ?1 AND user_id = ?2";
 
 const HISTORY: &str = concat!(
     "INSERT INTO history (torrent_id, user_id, uploaded, downloaded, seed_time, announces, ",
-    "completed_at, hnr, first_announce, last_announce) ",
-    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ",
+    "completed_at, hnr, first_announce, last_announce, seeded_floor, seeded_from, seeded_until) ",
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ",
     "ON CONFLICT (torrent_id, user_id) DO UPDATE SET ",
     plus!("uploaded", "excluded.uploaded"),
     ", ",
@@ -59,18 +72,15 @@ const HISTORY: &str = concat!(
     plus!("seed_time", "excluded.seed_time"),
     ", ",
     plus!("announces", "excluded.announces"),
-    ", completed_at = IFNULL(completed_at, excluded.completed_at), hnr = excluded.hnr, ",
-    "last_announce = MAX(last_announce, excluded.last_announce)"
+    ", completed_at = excluded.completed_at, hnr = excluded.hnr, ",
+    "last_announce = MAX(last_announce, excluded.last_announce), ",
+    "seeded_floor = excluded.seeded_floor, seeded_from = excluded.seeded_from, ",
+    "seeded_until = excluded.seeded_until"
 );
-
-/// Whether the standing is as it was, which it mostly is.
-const SAME_STANDING: &str = "SELECT 1 FROM history WHERE torrent_id = ?1 AND user_id = ?2 \
-    AND hnr = ?3 AND (completed_at IS NOT NULL OR ?4 IS NULL)";
 
 /// A user's other peers of the torrent have the same standing.
 const SIBLINGS: &str = "UPDATE peers SET hnr = ?3, completed_at = IFNULL(completed_at, ?4) \
-    WHERE torrent_id = ?1 AND user_id = ?2 \
-    AND (hnr <> ?3 OR (completed_at IS NULL AND ?4 IS NOT NULL))";
+    WHERE torrent_id = ?1 AND user_id = ?2";
 
 const USER: &str = concat!(
     "UPDATE users SET ",
@@ -105,35 +115,29 @@ const SNATCH: &str = concat!(
 );
 
 /// Applies `batches`, or leaves everything as it was.
-pub(super) fn apply(connection: &mut Connection, batches: &[Arc<Batch>]) -> Result<(), Fault> {
+pub(super) fn apply(
+    connection: &mut Connection,
+    batches: &[Arc<Batch>],
+    rules: &CreditRules,
+) -> Result<Credited, Fault> {
     // Dropped without a commit, a transaction rolls back; so it does when its COMMIT fails.
     let transaction = begin(connection)?;
     let Some(Batch { node, number, .. }) = batches.last().map(Arc::as_ref) else {
-        return Ok(());
+        return Ok(Credited::default());
     };
     let new = batches::not_applied(batches, applied(&transaction, node)?)?;
     if new.is_empty() {
-        return Ok(());
+        return Ok(Credited::default());
     }
-    let changes = new.iter().flat_map(|batch| &batch.changes);
-    let mut users = Known::new("SELECT 1 FROM users WHERE id = ?1");
-    let mut torrents = Known::new("SELECT 1 FROM torrents WHERE id = ?1");
-    let sums = Sums::of(changes, |change| {
-        let key = &change.key;
-        if !users.has(&transaction, key.user.0)? {
-            Ok(None)
-        } else if torrents.has(&transaction, key.torrent.0)? {
-            Ok(Some(key.torrent))
-        } else {
-            id_of_hash(&transaction, &change.info_hash)
-        }
-    })?;
-    write_peers(&transaction, &sums)?;
-    write_histories(&transaction, &sums)?;
+    let changes = || new.iter().flat_map(|batch| &batch.changes);
+    let held = held(&transaction, changes())?;
+    let settled = Settlement::of(changes(), node, &held, rules);
+    write_peers(&transaction, &settled)?;
+    write_histories(&transaction, &settled)?;
     let mut refused = RefusedRows::default();
-    write_users(&transaction, &sums, &mut refused)?;
-    write_torrents(&transaction, &sums, &mut refused)?;
-    write_snatches(&transaction, &sums, &mut refused)?;
+    write_users(&transaction, &settled, &mut refused)?;
+    write_torrents(&transaction, &settled, &mut refused)?;
+    write_snatches(&transaction, &settled, &mut refused)?;
     transaction
         .prepare_cached(
             "INSERT INTO mika_journal (node, applied) VALUES (?1, ?2)
@@ -142,7 +146,93 @@ pub(super) fn apply(connection: &mut Connection, batches: &[Arc<Batch>]) -> Resu
         .execute(params![node, clamp(*number)])?;
     transaction.commit()?;
     log_refused(&refused.0);
-    Ok(())
+    Ok(settled.into_credited())
+}
+
+/// The rows that changes are settled against. Nobody else writes until this transaction ends.
+fn held<'a>(
+    transaction: &Transaction<'_>,
+    changes: impl Iterator<Item = &'a Change> + Clone,
+) -> Result<Held, Fault> {
+    let known = known(transaction, changes.clone())?;
+    let (peers, histories) = touched(changes, &known);
+    let mut held = Held {
+        known,
+        ..Held::default()
+    };
+    let mut select = transaction.prepare_cached(HELD_HISTORY)?;
+    for key in histories {
+        let row = select.query_row(params![key.0.0, key.1.0], |row| {
+            Ok(held_history(&Cells(row)))
+        });
+        if let Some(history) = row.optional()? {
+            held.histories.insert(key, history);
+        }
+    }
+    let mut select = transaction.prepare_cached(HELD_PEER)?;
+    for key in peers {
+        let row = params![key.user.0, key.torrent.0, key.peer_id.0];
+        let row = select.query_row(row, |row| Ok(held_peer(&Cells(row))));
+        if let Some(peer) = row.optional()? {
+            held.peers.insert(key, peer);
+        }
+    }
+    Ok(held)
+}
+
+/// Which of the users and torrents that changes name are there.
+fn known<'a>(
+    transaction: &Transaction<'_>,
+    changes: impl Iterator<Item = &'a Change>,
+) -> Result<Known, Fault> {
+    let mut user = transaction.prepare_cached("SELECT 1 FROM users WHERE id = ?1")?;
+    let mut torrent = transaction.prepare_cached("SELECT 1 FROM torrents WHERE id = ?1")?;
+    let (mut known, mut users, mut torrents) = (Known::default(), HashSet::new(), HashSet::new());
+    for change in changes {
+        let Change::Peer(change) = change else {
+            continue;
+        };
+        let (user_id, torrent_id) = (change.key.user.0, change.key.torrent.0);
+        if users.insert(user_id) && user.exists([user_id])? {
+            known.users.insert(user_id);
+        }
+        if torrents.insert((torrent_id, change.info_hash)) {
+            if torrent.exists([torrent_id])? {
+                known.torrents.insert(torrent_id);
+            } else if let Some(id) = id_of_hash(transaction, &change.info_hash)? {
+                known.moved.insert(change.info_hash, id);
+            }
+        }
+    }
+    Ok(known)
+}
+
+fn held_peer(cells: &Cells<'_>) -> HeldPeer {
+    let base = Base {
+        up: cells.total(3),
+        down: cells.total(4),
+        at: cells.integer(5).unwrap_or(0),
+        dip_up: cells.integer(6),
+        dip_down: cells.integer(7),
+    };
+    HeldPeer {
+        announces: cells.small(0),
+        last_announce: cells.integer(1).unwrap_or(0),
+        active: cells.flag(2),
+        uploaded: cells.total(9),
+        downloaded: cells.total(10),
+        account: HeldPeer::account_of(cells.bytes(8), &base),
+    }
+}
+
+fn held_history(cells: &Cells<'_>) -> HeldHistory {
+    HeldHistory {
+        downloaded: cells.total(0),
+        seed_time: cells.total(1),
+        completed_at: cells.integer(2),
+        hnr: cells.flag(3),
+        covered: Coverage::of(cells.integer(4), cells.integer(5), cells.integer(6)),
+    }
 }
 
 /// All nodes and the number of the last batch of each.
@@ -183,22 +273,42 @@ fn id_of_hash(
     Ok(id.map(TorrentId))
 }
 
-fn write_peers(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
-    let mut upsert = transaction.prepare_cached(PEER)?;
-    for (key, change) in &sums.peers {
-        let record = &change.record;
-        let standing = sums.standing(key, change);
-        upsert.execute(params![
+fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
+    let mut insert = transaction.prepare_cached(NEW_PEER)?;
+    let mut update = transaction.prepare_cached(PEER)?;
+    let mut update_sessions = transaction.prepare_cached(PEER_SESSIONS)?;
+    for (key, row) in &settled.peers {
+        let base = row.held.base();
+        let Some(record) = row.record else {
+            update_sessions.execute(params![
+                key.user.0,
+                key.torrent.0,
+                key.peer_id.0,
+                clamp(base.up),
+                clamp(base.down),
+                base.at,
+                base.dip_up,
+                base.dip_down,
+                row.held.packed(),
+                clamp(row.held.uploaded),
+                clamp(row.held.downloaded),
+            ])?;
+            continue;
+        };
+        let standing = settled.history_of(key).map(|history| &history.now);
+        let write = if row.is_new { &mut insert } else { &mut update };
+        write.execute(params![
             key.user.0,
             key.torrent.0,
             key.peer_id.0,
-            clamp(record.base_up),
-            clamp(record.base_down),
-            record.base_at,
-            record.dip_up,
-            record.dip_down,
-            clamp(record.uploaded),
-            clamp(record.downloaded),
+            clamp(base.up),
+            clamp(base.down),
+            base.at,
+            base.dip_up,
+            base.dip_down,
+            row.held.packed(),
+            clamp(row.held.uploaded),
+            clamp(row.held.downloaded),
             record.left.map(clamp),
             record.v4.map(|address| address.ip().to_string()),
             record.v4.map(|address| address.port()),
@@ -212,41 +322,47 @@ fn write_peers(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fau
             record.last_announce,
             record.active,
             record.paused,
-            standing.completed_at,
-            standing.hnr,
-            CLOCK_SKEW,
+            standing.and_then(|history| history.completed_at),
+            standing.is_some_and(|history| history.hnr),
         ])?;
     }
     let mut delete = transaction.prepare_cached(
         "DELETE FROM peers WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3",
     )?;
-    for key in &sums.gone {
+    for key in &settled.gone {
         delete.execute(params![key.user.0, key.torrent.0, key.peer_id.0])?;
     }
     Ok(())
 }
 
-fn write_histories(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(), Fault> {
-    let mut same = transaction.prepare_cached(SAME_STANDING)?;
+fn write_histories(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
     let mut upsert = transaction.prepare_cached(HISTORY)?;
     let mut siblings = transaction.prepare_cached(SIBLINGS)?;
-    for ((torrent, user), (sum, latest)) in &sums.histories {
-        let (record, standing) = (&latest.record, &latest.standing);
-        let new_standing = params![torrent.0, user.0, standing.hnr, standing.completed_at];
-        if !same.exists(new_standing)? {
-            siblings.execute(new_standing)?;
+    for ((torrent, user), history) in &settled.histories {
+        let HeldHistory {
+            completed_at,
+            hnr,
+            covered,
+            ..
+        } = &history.now;
+        if history.has_new_standing() {
+            siblings.execute(params![torrent.0, user.0, hnr, completed_at])?;
         }
+        let added = &history.added;
         upsert.execute(params![
             torrent.0,
             user.0,
-            clamp(sum.raw_up),
-            clamp(sum.raw_down),
-            clamp(sum.seed_time),
-            clamp(sum.announces),
-            standing.completed_at,
-            standing.hnr,
-            record.first_announce,
-            record.last_announce,
+            clamp(added.raw_up),
+            clamp(added.raw_down),
+            clamp(added.seed_time),
+            clamp(added.announces),
+            completed_at,
+            hnr,
+            history.first_announce,
+            history.last_announce,
+            covered.and_then(Coverage::floor),
+            covered.map(|covered| covered.from),
+            covered.map(|covered| covered.until),
         ])?;
     }
     Ok(())
@@ -254,11 +370,11 @@ fn write_histories(transaction: &Transaction<'_>, sums: &Sums<'_>) -> Result<(),
 
 fn write_users(
     transaction: &Transaction<'_>,
-    sums: &Sums<'_>,
+    settled: &Settlement<'_>,
     refused: &mut RefusedRows,
 ) -> Result<(), Fault> {
     let mut update = transaction.prepare_cached(USER)?;
-    for (user, sum) in &sums.users {
+    for (user, sum) in &settled.users {
         let (up, down) = (clamp(sum.up), clamp(sum.down));
         let written = update.execute(params![
             user.0,
@@ -276,11 +392,11 @@ fn write_users(
 
 fn write_torrents(
     transaction: &Transaction<'_>,
-    sums: &Sums<'_>,
+    settled: &Settlement<'_>,
     refused: &mut RefusedRows,
 ) -> Result<(), Fault> {
     let mut update = transaction.prepare_cached(TORRENT)?;
-    for (torrent, (sum, counts)) in &sums.torrents {
+    for (torrent, (_, sum, counts)) in &settled.torrents {
         let (up, down) = (clamp(sum.raw_up), clamp(sum.raw_down));
         let written = update.execute(params![
             torrent.0,
@@ -300,13 +416,13 @@ fn write_torrents(
 /// A public tracker learns of a torrent by its first snatch.
 fn write_snatches(
     transaction: &Transaction<'_>,
-    sums: &Sums<'_>,
+    settled: &Settlement<'_>,
     refused: &mut RefusedRows,
 ) -> Result<(), Fault> {
     let mut update = transaction.prepare_cached(SNATCH)?;
     let mut insert =
         transaction.prepare_cached("INSERT INTO torrents (info_hash, snatches) VALUES (?1, ?2)")?;
-    for (info_hash, count) in &sums.snatches {
+    for (info_hash, count) in &settled.snatches {
         let row = params![info_hash.0, clamp(*count)];
         let shown = || format!("torrent {info_hash}, {count} snatches");
         if refused.note(transaction, update.execute(row), shown)? == Some(0) {
@@ -320,12 +436,6 @@ fn write_snatches(
 /// everybody else is written, and the log says so once the others are committed.
 #[derive(Default)]
 struct RefusedRows(Vec<String>);
-
-/// Which ids a table has, asked once each.
-struct Known {
-    sql: &'static str,
-    ids: HashMap<u32, bool>,
-}
 
 // === impl RefusedRows ===
 
@@ -353,25 +463,5 @@ impl RefusedRows {
         self.0
             .push(format!("{why}: the row was left out: {}", row()));
         Ok(None)
-    }
-}
-
-// === impl Known ===
-
-impl Known {
-    fn new(sql: &'static str) -> Self {
-        Self {
-            sql,
-            ids: HashMap::new(),
-        }
-    }
-
-    fn has(&mut self, transaction: &Transaction<'_>, id: u32) -> Result<bool, Fault> {
-        if let Some(known) = self.ids.get(&id) {
-            return Ok(*known);
-        }
-        let known = transaction.prepare_cached(self.sql)?.exists([id])?;
-        self.ids.insert(id, known);
-        Ok(known)
     }
 }

@@ -7,7 +7,7 @@ use super::read;
 use super::tables::{begin, found};
 use crate::ids::{Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
-use crate::storage::sums::clamp;
+use crate::storage::settle::clamp;
 use crate::storage::{
     Added, NewTorrent, NewUser, StorageError, TorrentPatch, TorrentRemoval, UserPatch, Wipe,
 };

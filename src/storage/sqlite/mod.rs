@@ -30,10 +30,12 @@ use rusqlite::Connection;
 use self::fault::Fault;
 use self::worker::Worker;
 use super::{
-    Absurd, Added, Claim, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus,
-    NewTorrent, NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser,
-    TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, Wipe,
+    Absurd, Added, Claim, CreditRules, Feed, FeedPosition, Find, Finding, Found, History,
+    MigrationStatus, NewTorrent, NewUser, Page, Place, Storage, StorageError, StoredPeer,
+    StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch,
+    UserTorrents, Wipe,
 };
+use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::Client;
@@ -291,9 +293,13 @@ impl Storage for Sqlite {
             .await
     }
 
-    async fn apply(&self, batches: &[Arc<Batch>]) -> Result<(), StorageError> {
-        let batches = batches.to_vec();
-        self.write(move |connection| apply::apply(connection, &batches))
+    async fn apply(
+        &self,
+        batches: &[Arc<Batch>],
+        rules: &CreditRules,
+    ) -> Result<Credited, StorageError> {
+        let (batches, rules) = (batches.to_vec(), *rules);
+        self.write(move |connection| apply::apply(connection, &batches, &rules))
             .await
     }
 

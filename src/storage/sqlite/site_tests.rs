@@ -73,7 +73,10 @@ async fn credit_that_a_rule_of_the_site_refuses_stops_nobody_else() {
              BEGIN SELECT RAISE(ABORT, 'no more'); END;",
         )
         .unwrap();
-    it.storage.apply(&[Arc::new(batch(1, 0..6))]).await.unwrap();
+    it.storage
+        .apply(&[Arc::new(batch(1, 0..6))], &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(it.storage.applied("a").await.unwrap(), 1);
     let uploaded = |id: u32| -> i64 {
         let sql = "SELECT uploaded FROM users WHERE id = ?1";
@@ -91,7 +94,7 @@ async fn credit_that_a_rule_of_the_site_refuses_stops_nobody_else() {
     let before = uploaded(7);
     let error = it
         .storage
-        .apply(&[Arc::new(batch(2, 0..6))])
+        .apply(&[Arc::new(batch(2, 0..6))], &CreditRules::default())
         .await
         .unwrap_err();
     assert!(error.to_string().contains("RAISE(ABORT"), "{error}");

@@ -20,14 +20,14 @@ const COLUMNS: &[(&str, &str)] = &[
     ("whitelist", "peer_id vstring"),
     (
         "peers",
-        "user_id torrent_id peer_id base_up base_down base_at dip_up dip_down uploaded downloaded \
-         left_bytes ip4 port4 ip6 port6 speed_up speed_down seed_time announces first_announce \
+        "user_id torrent_id peer_id base_up base_down base_at dip_up dip_down sessions uploaded \
+         downloaded left_bytes ip4 port4 ip6 port6 speed_up speed_down seed_time announces first_announce \
          last_announce active paused completed_at hnr",
     ),
     (
         "history",
         "torrent_id user_id uploaded downloaded seed_time announces completed_at hnr \
-         first_announce last_announce",
+         first_announce last_announce seeded_floor seeded_from seeded_until",
     ),
     ("mika_journal", "node applied"),
     ("mika_feed", "seq kind key"),

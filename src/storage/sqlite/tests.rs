@@ -83,6 +83,7 @@ pub(super) fn batch(number: u64, peers: std::ops::Range<u32>) -> Batch {
             },
             standing: Standing::default(),
             counts: SwarmCounts::default(),
+            report: None,
         })
     };
     Batch {
@@ -145,7 +146,7 @@ async fn plain_sql_of_a_site_works_and_is_followed() {
         )
         .unwrap();
     it.storage
-        .apply(&[Arc::new(batch(1, 0..10))])
+        .apply(&[Arc::new(batch(1, 0..10))], &CreditRules::default())
         .await
         .unwrap();
     assert_eq!(
@@ -255,7 +256,10 @@ async fn all_peers_of_a_user_on_a_torrent_show_the_same_standing() {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         it.site.query_row(sql, [], row).unwrap()
     };
-    it.storage.apply(&[Arc::new(batch(1, 0..6))]).await.unwrap();
+    it.storage
+        .apply(&[Arc::new(batch(1, 0..6))], &CreditRules::default())
+        .await
+        .unwrap();
     assert_eq!(shown(), (3, 0, 0));
     for (number, hnr, expected) in [(2, true, (3, 3, 3)), (3, false, (3, 0, 3))] {
         let mut batch = batch(number, 0..1);
@@ -264,7 +268,10 @@ async fn all_peers_of_a_user_on_a_torrent_show_the_same_standing() {
         };
         change.standing.hnr = hnr;
         change.standing.completed_at = Some(1_800_000_000);
-        it.storage.apply(&[Arc::new(batch.clone())]).await.unwrap();
+        it.storage
+            .apply(&[Arc::new(batch.clone())], &CreditRules::default())
+            .await
+            .unwrap();
         assert_eq!(shown(), expected);
     }
 }
@@ -283,7 +290,7 @@ async fn a_full_disk_loses_nothing() {
     let batch = batch(1, 0..5000);
     let error = it
         .storage
-        .apply(&[Arc::new(batch.clone())])
+        .apply(&[Arc::new(batch.clone())], &CreditRules::default())
         .await
         .unwrap_err();
     assert!(
@@ -293,7 +300,10 @@ async fn a_full_disk_loses_nothing() {
     assert_eq!(it.storage.applied("a").await.unwrap(), 0);
     assert!(it.storage.peers(0, None, 1).await.unwrap().rows.is_empty());
     room(1_000_000).await.unwrap();
-    it.storage.apply(&[Arc::new(batch.clone())]).await.unwrap();
+    it.storage
+        .apply(&[Arc::new(batch.clone())], &CreditRules::default())
+        .await
+        .unwrap();
     let user = it.storage.user(UserId(7)).await.unwrap().unwrap();
     assert_eq!(user.totals.uploaded, 2500);
 }
@@ -305,7 +315,7 @@ async fn a_lock_of_another_program_is_waited_for_and_then_told() {
     it.site.execute_batch("BEGIN IMMEDIATE").unwrap();
     let error = it
         .storage
-        .apply(&[Arc::new(batch(1, 0..1))])
+        .apply(&[Arc::new(batch(1, 0..1))], &CreditRules::default())
         .await
         .unwrap_err();
     assert!(
@@ -318,7 +328,10 @@ async fn a_lock_of_another_program_is_waited_for_and_then_told() {
         "readers go on"
     );
     it.site.execute_batch("ROLLBACK").unwrap();
-    it.storage.apply(&[Arc::new(batch(1, 0..1))]).await.unwrap();
+    it.storage
+        .apply(&[Arc::new(batch(1, 0..1))], &CreditRules::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -359,7 +372,11 @@ async fn queued_work_is_finished_before_the_end() {
     let numbers = 1..=5;
     let jobs = numbers.map(|number| {
         let storage = Arc::clone(&storage);
-        tokio::spawn(async move { storage.apply(&[Arc::new(batch(number, 0..500))]).await })
+        tokio::spawn(async move {
+            storage
+                .apply(&[Arc::new(batch(number, 0..500))], &CreditRules::default())
+                .await
+        })
     });
     let jobs: Vec<_> = jobs.collect();
     tokio::task::yield_now().await;
@@ -445,7 +462,7 @@ async fn damage_is_told_where_it_is_met_and_by_the_check() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();
     it.storage
-        .apply(&[Arc::new(batch(1, 0..5000))])
+        .apply(&[Arc::new(batch(1, 0..5000))], &CreditRules::default())
         .await
         .unwrap();
     let path = it.folder.path().join("mika.db");
@@ -471,7 +488,7 @@ async fn peers_go_with_their_user_and_their_torrent() {
     let peers = async || fixture.storage.peers(0, None, 10).await.unwrap().rows.len();
     fixture
         .storage
-        .apply(&[Arc::new(batch(1, 0..3))])
+        .apply(&[Arc::new(batch(1, 0..3))], &CreditRules::default())
         .await
         .unwrap();
     assert_eq!(peers().await, 3);

@@ -3,6 +3,7 @@
 use crate::addr::{Compact, Endpoint};
 use crate::clock::Seconds;
 use crate::ids::{PeerId, UserId};
+use crate::swarm::Role;
 use crate::swarm::private::packed::View;
 use crate::swarm::private::{Client, PrivateSwarm};
 
@@ -47,6 +48,19 @@ impl PrivateSwarm {
         self.find_of(user, |view| {
             view.tag.role().is_some() && view.is_at(endpoint) && !view.is(user, peer_id)
         })
+    }
+
+    /// When another client of the user that seeds announced last.
+    pub fn other_seeded_at(&self, client: &Client) -> Option<Seconds> {
+        let user = client.peer.user;
+        let mut latest = None;
+        self.find_of(user, |view| {
+            if view.tag.role() == Some(Role::Seeder) && !view.is(user, &client.peer.peer_id) {
+                latest = latest.max(Some(view.last_announce()));
+            }
+            false
+        });
+        latest
     }
 
     /// The place of the user's tombstone that announced longest ago, of those that owe the journal

@@ -5,7 +5,7 @@
 //! a client:  user 4 | flags 2 | peer id 20 | last announce 4
 //!            | IPv4 endpoint 6 | IPv6 endpoint 18 | when each was seen, if not at the last announce, 4
 //!            | ten widths of half a byte | the ten numbers, as many bytes as their widths say
-//!            | what is rare: times of dips, several sessions, debts to the journal, a history of its own
+//!            | what is rare: times of dips, several machines, debts to the journal, a history of its own
 //! a history: user 4 | flags 2 | its numbers
 //! ```
 //!
@@ -24,7 +24,7 @@ use crate::swarm::private::tape::{ROOM, Tape};
 use crate::swarm::records::History;
 
 /// The longest entry, all that there is in it and all numbers at their largest.
-pub(super) const LEN_MAX: usize = 237;
+pub(super) const LEN_MAX: usize = 242;
 
 // The length of an entry is kept in a byte.
 const _: () = assert!(LEN_MAX <= u8::MAX as usize);
@@ -51,7 +51,7 @@ const OWES: u16 = 1 << 8;
 /// The user's history is here.
 const CARRIES: u16 = 1 << 9;
 /// Several machines report under the peer id.
-const HAS_SESSIONS: u16 = 1 << 15;
+const HAS_MACHINES: u16 = 1 << 15;
 
 /// What is looked at in an entry before anything else: four bits of the user's hash, and its [class](Tag::class).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,9 +161,9 @@ impl Packed {
         flags |= out.put_unless(last, Some(account.base_at), HAS_BASE_AT);
         flags |= out.put_some(account.dip_up, HAS_DIP_UP);
         flags |= out.put_some(account.dip_down, HAS_DIP_DOWN);
-        if let Some(sessions) = &account.sessions {
-            flags |= HAS_SESSIONS;
-            out.put_sessions(sessions);
+        if let Some(machines) = &account.machines {
+            flags |= HAS_MACHINES;
+            out.put_machines(machines);
         }
         if let Some(owed) = &peer.owed {
             flags |= OWES;
@@ -318,7 +318,7 @@ impl View<'_> {
         }
         account.dip_up = has(HAS_DIP_UP).then(|| input.moment());
         account.dip_down = has(HAS_DIP_DOWN).then(|| input.moment());
-        account.sessions = has(HAS_SESSIONS).then(|| input.sessions());
+        account.machines = has(HAS_MACHINES).then(|| input.machines());
         let owed = has(OWES).then(|| input.owed());
         let counted = (account.downloaded, account.seed_time);
         let history = has(CARRIES).then(|| input.history(user, flags, counted));

@@ -1,10 +1,10 @@
 //! Writing and reading the numbers of a packed entry.
 
+use crate::accounting::machines::{Machine, Machines};
 use crate::clock::Seconds;
 use crate::ids::UserId;
-use crate::swarm::private::Family;
 use crate::swarm::private::packed::LEN_MAX;
-use crate::swarm::records::{Account, History, Machine, Owed, Session, Sessions};
+use crate::swarm::records::{Account, History, Owed};
 
 /// Room for an entry, and for writing a whole 8 bytes where its last number begins.
 pub(super) const ROOM: usize = LEN_MAX + 8;
@@ -101,17 +101,16 @@ impl Tape {
         self.set_widths::<5>(widths_at, &widths);
     }
 
-    pub fn put_sessions(&mut self, sessions: &Sessions) {
-        let is_v6 = u8::from(sessions.family == Family::V6);
-        let has_other = u8::from(sessions.other.is_some());
-        self.put([is_v6 | has_other << 1]);
-        for session in [Some(sessions.latest), sessions.other].iter().flatten() {
-            self.put(session.machine.0.to_le_bytes());
-            self.put(session.at.0.to_le_bytes());
+    pub fn put_machines(&mut self, machines: &Machines) {
+        let has_other = u8::from(machines.other.is_some());
+        self.put([u8::from(machines.is_v6) | has_other << 1]);
+        for machine in [Some(machines.latest), machines.other].iter().flatten() {
+            self.put(machine.id.to_le_bytes());
+            self.put((machine.at as u32).to_le_bytes());
             let widths_at = self.at;
             self.at += 1;
             let widths = Widths::of(
-                [session.up, session.down]
+                [machine.up, machine.down]
                     .map(|total| self.put_number_unless(total == Account::UNREPORTED, total)),
             );
             self.set_widths::<1>(widths_at, &widths);
@@ -128,6 +127,12 @@ impl Tape {
             self.put_number(owed.announces.into()),
         ]);
         self.set_widths::<2>(widths_at, &widths);
+        self.put(owed.since.0.to_le_bytes());
+        let flags = [owed.began_up, owed.began_down, owed.left];
+        self.put([flags
+            .iter()
+            .rev()
+            .fold(0, |bits, &flag| bits << 1 | u8::from(flag))]);
     }
 
     /// Returns the flags. The numbers are left out where the account beside it says the same.
@@ -221,42 +226,48 @@ impl Tape {
             announces: self.number(widths.next()) as u32,
             first_announce: Seconds(last.0.wrapping_sub(self.number(widths.next()) as u32)),
             last_announce: last,
-            sessions: None,
+            machines: None,
         }
     }
 
-    pub fn sessions(&mut self) -> Sessions {
+    pub fn machines(&mut self) -> Machines {
         let [bits] = self.take();
-        Sessions {
-            family: if bits & 1 == 0 {
-                Family::V4
-            } else {
-                Family::V6
-            },
-            latest: self.session(),
-            other: (bits & 2 != 0).then(|| self.session()),
+        Machines {
+            is_v6: bits & 1 != 0,
+            latest: self.machine(),
+            other: (bits & 2 != 0).then(|| self.machine()),
         }
     }
 
-    fn session(&mut self) -> Session {
-        let machine = Machine(u32::from_le_bytes(self.take()));
-        let at = self.moment();
+    fn machine(&mut self) -> Machine {
+        let id = u32::from_le_bytes(self.take());
+        let at = self.moment().0.into();
         let mut widths = self.widths::<1>();
-        Session {
-            machine,
-            at,
+        Machine {
+            id,
             up: self.number_or(widths.next(), Account::UNREPORTED),
             down: self.number_or(widths.next(), Account::UNREPORTED),
+            at,
         }
     }
 
     pub fn owed(&mut self) -> Owed {
         let mut widths = self.widths::<2>();
-        Owed {
+        let owed = Owed {
             uploaded: self.number(widths.next()),
             downloaded: self.number(widths.next()),
             seed_time: self.number(widths.next()) as u32,
             announces: self.number(widths.next()) as u32,
+            ..Owed::default()
+        };
+        let since = self.moment();
+        let [flags] = self.take();
+        Owed {
+            since,
+            began_up: flags & 1 != 0,
+            began_down: flags & 2 != 0,
+            left: flags & 4 != 0,
+            ..owed
         }
     }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::accounting::machines::{Machine, Machines};
 use crate::addr::{Compact4, Compact6, PublicAddresses};
-use crate::swarm::records::{Machine, Owed, Session, Sessions};
+use crate::swarm::records::Owed;
 
 /// What a swarm should be, without any packing.
 #[derive(Default)]
@@ -56,20 +57,20 @@ fn account(rng: &mut fastrand::Rng) -> Account {
         announces: number(rng) as u32,
         first_announce: seconds(rng, last),
         last_announce: last,
-        sessions: rng.bool().then(|| sessions(rng, last)),
+        machines: rng.bool().then(|| machines(rng, last)),
     }
 }
 
-fn sessions(rng: &mut fastrand::Rng, around: Seconds) -> Sessions {
-    let mut session = || Session {
-        machine: Machine(number(rng) as u32),
+fn machines(rng: &mut fastrand::Rng, around: Seconds) -> Machines {
+    let mut machine = || Machine {
+        id: number(rng) as u32,
         up: number(rng),
         down: number(rng),
-        at: seconds(rng, around),
+        at: seconds(rng, around).0.into(),
     };
-    let (latest, other) = (session(), session());
-    Sessions {
-        family: [Family::V4, Family::V6][rng.usize(..2)],
+    let (latest, other) = (machine(), machine());
+    Machines {
+        is_v6: rng.bool(),
         latest,
         other: rng.bool().then_some(other),
     }
@@ -110,6 +111,10 @@ fn peer(rng: &mut fastrand::Rng) -> Peer {
         downloaded: number(rng),
         seed_time: number(rng) as u32,
         announces: number(rng) as u32,
+        since: seconds(rng, Seconds::START),
+        began_up: rng.bool(),
+        began_down: rng.bool(),
+        left: rng.bool(),
     });
     peer
 }
@@ -167,16 +172,16 @@ fn the_largest_entry_has_room() {
     (account.speed_up, account.speed_down) = (u32::MAX, u32::MAX);
     (account.seed_time, account.announces) = (u32::MAX, u32::MAX);
     account.first_announce = Seconds(0);
-    let session = Session {
-        machine: Machine(u32::MAX),
+    let machine = Machine {
+        id: u32::MAX,
         up: u64::MAX,
         down: u64::MAX,
-        at: Seconds(u32::MAX),
+        at: u32::MAX.into(),
     };
-    account.sessions = Some(Sessions {
-        family: Family::V6,
-        latest: session,
-        other: Some(session),
+    account.machines = Some(Machines {
+        is_v6: true,
+        latest: machine,
+        other: Some(machine),
     });
     let mut peer = Peer::new(UserId(u32::MAX), PeerId([255; 20]), account);
     peer.enter(endpoint("9.9.9.9", 1), Role::Seeder, Seconds(1));
@@ -186,6 +191,10 @@ fn the_largest_entry_has_room() {
         downloaded: u64::MAX,
         seed_time: u32::MAX,
         announces: u32::MAX,
+        since: Seconds(u32::MAX),
+        began_up: true,
+        began_down: true,
+        left: true,
     });
     let history = History {
         user: peer.user,

@@ -1,80 +1,72 @@
-//! Several machines that report under one user, torrent and peer id: a copied client folder (rule A3).
-//!
-//! A total below the base that comes from another endpoint than the live one is not the same client
-//! starting over. From then on the base of the record is the largest total that any of the machines
-//! reported, and never goes down; and what the last two of them reported is kept for each. A machine that
-//! is known gains the growth of its own totals, any other one only what is above the base. So all of
-//! them together never gain more than they show, in whatever order they come.
+//! Several machines of one user that share a peer id: when a record has them, and which of them
+//! an announce is from (rule A3). What they gain is settled by `accounting::machines`.
 
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher13;
+
+use crate::accounting::machines::{Announced, Highest, Machine, MachineId, Machines};
+use crate::accounting::sessions::Settled;
+use crate::addr::Endpoint;
 use crate::clock::Seconds;
-use crate::swarm::{Account, Family, Machine, Session, Sessions};
-use crate::tracker::credit::{DIP_SECONDS, Report, Step, limit};
+use crate::swarm::{Account, Family};
+use crate::tracker::credit::Report;
 
-/// One counter of one machine.
-struct Counter<'a> {
-    /// What the machine reported last; [`Account::UNREPORTED`] if it is not known.
-    own: &'a mut u64,
-    /// The most that any machine reported.
-    highest: &'a mut u64,
-    own_limit: u64,
-    highest_limit: u64,
-    /// A lower total begins again, and is no report that arrives late.
-    may_lower: bool,
+/// What the report of one of several machines adds; none where the record has one machine only.
+pub(super) enum Shared {
+    /// This machine reports, by its id.
+    Settled(MachineId, Settled, Settled),
+    /// It may be the other family of a machine that gains there, or can't be passed on now.
+    NotCounted,
 }
 
-/// Both counters of a report, where several machines share the record; none where there is one only.
 pub(super) fn settle(
     account: &mut Account,
     report: &Report,
     max_rate: u64,
     now: Seconds,
-) -> Option<(Step, Step)> {
-    let sessions = account.sessions.or_else(|| begin(account, report))?;
+) -> Option<Shared> {
+    let mut machines = account.machines.or_else(|| begin(account, report))?;
     let family = Family::of(report.sender);
-    if family != sessions.family {
-        // It may be the other family of a machine that gains there.
-        let is_credited_there = report.held_in(sessions.family).is_some();
-        if !is_credited_there {
-            account.sessions = None;
+    let counted = family_of(&machines);
+    if family != counted {
+        if report.held_in(counted).is_some() {
+            return Some(Shared::NotCounted);
         }
-        return is_credited_there.then_some((Step::Kept, Step::Kept));
+        account.machines = None;
+        return None;
     }
-    let machine = Machine::at(report.sender);
-    let (mut own, other) = take(&sessions, machine, now);
-    let before = (own.up, own.down);
-    let own_limit = limit(max_rate, own.at, now);
-    let highest_limit = limit(max_rate, account.base_at, now);
-    let may_lower = report.started || now.since(own.at) >= DIP_SECONDS;
-    let highest = (account.base_up, account.base_down);
-    let count = |own, highest, reported| {
-        let mut counter = Counter {
-            own,
-            highest,
-            own_limit,
-            highest_limit,
-            may_lower,
-        };
-        counter.step(reported)
+    if report.is_held_back {
+        return Some(Shared::NotCounted);
+    }
+    let announced = Announced {
+        id: hash_of(report.sender),
+        up: report.uploaded,
+        down: report.downloaded,
+        started: report.started,
+        at: now.0.into(),
     };
-    let up = count(&mut own.up, &mut account.base_up, report.uploaded);
-    let down = count(&mut own.down, &mut account.base_down, report.downloaded);
-    if before != (own.up, own.down) || may_lower {
-        own.at = now;
-    }
-    if highest != (account.base_up, account.base_down) {
+    let before = (account.base_up, account.base_down);
+    let mut highest = Highest {
+        up: &mut account.base_up,
+        down: &mut account.base_down,
+        at: account.base_at.0.into(),
+    };
+    let (up, down) = machines.settle(&announced, &mut highest, max_rate);
+    if before != (account.base_up, account.base_down) {
         account.base_at = now;
     }
     (account.dip_up, account.dip_down) = (None, None);
-    account.sessions = Some(Sessions {
-        family,
-        latest: own,
-        other,
-    });
-    Some((up, down))
+    account.machines = Some(machines);
+    let id = MachineId {
+        is_v6: machines.is_v6,
+        hash: announced.id,
+    };
+    Some(Shared::Settled(id, up, down))
 }
 
 /// What a report from another endpoint than the live one makes of a record, if a total is below its base.
-fn begin(account: &Account, report: &Report) -> Option<Sessions> {
+fn begin(account: &Account, report: &Report) -> Option<Machines> {
     let is_lower = |base: u64, total: Option<u64>| {
         base != Account::UNREPORTED && total.is_some_and(|total| total < base)
     };
@@ -82,60 +74,34 @@ fn begin(account: &Account, report: &Report) -> Option<Sessions> {
         || is_lower(account.base_down, report.downloaded);
     let family = Family::of(report.sender);
     let held = report.held_in(family)?;
-    (is_any_lower && held != report.sender).then(|| Sessions {
-        family,
-        latest: Session {
-            machine: Machine::at(held),
+    (is_any_lower && held != report.sender).then(|| Machines {
+        is_v6: family == Family::V6,
+        latest: Machine {
+            id: hash_of(held),
             up: account.base_up,
             down: account.base_down,
-            at: account.base_at,
+            at: account.base_at.0.into(),
         },
         other: None,
     })
 }
 
-/// What is known of a machine, and of the latest other one.
-fn take(sessions: &Sessions, machine: Machine, now: Seconds) -> (Session, Option<Session>) {
-    if sessions.latest.machine == machine {
-        return (sessions.latest, sessions.other);
+fn family_of(machines: &Machines) -> Family {
+    if machines.is_v6 {
+        Family::V6
+    } else {
+        Family::V4
     }
-    let known = sessions.other.filter(|other| other.machine == machine);
-    let unknown = Session {
-        machine,
-        up: Account::UNREPORTED,
-        down: Account::UNREPORTED,
-        at: now,
-    };
-    (known.unwrap_or(unknown), Some(sessions.latest))
 }
 
-// === impl Counter ===
-
-impl Counter<'_> {
-    fn step(&mut self, reported: Option<u64>) -> Step {
-        let Some(reported) = reported else {
-            return Step::Kept;
-        };
-        if *self.highest == Account::UNREPORTED {
-            (*self.own, *self.highest) = (reported, reported);
-            return Step::Lowered;
-        }
-        let is_known = *self.own != Account::UNREPORTED;
-        let (from, limit) = if is_known {
-            (*self.own, self.own_limit)
-        } else {
-            (*self.highest, self.highest_limit)
-        };
-        if reported >= from {
-            *self.own = reported;
-            *self.highest = reported.max(*self.highest);
-            return Step::gained(reported - from, limit);
-        }
-        if !is_known || self.may_lower {
-            *self.own = reported;
-        }
-        Step::Kept
+/// An endpoint in few bytes, the same on every node and after a restart.
+fn hash_of(endpoint: Endpoint) -> u32 {
+    let mut hasher = SipHasher13::new();
+    match endpoint {
+        Endpoint::V4(it) => hasher.write(&it.0),
+        Endpoint::V6(it) => hasher.write(&it.0),
     }
+    hasher.finish() as u32
 }
 
 #[cfg(test)]
@@ -184,6 +150,7 @@ mod tests {
                 started,
                 sender,
                 held: self.held,
+                is_held_back: false,
             };
             let accrual = credit::account(&mut self.account, report, None, MAX_RATE, self.now);
             match sender {
