@@ -10,6 +10,7 @@ mod batches;
 pub mod contract;
 pub mod migrate;
 mod mysql;
+mod passed_over;
 mod rows;
 mod schema;
 mod sqlite;
@@ -144,6 +145,12 @@ pub trait Storage: Send + Sync + 'static {
     /// Names the database: the same for everybody who opens it, and another one for any other
     /// database. Letters and digits; it may change when the database is moved or restored.
     async fn identity(&self) -> Result<String, StorageError>;
+
+    /// Whether changes of the registry can be followed by [`Storage::feed`]. Without a feed it never
+    /// tells of any, and nodes read the whole registry at each start and reload.
+    fn has_feed(&self) -> bool {
+        true
+    }
 
     /// The database's own clock (Unix time); none if it has none but this host's.
     async fn time(&self) -> Result<Option<i64>, StorageError> {

@@ -123,6 +123,10 @@ pub(super) async fn reload(node: &Node, cache: &dyn Cache) -> Result<()> {
         notices::load_registry(node, cache, Registered::Again).await?;
     } else {
         tracing::info!("the registry is loaded from storage, and not from the cache: {origin}");
+        if origin == Origin::Unfollowed {
+            // The node that mirrors fills it again, and tells all others.
+            cache.forget_mirrored().await?;
+        }
         load::registry(node, Registered::Again).await?;
     }
     Ok(())

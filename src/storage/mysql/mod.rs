@@ -154,6 +154,10 @@ impl Storage for Mysql {
         ))
     }
 
+    fn has_feed(&self) -> bool {
+        !self.statements.of(&schema::FEED).is_empty()
+    }
+
     async fn time(&self) -> Result<Option<i64>, StorageError> {
         read!(self, |session| identity::time(session))
     }
