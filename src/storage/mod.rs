@@ -37,7 +37,7 @@ pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, User
 pub use migrate::MigrationStatus;
 pub use rows::{
     Added, Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey,
-    TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents,
+    TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, no_passkey,
 };
 
 /// Bytes of the hash that names a database.
@@ -199,7 +199,13 @@ pub trait Storage: Send + Sync + 'static {
 
     async fn whitelist(&self) -> Result<Vec<Client>, StorageError>;
 
+    /// The rows of the whitelist that can't be used.
+    async fn bad_clients(&self) -> Result<Vec<BadRow>, StorageError>;
+
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError>;
+
+    /// Whether that user is there, but has no passkey yet: [`Storage::user`] passes such a one over.
+    async fn is_unfinished(&self, id: UserId) -> Result<bool, StorageError>;
 
     /// All users of that name; names need not be unique in every web application.
     async fn users_named(&self, name: &str) -> Result<Vec<StoredUser>, StorageError>;

@@ -2,19 +2,21 @@
 //! change that is read repeatedly nor an edit of the whole table floods the log.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// For this long a row with the same problem is not named again.
-const WINDOW: Duration = Duration::from_secs(60);
+use crate::clock::Clock;
+
+/// Seconds for which a row with the same problem is not named again.
+const WINDOW: i64 = 60;
 
 /// Rows that are named within one window; of the rest only the number is logged.
 const NAMED_MAX: usize = 20;
 
 /// What was logged since the window began.
 struct Window {
-    began: Option<Instant>,
+    /// Unix time.
+    began: Option<i64>,
     named: HashSet<(&'static str, u32, String)>,
     is_full: bool,
 }
@@ -26,7 +28,7 @@ static WINDOW_NOW: Mutex<Option<Window>> = Mutex::new(None);
 pub(super) fn log(table: &'static str, id: u32, problem: &str) {
     let mut window = WINDOW_NOW.lock();
     let window = window.get_or_insert_with(Window::new);
-    match window.see(Instant::now(), (table, id, problem.to_owned())) {
+    match window.see(Clock::start().now().unix, (table, id, problem.to_owned())) {
         Seen::New => tracing::warn!(table, id, "row passed over: {problem}"),
         Seen::TooMany => {
             tracing::warn!("more rows that changed were passed over; see: mika-manage check");
@@ -55,8 +57,9 @@ impl Window {
         }
     }
 
-    fn see(&mut self, now: Instant, row: (&'static str, u32, String)) -> Seen {
-        let is_over = |began| now.duration_since(began) >= WINDOW;
+    fn see(&mut self, now: i64, row: (&'static str, u32, String)) -> Seen {
+        // A clock that was set back begins a new one, too.
+        let is_over = |began| !(began..began + WINDOW).contains(&now);
         if self.began.is_none_or(is_over) {
             *self = Self::new();
             self.began = Some(now);
@@ -80,7 +83,7 @@ mod tests {
     #[test]
     fn a_row_is_named_once_in_a_window_and_a_flood_is_cut() {
         let mut window = Window::new();
-        let now = Instant::now();
+        let now = 1_000_000;
         let row = |id| ("users", id, "passkey: too short".to_owned());
         assert_eq!(window.see(now, row(1)), Seen::New);
         assert_eq!(window.see(now, row(1)), Seen::Known);

@@ -351,3 +351,15 @@ fn a_row_that_becomes_unusable_is_logged_by_the_node_that_mirrors() {
         lines.any(|it| it.contains("users=1 torrents=0 whitelist=0"))
     });
 }
+
+#[test]
+fn a_server_that_may_throw_keys_away_is_named_at_the_start() {
+    let mut site = Site::prepare(1, &AOF, &json!({}));
+    site.redis
+        .cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    site.mika.run();
+    poll(FILLED, "the policy is named", || {
+        let log = site.mika.log();
+        log.contains("maxmemory-policy is allkeys-lru") && log.contains("noeviction")
+    });
+}
