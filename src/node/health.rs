@@ -98,6 +98,31 @@ pub(super) async fn database(node: Node) {
     .await;
 }
 
+/// Looks at the start and every half a minute whether the cache keeps what it is given. What is
+/// wrong is logged once, and when it is over.
+pub(super) async fn cache_settings(cache: Arc<dyn Cache>) {
+    let known = Mutex::new(Vec::new());
+    every(DATABASE_PERIOD, || async {
+        // Whether it can be reached is watched elsewhere.
+        let Ok(findings) = cache.inspect().await else {
+            return;
+        };
+        let findings: Vec<(String, String)> = findings
+            .into_iter()
+            .filter(|it| !it.is_note)
+            .map(|it| (it.problem, it.hint))
+            .collect();
+        let before = std::mem::replace(&mut *known.lock(), findings.clone());
+        for (problem, hint) in findings.iter().filter(|it| !before.contains(it)) {
+            tracing::warn!(hint, "the cache is not set up as Mika needs it: {problem}");
+        }
+        if !before.is_empty() && findings.is_empty() {
+            tracing::info!("the cache is set up as it should be again");
+        }
+    })
+    .await;
+}
+
 /// Warns of certificates that will soon expire, once a day for each listener, for ever.
 pub(super) async fn certificates(node: Node) {
     let mut warned = HashMap::new();

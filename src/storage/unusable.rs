@@ -1,6 +1,7 @@
 //! Rows that can't be used, as findings.
 
 use super::{BadRow, Finding};
+use crate::registry::Client;
 
 /// Bad rows that a finding names; the others are counted.
 const NAMED_MAX: usize = 5;
@@ -15,6 +16,15 @@ pub(super) struct Rows {
     pub(super) torrents_unfinished: u64,
     /// Whitelist prefixes with blanks around them, as they are written.
     pub(super) untidy_prefixes: Vec<String>,
+    /// Whitelist prefixes that no client's peer id begins with.
+    pub(super) unmatched_prefixes: Vec<String>,
+}
+
+/// Prefixes with other characters than printable ASCII, which clients do not put there.
+pub(super) fn unmatched(clients: &[(Client, String)]) -> Vec<String> {
+    let prefixes = clients.iter().map(|(client, _)| &client.prefix);
+    let is_usual = |prefix: &str| prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    prefixes.filter(|it| !is_usual(it)).cloned().collect()
 }
 
 // === impl Rows ===
@@ -59,6 +69,19 @@ impl Rows {
                     first_of(&shown)
                 ),
                 "nothing to do; to tidy up, write these rows without them",
+            ));
+        }
+        if !self.unmatched_prefixes.is_empty() {
+            let shown = |prefix: &String| format!("{prefix:?}");
+            let shown: Vec<String> = self.unmatched_prefixes.iter().map(shown).collect();
+            findings.push(Finding::note(
+                format!(
+                    "whitelist: {} prefixes have control characters or letters beyond ASCII, with which \
+                     no client's peer id begins: {}",
+                    shown.len(),
+                    first_of(&shown)
+                ),
+                "write these rows as the client sends them, such as -LT30",
             ));
         }
         findings

@@ -163,6 +163,8 @@ fn rows_that_are_not_ready_do_not_fail_a_warmup() {
         told.contains("has no passkey yet; give one with: mika-manage users passkey 17"),
         "{told}"
     );
+    let told = stderr(&mika.manage(&["users", "show", "17"]));
+    assert!(told.contains("the user 17 has no passkey yet"), "{told}");
     mika.managed(&["users", "passkey", "17"]);
     let given = "SELECT COUNT(*) FROM site.users WHERE LENGTH(passkey) = 32 AND id = 17";
     assert_eq!(server.sql(given), "1");

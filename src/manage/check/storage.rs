@@ -28,8 +28,8 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
     let migrations = match storage.migrations().await {
         Ok(migrations) => migrations,
         Err(error) => {
-            let hint = "look at storage.url, and whether the database is up";
-            return report.problem("storage", &error.to_string(), hint);
+            let problem = error.to_string();
+            return report.problem("storage", &problem, hint(&*storage, &error, &problem));
         }
     };
     report.ok("storage", &config.storage.url.to_string())?;
@@ -63,6 +63,22 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
             &error.to_string(),
             "look at the database's own log",
         ),
+    }
+}
+
+/// What to do about a database that can't be asked.
+fn hint(storage: &dyn Storage, error: &StorageError, problem: &str) -> &'static str {
+    let is_away = matches!(error, StorageError::Away(_));
+    match is_away {
+        _ if storage.is_embedded() => "look at the file of storage.url",
+        true if problem.contains("can't be reached") || problem.contains("not answer") => {
+            "start it, or correct the address in storage.url"
+        }
+        true => "the server was reached: look at its own log, and try again",
+        false if problem.contains("Access denied") => {
+            "the server was reached: give the right user, password and database in storage.url"
+        }
+        false => "the server was reached: correct what it says",
     }
 }
 

@@ -203,6 +203,7 @@ async fn rows(session: &mut Session<'_>) -> Result<unusable::Rows, Fault> {
     found.torrents_unfinished = torrents(session, &mut found.bad).await?;
     let clients = read::clients(session).await?;
     found.bad.extend(clients.bad);
+    found.unmatched_prefixes = unusable::unmatched(&clients.rows);
     let untidy = clients
         .rows
         .into_iter()

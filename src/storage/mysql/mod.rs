@@ -37,9 +37,9 @@ use self::link::{Link, PATIENCE, PATIENCE_WHOLE, Session};
 use self::tables::Own;
 use super::schema::{self, Schema, Statements};
 use super::{
-    Absurd, Added, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus, NewTorrent,
-    NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser, TorrentKey,
-    TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, Wipe, migrate,
+    Absurd, Added, BadRow, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus,
+    NewTorrent, NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser,
+    TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, Wipe, migrate,
 };
 use crate::backoff::Backoff;
 use crate::change::{Batch, PeerKey};
@@ -154,6 +154,10 @@ impl Storage for Mysql {
         ))
     }
 
+    fn has_feed(&self) -> bool {
+        !self.statements.of(&schema::FEED).is_empty()
+    }
+
     async fn time(&self) -> Result<Option<i64>, StorageError> {
         read!(self, |session| identity::time(session))
     }
@@ -214,8 +218,16 @@ impl Storage for Mysql {
         read!(self, |session| read::whitelist(session))
     }
 
+    async fn bad_clients(&self) -> Result<Vec<BadRow>, StorageError> {
+        read!(self, |session| read::bad_clients(session))
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError> {
         read!(self, |session| read::user_by_id(session, id))
+    }
+
+    async fn is_unfinished(&self, id: UserId) -> Result<bool, StorageError> {
+        read!(self, |session| read::is_unfinished(session, id))
     }
 
     async fn users_named(&self, name: &str) -> Result<Vec<StoredUser>, StorageError> {

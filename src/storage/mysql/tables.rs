@@ -63,7 +63,7 @@ pub(super) async fn lock(session: &mut Session<'_>, name: &str) -> Result<(), Fa
 }
 
 /// Whether the table of migrations is there.
-async fn is_there(session: &mut Session<'_>) -> Result<bool, Fault> {
+pub(super) async fn is_there(session: &mut Session<'_>) -> Result<bool, Fault> {
     let rows = session
         .query(
             "SELECT 1 FROM information_schema.tables \
