@@ -41,7 +41,6 @@ pub(super) struct Link {
     opts: Opts,
     /// The URL without its password.
     pub(super) place: String,
-    pub(super) database: String,
     idle: Mutex<Vec<Conn>>,
     room: Semaphore,
 }
@@ -72,11 +71,11 @@ impl Link {
             None => url.expose().to_owned(),
         };
         let opts = Opts::from_url(&text).map_err(|error| fault::url(&error, url))?;
-        let Some(database) = opts.db_name().map(str::to_owned) else {
+        if opts.db_name().is_none() {
             return Err(StorageError::Broken(
                 "storage.url names no database: mysql://user:password@host:3306/database".into(),
             ));
-        };
+        }
         let keepalive = opts.tcp_keepalive().unwrap_or(TCP_KEEPALIVE);
         let opts = OptsBuilder::from_opts(opts)
             // The server's idea of its socket may lead to another server on this host.
@@ -89,7 +88,6 @@ impl Link {
         Ok(Self {
             opts: opts.into(),
             place: url.masked(),
-            database,
             idle: Mutex::new(Vec::new()),
             room: Semaphore::new(CONNECTIONS_MAX),
         })
