@@ -32,18 +32,19 @@ struct Failed {
     text: String,
 }
 
-/// Looks at the triggers of Mika that are in place, and at those of the site: which of Mika's have to
+/// Looks at the triggers of Mika that are in `place`, and at those of the site: which of Mika's `own` have to
 /// be made again, and what is wrong with the others. Accounts are for administrators to see, so where a
 /// trigger does not run as Mika's own, credit of nothing is tried, and taken back.
 pub(super) async fn look(
     session: &mut Session<'_>,
     own: &[Owned<'_>],
+    place: &[Owned<'_>],
     site: &[Owned<'_>],
     trial: Trial,
 ) -> Result<(Vec<Misplaced>, Vec<Finding>), Fault> {
     let ourselves = ourselves(session).await?;
     let is_foreign = |(_, definer): &&Owned<'_>| *definer != ourselves;
-    let own: Vec<Owned<'_>> = own.iter().filter(is_foreign).copied().collect();
+    let place: Vec<Owned<'_>> = place.iter().filter(is_foreign).copied().collect();
     let runs = |call: &Call, trigger: &Trigger| {
         trigger.event != "DELETE" && mentions(session.statements_of(call), &trigger.table)
     };
@@ -53,10 +54,10 @@ pub(super) async fn look(
     };
     let credit = CREDIT.map(|(_, call)| call);
     let tries_edits = trial == Trial::CreditAndEdits && EDITS.iter().any(|(_, it)| site_runs(it));
-    if own.is_empty() && !tries_edits && !credit.into_iter().any(site_runs) {
+    if place.is_empty() && !tries_edits && !credit.into_iter().any(site_runs) {
         return Ok((Vec::new(), Vec::new()));
     }
-    let tried: Vec<&str> = own
+    let tried: Vec<&str> = place
         .iter()
         .filter(|(trigger, _)| credit.into_iter().any(|call| runs(call, trigger)))
         .map(|(_, definer)| *definer)
@@ -72,7 +73,7 @@ pub(super) async fn look(
             "as {definer}, and not as Mika's account, which can't see whether that one is there"
         )),
     };
-    let misplaced = own.iter().filter_map(|(trigger, definer)| {
+    let misplaced = place.iter().filter_map(|(trigger, definer)| {
         let problem = problem(definer)?;
         Some(Misplaced::new(&trigger.name, problem))
     });
@@ -80,7 +81,7 @@ pub(super) async fn look(
     let others = failed.iter().filter(|it| it.account != ourselves);
     let findings = others.filter_map(|failed| {
         let theirs: Vec<&Trigger> = of_account(site, &failed.account);
-        let is_own = !of_account(&own, &failed.account).is_empty();
+        let is_own = !of_account(own, &failed.account).is_empty();
         (!theirs.is_empty() || !is_own).then(|| failed.finding(&theirs))
     });
     Ok((misplaced, findings.collect()))

@@ -199,10 +199,11 @@ pub(super) async fn triggers(
     let mut misplaced = triggers::misplaced(&expected, &found);
     let is_own = |(trigger, _): &Owned<'_>| expected.iter().any(|it| it.name == trigger.name);
     let definers = definers.iter().map(String::as_str);
-    let (mut own, site): (Vec<Owned<'_>>, Vec<Owned<'_>>) =
+    let (own, site): (Vec<Owned<'_>>, Vec<Owned<'_>>) =
         found.iter().zip(definers).partition(is_own);
-    own.retain(|(trigger, _)| !misplaced.iter().any(|it| it.name == trigger.name));
-    let (disowned, site) = definers::look(session, &own, &site, trial).await?;
+    let mut place = own.clone();
+    place.retain(|(trigger, _)| !misplaced.iter().any(|it| it.name == trigger.name));
+    let (disowned, site) = definers::look(session, &own, &place, &site, trial).await?;
     misplaced.extend(disowned);
     Ok(Found { misplaced, site })
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Column, Conn, Opts, OptsBuilder, Params, Row, Value};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -165,6 +166,19 @@ impl Link {
         }
         // The server would log one that merely falls silent. If it is not heard, so be it.
         let _ = timeout(PATIENCE_PING, conn.disconnect()).await;
+    }
+}
+
+/// A server logs connections that merely end, so those that are kept say goodbye where a runtime is
+/// there to do it: `mika-manage` waits for that, and a daemon's may be cut short.
+impl Drop for Link {
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        for conn in self.idle.get_mut().drain(..) {
+            runtime.spawn(timeout(PATIENCE_PING, conn.disconnect()));
+        }
     }
 }
 
