@@ -89,7 +89,7 @@ pub(super) async fn database(node: Node) {
         problems.store(findings.len() as u64, Ordering::Relaxed);
         let before = std::mem::replace(&mut *known.lock(), findings.clone());
         for Finding { problem, hint, .. } in findings.iter().filter(|it| !before.contains(it)) {
-            tracing::error!(hint, "the database needs a hand: {problem}");
+            tracing::error!(hint, "the database is not as Mika needs it: {problem}");
         }
         if !before.is_empty() && findings.is_empty() {
             tracing::info!("the database is as it should be again");

@@ -38,21 +38,36 @@ impl Rows {
                 .map(|row| format!("{} ({})", row.id, row.problem))
                 .collect();
             if !named.is_empty() {
+                let rows = plural(named.len(), "row", "rows");
                 findings.push(Finding::problem(
                     format!(
-                        "{table}: {} rows can't be used: {}",
+                        "{table}: {} {rows} can't be used: {}",
                         named.len(),
                         first_of(&named)
                     ),
-                    "correct these rows; until then they are passed over, and the others work",
+                    plural(
+                        named.len(),
+                        "correct this row; until then it is passed over, and the others work",
+                        "correct these rows; until then they are passed over, and the others work",
+                    ),
                 ));
             }
         }
         let unfinished = [
-            (self.users_unfinished, "users have no passkey yet"),
-            (self.torrents_unfinished, "torrents have no info hash yet"),
+            (
+                self.users_unfinished,
+                ("user has no passkey yet", "users have no passkey yet"),
+            ),
+            (
+                self.torrents_unfinished,
+                (
+                    "torrent has no info hash yet",
+                    "torrents have no info hash yet",
+                ),
+            ),
         ];
-        for (count, what) in unfinished.into_iter().filter(|(count, _)| *count > 0) {
+        for (count, (one, several)) in unfinished.into_iter().filter(|(count, _)| *count > 0) {
+            let what = if count == 1 { one } else { several };
             findings.push(Finding::note(
                 format!("{count} {what}"),
                 "nothing to do: each takes effect once the site has written it",
@@ -63,9 +78,10 @@ impl Rows {
             let shown: Vec<String> = self.untidy_prefixes.iter().map(shown).collect();
             findings.push(Finding::note(
                 format!(
-                    "whitelist: {} prefixes have blanks or line ends around them, which Mika leaves \
-                     out: {}",
+                    "whitelist: {} {} blanks or line ends around {}, which Mika leaves out: {}",
                     shown.len(),
+                    plural(shown.len(), "prefix has", "prefixes have"),
+                    plural(shown.len(), "it", "them"),
                     first_of(&shown)
                 ),
                 "nothing to do; to tidy up, write these rows without them",
@@ -86,6 +102,11 @@ impl Rows {
         }
         findings
     }
+}
+
+/// The form of a word, or of several, that goes with a number.
+pub(super) fn plural<T>(count: usize, one: T, several: T) -> T {
+    if count == 1 { one } else { several }
 }
 
 fn first_of(texts: &[String]) -> String {

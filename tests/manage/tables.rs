@@ -11,7 +11,10 @@ use super::{Folder, Outcome};
 #[test]
 fn migrate_says_what_it_did() {
     let folder = Folder::new();
-    assert_eq!(folder.json(&["migrate", "--status"])[0]["applied"], false);
+    let status = folder.run(&["--json", "migrate", "--status"]);
+    assert_eq!(status.status, 1);
+    let rows: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(rows[0]["applied"], false);
     assert!(folder.ok(&["migrate"]).starts_with("applied 0001_"));
     assert_eq!(folder.ok(&["migrate"]), "up to date\n");
     assert_eq!(folder.json(&["migrate"]), json!({"applied": []}));
@@ -39,7 +42,9 @@ fn looking_makes_no_database() {
     let folder = Folder::new();
     let said = folder.ok(&["check"]);
     assert!(said.contains("made at the first use"), "{said}");
-    assert!(folder.ok(&["migrate", "--status"]).contains("0001_init"));
+    let status = folder.run(&["migrate", "--status"]);
+    assert_eq!(status.status, 1);
+    assert!(status.stdout.contains("0001_init"));
     assert!(!folder.path("mika.db").exists());
 }
 

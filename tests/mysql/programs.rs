@@ -84,6 +84,7 @@ fn triggers_that_get_lost_while_the_daemon_runs_are_told_and_made_again() {
     let row = row.lines().find(|line| line.contains("triggers")).unwrap();
     assert!(row.ends_with("no"), "{row}");
     assert!(stderr(&output).contains("mika_users_update"));
+    assert_eq!(output.status.code(), Some(1));
     assert_eq!(mika.manage(&["check"]).status.code(), Some(1));
     // What was edited meanwhile is taken over as well, without a restart.
     server.sql("INSERT INTO site.users (id, passkey, username) VALUES (8, 'passkey-8', 'eight')");
@@ -99,7 +100,15 @@ fn triggers_that_get_lost_while_the_daemon_runs_are_told_and_made_again() {
                 .is_some_and(|line| line.contains("users=2"))
     });
     assert_eq!(mika.managed(&["migrate"]).trim(), "up to date");
+    let aborted = "SELECT variable_value FROM information_schema.global_status \
+        WHERE variable_name = 'Aborted_clients'";
+    let before = server.sql(aborted);
     mika.managed(&["check"]);
+    assert_eq!(
+        server.sql(aborted),
+        before,
+        "connections are closed in form"
+    );
     poll(LOOKS, "the log says that it is over", || {
         mika.log().contains("the database is as it should be again")
     });

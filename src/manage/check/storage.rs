@@ -9,6 +9,9 @@ use crate::manage::open;
 use crate::registry::Client;
 use crate::storage::{Finding, Severity, Storage, StorageError};
 
+/// The advice where migrations are to be applied.
+const MIGRATE: &str = "mika-manage migrate";
+
 pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()> {
     if !open::is_there(config) {
         let url = &config.storage.url;
@@ -50,8 +53,17 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
         // Without tables, nobody is allowed either.
         return report_whitelist(config, 0, report);
     } else {
+        // A table of Mika's name that is another program's has to be dealt with first.
+        let findings = storage.check().await.unwrap_or_default();
+        let obstacles: Vec<Finding> = findings
+            .into_iter()
+            .filter(|it| it.severity > Severity::Note && !it.hint.contains(MIGRATE))
+            .collect();
+        if !obstacles.is_empty() {
+            return report_findings(&obstacles, report);
+        }
         let problem = format!("not applied: {}", missing.join(", "));
-        return report.problem("migrations", &problem, "mika-manage migrate");
+        return report.problem("migrations", &problem, MIGRATE);
     }
     match contents(&*storage).await {
         Ok((findings, clients)) => {

@@ -11,6 +11,7 @@ mod cells;
 mod check;
 mod columns;
 mod credit;
+mod definers;
 mod edit;
 mod fault;
 mod feed;
@@ -22,6 +23,7 @@ mod link;
 mod misfit;
 mod read;
 mod refused;
+mod rights;
 mod rows;
 mod settings;
 mod tables;
@@ -32,6 +34,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::definers::Trial;
 use self::fault::Fault;
 use self::link::{Link, PATIENCE, PATIENCE_WHOLE, Session};
 use self::tables::Own;
@@ -144,7 +147,11 @@ impl Storage for Mysql {
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
-        read!(self, |session| inspect::inspect(session, self.schema))
+        read!(self, |session| inspect::inspect(
+            session,
+            self.schema,
+            Trial::Credit
+        ))
     }
 
     async fn identity(&self) -> Result<String, StorageError> {
@@ -382,10 +389,18 @@ impl<'a> Tries<'a> {
     /// Ends a try: with what the job has come to, or none if it is to be tried again.
     async fn end<T>(
         &mut self,
-        session: Session<'a>,
+        mut session: Session<'a>,
         result: Result<T, Fault>,
     ) -> Option<Result<T, StorageError>> {
         let link = &self.storage.link;
+        let result = match result {
+            Err(fault) if fault.is_by_account() => {
+                // A GRANT is of use to later connections only.
+                session.is_last |= fault.is_denied();
+                Err(definers::named(&mut session, fault, &link.place).await)
+            }
+            other => other,
+        };
         link.end(session, &result).await;
         let fault = match result {
             Ok(done) => return Some(Ok(done)),
