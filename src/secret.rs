@@ -37,15 +37,48 @@ impl Secret {
         }
         // A password may hold '/' and '@' too, so it ends at the last '@'. A path has none.
         let login = before.rsplit_once('@').filter(|_| !rest.starts_with('/'));
-        let before = match login.and_then(|(login, host)| Some((login.split_once(':')?.0, host))) {
-            Some((user, host)) => format!("{user}:***@{host}"),
-            None => before.into(),
+        let before = match login {
+            Some((login, host)) => match login.split_once(':') {
+                Some((user, _)) => format!("{user}:***@{host}"),
+                None if has_plain_users(scheme) => before.into(),
+                // The colon before a password may have been forgotten.
+                None => format!("***@{host}"),
+            },
+            None => without_port_secret(scheme, before),
         };
         // Some drivers take the password from the query.
         match query.chars().next() {
             Some(mark) => format!("{scheme}://{before}{mark}***"),
             None => format!("{scheme}://{before}"),
         }
+    }
+}
+
+/// Whether what stands before the '@' without a colon is a user's name there, or part of a path.
+fn has_plain_users(scheme: &str) -> bool {
+    const SCHEMES: [&str; 7] = [
+        "mysql",
+        "mariadb",
+        "postgres",
+        "postgresql",
+        "sqlite",
+        "unix",
+        "redis+unix",
+    ];
+    SCHEMES.iter().any(|it| scheme.eq_ignore_ascii_case(it))
+}
+
+/// A URL without an '@': what stands where a port belongs and is none may be a password.
+fn without_port_secret(scheme: &str, before: &str) -> String {
+    let is_path = before.starts_with('/') || scheme.eq_ignore_ascii_case("sqlite");
+    let (authority, _) = before.split_once('/').unwrap_or((before, ""));
+    let port = authority.rsplit_once(':');
+    let port = port.filter(|(_, port)| !port.ends_with(']'));
+    match port {
+        Some((host, port)) if !is_path && !port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{host}:***")
+        }
+        _ => before.into(),
     }
 }
 
@@ -94,6 +127,18 @@ mod tests {
             ("sqlite:///srv/a:b@c/mika.db", "sqlite:///srv/a:b@c/mika.db"),
             ("sqlite://data/a@b.db", "sqlite://data/a@b.db"),
             ("redis://:pass@host:6379/0", "redis://:***@host:6379/0"),
+            // The colon before the password was forgotten.
+            ("redis://s3cret@host:6379/0", "redis://***@host:6379/0"),
+            ("rediss://s3@cret@host", "rediss://***@host"),
+            ("REDIS://s3/cret@host", "REDIS://***@host"),
+            ("other://s3cret@host", "other://***@host"),
+            ("unix:///run/a@b.sock?db=1", "unix:///run/a@b.sock?***"),
+            // The host was forgotten, and its '@'.
+            ("redis://:s3cret/0", "redis://:***"),
+            ("mysql://user:pass/db", "mysql://user:***"),
+            ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+            ("redis://[::1]/0", "redis://[::1]/0"),
+            ("mysql://host/a:b", "mysql://host/a:b"),
             (
                 "postgres://host/db?user=u&password=pass",
                 "postgres://host/db?***",

@@ -442,6 +442,9 @@ async fn a_wrong_password_is_named_and_not_shown() {
         format!("redis://:hunter2@{}/0", redis.address()),
         format!("redis://user:hunter2@{}/0", redis.address()),
         format!("redis://{}/0", redis.address()),
+        // SELECT is refused before anything else is asked.
+        format!("redis://{}/3", redis.address()),
+        format!("redis://hunter2@{}/0", redis.address()),
     ] {
         let text = broken(open(&url).ping().await);
         assert!(text.contains("password"), "{text}");

@@ -4,6 +4,8 @@ mod public;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use ipnet::{IpNet, Ipv4Net};
+
 pub use public::{PublicAddress, PublicAddresses, Viewer};
 
 /// An endpoint as replies carry it (BEP 23, BEP 7): the address, then the port, big-endian.
@@ -41,6 +43,20 @@ pub enum Endpoint {
 /// The address itself, with an IPv4 address inside an IPv6 one taken out (rule U2).
 pub fn canonical(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
+}
+
+/// The network itself: one of IPv4 addresses inside IPv6 ones is a network of IPv4 (rule U2).
+pub fn canonical_network(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else {
+        return network;
+    };
+    let inner = mapped.network().to_ipv4_mapped();
+    let prefix = mapped.prefix_len().checked_sub(96);
+    let network_of = |(ip, prefix)| Ipv4Net::new(ip, prefix).ok();
+    inner
+        .zip(prefix)
+        .and_then(network_of)
+        .map_or(network, IpNet::V4)
 }
 
 /// Whether other hosts of the internet can reach this address.
@@ -213,6 +229,20 @@ impl Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_one_of_ipv4() {
+        for (written, meant) in [
+            ("::ffff:7.7.7.0/120", "7.7.7.0/24"),
+            ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
+            ("::ffff:0.0.0.0/95", "::ffff:0.0.0.0/95"),
+            ("2a00::/32", "2a00::/32"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+        ] {
+            let written: IpNet = written.parse().unwrap();
+            assert_eq!(canonical_network(written), meant.parse().unwrap());
+        }
+    }
 
     #[test]
     fn global_addresses_are_told_from_the_others() {

@@ -391,6 +391,12 @@ pub trait Cache: Send + Sync + 'static {
     /// list is good.
     async fn check(&self) -> Result<Vec<Finding>, CacheError>;
 
+    /// The part of [`Cache::check`] that is cheap enough for every few minutes, and says whether the
+    /// server throws keys away. By default there is nothing to look at.
+    async fn inspect(&self) -> Result<Vec<Finding>, CacheError> {
+        Ok(Vec::new())
+    }
+
     /// The server's clock (Unix time).
     async fn time(&self) -> Result<i64, CacheError>;
 

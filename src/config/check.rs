@@ -68,8 +68,56 @@ fn check_http(http: &Http) -> Checked {
         format!(
             r#"expected the name of a header, such as "X-Forwarded-For" or "X-Real-IP", or "", found {header:?}"#
         )
+    })?;
+    let names_no_client = |name: &&str| name.eq_ignore_ascii_case(header);
+    let is_other = OTHER_HEADERS.iter().any(names_no_client);
+    require("http.forwarded_header", !is_other, || {
+        format!(
+            r#"expected a header that names the client, such as "X-Forwarded-For" or "X-Real-IP"; {header} never does"#
+        )
     })
 }
+
+/// Headers of requests that mean something else than the client's address.
+const OTHER_HEADERS: [&str; 37] = [
+    "Accept",
+    "Accept-Charset",
+    "Accept-Encoding",
+    "Accept-Language",
+    "Authorization",
+    "Cache-Control",
+    "Connection",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Type",
+    "Cookie",
+    "Date",
+    "Expect",
+    "From",
+    "Host",
+    "If-Match",
+    "If-Modified-Since",
+    "If-None-Match",
+    "If-Range",
+    "If-Unmodified-Since",
+    "Keep-Alive",
+    "Max-Forwards",
+    "Origin",
+    "Pragma",
+    "Proxy-Authorization",
+    "Proxy-Connection",
+    "Range",
+    "Referer",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+    "User-Agent",
+    "Via",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Forwarded-Proto",
+];
 
 /// Whether that may be a header's name (RFC 9110, `token`), or is empty.
 fn is_header_name(name: &str) -> bool {
@@ -319,7 +367,30 @@ fn check_url(key: &'static str, driver: &str, url: &Secret) -> Checked {
     // The value is not repeated: what does not look like a URL can't be masked either.
     require(key, fits, || {
         format!("expected a URL like {form}, because the driver is {driver:?}")
+    })?;
+    require(key, !has_raw_login(url), || {
+        "a '/', '?' or '#' stands before the '@': in a user or a password write %2F for '/', %23 for \
+         '#', %3F for '?', %40 for '@' and %3A for ':'"
+            .into()
     })
+}
+
+/// Whether a password or user has a character that ends the host's part of a URL, so that another
+/// host would be read.
+fn has_raw_login(url: &Secret) -> bool {
+    let Some((scheme, rest)) = url.expose().split_once("://") else {
+        return false;
+    };
+    if ["sqlite", "unix", "redis+unix"].contains(&scheme) {
+        return false;
+    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, behind) = rest.split_at(end);
+    // A parameter may hold an '@'; those of Redis have none.
+    let is_redis = scheme.starts_with("redis");
+    let path = behind.split('?').next().unwrap_or_default();
+    let is_parameter = authority.contains('@') && !path.contains('@') && !is_redis;
+    behind.contains('@') && !is_parameter
 }
 
 /// Which schemas there are is the driver's to know; that of SQLite is Mika's own file.

@@ -79,7 +79,8 @@ fn judge(file: &Path, what: &str) -> Option<Exposed> {
         let command = if is_own { "600" } else { "o=" };
         return Some(Exposed {
             problem: format!(
-                "{shown} holds {what}, and everybody may read or write it (mode {mode:04o})"
+                "{shown} holds {what}, and everybody may {} it (mode {mode:04o})",
+                rights(mode)
             ),
             hint: format!("chmod {command} {}", quoted(file)),
         });
@@ -93,6 +94,16 @@ fn judge(file: &Path, what: &str) -> Option<Exposed> {
         ),
         hint: format!("chown {own} {} (as root)", quoted(file)),
     })
+}
+
+/// What a mode lets those do who are neither owner nor group.
+fn rights(mode: u32) -> &'static str {
+    match mode & OTHERS {
+        4 | 5 => "read",
+        2 | 3 => "write",
+        6 | 7 => "read and write",
+        _ => "execute",
+    }
 }
 
 /// A path as a shell takes it.
@@ -121,9 +132,16 @@ mod tests {
             fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
             judge(&file, "a private key")
         };
-        for mode in [0o644, 0o604, 0o602, 0o666] {
+        for (mode, rights) in [
+            (0o644, "may read it"),
+            (0o604, "may read it"),
+            (0o602, "may write it"),
+            (0o666, "may read and write it"),
+            (0o601, "may execute it"),
+        ] {
             let Exposed { problem, hint } = at(mode).expect("exposed");
             assert!(problem.contains("holds a private key"), "{problem}");
+            assert!(problem.contains(rights), "{problem}");
             assert_eq!(hint, format!("chmod 600 '{}'", file.display()));
         }
         for mode in [0o600, 0o640, 0o660, 0o400] {

@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{env, fmt, fs, io};
 
+use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{Config, Mode, check, host_name, shape};
+use super::{Cache, Config, Mode, check, host_name, shape};
 use crate::secret::Secret;
 
 /// The file that is read when none is named.
@@ -163,7 +164,37 @@ fn warnings(config: &Config) -> Vec<String> {
         warnings
             .push("http.forwarded_header: without http.trusted_proxies nobody is believed".into());
     }
+    warnings.extend(proxy_warnings(&config.http.trusted_proxies));
+    if has_bare_user(&config.cache) {
+        warnings.push(
+            "cache.url: a user without a password: if it is the password, write redis://:PASSWORD@…: \
+             the colon is missing"
+                .into(),
+        );
+    }
     warnings
+}
+
+/// Of networks that nobody can be a proxy of: all addresses of a family.
+fn proxy_warnings(proxies: &[IpNet]) -> impl Iterator<Item = String> {
+    let all = proxies.iter().filter(|network| network.prefix_len() == 0);
+    all.map(|network| {
+        format!(
+            "http.trusted_proxies: {network} is every address, so everybody can forge the address of a \
+             client: name your proxies only"
+        )
+    })
+}
+
+/// Whether the URL of Redis has a text before the '@' and no colon in it.
+fn has_bare_user(cache: &Cache) -> bool {
+    let url = cache.url.expose();
+    let rest = url
+        .strip_prefix("redis://")
+        .or_else(|| url.strip_prefix("rediss://"));
+    let authority = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+    let login = authority.and_then(|it| it.rsplit_once('@'));
+    login.is_some_and(|(login, _)| !login.contains(':'))
 }
 
 /// A syntax error with its place in front, as people look for it.

@@ -18,13 +18,33 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::secret::Secret;
 
 pub use changes::{Change, changes};
 pub use files::{Exposed, exposed};
 pub use load::{ConfigError, Loaded, Source, load};
+
+/// A network, or an address that stands for the network of one host.
+struct Network(IpNet);
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let network = match text.parse::<IpAddr>() {
+            Ok(address) => Ok(IpNet::from(address)),
+            Err(_) => text.parse().map_err(D::Error::custom),
+        };
+        network.map(Self)
+    }
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let networks = Vec::<Network>::deserialize(deserializer)?;
+    Ok(networks.into_iter().map(|it| it.0).collect())
+}
 
 /// Who may take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -59,6 +79,7 @@ pub struct Http {
     /// Addresses to serve; an empty list turns HTTP off.
     pub listen: Vec<SocketAddr>,
     /// Proxies that are believed when they name the client.
+    #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
     /// The header by which they do; empty for `X-Forwarded-For` or `Forwarded`, whichever is there.
     pub forwarded_header: String,
@@ -160,6 +181,7 @@ pub struct Tracker {
     /// Ports that no client may say it listens on.
     pub blocked_ports: Vec<u16>,
     /// Networks whose announces are refused.
+    #[serde(deserialize_with = "networks")]
     pub blocked_networks: Vec<IpNet>,
     /// Refuse clients whose peer id begins with no prefix of the whitelist.
     pub whitelist: bool,

@@ -127,7 +127,7 @@ fn expected(key: &str) -> &'static str {
         "api.tokens[].scope" => r#""metrics", "read" or "write""#,
         "api.hosts" | "api.hosts[]" => r#"a list of hosts like ["tracker.example.org"]"#,
         "http.trusted_proxies[]" | "tracker.blocked_networks[]" => {
-            r#"a network like "10.0.0.0/8" or "::1/128""#
+            r#"a network like "10.0.0.0/8", or an address like "::1""#
         }
         "http.trusted_proxies" | "tracker.blocked_networks" => {
             r#"a list of networks like ["10.0.0.0/8"]"#

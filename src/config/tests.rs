@@ -84,7 +84,7 @@ fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
         ),
         (
             r#"{"http": {"trusted_proxies": ["127.0.0.1/8", "all"]}}"#,
-            r#"http.trusted_proxies[1]: expected a network like "10.0.0.0/8" or "::1/128", found "all""#,
+            r#"http.trusted_proxies[1]: expected a network like "10.0.0.0/8", or an address like "::1", found "all""#,
         ),
         (
             r#"{"http": {"forwarded_header": "X-Real-IP:"}}"#,
@@ -444,6 +444,75 @@ fn settings_without_an_effect_are_told() {
         read(text).unwrap().warnings,
         ["http.forwarded_header: without http.trusted_proxies nobody is believed"]
     );
+}
+
+#[test]
+fn settings_that_let_others_in_are_told() {
+    let text = r#"{"http": {"trusted_proxies": ["0.0.0.0/0"]}}"#;
+    let warnings = read(text).unwrap().warnings;
+    assert!(
+        matches!(&warnings[..], [one] if one.contains("0.0.0.0/0") && one.contains("forge")),
+        "{warnings:?}"
+    );
+    let text = r#"{"cache": {"driver": "redis", "url": "redis://s3cret@localhost"}}"#;
+    let warnings = read(text).unwrap().warnings;
+    assert!(
+        matches!(&warnings[..], [one] if one.contains("colon is missing") && !one.contains("s3cret")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_bare_address_is_a_network_of_one_host() {
+    let text = r#"{"http": {"trusted_proxies": ["127.0.0.1", "::1", "10.0.0.0/8"]}}"#;
+    let proxies = read(text).unwrap().config.http.trusted_proxies;
+    let shown: Vec<String> = proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["127.0.0.1/32", "::1/128", "10.0.0.0/8"]);
+}
+
+#[test]
+fn headers_that_never_name_a_client_are_refused() {
+    for name in ["Host", "via", "COOKIE", "Authorization", "Connection"] {
+        let text = format!(r#"{{"http": {{"forwarded_header": "{name}"}}}}"#);
+        let error = read(&text).unwrap_err().to_string();
+        assert!(error.contains("names the client"), "{error}");
+    }
+    for name in ["X-Real-IP", "CF-Connecting-IP", "Forwarded", ""] {
+        let text =
+            format!(r#"{{"http": {{"trusted_proxies": ["::1"], "forwarded_header": "{name}"}}}}"#);
+        assert_eq!(
+            read(&text).unwrap().warnings,
+            Vec::<String>::new(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn passwords_with_raw_delimiters_are_explained() {
+    for (driver, url) in [
+        ("redis", "redis://:hun/ter2@host/0"),
+        ("redis", "redis://:hun#ter2@host/0"),
+        ("redis", "redis://user:12?ter2@host/0"),
+        ("redis", "rediss://:hun@t#er2@host/0"),
+        ("mysql", "mysql://user:hun/ter2@host/mika"),
+        ("mysql", "mysql://user:hun@t/er2@host/mika"),
+    ] {
+        let (key, rest) = match driver {
+            "redis" => ("cache", ""),
+            _ => ("storage", r#", "schema": "mika""#),
+        };
+        let text = format!(r#"{{"{key}": {{"driver": "{driver}", "url": "{url}"{rest}}}}}"#);
+        let error = read(&text).unwrap_err().to_string();
+        assert!(error.contains("%2F for '/'"), "{url}: {error}");
+        assert!(
+            !error.contains("ter2") && !error.contains("er2@"),
+            "{error}"
+        );
+    }
+    let text = r#"{"storage": {"driver": "mysql", "schema": "mika",
+        "url": "mysql://user:p%2F@host/mika?x=a@b"}}"#;
+    assert!(read(text).is_ok());
 }
 
 #[test]

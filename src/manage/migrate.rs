@@ -39,7 +39,11 @@ pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result
         let mut list = printer.list()?;
         list.page(&rows)?;
         list.end()?;
-        return Ok(ExitStatus::Success);
+        return Ok(if rows.iter().all(|row| row.applied) {
+            ExitStatus::Success
+        } else {
+            ExitStatus::Failure
+        });
     }
     let storage = open::bare_storage(config)?;
     let applied = storage.migrate().await.map_err(named)?;

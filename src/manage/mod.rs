@@ -28,6 +28,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
 use clap::{Parser, Subcommand};
@@ -43,6 +44,9 @@ const PACKAGED: &str = "/etc/mika/config.json";
 
 /// Rows read from storage at a time.
 const PAGE: u32 = 1000;
+
+/// Milliseconds that connections have for their goodbye.
+const GOODBYE_ROUNDS: u32 = 20;
 
 /// How a command went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +141,7 @@ Examples:
     Wipeuserstats(wipe::WipeArguments),
     /// Create or update Mika's own tables
     Migrate {
-        /// Only show which migrations the database has
+        /// Only show which migrations the database has; exits with 1 if anything is missing
         #[arg(long)]
         status: bool,
     },
@@ -222,7 +226,26 @@ fn start(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
         .enable_all()
         .build()
         .context("the runtime can't start")?
-        .block_on(dispatch(cli, printer))
+        .block_on(async {
+            let result = dispatch(cli, printer).await;
+            say_goodbye().await;
+            result
+        })
+}
+
+/// Lets connections that were dropped tell their server, which logs those that merely vanish: that is
+/// left to tasks, which would end with the runtime.
+async fn say_goodbye() {
+    for _ in 0..GOODBYE_ROUNDS {
+        if tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+            == 0
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {

@@ -354,7 +354,7 @@ fn to_json(value: &impl Serialize) -> io::Result<String> {
 }
 
 /// Control characters, and those that turn the direction of text; all within 16 bits.
-fn is_unsafe(letter: char) -> bool {
+pub fn is_unsafe(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

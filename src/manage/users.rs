@@ -12,7 +12,7 @@ use super::{ExitStatus, PAGE, UsageError, report_bad};
 use crate::config::{Config, Mode};
 use crate::control::Control;
 use crate::ids::{InvalidPasskey, Passkey, UserId};
-use crate::storage::{Storage, StorageError, StoredUser};
+use crate::storage::{self, Storage, StorageError, StoredUser};
 
 #[derive(Debug, Subcommand)]
 pub enum Users {
@@ -279,11 +279,13 @@ async fn id_of(storage: &dyn Storage, text: &str) -> Result<UserId> {
 /// The user of that id or else of that name.
 async fn find(storage: &dyn Storage, text: &str) -> Result<StoredUser> {
     let all_digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    if all_digits
-        && let Ok(id) = text.parse()
-        && let Some(found) = storage.user(UserId(id)).await?
-    {
-        return Ok(found);
+    if all_digits && let Ok(id) = text.parse().map(UserId) {
+        if let Some(found) = storage.user(id).await? {
+            return Ok(found);
+        }
+        if storage.is_unfinished(id).await? {
+            return Err(storage::no_passkey(&id.0.to_string()).into());
+        }
     }
     let mut found = storage.users_named(text).await?;
     if found.len() > 1 {

@@ -119,7 +119,7 @@ fn finish(report: &Report, dry_run: bool, printer: &mut Printer) -> Result<ExitS
         let (users, torrents) = (removed(report.users), removed(report.torrents));
         if users + torrents > 0 {
             printer.message(format_args!(
-                "removed what storage no longer has: {users} users, {torrents} torrents"
+                "removed what storage no longer has or can't be used: {users} users, {torrents} torrents"
             ));
         }
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ExitStatus;
 use super::open::Site;
-use super::print::{Column, Printer, Row, left};
+use super::print::{Column, Printer, Row, is_unsafe, left};
 use crate::control::{self, Control};
 use crate::registry::Client;
 use crate::storage::Storage;
@@ -116,19 +116,20 @@ async fn import(file: &Path, control: &Control, printer: &mut Printer) -> Result
         file.display().to_string()
     };
     let text = read(file).with_context(|| name.clone())?;
-    let (clients, errors) = if text.trim_start().starts_with('[') {
-        let rows: Vec<ClientRow> = serde_json::from_str(&text).with_context(|| name.clone())?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let (clients, errors) = if is_json(text) {
+        let rows: Vec<ClientRow> = serde_json::from_str(text).with_context(|| name.clone())?;
         let rows = rows.into_iter().map(|row| (row.prefix, row.client));
         checked((1..).zip(rows))
     } else {
-        parse(&text)
+        parse(text)
     };
     for (line, error) in &errors {
         printer.message(format_args!("{name}:{line}: {error}"));
     }
     ensure!(
         errors.is_empty(),
-        "{name}: nothing was changed; mend the lines above and try again"
+        "{name}: nothing was changed; correct the lines above and try again"
     );
     // An empty batch is nothing to ask storage for.
     if !clients.is_empty() {
@@ -158,7 +159,13 @@ async fn export(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
             ));
             continue;
         }
-        let name: String = row.client.chars().take(control::TEXT_MAX).collect();
+        let name = plain(&row.client);
+        if name != row.client.trim() {
+            printer.message(format_args!(
+                "note: the name of {} was made plain for the list; --json has it whole",
+                row.prefix
+            ));
+        }
         printer.tabbed(&[&row.prefix, &name])?;
     }
     Ok(())
@@ -185,9 +192,22 @@ fn read(file: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// Whether a list is the JSON of `export --json`, and not text whose first prefix begins with `[`.
+fn is_json(text: &str) -> bool {
+    let inner = text.trim_start().strip_prefix('[').map(str::trim_start);
+    inner.is_some_and(|rest| rest.starts_with('{') || rest.trim_end() == "]")
+}
+
+/// A name as a list can hold it: a site's own may have letters that can't be shown, and any length.
+fn plain(name: &str) -> String {
+    let blank = |letter| if is_unsafe(letter) { ' ' } else { letter };
+    let name: String = name.chars().map(blank).collect();
+    let name: String = name.trim().chars().take(control::TEXT_MAX).collect();
+    name.trim_end().into()
+}
+
 /// The clients of a list, and what is wrong in it by line.
 fn parse(text: &str) -> (Vec<Client>, Vec<(usize, String)>) {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut rows, mut errors) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
         if line.trim().is_empty() || line.starts_with('#') {
@@ -213,7 +233,7 @@ fn checked(
     for (number, (prefix, name)) in rows {
         let client = Client {
             prefix: prefix.trim().into(),
-            name: name.trim().into(),
+            name: plain(&name),
         };
         if let Some(before) = lines_by_prefix.insert(client.prefix.clone(), number) {
             let prefix = &client.prefix;
@@ -263,10 +283,23 @@ mod tests {
 
     #[test]
     fn a_list_from_another_system_and_without_names_is_taken() {
-        let (clients, errors) = parse("\u{feff}-TR \tTransmission\r\n-qB\t\r\n");
+        let (clients, errors) = parse("-TR \tTransmission\r\n-qB\t\r\n");
         assert_eq!(errors, []);
         let clients: Vec<_> = clients.iter().map(|it| (&*it.prefix, &*it.name)).collect();
         assert_eq!(clients, [("-TR", "Transmission"), ("-qB", "")]);
+    }
+
+    #[test]
+    fn a_prefix_with_a_bracket_makes_no_json() {
+        assert!(is_json("[]\n") && is_json(" [\n {\"prefix\": \"-TR\"}]"));
+        assert!(!is_json("[AB\tbracket\n") && !is_json("-TR\t[]\n") && !is_json(""));
+    }
+
+    #[test]
+    fn names_of_a_site_are_made_plain() {
+        assert_eq!(plain("tab\there\r\n"), "tab here");
+        assert_eq!(plain("a\u{202e}b"), "a b");
+        assert_eq!(plain(&"x".repeat(300)).len(), control::TEXT_MAX);
     }
 
     #[test]

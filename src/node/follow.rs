@@ -72,15 +72,7 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
     let _turn = node.registry_turn.lock().await;
     match node.storage.feed(position, AT_ONCE).await? {
         Feed::Changes(changes, next) => {
-            // A public tracker registers torrents by itself, all the time.
-            let is_edit = |change: &&RowChange| {
-                node.tracker.mode() == Mode::Private || !matches!(change, RowChange::Torrent(_))
-            };
-            match changes.iter().filter(is_edit).count() {
-                0 if changes.is_empty() => {}
-                0 => tracing::debug!(changes = changes.len(), "registry changed"),
-                edits => tracing::info!(changes = edits, "registry changed"),
-            }
+            log_changes(node.tracker.mode(), &changes);
             for change in &changes {
                 tell(&node.events, change);
             }
@@ -112,6 +104,25 @@ async fn take_over(
         }
     }
     torrents::follow(node, changed, gone, when).await
+}
+
+/// Logs how many rows of each kind changed.
+fn log_changes(mode: Mode, changes: &[RowChange]) {
+    let (mut users, mut torrents, mut whitelist) = (0, 0, 0);
+    for change in changes {
+        match change {
+            RowChange::User(_) | RowChange::UserGone(_) => users += 1,
+            // A public tracker registers torrents by itself, all the time.
+            RowChange::Torrent(_) if mode == Mode::Public => {}
+            RowChange::Torrent(_) | RowChange::TorrentGone(_) => torrents += 1,
+            RowChange::Whitelist(_) => whitelist += 1,
+        }
+    }
+    match users + torrents + whitelist {
+        0 if changes.is_empty() => {}
+        0 => tracing::debug!(changes = changes.len(), "registry changed"),
+        changes => tracing::info!(changes, users, torrents, whitelist, "registry changed"),
+    }
 }
 
 fn tell(events: &Events, change: &RowChange) {

@@ -89,10 +89,35 @@ pub(super) async fn database(node: Node) {
         problems.store(findings.len() as u64, Ordering::Relaxed);
         let before = std::mem::replace(&mut *known.lock(), findings.clone());
         for Finding { problem, hint, .. } in findings.iter().filter(|it| !before.contains(it)) {
-            tracing::error!(hint, "the database needs a hand: {problem}");
+            tracing::error!(hint, "the database is not as Mika needs it: {problem}");
         }
         if !before.is_empty() && findings.is_empty() {
             tracing::info!("the database is as it should be again");
+        }
+    })
+    .await;
+}
+
+/// Looks at the start and every half a minute whether the cache keeps what it is given. What is
+/// wrong is logged once, and when it is over.
+pub(super) async fn cache_settings(cache: Arc<dyn Cache>) {
+    let known = Mutex::new(Vec::new());
+    every(DATABASE_PERIOD, || async {
+        // Whether it can be reached is watched elsewhere.
+        let Ok(findings) = cache.inspect().await else {
+            return;
+        };
+        let findings: Vec<(String, String)> = findings
+            .into_iter()
+            .filter(|it| !it.is_note)
+            .map(|it| (it.problem, it.hint))
+            .collect();
+        let before = std::mem::replace(&mut *known.lock(), findings.clone());
+        for (problem, hint) in findings.iter().filter(|it| !before.contains(it)) {
+            tracing::warn!(hint, "the cache is not set up as Mika needs it: {problem}");
+        }
+        if !before.is_empty() && findings.is_empty() {
+            tracing::info!("the cache is set up as it should be again");
         }
     })
     .await;

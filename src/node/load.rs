@@ -32,6 +32,7 @@ pub(super) async fn registry(node: &Node, when: Registered) -> Result<FeedPositi
     let users_unfinished = users(node, &mut bad).await?;
     let torrents_unfinished = all_torrents(node, when, &mut bad).await?;
     let clients = node.storage.whitelist().await?;
+    bad.extend(node.storage.bad_clients().await?);
     let whitelist = RegistryChange::Whitelist(Whitelist::new(&clients));
     node.registry.apply(whitelist);
     report(&bad);

@@ -231,6 +231,15 @@ async fn every<F: Future<Output = ()>>(pause: std::time::Duration, mut work: imp
     }
 }
 
+/// How to come by a key for the API: `genkey` replaces files that are there with `--force` only.
+fn api_key_hint(files: &TlsFiles) -> &'static str {
+    if files.key.exists() || files.cert.exists() {
+        "mika-manage genkey --force makes a new key and a certificate"
+    } else {
+        "mika-manage genkey makes a key and a certificate"
+    }
+}
+
 // === impl Certificates ===
 
 impl Certificates {
@@ -242,7 +251,7 @@ impl Certificates {
             http: http.context("http.tls")?,
             api: api
                 .transpose()
-                .context("api.tls (mika-manage genkey makes a key and a certificate)")?,
+                .with_context(|| format!("api.tls ({})", api_key_hint(&config.api.tls)))?,
         })
     }
 

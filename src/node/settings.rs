@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::addr::{PublicAddress, PublicAddresses};
+use ipnet::IpNet;
+
+use crate::addr::{PublicAddress, PublicAddresses, canonical_network};
 use crate::config::{self, Config, Exposed, Loaded};
 use crate::host::files::{self, FileLimit};
 use crate::journal;
@@ -13,6 +15,10 @@ use crate::registry::Registry;
 use crate::storage::Place;
 use crate::tracker::{HnrRules, Mode, RecordLimits, Rules};
 use crate::wire::forwarded::ForwardedHeader;
+
+fn networks(named: &[IpNet]) -> Vec<IpNet> {
+    named.iter().copied().map(canonical_network).collect()
+}
 
 pub(super) fn mode(config: &Config) -> Mode {
     match config.mode {
@@ -35,7 +41,7 @@ pub(super) fn rules(config: &Config) -> Rules {
         forget_torrents_after: u32::try_from(tracker.forget_torrents_after.as_secs())
             .unwrap_or(u32::MAX),
         blocked_ports: tracker.blocked_ports.clone(),
-        blocked_networks: tracker.blocked_networks.clone(),
+        blocked_networks: networks(&tracker.blocked_networks),
         whitelist: tracker.whitelist,
         trust_client_ip: tracker.trust_client_ip,
         public_addresses: public_addresses(&tracker.public_addresses),
@@ -95,7 +101,7 @@ pub(super) fn udp(config: &Config) -> UdpSettings {
 
 pub(super) fn http(config: &Config) -> HttpSettings {
     HttpSettings {
-        trusted_proxies: config.http.trusted_proxies.clone(),
+        trusted_proxies: networks(&config.http.trusted_proxies),
         forwarded_header: ForwardedHeader::named(&config.http.forwarded_header),
         warned: Arc::default(),
         ack_timeout: config.journal.ack_timeout,

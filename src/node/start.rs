@@ -97,7 +97,7 @@ async fn patiently<T, F: Future<Output = Result<T, StartError>>>(
 
 async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartError> {
     let (storage, cache) = stores;
-    let in_storage = |error| StartError::of_storage(config, error);
+    let in_storage = |error: StorageError| StartError::of_storage(config, &error);
     // Nodes that share a cache know of each other; others must not share a database.
     let claim = match cache {
         Some(_) => Claim::default(),
@@ -110,7 +110,7 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
     if let Some(cache) = cache {
         let checked = refuse_double(config, &**cache).await;
         checked.map_err(|error| match error.downcast::<CacheError>() {
-            Ok(error) => StartError::of_cache(config, error),
+            Ok(error) => StartError::of_cache(config, &error),
             Err(error) => StartError::Fatal(error),
         })?;
     }
@@ -203,8 +203,8 @@ async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), St
     };
     let journal = Journal::resume(parts, settings::journal(config)).await;
     let journal = journal.map_err(|error| match error {
-        ResumeError::Storage(error) => StartError::of_storage(config, error),
-        ResumeError::Cache(error) => StartError::of_cache(config, error),
+        ResumeError::Storage(error) => StartError::of_storage(config, &error),
+        ResumeError::Cache(error) => StartError::of_cache(config, &error),
         error @ ResumeError::Spill(_) => StartError::Fatal(error.into()),
     })?;
     let node = Node {
@@ -229,31 +229,64 @@ fn cache_name(config: &Config) -> String {
     format!("cache {}", config.cache.url)
 }
 
+/// An error with the name of its server, whose URL is in it once: many errors begin with it.
+fn named(kind: &str, name: &str, error: &str) -> String {
+    let url = name.split_once(' ').map_or("", |(_, url)| url);
+    if error.starts_with(url) {
+        format!("{kind} {error}")
+    } else if error.contains(url) {
+        format!("{kind}: {error}")
+    } else {
+        format!("{name}: {error}")
+    }
+}
+
 // === impl StartError ===
 
 impl StartError {
-    fn of_storage(config: &Config, error: StorageError) -> Self {
-        let name = storage_name(config);
+    fn of_storage(config: &Config, error: &StorageError) -> Self {
+        let problem = named("storage", &storage_name(config), &error.to_string());
         match error {
-            storage::StorageError::Away(problem) => Self::Away(format!("{name}: {problem}")),
-            other => Self::Fatal(anyhow::Error::new(other).context(name)),
+            storage::StorageError::Away(_) => Self::Away(problem),
+            _ => Self::Fatal(anyhow!(problem)),
         }
     }
 
-    fn of_cache(config: &Config, error: CacheError) -> Self {
-        let name = cache_name(config);
+    fn of_cache(config: &Config, error: &CacheError) -> Self {
+        let problem = named("cache", &cache_name(config), &error.to_string());
         match error {
-            CacheError::Broken(_) => Self::Fatal(anyhow::Error::new(error).context(name)),
-            CacheError::Away(_) | CacheError::Restarted(_) => {
-                Self::Away(format!("{name}: {error}"))
-            }
+            CacheError::Broken(_) => Self::Fatal(anyhow!(problem)),
+            CacheError::Away(_) | CacheError::Restarted(_) => Self::Away(problem),
         }
     }
 
     fn of_both(config: &Config, error: shared::LoadError) -> Self {
         match error {
-            shared::LoadError::Storage(error) => Self::of_storage(config, error),
-            shared::LoadError::Cache(error) => Self::of_cache(config, error),
+            shared::LoadError::Storage(error) => Self::of_storage(config, &error),
+            shared::LoadError::Cache(error) => Self::of_cache(config, &error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_has_the_url_of_its_server_once() {
+        let name = "storage mysql://u:***@h/d";
+        for (error, expected) in [
+            (
+                "mysql://u:***@h/d: Access denied",
+                "storage mysql://u:***@h/d: Access denied",
+            ),
+            (
+                "Server mysql://u:***@h/d is full",
+                "storage: Server mysql://u:***@h/d is full",
+            ),
+            ("locked", "storage mysql://u:***@h/d: locked"),
+        ] {
+            assert_eq!(named("storage", name, error), expected);
         }
     }
 }

@@ -376,7 +376,6 @@ fn damaged_files_are_named_by_the_line() {
     files.write("same.key", key.clone() + &key);
     for (name, expected) in [
         ("bad.key", Some(Problem::BadLine(3))),
-        ("short.key", Some(Problem::BadBase64(1))),
         ("open.key", Some(Problem::NoEnd(1))),
         ("cut-end.key", Some(Problem::NoEnd(1))),
         ("other-end.key", Some(Problem::NoEnd(1))),
@@ -389,6 +388,12 @@ fn damaged_files_are_named_by_the_line() {
     ] {
         assert_eq!(files.problem(name, "good.crt"), expected, "{name}");
     }
+    // What is left may happen to be base64 by its last bits.
+    let problem = files.problem("short.key", "good.crt");
+    assert!(
+        matches!(problem, Some(Problem::BadBase64(1) | Problem::DamagedKey)),
+        "{problem:?}"
+    );
     let problem = files.problem("good.key", "false.crt");
     assert_eq!(problem, Some(Problem::DamagedCertificate));
     files.write("huge.key", " ".repeat(2 << 20) + &key);

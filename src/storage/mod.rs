@@ -10,6 +10,7 @@ mod batches;
 pub mod contract;
 pub mod migrate;
 mod mysql;
+mod passed_over;
 mod rows;
 mod schema;
 mod settle;
@@ -37,7 +38,7 @@ pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, User
 pub use migrate::MigrationStatus;
 pub use rows::{
     Added, Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey,
-    TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents,
+    TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, no_passkey,
 };
 
 /// Bytes of the hash that names a database.
@@ -157,6 +158,12 @@ pub trait Storage: Send + Sync + 'static {
     /// database. Letters and digits; it may change when the database is moved or restored.
     async fn identity(&self) -> Result<String, StorageError>;
 
+    /// Whether changes of the registry can be followed by [`Storage::feed`]. Without a feed it never
+    /// tells of any, and nodes read the whole registry at each start and reload.
+    fn has_feed(&self) -> bool {
+        true
+    }
+
     /// The database's own clock (Unix time); none if it has none but this host's.
     async fn time(&self) -> Result<Option<i64>, StorageError> {
         Ok(None)
@@ -204,7 +211,13 @@ pub trait Storage: Send + Sync + 'static {
 
     async fn whitelist(&self) -> Result<Vec<Client>, StorageError>;
 
+    /// The rows of the whitelist that can't be used.
+    async fn bad_clients(&self) -> Result<Vec<BadRow>, StorageError>;
+
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError>;
+
+    /// Whether that user is there, but has no passkey yet: [`Storage::user`] passes such a one over.
+    async fn is_unfinished(&self, id: UserId) -> Result<bool, StorageError>;
 
     /// All users of that name; names need not be unique in every web application.
     async fn users_named(&self, name: &str) -> Result<Vec<StoredUser>, StorageError>;

@@ -196,10 +196,10 @@ pub(super) fn distinct(clients: Vec<(Client, String)>) -> Vec<Client> {
     by_prefix.into_values().collect()
 }
 
-/// Why a user who was asked for by name can't be shown.
-pub(super) fn no_passkey(id: &str) -> StorageError {
+/// Why a user who was asked for can't be shown.
+pub fn no_passkey(id: &str) -> StorageError {
     StorageError::Invalid(format!(
-        "the user {id} of that name has no passkey yet; give one with: mika-manage users passkey {id}"
+        "the user {id} has no passkey yet; give one with: mika-manage users passkey {id}"
     ))
 }
 

@@ -6,7 +6,7 @@
 use super::Finding;
 
 /// A trigger as it should be, or as a database has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Trigger {
     pub(super) name: String,
     pub(super) table: String,
@@ -111,7 +111,8 @@ pub(super) fn finding(misplaced: &[Misplaced]) -> Option<Finding> {
         .collect();
     Some(Finding::problem(
         format!(
-            "what the site changes is not followed, or can't be written, for want of triggers: {}",
+            "Mika's triggers are not as they should be, so the site's changes are not followed or can't \
+             be written: {}",
             each.join("; ")
         ),
         "run mika-manage migrate: it makes these triggers again and touches no others",

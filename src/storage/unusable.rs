@@ -1,6 +1,7 @@
 //! Rows that can't be used, as findings.
 
 use super::{BadRow, Finding};
+use crate::registry::Client;
 
 /// Bad rows that a finding names; the others are counted.
 const NAMED_MAX: usize = 5;
@@ -15,6 +16,15 @@ pub(super) struct Rows {
     pub(super) torrents_unfinished: u64,
     /// Whitelist prefixes with blanks around them, as they are written.
     pub(super) untidy_prefixes: Vec<String>,
+    /// Whitelist prefixes that no client's peer id begins with.
+    pub(super) unmatched_prefixes: Vec<String>,
+}
+
+/// Prefixes with other characters than printable ASCII, which clients do not put there.
+pub(super) fn unmatched(clients: &[(Client, String)]) -> Vec<String> {
+    let prefixes = clients.iter().map(|(client, _)| &client.prefix);
+    let is_usual = |prefix: &str| prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    prefixes.filter(|it| !is_usual(it)).cloned().collect()
 }
 
 // === impl Rows ===
@@ -28,21 +38,36 @@ impl Rows {
                 .map(|row| format!("{} ({})", row.id, row.problem))
                 .collect();
             if !named.is_empty() {
+                let rows = plural(named.len(), "row", "rows");
                 findings.push(Finding::problem(
                     format!(
-                        "{table}: {} rows can't be used: {}",
+                        "{table}: {} {rows} can't be used: {}",
                         named.len(),
                         first_of(&named)
                     ),
-                    "correct these rows; until then they are passed over, and the others work",
+                    plural(
+                        named.len(),
+                        "correct this row; until then it is passed over, and the others work",
+                        "correct these rows; until then they are passed over, and the others work",
+                    ),
                 ));
             }
         }
         let unfinished = [
-            (self.users_unfinished, "users have no passkey yet"),
-            (self.torrents_unfinished, "torrents have no info hash yet"),
+            (
+                self.users_unfinished,
+                ("user has no passkey yet", "users have no passkey yet"),
+            ),
+            (
+                self.torrents_unfinished,
+                (
+                    "torrent has no info hash yet",
+                    "torrents have no info hash yet",
+                ),
+            ),
         ];
-        for (count, what) in unfinished.into_iter().filter(|(count, _)| *count > 0) {
+        for (count, (one, several)) in unfinished.into_iter().filter(|(count, _)| *count > 0) {
+            let what = if count == 1 { one } else { several };
             findings.push(Finding::note(
                 format!("{count} {what}"),
                 "nothing to do: each takes effect once the site has written it",
@@ -53,16 +78,35 @@ impl Rows {
             let shown: Vec<String> = self.untidy_prefixes.iter().map(shown).collect();
             findings.push(Finding::note(
                 format!(
-                    "whitelist: {} prefixes have blanks or line ends around them, which Mika leaves \
-                     out: {}",
+                    "whitelist: {} {} blanks or line ends around {}, which Mika leaves out: {}",
                     shown.len(),
+                    plural(shown.len(), "prefix has", "prefixes have"),
+                    plural(shown.len(), "it", "them"),
                     first_of(&shown)
                 ),
                 "nothing to do; to tidy up, write these rows without them",
             ));
         }
+        if !self.unmatched_prefixes.is_empty() {
+            let shown = |prefix: &String| format!("{prefix:?}");
+            let shown: Vec<String> = self.unmatched_prefixes.iter().map(shown).collect();
+            findings.push(Finding::note(
+                format!(
+                    "whitelist: {} prefixes have control characters or letters beyond ASCII, with which \
+                     no client's peer id begins: {}",
+                    shown.len(),
+                    first_of(&shown)
+                ),
+                "write these rows as the client sends them, such as -LT30",
+            ));
+        }
         findings
     }
+}
+
+/// The form of a word, or of several, that goes with a number.
+pub(super) fn plural<T>(count: usize, one: T, several: T) -> T {
+    if count == 1 { one } else { several }
 }
 
 fn first_of(texts: &[String]) -> String {

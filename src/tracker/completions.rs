@@ -23,7 +23,7 @@ const APART_MAX: u32 = 300;
 pub(super) struct Completions {
     /// The upper half of the hash, then a bit for the family, then the moment in 31 bits.
     rows: Box<[[AtomicU64; ROW_LEN]]>,
-    /// Seeded anew by each process, so that nobody can choose whom to push out.
+    /// Seeded by each process, so that nobody can choose whom to push out.
     hasher: RandomState,
 }
 
@@ -41,8 +41,8 @@ impl Default for Completions {
 }
 
 impl Completions {
-    /// Remembers that this client completed the torrent, as told by an announce of that family. True if
-    /// it told so by the other family a moment ago.
+    /// Whether this client's completion of the torrent was counted a moment ago by an announce of the
+    /// other family.
     pub fn is_known_by_other_family(
         &self,
         info_hash: &InfoHash,
@@ -50,26 +50,55 @@ impl Completions {
         family: Family,
         now: Seconds,
     ) -> bool {
+        let Some((row, new)) = self.entry(info_hash, peer_id, family, now) else {
+            return false;
+        };
+        row.iter().any(|place| {
+            let old = place.load(Ordering::Relaxed);
+            is_same(old, new) && (old ^ new) & IPV6 != 0 && age_of(old, new) <= APART_MAX
+        })
+    }
+
+    /// Remembers that the completion was counted, as reported by an announce of that family.
+    pub fn remember(&self, info_hash: &InfoHash, peer_id: &PeerId, family: Family, now: Seconds) {
+        let Some((row, new)) = self.entry(info_hash, peer_id, family, now) else {
+            return;
+        };
+        // Two workers at once may forget a completion: the other family's is counted again then.
+        let place = row.iter().max_by_key(|place| {
+            let old = place.load(Ordering::Relaxed);
+            (is_same(old, new), age_of(old, new))
+        });
+        place.unwrap_or(&row[0]).store(new, Ordering::Relaxed);
+    }
+
+    /// Where a completion is kept, and what is kept of it; none for a client that names itself by
+    /// zeros.
+    fn entry(
+        &self,
+        info_hash: &InfoHash,
+        peer_id: &PeerId,
+        family: Family,
+        now: Seconds,
+    ) -> Option<(&[AtomicU64; ROW_LEN], u64)> {
         if peer_id.0 == [0; 20] {
-            return false; // it names nobody
+            return None;
         }
         let hash = self.hasher.hash_one((info_hash.0, peer_id.0));
         let family = if family == Family::V6 { IPV6 } else { 0 };
         let new = (hash & !u64::from(u32::MAX)) | family | (u64::from(now.0) & (IPV6 - 1));
-        let row = &self.rows[hash as usize % ROWS];
-        let age_of = |old: u64| (new as u32).wrapping_sub(old as u32) & (IPV6 as u32 - 1);
-        let is_same = |old: u64| old >> 32 == new >> 32;
-        // Two workers at once may forget a completion: it is then counted twice, as ever.
-        let place = row
-            .iter()
-            .max_by_key(|place| {
-                let old = place.load(Ordering::Relaxed);
-                (is_same(old), age_of(old))
-            })
-            .unwrap_or(&row[0]);
-        let old = place.swap(new, Ordering::Relaxed);
-        is_same(old) && (old & IPV6) != family && age_of(old) <= APART_MAX
+        Some((&self.rows[hash as usize % ROWS], new))
     }
+}
+
+/// Whether two entries are of the same client and torrent.
+fn is_same(old: u64, new: u64) -> bool {
+    old >> 32 == new >> 32
+}
+
+/// Seconds from one entry to the other.
+fn age_of(old: u64, new: u64) -> u32 {
+    (new as u32).wrapping_sub(old as u32) & (IPV6 as u32 - 1)
 }
 
 #[cfg(test)]
@@ -80,13 +109,16 @@ mod tests {
     fn only_the_other_family_of_the_same_client_is_known_and_not_for_long() {
         let known = |first: (u8, u8, Family), second: (u8, u8, Family), after: u32| {
             let completions = Completions::default();
-            let note = |(torrent, client, family): (u8, u8, Family), now: Seconds| {
-                let (info_hash, peer_id) = (InfoHash([torrent; 20]), PeerId([client; 20]));
+            let ids = |torrent, client| (InfoHash([torrent; 20]), PeerId([client; 20]));
+            let is_known = |(torrent, client, family): (u8, u8, Family), now: Seconds| {
+                let (info_hash, peer_id) = ids(torrent, client);
                 completions.is_known_by_other_family(&info_hash, &peer_id, family, now)
             };
             let now = Seconds::START.plus(1000);
-            assert!(!note(first, now));
-            note(second, now.plus(after))
+            assert!(!is_known(second, now), "not before it is counted");
+            let (info_hash, peer_id) = ids(first.0, first.1);
+            completions.remember(&info_hash, &peer_id, first.2, now);
+            is_known(second, now.plus(after))
         };
         assert!(known((1, 1, Family::V4), (1, 1, Family::V6), 0));
         assert!(known((1, 1, Family::V6), (1, 1, Family::V4), APART_MAX));

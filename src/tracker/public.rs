@@ -63,6 +63,10 @@ impl Tracker {
                 swarm.set_counted(arrival.endpoint, client);
                 swarm.add_snatch();
                 is_counted = true;
+                let family = Family::of(arrival.endpoint);
+                let peer_id = &arrival.params.peer_id;
+                self.completions
+                    .remember(&info_hash, peer_id, family, arrival.now.mono);
             }
         }
         self.share_guest(shard, info_hash, arrival, is_counted);
@@ -195,7 +199,7 @@ impl Tracker {
         );
     }
 
-    /// Whether this client told of the same completion by its other address family.
+    /// Whether the same completion of this client was counted by its other address family.
     fn is_counted_by_other_family(&self, info_hash: InfoHash, arrival: &Arrival) -> bool {
         let peer_id = &arrival.params.peer_id;
         let family = Family::of(arrival.endpoint);

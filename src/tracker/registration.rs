@@ -23,6 +23,9 @@ const LEAST: usize = 4;
 const NETWORK_RATE: u32 = 50;
 const TOTAL_RATE: u32 = 500;
 
+/// Seconds in which a new row comes by way of the journal and storage into the registry.
+const ON_THE_WAY: u32 = 4;
+
 /// Seconds between two lines of the log.
 const WARN_PERIOD: u32 = 60;
 
@@ -38,8 +41,8 @@ pub(super) struct NetworkShares {
 pub(super) struct Registrations {
     shares: NetworkShares,
     rates: SourceLimit,
-    /// The second in the upper half, how many in the lower.
-    total: AtomicU64,
+    /// Of the last seconds: the second in the upper half, how many in the lower.
+    seconds: [AtomicU64; ON_THE_WAY as usize],
     /// When a refusal was last written to the log; 0 for never.
     warned: AtomicU32,
 }
@@ -100,17 +103,21 @@ impl Registrations {
         rules: &Rules,
         now: Seconds,
     ) -> Result<(), Unregistered> {
-        let free = rules.max_torrents.saturating_sub(registered);
+        let soon = registered.saturating_add(self.on_the_way(now));
+        let free = rules.max_torrents.saturating_sub(soon);
         if free == 0 {
             return Err(Unregistered::Full);
         }
-        if self.rates.is_reached(source, NETWORK_RATE, now.0) || !self.take_rate(now) {
+        // What is refused to one network takes nothing from the others.
+        let is_fast = self.taken_in(now.0) >= TOTAL_RATE;
+        if is_fast || self.rates.is_reached(source, NETWORK_RATE, now.0) {
             return Err(Unregistered::Rate);
         }
         if !self.shares.take(source, free, rules.life(now)) {
             return Err(Unregistered::Share);
         }
         self.rates.allows(source, NETWORK_RATE, now.0);
+        self.count(now);
         Ok(())
     }
 
@@ -121,20 +128,30 @@ impl Registrations {
         is_due && self.warned.swap(now.0, Ordering::Relaxed) == warned
     }
 
-    fn take_rate(&self, now: Seconds) -> bool {
-        let second = u64::from(now.0) << 32;
-        let taken = self.total.load(Ordering::Relaxed);
-        let count = if taken >> 32 == u64::from(now.0) {
+    /// Rows that were counted and may not be in the registry yet.
+    fn on_the_way(&self, now: Seconds) -> usize {
+        let seconds = now.0.saturating_sub(ON_THE_WAY - 1)..=now.0;
+        seconds.map(|second| self.taken_in(second) as usize).sum()
+    }
+
+    fn taken_in(&self, second: u32) -> u32 {
+        let taken = self.slot(second).load(Ordering::Relaxed);
+        if taken >> 32 == u64::from(second) {
             taken as u32
         } else {
             0
-        };
-        // Two workers at once may count one too few: it is a limit, not an account.
-        self.total.store(
-            second | u64::from(count.saturating_add(1)),
-            Ordering::Relaxed,
-        );
-        count < TOTAL_RATE
+        }
+    }
+
+    /// Two workers at once may count one too few: it is a limit, not an account.
+    fn count(&self, now: Seconds) {
+        let count = self.taken_in(now.0).saturating_add(1);
+        let taken = u64::from(now.0) << 32 | u64::from(count);
+        self.slot(now.0).store(taken, Ordering::Relaxed);
+    }
+
+    fn slot(&self, second: u32) -> &AtomicU64 {
+        &self.seconds[(second % ON_THE_WAY) as usize]
     }
 }
 
@@ -200,6 +217,39 @@ mod tests {
         assert_eq!(admitted(1, 1), NETWORK_RATE as usize);
         assert_eq!(admitted(1, 2), NETWORK_RATE as usize);
         assert_eq!(admitted(100, 3), TOTAL_RATE as usize);
+    }
+
+    #[test]
+    fn what_one_network_is_refused_costs_the_others_nothing() {
+        let registrations = Registrations::default();
+        let rules = Rules {
+            max_torrents: 1000,
+            ..Rules::default()
+        };
+        let (attacker, honest) = ([203, 0, 113, 1].into(), [198, 51, 100, 1].into());
+        let take =
+            |source, second| registrations.take(source, 0, &rules, Seconds::START.plus(second));
+        for second in 0..10 {
+            let refused = (0..10_000).filter(|_| take(attacker, second).is_err());
+            assert!(refused.count() >= 9000);
+            assert_eq!(take(honest, second), Ok(()), "second {second}");
+        }
+    }
+
+    #[test]
+    fn rows_on_their_way_to_the_registry_count() {
+        let registrations = Registrations::default();
+        let rules = Rules {
+            max_torrents: 100,
+            ..Rules::default()
+        };
+        let admitted = (0..=255).filter(|&network| {
+            let source = IpAddr::from([203, 0, network, 1]);
+            registrations
+                .take(source, 0, &rules, Seconds::START)
+                .is_ok()
+        });
+        assert_eq!(admitted.count(), 100);
     }
 
     #[test]

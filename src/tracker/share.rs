@@ -142,12 +142,8 @@ impl Tracker {
         if record.counted {
             swarm.set_counted(endpoint, client);
             // It may tell this node of the same completion by its other address family.
-            self.completions.is_known_by_other_family(
-                &info_hash,
-                &record.peer_id,
-                Family::of(endpoint),
-                seen,
-            );
+            self.completions
+                .remember(&info_hash, &record.peer_id, Family::of(endpoint), seen);
         }
     }
 

@@ -80,6 +80,8 @@ impl<P: Progress> Comparison<'_, P> {
     async fn whitelist(&mut self) -> Result<(), WarmupError> {
         self.progress.begin(Step::Whitelist);
         let stored = self.storage.whitelist().await?;
+        let bad = self.storage.bad_clients().await?;
+        self.skip(&bad);
         let cached = self.cache.whitelist().await?;
         let mut counts = Counts {
             rows: stored.len() as u64,

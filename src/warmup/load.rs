@@ -111,6 +111,8 @@ impl<'a, P: Progress> Loader<'a, P> {
     async fn load_whitelist(&mut self) -> Result<(), WarmupError> {
         self.progress.begin(Step::Whitelist);
         let clients = self.storage.whitelist().await?;
+        let bad = self.storage.bad_clients().await?;
+        self.skip(&bad);
         let counts = Counts {
             rows: clients.len() as u64,
             removed: count_gone(&self.cache.whitelist().await?, &clients),

@@ -151,3 +151,13 @@ fn headers_of_strangers_are_ignored() {
     assert_eq!(seen(&mika, lines), "127.0.0.1");
     assert!(!mika.log().contains("a trusted proxy"));
 }
+
+#[test]
+fn a_health_check_without_headers_does_not_hide_the_header_that_clients_come_with() {
+    let mika = behind("");
+    assert_eq!(seen(&mika, "X-Other: 1"), "127.0.0.1");
+    assert_eq!(seen(&mika, "X-Real-IP: 9.9.9.9"), "127.0.0.1");
+    let log = mika.log();
+    assert!(log.contains("it sends X-Real-IP"), "{log}");
+    assert_eq!(log.matches("a trusted proxy sends no").count(), 2, "{log}");
+}

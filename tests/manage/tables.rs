@@ -11,7 +11,10 @@ use super::{Folder, Outcome};
 #[test]
 fn migrate_says_what_it_did() {
     let folder = Folder::new();
-    assert_eq!(folder.json(&["migrate", "--status"])[0]["applied"], false);
+    let status = folder.run(&["--json", "migrate", "--status"]);
+    assert_eq!(status.status, 1);
+    let rows: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(rows[0]["applied"], false);
     assert!(folder.ok(&["migrate"]).starts_with("applied 0001_"));
     assert_eq!(folder.ok(&["migrate"]), "up to date\n");
     assert_eq!(folder.json(&["migrate"]), json!({"applied": []}));
@@ -39,7 +42,9 @@ fn looking_makes_no_database() {
     let folder = Folder::new();
     let said = folder.ok(&["check"]);
     assert!(said.contains("made at the first use"), "{said}");
-    assert!(folder.ok(&["migrate", "--status"]).contains("0001_init"));
+    let status = folder.run(&["migrate", "--status"]);
+    assert_eq!(status.status, 1);
+    assert!(status.stdout.contains("0001_init"));
     assert!(!folder.path("mika.db").exists());
 }
 
@@ -87,6 +92,15 @@ fn check_says_what_is_wrong_and_how_to_mend_it() {
         .collect();
     assert_eq!(bad.len(), 1, "{bad:?}");
     assert_eq!(bad[0]["what"], "api.tls");
+    assert_eq!(bad[0]["level"], "problem");
+    let of = |what: &str| {
+        tried
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|it| it["what"] == what)
+    };
+    assert_eq!(of("config").unwrap()["level"], "ok");
 
     let outcome = folder.run(&["-c", "nowhere.json", "check"]);
     assert_eq!(
@@ -136,8 +150,40 @@ fn check_tries_the_cache() {
     site.redis.kill9();
     let away = lines(site.folder.run(&["check"]));
     assert!(
-        away[0].starts_with("problem") && away[0].contains("cache.url"),
+        away[0].starts_with("problem")
+            && away[0].ends_with("→ start it, or correct the address in cache.url"),
         "{away:?}"
+    );
+}
+
+#[test]
+fn warnings_are_lines_of_the_report() {
+    let config = json!({
+        "mode": "public",
+        "http": { "trusted_proxies": ["0.0.0.0/0"] },
+        "api": { "listen": ["127.0.0.1:34001"] },
+    });
+    let folder = Folder::with_config(&config);
+    folder.ok(&["genkey"]);
+    let outcome = folder.run(&["check"]);
+    assert_eq!(outcome.status, 0, "{outcome:?}");
+    for line in [
+        "note     config: http.trusted_proxies: 0.0.0.0/0 is every address",
+        "note     api: the API is open to everybody on this host",
+    ] {
+        assert!(outcome.stdout.contains(line), "{outcome:?}");
+    }
+    assert!(!outcome.stderr.contains("note"), "{outcome:?}");
+    let tried = folder.json(&["check"]);
+    let notes = tried
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|it| it["level"] == "note");
+    let notes: Vec<&Value> = notes.collect();
+    assert!(
+        notes.len() >= 2 && notes.iter().all(|it| it["ok"] == true),
+        "{notes:?}"
     );
 }
 

@@ -304,3 +304,30 @@ fn spawn(site: &Shared) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
 }
+
+#[test]
+fn whitelist_rows_that_can_t_be_used_are_named() {
+    let site = Shared::on_mariadb();
+    site.fill(2, 2, 2);
+    site.sql("INSERT INTO whitelist (peer_id, vstring) VALUES ('   ', 'blank')");
+    let outcome = site.folder.run(&["warmup"]);
+    assert_eq!(outcome.status, 1, "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("whitelist") && outcome.stderr.contains("\"   \""),
+        "{outcome:?}"
+    );
+    let dry = site.folder.run(&["warmup", "--dry-run"]);
+    assert_eq!(dry.status, 1, "{dry:?}");
+    site.sql(
+        "DELETE FROM whitelist WHERE vstring = 'blank';
+         INSERT INTO whitelist (peer_id, vstring) VALUES ('-LT\\t30', 'tab')",
+    );
+    assert_eq!(site.folder.run(&["warmup"]).status, 0);
+    let check = site.folder.run(&["check"]);
+    assert!(
+        check
+            .stdout
+            .contains("no client's peer id begins: \"-LT\\t30\""),
+        "{check:?}"
+    );
+}

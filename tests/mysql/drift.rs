@@ -93,7 +93,9 @@ async fn triggers_of_an_account_that_is_gone_are_made_again() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("an account that is gone: run mika-manage migrate"),
+        error.contains(
+            "Mika's triggers run as old@%, an account that is gone: run mika-manage migrate"
+        ),
         "{error}"
     );
     // Of triggers that credit does not run, nobody can see whether their account is there.
@@ -135,17 +137,16 @@ async fn privileges_that_are_missing_are_named() {
     server.sql("REVOKE TRIGGER ON mika.* FROM mika");
     let found = problem(&*open(&url, "mika")).await;
     assert!(
-        found.contains("lacks the privilege TRIGGER") && found.contains("GRANT TRIGGER"),
+        found.contains("lacks the privilege TRIGGER: Mika's triggers can't be seen →")
+            && found.contains("GRANT TRIGGER ON `mika`.* TO 'mika'@'%'"),
         "{found}"
     );
     server.sql("GRANT TRIGGER ON mika.* TO mika; REVOKE DELETE, UPDATE ON mika.* FROM mika");
-    let found = problems(&*open(&url, "mika")).await.join("\n");
+    let found = problem(&*open(&url, "mika")).await;
     for expected in [
-        "UPDATE command denied",
-        "`mika`.`peers`",
-        "`mika`.`mika_journal`",
-        "the statement credit_users does not work",
-        "docs/sql.md",
+        "lacks the privileges DELETE on history, mika_feed, mika_journal, peers, torrents",
+        "; UPDATE on history, mika_feed, mika_journal, peers, torrents, users",
+        "GRANT DELETE, UPDATE ON `mika`.* TO 'mika'@'%' (see Rights in docs/sql.md)",
     ] {
         assert!(found.contains(expected), "{expected}: {found}");
     }
@@ -206,6 +207,12 @@ async fn tables_without_transactions_are_told() {
         assert!(fatal.contains(expected), "{expected}: {fatal}");
     }
     // Where Mika only edits, it is worth a note.
+    it.sql(
+        "ALTER TABLE users ENGINE = InnoDB; ALTER TABLE mika_journal ENGINE = InnoDB;
+        ALTER TABLE mika_feed ENGINE = MyISAM",
+    );
+    let feed = notes(&*it.storage).await.join("\n");
+    assert!(feed.contains("mika_feed has the engine MyISAM"), "{feed}");
     let server = MariaDb::start();
     let url = server.database("site");
     server.sql(&format!(

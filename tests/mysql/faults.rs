@@ -297,7 +297,10 @@ async fn a_user_without_the_right_to_triggers_is_told_what_to_grant() {
         "mika",
     );
     let error = storage.migrate().await.unwrap_err().to_string();
-    assert!(error.contains("GRANT TRIGGER ON `mika`.*"), "{error}");
+    assert!(
+        error.contains("GRANT TRIGGER ON `mika`.* TO 'it'@'%'; and then mika-manage migrate"),
+        "{error}"
+    );
     // An interrupted migration goes on.
     server.sql("GRANT TRIGGER ON mika.* TO it");
     assert_eq!(storage.migrate().await.unwrap().len(), MYSQL.len());
@@ -316,7 +319,7 @@ async fn the_binary_log_is_told_of() {
     );
     let error = storage.migrate().await.unwrap_err().to_string();
     assert!(
-        error.contains("log_bin_trust_function_creators = 1"),
+        error.contains("log_bin_trust_function_creators = 1, then mika-manage migrate again"),
         "{error}"
     );
     server.sql("SET GLOBAL log_bin_trust_function_creators = 1");
@@ -328,11 +331,10 @@ async fn the_binary_log_is_told_of() {
             .unwrap_err(),
     };
     assert!(error.to_string().contains("binlog_format"), "{error}");
+    let found = problems(&*storage).await;
+    assert!(found.contains("binlog_format is STATEMENT"), "{found}");
     server.sql("SET GLOBAL binlog_format = MIXED");
-    let storage = open(
-        &format!("mysql://it:secret@{}/mika", server.address()),
-        "mika",
-    );
+    // A connection of before has the format of before, and is replaced.
     storage.migrate().await.unwrap();
     storage
         .apply(&[batch(1, 0..1)], &CreditRules::default())

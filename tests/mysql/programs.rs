@@ -84,6 +84,7 @@ fn triggers_that_get_lost_while_the_daemon_runs_are_told_and_made_again() {
     let row = row.lines().find(|line| line.contains("triggers")).unwrap();
     assert!(row.ends_with("no"), "{row}");
     assert!(stderr(&output).contains("mika_users_update"));
+    assert_eq!(output.status.code(), Some(1));
     assert_eq!(mika.manage(&["check"]).status.code(), Some(1));
     // What was edited meanwhile is taken over as well, without a restart.
     server.sql("INSERT INTO site.users (id, passkey, username) VALUES (8, 'passkey-8', 'eight')");
@@ -99,7 +100,15 @@ fn triggers_that_get_lost_while_the_daemon_runs_are_told_and_made_again() {
                 .is_some_and(|line| line.contains("users=2"))
     });
     assert_eq!(mika.managed(&["migrate"]).trim(), "up to date");
+    let aborted = "SELECT variable_value FROM information_schema.global_status \
+        WHERE variable_name = 'Aborted_clients'";
+    let before = server.sql(aborted);
     mika.managed(&["check"]);
+    assert_eq!(
+        server.sql(aborted),
+        before,
+        "connections are closed in form"
+    );
     poll(LOOKS, "the log says that it is over", || {
         mika.log().contains("the database is as it should be again")
     });
@@ -163,6 +172,8 @@ fn rows_that_are_not_ready_do_not_fail_a_warmup() {
         told.contains("has no passkey yet; give one with: mika-manage users passkey 17"),
         "{told}"
     );
+    let told = stderr(&mika.manage(&["users", "show", "17"]));
+    assert!(told.contains("the user 17 has no passkey yet"), "{told}");
     mika.managed(&["users", "passkey", "17"]);
     let given = "SELECT COUNT(*) FROM site.users WHERE LENGTH(passkey) = 32 AND id = 17";
     assert_eq!(server.sql(given), "1");

@@ -278,3 +278,88 @@ fn a_reload_reads_storage_while_the_cache_is_incomplete() {
     });
     site.mariadb.resume();
 }
+
+#[test]
+fn without_a_feed_a_start_and_a_reload_read_the_registry_from_storage() {
+    let config = json!({ "storage": { "statements": { "feed": "" } } });
+    let mut site = Site::prepare(4, &AOF, &config);
+    let ban = |site: &Site, user: usize| {
+        let passkey = passkey(user);
+        site.mariadb.sql(&format!(
+            "USE site; UPDATE users SET enabled = 0 WHERE passkey = '{passkey}'"
+        ));
+    };
+    ban(&site, 1);
+    site.mika.run();
+    assert!(knows_user(site.mika.http(), &passkey(0)));
+    assert!(!knows_user(site.mika.http(), &passkey(1)), "after a start");
+    poll(FILLED, "the cache is brought up to date", || {
+        site.redis.cli(&["HGET", "t:u:2", "enabled"]) == "0" && is_complete(&site)
+    });
+    ban(&site, 2);
+    site.mika.signal(Signal::HUP);
+    poll(FILLED, "a reload follows the ban", || {
+        !knows_user(site.mika.http(), &passkey(2))
+    });
+    poll(FILLED, "the cache follows the reload", || {
+        site.redis.cli(&["HGET", "t:u:3", "enabled"]) == "0" && is_complete(&site)
+    });
+    // Another node hears of what the reload of this one found.
+    let mut b = site.another(&json!({
+        "node": "b", "storage": { "statements": { "feed": "" } },
+    }));
+    b.run();
+    ban(&site, 3);
+    site.mika.signal(Signal::HUP);
+    poll(FILLED, "the other node follows the reload", || {
+        !knows_user(b.http(), &passkey(3))
+    });
+    assert!(knows_user(b.http(), &passkey(0)));
+}
+
+#[test]
+fn a_rebuilt_feed_table_leaves_the_cache_as_it_is() {
+    let site = Site::prepare(2, &AOF, &json!({}));
+    // Creation times are whole seconds: the rebuild has to fall into another one.
+    poll(FILLED, "a table made now has a later creation time", || {
+        site.mariadb.sql("USE site; ALTER TABLE mika_feed FORCE");
+        let later = "SELECT COUNT(*) FROM information_schema.TABLES a, \
+             information_schema.TABLES b WHERE a.TABLE_SCHEMA = 'site' AND b.TABLE_SCHEMA = 'site' \
+             AND a.TABLE_NAME = 'mika_feed' AND b.TABLE_NAME = 'users' \
+             AND a.CREATE_TIME > b.CREATE_TIME + INTERVAL 1 SECOND";
+        site.mariadb.sql(later).trim() == "1"
+    });
+    let check = site.mika.manage(&["check"]);
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(said.contains("ok       cache: redis://"), "{said}");
+}
+
+#[test]
+fn a_row_that_becomes_unusable_is_logged_by_the_node_that_mirrors() {
+    let mut site = Site::prepare(2, &AOF, &json!({}));
+    site.mika.run();
+    site.mariadb
+        .sql("USE site; UPDATE users SET passkey = 'shor!' WHERE id = 2");
+    poll(FILLED, "the row is named", || {
+        let log = site.mika.log();
+        let mut lines = log.lines().filter(|it| it.contains("row passed over"));
+        lines.any(|it| it.contains("users") && it.contains("id=2") && !it.contains("shor!"))
+    });
+    poll(FILLED, "the kinds of changes are logged", || {
+        let log = site.mika.log();
+        let mut lines = log.lines().filter(|it| it.contains("registry changed"));
+        lines.any(|it| it.contains("users=1 torrents=0 whitelist=0"))
+    });
+}
+
+#[test]
+fn a_server_that_may_throw_keys_away_is_named_at_the_start() {
+    let mut site = Site::prepare(1, &AOF, &json!({}));
+    site.redis
+        .cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    site.mika.run();
+    poll(FILLED, "the policy is named", || {
+        let log = site.mika.log();
+        log.contains("maxmemory-policy is allkeys-lru") && log.contains("noeviction")
+    });
+}

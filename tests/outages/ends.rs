@@ -122,8 +122,12 @@ fn a_wrong_password_is_told_at_once() {
         .url()
         .replace("redis://", "redis://:misremembered@");
     fails_at_once(&mut site, "cache.url");
+    let other_database = site.redis.url().replace("/0", "") + "/3";
     site.mika.reconfigure(&json!({ "cache": { "url": wrong } }));
     fails_at_once(&mut site, "cache.url");
+    site.mika
+        .reconfigure(&json!({ "cache": { "url": other_database } }));
+    fails_at_once(&mut site, "wants a password");
 }
 
 fn fails_at_once(site: &mut Site, key: &str) {

@@ -61,6 +61,16 @@ impl Fault {
         }
         match error.kind() {
             ErrorKind::AuthenticationFailed => Self::broken(server, WRONG_PASSWORD),
+            // The first command after a login that was not asked for is SELECT.
+            ErrorKind::Server(_) if detail.contains("Authentication required") => {
+                Self::broken(server, NO_PASSWORD)
+            }
+            ErrorKind::Server(_) if error.to_string().contains("refused to switch database") => {
+                Self::broken(
+                    server,
+                    &format!("it refuses the database number of cache.url: {detail}"),
+                )
+            }
             ErrorKind::Server(_) | ErrorKind::Extension => {
                 let errors = error.clone().into_server_errors();
                 match errors.as_ref().and_then(|errors| errors.first()) {
@@ -99,7 +109,7 @@ impl Fault {
             ),
             "MASTERDOWN" => Self::lost(server, "it is a replica whose master is gone"),
             "ERR" if detail.contains("max number of clients") => Self::lost(server, TOO_MANY),
-            "NOAUTH" => broken("it wants a password: put it into cache.url"),
+            "NOAUTH" => broken(NO_PASSWORD),
             "WRONGPASS" => broken(WRONG_PASSWORD),
             "NOPERM" => broken(&format!(
                 "its user lacks a permission for {failed}: docs/redis.md lists the commands"
@@ -121,6 +131,8 @@ impl Fault {
 }
 
 const TOO_MANY: &str = "it has too many clients: raise maxclients";
+const NO_PASSWORD: &str = "it wants a password: put it into cache.url, with a ':' before it: \
+    redis://:PASSWORD@HOST";
 const WRONG_PASSWORD: &str = "it refuses the user or the password of cache.url";
 
 // === impl Failed ===

@@ -378,7 +378,8 @@ impl Link {
 }
 
 const FORMS: &str = "its forms are redis://user:password@host:port/database, rediss:// for TLS, \
-     and unix:///path/to/socket?db=0";
+     and unix:///path/to/socket?db=0; in a password write %2F for '/', %23 for '#', %3F for '?', %40 \
+     for '@' and %3A for ':'";
 
 // === impl State ===
 

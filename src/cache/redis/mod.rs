@@ -247,6 +247,10 @@ impl Cache for Redis {
         server::check(&self.link).await
     }
 
+    async fn inspect(&self) -> Result<Vec<Finding>, CacheError> {
+        server::inspect(&self.link).await
+    }
+
     async fn time(&self) -> Result<i64, CacheError> {
         server::time(&self.link).await
     }

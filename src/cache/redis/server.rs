@@ -47,6 +47,14 @@ pub(super) async fn check(link: &Link) -> Result<Vec<Finding>, CacheError> {
     Ok(findings)
 }
 
+/// Whether the server throws keys away when it is full.
+pub(super) async fn inspect(link: &Link) -> Result<Vec<Finding>, CacheError> {
+    let session = link.session().await?;
+    let mut findings = Vec::new();
+    memory(&Info::read(&session, "memory").await?, &mut findings);
+    Ok(findings)
+}
+
 fn kind(info: &Info, findings: &mut Vec<Finding>) {
     if info.text("redis_mode") == Some("cluster") {
         findings.push(Finding::problem(

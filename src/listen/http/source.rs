@@ -31,6 +31,8 @@ const KNOWN: [&str; 11] = [
 #[derive(Debug, Default)]
 pub struct Warned {
     missing: AtomicBool,
+    /// A header that is missing while the request has others that may name the client.
+    other: AtomicBool,
     differing: AtomicBool,
 }
 
@@ -83,11 +85,20 @@ fn by_forwarded(head: &Head, trusted: &[IpNet]) -> Option<Named> {
 }
 
 fn warn_of_missing(proxy: IpAddr, head: &Head, settings: &HttpSettings) {
-    if settings.warned.missing.swap(true, Ordering::Relaxed) {
+    if settings.warned.other.load(Ordering::Relaxed) {
         return;
     }
     let is_there = |name: &&str| head.values(name).next().is_some();
     let others: Vec<&str> = KNOWN.into_iter().filter(is_there).collect();
+    // A health check of the proxy may come without any, and must not hide what clients send.
+    let told = if others.is_empty() {
+        &settings.warned.missing
+    } else {
+        &settings.warned.other
+    };
+    if told.swap(true, Ordering::Relaxed) {
+        return;
+    }
     let expected = settings.forwarded_header.name();
     if others.is_empty() {
         tracing::warn!(

@@ -34,8 +34,8 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
     };
     let url = config.cache.url.to_string();
     if let Err(error) = cache.ping().await {
-        let hint = "look at cache.url, and whether the server is up";
-        report.problem("cache", &error.to_string(), hint)?;
+        let problem = error.to_string();
+        report.problem("cache", &problem, ping_hint(&error, &problem))?;
         // One that answers may tell more.
         return match error {
             CacheError::Broken(_) => settings(&*cache, report).await,
@@ -54,6 +54,25 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
     }
     settings(&*cache, report).await?;
     clock(&*cache, report).await
+}
+
+/// What to do about a server that did not answer as it should.
+fn ping_hint(error: &CacheError, problem: &str) -> &'static str {
+    match error {
+        CacheError::Broken(_) if problem.contains("password") => {
+            "the server was reached: give the right user and password in cache.url"
+        }
+        CacheError::Broken(_) => {
+            "the server was reached: see docs/redis.md for what Mika needs there"
+        }
+        // What a server said of itself: it loads, is full, or is a replica.
+        CacheError::Away(_) if problem.contains(": it ") && !problem.contains("not answer") => {
+            "the server was reached: look at its own log"
+        }
+        CacheError::Away(_) | CacheError::Restarted(_) => {
+            "start it, or correct the address in cache.url"
+        }
+    }
 }
 
 async fn settings(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
@@ -164,6 +183,36 @@ fn skew(before: i64, theirs: i64, after: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hint_says_whether_the_server_was_reached() {
+        let hint = |error: CacheError| ping_hint(&error, &error.to_string());
+        for (error, expected) in [
+            (
+                CacheError::Broken("Redis at x: it refuses the user or the password".into()),
+                "right user and password",
+            ),
+            (
+                CacheError::Broken("Redis at x: it is part of a Redis Cluster".into()),
+                "docs/redis.md",
+            ),
+            (
+                CacheError::Away("Redis at x: it loads its data".into()),
+                "its own log",
+            ),
+            (
+                CacheError::Away("Redis at x: Connection refused (os error 111)".into()),
+                "start it",
+            ),
+            (
+                CacheError::Away("Redis at x: it does not answer".into()),
+                "start it",
+            ),
+        ] {
+            let problem = error.to_string();
+            assert!(hint(error).contains(expected), "{problem}");
+        }
+    }
 
     #[test]
     fn a_clock_may_differ_by_the_time_of_the_question_and_a_little() {

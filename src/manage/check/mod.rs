@@ -33,7 +33,7 @@ async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
     let config = &loaded.config;
     report.ok("config", &loaded.source.to_string())?;
     for warning in &loaded.warnings {
-        report.printer.message(format_args!("note: {warning}"));
+        report.note("config", warning, "see docs/config.md")?;
     }
     for Exposed { problem, hint } in config::exposed(loaded) {
         report.note("files", &problem, &hint)?;
@@ -68,9 +68,8 @@ fn check_api(api: &Api, now: i64, report: &mut Report<'_>) -> Result<()> {
     };
     report.result("api.tls", tls::check(&api.tls, hint, now))?;
     if api.is_open() {
-        let note =
-            "note: the API is open to everybody on this host: set api.password or api.tokens";
-        report.printer.message(note);
+        let found = "the API is open to everybody on this host";
+        report.note("api", found, "set api.password or api.tokens")?;
     }
     Ok(())
 }

@@ -10,7 +10,10 @@ use crate::manage::print::Printer;
 #[derive(Serialize)]
 struct Tried {
     what: String,
+    /// Whether it stops nothing: a note is `ok` as well.
     ok: bool,
+    /// `ok`, `note` or `problem`.
+    level: &'static str,
     /// What was found, or what is wrong.
     found: String,
     /// One line of advice; none where there is none to give.
@@ -19,7 +22,7 @@ struct Tried {
 
 /// Collects what was tried, and shows each at once.
 pub(super) struct Report<'a> {
-    pub(super) printer: &'a mut Printer,
+    printer: &'a mut Printer,
     all: Vec<Tried>,
 }
 
@@ -92,6 +95,7 @@ impl<'a> Report<'a> {
         self.all.push(Tried {
             what: what.into(),
             ok: !matches!(level, Level::Problem(_)),
+            level: word,
             found: found.into(),
             hint: hint.map(Into::into),
         });

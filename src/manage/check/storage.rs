@@ -9,6 +9,9 @@ use crate::manage::open;
 use crate::registry::Client;
 use crate::storage::{Finding, Severity, Storage, StorageError};
 
+/// The advice where migrations are to be applied.
+const MIGRATE: &str = "mika-manage migrate";
+
 pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()> {
     if !open::is_there(config) {
         let url = &config.storage.url;
@@ -28,8 +31,8 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
     let migrations = match storage.migrations().await {
         Ok(migrations) => migrations,
         Err(error) => {
-            let hint = "look at storage.url, and whether the database is up";
-            return report.problem("storage", &error.to_string(), hint);
+            let problem = error.to_string();
+            return report.problem("storage", &problem, hint(&*storage, &error, &problem));
         }
     };
     report.ok("storage", &config.storage.url.to_string())?;
@@ -50,8 +53,17 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
         // Without tables, nobody is allowed either.
         return report_whitelist(config, 0, report);
     } else {
+        // A table of Mika's name that is another program's has to be dealt with first.
+        let findings = storage.check().await.unwrap_or_default();
+        let obstacles: Vec<Finding> = findings
+            .into_iter()
+            .filter(|it| it.severity > Severity::Note && !it.hint.contains(MIGRATE))
+            .collect();
+        if !obstacles.is_empty() {
+            return report_findings(&obstacles, report);
+        }
         let problem = format!("not applied: {}", missing.join(", "));
-        return report.problem("migrations", &problem, "mika-manage migrate");
+        return report.problem("migrations", &problem, MIGRATE);
     }
     match contents(&*storage).await {
         Ok((findings, clients)) => {
@@ -63,6 +75,22 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
             &error.to_string(),
             "look at the database's own log",
         ),
+    }
+}
+
+/// What to do about a database that can't be asked.
+fn hint(storage: &dyn Storage, error: &StorageError, problem: &str) -> &'static str {
+    let is_away = matches!(error, StorageError::Away(_));
+    match is_away {
+        _ if storage.is_embedded() => "look at the file of storage.url",
+        true if problem.contains("can't be reached") || problem.contains("not answer") => {
+            "start it, or correct the address in storage.url"
+        }
+        true => "the server was reached: look at its own log, and try again",
+        false if problem.contains("Access denied") => {
+            "the server was reached: give the right user, password and database in storage.url"
+        }
+        false => "the server was reached: correct what it says",
     }
 }
 

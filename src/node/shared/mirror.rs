@@ -93,7 +93,8 @@ async fn step(
     };
     if !is_own(node, &mirrored, own).await? {
         tracing::error!(
-            "the cache has the registry of another database: filling it from this node's; nodes              and mika-manage must name the same storage.url, or another cache.url"
+            "the cache has the registry of another database: filling it from this node's; nodes \
+             and mika-manage must name the same storage.url, or another cache.url"
         );
         warm_up(node, cache).await?;
         return Ok(true);

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::cache::{Cache, CacheError, ControlPosition};
 use crate::node::load::Registered;
-use crate::node::{Node, follow, load};
+use crate::node::{Node, follow, health, load};
 use crate::storage::{FeedPosition, StorageError};
 
 use self::origin::Origin;
@@ -99,6 +99,7 @@ pub(super) fn follow(
     let both = || (node.clone(), Arc::clone(cache));
     let (it, shared) = both();
     tasks.spawn(watch::beat(it, shared, Arc::clone(&stale)));
+    tasks.spawn(health::cache_settings(Arc::clone(cache)));
     let (it, shared) = both();
     tasks.spawn(watch::replay(it, shared));
     let (it, shared) = both();
@@ -123,6 +124,10 @@ pub(super) async fn reload(node: &Node, cache: &dyn Cache) -> Result<()> {
         notices::load_registry(node, cache, Registered::Again).await?;
     } else {
         tracing::info!("the registry is loaded from storage, and not from the cache: {origin}");
+        if origin == Origin::Unfollowed {
+            // The node that mirrors fills it again, and tells all others.
+            cache.forget_mirrored().await?;
+        }
         load::registry(node, Registered::Again).await?;
     }
     Ok(())

@@ -165,6 +165,7 @@ async fn step(
         load_if_complete(node, &**cache).await?;
         return Ok(next);
     }
+    let (user_count, torrent_count) = (users.len(), torrents.len());
     let taken = async {
         take_users(node, cache, users.into_iter().collect(), generation).await?;
         take_torrents(node, cache, torrents.into_iter().collect(), generation).await?;
@@ -179,7 +180,13 @@ async fn step(
         other => other?,
     }
     if count > 0 {
-        tracing::info!(changes = count, "registry changed");
+        tracing::info!(
+            changes = count,
+            users = user_count,
+            torrents = torrent_count,
+            whitelist = u8::from(is_whitelist),
+            "registry changed"
+        );
     }
     Ok(next)
 }
@@ -198,7 +205,10 @@ fn tell(events: &Events, notice: &Notice) {
 /// whoever fills it tells when it is.
 async fn load_if_complete(node: &Node, cache: &dyn Cache) -> Result<(), LoadError> {
     match origin::of(node, cache).await? {
-        Origin::Cache(_) => load_registry(node, cache, Registered::Again).await?,
+        // Without a feed, a notice of the whole registry says that it was filled a moment ago.
+        Origin::Cache(_) | Origin::Unfollowed => {
+            load_registry(node, cache, Registered::Again).await?;
+        }
         Origin::Evicted => drop(load::registry(node, Registered::Again).await?),
         Origin::Incomplete | Origin::Foreign | Origin::Behind => {}
     }

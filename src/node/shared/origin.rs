@@ -20,6 +20,8 @@ pub(super) enum Origin {
     Behind,
     /// The server threw keys away to make room.
     Evicted,
+    /// All of it as it was when it was filled; nobody knows what changed since.
+    Unfollowed,
 }
 
 /// Looks at the marks of the cache, and whether storage still has what changed since.
@@ -33,6 +35,9 @@ pub(super) async fn of(node: &Node, cache: &dyn Cache) -> Result<Origin, LoadErr
     if cache.evicted().await? > mirrored.evicted {
         return Ok(Origin::Evicted);
     }
+    if !node.storage.has_feed() {
+        return Ok(Origin::Unfollowed);
+    }
     let position = FeedPosition(mirrored.position);
     Ok(match node.storage.feed(position, 1).await? {
         Feed::Changes(..) => Origin::Cache(mirrored),
@@ -43,7 +48,7 @@ pub(super) async fn of(node: &Node, cache: &dyn Cache) -> Result<Origin, LoadErr
 // === impl Origin ===
 
 impl Origin {
-    /// Whether the registry may be loaded from the cache.
+    /// Whether the registry may be loaded from the cache by a start or a reload.
     pub fn is_usable(&self) -> bool {
         matches!(self, Self::Cache(_))
     }
@@ -56,6 +61,7 @@ impl fmt::Display for Origin {
             Self::Incomplete => "it was not filled since it was started or emptied",
             Self::Foreign => "it has the registry of another database",
             Self::Behind => "more changed since it was filled than the feed of changes keeps",
+            Self::Unfollowed => "storage has no feed of changes, so it may be out of date",
             Self::Evicted => "it threw keys away to make room: set maxmemory-policy noeviction",
         })
     }

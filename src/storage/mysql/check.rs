@@ -6,11 +6,13 @@ use std::hash::Hash;
 use mysql_async::Error;
 
 use super::cells::Cells;
+use super::definers::Trial;
 use super::fault::{self, Fault};
 use super::link::{Session, filled};
-use super::{columns, inspect, read, tables};
+use super::rights::Missing;
+use super::{columns, inspect, read, settings, tables};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
-use crate::storage::schema::{CALLS, Call, Piece, Schema, Statements};
+use crate::storage::schema::{CALLS, Call, FEED, Piece, Schema, Statements};
 use crate::storage::{BadRow, Finding, unusable};
 
 /// Rows read at once.
@@ -51,17 +53,32 @@ pub(super) async fn check(
             ));
         }
     }
+    let unlike = if session.has(&FEED) {
+        tables::unlike(session, schema).await?
+    } else {
+        Vec::new()
+    };
     if !findings.is_empty() {
+        settings::of_server(session, &mut findings).await?;
+        findings.extend(unlike);
         return Ok(findings);
     }
-    own_columns(session, schema, &mut findings).await?;
-    own_privileges(session, schema, &mut findings).await?;
-    findings.extend(inspect::inspect(session, schema).await?);
-    let before = findings.len();
+    findings.extend(unlike);
+    let mut rights = Missing::default();
+    own_privileges(session, schema, &mut rights).await?;
+    own_columns(session, schema, &rights, &mut findings).await?;
+    let trial = Trial::CreditAndEdits;
+    findings.extend(inspect::inspect_with(session, schema, trial, &mut rights).await?);
+    let mut failures = Failures::default();
     for call in CALLS {
-        statement(session, statements, call, &mut findings).await?;
+        statement(session, statements, call, &mut rights, &mut failures).await?;
     }
-    if findings.len() > before {
+    let lacks = rights.finding(session).await?;
+    let is_incomplete = lacks.is_some() || !failures.0.is_empty();
+    failures.leave_out_known(&findings);
+    findings.extend(lacks);
+    findings.extend(failures.findings());
+    if is_incomplete {
         return Ok(findings);
     }
     // What these look at goes through the statements.
@@ -92,6 +109,7 @@ async fn server(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Resul
 async fn own_columns(
     session: &mut Session<'_>,
     schema: &Schema,
+    rights: &Missing,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Fault> {
     let sql = "SELECT column_name FROM information_schema.columns \
@@ -100,6 +118,9 @@ async fn own_columns(
         let table = table.replace("{}", schema.prefix);
         let rows = session.exec(sql, vec![table.as_str().into()]).await?;
         let there: Vec<String> = rows.iter().map(|row| Cells(row).text(0)).collect();
+        if there.is_empty() && rights.has(&table) {
+            continue;
+        }
         if there.is_empty() {
             findings.push(Finding::problem(
                 format!("the table {table} is missing, or Mika's account may not see it"),
@@ -122,7 +143,7 @@ async fn own_columns(
 async fn own_privileges(
     session: &mut Session<'_>,
     schema: &Schema,
-    findings: &mut Vec<Finding>,
+    rights: &mut Missing,
 ) -> Result<(), Fault> {
     for (table, columns) in OWN_COLUMNS {
         let table = table.replace("{}", schema.prefix);
@@ -135,14 +156,8 @@ async fn own_privileges(
         ];
         for sql in statements {
             match session.prepare(&sql).await {
-                Err(fault) if fault.is_denied() => {
-                    let Fault::Sql(Error::Server(error), _) = fault else {
-                        continue;
-                    };
-                    findings.push(Finding::problem(
-                        format!("Mika's account lacks a privilege: {}", fault::lack(&error)),
-                        "grant what docs/sql.md lists under Rights to Mika's account",
-                    ));
+                Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
+                    rights.note(&error);
                 }
                 // Tables that are missing are told of elsewhere.
                 Err(Fault::Sql(Error::Server(_), _)) | Ok(_) => {}
@@ -158,34 +173,72 @@ async fn statement(
     session: &mut Session<'_>,
     statements: &Statements,
     call: &'static Call,
-    findings: &mut Vec<Finding>,
+    rights: &mut Missing,
+    failures: &mut Failures,
 ) -> Result<(), Fault> {
     for pieces in statements.of(call) {
-        let fits = format!(
-            "correct the table, or put what fits it into storage.statements.{}",
-            call.name
-        );
-        let (problem, hint) = match session.prepare(&example(call, pieces)).await {
+        match session.prepare(&example(call, pieces)).await {
             Ok(width) if width < call.width() => {
                 let columns = call.columns.replace(' ', ", ");
                 let wanted = call.width();
-                (
-                    format!("it gives {width} columns and not {wanted}: {columns}"),
-                    fits,
-                )
+                let problem = format!("it gives {width} columns and not {wanted}: {columns}");
+                failures.add(call, problem);
             }
-            Ok(_) => continue,
-            Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => (
-                fault::lack(&error),
-                "grant what docs/sql.md lists under Rights to Mika's account".into(),
-            ),
-            Err(Fault::Sql(Error::Server(error), _)) => (fault::lack(&error), fits),
+            Ok(_) => {}
+            Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
+                rights.note(&error);
+            }
+            Err(Fault::Sql(Error::Server(error), _)) => failures.add(call, fault::lack(&error)),
             Err(other) => return Err(other),
-        };
-        let problem = format!("the statement {} does not work: {problem}", call.name);
-        findings.push(Finding::problem(problem, hint));
+        }
     }
     Ok(())
+}
+
+/// Why statements don't work: one problem, and the names of those that have it.
+#[derive(Default)]
+struct Failures(Vec<(String, Vec<&'static str>)>);
+
+impl Failures {
+    fn add(&mut self, call: &Call, problem: String) {
+        match self.0.iter_mut().find(|(it, _)| *it == problem) {
+            Some((_, names)) if names.contains(&call.name) => {}
+            Some((_, names)) => names.push(call.name),
+            None => self.0.push((problem, vec![call.name])),
+        }
+    }
+
+    /// Leaves out those whose table or column is told of already.
+    fn leave_out_known(&mut self, findings: &[Finding]) {
+        let is_known = |problem: &str| {
+            if let Some((_, table)) = problem
+                .strip_suffix("' doesn't exist")
+                .and_then(|it| it.rsplit_once('.'))
+            {
+                let missing = format!("the table `{table}` is missing");
+                return findings.iter().any(|it| it.problem.starts_with(&missing));
+            }
+            let column = problem
+                .strip_prefix("Unknown column '")
+                .and_then(|it| it.split('\'').next())
+                .and_then(|it| it.rsplit('.').next());
+            column.is_some_and(|column| findings.iter().any(|it| tables::tells_of(it, column)))
+        };
+        self.0.retain(|(problem, _)| !is_known(problem));
+    }
+
+    fn findings(self) -> impl Iterator<Item = Finding> {
+        self.0.into_iter().map(|(problem, names)| {
+            let (these, fits) = match names.as_slice() {
+                [name] => (format!("statement {name} does"), format!(".{name}")),
+                _ => (format!("statements {} do", names.join(", ")), String::new()),
+            };
+            Finding::problem(
+                format!("the {these} not work: {problem}"),
+                format!("correct the table, or put what fits it into storage.statements{fits}"),
+            )
+        })
+    }
 }
 
 fn example(call: &Call, pieces: &[Piece]) -> String {
@@ -203,6 +256,7 @@ async fn rows(session: &mut Session<'_>) -> Result<unusable::Rows, Fault> {
     found.torrents_unfinished = torrents(session, &mut found.bad).await?;
     let clients = read::clients(session).await?;
     found.bad.extend(clients.bad);
+    found.unmatched_prefixes = unusable::unmatched(&clients.rows);
     let untidy = clients
         .rows
         .into_iter()

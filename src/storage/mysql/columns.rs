@@ -1,5 +1,7 @@
 //! The columns of a site: whether what Mika writes fits, and whether what is in them can be read.
 
+use std::collections::BTreeMap;
+
 use mysql_async::Column;
 use mysql_async::consts::ColumnType;
 
@@ -9,12 +11,15 @@ use super::hashes::{TextColumn, text_column};
 use super::link::Session;
 use crate::storage::Finding;
 use crate::storage::schema::{self, Call, mentions};
+use crate::storage::unusable::plural;
 
 /// Letters of a passkey that Mika makes, and what it takes at most.
 const PASSKEY_MADE: u64 = 32;
 const PASSKEY_MAX: u64 = 64;
 /// Characters of a whitelist prefix.
 const PREFIX_MAX: u64 = 20;
+/// Bytes of an info hash.
+const HASH_BYTES: u64 = 20;
 /// Characters of a column that holds an info hash as hexadecimal digits.
 const HEX_DIGITS: u64 = 40;
 
@@ -34,7 +39,49 @@ pub(super) async fn inspect(
     )
     .await?;
     let torrents = (&schema::TORRENTS, &schema::CREDIT_TORRENTS);
-    totals(session, torrents, &["uploaded", "downloaded"], findings).await
+    totals(session, torrents, &["uploaded", "downloaded"], findings).await?;
+    unfilled(session, &schema::ADD_USER, "users", findings).await?;
+    unfilled(session, &schema::ADD_TORRENT, "torrents", findings).await
+}
+
+/// Columns that want a value which a statement does not give them.
+async fn unfilled(
+    session: &mut Session<'_>,
+    add: &'static Call,
+    what: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Fault> {
+    // An ENUM without a default takes its first value.
+    let sql = "SELECT table_name, column_name FROM information_schema.columns \
+        WHERE table_schema = DATABASE() AND is_nullable = 'NO' AND column_default IS NULL \
+        AND extra NOT LIKE '%auto_increment%' AND COALESCE(generation_expression, '') = '' \
+        AND data_type <> 'enum' ORDER BY table_name, ordinal_position";
+    let rows = session.query(sql).await?;
+    let statements = session.statements_of(add);
+    let mut by_table: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for cells in rows.iter().map(Cells) {
+        let (table, column) = (cells.text(0), cells.text(1));
+        if mentions(statements, &table) && !mentions(statements, &column) {
+            let columns = by_table.entry(table).or_default();
+            columns.push(format!("`{column}`"));
+        }
+    }
+    for (table, columns) in by_table {
+        let (noun, verb) = plural(columns.len(), ("column", "has"), ("columns", "have"));
+        findings.push(Finding::note(
+            format!(
+                "adding {what} by mika-manage or the API will fail: the {noun} {} of `{table}` {verb} no \
+                 default and can't be NULL",
+                columns.join(", ")
+            ),
+            format!(
+                "give it a default (ALTER TABLE `{table}` ALTER {} SET DEFAULT …), or put a \
+                 statement that sets it into storage.statements.{}",
+                columns[0], add.name
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// The column of that name in what a statement gives.
@@ -99,7 +146,7 @@ async fn hashes(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Resul
                         "{shown} is text ({}): it works, bytes are safer",
                         column.charset
                     ),
-                    column.altered(session, "BINARY(20)").await?,
+                    to_bytes(session, &column, "").await?,
                 ));
             }
             continue;
@@ -110,17 +157,56 @@ async fn hashes(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Resul
         );
         let hint = if column.is_char {
             format!(
-                "add a column BINARY(20), fill it with CAST(RPAD(`{}`, 20, ' ') AS BINARY), and \
-                 give it this one's name",
-                column.name
+                "add a column BINARY(20), fill it with CAST(RPAD(`{name}`, 20, ' ') AS BINARY) where \
+                 `{name}` <> '', and give it this one's name",
+                name = column.name
             )
         } else {
-            let altered = column.altered(session, "BINARY(20)").await?;
-            format!("{altered} (which keeps the bytes as they are)")
+            to_bytes(session, &column, " (which keeps the bytes as they are)").await?
         };
         findings.push(Finding::problem(problem, hint));
     }
     Ok(())
+}
+
+/// How to make a column of hashes one of bytes. `BINARY(20)` fills what is shorter with zeros, which
+/// makes a wrong hash look like a right one, and all that are empty the same; so these come first.
+async fn to_bytes(
+    session: &mut Session<'_>,
+    column: &TextColumn,
+    remark: &str,
+) -> Result<String, Fault> {
+    let (table, name) = (&column.table, &column.name);
+    let sql = format!(
+        "SELECT COALESCE(SUM(LENGTH(`{name}`) = 0), 0), \
+         COALESCE(SUM(LENGTH(`{name}`) NOT IN (0, {HASH_BYTES})), 0) FROM `{table}`"
+    );
+    let rows = session.query(&sql).await?;
+    let count = |place| rows.first().map_or(0, |row| Cells(row).total(place));
+    let (empty, wrong) = (count(0), count(1));
+    if wrong > 0 {
+        return Ok(format!(
+            "correct the rows named below first ({wrong} of `{table}` have hashes that are not \
+             {HASH_BYTES} bytes), then run the check again for the ALTER TABLE"
+        ));
+    }
+    let known = described(session, table, name).await?;
+    if empty > 0 {
+        let is_nullable = known.as_ref().is_some_and(|it| it.is_nullable);
+        return Ok(if is_nullable {
+            format!(
+                "UPDATE `{table}` SET `{name}` = NULL WHERE LENGTH(`{name}`) = 0, then run the check \
+                 again for the ALTER TABLE"
+            )
+        } else {
+            format!(
+                "first give the rows of `{table}` whose `{name}` is empty ({empty}) a hash, or let the \
+                 column be NULL and write NULL there; then run the check again for the ALTER TABLE"
+            )
+        });
+    }
+    let altered = column.altered(session, "BINARY(20)").await?;
+    Ok(format!("{altered}{remark}"))
 }
 
 async fn prefixes(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {

@@ -110,9 +110,29 @@ impl Fault {
         self.code() == Some(COLUMN_IS_THERE)
     }
 
-    /// Whether the account that a trigger runs as is gone.
-    pub(super) fn is_no_definer(&self) -> bool {
-        self.code() == Some(NO_DEFINER)
+    /// Whether an account may not do it, or is gone: Mika's, or that of a trigger.
+    pub(super) fn is_by_account(&self) -> bool {
+        self.code() == Some(NO_DEFINER) || self.is_denied()
+    }
+
+    /// What the server says of a column that is not there, if that is why it failed.
+    pub(super) fn unknown_column(&self) -> Option<&str> {
+        match self {
+            Self::Sql(Error::Server(error), _) if is_no_column(error) => {
+                Some(error.message.trim_end_matches('.'))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a table is not there.
+    pub(super) fn is_no_table(&self) -> bool {
+        self.code() == Some(UNKNOWN_TABLE)
+    }
+
+    /// Whether the server is read-only.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.code().is_some_and(|code| READ_ONLY.contains(&code))
     }
 
     /// Whether there is no trigger of that name; its name is known also to who may not see it.
@@ -155,20 +175,22 @@ impl Fault {
                 error.code == SHUTDOWN
                     || PASSING.contains(&error.code)
                     || ACCESS_DENIED.contains(&error.code)
+                    // A session keeps the format that it began with.
+                    || error.code == BINLOG_FORMAT
             }
             Self::Late | Self::Sql(..) => true,
             Self::Storage(_) => false,
         }
     }
 
-    /// Whether the connection ended, so that a new one may do.
+    /// Whether the connection ended, or has a setting of before, so that a new one may do.
     pub(super) fn is_lost(&self) -> bool {
         match self {
             Self::Sql(
                 Error::Io(IoError::Io(_)) | Error::Driver(DriverError::ConnectionClosed),
                 _,
             ) => true,
-            _ => self.code() == Some(SHUTDOWN) || self.code() == Some(KILLED),
+            _ => matches!(self.code(), Some(SHUTDOWN | KILLED | BINLOG_FORMAT)),
         }
     }
 
@@ -284,7 +306,7 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
         }
         DEADLOCK => StorageError::Away(format!("{place}: deadlock with another program{at}")),
         code if READ_ONLY.contains(&code) => {
-            StorageError::Away(format!("{place} is read-only now"))
+            StorageError::Away(format!("{place} is read-only now: {READ_ONLY_HINT}"))
         }
         code if PASSING.contains(&code) || code == TOO_SLOW_MYSQL => {
             StorageError::Away(format!("{place}: {text}{at}"))
@@ -302,8 +324,8 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
             "{place}: {text}{at}: give it one, or set it in storage.statements"
         )),
         NO_DEFINER => broken(format!(
-            "{place}: {text}{at}: a trigger runs as an account that is gone: run mika-manage migrate, \
-             which makes Mika's triggers again under its own account"
+            "{place}: {text}{at}: a trigger, view or function runs as an account that is gone: \
+             mika-manage check says which trigger"
         )),
         INIT_CONNECT_FAILED => StorageError::Away(format!(
             "{place} ended the connection: its init_connect failed: see its error log"
@@ -319,17 +341,25 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
         )),
         TRIGGER_AND_BINLOG => broken(format!(
             "{place}: triggers need log_bin_trust_function_creators = 1 (or the SUPER privilege) \
-             while the binary log is on: SET GLOBAL log_bin_trust_function_creators = 1"
+             while the binary log is on: as an administrator run SET GLOBAL \
+             log_bin_trust_function_creators = 1, then mika-manage migrate again"
         )),
         BINLOG_FORMAT => broken(format!(
-            "{place}: binlog_format = STATEMENT does not go with READ COMMITTED: set it to ROW or \
-             MIXED"
+            "{place}: binlog_format = STATEMENT does not go with READ COMMITTED: {BINLOG_HINT}"
         )),
         SYNTAX => broken(format!("{place}: the SQL is wrong{at}: {text}")),
         _ if let Some(refused) = refused(error) => broken(format!("{place}: {refused}{at}")),
         code => broken(format!("{place}: {}{at} (error {code})", masked(text))),
     }
 }
+
+/// What to do about a server that takes no changes.
+pub(super) const READ_ONLY_HINT: &str = "name the writable server in storage.url, or, if this is meant \
+    to be it, as an administrator: SET GLOBAL read_only = 0";
+
+/// What to do about statements in the binary log.
+pub(super) const BINLOG_HINT: &str = "as an administrator: SET GLOBAL binlog_format = 'ROW' (or \
+    'MIXED'), and the same in the server's options file";
 
 /// What to do where there can't be triggers.
 pub(super) const NO_FEED: &str = "set storage.statements.feed to \"\" in the config; changes are \
@@ -343,6 +373,16 @@ fn masked(text: &str) -> String {
         shown.push_str(if is_quoted { "'…'" } else { part });
     }
     shown
+}
+
+/// Whether the account that a trigger runs as is gone.
+pub(super) fn is_no_definer(error: &ServerError) -> bool {
+    error.code == NO_DEFINER
+}
+
+/// Whether a column is not there.
+pub(super) fn is_no_column(error: &ServerError) -> bool {
+    error.code == UNKNOWN_COLUMN
 }
 
 /// Whether the account may not do what was asked.

@@ -17,7 +17,7 @@ use super::read;
 use super::tables::Own;
 use crate::ids::{TorrentId, UserId};
 use crate::registry::RowChange;
-use crate::storage::{Feed, FeedPosition, StorageError, schema};
+use crate::storage::{Feed, FeedPosition, StorageError, passed_over, schema};
 
 /// Entries kept for those who follow; who is further behind loads everything again.
 const KEPT: u64 = 100_000;
@@ -221,13 +221,17 @@ async fn change(
     };
     Ok(match kind {
         "user" => Some(
-            match usable(read::user_by_id(session, UserId(key)).await)? {
+            match usable(read::user_by_id(session, UserId(key)).await, "users", key)? {
                 Some(stored) => RowChange::User(stored),
                 None => RowChange::UserGone(UserId(key)),
             },
         ),
         "torrent" => Some(
-            match usable(read::torrent_by_id(session, TorrentId(key)).await)? {
+            match usable(
+                read::torrent_by_id(session, TorrentId(key)).await,
+                "torrents",
+                key,
+            )? {
                 Some(stored) => RowChange::Torrent(stored),
                 None => RowChange::TorrentGone(TorrentId(key)),
             },
@@ -236,9 +240,16 @@ async fn change(
     })
 }
 
-fn usable<T>(row: Result<Option<T>, Fault>) -> Result<Option<T>, Fault> {
+fn usable<T>(
+    row: Result<Option<T>, Fault>,
+    table: &'static str,
+    id: u32,
+) -> Result<Option<T>, Fault> {
     match row {
-        Err(Fault::Storage(StorageError::Broken(_))) => Ok(None),
+        Err(Fault::Storage(StorageError::Broken(problem))) => {
+            passed_over::log(table, id, &problem);
+            Ok(None)
+        }
         other => other,
     }
 }

@@ -1,12 +1,11 @@
 //! How the database is now: triggers, the accounts they run as, tables and their engines, the session.
 //! It takes a few small queries, so the daemon looks every half a minute.
 
-use mysql_async::Error;
-
 use super::cells::Cells;
-use super::fault::{self, Fault, NO_FEED};
+use super::definers::{self, Owned, Trial};
+use super::fault::{Fault, NO_FEED};
 use super::link::Session;
-use super::rows::Rows;
+use super::rights::Missing;
 use super::{settings, tables};
 use crate::storage::Finding;
 use crate::storage::schema::{self, Call, FEED, Schema, mentions};
@@ -15,20 +14,51 @@ use crate::storage::triggers::{self, Misplaced, Trigger};
 pub(super) async fn inspect(
     session: &mut Session<'_>,
     schema: &Schema,
+    trial: Trial,
+) -> Result<Vec<Finding>, Fault> {
+    let mut rights = Missing::default();
+    let mut findings = inspect_with(session, schema, trial, &mut rights).await?;
+    findings.extend(rights.finding(session).await?);
+    Ok(findings)
+}
+
+/// The same with privileges that are missing left to the caller.
+pub(super) async fn inspect_with(
+    session: &mut Session<'_>,
+    schema: &Schema,
+    trial: Trial,
+    rights: &mut Missing,
 ) -> Result<Vec<Finding>, Fault> {
     let mut findings = Vec::new();
     settings::inspect(session, &mut findings).await?;
     let tables = tables_of(session).await?;
     engines(session, schema, &tables, &mut findings);
     if session.has(&FEED) {
-        let views = views(schema, &tables);
-        if views.is_empty() {
-            let misplaced = misplaced(session, schema).await?;
-            findings.extend(findings_of(session, &misplaced).await?);
+        let mut obstacles = views(schema, &tables);
+        obstacles.extend(absent(schema, &tables));
+        if obstacles.is_empty() {
+            let found = triggers(session, schema, trial).await?;
+            findings.extend(findings_of(session, found, rights).await?);
         }
-        findings.extend(views);
+        findings.extend(obstacles);
     }
     Ok(findings)
+}
+
+/// Tables that should have triggers and are not there.
+fn absent(schema: &Schema, tables: &[Table]) -> Vec<Finding> {
+    let mut names: Vec<String> = Vec::new();
+    for trigger in tables::triggers(schema) {
+        let is_there = |table: &Table| table.name.eq_ignore_ascii_case(&trigger.table);
+        if !tables.iter().any(is_there) && !names.contains(&trigger.table) {
+            names.push(trigger.table);
+        }
+    }
+    let finding = |name: &String| {
+        let (problem, hint) = tables::absence(schema, name);
+        Finding::problem(problem, hint)
+    };
+    names.iter().map(finding).collect()
 }
 
 /// A table or view of the database.
@@ -84,7 +114,8 @@ fn engines(session: &Session<'_>, schema: &Schema, tables: &[Table], findings: &
             continue;
         }
         let hint = format!("ALTER TABLE `{name}` ENGINE = InnoDB");
-        if schema.owns(name) || is_in(&credit, name) {
+        let is_for_edits = ["mika_feed", "mika_migrations"].contains(&name.as_str());
+        if is_in(&credit, name) || schema.owns(name) && !is_for_edits {
             findings.push(Finding::fatal(
                 format!(
                     "the table {name} has the engine {engine}, which has no transactions: credit \
@@ -92,7 +123,7 @@ fn engines(session: &Session<'_>, schema: &Schema, tables: &[Table], findings: &
                 ),
                 hint,
             ));
-        } else if is_in(&edits, name) {
+        } else if is_for_edits || is_in(&edits, name) {
             findings.push(Finding::note(
                 format!(
                     "the table {name} has the engine {engine}, which has no transactions: an edit \
@@ -135,14 +166,22 @@ pub(super) async fn view_in_the_way(
     Ok(views(schema, &tables).into_iter().next())
 }
 
-/// Mika's triggers that are missing, elsewhere, changed, or run as an account that can't do it.
-pub(super) async fn misplaced(
+/// Triggers that are not as they should be.
+pub(super) struct Found {
+    /// Mika's that are missing, elsewhere, changed, or run as an account that can't do it.
+    pub(super) misplaced: Vec<Misplaced>,
+    /// What is wrong with those of the site.
+    site: Vec<Finding>,
+}
+
+pub(super) async fn triggers(
     session: &mut Session<'_>,
     schema: &Schema,
-) -> Result<Vec<Misplaced>, Fault> {
+    trial: Trial,
+) -> Result<Found, Fault> {
     let sql = "SELECT trigger_name, event_object_table, action_timing, event_manipulation, \
         action_statement, definer FROM information_schema.triggers \
-        WHERE trigger_schema = DATABASE() AND LEFT(trigger_name, 5) = 'mika_'";
+        WHERE trigger_schema = DATABASE()";
     let rows = session.query(sql).await?;
     let (mut found, mut definers) = (Vec::new(), Vec::new());
     for row in &rows {
@@ -158,129 +197,34 @@ pub(super) async fn misplaced(
     }
     let expected = tables::triggers(schema);
     let mut misplaced = triggers::misplaced(&expected, &found);
-    let is_in_place = |name: &str| {
-        expected.iter().any(|trigger| trigger.name == name)
-            && !misplaced.iter().any(|it| it.name == name)
-    };
-    let rest: Vec<(&Trigger, &str)> = found
-        .iter()
-        .zip(&definers)
-        .filter(|(trigger, _)| is_in_place(&trigger.name))
-        .map(|(trigger, definer)| (trigger, definer.as_str()))
-        .collect();
-    let disowned = disowned(session, &rest).await?;
+    let is_own = |(trigger, _): &Owned<'_>| expected.iter().any(|it| it.name == trigger.name);
+    let definers = definers.iter().map(String::as_str);
+    let (own, site): (Vec<Owned<'_>>, Vec<Owned<'_>>) =
+        found.iter().zip(definers).partition(is_own);
+    let mut place = own.clone();
+    place.retain(|(trigger, _)| !misplaced.iter().any(|it| it.name == trigger.name));
+    let (disowned, site) = definers::look(session, &own, &place, &site, trial).await?;
     misplaced.extend(disowned);
-    Ok(misplaced)
-}
-
-/// Triggers that run as an account that is gone, or may not do it. Accounts are for administrators to
-/// see, so where it is not Mika's own, credit of nothing is tried, and taken back.
-async fn disowned(
-    session: &mut Session<'_>,
-    triggers: &[(&Trigger, &str)],
-) -> Result<Vec<Misplaced>, Fault> {
-    let rows = session.query("SELECT CURRENT_USER()").await?;
-    let ourselves = rows.first().map(|row| Cells(row).text(0));
-    let others = triggers
-        .iter()
-        .filter(|(_, definer)| Some(*definer) != ourselves.as_deref());
-    let others: Vec<&(&Trigger, &str)> = others.collect();
-    if others.is_empty() {
-        return Ok(Vec::new());
-    }
-    let failed = credit_of_nothing(session).await?;
-    let runs_with_credit = |trigger: &Trigger| {
-        let mut credit = [&schema::CREDIT_USERS, &schema::CREDIT_TORRENTS].into_iter();
-        trigger.event != "DELETE"
-            && credit.any(|call| mentions(session.statements_of(call), &trigger.table))
-    };
-    let tried: Vec<&str> = others
-        .iter()
-        .filter(|(trigger, _)| runs_with_credit(trigger))
-        .map(|(_, definer)| *definer)
-        .collect();
-    let problem = |definer: &str| match &failed {
-        Some(Failed::Gone) => Some(format!("as {definer}, an account that is gone")),
-        Some(Failed::Denied(text)) => Some(format!("as {definer}, which can't do it ({text})")),
-        None if tried.contains(&definer) => None,
-        None => Some(format!(
-            "as {definer}, and not as Mika's account, which can't see whether that one is there"
-        )),
-    };
-    let misplaced = others.iter().filter_map(|(trigger, definer)| {
-        let problem = problem(definer)?;
-        Some(Misplaced::new(&trigger.name, problem))
-    });
-    Ok(misplaced.collect())
-}
-
-/// Why a trigger could not run.
-enum Failed {
-    /// The account that it runs as is gone.
-    Gone,
-    /// That account lacks a privilege; what the server says.
-    Denied(String),
-}
-
-/// Adds nothing to the totals of one user and one torrent, which runs triggers as credit does; why
-/// that fails, if it is for want of an account or its privileges.
-async fn credit_of_nothing(session: &mut Session<'_>) -> Result<Option<Failed>, Fault> {
-    let mut failed = None;
-    tables::begin(session).await?;
-    for (read, credit) in [
-        (&schema::USERS, &schema::CREDIT_USERS),
-        (&schema::TORRENTS, &schema::CREDIT_TORRENTS),
-    ] {
-        match add_nothing(session, read, credit).await {
-            Err(fault) if fault.is_no_definer() => failed = Some(Failed::Gone),
-            Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
-                let text = error.message.trim_end_matches('.');
-                failed.get_or_insert(Failed::Denied(text.to_owned()));
-            }
-            // The check tells of statements that don't work.
-            Ok(()) | Err(Fault::Sql(Error::Server(_), _)) => {}
-            Err(fault) => return Err(fault),
-        }
-    }
-    session.run("ROLLBACK").await?;
-    Ok(failed)
-}
-
-async fn add_nothing(
-    session: &mut Session<'_>,
-    read: &'static Call,
-    credit: &'static Call,
-) -> Result<(), Fault> {
-    let params = [("after", (-1).into()), ("limit", 1.into())];
-    let rows = session.call(read, &params).await?;
-    if let Some(id) = rows.first().and_then(|row| Cells(row).id(0).ok()) {
-        let columns = credit.rows.split(' ').count();
-        let zeros = ",0".repeat(columns - 1);
-        let mut nothing = Rows::default();
-        nothing.push_written(format!("{id}{zeros}"));
-        session.call_with(credit, &nothing).await?;
-    }
-    Ok(())
+    Ok(Found { misplaced, site })
 }
 
 /// Triggers that are not seen may be there all the same, without the right to see them.
 async fn findings_of(
     session: &mut Session<'_>,
-    misplaced: &[Misplaced],
-) -> Result<Option<Finding>, Fault> {
-    let Some(first) = misplaced.first() else {
-        return Ok(None);
+    found: Found,
+    rights: &mut Missing,
+) -> Result<Vec<Finding>, Fault> {
+    let mut findings = found.site;
+    let Some(first) = found.misplaced.first() else {
+        return Ok(findings);
     };
     let shown = session
         .query(&format!("SHOW CREATE TRIGGER `{}`", first.name))
         .await;
     match shown {
-        Err(fault) if fault.is_denied() || fault.lacks_privilege() => Ok(Some(Finding::problem(
-            "Mika's account lacks the privilege TRIGGER: its triggers can't be seen, and do not work",
-            "as an administrator: GRANT TRIGGER on the database to Mika's account (see docs/sql.md)",
-        ))),
-        Ok(_) => Ok(triggers::finding(misplaced)),
-        Err(fault) if fault.is_no_trigger() => Ok(triggers::finding(misplaced)),
-        Err(fault) => Err(fault),
+        Err(fault) if fault.is_denied() || fault.lacks_privilege() => rights.note_trigger(),
+        Err(fault) if !fault.is_no_trigger() => return Err(fault),
+        _ => findings.extend(triggers::finding(&found.misplaced)),
     }
+    Ok(findings)
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Column, Conn, Opts, OptsBuilder, Params, Row, Value};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -41,7 +42,6 @@ pub(super) struct Link {
     opts: Opts,
     /// The URL without its password.
     pub(super) place: String,
-    pub(super) database: String,
     idle: Mutex<Vec<Conn>>,
     room: Semaphore,
 }
@@ -72,11 +72,11 @@ impl Link {
             None => url.expose().to_owned(),
         };
         let opts = Opts::from_url(&text).map_err(|error| fault::url(&error, url))?;
-        let Some(database) = opts.db_name().map(str::to_owned) else {
+        if opts.db_name().is_none() {
             return Err(StorageError::Broken(
                 "storage.url names no database: mysql://user:password@host:3306/database".into(),
             ));
-        };
+        }
         let keepalive = opts.tcp_keepalive().unwrap_or(TCP_KEEPALIVE);
         let opts = OptsBuilder::from_opts(opts)
             // The server's idea of its socket may lead to another server on this host.
@@ -89,7 +89,6 @@ impl Link {
         Ok(Self {
             opts: opts.into(),
             place: url.masked(),
-            database,
             idle: Mutex::new(Vec::new()),
             room: Semaphore::new(CONNECTIONS_MAX),
         })
@@ -167,6 +166,19 @@ impl Link {
         }
         // The server would log one that merely falls silent. If it is not heard, so be it.
         let _ = timeout(PATIENCE_PING, conn.disconnect()).await;
+    }
+}
+
+/// A server logs connections that merely end, so those that are kept say goodbye where a runtime is
+/// there to do it: `mika-manage` waits for that, and a daemon's may be cut short.
+impl Drop for Link {
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        for conn in self.idle.get_mut().drain(..) {
+            runtime.spawn(timeout(PATIENCE_PING, conn.disconnect()));
+        }
     }
 }
 

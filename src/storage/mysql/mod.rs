@@ -11,6 +11,7 @@ mod cells;
 mod check;
 mod columns;
 mod credit;
+mod definers;
 mod edit;
 mod fault;
 mod feed;
@@ -22,6 +23,7 @@ mod link;
 mod misfit;
 mod read;
 mod refused;
+mod rights;
 mod rows;
 mod settings;
 mod tables;
@@ -32,14 +34,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::definers::Trial;
 use self::fault::Fault;
 use self::link::{Link, PATIENCE, PATIENCE_WHOLE, Session};
 use self::tables::Own;
 use super::schema::{self, Schema, Statements};
 use super::{
-    Absurd, Added, CreditRules, Feed, FeedPosition, Find, Finding, Found, History, MigrationStatus,
-    NewTorrent, NewUser, Page, Place, Storage, StorageError, StoredPeer, StoredTorrent, StoredUser,
-    TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, Wipe, migrate,
+    Absurd, Added, BadRow, CreditRules, Feed, FeedPosition, Find, Finding, Found, History,
+    MigrationStatus, NewTorrent, NewUser, Page, Place, Storage, StorageError, StoredPeer,
+    StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch,
+    UserTorrents, Wipe, migrate,
 };
 use crate::backoff::Backoff;
 use crate::change::sums::Credited;
@@ -145,7 +149,11 @@ impl Storage for Mysql {
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
-        read!(self, |session| inspect::inspect(session, self.schema))
+        read!(self, |session| inspect::inspect(
+            session,
+            self.schema,
+            Trial::Credit
+        ))
     }
 
     async fn identity(&self) -> Result<String, StorageError> {
@@ -153,6 +161,10 @@ impl Storage for Mysql {
             session,
             self.schema.name
         ))
+    }
+
+    fn has_feed(&self) -> bool {
+        !self.statements.of(&schema::FEED).is_empty()
     }
 
     async fn time(&self) -> Result<Option<i64>, StorageError> {
@@ -215,8 +227,16 @@ impl Storage for Mysql {
         read!(self, |session| read::whitelist(session))
     }
 
+    async fn bad_clients(&self) -> Result<Vec<BadRow>, StorageError> {
+        read!(self, |session| read::bad_clients(session))
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError> {
         read!(self, |session| read::user_by_id(session, id))
+    }
+
+    async fn is_unfinished(&self, id: UserId) -> Result<bool, StorageError> {
+        read!(self, |session| read::is_unfinished(session, id))
     }
 
     async fn users_named(&self, name: &str) -> Result<Vec<StoredUser>, StorageError> {
@@ -377,10 +397,18 @@ impl<'a> Tries<'a> {
     /// Ends a try: with what the job has come to, or none if it is to be tried again.
     async fn end<T>(
         &mut self,
-        session: Session<'a>,
+        mut session: Session<'a>,
         result: Result<T, Fault>,
     ) -> Option<Result<T, StorageError>> {
         let link = &self.storage.link;
+        let result = match result {
+            Err(fault) if fault.is_by_account() => {
+                // A GRANT is of use to later connections only.
+                session.is_last |= fault.is_denied();
+                Err(definers::named(&mut session, fault, &link.place).await)
+            }
+            other => other,
+        };
         link.end(session, &result).await;
         let fault = match result {
             Ok(done) => return Some(Ok(done)),

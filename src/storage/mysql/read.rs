@@ -145,6 +145,10 @@ pub(super) async fn whitelist(session: &mut Session<'_>) -> Result<Vec<Client>, 
     Ok(rows::distinct(clients(session).await?.rows))
 }
 
+pub(super) async fn bad_clients(session: &mut Session<'_>) -> Result<Vec<BadRow>, Fault> {
+    Ok(clients(session).await?.bad)
+}
+
 /// The clients with their prefixes as they stand in the table, and the rows that can't be used.
 pub(super) async fn clients(session: &mut Session<'_>) -> Result<Page<(Client, String)>, Fault> {
     let rows = session.call(&schema::WHITELIST, &[]).await?;
@@ -156,6 +160,12 @@ pub(super) async fn user_by_id(
     id: UserId,
 ) -> Result<Option<StoredUser>, Fault> {
     one(session, &schema::USER, id.0, user).await
+}
+
+pub(super) async fn is_unfinished(session: &mut Session<'_>, id: UserId) -> Result<bool, Fault> {
+    let rows = session.call(&schema::USER, &[("id", id.0.into())]).await?;
+    let is_unfinished = |row| matches!(user(row), Err(Unusable::Unfinished));
+    Ok(rows.first().is_some_and(is_unfinished))
 }
 
 pub(super) async fn users_named(
@@ -361,7 +371,11 @@ fn client(row: &Row) -> Result<(Client, String), Unusable> {
     let cells = Cells(row);
     let written = cells.text(0);
     let client = rows::client(&written, cells.text(1));
-    let client = client.map_err(|problem| bad("whitelist", &cells, problem))?;
+    // In quotes, because it may have nothing but blanks.
+    let client = client.map_err(|problem| BadRow {
+        id: format!("{:?}", cells.shown(0)),
+        ..bad("whitelist", &cells, problem)
+    })?;
     Ok((client, written))
 }
 

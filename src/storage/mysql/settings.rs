@@ -4,11 +4,11 @@
 //! hold anything: another character set, no strict mode, `autocommit = 0`. So Mika sets all of them on each
 //! new connection, after `init_connect` has run; nothing resets a connection later.
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error};
 
 use super::cells::Cells;
-use super::fault::Fault;
+use super::fault::{BINLOG_HINT, Fault, READ_ONLY_HINT};
 use super::link::Session;
 use crate::storage::Finding;
 
@@ -85,7 +85,58 @@ pub(super) async fn inspect(
             ));
         }
     }
+    of_server(session, findings).await
+}
+
+/// Bytes that the server has to take in one packet.
+const PACKET_MIN: u64 = 1 << 20;
+
+/// Looks at what the server has for everybody and Mika can't set.
+pub(super) async fn of_server(
+    session: &mut Session<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Fault> {
+    let sql = "SELECT @@GLOBAL.log_bin, @@GLOBAL.binlog_format, @@GLOBAL.max_allowed_packet, \
+        @@GLOBAL.read_only";
+    let rows = match session.query(sql).await {
+        Ok(rows) => rows,
+        Err(fault) if fault.is_no_variable() => return Ok(()),
+        Err(fault) => return Err(fault),
+    };
+    let Some(cells) = rows.first().map(Cells) else {
+        return Ok(());
+    };
+    if cells.flag(0) && cells.text(1) == "STATEMENT" {
+        findings.push(Finding::problem(
+            "binlog_format is STATEMENT, which does not go with READ COMMITTED: nothing can be written",
+            BINLOG_HINT,
+        ));
+    }
+    let packet = cells.total(2);
+    if packet < PACKET_MIN {
+        findings.push(Finding::problem(
+            format!("max_allowed_packet is {packet} bytes, and Mika needs 1M at least"),
+            "as an administrator: SET GLOBAL max_allowed_packet = 16777216, and the same in the \
+             server's options file",
+        ));
+    }
+    let is_marked = !["0", "OFF"].contains(&cells.text(3).as_str());
+    if is_marked && !can_write(session).await? {
+        findings.push(Finding::problem(
+            "the server is read-only: nothing can be written",
+            READ_ONLY_HINT,
+        ));
+    }
     Ok(())
+}
+
+/// Whether a change gets through; some accounts may write to a server that is read-only.
+async fn can_write(session: &mut Session<'_>) -> Result<bool, Fault> {
+    match session.run("DELETE FROM mika_journal WHERE 1 = 0").await {
+        Err(fault) if fault.is_read_only() => Ok(false),
+        Ok(_) | Err(Fault::Sql(Error::Server(_), _)) => Ok(true),
+        Err(fault) => Err(fault),
+    }
 }
 
 #[cfg(test)]

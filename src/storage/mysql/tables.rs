@@ -1,14 +1,17 @@
 //! Mika's own tables: their names, and making them.
 
 use super::cells::Cells;
+use super::definers::Trial;
 use super::fault::Fault;
 use super::feed::RELOAD;
 use super::inspect;
 use super::link::{Link, PATIENCE, Session};
+use super::rights;
 use crate::storage::migrate::{self, Migration};
-use crate::storage::schema::{FEED, Schema};
+use crate::storage::schema::{CALLS, FEED, Schema, mentions};
 use crate::storage::triggers::{Misplaced, Trigger};
-use crate::storage::{MigrationStatus, StorageError};
+use crate::storage::unusable::plural;
+use crate::storage::{Finding, MigrationStatus, StorageError};
 
 /// Seconds that one `mika-manage` waits for another one's migration, or for its edit.
 const LOCK_SECONDS: u32 = 8;
@@ -63,7 +66,7 @@ pub(super) async fn lock(session: &mut Session<'_>, name: &str) -> Result<(), Fa
 }
 
 /// Whether the table of migrations is there.
-async fn is_there(session: &mut Session<'_>) -> Result<bool, Fault> {
+pub(super) async fn is_there(session: &mut Session<'_>) -> Result<bool, Fault> {
     let rows = session
         .query(
             "SELECT 1 FROM information_schema.tables \
@@ -104,7 +107,7 @@ pub(super) async fn migrate(
     }
     // An account without CREATE can still put triggers right.
     if !is_there(session).await? {
-        run(session, link, MIGRATIONS).await?;
+        run(session, link, schema, MIGRATIONS).await?;
     }
     let mut done = Vec::new();
     let statuses = migrations(session, schema).await?;
@@ -116,7 +119,7 @@ pub(super) async fn migrate(
             if !is_followed && statement.contains(TRIGGER) {
                 continue;
             }
-            run(session, link, &statement).await?;
+            run(session, link, schema, &statement).await?;
         }
         let sql = format!(
             "INSERT INTO mika_migrations (name) VALUES ('{}')",
@@ -145,7 +148,9 @@ async fn mend_triggers(
     link: &Link,
     schema: &Schema,
 ) -> Result<Vec<String>, Fault> {
-    let misplaced = inspect::misplaced(session, schema).await?;
+    let misplaced = inspect::triggers(session, schema, Trial::Credit)
+        .await?
+        .misplaced;
     let all: Vec<String> = schema.migrations.iter().flat_map(statements).collect();
     let mut made = Vec::new();
     for Misplaced { name, .. } in &misplaced {
@@ -155,8 +160,9 @@ async fn mend_triggers(
         let Some(create) = all.iter().find(creates) else {
             continue;
         };
-        run(session, link, &format!("DROP TRIGGER IF EXISTS {name}")).await?;
-        run(session, link, create).await?;
+        let drop = format!("DROP TRIGGER IF EXISTS {name}");
+        run(session, link, schema, &drop).await?;
+        run(session, link, schema, create).await?;
         made.push(format!("trigger {name}"));
     }
     if !made.is_empty() {
@@ -166,17 +172,124 @@ async fn mend_triggers(
     Ok(made)
 }
 
-async fn run(session: &mut Session<'_>, link: &Link, statement: &str) -> Result<(), Fault> {
+async fn run(
+    session: &mut Session<'_>,
+    link: &Link,
+    schema: &Schema,
+    statement: &str,
+) -> Result<(), Fault> {
     match session.run(statement).await {
         Ok(_) => Ok(()),
         // Of a migration that was interrupted.
         Err(fault) if fault.is_column_there() => Ok(()),
-        Err(fault) => {
+        Err(fault) if fault.is_denied() => {
             // A GRANT is of use to later connections only.
-            session.is_last |= fault.is_denied();
-            Err(hint(fault, link, statement))
+            session.is_last = true;
+            Err(denied(session, fault, link, statement).await)
+        }
+        Err(fault) => Err(unfit(fault, link, schema, statement)),
+    }
+}
+
+/// What to say of a table that is not there though the migrations are applied, or are to be: the
+/// problem and the advice.
+pub(super) fn absence(schema: &Schema, table: &str) -> (String, String) {
+    let makes = format!("CREATE TABLE IF NOT EXISTS {table} ");
+    let mut all = schema.migrations.iter().flat_map(statements);
+    if all.any(|statement| statement.starts_with(&makes)) {
+        return (
+            format!(
+                "the table `{table}` is missing, or Mika's account may not see it, though the migration was applied"
+            ),
+            "restore it from a backup, or rename it back".into(),
+        );
+    }
+    (
+        format!("the table `{table}` is missing, or Mika's account may not see it; the schema {} is for a web application that has it", schema.name),
+        "restore it or rename it back, or name the web application's database in storage.url, or another \
+         storage.schema"
+            .into(),
+    )
+}
+
+/// What to do about a table that is there under a name of Mika's, with other columns.
+pub(super) const NOT_OURS: &str = "if it is another program's, name another database in storage.url, \
+    another storage.schema, or statements that fit in storage.statements";
+
+/// A trigger that can't be made for its table.
+fn unfit(fault: Fault, link: &Link, schema: &Schema, statement: &str) -> Fault {
+    let Some(Trigger { table, .. }) = Trigger::of_statement(statement) else {
+        return fault;
+    };
+    let place = &link.place;
+    match fault.unknown_column() {
+        Some(text) => Fault::broken(format!(
+            "{place}: the table `{table}` is there and has other columns than Mika's ({text}): {NOT_OURS}"
+        )),
+        None if fault.is_no_table() => {
+            let (problem, hint) = absence(schema, &table);
+            Fault::broken(format!("{place}: {problem}: {hint}"))
+        }
+        None => fault,
+    }
+}
+
+/// Columns that Mika's statements use and a table of that name lacks: it is another program's, or
+/// was changed.
+pub(super) async fn unlike(
+    session: &mut Session<'_>,
+    schema: &Schema,
+) -> Result<Vec<Finding>, Fault> {
+    let sql = "SELECT column_name FROM information_schema.columns \
+        WHERE table_schema = DATABASE() AND table_name = ?";
+    let mut findings = Vec::new();
+    for statement in schema.migrations.iter().flat_map(statements) {
+        let Some((table, columns)) = columns_of(&statement) else {
+            continue;
+        };
+        let rows = session.exec(sql, vec![table.into()]).await?;
+        let there: Vec<String> = rows.iter().map(|row| Cells(row).text(0)).collect();
+        let is_used = |column: &str| {
+            let mut calls = CALLS.iter().map(|call| session.statements_of(call));
+            calls.any(|it| mentions(it, table) && mentions(it, column))
+        };
+        let lacking: Vec<&str> = columns
+            .into_iter()
+            .filter(|column| !there.iter().any(|it| it.eq_ignore_ascii_case(column)))
+            .filter(|column| is_used(column))
+            .collect();
+        if !there.is_empty() && !lacking.is_empty() {
+            let noun = plural(lacking.len(), "the column", "the columns");
+            findings.push(Finding::problem(
+                format!("the table `{table}` lacks {noun} {}", lacking.join(", ")),
+                format!("{NOT_OURS}; if it is Mika's, add what it lacks (see docs/sql.md)"),
+            ));
         }
     }
+    Ok(findings)
+}
+
+/// Whether a finding of [`unlike`] names that column.
+pub(super) fn tells_of(finding: &Finding, column: &str) -> bool {
+    let lacks = finding.problem.split_once("` lacks the column");
+    lacks.is_some_and(|(_, columns)| {
+        let mut columns = columns.split([' ', ',']);
+        columns.any(|it| it.eq_ignore_ascii_case(column))
+    })
+}
+
+/// The table that a statement makes, and its columns.
+fn columns_of(statement: &str) -> Option<(&str, Vec<&str>)> {
+    let rest = statement.strip_prefix("CREATE TABLE IF NOT EXISTS ")?;
+    let (table, rest) = rest.split_once(" (")?;
+    let words = rest
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    // Keys and the end of the statement begin with other signs.
+    let is_column =
+        |word: &&str| word.starts_with(|char: char| char.is_ascii_lowercase() || char == '`');
+    let columns = words.filter(is_column).map(|word| word.trim_matches('`'));
+    Some((table, columns.collect()))
 }
 
 /// The statements of a migration: they are parted by empty lines, for a trigger has several `;`.
@@ -192,21 +305,19 @@ fn statements(migration: &Migration) -> impl Iterator<Item = String> {
 }
 
 /// The privilege that a statement of a migration lacks, as it has to be granted.
-fn hint(fault: Fault, link: &Link, statement: &str) -> Fault {
-    let lacks_trigger = fault.is_denied() && statement.contains(TRIGGER);
-    if !lacks_trigger && !fault.is_denied() {
-        return fault;
-    }
-    let privileges = if lacks_trigger {
+async fn denied(session: &mut Session<'_>, fault: Fault, link: &Link, statement: &str) -> Fault {
+    let privileges = if statement.contains(TRIGGER) {
         "TRIGGER"
     } else {
-        "CREATE, ALTER, INDEX, DROP, REFERENCES"
+        rights::ALL
+    };
+    let grant = match rights::grant(session, privileges).await {
+        Ok(grant) => grant,
+        Err(fault) => return fault,
     };
     let refused = fault.explain(&link.place, PATIENCE);
     Fault::broken(format!(
-        "{refused}. As an administrator run: GRANT {privileges} ON `{}`.* TO that user, and then \
-         mika-manage migrate again",
-        link.database
+        "{refused}. As an administrator run: {grant}; and then mika-manage migrate again"
     ))
 }
 

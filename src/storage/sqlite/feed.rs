@@ -7,7 +7,7 @@ use super::read;
 use super::tables::begin;
 use crate::ids::{TorrentId, UserId};
 use crate::registry::RowChange;
-use crate::storage::{Feed, FeedPosition, StorageError};
+use crate::storage::{Feed, FeedPosition, StorageError, passed_over};
 
 /// Entries kept for those who follow; who is further behind loads everything again.
 const KEPT: i64 = 100_000;
@@ -104,12 +104,18 @@ fn change(connection: &Connection, kind: &str, key: i64) -> Result<Option<RowCha
         return Ok(None);
     };
     Ok(match kind {
-        "user" => Some(match usable(read::user_by_id(connection, UserId(key)))? {
-            Some(stored) => RowChange::User(stored),
-            None => RowChange::UserGone(UserId(key)),
-        }),
+        "user" => Some(
+            match usable(read::user_by_id(connection, UserId(key)), "users", key)? {
+                Some(stored) => RowChange::User(stored),
+                None => RowChange::UserGone(UserId(key)),
+            },
+        ),
         "torrent" => Some(
-            match usable(read::torrent_by_id(connection, TorrentId(key)))? {
+            match usable(
+                read::torrent_by_id(connection, TorrentId(key)),
+                "torrents",
+                key,
+            )? {
                 Some(stored) => RowChange::Torrent(stored),
                 None => RowChange::TorrentGone(TorrentId(key)),
             },
@@ -118,9 +124,16 @@ fn change(connection: &Connection, kind: &str, key: i64) -> Result<Option<RowCha
     })
 }
 
-fn usable<T>(row: Result<Option<T>, Fault>) -> Result<Option<T>, Fault> {
+fn usable<T>(
+    row: Result<Option<T>, Fault>,
+    table: &'static str,
+    id: u32,
+) -> Result<Option<T>, Fault> {
     match row {
-        Err(Fault::Storage(StorageError::Broken(_))) => Ok(None),
+        Err(Fault::Storage(StorageError::Broken(problem))) => {
+            passed_over::log(table, id, &problem);
+            Ok(None)
+        }
         other => other,
     }
 }

@@ -38,7 +38,7 @@ use super::{
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
 use crate::ids::{InfoHash, TorrentId, UserId};
-use crate::registry::Client;
+use crate::registry::{BadRow, Client};
 use crate::secret::Secret;
 
 /// How long a connection waits for another program's lock.
@@ -183,8 +183,18 @@ impl Storage for Sqlite {
         self.read(|connection| read::whitelist(connection)).await
     }
 
+    async fn bad_clients(&self) -> Result<Vec<BadRow>, StorageError> {
+        self.read(|connection| Ok(read::clients(connection)?.bad))
+            .await
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError> {
         self.read(move |connection| read::user_by_id(connection, id))
+            .await
+    }
+
+    async fn is_unfinished(&self, id: UserId) -> Result<bool, StorageError> {
+        self.read(move |connection| read::is_unfinished(connection, id))
             .await
     }
 

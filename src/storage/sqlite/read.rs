@@ -125,6 +125,13 @@ pub(super) fn user_by_id(connection: &Connection, id: UserId) -> Result<Option<S
     one(connection, &format!("{USER} WHERE id = ?1"), [id.0], user)
 }
 
+pub(super) fn is_unfinished(connection: &Connection, id: UserId) -> Result<bool, Fault> {
+    let mut select = connection.prepare_cached(&format!("{USER} WHERE id = ?1"))?;
+    let mut rows = select.query([id.0])?;
+    let row = rows.next()?;
+    Ok(row.is_some_and(|row| matches!(user(row), Err(Unusable::Unfinished))))
+}
+
 pub(super) fn users_named(connection: &Connection, name: &str) -> Result<Vec<StoredUser>, Fault> {
     let mut select =
         connection.prepare_cached(&format!("{USER} WHERE username = ?1 ORDER BY id"))?;
@@ -234,6 +241,7 @@ pub(super) fn unusable_rows(connection: &Connection) -> Result<unusable::Rows, F
     found.users_unfinished = users.unfinished;
     found.torrents_unfinished = torrents.unfinished;
     found.bad = [users.bad, torrents.bad, clients.bad].concat();
+    found.unmatched_prefixes = unusable::unmatched(&clients.rows);
     let untidy = clients
         .rows
         .into_iter()
@@ -352,7 +360,11 @@ fn client(row: &Row<'_>) -> Result<(Client, String), Unusable> {
     let cells = Cells(row);
     let written = cells.text(0);
     let client = rows::client(&written, cells.text(1));
-    let client = client.map_err(|problem| bad("whitelist", &cells, problem))?;
+    // In quotes, because it may have nothing but blanks.
+    let client = client.map_err(|problem| BadRow {
+        id: format!("{:?}", cells.shown(0)),
+        ..bad("whitelist", &cells, problem)
+    })?;
     Ok((client, written))
 }
 

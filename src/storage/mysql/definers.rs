@@ -1,0 +1,321 @@
+//! The accounts that triggers run as. One that is gone, or may not do what its trigger does, stops every
+//! statement that runs the trigger: credit and edits, whoever made it.
+
+use mysql_async::{Error, ServerError};
+
+use super::cells::Cells;
+use super::fault::{self, Fault};
+use super::link::Session;
+use super::rows::Rows;
+use super::tables;
+use crate::storage::Finding;
+use crate::storage::schema::{self, Call, mentions};
+use crate::storage::triggers::{Misplaced, Trigger};
+
+/// How much is tried to find accounts that can't be used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trial {
+    Credit,
+    /// An edit that changes nothing as well.
+    CreditAndEdits,
+}
+
+/// A trigger, and the account that it runs as, such as `mika@localhost`.
+pub(super) type Owned<'a> = (&'a Trigger, &'a str);
+
+/// Why a statement could not run its triggers.
+struct Failed {
+    /// The account that the server names.
+    account: String,
+    is_gone: bool,
+    /// What the server says.
+    text: String,
+}
+
+/// Looks at the triggers of Mika that are in `place`, and at those of the site: which of Mika's `own` have to
+/// be made again, and what is wrong with the others. Accounts are for administrators to see, so where a
+/// trigger does not run as Mika's own, credit of nothing is tried, and taken back.
+pub(super) async fn look(
+    session: &mut Session<'_>,
+    own: &[Owned<'_>],
+    place: &[Owned<'_>],
+    site: &[Owned<'_>],
+    trial: Trial,
+) -> Result<(Vec<Misplaced>, Vec<Finding>), Fault> {
+    let ourselves = ourselves(session).await?;
+    let is_foreign = |(_, definer): &&Owned<'_>| *definer != ourselves;
+    let place: Vec<Owned<'_>> = place.iter().filter(is_foreign).copied().collect();
+    let runs = |call: &Call, trigger: &Trigger| {
+        trigger.event != "DELETE" && mentions(session.statements_of(call), &trigger.table)
+    };
+    let site_runs = |call: &Call| {
+        let mut site = site.iter().filter(is_foreign);
+        site.any(|(trigger, _)| runs(call, trigger))
+    };
+    let credit = CREDIT.map(|(_, call)| call);
+    let tries_edits = trial == Trial::CreditAndEdits && EDITS.iter().any(|(_, it)| site_runs(it));
+    if place.is_empty() && !tries_edits && !credit.into_iter().any(site_runs) {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let tried: Vec<&str> = place
+        .iter()
+        .filter(|(trigger, _)| credit.into_iter().any(|call| runs(call, trigger)))
+        .map(|(_, definer)| *definer)
+        .collect();
+    let failed = try_nothing(session, tries_edits).await?;
+    let problem = |definer: &str| match failed.iter().find(|it| it.account == definer) {
+        Some(Failed { is_gone: true, .. }) => {
+            Some(format!("as {definer}, an account that is gone"))
+        }
+        Some(Failed { text, .. }) => Some(format!("as {definer}, which can't do it ({text})")),
+        None if tried.contains(&definer) => None,
+        None => Some(format!(
+            "as {definer}, and not as Mika's account, which can't see whether that one is there"
+        )),
+    };
+    let misplaced = place.iter().filter_map(|(trigger, definer)| {
+        let problem = problem(definer)?;
+        Some(Misplaced::new(&trigger.name, problem))
+    });
+    let misplaced = misplaced.collect();
+    let others = failed.iter().filter(|it| it.account != ourselves);
+    let findings = others.filter_map(|failed| {
+        let theirs: Vec<&Trigger> = of_account(site, &failed.account);
+        let is_own = !of_account(own, &failed.account).is_empty();
+        (!theirs.is_empty() || !is_own).then(|| failed.finding(&theirs))
+    });
+    Ok((misplaced, findings.collect()))
+}
+
+fn of_account<'a>(triggers: &[Owned<'a>], account: &str) -> Vec<&'a Trigger> {
+    let theirs = triggers.iter().filter(|(_, definer)| *definer == account);
+    theirs.map(|(trigger, _)| *trigger).collect()
+}
+
+/// The account of this session, such as `mika@localhost`.
+async fn ourselves(session: &mut Session<'_>) -> Result<String, Fault> {
+    let rows = session.query("SELECT CURRENT_USER()").await?;
+    Ok(rows
+        .first()
+        .map(|row| Cells(row).text(0))
+        .unwrap_or_default())
+}
+
+/// The statements that are tried, each with the one that finds a row for it.
+static CREDIT: [(&Call, &Call); 2] = [
+    (&schema::USERS, &schema::CREDIT_USERS),
+    (&schema::TORRENTS, &schema::CREDIT_TORRENTS),
+];
+static EDITS: [(&Call, &Call); 2] = [
+    (&schema::USERS, &schema::UPDATE_USER),
+    (&schema::TORRENTS, &schema::UPDATE_TORRENT),
+];
+
+/// Adds nothing to the totals of one user and one torrent, which runs triggers as credit does, and
+/// perhaps changes nothing of them; why that fails, if it is by an account or its privileges.
+async fn try_nothing(session: &mut Session<'_>, tries_edits: bool) -> Result<Vec<Failed>, Fault> {
+    let mut failed: Vec<Failed> = Vec::new();
+    let edits: &[(&'static Call, &'static Call)] = if tries_edits { &EDITS } else { &[] };
+    tables::begin(session).await?;
+    for (read, call) in CREDIT.iter().chain(edits) {
+        match change_nothing(session, read, call).await {
+            Err(Fault::Sql(Error::Server(error), _)) => {
+                // The check tells of statements that don't work for other reasons.
+                let of = Failed::of(&error);
+                failed.extend(of.filter(|it| !failed.iter().any(|had| had.account == it.account)));
+            }
+            Ok(()) | Err(Fault::Storage(_)) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    session.run("ROLLBACK").await?;
+    Ok(failed)
+}
+
+async fn change_nothing(
+    session: &mut Session<'_>,
+    read: &'static Call,
+    call: &'static Call,
+) -> Result<(), Fault> {
+    let params = [("after", (-1).into()), ("limit", 1.into())];
+    let rows = session.call(read, &params).await?;
+    let Some(id) = rows.first().and_then(|row| Cells(row).id(0).ok()) else {
+        return Ok(());
+    };
+    if call.rows.is_empty() {
+        // What is not given is NULL, and stays as it is; so does the name, which is given as it is.
+        let name = |column: &str| {
+            let place = read.columns.split(' ').position(|it| it == column)?;
+            rows.first().map(|row| Cells(row).text(place))
+        };
+        let params = [
+            ("id", id.into()),
+            ("username", name("username").into()),
+            ("release_name", name("release_name").into()),
+        ];
+        session.call(call, &params).await?;
+        return Ok(());
+    }
+    let columns = call.rows.split(' ').count();
+    let zeros = ",0".repeat(columns - 1);
+    let mut nothing = Rows::default();
+    nothing.push_written(format!("{id}{zeros}"));
+    session.call_with(call, &nothing).await?;
+    Ok(())
+}
+
+/// The error of a statement that failed by the account of a trigger, with the trigger and the way on;
+/// another error as it is.
+pub(super) async fn named(session: &mut Session<'_>, fault: Fault, place: &str) -> Fault {
+    let Fault::Sql(Error::Server(error), statement) = &fault else {
+        return fault;
+    };
+    let Some(failed) = Failed::of(error) else {
+        return fault;
+    };
+    let at = statement.map_or_else(String::new, |name| format!(" (statement {name})"));
+    let Ok(advice) = advice(session, &failed).await else {
+        return fault;
+    };
+    match advice {
+        Some(advice) => Fault::broken(format!("{place}: {}{at}: {advice}", failed.text)),
+        None => fault,
+    }
+}
+
+/// Which trigger has that account, and what to do; none if it is Mika's own account.
+async fn advice(session: &mut Session<'_>, failed: &Failed) -> Result<Option<String>, Fault> {
+    if failed.account == ourselves(session).await? {
+        return Ok(None);
+    }
+    let sql = "SELECT trigger_name, event_object_table FROM information_schema.triggers \
+        WHERE trigger_schema = DATABASE() AND definer = ? ORDER BY trigger_name";
+    let rows = session
+        .exec(sql, vec![failed.account.as_str().into()])
+        .await?;
+    let trigger = |cells: Cells<'_>| Trigger {
+        name: cells.text(0),
+        table: cells.text(1),
+        ..Trigger::default()
+    };
+    let all: Vec<Trigger> = rows.iter().map(|row| trigger(Cells(row))).collect();
+    let (own, site): (Vec<&Trigger>, Vec<&Trigger>) =
+        all.iter().partition(|it| it.name.starts_with("mika_"));
+    if own.is_empty() {
+        let Finding { problem, hint, .. } = failed.finding(&site);
+        return Ok(Some(format!("{problem}: {hint}")));
+    }
+    let mut advice = format!(
+        "Mika's triggers run as {}, {}: run mika-manage migrate, which makes them again under its own \
+         account",
+        failed.account,
+        failed.why()
+    );
+    if !site.is_empty() {
+        let Finding { problem, hint, .. } = failed.finding(&site);
+        advice = format!("{advice}; and {problem}: {hint}");
+    }
+    Ok(Some(advice))
+}
+
+// === impl Failed ===
+
+impl Failed {
+    fn of(error: &ServerError) -> Option<Self> {
+        let is_gone = fault::is_no_definer(error);
+        if !is_gone && !fault::is_denial(error) {
+            return None;
+        }
+        Some(Self {
+            account: account_in(&error.message)?,
+            is_gone,
+            text: error.message.trim_end_matches('.').to_owned(),
+        })
+    }
+
+    fn why(&self) -> &'static str {
+        if self.is_gone {
+            "an account that is gone"
+        } else {
+            "an account that may not do what they do"
+        }
+    }
+
+    /// What to tell of triggers of the site that have the account; without any, it belongs to
+    /// something that a trigger or statement uses.
+    fn finding(&self, site: &[&Trigger]) -> Finding {
+        let account = quoted(&self.account);
+        let remedy = if self.is_gone {
+            format!("make the account again (CREATE USER {account})")
+        } else {
+            format!("grant {account} what it lacks ({})", self.text)
+        };
+        let Some(first) = site.first() else {
+            return Finding::problem(
+                format!(
+                    "credit or edits can't be written: something that they use runs as {}, {}",
+                    self.account,
+                    self.why()
+                ),
+                format!(
+                    "find the view, function or procedure of that definer (information_schema.views \
+                     and .routines) and make it again under an account that exists, or {remedy}"
+                ),
+            );
+        };
+        let named: Vec<String> = site
+            .iter()
+            .map(|it| format!("{} on {}", it.name, it.table))
+            .collect();
+        Finding::problem(
+            format!(
+                "credit or edits can't be written: of the site's own triggers, {} runs as {}, {}",
+                named.join(", "),
+                self.account,
+                self.why()
+            ),
+            format!(
+                "make it again under an account that exists (SHOW CREATE TRIGGER `{}` shows its text), \
+                 or {remedy}; mika-manage migrate touches Mika's own triggers only",
+                first.name
+            ),
+        )
+    }
+}
+
+/// The account that an error names as `'user'@'host'`, in the form `user@host`.
+fn account_in(message: &str) -> Option<String> {
+    let (before, after) = message.split_once("'@'")?;
+    let (_, user) = before.rsplit_once('\'')?;
+    let (host, _) = after.split_once('\'')?;
+    Some(format!("{user}@{host}"))
+}
+
+/// An account as SQL has it.
+pub(super) fn quoted(account: &str) -> String {
+    let (user, host) = account.rsplit_once('@').unwrap_or((account, "%"));
+    format!("'{}'@'{host}'", user.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_account_is_the_one_that_the_server_names() {
+        for (message, account) in [
+            (
+                "The user specified as a definer ('olddev'@'localhost') does not exist",
+                Some("olddev@localhost"),
+            ),
+            (
+                "INSERT command denied to user 'it'@'10.0.0.%' for table `mika`.`mika_feed`",
+                Some("it@10.0.0.%"),
+            ),
+            ("Something else", None),
+        ] {
+            assert_eq!(account_in(message).as_deref(), account, "{message}");
+        }
+        assert_eq!(quoted("it@%"), "'it'@'%'");
+    }
+}

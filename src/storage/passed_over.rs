@@ -1,0 +1,100 @@
+//! The log of changed rows that can't be used: each is named once in a while, so that neither a
+//! change that is read repeatedly nor an edit of the whole table floods the log.
+
+use std::collections::HashSet;
+
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+
+/// Seconds for which a row with the same problem is not named again.
+const WINDOW: i64 = 60;
+
+/// Rows that are named within one window; of the rest only the number is logged.
+const NAMED_MAX: usize = 20;
+
+/// What was logged since the window began.
+struct Window {
+    /// Unix time.
+    began: Option<i64>,
+    named: HashSet<(&'static str, u32, String)>,
+    is_full: bool,
+}
+
+/// Of this process: its log is one.
+static WINDOW_NOW: Mutex<Option<Window>> = Mutex::new(None);
+
+/// Logs that a row that changed can't be used, so that it counts as gone.
+pub(super) fn log(table: &'static str, id: u32, problem: &str) {
+    let mut window = WINDOW_NOW.lock();
+    let window = window.get_or_insert_with(Window::new);
+    match window.see(Clock::start().now().unix, (table, id, problem.to_owned())) {
+        Seen::New => tracing::warn!(table, id, "row passed over: {problem}"),
+        Seen::TooMany => {
+            tracing::warn!("more rows that changed were passed over; see: mika-manage check");
+        }
+        Seen::Known => {}
+    }
+}
+
+/// Whether a row is to be named.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    New,
+    /// The first one that is not named.
+    TooMany,
+    Known,
+}
+
+// === impl Window ===
+
+impl Window {
+    fn new() -> Self {
+        Self {
+            began: None,
+            named: HashSet::new(),
+            is_full: false,
+        }
+    }
+
+    fn see(&mut self, now: i64, row: (&'static str, u32, String)) -> Seen {
+        // A clock that was set back begins a new one, too.
+        let is_over = |began| !(began..began + WINDOW).contains(&now);
+        if self.began.is_none_or(is_over) {
+            *self = Self::new();
+            self.began = Some(now);
+        }
+        if self.named.contains(&row) || self.is_full {
+            return Seen::Known;
+        }
+        if self.named.len() == NAMED_MAX {
+            self.is_full = true;
+            return Seen::TooMany;
+        }
+        self.named.insert(row);
+        Seen::New
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_named_once_in_a_window_and_a_flood_is_cut() {
+        let mut window = Window::new();
+        let now = 1_000_000;
+        let row = |id| ("users", id, "passkey: too short".to_owned());
+        assert_eq!(window.see(now, row(1)), Seen::New);
+        assert_eq!(window.see(now, row(1)), Seen::Known);
+        // Another problem of the same row is news.
+        let other = ("users", 1, "enabled: not a number".to_owned());
+        assert_eq!(window.see(now, other), Seen::New);
+        for id in 2..20 {
+            assert_eq!(window.see(now, row(id)), Seen::New, "{id}");
+        }
+        assert_eq!(window.see(now, row(20)), Seen::TooMany);
+        assert_eq!(window.see(now, row(21)), Seen::Known);
+        assert_eq!(window.see(now + WINDOW, row(1)), Seen::New);
+    }
+}
