@@ -55,10 +55,10 @@ impl Desk {
         }
         // Now, because rows that the start brings to the cache have it already.
         if let Some(cache) = &self.parts.cache
-            && let Err(error) = self.tell(&**cache).await
+            && let Err(error) = self.add_totals(&**cache).await
         {
-            tracing::debug!(%error, "the cache was not told what storage credited");
-            self.untold.clear();
+            tracing::debug!(%error, "the totals in the cache could not be brought up to date");
+            self.pending_totals.clear();
         }
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Desk {
         metrics.credited_down.add(all.down);
         metrics.implausible.add(credited.implausible);
         if self.parts.cache.is_some() {
-            self.untold.add(credited);
+            self.pending_totals.add(credited);
         }
         metrics.storage.succeeded(Witness::Journal);
     }

@@ -37,7 +37,7 @@ use crate::tracker::{Cut, Tracker};
 
 use self::ledger::Ledger;
 use self::spill::Spill;
-use self::totals::Untold;
+use self::totals::PendingTotals;
 
 pub use apply::credit_rules;
 pub use ledger::Progress;
@@ -123,7 +123,7 @@ struct Desk {
     cache_broke: Notify,
     /// Why storage did not take its last batch; none while all is well.
     storage_trouble: Mutex<Option<String>>,
-    untold: Untold,
+    pending_totals: PendingTotals,
 }
 
 /// A cut in work.
@@ -162,7 +162,7 @@ impl Journal {
             result = self.keep_until(stop) => result,
             never = desk.send_all() => match never {},
             never = desk.apply_all() => match never {},
-            never = desk.tell_all() => match never {},
+            never = desk.add_all_totals() => match never {},
             never = desk.tidy_all() => match never {},
             never = desk.guard_all() => match never {},
         }
@@ -216,8 +216,8 @@ impl Journal {
         if let Some(cache) = &self.desk.parts.cache {
             // What is not applied by then is applied by the next start, or by another node.
             let _ = tokio::time::timeout(STORAGE_GRACE, self.desk.storage_tries()).await;
-            if let Err(error) = self.desk.tell(&**cache).await {
-                tracing::debug!(%error, "the cache was not told what storage credited last");
+            if let Err(error) = self.desk.add_totals(&**cache).await {
+                tracing::debug!(%error, "the totals in the cache could not be brought up to date");
             }
         }
     }
@@ -393,7 +393,7 @@ impl Desk {
             if is_new {
                 *current = generation;
                 self.ledger.resend();
-                self.untold.clear();
+                self.pending_totals.clear();
                 // What is to be sent again is with this process alone until then.
                 self.cache_broke.notify_one();
             }

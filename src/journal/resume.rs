@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use super::ledger::{Ledger, Progress};
 use super::spill::{Spill, SpillError};
-use super::totals::Untold;
+use super::totals::PendingTotals;
 use super::{Desk, Journal, Parts, Settings};
 use crate::cache::{Cache, CacheError, Generation};
 use crate::change::Batch;
@@ -113,7 +113,7 @@ impl Journal {
                 spill_fails: AtomicBool::new(false),
                 cache_broke: Notify::new(),
                 storage_trouble: Mutex::new(None),
-                untold: Untold::default(),
+                pending_totals: PendingTotals::default(),
             }),
             work: None,
         }

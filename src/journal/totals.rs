@@ -1,4 +1,4 @@
-//! Telling the cache what storage credited: the totals that it shows.
+//! The totals that the cache shows: what storage credited is added to them.
 //!
 //! They are for display: what a crash between storage and cache loses of them comes back with the
 //! next warm-up. Nothing waits for them.
@@ -13,18 +13,18 @@ use crate::backoff::Backoff;
 use crate::cache::{Cache, CacheError};
 use crate::change::sums::Credited;
 
-/// What the cache was not told yet.
+/// What storage credited and the cache does not have yet.
 #[derive(Default)]
-pub(super) struct Untold {
+pub(super) struct PendingTotals {
     sums: Mutex<Credited>,
     came: Notify,
-    /// Held while the cache is told.
-    telling: tokio::sync::Mutex<()>,
+    /// Held while the cache is written to.
+    writing: tokio::sync::Mutex<()>,
 }
 
-// === impl Untold ===
+// === impl PendingTotals ===
 
-impl Untold {
+impl PendingTotals {
     pub(super) fn add(&self, credited: &Credited) {
         self.sums.lock().add(credited);
         self.came.notify_one();
@@ -39,16 +39,16 @@ impl Untold {
 // === impl Desk ===
 
 impl Desk {
-    /// Tells the cache what storage credits, for ever; nothing where there is no cache.
-    pub(super) async fn tell_all(&self) -> Infallible {
+    /// Adds to the cache what storage credits, until it is dropped; nothing where there is no cache.
+    pub(super) async fn add_all_totals(&self) -> Infallible {
         let Some(cache) = &self.parts.cache else {
             return std::future::pending().await;
         };
         loop {
-            self.untold.came.notified().await;
+            self.pending_totals.came.notified().await;
             let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
-            while let Err(error) = self.tell(&**cache).await {
-                tracing::debug!(%error, "the cache was not told what storage credited");
+            while let Err(error) = self.add_totals(&**cache).await {
+                tracing::debug!(%error, "the totals in the cache could not be brought up to date");
                 if let Some(delay) = delays.next() {
                     tokio::time::sleep(delay).await;
                 }
@@ -57,10 +57,10 @@ impl Desk {
     }
 
     /// Tries it once. What fails stays for the next time.
-    pub(super) async fn tell(&self, cache: &dyn Cache) -> Result<(), CacheError> {
-        let _telling = self.untold.telling.lock().await;
+    pub(super) async fn add_totals(&self, cache: &dyn Cache) -> Result<(), CacheError> {
+        let _writing = self.pending_totals.writing.lock().await;
         let generation = *self.generation.borrow();
-        let sums = std::mem::take(&mut *self.untold.sums.lock());
+        let sums = std::mem::take(&mut *self.pending_totals.sums.lock());
         if sums.is_empty() {
             return Ok(());
         }
@@ -73,7 +73,7 @@ impl Desk {
             }
             Err(error) => {
                 if generation == *self.generation.borrow() {
-                    self.untold.add(&sums);
+                    self.pending_totals.add(&sums);
                 }
                 Err(error)
             }

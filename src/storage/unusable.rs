@@ -8,7 +8,7 @@ const NAMED_MAX: usize = 5;
 
 /// What is wrong with the rows of the tables that a site writes.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub(super) struct UnusableRows {
     pub(super) bad: Vec<BadRow>,
     /// Users without a passkey.
     pub(super) users_unfinished: u64,
@@ -27,11 +27,18 @@ pub(super) fn unmatched(clients: &[(Client, String)]) -> Vec<String> {
     prefixes.filter(|it| !is_usual(it)).cloned().collect()
 }
 
-// === impl Rows ===
+// === impl UnusableRows ===
 
-impl Rows {
+impl UnusableRows {
     pub(super) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
+        self.add_bad(&mut findings);
+        self.add_unfinished(&mut findings);
+        self.add_prefixes(&mut findings);
+        findings
+    }
+
+    fn add_bad(&self, findings: &mut Vec<Finding>) {
         for table in ["users", "torrents", "whitelist"] {
             let bad = self.bad.iter().filter(|row| row.table == table);
             let named: Vec<String> = bad
@@ -53,6 +60,9 @@ impl Rows {
                 ));
             }
         }
+    }
+
+    fn add_unfinished(&self, findings: &mut Vec<Finding>) {
         let unfinished = [
             (
                 self.users_unfinished,
@@ -73,6 +83,9 @@ impl Rows {
                 "nothing to do: each takes effect once the site has written it",
             ));
         }
+    }
+
+    fn add_prefixes(&self, findings: &mut Vec<Finding>) {
         if !self.untidy_prefixes.is_empty() {
             let shown = |prefix: &String| format!("{prefix:?}");
             let shown: Vec<String> = self.untidy_prefixes.iter().map(shown).collect();
@@ -84,7 +97,7 @@ impl Rows {
                     plural(shown.len(), "it", "them"),
                     first_of(&shown)
                 ),
-                "nothing to do; to tidy up, write these rows without them",
+                "nothing to do; these rows may be written without them",
             ));
         }
         if !self.unmatched_prefixes.is_empty() {
@@ -100,7 +113,6 @@ impl Rows {
                 "write these rows as the client sends them, such as -LT30",
             ));
         }
-        findings
     }
 }
 

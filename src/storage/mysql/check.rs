@@ -250,8 +250,8 @@ fn example(call: &Call, pieces: &[Piece]) -> String {
     filled(pieces, &format!("(SELECT {})", columns.join(", ")))
 }
 
-async fn rows(session: &mut Session<'_>) -> Result<unusable::Rows, Fault> {
-    let mut found = unusable::Rows::default();
+async fn rows(session: &mut Session<'_>) -> Result<unusable::UnusableRows, Fault> {
+    let mut found = unusable::UnusableRows::default();
     found.users_unfinished = users(session, &mut found.bad).await?;
     found.torrents_unfinished = torrents(session, &mut found.bad).await?;
     let clients = read::clients(session).await?;

@@ -231,8 +231,8 @@ pub(super) fn torrents_of(connection: &Connection, user: UserId) -> Result<UserT
 }
 
 /// The rows of the tables that a site writes that can't be used.
-pub(super) fn unusable_rows(connection: &Connection) -> Result<unusable::Rows, Fault> {
-    let mut found = unusable::Rows::default();
+pub(super) fn unusable_rows(connection: &Connection) -> Result<unusable::UnusableRows, Fault> {
+    let mut found = unusable::UnusableRows::default();
     let mut select = connection.prepare(USER)?;
     let users = page(select.query([])?, u32::MAX, |row| user(row).map(drop))?;
     let mut select = connection.prepare(TORRENT)?;

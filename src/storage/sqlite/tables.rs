@@ -77,7 +77,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Fault>
         transaction.commit()?;
         done.push(migration.name.to_owned());
     }
-    done.extend(triggers::mend(connection)?);
+    done.extend(triggers::restore(connection)?);
     Ok(done)
 }
 

@@ -64,7 +64,7 @@ pub(super) fn inspect(connection: &Connection) -> Result<Option<Finding>, Fault>
 
 /// Makes those triggers again that are missing or changed; returns what it made. No change was
 /// followed meanwhile, so those who follow load everything again.
-pub(super) fn mend(connection: &mut Connection) -> Result<Vec<String>, Fault> {
+pub(super) fn restore(connection: &mut Connection) -> Result<Vec<String>, Fault> {
     if misplaced(connection)?.is_empty() {
         return Ok(Vec::new());
     }
