@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use harness::redis::{AOF, Redis};
-use harness::{free_port, lasting_port, now};
+use harness::{free_port, now};
 use mika::cache::{
     Cache, CacheError, Drivers, Generation, Membership, Mirrored, Notice, SharedPeer, Write,
     contract,
@@ -463,7 +463,7 @@ async fn certificates_are_checked() {
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     fs::write(path("cert.pem"), made.cert.pem()).unwrap();
     fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let address = lasting_port();
+    let address = free_port();
     let (port, cert, key) = (
         address.port().to_string(),
         path("cert.pem"),

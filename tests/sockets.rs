@@ -7,9 +7,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use harness::net::{Network, command_in};
-use harness::{Mika, free_port, poll};
+use harness::{Mika, poll};
 use serde_json::json;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -22,16 +22,18 @@ struct Outgoing {
 // === impl Outgoing ===
 
 impl Outgoing {
-    fn from(own: SocketAddr) -> Self {
+    /// From a port that the system chooses.
+    fn new() -> Self {
         let peer = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.bind(&own.into()).expect("the port is free");
         let to = peer.local_addr().expect("its address");
-        socket.connect(&to.into()).expect("a connection");
         Self {
-            stream: socket.into(),
+            stream: TcpStream::connect(to).expect("a connection"),
             _peer: peer,
         }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("its address")
     }
 
     /// Ends it without leaving anything behind.
@@ -143,8 +145,8 @@ fn check_looks_at_ports_and_files() {
 
 #[test]
 fn a_port_that_an_outgoing_connection_has_is_tried_again() {
-    let address = free_port();
-    let outgoing = Outgoing::from(address);
+    let outgoing = Outgoing::new();
+    let address = outgoing.address();
     let mut mika = Mika::prepare_on(address, &json!({ "mode": "public" }));
     mika.launch();
     poll(DEADLINE, "it tries again", || {
@@ -157,8 +159,8 @@ fn a_port_that_an_outgoing_connection_has_is_tried_again() {
 
 #[test]
 fn a_port_that_an_outgoing_connection_keeps_is_explained() {
-    let address = free_port();
-    let _outgoing = Outgoing::from(address);
+    let outgoing = Outgoing::new();
+    let address = outgoing.address();
     let mut mika = Mika::prepare_on(address, &json!({ "mode": "public" }));
     mika.launch();
     assert_eq!(mika.wait(DEADLINE), 1);

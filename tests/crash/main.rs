@@ -18,7 +18,7 @@ use fastrand::Rng;
 use harness::load::{
     self, Ledger, Stage, TORRENTS, USERS_PER_THREAD, info_hash, multipliers, passkey, report,
 };
-use harness::{Mika, lasting_port, number};
+use harness::{Mika, free_port, number};
 use serde_json::json;
 
 /// Milliseconds that a daemon lives once it has answered.
@@ -51,7 +51,7 @@ fn seed() -> u64 {
 /// A daemon that has not run yet, with users and torrents in its database.
 fn prepare(users: usize) -> Mika {
     let mika = Mika::prepare_on(
-        lasting_port(),
+        free_port(),
         &json!({
             "mode": "private",
             // A reply that was not worth its wait is no acknowledgement: here none gives up.

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::net::{self, Host};
-use super::{lasting_port, poll};
+use super::{free_port, poll};
 
 /// How long the server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -94,13 +94,13 @@ impl MariaDb {
         assert!(copied.success(), "the data folder is copied");
         let mut server = Self {
             folder,
-            address: lasting_port(),
+            address: free_port(),
             options: options.iter().map(OsString::from).collect(),
             namespace: host.map(|host| host.namespace.clone()),
             process: None,
         };
         for _ in 0..PORT_ATTEMPTS {
-            server.address = host.map_or_else(lasting_port, |host| (host.v4, PORT).into());
+            server.address = host.map_or_else(free_port, |host| (host.v4, PORT).into());
             if server.try_run() {
                 return server;
             }

@@ -13,6 +13,7 @@ pub mod redis;
 pub mod site;
 pub mod udp;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -20,6 +21,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -85,18 +87,18 @@ pub fn number(variable: &str, default: u64) -> u64 {
     }
 }
 
-/// A port of 127.0.0.1 that nobody listens on at this moment.
+/// A port of 127.0.0.1 that nobody else gets, also while a daemon restarts: it is below those that
+/// the system hands out to listeners on port 0 and to whoever connects (32768 and up), and no test
+/// of this process had it before.
 pub fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address")
-}
-
-/// A port of 127.0.0.1 that stays free while a daemon restarts: the system itself hands out
-/// ports from 32768 up, to listeners on port 0 and to whoever connects.
-pub fn lasting_port() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("the ports given");
     let port = |_| SocketAddr::from(([127, 0, 0, 1], fastrand::u16(10_000..32_000)));
-    let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
-    (0..1000).map(port).find(is_free).expect("a free port")
+    let is_free =
+        |address: &SocketAddr| !given.contains(&address.port()) && TcpListener::bind(address).is_ok();
+    let address = (0..1000).map(port).find(is_free).expect("a free port");
+    given.insert(address.port());
+    address
 }
 
 /// Writes the entries of `over` into `base`, dictionary by dictionary.

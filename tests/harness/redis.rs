@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::net::{self, Host};
-use super::{lasting_port, poll};
+use super::{free_port, poll};
 
 /// How long a server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -63,7 +63,7 @@ impl Redis {
         for attempt in 1.. {
             let mut redis = Self {
                 folder: tempfile::tempdir().expect("a temporary folder"),
-                address: host.map_or_else(lasting_port, |host| (host.v4, PORT).into()),
+                address: host.map_or_else(free_port, |host| (host.v4, PORT).into()),
                 arguments: arguments.iter().map(|&it| it.into()).collect(),
                 password: password.clone(),
                 namespace: host.map(|host| host.namespace.clone()),

@@ -12,7 +12,7 @@ use super::load::{Ledger, TORRENTS, info_hash, multipliers, passkey};
 use super::mariadb::MariaDb;
 use super::net::Host;
 use super::redis::Redis;
-use super::{Mika, lasting_port, merge, now, poll};
+use super::{Mika, free_port, merge, now, poll};
 
 /// How long servers and node may take to agree again. Batches stay in the cache for ten seconds
 /// after storage has them, for other nodes to read.
@@ -103,7 +103,7 @@ impl Site {
         let mariadb = MariaDb::start();
         let redis = Redis::start_with(persistence);
         let config = with_servers(config, &mariadb, &redis);
-        let mika = Mika::prepare_on(lasting_port(), &config);
+        let mika = Mika::prepare_on(free_port(), &config);
         Self::fill(mika, redis, mariadb, users)
     }
 
@@ -135,7 +135,7 @@ impl Site {
     /// A second daemon for the same servers, in a folder of its own. It does not run yet.
     pub fn another(&self, config: &Value) -> Mika {
         let config = with_servers(config, &self.mariadb, &self.redis);
-        Mika::prepare_on(lasting_port(), &config)
+        Mika::prepare_on(free_port(), &config)
     }
 
     /// The daemon's way to its database.

@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use serde_json::json;
 
 use crate::harness::http::get;
-use crate::harness::{Mika, lasting_port};
+use crate::harness::{Mika, free_port};
 use crate::{IH, IH_BYTES, PASSKEY, PID, Swarm, a, a_of, check_form, counts, one, private, public};
 
 /// What an announce must be answered with.
@@ -314,7 +314,7 @@ fn swarm_counters_follow_the_peers() {
 /// Vectors 35 and 36, and the list form of IPv6.
 #[test]
 fn each_family_meets_its_own() {
-    let v4 = lasting_port();
+    let v4 = free_port();
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, v4.port()));
     let mut tracker = Mika::prepare_on(
         v4,

@@ -38,7 +38,7 @@ fn a_connect_is_answered_by_16_bytes() {
 
 #[test]
 fn an_id_is_an_addresses_own_at_any_of_its_ports() {
-    let second = crate::harness::lasting_port();
+    let second = crate::harness::free_port();
     let mut mika = Mika::prepare_udp(&[V4, V6], &json!({ "mode": "public" }));
     let first = mika.udp(V4);
     mika.reconfigure(&json!({ "udp": { "listen": [first, mika.udp(V6), second] } }));
@@ -125,7 +125,7 @@ fn another_lifetime_holds_from_the_next_reload_on() {
 /// Clients keep an id for a minute, whatever becomes of the tracker meanwhile.
 #[test]
 fn ids_outlive_a_restart_and_a_crash() {
-    let port = crate::harness::lasting_port();
+    let port = crate::harness::free_port();
     let config = json!({ "mode": "public", "udp": { "listen": [port] } });
     let mut mika = Mika::prepare_on(port, &config);
     mika.run();

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::net::{self, Host, Network};
 use crate::harness::udp::{Announce, Client, connect};
-use crate::harness::{Mika, lasting_port};
+use crate::harness::{Mika, free_port};
 use crate::{IH, STARTED};
 
 const PORT: u16 = 34_000;
@@ -159,7 +159,7 @@ fn a_network_gets_so_many_connects_and_errors_a_second() {
 /// IPv4 on an IPv6 socket would be told to others as an IPv6 peer: it has a socket of its own.
 #[test]
 fn an_ipv4_client_is_one_also_beside_an_ipv6_socket() {
-    let port = lasting_port().port();
+    let port = free_port().port();
     let listen = json!([format!("[::]:{port}"), format!("0.0.0.0:{port}")]);
     let http = SocketAddr::from(([127, 0, 0, 1], port));
     let config = json!({ "mode": "public", "udp": { "listen": listen } });
