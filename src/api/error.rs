@@ -156,7 +156,9 @@ impl From<StorageError> for ApiError {
                 let message = "storage can't be reached now; the log says why";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(5)
             }
-            StorageError::Broken(problem) => {
+            // Only the journal is behind, which the API does not write.
+            StorageError::Broken(_) | StorageError::Behind { .. } => {
+                let problem = error.to_string();
                 tracing::error!(problem, "storage can't do what the API asks");
                 let message = "storage can't do it; the log says why";
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)

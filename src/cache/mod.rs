@@ -397,6 +397,10 @@ pub trait Cache: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Whether what was acknowledged is there after a crash of the server: it writes a log to its
+    /// disk. False also if Mika's user may not ask.
+    async fn is_persistent(&self) -> Result<bool, CacheError>;
+
     /// The server's clock (Unix time).
     async fn time(&self) -> Result<i64, CacheError>;
 

@@ -1,6 +1,7 @@
 //! What announces did, as data: the journal carries it to cache and storage.
 
 pub mod codec;
+pub mod journals;
 pub mod sums;
 
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -173,7 +174,7 @@ pub enum Change {
 /// Changes that are applied together or not at all, under a number that never repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The node that numbered it.
+    /// The journal that numbered it ([`journals`]).
     pub node: String,
     /// Counts from 1, without gaps.
     pub number: u64,

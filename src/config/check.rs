@@ -48,14 +48,18 @@ pub(super) fn check(config: &Config) -> Checked {
     check_log(&config.log)
 }
 
-/// The name goes into keys and into columns, so it is short and plain.
+/// The name goes into keys and into columns, so it is short and plain. A journal's has a # after it.
 pub(super) fn is_node_name(name: &str) -> bool {
+    is_name(name) && !name.contains('#')
+}
+
+fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn check_node(name: &str) -> Checked {
     require("node", is_node_name(name), || {
-        format!("expected 1 to 64 printable ASCII characters without blanks, found {name:?}")
+        format!("expected 1 to 64 printable ASCII characters without blanks and #, found {name:?}")
     })
 }
 
@@ -195,7 +199,7 @@ fn check_tokens(tokens: &[Token]) -> Checked {
     let mut names = HashSet::new();
     let mut texts = HashSet::new();
     for (Token { name, token, .. }, number) in tokens.iter().zip(1..) {
-        let is_new = is_node_name(name) && names.insert(name);
+        let is_new = is_name(name) && names.insert(name);
         // The name is not repeated: it may be the token, in the wrong place.
         require("api.tokens", is_new, || {
             format!(
@@ -426,6 +430,12 @@ fn check_journal(journal: &Journal) -> Checked {
         journal.ack_timeout,
         Duration::ZERO,
         minutes(1),
+    )?;
+    between(
+        "journal.keep",
+        journal.keep,
+        Duration::from_secs(10),
+        minutes(60),
     )?;
     let spill = journal.spill.as_os_str();
     require("journal.spill", !spill.is_empty(), || {

@@ -254,6 +254,9 @@ pub struct Journal {
     pub max_pending: u32,
     /// The file for batches that the cache can't take; used only where there is one.
     pub spill: PathBuf,
+    /// For how long batches are kept after storage had them, in case it comes back older.
+    #[serde(with = "humantime_serde")]
+    pub keep: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -426,6 +429,7 @@ impl Default for Journal {
         Self {
             flush_interval: Duration::from_secs(1),
             ack_timeout: Duration::from_secs(2),
+            keep: Duration::from_secs(60),
             max_pending: 1 << 18,
             spill: "mika.spill".into(),
         }

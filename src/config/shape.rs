@@ -144,6 +144,7 @@ fn expected(key: &str) -> &'static str {
         | "udp.id_lifetime"
         | "journal.flush_interval"
         | "journal.ack_timeout"
+        | "journal.keep"
         | "log.stats_interval" => r#"a time like "30m""#,
         "tracker.auto_register"
         | "tracker.whitelist"

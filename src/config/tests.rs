@@ -262,7 +262,7 @@ fn values_that_make_no_sense_are_refused() {
         ),
         (
             r#"{"node": "my node"}"#,
-            r#"node: expected 1 to 64 printable ASCII characters without blanks, found "my node""#,
+            r#"node: expected 1 to 64 printable ASCII characters without blanks and #, found "my node""#,
         ),
         (
             r#"{"log": {"level": "loud"}}"#,

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use super::ledger::GoneBack;
 use super::{Desk, RETRY_FIRST, RETRY_MAX};
 use crate::backoff::Backoff;
 use crate::change::Batch;
@@ -42,27 +43,6 @@ impl Desk {
         }
     }
 
-    /// Applies all that is cut, once; gives up at the first failure.
-    pub(super) async fn apply_rest(&self) -> Result<(), StorageError> {
-        loop {
-            let batches = self.to_apply().await?;
-            let Some(last) = batches.last().map(|batch| batch.number) else {
-                break;
-            };
-            let credited = self.apply(&batches).await?;
-            self.ledger.applied(last);
-            self.count(&batches, &credited);
-        }
-        // Now, because rows that the start brings to the cache have it already.
-        if let Some(cache) = &self.parts.cache
-            && let Err(error) = self.add_totals(&**cache).await
-        {
-            tracing::debug!(%error, "the totals in the cache could not be brought up to date");
-            self.pending_totals.clear();
-        }
-        Ok(())
-    }
-
     async fn to_apply(&self) -> Result<Vec<Arc<Batch>>, StorageError> {
         let slots = self.ledger.to_apply(APPLY_MAX);
         let batches = self.read(slots).await;
@@ -82,6 +62,8 @@ impl Desk {
             };
             match tried {
                 Ok((batches, credited)) => return self.note_applied(&batches, &credited),
+                // It is asked first, because it may have come back at another place meanwhile.
+                Err(StorageError::Behind { .. }) => self.ask_and_go_back().await,
                 Err(error) => self.is_refused(&error),
             }
             if let Some(delay) = delays.next() {
@@ -116,10 +98,42 @@ impl Desk {
     fn note_applied(&self, batches: &[Arc<Batch>], credited: &Credited) {
         self.count(batches, credited);
         if let Some(last) = batches.last() {
-            self.ledger.applied(last.number);
+            self.ledger.applied(last.number, self.now());
         }
         if self.storage_trouble.lock().take().is_some() {
             tracing::info!("storage takes the journal again");
+        }
+    }
+
+    /// Goes back to where storage is.
+    async fn ask_and_go_back(&self) {
+        match self.parts.storage.applied(&self.name).await {
+            Ok(applied) => self.go_back(applied).await,
+            Err(error) => self.is_refused(&error),
+        }
+    }
+
+    /// Applies again what storage had and lacks now. What is not here any more is passed over.
+    pub(super) async fn go_back(&self, applied: u64) {
+        match self.ledger.go_back(applied) {
+            None => {}
+            Some(GoneBack::Kept { batches }) => {
+                tracing::warn!(
+                    batches,
+                    "storage went back and lacks batches that it had; they are applied again"
+                );
+            }
+            Some(GoneBack::Missing { batches, first }) => {
+                if let Err(error) = self.parts.storage.begin_at(&self.name, first - 1).await {
+                    return self.is_refused(&error);
+                }
+                tracing::error!(
+                    batches,
+                    "storage went back and lacks batches that are not kept any more (journal.keep): what \
+                     clients reported in them is credited with their next announce, except for peers \
+                     that storage does not know and for those that never announce again"
+                );
+            }
         }
     }
 

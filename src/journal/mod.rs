@@ -3,14 +3,18 @@
 //! It cuts the tracker's outbox into numbered batches, and three tasks work on the ledger that
 //! holds them: one sends them to the cache, one applies them to storage, one lets them go. A
 //! batch that fails is tried again, the same batch under the same number, until it succeeds.
+//! Batches are kept for a while after storage had them, because a database may come back older.
 //!
 //! A batch is *durable*, and the replies that wait for it go, once it is in storage (where there
-//! is no cache), in the cache, or, while the cache is away, in the node's spill file.
+//! is no cache), in a cache that logs to its disk, or in the node's spill file.
+//!
+//! Each start of a node has a journal of its own; `rest` brings to storage what others left.
 
 mod apply;
 mod ledger;
 mod number;
 mod replay;
+mod rest;
 mod resume;
 mod send;
 mod spill;
@@ -32,7 +36,7 @@ use crate::backoff::Backoff;
 use crate::cache::{Cache, Generation};
 use crate::clock::{Clock, Seconds};
 use crate::metrics::Metrics;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError};
 use crate::tracker::{Cut, Tracker};
 
 use self::ledger::Ledger;
@@ -42,6 +46,7 @@ use self::totals::PendingTotals;
 pub use apply::credit_rules;
 pub use ledger::Progress;
 pub use replay::Replay;
+pub use rest::RestError;
 pub use resume::ResumeError;
 pub use spill::{SpillError, owner_of as spill_owner};
 
@@ -66,8 +71,11 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often batches are looked through for those that may go.
 const TIDY_PERIOD: Duration = Duration::from_secs(1);
 
-/// Seconds that a batch stays for other nodes to read, and for a cache that forgot it.
-const KEPT_SECONDS: u32 = 10;
+/// Seconds that a batch stays in memory for a cache that forgot it.
+const KEPT_IN_MEMORY: u32 = 10;
+
+/// How often is looked whether the cache logs to its disk.
+const PERSISTENCE_PERIOD: Duration = Duration::from_secs(30);
 
 /// What a journal works on.
 #[derive(Clone)]
@@ -83,7 +91,7 @@ pub struct Parts {
 /// How a journal works.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The name under which batches are numbered.
+    /// The name of the node, which each start's journal begins with.
     pub node: String,
     /// [`Handle::set_flush_interval`] changes it.
     pub flush_interval: Duration,
@@ -91,6 +99,8 @@ pub struct Settings {
     pub spill: PathBuf,
     /// Changes held in memory beyond which batches are in the spill file only.
     pub memory_max: usize,
+    /// Seconds for which a batch stays after storage had it.
+    pub keep: u32,
 }
 
 /// The journal of one node.
@@ -110,6 +120,8 @@ pub struct Handle {
 struct Desk {
     parts: Parts,
     settings: Settings,
+    /// The name of this journal.
+    name: String,
     ledger: Ledger,
     spill: Option<Spill>,
     generation: watch::Sender<Generation>,
@@ -118,6 +130,8 @@ struct Desk {
     cache_is_away: AtomicBool,
     /// The cache has not taken a batch since one had to wait too long for it.
     cache_is_late: AtomicBool,
+    /// The cache logs what it is given to its disk.
+    cache_is_persistent: AtomicBool,
     /// The spill file did not take what it was last given.
     spill_fails: AtomicBool,
     cache_broke: Notify,
@@ -132,6 +146,15 @@ struct Work {
     changes: usize,
     /// The last of its batches; none if it was empty.
     last: Option<u64>,
+}
+
+/// What a journal that has ended leaves to the next start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Changes that storage does not have yet; they are in the spill file.
+    pub changes: usize,
+    /// That file; empty where there is none.
+    pub file: PathBuf,
 }
 
 /// Changes that could not be saved before the stop.
@@ -156,7 +179,7 @@ impl Journal {
     ///
     /// # Errors
     /// What could not be saved within the last effort.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Unsaved> {
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<Left, Unsaved> {
         let desk = Arc::clone(&self.desk);
         tokio::select! {
             result = self.keep_until(stop) => result,
@@ -165,10 +188,11 @@ impl Journal {
             never = desk.add_all_totals() => match never {},
             never = desk.tidy_all() => match never {},
             never = desk.guard_all() => match never {},
+            never = desk.watch_persistence() => match never {},
         }
     }
 
-    async fn keep_until(&mut self, stop: impl Future<Output = ()>) -> Result<(), Unsaved> {
+    async fn keep_until(&mut self, stop: impl Future<Output = ()>) -> Result<Left, Unsaved> {
         tokio::pin!(stop);
         loop {
             tokio::select! {
@@ -178,20 +202,20 @@ impl Journal {
             }
         }
         let saved = tokio::time::timeout(LAST_EFFORT, self.finish()).await;
-        let outbox = self.desk.parts.tracker.outbox();
-        if saved.is_ok() || outbox.pending() == 0 {
-            let waiting = self.desk.ledger.backlog();
-            if waiting > 0 {
-                tracing::warn!(
-                    changes = waiting,
-                    "storage does not take the journal: its rest is kept for the next start, or for another node"
-                );
-            }
-            return Ok(());
+        let desk = &self.desk;
+        let outbox = desk.parts.tracker.outbox();
+        let progress = desk.ledger.progress();
+        let is_kept = desk.ledger.is_spilled(progress.last);
+        if outbox.pending() == 0 && (is_kept || (saved.is_ok() && progress.sent >= progress.last)) {
+            let file = desk.spill.as_ref().map(|spill| spill.path().to_owned());
+            return Ok(Left {
+                changes: desk.ledger.backlog(),
+                file: file.unwrap_or_default(),
+            });
         }
-        let trouble = self.desk.storage_trouble.lock().take();
+        let trouble = desk.storage_trouble.lock().take();
         Err(Unsaved {
-            changes: outbox.pending(),
+            changes: outbox.pending().max(desk.ledger.backlog()),
             cause: trouble.unwrap_or_else(|| "cache and storage are too slow".into()),
         })
     }
@@ -213,9 +237,13 @@ impl Journal {
                 break;
             }
         }
-        if let Some(cache) = &self.desk.parts.cache {
-            // What is not applied by then is applied by the next start, or by another node.
+        if let (Some(cache), Some(spill)) = (&self.desk.parts.cache, &self.desk.spill) {
             let _ = tokio::time::timeout(STORAGE_GRACE, self.desk.storage_tries()).await;
+            // What is not applied by then is applied by the next start, or by another node. The cache
+            // alone may forget it.
+            if self.desk.ledger.backlog() > 0 {
+                self.desk.spill_all(spill).await;
+            }
             if let Err(error) = self.desk.add_totals(&**cache).await {
                 tracing::debug!(%error, "the totals in the cache could not be brought up to date");
             }
@@ -242,7 +270,7 @@ impl Journal {
         let Cut { number, changes } = desk.parts.tracker.outbox().cut();
         let count = changes.len();
         let first = desk.ledger.progress().last + 1;
-        let batches = number::batches(changes, &desk.settings.node, first);
+        let batches = number::batches(changes, &desk.name, first);
         let last = batches.last().map(|batch| batch.number);
         desk.ledger.push(batches, desk.now());
         Work {
@@ -256,8 +284,24 @@ impl Journal {
 // === impl Handle ===
 
 impl Handle {
+    /// The name of the journal.
+    pub fn name(&self) -> &str {
+        &self.desk.name
+    }
+
     pub fn progress(&self) -> Progress {
         self.desk.ledger.progress()
+    }
+
+    /// Asks storage up to which batch it has the journal. If it had more, it went back: what it lacks
+    /// is applied again, also while there is nothing new to save.
+    pub async fn ask_storage(&self) -> Result<u64, StorageError> {
+        let known = self.desk.ledger.progress().applied;
+        let applied = self.desk.parts.storage.applied(&self.desk.name).await?;
+        if applied < known {
+            self.desk.go_back(applied).await;
+        }
+        Ok(applied)
     }
 
     /// Waits until all that was queued before the call is durable.
@@ -328,6 +372,14 @@ impl Desk {
             self.ledger.until(|progress| progress.applied >= last).await;
             return;
         };
+        if !self.cache_is_persistent.load(Ordering::Relaxed) {
+            let applied = self.ledger.until(|progress| progress.applied >= last);
+            tokio::select! {
+                _ = applied => {}
+                () = self.spill_all(spill) => {}
+            }
+            return;
+        }
         let saved = self.ledger.until(|progress| progress.is_durable(last));
         tokio::pin!(saved);
         let is_late = self.cache_is_late.load(Ordering::Relaxed);
@@ -412,21 +464,19 @@ impl Desk {
         }
     }
 
-    /// Lets batches go that are of no use any more, for ever.
+    /// Lets batches go that are of no use any more, until it is dropped.
     async fn tidy_all(&self) -> Infallible {
         loop {
-            let before = Seconds(self.now().0.saturating_sub(KEPT_SECONDS));
-            if let Some(number) = self.ledger.release(before) {
+            if let Some(number) = self.ledger.release(self.now()) {
                 self.forget(number).await;
             }
-            if self.parts.cache.is_some() {
-                tokio::time::sleep(TIDY_PERIOD).await;
-            } else {
-                let applied = self.ledger.progress().applied;
-                self.ledger
-                    .until(|progress| progress.applied > applied)
-                    .await;
+            if let Some(spill) = &self.spill
+                && let Err(error) = spill.keep_name().await
+                && !self.spill_fails.swap(true, Ordering::Relaxed)
+            {
+                tracing::error!(%error, "batches can't be spilled; they stay in memory");
             }
+            tokio::time::sleep(TIDY_PERIOD).await;
         }
     }
 
@@ -438,7 +488,7 @@ impl Desk {
             tracing::debug!(%error, "batches were not deleted from the spill file");
         }
         if let Some(cache) = &self.parts.cache
-            && let Err(error) = cache.applied(&self.settings.node, number).await
+            && let Err(error) = cache.applied(&self.name, number).await
         {
             tracing::debug!(%error, "batches were not deleted from the cache");
         }

@@ -1,113 +1,147 @@
-//! Applying the rest of nodes that died: what they left in the cache, any node may bring to storage.
+//! Bringing to storage what nodes left that died, and forgetting journals that have ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::cache::{Cache, CacheError, members_of, memberships_of};
+use super::rest::{Rest, RestError};
+use crate::cache::{Cache, CacheError};
+use crate::change::journals::node_of;
 use crate::clock::Seconds;
-use crate::storage::{CreditRules, Storage, StorageError};
+use crate::storage::{CreditRules, Storage};
 
-/// Seconds without a sign of life after which a node counts as dead.
+/// Seconds without a sign of life after which a process counts as dead.
 const DEAD_AFTER: u32 = 15;
 
-/// Seconds without a sign of life after which a node is taken off the list of those whose journal is
-/// followed, if storage has all of it. One that comes back puts itself on the list again.
+/// Seconds without a sign of life after which a journal is forgotten, if storage has all of it. A
+/// process that comes back puts its own on the list again.
 const FORGOTTEN_AFTER: u32 = 86_400;
 
-/// Batches applied at once.
-const PAGE: u32 = 20;
+/// The same for those of earlier starts of this node.
+const OWN_FORGOTTEN_AFTER: u32 = 600;
 
-/// Watches the other nodes.
+/// Watches the journals of other nodes, and of this node's earlier starts.
 pub struct Replay {
     cache: Arc<dyn Cache>,
     storage: Arc<dyn Storage>,
     own: String,
-    /// The last sign of each node, and since when it is the same.
-    signs: HashMap<String, (String, Seconds)>,
+    seen: HashMap<String, Seen>,
 }
 
-/// Why the rest of a node could not be applied.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayError {
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-    #[error(transparent)]
-    Storage(#[from] StorageError),
+/// What is known of a journal.
+struct Seen {
+    /// The last sign of life of its process, and since when it is the same.
+    sign: String,
+    since: Seconds,
+    /// Why its rest could not be applied at the last try; empty if it could.
+    problem: String,
 }
 
 // === impl Replay ===
 
 impl Replay {
+    /// `own` is the journal of this process.
     pub fn new(cache: Arc<dyn Cache>, storage: Arc<dyn Storage>, own: String) -> Self {
         Self {
             cache,
             storage,
             own,
-            signs: HashMap::new(),
+            seen: HashMap::new(),
         }
     }
 
-    /// Looks at all nodes once, and applies what dead ones left, by the rules in force; to be
-    /// called every few seconds.
-    pub async fn look(&mut self, now: Seconds, rules: &CreditRules) -> Result<(), ReplayError> {
+    /// Looks at all journals once, and applies what dead processes left, by the rules in force; to be
+    /// called every few seconds. What can't be applied is logged once, and stops nothing else.
+    pub async fn look(&mut self, now: Seconds, rules: &CreditRules) -> Result<(), CacheError> {
         let nodes = self.cache.nodes().await?;
-        self.signs
-            .retain(|node, _| nodes.iter().any(|(name, _)| name == node));
-        for (node, sign) in nodes {
-            if node == self.own {
+        self.seen
+            .retain(|journal, _| nodes.iter().any(|(name, _)| name == journal));
+        for (journal, sign) in nodes {
+            if journal == self.own {
                 continue;
             }
-            let known = self
-                .signs
-                .entry(node.clone())
-                .or_insert_with(|| (sign.clone(), now));
-            if known.0 != sign {
-                *known = (sign, now);
+            let silence = self.silence(&journal, sign, now);
+            if silence < DEAD_AFTER {
                 continue;
             }
-            let silence = now.since(known.1);
-            if silence >= DEAD_AFTER {
-                self.apply(&node, rules).await?;
-            }
-            if silence >= FORGOTTEN_AFTER && self.is_done(&node).await? {
-                self.cache.leave(&node).await?;
-                tracing::info!(node, "a node that is gone is not followed any more");
-            }
+            let cared_for = self.care_for(&journal, silence, rules).await;
+            self.note(&journal, cared_for);
         }
         Ok(())
     }
 
-    /// Whether storage has all that the node ever gave to the cache.
-    async fn is_done(&self, node: &str) -> Result<bool, ReplayError> {
-        let last = self.cache.last_kept(node).await?;
-        let is_kept = !self.cache.kept(node, 0, 1).await?.is_empty();
-        Ok(!is_kept && last <= self.storage.applied(node).await?)
+    /// Seconds since the last sign of life.
+    fn silence(&mut self, journal: &str, sign: String, now: Seconds) -> u32 {
+        match self.seen.get_mut(journal) {
+            Some(seen) if seen.sign == sign => now.since(seen.since),
+            Some(seen) => {
+                (seen.sign, seen.since) = (sign, now);
+                0
+            }
+            None => {
+                let seen = Seen {
+                    sign,
+                    since: now,
+                    problem: String::new(),
+                };
+                self.seen.insert(journal.to_owned(), seen);
+                0
+            }
+        }
     }
 
-    async fn apply(&self, node: &str, rules: &CreditRules) -> Result<(), ReplayError> {
-        let applied = self.storage.applied(node).await?;
-        let generation = self.cache.ping().await?;
-        let mut after = 0;
-        loop {
-            let batches = self.cache.kept(node, after, PAGE).await?;
-            let batches: Vec<_> = batches.into_iter().map(Arc::new).collect();
-            let Some(last) = batches.last().map(|batch| batch.number) else {
-                break;
-            };
-            for batch in &batches {
-                // The node may have died before it wrote them.
-                let written = self.cache.put_peers(&members_of(batch)).await?;
-                let memberships = memberships_of(batch, &written);
-                self.cache.put_memberships(&memberships).await?;
-            }
-            if last > applied {
-                let credited = self.storage.apply(&batches, rules).await?;
-                self.cache.add_totals(generation, &credited).await?;
-                tracing::info!(node, batch = last, "applied what a node left that is gone");
-            }
-            after = last;
+    async fn care_for(
+        &self,
+        journal: &str,
+        silence: u32,
+        rules: &CreditRules,
+    ) -> Result<(), RestError> {
+        let rest = Rest {
+            journal,
+            cache: &*self.cache,
+            storage: &*self.storage,
+            spill: None,
+        };
+        let brought = rest.apply(rules).await?;
+        if brought.batches > 0 {
+            tracing::info!(
+                journal,
+                batches = brought.batches,
+                changes = brought.changes,
+                "applied what a node left that is gone"
+            );
         }
-        // What storage had before this round: whoever follows that node has read it by now.
-        Ok(self.cache.applied(node, applied).await?)
+        let is_own = node_of(journal) == node_of(&self.own);
+        let patience = if is_own {
+            OWN_FORGOTTEN_AFTER
+        } else {
+            FORGOTTEN_AFTER
+        };
+        if silence >= patience && self.cache.kept(journal, 0, 1).await?.is_empty() {
+            // The number first: a start compares it with what the cache has.
+            self.storage
+                .forget_journal(journal, brought.applied)
+                .await?;
+            self.cache.forget_journal(journal).await?;
+            tracing::info!(journal, "a journal that has ended is forgotten");
+        }
+        Ok(())
+    }
+
+    /// Logs a problem that is new, and that one is over.
+    fn note(&mut self, journal: &str, cared_for: Result<(), RestError>) {
+        let Some(seen) = self.seen.get_mut(journal) else {
+            return;
+        };
+        let problem = cared_for.map_or_else(|error| error.to_string(), |()| String::new());
+        if !problem.is_empty() && seen.problem != problem {
+            tracing::error!(
+                journal,
+                problem,
+                "what a node left that is gone can't be applied; trying again every few seconds"
+            );
+        } else if problem.is_empty() && !seen.problem.is_empty() {
+            tracing::info!(journal, "what a node left that is gone is applied now");
+        }
+        seen.problem = problem;
     }
 }

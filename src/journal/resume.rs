@@ -1,24 +1,22 @@
-//! Going on where the node's last process ended: its rest in the cache and in the spill file.
+//! Beginning a journal, after what earlier starts of this node left is where it belongs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::ledger::{Ledger, Progress};
-use super::spill::{Spill, SpillError};
+use super::apply::credit_rules;
+use super::ledger::{Ledger, Limits};
+use super::rest::{Rest, RestError};
+use super::spill::{Former, Spill, SpillError};
 use super::totals::PendingTotals;
-use super::{Desk, Journal, Parts, Settings};
+use super::{Desk, Journal, KEPT_IN_MEMORY, Parts, Settings};
 use crate::cache::{Cache, CacheError, Generation};
-use crate::change::Batch;
+use crate::change::journals;
 use crate::storage::StorageError;
 
-/// Batches read from the cache at once.
-const PAGE: u32 = 100;
-
-/// Why a journal can't go on.
+/// Why a journal can't begin.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
     #[error(transparent)]
@@ -29,87 +27,114 @@ pub enum ResumeError {
     Spill(#[from] SpillError),
 }
 
-/// What an earlier process left.
-struct Rest {
-    /// The last batch that storage has.
-    applied: u64,
-    /// The last batch that the cache ever had.
-    kept: u64,
-    /// Changes of each batch in the spill file.
-    spilled: BTreeMap<u64, usize>,
-}
-
 // === impl Journal ===
 
 impl Journal {
-    /// A journal that goes on where this node's last one ended.
+    /// A journal of this start. What earlier starts left in the spill file is in storage by then, and
+    /// what they left in the cache after [`Journal::apply_rest`].
     pub async fn resume(parts: Parts, settings: Settings) -> Result<Self, ResumeError> {
-        let applied = parts.storage.applied(&settings.node).await?;
+        let stored = parts.storage.journals().await?;
+        let stored = stored.iter().map(|(journal, _)| journal.as_str());
         let Some(cache) = parts.cache.clone() else {
-            let progress = Progress {
-                last: applied,
-                sent: applied,
-                applied,
-            };
-            let ledger = Ledger::new(progress, false, usize::MAX);
-            return Ok(Self::at(
-                parts,
-                settings,
-                ledger,
-                None,
-                Generation::default(),
-            ));
+            let name = journals::next(&settings.node, stored.clone());
+            // Storage is claimed: nobody else writes, and all that they had is in it.
+            for journal in stored.filter(|it| journals::node_of(it) == settings.node) {
+                let applied = parts.storage.applied(journal).await?;
+                parts.storage.forget_journal(journal, applied).await?;
+            }
+            let generation = Generation::default();
+            return Ok(Self::new(parts, settings, name, None, generation, false));
         };
         let generation = cache.ping().await?;
-        let opened = Spill::open(settings.spill.clone(), settings.node.clone()).await?;
+        let identity = parts.storage.identity().await?;
+        let opened = Spill::open(settings.spill.clone(), identity.clone()).await?;
         let (spill, former) = opened;
-        if let Some(former) = former {
-            save_former(&parts, &settings, &spill, former).await?;
+        let nodes = cache.nodes().await?;
+        let known = nodes.iter().map(|(journal, _)| journal.as_str());
+        let known = known.chain(former.as_ref().map(|it| it.journal.as_str()));
+        let name = journals::next(&settings.node, known.chain(stored));
+        if let Some(former) = &former {
+            save_former(&parts, &settings, &*cache, &spill, former).await?;
         }
-        let rest = Rest {
-            applied,
-            kept: cache.last_kept(&settings.node).await?,
-            spilled: spill.numbers().await?.into_iter().collect(),
-        };
-        // A cache that lacks what storage has is given the peers themselves. Batches of before
-        // would only put older records in their place.
-        let progress = Progress {
-            last: applied,
-            sent: rest.kept.max(applied),
-            applied,
-        };
-        let ledger = Ledger::new(progress, true, settings.memory_max);
-        let journal = Self::at(parts, settings, ledger, Some(spill), generation);
-        journal.desk.take_up(&*cache, &rest).await?;
+        spill.hand_over(name.clone(), identity).await?;
+        let is_persistent = cache.is_persistent().await?;
+        let journal = Self::new(
+            parts,
+            settings,
+            name,
+            Some(spill),
+            generation,
+            is_persistent,
+        );
         Ok(journal)
     }
 
-    /// Applies what an earlier process left, so that storage can be loaded from.
-    pub async fn apply_rest(&self) -> Result<(), StorageError> {
-        let waiting = self.desk.ledger.backlog();
-        if waiting > 0 {
-            tracing::info!(changes = waiting, "applying what the last run left");
+    /// Applies what earlier starts of this node left in the cache, so that storage can be loaded from.
+    /// What can't be applied is logged, and tried again while the node runs.
+    pub async fn apply_rest(&self) -> Result<(), ResumeError> {
+        let desk = &self.desk;
+        let Some(cache) = &desk.parts.cache else {
+            return Ok(());
+        };
+        let rules = credit_rules(&desk.parts.tracker);
+        for (journal, _) in cache.nodes().await? {
+            let is_earlier = journals::node_of(&journal) == desk.settings.node;
+            if !is_earlier || journal == desk.name {
+                continue;
+            }
+            let rest = Rest {
+                journal: &journal,
+                cache: &**cache,
+                storage: &*desk.parts.storage,
+                spill: None,
+            };
+            match rest.apply(&rules).await {
+                Ok(brought) if brought.batches > 0 => {
+                    tracing::info!(
+                        journal,
+                        batches = brought.batches,
+                        changes = brought.changes,
+                        "applied what an earlier start left in the cache"
+                    );
+                }
+                Ok(_) => {}
+                Err(RestError::Cache(CacheError::Broken(problem))) => tracing::error!(
+                    journal,
+                    problem,
+                    "what an earlier start left in the cache can't be applied; it stays there"
+                ),
+                Err(error) => return Err(error.into()),
+            }
         }
-        self.desk.apply_rest().await
+        Ok(())
     }
 
-    fn at(
+    fn new(
         parts: Parts,
         settings: Settings,
-        ledger: Ledger,
+        name: String,
         spill: Option<Spill>,
         generation: Generation,
+        cache_is_persistent: bool,
     ) -> Self {
+        let limits = Limits {
+            is_shared: parts.cache.is_some(),
+            memory_max: settings.memory_max,
+            keep: settings.keep,
+            keep_in_memory: KEPT_IN_MEMORY,
+        };
         Self {
             desk: Arc::new(Desk {
                 flush_interval: watch::Sender::new(settings.flush_interval),
                 parts,
                 settings,
-                ledger,
+                name,
+                ledger: Ledger::new(limits),
                 spill,
                 generation: watch::Sender::new(generation),
                 cache_is_away: AtomicBool::new(false),
                 cache_is_late: AtomicBool::new(false),
+                cache_is_persistent: AtomicBool::new(cache_is_persistent),
                 spill_fails: AtomicBool::new(false),
                 cache_broke: Notify::new(),
                 storage_trouble: Mutex::new(None),
@@ -120,121 +145,80 @@ impl Journal {
     }
 }
 
-/// Saves what a node left in the spill file that has another name now: under its old name, by
-/// which storage and cache tell what they have of it already. Then the file is this node's.
-/// Interrupted anywhere, it is done again.
+// === impl ResumeError ===
+
+impl From<RestError> for ResumeError {
+    fn from(error: RestError) -> Self {
+        match error {
+            RestError::Cache(error) => Self::Cache(error),
+            RestError::Storage(error) => Self::Storage(error),
+            RestError::Spill(error) => Self::Spill(error),
+        }
+    }
+}
+
+/// Saves what an earlier start left in the spill file: under the name of its journal, by which storage
+/// and cache tell what they have of it already. Interrupted anywhere, it is done again.
 async fn save_former(
     parts: &Parts,
     settings: &Settings,
+    cache: &dyn Cache,
     spill: &Spill,
-    former: String,
+    former: &Former,
 ) -> Result<(), ResumeError> {
-    let Some(cache) = &parts.cache else {
-        return Ok(());
-    };
-    let generation = cache.ping().await?;
-    let rest = Rest {
-        applied: parts.storage.applied(&former).await?,
-        kept: cache.last_kept(&former).await?,
-        spilled: spill.numbers().await?.into_iter().collect(),
-    };
-    if rest.is_unknown() {
-        return Err(spill.of_another_database(&former, &settings.node).into());
+    if !former.is_marked && is_unknown(parts, cache, spill, &former.journal).await? {
+        return Err(spill
+            .of_another_database(&former.journal, &settings.node)
+            .into());
     }
-    let progress = Progress {
-        last: rest.applied,
-        sent: rest.kept.max(rest.applied),
-        applied: rest.applied,
+    let rest = Rest {
+        journal: &former.journal,
+        cache,
+        storage: &*parts.storage,
+        spill: Some(spill),
     };
-    let settings_then = Settings {
-        node: former.clone(),
-        ..settings.clone()
-    };
-    let ledger = Ledger::new(progress, true, settings.memory_max);
-    let journal = Journal::at(
-        parts.clone(),
-        settings_then,
-        ledger,
-        Some(spill.clone()),
-        generation,
-    );
-    let desk = &journal.desk;
-    desk.take_up(&**cache, &rest).await?;
-    desk.apply_rest().await?;
-    // Other nodes hear of it by the cache.
-    desk.send_rest(&**cache).await?;
-    spill.hand_over(settings.node.clone()).await?;
+    let brought = rest.apply(&credit_rules(&parts.tracker)).await?;
     tracing::info!(
-        former,
-        node = settings.node,
-        batches = rest.spilled.len(),
-        "saved what this node left in the spill file under its former name"
+        journal = former.journal,
+        file = %spill.path().display(),
+        batches = brought.batches,
+        changes = brought.changes,
+        "saved what an earlier start left in the spill file"
     );
     Ok(())
 }
 
-// === impl Rest ===
-
-impl Rest {
-    /// The last batch that ever was.
-    fn last(&self) -> u64 {
-        let spilled = self
-            .spilled
-            .last_key_value()
-            .map_or(0, |(number, _)| *number);
-        self.applied.max(self.kept).max(spilled)
-    }
-
-    /// Whether storage and cache never heard of the node, which has written to others before.
-    fn is_unknown(&self) -> bool {
-        let first = self.spilled.first_key_value();
-        self.applied == 0 && self.kept == 0 && first.is_some_and(|(number, _)| *number > 1)
-    }
+/// Whether storage and cache never heard of a journal that has written to others before: the spill file
+/// of an earlier version does not say which database it is for.
+async fn is_unknown(
+    parts: &Parts,
+    cache: &dyn Cache,
+    spill: &Spill,
+    journal: &str,
+) -> Result<bool, ResumeError> {
+    let first = spill.numbers().await?.first().map(|(number, _)| *number);
+    Ok(first.is_some_and(|number| number > 1)
+        && parts.storage.applied(journal).await? == 0
+        && cache.last_kept(journal).await? == 0)
 }
 
 // === impl Desk ===
 
 impl Desk {
-    /// Fills the ledger with what is left.
-    async fn take_up(&self, cache: &dyn Cache, rest: &Rest) -> Result<(), ResumeError> {
-        let mut missing = 0_u64;
-        let mut kept = BTreeMap::new();
-        let mut read_to = rest.applied;
-        for number in rest.applied + 1..=rest.last() {
-            if let Some(changes) = rest.spilled.get(&number) {
-                self.ledger.push_spilled(number, *changes, self.now());
-                continue;
+    /// Looks now and then whether the cache keeps what it is given on its disk; until it is dropped.
+    pub(super) async fn watch_persistence(&self) -> std::convert::Infallible {
+        let Some(cache) = &self.parts.cache else {
+            return std::future::pending().await;
+        };
+        let mut generation = self.generation.subscribe();
+        loop {
+            if let Ok(is_persistent) = cache.is_persistent().await {
+                let flag = &self.cache_is_persistent;
+                flag.store(is_persistent, Ordering::Relaxed);
             }
-            if number > read_to {
-                let page = cache.kept(&self.settings.node, number - 1, PAGE).await?;
-                read_to = page.last().map_or(u64::MAX, |batch| batch.number);
-                kept = page
-                    .into_iter()
-                    .map(|batch| (batch.number, batch))
-                    .collect();
-            }
-            let batch = kept.remove(&number).unwrap_or_else(|| {
-                missing += 1;
-                Batch {
-                    node: self.settings.node.clone(),
-                    number,
-                    changes: Vec::new(),
-                }
-            });
-            self.ledger.push(vec![Arc::new(batch)], self.now());
-            if self.ledger.is_full()
-                && let Some(spill) = &self.spill
-            {
-                self.spill_all(spill).await;
-            }
+            let wait = tokio::time::timeout(super::PERSISTENCE_PERIOD, generation.changed());
+            // The sender is here, so it is not gone.
+            let _ = wait.await;
         }
-        if missing > 0 {
-            tracing::error!(
-                batches = missing,
-                "batches of the last run are gone: the cache forgot them while this node was down, \
-                 before storage had them"
-            );
-        }
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::ledger::Slot;
-use super::spill::SpillError;
+use super::spill::{Found, SpillError};
 use super::{Desk, RETRY_FIRST, RETRY_MAX};
 use crate::backoff::Backoff;
 use crate::cache::{Cache, CacheError};
@@ -15,6 +15,18 @@ use crate::metrics::Witness;
 
 /// Changes sent at once.
 const SEND_MAX: usize = 10_000;
+
+/// A batch, or why there is none where it should be.
+type Sought = Result<Arc<Batch>, String>;
+
+/// Why batches can't be read now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error(transparent)]
+    Spill(#[from] SpillError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
 
 // === impl Desk ===
 
@@ -60,17 +72,6 @@ impl Desk {
         }
     }
 
-    /// Sends all that is cut, once; gives up at the first failure.
-    pub(super) async fn send_rest(&self, cache: &dyn Cache) -> Result<(), CacheError> {
-        loop {
-            let progress = self.ledger.progress();
-            if progress.sent >= progress.last {
-                return Ok(());
-            }
-            self.send(cache).await?;
-        }
-    }
-
     /// Sends the next batches.
     async fn send(&self, cache: &dyn Cache) -> Result<(), CacheError> {
         let generation = *self.generation.borrow();
@@ -99,29 +100,58 @@ impl Desk {
     }
 
     /// The batches themselves, wherever they are.
-    pub(super) async fn read(&self, slots: Vec<Slot>) -> Result<Vec<Arc<Batch>>, SpillError> {
+    pub(super) async fn read(&self, slots: Vec<Slot>) -> Result<Vec<Arc<Batch>>, ReadError> {
         let mut batches = Vec::with_capacity(slots.len());
         for slot in slots {
-            batches.push(match slot {
-                Slot::Memory(batch) => batch,
-                Slot::Spilled(number) => self.read_spilled(number).await?,
-            });
+            let (number, found) = match slot {
+                Slot::Memory(batch) => (batch.number, Ok(batch)),
+                Slot::Spilled(number) => (number, self.read_spilled(number).await?),
+                Slot::Cached(number) => (number, self.read_cached(number).await?),
+            };
+            batches.push(found.unwrap_or_else(|problem| self.nothing(number, &problem)));
         }
         Ok(batches)
     }
 
-    /// A batch that is not in the file was let go by a process before this one: nothing is left
-    /// to do for it.
-    async fn read_spilled(&self, number: u64) -> Result<Arc<Batch>, SpillError> {
-        let node = &self.settings.node;
-        let found = match &self.spill {
-            Some(spill) => spill.get(node, number).await?,
-            None => None,
-        };
-        Ok(Arc::new(found.unwrap_or_else(|| Batch {
-            node: node.clone(),
+    /// What stands in for a batch that is lost, so that those after it go on.
+    fn nothing(&self, number: u64, problem: &str) -> Arc<Batch> {
+        tracing::error!(
+            batch = number,
+            problem,
+            "a batch is lost: what clients reported in it is credited with their next announce, \
+             except for those that never announce again"
+        );
+        Arc::new(Batch {
+            node: self.name.clone(),
             number,
             changes: Vec::new(),
-        })))
+        })
+    }
+
+    async fn read_spilled(&self, number: u64) -> Result<Sought, SpillError> {
+        let Some(spill) = &self.spill else {
+            return Ok(Err("there is no spill file".into()));
+        };
+        Ok(match spill.get(&self.name, number).await? {
+            Found::Batch(batch) => Ok(Arc::new(batch)),
+            Found::Nothing => Err("somebody deleted it from the spill file".into()),
+            Found::Damaged(problem) => {
+                spill.set_aside(number).await?;
+                Err(format!(
+                    "it can't be read: {problem}; it is kept in table \"damaged\" of the spill file"
+                ))
+            }
+        })
+    }
+
+    async fn read_cached(&self, number: u64) -> Result<Sought, CacheError> {
+        let Some(cache) = &self.parts.cache else {
+            return Ok(Err("there is no cache".into()));
+        };
+        let found = cache.kept(&self.name, number - 1, 1).await?;
+        let found = found.into_iter().find(|batch| batch.number == number);
+        Ok(found
+            .map(Arc::new)
+            .ok_or_else(|| "the cache does not have it any more".into()))
     }
 }

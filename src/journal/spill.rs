@@ -1,20 +1,24 @@
-//! The spill file: batches on local disk while the cache can't take them, or memory is short.
+//! The spill file: batches on local disk while the cache can't take them, or keeps nothing on its
+//! own, or memory is short.
 //!
 //! An SQLite file of the node's own. What is in it survives the process, so a reply may go as
-//! soon as its batch is written here.
+//! soon as its batch is written here. It belongs to one journal and one database.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
 use crate::change::{Batch, codec};
 
 /// User ids and addresses are in it: it is for Mika's user alone.
 const FILE_MODE: u32 = 0o600;
+
+/// The form of the file. One of a later version is left alone.
+const VERSION: i64 = 1;
 
 /// Bytes of freed pages after which the file is made smaller.
 const FREE_MAX: i64 = 64 << 20;
@@ -27,7 +31,7 @@ pub struct SpillError {
     problem: String,
 }
 
-/// The spill file of one node.
+/// The spill file of one journal.
 #[derive(Clone)]
 pub(super) struct Spill {
     inner: Arc<Inner>,
@@ -35,26 +39,63 @@ pub(super) struct Spill {
 
 struct Inner {
     path: PathBuf,
-    connection: Mutex<Connection>,
+    open: Mutex<Open>,
     /// Locked as long as the file is in use.
     _lock: File,
+}
+
+/// The file as it is open.
+struct Open {
+    connection: Connection,
+    /// Device and inode: the path may come to name another file, or none.
+    id: (u64, u64),
+}
+
+/// Whose batches a file has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Head {
+    /// The identity of the database that they are for; empty in a file of an earlier version.
+    storage: String,
+    journal: String,
+}
+
+/// The journal whose batches a file has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Former {
+    pub journal: String,
+    /// The file says that it is of this database. One of an earlier version says nothing.
+    pub is_marked: bool,
+}
+
+/// What the file has under a number.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Batch(Batch),
+    Nothing,
+    /// Something that can't be read, and why.
+    Damaged(String),
 }
 
 // === impl Spill ===
 
 impl Spill {
-    /// Opens the file, and creates it if its folder is there. Only one process can have it.
-    /// Returns, too, whose batches are in it if they are another node's: those have to be saved
-    /// before [`Spill::hand_over`]. A file without batches is this node's from now on.
-    pub async fn open(path: PathBuf, node: String) -> Result<(Self, Option<String>), SpillError> {
+    /// Opens the file for a journal of the database `storage`, and creates it if its folder is there.
+    /// Only one process can have it. A file with batches of another database is moved out of the way.
+    /// Returns, too, the journal whose batches are in it, if there are any: those have to be saved
+    /// before [`Spill::hand_over`].
+    pub async fn open(
+        path: PathBuf,
+        storage: String,
+    ) -> Result<(Self, Option<Former>), SpillError> {
         let shown = path.display().to_string();
         let job = move || {
             let lock = lock(&path)?;
-            let (connection, former) = connect(&path, &node)?;
+            let (connection, former) = connect_own(&path, &storage)?;
+            let open = Open::new(connection, &path)?;
             let spill = Self {
                 inner: Arc::new(Inner {
                     path,
-                    connection: Mutex::new(connection),
+                    open: Mutex::new(open),
                     _lock: lock,
                 }),
             };
@@ -64,6 +105,10 @@ impl Spill {
             path: shown,
             problem,
         })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.inner.path
     }
 
     /// The numbers and sizes of all batches in it.
@@ -100,8 +145,8 @@ impl Spill {
         .await
     }
 
-    /// Reads one batch; none if it is not there.
-    pub async fn get(&self, node: &str, number: u64) -> Result<Option<Batch>, SpillError> {
+    /// Reads one batch of `journal`.
+    pub async fn get(&self, journal: &str, number: u64) -> Result<Found, SpillError> {
         let found: Option<String> = self
             .run(move |connection| {
                 let mut select =
@@ -110,14 +155,34 @@ impl Spill {
                 rows.next()?.map(|row| row.get(0)).transpose()
             })
             .await?;
-        let Some(text) = found else { return Ok(None) };
-        let changes = codec::decode(&text)
-            .map_err(|error| self.error(format!("batch {number} is {error}")))?;
-        Ok(Some(Batch {
-            node: node.to_owned(),
-            number,
-            changes,
-        }))
+        Ok(match found.map(|text| codec::decode(&text)) {
+            None => Found::Nothing,
+            Some(Err(error)) => Found::Damaged(error.to_string()),
+            Some(Ok(changes)) => Found::Batch(Batch {
+                node: journal.to_owned(),
+                number,
+                changes,
+            }),
+        })
+    }
+
+    /// Puts a batch that can't be read where nothing deletes it.
+    pub async fn set_aside(&self, number: u64) -> Result<(), SpillError> {
+        self.run(move |connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(
+                "CREATE TABLE IF NOT EXISTS damaged (journal TEXT, number INTEGER, text TEXT)",
+            )?;
+            let number = [number.cast_signed()];
+            transaction.execute(
+                "INSERT INTO damaged SELECT (SELECT journal FROM head), number, text
+                 FROM batches WHERE number = ?1",
+                number,
+            )?;
+            transaction.execute("DELETE FROM batches WHERE number = ?1", number)?;
+            transaction.commit()
+        })
+        .await
     }
 
     /// Deletes all batches up to `number`.
@@ -134,18 +199,27 @@ impl Spill {
         .await
     }
 
-    /// Deletes all batches, which are saved elsewhere; the file is that node's from now on.
-    pub async fn hand_over(&self, node: String) -> Result<(), SpillError> {
+    /// Deletes all batches, which are saved elsewhere; the file is that journal's from now on.
+    pub async fn hand_over(&self, journal: String, storage: String) -> Result<(), SpillError> {
         self.run(move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute("DELETE FROM batches", [])?;
-            transaction.execute("UPDATE node SET name = ?1", [node])?;
+            transaction.execute("DELETE FROM head", [])?;
+            transaction.execute(
+                "INSERT INTO head (version, storage, journal) VALUES (?1, ?2, ?3)",
+                params![VERSION, storage, journal],
+            )?;
             transaction.commit()
         })
         .await
     }
 
-    /// Why batches of `former` must not be saved here by `node`.
+    /// Sees to it that the file has its name: one that somebody deleted is written again.
+    pub async fn keep_name(&self) -> Result<(), SpillError> {
+        self.run(|_| Ok(())).await
+    }
+
+    /// Why batches of `former` must not be saved here, by `node`.
     pub fn of_another_database(&self, former: &str, node: &str) -> SpillError {
         self.error(format!(
             "it holds batches of node {former:?}, of which this database and cache know nothing: \
@@ -159,7 +233,11 @@ impl Spill {
         job: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, SpillError> {
         let inner = Arc::clone(&self.inner);
-        let job = move || job(&mut inner.connection.lock()).map_err(|error| explain(&error));
+        let job = move || {
+            let mut open = inner.open.lock();
+            open.keep_name(&inner.path)?;
+            job(&mut open.connection).map_err(|error| explain(&error))
+        };
         blocking(job).await.map_err(|problem| self.error(problem))
     }
 
@@ -169,6 +247,58 @@ impl Spill {
             problem,
         }
     }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn new(connection: Connection, path: &Path) -> Result<Self, String> {
+        let id = id_of(path).ok_or("it was deleted while it was opened")?;
+        Ok(Self { connection, id })
+    }
+
+    /// Writes the file again if its path does not name it any more: what is acknowledged must be found
+    /// by the next start.
+    fn keep_name(&mut self, path: &Path) -> Result<(), String> {
+        if id_of(path) == Some(self.id) {
+            return Ok(());
+        }
+        if path.exists() {
+            return Err("somebody put another file in its place: move that away".into());
+        }
+        for extra in ["-wal", "-shm"] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(extra);
+            // Of the file that is gone: it must not be taken for the new one's.
+            let _ = std::fs::remove_file(name);
+        }
+        let sound =
+            |error: std::io::Error| format!("it was deleted, and can't be written again: {error}");
+        let file = create(path).map_err(sound)?;
+        let copy = self
+            .connection
+            .execute("VACUUM INTO ?1", [path.to_string_lossy()]);
+        copy.map_err(|error| explain(&error))?;
+        file.sync_all().map_err(sound)?;
+        *self = Self::new(connect(path)?, path)?;
+        tracing::error!(
+            file = %path.display(),
+            "somebody deleted the spill file; it was written again with all that it had"
+        );
+        Ok(())
+    }
+}
+
+fn id_of(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Makes an empty file for Mika's user alone.
+fn create(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(FILE_MODE);
+    options.open(path)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -202,15 +332,56 @@ fn lock(path: &Path) -> Result<File, String> {
     }
 }
 
-/// Also returns the node whose batches are in the file, if that is another one.
-fn connect(path: &Path, node: &str) -> Result<(Connection, Option<String>), String> {
+/// The file of this database: one with batches of another is moved out of the way first.
+fn connect_own(path: &Path, storage: &str) -> Result<(Connection, Option<Former>), String> {
+    let connection = connect(path)?;
+    let Some(head) = former(&connection)? else {
+        return Ok((connection, None));
+    };
+    if head.storage == storage || head.storage.is_empty() {
+        let former = Former {
+            journal: head.journal,
+            is_marked: !head.storage.is_empty(),
+        };
+        return Ok((connection, Some(former)));
+    }
+    let aside = set_file_aside(path, connection, &head.storage)?;
+    tracing::error!(
+        file = %path.display(),
+        moved_to = %aside.display(),
+        journal = head.journal,
+        theirs = head.storage,
+        ours = storage,
+        "the spill file holds batches for another database; it was moved out of the way, and nothing of \
+         it was applied. Start mika with the storage.url that it belongs to and journal.spill = \
+         moved_to, and they are saved there"
+    );
+    Ok((connect(path)?, None))
+}
+
+/// Moves a file with batches of the database `storage`; returns where it is.
+fn set_file_aside(path: &Path, connection: Connection, storage: &str) -> Result<PathBuf, String> {
+    // All that is in the log belongs to the file that is moved.
+    let checkpoint = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+    checkpoint.map_err(|error| explain(&error))?;
+    connection.close().map_err(|(_, error)| explain(&error))?;
+    let aside = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".of-{storage}"));
+        if number > 0 {
+            name.push(format!(".{number}"));
+        }
+        PathBuf::from(name)
+    };
+    let free = (0..1000).map(aside).find(|path| !path.exists());
+    let free = free.ok_or("there is no free name to move it to")?;
+    std::fs::rename(path, &free).map_err(|error| format!("can't be moved: {error}"))?;
+    Ok(free)
+}
+
+fn connect(path: &Path) -> Result<Connection, String> {
     if !path.exists() {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(path)
-            .map_err(|error| error.to_string())?;
+        create(path).map_err(|error| error.to_string())?;
     }
     let open = || {
         let connection = Connection::open(path)?;
@@ -219,31 +390,56 @@ fn connect(path: &Path, node: &str) -> Result<(Connection, Option<String>), Stri
         connection.pragma_update(None, "journal_mode", "wal")?;
         // What was acknowledged survives a power cut.
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.execute_batch(
-            "CREATE TABLE IF NOT EXISTS node (name TEXT NOT NULL);
-             CREATE TABLE IF NOT EXISTS batches (
-                 number INTEGER PRIMARY KEY, changes INTEGER NOT NULL, text TEXT NOT NULL)",
-        )?;
-        let former = owner(&connection)?.filter(|owner| owner != node);
-        if former.is_some() {
-            return Ok((connection, former));
-        }
-        let transaction = connection.unchecked_transaction()?;
-        transaction.execute("DELETE FROM node", [])?;
-        transaction.execute("INSERT INTO node (name) VALUES (?1)", [node])?;
-        transaction.commit()?;
-        Ok((connection, None))
+        Ok(connection)
     };
-    open().map_err(|error| explain(&error))
+    let connection = open().map_err(|error| explain(&error))?;
+    prepare(&connection).map_err(|error| explain(&error))?;
+    let sql = "SELECT version FROM head";
+    let version: Option<i64> = connection
+        .query_row(sql, [], |row| row.get(0))
+        .optional()
+        .map_err(|error| explain(&error))?;
+    match version {
+        Some(version) if version > VERSION => Err(format!(
+            "it was written by a later version of Mika (form {version}): start that, or name another file"
+        )),
+        _ => Ok(connection),
+    }
+}
+
+/// Makes the tables, and takes over the name that a file of an earlier version has.
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS head (
+             version INTEGER NOT NULL, storage TEXT NOT NULL, journal TEXT NOT NULL);
+         CREATE TABLE IF NOT EXISTS batches (
+             number INTEGER PRIMARY KEY, changes INTEGER NOT NULL, text TEXT NOT NULL)",
+    )?;
+    if transaction.table_exists(None, "node")? {
+        transaction.execute(
+            "INSERT INTO head (version, storage, journal) SELECT ?1, '', name FROM node",
+            [VERSION],
+        )?;
+        transaction.execute_batch("DROP TABLE node")?;
+    }
+    transaction.commit()
 }
 
 /// Whose batches are in the file; none if there are none.
-fn owner(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    let sql = "SELECT name FROM node WHERE EXISTS (SELECT 1 FROM batches)";
-    connection.query_row(sql, [], |row| row.get(0)).optional()
+fn former(connection: &Connection) -> Result<Option<Head>, String> {
+    let sql = "SELECT storage, journal FROM head WHERE EXISTS (SELECT 1 FROM batches)";
+    let head = |row: &Row<'_>| {
+        Ok(Head {
+            storage: row.get(0)?,
+            journal: row.get(1)?,
+        })
+    };
+    let found = connection.query_row(sql, [], head).optional();
+    found.map_err(|error| explain(&error))
 }
 
-/// Whose batches are in the file at `path`; none if there are none, or no file.
+/// The journal whose batches are in the file at `path`; none if there are none, or no file.
 pub async fn owner_of(path: PathBuf) -> Result<Option<String>, SpillError> {
     let shown = path.display().to_string();
     let job = move || {
@@ -252,12 +448,14 @@ pub async fn owner_of(path: PathBuf) -> Result<Option<String>, SpillError> {
         }
         let open = || {
             let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-            let has_tables = connection.table_exists(None, "batches")?;
-            if has_tables {
-                owner(&connection)
+            let sql = if connection.table_exists(None, "head")? {
+                "SELECT journal FROM head WHERE EXISTS (SELECT 1 FROM batches)"
+            } else if connection.table_exists(None, "node")? {
+                "SELECT name FROM node WHERE EXISTS (SELECT 1 FROM batches)"
             } else {
-                Ok(None)
-            }
+                return Ok(None);
+            };
+            connection.query_row(sql, [], |row| row.get(0)).optional()
         };
         open().map_err(|error| explain(&error))
     };
@@ -306,68 +504,146 @@ mod tests {
     async fn what_was_written_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spill");
-        let spill = open(&path, "n").await;
+        let spill = open(&path).await;
         spill.put(vec![batch(3), batch(4)]).await.unwrap();
         spill.put(vec![batch(4), batch(5)]).await.unwrap();
         spill.forget(3).await.unwrap();
         drop(spill);
-        let spill = open(&path, "n").await;
+        let spill = open_former(&path, "n").await;
         assert_eq!(spill.numbers().await.unwrap(), [(4, 1), (5, 1)]);
-        assert_eq!(spill.get("n", 4).await.unwrap().as_ref(), Some(&*batch(4)));
-        assert_eq!(spill.get("n", 3).await.unwrap(), None);
+        let found = spill.get("n", 4).await.unwrap();
+        assert_eq!(found, Found::Batch((*batch(4)).clone()));
+        assert_eq!(spill.get("n", 3).await.unwrap(), Found::Nothing);
     }
 
     #[tokio::test]
     async fn a_file_is_used_by_one_process() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spill");
-        let _spill = open(&path, "n").await;
-        let second = Spill::open(path.clone(), "n".into()).await;
+        let _spill = open(&path).await;
+        let second = Spill::open(path.clone(), "db".into()).await;
         let problem = second.err().unwrap().to_string();
         assert!(problem.contains("in use by another mika"), "{problem}");
     }
 
     #[tokio::test]
-    async fn a_file_without_batches_belongs_to_whoever_opens_it() {
+    async fn a_file_is_its_journals_until_it_is_handed_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spill");
         assert_eq!(owner_of(path.clone()).await.unwrap(), None);
-        let spill = open(&path, "n").await;
-        spill.put(vec![batch(3)]).await.unwrap();
-        spill.forget(3).await.unwrap();
-        drop(spill);
+        let spill = open(&path).await;
         assert_eq!(owner_of(path.clone()).await.unwrap(), None);
-        let spill = open(&path, "m").await;
+        spill.put(vec![batch(3)]).await.unwrap();
+        drop(spill);
+        for _ in 0..2 {
+            open_former(&path, "n").await;
+            assert_eq!(owner_of(path.clone()).await.unwrap().as_deref(), Some("n"));
+        }
+        let spill = open_former(&path, "n").await;
+        spill.hand_over("m".into(), "db".into()).await.unwrap();
+        assert_eq!(spill.numbers().await.unwrap(), []);
         spill.put(vec![batch(1)]).await.unwrap();
         drop(spill);
         assert_eq!(owner_of(path).await.unwrap().as_deref(), Some("m"));
     }
 
     #[tokio::test]
-    async fn batches_of_another_node_are_told_until_they_are_handed_over() {
+    async fn batches_of_another_database_are_kept_out_of_the_way() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spill");
-        let spill = open(&path, "n").await;
+        let spill = open(&path).await;
         spill.put(vec![batch(3)]).await.unwrap();
         drop(spill);
-        for _ in 0..2 {
-            let opened = Spill::open(path.clone(), "m".into()).await;
-            let (spill, former) = opened.unwrap();
-            assert_eq!(former.as_deref(), Some("n"));
-            assert_eq!(spill.numbers().await.unwrap(), [(3, 1)]);
-        }
-        let (spill, _) = Spill::open(path.clone(), "m".into()).await.unwrap();
-        spill.hand_over("m".into()).await.unwrap();
-        drop(spill);
-        let spill = open(&path, "m").await;
-        assert_eq!(spill.numbers().await.unwrap(), []);
-    }
-
-    /// The file, which has no batches of another node.
-    async fn open(path: &Path, node: &str) -> Spill {
-        let opened = Spill::open(path.to_path_buf(), node.into()).await;
+        let opened = Spill::open(path.clone(), "other".into()).await;
         let (spill, former) = opened.unwrap();
         assert_eq!(former, None);
+        assert_eq!(spill.numbers().await.unwrap(), []);
+        let aside = folder.path().join("spill.of-db");
+        let spill = open_former(&aside, "n").await;
+        assert_eq!(spill.numbers().await.unwrap(), [(3, 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_an_earlier_version_is_taken_over_and_one_of_a_later_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spill");
+        let file = Connection::open(&path).unwrap();
+        file.execute_batch(
+            "CREATE TABLE node (name TEXT NOT NULL); INSERT INTO node VALUES ('n');
+             CREATE TABLE batches (
+                 number INTEGER PRIMARY KEY, changes INTEGER NOT NULL, text TEXT NOT NULL);
+             INSERT INTO batches VALUES (7, 0, '')",
+        )
+        .unwrap();
+        assert_eq!(owner_of(path.clone()).await.unwrap().as_deref(), Some("n"));
+        let (spill, former) = Spill::open(path.clone(), "db".into()).await.unwrap();
+        let expected = Former {
+            journal: "n".into(),
+            is_marked: false,
+        };
+        assert_eq!(former, Some(expected));
+        spill.hand_over("m".into(), "db".into()).await.unwrap();
+        drop(spill);
+        file.execute_batch("UPDATE head SET version = version + 1")
+            .unwrap();
+        let refused = Spill::open(path, "db".into()).await.err().unwrap();
+        assert!(refused.to_string().contains("a later version"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_batch_is_set_aside_and_not_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spill");
+        let spill = open(&path).await;
+        spill.put(vec![batch(3), batch(4)]).await.unwrap();
+        let file = Connection::open(&path).unwrap();
+        file.execute_batch("UPDATE batches SET text = 'x' || text WHERE number = 3")
+            .unwrap();
+        let found = spill.get("n", 3).await.unwrap();
+        assert!(matches!(found, Found::Damaged(_)), "{found:?}");
+        spill.set_aside(3).await.unwrap();
+        assert_eq!(spill.numbers().await.unwrap(), [(4, 1)]);
+        let damaged: (String, u32) = file
+            .query_row("SELECT journal, number FROM damaged", [], |row| {
+                Ok((row.get(0)?, row.get::<_, u32>(1)?))
+            })
+            .unwrap();
+        assert_eq!(damaged, ("n".into(), 3));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_deleted_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spill");
+        let spill = open(&path).await;
+        spill.put(vec![batch(3)]).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        spill.put(vec![batch(4)]).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        spill.keep_name().await.unwrap();
+        drop(spill);
+        let spill = open_former(&path, "n").await;
+        assert_eq!(spill.numbers().await.unwrap(), [(3, 1), (4, 1)]);
+    }
+
+    /// A new file of the journal "n" and the database "db".
+    async fn open(path: &Path) -> Spill {
+        let opened = Spill::open(path.to_path_buf(), "db".into()).await;
+        let (spill, former) = opened.unwrap();
+        assert_eq!(former, None);
+        spill.hand_over("n".into(), "db".into()).await.unwrap();
+        spill
+    }
+
+    /// The file, which has batches of that journal.
+    async fn open_former(path: &Path, journal: &str) -> Spill {
+        let opened = Spill::open(path.to_path_buf(), "db".into()).await;
+        let (spill, former) = opened.unwrap();
+        let expected = Former {
+            journal: journal.into(),
+            is_marked: true,
+        };
+        assert_eq!(former, Some(expected));
         spill
     }
 }

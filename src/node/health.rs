@@ -34,7 +34,7 @@ pub(super) async fn storage(node: Node) {
     // The start has just read from it.
     node.metrics.storage.succeeded(Witness::Probe);
     every(PROBE_PERIOD, || async {
-        let asked = node.storage.applied(&node.name);
+        let asked = node.journal.ask_storage();
         tell(&node.metrics.storage, asked, PROBE_PATIENCE).await;
     })
     .await;

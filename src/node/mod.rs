@@ -183,8 +183,17 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     };
     let mut running = Running::start(begun)?;
     let served = running.serve(signals).await?;
-    running.stop().await?;
-    tracing::info!("stopped, everything is saved");
+    let left = running.stop().await?;
+    if left.changes == 0 {
+        tracing::info!("stopped, storage has everything");
+    } else {
+        tracing::warn!(
+            changes = left.changes,
+            file = %left.file.display(),
+            "stopped while storage does not take everything: the rest is kept in the spill file for the \
+             next start"
+        );
+    }
     served
 }
 

@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::cache::Cache;
-use crate::journal::{Journal, Unsaved};
+use crate::journal::{Journal, Left, Unsaved};
 use crate::node::followed::{self, Follow};
 use crate::node::reload::Reloader;
 use crate::node::serve::Workers;
+use crate::node::shared::take_leave;
 use crate::node::sockets::Sockets;
 use crate::node::start::Follows;
 use crate::node::{
@@ -37,7 +38,7 @@ pub(super) struct Begun<'a> {
 pub(super) struct Running {
     node: Node,
     cache: Option<Arc<dyn Cache>>,
-    saving: JoinHandle<Result<(), Unsaved>>,
+    saving: JoinHandle<Result<Left, Unsaved>>,
     stop_saving: watch::Sender<bool>,
     helpers: JoinSet<()>,
     api: Option<api::Listener>,
@@ -122,7 +123,11 @@ impl Running {
     }
 
     /// Nobody is answered any more when the journal saves the rest.
-    pub async fn stop(mut self) -> Result<()> {
+    /// What storage lacks then is returned.
+    ///
+    /// # Errors
+    /// What could not be saved.
+    pub async fn stop(mut self) -> Result<Left> {
         notify::stopping("stopping: answering what is in flight, saving the rest");
         self.watchdog.abort(); // workers that end don't turn any more
         let node = &self.node;
@@ -137,14 +142,13 @@ impl Running {
             self.stop_saving.send_replace(true);
             self.saving.await
         });
-        saved.await.context("the journal ended early")??;
+        let left = saved.await.context("the journal ended early")??;
         if let Some(cache) = self.cache
-            && node.journal.backlog() == 0
-            && let Err(error) = cache.leave(&node.name).await
+            && let Err(error) = take_leave(&*cache, node.journal.name()).await
         {
-            tracing::debug!(%error, "the cache was not told that this node has stopped");
+            tracing::debug!(%error, "the cache does not know that this node has stopped");
         }
-        Ok(())
+        Ok(left)
     }
 }
 

@@ -81,6 +81,7 @@ pub(super) fn journal(config: &Config) -> journal::Settings {
         flush_interval: config.journal.flush_interval,
         spill: config.journal.spill.clone(),
         memory_max: config.journal.max_pending as usize,
+        keep: seconds(config.journal.keep),
     }
 }
 

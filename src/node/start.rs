@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::backoff::Backoff;
 use crate::cache::{Cache, CacheError};
+use crate::change::journals::node_of;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::events::Events;
@@ -119,7 +120,10 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
     let follows = match cache {
         None => Follows::Storage(load_from_storage(&node).await.map_err(in_storage)?),
         Some(cache) => {
-            journal.apply_rest().await.map_err(in_storage)?;
+            let shown = shared::show(&**cache, node.journal.name()).await;
+            shown.map_err(|error| StartError::of_cache(config, &error))?;
+            let applied = journal.apply_rest().await;
+            applied.map_err(|error| StartError::of_resume(config, error))?;
             let loaded = shared::load(&node, cache).await;
             Follows::Cache(loaded.map_err(|error| StartError::of_both(config, error))?)
         }
@@ -157,13 +161,14 @@ async fn refuse_unsafe(storage: &dyn Storage) -> Result<(), StorageError> {
 async fn refuse_double(config: &Config, cache: &dyn Cache) -> Result<()> {
     let spill = &config.journal.spill;
     let owner = journal::spill_owner(spill.clone()).await?;
-    if let Some(owner) = owner.filter(|owner| *owner != config.node)
+    if let Some(owner) = owner.filter(|owner| node_of(owner) != config.node)
         && let Some(host) = shared::host_of(cache, &owner).await?
     {
         return Err(anyhow!(
-            "journal.spill: {} holds batches of node {owner:?}, which runs on {host}: name another \
+            "journal.spill: {} holds batches of node {:?}, which runs on {host}: name another \
              file, or stop that node",
-            spill.display()
+            spill.display(),
+            node_of(&owner),
         ));
     }
     shared::refuse_namesake(cache, &config.node).await
@@ -202,11 +207,7 @@ async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), St
         clock,
     };
     let journal = Journal::resume(parts, settings::journal(config)).await;
-    let journal = journal.map_err(|error| match error {
-        ResumeError::Storage(error) => StartError::of_storage(config, &error),
-        ResumeError::Cache(error) => StartError::of_cache(config, &error),
-        error @ ResumeError::Spill(_) => StartError::Fatal(error.into()),
-    })?;
+    let journal = journal.map_err(|error| StartError::of_resume(config, error))?;
     let node = Node {
         name: config.node.clone(),
         clock,
@@ -257,6 +258,14 @@ impl StartError {
         match error {
             CacheError::Broken(_) => Self::Fatal(anyhow!(problem)),
             CacheError::Away(_) | CacheError::Restarted(_) => Self::Away(problem),
+        }
+    }
+
+    fn of_resume(config: &Config, error: ResumeError) -> Self {
+        match error {
+            ResumeError::Storage(error) => Self::of_storage(config, &error),
+            ResumeError::Cache(error) => Self::of_cache(config, &error),
+            error @ ResumeError::Spill(_) => Self::Fatal(error.into()),
         }
     }
 

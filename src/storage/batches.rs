@@ -1,4 +1,4 @@
-//! Which batches of a node are still to be applied.
+//! Which batches of a journal are still to be applied.
 
 use std::sync::Arc;
 
@@ -16,13 +16,11 @@ pub(super) fn not_applied(
     for batch in new {
         expected = expected.saturating_add(1);
         if batch.number != expected {
-            return Err(StorageError::Broken(format!(
-                "batch {} of node {} can't be applied after {}: was the database exchanged under \
-                 a running mika? Restart mika, so that it goes on from this one",
-                batch.number,
-                batch.node,
-                expected - 1
-            )));
+            return Err(StorageError::Behind {
+                journal: batch.node.clone(),
+                applied: expected - 1,
+                first: batch.number,
+            });
         }
     }
     Ok(new)

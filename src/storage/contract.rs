@@ -693,13 +693,27 @@ async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
 
 async fn a_gap_is_refused(storage: &dyn Storage) {
     let (id, torrent_id) = add_pair(storage, 1).await;
-    let batch = batch(2, vec![Change::from(change(id, torrent_id, 1, 10))]);
-    assert!(matches!(
-        storage.apply(&[batch], &CreditRules::default()).await,
-        Err(StorageError::Broken(_))
-    ));
+    let late = batch(2, vec![Change::from(change(id, torrent_id, 1, 10))]);
+    let refused = storage
+        .apply(&[Arc::clone(&late)], &CreditRules::default())
+        .await;
+    let Err(StorageError::Behind { applied, first, .. }) = refused else {
+        panic!("a batch was applied whose forerunner is missing")
+    };
+    assert_eq!((applied, first), (0, 2));
     assert_eq!(user(storage, id).await.totals.uploaded, 0);
     assert!(storage.peers(0, None, 10).await.unwrap().rows.is_empty());
+
+    // Whoever gives up what is missing goes on after it.
+    storage.begin_at(&late.node, 1).await.unwrap();
+    assert_eq!(storage.applied(&late.node).await.unwrap(), 1);
+    storage
+        .apply(&[Arc::clone(&late)], &CreditRules::default())
+        .await
+        .unwrap();
+    storage.begin_at(&late.node, 1).await.unwrap();
+    assert_eq!(storage.applied(&late.node).await.unwrap(), 2);
+    assert_eq!(storage.peers(0, None, 10).await.unwrap().rows.len(), 1);
 }
 
 async fn changes_of_one_batch_add_up(storage: &dyn Storage) {

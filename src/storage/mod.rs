@@ -63,6 +63,16 @@ pub enum StorageError {
     /// The database can't do it at all (missing table, wrong type, damaged file).
     #[error("{0}")]
     Broken(String),
+    /// Batches that come before those to apply are not there. If they were applied before, storage
+    /// went back: it was restored, or is a replica that lacked them.
+    #[error("batch {first} of journal {journal} can't be applied: storage has it up to {applied}")]
+    Behind {
+        journal: String,
+        /// The number of the last batch that storage has; 0 if it has none.
+        applied: u64,
+        /// The first of the batches that it was to apply.
+        first: u64,
+    },
 }
 
 /// A position in the feed of registry changes: all changes up to it are known.
@@ -294,23 +304,27 @@ pub trait Storage: Send + Sync + 'static {
 
     // --- the journal ---
 
-    /// The number of the last batch of that node that was applied; 0 if none was.
-    async fn applied(&self, node: &str) -> Result<u64, StorageError>;
+    /// The number of the last batch of that journal that was applied; 0 if none was.
+    async fn applied(&self, journal: &str) -> Result<u64, StorageError>;
 
-    /// The number of the last applied batch of every node that ever had one.
+    /// The number of the last applied batch of every journal that has one.
     async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError>;
 
-    /// Forgets the number of a node that is gone for good, if it is still this one; whether it was. From
-    /// then on, a batch of that node counts from 1 again.
-    async fn forget_journal(&self, node: &str, applied: u64) -> Result<bool, StorageError>;
+    /// Forgets the number of a journal that has ended, if it is still this one; whether it was. From
+    /// then on, its batches count from 1 again.
+    async fn forget_journal(&self, journal: &str, applied: u64) -> Result<bool, StorageError>;
 
-    /// Applies consecutive batches of one node and records the number of the last, in one
+    /// Gives up the batches of a journal up to `number` that storage lacks: the next one to apply is the
+    /// one after. Nothing happens if storage has them.
+    async fn begin_at(&self, journal: &str, number: u64) -> Result<(), StorageError>;
+
+    /// Applies consecutive batches of one journal and records the number of the last, in one
     /// transaction. Batches whose number was recorded before are left alone and count as applied,
     /// so repeating them is harmless (rule A9). Users and torrents that are gone are passed over.
     /// Reports are settled against the rows that are there, in that transaction: each counts
     /// once, whichever node it came to and in whatever order (rule A8b). A record that is older than
     /// the one that is there leaves it ([`is_newer_than`](crate::change::PeerRecord::is_newer_than)).
-    /// A batch whose forerunner is missing is refused as [`StorageError::Broken`].
+    /// A batch whose forerunner is missing is refused as [`StorageError::Behind`].
     /// Returns what was credited, and nothing for batches that were applied before.
     async fn apply(
         &self,

@@ -94,8 +94,9 @@ pub fn free_port() -> SocketAddr {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().expect("the ports given");
     let port = |_| SocketAddr::from(([127, 0, 0, 1], fastrand::u16(10_000..32_000)));
-    let is_free =
-        |address: &SocketAddr| !given.contains(&address.port()) && TcpListener::bind(address).is_ok();
+    let is_free = |address: &SocketAddr| {
+        !given.contains(&address.port()) && TcpListener::bind(address).is_ok()
+    };
     let address = (0..1000).map(port).find(is_free).expect("a free port");
     given.insert(address.port());
     address

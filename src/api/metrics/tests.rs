@@ -40,6 +40,7 @@ impl Place {
             flush_interval: std::time::Duration::from_secs(1),
             spill: folder.path().join("spill"),
             memory_max: 1000,
+            keep: 60,
         };
         let journal = journal::Journal::resume(parts, settings).await.unwrap();
         Self {

@@ -251,6 +251,10 @@ impl Cache for Redis {
         server::inspect(&self.link).await
     }
 
+    async fn is_persistent(&self) -> Result<bool, CacheError> {
+        server::is_persistent(&self.link).await
+    }
+
     async fn time(&self) -> Result<i64, CacheError> {
         server::time(&self.link).await
     }

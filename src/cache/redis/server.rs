@@ -47,6 +47,13 @@ pub(super) async fn check(link: &Link) -> Result<Vec<Finding>, CacheError> {
     Ok(findings)
 }
 
+/// Whether the server logs what it is given to its disk before it answers.
+pub(super) async fn is_persistent(link: &Link) -> Result<bool, CacheError> {
+    let session = link.session().await?;
+    let info = Info::read(&session, "persistence").await?;
+    Ok(info.has_log())
+}
+
 /// Whether the server throws keys away when it is full.
 pub(super) async fn inspect(link: &Link) -> Result<Vec<Finding>, CacheError> {
     let session = link.session().await?;
@@ -97,7 +104,7 @@ fn memory(info: &Info, findings: &mut Vec<Finding>) {
 }
 
 fn persistence(info: &Info, findings: &mut Vec<Finding>) {
-    if info.text("aof_enabled") != Some("1") {
+    if !info.has_log() {
         findings.push(Finding::note(
             "appendonly is off: after a restart Redis is filled again from storage and the nodes"
                 .into(),
@@ -227,6 +234,10 @@ impl Info {
 
     fn number(&self, field: &str) -> Option<u64> {
         self.text(field)?.parse().ok()
+    }
+
+    fn has_log(&self) -> bool {
+        self.text("aof_enabled") == Some("1")
     }
 }
 

@@ -25,7 +25,7 @@ use crate::storage::{FeedPosition, StorageError};
 
 use self::origin::Origin;
 
-pub(super) use watch::{host_of, refuse_namesake};
+pub(super) use watch::{host_of, refuse_namesake, show, take_leave};
 
 /// Where to follow from.
 pub(super) struct Positions {

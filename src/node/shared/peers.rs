@@ -255,7 +255,7 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
     loop {
         if let Ok(nodes) = cache.nodes().await {
             let names: HashSet<String> = nodes.into_iter().map(|(name, _)| name).collect();
-            for name in names.iter().filter(|name| **name != node.name) {
+            for name in names.iter().filter(|name| *name != node.journal.name()) {
                 followed.entry(name.clone()).or_insert_with(|| {
                     let positions = Arc::clone(&positions);
                     let task = follow(node.clone(), Arc::clone(&cache), name.clone(), positions);

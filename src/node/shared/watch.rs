@@ -10,9 +10,13 @@ use rustix::process::{Pid, test_kill_process};
 use tokio::sync::Notify;
 
 use crate::cache::{Cache, CacheError, Generation, Stats};
+use crate::change::journals::{is_later, node_of};
 use crate::journal::{Replay, credit_rules};
 use crate::node::Node;
 use crate::node::shared::peers;
+
+/// The sign of a process that has stopped in order.
+const STOPPED: &str = "stopped";
 
 /// How often a node says that it runs.
 const BEAT_PERIOD: Duration = Duration::from_secs(1);
@@ -29,22 +33,42 @@ const STATS_PERIOD: Duration = Duration::from_secs(10);
 /// How long a namesake on another host is watched for signs of life.
 const NAMESAKE_WATCH: Duration = Duration::from_secs(3);
 
-/// Refuses to start under the name of a node that runs: both would number batches alike. Says at
-/// once that this node is there, so that of two that start together one notices.
+/// Refuses to start under the name of a node that runs: of two, the earlier one would have to stop.
 pub(in crate::node) async fn refuse_namesake(cache: &dyn Cache, name: &str) -> Result<()> {
-    if let Some(host) = host_of(cache, name).await? {
-        bail!("another mika runs as node {name:?} on {host}: give each a name of its own in node");
+    for (journal, _) in cache.nodes().await? {
+        if node_of(&journal) == name
+            && let Some(host) = host_of(cache, &journal).await?
+        {
+            bail!(
+                "another mika runs as node {name:?} on {host}: give each a name of its own in node"
+            );
+        }
     }
-    Ok(cache.beat(name, &own_sign(0)).await?)
+    Ok(())
 }
 
-/// The host on which a node runs; none if it gives no signs of life.
-pub(in crate::node) async fn host_of(cache: &dyn Cache, name: &str) -> Result<Option<String>> {
-    let Some(sign) = sign_of(cache, name).await?.filter(|sign| !is_dead(sign)) else {
+/// Says that the process with that journal is there: others follow it, and of two of one name that
+/// start together the earlier one notices.
+pub(in crate::node) async fn show(cache: &dyn Cache, journal: &str) -> Result<(), CacheError> {
+    cache.beat(journal, &own_sign(0)).await
+}
+
+/// Says that the process with that journal has stopped in order: whoever starts under its name need
+/// not wait for signs of life.
+pub(in crate::node) async fn take_leave(
+    cache: &dyn Cache,
+    journal: &str,
+) -> Result<(), CacheError> {
+    cache.beat(journal, STOPPED).await
+}
+
+/// The host on which the process with that journal runs; none if it gives no signs of life.
+pub(in crate::node) async fn host_of(cache: &dyn Cache, journal: &str) -> Result<Option<String>> {
+    let Some(sign) = sign_of(cache, journal).await?.filter(|sign| !is_dead(sign)) else {
         return Ok(None);
     };
     tokio::time::sleep(NAMESAKE_WATCH).await;
-    let later = sign_of(cache, name).await?;
+    let later = sign_of(cache, journal).await?;
     if later.is_none_or(|later| later == sign) {
         return Ok(None);
     }
@@ -54,6 +78,9 @@ pub(in crate::node) async fn host_of(cache: &dyn Cache, name: &str) -> Result<Op
 
 /// Whether the process of a sign is known to be gone: only where it ran in sight of this one.
 fn is_dead(sign: &str) -> bool {
+    if sign == STOPPED {
+        return true;
+    }
     let own = own_sign(0);
     let mut words = sign.split(' ').zip(own.split(' '));
     let is_in_sight = words.by_ref().take(3).all(|(theirs, own)| theirs == own);
@@ -76,22 +103,30 @@ fn own_sign(count: u64) -> String {
     format!("{host} {boot} {namespace} {} {count}", own_pid())
 }
 
-async fn sign_of(cache: &dyn Cache, name: &str) -> Result<Option<String>> {
+async fn sign_of(cache: &dyn Cache, journal: &str) -> Result<Option<String>> {
     let nodes = cache.nodes().await?;
-    let found = nodes.into_iter().find(|(node, _)| node == name);
+    let found = nodes.into_iter().find(|(name, _)| name == journal);
     Ok(found.map(|(_, sign)| sign))
+}
+
+/// The journal of a later start of this node, if its process may still run.
+async fn successor(cache: &dyn Cache, own: &str) -> Result<Option<String>, CacheError> {
+    let nodes = cache.nodes().await?;
+    let is_successor =
+        |(journal, sign): &(String, String)| is_later(journal, own) && !is_dead(sign);
+    let found = nodes.into_iter().find(is_successor);
+    Ok(found.map(|(journal, _)| journal))
 }
 
 fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-/// Shows that this node runs, until another one uses its name. Notices when the cache was restarted
+/// Shows that this node runs, until a later start has its name. Notices when the cache was restarted
 /// or emptied, or was away for so long that nodes may have aged peers which others still hear:
 /// `stale` is told then.
 pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
-    let own = own_sign(0);
-    let own = own.trim_end_matches('0');
+    let own = node.journal.name().to_owned();
     let mut count = 0_u64;
     let mut heard = node.clock.now().mono;
     let mut generation = node.journal.generation();
@@ -112,16 +147,18 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
             }
             Err(error) => tracing::debug!(%error, "the cache does not answer"),
         }
-        if let Ok(Some(sign)) = sign_of(&*cache, &node.name).await
-            && !sign.starts_with(own)
-            && !is_dead(&sign)
-        {
-            tracing::error!(%sign, "another mika runs under the name of this node; stopping");
+        if let Ok(Some(journal)) = successor(&*cache, &own).await {
+            tracing::error!(
+                journal,
+                node = node.name,
+                "a later start has the name of this node; stopping, and saving what is left in this \
+                 process' own journal"
+            );
             return;
         }
         count += 1;
         // Without it, others take this node for dead: harmless, and it ends with the next.
-        if let Err(error) = cache.beat(&node.name, &own_sign(count)).await {
+        if let Err(error) = cache.beat(&own, &own_sign(count)).await {
             tracing::debug!(%error, "the cache was not told that this node runs");
         }
         tokio::time::sleep(BEAT_PERIOD).await;
@@ -135,7 +172,11 @@ async fn look(cache: &dyn Cache) -> Result<(Generation, bool), CacheError> {
 
 /// Brings to storage what nodes left that died, for ever.
 pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
-    let mut replay = Replay::new(cache, Arc::clone(&node.storage), node.name.clone());
+    let mut replay = Replay::new(
+        cache,
+        Arc::clone(&node.storage),
+        node.journal.name().to_owned(),
+    );
     loop {
         if let Err(error) = replay
             .look(node.clock.now().mono, &credit_rules(&node.tracker))
@@ -186,5 +227,9 @@ async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     // A start tells by the journals whether the cache is behind storage. Those of other nodes are
     // theirs: an entry here would shut out what they are about to send again.
     let applied = node.journal.progress().applied;
-    peers::catch_up(cache, &HashMap::from([(node.name.clone(), applied)])).await
+    peers::catch_up(
+        cache,
+        &HashMap::from([(node.journal.name().to_owned(), applied)]),
+    )
+    .await
 }

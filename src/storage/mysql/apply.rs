@@ -82,7 +82,20 @@ pub(super) async fn journals(session: &mut Session<'_>) -> Result<Vec<(String, u
     Ok(rows.iter().map(|row| journal(Cells(row))).collect())
 }
 
-/// Forgets a node's number if it is still this one.
+/// Passes over batches that are not there up to `number`.
+pub(super) async fn begin_at(
+    session: &mut Session<'_>,
+    node: &str,
+    number: u64,
+) -> Result<(), Fault> {
+    let sql = "INSERT INTO mika_journal (node, applied) VALUES (?, ?) \
+               ON DUPLICATE KEY UPDATE applied = GREATEST(applied, VALUES(applied))";
+    let params = vec![node.into(), Value::from(clamp(number))];
+    session.exec(sql, params).await?;
+    Ok(())
+}
+
+/// Forgets a journal's number if it is still this one.
 pub(super) async fn forget(
     session: &mut Session<'_>,
     node: &str,

@@ -324,6 +324,10 @@ impl Storage for Mysql {
         edit!(self, |session| apply::forget(session, node, number))
     }
 
+    async fn begin_at(&self, node: &str, number: u64) -> Result<(), StorageError> {
+        read!(self, |session| apply::begin_at(session, node, number))
+    }
+
     /// The number in the journal makes repeating harmless, also after a COMMIT without an answer.
     async fn apply(
         &self,

@@ -253,7 +253,18 @@ pub(super) fn applied(connection: &Connection, node: &str) -> Result<u64, Fault>
     Ok(applied.unwrap_or(0).max(0).cast_unsigned())
 }
 
-/// Forgets a node's number if it is still this one.
+/// Passes over batches that are not there up to `number`.
+pub(super) fn begin_at(connection: &Connection, node: &str, number: u64) -> Result<(), Fault> {
+    connection
+        .prepare_cached(
+            "INSERT INTO mika_journal (node, applied) VALUES (?1, ?2)
+             ON CONFLICT (node) DO UPDATE SET applied = MAX(applied, excluded.applied)",
+        )?
+        .execute(params![node, clamp(number)])?;
+    Ok(())
+}
+
+/// Forgets a journal's number if it is still this one.
 pub(super) fn forget(connection: &Connection, node: &str, number: u64) -> Result<bool, Fault> {
     let gone = connection
         .prepare_cached("DELETE FROM mika_journal WHERE node = ?1 AND applied = ?2")?

@@ -303,6 +303,12 @@ impl Storage for Sqlite {
             .await
     }
 
+    async fn begin_at(&self, node: &str, number: u64) -> Result<(), StorageError> {
+        let node = node.to_owned();
+        self.write(move |connection| apply::begin_at(connection, &node, number))
+            .await
+    }
+
     async fn apply(
         &self,
         batches: &[Arc<Batch>],

@@ -1,0 +1,69 @@
+//! Names of journals. Each start of a node has a journal of its own, `NODE#START.RANDOM`, so two
+//! processes of one name never take each other's batches for their own: not after a pause, not
+//! after a cache or a database came back older. Earlier versions had one journal for all starts,
+//! whose name is the node's alone.
+
+/// Stands between the node and the start; the name of a node has none.
+pub const SEPARATOR: char = '#';
+
+/// The node whose journal that is.
+pub fn node_of(journal: &str) -> &str {
+    match journal.rsplit_once(SEPARATOR) {
+        Some((node, _)) => node,
+        None => journal,
+    }
+}
+
+/// A name for the journal of a node that starts now, given those of its earlier starts; `journals`
+/// may have those of other nodes, too.
+pub fn next<'a>(node: &str, journals: impl IntoIterator<Item = &'a str>) -> String {
+    let earlier = journals.into_iter().filter(|it| node_of(it) == node);
+    let last = earlier.map(|it| order_of(it).0).max().unwrap_or(0);
+    let start = last.saturating_add(1);
+    format!("{node}{SEPARATOR}{start}.{:08x}", fastrand::u32(..))
+}
+
+/// Whether `other` is the journal of a later start of the same node: of two that run, the later one
+/// has the name.
+pub fn is_later(other: &str, own: &str) -> bool {
+    node_of(other) == node_of(own) && order_of(other) > order_of(own)
+}
+
+/// The number of the start, and what tells starts of one moment apart.
+fn order_of(journal: &str) -> (u64, &str) {
+    let start = journal
+        .rsplit_once(SEPARATOR)
+        .map_or("", |(_, start)| start);
+    let (number, random) = start.split_once('.').unwrap_or((start, ""));
+    (number.parse().unwrap_or(0), random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_start_has_the_name_after_all_others() {
+        let first = next("a", []);
+        assert_eq!(node_of(&first), "a");
+        assert!(first.starts_with("a#1."), "{first}");
+        let names = ["a", "b#9.00000000", &first, "a#7.00000000"];
+        assert!(next("a", names).starts_with("a#8."));
+    }
+
+    #[test]
+    fn the_later_start_has_the_name() {
+        assert!(is_later("a#2.00000000", "a#1.ffffffff"));
+        assert!(is_later("a#10.00000000", "a#9.00000000"));
+        assert!(is_later("a#2.00000002", "a#2.00000001"));
+        assert!(is_later("a#1.00000000", "a"));
+        assert!(!is_later("a#2.00000000", "a#2.00000000"));
+        assert!(!is_later("b#3.00000000", "a#2.00000000"));
+    }
+
+    #[test]
+    fn a_journal_of_before_is_named_as_its_node() {
+        assert_eq!(node_of("a"), "a");
+        assert_eq!(node_of("a#3.0a0b0c0d"), "a");
+    }
+}

@@ -1,0 +1,180 @@
+//! What a journal left whose process is gone: anyone who finds it brings it to storage.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use super::spill::{Found, Spill, SpillError};
+use crate::cache::{Cache, CacheError, members_of, memberships_of};
+use crate::change::Batch;
+use crate::storage::{CreditRules, Storage, StorageError};
+
+/// Batches applied at once.
+const PAGE: u32 = 20;
+
+/// Where the rest of a journal is, and where it belongs.
+pub(super) struct Rest<'a> {
+    pub journal: &'a str,
+    pub cache: &'a dyn Cache,
+    pub storage: &'a dyn Storage,
+    /// The spill file with batches of that journal; none if it is on another host's disk.
+    pub spill: Option<&'a Spill>,
+}
+
+/// What was left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Brought {
+    /// Batches that storage lacked, and their changes.
+    pub batches: u64,
+    pub changes: usize,
+    /// Batches that neither storage nor anybody else has.
+    pub missing: u64,
+    /// The number up to which storage has the journal now.
+    pub applied: u64,
+}
+
+/// Why the rest of a journal could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum RestError {
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Spill(#[from] SpillError),
+}
+
+// === impl Rest ===
+
+impl Rest<'_> {
+    /// Applies all of it, and lets the cache forget what storage had before the call: those who
+    /// follow the journal have read it by then. Interrupted anywhere, it is done again.
+    pub async fn apply(&self, rules: &CreditRules) -> Result<Brought, RestError> {
+        let before = self.storage.applied(self.journal).await?;
+        let mut brought = Brought {
+            applied: before,
+            ..Brought::default()
+        };
+        let mut spilled = self.spilled(before).await?;
+        let mut after = 0;
+        loop {
+            let batches = self.next(after, &mut spilled).await?;
+            let Some(last) = batches.last().map(|batch| batch.number) else {
+                break;
+            };
+            for run in batches.chunk_by(|batch, next| next.number == batch.number + 1) {
+                self.apply_run(run, rules, &mut brought).await?;
+            }
+            after = last;
+        }
+        self.cache.applied(self.journal, before).await?;
+        if brought.missing > 0 {
+            tracing::error!(
+                journal = self.journal,
+                batches = brought.missing,
+                "batches of a node that is gone are missing: neither storage nor the cache has them. \
+                 What clients reported in them is credited with their next announce, except for those \
+                 that never announce again"
+            );
+        }
+        Ok(brought)
+    }
+
+    /// Numbers in the spill file that storage lacks.
+    async fn spilled(&self, applied: u64) -> Result<BTreeSet<u64>, SpillError> {
+        let Some(spill) = self.spill else {
+            return Ok(BTreeSet::new());
+        };
+        let numbers = spill.numbers().await?.into_iter().map(|(number, _)| number);
+        Ok(numbers.filter(|number| *number > applied).collect())
+    }
+
+    /// The next batches after `after`, from the cache and the spill file, in order; those of the spill
+    /// file go to the cache as well, because other nodes follow it. None at the end.
+    async fn next(
+        &self,
+        after: u64,
+        spilled: &mut BTreeSet<u64>,
+    ) -> Result<Vec<Arc<Batch>>, RestError> {
+        let cached = self.cache.kept(self.journal, after, PAGE).await?;
+        let last = cached.last().map_or(u64::MAX, |batch| batch.number);
+        let known: HashSet<u64> = cached.iter().map(|batch| batch.number).collect();
+        for batch in &cached {
+            // Its node may have died before it wrote them.
+            let written = self.cache.put_peers(&members_of(batch)).await?;
+            let memberships = memberships_of(batch, &written);
+            self.cache.put_memberships(&memberships).await?;
+        }
+        let mut batches: Vec<_> = cached.into_iter().map(Arc::new).collect();
+        let numbers: Vec<u64> = spilled.iter().copied().take(PAGE as usize).collect();
+        for number in numbers.into_iter().filter(|number| *number <= last) {
+            spilled.remove(&number);
+            if !known.contains(&number) {
+                batches.extend(self.unspill(number).await?);
+            }
+        }
+        batches.sort_by_key(|batch| batch.number);
+        // Not beyond what is left in the spill file.
+        let end = spilled.first().copied().unwrap_or(u64::MAX);
+        batches.retain(|batch| batch.number < end);
+        Ok(batches)
+    }
+
+    /// Reads a batch from the spill file, and gives it to the cache. One that can't be read stays in
+    /// the file.
+    async fn unspill(&self, number: u64) -> Result<Option<Arc<Batch>>, RestError> {
+        let Some(spill) = self.spill else {
+            return Ok(None);
+        };
+        match spill.get(self.journal, number).await? {
+            Found::Batch(batch) => {
+                let batch = Arc::new(batch);
+                let generation = self.cache.ping().await?;
+                let batches = [Arc::clone(&batch)];
+                self.cache.keep(generation, &batches).await?;
+                Ok(Some(batch))
+            }
+            Found::Nothing => Ok(None),
+            Found::Damaged(problem) => {
+                tracing::error!(
+                    file = %spill.path().display(),
+                    batch = number,
+                    problem,
+                    "a batch in the spill file can't be read; it is kept in its table \"damaged\""
+                );
+                spill.set_aside(number).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Applies consecutive batches; what is missing before them is passed over.
+    async fn apply_run(
+        &self,
+        run: &[Arc<Batch>],
+        rules: &CreditRules,
+        brought: &mut Brought,
+    ) -> Result<(), RestError> {
+        let new: Vec<_> = run
+            .iter()
+            .filter(|batch| batch.number > brought.applied)
+            .cloned()
+            .collect();
+        let Some(last) = new.last().map(|batch| batch.number) else {
+            return Ok(());
+        };
+        let credited = match self.storage.apply(&new, rules).await {
+            Err(StorageError::Behind { applied, first, .. }) => {
+                brought.missing += first - 1 - applied;
+                self.storage.begin_at(self.journal, first - 1).await?;
+                self.storage.apply(&new, rules).await?
+            }
+            applied => applied?,
+        };
+        brought.batches += new.len() as u64;
+        brought.changes += new.iter().map(|batch| batch.changes.len()).sum::<usize>();
+        brought.applied = last;
+        let generation = self.cache.ping().await?;
+        self.cache.add_totals(generation, &credited).await?;
+        Ok(())
+    }
+}
