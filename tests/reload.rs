@@ -211,7 +211,7 @@ fn a_renamed_log_loses_no_line() {
         );
         assert_eq!(old.matches("has changed").count(), 1, "{old}");
         assert_eq!(new.matches("has changed").count(), 2, "{new}");
-        assert!(new.contains("stopped, everything is saved"), "{new}");
+        assert!(new.contains("stopped, storage has everything"), "{new}");
         if format == "json" {
             for line in old.lines().chain(new.lines()) {
                 let parsed = serde_json::from_str::<Value>(line);

@@ -20,14 +20,39 @@ pub const LATE_MAX: i64 = 24 * 3600;
 /// Seconds by which the times that one node tells may be off.
 const SKEW: i64 = 5;
 
-/// Who passed a report on: a hash of the node's name. Reports of one node arrive in the order in
-/// which they were made, also those of one second; of two nodes nobody can tell.
+/// Who passed a report on: a hash of the node's name plus the number of its start. Reports of one
+/// node arrive in the order in which they were made, also those of one second; of two nodes nobody
+/// can tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Source(pub u16);
 
 impl Source {
     /// Of several nodes, or of a version that did not note it.
     pub const UNKNOWN: Self = Self(u16::MAX);
+
+    /// Starts of a node by which a source is still known as a later one of the same node.
+    const STARTS: u16 = 8;
+
+    pub fn new(hash_of_node: u64, start: u64) -> Self {
+        let modulus = u64::from(u16::MAX);
+        Self(((hash_of_node % modulus + start % modulus) % modulus) as u16)
+    }
+
+    /// Seconds by which a report from here may seem older than one of `other` and yet be later; none
+    /// if it can't be told which was first.
+    fn slack_after(self, other: Self) -> Option<i64> {
+        if self == Self::UNKNOWN || other == Self::UNKNOWN {
+            return None;
+        }
+        let modulus = u32::from(u16::MAX);
+        let starts = (u32::from(self.0) + modulus - u32::from(other.0)) % modulus;
+        match starts {
+            0 => Some(SKEW),
+            // A later start, whose clock may have been read at another part of a second.
+            _ if starts <= u32::from(Self::STARTS) => Some(1),
+            _ => None,
+        }
+    }
 }
 
 /// A total at a time.
@@ -141,7 +166,7 @@ impl Sessions {
         if is_one {
             return first;
         }
-        let to = self.in_order(stretch.to, by);
+        let to = self.after_base(self.in_order(stretch.to, by), stretch.from);
         let rest = self.settle_from(to, false, by, max_rate);
         Settled {
             bytes: first.bytes.saturating_add(rest.bytes),
@@ -153,12 +178,9 @@ impl Sessions {
     /// its seconds, or a clock that was set, say otherwise.
     fn in_order(&self, point: Point, by: Source) -> Point {
         let last = self.current.map_or(point.at, |current| current.last);
-        let is_about_then = point.at < last && last - point.at <= SKEW;
-        let at = if self.by == by && by != Source::UNKNOWN && is_about_then {
-            last
-        } else {
-            point.at
-        };
+        let slack = by.slack_after(self.by).unwrap_or(0);
+        let is_about_then = point.at < last && last - point.at <= slack;
+        let at = if is_about_then { last } else { point.at };
         Point { at, ..point }
     }
 
@@ -171,8 +193,28 @@ impl Sessions {
         })
     }
 
+    /// A report whose base is of the current session was made in it, though the clock of another node
+    /// may say that it was made before it began.
+    fn after_base(&self, point: Point, base: Point) -> Point {
+        let Some(current) = self.current else {
+            return point;
+        };
+        let is_just_before = point.at < current.began && current.began - point.at <= SKEW;
+        let may_be_of_previous = self.previous.is_some_and(|previous| {
+            (previous.low..=previous.high).contains(&base.total) && base.at >= previous.began
+        });
+        if is_just_before && self.has(base) && !may_be_of_previous {
+            return Point {
+                at: current.began,
+                ..point
+            };
+        }
+        point
+    }
+
     fn settle_from(&mut self, point: Point, started: bool, by: Source, max_rate: u64) -> Settled {
-        if self.by != by && self.is_ambiguous(point) {
+        let is_in_order = by == self.by || by.slack_after(self.by).is_some();
+        if !is_in_order && self.is_ambiguous(point) {
             return Settled::default();
         }
         let end = |sessions: &Self| sessions.current.map(|current| (current.high, current.last));
@@ -381,6 +423,65 @@ mod tests {
     }
 
     #[test]
+    fn starts_of_a_node_follow_each_other() {
+        for hash in [0, 7, u64::from(u16::MAX) - 1, u64::MAX] {
+            let (first, second) = (Source::new(hash, 65_534), Source::new(hash, 65_535));
+            assert_eq!(first.slack_after(first), Some(SKEW));
+            assert_eq!(second.slack_after(first), Some(1));
+            assert_eq!(first.slack_after(second), None);
+            assert_eq!(Source::new(hash, 65_534 + 9).slack_after(first), None);
+        }
+        assert_eq!(Source::UNKNOWN.slack_after(Source::UNKNOWN), None);
+    }
+
+    #[test]
+    fn a_client_may_begin_again_at_the_next_start_in_the_same_second() {
+        let (first, second) = (Source::new(40, 3), Source::new(40, 4));
+        let credited = |sources: [Source; 4]| -> u64 {
+            let mut sessions = Sessions::default();
+            let reports = [
+                (10, true, 0),
+                (20, false, 100),
+                (20, true, 0),
+                (30, false, 7),
+            ];
+            let settled = reports
+                .iter()
+                .zip(sources)
+                .map(|(&(at, started, total), by)| {
+                    let stretch = Stretch::at(point(at, total), started);
+                    sessions.settle(&stretch, by, MAX_RATE).bytes
+                });
+            settled.sum()
+        };
+        assert_eq!(credited([first, first, second, second]), 107);
+        let other = Source::new(99, 1);
+        assert_eq!(
+            credited([first, first, other, other]),
+            100,
+            "of two nodes, it can't be told"
+        );
+    }
+
+    #[test]
+    fn the_base_of_a_report_says_which_session_it_is_of() {
+        let mut sessions = Sessions::default();
+        let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+        for (at, total, credited) in [(20, 0, 0), (20, 100, 100)] {
+            let stretch = Stretch::at(point(at, total), total == 0);
+            assert_eq!(sessions.settle(&stretch, first, MAX_RATE).bytes, credited);
+        }
+        let stretch = Stretch {
+            from: point(19, 100),
+            to: point(19, 150),
+            started: false,
+        };
+        let credited = sessions.settle(&stretch, second, MAX_RATE).bytes;
+        assert_eq!(credited, 50, "the other node's clock is behind");
+        assert_eq!(sessions.settle(&stretch, second, MAX_RATE).bytes, 0);
+    }
+
+    #[test]
     fn a_client_in_order_gains_what_it_moved() {
         assert_eq!(credited(&[(0, true, 0), (10, false, 100)]), 100);
         assert_eq!(credited(&[(0, false, 500), (10, false, 600)]), 100, "A1");
@@ -551,7 +652,7 @@ mod tests {
                 let node = usize::from(random.bool());
                 if let Some(stretch) = passed_on[node].get(next[node]) {
                     next[node] += 1;
-                    let by = Source(node as u16);
+                    let by = Source::new(1000 * node as u64, 1);
                     gained += sessions.settle(stretch, by, MAX_RATE).bytes;
                 }
             }

@@ -29,6 +29,11 @@ pub fn is_later(other: &str, own: &str) -> bool {
     node_of(other) == node_of(own) && order_of(other) > order_of(own)
 }
 
+/// Which start of its node a journal is of; 0 for one of all starts.
+pub fn start_of(journal: &str) -> u64 {
+    order_of(journal).0
+}
+
 /// The number of the start, and what tells starts of one moment apart.
 fn order_of(journal: &str) -> (u64, &str) {
     let start = journal

@@ -11,6 +11,7 @@ use crate::accounting::machines::Machines;
 use crate::accounting::packed;
 use crate::accounting::peer::{PeerAccount, Totals};
 use crate::accounting::sessions::{Dip, Sessions, Settled, Source};
+use crate::change::journals::{node_of, start_of};
 use crate::change::sums::{Credited, Sum};
 use crate::change::{
     CLOCK_SKEW, Change, PeerChange, PeerKey, PeerRecord, Report, SwarmCounts, shared_family,
@@ -112,10 +113,10 @@ pub(super) fn clamp(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn source_of(node: &str) -> Source {
+fn source_of(journal: &str) -> Source {
     let mut hasher = SipHasher13::new();
-    hasher.write(node.as_bytes());
-    Source((hasher.finish() % u64::from(Source::UNKNOWN.0)) as u16)
+    hasher.write(node_of(journal).as_bytes());
+    Source::new(hasher.finish(), start_of(journal))
 }
 
 /// The rows of peers and of histories that changes touch.

@@ -39,7 +39,7 @@ fn with_servers(config: &Value, mariadb: &MariaDb, redis: &Redis) -> Value {
     let mut whole = json!({
         "mode": "private",
         // A reply that was not worth its wait is no acknowledgement: here none gives up.
-        "journal": { "flush_interval": "300ms", "ack_timeout": "30s" },
+        "journal": { "flush_interval": "300ms", "ack_timeout": "30s", "keep": "10s" },
         "cache": { "driver": "redis", "url": redis.url() },
         "storage": { "driver": "mysql", "url": storage_url(mariadb) },
     });

@@ -128,12 +128,13 @@ impl Trial {
 
     /// The last batch that the cache has.
     fn kept(&self) -> Option<u64> {
-        let key = self.site.redis.cli(&["KEYS", "t:journal:*"]);
-        let last = self
-            .site
-            .redis
-            .cli(&["XREVRANGE", &key, "+", "-", "COUNT", "1"]);
-        last.split_once("-0")?.0.parse().ok()
+        let keys = self.site.redis.cli(&["KEYS", "t:journal:*"]);
+        let last = |key: &str| {
+            let entry = ["XREVRANGE", key, "+", "-", "COUNT", "1"];
+            let last = self.site.redis.cli(&entry);
+            last.split_once("-0")?.0.parse::<u64>().ok()
+        };
+        keys.lines().filter_map(last).max()
     }
 
     fn was_quick(&self, name: &str) {
