@@ -31,7 +31,7 @@ impl Source {
     pub const UNKNOWN: Self = Self(u16::MAX);
 
     /// Starts of a node by which a source is still known as a later one of the same node.
-    const STARTS: u16 = 8;
+    const STARTS: u16 = 32;
 
     pub fn new(hash_of_node: u64, start: u64) -> Self {
         let modulus = u64::from(u16::MAX);
@@ -429,7 +429,7 @@ mod tests {
             assert_eq!(first.slack_after(first), Some(SKEW));
             assert_eq!(second.slack_after(first), Some(1));
             assert_eq!(first.slack_after(second), None);
-            assert_eq!(Source::new(hash, 65_534 + 9).slack_after(first), None);
+            assert_eq!(Source::new(hash, 65_534 + 33).slack_after(first), None);
         }
         assert_eq!(Source::UNKNOWN.slack_after(Source::UNKNOWN), None);
     }

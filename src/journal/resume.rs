@@ -37,6 +37,7 @@ impl Journal {
         let stored = stored.iter().map(|(journal, _)| journal.as_str());
         let Some(cache) = parts.cache.clone() else {
             let name = journals::next(&settings.node, stored.clone());
+            parts.storage.begin_at(&name, 0).await?;
             // Storage is claimed: nobody else writes, and all that they had is in it.
             for journal in stored.filter(|it| journals::node_of(it) == settings.node) {
                 let applied = parts.storage.applied(journal).await?;
@@ -57,6 +58,8 @@ impl Journal {
             save_former(&parts, &settings, &*cache, &spill, former).await?;
         }
         spill.hand_over(name.clone(), identity).await?;
+        // The next start is numbered after this one, also if nothing is ever saved.
+        parts.storage.begin_at(&name, 0).await?;
         let is_persistent = cache.is_persistent().await?;
         let journal = Self::new(
             parts,

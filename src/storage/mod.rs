@@ -307,7 +307,7 @@ pub trait Storage: Send + Sync + 'static {
     /// The number of the last batch of that journal that was applied; 0 if none was.
     async fn applied(&self, journal: &str) -> Result<u64, StorageError>;
 
-    /// The number of the last applied batch of every journal that has one.
+    /// The number of the last applied batch of every journal that is known; 0 for one that has none yet.
     async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError>;
 
     /// Forgets the number of a journal that has ended, if it is still this one; whether it was. From

@@ -76,7 +76,7 @@ pub(super) async fn apply(
 
 /// All nodes and the number of the last batch of each.
 pub(super) async fn journals(session: &mut Session<'_>) -> Result<Vec<(String, u64)>, Fault> {
-    let sql = "SELECT node, applied FROM mika_journal WHERE applied > 0 ORDER BY node";
+    let sql = "SELECT node, applied FROM mika_journal ORDER BY node";
     let rows = session.query(sql).await?;
     let journal = |cells: Cells<'_>| (cells.text(0), cells.total(1));
     Ok(rows.iter().map(|row| journal(Cells(row))).collect())
@@ -102,7 +102,7 @@ pub(super) async fn forget(
     number: u64,
 ) -> Result<bool, Fault> {
     begin(session).await?;
-    let is_there = number > 0 && applied_for_update(session, node).await? == number;
+    let is_there = applied_for_update(session, node).await? == number;
     if is_there {
         let sql = "DELETE FROM mika_journal WHERE node = ?";
         session.exec(sql, vec![node.into()]).await?;
