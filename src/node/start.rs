@@ -19,9 +19,7 @@ use crate::node::shared::{self, Positions};
 use crate::node::{Drivers, Node, load, settings};
 use crate::notify;
 use crate::registry::Registry;
-use crate::storage::{
-    self, Claim, FeedPosition, Finding, Severity, Storage, StorageError, migrate,
-};
+use crate::storage::{self, Claim, FeedPosition, Severity, Storage, StorageError, migrate};
 use crate::tracker::Tracker;
 
 /// Delays between tries to reach what is away.
@@ -149,10 +147,9 @@ async fn refuse_unsafe(storage: &dyn Storage) -> Result<(), StorageError> {
         }
         found => found?,
     };
-    match findings.iter().find(|it| it.severity == Severity::Fatal) {
-        Some(Finding { problem, hint, .. }) => {
-            Err(StorageError::Broken(format!("{problem}: {hint}")))
-        }
+    let mut findings = findings.into_iter();
+    match findings.find(|it| it.severity == Severity::Fatal) {
+        Some(finding) => Err(finding.into()),
         None => Ok(()),
     }
 }

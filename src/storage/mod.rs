@@ -21,12 +21,11 @@ mod values;
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sha2::{Digest as _, Sha256};
 
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
@@ -41,8 +40,8 @@ pub use rows::{
     TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, no_passkey,
 };
 
-/// Bytes of the hash that names a database.
-const IDENTITY_BYTES: usize = 8;
+/// The longest identity of a database, in characters.
+const IDENTITY_MAX: usize = 64;
 
 /// Why a call to storage failed.
 #[derive(Debug, thiserror::Error)]
@@ -164,8 +163,10 @@ pub trait Storage: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Names the database: the same for everybody who opens it, and another one for any other
-    /// database. Letters and digits; it may change when the database is moved or restored.
+    /// Which database this is: a random text that [`Storage::migrate`] makes once and keeps in the
+    /// database. So it is the same by whatever host name or replica the database is reached, and goes along
+    /// with a move or a dump: a copy has it, too. 1 to 64 letters and digits;
+    /// [`StorageError::Broken`] before the first migration.
     async fn identity(&self) -> Result<String, StorageError>;
 
     /// Whether changes of the registry can be followed by [`Storage::feed`]. Without a feed it never
@@ -386,6 +387,14 @@ pub fn file_of(driver: &str, url: &Secret) -> Option<PathBuf> {
     (driver == "sqlite").then(|| sqlite::file_of(url)).flatten()
 }
 
+// === impl StorageError ===
+
+impl From<Finding> for StorageError {
+    fn from(finding: Finding) -> Self {
+        Self::Broken(format!("{}: {}", finding.problem, finding.hint))
+    }
+}
+
 // === impl Finding ===
 
 impl Finding {
@@ -410,20 +419,24 @@ impl Finding {
     }
 }
 
-/// A short name for what these parts describe together.
-fn identity_of(parts: &[String]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
+/// The identity that a database holds in `mika_identity`, if it can be used.
+fn checked_identity(found: Option<String>) -> Result<String, Finding> {
+    match found {
+        Some(id) if is_identity(&id) => Ok(id),
+        Some(_) => Err(Finding::problem(
+            "the id in the table mika_identity is not 1 to 64 letters and digits",
+            "delete that row, then run mika-manage migrate",
+        )),
+        None => Err(Finding::problem(
+            "the database has no identity (table mika_identity)",
+            "run mika-manage migrate",
+        )),
     }
-    let digest = hash.finalize();
-    let mut name = String::with_capacity(2 * IDENTITY_BYTES);
-    for byte in &digest[..IDENTITY_BYTES] {
-        // Writing to a string can't fail.
-        let _ = write!(name, "{byte:02x}");
-    }
-    name
+}
+
+fn is_identity(id: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric();
+    (1..=IDENTITY_MAX).contains(&id.len()) && id.bytes().all(is_plain)
 }
 
 /// The storage drivers by name.

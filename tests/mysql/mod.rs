@@ -4,6 +4,7 @@ pub mod columns;
 pub mod drift;
 pub mod faults;
 pub mod feed;
+pub mod identity;
 pub mod obstacles;
 pub mod programs;
 pub mod setups;

@@ -157,10 +157,7 @@ impl Storage for Mysql {
     }
 
     async fn identity(&self) -> Result<String, StorageError> {
-        read!(self, |session| identity::identity(
-            session,
-            self.schema.name
-        ))
+        read!(self, |session| identity::identity(session))
     }
 
     fn has_feed(&self) -> bool {
