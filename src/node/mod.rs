@@ -67,6 +67,8 @@ pub struct Drivers {
 struct Node {
     /// What other nodes know it by.
     name: String,
+    /// The identity of its storage.
+    database: String,
     clock: Clock,
     metrics: Arc<Metrics>,
     registry: Arc<Registry>,

@@ -144,7 +144,7 @@ impl Running {
         });
         let left = saved.await.context("the journal ended early")??;
         if let Some(cache) = self.cache
-            && let Err(error) = take_leave(&*cache, node.journal.name()).await
+            && let Err(error) = take_leave(&*cache, &node.database, node.journal.name()).await
         {
             tracing::debug!(%error, "the cache does not know that this node has stopped");
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use crate::backoff::Backoff;
-use crate::cache::{Cache, CacheError};
+use crate::cache::{Cache, CacheError, owner};
 use crate::change::journals::node_of;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -106,7 +106,10 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
         tracing::info!(%name, "migration applied");
     }
     refuse_unsafe(&**storage).await.map_err(in_storage)?;
+    let database = storage.identity().await.map_err(in_storage)?;
     if let Some(cache) = cache {
+        let taken = owner::take(&**cache, &database).await;
+        taken.map_err(|error| StartError::of_cache(config, &error))?;
         let checked = refuse_double(config, &**cache).await;
         checked.map_err(|error| match error.downcast::<CacheError>() {
             Ok(error) => StartError::of_cache(config, &error),
@@ -114,7 +117,7 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
         })?;
     }
     notify::status("loading users, torrents and swarms");
-    let (node, journal) = take_up(config, stores).await?;
+    let (node, journal) = take_up(config, stores, database).await?;
     let follows = match cache {
         None => Follows::Storage(load_from_storage(&node).await.map_err(in_storage)?),
         Some(cache) => {
@@ -178,7 +181,11 @@ async fn load_from_storage(node: &Node) -> Result<FeedPosition, StorageError> {
 }
 
 /// A tracker without anything in it, and the journal that goes on for it.
-async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), StartError> {
+async fn take_up(
+    config: &Config,
+    stores: &Stores,
+    database: String,
+) -> Result<(Node, Journal), StartError> {
     let (storage, cache) = stores;
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::default());
@@ -207,6 +214,7 @@ async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), St
     let journal = journal.map_err(|error| StartError::of_resume(config, error))?;
     let node = Node {
         name: config.node.clone(),
+        database,
         clock,
         metrics,
         registry,

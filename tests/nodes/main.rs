@@ -9,6 +9,7 @@ mod harness;
 
 mod bulk;
 mod credit;
+mod databases;
 mod edits;
 mod emptied;
 mod moves;
