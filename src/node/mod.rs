@@ -166,7 +166,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         node,
         journal,
         follows,
-        _claim,
+        claim,
     }) = ready
     else {
         tracing::info!("stopped before it was ready");
@@ -182,6 +182,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         node,
         journal,
         follows,
+        claim,
     };
     let mut running = Running::start(begun)?;
     let served = running.serve(signals).await?;

@@ -35,7 +35,7 @@ pub(super) struct Ready {
     pub journal: Journal,
     pub follows: Follows,
     /// Held as long as the node runs.
-    pub _claim: Claim,
+    pub claim: Claim,
 }
 
 /// Where to follow the registry, and other nodes, from.
@@ -134,7 +134,7 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
         node,
         journal,
         follows,
-        _claim: claim,
+        claim,
     })
 }
 

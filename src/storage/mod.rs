@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
@@ -124,6 +125,8 @@ pub enum Severity {
 #[derive(Default)]
 pub struct Claim {
     _guard: Option<Box<dyn Any + Send + Sync>>,
+    /// Why it was lost, once it was; none for one that can't be.
+    lost: Option<watch::Receiver<Option<String>>>,
 }
 
 /// A web application's database, as the tracker uses it.
@@ -143,7 +146,7 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Reserves the storage for this process; [`StorageError::Broken`] if another has it.
     /// A daemon with the memory cache claims its storage, for two of them would not know of
-    /// each other's peers and credit; `mika-manage` does not. By default there is nothing to claim.
+    /// each other's peers and credit; `mika-manage` does not. The claim ends with the process, however that ends. By default there is nothing to claim.
     async fn claim(&self) -> Result<Claim, StorageError> {
         Ok(Claim::default())
     }
@@ -477,6 +480,29 @@ impl Claim {
     pub fn held_by(guard: impl Any + Send + Sync) -> Self {
         Self {
             _guard: Some(Box::new(guard)),
+            lost: None,
+        }
+    }
+
+    /// The same, which may be lost to somebody else before: `reason` says so.
+    pub fn until(self, reason: watch::Receiver<Option<String>>) -> Self {
+        Self {
+            lost: Some(reason),
+            ..self
+        }
+    }
+
+    /// Resolves when somebody else has the storage, with who that is.
+    pub fn lost(&self) -> impl Future<Output = String> + Send + use<> {
+        let lost = self.lost.clone();
+        async move {
+            if let Some(mut lost) = lost
+                && let Ok(reason) = lost.wait_for(Option::is_some).await
+                && let Some(reason) = &*reason
+            {
+                return reason.clone();
+            }
+            std::future::pending().await
         }
     }
 }

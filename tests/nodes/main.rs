@@ -8,6 +8,7 @@
 mod harness;
 
 mod bulk;
+mod claims;
 mod credit;
 mod databases;
 mod edits;

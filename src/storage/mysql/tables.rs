@@ -242,7 +242,7 @@ fn unfit(fault: Fault, link: &Link, schema: &Schema, statement: &str) -> Fault {
     let Some(Trigger { table, .. }) = Trigger::of_statement(statement) else {
         return fault;
     };
-    let place = &link.place;
+    let place = link.place();
     match fault.unknown_column() {
         Some(text) => Fault::broken(format!(
             "{place}: the table `{table}` is there and has other columns than Mika's ({text}): {NOT_OURS}"
@@ -336,7 +336,7 @@ async fn denied(session: &mut Session<'_>, fault: Fault, link: &Link, statement:
         Ok(grant) => grant,
         Err(fault) => return fault,
     };
-    let refused = fault.explain(&link.place, PATIENCE);
+    let refused = fault.explain(link.place(), PATIENCE);
     Fault::broken(format!(
         "{refused}. As an administrator run: {grant}; and then mika-manage migrate again"
     ))
