@@ -416,7 +416,7 @@ pub trait Cache: Send + Sync + 'static {
     async fn check(&self) -> Result<Vec<Finding>, CacheError>;
 
     /// The part of [`Cache::check`] that is cheap enough for every few minutes, and says whether the
-    /// server throws keys away. By default there is nothing to look at.
+    /// server throws keys away or keeps nothing over a crash. By default there is nothing to look at.
     async fn inspect(&self) -> Result<Vec<Finding>, CacheError> {
         Ok(Vec::new())
     }

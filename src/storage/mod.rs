@@ -166,6 +166,12 @@ pub trait Storage: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Whether what it has confirmed outlives a crash or a fail-over, by its settings: part of
+    /// [`Storage::check`], and looked at once by each daemon. By default there is nothing to say.
+    async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
+        Ok(Vec::new())
+    }
+
     /// Which database this is: a random text that [`Storage::migrate`] makes once and keeps in the
     /// database. So it is the same by whatever host name or replica the database is reached, and goes along
     /// with a move or a dump: a copy has it, too. 1 to 64 letters and digits;

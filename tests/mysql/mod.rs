@@ -2,6 +2,7 @@
 
 pub mod columns;
 pub mod drift;
+pub mod durability;
 pub mod faults;
 pub mod feed;
 pub mod identity;

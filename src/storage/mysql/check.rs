@@ -10,7 +10,7 @@ use super::definers::Trial;
 use super::fault::{self, Fault};
 use super::link::{Session, filled};
 use super::rights::Missing;
-use super::{columns, identity, inspect, read, settings, tables};
+use super::{columns, durability, identity, inspect, read, settings, tables};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::storage::schema::{CALLS, Call, FEED, Piece, Schema, Statements};
 use crate::storage::{BadRow, Finding, unusable};
@@ -79,6 +79,7 @@ pub(super) async fn check(
     failures.leave_out_known(&findings);
     findings.extend(lacks);
     findings.extend(failures.findings());
+    findings.extend(durability::inspect(session).await?);
     if is_incomplete {
         return Ok(findings);
     }

@@ -13,6 +13,7 @@ mod claim;
 mod columns;
 mod credit;
 mod definers;
+mod durability;
 mod edit;
 mod fault;
 mod feed;
@@ -162,6 +163,10 @@ impl Storage for Mysql {
             self.schema,
             Trial::Credit
         ))
+    }
+
+    async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
+        read!(self, |session| durability::inspect(session))
     }
 
     async fn identity(&self) -> Result<String, StorageError> {
