@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Cache, CacheError, Generation, Leftover, Mirrored, Notice, RegistryKey, RowKey, Scan,
+    Cache, CacheError, Generation, Leftover, Mirrored, Notice, RegistryKey, RowKey, STOPPED, Scan,
     SharedPeer, Stats, Write, owner,
 };
 use crate::change::sums::{Credited, Sum};
@@ -619,6 +619,14 @@ async fn what_another_database_left_goes(cache: &dyn Cache) {
 
     let said = owner::take(cache, "two").await.unwrap_err().to_string();
     assert!(said.contains("left batches"), "{said}");
+    let in_use = async || owner::explain(cache, "two").await.unwrap().unwrap();
+    assert!(in_use().await.contains("left batches"));
+    for saved_by in [NODE, "node-a#1.00000000"] {
+        cache.beat(saved_by, STOPPED).await.unwrap();
+        assert!(!in_use().await.contains("left batches"), "{saved_by}");
+        cache.leave(saved_by).await.unwrap();
+        cache.beat(NODE, "host 1").await.unwrap();
+    }
     assert_eq!(cache.database().await.unwrap().as_deref(), Some("one"));
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 1);
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Cache, CacheError, RegistryKey, STOPPED};
-use crate::change::journals::node_of;
+use crate::change::journals::{is_later, node_of};
 
 /// How long nodes are watched for signs of life, of which there is one a second.
 const WATCH: Duration = Duration::from_secs(3);
@@ -117,37 +117,36 @@ pub async fn clear(cache: &dyn Cache) -> Result<(), CacheError> {
 }
 
 async fn in_use(cache: &dyn Cache) -> Result<Option<InUse>, CacheError> {
-    let before = running(cache).await?;
-    if before.is_empty() {
+    let before = cache.nodes().await?;
+    if before.iter().all(|(_, sign)| sign == STOPPED) {
         return Ok(None);
     }
     tokio::time::sleep(WATCH).await;
-    let now = running(cache).await?;
-    if let Some((node, sign)) = now.iter().find(|it| !before.contains(it)) {
+    let now = cache.nodes().await?;
+    let is_new = |it: &&(String, String)| it.1 != STOPPED && !before.contains(it);
+    if let Some((journal, sign)) = now.iter().find(is_new) {
         return Ok(Some(InUse::By {
-            node: node_of(node).to_owned(),
+            node: node_of(journal).to_owned(),
             host: sign.split(' ').next().unwrap_or_default().to_owned(),
         }));
     }
-    for (node, _) in now {
-        match cache.kept(&node, 0, 1).await {
-            Ok(batches) if batches.is_empty() => {}
+    // A start applies what earlier ones left, before it serves.
+    let is_saved = |journal: &str| {
+        let mut stopped = now.iter().filter(|(_, sign)| sign == STOPPED);
+        stopped.any(|(other, _)| other == journal || is_later(other, journal))
+    };
+    for (journal, _) in &now {
+        match cache.kept(journal, 0, 1).await {
+            Ok(batches) if batches.is_empty() || is_saved(journal) => {}
             // Those of a newer version can't be read, and are batches all the same.
             Ok(_) | Err(CacheError::Broken(_)) => {
-                let node = node_of(&node).to_owned();
+                let node = node_of(journal).to_owned();
                 return Ok(Some(InUse::Batches { node }));
             }
             Err(error) => return Err(error),
         }
     }
     Ok(None)
-}
-
-/// All nodes but those that have stopped in order, whose batches are safe.
-async fn running(cache: &dyn Cache) -> Result<Vec<(String, String)>, CacheError> {
-    let mut nodes = cache.nodes().await?;
-    nodes.retain(|(_, sign)| sign != STOPPED);
-    Ok(nodes)
 }
 
 fn refusal(owner: &str, database: &str, why: &str) -> CacheError {

@@ -75,6 +75,11 @@ fn a_second_daemon_without_a_cache_is_refused() {
     // It is freed by whatever end.
     site.mika.kill9();
     run(&mut second);
+    // Of the same second, nobody could tell what came first.
+    poll(CREDITED, "a second is over", || {
+        let is_over = "SELECT UNIX_TIMESTAMP() > MAX(last_announce) FROM site.peers";
+        site.mariadb.row::<1>(is_over) == [1]
+    });
     client.uploaded = 0;
     client.accepted(second.http(), "started");
     client.uploaded = 100 << 20;
@@ -127,6 +132,6 @@ fn a_daemon_whose_claim_went_to_another_saves_and_stops() {
     assert_eq!(code, 1);
     let log = site.mika.log();
     assert!(log.contains("in use by another mika (connection"), "{log}");
-    assert!(log.contains("stopped, everything is saved"), "{log}");
+    assert!(log.contains("stopped, storage has everything"), "{log}");
     assert_eq!(uploaded(&site), 7 << 20);
 }
