@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Cache, CacheError, Generation, Leftover, Mirrored, Notice, RegistryKey, RowKey, Scan,
-    SharedPeer, Stats, Write,
+    Cache, CacheError, Generation, Leftover, Mirrored, Notice, RegistryKey, RowKey, STOPPED, Scan,
+    SharedPeer, Stats, Write, owner,
 };
 use crate::change::sums::{Credited, Sum};
 use crate::change::{
@@ -57,6 +57,9 @@ pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     leftovers_are_found_and_cleaned(&*open().await).await;
     the_whitelist_is_replaced(&*open().await).await;
     the_registry_is_complete_once_it_says_so(&*open().await).await;
+    it_belongs_to_one_database(&*open().await).await;
+    what_another_database_left_goes(&*open().await).await;
+    a_cache_that_another_database_uses_is_refused(open().await).await;
     notices_reach_who_was_there_before(&*open().await).await;
     readers_of_notices_are_woken(open().await).await;
     nodes_come_and_go(&*open().await).await;
@@ -583,6 +586,84 @@ async fn the_registry_is_complete_once_it_says_so(cache: &dyn Cache) {
     cache.forget_mirrored().await.unwrap();
     assert_eq!(cache.mirrored().await.unwrap(), None);
     assert!(cache.has_all_peers().await.unwrap());
+    cache.forget_peers().await.unwrap();
+    assert!(!cache.has_all_peers().await.unwrap());
+}
+
+async fn it_belongs_to_one_database(cache: &dyn Cache) {
+    let database = async || cache.database().await.unwrap();
+    let set = async |id, former| cache.set_database(id, former).await.unwrap();
+    assert_eq!(database().await, None);
+    assert_eq!(set("one", None).await, "one");
+    assert_eq!(set("one", None).await, "one");
+    assert_eq!(set("two", None).await, "one");
+    assert_eq!(set("two", Some("three")).await, "one");
+    assert_eq!(database().await.as_deref(), Some("one"));
+    assert!(owner::refuse_foreign(cache, "one").await.is_ok());
+    assert_eq!(owner::explain(cache, "one").await.unwrap(), None);
+    let refused = owner::refuse_foreign(cache, "two").await;
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains("one") && said.contains("two"), "{said}");
+    assert_eq!(set("two", Some("one")).await, "two");
+    assert_eq!(database().await.as_deref(), Some("two"));
+}
+
+async fn what_another_database_left_goes(cache: &dyn Cache) {
+    owner::take(cache, "one").await.unwrap();
+    put_pair(cache).await;
+    keep(cache, &[batch(1, vec![Change::from(change(1, 1, 1, 100))])]).await;
+    cache.beat(NODE, "host 1").await.unwrap();
+    let generation = cache.ping().await.unwrap();
+    cache.set_mirrored(generation, mirrored(5)).await.unwrap();
+    cache.set_has_all_peers(generation).await.unwrap();
+
+    let said = owner::take(cache, "two").await.unwrap_err().to_string();
+    assert!(said.contains("left batches"), "{said}");
+    let in_use = async || owner::explain(cache, "two").await.unwrap().unwrap();
+    assert!(in_use().await.contains("left batches"));
+    for saved_by in [NODE, "node-a#1.00000000"] {
+        cache.beat(saved_by, STOPPED).await.unwrap();
+        assert!(!in_use().await.contains("left batches"), "{saved_by}");
+        cache.leave(saved_by).await.unwrap();
+        cache.beat(NODE, "host 1").await.unwrap();
+    }
+    assert_eq!(cache.database().await.unwrap().as_deref(), Some("one"));
+    assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 1);
+
+    cache.applied(NODE, 1).await.unwrap();
+    owner::take(cache, "two").await.unwrap();
+    assert_eq!(cache.database().await.unwrap().as_deref(), Some("two"));
+    assert_eq!(cache.nodes().await.unwrap(), []);
+    assert_eq!(cache.last_kept(NODE).await.unwrap(), 0);
+    assert_eq!(cache.mirrored().await.unwrap(), None);
+    assert!(!cache.has_all_peers().await.unwrap());
+    assert!(cache.users(0).await.unwrap().rows.is_empty());
+    assert!(cache.torrents(0).await.unwrap().rows.is_empty());
+    assert!(cache.passkeys(0).await.unwrap().rows.is_empty());
+    assert!(cache.swarms(0).await.unwrap().rows.is_empty());
+}
+
+async fn a_cache_that_another_database_uses_is_refused(cache: Arc<dyn Cache>) {
+    owner::take(&*cache, "one").await.unwrap();
+    cache.beat(NODE, "host 0").await.unwrap();
+    let beating = async {
+        for count in 1.. {
+            tokio::time::sleep(SHORT).await;
+            cache.beat(NODE, &format!("host {count}")).await.unwrap();
+        }
+    };
+    let refused = tokio::select! {
+        taken = owner::take(&*cache, "two") => taken.unwrap_err().to_string(),
+        () = beating => unreachable!("it beats all the time"),
+    };
+    for part in [
+        "one",
+        "two",
+        "node \"node-a\" of it runs on host",
+        "cache.url",
+    ] {
+        assert!(refused.contains(part), "{refused}");
+    }
 }
 
 fn mirrored(position: u64) -> Mirrored {

@@ -11,6 +11,7 @@
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod memory;
+pub mod owner;
 mod redis;
 
 use std::collections::{BTreeMap, HashSet};
@@ -41,6 +42,10 @@ pub enum CacheError {
     #[error("the cache was restarted")]
     Restarted(Generation),
 }
+
+/// The sign of life of a node that has stopped in order: what storage lacks of its journal is in its
+/// spill file.
+pub const STOPPED: &str = "stopped";
 
 /// Counts the servers, and how often one was restarted or emptied, as a connection has seen it.
 /// Within one generation nothing that was acknowledged is forgotten.
@@ -245,6 +250,22 @@ pub trait Cache: Send + Sync + 'static {
     /// Sees to it that a server which is emptied from here on is of another generation; the present one.
     async fn begin_epoch(&self) -> Result<Generation, CacheError>;
 
+    /// The database that all in here belongs to, by its storage's identity; none while nobody has
+    /// said so. By default there is no telling.
+    async fn database(&self) -> Result<Option<String>, CacheError> {
+        Ok(None)
+    }
+
+    /// Says that all in here belongs to that database, if it is nobody's yet or that of `former`;
+    /// returns whose it is now. By default it is that of whoever asks. See [`owner::take`].
+    async fn set_database(
+        &self,
+        database: &str,
+        _former: Option<&str>,
+    ) -> Result<String, CacheError> {
+        Ok(database.to_owned())
+    }
+
     // --- the journal ---
 
     /// Keeps consecutive batches of one node until [`Cache::applied`] lets them go, and brings
@@ -311,6 +332,9 @@ pub trait Cache: Send + Sync + 'static {
 
     /// Says that all peers were written, with the same care as [`Cache::set_mirrored`].
     async fn set_has_all_peers(&self, generation: Generation) -> Result<(), CacheError>;
+
+    /// Not all peers are here any more: a start takes those of storage.
+    async fn forget_peers(&self) -> Result<(), CacheError>;
 
     /// The info hashes of all torrents that have peers here.
     async fn swarms(&self, cursor: u64) -> Result<Scan<InfoHash>, CacheError>;
@@ -392,7 +416,7 @@ pub trait Cache: Send + Sync + 'static {
     async fn check(&self) -> Result<Vec<Finding>, CacheError>;
 
     /// The part of [`Cache::check`] that is cheap enough for every few minutes, and says whether the
-    /// server throws keys away. By default there is nothing to look at.
+    /// server throws keys away or keeps nothing over a crash. By default there is nothing to look at.
     async fn inspect(&self) -> Result<Vec<Finding>, CacheError> {
         Ok(Vec::new())
     }

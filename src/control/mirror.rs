@@ -5,10 +5,10 @@
 //! That ends right: the last write to the cache was followed by a look at storage that agreed, and
 //! whoever changes storage after that look writes to the cache after it, and so later still.
 
-use crate::cache::{Cache, CacheError, Notice, Write};
+use crate::cache::{Cache, CacheError, Notice, Write, owner};
 use crate::ids::{InfoHash, TorrentId, UserId};
-use crate::registry::{StoredTorrent, StoredUser};
-use crate::storage::{Storage, StorageError};
+use crate::registry::{StoredTorrent, StoredUser, Wipe};
+use crate::storage::{Storage, StorageError, UserPatch};
 
 /// How often a row that keeps changing is written before it is left to the others who change it.
 const TRIES: u32 = 10;
@@ -38,12 +38,14 @@ enum MirrorError {
 impl Mirror<'_> {
     /// Errors are the reason, as text.
     pub async fn user(&self, id: UserId) -> Result<(), String> {
+        self.refuse_foreign().await?;
         let written = self.write_user(id).await;
         self.end(written, &[Notice::User(id)]).await
     }
 
     /// The same for several.
     pub async fn users(&self, ids: &[UserId]) -> Result<(), String> {
+        self.refuse_foreign().await?;
         let write_all = async {
             for id in ids {
                 self.write_user(*id).await?;
@@ -55,19 +57,68 @@ impl Mirror<'_> {
     }
 
     pub async fn torrents(&self, ids: &[TorrentId]) -> Result<(), String> {
+        self.refuse_foreign().await?;
         let written = self.write_torrents(ids).await;
         written.map_err(|error| error.to_string())
     }
 
     /// Of torrents that storage does not have any more.
     pub async fn torrents_gone(&self, gone: &[InfoHash]) -> Result<(), String> {
+        self.refuse_foreign().await?;
         let removed = self.remove_torrents(gone).await;
         removed.map_err(|error| error.to_string())
     }
 
     pub async fn whitelist(&self) -> Result<(), String> {
+        self.refuse_foreign().await?;
         let written = self.write_whitelist().await;
         self.end(written, &[Notice::Whitelist]).await
+    }
+
+    /// Counters that are in the cache stay as they are when its rows are written, so a total that
+    /// was set is set there as well.
+    pub async fn totals(&self, id: UserId, patch: &UserPatch) -> Result<(), String> {
+        if patch.uploaded.is_none() && patch.downloaded.is_none() {
+            return Ok(());
+        }
+        self.refuse_foreign().await?;
+        let set = self.cache.set_totals(id, patch.uploaded, patch.downloaded);
+        set.await.map_err(|error| error.to_string())
+    }
+
+    /// Sets the totals of all users or torrents to 0.
+    pub async fn wipe(
+        &self,
+        what: Wipe,
+        progress: &mut (dyn FnMut() + Send),
+    ) -> Result<(), String> {
+        self.refuse_foreign().await?;
+        let wiped = self.wipe_all(what, progress).await;
+        wiped.map_err(|error| error.to_string())
+    }
+
+    async fn wipe_all(
+        &self,
+        what: Wipe,
+        progress: &mut (dyn FnMut() + Send),
+    ) -> Result<(), CacheError> {
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            cursor = self.cache.wipe(what, at).await?.next;
+            progress();
+        }
+        if what == Wipe::Torrents {
+            self.cache.publish(&[Notice::SnatchesWiped]).await?;
+        }
+        Ok(())
+    }
+
+    /// Nodes of another database must not be told of this one's rows.
+    async fn refuse_foreign(&self) -> Result<(), String> {
+        let database = self.storage.identity().await;
+        let database = database.map_err(|error| error.to_string())?;
+        let checked = owner::refuse_foreign(self.cache, &database).await;
+        checked.map_err(|error| error.to_string())
     }
 
     async fn write_user(&self, id: UserId) -> Result<(), MirrorError> {

@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::cache::{Cache, CacheError, Notice};
+use crate::cache::Cache;
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{Client, PLAUSIBLE_MAX, Wipe};
 use crate::storage::{
@@ -358,11 +358,11 @@ impl Control {
             after = Some(last);
             progress();
         }
-        let told = match &self.cache {
-            Some(cache) => wipe_cache(&**cache, what, progress).await,
+        let told = match self.mirror() {
+            Some(mirror) => mirror.wipe(what, progress).await,
             None => Ok(()),
         };
-        Ok(Saved::new((), told.map_err(|error| error.to_string())))
+        Ok(Saved::new((), told))
     }
 
     fn mirror(&self) -> Option<Mirror<'_>> {
@@ -380,17 +380,11 @@ impl Control {
         }
     }
 
-    /// Counters that are in the cache stay as they are when its rows are written, so a total that
-    /// was set is set there as well.
     async fn tell_totals(&self, id: UserId, patch: &UserPatch) -> Result<(), String> {
-        let (None, None) = (patch.uploaded, patch.downloaded) else {
-            let Some(cache) = &self.cache else {
-                return Ok(());
-            };
-            let set = cache.set_totals(id, patch.uploaded, patch.downloaded).await;
-            return set.map_err(|error| error.to_string());
-        };
-        Ok(())
+        match self.mirror() {
+            Some(mirror) => mirror.totals(id, patch).await,
+            None => Ok(()),
+        }
     }
 
     async fn tell_whitelist(&self) -> Result<(), String> {
@@ -431,22 +425,6 @@ impl<T> Saved<T> {
             told: self.told,
         }
     }
-}
-
-async fn wipe_cache(
-    cache: &dyn Cache,
-    what: Wipe,
-    progress: &mut (dyn FnMut() + Send),
-) -> Result<(), CacheError> {
-    let mut cursor = Some(0);
-    while let Some(at) = cursor {
-        cursor = cache.wipe(what, at).await?.next;
-        progress();
-    }
-    if what == Wipe::Torrents {
-        cache.publish(&[Notice::SnatchesWiped]).await?;
-    }
-    Ok(())
 }
 
 /// 1 to [`TEXT_MAX`] characters, none of them a control character.

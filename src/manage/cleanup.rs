@@ -63,8 +63,8 @@ pub async fn run(arguments: &Cleanup, site: &Site, printer: &mut Printer) -> Res
         count: 0,
     };
     cleaner.printer.start_progress("rows looked at");
-    if let Some(cache) = &site.cache {
-        cleaner.cache(&**cache, &site.config).await?;
+    if let Some(cache) = site.own_cache().await? {
+        cleaner.cache(cache, &site.config).await?;
     }
     cleaner.totals("user", Wipe::Users).await?;
     cleaner.totals("torrent", Wipe::Torrents).await?;

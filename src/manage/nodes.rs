@@ -44,15 +44,14 @@ pub(super) async fn forget(node: &str, site: &Site, printer: &mut Printer) -> Re
     let Some((_, applied)) = found else {
         bail!("storage knows no node {node}");
     };
-    if let Some(cache) = &site.cache {
+    if let Some(cache) = site.own_cache().await? {
         let is_listed = |nodes: &[(String, String)]| nodes.iter().any(|(name, _)| name == node);
-        let is_silent = || async {
-            Ok::<_, anyhow::Error>(silent(&**cache).await?.iter().any(|it| it == node))
-        };
+        let is_silent =
+            || async { Ok::<_, anyhow::Error>(silent(cache).await?.iter().any(|it| it == node)) };
         if is_listed(&cache.nodes().await?) && !is_silent().await? {
             bail!("node {node} runs: nothing was forgotten");
         }
-        if let Some(what) = holds(&**cache, &*site.storage, node).await? {
+        if let Some(what) = holds(cache, &*site.storage, node).await? {
             bail!("{what}: nothing was forgotten; a node that shares the cache applies it");
         }
         // First: a number without a journal does no harm, a journal without its number would.

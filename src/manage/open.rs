@@ -6,7 +6,7 @@ use anyhow::{Context as _, Error, Result};
 
 use super::UsageError;
 use super::print::Printer;
-use crate::cache::{self, Cache};
+use crate::cache::{self, Cache, owner};
 use crate::config::Config;
 use crate::control::Control;
 use crate::storage::{self, Drivers, Place, Storage, migrate};
@@ -92,5 +92,16 @@ impl Site {
             cache,
             config,
         })
+    }
+
+    /// The cache, if it is that of this storage; none where nodes share nothing.
+    pub async fn own_cache(&self) -> Result<Option<&dyn Cache>> {
+        let Some(cache) = self.cache.as_deref() else {
+            return Ok(None);
+        };
+        let database = self.storage.identity().await?;
+        let checked = owner::refuse_foreign(cache, &database).await;
+        checked.map_err(|error| named(error, cache_name(&self.config)))?;
+        Ok(Some(cache))
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::certificate::EXPIRY_NOTICE_DAYS;
 use crate::metrics::{Reach, Witness};
 use crate::node::{Node, every};
@@ -68,9 +68,13 @@ async fn tell<T, E: Display>(
     None
 }
 
-/// Looks every half a minute whether the database still is as Mika needs it: triggers are lost by
+/// Looks once whether the database keeps what it confirms, and every half a minute whether it still is as Mika needs it: triggers are lost by
 /// tools that change tables while the node runs. Each problem is logged once, and when it is over.
 pub(super) async fn database(node: Node) {
+    // Whether it can be reached is watched elsewhere.
+    for Finding { problem, hint, .. } in node.storage.durability().await.unwrap_or_default() {
+        tracing::warn!(hint, "the database may lose credit: {problem}");
+    }
     let known = Mutex::new(Vec::new());
     every(DATABASE_PERIOD, || async {
         let findings = match node.storage.inspect().await {
@@ -107,16 +111,17 @@ pub(super) async fn cache_settings(cache: Arc<dyn Cache>) {
         let Ok(findings) = cache.inspect().await else {
             return;
         };
-        let findings: Vec<(String, String)> = findings
-            .into_iter()
-            .filter(|it| !it.is_note)
-            .map(|it| (it.problem, it.hint))
-            .collect();
         let before = std::mem::replace(&mut *known.lock(), findings.clone());
-        for (problem, hint) in findings.iter().filter(|it| !before.contains(it)) {
-            tracing::warn!(hint, "the cache is not set up as Mika needs it: {problem}");
+        for finding in findings.iter().filter(|it| !before.contains(it)) {
+            let cache::Finding { problem, hint, .. } = finding;
+            if finding.is_note {
+                tracing::warn!(hint, "the cache: {problem}");
+            } else {
+                tracing::warn!(hint, "the cache is not set up as Mika needs it: {problem}");
+            }
         }
-        if !before.is_empty() && findings.is_empty() {
+        let has_problem = |findings: &[cache::Finding]| findings.iter().any(|it| !it.is_note);
+        if has_problem(&before) && !has_problem(&findings) {
             tracing::info!("the cache is set up as it should be again");
         }
     })

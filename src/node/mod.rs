@@ -67,6 +67,8 @@ pub struct Drivers {
 struct Node {
     /// What other nodes know it by.
     name: String,
+    /// The identity of its storage.
+    database: String,
     clock: Clock,
     metrics: Arc<Metrics>,
     registry: Arc<Registry>,
@@ -164,7 +166,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         node,
         journal,
         follows,
-        _claim,
+        claim,
     }) = ready
     else {
         tracing::info!("stopped before it was ready");
@@ -180,6 +182,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         node,
         journal,
         follows,
+        claim,
     };
     let mut running = Running::start(begun)?;
     let served = running.serve(signals).await?;

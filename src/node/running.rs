@@ -1,6 +1,7 @@
 //! A node that serves: its tasks and threads, started from the inside outward and stopped from the
 //! outside inward.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
@@ -19,6 +20,7 @@ use crate::node::{
     Certificates, Drivers, Node, Options, Signals, api, forget, health, load, until, upkeep,
     watchdog,
 };
+use crate::storage::Claim;
 use crate::{log, notify};
 
 /// What a node has come to before it serves anybody.
@@ -32,6 +34,7 @@ pub(super) struct Begun<'a> {
     pub node: Node,
     pub journal: Journal,
     pub follows: Follows,
+    pub claim: Claim,
 }
 
 /// A node that serves.
@@ -45,6 +48,8 @@ pub(super) struct Running {
     workers: Workers,
     watchdog: JoinHandle<()>,
     reloader: Reloader,
+    /// Held until everything is saved.
+    _claim: Claim,
 }
 
 // === impl Running ===
@@ -61,12 +66,14 @@ impl Running {
             node,
             journal,
             follows,
+            claim,
         } = begun;
         let config = options.config.config.clone();
         let (stop_saving, stopped) = watch::channel(false);
         let saving = tokio::spawn(journal.run(until(stopped)));
         let (follow, followed) = followed::begin(&node, cache.as_ref(), follows)?;
         let mut helpers = helpers(&node, cache.as_ref(), follow);
+        helpers.spawn(until_claimed_by_another(claim.lost()));
         certificates.tell(&node.metrics);
         let serving = match sockets.announce_urls(&config) {
             1 => "serving 1 listener".to_owned(),
@@ -105,6 +112,7 @@ impl Running {
             workers,
             watchdog,
             reloader,
+            _claim: claim,
         })
     }
 
@@ -144,7 +152,7 @@ impl Running {
         });
         let left = saved.await.context("the journal ended early")??;
         if let Some(cache) = self.cache
-            && let Err(error) = take_leave(&*cache, node.journal.name()).await
+            && let Err(error) = take_leave(&*cache, &node.database, node.journal.name()).await
         {
             tracing::debug!(%error, "the cache does not know that this node has stopped");
         }
@@ -166,6 +174,15 @@ fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinS
     }
     follow.start(node, &mut helpers);
     helpers
+}
+
+/// Two daemons without a cache would not know of each other: the one that lost the storage ends.
+async fn until_claimed_by_another(lost: impl Future<Output = String>) {
+    let problem = lost.await;
+    tracing::error!(
+        problem,
+        "another mika has the database of this node; stopping"
+    );
 }
 
 /// Waits for a signal to stop, or for a worker that can't go on; meanwhile reloads as signals ask.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use crate::backoff::Backoff;
-use crate::cache::{Cache, CacheError};
+use crate::cache::{Cache, CacheError, owner};
 use crate::change::journals::node_of;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -19,9 +19,7 @@ use crate::node::shared::{self, Positions};
 use crate::node::{Drivers, Node, load, settings};
 use crate::notify;
 use crate::registry::Registry;
-use crate::storage::{
-    self, Claim, FeedPosition, Finding, Severity, Storage, StorageError, migrate,
-};
+use crate::storage::{self, Claim, FeedPosition, Severity, Storage, StorageError, migrate};
 use crate::tracker::Tracker;
 
 /// Delays between tries to reach what is away.
@@ -37,7 +35,7 @@ pub(super) struct Ready {
     pub journal: Journal,
     pub follows: Follows,
     /// Held as long as the node runs.
-    pub _claim: Claim,
+    pub claim: Claim,
 }
 
 /// Where to follow the registry, and other nodes, from.
@@ -108,7 +106,10 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
         tracing::info!(%name, "migration applied");
     }
     refuse_unsafe(&**storage).await.map_err(in_storage)?;
+    let database = storage.identity().await.map_err(in_storage)?;
     if let Some(cache) = cache {
+        let taken = owner::take(&**cache, &database).await;
+        taken.map_err(|error| StartError::of_cache(config, &error))?;
         let checked = refuse_double(config, &**cache).await;
         checked.map_err(|error| match error.downcast::<CacheError>() {
             Ok(error) => StartError::of_cache(config, &error),
@@ -116,7 +117,7 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
         })?;
     }
     notify::status("loading users, torrents and swarms");
-    let (node, journal) = take_up(config, stores).await?;
+    let (node, journal) = take_up(config, stores, database).await?;
     let follows = match cache {
         None => Follows::Storage(load_from_storage(&node).await.map_err(in_storage)?),
         Some(cache) => {
@@ -133,7 +134,7 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
         node,
         journal,
         follows,
-        _claim: claim,
+        claim,
     })
 }
 
@@ -149,10 +150,9 @@ async fn refuse_unsafe(storage: &dyn Storage) -> Result<(), StorageError> {
         }
         found => found?,
     };
-    match findings.iter().find(|it| it.severity == Severity::Fatal) {
-        Some(Finding { problem, hint, .. }) => {
-            Err(StorageError::Broken(format!("{problem}: {hint}")))
-        }
+    let mut findings = findings.into_iter();
+    match findings.find(|it| it.severity == Severity::Fatal) {
+        Some(finding) => Err(finding.into()),
         None => Ok(()),
     }
 }
@@ -181,7 +181,11 @@ async fn load_from_storage(node: &Node) -> Result<FeedPosition, StorageError> {
 }
 
 /// A tracker without anything in it, and the journal that goes on for it.
-async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), StartError> {
+async fn take_up(
+    config: &Config,
+    stores: &Stores,
+    database: String,
+) -> Result<(Node, Journal), StartError> {
     let (storage, cache) = stores;
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::default());
@@ -210,6 +214,7 @@ async fn take_up(config: &Config, stores: &Stores) -> Result<(Node, Journal), St
     let journal = journal.map_err(|error| StartError::of_resume(config, error))?;
     let node = Node {
         name: config.node.clone(),
+        database,
         clock,
         metrics,
         registry,

@@ -2,6 +2,9 @@
 
 use super::{Storage, StorageError};
 
+/// The migration that gives the database its identity. It may be repeated, and makes what is missing.
+pub(super) const IDENTITY: &str = "0003_identity";
+
 /// One SQL file, compiled in.
 #[derive(Clone, Copy, Debug)]
 pub struct Migration {
@@ -28,6 +31,10 @@ pub const SQLITE: &[Migration] = &[
         name: "0002_sessions",
         sql: include_str!("../../migrations/sqlite/0002_sessions.sql"),
     },
+    Migration {
+        name: IDENTITY,
+        sql: include_str!("../../migrations/sqlite/0003_identity.sql"),
+    },
 ];
 
 /// The migrations of `migrations/mysql`, in order.
@@ -40,6 +47,10 @@ pub const MYSQL: &[Migration] = &[
         name: "0002_sessions",
         sql: include_str!("../../migrations/mysql/0002_sessions.sql"),
     },
+    Migration {
+        name: IDENTITY,
+        sql: include_str!("../../migrations/mysql/0003_identity.sql"),
+    },
 ];
 
 /// The migrations of `migrations/mysql/mika-2015`, in order.
@@ -51,6 +62,10 @@ pub const MYSQL_2015: &[Migration] = &[
     Migration {
         name: "0002_sessions",
         sql: include_str!("../../migrations/mysql/mika-2015/0002_sessions.sql"),
+    },
+    Migration {
+        name: IDENTITY,
+        sql: include_str!("../../migrations/mysql/mika-2015/0003_identity.sql"),
     },
 ];
 
@@ -77,6 +92,11 @@ pub fn status(
             applied: applied.iter().any(|name| name == migration.name),
         })
         .collect())
+}
+
+/// The [`IDENTITY`] among `known`.
+pub(super) fn identity(known: &[Migration]) -> Option<&Migration> {
+    known.iter().find(|migration| migration.name == IDENTITY)
 }
 
 /// Sees to it that all tables are there. An embedded database is Mika's own, so they are made

@@ -21,12 +21,12 @@ mod values;
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
@@ -41,8 +41,8 @@ pub use rows::{
     TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, no_passkey,
 };
 
-/// Bytes of the hash that names a database.
-const IDENTITY_BYTES: usize = 8;
+/// The longest identity of a database, in characters.
+const IDENTITY_MAX: usize = 64;
 
 /// Why a call to storage failed.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +125,8 @@ pub enum Severity {
 #[derive(Default)]
 pub struct Claim {
     _guard: Option<Box<dyn Any + Send + Sync>>,
+    /// Why it was lost, once it was; none for one that can't be.
+    lost: Option<watch::Receiver<Option<String>>>,
 }
 
 /// A web application's database, as the tracker uses it.
@@ -144,7 +146,7 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Reserves the storage for this process; [`StorageError::Broken`] if another has it.
     /// A daemon with the memory cache claims its storage, for two of them would not know of
-    /// each other's peers and credit; `mika-manage` does not. By default there is nothing to claim.
+    /// each other's peers and credit; `mika-manage` does not. The claim ends with the process, however that ends. By default there is nothing to claim.
     async fn claim(&self) -> Result<Claim, StorageError> {
         Ok(Claim::default())
     }
@@ -164,8 +166,16 @@ pub trait Storage: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Names the database: the same for everybody who opens it, and another one for any other
-    /// database. Letters and digits; it may change when the database is moved or restored.
+    /// Whether what it has confirmed outlives a crash or a fail-over, by its settings: part of
+    /// [`Storage::check`], and looked at once by each daemon. By default there is nothing to say.
+    async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    /// Which database this is: a random text that [`Storage::migrate`] makes once and keeps in the
+    /// database. So it is the same by whatever host name or replica the database is reached, and goes along
+    /// with a move or a dump: a copy has it, too. 1 to 64 letters and digits;
+    /// [`StorageError::Broken`] before the first migration.
     async fn identity(&self) -> Result<String, StorageError>;
 
     /// Whether changes of the registry can be followed by [`Storage::feed`]. Without a feed it never
@@ -386,6 +396,14 @@ pub fn file_of(driver: &str, url: &Secret) -> Option<PathBuf> {
     (driver == "sqlite").then(|| sqlite::file_of(url)).flatten()
 }
 
+// === impl StorageError ===
+
+impl From<Finding> for StorageError {
+    fn from(finding: Finding) -> Self {
+        Self::Broken(format!("{}: {}", finding.problem, finding.hint))
+    }
+}
+
 // === impl Finding ===
 
 impl Finding {
@@ -410,20 +428,24 @@ impl Finding {
     }
 }
 
-/// A short name for what these parts describe together.
-fn identity_of(parts: &[String]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
+/// The identity that a database holds in `mika_identity`, if it can be used.
+fn checked_identity(found: Option<String>) -> Result<String, Finding> {
+    match found {
+        Some(id) if is_identity(&id) => Ok(id),
+        Some(_) => Err(Finding::problem(
+            "the id in the table mika_identity is not 1 to 64 letters and digits",
+            "delete that row, then run mika-manage migrate",
+        )),
+        None => Err(Finding::problem(
+            "the database has no identity (table mika_identity)",
+            "run mika-manage migrate",
+        )),
     }
-    let digest = hash.finalize();
-    let mut name = String::with_capacity(2 * IDENTITY_BYTES);
-    for byte in &digest[..IDENTITY_BYTES] {
-        // Writing to a string can't fail.
-        let _ = write!(name, "{byte:02x}");
-    }
-    name
+}
+
+fn is_identity(id: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric();
+    (1..=IDENTITY_MAX).contains(&id.len()) && id.bytes().all(is_plain)
 }
 
 /// The storage drivers by name.
@@ -464,6 +486,29 @@ impl Claim {
     pub fn held_by(guard: impl Any + Send + Sync) -> Self {
         Self {
             _guard: Some(Box::new(guard)),
+            lost: None,
+        }
+    }
+
+    /// The same, which may be lost to somebody else before: `reason` says so.
+    pub fn until(self, reason: watch::Receiver<Option<String>>) -> Self {
+        Self {
+            lost: Some(reason),
+            ..self
+        }
+    }
+
+    /// Resolves when somebody else has the storage, with who that is.
+    pub fn lost(&self) -> impl Future<Output = String> + Send + use<> {
+        let lost = self.lost.clone();
+        async move {
+            if let Some(mut lost) = lost
+                && let Ok(reason) = lost.wait_for(Option::is_some).await
+                && let Some(reason) = &*reason
+            {
+                return reason.clone();
+            }
+            std::future::pending().await
         }
     }
 }

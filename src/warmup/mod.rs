@@ -18,7 +18,7 @@ mod sets;
 
 use std::sync::Arc;
 
-use crate::cache::{Cache, CacheError, Mirrored, Notice};
+use crate::cache::{Cache, CacheError, Mirrored, Notice, owner};
 use crate::registry::BadRow;
 use crate::storage::{Storage, StorageError};
 
@@ -123,9 +123,10 @@ pub async fn run(
     if options.dry_run {
         return compare::run(&**storage, &**cache, options.parts, progress).await;
     }
+    let identity = storage.identity().await?;
+    owner::take(&**cache, &identity).await?;
     // What is written to a server that is restarted or emptied meanwhile is not complete.
     let generation = cache.begin_epoch().await?;
-    let identity = storage.identity().await?;
     let before = cache.mirrored().await?;
     if before.is_some_and(|before| before.storage != identity) {
         // Rows of two databases are no registry, should this break off.

@@ -2,8 +2,10 @@
 
 pub mod columns;
 pub mod drift;
+pub mod durability;
 pub mod faults;
 pub mod feed;
+pub mod identity;
 pub mod obstacles;
 pub mod programs;
 pub mod setups;

@@ -180,9 +180,9 @@ async fn a_table_of_another_program_is_told_in_one_line() {
         "{error}"
     );
     let found = problems(&*storage).await;
-    assert_eq!(found.len(), 3, "{found:#?}");
+    assert_eq!(found.len(), 4, "{found:#?}");
     assert!(
-        found[2].contains("the table `users` lacks the columns passkey, username"),
+        found[3].contains("the table `users` lacks the columns passkey, username"),
         "{found:#?}"
     );
 }

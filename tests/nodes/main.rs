@@ -8,7 +8,9 @@
 mod harness;
 
 mod bulk;
+mod claims;
 mod credit;
+mod databases;
 mod edits;
 mod emptied;
 mod moves;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::harness::load::passkey;
 use crate::harness::redis::{AOF, Redis};
-use crate::harness::site::{Site, has_no_difference};
+use crate::harness::site::Site;
 use crate::harness::{PROGRAM_DEADLINE, poll};
 use crate::pair::{Client, knows_user};
 
@@ -159,38 +159,6 @@ fn parts_and_dry_runs_do_not_make_a_cache_complete() {
     // A part that is loaded again leaves it so.
     site.mika.managed(&["warmup", "--only", "whitelist"]);
     assert!(is_complete(&site));
-}
-
-#[test]
-fn a_registry_of_another_database_is_not_started_from() {
-    let mut site = Site::prepare(3, &AOF, &json!({}));
-    site.mariadb.database("other");
-    let url = site.storage_url().replace("/site", "/other");
-    site.mariadb.sql("GRANT ALL ON other.* TO mika");
-    let other = site.another(&json!({ "storage": { "url": url } }));
-    other.managed(&["migrate"]);
-    site.mariadb
-        .sql("USE other; INSERT INTO users (passkey, username) VALUES ('of-the-other', 'x')");
-    other.managed(&["warmup"]);
-    let check = site.mika.manage(&["check"]);
-    let said = String::from_utf8_lossy(&check.stdout).into_owned();
-    assert!(
-        said.contains("it was loaded from another database"),
-        "{said}"
-    );
-
-    site.mika.run();
-    let node = site.mika.http();
-    assert!(knows_user(node, &passkey(0)) && !knows_user(node, "of-the-other"));
-    site.is_reconciled();
-    // While it runs, too.
-    other.managed(&["warmup"]);
-    poll(FILLED, "the node fills it again", || {
-        has_no_difference(&site.mika.managed(&["warmup", "--dry-run"]))
-    });
-    assert!(knows_user(node, &passkey(0)) && !knows_user(node, "of-the-other"));
-    let log = site.mika.log();
-    assert!(log.contains("registry of another database"), "{log}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod keys;
 mod leftovers;
 mod link;
 mod nodes;
+mod owner;
 mod reply;
 mod rows;
 mod scan;
@@ -78,6 +79,18 @@ impl Cache for Redis {
 
     async fn begin_epoch(&self) -> Result<Generation, CacheError> {
         epoch::begin(&self.link).await
+    }
+
+    async fn database(&self) -> Result<Option<String>, CacheError> {
+        owner::database(&self.link).await
+    }
+
+    async fn set_database(
+        &self,
+        database: &str,
+        former: Option<&str>,
+    ) -> Result<String, CacheError> {
+        owner::set_database(&self.link, database, former).await
     }
 
     async fn keep(&self, generation: Generation, batches: &[Arc<Batch>]) -> Result<(), CacheError> {
@@ -177,6 +190,10 @@ impl Cache for Redis {
 
     async fn set_has_all_peers(&self, generation: Generation) -> Result<(), CacheError> {
         whitelist::set_has_all_peers(&self.link, generation).await
+    }
+
+    async fn forget_peers(&self) -> Result<(), CacheError> {
+        whitelist::forget_peers(&self.link).await
     }
 
     async fn put_users(&self, users: &[StoredUser], write: Write) -> Result<(), CacheError> {

@@ -40,6 +40,9 @@ pub(super) async fn check(link: &Link) -> Result<Vec<Finding>, CacheError> {
     role(&Info::read(&session, "replication").await?, &mut findings);
     memory(&Info::read(&session, "memory").await?, &mut findings);
     persistence(&Info::read(&session, "persistence").await?, &mut findings);
+    if let Some(policy) = setting(&session, "appendfsync").await? {
+        sync(&policy, &mut findings);
+    }
     if let Some(events) = setting(&session, "notify-keyspace-events").await? {
         keyspace_events(&events, &mut findings);
     }
@@ -54,11 +57,12 @@ pub(super) async fn is_persistent(link: &Link) -> Result<bool, CacheError> {
     Ok(info.has_log())
 }
 
-/// Whether the server throws keys away when it is full.
+/// Whether the server throws keys away when it is full, and keeps what it has over a crash.
 pub(super) async fn inspect(link: &Link) -> Result<Vec<Finding>, CacheError> {
     let session = link.session().await?;
     let mut findings = Vec::new();
     memory(&Info::read(&session, "memory").await?, &mut findings);
+    persistence(&Info::read(&session, "persistence").await?, &mut findings);
     Ok(findings)
 }
 
@@ -106,7 +110,8 @@ fn memory(info: &Info, findings: &mut Vec<Finding>) {
 fn persistence(info: &Info, findings: &mut Vec<Finding>) {
     if !info.has_log() {
         findings.push(Finding::note(
-            "appendonly is off: after a restart Redis is filled again from storage and the nodes"
+            "appendonly is off: each node writes a batch to its spill file before it answers, and after a \
+             restart Redis is filled again from storage and the nodes"
                 .into(),
             "set appendonly yes and appendfsync everysec in redis.conf to spare that",
         ));
@@ -122,6 +127,18 @@ fn persistence(info: &Info, findings: &mut Vec<Finding>) {
                 "look at Redis' log, and at the room on its disk",
             ));
         }
+    }
+}
+
+/// How often the AOF is synced; what a crash of the machine loses, each node sends again.
+fn sync(policy: &str, findings: &mut Vec<Finding>) {
+    if policy == "no" {
+        findings.push(Finding::note(
+            "appendfsync is no: a crash of the machine loses up to half a minute, which is lost for good where a \
+             node dies with it"
+                .into(),
+            "set appendfsync everysec in redis.conf and by CONFIG SET",
+        ));
     }
 }
 
@@ -311,6 +328,16 @@ mod tests {
         );
         assert_eq!(problems(role, "role:slave\r\n").len(), 1);
         assert_eq!(problems(role, "role:master\r\n").len(), 0);
+    }
+
+    #[test]
+    fn a_log_that_nobody_syncs_is_a_note() {
+        for (policy, count) in [("always", 0), ("everysec", 0), ("no", 1)] {
+            let mut findings = Vec::new();
+            sync(policy, &mut findings);
+            assert_eq!(findings.len(), count, "{policy}");
+            assert!(findings.iter().all(|it| it.is_note));
+        }
     }
 
     #[test]

@@ -87,7 +87,15 @@ pub(super) async fn set_mirrored(
 }
 
 pub(super) async fn forget_mirrored(link: &Link) -> Result<(), CacheError> {
-    let forget = cmd("HDEL").arg(keys::REGISTRY).arg("position").take();
+    forget(link, "position").await
+}
+
+pub(super) async fn forget_peers(link: &Link) -> Result<(), CacheError> {
+    forget(link, "peers").await
+}
+
+async fn forget(link: &Link, field: &str) -> Result<(), CacheError> {
+    let forget = cmd("HDEL").arg(keys::REGISTRY).arg(field).take();
     link.session().await?.one(forget).await.map(drop)
 }
 

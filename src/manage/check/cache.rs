@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::report::Report;
-use crate::cache::{Cache, CacheError, Mirrored};
+use crate::cache::{Cache, CacheError, Mirrored, owner};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::manage::open;
@@ -16,11 +16,13 @@ const SKEW: i64 = 5;
 /// What the cache has of the registry.
 enum State {
     Loaded,
-    /// Not all, or not of this database.
+    /// Not all.
     Incomplete {
         found: &'static str,
         hint: &'static str,
     },
+    /// All in there is another database's; says what that is, and who uses it.
+    Foreign(String),
 }
 
 pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()> {
@@ -46,6 +48,9 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
         Ok(State::Loaded) => report.ok("cache", &url)?,
         Ok(State::Incomplete { found, hint }) => {
             report.problem("cache", &format!("{url}: {found}"), hint)?;
+        }
+        Ok(State::Foreign(found)) => {
+            report.problem("cache", &format!("{url}: {found}"), owner::ADVICE)?;
         }
         Err(error) => {
             let hint = "look at the server's own log";
@@ -95,6 +100,14 @@ async fn settings(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
 /// As a start does, which loads from storage what the cache does not have. What is wrong with
 /// storage is told where that is looked at.
 async fn look(config: &Config, cache: &dyn Cache) -> Result<State, CacheError> {
+    let storage = open::is_there(config).then(|| open::bare_storage(config));
+    let storage = storage.and_then(Result::ok);
+    if let Some(storage) = &storage
+        && let Ok(database) = storage.identity().await
+        && let Some(found) = owner::explain(cache, &database).await?
+    {
+        return Ok(State::Foreign(found));
+    }
     let Some(mirrored) = cache.mirrored().await? else {
         return Ok(State::Incomplete {
             found: "it was not loaded completely since the server was started or emptied",
@@ -107,10 +120,7 @@ async fn look(config: &Config, cache: &dyn Cache) -> Result<State, CacheError> {
             hint: "set maxmemory-policy noeviction, then: mika-manage warmup",
         });
     }
-    if !open::is_there(config) {
-        return Ok(State::Loaded);
-    }
-    let Ok(storage) = open::bare_storage(config) else {
+    let Some(storage) = storage else {
         return Ok(State::Loaded);
     };
     let state = compare(&mirrored, &*storage).await;

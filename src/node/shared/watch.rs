@@ -9,14 +9,11 @@ use anyhow::{Result, bail};
 use rustix::process::{Pid, test_kill_process};
 use tokio::sync::Notify;
 
-use crate::cache::{Cache, CacheError, Generation, Stats};
+use crate::cache::{Cache, CacheError, Generation, STOPPED, Stats, owner};
 use crate::change::journals::{is_later, node_of};
 use crate::journal::{Replay, credit_rules};
 use crate::node::Node;
 use crate::node::shared::peers;
-
-/// The sign of a process that has stopped in order.
-const STOPPED: &str = "stopped";
 
 /// How often a node says that it runs.
 const BEAT_PERIOD: Duration = Duration::from_secs(1);
@@ -54,11 +51,13 @@ pub(in crate::node) async fn show(cache: &dyn Cache, journal: &str) -> Result<()
 }
 
 /// Says that the process with that journal has stopped in order: whoever starts under its name need
-/// not wait for signs of life.
+/// not wait for signs of life. In a cache that went to another `database`, nothing is said.
 pub(in crate::node) async fn take_leave(
     cache: &dyn Cache,
+    database: &str,
     journal: &str,
 ) -> Result<(), CacheError> {
+    owner::refuse_foreign(cache, database).await?;
     cache.beat(journal, STOPPED).await
 }
 
@@ -147,6 +146,15 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
             }
             Err(error) => tracing::debug!(%error, "the cache does not answer"),
         }
+        if let Some(owner) = other_owner(&*cache, &node.database).await {
+            tracing::error!(
+                owner,
+                own = node.database,
+                "the cache belongs to another database now; stopping: {}",
+                owner::ADVICE
+            );
+            return;
+        }
         if let Ok(Some(journal)) = successor(&*cache, &own).await {
             tracing::error!(
                 journal,
@@ -163,6 +171,18 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
         }
         tokio::time::sleep(BEAT_PERIOD).await;
     }
+}
+
+/// The other database that the cache belongs to; none if it is this one's. It is claimed again once the
+/// server was emptied.
+async fn other_owner(cache: &dyn Cache, database: &str) -> Option<String> {
+    let owner = match cache.database().await {
+        Ok(None) => cache.set_database(database, None).await,
+        Ok(Some(owner)) => Ok(owner),
+        Err(error) => Err(error),
+    };
+    // A cache that is away is told of elsewhere.
+    owner.ok().filter(|owner| owner != database)
 }
 
 /// The generation of the cache, and whether it has all peers.

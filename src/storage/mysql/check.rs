@@ -10,7 +10,7 @@ use super::definers::Trial;
 use super::fault::{self, Fault};
 use super::link::{Session, filled};
 use super::rights::Missing;
-use super::{columns, inspect, read, settings, tables};
+use super::{columns, durability, identity, inspect, read, settings, tables};
 use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::storage::schema::{CALLS, Call, FEED, Piece, Schema, Statements};
 use crate::storage::{BadRow, Finding, unusable};
@@ -67,6 +67,7 @@ pub(super) async fn check(
     let mut rights = Missing::default();
     own_privileges(session, schema, &mut rights).await?;
     own_columns(session, schema, &rights, &mut findings).await?;
+    own_identity(session, &mut rights, &mut findings).await?;
     let trial = Trial::CreditAndEdits;
     findings.extend(inspect::inspect_with(session, schema, trial, &mut rights).await?);
     let mut failures = Failures::default();
@@ -78,6 +79,7 @@ pub(super) async fn check(
     failures.leave_out_known(&findings);
     findings.extend(lacks);
     findings.extend(failures.findings());
+    findings.extend(durability::inspect(session).await?);
     if is_incomplete {
         return Ok(findings);
     }
@@ -135,6 +137,24 @@ async fn own_columns(
                 format!("add it with ALTER TABLE {table} ADD COLUMN (see docs/sql.md)"),
             ));
         }
+    }
+    Ok(())
+}
+
+/// Whether the database can be told from others.
+async fn own_identity(
+    session: &mut Session<'_>,
+    rights: &mut Missing,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Fault> {
+    match identity::identity(session).await {
+        Err(Fault::Storage(error)) => {
+            findings.push(Finding::problem(error.to_string(), "see docs/sql.md"));
+        }
+        Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
+            rights.note(&error);
+        }
+        found => drop(found?),
     }
     Ok(())
 }

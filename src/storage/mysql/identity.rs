@@ -3,37 +3,16 @@
 use super::cells::Cells;
 use super::fault::Fault;
 use super::link::Session;
-use super::tables;
-use crate::storage::identity_of;
+use crate::storage::{StorageError, checked_identity};
 
-/// Where the database is by the server's own account, which is the same for all clients.
-const PLACE: &str = "SELECT @@hostname, @@port, @@datadir, DATABASE()";
-const PLACE_COLUMNS: usize = 4;
-
-/// When Mika's tables were first made. It is among the data, so it survives a rebuild of any
-/// table, and a dump that is restored into the same database: of that the feed's position tells.
-const MADE: &str = "SELECT UNIX_TIMESTAMP(MIN(applied_at)) FROM mika_migrations";
-
-/// Names the database, as seen through one schema.
-pub(super) async fn identity(session: &mut Session<'_>, schema: &str) -> Result<String, Fault> {
-    let rows = session.query(PLACE).await?;
-    let place = rows.first().map(|row| {
-        let cells = Cells(row);
-        let columns = 0..PLACE_COLUMNS;
-        columns.map(|column| cells.text(column)).collect()
-    });
-    let mut parts: Vec<String> = place.unwrap_or_default();
-    // A database that was never migrated has no such table.
-    if tables::is_there(session).await? {
-        let rows = session.query(MADE).await?;
-        parts.push(
-            rows.first()
-                .map(|row| Cells(row).text(0))
-                .unwrap_or_default(),
-        );
-    }
-    parts.push(schema.to_owned());
-    Ok(identity_of(&parts))
+/// The random text that a migration made.
+pub(super) async fn identity(session: &mut Session<'_>) -> Result<String, Fault> {
+    let rows = match session.query("SELECT id FROM mika_identity").await {
+        Err(fault) if fault.is_no_table() => Vec::new(),
+        rows => rows?,
+    };
+    let found = rows.first().map(|row| Cells(row).text(0));
+    Ok(checked_identity(found).map_err(StorageError::from)?)
 }
 
 /// The server's clock (Unix time).

@@ -32,16 +32,22 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The same for a statement that reads or changes whole tables.
 pub(super) const PATIENCE_WHOLE: Duration = Duration::from_secs(3600);
 /// How long to wait for an answer that takes no work.
-const PATIENCE_PING: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE_PING: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 /// Prepared statements kept by each connection; more than there are names.
 const STATEMENTS_MAX: usize = 64;
 
-/// The way to a database.
-pub(super) struct Link {
+/// How to reach a database.
+#[derive(Clone)]
+pub(super) struct Dial {
     opts: Opts,
     /// The URL without its password.
     pub(super) place: String,
+}
+
+/// The way to a database.
+pub(super) struct Link {
+    pub(super) dial: Dial,
     idle: Mutex<Vec<Conn>>,
     room: Semaphore,
 }
@@ -60,6 +66,23 @@ pub(super) struct Session<'a> {
     /// What is to be logged once the transaction is committed.
     pub(super) notes: Vec<String>,
     _room: SemaphorePermit<'a>,
+}
+
+// === impl Dial ===
+
+impl Dial {
+    /// A new connection, whose session is as Mika needs it.
+    pub(super) async fn connect(&self) -> Result<Conn, Fault> {
+        let connect = async {
+            let mut conn = Conn::new(self.opts.clone()).await?;
+            settings::set(&mut conn).await?;
+            Ok(conn)
+        };
+        match timeout(PATIENCE, connect).await {
+            Ok(conn) => conn,
+            Err(_) => Err(Fault::Late),
+        }
+    }
 }
 
 // === impl Link ===
@@ -87,8 +110,10 @@ impl Link {
             .tcp_nodelay(true)
             .stmt_cache_size(STATEMENTS_MAX);
         Ok(Self {
-            opts: opts.into(),
-            place: url.masked(),
+            dial: Dial {
+                opts: opts.into(),
+                place: url.masked(),
+            },
             idle: Mutex::new(Vec::new()),
             room: Semaphore::new(CONNECTIONS_MAX),
         })
@@ -125,15 +150,12 @@ impl Link {
             // The others are as old or older.
             self.idle.lock().clear();
         }
-        let connect = async {
-            let mut conn = Conn::new(self.opts.clone()).await?;
-            settings::set(&mut conn).await?;
-            Ok(conn)
-        };
-        match timeout(PATIENCE, connect).await {
-            Ok(conn) => conn,
-            Err(_) => Err(Fault::Late),
-        }
+        self.dial.connect().await
+    }
+
+    /// The URL without its password.
+    pub(super) fn place(&self) -> &str {
+        &self.dial.place
     }
 
     /// Takes a connection back after its job: for the next one, or to end it.

@@ -9,9 +9,11 @@ mod absurd;
 mod apply;
 mod cells;
 mod check;
+mod claim;
 mod columns;
 mod credit;
 mod definers;
+mod durability;
 mod edit;
 mod fault;
 mod feed;
@@ -40,7 +42,7 @@ use self::link::{Link, PATIENCE, PATIENCE_WHOLE, Session};
 use self::tables::Own;
 use super::schema::{self, Schema, Statements};
 use super::{
-    Absurd, Added, BadRow, CreditRules, Feed, FeedPosition, Find, Finding, Found, History,
+    Absurd, Added, BadRow, Claim, CreditRules, Feed, FeedPosition, Find, Finding, Found, History,
     MigrationStatus, NewTorrent, NewUser, Page, Place, Storage, StorageError, StoredPeer,
     StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch,
     UserTorrents, Wipe, migrate,
@@ -132,6 +134,13 @@ macro_rules! edit {
 
 #[async_trait]
 impl Storage for Mysql {
+    async fn claim(&self) -> Result<Claim, StorageError> {
+        // It goes by the identity, which comes with the tables.
+        migrate::prepare(self).await?;
+        let identity = self.identity().await?;
+        claim::claim(self.link.dial.clone(), &identity).await
+    }
+
     async fn migrate(&self) -> Result<Vec<String>, StorageError> {
         job!(self, PATIENCE_WHOLE, Repeat::Harmless, |session| {
             tables::migrate(session, &self.link, self.schema)
@@ -156,11 +165,12 @@ impl Storage for Mysql {
         ))
     }
 
+    async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
+        read!(self, |session| durability::inspect(session))
+    }
+
     async fn identity(&self) -> Result<String, StorageError> {
-        read!(self, |session| identity::identity(
-            session,
-            self.schema.name
-        ))
+        read!(self, |session| identity::identity(session))
     }
 
     fn has_feed(&self) -> bool {
@@ -395,7 +405,7 @@ impl<'a> Tries<'a> {
             link, statements, ..
         } = self.storage;
         let session = link.session(statements, self.patience).await;
-        session.map_err(|fault| fault.explain(&link.place, PATIENCE))
+        session.map_err(|fault| fault.explain(link.place(), PATIENCE))
     }
 
     /// Ends a try: with what the job has come to, or none if it is to be tried again.
@@ -409,7 +419,7 @@ impl<'a> Tries<'a> {
             Err(fault) if fault.is_by_account() => {
                 // A GRANT is of use to later connections only.
                 session.is_last |= fault.is_denied();
-                Err(definers::named(&mut session, fault, &link.place).await)
+                Err(definers::named(&mut session, fault, link.place()).await)
             }
             other => other,
         };
@@ -428,6 +438,6 @@ impl<'a> Tries<'a> {
             self.losses -= 1;
             return None;
         }
-        Some(Err(fault.explain(&link.place, self.patience)))
+        Some(Err(fault.explain(link.place(), self.patience)))
     }
 }

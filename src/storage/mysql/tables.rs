@@ -128,10 +128,31 @@ pub(super) async fn migrate(
         session.run(&sql).await?;
         done.push(migration.name.to_owned());
     }
+    if make_identity(session, link, schema).await? {
+        done.push("identity".to_owned());
+    }
     if session.has(&FEED) {
         done.extend(mend_triggers(session, link, schema).await?);
     }
     Ok(done)
+}
+
+/// Gives the database an identity if the one that a migration gave it is gone; returns whether it was.
+async fn make_identity(
+    session: &mut Session<'_>,
+    link: &Link,
+    schema: &Schema,
+) -> Result<bool, Fault> {
+    match session.query("SELECT 1 FROM mika_identity").await {
+        Ok(rows) if !rows.is_empty() => return Ok(false),
+        Err(fault) if !fault.is_no_table() => return Err(fault),
+        _ => {}
+    }
+    let migration = migrate::identity(schema.migrations).into_iter();
+    for statement in migration.flat_map(statements) {
+        run(session, link, schema, &statement).await?;
+    }
+    Ok(true)
 }
 
 /// The triggers that the migrations of a schema make.
@@ -221,7 +242,7 @@ fn unfit(fault: Fault, link: &Link, schema: &Schema, statement: &str) -> Fault {
     let Some(Trigger { table, .. }) = Trigger::of_statement(statement) else {
         return fault;
     };
-    let place = &link.place;
+    let place = link.place();
     match fault.unknown_column() {
         Some(text) => Fault::broken(format!(
             "{place}: the table `{table}` is there and has other columns than Mika's ({text}): {NOT_OURS}"
@@ -315,7 +336,7 @@ async fn denied(session: &mut Session<'_>, fault: Fault, link: &Link, statement:
         Ok(grant) => grant,
         Err(fault) => return fault,
     };
-    let refused = fault.explain(&link.place, PATIENCE);
+    let refused = fault.explain(link.place(), PATIENCE);
     Fault::broken(format!(
         "{refused}. As an administrator run: {grant}; and then mika-manage migrate again"
     ))
@@ -335,7 +356,11 @@ mod tests {
                     let name = trigger.split(' ').next().unwrap();
                     assert_eq!(*before, format!("DROP TRIGGER IF EXISTS {name}"));
                 } else {
-                    let is_safe = ["CREATE TABLE IF NOT EXISTS", "DROP TRIGGER IF EXISTS"];
+                    let is_safe = [
+                        "CREATE TABLE IF NOT EXISTS",
+                        "DROP TRIGGER IF EXISTS",
+                        "INSERT IGNORE INTO mika_identity (one, id) VALUES (1, ",
+                    ];
                     // A column that is there is left alone.
                     let is_one_column =
                         statement.contains(" ADD COLUMN ") && !statement.contains(',');

@@ -124,8 +124,7 @@ impl Storage for Sqlite {
     }
 
     async fn identity(&self) -> Result<String, StorageError> {
-        let path = self.path.clone();
-        self.read(move |_| Ok(open::identity(&path)?)).await
+        self.read(|connection| tables::identity(connection)).await
     }
 
     async fn users(

@@ -2,16 +2,16 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::fault::Fault;
 use super::tables;
 use crate::secret::Secret;
-use crate::storage::{Claim, StorageError, identity_of, migrate};
+use crate::storage::{Claim, StorageError, migrate};
 
 /// Passkeys are in it: the file is not for everybody, whatever the umask says.
 const FILE_MODE: u32 = 0o660;
@@ -46,21 +46,6 @@ pub(super) fn reader(path: &Path, busy_timeout: Duration) -> Result<Connection, 
         Ok(connection)
     };
     open().map_err(|fault| explain(fault, path))
-}
-
-/// Names the file itself, by whatever path or link it is reached.
-pub(super) fn identity(path: &Path) -> Result<String, StorageError> {
-    let metadata = fs::metadata(path)
-        .map_err(|error| StorageError::Away(format!("{}: {error}", path.display())))?;
-    // The number of a deleted file is used again.
-    let made = metadata.created().ok();
-    let made = made.and_then(|made| made.duration_since(UNIX_EPOCH).ok());
-    let made = made.map_or(0, |made| made.as_nanos());
-    Ok(identity_of(&[
-        metadata.dev().to_string(),
-        metadata.ino().to_string(),
-        made.to_string(),
-    ]))
 }
 
 /// Locks `PATH.lock` for as long as the claim lives; the system frees it if the process dies.

@@ -1,10 +1,10 @@
 //! Mika's own tables: making them, and looking for what is wrong with them.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use super::fault::Fault;
 use super::{read, triggers};
-use crate::storage::{Finding, MigrationStatus, StorageError, migrate};
+use crate::storage::{Finding, MigrationStatus, StorageError, checked_identity, migrate};
 
 /// What the driver uses, so what must be there. The migrations make it.
 const COLUMNS: &[(&str, &str)] = &[
@@ -29,17 +29,14 @@ const COLUMNS: &[(&str, &str)] = &[
         "torrent_id user_id uploaded downloaded seed_time announces completed_at hnr \
          first_announce last_announce seeded_floor seeded_from seeded_until",
     ),
+    ("mika_identity", "one id"),
     ("mika_journal", "node applied"),
     ("mika_feed", "seq kind key"),
 ];
 
 /// The names of the migrations that the database has; none if it is new.
 pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, Fault> {
-    // By a statement: `Connection::table_exists` does not notice what others created meanwhile.
-    let exists = connection
-        .prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1")?
-        .exists(["mika_migrations"])?;
-    if !exists {
+    if !is_there(connection, "mika_migrations")? {
         return Ok(Vec::new());
     }
     let mut select = connection.prepare("SELECT name FROM mika_migrations ORDER BY name")?;
@@ -47,11 +44,30 @@ pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, Fault> {
     Ok(names.collect::<Result<_, _>>()?)
 }
 
+/// By a statement: `Connection::table_exists` does not notice what others created meanwhile.
+fn is_there(connection: &Connection, table: &str) -> Result<bool, Fault> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    Ok(connection.prepare_cached(sql)?.exists([table])?)
+}
+
+/// The random text that a migration made.
+pub(super) fn identity(connection: &Connection) -> Result<String, Fault> {
+    Ok(checked_identity(found_identity(connection)?).map_err(StorageError::from)?)
+}
+
+fn found_identity(connection: &Connection) -> Result<Option<String>, Fault> {
+    if !is_there(connection, "mika_identity")? {
+        return Ok(None);
+    }
+    let mut select = connection.prepare_cached("SELECT id FROM mika_identity")?;
+    Ok(select.query_row([], |row| row.get(0)).optional()?)
+}
+
 pub(super) fn migrations(connection: &Connection) -> Result<Vec<MigrationStatus>, Fault> {
     Ok(migrate::status(migrate::SQLITE, &applied(connection)?)?)
 }
 
-/// Applies what is missing, and makes triggers again that are gone. Each migration is a transaction with its name, so an interrupted run goes on where it stopped.
+/// Applies what is missing, and makes triggers and an identity again that are gone. Each migration is a transaction with its name, so an interrupted run goes on where it stopped.
 pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Fault> {
     let mut done = Vec::new();
     for migration in migrate::SQLITE {
@@ -77,8 +93,24 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Fault>
         transaction.commit()?;
         done.push(migration.name.to_owned());
     }
+    if make_identity(connection)? {
+        done.push("identity".to_owned());
+    }
     done.extend(triggers::restore(connection)?);
     Ok(done)
+}
+
+/// Gives the database an identity if the one that a migration gave it is gone; returns whether it was.
+fn make_identity(connection: &mut Connection) -> Result<bool, Fault> {
+    if found_identity(connection)?.is_some() {
+        return Ok(false);
+    }
+    let transaction = begin(connection)?;
+    if let Some(migration) = migrate::identity(migrate::SQLITE) {
+        transaction.execute_batch(migration.sql)?;
+    }
+    transaction.commit()?;
+    Ok(true)
 }
 
 /// A transaction that is the only writer from its beginning, so that it can't fail half-way for a lock.

@@ -9,6 +9,7 @@ use super::*;
 use crate::change::{Change, Credit, PeerChange, PeerRecord, Standing, SwarmCounts};
 use crate::ids::PeerId;
 use crate::registry::RowChange;
+use crate::storage::migrate;
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -507,12 +508,53 @@ async fn peers_go_with_their_user_and_their_torrent() {
 }
 
 #[tokio::test]
-async fn each_file_has_a_name_of_its_own_by_whatever_path() {
+async fn a_copy_is_the_same_database_and_another_is_not() {
     let (one, other) = (Fixture::new().await, Fixture::new().await);
-    let name = one.storage.identity().await.unwrap();
-    assert_ne!(other.storage.identity().await.unwrap(), name);
-    let link = one.folder.path().join("link.db");
-    std::os::unix::fs::symlink(one.folder.path().join("mika.db"), &link).unwrap();
-    let linked = Sqlite::open(&link, SHORT).unwrap();
-    assert_eq!(linked.identity().await.unwrap(), name);
+    let id = one.storage.identity().await.unwrap();
+    assert_eq!(id.len(), 32, "{id}");
+    assert_ne!(other.storage.identity().await.unwrap(), id);
+    let copy = one.folder.path().join("copy.db");
+    let sql = format!("VACUUM INTO '{}'", copy.display());
+    one.site.execute_batch(&sql).unwrap();
+    let copy = Sqlite::open(&copy, SHORT).unwrap();
+    assert_eq!(copy.identity().await.unwrap(), id);
+    assert_eq!(copy.migrate().await.unwrap(), [""; 0]);
+    assert_eq!(copy.identity().await.unwrap(), id);
+}
+
+#[tokio::test]
+async fn a_database_without_an_identity_gets_one() {
+    let fixture = Fixture::new().await;
+    let id = fixture.storage.identity().await.unwrap();
+    for (sql, hint) in [
+        ("UPDATE mika_identity SET id = 'a/b'", "delete that row"),
+        ("DELETE FROM mika_identity", "run mika-manage migrate"),
+        ("DROP TABLE mika_identity", "run mika-manage migrate"),
+    ] {
+        fixture.site.execute_batch(sql).unwrap();
+        let error = fixture.storage.identity().await.unwrap_err().to_string();
+        assert!(error.contains(hint), "{sql}: {error}");
+    }
+    assert_eq!(fixture.storage.migrate().await.unwrap(), ["identity"]);
+    assert_ne!(fixture.storage.identity().await.unwrap(), id);
+}
+
+#[tokio::test]
+async fn a_database_of_before_gets_an_identity() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mika.db");
+    let site = Connection::open(&path).unwrap();
+    site.execute_batch(
+        "CREATE TABLE mika_migrations (name TEXT PRIMARY KEY NOT NULL, applied_at INTEGER)",
+    )
+    .unwrap();
+    for migration in &migrate::SQLITE[..2] {
+        site.execute_batch(migration.sql).unwrap();
+        let sql = "INSERT INTO mika_migrations (name) VALUES (?1)";
+        site.execute(sql, [migration.name]).unwrap();
+    }
+    let storage = Sqlite::open(&path, SHORT).unwrap();
+    assert!(storage.identity().await.is_err());
+    assert_eq!(storage.migrate().await.unwrap(), ["0003_identity"]);
+    assert_eq!(storage.identity().await.unwrap().len(), 32);
 }

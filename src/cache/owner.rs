@@ -1,0 +1,176 @@
+//! Whose cache it is. Rows, peers, notices and journals in a cache are those of one database; nodes of
+//! another must neither take them for theirs nor add to them.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Cache, CacheError, RegistryKey, STOPPED};
+use crate::change::journals::{is_later, node_of};
+
+/// How long nodes are watched for signs of life, of which there is one a second.
+const WATCH: Duration = Duration::from_secs(3);
+
+/// What to do about a cache of another database.
+pub const ADVICE: &str = "name one storage.url in all nodes that share a cache, or another cache.url here, such \
+    as another number at its end";
+
+/// What another database still needs of a cache.
+#[derive(Debug, PartialEq, Eq)]
+enum InUse {
+    /// A node of it runs there.
+    By { node: String, host: String },
+    /// That node is gone, and its batches may be nowhere else.
+    Batches { node: String },
+}
+
+/// Makes a cache that of `database`, which is a storage's identity. What there is of another
+/// database is removed first.
+///
+/// # Errors
+/// [`CacheError::Broken`] if that other database still needs it: one of its nodes runs, or left batches.
+pub async fn take(cache: &dyn Cache, database: &str) -> Result<(), CacheError> {
+    let owner = cache.set_database(database, None).await?;
+    if owner == database {
+        return Ok(());
+    }
+    if let Some(in_use) = in_use(cache).await? {
+        return Err(refusal(&owner, database, &in_use.to_string()));
+    }
+    tracing::warn!(
+        former = owner,
+        database,
+        "the cache was that of another database, which does not use it now: removing what it has of that"
+    );
+    for (node, _) in cache.nodes().await? {
+        cache.forget_journal(&node).await?;
+    }
+    clear(cache).await?;
+    let now = cache.set_database(database, Some(&owner)).await?;
+    if now == database {
+        return Ok(());
+    }
+    Err(refusal(&now, database, "it was taken by it at this moment"))
+}
+
+/// Refuses the cache of another database, without a look at whether that still needs it.
+///
+/// # Errors
+/// [`CacheError::Broken`] if it is another database's.
+pub async fn refuse_foreign(cache: &dyn Cache, database: &str) -> Result<(), CacheError> {
+    match cache.database().await? {
+        Some(owner) if owner != database => {
+            Err(refusal(&owner, database, "nothing was changed there"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Why [`take`] would refuse, or what it would do to the cache of another database; none if it is this one's.
+///
+/// # Errors
+/// As the calls of the cache.
+pub async fn explain(cache: &dyn Cache, database: &str) -> Result<Option<String>, CacheError> {
+    let owner = cache.database().await?;
+    let Some(owner) = owner.filter(|owner| owner != database) else {
+        return Ok(None);
+    };
+    let why = match in_use(cache).await? {
+        Some(in_use) => in_use.to_string(),
+        None => {
+            "none of its nodes runs, so the next start or warmup removes what it has of it".into()
+        }
+    };
+    Ok(Some(described(&owner, database, &why)))
+}
+
+/// Removes all that is a copy of what storage has: registry and peers. Journals stay.
+///
+/// # Errors
+/// As the calls of the cache; it may be repeated.
+pub async fn clear(cache: &dyn Cache) -> Result<(), CacheError> {
+    // First, so that nobody starts from a part of it.
+    cache.forget_mirrored().await?;
+    cache.forget_peers().await?;
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        let scan = cache.swarms(at).await?;
+        cache.remove_swarms(&scan.rows).await?;
+        cursor = scan.next;
+    }
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        let scan = cache.registry_keys(at).await?;
+        let (mut users, mut torrents, mut passkeys) = (Vec::new(), Vec::new(), Vec::new());
+        for key in scan.rows {
+            match key {
+                RegistryKey::User(id) => users.push(id),
+                RegistryKey::Torrent(info_hash) => torrents.push(info_hash),
+                RegistryKey::Passkey(passkey) => passkeys.push(passkey),
+            }
+        }
+        cache.remove_users(&users).await?;
+        cache.remove_torrents(&torrents).await?;
+        cache.remove_passkeys(&passkeys, None).await?;
+        cursor = scan.next;
+    }
+    cache.put_whitelist(&[]).await
+}
+
+async fn in_use(cache: &dyn Cache) -> Result<Option<InUse>, CacheError> {
+    let before = cache.nodes().await?;
+    if before.iter().all(|(_, sign)| sign == STOPPED) {
+        return Ok(None);
+    }
+    tokio::time::sleep(WATCH).await;
+    let now = cache.nodes().await?;
+    let is_new = |it: &&(String, String)| it.1 != STOPPED && !before.contains(it);
+    if let Some((journal, sign)) = now.iter().find(is_new) {
+        return Ok(Some(InUse::By {
+            node: node_of(journal).to_owned(),
+            host: sign.split(' ').next().unwrap_or_default().to_owned(),
+        }));
+    }
+    // A start applies what earlier ones left, before it serves.
+    let is_saved = |journal: &str| {
+        let mut stopped = now.iter().filter(|(_, sign)| sign == STOPPED);
+        stopped.any(|(other, _)| other == journal || is_later(other, journal))
+    };
+    for (journal, _) in &now {
+        match cache.kept(journal, 0, 1).await {
+            Ok(batches) if batches.is_empty() || is_saved(journal) => {}
+            // Those of a newer version can't be read, and are batches all the same.
+            Ok(_) | Err(CacheError::Broken(_)) => {
+                let node = node_of(journal).to_owned();
+                return Ok(Some(InUse::Batches { node }));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn refusal(owner: &str, database: &str, why: &str) -> CacheError {
+    let problem = described(owner, database, why);
+    CacheError::Broken(format!("{problem}: {ADVICE}"))
+}
+
+fn described(owner: &str, database: &str, why: &str) -> String {
+    format!(
+        "the cache belongs to another database (id {owner}; the one of storage.url has the id {database}): {why}"
+    )
+}
+
+// === impl InUse ===
+
+impl fmt::Display for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::By { node, host } => write!(f, "node {node:?} of it runs on {host}"),
+            Self::Batches { node } => write!(
+                f,
+                "node {node:?} of it left batches that may be nowhere else: start that node once more to save \
+                 them, or empty the cache (FLUSHDB) if they are of no use"
+            ),
+        }
+    }
+}

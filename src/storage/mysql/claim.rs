@@ -1,0 +1,198 @@
+//! The claim of a daemon that shares its database with no other: a lock of the server that has the database's
+//! identity for a name, held by a connection of its own.
+//!
+//! The server frees the lock when that connection ends, also if the daemon is killed or its host vanishes. A
+//! connection that was lost is replaced and the lock taken again, unless somebody else has it by then.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use super::cells::Cells;
+use super::fault::Fault;
+use super::link::{Dial, PATIENCE, PATIENCE_PING};
+use crate::storage::{Claim, StorageError};
+
+/// The longest name of a lock that MySQL takes, in characters.
+const NAME_MAX: usize = 64;
+/// Seconds that the server is given to notice the end of a daemon that was just killed.
+const GRACE_SECONDS: u32 = 2;
+/// Seconds of silence after which the server ends the connection, and with it the claim.
+const SILENCE_SECONDS: u32 = 10;
+/// How often the connection says something; well below that.
+const PERIOD: Duration = Duration::from_secs(3);
+/// How often a lost claim is tried to take again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Tries for which the lock may be that of the connection that was lost: twice as long as the server
+/// keeps one that is silent. Later, another connection has got its number.
+const FORMER_TRIES: u32 = 2 * SILENCE_SECONDS;
+
+/// Holds the claim, and takes it again.
+struct Keeper {
+    dial: Dial,
+    name: String,
+    /// The connection that has the lock.
+    conn: Option<Conn>,
+}
+
+/// What a try to take the lock came to.
+enum Try {
+    Taken(Conn),
+    /// Another connection has it.
+    Refused(Holder),
+}
+
+/// Who has the lock.
+struct Holder {
+    /// None if it was given back at this moment.
+    connection: Option<u32>,
+    /// Account and address, where this one may see them.
+    who: Option<String>,
+}
+
+/// Claims the database of that identity.
+pub(super) async fn claim(dial: Dial, identity: &str) -> Result<Claim, StorageError> {
+    let mut name = format!("mika.{identity}");
+    name.truncate(NAME_MAX);
+    let mut keeper = Keeper {
+        dial,
+        name,
+        conn: None,
+    };
+    match keeper.take(GRACE_SECONDS).await {
+        Ok(Try::Taken(conn)) => keeper.conn = Some(conn),
+        Ok(Try::Refused(holder)) => return Err(StorageError::Broken(keeper.refusal(&holder))),
+        Err(fault) => return Err(fault.explain(&keeper.dial.place, PATIENCE)),
+    }
+    let (guard, dropped) = oneshot::channel::<()>();
+    let (lost, reason) = watch::channel(None);
+    tokio::spawn(keep(keeper, dropped, lost));
+    Ok(Claim::held_by(guard).until(reason))
+}
+
+async fn keep(
+    mut keeper: Keeper,
+    dropped: oneshot::Receiver<()>,
+    lost: watch::Sender<Option<String>>,
+) {
+    tokio::select! {
+        reason = keeper.hold() => drop(lost.send_replace(Some(reason))),
+        _ = dropped => {}
+    }
+    if let Some(conn) = keeper.conn {
+        // The server would log one that merely falls silent.
+        let _ = timeout(PATIENCE_PING, conn.disconnect()).await;
+    }
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    /// Holds the claim as long as nobody else gets it; returns who did.
+    async fn hold(&mut self) -> String {
+        loop {
+            sleep(PERIOD).await;
+            let Some(conn) = &mut self.conn else {
+                continue;
+            };
+            let sql = format!("SELECT IS_USED_LOCK('{}') = CONNECTION_ID()", self.name);
+            if let Ok(Some(row)) = ask(conn, &sql, PATIENCE).await
+                && Cells(&row).flag(0)
+            {
+                continue;
+            }
+            let former = conn.id();
+            self.conn = None;
+            tracing::warn!("the connection that claims the database was lost; claiming it again");
+            match self.take_again(former).await {
+                Ok(conn) => self.conn = Some(conn),
+                Err(holder) => return self.refusal(&holder),
+            }
+            tracing::info!("the database is claimed again");
+        }
+    }
+
+    /// Tries until the lock is there, or another has it. The server may take a while to notice that the
+    /// `former` connection is lost.
+    async fn take_again(&self, former: u32) -> Result<Conn, Holder> {
+        let mut refusals = 0;
+        loop {
+            match self.take(0).await {
+                Ok(Try::Taken(conn)) => return Ok(conn),
+                Ok(Try::Refused(holder)) => {
+                    let may_be_former = holder.connection.is_none_or(|it| it == former);
+                    refusals += 1;
+                    if !may_be_former || refusals > FORMER_TRIES {
+                        return Err(holder);
+                    }
+                }
+                Err(fault) => {
+                    let error = fault.explain(&self.dial.place, PATIENCE);
+                    tracing::debug!(%error, "the database can't be claimed again yet");
+                }
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Tries once, on a new connection.
+    async fn take(&self, wait_seconds: u32) -> Result<Try, Fault> {
+        let mut conn = self.dial.connect().await?;
+        let silence = format!("SET SESSION wait_timeout = {SILENCE_SECONDS}");
+        ask(&mut conn, &silence, PATIENCE).await?;
+        let sql = format!("SELECT GET_LOCK('{}', {wait_seconds})", self.name);
+        let row = ask(&mut conn, &sql, PATIENCE).await?;
+        if row.is_some_and(|row| Cells(&row).flag(0)) {
+            return Ok(Try::Taken(conn));
+        }
+        let holder = self.holder(&mut conn).await?;
+        // The server would log one that merely falls silent.
+        let _ = timeout(PATIENCE_PING, conn.disconnect()).await;
+        Ok(Try::Refused(holder))
+    }
+
+    async fn holder(&self, conn: &mut Conn) -> Result<Holder, Fault> {
+        let sql = format!("SELECT IS_USED_LOCK('{}')", self.name);
+        let row = ask(conn, &sql, PATIENCE).await?;
+        let connection = row.and_then(|row| Cells(&row).integer(0));
+        let connection = connection.and_then(|id| u32::try_from(id).ok());
+        let mut who = None;
+        if let Some(id) = connection {
+            let sql = format!(
+                "SELECT CONCAT(user, ' from ', host) FROM information_schema.processlist \
+                 WHERE id = {id}"
+            );
+            // Only privileged accounts see others than their own.
+            let row = ask(conn, &sql, PATIENCE).await.ok().flatten();
+            who = row.map(|row| Cells(&row).text(0));
+        }
+        Ok(Holder { connection, who })
+    }
+
+    fn refusal(&self, holder: &Holder) -> String {
+        let connection = holder.connection.map_or_else(
+            || "another connection".to_owned(),
+            |id| format!("connection {id}"),
+        );
+        let who = holder.who.as_ref().map(|who| format!(", {who},"));
+        format!(
+            "{} is in use by another mika ({connection}{} has the lock {}): stop that one, or let both share a \
+             cache (cache.driver \"redis\"); if this is a copy of its database, give it an id of its own \
+             (docs/sql.md)",
+            self.dial.place,
+            who.unwrap_or_default(),
+            self.name
+        )
+    }
+}
+
+/// The first row of a statement.
+async fn ask(conn: &mut Conn, sql: &str, patience: Duration) -> Result<Option<Row>, Fault> {
+    match timeout(patience, conn.query_first(sql)).await {
+        Ok(row) => Ok(row?),
+        Err(_) => Err(Fault::Late),
+    }
+}

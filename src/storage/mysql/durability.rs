@@ -1,0 +1,109 @@
+//! Whether the server keeps what it has confirmed: through its own crash, its host's, and a fail-over.
+
+use mysql_async::Error;
+
+use super::cells::Cells;
+use super::fault::Fault;
+use super::link::Session;
+use crate::storage::Finding;
+use crate::storage::unusable::plural;
+
+/// What makes credit whole again after the server lost some transactions, and what does not.
+const AFTERWARDS: &str =
+    "nodes that run apply again what they still have; what no node has any more is lost";
+
+/// Looks at settings of the server and at its replicas, as far as Mika's account may see them.
+pub(super) async fn inspect(session: &mut Session<'_>) -> Result<Vec<Finding>, Fault> {
+    let mut findings = Vec::new();
+    settings(session, &mut findings).await?;
+    replication(session, &mut findings).await?;
+    Ok(findings)
+}
+
+async fn settings(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+    let sql =
+        "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog";
+    let rows = seen(session, sql).await?;
+    let Some(cells) = rows.first().map(Cells) else {
+        return Ok(());
+    };
+    let crash = match cells.total(0) {
+        0 => "a crash of the server",
+        2 => "a crash of its host",
+        _ => "",
+    };
+    if !crash.is_empty() {
+        let flush = cells.total(0);
+        findings.push(Finding::note(
+            format!(
+                "innodb_flush_log_at_trx_commit is {flush}: {crash} loses about a second of what the server has \
+                 confirmed; {AFTERWARDS}"
+            ),
+            "as an administrator: SET GLOBAL innodb_flush_log_at_trx_commit = 1, and the same in the server's \
+             options file",
+        ));
+    }
+    let sync = cells.total(2);
+    if cells.flag(1) && sync != 1 {
+        findings.push(Finding::note(
+            format!(
+                "sync_binlog is {sync} while the binary log is on: a crash of the host loses what the server has \
+                 confirmed, and replicas may have more than it; {AFTERWARDS}"
+            ),
+            "as an administrator: SET GLOBAL sync_binlog = 1, and the same in the server's options file",
+        ));
+    }
+    Ok(())
+}
+
+/// A replica that takes over lacks what did not reach it, unless the server waited for that.
+async fn replication(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+    let replicas = replicas(session).await?;
+    if replicas == 0 || is_semi_synchronous(session).await? {
+        return Ok(());
+    }
+    let noun = plural(replicas, "replica follows", "replicas follow");
+    findings.push(Finding::note(
+        format!(
+            "{replicas} {noun} asynchronously: one that takes the server's place may lack what that has \
+             confirmed; {AFTERWARDS}"
+        ),
+        "let a replica catch up before it takes over, or turn on semi-synchronous replication \
+         (rpl_semi_sync_master_enabled; in MySQL rpl_semi_sync_source_enabled)",
+    ));
+    Ok(())
+}
+
+/// How many replicas are connected, or were registered, as far as this account may know.
+async fn replicas(session: &mut Session<'_>) -> Result<usize, Fault> {
+    // MariaDB tells everybody.
+    let rows = seen(session, "SHOW GLOBAL STATUS LIKE 'Slaves_connected'").await?;
+    if let Some(row) = rows.first() {
+        let connected = Cells(row).text(1).parse();
+        return Ok(connected.unwrap_or(0));
+    }
+    for sql in ["SHOW REPLICAS", "SHOW SLAVE HOSTS"] {
+        let rows = seen(session, sql).await?;
+        if !rows.is_empty() {
+            return Ok(rows.len());
+        }
+    }
+    Ok(0)
+}
+
+async fn is_semi_synchronous(session: &mut Session<'_>) -> Result<bool, Fault> {
+    let rows = seen(session, "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%_status'").await?;
+    let is_on = |cells: Cells<'_>| {
+        let name = cells.text(0).to_ascii_lowercase();
+        (name.contains("master") || name.contains("source")) && cells.text(1) == "ON"
+    };
+    Ok(rows.iter().any(|row| is_on(Cells(row))))
+}
+
+/// The rows of a statement; none if the server does not know it, or this account may not run it.
+async fn seen(session: &mut Session<'_>, sql: &str) -> Result<Vec<mysql_async::Row>, Fault> {
+    match session.query(sql).await {
+        Err(Fault::Sql(Error::Server(_), _)) => Ok(Vec::new()),
+        rows => rows,
+    }
+}

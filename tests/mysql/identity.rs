@@ -1,0 +1,85 @@
+//! Which database this is, by whatever way it is reached and after whatever became of it.
+
+use std::process::{Command, Stdio};
+
+use mika::storage::{Severity, StorageError};
+
+use super::{Fixture, SITE_2015, open};
+use crate::harness::mariadb::MariaDb;
+
+/// A dump of a database, as `mysqldump` makes it.
+fn dump(server: &MariaDb, database: &str) -> Vec<u8> {
+    let socket = format!("--socket={}", server.socket().display());
+    let output = Command::new("mariadb-dump")
+        .args(["--no-defaults", "--user=root", &socket, database])
+        .output()
+        .expect("mariadb-dump starts");
+    assert!(output.status.success(), "{output:?}");
+    output.stdout
+}
+
+fn restore(server: &MariaDb, database: &str, dump: &[u8]) {
+    use std::io::Write as _;
+    let mut client = server.client();
+    let client = client.arg(database).stdin(Stdio::piped());
+    let mut client = client.spawn().expect("mariadb starts");
+    let mut stdin = client.stdin.take().expect("a pipe");
+    stdin.write_all(dump).expect("it reads");
+    drop(stdin);
+    assert!(client.wait().expect("a child").success());
+}
+
+#[tokio::test]
+async fn each_database_has_its_own_on_whatever_server_it_is() {
+    let it = Fixture::new().await;
+    let id = it.storage.identity().await.unwrap();
+    assert!(id.len() == 32, "{id}");
+    let by_name = it.server.url("mika").replace("127.0.0.1", "localhost");
+    assert_eq!(open(&by_name, "mika").identity().await.unwrap(), id);
+
+    let url = it.server.database("site");
+    it.server.sql(&format!("USE site; {SITE_2015}"));
+    let neighbour = open(&url, "mika-2015");
+    neighbour.migrate().await.unwrap();
+    assert_ne!(neighbour.identity().await.unwrap(), id);
+
+    let elsewhere = MariaDb::start();
+    let url = elsewhere.database("copy");
+    restore(&elsewhere, "copy", &dump(&it.server, "mika"));
+    let copy = open(&url, "mika");
+    assert_eq!(copy.identity().await.unwrap(), id);
+    assert_eq!(copy.migrate().await.unwrap(), [""; 0]);
+    assert_eq!(copy.identity().await.unwrap(), id, "a migration leaves it");
+    // docs/sql.md: an id of its own for a copy.
+    elsewhere.sql("UPDATE copy.mika_identity SET id = MD5(CONCAT(UUID(), RAND()))");
+    assert_ne!(copy.identity().await.unwrap(), id);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_said_and_made() {
+    let it = Fixture::new().await;
+    let id = it.storage.identity().await.unwrap();
+    for (sql, hint) in [
+        ("UPDATE mika_identity SET id = 'a/b'", "delete that row"),
+        ("DELETE FROM mika_identity", "run mika-manage migrate"),
+        ("DROP TABLE mika_identity", "run mika-manage migrate"),
+    ] {
+        it.sql(sql);
+        let error = it.storage.identity().await.unwrap_err();
+        assert!(matches!(error, StorageError::Broken(_)), "{error:?}");
+        assert!(error.to_string().contains(hint), "{sql}: {error}");
+        let findings = it.storage.check().await.unwrap();
+        let said = findings
+            .iter()
+            .any(|it| it.severity == Severity::Problem && it.problem.contains("mika_identity"));
+        assert!(said, "{sql}: {findings:?}");
+    }
+    assert_eq!(it.storage.migrate().await.unwrap(), ["identity"]);
+    assert_ne!(it.storage.identity().await.unwrap(), id);
+    // Of before.
+    it.sql("DROP TABLE mika_identity; DELETE FROM mika_migrations WHERE name = '0003_identity'");
+    let error = it.storage.identity().await.unwrap_err().to_string();
+    assert!(error.contains("run mika-manage migrate"), "{error}");
+    assert_eq!(it.storage.migrate().await.unwrap(), ["0003_identity"]);
+    assert_eq!(it.storage.identity().await.unwrap().len(), 32);
+}
