@@ -102,7 +102,11 @@ pub(super) async fn forget(
     number: u64,
 ) -> Result<bool, Fault> {
     begin(session).await?;
-    let is_there = applied_for_update(session, node).await? == number;
+    let sql = "SELECT applied FROM mika_journal WHERE node = ? FOR UPDATE";
+    let rows = session.exec(sql, vec![node.into()]).await?;
+    let is_there = rows
+        .first()
+        .is_some_and(|row| Cells(row).total(0) == number);
     if is_there {
         let sql = "DELETE FROM mika_journal WHERE node = ?";
         session.exec(sql, vec![node.into()]).await?;
