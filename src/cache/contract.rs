@@ -44,6 +44,7 @@ pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     peers_are_written_and_removed(&*open().await).await;
     counts_are_those_of_the_swarms(&*open().await).await;
     newer_peers_are_left(&*open().await).await;
+    late_batches_leave_newer_peers(&*open().await).await;
     old_peers_are_pruned(&*open().await).await;
     users_are_written_and_removed(&*open().await).await;
     torrents_are_written_and_removed(&*open().await).await;
@@ -293,6 +294,43 @@ async fn newer_peers_are_left(cache: &dyn Cache) {
         let given_one = (hash(1), member.user, member.peer_id);
         let is_written = given == expected;
         assert_eq!(written, if is_written { vec![given_one] } else { vec![] });
+    }
+}
+
+async fn late_batches_leave_newer_peers(cache: &dyn Cache) {
+    let at = |announces, first_announce, last_announce, active| {
+        let mut change = change(1, 1, 1, u64::from(announces));
+        let record = &mut change.record;
+        (record.announces, record.active) = (announces, active);
+        (record.first_announce, record.last_announce) = (first_announce, last_announce);
+        change
+    };
+    let newest = at(7, NOW, NOW + 100, true);
+    let left = at(7, NOW, NOW + 100, false);
+    let begun_again = at(1, NOW + 900, NOW + 900, true);
+    for (number, (given, expected)) in [
+        (&newest, &newest),
+        (&at(6, NOW, NOW + 90, true), &newest),
+        (&left, &left),
+        (&newest, &left),
+        (&begun_again, &begun_again),
+        (&newest, &begun_again),
+        (&at(60, NOW - 900, NOW + 90, true), &begun_again),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let batches = [batch(
+            number as u64 + 1,
+            vec![
+                Change::from(given.clone()),
+                Change::from(change(1, 1, 2, 1)),
+            ],
+        )];
+        keep(cache, &batches).await;
+        let found = peers(cache, 1).await;
+        assert!(found.contains(&member(expected)), "{number}: {found:?}");
+        assert_eq!(found.len(), 2);
     }
 }
 

@@ -10,8 +10,7 @@ use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::Stretch;
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
 
-/// Seconds by which the clocks of two nodes may differ. Of two records of a peer, the one with more
-/// announces is the later one, or that whose last announce is later by more than this.
+/// Seconds by which the times that two nodes note of one announce may differ.
 pub const CLOCK_SKEW: i64 = 5;
 
 /// The identity of a private peer and of its accounting record (rule W1).
@@ -54,6 +53,16 @@ pub struct PeerRecord {
     pub active: bool,
     /// The latest announce was `event=paused` (BEP 21).
     pub paused: bool,
+}
+
+/// What tells which of two records of a peer is the newer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordAge {
+    pub announces: u32,
+    /// Unix times.
+    pub first_announce: i64,
+    pub last_announce: i64,
+    pub active: bool,
 }
 
 /// What one or more announces add to the totals of user and torrent.
@@ -209,6 +218,54 @@ impl From<GuestChange> for Change {
     }
 }
 
+// === impl PeerRecord ===
+
+impl PeerRecord {
+    pub fn age(&self) -> RecordAge {
+        RecordAge {
+            announces: self.announces,
+            first_announce: self.first_announce,
+            last_announce: self.last_announce,
+            active: self.active,
+        }
+    }
+}
+
+// === impl RecordAge ===
+
+impl RecordAge {
+    /// Whether a record is to take the place of `other`; so does one that is as new.
+    ///
+    /// A record that began after the last announce of the other one is newer: its client was forgotten
+    /// in between. Else the one with more announces is, for all nodes count them together and no
+    /// clock that is set back changes that, or the one whose last announce is later by more than
+    /// [`CLOCK_SKEW`]. With as many announces, the one that says that the client has left is newer.
+    /// The script in `cache/redis/swarms.rs` says the same.
+    pub fn replaces(self, other: Self) -> bool {
+        if self.first_announce > other.last_announce + CLOCK_SKEW {
+            return true;
+        }
+        if other.first_announce > self.last_announce + CLOCK_SKEW {
+            return false;
+        }
+        let later = self.last_announce - other.last_announce;
+        let is_as_new = if self.active == other.active {
+            later >= 0
+        } else {
+            other.active
+        };
+        self.announces > other.announces
+            || later > CLOCK_SKEW
+            || (self.announces == other.announces && is_as_new)
+    }
+
+    /// The same, but not if it is as new.
+    pub fn is_newer_than(self, other: Self) -> bool {
+        let stands = |it: Self| (it.announces, it.last_announce, it.active);
+        stands(self) != stands(other) && self.replaces(other)
+    }
+}
+
 // === impl Report ===
 
 impl Report {
@@ -258,5 +315,48 @@ impl Credit {
             announces: self.announces.saturating_add(later.announces),
             snatched: self.snatched || later.snatched,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn age(announces: u32, first_announce: i64, last_announce: i64) -> RecordAge {
+        RecordAge {
+            announces,
+            first_announce,
+            last_announce,
+            active: true,
+        }
+    }
+
+    #[test]
+    fn of_two_records_the_newer_one_stands() {
+        let known = age(7, 1000, 5000);
+        for (other, is_newer) in [
+            (age(8, 1000, 5002), true),
+            (age(6, 1000, 5002), false),
+            (age(6, 1000, 1400), false),
+            // The clock was set back.
+            (age(8, 1000, 4000), true),
+            // Another node began it without hearing of this one.
+            (age(1, 4000, 6000), true),
+        ] {
+            assert_eq!(other.is_newer_than(known), is_newer, "{other:?}");
+        }
+        assert!(known.replaces(known) && !known.is_newer_than(known));
+        let left = RecordAge {
+            active: false,
+            ..known
+        };
+        assert!(left.is_newer_than(known) && !known.replaces(left));
+    }
+
+    #[test]
+    fn a_record_that_began_again_is_newer_than_one_with_more_announces() {
+        let (former, begun_again) = (age(50, 1000, 5000), age(2, 90_000, 90_100));
+        assert!(begun_again.is_newer_than(former));
+        assert!(!former.replaces(begun_again));
     }
 }

@@ -333,7 +333,7 @@ pub trait Storage: Send + Sync + 'static {
     /// so repeating them is harmless (rule A9). Users and torrents that are gone are passed over.
     /// Reports are settled against the rows that are there, in that transaction: each counts
     /// once, whichever node it came to and in whatever order (rule A8b). A record that is older than
-    /// the one that is there leaves it ([`is_newer_than`](crate::change::PeerRecord::is_newer_than)).
+    /// the one that is there leaves it ([`replaces`](crate::change::RecordAge::replaces)).
     /// A batch whose forerunner is missing is refused as [`StorageError::Behind`].
     /// Returns what was credited, and nothing for batches that were applied before.
     async fn apply(

@@ -14,7 +14,7 @@ use crate::accounting::sessions::{Dip, Sessions, Settled, Source};
 use crate::change::journals::{node_of, start_of};
 use crate::change::sums::{Credited, Sum};
 use crate::change::{
-    CLOCK_SKEW, Change, PeerChange, PeerKey, PeerRecord, Report, SwarmCounts, shared_family,
+    Change, PeerChange, PeerKey, PeerRecord, RecordAge, Report, SwarmCounts, shared_family,
     shared_mark,
 };
 use crate::ids::{InfoHash, TorrentId, UserId};
@@ -39,11 +39,9 @@ pub(super) struct Held {
 }
 
 /// What is settled against of a peer's row.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct HeldPeer {
-    pub(super) announces: u32,
-    pub(super) last_announce: i64,
-    pub(super) active: bool,
+    pub(super) age: RecordAge,
     /// Bytes credited, before multipliers.
     pub(super) uploaded: u64,
     pub(super) downloaded: u64,
@@ -176,7 +174,7 @@ impl<'a> Settlement<'a> {
         let peer = self
             .peers
             .entry(key)
-            .or_insert_with(|| PeerRow::of(held.peers.get(&key)));
+            .or_insert_with(|| PeerRow::of(held.peers.get(&key), &change.record));
         let history = self
             .histories
             .entry((torrent, user))
@@ -235,7 +233,7 @@ impl<'a> Settlement<'a> {
 /// A change of a version whose nodes decided: its credit counts as it is.
 fn decided_by_node(change: &PeerChange, peer: &mut PeerRow<'_>, history: &mut HistoryRow) -> Sum {
     let PeerChange { record, credit, .. } = change;
-    if peer.is_replaced_by(record) {
+    if record.age().replaces(peer.held.age) {
         let held = &mut peer.held;
         (held.uploaded, held.downloaded) = (record.uploaded, record.downloaded);
         peer.held.account = Base::of_record(record).account();
@@ -325,7 +323,7 @@ impl HeldPeer {
         Base {
             up: bases.0,
             down: bases.1,
-            at: self.account.base_at().unwrap_or(self.last_announce),
+            at: self.account.base_at().unwrap_or(self.age.last_announce),
             dip_up,
             dip_down,
         }
@@ -335,11 +333,17 @@ impl HeldPeer {
 // === impl PeerRow ===
 
 impl<'a> PeerRow<'a> {
-    fn of(held: Option<&HeldPeer>) -> Self {
+    fn of(held: Option<&HeldPeer>, first: &PeerRecord) -> Self {
+        let unknown = || HeldPeer {
+            age: first.age(),
+            uploaded: 0,
+            downloaded: 0,
+            account: PeerAccount::default(),
+        };
         Self {
             is_new: held.is_none(),
             record: None,
-            held: held.cloned().unwrap_or_default(),
+            held: held.cloned().unwrap_or_else(unknown),
         }
     }
 
@@ -353,29 +357,11 @@ impl<'a> PeerRow<'a> {
         self.held.account.settle(&totals, rules.max_rate)
     }
 
-    /// Of two nodes, the one that heard of the peer last is right about its record; with as many
-    /// announces, the one that says it has left.
-    fn is_replaced_by(&self, record: &PeerRecord) -> bool {
-        let held = &self.held;
-        let later = record.last_announce - held.last_announce;
-        let is_as_new = if record.active == held.active {
-            later >= 0
-        } else {
-            held.active
-        };
-        record.announces > held.announces
-            || later > CLOCK_SKEW
-            || (record.announces == held.announces && is_as_new)
-    }
-
     /// Takes over a record, unless the one that is there is newer.
     fn take(&mut self, record: &'a PeerRecord) {
-        let is_first = self.is_new && self.record.is_none();
-        if is_first || self.is_replaced_by(record) {
+        if record.age().replaces(self.held.age) {
             self.record = Some(record);
-            self.held.announces = record.announces;
-            self.held.last_announce = record.last_announce;
-            self.held.active = record.active;
+            self.held.age = record.age();
         }
     }
 }

@@ -49,7 +49,6 @@ pub use outbox::{Cut, Outbox, Ticket};
 pub use refusal::Refusal;
 pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
-pub use share::is_newer;
 pub use sweep::{Census, Roles};
 pub use user_records::RecordLimits;
 pub use view::LivePeer;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::addr::Endpoint;
-use crate::change::{GuestRecord, Member, PeerChange, PeerRecord, SwarmCounts};
+use crate::change::{GuestRecord, Member, PeerChange, SwarmCounts};
 use crate::clock::Now;
 use crate::ids::InfoHash;
 use crate::swarm::{
@@ -13,25 +13,6 @@ use crate::tracker::record::{record_of, standing_of, swarm_counts};
 use crate::tracker::restore::{account_of, endpoints_of, role_of};
 use crate::tracker::takeover::{Displaced, put_apart};
 use crate::tracker::{Mode, Tracker};
-
-/// Seconds by which the clocks of two nodes may differ.
-const SKEW: i64 = 5;
-
-/// Whether `one` is to take the place of `other`. A record counts its announces over all nodes, which
-/// no clock that is set back can change; one that was begun anew is told by its time.
-pub fn is_newer(one: &PeerRecord, other: &PeerRecord) -> bool {
-    let later = one.last_announce - other.last_announce;
-    one.announces > other.announces
-        || later > SKEW
-        || (one.announces == other.announces && later > 0)
-}
-
-/// Whether what another node says of a peer is to be taken over: what is newer, and that it left after
-/// its last announce.
-fn is_to_follow(theirs: &PeerRecord, ours: &PeerRecord) -> bool {
-    let has_left = ours.active && !theirs.active && theirs.announces == ours.announces;
-    has_left || is_newer(theirs, ours)
-}
 
 // === impl Tracker ===
 
@@ -237,8 +218,13 @@ impl Tracker {
         let found = swarm.find(*user, peer_id);
         let known = found.and_then(|place| swarm.client(place));
         let mut client = match known {
-            Some(client) if !is_to_follow(record, &record_of(&client.peer, now)) => return,
-            Some(client) => client,
+            Some(client) => {
+                let ours = record_of(&client.peer, now);
+                if !record.age().is_newer_than(ours.age()) {
+                    return;
+                }
+                client
+            }
             None if !self.has_room(*user, record) => return,
             None => {
                 self.records.add(*user);

@@ -13,6 +13,7 @@ mod credit;
 mod databases;
 mod edits;
 mod emptied;
+mod late;
 mod moves;
 mod pair;
 mod renamed;

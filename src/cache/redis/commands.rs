@@ -54,11 +54,6 @@ impl Commands {
         }
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.parts.iter().map(Pipeline::len).sum()
-    }
-
     pub(super) fn parts(self) -> Vec<Pipeline> {
         self.parts
     }

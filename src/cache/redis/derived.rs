@@ -8,6 +8,7 @@ use redis::{Cmd, ServerError, Value, cmd};
 
 use super::commands::{Commands, Fields};
 use super::link::Session;
+use super::swarms::{MemberKey, MemberText, MemberWrites};
 use super::{keys, reply, side_by_side};
 use crate::cache::{CacheError, Membership};
 use crate::change::sums::{Credited, Sum};
@@ -22,11 +23,14 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 /// The outcome of some batches: the last state of everything they touched, and sums.
 #[derive(Default)]
 pub(super) struct Derived {
-    /// By field; none for a peer that goes.
-    swarms: Map<InfoHash, Map<String, Option<String>>>,
+    /// Private peers by field.
+    members: Map<InfoHash, Map<String, MemberText>>,
+    /// Public peers by field; none for one that goes.
+    guests: Map<InfoHash, Map<String, Option<String>>>,
     torrents: Map<InfoHash, TorrentTally>,
     users: Map<UserId, Sum>,
-    sets: Map<(UserId, TorrentId), Membership>,
+    /// With the peer whose record says so.
+    sets: Map<(UserId, TorrentId), (MemberKey, Membership)>,
 }
 
 #[derive(Default)]
@@ -68,15 +72,11 @@ impl Derived {
                 Change::Guest(guest) => {
                     let record = &guest.record;
                     let text = record.active.then(|| codec::encode_guest(record));
-                    self.set_peer(guest.info_hash, keys::guest_field(guest.address), text);
+                    let swarm = self.guests.entry(guest.info_hash).or_default();
+                    swarm.insert(keys::guest_field(guest.address), text);
                 }
             }
         }
-    }
-
-    fn set_peer(&mut self, info_hash: InfoHash, field: String, text: Option<String>) {
-        let swarm = self.swarms.entry(info_hash).or_default();
-        swarm.insert(field, text);
     }
 
     fn add_peer(&mut self, change: &PeerChange) {
@@ -87,26 +87,32 @@ impl Derived {
             ..
         } = change;
         let field = keys::member_field(key.user, &key.peer_id);
-        let text = codec::encode_member(record, standing);
-        self.set_peer(change.info_hash, field, Some(text));
+        let swarm = self.members.entry(change.info_hash).or_default();
+        swarm.insert(field, MemberText::of(record, standing));
 
         let membership = Membership::of(key.user, key.torrent, record, standing);
-        self.sets.insert((key.user, key.torrent), membership);
+        let peer = (change.info_hash, key.user, key.peer_id);
+        self.sets
+            .insert((key.user, key.torrent), (peer, membership));
 
         let torrent = self.torrents.entry(change.info_hash).or_default();
         torrent.counts = Some(change.counts);
     }
 
-    /// Brings the keys up to date.
+    /// Brings the keys up to date. Private peers of which newer records are there stay as they are, and so do
+    /// the sets of their users.
     pub(super) async fn write(self, session: &Session<'_>) -> Result<(), CacheError> {
-        let mut swarms = Commands::default();
-        write_swarms(&mut swarms, self.swarms);
-        let mut commands = Commands::default();
-        write_sets(&mut commands, self.sets.values());
+        let mut guests = Commands::default();
+        write_guests(&mut guests, self.guests);
+        let mut members = MemberWrites::default();
+        for (info_hash, peers) in &self.members {
+            members.add(*info_hash, peers.iter());
+        }
         // Rows that are not in the registry, or not yet, get no counters: a hash of counters
         // only would be half a row.
-        let (_, torrents, users) = tokio::try_join!(
-            session.run(swarms),
+        let (_, left, torrents, users) = tokio::try_join!(
+            session.run(guests),
+            members.run(session),
             registered(session, self.torrents, |hash| {
                 let mut ask = cmd("HGET");
                 ask.arg(keys::torrent(*hash)).arg("torrent_id").take()
@@ -115,6 +121,10 @@ impl Derived {
                 cmd("HEXISTS").arg(keys::user(*id)).arg("passkey").take()
             })
         )?;
+        let sets = self.sets.values();
+        let of_written = sets.filter(|(peer, _)| !left.contains(peer));
+        let mut commands = Commands::default();
+        write_sets(&mut commands, of_written.map(|(_, membership)| membership));
         write_torrents(&mut commands, &torrents);
         for (id, _, user) in &users {
             write_user(&mut commands, *id, user);
@@ -149,7 +159,7 @@ async fn registered<K, V>(
     Ok(rows.into_iter().zip(answers).filter_map(known).collect())
 }
 
-fn write_swarms(commands: &mut Commands, swarms: Map<InfoHash, Map<String, Option<String>>>) {
+fn write_guests(commands: &mut Commands, swarms: Map<InfoHash, Map<String, Option<String>>>) {
     for (info_hash, peers) in swarms {
         let key = keys::swarm(info_hash);
         let (mut set, mut remove) = (Fields::new("HSET", &key), Fields::new("HDEL", &key));

@@ -1,13 +1,18 @@
 //! The peers of torrents: a hash a torrent, a field a peer.
 
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
 use redis::{Cmd, Value, cmd};
+use sha1::{Digest as _, Sha1};
 
 use super::commands::{Commands, Fields};
 use super::link::{Link, Session};
 use super::scan::scan_keys;
 use super::{keys, reply, side_by_side};
 use crate::cache::{CacheError, Scan, SharedPeer};
-use crate::change::{Member, codec};
+use crate::change::{Member, PeerRecord, RecordAge, Standing, codec};
 use crate::ids::{InfoHash, PeerId, UserId};
 
 /// Torrents whose peers are read or removed by one pipeline.
@@ -18,31 +23,119 @@ const WRITE_MAX: usize = 500;
 /// Peers that one call of the script writes at most: the server does nothing else meanwhile.
 const SCRIPT_MAX: usize = 500;
 
-/// A member that was written: swarm, user, and client.
-type Written = (InfoHash, UserId, PeerId);
+/// A member of a swarm: swarm, user, and client.
+pub(super) type MemberKey = (InfoHash, UserId, PeerId);
 
-/// Writes members unless the hash has newer records of them: a node may give it what it knew a
-/// moment ago while another has told more. The pattern is the text of a member up to its last
-/// announce (see `change::codec`); what is not of that form is replaced. Returns the fields it wrote.
+/// Writes members unless the hash has newer records of them, by the rule of
+/// [`RecordAge`](crate::change::RecordAge): a batch may come late, and a node may give the hash what it
+/// knew a moment ago while another has told more. The pattern is the text of a member up to
+/// whether it is active (see `change::codec`); what is not of that form is replaced. Returns the
+/// fields that it left.
 const PUT_UNLESS_NEWER: &str = r"
-local put = {}
-local pattern = '^1' .. string.rep(' %S+', 13) .. ' (%d+) %S+ (%-?%d+) '
-for i = 1, #ARGV, 4 do
+local left = {}
+local pattern = '^1' .. string.rep(' .-', 13) .. ' (%d+) (%-?%d+) (%-?%d+) (%d) '
+for i = 1, #ARGV, 6 do
+    local is_newer, announces, first, last, active = true
     local old = redis.call('HGET', KEYS[1], ARGV[i])
-    local announces, last
-    if old then announces, last = string.match(old, pattern) end
-    local more, later = 1, 0
-    if announces then
-        more = tonumber(ARGV[i + 2]) - tonumber(announces)
-        later = tonumber(ARGV[i + 3]) - tonumber(last)
+    if old then announces, first, last, active = string.match(old, pattern) end
+    if announces and ARGV[i + 3] - last <= 5 then
+        local more, later = ARGV[i + 2] - announces, ARGV[i + 4] - last
+        local is_as_new = later >= 0
+        if ARGV[i + 5] ~= active then is_as_new = active == '1' end
+        is_newer = first - ARGV[i + 4] <= 5 and
+            (more > 0 or later > 5 or (more == 0 and is_as_new))
     end
-    if more > 0 or later > 5 or (more == 0 and later >= 0) then
+    if is_newer then
         redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-        put[#put + 1] = ARGV[i]
+    else
+        left[#left + 1] = ARGV[i]
     end
 end
-return put
+return left
 ";
+
+/// A member as its swarm holds it.
+pub(super) struct MemberText {
+    text: String,
+    age: RecordAge,
+}
+
+/// Members that are to be written unless newer ones are there: commands for one connection.
+#[derive(Default)]
+pub(super) struct MemberWrites {
+    commands: Commands,
+    /// The swarm that each command is for, but the first, which loads the script.
+    swarms: Vec<InfoHash>,
+}
+
+// === impl MemberText ===
+
+impl MemberText {
+    pub(super) fn of(record: &PeerRecord, standing: &Standing) -> Self {
+        Self {
+            text: codec::encode_member(record, standing),
+            age: record.age(),
+        }
+    }
+}
+
+// === impl MemberWrites ===
+
+impl MemberWrites {
+    /// Adds members of one swarm, by their fields.
+    pub(super) fn add<'a>(
+        &mut self,
+        info_hash: InfoHash,
+        members: impl Iterator<Item = (&'a String, &'a MemberText)>,
+    ) {
+        let key = keys::swarm(info_hash);
+        let mut members = members.peekable();
+        while members.peek().is_some() {
+            if self.swarms.is_empty() {
+                // In front of those that need it, on the same connection.
+                self.commands
+                    .push(cmd("SCRIPT").arg("LOAD").arg(PUT_UNLESS_NEWER).take());
+            }
+            let mut put = cmd("EVALSHA");
+            put.arg(script_id()).arg(1).arg(&key);
+            for (field, MemberText { text, age }) in members.by_ref().take(SCRIPT_MAX) {
+                put.arg(field).arg(text).arg(age.announces);
+                put.arg(age.first_announce).arg(age.last_announce);
+                put.arg(u8::from(age.active));
+            }
+            self.commands.push(put);
+            self.swarms.push(info_hash);
+        }
+    }
+
+    /// Sends them; returns the members of which there are newer records.
+    pub(super) async fn run(self, session: &Session<'_>) -> Result<HashSet<MemberKey>, CacheError> {
+        let replies = session.run(self.commands).await?;
+        let mut left = HashSet::new();
+        for (info_hash, reply) in self.swarms.into_iter().zip(replies.into_iter().skip(1)) {
+            let fields = reply::list(reply).unwrap_or_default();
+            for field in fields.into_iter().filter_map(reply::text) {
+                if let Some(keys::PeerField::Member(user, peer_id)) = keys::peer_of(&field) {
+                    left.insert((info_hash, user, peer_id));
+                }
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// What Redis calls the script: its SHA-1.
+fn script_id() -> &'static str {
+    static ID: LazyLock<String> = LazyLock::new(|| {
+        let mut id = String::with_capacity(40);
+        for byte in Sha1::digest(PUT_UNLESS_NEWER) {
+            // Writing to a string can't fail.
+            let _ = write!(id, "{byte:02x}");
+        }
+        id
+    });
+    &ID
+}
 
 pub(super) async fn peers(
     link: &Link,
@@ -105,16 +198,13 @@ pub(super) fn peer(field: &str, text: &str) -> Option<SharedPeer> {
 pub(super) async fn put_peers(
     link: &Link,
     swarms: &[(InfoHash, Vec<SharedPeer>)],
-) -> Result<Vec<Written>, CacheError> {
+) -> Result<Vec<MemberKey>, CacheError> {
     let session = link.session().await?;
-    let load = cmd("SCRIPT").arg("LOAD").arg(PUT_UNLESS_NEWER).take();
-    let script = reply::text(session.one(load).await?);
-    let script = script.ok_or_else(|| link.unexpected("SCRIPT"))?;
     let written = parking_lot::Mutex::new(Vec::new());
     side_by_side(swarms.chunks(WRITE_MAX), |chunk| {
-        let (session, script, written) = (&session, &script, &written);
+        let (session, written) = (&session, &written);
         async move {
-            let found = put_chunk(session, script, chunk).await?;
+            let found = put_chunk(session, chunk).await?;
             written.lock().extend(found);
             Ok(())
         }
@@ -125,57 +215,35 @@ pub(super) async fn put_peers(
 
 async fn put_chunk(
     session: &Session<'_>,
-    script: &str,
     swarms: &[(InfoHash, Vec<SharedPeer>)],
-) -> Result<Vec<Written>, CacheError> {
-    let mut commands = Commands::default();
-    // The swarm that each command is for.
-    let mut of = Vec::new();
+) -> Result<Vec<MemberKey>, CacheError> {
+    let mut guests = Commands::default();
+    let mut members = MemberWrites::default();
+    let mut given = Vec::new();
     for (info_hash, peers) in swarms {
         let key = keys::swarm(*info_hash);
-        for peers in peers.chunks(SCRIPT_MAX) {
-            put_swarm(&mut commands, script, &key, peers);
-            of.resize(commands.len(), *info_hash);
-        }
-    }
-    let replies = session.run(commands).await?;
-    let mut written = Vec::new();
-    for (info_hash, reply) in of.into_iter().zip(replies) {
-        // A number is the answer to `HSET`, of guests.
-        let fields = reply::list(reply).unwrap_or_default();
-        for field in fields.into_iter().filter_map(reply::text) {
-            if let Some(keys::PeerField::Member(user, peer_id)) = keys::peer_of(&field) {
-                written.push((info_hash, user, peer_id));
+        let mut set = Fields::new("HSET", &key);
+        let mut texts = Vec::new();
+        for peer in peers {
+            match peer {
+                SharedPeer::Member(member) => {
+                    given.push((*info_hash, member.user, member.peer_id));
+                    let field = keys::member_field(member.user, &member.peer_id);
+                    texts.push((field, MemberText::of(&member.record, &member.standing)));
+                }
+                SharedPeer::Guest { address, record } => {
+                    let (field, text) = (keys::guest_field(*address), codec::encode_guest(record));
+                    set.add(&mut guests, &[&field, &text]);
+                }
             }
         }
+        set.end(&mut guests);
+        members.add(*info_hash, texts.iter().map(|(field, text)| (field, text)));
     }
-    Ok(written)
-}
-
-fn put_swarm(commands: &mut Commands, script: &str, key: &str, peers: &[SharedPeer]) {
-    let mut set = Fields::new("HSET", key);
-    let mut put = cmd("EVALSHA");
-    put.arg(script).arg(1).arg(key);
-    let mut has_members = false;
-    for peer in peers {
-        match peer {
-            SharedPeer::Member(member) => {
-                put.arg(keys::member_field(member.user, &member.peer_id))
-                    .arg(codec::encode_member(&member.record, &member.standing))
-                    .arg(member.record.announces)
-                    .arg(member.record.last_announce);
-                has_members = true;
-            }
-            SharedPeer::Guest { address, record } => {
-                let (field, text) = (keys::guest_field(*address), codec::encode_guest(record));
-                set.add(commands, &[&field, &text]);
-            }
-        }
-    }
-    set.end(commands);
-    if has_members {
-        commands.push(put);
-    }
+    session.run(guests).await?;
+    let left = members.run(session).await?;
+    given.retain(|member| !left.contains(member));
+    Ok(given)
 }
 
 pub(super) async fn swarms(link: &Link, cursor: u64) -> Result<Scan<InfoHash>, CacheError> {

@@ -12,7 +12,7 @@ use crate::change::{Batch, Change, Member};
 use crate::clock::Now;
 use crate::ids::{InfoHash, UserId};
 use crate::node::Node;
-use crate::tracker::{Mode, Tracker, is_newer};
+use crate::tracker::{Mode, Tracker};
 
 /// Torrents whose peers are read or written at once.
 const TORRENTS_AT_ONCE: usize = 2000;
@@ -212,7 +212,7 @@ fn newer_ones(
     }
     let is_ours = |info_hash, member: &Member| {
         let theirs = known.get(&(info_hash, member.user, member.peer_id));
-        theirs.is_none_or(|theirs| is_newer(&member.record, theirs))
+        theirs.is_none_or(|theirs| member.record.age().is_newer_than(theirs.age()))
     };
     let swarms = ours.iter().map(|(info_hash, members)| {
         let members = members.iter().filter(|member| is_ours(info_hash, member));
@@ -280,35 +280,44 @@ async fn follow(
 ) {
     let mut after = positions.lock().get(&name).copied().unwrap_or(0);
     loop {
-        let batches = match cache.follow(&name, after, BATCHES_AT_ONCE, WAIT).await {
-            Ok(batches) => batches,
+        match step(&node, &*cache, &name, after).await {
+            Ok(next) => after = next,
             Err(error) => {
-                tracing::debug!(%error, node = name, "the journal of another node can't be read");
+                tracing::debug!(%error, node = name, "the journal of another node can't be followed");
                 tokio::time::sleep(LOOK_PERIOD).await;
                 continue;
             }
-        };
-        let Some(last) = batches.last() else { continue };
-        let is_gap = after > 0
-            && batches
-                .first()
-                .is_some_and(|first| first.number > after + 1);
-        after = last.number;
-        if is_gap {
-            tracing::warn!(
-                node = name,
-                "missed changes of another node; loading its peers again"
-            );
-            if let Err(error) = load(&node, &*cache).await {
-                tracing::debug!(%error, "the peers can't be loaded");
-            }
-        }
-        let now = node.clock.now();
-        for batch in &batches {
-            apply(&node, batch, false, now);
         }
         positions.lock().insert(name.clone(), after);
     }
+}
+
+/// Takes over the next batches of a node; returns the number of the last. If some went before they
+/// were read, because this node was paused or cut off, what they said is in the peers of the cache.
+async fn step(node: &Node, cache: &dyn Cache, name: &str, after: u64) -> Result<u64, CacheError> {
+    let mut batches = cache.follow(name, after, BATCHES_AT_ONCE, WAIT).await?;
+    let mut last = after;
+    if batches.is_empty() {
+        last = last.max(cache.last_kept(name).await?);
+        if last == after {
+            return Ok(after);
+        }
+        // One that came a moment ago is still there.
+        batches = cache.kept(name, after, BATCHES_AT_ONCE).await?;
+    }
+    last = batches.last().map_or(last, |batch| batch.number);
+    if batches.first().map(|first| first.number) != Some(after + 1) {
+        tracing::warn!(
+            node = name,
+            "missed changes of another node; loading its peers again"
+        );
+        load(node, cache).await?;
+    }
+    let now = node.clock.now();
+    for batch in &batches {
+        apply(node, batch, false, now);
+    }
+    Ok(last)
 }
 
 /// A task that ends with its owner.

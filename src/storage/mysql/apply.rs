@@ -18,7 +18,7 @@ use super::rows::{Cell, Rows};
 use super::tables::{Own, begin};
 use crate::accounting::coverage::Coverage;
 use crate::change::sums::Credited;
-use crate::change::{Batch, Change, PeerKey, PeerRecord};
+use crate::change::{Batch, Change, PeerKey, PeerRecord, RecordAge};
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::storage::schema::{self, Call};
 use crate::storage::settle::{
@@ -197,8 +197,10 @@ async fn held_peers(
         let sql = format!(
             "SELECT peer.user_id, peer.torrent_id, peer.peer_id, peer.announces, \
              peer.last_announce, peer.active, peer.base_up, peer.base_down, peer.base_at, \
-             peer.dip_up, peer.dip_down, peer.sessions, peer.uploaded, peer.downloaded FROM {table} AS wanted STRAIGHT_JOIN {} AS peer ON peer.user_id = wanted.user_id \
-             AND peer.torrent_id = wanted.torrent_id AND peer.peer_id = wanted.peer_id FOR UPDATE",
+             peer.dip_up, peer.dip_down, peer.sessions, peer.uploaded, peer.downloaded, \
+             peer.first_announce FROM {table} AS wanted STRAIGHT_JOIN {} AS peer \
+             ON peer.user_id = wanted.user_id AND peer.torrent_id = wanted.torrent_id \
+             AND peer.peer_id = wanted.peer_id FOR UPDATE",
             own.peers
         );
         for row in session.query(&sql).await? {
@@ -227,9 +229,12 @@ fn held_peer(cells: &Cells<'_>) -> HeldPeer {
         dip_down: cells.integer(10),
     };
     HeldPeer {
-        announces: cells.small(3),
-        last_announce: cells.integer(4).unwrap_or(0),
-        active: cells.flag(5),
+        age: RecordAge {
+            announces: cells.small(3),
+            first_announce: cells.integer(14).unwrap_or(0),
+            last_announce: cells.integer(4).unwrap_or(0),
+            active: cells.flag(5),
+        },
         uploaded: cells.total(12),
         downloaded: cells.total(13),
         account: HeldPeer::account_of(cells.bytes(11), &base),

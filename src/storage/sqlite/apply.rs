@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::tables::begin;
 use crate::accounting::coverage::Coverage;
 use crate::change::sums::Credited;
-use crate::change::{Batch, Change};
+use crate::change::{Batch, Change, RecordAge};
 use crate::ids::{InfoHash, TorrentId};
 use crate::storage::settle::{
     Base, Held, HeldHistory, HeldPeer, Known, Settlement, clamp, touched,
@@ -55,7 +55,8 @@ const PEER_SESSIONS: &str = concat!(
 );
 
 const HELD_PEER: &str = "SELECT announces, last_announce, active, base_up, base_down, base_at, \
-    dip_up, dip_down, sessions, uploaded, downloaded FROM peers WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3";
+    dip_up, dip_down, sessions, uploaded, downloaded, first_announce FROM peers \
+    WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3";
 
 const HELD_HISTORY: &str = "SELECT downloaded, seed_time, completed_at, hnr, seeded_floor, \
     seeded_from, seeded_until FROM history WHERE torrent_id = ?1 AND user_id = ?2";
@@ -216,9 +217,12 @@ fn held_peer(cells: &Cells<'_>) -> HeldPeer {
         dip_down: cells.integer(7),
     };
     HeldPeer {
-        announces: cells.small(0),
-        last_announce: cells.integer(1).unwrap_or(0),
-        active: cells.flag(2),
+        age: RecordAge {
+            announces: cells.small(0),
+            first_announce: cells.integer(11).unwrap_or(0),
+            last_announce: cells.integer(1).unwrap_or(0),
+            active: cells.flag(2),
+        },
         uploaded: cells.total(9),
         downloaded: cells.total(10),
         account: HeldPeer::account_of(cells.bytes(8), &base),
