@@ -24,7 +24,7 @@ pub struct Cleanup {
     /// Delete what is listed, and set the totals to 0
     #[arg(short, long)]
     delete: bool,
-    /// Forget the number of a node's last batch; only for one that is gone together with its spill file
+    /// Forget the journals of a node that is gone for good and left nothing; by themselves they go after a day
     #[arg(long, value_name = "NODE", conflicts_with = "delete")]
     forget: Option<String>,
     /// Of a public tracker: also the torrents that clients registered and that have at most so many snatches
@@ -102,15 +102,15 @@ impl Cleaner<'_> {
             excess.remove(cache).await?;
             cache.publish(&[Notice::Registry]).await?;
         }
-        for node in nodes::gone(cache, self.storage).await? {
+        for journal in nodes::gone(cache, self.storage).await? {
             if self.delete {
-                cache.leave(&node).await?;
+                nodes::forget_journal(cache, self.storage, &journal).await?;
             }
             self.list(
                 "cache",
-                "node",
-                node,
-                "it is gone, and storage has its journal",
+                "journal",
+                journal,
+                "its node is gone, and storage has all of it",
             );
         }
         let since = since(config);

@@ -1,12 +1,8 @@
-//! Nodes that are gone: what cache and storage remember of them, and forgetting it.
+//! Nodes that are gone: what cache and storage remember of their journals, and forgetting it.
 //!
-//! A name on the cache's list of nodes says whose journal to follow, and to apply if its node dies. Once
-//! storage has that journal, the name can go: a node that comes back puts itself on the list again.
-//!
-//! The number in `mika_journal` keeps a batch from being applied twice, so it may only go where nothing
-//! holds a batch of that node any more. The journal in the cache can be looked at. The node's own spill
-//! file can't: it is on that node's disk. So numbers are never forgotten unless somebody asks for it by
-//! name, who knows that the disk is gone.
+//! A journal on the cache's list is followed by all nodes, and applied if its process dies. Once storage
+//! has all of it, it can go: running nodes forget it by themselves after a day. A spill file of it that
+//! turns up later is applied all the same, and counts once, because reports are settled.
 
 use std::time::Duration;
 
@@ -16,58 +12,81 @@ use super::UsageError;
 use super::open::Site;
 use super::print::Printer;
 use crate::cache::Cache;
+use crate::change::journals::node_of;
 use crate::storage::Storage;
 
 /// How long a node is watched for signs of life, of which there is one a second.
 const WATCH: Duration = Duration::from_secs(4);
 
-/// Nodes on the cache's list that give no sign of life, and whose journal storage has.
+/// Journals on the cache's list whose process gives no sign of life, and that storage has.
 pub(super) async fn gone(cache: &dyn Cache, storage: &dyn Storage) -> Result<Vec<String>> {
     let mut gone = Vec::new();
-    for node in silent(cache).await? {
-        if holds(cache, storage, &node).await?.is_none() {
-            gone.push(node);
+    for journal in silent(cache).await? {
+        if holds(cache, storage, &journal).await?.is_none() {
+            gone.push(journal);
         }
     }
     Ok(gone)
 }
 
-/// Forgets a node for good: its name, its journal in the cache, which must be empty, and the number of
-/// its last batch.
+/// Forgets one of them: its number, its stream in the cache, which must be empty, and its name.
+pub(super) async fn forget_journal(
+    cache: &dyn Cache,
+    storage: &dyn Storage,
+    journal: &str,
+) -> Result<()> {
+    let applied = storage.applied(journal).await?;
+    // First: a start compares it with what the cache has.
+    storage.forget_journal(journal, applied).await?;
+    Ok(cache.forget_journal(journal).await?)
+}
+
+/// Forgets all journals of a node for good.
 pub(super) async fn forget(node: &str, site: &Site, printer: &mut Printer) -> Result<()> {
     ensure!(
         node != site.config.node,
         UsageError(format!("--forget {node}: this is the node of this config"))
     );
-    let journals = site.storage.journals().await?;
-    let found = journals.into_iter().find(|(name, _)| name == node);
-    let Some((_, applied)) = found else {
+    let is_of_node = |journal: &str| node_of(journal) == node;
+    let mut journals = site.storage.journals().await?;
+    journals.retain(|(journal, _)| is_of_node(journal));
+    if journals.is_empty() {
         bail!("storage knows no node {node}");
-    };
-    if let Some(cache) = site.own_cache().await? {
-        let is_listed = |nodes: &[(String, String)]| nodes.iter().any(|(name, _)| name == node);
-        let is_silent =
-            || async { Ok::<_, anyhow::Error>(silent(cache).await?.iter().any(|it| it == node)) };
-        if is_listed(&cache.nodes().await?) && !is_silent().await? {
-            bail!("node {node} runs: nothing was forgotten");
+    }
+    let Some(cache) = site.own_cache().await? else {
+        for (journal, applied) in &journals {
+            site.storage.forget_journal(journal, *applied).await?;
         }
-        if let Some(what) = holds(cache, &*site.storage, node).await? {
+        forgotten(node, journals.len(), printer);
+        return Ok(());
+    };
+    let silent = silent(cache).await?;
+    let listed = cache.nodes().await?;
+    let mut listed = listed.iter().map(|(journal, _)| journal);
+    if listed.any(|it| is_of_node(it) && !silent.contains(it)) {
+        bail!("node {node} runs: nothing was forgotten");
+    }
+    for (journal, _) in &journals {
+        if let Some(what) = holds(cache, &*site.storage, journal).await? {
             bail!("{what}: nothing was forgotten; a node that shares the cache applies it");
         }
-        // First: a number without a journal does no harm, a journal without its number would.
-        cache.forget_journal(node).await?;
     }
-    ensure!(
-        site.storage.forget_journal(node, applied).await?,
-        "node {node} has applied another batch meanwhile: nothing was forgotten"
-    );
-    printer.message(format_args!(
-        "forgot node {node}, whose last batch was {applied}"
-    ));
+    for (journal, _) in &journals {
+        forget_journal(cache, &*site.storage, journal).await?;
+    }
+    forgotten(node, journals.len(), printer);
     Ok(())
 }
 
-/// Nodes on the list that give no sign of life.
+fn forgotten(node: &str, journals: usize, printer: &mut Printer) {
+    let journals = match journals {
+        1 => "its journal".to_owned(),
+        count => format!("its {count} journals"),
+    };
+    printer.message(format_args!("forgot node {node} and {journals}"));
+}
+
+/// Journals on the list whose process gives no sign of life.
 async fn silent(cache: &dyn Cache) -> Result<Vec<String>> {
     let before = cache.nodes().await?;
     if before.is_empty() {
@@ -80,12 +99,12 @@ async fn silent(cache: &dyn Cache) -> Result<Vec<String>> {
     Ok(silent.map(|(node, _)| node).collect())
 }
 
-/// What the cache holds of a node's journal that storage may not have; none if nothing.
-async fn holds(cache: &dyn Cache, storage: &dyn Storage, node: &str) -> Result<Option<String>> {
-    let applied = storage.applied(node).await?;
-    let last = cache.last_kept(node).await?;
-    let is_kept = !cache.kept(node, 0, 1).await?.is_empty();
+/// What the cache holds of a journal that storage may not have; none if nothing.
+async fn holds(cache: &dyn Cache, storage: &dyn Storage, journal: &str) -> Result<Option<String>> {
+    let applied = storage.applied(journal).await?;
+    let last = cache.last_kept(journal).await?;
+    let is_kept = !cache.kept(journal, 0, 1).await?.is_empty();
     Ok((is_kept || last > applied).then(|| {
-        format!("the cache has batches of node {node} up to {last}, and storage up to {applied}")
+        format!("the cache has batches of {journal} up to {last}, and storage up to {applied}")
     }))
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::load::passkey;
 use crate::harness::redis::AOF;
 use crate::harness::site::Site;
-use crate::harness::{Mika, now, poll};
+use crate::harness::{now, poll};
 use crate::pair::{Client, Pair};
 
 const MB: u64 = 1_000_000;
@@ -33,8 +33,7 @@ impl Pair {
         let peer_id: String = client
             .peer_id
             .iter()
-            .map(|it| format!("{it:02x}"))
-            .collect();
+            .fold(String::new(), |text, it| text + &format!("{it:02x}"));
         let key = format!("t:p:{hash}");
         let record = self
             .site
