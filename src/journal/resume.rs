@@ -80,13 +80,10 @@ impl Journal {
             return Ok(());
         };
         let rules = credit_rules(&desk.parts.tracker);
-        for (journal, _) in cache.nodes().await? {
-            let is_earlier = journals::node_of(&journal) == desk.settings.node;
-            if !is_earlier || journal == desk.name {
-                continue;
-            }
+        let nodes = cache.nodes().await?;
+        for (journal, _) in nodes.iter().filter(|(journal, _)| desk.is_earlier(journal)) {
             let rest = Rest {
-                journal: &journal,
+                journal,
                 cache: &**cache,
                 storage: &*desk.parts.storage,
                 spill: None,
@@ -107,6 +104,15 @@ impl Journal {
                     "what an earlier start left in the cache can't be applied; it stays there"
                 ),
                 Err(error) => return Err(error.into()),
+            }
+        }
+        // Of those that the cache has forgotten there is no more.
+        for (journal, applied) in desk.parts.storage.journals().await? {
+            let is_listed = nodes.iter().any(|(name, _)| *name == journal);
+            if desk.is_earlier(&journal) && !is_listed {
+                let storage = &desk.parts.storage;
+                storage.forget_journal(&journal, applied).await?;
+                cache.forget_journal(&journal).await?;
             }
         }
         Ok(())
@@ -208,6 +214,11 @@ async fn is_unknown(
 // === impl Desk ===
 
 impl Desk {
+    /// Whether a journal is of an earlier start of this node.
+    fn is_earlier(&self, journal: &str) -> bool {
+        journal != self.name && journals::node_of(journal) == self.settings.node
+    }
+
     /// Looks now and then whether the cache keeps what it is given on its disk; until it is dropped.
     pub(super) async fn watch_persistence(&self) -> std::convert::Infallible {
         let Some(cache) = &self.parts.cache else {

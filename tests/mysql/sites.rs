@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use mika::change::Change;
+use mika::accounting::sessions::{Point, Stretch};
+use mika::change::{Batch, Change, Report};
 use mika::ids::{InfoHash, TorrentId, UserId};
 use mika::storage::{
     CreditRules, Find, NewUser, Storage, StorageError, TorrentKey, TorrentPatch, UserKey, UserPatch,
@@ -271,4 +272,48 @@ async fn an_older_record_does_not_replace_a_newer_one() {
     let peers = it.storage.peers(0, None, 10).await.unwrap().rows;
     assert_eq!(peers[0].record, super::record());
     assert_eq!(it.uploaded(7).await, 2, "both are credited");
+}
+
+/// Rows that an earlier version wrote have their bases only.
+#[tokio::test]
+async fn a_row_of_an_earlier_version_is_settled_against_by_its_base() {
+    let it = Fixture::new().await;
+    let rules = CreditRules::default();
+    it.storage.apply(&[batch(1, 0..1)], &rules).await.unwrap();
+    it.sql("UPDATE peers SET sessions = NULL");
+    for number in [2, 3] {
+        let mut next = (*batch(number, 0..1)).clone();
+        report(&mut next, 500);
+        it.storage.apply(&[Arc::new(next)], &rules).await.unwrap();
+    }
+    assert_eq!(it.uploaded(7).await, 1 + 500);
+}
+
+/// Makes it the next reports of its peers: `more` bytes above their bases, seven seconds later.
+fn report(batch: &mut Batch, more: u64) {
+    let point = |total, after: i64| Point {
+        total,
+        at: 1_800_000_000 + after,
+    };
+    let report = Report {
+        up: Some(Stretch {
+            from: point(1 << 40, 0),
+            to: point((1 << 40) + more, 7),
+            started: false,
+        }),
+        down: None,
+        machine: None,
+        at: 1_800_000_007,
+        seeding_since: None,
+        announces: 1,
+        completed: false,
+        left: false,
+        multi_up: 1000,
+        multi_down: 1000,
+    };
+    for change in &mut batch.changes {
+        if let Change::Peer(change) = change {
+            change.report = Some(report);
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use super::tests::{Fixture, SITE, batch};
 use super::*;
+use crate::accounting::sessions::{Point, Stretch};
+use crate::change::{Change, Report};
 use crate::storage::Severity;
 
 fn user(name: &str, passkey: &str) -> NewUser {
@@ -184,4 +186,58 @@ async fn rows_that_are_not_ready_and_text_hashes_are_told_apart() {
     assert_eq!(prefixes, ["-TR", "-qB4"]);
     it.storage.remove_client("-TR").await.unwrap();
     assert_eq!(it.storage.whitelist().await.unwrap().len(), 1);
+}
+
+/// The same peer's next report: `more` bytes above its base, seven seconds later.
+fn next_report(mut batch: Batch, more: u64) -> Batch {
+    for change in &mut batch.changes {
+        let Change::Peer(change) = change else {
+            continue;
+        };
+        let point = |total, after: i64| Point {
+            total,
+            at: 1_800_000_000 + after,
+        };
+        change.report = Some(Report {
+            up: Some(Stretch {
+                from: point(1 << 40, 0),
+                to: point((1 << 40) + more, 7),
+                started: false,
+            }),
+            down: None,
+            machine: None,
+            at: 1_800_000_007,
+            seeding_since: None,
+            announces: 1,
+            completed: false,
+            left: false,
+            multi_up: 1000,
+            multi_down: 1000,
+        });
+    }
+    batch
+}
+
+/// Rows that an earlier version wrote have their bases only.
+#[tokio::test]
+async fn a_row_of_an_earlier_version_is_settled_against_by_its_base() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    let rules = CreditRules::default();
+    let first = Arc::new(batch(1, 0..1));
+    it.storage.apply(&[first], &rules).await.unwrap();
+    it.site
+        .execute_batch("UPDATE peers SET sessions = NULL")
+        .unwrap();
+    for number in [2, 3] {
+        let next = Arc::new(next_report(batch(number, 0..1), 500));
+        it.storage.apply(&[next], &rules).await.unwrap();
+    }
+    let uploaded: i64 = it
+        .site
+        .query_row("SELECT uploaded FROM users WHERE id = 7", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(uploaded, 1 + 500);
 }
