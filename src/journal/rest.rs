@@ -56,15 +56,11 @@ impl Rest<'_> {
         };
         let mut spilled = self.spilled(before).await?;
         let mut after = 0;
-        loop {
-            let batches = self.next(after, &mut spilled).await?;
-            let Some(last) = batches.last().map(|batch| batch.number) else {
-                break;
-            };
+        while let Some(batches) = self.next(after, &mut spilled).await? {
             for run in batches.chunk_by(|batch, next| next.number == batch.number + 1) {
                 self.apply_run(run, rules, &mut brought).await?;
             }
-            after = last;
+            after = batches.last().map_or(after, |batch| batch.number);
         }
         self.cache.applied(self.journal, before).await?;
         if brought.missing > 0 {
@@ -94,8 +90,11 @@ impl Rest<'_> {
         &self,
         after: u64,
         spilled: &mut BTreeSet<u64>,
-    ) -> Result<Vec<Arc<Batch>>, RestError> {
+    ) -> Result<Option<Vec<Arc<Batch>>>, RestError> {
         let cached = self.cache.kept(self.journal, after, PAGE).await?;
+        if cached.is_empty() && spilled.is_empty() {
+            return Ok(None);
+        }
         let last = cached.last().map_or(u64::MAX, |batch| batch.number);
         let known: HashSet<u64> = cached.iter().map(|batch| batch.number).collect();
         for batch in &cached {
@@ -116,7 +115,7 @@ impl Rest<'_> {
         // Not beyond what is left in the spill file.
         let end = spilled.first().copied().unwrap_or(u64::MAX);
         batches.retain(|batch| batch.number < end);
-        Ok(batches)
+        Ok(Some(batches))
     }
 
     /// Reads a batch from the spill file, and gives it to the cache. One that can't be read stays in
