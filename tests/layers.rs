@@ -72,7 +72,7 @@ const TABLE: &[(&str, &str)] = &[
     ),
     (
         "manage",
-        "addr cache certificate change clock config control host ids log pem registry secret storage warmup wire",
+        "addr cache certificate change clock config control host ids journal log pem registry secret storage warmup wire",
     ),
     // The composition root: the one place that knows how the parts fit together.
     (

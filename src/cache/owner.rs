@@ -116,7 +116,11 @@ pub async fn clear(cache: &dyn Cache) -> Result<(), CacheError> {
     cache.put_whitelist(&[]).await
 }
 
-async fn in_use(cache: &dyn Cache) -> Result<Option<InUse>, CacheError> {
+/// A node that gives signs of life, and its host; none if all are still for some seconds.
+///
+/// # Errors
+/// As the calls of the cache.
+pub async fn running(cache: &dyn Cache) -> Result<Option<(String, String)>, CacheError> {
     let before = cache.nodes().await?;
     if before.iter().all(|(_, sign)| sign == STOPPED) {
         return Ok(None);
@@ -124,12 +128,17 @@ async fn in_use(cache: &dyn Cache) -> Result<Option<InUse>, CacheError> {
     tokio::time::sleep(WATCH).await;
     let now = cache.nodes().await?;
     let is_new = |it: &&(String, String)| it.1 != STOPPED && !before.contains(it);
-    if let Some((journal, sign)) = now.iter().find(is_new) {
-        return Ok(Some(InUse::By {
-            node: node_of(journal).to_owned(),
-            host: sign.split(' ').next().unwrap_or_default().to_owned(),
-        }));
+    Ok(now.iter().find(is_new).map(|(journal, sign)| {
+        let host = sign.split(' ').next().unwrap_or_default();
+        (node_of(journal).to_owned(), host.to_owned())
+    }))
+}
+
+async fn in_use(cache: &dyn Cache) -> Result<Option<InUse>, CacheError> {
+    if let Some((node, host)) = running(cache).await? {
+        return Ok(Some(InUse::By { node, host }));
     }
+    let now = cache.nodes().await?;
     // A start applies what earlier ones left, before it serves.
     let is_saved = |journal: &str| {
         let mut stopped = now.iter().filter(|(_, sign)| sign == STOPPED);

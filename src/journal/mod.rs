@@ -15,6 +15,7 @@ mod ledger;
 mod number;
 mod replay;
 mod rest;
+mod restored;
 mod resume;
 mod send;
 mod spill;
@@ -47,6 +48,7 @@ pub use apply::credit_rules;
 pub use ledger::Progress;
 pub use replay::Replay;
 pub use rest::RestError;
+pub use restored::{Beyond, Brought, Leftovers, Place};
 pub use resume::ResumeError;
 pub use spill::{SpillError, owner_of as spill_owner};
 

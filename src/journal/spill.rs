@@ -53,10 +53,10 @@ struct Open {
 
 /// Whose batches a file has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Head {
+pub(super) struct Head {
     /// The identity of the database that they are for; empty in a file of an earlier version.
-    storage: String,
-    journal: String,
+    pub storage: String,
+    pub journal: String,
 }
 
 /// The journal whose batches a file has.
@@ -91,19 +91,45 @@ impl Spill {
         let job = move || {
             let lock = lock(&path)?;
             let (connection, former) = connect_own(&path, &storage)?;
-            let open = Open::new(connection, &path)?;
-            let spill = Self {
-                inner: Arc::new(Inner {
-                    path,
-                    open: Mutex::new(open),
-                    _lock: lock,
-                }),
-            };
-            Ok((spill, former))
+            Ok((Self::new(connection, path, lock)?, former))
         };
         blocking(job).await.map_err(|problem| SpillError {
             path: shown,
             problem,
+        })
+    }
+
+    /// Opens a file as it is, for whichever database its batches are, and says whose they are. None if
+    /// there is no such file, or no batch in it. Only one process can have it.
+    pub async fn open_left(path: PathBuf) -> Result<Option<(Self, Head)>, SpillError> {
+        let shown = path.display().to_string();
+        let job = move || {
+            if !path.exists() {
+                return Ok(None);
+            }
+            let lock = lock(&path)?;
+            let connection = connect(&path)?;
+            let Some(head) = former(&connection)? else {
+                return Ok(None);
+            };
+            let spill = Self::new(connection, path, lock)?;
+            Ok(Some((spill, head)))
+        };
+        blocking(job).await.map_err(|problem| SpillError {
+            path: shown,
+            problem,
+        })
+    }
+
+    fn new(connection: Connection, path: PathBuf, lock: File) -> Result<Self, String> {
+        let open = Open::new(connection, &path)?;
+        let inner = Inner {
+            path,
+            open: Mutex::new(open),
+            _lock: lock,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
         })
     }
 

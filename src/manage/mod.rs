@@ -14,6 +14,7 @@ mod open;
 mod pinned;
 mod print;
 mod report;
+mod restored;
 mod shell;
 mod stats;
 mod top;
@@ -145,6 +146,21 @@ Examples:
         #[arg(long)]
         status: bool,
     },
+    /// After the database was restored from a backup: bring cache and spill files in line with it
+    #[command(after_help = "\
+For when all nodes are stopped: it refuses while one runs. Cache and spill files are younger than the
+backup. First it only shows what they have beyond the database; --apply credits that, --drop forgets
+it. Both then remove users, torrents and peers from the cache and fill it from the database, so that
+nodes begin with the database's records. It may be repeated, and interrupted anywhere.
+
+Each node has its own spill file (journal.spill): run this on each host, or copy the files and name all.
+
+Examples:
+  mika-manage restored                               only show, change nothing
+  mika-manage restored --apply
+  mika-manage restored --apply --spill a.spill b.spill
+  mika-manage restored --drop                        the backup is what counts")]
+    Restored(restored::Restored),
     /// Try config, TLS files, cache and storage, and say what is wrong and how to mend it
     Check,
     /// Make a key and a self-signed certificate for the API
@@ -277,6 +293,9 @@ async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
         }
         Command::Warmup(arguments) => warmup::run(&arguments, load(path, printer)?, printer).await,
         Command::Migrate { status } => migrate::run(status, &load(path, printer)?, printer).await,
+        Command::Restored(arguments) => {
+            restored::run(&arguments, load(path, printer)?, printer).await
+        }
         Command::Check => check::run(config::load(path), printer).await,
         Command::Genkey(arguments) => genkey::run(&arguments, &load(path, printer)?, printer),
         Command::Stats(place) => stats::run(&place, &load(path, printer)?, printer).await,

@@ -163,6 +163,27 @@ impl MariaDb {
         }
     }
 
+    /// A backup of a database, as docs/operations.md makes it.
+    pub fn dump(&self, database: &str) -> Vec<u8> {
+        let output = Command::new("mariadb-dump")
+            .args(["--no-defaults", "--user=root", "--single-transaction"])
+            .arg(format!("--socket={}", self.socket().display()))
+            .arg(database)
+            .output()
+            .expect("mariadb-dump starts");
+        assert!(output.status.success(), "mariadb-dump: {output:?}");
+        output.stdout
+    }
+
+    /// Brings a database to what the backup has.
+    pub fn restore(&self, database: &str, dump: &[u8]) {
+        let file = self.folder.path().join("dump.sql");
+        fs::write(&file, dump).expect("a file can be written");
+        let file = File::open(file).expect("it is there");
+        let restored = self.client().arg(database).stdin(file).status();
+        assert!(restored.expect("mariadb starts").success());
+    }
+
     /// The command-line client, connected as root.
     pub fn client(&self) -> Command {
         let mut client = Command::new("mariadb");

@@ -49,6 +49,21 @@ fn looking_makes_no_database() {
 }
 
 #[test]
+fn a_restored_database_without_a_cache_has_everything() {
+    let folder = Folder::new();
+    assert_eq!(folder.json(&["restored"]), json!([]));
+    assert!(
+        folder
+            .run(&["restored", "--apply"])
+            .stderr
+            .contains("has everything")
+    );
+    folder.fails(2, &["restored", "--apply", "--drop"]);
+    let said = folder.fails(2, &["restored", "--spill", "nowhere"]);
+    assert!(said.contains("there is no spill file"), "{said}");
+}
+
+#[test]
 fn a_passkey_that_is_none_is_not_shown() {
     let folder = Folder::new();
     let said = folder.fails(2, &["users", "add", "bob", "--passkey", "my secret"]);

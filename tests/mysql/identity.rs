@@ -1,33 +1,9 @@
 //! Which database this is, by whatever way it is reached and after whatever became of it.
 
-use std::process::{Command, Stdio};
-
 use mika::storage::{Severity, StorageError};
 
 use super::{Fixture, SITE_2015, open};
 use crate::harness::mariadb::MariaDb;
-
-/// A dump of a database, as `mysqldump` makes it.
-fn dump(server: &MariaDb, database: &str) -> Vec<u8> {
-    let socket = format!("--socket={}", server.socket().display());
-    let output = Command::new("mariadb-dump")
-        .args(["--no-defaults", "--user=root", &socket, database])
-        .output()
-        .expect("mariadb-dump starts");
-    assert!(output.status.success(), "{output:?}");
-    output.stdout
-}
-
-fn restore(server: &MariaDb, database: &str, dump: &[u8]) {
-    use std::io::Write as _;
-    let mut client = server.client();
-    let client = client.arg(database).stdin(Stdio::piped());
-    let mut client = client.spawn().expect("mariadb starts");
-    let mut stdin = client.stdin.take().expect("a pipe");
-    stdin.write_all(dump).expect("it reads");
-    drop(stdin);
-    assert!(client.wait().expect("a child").success());
-}
 
 #[tokio::test]
 async fn each_database_has_its_own_on_whatever_server_it_is() {
@@ -45,7 +21,7 @@ async fn each_database_has_its_own_on_whatever_server_it_is() {
 
     let elsewhere = MariaDb::start();
     let url = elsewhere.database("copy");
-    restore(&elsewhere, "copy", &dump(&it.server, "mika"));
+    elsewhere.restore("copy", &it.server.dump("mika"));
     let copy = open(&url, "mika");
     assert_eq!(copy.identity().await.unwrap(), id);
     assert_eq!(copy.migrate().await.unwrap(), [""; 0]);

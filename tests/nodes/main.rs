@@ -17,5 +17,6 @@ mod late;
 mod moves;
 mod pair;
 mod renamed;
+mod restored;
 mod swarms;
 mod warm;

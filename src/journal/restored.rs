@@ -1,0 +1,311 @@
+//! After storage was restored from a backup: what journals hold that it has not, to be applied or dropped.
+//! No node runs meanwhile.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::rest::{Rest, RestError};
+use super::spill::{Found, Head, Spill};
+use crate::cache::{Cache, CacheError, STOPPED};
+use crate::change::{Batch, Change};
+use crate::storage::{CreditRules, Storage};
+
+/// Batches read at once.
+const PAGE: u32 = 20;
+
+/// Where batches are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Cache,
+    File(PathBuf),
+}
+
+/// What a journal holds in one place beyond storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beyond {
+    pub journal: String,
+    pub place: Place,
+    /// The identity of the other database that a spill file is for: it is left alone.
+    pub foreign: Option<String>,
+    /// The number of the last batch that storage has; 0 if it has none.
+    pub applied: u64,
+    /// The numbers of the first and last batch beyond that.
+    pub first: u64,
+    pub last: u64,
+    pub batches: u64,
+    pub changes: u64,
+    /// Of these, what can't be read.
+    pub unreadable: u64,
+    /// Times of the oldest and newest announce of a peer (Unix time); none without one.
+    pub times: Option<(i64, i64)>,
+    /// Users whose announces are in it.
+    pub users: u64,
+    /// Bytes that its nodes expected to be credited.
+    pub up: u64,
+    pub down: u64,
+}
+
+/// What became of a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Brought {
+    pub journal: String,
+    /// Batches that were applied, and their changes.
+    pub batches: u64,
+    pub changes: u64,
+    /// Batches before or between them that nobody has.
+    pub missing: u64,
+}
+
+/// The journals of a cache and of spill files whose nodes do not run.
+pub struct Leftovers {
+    storage: Arc<dyn Storage>,
+    cache: Arc<dyn Cache>,
+    database: String,
+    spilled: Vec<(Spill, Head)>,
+}
+
+/// Adds up batches.
+#[derive(Default)]
+struct Sums {
+    numbers: Option<(u64, u64)>,
+    batches: u64,
+    changes: u64,
+    unreadable: u64,
+    times: Option<(i64, i64)>,
+    users: HashSet<u32>,
+    up: u64,
+    down: u64,
+}
+
+// === impl Leftovers ===
+
+impl Leftovers {
+    /// Opens those spill files that are there; nobody else can meanwhile. `database` is storage's identity.
+    ///
+    /// # Errors
+    /// A file is in use, or is none.
+    pub async fn open(
+        storage: Arc<dyn Storage>,
+        cache: Arc<dyn Cache>,
+        database: String,
+        files: Vec<PathBuf>,
+    ) -> Result<Self, RestError> {
+        let mut spilled = Vec::new();
+        for file in files {
+            spilled.extend(Spill::open_left(file).await?);
+        }
+        Ok(Self {
+            storage,
+            cache,
+            database,
+            spilled,
+        })
+    }
+
+    /// What is beyond storage, each journal in each place; those with nothing are left out.
+    ///
+    /// # Errors
+    /// As the calls of cache, storage and files; nothing was changed.
+    pub async fn look(&self) -> Result<Vec<Beyond>, RestError> {
+        let mut all = Vec::new();
+        for (journal, _) in self.cache.nodes().await? {
+            all.extend(self.in_cache(&journal).await?);
+        }
+        for (spill, head) in &self.spilled {
+            all.extend(self.in_file(spill, head).await?);
+        }
+        Ok(all)
+    }
+
+    /// Brings all of it to storage; what is missing before it is passed over. It may be repeated.
+    ///
+    /// # Errors
+    /// As the calls of cache, storage and files.
+    pub async fn apply(&self, rules: &CreditRules) -> Result<Vec<Brought>, RestError> {
+        let mut all = Vec::new();
+        for (spill, head) in self.own_files() {
+            all.push(self.apply_rest(&head.journal, Some(spill), rules).await?);
+            let journal = head.journal.clone();
+            spill.hand_over(journal, self.database.clone()).await?;
+        }
+        for (journal, _) in self.cache.nodes().await? {
+            all.push(self.apply_rest(&journal, None, rules).await?);
+            self.end(&journal).await?;
+        }
+        all.retain(|brought| brought.batches > 0 || brought.missing > 0);
+        Ok(all)
+    }
+
+    /// Drops all of it: storage counts it as applied from now on.
+    ///
+    /// # Errors
+    /// As the calls of cache, storage and files.
+    pub async fn give_up(&self) -> Result<(), RestError> {
+        for (spill, head) in self.own_files() {
+            if let Some((last, _)) = spill.numbers().await?.last() {
+                self.storage.begin_at(&head.journal, *last).await?;
+            }
+            let journal = head.journal.clone();
+            spill.hand_over(journal, self.database.clone()).await?;
+        }
+        for (journal, _) in self.cache.nodes().await? {
+            let last = self.cache.last_kept(&journal).await?;
+            if last > 0 {
+                self.storage.begin_at(&journal, last).await?;
+            }
+            self.end(&journal).await?;
+        }
+        Ok(())
+    }
+
+    /// Files with batches of this database, or of a version that did not note for which they are.
+    fn own_files(&self) -> impl Iterator<Item = &(Spill, Head)> {
+        let files = self.spilled.iter();
+        files.filter(|(_, head)| self.is_own(head))
+    }
+
+    fn is_own(&self, head: &Head) -> bool {
+        head.storage.is_empty() || head.storage == self.database
+    }
+
+    async fn in_cache(&self, journal: &str) -> Result<Option<Beyond>, RestError> {
+        let applied = self.storage.applied(journal).await?;
+        let mut sums = Sums::default();
+        let mut after = applied;
+        loop {
+            let batches = self.cache.kept(journal, after, PAGE).await?;
+            let Some(last) = batches.last() else {
+                return Ok(sums.beyond(journal, Place::Cache, applied));
+            };
+            after = last.number;
+            for batch in &batches {
+                sums.add(batch);
+            }
+        }
+    }
+
+    async fn in_file(&self, spill: &Spill, head: &Head) -> Result<Option<Beyond>, RestError> {
+        let is_own = self.is_own(head);
+        let applied = if is_own {
+            self.storage.applied(&head.journal).await?
+        } else {
+            0
+        };
+        let mut sums = Sums::default();
+        for (number, changes) in spill.numbers().await? {
+            if number <= applied {
+                continue;
+            }
+            match spill.get(&head.journal, number).await? {
+                Found::Batch(batch) => sums.add(&batch),
+                Found::Nothing => {}
+                Found::Damaged(_) => sums.add_unreadable(number, changes),
+            }
+        }
+        let place = Place::File(spill.path().to_path_buf());
+        let found = sums.beyond(&head.journal, place, applied);
+        Ok(found.map(|beyond| Beyond {
+            foreign: (!is_own).then(|| head.storage.clone()),
+            ..beyond
+        }))
+    }
+
+    async fn apply_rest(
+        &self,
+        journal: &str,
+        spill: Option<&Spill>,
+        rules: &CreditRules,
+    ) -> Result<Brought, RestError> {
+        let rest = Rest {
+            journal,
+            cache: &*self.cache,
+            storage: &*self.storage,
+            spill,
+        };
+        let brought = rest.apply(rules).await?;
+        Ok(Brought {
+            journal: journal.to_owned(),
+            batches: brought.batches,
+            changes: brought.changes as u64,
+            missing: brought.missing,
+        })
+    }
+
+    /// Empties a journal in the cache, and notes that it has ended: nodes forget it by and by, with its
+    /// number in storage.
+    async fn end(&self, journal: &str) -> Result<(), CacheError> {
+        let last = self.cache.last_kept(journal).await?;
+        self.cache.applied(journal, last).await?;
+        self.cache.beat(journal, STOPPED).await
+    }
+}
+
+// === impl Sums ===
+
+impl Sums {
+    fn add(&mut self, batch: &Batch) {
+        self.count(batch.number, batch.changes.len());
+        for change in &batch.changes {
+            match change {
+                Change::Peer(change) => {
+                    self.users.insert(change.key.user.0);
+                    self.up = self.up.saturating_add(change.credit.up);
+                    self.down = self.down.saturating_add(change.credit.down);
+                    self.note_time(change.record.last_announce);
+                }
+                Change::Guest(change) => self.note_time(change.record.last_announce),
+                Change::Snatch { .. } => {}
+            }
+        }
+    }
+
+    fn add_unreadable(&mut self, number: u64, changes: usize) {
+        self.count(number, changes);
+        self.unreadable += 1;
+    }
+
+    fn count(&mut self, number: u64, changes: usize) {
+        let first = self.numbers.map_or(number, |(first, _)| first);
+        self.numbers = Some((first, number));
+        self.batches += 1;
+        self.changes += changes as u64;
+    }
+
+    fn note_time(&mut self, at: i64) {
+        let (oldest, newest) = self.times.unwrap_or((at, at));
+        self.times = Some((oldest.min(at), newest.max(at)));
+    }
+
+    /// None if there was no batch.
+    fn beyond(self, journal: &str, place: Place, applied: u64) -> Option<Beyond> {
+        let (first, last) = self.numbers?;
+        Some(Beyond {
+            journal: journal.to_owned(),
+            place,
+            foreign: None,
+            applied,
+            first,
+            last,
+            batches: self.batches,
+            changes: self.changes,
+            unreadable: self.unreadable,
+            times: self.times,
+            users: self.users.len() as u64,
+            up: self.up,
+            down: self.down,
+        })
+    }
+}
+
+// === impl Place ===
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cache => f.write_str("cache"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
