@@ -159,7 +159,8 @@ Examples:
   mika-manage restored                               only show, change nothing
   mika-manage restored --apply
   mika-manage restored --apply --spill a.spill b.spill
-  mika-manage restored --drop                        the backup is what counts")]
+  mika-manage restored --drop                        the backup is what counts
+  mika-manage restored --new-identity                for a copy beside its original: docs/sql.md")]
     Restored(restored::Restored),
     /// Try config, TLS files, cache and storage, and say what is wrong and how to mend it
     Check,

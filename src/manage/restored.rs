@@ -18,7 +18,7 @@ use super::{ExitStatus, UsageError};
 use crate::cache::{Cache, owner};
 use crate::config::Config;
 use crate::journal::{Beyond, Brought, Leftovers};
-use crate::storage::{CreditRules, Severity};
+use crate::storage::{Claim, CreditRules, Severity};
 use crate::warmup::{self, Options, Parts};
 
 #[derive(Debug, Args)]
@@ -32,6 +32,16 @@ pub struct Restored {
     /// Spill files of all nodes; without it the one that journal.spill of the config names
     #[arg(long, value_name = "FILE", num_args = 1..)]
     spill: Vec<PathBuf>,
+    /// Give a copy that is used beside its original an id of its own, and do nothing else
+    #[arg(long, conflicts_with_all = ["apply", "drop", "spill"])]
+    new_identity: bool,
+}
+
+/// The id of a database that was given another.
+#[derive(Serialize)]
+struct Renewed {
+    id: String,
+    former: String,
 }
 
 /// What a journal has beyond the database, in one place.
@@ -62,6 +72,9 @@ pub async fn run(
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
     let site = Site::open(config, printer).await?;
+    if arguments.new_identity {
+        return renew_identity(&site, printer).await;
+    }
     let Some(cache) = &site.cache else {
         return alone(arguments, &site, printer).await;
     };
@@ -109,6 +122,29 @@ async fn alone(arguments: &Restored, site: &Site, printer: &mut Printer) -> Resu
     printer.message(
         "without a cache, the database has everything: nothing is to be applied or dropped. Start mika",
     );
+    Ok(ExitStatus::Success)
+}
+
+/// What cache and spill files the original has are another database's from then on.
+async fn renew_identity(site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+    let former = site.storage.identity().await?;
+    let claim = match &site.cache {
+        None => site.storage.claim().await?,
+        Some(cache) => {
+            let is_own = cache.database().await?.as_ref() == Some(&former);
+            if is_own && let Some((node, host)) = owner::running(&**cache).await? {
+                bail!(
+                    "node {node} runs on {host}: stop it if it is this copy's, or name another cache in \
+                     cache.url for the copy; nothing was changed"
+                );
+            }
+            Claim::default()
+        }
+    };
+    let id = site.storage.renew_identity().await?;
+    drop(claim);
+    let fields = [("id", id.clone()), ("former", former.clone())];
+    printer.record(&Renewed { id, former }, &fields)?;
     Ok(ExitStatus::Success)
 }
 

@@ -178,6 +178,13 @@ pub trait Storage: Send + Sync + 'static {
     /// [`StorageError::Broken`] before the first migration.
     async fn identity(&self) -> Result<String, StorageError>;
 
+    /// Gives the database another identity, and returns that: a copy that is used beside its original
+    /// needs one. No daemon may run on it. By default it can't be done.
+    async fn renew_identity(&self) -> Result<String, StorageError> {
+        let problem = "this database can't be given another identity";
+        Err(StorageError::Broken(problem.into()))
+    }
+
     /// Whether changes of the registry can be followed by [`Storage::feed`]. Without a feed it never
     /// tells of any, and nodes read the whole registry at each start and reload.
     fn has_feed(&self) -> bool {

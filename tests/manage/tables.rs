@@ -64,6 +64,16 @@ fn a_restored_database_without_a_cache_has_everything() {
 }
 
 #[test]
+fn a_copy_is_given_an_id_of_its_own() {
+    let folder = Folder::new();
+    let first = folder.json(&["restored", "--new-identity"]);
+    let second = folder.json(&["restored", "--new-identity"]);
+    assert_eq!(second["former"], first["id"]);
+    assert_ne!(second["id"], first["id"]);
+    folder.fails(2, &["restored", "--new-identity", "--apply"]);
+}
+
+#[test]
 fn a_passkey_that_is_none_is_not_shown() {
     let folder = Folder::new();
     let said = folder.fails(2, &["users", "add", "bob", "--passkey", "my secret"]);

@@ -26,9 +26,10 @@ async fn each_database_has_its_own_on_whatever_server_it_is() {
     assert_eq!(copy.identity().await.unwrap(), id);
     assert_eq!(copy.migrate().await.unwrap(), [""; 0]);
     assert_eq!(copy.identity().await.unwrap(), id, "a migration leaves it");
-    // docs/sql.md: an id of its own for a copy.
-    elsewhere.sql("UPDATE copy.mika_identity SET id = MD5(CONCAT(UUID(), RAND()))");
-    assert_ne!(copy.identity().await.unwrap(), id);
+    let new = copy.renew_identity().await.unwrap();
+    assert!(new.len() == 32 && new != id, "{new}");
+    assert_eq!(copy.identity().await.unwrap(), new);
+    assert_eq!(it.storage.identity().await.unwrap(), id);
 }
 
 #[tokio::test]

@@ -184,6 +184,7 @@ fn a_restore_waits_until_all_nodes_have_stopped() {
         &["restored"][..],
         &["restored", "--apply"],
         &["restored", "--drop"],
+        &["restored", "--new-identity"],
     ] {
         let output = trial.site.mika.manage(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

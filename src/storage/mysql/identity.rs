@@ -15,6 +15,14 @@ pub(super) async fn identity(session: &mut Session<'_>) -> Result<String, Fault>
     Ok(checked_identity(found).map_err(StorageError::from)?)
 }
 
+/// Makes another one.
+pub(super) async fn renew(session: &mut Session<'_>) -> Result<String, Fault> {
+    session
+        .run("UPDATE mika_identity SET id = MD5(CONCAT(UUID(), RAND()))")
+        .await?;
+    identity(session).await
+}
+
 /// The server's clock (Unix time).
 pub(super) async fn time(session: &mut Session<'_>) -> Result<Option<i64>, Fault> {
     let rows = session.query("SELECT UNIX_TIMESTAMP()").await?;

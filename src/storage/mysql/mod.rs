@@ -173,6 +173,10 @@ impl Storage for Mysql {
         read!(self, |session| identity::identity(session))
     }
 
+    async fn renew_identity(&self) -> Result<String, StorageError> {
+        read!(self, |session| identity::renew(session))
+    }
+
     fn has_feed(&self) -> bool {
         !self.statements.of(&schema::FEED).is_empty()
     }

@@ -127,6 +127,11 @@ impl Storage for Sqlite {
         self.read(|connection| tables::identity(connection)).await
     }
 
+    async fn renew_identity(&self) -> Result<String, StorageError> {
+        self.write(|connection| tables::renew_identity(connection))
+            .await
+    }
+
     async fn users(
         &self,
         after: Option<UserId>,

@@ -55,6 +55,13 @@ pub(super) fn identity(connection: &Connection) -> Result<String, Fault> {
     Ok(checked_identity(found_identity(connection)?).map_err(StorageError::from)?)
 }
 
+/// Makes another one.
+pub(super) fn renew_identity(connection: &Connection) -> Result<String, Fault> {
+    let sql = "UPDATE mika_identity SET id = lower(hex(randomblob(16)))";
+    connection.execute(sql, [])?;
+    identity(connection)
+}
+
 fn found_identity(connection: &Connection) -> Result<Option<String>, Fault> {
     if !is_there(connection, "mika_identity")? {
         return Ok(None);

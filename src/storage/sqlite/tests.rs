@@ -520,6 +520,10 @@ async fn a_copy_is_the_same_database_and_another_is_not() {
     assert_eq!(copy.identity().await.unwrap(), id);
     assert_eq!(copy.migrate().await.unwrap(), [""; 0]);
     assert_eq!(copy.identity().await.unwrap(), id);
+    let new = copy.renew_identity().await.unwrap();
+    assert!(new.len() == 32 && new != id, "{new}");
+    assert_eq!(copy.identity().await.unwrap(), new);
+    assert_eq!(one.storage.identity().await.unwrap(), id);
 }
 
 #[tokio::test]
