@@ -6,8 +6,10 @@
 //! at the trait, and `contract.rs` (feature `contract`) tests it.
 
 mod batches;
+mod claim;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+mod identity;
 pub mod migrate;
 mod mysql;
 mod passed_over;
@@ -19,14 +21,11 @@ mod triggers;
 mod unusable;
 mod values;
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
@@ -35,14 +34,12 @@ use crate::registry::{Client, RowChange};
 use crate::secret::Secret;
 
 pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, UserTotals, Wipe};
+pub use claim::Claim;
 pub use migrate::MigrationStatus;
 pub use rows::{
     Added, Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey,
     TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, no_passkey,
 };
-
-/// The longest identity of a database, in characters.
-const IDENTITY_MAX: usize = 64;
 
 /// Why a call to storage failed.
 #[derive(Debug, thiserror::Error)]
@@ -118,15 +115,6 @@ pub enum Severity {
     Problem,
     /// Credit would be wrong: the daemon does not start.
     Fatal,
-}
-
-/// The right to serve from a storage, held until it is dropped.
-#[must_use = "the claim ends when this is dropped"]
-#[derive(Default)]
-pub struct Claim {
-    _guard: Option<Box<dyn Any + Send + Sync>>,
-    /// Why it was lost, once it was; none for one that can't be.
-    lost: Option<watch::Receiver<Option<String>>>,
 }
 
 /// A web application's database, as the tracker uses it.
@@ -435,26 +423,6 @@ impl Finding {
     }
 }
 
-/// The identity that a database holds in `mika_identity`, if it can be used.
-fn checked_identity(found: Option<String>) -> Result<String, Finding> {
-    match found {
-        Some(id) if is_identity(&id) => Ok(id),
-        Some(_) => Err(Finding::problem(
-            "the id in the table mika_identity is not 1 to 64 letters and digits",
-            "delete that row, then run mika-manage migrate",
-        )),
-        None => Err(Finding::problem(
-            "the database has no identity (table mika_identity)",
-            "run mika-manage migrate",
-        )),
-    }
-}
-
-fn is_identity(id: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric();
-    (1..=IDENTITY_MAX).contains(&id.len()) && id.bytes().all(is_plain)
-}
-
 /// The storage drivers by name.
 #[derive(Clone)]
 pub struct Drivers {
@@ -483,46 +451,6 @@ impl Place {
             schema: schema.to_owned(),
             statements: statements.clone(),
         }
-    }
-}
-
-// === impl Claim ===
-
-impl Claim {
-    /// A claim that stands as long as `guard` lives.
-    pub fn held_by(guard: impl Any + Send + Sync) -> Self {
-        Self {
-            _guard: Some(Box::new(guard)),
-            lost: None,
-        }
-    }
-
-    /// The same, which may be lost to somebody else before: `reason` says so.
-    pub fn until(self, reason: watch::Receiver<Option<String>>) -> Self {
-        Self {
-            lost: Some(reason),
-            ..self
-        }
-    }
-
-    /// Resolves when somebody else has the storage, with who that is.
-    pub fn lost(&self) -> impl Future<Output = String> + Send + use<> {
-        let lost = self.lost.clone();
-        async move {
-            if let Some(mut lost) = lost
-                && let Ok(reason) = lost.wait_for(Option::is_some).await
-                && let Some(reason) = &*reason
-            {
-                return reason.clone();
-            }
-            std::future::pending().await
-        }
-    }
-}
-
-impl fmt::Debug for Claim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Claim")
     }
 }
 

@@ -3,7 +3,8 @@
 use super::cells::Cells;
 use super::fault::Fault;
 use super::link::Session;
-use crate::storage::{StorageError, checked_identity};
+use crate::storage::StorageError;
+use crate::storage::identity::checked;
 
 /// The random text that a migration made.
 pub(super) async fn identity(session: &mut Session<'_>) -> Result<String, Fault> {
@@ -12,7 +13,7 @@ pub(super) async fn identity(session: &mut Session<'_>) -> Result<String, Fault>
         rows => rows?,
     };
     let found = rows.first().map(|row| Cells(row).text(0));
-    Ok(checked_identity(found).map_err(StorageError::from)?)
+    Ok(checked(found).map_err(StorageError::from)?)
 }
 
 /// Makes another one.

@@ -4,7 +4,8 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use super::fault::Fault;
 use super::{read, triggers};
-use crate::storage::{Finding, MigrationStatus, StorageError, checked_identity, migrate};
+use crate::storage::identity::checked;
+use crate::storage::{Finding, MigrationStatus, StorageError, migrate};
 
 /// What the driver uses, so what must be there. The migrations make it.
 const COLUMNS: &[(&str, &str)] = &[
@@ -52,7 +53,7 @@ fn is_there(connection: &Connection, table: &str) -> Result<bool, Fault> {
 
 /// The random text that a migration made.
 pub(super) fn identity(connection: &Connection) -> Result<String, Fault> {
-    Ok(checked_identity(found_identity(connection)?).map_err(StorageError::from)?)
+    Ok(checked(found_identity(connection)?).map_err(StorageError::from)?)
 }
 
 /// Makes another one.
