@@ -127,6 +127,11 @@ impl Storage for Sqlite {
         self.read(|connection| tables::identity(connection)).await
     }
 
+    async fn newest_announce(&self) -> Result<Option<i64>, StorageError> {
+        self.read(|connection| read::newest_announce(connection))
+            .await
+    }
+
     async fn users(
         &self,
         after: Option<UserId>,
