@@ -1,6 +1,6 @@
 //! The one place that reads a clock. Everything else takes [`Now`] as an argument.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -27,9 +27,18 @@ pub struct Now {
 pub struct Clock {
     /// Whole seconds of the system's monotonic clock.
     started: i64,
+    shared: &'static Shared,
+}
+
+/// What all copies of a clock have in common.
+#[derive(Debug)]
+struct Shared {
     /// Unix time less the monotonic time of this clock. Read once, because the seconds of both
-    /// begin at different moments: a time that is converted back and forth must stay the same.
-    offset: &'static AtomicI64,
+    /// begin at different moments: a time that is converted back and forth must stay the same. It
+    /// never falls, so that what is noted later has no earlier time.
+    offset: AtomicI64,
+    /// A wall clock that leaps ahead is not followed until somebody has confirmed it.
+    is_guarded: AtomicBool,
 }
 
 /// Measures how long something takes, by the monotonic clock: reading it costs some 25 ns.
@@ -39,8 +48,16 @@ pub struct Stopwatch {
     started: u64,
 }
 
-/// Seconds by which the wall clock may differ from what is expected before it has been set.
-const STEP: u64 = 2;
+/// Seconds by which the wall clock may be ahead of what is expected before it has been set.
+const STEP: i64 = 2;
+
+/// Seconds by which two clocks may differ before one of them counts as wrong.
+pub const APART_MAX: i64 = 300;
+
+/// What this host's wall clock says (Unix time), right or wrong.
+pub fn wall() -> i64 {
+    clock_gettime(ClockId::RealtimeCoarse).tv_sec
+}
 
 // === impl Seconds ===
 
@@ -73,6 +90,13 @@ impl Now {
         let mono = i64::from(self.mono.0).saturating_sub(ago).max(0);
         Seconds(u32::try_from(mono).unwrap_or(0))
     }
+
+    /// The same, but one in the future stays there.
+    pub fn to_moment(self, unix: i64) -> Seconds {
+        let ahead = unix.saturating_sub(self.unix).max(0);
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+        self.to_mono(unix).plus(ahead)
+    }
 }
 
 // === impl Stopwatch ===
@@ -100,29 +124,56 @@ fn nanoseconds() -> u64 {
 impl Clock {
     /// A clock that starts now. Its few bytes are never given back.
     pub fn start() -> Self {
-        let unix = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
-        let offset = unix - i64::from(Seconds::START.0);
+        let offset = wall() - i64::from(Seconds::START.0);
         Self {
             started: clock_gettime(ClockId::MonotonicCoarse).tv_sec,
-            offset: Box::leak(Box::new(AtomicI64::new(offset))),
+            shared: Box::leak(Box::new(Shared {
+                offset: AtomicI64::new(offset),
+                is_guarded: AtomicBool::new(false),
+            })),
         }
     }
 
+    /// From now on, a wall clock that is set ahead by more than [`APART_MAX`] is followed by
+    /// [`Clock::set`] only.
+    pub fn guard(&self) {
+        self.shared.is_guarded.store(true, Ordering::Relaxed);
+    }
+
+    /// Goes on from `unix` (Unix time), unless it is later already.
+    pub fn set(&self, unix: i64) {
+        let offset = unix - i64::from(self.mono().0);
+        self.shared.offset.fetch_max(offset, Ordering::Relaxed);
+    }
+
+    /// The same, also back: for a start, before anything has noted a time.
+    pub fn begin_at(&self, unix: i64) {
+        let offset = unix - i64::from(self.mono().0);
+        self.shared.offset.store(offset, Ordering::Relaxed);
+    }
+
     /// The present by both clocks. The coarse ones, which go by ticks of some milliseconds:
-    /// seconds are asked for, and twice for every announce.
+    /// seconds are asked for, and twice for every announce. A wall clock that was set back is not
+    /// followed.
     pub fn now(&self) -> Now {
-        let elapsed = clock_gettime(ClockId::MonotonicCoarse).tv_sec - self.started;
-        let mono = Seconds::START.plus(u32::try_from(elapsed).unwrap_or(u32::MAX));
-        let wall = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
-        let expected = i64::from(mono.0) + self.offset.load(Ordering::Relaxed);
-        if wall.abs_diff(expected) <= STEP {
-            let unix = expected;
+        let mono = self.mono();
+        let unix = i64::from(mono.0) + self.shared.offset.load(Ordering::Relaxed);
+        let ahead = wall() - unix;
+        let is_step =
+            ahead > STEP && (ahead <= APART_MAX || !self.shared.is_guarded.load(Ordering::Relaxed));
+        if !is_step {
             return Now { mono, unix };
         }
-        // Somebody set the wall clock.
-        self.offset
-            .store(wall - i64::from(mono.0), Ordering::Relaxed);
-        Now { mono, unix: wall }
+        self.set(unix + ahead);
+        Now {
+            mono,
+            unix: unix + ahead,
+        }
+    }
+
+    fn mono(&self) -> Seconds {
+        let elapsed = clock_gettime(ClockId::MonotonicCoarse).tv_sec - self.started;
+        Seconds::START.plus(u32::try_from(elapsed).unwrap_or(u32::MAX))
     }
 }
 
@@ -149,5 +200,24 @@ mod tests {
         assert_eq!(now.mono.since(earlier), 10_000);
         assert_eq!(now.to_unix(earlier), 1_799_990_000);
         assert_eq!(now.to_mono(1_900_000_000), now.mono);
+        assert_eq!(now.to_moment(1_800_000_100), now.mono.plus(100));
+        assert_eq!(now.to_moment(1_799_990_000), earlier);
+    }
+
+    #[test]
+    fn a_clock_never_goes_back() {
+        let clock = Clock::start();
+        let about = |unix: i64| clock.now().unix.abs_diff(unix) <= 5;
+        clock.set(wall() + 100);
+        assert!(about(wall() + 100), "the wall clock is behind");
+        clock.set(wall() - 1000);
+        assert!(about(wall() + 100));
+        clock.begin_at(wall() - 100);
+        assert!(about(wall()), "a small step ahead");
+        clock.guard();
+        clock.begin_at(wall() - 100_000);
+        assert!(about(wall() - 100_000), "a leap has to be confirmed");
+        clock.set(wall());
+        assert!(about(wall()));
     }
 }

@@ -154,6 +154,14 @@ impl Sessions {
 
     /// Takes a report into account; `max_rate` is in bytes a second (rule A7).
     pub fn settle(&mut self, stretch: &Stretch, by: Source, max_rate: u64) -> Settled {
+        if stretch.from.at - stretch.to.at > SKEW {
+            // The time of the base is not known.
+            let from = Point {
+                at: stretch.to.at,
+                ..stretch.from
+            };
+            return self.settle(&Stretch { from, ..*stretch }, by, u64::MAX);
+        }
         let is_one = stretch.to == stretch.from;
         let first = if stretch.started || is_one {
             let from = self.in_order(stretch.from, by);
@@ -376,8 +384,12 @@ impl Session {
     }
 }
 
-/// Bytes that a line may carry in so many seconds (rule A7); `max_rate` is in bytes a second.
+/// Bytes that a line may carry in so many seconds (rule A7); `max_rate` is in bytes a second. A
+/// base whose time lies in the future sets no limit: a clock was set, so nobody knows how old it is.
 pub fn limit(seconds: i64, max_rate: u64) -> u64 {
+    if seconds < -SKEW {
+        return STEP_MAX;
+    }
     let seconds = u64::try_from(seconds).unwrap_or(0).max(1);
     max_rate.saturating_mul(seconds).min(STEP_MAX)
 }
@@ -479,6 +491,21 @@ mod tests {
         let credited = sessions.settle(&stretch, second, MAX_RATE).bytes;
         assert_eq!(credited, 50, "the other node's clock is behind");
         assert_eq!(sessions.settle(&stretch, second, MAX_RATE).bytes, 0);
+    }
+
+    #[test]
+    fn a_base_of_the_future_sets_no_limit() {
+        let far = MAX_RATE * 1000;
+        for (base_at, credited) in [(3, 0), (100, far)] {
+            let mut sessions = Sessions::known(5, 0);
+            let stretch = Stretch {
+                from: point(base_at, 5),
+                to: point(2, 5 + far),
+                started: false,
+            };
+            let settled = sessions.settle(&stretch, Source::UNKNOWN, MAX_RATE);
+            assert_eq!(settled.bytes, credited, "{base_at}");
+        }
     }
 
     #[test]

@@ -47,6 +47,11 @@ pub enum CacheError {
 /// spill file.
 pub const STOPPED: &str = "stopped";
 
+/// What the clock of a node's host said when it gave that sign of life (Unix time); none if it does not say.
+pub fn time_of(sign: &str) -> Option<i64> {
+    sign.split(' ').nth(5)?.parse().ok()
+}
+
 /// Counts the servers, and how often one was restarted or emptied, as a connection has seen it.
 /// Within one generation nothing that was acknowledged is forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,7 +9,7 @@ use super::open::Site;
 use super::print::{Column, Printer, Row, left};
 use super::{ExitStatus, PAGE, nodes};
 use crate::cache::{Cache, Leftover, Notice, RowKey, Write};
-use crate::clock::Clock;
+use crate::clock;
 use crate::config::{Config, Mode};
 use crate::control::Control;
 use crate::storage::{Storage, StoredTorrent, TorrentRemoval, Wipe};
@@ -79,11 +79,12 @@ pub async fn run(arguments: &Cleanup, site: &Site, printer: &mut Printer) -> Res
     cleaner.end()
 }
 
-/// Peers that were last heard of before this Unix time are of no use.
-fn since(config: &Config) -> i64 {
+/// Peers that were last heard of before this Unix time are of no use, by this host's clock and the cache's.
+async fn since(config: &Config, cache: &dyn Cache) -> Result<i64> {
     let tracker = &config.tracker;
     let keep = tracker.tombstone_ttl.as_secs().max(KEEP_MIN) + tracker.peer_ttl.as_secs();
-    Clock::start().now().unix.saturating_sub_unsigned(keep)
+    let now = clock::wall().min(cache.time().await?);
+    Ok(now.saturating_sub_unsigned(keep))
 }
 
 // === impl Cleaner ===
@@ -113,7 +114,7 @@ impl Cleaner<'_> {
                 "its node is gone, and storage has all of it",
             );
         }
-        let since = since(config);
+        let since = since(config, cache).await?;
         let mut cursor = Some(0);
         while let Some(at) = cursor {
             let scan = cache.leftovers(since, at).await?;

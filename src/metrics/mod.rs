@@ -2,6 +2,7 @@
 
 mod certificates;
 mod clients;
+mod clocks;
 mod connections;
 mod counter;
 mod histogram;
@@ -15,6 +16,7 @@ use std::sync::atomic::AtomicU64;
 
 pub use certificates::Certificates;
 pub use clients::{ClientCount, Clients, VERSIONS_MAX};
+pub use clocks::ClockSkews;
 pub use connections::{Eviction, Evictions};
 pub use counter::Counter;
 pub use histogram::{BOUNDS, Histogram, Snapshot};
@@ -104,6 +106,8 @@ pub struct Metrics {
     pub keep_durations: Histogram,
     /// What is wrong with the database's triggers, tables and session, as it was last looked at.
     pub storage_problems: AtomicU64,
+    /// How far clocks are from the time that most agree on.
+    pub clocks: ClockSkews,
     /// Whether storage and the cache can be reached.
     pub storage: Reach,
     pub cache: Reach,

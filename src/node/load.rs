@@ -13,6 +13,9 @@ const PAGE: u32 = 5000;
 /// Bad rows that are named in the log; of the rest only the number is told.
 const BAD_ROWS_SHOWN: usize = 10;
 
+/// Seconds by which the base of a record lies in the future whose age is not known (rule A7).
+const OF_UNKNOWN_AGE: i64 = 86_400;
+
 /// Whether a registry is loaded for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Registered {
@@ -115,7 +118,10 @@ pub(super) async fn swarms(node: &Node) -> Result<(), StorageError> {
     loop {
         let page = node.storage.peers(since, after, PAGE).await?;
         after = page.rows.last().map(|row| row.key);
-        for row in &page.rows {
+        for mut row in page.rows {
+            if node.clocks.was_set_back() {
+                row.record.base_at = now.unix + OF_UNKNOWN_AGE;
+            }
             // Those of torrents that can't be used now are taken up when these can.
             if let Some(info_hash) = node.registry.canonical(row.key.torrent) {
                 node.tracker

@@ -2,6 +2,7 @@
 //! listeners; signals; and the ordered stop.
 
 mod api;
+mod clocks;
 mod follow;
 mod followed;
 mod forget;
@@ -40,6 +41,7 @@ use crate::suggest::nearest;
 use crate::tls::Certificate;
 use crate::tracker::Tracker;
 
+use self::clocks::Clocks;
 use self::running::{Begun, Running};
 use self::sockets::Sockets;
 use self::start::Ready;
@@ -70,6 +72,7 @@ struct Node {
     /// The identity of its storage.
     database: String,
     clock: Clock,
+    clocks: Arc<Clocks>,
     metrics: Arc<Metrics>,
     registry: Arc<Registry>,
     tracker: Arc<Tracker>,

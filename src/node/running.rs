@@ -17,8 +17,8 @@ use crate::node::shared::take_leave;
 use crate::node::sockets::Sockets;
 use crate::node::start::Follows;
 use crate::node::{
-    Certificates, Drivers, Node, Options, Signals, api, forget, health, load, until, upkeep,
-    watchdog,
+    Certificates, Drivers, Node, Options, Signals, api, clocks, forget, health, load, until,
+    upkeep, watchdog,
 };
 use crate::storage::Claim;
 use crate::{log, notify};
@@ -169,6 +169,7 @@ fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinS
     helpers.spawn(health::certificates(node.clone()));
     helpers.spawn(health::storage(node.clone()));
     helpers.spawn(health::database(node.clone()));
+    helpers.spawn(clocks::watch(node.clone(), cache.map(Arc::clone)));
     if let Some(cache) = cache {
         helpers.spawn(health::cache(node.clone(), Arc::clone(cache)));
     }

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::journal::{self, Journal, Parts, ResumeError};
 use crate::metrics::Metrics;
+use crate::node::clocks::Clocks;
 use crate::node::load::Registered;
 use crate::node::shared::{self, Positions};
 use crate::node::{Drivers, Node, load, settings};
@@ -189,6 +190,11 @@ async fn take_up(
     let (storage, cache) = stores;
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::default());
+    let clocks = Clocks::new(clock, &config.node);
+    let peer_ttl = settings::rules(config).peer_ttl;
+    let begun = clocks.begin(&**storage, cache.as_deref(), &metrics, peer_ttl);
+    let in_storage = |error: StorageError| StartError::of_storage(config, &error);
+    begun.await.map_err(in_storage)?;
     let registry = Arc::new(Registry::default());
     let events = Arc::new(Events::default());
     let tracker = Tracker::new(
@@ -216,6 +222,7 @@ async fn take_up(
         name: config.node.clone(),
         database,
         clock,
+        clocks: Arc::new(clocks),
         metrics,
         registry,
         tracker,

@@ -46,8 +46,9 @@ fn shards_at_once(peer_ttl: u32) -> usize {
 /// Deletes peer records that are of no use any more, a few at a time, for ever.
 pub(super) async fn prune(node: Node) {
     every(PRUNE_PERIOD, || async {
-        let kept_for = i64::from(node.tracker.record_ttl());
-        let before = node.clock.now().unix.saturating_sub(kept_for);
+        let Some(before) = node.clocks.before(node.tracker.record_ttl()) else {
+            return;
+        };
         loop {
             match node.storage.prune(before, PRUNE_AT_ONCE).await {
                 Ok(gone) if gone >= u64::from(PRUNE_AT_ONCE) => {}

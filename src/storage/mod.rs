@@ -184,6 +184,12 @@ pub trait Storage: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Unix time of the newest announce that a peer record has. Asked for where there is no other clock than
+    /// this host's; none where that does not happen, or if there are no records.
+    async fn newest_announce(&self) -> Result<Option<i64>, StorageError> {
+        Ok(None)
+    }
+
     // --- reading, by pages in the order of the key: `after` is the last key of the page before ---
 
     async fn users(

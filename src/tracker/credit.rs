@@ -114,7 +114,7 @@ fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -
             base,
             base_at,
             dip,
-            limit: limit(now.since(base_at).into(), max_rate),
+            limit: limit(i64::from(now.0) - i64::from(base_at.0), max_rate),
         };
         reported.map_or_else(Step::default, |total| counter.step(total, report, now))
     };

@@ -26,7 +26,7 @@ pub(super) fn settle(
     max_rate: u64,
     now: Seconds,
 ) -> Option<Shared> {
-    let mut machines = account.machines.or_else(|| begin(account, report))?;
+    let mut machines = account.machines.or_else(|| begin(account, report, now))?;
     let family = Family::of(report.sender);
     let counted = family_of(&machines);
     if family != counted {
@@ -66,7 +66,7 @@ pub(super) fn settle(
 }
 
 /// What a report from another endpoint than the live one makes of a record, if a total is below its base.
-fn begin(account: &Account, report: &Report) -> Option<Machines> {
+fn begin(account: &Account, report: &Report, now: Seconds) -> Option<Machines> {
     let is_lower = |base: u64, total: Option<u64>| {
         base != Account::UNREPORTED && total.is_some_and(|total| total < base)
     };
@@ -80,7 +80,7 @@ fn begin(account: &Account, report: &Report) -> Option<Machines> {
             id: hash_of(held),
             up: account.base_up,
             down: account.base_down,
-            at: account.base_at.0.into(),
+            at: account.base_at.min(now).0.into(),
         },
         other: None,
     })

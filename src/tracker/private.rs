@@ -56,7 +56,7 @@ impl Reported {
                 },
                 to: Point {
                     total: base,
-                    at: account.base_at.max(owed.since).0.into(),
+                    at: account.base_at.0.into(),
                 },
                 started,
             })
@@ -151,7 +151,8 @@ impl Ledger<'_> {
         client.peer.enter(arrival.endpoint, arrival.role, mono);
         self.snatch(&mut client.history, arrival, before);
 
-        let young = mono.since(client.peer.account.first_announce) <= YOUNG_SECONDS;
+        let first = client.peer.account.first_announce;
+        let young = mono >= first && mono.since(first) <= YOUNG_SECONDS;
         let acknowledges = young || matches!(params.event, Event::Started | Event::Completed);
         let journaled = self.journal(client, arrival, held, before);
         Ok(match journaled {

@@ -163,7 +163,7 @@ pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {
     Account {
         base_up: record.base_up,
         base_down: record.base_down,
-        base_at: now.to_mono(record.base_at),
+        base_at: now.to_moment(record.base_at),
         dip_up: dip(record.dip_up),
         dip_down: dip(record.dip_down),
         uploaded: record.uploaded,
@@ -173,7 +173,7 @@ pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {
         speed_down: record.speed_down,
         seed_time: record.seed_time,
         announces: record.announces,
-        first_announce: now.to_mono(record.first_announce),
+        first_announce: now.to_moment(record.first_announce),
         last_announce: now.to_mono(record.last_announce),
         machines,
     }

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr)] // what a failed test has to say
 
 pub mod api;
+pub mod clock;
 pub mod http;
 pub mod load;
 pub mod mariadb;

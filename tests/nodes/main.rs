@@ -9,6 +9,7 @@ mod harness;
 
 mod bulk;
 mod claims;
+mod clocks;
 mod credit;
 mod databases;
 mod edits;

@@ -176,6 +176,9 @@ impl Sources {
         page.gauge("mika_storage_problems", "What is wrong with the triggers, tables and session of the database.", it.storage_problems.load(Ordering::Relaxed))?;
         page.counter("mika_storage_failures_total", "Calls to storage that failed.", it.storage.failures.get())?;
         page.counter("mika_storage_reconnects_total", "Times that storage was back after calls had failed.", it.storage.reconnects.get())?;
+        let clocks = it.clocks.all();
+        let clocks = clocks.iter().map(|(clock, skew)| ([("clock", clock.as_str())], *skew));
+        page.gauges("mika_clock_skew_seconds", "Seconds between a clock and the time that most agree on.", clocks)?;
         page.gauge("mika_cache_up", "1 if the cache can be reached, else 0.", is_up(it.cache.is_up()))?;
         page.counter("mika_cache_failures_total", "Calls to the cache that failed.", it.cache.failures.get())?;
         page.counter("mika_cache_reconnects_total", "Times that the cache was back after calls had failed.", it.cache.reconnects.get())

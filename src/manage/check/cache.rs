@@ -1,17 +1,23 @@
 //! The cache: whether it takes commands, has the registry that a node starts from, and is set up
 //! so that it loses nothing.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::report::Report;
-use crate::cache::{Cache, CacheError, Mirrored, owner};
-use crate::clock::Clock;
+use crate::cache::{Cache, CacheError, Mirrored, owner, time_of};
+use crate::change::journals::node_of;
+use crate::clock::{self, APART_MAX, Clock};
 use crate::config::Config;
 use crate::manage::open;
 use crate::storage::{Feed, FeedPosition, Storage, StorageError};
 
 /// Seconds by which clocks may differ: between records of two nodes, the later one counts.
 const SKEW: i64 = 5;
+
+/// Nodes give a sign of life every second.
+const SIGN_WATCH: Duration = Duration::from_secs(3);
 
 /// What the cache has of the registry.
 enum State {
@@ -58,7 +64,8 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
         }
     }
     settings(&*cache, report).await?;
-    clock(&*cache, report).await
+    clock(&*cache, report).await?;
+    node_clocks(&*cache, report).await
 }
 
 /// What to do about a server that did not answer as it should.
@@ -154,6 +161,28 @@ async fn clock(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
     }
 }
 
+/// Compares the clocks of the nodes that run with this one.
+async fn node_clocks(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
+    let read = async || cache.nodes().await.unwrap_or_default();
+    let first = read().await;
+    let skew = |sign: &str| Some(time_of(sign)? - clock::wall());
+    let is_far =
+        |(_, sign): &(String, String)| skew(sign).is_some_and(|skew| skew.abs() > APART_MAX);
+    if !first.iter().any(is_far) {
+        return Ok(());
+    }
+    // What is far from now may be the last sign of one that is gone.
+    tokio::time::sleep(SIGN_WATCH).await;
+    for node in read().await {
+        let is_alive = first.iter().any(|it| it.0 == node.0 && it.1 != node.1);
+        if let Some(skew) = skew(&node.1).filter(|_| is_alive && is_far(&node)) {
+            let what = format!("clock of node {}", node_of(&node.0));
+            report_skew(&what, skew, report)?;
+        }
+    }
+    Ok(())
+}
+
 /// The same for storage.
 pub(super) async fn storage_clock(storage: &dyn Storage, report: &mut Report<'_>) -> Result<()> {
     let before = Clock::start().now().unix;
@@ -170,6 +199,10 @@ fn report_clock(what: &str, before: i64, theirs: i64, report: &mut Report<'_>) -
     if skew == 0 {
         return report.ok(what, "agrees with this host's");
     }
+    report_skew(what, skew, report)
+}
+
+fn report_skew(what: &str, skew: i64, report: &mut Report<'_>) -> Result<()> {
     let (seconds, direction) = (skew.abs(), if skew > 0 { "ahead of" } else { "behind" });
     report.problem(
         what,

@@ -232,9 +232,14 @@ pub(super) async fn sweep(node: Node, cache: Arc<dyn Cache>) {
     let mut cursor = 0;
     loop {
         tokio::time::sleep(SWEEP_PERIOD).await;
-        let now = node.clock.now().unix;
-        let members_before = now - i64::from(node.tracker.record_ttl());
-        let guests_before = now - i64::from(node.tracker.peer_ttl());
+        let members_before = node.clocks.before(node.tracker.record_ttl());
+        let guests_before = node.clocks.before(node.tracker.peer_ttl());
+        let (Some(guests_before), members_before) =
+            (guests_before, members_before.unwrap_or(i64::MIN))
+        else {
+            // Another node can.
+            continue;
+        };
         let is_ours = cache.lease("sweep", &node.name, LEASE).await;
         if !is_ours.unwrap_or(false) {
             continue;

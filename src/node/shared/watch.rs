@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::cache::{Cache, CacheError, Generation, STOPPED, Stats, owner};
 use crate::change::journals::{is_later, node_of};
+use crate::clock;
 use crate::journal::{Replay, credit_rules};
 use crate::node::Node;
 use crate::node::shared::peers;
@@ -92,14 +93,19 @@ fn is_running(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok())
 }
 
-/// Host, boot, pid namespace, pid, and what makes it differ from the sign before.
+/// Host, boot, pid namespace, pid, what makes it differ from the sign before, and what the host's clock
+/// says, for [`time_of`](crate::cache::time_of).
 fn own_sign(count: u64) -> String {
     let uname = rustix::system::uname();
     let host = uname.nodename().to_string_lossy().replace(' ', "-");
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     let (boot, namespace) = (boot.trim(), namespace.display());
-    format!("{host} {boot} {namespace} {} {count}", own_pid())
+    format!(
+        "{host} {boot} {namespace} {} {count} {}",
+        own_pid(),
+        clock::wall()
+    )
 }
 
 async fn sign_of(cache: &dyn Cache, journal: &str) -> Result<Option<String>> {

@@ -132,6 +132,11 @@ impl Storage for Sqlite {
             .await
     }
 
+    async fn newest_announce(&self) -> Result<Option<i64>, StorageError> {
+        self.read(|connection| read::newest_announce(connection))
+            .await
+    }
+
     async fn users(
         &self,
         after: Option<UserId>,

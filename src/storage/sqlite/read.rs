@@ -32,6 +32,11 @@ const HISTORY: &str = "SELECT torrent_id, user_id, uploaded, downloaded, seed_ti
 /// Ids are above this one, which is none.
 const BEFORE_ALL: i64 = i64::MIN;
 
+pub(super) fn newest_announce(connection: &Connection) -> Result<Option<i64>, Fault> {
+    let mut select = connection.prepare_cached("SELECT MAX(last_announce) FROM peers")?;
+    Ok(select.query_row([], |row| row.get(0))?)
+}
+
 pub(super) fn users(
     connection: &Connection,
     after: Option<UserId>,
