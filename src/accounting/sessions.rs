@@ -222,7 +222,9 @@ impl Sessions {
 
     fn settle_from(&mut self, point: Point, started: bool, by: Source, max_rate: u64) -> Settled {
         let is_in_order = by == self.by || by.slack_after(self.by).is_some();
-        if !is_in_order && self.is_ambiguous(point) {
+        let may_be_settled =
+            self.is_ambiguous(point) || (started && self.is_repeated_start(point));
+        if !is_in_order && may_be_settled {
             return Settled::default();
         }
         let end = |sessions: &Self| sessions.current.map(|current| (current.high, current.last));
@@ -248,6 +250,15 @@ impl Sessions {
             point.at == current.began && point.total > current.low && self.previous.is_some();
         // What stays lower afterwards is believed as any lower total is.
         is_at_end || is_at_begin
+    }
+
+    /// Whether a `started` of another node is the one with which the current session began: a client
+    /// of two families, or one that got no answer, tells both nodes, whose clocks differ a little.
+    fn is_repeated_start(&self, point: Point) -> bool {
+        self.current.is_some_and(|current| {
+            let is_about_then = (point.at - current.began).abs() <= SKEW;
+            point.total == current.low && is_about_then
+        })
     }
 
     fn settle_point(&mut self, point: Point, started: bool, max_rate: u64) -> Settled {
@@ -473,6 +484,26 @@ mod tests {
             100,
             "of two nodes, it can't be told"
         );
+    }
+
+    #[test]
+    fn a_start_that_two_nodes_pass_on_begins_one_session() {
+        let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+        let mut sessions = Sessions::known(700, 5);
+        // The clock of the second is a second ahead, and the client moves something at once.
+        let reports = [
+            (first, (10, true, 0), 0),
+            (first, (10, false, 100), 100),
+            (second, (11, true, 0), 0),
+            (second, (11, false, 100), 0),
+            (second, (12, false, 150), 50),
+            (first, (11, false, 150), 0),
+        ];
+        for (by, (at, started, total), credited) in reports {
+            let stretch = Stretch::at(point(at, total), started);
+            let bytes = sessions.settle(&stretch, by, MAX_RATE).bytes;
+            assert_eq!(bytes, credited, "{total} at {at}");
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+
+mod crowd;
+mod nodes;
 mod servers;
 
 use std::ops::RangeInclusive;
