@@ -945,7 +945,7 @@ async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
     let generation = cache.ping().await.unwrap();
     cache.keep(generation, &[batch(1)]).await.unwrap();
     cache.beat(NODE, "sign").await.unwrap();
-    let mut replay = Replay::new(cache.clone(), storage.clone(), "node-b".into());
+    let mut replay = Replay::new(cache.clone(), storage.clone(), "node-b".into(), 60);
     for now in [0, DAY - 1] {
         replay
             .look(Seconds(now), &CreditRules::default())

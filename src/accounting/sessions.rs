@@ -207,11 +207,13 @@ impl Sessions {
         let Some(current) = self.current else {
             return point;
         };
-        let is_just_before = point.at < current.began && current.began - point.at <= SKEW;
+        let is_just_before = |at: i64| at < current.began && current.began - at <= 1;
+        let is_of_current = (current.low..=current.high).contains(&base.total)
+            && (base.at >= current.began || is_just_before(base.at));
         let may_be_of_previous = self.previous.is_some_and(|previous| {
             (previous.low..=previous.high).contains(&base.total) && base.at >= previous.began
         });
-        if is_just_before && self.has(base) && !may_be_of_previous {
+        if is_just_before(point.at) && is_of_current && !may_be_of_previous {
             return Point {
                 at: current.began,
                 ..point
@@ -222,8 +224,7 @@ impl Sessions {
 
     fn settle_from(&mut self, point: Point, started: bool, by: Source, max_rate: u64) -> Settled {
         let is_in_order = by == self.by || by.slack_after(self.by).is_some();
-        let may_be_settled =
-            self.is_ambiguous(point) || (started && self.is_repeated_start(point));
+        let may_be_settled = self.is_ambiguous(point) || (started && self.is_repeated_start(point));
         if !is_in_order && may_be_settled {
             return Settled::default();
         }

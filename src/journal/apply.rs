@@ -63,7 +63,7 @@ impl Desk {
             match tried {
                 Ok((batches, credited)) => return self.note_applied(&batches, &credited),
                 // It is asked first, because it may have come back at another place meanwhile.
-                Err(StorageError::Behind { .. }) => self.ask_and_go_back().await,
+                Err(error @ StorageError::Behind { .. }) => self.ask_and_go_back(&error).await,
                 Err(error) => self.is_refused(&error),
             }
             if let Some(delay) = delays.next() {
@@ -105,10 +105,11 @@ impl Desk {
         }
     }
 
-    /// Goes back to where storage is.
-    async fn ask_and_go_back(&self) {
+    /// Goes back to where storage is, which has refused a batch.
+    async fn ask_and_go_back(&self, refused: &StorageError) {
         match self.parts.storage.applied(&self.name).await {
-            Ok(applied) => self.go_back(applied).await,
+            Ok(applied) if applied < self.ledger.progress().applied => self.go_back(applied).await,
+            Ok(_) => self.is_refused(refused),
             Err(error) => self.is_refused(&error),
         }
     }

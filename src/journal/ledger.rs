@@ -88,6 +88,17 @@ pub(super) enum GoneBack {
     Missing { batches: u64, first: u64 },
 }
 
+// === impl Slot ===
+
+impl Slot {
+    pub fn number(&self) -> u64 {
+        match self {
+            Self::Memory(batch) => batch.number,
+            Self::Spilled(number) | Self::Cached(number) => *number,
+        }
+    }
+}
+
 // === impl Progress ===
 
 impl Progress {
@@ -199,6 +210,7 @@ impl Ledger {
                     batches: progress.applied - applied,
                 });
             }
+            let is_missing = matches!(gone_back, Some(GoneBack::Missing { .. }));
             let applied = applied.max(first - 1);
             for number in applied + 1..=progress.applied {
                 if let Some(entry) = state.entry(number)
@@ -207,20 +219,23 @@ impl Ledger {
                     state.backlog += entry.changes;
                 }
             }
-            state.progress.applied = progress.applied.min(applied);
+            // What is missing is given up.
+            state.progress.applied = if is_missing {
+                applied
+            } else {
+                progress.applied.min(applied)
+            };
         });
         gone_back
     }
 
-    /// The cache may have forgotten everything: all that is here is to be sent again. What only the
-    /// cache had is gone with it, which costs nothing as long as storage does not go back.
+    /// The cache may have forgotten everything: all that is here is to be sent again.
     pub fn resend(&self) {
         self.change(|state| {
-            let lost = |entry: &Entry| entry.batch.is_none() && !entry.is_spilled;
-            while state.entries.front().is_some_and(lost) {
-                state.entries.pop_front();
-            }
-            state.progress.sent = state.first() - 1;
+            let is_here = |entry: &&Entry| entry.batch.is_some() || entry.is_spilled;
+            let first = state.entries.iter().find(is_here);
+            let first = first.map_or(state.progress.last + 1, |entry| entry.number);
+            state.progress.sent = first - 1;
         });
     }
 
@@ -252,7 +267,8 @@ impl Ledger {
                 continue;
             };
             entry.is_spilled = true;
-            state.spilled_in_memory += entry.changes;
+            let changes = entry.batch.as_ref().map_or(0, |batch| batch.changes.len());
+            state.spilled_in_memory += changes;
         }
         self.evict(&mut state);
     }
@@ -528,5 +544,22 @@ mod tests {
         assert_eq!(ledger.progress().sent, 2);
         let here = [(3, "memory"), (4, "memory")];
         assert_eq!(slots(&ledger.to_send(99)), here);
+        // What only the cache had is asked of it if storage goes back.
+        ledger.go_back(1);
+        assert_eq!(slots(&ledger.to_apply(10)), [(2, "cached")]);
+    }
+
+    #[test]
+    fn nothing_is_waited_for_that_is_not_here_any_more() {
+        let ledger = ledger(true);
+        ledger.sent(4);
+        ledger.applied(4, Seconds(101));
+        assert_eq!(ledger.release(Seconds(161)), Some(4));
+        let missing = GoneBack::Missing {
+            batches: 3,
+            first: 5,
+        };
+        assert_eq!(ledger.go_back(1), Some(missing));
+        assert_eq!((ledger.progress().applied, ledger.backlog()), (4, 0));
     }
 }

@@ -291,6 +291,11 @@ impl Handle {
         &self.desk.name
     }
 
+    /// Seconds for which batches stay after storage had them.
+    pub fn keep(&self) -> u32 {
+        self.desk.settings.keep
+    }
+
     pub fn progress(&self) -> Progress {
         self.desk.ledger.progress()
     }
@@ -474,9 +479,8 @@ impl Desk {
             }
             if let Some(spill) = &self.spill
                 && let Err(error) = spill.keep_name().await
-                && !self.spill_fails.swap(true, Ordering::Relaxed)
             {
-                tracing::error!(%error, "batches can't be spilled; they stay in memory");
+                tracing::debug!(%error, "the spill file has lost its name");
             }
             tokio::time::sleep(TIDY_PERIOD).await;
         }

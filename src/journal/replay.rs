@@ -5,25 +5,29 @@ use std::sync::Arc;
 
 use super::rest::{Rest, RestError};
 use crate::cache::{Cache, CacheError};
-use crate::change::journals::node_of;
+use crate::change::journals::is_later;
 use crate::clock::Seconds;
 use crate::storage::{CreditRules, Storage};
 
 /// Seconds without a sign of life after which a process counts as dead.
 const DEAD_AFTER: u32 = 15;
 
-/// Seconds without a sign of life after which a journal is forgotten, if storage has all of it. A
-/// process that comes back puts its own on the list again.
-const FORGOTTEN_AFTER: u32 = 86_400;
+/// Seconds without a sign of life after which a journal goes off the list, if storage has all of it. A
+/// process that comes back puts its own there again. Its number stays in storage: its spill file may
+/// turn up on the next start.
+const DELISTED_AFTER: u32 = 86_400;
 
-/// The same for those of earlier starts of this node.
-const OWN_FORGOTTEN_AFTER: u32 = 600;
+/// Seconds without a sign of life after which a journal is forgotten if its node has started again,
+/// for that start has saved what the spill file had.
+const FORGOTTEN_AFTER: u32 = 600;
 
 /// Watches the journals of other nodes, and of this node's earlier starts.
 pub struct Replay {
     cache: Arc<dyn Cache>,
     storage: Arc<dyn Storage>,
     own: String,
+    /// Seconds for which batches stay after storage had them.
+    keep: u32,
     seen: HashMap<String, Seen>,
 }
 
@@ -32,6 +36,8 @@ struct Seen {
     /// The last sign of life of its process, and since when it is the same.
     sign: String,
     since: Seconds,
+    /// A number up to which storage had it, and since when.
+    applied: (u64, Seconds),
     /// Why its rest could not be applied at the last try; empty if it could.
     problem: String,
 }
@@ -39,12 +45,13 @@ struct Seen {
 // === impl Replay ===
 
 impl Replay {
-    /// `own` is the journal of this process.
-    pub fn new(cache: Arc<dyn Cache>, storage: Arc<dyn Storage>, own: String) -> Self {
+    /// `own` is the journal of this process; batches stay for `keep` seconds after storage had them.
+    pub fn new(cache: Arc<dyn Cache>, storage: Arc<dyn Storage>, own: String, keep: u32) -> Self {
         Self {
             cache,
             storage,
             own,
+            keep,
             seen: HashMap::new(),
         }
     }
@@ -55,32 +62,41 @@ impl Replay {
         let nodes = self.cache.nodes().await?;
         self.seen
             .retain(|journal, _| nodes.iter().any(|(name, _)| name == journal));
-        for (journal, sign) in nodes {
-            if journal == self.own {
+        for (journal, sign) in &nodes {
+            if *journal == self.own {
                 continue;
             }
-            let silence = self.silence(&journal, sign, now);
+            let silence = self.silence(journal, sign, now);
             if silence < DEAD_AFTER {
                 continue;
             }
-            let cared_for = self.care_for(&journal, silence, rules).await;
-            self.note(&journal, cared_for);
+            let has_started_again = nodes.iter().any(|(other, _)| is_later(other, journal));
+            let cared_for = self.apply(journal, now, rules).await;
+            let cared_for = match cared_for {
+                Ok(applied) => {
+                    self.forget(journal, applied, silence, has_started_again)
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            self.note(journal, cared_for);
         }
         Ok(())
     }
 
     /// Seconds since the last sign of life.
-    fn silence(&mut self, journal: &str, sign: String, now: Seconds) -> u32 {
+    fn silence(&mut self, journal: &str, sign: &str, now: Seconds) -> u32 {
         match self.seen.get_mut(journal) {
             Some(seen) if seen.sign == sign => now.since(seen.since),
             Some(seen) => {
-                (seen.sign, seen.since) = (sign, now);
+                (seen.sign, seen.since) = (sign.to_owned(), now);
                 0
             }
             None => {
                 let seen = Seen {
-                    sign,
+                    sign: sign.to_owned(),
                     since: now,
+                    applied: (0, now),
                     problem: String::new(),
                 };
                 self.seen.insert(journal.to_owned(), seen);
@@ -89,15 +105,16 @@ impl Replay {
         }
     }
 
-    async fn care_for(
-        &self,
+    /// Applies what a journal left; returns the number up to which storage has it.
+    async fn apply(
+        &mut self,
         journal: &str,
-        silence: u32,
+        now: Seconds,
         rules: &CreditRules,
-    ) -> Result<(), RestError> {
+    ) -> Result<u64, RestError> {
         let rest = Rest {
             journal,
-            cache: &*self.cache,
+            cache: Some(&*self.cache),
             storage: &*self.storage,
             spill: None,
         };
@@ -110,19 +127,43 @@ impl Replay {
                 "applied what a node left that is gone"
             );
         }
-        let is_own = node_of(journal) == node_of(&self.own);
-        let patience = if is_own {
-            OWN_FORGOTTEN_AFTER
-        } else {
-            FORGOTTEN_AFTER
-        };
-        if silence >= patience && self.cache.kept(journal, 0, 1).await?.is_empty() {
-            // The number first: a start compares it with what the cache has.
-            self.storage
-                .forget_journal(journal, brought.applied)
-                .await?;
+        if let Some(seen) = self.seen.get_mut(journal)
+            && now.since(seen.applied.1) >= self.keep
+        {
+            // Those who follow the journal have read it by now, too.
+            self.cache.applied(journal, seen.applied.0).await?;
+            seen.applied = (brought.applied, now);
+        }
+        Ok(brought.applied)
+    }
+
+    /// Forgets a journal that has ended, as far as nobody needs it any more.
+    async fn forget(
+        &self,
+        journal: &str,
+        applied: u64,
+        silence: u32,
+        has_started_again: bool,
+    ) -> Result<(), RestError> {
+        // One that never had a batch is of a start that came to nothing.
+        let is_over = silence >= FORGOTTEN_AFTER || applied == 0;
+        let is_forgotten = has_started_again && is_over;
+        if !is_forgotten && silence < DELISTED_AFTER {
+            return Ok(());
+        }
+        if !self.cache.kept(journal, 0, 1).await?.is_empty() {
+            return Ok(());
+        }
+        if !is_forgotten {
+            self.cache.leave(journal).await?;
+            tracing::info!(journal, "a node that is gone is not followed any more");
+        // The number first: a start compares it with what the cache has. If it has changed, the process
+        // is there again.
+        } else if self.storage.forget_journal(journal, applied).await? {
             self.cache.forget_journal(journal).await?;
-            tracing::info!(journal, "a journal that has ended is forgotten");
+            tracing::debug!(journal, "a journal that has ended is forgotten");
+        } else if self.storage.applied(journal).await? == 0 {
+            self.cache.leave(journal).await?;
         }
         Ok(())
     }

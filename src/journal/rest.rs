@@ -14,7 +14,8 @@ const PAGE: u32 = 20;
 /// Where the rest of a journal is, and where it belongs.
 pub(super) struct Rest<'a> {
     pub journal: &'a str,
-    pub cache: &'a dyn Cache,
+    /// None where nodes share nothing.
+    pub cache: Option<&'a dyn Cache>,
     pub storage: &'a dyn Storage,
     /// The spill file with batches of that journal; none if it is on another host's disk.
     pub spill: Option<&'a Spill>,
@@ -43,11 +44,23 @@ pub enum RestError {
     Spill(#[from] SpillError),
 }
 
+// === impl RestError ===
+
+impl RestError {
+    /// Whether the next try fails as well.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Cache(error) => matches!(error, CacheError::Broken(_)),
+            Self::Storage(error) => !matches!(error, StorageError::Away(_)),
+            Self::Spill(_) => true,
+        }
+    }
+}
+
 // === impl Rest ===
 
 impl Rest<'_> {
-    /// Applies all of it, and lets the cache forget what storage had before the call: those who
-    /// follow the journal have read it by then. Interrupted anywhere, it is done again.
+    /// Applies all of it. Interrupted anywhere, it is done again.
     pub async fn apply(&self, rules: &CreditRules) -> Result<Brought, RestError> {
         let before = self.storage.applied(self.journal).await?;
         let mut brought = Brought {
@@ -62,7 +75,6 @@ impl Rest<'_> {
             }
             after = batches.last().map_or(after, |batch| batch.number);
         }
-        self.cache.applied(self.journal, before).await?;
         if brought.missing > 0 {
             tracing::error!(
                 journal = self.journal,
@@ -91,18 +103,12 @@ impl Rest<'_> {
         after: u64,
         spilled: &mut BTreeSet<u64>,
     ) -> Result<Option<Vec<Arc<Batch>>>, RestError> {
-        let cached = self.cache.kept(self.journal, after, PAGE).await?;
+        let cached = self.cached(after).await?;
         if cached.is_empty() && spilled.is_empty() {
             return Ok(None);
         }
         let last = cached.last().map_or(u64::MAX, |batch| batch.number);
         let known: HashSet<u64> = cached.iter().map(|batch| batch.number).collect();
-        for batch in &cached {
-            // Its node may have died before it wrote them.
-            let written = self.cache.put_peers(&members_of(batch)).await?;
-            let memberships = memberships_of(batch, &written);
-            self.cache.put_memberships(&memberships).await?;
-        }
         let mut batches: Vec<_> = cached.into_iter().map(Arc::new).collect();
         let numbers: Vec<u64> = spilled.iter().copied().take(PAGE as usize).collect();
         for number in numbers.into_iter().filter(|number| *number <= last) {
@@ -118,6 +124,21 @@ impl Rest<'_> {
         Ok(Some(batches))
     }
 
+    /// The next batches that the cache has, whose peers it has then, too.
+    async fn cached(&self, after: u64) -> Result<Vec<Batch>, CacheError> {
+        let Some(cache) = self.cache else {
+            return Ok(Vec::new());
+        };
+        let cached = cache.kept(self.journal, after, PAGE).await?;
+        for batch in &cached {
+            // Its node may have died before it wrote them.
+            let written = cache.put_peers(&members_of(batch)).await?;
+            let memberships = memberships_of(batch, &written);
+            cache.put_memberships(&memberships).await?;
+        }
+        Ok(cached)
+    }
+
     /// Reads a batch from the spill file, and gives it to the cache. One that can't be read stays in
     /// the file.
     async fn unspill(&self, number: u64) -> Result<Option<Arc<Batch>>, RestError> {
@@ -127,9 +148,10 @@ impl Rest<'_> {
         match spill.get(self.journal, number).await? {
             Found::Batch(batch) => {
                 let batch = Arc::new(batch);
-                let generation = self.cache.ping().await?;
-                let batches = [Arc::clone(&batch)];
-                self.cache.keep(generation, &batches).await?;
+                if let Some(cache) = self.cache {
+                    let generation = cache.ping().await?;
+                    cache.keep(generation, &[Arc::clone(&batch)]).await?;
+                }
                 Ok(Some(batch))
             }
             Found::Nothing => Ok(None),
@@ -172,8 +194,10 @@ impl Rest<'_> {
         brought.batches += new.len() as u64;
         brought.changes += new.iter().map(|batch| batch.changes.len()).sum::<usize>();
         brought.applied = last;
-        let generation = self.cache.ping().await?;
-        self.cache.add_totals(generation, &credited).await?;
+        if let Some(cache) = self.cache {
+            let generation = cache.ping().await?;
+            cache.add_totals(generation, &credited).await?;
+        }
         Ok(())
     }
 }

@@ -220,7 +220,7 @@ impl Leftovers {
     ) -> Result<Brought, RestError> {
         let rest = Rest {
             journal,
-            cache: &*self.cache,
+            cache: Some(&*self.cache),
             storage: &*self.storage,
             spill,
         };

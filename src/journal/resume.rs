@@ -11,7 +11,7 @@ use super::ledger::{Ledger, Limits};
 use super::rest::{Rest, RestError};
 use super::spill::{Former, Spill, SpillError};
 use super::totals::PendingTotals;
-use super::{Desk, Journal, KEPT_IN_MEMORY, Parts, Settings};
+use super::{Desk, Journal, KEPT_IN_MEMORY, Parts, Settings, spill};
 use crate::cache::{Cache, CacheError, Generation};
 use crate::change::journals;
 use crate::storage::StorageError;
@@ -33,43 +33,67 @@ impl Journal {
     /// A journal of this start. What earlier starts left in the spill file is in storage by then, and
     /// what they left in the cache after [`Journal::apply_rest`].
     pub async fn resume(parts: Parts, settings: Settings) -> Result<Self, ResumeError> {
-        let stored = parts.storage.journals().await?;
-        let stored = stored.iter().map(|(journal, _)| journal.as_str());
-        let Some(cache) = parts.cache.clone() else {
-            let name = journals::next(&settings.node, stored.clone());
-            parts.storage.begin_at(&name, 0).await?;
-            // Storage is claimed: nobody else writes, and all that they had is in it.
-            for journal in stored.filter(|it| journals::node_of(it) == settings.node) {
-                let applied = parts.storage.applied(journal).await?;
-                parts.storage.forget_journal(journal, applied).await?;
-            }
-            let generation = Generation::default();
-            return Ok(Self::new(parts, settings, name, None, generation, false));
-        };
+        match parts.cache.clone() {
+            Some(cache) => Self::resume_shared(parts, settings, &*cache).await,
+            None => Self::resume_alone(parts, settings).await,
+        }
+    }
+
+    async fn resume_shared(
+        parts: Parts,
+        settings: Settings,
+        cache: &dyn Cache,
+    ) -> Result<Self, ResumeError> {
         let generation = cache.ping().await?;
         let identity = parts.storage.identity().await?;
-        let opened = Spill::open(settings.spill.clone(), identity.clone()).await?;
-        let (spill, former) = opened;
+        let (spill, former) = Spill::open(settings.spill.clone(), identity.clone()).await?;
+        let stored = parts.storage.journals().await?;
+        let stored = stored.iter().map(|(journal, _)| journal.as_str());
         let nodes = cache.nodes().await?;
         let known = nodes.iter().map(|(journal, _)| journal.as_str());
         let known = known.chain(former.as_ref().map(|it| it.journal.as_str()));
         let name = journals::next(&settings.node, known.chain(stored));
         if let Some(former) = &former {
-            save_former(&parts, &settings, &*cache, &spill, former).await?;
+            save_former(&parts, &settings, &spill, former).await?;
         }
         spill.hand_over(name.clone(), identity).await?;
         // The next start is numbered after this one, also if nothing is ever saved.
         parts.storage.begin_at(&name, 0).await?;
         let is_persistent = cache.is_persistent().await?;
-        let journal = Self::new(
+        let spill = Some(spill);
+        Ok(Self::new(
             parts,
             settings,
             name,
-            Some(spill),
+            spill,
             generation,
             is_persistent,
-        );
-        Ok(journal)
+        ))
+    }
+
+    /// Without a cache, storage is claimed: nobody else writes there.
+    async fn resume_alone(parts: Parts, settings: Settings) -> Result<Self, ResumeError> {
+        let stored = parts.storage.journals().await?;
+        let names = stored.iter().map(|(journal, _)| journal.as_str());
+        let name = journals::next(&settings.node, names);
+        // What was left when there was a cache.
+        if spill::owner_of(settings.spill.clone()).await?.is_some() {
+            let identity = parts.storage.identity().await?;
+            let opened = Spill::open(settings.spill.clone(), identity.clone()).await?;
+            if let (spill, Some(former)) = opened {
+                save_former(&parts, &settings, &spill, &former).await?;
+                spill.hand_over(name.clone(), identity).await?;
+            }
+        }
+        parts.storage.begin_at(&name, 0).await?;
+        for (journal, _) in &stored {
+            if journals::node_of(journal) == settings.node {
+                let applied = parts.storage.applied(journal).await?;
+                parts.storage.forget_journal(journal, applied).await?;
+            }
+        }
+        let generation = Generation::default();
+        Ok(Self::new(parts, settings, name, None, generation, false))
     }
 
     /// Applies what earlier starts of this node left in the cache, so that storage can be loaded from.
@@ -84,7 +108,7 @@ impl Journal {
         for (journal, _) in nodes.iter().filter(|(journal, _)| desk.is_earlier(journal)) {
             let rest = Rest {
                 journal,
-                cache: &**cache,
+                cache: Some(&**cache),
                 storage: &*desk.parts.storage,
                 spill: None,
             };
@@ -98,9 +122,9 @@ impl Journal {
                     );
                 }
                 Ok(_) => {}
-                Err(RestError::Cache(CacheError::Broken(problem))) => tracing::error!(
+                Err(error) if error.is_lasting() => tracing::error!(
                     journal,
-                    problem,
+                    %error,
                     "what an earlier start left in the cache can't be applied; it stays there"
                 ),
                 Err(error) => return Err(error.into()),
@@ -171,18 +195,17 @@ impl From<RestError> for ResumeError {
 async fn save_former(
     parts: &Parts,
     settings: &Settings,
-    cache: &dyn Cache,
     spill: &Spill,
     former: &Former,
 ) -> Result<(), ResumeError> {
-    if !former.is_marked && is_unknown(parts, cache, spill, &former.journal).await? {
+    if !former.is_marked && is_unknown(parts, spill, &former.journal).await? {
         return Err(spill
             .of_another_database(&former.journal, &settings.node)
             .into());
     }
     let rest = Rest {
         journal: &former.journal,
-        cache,
+        cache: parts.cache.as_deref(),
         storage: &*parts.storage,
         spill: Some(spill),
     };
@@ -199,16 +222,15 @@ async fn save_former(
 
 /// Whether storage and cache never heard of a journal that has written to others before: the spill file
 /// of an earlier version does not say which database it is for.
-async fn is_unknown(
-    parts: &Parts,
-    cache: &dyn Cache,
-    spill: &Spill,
-    journal: &str,
-) -> Result<bool, ResumeError> {
+async fn is_unknown(parts: &Parts, spill: &Spill, journal: &str) -> Result<bool, ResumeError> {
     let first = spill.numbers().await?.first().map(|(number, _)| *number);
-    Ok(first.is_some_and(|number| number > 1)
-        && parts.storage.applied(journal).await? == 0
-        && cache.last_kept(journal).await? == 0)
+    if first.is_none_or(|number| number <= 1) || parts.storage.applied(journal).await? > 0 {
+        return Ok(false);
+    }
+    match &parts.cache {
+        Some(cache) => Ok(cache.last_kept(journal).await? == 0),
+        None => Ok(true),
+    }
 }
 
 // === impl Desk ===

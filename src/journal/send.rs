@@ -75,13 +75,17 @@ impl Desk {
     /// Sends the next batches.
     async fn send(&self, cache: &dyn Cache) -> Result<(), CacheError> {
         let generation = *self.generation.borrow();
-        let batches = self
-            .read(self.ledger.to_send(SEND_MAX))
-            .await
-            .map_err(|error| CacheError::Away(error.to_string()))?;
-        let Some(last) = batches.last().map(|batch| batch.number) else {
+        let slots = self.ledger.to_send(SEND_MAX);
+        let Some(last) = slots.last().map(Slot::number) else {
             return Ok(());
         };
+        // Of what only the cache had, storage has all.
+        let is_here = |slot: &Slot| !matches!(slot, Slot::Cached(_));
+        let slots = slots.into_iter().filter(is_here).collect();
+        let batches = self
+            .read(slots)
+            .await
+            .map_err(|error| CacheError::Away(error.to_string()))?;
         let watch = Stopwatch::start();
         let kept = cache.keep(generation, &batches).await;
         if kept.is_ok() {

@@ -173,18 +173,25 @@ impl Spill {
 
     /// Reads one batch of `journal`.
     pub async fn get(&self, journal: &str, number: u64) -> Result<Found, SpillError> {
-        let found: Option<String> = self
+        let found: Option<Vec<u8>> = self
             .run(move |connection| {
-                let mut select =
-                    connection.prepare_cached("SELECT text FROM batches WHERE number = ?1")?;
+                // As bytes: what is damaged need not be text any more.
+                let sql = "SELECT CAST(text AS BLOB) FROM batches WHERE number = ?1";
+                let mut select = connection.prepare_cached(sql)?;
                 let mut rows = select.query([number.cast_signed()])?;
                 rows.next()?.map(|row| row.get(0)).transpose()
             })
             .await?;
-        Ok(match found.map(|text| codec::decode(&text)) {
-            None => Found::Nothing,
-            Some(Err(error)) => Found::Damaged(error.to_string()),
-            Some(Ok(changes)) => Found::Batch(Batch {
+        let Some(text) = found else {
+            return Ok(Found::Nothing);
+        };
+        let text = match str::from_utf8(&text) {
+            Ok(text) => text,
+            Err(error) => return Ok(Found::Damaged(error.to_string())),
+        };
+        Ok(match codec::decode(text) {
+            Err(error) => Found::Damaged(error.to_string()),
+            Ok(changes) => Found::Batch(Batch {
                 node: journal.to_owned(),
                 number,
                 changes,
@@ -292,20 +299,30 @@ impl Open {
         if path.exists() {
             return Err("somebody put another file in its place: move that away".into());
         }
-        for extra in ["-wal", "-shm"] {
-            let mut name = path.as_os_str().to_owned();
-            name.push(extra);
-            // Of the file that is gone: it must not be taken for the new one's.
-            let _ = std::fs::remove_file(name);
+        // Written under another name first: half a file must not be found by the next start.
+        let new = with_suffix(path, ".new");
+        for gone in [
+            new.clone(),
+            with_suffix(path, "-wal"),
+            with_suffix(path, "-shm"),
+        ] {
+            // The log of the file that is gone must not be taken for the new one's.
+            let _ = std::fs::remove_file(gone);
         }
         let sound =
             |error: std::io::Error| format!("it was deleted, and can't be written again: {error}");
-        let file = create(path).map_err(sound)?;
-        let copy = self
-            .connection
-            .execute("VACUUM INTO ?1", [path.to_string_lossy()]);
+        let file = create(&new).map_err(sound)?;
+        let sql = "VACUUM INTO ?1";
+        let copy = self.connection.execute(sql, [new.to_string_lossy()]);
         copy.map_err(|error| explain(&error))?;
         file.sync_all().map_err(sound)?;
+        std::fs::rename(&new, path).map_err(sound)?;
+        // The first commit, which syncs the folder's entry with its log, may be far away.
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = File::open(folder.unwrap_or(Path::new(".")));
+        folder.and_then(|it| it.sync_all()).map_err(sound)?;
         *self = Self::new(connect(path)?, path)?;
         tracing::error!(
             file = %path.display(),
@@ -313,6 +330,12 @@ impl Open {
         );
         Ok(())
     }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 fn id_of(path: &Path) -> Option<(u64, u64)> {
@@ -391,13 +414,9 @@ fn set_file_aside(path: &Path, connection: Connection, storage: &str) -> Result<
     let checkpoint = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
     checkpoint.map_err(|error| explain(&error))?;
     connection.close().map_err(|(_, error)| explain(&error))?;
-    let aside = |number: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".of-{storage}"));
-        if number > 0 {
-            name.push(format!(".{number}"));
-        }
-        PathBuf::from(name)
+    let aside = |number: u32| match number {
+        0 => with_suffix(path, &format!(".of-{storage}")),
+        _ => with_suffix(path, &format!(".of-{storage}.{number}")),
     };
     let free = (0..1000).map(aside).find(|path| !path.exists());
     let free = free.ok_or("there is no free name to move it to")?;
@@ -623,10 +642,12 @@ mod tests {
         let spill = open(&path).await;
         spill.put(vec![batch(3), batch(4)]).await.unwrap();
         let file = Connection::open(&path).unwrap();
-        file.execute_batch("UPDATE batches SET text = 'x' || text WHERE number = 3")
-            .unwrap();
-        let found = spill.get("n", 3).await.unwrap();
-        assert!(matches!(found, Found::Damaged(_)), "{found:?}");
+        for damaged in ["'x' || text", "CAST(x'ff' AS TEXT) || text"] {
+            let sql = format!("UPDATE batches SET text = {damaged} WHERE number = 3");
+            file.execute_batch(&sql).unwrap();
+            let found = spill.get("n", 3).await.unwrap();
+            assert!(matches!(found, Found::Damaged(_)), "{found:?}");
+        }
         spill.set_aside(3).await.unwrap();
         assert_eq!(spill.numbers().await.unwrap(), [(4, 1)]);
         let damaged: (String, u32) = file

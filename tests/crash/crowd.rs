@@ -535,7 +535,11 @@ fn line_of(chunk: &[Announce]) -> Option<String> {
     let last = chunk.last()?;
     let [up, down] = last.totals;
     let answer = if last.is_answered { "" } else { " (no answer)" };
-    let event = if last.event.is_empty() { "-" } else { last.event };
+    let event = if last.event.is_empty() {
+        "-"
+    } else {
+        last.event
+    };
     Some(format!(
         "{:4} {event:9} up {up} down {down} left {}{answer}{}",
         NODES[last.way],

@@ -37,7 +37,12 @@ const SECONDS_OFF: i64 = 1;
 const STORIES_MAX: usize = 3;
 
 /// What a node says that never happens as long as no file and no server loses what it kept.
-const LOSSES: [&str; 4] = ["panicked", "batch is lost", "are missing", "not kept any more"];
+const LOSSES: [&str; 4] = [
+    "panicked",
+    "batch is lost",
+    "are missing",
+    "not kept any more",
+];
 
 #[derive(Clone, Copy, Debug)]
 enum Victim {
@@ -258,7 +263,11 @@ impl Pair {
             );
             check(format!("user {user} up"), up, sum(|it| it.credit[0]));
             check(format!("user {user} down"), down, sum(|it| it.credit[1]));
-            check(format!("user {user} snatches"), snatches, sum(|it| it.snatches));
+            check(
+                format!("user {user} snatches"),
+                snatches,
+                sum(|it| it.snatches),
+            );
             let seeded = sum(|it| Range::up_to(it.seconds.len() as u64));
             check(format!("user {user} seed time"), seed_time, seeded);
         }
@@ -289,8 +298,7 @@ fn wanted(clients: &[Client]) -> BTreeMap<(usize, usize), Wanted> {
     for client in clients {
         let wanted = all.entry((client.user, client.torrent)).or_default();
         let (up, down) = multipliers(client.torrent);
-        for ((sum, owed), multiplier) in wanted.credit.iter_mut().zip(client.owed).zip([up, down])
-        {
+        for ((sum, owed), multiplier) in wanted.credit.iter_mut().zip(client.owed).zip([up, down]) {
             *sum = [*sum, owed.times(multiplier.into())].into_iter().sum();
         }
         if let Some(is_sure) = client.completed {

@@ -1,6 +1,7 @@
 //! Swarms in the cache, and the journals by which other nodes tell of them.
 
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +33,11 @@ const WAIT: Duration = Duration::from_secs(1);
 /// How often is looked for new nodes, and how long a failure is left alone.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
-/// Rounds that a node is still followed after it took leave.
+/// Rounds that a journal is still followed after it went off the list.
 const ROUNDS_AFTER_LEAVE: u32 = 60;
+
+/// Rounds without a sign of life after which a journal is not followed any more, until there is one.
+const ROUNDS_SILENT: u32 = 600;
 
 /// Takes up the peers of all torrents, those that are known better left as they are.
 pub(super) async fn load(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
@@ -247,27 +251,65 @@ pub(super) async fn catch_up(
     Ok(())
 }
 
-/// Follows every other node, for ever.
+/// A journal of the cache's list, as it is followed.
+struct Followed {
+    /// None once it has been silent for long.
+    task: Option<AbortOnDrop>,
+    /// The last sign of life of its process; none while it is not on the list.
+    sign: Option<String>,
+    /// Rounds for which that has been the same.
+    rounds: u32,
+}
+
+/// Follows every other journal that grows, until it is dropped.
 pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: HashMap<String, u64>) {
     // Kept also of those that left: what they told before they come back is not counted again.
     let positions = Arc::new(Mutex::new(positions));
-    let mut followed = HashMap::new();
+    let mut followed: HashMap<String, Followed> = HashMap::new();
     loop {
         if let Ok(nodes) = cache.nodes().await {
-            let names: HashSet<String> = nodes.into_iter().map(|(name, _)| name).collect();
-            for name in names.iter().filter(|name| *name != node.journal.name()) {
-                followed.entry(name.clone()).or_insert_with(|| {
+            let mut signs: HashMap<String, String> = nodes.into_iter().collect();
+            signs.remove(node.journal.name());
+            followed.retain(|journal, it| it.look(signs.remove(journal)));
+            for (journal, sign) in signs {
+                let it = Followed {
+                    task: None,
+                    sign: Some(sign),
+                    rounds: 0,
+                };
+                followed.insert(journal, it);
+            }
+            for (journal, it) in &mut followed {
+                it.follow(|| {
                     let positions = Arc::clone(&positions);
-                    let task = follow(node.clone(), Arc::clone(&cache), name.clone(), positions);
-                    (AbortOnDrop(tokio::spawn(task)), 0)
+                    follow(node.clone(), Arc::clone(&cache), journal.clone(), positions)
                 });
             }
-            followed.retain(|name, (task, absent): &mut (AbortOnDrop, u32)| {
-                *absent = if names.contains(name) { 0 } else { *absent + 1 };
-                *absent < ROUNDS_AFTER_LEAVE && !task.0.is_finished()
-            });
         }
         tokio::time::sleep(LOOK_PERIOD).await;
+    }
+}
+
+// === impl Followed ===
+
+impl Followed {
+    /// Takes note of a sign; false if the journal has been off the list for long.
+    fn look(&mut self, sign: Option<String>) -> bool {
+        if self.sign == sign {
+            self.rounds = self.rounds.saturating_add(1);
+        } else {
+            (self.sign, self.rounds) = (sign, 0);
+        }
+        self.sign.is_some() || self.rounds < ROUNDS_AFTER_LEAVE
+    }
+
+    /// Follows it, unless its process has long been silent: each takes a connection to the cache.
+    fn follow<F: Future<Output = ()> + Send + 'static>(&mut self, task: impl FnOnce() -> F) {
+        if self.rounds >= ROUNDS_SILENT {
+            self.task = None;
+        } else if self.task.as_ref().is_none_or(|task| task.0.is_finished()) {
+            self.task = Some(AbortOnDrop(tokio::spawn(task())));
+        }
     }
 }
 

@@ -33,14 +33,8 @@ const NAMESAKE_WATCH: Duration = Duration::from_secs(3);
 
 /// Refuses to start under the name of a node that runs: of two, the earlier one would have to stop.
 pub(in crate::node) async fn refuse_namesake(cache: &dyn Cache, name: &str) -> Result<()> {
-    for (journal, _) in cache.nodes().await? {
-        if node_of(&journal) == name
-            && let Some(host) = host_of(cache, &journal).await?
-        {
-            bail!(
-                "another mika runs as node {name:?} on {host}: give each a name of its own in node"
-            );
-        }
+    if let Some(host) = running(cache, |journal| node_of(journal) == name).await? {
+        bail!("another mika runs as node {name:?} on {host}: give each a name of its own in node");
     }
     Ok(())
 }
@@ -64,16 +58,26 @@ pub(in crate::node) async fn take_leave(
 
 /// The host on which the process with that journal runs; none if it gives no signs of life.
 pub(in crate::node) async fn host_of(cache: &dyn Cache, journal: &str) -> Result<Option<String>> {
-    let Some(sign) = sign_of(cache, journal).await?.filter(|sign| !is_dead(sign)) else {
-        return Ok(None);
-    };
-    tokio::time::sleep(NAMESAKE_WATCH).await;
-    let later = sign_of(cache, journal).await?;
-    if later.is_none_or(|later| later == sign) {
+    running(cache, |it| it == journal).await
+}
+
+/// The host of one of the processes whose journals are meant and that give signs of life.
+async fn running(cache: &dyn Cache, is_meant: impl Fn(&str) -> bool) -> Result<Option<String>> {
+    let mut signs = cache.nodes().await?;
+    signs.retain(|(journal, sign)| is_meant(journal) && !is_dead(sign));
+    if signs.is_empty() {
         return Ok(None);
     }
-    let host = sign.split(' ').next().unwrap_or_default();
-    Ok(Some(host.to_owned()))
+    tokio::time::sleep(NAMESAKE_WATCH).await;
+    let later = cache.nodes().await?;
+    let is_running = |(journal, sign): &&(String, String)| {
+        later
+            .iter()
+            .any(|(name, later)| name == journal && later != sign)
+    };
+    let found = signs.iter().find(is_running);
+    let host = found.and_then(|(_, sign)| sign.split(' ').next());
+    Ok(host.map(str::to_owned))
 }
 
 /// Whether the process of a sign is known to be gone: only where it ran in sight of this one.
@@ -106,12 +110,6 @@ fn own_sign(count: u64) -> String {
         own_pid(),
         clock::wall()
     )
-}
-
-async fn sign_of(cache: &dyn Cache, journal: &str) -> Result<Option<String>> {
-    let nodes = cache.nodes().await?;
-    let found = nodes.into_iter().find(|(name, _)| name == journal);
-    Ok(found.map(|(_, sign)| sign))
 }
 
 /// The journal of a later start of this node, if its process may still run.
@@ -202,6 +200,7 @@ pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
         cache,
         Arc::clone(&node.storage),
         node.journal.name().to_owned(),
+        node.journal.keep(),
     );
     loop {
         if let Err(error) = replay
