@@ -97,8 +97,7 @@ impl Clocks {
         } else if let Some(newest) = storage.newest_announce().await? {
             self.begin_after(newest, peer_ttl);
         }
-        let mut state = self.state.lock();
-        state.offset = offset_of(self.clock.now());
+        self.state.lock().offset = offset_of(self.clock.now());
         Ok(())
     }
 
@@ -345,6 +344,7 @@ mod tests {
             let clocks = Clocks::new(Clock::start(), "a");
             let now = clocks.clock.now().unix;
             clocks.begin_after(now + newest, 3900);
+            clocks.state.lock().offset = offset_of(clocks.clock.now());
             let after = clocks.clock.now().unix - now;
             (after, clocks.was_set_back(), clocks.before(1000).is_some())
         };
