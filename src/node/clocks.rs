@@ -30,6 +30,9 @@ const NTP: &str = "let all hosts set their clocks by NTP (chrony, systemd-timesy
 /// What a host's own clock is called.
 const OWN: &str = "this host";
 
+/// What the time of a node is called that differs from its host's clock.
+const RUNNING: &str = "this node";
+
 /// The clock of a node, and how far it can be believed.
 pub(super) struct Clocks {
     clock: Clock,
@@ -97,8 +100,7 @@ impl Clocks {
         } else if let Some(newest) = storage.newest_announce().await? {
             self.begin_after(newest, peer_ttl);
         }
-        let mut state = self.state.lock();
-        state.offset = offset_of(self.clock.now());
+        self.state.lock().offset = offset_of(self.clock.now());
         Ok(())
     }
 
@@ -180,8 +182,10 @@ impl Clocks {
         let mut state = self.state.lock();
         let time = self.clock.now().unix;
         state.is_right = !is_far(readings.own - agreed) && !is_far(time - agreed);
-        let wrong = skews.into_iter().filter(|(_, skew)| is_far(*skew));
-        let wrong: Vec<(String, i64)> = wrong.collect();
+        // It was started while most clocks were ahead.
+        let running = (RUNNING.to_owned(), time - agreed);
+        let all = skews.into_iter().chain([running]);
+        let wrong: Vec<(String, i64)> = all.filter(|(_, skew)| is_far(*skew)).collect();
         for (name, skew) in wrong.iter().filter(|(name, _)| !state.wrong.contains(name)) {
             warn(name, *skew);
         }
@@ -207,7 +211,12 @@ pub(super) async fn watch(node: Node, cache: Option<Arc<dyn Cache>>) {
 fn warn(name: &str, skew: i64) {
     let direction = if skew > 0 { "ahead of" } else { "behind" };
     let how = format!("{} seconds {direction} most others", skew.unsigned_abs());
-    if name == OWN {
+    if name == RUNNING {
+        tracing::warn!(
+            hint = "start it again",
+            "the time that this node goes by is {how}: it removes no old records"
+        );
+    } else if name == OWN {
         tracing::warn!(
             hint = NTP,
             "the clock of this host is {how}: this node goes by theirs, and removes no old records"
@@ -345,6 +354,7 @@ mod tests {
             let clocks = Clocks::new(Clock::start(), "a");
             let now = clocks.clock.now().unix;
             clocks.begin_after(now + newest, 3900);
+            clocks.state.lock().offset = offset_of(clocks.clock.now());
             let after = clocks.clock.now().unix - now;
             (after, clocks.was_set_back(), clocks.before(1000).is_some())
         };

@@ -5,6 +5,7 @@
 //! go over from storage. Who is there does not: clients of the old hash have another torrent file.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use crate::ids::{InfoHash, TorrentId};
 use crate::node::Node;
@@ -12,6 +13,9 @@ use crate::node::load::{Registered, known_history};
 use crate::registry::{Hashes, RegistryChange, Torrent};
 use crate::storage::StorageError;
 use crate::tracker::Mode;
+
+/// How long storage may take to have what is on its way there.
+const APPLY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a torrent goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,11 +90,11 @@ async fn follow_private(
     if !ids.is_empty() {
         if !leaving.is_empty() {
             // What is still on its way to storage belongs to them, too.
-            node.journal.all_applied().await;
+            settle(node).await;
         }
         with_records.extend(node.storage.with_records(&ids).await?);
         if leaving.is_empty() && !with_records.is_empty() {
-            node.journal.all_applied().await;
+            settle(node).await;
         }
     }
     // From here on storage knows best: should an old hash come back, so does what is there then.
@@ -114,6 +118,18 @@ async fn follow_private(
     Ok(())
 }
 
+/// Waits until storage has what was queued before the call, if it takes it. What it does not have by then
+/// it settles when it comes, against the rows of the same clients: only what this node shows of them is
+/// older until they announce.
+async fn settle(node: &Node) {
+    let applied = node.journal.all_applied();
+    if tokio::time::timeout(APPLY_PATIENCE, applied).await.is_err() {
+        tracing::warn!(
+            "storage does not take the journal: torrents that changed go on from what it has"
+        );
+    }
+}
+
 /// The new ids of torrents that got another one: their records have it too, which a torrent that was
 /// deleted and uploaded again has none of. Swarms go on as they are.
 async fn renumbered(node: &Node, changed: &[Torrent]) -> Result<HashSet<TorrentId>, StorageError> {
@@ -131,7 +147,7 @@ async fn renumbered(node: &Node, changed: &[Torrent]) -> Result<HashSet<TorrentI
         return Ok(HashSet::new());
     }
     // What is still on its way to storage under the old id is recorded under the new one.
-    node.journal.all_applied().await;
+    settle(node).await;
     let with_records = node.storage.with_records(&candidates).await?;
     Ok(with_records.into_iter().collect())
 }

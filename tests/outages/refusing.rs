@@ -4,8 +4,11 @@ use std::cell::RefCell;
 use std::io::Write as _;
 use std::process::{Child, Stdio};
 
+use mika::ids::InfoHash;
 use serde_json::json;
 
+use crate::harness::http::{escape, get};
+use crate::harness::load::{info_hash, passkey};
 use crate::harness::mariadb::MariaDb;
 use crate::harness::redis::AOF;
 use crate::harness::site::Site;
@@ -95,6 +98,40 @@ fn mariadb_may_refuse() {
             |it| drop(it.mariadb.sql("RENAME TABLE site.members TO site.users")),
         );
         assert!(log.contains("users"), "{log}");
+    });
+}
+
+#[test]
+fn registry_changes_are_followed_while_storage_takes_no_batch() {
+    let mut site = Site::prepare(1, &AOF, &json!({ "node": "locked" }));
+    site.mika.run();
+    let announce = |hash: &[u8; 20], rest: &str| {
+        let (passkey, hash) = (passkey(0), escape(hash));
+        let target = format!(
+            "/{passkey}/announce?info_hash={hash}&peer_id=-MK0001-abcdefghijkl&port=6881&left=0{rest}"
+        );
+        get(site.mika.http(), &target).failure()
+    };
+    let (old, new) = (info_hash(1), [0x77; 20]);
+    assert_eq!(announce(&old, "&uploaded=0&event=started"), None);
+    let sql = "SELECT COUNT(*), COALESCE(SUM(uploaded), 0) FROM site.peers";
+    poll(PROGRAM_DEADLINE, "storage has the client", || {
+        site.mariadb.row::<2>(sql) == [1, 0]
+    });
+    let lock = "BEGIN; SELECT * FROM site.users FOR UPDATE";
+    let lock = Client::after(&site.mariadb, lock);
+    assert_eq!(announce(&old, "&uploaded=100"), None);
+    let hash = InfoHash(new);
+    site.mariadb.sql(&format!(
+        "UPDATE site.torrents SET info_hash = X'{hash}' WHERE id = 2"
+    ));
+    poll(PROGRAM_DEADLINE, "the torrent has its new hash", || {
+        announce(&new, "&uploaded=100").is_none()
+    });
+    drop(lock);
+    assert_eq!(announce(&new, "&uploaded=150&event=stopped"), None);
+    poll(PROGRAM_DEADLINE, "all is credited", || {
+        site.mariadb.row::<2>(sql) == [1, 150]
     });
 }
 
