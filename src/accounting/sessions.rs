@@ -222,8 +222,7 @@ impl Sessions {
 
     fn settle_from(&mut self, point: Point, started: bool, by: Source, max_rate: u64) -> Settled {
         let is_in_order = by == self.by || by.slack_after(self.by).is_some();
-        let may_be_settled =
-            self.is_ambiguous(point) || (started && self.is_repeated_start(point));
+        let may_be_settled = self.is_ambiguous(point) || (started && self.is_repeated_start(point));
         if !is_in_order && may_be_settled {
             return Settled::default();
         }
