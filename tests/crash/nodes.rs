@@ -37,7 +37,12 @@ const SECONDS_OFF: i64 = 1;
 const STORIES_MAX: usize = 3;
 
 /// What a node says that never happens as long as no file and no server loses what it kept.
-const LOSSES: [&str; 4] = ["panicked", "batch is lost", "are missing", "not kept any more"];
+const LOSSES: [&str; 4] = [
+    "panicked",
+    "batch is lost",
+    "are missing",
+    "not kept any more",
+];
 
 #[derive(Clone, Copy, Debug)]
 enum Victim {
@@ -61,7 +66,9 @@ struct Wanted {
     /// With multipliers, up and down.
     credit: [Range; 2],
     snatches: Range,
-    /// Unix seconds in which a client of the user may have seeded it.
+    /// Unix seconds in which a client of the user seeded it, and in which one may have been taken
+    /// for a seeder.
+    seeded: BTreeSet<i64>,
     seconds: BTreeSet<i64>,
 }
 
@@ -171,11 +178,16 @@ impl Pair {
     fn is_right(&self, stage: &Stage, clients: &[Client], when: &str) {
         let wrong = self.wrong(stage, clients);
         assert!(wrong.is_empty(), "{when}:\n{}", wrong.join("\n"));
-        let seconds = |wanted: &Wanted| wanted.seconds.len();
-        let seeded: usize = wanted(clients).values().map(seconds).sum();
+        let wanted = wanted(clients);
+        let [seeded, at_most] = [
+            wanted.values().map(|it| it.seeded.len()).sum::<usize>(),
+            wanted.values().map(|it| it.seconds.len()).sum(),
+        ];
         let sql = format!("SELECT SUM(seed_time), SUM(snatches) FROM {DATABASE}.users");
         let [seed_time, snatches] = self.site.mariadb.row(&sql);
-        eprintln!("{when}: {snatches} snatches; {seed_time} s of seed time, at most {seeded}");
+        eprintln!(
+            "{when}: {snatches} snatches; {seed_time} s of seed time, clients seeded {seeded}, at most {at_most}"
+        );
         let rows = self.peers();
         let is_there = |it: &&Client| {
             let row = rows.get(&HEXUPPER.encode(&it.peer_id));
@@ -258,7 +270,11 @@ impl Pair {
             );
             check(format!("user {user} up"), up, sum(|it| it.credit[0]));
             check(format!("user {user} down"), down, sum(|it| it.credit[1]));
-            check(format!("user {user} snatches"), snatches, sum(|it| it.snatches));
+            check(
+                format!("user {user} snatches"),
+                snatches,
+                sum(|it| it.snatches),
+            );
             let seeded = sum(|it| Range::up_to(it.seconds.len() as u64));
             check(format!("user {user} seed time"), seed_time, seeded);
         }
@@ -289,19 +305,17 @@ fn wanted(clients: &[Client]) -> BTreeMap<(usize, usize), Wanted> {
     for client in clients {
         let wanted = all.entry((client.user, client.torrent)).or_default();
         let (up, down) = multipliers(client.torrent);
-        for ((sum, owed), multiplier) in wanted.credit.iter_mut().zip(client.owed).zip([up, down])
-        {
+        for ((sum, owed), multiplier) in wanted.credit.iter_mut().zip(client.owed).zip([up, down]) {
             *sum = [*sum, owed.times(multiplier.into())].into_iter().sum();
         }
         if let Some(is_sure) = client.completed {
             wanted.snatches.high = 1;
             wanted.snatches.low |= u64::from(is_sure);
         }
-        for (from, until) in &client.seeded {
-            wanted
-                .seconds
-                .extend(from - SECONDS_OFF..until + SECONDS_OFF);
-        }
+        let around = |&(from, until): &(i64, i64)| from - SECONDS_OFF..until + SECONDS_OFF;
+        wanted.seeded.extend(client.seeded.iter().flat_map(around));
+        let both = client.seeded.iter().chain(&client.away);
+        wanted.seconds.extend(both.flat_map(around));
     }
     all
 }
