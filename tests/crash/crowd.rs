@@ -95,6 +95,9 @@ pub struct Client {
     /// Unix time since when it seeds, and when it did before.
     seeding_since: Option<i64>,
     pub seeded: Vec<(i64, i64)>,
+    /// When it was away as a seeder: a node that hears late of its stop, or in one family only, takes
+    /// it for a peer until it starts again.
+    pub away: Vec<(i64, i64)>,
     story: Vec<Announce>,
 }
 
@@ -298,9 +301,7 @@ impl<'a> Crowd<'a> {
     fn announce(&mut self, client: &mut Client, event: &'static str, goes_on: bool) -> bool {
         let start = now();
         loop {
-            if client.left == 0 && event != "stopped" {
-                client.seeding_since.get_or_insert_with(unix);
-            }
+            client.note_seeding(event);
             let answers = self.try_announce(client, event);
             // A peer of two families stays until it has stopped in both.
             let is_answered = if event == "stopped" {
@@ -412,6 +413,7 @@ impl Client {
             completed: None,
             seeding_since: None,
             seeded: Vec::new(),
+            away: Vec::new(),
             story: Vec::new(),
         }
     }
@@ -453,6 +455,18 @@ impl Client {
         self.totals[0] += rng.u64(..STEP_MAX);
         self.totals[1] += down;
         self.left -= down;
+    }
+
+    /// It may be taken for a seeder from this announce on.
+    fn note_seeding(&mut self, event: &str) {
+        if self.left > 0 || event == "stopped" || self.seeding_since.is_some() {
+            return;
+        }
+        let now = unix();
+        self.seeding_since = Some(now);
+        if let Some((_, stopped)) = self.seeded.last() {
+            self.away.push((*stopped, now));
+        }
     }
 
     /// Takes down what an answer says is safe: those to events wait until they are saved.

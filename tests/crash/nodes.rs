@@ -66,7 +66,9 @@ struct Wanted {
     /// With multipliers, up and down.
     credit: [Range; 2],
     snatches: Range,
-    /// Unix seconds in which a client of the user may have seeded it.
+    /// Unix seconds in which a client of the user seeded it, and in which one may have been taken
+    /// for a seeder.
+    seeded: BTreeSet<i64>,
     seconds: BTreeSet<i64>,
 }
 
@@ -176,11 +178,16 @@ impl Pair {
     fn is_right(&self, stage: &Stage, clients: &[Client], when: &str) {
         let wrong = self.wrong(stage, clients);
         assert!(wrong.is_empty(), "{when}:\n{}", wrong.join("\n"));
-        let seconds = |wanted: &Wanted| wanted.seconds.len();
-        let seeded: usize = wanted(clients).values().map(seconds).sum();
+        let wanted = wanted(clients);
+        let [seeded, at_most] = [
+            wanted.values().map(|it| it.seeded.len()).sum::<usize>(),
+            wanted.values().map(|it| it.seconds.len()).sum(),
+        ];
         let sql = format!("SELECT SUM(seed_time), SUM(snatches) FROM {DATABASE}.users");
         let [seed_time, snatches] = self.site.mariadb.row(&sql);
-        eprintln!("{when}: {snatches} snatches; {seed_time} s of seed time, at most {seeded}");
+        eprintln!(
+            "{when}: {snatches} snatches; {seed_time} s of seed time, clients seeded {seeded}, at most {at_most}"
+        );
         let rows = self.peers();
         let is_there = |it: &&Client| {
             let row = rows.get(&HEXUPPER.encode(&it.peer_id));
@@ -305,11 +312,10 @@ fn wanted(clients: &[Client]) -> BTreeMap<(usize, usize), Wanted> {
             wanted.snatches.high = 1;
             wanted.snatches.low |= u64::from(is_sure);
         }
-        for (from, until) in &client.seeded {
-            wanted
-                .seconds
-                .extend(from - SECONDS_OFF..until + SECONDS_OFF);
-        }
+        let around = |&(from, until): &(i64, i64)| from - SECONDS_OFF..until + SECONDS_OFF;
+        wanted.seeded.extend(client.seeded.iter().flat_map(around));
+        let both = client.seeded.iter().chain(&client.away);
+        wanted.seconds.extend(both.flat_map(around));
     }
     all
 }

@@ -66,6 +66,15 @@ fn template() -> &'static Path {
     made.path()
 }
 
+fn copy(data: &Path, to: &Path) {
+    let copied = Command::new("cp")
+        .args(["--recursive", "--sparse=always"])
+        .args([data, to])
+        .status()
+        .expect("cp starts");
+    assert!(copied.success(), "the data folder is copied");
+}
+
 // === impl MariaDb ===
 
 impl MariaDb {
@@ -85,13 +94,7 @@ impl MariaDb {
 
     fn launch(options: &[&str], host: Option<&Host>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let copied = Command::new("cp")
-            .args(["--recursive", "--sparse=always"])
-            .arg(template().join("data"))
-            .arg(folder.path())
-            .status()
-            .expect("cp starts");
-        assert!(copied.success(), "the data folder is copied");
+        copy(&template().join("data"), folder.path());
         let mut server = Self {
             folder,
             address: free_port(),
@@ -220,6 +223,24 @@ impl MariaDb {
     /// Starts it again on the same port, after [`MariaDb::kill9`] or [`MariaDb::stop`].
     pub fn restart(&mut self) {
         assert!(self.try_run(), "mariadbd does not start:\n{}", self.log());
+    }
+
+    /// Stops it, starts it again, and returns a copy of its data as they were in between.
+    pub fn back_up(&mut self) -> TempDir {
+        self.stop();
+        let backup = tempfile::tempdir().expect("a temporary folder");
+        copy(&self.folder.path().join("data"), backup.path());
+        self.restart();
+        backup
+    }
+
+    /// Stops it, and starts it again with the data of a copy, as a replica that was behind takes over.
+    pub fn go_back_to(&mut self, backup: &TempDir) {
+        self.stop();
+        let path = self.folder.path();
+        fs::remove_dir_all(path.join("data")).expect("the data folder is deleted");
+        copy(&backup.path().join("data"), path);
+        self.restart();
     }
 
     /// Stops it from running, as a machine does that has no time for it; connections stay.

@@ -78,18 +78,20 @@ impl Client {
     }
 
     pub fn announce(&self, node: SocketAddr, event: &str) -> Reply {
-        get(
-            node,
-            &format!(
-                "/{}/announce?info_hash={}&peer_id={}&port={}&uploaded={}&downloaded={}&left={}&compact=1&numwant=50&event={event}",
-                self.passkey,
-                escape(&self.info_hash),
-                escape(&self.peer_id),
-                self.port,
-                self.uploaded,
-                self.downloaded,
-                self.left,
-            ),
+        get(node, &self.target(event))
+    }
+
+    /// What it asks for to announce.
+    pub fn target(&self, event: &str) -> String {
+        format!(
+            "/{}/announce?info_hash={}&peer_id={}&port={}&uploaded={}&downloaded={}&left={}&compact=1&numwant=50&event={event}",
+            self.passkey,
+            escape(&self.info_hash),
+            escape(&self.peer_id),
+            self.port,
+            self.uploaded,
+            self.downloaded,
+            self.left,
         )
     }
 

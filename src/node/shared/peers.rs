@@ -98,21 +98,40 @@ pub(super) async fn overlay(
     for name in names {
         let counted = applied.get(&name).copied().unwrap_or(0);
         let mut after = 0;
-        loop {
-            let batches = cache.kept(&name, after, BATCHES_AT_ONCE).await?;
-            let Some(last) = batches.last() else { break };
-            after = last.number;
-            for batch in &batches {
-                apply(node, batch, batch.number <= counted, node.clock.now());
-                // Its node may have been killed before it wrote them.
-                let written = cache.put_peers(&members_of(batch)).await?;
-                let memberships = memberships_of(batch, &written);
-                cache.put_memberships(&memberships).await?;
-            }
+        while let Some(last) = overlay_next(node, cache, &name, after, counted).await? {
+            after = last;
         }
         positions.insert(name, after.max(counted));
     }
     Ok(positions)
+}
+
+/// Takes over the next batches of one journal; returns the number of the last, none at the end and
+/// at what can't be read: the peers of the cache have most of that, and no node may keep others
+/// from starting.
+async fn overlay_next(
+    node: &Node,
+    cache: &dyn Cache,
+    journal: &str,
+    after: u64,
+    counted: u64,
+) -> Result<Option<u64>, CacheError> {
+    let batches = match cache.kept(journal, after, BATCHES_AT_ONCE).await {
+        Ok(batches) => batches,
+        Err(CacheError::Broken(problem)) => {
+            tracing::warn!(journal, problem, "a journal can't be read to its end");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    for batch in &batches {
+        apply(node, batch, batch.number <= counted, node.clock.now());
+        // Its node may have been killed before it wrote them.
+        let written = cache.put_peers(&members_of(batch)).await?;
+        let memberships = memberships_of(batch, &written);
+        cache.put_memberships(&memberships).await?;
+    }
+    Ok(batches.last().map(|last| last.number))
 }
 
 /// Gives the cache all private peers of this node, except those of which it has a newer record;
