@@ -183,6 +183,20 @@ async fn keeps_the_contract() {
     .await;
 }
 
+#[tokio::test]
+async fn no_journal_begins_in_the_cache_of_another_database() {
+    let redis = Redis::start();
+    let (ours, theirs) = (open(&redis.url()), open(&redis.url()));
+    assert_eq!(ours.set_database("one", None).await.unwrap(), "one");
+    redis.cli(&["FLUSHALL"]);
+    assert_eq!(theirs.set_database("two", None).await.unwrap(), "two");
+    let generation = ours.ping().await.unwrap();
+    let said = broken(ours.keep(generation, &[batch(1)]).await);
+    assert!(said.contains("another database"), "{said}");
+    assert_eq!(redis.cli(&["KEYS", "*"]), "t:registry");
+    theirs.keep(generation, &[batch(1)]).await.unwrap();
+}
+
 /// What docs/redis.md says that Mika's user has to be allowed.
 const ALLOWED: &str = "+ping +info +select +scan +get +set +incrby +pexpire +unlink +hget +hset \
     +hdel +hexists +hincrby +hmget +hgetall +hkeys +sadd +srem +zadd +zincrby +zrem +xadd +xtrim \

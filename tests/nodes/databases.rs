@@ -170,6 +170,8 @@ fn a_cache_that_another_database_took_is_left() {
     assert_eq!(site.mika.wait(REFUSED), 1);
     let said = site.mika.log();
     names_both(&site, &said);
+    assert_eq!(site.redis.cli(&["HKEYS", "t:nodes"]), "");
+    assert_eq!(site.redis.cli(&["KEYS", "t:journal:*"]), "");
     site.redis.cli(&["HDEL", "t:registry", "database"]);
     // One that was emptied is claimed again.
     run(&mut site.mika);

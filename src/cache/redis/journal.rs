@@ -9,7 +9,7 @@ use redis::{Cmd, ServerError, Value};
 
 use super::derived::Derived;
 use super::link::{Link, Session};
-use super::{epoch, keys, reply};
+use super::{epoch, keys, owner, reply};
 use crate::cache::{CacheError, Generation};
 use crate::change::sums::Credited;
 use crate::change::{Batch, codec};
@@ -20,9 +20,15 @@ const READ_MAX: u32 = 4;
 /// Changes after which a group of batches is sent and counted before the next.
 const GROUP_CHANGES: usize = 10_000;
 
-/// In which generation this process last wrote to a node's stream: if the stream is gone within it,
-/// it was deleted.
-pub(super) type Streams = Mutex<HashMap<String, Generation>>;
+/// What this process knows of the streams that it writes to.
+#[derive(Default)]
+pub(super) struct Streams {
+    /// In which generation it last wrote to a node's stream: if the stream is gone within it, it was
+    /// deleted.
+    written: Mutex<HashMap<String, Generation>>,
+    /// The database that they are for; none if nobody said so.
+    database: Mutex<Option<String>>,
+}
 
 /// A call of [`keep`].
 struct Keeping<'a> {
@@ -66,6 +72,15 @@ fn group_len(batches: &[Arc<Batch>]) -> usize {
     batches.iter().take_while(fits).count().max(1)
 }
 
+// === impl Streams ===
+
+impl Streams {
+    /// Streams are begun from now on where they belong to that database.
+    pub(super) fn are_for(&self, database: &str) {
+        *self.database.lock() = Some(database.to_owned());
+    }
+}
+
 // === impl Keeping ===
 
 impl Keeping<'_> {
@@ -92,7 +107,7 @@ impl Keeping<'_> {
     /// Notes that the stream is there.
     fn note_stream(&self, batch: &Batch) {
         let generation = self.session.generation();
-        let mut streams = self.streams.lock();
+        let mut streams = self.streams.written.lock();
         if streams.get(&batch.node) != Some(&generation) {
             streams.insert(batch.node.clone(), generation);
         }
@@ -101,7 +116,7 @@ impl Keeping<'_> {
     /// Makes the stream, if it is missing because nobody has written to it yet.
     async fn begin_stream(&self, batch: &Batch) -> Result<(), CacheError> {
         let generation = self.session.generation();
-        let written = self.streams.lock().get(&batch.node).copied();
+        let written = self.streams.written.lock().get(&batch.node).copied();
         let now = if written == Some(generation) {
             self.link.was_emptied(self.session)
         } else {
@@ -109,6 +124,12 @@ impl Keeping<'_> {
         };
         if now != generation {
             return Err(CacheError::Restarted(now));
+        }
+        // Another database may have taken a server that was emptied.
+        let own = self.streams.database.lock().clone();
+        let owner = owner::database(self.link).await?;
+        if own.is_some() && owner.is_some() && own != owner {
+            return Err(self.link.broken("it belongs to another database now"));
         }
         self.add(batch, false).await.map(drop)
     }

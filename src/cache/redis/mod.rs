@@ -90,7 +90,11 @@ impl Cache for Redis {
         database: &str,
         former: Option<&str>,
     ) -> Result<String, CacheError> {
-        owner::set_database(&self.link, database, former).await
+        let owner = owner::set_database(&self.link, database, former).await?;
+        if owner == database {
+            self.streams.are_for(database);
+        }
+        Ok(owner)
     }
 
     async fn keep(&self, generation: Generation, batches: &[Arc<Batch>]) -> Result<(), CacheError> {

@@ -46,13 +46,16 @@ pub(in crate::node) async fn show(cache: &dyn Cache, journal: &str) -> Result<()
 }
 
 /// Says that the process with that journal has stopped in order: whoever starts under its name need
-/// not wait for signs of life. In a cache that went to another `database`, nothing is said.
+/// not wait for signs of life. A cache that went to another database than this one forgets the journal.
 pub(in crate::node) async fn take_leave(
     cache: &dyn Cache,
     database: &str,
     journal: &str,
 ) -> Result<(), CacheError> {
-    owner::refuse_foreign(cache, database).await?;
+    let owner = cache.database().await?;
+    if owner.is_some_and(|owner| owner != database) {
+        return cache.forget_journal(journal).await;
+    }
     cache.beat(journal, STOPPED).await
 }
 
