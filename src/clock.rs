@@ -30,6 +30,16 @@ pub struct Clock {
     /// Unix time less the monotonic time of this clock. Read once, because the seconds of both
     /// begin at different moments: a time that is converted back and forth must stay the same.
     offset: &'static AtomicI64,
+    /// Where it reads the time, if not from the system.
+    #[cfg(feature = "contract")]
+    source: Option<&'static dyn TimeSource>,
+}
+
+/// A time of its own for a clock, as tests have it (feature `contract`).
+#[cfg(feature = "contract")]
+pub trait TimeSource: std::fmt::Debug + Sync {
+    /// Whole seconds of the monotonic clock, which began at any moment, and of Unix time.
+    fn read(&self) -> (i64, i64);
 }
 
 /// Measures how long something takes, by the monotonic clock: reading it costs some 25 ns.
@@ -95,25 +105,53 @@ fn nanoseconds() -> u64 {
     (time.tv_sec as u64).saturating_mul(1_000_000_000) + time.tv_nsec as u64
 }
 
+/// Whole seconds of both clocks of the system. The coarse ones, which go by ticks of some
+/// milliseconds: seconds are asked for, and twice for every announce.
+fn system_time() -> (i64, i64) {
+    let mono = clock_gettime(ClockId::MonotonicCoarse).tv_sec;
+    (mono, clock_gettime(ClockId::RealtimeCoarse).tv_sec)
+}
+
 // === impl Clock ===
 
 impl Clock {
     /// A clock that starts now. Its few bytes are never given back.
     pub fn start() -> Self {
-        let unix = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+        let (mono, unix) = system_time();
         let offset = unix - i64::from(Seconds::START.0);
         Self {
-            started: clock_gettime(ClockId::MonotonicCoarse).tv_sec,
+            started: mono,
             offset: Box::leak(Box::new(AtomicI64::new(offset))),
+            #[cfg(feature = "contract")]
+            source: None,
         }
     }
 
-    /// The present by both clocks. The coarse ones, which go by ticks of some milliseconds:
-    /// seconds are asked for, and twice for every announce.
+    /// A clock that starts now and goes by `source`.
+    #[cfg(feature = "contract")]
+    pub fn start_by(source: &'static dyn TimeSource) -> Self {
+        let (started, unix) = source.read();
+        let offset = unix - i64::from(Seconds::START.0);
+        Self {
+            started,
+            offset: Box::leak(Box::new(AtomicI64::new(offset))),
+            source: Some(source),
+        }
+    }
+
+    fn read(&self) -> (i64, i64) {
+        #[cfg(feature = "contract")]
+        if let Some(source) = self.source {
+            return source.read();
+        }
+        system_time()
+    }
+
+    /// The present by both clocks.
     pub fn now(&self) -> Now {
-        let elapsed = clock_gettime(ClockId::MonotonicCoarse).tv_sec - self.started;
+        let (mono, wall) = self.read();
+        let elapsed = mono - self.started;
         let mono = Seconds::START.plus(u32::try_from(elapsed).unwrap_or(u32::MAX));
-        let wall = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
         let expected = i64::from(mono.0) + self.offset.load(Ordering::Relaxed);
         if wall.abs_diff(expected) <= STEP {
             let unix = expected;

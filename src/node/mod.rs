@@ -2,6 +2,9 @@
 //! listeners; signals; and the ordered stop.
 
 mod api;
+#[cfg(feature = "contract")]
+pub mod bare;
+mod core;
 mod follow;
 mod followed;
 mod forget;
@@ -41,8 +44,9 @@ use crate::tls::Certificate;
 use crate::tracker::Tracker;
 
 use self::running::{Begun, Running};
+use self::shared::Process;
 use self::sockets::Sockets;
-use self::start::Ready;
+use self::start::Host;
 
 /// What a daemon is started with.
 pub struct Options {
@@ -67,6 +71,7 @@ pub struct Drivers {
 struct Node {
     /// What other nodes know it by.
     name: String,
+    process: Process,
     /// The identity of its storage.
     database: String,
     clock: Clock,
@@ -157,18 +162,13 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let certificates = Certificates::load(config)?;
 
     let stores = start::open(config, drivers)?;
-    let beginning = start::begin(config, &stores, options.no_wait);
+    let host = Host::current();
+    let beginning = start::begin(config, &stores, &host, options.no_wait);
     let ready = tokio::select! {
         ready = notify::unhurried(beginning) => Some(ready?),
         () = signals.stop() => None,
     };
-    let Some(Ready {
-        node,
-        journal,
-        follows,
-        claim,
-    }) = ready
-    else {
+    let Some(ready) = ready else {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };
@@ -179,10 +179,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         sockets,
         certificates,
         log,
-        node,
-        journal,
-        follows,
-        claim,
+        ready,
     };
     let mut running = Running::start(begun)?;
     let served = running.serve(signals).await?;

@@ -6,7 +6,7 @@ use super::StorageError;
 use crate::change::Batch;
 
 /// Those of consecutive `batches` that come after number `applied`; refused if one before them is missing.
-pub(super) fn not_applied(
+pub fn not_applied(
     batches: &[Arc<Batch>],
     applied: u64,
 ) -> Result<&[Arc<Batch>], StorageError> {

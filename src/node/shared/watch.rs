@@ -30,11 +30,19 @@ const STATS_PERIOD: Duration = Duration::from_secs(10);
 /// How long a namesake on another host is watched for signs of life.
 const NAMESAKE_WATCH: Duration = Duration::from_secs(3);
 
+/// The process that a node is, as its signs of life tell others: host, boot, pid namespace and pid.
+#[derive(Clone, Debug)]
+pub struct Process(Arc<str>);
+
 /// Refuses to start under the name of a node that runs: of two, the earlier one would have to stop.
-pub(in crate::node) async fn refuse_namesake(cache: &dyn Cache, name: &str) -> Result<()> {
+pub(in crate::node) async fn refuse_namesake(
+    cache: &dyn Cache,
+    name: &str,
+    own: &Process,
+) -> Result<()> {
     for (journal, _) in cache.nodes().await? {
         if node_of(&journal) == name
-            && let Some(host) = host_of(cache, &journal).await?
+            && let Some(host) = host_of(cache, &journal, own).await?
         {
             bail!(
                 "another mika runs as node {name:?} on {host}: give each a name of its own in node"
@@ -46,8 +54,12 @@ pub(in crate::node) async fn refuse_namesake(cache: &dyn Cache, name: &str) -> R
 
 /// Says that the process with that journal is there: others follow it, and of two of one name that
 /// start together the earlier one notices.
-pub(in crate::node) async fn show(cache: &dyn Cache, journal: &str) -> Result<(), CacheError> {
-    cache.beat(journal, &own_sign(0)).await
+pub(in crate::node) async fn show(
+    cache: &dyn Cache,
+    journal: &str,
+    own: &Process,
+) -> Result<(), CacheError> {
+    cache.beat(journal, &own.sign(0)).await
 }
 
 /// Says that the process with that journal has stopped in order: whoever starts under its name need
@@ -62,8 +74,13 @@ pub(in crate::node) async fn take_leave(
 }
 
 /// The host on which the process with that journal runs; none if it gives no signs of life.
-pub(in crate::node) async fn host_of(cache: &dyn Cache, journal: &str) -> Result<Option<String>> {
-    let Some(sign) = sign_of(cache, journal).await?.filter(|sign| !is_dead(sign)) else {
+pub(in crate::node) async fn host_of(
+    cache: &dyn Cache,
+    journal: &str,
+    own: &Process,
+) -> Result<Option<String>> {
+    let sign = sign_of(cache, journal).await?;
+    let Some(sign) = sign.filter(|sign| !own.knows_dead(sign)) else {
         return Ok(None);
     };
     tokio::time::sleep(NAMESAKE_WATCH).await;
@@ -75,31 +92,8 @@ pub(in crate::node) async fn host_of(cache: &dyn Cache, journal: &str) -> Result
     Ok(Some(host.to_owned()))
 }
 
-/// Whether the process of a sign is known to be gone: only where it ran in sight of this one.
-fn is_dead(sign: &str) -> bool {
-    if sign == STOPPED {
-        return true;
-    }
-    let own = own_sign(0);
-    let mut words = sign.split(' ').zip(own.split(' '));
-    let is_in_sight = words.by_ref().take(3).all(|(theirs, own)| theirs == own);
-    let pid = words.next().and_then(|(pid, _)| pid.parse().ok());
-    let is_alive = |pid| pid != own_pid() && is_running(pid);
-    is_in_sight && pid.is_some_and(|pid| !is_alive(pid))
-}
-
 fn is_running(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok())
-}
-
-/// Host, boot, pid namespace, pid, and what makes it differ from the sign before.
-fn own_sign(count: u64) -> String {
-    let uname = rustix::system::uname();
-    let host = uname.nodename().to_string_lossy().replace(' ', "-");
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let (boot, namespace) = (boot.trim(), namespace.display());
-    format!("{host} {boot} {namespace} {} {count}", own_pid())
 }
 
 async fn sign_of(cache: &dyn Cache, journal: &str) -> Result<Option<String>> {
@@ -109,10 +103,15 @@ async fn sign_of(cache: &dyn Cache, journal: &str) -> Result<Option<String>> {
 }
 
 /// The journal of a later start of this node, if its process may still run.
-async fn successor(cache: &dyn Cache, own: &str) -> Result<Option<String>, CacheError> {
+async fn successor(
+    cache: &dyn Cache,
+    own: &str,
+    process: &Process,
+) -> Result<Option<String>, CacheError> {
     let nodes = cache.nodes().await?;
-    let is_successor =
-        |(journal, sign): &(String, String)| is_later(journal, own) && !is_dead(sign);
+    let is_successor = |(journal, sign): &(String, String)| {
+        is_later(journal, own) && !process.knows_dead(sign)
+    };
     let found = nodes.into_iter().find(is_successor);
     Ok(found.map(|(journal, _)| journal))
 }
@@ -155,7 +154,7 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
             );
             return;
         }
-        if let Ok(Some(journal)) = successor(&*cache, &own).await {
+        if let Ok(Some(journal)) = successor(&*cache, &own, &node.process).await {
             tracing::error!(
                 journal,
                 node = node.name,
@@ -166,7 +165,7 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
         }
         count += 1;
         // Without it, others take this node for dead: harmless, and it ends with the next.
-        if let Err(error) = cache.beat(&own, &own_sign(count)).await {
+        if let Err(error) = cache.beat(&own, &node.process.sign(count)).await {
             tracing::debug!(%error, "the cache was not told that this node runs");
         }
         tokio::time::sleep(BEAT_PERIOD).await;
@@ -252,4 +251,41 @@ async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
         &HashMap::from([(node.journal.name().to_owned(), applied)]),
     )
     .await
+}
+
+// === impl Process ===
+
+impl Process {
+    /// The process that this runs in.
+    pub fn current() -> Self {
+        let uname = rustix::system::uname();
+        let host = uname.nodename().to_string_lossy().replace(' ', "-");
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        let (boot, namespace) = (boot.trim(), namespace.display());
+        Self(format!("{host} {boot} {namespace} {}", own_pid()).into())
+    }
+
+    /// One of a host of that name, out of sight of this one.
+    #[cfg(feature = "contract")]
+    pub fn elsewhere(host: &str, pid: u32) -> Self {
+        Self(format!("{host} boot-of-{host} pid:[1] {pid}").into())
+    }
+
+    /// Its sign of life of that number.
+    fn sign(&self, count: u64) -> String {
+        format!("{} {count}", self.0)
+    }
+
+    /// Whether the process of a sign is known to be gone: only where it ran in sight of this one.
+    fn knows_dead(&self, sign: &str) -> bool {
+        if sign == STOPPED {
+            return true;
+        }
+        let mut words = sign.split(' ').zip(self.0.split(' '));
+        let is_in_sight = words.by_ref().take(3).all(|(theirs, own)| theirs == own);
+        let pid = words.next().and_then(|(pid, _)| pid.parse().ok());
+        let is_alive = |pid| pid != own_pid() && is_running(pid);
+        is_in_sight && pid.is_some_and(|pid| !is_alive(pid))
+    }
 }
