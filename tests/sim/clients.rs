@@ -10,7 +10,7 @@ use mika::ids::PeerId;
 use mika::wire::{Announce, Event};
 use tokio::time::{sleep, timeout};
 
-use super::model::{Birth, LifeId, Report};
+use super::model::{Birth, LifeId, Model, Report};
 use super::network::elapsed;
 use super::process::Ask;
 use super::storage::info_hash;
@@ -49,7 +49,7 @@ pub struct Client {
 
 /// How a client begins again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Return {
+pub enum Return {
     /// With totals of 0.
     Anew,
     /// With a new peer id, too.
@@ -88,7 +88,7 @@ impl Client {
             rates: (0, 0),
             moved_at: elapsed(),
             completed: left == 0,
-            life: world.no_life(),
+            life: Model::NONE,
             random,
         };
         it.draw_rates();
@@ -110,6 +110,7 @@ impl Client {
             id,
             v4: Ipv4Addr::new(9, 9, 2, id as u8),
             v6: None,
+            life: Model::NONE,
             random: self.random.fork(),
             ..*self
         };
@@ -118,22 +119,26 @@ impl Client {
     }
 
     /// Lives until the run is over.
-    async fn run(mut self, world: Arc<World>) {
-        let wait = self.random.u64(..60_000);
-        world.unless_over(Duration::from_millis(wait)).await;
-        self.begin(&world, Return::Anew);
-        let mut how = Return::Anew;
-        while !world.is_over() {
+    async fn run(mut self, world: Arc<World>, mut how: Return) {
+        if how == Return::Anew {
+            let wait = self.random.u64(..60_000);
+            world.unless_over(Duration::from_millis(wait)).await;
+            self.begin(&world, how);
+        }
+        loop {
             let event = if how == Return::Silent { Event::None } else { Event::Started };
             self.tell(&world, event, u32::MAX).await;
             let until = elapsed() + Duration::from_secs(self.random.u64(20..300));
-            while elapsed() < until && !world.is_over() {
+            while (elapsed() < until || world.is_copied(self.peer_id)) && !world.is_over() {
                 let wait = self.random.u64(12_000..25_000);
                 world.unless_over(Duration::from_millis(wait)).await;
                 self.update(&world).await;
+                if world.plan.copies && self.random.u32(..20) == 0 {
+                    self.spread(&world);
+                }
             }
             if world.is_over() {
-                break;
+                return self.finish(&world).await;
             }
             let crashes = self.random.u32(..3) == 0;
             if crashes {
@@ -141,28 +146,37 @@ impl Client {
             } else {
                 self.tell(&world, Event::Stopped, TRIES).await;
             }
-            if self.random.u32(..12) == 0 && world.plan.copies {
-                let id = world.new_client();
-                let copy = self.copy(id);
-                world.set_copied(self.peer_id);
-                self.say(&world, &format!("is copied to client {id}"));
-                copy.spawn(&world);
-            }
             let wait = self.random.u64(6_000..60_000);
             world.unless_over(Duration::from_millis(wait)).await;
+            if world.is_over() {
+                return;
+            }
             how = [Return::Anew, Return::Renamed, Return::Resumed, Return::Shrunken, Return::Silent]
                 [self.random.usize(..5)];
             self.begin(&world, how);
         }
-        self.finish(&world).await;
+    }
+
+    /// Is copied to another machine while it runs. Neither of them stops from then on: of those that come and go,
+    /// nobody can tell machines from one client.
+    fn spread(&mut self, world: &Arc<World>) {
+        if world.is_copied(self.peer_id) {
+            return;
+        }
+        let id = world.new_client();
+        let mut copy = self.copy(id);
+        world.set_copied(self.peer_id);
+        copy.begin(world, Return::Resumed);
+        self.say(world, &format!("is copied to client {id}"));
+        copy.spawn(world, Return::Resumed);
     }
 
     /// Has it live, in a task of its own.
-    pub fn spawn(self, world: &Arc<World>) {
+    pub fn spawn(self, world: &Arc<World>, how: Return) {
         let world = Arc::clone(world);
         let life: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
             world.client_lives(1);
-            self.run(Arc::clone(&world)).await;
+            self.run(Arc::clone(&world), how).await;
             world.client_lives(-1);
         });
         tokio::spawn(life);
@@ -210,13 +224,15 @@ impl Client {
             let site = self.random.usize(..world.sites.len());
             self.sites = [site, self.random.usize(..world.sites.len())];
         }
-        let is_new = how != Return::Resumed || self.life == world.no_life();
+        let is_new = how != Return::Resumed || self.life == Model::NONE;
         if is_new {
             let is_silent = how == Return::Silent && before != (self.up, self.down);
             self.life = world.begin_life(Birth {
                 user: self.user,
                 torrent: self.torrent,
                 peer_id: self.peer_id,
+                up: self.up,
+                down: self.down,
                 is_silent,
                 is_copied: world.is_copied(self.peer_id),
             });
@@ -224,19 +240,20 @@ impl Client {
         self.say(world, &format!("begins: {how:?}, {} up, {} down", self.up, self.down));
     }
 
-    /// Moves what it did since the last time.
-    fn proceed(&mut self) {
+    /// Moves what it did since the last time. Only an update may find that it has all.
+    fn proceed(&mut self, may_complete: bool) {
         let now = elapsed();
         let millis = (now - self.moved_at).as_millis() as u64;
         self.moved_at = now;
         self.up += self.rates.0 * millis / 1000;
-        let down = (self.rates.1 * millis / 1000).min(self.left);
+        let most = if may_complete { self.left } else { self.left.saturating_sub(1) };
+        let down = (self.rates.1 * millis / 1000).min(most);
         self.down += down;
         self.left -= down;
     }
 
     async fn update(&mut self, world: &Arc<World>) {
-        self.proceed();
+        self.proceed(true);
         if self.left == 0 && !self.completed {
             self.completed = true;
             self.tell(world, Event::Completed, u32::MAX).await;
@@ -259,7 +276,7 @@ impl Client {
         let mut tried = 0;
         let mut pause = 2_000;
         loop {
-            self.proceed();
+            self.proceed(false);
             let is_final = world.is_healed();
             let mut is_answered = self.announce(world, event, 0).await;
             if self.v6.is_some() {
@@ -339,15 +356,14 @@ impl Client {
                 is_seeding: self.left == 0,
                 completes: event == Event::Completed && self.left == 0,
                 stops: event == Event::Stopped,
+                process: 0,
                 is_durable: false,
                 is_answered: false,
             },
             params,
         };
-        // A task, because a node goes on with it after its client gave up.
-        let announced = tokio::spawn(Arc::clone(&running).announce(ask));
-        let answer = timeout(PATIENCE, announced).await;
-        let Some(answer) = answer.ok().and_then(Result::ok).flatten() else {
+        let answer = timeout(PATIENCE, Arc::clone(&running).announce(ask)).await;
+        let Some(answer) = answer.ok().flatten() else {
             self.tell_story(world, &format!("{what}: no answer"));
             return false;
         };

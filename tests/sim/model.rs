@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use mika::change::PeerKey;
 use mika::ids::{PeerId, TorrentId, UserId};
 
 use super::storage::Tables;
+use super::world::{TTL, TTL_SLACK};
 
 /// After so long without `started`, a client that reports less than before is taken at its word (rule A3), and a
 /// second more for times that are whole seconds.
@@ -32,6 +34,9 @@ pub struct Birth {
     pub user: u32,
     pub torrent: u32,
     pub peer_id: PeerId,
+    /// The totals that it began with, which nobody was told.
+    pub up: u64,
+    pub down: u64,
     /// It began without `started`, with less than was reported under its peer id before.
     pub is_silent: bool,
     /// Another machine has its peer id, too.
@@ -52,6 +57,8 @@ pub struct Report {
     pub is_seeding: bool,
     pub completes: bool,
     pub stops: bool,
+    /// The process that decided it.
+    pub process: u32,
     /// It was durable when the reply went, or soon after.
     pub is_durable: bool,
     /// The reply reached the client.
@@ -135,26 +142,57 @@ impl Model {
     /// What is due, by user and torrent.
     pub fn due(&self) -> BTreeMap<(UserId, TorrentId), Due> {
         let mut due: BTreeMap<(UserId, TorrentId), Due> = BTreeMap::new();
-        let mut seeding: BTreeMap<(UserId, TorrentId), BTreeSet<u64>> = BTreeMap::new();
+        for (key, (up, down)) in self.gains() {
+            let due = due.entry((key.user, key.torrent)).or_default();
+            due.up.add(up);
+            due.down.add(down);
+        }
+        let mut reports: BTreeMap<_, Vec<Report>> = BTreeMap::new();
         for life in &self.lives {
             let key = (UserId(life.birth.user), TorrentId(life.birth.torrent));
             let due = due.entry(key).or_default();
-            due.up.add(life.gain(|report| report.up));
-            due.down.add(life.gain(|report| report.down));
             due.seed_time.most += ROUNDING + self.skew;
-            let seconds = seeding.entry(key).or_default();
-            seconds.extend(life.seeding());
+            let reports = reports.entry((key, life.birth.peer_id)).or_default();
+            reports.extend(&life.reports);
             let completed = life.reports.iter().filter(|report| report.completes);
             due.snatch.most = due.snatch.most.max(completed.clone().count().min(1) as u64);
             let certain = completed.filter(|report| report.is_promised());
             due.snatch.least = due.snatch.least.max(certain.count().min(1) as u64);
         }
-        for (key, seconds) in seeding {
+        let mut seconds: BTreeMap<_, BTreeSet<u64>> = BTreeMap::new();
+        for ((key, _), reports) in &mut reports {
+            reports.sort_by_key(|report| report.at);
+            seconds.entry(*key).or_default().extend(seeding(reports));
+        }
+        for (key, seconds) in seconds {
             if let Some(due) = due.get_mut(&key) {
                 due.seed_time.most += seconds.len() as u64;
             }
         }
         due
+    }
+
+    /// What each peer gained, up and down.
+    fn gains(&self) -> BTreeMap<PeerKey, (Bounds, Bounds)> {
+        let mut gains: BTreeMap<PeerKey, (Bounds, Bounds)> = BTreeMap::new();
+        for Life { birth, reports } in &self.lives {
+            if reports.is_empty() {
+                continue;
+            }
+            let key = PeerKey {
+                user: UserId(birth.user),
+                torrent: TorrentId(birth.torrent),
+                peer_id: birth.peer_id,
+            };
+            // Where an earlier life was heard of, this one may go on from its totals.
+            let is_known = gains.contains_key(&key);
+            let begin = |total| if is_known { total } else { u64::MAX };
+            let life = Life { birth: *birth, reports: reports.clone() };
+            let gain = gains.entry(key).or_default();
+            gain.0.add(life.gain(begin(birth.up), |report| report.up));
+            gain.1.add(life.gain(begin(birth.down), |report| report.down));
+        }
+        gains
     }
 
     /// Compares storage with what is due.
@@ -184,6 +222,25 @@ impl Model {
             expect("seed time", due.seed_time, found.held.seed_time);
             let snatches = u64::from(found.held.completed_at.is_some());
             expect("the snatch", due.snatch, snatches);
+        }
+        for (key, (up, down)) in self.gains() {
+            let Some(row) = tables.peers.get(&key) else { continue };
+            for (what, bounds, found) in [("up", up, row.held.uploaded), ("down", down, row.held.downloaded)] {
+                let least = if self.excuse.is_some() { 0 } else { bounds.least };
+                if !(least..=bounds.most).contains(&found) {
+                    let what = format!(
+                        "user {} torrent {}: {what} of {} is {found}, and should be {}",
+                        key.user.0,
+                        key.torrent.0,
+                        String::from_utf8_lossy(&key.peer_id.0),
+                        Bounds { least, ..bounds }
+                    );
+                    wrong.push(Wrong {
+                        users: vec![key.user.0],
+                        what,
+                    });
+                }
+            }
         }
         wrong.extend(sums(tables));
         wrong
@@ -235,13 +292,13 @@ fn sums(tables: &Tables) -> Vec<Wrong> {
 // === impl Life ===
 
 impl Life {
-    /// What it moved of one total.
-    fn gain(&self, total: impl Fn(&Report) -> u64) -> Bounds {
+    /// What it moved of one total, from `begin` on at most.
+    fn gain(&self, begin: u64, total: impl Fn(&Report) -> u64) -> Bounds {
         let sent = self.reports.iter().map(&total);
         let (Some(first), Some(last)) = (sent.clone().min(), sent.max()) else {
             return Bounds::default();
         };
-        let most = last - first;
+        let most = last - first.min(begin);
         if self.birth.is_copied {
             return Bounds { least: 0, most };
         }
@@ -254,16 +311,21 @@ impl Life {
         let least = durable().max().unwrap_or(0) - durable().next().unwrap_or(0);
         Bounds { least, most }
     }
+}
 
-    /// The seconds in which it was seeding, as far as it said so.
-    fn seeding(&self) -> BTreeSet<u64> {
-        let mut seconds = BTreeSet::new();
-        let seeding: Vec<&Report> = self.reports.iter().filter(|report| report.is_seeding).collect();
-        if let (Some(first), Some(last)) = (seeding.first(), seeding.last()) {
-            seconds.extend(first.at.as_secs()..last.at.as_secs());
+/// The seconds in which a client was seeding, as far as anybody may think so who heard these reports of it, or some
+/// of them: from one of them to the next, and beyond a stop that another process heard.
+fn seeding(reports: &[Report]) -> BTreeSet<u64> {
+    let mut seconds = BTreeSet::new();
+    for (at, report) in reports.iter().enumerate().filter(|(_, it)| it.is_seeding) {
+        let limit = report.at + Duration::from_secs(TTL + TTL_SLACK);
+        let heard = reports[at + 1..].iter().take_while(|later| later.at <= limit);
+        let heard = heard.filter(|later| !report.stops || later.process != report.process);
+        if let Some(last) = heard.last() {
+            seconds.extend(report.at.as_secs()..last.at.as_secs());
         }
-        seconds
     }
+    seconds
 }
 
 // === impl Report ===

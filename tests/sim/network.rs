@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mika::clock::TimeSource;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 /// Unix time at which every run begins.
@@ -30,7 +30,9 @@ pub struct Host {
     began: Instant,
     /// Seconds by which its wall clock is wrong.
     skew: AtomicI64,
-    paused: watch::Sender<bool>,
+    is_paused: AtomicBool,
+    /// Those who wait go on in the order in which they came.
+    gate: Semaphore,
     /// It was killed: what it still had under way is lost.
     pub is_dead: AtomicBool,
 }
@@ -87,17 +89,26 @@ impl Host {
             id,
             began: Instant::now(),
             skew: AtomicI64::new(skew),
-            paused: watch::Sender::new(false),
+            is_paused: AtomicBool::new(false),
+            gate: Semaphore::new(1),
             is_dead: AtomicBool::new(false),
         }))
     }
 
     pub fn pause(&self, is_paused: bool) {
-        self.paused.send_replace(is_paused);
+        if self.is_paused.swap(is_paused, Ordering::Relaxed) == is_paused {
+            return;
+        }
+        if is_paused {
+            // Whoever has the permit gives it back at once.
+            self.gate.forget_permits(1);
+        } else {
+            self.gate.add_permits(1);
+        }
     }
 
     pub fn is_paused(&self) -> bool {
-        *self.paused.borrow()
+        self.is_paused.load(Ordering::Relaxed)
     }
 
     pub fn set_skew(&self, skew: i64) {
@@ -106,8 +117,8 @@ impl Host {
 
     /// Waits until it is not paused.
     pub async fn turn(&self) {
-        let mut paused = self.paused.subscribe();
-        let _ = paused.wait_for(|paused| !paused).await;
+        // Fails only if the semaphore is closed, which nobody does.
+        let _ = self.gate.acquire().await;
     }
 }
 

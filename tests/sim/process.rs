@@ -299,9 +299,10 @@ async fn watch_durable(world: &World, running: &Running) {
 
 impl Ask {
     /// Notes in the model that a node decided it now.
-    fn decided(&self) -> ReportId {
+    fn decided(&self, process: u32) -> ReportId {
         let mut report = self.report;
         report.at = super::network::elapsed();
+        report.process = process;
         let params = &self.params;
         if params.event != Event::Stopped {
             let endpoint = (self.source, params.port).into();
@@ -360,7 +361,7 @@ impl Running {
                 });
             }
         };
-        let report = ask.decided();
+        let report = ask.decided(self.host.id);
         let mut is_durable = None;
         if let Some(ticket) = answer.ticket {
             let settled = self.tracker.outbox().settled(ticket);

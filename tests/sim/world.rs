@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::cache::Server;
-use super::clients::Client;
+use super::clients::{Client, Return};
 use super::faults;
 use super::model::{Birth, LifeId, Model, Wrong};
 use super::network::{self, Host, Network, elapsed};
@@ -29,7 +29,7 @@ use super::story::{About, Story};
 pub const TTL: u64 = 60;
 
 /// Seconds by which whole seconds, and the way to another node, may lengthen that.
-const TTL_SLACK: u64 = 4;
+pub const TTL_SLACK: u64 = 4;
 
 /// How long a node has after the faults to take up everything.
 const RECOVERY: Duration = Duration::from_secs(25);
@@ -215,7 +215,7 @@ impl World {
         for _ in 0..self.plan.clients {
             let id = self.new_client();
             let client = Client::new(id, &self, random.fork());
-            client.spawn(&self);
+            client.spawn(&self, Return::Anew);
         }
         faults::go_on(&self, random.fork()).await;
         self.is_over.send_replace(true);
@@ -389,11 +389,6 @@ impl World {
     /// So many clients more are alive.
     pub fn client_lives(&self, more: i32) {
         self.living.send_modify(|living| *living += more);
-    }
-
-    /// The life of a client that has none yet.
-    pub fn no_life(&self) -> LifeId {
-        Model::NONE
     }
 
     pub fn client_losses(&self) -> u32 {
