@@ -355,6 +355,7 @@ impl Client {
                 down: self.down,
                 is_seeding: self.left == 0,
                 completes: event == Event::Completed && self.left == 0,
+                starts: event == Event::Started,
                 stops: event == Event::Stopped,
                 process: 0,
                 is_durable: false,

@@ -56,6 +56,7 @@ pub struct Report {
     pub down: u64,
     pub is_seeding: bool,
     pub completes: bool,
+    pub starts: bool,
     pub stops: bool,
     /// The process that decided it.
     pub process: u32,
@@ -302,12 +303,12 @@ impl Life {
         if self.birth.is_copied {
             return Bounds { least: 0, most };
         }
-        let begin = self.reports[0].at; // the first that a node decided
-        let counts = |report: &&Report| {
-            let is_late = !self.birth.is_silent || report.at >= begin + DIP;
-            report.is_promised() && is_late
-        };
-        let durable = || self.reports.iter().filter(counts).map(&total);
+        let has_started = |report: &Report| report.starts && report.is_promised();
+        let is_silent = self.birth.is_silent || !self.reports.iter().any(has_started);
+        let promised = || self.reports.iter().filter(|report| report.is_promised());
+        let begin = promised().map(|report| report.at).min().unwrap_or_default();
+        let counts = |report: &&Report| !is_silent || report.at >= begin + DIP;
+        let durable = || promised().filter(counts).map(&total);
         let least = durable().max().unwrap_or(0) - durable().next().unwrap_or(0);
         Bounds { least, most }
     }

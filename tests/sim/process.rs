@@ -179,6 +179,12 @@ impl Site {
         self.state.lock().end();
     }
 
+    /// An error without the name of the folder, which differs in each run.
+    fn without_folder(&self, error: &anyhow::Error) -> String {
+        let folder = self.spill.parent().map(|it| it.display().to_string());
+        format!("{error:#}").replace(&folder.unwrap_or_default(), "")
+    }
+
     async fn manage(self: Arc<Self>, world: Arc<World>, mut stop: watch::Receiver<bool>) {
         loop {
             let host = world.new_host(self.state.lock().skew);
@@ -213,7 +219,7 @@ impl Site {
             Err(error) => {
                 world
                     .story
-                    .tell(About::All, format!("{name} (p{}) does not start: {error:#}", host.id));
+                    .tell(About::All, format!("{name} (p{}) does not start: {}", host.id, self.without_folder(&error)));
                 return false;
             }
         };
@@ -246,7 +252,7 @@ impl Site {
         let stopped = node.stop().await;
         let how = match stopped {
             Ok(()) => "has stopped".to_owned(),
-            Err(error) => format!("has stopped: {error:#}"),
+            Err(error) => format!("has stopped: {}", self.without_folder(&error)),
         };
         world.story.tell(About::All, format!("{name} (p{}) {how}", host.id));
         is_asked

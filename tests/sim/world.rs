@@ -301,12 +301,18 @@ impl World {
 
     /// All nodes know the same peers, and those who are there.
     fn check_swarms(&self) {
+        let copied = self.copied.lock().clone();
+        let mut ends = self.ends.lock().clone();
+        // Whether somebody with two machines is there is a matter of opinion.
+        ends.retain(|key, _| !copied.contains(&key.2));
         let mut known: Option<(String, BTreeSet<Key>)> = None;
         for site in &self.sites {
             let Some(running) = site.running() else {
                 continue;
             };
-            let here = self.swarms_of(&running);
+            // Of others it is open when their time is over.
+            let mut here = self.swarms_of(&running);
+            here.retain(|key| ends.contains_key(key));
             if let Some((name, other)) = &known
                 && *other != here
             {
@@ -320,9 +326,8 @@ impl World {
             known.get_or_insert((running.name.clone(), here));
         }
         let Some((name, here)) = known else { return };
-        let copied = self.copied.lock().clone();
-        for (key, is_there) in self.ends.lock().iter() {
-            if !copied.contains(&key.2) && here.contains(key) != *is_there {
+        for (key, is_there) in &ends {
+            if here.contains(key) != *is_there {
                 self.fault(
                     vec![key.0],
                     format!("{name}: whether {key:?} is there is not {is_there}"),
