@@ -472,6 +472,15 @@ impl Cache for Link {
         self.data(|data| data.mirrored = None).await
     }
 
+    async fn forget_peers(&self) -> Result<(), CacheError> {
+        self.data(|data| data.has_all_peers = None).await
+    }
+
+    async fn is_persistent(&self) -> Result<bool, CacheError> {
+        let server = Arc::clone(&self.server);
+        self.data(move |_| server.is_persistent).await
+    }
+
     async fn put_memberships(&self, _memberships: &[Membership]) -> Result<(), CacheError> {
         self.data(|_| ()).await
     }

@@ -251,7 +251,7 @@ impl Site {
         world.story.tell(About::All, format!("{name} (p{}) {how}", host.id));
         let stopped = node.stop().await;
         let how = match stopped {
-            Ok(()) => "has stopped".to_owned(),
+            Ok(left) => format!("has stopped; storage lacks {} changes", left.changes),
             Err(error) => format!("has stopped: {}", self.without_folder(&error)),
         };
         world.story.tell(About::All, format!("{name} (p{}) {how}", host.id));

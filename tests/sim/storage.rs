@@ -553,6 +553,23 @@ impl Storage for Link {
         .await
     }
 
+    async fn begin_at(&self, journal: &str, number: u64) -> Result<(), StorageError> {
+        let journal = journal.to_owned();
+        let story = self.story.clone();
+        self.write(move |it| {
+            let applied = it.journals.entry(journal.clone()).or_default();
+            if *applied < number {
+                story.tell(
+                    About::All,
+                    format!("batches of {journal} up to {number} are given up: storage has {applied}"),
+                );
+                *applied = number;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn apply(
         &self,
         batches: &[Arc<Batch>],
