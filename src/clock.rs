@@ -28,6 +28,9 @@ pub struct Clock {
     /// Whole seconds of the system's monotonic clock.
     started: i64,
     shared: &'static Shared,
+    /// Where it reads the time, if not from the system.
+    #[cfg(feature = "contract")]
+    source: Option<&'static dyn TimeSource>,
 }
 
 /// What all copies of a clock have in common.
@@ -39,6 +42,13 @@ struct Shared {
     offset: AtomicI64,
     /// A wall clock that leaps ahead is not followed until somebody has confirmed it.
     is_guarded: AtomicBool,
+}
+
+/// A time of its own for a clock, as tests have it (feature `contract`).
+#[cfg(feature = "contract")]
+pub trait TimeSource: std::fmt::Debug + Sync {
+    /// Whole seconds of the monotonic clock, which began at any moment, and of Unix time.
+    fn read(&self) -> (i64, i64);
 }
 
 /// Measures how long something takes, by the monotonic clock: reading it costs some 25 ns.
@@ -56,7 +66,7 @@ pub const APART_MAX: i64 = 300;
 
 /// What this host's wall clock says (Unix time), right or wrong.
 pub fn wall() -> i64 {
-    clock_gettime(ClockId::RealtimeCoarse).tv_sec
+    system_time().1
 }
 
 // === impl Seconds ===
@@ -119,19 +129,57 @@ fn nanoseconds() -> u64 {
     (time.tv_sec as u64).saturating_mul(1_000_000_000) + time.tv_nsec as u64
 }
 
+/// Whole seconds of both clocks of the system. The coarse ones, which go by ticks of some
+/// milliseconds: seconds are asked for, and twice for every announce.
+fn system_time() -> (i64, i64) {
+    let mono = clock_gettime(ClockId::MonotonicCoarse).tv_sec;
+    (mono, clock_gettime(ClockId::RealtimeCoarse).tv_sec)
+}
+
 // === impl Clock ===
 
 impl Clock {
     /// A clock that starts now. Its few bytes are never given back.
     pub fn start() -> Self {
-        let offset = wall() - i64::from(Seconds::START.0);
+        Self::from(
+            system_time(),
+            #[cfg(feature = "contract")]
+            None,
+        )
+    }
+
+    /// A clock that starts now and goes by `source`.
+    #[cfg(feature = "contract")]
+    pub fn start_by(source: &'static dyn TimeSource) -> Self {
+        Self::from(source.read(), Some(source))
+    }
+
+    fn from(
+        (started, unix): (i64, i64),
+        #[cfg(feature = "contract")] source: Option<&'static dyn TimeSource>,
+    ) -> Self {
         Self {
-            started: clock_gettime(ClockId::MonotonicCoarse).tv_sec,
+            started,
             shared: Box::leak(Box::new(Shared {
-                offset: AtomicI64::new(offset),
+                offset: AtomicI64::new(unix - i64::from(Seconds::START.0)),
                 is_guarded: AtomicBool::new(false),
             })),
+            #[cfg(feature = "contract")]
+            source,
         }
+    }
+
+    fn read(&self) -> (i64, i64) {
+        #[cfg(feature = "contract")]
+        if let Some(source) = self.source {
+            return source.read();
+        }
+        system_time()
+    }
+
+    /// What the wall clock says that this clock goes by (Unix time), right or wrong.
+    pub fn wall(&self) -> i64 {
+        self.read().1
     }
 
     /// From now on, a wall clock that is set ahead by more than [`APART_MAX`] is followed by
@@ -156,9 +204,10 @@ impl Clock {
     /// seconds are asked for, and twice for every announce. A wall clock that was set back is not
     /// followed.
     pub fn now(&self) -> Now {
-        let mono = self.mono();
+        let (mono, wall) = self.read();
+        let mono = self.since_start(mono);
         let unix = i64::from(mono.0) + self.shared.offset.load(Ordering::Relaxed);
-        let ahead = wall() - unix;
+        let ahead = wall - unix;
         let is_step =
             ahead > STEP && (ahead <= APART_MAX || !self.shared.is_guarded.load(Ordering::Relaxed));
         if !is_step {
@@ -172,7 +221,11 @@ impl Clock {
     }
 
     fn mono(&self) -> Seconds {
-        let elapsed = clock_gettime(ClockId::MonotonicCoarse).tv_sec - self.started;
+        self.since_start(self.read().0)
+    }
+
+    fn since_start(&self, mono: i64) -> Seconds {
+        let elapsed = mono - self.started;
         Seconds::START.plus(u32::try_from(elapsed).unwrap_or(u32::MAX))
     }
 }

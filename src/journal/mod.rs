@@ -11,6 +11,8 @@
 //! Each start of a node has a journal of its own; `rest` brings to storage what others left.
 
 mod apply;
+#[cfg(feature = "contract")]
+pub mod disk;
 mod ledger;
 mod number;
 mod replay;

@@ -353,6 +353,11 @@ fn create(path: &Path) -> std::io::Result<File> {
 async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
+    #[cfg(feature = "contract")]
+    if let Some(disk) = super::disk::current() {
+        disk.turn()?;
+        return job();
+    }
     match tokio::task::spawn_blocking(job).await {
         Ok(result) => result,
         Err(error) => Err(format!("the thread that writes it ended: {error}")),

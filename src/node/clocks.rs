@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::cache::{Cache, time_of};
 use crate::change::journals::node_of;
-use crate::clock::{APART_MAX, Clock, Now, Seconds, wall};
+use crate::clock::{APART_MAX, Clock, Now, Seconds};
 use crate::metrics::Metrics;
 use crate::node::{Node, every};
 use crate::storage::{Storage, StorageError};
@@ -158,7 +158,7 @@ impl Clocks {
         let ((cache, nodes), storage) = tokio::join!(in_cache, within(storage.time()));
         let mut state = self.state.lock();
         Readings {
-            own: wall(),
+            own: self.clock.wall(),
             cache,
             storage: storage.flatten(),
             nodes: running(&self.node, nodes, &mut state.signs),

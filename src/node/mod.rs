@@ -2,7 +2,10 @@
 //! listeners; signals; and the ordered stop.
 
 mod api;
+#[cfg(feature = "contract")]
+pub mod bare;
 mod clocks;
+mod core;
 mod follow;
 mod followed;
 mod forget;
@@ -43,8 +46,9 @@ use crate::tracker::Tracker;
 
 use self::clocks::Clocks;
 use self::running::{Begun, Running};
+use self::shared::Process;
 use self::sockets::Sockets;
-use self::start::Ready;
+use self::start::Host;
 
 /// What a daemon is started with.
 pub struct Options {
@@ -69,6 +73,7 @@ pub struct Drivers {
 struct Node {
     /// What other nodes know it by.
     name: String,
+    process: Process,
     /// The identity of its storage.
     database: String,
     clock: Clock,
@@ -160,18 +165,13 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let certificates = Certificates::load(config)?;
 
     let stores = start::open(config, drivers)?;
-    let beginning = start::begin(config, &stores, options.no_wait);
+    let host = Host::current();
+    let beginning = start::begin(config, &stores, &host, options.no_wait);
     let ready = tokio::select! {
         ready = notify::unhurried(beginning) => Some(ready?),
         () = signals.stop() => None,
     };
-    let Some(Ready {
-        node,
-        journal,
-        follows,
-        claim,
-    }) = ready
-    else {
+    let Some(ready) = ready else {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };
@@ -182,10 +182,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         sockets,
         certificates,
         log,
-        node,
-        journal,
-        follows,
-        claim,
+        ready,
     };
     let mut running = Running::start(begun)?;
     let served = running.serve(signals).await?;

@@ -16,7 +16,7 @@ use crate::journal::{self, Journal, Parts, ResumeError};
 use crate::metrics::Metrics;
 use crate::node::clocks::Clocks;
 use crate::node::load::Registered;
-use crate::node::shared::{self, Positions};
+use crate::node::shared::{self, Positions, Process};
 use crate::node::{Drivers, Node, load, settings};
 use crate::notify;
 use crate::registry::Registry;
@@ -29,6 +29,12 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Storage, and the cache if nodes share one.
 pub(super) type Stores = (Arc<dyn Storage>, Option<Arc<dyn Cache>>);
+
+/// What a node has of the system that it runs on.
+pub(super) struct Host {
+    pub clock: Clock,
+    pub process: Process,
+}
 
 /// A node that is ready to serve.
 pub(super) struct Ready {
@@ -67,8 +73,13 @@ pub(super) fn open(config: &Config, drivers: &Drivers) -> Result<Stores> {
 }
 
 /// Takes up what was left. Servers that are away are waited for, unless the start is `hasty`.
-pub(super) async fn begin(config: &Config, stores: &Stores, is_hasty: bool) -> Result<Ready> {
-    patiently(is_hasty, || try_to_begin(config, stores)).await
+pub(super) async fn begin(
+    config: &Config,
+    stores: &Stores,
+    host: &Host,
+    is_hasty: bool,
+) -> Result<Ready> {
+    patiently(is_hasty, || try_to_begin(config, stores, host)).await
 }
 
 async fn patiently<T, F: Future<Output = Result<T, StartError>>>(
@@ -95,7 +106,7 @@ async fn patiently<T, F: Future<Output = Result<T, StartError>>>(
     }
 }
 
-async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartError> {
+async fn try_to_begin(config: &Config, stores: &Stores, host: &Host) -> Result<Ready, StartError> {
     let (storage, cache) = stores;
     let in_storage = |error: StorageError| StartError::of_storage(config, &error);
     // Nodes that share a cache know of each other; others must not share a database.
@@ -111,18 +122,18 @@ async fn try_to_begin(config: &Config, stores: &Stores) -> Result<Ready, StartEr
     if let Some(cache) = cache {
         let taken = owner::take(&**cache, &database).await;
         taken.map_err(|error| StartError::of_cache(config, &error))?;
-        let checked = refuse_double(config, &**cache).await;
+        let checked = refuse_double(config, &**cache, &host.process).await;
         checked.map_err(|error| match error.downcast::<CacheError>() {
             Ok(error) => StartError::of_cache(config, &error),
             Err(error) => StartError::Fatal(error),
         })?;
     }
     notify::status("loading users, torrents and swarms");
-    let (node, journal) = take_up(config, stores, database).await?;
+    let (node, journal) = take_up(config, stores, host, database).await?;
     let follows = match cache {
         None => Follows::Storage(load_from_storage(&node).await.map_err(in_storage)?),
         Some(cache) => {
-            let shown = shared::show(&**cache, node.journal.name()).await;
+            let shown = shared::show(&**cache, &node).await;
             shown.map_err(|error| StartError::of_cache(config, &error))?;
             let applied = journal.apply_rest().await;
             applied.map_err(|error| StartError::of_resume(config, error))?;
@@ -159,11 +170,11 @@ async fn refuse_unsafe(storage: &dyn Storage) -> Result<(), StorageError> {
 }
 
 /// Refuses a name under which another node runs, and the spill file of such a node.
-async fn refuse_double(config: &Config, cache: &dyn Cache) -> Result<()> {
+async fn refuse_double(config: &Config, cache: &dyn Cache, own: &Process) -> Result<()> {
     let spill = &config.journal.spill;
     let owner = journal::spill_owner(spill.clone()).await?;
     if let Some(owner) = owner.filter(|owner| node_of(owner) != config.node)
-        && let Some(host) = shared::host_of(cache, &owner).await?
+        && let Some(host) = shared::host_of(cache, &owner, own).await?
     {
         return Err(anyhow!(
             "journal.spill: {} holds batches of node {:?}, which runs on {host}: name another \
@@ -172,7 +183,7 @@ async fn refuse_double(config: &Config, cache: &dyn Cache) -> Result<()> {
             node_of(&owner),
         ));
     }
-    shared::refuse_namesake(cache, &config.node).await
+    shared::refuse_namesake(cache, &config.node, own).await
 }
 
 async fn load_from_storage(node: &Node) -> Result<FeedPosition, StorageError> {
@@ -185,10 +196,11 @@ async fn load_from_storage(node: &Node) -> Result<FeedPosition, StorageError> {
 async fn take_up(
     config: &Config,
     stores: &Stores,
+    host: &Host,
     database: String,
 ) -> Result<(Node, Journal), StartError> {
     let (storage, cache) = stores;
-    let clock = Clock::start();
+    let clock = host.clock;
     let metrics = Arc::new(Metrics::default());
     let clocks = Clocks::new(clock, &config.node);
     let peer_ttl = settings::rules(config).peer_ttl;
@@ -220,6 +232,7 @@ async fn take_up(
     let journal = journal.map_err(|error| StartError::of_resume(config, error))?;
     let node = Node {
         name: config.node.clone(),
+        process: host.process.clone(),
         database,
         clock,
         clocks: Arc::new(clocks),
@@ -251,6 +264,18 @@ fn named(kind: &str, name: &str, error: &str) -> String {
         format!("{kind}: {error}")
     } else {
         format!("{name}: {error}")
+    }
+}
+
+// === impl Host ===
+
+impl Host {
+    /// The one that this process runs on; its clock starts now.
+    pub fn current() -> Self {
+        Self {
+            clock: Clock::start(),
+            process: Process::current(),
+        }
     }
 }
 

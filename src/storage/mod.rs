@@ -5,7 +5,7 @@
 //! your own may add others with [`Drivers::register`]. What a driver must do stands
 //! at the trait, and `contract.rs` (feature `contract`) tests it.
 
-mod batches;
+pub mod batches;
 mod claim;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -15,7 +15,7 @@ mod mysql;
 mod passed_over;
 mod rows;
 mod schema;
-mod settle;
+pub mod settle;
 mod sqlite;
 mod triggers;
 mod unusable;

@@ -23,91 +23,91 @@ use crate::storage::CreditRules;
 
 /// Which of the users and torrents that some batches name are there.
 #[derive(Default)]
-pub(super) struct Known {
-    pub(super) users: HashSet<u32>,
-    pub(super) torrents: HashSet<u32>,
+pub struct Known {
+    pub users: HashSet<u32>,
+    pub torrents: HashSet<u32>,
     /// Torrents that are not there under the id of a change, and may have got another one meanwhile.
-    pub(super) moved: HashMap<InfoHash, TorrentId>,
+    pub moved: HashMap<InfoHash, TorrentId>,
 }
 
 /// What storage holds of the rows that some batches touch, locked until they are written.
 #[derive(Default)]
-pub(super) struct Held {
-    pub(super) known: Known,
-    pub(super) peers: HashMap<PeerKey, HeldPeer>,
-    pub(super) histories: HashMap<(TorrentId, UserId), HeldHistory>,
+pub struct Held {
+    pub known: Known,
+    pub peers: HashMap<PeerKey, HeldPeer>,
+    pub histories: HashMap<(TorrentId, UserId), HeldHistory>,
 }
 
 /// What is settled against of a peer's row.
 #[derive(Clone, Debug)]
-pub(super) struct HeldPeer {
-    pub(super) age: RecordAge,
+pub struct HeldPeer {
+    pub age: RecordAge,
     /// Bytes credited, before multipliers.
-    pub(super) uploaded: u64,
-    pub(super) downloaded: u64,
-    pub(super) account: PeerAccount,
+    pub uploaded: u64,
+    pub downloaded: u64,
+    pub account: PeerAccount,
 }
 
 /// What is settled against of a history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct HeldHistory {
-    pub(super) downloaded: u64,
+pub struct HeldHistory {
+    pub downloaded: u64,
     /// Seconds.
-    pub(super) seed_time: u64,
-    pub(super) completed_at: Option<i64>,
-    pub(super) hnr: bool,
-    pub(super) covered: Option<Coverage>,
+    pub seed_time: u64,
+    pub completed_at: Option<i64>,
+    pub hnr: bool,
+    pub covered: Option<Coverage>,
 }
 
 /// What is to be written.
 #[derive(Default)]
-pub(super) struct Settlement<'a> {
-    pub(super) peers: BTreeMap<PeerKey, PeerRow<'a>>,
-    pub(super) histories: BTreeMap<(TorrentId, UserId), HistoryRow>,
-    pub(super) users: BTreeMap<UserId, Sum>,
+pub struct Settlement<'a> {
+    pub peers: BTreeMap<PeerKey, PeerRow<'a>>,
+    pub histories: BTreeMap<(TorrentId, UserId), HistoryRow>,
+    pub users: BTreeMap<UserId, Sum>,
     /// With the info hashes under which they are kept.
-    pub(super) torrents: BTreeMap<TorrentId, (InfoHash, Sum, SwarmCounts)>,
+    pub torrents: BTreeMap<TorrentId, (InfoHash, Sum, SwarmCounts)>,
     /// Snatches of public torrents.
-    pub(super) snatches: BTreeMap<InfoHash, u64>,
+    pub snatches: BTreeMap<InfoHash, u64>,
     /// Peers whose user or torrent was deleted.
-    pub(super) gone: BTreeSet<PeerKey>,
+    pub gone: BTreeSet<PeerKey>,
     /// Reports that grew faster than any line (rule A7).
-    pub(super) implausible: u64,
+    pub implausible: u64,
     /// Whose batches these are.
     by: Source,
 }
 
 /// A peer after the batches.
-pub(super) struct PeerRow<'a> {
+pub struct PeerRow<'a> {
     /// Its row is not there yet.
-    pub(super) is_new: bool,
+    pub is_new: bool,
     /// The latest record, unless that of the row is newer.
-    pub(super) record: Option<&'a PeerRecord>,
-    pub(super) held: HeldPeer,
+    pub record: Option<&'a PeerRecord>,
+    pub held: HeldPeer,
 }
 
 /// A history after the batches.
-pub(super) struct HistoryRow {
-    pub(super) is_new: bool,
-    pub(super) before: HeldHistory,
-    pub(super) now: HeldHistory,
-    pub(super) added: Sum,
+pub struct HistoryRow {
+    pub is_new: bool,
+    pub before: HeldHistory,
+    pub now: HeldHistory,
+    pub added: Sum,
     /// Unix times.
-    pub(super) first_announce: i64,
-    pub(super) last_announce: i64,
+    pub first_announce: i64,
+    pub last_announce: i64,
 }
 
 /// The base that a row shows, as of when, and since when the client reports less.
-pub(super) struct Base {
-    pub(super) up: u64,
-    pub(super) down: u64,
-    pub(super) at: i64,
-    pub(super) dip_up: Option<i64>,
-    pub(super) dip_down: Option<i64>,
+pub struct Base {
+    pub up: u64,
+    pub down: u64,
+    pub at: i64,
+    pub dip_up: Option<i64>,
+    pub dip_down: Option<i64>,
 }
 
 /// The largest number that SQL knows is 2^63−1 (rule A8).
-pub(super) fn clamp(number: u64) -> i64 {
+pub fn clamp(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -118,7 +118,7 @@ fn source_of(journal: &str) -> Source {
 }
 
 /// The rows of peers and of histories that changes touch.
-pub(super) fn touched<'a>(
+pub fn touched<'a>(
     changes: impl Iterator<Item = &'a Change>,
     known: &Known,
 ) -> (BTreeSet<PeerKey>, BTreeSet<(TorrentId, UserId)>) {
@@ -138,7 +138,7 @@ pub(super) fn touched<'a>(
 
 impl<'a> Settlement<'a> {
     /// Settles changes of a node in their order.
-    pub(super) fn of(
+    pub fn of(
         changes: impl Iterator<Item = &'a Change>,
         node: &str,
         held: &Held,
@@ -208,7 +208,7 @@ impl<'a> Settlement<'a> {
     }
 
     /// What was credited.
-    pub(super) fn into_credited(self) -> Credited {
+    pub fn into_credited(self) -> Credited {
         let mut credited = Credited {
             users: self.users,
             implausible: self.implausible,
@@ -225,7 +225,7 @@ impl<'a> Settlement<'a> {
     }
 
     /// The history that a peer belongs to.
-    pub(super) fn history_of(&self, key: &PeerKey) -> Option<&HistoryRow> {
+    pub fn history_of(&self, key: &PeerKey) -> Option<&HistoryRow> {
         self.histories.get(&(key.torrent, key.user))
     }
 }
@@ -258,7 +258,7 @@ fn decided_by_node(change: &PeerChange, peer: &mut PeerRow<'_>, history: &mut Hi
 
 impl Known {
     /// Under which key the peer of a change is stored; none if its user or torrent is gone.
-    pub(super) fn key_of(&self, change: &PeerChange) -> Option<PeerKey> {
+    pub fn key_of(&self, change: &PeerChange) -> Option<PeerKey> {
         let key = change.key;
         if !self.users.contains(&key.user.0) {
             return None;
@@ -304,16 +304,16 @@ impl Base {
 
 impl HeldPeer {
     /// The account that a row keeps as bytes; one of an earlier version has its bases only.
-    pub(super) fn account_of(packed: &[u8], base: &Base) -> PeerAccount {
+    pub fn account_of(packed: &[u8], base: &Base) -> PeerAccount {
         packed::unpack(packed).unwrap_or_else(|| base.account())
     }
 
     /// The account as the row keeps it.
-    pub(super) fn packed(&self) -> Vec<u8> {
+    pub fn packed(&self) -> Vec<u8> {
         packed::pack(&self.account)
     }
 
-    pub(super) fn base(&self) -> Base {
+    pub fn base(&self) -> Base {
         let PeerAccount { up, down, machines } = &self.account;
         let bases = self.account.bases();
         let (dip_up, dip_down) = match machines {
@@ -407,7 +407,7 @@ impl HistoryRow {
     }
 
     /// Whether what a user's other peers of the torrent show as well has changed.
-    pub(super) fn has_new_standing(&self) -> bool {
+    pub fn has_new_standing(&self) -> bool {
         let standing = |history: &HeldHistory| (history.hnr, history.completed_at);
         standing(&self.before) != standing(&self.now)
     }

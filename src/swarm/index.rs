@@ -7,13 +7,29 @@
 use std::hash::{BuildHasher, Hash};
 use std::sync::LazyLock;
 
+#[cfg(not(feature = "contract"))]
 use foldhash::fast::RandomState;
+#[cfg(feature = "contract")]
+use foldhash::{SharedSeed, fast::SeedableRandomState};
 
 /// Arrays up to this length are searched from end to end and need no index.
 pub const SEARCH_MAX: usize = 16;
 
 /// Seeded anew by each process: strangers choose what is hashed.
+#[cfg(not(feature = "contract"))]
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+
+/// Seeded by the standard library's randomness, and not by time and addresses: a simulation decides the former.
+#[cfg(feature = "contract")]
+static HASHER: LazyLock<SeedableRandomState> = LazyLock::new(|| {
+    static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(random()));
+    SeedableRandomState::with_seed(random(), &SHARED)
+});
+
+#[cfg(feature = "contract")]
+fn random() -> u64 {
+    std::hash::RandomState::new().hash_one(0)
+}
 
 /// The hash of a key, for [`Index`].
 pub fn hash_of(key: impl Hash) -> u64 {

@@ -25,6 +25,7 @@ use crate::storage::{FeedPosition, StorageError};
 
 use self::origin::Origin;
 
+pub use watch::Process;
 pub(super) use watch::{host_of, refuse_namesake, show, take_leave};
 
 /// Where to follow from.

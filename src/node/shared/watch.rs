@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::cache::{Cache, CacheError, Generation, STOPPED, Stats, owner};
 use crate::change::journals::{is_later, node_of};
-use crate::clock;
+use crate::clock::Clock;
 use crate::journal::{Replay, credit_rules};
 use crate::node::Node;
 use crate::node::shared::peers;
@@ -31,18 +31,27 @@ const STATS_PERIOD: Duration = Duration::from_secs(10);
 /// How long a namesake on another host is watched for signs of life.
 const NAMESAKE_WATCH: Duration = Duration::from_secs(3);
 
+/// The process that a node is, as its signs of life tell others: host, boot, pid namespace and pid.
+#[derive(Clone, Debug)]
+pub struct Process(Arc<str>);
+
 /// Refuses to start under the name of a node that runs: of two, the earlier one would have to stop.
-pub(in crate::node) async fn refuse_namesake(cache: &dyn Cache, name: &str) -> Result<()> {
-    if let Some(host) = running(cache, |journal| node_of(journal) == name).await? {
+pub(in crate::node) async fn refuse_namesake(
+    cache: &dyn Cache,
+    name: &str,
+    own: &Process,
+) -> Result<()> {
+    if let Some(host) = running(cache, |journal| node_of(journal) == name, own).await? {
         bail!("another mika runs as node {name:?} on {host}: give each a name of its own in node");
     }
     Ok(())
 }
 
-/// Says that the process with that journal is there: others follow it, and of two of one name that
+/// Says that this process is there: others follow it, and of two of one name that
 /// start together the earlier one notices.
-pub(in crate::node) async fn show(cache: &dyn Cache, journal: &str) -> Result<(), CacheError> {
-    cache.beat(journal, &own_sign(0)).await
+pub(in crate::node) async fn show(cache: &dyn Cache, node: &Node) -> Result<(), CacheError> {
+    let sign = node.process.sign(0, &node.clock);
+    cache.beat(node.journal.name(), &sign).await
 }
 
 /// Says that the process with that journal has stopped in order: whoever starts under its name need
@@ -60,14 +69,22 @@ pub(in crate::node) async fn take_leave(
 }
 
 /// The host on which the process with that journal runs; none if it gives no signs of life.
-pub(in crate::node) async fn host_of(cache: &dyn Cache, journal: &str) -> Result<Option<String>> {
-    running(cache, |it| it == journal).await
+pub(in crate::node) async fn host_of(
+    cache: &dyn Cache,
+    journal: &str,
+    own: &Process,
+) -> Result<Option<String>> {
+    running(cache, |it| it == journal, own).await
 }
 
 /// The host of one of the processes whose journals are meant and that give signs of life.
-async fn running(cache: &dyn Cache, is_meant: impl Fn(&str) -> bool) -> Result<Option<String>> {
+async fn running(
+    cache: &dyn Cache,
+    is_meant: impl Fn(&str) -> bool,
+    own: &Process,
+) -> Result<Option<String>> {
     let mut signs = cache.nodes().await?;
-    signs.retain(|(journal, sign)| is_meant(journal) && !is_dead(sign));
+    signs.retain(|(journal, sign)| is_meant(journal) && !own.knows_dead(sign));
     if signs.is_empty() {
         return Ok(None);
     }
@@ -83,43 +100,19 @@ async fn running(cache: &dyn Cache, is_meant: impl Fn(&str) -> bool) -> Result<O
     Ok(host.map(str::to_owned))
 }
 
-/// Whether the process of a sign is known to be gone: only where it ran in sight of this one.
-fn is_dead(sign: &str) -> bool {
-    if sign == STOPPED {
-        return true;
-    }
-    let own = own_sign(0);
-    let mut words = sign.split(' ').zip(own.split(' '));
-    let is_in_sight = words.by_ref().take(3).all(|(theirs, own)| theirs == own);
-    let pid = words.next().and_then(|(pid, _)| pid.parse().ok());
-    let is_alive = |pid| pid != own_pid() && is_running(pid);
-    is_in_sight && pid.is_some_and(|pid| !is_alive(pid))
-}
-
 fn is_running(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok())
 }
 
-/// Host, boot, pid namespace, pid, what makes it differ from the sign before, and what the host's clock
-/// says, for [`time_of`](crate::cache::time_of).
-fn own_sign(count: u64) -> String {
-    let uname = rustix::system::uname();
-    let host = uname.nodename().to_string_lossy().replace(' ', "-");
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let (boot, namespace) = (boot.trim(), namespace.display());
-    format!(
-        "{host} {boot} {namespace} {} {count} {}",
-        own_pid(),
-        clock::wall()
-    )
-}
-
 /// The journal of a later start of this node, if its process may still run.
-async fn successor(cache: &dyn Cache, own: &str) -> Result<Option<String>, CacheError> {
+async fn successor(
+    cache: &dyn Cache,
+    own: &str,
+    process: &Process,
+) -> Result<Option<String>, CacheError> {
     let nodes = cache.nodes().await?;
     let is_successor =
-        |(journal, sign): &(String, String)| is_later(journal, own) && !is_dead(sign);
+        |(journal, sign): &(String, String)| is_later(journal, own) && !process.knows_dead(sign);
     let found = nodes.into_iter().find(is_successor);
     Ok(found.map(|(journal, _)| journal))
 }
@@ -162,7 +155,7 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
             );
             return;
         }
-        if let Ok(Some(journal)) = successor(&*cache, &own).await {
+        if let Ok(Some(journal)) = successor(&*cache, &own, &node.process).await {
             tracing::error!(
                 journal,
                 node = node.name,
@@ -173,7 +166,10 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
         }
         count += 1;
         // Without it, others take this node for dead: harmless, and it ends with the next.
-        if let Err(error) = cache.beat(&own, &own_sign(count)).await {
+        if let Err(error) = cache
+            .beat(&own, &node.process.sign(count, &node.clock))
+            .await
+        {
             tracing::debug!(%error, "the cache was not told that this node runs");
         }
         tokio::time::sleep(BEAT_PERIOD).await;
@@ -260,4 +256,42 @@ async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
         &HashMap::from([(node.journal.name().to_owned(), applied)]),
     )
     .await
+}
+
+// === impl Process ===
+
+impl Process {
+    /// The process that this runs in.
+    pub fn current() -> Self {
+        let uname = rustix::system::uname();
+        let host = uname.nodename().to_string_lossy().replace(' ', "-");
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        let (boot, namespace) = (boot.trim(), namespace.display());
+        Self(format!("{host} {boot} {namespace} {}", own_pid()).into())
+    }
+
+    /// One of a host of that name, out of sight of this one.
+    #[cfg(feature = "contract")]
+    pub fn elsewhere(host: &str, pid: u32) -> Self {
+        Self(format!("{host} boot-of-{host} pid:[1] {pid}").into())
+    }
+
+    /// Its sign of life of that number, and what the host's clock says, for
+    /// [`time_of`](crate::cache::time_of).
+    fn sign(&self, count: u64, clock: &Clock) -> String {
+        format!("{} {count} {}", self.0, clock.wall())
+    }
+
+    /// Whether the process of a sign is known to be gone: only where it ran in sight of this one.
+    fn knows_dead(&self, sign: &str) -> bool {
+        if sign == STOPPED {
+            return true;
+        }
+        let mut words = sign.split(' ').zip(self.0.split(' '));
+        let is_in_sight = words.by_ref().take(3).all(|(theirs, own)| theirs == own);
+        let pid = words.next().and_then(|(pid, _)| pid.parse().ok());
+        let is_alive = |pid| pid != own_pid() && is_running(pid);
+        is_in_sight && pid.is_some_and(|pid| !is_alive(pid))
+    }
 }

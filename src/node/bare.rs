@@ -1,0 +1,72 @@
+//! A node without listeners, signals and threads, over stores that are handed to it (feature `contract`):
+//! what a simulation runs.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::journal::{self, Left};
+use crate::node::core::Core;
+use crate::node::start::{self, Host};
+use crate::registry::Registry;
+use crate::storage::Storage;
+use crate::tracker::Tracker;
+
+pub use crate::node::shared::Process;
+
+/// A running node. Dropped, it ends where it is, as a process that is killed.
+pub struct BareNode {
+    core: Core,
+}
+
+// === impl BareNode ===
+
+impl BareNode {
+    /// Starts a node, as the daemon does; waits for servers that are away.
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub async fn start(
+        config: &Config,
+        storage: Arc<dyn Storage>,
+        cache: Option<Arc<dyn Cache>>,
+        clock: Clock,
+        process: Process,
+    ) -> Result<Self> {
+        let stores = (storage, cache);
+        let host = Host { clock, process };
+        let ready = start::begin(config, &stores, &host, false).await?;
+        let (core, _) = Core::start(ready, stores.1)?;
+        Ok(Self { core })
+    }
+
+    pub fn tracker(&self) -> Arc<Tracker> {
+        Arc::clone(&self.core.node.tracker)
+    }
+
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.core.node.registry)
+    }
+
+    pub fn journal(&self) -> journal::Handle {
+        self.core.node.journal.clone()
+    }
+
+    /// Resolves when the node finds that it must not go on.
+    pub async fn ended(&mut self) {
+        self.core.ended().await;
+    }
+
+    /// Stops in order; returns what storage lacks then.
+    ///
+    /// # Errors
+    /// What could not be saved.
+    pub async fn stop(mut self) -> Result<Left> {
+        let left = self.core.save().await?;
+        self.core.leave().await;
+        Ok(left)
+    }
+}

@@ -1,0 +1,132 @@
+//! The part of a node that runs without listeners: the journal, and what goes on beside the announces.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cache::Cache;
+use crate::journal::{Left, Unsaved};
+use crate::node::followed::{self, Follow, Followed};
+use crate::node::shared::take_leave;
+use crate::node::start::Ready;
+use crate::node::{Node, clocks, forget, health, load, until, upkeep};
+use crate::storage::Claim;
+
+/// A node's tasks. They end when it is dropped, wherever they are.
+pub(super) struct Core {
+    pub node: Node,
+    cache: Option<Arc<dyn Cache>>,
+    /// The journal alone.
+    saving: JoinSet<Result<Left, Unsaved>>,
+    stop_saving: watch::Sender<bool>,
+    helpers: JoinSet<()>,
+    /// Held until everything is saved.
+    _claim: Claim,
+}
+
+/// What ended although nobody asked it to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nothing can be saved any more.
+    Journal,
+    /// One of the others: it panicked, or found that it must not go on.
+    Helper,
+}
+
+/// Starts what goes on beside the announces.
+fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinSet<()> {
+    let mut helpers = JoinSet::new();
+    helpers.spawn(upkeep::sweep(node.clone()));
+    helpers.spawn(upkeep::prune(node.clone()));
+    helpers.spawn(forget::forget(node.clone()));
+    helpers.spawn(health::certificates(node.clone()));
+    helpers.spawn(health::storage(node.clone()));
+    helpers.spawn(health::database(node.clone()));
+    helpers.spawn(clocks::watch(node.clone(), cache.map(Arc::clone)));
+    if let Some(cache) = cache {
+        helpers.spawn(health::cache(node.clone(), Arc::clone(cache)));
+    }
+    follow.start(node, &mut helpers);
+    helpers
+}
+
+/// Two daemons without a cache would not know of each other: the one that lost the storage ends.
+async fn until_claimed_by_another(lost: impl Future<Output = String>) {
+    let problem = lost.await;
+    tracing::error!(
+        problem,
+        "another mika has the database of this node; stopping"
+    );
+}
+
+// === impl Core ===
+
+impl Core {
+    /// Starts the tasks; also returns how far the registry has been followed.
+    pub fn start(ready: Ready, cache: Option<Arc<dyn Cache>>) -> Result<(Self, Followed)> {
+        let Ready {
+            node,
+            journal,
+            follows,
+            claim,
+        } = ready;
+        let (stop_saving, stopped) = watch::channel(false);
+        let mut saving = JoinSet::new();
+        saving.spawn(journal.run(until(stopped)));
+        let (follow, followed) = followed::begin(&node, cache.as_ref(), follows)?;
+        let mut helpers = helpers(&node, cache.as_ref(), follow);
+        helpers.spawn(until_claimed_by_another(claim.lost()));
+        let core = Self {
+            node,
+            cache,
+            saving,
+            stop_saving,
+            helpers,
+            _claim: claim,
+        };
+        Ok((core, followed))
+    }
+
+    /// Adds a task that goes on as long as the node does.
+    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.helpers.spawn(task);
+    }
+
+    /// Resolves when a task ends, which none does by itself.
+    pub async fn ended(&mut self) -> Ended {
+        tokio::select! {
+            _ = self.saving.join_next() => Ended::Journal,
+            _ = self.helpers.join_next() => Ended::Helper,
+        }
+    }
+
+    /// Stops the tasks, and saves the rest; returns what storage lacks then. Nobody is answered any more.
+    ///
+    /// # Errors
+    /// What could not be saved.
+    pub async fn save(&mut self) -> Result<Left> {
+        self.helpers.shutdown().await;
+        // Peers that could not tell the journal what they owe it can do so now.
+        load::expire(&self.node);
+        self.stop_saving.send_replace(true);
+        let saved = self
+            .saving
+            .join_next()
+            .await
+            .context("there is no journal")?;
+        Ok(saved.context("the journal ended early")??)
+    }
+
+    /// Takes leave of the other nodes.
+    pub async fn leave(&self) {
+        let node = &self.node;
+        if let Some(cache) = &self.cache
+            && let Err(error) = take_leave(&**cache, &node.database, node.journal.name()).await
+        {
+            tracing::debug!(%error, "the cache does not know that this node has stopped");
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! The faults of a run: which there may be, and when they come and go.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::RwLock;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::cache::Forgets;
+use super::network::{Cut, Place};
+use super::story::About;
+use super::world::{Plan, World};
+
+/// How long it may take until everybody has what was there before a loss.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A process is killed, and started again.
+    Crash,
+    /// It is stopped in order, and started again.
+    Stop,
+    /// It gets no time, while its clock goes on.
+    Pause,
+    /// It starts again under another name.
+    Rename,
+    /// It gets no time; another process starts under its name elsewhere; then it goes on.
+    Twin,
+    StorageAway,
+    StorageSlow,
+    /// Requests or replies of storage get lost, or arrive late.
+    StorageLossy,
+    /// Storage lacks its last transactions.
+    StorageBack,
+    CacheAway,
+    CacheSlow,
+    CacheLossy,
+    /// The cache is restarted, and forgets as its settings are.
+    CacheCrash,
+    /// All keys are deleted.
+    CacheFlush,
+    /// A replica that lacks what came last takes over.
+    CacheFailover,
+    DiskFull,
+    /// The clock of one machine is set.
+    ClockJump,
+    /// One direction between a process and a store is cut.
+    Partition,
+}
+
+use Kind::{
+    CacheAway, CacheCrash, CacheFailover, CacheFlush, CacheLossy, CacheSlow, ClockJump, Crash,
+    DiskFull, Partition, Pause, Rename, Stop, StorageAway, StorageBack, StorageLossy, StorageSlow,
+    Twin,
+};
+
+const ALWAYS: &[Kind] = &[Crash, Stop, StorageAway, StorageSlow, StorageLossy];
+const WITH_CACHE: &[Kind] = &[
+    Pause,
+    CacheAway,
+    CacheSlow,
+    CacheLossy,
+    CacheCrash,
+    CacheFlush,
+    CacheFailover,
+    DiskFull,
+    Partition,
+];
+const SEVERAL: &[Kind] = &[];
+
+/// What the product does not stand yet.
+const PENDING: &[Kind] = &[ClockJump, Rename, StorageBack, Twin];
+
+/// What may happen in a run.
+pub fn draw(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Kind> {
+    let mut kinds = ALWAYS.to_vec();
+    if plan.has_cache {
+        kinds.extend(WITH_CACHE);
+    }
+    if plan.sites > 1 {
+        kinds.extend(SEVERAL);
+    }
+    if let Ok(only) = std::env::var("MIKA_SIM_FAULTS") {
+        kinds.extend(PENDING);
+        kinds.retain(|kind| only.split(',').any(|name| name == format!("{kind:?}")));
+    }
+    // Some runs have few kinds of faults, and so more of each; some have none.
+    let wanted = [0, 1, 2, 3, 5, 100][random.usize(..6)];
+    while kinds.len() > wanted {
+        let gone = random.usize(..kinds.len());
+        kinds.remove(gone);
+    }
+    kinds
+}
+
+/// Lets faults come until the time of the run is over.
+pub async fn go_on(world: &Arc<World>, mut random: fastrand::Rng) {
+    let until = Instant::now() + world.plan.time;
+    // Held by whatever must not meet a loss of what was acknowledged.
+    let losses = Arc::new(RwLock::new(()));
+    let mut running = JoinSet::new();
+    while Instant::now() < until {
+        let longest = if world.plan.is_rough { 25_000 } else { 45_000 };
+        sleep(Duration::from_millis(random.u64(2_000..longest))).await;
+        if world.plan.faults.is_empty() {
+            continue;
+        }
+        let kind = world.plan.faults[random.usize(..world.plan.faults.len())];
+        let fault = Fault {
+            world: Arc::clone(world),
+            random: random.fork(),
+            losses: Arc::clone(&losses),
+        };
+        running.spawn(fault.happen(kind));
+        if !world.plan.is_rough {
+            while running.join_next().await.is_some() {}
+        }
+    }
+    running.shutdown().await;
+}
+
+struct Fault {
+    world: Arc<World>,
+    random: fastrand::Rng,
+    losses: Arc<RwLock<()>>,
+}
+
+// === impl Fault ===
+
+impl Fault {
+    async fn happen(mut self, kind: Kind) {
+        match kind {
+            Crash | Stop | Rename | Pause | Twin | Partition | DiskFull | StorageAway
+            | StorageSlow | StorageLossy | CacheAway | CacheSlow | CacheLossy | ClockJump
+            | StorageBack => {
+                let losses = Arc::clone(&self.losses);
+                let Ok(_turn) = losses.try_read() else { return };
+                self.spell(kind).await;
+            }
+            CacheCrash | CacheFlush | CacheFailover => {
+                let losses = Arc::clone(&self.losses);
+                let Ok(_turn) = losses.try_write() else {
+                    return;
+                };
+                self.lose(kind).await;
+            }
+        }
+    }
+
+    fn tell(&self, text: impl Into<String>) {
+        self.world.story.tell(About::All, text);
+    }
+
+    /// A fault that comes and goes, and loses nothing by itself.
+    async fn spell(&mut self, kind: Kind) {
+        let network = Arc::clone(&self.world.network);
+        match kind {
+            Crash | Stop | Rename => self.restart(kind).await,
+            Pause => self.pause().await,
+            Twin => self.twin().await,
+            Partition => self.partition().await,
+            ClockJump => self.jump().await,
+            StorageBack => {
+                let (most, seconds) = (self.random.usize(1..30), self.random.i64(1..40));
+                let gone = self.world.database.go_back(most, seconds);
+                self.tell(format!("storage lacks its last {gone} transactions"));
+            }
+            DiskFull => {
+                self.tell("all disks are full");
+                self.world.disk.is_full.store(true, Ordering::Relaxed);
+                self.wait(5, 60).await;
+                self.world.disk.is_full.store(false, Ordering::Relaxed);
+                self.tell("the disks have room again");
+            }
+            StorageAway | CacheAway => {
+                let place = place_of(kind);
+                self.tell(format!("{place:?} is away"));
+                network.set_up(place, false);
+                self.wait(1, 60).await;
+                network.set_up(place, true);
+                self.tell(format!("{place:?} is back"));
+            }
+            StorageSlow | CacheSlow => {
+                let place = place_of(kind);
+                let millis = self.random.u64(15..1_500);
+                self.tell(format!("{place:?} is slower by {millis} ms each way"));
+                network.set_slow(place, Duration::from_millis(millis));
+                self.wait(5, 60).await;
+                network.set_slow(place, Duration::ZERO);
+                self.tell(format!("{place:?} is fast again"));
+            }
+            _ => {
+                let place = place_of(kind);
+                let mut share = || [0, 30, 200][self.random.usize(..3)];
+                let (requests, replies, late) = (share(), share(), share());
+                self.tell(format!(
+                    "{place:?} loses {requests} requests and {replies} replies of 1000, and {late} arrive late"
+                ));
+                network.set_losses(place, requests, replies, late);
+                self.wait(10, 90).await;
+                network.set_losses(place, 0, 0, 0);
+                self.tell(format!("{place:?} loses nothing any more"));
+            }
+        }
+    }
+
+    async fn wait(&mut self, least: u64, most: u64) {
+        // Short ones are as likely as long ones.
+        let most = if self.random.bool() {
+            least + (most - least) / 8
+        } else {
+            most
+        };
+        let millis = self.random.u64(least * 1000..=most * 1000);
+        sleep(Duration::from_millis(millis)).await;
+    }
+
+    async fn restart(&mut self, kind: Kind) {
+        let site = Arc::clone(&self.world.sites[self.random.usize(..self.world.sites.len())]);
+        if !site.is_on() {
+            return;
+        }
+        if kind == Stop || (kind == Rename && self.random.bool()) {
+            site.stop().await;
+        } else {
+            self.tell(format!("{} is killed", site.name()));
+            site.kill();
+        }
+        self.wait(1, 40).await;
+        if kind == Rename {
+            let name = format!("{}x", site.name());
+            self.tell(format!("{} is {name} from now on", site.name()));
+            site.rename(&name);
+        }
+        site.start(&self.world);
+        self.serves(&site).await;
+    }
+
+    /// Waits until a node serves, so that nothing of it depends on the cache alone.
+    async fn serves(&self, site: &super::process::Site) {
+        let until = Instant::now() + PATIENCE;
+        while site.running().is_none() && Instant::now() < until {
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn pause(&mut self) {
+        let site = Arc::clone(&self.world.sites[self.random.usize(..self.world.sites.len())]);
+        let Some(host) = site.host() else { return };
+        self.tell(format!("{} is paused", site.name()));
+        host.pause(true);
+        self.wait(1, 80).await;
+        host.pause(false);
+        self.tell(format!("{} goes on", site.name()));
+    }
+
+    async fn twin(&mut self) {
+        let sites = &self.world.sites;
+        let at = self.random.usize(..sites.len());
+        let (old, new) = (
+            Arc::clone(&sites[at]),
+            Arc::clone(&sites[(at + 1) % sites.len()]),
+        );
+        let Some(host) = old.host() else { return };
+        if old.running().is_none() || !new.is_on() {
+            return;
+        }
+        // The other machine's own node makes room.
+        let name = new.name();
+        new.stop().await;
+        self.tell(format!(
+            "{} is paused, and another machine takes its name",
+            old.name()
+        ));
+        host.pause(true);
+        self.wait(1, 20).await;
+        new.rename(&old.name());
+        new.start(&self.world);
+        self.wait(1, 30).await;
+        host.pause(false);
+        self.tell(format!("the former {} goes on", old.name()));
+        self.wait(5, 20).await;
+        old.stop().await;
+        old.rename(&name);
+        old.start(&self.world);
+        self.serves(&old).await;
+    }
+
+    async fn partition(&mut self) {
+        let site = Arc::clone(&self.world.sites[self.random.usize(..self.world.sites.len())]);
+        let Some(host) = site.host() else { return };
+        let cut = [(true, true), (true, false), (false, true)][self.random.usize(..3)];
+        let cut = Cut {
+            requests: cut.0,
+            replies: cut.1,
+        };
+        let place = if self.random.bool() {
+            Place::Cache
+        } else {
+            Place::Storage
+        };
+        self.tell(format!("{} and {place:?} are cut: {cut:?}", site.name()));
+        self.world.network.cut(host.id, place, cut);
+        self.wait(1, 60).await;
+        self.world.network.cut(host.id, place, Cut::default());
+        self.tell(format!("{} and {place:?} are connected again", site.name()));
+    }
+
+    async fn jump(&mut self) {
+        let site = Arc::clone(&self.world.sites[self.random.usize(..self.world.sites.len())]);
+        let skew: i64 = [2, 60, 240, 3600, 200_000][self.random.usize(..5)];
+        let skew = if self.random.bool() { skew } else { -skew };
+        self.tell(format!("the clock of {} is set by {skew} s", site.name()));
+        {
+            let mut model = self.world.model.lock();
+            model.skew = model.skew.max(skew.unsigned_abs());
+        }
+        site.set_skew(skew);
+        self.wait(5, 90).await;
+        site.set_skew(0);
+        self.tell(format!("the clock of {} is right again", site.name()));
+    }
+
+    /// The cache forgets something while all nodes are there to bring it again.
+    async fn lose(&mut self, kind: Kind) {
+        let Some(server) = self.world.server.clone() else {
+            return;
+        };
+        if !self.all_are_well() {
+            return;
+        }
+        let persistent = self.world.plan.is_persistent;
+        let forgets = match kind {
+            CacheCrash if persistent => Forgets::Latest(Duration::from_secs(1)),
+            CacheFailover => Forgets::Latest(Duration::from_millis(self.random.u64(50..3_000))),
+            CacheCrash | CacheFlush => Forgets::Everything,
+            _ => Forgets::Nothing,
+        };
+        self.tell(format!("{kind:?}: the cache forgets {forgets:?}"));
+        if kind == CacheFlush {
+            server.flush();
+        } else {
+            self.world.network.set_up(Place::Cache, false);
+            server.restart(forgets);
+            self.wait(1, 10).await;
+            self.world.network.set_up(Place::Cache, true);
+            self.tell("Cache is back");
+        }
+        self.settled().await;
+    }
+
+    /// Whether every node serves, and what is kept of nodes that are gone is in storage.
+    fn all_are_well(&self) -> bool {
+        let Some(server) = &self.world.server else {
+            return false;
+        };
+        let applied = &self.world.database.tables().journals;
+        let is_served = |site: &Arc<super::process::Site>| {
+            let running = site.running();
+            running.is_some_and(|it| !it.host.is_paused() && !self.world.network.is_cut(it.host.id))
+        };
+        let names: Vec<String> = self.world.sites.iter().map(|site| site.name()).collect();
+        let is_rest = |(name, stream): (&String, &super::cache::Stream)| {
+            let last = stream
+                .batches
+                .last_key_value()
+                .map_or(0, |(number, _)| *number);
+            !names.contains(name) && last > applied.get(name).copied().unwrap_or(0)
+        };
+        self.world.sites.iter().all(is_served) && !server.data().streams.iter().any(is_rest)
+    }
+
+    /// Waits until all that was there before is in the cache and in storage.
+    async fn settled(&self) {
+        let journals = self
+            .world
+            .sites
+            .iter()
+            .filter_map(|site| site.running()?.journal());
+        let wanted: Vec<_> = journals.map(|it| (it.progress().last, it)).collect();
+        let until = Instant::now() + PATIENCE;
+        sleep(Duration::from_secs(3)).await;
+        while Instant::now() < until {
+            let is_settled = wanted.iter().all(|(last, journal)| {
+                let progress = journal.progress();
+                progress.applied >= *last && progress.sent >= *last
+            });
+            if is_settled {
+                return;
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
+
+fn place_of(kind: Kind) -> Place {
+    match kind {
+        StorageAway | StorageSlow | StorageLossy => Place::Storage,
+        _ => Place::Cache,
+    }
+}

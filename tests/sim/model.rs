@@ -1,0 +1,401 @@
+//! What clients did in truth, and what users may therefore be credited: written apart from the tracker.
+//!
+//! A *life* is a stretch in which one client's totals only grew. It gains what it moved between two of its
+//! reports: at least between those that were durable when their replies went, at most between any that were sent.
+//! Where every report was acknowledged the two are the same, and so is the credit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mika::change::PeerKey;
+use mika::ids::{PeerId, TorrentId, UserId};
+
+use super::storage::Tables;
+use super::world::{TTL, TTL_SLACK};
+
+/// After so long without `started`, a client that reports less than before is taken at its word (rule A3), and a
+/// second more for times that are whole seconds.
+const DIP: Duration = Duration::from_secs(62);
+
+/// Seconds by which seed time may be rounded for each report's node, and for each life.
+const ROUNDING: u64 = 2;
+
+/// A number of [`Model::begin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LifeId(usize);
+
+/// A number of [`Model::decide`].
+#[derive(Clone, Copy, Debug)]
+pub struct ReportId(LifeId, usize);
+
+/// What is known of a life from its begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth {
+    pub user: u32,
+    pub torrent: u32,
+    pub peer_id: PeerId,
+    /// The totals that it began with, which nobody was told.
+    pub up: u64,
+    pub down: u64,
+    /// It began without `started`, with less than was reported under its peer id before.
+    pub is_silent: bool,
+    /// Another machine has its peer id, too.
+    pub is_copied: bool,
+}
+
+struct Life {
+    birth: Birth,
+    reports: Vec<Report>,
+}
+
+/// One announce that a node decided, whatever became of its reply.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    pub at: Duration,
+    pub up: u64,
+    pub down: u64,
+    pub is_seeding: bool,
+    pub completes: bool,
+    pub starts: bool,
+    pub stops: bool,
+    /// The process that decided it.
+    pub process: u32,
+    /// It was durable when the reply went, or soon after.
+    pub is_durable: bool,
+    /// The reply reached the client.
+    pub is_answered: bool,
+}
+
+#[derive(Default)]
+pub struct Model {
+    lives: Vec<Life>,
+    /// Why something may be lost that was acknowledged: promises that the run has not kept either.
+    pub excuse: Option<&'static str>,
+    /// Seconds by which clocks of nodes were wrong at most.
+    pub skew: u64,
+}
+
+/// From a least to a most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    pub least: u64,
+    pub most: u64,
+}
+
+/// What is due to a user for one torrent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Due {
+    pub up: Bounds,
+    pub down: Bounds,
+    pub seed_time: Bounds,
+    /// 0 or 1.
+    pub snatch: Bounds,
+}
+
+/// What is wrong, and for whom.
+#[derive(Clone, Debug)]
+pub struct Wrong {
+    pub users: Vec<u32>,
+    pub what: String,
+}
+
+// === impl Model ===
+
+impl Model {
+    /// The life of a client that has none yet.
+    pub const NONE: LifeId = LifeId(usize::MAX);
+
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn begin(&mut self, birth: Birth) -> LifeId {
+        self.lives.push(Life {
+            birth,
+            reports: Vec::new(),
+        });
+        LifeId(self.lives.len() - 1)
+    }
+
+    pub fn decide(&mut self, life: LifeId, report: Report) -> ReportId {
+        let reports = &mut self.lives[life.0].reports;
+        reports.push(report);
+        ReportId(life, reports.len() - 1)
+    }
+
+    pub fn set_durable(&mut self, report: ReportId) {
+        self.lives[report.0.0].reports[report.1].is_durable = true;
+    }
+
+    pub fn set_answered(&mut self, report: ReportId) {
+        self.lives[report.0.0].reports[report.1].is_answered = true;
+    }
+
+    /// A second machine has that peer id from now on.
+    pub fn set_copied(&mut self, peer_id: PeerId) {
+        for life in &mut self.lives {
+            if life.birth.peer_id == peer_id {
+                life.birth.is_copied = true;
+            }
+        }
+    }
+
+    /// What is due, by user and torrent.
+    pub fn due(&self) -> BTreeMap<(UserId, TorrentId), Due> {
+        let mut due: BTreeMap<(UserId, TorrentId), Due> = BTreeMap::new();
+        for (key, (up, down)) in self.gains() {
+            let due = due.entry((key.user, key.torrent)).or_default();
+            due.up.add(up);
+            due.down.add(down);
+        }
+        let mut reports: BTreeMap<_, Vec<Report>> = BTreeMap::new();
+        for life in &self.lives {
+            let key = (UserId(life.birth.user), TorrentId(life.birth.torrent));
+            let due = due.entry(key).or_default();
+            due.seed_time.most += ROUNDING + self.skew;
+            let reports = reports.entry((key, life.birth.peer_id)).or_default();
+            reports.extend(&life.reports);
+            let completed = life.reports.iter().filter(|report| report.completes);
+            due.snatch.most = due.snatch.most.max(completed.clone().count().min(1) as u64);
+            let certain = completed.filter(|report| report.is_promised());
+            due.snatch.least = due.snatch.least.max(certain.count().min(1) as u64);
+        }
+        let mut seconds: BTreeMap<_, BTreeSet<u64>> = BTreeMap::new();
+        for ((key, _), reports) in &mut reports {
+            reports.sort_by_key(|report| report.at);
+            seconds.entry(*key).or_default().extend(seeding(reports));
+        }
+        for (key, seconds) in seconds {
+            if let Some(due) = due.get_mut(&key) {
+                due.seed_time.most += seconds.len() as u64;
+            }
+        }
+        due
+    }
+
+    /// What each peer gained, up and down.
+    fn gains(&self) -> BTreeMap<PeerKey, (Bounds, Bounds)> {
+        let mut gains: BTreeMap<PeerKey, (Bounds, Bounds)> = BTreeMap::new();
+        for Life { birth, reports } in &self.lives {
+            if reports.is_empty() {
+                continue;
+            }
+            let key = PeerKey {
+                user: UserId(birth.user),
+                torrent: TorrentId(birth.torrent),
+                peer_id: birth.peer_id,
+            };
+            // Where an earlier life was heard of, this one may go on from its totals.
+            let is_known = gains.contains_key(&key);
+            let begin = |total| if is_known { total } else { u64::MAX };
+            let life = Life {
+                birth: *birth,
+                reports: reports.clone(),
+            };
+            let gain = gains.entry(key).or_default();
+            gain.0.add(life.gain(begin(birth.up), |report| report.up));
+            gain.1
+                .add(life.gain(begin(birth.down), |report| report.down));
+        }
+        gains
+    }
+
+    /// Compares storage with what is due.
+    pub fn check(&self, tables: &Tables) -> Vec<Wrong> {
+        let mut wrong = Vec::new();
+        let due = self.due();
+        for (&(user, torrent), due) in &due {
+            let found = tables.histories.get(&(torrent, user)).cloned();
+            let found = found.unwrap_or_default();
+            let mut expect = |what: &str, bounds: Bounds, found: u64| {
+                let least = if self.excuse.is_some() {
+                    0
+                } else {
+                    bounds.least
+                };
+                if !(least..=bounds.most).contains(&found) {
+                    let what = format!(
+                        "user {} torrent {}: {what} is {found}, and should be {}",
+                        user.0,
+                        torrent.0,
+                        Bounds { least, ..bounds }
+                    );
+                    wrong.push(Wrong {
+                        users: vec![user.0],
+                        what,
+                    });
+                }
+            };
+            expect("uploaded", due.up, found.uploaded);
+            expect("downloaded", due.down, found.held.downloaded);
+            expect("seed time", due.seed_time, found.held.seed_time);
+            let snatches = u64::from(found.held.completed_at.is_some());
+            expect("the snatch", due.snatch, snatches);
+        }
+        for (key, (up, down)) in self.gains() {
+            let Some(row) = tables.peers.get(&key) else {
+                continue;
+            };
+            for (what, bounds, found) in [
+                ("up", up, row.held.uploaded),
+                ("down", down, row.held.downloaded),
+            ] {
+                let least = if self.excuse.is_some() {
+                    0
+                } else {
+                    bounds.least
+                };
+                if !(least..=bounds.most).contains(&found) {
+                    let what = format!(
+                        "user {} torrent {}: {what} of {} is {found}, and should be {}",
+                        key.user.0,
+                        key.torrent.0,
+                        String::from_utf8_lossy(&key.peer_id.0),
+                        Bounds { least, ..bounds }
+                    );
+                    wrong.push(Wrong {
+                        users: vec![key.user.0],
+                        what,
+                    });
+                }
+            }
+        }
+        wrong.extend(sums(tables));
+        wrong
+    }
+}
+
+/// Totals of users and torrents are the sums of what users did.
+fn sums(tables: &Tables) -> Vec<Wrong> {
+    let mut wrong = Vec::new();
+    for (id, row) in &tables.users {
+        let of_user = || tables.histories.iter().filter(|(key, _)| key.1 == *id);
+        let totals = row.totals;
+        let pairs = [
+            (
+                "uploaded",
+                totals.uploaded,
+                of_user().map(|(_, it)| it.uploaded).sum::<u64>(),
+            ),
+            (
+                "downloaded",
+                totals.downloaded,
+                of_user().map(|(_, it)| it.held.downloaded).sum(),
+            ),
+            (
+                "seed time",
+                totals.seed_time,
+                of_user().map(|(_, it)| it.held.seed_time).sum(),
+            ),
+            (
+                "snatches",
+                totals.snatches,
+                of_user()
+                    .filter(|(_, it)| it.held.completed_at.is_some())
+                    .count() as u64,
+            ),
+        ];
+        for (what, total, sum) in pairs {
+            if total != sum {
+                wrong.push(Wrong {
+                    users: vec![id.0],
+                    what: format!(
+                        "user {}: {what} is {total}, and the torrents add up to {sum}",
+                        id.0
+                    ),
+                });
+            }
+        }
+    }
+    for (id, row) in &tables.torrents {
+        let users: Vec<_> = tables
+            .histories
+            .iter()
+            .filter(|(key, _)| key.0 == *id)
+            .collect();
+        let snatched = users
+            .iter()
+            .filter(|(_, it)| it.held.completed_at.is_some());
+        let snatches = snatched.count() as u64;
+        if u64::from(row.torrent.snatches) != snatches {
+            wrong.push(Wrong {
+                users: users.iter().map(|(key, _)| key.1.0).collect(),
+                what: format!(
+                    "torrent {}: {} snatches, by {snatches} users",
+                    id.0, row.torrent.snatches
+                ),
+            });
+        }
+    }
+    wrong
+}
+
+// === impl Life ===
+
+impl Life {
+    /// What it moved of one total, from `begin` on at most.
+    fn gain(&self, begin: u64, total: impl Fn(&Report) -> u64) -> Bounds {
+        let sent = self.reports.iter().map(&total);
+        let (Some(first), Some(last)) = (sent.clone().min(), sent.max()) else {
+            return Bounds::default();
+        };
+        let most = last - first.min(begin);
+        if self.birth.is_copied {
+            return Bounds { least: 0, most };
+        }
+        let has_started = |report: &Report| report.starts && report.is_promised();
+        let is_silent = self.birth.is_silent || !self.reports.iter().any(has_started);
+        let promised = || self.reports.iter().filter(|report| report.is_promised());
+        let begin = promised().map(|report| report.at).min().unwrap_or_default();
+        let counts = |report: &&Report| !is_silent || report.at >= begin + DIP;
+        let durable = || promised().filter(counts).map(&total);
+        let least = durable().max().unwrap_or(0) - durable().next().unwrap_or(0);
+        Bounds { least, most }
+    }
+}
+
+/// The seconds in which a client was seeding, as far as anybody may think so who heard these reports of it, or some
+/// of them: from one of them to the next, and beyond a stop that another process heard.
+fn seeding(reports: &[Report]) -> BTreeSet<u64> {
+    let mut seconds = BTreeSet::new();
+    for (at, report) in reports.iter().enumerate().filter(|(_, it)| it.is_seeding) {
+        let limit = report.at + Duration::from_secs(TTL + TTL_SLACK);
+        let heard = reports[at + 1..]
+            .iter()
+            .take_while(|later| later.at <= limit);
+        let heard = heard.filter(|later| !report.stops || later.process != report.process);
+        if let Some(last) = heard.last() {
+            seconds.extend(report.at.as_secs()..last.at.as_secs());
+        }
+    }
+    seconds
+}
+
+// === impl Report ===
+
+impl Report {
+    /// What it says must not be lost.
+    fn is_promised(&self) -> bool {
+        self.is_durable && self.is_answered
+    }
+}
+
+// === impl Bounds ===
+
+impl Bounds {
+    fn add(&mut self, other: Self) {
+        self.least += other.least;
+        self.most += other.most;
+    }
+}
+
+impl std::fmt::Display for Bounds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { least, most } = self;
+        if least == most {
+            write!(f, "{most}")
+        } else {
+            write!(f, "{least} to {most}")
+        }
+    }
+}

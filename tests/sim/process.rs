@@ -1,0 +1,417 @@
+//! Nodes: the machines that they run on, and the processes that come and go there.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mika::cache::Cache;
+use mika::clock::Clock;
+use mika::config::Config;
+use mika::journal;
+use mika::metrics::Protocol;
+use mika::node::bare::{BareNode, Process as Identity};
+use mika::registry::Registry;
+use mika::storage::Storage;
+use mika::tracker::{AnnounceRequest, Tracker, Workspace};
+use mika::wire::{Announce, Event};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::model::{LifeId, Report, ReportId};
+use super::network::Host;
+use super::story::About;
+use super::world::World;
+use super::{cache, storage};
+
+/// How long a service manager waits until it starts a process again that ended.
+const RESTART: Duration = Duration::from_secs(3);
+
+/// How often a process is looked at for reports that have become durable.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a stop may take before the process is killed.
+const STOP: Duration = Duration::from_secs(60);
+
+/// A machine with a disk, on which a node runs under some name.
+pub struct Site {
+    state: Mutex<State>,
+    spill: PathBuf,
+}
+
+struct State {
+    name: String,
+    /// Seconds by which its clock is wrong.
+    skew: i64,
+    /// Seen to by a service manager.
+    manager: Option<Manager>,
+    running: Option<Arc<Running>>,
+    /// Of the process that runs or is about to.
+    host: Option<&'static Host>,
+}
+
+struct Manager {
+    task: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+/// A process that serves.
+pub struct Running {
+    pub name: String,
+    pub host: &'static Host,
+    pub tracker: Arc<Tracker>,
+    pub registry: Arc<Registry>,
+    /// None once the process is gone: its file is free then.
+    journal: Mutex<Option<journal::Handle>>,
+    pub clock: Clock,
+    work: Mutex<Workspace>,
+    /// Reports that were answered at once, and may not be durable yet.
+    unsure: Mutex<Vec<ReportId>>,
+}
+
+/// An announce on its way to a process.
+pub struct Ask {
+    pub world: Arc<World>,
+    pub user: u32,
+    pub torrent: u32,
+    pub params: Announce,
+    pub source: IpAddr,
+    pub life: LifeId,
+    pub report: Report,
+}
+
+/// What came of an announce.
+pub struct Answered {
+    /// None if it was refused.
+    pub report: Option<ReportId>,
+    /// The reply was released because the report was durable; none if it did not wait for that.
+    pub is_durable: Option<bool>,
+    /// Why it was refused.
+    pub refusal: Option<String>,
+    pub interval: u32,
+    /// Peers as bytes: 6 or 18 each.
+    pub peers: Vec<u8>,
+}
+
+// === impl Site ===
+
+impl Site {
+    pub fn new(name: &str, spill: PathBuf) -> Self {
+        Self {
+            state: Mutex::new(State {
+                name: name.to_owned(),
+                skew: 0,
+                manager: None,
+                running: None,
+                host: None,
+            }),
+            spill,
+        }
+    }
+
+    pub fn name(&self) -> String {
+        self.state.lock().name.clone()
+    }
+
+    pub fn spill(&self) -> &PathBuf {
+        &self.spill
+    }
+
+    pub fn rename(&self, name: &str) {
+        name.clone_into(&mut self.state.lock().name);
+    }
+
+    /// The process that serves now.
+    pub fn running(&self) -> Option<Arc<Running>> {
+        self.state.lock().running.clone()
+    }
+
+    /// Whether a process runs, or is to.
+    pub fn is_on(&self) -> bool {
+        let state = self.state.lock();
+        let manager = state.manager.as_ref();
+        manager.is_some_and(|it| !it.task.is_finished())
+    }
+
+    pub fn host(&self) -> Option<&'static Host> {
+        self.state.lock().host
+    }
+
+    pub fn set_skew(&self, skew: i64) {
+        let mut state = self.state.lock();
+        state.skew = skew;
+        if let Some(host) = state.host {
+            host.set_skew(skew);
+        }
+    }
+
+    /// Has a process run here from now on.
+    pub fn start(self: &Arc<Self>, world: &Arc<World>) {
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(Arc::clone(self).manage(Arc::clone(world), stopped));
+        self.state.lock().manager = Some(Manager { task, stop });
+    }
+
+    /// The process is gone, wherever it was.
+    pub fn kill(&self) {
+        let mut state = self.state.lock();
+        if let Some(manager) = state.manager.take() {
+            manager.task.abort();
+        }
+        if let Some(host) = state.host.take() {
+            host.is_dead.store(true, Ordering::Relaxed);
+        }
+        state.end();
+    }
+
+    /// Stops the process in order.
+    pub async fn stop(&self) {
+        let Some(manager) = self.state.lock().manager.take() else {
+            return;
+        };
+        manager.stop.send_replace(true);
+        if timeout(STOP, manager.task).await.is_err() {
+            self.kill();
+        }
+        self.state.lock().end();
+    }
+
+    /// An error without the name of the folder, which differs in each run.
+    fn without_folder(&self, error: &anyhow::Error) -> String {
+        let folder = self.spill.parent().map(|it| it.display().to_string());
+        format!("{error:#}").replace(&folder.unwrap_or_default(), "")
+    }
+
+    async fn manage(self: Arc<Self>, world: Arc<World>, mut stop: watch::Receiver<bool>) {
+        loop {
+            let host = world.new_host(self.state.lock().skew);
+            self.state.lock().host = Some(host);
+            let is_over = self.live(&world, host, &mut stop).await;
+            host.is_dead.store(true, Ordering::Relaxed);
+            self.state.lock().end();
+            if is_over || *stop.borrow() {
+                return;
+            }
+            sleep(RESTART).await;
+        }
+    }
+
+    /// One process, from its start to its end; returns whether there is to be no other.
+    async fn live(
+        &self,
+        world: &Arc<World>,
+        host: &'static Host,
+        stop: &mut watch::Receiver<bool>,
+    ) -> bool {
+        let name = self.name();
+        world
+            .story
+            .tell(About::All, format!("{name} (p{}) starts", host.id));
+        let clock = Clock::start_by(host);
+        let starting = self.begin(world, host, clock);
+        let started = tokio::select! {
+            started = starting => started,
+            _ = stop.wait_for(|stop| *stop) => return true,
+        };
+        let mut node = match started {
+            Ok(node) => node,
+            Err(error) => {
+                world.story.tell(
+                    About::All,
+                    format!(
+                        "{name} (p{}) does not start: {}",
+                        host.id,
+                        self.without_folder(&error)
+                    ),
+                );
+                return false;
+            }
+        };
+        let running = Arc::new(Running {
+            name: name.clone(),
+            host,
+            tracker: node.tracker(),
+            registry: node.registry(),
+            journal: Mutex::new(Some(node.journal())),
+            clock,
+            work: Mutex::new(Workspace::new(
+                Protocol::Http,
+                fastrand::Rng::with_seed(fastrand::u64(..)),
+            )),
+            unsure: Mutex::default(),
+        });
+        world
+            .story
+            .tell(About::All, format!("{name} (p{}) serves", host.id));
+        self.state.lock().running = Some(Arc::clone(&running));
+        let is_asked = tokio::select! {
+            () = node.ended() => false,
+            () = watch_durable(world, &running) => false,
+            _ = stop.wait_for(|stop| *stop) => true,
+        };
+        self.state.lock().end();
+        // Replies that are held go as far as they can.
+        sleep(Duration::from_millis(50)).await;
+        drop(running);
+        let how = if is_asked {
+            "is to stop"
+        } else {
+            "ends by itself"
+        };
+        world
+            .story
+            .tell(About::All, format!("{name} (p{}) {how}", host.id));
+        let stopped = node.stop().await;
+        let how = match stopped {
+            Ok(left) => format!("has stopped; storage lacks {} changes", left.changes),
+            Err(error) => format!("has stopped: {}", self.without_folder(&error)),
+        };
+        world
+            .story
+            .tell(About::All, format!("{name} (p{}) {how}", host.id));
+        is_asked
+    }
+
+    async fn begin(
+        &self,
+        world: &Arc<World>,
+        host: &'static Host,
+        clock: Clock,
+    ) -> anyhow::Result<BareNode> {
+        let storage: Arc<dyn Storage> = Arc::new(storage::Link {
+            database: Arc::clone(&world.database),
+            network: Arc::clone(&world.network),
+            host,
+            story: world.story.clone(),
+        });
+        let cache = world.server.as_ref().map(|server| {
+            let link = cache::Link::new(
+                Arc::clone(server),
+                Arc::clone(&world.network),
+                host,
+                world.story.clone(),
+            );
+            Arc::new(link) as Arc<dyn Cache>
+        });
+        let mut config = Config {
+            node: self.name(),
+            ..world.config.clone()
+        };
+        config.journal.spill.clone_from(&self.spill);
+        let identity = Identity::elsewhere(&format!("host-{}", host.id), host.id);
+        BareNode::start(&config, storage, cache, clock, identity).await
+    }
+}
+
+/// Notes which reports have become durable without a reply that waited for it, for ever.
+async fn watch_durable(world: &World, running: &Running) {
+    loop {
+        sleep(LOOK).await;
+        if running.tracker.outbox().pending() == 0 && !running.host.is_paused() {
+            let unsure = std::mem::take(&mut *running.unsure.lock());
+            let mut model = world.model.lock();
+            unsure
+                .into_iter()
+                .for_each(|report| model.set_durable(report));
+        }
+    }
+}
+
+// === impl Ask ===
+
+impl Ask {
+    /// Notes in the model that a node decided it now.
+    fn decided(&self, process: u32) -> ReportId {
+        let mut report = self.report;
+        report.at = super::network::elapsed();
+        report.process = process;
+        let params = &self.params;
+        if params.event != Event::Stopped {
+            let endpoint = (self.source, params.port).into();
+            self.world.present(endpoint, self.torrent);
+        }
+        self.world.model.lock().decide(self.life, report)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// No process serves any more.
+    fn end(&mut self) {
+        if let Some(running) = self.running.take() {
+            *running.journal.lock() = None;
+        }
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    pub fn journal(&self) -> Option<journal::Handle> {
+        self.journal.lock().clone()
+    }
+
+    /// Decides an announce and holds its reply back, as the listeners do; none if the process is gone by then.
+    pub async fn announce(self: Arc<Self>, ask: Ask) -> Option<Answered> {
+        self.host.turn().await;
+        if self.is_dead() {
+            return None;
+        }
+        let outbox = self.tracker.outbox();
+        // What it has no room for is owed, and durable at some later time.
+        let has_room = outbox.pending() < outbox.capacity();
+        let (answer, peers) = {
+            let mut work = self.work.lock();
+            let request = AnnounceRequest {
+                passkey: Some(&storage::passkey(ask.user)),
+                params: Ok(ask.params.clone()),
+                source: ask.source,
+            };
+            let answer = self.tracker.announce(&request, self.clock.now(), &mut work);
+            (answer, work.peers.endpoints.clone())
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                return Some(Answered {
+                    report: None,
+                    is_durable: None,
+                    refusal: Some(format!("{refusal:?}")),
+                    interval: 0,
+                    peers: Vec::new(),
+                });
+            }
+        };
+        let report = ask.decided(self.host.id);
+        let mut is_durable = None;
+        if let Some(ticket) = answer.ticket {
+            let settled = self.tracker.outbox().settled(ticket);
+            let patience = ask.world.config.journal.ack_timeout;
+            is_durable = Some(timeout(patience, settled).await.is_ok());
+            if is_durable == Some(true) {
+                ask.world.model.lock().set_durable(report);
+            }
+        } else if has_room {
+            self.unsure.lock().push(report);
+        }
+        self.host.turn().await;
+        if self.is_dead() {
+            return None;
+        }
+        Some(Answered {
+            report: Some(report),
+            is_durable,
+            refusal: None,
+            interval: answer.reply.interval,
+            peers,
+        })
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.host.is_dead.load(Ordering::Relaxed)
+    }
+}

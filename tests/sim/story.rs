@@ -1,0 +1,103 @@
+//! What happened in a run, in the order in which it did.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Lines of a story that is shown: a page.
+const PAGE: usize = 70;
+
+/// Characters of a line that is shown.
+const WIDTH: usize = 160;
+
+/// Whom a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A fault, a start, a stop: everybody.
+    All,
+    User(u32),
+    /// Traffic between nodes and stores: counted in the hash, and shown to nobody.
+    Traffic,
+}
+
+struct Line {
+    /// Milliseconds since the begin.
+    at: u128,
+    about: About,
+    text: String,
+}
+
+/// The lines so far.
+#[derive(Clone)]
+pub struct Story {
+    began: Instant,
+    lines: Arc<Mutex<Lines>>,
+}
+
+#[derive(Default)]
+struct Lines {
+    kept: Vec<Line>,
+    hash: u64,
+}
+
+// === impl Story ===
+
+impl Story {
+    /// An empty one that begins now.
+    pub fn begin() -> Self {
+        Self {
+            began: Instant::now(),
+            lines: Arc::default(),
+        }
+    }
+
+    pub fn tell(&self, about: About, text: impl Into<String>) {
+        let at = self.began.elapsed().as_millis();
+        let text = text.into();
+        let mut lines = self.lines.lock();
+        for byte in at.to_le_bytes().iter().chain(text.as_bytes()) {
+            lines.hash = (lines.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if about != About::Traffic || std::env::var_os("MIKA_SIM_TRAFFIC").is_some() {
+            lines.kept.push(Line { at, about, text });
+        }
+    }
+
+    /// A number that differs if anything happened otherwise.
+    pub fn hash(&self) -> u64 {
+        self.lines.lock().hash
+    }
+
+    /// The lines about some users, and those about all, as a page: the first and the last ones.
+    pub fn page(&self, users: &[u32]) -> String {
+        let lines = self.lines.lock();
+        let is_shown = |line: &&Line| match line.about {
+            About::User(user) => users.contains(&user),
+            About::All | About::Traffic => true,
+        };
+        let shown: Vec<&Line> = lines.kept.iter().filter(is_shown).collect();
+        let (first, last) = if shown.len() <= PAGE || std::env::var_os("MIKA_SIM_ALL").is_some() {
+            (&shown[..], &[][..])
+        } else {
+            (&shown[..PAGE / 2], &shown[shown.len() - PAGE / 2..])
+        };
+        let mut page = String::new();
+        for (part, lines) in [first, last].into_iter().enumerate() {
+            if part == 1 && !lines.is_empty() {
+                let left_out = shown.len() - PAGE / 2 * 2;
+                let _ = writeln!(
+                    page,
+                    "      …     {left_out} lines (MIKA_SIM_ALL=1 shows them)"
+                );
+            }
+            for line in lines {
+                let (seconds, millis) = (line.at / 1000, line.at % 1000);
+                let text: String = line.text.chars().take(WIDTH).collect();
+                let _ = writeln!(page, "{seconds:6}.{millis:03} {text}");
+            }
+        }
+        page
+    }
+}
