@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::cache::{Cache, time_of};
+use crate::change::CLOCK_SKEW;
 use crate::change::journals::node_of;
 use crate::clock::{APART_MAX, Clock, Now, Seconds};
 use crate::metrics::Metrics;
@@ -20,9 +21,6 @@ const PERIOD: Duration = Duration::from_secs(5);
 
 /// How long an answer may take: what it says is no older then.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// By so many seconds, a host's clock may be behind the newest record before that record is not believed.
-const SET_BACK_MAX: i64 = 86_400;
 
 /// What to do about a clock that is wrong.
 const NTP: &str = "let all hosts set their clocks by NTP (chrony, systemd-timesyncd)";
@@ -58,6 +56,8 @@ struct State {
 
 /// What clocks say at about the same moment (Unix times).
 struct Readings {
+    /// The time that this node goes by.
+    running: i64,
     own: i64,
     cache: Option<i64>,
     storage: Option<i64>,
@@ -83,8 +83,8 @@ impl Clocks {
         }
     }
 
-    /// Sets the clock before anything has noted a time; `peer_ttl` in seconds. Where there is no other clock,
-    /// it goes on from the newest record, if that is later: so no time comes twice.
+    /// Sets the clock before anything has noted a time; `peer_ttl` in seconds. A node that shares with
+    /// nobody goes on from its newest record, if that is later: so no time comes twice.
     pub async fn begin(
         &self,
         storage: &dyn Storage,
@@ -92,13 +92,19 @@ impl Clocks {
         metrics: &Metrics,
         peer_ttl: u32,
     ) -> Result<(), StorageError> {
-        let readings = self.read(storage, cache).await;
+        let mut readings = self.read(storage, cache).await;
         if readings.others().next().is_some() {
             self.clock.guard();
             self.clock.begin_at(readings.best());
-            self.judge(&readings, metrics);
-        } else if let Some(newest) = storage.newest_announce().await? {
+        }
+        if cache.is_none()
+            && let Some(newest) = storage.newest_announce().await?
+        {
             self.begin_after(newest, peer_ttl);
+            readings.running = self.clock.now().unix;
+        }
+        if readings.others().next().is_some() {
+            self.judge(&readings, metrics);
         }
         self.state.lock().offset = offset_of(self.clock.now());
         Ok(())
@@ -108,13 +114,11 @@ impl Clocks {
         let now = self.clock.now();
         let behind = newest - now.unix;
         let mut state = self.state.lock();
-        if behind > SET_BACK_MAX {
-            tracing::warn!(
-                seconds = behind,
-                "the clock of this host is behind the newest record: it is wrong now, or was"
-            );
-        } else if behind > 0 {
+        if behind > 0 {
             self.clock.begin_at(newest);
+        }
+        // Of a node that was stopped a moment ago, it may be a second.
+        if behind > CLOCK_SKEW {
             state.was_set_back = true;
             tracing::warn!(
                 seconds = behind,
@@ -158,6 +162,7 @@ impl Clocks {
         let ((cache, nodes), storage) = tokio::join!(in_cache, within(storage.time()));
         let mut state = self.state.lock();
         Readings {
+            running: self.clock.now().unix,
             own: self.clock.wall(),
             cache,
             storage: storage.flatten(),
@@ -196,7 +201,7 @@ impl Clocks {
     }
 }
 
-/// Compares clocks, for ever; where there is no other clock, there is nothing to do.
+/// Compares clocks for as long as the node runs; where there is no other clock, there is nothing to do.
 pub(super) async fn watch(node: Node, cache: Option<Arc<dyn Cache>>) {
     every(PERIOD, || async {
         let readings = node.clocks.read(&*node.storage, cache.as_deref()).await;
@@ -269,13 +274,13 @@ impl Readings {
     }
 
     /// The time that most clocks agree on: the middle one. Of two, the one that is nearer to the cache's
-    /// counts, because all nodes have that, and where there is none, to this host's.
+    /// counts, because all nodes have that, and where there is none, to this node's.
     fn agreed(&self) -> i64 {
         let mut times: Vec<i64> = self.all().map(|(_, time)| time).collect();
         times.sort_unstable();
         let middle = times.len() / 2;
         let (lower, upper) = (times[(times.len() - 1) / 2], times[middle]);
-        let anchor = self.cache.unwrap_or(self.own);
+        let anchor = self.cache.unwrap_or(self.running);
         if anchor.abs_diff(upper) < anchor.abs_diff(lower) {
             upper
         } else {
@@ -302,6 +307,7 @@ mod tests {
 
     fn readings(own: i64, cache: Option<i64>, storage: Option<i64>, nodes: &[i64]) -> Readings {
         Readings {
+            running: own,
             own,
             cache,
             storage,
@@ -335,6 +341,15 @@ mod tests {
     }
 
     #[test]
+    fn a_running_node_is_right_rather_than_its_host_where_a_database_says_so() {
+        let set_back = Readings {
+            running: NOW,
+            ..readings(NOW - 3600, None, Some(NOW), &[])
+        };
+        assert_eq!(set_back.best(), NOW);
+    }
+
+    #[test]
     fn a_time_that_leapt_ahead_lets_nothing_go_for_as_long_as_it_is_kept() {
         let clocks = Clocks::new(Clock::start(), "a");
         let now = clocks.clock.now().unix;
@@ -360,7 +375,7 @@ mod tests {
         };
         for (newest, ahead, was_set_back, may_prune) in [
             (3600, 3600, true, true),
-            (2 * SET_BACK_MAX, 0, false, false),
+            (172_800, 172_800, true, false),
             (-60, 0, false, true),
             (-172_800, 0, false, false),
         ] {

@@ -661,6 +661,7 @@ async fn a_peer_that_left_is_not_brought_back_by_its_last_announce(storage: &dyn
 }
 
 async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
+    assert_eq!(storage.newest_announce().await.unwrap(), None);
     let (id, torrent_id) = add_pair(storage, 1).await;
     let mut newer = change(id, torrent_id, 1, 10);
     newer.record.announces = 7;
@@ -675,11 +676,14 @@ async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
     let record = |page: Page<super::StoredPeer>| page.rows[0].record.clone();
     let found = record(storage.peers(0, None, 10).await.unwrap());
     assert_eq!(found, newer.record);
+    let newest = storage.newest_announce().await.unwrap();
+    assert_eq!(newest, Some(newer.record.last_announce));
     assert_eq!(user(storage, id).await.totals.uploaded, 40);
 
     // One that was begun anew counts its announces anew.
     let mut anew = newer.clone();
     anew.record.announces = 1;
+    anew.record.first_announce = NOW + 3600;
     anew.record.last_announce = NOW + 3600;
     anew.record.base_up = 5;
     apply(storage, 3, vec![Change::from(anew.clone())]).await;
@@ -688,6 +692,14 @@ async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
     anew.record.announces = 2;
     anew.record.base_up = 6;
     apply(storage, 4, vec![Change::from(anew.clone())]).await;
+    let found = record(storage.peers(0, None, 10).await.unwrap());
+    assert_eq!(found, anew.record);
+
+    // What is still to come of the record before it, which had more announces.
+    let mut former = newer;
+    former.record.announces = 60;
+    former.record.last_announce = NOW + 1800;
+    apply(storage, 5, vec![Change::from(former)]).await;
     let found = record(storage.peers(0, None, 10).await.unwrap());
     assert_eq!(found, anew.record);
 }

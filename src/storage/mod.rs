@@ -184,8 +184,8 @@ pub trait Storage: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Unix time of the newest announce that a peer record has. Asked for where there is no other clock than
-    /// this host's; none where that does not happen, or if there are no records.
+    /// Unix time of the newest announce that a peer record has; none if there are no records. A start
+    /// without a cache goes on from there.
     async fn newest_announce(&self) -> Result<Option<i64>, StorageError> {
         Ok(None)
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mika::ids::InfoHash;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::load::passkey;
 use crate::harness::redis::AOF;
@@ -157,11 +157,29 @@ fn a_clock_that_leaps_while_its_node_runs_makes_nobody_forget() {
 
 #[test]
 fn a_clock_that_is_set_back_before_a_start_costs_nothing() {
+    set_back(&json!({}));
+}
+
+/// Where there is the database's clock only, the newest record says which of the two is right.
+#[test]
+fn a_clock_that_is_set_back_costs_nothing_without_a_cache() {
+    set_back(&json!({ "cache": { "driver": "memory", "url": "" } }));
+}
+
+fn set_back(config: &Value) {
     let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
+    site.mika.reconfigure(config);
     site.mika.shift_clock(0);
     site.mika.run();
     let mut client = Client::new(0, 1);
     client.accepted(site.mika.http(), "started");
+    client.uploaded = 10;
+    client.accepted(site.mika.http(), "");
+    // It has begun again: there is an earlier session that reports could seem to be of.
+    client.uploaded = 0;
+    client.accepted(site.mika.http(), "started");
+    client.uploaded = 100;
+    client.accepted(site.mika.http(), "");
     assert_eq!(site.mika.stop(), 0);
     site.mika.shift_clock(-HOUR);
     site.mika.run();
@@ -174,7 +192,9 @@ fn a_clock_that_is_set_back_before_a_start_costs_nothing() {
     client.accepted(site.mika.http(), "");
     client.uploaded += 1;
     client.accepted(site.mika.http(), "stopped");
-    site.is_credited(20 * GB + 1);
+    site.is_credited(10 + 20 * GB + 1);
+    let log = site.mika.log();
+    assert!(log.contains("the clock of this host is 36"), "{log}");
     assert_eq!(site.mika.stop(), 0);
 }
 

@@ -28,7 +28,7 @@ pub(super) type MemberKey = (InfoHash, UserId, PeerId);
 
 /// Writes members unless the hash has newer records of them, by the rule of
 /// [`RecordAge`](crate::change::RecordAge): a batch may come late, and a node may give the hash what it
-/// knew a moment ago while another has told more. The pattern is the text of a member up to
+/// knew a moment ago while another wrote more. The pattern is the text of a member up to
 /// whether it is active (see `change::codec`); what is not of that form is replaced. Returns the
 /// fields that it left.
 const PUT_UNLESS_NEWER: &str = r"

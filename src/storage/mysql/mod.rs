@@ -177,6 +177,10 @@ impl Storage for Mysql {
         read!(self, |session| identity::renew(session))
     }
 
+    async fn newest_announce(&self) -> Result<Option<i64>, StorageError> {
+        read!(self, |session| read::newest_announce(session, &self.own))
+    }
+
     fn has_feed(&self) -> bool {
         !self.statements.of(&schema::FEED).is_empty()
     }

@@ -29,6 +29,15 @@ const BEFORE_ALL: i64 = i64::MIN;
 
 type Read<T> = fn(&Row) -> Result<T, Unusable>;
 
+pub(super) async fn newest_announce(
+    session: &mut Session<'_>,
+    own: &Own,
+) -> Result<Option<i64>, Fault> {
+    let sql = format!("SELECT MAX(last_announce) FROM {}", own.peers);
+    let rows = session.query(&sql).await?;
+    Ok(rows.first().and_then(|row| Cells(row).integer(0)))
+}
+
 pub(super) async fn users(
     session: &mut Session<'_>,
     after: Option<UserId>,
