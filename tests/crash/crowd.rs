@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::harness::http::{Connection, escape};
 use crate::harness::load::{ANSWER_DEADLINE, TORRENTS, USERS_PER_THREAD, info_hash, passkey};
 use crate::harness::now;
+use crate::story::{self, Announce};
 
 /// Clients that one user has on one torrent at once.
 const CLIENTS_MAX: usize = 3;
@@ -34,9 +35,6 @@ const APART: Duration = Duration::from_secs(3);
 
 /// Ways to the nodes: the first by IPv4, the second by IPv4, the second by IPv6.
 pub const WAYS: usize = 3;
-
-/// The name of the node that a way leads to.
-const NODES: [&str; WAYS] = ["A", "B", "B/v6"];
 
 /// What the threads share.
 pub struct Stage {
@@ -101,17 +99,6 @@ pub struct Client {
     story: Vec<Announce>,
 }
 
-/// A line of a client's story.
-#[derive(Clone, Copy)]
-struct Announce {
-    at: Duration,
-    way: usize,
-    event: &'static str,
-    totals: [u64; 2],
-    left: u64,
-    is_answered: bool,
-}
-
 /// A thread with users of its own.
 struct Crowd<'a> {
     stage: &'a Stage,
@@ -162,6 +149,11 @@ impl Stage {
             unanswered: AtomicU64::new(0),
             kills: Mutex::default(),
         }
+    }
+
+    /// What happened to a client, and to the servers meanwhile.
+    pub fn story_of(&self, client: &Client) -> String {
+        story::tell(&client.story, &self.kills.lock())
     }
 
     /// Writes down what is done to the servers.
@@ -371,17 +363,15 @@ impl<'a> Crowd<'a> {
             (way, is_answered)
         });
         let answers: Vec<_> = answers.collect();
-        client
-            .story
-            .extend(answers.iter().map(|&(way, is_answered)| Announce {
-                at,
-                way,
-                event,
-                totals: client.totals,
-                left: client.left,
-                is_answered,
-            }));
-        answers.iter().map(|&(_, it)| it).collect()
+        let results = answers.iter().map(|&(_, it)| it).collect();
+        client.story.push(Announce {
+            at,
+            event,
+            totals: client.totals,
+            left: client.left,
+            answers,
+        });
+        results
     }
 }
 
@@ -513,54 +503,4 @@ impl Client {
         )
         .into_bytes()
     }
-}
-
-// === The story ===
-
-impl Stage {
-    /// What happened to a client, and to the servers meanwhile. Answered announces in a row that
-    /// say nothing but totals are one line.
-    pub fn story_of(&self, client: &Client) -> String {
-        let mut lines: Vec<(Duration, String)> = Vec::new();
-        let is_plain = |it: &Announce| it.event.is_empty() && it.is_answered;
-        let chunks = client
-            .story
-            .chunk_by(|a, b| is_plain(a) && is_plain(b) && a.way == b.way);
-        lines.extend(chunks.filter_map(|chunk| Some((chunk.first()?.at, line_of(chunk)?))));
-        let (Some(first), Some(last)) = (client.story.first(), client.story.last()) else {
-            return "it never announced".into();
-        };
-        let kills = self.kills.lock();
-        let margin = Duration::from_secs(5);
-        let meanwhile = kills
-            .iter()
-            .filter(|(at, _)| *at + margin > first.at && *at < last.at + margin);
-        lines.extend(meanwhile.map(|(at, what)| (*at, format!("--- {what}"))));
-        lines.sort_by_key(|(at, _)| *at);
-        let lines = lines
-            .iter()
-            .map(|(at, line)| format!("{:9.3} {line}\n", at.as_secs_f64()));
-        lines.collect()
-    }
-}
-
-/// One line for announces in a row.
-fn line_of(chunk: &[Announce]) -> Option<String> {
-    let last = chunk.last()?;
-    let [up, down] = last.totals;
-    let answer = if last.is_answered { "" } else { " (no answer)" };
-    let event = if last.event.is_empty() {
-        "-"
-    } else {
-        last.event
-    };
-    Some(format!(
-        "{:4} {event:9} up {up} down {down} left {}{answer}{}",
-        NODES[last.way],
-        last.left,
-        match chunk.len() {
-            1 => String::new(),
-            count => format!(" ({count} until {:.3})", last.at.as_secs_f64()),
-        }
-    ))
 }

@@ -1,8 +1,9 @@
 //! The promise about credit: under a steady load `mika` is killed again and again, and at the
 //! end the database holds exactly what the clients reported, user by user.
 //!
-//! `MIKA_KILLS` says how often, `MIKA_LOAD` how many threads announce, and `MIKA_SEED` repeats a
-//! run as far as time allows. `scripts/kill-test` runs it longer.
+//! `MIKA_KILLS` says how often, `MIKA_SERVER_KILLS`, `MIKA_FORGETTING_KILLS`, `MIKA_NODE_KILLS` and
+//! `MIKA_FORGETTING_NODE_KILLS` the same of other trials; `MIKA_LOAD` says how many threads announce,
+//! and `MIKA_SEED` repeats a run as far as time allows. `scripts/kill-test` runs them longer.
 
 #![allow(clippy::print_stderr)] // the seed, without which a failure can't be followed
 
@@ -12,6 +13,7 @@ mod harness;
 mod crowd;
 mod nodes;
 mod servers;
+mod story;
 
 use std::ops::RangeInclusive;
 use std::thread;

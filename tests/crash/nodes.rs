@@ -119,8 +119,11 @@ fn endure(variable: &str, persistence: &[&str]) {
 
 impl Pair {
     fn start(users: usize, persistence: &[&str]) -> Self {
-        let mut site = Site::prepare(users, persistence, &json!({ "node": "a" }));
-        let mut b = site.another(&json!({ "node": "b" }));
+        // Peers of which a node hears late that they stopped count until they expire.
+        let limits = json!({ "max_peers_per_user": 1000 });
+        let config = |node| json!({ "node": node, "tracker": limits });
+        let mut site = Site::prepare(users, persistence, &config("a"));
+        let mut b = site.another(&config("b"));
         let v4 = b.http();
         b.reconfigure(&json!({ "http": { "listen": [v4, v6_of(v4)] } }));
         site.mika.run();
