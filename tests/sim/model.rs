@@ -176,7 +176,9 @@ impl Model {
     /// What each peer gained, up and down.
     fn gains(&self) -> BTreeMap<PeerKey, (Bounds, Bounds)> {
         let mut gains: BTreeMap<PeerKey, (Bounds, Bounds)> = BTreeMap::new();
-        for Life { birth, reports } in &self.lives {
+        let mut heard: BTreeMap<PeerKey, (u64, u64)> = BTreeMap::new();
+        for life in &self.lives {
+            let Life { birth, reports } = life;
             if reports.is_empty() {
                 continue;
             }
@@ -185,13 +187,16 @@ impl Model {
                 torrent: TorrentId(birth.torrent),
                 peer_id: birth.peer_id,
             };
-            // Where an earlier life was heard of, this one may go on from its totals.
-            let is_known = gains.contains_key(&key);
-            let begin = |total| if is_known { total } else { u64::MAX };
-            let life = Life { birth: *birth, reports: reports.clone() };
+            // Where an earlier life was heard of, this one may go on from its totals, and from those that
+            // the earlier one was last heard to have, if it had more than that.
+            let before = heard.get(&key).copied();
+            let begin = |total: u64, before: Option<u64>| before.map_or(u64::MAX, |it| it.min(total));
             let gain = gains.entry(key).or_default();
-            gain.0.add(life.gain(begin(birth.up), |report| report.up));
-            gain.1.add(life.gain(begin(birth.down), |report| report.down));
+            let (up, down) = (begin(birth.up, before.map(|it| it.0)), begin(birth.down, before.map(|it| it.1)));
+            gain.0.add(life.gain(up, |report| report.up));
+            gain.1.add(life.gain(down, |report| report.down));
+            let last = |total: fn(&Report) -> u64| reports.iter().map(total).max().unwrap_or(0);
+            heard.insert(key, (last(|report| report.up), last(|report| report.down)));
         }
         gains
     }
