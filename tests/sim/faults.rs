@@ -56,9 +56,17 @@ use Kind::{
     Twin,
 };
 
-const ALWAYS: &[Kind] = &[Crash, Stop, StorageAway, StorageSlow, StorageLossy];
+const ALWAYS: &[Kind] = &[
+    Crash,
+    Stop,
+    StorageAway,
+    StorageSlow,
+    StorageLossy,
+    StorageBack,
+];
 const WITH_CACHE: &[Kind] = &[
     Pause,
+    Rename,
     CacheAway,
     CacheSlow,
     CacheLossy,
@@ -68,10 +76,20 @@ const WITH_CACHE: &[Kind] = &[
     DiskFull,
     Partition,
 ];
-const SEVERAL: &[Kind] = &[];
+const SEVERAL: &[Kind] = &[Twin];
 
 /// What the product does not stand yet.
-const PENDING: &[Kind] = &[ClockJump, Rename, StorageBack, Twin];
+const PENDING: &[Kind] = &[ClockJump];
+
+/// After these, a cache may have batches again that it was told to delete; or it does not know of it.
+pub const FORGETTING: &[Kind] = &[
+    CacheCrash,
+    CacheFailover,
+    CacheLossy,
+    CacheAway,
+    Partition,
+    StorageBack,
+];
 
 /// What may happen in a run.
 pub fn draw(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Kind> {
@@ -85,6 +103,16 @@ pub fn draw(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Kind> {
     if let Ok(only) = std::env::var("MIKA_SIM_FAULTS") {
         kinds.extend(PENDING);
         kinds.retain(|kind| only.split(',').any(|name| name == format!("{kind:?}")));
+    }
+    // Without a cache, what storage lost is in the memory of the process alone, as far as it has room.
+    if !plan.has_cache {
+        let is_kept = plan.max_pending > 1000 && random.bool();
+        let gone: &[Kind] = if is_kept {
+            &[Crash, Stop]
+        } else {
+            &[StorageBack]
+        };
+        kinds.retain(|kind| !gone.contains(kind));
     }
     // Some runs have few kinds of faults, and so more of each; some have none.
     let wanted = [0, 1, 2, 3, 5, 100][random.usize(..6)];

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mika::change::PeerKey;
 use mika::ids::{PeerId, TorrentId, UserId};
+use mika::wire::Event;
 
 use super::storage::Tables;
 use super::world::{TTL, TTL_SLACK};
@@ -55,9 +56,7 @@ pub struct Report {
     pub up: u64,
     pub down: u64,
     pub is_seeding: bool,
-    pub completes: bool,
-    pub starts: bool,
-    pub stops: bool,
+    pub event: Event,
     /// The process that decided it.
     pub process: u32,
     /// It was durable when the reply went, or soon after.
@@ -155,7 +154,7 @@ impl Model {
             due.seed_time.most += ROUNDING + self.skew;
             let reports = reports.entry((key, life.birth.peer_id)).or_default();
             reports.extend(&life.reports);
-            let completed = life.reports.iter().filter(|report| report.completes);
+            let completed = life.reports.iter().filter(|report| report.completes());
             due.snatch.most = due.snatch.most.max(completed.clone().count().min(1) as u64);
             let certain = completed.filter(|report| report.is_promised());
             due.snatch.least = due.snatch.least.max(certain.count().min(1) as u64);
@@ -176,7 +175,9 @@ impl Model {
     /// What each peer gained, up and down.
     fn gains(&self) -> BTreeMap<PeerKey, (Bounds, Bounds)> {
         let mut gains: BTreeMap<PeerKey, (Bounds, Bounds)> = BTreeMap::new();
-        for Life { birth, reports } in &self.lives {
+        let mut heard: BTreeMap<PeerKey, (u64, u64)> = BTreeMap::new();
+        for life in &self.lives {
+            let Life { birth, reports } = life;
             if reports.is_empty() {
                 continue;
             }
@@ -185,17 +186,20 @@ impl Model {
                 torrent: TorrentId(birth.torrent),
                 peer_id: birth.peer_id,
             };
-            // Where an earlier life was heard of, this one may go on from its totals.
-            let is_known = gains.contains_key(&key);
-            let begin = |total| if is_known { total } else { u64::MAX };
-            let life = Life {
-                birth: *birth,
-                reports: reports.clone(),
-            };
+            // Where an earlier life was heard of, this one may go on from its totals, and from those that
+            // the earlier one was last heard to have, if it had more than that.
+            let before = heard.get(&key).copied();
+            let begin =
+                |total: u64, before: Option<u64>| before.map_or(u64::MAX, |it| it.min(total));
             let gain = gains.entry(key).or_default();
-            gain.0.add(life.gain(begin(birth.up), |report| report.up));
-            gain.1
-                .add(life.gain(begin(birth.down), |report| report.down));
+            let (up, down) = (
+                begin(birth.up, before.map(|it| it.0)),
+                begin(birth.down, before.map(|it| it.1)),
+            );
+            gain.0.add(life.gain(up, |report| report.up));
+            gain.1.add(life.gain(down, |report| report.down));
+            let last = |total: fn(&Report) -> u64| reports.iter().map(total).max().unwrap_or(0);
+            heard.insert(key, (last(|report| report.up), last(|report| report.down)));
         }
         gains
     }
@@ -343,7 +347,7 @@ impl Life {
         if self.birth.is_copied {
             return Bounds { least: 0, most };
         }
-        let has_started = |report: &Report| report.starts && report.is_promised();
+        let has_started = |report: &Report| report.event == Event::Started && report.is_promised();
         let is_silent = self.birth.is_silent || !self.reports.iter().any(has_started);
         let promised = || self.reports.iter().filter(|report| report.is_promised());
         let begin = promised().map(|report| report.at).min().unwrap_or_default();
@@ -363,7 +367,8 @@ fn seeding(reports: &[Report]) -> BTreeSet<u64> {
         let heard = reports[at + 1..]
             .iter()
             .take_while(|later| later.at <= limit);
-        let heard = heard.filter(|later| !report.stops || later.process != report.process);
+        let heard =
+            heard.filter(|later| report.event != Event::Stopped || later.process != report.process);
         if let Some(last) = heard.last() {
             seconds.extend(report.at.as_secs()..last.at.as_secs());
         }
@@ -374,6 +379,10 @@ fn seeding(reports: &[Report]) -> BTreeSet<u64> {
 // === impl Report ===
 
 impl Report {
+    fn completes(&self) -> bool {
+        self.event == Event::Completed && self.is_seeding
+    }
+
     /// What it says must not be lost.
     fn is_promised(&self) -> bool {
         self.is_durable && self.is_answered

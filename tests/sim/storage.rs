@@ -310,7 +310,7 @@ fn page<K: Ord + Copy, V, T>(
     }
 }
 
-fn history(key: &(TorrentId, UserId), done: &Done) -> History {
+fn history(key: (TorrentId, UserId), done: &Done) -> History {
     History {
         user: key.1,
         torrent: key.0,
@@ -384,7 +384,7 @@ impl Storage for Link {
         after: Option<(TorrentId, UserId)>,
         limit: u32,
     ) -> Result<Page<History>, StorageError> {
-        let row = |key: &(TorrentId, UserId), done: &Done| Some(history(key, done));
+        let row = |key: &(TorrentId, UserId), done: &Done| Some(history(*key, done));
         self.read(move |it| page(&it.histories, after, limit, row))
             .await
     }
@@ -395,7 +395,7 @@ impl Storage for Link {
     ) -> Result<(Vec<History>, Vec<StoredPeer>), StorageError> {
         self.read(move |it| {
             let histories = it.histories.iter().filter(|(key, _)| key.0 == torrent);
-            let histories = histories.map(|(key, done)| history(key, done)).collect();
+            let histories = histories.map(|(key, done)| history(*key, done)).collect();
             let peers = it.peers.iter().filter(|(key, _)| key.torrent == torrent);
             let peers = peers.map(|(key, peer)| StoredPeer {
                 key: *key,
