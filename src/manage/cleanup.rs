@@ -24,7 +24,7 @@ pub struct Cleanup {
     /// Delete what is listed, and set the totals to 0
     #[arg(short, long)]
     delete: bool,
-    /// Forget the journals of a node that is gone for good and left nothing; by themselves they go after a day
+    /// Forget the journals of a node that is gone together with its spill file
     #[arg(long, value_name = "NODE", conflicts_with = "delete")]
     forget: Option<String>,
     /// Of a public tracker: also the torrents that clients registered and that have at most so many snatches
@@ -105,7 +105,7 @@ impl Cleaner<'_> {
         }
         for journal in nodes::gone(cache, self.storage).await? {
             if self.delete {
-                nodes::forget_journal(cache, self.storage, &journal).await?;
+                cache.leave(&journal).await?;
             }
             self.list(
                 "cache",

@@ -1,8 +1,9 @@
 //! Nodes that are gone: what cache and storage remember of their journals, and forgetting it.
 //!
 //! A journal on the cache's list is followed by all nodes, and applied if its process dies. Once storage
-//! has all of it, it can go: running nodes forget it by themselves after a day. A spill file of it that
-//! turns up later is applied all the same, and counts once, because reports are settled.
+//! has all of it, and its node has started again, it can go: running nodes forget it by themselves. Of a
+//! node that stays away, the spill file may turn up: its number in storage goes only if somebody asks
+//! for it by name, who knows that the disk is gone.
 
 use std::time::Duration;
 
@@ -29,12 +30,8 @@ pub(super) async fn gone(cache: &dyn Cache, storage: &dyn Storage) -> Result<Vec
     Ok(gone)
 }
 
-/// Forgets one of them: its number, its stream in the cache, which must be empty, and its name.
-pub(super) async fn forget_journal(
-    cache: &dyn Cache,
-    storage: &dyn Storage,
-    journal: &str,
-) -> Result<()> {
+/// Forgets one of them for good: its number, its stream in the cache, which must be empty, and its name.
+async fn forget_journal(cache: &dyn Cache, storage: &dyn Storage, journal: &str) -> Result<()> {
     let applied = storage.applied(journal).await?;
     // First: a start compares it with what the cache has.
     storage.forget_journal(journal, applied).await?;

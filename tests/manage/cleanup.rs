@@ -159,6 +159,11 @@ fn nodes_that_are_gone_are_listed_once_storage_has_their_journal() {
 
     site.folder.ok(&["cleanup", "-d"]);
     assert_eq!(site.redis.cli(&["HKEYS", "t:nodes"]), "rest");
+    let outcome = site.folder.run(&["cleanup", "--forget", "old"]);
+    assert!(
+        outcome.stderr.contains("forgot node old and its journal"),
+        "{outcome:?}"
+    );
     assert_eq!(site.redis.cli(&["EXISTS", "t:journal:old"]), "0");
     site.folder.fails(1, &["cleanup", "--forget", "old"]);
     site.redis
