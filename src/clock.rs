@@ -139,17 +139,12 @@ impl Clock {
         }
     }
 
-    fn read(&self) -> (i64, i64) {
-        #[cfg(feature = "contract")]
-        if let Some(source) = self.source {
-            return source.read();
-        }
-        system_time()
-    }
-
     /// The present by both clocks.
     pub fn now(&self) -> Now {
-        let (mono, wall) = self.read();
+        #[cfg(not(feature = "contract"))]
+        let (mono, wall) = system_time();
+        #[cfg(feature = "contract")]
+        let (mono, wall) = self.source.map_or_else(system_time, TimeSource::read);
         let elapsed = mono - self.started;
         let mono = Seconds::START.plus(u32::try_from(elapsed).unwrap_or(u32::MAX));
         let expected = i64::from(mono.0) + self.offset.load(Ordering::Relaxed);

@@ -111,7 +111,11 @@ impl Core {
         // Peers that could not tell the journal what they owe it can do so now.
         load::expire(&self.node);
         self.stop_saving.send_replace(true);
-        let saved = self.saving.join_next().await.context("there is no journal")?;
+        let saved = self
+            .saving
+            .join_next()
+            .await
+            .context("there is no journal")?;
         Ok(saved.context("the journal ended early")??)
     }
 

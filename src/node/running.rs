@@ -66,11 +66,7 @@ impl Running {
         watched.extend(api.as_ref().map(api::Listener::watched));
         let watchdog = tokio::spawn(watchdog::watch(watched));
         let (stats_interval, intervals) = watch::channel(config.log.stats_interval);
-        core.spawn(upkeep::statistics(
-            node.clone(),
-            intervals,
-            serving.clone(),
-        ));
+        core.spawn(upkeep::statistics(node.clone(), intervals, serving.clone()));
         notify::ready(&serving);
         let reloader = Reloader {
             started_with: config,

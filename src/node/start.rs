@@ -105,11 +105,7 @@ async fn patiently<T, F: Future<Output = Result<T, StartError>>>(
     }
 }
 
-async fn try_to_begin(
-    config: &Config,
-    stores: &Stores,
-    host: &Host,
-) -> Result<Ready, StartError> {
+async fn try_to_begin(config: &Config, stores: &Stores, host: &Host) -> Result<Ready, StartError> {
     let (storage, cache) = stores;
     let in_storage = |error: StorageError| StartError::of_storage(config, &error);
     // Nodes that share a cache know of each other; others must not share a database.

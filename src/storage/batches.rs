@@ -6,10 +6,7 @@ use super::StorageError;
 use crate::change::Batch;
 
 /// Those of consecutive `batches` that come after number `applied`; refused if one before them is missing.
-pub fn not_applied(
-    batches: &[Arc<Batch>],
-    applied: u64,
-) -> Result<&[Arc<Batch>], StorageError> {
+pub fn not_applied(batches: &[Arc<Batch>], applied: u64) -> Result<&[Arc<Batch>], StorageError> {
     let known = batches.partition_point(|batch| batch.number <= applied);
     let new = &batches[known..];
     let mut expected = applied;

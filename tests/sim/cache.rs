@@ -299,7 +299,12 @@ impl Session<'_> {
 // === impl Link ===
 
 impl Link {
-    pub fn new(server: Arc<Server>, network: Arc<Network>, host: &'static Host, story: Story) -> Self {
+    pub fn new(
+        server: Arc<Server>,
+        network: Arc<Network>,
+        host: &'static Host,
+        story: Story,
+    ) -> Self {
         Self {
             server,
             network,
@@ -382,7 +387,11 @@ impl Cache for Link {
         kept
     }
 
-    async fn add_totals(&self, generation: Generation, credited: &Credited) -> Result<(), CacheError> {
+    async fn add_totals(
+        &self,
+        generation: Generation,
+        credited: &Credited,
+    ) -> Result<(), CacheError> {
         let credited = credited.clone();
         self.call(move |session| {
             session.expect(generation)?;
@@ -465,7 +474,8 @@ impl Cache for Link {
         swarms: &[(InfoHash, Vec<SharedPeer>)],
     ) -> Result<Vec<(InfoHash, UserId, PeerId)>, CacheError> {
         let swarms = swarms.to_vec();
-        self.call(move |session| Ok(session.put_peers(&swarms))).await
+        self.call(move |session| Ok(session.put_peers(&swarms)))
+            .await
     }
 
     async fn forget_mirrored(&self) -> Result<(), CacheError> {
@@ -505,7 +515,8 @@ impl Cache for Link {
     }
 
     async fn swarms(&self, _cursor: u64) -> Result<Scan<InfoHash>, CacheError> {
-        self.data(|data| scan(data.peers.keys().copied().collect())).await
+        self.data(|data| scan(data.peers.keys().copied().collect()))
+            .await
     }
 
     async fn prune(
@@ -538,7 +549,11 @@ impl Cache for Link {
         .await
     }
 
-    async fn set_mirrored(&self, generation: Generation, mirrored: Mirrored) -> Result<(), CacheError> {
+    async fn set_mirrored(
+        &self,
+        generation: Generation,
+        mirrored: Mirrored,
+    ) -> Result<(), CacheError> {
         self.call(move |session| {
             session.compare();
             session.expect(generation)?;
@@ -561,7 +576,11 @@ impl Cache for Link {
         .await
     }
 
-    async fn put_torrents(&self, torrents: &[StoredTorrent], _write: Write) -> Result<(), CacheError> {
+    async fn put_torrents(
+        &self,
+        torrents: &[StoredTorrent],
+        _write: Write,
+    ) -> Result<(), CacheError> {
         let torrents = torrents.to_vec();
         self.data(move |data| {
             for row in torrents {
@@ -578,7 +597,8 @@ impl Cache for Link {
 
     async fn remove_users(&self, users: &[UserId]) -> Result<(), CacheError> {
         let users = users.to_vec();
-        self.data(move |data| data.users.retain(|id, _| !users.contains(id))).await
+        self.data(move |data| data.users.retain(|id, _| !users.contains(id)))
+            .await
     }
 
     async fn remove_torrents(&self, torrents: &[InfoHash]) -> Result<(), CacheError> {
@@ -591,11 +611,13 @@ impl Cache for Link {
     }
 
     async fn users(&self, _cursor: u64) -> Result<Scan<StoredUser>, CacheError> {
-        self.data(|data| scan(data.users.values().cloned().collect())).await
+        self.data(|data| scan(data.users.values().cloned().collect()))
+            .await
     }
 
     async fn torrents(&self, _cursor: u64) -> Result<Scan<StoredTorrent>, CacheError> {
-        self.data(|data| scan(data.torrents.values().cloned().collect())).await
+        self.data(|data| scan(data.torrents.values().cloned().collect()))
+            .await
     }
 
     async fn whitelist(&self) -> Result<Vec<Client>, CacheError> {
@@ -607,13 +629,18 @@ impl Cache for Link {
     }
 
     async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, CacheError> {
-        self.data(move |data| data.torrents.get(&info_hash).cloned()).await
+        self.data(move |data| data.torrents.get(&info_hash).cloned())
+            .await
     }
 
     async fn passkeys(&self, _cursor: u64) -> Result<Scan<(Passkey, UserId)>, CacheError> {
         self.data(|data| {
             let users = data.users.values();
-            scan(users.map(|row| (row.user.passkey.clone(), row.user.id)).collect())
+            scan(
+                users
+                    .map(|row| (row.user.passkey.clone(), row.user.id))
+                    .collect(),
+            )
         })
         .await
     }
@@ -714,7 +741,8 @@ impl Cache for Link {
     }
 
     async fn nodes(&self) -> Result<Vec<(String, String)>, CacheError> {
-        self.data(|data| data.nodes.clone().into_iter().collect()).await
+        self.data(|data| data.nodes.clone().into_iter().collect())
+            .await
     }
 
     async fn leave(&self, node: &str) -> Result<(), CacheError> {
@@ -751,4 +779,3 @@ impl Cache for Link {
         self.data(|_| ()).await
     }
 }
-

@@ -10,9 +10,9 @@ use mika::ids::PeerId;
 use mika::wire::{Announce, Event};
 use tokio::time::{sleep, timeout};
 
-use super::model::{Birth, LifeId, Model, Report};
+use super::model::{Birth, LifeId, Model};
 use super::network::elapsed;
-use super::process::Ask;
+use super::process::{Answered, Ask};
 use super::storage::info_hash;
 use super::story::About;
 use super::world::World;
@@ -37,7 +37,6 @@ pub struct Client {
     up: u64,
     down: u64,
     left: u64,
-    size: u64,
     /// Bytes a second.
     rates: (u64, u64),
     /// When the totals were last brought up to date.
@@ -84,7 +83,6 @@ impl Client {
             up: 0,
             down: 0,
             left,
-            size,
             rates: (0, 0),
             moved_at: elapsed(),
             completed: left == 0,
@@ -126,7 +124,11 @@ impl Client {
             self.begin(&world, how);
         }
         loop {
-            let event = if how == Return::Silent { Event::None } else { Event::Started };
+            let event = if how == Return::Silent {
+                Event::None
+            } else {
+                Event::Started
+            };
             self.tell(&world, event, u32::MAX).await;
             let until = elapsed() + Duration::from_secs(self.random.u64(20..300));
             while (elapsed() < until || world.is_copied(self.peer_id)) && !world.is_over() {
@@ -151,8 +153,13 @@ impl Client {
             if world.is_over() {
                 return;
             }
-            how = [Return::Anew, Return::Renamed, Return::Resumed, Return::Shrunken, Return::Silent]
-                [self.random.usize(..5)];
+            how = [
+                Return::Anew,
+                Return::Renamed,
+                Return::Resumed,
+                Return::Shrunken,
+                Return::Silent,
+            ][self.random.usize(..5)];
             self.begin(&world, how);
         }
     }
@@ -237,16 +244,23 @@ impl Client {
                 is_copied: world.is_copied(self.peer_id),
             });
         }
-        self.say(world, &format!("begins: {how:?}, {} up, {} down", self.up, self.down));
+        self.say(
+            world,
+            &format!("begins: {how:?}, {} up, {} down", self.up, self.down),
+        );
     }
 
     /// Moves what it did since the last time. Only an update may find that it has all.
     fn proceed(&mut self, may_complete: bool) {
         let now = elapsed();
-        let millis = (now - self.moved_at).as_millis() as u64;
+        let millis = now.saturating_sub(self.moved_at).as_millis() as u64;
         self.moved_at = now;
         self.up += self.rates.0 * millis / 1000;
-        let most = if may_complete { self.left } else { self.left.saturating_sub(1) };
+        let most = if may_complete {
+            self.left
+        } else {
+            self.left.saturating_sub(1)
+        };
         let down = (self.rates.1 * millis / 1000).min(most);
         self.down += down;
         self.left -= down;
@@ -280,7 +294,11 @@ impl Client {
             let is_final = world.is_healed();
             let mut is_answered = self.announce(world, event, 0).await;
             if self.v6.is_some() {
-                let gap = if self.random.bool() { 0 } else { self.random.u64(..2_000) };
+                let gap = if self.random.bool() {
+                    0
+                } else {
+                    self.random.u64(..2_000)
+                };
                 sleep(Duration::from_millis(gap)).await;
                 is_answered |= self.announce(world, event, 1).await;
             }
@@ -304,16 +322,54 @@ impl Client {
 
     /// One announce to the node of a family; whether it was answered.
     async fn announce(&mut self, world: &Arc<World>, event: Event, family: usize) -> bool {
-        let (source, port) = match (family, self.v6) {
-            (1, Some(v6)) => (IpAddr::V6(v6), self.port),
-            _ => (IpAddr::V4(self.v4), self.port),
+        let source: IpAddr = match (family, self.v6) {
+            (1, Some(v6)) => v6.into(),
+            _ => self.v4.into(),
         };
-        let site = self.sites[family];
+        let site = Arc::clone(&world.sites[self.sites[family]]);
+        let (there, back) = (self.random.u64(1..40), self.random.u64(1..40));
+        sleep(Duration::from_millis(there)).await;
+        let is_lost = self.random.u32(..1000) < world.client_losses();
+        let what = format!(
+            "client {} → {}: {event:?} up {} down {} left {} (user {} torrent {} {source})",
+            self.id,
+            site.name(),
+            self.up,
+            self.down,
+            self.left,
+            self.user,
+            self.torrent,
+        );
+        let Some(running) = site.running() else {
+            self.tell_story(world, &format!("{what}: nobody there"));
+            sleep(Duration::from_millis(back)).await;
+            return false;
+        };
+        let ask = self.ask(world, event, source);
+        let answer = timeout(PATIENCE, Arc::clone(&running).announce(ask)).await;
+        let Some(answer) = answer.ok().flatten() else {
+            self.tell_story(world, &format!("{what}: no answer"));
+            return false;
+        };
+        sleep(Duration::from_millis(back)).await;
+        self.tell_story(world, &format!("{what}: {}", outcome(&answer, is_lost)));
+        let Some(report) = answer.report else {
+            return false;
+        };
+        if !is_lost {
+            world.model.lock().set_answered(report);
+        }
+        world.check_peers(&running, self.user, self.torrent, family, &answer.peers);
+        !is_lost
+    }
+
+    /// What it says now.
+    fn ask(&self, world: &Arc<World>, event: Event, source: IpAddr) -> Ask {
         let params = Announce {
             info_hash: info_hash(self.torrent),
             info_hash_as_form: None,
             peer_id: self.peer_id,
-            port,
+            port: self.port,
             uploaded: Some(self.up),
             downloaded: Some(self.down),
             left: Some(self.left),
@@ -325,76 +381,46 @@ impl Client {
             list_form: false,
             no_peer_id: false,
         };
-        let (there, back) = (self.random.u64(1..40), self.random.u64(1..40));
-        sleep(Duration::from_millis(there)).await;
-        let is_lost = self.random.u32(..1000) < world.client_losses();
-        let what = format!(
-            "client {} → {}: {event:?} up {} down {} left {} (user {} torrent {} {source})",
-            self.id,
-            world.sites[site].name(),
-            self.up,
-            self.down,
-            self.left,
-            self.user,
-            self.torrent,
-        );
-        let Some(running) = world.sites[site].running() else {
-            self.tell_story(world, &format!("{what}: nobody there"));
-            sleep(Duration::from_millis(back)).await;
-            return false;
-        };
-        let ask = Ask {
+        Ask {
             world: Arc::clone(world),
             user: self.user,
             torrent: self.torrent,
-            source,
-            life: self.life,
-            report: Report {
-                at: elapsed(),
-                up: self.up,
-                down: self.down,
-                is_seeding: self.left == 0,
-                completes: event == Event::Completed && self.left == 0,
-                starts: event == Event::Started,
-                stops: event == Event::Stopped,
-                process: 0,
-                is_durable: false,
-                is_answered: false,
-            },
             params,
-        };
-        let answer = timeout(PATIENCE, Arc::clone(&running).announce(ask)).await;
-        let Some(answer) = answer.ok().flatten() else {
-            self.tell_story(world, &format!("{what}: no answer"));
-            return false;
-        };
-        sleep(Duration::from_millis(back)).await;
-        if let Some(report) = answer.report
-            && !is_lost
-        {
-            world.model.lock().set_answered(report);
+            source,
+            other: self.other(source),
+            life: self.life,
         }
-        let outcome = match (&answer.refusal, is_lost, answer.is_durable) {
-            (Some(refusal), ..) => format!("refused, {refusal}"),
-            (_, true, _) => "the reply is lost".to_owned(),
-            (_, _, Some(true)) => "acknowledged, durable".to_owned(),
-            (_, _, Some(false)) => "answered late, not durable".to_owned(),
-            (_, _, None) => "answered".to_owned(),
-        };
-        self.tell_story(world, &format!("{what}: {outcome}"));
-        if answer.refusal.is_none() {
-            world.check_peers(&running, self.user, self.torrent, family, &answer.peers);
-        }
-        answer.refusal.is_none() && !is_lost
+    }
+
+    /// The address that is not this one.
+    fn other(&self, source: IpAddr) -> Option<IpAddr> {
+        let v6 = self.v6?;
+        Some(match source {
+            IpAddr::V4(_) => v6.into(),
+            IpAddr::V6(_) => self.v4.into(),
+        })
     }
 
     fn say(&self, world: &World, what: &str) {
         let (id, torrent) = (self.id, self.torrent);
-        self.tell_story(world, &format!("client {id} (user {} torrent {torrent}) {what}", self.user));
+        self.tell_story(
+            world,
+            &format!("client {id} (user {} torrent {torrent}) {what}", self.user),
+        );
     }
 
     fn tell_story(&self, world: &World, what: &str) {
         world.story.tell(About::User(self.user), what);
+    }
+}
+
+fn outcome(answer: &Answered, is_lost: bool) -> String {
+    match (&answer.refusal, is_lost, answer.is_durable) {
+        (Some(refusal), ..) => format!("refused, {refusal}"),
+        (_, true, _) => "the reply is lost".to_owned(),
+        (_, _, Some(true)) => "acknowledged, durable".to_owned(),
+        (_, _, Some(false)) => "answered late, not durable".to_owned(),
+        (_, _, None) => "answered".to_owned(),
     }
 }
 

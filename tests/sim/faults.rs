@@ -52,13 +52,28 @@ pub enum Kind {
 
 use Kind::{
     CacheAway, CacheCrash, CacheFailover, CacheFlush, CacheLossy, CacheSlow, ClockJump, Crash,
-    DiskFull, Partition, Pause, Rename, StorageAway, StorageBack, StorageLossy, StorageSlow, Stop,
+    DiskFull, Partition, Pause, Rename, Stop, StorageAway, StorageBack, StorageLossy, StorageSlow,
     Twin,
 };
 
-const ALWAYS: &[Kind] = &[Crash, Stop, StorageAway, StorageSlow, StorageLossy, StorageBack];
+const ALWAYS: &[Kind] = &[
+    Crash,
+    Stop,
+    StorageAway,
+    StorageSlow,
+    StorageLossy,
+    StorageBack,
+];
 const WITH_CACHE: &[Kind] = &[
-    Pause, Rename, CacheAway, CacheSlow, CacheLossy, CacheCrash, CacheFlush, CacheFailover, DiskFull,
+    Pause,
+    Rename,
+    CacheAway,
+    CacheSlow,
+    CacheLossy,
+    CacheCrash,
+    CacheFlush,
+    CacheFailover,
+    DiskFull,
     Partition,
 ];
 const SEVERAL: &[Kind] = &[Twin];
@@ -68,7 +83,12 @@ const PENDING: &[Kind] = &[ClockJump];
 
 /// After these, a cache may have batches again that it was told to delete; or it does not know of it.
 pub const FORGETTING: &[Kind] = &[
-    CacheCrash, CacheFailover, CacheLossy, CacheAway, Partition, StorageBack,
+    CacheCrash,
+    CacheFailover,
+    CacheLossy,
+    CacheAway,
+    Partition,
+    StorageBack,
 ];
 
 /// What may happen in a run.
@@ -87,7 +107,11 @@ pub fn draw(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Kind> {
     // Without a cache, what storage lost is in the memory of the process alone, as far as it has room.
     if !plan.has_cache {
         let is_kept = plan.max_pending > 1000 && random.bool();
-        let gone: &[Kind] = if is_kept { &[Crash, Stop] } else { &[StorageBack] };
+        let gone: &[Kind] = if is_kept {
+            &[Crash, Stop]
+        } else {
+            &[StorageBack]
+        };
         kinds.retain(|kind| !gone.contains(kind));
     }
     // Some runs have few kinds of faults, and so more of each; some have none.
@@ -145,7 +169,9 @@ impl Fault {
             }
             CacheCrash | CacheFlush | CacheFailover => {
                 let losses = Arc::clone(&self.losses);
-                let Ok(_turn) = losses.try_write() else { return };
+                let Ok(_turn) = losses.try_write() else {
+                    return;
+                };
                 self.lose(kind).await;
             }
         }
@@ -210,7 +236,11 @@ impl Fault {
 
     async fn wait(&mut self, least: u64, most: u64) {
         // Short ones are as likely as long ones.
-        let most = if self.random.bool() { least + (most - least) / 8 } else { most };
+        let most = if self.random.bool() {
+            least + (most - least) / 8
+        } else {
+            most
+        };
         let millis = self.random.u64(least * 1000..=most * 1000);
         sleep(Duration::from_millis(millis)).await;
     }
@@ -257,7 +287,10 @@ impl Fault {
     async fn twin(&mut self) {
         let sites = &self.world.sites;
         let at = self.random.usize(..sites.len());
-        let (old, new) = (Arc::clone(&sites[at]), Arc::clone(&sites[(at + 1) % sites.len()]));
+        let (old, new) = (
+            Arc::clone(&sites[at]),
+            Arc::clone(&sites[(at + 1) % sites.len()]),
+        );
         let Some(host) = old.host() else { return };
         if old.running().is_none() || !new.is_on() {
             return;
@@ -265,7 +298,10 @@ impl Fault {
         // The other machine's own node makes room.
         let name = new.name();
         new.stop().await;
-        self.tell(format!("{} is paused, and another machine takes its name", old.name()));
+        self.tell(format!(
+            "{} is paused, and another machine takes its name",
+            old.name()
+        ));
         host.pause(true);
         self.wait(1, 20).await;
         new.rename(&old.name());
@@ -288,7 +324,11 @@ impl Fault {
             requests: cut.0,
             replies: cut.1,
         };
-        let place = if self.random.bool() { Place::Cache } else { Place::Storage };
+        let place = if self.random.bool() {
+            Place::Cache
+        } else {
+            Place::Storage
+        };
         self.tell(format!("{} and {place:?} are cut: {cut:?}", site.name()));
         self.world.network.cut(host.id, place, cut);
         self.wait(1, 60).await;
@@ -351,7 +391,10 @@ impl Fault {
         };
         let names: Vec<String> = self.world.sites.iter().map(|site| site.name()).collect();
         let is_rest = |(name, stream): (&String, &super::cache::Stream)| {
-            let last = stream.batches.last_key_value().map_or(0, |(number, _)| *number);
+            let last = stream
+                .batches
+                .last_key_value()
+                .map_or(0, |(number, _)| *number);
             !names.contains(name) && last > applied.get(name).copied().unwrap_or(0)
         };
         self.world.sites.iter().all(is_served) && !server.data().streams.iter().any(is_rest)
@@ -359,7 +402,11 @@ impl Fault {
 
     /// Waits until all that was there before is in the cache and in storage.
     async fn settled(&self) {
-        let journals = self.world.sites.iter().filter_map(|site| site.running()?.journal());
+        let journals = self
+            .world
+            .sites
+            .iter()
+            .filter_map(|site| site.running()?.journal());
         let wanted: Vec<_> = journals.map(|it| (it.progress().last, it)).collect();
         let until = Instant::now() + PATIENCE;
         sleep(Duration::from_secs(3)).await;

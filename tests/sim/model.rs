@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mika::change::PeerKey;
 use mika::ids::{PeerId, TorrentId, UserId};
+use mika::wire::Event;
 
 use super::storage::Tables;
 use super::world::{TTL, TTL_SLACK};
@@ -55,9 +56,7 @@ pub struct Report {
     pub up: u64,
     pub down: u64,
     pub is_seeding: bool,
-    pub completes: bool,
-    pub starts: bool,
-    pub stops: bool,
+    pub event: Event,
     /// The process that decided it.
     pub process: u32,
     /// It was durable when the reply went, or soon after.
@@ -155,7 +154,7 @@ impl Model {
             due.seed_time.most += ROUNDING + self.skew;
             let reports = reports.entry((key, life.birth.peer_id)).or_default();
             reports.extend(&life.reports);
-            let completed = life.reports.iter().filter(|report| report.completes);
+            let completed = life.reports.iter().filter(|report| report.completes());
             due.snatch.most = due.snatch.most.max(completed.clone().count().min(1) as u64);
             let certain = completed.filter(|report| report.is_promised());
             due.snatch.least = due.snatch.least.max(certain.count().min(1) as u64);
@@ -190,9 +189,13 @@ impl Model {
             // Where an earlier life was heard of, this one may go on from its totals, and from those that
             // the earlier one was last heard to have, if it had more than that.
             let before = heard.get(&key).copied();
-            let begin = |total: u64, before: Option<u64>| before.map_or(u64::MAX, |it| it.min(total));
+            let begin =
+                |total: u64, before: Option<u64>| before.map_or(u64::MAX, |it| it.min(total));
             let gain = gains.entry(key).or_default();
-            let (up, down) = (begin(birth.up, before.map(|it| it.0)), begin(birth.down, before.map(|it| it.1)));
+            let (up, down) = (
+                begin(birth.up, before.map(|it| it.0)),
+                begin(birth.down, before.map(|it| it.1)),
+            );
             gain.0.add(life.gain(up, |report| report.up));
             gain.1.add(life.gain(down, |report| report.down));
             let last = |total: fn(&Report) -> u64| reports.iter().map(total).max().unwrap_or(0);
@@ -209,7 +212,11 @@ impl Model {
             let found = tables.histories.get(&(torrent, user)).cloned();
             let found = found.unwrap_or_default();
             let mut expect = |what: &str, bounds: Bounds, found: u64| {
-                let least = if self.excuse.is_some() { 0 } else { bounds.least };
+                let least = if self.excuse.is_some() {
+                    0
+                } else {
+                    bounds.least
+                };
                 if !(least..=bounds.most).contains(&found) {
                     let what = format!(
                         "user {} torrent {}: {what} is {found}, and should be {}",
@@ -230,9 +237,18 @@ impl Model {
             expect("the snatch", due.snatch, snatches);
         }
         for (key, (up, down)) in self.gains() {
-            let Some(row) = tables.peers.get(&key) else { continue };
-            for (what, bounds, found) in [("up", up, row.held.uploaded), ("down", down, row.held.downloaded)] {
-                let least = if self.excuse.is_some() { 0 } else { bounds.least };
+            let Some(row) = tables.peers.get(&key) else {
+                continue;
+            };
+            for (what, bounds, found) in [
+                ("up", up, row.held.uploaded),
+                ("down", down, row.held.downloaded),
+            ] {
+                let least = if self.excuse.is_some() {
+                    0
+                } else {
+                    bounds.least
+                };
                 if !(least..=bounds.most).contains(&found) {
                     let what = format!(
                         "user {} torrent {}: {what} of {} is {found}, and should be {}",
@@ -260,27 +276,50 @@ fn sums(tables: &Tables) -> Vec<Wrong> {
         let of_user = || tables.histories.iter().filter(|(key, _)| key.1 == *id);
         let totals = row.totals;
         let pairs = [
-            ("uploaded", totals.uploaded, of_user().map(|(_, it)| it.uploaded).sum::<u64>()),
-            ("downloaded", totals.downloaded, of_user().map(|(_, it)| it.held.downloaded).sum()),
-            ("seed time", totals.seed_time, of_user().map(|(_, it)| it.held.seed_time).sum()),
+            (
+                "uploaded",
+                totals.uploaded,
+                of_user().map(|(_, it)| it.uploaded).sum::<u64>(),
+            ),
+            (
+                "downloaded",
+                totals.downloaded,
+                of_user().map(|(_, it)| it.held.downloaded).sum(),
+            ),
+            (
+                "seed time",
+                totals.seed_time,
+                of_user().map(|(_, it)| it.held.seed_time).sum(),
+            ),
             (
                 "snatches",
                 totals.snatches,
-                of_user().filter(|(_, it)| it.held.completed_at.is_some()).count() as u64,
+                of_user()
+                    .filter(|(_, it)| it.held.completed_at.is_some())
+                    .count() as u64,
             ),
         ];
         for (what, total, sum) in pairs {
             if total != sum {
                 wrong.push(Wrong {
                     users: vec![id.0],
-                    what: format!("user {}: {what} is {total}, and the torrents add up to {sum}", id.0),
+                    what: format!(
+                        "user {}: {what} is {total}, and the torrents add up to {sum}",
+                        id.0
+                    ),
                 });
             }
         }
     }
     for (id, row) in &tables.torrents {
-        let users: Vec<_> = tables.histories.iter().filter(|(key, _)| key.0 == *id).collect();
-        let snatched = users.iter().filter(|(_, it)| it.held.completed_at.is_some());
+        let users: Vec<_> = tables
+            .histories
+            .iter()
+            .filter(|(key, _)| key.0 == *id)
+            .collect();
+        let snatched = users
+            .iter()
+            .filter(|(_, it)| it.held.completed_at.is_some());
         let snatches = snatched.count() as u64;
         if u64::from(row.torrent.snatches) != snatches {
             wrong.push(Wrong {
@@ -308,7 +347,7 @@ impl Life {
         if self.birth.is_copied {
             return Bounds { least: 0, most };
         }
-        let has_started = |report: &Report| report.starts && report.is_promised();
+        let has_started = |report: &Report| report.event == Event::Started && report.is_promised();
         let is_silent = self.birth.is_silent || !self.reports.iter().any(has_started);
         let promised = || self.reports.iter().filter(|report| report.is_promised());
         let begin = promised().map(|report| report.at).min().unwrap_or_default();
@@ -325,8 +364,11 @@ fn seeding(reports: &[Report]) -> BTreeSet<u64> {
     let mut seconds = BTreeSet::new();
     for (at, report) in reports.iter().enumerate().filter(|(_, it)| it.is_seeding) {
         let limit = report.at + Duration::from_secs(TTL + TTL_SLACK);
-        let heard = reports[at + 1..].iter().take_while(|later| later.at <= limit);
-        let heard = heard.filter(|later| !report.stops || later.process != report.process);
+        let heard = reports[at + 1..]
+            .iter()
+            .take_while(|later| later.at <= limit);
+        let heard =
+            heard.filter(|later| report.event != Event::Stopped || later.process != report.process);
         if let Some(last) = heard.last() {
             seconds.extend(report.at.as_secs()..last.at.as_secs());
         }
@@ -337,6 +379,10 @@ fn seeding(reports: &[Report]) -> BTreeSet<u64> {
 // === impl Report ===
 
 impl Report {
+    fn completes(&self) -> bool {
+        self.event == Event::Completed && self.is_seeding
+    }
+
     /// What it says must not be lost.
     fn is_promised(&self) -> bool {
         self.is_durable && self.is_answered

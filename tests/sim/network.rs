@@ -215,7 +215,8 @@ impl Network {
     pub fn is_cut(&self, host: u32) -> bool {
         let state = self.state.lock();
         let is_cut = |cut: Option<&Cut>| cut.is_some_and(|cut| cut.requests || cut.replies);
-        is_cut(state.cuts.get(&(host, Place::Cache))) || is_cut(state.cuts.get(&(host, Place::Storage)))
+        is_cut(state.cuts.get(&(host, Place::Cache)))
+            || is_cut(state.cuts.get(&(host, Place::Storage)))
     }
 
     /// Does `effect` at the place, and returns its result, as the network allows.

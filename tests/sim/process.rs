@@ -1,6 +1,6 @@
 //! Nodes: the machines that they run on, and the processes that come and go there.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,6 @@ use mika::config::Config;
 use mika::journal;
 use mika::metrics::Protocol;
 use mika::node::bare::{BareNode, Process as Identity};
-use mika::registry::Registry;
 use mika::storage::Storage;
 use mika::tracker::{AnnounceRequest, Tracker, Workspace};
 use mika::wire::{Announce, Event};
@@ -63,7 +62,6 @@ pub struct Running {
     pub name: String,
     pub host: &'static Host,
     pub tracker: Arc<Tracker>,
-    pub registry: Arc<Registry>,
     /// None once the process is gone: its file is free then.
     journal: Mutex<Option<journal::Handle>>,
     pub clock: Clock,
@@ -79,8 +77,9 @@ pub struct Ask {
     pub torrent: u32,
     pub params: Announce,
     pub source: IpAddr,
+    /// The client's address of the other family.
+    pub other: Option<IpAddr>,
     pub life: LifeId,
-    pub report: Report,
 }
 
 /// What came of an announce.
@@ -91,7 +90,6 @@ pub struct Answered {
     pub is_durable: Option<bool>,
     /// Why it was refused.
     pub refusal: Option<String>,
-    pub interval: u32,
     /// Peers as bytes: 6 or 18 each.
     pub peers: Vec<u8>,
 }
@@ -207,7 +205,9 @@ impl Site {
         stop: &mut watch::Receiver<bool>,
     ) -> bool {
         let name = self.name();
-        world.story.tell(About::All, format!("{name} (p{}) starts", host.id));
+        world
+            .story
+            .tell(About::All, format!("{name} (p{}) starts", host.id));
         let clock = Clock::start_by(host);
         let starting = self.begin(world, host, clock);
         let started = tokio::select! {
@@ -217,9 +217,14 @@ impl Site {
         let mut node = match started {
             Ok(node) => node,
             Err(error) => {
-                world
-                    .story
-                    .tell(About::All, format!("{name} (p{}) does not start: {}", host.id, self.without_folder(&error)));
+                world.story.tell(
+                    About::All,
+                    format!(
+                        "{name} (p{}) does not start: {}",
+                        host.id,
+                        self.without_folder(&error)
+                    ),
+                );
                 return false;
             }
         };
@@ -227,7 +232,6 @@ impl Site {
             name: name.clone(),
             host,
             tracker: node.tracker(),
-            registry: node.registry(),
             journal: Mutex::new(Some(node.journal())),
             clock,
             work: Mutex::new(Workspace::new(
@@ -236,7 +240,9 @@ impl Site {
             )),
             unsure: Mutex::default(),
         });
-        world.story.tell(About::All, format!("{name} (p{}) serves", host.id));
+        world
+            .story
+            .tell(About::All, format!("{name} (p{}) serves", host.id));
         self.state.lock().running = Some(Arc::clone(&running));
         let is_asked = tokio::select! {
             () = node.ended() => false,
@@ -247,14 +253,22 @@ impl Site {
         // Replies that are held go as far as they can.
         sleep(Duration::from_millis(50)).await;
         drop(running);
-        let how = if is_asked { "is to stop" } else { "ends by itself" };
-        world.story.tell(About::All, format!("{name} (p{}) {how}", host.id));
+        let how = if is_asked {
+            "is to stop"
+        } else {
+            "ends by itself"
+        };
+        world
+            .story
+            .tell(About::All, format!("{name} (p{}) {how}", host.id));
         let stopped = node.stop().await;
         let how = match stopped {
             Ok(left) => format!("has stopped; storage lacks {} changes", left.changes),
             Err(error) => format!("has stopped: {}", self.without_folder(&error)),
         };
-        world.story.tell(About::All, format!("{name} (p{}) {how}", host.id));
+        world
+            .story
+            .tell(About::All, format!("{name} (p{}) {how}", host.id));
         is_asked
     }
 
@@ -296,7 +310,9 @@ async fn watch_durable(world: &World, running: &Running) {
         if running.tracker.outbox().pending() == 0 && !running.host.is_paused() {
             let unsure = std::mem::take(&mut *running.unsure.lock());
             let mut model = world.model.lock();
-            unsure.into_iter().for_each(|report| model.set_durable(report));
+            for report in unsure {
+                model.set_durable(report);
+            }
         }
     }
 }
@@ -306,14 +322,23 @@ async fn watch_durable(world: &World, running: &Running) {
 impl Ask {
     /// Notes in the model that a node decided it now.
     fn decided(&self, process: u32) -> ReportId {
-        let mut report = self.report;
-        report.at = super::network::elapsed();
-        report.process = process;
         let params = &self.params;
         if params.event != Event::Stopped {
-            let endpoint = (self.source, params.port).into();
-            self.world.present(endpoint, self.torrent);
+            let endpoint = |ip: IpAddr| SocketAddr::new(ip, params.port);
+            let other = self.other.map(endpoint);
+            self.world
+                .present(endpoint(self.source), other, self.torrent);
         }
+        let report = Report {
+            at: super::network::elapsed(),
+            up: params.uploaded.unwrap_or(0),
+            down: params.downloaded.unwrap_or(0),
+            is_seeding: params.left == Some(0),
+            event: params.event,
+            process,
+            is_durable: false,
+            is_answered: false,
+        };
         self.world.model.lock().decide(self.life, report)
     }
 }
@@ -362,7 +387,6 @@ impl Running {
                     report: None,
                     is_durable: None,
                     refusal: Some(format!("{refusal:?}")),
-                    interval: 0,
                     peers: Vec::new(),
                 });
             }
@@ -387,7 +411,6 @@ impl Running {
             report: Some(report),
             is_durable,
             refusal: None,
-            interval: answer.reply.interval,
             peers,
         })
     }

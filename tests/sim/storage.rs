@@ -169,7 +169,11 @@ fn torrent(id: u32) -> StoredTorrent {
 // === impl Tables ===
 
 impl Tables {
-    fn apply(&mut self, batches: &[Arc<Batch>], rules: &CreditRules) -> Result<Credited, StorageError> {
+    fn apply(
+        &mut self,
+        batches: &[Arc<Batch>],
+        rules: &CreditRules,
+    ) -> Result<Credited, StorageError> {
         let Some(last) = batches.last() else {
             return Ok(Credited::default());
         };
@@ -306,7 +310,7 @@ fn page<K: Ord + Copy, V, T>(
     }
 }
 
-fn history(key: &(TorrentId, UserId), done: &Done) -> History {
+fn history(key: (TorrentId, UserId), done: &Done) -> History {
     History {
         user: key.1,
         torrent: key.0,
@@ -340,7 +344,11 @@ impl Storage for Link {
         self.read(|_| "simulated".to_owned()).await
     }
 
-    async fn users(&self, after: Option<UserId>, limit: u32) -> Result<Page<StoredUser>, StorageError> {
+    async fn users(
+        &self,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Result<Page<StoredUser>, StorageError> {
         self.read(move |it| page(&it.users, after, limit, |_, row| Some(row.clone())))
             .await
     }
@@ -367,7 +375,8 @@ impl Storage for Link {
                 record: record.clone(),
             })
         };
-        self.read(move |it| page(&it.peers, after, limit, row)).await
+        self.read(move |it| page(&it.peers, after, limit, row))
+            .await
     }
 
     async fn histories(
@@ -375,8 +384,9 @@ impl Storage for Link {
         after: Option<(TorrentId, UserId)>,
         limit: u32,
     ) -> Result<Page<History>, StorageError> {
-        let row = |key: &(TorrentId, UserId), done: &Done| Some(history(key, done));
-        self.read(move |it| page(&it.histories, after, limit, row)).await
+        let row = |key: &(TorrentId, UserId), done: &Done| Some(history(*key, done));
+        self.read(move |it| page(&it.histories, after, limit, row))
+            .await
     }
 
     async fn records_of(
@@ -385,7 +395,7 @@ impl Storage for Link {
     ) -> Result<(Vec<History>, Vec<StoredPeer>), StorageError> {
         self.read(move |it| {
             let histories = it.histories.iter().filter(|(key, _)| key.0 == torrent);
-            let histories = histories.map(|(key, done)| history(key, done)).collect();
+            let histories = histories.map(|(key, done)| history(*key, done)).collect();
             let peers = it.peers.iter().filter(|(key, _)| key.torrent == torrent);
             let peers = peers.map(|(key, peer)| StoredPeer {
                 key: *key,
@@ -425,7 +435,10 @@ impl Storage for Link {
         let name = name.to_owned();
         self.read(move |it| {
             let users = it.users.values();
-            users.filter(|row| row.user.username == name).cloned().collect()
+            users
+                .filter(|row| row.user.username == name)
+                .cloned()
+                .collect()
         })
         .await
     }
@@ -433,7 +446,9 @@ impl Storage for Link {
     async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, StorageError> {
         self.read(move |it| {
             let mut torrents = it.torrents.values();
-            torrents.find(|row| row.torrent.info_hash == info_hash).cloned()
+            torrents
+                .find(|row| row.torrent.info_hash == info_hash)
+                .cloned()
         })
         .await
     }
@@ -490,12 +505,18 @@ impl Storage for Link {
         .await
     }
 
-    async fn add_torrents(&self, torrents: &[NewTorrent]) -> Result<Vec<Added<TorrentId>>, StorageError> {
+    async fn add_torrents(
+        &self,
+        torrents: &[NewTorrent],
+    ) -> Result<Vec<Added<TorrentId>>, StorageError> {
         let torrents = torrents.to_vec();
         self.write(move |it| {
             let mut added = Vec::new();
             for new in torrents {
-                let known = it.torrents.values().any(|row| row.torrent.info_hash == new.info_hash);
+                let known = it
+                    .torrents
+                    .values()
+                    .any(|row| row.torrent.info_hash == new.info_hash);
                 if known {
                     added.push(Ok(None));
                     continue;
@@ -515,7 +536,11 @@ impl Storage for Link {
         .await
     }
 
-    async fn update_torrent(&self, _id: TorrentId, _patch: &TorrentPatch) -> Result<(), StorageError> {
+    async fn update_torrent(
+        &self,
+        _id: TorrentId,
+        _patch: &TorrentPatch,
+    ) -> Result<(), StorageError> {
         not_simulated()
     }
 
@@ -533,12 +558,18 @@ impl Storage for Link {
 
     async fn applied(&self, node: &str) -> Result<u64, StorageError> {
         let node = node.to_owned();
-        self.read(move |it| it.journals.get(&node).copied().unwrap_or(0)).await
+        self.read(move |it| it.journals.get(&node).copied().unwrap_or(0))
+            .await
     }
 
     async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError> {
-        self.read(|it| it.journals.iter().map(|(name, number)| (name.clone(), *number)).collect())
-            .await
+        self.read(|it| {
+            it.journals
+                .iter()
+                .map(|(name, number)| (name.clone(), *number))
+                .collect()
+        })
+        .await
     }
 
     async fn forget_journal(&self, node: &str, applied: u64) -> Result<bool, StorageError> {
@@ -561,7 +592,9 @@ impl Storage for Link {
             if *applied < number {
                 story.tell(
                     About::All,
-                    format!("batches of {journal} up to {number} are given up: storage has {applied}"),
+                    format!(
+                        "batches of {journal} up to {number} are given up: storage has {applied}"
+                    ),
                 );
                 *applied = number;
             }

@@ -87,7 +87,10 @@ impl Story {
         for (part, lines) in [first, last].into_iter().enumerate() {
             if part == 1 && !lines.is_empty() {
                 let left_out = shown.len() - PAGE / 2 * 2;
-                let _ = writeln!(page, "      …     {left_out} lines (MIKA_SIM_ALL=1 shows them)");
+                let _ = writeln!(
+                    page,
+                    "      …     {left_out} lines (MIKA_SIM_ALL=1 shows them)"
+                );
             }
             for line in lines {
                 let (seconds, millis) = (line.at / 1000, line.at % 1000);

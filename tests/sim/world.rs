@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use mika::config::{self, Config};
-use mika::ids::{PeerId, UserId};
+use mika::ids::PeerId;
 use mika::journal;
 use mika::tracker::Tracker;
 use parking_lot::Mutex;
@@ -45,6 +45,7 @@ pub type Key = (u32, u32, PeerId);
 
 /// What a run has, and which faults there may be.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 pub struct Plan {
     pub users: u32,
     pub torrents: u32,
@@ -187,7 +188,9 @@ impl World {
         Arc::new(Self {
             story: Story::begin(),
             network: Arc::new(Network::new(random.u64(..))),
-            server: plan.has_cache.then(|| Arc::new(Server::new(plan.is_persistent))),
+            server: plan
+                .has_cache
+                .then(|| Arc::new(Server::new(plan.is_persistent))),
             database: Arc::new(Database::new(plan.users, plan.torrents)),
             model: Mutex::new(Model::new()),
             config: plan.config(),
@@ -224,7 +227,10 @@ impl World {
         let mut living = self.living.subscribe();
         let ended = living.wait_for(|living| *living == 0);
         if timeout(Duration::from_secs(900), ended).await.is_err() {
-            self.fault(Vec::new(), "clients get no answer after everything is well again");
+            self.fault(
+                Vec::new(),
+                "clients get no answer after everything is well again",
+            );
         }
         sleep(QUIET).await;
         self.check_credit();
@@ -262,7 +268,11 @@ impl World {
             }
             site.set_skew(0);
             // The name may be another machine's by now.
-            let mut others = self.sites.iter().enumerate().filter(|(other, _)| *other != at);
+            let mut others = self
+                .sites
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != at);
             let is_taken = others.any(|(_, it)| it.is_on() && it.name() == site.name());
             if is_taken && site.running().is_none() {
                 site.kill();
@@ -279,7 +289,10 @@ impl World {
             }
         };
         if timeout(Duration::from_secs(120), serve).await.is_err() {
-            self.fault(Vec::new(), "a node does not serve although everything is well again");
+            self.fault(
+                Vec::new(),
+                "a node does not serve although everything is well again",
+            );
         }
     }
 
@@ -317,7 +330,10 @@ impl World {
                 let users = differ.iter().map(|key| key.0).collect();
                 self.fault(
                     users,
-                    format!("{name} and {} differ in who is there: {differ:?}", running.name),
+                    format!(
+                        "{name} and {} differ in who is there: {differ:?}",
+                        running.name
+                    ),
                 );
             }
             known.get_or_insert((running.name.clone(), here));
@@ -361,17 +377,26 @@ impl World {
             let name = &running.name;
             let waiting = running.tracker.outbox().pending();
             if waiting > 0 {
-                self.fault(Vec::new(), format!("{name}: {waiting} changes are still in the outbox"));
+                self.fault(
+                    Vec::new(),
+                    format!("{name}: {waiting} changes are still in the outbox"),
+                );
             }
             if let Some(journal) = running.journal()
                 && journal.backlog() > 0
             {
                 let backlog = journal.backlog();
-                self.fault(Vec::new(), format!("{name}: storage lacks {backlog} changes"));
+                self.fault(
+                    Vec::new(),
+                    format!("{name}: storage lacks {backlog} changes"),
+                );
             }
             let spilled = journal::spill_owner(site.spill().clone()).await;
             if !may_spill && !matches!(spilled, Ok(None)) {
-                self.fault(Vec::new(), format!("{name}: the spill file has batches: {spilled:?}"));
+                self.fault(
+                    Vec::new(),
+                    format!("{name}: the spill file has batches: {spilled:?}"),
+                );
             }
         }
         let tables = self.database.tables();
@@ -381,7 +406,10 @@ impl World {
                 let is_left = |number: &&u64| !may_keep || **number > applied;
                 let left = stream.batches.keys().filter(is_left).count();
                 if left > 0 {
-                    self.fault(Vec::new(), format!("the stream of {name} keeps {left} batches"));
+                    self.fault(
+                        Vec::new(),
+                        format!("the stream of {name} keeps {left} batches"),
+                    );
                 }
             }
         }
@@ -401,7 +429,11 @@ impl World {
     }
 
     pub fn client_losses(&self) -> u32 {
-        if self.is_over() { 0 } else { self.plan.client_losses }
+        if self.is_over() {
+            0
+        } else {
+            self.plan.client_losses
+        }
     }
 
     pub fn is_over(&self) -> bool {
@@ -441,37 +473,54 @@ impl World {
         self.model.lock().begin(birth)
     }
 
-    /// A client announced from there now.
-    pub fn present(&self, endpoint: SocketAddr, torrent: u32) {
+    /// A client announced from there now. Nodes tell each other one time for both addresses of a client, so its
+    /// `other` one counts as heard of, if it was ever.
+    pub fn present(&self, endpoint: SocketAddr, other: Option<SocketAddr>, torrent: u32) {
         let mut present = self.present.lock();
-        let torrents = present.entry(endpoint).or_default();
-        torrents.insert(torrent, elapsed());
+        present
+            .entry(endpoint)
+            .or_default()
+            .insert(torrent, elapsed());
+        let other = other.and_then(|other| present.get_mut(&other)?.get_mut(&torrent));
+        if let Some(at) = other {
+            *at = elapsed();
+        }
     }
 
     /// Nobody is handed out who is not in that swarm, or was silent for too long.
-    pub fn check_peers(&self, running: &Running, user: u32, torrent: u32, family: usize, peers: &[u8]) {
+    pub fn check_peers(
+        &self,
+        running: &Running,
+        user: u32,
+        torrent: u32,
+        family: usize,
+        peers: &[u8],
+    ) {
         let slack = TTL_SLACK + self.model.lock().skew;
         let oldest = elapsed().saturating_sub(Duration::from_secs(TTL + slack));
         for endpoint in endpoints(family, peers) {
             let present = self.present.lock();
-            let announced = present.get(&endpoint).and_then(|it| it.get(&torrent)).copied();
+            let announced = present
+                .get(&endpoint)
+                .and_then(|it| it.get(&torrent))
+                .copied();
             drop(present);
             let what = match announced {
                 Some(at) if at >= oldest => continue,
-                Some(at) => format!("was last heard of {} s ago", (elapsed() - at).as_secs()),
+                Some(at) => format!(
+                    "was last heard of {} s ago",
+                    elapsed().saturating_sub(at).as_secs()
+                ),
                 None => "never was there".to_owned(),
             };
             self.fault(
                 vec![user],
-                format!("{} hands out {endpoint} of torrent {torrent}, who {what}", running.name),
+                format!(
+                    "{} hands out {endpoint} of torrent {torrent}, who {what}",
+                    running.name
+                ),
             );
         }
-    }
-
-    /// What the row of a user says now.
-    pub fn is_enabled(&self, user: u32) -> bool {
-        let tables = self.database.tables();
-        tables.users.get(&UserId(user)).is_some_and(|row| row.user.enabled)
     }
 }
 
@@ -494,7 +543,11 @@ fn endpoints(family: usize, peers: &[u8]) -> Vec<SocketAddr> {
 fn folder(seed: u64) -> PathBuf {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let memory = PathBuf::from("/dev/shm");
-    let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let base = if memory.is_dir() {
+        memory
+    } else {
+        std::env::temp_dir()
+    };
     let run = RUNS.fetch_add(1, Ordering::Relaxed);
     let folder = base.join(format!("mika-sim-{}-{run}-{seed}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();

@@ -109,9 +109,8 @@ async fn successor(
     process: &Process,
 ) -> Result<Option<String>, CacheError> {
     let nodes = cache.nodes().await?;
-    let is_successor = |(journal, sign): &(String, String)| {
-        is_later(journal, own) && !process.knows_dead(sign)
-    };
+    let is_successor =
+        |(journal, sign): &(String, String)| is_later(journal, own) && !process.knows_dead(sign);
     let found = nodes.into_iter().find(is_successor);
     Ok(found.map(|(journal, _)| journal))
 }
