@@ -253,12 +253,16 @@ impl Sessions {
         is_at_end || is_at_begin
     }
 
-    /// Whether a `started` of another node is the one with which the current session began: a client
-    /// of two families, or one that got no answer, tells both nodes, whose clocks differ a little.
+    /// Whether a `started` of another node may be one that is settled: a client of two families, or one
+    /// that got no answer, tells both nodes, whose clocks differ a little.
     fn is_repeated_start(&self, point: Point) -> bool {
         self.current.is_some_and(|current| {
-            let is_about_then = (point.at - current.began).abs() <= SKEW;
-            point.total == current.low && is_about_then
+            let is_its_begin =
+                point.total == current.low && (point.at - current.began).abs() <= SKEW;
+            // It went on counting where it was, and has moved something since.
+            let is_within =
+                (current.low..current.high).contains(&point.total) && point.at - current.last <= 1;
+            is_its_begin || is_within
         })
     }
 
@@ -499,6 +503,27 @@ mod tests {
             (second, (11, false, 100), 0),
             (second, (12, false, 150), 50),
             (first, (11, false, 150), 0),
+        ];
+        for (by, (at, started, total), credited) in reports {
+            let stretch = Stretch::at(point(at, total), started);
+            let bytes = sessions.settle(&stretch, by, MAX_RATE).bytes;
+            assert_eq!(bytes, credited, "{total} at {at}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_goes_on_counting_is_credited_once_by_two_nodes() {
+        let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+        let mut sessions = Sessions::default();
+        let reports = [
+            (first, (10, true, 0), 0),
+            (first, (20, false, 100), 100),
+            (first, (30, true, 100), 0),
+            (first, (30, false, 150), 50),
+            // Its clock is a second ahead, and it never heard of the client.
+            (second, (31, true, 100), 0),
+            (second, (31, false, 150), 0),
+            (second, (40, false, 170), 20),
         ];
         for (by, (at, started, total), credited) in reports {
             let stretch = Stretch::at(point(at, total), started);

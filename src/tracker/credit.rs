@@ -347,6 +347,17 @@ mod tests {
     }
 
     #[test]
+    fn the_start_of_an_unknown_client_is_passed_on() {
+        let unreported = Account::UNREPORTED;
+        let mut it = Account::begin(unreported, unreported, Seconds::START);
+        let started = report(Some(7), Some(0), true);
+        let accrual = account(&mut it, started, None, MAX_RATE, Seconds::START);
+        let begins = |total| Some(Stretch::at(point(total, Seconds::START), true));
+        assert_eq!((accrual.up, accrual.down), (begins(7), begins(0)));
+        assert_eq!((it.base_up, it.base_down), (7, 0));
+    }
+
+    #[test]
     fn no_line_is_that_fast() {
         let it = run(&[
             (0, true, (0, 0), (0, 0)),

@@ -46,12 +46,11 @@ impl Ledger<'_> {
 
     /// A client that has no record yet. The first report of a total is its base, whenever it comes (rule A1).
     pub(super) fn newcomer(&self, who: &Participant, arrival: &Arrival) -> Client {
-        let params = arrival.params;
-        let base = |total: Option<u64>| total.unwrap_or(Account::UNREPORTED);
-        let (up, down) = (base(params.uploaded), base(params.downloaded));
-        let account = Account::begin(up, down, self.now.mono);
+        let unreported = Account::UNREPORTED;
+        let account = Account::begin(unreported, unreported, self.now.mono);
         self.tracker.records.add(who.user);
-        self.swarm.newcomer(who.user, params.peer_id, account)
+        self.swarm
+            .newcomer(who.user, arrival.params.peer_id, account)
     }
 
     /// For a user who has as many records as they may have, forgets their oldest tombstone of this

@@ -99,3 +99,34 @@ fn what_a_killed_node_has_spilled_counts_after_its_client_went_on_at_the_other()
     poll(CREDITED, "storage has what both were told", is_settled);
     assert_eq!(pair.totals()[0].cast_unsigned(), 600 * MB);
 }
+
+#[test]
+fn a_restart_at_a_node_that_never_heard_of_the_client_begins_a_session() {
+    let mut pair = Pair::start(2);
+    let [a, b] = pair.nodes();
+    let mut client = Client::new(0, 1);
+    for node in [a, b] {
+        Client::new(1, 1).accepted(node, "started");
+    }
+    // Without it, nodes don't hear each other; storage hears both.
+    pair.site.redis.kill9();
+    client.accepted(a, "started");
+    client.uploaded = 100 * MB;
+    client.accepted(a, "stopped");
+    poll(CREDITED, "storage has it", || {
+        pair.totals()[0].cast_unsigned() == 100 * MB
+    });
+    // Within five seconds, it may be the same start, passed on by another node.
+    let stopped = now();
+    poll(CREDITED, "time passes", || {
+        stopped.elapsed() > Duration::from_secs(6)
+    });
+    client.uploaded = 0;
+    client.accepted(b, "started");
+    client.uploaded = 50 * MB;
+    client.accepted(b, "stopped");
+    poll(CREDITED, "both sessions are credited", || {
+        pair.totals()[0].cast_unsigned() == 150 * MB
+    });
+    pair.site.redis.restart();
+}
