@@ -169,6 +169,7 @@ impl Clock {
         }
     }
 
+    #[cfg_attr(not(feature = "contract"), allow(clippy::unused_self))]
     fn read(&self) -> (i64, i64) {
         #[cfg(feature = "contract")]
         if let Some(source) = self.source {

@@ -16,7 +16,7 @@ use crate::pair::Client;
 const RESTORED: Duration = Duration::from_secs(20);
 
 /// How long credit may take to storage.
-const CREDITED: Duration = Duration::from_secs(10);
+const CREDITED: Duration = Duration::from_secs(30);
 
 /// What a web application reads, but `t:stats:*`.
 fn shown(redis: &Redis) -> String {

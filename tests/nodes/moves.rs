@@ -9,7 +9,7 @@ use crate::harness::poll;
 use crate::pair::{Client, Pair};
 
 /// How long what one knows may take to the other, and to storage.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn neither_node_hands_out_peers_of_the_hash_that_a_torrent_had() {

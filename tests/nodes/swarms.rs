@@ -15,13 +15,13 @@ const SEEN: Duration = Duration::from_secs(2);
 const SEEN_TYPICALLY: Duration = Duration::from_millis(100);
 
 /// How long credit may take to storage.
-const CREDITED: Duration = Duration::from_secs(10);
+const CREDITED: Duration = Duration::from_secs(30);
 
 /// How long until another node takes a dead one's rest: 15 seconds without a sign, and a look every five.
 const TAKEN_OVER: Duration = Duration::from_secs(40);
 
 /// How long a node that must not run may take to say so.
-const REFUSED: Duration = Duration::from_secs(10);
+const REFUSED: Duration = Duration::from_secs(30);
 
 impl Pair {
     fn uploaded(&self, user: usize) -> i64 {
