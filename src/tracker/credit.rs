@@ -108,8 +108,14 @@ pub fn account(
 
 /// Both counters of a report of the one machine that there is.
 fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -> (Step, Step) {
-    let base_at = account.base_at;
+    let (shared_at, last) = (account.base_at, account.last_announce);
     let step = |base: &mut u64, dip: &mut Option<Seconds>, reported: Option<u64>| {
+        // The other counter's dip holds `base_at` back, but not the base of this one.
+        let base_at = if dip.is_some() {
+            shared_at
+        } else {
+            shared_at.max(last)
+        };
         let mut counter = Counter {
             base,
             base_at,
@@ -300,6 +306,18 @@ mod tests {
             );
         }
         it
+    }
+
+    #[test]
+    fn a_total_in_a_dip_does_not_age_the_base_of_the_other() {
+        let start = Seconds::START;
+        let mut it = Account::begin(100, 500, start);
+        let up = |it: &mut Account, up, now| {
+            let accrual = account(it, report(Some(up), Some(50), false), None, MAX_RATE, now);
+            accrual.up.unwrap().from
+        };
+        assert_eq!(up(&mut it, 200, start.plus(10)), point(100, start));
+        assert_eq!(up(&mut it, 300, start.plus(20)), point(200, start.plus(10)));
     }
 
     #[test]

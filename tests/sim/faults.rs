@@ -161,18 +161,19 @@ impl Fault {
     async fn happen(mut self, kind: Kind) {
         match kind {
             Crash | Stop | Rename | Pause | Twin | Partition | DiskFull | StorageAway
-            | StorageSlow | StorageLossy | CacheAway | CacheSlow | CacheLossy | ClockJump
-            | StorageBack => {
+            | StorageSlow | StorageLossy | CacheAway | CacheSlow | CacheLossy | ClockJump => {
                 let losses = Arc::clone(&self.losses);
                 let Ok(_turn) = losses.try_read() else { return };
                 self.spell(kind).await;
             }
-            CacheCrash | CacheFlush | CacheFailover => {
+            CacheCrash | CacheFlush | CacheFailover | StorageBack => {
                 let losses = Arc::clone(&self.losses);
                 let Ok(_turn) = losses.try_write() else {
                     return;
                 };
-                self.lose(kind).await;
+                if self.all_are_well() {
+                    self.lose(kind).await;
+                }
             }
         }
     }
@@ -190,11 +191,6 @@ impl Fault {
             Twin => self.twin().await,
             Partition => self.partition().await,
             ClockJump => self.jump().await,
-            StorageBack => {
-                let (most, seconds) = (self.random.usize(1..30), self.random.i64(1..40));
-                let gone = self.world.database.go_back(most, seconds);
-                self.tell(format!("storage lacks its last {gone} transactions"));
-            }
             DiskFull => {
                 self.tell("all disks are full");
                 self.world.disk.is_full.store(true, Ordering::Relaxed);
@@ -353,12 +349,13 @@ impl Fault {
 
     /// The cache forgets something while all nodes are there to bring it again.
     async fn lose(&mut self, kind: Kind) {
+        if kind == StorageBack {
+            self.go_back();
+            return self.settled().await;
+        }
         let Some(server) = self.world.server.clone() else {
             return;
         };
-        if !self.all_are_well() {
-            return;
-        }
         let persistent = self.world.plan.is_persistent;
         let forgets = match kind {
             CacheCrash if persistent => Forgets::Latest(Duration::from_secs(1)),
@@ -377,19 +374,29 @@ impl Fault {
             self.tell("Cache is back");
         }
         self.settled().await;
+        let now = super::network::now();
+        self.world.forgot_at.store(now, Ordering::Relaxed);
+    }
+
+    /// Storage lacks what it got within some time, which nodes and cache still have.
+    fn go_back(&mut self) {
+        let (most, seconds) = (self.random.usize(1..30), self.random.i64(1..40));
+        let forgot_at = self.world.forgot_at.load(Ordering::Relaxed);
+        let seconds = seconds.min(super::network::now() - forgot_at);
+        let gone = self.world.database.go_back(most, seconds);
+        self.tell(format!("storage lacks its last {gone} transactions"));
     }
 
     /// Whether every node serves, and what is kept of nodes that are gone is in storage.
     fn all_are_well(&self) -> bool {
-        let Some(server) = &self.world.server else {
-            return false;
-        };
         let applied = &self.world.database.tables().journals;
         let is_served = |site: &Arc<super::process::Site>| {
             let running = site.running();
             running.is_some_and(|it| !it.host.is_paused() && !self.world.network.is_cut(it.host.id))
         };
-        let names: Vec<String> = self.world.sites.iter().map(|site| site.name()).collect();
+        let journals = self.world.sites.iter();
+        let journals = journals.filter_map(|site| site.running()?.journal());
+        let names: Vec<String> = journals.map(|it| it.name().to_owned()).collect();
         let is_rest = |(name, stream): (&String, &super::cache::Stream)| {
             let last = stream
                 .batches
@@ -397,7 +404,10 @@ impl Fault {
                 .map_or(0, |(number, _)| *number);
             !names.contains(name) && last > applied.get(name).copied().unwrap_or(0)
         };
-        self.world.sites.iter().all(is_served) && !server.data().streams.iter().any(is_rest)
+        let has_rest =
+            |server: &Arc<super::cache::Server>| server.data().streams.iter().any(is_rest);
+        let has_rest = self.world.server.as_ref().is_some_and(has_rest);
+        self.world.sites.iter().all(is_served) && !has_rest
     }
 
     /// Waits until all that was there before is in the cache and in storage.

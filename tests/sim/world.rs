@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use mika::config::{self, Config};
@@ -88,6 +88,8 @@ pub struct World {
     ends: Mutex<BTreeMap<Key, bool>>,
     copied: Mutex<BTreeSet<PeerId>>,
     wrong: Mutex<Vec<Wrong>>,
+    /// When the cache last forgot something, in seconds: what storage had then is kept nowhere else.
+    pub forgot_at: AtomicI64,
 }
 
 /// The disks of all machines.
@@ -205,6 +207,7 @@ impl World {
             ends: Mutex::default(),
             copied: Mutex::default(),
             wrong: Mutex::default(),
+            forgot_at: AtomicI64::new(0),
             plan,
         })
     }
