@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_began_is_told_by_itself() {
+    fn a_session_that_began_has_a_change_of_its_own() {
         let mut began = change(1, 0, 0, 1);
         if let Change::Peer(change) = &mut began {
             let report = change.report.as_mut().unwrap();

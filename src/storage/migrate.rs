@@ -21,53 +21,31 @@ pub struct MigrationStatus {
     pub applied: bool,
 }
 
-/// The migrations of `migrations/sqlite`, in order.
-pub const SQLITE: &[Migration] = &[
-    Migration {
-        name: "0001_init",
-        sql: include_str!("../../migrations/sqlite/0001_init.sql"),
-    },
-    Migration {
-        name: "0002_sessions",
-        sql: include_str!("../../migrations/sqlite/0002_sessions.sql"),
-    },
-    Migration {
-        name: IDENTITY,
-        sql: include_str!("../../migrations/sqlite/0003_identity.sql"),
-    },
-];
+/// The migrations of a folder below `migrations`, in order; all folders have the same ones.
+macro_rules! migrations {
+    ($folder:literal) => {
+        &[
+            Migration {
+                name: "0001_init",
+                sql: include_str!(concat!("../../migrations/", $folder, "/0001_init.sql")),
+            },
+            Migration {
+                name: "0002_sessions",
+                sql: include_str!(concat!("../../migrations/", $folder, "/0002_sessions.sql")),
+            },
+            Migration {
+                name: IDENTITY,
+                sql: include_str!(concat!("../../migrations/", $folder, "/0003_identity.sql")),
+            },
+        ]
+    };
+}
 
-/// The migrations of `migrations/mysql`, in order.
-pub const MYSQL: &[Migration] = &[
-    Migration {
-        name: "0001_init",
-        sql: include_str!("../../migrations/mysql/0001_init.sql"),
-    },
-    Migration {
-        name: "0002_sessions",
-        sql: include_str!("../../migrations/mysql/0002_sessions.sql"),
-    },
-    Migration {
-        name: IDENTITY,
-        sql: include_str!("../../migrations/mysql/0003_identity.sql"),
-    },
-];
+pub const SQLITE: &[Migration] = migrations!("sqlite");
 
-/// The migrations of `migrations/mysql/mika-2015`, in order.
-pub const MYSQL_2015: &[Migration] = &[
-    Migration {
-        name: "0001_init",
-        sql: include_str!("../../migrations/mysql/mika-2015/0001_init.sql"),
-    },
-    Migration {
-        name: "0002_sessions",
-        sql: include_str!("../../migrations/mysql/mika-2015/0002_sessions.sql"),
-    },
-    Migration {
-        name: IDENTITY,
-        sql: include_str!("../../migrations/mysql/mika-2015/0003_identity.sql"),
-    },
-];
+pub const MYSQL: &[Migration] = migrations!("mysql");
+
+pub const MYSQL_2015: &[Migration] = migrations!("mysql/mika-2015");
 
 /// What a database that has `applied` still lacks of `known`. It is refused if it has more
 /// than that: an older Mika must not write to the tables of a newer one.

@@ -152,6 +152,17 @@ fn a_spill_file_of_another_database_is_set_aside() {
     goes_on(&mut site, client);
 }
 
+/// A node whose servers don't answer, and a client whose 300 MB only its spill file has.
+fn with_spilled() -> (Site, Client) {
+    let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
+    let mut client = started(&mut site);
+    site.mariadb.pause();
+    site.redis.pause();
+    client.uploaded = 300 * MB;
+    client.accepted(site.mika.http(), "completed");
+    (site, client)
+}
+
 /// Deletes the spill file, as somebody does who tidies up. It may be there again at once.
 fn unlink(site: &Site) {
     for extra in ["", "-wal", "-shm"] {
@@ -161,12 +172,7 @@ fn unlink(site: &Site) {
 
 #[test]
 fn a_deleted_spill_file_is_written_again() {
-    let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
-    let mut client = started(&mut site);
-    site.mariadb.pause();
-    site.redis.pause();
-    client.uploaded = 300 * MB;
-    client.accepted(site.mika.http(), "completed");
+    let (mut site, client) = with_spilled();
     let before = site.spilled();
     assert!(before > 0);
     unlink(&site);
@@ -183,12 +189,7 @@ fn a_deleted_spill_file_is_written_again() {
 
 #[test]
 fn what_is_acknowledged_after_the_spill_file_was_deleted_is_kept() {
-    let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
-    let mut client = started(&mut site);
-    site.mariadb.pause();
-    site.redis.pause();
-    client.uploaded = 300 * MB;
-    client.accepted(site.mika.http(), "completed");
+    let (mut site, client) = with_spilled();
     unlink(&site);
     is_kept_after(&mut site, client);
 }

@@ -54,8 +54,8 @@ pub(in crate::node) async fn show(cache: &dyn Cache, node: &Node) -> Result<(), 
     cache.beat(node.journal.name(), &sign).await
 }
 
-/// Says that the process with that journal has stopped in order: whoever starts under its name need
-/// not wait for signs of life. A cache that went to another database than this one forgets the journal.
+/// Says that the process with that journal has stopped in order: a start under its name need not wait
+/// for signs of life. A cache that went to another database than this one forgets the journal.
 pub(in crate::node) async fn take_leave(
     cache: &dyn Cache,
     database: &str,
@@ -184,7 +184,7 @@ async fn other_owner(cache: &dyn Cache, database: &str) -> Option<String> {
         Ok(Some(owner)) => Ok(owner),
         Err(error) => Err(error),
     };
-    // A cache that is away is told of elsewhere.
+    // A cache that is away is reported elsewhere.
     owner.ok().filter(|owner| owner != database)
 }
 
