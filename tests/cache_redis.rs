@@ -120,6 +120,8 @@ fn change(user: u32, torrent: u8) -> PeerChange {
             left: Some(16384),
             v4: None,
             v6: None,
+            v4_at: None,
+            v6_at: None,
             speed_up: 1,
             speed_down: 2,
             seed_time: 0,

@@ -994,6 +994,8 @@ fn change(user: u32, torrent: u32, peer: u8, bytes: u64) -> PeerChange {
             left: Some(16384),
             v4: Some(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, peer), 6881)),
             v6: Some(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 65535, 0, 0)),
+            v4_at: None,
+            v6_at: None,
             speed_up: 1,
             speed_down: 2,
             seed_time: 60,

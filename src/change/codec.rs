@@ -5,7 +5,7 @@
 //! and the version of its form, so that a later Mika can read what an earlier one left.
 
 use std::fmt::{Display, Write as _};
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use super::{
@@ -166,11 +166,18 @@ impl Line {
         }
     }
 
-    fn address(&mut self, address: Option<SocketAddr>) -> &mut Self {
-        match address {
-            Some(address) => self.add(address),
-            None => self.word("-"),
+    /// An endpoint, and `@` with the time at which it was heard or given up, if that is told.
+    fn reach(&mut self, address: Option<SocketAddr>, at: Option<i64>) -> &mut Self {
+        // Writing to a string can't fail.
+        let _ = match address {
+            Some(address) => write!(self.text, "{address}"),
+            None => write!(self.text, "-"),
+        };
+        if let Some(at) = at {
+            let _ = write!(self.text, "@{at}");
         }
+        self.text.push(' ');
+        self
     }
 
     fn hex(&mut self, bytes: &[u8]) -> &mut Self {
@@ -249,8 +256,8 @@ impl Line {
             .number(record.uploaded)
             .number(record.downloaded)
             .optional(record.left)
-            .address(record.v4.map(Into::into))
-            .address(record.v6.map(Into::into))
+            .reach(record.v4.map(Into::into), record.v4_at)
+            .reach(record.v6.map(Into::into), record.v6_at)
             .number(record.speed_up)
             .number(record.speed_down)
             .number(record.seed_time)
@@ -408,17 +415,26 @@ impl<'a> Fields<'a> {
     }
 
     fn record(&mut self) -> Result<PeerRecord, Malformed> {
+        let (base_up, base_down) = (self.parsed()?, self.parsed()?);
+        let (dip_up, dip_down) = (self.optional()?, self.optional()?);
+        let base_at = self.parsed()?;
+        let (uploaded, downloaded) = (self.parsed()?, self.parsed()?);
+        let left = self.optional()?;
+        let (v4, v4_at) = self.reach()?;
+        let (v6, v6_at) = self.reach()?;
         Ok(PeerRecord {
-            base_up: self.parsed()?,
-            base_down: self.parsed()?,
-            dip_up: self.optional()?,
-            dip_down: self.optional()?,
-            base_at: self.parsed()?,
-            uploaded: self.parsed()?,
-            downloaded: self.parsed()?,
-            left: self.optional()?,
-            v4: self.v4()?,
-            v6: self.v6()?,
+            base_up,
+            base_down,
+            dip_up,
+            dip_down,
+            base_at,
+            uploaded,
+            downloaded,
+            left,
+            v4,
+            v6,
+            v4_at,
+            v6_at,
             speed_up: self.parsed()?,
             speed_down: self.parsed()?,
             seed_time: self.parsed()?,
@@ -430,12 +446,18 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn v4(&mut self) -> Result<Option<SocketAddrV4>, Malformed> {
-        self.optional()
-    }
-
-    fn v6(&mut self) -> Result<Option<SocketAddrV6>, Malformed> {
-        self.optional()
+    fn reach<A: FromStr>(&mut self) -> Result<(Option<A>, Option<i64>), Malformed> {
+        let word = self.word()?;
+        let (address, at) = match word.split_once('@') {
+            Some((address, at)) => (address, Some(at)),
+            None => (word, None),
+        };
+        let at = at.map(str::parse).transpose();
+        let address = (address != "-").then(|| address.parse()).transpose();
+        match (address, at) {
+            (Ok(address), Ok(at)) => Ok((address, at)),
+            _ => Err(self.malformed()),
+        }
     }
 
     fn standing(&mut self) -> Result<Standing, Malformed> {
@@ -460,7 +482,7 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
     use super::*;
 
@@ -484,6 +506,8 @@ mod tests {
             left: None,
             v4: Some(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 6881)),
             v6: Some(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 65535, 0, 0)),
+            v4_at: None,
+            v6_at: Some(-5),
             speed_up: 7,
             speed_down: 8,
             seed_time: 9,
@@ -563,7 +587,7 @@ mod tests {
     /// What stands in somebody's cache must stay readable: a new form gets a new number.
     const GOLDEN: &str = "\
 peer2 abababababababababababababababababababab 7 4294967295 2d5452333030302d00ff20313233343536373839 \
-18446744073709551615 2 -3 - 4 5 6 - 10.0.0.1:6881 [::1]:65535 7 8 9 10 11 12 1 0 19 1 \
+18446744073709551615 2 -3 - 4 5 6 - 10.0.0.1:6881 [::1]:65535@-5 7 8 9 10 11 12 1 0 19 1 \
 13 14 15 16 17 18 1 20 21 26 27 28 1 0 1000 0 4294967299 22 -23 24 25 1 -
 snatch1 abababababababababababababababababababab
 guest1 abababababababababababababababababababab [2001:db8::1]:6881 \

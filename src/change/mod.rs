@@ -40,6 +40,10 @@ pub struct PeerRecord {
     pub left: Option<u64>,
     pub v4: Option<SocketAddrV4>,
     pub v6: Option<SocketAddrV6>,
+    /// Unix time at which each was last heard; without an endpoint, at which it was given up. None is the
+    /// last announce, but for a family of an active peer that nothing is known of.
+    pub v4_at: Option<i64>,
+    pub v6_at: Option<i64>,
     /// Bytes a second over the last interval.
     pub speed_up: u32,
     pub speed_down: u32,

@@ -105,6 +105,8 @@ mod tests {
                 left: Some(0),
                 v4: None,
                 v6: None,
+                v4_at: None,
+                v6_at: None,
                 speed_up: 0,
                 speed_down: 0,
                 seed_time: 0,

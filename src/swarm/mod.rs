@@ -24,7 +24,7 @@ use self::public::Way;
 
 pub use classes::{Counts, Families, Role};
 pub use member::{Before, ClientTag, LIFE_MAX};
-pub use private::{Client, Family, Peer, PrivateSwarm, Request};
+pub use private::{Client, Family, Peer, PrivateSwarm, Request, Whereabouts};
 pub use public::{Eligibility, Presence, PublicShard, PublicSwarm, TooManyPeers};
 pub use records::{Account, History, Owed};
 pub use select::{Selector, WANT_MAX};

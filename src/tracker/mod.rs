@@ -26,7 +26,7 @@ mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -102,6 +102,8 @@ pub struct Tracker {
     warned: AtomicU32,
     /// Other nodes are told of public peers too.
     is_shared: bool,
+    /// There are other nodes at the moment, which may know clients that this one has not heard of.
+    has_company: AtomicBool,
     /// Where snatches are told to those who watch.
     events: Option<Arc<Events>>,
 }
@@ -160,6 +162,7 @@ impl Tracker {
             metrics,
             warned: AtomicU32::new(0),
             is_shared: false,
+            has_company: AtomicBool::new(false),
             events: None,
         }
     }
@@ -168,6 +171,11 @@ impl Tracker {
     pub fn shared(mut self) -> Self {
         self.is_shared = true;
         self
+    }
+
+    /// Says whether there are other nodes at the moment.
+    pub fn set_company(&self, has_company: bool) {
+        self.has_company.store(has_company, Ordering::Relaxed);
     }
 
     /// The same tracker, which tells there what happens.

@@ -1,5 +1,7 @@
 //! Announces and scrapes of private torrents: peers with accounts, and credit for their users.
 
+use std::sync::atomic::Ordering;
+
 use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{Point, Stretch};
 use crate::addr::{Compact4, Compact6, Endpoint};
@@ -89,7 +91,7 @@ impl Tracker {
         let swarm = match swarms.get_mut(who.torrent.canonical) {
             Some(swarm) => swarm,
             // Who stops what nobody knows changes nothing.
-            None if stops => &mut PrivateSwarm::default(),
+            None if stops && !self.has_company() => &mut PrivateSwarm::default(),
             None => swarms.get_or_default(who.torrent.canonical),
         };
         let mut ledger = Ledger {
@@ -110,6 +112,10 @@ impl Tracker {
         let (counts, downloaded) = (ledger.swarm.counts(), ledger.swarm.snatches());
         let reply = arrival.reply(counts, downloaded, rules, work);
         Ok(Answer { reply, ticket })
+    }
+
+    fn has_company(&self) -> bool {
+        self.has_company.load(Ordering::Relaxed)
     }
 
     pub(super) fn scrape_private(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
@@ -163,12 +169,27 @@ impl Ledger<'_> {
 
     /// Takes the endpoint of this family out of the swarm, and credits the last report.
     fn stop(&mut self, who: &Participant, arrival: &Arrival) -> Option<Ticket> {
-        let mut client = self.find(who, arrival)?;
+        let mut client = match self.find(who, arrival) {
+            Some(client) => client,
+            None => self.stranger(who, arrival)?,
+        };
         let before = self.role_before(&mut client);
         let held = client.peer.endpoints();
-        client.peer.leave(Family::of(arrival.endpoint));
+        client
+            .peer
+            .leave(Family::of(arrival.endpoint), self.now.mono);
         let journaled = self.journal(client, arrival, held, before);
         Some(journaled.map_or(Ticket::NEVER, |(ticket, _)| ticket))
+    }
+
+    /// A client that leaves and that this node never heard of: where another one may know it, what it reports
+    /// is passed on.
+    fn stranger(&mut self, who: &Participant, arrival: &Arrival) -> Option<Client> {
+        if !self.tracker.has_company() || self.admit_newcomer(who, arrival, true).is_err() {
+            return None;
+        }
+        self.make_room(who.user);
+        Some(self.newcomer(who, arrival))
     }
 
     fn find(&self, who: &Participant, arrival: &Arrival) -> Option<Client> {

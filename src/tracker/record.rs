@@ -1,13 +1,16 @@
 //! From a peer in memory to the change that the journal keeps of it.
 
+use std::net::SocketAddr;
+
 use crate::accounting::machines::Machines;
+use crate::addr::Endpoint;
 use crate::change::{
     Credit, PeerChange, PeerKey, PeerRecord, Report, Standing, SwarmCounts, shared_family,
     shared_mark,
 };
-use crate::clock::{Now, Seconds};
+use crate::clock::{APART_MAX, Now, Seconds};
 use crate::registry::Entry;
-use crate::swarm::{Client, Counts, History, Peer, Role};
+use crate::swarm::{Client, Counts, Family, History, Peer, Role, Whereabouts};
 
 /// The change of a client, with what it reported and the counters of its swarm.
 pub(super) fn peer_change(
@@ -36,6 +39,12 @@ pub(super) fn peer_change(
 
 pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
     let (v4, v6) = peer.endpoints();
+    let at = |family| {
+        let known = peer.whereabouts(family)?;
+        let is_usual = known.endpoint.is_some() || peer.role().is_none();
+        let is_told = !is_usual || known.at != peer.account.last_announce;
+        is_told.then(|| now.to_unix(known.at))
+    };
     let account = &peer.account;
     let unix = |moment: Seconds| now.to_unix(moment);
     let (dip_up, dip_down) = match &account.machines {
@@ -53,6 +62,8 @@ pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
         left: account.left,
         v4: v4.map(|endpoint| endpoint.socket_addr()),
         v6: v6.map(|endpoint| endpoint.socket_addr()),
+        v4_at: at(Family::V4),
+        v6_at: at(Family::V6),
         speed_up: account.speed_up,
         speed_down: account.speed_down,
         seed_time: account.seed_time,
@@ -62,6 +73,24 @@ pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
         active: peer.role().is_some(),
         paused: peer.role() == Some(Role::Paused),
     }
+}
+
+/// Where a record says that its client is in that family; none if it says nothing.
+pub(super) fn whereabouts_of(record: &PeerRecord, family: Family, now: Now) -> Option<Whereabouts> {
+    let (address, at) = match family {
+        Family::V4 => (record.v4.map(SocketAddr::from), record.v4_at),
+        Family::V6 => (record.v6.map(SocketAddr::from), record.v6_at),
+    };
+    let address = address.filter(|_| record.active);
+    if address.is_none() && at.is_none() && record.active {
+        return None;
+    }
+    // Clocks of nodes may differ; by more than that, what they say of the future is not believed.
+    let at = at.unwrap_or(record.last_announce);
+    Some(Whereabouts {
+        endpoint: address.map(|it| Endpoint::new(it.ip(), it.port())),
+        at: now.to_moment(at.min(now.unix + APART_MAX)),
+    })
 }
 
 /// Whether several machines share a record, as [`record_of`] wrote it.

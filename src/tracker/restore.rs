@@ -2,12 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::addr::Endpoint;
 use crate::change::{PeerKey, PeerRecord};
 use crate::clock::Now;
 use crate::ids::{InfoHash, UserId};
-use crate::swarm::{Account, History, Key, Owed, Role};
-use crate::tracker::record::machines_of;
+use crate::swarm::{Account, Family, History, Key, Owed, Role};
+use crate::tracker::record::{machines_of, whereabouts_of};
 use crate::tracker::takeover::{Displaced, put_apart};
 use crate::tracker::{Mode, Tracker};
 
@@ -116,13 +115,13 @@ impl Tracker {
         }
         self.records.add(key.user);
         let mut client = swarm.newcomer(key.user, key.peer_id, account_of(record, now));
-        let (v4, v6) = endpoints_of(record);
         if record.active && !is_present {
             client.peer.owed = Some(Owed::default());
-        } else if record.active {
-            let seen = now.to_mono(record.last_announce);
-            for endpoint in [v4, v6].into_iter().flatten() {
-                client.peer.enter(endpoint, role_of(record), seen);
+        } else {
+            for family in Family::BOTH {
+                if let Some(known) = whereabouts_of(record, family, now) {
+                    client.peer.follow(family, known, role_of(record));
+                }
             }
         }
         put_apart(swarm, client, Displaced::OwesJournal);
@@ -141,17 +140,6 @@ pub(super) fn role_of(record: &PeerRecord) -> Role {
         _ if record.paused => Role::Paused,
         _ => Role::Leecher,
     }
-}
-
-/// The endpoints of both families.
-pub(super) fn endpoints_of(record: &PeerRecord) -> (Option<Endpoint>, Option<Endpoint>) {
-    let v4 = record
-        .v4
-        .map(|addr| Endpoint::new((*addr.ip()).into(), addr.port()));
-    let v6 = record
-        .v6
-        .map(|addr| Endpoint::new((*addr.ip()).into(), addr.port()));
-    (v4, v6)
 }
 
 pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {

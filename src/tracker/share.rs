@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 
-use crate::addr::Endpoint;
-use crate::change::{GuestRecord, Member, PeerChange, SwarmCounts};
+use crate::addr::{Compact4, Compact6, Endpoint};
+use crate::change::{GuestRecord, Member, PeerChange, PeerRecord, SwarmCounts};
 use crate::clock::Now;
 use crate::ids::InfoHash;
 use crate::swarm::{
-    Client, ClientTag, Counts, Cursor, Family, History, Key, Presence, PrivateSwarm, Role, Visit,
+    Client, ClientTag, Counts, Cursor, Family, History, Key, Peer, Presence, PrivateSwarm, Role,
+    Visit,
 };
-use crate::tracker::record::{record_of, standing_of, swarm_counts};
-use crate::tracker::restore::{account_of, endpoints_of, role_of};
+use crate::tracker::private::Ledger;
+use crate::tracker::record::{record_of, standing_of, swarm_counts, whereabouts_of};
+use crate::tracker::restore::{account_of, role_of};
 use crate::tracker::takeover::{Displaced, put_apart};
 use crate::tracker::{Mode, Tracker};
 
@@ -46,7 +48,7 @@ impl Tracker {
             standing: change.standing,
         };
         member.record.active &= is_present;
-        self.follow_record(swarm, &member, Displaced::IsJournaled, now);
+        self.follow_record(info_hash, swarm, &member, Displaced::IsJournaled, now);
     }
 
     /// The info hash whose swarm a change is for, and whether its peer is there: not if its torrent
@@ -75,7 +77,7 @@ impl Tracker {
         }
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
         let swarm = swarms.get_or_default(info_hash);
-        self.follow_record(swarm, member, Displaced::OwesJournal, now);
+        self.follow_record(info_hash, swarm, member, Displaced::OwesJournal, now);
     }
 
     /// Takes over a public peer.
@@ -202,8 +204,11 @@ impl Tracker {
 }
 
 impl Tracker {
+    /// Takes over an account if its record is newer, and where the client is in each family by what is known
+    /// of that: a client of two families may be at two nodes at a time.
     fn follow_record(
         &self,
+        info_hash: InfoHash,
         swarm: &mut PrivateSwarm,
         member: &Member,
         displaced: Displaced,
@@ -217,38 +222,94 @@ impl Tracker {
         } = member;
         let found = swarm.find(*user, peer_id);
         let known = found.and_then(|place| swarm.client(place));
-        let mut client = match known {
+        let (mut client, is_newer) = match known {
             Some(client) => {
                 let ours = record_of(&client.peer, now);
-                if !record.age().is_newer_than(ours.age()) {
-                    return;
-                }
-                client
+                let is_newer = record.age().is_newer_than(ours.age());
+                (client, is_newer)
             }
             None if !self.has_room(*user, record) => return,
             None => {
                 self.records.add(*user);
-                swarm.newcomer(*user, *peer_id, account_of(record, now))
+                let client = swarm.newcomer(*user, *peer_id, account_of(record, now));
+                (client, true)
             }
         };
-        let Client { peer, history, .. } = &mut client;
-        history.completed_at = history.completed_at.or(standing.completed_at);
-        history.hnr = standing.hnr;
-        peer.account = account_of(record, now);
-        if let Some(owed) = &mut peer.owed {
-            // Nobody was told of them, so the other node has credited these bytes.
-            (owed.uploaded, owed.downloaded) = (0, 0);
-        }
-        let (v4, v6) = endpoints_of(record);
-        let seen = now.to_mono(record.last_announce);
-        for (family, endpoint) in [(Family::V4, v4), (Family::V6, v6)] {
-            match endpoint {
-                Some(endpoint) if record.active => peer.enter(endpoint, role_of(record), seen),
-                _ => {
-                    peer.leave(family);
-                }
+        let before = client.peer.clone();
+        if is_newer {
+            let Client { peer, history, .. } = &mut client;
+            history.completed_at = history.completed_at.or(standing.completed_at);
+            history.hnr = standing.hnr;
+            peer.account = account_of(record, now);
+            if let Some(owed) = &mut peer.owed {
+                // Nobody was told of them, so the other node has credited these bytes.
+                (owed.uploaded, owed.downloaded) = (0, 0);
             }
+        }
+        follow_places(&mut client.peer, &before, record, is_newer, now);
+        let place = client.peer.endpoints();
+        let is_theirs = is_newer && places_of(record) == place;
+        if !is_newer && place == before.endpoints() && client.peer == before {
+            return;
+        }
+        // What follows from both is in no journal yet.
+        if !is_theirs && (is_newer || place != before.endpoints()) {
+            client.peer.owed.get_or_insert_default();
+            self.leave_unheard(info_hash, swarm, &mut client, &before, now);
         }
         put_apart(swarm, client, displaced);
     }
+
+    /// A client that left by each family at another node has left; only here, both are known.
+    fn leave_unheard(
+        &self,
+        info_hash: InfoHash,
+        swarm: &mut PrivateSwarm,
+        client: &mut Client,
+        before: &Peer,
+        now: Now,
+    ) {
+        let has_left = before.role().is_some() && client.peer.role().is_none();
+        let torrent = self.registry.torrent(&info_hash).filter(|_| has_left);
+        let Some(torrent) = torrent else { return };
+        let ledger = Ledger {
+            tracker: self,
+            rules: &self.rules.load(),
+            swarm,
+            torrent: &torrent,
+            shard: self.private.shard_of(&info_hash),
+            now,
+        };
+        let is_last = ledger.left(client);
+        if let Some(owed) = &mut client.peer.owed {
+            owed.left |= is_last;
+        }
+    }
+}
+
+/// Brings the endpoints of a peer together with those of a record; `before` is the peer as it was.
+fn follow_places(peer: &mut Peer, before: &Peer, record: &PeerRecord, is_newer: bool, now: Now) {
+    let own_role = before.role().filter(|_| !is_newer || !record.active);
+    let role = own_role.unwrap_or(role_of(record));
+    peer.set_role(role);
+    for family in Family::BOTH {
+        let Some(theirs) = whereabouts_of(record, family, now) else {
+            continue;
+        };
+        let ours = before.whereabouts(family);
+        if ours.is_none_or(|ours| theirs.replaces(ours, is_newer)) {
+            peer.follow(family, theirs, role);
+        }
+    }
+}
+
+/// Where a record says that its client is.
+fn places_of(record: &PeerRecord) -> (Option<Compact4>, Option<Compact6>) {
+    let is_there = record.active;
+    let v4 = record.v4.filter(|_| is_there);
+    let v6 = record.v6.filter(|_| is_there);
+    (
+        v4.map(|it| Compact4::new(*it.ip(), it.port())),
+        v6.map(|it| Compact6::new(*it.ip(), it.port())),
+    )
 }

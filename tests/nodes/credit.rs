@@ -66,15 +66,14 @@ fn the_same_totals_at_both_nodes_count_once() {
     assert_eq!((uploaded.cast_unsigned(), snatches), (40 * MB, 1));
 }
 
-#[test]
-fn what_a_killed_node_has_spilled_counts_after_its_client_went_on_at_the_other() {
+/// A client with 300 MB, of which nobody but the first node heard, which is dead.
+fn known_to_a_dead_node() -> (Pair, Client) {
     let mut pair = Pair::start(2);
     let [a, b] = pair.nodes();
     let mut client = Client::new(0, 1);
     for node in [a, b] {
         Client::new(1, 1).accepted(node, "started");
     }
-    // Nobody but this node hears of the first of it.
     pair.site.mariadb.pause();
     pair.site.redis.kill9();
     client.accepted(a, "started");
@@ -88,6 +87,13 @@ fn what_a_killed_node_has_spilled_counts_after_its_client_went_on_at_the_other()
     });
     pair.site.redis.restart();
     pair.site.mariadb.resume();
+    (pair, client)
+}
+
+#[test]
+fn what_a_killed_node_has_spilled_counts_after_its_client_went_on_at_the_other() {
+    let (mut pair, mut client) = known_to_a_dead_node();
+    let [_, b] = pair.nodes();
     client.uploaded = 500 * MB;
     poll(CREDITED, "the other node takes it", || {
         client.announce(b, "").failure().is_none()
@@ -98,6 +104,20 @@ fn what_a_killed_node_has_spilled_counts_after_its_client_went_on_at_the_other()
     let is_settled = || pair.totals()[2] == 4;
     poll(CREDITED, "storage has what both were told", is_settled);
     assert_eq!(pair.totals()[0].cast_unsigned(), 600 * MB);
+}
+
+#[test]
+fn a_stop_at_a_node_that_never_heard_of_the_client_is_credited() {
+    let (mut pair, mut client) = known_to_a_dead_node();
+    let [_, b] = pair.nodes();
+    client.uploaded = 450 * MB;
+    poll(CREDITED, "the other node takes it", || {
+        client.announce(b, "stopped").failure().is_none()
+    });
+    pair.site.mika.run();
+    poll(CREDITED, "storage has what both were told", || {
+        pair.totals()[0].cast_unsigned() == 450 * MB
+    });
 }
 
 #[test]

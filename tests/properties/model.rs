@@ -320,7 +320,7 @@ impl Model {
         }
     }
 
-    /// What a restart makes of it: records keep one time for both families.
+    /// What a restart makes of it: which of several machines reported what is forgotten.
     pub fn restart(&mut self) {
         for torrent in &mut self.torrents {
             torrent.started = self.now;
@@ -331,10 +331,6 @@ impl Model {
             for peer in &mut torrent.peers {
                 if let Some((_, known)) = &mut peer.machines {
                     known.clear();
-                }
-                let last = peer.last;
-                for place in [&mut peer.v4, &mut peer.v6].into_iter().flatten() {
-                    place.seen = last;
                 }
             }
         }

@@ -20,6 +20,26 @@ fn tell(from: &mut World, to: &World) {
     }
 }
 
+/// What each journaled until now, the other takes over: none heard of the other before.
+fn exchange(one: &mut World, two: &mut World) {
+    let (first, second) = (one.drain_peers(), two.drain_peers());
+    for (changes, to) in [(first, &*two), (second, &*one)] {
+        for change in changes {
+            to.tracker.follow_peer(&change, false, to.now);
+        }
+    }
+}
+
+/// A client of two addresses, known by both to two nodes.
+fn of_two_families() -> (World, World) {
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(1).of(1).totals(0, 2000).left(0));
+    tell(&mut one, &two);
+    two.ok(peer(1).of(1).totals(0, 2000).left(0).from("2a00::1"));
+    tell(&mut two, &one);
+    (one, two)
+}
+
 /// Another process, which started at another moment of the same day.
 fn second(mut world: World) -> World {
     world.now.mono = Seconds::START.plus(12_345);
@@ -211,6 +231,70 @@ fn a_record_survives_the_way_through_the_other_node() {
 }
 
 #[test]
+fn a_client_that_leaves_two_nodes_at_once_by_one_family_each_has_left() {
+    let (mut one, mut two) = of_two_families();
+    one.wait(10);
+    two.wait(10);
+    let stopped = || peer(1).of(1).totals(0, 4000).left(0).event("stopped");
+    one.ok(stopped());
+    two.ok(stopped().from("2a00::1"));
+    exchange(&mut one, &mut two);
+    for world in [&mut one, &mut two] {
+        assert_eq!(world.scrape(hash(1)).unwrap().complete, 0);
+        world.sweep();
+        let told = world.drain_peers();
+        assert!(!told[0].record.active && told[0].standing.hnr, "{told:?}");
+        assert!(told[0].report.unwrap().left);
+    }
+    exchange(&mut one, &mut two);
+    one.sweep();
+    assert!(one.drain_peers().is_empty(), "it is told once");
+}
+
+#[test]
+fn a_client_that_comes_to_two_nodes_at_once_is_there_by_both_families() {
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(1).of(1));
+    two.wait(1);
+    two.ok(peer(1).of(1).from("2a00::1"));
+    one.wait(1);
+    exchange(&mut one, &mut two);
+    for world in [&mut one, &mut two] {
+        for (source, expected) in [("9.9.9.2", "9.9.9.1:6881"), ("2a00::2", "[2a00::1]:6881")] {
+            let reply = world.ok(peer(2).of(2).from(source));
+            assert_eq!(reply.peers, [expected.parse().unwrap()]);
+        }
+    }
+}
+
+#[test]
+fn an_address_that_is_silent_expires_though_another_node_hears_of_the_other_one() {
+    let (mut one, mut two) = of_two_families();
+    for _ in 0..2 {
+        one.wait(TTL / 2 + 10);
+        two.wait(TTL / 2 + 10);
+        two.ok(peer(1).of(1).left(0).from("2a00::1"));
+        tell(&mut two, &one);
+    }
+    assert!(one.ok(peer(2).of(2)).peers.is_empty());
+    let reply = one.ok(peer(2).of(2).from("2a00::2"));
+    assert_eq!(reply.peers, ["[2a00::1]:6881".parse().unwrap()]);
+}
+
+#[test]
+fn a_client_that_comes_back_by_the_clock_of_a_slower_node_is_there() {
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(peer(1).of(1));
+    one.wait(3);
+    one.ok(peer(1).of(1).event("stopped"));
+    tell(&mut one, &two);
+    two.ok(peer(1).of(1).event("started"));
+    tell(&mut two, &one);
+    assert_eq!(one.scrape(hash(1)).unwrap().incomplete, 1);
+    assert_eq!(two.scrape(hash(1)).unwrap().incomplete, 1);
+}
+
+#[test]
 fn public_peers_and_their_snatches_are_shared() {
     let (mut one, mut two) = two_public();
     one.ok(peer(1));
@@ -241,4 +325,18 @@ fn wiped_snatches_begin_anew() {
     world.ok(peer(1).of(1).left(0).event("completed"));
     world.tracker.wipe_snatches();
     assert_eq!(world.counts(peer(2).of(2)), (1, 1, 0));
+}
+
+#[test]
+fn a_stop_that_only_another_node_can_make_sense_of_is_passed_on() {
+    let mut world = World::private();
+    let stopped = || peer(1).of(1).totals(700, 0).left(0).event("stopped");
+    assert_eq!(world.counts(stopped()), (0, 0, 0));
+    assert!(world.drain_peers().is_empty(), "there is no other node");
+    world.tracker.set_company(true);
+    assert_eq!(world.counts(stopped()), (0, 0, 0));
+    let told = world.drain_peers();
+    let report = told[0].report.unwrap();
+    assert_eq!(report.up.unwrap().to.total, 700);
+    assert!(!told[0].record.active);
 }

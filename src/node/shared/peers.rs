@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::cache::{Cache, CacheError, Membership, SharedPeer, members_of, memberships_of};
+use crate::change::journals::node_of;
 use crate::change::{Batch, Change, Member};
 use crate::clock::Now;
 use crate::ids::{InfoHash, UserId};
@@ -298,6 +299,8 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
                 };
                 followed.insert(journal, it);
             }
+            let is_other = |journal: &String| node_of(journal) != node.name.as_str();
+            node.tracker.set_company(followed.keys().any(is_other));
             for (journal, it) in &mut followed {
                 it.follow(|| {
                     let positions = Arc::clone(&positions);

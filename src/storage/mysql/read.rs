@@ -416,6 +416,8 @@ fn peer(row: &Row) -> Result<StoredPeer, Unusable> {
                 .parsed(13)
                 .zip(port(&cells, 14))
                 .map(|(ip, port): (Ipv6Addr, _)| SocketAddrV6::new(ip, port, 0, 0)),
+            v4_at: None,
+            v6_at: None,
             speed_up: cells.small(15),
             speed_down: cells.small(16),
             seed_time: cells.small(17),

@@ -106,6 +106,8 @@ fn record() -> PeerRecord {
         left: Some(0),
         v4: Some("192.0.2.1:6881".parse().unwrap()),
         v6: None,
+        v4_at: None,
+        v6_at: None,
         speed_up: 1 << 20,
         speed_down: 0,
         seed_time: 1000,

@@ -26,7 +26,7 @@ use self::packed::{Packed, Tag, View};
 use self::page::{PAGE_MAX, Page};
 use self::peer::Seen;
 
-pub use self::peer::{Client, Family, Peer};
+pub use self::peer::{Client, Family, Peer, Whereabouts};
 
 /// The peers and histories of a private torrent, and its snatches, which outlive the peers.
 #[derive(Debug)]

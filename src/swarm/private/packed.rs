@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! a client:  user 4 | flags 2 | peer id 20 | last announce 4
-//!            | IPv4 endpoint 6 | IPv6 endpoint 18 | when each was seen, if not at the last announce, 4
+//!            | IPv4 endpoint 6 | IPv6 endpoint 18 | when each was seen, if not at the last announce, or given up, 4
 //!            | ten widths of half a byte | the ten numbers, as many bytes as their widths say
 //!            | what is rare: times of dips, several machines, debts to the journal, a history of its own
 //! a history: user 4 | flags 2 | its numbers
@@ -40,7 +40,7 @@ const ENDPOINTS_AT: usize = 30;
 const IS_HISTORY: u16 = 1 << 0;
 const HAS_V4: u16 = 1 << 1;
 const HAS_V6: u16 = 1 << 2;
-/// The endpoint was seen at another time than the last announce.
+/// The endpoint was seen at another time than the last announce; or, where there is none, when it was given up.
 const SEEN_V4: u16 = 1 << 3;
 const SEEN_V6: u16 = 1 << 4;
 /// The base is of another time than the last announce.
@@ -153,10 +153,16 @@ impl Packed {
             flags |= HAS_V6;
             out.put(v6.endpoint.0);
         }
-        let seen_v4 = peer.v4.as_ref().map(|it| it.at);
-        let seen_v6 = peer.v6.as_ref().map(|it| it.at);
-        flags |= out.put_unless(last, seen_v4, SEEN_V4);
-        flags |= out.put_unless(last, seen_v6, SEEN_V6);
+        let is_gone = peer.role.is_none();
+        let moment = |seen: Option<Seconds>, left: Option<Seconds>| {
+            // A tombstone says by itself that it left with its last announce.
+            let left = left.filter(|&at| !is_gone || at != last);
+            seen.filter(|&at| at != last).or(left)
+        };
+        let at_v4 = moment(peer.v4.as_ref().map(|it| it.at), peer.left_v4);
+        let at_v6 = moment(peer.v6.as_ref().map(|it| it.at), peer.left_v6);
+        flags |= out.put_some(at_v4, SEEN_V4);
+        flags |= out.put_some(at_v6, SEEN_V6);
         out.put_account(account);
         flags |= out.put_unless(last, Some(account.base_at), HAS_BASE_AT);
         flags |= out.put_some(account.dip_up, HAS_DIP_UP);
@@ -255,13 +261,9 @@ impl View<'_> {
     }
 
     pub fn v4(&self) -> Option<Seen<Compact4>> {
-        if !self.has(HAS_V4) {
-            return None;
-        }
-        let seen_at = ENDPOINTS_AT + 6 + if self.has(HAS_V6) { 18 } else { 0 };
-        Some(Seen {
+        self.has(HAS_V4).then(|| Seen {
             endpoint: Compact4(self.array_at(ENDPOINTS_AT)),
-            at: self.seen(SEEN_V4, seen_at),
+            at: self.moment_v4().unwrap_or(self.last_announce()),
         })
     }
 
@@ -269,11 +271,10 @@ impl View<'_> {
         if !self.has(HAS_V6) {
             return None;
         }
-        let at = ENDPOINTS_AT + if self.has(HAS_V4) { 6 } else { 0 };
-        let seen_at = at + 18 + if self.has(SEEN_V4) { 4 } else { 0 };
+        let at = ENDPOINTS_AT + self.len_of(HAS_V4);
         Some(Seen {
             endpoint: Compact6(self.array_at(at)),
-            at: self.seen(SEEN_V6, seen_at),
+            at: self.moment_v6().unwrap_or(self.last_announce()),
         })
     }
 
@@ -305,11 +306,10 @@ impl View<'_> {
             return (None, Some(input.history(user, flags, (0, 0))));
         }
         let (v4, v6) = (self.v4(), self.v6());
-        let ends = [(HAS_V4, 6), (HAS_V6, 18), (SEEN_V4, 4), (SEEN_V6, 4)];
-        let ends = ends.map(|(flag, len)| if has(flag) { len } else { 0 });
+        let parts = [HAS_V4, HAS_V6, SEEN_V4, SEEN_V6].map(|flag| self.len_of(flag));
         let mut input = Tape {
             bytes,
-            at: ENDPOINTS_AT + ends.iter().sum::<usize>(),
+            at: ENDPOINTS_AT + parts.iter().sum::<usize>(),
         };
         let last = self.last_announce();
         let mut account = input.account(last);
@@ -330,8 +330,40 @@ impl View<'_> {
             role: self.tag.role(),
             v4,
             v6,
+            left_v4: self.left(HAS_V4, self.moment_v4()),
+            left_v6: self.left(HAS_V6, self.moment_v6()),
         };
         (Some(peer), history)
+    }
+
+    /// When an endpoint was given up; the flag says that there is one.
+    fn left(&self, flag: u16, moment: Option<Seconds>) -> Option<Seconds> {
+        if self.has(flag) {
+            return None;
+        }
+        let is_gone = self.tag.role().is_none();
+        moment.or(is_gone.then(|| self.last_announce()))
+    }
+
+    /// When the IPv4 endpoint was seen or given up, if that is kept.
+    fn moment_v4(&self) -> Option<Seconds> {
+        let at = ENDPOINTS_AT + self.len_of(HAS_V4) + self.len_of(HAS_V6);
+        self.has(SEEN_V4).then(|| Seconds(self.u32_at(at)))
+    }
+
+    fn moment_v6(&self) -> Option<Seconds> {
+        let at = ENDPOINTS_AT + self.len_of(HAS_V4) + self.len_of(HAS_V6) + self.len_of(SEEN_V4);
+        self.has(SEEN_V6).then(|| Seconds(self.u32_at(at)))
+    }
+
+    /// The bytes of what a flag says is there.
+    fn len_of(&self, flag: u16) -> usize {
+        match flag {
+            _ if !self.has(flag) => 0,
+            HAS_V4 => 6,
+            HAS_V6 => 18,
+            _ => 4,
+        }
     }
 
     fn flags(&self) -> u16 {
@@ -340,14 +372,6 @@ impl View<'_> {
 
     fn has(&self, flag: u16) -> bool {
         self.flags() & flag != 0
-    }
-
-    fn seen(&self, flag: u16, at: usize) -> Seconds {
-        if self.has(flag) {
-            Seconds(self.u32_at(at))
-        } else {
-            self.last_announce()
-        }
     }
 
     fn u32_at(&self, at: usize) -> u32 {

@@ -17,12 +17,24 @@ pub struct Peer {
     pub(super) role: Option<Role>,
     pub(super) v4: Option<Seen<Compact4>>,
     pub(super) v6: Option<Seen<Compact6>>,
+    /// When the endpoint of a family without one was given up, where that is known.
+    pub(super) left_v4: Option<Seconds>,
+    pub(super) left_v6: Option<Seconds>,
 }
 
 /// An endpoint, and when an announce last came from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen<C> {
     pub endpoint: C,
+    pub at: Seconds,
+}
+
+/// Where a client is in one address family. Of what two nodes know of it the later one is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// None if it gave its endpoint up.
+    pub endpoint: Option<Endpoint>,
+    /// When an announce last came from there, or when it was given up.
     pub at: Seconds,
 }
 
@@ -57,6 +69,8 @@ impl Peer {
             role: None,
             v4: None,
             v6: None,
+            left_v4: None,
+            left_v6: None,
         }
     }
 
@@ -77,27 +91,60 @@ impl Peer {
         }
     }
 
-    /// Gives up the endpoints of both families; the record stays as a tombstone.
-    pub fn depart(&mut self) {
-        self.leave(Family::V4);
-        self.leave(Family::V6);
+    /// Where it is in that family; none if nothing is known.
+    pub fn whereabouts(&self, family: Family) -> Option<Whereabouts> {
+        let (seen, left) = match family {
+            Family::V4 => {
+                let seen = self.v4.map(|it| (Endpoint::V4(it.endpoint), it.at));
+                (seen, self.left_v4)
+            }
+            Family::V6 => {
+                let seen = self.v6.map(|it| (Endpoint::V6(it.endpoint), it.at));
+                (seen, self.left_v6)
+            }
+        };
+        let (endpoint, at) = match seen {
+            Some((endpoint, at)) => (Some(endpoint), at),
+            None => (None, left?),
+        };
+        Some(Whereabouts { endpoint, at })
     }
 
-    /// Enters the swarm at that endpoint, or moves there (rule W2). Its other family stays.
+    /// Gives up the endpoints of both families; the record stays as a tombstone.
+    pub fn depart(&mut self) {
+        for family in Family::BOTH {
+            self.lose(family);
+        }
+    }
+
+    /// Enters the swarm at that endpoint, or moves there (rule W2). Its other family stays. It is later
+    /// than what is known, whatever the clock of the node says that knew it.
     pub fn enter(&mut self, endpoint: Endpoint, role: Role, at: Seconds) {
         self.role = Some(role);
         match endpoint {
-            Endpoint::V4(endpoint) => self.v4 = Some(Seen { endpoint, at }),
-            Endpoint::V6(endpoint) => self.v6 = Some(Seen { endpoint, at }),
+            Endpoint::V4(endpoint) => {
+                let at = after(at, self.v4.as_ref(), self.left_v4.take());
+                self.v4 = Some(Seen { endpoint, at });
+            }
+            Endpoint::V6(endpoint) => {
+                let at = after(at, self.v6.as_ref(), self.left_v6.take());
+                self.v6 = Some(Seen { endpoint, at });
+            }
         }
     }
 
     /// Gives up the endpoint of that family; the peer goes with its last one (rule W3).
     /// Returns whether it was in the swarm and left it.
-    pub fn leave(&mut self, family: Family) -> bool {
+    pub fn leave(&mut self, family: Family, at: Seconds) -> bool {
         match family {
-            Family::V4 => self.v4 = None,
-            Family::V6 => self.v6 = None,
+            Family::V4 => {
+                let seen = self.v4.take().map(|it| it.at);
+                self.left_v4 = seen.max(self.left_v4).max(Some(at));
+            }
+            Family::V6 => {
+                let seen = self.v6.take().map(|it| it.at);
+                self.left_v6 = seen.max(self.left_v6).max(Some(at));
+            }
         }
         if self.v4.is_some() || self.v6.is_some() {
             return false;
@@ -110,15 +157,65 @@ impl Peer {
     pub fn expire(&mut self, alive_since: Seconds) -> bool {
         let v4 = self.v4.is_some_and(|it| it.at < alive_since);
         let v6 = self.v6.is_some_and(|it| it.at < alive_since);
-        let mut left = v4 && self.leave(Family::V4);
-        left |= v6 && self.leave(Family::V6);
+        let mut left = v4 && self.lose(Family::V4);
+        left |= v6 && self.lose(Family::V6);
         left
+    }
+
+    /// Gives up the endpoint of that family as of when it was last seen: any later announce from there
+    /// counts. Returns whether the peer was in the swarm and left it.
+    fn lose(&mut self, family: Family) -> bool {
+        let seen = match family {
+            Family::V4 => self.v4.map(|it| it.at),
+            Family::V6 => self.v6.map(|it| it.at),
+        };
+        seen.is_some_and(|at| self.leave(family, at))
+    }
+
+    /// Takes over where another node knows it to be in that family.
+    pub fn follow(&mut self, family: Family, theirs: Whereabouts, role: Role) {
+        match theirs.endpoint {
+            Some(endpoint) => self.enter(endpoint, role, theirs.at),
+            None => drop(self.leave(family, theirs.at)),
+        }
+    }
+
+    /// A peer that is in the swarm has that role from now on.
+    pub fn set_role(&mut self, role: Role) {
+        if let Some(own) = &mut self.role {
+            *own = role;
+        }
+    }
+}
+
+/// The time of an announce, at least that of what was known before.
+fn after<C>(at: Seconds, seen: Option<&Seen<C>>, left: Option<Seconds>) -> Seconds {
+    let known = seen.map(|it| it.at).max(left.map(|left| left.plus(1)));
+    known.map_or(at, |known| known.max(at))
+}
+
+// === impl Whereabouts ===
+
+impl Whereabouts {
+    /// Whether it holds instead of `other`. Of the same second, a client is gone rather than there; else
+    /// the newer record decides.
+    pub fn replaces(self, other: Self, is_newer: bool) -> bool {
+        if self.at != other.at {
+            return self.at > other.at;
+        }
+        match (self.endpoint, other.endpoint) {
+            (None, Some(_)) => true,
+            (Some(_), None) => false,
+            _ => is_newer,
+        }
     }
 }
 
 // === impl Family ===
 
 impl Family {
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
     pub fn of(endpoint: Endpoint) -> Self {
         match endpoint {
             Endpoint::V4(_) => Self::V4,

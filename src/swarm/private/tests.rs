@@ -106,6 +106,13 @@ fn peer(rng: &mut fastrand::Rng) -> Peer {
         let port = rng.u16(..) * u16::from(rng.bool());
         peer.enter(endpoint("2a00::7", port), role, seconds(rng, last));
     }
+    if peer.role().is_none() {
+        for family in Family::BOTH {
+            peer.leave(family, seconds(rng, last));
+        }
+    } else if peer.endpoints().0.is_none() && rng.bool() {
+        peer.leave(Family::V4, seconds(rng, last));
+    }
     peer.owed = rng.bool().then(|| Owed {
         uploaded: number(rng),
         downloaded: number(rng),
@@ -254,10 +261,10 @@ fn a_peer_of_two_families_counts_once_and_leaves_with_its_last_endpoint() {
         false
     });
     assert_eq!(swarm.counts(), Counts::of(Role::Seeder));
-    assert!(!step(&mut swarm, &|peer| peer.leave(Family::V4)));
+    assert!(!step(&mut swarm, &|peer| peer.leave(Family::V4, now)));
     assert_eq!(swarm.counts(), Counts::of(Role::Seeder));
-    assert!(step(&mut swarm, &|peer| peer.leave(Family::V6)));
-    assert!(!step(&mut swarm, &|peer| peer.leave(Family::V6)));
+    assert!(step(&mut swarm, &|peer| peer.leave(Family::V6, now)));
+    assert!(!step(&mut swarm, &|peer| peer.leave(Family::V6, now)));
     assert_eq!(swarm.counts(), Counts::default());
     assert_eq!(swarm.len(), 1);
 }
@@ -340,7 +347,12 @@ fn leave_or_forget(
     let mut client = swarm.client(place).unwrap();
     if client.peer.role().is_some() {
         let family = if rng.bool() { Family::V4 } else { Family::V6 };
-        client.peer.leave(family);
+        let at = client.peer.account.last_announce;
+        client.peer.leave(family, at);
+        if client.peer.role().is_none() {
+            client.peer.leave(Family::V4, at);
+            client.peer.leave(Family::V6, at);
+        }
         swarm.put(&client);
         plain.peers.insert(key, client.peer);
     } else {
