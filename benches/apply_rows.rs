@@ -21,6 +21,8 @@ use mika::ids::{TorrentId, UserId};
 use mika::secret::Secret;
 use mika::storage::{CreditRules, Drivers, NewTorrent, NewUser, Place, Storage};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::population::{Load, Population, info_hash, passkey};
 
 mod population;
@@ -42,9 +44,16 @@ struct Applier {
     number: u64,
     waiting: Vec<Arc<Batch>>,
     changes: usize,
-    /// Rows that were applied, and the time that it took.
+    /// Rows that were applied, and what it took.
     rows: usize,
-    spent: Duration,
+    spent: Spent,
+}
+
+/// Time that passed, and that this process' threads used.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    wall: Duration,
+    processor: Duration,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -74,8 +83,12 @@ fn main() -> anyhow::Result<()> {
     for round in 0..ROUNDS {
         population.announce_all(round, |changes| runtime.block_on(applier.take(changes)))?;
         runtime.block_on(applier.apply())?;
-        let (rows, seconds) = applier.figures();
-        println!("{{\"round\": {round}, \"rows\": {rows}, \"seconds\": {seconds}}}");
+        let rows = std::mem::take(&mut applier.rows);
+        let Spent { wall, processor } = std::mem::take(&mut applier.spent);
+        let (seconds, cpu) = (wall.as_secs_f64(), processor.as_secs_f64());
+        println!(
+            "{{\"round\": {round}, \"rows\": {rows}, \"seconds\": {seconds}, \"cpu_seconds\": {cpu}}}"
+        );
     }
     Ok(())
 }
@@ -112,6 +125,12 @@ async fn register(storage: &dyn Storage, load: Load) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What all threads of this process have used.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 // === impl Applier ===
 
 impl Applier {
@@ -122,7 +141,7 @@ impl Applier {
             waiting: Vec::new(),
             changes: 0,
             rows: 0,
-            spent: Duration::ZERO,
+            spent: Spent::default(),
         }
     }
 
@@ -143,17 +162,12 @@ impl Applier {
 
     async fn apply(&mut self) -> anyhow::Result<()> {
         let batches = std::mem::take(&mut self.waiting);
-        let begun = Stopwatch::start();
+        let (begun, used) = (Stopwatch::start(), processor_time());
         let rules = CreditRules::default();
         self.storage.apply(&batches, &rules).await?;
-        self.spent += Duration::from_nanos(begun.elapsed());
+        self.spent.wall += Duration::from_nanos(begun.elapsed());
+        self.spent.processor += processor_time().saturating_sub(used);
         self.rows += std::mem::take(&mut self.changes);
         Ok(())
-    }
-
-    /// Rows since they were last asked for, and seconds.
-    fn figures(&mut self) -> (usize, f64) {
-        let spent = std::mem::take(&mut self.spent);
-        (std::mem::take(&mut self.rows), spent.as_secs_f64())
     }
 }

@@ -19,11 +19,12 @@ from benchkit.report import Column, note
 PROGRAM = "apply_rows"
 DATABASE = "bench"
 DRIVERS = ("sqlite", "mariadb")
-SECONDS_MAX = 900
 
 COLUMNS = [
     Column("joined", "new rows/s", "rows/s", "{:,.0f}", suffix=", new", has_ratio=True),
     Column("updated", "updates/s", "rows/s", "{:,.0f}", has_ratio=True),
+    Column("joined_us", "CPU us, new", "us/row", "{:.1f}", suffix=", CPU, new", has_ratio=True),
+    Column("updated_us", "CPU us, update", "us/row", "{:.1f}", suffix=", CPU", has_ratio=True),
 ]
 
 
@@ -51,10 +52,11 @@ def run(options, report):
         for number in range(options.rounds):
             note(f"round {number + 1} of {options.rounds}")
             for driver in drivers:
+                server_cpu = mariadb.cpu_seconds if driver == "mariadb" else lambda: 0
                 base = f"{driver}, other build" if options.against else None
                 for suffix, program in programs.items():
                     case = driver + suffix
-                    figures = measure(program, database(driver, mariadb, folder), sizes)
+                    figures = measure(program, database(driver, mariadb, folder), sizes, server_cpu)
                     report.add(case, figures, ratio_to=base if case != base else None)
     report.title = (
         f"Rows applied of {options.peers} peers in {options.torrents} torrents: "
@@ -73,10 +75,21 @@ def database(driver, mariadb, folder):
     return ["sqlite", f"sqlite://{file}/mika.db"]
 
 
-def measure(program, words, sizes):
-    done = subprocess.run([str(program), *words, *sizes], capture_output=True, text=True, timeout=SECONDS_MAX)
-    if done.returncode != 0:
-        raise Fault(f"{program} failed:\n{done.stderr}")
-    joined, *later = (json.loads(line) for line in done.stdout.splitlines())
-    updated, seconds = (sum(line[key] for line in later) for key in ("rows", "seconds"))
-    return {"joined": joined["rows"] / joined["seconds"], "updated": updated / seconds}
+def measure(program, words, sizes, server_cpu):
+    """Both kinds of rows; of a server, what it used since the round before counts, too."""
+    command = [str(program), *words, *sizes]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        rounds, used = [], server_cpu()
+        for line in process.stdout:
+            before, used = used, server_cpu()
+            rounds.append(json.loads(line) | {"server": used - before})
+        problem = process.stderr.read()
+    if process.returncode != 0:
+        raise Fault(f"{program} failed:\n{problem}")
+    joined, later = rounds[0], {key: sum(it[key] for it in rounds[1:]) for key in rounds[0]}
+    return {
+        "joined": joined["rows"] / joined["seconds"],
+        "updated": later["rows"] / later["seconds"],
+        "joined_us": (joined["cpu_seconds"] + joined["server"]) * 1e6 / joined["rows"],
+        "updated_us": (later["cpu_seconds"] + later["server"]) * 1e6 / later["rows"],
+    }
