@@ -8,6 +8,7 @@
 
 mod cache;
 mod clients;
+mod clocks;
 mod entropy;
 mod faults;
 mod model;

@@ -53,6 +53,8 @@ struct Life {
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     pub at: Duration,
+    /// The time that its node noted: a node alone with a wrong clock may take it for another one.
+    pub noted: Duration,
     pub up: u64,
     pub down: u64,
     pub is_seeding: bool,
@@ -70,8 +72,6 @@ pub struct Model {
     lives: Vec<Life>,
     /// Why something may be lost that was acknowledged: promises that the run has not kept either.
     pub excuse: Option<&'static str>,
-    /// Seconds by which clocks of nodes were wrong at most.
-    pub skew: u64,
 }
 
 /// From a least to a most.
@@ -151,7 +151,7 @@ impl Model {
         for life in &self.lives {
             let key = (UserId(life.birth.user), TorrentId(life.birth.torrent));
             let due = due.entry(key).or_default();
-            due.seed_time.most += ROUNDING + self.skew;
+            due.seed_time.most += ROUNDING;
             let reports = reports.entry((key, life.birth.peer_id)).or_default();
             reports.extend(&life.reports);
             let completed = life.reports.iter().filter(|report| report.completes());
@@ -350,8 +350,9 @@ impl Life {
         let has_started = |report: &Report| report.event == Event::Started && report.is_promised();
         let is_silent = self.birth.is_silent || !self.reports.iter().any(has_started);
         let promised = || self.reports.iter().filter(|report| report.is_promised());
-        let begin = promised().map(|report| report.at).min().unwrap_or_default();
-        let counts = |report: &&Report| !is_silent || report.at >= begin + DIP;
+        let begin = promised().map(|report| report.noted);
+        let begin = begin.min().unwrap_or_default();
+        let counts = |report: &&Report| !is_silent || report.noted >= begin + DIP;
         let durable = || promised().filter(counts).map(&total);
         let least = durable().max().unwrap_or(0) - durable().next().unwrap_or(0);
         Bounds { least, most }
@@ -363,14 +364,14 @@ impl Life {
 fn seeding(reports: &[Report]) -> BTreeSet<u64> {
     let mut seconds = BTreeSet::new();
     for (at, report) in reports.iter().enumerate().filter(|(_, it)| it.is_seeding) {
-        let limit = report.at + Duration::from_secs(TTL + TTL_SLACK);
+        let limit = report.noted + Duration::from_secs(TTL + TTL_SLACK);
         let heard = reports[at + 1..]
             .iter()
-            .take_while(|later| later.at <= limit);
+            .take_while(|later| later.noted <= limit);
         let heard =
             heard.filter(|later| report.event != Event::Stopped || later.process != report.process);
         if let Some(last) = heard.last() {
-            seconds.extend(report.at.as_secs()..last.at.as_secs());
+            seconds.extend(report.noted.as_secs()..last.noted.as_secs());
         }
     }
     seconds

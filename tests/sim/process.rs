@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::model::{LifeId, Report, ReportId};
-use super::network::Host;
+use super::network::{Host, elapsed};
 use super::story::About;
 use super::world::World;
 use super::{cache, storage};
@@ -50,6 +50,8 @@ struct State {
     running: Option<Arc<Running>>,
     /// Of the process that runs or is about to.
     host: Option<&'static Host>,
+    /// When the last process ended, and what time it went by then.
+    ended: Option<(Duration, i64)>,
 }
 
 struct Manager {
@@ -105,6 +107,7 @@ impl Site {
                 manager: None,
                 running: None,
                 host: None,
+                ended: None,
             }),
             spill,
         }
@@ -177,6 +180,16 @@ impl Site {
         self.state.lock().end();
     }
 
+    /// A node alone measures by its own time how long it was away.
+    fn note_rest(&self, world: &World, clock: Clock) {
+        let ended = self.state.lock().ended;
+        if let (1, Some((at, unix))) = (world.sites.len(), ended) {
+            let rest = (elapsed() - at).as_secs().cast_signed();
+            let noted = clock.now().unix - unix;
+            world.shift.fetch_add(noted - rest, Ordering::Relaxed);
+        }
+    }
+
     /// An error without the name of the folder, which differs in each run.
     fn without_folder(&self, error: &anyhow::Error) -> String {
         let folder = self.spill.parent().map(|it| it.display().to_string());
@@ -244,6 +257,7 @@ impl Site {
             .story
             .tell(About::All, format!("{name} (p{}) serves", host.id));
         self.state.lock().running = Some(Arc::clone(&running));
+        self.note_rest(world, clock);
         let is_asked = tokio::select! {
             () = node.ended() => false,
             () = watch_durable(world, &running) => false,
@@ -330,7 +344,8 @@ impl Ask {
                 .present(endpoint(self.source), other, self.torrent);
         }
         let report = Report {
-            at: super::network::elapsed(),
+            at: elapsed(),
+            noted: self.world.time(),
             up: params.uploaded.unwrap_or(0),
             down: params.downloaded.unwrap_or(0),
             is_seeding: params.left == Some(0),
@@ -349,6 +364,7 @@ impl State {
     /// No process serves any more.
     fn end(&mut self) {
         if let Some(running) = self.running.take() {
+            self.ended = Some((elapsed(), running.clock.now().unix));
             *running.journal.lock() = None;
         }
     }

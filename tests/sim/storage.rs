@@ -51,6 +51,8 @@ pub struct Done {
 
 /// A database server.
 pub struct Database {
+    /// It has a clock of its own, as a server has.
+    has_clock: bool,
     state: Mutex<State>,
 }
 
@@ -71,7 +73,7 @@ pub struct Link {
 // === impl Database ===
 
 impl Database {
-    pub fn new(users: u32, torrents: u32) -> Self {
+    pub fn new(users: u32, torrents: u32, has_clock: bool) -> Self {
         let mut tables = Tables::default();
         for id in 1..=users {
             let user = user(id);
@@ -82,6 +84,7 @@ impl Database {
             tables.torrents.insert(TorrentId(id), torrent);
         }
         Self {
+            has_clock,
             state: Mutex::new(State {
                 tables: Arc::new(tables),
                 before: VecDeque::new(),
@@ -342,6 +345,20 @@ impl Storage for Link {
 
     async fn identity(&self) -> Result<String, StorageError> {
         self.read(|_| "simulated".to_owned()).await
+    }
+
+    async fn time(&self) -> Result<Option<i64>, StorageError> {
+        let network = Arc::clone(&self.network);
+        self.call(move |database| Ok(database.has_clock.then(|| network.time(Place::Storage))))
+            .await
+    }
+
+    async fn newest_announce(&self) -> Result<Option<i64>, StorageError> {
+        self.read(|it| {
+            let times = it.peers.values().map(|peer| peer.record.last_announce);
+            times.max()
+        })
+        .await
     }
 
     async fn users(

@@ -52,6 +52,8 @@ pub struct Plan {
     pub sites: usize,
     pub clients: u32,
     pub has_cache: bool,
+    /// The database is a server, with a clock of its own.
+    pub has_storage_clock: bool,
     /// The cache writes a log to its disk.
     pub is_persistent: bool,
     pub copies: bool,
@@ -87,6 +89,8 @@ pub struct World {
     /// Who is there at the end, and who is not.
     ends: Mutex<BTreeMap<Key, bool>>,
     copied: Mutex<BTreeSet<PeerId>>,
+    /// Seconds by which a node alone took the times in which it was away for longer than they were.
+    pub shift: AtomicI64,
     wrong: Mutex<Vec<Wrong>>,
     /// When the cache last forgot something, in seconds: what storage had then is kept nowhere else.
     pub forgot_at: AtomicI64,
@@ -138,10 +142,12 @@ impl Plan {
         let has_cache = random.u32(..8) > 0;
         let is_rough = random.u32(..3) == 0;
         let clients = random.u32(2..7);
+        let sites = if has_cache { random.usize(1..4) } else { 1 };
         let mut plan = Self {
             users: random.u32(1..4),
             torrents: random.u32(1..4),
-            sites: if has_cache { random.usize(1..4) } else { 1 },
+            sites,
+            has_storage_clock: sites > 1 || random.bool(),
             clients,
             has_cache,
             is_persistent: random.bool(),
@@ -193,7 +199,11 @@ impl World {
             server: plan
                 .has_cache
                 .then(|| Arc::new(Server::new(plan.is_persistent))),
-            database: Arc::new(Database::new(plan.users, plan.torrents)),
+            database: Arc::new(Database::new(
+                plan.users,
+                plan.torrents,
+                plan.has_storage_clock,
+            )),
             model: Mutex::new(Model::new()),
             config: plan.config(),
             sites: (0..plan.sites).map(site).collect(),
@@ -206,6 +216,7 @@ impl World {
             present: Mutex::default(),
             ends: Mutex::default(),
             copied: Mutex::default(),
+            shift: AtomicI64::new(0),
             wrong: Mutex::default(),
             forgot_at: AtomicI64::new(0),
             plan,
@@ -471,6 +482,13 @@ impl World {
         self.copied.lock().contains(&peer_id)
     }
 
+    /// Time since the begin as nodes have it.
+    pub fn time(&self) -> Duration {
+        let shift = self.shift.load(Ordering::Relaxed) * 1000;
+        let millis = elapsed().as_millis() as i64 + shift;
+        Duration::from_millis(millis.max(0).cast_unsigned())
+    }
+
     /// Begins a life.
     pub fn begin_life(&self, birth: Birth) -> LifeId {
         self.model.lock().begin(birth)
@@ -483,10 +501,10 @@ impl World {
         present
             .entry(endpoint)
             .or_default()
-            .insert(torrent, elapsed());
+            .insert(torrent, self.time());
         let other = other.and_then(|other| present.get_mut(&other)?.get_mut(&torrent));
         if let Some(at) = other {
-            *at = elapsed();
+            *at = self.time();
         }
     }
 
@@ -499,8 +517,9 @@ impl World {
         family: usize,
         peers: &[u8],
     ) {
-        let slack = TTL_SLACK + self.model.lock().skew;
-        let oldest = elapsed().saturating_sub(Duration::from_secs(TTL + slack));
+        let oldest = self
+            .time()
+            .saturating_sub(Duration::from_secs(TTL + TTL_SLACK));
         for endpoint in endpoints(family, peers) {
             let present = self.present.lock();
             let announced = present
@@ -512,7 +531,7 @@ impl World {
                 Some(at) if at >= oldest => continue,
                 Some(at) => format!(
                     "was last heard of {} s ago",
-                    elapsed().saturating_sub(at).as_secs()
+                    self.time().saturating_sub(at).as_secs()
                 ),
                 None => "never was there".to_owned(),
             };
