@@ -287,8 +287,10 @@ impl World {
                 .iter()
                 .enumerate()
                 .filter(|(other, _)| *other != at);
-            let is_taken = others.any(|(_, it)| it.is_on() && it.name() == site.name());
-            if is_taken && site.running().is_none() {
+            let id = |site: &Site| site.host().map_or(0, |host| host.id);
+            let has_name = |it: &Site| it.is_on() && it.name() == site.name();
+            let is_taken = others.any(|(_, it)| has_name(it) && id(it) > id(site));
+            if is_taken {
                 site.kill();
                 site.rename(&format!("late-{at}"));
             }
