@@ -370,7 +370,8 @@ impl Answer {
     /// What the clock says by now.
     fn by_now(&self) -> Option<i64> {
         match self {
-            Self::Time(time, at, _) => Some(time + at.elapsed().as_secs().cast_signed()),
+            // It told the second, and is taken to have been in the middle of it.
+            Self::Time(time, at, _) => Some(time + (at.elapsed().as_millis() as i64 + 500) / 1000),
             Self::NoClock | Self::Silence => None,
         }
     }
@@ -378,7 +379,7 @@ impl Answer {
     /// Seconds by which that may be wrong.
     fn error(&self) -> i64 {
         match self {
-            Self::Time(_, _, error) => (error.as_millis() as i64 + 999) / 1000,
+            Self::Time(_, _, error) => (error.as_millis() as i64 + 500) / 1000,
             Self::NoClock | Self::Silence => 0,
         }
     }

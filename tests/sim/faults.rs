@@ -89,6 +89,21 @@ pub const FORGETTING: &[Kind] = &[
     StorageBack,
 ];
 
+/// During these, or after them, storage may get what one node passes on later than what others do.
+pub const HOLDING_UP: &[Kind] = &[
+    Crash,
+    Stop,
+    Pause,
+    Rename,
+    Twin,
+    StorageAway,
+    StorageSlow,
+    StorageLossy,
+    StorageBack,
+    Partition,
+    DiskFull,
+];
+
 /// What may happen in a run.
 pub fn draw(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Kind> {
     let mut kinds = ALWAYS.to_vec();

@@ -12,6 +12,7 @@ use mika::config::Config;
 use mika::journal;
 use mika::metrics::Protocol;
 use mika::node::bare::{BareNode, Process as Identity};
+use mika::registry::Registry;
 use mika::storage::Storage;
 use mika::tracker::{AnnounceRequest, Tracker, Workspace};
 use mika::wire::{Announce, Event};
@@ -64,6 +65,7 @@ pub struct Running {
     pub name: String,
     pub host: &'static Host,
     pub tracker: Arc<Tracker>,
+    pub registry: Arc<Registry>,
     /// None once the process is gone: its file is free then.
     journal: Mutex<Option<journal::Handle>>,
     pub clock: Clock,
@@ -245,6 +247,7 @@ impl Site {
             name: name.clone(),
             host,
             tracker: node.tracker(),
+            registry: node.registry(),
             journal: Mutex::new(Some(node.journal())),
             clock,
             work: Mutex::new(Workspace::new(
@@ -335,7 +338,7 @@ async fn watch_durable(world: &World, running: &Running) {
 
 impl Ask {
     /// Notes in the model that a node decided it now.
-    fn decided(&self, process: u32) -> ReportId {
+    fn decided(&self, process: u32, factors: (u32, u32)) -> ReportId {
         let params = &self.params;
         if params.event != Event::Stopped {
             let endpoint = |ip: IpAddr| SocketAddr::new(ip, params.port);
@@ -348,6 +351,7 @@ impl Ask {
             noted: self.world.time(),
             up: params.uploaded.unwrap_or(0),
             down: params.downloaded.unwrap_or(0),
+            factors,
             is_seeding: params.left == Some(0),
             event: params.event,
             process,
@@ -407,7 +411,9 @@ impl Running {
                 });
             }
         };
-        let report = ask.decided(self.host.id);
+        let factors = self.registry.torrent(&ask.params.info_hash);
+        let factors = factors.map_or((1000, 1000), |it| (it.multi_up.0, it.multi_down.0));
+        let report = ask.decided(self.host.id, factors);
         let mut is_durable = None;
         if let Some(ticket) = answer.ticket {
             let settled = self.tracker.outbox().settled(ticket);

@@ -18,10 +18,13 @@ use tokio::time::{sleep, timeout};
 
 use super::cache::Server;
 use super::clients::{Client, Return};
+use super::edits::{self, Editor};
 use super::faults;
+use super::hnr;
 use super::model::{Birth, LifeId, Model, Wrong};
 use super::network::{self, Host, Network, elapsed};
 use super::process::{Running, Site};
+use super::seedtime::Order;
 use super::storage::{Database, info_hash};
 use super::story::{About, Story};
 
@@ -57,11 +60,15 @@ pub struct Plan {
     /// The cache writes a log to its disk.
     pub is_persistent: bool,
     pub copies: bool,
+    /// Users, torrents and the whitelist are edited.
+    pub edits: bool,
     /// Faults may come while others last.
     pub is_rough: bool,
     pub faults: Vec<faults::Kind>,
     /// Of 1000 replies, so many don't reach their client.
     pub client_losses: u32,
+    /// When a user who left owes seed time.
+    pub hnr: hnr::Rules,
     pub flush: Duration,
     pub max_pending: u32,
     /// How long faults go on.
@@ -152,15 +159,34 @@ impl Plan {
             has_cache,
             is_persistent: random.bool(),
             copies: random.u32(..5) == 0,
+            edits: random.u32(..3) == 0,
             is_rough,
             faults: Vec::new(),
             client_losses: [0, 20, 100][random.usize(..3)],
+            hnr: hnr::Rules {
+                threshold: [30, 90, 400][random.usize(..3)],
+                min_bytes: [0, 5 << 20, 100 << 20][random.usize(..3)],
+            },
             flush: Duration::from_millis([200, 1000, 5000][random.usize(..3)]),
             max_pending: [100_000, 100_000, 8][random.usize(..3)],
             time: Duration::from_secs(random.u64(200..700)),
         };
         plan.faults = faults::draw(&plan, random);
         plan
+    }
+
+    fn order(&self) -> Order {
+        let is_alone = self.sites == 1;
+        let may_jump = self.faults.contains(&faults::Kind::ClockJump);
+        let is_held_up = self
+            .faults
+            .iter()
+            .any(|kind| faults::HOLDING_UP.contains(kind));
+        Order {
+            is_kept: is_alone || !is_held_up,
+            may_leap: is_alone && may_jump,
+            apart: if may_jump { 3 } else { 1 },
+        }
     }
 
     fn config(&self) -> Config {
@@ -172,8 +198,8 @@ impl Plan {
         tracker.announce_interval = Duration::from_secs(20);
         tracker.min_announce_interval = Duration::from_secs(10);
         tracker.peer_ttl = Duration::from_secs(TTL);
-        tracker.hnr_threshold = Duration::from_secs(90);
-        tracker.hnr_min_bytes = 5 << 20;
+        tracker.hnr_threshold = Duration::from_secs(self.hnr.threshold);
+        tracker.hnr_min_bytes = self.hnr.min_bytes;
         config.journal.flush_interval = self.flush;
         config.journal.max_pending = self.max_pending;
         config
@@ -204,7 +230,7 @@ impl World {
                 plan.torrents,
                 plan.has_storage_clock,
             )),
-            model: Mutex::new(Model::new()),
+            model: Mutex::new(Model::new(plan.order())),
             config: plan.config(),
             sites: (0..plan.sites).map(site).collect(),
             disk,
@@ -234,9 +260,21 @@ impl World {
             let client = Client::new(id, &self, random.fork());
             client.spawn(&self, Return::Anew);
         }
-        faults::go_on(&self, random.fork()).await;
+        let mut editor = Editor::new(&self, random.fork());
+        let faults = faults::go_on(&self, random.fork());
+        if self.plan.edits {
+            tokio::select! {
+                () = faults => {}
+                () = editor.go_on() => {}
+            }
+        } else {
+            faults.await;
+        }
         self.is_over.send_replace(true);
         self.heal().await;
+        if self.plan.edits {
+            editor.end().await;
+        }
         self.is_healed.send_replace(true);
         let mut living = self.living.subscribe();
         let ended = living.wait_for(|living| *living == 0);
@@ -249,7 +287,9 @@ impl World {
         sleep(QUIET).await;
         self.check_credit();
         self.check_swarms();
+        self.check_registry();
         sleep(SETTLED).await;
+        self.check_hnr();
         self.check_rest().await;
         self.end()
     }
@@ -319,7 +359,40 @@ impl World {
     }
 
     fn check_credit(&self) {
-        let wrong = self.model.lock().check(&self.database.tables());
+        let (model, tables) = (self.model.lock(), self.database.tables());
+        let mut wrong = model.check(&tables);
+        let alone_at = (self.sites.len() == 1).then(|| self.time());
+        let unearned = hnr::check_unearned(&model, &tables, &self.plan.hnr, alone_at);
+        drop(model);
+        wrong.extend(unearned);
+        self.report(wrong);
+    }
+
+    /// When all peers are gone, whoever owes is marked.
+    fn check_hnr(&self) {
+        let running = self.sites.iter().filter_map(|site| site.running());
+        let running: BTreeSet<u32> = running.map(|it| it.host.id).collect();
+        let tables = self.database.tables();
+        let missing = hnr::check_missing(&self.model.lock(), &tables, &self.plan.hnr, &running);
+        self.report(missing);
+    }
+
+    /// All nodes know the users, torrents and clients of storage.
+    fn check_registry(&self) {
+        let tables = self.database.tables();
+        for running in self.sites.iter().filter_map(|site| site.running()) {
+            let differences = edits::differences(&running.registry, &tables);
+            if !differences.is_empty() {
+                let (name, what) = (&running.name, differences.join(", "));
+                self.fault(
+                    Vec::new(),
+                    format!("{name} has otherwise than storage: {what}"),
+                );
+            }
+        }
+    }
+
+    fn report(&self, wrong: Vec<Wrong>) {
         for Wrong { users, what } in wrong {
             self.fault(users, what);
         }
@@ -484,9 +557,9 @@ impl World {
         self.copied.lock().contains(&peer_id)
     }
 
-    /// Time since the begin as nodes have it.
+    /// The time as nodes have it, since some moment long before the begin.
     pub fn time(&self) -> Duration {
-        let shift = self.shift.load(Ordering::Relaxed) * 1000;
+        let shift = (self.shift.load(Ordering::Relaxed) + 1_000_000) * 1000;
         let millis = elapsed().as_millis() as i64 + shift;
         Duration::from_millis(millis.max(0).cast_unsigned())
     }
