@@ -422,7 +422,8 @@ impl Running {
             if is_durable == Some(true) {
                 ask.world.model.lock().set_durable(report);
             }
-        } else if has_room {
+        } else if has_room && ask.params.event != Event::Stopped {
+            // A `stopped` without a ticket is of a client that this node never heard of: it is not kept.
             self.unsure.lock().push(report);
         }
         self.host.turn().await;
