@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-
 use tokio::time::Instant;
 
 use crate::cache::{Cache, CacheError, time_of};

@@ -94,7 +94,7 @@ fn owes(done: &Done, rules: &Rules) -> bool {
 fn was_always_there(peers: &Peers<'_>, now: Duration) -> bool {
     let mut all: Vec<&Report> = peers.values().copied().flatten().collect();
     all.sort_by_key(|report| report.noted);
-    let is_near = |pair: &[&Report]| pair[1].noted - pair[0].noted < THERE;
+    let is_near = |pair: &[&Report]| pair[1].noted.saturating_sub(pair[0].noted) < THERE;
     let is_recent = all
         .last()
         .is_some_and(|last| now.saturating_sub(last.noted) < THERE);
@@ -114,7 +114,7 @@ fn has_surely_left(model: &Model, peers: &Peers<'_>, running: &BTreeSet<u32>) ->
     let reports = peers[&id];
     let was_there = reports.len().checked_sub(2).is_some_and(|at| {
         let before = reports[at];
-        let gap = last.at - before.at;
+        let gap = last.at.saturating_sub(before.at);
         before.event != Event::Stopped && before.process == last.process && gap < THERE
     });
     let others = peers.iter().filter(|(other, _)| **other != id);

@@ -347,6 +347,10 @@ impl Report {
 // === impl Bounds ===
 
 impl Bounds {
+    pub fn has(&self, number: u64) -> bool {
+        (self.least..=self.most).contains(&number)
+    }
+
     fn add(&mut self, other: Self) {
         self.least += other.least;
         self.most += other.most;

@@ -186,7 +186,7 @@ impl Site {
     fn note_rest(&self, world: &World, clock: Clock) {
         let ended = self.state.lock().ended;
         if let (1, Some((at, unix))) = (world.sites.len(), ended) {
-            let rest = (elapsed() - at).as_secs().cast_signed();
+            let rest = elapsed().saturating_sub(at).as_secs().cast_signed();
             let noted = clock.now().unix - unix;
             world.shift.fetch_add(noted - rest, Ordering::Relaxed);
         }

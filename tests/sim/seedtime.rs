@@ -81,7 +81,7 @@ pub fn least(
 fn is_certain(pair: &[Report]) -> bool {
     let (first, next) = (&pair[0], &pair[1]);
     let is_there = first.is_seeding && first.event != Event::Stopped;
-    let gap = next.at - first.at;
+    let gap = next.at.saturating_sub(first.at);
     is_there
         && first.process == next.process
         && gap < Duration::from_secs(TTL - 1)

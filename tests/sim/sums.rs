@@ -5,81 +5,59 @@ use mika::ids::{TorrentId, UserId};
 use super::model::{Bounds, Reports, Wrong};
 use super::storage::{Done, Tables};
 
-/// Totals of users and torrents are the sums of what users did.
+/// Totals of users and torrents are the sums of what users did, by the multipliers that were in force.
 pub fn check(tables: &Tables, reports: &Reports) -> Vec<Wrong> {
     let mut wrong = Vec::new();
-    for (id, row) in &tables.users {
-        let of_user = || tables.histories.iter().filter(|(key, _)| key.1 == *id);
-        let totals = row.totals;
-        let raw = |up: bool| {
-            let of = move |done: &Done| {
-                if up {
-                    done.uploaded
-                } else {
-                    done.held.downloaded
-                }
-            };
-            of_user().map(move |(key, done)| (key.0, of(done)))
-        };
-        for (what, up, total) in [
-            ("uploaded", true, totals.uploaded),
-            ("downloaded", false, totals.downloaded),
-        ] {
-            let bounds = factored(*id, raw(up), reports, up);
-            if !(bounds.least..=bounds.most).contains(&total) {
-                wrong.push(Wrong {
-                    users: vec![id.0],
-                    what: format!("user {}: {what} is {total}, and should be {bounds}", id.0),
-                });
-            }
-        }
-        let pairs = [
-            (
-                "seed time",
-                totals.seed_time,
-                of_user().map(|(_, it)| it.held.seed_time).sum::<u64>(),
-            ),
-            (
-                "snatches",
-                totals.snatches,
-                of_user()
-                    .filter(|(_, it)| it.held.completed_at.is_some())
-                    .count() as u64,
-            ),
-        ];
-        for (what, total, sum) in pairs {
-            if total != sum {
-                wrong.push(Wrong {
-                    users: vec![id.0],
-                    what: format!(
-                        "user {}: {what} is {total}, and the torrents add up to {sum}",
-                        id.0
-                    ),
-                });
-            }
-        }
+    for id in tables.users.keys() {
+        let differs = of_user(*id, tables, reports).into_iter();
+        let differs = differs.filter(|(_, bounds, total)| !bounds.has(*total));
+        wrong.extend(differs.map(|(what, bounds, total)| Wrong {
+            users: vec![id.0],
+            what: format!("user {}: {what} is {total}, and should be {bounds}", id.0),
+        }));
     }
     for (id, row) in &tables.torrents {
-        let users: Vec<_> = tables
-            .histories
-            .iter()
-            .filter(|(key, _)| key.0 == *id)
-            .collect();
-        let snatched = users
-            .iter()
-            .filter(|(_, it)| it.held.completed_at.is_some());
-        let snatches = snatched.count() as u64;
-        if u64::from(row.torrent.snatches) != snatches {
+        let users = || tables.histories.iter().filter(|(key, _)| key.0 == *id);
+        let snatched = users().filter(|(_, it)| it.held.completed_at.is_some());
+        let (snatches, counted) = (snatched.count() as u64, row.torrent.snatches);
+        if u64::from(counted) != snatches {
             wrong.push(Wrong {
-                users: users.iter().map(|(key, _)| key.1.0).collect(),
-                what: format!(
-                    "torrent {}: {} snatches, by {snatches} users",
-                    id.0, row.torrent.snatches
-                ),
+                users: users().map(|(key, _)| key.1.0).collect(),
+                what: format!("torrent {}: {counted} snatches, by {snatches} users", id.0),
             });
         }
     }
     wrong
+}
+
+/// What the totals of a user should be, and what they are.
+fn of_user(id: UserId, tables: &Tables, reports: &Reports) -> Vec<(&'static str, Bounds, u64)> {
+    let histories = || tables.histories.iter().filter(move |(key, _)| key.1 == id);
+    let sum = |of: fn(&Done) -> u64| {
+        let sum = histories().map(|(_, done)| of(done)).sum();
+        Bounds {
+            least: sum,
+            most: sum,
+        }
+    };
+    let up = histories().map(|(key, done)| (key.0, done.uploaded));
+    let down = histories().map(|(key, done)| (key.0, done.held.downloaded));
+    let totals = tables.users.get(&id).map(|row| row.totals);
+    let totals = totals.unwrap_or_default();
+    vec![
+        ("uploaded", factored(id, up, reports, true), totals.uploaded),
+        (
+            "downloaded",
+            factored(id, down, reports, false),
+            totals.downloaded,
+        ),
+        ("seed time", sum(|it| it.held.seed_time), totals.seed_time),
+        (
+            "snatches",
+            sum(|it| it.held.completed_at.is_some().into()),
+            totals.snatches,
+        ),
+    ]
 }
 
 /// What a user may have of what was credited for each torrent: a report counts by the multipliers that are in
