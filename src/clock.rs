@@ -69,6 +69,11 @@ pub fn wall() -> i64 {
     system_time().1
 }
 
+/// The present of the clock that timeouts go by, to measure how long an answer took.
+pub fn timer() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 // === impl Seconds ===
 
 impl Seconds {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::cache::{Cache, CacheError, time_of};
 use crate::change::CLOCK_SKEW;
 use crate::change::journals::node_of;
-use crate::clock::{APART_MAX, Clock, Now, STEP, Seconds};
+use crate::clock::{self, APART_MAX, Clock, Now, STEP, Seconds};
 use crate::metrics::Metrics;
 use crate::node::{Node, every};
 use crate::storage::{Storage, StorageError};
@@ -355,7 +355,7 @@ fn offset_of(now: Now) -> i64 {
 impl Answer {
     /// Asks for a time, which is none where there is no clock.
     async fn of<E>(time: impl Future<Output = Result<Option<i64>, E>>) -> Self {
-        let began = Instant::now();
+        let began = clock::timer();
         match tokio::time::timeout(PATIENCE, time).await {
             Ok(Ok(Some(time))) => {
                 let half = began.elapsed() / 2;
