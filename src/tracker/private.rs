@@ -294,7 +294,8 @@ impl Ledger<'_> {
         if since >= self.tracker.leaps.latest(self.now) {
             return since;
         }
-        let told = self.swarm.other_seeded_at(client);
+        // It may have left since.
+        let told = self.swarm.other_announced_at(client, false);
         since.max(told.unwrap_or(since)).min(self.now.mono)
     }
 

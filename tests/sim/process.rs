@@ -204,7 +204,7 @@ impl Site {
             self.state.lock().host = Some(host);
             let is_over = self.live(&world, host, &mut stop).await;
             host.is_dead.store(true, Ordering::Relaxed);
-            self.state.lock().end();
+            self.state.lock().end_of(host);
             if is_over || *stop.borrow() {
                 return;
             }
@@ -266,7 +266,7 @@ impl Site {
             () = watch_durable(world, &running) => false,
             _ = stop.wait_for(|stop| *stop) => true,
         };
-        self.state.lock().end();
+        self.state.lock().end_of(host);
         // Replies that are held go as far as they can.
         sleep(Duration::from_millis(50)).await;
         drop(running);
@@ -365,6 +365,13 @@ impl Ask {
 // === impl State ===
 
 impl State {
+    /// This process serves no more; one that was started while it stopped goes on.
+    fn end_of(&mut self, host: &Host) {
+        if self.host.is_some_and(|it| it.id == host.id) {
+            self.end();
+        }
+    }
+
     /// No process serves any more.
     fn end(&mut self) {
         if let Some(running) = self.running.take() {

@@ -53,8 +53,11 @@ impl Tables {
                 added.push(Ok(None));
                 continue;
             }
+            // No id is given twice, not even that of a torrent that is gone.
             let last = self.torrents.last_key_value().map_or(0, |(id, _)| id.0);
-            let id = new.id.unwrap_or(TorrentId(last + 1));
+            self.last_torrent = self.last_torrent.max(last);
+            let id = new.id.unwrap_or(TorrentId(self.last_torrent + 1));
+            self.last_torrent = self.last_torrent.max(id.0);
             let mut row = torrent(id.0);
             row.torrent.info_hash = new.info_hash;
             row.name = new.name;

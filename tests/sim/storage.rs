@@ -32,6 +32,8 @@ pub struct Tables {
     pub peers: BTreeMap<PeerKey, Peer>,
     pub histories: BTreeMap<(TorrentId, UserId), Done>,
     pub journals: BTreeMap<String, u64>,
+    /// The largest id that a torrent had.
+    pub last_torrent: u32,
     pub whitelist: Vec<Client>,
     pub feed: Vec<RowChange>,
 }
