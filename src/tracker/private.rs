@@ -294,8 +294,7 @@ impl Ledger<'_> {
         if since >= self.tracker.leaps.latest(self.now) {
             return since;
         }
-        // It may have left since.
-        let told = self.swarm.other_announced_at(client, false);
+        let told = self.swarm.other_seeded_at(client);
         since.max(told.unwrap_or(since)).min(self.now.mono)
     }
 

@@ -52,16 +52,10 @@ impl PrivateSwarm {
 
     /// When another client of the user that seeds announced last.
     pub fn other_seeded_at(&self, client: &Client) -> Option<Seconds> {
-        self.other_announced_at(client, true)
-    }
-
-    /// When another client of the user announced last, of those that seed, or of all, also those that left.
-    pub fn other_announced_at(&self, client: &Client, seeds: bool) -> Option<Seconds> {
         let user = client.peer.user;
         let mut latest = None;
         self.find_of(user, |view| {
-            let is_meant = view.is_client() && (!seeds || view.tag.role() == Some(Role::Seeder));
-            if is_meant && !view.is(user, &client.peer.peer_id) {
+            if view.tag.role() == Some(Role::Seeder) && !view.is(user, &client.peer.peer_id) {
                 latest = latest.max(Some(view.last_announce()));
             }
             false
