@@ -1,5 +1,6 @@
 //! Which clock this node goes by. Its host's is compared with those of the cache, of the database and
-//! of the other nodes; one that is wrong by more than [`APART_MAX`] is warned of, and not gone by.
+//! of the other nodes, and not followed if it is wrong by more than [`NEAR`]; one that is wrong by
+//! more than [`APART_MAX`] is warned of.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -7,20 +8,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use crate::cache::{Cache, time_of};
+use crate::cache::{Cache, CacheError, time_of};
 use crate::change::CLOCK_SKEW;
 use crate::change::journals::node_of;
-use crate::clock::{APART_MAX, Clock, Now, Seconds};
+use crate::clock::{self, APART_MAX, Clock, Now, STEP, Seconds};
 use crate::metrics::Metrics;
 use crate::node::{Node, every};
 use crate::storage::{Storage, StorageError};
 
-/// How often clocks are compared.
-const PERIOD: Duration = Duration::from_secs(5);
+/// Seconds after which clocks are compared again. When the host's clock was set, they are at once.
+const PERIOD: u32 = 5;
 
-/// How long an answer may take: what it says is no older then.
+/// How often the host's clock is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long an answer may take. It is taken to be half as old as it took.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Seconds by which this host's clock may differ from most others and still be the one to go by, if they
+/// answer at once: whole seconds can't be compared more exactly.
+const NEAR: i64 = 1;
 
 /// What to do about a clock that is wrong.
 const NTP: &str = "let all hosts set their clocks by NTP (chrony, systemd-timesyncd)";
@@ -48,20 +57,44 @@ struct State {
     is_right: bool,
     /// The host's clock was behind the newest record at the start, so nobody knows how old records are.
     was_set_back: bool,
+    /// No other node shares storage, as far as can be told.
+    is_alone: bool,
     /// Clocks that were warned of.
     wrong: Vec<String>,
     /// The last sign of life of each node.
     signs: HashMap<String, String>,
+    /// When clocks were compared last, and how far the host's was ahead of this node's time then.
+    compared_at: Seconds,
+    lead: i64,
+}
+
+/// A server did not say what time it is.
+#[derive(Debug, thiserror::Error)]
+#[error("the time of {0}")]
+pub(super) struct SilentServer(&'static str);
+
+/// What a server says of its time.
+enum Answer {
+    /// Unix time, when it was that, and by how much that may be wrong.
+    Time(i64, Instant, Duration),
+    NoClock,
+    Silence,
 }
 
 /// What clocks say at about the same moment (Unix times).
 struct Readings {
     /// The time that this node goes by.
     running: i64,
+    /// It has gone by that time before, so that counts as a clock of its own.
+    has_begun: bool,
     own: i64,
     cache: Option<i64>,
     storage: Option<i64>,
     nodes: Vec<(String, i64)>,
+    /// A server that did not answer.
+    silent: Option<&'static str>,
+    /// Seconds by which the servers' times may be wrong, because they took so long to answer.
+    error: i64,
 }
 
 // === impl Clocks ===
@@ -77,36 +110,52 @@ impl Clocks {
                 steady_since: Seconds(0),
                 is_right: true,
                 was_set_back: false,
+                is_alone: false,
                 wrong: Vec::new(),
                 signs: HashMap::new(),
+                compared_at: now.mono,
+                lead: 0,
             }),
         }
     }
 
-    /// Sets the clock before anything has noted a time; `peer_ttl` in seconds. A node that shares with
-    /// nobody goes on from its newest record, if that is later: so no time comes twice.
+    /// Sets the clock before anything has noted a time.
+    ///
+    /// # Errors
+    /// A server does not tell its time: the host's clock alone might be wrong.
     pub async fn begin(
         &self,
         storage: &dyn Storage,
         cache: Option<&dyn Cache>,
         metrics: &Metrics,
-        peer_ttl: u32,
-    ) -> Result<(), StorageError> {
-        let mut readings = self.read(storage, cache).await;
+    ) -> Result<(), SilentServer> {
+        let readings = self.read(storage, cache, false).await;
+        if let Some(server) = readings.silent {
+            return Err(SilentServer(server));
+        }
+        // A database without a clock is a file of this host.
+        self.state.lock().is_alone = cache.is_none() || readings.storage.is_none();
         if readings.others().next().is_some() {
             self.clock.guard();
             self.clock.begin_at(readings.best());
-        }
-        if cache.is_none()
-            && let Some(newest) = storage.newest_announce().await?
-        {
-            self.begin_after(newest, peer_ttl);
-            readings.running = self.clock.now().unix;
-        }
-        if readings.others().next().is_some() {
             self.judge(&readings, metrics);
         }
         self.state.lock().offset = offset_of(self.clock.now());
+        Ok(())
+    }
+
+    /// A node that shares with nobody goes on from its newest record, if that is later: so no time comes
+    /// twice. To be called before anything notes a time, once storage has what earlier starts left;
+    /// `peer_ttl` in seconds.
+    ///
+    /// # Errors
+    /// Storage can't be read.
+    pub async fn go_on(&self, storage: &dyn Storage, peer_ttl: u32) -> Result<(), StorageError> {
+        let is_alone = self.state.lock().is_alone;
+        if is_alone && let Some(newest) = storage.newest_announce().await? {
+            self.begin_after(newest, peer_ttl);
+            self.state.lock().offset = offset_of(self.clock.now());
+        }
         Ok(())
     }
 
@@ -150,23 +199,64 @@ impl Clocks {
         (state.is_right && is_steady).then(|| now.unix.saturating_sub(kept_for.into()))
     }
 
-    async fn read(&self, storage: &dyn Storage, cache: Option<&dyn Cache>) -> Readings {
+    /// Whether clocks are to be compared now.
+    fn is_due(&self) -> bool {
+        let (now, lead) = (self.clock.now(), self.lead());
+        let state = self.state.lock();
+        now.mono.since(state.compared_at) >= PERIOD || (lead - state.lead).abs() > STEP
+    }
+
+    /// Seconds by which the host's clock is ahead of this node's time.
+    fn lead(&self) -> i64 {
+        self.clock.wall() - self.clock.now().unix
+    }
+
+    async fn read(
+        &self,
+        storage: &dyn Storage,
+        cache: Option<&dyn Cache>,
+        has_begun: bool,
+    ) -> Readings {
         let in_cache = async {
             let Some(cache) = cache else {
-                return (None, Vec::new());
+                return (Answer::NoClock, Vec::new());
             };
-            let time = within(cache.time()).await;
-            let nodes = within(cache.nodes()).await.unwrap_or_default();
-            (time, nodes)
+            let time = Answer::of(async {
+                match cache.time().await {
+                    Ok(time) => Ok(Some(time)),
+                    Err(CacheError::Broken(_)) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            });
+            let time = time.await;
+            let nodes = tokio::time::timeout(PATIENCE, cache.nodes()).await;
+            let nodes = nodes.ok().and_then(Result::ok);
+            (time, nodes.unwrap_or_default())
         };
-        let ((cache, nodes), storage) = tokio::join!(in_cache, within(storage.time()));
+        let in_storage = Answer::of(async {
+            match storage.time().await {
+                Err(StorageError::Away(problem)) => Err(StorageError::Away(problem)),
+                time => Ok(time.ok().flatten()),
+            }
+        });
+        let ((cache, nodes), storage) = tokio::join!(in_cache, in_storage);
+        let silent = match (&cache, &storage) {
+            (Answer::Silence, _) => Some("the cache"),
+            (_, Answer::Silence) => Some("the database"),
+            _ => None,
+        };
         let mut state = self.state.lock();
+        let (now, lead) = (self.clock.now(), self.lead());
+        (state.compared_at, state.lead) = (now.mono, lead);
         Readings {
-            running: self.clock.now().unix,
-            own: self.clock.wall(),
-            cache,
-            storage: storage.flatten(),
+            running: now.unix,
+            has_begun,
+            own: now.unix + lead,
+            cache: cache.by_now(),
+            storage: storage.by_now(),
             nodes: running(&self.node, nodes, &mut state.signs),
+            silent,
+            error: cache.error().max(storage.error()),
         }
     }
 
@@ -180,8 +270,9 @@ impl Clocks {
             .map(|(name, skew)| (name.clone(), skew.unsigned_abs()));
         metrics.clocks.set(shown.collect());
         // Only ever ahead: a time that comes twice would do more harm than a late one.
-        if agreed - self.clock.now().unix > APART_MAX {
-            self.clock.set(readings.best());
+        let best = readings.best();
+        if best - self.clock.now().unix > NEAR + readings.error {
+            self.clock.set(best);
         }
         let is_far = |skew: i64| skew.abs() > APART_MAX;
         let mut state = self.state.lock();
@@ -203,11 +294,15 @@ impl Clocks {
 
 /// Compares clocks for as long as the node runs; where there is no other clock, there is nothing to do.
 pub(super) async fn watch(node: Node, cache: Option<Arc<dyn Cache>>) {
-    every(PERIOD, || async {
-        let readings = node.clocks.read(&*node.storage, cache.as_deref()).await;
+    every(LOOK, || async {
+        if !node.clocks.is_due() {
+            return;
+        }
+        let clocks = &node.clocks;
+        let readings = clocks.read(&*node.storage, cache.as_deref(), true).await;
         // While nobody answers, what was found before stands.
         if readings.others().next().is_some() {
-            node.clocks.judge(&readings, &node.metrics);
+            clocks.judge(&readings, &node.metrics);
         }
     })
     .await;
@@ -229,10 +324,6 @@ fn warn(name: &str, skew: i64) {
     } else {
         tracing::warn!(hint = NTP, "the clock of {name} is {how}");
     }
-}
-
-async fn within<T, E>(asked: impl Future<Output = Result<T, E>>) -> Option<T> {
-    tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()
 }
 
 /// The times of the nodes beside `own` that have said that they run since the last look, of which
@@ -259,6 +350,40 @@ fn offset_of(now: Now) -> i64 {
     now.unix - i64::from(now.mono.0)
 }
 
+// === impl Answer ===
+
+impl Answer {
+    /// Asks for a time, which is none where there is no clock.
+    async fn of<E>(time: impl Future<Output = Result<Option<i64>, E>>) -> Self {
+        let began = clock::timer();
+        match tokio::time::timeout(PATIENCE, time).await {
+            Ok(Ok(Some(time))) => {
+                let half = began.elapsed() / 2;
+                Self::Time(time, began + half, half)
+            }
+            Ok(Ok(None)) => Self::NoClock,
+            Ok(Err(_)) | Err(_) => Self::Silence,
+        }
+    }
+
+    /// What the clock says by now.
+    fn by_now(&self) -> Option<i64> {
+        match self {
+            // It told the second, and is taken to have been in the middle of it.
+            Self::Time(time, at, _) => Some(time + (at.elapsed().as_millis() as i64 + 500) / 1000),
+            Self::NoClock | Self::Silence => None,
+        }
+    }
+
+    /// Seconds by which that may be wrong.
+    fn error(&self) -> i64 {
+        match self {
+            Self::Time(_, _, error) => (error.as_millis() as i64 + 500) / 1000,
+            Self::NoClock | Self::Silence => 0,
+        }
+    }
+}
+
 // === impl Readings ===
 
 impl Readings {
@@ -273,10 +398,12 @@ impl Readings {
         std::iter::once((OWN.to_owned(), self.own)).chain(self.others())
     }
 
-    /// The time that most clocks agree on: the middle one. Of two, the one that is nearer to the cache's
-    /// counts, because all nodes have that, and where there is none, to this node's.
+    /// The time that most clocks agree on: the middle one, where the time that this node has gone by counts
+    /// as a clock. Of two, the one that is nearer to the cache's counts, because all nodes have that, and
+    /// where there is none, to this node's.
     fn agreed(&self) -> i64 {
-        let mut times: Vec<i64> = self.all().map(|(_, time)| time).collect();
+        let running = self.has_begun.then_some(self.running);
+        let mut times: Vec<i64> = self.all().map(|(_, time)| time).chain(running).collect();
         times.sort_unstable();
         let middle = times.len() / 2;
         let (lower, upper) = (times[(times.len() - 1) / 2], times[middle]);
@@ -291,7 +418,7 @@ impl Readings {
     /// The time to go by: this host's own, unless it is wrong.
     fn best(&self) -> i64 {
         let agreed = self.agreed();
-        if (self.own - agreed).abs() > APART_MAX {
+        if (self.own - agreed).abs() > NEAR + self.error {
             agreed
         } else {
             self.own
@@ -308,10 +435,24 @@ mod tests {
     fn readings(own: i64, cache: Option<i64>, storage: Option<i64>, nodes: &[i64]) -> Readings {
         Readings {
             running: own,
+            has_begun: false,
             own,
             cache,
             storage,
             nodes: nodes.iter().map(|time| ("node b".into(), *time)).collect(),
+            silent: None,
+            error: 0,
+        }
+    }
+
+    #[test]
+    fn a_server_that_answers_late_may_be_wrong_by_half_of_that() {
+        for (error, best) in [(0, NOW), (2, NOW - 3)] {
+            let slow = Readings {
+                error,
+                ..readings(NOW - 3, Some(NOW), Some(NOW), &[])
+            };
+            assert_eq!(slow.best(), best, "{error}");
         }
     }
 
@@ -319,7 +460,8 @@ mod tests {
     fn most_clocks_are_right() {
         let (now, ahead, behind) = (NOW, NOW + 172_800, NOW - 3600);
         for (own, cache, storage, nodes, best) in [
-            (now + 9, Some(now), Some(now), &[][..], now + 9),
+            (now + 1, Some(now), Some(now), &[][..], now + 1),
+            (now + 2, Some(now), Some(now), &[], now),
             (ahead, Some(now), Some(now), &[], now),
             (behind, Some(now), Some(now), &[], now),
             (now, Some(ahead), Some(now), &[], now),
@@ -341,12 +483,31 @@ mod tests {
     }
 
     #[test]
-    fn a_running_node_is_right_rather_than_its_host_where_a_database_says_so() {
-        let set_back = Readings {
-            running: NOW,
-            ..readings(NOW - 3600, None, Some(NOW), &[])
-        };
-        assert_eq!(set_back.best(), NOW);
+    fn a_running_node_follows_no_clock_that_leaps_alone() {
+        let (now, ahead, behind) = (NOW, NOW + 172_800, NOW - 60);
+        for (own, cache, storage, nodes, best) in [
+            (ahead, None, Some(now), &[][..], now),
+            (behind, None, Some(now), &[], now),
+            (now, None, Some(ahead), &[], now),
+            (ahead, Some(now), None, &[], now),
+            (now, Some(ahead), None, &[], now),
+            (now, Some(behind), None, &[], now),
+            (now, Some(ahead), Some(now), &[behind], now),
+            (now + 1, Some(now), Some(now), &[], now + 1),
+            (now - 2, Some(now), Some(now), &[], now),
+            (ahead, Some(ahead), Some(ahead), &[], ahead),
+        ] {
+            let readings = Readings {
+                running: now,
+                has_begun: true,
+                ..readings(own, cache, storage, nodes)
+            };
+            assert_eq!(
+                readings.best(),
+                best,
+                "{own} {cache:?} {storage:?} {nodes:?}"
+            );
+        }
     }
 
     #[test]

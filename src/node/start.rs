@@ -130,13 +130,18 @@ async fn try_to_begin(config: &Config, stores: &Stores, host: &Host) -> Result<R
     }
     notify::status("loading users, torrents and swarms");
     let (node, journal) = take_up(config, stores, host, database).await?;
+    let go_on = || node.clocks.go_on(&**storage, node.tracker.peer_ttl());
     let follows = match cache {
-        None => Follows::Storage(load_from_storage(&node).await.map_err(in_storage)?),
+        None => {
+            go_on().await.map_err(in_storage)?;
+            Follows::Storage(load_from_storage(&node).await.map_err(in_storage)?)
+        }
         Some(cache) => {
             let shown = shared::show(&**cache, &node).await;
             shown.map_err(|error| StartError::of_cache(config, &error))?;
             let applied = journal.apply_rest().await;
             applied.map_err(|error| StartError::of_resume(config, error))?;
+            go_on().await.map_err(in_storage)?;
             let loaded = shared::load(&node, cache).await;
             Follows::Cache(loaded.map_err(|error| StartError::of_both(config, error))?)
         }
@@ -203,10 +208,10 @@ async fn take_up(
     let clock = host.clock;
     let metrics = Arc::new(Metrics::default());
     let clocks = Clocks::new(clock, &config.node);
-    let peer_ttl = settings::rules(config).peer_ttl;
-    let begun = clocks.begin(&**storage, cache.as_deref(), &metrics, peer_ttl);
-    let in_storage = |error: StorageError| StartError::of_storage(config, &error);
-    begun.await.map_err(in_storage)?;
+    let begun = clocks.begin(&**storage, cache.as_deref(), &metrics);
+    begun
+        .await
+        .map_err(|error| StartError::Away(error.to_string()))?;
     let registry = Arc::new(Registry::default());
     let events = Arc::new(Events::default());
     let tracker = Tracker::new(

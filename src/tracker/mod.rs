@@ -8,6 +8,7 @@ mod admit;
 mod completions;
 pub mod credit;
 mod idle;
+mod leaps;
 mod machines;
 mod newcomer;
 mod outbox;
@@ -37,6 +38,7 @@ use crate::ids::{InfoHash, UserId};
 use crate::metrics::{Asked, Metrics, Protocol};
 use crate::registry::Registry;
 use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
+use crate::tracker::leaps::Leaps;
 use crate::tracker::user_records::UserRecords;
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
 
@@ -94,6 +96,7 @@ pub struct Tracker {
     /// Private mode: what each user has.
     records: UserRecords,
     registrations: Registrations,
+    leaps: Leaps,
     /// Public downloads that completed a moment ago.
     completions: Completions,
     outbox: Outbox,
@@ -157,6 +160,7 @@ impl Tracker {
             begun: NetworkShares::default(),
             records: UserRecords::default(),
             registrations: Registrations::default(),
+            leaps: Leaps::default(),
             completions: Completions::default(),
             outbox: Outbox::new(outbox_capacity),
             metrics,

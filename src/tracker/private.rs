@@ -260,7 +260,7 @@ impl Ledger<'_> {
             is_held_back: room.is_none() && (owed.is_some() || has_machines),
         };
         let was_seeding = before == Some(Role::Seeder);
-        let seeding_since = was_seeding.then(|| self.seeding_since(&client.peer));
+        let seeding_since = was_seeding.then(|| self.seeding_since(&client));
         let accrual = self.account(&mut client, report, was_seeding);
         let has_left = before.is_some() && client.peer.role().is_none() && self.left(&mut client);
         let peer = &mut client.peer;
@@ -307,10 +307,16 @@ impl Ledger<'_> {
         None
     }
 
-    /// Since when a client that was seeding until now is known to have been.
-    fn seeding_since(&self, peer: &Peer) -> Seconds {
+    /// Since when a client that was seeding until now is known to have been. Of the time before a leap of
+    /// the clock, what another client of the user may have told already is left out.
+    fn seeding_since(&self, client: &Client) -> Seconds {
         let earliest = self.now.mono.0.saturating_sub(self.rules.peer_ttl);
-        Seconds(peer.account.last_announce.0.max(earliest))
+        let since = Seconds(client.peer.account.last_announce.0.max(earliest));
+        if since >= self.tracker.leaps.latest(self.now) {
+            return since;
+        }
+        let told = self.swarm.other_seeded_at(client);
+        since.max(told.unwrap_or(since)).min(self.now.mono)
     }
 
     /// Puts a client back into the swarm, and queues its record with what it owes; without

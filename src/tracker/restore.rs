@@ -108,6 +108,7 @@ impl Tracker {
         is_present: bool,
         now: Now,
     ) {
+        self.leaps.latest(now);
         let mut swarms = self.private.lock(self.private.shard_of(&info_hash));
         let swarm = swarms.get_or_default(info_hash);
         if swarm.find(key.user, &key.peer_id).is_some() || !self.has_room(key.user, record) {

@@ -265,6 +265,28 @@ fn clients_of_a_user_that_seed_at_the_same_time_count_once() {
     assert_eq!(world.record(1, 3).seed_time, 600);
 }
 
+#[test]
+fn a_clock_that_leaps_counts_no_second_of_seeding_twice() {
+    let mut world = World::private();
+    for n in [1, 2] {
+        world.ok(peer(n).of(1).left(0));
+    }
+    world.wait(100);
+    world.ok(peer(1).of(1).left(0));
+    world.wait(50);
+    world.now.unix += 3600;
+    world.wait(50);
+    for n in [2, 1] {
+        world.ok(peer(n).of(1).left(0));
+    }
+    world.drain();
+    assert_eq!(world.totals(1).seed_time, 200);
+    world.wait(100);
+    world.ok(peer(1).of(1).left(0));
+    world.drain();
+    assert_eq!(world.totals(1).seed_time, 300);
+}
+
 /// The rules here: more than 1000 bytes oblige to 10,000 seconds.
 #[test]
 fn who_leaves_too_early_is_marked() {

@@ -671,7 +671,8 @@ impl Cache for Link {
     }
 
     async fn time(&self) -> Result<i64, CacheError> {
-        self.data(|_| super::network::now()).await
+        let network = Arc::clone(&self.network);
+        self.data(move |_| network.time(Place::Cache)).await
     }
 
     async fn set_totals(

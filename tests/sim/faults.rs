@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -44,7 +44,7 @@ pub enum Kind {
     /// A replica that lacks what came last takes over.
     CacheFailover,
     DiskFull,
-    /// The clock of one machine is set.
+    /// The clock of one machine is set, that of a node, of the cache or of storage; later it is right again.
     ClockJump,
     /// One direction between a process and a store is cut.
     Partition,
@@ -57,6 +57,7 @@ use Kind::{
 };
 
 const ALWAYS: &[Kind] = &[
+    ClockJump,
     Crash,
     Stop,
     StorageAway,
@@ -78,9 +79,6 @@ const WITH_CACHE: &[Kind] = &[
 ];
 const SEVERAL: &[Kind] = &[Twin];
 
-/// What the product does not stand yet.
-const PENDING: &[Kind] = &[ClockJump];
-
 /// After these, a cache may have batches again that it was told to delete; or it does not know of it.
 pub const FORGETTING: &[Kind] = &[
     CacheCrash,
@@ -89,6 +87,21 @@ pub const FORGETTING: &[Kind] = &[
     CacheAway,
     Partition,
     StorageBack,
+];
+
+/// During these, or after them, storage may get what one node passes on later than what others do.
+pub const HOLDING_UP: &[Kind] = &[
+    Crash,
+    Stop,
+    Pause,
+    Rename,
+    Twin,
+    StorageAway,
+    StorageSlow,
+    StorageLossy,
+    StorageBack,
+    Partition,
+    DiskFull,
 ];
 
 /// What may happen in a run.
@@ -101,7 +114,6 @@ pub fn draw(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Kind> {
         kinds.extend(SEVERAL);
     }
     if let Ok(only) = std::env::var("MIKA_SIM_FAULTS") {
-        kinds.extend(PENDING);
         kinds.retain(|kind| only.split(',').any(|name| name == format!("{kind:?}")));
     }
     // Without a cache, what storage lost is in the memory of the process alone, as far as it has room.
@@ -128,6 +140,8 @@ pub async fn go_on(world: &Arc<World>, mut random: fastrand::Rng) {
     let until = Instant::now() + world.plan.time;
     // Held by whatever must not meet a loss of what was acknowledged.
     let losses = Arc::new(RwLock::new(()));
+    // Held by the one clock that is wrong.
+    let clocks = Arc::new(Mutex::new(()));
     let mut running = JoinSet::new();
     while Instant::now() < until {
         let longest = if world.plan.is_rough { 25_000 } else { 45_000 };
@@ -140,6 +154,7 @@ pub async fn go_on(world: &Arc<World>, mut random: fastrand::Rng) {
             world: Arc::clone(world),
             random: random.fork(),
             losses: Arc::clone(&losses),
+            clocks: Arc::clone(&clocks),
         };
         running.spawn(fault.happen(kind));
         if !world.plan.is_rough {
@@ -149,10 +164,11 @@ pub async fn go_on(world: &Arc<World>, mut random: fastrand::Rng) {
     running.shutdown().await;
 }
 
-struct Fault {
-    world: Arc<World>,
-    random: fastrand::Rng,
+pub struct Fault {
+    pub world: Arc<World>,
+    pub random: fastrand::Rng,
     losses: Arc<RwLock<()>>,
+    pub clocks: Arc<Mutex<()>>,
 }
 
 // === impl Fault ===
@@ -178,7 +194,7 @@ impl Fault {
         }
     }
 
-    fn tell(&self, text: impl Into<String>) {
+    pub fn tell(&self, text: impl Into<String>) {
         self.world.story.tell(About::All, text);
     }
 
@@ -190,7 +206,7 @@ impl Fault {
             Pause => self.pause().await,
             Twin => self.twin().await,
             Partition => self.partition().await,
-            ClockJump => self.jump().await,
+            ClockJump => self.set_a_clock().await,
             DiskFull => {
                 self.tell("all disks are full");
                 self.world.disk.is_full.store(true, Ordering::Relaxed);
@@ -230,7 +246,7 @@ impl Fault {
         }
     }
 
-    async fn wait(&mut self, least: u64, most: u64) {
+    pub async fn wait(&mut self, least: u64, most: u64) {
         // Short ones are as likely as long ones.
         let most = if self.random.bool() {
             least + (most - least) / 8
@@ -263,7 +279,7 @@ impl Fault {
     }
 
     /// Waits until a node serves, so that nothing of it depends on the cache alone.
-    async fn serves(&self, site: &super::process::Site) {
+    pub async fn serves(&self, site: &super::process::Site) {
         let until = Instant::now() + PATIENCE;
         while site.running().is_none() && Instant::now() < until {
             sleep(Duration::from_millis(500)).await;
@@ -330,21 +346,6 @@ impl Fault {
         self.wait(1, 60).await;
         self.world.network.cut(host.id, place, Cut::default());
         self.tell(format!("{} and {place:?} are connected again", site.name()));
-    }
-
-    async fn jump(&mut self) {
-        let site = Arc::clone(&self.world.sites[self.random.usize(..self.world.sites.len())]);
-        let skew: i64 = [2, 60, 240, 3600, 200_000][self.random.usize(..5)];
-        let skew = if self.random.bool() { skew } else { -skew };
-        self.tell(format!("the clock of {} is set by {skew} s", site.name()));
-        {
-            let mut model = self.world.model.lock();
-            model.skew = model.skew.max(skew.unsigned_abs());
-        }
-        site.set_skew(skew);
-        self.wait(5, 90).await;
-        site.set_skew(0);
-        self.tell(format!("the clock of {} is right again", site.name()));
     }
 
     /// The cache forgets something while all nodes are there to bring it again.

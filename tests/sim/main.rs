@@ -8,13 +8,19 @@
 
 mod cache;
 mod clients;
+mod clocks;
+mod edits;
 mod entropy;
 mod faults;
+mod hnr;
 mod model;
 mod network;
 mod process;
+mod rows;
+mod seedtime;
 mod storage;
 mod story;
+mod sums;
 mod world;
 
 use std::process::{Command, Stdio};

@@ -11,8 +11,9 @@ use mika::change::PeerKey;
 use mika::ids::{PeerId, TorrentId, UserId};
 use mika::wire::Event;
 
+use super::seedtime::{self, Order};
 use super::storage::Tables;
-use super::world::{TTL, TTL_SLACK};
+use super::sums;
 
 /// After so long without `started`, a client that reports less than before is taken at its word (rule A3), and a
 /// second more for times that are whole seconds.
@@ -28,6 +29,9 @@ pub struct LifeId(usize);
 /// A number of [`Model::decide`].
 #[derive(Clone, Copy, Debug)]
 pub struct ReportId(LifeId, usize);
+
+/// The reports of each peer.
+pub type Reports = BTreeMap<(UserId, TorrentId, PeerId), Vec<Report>>;
 
 /// What is known of a life from its begin.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +57,12 @@ struct Life {
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     pub at: Duration,
+    /// The time that its node noted: a node alone with a wrong clock may take it for another one.
+    pub noted: Duration,
     pub up: u64,
     pub down: u64,
+    /// Thousandths by which its bytes count, up and down.
+    pub factors: (u32, u32),
     pub is_seeding: bool,
     pub event: Event,
     /// The process that decided it.
@@ -70,8 +78,8 @@ pub struct Model {
     lives: Vec<Life>,
     /// Why something may be lost that was acknowledged: promises that the run has not kept either.
     pub excuse: Option<&'static str>,
-    /// Seconds by which clocks of nodes were wrong at most.
-    pub skew: u64,
+    /// In which order storage gets what nodes pass on.
+    pub order: Order,
 }
 
 /// From a least to a most.
@@ -104,8 +112,28 @@ impl Model {
     /// The life of a client that has none yet.
     pub const NONE: LifeId = LifeId(usize::MAX);
 
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(order: Order) -> Self {
+        Self {
+            order,
+            ..Self::default()
+        }
+    }
+
+    /// All reports of each peer, in the order in which they were decided.
+    pub fn reports(&self) -> Reports {
+        let mut reports = Reports::new();
+        for Life {
+            birth,
+            reports: of_life,
+        } in &self.lives
+        {
+            let key = (UserId(birth.user), TorrentId(birth.torrent), birth.peer_id);
+            reports.entry(key).or_default().extend(of_life);
+        }
+        for reports in reports.values_mut() {
+            reports.sort_by_key(|report| report.at);
+        }
+        reports
     }
 
     pub fn begin(&mut self, birth: Birth) -> LifeId {
@@ -130,6 +158,12 @@ impl Model {
         self.lives[report.0.0].reports[report.1].is_answered = true;
     }
 
+    /// Whether several machines have that peer id.
+    pub fn is_copied(&self, peer_id: PeerId) -> bool {
+        let mut lives = self.lives.iter();
+        lives.any(|life| life.birth.peer_id == peer_id && life.birth.is_copied)
+    }
+
     /// A second machine has that peer id from now on.
     pub fn set_copied(&mut self, peer_id: PeerId) {
         for life in &mut self.lives {
@@ -147,22 +181,25 @@ impl Model {
             due.up.add(up);
             due.down.add(down);
         }
-        let mut reports: BTreeMap<_, Vec<Report>> = BTreeMap::new();
         for life in &self.lives {
             let key = (UserId(life.birth.user), TorrentId(life.birth.torrent));
             let due = due.entry(key).or_default();
-            due.seed_time.most += ROUNDING + self.skew;
-            let reports = reports.entry((key, life.birth.peer_id)).or_default();
-            reports.extend(&life.reports);
+            due.seed_time.most += ROUNDING;
             let completed = life.reports.iter().filter(|report| report.completes());
             due.snatch.most = due.snatch.most.max(completed.clone().count().min(1) as u64);
             let certain = completed.filter(|report| report.is_promised());
             due.snatch.least = due.snatch.least.max(certain.count().min(1) as u64);
         }
         let mut seconds: BTreeMap<_, BTreeSet<u64>> = BTreeMap::new();
-        for ((key, _), reports) in &mut reports {
-            reports.sort_by_key(|report| report.at);
-            seconds.entry(*key).or_default().extend(seeding(reports));
+        let reports = self.reports();
+        for ((user, torrent, _), reports) in &reports {
+            let seconds = seconds.entry((*user, *torrent)).or_default();
+            seconds.extend(seedtime::most(reports));
+        }
+        for (key, least) in seedtime::least(&reports, &self.order) {
+            if let Some(due) = due.get_mut(&key) {
+                due.seed_time.least = least;
+            }
         }
         for (key, seconds) in seconds {
             if let Some(due) = due.get_mut(&key) {
@@ -264,74 +301,9 @@ impl Model {
                 }
             }
         }
-        wrong.extend(sums(tables));
+        wrong.extend(sums::check(tables, &self.reports()));
         wrong
     }
-}
-
-/// Totals of users and torrents are the sums of what users did.
-fn sums(tables: &Tables) -> Vec<Wrong> {
-    let mut wrong = Vec::new();
-    for (id, row) in &tables.users {
-        let of_user = || tables.histories.iter().filter(|(key, _)| key.1 == *id);
-        let totals = row.totals;
-        let pairs = [
-            (
-                "uploaded",
-                totals.uploaded,
-                of_user().map(|(_, it)| it.uploaded).sum::<u64>(),
-            ),
-            (
-                "downloaded",
-                totals.downloaded,
-                of_user().map(|(_, it)| it.held.downloaded).sum(),
-            ),
-            (
-                "seed time",
-                totals.seed_time,
-                of_user().map(|(_, it)| it.held.seed_time).sum(),
-            ),
-            (
-                "snatches",
-                totals.snatches,
-                of_user()
-                    .filter(|(_, it)| it.held.completed_at.is_some())
-                    .count() as u64,
-            ),
-        ];
-        for (what, total, sum) in pairs {
-            if total != sum {
-                wrong.push(Wrong {
-                    users: vec![id.0],
-                    what: format!(
-                        "user {}: {what} is {total}, and the torrents add up to {sum}",
-                        id.0
-                    ),
-                });
-            }
-        }
-    }
-    for (id, row) in &tables.torrents {
-        let users: Vec<_> = tables
-            .histories
-            .iter()
-            .filter(|(key, _)| key.0 == *id)
-            .collect();
-        let snatched = users
-            .iter()
-            .filter(|(_, it)| it.held.completed_at.is_some());
-        let snatches = snatched.count() as u64;
-        if u64::from(row.torrent.snatches) != snatches {
-            wrong.push(Wrong {
-                users: users.iter().map(|(key, _)| key.1.0).collect(),
-                what: format!(
-                    "torrent {}: {} snatches, by {snatches} users",
-                    id.0, row.torrent.snatches
-                ),
-            });
-        }
-    }
-    wrong
 }
 
 // === impl Life ===
@@ -350,30 +322,13 @@ impl Life {
         let has_started = |report: &Report| report.event == Event::Started && report.is_promised();
         let is_silent = self.birth.is_silent || !self.reports.iter().any(has_started);
         let promised = || self.reports.iter().filter(|report| report.is_promised());
-        let begin = promised().map(|report| report.at).min().unwrap_or_default();
-        let counts = |report: &&Report| !is_silent || report.at >= begin + DIP;
+        let begin = promised().map(|report| report.noted);
+        let begin = begin.min().unwrap_or_default();
+        let counts = |report: &&Report| !is_silent || report.noted >= begin + DIP;
         let durable = || promised().filter(counts).map(&total);
         let least = durable().max().unwrap_or(0) - durable().next().unwrap_or(0);
         Bounds { least, most }
     }
-}
-
-/// The seconds in which a client was seeding, as far as anybody may think so who heard these reports of it, or some
-/// of them: from one of them to the next, and beyond a stop that another process heard.
-fn seeding(reports: &[Report]) -> BTreeSet<u64> {
-    let mut seconds = BTreeSet::new();
-    for (at, report) in reports.iter().enumerate().filter(|(_, it)| it.is_seeding) {
-        let limit = report.at + Duration::from_secs(TTL + TTL_SLACK);
-        let heard = reports[at + 1..]
-            .iter()
-            .take_while(|later| later.at <= limit);
-        let heard =
-            heard.filter(|later| report.event != Event::Stopped || later.process != report.process);
-        if let Some(last) = heard.last() {
-            seconds.extend(report.at.as_secs()..last.at.as_secs());
-        }
-    }
-    seconds
 }
 
 // === impl Report ===
@@ -384,7 +339,7 @@ impl Report {
     }
 
     /// What it says must not be lost.
-    fn is_promised(&self) -> bool {
+    pub fn is_promised(&self) -> bool {
         self.is_durable && self.is_answered
     }
 }
@@ -392,6 +347,10 @@ impl Report {
 // === impl Bounds ===
 
 impl Bounds {
+    pub fn has(&self, number: u64) -> bool {
+        (self.least..=self.most).contains(&number)
+    }
+
     fn add(&mut self, other: Self) {
         self.least += other.least;
         self.most += other.most;

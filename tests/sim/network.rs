@@ -52,6 +52,8 @@ pub struct Cut {
 #[derive(Clone, Copy, Debug)]
 struct Weather {
     is_up: bool,
+    /// Seconds by which its clock is wrong.
+    skew: i64,
     /// Added to each way.
     slow: Duration,
     /// How often, of 1000 calls, a request or a reply is lost, or a request arrives after its caller
@@ -154,6 +156,7 @@ impl Network {
     pub fn new(seed: u64) -> Self {
         let fine = Weather {
             is_up: true,
+            skew: 0,
             slow: Duration::ZERO,
             lose_requests: 0,
             lose_replies: 0,
@@ -174,6 +177,15 @@ impl Network {
 
     pub fn is_up(&self, place: Place) -> bool {
         self.state.lock().weather[&place].is_up
+    }
+
+    pub fn set_skew(&self, place: Place, skew: i64) {
+        self.change(place, |weather| weather.skew = skew);
+    }
+
+    /// What the clock of a place says (Unix time).
+    pub fn time(&self, place: Place) -> i64 {
+        now() + self.state.lock().weather[&place].skew
     }
 
     pub fn set_slow(&self, place: Place, slow: Duration) {
@@ -205,6 +217,7 @@ impl Network {
         state.cuts.clear();
         for weather in state.weather.values_mut() {
             weather.is_up = true;
+            weather.skew = 0;
             weather.slow = Duration::ZERO;
             weather.lose_requests = 0;
             weather.lose_replies = 0;

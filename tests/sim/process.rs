@@ -12,6 +12,7 @@ use mika::config::Config;
 use mika::journal;
 use mika::metrics::Protocol;
 use mika::node::bare::{BareNode, Process as Identity};
+use mika::registry::Registry;
 use mika::storage::Storage;
 use mika::tracker::{AnnounceRequest, Tracker, Workspace};
 use mika::wire::{Announce, Event};
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::model::{LifeId, Report, ReportId};
-use super::network::Host;
+use super::network::{Host, elapsed};
 use super::story::About;
 use super::world::World;
 use super::{cache, storage};
@@ -50,6 +51,8 @@ struct State {
     running: Option<Arc<Running>>,
     /// Of the process that runs or is about to.
     host: Option<&'static Host>,
+    /// When the last process ended, and what time it went by then.
+    ended: Option<(Duration, i64)>,
 }
 
 struct Manager {
@@ -62,6 +65,7 @@ pub struct Running {
     pub name: String,
     pub host: &'static Host,
     pub tracker: Arc<Tracker>,
+    pub registry: Arc<Registry>,
     /// None once the process is gone: its file is free then.
     journal: Mutex<Option<journal::Handle>>,
     pub clock: Clock,
@@ -105,6 +109,7 @@ impl Site {
                 manager: None,
                 running: None,
                 host: None,
+                ended: None,
             }),
             spill,
         }
@@ -177,6 +182,16 @@ impl Site {
         self.state.lock().end();
     }
 
+    /// A node alone measures by its own time how long it was away.
+    fn note_rest(&self, world: &World, clock: Clock) {
+        let ended = self.state.lock().ended;
+        if let (1, Some((at, unix))) = (world.sites.len(), ended) {
+            let rest = elapsed().saturating_sub(at).as_secs().cast_signed();
+            let noted = clock.now().unix - unix;
+            world.shift.fetch_add(noted - rest, Ordering::Relaxed);
+        }
+    }
+
     /// An error without the name of the folder, which differs in each run.
     fn without_folder(&self, error: &anyhow::Error) -> String {
         let folder = self.spill.parent().map(|it| it.display().to_string());
@@ -189,7 +204,7 @@ impl Site {
             self.state.lock().host = Some(host);
             let is_over = self.live(&world, host, &mut stop).await;
             host.is_dead.store(true, Ordering::Relaxed);
-            self.state.lock().end();
+            self.state.lock().end_of(host);
             if is_over || *stop.borrow() {
                 return;
             }
@@ -232,6 +247,7 @@ impl Site {
             name: name.clone(),
             host,
             tracker: node.tracker(),
+            registry: node.registry(),
             journal: Mutex::new(Some(node.journal())),
             clock,
             work: Mutex::new(Workspace::new(
@@ -244,12 +260,13 @@ impl Site {
             .story
             .tell(About::All, format!("{name} (p{}) serves", host.id));
         self.state.lock().running = Some(Arc::clone(&running));
+        self.note_rest(world, clock);
         let is_asked = tokio::select! {
             () = node.ended() => false,
             () = watch_durable(world, &running) => false,
             _ = stop.wait_for(|stop| *stop) => true,
         };
-        self.state.lock().end();
+        self.state.lock().end_of(host);
         // Replies that are held go as far as they can.
         sleep(Duration::from_millis(50)).await;
         drop(running);
@@ -321,7 +338,7 @@ async fn watch_durable(world: &World, running: &Running) {
 
 impl Ask {
     /// Notes in the model that a node decided it now.
-    fn decided(&self, process: u32) -> ReportId {
+    fn decided(&self, process: u32, factors: (u32, u32)) -> ReportId {
         let params = &self.params;
         if params.event != Event::Stopped {
             let endpoint = |ip: IpAddr| SocketAddr::new(ip, params.port);
@@ -330,9 +347,11 @@ impl Ask {
                 .present(endpoint(self.source), other, self.torrent);
         }
         let report = Report {
-            at: super::network::elapsed(),
+            at: elapsed(),
+            noted: self.world.time(),
             up: params.uploaded.unwrap_or(0),
             down: params.downloaded.unwrap_or(0),
+            factors,
             is_seeding: params.left == Some(0),
             event: params.event,
             process,
@@ -346,9 +365,17 @@ impl Ask {
 // === impl State ===
 
 impl State {
+    /// This process serves no more; one that was started while it stopped goes on.
+    fn end_of(&mut self, host: &Host) {
+        if self.host.is_some_and(|it| it.id == host.id) {
+            self.end();
+        }
+    }
+
     /// No process serves any more.
     fn end(&mut self) {
         if let Some(running) = self.running.take() {
+            self.ended = Some((elapsed(), running.clock.now().unix));
             *running.journal.lock() = None;
         }
     }
@@ -391,7 +418,9 @@ impl Running {
                 });
             }
         };
-        let report = ask.decided(self.host.id);
+        let factors = self.registry.torrent(&ask.params.info_hash);
+        let factors = factors.map_or((1000, 1000), |it| (it.multi_up.0, it.multi_down.0));
+        let report = ask.decided(self.host.id, factors);
         let mut is_durable = None;
         if let Some(ticket) = answer.ticket {
             let settled = self.tracker.outbox().settled(ticket);
@@ -400,7 +429,8 @@ impl Running {
             if is_durable == Some(true) {
                 ask.world.model.lock().set_durable(report);
             }
-        } else if has_room {
+        } else if has_room && ask.params.event != Event::Stopped {
+            // A `stopped` without a ticket is of a client that this node never heard of: it is not kept.
             self.unsure.lock().push(report);
         }
         self.host.turn().await;

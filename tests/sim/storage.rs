@@ -32,7 +32,10 @@ pub struct Tables {
     pub peers: BTreeMap<PeerKey, Peer>,
     pub histories: BTreeMap<(TorrentId, UserId), Done>,
     pub journals: BTreeMap<String, u64>,
-    feed: Vec<RowChange>,
+    /// The largest id that a torrent had.
+    pub last_torrent: u32,
+    pub whitelist: Vec<Client>,
+    pub feed: Vec<RowChange>,
 }
 
 /// A row of peers.
@@ -51,6 +54,8 @@ pub struct Done {
 
 /// A database server.
 pub struct Database {
+    /// It has a clock of its own, as a server has.
+    has_clock: bool,
     state: Mutex<State>,
 }
 
@@ -71,7 +76,7 @@ pub struct Link {
 // === impl Database ===
 
 impl Database {
-    pub fn new(users: u32, torrents: u32) -> Self {
+    pub fn new(users: u32, torrents: u32, has_clock: bool) -> Self {
         let mut tables = Tables::default();
         for id in 1..=users {
             let user = user(id);
@@ -82,6 +87,7 @@ impl Database {
             tables.torrents.insert(TorrentId(id), torrent);
         }
         Self {
+            has_clock,
             state: Mutex::new(State {
                 tables: Arc::new(tables),
                 before: VecDeque::new(),
@@ -110,7 +116,8 @@ impl Database {
         while gone < most
             && let Some((at, tables)) = state.before.pop_back()
         {
-            if at < since {
+            // Edits are not lost: whoever made one would have to make it again.
+            if at < since || tables.feed.len() < state.tables.feed.len() {
                 state.before.push_back((at, tables));
                 break;
             }
@@ -122,7 +129,7 @@ impl Database {
 }
 
 /// User `id`, as the run begins.
-fn user(id: u32) -> StoredUser {
+pub fn user(id: u32) -> StoredUser {
     StoredUser {
         user: User {
             id: UserId(id),
@@ -145,7 +152,7 @@ pub fn info_hash(torrent: u32) -> InfoHash {
     InfoHash(hash)
 }
 
-fn torrent(id: u32) -> StoredTorrent {
+pub fn torrent(id: u32) -> StoredTorrent {
     StoredTorrent {
         torrent: Torrent {
             id: TorrentId(id),
@@ -344,6 +351,20 @@ impl Storage for Link {
         self.read(|_| "simulated".to_owned()).await
     }
 
+    async fn time(&self) -> Result<Option<i64>, StorageError> {
+        let network = Arc::clone(&self.network);
+        self.call(move |database| Ok(database.has_clock.then(|| network.time(Place::Storage))))
+            .await
+    }
+
+    async fn newest_announce(&self) -> Result<Option<i64>, StorageError> {
+        self.read(|it| {
+            let times = it.peers.values().map(|peer| peer.record.last_announce);
+            times.max()
+        })
+        .await
+    }
+
     async fn users(
         &self,
         after: Option<UserId>,
@@ -416,7 +437,7 @@ impl Storage for Link {
     }
 
     async fn whitelist(&self) -> Result<Vec<Client>, StorageError> {
-        self.read(|_| Vec::new()).await
+        self.read(|it| it.whitelist.clone()).await
     }
 
     async fn bad_clients(&self) -> Result<Vec<BadRow>, StorageError> {
@@ -484,25 +505,14 @@ impl Storage for Link {
         .await
     }
 
-    async fn add_users(&self, _users: &[NewUser]) -> Result<Vec<Added<UserId>>, StorageError> {
-        not_simulated()
+    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Added<UserId>>, StorageError> {
+        let users = users.to_vec();
+        self.write(move |it| Ok(it.add_users(users))).await
     }
 
     async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError> {
         let patch = patch.clone();
-        self.write(move |it| {
-            let Some(row) = it.users.get_mut(&id) else {
-                return Err(StorageError::NotFound(format!("user {}", id.0)));
-            };
-            row.user.enabled = patch.enabled.unwrap_or(row.user.enabled);
-            if let Some(passkey) = patch.passkey {
-                row.user.passkey = passkey;
-            }
-            let row = row.clone();
-            it.feed.push(RowChange::User(row));
-            Ok(())
-        })
-        .await
+        self.write(move |it| it.update_user(id, patch)).await
     }
 
     async fn add_torrents(
@@ -510,50 +520,36 @@ impl Storage for Link {
         torrents: &[NewTorrent],
     ) -> Result<Vec<Added<TorrentId>>, StorageError> {
         let torrents = torrents.to_vec();
-        self.write(move |it| {
-            let mut added = Vec::new();
-            for new in torrents {
-                let known = it
-                    .torrents
-                    .values()
-                    .any(|row| row.torrent.info_hash == new.info_hash);
-                if known {
-                    added.push(Ok(None));
-                    continue;
-                }
-                let id = new.id.unwrap_or(TorrentId(
-                    it.torrents.last_key_value().map_or(0, |(id, _)| id.0) + 1,
-                ));
-                let mut row = torrent(id.0);
-                row.torrent.info_hash = new.info_hash;
-                row.name = new.name;
-                it.torrents.insert(id, row.clone());
-                it.feed.push(RowChange::Torrent(row));
-                added.push(Ok(Some(id)));
-            }
-            Ok(added)
-        })
-        .await
+        self.write(move |it| Ok(it.add_torrents(torrents))).await
     }
 
     async fn update_torrent(
         &self,
-        _id: TorrentId,
-        _patch: &TorrentPatch,
+        id: TorrentId,
+        patch: &TorrentPatch,
     ) -> Result<(), StorageError> {
-        not_simulated()
+        let patch = patch.clone();
+        self.write(move |it| it.update_torrent(id, patch)).await
     }
 
-    async fn remove_torrents(&self, _torrents: &[TorrentRemoval]) -> Result<u64, StorageError> {
-        not_simulated()
+    async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError> {
+        let torrents = torrents.to_vec();
+        self.write(move |it| Ok(it.remove_torrents(&torrents)))
+            .await
     }
 
-    async fn add_clients(&self, _clients: &[Client]) -> Result<(), StorageError> {
-        not_simulated()
+    async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError> {
+        let clients = clients.to_vec();
+        self.write(move |it| {
+            it.add_clients(&clients);
+            Ok(())
+        })
+        .await
     }
 
-    async fn remove_client(&self, _prefix: &str) -> Result<(), StorageError> {
-        not_simulated()
+    async fn remove_client(&self, prefix: &str) -> Result<(), StorageError> {
+        let prefix = prefix.to_owned();
+        self.write(move |it| it.remove_client(&prefix)).await
     }
 
     async fn applied(&self, node: &str) -> Result<u64, StorageError> {

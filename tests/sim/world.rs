@@ -1,8 +1,10 @@
 //! One run: what there is, which faults come when, how it ends, and what must hold then.
 
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
@@ -11,18 +13,20 @@ use std::time::Duration;
 use mika::config::{self, Config};
 use mika::ids::PeerId;
 use mika::journal;
-use mika::tracker::Tracker;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::cache::Server;
 use super::clients::{Client, Return};
+use super::edits::Editor;
 use super::faults;
+use super::hnr;
 use super::model::{Birth, LifeId, Model, Wrong};
 use super::network::{self, Host, Network, elapsed};
-use super::process::{Running, Site};
-use super::storage::{Database, info_hash};
+use super::process::Site;
+use super::seedtime::Order;
+use super::storage::Database;
 use super::story::{About, Story};
 
 /// How long a peer stays without announcing, in seconds.
@@ -52,14 +56,20 @@ pub struct Plan {
     pub sites: usize,
     pub clients: u32,
     pub has_cache: bool,
+    /// The database is a server, with a clock of its own.
+    pub has_storage_clock: bool,
     /// The cache writes a log to its disk.
     pub is_persistent: bool,
     pub copies: bool,
+    /// Users, torrents and the whitelist are edited.
+    pub edits: bool,
     /// Faults may come while others last.
     pub is_rough: bool,
     pub faults: Vec<faults::Kind>,
     /// Of 1000 replies, so many don't reach their client.
     pub client_losses: u32,
+    /// When a user who left owes seed time.
+    pub hnr: hnr::Rules,
     pub flush: Duration,
     pub max_pending: u32,
     /// How long faults go on.
@@ -87,6 +97,8 @@ pub struct World {
     /// Who is there at the end, and who is not.
     ends: Mutex<BTreeMap<Key, bool>>,
     copied: Mutex<BTreeSet<PeerId>>,
+    /// Seconds by which a node alone took the times in which it was away for longer than they were.
+    pub shift: AtomicI64,
     wrong: Mutex<Vec<Wrong>>,
     /// When the cache last forgot something, in seconds: what storage had then is kept nowhere else.
     pub forgot_at: AtomicI64,
@@ -138,23 +150,44 @@ impl Plan {
         let has_cache = random.u32(..8) > 0;
         let is_rough = random.u32(..3) == 0;
         let clients = random.u32(2..7);
+        let sites = if has_cache { random.usize(1..4) } else { 1 };
         let mut plan = Self {
             users: random.u32(1..4),
             torrents: random.u32(1..4),
-            sites: if has_cache { random.usize(1..4) } else { 1 },
+            sites,
+            has_storage_clock: sites > 1 || random.bool(),
             clients,
             has_cache,
             is_persistent: random.bool(),
             copies: random.u32(..5) == 0,
+            edits: random.u32(..3) == 0,
             is_rough,
             faults: Vec::new(),
             client_losses: [0, 20, 100][random.usize(..3)],
+            hnr: hnr::Rules {
+                threshold: [30, 90, 400][random.usize(..3)],
+                min_bytes: [0, 5 << 20, 100 << 20][random.usize(..3)],
+            },
             flush: Duration::from_millis([200, 1000, 5000][random.usize(..3)]),
             max_pending: [100_000, 100_000, 8][random.usize(..3)],
             time: Duration::from_secs(random.u64(200..700)),
         };
         plan.faults = faults::draw(&plan, random);
         plan
+    }
+
+    fn order(&self) -> Order {
+        let is_alone = self.sites == 1;
+        let may_jump = self.faults.contains(&faults::Kind::ClockJump);
+        let is_held_up = self
+            .faults
+            .iter()
+            .any(|kind| faults::HOLDING_UP.contains(kind));
+        Order {
+            is_kept: is_alone || !is_held_up,
+            may_leap: is_alone && may_jump,
+            apart: if may_jump { 3 } else { 1 },
+        }
     }
 
     fn config(&self) -> Config {
@@ -166,8 +199,8 @@ impl Plan {
         tracker.announce_interval = Duration::from_secs(20);
         tracker.min_announce_interval = Duration::from_secs(10);
         tracker.peer_ttl = Duration::from_secs(TTL);
-        tracker.hnr_threshold = Duration::from_secs(90);
-        tracker.hnr_min_bytes = 5 << 20;
+        tracker.hnr_threshold = Duration::from_secs(self.hnr.threshold);
+        tracker.hnr_min_bytes = self.hnr.min_bytes;
         config.journal.flush_interval = self.flush;
         config.journal.max_pending = self.max_pending;
         config
@@ -193,8 +226,12 @@ impl World {
             server: plan
                 .has_cache
                 .then(|| Arc::new(Server::new(plan.is_persistent))),
-            database: Arc::new(Database::new(plan.users, plan.torrents)),
-            model: Mutex::new(Model::new()),
+            database: Arc::new(Database::new(
+                plan.users,
+                plan.torrents,
+                plan.has_storage_clock,
+            )),
+            model: Mutex::new(Model::new(plan.order())),
             config: plan.config(),
             sites: (0..plan.sites).map(site).collect(),
             disk,
@@ -206,6 +243,7 @@ impl World {
             present: Mutex::default(),
             ends: Mutex::default(),
             copied: Mutex::default(),
+            shift: AtomicI64::new(0),
             wrong: Mutex::default(),
             forgot_at: AtomicI64::new(0),
             plan,
@@ -223,9 +261,21 @@ impl World {
             let client = Client::new(id, &self, random.fork());
             client.spawn(&self, Return::Anew);
         }
-        faults::go_on(&self, random.fork()).await;
+        let mut editor = Editor::new(&self, random.fork());
+        let faults = faults::go_on(&self, random.fork());
+        if self.plan.edits {
+            tokio::select! {
+                () = faults => {}
+                () = editor.go_on() => {}
+            }
+        } else {
+            faults.await;
+        }
         self.is_over.send_replace(true);
         self.heal().await;
+        if self.plan.edits {
+            editor.end().await;
+        }
         self.is_healed.send_replace(true);
         let mut living = self.living.subscribe();
         let ended = living.wait_for(|living| *living == 0);
@@ -238,7 +288,9 @@ impl World {
         sleep(QUIET).await;
         self.check_credit();
         self.check_swarms();
+        self.check_registry();
         sleep(SETTLED).await;
+        self.check_hnr();
         self.check_rest().await;
         self.end()
     }
@@ -276,8 +328,10 @@ impl World {
                 .iter()
                 .enumerate()
                 .filter(|(other, _)| *other != at);
-            let is_taken = others.any(|(_, it)| it.is_on() && it.name() == site.name());
-            if is_taken && site.running().is_none() {
+            let id = |site: &Site| site.host().map_or(0, |host| host.id);
+            let has_name = |it: &Site| it.is_on() && it.name() == site.name();
+            let is_taken = others.any(|(_, it)| has_name(it) && id(it) > id(site));
+            if is_taken {
                 site.kill();
                 site.rename(&format!("late-{at}"));
             }
@@ -303,119 +357,6 @@ impl World {
         let what = what.into();
         self.story.tell(About::All, format!("WRONG: {what}"));
         self.wrong.lock().push(Wrong { users, what });
-    }
-
-    fn check_credit(&self) {
-        let wrong = self.model.lock().check(&self.database.tables());
-        for Wrong { users, what } in wrong {
-            self.fault(users, what);
-        }
-    }
-
-    /// All nodes know the same peers, and those who are there.
-    fn check_swarms(&self) {
-        let copied = self.copied.lock().clone();
-        let mut ends = self.ends.lock().clone();
-        // Whether somebody with two machines is there is a matter of opinion.
-        ends.retain(|key, _| !copied.contains(&key.2));
-        let mut known: Option<(String, BTreeSet<Key>)> = None;
-        for site in &self.sites {
-            let Some(running) = site.running() else {
-                continue;
-            };
-            // Of others it is open when their time is over.
-            let mut here = self.swarms_of(&running);
-            here.retain(|key| ends.contains_key(key));
-            if let Some((name, other)) = &known
-                && *other != here
-            {
-                let differ: Vec<&Key> = other.symmetric_difference(&here).collect();
-                let users = differ.iter().map(|key| key.0).collect();
-                self.fault(
-                    users,
-                    format!(
-                        "{name} and {} differ in who is there: {differ:?}",
-                        running.name
-                    ),
-                );
-            }
-            known.get_or_insert((running.name.clone(), here));
-        }
-        let Some((name, here)) = known else { return };
-        for (key, is_there) in &ends {
-            if here.contains(key) != *is_there {
-                self.fault(
-                    vec![key.0],
-                    format!("{name}: whether {key:?} is there is not {is_there}"),
-                );
-            }
-        }
-    }
-
-    fn swarms_of(&self, running: &Running) -> BTreeSet<Key> {
-        let torrents: BTreeMap<_, u32> = (1..=self.plan.torrents)
-            .map(|torrent| (info_hash(torrent), torrent))
-            .collect();
-        let mut here = BTreeSet::new();
-        for shard in 0..Tracker::SHARDS {
-            for (hash, members) in running.tracker.members(shard, running.clock.now()) {
-                let active = members.into_iter().filter(|member| member.record.active);
-                let torrent = torrents.get(&hash).copied().unwrap_or(0);
-                here.extend(active.map(|member| (member.user.0, torrent, member.peer_id)));
-            }
-        }
-        here
-    }
-
-    /// Nobody keeps what is settled. Where a deletion failed or was forgotten, it is done again with the next
-    /// batch only, which may be long after.
-    async fn check_rest(&self) {
-        let may = |kinds: &[faults::Kind]| self.plan.faults.iter().any(|it| kinds.contains(it));
-        let may_spill = may(&[faults::Kind::DiskFull]);
-        let may_keep = may(faults::FORGETTING);
-        for site in &self.sites {
-            let Some(running) = site.running() else {
-                continue;
-            };
-            let name = &running.name;
-            let waiting = running.tracker.outbox().pending();
-            if waiting > 0 {
-                self.fault(
-                    Vec::new(),
-                    format!("{name}: {waiting} changes are still in the outbox"),
-                );
-            }
-            if let Some(journal) = running.journal()
-                && journal.backlog() > 0
-            {
-                let backlog = journal.backlog();
-                self.fault(
-                    Vec::new(),
-                    format!("{name}: storage lacks {backlog} changes"),
-                );
-            }
-            let spilled = journal::spill_owner(site.spill().clone()).await;
-            if !may_spill && !matches!(spilled, Ok(None)) {
-                self.fault(
-                    Vec::new(),
-                    format!("{name}: the spill file has batches: {spilled:?}"),
-                );
-            }
-        }
-        let tables = self.database.tables();
-        if let Some(server) = &self.server {
-            for (name, stream) in server.data().streams {
-                let applied = tables.journals.get(&name).copied().unwrap_or(0);
-                let is_left = |number: &&u64| !may_keep || **number > applied;
-                let left = stream.batches.keys().filter(is_left).count();
-                if left > 0 {
-                    self.fault(
-                        Vec::new(),
-                        format!("the stream of {name} keeps {left} batches"),
-                    );
-                }
-            }
-        }
     }
 
     pub fn new_host(&self, skew: i64) -> &'static Host {
@@ -471,6 +412,13 @@ impl World {
         self.copied.lock().contains(&peer_id)
     }
 
+    /// The time as nodes have it, since some moment long before the begin.
+    pub fn time(&self) -> Duration {
+        let shift = (self.shift.load(Ordering::Relaxed) + 1_000_000) * 1000;
+        let millis = elapsed().as_millis() as i64 + shift;
+        Duration::from_millis(millis.max(0).cast_unsigned())
+    }
+
     /// Begins a life.
     pub fn begin_life(&self, birth: Birth) -> LifeId {
         self.model.lock().begin(birth)
@@ -483,63 +431,12 @@ impl World {
         present
             .entry(endpoint)
             .or_default()
-            .insert(torrent, elapsed());
+            .insert(torrent, self.time());
         let other = other.and_then(|other| present.get_mut(&other)?.get_mut(&torrent));
         if let Some(at) = other {
-            *at = elapsed();
+            *at = self.time();
         }
     }
-
-    /// Nobody is handed out who is not in that swarm, or was silent for too long.
-    pub fn check_peers(
-        &self,
-        running: &Running,
-        user: u32,
-        torrent: u32,
-        family: usize,
-        peers: &[u8],
-    ) {
-        let slack = TTL_SLACK + self.model.lock().skew;
-        let oldest = elapsed().saturating_sub(Duration::from_secs(TTL + slack));
-        for endpoint in endpoints(family, peers) {
-            let present = self.present.lock();
-            let announced = present
-                .get(&endpoint)
-                .and_then(|it| it.get(&torrent))
-                .copied();
-            drop(present);
-            let what = match announced {
-                Some(at) if at >= oldest => continue,
-                Some(at) => format!(
-                    "was last heard of {} s ago",
-                    elapsed().saturating_sub(at).as_secs()
-                ),
-                None => "never was there".to_owned(),
-            };
-            self.fault(
-                vec![user],
-                format!(
-                    "{} hands out {endpoint} of torrent {torrent}, who {what}",
-                    running.name
-                ),
-            );
-        }
-    }
-}
-
-/// Compact peers of one family.
-fn endpoints(family: usize, peers: &[u8]) -> Vec<SocketAddr> {
-    let size = [6, 18][family];
-    let endpoint = |bytes: &[u8]| {
-        let (ip, port) = bytes.split_at(size - 2);
-        let port = u16::from_be_bytes([port[0], port[1]]);
-        let ip: IpAddr = match <[u8; 4]>::try_from(ip) {
-            Ok(v4) => Ipv4Addr::from(v4).into(),
-            Err(_) => Ipv6Addr::from(<[u8; 16]>::try_from(ip).unwrap_or_default()).into(),
-        };
-        SocketAddr::new(ip, port)
-    };
-    peers.chunks_exact(size).map(endpoint).collect()
 }
 
 /// A folder for the spill files of a run, in memory where the system has such a place.

@@ -1,0 +1,60 @@
+//! When this node's Unix time was set ahead of its monotonic time while it ran.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+
+use crate::clock::{Now, Seconds};
+
+/// Storage knows seconds by their Unix time, so those before a leap would be others after it: what was
+/// counted of them then must not be told again.
+pub(super) struct Leaps {
+    /// Unix time less monotonic time, in seconds; it never falls.
+    offset: AtomicI64,
+    latest: AtomicU32,
+}
+
+// === impl Leaps ===
+
+impl Leaps {
+    /// When the latest leap was noticed; [`Seconds`] 0 if there was none. Notices one since the last call.
+    pub fn latest(&self, now: Now) -> Seconds {
+        let offset = now.unix - i64::from(now.mono.0);
+        let before = self.offset.fetch_max(offset, Ordering::Relaxed);
+        if before != i64::MIN && before < offset {
+            self.latest.fetch_max(now.mono.0, Ordering::Relaxed);
+        }
+        Seconds(self.latest.load(Ordering::Relaxed))
+    }
+}
+
+impl Default for Leaps {
+    fn default() -> Self {
+        Self {
+            offset: AtomicI64::new(i64::MIN),
+            latest: AtomicU32::new(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leap_is_noticed_once() {
+        let leaps = Leaps::default();
+        let now = |mono, unix| Now {
+            mono: Seconds(mono),
+            unix,
+        };
+        for (mono, unix, latest) in [
+            (10, 1010, 0),
+            (20, 1020, 0),
+            (30, 4630, 30),
+            (40, 4640, 30),
+            // Read before the leap, by another thread.
+            (29, 1029, 30),
+        ] {
+            assert_eq!(leaps.latest(now(mono, unix)), Seconds(latest), "{mono}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What must hold in a run, and at its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use mika::journal;
+use mika::tracker::Tracker;
+
+use super::{Key, TTL, TTL_SLACK, World};
+use crate::model::Wrong;
+use crate::process::Running;
+use crate::storage::info_hash;
+use crate::{edits, faults, hnr};
+
+impl World {
+    pub(super) fn check_credit(&self) {
+        let (model, tables) = (self.model.lock(), self.database.tables());
+        let mut wrong = model.check(&tables);
+        let alone_at = (self.sites.len() == 1).then(|| self.time());
+        let unearned = hnr::check_unearned(&model, &tables, &self.plan.hnr, alone_at);
+        drop(model);
+        wrong.extend(unearned);
+        self.report(wrong);
+    }
+
+    /// When all peers are gone, whoever owes is marked.
+    pub(super) fn check_hnr(&self) {
+        let running = self.sites.iter().filter_map(|site| site.running());
+        let running: BTreeSet<u32> = running.map(|it| it.host.id).collect();
+        let tables = self.database.tables();
+        let missing = hnr::check_missing(&self.model.lock(), &tables, &self.plan.hnr, &running);
+        self.report(missing);
+    }
+
+    /// All nodes know the users, torrents and clients of storage.
+    pub(super) fn check_registry(&self) {
+        let tables = self.database.tables();
+        for running in self.sites.iter().filter_map(|site| site.running()) {
+            let differences = edits::differences(&running.registry, &tables);
+            if !differences.is_empty() {
+                let (name, what) = (&running.name, differences.join(", "));
+                self.fault(
+                    Vec::new(),
+                    format!("{name} has otherwise than storage: {what}"),
+                );
+            }
+        }
+    }
+
+    fn report(&self, wrong: Vec<Wrong>) {
+        for Wrong { users, what } in wrong {
+            self.fault(users, what);
+        }
+    }
+
+    /// All nodes know the same peers, and those who are there.
+    pub(super) fn check_swarms(&self) {
+        let copied = self.copied.lock().clone();
+        let mut ends = self.ends.lock().clone();
+        // Whether somebody with two machines is there is a matter of opinion.
+        ends.retain(|key, _| !copied.contains(&key.2));
+        let mut known: Option<(String, BTreeSet<Key>)> = None;
+        for site in &self.sites {
+            let Some(running) = site.running() else {
+                continue;
+            };
+            // Of others it is open when their time is over.
+            let mut here = self.swarms_of(&running);
+            here.retain(|key| ends.contains_key(key));
+            if let Some((name, other)) = &known
+                && *other != here
+            {
+                let differ: Vec<&Key> = other.symmetric_difference(&here).collect();
+                let users = differ.iter().map(|key| key.0).collect();
+                self.fault(
+                    users,
+                    format!(
+                        "{name} and {} differ in who is there: {differ:?}",
+                        running.name
+                    ),
+                );
+            }
+            known.get_or_insert((running.name.clone(), here));
+        }
+        let Some((name, here)) = known else { return };
+        for (key, is_there) in &ends {
+            if here.contains(key) != *is_there {
+                self.fault(
+                    vec![key.0],
+                    format!("{name}: whether {key:?} is there is not {is_there}"),
+                );
+            }
+        }
+    }
+
+    fn swarms_of(&self, running: &Running) -> BTreeSet<Key> {
+        let torrents: BTreeMap<_, u32> = (1..=self.plan.torrents)
+            .map(|torrent| (info_hash(torrent), torrent))
+            .collect();
+        let mut here = BTreeSet::new();
+        for shard in 0..Tracker::SHARDS {
+            for (hash, members) in running.tracker.members(shard, running.clock.now()) {
+                let active = members.into_iter().filter(|member| member.record.active);
+                let torrent = torrents.get(&hash).copied().unwrap_or(0);
+                here.extend(active.map(|member| (member.user.0, torrent, member.peer_id)));
+            }
+        }
+        here
+    }
+
+    /// Nobody keeps what is settled. Where a deletion failed or was forgotten, it is done again with the next
+    /// batch only, which may be long after.
+    pub(super) async fn check_rest(&self) {
+        let may = |kinds: &[faults::Kind]| self.plan.faults.iter().any(|it| kinds.contains(it));
+        let may_spill = may(&[faults::Kind::DiskFull]);
+        let may_keep = may(faults::FORGETTING);
+        for site in &self.sites {
+            let Some(running) = site.running() else {
+                continue;
+            };
+            let name = &running.name;
+            let waiting = running.tracker.outbox().pending();
+            if waiting > 0 {
+                self.fault(
+                    Vec::new(),
+                    format!("{name}: {waiting} changes are still in the outbox"),
+                );
+            }
+            if let Some(journal) = running.journal()
+                && journal.backlog() > 0
+            {
+                let backlog = journal.backlog();
+                self.fault(
+                    Vec::new(),
+                    format!("{name}: storage lacks {backlog} changes"),
+                );
+            }
+            let spilled = journal::spill_owner(site.spill().clone()).await;
+            if !may_spill && !matches!(spilled, Ok(None)) {
+                self.fault(
+                    Vec::new(),
+                    format!("{name}: the spill file has batches: {spilled:?}"),
+                );
+            }
+        }
+        let tables = self.database.tables();
+        if let Some(server) = &self.server {
+            for (name, stream) in server.data().streams {
+                let applied = tables.journals.get(&name).copied().unwrap_or(0);
+                let is_left = |number: &&u64| !may_keep || **number > applied;
+                let left = stream.batches.keys().filter(is_left).count();
+                if left > 0 {
+                    self.fault(
+                        Vec::new(),
+                        format!("the stream of {name} keeps {left} batches"),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Nobody is handed out who is not in that swarm, or was silent for too long.
+    pub fn check_peers(
+        &self,
+        running: &Running,
+        user: u32,
+        torrent: u32,
+        family: usize,
+        peers: &[u8],
+    ) {
+        let oldest = self
+            .time()
+            .saturating_sub(Duration::from_secs(TTL + TTL_SLACK));
+        for endpoint in endpoints(family, peers) {
+            let present = self.present.lock();
+            let announced = present
+                .get(&endpoint)
+                .and_then(|it| it.get(&torrent))
+                .copied();
+            drop(present);
+            let what = match announced {
+                Some(at) if at >= oldest => continue,
+                Some(at) => format!(
+                    "was last heard of {} s ago",
+                    self.time().saturating_sub(at).as_secs()
+                ),
+                None => "never was there".to_owned(),
+            };
+            self.fault(
+                vec![user],
+                format!(
+                    "{} hands out {endpoint} of torrent {torrent}, who {what}",
+                    running.name
+                ),
+            );
+        }
+    }
+}
+
+/// Compact peers of one family.
+fn endpoints(family: usize, peers: &[u8]) -> Vec<SocketAddr> {
+    let size = [6, 18][family];
+    let endpoint = |bytes: &[u8]| {
+        let (ip, port) = bytes.split_at(size - 2);
+        let port = u16::from_be_bytes([port[0], port[1]]);
+        let ip: IpAddr = match <[u8; 4]>::try_from(ip) {
+            Ok(v4) => Ipv4Addr::from(v4).into(),
+            Err(_) => Ipv6Addr::from(<[u8; 16]>::try_from(ip).unwrap_or_default()).into(),
+        };
+        SocketAddr::new(ip, port)
+    };
+    peers.chunks_exact(size).map(endpoint).collect()
+}
