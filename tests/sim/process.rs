@@ -146,8 +146,11 @@ impl Site {
         }
     }
 
-    /// Has a process run here from now on.
+    /// Has a process run here from now on, unless another fault has already started one.
     pub fn start(self: &Arc<Self>, world: &Arc<World>) {
+        if self.is_on() {
+            return;
+        }
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(Arc::clone(self).manage(Arc::clone(world), stopped));
         self.state.lock().manager = Some(Manager { task, stop });

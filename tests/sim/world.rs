@@ -270,15 +270,17 @@ impl World {
                 host.pause(false);
             }
             site.set_skew(0);
-            // The name may be another machine's by now.
-            let mut others = self
+            // The name may be another machine's by now, and this one's process the former one.
+            let namesakes = self
                 .sites
                 .iter()
                 .enumerate()
-                .filter(|(other, _)| *other != at);
-            let is_taken = others.any(|(_, it)| it.is_on() && it.name() == site.name());
-            if is_taken && site.running().is_none() {
-                site.kill();
+                .filter(|(other, it)| *other != at && it.is_on() && it.name() == site.name());
+            let newest = namesakes.map(|(_, it)| it.host().map(|host| host.id)).max();
+            if let Some(newest) = newest
+                && (site.running().is_none() || site.host().map(|host| host.id) < newest)
+            {
+                site.stop().await;
                 site.rename(&format!("late-{at}"));
             }
             if !site.is_on() {
