@@ -168,16 +168,28 @@ impl Site {
         state.end();
     }
 
-    /// Stops the process in order.
+    /// Whether the process was asked to stop, and has not ended.
+    pub fn is_stopping(&self) -> bool {
+        let state = self.state.lock();
+        let manager = state.manager.as_ref();
+        manager.is_some_and(|it| *it.stop.borrow() && !it.task.is_finished())
+    }
+
+    /// Stops the process in order. The machine has it until it has ended, also if this is given up before.
     pub async fn stop(&self) {
-        let Some(manager) = self.state.lock().manager.take() else {
+        if let Some(manager) = &self.state.lock().manager {
+            manager.stop.send_replace(true);
+        } else {
             return;
+        }
+        let ended = async {
+            while self.is_on() {
+                sleep(Duration::from_millis(50)).await;
+            }
         };
-        manager.stop.send_replace(true);
-        if timeout(STOP, manager.task).await.is_err() {
+        if timeout(STOP, ended).await.is_err() {
             self.kill();
         }
-        self.state.lock().end();
     }
 
     /// An error without the name of the folder, which differs in each run.
@@ -326,11 +338,12 @@ impl Ask {
     /// Notes in the model that a node decided it now.
     fn decided(&self, process: u32) -> ReportId {
         let params = &self.params;
+        let endpoint = |ip: IpAddr| SocketAddr::new(ip, params.port);
         if params.event != Event::Stopped {
-            let endpoint = |ip: IpAddr| SocketAddr::new(ip, params.port);
-            let other = self.other.map(endpoint);
-            self.world
-                .present(endpoint(self.source), other, self.torrent);
+            self.world.present(endpoint(self.source), self.torrent);
+        }
+        if let Some(other) = self.other {
+            self.world.other_is_heard_of(endpoint(other), self.torrent);
         }
         let report = Report {
             at: super::network::elapsed(),

@@ -283,6 +283,9 @@ impl World {
                 site.stop().await;
                 site.rename(&format!("late-{at}"));
             }
+            if site.is_stopping() {
+                site.stop().await;
+            }
             if !site.is_on() {
                 site.start(self);
             }
@@ -478,16 +481,23 @@ impl World {
         self.model.lock().begin(birth)
     }
 
-    /// A client announced from there now. Nodes tell each other one time for both addresses of a client, so its
-    /// `other` one counts as heard of, if it was ever.
-    pub fn present(&self, endpoint: SocketAddr, other: Option<SocketAddr>, torrent: u32) {
+    /// A client announced from there now.
+    pub fn present(&self, endpoint: SocketAddr, torrent: u32) {
         let mut present = self.present.lock();
         present
             .entry(endpoint)
             .or_default()
             .insert(torrent, elapsed());
-        let other = other.and_then(|other| present.get_mut(&other)?.get_mut(&torrent));
-        if let Some(at) = other {
+    }
+
+    /// A client announced from its other address, or stopped there. A record has one time for both, so this one
+    /// counts as heard of, if it was ever.
+    pub fn other_is_heard_of(&self, endpoint: SocketAddr, torrent: u32) {
+        let mut present = self.present.lock();
+        let at = present
+            .get_mut(&endpoint)
+            .and_then(|it| it.get_mut(&torrent));
+        if let Some(at) = at {
             *at = elapsed();
         }
     }
