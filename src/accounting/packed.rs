@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! flags: 1 current   2 it is the first known   4 previous   8 it is the first known   16 dip
-//! session: low, high - low, began (zigzag), last - began        dip: since (zigzag), total
+//! session: low, high - low, began (zigzag), last - began        dip: since (zigzag), total, at - since
 //! After the sessions, if there is one: who passed on the last report of the current one.
 //! ```
 //!
@@ -28,7 +28,7 @@ const IS_V6: u8 = 1;
 const HAS_OTHER: u8 = 2;
 
 /// Bytes that an account takes at most.
-pub const PACKED_MAX: usize = 1 + 2 * (1 + 2 * 4 * 10 + 3 + 2 * 10) + 1 + 2 * (5 + 3 * 10);
+pub const PACKED_MAX: usize = 1 + 2 * (1 + 2 * 4 * 10 + 3 + 3 * 10) + 1 + 2 * (5 + 3 * 10);
 
 /// An account as bytes.
 pub fn pack(account: &PeerAccount) -> Vec<u8> {
@@ -59,6 +59,7 @@ pub fn pack(account: &PeerAccount) -> Vec<u8> {
         if let Some(dip) = sessions.dip {
             put(&mut bytes, zigzag(dip.since));
             put(&mut bytes, dip.total);
+            put(&mut bytes, dip.at.wrapping_sub(dip.since).cast_unsigned());
         }
     }
     if let Some(machines) = &account.machines {
@@ -123,9 +124,11 @@ fn sessions(rest: &mut &[u8]) -> Option<Sessions> {
         found.by = Source(u16::try_from(take(rest)?).ok()?);
     }
     if has(DIP) {
+        let since = unzigzag(take(rest)?);
         found.dip = Some(Dip {
-            since: unzigzag(take(rest)?),
+            since,
             total: take(rest)?,
+            at: since.wrapping_add(take(rest)?.cast_signed()),
         });
     }
     Some(found)
@@ -195,6 +198,7 @@ mod tests {
             dip: Some(Dip {
                 since: last,
                 total: high,
+                at: began,
             }),
             by: Source(u16::MAX),
         }

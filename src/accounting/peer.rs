@@ -106,6 +106,8 @@ impl PeerAccount {
         let settled = machines.settle(&report, &mut highest, max_rate);
         raise(&mut self.up, up, at);
         raise(&mut self.down, down, at);
+        // A lower total is another machine's now, and not this one starting over.
+        (self.up.dip, self.down.dip) = (None, None);
         self.machines = Some(machines);
         settled
     }
@@ -136,5 +138,43 @@ fn raise(sessions: &mut Sessions, total: u64, at: i64) {
         Some(_) => {}
         None if total == UNREPORTED => {}
         None => sessions.current = Some(Session::begin(Point { total, at })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_RATE: u64 = 2_500_000_000;
+
+    /// Settles a report of both totals; returns the bytes uploaded that are credited.
+    fn settle(account: &mut PeerAccount, at: i64, up: u64, machine: Option<u32>) -> u64 {
+        let stretch = |total| Some(Stretch::at(Point { total, at }, false));
+        let totals = Totals {
+            up: stretch(up),
+            down: stretch(0),
+            machine: machine.map(|hash| MachineId { is_v6: false, hash }),
+            by: Source::new(1, 1),
+        };
+        account.settle(&totals, MAX_RATE).0.bytes
+    }
+
+    #[test]
+    fn a_dip_ends_when_it_turns_out_to_be_another_machine() {
+        let mut account = PeerAccount::default();
+        for (at, up, machine, credited) in [
+            (0, 0, None, 0),
+            (10, 1000, None, 1000),
+            (20, 300, None, 0),
+            (30, 310, Some(2), 0),
+            (40, 1100, Some(1), 100),
+            (50, 330, Some(2), 20),
+            // The second machine by its other family, once it has left the first.
+            (90, 330, None, 0),
+            (91, 1100, None, 0),
+        ] {
+            let bytes = settle(&mut account, at, up, machine);
+            assert_eq!(bytes, credited, "{up} at {at}");
+        }
     }
 }

@@ -94,6 +94,8 @@ pub struct Dip {
     pub since: i64,
     /// The highest of them, in bytes.
     pub total: u64,
+    /// Unix time of the highest, in seconds.
+    pub at: i64,
 }
 
 /// Everything that is kept of one total.
@@ -275,10 +277,20 @@ impl Sessions {
             return self.settle_older(point, started, max_rate);
         }
         if point.total >= current.high {
+            let may_begin = started && point.at > current.last.max(current.began + SKEW);
             if point.at >= current.last {
                 self.dip = None;
             }
-            return current.rise(point, max_rate);
+            let settled = current.rise(point, max_rate);
+            // What was reported before it, above it, and arrives later, tells that the client began again.
+            if may_begin {
+                let next = Session {
+                    is_first: false,
+                    ..Session::begin(point)
+                };
+                self.previous = self.current.replace(next);
+            }
+            return settled;
         }
         // In the middle of the session: what came before and after it is settled already.
         if point.at < current.last {
@@ -294,13 +306,14 @@ impl Sessions {
                 Some(dip) if point.at - dip.since >= DIP_SECONDS => {}
                 Some(dip) => {
                     dip.since = dip.since.min(point.at);
-                    dip.total = dip.total.max(point.total);
+                    (dip.total, dip.at) = (dip.total, dip.at).max((point.total, point.at));
                     return Settled::default();
                 }
                 None => {
                     self.dip = Some(Dip {
                         since: point.at,
                         total: point.total,
+                        at: point.at,
                     });
                     return Settled::default();
                 }
@@ -317,7 +330,7 @@ impl Sessions {
             Some(dip) if started && dip.since > point.at && dip.total > point.total => {
                 let total = Point {
                     total: dip.total,
-                    at: dip.since,
+                    at: dip.at,
                 };
                 current.rise(total, max_rate)
             }
@@ -551,6 +564,24 @@ mod tests {
     }
 
     #[test]
+    fn a_client_may_begin_again_at_a_node_that_has_not_heard_all() {
+        let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+        let grown = |from, to| Stretch {
+            from,
+            to,
+            started: false,
+        };
+        let mut sessions = Sessions::default();
+        let mut settle = |stretch, by| sessions.settle(&stretch, by, MAX_RATE).bytes;
+        assert_eq!(settle(Stretch::at(point(0, 0), true), first), 0);
+        assert_eq!(settle(grown(point(0, 0), point(50, 800)), first), 800);
+        // The second node knows of 500 bytes, and the first one of 800.
+        assert_eq!(settle(Stretch::at(point(70, 700), true), second), 0);
+        assert_eq!(settle(grown(point(50, 800), point(90, 900)), first), 200);
+        assert_eq!(settle(grown(point(70, 700), point(95, 950)), second), 50);
+    }
+
+    #[test]
     fn a_base_of_the_future_sets_no_limit() {
         let far = MAX_RATE * 1000;
         for (base_at, credited) in [(3, 0), (100, far)] {
@@ -641,6 +672,50 @@ mod tests {
         assert_eq!(credited(&late), 120);
         let unknown = [(30, false, 50), (0, false, 100), (20, true, 0)];
         assert_eq!(credited(&unknown), 50);
+    }
+
+    #[test]
+    fn a_start_at_the_base_begins_a_session_if_more_was_reported_before_it() {
+        let late = |total| {
+            [
+                (0, true, 0),
+                (26, true, 0),
+                (50, false, 400),
+                (20, false, total),
+            ]
+        };
+        assert_eq!(credited(&late(80)), 480);
+        assert_eq!(credited(&late(0)), 400);
+        let goes_on = |total| {
+            [
+                (0, true, 0),
+                (26, true, 100),
+                (50, false, 400),
+                (20, false, total),
+            ]
+        };
+        assert_eq!(credited(&goes_on(80)), 400);
+        assert_eq!(
+            credited(&goes_on(130)),
+            430,
+            "130 before it began again at 100"
+        );
+    }
+
+    #[test]
+    fn reports_before_their_start_count_when_they_were_made() {
+        let late = [
+            (0, true, 0),
+            (61, false, 900),
+            (160, false, 500),
+            (139, false, 300),
+            (114, false, 200),
+            (75, true, 0),
+            // It went on from where it was.
+            (127, true, 200),
+            (160, false, 500),
+        ];
+        assert_eq!(credited(&late), 1400);
     }
 
     #[test]

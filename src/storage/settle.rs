@@ -292,7 +292,11 @@ impl Base {
             return account;
         }
         let enter = |sessions: &mut Sessions, since: Option<i64>| {
-            sessions.dip = since.map(|since| Dip { since, total: 0 });
+            sessions.dip = since.map(|since| Dip {
+                since,
+                total: 0,
+                at: since,
+            });
         };
         enter(&mut account.up, self.dip_up);
         enter(&mut account.down, self.dip_down);

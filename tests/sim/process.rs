@@ -151,8 +151,11 @@ impl Site {
         }
     }
 
-    /// Has a process run here from now on.
+    /// Has a process run here from now on, unless another fault has already started one.
     pub fn start(self: &Arc<Self>, world: &Arc<World>) {
+        if self.is_on() {
+            return;
+        }
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(Arc::clone(self).manage(Arc::clone(world), stopped));
         self.state.lock().manager = Some(Manager { task, stop });
@@ -170,16 +173,28 @@ impl Site {
         state.end();
     }
 
-    /// Stops the process in order.
+    /// Whether the process was asked to stop, and has not ended.
+    pub fn is_stopping(&self) -> bool {
+        let state = self.state.lock();
+        let manager = state.manager.as_ref();
+        manager.is_some_and(|it| *it.stop.borrow() && !it.task.is_finished())
+    }
+
+    /// Stops the process in order. The machine has it until it has ended, also if this is given up before.
     pub async fn stop(&self) {
-        let Some(manager) = self.state.lock().manager.take() else {
+        if let Some(manager) = &self.state.lock().manager {
+            manager.stop.send_replace(true);
+        } else {
             return;
+        }
+        let ended = async {
+            while self.is_on() {
+                sleep(Duration::from_millis(50)).await;
+            }
         };
-        manager.stop.send_replace(true);
-        if timeout(STOP, manager.task).await.is_err() {
+        if timeout(STOP, ended).await.is_err() {
             self.kill();
         }
-        self.state.lock().end();
     }
 
     /// A node alone measures by its own time how long it was away.
@@ -340,11 +355,12 @@ impl Ask {
     /// Notes in the model that a node decided it now.
     fn decided(&self, process: u32, factors: (u32, u32)) -> ReportId {
         let params = &self.params;
+        let endpoint = |ip: IpAddr| SocketAddr::new(ip, params.port);
         if params.event != Event::Stopped {
-            let endpoint = |ip: IpAddr| SocketAddr::new(ip, params.port);
-            let other = self.other.map(endpoint);
-            self.world
-                .present(endpoint(self.source), other, self.torrent);
+            self.world.present(endpoint(self.source), self.torrent);
+        }
+        if let Some(other) = self.other {
+            self.world.other_is_heard_of(endpoint(other), self.torrent);
         }
         let report = Report {
             at: elapsed(),

@@ -322,18 +322,21 @@ impl World {
                 host.pause(false);
             }
             site.set_skew(0);
-            // The name may be another machine's by now.
-            let mut others = self
+            // The name may be another machine's by now, and this one's process the former one.
+            let namesakes = self
                 .sites
                 .iter()
                 .enumerate()
-                .filter(|(other, _)| *other != at);
-            let id = |site: &Site| site.host().map_or(0, |host| host.id);
-            let has_name = |it: &Site| it.is_on() && it.name() == site.name();
-            let is_taken = others.any(|(_, it)| has_name(it) && id(it) > id(site));
-            if is_taken {
-                site.kill();
+                .filter(|(other, it)| *other != at && it.is_on() && it.name() == site.name());
+            let newest = namesakes.map(|(_, it)| it.host().map(|host| host.id)).max();
+            if let Some(newest) = newest
+                && (site.running().is_none() || site.host().map(|host| host.id) < newest)
+            {
+                site.stop().await;
                 site.rename(&format!("late-{at}"));
+            }
+            if site.is_stopping() {
+                site.stop().await;
             }
             if !site.is_on() {
                 site.start(self);
@@ -424,16 +427,23 @@ impl World {
         self.model.lock().begin(birth)
     }
 
-    /// A client announced from there now. Nodes tell each other one time for both addresses of a client, so its
-    /// `other` one counts as heard of, if it was ever.
-    pub fn present(&self, endpoint: SocketAddr, other: Option<SocketAddr>, torrent: u32) {
+    /// A client announced from there now.
+    pub fn present(&self, endpoint: SocketAddr, torrent: u32) {
         let mut present = self.present.lock();
         present
             .entry(endpoint)
             .or_default()
             .insert(torrent, self.time());
-        let other = other.and_then(|other| present.get_mut(&other)?.get_mut(&torrent));
-        if let Some(at) = other {
+    }
+
+    /// A client announced from its other address, or stopped there. A row of storage has one time for both, so
+    /// this one counts as heard of, if it was ever.
+    pub fn other_is_heard_of(&self, endpoint: SocketAddr, torrent: u32) {
+        let mut present = self.present.lock();
+        let at = present
+            .get_mut(&endpoint)
+            .and_then(|it| it.get_mut(&torrent));
+        if let Some(at) = at {
             *at = self.time();
         }
     }
