@@ -166,6 +166,12 @@ impl Fault {
                 let Ok(_turn) = losses.try_read() else { return };
                 self.spell(kind).await;
             }
+            // No reply went because of what such a cache has, so it may forget while nodes are down.
+            CacheCrash | CacheFlush | CacheFailover if !self.world.plan.is_persistent => {
+                let losses = Arc::clone(&self.losses);
+                let Ok(_turn) = losses.try_read() else { return };
+                self.lose(kind).await;
+            }
             CacheCrash | CacheFlush | CacheFailover | StorageBack => {
                 let losses = Arc::clone(&self.losses);
                 let Ok(_turn) = losses.try_write() else {
@@ -347,7 +353,7 @@ impl Fault {
         self.tell(format!("the clock of {} is right again", site.name()));
     }
 
-    /// The cache forgets something while all nodes are there to bring it again.
+    /// A store forgets something that others still have.
     async fn lose(&mut self, kind: Kind) {
         if kind == StorageBack {
             self.go_back();
@@ -380,7 +386,8 @@ impl Fault {
 
     /// Storage lacks what it got within some time, which nodes and cache still have.
     fn go_back(&mut self) {
-        let (most, seconds) = (self.random.usize(1..30), self.random.i64(1..40));
+        let kept = self.world.plan.keep.as_secs().cast_signed();
+        let (most, seconds) = (self.random.usize(1..30), self.random.i64(1..40.min(kept)));
         let forgot_at = self.world.forgot_at.load(Ordering::Relaxed);
         let seconds = seconds.min(super::network::now() - forgot_at);
         let gone = self.world.database.go_back(most, seconds);

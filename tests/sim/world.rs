@@ -61,6 +61,8 @@ pub struct Plan {
     /// Of 1000 replies, so many don't reach their client.
     pub client_losses: u32,
     pub flush: Duration,
+    /// How long batches are kept after storage had them.
+    pub keep: Duration,
     pub max_pending: u32,
     /// How long faults go on.
     pub time: Duration,
@@ -150,6 +152,7 @@ impl Plan {
             faults: Vec::new(),
             client_losses: [0, 20, 100][random.usize(..3)],
             flush: Duration::from_millis([200, 1000, 5000][random.usize(..3)]),
+            keep: Duration::from_secs([60, 60, 10][random.usize(..3)]),
             max_pending: [100_000, 100_000, 8][random.usize(..3)],
             time: Duration::from_secs(random.u64(200..700)),
         };
@@ -169,6 +172,7 @@ impl Plan {
         tracker.hnr_threshold = Duration::from_secs(90);
         tracker.hnr_min_bytes = 5 << 20;
         config.journal.flush_interval = self.flush;
+        config.journal.keep = self.keep;
         config.journal.max_pending = self.max_pending;
         config
     }
@@ -226,6 +230,7 @@ impl World {
         faults::go_on(&self, random.fork()).await;
         self.is_over.send_replace(true);
         self.heal().await;
+        self.check_presence();
         self.is_healed.send_replace(true);
         let mut living = self.living.subscribe();
         let ended = living.wait_for(|living| *living == 0);
@@ -309,6 +314,26 @@ impl World {
         let wrong = self.model.lock().check(&self.database.tables());
         for Wrong { users, what } in wrong {
             self.fault(users, what);
+        }
+    }
+
+    /// All nodes know who is there, by what clients were answered before everything was well: they did not wait
+    /// for the next announces to learn it.
+    fn check_presence(&self) {
+        let limit = elapsed().saturating_sub(Duration::from_secs(TTL - TTL_SLACK));
+        let expected = self.model.lock().presence(limit);
+        for site in &self.sites {
+            let Some(running) = site.running() else {
+                continue;
+            };
+            let here = self.swarms_of(&running);
+            for (key, is_there) in &expected {
+                if here.contains(key) != *is_there {
+                    let is = if *is_there { "is not" } else { "is still" };
+                    let what = format!("{}: {key:?} {is} there for it", running.name);
+                    self.fault(vec![key.0], what);
+                }
+            }
         }
     }
 
