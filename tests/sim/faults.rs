@@ -43,6 +43,8 @@ pub enum Kind {
     CacheFlush,
     /// A replica that lacks what came last takes over.
     CacheFailover,
+    /// Storage is away, some nodes stop in order, and the cache is emptied before all come back.
+    Outage,
     DiskFull,
     /// The clock of one machine is set.
     ClockJump,
@@ -52,8 +54,8 @@ pub enum Kind {
 
 use Kind::{
     CacheAway, CacheCrash, CacheFailover, CacheFlush, CacheLossy, CacheSlow, ClockJump, Crash,
-    DiskFull, Partition, Pause, Rename, Stop, StorageAway, StorageBack, StorageLossy, StorageSlow,
-    Twin,
+    DiskFull, Outage, Partition, Pause, Rename, Stop, StorageAway, StorageBack, StorageLossy,
+    StorageSlow, Twin,
 };
 
 const ALWAYS: &[Kind] = &[
@@ -73,6 +75,7 @@ const WITH_CACHE: &[Kind] = &[
     CacheCrash,
     CacheFlush,
     CacheFailover,
+    Outage,
     DiskFull,
     Partition,
 ];
@@ -172,7 +175,7 @@ impl Fault {
                 let Ok(_turn) = losses.try_read() else { return };
                 self.lose(kind).await;
             }
-            CacheCrash | CacheFlush | CacheFailover | StorageBack => {
+            CacheCrash | CacheFlush | CacheFailover | Outage | StorageBack => {
                 let losses = Arc::clone(&self.losses);
                 let Ok(_turn) = losses.try_write() else {
                     return;
@@ -362,6 +365,17 @@ impl Fault {
         let Some(server) = self.world.server.clone() else {
             return;
         };
+        if kind == Outage {
+            self.outage(&server).await;
+        } else {
+            self.lose_cache(kind, &server).await;
+        }
+        self.settled().await;
+        let now = super::network::now();
+        self.world.forgot_at.store(now, Ordering::Relaxed);
+    }
+
+    async fn lose_cache(&mut self, kind: Kind, server: &super::cache::Server) {
         let persistent = self.world.plan.is_persistent;
         let forgets = match kind {
             CacheCrash if persistent => Forgets::Latest(Duration::from_secs(1)),
@@ -379,9 +393,27 @@ impl Fault {
             self.world.network.set_up(Place::Cache, true);
             self.tell("Cache is back");
         }
-        self.settled().await;
-        let now = super::network::now();
-        self.world.forgot_at.store(now, Ordering::Relaxed);
+    }
+
+    async fn outage(&mut self, server: &super::cache::Server) {
+        let world = Arc::clone(&self.world);
+        self.tell("Storage is away, and some nodes are to stop");
+        world.network.set_up(Place::Storage, false);
+        self.wait(1, 40).await;
+        let sites = world.sites.iter();
+        let stopping: Vec<_> = sites.filter(|_| self.random.bool()).collect();
+        for site in &stopping {
+            site.stop().await;
+        }
+        self.tell("the cache is emptied");
+        server.flush();
+        self.wait(1, 20).await;
+        self.tell("Storage is back");
+        world.network.set_up(Place::Storage, true);
+        for site in stopping {
+            site.start(&world);
+            self.serves(site).await;
+        }
     }
 
     /// Storage lacks what it got within some time, which nodes and cache still have.

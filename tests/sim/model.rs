@@ -214,10 +214,6 @@ impl Model {
     /// think otherwise: without a reply to that report, or silent since before `limit`.
     pub fn presence(&self, limit: Duration) -> BTreeMap<Key, bool> {
         let mut presence = BTreeMap::new();
-        // Times of records are those of the clocks that nodes go by.
-        if self.skew > 0 {
-            return presence;
-        }
         let mut reports: BTreeMap<Key, Vec<&Report>> = BTreeMap::new();
         let mut latest: BTreeMap<u32, &Birth> = BTreeMap::new();
         for Life { birth, reports: of } in &self.lives {
