@@ -275,14 +275,18 @@ impl World {
                 host.pause(false);
             }
             site.set_skew(0);
-            // The name may be another machine's by now.
+            // The name may be another machine's by now, where a later process has it.
             let mut others = self
                 .sites
                 .iter()
                 .enumerate()
                 .filter(|(other, _)| *other != at);
-            let is_taken = others.any(|(_, it)| it.is_on() && it.name() == site.name());
-            if is_taken && site.running().is_none() {
+            let process = |site: &Site| site.host().map(|host| host.id);
+            let is_taken = others.any(|(_, it)| {
+                let is_later = site.running().is_none() || process(it) > process(site);
+                it.is_on() && it.name() == site.name() && is_later
+            });
+            if is_taken {
                 site.kill();
                 site.rename(&format!("late-{at}"));
             }
