@@ -16,6 +16,9 @@ use super::world::{Plan, World};
 /// How long it may take until everybody has what was there before a loss.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long a node has to make up for what it missed: the longest flush interval, and tries that failed before.
+const CATCH_UP: Duration = Duration::from_secs(15);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A process is killed, and started again.
@@ -287,6 +290,16 @@ impl Fault {
         self.wait(1, 80).await;
         host.pause(false);
         self.tell(format!("{} goes on", site.name()));
+        self.catch_up().await;
+    }
+
+    /// A moment later, nodes know what was said while one of them did not listen, if nothing else is wrong.
+    async fn catch_up(&self) {
+        let before = super::network::elapsed();
+        sleep(CATCH_UP).await;
+        if !self.world.plan.is_rough && self.all_are_well() {
+            self.world.check_presence(before);
+        }
     }
 
     async fn twin(&mut self) {
@@ -339,6 +352,7 @@ impl Fault {
         self.wait(1, 60).await;
         self.world.network.cut(host.id, place, Cut::default());
         self.tell(format!("{} and {place:?} are connected again", site.name()));
+        self.catch_up().await;
     }
 
     async fn jump(&mut self) {

@@ -210,9 +210,9 @@ impl Model {
         gains
     }
 
-    /// Who is there and who has left, by the last report of each client. Left out is everybody of whom nodes may
-    /// think otherwise: without a reply to that report, or silent since before `limit`.
-    pub fn presence(&self, limit: Duration) -> BTreeMap<Key, bool> {
+    /// Who is there and who has left, by the last report of each client, if it was made `before`. Left out is
+    /// everybody of whom nodes may think otherwise: without a reply to that report, or silent since before `limit`.
+    pub fn presence(&self, limit: Duration, before: Duration) -> BTreeMap<Key, bool> {
         let mut presence = BTreeMap::new();
         let mut reports: BTreeMap<Key, Vec<&Report>> = BTreeMap::new();
         let mut latest: BTreeMap<u32, &Birth> = BTreeMap::new();
@@ -242,7 +242,8 @@ impl Model {
             } else {
                 birth.is_dual
             };
-            if last.is_promised() && !is_unclear && !may_be_otherwise {
+            let is_in_time = last.at <= before && last.is_promised();
+            if is_in_time && !is_unclear && !may_be_otherwise {
                 presence.insert(key, is_there);
             }
         }

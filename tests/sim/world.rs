@@ -230,7 +230,7 @@ impl World {
         faults::go_on(&self, random.fork()).await;
         self.is_over.send_replace(true);
         self.heal().await;
-        self.check_presence();
+        self.check_presence(elapsed());
         self.is_healed.send_replace(true);
         let mut living = self.living.subscribe();
         let ended = living.wait_for(|living| *living == 0);
@@ -321,11 +321,11 @@ impl World {
         }
     }
 
-    /// All nodes know who is there, by what clients were answered before everything was well: they did not wait
-    /// for the next announces to learn it.
-    fn check_presence(&self) {
+    /// All nodes know who is there of those whose last announce was `before`: they did not need the next one to
+    /// learn it.
+    pub fn check_presence(&self, before: Duration) {
         let limit = elapsed().saturating_sub(Duration::from_secs(TTL - TTL_SLACK));
-        let expected = self.model.lock().presence(limit);
+        let expected = self.model.lock().presence(limit, before);
         for site in &self.sites {
             let Some(running) = site.running() else {
                 continue;
