@@ -281,11 +281,9 @@ impl World {
                 .iter()
                 .enumerate()
                 .filter(|(other, _)| *other != at);
-            let process = |site: &Site| site.host().map(|host| host.id);
-            let is_taken = others.any(|(_, it)| {
-                let is_later = site.running().is_none() || process(it) > process(site);
-                it.is_on() && it.name() == site.name() && is_later
-            });
+            let id = |site: &Site| site.host().map_or(0, |host| host.id);
+            let has_name = |it: &Site| it.is_on() && it.name() == site.name();
+            let is_taken = others.any(|(_, it)| has_name(it) && id(it) > id(site));
             if is_taken {
                 site.kill();
                 site.rename(&format!("late-{at}"));
