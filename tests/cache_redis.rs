@@ -243,7 +243,7 @@ async fn a_killed_server_that_kept_its_data_is_another_generation() {
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 3);
     // Nobody can tell whether it kept everything, so everything is read again.
     let (notices, position) = cache.control(&position, BOUND).await.unwrap();
-    assert_eq!(notices, [Notice::Registry]);
+    assert_eq!(notices, [Notice::Registry, Notice::Peers]);
     cache.publish(&[Notice::User(UserId(1))]).await.unwrap();
     let (notices, _) = cache.control(&position, BOUND).await.unwrap();
     assert_eq!(notices, [Notice::User(UserId(1))]);
@@ -913,10 +913,14 @@ async fn notices_may_be_written_by_hand() {
     assert_eq!(notices, [Notice::User(UserId(5)), Notice::Whitelist]);
     redis.cli(&["DEL", "t:control"]);
     let (notices, position) = cache.control(&position, BOUND).await.unwrap();
-    assert_eq!(notices, [Notice::Registry], "a stream that is gone");
+    assert_eq!(
+        notices,
+        [Notice::Registry, Notice::Peers],
+        "a stream that is gone"
+    );
     redis.cli(&["XADD", "t:control", "*", "kind", "registry"]);
     let (notices, _) = cache.control(&position, BOUND).await.unwrap();
-    assert_eq!(notices, [Notice::Registry]);
+    assert_eq!(notices, [Notice::Registry, Notice::Peers]);
 }
 
 #[tokio::test]

@@ -263,7 +263,7 @@ impl Session<'_> {
                 (control[count..].to_vec(), here)
             }
             // Notices may be gone, so everything may have changed.
-            _ => (vec![Notice::Registry], here),
+            _ => (vec![Notice::Registry, Notice::Peers], here),
         }
     }
 

@@ -17,6 +17,9 @@ const KEPT: u64 = 100_000;
 /// Entries read at once.
 const READ_MAX: u32 = 1000;
 
+/// In place of notices that may be gone.
+const EVERYTHING: [Notice; 2] = [Notice::Registry, Notice::Peers];
+
 /// The id of a stream's entry: milliseconds, and a number within them.
 type EntryId = (u64, u64);
 
@@ -71,15 +74,14 @@ pub(super) async fn read(
     let position = Position::of(after)
         .filter(|position| position.run_id == session.run_id() && !extent.has_lost(position.id));
     let Some(position) = position else {
-        // Notices may be gone, so everything may have changed.
         let end = Position::shown(extent.last, session.run_id());
-        return Ok((vec![Notice::Registry], end));
+        return Ok((EVERYTHING.to_vec(), end));
     };
     let id = format!("{}-{}", position.id.0, position.id.1);
     let command = read_blocking(keys::CONTROL, &id, READ_MAX, wait);
     let waiting = link.waiting().await?;
     if waiting.run_id() != session.run_id() {
-        return Ok((vec![Notice::Registry], after.clone()));
+        return Ok((EVERYTHING.to_vec(), after.clone()));
     }
     let value = waiting.one(command, wait).await?;
     let entries = entries_of(value).ok_or_else(|| link.unexpected("XREAD"))?;

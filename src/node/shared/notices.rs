@@ -139,6 +139,8 @@ async fn step(
         let _turn = node.registry_turn.lock().await;
         let position = cache.control_position().await?;
         load_if_complete(node, &**cache).await?;
+        // Of the notices up to there, which are skipped, one may have asked for peers.
+        stale.notify_one();
         return Ok(position);
     }
     let generation = cache.ping().await?;

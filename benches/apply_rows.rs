@@ -1,0 +1,159 @@
+//! How many rows storage applies a second: the changes that clients of a private tracker make, in the
+//! batches of a journal, given to the driver one transaction after the other. `docs/bench.md` says what
+//! the figures are for.
+//!
+//! The database is made by it, and has to be empty:
+//!
+//! ```text
+//! cargo run --release --example apply_rows -- DRIVER URL [PEERS [TORRENTS [USERS]]]
+//! ```
+
+#![allow(clippy::print_stdout)] // a program's `main` speaks to its caller
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use mika::change::{Batch, Change};
+use mika::clock::Stopwatch;
+use mika::ids::{TorrentId, UserId};
+use mika::secret::Secret;
+use mika::storage::{CreditRules, Drivers, NewTorrent, NewUser, Place, Storage};
+
+use crate::population::{Load, Population, info_hash, passkey};
+
+mod population;
+
+const USAGE: &str = "usage: apply_rows DRIVER URL [PEERS [TORRENTS [USERS]]]";
+
+/// What the journal applies in one transaction at most, in changes.
+const APPLY_MAX: usize = 10_000;
+
+/// Users and torrents that are added at once.
+const ADDED_AT_ONCE: u64 = 1000;
+
+/// The first round joins, those that follow update.
+const ROUNDS: u32 = 4;
+
+/// Storage, and the journal that is applied to it.
+struct Applier {
+    storage: Arc<dyn Storage>,
+    number: u64,
+    waiting: Vec<Arc<Batch>>,
+    changes: usize,
+    /// Rows that were applied, and the time that it took.
+    rows: usize,
+    spent: Duration,
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut words = std::env::args().skip(1);
+    let (Some(driver), Some(url)) = (words.next(), words.next()) else {
+        bail!(USAGE);
+    };
+    let mut sizes = words.map(|size| size.parse::<u64>());
+    let mut size = |default| sizes.next().unwrap_or(Ok(default)).context(USAGE);
+    let load = Load {
+        peers: size(100_000)?.max(1),
+        torrents: size(20_000)?.max(8),
+        users: size(5_000)?.max(1),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let drivers = Drivers::built_in();
+    let open = drivers.get(&driver).context("no such driver")?;
+    let storage = {
+        let _runtime = runtime.enter();
+        open(&Place::of(&Secret::new(url), "mika", &BTreeMap::new()))?
+    };
+    runtime.block_on(register(&*storage, load))?;
+    let mut population = Population::new(load);
+    let mut applier = Applier::new(storage);
+    for round in 0..ROUNDS {
+        population.announce_all(round, |changes| runtime.block_on(applier.take(changes)))?;
+        runtime.block_on(applier.apply())?;
+        let (rows, seconds) = applier.figures();
+        println!("{{\"round\": {round}, \"rows\": {rows}, \"seconds\": {seconds}}}");
+    }
+    Ok(())
+}
+
+/// Makes the tables, with the users and torrents of the load.
+async fn register(storage: &dyn Storage, load: Load) -> anyhow::Result<()> {
+    storage.migrate().await?;
+    for first in (0..load.users).step_by(ADDED_AT_ONCE as usize) {
+        let numbers = first..load.users.min(first + ADDED_AT_ONCE);
+        let user = |number: u64| NewUser {
+            id: Some(UserId(number as u32 + 1)),
+            username: format!("user{number}"),
+            passkey: passkey(number).parse().expect("32 digits"),
+            can_leech: true,
+        };
+        let users: Vec<_> = numbers.map(user).collect();
+        let added = storage.add_users(&users).await?;
+        let is_added = |it: &_| matches!(it, Ok(Some(_)));
+        ensure!(added.iter().all(is_added), "the database is not empty");
+    }
+    for first in (0..load.torrents).step_by(ADDED_AT_ONCE as usize) {
+        let numbers = first..load.torrents.min(first + ADDED_AT_ONCE);
+        let torrent = |number: u64| NewTorrent {
+            id: Some(TorrentId(number as u32 + 1)),
+            info_hash: info_hash(number),
+            info_hash_v2: None,
+            name: format!("release.{number}"),
+        };
+        let torrents: Vec<_> = numbers.map(torrent).collect();
+        let added = storage.add_torrents(&torrents).await?;
+        let is_added = |it: &_| matches!(it, Ok(Some(_)));
+        ensure!(added.iter().all(is_added), "the database is not empty");
+    }
+    Ok(())
+}
+
+// === impl Applier ===
+
+impl Applier {
+    fn new(storage: Arc<dyn Storage>) -> Self {
+        Self {
+            storage,
+            number: 0,
+            waiting: Vec::new(),
+            changes: 0,
+            rows: 0,
+            spent: Duration::ZERO,
+        }
+    }
+
+    /// The next batch; applied as soon as a transaction is full.
+    async fn take(&mut self, changes: Vec<Change>) -> anyhow::Result<()> {
+        self.number += 1;
+        self.changes += changes.len();
+        self.waiting.push(Arc::new(Batch {
+            node: "bench".into(),
+            number: self.number,
+            changes,
+        }));
+        if self.changes >= APPLY_MAX {
+            self.apply().await?;
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self) -> anyhow::Result<()> {
+        let batches = std::mem::take(&mut self.waiting);
+        let begun = Stopwatch::start();
+        let rules = CreditRules::default();
+        self.storage.apply(&batches, &rules).await?;
+        self.spent += Duration::from_nanos(begun.elapsed());
+        self.rows += std::mem::take(&mut self.changes);
+        Ok(())
+    }
+
+    /// Rows since they were last asked for, and seconds.
+    fn figures(&mut self) -> (usize, f64) {
+        let spent = std::mem::take(&mut self.spent);
+        (std::mem::take(&mut self.rows), spent.as_secs_f64())
+    }
+}
