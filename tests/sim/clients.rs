@@ -235,12 +235,14 @@ impl Client {
         if is_new {
             let is_silent = how == Return::Silent && before != (self.up, self.down);
             self.life = world.begin_life(Birth {
+                client: self.id,
                 user: self.user,
                 torrent: self.torrent,
                 peer_id: self.peer_id,
                 up: self.up,
                 down: self.down,
                 is_silent,
+                is_dual: self.v6.is_some(),
                 is_copied: world.is_copied(self.peer_id),
             });
         }

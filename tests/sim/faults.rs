@@ -16,6 +16,9 @@ use super::world::{Plan, World};
 /// How long it may take until everybody has what was there before a loss.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long a node has to make up for what it missed: the longest flush interval, and tries that failed before.
+const CATCH_UP: Duration = Duration::from_secs(15);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A process is killed, and started again.
@@ -43,6 +46,8 @@ pub enum Kind {
     CacheFlush,
     /// A replica that lacks what came last takes over.
     CacheFailover,
+    /// Storage is away, some nodes stop in order, and the cache is emptied before all come back.
+    Outage,
     DiskFull,
     /// The clock of one machine is set, that of a node, of the cache or of storage; later it is right again.
     ClockJump,
@@ -52,8 +57,8 @@ pub enum Kind {
 
 use Kind::{
     CacheAway, CacheCrash, CacheFailover, CacheFlush, CacheLossy, CacheSlow, ClockJump, Crash,
-    DiskFull, Partition, Pause, Rename, Stop, StorageAway, StorageBack, StorageLossy, StorageSlow,
-    Twin,
+    DiskFull, Outage, Partition, Pause, Rename, Stop, StorageAway, StorageBack, StorageLossy,
+    StorageSlow, Twin,
 };
 
 const ALWAYS: &[Kind] = &[
@@ -74,6 +79,7 @@ const WITH_CACHE: &[Kind] = &[
     CacheCrash,
     CacheFlush,
     CacheFailover,
+    Outage,
     DiskFull,
     Partition,
 ];
@@ -182,7 +188,13 @@ impl Fault {
                 let Ok(_turn) = losses.try_read() else { return };
                 self.spell(kind).await;
             }
-            CacheCrash | CacheFlush | CacheFailover | StorageBack => {
+            // No reply went because of what such a cache has, so it may forget while nodes are down.
+            CacheCrash | CacheFlush | CacheFailover if !self.world.plan.is_persistent => {
+                let losses = Arc::clone(&self.losses);
+                let Ok(_turn) = losses.try_read() else { return };
+                self.lose(kind).await;
+            }
+            CacheCrash | CacheFlush | CacheFailover | Outage | StorageBack => {
                 let losses = Arc::clone(&self.losses);
                 let Ok(_turn) = losses.try_write() else {
                     return;
@@ -294,6 +306,16 @@ impl Fault {
         self.wait(1, 80).await;
         host.pause(false);
         self.tell(format!("{} goes on", site.name()));
+        self.catch_up().await;
+    }
+
+    /// A moment later, nodes know what was said while one of them did not listen, if nothing else is wrong.
+    async fn catch_up(&self) {
+        let before = super::network::elapsed();
+        sleep(CATCH_UP).await;
+        if !self.world.plan.is_rough && self.all_are_well() {
+            self.world.check_presence(before);
+        }
     }
 
     async fn twin(&mut self) {
@@ -346,6 +368,7 @@ impl Fault {
         self.wait(1, 60).await;
         self.world.network.cut(host.id, place, Cut::default());
         self.tell(format!("{} and {place:?} are connected again", site.name()));
+        self.catch_up().await;
     }
 
     /// The cache forgets something while all nodes are there to bring it again.
@@ -357,6 +380,17 @@ impl Fault {
         let Some(server) = self.world.server.clone() else {
             return;
         };
+        if kind == Outage {
+            self.outage(&server).await;
+        } else {
+            self.lose_cache(kind, &server).await;
+        }
+        self.settled().await;
+        let now = super::network::now();
+        self.world.forgot_at.store(now, Ordering::Relaxed);
+    }
+
+    async fn lose_cache(&mut self, kind: Kind, server: &super::cache::Server) {
         let persistent = self.world.plan.is_persistent;
         let forgets = match kind {
             CacheCrash if persistent => Forgets::Latest(Duration::from_secs(1)),
@@ -374,14 +408,33 @@ impl Fault {
             self.world.network.set_up(Place::Cache, true);
             self.tell("Cache is back");
         }
-        self.settled().await;
-        let now = super::network::now();
-        self.world.forgot_at.store(now, Ordering::Relaxed);
+    }
+
+    async fn outage(&mut self, server: &super::cache::Server) {
+        let world = Arc::clone(&self.world);
+        self.tell("Storage is away, and some nodes are to stop");
+        world.network.set_up(Place::Storage, false);
+        self.wait(1, 40).await;
+        let sites = world.sites.iter();
+        let stopping: Vec<_> = sites.filter(|_| self.random.bool()).collect();
+        for site in &stopping {
+            site.stop().await;
+        }
+        self.tell("the cache is emptied");
+        server.flush();
+        self.wait(1, 20).await;
+        self.tell("Storage is back");
+        world.network.set_up(Place::Storage, true);
+        for site in stopping {
+            site.start(&world);
+            self.serves(site).await;
+        }
     }
 
     /// Storage lacks what it got within some time, which nodes and cache still have.
     fn go_back(&mut self) {
-        let (most, seconds) = (self.random.usize(1..30), self.random.i64(1..40));
+        let kept = self.world.plan.keep.as_secs().cast_signed();
+        let (most, seconds) = (self.random.usize(1..30), self.random.i64(1..40.min(kept)));
         let forgot_at = self.world.forgot_at.load(Ordering::Relaxed);
         let seconds = seconds.min(super::network::now() - forgot_at);
         let gone = self.world.database.go_back(most, seconds);

@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout)] // the story of a seed is what its process prints
 
+mod breakages;
 mod cache;
 mod clients;
 mod clocks;

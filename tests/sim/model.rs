@@ -14,10 +14,14 @@ use mika::wire::Event;
 use super::seedtime::{self, Order};
 use super::storage::Tables;
 use super::sums;
+use super::world::Key;
 
 /// After so long without `started`, a client that reports less than before is taken at its word (rule A3), and a
 /// second more for times that are whole seconds.
 const DIP: Duration = Duration::from_secs(62);
+
+/// Of reports closer together than this, nodes may disagree which was the last.
+const APART: Duration = Duration::from_secs(5);
 
 /// Seconds by which seed time may be rounded for each report's node, and for each life.
 const ROUNDING: u64 = 2;
@@ -36,6 +40,7 @@ pub type Reports = BTreeMap<(UserId, TorrentId, PeerId), Vec<Report>>;
 /// What is known of a life from its begin.
 #[derive(Clone, Copy, Debug)]
 pub struct Birth {
+    pub client: u32,
     pub user: u32,
     pub torrent: u32,
     pub peer_id: PeerId,
@@ -44,6 +49,8 @@ pub struct Birth {
     pub down: u64,
     /// It began without `started`, with less than was reported under its peer id before.
     pub is_silent: bool,
+    /// It has two addresses, and may leave with one of them only.
+    pub is_dual: bool,
     /// Another machine has its peer id, too.
     pub is_copied: bool,
 }
@@ -241,6 +248,68 @@ impl Model {
         gains
     }
 
+    /// Who is there and who has left, by the last report of each client, if it was made `before`. Left out is
+    /// everybody of whom nodes may think otherwise: without a reply to that report, or silent since before `limit`.
+    pub fn presence(&self, limit: Duration, before: Duration) -> BTreeMap<Key, bool> {
+        let mut presence = BTreeMap::new();
+        let mut reports: BTreeMap<Key, Vec<&Report>> = BTreeMap::new();
+        let mut latest: BTreeMap<u32, &Birth> = BTreeMap::new();
+        for Life { birth, reports: of } in &self.lives {
+            let key = (birth.user, birth.torrent, birth.peer_id);
+            reports.entry(key).or_default().extend(of);
+            if !of.is_empty() {
+                latest.insert(birth.client, birth);
+            }
+        }
+        for birth in latest.into_values().filter(|birth| !birth.is_copied) {
+            let key = (birth.user, birth.torrent, birth.peer_id);
+            let of = &reports[&key];
+            let Some(last) = of.iter().max_by_key(|report| report.at) else {
+                continue;
+            };
+            let is_there = last.event != Event::Stopped;
+            let differs = |report: &&Report| (report.event != Event::Stopped) != is_there;
+            let is_close = |report: &&&Report| report.at + APART > last.at;
+            let is_unclear = of
+                .iter()
+                .copied()
+                .filter(|it| is_close(&it))
+                .any(|it| differs(&it));
+            let may_be_otherwise = if is_there {
+                last.at < limit
+            } else {
+                birth.is_dual
+            };
+            let is_in_time = last.at <= before && last.is_promised();
+            if is_in_time && !is_unclear && !may_be_otherwise {
+                presence.insert(key, is_there);
+            }
+        }
+        presence
+    }
+
+    /// No announce counts twice.
+    fn announces(&self, tables: &Tables) -> Vec<Wrong> {
+        let mut decided: BTreeMap<u32, u64> = BTreeMap::new();
+        for life in &self.lives {
+            *decided.entry(life.birth.user).or_default() += life.reports.len() as u64;
+        }
+        let mut wrong = Vec::new();
+        for (id, row) in &tables.users {
+            let (found, most) = (
+                row.totals.announces,
+                decided.get(&id.0).copied().unwrap_or(0),
+            );
+            if found > most {
+                wrong.push(Wrong {
+                    users: vec![id.0],
+                    what: format!("user {}: {found} announces are counted, of {most}", id.0),
+                });
+            }
+        }
+        wrong
+    }
+
     /// Compares storage with what is due.
     pub fn check(&self, tables: &Tables) -> Vec<Wrong> {
         let mut wrong = Vec::new();
@@ -302,6 +371,7 @@ impl Model {
             }
         }
         wrong.extend(sums::check(tables, &self.reports()));
+        wrong.extend(self.announces(tables));
         wrong
     }
 }

@@ -71,6 +71,8 @@ pub struct Plan {
     /// When a user who left owes seed time.
     pub hnr: hnr::Rules,
     pub flush: Duration,
+    /// How long batches are kept after storage had them.
+    pub keep: Duration,
     pub max_pending: u32,
     /// How long faults go on.
     pub time: Duration,
@@ -169,6 +171,7 @@ impl Plan {
                 min_bytes: [0, 5 << 20, 100 << 20][random.usize(..3)],
             },
             flush: Duration::from_millis([200, 1000, 5000][random.usize(..3)]),
+            keep: Duration::from_secs([60, 60, 10][random.usize(..3)]),
             max_pending: [100_000, 100_000, 8][random.usize(..3)],
             time: Duration::from_secs(random.u64(200..700)),
         };
@@ -202,6 +205,7 @@ impl Plan {
         tracker.hnr_threshold = Duration::from_secs(self.hnr.threshold);
         tracker.hnr_min_bytes = self.hnr.min_bytes;
         config.journal.flush_interval = self.flush;
+        config.journal.keep = self.keep;
         config.journal.max_pending = self.max_pending;
         config
     }
@@ -276,6 +280,7 @@ impl World {
         if self.plan.edits {
             editor.end().await;
         }
+        self.check_presence(elapsed());
         self.is_healed.send_replace(true);
         let mut living = self.living.subscribe();
         let ended = living.wait_for(|living| *living == 0);

@@ -9,6 +9,7 @@ use mika::tracker::Tracker;
 
 use super::{Key, TTL, TTL_SLACK, World};
 use crate::model::Wrong;
+use crate::network::elapsed;
 use crate::process::Running;
 use crate::storage::info_hash;
 use crate::{edits, faults, hnr};
@@ -51,6 +52,26 @@ impl World {
     fn report(&self, wrong: Vec<Wrong>) {
         for Wrong { users, what } in wrong {
             self.fault(users, what);
+        }
+    }
+
+    /// All nodes know who is there of those whose last announce was `before`: they did not need the next one to
+    /// learn it.
+    pub fn check_presence(&self, before: Duration) {
+        let limit = elapsed().saturating_sub(Duration::from_secs(TTL - TTL_SLACK));
+        let expected = self.model.lock().presence(limit, before);
+        for site in &self.sites {
+            let Some(running) = site.running() else {
+                continue;
+            };
+            let here = self.swarms_of(&running);
+            for (key, is_there) in &expected {
+                if here.contains(key) != *is_there {
+                    let is = if *is_there { "is not" } else { "is still" };
+                    let what = format!("{}: {key:?} {is} there for it", running.name);
+                    self.fault(vec![key.0], what);
+                }
+            }
         }
     }
 
