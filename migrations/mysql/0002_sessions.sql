@@ -1,6 +1,6 @@
 -- What reports are settled against: docs/sql.md explains each column.
 
-ALTER TABLE peers ADD COLUMN sessions VARBINARY(275);
+ALTER TABLE peers ADD COLUMN sessions VARBINARY(320);
 
 ALTER TABLE history ADD COLUMN seeded_floor BIGINT;
 
