@@ -17,6 +17,7 @@ mod rows;
 mod schema;
 pub mod settle;
 mod sqlite;
+pub mod touched;
 mod triggers;
 mod unusable;
 mod values;

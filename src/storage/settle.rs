@@ -1,9 +1,10 @@
 //! What batches do to the rows that storage holds: each report is settled against its row
 //! (rules A1 to A9), and each row is written once, in the order of its table.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher as _;
 
+use foldhash::fast::RandomState;
 use siphasher::sip::SipHasher13;
 
 use crate::accounting::coverage::Coverage;
@@ -14,28 +15,20 @@ use crate::accounting::sessions::{Dip, Sessions, Settled, Source};
 use crate::change::journals::{node_of, start_of};
 use crate::change::sums::{Credited, Sum};
 use crate::change::{
-    Change, PeerChange, PeerKey, PeerRecord, RecordAge, Report, SwarmCounts, shared_family,
+    PeerChange, PeerKey, PeerRecord, RecordAge, Report, Standing, SwarmCounts, shared_family,
     shared_mark,
 };
 use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::Permille;
 use crate::storage::CreditRules;
+use crate::storage::touched::{Touched, TouchedHistory, TouchedPeer};
 
-/// Which of the users and torrents that some batches name are there.
-#[derive(Default)]
-pub struct Known {
-    pub users: HashSet<u32>,
-    pub torrents: HashSet<u32>,
-    /// Torrents that are not there under the id of a change, and may have got another one meanwhile.
-    pub moved: HashMap<InfoHash, TorrentId>,
-}
-
-/// What storage holds of the rows that some batches touch, locked until they are written.
-#[derive(Default)]
+/// What storage holds of the rows that some batches touch, locked until they are written: for each
+/// row of [`Touched`] what is there, in the same order.
+#[derive(Debug, Default)]
 pub struct Held {
-    pub known: Known,
-    pub peers: HashMap<PeerKey, HeldPeer>,
-    pub histories: HashMap<(TorrentId, UserId), HeldHistory>,
+    pub peers: Vec<Option<HeldPeer>>,
+    pub histories: Vec<Option<HeldHistory>>,
 }
 
 /// What is settled against of a peer's row.
@@ -51,50 +44,73 @@ pub struct HeldPeer {
 /// What is settled against of a history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldHistory {
+    /// Bytes credited, before multipliers.
+    pub uploaded: u64,
     pub downloaded: u64,
     /// Seconds.
     pub seed_time: u64,
+    pub announces: u64,
+    /// Unix times.
+    pub last_announce: i64,
     pub completed_at: Option<i64>,
     pub hnr: bool,
     pub covered: Option<Coverage>,
 }
 
-/// What is to be written.
+/// What is to be written, in the order of the tables.
 #[derive(Default)]
 pub struct Settlement<'a> {
-    pub peers: BTreeMap<PeerKey, PeerRow<'a>>,
-    pub histories: BTreeMap<(TorrentId, UserId), HistoryRow>,
-    pub users: BTreeMap<UserId, Sum>,
-    /// With the info hashes under which they are kept.
-    pub torrents: BTreeMap<TorrentId, (InfoHash, Sum, SwarmCounts)>,
+    pub peers: Vec<PeerRow<'a>>,
+    pub histories: Vec<HistoryRow>,
+    pub users: Vec<(UserId, Sum)>,
+    pub torrents: Vec<(TorrentId, TorrentSum)>,
     /// Snatches of public torrents.
     pub snatches: BTreeMap<InfoHash, u64>,
     /// Peers whose user or torrent was deleted.
-    pub gone: BTreeSet<PeerKey>,
+    pub gone: Vec<PeerKey>,
     /// Reports that grew faster than any line (rule A7).
     pub implausible: u64,
-    /// Whose batches these are.
-    by: Source,
 }
 
 /// A peer after the batches.
 pub struct PeerRow<'a> {
+    pub key: PeerKey,
     /// Its row is not there yet.
     pub is_new: bool,
     /// The latest record, unless that of the row is newer.
     pub record: Option<&'a PeerRecord>,
     pub held: HeldPeer,
+    /// The place of its history in [`Settlement::histories`].
+    pub history: usize,
 }
 
 /// A history after the batches.
 pub struct HistoryRow {
+    pub torrent: TorrentId,
+    pub user: UserId,
+    /// Its row is not there yet.
     pub is_new: bool,
-    pub before: HeldHistory,
     pub now: HeldHistory,
-    pub added: Sum,
-    /// Unix times.
+    /// Unix time.
     pub first_announce: i64,
-    pub last_announce: i64,
+    /// Before the batches.
+    standing: Standing,
+}
+
+/// What the batches add to a torrent.
+pub struct TorrentSum {
+    /// The info hash under which its swarm is kept.
+    pub info_hash: InfoHash,
+    pub sum: Sum,
+    /// The counters of its swarm after the batches.
+    pub counts: SwarmCounts,
+}
+
+/// Sums while they grow.
+#[derive(Default)]
+struct Sums {
+    users: HashMap<UserId, Sum, RandomState>,
+    torrents: HashMap<TorrentId, TorrentSum, RandomState>,
 }
 
 /// The base that a row shows, as of when, and since when the client reports less.
@@ -117,104 +133,57 @@ fn source_of(journal: &str) -> Source {
     Source::new(hasher.finish(), start_of(journal))
 }
 
-/// The rows of peers and of histories that changes touch.
-pub fn touched<'a>(
-    changes: impl Iterator<Item = &'a Change>,
-    known: &Known,
-) -> (BTreeSet<PeerKey>, BTreeSet<(TorrentId, UserId)>) {
-    let (mut peers, mut histories) = (BTreeSet::new(), BTreeSet::new());
-    for change in changes {
-        if let Change::Peer(change) = change
-            && let Some(key) = known.key_of(change)
-        {
-            peers.insert(key);
-            histories.insert((key.torrent, key.user));
-        }
-    }
-    (peers, histories)
-}
-
 // === impl Settlement ===
 
 impl<'a> Settlement<'a> {
-    /// Settles changes of a node in their order.
-    pub fn of(
-        changes: impl Iterator<Item = &'a Change>,
-        node: &str,
-        held: &Held,
-        rules: &CreditRules,
-    ) -> Self {
-        let mut settled = Self {
-            by: source_of(node),
-            ..Self::default()
-        };
-        for change in changes {
-            match change {
-                Change::Snatch { info_hash } => {
-                    *settled.snatches.entry(*info_hash).or_default() += 1;
+    /// Settles the changes of a node in their order.
+    pub fn of(touched: Touched<'a>, held: Held, node: &str, rules: &CreditRules) -> Self {
+        let by = source_of(node);
+        let first = |change: usize| &touched.changes[change].0.record;
+        let peers = touched.peers.iter().zip(held.peers);
+        let mut peers: Vec<PeerRow<'a>> = peers
+            .map(|(row, held)| PeerRow::of(row, held, first(row.first)))
+            .collect();
+        let histories = touched.histories.iter().zip(held.histories);
+        let mut histories: Vec<HistoryRow> = histories
+            .map(|(row, held)| HistoryRow::of(row, held, first(row.first)))
+            .collect();
+        let (mut sums, mut implausible) = (Sums::default(), 0);
+        for (change, place) in touched.changes {
+            let peer = &mut peers[place];
+            let history = &mut histories[peer.history];
+            let sum = match &change.report {
+                Some(report) => {
+                    let (up, down) = peer.settle(report, by, rules);
+                    implausible += u64::from(up.implausible) + u64::from(down.implausible);
+                    history.settle(report, up.bytes, down.bytes, rules)
                 }
-                Change::Guest(_) => {}
-                Change::Peer(change) => match held.known.key_of(change) {
-                    Some(key) => settled.settle_peer(key, change, held, rules),
-                    None => drop(settled.gone.insert(change.key)),
-                },
-            }
+                None => decided_by_node(change, peer, history),
+            };
+            peer.take(&change.record);
+            history.add(&sum, &change.record);
+            sums.add(&peer.key, change, &sum);
         }
-        settled
-    }
-
-    fn settle_peer(
-        &mut self,
-        key: PeerKey,
-        change: &'a PeerChange,
-        held: &Held,
-        rules: &CreditRules,
-    ) {
-        let PeerKey { user, torrent, .. } = key;
-        let peer = self
-            .peers
-            .entry(key)
-            .or_insert_with(|| PeerRow::of(held.peers.get(&key), &change.record));
-        let history = self
-            .histories
-            .entry((torrent, user))
-            .or_insert_with(|| HistoryRow::of(held.histories.get(&(torrent, user)), change));
-        let sum = match &change.report {
-            Some(report) => {
-                let (up, down) = peer.settle(report, self.by, rules);
-                self.implausible += u64::from(up.implausible) + u64::from(down.implausible);
-                let held = &mut peer.held;
-                held.uploaded = held.uploaded.saturating_add(up.bytes);
-                held.downloaded = held.downloaded.saturating_add(down.bytes);
-                let sum = history.settle(report, down.bytes, rules);
-                Sum {
-                    up: Permille(report.multi_up).of(up.bytes),
-                    down: Permille(report.multi_down).of(down.bytes),
-                    raw_up: up.bytes,
-                    raw_down: down.bytes,
-                    ..sum
-                }
-            }
-            None => decided_by_node(change, peer, history),
-        };
-        peer.take(&change.record);
-        history.added.add(&sum);
-        history.last_announce = history.last_announce.max(change.record.last_announce);
-        self.users.entry(user).or_default().add(&sum);
-        let new = || (change.info_hash, Sum::default(), change.counts);
-        let (_, total, counts) = self.torrents.entry(torrent).or_insert_with(new);
-        total.add(&sum);
-        *counts = change.counts;
+        let (users, torrents) = sums.in_order();
+        Self {
+            peers,
+            histories,
+            users,
+            torrents,
+            snatches: touched.snatches,
+            gone: touched.gone,
+            implausible,
+        }
     }
 
     /// What was credited.
     pub fn into_credited(self) -> Credited {
         let mut credited = Credited {
-            users: self.users,
+            users: self.users.into_iter().collect(),
             implausible: self.implausible,
             ..Credited::default()
         };
-        for (info_hash, sum, _) in self.torrents.into_values() {
+        for (_, TorrentSum { info_hash, sum, .. }) in self.torrents {
             credited.torrents.entry(info_hash).or_default().add(&sum);
         }
         for (info_hash, snatches) in self.snatches {
@@ -225,8 +194,8 @@ impl<'a> Settlement<'a> {
     }
 
     /// The history that a peer belongs to.
-    pub fn history_of(&self, key: &PeerKey) -> Option<&HistoryRow> {
-        self.histories.get(&(key.torrent, key.user))
+    pub fn history_of(&self, peer: &PeerRow<'_>) -> &HeldHistory {
+        &self.histories[peer.history].now
     }
 }
 
@@ -241,8 +210,6 @@ fn decided_by_node(change: &PeerChange, peer: &mut PeerRow<'_>, history: &mut Hi
     let now = &mut history.now;
     now.hnr = change.standing.hnr;
     now.completed_at = now.completed_at.or(change.standing.completed_at);
-    now.downloaded = now.downloaded.saturating_add(credit.raw_down);
-    now.seed_time = now.seed_time.saturating_add(credit.seed_time.into());
     Sum {
         up: credit.up,
         down: credit.down,
@@ -254,20 +221,27 @@ fn decided_by_node(change: &PeerChange, peer: &mut PeerRow<'_>, history: &mut Hi
     }
 }
 
-// === impl Known ===
+// === impl Sums ===
 
-impl Known {
-    /// Under which key the peer of a change is stored; none if its user or torrent is gone.
-    pub fn key_of(&self, change: &PeerChange) -> Option<PeerKey> {
-        let key = change.key;
-        if !self.users.contains(&key.user.0) {
-            return None;
-        }
-        if self.torrents.contains(&key.torrent.0) {
-            return Some(key);
-        }
-        let torrent = *self.moved.get(&change.info_hash)?;
-        Some(PeerKey { torrent, ..key })
+impl Sums {
+    fn add(&mut self, key: &PeerKey, change: &PeerChange, sum: &Sum) {
+        self.users.entry(key.user).or_default().add(sum);
+        let torrent = self.torrents.entry(key.torrent);
+        let torrent = torrent.or_insert_with(|| TorrentSum {
+            info_hash: change.info_hash,
+            sum: Sum::default(),
+            counts: change.counts,
+        });
+        torrent.sum.add(sum);
+        torrent.counts = change.counts;
+    }
+
+    fn in_order(self) -> (Vec<(UserId, Sum)>, Vec<(TorrentId, TorrentSum)>) {
+        let mut users: Vec<_> = self.users.into_iter().collect();
+        users.sort_unstable_by_key(|(user, _)| *user);
+        let mut torrents: Vec<_> = self.torrents.into_iter().collect();
+        torrents.sort_unstable_by_key(|(torrent, _)| *torrent);
+        (users, torrents)
     }
 }
 
@@ -337,7 +311,7 @@ impl HeldPeer {
 // === impl PeerRow ===
 
 impl<'a> PeerRow<'a> {
-    fn of(held: Option<&HeldPeer>, first: &PeerRecord) -> Self {
+    fn of(row: &TouchedPeer, held: Option<HeldPeer>, first: &PeerRecord) -> Self {
         let unknown = || HeldPeer {
             age: first.age(),
             uploaded: 0,
@@ -345,12 +319,15 @@ impl<'a> PeerRow<'a> {
             account: PeerAccount::default(),
         };
         Self {
+            key: row.key,
             is_new: held.is_none(),
             record: None,
-            held: held.cloned().unwrap_or_else(unknown),
+            held: held.unwrap_or_else(unknown),
+            history: row.history,
         }
     }
 
+    /// Credits a report to its record; returns what that was.
     fn settle(&mut self, report: &Report, by: Source, rules: &CreditRules) -> (Settled, Settled) {
         let totals = Totals {
             up: report.up,
@@ -358,7 +335,11 @@ impl<'a> PeerRow<'a> {
             machine: report.machine,
             by,
         };
-        self.held.account.settle(&totals, rules.max_rate)
+        let held = &mut self.held;
+        let (up, down) = held.account.settle(&totals, rules.max_rate);
+        held.uploaded = held.uploaded.saturating_add(up.bytes);
+        held.downloaded = held.downloaded.saturating_add(down.bytes);
+        (up, down)
     }
 
     /// Takes over a record, unless the one that is there is newer.
@@ -373,46 +354,69 @@ impl<'a> PeerRow<'a> {
 // === impl HistoryRow ===
 
 impl HistoryRow {
-    fn of(held: Option<&HeldHistory>, change: &PeerChange) -> Self {
-        let before = held.cloned().unwrap_or_default();
+    fn of(row: &TouchedHistory, held: Option<HeldHistory>, first: &PeerRecord) -> Self {
+        let is_new = held.is_none();
+        let now = held.unwrap_or_default();
         Self {
-            is_new: held.is_none(),
-            now: before.clone(),
-            before,
-            added: Sum::default(),
-            first_announce: change.record.first_announce,
-            last_announce: change.record.last_announce,
+            torrent: row.torrent,
+            user: row.user,
+            is_new,
+            standing: now.standing(),
+            now,
+            first_announce: first.first_announce,
         }
     }
 
-    /// Counts seed time, snatch and hit and run; returns what is added, bytes left out.
-    fn settle(&mut self, report: &Report, downloaded: u64, rules: &CreditRules) -> Sum {
+    /// Counts seed time, snatch and hit and run of a report that moved so many bytes; returns all
+    /// that it adds.
+    fn settle(&mut self, report: &Report, up: u64, down: u64, rules: &CreditRules) -> Sum {
         let now = &mut self.now;
         let seed_time = report.seeding_since.map_or(0, |since| {
             Coverage::count(&mut now.covered, since, report.at)
         });
-        now.downloaded = now.downloaded.saturating_add(downloaded);
-        now.seed_time = now.seed_time.saturating_add(seed_time.into());
         let is_snatch = report.completed && now.completed_at.is_none();
         if is_snatch {
             now.completed_at = Some(report.at);
         }
-        if now.seed_time >= rules.hnr_threshold.into() {
+        let all_seed_time = now.seed_time.saturating_add(seed_time.into());
+        if all_seed_time >= rules.hnr_threshold.into() {
             now.hnr = false;
-        } else if report.left && now.downloaded > rules.hnr_min_bytes {
+        } else if report.left && now.downloaded.saturating_add(down) > rules.hnr_min_bytes {
             now.hnr = true;
         }
         Sum {
+            up: Permille(report.multi_up).of(up),
+            down: Permille(report.multi_down).of(down),
+            raw_up: up,
+            raw_down: down,
             seed_time: seed_time.into(),
             announces: report.announces.into(),
             snatches: is_snatch.into(),
-            ..Sum::default()
         }
+    }
+
+    fn add(&mut self, sum: &Sum, record: &PeerRecord) {
+        let now = &mut self.now;
+        now.uploaded = now.uploaded.saturating_add(sum.raw_up);
+        now.downloaded = now.downloaded.saturating_add(sum.raw_down);
+        now.seed_time = now.seed_time.saturating_add(sum.seed_time);
+        now.announces = now.announces.saturating_add(sum.announces);
+        now.last_announce = now.last_announce.max(record.last_announce);
     }
 
     /// Whether what a user's other peers of the torrent show as well has changed.
     pub fn has_new_standing(&self) -> bool {
-        let standing = |history: &HeldHistory| (history.hnr, history.completed_at);
-        standing(&self.before) != standing(&self.now)
+        self.standing != self.now.standing()
+    }
+}
+
+// === impl HeldHistory ===
+
+impl HeldHistory {
+    fn standing(&self) -> Standing {
+        Standing {
+            completed_at: self.completed_at,
+            hnr: self.hnr,
+        }
     }
 }

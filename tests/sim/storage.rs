@@ -1,6 +1,6 @@
 //! The database: maps in memory, in which reports are settled by the code that all drivers use.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,7 +10,8 @@ use mika::ids::{InfoHash, TorrentId, UserId};
 use mika::registry::{
     Client, Permille, RowChange, StoredTorrent, StoredUser, Torrent, User, UserTotals, Wipe,
 };
-use mika::storage::settle::{Held, HeldHistory, HeldPeer, Known, Settlement, touched};
+use mika::storage::settle::{Held, HeldHistory, HeldPeer, Settlement, TorrentSum};
+use mika::storage::touched::{Known, Touched};
 use mika::storage::{
     Absurd, Added, BadRow, CreditRules, Feed, FeedPosition, Find, Finding, Found, History,
     MigrationStatus, NewTorrent, NewUser, Page, Storage, StorageError, StoredPeer, TorrentKey,
@@ -48,7 +49,6 @@ pub struct Peer {
 /// A row of histories.
 #[derive(Clone, Default)]
 pub struct Done {
-    pub uploaded: u64,
     pub held: HeldHistory,
 }
 
@@ -190,32 +190,34 @@ impl Tables {
             return Ok(Credited::default());
         }
         let changes = || new.iter().flat_map(|batch| &batch.changes);
-        let held = self.held(changes());
-        let settled = Settlement::of(changes(), &last.node, &held, rules);
+        let known = Known {
+            users: self.users.keys().map(|id| id.0).collect(),
+            torrents: self.torrents.keys().map(|id| id.0).collect(),
+            ..Known::default()
+        };
+        let touched = Touched::by(changes(), &known);
+        let held = self.held(&touched);
+        let settled = Settlement::of(touched, held, &last.node, rules);
         self.write(&settled);
         self.journals.insert(last.node.clone(), last.number);
         Ok(settled.into_credited())
     }
 
-    fn held<'a>(&self, changes: impl Iterator<Item = &'a Change> + Clone) -> Held {
-        let known = Known {
-            users: self.users.keys().map(|id| id.0).collect(),
-            torrents: self.torrents.keys().map(|id| id.0).collect::<HashSet<_>>(),
-            ..Known::default()
-        };
-        let (peers, histories) = touched(changes, &known);
-        let peer = |key| Some((key, self.peers.get(&key)?.held.clone()));
-        let history = |key| Some((key, self.histories.get(&key)?.held.clone()));
+    fn held(&self, touched: &Touched<'_>) -> Held {
+        let peers = touched.peers.iter();
+        let peers = peers.map(|row| Some(self.peers.get(&row.key)?.held.clone()));
+        let histories = touched.histories.iter();
+        let histories =
+            histories.map(|row| Some(self.histories.get(&(row.torrent, row.user))?.held.clone()));
         Held {
-            known,
-            peers: peers.into_iter().filter_map(peer).collect(),
-            histories: histories.into_iter().filter_map(history).collect(),
+            peers: peers.collect(),
+            histories: histories.collect(),
         }
     }
 
     fn write(&mut self, settled: &Settlement<'_>) {
-        for (key, row) in &settled.peers {
-            let known = self.peers.get(key).map(|peer| &peer.record);
+        for row in &settled.peers {
+            let known = self.peers.get(&row.key).map(|peer| &peer.record);
             let Some(mut record) = row.record.or(known).cloned() else {
                 continue;
             };
@@ -226,14 +228,13 @@ impl Tables {
             // As drivers keep it: packed into bytes.
             let mut held = row.held.clone();
             held.account = HeldPeer::account_of(&held.packed(), &base);
-            self.peers.insert(*key, Peer { record, held });
+            self.peers.insert(row.key, Peer { record, held });
         }
         for key in &settled.gone {
             self.peers.remove(key);
         }
-        for (key, row) in &settled.histories {
-            let done = self.histories.entry(*key).or_default();
-            done.uploaded += row.added.raw_up;
+        for row in &settled.histories {
+            let done = self.histories.entry((row.torrent, row.user)).or_default();
             done.held = row.now.clone();
         }
         for (id, sum) in &settled.users {
@@ -241,7 +242,7 @@ impl Tables {
                 add(&mut user.totals, sum);
             }
         }
-        for (id, (_, sum, counts)) in &settled.torrents {
+        for (id, TorrentSum { sum, counts, .. }) in &settled.torrents {
             if let Some(row) = self.torrents.get_mut(id) {
                 row.uploaded += sum.raw_up;
                 row.downloaded += sum.raw_down;
@@ -321,7 +322,7 @@ fn history(key: (TorrentId, UserId), done: &Done) -> History {
     History {
         user: key.1,
         torrent: key.0,
-        uploaded: done.uploaded,
+        uploaded: done.held.uploaded,
         downloaded: done.held.downloaded,
         seed_time: done.held.seed_time,
         completed_at: done.held.completed_at,

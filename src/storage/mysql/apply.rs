@@ -3,7 +3,7 @@
 //! Rows are written in the order of their keys, so that writers meet in the same order, and those
 //! of the site last, so that they are locked for the shortest time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use mysql_async::Value;
@@ -18,12 +18,13 @@ use super::rows::{Cell, Rows};
 use super::tables::{Own, begin};
 use crate::accounting::coverage::Coverage;
 use crate::change::sums::Credited;
-use crate::change::{Batch, Change, PeerKey, PeerRecord, RecordAge};
-use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
+use crate::change::{Batch, PeerKey, PeerRecord, RecordAge};
+use crate::ids::{InfoHash, TorrentId};
 use crate::storage::schema::{self, Call};
 use crate::storage::settle::{
-    Base, Held, HeldHistory, HeldPeer, HistoryRow, Known, PeerRow, Settlement, clamp, touched,
+    Base, Held, HeldHistory, HeldPeer, PeerRow, Settlement, TorrentSum, clamp,
 };
+use crate::storage::touched::{Known, Named, Touched};
 use crate::storage::values::log_refused;
 use crate::storage::{CreditRules, batches};
 
@@ -40,7 +41,11 @@ const RECORD: &str = "left_bytes ip4 port4 ip6 port6 speed_up speed_down seed_ti
 const SESSIONS: &str = "base_up base_down base_at dip_up dip_down sessions uploaded downloaded";
 
 const HISTORY_COLUMNS: &str = "torrent_id, user_id, uploaded, downloaded, seed_time, announces, \
-    completed_at, hnr, first_announce, last_announce, seeded_floor, seeded_from, seeded_until";
+    last_announce, completed_at, hnr, seeded_floor, seeded_from, seeded_until, first_announce";
+
+/// Columns of a history that an update writes.
+const HISTORY: &str = "uploaded downloaded seed_time announces last_announce completed_at hnr \
+    seeded_floor seeded_from seeded_until";
 
 /// Applies `batches`, or leaves everything as it was.
 pub(super) async fn apply(
@@ -57,8 +62,10 @@ pub(super) async fn apply(
     let mut credited = Credited::default();
     if !new.is_empty() {
         let changes = || new.iter().flat_map(|batch| &batch.changes);
-        let held = held(session, own, changes()).await?;
-        let settled = Settlement::of(changes(), node, &held, rules);
+        let known = known(session, &Named::by(changes())).await?;
+        let touched = Touched::by(changes(), &known);
+        let held = held(session, own, &touched).await?;
+        let settled = Settlement::of(touched, held, node, rules);
         write_peers(session, own, &settled).await?;
         write_histories(session, own, &settled).await?;
         let params = vec![Value::from(clamp(*number)), node.as_str().into()];
@@ -137,83 +144,59 @@ async fn applied_for_update(session: &mut Session<'_>, node: &str) -> Result<u64
 }
 
 /// The rows that changes are settled against, locked until this transaction ends.
-async fn held<'a>(
-    session: &mut Session<'_>,
-    own: &Own,
-    changes: impl Iterator<Item = &'a Change> + Clone,
-) -> Result<Held, Fault> {
-    let known = known(session, changes.clone()).await?;
-    let (peers, histories) = touched(changes, &known);
+async fn held(session: &mut Session<'_>, own: &Own, touched: &Touched<'_>) -> Result<Held, Fault> {
     Ok(Held {
-        known,
-        peers: held_peers(session, own, &peers).await?,
-        histories: held_histories(session, own, &histories).await?,
+        peers: held_peers(session, own, touched).await?,
+        histories: held_histories(session, own, touched).await?,
     })
 }
 
 /// Which of the users and torrents that changes name are there.
-async fn known<'a>(
-    session: &mut Session<'_>,
-    changes: impl Iterator<Item = &'a Change>,
-) -> Result<Known, Fault> {
-    let (mut users, mut torrents) = (HashSet::new(), HashMap::new());
-    for change in changes {
-        if let Change::Peer(change) = change {
-            users.insert(change.key.user.0);
-            torrents.insert(change.key.torrent.0, change.info_hash);
-        }
+async fn known(session: &mut Session<'_>, named: &Named) -> Result<Known, Fault> {
+    let mut ids: Vec<u32> = named.torrents.iter().map(|(id, _)| *id).collect();
+    ids.dedup();
+    let mut known = Known::default();
+    let users = there(session, &schema::USERS_KNOWN, &named.users).await?;
+    known.users.extend(users);
+    let torrents = there(session, &schema::TORRENTS_KNOWN, &ids).await?;
+    known.torrents.extend(torrents);
+    let mut gone = named.torrents.clone();
+    gone.retain(|(id, _)| !known.torrents.contains(id));
+    if !gone.is_empty() {
+        let found = read::ids_of_hashes(session, gone.iter().map(|(_, hash)| hash)).await?;
+        let moved = found
+            .iter()
+            .filter_map(|(id, first, _)| Some(((*first)?, *id)));
+        known.moved.extend(moved);
     }
-    let ids = torrents.keys().copied().collect();
-    let users = there(session, &schema::USERS_KNOWN, users).await?;
-    let there = there(session, &schema::TORRENTS_KNOWN, ids).await?;
-    torrents.retain(|id, _| !there.contains(id));
-    let mut moved = HashMap::new();
-    if !torrents.is_empty() {
-        let found = read::ids_of_hashes(session, torrents.values()).await?;
-        moved.extend(
-            found
-                .iter()
-                .filter_map(|(id, first, _)| Some(((*first)?, *id))),
-        );
-    }
-    Ok(Known {
-        users,
-        torrents: there,
-        moved,
-    })
+    Ok(known)
 }
 
 async fn held_peers(
     session: &mut Session<'_>,
     own: &Own,
-    keys: &BTreeSet<PeerKey>,
-) -> Result<HashMap<PeerKey, HeldPeer>, Fault> {
+    touched: &Touched<'_>,
+) -> Result<Vec<Option<HeldPeer>>, Fault> {
     let mut wanted = Rows::default();
-    for key in keys {
-        push_key(&mut wanted, key);
+    for (place, peer) in touched.peers.iter().enumerate() {
+        let [user, torrent, peer_id] = key_cells(&peer.key);
+        wanted.push(&[Cell::Number(place as i64), user, torrent, peer_id]);
     }
-    let mut held = HashMap::new();
-    for table in wanted.tables("user_id torrent_id peer_id") {
+    let mut held = vec![None; touched.peers.len()];
+    for table in wanted.tables("place user_id torrent_id peer_id") {
         let sql = format!(
-            "SELECT peer.user_id, peer.torrent_id, peer.peer_id, peer.announces, \
-             peer.last_announce, peer.active, peer.base_up, peer.base_down, peer.base_at, \
-             peer.dip_up, peer.dip_down, peer.sessions, peer.uploaded, peer.downloaded, \
-             peer.first_announce FROM {table} AS wanted STRAIGHT_JOIN {} AS peer \
+            "SELECT wanted.place, peer.announces, peer.last_announce, peer.active, \
+             peer.first_announce, peer.base_up, peer.base_down, peer.base_at, peer.dip_up, \
+             peer.dip_down, peer.sessions, peer.uploaded, peer.downloaded \
+             FROM {table} AS wanted STRAIGHT_JOIN {} AS peer \
              ON peer.user_id = wanted.user_id AND peer.torrent_id = wanted.torrent_id \
              AND peer.peer_id = wanted.peer_id FOR UPDATE",
             own.peers
         );
         for row in session.query(&sql).await? {
             let cells = Cells(&row);
-            let key = cells.id(0).and_then(|user| Ok((user, cells.id(1)?)));
-            if let (Ok((user, torrent)), Some(peer_id)) = (key, PeerId::from_slice(cells.bytes(2)))
-            {
-                let key = PeerKey {
-                    user: UserId(user),
-                    torrent: TorrentId(torrent),
-                    peer_id,
-                };
-                held.insert(key, held_peer(&cells));
+            if let Some(held) = held.get_mut(cells.total(0) as usize) {
+                *held = Some(held_peer(&cells));
             }
         }
     }
@@ -222,76 +205,80 @@ async fn held_peers(
 
 fn held_peer(cells: &Cells<'_>) -> HeldPeer {
     let base = Base {
-        up: cells.total(6),
-        down: cells.total(7),
-        at: cells.integer(8).unwrap_or(0),
-        dip_up: cells.integer(9),
-        dip_down: cells.integer(10),
+        up: cells.total(5),
+        down: cells.total(6),
+        at: cells.integer(7).unwrap_or(0),
+        dip_up: cells.integer(8),
+        dip_down: cells.integer(9),
     };
     HeldPeer {
         age: RecordAge {
-            announces: cells.small(3),
-            first_announce: cells.integer(14).unwrap_or(0),
-            last_announce: cells.integer(4).unwrap_or(0),
-            active: cells.flag(5),
+            announces: cells.small(1),
+            first_announce: cells.integer(4).unwrap_or(0),
+            last_announce: cells.integer(2).unwrap_or(0),
+            active: cells.flag(3),
         },
-        uploaded: cells.total(12),
-        downloaded: cells.total(13),
-        account: HeldPeer::account_of(cells.bytes(11), &base),
+        uploaded: cells.total(11),
+        downloaded: cells.total(12),
+        account: HeldPeer::account_of(cells.bytes(10), &base),
     }
 }
 
 async fn held_histories(
     session: &mut Session<'_>,
     own: &Own,
-    keys: &BTreeSet<(TorrentId, UserId)>,
-) -> Result<HashMap<(TorrentId, UserId), HeldHistory>, Fault> {
-    let keys = keys
-        .iter()
-        .map(|(torrent, user)| [torrent.0.into(), user.0.into()]);
-    let mut held = HashMap::new();
-    for table in Rows::of(keys).tables("torrent_id user_id") {
+    touched: &Touched<'_>,
+) -> Result<Vec<Option<HeldHistory>>, Fault> {
+    let wanted = touched.histories.iter().enumerate();
+    let wanted = wanted.map(|(place, row)| [place as i64, row.torrent.0.into(), row.user.0.into()]);
+    let mut held = vec![None; touched.histories.len()];
+    for table in Rows::of(wanted).tables("place torrent_id user_id") {
         let sql = format!(
-            "SELECT history.torrent_id, history.user_id, history.downloaded, history.seed_time, \
-             history.completed_at, history.hnr, history.seeded_floor, history.seeded_from, \
-             history.seeded_until FROM {table} AS wanted STRAIGHT_JOIN {} AS history \
+            "SELECT wanted.place, history.uploaded, history.downloaded, history.seed_time, \
+             history.announces, history.last_announce, history.completed_at, history.hnr, \
+             history.seeded_floor, history.seeded_from, history.seeded_until \
+             FROM {table} AS wanted STRAIGHT_JOIN {} AS history \
              ON history.torrent_id = wanted.torrent_id AND history.user_id = wanted.user_id \
              FOR UPDATE",
             own.history
         );
         for row in session.query(&sql).await? {
             let cells = Cells(&row);
-            if let (Ok(torrent), Ok(user)) = (cells.id(0), cells.id(1)) {
-                let history = HeldHistory {
-                    downloaded: cells.total(2),
-                    seed_time: cells.total(3),
-                    completed_at: cells.integer(4),
-                    hnr: cells.flag(5),
-                    covered: Coverage::of(cells.integer(6), cells.integer(7), cells.integer(8)),
-                };
-                held.insert((TorrentId(torrent), UserId(user)), history);
+            if let Some(held) = held.get_mut(cells.total(0) as usize) {
+                *held = Some(held_history(&cells));
             }
         }
     }
     Ok(held)
 }
 
-fn push_key(rows: &mut Rows, key: &PeerKey) {
-    rows.push(&[
+fn held_history(cells: &Cells<'_>) -> HeldHistory {
+    HeldHistory {
+        uploaded: cells.total(1),
+        downloaded: cells.total(2),
+        seed_time: cells.total(3),
+        announces: cells.total(4),
+        last_announce: cells.integer(5).unwrap_or(0),
+        completed_at: cells.integer(6),
+        hnr: cells.flag(7),
+        covered: Coverage::of(cells.integer(8), cells.integer(9), cells.integer(10)),
+    }
+}
+
+fn key_cells(key: &PeerKey) -> [Cell<'_>; 3] {
+    [
         Cell::Number(key.user.0.into()),
         Cell::Number(key.torrent.0.into()),
         Cell::Bytes(&key.peer_id.0),
-    ]);
+    ]
 }
 
 async fn there(
     session: &mut Session<'_>,
     call: &'static Call,
-    ids: HashSet<u32>,
-) -> Result<HashSet<u32>, Fault> {
-    let mut ids: Vec<u32> = ids.into_iter().collect();
-    ids.sort_unstable();
-    let wanted = Rows::of(ids.into_iter().map(|id| [id.into()]));
+    ids: &[u32],
+) -> Result<Vec<u32>, Fault> {
+    let wanted = Rows::of(ids.iter().map(|id| [(*id).into()]));
     let rows = session.call_with(call, &wanted).await?;
     Ok(rows
         .iter()
@@ -305,14 +292,13 @@ async fn write_peers(
     settled: &Settlement<'_>,
 ) -> Result<(), Fault> {
     let (mut new, mut newer, mut older) = (Rows::default(), Rows::default(), Rows::default());
-    for (key, row) in &settled.peers {
+    for row in &settled.peers {
         match row.record {
             Some(record) => {
-                let history = settled.history_of(key).map(|history| &history.now);
                 let rows = if row.is_new { &mut new } else { &mut newer };
-                push_peer(rows, key, row, record, history);
+                push_peer(rows, row, record, settled.history_of(row));
             }
-            None => push_sessions(&mut older, key, row),
+            None => push_sessions(&mut older, row),
         }
     }
     for values in new.values() {
@@ -320,7 +306,6 @@ async fn write_peers(
         let sql = format!("INSERT INTO {} ({PEER_COLUMNS}) VALUES {values}", own.peers);
         session.run(&sql).await?;
     }
-    let is_value = |column: &str| format!("{column} = VALUES({column})");
     let columns = SESSIONS.split_whitespace().chain(RECORD.split_whitespace());
     let columns: Vec<String> = columns.map(is_value).collect();
     for values in newer.values() {
@@ -359,7 +344,7 @@ async fn delete_peers(
 ) -> Result<(), Fault> {
     let mut gone = Rows::default();
     for key in &settled.gone {
-        push_key(&mut gone, key);
+        gone.push(&key_cells(key));
     }
     for table in gone.tables("user_id torrent_id peer_id") {
         let sql = format!(
@@ -372,20 +357,18 @@ async fn delete_peers(
     Ok(())
 }
 
-/// A sum that stops at 2^63−1 (rule A8).
-fn plus(column: &str) -> String {
-    format!(
-        "{column} = LEAST({column}, {} - VALUES({column})) + VALUES({column})",
-        i64::MAX
-    )
+/// Writes the value of a column that an INSERT gives.
+fn is_value(column: &str) -> String {
+    format!("{column} = VALUES({column})")
 }
 
-fn push_sessions(rows: &mut Rows, key: &PeerKey, row: &PeerRow<'_>) {
+fn push_sessions(rows: &mut Rows, row: &PeerRow<'_>) {
     let base = row.held.base();
+    let [user, torrent, peer_id] = key_cells(&row.key);
     rows.push(&[
-        Cell::Number(key.user.0.into()),
-        Cell::Number(key.torrent.0.into()),
-        Cell::Bytes(&key.peer_id.0),
+        user,
+        torrent,
+        peer_id,
         Cell::Number(clamp(base.up)),
         Cell::Number(clamp(base.down)),
         Cell::Number(base.at),
@@ -397,20 +380,15 @@ fn push_sessions(rows: &mut Rows, key: &PeerKey, row: &PeerRow<'_>) {
     ]);
 }
 
-fn push_peer(
-    rows: &mut Rows,
-    key: &PeerKey,
-    row: &PeerRow<'_>,
-    record: &PeerRecord,
-    history: Option<&HeldHistory>,
-) {
+fn push_peer(rows: &mut Rows, row: &PeerRow<'_>, record: &PeerRecord, history: &HeldHistory) {
     let base = row.held.base();
+    let [user, torrent, peer_id] = key_cells(&row.key);
     let ip4 = record.v4.map(|address| address.ip().to_string());
     let ip6 = record.v6.map(|address| address.ip().to_string());
     rows.push(&[
-        Cell::Number(key.user.0.into()),
-        Cell::Number(key.torrent.0.into()),
-        Cell::Bytes(&key.peer_id.0),
+        user,
+        torrent,
+        peer_id,
         Cell::Number(clamp(base.up)),
         Cell::Number(clamp(base.down)),
         Cell::Number(base.at),
@@ -431,9 +409,9 @@ fn push_peer(
         Cell::Number(record.first_announce),
         Cell::Number(record.active.into()),
         Cell::Number(record.paused.into()),
-        Cell::Number(history.is_some_and(|history| history.hnr).into()),
+        Cell::Number(history.hnr.into()),
         Cell::maybe((!record.active).then_some(record.last_announce)),
-        Cell::maybe(history.and_then(|history| history.completed_at)),
+        Cell::maybe(history.completed_at),
         Cell::Number(record.last_announce),
     ]);
 }
@@ -445,23 +423,23 @@ async fn write_histories(
 ) -> Result<(), Fault> {
     write_siblings(session, own, settled).await?;
     let (mut new, mut known) = (Rows::default(), Rows::default());
-    for ((torrent, user), history) in &settled.histories {
-        let HistoryRow { added, now, .. } = history;
-        let rows = if history.is_new { &mut new } else { &mut known };
+    for row in &settled.histories {
+        let rows = if row.is_new { &mut new } else { &mut known };
+        let HeldHistory { covered, .. } = &row.now;
         rows.push(&[
-            Cell::Number(torrent.0.into()),
-            Cell::Number(user.0.into()),
-            Cell::Number(clamp(added.raw_up)),
-            Cell::Number(clamp(added.raw_down)),
-            Cell::Number(clamp(added.seed_time)),
-            Cell::Number(clamp(added.announces)),
-            Cell::maybe(now.completed_at),
-            Cell::Number(now.hnr.into()),
-            Cell::Number(history.first_announce),
-            Cell::Number(history.last_announce),
-            Cell::maybe(now.covered.and_then(Coverage::floor)),
-            Cell::maybe(now.covered.map(|covered| covered.from)),
-            Cell::maybe(now.covered.map(|covered| covered.until)),
+            Cell::Number(row.torrent.0.into()),
+            Cell::Number(row.user.0.into()),
+            Cell::Number(clamp(row.now.uploaded)),
+            Cell::Number(clamp(row.now.downloaded)),
+            Cell::Number(clamp(row.now.seed_time)),
+            Cell::Number(clamp(row.now.announces)),
+            Cell::Number(row.now.last_announce),
+            Cell::maybe(row.now.completed_at),
+            Cell::Number(row.now.hnr.into()),
+            Cell::maybe(covered.and_then(Coverage::floor)),
+            Cell::maybe(covered.map(|covered| covered.from)),
+            Cell::maybe(covered.map(|covered| covered.until)),
+            Cell::Number(row.first_announce),
         ]);
     }
     for values in new.values() {
@@ -471,16 +449,12 @@ async fn write_histories(
         );
         session.run(&sql).await?;
     }
-    let totals = ["uploaded", "downloaded", "seed_time", "announces"].map(plus);
+    let columns: Vec<String> = HISTORY.split_whitespace().map(is_value).collect();
     for values in known.values() {
         let sql = format!(
-            "INSERT INTO {} ({HISTORY_COLUMNS}) VALUES {values} ON DUPLICATE KEY UPDATE {}, \
-             completed_at = VALUES(completed_at), hnr = VALUES(hnr), \
-             last_announce = GREATEST(last_announce, VALUES(last_announce)), \
-             seeded_floor = VALUES(seeded_floor), seeded_from = VALUES(seeded_from), \
-             seeded_until = VALUES(seeded_until)",
+            "INSERT INTO {} ({HISTORY_COLUMNS}) VALUES {values} ON DUPLICATE KEY UPDATE {}",
             own.history,
-            totals.join(", ")
+            columns.join(", ")
         );
         session.run(&sql).await?;
     }
@@ -494,13 +468,13 @@ async fn write_siblings(
     settled: &Settlement<'_>,
 ) -> Result<(), Fault> {
     let mut changed = Rows::default();
-    for ((torrent, user), history) in &settled.histories {
-        if history.has_new_standing() {
+    for row in &settled.histories {
+        if row.has_new_standing() {
             changed.push(&[
-                Cell::Number(torrent.0.into()),
-                Cell::Number(user.0.into()),
-                Cell::Number(history.now.hnr.into()),
-                Cell::maybe(history.now.completed_at),
+                Cell::Number(row.torrent.0.into()),
+                Cell::Number(row.user.0.into()),
+                Cell::Number(row.now.hnr.into()),
+                Cell::maybe(row.now.completed_at),
             ]);
         }
     }
@@ -531,7 +505,8 @@ async fn write_users(session: &mut Session<'_>, settled: &Settlement<'_>) -> Res
 }
 
 async fn write_torrents(session: &mut Session<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
-    let rows = Rows::of(settled.torrents.iter().map(|(torrent, (_, sum, counts))| {
+    let rows = Rows::of(settled.torrents.iter().map(|(torrent, row)| {
+        let TorrentSum { sum, counts, .. } = row;
         [
             torrent.0.into(),
             clamp(sum.raw_up),

@@ -1,6 +1,5 @@
 //! Applying a batch of the journal: bases, credit and the batch's number in one transaction.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -10,11 +9,10 @@ use super::fault::Fault;
 use super::tables::begin;
 use crate::accounting::coverage::Coverage;
 use crate::change::sums::Credited;
-use crate::change::{Batch, Change, RecordAge};
+use crate::change::{Batch, RecordAge};
 use crate::ids::{InfoHash, TorrentId};
-use crate::storage::settle::{
-    Base, Held, HeldHistory, HeldPeer, Known, Settlement, clamp, touched,
-};
+use crate::storage::settle::{Base, Held, HeldHistory, HeldPeer, Settlement, TorrentSum, clamp};
+use crate::storage::touched::{Known, Named, Touched, TouchedPeer};
 use crate::storage::values::log_refused;
 use crate::storage::{CreditRules, batches};
 
@@ -58,26 +56,18 @@ const HELD_PEER: &str = "SELECT announces, last_announce, active, base_up, base_
     dip_up, dip_down, sessions, uploaded, downloaded, first_announce FROM peers \
     WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3";
 
-const HELD_HISTORY: &str = "SELECT downloaded, seed_time, completed_at, hnr, seeded_floor, \
-    seeded_from, seeded_until FROM history WHERE torrent_id = ?1 AND user_id = ?2";
+const HELD_HISTORY: &str = "SELECT uploaded, downloaded, seed_time, announces, last_announce, \
+    completed_at, hnr, seeded_floor, seeded_from, seeded_until FROM history \
+    WHERE torrent_id = ?1 AND user_id = ?2";
 
-const HISTORY: &str = concat!(
-    "INSERT INTO history (torrent_id, user_id, uploaded, downloaded, seed_time, announces, ",
-    "completed_at, hnr, first_announce, last_announce, seeded_floor, seeded_from, seeded_until) ",
-    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ",
-    "ON CONFLICT (torrent_id, user_id) DO UPDATE SET ",
-    plus!("uploaded", "excluded.uploaded"),
-    ", ",
-    plus!("downloaded", "excluded.downloaded"),
-    ", ",
-    plus!("seed_time", "excluded.seed_time"),
-    ", ",
-    plus!("announces", "excluded.announces"),
-    ", completed_at = excluded.completed_at, hnr = excluded.hnr, ",
-    "last_announce = MAX(last_announce, excluded.last_announce), ",
-    "seeded_floor = excluded.seeded_floor, seeded_from = excluded.seeded_from, ",
-    "seeded_until = excluded.seeded_until"
-);
+const NEW_HISTORY: &str = "INSERT INTO history (torrent_id, user_id, uploaded, downloaded, \
+    seed_time, announces, last_announce, completed_at, hnr, seeded_floor, seeded_from, \
+    seeded_until, first_announce) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+
+const HISTORY: &str = "UPDATE history SET uploaded = ?3, downloaded = ?4, seed_time = ?5, \
+    announces = ?6, last_announce = ?7, completed_at = ?8, hnr = ?9, seeded_floor = ?10, \
+    seeded_from = ?11, seeded_until = ?12 WHERE torrent_id = ?1 AND user_id = ?2";
 
 /// A user's other peers of the torrent have the same standing.
 const SIBLINGS: &str = "UPDATE peers SET hnr = ?3, completed_at = IFNULL(completed_at, ?4) \
@@ -131,8 +121,10 @@ pub(super) fn apply(
         return Ok(Credited::default());
     }
     let changes = || new.iter().flat_map(|batch| &batch.changes);
-    let held = held(&transaction, changes())?;
-    let settled = Settlement::of(changes(), node, &held, rules);
+    let known = known(&transaction, &Named::by(changes()))?;
+    let touched = Touched::by(changes(), &known);
+    let held = held(&transaction, &touched)?;
+    let settled = Settlement::of(touched, held, node, rules);
     write_peers(&transaction, &settled)?;
     write_histories(&transaction, &settled)?;
     let mut refused = RefusedRows::default();
@@ -151,58 +143,38 @@ pub(super) fn apply(
 }
 
 /// The rows that changes are settled against. Nobody else writes until this transaction ends.
-fn held<'a>(
-    transaction: &Transaction<'_>,
-    changes: impl Iterator<Item = &'a Change> + Clone,
-) -> Result<Held, Fault> {
-    let known = known(transaction, changes.clone())?;
-    let (peers, histories) = touched(changes, &known);
-    let mut held = Held {
-        known,
-        ..Held::default()
-    };
+fn held(transaction: &Transaction<'_>, touched: &Touched<'_>) -> Result<Held, Fault> {
+    let mut held = Held::default();
     let mut select = transaction.prepare_cached(HELD_HISTORY)?;
-    for key in histories {
-        let row = select.query_row(params![key.0.0, key.1.0], |row| {
-            Ok(held_history(&Cells(row)))
-        });
-        if let Some(history) = row.optional()? {
-            held.histories.insert(key, history);
-        }
+    for row in &touched.histories {
+        let key = params![row.torrent.0, row.user.0];
+        let history = select.query_row(key, |row| Ok(held_history(&Cells(row))));
+        held.histories.push(history.optional()?);
     }
     let mut select = transaction.prepare_cached(HELD_PEER)?;
-    for key in peers {
-        let row = params![key.user.0, key.torrent.0, key.peer_id.0];
-        let row = select.query_row(row, |row| Ok(held_peer(&Cells(row))));
-        if let Some(peer) = row.optional()? {
-            held.peers.insert(key, peer);
-        }
+    for TouchedPeer { key, .. } in &touched.peers {
+        let key = params![key.user.0, key.torrent.0, key.peer_id.0];
+        let peer = select.query_row(key, |row| Ok(held_peer(&Cells(row))));
+        held.peers.push(peer.optional()?);
     }
     Ok(held)
 }
 
 /// Which of the users and torrents that changes name are there.
-fn known<'a>(
-    transaction: &Transaction<'_>,
-    changes: impl Iterator<Item = &'a Change>,
-) -> Result<Known, Fault> {
-    let mut user = transaction.prepare_cached("SELECT 1 FROM users WHERE id = ?1")?;
-    let mut torrent = transaction.prepare_cached("SELECT 1 FROM torrents WHERE id = ?1")?;
-    let (mut known, mut users, mut torrents) = (Known::default(), HashSet::new(), HashSet::new());
-    for change in changes {
-        let Change::Peer(change) = change else {
-            continue;
-        };
-        let (user_id, torrent_id) = (change.key.user.0, change.key.torrent.0);
-        if users.insert(user_id) && user.exists([user_id])? {
-            known.users.insert(user_id);
+fn known(transaction: &Transaction<'_>, named: &Named) -> Result<Known, Fault> {
+    let mut known = Known::default();
+    let mut select = transaction.prepare_cached("SELECT 1 FROM users WHERE id = ?1")?;
+    for user in &named.users {
+        if select.exists([user])? {
+            known.users.insert(*user);
         }
-        if torrents.insert((torrent_id, change.info_hash)) {
-            if torrent.exists([torrent_id])? {
-                known.torrents.insert(torrent_id);
-            } else if let Some(id) = id_of_hash(transaction, &change.info_hash)? {
-                known.moved.insert(change.info_hash, id);
-            }
+    }
+    let mut select = transaction.prepare_cached("SELECT 1 FROM torrents WHERE id = ?1")?;
+    for (torrent, info_hash) in &named.torrents {
+        if select.exists([torrent])? {
+            known.torrents.insert(*torrent);
+        } else if let Some(id) = id_of_hash(transaction, info_hash)? {
+            known.moved.insert(*info_hash, id);
         }
     }
     Ok(known)
@@ -231,11 +203,14 @@ fn held_peer(cells: &Cells<'_>) -> HeldPeer {
 
 fn held_history(cells: &Cells<'_>) -> HeldHistory {
     HeldHistory {
-        downloaded: cells.total(0),
-        seed_time: cells.total(1),
-        completed_at: cells.integer(2),
-        hnr: cells.flag(3),
-        covered: Coverage::of(cells.integer(4), cells.integer(5), cells.integer(6)),
+        uploaded: cells.total(0),
+        downloaded: cells.total(1),
+        seed_time: cells.total(2),
+        announces: cells.total(3),
+        last_announce: cells.integer(4).unwrap_or(0),
+        completed_at: cells.integer(5),
+        hnr: cells.flag(6),
+        covered: Coverage::of(cells.integer(7), cells.integer(8), cells.integer(9)),
     }
 }
 
@@ -292,8 +267,8 @@ fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Resul
     let mut insert = transaction.prepare_cached(NEW_PEER)?;
     let mut update = transaction.prepare_cached(PEER)?;
     let mut update_sessions = transaction.prepare_cached(PEER_SESSIONS)?;
-    for (key, row) in &settled.peers {
-        let base = row.held.base();
+    for row in &settled.peers {
+        let (key, base) = (&row.key, row.held.base());
         let Some(record) = row.record else {
             update_sessions.execute(params![
                 key.user.0,
@@ -310,7 +285,7 @@ fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Resul
             ])?;
             continue;
         };
-        let standing = settled.history_of(key).map(|history| &history.now);
+        let history = settled.history_of(row);
         let write = if row.is_new { &mut insert } else { &mut update };
         write.execute(params![
             key.user.0,
@@ -337,8 +312,8 @@ fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Resul
             record.last_announce,
             record.active,
             record.paused,
-            standing.and_then(|history| history.completed_at),
-            standing.is_some_and(|history| history.hnr),
+            history.completed_at,
+            history.hnr,
         ])?;
     }
     let mut delete = transaction.prepare_cached(
@@ -351,34 +326,38 @@ fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Resul
 }
 
 fn write_histories(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
-    let mut upsert = transaction.prepare_cached(HISTORY)?;
+    let mut insert = transaction.prepare_cached(NEW_HISTORY)?;
+    let mut update = transaction.prepare_cached(HISTORY)?;
     let mut siblings = transaction.prepare_cached(SIBLINGS)?;
-    for ((torrent, user), history) in &settled.histories {
-        let HeldHistory {
-            completed_at,
-            hnr,
-            covered,
-            ..
-        } = &history.now;
-        if history.has_new_standing() {
-            siblings.execute(params![torrent.0, user.0, hnr, completed_at])?;
+    for row in &settled.histories {
+        let (torrent, user, history) = (row.torrent.0, row.user.0, &row.now);
+        if row.has_new_standing() {
+            siblings.execute(params![torrent, user, history.hnr, history.completed_at])?;
         }
-        let added = &history.added;
-        upsert.execute(params![
-            torrent.0,
-            user.0,
-            clamp(added.raw_up),
-            clamp(added.raw_down),
-            clamp(added.seed_time),
-            clamp(added.announces),
-            completed_at,
-            hnr,
-            history.first_announce,
+        let HeldHistory { covered, .. } = history;
+        let write = if row.is_new { &mut insert } else { &mut update };
+        let cells = params![
+            torrent,
+            user,
+            clamp(history.uploaded),
+            clamp(history.downloaded),
+            clamp(history.seed_time),
+            clamp(history.announces),
             history.last_announce,
+            history.completed_at,
+            history.hnr,
             covered.and_then(Coverage::floor),
             covered.map(|covered| covered.from),
             covered.map(|covered| covered.until),
-        ])?;
+            row.first_announce,
+        ];
+        // Who updates leaves the last one alone.
+        let count = if row.is_new {
+            cells.len()
+        } else {
+            cells.len() - 1
+        };
+        write.execute(&cells[..count])?;
     }
     Ok(())
 }
@@ -411,7 +390,7 @@ fn write_torrents(
     refused: &mut RefusedRows,
 ) -> Result<(), Fault> {
     let mut update = transaction.prepare_cached(TORRENT)?;
-    for (torrent, (_, sum, counts)) in &settled.torrents {
+    for (torrent, TorrentSum { sum, counts, .. }) in &settled.torrents {
         let (up, down) = (clamp(sum.raw_up), clamp(sum.raw_down));
         let written = update.execute(params![
             torrent.0,
