@@ -365,6 +365,15 @@ impl Storage for Link {
         .await
     }
 
+    async fn last_gone(&self, before: i64) -> Result<Option<i64>, StorageError> {
+        self.read(move |it| {
+            let gone = it.peers.values().filter(|peer| !peer.record.active);
+            let times = gone.map(|peer| peer.record.last_announce);
+            times.filter(|at| *at < before).max()
+        })
+        .await
+    }
+
     async fn users(
         &self,
         after: Option<UserId>,
