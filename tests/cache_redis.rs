@@ -922,7 +922,7 @@ async fn notices_may_be_written_by_hand() {
     );
     redis.cli(&["XADD", "t:control", "*", "kind", "registry"]);
     let (notices, _) = cache.control(&position, BOUND).await.unwrap();
-    assert_eq!(notices, [Notice::Registry, Notice::Peers]);
+    assert_eq!(notices, [Notice::Registry]);
 }
 
 #[tokio::test]

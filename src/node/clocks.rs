@@ -68,6 +68,17 @@ struct State {
     lead: i64,
 }
 
+/// Looks whether nobody who is gone by now announced for a quarter of the time for which records are kept:
+/// the clock may have leapt ahead then, and records from before be younger than they seem.
+struct Gap {
+    /// Seconds.
+    quarter: i64,
+    /// Unix times: from here on there is none, and what is older does not matter.
+    from: i64,
+    since: i64,
+    is_found: bool,
+}
+
 /// A server did not say what time it is.
 #[derive(Debug, thiserror::Error)]
 #[error("the time of {0}")]
@@ -145,16 +156,29 @@ impl Clocks {
     }
 
     /// A node that shares with nobody goes on from its newest record, if that is later: so no time comes
-    /// twice. To be called before anything notes a time, once storage has what earlier starts left;
-    /// `peer_ttl` in seconds.
+    /// twice. To be called before anything notes a time, once storage has what earlier starts left.
+    /// Peers live for `peer_ttl` seconds, and their records are kept for `record_ttl`.
     ///
     /// # Errors
     /// Storage can't be read.
-    pub async fn go_on(&self, storage: &dyn Storage, peer_ttl: u32) -> Result<(), StorageError> {
+    pub async fn go_on(
+        &self,
+        storage: &dyn Storage,
+        peer_ttl: u32,
+        record_ttl: u32,
+    ) -> Result<(), StorageError> {
         let is_alone = self.state.lock().is_alone;
         if is_alone && let Some(newest) = storage.newest_announce().await? {
+            let mut gap = Gap::before(newest, record_ttl.into());
+            while let Some(before) = gap.next() {
+                gap.take(storage.last_gone(before).await?);
+            }
             self.begin_after(newest, peer_ttl);
-            self.state.lock().offset = offset_of(self.clock.now());
+            let mut state = self.state.lock();
+            state.offset = offset_of(self.clock.now());
+            if gap.is_found {
+                state.steady_since = self.clock.now().mono;
+            }
         }
         Ok(())
     }
@@ -350,6 +374,33 @@ fn offset_of(now: Now) -> i64 {
     now.unix - i64::from(now.mono.0)
 }
 
+// === impl Gap ===
+
+impl Gap {
+    /// In the `record_ttl` seconds before `newest`.
+    fn before(newest: i64, record_ttl: i64) -> Self {
+        Self {
+            quarter: record_ttl / 4,
+            from: newest,
+            since: newest - record_ttl,
+            is_found: false,
+        }
+    }
+
+    /// Before which time the newest announce is to be asked for; none if all is known.
+    fn next(&self) -> Option<i64> {
+        let is_open = !self.is_found && self.from > self.since;
+        is_open.then(|| self.from - self.quarter)
+    }
+
+    fn take(&mut self, newest: Option<i64>) {
+        // Without older records, there is nothing to remove.
+        let at = newest.unwrap_or(self.since);
+        self.is_found = newest.is_some_and(|at| at < self.from - 2 * self.quarter);
+        self.from = at;
+    }
+}
+
 // === impl Answer ===
 
 impl Answer {
@@ -543,6 +594,32 @@ mod tests {
             let (after, set_back, prunes) = begun(newest);
             assert!((after - ahead).abs() <= 2, "{newest}: {after}");
             assert_eq!((set_back, prunes), (was_set_back, may_prune), "{newest}");
+        }
+    }
+
+    #[test]
+    fn a_leap_of_an_earlier_run_is_seen_in_the_records() {
+        let every = |step: i64, most: i64| (0..most).map(|count| NOW - count * step).collect();
+        let leapt = |by: i64, times: Vec<i64>| -> Vec<i64> {
+            let before = times.into_iter().map(|at| at - by);
+            before.chain([NOW - 20, NOW - 7]).collect()
+        };
+        let times: [(Vec<i64>, bool); 8] = [
+            (vec![], false),
+            (vec![NOW - 20, NOW - 7], false),
+            (every(600, 1000), false),
+            (every(20_000, 10), false),
+            (every(46_000, 10), true),
+            (leapt(200_000, every(600, 1000)), true),
+            (leapt(60_000, every(600, 1000)), true),
+            (leapt(20_000, every(600, 1000)), false),
+        ];
+        for (times, expected) in times {
+            let mut gap = Gap::before(NOW, 90_000);
+            while let Some(before) = gap.next() {
+                gap.take(times.iter().copied().filter(|at| *at < before).max());
+            }
+            assert_eq!(gap.is_found, expected, "{:?}", times.last());
         }
     }
 

@@ -130,7 +130,8 @@ async fn try_to_begin(config: &Config, stores: &Stores, host: &Host) -> Result<R
     }
     notify::status("loading users, torrents and swarms");
     let (node, journal) = take_up(config, stores, host, database).await?;
-    let go_on = || node.clocks.go_on(&**storage, node.tracker.peer_ttl());
+    let (peer_ttl, record_ttl) = (node.tracker.peer_ttl(), node.tracker.record_ttl());
+    let go_on = || node.clocks.go_on(&**storage, peer_ttl, record_ttl);
     let follows = match cache {
         None => {
             go_on().await.map_err(in_storage)?;

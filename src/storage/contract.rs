@@ -969,6 +969,13 @@ async fn old_tombstones_are_pruned(storage: &dyn Storage) {
         changes.push(Change::from(change));
     }
     apply(storage, 1, changes).await;
+    for (before, found) in [
+        (NOW, None),
+        (NOW + 10, Some(NOW)),
+        (NOW + 11, Some(NOW + 10)),
+    ] {
+        assert_eq!(storage.last_gone(before).await.unwrap(), found, "{before}");
+    }
     assert_eq!(storage.prune(NOW, 10).await.unwrap(), 0);
     assert_eq!(storage.prune(NOW + 10, 1).await.unwrap(), 1);
     assert_eq!(storage.prune(NOW + 10, 10).await.unwrap(), 1);

@@ -191,6 +191,13 @@ pub trait Storage: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Unix time of the newest last announce before `before` that the record of a peer which is gone
+    /// has; none if there is none. A start without a cache sees from it whether its time leapt.
+    async fn last_gone(&self, before: i64) -> Result<Option<i64>, StorageError> {
+        let _ = before;
+        Ok(None)
+    }
+
     // --- reading, by pages in the order of the key: `after` is the last key of the page before ---
 
     async fn users(

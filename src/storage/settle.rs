@@ -221,6 +221,9 @@ fn decided_by_node(change: &PeerChange, peer: &mut PeerRow<'_>, history: &mut Hi
     }
 }
 
+/// Sums in the order of the tables.
+type SumsInOrder = (Vec<(UserId, Sum)>, Vec<(TorrentId, TorrentSum)>);
+
 // === impl Sums ===
 
 impl Sums {
@@ -236,7 +239,7 @@ impl Sums {
         torrent.counts = change.counts;
     }
 
-    fn in_order(self) -> (Vec<(UserId, Sum)>, Vec<(TorrentId, TorrentSum)>) {
+    fn in_order(self) -> SumsInOrder {
         let mut users: Vec<_> = self.users.into_iter().collect();
         users.sort_unstable_by_key(|(user, _)| *user);
         let mut torrents: Vec<_> = self.torrents.into_iter().collect();

@@ -146,6 +146,21 @@ impl Tracker {
     /// All private peers of one shard, tombstones too: what a cache that forgot is given again.
     /// Those that owe the journal are left out, for their bases are ahead of what it has.
     pub fn members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
+        self.members_if(shard, now, |client| client.peer.owed.is_none())
+    }
+
+    /// All private peers of one shard, tombstones and those that owe the journal too.
+    #[cfg(feature = "contract")]
+    pub fn all_members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
+        self.members_if(shard, now, |_| true)
+    }
+
+    fn members_if(
+        &self,
+        shard: usize,
+        now: Now,
+        is_wanted: impl Fn(&Client) -> bool,
+    ) -> Vec<(InfoHash, Vec<Member>)> {
         let swarms = self.private.lock(shard);
         let members = |swarm: &PrivateSwarm| {
             let member = |client: Client| Member {
@@ -155,8 +170,7 @@ impl Tracker {
                 standing: standing_of(&client.history),
             };
             let clients = (0..swarm.len()).filter_map(|place| swarm.client(place));
-            let owes_nothing = |client: &Client| client.peer.owed.is_none();
-            clients.filter(owes_nothing).map(member).collect::<Vec<_>>()
+            clients.filter(&is_wanted).map(member).collect::<Vec<_>>()
         };
         let swarms = swarms.iter();
         swarms

@@ -12,7 +12,7 @@ use mika::ids::{PeerId, TorrentId, UserId};
 use mika::wire::Event;
 
 use super::seedtime::{self, Order};
-use super::storage::Tables;
+use super::storage::{LateStarts, Tables};
 use super::sums;
 use super::world::Key;
 
@@ -181,9 +181,9 @@ impl Model {
     }
 
     /// What is due, by user and torrent.
-    pub fn due(&self) -> BTreeMap<(UserId, TorrentId), Due> {
+    pub fn due(&self, late: &LateStarts) -> BTreeMap<(UserId, TorrentId), Due> {
         let mut due: BTreeMap<(UserId, TorrentId), Due> = BTreeMap::new();
-        for (key, (up, down)) in self.gains() {
+        for (key, (up, down)) in self.gains(late) {
             let due = due.entry((key.user, key.torrent)).or_default();
             due.up.add(up);
             due.down.add(down);
@@ -216,8 +216,9 @@ impl Model {
         due
     }
 
-    /// What each peer gained, up and down.
-    fn gains(&self) -> BTreeMap<PeerKey, (Bounds, Bounds)> {
+    /// What each peer gained, up and down. Of a life whose `started` came `late`, what the lives before it had
+    /// above its begin may be lost.
+    fn gains(&self, late: &LateStarts) -> BTreeMap<PeerKey, (Bounds, Bounds)> {
         let mut gains: BTreeMap<PeerKey, (Bounds, Bounds)> = BTreeMap::new();
         let mut heard: BTreeMap<PeerKey, (u64, u64)> = BTreeMap::new();
         for life in &self.lives {
@@ -240,8 +241,10 @@ impl Model {
                 begin(birth.up, before.map(|it| it.0)),
                 begin(birth.down, before.map(|it| it.1)),
             );
-            gain.0.add(life.gain(up, |report| report.up));
-            gain.1.add(life.gain(down, |report| report.down));
+            let lost = life.lost(key, before.unwrap_or_default(), late);
+            gain.0.add(life.gain(up, |report| report.up).less(lost.0));
+            gain.1
+                .add(life.gain(down, |report| report.down).less(lost.1));
             let last = |total: fn(&Report) -> u64| reports.iter().map(total).max().unwrap_or(0);
             heard.insert(key, (last(|report| report.up), last(|report| report.down)));
         }
@@ -313,7 +316,7 @@ impl Model {
     /// Compares storage with what is due.
     pub fn check(&self, tables: &Tables) -> Vec<Wrong> {
         let mut wrong = Vec::new();
-        let due = self.due();
+        let due = self.due(&tables.late);
         for (&(user, torrent), due) in &due {
             let found = tables.histories.get(&(torrent, user)).cloned();
             let found = found.unwrap_or_default();
@@ -336,13 +339,13 @@ impl Model {
                     });
                 }
             };
-            expect("uploaded", due.up, found.uploaded);
+            expect("uploaded", due.up, found.held.uploaded);
             expect("downloaded", due.down, found.held.downloaded);
             expect("seed time", due.seed_time, found.held.seed_time);
             let snatches = u64::from(found.held.completed_at.is_some());
             expect("the snatch", due.snatch, snatches);
         }
-        for (key, (up, down)) in self.gains() {
+        for (key, (up, down)) in self.gains(&tables.late) {
             let Some(row) = tables.peers.get(&key) else {
                 continue;
             };
@@ -379,6 +382,23 @@ impl Model {
 // === impl Life ===
 
 impl Life {
+    /// What may be lost of both totals at its begin, where those before it were so high.
+    fn lost(&self, key: PeerKey, before: (u64, u64), late: &LateStarts) -> (u64, u64) {
+        let starts = self.reports.iter();
+        let starts = starts.filter(|report| report.event == Event::Started);
+        let mut lost = (0, 0);
+        for Report { up, down, .. } in starts {
+            let is_late = late.has(key, *up, *down);
+            if is_late.0 {
+                lost.0 = before.0.saturating_sub(*up).max(lost.0);
+            }
+            if is_late.1 {
+                lost.1 = before.1.saturating_sub(*down).max(lost.1);
+            }
+        }
+        lost
+    }
+
     /// What it moved of one total, from `begin` on at most.
     fn gain(&self, begin: u64, total: impl Fn(&Report) -> u64) -> Bounds {
         let sent = self.reports.iter().map(&total);
@@ -419,6 +439,14 @@ impl Report {
 impl Bounds {
     pub fn has(&self, number: u64) -> bool {
         (self.least..=self.most).contains(&number)
+    }
+
+    /// The same, but so much may be lost.
+    fn less(self, lost: u64) -> Self {
+        Self {
+            least: self.least.saturating_sub(lost),
+            ..self
+        }
     }
 
     fn add(&mut self, other: Self) {

@@ -1,6 +1,6 @@
 //! The database: maps in memory, in which reports are settled by the code that all drivers use.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -37,6 +37,16 @@ pub struct Tables {
     pub last_torrent: u32,
     pub whitelist: Vec<Client>,
     pub feed: Vec<RowChange>,
+    pub late: LateStarts,
+}
+
+/// Which `started` reached the database after a later report of the same client.
+#[derive(Clone, Default)]
+pub struct LateStarts {
+    /// Unix times of the newest report of each peer.
+    newest: BTreeMap<PeerKey, i64>,
+    up: BTreeSet<(PeerKey, u64)>,
+    down: BTreeSet<(PeerKey, u64)>,
 }
 
 /// A row of peers.
@@ -197,6 +207,7 @@ impl Tables {
         };
         let touched = Touched::by(changes(), &known);
         let held = self.held(&touched);
+        changes().for_each(|change| self.late.see(change));
         let settled = Settlement::of(touched, held, &last.node, rules);
         self.write(&settled);
         self.journals.insert(last.node.clone(), last.number);
@@ -260,6 +271,27 @@ fn add(totals: &mut UserTotals, sum: &Sum) {
     totals.snatches += sum.snatches;
     totals.announces += sum.announces;
     totals.seed_time += sum.seed_time;
+}
+
+// === impl LateStarts ===
+
+impl LateStarts {
+    fn see(&mut self, change: &Change) {
+        let Change::Peer(change) = change else { return };
+        let Some(report) = &change.report else { return };
+        let newest = self.newest.entry(change.key).or_insert(report.at);
+        for (stretch, late) in [(report.up, &mut self.up), (report.down, &mut self.down)] {
+            let started = stretch.filter(|it| it.started && it.from.at < *newest);
+            late.extend(started.map(|it| (change.key, it.from.total)));
+        }
+        *newest = report.at.max(*newest);
+    }
+
+    /// Whether one that began with so much uploaded, or downloaded, came late: with both, in that order.
+    pub fn has(&self, key: PeerKey, up: u64, down: u64) -> (bool, bool) {
+        let (up, down) = ((key, up), (key, down));
+        (self.up.contains(&up), self.down.contains(&down))
+    }
 }
 
 // === impl Link ===
@@ -362,6 +394,15 @@ impl Storage for Link {
         self.read(|it| {
             let times = it.peers.values().map(|peer| peer.record.last_announce);
             times.max()
+        })
+        .await
+    }
+
+    async fn last_gone(&self, before: i64) -> Result<Option<i64>, StorageError> {
+        self.read(move |it| {
+            let gone = it.peers.values().filter(|peer| !peer.record.active);
+            let times = gone.map(|peer| peer.record.last_announce);
+            times.filter(|at| *at < before).max()
         })
         .await
     }

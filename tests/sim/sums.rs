@@ -40,7 +40,7 @@ fn of_user(id: UserId, tables: &Tables, reports: &Reports) -> Vec<(&'static str,
             most: sum,
         }
     };
-    let up = histories().map(|(key, done)| (key.0, done.uploaded));
+    let up = histories().map(|(key, done)| (key.0, done.held.uploaded));
     let down = histories().map(|(key, done)| (key.0, done.held.downloaded));
     let totals = tables.users.get(&id).map(|row| row.totals);
     let totals = totals.unwrap_or_default();

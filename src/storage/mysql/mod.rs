@@ -181,6 +181,10 @@ impl Storage for Mysql {
         read!(self, |session| read::newest_announce(session, &self.own))
     }
 
+    async fn last_gone(&self, before: i64) -> Result<Option<i64>, StorageError> {
+        read!(self, |session| read::last_gone(session, &self.own, before))
+    }
+
     fn has_feed(&self) -> bool {
         !self.statements.of(&schema::FEED).is_empty()
     }

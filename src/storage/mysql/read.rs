@@ -38,6 +38,19 @@ pub(super) async fn newest_announce(
     Ok(rows.first().and_then(|row| Cells(row).integer(0)))
 }
 
+pub(super) async fn last_gone(
+    session: &mut Session<'_>,
+    own: &Own,
+    before: i64,
+) -> Result<Option<i64>, Fault> {
+    let sql = format!(
+        "SELECT MAX(inactive_since) FROM {} WHERE inactive_since < {before}",
+        own.peers
+    );
+    let rows = session.query(&sql).await?;
+    Ok(rows.first().and_then(|row| Cells(row).integer(0)))
+}
+
 pub(super) async fn users(
     session: &mut Session<'_>,
     after: Option<UserId>,

@@ -137,6 +137,11 @@ impl Storage for Sqlite {
             .await
     }
 
+    async fn last_gone(&self, before: i64) -> Result<Option<i64>, StorageError> {
+        self.read(move |connection| read::last_gone(connection, before))
+            .await
+    }
+
     async fn users(
         &self,
         after: Option<UserId>,

@@ -37,6 +37,13 @@ pub(super) fn newest_announce(connection: &Connection) -> Result<Option<i64>, Fa
     Ok(select.query_row([], |row| row.get(0))?)
 }
 
+pub(super) fn last_gone(connection: &Connection, before: i64) -> Result<Option<i64>, Fault> {
+    let mut select = connection.prepare_cached(
+        "SELECT MAX(last_announce) FROM peers WHERE active = 0 AND last_announce < ?1",
+    )?;
+    Ok(select.query_row([before], |row| row.get(0))?)
+}
+
 pub(super) fn users(
     connection: &Connection,
     after: Option<UserId>,

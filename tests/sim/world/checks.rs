@@ -121,7 +121,7 @@ impl World {
             .collect();
         let mut here = BTreeSet::new();
         for shard in 0..Tracker::SHARDS {
-            for (hash, members) in running.tracker.members(shard, running.clock.now()) {
+            for (hash, members) in running.tracker.all_members(shard, running.clock.now()) {
                 let active = members.into_iter().filter(|member| member.record.active);
                 let torrent = torrents.get(&hash).copied().unwrap_or(0);
                 here.extend(active.map(|member| (member.user.0, torrent, member.peer_id)));
