@@ -41,8 +41,9 @@ pub struct Owed {
     /// Bytes before multipliers.
     pub uploaded: u64,
     pub downloaded: u64,
-    /// Seconds.
+    /// Seconds, all of them before `seeded_until`.
     pub seed_time: u32,
+    pub seeded_until: Seconds,
     pub announces: u32,
     /// When the base was set that these bytes are above.
     pub since: Seconds,

@@ -70,7 +70,7 @@ impl Ledger<'_> {
     }
 
     /// Why a user may begin no further record.
-    fn excess(&self, user: UserId) -> Option<Refusal> {
+    pub(super) fn excess(&self, user: UserId) -> Option<Refusal> {
         if self.swarm.records_of(user, RECORDS_MAX) >= RECORDS_MAX {
             return Some(Refusal::TooManyPeers);
         }

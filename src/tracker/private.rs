@@ -39,14 +39,22 @@ struct Reported {
     up: Option<Stretch>,
     down: Option<Stretch>,
     machine: Option<MachineId>,
+    at: Seconds,
     seeding_since: Option<Seconds>,
     left: bool,
+}
+
+/// A client of the swarm as it was before its announce.
+#[derive(Clone, Copy)]
+struct Before {
+    role: Role,
+    heard: Seconds,
 }
 
 // === impl Reported ===
 
 impl Reported {
-    /// What the journal had no room for.
+    /// What the journal had no room for, without seed time.
     fn of_owed(owed: &Owed, client: &Client) -> Self {
         let account = &client.peer.account;
         let stretch = |base: u64, bytes: u64, started: bool| {
@@ -63,13 +71,12 @@ impl Reported {
                 started,
             })
         };
-        let last = account.last_announce;
-        let seeding_since = Seconds(last.0.saturating_sub(owed.seed_time));
         Self {
             up: stretch(account.base_up, owed.uploaded, owed.began_up),
             down: stretch(account.base_down, owed.downloaded, owed.began_down),
             machine: None,
-            seeding_since: (owed.seed_time > 0).then_some(seeding_since),
+            at: account.last_announce,
+            seeding_since: None,
             left: owed.left,
         }
     }
@@ -136,7 +143,7 @@ impl Ledger<'_> {
         let params = arrival.params;
         let mono = self.now.mono;
         let mut found = self.find(who, arrival);
-        let before = found.as_mut().and_then(|client| self.role_before(client));
+        let before = found.as_mut().and_then(|client| self.before(client));
         let is_where_it_was = |client: &Client| client.peer.is_at(arrival.endpoint);
         if !found.as_ref().is_some_and(is_where_it_was) {
             // One that had expired stays so.
@@ -173,7 +180,7 @@ impl Ledger<'_> {
             Some(client) => client,
             None => self.stranger(who, arrival)?,
         };
-        let before = self.role_before(&mut client);
+        let before = self.before(&mut client);
         let held = client.peer.endpoints();
         client
             .peer
@@ -197,11 +204,13 @@ impl Ledger<'_> {
         self.swarm.client(place)
     }
 
-    /// The role of a peer until its announce. One that was silent for too long had left the
+    /// A peer until its announce. One that was silent for too long had left the
     /// swarm, even if no sweep has come by since (rule W10).
-    fn role_before(&self, client: &mut Client) -> Option<Role> {
+    fn before(&self, client: &mut Client) -> Option<Before> {
         self.expire(client);
-        client.peer.role()
+        let role = client.peer.role()?;
+        let heard = client.peer.heard();
+        Some(Before { role, heard })
     }
 
     /// A peer has left the swarm, as its user's last one perhaps: then the user may have run,
@@ -223,8 +232,9 @@ impl Ledger<'_> {
     }
 
     /// Rule W5: once for ever for a user and a torrent, and not for who was a seeder before.
-    fn snatch(&mut self, history: &mut History, arrival: &Arrival, before: Option<Role>) {
-        if !arrival.completes() || before == Some(Role::Seeder) || history.completed_at.is_some() {
+    fn snatch(&mut self, history: &mut History, arrival: &Arrival, before: Option<Before>) {
+        let was_seeding = before.is_some_and(|it| it.role == Role::Seeder);
+        if !arrival.completes() || was_seeding || history.completed_at.is_some() {
             return;
         }
         history.completed_at = Some(self.now.unix);
@@ -242,12 +252,12 @@ impl Ledger<'_> {
         mut client: Client,
         arrival: &Arrival,
         held: Endpoints,
-        before: Option<Role>,
+        before: Option<Before>,
     ) -> Option<(Ticket, bool)> {
         let params = arrival.params;
         // One that expired is told with what it reports now.
         let had_left = client.peer.owed.as_ref().is_some_and(|owed| owed.left);
-        let owed = self.settle_owed(&mut client);
+        let mut owed = self.settle_owed(&mut client);
         let had_left = had_left && owed.is_none();
         let room = self.tracker.outbox.reserve();
         let has_machines = client.peer.account.machines.is_some();
@@ -259,9 +269,15 @@ impl Ledger<'_> {
             held,
             is_held_back: room.is_none() && (owed.is_some() || has_machines),
         };
-        let was_seeding = before == Some(Role::Seeder);
-        let seeding_since = was_seeding.then(|| self.seeding_since(&client));
-        let accrual = self.account(&mut client, report, was_seeding);
+        let seeding = before.filter(|it| it.role == Role::Seeder);
+        let seeding_since = seeding.map(|it| self.seeding_since(&client, it.heard));
+        if let (Some(owed), Some(since)) = (&mut owed, seeding_since)
+            && owed.seeded_until != since
+        {
+            // The client left in between, and only one stretch can be owed.
+            owed.seed_time = 0;
+        }
+        let accrual = self.account(&mut client, report, seeding_since);
         let has_left = before.is_some() && client.peer.role().is_none() && self.left(&mut client);
         let peer = &mut client.peer;
         // Who stays in another family goes on there as what they were.
@@ -271,6 +287,9 @@ impl Ledger<'_> {
         let Some(room) = room else {
             let mut owed = accrual.added_to(owed, self.now.mono);
             owed.left |= has_left || had_left;
+            if seeding_since.is_some() {
+                owed.seeded_until = self.now.mono;
+            }
             client.peer.owed = Some(owed);
             self.swarm.put(&client);
             self.tracker.metrics.outbox_full.one();
@@ -280,6 +299,7 @@ impl Ledger<'_> {
             up: accrual.up,
             down: accrual.down,
             machine: accrual.machine,
+            at: self.now.mono,
             seeding_since,
             left: has_left || had_left,
         };
@@ -300,23 +320,47 @@ impl Ledger<'_> {
             return Some(owed);
         };
         let credit = self.credit(&mut client.history, &owed);
-        let report = self.report(client, &Reported::of_owed(&owed, client), &credit);
+        let report = self.report(&self.owed_report(&owed, client), &credit);
         let counts = self.swarm.counts();
         let change = peer_change(client, counts, self.torrent, credit, report, self.now);
         room.push(self.shard, Change::from(change));
         None
     }
 
-    /// Since when a client that was seeding until now is known to have been. Of the time before a leap of
-    /// the clock, what another client of the user may have told already is left out.
-    fn seeding_since(&self, client: &Client) -> Seconds {
+    /// Since when a client that was seeding until now, and last heard then, is known to have been.
+    fn seeding_since(&self, client: &Client, heard: Seconds) -> Seconds {
         let earliest = self.now.mono.0.saturating_sub(self.rules.peer_ttl);
-        let since = Seconds(client.peer.account.last_announce.0.max(earliest));
-        if since >= self.tracker.leaps.latest(self.now) {
-            return since;
-        }
-        let told = self.swarm.other_seeded_at(client);
+        self.untold_since(client, Seconds(heard.0.max(earliest)))
+    }
+
+    /// From when on nobody told of the time since `since`. Storage can't see that of the time before a leap of
+    /// the clock: then what other clients of the user may have told is left out, and those that left, too.
+    fn untold_since(&self, client: &Client, since: Seconds) -> Seconds {
+        let leap = self.tracker.leaps.latest(self.now);
+        let user = client.peer.user;
+        let told = if since >= leap {
+            None
+        } else if self.excess(user).is_none() {
+            self.swarm.other_announced_at(client)
+        } else {
+            // The records of some that left may be gone.
+            Some(leap)
+        };
         since.max(told.unwrap_or(since)).min(self.now.mono)
+    }
+
+    /// What the journal had no room for.
+    fn owed_report(&self, owed: &Owed, client: &Client) -> Reported {
+        let reported = Reported::of_owed(owed, client);
+        if owed.seed_time == 0 {
+            return reported;
+        }
+        let since = Seconds(owed.seeded_until.0.saturating_sub(owed.seed_time));
+        Reported {
+            at: owed.seeded_until,
+            seeding_since: Some(self.untold_since(client, since)),
+            ..reported
+        }
     }
 
     /// Puts a client back into the swarm, and queues its record with what it owes; without
@@ -327,7 +371,7 @@ impl Ledger<'_> {
             self.swarm.put(&client);
             return;
         };
-        let reported = Reported::of_owed(&owed, &client);
+        let reported = self.owed_report(&owed, &client);
         self.push(client, &owed, reported, room);
     }
 
@@ -341,13 +385,13 @@ impl Ledger<'_> {
         let credit = self.credit(&mut client.history, added);
         self.swarm.put(&client);
         let counts = self.swarm.counts();
-        let report = self.report(&client, &reported, &credit);
+        let report = self.report(&reported, &credit);
         let change = peer_change(&client, counts, self.torrent, credit, report, self.now);
         room.push(self.shard, Change::from(change))
     }
 
     /// What storage is to settle.
-    fn report(&self, client: &Client, reported: &Reported, credit: &Credit) -> change::Report {
+    fn report(&self, reported: &Reported, credit: &Credit) -> change::Report {
         let unix = |moment: i64| self.now.to_unix(Seconds(moment as u32));
         let stretch = |stretch: Option<Stretch>| {
             stretch.map(|it| Stretch {
@@ -366,7 +410,7 @@ impl Ledger<'_> {
             up: stretch(reported.up),
             down: stretch(reported.down),
             machine: reported.machine,
-            at: self.now.to_unix(client.peer.account.last_announce),
+            at: self.now.to_unix(reported.at),
             seeding_since: reported.seeding_since.map(|since| self.now.to_unix(since)),
             announces: credit.announces,
             completed: credit.snatched,
@@ -378,8 +422,13 @@ impl Ledger<'_> {
 
     /// Brings account and history up to date; returns what the user gains. Clients that seed at the
     /// same time count once (rule A8a).
-    fn account(&self, client: &mut Client, report: Report, was_seeding: bool) -> Accrual {
-        let seeding_for_max = was_seeding.then_some(self.rules.peer_ttl);
+    fn account(
+        &self,
+        client: &mut Client,
+        report: Report,
+        seeding_since: Option<Seconds>,
+    ) -> Accrual {
+        let seeding_for_max = seeding_since.map(|since| self.now.mono.since(since));
         let mut accrual = credit::account(
             &mut client.peer.account,
             report,
@@ -387,7 +436,7 @@ impl Ledger<'_> {
             self.rules.max_rate,
             self.now.mono,
         );
-        let others = was_seeding.then(|| self.swarm.other_seeded_at(client));
+        let others = seeding_since.map(|_| self.swarm.other_seeded_at(client));
         let since_others = others.flatten().map(|at| self.now.mono.since(at));
         accrual.seed_time = accrual.seed_time.min(since_others.unwrap_or(u32::MAX));
         credit::remember(&mut client.history, &accrual, self.rules.hnr);

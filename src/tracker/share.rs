@@ -256,8 +256,8 @@ impl Tracker {
             history.hnr = standing.hnr;
             peer.account = account_of(record, now);
             if let Some(owed) = &mut peer.owed {
-                // Nobody was told of them, so the other node has credited these bytes.
-                (owed.uploaded, owed.downloaded) = (0, 0);
+                // Nobody was told of them, so the other node has credited these bytes and seconds.
+                (owed.uploaded, owed.downloaded, owed.seed_time) = (0, 0, 0);
             }
         }
         follow_places(&mut client.peer, &before, record, is_newer, now);

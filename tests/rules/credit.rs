@@ -287,6 +287,63 @@ fn a_clock_that_leaps_counts_no_second_of_seeding_twice() {
     assert_eq!(world.totals(1).seed_time, 300);
 }
 
+/// Since when the last change that the journal keeps says that its client has been seeding, and until when, by
+/// how long ago that was.
+fn seeded(world: &mut World) -> Option<(i64, i64)> {
+    let report = world.drain_peers().pop()?.report?;
+    let now = world.now.unix;
+    Some((now - report.seeding_since?, now - report.at))
+}
+
+#[test]
+fn a_clock_that_leaps_counts_nothing_twice_that_a_client_told_before_it_left() {
+    let mut world = World::private();
+    for n in [1, 2] {
+        world.ok(peer(n).of(1).left(0));
+    }
+    world.wait(100);
+    world.ok(peer(1).of(1).left(0).event("stopped"));
+    world.now.unix += 3600;
+    world.wait(50);
+    world.ok(peer(2).of(1).left(0));
+    assert_eq!(seeded(&mut world), Some((50, 0)));
+    world.wait(100);
+    world.ok(peer(2).of(1).left(0));
+    assert_eq!(seeded(&mut world), Some((100, 0)));
+}
+
+#[test]
+fn seed_time_that_found_no_room_is_told_as_of_when_it_was() {
+    let seeds = |event: &'static str| peer(1).of(1).left(0).event(event);
+    // It stops again, or not; or it begins again, and seeds on in the end.
+    for (again, wait, expected) in [
+        (Some("stopped"), 10, (2060, 60)),
+        (None, 10, (2060, 60)),
+        (Some("started"), 10, (2060, 60)),
+        (Some("started"), 1000, (1050, 50)),
+    ] {
+        let mut world = World::private_by(rules(), 2);
+        world.ok(seeds("started"));
+        world.drain();
+        world.ok(peer(8).of(8));
+        world.ok(peer(9).of(9));
+        world.wait(2000);
+        world.ok(seeds("stopped"));
+        world.wait(10);
+        if let Some(event) = again {
+            world.ok(seeds(event));
+        }
+        if wait > 10 {
+            world.wait(wait);
+            world.ok(seeds(""));
+        }
+        world.wait(50);
+        world.drain();
+        world.sweep();
+        assert_eq!(seeded(&mut world), Some(expected), "{again:?} {wait}");
+    }
+}
+
 /// The rules here: more than 1000 bytes oblige to 10,000 seconds.
 #[test]
 fn who_leaves_too_early_is_marked() {

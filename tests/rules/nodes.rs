@@ -84,6 +84,31 @@ fn an_older_record_changes_nothing() {
 }
 
 #[test]
+fn seed_time_goes_on_from_the_latest_announce_at_either_node() {
+    let seeds = || peer(1).of(1).left(0);
+    let wait = |one: &mut World, two: &mut World, seconds| {
+        one.wait(seconds);
+        two.wait(seconds);
+    };
+    let (mut one, mut two) = (World::private(), second(World::private()));
+    one.ok(seeds());
+    tell(&mut one, &two);
+    wait(&mut one, &mut two, 100);
+    one.ok(seeds());
+    one.ok(seeds().event("stopped"));
+    wait(&mut one, &mut two, 50);
+    // The other node hears too late that it left, and of more announces than it knows.
+    two.ok(seeds().event("started"));
+    two.drain();
+    tell(&mut one, &two);
+    wait(&mut one, &mut two, 20);
+    two.ok(seeds());
+    let report = two.drain_peers().pop().and_then(|change| change.report);
+    let since = report.and_then(|report| report.seeding_since);
+    assert_eq!(since, Some(two.now.unix - 20));
+}
+
+#[test]
 fn peers_of_both_nodes_meet_and_leave_both() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1).left(0));

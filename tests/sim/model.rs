@@ -66,6 +66,8 @@ pub struct Report {
     pub at: Duration,
     /// The time that its node noted: a node alone with a wrong clock may take it for another one.
     pub noted: Duration,
+    /// Unix time of its node.
+    pub unix: i64,
     pub up: u64,
     pub down: u64,
     /// Thousandths by which its bytes count, up and down.
@@ -202,6 +204,9 @@ impl Model {
         for ((user, torrent, _), reports) in &reports {
             let seconds = seconds.entry((*user, *torrent)).or_default();
             seconds.extend(seedtime::most(reports));
+            if let Some(due) = due.get_mut(&(*user, *torrent)) {
+                due.seed_time.most += seedtime::leapt(reports);
+            }
         }
         for (key, least) in seedtime::least(&reports, &self.order) {
             if let Some(due) = due.get_mut(&key) {

@@ -353,7 +353,7 @@ async fn watch_durable(world: &World, running: &Running) {
 
 impl Ask {
     /// Notes in the model that a node decided it now.
-    fn decided(&self, process: u32, factors: (u32, u32)) -> ReportId {
+    fn decided(&self, process: u32, unix: i64, factors: (u32, u32)) -> ReportId {
         let params = &self.params;
         let endpoint = |ip: IpAddr| SocketAddr::new(ip, params.port);
         if params.event != Event::Stopped {
@@ -365,6 +365,7 @@ impl Ask {
         let report = Report {
             at: elapsed(),
             noted: self.world.time(),
+            unix,
             up: params.uploaded.unwrap_or(0),
             down: params.downloaded.unwrap_or(0),
             factors,
@@ -413,6 +414,7 @@ impl Running {
         let outbox = self.tracker.outbox();
         // What it has no room for is owed, and durable at some later time.
         let has_room = outbox.pending() < outbox.capacity();
+        let now = self.clock.now();
         let (answer, peers) = {
             let mut work = self.work.lock();
             let request = AnnounceRequest {
@@ -420,7 +422,7 @@ impl Running {
                 params: Ok(ask.params.clone()),
                 source: ask.source,
             };
-            let answer = self.tracker.announce(&request, self.clock.now(), &mut work);
+            let answer = self.tracker.announce(&request, now, &mut work);
             (answer, work.peers.endpoints.clone())
         };
         let answer = match answer {
@@ -436,7 +438,7 @@ impl Running {
         };
         let factors = self.registry.torrent(&ask.params.info_hash);
         let factors = factors.map_or((1000, 1000), |it| (it.multi_up.0, it.multi_down.0));
-        let report = ask.decided(self.host.id, factors);
+        let report = ask.decided(self.host.id, now.unix, factors);
         let mut is_durable = None;
         if let Some(ticket) = answer.ticket {
             let settled = self.tracker.outbox().settled(ticket);

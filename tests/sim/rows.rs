@@ -1,5 +1,7 @@
 //! Edits of the simulated database's users, torrents and whitelist, each with its line in the feed.
 
+use std::collections::BTreeSet;
+
 use mika::ids::{TorrentId, UserId};
 use mika::registry::{Client, RowChange};
 use mika::storage::{
@@ -11,6 +13,33 @@ use super::storage::{Tables, torrent, user};
 // === impl Tables ===
 
 impl Tables {
+    /// Rows that changed, each once and as it is now: the real feed has keys only.
+    pub fn latest(&self, changes: &[RowChange]) -> Vec<RowChange> {
+        let (mut users, mut torrents) = (BTreeSet::new(), BTreeSet::new());
+        let mut is_whitelist = false;
+        for change in changes {
+            match change {
+                RowChange::User(row) => drop(users.insert(row.user.id)),
+                RowChange::UserGone(id) => drop(users.insert(*id)),
+                RowChange::Torrent(row) => drop(torrents.insert(row.torrent.id)),
+                RowChange::TorrentGone(id) => drop(torrents.insert(*id)),
+                RowChange::Whitelist(_) => is_whitelist = true,
+            }
+        }
+        let user = |id: UserId| match self.users.get(&id) {
+            Some(row) => RowChange::User(row.clone()),
+            None => RowChange::UserGone(id),
+        };
+        let torrent = |id: TorrentId| match self.torrents.get(&id) {
+            Some(row) => RowChange::Torrent(row.clone()),
+            None => RowChange::TorrentGone(id),
+        };
+        let whitelist = is_whitelist.then(|| RowChange::Whitelist(self.whitelist.clone()));
+        let rows = users.into_iter().map(user);
+        let rows = rows.chain(torrents.into_iter().map(torrent));
+        rows.chain(whitelist).collect()
+    }
+
     pub fn add_users(&mut self, users: Vec<NewUser>) -> Vec<Added<UserId>> {
         let mut added = Vec::new();
         for new in users {

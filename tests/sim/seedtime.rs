@@ -23,6 +23,16 @@ pub struct Order {
 /// What a user did with a torrent.
 type Key = (UserId, TorrentId);
 
+/// Seconds from one report of a seeding client to its next.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    peer_id: PeerId,
+    from: u64,
+    until: u64,
+    /// It must not be lost.
+    is_certain: bool,
+}
+
 /// The seconds in which a client was seeding, as far as anybody may think so who heard these reports of it, or some
 /// of them: from one of them to the next, and beyond a stop that another process heard.
 pub fn most(reports: &[Report]) -> BTreeSet<u64> {
@@ -41,40 +51,86 @@ pub fn most(reports: &[Report]) -> BTreeSet<u64> {
     seconds
 }
 
+/// Seconds by which seed time of a client may be too long because the clock of a node alone leapt, and the node was
+/// started again before it heard the client by its new time: what it knows of it is of the time before, then.
+pub fn leapt(reports: &[Report]) -> u64 {
+    let mut seconds = 0;
+    for (at, pair) in reports.windows(2).enumerate() {
+        let (first, next) = (&pair[0], &pair[1]);
+        let passed = next.noted.saturating_sub(first.noted).as_secs();
+        let leap = (next.unix - first.unix).saturating_sub_unsigned(passed);
+        let limit = first.unix + (TTL + TTL_SLACK).cast_signed();
+        let mut later = reports[at + 1..].iter().take_while(|it| it.unix <= limit);
+        let known = later.find(|it| it.is_durable || it.process != first.process);
+        // Less is by rounding.
+        if leap >= 2 && known.is_some_and(|it| it.process != first.process) {
+            seconds += leap.cast_unsigned();
+        }
+    }
+    seconds
+}
+
 /// For how long each user seeded each torrent at least: what one process heard of a client and its next report,
 /// of which the latter must not be lost. Late reports of several nodes may lie between two stretches that are not
-/// connected, and are lost then; and where a clock leaps, what another client of the user may have told is.
+/// connected, and are lost then, as is what a client tells after several of them by others; and where a clock leaps,
+/// what another client of the user may have told is.
 pub fn least(
     reports: &BTreeMap<(UserId, TorrentId, PeerId), Vec<Report>>,
     order: &Order,
 ) -> BTreeMap<Key, u64> {
     let mut processes: BTreeMap<Key, BTreeSet<u32>> = BTreeMap::new();
     let mut peers: BTreeMap<Key, u32> = BTreeMap::new();
-    let mut seconds: BTreeMap<Key, BTreeSet<u64>> = BTreeMap::new();
-    let mut pairs: BTreeMap<Key, u64> = BTreeMap::new();
-    for ((user, torrent, _), reports) in reports {
+    let mut stretches: BTreeMap<Key, Vec<Stretch>> = BTreeMap::new();
+    for ((user, torrent, peer_id), reports) in reports {
         let key = (*user, *torrent);
         let heard_by = reports.iter().map(|report| report.process);
         processes.entry(key).or_default().extend(heard_by);
         *peers.entry(key).or_default() += 1;
-        for pair in reports.windows(2).filter(|pair| is_certain(pair)) {
-            let (from, until) = (pair[0].noted.as_secs() + 1, pair[1].noted.as_secs());
-            seconds.entry(key).or_default().extend(from..until);
-            *pairs.entry(key).or_default() += 1;
-        }
+        let seeding = reports.windows(2).filter(|pair| pair[0].is_seeding);
+        stretches
+            .entry(key)
+            .or_default()
+            .extend(seeding.map(|pair| Stretch {
+                peer_id: *peer_id,
+                from: pair[0].noted.as_secs(),
+                until: pair[1].noted.as_secs(),
+                is_certain: is_certain(pair),
+            }));
     }
-    let least = |(key, seconds): (Key, BTreeSet<u64>)| {
+    let least = |(key, stretches): (Key, Vec<Stretch>)| {
         let is_one = processes[&key].len() == 1;
         let is_in_order = order.is_kept || is_one;
         let is_steady = !order.may_leap || peers[&key] == 1;
         if !is_in_order || !is_steady {
             return (key, 0);
         }
+        let certain = || stretches.iter().filter(|it| it.is_certain);
+        let counted = |it: &Stretch| it.from.max(floor(it, &stretches)) + 1..it.until;
+        let seconds: BTreeSet<u64> = certain().flat_map(counted).collect();
         // Each report of another process may be of another second.
-        let apart = if is_one { 0 } else { order.apart * pairs[&key] };
+        let pairs = certain().count() as u64;
+        let apart = if is_one { 0 } else { order.apart * pairs };
         (key, (seconds.len() as u64).saturating_sub(apart))
     };
-    seconds.into_iter().map(least).collect()
+    stretches.into_iter().map(least).collect()
+}
+
+/// Before when nothing counts of a stretch: storage knows one gap only. So it is where others of the user told of
+/// something after it that is not connected with what they told before.
+fn floor(stretch: &Stretch, all: &[Stretch]) -> u64 {
+    let told = || all.iter().filter(|it| it.until <= stretch.until);
+    let goes_on =
+        |one: &Stretch, next: &Stretch| one.peer_id == next.peer_id && one.until == next.from;
+    let is_gap = |one: &&Stretch| {
+        let is_after = |it: &Stretch| it.from >= one.until && !goes_on(one, it);
+        let is_over = |it: &Stretch| it.from < one.until && it.until > one.until;
+        let bridges = |it: &Stretch| it.is_certain && (is_over(it) || goes_on(one, it));
+        told().any(is_after) && !told().any(|it| it.until < stretch.until && bridges(it))
+    };
+    let gaps = told()
+        .filter(|it| it.until < stretch.until && it.peer_id != stretch.peer_id)
+        .filter(is_gap);
+    gaps.map(|it| it.until).max().unwrap_or(0)
 }
 
 /// Whether what lies between two reports in a row is seed time that must not be lost.

@@ -542,7 +542,8 @@ impl Storage for Link {
                 return Feed::Lost;
             }
             let to = end.min(from + limit as usize);
-            Feed::Changes(it.feed[from..to].to_vec(), FeedPosition(to as u64))
+            let changes = it.latest(&it.feed[from..to]);
+            Feed::Changes(changes, FeedPosition(to as u64))
         })
         .await
     }

@@ -52,10 +52,20 @@ impl PrivateSwarm {
 
     /// When another client of the user that seeds announced last.
     pub fn other_seeded_at(&self, client: &Client) -> Option<Seconds> {
+        self.latest_of_others(client, Some(Role::Seeder))
+    }
+
+    /// When another client of the user announced last, of those that left as well.
+    pub fn other_announced_at(&self, client: &Client) -> Option<Seconds> {
+        self.latest_of_others(client, None)
+    }
+
+    fn latest_of_others(&self, client: &Client, role: Option<Role>) -> Option<Seconds> {
         let user = client.peer.user;
         let mut latest = None;
         self.find_of(user, |view| {
-            if view.tag.role() == Some(Role::Seeder) && !view.is(user, &client.peer.peer_id) {
+            let counts = role.is_none() || view.tag.role() == role;
+            if counts && view.is_client() && !view.is(user, &client.peer.peer_id) {
                 latest = latest.max(Some(view.last_announce()));
             }
             false

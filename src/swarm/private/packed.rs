@@ -24,7 +24,7 @@ use crate::swarm::private::tape::{ROOM, Tape};
 use crate::swarm::records::History;
 
 /// The longest entry, all that there is in it and all numbers at their largest.
-pub(super) const LEN_MAX: usize = 242;
+pub(super) const LEN_MAX: usize = 246;
 
 // The length of an entry is kept in a byte.
 const _: () = assert!(LEN_MAX <= u8::MAX as usize);

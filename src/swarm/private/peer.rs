@@ -110,6 +110,13 @@ impl Peer {
         Some(Whereabouts { endpoint, at })
     }
 
+    /// When it was last heard. An endpoint may be later than the account, if each is of another node's record.
+    pub fn heard(&self) -> Seconds {
+        let seen = self.v4.map(|it| it.at).max(self.v6.map(|it| it.at));
+        let last = self.account.last_announce;
+        seen.map_or(last, |seen| seen.max(last))
+    }
+
     /// Gives up the endpoints of both families; the record stays as a tombstone.
     pub fn depart(&mut self) {
         for family in Family::BOTH {

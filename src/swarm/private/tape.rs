@@ -128,6 +128,7 @@ impl Tape {
         ]);
         self.set_widths::<2>(widths_at, &widths);
         self.put(owed.since.0.to_le_bytes());
+        self.put(owed.seeded_until.0.to_le_bytes());
         let flags = [owed.began_up, owed.began_down, owed.left];
         self.put([flags
             .iter()
@@ -261,9 +262,11 @@ impl Tape {
             ..Owed::default()
         };
         let since = self.moment();
+        let seeded_until = self.moment();
         let [flags] = self.take();
         Owed {
             since,
+            seeded_until,
             began_up: flags & 1 != 0,
             began_down: flags & 2 != 0,
             left: flags & 4 != 0,
