@@ -362,11 +362,16 @@ impl Sessions {
             return Settled::default();
         }
         if point.at >= previous.began {
-            return if point.total > previous.high {
-                previous.rise(point, max_rate)
-            } else {
-                Settled::default()
-            };
+            if point.total <= previous.high {
+                return Settled::default();
+            }
+            // Where the client went on from its total, a report from just before that may be of the current
+            // session, by the clock of another node. What follows it in either session counts it in.
+            let went_on = current.low == previous.high;
+            if went_on && current.began - point.at <= SKEW {
+                return Settled::default();
+            }
+            return previous.rise(point, max_rate);
         }
         let is_in_time = current.began - point.at <= LATE_MAX;
         if previous.is_first && is_in_time && point.total <= previous.low {
@@ -777,6 +782,70 @@ mod tests {
             assert!(
                 shuffled <= moved,
                 "seed {seed}: {shuffled} of {moved}: {arrivals:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_report_right_after_a_start_counts_once_though_clocks_differ_by_a_second() {
+        let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+        let mut sessions = Sessions::default();
+        let mut settle = |from: (i64, u64), to: (i64, u64), started, by| {
+            let stretch = Stretch {
+                from: point(from.0, from.1),
+                to: point(to.0, to.1),
+                started,
+            };
+            sessions.settle(&stretch, by, MAX_RATE).bytes
+        };
+        assert_eq!(settle((87, 0), (87, 0), true, first), 0);
+        assert_eq!(settle((87, 0), (94, 700), false, first), 700);
+        // It goes on from there, by the first node's clock a second later than by the other's.
+        assert_eq!(settle((98, 700), (98, 700), true, first), 0);
+        assert_eq!(settle((98, 700), (98, 1000), false, first), 300);
+        assert_eq!(settle((97, 700), (97, 700), true, second), 0);
+        assert_eq!(settle((97, 700), (97, 1000), false, second), 0);
+        assert_eq!(settle((97, 1000), (105, 1100), false, second), 100);
+    }
+
+    /// A client that goes on from its totals at each start, at two nodes whose clocks differ by a
+    /// second; what each passes on arrives in order, and late.
+    #[test]
+    fn nodes_whose_clocks_differ_credit_no_more_than_was_moved() {
+        for seed in 0..20_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let skew = random.i64(-1..=1);
+            let (mut at, mut total, mut started, mut began) = (100, 0, true, 100);
+            let mut passed_on = [Vec::new(), Vec::new()];
+            let mut bases: [Option<Point>; 2] = [None, None];
+            for _ in 0..random.usize(1..12) {
+                for (node, reports) in passed_on.iter_mut().enumerate() {
+                    let to = point(at + skew * node as i64, total);
+                    let from = bases[node].replace(to).filter(|_| !started).unwrap_or(to);
+                    reports.push(Stretch { from, to, started });
+                }
+                at += if random.bool() { 0 } else { random.i64(0..9) };
+                // Within five seconds it may be the same start.
+                started = random.u8(..4) == 0 && at > began + 7;
+                if started {
+                    began = at;
+                } else {
+                    total += random.u64(..1000);
+                }
+            }
+            let (mut sessions, mut gained) = (Sessions::default(), 0);
+            let mut next = [0, 0];
+            while next[0] < passed_on[0].len() || next[1] < passed_on[1].len() {
+                let node = usize::from(random.bool());
+                if let Some(stretch) = passed_on[node].get(next[node]) {
+                    next[node] += 1;
+                    let by = Source::new(1000 * node as u64, 1);
+                    gained += sessions.settle(stretch, by, MAX_RATE).bytes;
+                }
+            }
+            assert!(
+                gained <= total,
+                "seed {seed}: {gained} of {total}: {passed_on:?}"
             );
         }
     }
