@@ -277,20 +277,10 @@ impl Sessions {
             return self.settle_older(point, started, max_rate);
         }
         if point.total >= current.high {
-            let may_begin = started && point.at > current.last.max(current.began + SKEW);
             if point.at >= current.last {
                 self.dip = None;
             }
-            let settled = current.rise(point, max_rate);
-            // What was reported before it, above it, and arrives later, tells that the client began again.
-            if may_begin {
-                let next = Session {
-                    is_first: false,
-                    ..Session::begin(point)
-                };
-                self.previous = self.current.replace(next);
-            }
-            return settled;
+            return current.rise(point, max_rate);
         }
         // In the middle of the session: what came before and after it is settled already.
         if point.at < current.last {
@@ -363,12 +353,6 @@ impl Sessions {
         }
         if point.at >= previous.began {
             if point.total <= previous.high {
-                return Settled::default();
-            }
-            // Where the client went on from its total, a report from just before that may be of the current
-            // session, by the clock of another node. What follows it in either session counts it in.
-            let went_on = current.low == previous.high;
-            if went_on && current.began - point.at <= SKEW {
                 return Settled::default();
             }
             return previous.rise(point, max_rate);
@@ -569,24 +553,6 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_begin_again_at_a_node_that_has_not_heard_all() {
-        let (first, second) = (Source::new(40, 3), Source::new(99, 1));
-        let grown = |from, to| Stretch {
-            from,
-            to,
-            started: false,
-        };
-        let mut sessions = Sessions::default();
-        let mut settle = |stretch, by| sessions.settle(&stretch, by, MAX_RATE).bytes;
-        assert_eq!(settle(Stretch::at(point(0, 0), true), first), 0);
-        assert_eq!(settle(grown(point(0, 0), point(50, 800)), first), 800);
-        // The second node knows of 500 bytes, and the first one of 800.
-        assert_eq!(settle(Stretch::at(point(70, 700), true), second), 0);
-        assert_eq!(settle(grown(point(50, 800), point(90, 900)), first), 200);
-        assert_eq!(settle(grown(point(70, 700), point(95, 950)), second), 50);
-    }
-
-    #[test]
     fn a_base_of_the_future_sets_no_limit() {
         let far = MAX_RATE * 1000;
         for (base_at, credited) in [(3, 0), (100, far)] {
@@ -677,34 +643,6 @@ mod tests {
         assert_eq!(credited(&late), 120);
         let unknown = [(30, false, 50), (0, false, 100), (20, true, 0)];
         assert_eq!(credited(&unknown), 50);
-    }
-
-    #[test]
-    fn a_start_at_the_base_begins_a_session_if_more_was_reported_before_it() {
-        let late = |total| {
-            [
-                (0, true, 0),
-                (26, true, 0),
-                (50, false, 400),
-                (20, false, total),
-            ]
-        };
-        assert_eq!(credited(&late(80)), 480);
-        assert_eq!(credited(&late(0)), 400);
-        let goes_on = |total| {
-            [
-                (0, true, 0),
-                (26, true, 100),
-                (50, false, 400),
-                (20, false, total),
-            ]
-        };
-        assert_eq!(credited(&goes_on(80)), 400);
-        assert_eq!(
-            credited(&goes_on(130)),
-            430,
-            "130 before it began again at 100"
-        );
     }
 
     #[test]

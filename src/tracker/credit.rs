@@ -204,20 +204,14 @@ impl Counter<'_> {
             let from = point(*self.base, self.base_at);
             *self.base = reported;
             *self.dip = None;
-            // Storage may have a higher base, by a node that this one did not hear: then a session begins.
-            let stretch = if report.started {
-                Stretch::at(reported_now, true)
-            } else {
-                Stretch {
-                    from,
-                    to: reported_now,
-                    started: false,
-                }
-            };
             return Step {
                 settled: Settled::of(reported - from.total, self.limit),
                 has_begun: false,
-                stretch: Some(stretch),
+                stretch: Some(Stretch {
+                    from,
+                    to: reported_now,
+                    started: false,
+                }),
             };
         }
         if report.is_held_back {
@@ -382,19 +376,6 @@ mod tests {
         let begins = |total| Some(Stretch::at(point(total, Seconds::START), true));
         assert_eq!((accrual.up, accrual.down), (begins(7), begins(0)));
         assert_eq!((it.base_up, it.base_down), (7, 0));
-    }
-
-    #[test]
-    fn a_start_above_the_base_is_passed_on_as_one() {
-        let now = Seconds::START.plus(10);
-        let mut it = Account::begin(500, 70, Seconds::START);
-        let started = report(Some(600), Some(70), true);
-        let accrual = account(&mut it, started, None, MAX_RATE, now);
-        let begins = |total| Some(Stretch::at(point(total, now), true));
-        assert_eq!((accrual.up, accrual.down), (begins(600), begins(70)));
-        assert_eq!(accrual.uploaded, 100, "this node expects that it goes on");
-        let owed = accrual.added_to(None, now);
-        assert_eq!((owed.began_up, owed.began_down), (false, true));
     }
 
     #[test]
