@@ -126,15 +126,12 @@ impl Replay {
                 "applied what a node left that is gone"
             );
         }
-        if let Some(seen) = self.seen.get_mut(journal) {
-            if brought.before < seen.applied.0 {
-                // Storage went back: it has them since now only.
-                seen.applied = (brought.applied, now);
-            } else if now.since(seen.applied.1) >= self.keep {
-                // Those who follow the journal have read it by now, too.
-                self.cache.applied(journal, seen.applied.0).await?;
-                seen.applied = (brought.applied, now);
-            }
+        if let Some(seen) = self.seen.get_mut(journal)
+            && now.since(seen.applied.1) >= self.keep
+        {
+            // Those who follow the journal have read it by now, too.
+            self.cache.applied(journal, seen.applied.0).await?;
+            seen.applied = (brought.applied, now);
         }
         Ok(brought.applied)
     }

@@ -29,8 +29,7 @@ pub(super) struct Brought {
     pub changes: usize,
     /// Batches that neither storage nor anybody else has.
     pub missing: u64,
-    /// The numbers up to which storage had the journal before, and has it now.
-    pub before: u64,
+    /// The number up to which storage has the journal now.
     pub applied: u64,
 }
 
@@ -65,7 +64,6 @@ impl Rest<'_> {
     pub async fn apply(&self, rules: &CreditRules) -> Result<Brought, RestError> {
         let before = self.storage.applied(self.journal).await?;
         let mut brought = Brought {
-            before,
             applied: before,
             ..Brought::default()
         };
