@@ -6,10 +6,6 @@
 /// Stands between the node and the start; the name of a node has none.
 pub const SEPARATOR: char = '#';
 
-/// Of how many earlier starts of a node the numbers of applied batches are kept. A process that was paused
-/// and a spill file on another disk may have such batches still, and by the number they are not applied again.
-const NUMBERS_KEPT: usize = 20;
-
 /// The node whose journal that is.
 pub fn node_of(journal: &str) -> &str {
     match journal.rsplit_once(SEPARATOR) {
@@ -31,18 +27,6 @@ pub fn next<'a>(node: &str, journals: impl IntoIterator<Item = &'a str>) -> Stri
 /// has the name.
 pub fn is_later(other: &str, own: &str) -> bool {
     node_of(other) == node_of(own) && order_of(other) > order_of(own)
-}
-
-/// Of all journals with the numbers of their last applied batches, those of earlier starts than `own` whose
-/// numbers can be forgotten: all that have none yet, and the oldest of the others.
-pub fn outdated(own: &str, journals: Vec<(String, u64)>) -> Vec<(String, u64)> {
-    let journals = journals.into_iter();
-    let earlier = journals.filter(|(journal, _)| is_later(own, journal));
-    let (mut outdated, mut others): (Vec<_>, Vec<_>) =
-        earlier.partition(|(_, applied)| *applied == 0);
-    others.sort_by(|(one, _), (other, _)| order_of(other).cmp(&order_of(one)));
-    outdated.extend(others.into_iter().skip(NUMBERS_KEPT));
-    outdated
 }
 
 /// Which start of its node a journal is of; 0 for one of all starts.
@@ -80,22 +64,6 @@ mod tests {
         assert!(is_later("a#1.00000000", "a"));
         assert!(!is_later("a#2.00000000", "a#2.00000000"));
         assert!(!is_later("b#3.00000000", "a#2.00000000"));
-    }
-
-    #[test]
-    fn numbers_of_the_latest_starts_are_kept() {
-        let name = |start: u64| (format!("a#{start}.00000000"), 5);
-        let mut journals: Vec<(String, u64)> = (1..=NUMBERS_KEPT as u64 + 2).map(name).collect();
-        journals.push(("b#1.00000000".into(), 5));
-        journals.push(("a#90.00000000".into(), 0));
-        journals.push(("a#99.00000000".into(), 0));
-        journals.push(("a".into(), 5));
-        let outdated = outdated("a#99.00000000", journals);
-        let names: Vec<&str> = outdated.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(
-            names,
-            ["a#90.00000000", "a#2.00000000", "a#1.00000000", "a"]
-        );
     }
 
     #[test]

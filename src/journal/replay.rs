@@ -17,8 +17,9 @@ const DEAD_AFTER: u32 = 15;
 /// turn up on the next start.
 const DELISTED_AFTER: u32 = 86_400;
 
-/// The same if its node has started again. Starts after that forget its number in the end.
-const DELISTED_IF_STARTED: u32 = 600;
+/// Seconds without a sign of life after which a journal is forgotten if its node has started again,
+/// for that start has saved what the spill file had.
+const FORGOTTEN_AFTER: u32 = 600;
 
 /// Watches the journals of other nodes, and of this node's earlier starts.
 pub struct Replay {
@@ -136,8 +137,7 @@ impl Replay {
         Ok(brought.applied)
     }
 
-    /// Takes a journal that has ended off the list, and forgets one that never had a batch. The number of any
-    /// other stays: its process may have been paused, and its spill file may be on another disk.
+    /// Forgets a journal that has ended, as far as nobody needs it any more.
     async fn forget(
         &self,
         journal: &str,
@@ -146,9 +146,9 @@ impl Replay {
         has_started_again: bool,
     ) -> Result<(), RestError> {
         // One that never had a batch is of a start that came to nothing.
-        let is_forgotten = has_started_again && applied == 0;
-        let is_over = is_forgotten || (has_started_again && silence >= DELISTED_IF_STARTED);
-        if !is_over && silence < DELISTED_AFTER {
+        let is_over = silence >= FORGOTTEN_AFTER || applied == 0;
+        let is_forgotten = has_started_again && is_over;
+        if !is_forgotten && silence < DELISTED_AFTER {
             return Ok(());
         }
         if !self.cache.kept(journal, 0, 1).await?.is_empty() {
@@ -156,11 +156,7 @@ impl Replay {
         }
         if !is_forgotten {
             self.cache.leave(journal).await?;
-            if has_started_again {
-                tracing::debug!(journal, "a journal that has ended is not followed any more");
-            } else {
-                tracing::info!(journal, "a node that is gone is not followed any more");
-            }
+            tracing::info!(journal, "a node that is gone is not followed any more");
         // The number first: a start compares it with what the cache has. If it has changed, the process
         // is there again.
         } else if self.storage.forget_journal(journal, applied).await? {

@@ -87,18 +87,13 @@ impl Rest<'_> {
         Ok(brought)
     }
 
-    /// Numbers in the spill file that storage lacks, or the cache: it keeps batches for a while after storage
-    /// had them, because storage may go back.
-    async fn spilled(&self, applied: u64) -> Result<BTreeSet<u64>, RestError> {
+    /// Numbers in the spill file that storage lacks.
+    async fn spilled(&self, applied: u64) -> Result<BTreeSet<u64>, SpillError> {
         let Some(spill) = self.spill else {
             return Ok(BTreeSet::new());
         };
-        let known = match self.cache {
-            Some(cache) => applied.min(cache.last_kept(self.journal).await?),
-            None => applied,
-        };
         let numbers = spill.numbers().await?.into_iter().map(|(number, _)| number);
-        Ok(numbers.filter(|number| *number > known).collect())
+        Ok(numbers.filter(|number| *number > applied).collect())
     }
 
     /// The next batches after `after`, from the cache and the spill file, in order; those of the spill

@@ -127,8 +127,6 @@ impl Leftovers {
         let mut all = Vec::new();
         for (spill, head) in self.own_files() {
             all.push(self.apply_rest(&head.journal, Some(spill), rules).await?);
-            // What it gave to the cache is deleted below.
-            self.cache.beat(&head.journal, STOPPED).await?;
             let journal = head.journal.clone();
             spill.hand_over(journal, self.database.clone()).await?;
         }

@@ -12,7 +12,7 @@ use super::rest::{Rest, RestError};
 use super::spill::{Former, Spill, SpillError};
 use super::totals::PendingTotals;
 use super::{Desk, Journal, KEPT_IN_MEMORY, Parts, Settings, spill};
-use crate::cache::{Cache, CacheError, Generation, STOPPED};
+use crate::cache::{Cache, CacheError, Generation};
 use crate::change::journals;
 use crate::storage::StorageError;
 
@@ -86,8 +86,11 @@ impl Journal {
             }
         }
         parts.storage.begin_at(&name, 0).await?;
-        for (journal, applied) in journals::outdated(&name, stored) {
-            parts.storage.forget_journal(&journal, applied).await?;
+        for (journal, _) in &stored {
+            if journals::node_of(journal) == settings.node {
+                let applied = parts.storage.applied(journal).await?;
+                parts.storage.forget_journal(journal, applied).await?;
+            }
         }
         let generation = Generation::default();
         Ok(Self::new(parts, settings, name, None, generation, false))
@@ -127,12 +130,11 @@ impl Journal {
                 Err(error) => return Err(error.into()),
             }
         }
-        // That the cache does not list a journal is no sign that its process has ended: it may have been
-        // emptied while that was paused.
-        let storage = &desk.parts.storage;
-        for (journal, applied) in journals::outdated(&desk.name, storage.journals().await?) {
+        // Of those that the cache has forgotten there is no more.
+        for (journal, applied) in desk.parts.storage.journals().await? {
             let is_listed = nodes.iter().any(|(name, _)| *name == journal);
-            if !is_listed && cache.kept(&journal, 0, 1).await?.is_empty() {
+            if desk.is_earlier(&journal) && !is_listed {
+                let storage = &desk.parts.storage;
                 storage.forget_journal(&journal, applied).await?;
                 cache.forget_journal(&journal).await?;
             }
@@ -208,11 +210,6 @@ async fn save_former(
         spill: Some(spill),
     };
     let brought = rest.apply(&credit_rules(&parts.tracker)).await?;
-    if let Some(cache) = &parts.cache {
-        // Whoever looks after the journals in the cache brings its batches again if storage goes back, and
-        // deletes them in the end. Nobody else had the file, so its process has ended.
-        cache.beat(&former.journal, STOPPED).await?;
-    }
     tracing::info!(
         journal = former.journal,
         file = %spill.path().display(),
