@@ -140,9 +140,11 @@ impl Journal {
             let is_recent =
                 journals::start_of(&journal) + NUMBERS_KEPT > journals::start_of(&desk.name);
             let may_turn_up = is_recent && applied > 0;
-            if desk.is_earlier(&journal) && !is_listed && !may_turn_up {
-                let storage = &desk.parts.storage;
-                storage.forget_journal(&journal, applied).await?;
+            if desk.is_earlier(&journal) && !is_listed {
+                if !may_turn_up {
+                    let storage = &desk.parts.storage;
+                    storage.forget_journal(&journal, applied).await?;
+                }
                 cache.forget_journal(&journal).await?;
             }
         }
