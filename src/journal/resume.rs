@@ -27,6 +27,9 @@ pub enum ResumeError {
     Spill(#[from] SpillError),
 }
 
+/// Starts of a node whose numbers storage keeps, though the cache has forgotten them.
+const NUMBERS_KEPT: u64 = 32;
+
 // === impl Journal ===
 
 impl Journal {
@@ -130,12 +133,18 @@ impl Journal {
                 Err(error) => return Err(error.into()),
             }
         }
-        // Of those that the cache has forgotten there is no more.
+        // Of those that the cache has forgotten there is no more, but in a spill file of another machine that
+        // had this node's name: storage must know what it has of that.
         for (journal, applied) in desk.parts.storage.journals().await? {
             let is_listed = nodes.iter().any(|(name, _)| *name == journal);
+            let is_recent =
+                journals::start_of(&journal) + NUMBERS_KEPT > journals::start_of(&desk.name);
+            let may_turn_up = is_recent && applied > 0;
             if desk.is_earlier(&journal) && !is_listed {
-                let storage = &desk.parts.storage;
-                storage.forget_journal(&journal, applied).await?;
+                if !may_turn_up {
+                    let storage = &desk.parts.storage;
+                    storage.forget_journal(&journal, applied).await?;
+                }
                 cache.forget_journal(&journal).await?;
             }
         }
