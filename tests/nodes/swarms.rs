@@ -125,6 +125,8 @@ fn the_rest_of_a_node_that_died_is_applied_by_the_other() {
 #[test]
 fn a_namesake_is_refused() {
     let pair = Pair::start(1);
+    // It accepts connections at once, and answers when it has shown that it runs.
+    Client::new(0, 1).accepted(pair.nodes()[0], "started");
     let mut namesake = pair.site.another(&json!({ "node": "a" }));
     namesake.launch();
     assert_eq!(namesake.wait(REFUSED), 1);
