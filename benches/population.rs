@@ -1,5 +1,5 @@
 //! A private tracker and its clients, for what is measured without a network: everything goes through
-//! `Tracker::announce`, and the outbox is given to whoever measures.
+//! `Tracker::announce`, and the outbox is handed to the program that measures.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

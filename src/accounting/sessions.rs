@@ -352,10 +352,11 @@ impl Sessions {
             return Settled::default();
         }
         if point.at >= previous.began {
-            if point.total <= previous.high {
-                return Settled::default();
-            }
-            return previous.rise(point, max_rate);
+            return if point.total > previous.high {
+                previous.rise(point, max_rate)
+            } else {
+                Settled::default()
+            };
         }
         let is_in_time = current.began - point.at <= LATE_MAX;
         if previous.is_first && is_in_time && point.total <= previous.low {
@@ -493,6 +494,15 @@ mod tests {
         );
     }
 
+    /// Settles reports: by whom, when, whether it is a start and which total, and the credit that it has to give.
+    fn expect(sessions: &mut Sessions, reports: &[(Source, (i64, bool, u64), u64)]) {
+        for &(by, (at, started, total), credited) in reports {
+            let stretch = Stretch::at(point(at, total), started);
+            let bytes = sessions.settle(&stretch, by, MAX_RATE).bytes;
+            assert_eq!(bytes, credited, "{total} at {at}");
+        }
+    }
+
     #[test]
     fn a_start_that_two_nodes_pass_on_begins_one_session() {
         let (first, second) = (Source::new(40, 3), Source::new(99, 1));
@@ -506,11 +516,7 @@ mod tests {
             (second, (12, false, 150), 50),
             (first, (11, false, 150), 0),
         ];
-        for (by, (at, started, total), credited) in reports {
-            let stretch = Stretch::at(point(at, total), started);
-            let bytes = sessions.settle(&stretch, by, MAX_RATE).bytes;
-            assert_eq!(bytes, credited, "{total} at {at}");
-        }
+        expect(&mut sessions, &reports);
     }
 
     #[test]
@@ -527,11 +533,7 @@ mod tests {
             (second, (31, false, 150), 0),
             (second, (40, false, 170), 20),
         ];
-        for (by, (at, started, total), credited) in reports {
-            let stretch = Stretch::at(point(at, total), started);
-            let bytes = sessions.settle(&stretch, by, MAX_RATE).bytes;
-            assert_eq!(bytes, credited, "{total} at {at}");
-        }
+        expect(&mut sessions, &reports);
     }
 
     #[test]
@@ -746,6 +748,21 @@ mod tests {
         assert_eq!(settle((97, 1000), (105, 1100), false, second), 100);
     }
 
+    /// What is credited of the reports of two nodes, each of which passes its own on in order, and late.
+    fn credited_late(passed_on: &[Vec<Stretch>; 2], random: &mut fastrand::Rng) -> u64 {
+        let (mut sessions, mut gained) = (Sessions::default(), 0);
+        let mut next = [0, 0];
+        while next[0] < passed_on[0].len() || next[1] < passed_on[1].len() {
+            let node = usize::from(random.bool());
+            if let Some(stretch) = passed_on[node].get(next[node]) {
+                next[node] += 1;
+                let by = Source::new(1000 * node as u64, 1);
+                gained += sessions.settle(stretch, by, MAX_RATE).bytes;
+            }
+        }
+        gained
+    }
+
     /// A client that goes on from its totals at each start, at two nodes whose clocks differ by a
     /// second; what each passes on arrives in order, and late.
     #[test]
@@ -771,16 +788,7 @@ mod tests {
                     total += random.u64(..1000);
                 }
             }
-            let (mut sessions, mut gained) = (Sessions::default(), 0);
-            let mut next = [0, 0];
-            while next[0] < passed_on[0].len() || next[1] < passed_on[1].len() {
-                let node = usize::from(random.bool());
-                if let Some(stretch) = passed_on[node].get(next[node]) {
-                    next[node] += 1;
-                    let by = Source::new(1000 * node as u64, 1);
-                    gained += sessions.settle(stretch, by, MAX_RATE).bytes;
-                }
-            }
+            let gained = credited_late(&passed_on, &mut random);
             assert!(
                 gained <= total,
                 "seed {seed}: {gained} of {total}: {passed_on:?}"
@@ -812,16 +820,7 @@ mod tests {
                     (total, moved) = (total + step, moved + step);
                 }
             }
-            let (mut sessions, mut gained) = (Sessions::default(), 0);
-            let mut next = [0, 0];
-            while next[0] < passed_on[0].len() || next[1] < passed_on[1].len() {
-                let node = usize::from(random.bool());
-                if let Some(stretch) = passed_on[node].get(next[node]) {
-                    next[node] += 1;
-                    let by = Source::new(1000 * node as u64, 1);
-                    gained += sessions.settle(stretch, by, MAX_RATE).bytes;
-                }
-            }
+            let gained = credited_late(&passed_on, &mut random);
             assert!(
                 gained <= moved,
                 "seed {seed}: {gained} of {moved}: {passed_on:?}"

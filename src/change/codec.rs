@@ -166,7 +166,7 @@ impl Line {
         }
     }
 
-    /// An endpoint, and `@` with the time at which it was heard or given up, if that is told.
+    /// An endpoint, and `@` with the time at which it was heard or given up, if that is written.
     fn reach(&mut self, address: Option<SocketAddr>, at: Option<i64>) -> &mut Self {
         // Writing to a string can't fail.
         let _ = match address {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use crate::clock::{Now, Seconds};
 
 /// Storage knows seconds by their Unix time, so those before a leap would be others after it: what was
-/// counted of them then must not be told again.
+/// counted of them then must not be reported again.
 pub(super) struct Leaps {
     /// Unix time less monotonic time, in seconds; it never falls.
     offset: AtomicI64,

@@ -330,15 +330,16 @@ impl Ledger<'_> {
     /// Since when a client that was seeding until now, and last heard then, is known to have been.
     fn seeding_since(&self, client: &Client, heard: Seconds) -> Seconds {
         let earliest = self.now.mono.0.saturating_sub(self.rules.peer_ttl);
-        self.untold_since(client, Seconds(heard.0.max(earliest)))
+        self.unreported_since(client, Seconds(heard.0.max(earliest)))
     }
 
-    /// From when on nobody told of the time since `since`. Storage can't see that of the time before a leap of
-    /// the clock: then what other clients of the user may have told is left out, and those that left, too.
-    fn untold_since(&self, client: &Client, since: Seconds) -> Seconds {
+    /// The part of the time since `since` that no other client of the user has reported yet. Storage can't tell
+    /// that for the time before a leap of the clock, so what they may have reported of it is left out; so is
+    /// that of clients that have left.
+    fn unreported_since(&self, client: &Client, since: Seconds) -> Seconds {
         let leap = self.tracker.leaps.latest(self.now);
         let user = client.peer.user;
-        let told = if since >= leap {
+        let reported = if since >= leap {
             None
         } else if self.excess(user).is_none() {
             self.swarm.other_announced_at(client)
@@ -346,7 +347,7 @@ impl Ledger<'_> {
             // The records of some that left may be gone.
             Some(leap)
         };
-        since.max(told.unwrap_or(since)).min(self.now.mono)
+        since.max(reported.unwrap_or(since)).min(self.now.mono)
     }
 
     /// What the journal had no room for.
@@ -358,7 +359,7 @@ impl Ledger<'_> {
         let since = Seconds(owed.seeded_until.0.saturating_sub(owed.seed_time));
         Reported {
             at: owed.seeded_until,
-            seeding_since: Some(self.untold_since(client, since)),
+            seeding_since: Some(self.unreported_since(client, since)),
             ..reported
         }
     }

@@ -256,7 +256,7 @@ impl Tracker {
             history.hnr = standing.hnr;
             peer.account = account_of(record, now);
             if let Some(owed) = &mut peer.owed {
-                // Nobody was told of them, so the other node has credited these bytes and seconds.
+                // They were not journaled, and the other node's record already includes them.
                 (owed.uploaded, owed.downloaded, owed.seed_time) = (0, 0, 0);
             }
         }
