@@ -5,7 +5,9 @@
 //!
 //! ```text
 //! flags: 1 current   2 it is the first known   4 previous   8 it is the first known   16 dip
-//! session: low, high - low, began (zigzag), last - began        dip: since (zigzag), total, at - since
+//!        32 the `started` of the current one is known   64 that of the previous one is
+//! session: low, high - low, began (zigzag), last - began, and if it is known, began - start (zigzag)
+//! dip:     since (zigzag), total, at - since
 //! After the sessions, if there is one: who passed on the last report of the current one.
 //! ```
 //!
@@ -23,24 +25,29 @@ const CURRENT_IS_FIRST: u8 = 2;
 const PREVIOUS: u8 = 4;
 const PREVIOUS_IS_FIRST: u8 = 8;
 const DIP: u8 = 16;
+const CURRENT_HAS_START: u8 = 32;
+const PREVIOUS_HAS_START: u8 = 64;
 
 const IS_V6: u8 = 1;
 const HAS_OTHER: u8 = 2;
 
 /// Bytes that an account takes at most.
-pub const PACKED_MAX: usize = 1 + 2 * (1 + 2 * 4 * 10 + 3 + 3 * 10) + 1 + 2 * (5 + 3 * 10);
+pub const PACKED_MAX: usize = 1 + 2 * (1 + 2 * 5 * 10 + 3 + 3 * 10) + 1 + 2 * (5 + 3 * 10);
 
 /// An account as bytes.
 pub fn pack(account: &PeerAccount) -> Vec<u8> {
     let mut bytes = vec![VERSION];
     for sessions in [&account.up, &account.down] {
         let first = |session: Option<Session>| session.is_some_and(|it| it.is_first);
+        let named = |session: Option<Session>| session.is_some_and(|it| it.start.is_some());
         let flags = [
             (CURRENT, sessions.current.is_some()),
             (CURRENT_IS_FIRST, first(sessions.current)),
             (PREVIOUS, sessions.previous.is_some()),
             (PREVIOUS_IS_FIRST, first(sessions.previous)),
             (DIP, sessions.dip.is_some()),
+            (CURRENT_HAS_START, named(sessions.current)),
+            (PREVIOUS_HAS_START, named(sessions.previous)),
         ];
         let set = flags.iter().filter(|(_, is_set)| *is_set);
         bytes.push(set.fold(0, |byte, (flag, _)| byte | flag));
@@ -52,6 +59,9 @@ pub fn pack(account: &PeerAccount) -> Vec<u8> {
                 &mut bytes,
                 session.last.wrapping_sub(session.began).cast_unsigned(),
             );
+            if let Some(start) = session.start {
+                put(&mut bytes, zigzag(session.began.wrapping_sub(start)));
+            }
         }
         if sessions.current.is_some() {
             put(&mut bytes, sessions.by.0.into());
@@ -115,10 +125,18 @@ fn sessions(rest: &mut &[u8]) -> Option<Sessions> {
     let has = |flag| flags & flag != 0;
     let mut found = Sessions::default();
     if has(CURRENT) {
-        found.current = Some(session(rest, has(CURRENT_IS_FIRST))?);
+        found.current = Some(session(
+            rest,
+            has(CURRENT_IS_FIRST),
+            has(CURRENT_HAS_START),
+        )?);
     }
     if has(PREVIOUS) {
-        found.previous = Some(session(rest, has(PREVIOUS_IS_FIRST))?);
+        found.previous = Some(session(
+            rest,
+            has(PREVIOUS_IS_FIRST),
+            has(PREVIOUS_HAS_START),
+        )?);
     }
     if found.current.is_some() {
         found.by = Source(u16::try_from(take(rest)?).ok()?);
@@ -134,17 +152,23 @@ fn sessions(rest: &mut &[u8]) -> Option<Sessions> {
     Some(found)
 }
 
-fn session(rest: &mut &[u8], is_first: bool) -> Option<Session> {
+fn session(rest: &mut &[u8], is_first: bool, has_start: bool) -> Option<Session> {
     let low = take(rest)?;
     let high = low.wrapping_add(take(rest)?);
     let began = unzigzag(take(rest)?);
     let last = began.wrapping_add(take(rest)?.cast_signed());
+    let start = if has_start {
+        Some(began.wrapping_sub(unzigzag(take(rest)?)))
+    } else {
+        None
+    };
     Some(Session {
         low,
         high,
         began,
         last,
         is_first,
+        start,
     })
 }
 
@@ -188,11 +212,13 @@ mod tests {
             began,
             last,
             is_first: true,
+            start: Some(last),
         };
         Sessions {
             current: Some(session),
             previous: Some(Session {
                 is_first: false,
+                start: None,
                 ..session
             }),
             dip: Some(Dip {

@@ -20,6 +20,8 @@ pub struct PeerAccount {
 pub struct Totals {
     pub up: Option<Stretch>,
     pub down: Option<Stretch>,
+    /// The `started` that began the session of each total, where the node knows one.
+    pub starts: [Option<Point>; 2],
     /// Which of several machines it is from; none where there is one.
     pub machine: Option<MachineId>,
     pub by: Source,
@@ -47,13 +49,19 @@ impl PeerAccount {
         if let Some(machine) = totals.machine {
             return self.settle_machine(totals, machine, max_rate);
         }
-        let settle = |sessions: &mut Sessions, stretch: &Option<Stretch>| match stretch {
-            Some(stretch) => sessions.settle(stretch, totals.by, max_rate),
-            None => Settled::default(),
+        let settle = |sessions: &mut Sessions, stretch: Option<Stretch>, start: Option<Point>| {
+            let Some(stretch) = stretch else {
+                return Settled::default();
+            };
+            match start {
+                Some(start) => sessions.settle_in(start, &stretch, totals.by, max_rate),
+                None => sessions.settle(&stretch, totals.by, max_rate),
+            }
         };
+        let [start_up, start_down] = totals.starts;
         let settled = (
-            settle(&mut self.up, &totals.up),
-            settle(&mut self.down, &totals.down),
+            settle(&mut self.up, totals.up, start_up),
+            settle(&mut self.down, totals.down, start_down),
         );
         // Which machine gained is not known, so what was known of each is no base any more.
         if settled.0.bytes > 0 || settled.1.bytes > 0 {
@@ -153,6 +161,7 @@ mod tests {
         let totals = Totals {
             up: stretch(up),
             down: stretch(0),
+            starts: [None, None],
             machine: machine.map(|hash| MachineId { is_v6: false, hash }),
             by: Source::new(1, 1),
         };

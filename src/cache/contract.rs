@@ -986,6 +986,8 @@ fn change(user: u32, torrent: u32, peer: u8, bytes: u64) -> PeerChange {
         record: PeerRecord {
             base_up: bytes,
             base_down: bytes,
+            start_up: None,
+            start_down: None,
             dip_up: Some(NOW - 5),
             dip_down: None,
             base_at: NOW - 60,

@@ -248,8 +248,8 @@ impl Line {
     }
 
     fn record(&mut self, record: &PeerRecord) -> &mut Self {
-        self.number(record.base_up)
-            .number(record.base_down)
+        self.base(record.base_up, record.start_up)
+            .base(record.base_down, record.start_down)
             .optional(record.dip_up)
             .optional(record.dip_down)
             .number(record.base_at)
@@ -266,6 +266,14 @@ impl Line {
             .number(record.last_announce)
             .flag(record.active)
             .flag(record.paused)
+    }
+
+    /// A base, and `^` with the total and `@` the time with which its session began, if that is known.
+    fn base(&mut self, base: u64, start: Option<Point>) -> &mut Self {
+        let Some(Point { total, at }) = start else {
+            return self.number(base);
+        };
+        self.add(format_args!("{base}^{total}@{at}"))
     }
 
     fn standing(&mut self, standing: &Standing) -> &mut Self {
@@ -415,7 +423,8 @@ impl<'a> Fields<'a> {
     }
 
     fn record(&mut self) -> Result<PeerRecord, Malformed> {
-        let (base_up, base_down) = (self.parsed()?, self.parsed()?);
+        let (base_up, start_up) = self.base()?;
+        let (base_down, start_down) = self.base()?;
         let (dip_up, dip_down) = (self.optional()?, self.optional()?);
         let base_at = self.parsed()?;
         let (uploaded, downloaded) = (self.parsed()?, self.parsed()?);
@@ -425,6 +434,8 @@ impl<'a> Fields<'a> {
         Ok(PeerRecord {
             base_up,
             base_down,
+            start_up,
+            start_down,
             dip_up,
             dip_down,
             base_at,
@@ -444,6 +455,20 @@ impl<'a> Fields<'a> {
             active: self.flag()?,
             paused: self.flag()?,
         })
+    }
+
+    fn base(&mut self) -> Result<(u64, Option<Point>), Malformed> {
+        let word = self.word()?;
+        let number = |word: &str| word.parse().ok();
+        let found = match word.split_once('^') {
+            None => number(word).map(|base| (base, None)),
+            Some((base, start)) => start.split_once('@').and_then(|(total, at)| {
+                let total = number(total)?;
+                let at = at.parse().ok()?;
+                Some((number(base)?, Some(Point { total, at })))
+            }),
+        };
+        found.ok_or_else(|| self.malformed())
     }
 
     fn reach<A: FromStr>(&mut self) -> Result<(Option<A>, Option<i64>), Malformed> {
@@ -498,6 +523,8 @@ mod tests {
         PeerRecord {
             base_up: u64::MAX,
             base_down: 2,
+            start_up: Some(Point { total: 1, at: -6 }),
+            start_down: None,
             dip_up: Some(-3),
             dip_down: None,
             base_at: 4,

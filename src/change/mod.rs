@@ -7,7 +7,7 @@ pub mod sums;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use crate::accounting::machines::MachineId;
-use crate::accounting::sessions::Stretch;
+use crate::accounting::sessions::{Point, Stretch};
 use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
 
 /// Seconds by which the times that two nodes note of one announce may differ.
@@ -28,6 +28,9 @@ pub struct PeerRecord {
     /// 2^63−1 while the client has reported none.
     pub base_up: u64,
     pub base_down: u64,
+    /// The `started` that began the session of each total, with its Unix time, where the node knows one (rule A3).
+    pub start_up: Option<Point>,
+    pub start_down: Option<Point>,
     /// Unix time since which the client reports less than its base (rule A3).
     pub dip_up: Option<i64>,
     pub dip_down: Option<i64>,

@@ -97,6 +97,8 @@ mod tests {
             record: PeerRecord {
                 base_up,
                 base_down: 0,
+                start_up: None,
+                start_down: None,
                 dip_up: None,
                 dip_down: None,
                 base_at: 0,

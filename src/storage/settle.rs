@@ -11,7 +11,7 @@ use crate::accounting::coverage::Coverage;
 use crate::accounting::machines::Machines;
 use crate::accounting::packed;
 use crate::accounting::peer::{PeerAccount, Totals};
-use crate::accounting::sessions::{Dip, Sessions, Settled, Source};
+use crate::accounting::sessions::{Dip, Point, Sessions, Settled, Source};
 use crate::change::journals::{node_of, start_of};
 use crate::change::sums::{Credited, Sum};
 use crate::change::{
@@ -154,7 +154,8 @@ impl<'a> Settlement<'a> {
             let history = &mut histories[peer.history];
             let sum = match &change.report {
                 Some(report) => {
-                    let (up, down) = peer.settle(report, by, rules);
+                    let starts = [change.record.start_up, change.record.start_down];
+                    let (up, down) = peer.settle(report, starts, by, rules);
                     implausible += u64::from(up.implausible) + u64::from(down.implausible);
                     history.settle(report, up.bytes, down.bytes, rules)
                 }
@@ -331,10 +332,17 @@ impl<'a> PeerRow<'a> {
     }
 
     /// Credits a report to its record; returns what that was.
-    fn settle(&mut self, report: &Report, by: Source, rules: &CreditRules) -> (Settled, Settled) {
+    fn settle(
+        &mut self,
+        report: &Report,
+        starts: [Option<Point>; 2],
+        by: Source,
+        rules: &CreditRules,
+    ) -> (Settled, Settled) {
         let totals = Totals {
             up: report.up,
             down: report.down,
+            starts,
             machine: report.machine,
             by,
         };

@@ -12,6 +12,10 @@ pub struct Account {
     pub base_down: u64,
     /// When the base was set.
     pub base_at: Seconds,
+    /// The `started` that began the session of each total, if the total went down with it (rule A3).
+    /// Reports name it, so that storage can tell sessions apart; none where several machines report.
+    pub start_up: Option<Start>,
+    pub start_down: Option<Start>,
     /// Since when the client reports less than its base (rule A3).
     pub dip_up: Option<Seconds>,
     pub dip_down: Option<Seconds>,
@@ -32,6 +36,14 @@ pub struct Account {
     /// them (rule A3). Times are of the monotonic clock. What each of them reported is known to this
     /// process only.
     pub machines: Option<Machines>,
+}
+
+/// Where a session of a total began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Bytes.
+    pub total: u64,
+    pub at: Seconds,
 }
 
 /// What a peer added that the journal had no room for: kept until it has. All zero for one
@@ -81,6 +93,8 @@ impl Account {
             base_up: uploaded,
             base_down: downloaded,
             base_at: now,
+            start_up: None,
+            start_down: None,
             dip_up: None,
             dip_down: None,
             uploaded: 0,

@@ -10,7 +10,7 @@ use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{DIP_SECONDS, Point, Settled, Stretch, limit};
 use crate::addr::{Compact4, Compact6, Endpoint};
 use crate::clock::Seconds;
-use crate::swarm::{Account, Family, History, Owed};
+use crate::swarm::{Account, Family, History, Owed, Start};
 use crate::tracker::machines::{self, Shared};
 
 /// The totals of one announce.
@@ -109,7 +109,10 @@ pub fn account(
 /// Both counters of a report of the one machine that there is.
 fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -> (Step, Step) {
     let (shared_at, last) = (account.base_at, account.last_announce);
-    let step = |base: &mut u64, dip: &mut Option<Seconds>, reported: Option<u64>| {
+    let step = |base: &mut u64,
+                start: &mut Option<Start>,
+                dip: &mut Option<Seconds>,
+                reported: Option<u64>| {
         // The other counter's dip holds `base_at` back, but not the base of this one.
         let base_at = if dip.is_some() {
             shared_at
@@ -119,14 +122,21 @@ fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -
         let mut counter = Counter {
             base,
             base_at,
+            start,
             dip,
             limit: limit(i64::from(now.0) - i64::from(base_at.0), max_rate),
         };
         reported.map_or_else(Step::default, |total| counter.step(total, report, now))
     };
-    let up = step(&mut account.base_up, &mut account.dip_up, report.uploaded);
+    let up = step(
+        &mut account.base_up,
+        &mut account.start_up,
+        &mut account.dip_up,
+        report.uploaded,
+    );
     let down = step(
         &mut account.base_down,
+        &mut account.start_down,
         &mut account.dip_down,
         report.downloaded,
     );
@@ -141,6 +151,7 @@ fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -
 struct Counter<'a> {
     base: &'a mut u64,
     base_at: Seconds,
+    start: &'a mut Option<Start>,
     dip: &'a mut Option<Seconds>,
     limit: u64,
 }
@@ -219,6 +230,11 @@ impl Counter<'_> {
         }
         let dipped_for = self.dip.map_or(0, |since| now.since(since));
         if report.started || i64::from(dipped_for) >= DIP_SECONDS {
+            // Since when a client that does not say so has counted from less is not known.
+            *self.start = report.started.then_some(Start {
+                total: reported,
+                at: now,
+            });
             return self.begin(reported_now, true);
         }
         self.dip.get_or_insert(now);

@@ -57,6 +57,7 @@ pub(super) fn settle(
         account.base_at = now;
     }
     (account.dip_up, account.dip_down) = (None, None);
+    (account.start_up, account.start_down) = (None, None);
     account.machines = Some(machines);
     let id = MachineId {
         is_v6: machines.is_v6,

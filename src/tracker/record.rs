@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::accounting::machines::Machines;
+use crate::accounting::sessions::Point;
 use crate::addr::Endpoint;
 use crate::change::{
     Credit, PeerChange, PeerKey, PeerRecord, Report, Standing, SwarmCounts, shared_family,
@@ -10,7 +11,7 @@ use crate::change::{
 };
 use crate::clock::{APART_MAX, Now, Seconds};
 use crate::registry::Entry;
-use crate::swarm::{Client, Counts, Family, History, Peer, Role, Whereabouts};
+use crate::swarm::{Client, Counts, Family, History, Peer, Role, Start, Whereabouts};
 
 /// The change of a client, with what it reported and the counters of its swarm.
 pub(super) fn peer_change(
@@ -47,6 +48,10 @@ pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
     };
     let account = &peer.account;
     let unix = |moment: Seconds| now.to_unix(moment);
+    let start = |start: Start| Point {
+        total: start.total,
+        at: unix(start.at),
+    };
     let (dip_up, dip_down) = match &account.machines {
         Some(machines) => shared_mark(machines.is_v6),
         None => (account.dip_up.map(unix), account.dip_down.map(unix)),
@@ -54,6 +59,8 @@ pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
     PeerRecord {
         base_up: account.base_up,
         base_down: account.base_down,
+        start_up: account.start_up.map(start),
+        start_down: account.start_down.map(start),
         dip_up,
         dip_down,
         base_at: unix(account.base_at),

@@ -415,6 +415,8 @@ fn peer(row: &Row) -> Result<StoredPeer, Unusable> {
         record: PeerRecord {
             base_up: cells.total(3),
             base_down: cells.total(4),
+            start_up: None,
+            start_down: None,
             base_at: cells.integer(5).unwrap_or(0),
             dip_up: cells.integer(6),
             dip_down: cells.integer(7),

@@ -98,6 +98,8 @@ fn record() -> PeerRecord {
     PeerRecord {
         base_up: 1 << 40,
         base_down: 1 << 40,
+        start_up: None,
+        start_down: None,
         dip_up: None,
         dip_down: None,
         base_at: 1_800_000_000,

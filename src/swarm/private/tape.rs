@@ -4,7 +4,7 @@ use crate::accounting::machines::{Machine, Machines};
 use crate::clock::Seconds;
 use crate::ids::UserId;
 use crate::swarm::private::packed::LEN_MAX;
-use crate::swarm::records::{Account, History, Owed};
+use crate::swarm::records::{Account, History, Owed, Start};
 
 /// Room for an entry, and for writing a whole 8 bytes where its last number begins.
 pub(super) const ROOM: usize = LEN_MAX + 8;
@@ -12,6 +12,12 @@ pub(super) const ROOM: usize = LEN_MAX + 8;
 /// In place of a width: no number. For a base, none was reported; for bytes left, none are
 /// known; for bytes counted, they are the same as the base.
 const ABSENT: u64 = 15;
+
+/// Beside the widths of two numbers that need no more than 4 bytes. The first: a `started` is known that began
+/// a session. The second: that of downloads has a time of its own.
+const HAS_STARTS: u64 = 8;
+const HAS_OWN_TIME: u64 = 8;
+const NARROW: u64 = 7;
 
 // The flags of a history.
 
@@ -86,6 +92,11 @@ impl Tape {
             .last_announce
             .0
             .wrapping_sub(account.first_announce.0);
+        let is_one = account.machines.is_none();
+        let starts = [account.start_up, account.start_down].map(|start| start.filter(|_| is_one));
+        let times = starts.map(|start| start.map(|it| it.at));
+        let starts = times[0].or(times[1]);
+        let has_own_time = times[1].is_some() && times[1] != starts;
         let widths = Widths::of([
             self.put_number_unless(base_up == Account::UNREPORTED, base_up),
             self.put_number_unless(base_down == Account::UNREPORTED, base_down),
@@ -95,10 +106,29 @@ impl Tape {
             self.put_number(account.speed_up.into()),
             self.put_number(account.speed_down.into()),
             self.put_number(account.seed_time.into()),
-            self.put_number(account.announces.into()),
-            self.put_number(age.into()),
+            self.put_number(account.announces.into()) | flag(starts.is_some(), HAS_STARTS),
+            self.put_number(age.into()) | flag(has_own_time, HAS_OWN_TIME),
         ]);
         self.set_widths::<5>(widths_at, &widths);
+        if let Some(first) = starts {
+            self.put_starts(account, first, has_own_time);
+        }
+    }
+
+    /// The totals with which sessions began, and their times: mostly one for both.
+    fn put_starts(&mut self, account: &Account, first: Seconds, has_own_time: bool) {
+        let widths_at = self.at;
+        self.at += 1;
+        let starts = [account.start_up, account.start_down];
+        let widths = Widths::of(starts.map(|start| match start {
+            Some(start) => self.put_number(start.total),
+            None => ABSENT,
+        }));
+        self.set_widths::<1>(widths_at, &widths);
+        self.put(first.0.to_le_bytes());
+        if let Some(start) = account.start_down.filter(|_| has_own_time) {
+            self.put(start.at.0.to_le_bytes());
+        }
     }
 
     pub fn put_machines(&mut self, machines: &Machines) {
@@ -212,23 +242,50 @@ impl Tape {
         let downloaded = self.number_or(widths.next(), base_down);
         let left_width = widths.next();
         let left = (left_width != ABSENT).then(|| self.number(left_width));
+        let speed_up = self.number(widths.next()) as u32;
+        let speed_down = self.number(widths.next()) as u32;
+        let seed_time = self.number(widths.next()) as u32;
+        let (announces, age) = (widths.next(), widths.next());
+        let (has_starts, has_own_time) = (announces & HAS_STARTS != 0, age & HAS_OWN_TIME != 0);
+        let announces = self.number(announces & NARROW) as u32;
+        let age = self.number(age & NARROW) as u32;
+        let (start_up, start_down) = if has_starts {
+            self.starts(has_own_time)
+        } else {
+            (None, None)
+        };
         Account {
             base_up,
             base_down,
             base_at: last,
+            start_up,
+            start_down,
             dip_up: None,
             dip_down: None,
             uploaded,
             downloaded,
             left,
-            speed_up: self.number(widths.next()) as u32,
-            speed_down: self.number(widths.next()) as u32,
-            seed_time: self.number(widths.next()) as u32,
-            announces: self.number(widths.next()) as u32,
-            first_announce: Seconds(last.0.wrapping_sub(self.number(widths.next()) as u32)),
+            speed_up,
+            speed_down,
+            seed_time,
+            announces,
+            first_announce: Seconds(last.0.wrapping_sub(age)),
             last_announce: last,
             machines: None,
         }
+    }
+
+    fn starts(&mut self, has_own_time: bool) -> (Option<Start>, Option<Start>) {
+        let mut widths = self.widths::<1>();
+        let mut total = || {
+            let width = widths.next();
+            (width != ABSENT).then(|| self.number(width))
+        };
+        let (up, down) = (total(), total());
+        let first = self.moment();
+        let second = if has_own_time { self.moment() } else { first };
+        let start = |total: Option<u64>, at| total.map(|total| Start { total, at });
+        (start(up, first), start(down, second))
     }
 
     pub fn machines(&mut self) -> Machines {
@@ -300,6 +357,10 @@ impl Tape {
             completed_at,
         }
     }
+}
+
+fn flag(is_set: bool, flag: u64) -> u64 {
+    if is_set { flag } else { 0 }
 }
 
 // === impl Widths ===

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::accounting::machines::{Machine, Machines};
 use crate::addr::{Compact4, Compact6, PublicAddresses};
-use crate::swarm::records::Owed;
+use crate::swarm::records::{Owed, Start};
 
 /// What a swarm should be, without any packing.
 #[derive(Default)]
@@ -42,9 +42,19 @@ fn seconds(rng: &mut fastrand::Rng, around: Seconds) -> Seconds {
 fn account(rng: &mut fastrand::Rng) -> Account {
     let last = Seconds(number(rng) as u32);
     let (base_up, base_down) = (number(rng), number(rng));
+    let machines = rng.bool().then(|| machines(rng, last));
+    let start = |rng: &mut fastrand::Rng| {
+        let is_there = machines.is_none() && rng.bool();
+        is_there.then(|| Start {
+            total: number(rng),
+            at: seconds(rng, last),
+        })
+    };
     Account {
         base_up,
         base_down,
+        start_up: start(rng),
+        start_down: start(rng),
         base_at: seconds(rng, last),
         dip_up: rng.bool().then(|| seconds(rng, last)),
         dip_down: rng.bool().then(|| seconds(rng, last)),
@@ -57,7 +67,7 @@ fn account(rng: &mut fastrand::Rng) -> Account {
         announces: number(rng) as u32,
         first_announce: seconds(rng, last),
         last_announce: last,
-        machines: rng.bool().then(|| machines(rng, last)),
+        machines,
     }
 }
 
@@ -234,6 +244,13 @@ fn a_common_peer_is_small() {
     let mut peer = Peer::new(history.user, PeerId([7; 20]), account);
     peer.enter(endpoint("9.9.9.9", 6881), Role::Seeder, seen);
     assert_eq!(Packed::client(&peer, Some(&history)).bytes().len(), 66);
+    // One that has started over since, from 0.
+    let start = Some(Start {
+        total: 0,
+        at: Seconds::START,
+    });
+    (peer.account.start_up, peer.account.start_down) = (start, start);
+    assert_eq!(Packed::client(&peer, Some(&history)).bytes().len(), 71);
     assert_eq!(size_of::<PrivateSwarm>(), 16);
 }
 

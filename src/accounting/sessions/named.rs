@@ -1,0 +1,201 @@
+//! Reports whose session has a name: the `started` that began it, which a node saw or was told of. So storage
+//! can tell sessions apart though it has not heard of that `started` yet, and though clocks differ.
+
+use super::{LATE_MAX, Point, SKEW, Session, Sessions, Settled, Source, Stretch};
+
+/// Which of the sessions that are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Current,
+    Previous,
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    /// Takes a report of the session that `start` began into account; `max_rate` is in bytes a second (rule A7).
+    pub fn settle_in(
+        &mut self,
+        start: Point,
+        stretch: &Stretch,
+        by: Source,
+        max_rate: u64,
+    ) -> Settled {
+        let (place, begun) = match self.place_of(start, stretch, by) {
+            Some(place) => (Some(place), Settled::default()),
+            None => self.begin_at(start, stretch, by, max_rate),
+        };
+        let is_past = |point: Point| self.current.is_some_and(|it| point.at < it.began);
+        let rest = match place {
+            Some(Place::Current) => self.settle_current(stretch, by, max_rate),
+            Some(Place::Previous) if is_past(stretch.to) => self.settle_previous(stretch, max_rate),
+            // The node has not heard of the session after it, or there is no room for this one.
+            _ => self.settle(stretch, by, max_rate),
+        };
+        begun.and(rest)
+    }
+
+    /// The session that `start` began, if it is known: the nearest, for one `started` may have two times, each
+    /// by another node's clock.
+    fn place_of(&self, start: Point, stretch: &Stretch, by: Source) -> Option<Place> {
+        // Of one node, the second `started` begins another session, however soon it comes.
+        let is_next = stretch.is_start() && by.slack_after(self.by).is_some();
+        let off = |session: Option<Session>| {
+            let session = session.filter(|it| it.low == start.total)?;
+            let off = (session.start.unwrap_or(session.began) - start.at).abs();
+            (off <= if is_next { 0 } else { SKEW }).then_some(off)
+        };
+        match (off(self.current), off(self.previous)) {
+            (Some(current), Some(previous)) if previous < current => Some(Place::Previous),
+            (Some(_), _) => Some(Place::Current),
+            (None, Some(_)) => Some(Place::Previous),
+            (None, None) => None,
+        }
+    }
+
+    /// Makes room for a session that is not known; none if it lies within others, or before all.
+    fn begin_at(
+        &mut self,
+        start: Point,
+        stretch: &Stretch,
+        by: Source,
+        max_rate: u64,
+    ) -> (Option<Place>, Settled) {
+        let Some(current) = self.current else {
+            self.current = Some(Session::named(start));
+            self.by = by;
+            return (Some(Place::Current), Settled::default());
+        };
+        let is_in_order = by.slack_after(self.by).is_some();
+        let at = match stretch.is_start() {
+            true => self.in_order(start, by).at,
+            false => start.at,
+        };
+        if at > current.last || (at == current.last && is_in_order) {
+            let settled = self.begin(Point { at, ..start }, true, max_rate);
+            let is_of_dip = self.name_current(start);
+            self.by = if is_of_dip { Source::UNKNOWN } else { by };
+            return (Some(Place::Current), settled);
+        }
+        if start.at > current.began {
+            return (None, Settled::default());
+        }
+        self.begin_before(start, max_rate)
+    }
+
+    /// A session that began before the current one.
+    fn begin_before(&mut self, start: Point, max_rate: u64) -> (Option<Place>, Settled) {
+        let nothing = (None, Settled::default());
+        let Some(current) = self.current.as_mut() else {
+            return nothing;
+        };
+        let is_in_time = current.began - start.at <= LATE_MAX;
+        let is_before = start.at < current.began;
+        let Some(previous) = self.previous.as_mut() else {
+            if !current.is_first || !is_in_time {
+                return nothing;
+            }
+            if current.may_have_begun(start) {
+                return (Some(Place::Current), current.extend_to(start, max_rate));
+            }
+            if !is_before {
+                return nothing;
+            }
+            current.is_first = false;
+            self.previous = Some(Session::named(start));
+            return (Some(Place::Previous), Settled::default());
+        };
+        if start.at > previous.last {
+            if current.may_have_begun(start) {
+                return (Some(Place::Current), current.extend_to(start, max_rate));
+            }
+            if !is_before {
+                return nothing;
+            }
+            // What is before it arrives too late from now on.
+            *previous = Session {
+                is_first: false,
+                ..Session::named(start)
+            };
+            return (Some(Place::Previous), Settled::default());
+        }
+        if previous.is_first
+            && is_in_time
+            && start.at <= previous.began
+            && previous.may_have_begun(start)
+        {
+            return (Some(Place::Previous), previous.extend_to(start, max_rate));
+        }
+        nothing
+    }
+
+    /// A report of the current session, whatever the clock of its node says.
+    fn settle_current(&mut self, stretch: &Stretch, by: Source, max_rate: u64) -> Settled {
+        let Some(current) = self.current else {
+            return Settled::default();
+        };
+        let to = Point {
+            at: self.in_order(stretch.to, by).at.max(current.began),
+            ..stretch.to
+        };
+        let is_in_order = by.slack_after(self.by).is_some();
+        let is_late = to.total < current.high && to.at == current.last && !is_in_order;
+        if is_late || stretch.is_start() {
+            return Settled::default();
+        }
+        // The time of a base that lies in the future is not known.
+        let has_time = stretch.from.at - stretch.to.at <= SKEW;
+        let max_rate = if has_time { max_rate } else { u64::MAX };
+        self.settle_as(to, false, by, max_rate)
+    }
+
+    /// A report of the session before the current one, made before that began.
+    fn settle_previous(&mut self, stretch: &Stretch, max_rate: u64) -> Settled {
+        match &mut self.previous {
+            Some(previous) if stretch.to.total > previous.high => {
+                let at = stretch.to.at.max(previous.began);
+                previous.rise(Point { at, ..stretch.to }, max_rate)
+            }
+            _ => Settled::default(),
+        }
+    }
+
+    /// Names the session that has just begun; returns whether a report after its `started` was known before.
+    fn name_current(&mut self, start: Point) -> bool {
+        self.current.as_mut().is_some_and(|current| {
+            current.start = Some(start.at);
+            current.high > start.total
+        })
+    }
+}
+
+// === impl Stretch ===
+
+impl Stretch {
+    /// It is the `started` itself, and nothing after it.
+    fn is_start(&self) -> bool {
+        self.started && self.from == self.to
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    /// A session of which the `started` is known.
+    fn named(start: Point) -> Self {
+        Self {
+            start: Some(start.at),
+            ..Self::begin(start)
+        }
+    }
+
+    /// Whether a `started` before all that is known of this session may have begun it.
+    fn may_have_begun(&self, start: Point) -> bool {
+        self.start.is_none() && start.total <= self.low
+    }
+
+    fn extend_to(&mut self, start: Point, max_rate: u64) -> Settled {
+        self.start = Some(start.at);
+        self.extend_back(start, max_rate)
+    }
+}

@@ -1,0 +1,554 @@
+//! Sessions: what any order and routing of reports is credited with.
+
+use super::*;
+
+const MAX_RATE: u64 = 2_500_000_000;
+
+fn point(at: i64, total: u64) -> Point {
+    Point { total, at }
+}
+
+/// Reports as (time, started, total); returns what is credited for all of them.
+fn credited(reports: &[(i64, bool, u64)]) -> u64 {
+    let mut sessions = Sessions::default();
+    reports
+        .iter()
+        .map(|&(at, started, total)| {
+            let stretch = Stretch::at(point(at, total), started);
+            sessions.settle(&stretch, Source::UNKNOWN, MAX_RATE).bytes
+        })
+        .sum()
+}
+
+#[test]
+fn starts_of_a_node_follow_each_other() {
+    for hash in [0, 7, u64::from(u16::MAX) - 1, u64::MAX] {
+        let (first, second) = (Source::new(hash, 65_534), Source::new(hash, 65_535));
+        assert_eq!(first.slack_after(first), Some(SKEW));
+        assert_eq!(second.slack_after(first), Some(1));
+        assert_eq!(first.slack_after(second), None);
+        assert_eq!(Source::new(hash, 65_534 + 33).slack_after(first), None);
+    }
+    assert_eq!(Source::UNKNOWN.slack_after(Source::UNKNOWN), None);
+}
+
+#[test]
+fn a_client_may_begin_again_at_the_next_start_in_the_same_second() {
+    let (first, second) = (Source::new(40, 3), Source::new(40, 4));
+    let credited = |sources: [Source; 4]| -> u64 {
+        let mut sessions = Sessions::default();
+        let reports = [
+            (10, true, 0),
+            (20, false, 100),
+            (20, true, 0),
+            (30, false, 7),
+        ];
+        let settled = reports
+            .iter()
+            .zip(sources)
+            .map(|(&(at, started, total), by)| {
+                let stretch = Stretch::at(point(at, total), started);
+                sessions.settle(&stretch, by, MAX_RATE).bytes
+            });
+        settled.sum()
+    };
+    assert_eq!(credited([first, first, second, second]), 107);
+    let other = Source::new(99, 1);
+    assert_eq!(
+        credited([first, first, other, other]),
+        100,
+        "of two nodes, it can't be told"
+    );
+}
+
+/// Settles reports: by whom, when, whether it is a start and which total, and the credit that it has to give.
+fn expect(sessions: &mut Sessions, reports: &[(Source, (i64, bool, u64), u64)]) {
+    for &(by, (at, started, total), credited) in reports {
+        let stretch = Stretch::at(point(at, total), started);
+        let bytes = sessions.settle(&stretch, by, MAX_RATE).bytes;
+        assert_eq!(bytes, credited, "{total} at {at}");
+    }
+}
+
+#[test]
+fn a_start_that_two_nodes_pass_on_begins_one_session() {
+    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let mut sessions = Sessions::known(700, 5);
+    // The clock of the second is a second ahead, and the client moves something at once.
+    let reports = [
+        (first, (10, true, 0), 0),
+        (first, (10, false, 100), 100),
+        (second, (11, true, 0), 0),
+        (second, (11, false, 100), 0),
+        (second, (12, false, 150), 50),
+        (first, (11, false, 150), 0),
+    ];
+    expect(&mut sessions, &reports);
+}
+
+#[test]
+fn a_client_that_goes_on_counting_is_credited_once_by_two_nodes() {
+    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let mut sessions = Sessions::default();
+    let reports = [
+        (first, (10, true, 0), 0),
+        (first, (20, false, 100), 100),
+        (first, (30, true, 100), 0),
+        (first, (30, false, 150), 50),
+        // Its clock is a second ahead, and it never heard of the client.
+        (second, (31, true, 100), 0),
+        (second, (31, false, 150), 0),
+        (second, (40, false, 170), 20),
+    ];
+    expect(&mut sessions, &reports);
+}
+
+#[test]
+fn the_base_of_a_report_says_which_session_it_is_of() {
+    let mut sessions = Sessions::default();
+    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    for (at, total, credited) in [(20, 0, 0), (20, 100, 100)] {
+        let stretch = Stretch::at(point(at, total), total == 0);
+        assert_eq!(sessions.settle(&stretch, first, MAX_RATE).bytes, credited);
+    }
+    let stretch = Stretch {
+        from: point(19, 100),
+        to: point(19, 150),
+        started: false,
+    };
+    let credited = sessions.settle(&stretch, second, MAX_RATE).bytes;
+    assert_eq!(credited, 50, "the other node's clock is behind");
+    assert_eq!(sessions.settle(&stretch, second, MAX_RATE).bytes, 0);
+}
+
+#[test]
+fn a_base_of_the_future_sets_no_limit() {
+    let far = MAX_RATE * 1000;
+    for (base_at, credited) in [(3, 0), (100, far)] {
+        let mut sessions = Sessions::known(5, 0);
+        let stretch = Stretch {
+            from: point(base_at, 5),
+            to: point(2, 5 + far),
+            started: false,
+        };
+        let settled = sessions.settle(&stretch, Source::UNKNOWN, MAX_RATE);
+        assert_eq!(settled.bytes, credited, "{base_at}");
+    }
+}
+
+#[test]
+fn a_client_in_order_gains_what_it_moved() {
+    assert_eq!(credited(&[(0, true, 0), (10, false, 100)]), 100);
+    assert_eq!(credited(&[(0, false, 500), (10, false, 600)]), 100, "A1");
+    assert_eq!(
+        credited(&[
+            (0, true, 0),
+            (10, false, 100),
+            (20, true, 0),
+            (30, false, 7)
+        ]),
+        107
+    );
+    assert_eq!(
+        credited(&[(0, true, 0), (10, false, 100), (20, true, 120)]),
+        120,
+        "a `started` that goes on from the old totals (rule A2)"
+    );
+}
+
+#[test]
+fn a_lower_total_is_believed_after_a_minute() {
+    let lower = [(0, true, 0), (10, false, 100), (20, false, 40)];
+    let after = |at, total| {
+        let mut all = lower.to_vec();
+        all.push((at, false, total));
+        all.push((at + 10, false, total + 5));
+        credited(&all)
+    };
+    assert_eq!(after(79, 41), 100);
+    assert_eq!(after(80, 41), 105);
+    assert_eq!(after(79, 100), 105, "the dip is over");
+}
+
+#[test]
+fn reports_count_once_in_any_order_and_number() {
+    let reports = [
+        (0, true, 0),
+        (10, false, 100),
+        (20, false, 250),
+        (30, false, 300),
+    ];
+    let mut order = [0, 1, 2, 3];
+    let mut permutations = 0;
+    permute(&mut order, 0, &mut |order| {
+        let mut all: Vec<_> = order.iter().map(|&place| reports[place]).collect();
+        all.extend_from_within(..);
+        assert_eq!(credited(&all), 300, "{order:?}");
+        permutations += 1;
+    });
+    assert_eq!(permutations, 24);
+}
+
+fn permute(order: &mut [usize; 4], fixed: usize, visit: &mut dyn FnMut(&[usize; 4])) {
+    if fixed == order.len() {
+        visit(order);
+        return;
+    }
+    for place in fixed..order.len() {
+        order.swap(fixed, place);
+        permute(order, fixed + 1, visit);
+        order.swap(fixed, place);
+    }
+}
+
+#[test]
+fn a_start_that_arrives_after_its_session_begins_it() {
+    let late = [
+        (0, true, 0),
+        (10, false, 100),
+        (22, false, 20),
+        (20, true, 0),
+    ];
+    assert_eq!(credited(&late), 120);
+    let unknown = [(30, false, 50), (0, false, 100), (20, true, 0)];
+    assert_eq!(credited(&unknown), 50);
+}
+
+#[test]
+fn reports_before_their_start_count_when_they_were_made() {
+    let late = [
+        (0, true, 0),
+        (61, false, 900),
+        (160, false, 500),
+        (139, false, 300),
+        (114, false, 200),
+        (75, true, 0),
+        // It went on from where it was.
+        (127, true, 200),
+        (160, false, 500),
+    ];
+    assert_eq!(credited(&late), 1400);
+}
+
+#[test]
+fn what_a_client_showed_another_node_before_is_credited_when_it_arrives() {
+    // One node had 0 to 300 in its spill file while the client went on at another, from 500.
+    let late = [
+        (100, false, 500),
+        (110, false, 600),
+        (0, true, 0),
+        (50, false, 300),
+    ];
+    assert_eq!(credited(&late), 600);
+}
+
+#[test]
+fn what_is_older_than_records_are_kept_is_not_credited() {
+    let at = LATE_MAX + 10;
+    assert_eq!(credited(&[(at, false, 500), (0, true, 0)]), 0);
+    assert_eq!(credited(&[(at, false, 500), (10, true, 0)]), 500);
+}
+
+#[test]
+fn a_step_beyond_any_line_moves_the_base_and_credits_nothing() {
+    let far = MAX_RATE * 11;
+    assert_eq!(
+        credited(&[(0, true, 0), (10, false, far), (20, false, far + 5)]),
+        5
+    );
+}
+
+/// A client that restarts at random; its reports arrive in random order, some twice, some never.
+#[test]
+fn no_order_of_reports_credits_more_than_was_moved() {
+    for seed in 0..20_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut reports = Vec::new();
+        let (mut at, mut total, mut moved) = (0, random.u64(..1000), 0);
+        let mut started = random.bool();
+        for _ in 0..random.usize(1..12) {
+            reports.push((at, started, total));
+            at += random.i64(1..40);
+            started = random.u8(..4) == 0;
+            if started {
+                // A client that goes on from its old totals, or from none.
+                total = if random.bool() { total } else { 0 };
+            } else {
+                let step = random.u64(..1000);
+                total += step;
+                moved += step;
+            }
+        }
+        let in_order = credited(&reports);
+        assert!(in_order <= moved, "seed {seed}: {in_order} of {moved}");
+        let mut arrivals = reports.clone();
+        arrivals.retain(|_| random.u8(..8) > 0);
+        arrivals.extend(reports.iter().filter(|_| random.u8(..4) == 0).copied());
+        random.shuffle(&mut arrivals);
+        let shuffled = credited(&arrivals);
+        assert!(
+            shuffled <= moved,
+            "seed {seed}: {shuffled} of {moved}: {arrivals:?}"
+        );
+    }
+}
+
+#[test]
+fn a_report_right_after_a_start_counts_once_though_clocks_differ_by_a_second() {
+    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let mut sessions = Sessions::default();
+    let mut settle = |from: (i64, u64), to: (i64, u64), started, by| {
+        let stretch = Stretch {
+            from: point(from.0, from.1),
+            to: point(to.0, to.1),
+            started,
+        };
+        sessions.settle(&stretch, by, MAX_RATE).bytes
+    };
+    assert_eq!(settle((87, 0), (87, 0), true, first), 0);
+    assert_eq!(settle((87, 0), (94, 700), false, first), 700);
+    // It goes on from there, by the first node's clock a second later than by the other's.
+    assert_eq!(settle((98, 700), (98, 700), true, first), 0);
+    assert_eq!(settle((98, 700), (98, 1000), false, first), 300);
+    assert_eq!(settle((97, 700), (97, 700), true, second), 0);
+    assert_eq!(settle((97, 700), (97, 1000), false, second), 0);
+    assert_eq!(settle((97, 1000), (105, 1100), false, second), 100);
+}
+
+/// What is credited of the reports of two nodes, each of which passes its own on in order, and late.
+fn credited_late(passed_on: &[Vec<Stretch>; 2], random: &mut fastrand::Rng) -> u64 {
+    let (mut sessions, mut gained) = (Sessions::default(), 0);
+    let mut next = [0, 0];
+    while next[0] < passed_on[0].len() || next[1] < passed_on[1].len() {
+        let node = usize::from(random.bool());
+        if let Some(stretch) = passed_on[node].get(next[node]) {
+            next[node] += 1;
+            let by = Source::new(1000 * node as u64, 1);
+            gained += sessions.settle(stretch, by, MAX_RATE).bytes;
+        }
+    }
+    gained
+}
+
+/// A client that goes on from its totals at each start, at two nodes whose clocks differ by a
+/// second; what each passes on arrives in order, and late.
+#[test]
+fn nodes_whose_clocks_differ_credit_no_more_than_was_moved() {
+    for seed in 0..20_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let skew = random.i64(-1..=1);
+        let (mut at, mut total, mut started, mut began) = (100, 0, true, 100);
+        let mut passed_on = [Vec::new(), Vec::new()];
+        let mut bases: [Option<Point>; 2] = [None, None];
+        for _ in 0..random.usize(1..12) {
+            for (node, reports) in passed_on.iter_mut().enumerate() {
+                let to = point(at + skew * node as i64, total);
+                let from = bases[node].replace(to).filter(|_| !started).unwrap_or(to);
+                reports.push(Stretch { from, to, started });
+            }
+            at += if random.bool() { 0 } else { random.i64(0..9) };
+            // Within five seconds it may be the same start.
+            started = random.u8(..4) == 0 && at > began + 7;
+            if started {
+                began = at;
+            } else {
+                total += random.u64(..1000);
+            }
+        }
+        let gained = credited_late(&passed_on, &mut random);
+        assert!(
+            gained <= total,
+            "seed {seed}: {gained} of {total}: {passed_on:?}"
+        );
+    }
+}
+
+/// A client that shows all of it to two nodes, several times in a second and starting over
+/// now and then; what each node passes on arrives in order, and late.
+#[test]
+fn two_nodes_credit_no_more_than_was_moved() {
+    for seed in 0..20_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut at, mut total, mut moved) = (0, 0, 0);
+        let mut passed_on = [Vec::new(), Vec::new()];
+        let mut started = true;
+        for _ in 0..random.usize(1..12) {
+            for node in &mut passed_on {
+                if random.u8(..6) > 0 {
+                    node.push(Stretch::at(point(at, total), started));
+                }
+            }
+            at += random.i64(0..3);
+            started = random.u8(..4) == 0;
+            if started {
+                total = 0;
+            } else {
+                let step = random.u64(..1000);
+                (total, moved) = (total + step, moved + step);
+            }
+        }
+        let gained = credited_late(&passed_on, &mut random);
+        assert!(
+            gained <= moved,
+            "seed {seed}: {gained} of {moved}: {passed_on:?}"
+        );
+    }
+}
+
+/// Settles reports: by whom, since which `started`, from where to where, and the credit that it has to give.
+fn expect_named(reports: &[(Source, (i64, u64), (i64, u64), (i64, u64), u64)]) {
+    let mut sessions = Sessions::default();
+    for &(by, start, from, to, credited) in reports {
+        let [start, from, to] = [start, from, to].map(|(at, total)| point(at, total));
+        let started = from == to && from == start;
+        let stretch = Stretch { from, to, started };
+        let bytes = sessions.settle_in(start, &stretch, by, MAX_RATE).bytes;
+        assert_eq!(bytes, credited, "{stretch:?} since {start:?}");
+        let again = sessions.settle_in(start, &stretch, Source::UNKNOWN, MAX_RATE);
+        assert_eq!(again.bytes, 0, "again: {stretch:?} since {start:?}");
+    }
+}
+
+#[test]
+fn a_session_counts_in_full_whatever_arrives_first() {
+    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    // It starts over at the first node, whose batches are late, and goes on at the second.
+    expect_named(&[
+        (second, (0, 0), (0, 0), (0, 0), 0),
+        (second, (0, 0), (0, 0), (9, 900), 900),
+        (second, (20, 500), (24, 600), (30, 2000), 1500),
+        (first, (0, 0), (9, 900), (12, 1000), 100),
+        (first, (20, 500), (20, 500), (20, 500), 0),
+        (first, (20, 500), (20, 500), (24, 600), 0),
+        (second, (20, 500), (30, 2000), (40, 2100), 100),
+    ]);
+    // Of the session before, nothing was there when the next one began.
+    expect_named(&[
+        (second, (20, 500), (24, 600), (30, 700), 200),
+        (first, (0, 0), (0, 0), (12, 1000), 1000),
+        (first, (20, 500), (20, 500), (24, 600), 0),
+    ]);
+    // One that began and ended between two others.
+    expect_named(&[
+        (second, (0, 0), (0, 0), (10, 100), 100),
+        (second, (40, 0), (40, 0), (50, 30), 30),
+        (first, (20, 0), (20, 0), (30, 70), 70),
+        (first, (20, 0), (30, 70), (35, 75), 5),
+    ]);
+}
+
+#[test]
+fn a_start_that_two_nodes_saw_is_one_though_their_clocks_differ() {
+    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    expect_named(&[
+        (first, (56, 0), (56, 0), (60, 273), 273),
+        (second, (66, 249), (66, 249), (66, 249), 0),
+        (first, (65, 249), (65, 249), (65, 249), 0),
+        (second, (66, 249), (66, 249), (66, 313), 64),
+        (first, (65, 249), (65, 249), (65, 313), 0),
+        (second, (66, 249), (66, 313), (67, 393), 80),
+    ]);
+    // It started over at once, at the same node.
+    expect_named(&[
+        (first, (10, 0), (10, 0), (10, 0), 0),
+        (first, (10, 0), (10, 0), (11, 50), 50),
+        (first, (12, 0), (12, 0), (12, 0), 0),
+        (first, (12, 0), (12, 0), (13, 30), 30),
+    ]);
+}
+
+/// What two nodes pass on of a client that goes to either and starts over now and then, each report with its
+/// `started`; and what it moved. The nodes hear of each other, or not.
+struct Routed {
+    passed_on: [Vec<(Option<Point>, Stretch)>; 2],
+    moved: u64,
+}
+
+impl Routed {
+    fn by_chance(random: &mut fastrand::Rng, hears: bool) -> Self {
+        let skew = random.i64(-1..=1);
+        let (mut at, mut total, mut moved) = (100, 0, 0);
+        let mut known: [Option<(Option<Point>, Point)>; 2] = [None, None];
+        let mut passed_on = [Vec::new(), Vec::new()];
+        for _ in 0..random.usize(2..14) {
+            let node = usize::from(random.bool());
+            let started = random.u8(..4) == 0;
+            if started {
+                at += 3;
+                total = random.u64(..=total);
+            } else {
+                let step = random.u64(..1000);
+                total += step;
+                // What it moved before anybody heard of it is its first base (rule A1).
+                moved += if known == [None, None] { 0 } else { step };
+            }
+            let to = point(at + skew * node as i64, total);
+            let (start, base) = known[node].unwrap_or((None, to));
+            let is_lower = total < base.total;
+            let report = match known[node] {
+                None => (None, Stretch::at(to, started)),
+                Some(_) if is_lower && started => (Some(to), Stretch::at(to, true)),
+                // It has not heard of the `started` at the other node.
+                Some(_) if is_lower => (start, Stretch::at(to, false)),
+                Some(_) => {
+                    let stretch = Stretch {
+                        from: base,
+                        ..Stretch::at(to, false)
+                    };
+                    (start, stretch)
+                }
+            };
+            passed_on[node].push(report);
+            if !is_lower || started {
+                known[node] = Some((report.0, to));
+                if hears {
+                    known[1 - node] = known[node];
+                }
+            }
+            at += random.i64(3..40);
+        }
+        Self { passed_on, moved }
+    }
+
+    /// What is credited if the reports of each node arrive in order, and late.
+    fn credited(&self, random: &mut fastrand::Rng) -> u64 {
+        let (mut sessions, mut gained) = (Sessions::default(), 0);
+        let mut next = [0, 0];
+        while (0..2).any(|node| next[node] < self.passed_on[node].len()) {
+            let node = usize::from(random.bool());
+            let Some((start, stretch)) = self.passed_on[node].get(next[node]) else {
+                continue;
+            };
+            next[node] += 1;
+            let by = Source::new(1000 * node as u64, 1);
+            let settled = match start {
+                Some(start) => sessions.settle_in(*start, stretch, by, MAX_RATE),
+                None => sessions.settle(stretch, by, MAX_RATE),
+            };
+            gained += settled.bytes;
+        }
+        gained
+    }
+}
+
+#[test]
+fn named_sessions_credit_what_was_moved_and_no_more() {
+    let (mut moved, mut gained) = (0, 0);
+    for seed in 0..20_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let hears = random.u8(..4) > 0;
+        let routed = Routed::by_chance(&mut random, hears);
+        let credited = routed.credited(&mut random);
+        let Routed { passed_on, .. } = &routed;
+        assert!(
+            credited <= routed.moved,
+            "seed {seed}: {credited} of {}: {passed_on:?}",
+            routed.moved
+        );
+        if hears {
+            (moved, gained) = (moved + routed.moved, gained + credited);
+        }
+    }
+    // What is lost is of sessions that began and ended before anything of them arrived, and of one second.
+    assert!(gained * 100 > moved * 97, "{gained} of {moved}");
+}
