@@ -112,6 +112,8 @@ fn change(user: u32, torrent: u8) -> PeerChange {
         record: PeerRecord {
             base_up: 10,
             base_down: 10,
+            start_up: None,
+            start_down: None,
             dip_up: None,
             dip_down: None,
             base_at: 1_800_000_000,
