@@ -28,7 +28,7 @@ pub struct PeerRecord {
     /// 2^63−1 while the client has reported none.
     pub base_up: u64,
     pub base_down: u64,
-    /// The `started` that began the session of each total, with its Unix time, where the node knows one (rule A3).
+    /// The `started` that began the session of each total, with its Unix time, where the node knows it (rule A3).
     pub start_up: Option<Point>,
     pub start_down: Option<Point>,
     /// Unix time since which the client reports less than its base (rule A3).

@@ -12,8 +12,9 @@ pub struct Account {
     pub base_down: u64,
     /// When the base was set.
     pub base_at: Seconds,
-    /// The `started` that began the session of each total, if the total went down with it (rule A3).
-    /// Reports name it, so that storage can tell sessions apart; none where several machines report.
+    /// The `started` that began the session of each total: the first one heard of the client, or one with which the
+    /// total went down (rule A3). Reports name it, so that storage can tell sessions apart; none where
+    /// several machines report.
     pub start_up: Option<Start>,
     pub start_down: Option<Start>,
     /// Since when the client reports less than its base (rule A3).

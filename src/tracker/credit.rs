@@ -208,7 +208,12 @@ impl Counter<'_> {
     /// One counter of a report: rules A2, A3 and A7. The other one does not matter to it.
     fn step(&mut self, reported: u64, report: &Report, now: Seconds) -> Step {
         let reported_now = point(reported, now);
+        let start = report.started.then_some(Start {
+            total: reported,
+            at: now,
+        });
         if *self.base == Account::UNREPORTED {
+            *self.start = start;
             return self.begin(reported_now, report.started);
         }
         if reported >= *self.base {
@@ -231,10 +236,7 @@ impl Counter<'_> {
         let dipped_for = self.dip.map_or(0, |since| now.since(since));
         if report.started || i64::from(dipped_for) >= DIP_SECONDS {
             // Since when a client that does not say so has counted from less is not known.
-            *self.start = report.started.then_some(Start {
-                total: reported,
-                at: now,
-            });
+            *self.start = start;
             return self.begin(reported_now, true);
         }
         self.dip.get_or_insert(now);

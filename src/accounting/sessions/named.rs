@@ -67,9 +67,10 @@ impl Sessions {
             return (Some(Place::Current), Settled::default());
         };
         let is_in_order = by.slack_after(self.by).is_some();
-        let at = match stretch.is_start() {
-            true => self.in_order(start, by).at,
-            false => start.at,
+        let at = if stretch.is_start() {
+            self.in_order(start, by).at
+        } else {
+            start.at
         };
         if at > current.last || (at == current.last && is_in_order) {
             let settled = self.begin(Point { at, ..start }, true, max_rate);

@@ -395,8 +395,11 @@ fn two_nodes_credit_no_more_than_was_moved() {
     }
 }
 
+/// A time and a total.
+type At = (i64, u64);
+
 /// Settles reports: by whom, since which `started`, from where to where, and the credit that it has to give.
-fn expect_named(reports: &[(Source, (i64, u64), (i64, u64), (i64, u64), u64)]) {
+fn expect_named(reports: &[(Source, At, At, At, u64)]) {
     let mut sessions = Sessions::default();
     for &(by, start, from, to, credited) in reports {
         let [start, from, to] = [start, from, to].map(|(at, total)| point(at, total));

@@ -13,10 +13,10 @@ pub(super) const ROOM: usize = LEN_MAX + 8;
 /// known; for bytes counted, they are the same as the base.
 const ABSENT: u64 = 15;
 
-/// Beside the widths of two numbers that need no more than 4 bytes. The first: a `started` is known that began
-/// a session. The second: that of downloads has a time of its own.
-const HAS_STARTS: u64 = 8;
-const HAS_OWN_TIME: u64 = 8;
+/// Beside the widths of numbers that need no more than 4 bytes. With the seed time: a `started` is known that
+/// began a session. With the announces: it was not the first announce. With the age: that of downloads has a time
+/// of its own.
+const FLAG: u64 = 8;
 const NARROW: u64 = 7;
 
 // The flags of a history.
@@ -94,9 +94,10 @@ impl Tape {
             .wrapping_sub(account.first_announce.0);
         let is_one = account.machines.is_none();
         let starts = [account.start_up, account.start_down].map(|start| start.filter(|_| is_one));
-        let times = starts.map(|start| start.map(|it| it.at));
-        let starts = times[0].or(times[1]);
-        let has_own_time = times[1].is_some() && times[1] != starts;
+        let [up, down] = starts.map(|start| start.map(|it| it.at));
+        let time = up.or(down);
+        let is_later = time.is_some_and(|time| time != account.first_announce);
+        let has_own_time = down.is_some() && down != time;
         let widths = Widths::of([
             self.put_number_unless(base_up == Account::UNREPORTED, base_up),
             self.put_number_unless(base_down == Account::UNREPORTED, base_down),
@@ -105,30 +106,29 @@ impl Tape {
             self.put_number_unless(account.left.is_none(), account.left.unwrap_or(0)),
             self.put_number(account.speed_up.into()),
             self.put_number(account.speed_down.into()),
-            self.put_number(account.seed_time.into()),
-            self.put_number(account.announces.into()) | flag(starts.is_some(), HAS_STARTS),
-            self.put_number(age.into()) | flag(has_own_time, HAS_OWN_TIME),
+            self.put_number(account.seed_time.into()) | flag(time.is_some()),
+            self.put_number(account.announces.into()) | flag(is_later),
+            self.put_number(age.into()) | flag(has_own_time),
         ]);
         self.set_widths::<5>(widths_at, &widths);
-        if let Some(first) = starts {
-            self.put_starts(account, first, has_own_time);
+        if time.is_some() {
+            self.put_start_totals(starts);
+            let times = [time.filter(|_| is_later), down.filter(|_| has_own_time)];
+            times
+                .into_iter()
+                .flatten()
+                .for_each(|time| self.put(time.0.to_le_bytes()));
         }
     }
 
-    /// The totals with which sessions began, and their times: mostly one for both.
-    fn put_starts(&mut self, account: &Account, first: Seconds, has_own_time: bool) {
+    fn put_start_totals(&mut self, starts: [Option<Start>; 2]) {
         let widths_at = self.at;
         self.at += 1;
-        let starts = [account.start_up, account.start_down];
         let widths = Widths::of(starts.map(|start| match start {
             Some(start) => self.put_number(start.total),
             None => ABSENT,
         }));
         self.set_widths::<1>(widths_at, &widths);
-        self.put(first.0.to_le_bytes());
-        if let Some(start) = account.start_down.filter(|_| has_own_time) {
-            self.put(start.at.0.to_le_bytes());
-        }
     }
 
     pub fn put_machines(&mut self, machines: &Machines) {
@@ -244,13 +244,15 @@ impl Tape {
         let left = (left_width != ABSENT).then(|| self.number(left_width));
         let speed_up = self.number(widths.next()) as u32;
         let speed_down = self.number(widths.next()) as u32;
-        let seed_time = self.number(widths.next()) as u32;
+        let seed_time = widths.next();
         let (announces, age) = (widths.next(), widths.next());
-        let (has_starts, has_own_time) = (announces & HAS_STARTS != 0, age & HAS_OWN_TIME != 0);
-        let announces = self.number(announces & NARROW) as u32;
-        let age = self.number(age & NARROW) as u32;
+        let [has_starts, is_later, has_own_time] =
+            [seed_time, announces, age].map(|width| width & FLAG != 0);
+        let [seed_time, announces, age] =
+            [seed_time, announces, age].map(|width| self.number(width & NARROW) as u32);
+        let first_announce = Seconds(last.0.wrapping_sub(age));
         let (start_up, start_down) = if has_starts {
-            self.starts(has_own_time)
+            self.starts(first_announce, is_later, has_own_time)
         } else {
             (None, None)
         };
@@ -269,23 +271,32 @@ impl Tape {
             speed_down,
             seed_time,
             announces,
-            first_announce: Seconds(last.0.wrapping_sub(age)),
+            first_announce,
             last_announce: last,
             machines: None,
         }
     }
 
-    fn starts(&mut self, has_own_time: bool) -> (Option<Start>, Option<Start>) {
+    fn starts(
+        &mut self,
+        first_announce: Seconds,
+        is_later: bool,
+        has_own_time: bool,
+    ) -> (Option<Start>, Option<Start>) {
         let mut widths = self.widths::<1>();
         let mut total = || {
             let width = widths.next();
             (width != ABSENT).then(|| self.number(width))
         };
-        let (up, down) = (total(), total());
-        let first = self.moment();
-        let second = if has_own_time { self.moment() } else { first };
+        let totals = (total(), total());
+        let at = if is_later {
+            self.moment()
+        } else {
+            first_announce
+        };
+        let down_at = if has_own_time { self.moment() } else { at };
         let start = |total: Option<u64>, at| total.map(|total| Start { total, at });
-        (start(up, first), start(down, second))
+        (start(totals.0, at), start(totals.1, down_at))
     }
 
     pub fn machines(&mut self) -> Machines {
@@ -359,8 +370,8 @@ impl Tape {
     }
 }
 
-fn flag(is_set: bool, flag: u64) -> u64 {
-    if is_set { flag } else { 0 }
+fn flag(is_set: bool) -> u64 {
+    if is_set { FLAG } else { 0 }
 }
 
 // === impl Widths ===

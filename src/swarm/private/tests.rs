@@ -244,13 +244,15 @@ fn a_common_peer_is_small() {
     let mut peer = Peer::new(history.user, PeerId([7; 20]), account);
     peer.enter(endpoint("9.9.9.9", 6881), Role::Seeder, seen);
     assert_eq!(Packed::client(&peer, Some(&history)).bytes().len(), 66);
-    // One that has started over since, from 0.
-    let start = Some(Start {
-        total: 0,
-        at: Seconds::START,
-    });
-    (peer.account.start_up, peer.account.start_down) = (start, start);
-    assert_eq!(Packed::client(&peer, Some(&history)).bytes().len(), 71);
+    // One whose start was heard, and one that has started over since.
+    for (wait, len) in [(0, 67), (1, 71)] {
+        let start = Some(Start {
+            total: 0,
+            at: Seconds::START.plus(wait),
+        });
+        (peer.account.start_up, peer.account.start_down) = (start, start);
+        assert_eq!(Packed::client(&peer, Some(&history)).bytes().len(), len);
+    }
     assert_eq!(size_of::<PrivateSwarm>(), 16);
 }
 
