@@ -1,6 +1,7 @@
 //! What is remembered of private peers and of their users: accounts, debts to the journal, histories.
 
 use crate::accounting::machines::{self, Machines};
+use crate::accounting::sessions::Point;
 use crate::clock::Seconds;
 use crate::ids::UserId;
 
@@ -14,9 +15,9 @@ pub struct Account {
     pub base_at: Seconds,
     /// The `started` that began the session of each total: the first one heard of the client, or one with which the
     /// total went down (rule A3). Reports name it, so that storage can tell sessions apart; none where
-    /// several machines report.
-    pub start_up: Option<Start>,
-    pub start_down: Option<Start>,
+    /// several machines report. With Unix times, which stay as they are when the clock is set.
+    pub start_up: Option<Point>,
+    pub start_down: Option<Point>,
     /// Since when the client reports less than its base (rule A3).
     pub dip_up: Option<Seconds>,
     pub dip_down: Option<Seconds>,
@@ -37,14 +38,6 @@ pub struct Account {
     /// them (rule A3). Times are of the monotonic clock. What each of them reported is known to this
     /// process only.
     pub machines: Option<Machines>,
-}
-
-/// Where a session of a total began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start {
-    /// Bytes.
-    pub total: u64,
-    pub at: Seconds,
 }
 
 /// What a peer added that the journal had no room for: kept until it has. All zero for one

@@ -10,7 +10,7 @@ use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{DIP_SECONDS, Point, Settled, Stretch, limit};
 use crate::addr::{Compact4, Compact6, Endpoint};
 use crate::clock::Seconds;
-use crate::swarm::{Account, Family, History, Owed, Start};
+use crate::swarm::{Account, Family, History, Owed};
 use crate::tracker::machines::{self, Shared};
 
 /// The totals of one announce.
@@ -18,8 +18,8 @@ use crate::tracker::machines::{self, Shared};
 pub struct Report {
     pub uploaded: Option<u64>,
     pub downloaded: Option<u64>,
-    /// The announce is `event=started`: totals may begin again.
-    pub started: bool,
+    /// The Unix time of the announce, if it is `event=started`: totals may begin again.
+    pub started: Option<i64>,
     /// Where the announce says that its client is, and where the record's client was until then.
     pub sender: Endpoint,
     pub held: (Option<Compact4>, Option<Compact6>),
@@ -71,7 +71,8 @@ pub fn account(
             let step = |settled, reported: Option<u64>| Step {
                 settled,
                 has_begun: false,
-                stretch: reported.map(|total| Stretch::at(point(total, now), report.started)),
+                stretch: reported
+                    .map(|total| Stretch::at(point(total, now), report.started.is_some())),
             };
             let up = step(up, report.uploaded);
             (Some(id), up, step(down, report.downloaded))
@@ -110,7 +111,7 @@ pub fn account(
 fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -> (Step, Step) {
     let (shared_at, last) = (account.base_at, account.last_announce);
     let step = |base: &mut u64,
-                start: &mut Option<Start>,
+                start: &mut Option<Point>,
                 dip: &mut Option<Seconds>,
                 reported: Option<u64>| {
         // The other counter's dip holds `base_at` back, but not the base of this one.
@@ -151,7 +152,7 @@ fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -
 struct Counter<'a> {
     base: &'a mut u64,
     base_at: Seconds,
-    start: &'a mut Option<Start>,
+    start: &'a mut Option<Point>,
     dip: &'a mut Option<Seconds>,
     limit: u64,
 }
@@ -208,13 +209,13 @@ impl Counter<'_> {
     /// One counter of a report: rules A2, A3 and A7. The other one does not matter to it.
     fn step(&mut self, reported: u64, report: &Report, now: Seconds) -> Step {
         let reported_now = point(reported, now);
-        let start = report.started.then_some(Start {
+        let start = report.started.map(|at| Point {
             total: reported,
-            at: now,
+            at,
         });
         if *self.base == Account::UNREPORTED {
             *self.start = start;
-            return self.begin(reported_now, report.started);
+            return self.begin(reported_now, start.is_some());
         }
         if reported >= *self.base {
             let from = point(*self.base, self.base_at);
@@ -234,7 +235,7 @@ impl Counter<'_> {
             return Step::default();
         }
         let dipped_for = self.dip.map_or(0, |since| now.since(since));
-        if report.started || i64::from(dipped_for) >= DIP_SECONDS {
+        if start.is_some() || i64::from(dipped_for) >= DIP_SECONDS {
             // Since when a client that does not say so has counted from less is not known.
             *self.start = start;
             return self.begin(reported_now, true);
@@ -302,7 +303,7 @@ mod tests {
         Report {
             uploaded,
             downloaded,
-            started,
+            started: started.then_some(1_800_000_000),
             sender: Endpoint::V4(SENDER),
             held: (Some(SENDER), None),
             is_held_back: false,

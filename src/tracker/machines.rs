@@ -43,7 +43,7 @@ pub(super) fn settle(
         id: hash_of(report.sender),
         up: report.uploaded,
         down: report.downloaded,
-        started: report.started,
+        started: report.started.is_some(),
         at: now.0.into(),
     };
     let before = (account.base_up, account.base_down);
@@ -148,7 +148,7 @@ mod tests {
             let report = Report {
                 uploaded: Some(total),
                 downloaded: Some(0),
-                started,
+                started: started.then_some(1_800_000_000),
                 sender,
                 held: self.held,
                 is_held_back: false,

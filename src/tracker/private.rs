@@ -264,7 +264,7 @@ impl Ledger<'_> {
         let report = Report {
             uploaded: params.uploaded,
             downloaded: params.downloaded,
-            started: params.event == Event::Started,
+            started: (params.event == Event::Started).then_some(self.now.unix),
             sender: sender(arrival, held),
             held,
             is_held_back: room.is_none() && (owed.is_some() || has_machines),

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use crate::accounting::machines::Machines;
-use crate::accounting::sessions::Point;
 use crate::addr::Endpoint;
 use crate::change::{
     Credit, PeerChange, PeerKey, PeerRecord, Report, Standing, SwarmCounts, shared_family,
@@ -11,7 +10,7 @@ use crate::change::{
 };
 use crate::clock::{APART_MAX, Now, Seconds};
 use crate::registry::Entry;
-use crate::swarm::{Client, Counts, Family, History, Peer, Role, Start, Whereabouts};
+use crate::swarm::{Client, Counts, Family, History, Peer, Role, Whereabouts};
 
 /// The change of a client, with what it reported and the counters of its swarm.
 pub(super) fn peer_change(
@@ -48,10 +47,6 @@ pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
     };
     let account = &peer.account;
     let unix = |moment: Seconds| now.to_unix(moment);
-    let start = |start: Start| Point {
-        total: start.total,
-        at: unix(start.at),
-    };
     let (dip_up, dip_down) = match &account.machines {
         Some(machines) => shared_mark(machines.is_v6),
         None => (account.dip_up.map(unix), account.dip_down.map(unix)),
@@ -59,8 +54,8 @@ pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
     PeerRecord {
         base_up: account.base_up,
         base_down: account.base_down,
-        start_up: account.start_up.map(start),
-        start_down: account.start_down.map(start),
+        start_up: account.start_up,
+        start_down: account.start_down,
         dip_up,
         dip_down,
         base_at: unix(account.base_at),

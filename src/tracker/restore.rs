@@ -2,11 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::accounting::sessions::Point;
 use crate::change::{PeerKey, PeerRecord};
 use crate::clock::Now;
 use crate::ids::{InfoHash, UserId};
-use crate::swarm::{Account, Family, History, Key, Owed, Role, Start};
+use crate::swarm::{Account, Family, History, Key, Owed, Role};
 use crate::tracker::record::{machines_of, whereabouts_of};
 use crate::tracker::takeover::{Displaced, put_apart};
 use crate::tracker::{Mode, Tracker};
@@ -150,16 +149,12 @@ pub(super) fn account_of(record: &PeerRecord, now: Now) -> Account {
         let is_dip = machines.is_none();
         unix.filter(|_| is_dip).map(|unix| now.to_mono(unix))
     };
-    let start = |start: Point| Start {
-        total: start.total,
-        at: now.to_moment(start.at),
-    };
     Account {
         base_up: record.base_up,
         base_down: record.base_down,
         base_at: now.to_moment(record.base_at),
-        start_up: record.start_up.map(start),
-        start_down: record.start_down.map(start),
+        start_up: record.start_up,
+        start_down: record.start_down,
         dip_up: dip(record.dip_up),
         dip_down: dip(record.dip_down),
         uploaded: record.uploaded,

@@ -1,10 +1,11 @@
 //! Writing and reading the numbers of a packed entry.
 
 use crate::accounting::machines::{Machine, Machines};
+use crate::accounting::sessions::Point;
 use crate::clock::Seconds;
 use crate::ids::UserId;
 use crate::swarm::private::packed::LEN_MAX;
-use crate::swarm::records::{Account, History, Owed, Start};
+use crate::swarm::records::{Account, History, Owed};
 
 /// Room for an entry, and for writing a whole 8 bytes where its last number begins.
 pub(super) const ROOM: usize = LEN_MAX + 8;
@@ -14,8 +15,7 @@ pub(super) const ROOM: usize = LEN_MAX + 8;
 const ABSENT: u64 = 15;
 
 /// Beside the widths of numbers that need no more than 4 bytes. With the seed time: a `started` is known that
-/// began a session. With the announces: it was not the first announce. With the age: that of downloads has a time
-/// of its own.
+/// began a session. With the age: that of downloads has a time of its own.
 const FLAG: u64 = 8;
 const NARROW: u64 = 7;
 
@@ -96,7 +96,6 @@ impl Tape {
         let starts = [account.start_up, account.start_down].map(|start| start.filter(|_| is_one));
         let [up, down] = starts.map(|start| start.map(|it| it.at));
         let time = up.or(down);
-        let is_later = time.is_some_and(|time| time != account.first_announce);
         let has_own_time = down.is_some() && down != time;
         let widths = Widths::of([
             self.put_number_unless(base_up == Account::UNREPORTED, base_up),
@@ -107,21 +106,27 @@ impl Tape {
             self.put_number(account.speed_up.into()),
             self.put_number(account.speed_down.into()),
             self.put_number(account.seed_time.into()) | flag(time.is_some()),
-            self.put_number(account.announces.into()) | flag(is_later),
+            self.put_number(account.announces.into()),
             self.put_number(age.into()) | flag(has_own_time),
         ]);
         self.set_widths::<5>(widths_at, &widths);
         if time.is_some() {
             self.put_start_totals(starts);
-            let times = [time.filter(|_| is_later), down.filter(|_| has_own_time)];
+            let times = [time, down.filter(|_| has_own_time)];
             times
                 .into_iter()
                 .flatten()
-                .for_each(|time| self.put(time.0.to_le_bytes()));
+                .for_each(|time| self.put_unix(time));
         }
     }
 
-    fn put_start_totals(&mut self, starts: [Option<Start>; 2]) {
+    /// Writes a Unix time of these two centuries in 4 bytes.
+    fn put_unix(&mut self, time: i64) {
+        let seconds = time.clamp(0, u32::MAX.into());
+        self.put((seconds as u32).to_le_bytes());
+    }
+
+    fn put_start_totals(&mut self, starts: [Option<Point>; 2]) {
         let widths_at = self.at;
         self.at += 1;
         let widths = Widths::of(starts.map(|start| match start {
@@ -244,15 +249,12 @@ impl Tape {
         let left = (left_width != ABSENT).then(|| self.number(left_width));
         let speed_up = self.number(widths.next()) as u32;
         let speed_down = self.number(widths.next()) as u32;
-        let seed_time = widths.next();
-        let (announces, age) = (widths.next(), widths.next());
-        let [has_starts, is_later, has_own_time] =
-            [seed_time, announces, age].map(|width| width & FLAG != 0);
+        let [seed_time, announces, age] = [widths.next(), widths.next(), widths.next()];
+        let (has_starts, has_own_time) = (seed_time & FLAG != 0, age & FLAG != 0);
         let [seed_time, announces, age] =
             [seed_time, announces, age].map(|width| self.number(width & NARROW) as u32);
-        let first_announce = Seconds(last.0.wrapping_sub(age));
         let (start_up, start_down) = if has_starts {
-            self.starts(first_announce, is_later, has_own_time)
+            self.starts(has_own_time)
         } else {
             (None, None)
         };
@@ -271,31 +273,23 @@ impl Tape {
             speed_down,
             seed_time,
             announces,
-            first_announce,
+            first_announce: Seconds(last.0.wrapping_sub(age)),
             last_announce: last,
             machines: None,
         }
     }
 
-    fn starts(
-        &mut self,
-        first_announce: Seconds,
-        is_later: bool,
-        has_own_time: bool,
-    ) -> (Option<Start>, Option<Start>) {
+    fn starts(&mut self, has_own_time: bool) -> (Option<Point>, Option<Point>) {
         let mut widths = self.widths::<1>();
         let mut total = || {
             let width = widths.next();
             (width != ABSENT).then(|| self.number(width))
         };
         let totals = (total(), total());
-        let at = if is_later {
-            self.moment()
-        } else {
-            first_announce
-        };
-        let down_at = if has_own_time { self.moment() } else { at };
-        let start = |total: Option<u64>, at| total.map(|total| Start { total, at });
+        let mut unix = || i64::from(u32::from_le_bytes(self.take()));
+        let at = unix();
+        let down_at = if has_own_time { unix() } else { at };
+        let start = |total: Option<u64>, at| total.map(|total| Point { total, at });
         (start(totals.0, at), start(totals.1, down_at))
     }
 
