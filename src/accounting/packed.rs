@@ -5,11 +5,14 @@
 //!
 //! ```text
 //! flags: 1 current   2 it is the first known   4 previous   8 it is the first known   16 dip
-//!        32 the `started` of the current one is known   64 that of the previous one is
+//!        32 current has the times and the node of uploaded's, which are left out
+//!        64 the `started` of the current one is known   128 that of the previous one is
 //! session: low, high - low, began (zigzag), last - began, and if it is known, began - start (zigzag)
 //! dip:     since (zigzag), total, at - since
 //! After the sessions, if there is one: who passed on the last report of the current one.
 //! ```
+//!
+//! A client reports both totals at once, so mostly the second one needs no times of its own.
 //!
 //! Where several machines share the peer id, a byte of flags (1 IPv6, 2 there is another one) and
 //! for each its id, both totals and the time (zigzag) follow.
@@ -18,15 +21,16 @@ use super::machines::{Machine, Machines};
 use super::peer::PeerAccount;
 use super::sessions::{Dip, Session, Sessions, Source};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 const CURRENT: u8 = 1;
 const CURRENT_IS_FIRST: u8 = 2;
 const PREVIOUS: u8 = 4;
 const PREVIOUS_IS_FIRST: u8 = 8;
 const DIP: u8 = 16;
-const CURRENT_HAS_START: u8 = 32;
-const PREVIOUS_HAS_START: u8 = 64;
+const LIKE_UPLOADED: u8 = 32;
+const CURRENT_HAS_START: u8 = 64;
+const PREVIOUS_HAS_START: u8 = 128;
 
 const IS_V6: u8 = 1;
 const HAS_OTHER: u8 = 2;
@@ -34,63 +38,98 @@ const HAS_OTHER: u8 = 2;
 /// Bytes that an account takes at most.
 pub const PACKED_MAX: usize = 1 + 2 * (1 + 2 * 5 * 10 + 3 + 3 * 10) + 1 + 2 * (5 + 3 * 10);
 
-/// An account as bytes.
-pub fn pack(account: &PeerAccount) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
-    for sessions in [&account.up, &account.down] {
-        let first = |session: Option<Session>| session.is_some_and(|it| it.is_first);
-        let named = |session: Option<Session>| session.is_some_and(|it| it.start.is_some());
-        let flags = [
-            (CURRENT, sessions.current.is_some()),
-            (CURRENT_IS_FIRST, first(sessions.current)),
-            (PREVIOUS, sessions.previous.is_some()),
-            (PREVIOUS_IS_FIRST, first(sessions.previous)),
-            (DIP, sessions.dip.is_some()),
-            (CURRENT_HAS_START, named(sessions.current)),
-            (PREVIOUS_HAS_START, named(sessions.previous)),
-        ];
-        let set = flags.iter().filter(|(_, is_set)| *is_set);
-        bytes.push(set.fold(0, |byte, (flag, _)| byte | flag));
-        for session in [sessions.current, sessions.previous].into_iter().flatten() {
-            put(&mut bytes, session.low);
-            put(&mut bytes, session.high.wrapping_sub(session.low));
-            put(&mut bytes, zigzag(session.began));
-            put(
-                &mut bytes,
-                session.last.wrapping_sub(session.began).cast_unsigned(),
-            );
-            if let Some(start) = session.start {
-                put(&mut bytes, zigzag(session.began.wrapping_sub(start)));
-            }
-        }
-        if sessions.current.is_some() {
-            put(&mut bytes, sessions.by.0.into());
-        }
-        if let Some(dip) = sessions.dip {
-            put(&mut bytes, zigzag(dip.since));
-            put(&mut bytes, dip.total);
-            put(&mut bytes, dip.at.wrapping_sub(dip.since).cast_unsigned());
-        }
-    }
+/// The times of a [`Session`].
+struct Times {
+    began: i64,
+    last: i64,
+    start: Option<i64>,
+}
+
+/// An account as bytes; those that were in `bytes` go.
+pub fn pack(account: &PeerAccount, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.push(VERSION);
+    put_sessions(bytes, &account.up, None);
+    put_sessions(bytes, &account.down, Some(&account.up));
     if let Some(machines) = &account.machines {
         let has_other = machines.other.map_or(0, |_| HAS_OTHER);
         bytes.push((u8::from(machines.is_v6) * IS_V6) | has_other);
         for machine in [Some(machines.latest), machines.other].iter().flatten() {
-            put(&mut bytes, machine.id.into());
-            put(&mut bytes, machine.up);
-            put(&mut bytes, machine.down);
-            put(&mut bytes, zigzag(machine.at));
+            put(bytes, machine.id.into());
+            put(bytes, machine.up);
+            put(bytes, machine.down);
+            put(bytes, zigzag(machine.at));
         }
     }
-    bytes
+}
+
+fn put_sessions(bytes: &mut Vec<u8>, sessions: &Sessions, uploaded: Option<&Sessions>) {
+    let first = |session: Option<Session>| session.is_some_and(|it| it.is_first);
+    let named = |session: Option<Session>| session.is_some_and(|it| it.start.is_some());
+    let is_like_uploaded = uploaded.is_some_and(|uploaded| is_alike(sessions, uploaded));
+    let flags = [
+        (CURRENT, sessions.current.is_some()),
+        (CURRENT_IS_FIRST, first(sessions.current)),
+        (PREVIOUS, sessions.previous.is_some()),
+        (PREVIOUS_IS_FIRST, first(sessions.previous)),
+        (DIP, sessions.dip.is_some()),
+        (LIKE_UPLOADED, is_like_uploaded),
+        (CURRENT_HAS_START, named(sessions.current)),
+        (PREVIOUS_HAS_START, named(sessions.previous)),
+    ];
+    let set = flags.iter().filter(|(_, is_set)| *is_set);
+    bytes.push(set.fold(0, |byte, (flag, _)| byte | flag));
+    if let Some(current) = sessions.current {
+        put_window(bytes, &current);
+        if !is_like_uploaded {
+            put_times(bytes, &current);
+        }
+    }
+    if let Some(previous) = sessions.previous {
+        put_window(bytes, &previous);
+        put_times(bytes, &previous);
+    }
+    if sessions.current.is_some() && !is_like_uploaded {
+        put(bytes, sessions.by.0.into());
+    }
+    if let Some(dip) = sessions.dip {
+        put(bytes, zigzag(dip.since));
+        put(bytes, dip.total);
+        put(bytes, dip.at.wrapping_sub(dip.since).cast_unsigned());
+    }
+}
+
+/// Whether the current sessions of both totals have the same times and are by the same node.
+fn is_alike(one: &Sessions, other: &Sessions) -> bool {
+    let times = |sessions: &Sessions| {
+        let current = sessions.current?;
+        Some((current.began, current.last, current.start, sessions.by))
+    };
+    times(one).is_some() && times(one) == times(other)
+}
+
+fn put_window(bytes: &mut Vec<u8>, session: &Session) {
+    put(bytes, session.low);
+    put(bytes, session.high.wrapping_sub(session.low));
+}
+
+fn put_times(bytes: &mut Vec<u8>, session: &Session) {
+    let length = session.last.wrapping_sub(session.began);
+    put(bytes, zigzag(session.began));
+    put(bytes, length.cast_unsigned());
+    if let Some(start) = session.start {
+        put(bytes, zigzag(session.began.wrapping_sub(start)));
+    }
 }
 
 /// What [`pack`] wrote; none if the bytes are damaged or of another version.
 pub fn unpack(bytes: &[u8]) -> Option<PeerAccount> {
     let mut rest = bytes.strip_prefix(&[VERSION])?;
+    let up = sessions(&mut rest, None)?;
+    let down = sessions(&mut rest, Some(&up))?;
     let mut account = PeerAccount {
-        up: sessions(&mut rest)?,
-        down: sessions(&mut rest)?,
+        up,
+        down,
         machines: None,
     };
     if let Some((&flags, after)) = rest.split_first() {
@@ -119,27 +158,34 @@ fn machine(rest: &mut &[u8]) -> Option<Machine> {
     })
 }
 
-fn sessions(rest: &mut &[u8]) -> Option<Sessions> {
+fn sessions(rest: &mut &[u8], uploaded: Option<&Sessions>) -> Option<Sessions> {
     let (flags, after) = rest.split_first()?;
     *rest = after;
     let has = |flag| flags & flag != 0;
+    let like = if has(LIKE_UPLOADED) {
+        Some(uploaded?)
+    } else {
+        None
+    };
     let mut found = Sessions::default();
     if has(CURRENT) {
-        found.current = Some(session(
-            rest,
-            has(CURRENT_IS_FIRST),
-            has(CURRENT_HAS_START),
-        )?);
+        let window = window(rest)?;
+        let times = match like {
+            Some(uploaded) => Times::of(&uploaded.current?),
+            None => times(rest, has(CURRENT_HAS_START))?,
+        };
+        found.current = Some(session(window, times, has(CURRENT_IS_FIRST)));
     }
     if has(PREVIOUS) {
-        found.previous = Some(session(
-            rest,
-            has(PREVIOUS_IS_FIRST),
-            has(PREVIOUS_HAS_START),
-        )?);
+        let window = window(rest)?;
+        let times = times(rest, has(PREVIOUS_HAS_START))?;
+        found.previous = Some(session(window, times, has(PREVIOUS_IS_FIRST)));
     }
     if found.current.is_some() {
-        found.by = Source(u16::try_from(take(rest)?).ok()?);
+        found.by = match like {
+            Some(uploaded) => uploaded.by,
+            None => Source(u16::try_from(take(rest)?).ok()?),
+        };
     }
     if has(DIP) {
         let since = unzigzag(take(rest)?);
@@ -152,9 +198,13 @@ fn sessions(rest: &mut &[u8]) -> Option<Sessions> {
     Some(found)
 }
 
-fn session(rest: &mut &[u8], is_first: bool, has_start: bool) -> Option<Session> {
+/// The total at the beginning, and the highest one.
+fn window(rest: &mut &[u8]) -> Option<(u64, u64)> {
     let low = take(rest)?;
-    let high = low.wrapping_add(take(rest)?);
+    Some((low, low.wrapping_add(take(rest)?)))
+}
+
+fn times(rest: &mut &[u8], has_start: bool) -> Option<Times> {
     let began = unzigzag(take(rest)?);
     let last = began.wrapping_add(take(rest)?.cast_signed());
     let start = if has_start {
@@ -162,14 +212,30 @@ fn session(rest: &mut &[u8], is_first: bool, has_start: bool) -> Option<Session>
     } else {
         None
     };
-    Some(Session {
+    Some(Times { began, last, start })
+}
+
+fn session((low, high): (u64, u64), times: Times, is_first: bool) -> Session {
+    Session {
         low,
         high,
-        began,
-        last,
+        began: times.began,
+        last: times.last,
         is_first,
-        start,
-    })
+        start: times.start,
+    }
+}
+
+// === impl Times ===
+
+impl Times {
+    fn of(session: &Session) -> Self {
+        Self {
+            began: session.began,
+            last: session.last,
+            start: session.start,
+        }
+    }
 }
 
 fn zigzag(number: i64) -> u64 {
@@ -235,6 +301,7 @@ mod tests {
         let all = [
             Sessions::default(),
             Sessions::known(5, 1_700_000_000),
+            Sessions::known(7, 1_700_000_001),
             full(0, u64::MAX, i64::MIN, i64::MAX),
             full(u64::MAX, u64::MAX, -1, -1),
         ];
@@ -254,20 +321,22 @@ mod tests {
             Some(several(true, Some(machine))),
             Some(several(false, None)),
         ];
+        let mut bytes = Vec::new();
         for (up, down) in all
             .iter()
             .flat_map(|up| all.iter().map(move |down| (*up, *down)))
         {
             for machines in machines {
                 let account = PeerAccount { up, down, machines };
-                let bytes = pack(&account);
+                pack(&account, &mut bytes);
                 assert!(bytes.len() <= PACKED_MAX);
                 assert_eq!(unpack(&bytes), Some(account));
                 assert_eq!(unpack(&bytes[..bytes.len() - 1]), None);
             }
         }
         let usual = PeerAccount::known(5_000_000_000, 5_000_000_000, 1_700_000_000);
-        assert_eq!(pack(&usual).len(), 29);
+        pack(&usual, &mut bytes);
+        assert_eq!(bytes.len(), 22);
     }
 
     #[test]
@@ -276,5 +345,7 @@ mod tests {
         assert_eq!(unpack(&[VERSION + 1, 0, 0]), None);
         assert_eq!(unpack(&[VERSION, 0, 0, HAS_OTHER]), None);
         assert_eq!(unpack(&[VERSION, CURRENT, 0x80]), None);
+        assert_eq!(unpack(&[VERSION, 0, CURRENT | LIKE_UPLOADED, 0, 0]), None);
+        assert_eq!(unpack(&[VERSION, CURRENT | LIKE_UPLOADED, 0, 0, 0]), None);
     }
 }

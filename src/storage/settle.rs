@@ -82,6 +82,8 @@ pub struct PeerRow<'a> {
     pub held: HeldPeer,
     /// The place of its history in [`Settlement::histories`].
     pub history: usize,
+    /// Its row is there, and is plain.
+    was_plain: bool,
 }
 
 /// A history after the batches.
@@ -93,8 +95,9 @@ pub struct HistoryRow {
     pub now: HeldHistory,
     /// Unix time.
     pub first_announce: i64,
-    /// Before the batches.
+    /// Both before the batches.
     standing: Standing,
+    covered: Option<Coverage>,
 }
 
 /// What the batches add to a torrent.
@@ -198,6 +201,14 @@ impl<'a> Settlement<'a> {
     pub fn history_of(&self, peer: &PeerRow<'_>) -> &HeldHistory {
         &self.histories[peer.history].now
     }
+
+    /// Whether the row of a peer has, and keeps, what it mostly has: it is active and has no dips, and
+    /// its standing is as it was.
+    pub fn stays_plain(&self, peer: &PeerRow<'_>) -> bool {
+        let history = &self.histories[peer.history];
+        let has_standing = !history.is_new && !history.has_new_standing();
+        peer.was_plain && peer.held.is_plain() && has_standing
+    }
 }
 
 /// A change of a version whose nodes decided: its credit counts as it is.
@@ -263,7 +274,7 @@ impl Base {
     }
 
     /// What is known of a client whose bases alone were kept.
-    fn account(&self) -> PeerAccount {
+    pub fn account(&self) -> PeerAccount {
         let mut account = PeerAccount::known(self.up, self.down, self.at);
         if let Some(is_v6) = shared_family(self.dip_up, self.dip_down) {
             account.machines = Some(Machines::unknown(is_v6, self.at));
@@ -285,14 +296,21 @@ impl Base {
 // === impl HeldPeer ===
 
 impl HeldPeer {
-    /// The account that a row keeps as bytes; one of an earlier version has its bases only.
-    pub fn account_of(packed: &[u8], base: &Base) -> PeerAccount {
-        packed::unpack(packed).unwrap_or_else(|| base.account())
+    /// The account that a row keeps as bytes; none in a row of an earlier version, which has its
+    /// bases only.
+    pub fn account_of(packed: &[u8]) -> Option<PeerAccount> {
+        packed::unpack(packed)
     }
 
-    /// The account as the row keeps it.
-    pub fn packed(&self) -> Vec<u8> {
-        packed::pack(&self.account)
+    /// The account as the row keeps it, in place of what `bytes` held.
+    pub fn pack(&self, bytes: &mut Vec<u8>) {
+        packed::pack(&self.account, bytes);
+    }
+
+    /// Whether it is as most are: in the swarm, and nothing below its bases.
+    fn is_plain(&self) -> bool {
+        let PeerAccount { up, down, machines } = &self.account;
+        self.age.active && up.dip.is_none() && down.dip.is_none() && machines.is_none()
     }
 
     pub fn base(&self) -> Base {
@@ -325,6 +343,7 @@ impl<'a> PeerRow<'a> {
         Self {
             key: row.key,
             is_new: held.is_none(),
+            was_plain: held.as_ref().is_some_and(HeldPeer::is_plain),
             record: None,
             held: held.unwrap_or_else(unknown),
             history: row.history,
@@ -373,6 +392,7 @@ impl HistoryRow {
             user: row.user,
             is_new,
             standing: now.standing(),
+            covered: now.covered,
             now,
             first_announce: first.first_announce,
         }
@@ -418,6 +438,13 @@ impl HistoryRow {
     /// Whether what a user's other peers of the torrent show as well has changed.
     pub fn has_new_standing(&self) -> bool {
         self.standing != self.now.standing()
+    }
+
+    /// Whether its row is there, and nothing changed but its totals, and how far what is covered goes.
+    pub fn only_grew(&self) -> bool {
+        let begin = |covered: Option<Coverage>| covered.map(|it| (it.floor, it.from));
+        let is_stretch_known = begin(self.covered) == begin(self.now.covered);
+        !self.is_new && !self.has_new_standing() && is_stretch_known
     }
 }
 

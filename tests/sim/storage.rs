@@ -227,6 +227,7 @@ impl Tables {
     }
 
     fn write(&mut self, settled: &Settlement<'_>) {
+        let mut packed = Vec::new();
         for row in &settled.peers {
             let known = self.peers.get(&row.key).map(|peer| &peer.record);
             let Some(mut record) = row.record.or(known).cloned() else {
@@ -238,7 +239,8 @@ impl Tables {
             (record.uploaded, record.downloaded) = (row.held.uploaded, row.held.downloaded);
             // As drivers keep it: packed into bytes.
             let mut held = row.held.clone();
-            held.account = HeldPeer::account_of(&held.packed(), &base);
+            row.held.pack(&mut packed);
+            held.account = HeldPeer::account_of(&packed).unwrap_or_else(|| base.account());
             self.peers.insert(row.key, Peer { record, held });
         }
         for key in &settled.gone {

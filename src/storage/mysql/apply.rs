@@ -17,35 +17,105 @@ use super::read;
 use super::rows::{Cell, Rows};
 use super::tables::{Own, begin};
 use crate::accounting::coverage::Coverage;
+use crate::accounting::peer::PeerAccount;
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey, PeerRecord, RecordAge};
 use crate::ids::{InfoHash, TorrentId};
 use crate::storage::schema::{self, Call};
 use crate::storage::settle::{
-    Base, Held, HeldHistory, HeldPeer, PeerRow, Settlement, TorrentSum, clamp,
+    Base, Held, HeldHistory, HeldPeer, HistoryRow, PeerRow, Settlement, TorrentSum, clamp,
 };
 use crate::storage::touched::{Known, Named, Touched};
 use crate::storage::values::log_refused;
 use crate::storage::{CreditRules, batches};
 
-const PEER_COLUMNS: &str = "user_id, torrent_id, peer_id, base_up, base_down, base_at, dip_up, \
-    dip_down, sessions, uploaded, downloaded, left_bytes, ip4, port4, ip6, port6, speed_up, \
-    speed_down, seed_time, announces, first_announce, active, paused, hnr, inactive_since, \
-    completed_at, last_announce";
-
-/// Columns of a record: they change together.
-const RECORD: &str = "left_bytes ip4 port4 ip6 port6 speed_up speed_down seed_time announces \
-    first_announce active paused hnr inactive_since completed_at last_announce";
+/// The key of a peer.
+const PEER_KEY: [&str; 3] = ["user_id", "torrent_id", "peer_id"];
 
 /// Columns of what reports are settled against.
-const SESSIONS: &str = "base_up base_down base_at dip_up dip_down sessions uploaded downloaded";
+const SESSIONS: [&str; 8] = [
+    "base_up",
+    "base_down",
+    "base_at",
+    "sessions",
+    "uploaded",
+    "downloaded",
+    "dip_up",
+    "dip_down",
+];
 
-const HISTORY_COLUMNS: &str = "torrent_id, user_id, uploaded, downloaded, seed_time, announces, \
-    last_announce, completed_at, hnr, seeded_floor, seeded_from, seeded_until, first_announce";
+/// Columns of a peer after its key. The last [`PEER_SELDOM`] are as they were unless something
+/// happened.
+const PEER: [&str; 24] = [
+    "base_up",
+    "base_down",
+    "base_at",
+    "sessions",
+    "uploaded",
+    "downloaded",
+    "left_bytes",
+    "ip4",
+    "port4",
+    "ip6",
+    "port6",
+    "speed_up",
+    "speed_down",
+    "seed_time",
+    "announces",
+    "first_announce",
+    "active",
+    "paused",
+    "last_announce",
+    "dip_up",
+    "dip_down",
+    "hnr",
+    "inactive_since",
+    "completed_at",
+];
+const PEER_SELDOM: usize = 5;
 
-/// Columns of a history that an update writes.
-const HISTORY: &str = "uploaded downloaded seed_time announces last_announce completed_at hnr \
-    seeded_floor seeded_from seeded_until";
+/// The key of a history.
+const HISTORY_KEY: [&str; 2] = ["torrent_id", "user_id"];
+
+/// Columns of a history after its key. The last [`HISTORY_SELDOM`] are as they were unless something
+/// happened, and the very last one is written once.
+const HISTORY: [&str; 11] = [
+    "uploaded",
+    "downloaded",
+    "seed_time",
+    "announces",
+    "last_announce",
+    "seeded_until",
+    "completed_at",
+    "hnr",
+    "seeded_floor",
+    "seeded_from",
+    "first_announce",
+];
+const HISTORY_SELDOM: usize = 5;
+
+/// What is read of a peer, and the column where that begins.
+const HELD_PEER: &str = "peer.announces, peer.last_announce, peer.active, peer.first_announce, \
+    peer.sessions, peer.uploaded, peer.downloaded";
+const PEER_AT: usize = 1;
+
+/// What is read of a history, and the column where that begins.
+const HELD_HISTORY: &str = "history.announces, history.uploaded, history.downloaded, \
+    history.seed_time, history.last_announce, history.completed_at, history.hnr, \
+    history.seeded_floor, history.seeded_from, history.seeded_until";
+const HISTORY_AT: usize = PEER_AT + 7;
+
+/// Joins peers with a table of keys.
+const IS_WANTED: &str = "peer.user_id = wanted.user_id AND peer.torrent_id = wanted.torrent_id \
+    AND peer.peer_id = wanted.peer_id";
+
+/// A peer that is to be written.
+struct Peer<'a> {
+    row: &'a PeerRow<'a>,
+    record: &'a PeerRecord,
+    history: &'a HeldHistory,
+    sessions: &'a [u8],
+}
 
 /// Applies `batches`, or leaves everything as it was.
 pub(super) async fn apply(
@@ -143,14 +213,6 @@ async fn applied_for_update(session: &mut Session<'_>, node: &str) -> Result<u64
     Ok(rows.first().map_or(0, |row| Cells(row).total(0)))
 }
 
-/// The rows that changes are settled against, locked until this transaction ends.
-async fn held(session: &mut Session<'_>, own: &Own, touched: &Touched<'_>) -> Result<Held, Fault> {
-    Ok(Held {
-        peers: held_peers(session, own, touched).await?,
-        histories: held_histories(session, own, touched).await?,
-    })
-}
-
 /// Which of the users and torrents that changes name are there.
 async fn known(session: &mut Session<'_>, named: &Named) -> Result<Known, Fault> {
     let mut ids: Vec<u32> = named.torrents.iter().map(|(id, _)| *id).collect();
@@ -172,96 +234,116 @@ async fn known(session: &mut Session<'_>, named: &Named) -> Result<Known, Fault>
     Ok(known)
 }
 
-async fn held_peers(
+/// What is there of the rows that changes touch, locked in the order of the peers.
+async fn held(session: &mut Session<'_>, own: &Own, touched: &Touched<'_>) -> Result<Held, Fault> {
+    let mut held = Held {
+        peers: vec![None; touched.peers.len()],
+        histories: vec![None; touched.histories.len()],
+    };
+    let mut without_account = Vec::new();
+    for table in wanted(touched, 0..touched.peers.len()) {
+        let sql = format!(
+            "SELECT wanted.place, {HELD_PEER}, {HELD_HISTORY} FROM {table} AS wanted \
+             LEFT JOIN {peers} AS peer ON {IS_WANTED} \
+             LEFT JOIN {history} AS history ON history.torrent_id = wanted.torrent_id \
+             AND history.user_id = wanted.user_id FOR UPDATE",
+            peers = own.peers,
+            history = own.history
+        );
+        for row in session.query(&sql).await? {
+            let cells = Cells(&row);
+            let place = cells.total(0) as usize;
+            let Some(peer) = touched.peers.get(place) else {
+                continue;
+            };
+            if !cells.is_null(HISTORY_AT) {
+                held.histories[peer.history] = Some(held_history(&cells));
+            }
+            if !cells.is_null(PEER_AT) {
+                let account = HeldPeer::account_of(cells.bytes(PEER_AT + 4));
+                if account.is_none() {
+                    without_account.push(place);
+                }
+                held.peers[place] = Some(HeldPeer {
+                    account: account.unwrap_or_default(),
+                    ..held_peer(&cells)
+                });
+            }
+        }
+    }
+    for (place, account) in accounts(session, own, touched, without_account).await? {
+        if let Some(Some(peer)) = held.peers.get_mut(place) {
+            peer.account = account;
+        }
+    }
+    Ok(held)
+}
+
+/// Tables of peers that are to be found, by their places.
+fn wanted(touched: &Touched<'_>, places: impl IntoIterator<Item = usize>) -> Vec<String> {
+    let mut wanted = Rows::default();
+    for place in places {
+        let [user, torrent, peer_id] = key_cells(&touched.peers[place].key);
+        wanted.push(&[Cell::Number(place as i64), user, torrent, peer_id]);
+    }
+    wanted.tables("place user_id torrent_id peer_id").collect()
+}
+
+/// The accounts of rows of an earlier version, from their bases.
+async fn accounts(
     session: &mut Session<'_>,
     own: &Own,
     touched: &Touched<'_>,
-) -> Result<Vec<Option<HeldPeer>>, Fault> {
-    let mut wanted = Rows::default();
-    for (place, peer) in touched.peers.iter().enumerate() {
-        let [user, torrent, peer_id] = key_cells(&peer.key);
-        wanted.push(&[Cell::Number(place as i64), user, torrent, peer_id]);
-    }
-    let mut held = vec![None; touched.peers.len()];
-    for table in wanted.tables("place user_id torrent_id peer_id") {
+    places: Vec<usize>,
+) -> Result<Vec<(usize, PeerAccount)>, Fault> {
+    let mut accounts = Vec::new();
+    for table in wanted(touched, places) {
         let sql = format!(
-            "SELECT wanted.place, peer.announces, peer.last_announce, peer.active, \
-             peer.first_announce, peer.base_up, peer.base_down, peer.base_at, peer.dip_up, \
-             peer.dip_down, peer.sessions, peer.uploaded, peer.downloaded \
-             FROM {table} AS wanted STRAIGHT_JOIN {} AS peer \
-             ON peer.user_id = wanted.user_id AND peer.torrent_id = wanted.torrent_id \
-             AND peer.peer_id = wanted.peer_id FOR UPDATE",
+            "SELECT wanted.place, peer.base_up, peer.base_down, peer.base_at, peer.dip_up, \
+             peer.dip_down FROM {table} AS wanted STRAIGHT_JOIN {} AS peer ON {IS_WANTED}",
             own.peers
         );
         for row in session.query(&sql).await? {
             let cells = Cells(&row);
-            if let Some(held) = held.get_mut(cells.total(0) as usize) {
-                *held = Some(held_peer(&cells));
-            }
+            let base = Base {
+                up: cells.total(1),
+                down: cells.total(2),
+                at: cells.integer(3).unwrap_or(0),
+                dip_up: cells.integer(4),
+                dip_down: cells.integer(5),
+            };
+            accounts.push((cells.total(0) as usize, base.account()));
         }
     }
-    Ok(held)
+    Ok(accounts)
 }
 
+/// All but the account.
 fn held_peer(cells: &Cells<'_>) -> HeldPeer {
-    let base = Base {
-        up: cells.total(5),
-        down: cells.total(6),
-        at: cells.integer(7).unwrap_or(0),
-        dip_up: cells.integer(8),
-        dip_down: cells.integer(9),
-    };
     HeldPeer {
         age: RecordAge {
-            announces: cells.small(1),
-            first_announce: cells.integer(4).unwrap_or(0),
-            last_announce: cells.integer(2).unwrap_or(0),
-            active: cells.flag(3),
+            announces: cells.small(PEER_AT),
+            last_announce: cells.integer(PEER_AT + 1).unwrap_or(0),
+            active: cells.flag(PEER_AT + 2),
+            first_announce: cells.integer(PEER_AT + 3).unwrap_or(0),
         },
-        uploaded: cells.total(11),
-        downloaded: cells.total(12),
-        account: HeldPeer::account_of(cells.bytes(10), &base),
+        uploaded: cells.total(PEER_AT + 5),
+        downloaded: cells.total(PEER_AT + 6),
+        account: PeerAccount::default(),
     }
-}
-
-async fn held_histories(
-    session: &mut Session<'_>,
-    own: &Own,
-    touched: &Touched<'_>,
-) -> Result<Vec<Option<HeldHistory>>, Fault> {
-    let wanted = touched.histories.iter().enumerate();
-    let wanted = wanted.map(|(place, row)| [place as i64, row.torrent.0.into(), row.user.0.into()]);
-    let mut held = vec![None; touched.histories.len()];
-    for table in Rows::of(wanted).tables("place torrent_id user_id") {
-        let sql = format!(
-            "SELECT wanted.place, history.uploaded, history.downloaded, history.seed_time, \
-             history.announces, history.last_announce, history.completed_at, history.hnr, \
-             history.seeded_floor, history.seeded_from, history.seeded_until \
-             FROM {table} AS wanted STRAIGHT_JOIN {} AS history \
-             ON history.torrent_id = wanted.torrent_id AND history.user_id = wanted.user_id \
-             FOR UPDATE",
-            own.history
-        );
-        for row in session.query(&sql).await? {
-            let cells = Cells(&row);
-            if let Some(held) = held.get_mut(cells.total(0) as usize) {
-                *held = Some(held_history(&cells));
-            }
-        }
-    }
-    Ok(held)
 }
 
 fn held_history(cells: &Cells<'_>) -> HeldHistory {
+    let time = |column: usize| cells.integer(HISTORY_AT + column);
     HeldHistory {
-        uploaded: cells.total(1),
-        downloaded: cells.total(2),
-        seed_time: cells.total(3),
-        announces: cells.total(4),
-        last_announce: cells.integer(5).unwrap_or(0),
-        completed_at: cells.integer(6),
-        hnr: cells.flag(7),
-        covered: Coverage::of(cells.integer(8), cells.integer(9), cells.integer(10)),
+        announces: cells.total(HISTORY_AT),
+        uploaded: cells.total(HISTORY_AT + 1),
+        downloaded: cells.total(HISTORY_AT + 2),
+        seed_time: cells.total(HISTORY_AT + 3),
+        last_announce: time(4).unwrap_or(0),
+        completed_at: time(5),
+        hnr: cells.flag(HISTORY_AT + 6),
+        covered: Coverage::of(time(7), time(8), time(9)),
     }
 }
 
@@ -291,46 +373,82 @@ async fn write_peers(
     own: &Own,
     settled: &Settlement<'_>,
 ) -> Result<(), Fault> {
-    let (mut new, mut newer, mut older) = (Rows::default(), Rows::default(), Rows::default());
+    let (mut new, mut plain, mut others) = (Rows::default(), Rows::default(), Rows::default());
+    let mut older = Rows::default();
+    let mut sessions = Vec::new();
     for row in &settled.peers {
-        match row.record {
-            Some(record) => {
-                let rows = if row.is_new { &mut new } else { &mut newer };
-                push_peer(rows, row, record, settled.history_of(row));
-            }
-            None => push_sessions(&mut older, row),
+        row.held.pack(&mut sessions);
+        let Some(record) = row.record else {
+            push_sessions(&mut older, row, &sessions);
+            continue;
+        };
+        let peer = Peer {
+            row,
+            record,
+            history: settled.history_of(row),
+            sessions: &sessions,
+        };
+        if row.is_new {
+            push_peer(&mut new, &peer, PEER.len());
+        } else if settled.stays_plain(row) {
+            push_peer(&mut plain, &peer, PEER.len() - PEER_SELDOM);
+        } else {
+            push_peer(&mut others, &peer, PEER.len());
         }
     }
-    for values in new.values() {
-        // Another node may have inserted one of them meanwhile: then all is settled again.
-        let sql = format!("INSERT INTO {} ({PEER_COLUMNS}) VALUES {values}", own.peers);
-        session.run(&sql).await?;
-    }
-    let columns = SESSIONS.split_whitespace().chain(RECORD.split_whitespace());
-    let columns: Vec<String> = columns.map(is_value).collect();
-    for values in newer.values() {
-        let sql = format!(
-            "INSERT INTO {} ({PEER_COLUMNS}) VALUES {values} ON DUPLICATE KEY UPDATE {}",
-            own.peers,
-            columns.join(", ")
-        );
-        session.run(&sql).await?;
-    }
+    let often = &PEER[..PEER.len() - PEER_SELDOM];
+    // Another node may have inserted one of them meanwhile: then all is settled again.
+    insert(session, &own.peers, &[&PEER_KEY, &PEER], &new).await?;
+    update(session, &own.peers, &PEER_KEY, often, &plain).await?;
+    update(session, &own.peers, &PEER_KEY, &PEER, &others).await?;
     write_sessions(session, own, &older).await?;
     delete_peers(session, own, settled).await
 }
 
+/// Rows that are not there yet.
+async fn insert(
+    session: &mut Session<'_>,
+    table: &str,
+    columns: &[&[&str]],
+    rows: &Rows,
+) -> Result<(), Fault> {
+    let columns = columns.concat().join(", ");
+    for values in rows.values() {
+        let sql = format!("INSERT INTO {table} ({columns}) VALUES {values}");
+        session.run(&sql).await?;
+    }
+    Ok(())
+}
+
+/// Rows that are there, and locked, by the one statement that takes many of them as a plain list.
+async fn update(
+    session: &mut Session<'_>,
+    table: &str,
+    key: &[&str],
+    columns: &[&str],
+    rows: &Rows,
+) -> Result<(), Fault> {
+    let is_value = |column: &&str| format!("{column} = VALUES({column})");
+    let sets: Vec<String> = columns.iter().map(is_value).collect();
+    let (sets, columns) = (sets.join(", "), [key, columns].concat().join(", "));
+    for values in rows.values() {
+        let sql = format!(
+            "INSERT INTO {table} ({columns}) VALUES {values} ON DUPLICATE KEY UPDATE {sets}"
+        );
+        session.run(&sql).await?;
+    }
+    Ok(())
+}
+
 /// Rows whose record is newer than the reports that were settled against them.
 async fn write_sessions(session: &mut Session<'_>, own: &Own, older: &Rows) -> Result<(), Fault> {
-    let columns = format!("user_id torrent_id peer_id {SESSIONS}");
-    let set = |column: &str| format!("peer.{column} = report.{column}");
-    let sets: Vec<String> = SESSIONS.split_whitespace().map(set).collect();
+    let columns = [&PEER_KEY[..], &SESSIONS].concat().join(" ");
+    let set = |column: &str| format!("peer.{column} = wanted.{column}");
+    let sets = SESSIONS.map(set).join(", ");
     for table in older.tables(&columns) {
         let sql = format!(
-            "UPDATE {table} AS report STRAIGHT_JOIN {} AS peer ON peer.user_id = report.user_id \
-             AND peer.torrent_id = report.torrent_id AND peer.peer_id = report.peer_id SET {}",
-            own.peers,
-            sets.join(", ")
+            "UPDATE {table} AS wanted STRAIGHT_JOIN {} AS peer ON {IS_WANTED} SET {sets}",
+            own.peers
         );
         session.run(&sql).await?;
     }
@@ -348,8 +466,7 @@ async fn delete_peers(
     }
     for table in gone.tables("user_id torrent_id peer_id") {
         let sql = format!(
-            "DELETE peer FROM {table} AS gone STRAIGHT_JOIN {} AS peer ON peer.user_id = gone.user_id \
-             AND peer.torrent_id = gone.torrent_id AND peer.peer_id = gone.peer_id",
+            "DELETE peer FROM {table} AS wanted STRAIGHT_JOIN {} AS peer ON {IS_WANTED}",
             own.peers
         );
         session.run(&sql).await?;
@@ -357,12 +474,7 @@ async fn delete_peers(
     Ok(())
 }
 
-/// Writes the value of a column that an INSERT gives.
-fn is_value(column: &str) -> String {
-    format!("{column} = VALUES({column})")
-}
-
-fn push_sessions(rows: &mut Rows, row: &PeerRow<'_>) {
+fn push_sessions(rows: &mut Rows, row: &PeerRow<'_>, sessions: &[u8]) {
     let base = row.held.base();
     let [user, torrent, peer_id] = key_cells(&row.key);
     rows.push(&[
@@ -372,29 +484,34 @@ fn push_sessions(rows: &mut Rows, row: &PeerRow<'_>) {
         Cell::Number(clamp(base.up)),
         Cell::Number(clamp(base.down)),
         Cell::Number(base.at),
-        Cell::maybe(base.dip_up),
-        Cell::maybe(base.dip_down),
-        Cell::Bytes(&row.held.packed()),
+        Cell::Bytes(sessions),
         Cell::Number(clamp(row.held.uploaded)),
         Cell::Number(clamp(row.held.downloaded)),
+        Cell::maybe(base.dip_up),
+        Cell::maybe(base.dip_down),
     ]);
 }
 
-fn push_peer(rows: &mut Rows, row: &PeerRow<'_>, record: &PeerRecord, history: &HeldHistory) {
+/// Adds the key, and as many of the columns [`PEER`].
+fn push_peer(rows: &mut Rows, peer: &Peer<'_>, columns: usize) {
+    let Peer {
+        row,
+        record,
+        history,
+        sessions,
+    } = peer;
     let base = row.held.base();
     let [user, torrent, peer_id] = key_cells(&row.key);
     let ip4 = record.v4.map(|address| address.ip().to_string());
     let ip6 = record.v6.map(|address| address.ip().to_string());
-    rows.push(&[
+    let cells = [
         user,
         torrent,
         peer_id,
         Cell::Number(clamp(base.up)),
         Cell::Number(clamp(base.down)),
         Cell::Number(base.at),
-        Cell::maybe(base.dip_up),
-        Cell::maybe(base.dip_down),
-        Cell::Bytes(&row.held.packed()),
+        Cell::Bytes(sessions),
         Cell::Number(clamp(row.held.uploaded)),
         Cell::Number(clamp(row.held.downloaded)),
         Cell::maybe(record.left.map(clamp)),
@@ -409,11 +526,14 @@ fn push_peer(rows: &mut Rows, row: &PeerRow<'_>, record: &PeerRecord, history: &
         Cell::Number(record.first_announce),
         Cell::Number(record.active.into()),
         Cell::Number(record.paused.into()),
+        Cell::Number(record.last_announce),
+        Cell::maybe(base.dip_up),
+        Cell::maybe(base.dip_down),
         Cell::Number(history.hnr.into()),
         Cell::maybe((!record.active).then_some(record.last_announce)),
         Cell::maybe(history.completed_at),
-        Cell::Number(record.last_announce),
-    ]);
+    ];
+    rows.push(&cells[..PEER_KEY.len() + columns]);
 }
 
 async fn write_histories(
@@ -422,43 +542,42 @@ async fn write_histories(
     settled: &Settlement<'_>,
 ) -> Result<(), Fault> {
     write_siblings(session, own, settled).await?;
-    let (mut new, mut known) = (Rows::default(), Rows::default());
+    let (mut new, mut grown, mut others) = (Rows::default(), Rows::default(), Rows::default());
     for row in &settled.histories {
-        let rows = if row.is_new { &mut new } else { &mut known };
-        let HeldHistory { covered, .. } = &row.now;
-        rows.push(&[
-            Cell::Number(row.torrent.0.into()),
-            Cell::Number(row.user.0.into()),
-            Cell::Number(clamp(row.now.uploaded)),
-            Cell::Number(clamp(row.now.downloaded)),
-            Cell::Number(clamp(row.now.seed_time)),
-            Cell::Number(clamp(row.now.announces)),
-            Cell::Number(row.now.last_announce),
-            Cell::maybe(row.now.completed_at),
-            Cell::Number(row.now.hnr.into()),
-            Cell::maybe(covered.and_then(Coverage::floor)),
-            Cell::maybe(covered.map(|covered| covered.from)),
-            Cell::maybe(covered.map(|covered| covered.until)),
-            Cell::Number(row.first_announce),
-        ]);
+        if row.is_new {
+            push_history(&mut new, row, HISTORY.len());
+        } else if row.only_grew() {
+            push_history(&mut grown, row, HISTORY.len() - HISTORY_SELDOM);
+        } else {
+            push_history(&mut others, row, HISTORY.len() - 1);
+        }
     }
-    for values in new.values() {
-        let sql = format!(
-            "INSERT INTO {} ({HISTORY_COLUMNS}) VALUES {values}",
-            own.history
-        );
-        session.run(&sql).await?;
-    }
-    let columns: Vec<String> = HISTORY.split_whitespace().map(is_value).collect();
-    for values in known.values() {
-        let sql = format!(
-            "INSERT INTO {} ({HISTORY_COLUMNS}) VALUES {values} ON DUPLICATE KEY UPDATE {}",
-            own.history,
-            columns.join(", ")
-        );
-        session.run(&sql).await?;
-    }
-    Ok(())
+    let often = &HISTORY[..HISTORY.len() - HISTORY_SELDOM];
+    let all = &HISTORY[..HISTORY.len() - 1];
+    insert(session, &own.history, &[&HISTORY_KEY, &HISTORY], &new).await?;
+    update(session, &own.history, &HISTORY_KEY, often, &grown).await?;
+    update(session, &own.history, &HISTORY_KEY, all, &others).await
+}
+
+/// Adds the key, and as many of the columns [`HISTORY`].
+fn push_history(rows: &mut Rows, row: &HistoryRow, columns: usize) {
+    let now = &row.now;
+    let cells = [
+        Cell::Number(row.torrent.0.into()),
+        Cell::Number(row.user.0.into()),
+        Cell::Number(clamp(now.uploaded)),
+        Cell::Number(clamp(now.downloaded)),
+        Cell::Number(clamp(now.seed_time)),
+        Cell::Number(clamp(now.announces)),
+        Cell::Number(now.last_announce),
+        Cell::maybe(now.covered.map(|covered| covered.until)),
+        Cell::maybe(now.completed_at),
+        Cell::Number(now.hnr.into()),
+        Cell::maybe(now.covered.and_then(Coverage::floor)),
+        Cell::maybe(now.covered.map(|covered| covered.from)),
+        Cell::Number(row.first_announce),
+    ];
+    rows.push(&cells[..HISTORY_KEY.len() + columns]);
 }
 
 /// A user's other peers of the torrent show the same standing.

@@ -159,7 +159,7 @@ async fn change_nothing(
     let columns = call.rows.split(' ').count();
     let zeros = ",0".repeat(columns - 1);
     let mut nothing = Rows::default();
-    nothing.push_written(format!("{id}{zeros}"));
+    nothing.push_written(&format!("{id}{zeros}"));
     session.call_with(call, &nothing).await?;
     Ok(())
 }

@@ -3,7 +3,8 @@
 //! One statement holds many of them. Measured, a joined table of literals is as fast as one of
 //! JSON or of VALUES, and every server understands it.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
+use std::ops::Range;
 
 /// Rows of one joined table; more make the server's parser deep.
 const TABLE_ROWS_MAX: usize = 250;
@@ -22,10 +23,14 @@ pub(super) enum Cell<'a> {
     Sql(&'a str),
 }
 
-/// Rows of one shape, each written out.
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Rows of one shape, written out one behind the other.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    rows: Vec<String>,
+    text: String,
+    /// Where in the text each row ends.
+    ends: Vec<usize>,
 }
 
 // === impl Rows ===
@@ -40,23 +45,22 @@ impl Rows {
     }
 
     pub(super) fn push(&mut self, cells: &[Cell<'_>]) {
-        let mut row = String::with_capacity(12 * cells.len());
         for (column, cell) in cells.iter().enumerate() {
             if column > 0 {
-                row.push(',');
+                self.text.push(',');
             }
-            // Writing to a string can't fail.
-            let _ = write!(row, "{cell}");
+            cell.write(&mut self.text);
         }
-        self.rows.push(row);
+        self.ends.push(self.text.len());
     }
 
     /// Tables with these columns, in parentheses, that can be joined under a name.
     pub(super) fn tables(&self, columns: &str) -> impl Iterator<Item = String> {
         self.parts(TABLE_ROWS_MAX).map(move |rows| {
             let mut table = String::from("(SELECT ");
-            for (number, row) in rows.iter().enumerate() {
-                if number > 0 {
+            for number in rows.clone() {
+                let row = self.row(number);
+                if number > rows.start {
                     table.push_str(" UNION ALL SELECT ");
                     table.push_str(row);
                     continue;
@@ -73,52 +77,80 @@ impl Rows {
     }
 
     /// Adds a row as SQL, with commas between its cells.
-    pub(super) fn push_written(&mut self, row: String) {
-        self.rows.push(row);
+    pub(super) fn push_written(&mut self, row: &str) {
+        self.text.push_str(row);
+        self.ends.push(self.text.len());
     }
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.rows.len()
+        self.ends.len()
     }
 
     /// The rows of one table each, as [`Rows::tables`] has them.
     pub(super) fn portions(&self) -> impl Iterator<Item = Self> {
-        self.parts(TABLE_ROWS_MAX).map(|rows| Self {
-            rows: rows.to_vec(),
-        })
+        self.parts(TABLE_ROWS_MAX).map(|rows| self.some(rows))
     }
 
     /// The first half of them, and the rest.
     pub(super) fn halves(&self) -> [Self; 2] {
-        let (first, second) = self.rows.split_at(self.rows.len() / 2);
-        [first, second].map(|rows| Self {
-            rows: rows.to_vec(),
-        })
+        let half = self.len() / 2;
+        [0..half, half..self.len()].map(|rows| self.some(rows))
     }
 
     /// The first row as it is written.
     pub(super) fn first(&self) -> &str {
-        self.rows.first().map_or("", String::as_str)
+        if self.ends.is_empty() {
+            ""
+        } else {
+            self.row(0)
+        }
     }
 
     /// Lists for `INSERT … VALUES`.
     pub(super) fn values(&self) -> impl Iterator<Item = String> {
-        self.parts(INSERT_ROWS_MAX)
-            .map(|rows| format!("({})", rows.join("),(")))
+        self.parts(INSERT_ROWS_MAX).map(|rows| {
+            let bytes = self.end(rows.end) - self.end(rows.start);
+            let mut list = String::with_capacity(bytes + "),(".len() * rows.len());
+            for number in rows.clone() {
+                list.push_str(if number > rows.start { "),(" } else { "(" });
+                list.push_str(self.row(number));
+            }
+            list.push(')');
+            list
+        })
     }
 
-    fn parts(&self, rows_max: usize) -> impl Iterator<Item = &[String]> {
-        let mut rest = &self.rows[..];
+    /// Where the first `count` rows end.
+    fn end(&self, count: usize) -> usize {
+        count.checked_sub(1).map_or(0, |last| self.ends[last])
+    }
+
+    fn row(&self, number: usize) -> &str {
+        &self.text[self.end(number)..self.end(number + 1)]
+    }
+
+    fn some(&self, rows: Range<usize>) -> Self {
+        let mut some = Self::default();
+        for number in rows {
+            some.push_written(self.row(number));
+        }
+        some
+    }
+
+    /// The numbers of rows that one statement holds, at most `rows_max`.
+    fn parts(&self, rows_max: usize) -> impl Iterator<Item = Range<usize>> {
+        let mut begin = 0;
         std::iter::from_fn(move || {
             let mut bytes = 0;
-            let fits = |row: &&String| {
-                bytes += row.len() + " UNION ALL SELECT ".len();
+            let fits = |number: &usize| {
+                bytes += self.row(*number).len() + " UNION ALL SELECT ".len();
                 bytes <= BYTES_MAX
             };
-            let count = rest.iter().take(rows_max).take_while(fits).count();
-            let (part, others) = rest.split_at(count.max(1).min(rest.len()));
-            rest = others;
+            let rest = begin..self.len();
+            let count = rest.clone().take(rows_max).take_while(fits).count();
+            let part = begin..(begin + count.max(1)).min(rest.end);
+            begin = part.end;
             (!part.is_empty()).then_some(part)
         })
     }
@@ -134,18 +166,19 @@ impl<'a> Cell<'a> {
     pub(super) fn maybe(number: Option<i64>) -> Self {
         number.map_or(Self::Null, Self::Number)
     }
-}
 
-impl fmt::Display for Cell<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write(&self, text: &mut String) {
         match self {
-            Self::Null => f.write_str("NULL"),
-            Self::Number(number) => write!(f, "{number}"),
-            Self::Sql(sql) => f.write_str(sql),
+            Self::Null => text.push_str("NULL"),
+            Self::Number(number) => text.push_str(itoa::Buffer::new().format(*number)),
+            Self::Sql(sql) => text.push_str(sql),
             Self::Bytes(bytes) => {
-                f.write_str("X'")?;
-                bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-                f.write_str("'")
+                text.push_str("X'");
+                for byte in *bytes {
+                    text.push(HEX_DIGITS[usize::from(byte >> 4)].into());
+                    text.push(HEX_DIGITS[usize::from(byte & 15)].into());
+                }
+                text.push('\'');
             }
         }
     }

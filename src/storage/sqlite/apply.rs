@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::cells::Cells;
@@ -52,13 +53,20 @@ const PEER_SESSIONS: &str = concat!(
     "sessions = ?9, uploaded = ?10, downloaded = ?11 WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3"
 );
 
-const HELD_PEER: &str = "SELECT announces, last_announce, active, base_up, base_down, base_at, \
-    dip_up, dip_down, sessions, uploaded, downloaded, first_announce FROM peers \
-    WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3";
+/// Rows that are read with one statement: to begin and to end one takes longer than to find a row.
+const READ_AT_ONCE: usize = 64;
 
-const HELD_HISTORY: &str = "SELECT uploaded, downloaded, seed_time, announces, last_announce, \
-    completed_at, hnr, seeded_floor, seeded_from, seeded_until FROM history \
-    WHERE torrent_id = ?1 AND user_id = ?2";
+/// `{wanted}` stands for a table of places and keys. By the primary keys, whose order the rows are in:
+/// SQLite would choose the shorter index of torrents, and then jump to and fro.
+const HELD_PEERS: &str = "SELECT column1, announces, last_announce, active, base_up, base_down, \
+    base_at, dip_up, dip_down, sessions, uploaded, downloaded, first_announce \
+    FROM {wanted} CROSS JOIN peers INDEXED BY sqlite_autoindex_peers_1 \
+    ON user_id = column2 AND torrent_id = column3 AND peer_id = column4";
+
+const HELD_HISTORIES: &str = "SELECT column1, uploaded, downloaded, seed_time, announces, \
+    last_announce, completed_at, hnr, seeded_floor, seeded_from, seeded_until \
+    FROM {wanted} CROSS JOIN history INDEXED BY sqlite_autoindex_history_1 \
+    ON torrent_id = column2 AND user_id = column3";
 
 const NEW_HISTORY: &str = "INSERT INTO history (torrent_id, user_id, uploaded, downloaded, \
     seed_time, announces, last_announce, completed_at, hnr, seeded_floor, seeded_from, \
@@ -144,20 +152,52 @@ pub(super) fn apply(
 
 /// The rows that changes are settled against. Nobody else writes until this transaction ends.
 fn held(transaction: &Transaction<'_>, touched: &Touched<'_>) -> Result<Held, Fault> {
-    let mut held = Held::default();
-    let mut select = transaction.prepare_cached(HELD_HISTORY)?;
-    for row in &touched.histories {
-        let key = params![row.torrent.0, row.user.0];
-        let history = select.query_row(key, |row| Ok(held_history(&Cells(row))));
-        held.histories.push(history.optional()?);
+    let histories = touched.histories.iter();
+    let histories = histories.map(|row| params_of([row.torrent.0, row.user.0]));
+    let peers = touched.peers.iter().map(|TouchedPeer { key, .. }| {
+        let [user, torrent] = params_of([key.user.0, key.torrent.0]);
+        [user, torrent, ValueRef::Blob(&key.peer_id.0)]
+    });
+    Ok(Held {
+        histories: read_all(transaction, HELD_HISTORIES, histories, held_history)?,
+        peers: read_all(transaction, HELD_PEERS, peers, held_peer)?,
+    })
+}
+
+fn params_of<const N: usize>(ids: [u32; N]) -> [ValueRef<'static>; N] {
+    ids.map(|id| ValueRef::Integer(id.into()))
+}
+
+/// What is there under each of these keys, in their order.
+fn read_all<'a, T, const N: usize>(
+    transaction: &Transaction<'_>,
+    select: &str,
+    keys: impl ExactSizeIterator<Item = [ValueRef<'a>; N]>,
+    read: fn(&Cells<'_>) -> T,
+) -> Result<Vec<Option<T>>, Fault> {
+    let key = ", ?".repeat(N);
+    let wanted: Vec<String> = (0..READ_AT_ONCE)
+        .map(|place| format!("({place}{key})"))
+        .collect();
+    let wanted = format!("(VALUES {})", wanted.join(", "));
+    let mut select = transaction.prepare_cached(&select.replace("{wanted}", &wanted))?;
+    let mut found: Vec<Option<T>> = (0..keys.len()).map(|_| None).collect();
+    let mut keys = keys.fuse();
+    for found in found.chunks_mut(READ_AT_ONCE) {
+        // Nothing is found under the keys that are left over.
+        let keys = keys.by_ref().chain(std::iter::repeat([ValueRef::Null; N]));
+        for (number, param) in keys.take(READ_AT_ONCE).flatten().enumerate() {
+            select.raw_bind_parameter(number + 1, ToSqlOutput::Borrowed(param))?;
+        }
+        let mut rows = select.raw_query();
+        while let Some(row) = rows.next()? {
+            let cells = Cells(row);
+            if let Some(found) = found.get_mut(cells.total(0) as usize) {
+                *found = Some(read(&cells));
+            }
+        }
     }
-    let mut select = transaction.prepare_cached(HELD_PEER)?;
-    for TouchedPeer { key, .. } in &touched.peers {
-        let key = params![key.user.0, key.torrent.0, key.peer_id.0];
-        let peer = select.query_row(key, |row| Ok(held_peer(&Cells(row))));
-        held.peers.push(peer.optional()?);
-    }
-    Ok(held)
+    Ok(found)
 }
 
 /// Which of the users and torrents that changes name are there.
@@ -182,35 +222,35 @@ fn known(transaction: &Transaction<'_>, named: &Named) -> Result<Known, Fault> {
 
 fn held_peer(cells: &Cells<'_>) -> HeldPeer {
     let base = Base {
-        up: cells.total(3),
-        down: cells.total(4),
-        at: cells.integer(5).unwrap_or(0),
-        dip_up: cells.integer(6),
-        dip_down: cells.integer(7),
+        up: cells.total(4),
+        down: cells.total(5),
+        at: cells.integer(6).unwrap_or(0),
+        dip_up: cells.integer(7),
+        dip_down: cells.integer(8),
     };
     HeldPeer {
         age: RecordAge {
-            announces: cells.small(0),
-            first_announce: cells.integer(11).unwrap_or(0),
-            last_announce: cells.integer(1).unwrap_or(0),
-            active: cells.flag(2),
+            announces: cells.small(1),
+            first_announce: cells.integer(12).unwrap_or(0),
+            last_announce: cells.integer(2).unwrap_or(0),
+            active: cells.flag(3),
         },
-        uploaded: cells.total(9),
-        downloaded: cells.total(10),
-        account: HeldPeer::account_of(cells.bytes(8), &base),
+        uploaded: cells.total(10),
+        downloaded: cells.total(11),
+        account: HeldPeer::account_of(cells.bytes(9)).unwrap_or_else(|| base.account()),
     }
 }
 
 fn held_history(cells: &Cells<'_>) -> HeldHistory {
     HeldHistory {
-        uploaded: cells.total(0),
-        downloaded: cells.total(1),
-        seed_time: cells.total(2),
-        announces: cells.total(3),
-        last_announce: cells.integer(4).unwrap_or(0),
-        completed_at: cells.integer(5),
-        hnr: cells.flag(6),
-        covered: Coverage::of(cells.integer(7), cells.integer(8), cells.integer(9)),
+        uploaded: cells.total(1),
+        downloaded: cells.total(2),
+        seed_time: cells.total(3),
+        announces: cells.total(4),
+        last_announce: cells.integer(5).unwrap_or(0),
+        completed_at: cells.integer(6),
+        hnr: cells.flag(7),
+        covered: Coverage::of(cells.integer(8), cells.integer(9), cells.integer(10)),
     }
 }
 
@@ -267,7 +307,9 @@ fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Resul
     let mut insert = transaction.prepare_cached(NEW_PEER)?;
     let mut update = transaction.prepare_cached(PEER)?;
     let mut update_sessions = transaction.prepare_cached(PEER_SESSIONS)?;
+    let mut sessions = Vec::new();
     for row in &settled.peers {
+        row.held.pack(&mut sessions);
         let (key, base) = (&row.key, row.held.base());
         let Some(record) = row.record else {
             update_sessions.execute(params![
@@ -279,7 +321,7 @@ fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Resul
                 base.at,
                 base.dip_up,
                 base.dip_down,
-                row.held.packed(),
+                sessions,
                 clamp(row.held.uploaded),
                 clamp(row.held.downloaded),
             ])?;
@@ -296,7 +338,7 @@ fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Resul
             base.at,
             base.dip_up,
             base.dip_down,
-            row.held.packed(),
+            sessions,
             clamp(row.held.uploaded),
             clamp(row.held.downloaded),
             record.left.map(clamp),
