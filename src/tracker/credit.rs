@@ -215,9 +215,16 @@ impl Counter<'_> {
         });
         if *self.base == Account::UNREPORTED {
             *self.start = start;
-            return self.begin(reported_now, start.is_some());
+            // Storage may know the client: then it goes on from there, unless it counts from less (rule A2).
+            return self.begin(reported_now, false);
         }
         if reported >= *self.base {
+            // One that has moved nothing since its `started` says it again.
+            let is_again =
+                reported == *self.base && self.start.is_some_and(|it| it.total == reported);
+            if start.is_some() && !is_again {
+                *self.start = start;
+            }
             let from = point(*self.base, self.base_at);
             *self.base = reported;
             *self.dip = None;
@@ -392,9 +399,30 @@ mod tests {
         let mut it = Account::begin(unreported, unreported, Seconds::START);
         let started = report(Some(7), Some(0), true);
         let accrual = account(&mut it, started, None, MAX_RATE, Seconds::START);
-        let begins = |total| Some(Stretch::at(point(total, Seconds::START), true));
-        assert_eq!((accrual.up, accrual.down), (begins(7), begins(0)));
+        let reports = |total| Some(Stretch::at(point(total, Seconds::START), false));
+        assert_eq!((accrual.up, accrual.down), (reports(7), reports(0)));
         assert_eq!((it.base_up, it.base_down), (7, 0));
+        let at = 1_800_000_000;
+        let starts = |total| Some(Point { total, at });
+        assert_eq!((it.start_up, it.start_down), (starts(7), starts(0)));
+    }
+
+    #[test]
+    fn every_start_gives_a_session_its_name() {
+        let mut it = Account::begin(100, 500, Seconds::START);
+        let mut reported = |total, started, unix| {
+            let report = Report {
+                started: started.then_some(unix),
+                ..report(Some(total), None, started)
+            };
+            account(&mut it, report, None, MAX_RATE, Seconds::START);
+            it.start_up.map(|start| (start.total, start.at))
+        };
+        assert_eq!(reported(150, false, 10), None);
+        assert_eq!(reported(160, true, 20), Some((160, 20)), "it goes on");
+        assert_eq!(reported(160, true, 30), Some((160, 20)), "it says it again");
+        assert_eq!(reported(170, false, 40), Some((160, 20)));
+        assert_eq!(reported(30, true, 50), Some((30, 50)), "it starts over");
     }
 
     #[test]

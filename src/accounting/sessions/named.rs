@@ -25,9 +25,13 @@ impl Sessions {
             Some(place) => (Some(place), Settled::default()),
             None => self.begin_at(start, stretch, by, max_rate),
         };
+        let begun = match place {
+            Some(Place::Current) => begun.and(self.go_on(start, stretch, max_rate)),
+            _ => begun,
+        };
         let is_past = |point: Point| self.current.is_some_and(|it| point.at < it.began);
         let rest = match place {
-            Some(Place::Current) => self.settle_current(stretch, by, max_rate),
+            Some(Place::Current) => self.settle_current(start, stretch, by, max_rate),
             Some(Place::Previous) if is_past(stretch.to) => self.settle_previous(stretch, max_rate),
             // The node has not heard of the session after it, or there is no room for this one.
             _ => self.settle(stretch, by, max_rate),
@@ -39,11 +43,12 @@ impl Sessions {
     /// by another node's clock.
     fn place_of(&self, start: Point, stretch: &Stretch, by: Source) -> Option<Place> {
         // Of one node, the second `started` begins another session, however soon it comes.
-        let is_next = stretch.is_start() && by.slack_after(self.by).is_some();
+        let is_next = stretch.to == start && by.slack_after(self.by).is_some();
+        let off_max = if is_next { 0 } else { SKEW };
         let off = |session: Option<Session>| {
             let session = session.filter(|it| it.low == start.total)?;
             let off = (session.start.unwrap_or(session.began) - start.at).abs();
-            (off <= if is_next { 0 } else { SKEW }).then_some(off)
+            (off <= off_max).then_some(off)
         };
         match (off(self.current), off(self.previous)) {
             (Some(current), Some(previous)) if previous < current => Some(Place::Previous),
@@ -67,25 +72,40 @@ impl Sessions {
             return (Some(Place::Current), Settled::default());
         };
         let is_in_order = by.slack_after(self.by).is_some();
-        let at = if stretch.is_start() {
+        let at = if stretch.to == start {
             self.in_order(start, by).at
         } else {
             start.at
         };
         if at > current.last || (at == current.last && is_in_order) {
+            let previous = self.previous;
             let settled = self.begin(Point { at, ..start }, true, max_rate);
             let is_of_dip = self.name_current(start);
+            if current.start.is_some() && current.low == start.total && current.high == start.total
+            {
+                // A client without an answer says `started` again: nothing was credited, so nothing is lost.
+                self.previous = previous;
+                self.current = self.current.map(|it| Session {
+                    is_first: current.is_first,
+                    ..it
+                });
+            }
             self.by = if is_of_dip { Source::UNKNOWN } else { by };
             return (Some(Place::Current), settled);
         }
         if start.at > current.began {
             return (None, Settled::default());
         }
-        self.begin_before(start, max_rate)
+        self.begin_before(start, stretch, max_rate)
     }
 
     /// A session that began before the current one.
-    fn begin_before(&mut self, start: Point, max_rate: u64) -> (Option<Place>, Settled) {
+    fn begin_before(
+        &mut self,
+        start: Point,
+        stretch: &Stretch,
+        max_rate: u64,
+    ) -> (Option<Place>, Settled) {
         let nothing = (None, Settled::default());
         let Some(current) = self.current.as_mut() else {
             return nothing;
@@ -110,7 +130,7 @@ impl Sessions {
             if current.may_have_begun(start) {
                 return (Some(Place::Current), current.extend_to(start, max_rate));
             }
-            if !is_before {
+            if !is_before || stretch.to == start {
                 return nothing;
             }
             // What is before it arrives too late from now on.
@@ -131,7 +151,13 @@ impl Sessions {
     }
 
     /// A report of the current session, whatever the clock of its node says.
-    fn settle_current(&mut self, stretch: &Stretch, by: Source, max_rate: u64) -> Settled {
+    fn settle_current(
+        &mut self,
+        start: Point,
+        stretch: &Stretch,
+        by: Source,
+        max_rate: u64,
+    ) -> Settled {
         let Some(current) = self.current else {
             return Settled::default();
         };
@@ -141,7 +167,7 @@ impl Sessions {
         };
         let is_in_order = by.slack_after(self.by).is_some();
         let is_late = to.total < current.high && to.at == current.last && !is_in_order;
-        if is_late || stretch.is_start() {
+        if is_late || stretch.to == start {
             return Settled::default();
         }
         // The time of a base that lies in the future is not known.
@@ -161,21 +187,28 @@ impl Sessions {
         }
     }
 
+    /// A `started` with which the total did not go down, as far as its node knows: what the client moved between its
+    /// last report and it counts (rule A2).
+    fn go_on(&mut self, start: Point, stretch: &Stretch, max_rate: u64) -> Settled {
+        let Some(previous) = &mut self.previous else {
+            return Settled::default();
+        };
+        let is_of_previous = (previous.low..=previous.high).contains(&stretch.from.total);
+        let knows_nothing = stretch.from == stretch.to;
+        let goes_on = stretch.to == start && !stretch.started && (is_of_previous || knows_nothing);
+        if !goes_on || start.total <= previous.high {
+            return Settled::default();
+        }
+        // What is made until then and arrives later is part of it.
+        previous.rise(start, max_rate)
+    }
+
     /// Names the session that has just begun; returns whether a report after its `started` was known before.
     fn name_current(&mut self, start: Point) -> bool {
         self.current.as_mut().is_some_and(|current| {
             current.start = Some(start.at);
             current.high > start.total
         })
-    }
-}
-
-// === impl Stretch ===
-
-impl Stretch {
-    /// It is the `started` itself, and nothing after it.
-    fn is_start(&self) -> bool {
-        self.started && self.from == self.to
     }
 }
 

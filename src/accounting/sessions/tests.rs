@@ -489,7 +489,7 @@ impl Routed {
             let (start, base) = known[node].unwrap_or((None, to));
             let is_lower = total < base.total;
             let report = match known[node] {
-                None => (None, Stretch::at(to, started)),
+                None => (started.then_some(to), Stretch::at(to, false)),
                 Some(_) if is_lower && started => (Some(to), Stretch::at(to, true)),
                 // It has not heard of the `started` at the other node.
                 Some(_) if is_lower => (start, Stretch::at(to, false)),
@@ -498,7 +498,7 @@ impl Routed {
                         from: base,
                         ..Stretch::at(to, false)
                     };
-                    (start, stretch)
+                    (if started { Some(to) } else { start }, stretch)
                 }
             };
             passed_on[node].push(report);
