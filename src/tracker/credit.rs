@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn every_start_gives_a_session_its_name() {
         let mut it = Account::begin(100, 500, Seconds::START);
-        let mut reported = |total, started, unix| {
+        let mut reported = |total, started: bool, unix| {
             let report = Report {
                 started: started.then_some(unix),
                 ..report(Some(total), None, started)
