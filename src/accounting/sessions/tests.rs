@@ -460,55 +460,76 @@ fn a_start_that_two_nodes_saw_is_one_though_their_clocks_differ() {
     ]);
 }
 
-/// What two nodes pass on of a client that goes to either and starts over now and then, each report with its
-/// `started`; and what it moved. The nodes hear of each other, or not.
+/// What two nodes pass on of a client that goes to either of them or to both, and starts over now and then; and what
+/// it moved.
 struct Routed {
     passed_on: [Vec<(Option<Point>, Stretch)>; 2],
     moved: u64,
 }
 
+/// What a node knows of a client: its session and its base.
+type Known = Option<(Option<Point>, Point)>;
+
+/// What a node passes on of a report, and knows then.
+fn pass_on(known: Known, to: Point, started: bool) -> ((Option<Point>, Stretch), Known) {
+    let named = started.then_some(to);
+    let Some((start, from)) = known else {
+        return ((named, Stretch::at(to, false)), Some((named, to)));
+    };
+    if to.total < from.total && !started {
+        // It has not heard of the `started` at the other node.
+        return ((start, Stretch::at(to, false)), known);
+    }
+    let start = named.or(start);
+    let stretch = if to.total < from.total {
+        Stretch::at(to, true)
+    } else {
+        Stretch {
+            from,
+            ..Stretch::at(to, false)
+        }
+    };
+    ((start, stretch), Some((start, to)))
+}
+
 impl Routed {
+    /// `hears`: each node hears of what the other one knows, and neither forgets.
     fn by_chance(random: &mut fastrand::Rng, hears: bool) -> Self {
         let skew = random.i64(-1..=1);
         let (mut at, mut total, mut moved) = (100, 0, 0);
-        let mut known: [Option<(Option<Point>, Point)>; 2] = [None, None];
+        let mut known: [Known; 2] = [None, None];
         let mut passed_on = [Vec::new(), Vec::new()];
         for _ in 0..random.usize(2..14) {
-            let node = usize::from(random.bool());
             let started = random.u8(..4) == 0;
             if started {
                 at += 3;
-                total = random.u64(..=total);
+                total = if random.bool() {
+                    total
+                } else {
+                    random.u64(..=total)
+                };
             } else {
                 let step = random.u64(..1000);
                 total += step;
                 // What it moved before anybody heard of it is its first base (rule A1).
                 moved += if known == [None, None] { 0 } else { step };
             }
-            let to = point(at + skew * node as i64, total);
-            let (start, base) = known[node].unwrap_or((None, to));
-            let is_lower = total < base.total;
-            let report = match known[node] {
-                None => (started.then_some(to), Stretch::at(to, false)),
-                Some(_) if is_lower && started => (Some(to), Stretch::at(to, true)),
-                // It has not heard of the `started` at the other node.
-                Some(_) if is_lower => (start, Stretch::at(to, false)),
-                Some(_) => {
-                    let stretch = Stretch {
-                        from: base,
-                        ..Stretch::at(to, false)
-                    };
-                    (if started { Some(to) } else { start }, stretch)
+            let way = random.usize(..3);
+            for node in (0..2).filter(|&node| way == node || way == 2) {
+                if !hears && random.u8(..6) == 0 {
+                    known[node] = known[node].map(|(_, base)| (None, base));
                 }
-            };
-            passed_on[node].push(report);
-            if !is_lower || started {
-                known[node] = Some((report.0, to));
-                if hears {
-                    known[1 - node] = known[node];
+                let to = point(at + skew * node as i64, total);
+                let (report, knows) = pass_on(known[node], to, started);
+                passed_on[node].push(report);
+                known[node] = knows;
+                if hears && way != 2 {
+                    known[1 - node] = knows;
                 }
             }
-            at += random.i64(3..40);
+            // Of one second, it can't be told which of two nodes heard first.
+            let is_soon = (!started || way == 2) && random.u8(..3) == 0;
+            at += if is_soon { 0 } else { random.i64(3..40) };
         }
         Self { passed_on, moved }
     }
