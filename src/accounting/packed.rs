@@ -1,15 +1,17 @@
 //! What is settled against of a client in a few bytes, as a row of storage keeps it.
 //!
-//! A version byte, and for each total (uploaded, then downloaded) a byte of flags and the numbers
+//! A version byte, and for each total (uploaded, then downloaded) a number of flags and the numbers
 //! of what is there. Numbers are LEB128: little-endian groups of seven bits.
 //!
 //! ```text
 //! flags: 1 current   2 it is the first known   4 previous   8 it is the first known   16 dip
 //!        32 current has the times and the node of uploaded's, which are left out
 //!        64 the `started` of the current one is known   128 that of the previous one is
+//!        256 the current one goes on from a total that is not reached yet
 //! session: low, high - low, began (zigzag), last - began, and if it is known, began - start (zigzag)
 //! dip:     since (zigzag), total, at - since
-//! After the sessions, if there is one: who passed on the last report of the current one.
+//! After the sessions, if there is one: who passed on the last report of the current one. At the end, the total that
+//! it goes on from.
 //! ```
 //!
 //! A client reports both totals at once, so mostly the second one needs no times of its own.
@@ -23,20 +25,21 @@ use super::sessions::{Dip, Session, Sessions, Source};
 
 const VERSION: u8 = 2;
 
-const CURRENT: u8 = 1;
-const CURRENT_IS_FIRST: u8 = 2;
-const PREVIOUS: u8 = 4;
-const PREVIOUS_IS_FIRST: u8 = 8;
-const DIP: u8 = 16;
-const LIKE_UPLOADED: u8 = 32;
-const CURRENT_HAS_START: u8 = 64;
-const PREVIOUS_HAS_START: u8 = 128;
+const CURRENT: u64 = 1;
+const CURRENT_IS_FIRST: u64 = 2;
+const PREVIOUS: u64 = 4;
+const PREVIOUS_IS_FIRST: u64 = 8;
+const DIP: u64 = 16;
+const LIKE_UPLOADED: u64 = 32;
+const CURRENT_HAS_START: u64 = 64;
+const PREVIOUS_HAS_START: u64 = 128;
+const GOES_ON: u64 = 256;
 
 const IS_V6: u8 = 1;
 const HAS_OTHER: u8 = 2;
 
 /// Bytes that an account takes at most.
-pub const PACKED_MAX: usize = 1 + 2 * (1 + 2 * 5 * 10 + 3 + 3 * 10) + 1 + 2 * (5 + 3 * 10);
+pub const PACKED_MAX: usize = 1 + 2 * (2 + 2 * 5 * 10 + 3 + 4 * 10) + 1 + 2 * (5 + 3 * 10);
 
 /// The times of a [`Session`].
 struct Times {
@@ -76,9 +79,10 @@ fn put_sessions(bytes: &mut Vec<u8>, sessions: &Sessions, uploaded: Option<&Sess
         (LIKE_UPLOADED, is_like_uploaded),
         (CURRENT_HAS_START, named(sessions.current)),
         (PREVIOUS_HAS_START, named(sessions.previous)),
+        (GOES_ON, sessions.goes_on_from.is_some()),
     ];
     let set = flags.iter().filter(|(_, is_set)| *is_set);
-    bytes.push(set.fold(0, |byte, (flag, _)| byte | flag));
+    put(bytes, set.fold(0, |flags, (flag, _)| flags | flag));
     if let Some(current) = sessions.current {
         put_window(bytes, &current);
         if !is_like_uploaded {
@@ -96,6 +100,9 @@ fn put_sessions(bytes: &mut Vec<u8>, sessions: &Sessions, uploaded: Option<&Sess
         put(bytes, zigzag(dip.since));
         put(bytes, dip.total);
         put(bytes, dip.at.wrapping_sub(dip.since).cast_unsigned());
+    }
+    if let Some(from) = sessions.goes_on_from {
+        put(bytes, from);
     }
 }
 
@@ -159,8 +166,7 @@ fn machine(rest: &mut &[u8]) -> Option<Machine> {
 }
 
 fn sessions(rest: &mut &[u8], uploaded: Option<&Sessions>) -> Option<Sessions> {
-    let (flags, after) = rest.split_first()?;
-    *rest = after;
+    let flags = take(rest)?;
     let has = |flag| flags & flag != 0;
     let like = if has(LIKE_UPLOADED) {
         Some(uploaded?)
@@ -194,6 +200,9 @@ fn sessions(rest: &mut &[u8], uploaded: Option<&Sessions>) -> Option<Sessions> {
             total: take(rest)?,
             at: since.wrapping_add(take(rest)?.cast_signed()),
         });
+    }
+    if has(GOES_ON) {
+        found.goes_on_from = Some(take(rest)?);
     }
     Some(found)
 }
@@ -292,6 +301,7 @@ mod tests {
                 total: high,
                 at: began,
             }),
+            goes_on_from: Some(low),
             by: Source(u16::MAX),
         }
     }
@@ -344,8 +354,14 @@ mod tests {
         assert_eq!(unpack(&[]), None);
         assert_eq!(unpack(&[VERSION + 1, 0, 0]), None);
         assert_eq!(unpack(&[VERSION, 0, 0, HAS_OTHER]), None);
-        assert_eq!(unpack(&[VERSION, CURRENT, 0x80]), None);
-        assert_eq!(unpack(&[VERSION, 0, CURRENT | LIKE_UPLOADED, 0, 0]), None);
-        assert_eq!(unpack(&[VERSION, CURRENT | LIKE_UPLOADED, 0, 0, 0]), None);
+        assert_eq!(unpack(&[VERSION, CURRENT as u8, 0x80]), None);
+        assert_eq!(
+            unpack(&[VERSION, 0, (CURRENT | LIKE_UPLOADED) as u8, 0, 0]),
+            None
+        );
+        assert_eq!(
+            unpack(&[VERSION, (CURRENT | LIKE_UPLOADED) as u8, 0, 0, 0]),
+            None
+        );
     }
 }

@@ -112,6 +112,9 @@ pub struct Sessions {
     /// The session before it: reports of it may still arrive.
     pub previous: Option<Session>,
     pub dip: Option<Dip>,
+    /// The total from which the client went on to the current session, if the one before it does not reach as
+    /// far yet: what lies between counts once it does (rule A2).
+    pub goes_on_from: Option<u64>,
     /// Who passed on the last report of the current session.
     pub by: Source,
 }
@@ -180,12 +183,13 @@ impl Sessions {
         } else {
             self.settle_from(stretch.from, false, by, max_rate)
         };
-        if is_one {
-            return first;
-        }
-        let to = self.after_base(self.in_order(stretch.to, by), stretch.from);
-        let rest = self.settle_from(to, false, by, max_rate);
-        first.and(rest)
+        let rest = if is_one {
+            Settled::default()
+        } else {
+            let to = self.after_base(self.in_order(stretch.to, by), stretch.from);
+            self.settle_from(to, false, by, max_rate)
+        };
+        first.and(rest).and(self.connect(max_rate))
     }
 
     /// A report of the node that told last: it was made after what that node told before, even if
@@ -323,6 +327,7 @@ impl Sessions {
     /// A session begins after all that is known.
     fn begin(&mut self, point: Point, started: bool, max_rate: u64) -> Settled {
         let dip = self.dip.take();
+        self.goes_on_from = None;
         self.previous = self.current;
         let current = self.current.insert(Session {
             is_first: false,

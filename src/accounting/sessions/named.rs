@@ -35,7 +35,10 @@ impl Sessions {
         let is_past = |point: Point| self.current.is_some_and(|it| point.at < it.began);
         let rest = match place {
             Some(Place::Current) => self.settle_current(start, stretch, by, max_rate),
-            Some(Place::Previous) if is_past(stretch.to) => self.settle_previous(stretch, max_rate),
+            Some(Place::Previous) if is_past(stretch.to) => {
+                let settled = self.settle_previous(stretch, max_rate);
+                settled.and(self.connect(max_rate))
+            }
             // The node has not heard of the session after it, or there is no room for this one.
             _ => self.settle(stretch, by, max_rate),
         };
@@ -207,17 +210,44 @@ impl Sessions {
     /// A `started` with which the total did not go down, as far as its node knows: what the client moved between its
     /// last report and it counts (rule A2).
     fn go_on(&mut self, start: Point, stretch: &Stretch, max_rate: u64) -> Settled {
-        let Some(previous) = &mut self.previous else {
-            return Settled::default();
-        };
-        let is_of_previous = (previous.low..=previous.high).contains(&stretch.from.total);
-        let knows_nothing = stretch.from == stretch.to;
-        let goes_on = stretch.to == start && !stretch.started && (is_of_previous || knows_nothing);
-        if !goes_on || start.total <= previous.high {
+        if stretch.to != start || stretch.started {
             return Settled::default();
         }
-        // What is made until then and arrives later is part of it.
-        previous.rise(start, max_rate)
+        let from = stretch.from.total;
+        let known = self.previous.map(|it| it.low..=it.high);
+        let knows_nothing = stretch.from == stretch.to;
+        if knows_nothing || known.as_ref().is_some_and(|known| known.contains(&from)) {
+            return self.raise_previous(start, max_rate);
+        }
+        // What was reported until then is on its way.
+        if known.is_none_or(|known| from > *known.end()) {
+            self.goes_on_from = Some(from);
+        }
+        Settled::default()
+    }
+
+    /// Counts what the current session goes on from, once the one before it reaches as far.
+    pub(super) fn connect(&mut self, max_rate: u64) -> Settled {
+        let (Some(current), Some(previous)) = (self.current, self.previous) else {
+            return Settled::default();
+        };
+        if self.goes_on_from.is_none_or(|from| previous.high < from) {
+            return Settled::default();
+        }
+        self.goes_on_from = None;
+        let start = Point {
+            total: current.low,
+            at: current.began,
+        };
+        self.raise_previous(start, max_rate)
+    }
+
+    fn raise_previous(&mut self, start: Point, max_rate: u64) -> Settled {
+        match &mut self.previous {
+            // What is made until then and arrives later is part of it.
+            Some(previous) if previous.high < start.total => previous.rise(start, max_rate),
+            _ => Settled::default(),
+        }
     }
 
     /// Names the session that has just begun; returns whether a report after its `started` was known before.
