@@ -50,6 +50,10 @@ impl Sessions {
     fn place_of(&mut self, start: Point, stretch: &Stretch, by: Source) -> Option<Place> {
         // Of one node, the second `started` begins another session, however soon it comes.
         let is_next = stretch.to == start && by.slack_after(self.by).is_some();
+        let has_grown = self.current.is_some_and(|it| it.high > start.total);
+        if is_next && stretch.started && has_grown {
+            return None;
+        }
         let off_max = if is_next { 0 } else { CLOCKS_APART };
         let off = |session: Option<Session>| {
             let session = session.filter(|it| it.low == start.total)?;

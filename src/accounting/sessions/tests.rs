@@ -451,12 +451,16 @@ fn a_start_that_two_nodes_saw_is_one_though_their_clocks_differ() {
         (first, (65, 249), (65, 249), (65, 313), 0),
         (second, (66, 249), (66, 313), (67, 393), 80),
     ]);
-    // It started over at once, at the same node.
+    // It started over at once, at the same node, and once more within a second.
     expect_named(&[
         (first, (10, 0), (10, 0), (10, 0), 0),
         (first, (10, 0), (10, 0), (11, 50), 50),
         (first, (12, 0), (12, 0), (12, 0), 0),
         (first, (12, 0), (12, 0), (13, 30), 30),
+        (first, (13, 0), (13, 0), (13, 0), 0),
+        (first, (13, 0), (13, 0), (13, 7), 7),
+        (first, (13, 0), (13, 0), (13, 0), 0),
+        (first, (13, 0), (13, 0), (13, 5), 5),
     ]);
 }
 
