@@ -225,10 +225,11 @@ impl Ledger<'_> {
     }
 
     /// Whether the silence of a peer may have been ours: it was last heard by a process before
-    /// this one, and has not had a whole peer's life to come back.
+    /// this one, in the second in which this one began perhaps, and has not had a whole peer's life to come back.
     fn may_have_missed(&self, peer: &Peer) -> bool {
-        let heard = peer.account.last_announce;
-        heard < Seconds::START && self.now.mono < Seconds::START.plus(self.rules.peer_ttl)
+        let (heard, now) = (peer.account.last_announce, self.now.mono);
+        let is_silent = heard < now;
+        is_silent && heard <= Seconds::START && now < Seconds::START.plus(self.rules.peer_ttl)
     }
 
     /// Rule W5: once for ever for a user and a torrent, and not for who was a seeder before.
@@ -274,7 +275,7 @@ impl Ledger<'_> {
         if let (Some(owed), Some(since)) = (&mut owed, seeding_since)
             && owed.seeded_until != since
         {
-            // The client left in between, and only one stretch can be owed.
+            // The client left or was no seeder in between, and only one stretch can be owed.
             owed.seed_time = 0;
         }
         let accrual = self.account(&mut client, report, seeding_since);

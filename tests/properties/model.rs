@@ -74,8 +74,19 @@ struct Peer {
     machines: Option<(bool, Vec<Machine>)>,
     base_at: u32,
     last: u32,
+    untold: Untold,
     /// Public: it was a seeder, or its snatch was counted.
     counted: bool,
+}
+
+/// Seed time since the last announce that the journal had room for. Of several stretches with gaps between
+/// them only the last can be owed.
+#[derive(Clone, Debug, Default)]
+struct Untold {
+    seconds: u64,
+    until: u32,
+    /// What the stretches before it had.
+    before: u64,
 }
 
 /// What a machine that shares its peer id with others reported last.
@@ -102,6 +113,8 @@ struct Torrent {
     peers: Vec<Peer>,
     snatches: u32,
     deeds: HashMap<u32, Deeds>,
+    /// Seconds of each user's seed time that may be lost because the journal had no room.
+    lost: HashMap<u32, u64>,
     /// When the tracker was started anew.
     started: u32,
     /// Public: the latest completion of each peer id, by IPv4 or not, and when.
@@ -170,9 +183,10 @@ impl Model {
             Some(Kind::Seeder) => (now - peer.last).min(TTL),
             _ => 0,
         };
-        peer.last = now;
+        let since = std::mem::replace(&mut peer.last, now);
         let seeded = u64::from(seeded.min(torrent.since_others_seeded(at, now)));
         let peer = &mut torrent.peers[at];
+        peer.untold.add(before, seeded, since, now);
         // W2, W3
         let mut leaves = false;
         if stops {
@@ -312,9 +326,28 @@ impl Model {
         }
     }
 
+    /// Whether the journal had room for what was announced, and for what its client owed.
+    pub fn journal(&mut self, it: &Announce, had_room: bool) {
+        let torrent = &mut self.torrents[it.torrent];
+        let is_it = |peer: &&mut Peer| peer.user == it.user && peer.peer_id == it.peer_id;
+        let Some(peer) = torrent.peers.iter_mut().find(is_it) else {
+            return;
+        };
+        if had_room {
+            peer.untold = Untold::default();
+        } else {
+            let lost = std::mem::take(&mut peer.untold.before);
+            *torrent.lost.entry(it.user).or_default() += lost;
+        }
+    }
+
+    /// Lets old records go, when the journal has all.
     pub fn forget(&mut self) {
         let now = self.now;
         for torrent in &mut self.torrents {
+            for peer in &mut torrent.peers {
+                peer.untold = Untold::default();
+            }
             let stays = |peer: &Peer| peer.kind.is_some() || now - peer.last <= TOMBSTONE;
             torrent.peers.retain(stays);
         }
@@ -339,6 +372,12 @@ impl Model {
     pub fn deeds(&self, torrent: usize, user: u32) -> Deeds {
         let deeds = &self.torrents[torrent].deeds;
         deeds.get(&user).cloned().unwrap_or_default()
+    }
+
+    /// Seconds of a user's seed time that may be lost.
+    pub fn lost(&self, torrent: usize, user: u32) -> u64 {
+        let lost = self.torrents[torrent].lost.get(&user);
+        lost.copied().unwrap_or(0)
     }
 
     /// Whether a record is kept, and whether its peer is in the swarm.
@@ -438,7 +477,7 @@ impl Torrent {
             peer.kind = None;
             let (user, heard) = (peer.user, peer.last);
             // Who was there before a restart has a peer's life to come back.
-            if heard >= self.started || now >= self.started + TTL {
+            if heard > self.started || now >= self.started + TTL {
                 self.run(user);
             }
         }
@@ -469,6 +508,7 @@ impl Peer {
             machines: None,
             base_at: now,
             last: now,
+            untold: Untold::default(),
             counted: false,
         }
     }
@@ -565,6 +605,21 @@ impl Peer {
     fn is_alive(&self, now: u32) -> bool {
         let places = [&self.v4, &self.v6];
         places.into_iter().flatten().any(|it| now - it.seen <= TTL)
+    }
+}
+
+impl Untold {
+    /// More seed time of the stretch that went on until `since`, or the first of another one; none of who
+    /// was no seeder.
+    fn add(&mut self, before: Option<Kind>, seconds: u64, since: u32, now: u32) {
+        if before != Some(Kind::Seeder) {
+            return;
+        }
+        if self.until != since {
+            self.before += std::mem::take(&mut self.seconds);
+        }
+        self.seconds += seconds;
+        self.until = now;
     }
 }
 

@@ -200,7 +200,9 @@ impl<'a> Run<'a> {
             .world
             .announce_parsed(key, Ok(params), source)
             .map_err(|refusal| refusal.failure(1, 1).reason.to_owned());
-        self.was_full |= self.world.metrics.outbox_full.get() > waiting;
+        let had_room = self.world.metrics.outbox_full.get() == waiting;
+        self.model.journal(&it, had_room);
+        self.was_full |= !had_room;
         self.base_differs |= self.was_full;
         match (reply, expected) {
             (Ok(reply), Ok(expected)) => compare(&it, reply, expected),
@@ -372,22 +374,25 @@ impl<'a> Run<'a> {
     /// Bytes and seconds; marks and peers may wait for a sweep to be told.
     fn check_credit(&self) {
         for (torrent, user) in pairs() {
-            let expected = self.model.deeds(torrent, user);
             let stored = self.deeds(torrent, user);
             let hnr = stored.hnr;
-            let expected = self.gained(&stored, expected);
+            let expected = self.gained(torrent, user, &stored);
             assert_eq!(stored, Deeds { hnr, ..expected }, "{torrent} {user}");
         }
     }
 
-    /// What is to be stored: as the model says, but for bytes if the base is another one.
-    fn gained(&self, stored: &Deeds, expected: Deeds) -> Deeds {
+    /// What is to be stored: as the model says, but for bytes if the base is another one, and for seed
+    /// time that no room was found for.
+    fn gained(&self, torrent: usize, user: u32, stored: &Deeds) -> Deeds {
+        let expected = self.model.deeds(torrent, user);
         if !self.base_differs {
             return expected;
         }
+        let (most, lost) = (expected.seed_time, self.model.lost(torrent, user));
         Deeds {
             raw_up: stored.raw_up,
             raw_down: stored.raw_down,
+            seed_time: stored.seed_time.clamp(most.saturating_sub(lost), most),
             hnr: stored.hnr,
             ..expected
         }
@@ -404,7 +409,7 @@ impl<'a> Run<'a> {
         }
         for (torrent, user) in pairs() {
             let stored = self.deeds(torrent, user);
-            let expected = self.gained(&stored, self.model.deeds(torrent, user));
+            let expected = self.gained(torrent, user, &stored);
             assert_eq!(stored, expected, "torrent {torrent}, user {user}");
         }
         for user in 1..=USERS {

@@ -248,6 +248,31 @@ fn seed_time_counts_from_the_second_announce_to_the_stop() {
 }
 
 #[test]
+fn a_client_that_stops_and_comes_back_at_once_loses_no_seed_time() {
+    let mut world = World::private();
+    for event in ["started", "stopped", "started", "stopped", "started"] {
+        world.ok(peer(1).of(1).left(0).event(event));
+    }
+    world.wait(60);
+    world.ok(peer(1).of(1).left(0));
+    world.drain();
+    assert_eq!(world.totals(1).seed_time, 60);
+}
+
+#[test]
+fn a_client_that_stops_and_comes_back_at_once_expires_as_any_other() {
+    let mut world = World::private();
+    for event in ["started", "stopped", "started"] {
+        world.ok(peer(1).of(1).left(0).event(event));
+    }
+    world.wait(TTL + 1);
+    assert_eq!(world.ok(peer(2).of(2)).peers, []);
+    world.ok(peer(1).of(1).left(0));
+    world.drain();
+    assert_eq!(world.totals(1).seed_time, 0);
+}
+
+#[test]
 fn clients_of_a_user_that_seed_at_the_same_time_count_once() {
     let mut world = World::private();
     for n in [1, 2, 3] {
@@ -437,6 +462,27 @@ fn silence_that_a_restart_may_explain_marks_nobody() {
     world.ok(announce(1001, 0));
     world.wait(TTL + 1);
     assert!(hnr(&mut world));
+}
+
+#[test]
+fn silence_that_begins_in_the_second_of_a_restart_marks_nobody() {
+    let mut world = World::private();
+    world.ok(peer(1).of(1).totals(0, 0));
+    world.wait(10);
+    world.ok(peer(1).of(1).totals(0, 1001));
+    world.wait(1000);
+    // It stays by IPv4.
+    world.ok(peer(1)
+        .of(1)
+        .from("2a00::1")
+        .event("stopped")
+        .totals(0, 1001));
+    world.flush();
+    world.restart();
+    world.wait(TTL - 1);
+    world.flush();
+    assert!(!world.record(1, 1).active);
+    assert!(!world.standing(1).hnr);
 }
 
 #[test]

@@ -269,7 +269,7 @@ impl PrivateSwarm {
             let Some(seen) = endpoint_of(view) else {
                 return false;
             };
-            let eligible = seen.at >= eligibility.alive_since
+            let eligible = seen.heard(view.last_announce()) >= eligibility.alive_since
                 && seen.endpoint.port() != 0
                 && seen.endpoint != own
                 && !(request.hide_own && view.user() == request.user)

@@ -25,9 +25,9 @@ impl PrivateSwarm {
         max: usize,
     ) -> usize {
         self.count_of(user, max, |view| {
-            let is_alive = |at: Option<Seconds>| at.is_some_and(|at| at >= alive_since);
-            (is_alive(view.v4().map(|it| it.at)) || is_alive(view.v6().map(|it| it.at)))
-                && !view.is_at(endpoint)
+            let v4 = view.v4().map(|it| it.heard(view.last_announce()));
+            let v6 = view.v6().map(|it| it.heard(view.last_announce()));
+            v4.max(v6).is_some_and(|heard| heard >= alive_since) && !view.is_at(endpoint)
         })
     }
 

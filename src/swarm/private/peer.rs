@@ -1,6 +1,7 @@
 //! A private peer as the tracker works on it: taken out of its swarm, changed, and put back.
 
 use crate::addr::{Compact4, Compact6, Endpoint};
+use crate::change::CLOCK_SKEW;
 use crate::clock::Seconds;
 use crate::ids::{PeerId, UserId};
 use crate::swarm::classes::Role;
@@ -110,10 +111,11 @@ impl Peer {
         Some(Whereabouts { endpoint, at })
     }
 
-    /// When it was last heard. An endpoint may be later than the account, if each is of another node's record.
+    /// When it was last heard, by the account or by an endpoint.
     pub fn heard(&self) -> Seconds {
-        let seen = self.v4.map(|it| it.at).max(self.v6.map(|it| it.at));
         let last = self.account.last_announce;
+        let seen = self.v4.map(|it| it.heard(last));
+        let seen = seen.max(self.v6.map(|it| it.heard(last)));
         seen.map_or(last, |seen| seen.max(last))
     }
 
@@ -159,11 +161,12 @@ impl Peer {
         self.role.take().is_some()
     }
 
-    /// Gives up the endpoints that were last seen before `alive_since`; returns whether the peer
+    /// Gives up the endpoints that were last heard before `alive_since`; returns whether the peer
     /// left with them.
     pub fn expire(&mut self, alive_since: Seconds) -> bool {
-        let v4 = self.v4.is_some_and(|it| it.at < alive_since);
-        let v6 = self.v6.is_some_and(|it| it.at < alive_since);
+        let last = self.account.last_announce;
+        let v4 = self.v4.is_some_and(|it| it.heard(last) < alive_since);
+        let v6 = self.v6.is_some_and(|it| it.heard(last) < alive_since);
         let mut left = v4 && self.lose(Family::V4);
         left |= v6 && self.lose(Family::V6);
         left
@@ -191,6 +194,21 @@ impl Peer {
     pub fn set_role(&mut self, role: Role) {
         if let Some(own) = &mut self.role {
             *own = role;
+        }
+    }
+}
+
+// === impl Seen ===
+
+impl<C> Seen<C> {
+    /// When the client was heard there; `last` is the last announce that its account knows. An endpoint may be
+    /// later than that, if each is of another node's record. By a few seconds it is also later if it was given up
+    /// and entered within one, so that the order shows: then the account is right.
+    pub fn heard(&self, last: Seconds) -> Seconds {
+        if i64::from(self.at.since(last)) > CLOCK_SKEW {
+            self.at
+        } else {
+            self.at.min(last)
         }
     }
 }
