@@ -39,8 +39,9 @@ impl Pair {
             .site
             .redis
             .cli(&["HGET", &key, &format!("1:{peer_id}")]);
-        let base = record.split(' ').nth(1).and_then(|base| base.parse().ok());
-        base.unwrap_or_default()
+        // The `started` with which its count began follows.
+        let base = record.split([' ', '^']).nth(1);
+        base.and_then(|base| base.parse().ok()).unwrap_or_default()
     }
 
     /// Batches that the cache ever had of a node.
