@@ -26,6 +26,8 @@ pub struct Report {
     /// The journal has no room while an earlier report waits for some: a report that begins a
     /// session is not taken up now, because both could not be told together.
     pub is_held_back: bool,
+    /// The journal has room for this report.
+    pub has_room: bool,
 }
 
 /// What an announce adds, before multipliers.
@@ -219,7 +221,10 @@ impl Counter<'_> {
             return self.begin(reported_now, false);
         }
         if reported >= *self.base {
-            *self.start = start.or(*self.start);
+            // What is owed is told later as one stretch, of one session.
+            if report.has_room {
+                *self.start = start.or(*self.start);
+            }
             let from = point(*self.base, self.base_at);
             *self.base = reported;
             *self.dip = None;
@@ -309,6 +314,7 @@ mod tests {
             sender: Endpoint::V4(SENDER),
             held: (Some(SENDER), None),
             is_held_back: false,
+            has_room: true,
         }
     }
 
@@ -417,6 +423,13 @@ mod tests {
         assert_eq!(reported(160, true, 20), Some((160, 20)), "it goes on");
         assert_eq!(reported(170, false, 40), Some((160, 20)));
         assert_eq!(reported(30, true, 50), Some((30, 50)), "it starts over");
+        let crowded = Report {
+            started: Some(60),
+            has_room: false,
+            ..report(Some(40), None, true)
+        };
+        account(&mut it, crowded, None, MAX_RATE, Seconds::START);
+        assert_eq!(it.start_up, Some(Point { total: 30, at: 50 }), "it is owed");
     }
 
     #[test]

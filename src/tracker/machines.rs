@@ -152,6 +152,7 @@ mod tests {
                 sender,
                 held: self.held,
                 is_held_back: false,
+                has_room: true,
             };
             let accrual = credit::account(&mut self.account, report, None, MAX_RATE, self.now);
             match sender {

@@ -269,6 +269,7 @@ impl Ledger<'_> {
             sender: sender(arrival, held),
             held,
             is_held_back: room.is_none() && (owed.is_some() || has_machines),
+            has_room: room.is_some(),
         };
         let seeding = before.filter(|it| it.role == Role::Seeder);
         let seeding_since = seeding.map(|it| self.seeding_since(&client, it.heard));
