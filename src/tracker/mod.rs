@@ -177,9 +177,9 @@ impl Tracker {
         self
     }
 
-    /// Says whether there are other nodes at the moment.
-    pub fn set_company(&self, has_company: bool) {
-        self.has_company.store(has_company, Ordering::Relaxed);
+    /// Says that there are other nodes, or were: what they heard may still be on its way.
+    pub fn note_company(&self) {
+        self.has_company.store(true, Ordering::Relaxed);
     }
 
     /// The same tracker, which tells there what happens.

@@ -50,6 +50,7 @@ pub(super) async fn load(node: &Node, cache: &Arc<dyn Cache>) -> Result<Position
     // Before anything is read, so that what changes meanwhile is followed.
     let control = cache.control_position().await?;
     let applied: HashMap<String, u64> = node.storage.journals().await?.into_iter().collect();
+    peers::note_company(node, applied.keys());
     let origin = load_registry(node, &**cache).await?;
     let has_peers = origin.is_usable() && has_peers(&**cache, &applied).await?;
     if has_peers {

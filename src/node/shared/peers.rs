@@ -281,6 +281,13 @@ struct Followed {
     rounds: u32,
 }
 
+/// Tells the tracker of other nodes, if there are journals of any.
+pub(super) fn note_company<'a>(node: &Node, mut journals: impl Iterator<Item = &'a String>) {
+    if journals.any(|journal| node_of(journal) != node.name.as_str()) {
+        node.tracker.note_company();
+    }
+}
+
 /// Follows every other journal that grows, until it is dropped.
 pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: HashMap<String, u64>) {
     // Kept also of those that left: what they told before they come back is not counted again.
@@ -299,8 +306,7 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
                 };
                 followed.insert(journal, it);
             }
-            let is_other = |journal: &String| node_of(journal) != node.name.as_str();
-            node.tracker.set_company(followed.keys().any(is_other));
+            note_company(&node, followed.keys());
             for (journal, it) in &mut followed {
                 it.follow(|| {
                     let positions = Arc::clone(&positions);
