@@ -5,7 +5,8 @@
 //! a client:  user 4 | flags 2 | peer id 20 | last announce 4
 //!            | IPv4 endpoint 6 | IPv6 endpoint 18 | when each was seen, if not at the last announce, or given up, 4
 //!            | ten widths of half a byte | the ten numbers, as many bytes as their widths say
-//!            | where sessions began, if that is known: a byte of widths, the totals, and their Unix times, 4 or 8
+//!            | where sessions began, if that is known: a byte of widths and the totals, unless both are 0, and
+//!            | their Unix times, 4 or 8
 //!            | what is rare: times of dips, several machines, debts to the journal, a history of its own
 //! a history: user 4 | flags 2 | its numbers
 //! ```

@@ -15,7 +15,8 @@ pub(super) const ROOM: usize = LEN_MAX + 8;
 const ABSENT: u64 = 15;
 
 /// Beside the widths of numbers that need no more than 4 bytes. With the seed time: a `started` is known that
-/// began a session. With the age: that of downloads has a time of its own.
+/// began a session. With the announces: both totals began at 0, and at once, as those of most clients do. With the
+/// age: that of downloads has a time of its own.
 const FLAG: u64 = 8;
 const NARROW: u64 = 7;
 
@@ -97,6 +98,7 @@ impl Tape {
         let [up, down] = starts.map(|start| start.map(|it| it.at));
         let time = up.or(down);
         let has_own_time = down.is_some() && down != time;
+        let is_from_zero = !has_own_time && starts.map(|it| it.map(|it| it.total)) == [Some(0); 2];
         let widths = Widths::of([
             self.put_number_unless(base_up == Account::UNREPORTED, base_up),
             self.put_number_unless(base_down == Account::UNREPORTED, base_down),
@@ -106,18 +108,18 @@ impl Tape {
             self.put_number(account.speed_up.into()),
             self.put_number(account.speed_down.into()),
             self.put_number(account.seed_time.into()) | flag(time.is_some()),
-            self.put_number(account.announces.into()),
+            self.put_number(account.announces.into()) | flag(is_from_zero),
             self.put_number(age.into()) | flag(has_own_time),
         ]);
         self.set_widths::<5>(widths_at, &widths);
-        if time.is_some() {
+        if time.is_some() && !is_from_zero {
             self.put_start_totals(starts);
-            let times = [time, down.filter(|_| has_own_time)];
-            times
-                .into_iter()
-                .flatten()
-                .for_each(|time| self.put_unix(time));
         }
+        let times = [time, down.filter(|_| has_own_time)];
+        times
+            .into_iter()
+            .flatten()
+            .for_each(|time| self.put_unix(time));
     }
 
     /// Writes a Unix time of these two centuries in 4 bytes.
@@ -250,11 +252,12 @@ impl Tape {
         let speed_up = self.number(widths.next()) as u32;
         let speed_down = self.number(widths.next()) as u32;
         let [seed_time, announces, age] = [widths.next(), widths.next(), widths.next()];
-        let (has_starts, has_own_time) = (seed_time & FLAG != 0, age & FLAG != 0);
+        let [has_starts, is_from_zero, has_own_time] =
+            [seed_time, announces, age].map(|width| width & FLAG != 0);
         let [seed_time, announces, age] =
             [seed_time, announces, age].map(|width| self.number(width & NARROW) as u32);
         let (start_up, start_down) = if has_starts {
-            self.starts(has_own_time)
+            self.starts(is_from_zero, has_own_time)
         } else {
             (None, None)
         };
@@ -279,18 +282,26 @@ impl Tape {
         }
     }
 
-    fn starts(&mut self, has_own_time: bool) -> (Option<Point>, Option<Point>) {
-        let mut widths = self.widths::<1>();
-        let mut total = || {
-            let width = widths.next();
-            (width != ABSENT).then(|| self.number(width))
+    fn starts(&mut self, is_from_zero: bool, has_own_time: bool) -> (Option<Point>, Option<Point>) {
+        let totals = if is_from_zero {
+            (Some(0), Some(0))
+        } else {
+            self.start_totals()
         };
-        let totals = (total(), total());
         let mut unix = || i64::from(u32::from_le_bytes(self.take()));
         let at = unix();
         let down_at = if has_own_time { unix() } else { at };
         let start = |total: Option<u64>, at| total.map(|total| Point { total, at });
         (start(totals.0, at), start(totals.1, down_at))
+    }
+
+    fn start_totals(&mut self) -> (Option<u64>, Option<u64>) {
+        let mut widths = self.widths::<1>();
+        let mut total = || {
+            let width = widths.next();
+            (width != ABSENT).then(|| self.number(width))
+        };
+        (total(), total())
     }
 
     pub fn machines(&mut self) -> Machines {

@@ -47,8 +47,12 @@ fn account(rng: &mut fastrand::Rng) -> Account {
     let start = |rng: &mut fastrand::Rng| {
         let is_there = machines.is_none() && rng.bool();
         is_there.then(|| Point {
-            total: number(rng),
-            at: seconds(rng, last).0.into(),
+            total: if rng.bool() { 0 } else { number(rng) },
+            at: if rng.bool() {
+                7
+            } else {
+                seconds(rng, last).0.into()
+            },
         })
     };
     Account {
@@ -251,7 +255,7 @@ fn a_common_peer_is_small() {
         at: 1_800_000_000,
     });
     (peer.account.start_up, peer.account.start_down) = (start, start);
-    assert_eq!(Packed::client(&peer, Some(&history)).bytes().len(), 71);
+    assert_eq!(Packed::client(&peer, Some(&history)).bytes().len(), 70);
     assert_eq!(size_of::<PrivateSwarm>(), 16);
 }
 
