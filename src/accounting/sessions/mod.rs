@@ -192,7 +192,7 @@ impl Sessions {
         first.and(rest).and(self.connect(max_rate))
     }
 
-    /// A report of the node that told last: it was made after what that node told before, even if
+    /// A report of the node whose report came last: it was made after that one, even if
     /// its seconds, or a clock that was set, say otherwise.
     fn in_order(&self, point: Point, by: Source) -> Point {
         let last = self.current.map_or(point.at, |current| current.last);
@@ -247,7 +247,7 @@ impl Sessions {
         let settled = self.settle_point(point, started, max_rate);
         let now = end(self);
         if now != before {
-            // Above the report, it is that of a dip, which any node may have told.
+            // Above the report, it is that of a dip, which any node may have passed on.
             let is_of_dip = now.is_some_and(|(high, _)| high > point.total);
             self.by = if is_of_dip { Source::UNKNOWN } else { by };
         }

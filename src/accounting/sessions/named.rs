@@ -1,4 +1,4 @@
-//! Reports whose session has a name: the `started` that began it, which a node saw or was told of. So storage
+//! Reports whose session has a name: the `started` that began it, which a node heard, or another one did. So storage
 //! can tell sessions apart though it has not heard of that `started` yet, and though clocks differ.
 
 use super::{LATE_MAX, Point, SKEW, Session, Sessions, Settled, Source, Stretch};
@@ -217,17 +217,25 @@ impl Sessions {
         if stretch.to != start || stretch.started {
             return Settled::default();
         }
-        let from = stretch.from.total;
-        let known = self.previous.map(|it| it.low..=it.high);
+        let from = Point {
+            at: stretch.from.at.min(start.at),
+            ..stretch.from
+        };
         let knows_nothing = stretch.from == stretch.to;
-        if knows_nothing || known.as_ref().is_some_and(|known| known.contains(&from)) {
-            return self.raise_previous(start, max_rate);
+        if !knows_nothing && let Some(current) = &mut self.current {
+            // What was reported until then may be on its way.
+            let is_known = self.previous.is_some();
+            let previous = self.previous.get_or_insert(Session::begin(from));
+            current.is_first &= is_known;
+            if from.total > previous.high {
+                self.goes_on_from = Some(from.total);
+                return Settled::default();
+            }
+            if from.total < previous.low {
+                return Settled::default();
+            }
         }
-        // What was reported until then is on its way.
-        if known.is_none_or(|known| from > *known.end()) {
-            self.goes_on_from = Some(from);
-        }
-        Settled::default()
+        self.raise_previous(start, max_rate)
     }
 
     /// Counts what the current session goes on from, once the one before it reaches as far.

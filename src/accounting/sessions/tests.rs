@@ -441,6 +441,30 @@ fn a_session_counts_in_full_whatever_arrives_first() {
 }
 
 #[test]
+fn what_a_client_moved_before_it_started_again_counts() {
+    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    // Nothing else is known of it, and then what it moved before.
+    expect_named(&[
+        (second, (30, 700), (20, 500), (30, 700), 200),
+        (second, (30, 700), (30, 700), (40, 800), 100),
+        (first, (0, 0), (0, 0), (10, 400), 500),
+        (first, (0, 0), (10, 400), (20, 500), 0),
+    ]);
+    // What it moved until then is late.
+    expect_named(&[
+        (first, (0, 0), (0, 0), (10, 400), 400),
+        (second, (30, 700), (20, 500), (30, 700), 0),
+        (second, (30, 700), (30, 700), (40, 800), 100),
+        (first, (0, 0), (10, 400), (20, 500), 300),
+    ]);
+    // The node that heard the `started` knew nothing of it.
+    let mut sessions = Sessions::known(400, 10);
+    let start = point(30, 700);
+    let settled = sessions.settle_in(start, &Stretch::at(start, false), second, MAX_RATE);
+    assert_eq!(settled.bytes, 300);
+}
+
+#[test]
 fn a_start_that_two_nodes_saw_is_one_though_their_clocks_differ() {
     let (first, second) = (Source::new(40, 3), Source::new(99, 1));
     expect_named(&[
