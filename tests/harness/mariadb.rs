@@ -9,11 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use super::net::{self, Host};
-use super::{free_port, poll};
+use super::{free_port, poll, send};
 
 /// How long the server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -211,7 +211,7 @@ impl MariaDb {
     /// Ends the server in order.
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("mariadbd runs");
-        kill_process(Pid::from_child(&process), Signal::TERM).expect("mariadbd runs");
+        send(Pid::from_child(&process), Signal::TERM);
         poll(DEADLINE, "mariadbd ends", || {
             process
                 .try_wait()
@@ -258,7 +258,7 @@ impl MariaDb {
 
     fn signal(&self, signal: Signal) {
         let process = self.process.as_ref().expect("mariadbd runs");
-        kill_process(Pid::from_child(process), signal).expect("mariadbd runs");
+        send(Pid::from_child(process), signal);
     }
 
     /// Whether it has started; if not, it has ended.

@@ -61,6 +61,29 @@ pub struct Mika {
     files: Option<u64>,
 }
 
+/// Sends a signal to a child. One that is to stop has stopped then: its threads may go on for a moment.
+fn send(process: Pid, signal: Signal) {
+    kill_process(process, signal).expect("the process runs");
+    if signal == Signal::STOP {
+        poll(PROGRAM_DEADLINE, "the process stops", || {
+            has_stopped(process)
+        });
+    }
+}
+
+/// Whether all threads of a process are stopped.
+fn has_stopped(process: Pid) -> bool {
+    let tasks = format!("/proc/{}/task", process.as_raw_nonzero());
+    let mut tasks = fs::read_dir(tasks).expect("the process runs");
+    tasks.all(|task| {
+        let file = task.expect("a thread").path().join("stat");
+        // The state follows the name, which stands in brackets. A thread may have ended meanwhile.
+        let stat = fs::read_to_string(file).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
+}
+
 /// Calls `condition` until it is true; panics with `what` once `deadline` has passed.
 pub fn poll(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = now();
@@ -269,7 +292,7 @@ impl Mika {
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("mika runs");
+        send(self.pid(), signal);
     }
 
     /// Ends the daemon as a crash would. It must not have ended by itself.

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use super::net::{self, Host};
-use super::{free_port, poll};
+use super::{free_port, poll, send};
 
 /// How long a server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -166,7 +166,7 @@ impl Redis {
 
     fn signal(&self, signal: Signal) {
         let process = self.process.as_ref().expect("redis-server runs");
-        kill_process(Pid::from_child(process), signal).expect("redis-server runs");
+        send(Pid::from_child(process), signal);
     }
 
     /// Stops it from doing anything; its connections stay.
