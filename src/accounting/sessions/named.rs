@@ -46,7 +46,7 @@ impl Sessions {
     }
 
     /// The session that `start` began, if it is known: the nearest, for one `started` may have two times, each
-    /// by another node's clock.
+    /// by another node's clock. Until that session has a name, it takes this one.
     fn place_of(&mut self, start: Point, stretch: &Stretch, by: Source) -> Option<Place> {
         // Of one node, the second `started` begins another session, however soon it comes.
         let is_next = stretch.to == start && by.slack_after(self.by).is_some();
@@ -133,43 +133,37 @@ impl Sessions {
             return nothing;
         };
         let is_in_time = current.began - start.at <= LATE_MAX;
-        let is_before = start.at < current.began;
-        let Some(previous) = self.previous.as_mut() else {
-            if !current.is_first || !is_in_time {
-                return nothing;
-            }
+        let is_next_to_current = match &self.previous {
+            Some(previous) => start.at > previous.last,
+            None => current.is_first && is_in_time,
+        };
+        if is_next_to_current {
             if current.may_have_begun(start) {
                 return (Some(Place::Current), current.extend_to(start, max_rate));
             }
-            if !is_before {
+            let is_empty = stretch.to == start;
+            if start.at >= current.began || (is_empty && self.previous.is_some()) {
                 return nothing;
             }
             current.is_first = false;
-            self.previous = Some(Session::named(start));
-            return (Some(Place::Previous), Settled::default());
-        };
-        if start.at > previous.last {
-            if current.may_have_begun(start) {
-                return (Some(Place::Current), current.extend_to(start, max_rate));
-            }
-            if !is_before || stretch.to == start {
-                return nothing;
-            }
-            // What is before it arrives too late from now on.
-            *previous = Session {
-                is_first: false,
+            // What is before it arrives too late from now on, if anything was known of it.
+            self.previous = Some(Session {
+                is_first: self.previous.is_none(),
                 ..Session::named(start)
-            };
+            });
             return (Some(Place::Previous), Settled::default());
         }
-        if previous.is_first
-            && is_in_time
-            && start.at <= previous.began
-            && previous.may_have_begun(start)
-        {
-            return (Some(Place::Previous), previous.extend_to(start, max_rate));
+        match &mut self.previous {
+            Some(previous)
+                if previous.is_first
+                    && is_in_time
+                    && start.at <= previous.began
+                    && previous.may_have_begun(start) =>
+            {
+                (Some(Place::Previous), previous.extend_to(start, max_rate))
+            }
+            _ => nothing,
         }
-        nothing
     }
 
     /// A report of the current session, whatever the clock of its node says.
@@ -211,8 +205,8 @@ impl Sessions {
         }
     }
 
-    /// A `started` with which the total did not go down, as far as its node knows: what the client moved between its
-    /// last report and it counts (rule A2).
+    /// A `started` with which the total did not go down, as far as its node knows: what the client moved since its
+    /// last report counts (rule A2).
     fn go_on(&mut self, start: Point, stretch: &Stretch, max_rate: u64) -> Settled {
         if stretch.to != start || stretch.started {
             return Settled::default();
