@@ -227,6 +227,10 @@ impl Mika {
 
     /// The same with more arguments.
     pub fn launch_with(&mut self, arguments: &[&str]) {
+        if let Some(before) = &mut self.process {
+            let ended = before.try_wait().expect("a child can be waited for");
+            assert!(ended.is_some(), "nobody would end the process that runs");
+        }
         let log = File::options()
             .create(true)
             .append(true)

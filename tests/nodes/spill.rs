@@ -91,6 +91,7 @@ fn a_kill_within_the_flush_second_costs_nothing_with_a_redis_that_forgets() {
         assert!(knows_user(site.mika.http(), &client.passkey));
         is_credited(&site, client.uploaded);
     }
+    site.mika.kill9();
     goes_on(&mut site, client);
 }
 
