@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use rustix::process::{Pid, test_kill_process};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::cache::{Cache, CacheError, Generation, STOPPED, Stats, owner};
 use crate::change::journals::{is_later, node_of};
@@ -238,9 +239,20 @@ pub(super) async fn refill(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>
     loop {
         stale.notified().await;
         tracing::info!("giving the cache the peers and the sets of users that it may lack");
-        while let Err(error) = give_all(&node, &*cache).await {
-            tracing::debug!(%error, "the cache was not given its peers");
-            tokio::time::sleep(BEAT_PERIOD).await;
+        loop {
+            while let Err(error) = give_all(&node, &*cache).await {
+                tracing::debug!(%error, "the cache was not given its peers");
+                tokio::time::sleep(BEAT_PERIOD).await;
+            }
+            // One restart of the cache is noticed in several ways, within moments: what comes until
+            // it is quiet is one reason to do it again.
+            let mut is_reason = false;
+            while timeout(BEAT_PERIOD, stale.notified()).await.is_ok() {
+                is_reason = true;
+            }
+            if !is_reason {
+                break;
+            }
         }
         tracing::info!("the cache has all peers of this node");
     }
