@@ -260,7 +260,11 @@ impl Ledger<'_> {
         let had_left = client.peer.owed.as_ref().is_some_and(|owed| owed.left);
         let mut owed = self.settle_owed(&mut client);
         let had_left = had_left && owed.is_none();
-        let room = self.tracker.outbox.reserve();
+        // Nothing passes what is still owed.
+        let room = match owed {
+            None => self.tracker.outbox.reserve(),
+            Some(_) => None,
+        };
         let has_machines = client.peer.account.machines.is_some();
         let report = Report {
             uploaded: params.uploaded,
