@@ -14,7 +14,7 @@ use super::fault::Fault;
 use super::hashes::Forms;
 use super::link::Session;
 use super::read;
-use super::rows::{Cell, Rows};
+use super::rows::{Cell, INSERT_ROWS_MAX, Rows, TABLE_ROWS_MAX};
 use super::tables::{Own, begin};
 use crate::accounting::coverage::Coverage;
 use crate::accounting::peer::PeerAccount;
@@ -241,37 +241,39 @@ async fn held(session: &mut Session<'_>, own: &Own, touched: &Touched<'_>) -> Re
         histories: vec![None; touched.histories.len()],
     };
     let mut without_account = Vec::new();
-    for table in wanted(touched, 0..touched.peers.len()) {
-        let sql = format!(
+    let places: Vec<usize> = (0..touched.peers.len()).collect();
+    let statements = wanted(touched, &places).map(|table| {
+        format!(
             "SELECT wanted.place, {HELD_PEER}, {HELD_HISTORY} FROM {table} AS wanted \
              LEFT JOIN {peers} AS peer ON {IS_WANTED} \
              LEFT JOIN {history} AS history ON history.torrent_id = wanted.torrent_id \
              AND history.user_id = wanted.user_id FOR UPDATE",
             peers = own.peers,
             history = own.history
-        );
-        for row in session.query(&sql).await? {
-            let cells = Cells(&row);
-            let place = cells.total(0) as usize;
-            let Some(peer) = touched.peers.get(place) else {
-                continue;
-            };
-            if !cells.is_null(HISTORY_AT) {
-                held.histories[peer.history] = Some(held_history(&cells));
-            }
-            if !cells.is_null(PEER_AT) {
-                let account = HeldPeer::account_of(cells.bytes(PEER_AT + 4));
-                if account.is_none() {
-                    without_account.push(place);
-                }
-                held.peers[place] = Some(HeldPeer {
-                    account: account.unwrap_or_default(),
-                    ..held_peer(&cells)
-                });
-            }
+        )
+    });
+    let take = |row: &_| {
+        let cells = Cells(row);
+        let place = cells.total(0) as usize;
+        let Some(peer) = touched.peers.get(place) else {
+            return;
+        };
+        if !cells.is_null(HISTORY_AT) {
+            held.histories[peer.history] = Some(held_history(&cells));
         }
-    }
-    for (place, account) in accounts(session, own, touched, without_account).await? {
+        if !cells.is_null(PEER_AT) {
+            let account = HeldPeer::account_of(cells.bytes(PEER_AT + 4));
+            if account.is_none() {
+                without_account.push(place);
+            }
+            held.peers[place] = Some(HeldPeer {
+                account: account.unwrap_or_default(),
+                ..held_peer(&cells)
+            });
+        }
+    };
+    session.query_each(statements, take).await?;
+    for (place, account) in accounts(session, own, touched, &without_account).await? {
         if let Some(Some(peer)) = held.peers.get_mut(place) {
             peer.account = account;
         }
@@ -280,13 +282,16 @@ async fn held(session: &mut Session<'_>, own: &Own, touched: &Touched<'_>) -> Re
 }
 
 /// Tables of peers that are to be found, by their places.
-fn wanted(touched: &Touched<'_>, places: impl IntoIterator<Item = usize>) -> Vec<String> {
-    let mut wanted = Rows::default();
-    for place in places {
-        let [user, torrent, peer_id] = key_cells(&touched.peers[place].key);
-        wanted.push(&[Cell::Number(place as i64), user, torrent, peer_id]);
-    }
-    wanted.tables("place user_id torrent_id peer_id").collect()
+fn wanted(touched: &Touched<'_>, places: &[usize]) -> impl Iterator<Item = String> {
+    places.chunks(TABLE_ROWS_MAX).flat_map(|places| {
+        let mut wanted = Rows::default();
+        for &place in places {
+            let [user, torrent, peer_id] = key_cells(&touched.peers[place].key);
+            wanted.push(&[Cell::Number(place as i64), user, torrent, peer_id]);
+        }
+        let tables = wanted.tables("place user_id torrent_id peer_id");
+        tables.collect::<Vec<_>>()
+    })
 }
 
 /// The accounts of rows of an earlier version, from their bases.
@@ -294,7 +299,7 @@ async fn accounts(
     session: &mut Session<'_>,
     own: &Own,
     touched: &Touched<'_>,
-    places: Vec<usize>,
+    places: &[usize],
 ) -> Result<Vec<(usize, PeerAccount)>, Fault> {
     let mut accounts = Vec::new();
     for table in wanted(touched, places) {
@@ -373,13 +378,28 @@ async fn write_peers(
     own: &Own,
     settled: &Settlement<'_>,
 ) -> Result<(), Fault> {
-    let (mut new, mut plain, mut others) = (Rows::default(), Rows::default(), Rows::default());
     let mut older = Rows::default();
+    let parts = settled.peers.chunks(INSERT_ROWS_MAX);
+    let statements = parts.flat_map(|part| peers_written(own, settled, part, &mut older));
+    // Another node may have inserted one of them meanwhile: then all is settled again.
+    session.run_each(statements).await?;
+    write_sessions(session, own, &older).await?;
+    delete_peers(session, own, settled).await
+}
+
+/// Statements that write peers. Those whose record is newer than the reports are added to `older`.
+fn peers_written(
+    own: &Own,
+    settled: &Settlement<'_>,
+    peers: &[PeerRow<'_>],
+    older: &mut Rows,
+) -> Vec<String> {
+    let (mut new, mut plain, mut others) = (Rows::default(), Rows::default(), Rows::default());
     let mut sessions = Vec::new();
-    for row in &settled.peers {
+    for row in peers {
         row.held.pack(&mut sessions);
         let Some(record) = row.record else {
-            push_sessions(&mut older, row, &sessions);
+            push_sessions(older, row, &sessions);
             continue;
         };
         let peer = Peer {
@@ -397,47 +417,26 @@ async fn write_peers(
         }
     }
     let often = &PEER[..PEER.len() - PEER_SELDOM];
-    // Another node may have inserted one of them meanwhile: then all is settled again.
-    insert(session, &own.peers, &[&PEER_KEY, &PEER], &new).await?;
-    update(session, &own.peers, &PEER_KEY, often, &plain).await?;
-    update(session, &own.peers, &PEER_KEY, &PEER, &others).await?;
-    write_sessions(session, own, &older).await?;
-    delete_peers(session, own, settled).await
+    let mut statements = inserts(&own.peers, &PEER_KEY, &PEER, &new);
+    statements.extend(updates(&own.peers, &PEER_KEY, often, &plain));
+    statements.extend(updates(&own.peers, &PEER_KEY, &PEER, &others));
+    statements
 }
 
-/// Rows that are not there yet.
-async fn insert(
-    session: &mut Session<'_>,
-    table: &str,
-    columns: &[&[&str]],
-    rows: &Rows,
-) -> Result<(), Fault> {
-    let columns = columns.concat().join(", ");
-    for values in rows.values() {
-        let sql = format!("INSERT INTO {table} ({columns}) VALUES {values}");
-        session.run(&sql).await?;
-    }
-    Ok(())
+/// Statements for rows that are not there yet.
+fn inserts(table: &str, key: &[&str], columns: &[&str], rows: &Rows) -> Vec<String> {
+    let columns = [key, columns].concat().join(", ");
+    let insert = |values| format!("INSERT INTO {table} ({columns}) VALUES {values}");
+    rows.values().map(insert).collect()
 }
 
-/// Rows that are there, and locked, by the one statement that takes many of them as a plain list.
-async fn update(
-    session: &mut Session<'_>,
-    table: &str,
-    key: &[&str],
-    columns: &[&str],
-    rows: &Rows,
-) -> Result<(), Fault> {
+/// Statements for rows that are there, and locked: the one kind that takes many of them as a plain list.
+fn updates(table: &str, key: &[&str], columns: &[&str], rows: &Rows) -> Vec<String> {
     let is_value = |column: &&str| format!("{column} = VALUES({column})");
     let sets: Vec<String> = columns.iter().map(is_value).collect();
-    let (sets, columns) = (sets.join(", "), [key, columns].concat().join(", "));
-    for values in rows.values() {
-        let sql = format!(
-            "INSERT INTO {table} ({columns}) VALUES {values} ON DUPLICATE KEY UPDATE {sets}"
-        );
-        session.run(&sql).await?;
-    }
-    Ok(())
+    let sets = format!(" ON DUPLICATE KEY UPDATE {}", sets.join(", "));
+    let inserts = inserts(table, key, columns, rows);
+    inserts.into_iter().map(|insert| insert + &sets).collect()
 }
 
 /// Rows whose record is newer than the reports that were settled against them.
@@ -542,8 +541,15 @@ async fn write_histories(
     settled: &Settlement<'_>,
 ) -> Result<(), Fault> {
     write_siblings(session, own, settled).await?;
+    let parts = settled.histories.chunks(INSERT_ROWS_MAX);
+    let statements = parts.flat_map(|part| histories_written(own, part));
+    session.run_each(statements).await
+}
+
+/// Statements that write histories.
+fn histories_written(own: &Own, histories: &[HistoryRow]) -> Vec<String> {
     let (mut new, mut grown, mut others) = (Rows::default(), Rows::default(), Rows::default());
-    for row in &settled.histories {
+    for row in histories {
         if row.is_new {
             push_history(&mut new, row, HISTORY.len());
         } else if row.only_grew() {
@@ -554,9 +560,10 @@ async fn write_histories(
     }
     let often = &HISTORY[..HISTORY.len() - HISTORY_SELDOM];
     let all = &HISTORY[..HISTORY.len() - 1];
-    insert(session, &own.history, &[&HISTORY_KEY, &HISTORY], &new).await?;
-    update(session, &own.history, &HISTORY_KEY, often, &grown).await?;
-    update(session, &own.history, &HISTORY_KEY, all, &others).await
+    let mut statements = inserts(&own.history, &HISTORY_KEY, &HISTORY, &new);
+    statements.extend(updates(&own.history, &HISTORY_KEY, often, &grown));
+    statements.extend(updates(&own.history, &HISTORY_KEY, all, &others));
+    statements
 }
 
 /// Adds the key, and as many of the columns [`HISTORY`].

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Column, Conn, Opts, OptsBuilder, Params, Row, Value};
 use parking_lot::Mutex;
+use tokio::join;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -219,6 +220,35 @@ impl Session<'_> {
             Ok(rows) => Ok(rows?),
             Err(_) => Err(Fault::Late),
         }
+    }
+
+    /// Gives the rows of each of Mika's own statements to `take`. That, and making the next statement, is done
+    /// while the server works.
+    pub(super) async fn query_each(
+        &mut self,
+        mut statements: impl Iterator<Item = String>,
+        mut take: impl FnMut(&Row),
+    ) -> Result<(), Fault> {
+        let mut found = Vec::new();
+        let mut next = statements.next();
+        while let Some(sql) = next {
+            let meanwhile = async {
+                found.drain(..).for_each(|row| take(&row));
+                statements.next()
+            };
+            let (rows, following) = join!(self.query(&sql), meanwhile);
+            (found, next) = (rows?, following);
+        }
+        found.iter().for_each(take);
+        Ok(())
+    }
+
+    /// Runs each of Mika's own statements, and makes the next one while the server works.
+    pub(super) async fn run_each(
+        &mut self,
+        statements: impl Iterator<Item = String>,
+    ) -> Result<(), Fault> {
+        self.query_each(statements, |_| {}).await
     }
 
     /// The same with parameters.

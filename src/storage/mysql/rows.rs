@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 /// Rows of one joined table; more make the server's parser deep.
-const TABLE_ROWS_MAX: usize = 250;
+pub(super) const TABLE_ROWS_MAX: usize = 250;
 /// Rows of one INSERT.
-const INSERT_ROWS_MAX: usize = 1000;
+pub(super) const INSERT_ROWS_MAX: usize = 1000;
 /// Bytes of rows in one statement, well below any `max_allowed_packet`.
 const BYTES_MAX: usize = 256 * 1024;
 
