@@ -20,6 +20,9 @@ const STATEMENTS_MAX: usize = 64;
 /// Kibibytes of pages that the writer and the reader keep in memory.
 const WRITER_CACHE_KIB: i64 = 64 * 1024;
 const READER_CACHE_KIB: i64 = 16 * 1024;
+/// Pages (64 MiB) that the write-ahead log may have before they are copied into the file. A full batch
+/// changes thousands; with room for some batches, a page that all of them change is copied once.
+const LOG_PAGES: i64 = 16_384;
 
 /// The path of `sqlite://PATH`.
 pub(super) fn path_of(url: &Secret) -> Result<PathBuf, StorageError> {
@@ -132,6 +135,7 @@ fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connec
     // FULL: what was acknowledged survives a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -cache_kib)?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
     migrate::status(migrate::SQLITE, &tables::applied(&connection)?)?;
     Ok(connection)
 }
