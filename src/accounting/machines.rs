@@ -4,7 +4,8 @@
 //! The base of such a record is the largest total that any of the machines reported, and never
 //! goes down; what the last two of them reported is kept for each. A machine that is known gains
 //! the growth of its own totals, any other one only what is above the base. So all of them
-//! together never gain more than they show, in whatever order they come.
+//! together never gain more than they show, in whatever order they come: from a report that is older
+//! than others no machine gets totals to grow from, as more of it may be counted already.
 
 use super::sessions::{DIP_SECONDS, Settled, limit};
 
@@ -74,6 +75,8 @@ struct Counter<'a> {
     highest_limit: u64,
     /// A lower total begins again, and is no report that arrives late.
     may_lower: bool,
+    /// Nothing newer was heard, so what a machine that is not known shows is where it stands.
+    may_begin: bool,
 }
 
 // === impl Machines ===
@@ -93,6 +96,27 @@ impl Machines {
         }
     }
 
+    /// The same machines, now that it is not known any more which of them gained what; none if `heard`, when
+    /// any was heard last, is all that there is to keep of them. Seconds.
+    pub fn without_totals(self, heard: i64) -> Option<Self> {
+        let forget = |machine: Machine| Machine {
+            up: UNREPORTED,
+            down: UNREPORTED,
+            ..machine
+        };
+        (self.heard() > heard).then(|| Self {
+            latest: forget(self.latest),
+            other: self.other.map(forget),
+            ..self
+        })
+    }
+
+    /// When one of them was heard last.
+    fn heard(&self) -> i64 {
+        let other = self.other.map_or(i64::MIN, |other| other.at);
+        self.latest.at.max(other)
+    }
+
     /// Settles both totals of a report; `max_rate` is in bytes a second.
     pub fn settle(
         &mut self,
@@ -100,6 +124,7 @@ impl Machines {
         highest: &mut Highest<'_>,
         max_rate: u64,
     ) -> (Settled, Settled) {
+        let may_begin = report.at >= self.heard().max(highest.at);
         let (mut own, other) = self.take(report);
         let before = (own.up, own.down);
         // A `started` that arrives late, or twice by two nodes, begins nothing.
@@ -113,6 +138,7 @@ impl Machines {
                 own_limit: limits[0],
                 highest_limit: limits[1],
                 may_lower,
+                may_begin,
             };
             counter.step(reported)
         };
@@ -121,7 +147,9 @@ impl Machines {
         if before != (own.up, own.down) || may_lower {
             own.at = report.at.max(own.at);
         }
-        (self.latest, self.other) = (own, other);
+        if own.is_known() {
+            (self.latest, self.other) = (own, other);
+        }
         (up, down)
     }
 
@@ -130,14 +158,26 @@ impl Machines {
         if self.latest.id == report.id {
             return (self.latest, self.other);
         }
+        let mut latest = self.latest;
         let known = self.other.filter(|other| other.id == report.id);
+        if known.is_none() {
+            latest.at = self.heard();
+        }
         let unknown = Machine {
             id: report.id,
             up: UNREPORTED,
             down: UNREPORTED,
             at: report.at,
         };
-        (known.unwrap_or(unknown), Some(self.latest))
+        (known.unwrap_or(unknown), Some(latest))
+    }
+}
+
+// === impl Machine ===
+
+impl Machine {
+    fn is_known(&self) -> bool {
+        self.up != UNREPORTED || self.down != UNREPORTED
     }
 }
 
@@ -163,7 +203,7 @@ impl Counter<'_> {
             *self.highest = reported.max(*self.highest);
             return Settled::of(reported - from, limit);
         }
-        if !is_known || self.may_lower {
+        if is_known && self.may_lower || !is_known && self.may_begin {
             *self.own = reported;
         }
         Settled::default()

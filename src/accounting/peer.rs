@@ -65,7 +65,8 @@ impl PeerAccount {
         );
         // Which machine gained is not known, so what was known of each is no base any more.
         if settled.0.bytes > 0 || settled.1.bytes > 0 {
-            self.machines = None;
+            let heard = self.base_at().unwrap_or(i64::MIN);
+            self.machines = self.machines.and_then(|it| it.without_totals(heard));
         }
         settled
     }
@@ -166,6 +167,64 @@ mod tests {
             by: Source::new(1, 1),
         };
         account.settle(&totals, MAX_RATE).0.bytes
+    }
+
+    /// Reports of machines at random, each of which starts at 0, by nodes that come late, or again.
+    #[test]
+    fn machines_never_gain_more_than_they_show_in_any_order() {
+        for seed in 0..5000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut totals = [0; 4];
+            let machines = rng.usize(2..=totals.len());
+            let mut reports = Vec::new();
+            for at in (0..20).map(|step| step * 30) {
+                let machine = rng.usize(..machines);
+                totals[machine] += rng.u64(..1000);
+                reports.push((at, totals[machine], Some(machine as u32 + 1)));
+            }
+            let shown: u64 = totals.iter().sum();
+            for _ in 0..rng.usize(..12) {
+                let late = reports.remove(rng.usize(..reports.len()));
+                reports.insert(rng.usize(..=reports.len()), late);
+            }
+            for _ in 0..rng.usize(..12) {
+                let again = *rng.choice(&reports).expect("some");
+                reports.insert(rng.usize(..=reports.len()), again);
+            }
+            let mut account = PeerAccount::default();
+            let credited: u64 = reports
+                .iter()
+                .map(|&(at, up, machine)| settle(&mut account, at, up, machine))
+                .sum();
+            assert!(
+                credited <= shown,
+                "seed {seed}: {credited} of {shown} by {reports:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn late_reports_of_machines_are_not_counted_again() {
+        let mut account = PeerAccount::default();
+        for (at, up, machine, credited) in [
+            (0, 0, None, 0),
+            (110, 500, Some(1), 500),
+            (115, 300, Some(2), 0),
+            (120, 350, Some(2), 50),
+            // From a node whose reports come late. Which machine gains here it does not say.
+            (60, 520, None, 20),
+            (70, 100, Some(2), 0),
+            (80, 200, Some(2), 0),
+            (130, 360, Some(2), 0),
+            (140, 400, Some(2), 40),
+            (90, 10, Some(1), 0),
+            (95, 400, Some(1), 0),
+            (150, 530, Some(1), 10),
+            (160, 540, Some(1), 10),
+        ] {
+            let bytes = settle(&mut account, at, up, machine);
+            assert_eq!(bytes, credited, "{up} at {at}");
+        }
     }
 
     #[test]
