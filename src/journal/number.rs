@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::change::{Batch, Change, PeerKey};
+use crate::accounting::sessions::{Point, Stretch};
+use crate::change::{Batch, Change, PeerChange, PeerKey, PeerRecord, Report};
 use crate::ids::InfoHash;
 
 /// Changes in one batch: what one transaction of the storage carries.
@@ -54,14 +55,14 @@ fn coalesce(changes: Vec<Change>) -> Vec<Change> {
 }
 
 /// Makes the later change of a peer tell of an earlier one as well; false if it can't, because a
-/// session began between them.
+/// session began with or between them.
 fn join(earlier: &Change, later: &mut Change) -> bool {
     let (Change::Peer(earlier), Change::Peer(later)) = (earlier, later) else {
         // The latest record of a public peer is all there is to tell.
         return true;
     };
     let joined = match (&earlier.report, &later.report) {
-        (Some(first), Some(second)) => first.then(second),
+        (Some(first), Some(second)) if !goes_on(earlier, first) => first.then(second),
         _ => None,
     };
     if joined.is_some() {
@@ -69,6 +70,20 @@ fn join(earlier: &Change, later: &mut Change) -> bool {
         later.credit = earlier.credit.plus(later.credit);
     }
     joined.is_some()
+}
+
+/// Whether a change is of a `started` whose totals went on from those before (rule A2). Behind its name would be
+/// hidden what was moved until then.
+fn goes_on(change: &PeerChange, report: &Report) -> bool {
+    let is_start = |stretch: Option<Stretch>, start: Option<Point>| {
+        stretch.is_some_and(|it| Some(it.to) == start && it.from.total < it.to.total)
+    };
+    let PeerRecord {
+        start_up,
+        start_down,
+        ..
+    } = change.record;
+    is_start(report.up, start_up) || is_start(report.down, start_down)
 }
 
 fn whose(change: &Change) -> Option<Whose> {
@@ -82,8 +97,7 @@ fn whose(change: &Change) -> Option<Whose> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounting::sessions::{Point, Stretch};
-    use crate::change::{Credit, PeerChange, PeerRecord, Report, Standing, SwarmCounts};
+    use crate::change::{Credit, Standing, SwarmCounts};
     use crate::ids::{PeerId, TorrentId, UserId};
 
     fn change(user: u32, base_up: u64, up: u64, seeders: u32) -> Change {
@@ -201,5 +215,29 @@ mod tests {
         assert_eq!(numbers, [3, 4]);
         assert_eq!(batches[1].changes.len(), 1);
         assert!(super::batches(Vec::new(), "n", 1).is_empty());
+    }
+    #[test]
+    fn a_started_that_goes_on_has_a_change_of_its_own() {
+        let started_at = |total: u64, up: u64, start: u64| {
+            let mut change = change(1, total, up, 1);
+            if let Change::Peer(it) = &mut change {
+                it.record.start_up = Some(Point {
+                    total: start,
+                    at: 0,
+                });
+            }
+            change
+        };
+        let kept = |changes: Vec<Change>| batches(changes, "n", 1)[0].changes.len();
+        let goes_on = vec![change(1, 10, 10, 1), started_at(30, 20, 30)];
+        assert_eq!(
+            kept(goes_on.clone()),
+            1,
+            "it is of that `started` altogether"
+        );
+        let moves_more = [goes_on, vec![started_at(50, 20, 30)]].concat();
+        assert_eq!(kept(moves_more), 2);
+        let moved_nothing = vec![started_at(30, 0, 30), started_at(50, 20, 30)];
+        assert_eq!(kept(moved_nothing), 1);
     }
 }
