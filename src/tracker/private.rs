@@ -57,9 +57,11 @@ impl Reported {
     /// What the journal had no room for, without seed time.
     fn of_owed(owed: &Owed, client: &Client) -> Self {
         let account = &client.peer.account;
-        let stretch = |base: u64, bytes: u64, started: bool| {
+        let stretch = |base: u64, bytes: u64, started: bool, dip: Option<Seconds>| {
             let has_reported = owed.announces > 0 && base != Account::UNREPORTED;
-            has_reported.then(|| Stretch {
+            // Who reports less than the base has not reported the base again.
+            let is_below = dip.is_some() && bytes == 0 && !started;
+            (has_reported && !is_below).then(|| Stretch {
                 from: Point {
                     total: base.saturating_sub(bytes),
                     at: owed.since.0.into(),
@@ -72,8 +74,18 @@ impl Reported {
             })
         };
         Self {
-            up: stretch(account.base_up, owed.uploaded, owed.began_up),
-            down: stretch(account.base_down, owed.downloaded, owed.began_down),
+            up: stretch(
+                account.base_up,
+                owed.uploaded,
+                owed.began_up,
+                account.dip_up,
+            ),
+            down: stretch(
+                account.base_down,
+                owed.downloaded,
+                owed.began_down,
+                account.dip_down,
+            ),
             machine: None,
             at: account.last_announce,
             seeding_since: None,

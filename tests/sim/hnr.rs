@@ -51,12 +51,14 @@ pub fn check_unearned(
 }
 
 /// Users without a mark who left while they owed. To be called when all peers are gone; `running` are the
-/// processes that were there all the time since the last reports.
+/// processes that were there all the time since the last reports, and all nodes serve `since` then: one that has just
+/// begun leaves time to come back, and where it is the first to miss a peer, nobody marks.
 pub fn check_missing(
     model: &Model,
     tables: &Tables,
     rules: &Rules,
     running: &BTreeSet<u32>,
+    since: Duration,
 ) -> Vec<Wrong> {
     let mut wrong = Vec::new();
     let reports = model.reports();
@@ -64,7 +66,7 @@ pub fn check_missing(
         let Some(done) = marked(tables, key).filter(|done| !done.held.hnr) else {
             continue;
         };
-        if owes(done, rules) && has_surely_left(model, &peers, running) {
+        if owes(done, rules) && has_surely_left(model, &peers, running, since) {
             wrong.push(say(key, done, "has left, and is not marked"));
         }
     }
@@ -103,7 +105,12 @@ fn was_always_there(peers: &Peers<'_>, now: Duration) -> bool {
 }
 
 /// Whether the last peer was the only one for long, and left a swarm that it was in.
-fn has_surely_left(model: &Model, peers: &Peers<'_>, running: &BTreeSet<u32>) -> bool {
+fn has_surely_left(
+    model: &Model,
+    peers: &Peers<'_>,
+    running: &BTreeSet<u32>,
+    since: Duration,
+) -> bool {
     let last_of = |reports: &[Report]| reports.last().copied();
     let latest = peers
         .iter()
@@ -124,6 +131,7 @@ fn has_surely_left(model: &Model, peers: &Peers<'_>, running: &BTreeSet<u32>) ->
         && !model.is_copied(id)
         && last.is_promised()
         && running.contains(&last.process)
+        && (last.event == Event::Stopped || last.at > since)
         && (last.event != Event::Stopped || was_there)
 }
 

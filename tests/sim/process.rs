@@ -64,6 +64,8 @@ struct Manager {
 pub struct Running {
     pub name: String,
     pub host: &'static Host,
+    /// Since when it serves.
+    pub since: Duration,
     pub tracker: Arc<Tracker>,
     pub registry: Arc<Registry>,
     /// None once the process is gone: its file is free then.
@@ -261,6 +263,7 @@ impl Site {
         let running = Arc::new(Running {
             name: name.clone(),
             host,
+            since: elapsed(),
             tracker: node.tracker(),
             registry: node.registry(),
             journal: Mutex::new(Some(node.journal())),

@@ -27,10 +27,12 @@ impl World {
 
     /// When all peers are gone, whoever owes is marked.
     pub(super) fn check_hnr(&self) {
-        let running = self.sites.iter().filter_map(|site| site.running());
-        let running: BTreeSet<u32> = running.map(|it| it.host.id).collect();
-        let tables = self.database.tables();
-        let missing = hnr::check_missing(&self.model.lock(), &tables, &self.plan.hnr, &running);
+        let running: Vec<_> = self.sites.iter().filter_map(|it| it.running()).collect();
+        let ids: BTreeSet<u32> = running.iter().map(|it| it.host.id).collect();
+        let since = running.iter().map(|it| it.since).max().unwrap_or_default();
+        let (model, tables) = (self.model.lock(), self.database.tables());
+        let missing = hnr::check_missing(&model, &tables, &self.plan.hnr, &ids, since);
+        drop(model);
         self.report(missing);
     }
 
