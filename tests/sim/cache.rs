@@ -243,12 +243,7 @@ impl Session<'_> {
             }
             // Also of one that was known: its node may have been cut off before it wrote them.
             for (info_hash, peers) in members_of(batch) {
-                let swarm = self.data.peers.entry(info_hash).or_default();
-                for peer in peers {
-                    if let SharedPeer::Member(member) = peer {
-                        swarm.insert((member.user, member.peer_id), member);
-                    }
-                }
+                self.put_peers(&[(info_hash, peers)]);
             }
         }
         Ok(())

@@ -257,8 +257,9 @@ impl Model {
     }
 
     /// Who is there and who has left, by the last report of each client, if it was made `before`. Left out is
-    /// everybody of whom nodes may think otherwise: without a reply to that report, or silent since before `limit`.
-    pub fn presence(&self, limit: Duration, before: Duration) -> BTreeMap<Key, bool> {
+    /// everybody of whom nodes may think otherwise: without a reply to that report, or silent since before the limits,
+    /// of the time that it was made, and of the time that its node noted.
+    pub fn presence(&self, limits: [Duration; 2], before: Duration) -> BTreeMap<Key, bool> {
         let mut presence = BTreeMap::new();
         let mut reports: BTreeMap<Key, Vec<&Report>> = BTreeMap::new();
         let mut latest: BTreeMap<u32, &Birth> = BTreeMap::new();
@@ -284,7 +285,7 @@ impl Model {
                 .filter(|it| is_close(&it))
                 .any(|it| differs(&it));
             let may_be_otherwise = if is_there {
-                last.at < limit
+                last.at < limits[0] || last.noted < limits[1]
             } else {
                 birth.is_dual
             };

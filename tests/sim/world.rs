@@ -96,8 +96,8 @@ pub struct World {
     is_healed: watch::Sender<bool>,
     /// When each endpoint was last announced, and for which torrent.
     present: Mutex<BTreeMap<SocketAddr, BTreeMap<u32, Duration>>>,
-    /// Who is there at the end, and who is not.
-    ends: Mutex<BTreeMap<Key, bool>>,
+    /// Who is there at the end, and who is not, and since when.
+    ends: Mutex<BTreeMap<Key, (bool, Duration)>>,
     copied: Mutex<BTreeSet<PeerId>>,
     /// Seconds by which a node alone took the times in which it was away for longer than they were.
     pub shift: AtomicI64,
@@ -408,7 +408,7 @@ impl World {
     }
 
     pub fn set_end(&self, key: Key, is_there: bool) {
-        self.ends.lock().insert(key, is_there);
+        self.ends.lock().insert(key, (is_there, elapsed()));
     }
 
     pub fn set_copied(&self, peer_id: PeerId) {

@@ -60,8 +60,9 @@ impl World {
     /// All nodes know who is there of those whose last announce was `before`: they did not need the next one to
     /// learn it.
     pub fn check_presence(&self, before: Duration) {
-        let limit = elapsed().saturating_sub(Duration::from_secs(TTL - TTL_SLACK));
-        let expected = self.model.lock().presence(limit, before);
+        let limits = [elapsed(), self.time()]
+            .map(|now| now.saturating_sub(Duration::from_secs(TTL - TTL_SLACK)));
+        let expected = self.model.lock().presence(limits, before);
         for site in &self.sites {
             let Some(running) = site.running() else {
                 continue;
@@ -81,8 +82,10 @@ impl World {
     pub(super) fn check_swarms(&self) {
         let copied = self.copied.lock().clone();
         let mut ends = self.ends.lock().clone();
-        // Whether somebody with two machines is there is a matter of opinion.
-        ends.retain(|key, _| !copied.contains(&key.2));
+        let limit = elapsed().saturating_sub(Duration::from_secs(TTL - TTL_SLACK));
+        // Whether somebody with two machines is there is a matter of opinion. The others may have waited for the last
+        // client for so long that they expired.
+        ends.retain(|key, (is_there, at)| !copied.contains(&key.2) && (!*is_there || *at > limit));
         let mut known: Option<(String, BTreeSet<Key>)> = None;
         for site in &self.sites {
             let Some(running) = site.running() else {
@@ -107,7 +110,7 @@ impl World {
             known.get_or_insert((running.name.clone(), here));
         }
         let Some((name, here)) = known else { return };
-        for (key, is_there) in &ends {
+        for (key, (is_there, _)) in &ends {
             if here.contains(key) != *is_there {
                 self.fault(
                     vec![key.0],
