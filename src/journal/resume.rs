@@ -12,7 +12,7 @@ use super::rest::{Rest, RestError};
 use super::spill::{Former, Spill, SpillError};
 use super::totals::PendingTotals;
 use super::{Desk, Journal, KEPT_IN_MEMORY, Parts, Settings, spill};
-use crate::cache::{Cache, CacheError, Generation};
+use crate::cache::{Cache, CacheError, Generation, Notice};
 use crate::change::journals;
 use crate::storage::StorageError;
 
@@ -219,6 +219,12 @@ async fn save_former(
         spill: Some(spill),
     };
     let brought = rest.apply(&credit_rules(&parts.tracker)).await?;
+    if let Some(cache) = &parts.cache
+        && brought.batches > 0
+    {
+        // Nobody follows that journal any more; its peers are in the cache now.
+        cache.publish(&[Notice::Peers]).await?;
+    }
     tracing::info!(
         journal = former.journal,
         file = %spill.path().display(),

@@ -11,7 +11,7 @@ use crate::harness::load::passkey;
 use crate::harness::redis::{AOF, Redis};
 use crate::harness::site::{DATABASE, Site};
 use crate::harness::{PROGRAM_DEADLINE, poll};
-use crate::pair::{Client, knows_user};
+use crate::pair::{Client, Pair, knows_user};
 
 const MB: u64 = 1_000_000;
 
@@ -74,6 +74,38 @@ fn an_orderly_stop_without_the_database_keeps_what_redis_may_forget() {
         site.mariadb.restart();
         goes_on(&mut site, client);
     }
+}
+
+#[test]
+fn what_a_node_brings_from_its_spill_file_others_know_without_an_announce() {
+    let mut pair = Pair::start(2);
+    let [_, b] = pair.nodes();
+    // They answer when they have loaded.
+    for node in pair.nodes() {
+        Client::new(0, 2).accepted(node, "started");
+    }
+    pair.site.mariadb.kill9();
+    let seeder = Client::new(1, 1);
+    seeder.accepted(b, "started");
+    assert_eq!(pair.site.mika.stop(), 0);
+    assert_eq!(pair.b.stop(), 0);
+    pair.site.redis.cli(&["FLUSHALL"]);
+    pair.site.mariadb.restart();
+    pair.site.mika.run();
+    poll(CREDITED, "the cache is filled", || {
+        let log = pair.site.mika.log();
+        log.contains("the cache has all peers of this node")
+    });
+    let [a, _] = pair.nodes();
+    let leecher = Client {
+        left: 1,
+        ..Client::new(0, 1)
+    };
+    assert!(!seeder.is_in(&leecher.accepted(a, "started")));
+    pair.b.run();
+    poll(CREDITED, "the other node hands it out", || {
+        seeder.is_in(&leecher.accepted(a, ""))
+    });
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub(super) async fn load(node: &Node, cache: &Arc<dyn Cache>) -> Result<Position
     if has_peers {
         load::histories(node).await?;
         peers::load(node, &**cache).await?;
+        let (swarms, seeders, leechers) = node.tracker.totals();
+        tracing::info!(swarms, seeders, leechers, "swarms loaded from the cache");
     } else {
         load::swarms(node).await?;
     }

@@ -61,8 +61,6 @@ pub(super) async fn load(node: &Node, cache: &dyn Cache) -> Result<(), CacheErro
             }
         }
     }
-    let (swarms, seeders, leechers) = node.tracker.totals();
-    tracing::info!(swarms, seeders, leechers, "swarms loaded from the cache");
     Ok(())
 }
 

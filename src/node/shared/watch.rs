@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::journal::{Replay, credit_rules};
 use crate::node::Node;
 use crate::node::shared::peers;
+use crate::tracker::Mode;
 
 /// How often a node says that it runs.
 const BEAT_PERIOD: Duration = Duration::from_secs(1);
@@ -260,6 +261,10 @@ pub(super) async fn refill(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>
 
 async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     peers::upload(node, cache).await?;
+    if node.tracker.mode() == Mode::Private {
+        // Others may have brought swarms that this node does not know.
+        peers::load(node, cache).await?;
+    }
     // A start tells by the journals whether the cache is behind storage. Those of other nodes are
     // theirs: an entry here would shut out what they are about to send again.
     let applied = node.journal.progress().applied;
