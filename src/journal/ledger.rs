@@ -56,6 +56,8 @@ struct State {
     backlog: usize,
     /// Batches that the spill file does not have.
     unspilled: BTreeSet<u64>,
+    /// When storage last showed that it has all that it had.
+    confirmed_at: Seconds,
 }
 
 struct Entry {
@@ -121,6 +123,7 @@ impl Ledger {
                 spilled_in_memory: 0,
                 backlog: 0,
                 unspilled: BTreeSet::new(),
+                confirmed_at: Seconds::START,
             }),
             progress: watch::Sender::new(Progress::default()),
             limits,
@@ -190,7 +193,13 @@ impl Ledger {
                 state.backlog -= entry.changes;
             }
             state.progress.applied = state.progress.applied.max(number);
+            state.confirmed_at = now;
         });
+    }
+
+    /// Storage has as much as is known here.
+    pub fn confirm(&self, now: Seconds) {
+        self.state.lock().confirmed_at = now;
     }
 
     /// Storage has batches up to `applied` only, though it had more: those are to be applied again.
@@ -278,14 +287,15 @@ impl Ledger {
         self.state.lock().in_memory > self.limits.memory_max
     }
 
-    /// Lets go of what both have had for long enough; returns the number up to which all is gone,
-    /// if anything went.
+    /// Lets go of what both have had for long enough, and storage still has; returns the number up to
+    /// which all is gone, if anything went.
     pub fn release(&self, now: Seconds) -> Option<u64> {
         let mut state = self.state.lock();
         let settled = state.settled(self.limits.is_shared);
         let mut released = None;
         while let Some(entry) = state.entries.front() {
-            let kept_for = entry.applied_at.map_or(0, |since| now.since(since));
+            let kept_for = |since| state.confirmed_at.since(since);
+            let kept_for = entry.applied_at.map_or(0, kept_for);
             // Without a cache, memory is the only place to keep it in.
             let is_short = !self.limits.is_shared && state.in_memory > self.limits.memory_max;
             if entry.number > settled || (kept_for < self.limits.keep && !is_short) {
@@ -493,7 +503,10 @@ mod tests {
         ledger.applied(4, Seconds(140));
         assert_eq!(ledger.release(Seconds(300)), None, "the cache lacks it");
         ledger.sent(3);
+        ledger.confirm(Seconds(199));
         assert_eq!(ledger.release(Seconds(199)), None, "too young");
+        assert_eq!(ledger.release(Seconds(200)), None, "storage may lack it");
+        ledger.confirm(Seconds(200));
         assert_eq!(ledger.release(Seconds(200)), Some(3));
         assert_eq!(ledger.release(Seconds(900)), None);
         ledger.resend();
@@ -512,6 +525,7 @@ mod tests {
         assert_eq!(slots(&ledger.to_apply(99)), cached);
         assert_eq!(ledger.backlog(), 30);
         ledger.applied(4, Seconds(120));
+        ledger.confirm(Seconds(161));
         assert_eq!(ledger.release(Seconds(161)), Some(1));
         let missing = GoneBack::Missing {
             batches: 1,
@@ -531,6 +545,7 @@ mod tests {
         let kept = [(3, "memory"), (4, "memory")];
         assert_eq!(slots(&ledger.to_apply(99)), kept);
         ledger.applied(4, Seconds(103));
+        ledger.confirm(Seconds(163));
         assert_eq!(ledger.release(Seconds(163)), Some(4));
     }
 
@@ -554,6 +569,7 @@ mod tests {
         let ledger = ledger(true);
         ledger.sent(4);
         ledger.applied(4, Seconds(101));
+        ledger.confirm(Seconds(161));
         assert_eq!(ledger.release(Seconds(161)), Some(4));
         let missing = GoneBack::Missing {
             batches: 3,

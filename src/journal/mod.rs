@@ -305,10 +305,12 @@ impl Handle {
     /// Asks storage up to which batch it has the journal. If it had more, it went back: what it lacks
     /// is applied again, also while there is nothing new to save.
     pub async fn ask_storage(&self) -> Result<u64, StorageError> {
-        let known = self.desk.ledger.progress().applied;
+        let (known, asked_at) = (self.desk.ledger.progress().applied, self.desk.now());
         let applied = self.desk.parts.storage.applied(&self.desk.name).await?;
         if applied < known {
             self.desk.go_back(applied).await;
+        } else {
+            self.desk.ledger.confirm(asked_at);
         }
         Ok(applied)
     }

@@ -94,7 +94,7 @@ pub fn least(
                 peer_id: *peer_id,
                 from: pair[0].noted.as_secs(),
                 until: pair[1].noted.as_secs(),
-                is_certain: is_certain(pair),
+                is_certain: is_certain(pair) && is_clear(&pair[0], reports),
             }));
     }
     let least = |(key, stretches): (Key, Vec<Stretch>)| {
@@ -131,6 +131,15 @@ fn floor(stretch: &Stretch, all: &[Stretch]) -> u64 {
         .filter(|it| it.until < stretch.until && it.peer_id != stretch.peer_id)
         .filter(is_gap);
     gaps.map(|it| it.until).max().unwrap_or(0)
+}
+
+/// Whether no other machine with the peer id said at the same time whether it seeds, and the other thing: nodes may
+/// have heard them in the other order.
+fn is_clear(report: &Report, all: &[Report]) -> bool {
+    let is_close = |other: &&Report| other.at.abs_diff(report.at) < Duration::from_secs(1);
+    all.iter()
+        .filter(is_close)
+        .all(|other| other.is_seeding == report.is_seeding)
 }
 
 /// Whether what lies between two reports in a row is seed time that must not be lost.
