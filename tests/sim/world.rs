@@ -172,7 +172,7 @@ impl Plan {
             },
             flush: Duration::from_millis([200, 1000, 5000][random.usize(..3)]),
             keep: Duration::from_secs([60, 60, 10][random.usize(..3)]),
-            max_pending: [100_000, 100_000, 8][random.usize(..3)],
+            max_pending: [100_000, 100_000, 3][random.usize(..3)],
             time: Duration::from_secs(random.u64(200..700)),
         };
         plan.faults = faults::draw(&plan, random);
