@@ -1,0 +1,79 @@
+//! How far each node's journal is applied.
+
+use mysql_async::Value;
+
+use crate::storage::mysql::cells::Cells;
+use crate::storage::mysql::fault::Fault;
+use crate::storage::mysql::link::Session;
+use crate::storage::mysql::tables::begin;
+use crate::storage::settle::clamp;
+
+/// All nodes and the number of the last batch of each.
+pub(in crate::storage::mysql) async fn journals(
+    session: &mut Session<'_>,
+) -> Result<Vec<(String, u64)>, Fault> {
+    let sql = "SELECT node, applied FROM mika_journal ORDER BY node";
+    let rows = session.query(sql).await?;
+    let journal = |cells: Cells<'_>| (cells.text(0), cells.total(1));
+    Ok(rows.iter().map(|row| journal(Cells(row))).collect())
+}
+
+/// Passes over batches that are not there up to `number`.
+pub(in crate::storage::mysql) async fn begin_at(
+    session: &mut Session<'_>,
+    node: &str,
+    number: u64,
+) -> Result<(), Fault> {
+    let sql = "INSERT INTO mika_journal (node, applied) VALUES (?, ?) \
+               ON DUPLICATE KEY UPDATE applied = GREATEST(applied, VALUES(applied))";
+    let params = vec![node.into(), Value::from(clamp(number))];
+    session.exec(sql, params).await?;
+    Ok(())
+}
+
+/// Forgets a journal's number if it is still this one.
+pub(in crate::storage::mysql) async fn forget(
+    session: &mut Session<'_>,
+    node: &str,
+    number: u64,
+) -> Result<bool, Fault> {
+    begin(session).await?;
+    let sql = "SELECT applied FROM mika_journal WHERE node = ? FOR UPDATE";
+    let rows = session.exec(sql, vec![node.into()]).await?;
+    let is_there = rows
+        .first()
+        .is_some_and(|row| Cells(row).total(0) == number);
+    if is_there {
+        let sql = "DELETE FROM mika_journal WHERE node = ?";
+        session.exec(sql, vec![node.into()]).await?;
+    }
+    session.run("COMMIT").await?;
+    Ok(is_there)
+}
+
+/// Waits for a transaction of the same node that is still at work, though its process may be gone.
+pub(in crate::storage::mysql) async fn applied(
+    session: &mut Session<'_>,
+    node: &str,
+) -> Result<u64, Fault> {
+    let sql = "SELECT applied FROM mika_journal WHERE node = ? FOR UPDATE";
+    let rows = session.exec(sql, vec![node.into()]).await?;
+    Ok(rows.first().map_or(0, |row| Cells(row).total(0)))
+}
+
+/// The number, which nobody else changes until this transaction ends.
+pub(super) async fn applied_for_update(
+    session: &mut Session<'_>,
+    node: &str,
+) -> Result<u64, Fault> {
+    let sql = "SELECT applied FROM mika_journal WHERE node = ? FOR UPDATE";
+    let rows = session.exec(sql, vec![node.into()]).await?;
+    if let Some(row) = rows.first() {
+        return Ok(Cells(row).total(0));
+    }
+    // A row that is not there can't be locked: two first batches would both count.
+    let insert = "INSERT IGNORE INTO mika_journal (node, applied) VALUES (?, 0)";
+    session.exec(insert, vec![node.into()]).await?;
+    let rows = session.exec(sql, vec![node.into()]).await?;
+    Ok(rows.first().map_or(0, |row| Cells(row).total(0)))
+}

@@ -1,0 +1,194 @@
+//! Applying batches of the journal: bases, credit and the last number in one transaction.
+//!
+//! Rows are written in the order of their keys, so that writers meet in the same order, and those
+//! of the site last, so that they are locked for the shortest time.
+
+mod held;
+mod histories;
+mod journals;
+mod peers;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use mysql_async::Value;
+
+use self::held::held;
+use self::histories::write_histories;
+use self::journals::applied_for_update;
+pub(super) use self::journals::{applied, begin_at, forget, journals};
+use self::peers::write_peers;
+use super::cells::Cells;
+use super::credit;
+use super::fault::Fault;
+use super::hashes::Forms;
+use super::link::Session;
+use super::read;
+use super::rows::{Cell, Rows};
+use super::tables::{Own, begin};
+use crate::change::sums::Credited;
+use crate::change::{Batch, PeerKey};
+use crate::ids::{InfoHash, TorrentId};
+use crate::storage::schema::{self, Call};
+use crate::storage::settle::{Settlement, TorrentSum, clamp};
+use crate::storage::touched::{Known, Named, Touched};
+use crate::storage::values::log_refused;
+use crate::storage::{CreditRules, batches};
+
+/// Joins peers with a table of keys.
+const IS_WANTED: &str = "peer.user_id = wanted.user_id AND peer.torrent_id = wanted.torrent_id \
+    AND peer.peer_id = wanted.peer_id";
+
+/// Applies `batches`, or leaves everything as it was.
+pub(super) async fn apply(
+    session: &mut Session<'_>,
+    own: &Own,
+    batches: &[Arc<Batch>],
+    rules: &CreditRules,
+) -> Result<Credited, Fault> {
+    let Some(Batch { node, number, .. }) = batches.last().map(Arc::as_ref) else {
+        return Ok(Credited::default());
+    };
+    begin(session).await?;
+    let new = batches::not_applied(batches, applied_for_update(session, node).await?)?;
+    let mut credited = Credited::default();
+    if !new.is_empty() {
+        let changes = || new.iter().flat_map(|batch| &batch.changes);
+        let known = known(session, &Named::by(changes())).await?;
+        let touched = Touched::by(changes(), &known);
+        let held = held(session, own, &touched).await?;
+        let settled = Settlement::of(touched, held, node, rules);
+        write_peers(session, own, &settled).await?;
+        write_histories(session, own, &settled).await?;
+        let params = vec![Value::from(clamp(*number)), node.as_str().into()];
+        let sql = "UPDATE mika_journal SET applied = ? WHERE node = ?";
+        session.exec(sql, params).await?;
+        write_torrents(session, &settled).await?;
+        write_users(session, &settled).await?;
+        write_snatches(session, &settled).await?;
+        credited = settled.into_credited();
+    }
+    session.run("COMMIT").await?;
+    log_refused(&std::mem::take(&mut session.notes));
+    Ok(credited)
+}
+
+/// Which of the users and torrents that changes name are there.
+async fn known(session: &mut Session<'_>, named: &Named) -> Result<Known, Fault> {
+    let mut ids: Vec<u32> = named.torrents.iter().map(|(id, _)| *id).collect();
+    ids.dedup();
+    let mut known = Known::default();
+    let users = there(session, &schema::USERS_KNOWN, &named.users).await?;
+    known.users.extend(users);
+    let torrents = there(session, &schema::TORRENTS_KNOWN, &ids).await?;
+    known.torrents.extend(torrents);
+    let mut gone = named.torrents.clone();
+    gone.retain(|(id, _)| !known.torrents.contains(id));
+    if !gone.is_empty() {
+        let found = read::ids_of_hashes(session, gone.iter().map(|(_, hash)| hash)).await?;
+        let moved = found
+            .iter()
+            .filter_map(|(id, first, _)| Some(((*first)?, *id)));
+        known.moved.extend(moved);
+    }
+    Ok(known)
+}
+
+async fn there(
+    session: &mut Session<'_>,
+    call: &'static Call,
+    ids: &[u32],
+) -> Result<Vec<u32>, Fault> {
+    let wanted = Rows::of(ids.iter().map(|id| [(*id).into()]));
+    let rows = session.call_with(call, &wanted).await?;
+    Ok(rows
+        .iter()
+        .filter_map(|row| Cells(row).id(0).ok())
+        .collect())
+}
+
+fn key_cells(key: &PeerKey) -> [Cell<'_>; 3] {
+    [
+        Cell::Number(key.user.0.into()),
+        Cell::Number(key.torrent.0.into()),
+        Cell::Bytes(&key.peer_id.0),
+    ]
+}
+
+/// Statements for rows that are not there yet.
+fn inserts(table: &str, key: &[&str], columns: &[&str], rows: &Rows) -> Vec<String> {
+    let columns = [key, columns].concat().join(", ");
+    let insert = |values| format!("INSERT INTO {table} ({columns}) VALUES {values}");
+    rows.values().map(insert).collect()
+}
+
+/// Statements for rows that are there, and locked: the one kind that takes many of them as a plain list.
+fn updates(table: &str, key: &[&str], columns: &[&str], rows: &Rows) -> Vec<String> {
+    let is_value = |column: &&str| format!("{column} = VALUES({column})");
+    let sets: Vec<String> = columns.iter().map(is_value).collect();
+    let sets = format!(" ON DUPLICATE KEY UPDATE {}", sets.join(", "));
+    let inserts = inserts(table, key, columns, rows);
+    inserts.into_iter().map(|insert| insert + &sets).collect()
+}
+
+async fn write_users(session: &mut Session<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
+    let rows = Rows::of(settled.users.iter().map(|(user, sum)| {
+        [
+            user.0.into(),
+            clamp(sum.up),
+            clamp(sum.down),
+            clamp(sum.snatches),
+            clamp(sum.announces),
+            clamp(sum.seed_time),
+        ]
+    }));
+    credit::write(session, &schema::CREDIT_USERS, &rows).await
+}
+
+async fn write_torrents(session: &mut Session<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
+    let rows = Rows::of(settled.torrents.iter().map(|(torrent, row)| {
+        let TorrentSum { sum, counts, .. } = row;
+        [
+            torrent.0.into(),
+            clamp(sum.raw_up),
+            clamp(sum.raw_down),
+            clamp(sum.snatches),
+            clamp(sum.announces),
+            counts.seeders.into(),
+            counts.leechers.into(),
+        ]
+    }));
+    credit::write(session, &schema::CREDIT_TORRENTS, &rows).await
+}
+
+/// A public tracker learns of a torrent by its first snatch.
+async fn write_snatches(session: &mut Session<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
+    if settled.snatches.is_empty() {
+        return Ok(());
+    }
+    let mut ids: HashMap<InfoHash, TorrentId> = HashMap::new();
+    let known = read::ids_of_hashes(session, settled.snatches.keys()).await?;
+    for (id, first, second) in known {
+        ids.extend([first, second].into_iter().flatten().map(|hash| (hash, id)));
+    }
+    let mut counted: BTreeMap<TorrentId, u64> = BTreeMap::new();
+    let forms = Forms::of(session).await?;
+    let mut fresh = Rows::default();
+    for (info_hash, count) in &settled.snatches {
+        if let Some(id) = ids.get(info_hash) {
+            *counted.entry(*id).or_default() += count;
+            continue;
+        }
+        let text = forms.first.texts(info_hash).into_iter().next();
+        let bytes = Cell::Bytes(&info_hash.0);
+        let cell = text.as_deref().map_or(bytes, Cell::Sql);
+        fresh.push(&[cell, Cell::Number(clamp(*count))]);
+    }
+    let counted = Rows::of(
+        counted
+            .iter()
+            .map(|(id, count)| [id.0.into(), clamp(*count)]),
+    );
+    credit::write(session, &schema::CREDIT_SNATCHES, &counted).await?;
+    credit::write(session, &schema::ADD_SNATCHED, &fresh).await
+}
