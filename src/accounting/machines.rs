@@ -4,8 +4,8 @@
 //! The base of such a record is the largest total that any of the machines reported, and never
 //! goes down; what the last two of them reported is kept for each. A machine that is known gains
 //! the growth of its own totals, any other one only what is above the base. So all of them
-//! together never gain more than they show, in whatever order they come: from a report that is older
-//! than others no machine gets totals to grow from, as more of it may be counted already.
+//! together never gain more than they show, in whatever order they come: a report that is older than others
+//! never becomes the starting point of a machine, because bytes after it may have been credited already.
 
 use super::sessions::{DIP_SECONDS, Settled, limit};
 
@@ -75,7 +75,7 @@ struct Counter<'a> {
     highest_limit: u64,
     /// A lower total begins again, and is no report that arrives late.
     may_lower: bool,
-    /// Nothing newer was heard, so what a machine that is not known shows is where it stands.
+    /// No newer report is known, so the total of an unknown machine may become its starting point.
     may_begin: bool,
 }
 
@@ -96,8 +96,9 @@ impl Machines {
         }
     }
 
-    /// The same machines, now that it is not known any more which of them gained what; none if `heard`, when
-    /// any was heard last, is all that there is to keep of them. Seconds.
+    /// Forgets the totals, because bytes were credited without knowing to which machine. Keeps when each machine
+    /// reported last, so that late reports are recognized; returns none if nothing was reported after `heard`
+    /// (seconds).
     pub fn without_totals(self, heard: i64) -> Option<Self> {
         let forget = |machine: Machine| Machine {
             up: UNREPORTED,
@@ -111,7 +112,7 @@ impl Machines {
         })
     }
 
-    /// When one of them was heard last.
+    /// Time of the latest report of any of them, in seconds.
     fn heard(&self) -> i64 {
         let other = self.other.map_or(i64::MIN, |other| other.at);
         self.latest.at.max(other)

@@ -169,7 +169,7 @@ mod tests {
         account.settle(&totals, MAX_RATE).0.bytes
     }
 
-    /// Reports of machines at random, each of which starts at 0, by nodes that come late, or again.
+    /// Random reports of machines that start at 0; some arrive late, some twice.
     #[test]
     fn machines_never_gain_more_than_they_show_in_any_order() {
         for seed in 0..5000 {
@@ -211,7 +211,7 @@ mod tests {
             (110, 500, Some(1), 500),
             (115, 300, Some(2), 0),
             (120, 350, Some(2), 50),
-            // From a node whose reports come late. Which machine gains here it does not say.
+            // Late reports; the first does not name its machine.
             (60, 520, None, 20),
             (70, 100, Some(2), 0),
             (80, 200, Some(2), 0),

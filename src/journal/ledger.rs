@@ -56,7 +56,7 @@ struct State {
     backlog: usize,
     /// Batches that the spill file does not have.
     unspilled: BTreeSet<u64>,
-    /// When storage last showed that it has all that it had.
+    /// When storage last confirmed that it has everything up to [`Progress::applied`].
     confirmed_at: Seconds,
 }
 
@@ -197,7 +197,7 @@ impl Ledger {
         });
     }
 
-    /// Storage has as much as is known here.
+    /// Storage confirmed that it has everything up to [`Progress::applied`].
     pub fn confirm(&self, now: Seconds) {
         self.state.lock().confirmed_at = now;
     }
@@ -287,8 +287,8 @@ impl Ledger {
         self.state.lock().in_memory > self.limits.memory_max
     }
 
-    /// Lets go of what both have had for long enough, and storage still has; returns the number up to
-    /// which all is gone, if anything went.
+    /// Drops batches that both have had for [`Limits::keep`], confirmed by storage after that time; returns
+    /// the number of the last batch dropped, if any.
     pub fn release(&self, now: Seconds) -> Option<u64> {
         let mut state = self.state.lock();
         let settled = state.settled(self.limits.is_shared);

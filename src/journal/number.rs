@@ -72,8 +72,8 @@ fn join(earlier: &Change, later: &mut Change) -> bool {
     joined.is_some()
 }
 
-/// Whether a change is of a `started` whose totals went on from those before (rule A2). Behind its name would be
-/// hidden what was moved until then.
+/// Whether a change is a `started` whose totals continue the session before (rule A2). Joined with later changes,
+/// which belong to the new session, the bytes of the session before would be lost.
 fn goes_on(change: &PeerChange, report: &Report) -> bool {
     let is_start = |stretch: Option<Stretch>, start: Option<Point>| {
         stretch.is_some_and(|it| Some(it.to) == start && it.from.total < it.to.total)

@@ -222,7 +222,7 @@ async fn save_former(
     if let Some(cache) = &parts.cache
         && brought.batches > 0
     {
-        // Nobody follows that journal any more; its peers are in the cache now.
+        // No node follows that journal; its peers are in the cache now.
         cache.publish(&[Notice::Peers]).await?;
     }
     tracing::info!(

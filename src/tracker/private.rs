@@ -59,7 +59,7 @@ impl Reported {
         let account = &client.peer.account;
         let stretch = |base: u64, bytes: u64, started: bool, dip: Option<Seconds>| {
             let has_reported = owed.announces > 0 && base != Account::UNREPORTED;
-            // Who reports less than the base has not reported the base again.
+            // A report below the base is no report of the base.
             let is_below = dip.is_some() && bytes == 0 && !started;
             (has_reported && !is_below).then(|| Stretch {
                 from: Point {
@@ -272,7 +272,7 @@ impl Ledger<'_> {
         let had_left = client.peer.owed.as_ref().is_some_and(|owed| owed.left);
         let mut owed = self.settle_owed(&mut client);
         let had_left = had_left && owed.is_none();
-        // Nothing passes what is still owed.
+        // A report must not overtake what is still owed.
         let room = match owed {
             None => self.tracker.outbox.reserve(),
             Some(_) => None,

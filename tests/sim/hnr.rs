@@ -50,9 +50,9 @@ pub fn check_unearned(
     wrong
 }
 
-/// Users without a mark who left while they owed. To be called when all peers are gone; `running` are the
-/// processes that were there all the time since the last reports, and all nodes serve `since` then: one that has just
-/// begun leaves time to come back, and where it is the first to miss a peer, nobody marks.
+/// Users without a mark who left while they owed. Call it when all peers are gone. `running` are the processes that
+/// have run since the last reports, and `since` is when the last of them began to serve: a node that has just
+/// started does not mark silent peers, and if it is the first to expire one, nobody does.
 pub fn check_missing(
     model: &Model,
     tables: &Tables,

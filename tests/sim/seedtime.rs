@@ -133,8 +133,8 @@ fn floor(stretch: &Stretch, all: &[Stretch]) -> u64 {
     gaps.map(|it| it.until).max().unwrap_or(0)
 }
 
-/// Whether no other machine with the peer id said at the same time whether it seeds, and the other thing: nodes may
-/// have heard them in the other order.
+/// Whether no other machine with the same peer id reported the opposite (seeding or not) at the same time: the node may
+/// have received the two in the other order.
 fn is_clear(report: &Report, all: &[Report]) -> bool {
     let is_close = |other: &&Report| other.at.abs_diff(report.at) < Duration::from_secs(1);
     all.iter()

@@ -245,13 +245,13 @@ pub(super) async fn refill(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>
                 tracing::debug!(%error, "the cache was not given its peers");
                 tokio::time::sleep(BEAT_PERIOD).await;
             }
-            // One restart of the cache is noticed in several ways, within moments: what comes until
-            // it is quiet is one reason to do it again.
-            let mut is_reason = false;
+            // A restart of the cache is noticed in several ways at about the same time: notifications in
+            // quick succession cause one more round.
+            let mut is_asked_again = false;
             while timeout(BEAT_PERIOD, stale.notified()).await.is_ok() {
-                is_reason = true;
+                is_asked_again = true;
             }
-            if !is_reason {
+            if !is_asked_again {
                 break;
             }
         }

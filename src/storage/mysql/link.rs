@@ -222,8 +222,8 @@ impl Session<'_> {
         }
     }
 
-    /// Gives the rows of each of Mika's own statements to `take`. That, and making the next statement, is done
-    /// while the server works.
+    /// Runs Mika's own statements one after the other and passes each row to `take`. While the server works on a
+    /// statement, the rows of the one before are processed and the next one is built.
     pub(super) async fn query_each(
         &mut self,
         mut statements: impl Iterator<Item = String>,
@@ -243,7 +243,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Runs each of Mika's own statements, and makes the next one while the server works.
+    /// Runs Mika's own statements one after the other; while the server works on one, the next is built.
     pub(super) async fn run_each(
         &mut self,
         statements: impl Iterator<Item = String>,

@@ -20,8 +20,8 @@ const STATEMENTS_MAX: usize = 64;
 /// Kibibytes of pages that the writer and the reader keep in memory.
 const WRITER_CACHE_KIB: i64 = 64 * 1024;
 const READER_CACHE_KIB: i64 = 16 * 1024;
-/// Pages (64 MiB) that the write-ahead log may have before they are copied into the file. A full batch
-/// changes thousands; with room for some batches, a page that all of them change is copied once.
+/// Pages (64 MiB) in the write-ahead log before a checkpoint copies them into the file. A full batch changes
+/// thousands of pages; a page that several batches change is then copied once.
 const LOG_PAGES: i64 = 16_384;
 
 /// The path of `sqlite://PATH`.
