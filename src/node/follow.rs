@@ -1,14 +1,16 @@
 //! Following the registry's feed: what is edited takes effect without a restart or a signal.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
 use crate::events::{Event, Events};
+use crate::ids::{InfoHash, TorrentId};
 use crate::node::load::Registered;
 use crate::node::{Node, load, torrents};
-use crate::registry::{RegistryChange, RowChange};
+use crate::registry::{RegistryChange, RowChange, StoredTorrent, Torrent};
 use crate::storage::{Feed, FeedPosition, StorageError};
 use crate::tracker::Mode;
 
@@ -50,21 +52,39 @@ pub(super) async fn follow(
     }
 }
 
-/// Takes all changes from `position` on, once; false if the feed has lost some.
+/// The info hashes under which torrents were registered before they were deleted or changed.
+pub(super) type FormerHashes = HashMap<TorrentId, InfoHash>;
+
+/// Takes all changes from `position` on, once. Returns the former hashes of the torrents among them; none if the
+/// feed has lost changes.
 pub(super) async fn catch_up(
     node: &Node,
     mut position: FeedPosition,
     when: Registered,
-) -> Result<bool, StorageError> {
+) -> Result<Option<FormerHashes>, StorageError> {
+    let mut former = FormerHashes::new();
     while let Feed::Changes(changes, next) = node.storage.feed(position, AT_ONCE).await? {
+        for change in &changes {
+            let (RowChange::Torrent(StoredTorrent {
+                torrent: Torrent { id, .. },
+                ..
+            })
+            | RowChange::TorrentGone(id)) = change
+            else {
+                continue;
+            };
+            if let Some(hash) = node.registry.canonical(*id) {
+                former.entry(*id).or_insert(hash);
+            }
+        }
         take_over(node, changes, when).await?;
         // Changes behind a transaction that is still open are told again until it ends.
         if next == position {
-            return Ok(true);
+            return Ok(Some(former));
         }
         position = next;
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Takes the next changes; returns the position after them, and whether there may be more.

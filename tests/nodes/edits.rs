@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use mika::ids::InfoHash;
 
+use crate::harness::poll;
 use crate::pair::{Client, Pair, knows_torrent, knows_user};
+
+/// How long the cache may take to follow an edit.
+const MIRRORED: Duration = Duration::from_secs(20);
 
 const HASH: InfoHash = InfoHash([0x77; 20]);
 
@@ -47,6 +51,26 @@ fn both_nodes_follow_every_command() {
     edits.manage(&["whitelist", "import", "list"]);
     edits.client(b"-XY", true);
     edits.report("mika-manage");
+}
+
+#[test]
+fn a_torrent_that_was_deleted_while_no_node_ran_stays_deleted() {
+    let mut pair = Pair::start(1);
+    pair.sql(&format!(
+        "INSERT INTO torrents (info_hash) VALUES (X'{HASH}')"
+    ));
+    pair.follow("both know it", |node| knows_torrent(node, HASH));
+    let is_cached = |pair: &Pair| pair.site.redis.cli(&["EXISTS", &format!("t:t:{HASH}")]) == "1";
+    assert!(is_cached(&pair));
+    assert_eq!(pair.b.stop(), 0);
+    assert_eq!(pair.site.mika.stop(), 0);
+    pair.sql(&format!("DELETE FROM torrents WHERE info_hash = X'{HASH}'"));
+    pair.site.mika.run();
+    poll(MIRRORED, "the cache has it no longer", || !is_cached(&pair));
+    let [a, _] = pair.nodes();
+    assert!(!knows_torrent(a, HASH));
+    pair.b.run();
+    assert!(!knows_torrent(pair.b.http(), HASH));
 }
 
 #[test]

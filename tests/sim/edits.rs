@@ -185,6 +185,15 @@ pub fn differences(registry: &Registry, tables: &Tables) -> Vec<String> {
     if **registry.whitelist() != Whitelist::new(&tables.whitelist) {
         differences.push("the whitelist".to_owned());
     }
+    let is_stored = |hash: &InfoHash| {
+        let mut stored = tables.torrents.values();
+        stored.any(|row| row.torrent.info_hash == *hash)
+    };
+    let gone = registry
+        .info_hashes()
+        .into_iter()
+        .filter(|it| !is_stored(it));
+    differences.extend(gone.map(|hash| format!("torrent {hash}, which was deleted")));
     let (users, torrents, _) = registry.sizes();
     if (users, torrents) != (tables.users.len(), tables.torrents.len()) {
         differences.push(format!(

@@ -9,6 +9,8 @@ use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::cache::{Cache, CacheError, ControlPosition, Mirrored, Notice, Write};
+use crate::ids::TorrentId;
+use crate::node::follow::FormerHashes;
 use crate::node::{Node, load};
 use crate::registry::{BadRow, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
@@ -44,16 +46,17 @@ enum MirrorError {
 }
 
 /// Mirrors changes whenever it is this node's turn, for ever. `heard` is how far this node has
-/// followed the notices.
+/// followed the notices; `former` has hashes that its registry has no longer, and the cache perhaps has.
 pub(super) async fn mirror(
     node: Node,
     cache: Arc<dyn Cache>,
     mut heard: watch::Receiver<ControlPosition>,
+    former: FormerHashes,
 ) {
     let mut delays = None;
     let mut own = String::new();
     loop {
-        let pause = match step(&node, &cache, &mut heard, &mut own).await {
+        let pause = match step(&node, &cache, &mut heard, &mut own, &former).await {
             Ok(more) => {
                 if delays.take().is_some() {
                     tracing::info!("registry changes are mirrored again");
@@ -81,6 +84,7 @@ async fn step(
     cache: &Arc<dyn Cache>,
     heard: &mut watch::Receiver<ControlPosition>,
     own: &mut String,
+    former: &FormerHashes,
 ) -> Result<bool, MirrorError> {
     if !cache.lease("mirror", &node.name, LEASE).await? {
         return Ok(false);
@@ -106,7 +110,7 @@ async fn step(
             if !knows_former(&**cache, heard, &changes).await? {
                 return Ok(false);
             }
-            write(node, &**cache, changes).await?;
+            write(node, &**cache, changes, former).await?;
             let mirrored = Mirrored {
                 position: next.0,
                 ..mirrored
@@ -187,7 +191,17 @@ impl Progress for Skipped {
 }
 
 /// Writes rows to the cache, and tells all nodes of them.
-async fn write(node: &Node, cache: &dyn Cache, changes: Vec<RowChange>) -> Result<(), MirrorError> {
+async fn write(
+    node: &Node,
+    cache: &dyn Cache,
+    changes: Vec<RowChange>,
+    former: &FormerHashes,
+) -> Result<(), MirrorError> {
+    let hashes_of = |id: TorrentId| {
+        let former = former.get(&id).copied();
+        let former = former.filter(|hash| node.registry.torrent(hash).is_none());
+        node.registry.canonical(id).into_iter().chain(former)
+    };
     let (mut users, mut gone_users) = (Vec::new(), Vec::new());
     let (mut torrents, mut gone_torrents) = (Vec::new(), Vec::new());
     let mut notices = Vec::new();
@@ -203,12 +217,12 @@ async fn write(node: &Node, cache: &dyn Cache, changes: Vec<RowChange>) -> Resul
             }
             RowChange::Torrent(row) => {
                 // One that has another info hash now is gone under the old one.
-                let old = node.registry.canonical(row.torrent.id);
+                let old = hashes_of(row.torrent.id);
                 gone_torrents.extend(old.filter(|old| *old != row.torrent.info_hash));
                 notices.push(Notice::Torrent(row.torrent.info_hash));
                 torrents.push(row);
             }
-            RowChange::TorrentGone(id) => gone_torrents.extend(node.registry.canonical(id)),
+            RowChange::TorrentGone(id) => gone_torrents.extend(hashes_of(id)),
             RowChange::Whitelist(clients) => {
                 cache.put_whitelist(&clients).await?;
                 notices.push(Notice::Whitelist);

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, CacheError, ControlPosition};
+use crate::node::follow::FormerHashes;
 use crate::node::load::Registered;
 use crate::node::{Node, follow, health, load};
 use crate::storage::{FeedPosition, StorageError};
@@ -33,6 +34,8 @@ pub(super) struct Positions {
     pub control: ControlPosition,
     /// The last batch of each node that was taken over.
     pub journals: HashMap<String, u64>,
+    /// Of torrents that the cache may still have under these hashes.
+    pub former: FormerHashes,
 }
 
 /// Why a load failed.
@@ -51,7 +54,7 @@ pub(super) async fn load(node: &Node, cache: &Arc<dyn Cache>) -> Result<Position
     let control = cache.control_position().await?;
     let applied: HashMap<String, u64> = node.storage.journals().await?.into_iter().collect();
     peers::note_company(node, applied.keys());
-    let origin = load_registry(node, &**cache).await?;
+    let (origin, former) = load_registry(node, &**cache).await?;
     let has_peers = origin.is_usable() && has_peers(&**cache, &applied).await?;
     if has_peers {
         load::histories(node).await?;
@@ -67,25 +70,33 @@ pub(super) async fn load(node: &Node, cache: &Arc<dyn Cache>) -> Result<Position
         peers::catch_up(&**cache, &applied).await?;
     }
     load::expire(node);
-    Ok(Positions { control, journals })
+    Ok(Positions {
+        control,
+        journals,
+        former,
+    })
 }
 
-/// Loads the registry as it is in storage now.
-async fn load_registry(node: &Node, cache: &dyn Cache) -> Result<Origin, LoadError> {
+/// Loads the registry as it is in storage now. Returns also what the cache may still have of torrents that
+/// changed meanwhile.
+async fn load_registry(
+    node: &Node,
+    cache: &dyn Cache,
+) -> Result<(Origin, FormerHashes), LoadError> {
     let origin = origin::of(node, cache).await?;
     if let Origin::Cache(mirrored) = &origin {
         notices::load_registry(node, cache, Registered::First).await?;
         // What changed since is in the cache once a node has mirrored it; it is in force now.
         let position = FeedPosition(mirrored.position);
-        if follow::catch_up(node, position, Registered::First).await? {
-            return Ok(origin);
+        if let Some(former) = follow::catch_up(node, position, Registered::First).await? {
+            return Ok((origin, former));
         }
     }
     tracing::info!("the registry is loaded from storage, and not from the cache: {origin}");
     // It may have rows that storage has no longer, of which nobody tells again.
     cache.forget_mirrored().await?;
     load::registry(node, Registered::First).await?;
-    Ok(origin)
+    Ok((origin, FormerHashes::new()))
 }
 
 /// Follows all that is shared, in tasks of their own; `heard` is told how far the notices were
@@ -98,7 +109,9 @@ pub(super) fn follow(
     tasks: &mut JoinSet<()>,
 ) {
     let reached = heard.subscribe();
-    let journals = positions.journals;
+    let Positions {
+        journals, former, ..
+    } = positions;
     let stale = Arc::new(Notify::new());
     let both = || (node.clone(), Arc::clone(cache));
     let (it, shared) = both();
@@ -111,7 +124,7 @@ pub(super) fn follow(
     let (it, shared) = both();
     tasks.spawn(watch::refill(it, shared, Arc::clone(&stale)));
     let (it, shared) = both();
-    tasks.spawn(mirror::mirror(it, shared, reached));
+    tasks.spawn(mirror::mirror(it, shared, reached, former));
     let (it, shared) = both();
     tasks.spawn(mirror::sweep(it, shared));
     let (it, shared) = both();
