@@ -29,6 +29,15 @@ pub fn is_later(other: &str, own: &str) -> bool {
     node_of(other) == node_of(own) && order_of(other) > order_of(own)
 }
 
+/// Sorts journals by node and start. What they left is applied in that order, because reports of a later start
+/// of a node are taken to be later.
+pub fn sort_by_start<T>(entries: &mut [(String, T)]) {
+    entries.sort_by(|(one, _), (other, _)| {
+        let key = |journal| (node_of(journal), order_of(journal));
+        key(one).cmp(&key(other))
+    });
+}
+
 /// Which start of its node a journal is of; 0 for one of all starts.
 pub fn start_of(journal: &str) -> u64 {
     order_of(journal).0
@@ -64,6 +73,28 @@ mod tests {
         assert!(is_later("a#1.00000000", "a"));
         assert!(!is_later("a#2.00000000", "a#2.00000000"));
         assert!(!is_later("b#3.00000000", "a#2.00000000"));
+    }
+
+    #[test]
+    fn earlier_starts_of_a_node_come_first() {
+        let names = [
+            "b#2.00000000",
+            "a#10.00000000",
+            "a#9.ffffffff",
+            "a",
+            "b#1.00000000",
+        ];
+        let mut entries = names.map(|name| (name.to_owned(), ()));
+        sort_by_start(&mut entries);
+        let sorted = entries.map(|(name, ())| name);
+        let expected = [
+            "a",
+            "a#9.ffffffff",
+            "a#10.00000000",
+            "b#1.00000000",
+            "b#2.00000000",
+        ];
+        assert_eq!(sorted, expected);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::rest::{Rest, RestError};
 use crate::cache::{Cache, CacheError};
-use crate::change::journals::is_later;
+use crate::change::journals::{is_later, sort_by_start};
 use crate::clock::Seconds;
 use crate::storage::{CreditRules, Storage};
 
@@ -59,7 +59,8 @@ impl Replay {
     /// Looks at all journals once, and applies what dead processes left, by the rules in force; to be
     /// called every few seconds. What can't be applied is logged once, and stops nothing else.
     pub async fn look(&mut self, now: Seconds, rules: &CreditRules) -> Result<(), CacheError> {
-        let nodes = self.cache.nodes().await?;
+        let mut nodes = self.cache.nodes().await?;
+        sort_by_start(&mut nodes);
         self.seen
             .retain(|journal, _| nodes.iter().any(|(name, _)| name == journal));
         for (journal, sign) in &nodes {

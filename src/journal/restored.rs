@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::rest::{Rest, RestError};
 use super::spill::{Found, Head, Spill};
 use crate::cache::{Cache, CacheError, STOPPED};
+use crate::change::journals::sort_by_start;
 use crate::change::{Batch, Change};
 use crate::storage::{CreditRules, Storage};
 
@@ -130,7 +131,9 @@ impl Leftovers {
             let journal = head.journal.clone();
             spill.hand_over(journal, self.database.clone()).await?;
         }
-        for (journal, _) in self.cache.nodes().await? {
+        let mut nodes = self.cache.nodes().await?;
+        sort_by_start(&mut nodes);
+        for (journal, _) in nodes {
             all.push(self.apply_rest(&journal, None, rules).await?);
             self.end(&journal).await?;
         }

@@ -107,7 +107,8 @@ impl Journal {
             return Ok(());
         };
         let rules = credit_rules(&desk.parts.tracker);
-        let nodes = cache.nodes().await?;
+        let mut nodes = cache.nodes().await?;
+        journals::sort_by_start(&mut nodes);
         for (journal, _) in nodes.iter().filter(|(journal, _)| desk.is_earlier(journal)) {
             let rest = Rest {
                 journal,
