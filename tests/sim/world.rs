@@ -38,6 +38,9 @@ pub const TTL_SLACK: u64 = 4;
 /// How long a node has after the faults to take up everything.
 const RECOVERY: Duration = Duration::from_secs(25);
 
+/// Room in a node's journal that is never used up.
+const MAX_PENDING: u32 = 100_000;
+
 /// How long others have after the last announces to hear of them.
 const QUIET: Duration = Duration::from_secs(20);
 
@@ -172,9 +175,13 @@ impl Plan {
             },
             flush: Duration::from_millis([200, 1000, 5000][random.usize(..3)]),
             keep: Duration::from_secs([60, 60, 10][random.usize(..3)]),
-            max_pending: [100_000, 100_000, 3][random.usize(..3)],
+            max_pending: [MAX_PENDING, MAX_PENDING, 3][random.usize(..3)],
             time: Duration::from_secs(random.u64(200..700)),
         };
+        if plan.copies {
+            // A node without room passes nothing on, so that nodes can't tell machines apart (rule A3).
+            plan.max_pending = MAX_PENDING;
+        }
         plan.faults = faults::draw(&plan, random);
         plan
     }

@@ -215,8 +215,9 @@ impl Sessions {
             at: stretch.from.at.min(start.at),
             ..stretch.from
         };
-        let knows_nothing = stretch.from == stretch.to;
-        if !knows_nothing && let Some(current) = &mut self.current {
+        // Without growth it may be the same `started`, which the node heard of from another one before.
+        let has_grown = from.total < start.total;
+        if has_grown && let Some(current) = &mut self.current {
             // What was reported until then may be on its way.
             let is_known = self.previous.is_some();
             let previous = self.previous.get_or_insert(Session::begin(from));

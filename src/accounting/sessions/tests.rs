@@ -543,6 +543,8 @@ impl Routed {
                 moved += if known == [None, None] { 0 } else { step };
             }
             let way = random.usize(..3);
+            // Of an announce to both, the second node may hear from the first before its own.
+            let is_first_heard = hears && random.bool();
             for node in (0..2).filter(|&node| way == node || way == 2) {
                 if !hears && random.u8(..6) == 0 {
                     known[node] = known[node].map(|(_, base)| (None, base));
@@ -551,7 +553,7 @@ impl Routed {
                 let (report, knows) = pass_on(known[node], to, started);
                 passed_on[node].push(report);
                 known[node] = knows;
-                if hears && way != 2 {
+                if hears && (way != 2 || (node == 0 && is_first_heard)) {
                     known[1 - node] = knows;
                 }
             }
