@@ -308,6 +308,20 @@ fn joined(earlier: Option<Stretch>, later: Option<Stretch>) -> Option<Option<Str
     }
 }
 
+// === impl PeerChange ===
+
+impl PeerChange {
+    /// Whether it is a `started` whose totals continue the session before it (rule A2).
+    pub fn continues_session(&self) -> bool {
+        let is_start = |stretch: Option<Stretch>, start: Option<Point>| {
+            stretch.is_some_and(|it| Some(it.to) == start && it.from.total < it.to.total)
+        };
+        let (report, record) = (self.report.as_ref(), &self.record);
+        is_start(report.and_then(|it| it.up), record.start_up)
+            || is_start(report.and_then(|it| it.down), record.start_down)
+    }
+}
+
 // === impl Credit ===
 
 impl Credit {

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::accounting::sessions::{Point, Stretch};
-use crate::change::{Batch, Change, PeerChange, PeerKey, PeerRecord, Report};
+use crate::change::{Batch, Change, PeerKey};
 use crate::ids::InfoHash;
 
 /// Changes in one batch: what one transaction of the storage carries.
@@ -62,7 +61,9 @@ fn join(earlier: &Change, later: &mut Change) -> bool {
         return true;
     };
     let joined = match (&earlier.report, &later.report) {
-        (Some(first), Some(second)) if !goes_on(earlier, first) => first.then(second),
+        // Behind the name of the new session, the bytes of the one before would be lost.
+        _ if earlier.continues_session() => None,
+        (Some(first), Some(second)) => first.then(second),
         _ => None,
     };
     if joined.is_some() {
@@ -70,20 +71,6 @@ fn join(earlier: &Change, later: &mut Change) -> bool {
         later.credit = earlier.credit.plus(later.credit);
     }
     joined.is_some()
-}
-
-/// Whether a change is a `started` whose totals continue the session before (rule A2). Joined with later changes,
-/// which belong to the new session, the bytes of the session before would be lost.
-fn goes_on(change: &PeerChange, report: &Report) -> bool {
-    let is_start = |stretch: Option<Stretch>, start: Option<Point>| {
-        stretch.is_some_and(|it| Some(it.to) == start && it.from.total < it.to.total)
-    };
-    let PeerRecord {
-        start_up,
-        start_down,
-        ..
-    } = change.record;
-    is_start(report.up, start_up) || is_start(report.down, start_down)
 }
 
 fn whose(change: &Change) -> Option<Whose> {
@@ -97,7 +84,8 @@ fn whose(change: &Change) -> Option<Whose> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Credit, Standing, SwarmCounts};
+    use crate::accounting::sessions::{Point, Stretch};
+    use crate::change::{Credit, PeerChange, PeerRecord, Report, Standing, SwarmCounts};
     use crate::ids::{PeerId, TorrentId, UserId};
 
     fn change(user: u32, base_up: u64, up: u64, seeders: u32) -> Change {
