@@ -6,7 +6,7 @@ use crate::storage::mysql::fault::Fault;
 use crate::storage::mysql::link::Session;
 use crate::storage::mysql::rows::{Cell, INSERT_ROWS_MAX, Rows};
 use crate::storage::mysql::tables::Own;
-use crate::storage::settle::{HeldHistory, PeerRow, Settlement, clamp};
+use crate::storage::settle::{Base, HeldHistory, HeldPeer, PeerRow, Settlement, clamp};
 
 /// The key of a peer.
 const PEER_KEY: [&str; 3] = ["user_id", "torrent_id", "peer_id"];
@@ -145,21 +145,25 @@ async fn delete_peers(
     Ok(())
 }
 
-fn push_sessions(rows: &mut Rows, row: &PeerRow<'_>, sessions: &[u8]) {
-    let base = row.held.base();
-    let [user, torrent, peer_id] = key_cells(&row.key);
-    rows.push(&[
-        user,
-        torrent,
-        peer_id,
+/// The first columns of both [`SESSIONS`] and [`PEER`]: what was settled.
+fn settled_cells<'a>(held: &HeldPeer, base: &Base, sessions: &'a [u8]) -> [Cell<'a>; 6] {
+    [
         Cell::Number(clamp(base.up)),
         Cell::Number(clamp(base.down)),
         Cell::Number(base.at),
         Cell::Bytes(sessions),
-        Cell::Number(clamp(row.held.uploaded)),
-        Cell::Number(clamp(row.held.downloaded)),
-        Cell::maybe(base.dip_up),
-        Cell::maybe(base.dip_down),
+        Cell::Number(clamp(held.uploaded)),
+        Cell::Number(clamp(held.downloaded)),
+    ]
+}
+
+fn push_sessions(rows: &mut Rows, row: &PeerRow<'_>, sessions: &[u8]) {
+    let base = row.held.base();
+    let [user, torrent, peer_id] = key_cells(&row.key);
+    let [up, down, at, sessions, uploaded, downloaded] = settled_cells(&row.held, &base, sessions);
+    let (dip_up, dip_down) = (Cell::maybe(base.dip_up), Cell::maybe(base.dip_down));
+    rows.push(&[
+        user, torrent, peer_id, up, down, at, sessions, uploaded, downloaded, dip_up, dip_down,
     ]);
 }
 
@@ -173,18 +177,19 @@ fn push_peer(rows: &mut Rows, peer: &Peer<'_>, columns: usize) {
     } = peer;
     let base = row.held.base();
     let [user, torrent, peer_id] = key_cells(&row.key);
+    let [up, down, at, sessions, uploaded, downloaded] = settled_cells(&row.held, &base, sessions);
     let ip4 = record.v4.map(|address| address.ip().to_string());
     let ip6 = record.v6.map(|address| address.ip().to_string());
     let cells = [
         user,
         torrent,
         peer_id,
-        Cell::Number(clamp(base.up)),
-        Cell::Number(clamp(base.down)),
-        Cell::Number(base.at),
-        Cell::Bytes(sessions),
-        Cell::Number(clamp(row.held.uploaded)),
-        Cell::Number(clamp(row.held.downloaded)),
+        up,
+        down,
+        at,
+        sessions,
+        uploaded,
+        downloaded,
         Cell::maybe(record.left.map(clamp)),
         Cell::text(ip4.as_deref()),
         Cell::maybe(record.v4.map(|address| address.port().into())),
