@@ -10,7 +10,7 @@ use crate::events::{Event, Events};
 use crate::ids::{InfoHash, TorrentId};
 use crate::node::load::Registered;
 use crate::node::{Node, load, torrents};
-use crate::registry::{RegistryChange, RowChange, StoredTorrent, Torrent};
+use crate::registry::{RegistryChange, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
 use crate::tracker::Mode;
 
@@ -64,17 +64,9 @@ pub(super) async fn catch_up(
 ) -> Result<Option<FormerHashes>, StorageError> {
     let mut former = FormerHashes::new();
     while let Feed::Changes(changes, next) = node.storage.feed(position, AT_ONCE).await? {
-        for change in &changes {
-            let (RowChange::Torrent(StoredTorrent {
-                torrent: Torrent { id, .. },
-                ..
-            })
-            | RowChange::TorrentGone(id)) = change
-            else {
-                continue;
-            };
-            if let Some(hash) = node.registry.canonical(*id) {
-                former.entry(*id).or_insert(hash);
+        for id in changes.iter().filter_map(RowChange::torrent) {
+            if let Some(hash) = node.registry.canonical(id) {
+                former.entry(id).or_insert(hash);
             }
         }
         take_over(node, changes, when).await?;

@@ -66,6 +66,17 @@ pub enum RowChange {
 
 // === impl RowChange ===
 
+impl RowChange {
+    /// The torrent that was added, changed or deleted; none if it is another kind of row.
+    pub fn torrent(&self) -> Option<TorrentId> {
+        match self {
+            Self::Torrent(row) => Some(row.torrent.id),
+            Self::TorrentGone(id) => Some(*id),
+            Self::User(_) | Self::UserGone(_) | Self::Whitelist(_) => None,
+        }
+    }
+}
+
 impl From<RowChange> for RegistryChange {
     fn from(change: RowChange) -> Self {
         match change {

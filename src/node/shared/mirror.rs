@@ -144,9 +144,7 @@ async fn knows_former(
     heard: &mut watch::Receiver<ControlPosition>,
     changes: &[RowChange],
 ) -> Result<bool, CacheError> {
-    let is_torrent =
-        |change: &RowChange| matches!(change, RowChange::Torrent(_) | RowChange::TorrentGone(_));
-    if !changes.iter().any(is_torrent) {
+    if changes.iter().all(|change| change.torrent().is_none()) {
         return Ok(true);
     }
     let end = cache.control_position().await?;
