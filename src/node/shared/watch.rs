@@ -240,23 +240,30 @@ pub(super) async fn refill(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>
     loop {
         stale.notified().await;
         tracing::info!("giving the cache the peers and the sets of users that it may lack");
-        loop {
-            while let Err(error) = give_all(&node, &*cache).await {
-                tracing::debug!(%error, "the cache was not given its peers");
-                tokio::time::sleep(BEAT_PERIOD).await;
-            }
-            // A restart of the cache is noticed in several ways at about the same time: notifications in
-            // quick succession cause one more round.
-            let mut is_asked_again = false;
-            while timeout(BEAT_PERIOD, stale.notified()).await.is_ok() {
-                is_asked_again = true;
-            }
-            if !is_asked_again {
-                break;
-            }
+        give_until_taken(&node, &*cache).await;
+        // A restart of the cache is noticed in several ways at about the same time: notifications in
+        // quick succession cause one more round.
+        while was_notified(&stale).await {
+            give_until_taken(&node, &*cache).await;
         }
         tracing::info!("the cache has all peers of this node");
     }
+}
+
+async fn give_until_taken(node: &Node, cache: &dyn Cache) {
+    while let Err(error) = give_all(node, cache).await {
+        tracing::debug!(%error, "the cache was not given its peers");
+        tokio::time::sleep(BEAT_PERIOD).await;
+    }
+}
+
+/// Waits until no notification has come for [`BEAT_PERIOD`]; returns whether any came.
+async fn was_notified(stale: &Notify) -> bool {
+    let mut is_any = false;
+    while timeout(BEAT_PERIOD, stale.notified()).await.is_ok() {
+        is_any = true;
+    }
+    is_any
 }
 
 async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
