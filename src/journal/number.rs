@@ -204,6 +204,7 @@ mod tests {
         assert_eq!(batches[1].changes.len(), 1);
         assert!(super::batches(Vec::new(), "n", 1).is_empty());
     }
+
     #[test]
     fn a_started_that_goes_on_has_a_change_of_its_own() {
         let started_at = |total: u64, up: u64, start: u64| {

@@ -559,6 +559,24 @@ fn with_a_full_outbox_credit_comes_later() {
 }
 
 #[test]
+fn a_total_below_its_base_that_finds_no_room_is_no_report_of_the_base() {
+    let up = |total: u64| peer(1).of(1).totals(total, 0);
+    let mut world = World::private_by(rules(), 2);
+    world.ok(up(100));
+    world.drain();
+    world.ok(peer(8).of(8));
+    world.ok(peer(9).of(9));
+    world.wait(10);
+    assert_eq!(world.ok(up(40)).ticket, None);
+    world.drain();
+    world.wait(10);
+    world.ok(up(50));
+    let reports = world.drain_peers().into_iter().filter_map(|it| it.report);
+    let shown: Vec<u64> = reports.filter_map(|it| Some(it.up?.to.total)).collect();
+    assert_eq!(shown, [50]);
+}
+
+#[test]
 fn a_stop_that_finds_no_room_is_kept_until_it_does() {
     let stop = || peer(1).of(1).totals(150, 2000).left(0).event("stopped");
     for again in [false, true] {

@@ -131,8 +131,10 @@ fn has_surely_left(
         && !model.is_copied(id)
         && last.is_promised()
         && running.contains(&last.process)
-        && (last.event == Event::Stopped || last.at > since)
-        && (last.event != Event::Stopped || was_there)
+        && match last.event {
+            Event::Stopped => was_there,
+            _ => last.at > since,
+        }
 }
 
 fn say((user, torrent): (UserId, TorrentId), done: &Done, what: &str) -> Wrong {
