@@ -266,10 +266,11 @@ impl Model {
         if completes && !peer.counted {
             peer.counted = true;
             let by_v4 = it.address.is_ipv4();
-            let last = torrent.completed.insert(it.peer_id, (by_v4, now));
-            // W5: told by the other family a moment ago. One of zeros names nobody.
-            let is_told = |(v4, at): (bool, u32)| v4 != by_v4 && now - at <= 300;
-            if it.peer_id == 0 || !last.is_some_and(is_told) {
+            // W5: counted by the other family a moment ago. One of zeros names nobody.
+            let counted = torrent.completed.get(&it.peer_id);
+            let is_known = counted.is_some_and(|&(v4, at)| v4 != by_v4 && now - at <= 300);
+            if it.peer_id == 0 || !is_known {
+                torrent.completed.insert(it.peer_id, (by_v4, now));
                 torrent.snatches += 1;
             }
         }

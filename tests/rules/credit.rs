@@ -635,6 +635,17 @@ fn a_snatch_without_room_is_told_later() {
 }
 
 #[test]
+fn a_public_client_that_completes_again_by_the_family_that_was_counted_counts_again() {
+    let mut world = World::public();
+    let done = || peer(1).left(0).event("completed");
+    for (from, snatches) in [("9.9.9.1", 1), ("2a00::1", 1), ("9.9.9.1", 2)] {
+        assert_eq!(world.counts(done().from(from)).2, snatches, "{from}");
+        world.ok(peer(1).left(0).event("stopped").from(from));
+        world.wait(10);
+    }
+}
+
+#[test]
 fn replies_wait_for_what_they_acknowledge() {
     let mut world = World::private();
     let table: &[(u32, &str, bool)] = &[
