@@ -61,7 +61,7 @@ fn a_torrent_that_was_deleted_while_no_node_ran_stays_deleted() {
     ));
     pair.follow("both know it", |node| knows_torrent(node, HASH));
     let is_cached = |pair: &Pair| pair.site.redis.cli(&["EXISTS", &format!("t:t:{HASH}")]) == "1";
-    assert!(is_cached(&pair));
+    poll(MIRRORED, "the cache has it", || is_cached(&pair));
     assert_eq!(pair.b.stop(), 0);
     assert_eq!(pair.site.mika.stop(), 0);
     pair.sql(&format!("DELETE FROM torrents WHERE info_hash = X'{HASH}'"));
