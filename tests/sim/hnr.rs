@@ -132,6 +132,8 @@ fn has_surely_left(
         && last.is_promised()
         && running.contains(&last.process)
         && match last.event {
+            // By its other family it may still be there, until it is missed.
+            Event::Stopped if model.is_dual(id) => was_there && last.at > since,
             Event::Stopped => was_there,
             _ => last.at > since,
         }

@@ -173,6 +173,12 @@ impl Model {
         lives.any(|life| life.birth.peer_id == peer_id && life.birth.is_copied)
     }
 
+    /// Whether a client with that peer id has two addresses.
+    pub fn is_dual(&self, peer_id: PeerId) -> bool {
+        let mut lives = self.lives.iter();
+        lives.any(|life| life.birth.peer_id == peer_id && life.birth.is_dual)
+    }
+
     /// A second machine has that peer id from now on.
     pub fn set_copied(&mut self, peer_id: PeerId) {
         for life in &mut self.lives {
