@@ -1,6 +1,9 @@
 //! Which endpoints a reply has already: a small hash table that is reused from reply to reply.
 
-use crate::swarm::index::hash_of;
+use std::hash::BuildHasher;
+use std::sync::LazyLock;
+
+use foldhash::fast::RandomState;
 
 /// Numbers of endpoints by their hash, by open addressing; half of the slots stay empty.
 #[derive(Debug, Default)]
@@ -9,6 +12,9 @@ pub struct Distinct {
 }
 
 const EMPTY: u32 = u32::MAX;
+
+/// The lower bits of the fast variant are good, and strangers who choose endpoints can't know its seed.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
 // === impl Distinct ===
 
@@ -22,7 +28,7 @@ impl Distinct {
     /// Adds an endpoint to those in `list`, which holds endpoints of that length only; false if it is there already.
     pub fn add(&mut self, endpoint: &[u8], list: &mut Vec<u8>) -> bool {
         let mask = self.slots.len() - 1;
-        let mut slot = hash_of(endpoint) as usize & mask;
+        let mut slot = HASHER.hash_one(endpoint) as usize & mask;
         while self.slots[slot] != EMPTY {
             let start = self.slots[slot] as usize * endpoint.len();
             if list.get(start..start + endpoint.len()) == Some(endpoint) {

@@ -331,6 +331,14 @@ impl PrivateSwarm {
         }
     }
 
+    /// False if at most one entry is a user's, as far as that costs next to nothing to see.
+    fn may_have_several(&self, user: UserId) -> bool {
+        match &self.0 {
+            Form::Small(page) => page.tags().filter(|tag| tag.may_be(user)).count() > 1,
+            Form::Large(_) => true,
+        }
+    }
+
     /// Writes a history into the entry that is to carry it.
     fn set_carried(&mut self, place: usize, history: &History) {
         let packed = match self.view(place).unpack().0 {

@@ -62,6 +62,9 @@ impl PrivateSwarm {
 
     fn latest_of_others(&self, client: &Client, role: Option<Role>) -> Option<Seconds> {
         let user = client.peer.user;
+        if !self.may_have_several(user) {
+            return None;
+        }
         let mut latest = None;
         self.find_of(user, |view| {
             let counts = role.is_none() || view.tag.role() == role;
