@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use mika::base::clock::Stopwatch;
+use mika::base::ids::{TorrentId, UserId};
+use mika::base::secret::Secret;
 use mika::change::{Batch, Change};
-use mika::clock::Stopwatch;
-use mika::ids::{TorrentId, UserId};
-use mika::secret::Secret;
 use mika::storage::{CreditRules, Drivers, NewTorrent, NewUser, Place, Storage};
 
 use rustix::time::{ClockId, clock_gettime};

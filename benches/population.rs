@@ -5,12 +5,12 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use mika::addr::PublicAddresses;
+use mika::base::addr::PublicAddresses;
+use mika::base::clock::{Now, Seconds};
+use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::change::Change;
-use mika::clock::{Now, Seconds};
-use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
-use mika::metrics::{Metrics, Protocol};
 use mika::registry::{Permille, Registry, RegistryChange, Torrent, User};
+use mika::telemetry::metrics::{Metrics, Protocol};
 use mika::tracker::{AnnounceRequest, HnrRules, Mode, RecordLimits, Rules, Tracker, Workspace};
 use mika::wire::{Announce, Event};
 

@@ -15,10 +15,10 @@ use std::fs;
 use std::io;
 use std::sync::Arc;
 
+use mika::base::secret::Secret;
 use mika::cache::{self, Cache, CacheError};
 use mika::config;
 use mika::node::{self, Drivers, Options};
-use mika::secret::Secret;
 use mika::storage::{self, Place, Storage, StorageError};
 
 /// The first line of the file that `path` names.

@@ -10,36 +10,21 @@
 //! held by `tests/layers.rs`.
 
 pub mod accounting;
-pub mod addr;
 pub mod api;
-pub mod backoff;
+pub mod base;
 pub mod cache;
-pub mod certificate;
 pub mod change;
-pub mod clock;
 pub mod config;
 pub mod control;
-
-pub mod events;
-pub mod host;
-pub mod ids;
 pub mod journal;
-pub mod limit;
 pub mod listen;
-pub mod log;
 pub mod manage;
-pub mod metrics;
+pub mod net;
 pub mod node;
-pub mod notify;
-pub mod pem;
-pub mod places;
-pub mod pulse;
 pub mod registry;
-pub mod secret;
 pub mod storage;
-pub mod suggest;
 pub mod swarm;
-pub mod tls;
+pub mod telemetry;
 pub mod tracker;
 pub mod warmup;
 pub mod wire;

@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mika::addr::Endpoint;
-use mika::clock::{Now, Seconds};
-use mika::ids::{InfoHash, PeerId};
-use mika::metrics::{Metrics, Protocol};
+use mika::base::addr::Endpoint;
+use mika::base::clock::{Now, Seconds};
+use mika::base::ids::{InfoHash, PeerId};
 use mika::registry::Registry;
+use mika::telemetry::metrics::{Metrics, Protocol};
 use mika::tracker::{AnnounceRequest, Mode, Rules, Tracker, Workspace};
 use mika::wire::{Announce, ClientKey, Event};
 

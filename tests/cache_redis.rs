@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use harness::redis::{AOF, Redis};
 use harness::{free_port, now};
+use mika::base::clock::Seconds;
+use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
+use mika::base::secret::Secret;
 use mika::cache::{
     Cache, CacheError, Drivers, Generation, Membership, Mirrored, Notice, SharedPeer, Write,
     contract,
@@ -21,11 +24,8 @@ use mika::change::{
     Batch, Change, Credit, GuestChange, GuestRecord, PeerChange, PeerKey, PeerRecord, Standing,
     SwarmCounts,
 };
-use mika::clock::Seconds;
-use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::journal::Replay;
 use mika::registry::{Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals};
-use mika::secret::Secret;
 use mika::storage::{self, CreditRules, Place};
 
 const NODE: &str = "node-a";
@@ -650,7 +650,7 @@ async fn settings_and_permissions_are_checked() {
 }
 
 fn now_unix() -> i64 {
-    mika::clock::Clock::start().now().unix
+    mika::base::clock::Clock::start().now().unix
 }
 
 #[tokio::test]

@@ -330,7 +330,7 @@ impl Stage {
     /// The tracker's seeders, snatches and leechers of the torrent.
     fn scrape(&self) -> [i64; 3] {
         let hash = self.hashes["v1"].as_str().expect("a v1 hash");
-        let hash: mika::ids::InfoHash = hash.parse().expect("an info hash");
+        let hash: mika::base::ids::InfoHash = hash.parse().expect("an info hash");
         let target = format!("/scrape?info_hash={}", harness::http::escape(&hash.0));
         let body = self.tracker.fetch(&target);
         let reply = bencode::parse(&body).expect("bencode");

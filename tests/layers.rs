@@ -1,84 +1,52 @@
 //! Who may know whom. The table is the architecture; the rest of this file holds the sources to it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and the modules that it may use. Nobody uses a module of a later line,
 /// so arrows never turn: whoever reads from the top meets only what they know already.
 const TABLE: &[(&str, &str)] = &[
-    // Leaves: plain values and small tools.
-    ("addr", ""),
-    ("backoff", ""),
-    ("certificate", ""),
-    ("clock", ""),
-    ("ids", ""),
-    ("host", ""),
-    ("limit", ""),
-    ("metrics", ""),
-    ("notify", ""),
-    ("pem", ""),
-    ("pulse", ""),
-    ("secret", ""),
-    ("suggest", ""),
-    ("tls", "certificate pem"),
-    ("places", "addr clock limit metrics"),
-    ("events", "clock ids"),
-    // What reports add up to.
+    // Plain values and small tools.
+    ("base", ""),
+    // What reports add up to, and what is passed on of them.
     ("accounting", ""),
-    ("change", "accounting addr ids"),
+    ("change", "accounting base"),
     // What was configured. Other modules get small settings of their own from `node`.
-    ("config", "addr secret suggest"),
-    ("log", "config"),
+    ("config", "base"),
+    // What a process says about itself, and what its listeners share.
+    ("telemetry", "base config"),
+    ("net", "base telemetry"),
     // Bytes and values; who may take part; who is there. These three do not know each other.
-    ("wire", "addr ids"),
-    ("registry", "addr ids"),
-    ("swarm", "accounting addr change clock ids"),
+    ("wire", "base"),
+    ("registry", "base"),
+    ("swarm", "accounting base change"),
     // The decision.
     (
         "tracker",
-        "accounting addr change clock events ids limit metrics registry swarm wire",
+        "accounting base change registry swarm telemetry wire",
     ),
     // What is kept: a trait each, and its drivers. They know nothing of announces.
-    (
-        "cache",
-        "addr backoff change clock ids metrics registry secret",
-    ),
-    (
-        "storage",
-        "accounting addr backoff change clock ids metrics registry secret suggest",
-    ),
+    ("cache", "base change registry"),
+    ("storage", "accounting base change registry"),
     // Changes on their way: the registry's from people to nodes, announces' from the tracker to storage.
-    (
-        "control",
-        "addr backoff cache clock ids metrics registry secret storage",
-    ),
-    ("warmup", "cache clock ids registry storage"),
-    (
-        "warmup",
-        "addr backoff cache clock ids metrics registry secret storage",
-    ),
-    (
-        "journal",
-        "addr backoff cache change clock ids metrics registry storage swarm tracker",
-    ),
+    ("control", "base cache registry storage"),
+    ("warmup", "base cache registry storage"),
+    ("journal", "base cache change storage telemetry tracker"),
     // Doors: to clients, to the web application, to those who run it.
-    (
-        "listen",
-        "addr backoff clock ids limit metrics places pulse tls tracker wire",
-    ),
+    ("listen", "base net telemetry tracker wire"),
     (
         "api",
-        "change clock control events ids journal limit metrics places registry secret storage tls tracker",
+        "base change control journal net registry storage telemetry tracker",
     ),
     (
         "manage",
-        "addr cache certificate change clock config control host ids journal log pem registry secret storage warmup wire",
+        "base cache change config control journal net registry storage telemetry warmup wire",
     ),
     // The composition root: the one place that knows how the parts fit together.
     (
         "node",
-        "addr api backoff cache certificate change clock config control events host ids journal limit listen log metrics \
-         notify places pulse registry secret storage suggest swarm tls tracker warmup wire",
+        "api base cache change config control journal listen net registry storage telemetry tracker warmup wire",
     ),
     // Programs: arguments in, exit code out.
     ("bin/mika", "config node"),
@@ -87,8 +55,8 @@ const TABLE: &[(&str, &str)] = &[
 
 /// What only one place may say, and that place.
 const DOORS: &[(&str, &[&str])] = &[
-    ("Instant::now", &["clock.rs"]),
-    ("SystemTime::now", &["clock.rs"]),
+    ("Instant::now", &["base/clock.rs"]),
+    ("SystemTime::now", &["base/clock.rs"]),
     ("print!(", &["manage/print.rs", "bin/"]),
     ("println!(", &["manage/print.rs", "bin/"]),
 ];
@@ -126,6 +94,28 @@ fn modules_use_only_what_the_table_allows() {
 }
 
 #[test]
+fn the_table_has_each_module_once_and_no_arrow_that_nobody_uses() {
+    let mut used = BTreeMap::<String, BTreeSet<String>>::new();
+    for file in sources() {
+        if let Some(module) = module_of(&file) {
+            let arrows = arrows(&without_tests(&read(&file)), depth(&file));
+            let targets = used.entry(module).or_default();
+            targets.extend(arrows.into_iter().map(|arrow| arrow.to));
+        }
+    }
+    let mut faults = Vec::new();
+    for (row, (module, uses)) in TABLE.iter().enumerate() {
+        if TABLE[..row].iter().any(|(other, _)| other == module) {
+            faults.push(format!("{module} has two rows"));
+        }
+        let is_unused = |target: &&str| used.get(*module).is_none_or(|it| !it.contains(*target));
+        let unused = uses.split_whitespace().filter(is_unused);
+        faults.extend(unused.map(|target| format!("{module} -> {target} is not used")));
+    }
+    assert!(faults.is_empty(), "in the table:\n{}", faults.join("\n"));
+}
+
+#[test]
 fn clocks_are_read_and_lines_printed_in_one_place_only() {
     let mut faults = Vec::new();
     for file in sources() {
@@ -154,7 +144,7 @@ fn the_table_has_no_arrow_that_turns() {
 #[test]
 fn the_reader_of_sources_sees_every_form_of_a_path() {
     let text = "\
-use crate::ids::UserId;
+use crate::base::ids::UserId;
 use crate::{
     change::{Batch, Change}, clock,
 };
@@ -167,19 +157,19 @@ use crate::manage;
 mod tests {
     use crate::api;
 }
-fn g() { mycrate::other() + crate::metrics::h() }
+fn g() { mycrate::other() + crate::telemetry::metrics::h() }
 ";
     let found: Vec<(usize, String)> = arrows(&without_tests(text), 2)
         .into_iter()
         .map(|arrow| (arrow.line, arrow.to))
         .collect();
     let expected = [
-        (1, "ids"),
+        (1, "base"),
         (2, "change"),
         (2, "clock"),
         (7, "wire"),
         (7, "swarm"),
-        (14, "metrics"),
+        (14, "telemetry"),
     ];
     assert_eq!(found, expected.map(|(line, to)| (line, to.to_owned())));
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mika::ids::Passkey;
+use mika::base::ids::Passkey;
 use mika::wire::forwarded::{Hop, client_ip, forwarded_hops, list_hops};
 use mika::wire::http::{Target, parse_path};
 

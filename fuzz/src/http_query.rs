@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use mika::ids::{InfoHash, PeerId};
+use mika::base::ids::{InfoHash, PeerId};
 use mika::wire::query::{SCRAPE_MAX, parse_announce, parse_scrape};
 use mika::wire::{Announce, Event, FormHash, ParseError, PlusMeaning};
 

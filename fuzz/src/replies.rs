@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use mika::ids::{InfoHash, PeerId};
+use mika::base::ids::{InfoHash, PeerId};
 use mika::wire::bencode::{Node, Value, parse};
 use mika::wire::udp::{self, Transaction};
 use mika::wire::{AnnounceReply, Failure, PeerList, RetryIn, ScrapeEntry, http};

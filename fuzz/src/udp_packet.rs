@@ -1,7 +1,7 @@
 //! UDP packets and their options (BEP 15, BEP 41; rules U1, U4 to U6), against a reader that goes by
 //! the offsets of the standard.
 
-use mika::ids::{InfoHash, PeerId};
+use mika::base::ids::{InfoHash, PeerId};
 use mika::wire::udp::{Action, Header, announced, parse_announce, parse_scrape, read_url_data};
 use mika::wire::{Announce, ClientKey, Event};
 

@@ -14,7 +14,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::Api;
 use super::error::ApiError;
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 
 /// Wrong credentials that one network (a /24 or /48) may send in a minute.
 const FAILURES_A_MINUTE: u32 = 30;

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Api;
 use super::error::{ApiError, Refused};
-use crate::events::{Event, Watch};
+use crate::telemetry::events::{Event, Watch};
 
 /// How often a silent stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -12,7 +12,7 @@ use axum::response::Response;
 
 use super::Api;
 use super::auth::Caller;
-use crate::clock::Seconds;
+use crate::base::clock::Seconds;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

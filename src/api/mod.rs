@@ -40,13 +40,13 @@ use utoipa::{Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::base::clock::Seconds;
+use crate::base::ids::InfoHash;
+use crate::base::limit::SourceLimit;
 use crate::change::SwarmCounts;
-use crate::clock::Seconds;
 use crate::control::{Control, Told};
-use crate::events::Events;
-use crate::ids::InfoHash;
-use crate::limit::SourceLimit;
 use crate::storage::Storage;
+use crate::telemetry::events::Events;
 
 use self::error::ApiError;
 use self::metrics::Sources;

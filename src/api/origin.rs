@@ -14,7 +14,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version, header};
 
 use super::error::ApiError;
-use crate::tls::Certificate;
+use crate::net::tls::Certificate;
 
 /// The port of a URL that names none.
 const HTTPS_PORT: u16 = 443;

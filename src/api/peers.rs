@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use crate::ids::{InfoHash, PeerId};
+use crate::base::ids::{InfoHash, PeerId};
 use crate::tracker::LivePeer;
 
 /// Peers in one answer.

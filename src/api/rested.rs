@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 
-use crate::clock::Stopwatch;
+use crate::base::clock::Stopwatch;
 
 /// It is found out again after so many times as long as that took, so that it takes at most a
 /// hundredth of one core, however often it is asked for.

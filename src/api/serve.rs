@@ -20,9 +20,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use crate::metrics::Evictions;
-use crate::places::{Phase, Place, Places, WorkerPlaces};
-use crate::tls::Certificate;
+use crate::net::places::{Phase, Place, Places, WorkerPlaces};
+use crate::net::tls::Certificate;
+use crate::telemetry::metrics::Evictions;
 
 /// Connections open at once. One that is idle gives way to a newcomer.
 const CONNECTIONS_MAX: usize = 256;

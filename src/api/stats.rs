@@ -15,10 +15,10 @@ use super::Api;
 use super::error::{ApiError, Refused};
 use super::metrics::{self, Sources};
 use super::system::{Side, sides};
+use crate::base::ids::InfoHash;
 use crate::change::SwarmCounts;
-use crate::ids::InfoHash;
-use crate::metrics::process::Process;
-use crate::metrics::{ByProtocol, Counter};
+use crate::telemetry::metrics::process::Process;
+use crate::telemetry::metrics::{ByProtocol, Counter};
 use crate::tracker::{Mode, Roles};
 
 /// Clients that are listed: those that began the most sessions.

@@ -14,8 +14,8 @@ use super::extract::{Body, MaybeBody, PathText, Query, whole, whole_if_any};
 use super::lists::{List, ListQuery, Order};
 use super::peers::PeerView;
 use super::{Api, Done};
+use crate::base::ids::{InfoHash, TorrentId};
 use crate::control::{Control, ControlError, Saved};
-use crate::ids::{InfoHash, TorrentId};
 use crate::registry::Permille;
 use crate::storage::{Added, Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
 

@@ -13,8 +13,8 @@ use super::error::{ApiError, BadBody, ErrorBody, Refused};
 use super::extract::{Body, PathText, Query, whole, whole_if_any};
 use super::lists::{List, ListQuery, Order};
 use super::{Api, Done};
+use crate::base::ids::{Passkey, TorrentId, UserId};
 use crate::control::{Control, ControlError, Saved, random_passkey};
-use crate::ids::{Passkey, TorrentId, UserId};
 use crate::storage::{Added, NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
 
 /// A user; with the passkey for those who may change it.

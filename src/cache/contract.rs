@@ -12,12 +12,12 @@ use super::{
     Cache, CacheError, Generation, Leftover, Mirrored, Notice, RegistryKey, RowKey, STOPPED, Scan,
     SharedPeer, Stats, Write, owner,
 };
+use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::change::sums::{Credited, Sum};
 use crate::change::{
     Batch, Change, Credit, GuestChange, GuestRecord, Member, PeerChange, PeerKey, PeerRecord,
     Standing, SwarmCounts,
 };
-use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::registry::{
     Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals, Wipe,
 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Cache, CacheError};
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 
 #[allow(clippy::unnecessary_wraps)] // the form that every driver is opened by
 pub(super) fn open(_url: &Secret) -> Result<Option<Arc<dyn Cache>>, CacheError> {

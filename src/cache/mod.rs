@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::base::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
+use crate::base::secret::Secret;
 use crate::change::sums::Credited;
 use crate::change::{
     Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, Standing, SwarmCounts,
 };
-use crate::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::registry::{BadRow, Client, StoredTorrent, StoredUser, Wipe};
-use crate::secret::Secret;
 
 /// Why a call to the cache failed.
 #[derive(Debug, thiserror::Error)]

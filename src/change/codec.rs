@@ -14,7 +14,7 @@ use super::{
 };
 use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{Point, Stretch};
-use crate::ids::{InfoHash, PeerId, TorrentId, UserId, hex_digit};
+use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId, hex_digit};
 
 /// Kinds of lines.
 const PEER: &str = "peer2";

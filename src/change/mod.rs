@@ -8,7 +8,7 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{Point, Stretch};
-use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
+use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 
 /// Seconds by which the times that two nodes note of one announce may differ.
 pub const CLOCK_SKEW: i64 = 5;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{InfoHash, UserId};
+use crate::base::ids::{InfoHash, UserId};
 
 /// A sum of credits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

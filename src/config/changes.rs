@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Config, shape};
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 
 /// Keys that take effect at the next start. All others a reload applies; the table in
 /// docs/config.md says the same of each key, and a test compares the two.

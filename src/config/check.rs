@@ -10,8 +10,8 @@ use super::{
     Api, Config, Http, Journal, Log, Mode, PublicAddress, Storage, Token, Tracker, Udp, days,
     minutes,
 };
-use crate::addr::{canonical, is_global};
-use crate::secret::Secret;
+use crate::base::addr::{canonical, is_global};
+use crate::base::secret::Secret;
 
 /// No setting is longer: moments are whole seconds in 32 bits.
 const TIME_MAX: Duration = days(365);

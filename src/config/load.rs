@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{Cache, Config, Mode, check, host_name, shape};
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 
 /// The file that is read when none is named.
 const DEFAULT_PATH: &str = "config.json";

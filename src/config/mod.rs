@@ -21,7 +21,7 @@ use ipnet::IpNet;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 
 pub use changes::{Change, changes};
 pub use files::{Exposed, exposed};

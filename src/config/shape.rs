@@ -5,7 +5,7 @@ use serde_path_to_error::{Path, Segment};
 
 use super::check::TOKEN_MIN;
 use super::{Config, Http, TlsFiles};
-use crate::suggest;
+use crate::base::suggest;
 
 /// Keys whose value is never repeated in a message.
 pub(super) const SECRETS: [&str; 4] = [

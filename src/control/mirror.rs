@@ -5,8 +5,8 @@
 //! That ends right: the last write to the cache was followed by a look at storage that agreed, and
 //! whoever changes storage after that look writes to the cache after it, and so later still.
 
+use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::cache::{Cache, CacheError, Notice, Write, owner};
-use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::{StoredTorrent, StoredUser, Wipe};
 use crate::storage::{Storage, StorageError, UserPatch};
 

@@ -11,8 +11,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::cache::Cache;
-use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{Client, PLAUSIBLE_MAX, Wipe};
 use crate::storage::{
     Added, NewTorrent, NewUser, Storage, StorageError, StoredTorrent, TorrentPatch, TorrentRemoval,

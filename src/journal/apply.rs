@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::ledger::GoneBack;
 use super::{Desk, RETRY_FIRST, RETRY_MAX};
-use crate::backoff::Backoff;
+use crate::base::backoff::Backoff;
+use crate::base::clock::Stopwatch;
 use crate::change::Batch;
 use crate::change::sums::{Credited, Sum};
-use crate::clock::Stopwatch;
-use crate::metrics::Witness;
 use crate::storage::{CreditRules, StorageError};
+use crate::telemetry::metrics::Witness;
 use crate::tracker::Tracker;
 
 /// Changes applied in one transaction.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::base::clock::Seconds;
 use crate::change::Batch;
-use crate::clock::Seconds;
 
 /// How far everybody is, by the numbers of batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -425,8 +425,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ids::InfoHash;
     use crate::change::Change;
-    use crate::ids::InfoHash;
 
     fn batch(number: u64) -> Arc<Batch> {
         let info_hash = InfoHash([1; 20]);

@@ -35,11 +35,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::backoff::Backoff;
+use crate::base::backoff::Backoff;
+use crate::base::clock::{Clock, Seconds};
 use crate::cache::{Cache, Generation};
-use crate::clock::{Clock, Seconds};
-use crate::metrics::Metrics;
 use crate::storage::{Storage, StorageError};
+use crate::telemetry::metrics::Metrics;
 use crate::tracker::{Cut, Tracker};
 
 use self::ledger::Ledger;

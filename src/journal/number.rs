@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::base::ids::InfoHash;
 use crate::change::{Batch, Change, PeerKey};
-use crate::ids::InfoHash;
 
 /// Changes in one batch: what one transaction of the storage carries.
 const BATCH_MAX: usize = 10_000;
@@ -85,8 +85,8 @@ fn whose(change: &Change) -> Option<Whose> {
 mod tests {
     use super::*;
     use crate::accounting::sessions::{Point, Stretch};
+    use crate::base::ids::{PeerId, TorrentId, UserId};
     use crate::change::{Credit, PeerChange, PeerRecord, Report, Standing, SwarmCounts};
-    use crate::ids::{PeerId, TorrentId, UserId};
 
     fn change(user: u32, base_up: u64, up: u64, seeders: u32) -> Change {
         Change::from(PeerChange {

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::rest::{Rest, RestError};
+use crate::base::clock::Seconds;
 use crate::cache::{Cache, CacheError};
 use crate::change::journals::{is_later, sort_by_start};
-use crate::clock::Seconds;
 use crate::storage::{CreditRules, Storage};
 
 /// Seconds without a sign of life after which a process counts as dead.

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use super::ledger::Slot;
 use super::spill::{Found, SpillError};
 use super::{Desk, RETRY_FIRST, RETRY_MAX};
-use crate::backoff::Backoff;
+use crate::base::backoff::Backoff;
+use crate::base::clock::Stopwatch;
 use crate::cache::{Cache, CacheError};
 use crate::change::Batch;
-use crate::clock::Stopwatch;
-use crate::metrics::Witness;
+use crate::telemetry::metrics::Witness;
 
 /// Changes sent at once.
 const SEND_MAX: usize = 10_000;

@@ -537,8 +537,8 @@ fn explain(error: &rusqlite::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ids::InfoHash;
     use crate::change::Change;
-    use crate::ids::InfoHash;
 
     fn batch(number: u64) -> Arc<Batch> {
         Arc::new(Batch {

@@ -5,11 +5,11 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::*;
-use crate::addr::PublicAddresses;
+use crate::base::addr::PublicAddresses;
+use crate::base::ids::InfoHash;
+use crate::base::secret::Secret;
 use crate::change::Change;
-use crate::ids::InfoHash;
 use crate::registry::Registry;
-use crate::secret::Secret;
 use crate::storage::{Drivers, Place};
 use crate::tracker::{HnrRules, Mode, Rules};
 

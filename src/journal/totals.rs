@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Desk, RETRY_FIRST, RETRY_MAX};
-use crate::backoff::Backoff;
+use crate::base::backoff::Backoff;
 use crate::cache::{Cache, CacheError};
 use crate::change::sums::Credited;
 

@@ -24,8 +24,8 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::UsageError;
 use super::pinned::{self, OtherCertificate};
 use super::report::Stats;
+use crate::base::secret::Secret;
 use crate::config::Config;
-use crate::secret::Secret;
 
 /// How long a connection, with its handshake, or a reply may take.
 const TIMEOUT: Duration = Duration::from_secs(10);

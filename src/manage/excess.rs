@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::PAGE;
 use super::print::Printer;
+use crate::base::ids::{InfoHash, Passkey, UserId};
 use crate::cache::Cache;
-use crate::ids::{InfoHash, Passkey, UserId};
 use crate::storage::Storage;
 
 /// Keys of the cache without a row in storage.

@@ -18,10 +18,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::print::Printer;
 use super::{ExitStatus, UsageError};
-use crate::certificate;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::{Config, TlsFiles};
-use crate::pem;
+use crate::net::pem;
+use crate::telemetry::certificate;
 
 const DAY: Duration = Duration::from_secs(86_400);
 

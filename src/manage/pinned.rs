@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
 };
 
-use crate::pem;
+use crate::net::pem;
 
 /// The server showed another certificate than that of the file.
 #[derive(Debug, thiserror::Error)]

@@ -10,9 +10,9 @@ use super::open::Site;
 use super::print::{self, Column, Printer, Row, left, right};
 use super::torrent_file::{self, TorrentFile, Walk};
 use super::{ExitStatus, PAGE, report_bad};
+use crate::base::ids::InfoHash;
 use crate::config::Mode;
 use crate::control::Control;
-use crate::ids::InfoHash;
 use crate::registry::Permille;
 use crate::storage::{NewTorrent, Storage, StorageError, StoredTorrent, TorrentRemoval};
 

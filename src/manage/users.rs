@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::open::Site;
 use super::print::{self, Column, Printer, Row, left, right};
 use super::{ExitStatus, PAGE, UsageError, report_bad};
+use crate::base::ids::{InvalidPasskey, Passkey, UserId};
 use crate::config::{Config, Mode};
 use crate::control::Control;
-use crate::ids::{InvalidPasskey, Passkey, UserId};
 use crate::storage::{self, Storage, StorageError, StoredUser};
 
 #[derive(Debug, Subcommand)]

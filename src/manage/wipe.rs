@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::open::Site;
 use super::print::Printer;
 use super::{ExitStatus, PAGE, UsageError};
+use crate::base::ids::{TorrentId, UserId};
 use crate::control::Told;
-use crate::ids::{TorrentId, UserId};
 use crate::storage::{Storage, Wipe};
 
 /// The longest answer that is read.

@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::node::followed::Followed;
 use crate::node::watchdog::Watched;
 use crate::node::{Certificates, Node, every};
-use crate::pulse::Pulse;
+use crate::telemetry::pulse::Pulse;
 
 /// What is said of an API without credentials.
 pub(super) const OPEN: &str =

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use crate::base::clock::Clock;
 use crate::cache::Cache;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::journal::{self, Left};
 use crate::node::core::Core;

@@ -10,13 +10,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::base::clock::{self, APART_MAX, Clock, Now, STEP, Seconds};
 use crate::cache::{Cache, CacheError, time_of};
 use crate::change::CLOCK_SKEW;
 use crate::change::journals::node_of;
-use crate::clock::{self, APART_MAX, Clock, Now, STEP, Seconds};
-use crate::metrics::Metrics;
 use crate::node::{Node, every};
 use crate::storage::{Storage, StorageError};
+use crate::telemetry::metrics::Metrics;
 
 /// Seconds after which clocks are compared again. When the host's clock was set, they are at once.
 const PERIOD: u32 = 5;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use crate::events::{Event, Events};
-use crate::ids::{InfoHash, TorrentId};
+use crate::base::ids::{InfoHash, TorrentId};
 use crate::node::load::Registered;
 use crate::node::{Node, load, torrents};
 use crate::registry::{RegistryChange, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
+use crate::telemetry::events::{Event, Events};
 use crate::tracker::Mode;
 
 /// How often the feed is looked at.

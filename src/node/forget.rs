@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Seconds;
+use crate::base::clock::Seconds;
 use crate::node::Node;
 use crate::storage::{StorageError, TorrentRemoval};
 use crate::tracker::{IdleTorrents, Mode, Tracker};

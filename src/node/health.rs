@@ -11,10 +11,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::cache::{self, Cache};
-use crate::certificate::EXPIRY_NOTICE_DAYS;
-use crate::metrics::{Reach, Witness};
 use crate::node::{Node, every};
 use crate::storage::{Finding, Severity};
+use crate::telemetry::certificate::EXPIRY_NOTICE_DAYS;
+use crate::telemetry::metrics::{Reach, Witness};
 
 /// How often storage and the cache are asked, and how long an answer may take.
 const PROBE_PERIOD: Duration = Duration::from_secs(2);

@@ -30,18 +30,18 @@ use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::base::clock::Clock;
+use crate::base::suggest::nearest;
 use crate::cache;
-use crate::clock::Clock;
 use crate::config::{Config, Loaded, TlsFiles};
-use crate::events::Events;
 use crate::journal;
-use crate::log;
-use crate::metrics::Metrics;
-use crate::notify;
+use crate::net::tls::Certificate;
 use crate::registry::Registry;
 use crate::storage::{self, Storage};
-use crate::suggest::nearest;
-use crate::tls::Certificate;
+use crate::telemetry::events::Events;
+use crate::telemetry::log;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notify;
 use crate::tracker::Tracker;
 
 use self::clocks::Clocks;

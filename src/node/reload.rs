@@ -10,13 +10,13 @@ use tokio::sync::watch;
 use crate::api::Api;
 use crate::cache::Cache;
 use crate::config::{self, Change, Config, Loaded};
-use crate::log;
 use crate::node::load::Registered;
 use crate::node::serve::Settings;
 use crate::node::{
     Certificates, Drivers, Node, Options, api, check_drivers, load, settings, shared,
 };
-use crate::notify;
+use crate::telemetry::log;
+use crate::telemetry::notify;
 
 /// What a reload changes.
 pub(super) struct Reloader {

@@ -15,7 +15,7 @@ use crate::node::serve::Workers;
 use crate::node::sockets::Sockets;
 use crate::node::start::Ready;
 use crate::node::{Certificates, Drivers, Options, Signals, api, upkeep, watchdog};
-use crate::{log, notify};
+use crate::telemetry::{log, notify};
 
 /// What a node has come to before it serves anybody.
 pub(super) struct Begun<'a> {

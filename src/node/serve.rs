@@ -9,16 +9,16 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
+use crate::base::limit::SourceLimit;
 use crate::config::{self, Config};
-use crate::limit::SourceLimit;
 use crate::listen::http::{self, HttpService, HttpSettings};
 use crate::listen::udp::{self, Held, Secret, UdpService, UdpSettings};
+use crate::net::places::Places;
+use crate::net::tls::Certificate;
 use crate::node::sockets::Sockets;
 use crate::node::watchdog::Watched;
 use crate::node::{Node, Options, settings};
-use crate::places::Places;
-use crate::pulse::Pulse;
-use crate::tls::Certificate;
+use crate::telemetry::pulse::Pulse;
 
 /// The running worker threads.
 pub(super) struct Workers {

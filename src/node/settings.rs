@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::addr::{PublicAddress, PublicAddresses, canonical_network};
+use crate::base::addr::{PublicAddress, PublicAddresses, canonical_network};
 use crate::config::{self, Config, Exposed, Loaded};
-use crate::host::files::{self, FileLimit};
 use crate::journal;
 use crate::listen::http::HttpSettings;
 use crate::listen::udp::UdpSettings;
+use crate::net::host::files::{self, FileLimit};
 use crate::registry::Registry;
 use crate::storage::Place;
 use crate::tracker::{HnrRules, Mode, RecordLimits, Rules};

@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 
 use crate::config::{Config, Mode};
-use crate::host::families::{counterpart, family, is_missing};
-use crate::host::ports::{Holder, OutgoingPorts, Transport, holder};
 use crate::listen;
 use crate::listen::udp;
+use crate::net::host::families::{counterpart, family, is_missing};
+use crate::net::host::ports::{Holder, OutgoingPorts, Transport, holder};
 use crate::node::Options;
 use crate::node::api::is_wanted as is_api_wanted;
 

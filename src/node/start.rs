@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::backoff::Backoff;
+use crate::base::backoff::Backoff;
+use crate::base::clock::Clock;
 use crate::cache::{Cache, CacheError, owner};
 use crate::change::journals::node_of;
-use crate::clock::Clock;
 use crate::config::Config;
-use crate::events::Events;
 use crate::journal::{self, Journal, Parts, ResumeError};
-use crate::metrics::Metrics;
 use crate::node::clocks::Clocks;
 use crate::node::load::Registered;
 use crate::node::shared::{self, Positions, Process};
 use crate::node::{Drivers, Node, load, settings};
-use crate::notify;
 use crate::registry::Registry;
 use crate::storage::{self, Claim, FeedPosition, Severity, Storage, StorageError, migrate};
+use crate::telemetry::events::Events;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notify;
 use crate::tracker::Tracker;
 
 /// Delays between tries to reach what is away.

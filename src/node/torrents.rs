@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::ids::{InfoHash, TorrentId};
+use crate::base::ids::{InfoHash, TorrentId};
 use crate::node::Node;
 use crate::node::load::{Registered, known_history};
 use crate::registry::{Hashes, RegistryChange, Torrent};

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::node::{Node, every};
-use crate::notify;
+use crate::telemetry::notify;
 use crate::tracker::Tracker;
 
 /// How often some shards are swept.

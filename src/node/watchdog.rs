@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::notify;
-use crate::pulse::Pulse;
+use crate::telemetry::notify;
+use crate::telemetry::pulse::Pulse;
 
 /// How often the workers are looked at.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::ids::{InfoHash, TorrentId};
+use crate::base::ids::{InfoHash, TorrentId};
 use crate::registry::{Entry, Torrent};
 
 /// Characters of a reason that clients are told.

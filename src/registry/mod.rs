@@ -19,7 +19,7 @@ use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
 use self::hashes::Torrents;
-use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
+use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 
 pub use hashes::Hashes;
 pub use rows::{BadRow, PLAUSIBLE_MAX, RowChange, StoredTorrent, StoredUser, UserTotals, Wipe};

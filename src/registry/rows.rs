@@ -1,6 +1,6 @@
 //! The registry as storage and cache hold it: rows with names and counters, which announces don't need.
 
-use crate::ids::{TorrentId, UserId};
+use crate::base::ids::{TorrentId, UserId};
 use crate::registry::{Client, RegistryChange, Torrent, User, Whitelist};
 
 /// A row that can't be used, named so that a person finds it; never with a passkey in it.

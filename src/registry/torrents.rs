@@ -1,6 +1,6 @@
 //! Torrents: what may be announced, and how its traffic is credited.
 
-use crate::ids::{InfoHash, TorrentId};
+use crate::base::ids::{InfoHash, TorrentId};
 
 /// A registered torrent as the tracker needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Users: who may announce under which passkey.
 
-use crate::ids::{Passkey, UserId};
+use crate::base::ids::{Passkey, UserId};
 
 /// A user as the tracker needs to know them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The whitelist: which clients may announce, by the first bytes of their peer id (BEP 20).
 
-use crate::ids::PeerId;
+use crate::base::ids::PeerId;
 
 /// One allowed client.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,11 +13,11 @@ use super::{
     StorageError, StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey,
     UserPatch, UserTorrents, UserTotals, Wipe,
 };
+use crate::base::clock::Clock;
+use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::change::{
     Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
 };
-use crate::clock::Clock;
-use crate::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::registry::{Client, Permille, RowChange};
 
 /// The largest number of SQL, where totals stop (rule A8).

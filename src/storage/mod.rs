@@ -28,11 +28,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::base::ids::{InfoHash, TorrentId, UserId};
+use crate::base::secret::Secret;
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
-use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::{Client, RowChange};
-use crate::secret::Secret;
 
 pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, UserTotals, Wipe};
 pub use claim::Claim;

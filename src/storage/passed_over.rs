@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use parking_lot::Mutex;
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 
 /// Seconds for which a row with the same problem is not named again.
 const WINDOW: i64 = 60;

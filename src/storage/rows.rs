@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
-use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{BadRow, Client, Permille};
 
 use super::StorageError;

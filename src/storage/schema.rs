@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::migrate::Migration;
 use super::{Place, StorageError};
-use crate::suggest::nearest;
+use crate::base::suggest::nearest;
 
 /// What begins a statement in a schema's file.
 const NAME: &str = "-- name:";

@@ -12,13 +12,13 @@ use crate::accounting::machines::Machines;
 use crate::accounting::packed;
 use crate::accounting::peer::{PeerAccount, Totals};
 use crate::accounting::sessions::{Dip, Point, Sessions, Settled, Source};
+use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::change::journals::{node_of, start_of};
 use crate::change::sums::{Credited, Sum};
 use crate::change::{
     PeerChange, PeerKey, PeerRecord, RecordAge, Report, Standing, SwarmCounts, shared_family,
     shared_mark,
 };
-use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::Permille;
 use crate::storage::CreditRules;
 use crate::storage::touched::{Touched, TouchedHistory, TouchedPeer};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
+use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::change::{Change, PeerChange, PeerKey};
-use crate::ids::{InfoHash, TorrentId, UserId};
 
 /// Users and torrents that some changes name, each once and in the order of their ids.
 #[derive(Debug)]

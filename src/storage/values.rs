@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::ids::InfoHash;
+use crate::base::ids::InfoHash;
 
 /// Rows of one batch that the log names.
 const REFUSED_SHOWN: usize = 20;

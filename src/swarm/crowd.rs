@@ -2,8 +2,8 @@
 
 use hashbrown::HashTable;
 
-use crate::addr::Compact;
-use crate::clock::Seconds;
+use crate::base::addr::Compact;
+use crate::base::clock::Seconds;
 use crate::swarm::classes::{Classes, Counts, Role};
 use crate::swarm::index::{Index, SEARCH_MAX, hash_of};
 use crate::swarm::member::{ClientTag, Member, client_hash};

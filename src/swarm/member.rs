@@ -8,9 +8,9 @@
 //! than [`LIFE_MAX`] has to be taken out before the bits come round, after 18 hours; one that is
 //! not, because nothing was swept for so long, is taken for younger once and goes at its next turn.
 
-use crate::addr::{Compact, Compact4, Compact6};
-use crate::clock::Seconds;
-use crate::ids::PeerId;
+use crate::base::addr::{Compact, Compact4, Compact6};
+use crate::base::clock::Seconds;
+use crate::base::ids::PeerId;
 use crate::swarm::classes::Role;
 use crate::swarm::index::hash_of;
 

@@ -17,8 +17,8 @@ mod table;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::addr::Endpoint;
-use crate::ids::InfoHash;
+use crate::base::addr::Endpoint;
+use crate::base::ids::InfoHash;
 
 use self::public::Way;
 

@@ -2,8 +2,8 @@
 
 use crate::accounting::machines::{self, Machines};
 use crate::accounting::sessions::Point;
-use crate::clock::Seconds;
-use crate::ids::UserId;
+use crate::base::clock::Seconds;
+use crate::base::ids::UserId;
 
 /// The accounting record of one peer (section "Credit" of `docs/protocol.md`).
 #[derive(Clone, Debug, PartialEq, Eq)]

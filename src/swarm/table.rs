@@ -8,7 +8,7 @@
 
 use std::num::NonZeroU32;
 
-use crate::ids::InfoHash;
+use crate::base::ids::InfoHash;
 use crate::swarm::SHARDS;
 use crate::swarm::index::hash_of;
 use crate::swarm::pieces::Pieces;

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::addr::canonical;
-use crate::ids::{InfoHash, PeerId, UserId};
+use crate::base::addr::canonical;
+use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::registry::Entry;
 use crate::tracker::{AnnounceRequest, Mode, Refusal, Rules, Tracker};
 use crate::wire::{Announce, Event, FormHash, PlusMeaning};

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
 
-use crate::clock::Seconds;
-use crate::ids::{InfoHash, PeerId};
+use crate::base::clock::Seconds;
+use crate::base::ids::{InfoHash, PeerId};
 use crate::swarm::Family;
 
 /// Completions that are remembered, some side by side; a new one takes the place of the oldest of

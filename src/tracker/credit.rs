@@ -8,8 +8,8 @@
 
 use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{DIP_SECONDS, Point, Settled, Stretch, limit};
-use crate::addr::{Compact4, Compact6, Endpoint};
-use crate::clock::Seconds;
+use crate::base::addr::{Compact4, Compact6, Endpoint};
+use crate::base::clock::Seconds;
 use crate::swarm::{Account, Family, History, Owed};
 use crate::tracker::machines::{self, Shared};
 
@@ -473,7 +473,7 @@ mod tests {
             threshold: 1000,
             min_bytes: 50,
         };
-        let mut history = History::new(crate::ids::UserId(1));
+        let mut history = History::new(crate::base::ids::UserId(1));
         let down = |downloaded, seed_time| Accrual {
             downloaded,
             seed_time,

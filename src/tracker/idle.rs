@@ -4,8 +4,8 @@ use std::collections::BinaryHeap;
 
 use parking_lot::MutexGuard;
 
-use crate::clock::Seconds;
-use crate::ids::InfoHash;
+use crate::base::clock::Seconds;
+use crate::base::ids::InfoHash;
 use crate::swarm::{Cursor, Visit};
 use crate::tracker::{Mode, Tracker};
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
-use crate::clock::{Now, Seconds};
+use crate::base::clock::{Now, Seconds};
 
 /// Storage knows seconds by their Unix time, so those before a leap would be others after it: what was
 /// counted of them then must not be reported again.

@@ -7,8 +7,8 @@ use siphasher::sip::SipHasher13;
 
 use crate::accounting::machines::{Announced, Highest, Machine, MachineId, Machines};
 use crate::accounting::sessions::Settled;
-use crate::addr::Endpoint;
-use crate::clock::Seconds;
+use crate::base::addr::Endpoint;
+use crate::base::clock::Seconds;
 use crate::swarm::{Account, Family};
 use crate::tracker::credit::Report;
 
@@ -108,7 +108,7 @@ fn hash_of(endpoint: Endpoint) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::{Compact4, Compact6, Endpoint};
+    use crate::base::addr::{Compact4, Compact6, Endpoint};
     use crate::tracker::credit;
 
     const MB: u64 = 1_000_000;

@@ -31,13 +31,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::addr::{Endpoint, canonical, is_global};
-use crate::clock::{Now, Seconds};
-use crate::events::Events;
-use crate::ids::{InfoHash, UserId};
-use crate::metrics::{Asked, Metrics, Protocol};
+use crate::base::addr::{Endpoint, canonical, is_global};
+use crate::base::clock::{Now, Seconds};
+use crate::base::ids::{InfoHash, UserId};
 use crate::registry::Registry;
 use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
+use crate::telemetry::events::Events;
+use crate::telemetry::metrics::{Asked, Metrics, Protocol};
 use crate::tracker::leaps::Leaps;
 use crate::tracker::user_records::UserRecords;
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};

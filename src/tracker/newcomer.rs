@@ -1,6 +1,6 @@
 //! Newcomers: whether a user may have one more client in a swarm, and one more record (rule A6).
 
-use crate::ids::UserId;
+use crate::base::ids::UserId;
 use crate::swarm::{Account, Client};
 use crate::tracker::admit::Participant;
 use crate::tracker::private::Ledger;

@@ -173,7 +173,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::InfoHash;
+    use crate::base::ids::InfoHash;
 
     fn change(byte: u8) -> Change {
         Change::Snatch {

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 
 use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{Point, Stretch};
-use crate::addr::{Compact4, Compact6, Endpoint};
+use crate::base::addr::{Compact4, Compact6, Endpoint};
+use crate::base::clock::{Now, Seconds};
+use crate::base::ids::InfoHash;
 use crate::change::{self, Change, Credit};
-use crate::clock::{Now, Seconds};
-use crate::ids::InfoHash;
 use crate::registry::Entry;
 use crate::swarm::{Account, Client, Family, History, Owed, Peer, PrivateSwarm, Request, Role};
 use crate::tracker::admit::Participant;

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::addr::Endpoint;
+use crate::base::addr::Endpoint;
+use crate::base::clock::Seconds;
+use crate::base::ids::InfoHash;
 use crate::change::{Change, GuestChange, GuestRecord};
-use crate::clock::Seconds;
-use crate::ids::InfoHash;
 use crate::swarm::{
     ClientTag, Family, Key, Presence, PublicShard, PublicSwarm, Role, TooManyPeers,
 };

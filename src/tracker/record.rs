@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use crate::accounting::machines::Machines;
-use crate::addr::Endpoint;
+use crate::base::addr::Endpoint;
+use crate::base::clock::{APART_MAX, Now, Seconds};
 use crate::change::{
     Credit, PeerChange, PeerKey, PeerRecord, Report, Standing, SwarmCounts, shared_family,
     shared_mark,
 };
-use crate::clock::{APART_MAX, Now, Seconds};
 use crate::registry::Entry;
 use crate::swarm::{Client, Counts, Family, History, Peer, Role, Whereabouts};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::metrics::Reason;
+use crate::telemetry::metrics::Reason;
 use crate::wire::{Failure, ParseError, RetryIn};
 
 /// Seconds until a client may ask again about what will hardly change.

@@ -6,9 +6,9 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::addr::canonical;
-use crate::clock::Seconds;
-use crate::limit::SourceLimit;
+use crate::base::addr::canonical;
+use crate::base::clock::Seconds;
+use crate::base::limit::SourceLimit;
 use crate::tracker::Rules;
 
 /// In a peer's life, a network (a /24, an IPv6 /48) may take one part out of so many of what is

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::base::clock::Now;
+use crate::base::ids::{InfoHash, UserId};
 use crate::change::{PeerKey, PeerRecord};
-use crate::clock::Now;
-use crate::ids::{InfoHash, UserId};
 use crate::swarm::{Account, Family, History, Key, Owed, Role};
 use crate::tracker::record::{machines_of, whereabouts_of};
 use crate::tracker::takeover::{Displaced, put_apart};

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::addr::PublicAddresses;
-use crate::clock::Seconds;
+use crate::base::addr::PublicAddresses;
+use crate::base::clock::Seconds;
 use crate::swarm::LIFE_MAX;
 use crate::tracker::credit::HnrRules;
 use crate::tracker::user_records::RecordLimits;

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::addr::{Compact4, Compact6, Endpoint};
+use crate::base::addr::{Compact4, Compact6, Endpoint};
+use crate::base::clock::Now;
+use crate::base::ids::InfoHash;
 use crate::change::{GuestRecord, Member, PeerChange, PeerRecord, SwarmCounts};
-use crate::clock::Now;
-use crate::ids::InfoHash;
 use crate::swarm::{
     Client, ClientTag, Counts, Cursor, Family, History, Key, Peer, Presence, PrivateSwarm, Role,
     Visit,

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
-use crate::clock::{Now, Seconds};
-use crate::ids::InfoHash;
+use crate::base::clock::{Now, Seconds};
+use crate::base::ids::InfoHash;
 use crate::swarm::{
     Client, Counts, Cursor, Families, PrivateShard, PrivateSwarm, PublicShard, SHARDS, Swarms,
     Visit,

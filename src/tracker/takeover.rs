@@ -1,9 +1,9 @@
 //! One endpoint of one user is one client (rule W1a): a client that enters where another record of
 //! its user is takes that one's place.
 
-use crate::addr::Endpoint;
-use crate::clock::Seconds;
-use crate::ids::{PeerId, UserId};
+use crate::base::addr::Endpoint;
+use crate::base::clock::Seconds;
+use crate::base::ids::{PeerId, UserId};
 use crate::swarm::{Client, PrivateSwarm};
 use crate::tracker::private::Ledger;
 

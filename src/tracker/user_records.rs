@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-use crate::clock::Seconds;
-use crate::ids::UserId;
+use crate::base::clock::Seconds;
+use crate::base::ids::UserId;
 use crate::tracker::Refusal;
 
 /// Shares with a lock each.

@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 
-use crate::addr::Endpoint;
+use crate::base::addr::Endpoint;
+use crate::base::clock::{Now, Seconds};
+use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::change::{PeerRecord, SwarmCounts};
-use crate::clock::{Now, Seconds};
-use crate::ids::{InfoHash, PeerId, UserId};
 use crate::swarm::{Key, LIFE_MAX, PrivateSwarm, Role};
 use crate::tracker::record::{record_of, swarm_counts};
 use crate::tracker::{Mode, Tracker};

@@ -8,8 +8,8 @@ use foldhash::quality::RandomState;
 use super::load::{count_gone, is_last, keep_usable};
 use super::seen::{Digest, Digester, Seen};
 use super::{Counts, PAGE, Parts, Progress, Report, Step, WarmupError};
+use crate::base::ids::{InfoHash, UserId};
 use crate::cache::Cache;
-use crate::ids::{InfoHash, UserId};
 use crate::registry::{BadRow, Torrent, User};
 use crate::storage::Storage;
 

@@ -2,8 +2,8 @@
 
 use super::load::Loader;
 use super::{Counts, Parts, Progress, Report, Step, WarmupError};
+use crate::base::ids::{InfoHash, Passkey, UserId};
 use crate::cache::RegistryKey;
-use crate::ids::{InfoHash, Passkey, UserId};
 use crate::storage::StorageError;
 
 /// Keys of the cache that seem to be of no use any more.

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, Hash};
 
 use foldhash::quality::RandomState;
 
-use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
+use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{BadRow, StoredTorrent, StoredUser};
 
 /// 128 bits in the place of a value. Half a million of them collide once in 10^27 runs.

@@ -7,8 +7,8 @@ use foldhash::quality::RandomState;
 
 use super::load::{Loader, Writes, is_last};
 use super::{Counts, PAGE, Progress, Step, WarmupError};
+use crate::base::ids::{TorrentId, UserId};
 use crate::cache::Membership;
-use crate::ids::{TorrentId, UserId};
 use crate::storage::{History, StoredPeer};
 
 /// The peers of one user on one torrent come one after the other: the one that announced last decides.

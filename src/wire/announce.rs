@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::ids::{InfoHash, PeerId};
+use crate::base::ids::{InfoHash, PeerId};
 use crate::wire::FormHash;
 
 /// What a client says has happened (BEP 3, BEP 21).

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::addr::canonical;
+use crate::base::addr::canonical;
 use crate::wire::ParseError;
 
 /// A hop of a request's way; none for one that is no address, such as `unknown` or `_hidden`.

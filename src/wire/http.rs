@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::addr::{Compact, Compact4, Compact6};
-use crate::ids::{InfoHash, Passkey, hex_digit};
+use crate::base::addr::{Compact, Compact4, Compact6};
+use crate::base::ids::{InfoHash, Passkey, hex_digit};
 use crate::wire::bencode::{write_bytes, write_decimal, write_int};
 use crate::wire::{AnnounceReply, Failure, PeerList, RetryIn, ScrapeEntry};
 
@@ -157,7 +157,7 @@ pub fn write_scrape(out: &mut Vec<u8>, entries: &mut [(InfoHash, ScrapeEntry)], 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::PeerId;
+    use crate::base::ids::PeerId;
     use crate::wire::bencode;
 
     #[test]

@@ -6,7 +6,7 @@
 //! as it is, such as JavaScript's `escape` in older versions of WebTorrent, write a space as `%20`, and leave
 //! other marks as they are, too.
 
-use crate::ids::InfoHash;
+use crate::base::ids::InfoHash;
 
 /// The other info hash that a value with a raw `+` may stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

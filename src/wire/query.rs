@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use memchr::memchr;
 
-use crate::ids::{InfoHash, PeerId, hex_digit};
+use crate::base::ids::{InfoHash, PeerId, hex_digit};
 use crate::wire::{Announce, ClientKey, Event, FormHash, ParseError, PlusMeaning, plus};
 
 /// Info hashes that one scrape may ask for; the rest is passed over (rule S1).

@@ -2,7 +2,7 @@
 //!
 //! All numbers are big-endian. Packets may be longer than what is read of them.
 
-use crate::ids::{InfoHash, PeerId};
+use crate::base::ids::{InfoHash, PeerId};
 use crate::wire::{Announce, AnnounceReply, ClientKey, Event, ScrapeEntry};
 
 /// What a connect request carries in place of a connection id (BEP 15).

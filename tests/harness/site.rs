@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::thread;
 use std::time::Duration;
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 

@@ -79,7 +79,7 @@ fn private(config: &Value) -> Mika {
     let mika = Mika::prepare(&whole);
     mika.managed(&["users", "add", "first", "--passkey", PASSKEY]);
     mika.managed(&["whitelist", "add", "-MK", "Mika's tests"]);
-    let hash = mika::ids::InfoHash(IH_BYTES).to_string();
+    let hash = mika::base::ids::InfoHash(IH_BYTES).to_string();
     mika.managed(&["torrents", "add", &hash, "--name", "A torrent"]);
     mika
 }

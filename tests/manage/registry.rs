@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 use serde_json::json;
 use sha1::{Digest as _, Sha1};
 use sha2::Sha256;

@@ -1,6 +1,6 @@
 //! A folder whose config names servers that processes share.
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 use serde_json::json;
 
 use super::Folder;

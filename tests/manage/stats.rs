@@ -30,7 +30,7 @@ fn tracker() -> (Mika, SocketAddr) {
     poll(PROGRAM_DEADLINE, "the API accepts", || {
         TcpStream::connect(api).is_ok()
     });
-    let hash = http::escape(&HASH.parse::<mika::ids::InfoHash>().unwrap().0);
+    let hash = http::escape(&HASH.parse::<mika::base::ids::InfoHash>().unwrap().0);
     let target = format!(
         "/announce?info_hash={hash}&peer_id=-TR4050-abcdefghijkl&port=6881&uploaded=0&downloaded=0&left=0&event=started"
     );

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use mika::base::ids::{InfoHash, UserId};
 use mika::change::{Change, Credit};
-use mika::ids::{InfoHash, UserId};
 use mika::storage::{CreditRules, NewTorrent, StorageError, UserPatch};
 
 use super::setups::{problem, problems, server_with, torrent};

@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
+use mika::base::secret::Secret;
 use mika::change::{Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
-use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
-use mika::secret::Secret;
 use mika::storage::{Drivers, Place, Storage, StorageError};
 
 use crate::harness::mariadb::MariaDb;

@@ -1,7 +1,7 @@
 //! Databases that are set up the wrong way, as sites have them: nothing is written wrongly, and nothing is
 //! passed over in silence.
 
-use mika::ids::{InfoHash, Passkey, TorrentId, UserId};
+use mika::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use mika::registry::Client;
 use mika::storage::{
     Feed, Find, Finding, NewTorrent, NewUser, Severity, Storage, StorageError, StoredUser, UserKey,

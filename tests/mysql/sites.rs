@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use mika::accounting::sessions::{Point, Stretch};
+use mika::base::ids::{InfoHash, TorrentId, UserId};
 use mika::change::{Batch, Change, Report};
-use mika::ids::{InfoHash, TorrentId, UserId};
 use mika::storage::{
     CreditRules, Find, NewUser, Storage, StorageError, TorrentKey, TorrentPatch, UserKey, UserPatch,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 use serde_json::{Value, json};
 
 use crate::harness::load::passkey;

@@ -150,7 +150,7 @@ fn a_cache_that_nobody_uses_any_more_is_taken_over_without_a_trace_of_the_other(
     leecher.left = 1;
     let reply = leecher.accepted(node, "started");
     assert!(!seeder.is_in(&reply), "a peer of another database");
-    let swarm = format!("t:p:{}", mika::ids::InfoHash(info_hash(1)));
+    let swarm = format!("t:p:{}", mika::base::ids::InfoHash(info_hash(1)));
     assert_eq!(site.redis.cli(&["HLEN", &swarm]), "1");
     assert_eq!(other.stop(), 0);
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 
 use crate::harness::poll;
 use crate::pair::{Client, Pair, knows_torrent, knows_user};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 use serde_json::json;
 
 use crate::harness::load::info_hash;

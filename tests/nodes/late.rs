@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 use rustix::process::Signal;
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 
 use crate::harness::load::info_hash;
 use crate::harness::poll;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::Write as _;
 use std::process::{Child, Stdio};
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 use serde_json::json;
 
 use crate::harness::http::{escape, get};

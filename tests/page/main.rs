@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 
 use browser::{Browser, ENTER, ESCAPE, TAB};
 use harness::{Mika, PROGRAM_DEADLINE, free_port, http, poll};

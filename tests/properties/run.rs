@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
 
+use mika::base::ids::{PeerId, TorrentId, UserId};
 use mika::change::PeerRecord;
-use mika::ids::{PeerId, TorrentId, UserId};
 use mika::registry::{Permille, RegistryChange};
 use mika::tracker::{HnrRules, Mode};
 use mika::wire::{self, ClientKey, Event};

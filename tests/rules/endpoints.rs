@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
+use mika::base::ids::{TorrentId, UserId};
 use mika::change::PeerRecord;
-use mika::ids::{TorrentId, UserId};
 
 use crate::world::{Ask, TTL, World, hash, peer, rules};
 

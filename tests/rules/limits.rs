@@ -1,6 +1,6 @@
 //! How many records one user may have over all torrents, and how fast they may begin them (rule A6).
 
-use mika::ids::{InfoHash, TorrentId, UserId};
+use mika::base::ids::{InfoHash, TorrentId, UserId};
 use mika::registry::{RegistryChange, Torrent};
 use mika::tracker::RecordLimits;
 

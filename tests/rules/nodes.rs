@@ -1,7 +1,7 @@
 //! Two nodes that tell each other what they decided: one account, one swarm, one snatch.
 
+use mika::base::clock::Seconds;
 use mika::change::Change;
-use mika::clock::Seconds;
 use mika::tracker::Mode;
 
 use crate::world::{TTL, World, hash, peer, rules};

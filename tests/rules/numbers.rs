@@ -1,6 +1,6 @@
 //! What is counted for those who watch: requests by outcome and reason, peers by family and role.
 
-use mika::metrics::{Protocol, Reason};
+use mika::telemetry::metrics::{Protocol, Reason};
 use mika::tracker::{Census, Roles};
 
 use crate::world::{World, hash, peer};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use mika::addr::{PublicAddress, PublicAddresses};
+use mika::base::addr::{PublicAddress, PublicAddresses};
 use mika::tracker::{Mode, Rules};
 
 use crate::world::{Ask, World, peer, rules};

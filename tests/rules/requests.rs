@@ -1,7 +1,7 @@
 //! Who is let in, and what is wrong with a request: rules Q4, R6, R8, W12 and the parameters.
 
-use mika::clock::Seconds;
-use mika::ids::{InfoHash, TorrentId};
+use mika::base::clock::Seconds;
+use mika::base::ids::{InfoHash, TorrentId};
 use mika::registry::RegistryChange;
 use mika::tracker::{IdleTorrents, Mode, Rules, Tracker};
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mika::base::ids::{InfoHash, Passkey, PeerId, UserId};
 use mika::cache::{
     Cache, CacheError, ControlPosition, Finding, Generation, Leftover, Membership, Mirrored,
     Notice, RegistryKey, Scan, SharedPeer, Stats, Wiped, Write, members_of,
 };
 use mika::change::sums::Credited;
 use mika::change::{Batch, Member, SwarmCounts, codec};
-use mika::ids::{InfoHash, Passkey, PeerId, UserId};
 use mika::registry::{Client, StoredTorrent, StoredUser, Wipe};
 use parking_lot::Mutex;
 use tokio::sync::watch;

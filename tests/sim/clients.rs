@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mika::ids::PeerId;
+use mika::base::ids::PeerId;
 use mika::wire::{Announce, Event};
 use tokio::time::{sleep, timeout};
 

@@ -4,9 +4,9 @@ use std::borrow::Borrow as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mika::base::ids::{InfoHash, UserId};
 use mika::cache::Cache;
 use mika::control::Control;
-use mika::ids::{InfoHash, UserId};
 use mika::registry::{Client, Permille, Registry, StoredTorrent, StoredUser, Whitelist};
 use mika::storage::{NewTorrent, Storage, TorrentPatch, TorrentRemoval, UserPatch};
 use tokio::time::sleep;

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use mika::base::ids::{PeerId, TorrentId, UserId};
 use mika::change::PeerKey;
-use mika::ids::{PeerId, TorrentId, UserId};
 use mika::wire::Event;
 
 use super::seedtime::{self, Order};

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use mika::base::clock::Clock;
 use mika::cache::Cache;
-use mika::clock::Clock;
 use mika::config::Config;
 use mika::journal;
-use mika::metrics::Protocol;
 use mika::node::bare::{BareNode, Process as Identity};
 use mika::registry::Registry;
 use mika::storage::Storage;
+use mika::telemetry::metrics::Protocol;
 use mika::tracker::{AnnounceRequest, Tracker, Workspace};
 use mika::wire::{Announce, Event};
 use parking_lot::Mutex;

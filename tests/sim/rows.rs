@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mika::ids::{TorrentId, UserId};
+use mika::base::ids::{TorrentId, UserId};
 use mika::registry::{Client, RowChange};
 use mika::storage::{
     Added, NewTorrent, NewUser, StorageError, TorrentPatch, TorrentRemoval, UserPatch,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mika::ids::{PeerId, TorrentId, UserId};
+use mika::base::ids::{PeerId, TorrentId, UserId};
 use mika::wire::Event;
 
 use super::model::Report;

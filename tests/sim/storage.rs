@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use mika::base::ids::{InfoHash, TorrentId, UserId};
 use mika::change::sums::{Credited, Sum};
 use mika::change::{Batch, Change, PeerKey, PeerRecord};
-use mika::ids::{InfoHash, TorrentId, UserId};
 use mika::registry::{
     Client, Permille, RowChange, StoredTorrent, StoredUser, Torrent, User, UserTotals, Wipe,
 };

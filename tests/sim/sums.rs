@@ -1,6 +1,6 @@
 //! What storage has of a user must add up, whatever clients did.
 
-use mika::ids::{TorrentId, UserId};
+use mika::base::ids::{TorrentId, UserId};
 
 use super::model::{Bounds, Reports, Wrong};
 use super::storage::{Done, Tables};

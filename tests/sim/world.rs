@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
+use mika::base::ids::PeerId;
 use mika::config::{self, Config};
-use mika::ids::PeerId;
 use mika::journal;
 use parking_lot::Mutex;
 use tokio::sync::watch;

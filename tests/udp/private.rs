@@ -1,6 +1,6 @@
 //! Private mode over UDP: the passkey in the URL data (rule U6), and credit that is the same as over HTTP.
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 use serde_json::{Value, json};
 
 use crate::harness::http::{escape, get};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mika::ids::InfoHash;
+use mika::base::ids::InfoHash;
 use serde_json::json;
 
 use crate::harness::udp::{Announce, Client};

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use mika::base::clock::{Now, Seconds};
+use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::change::{Change, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
-use mika::clock::{Now, Seconds};
-use mika::ids::{InfoHash, PeerId, TorrentId, UserId};
-use mika::metrics::{Metrics, Protocol};
 use mika::registry::{Client, Permille, Registry, RegistryChange, Torrent, User, Whitelist};
+use mika::telemetry::metrics::{Metrics, Protocol};
 use mika::tracker::{
     AnnounceRequest, Answer, HnrRules, KnownHistory, Mode, Refusal, Rules, Ticket, Tracker,
     Workspace,

@@ -14,11 +14,11 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 
 use self::page::Page;
 use super::rested::Rested;
-use crate::clock::{Clock, Seconds};
+use crate::base::clock::{Clock, Seconds};
 use crate::journal;
-use crate::metrics::process::Process;
-use crate::metrics::{Certificates, Evictions, Health, Metrics};
 use crate::registry::Registry;
+use crate::telemetry::metrics::process::Process;
+use crate::telemetry::metrics::{Certificates, Evictions, Health, Metrics};
 use crate::tracker::{Census, Roles, Tracker};
 
 /// The content type of the text.
@@ -223,7 +223,7 @@ type Labels = [(&'static str, &'static str); 2];
 fn by_protocol(
     outcomes: [(
         &'static str,
-        &crate::metrics::ByProtocol<crate::metrics::Counter>,
+        &crate::telemetry::metrics::ByProtocol<crate::telemetry::metrics::Counter>,
     ); 2],
 ) -> impl Iterator<Item = (Labels, u64)> {
     outcomes.into_iter().flat_map(|(outcome, counters)| {

@@ -5,7 +5,7 @@ use std::fmt;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use crate::metrics::{BOUNDS, Histogram};
+use crate::telemetry::metrics::{BOUNDS, Histogram};
 
 /// A page in the making. What is described without a value stands there too, so that the names
 /// are the same whatever has happened.

@@ -1,9 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::metrics::{Asked, Protocol, Reason, Witness};
+use crate::base::secret::Secret;
 use crate::registry::Registry;
-use crate::secret::Secret;
+use crate::telemetry::metrics::{Asked, Protocol, Reason, Witness};
 use crate::tracker::{AnnounceRequest, HnrRules, Mode, Rules, Workspace};
 use crate::wire::query;
 

@@ -8,8 +8,8 @@ use super::commands::Commands;
 use super::journal::{entries_of, entry_parts, read_blocking, stream_info};
 use super::link::{Link, Session};
 use super::{keys, reply};
+use crate::base::ids::UserId;
 use crate::cache::{CacheError, ControlPosition, Notice};
-use crate::ids::UserId;
 
 /// Entries that the stream keeps: a node that is further behind reads everything again.
 const KEPT: u64 = 100_000;

@@ -10,10 +10,10 @@ use super::commands::{Commands, Fields};
 use super::link::Session;
 use super::swarms::{MemberKey, MemberText, MemberWrites};
 use super::{keys, reply, side_by_side};
+use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::cache::{CacheError, Membership};
 use crate::change::sums::{Credited, Sum};
 use crate::change::{Change, PeerChange, SwarmCounts, codec};
-use crate::ids::{InfoHash, TorrentId, UserId};
 
 /// The largest number that Redis counts to.
 const COUNT_MAX: u64 = i64::MAX.cast_unsigned();

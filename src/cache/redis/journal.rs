@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn a_group_has_at_least_one_batch() {
         let batch = |len| {
-            let info_hash = crate::ids::InfoHash([1; 20]);
+            let info_hash = crate::base::ids::InfoHash([1; 20]);
             Arc::new(Batch {
                 node: "a".into(),
                 number: 1,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use crate::ids::{InfoHash, PeerId, UserId, hex_digit};
+use crate::base::ids::{InfoHash, PeerId, UserId, hex_digit};
 
 pub(super) const WHITELIST: &str = "t:whitelist";
 pub(super) const REGISTRY: &str = "t:registry";

@@ -10,8 +10,8 @@ use super::rows::{TORRENT_FIELDS, USER_FIELDS};
 use super::scan::scan_any_keys;
 use super::users::passkey_entry;
 use super::{reply, rows, swarms};
+use crate::base::ids::InfoHash;
 use crate::cache::{CacheError, Leftover, RowKey, Scan, SharedPeer};
-use crate::ids::InfoHash;
 use crate::registry::PLAUSIBLE_MAX;
 
 /// Swarms that are read at once.

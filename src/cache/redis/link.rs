@@ -16,10 +16,10 @@ use tokio::time::{Instant, timeout};
 use super::commands::{Commands, name_and_key};
 use super::fault::{Failed, Fault};
 use super::reply;
-use crate::backoff::Backoff;
+use crate::base::backoff::Backoff;
+use crate::base::secret::Secret;
 use crate::cache::{CacheError, Generation};
 use crate::registry::BadRow;
-use crate::secret::Secret;
 
 /// How long to wait for a new connection, its first reply included.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);

@@ -36,11 +36,11 @@ use super::{
     Cache, CacheError, ControlPosition, Finding, Generation, Leftover, Membership, Mirrored,
     Notice, RegistryKey, Scan, SharedPeer, Stats, Wiped, Write,
 };
+use crate::base::ids::{InfoHash, Passkey, PeerId, UserId};
+use crate::base::secret::Secret;
 use crate::change::sums::Credited;
 use crate::change::{Batch, SwarmCounts};
-use crate::ids::{InfoHash, Passkey, PeerId, UserId};
 use crate::registry::{Client, StoredTorrent, StoredUser, Wipe};
-use crate::secret::Secret;
 
 /// The driver `redis`.
 struct Redis {

@@ -4,7 +4,7 @@
 use redis::Value;
 
 use super::reply;
-use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
+use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{BadRow, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals};
 
 /// The largest number that Redis counts to.

@@ -11,9 +11,9 @@ use super::commands::{Commands, Fields};
 use super::link::{Link, Session};
 use super::scan::scan_keys;
 use super::{keys, reply, side_by_side};
+use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::cache::{CacheError, Scan, SharedPeer};
 use crate::change::{Member, PeerRecord, RecordAge, Standing, codec};
-use crate::ids::{InfoHash, PeerId, UserId};
 
 /// Torrents whose peers are read or removed by one pipeline.
 const READ_MAX: usize = 500;

@@ -7,8 +7,8 @@ use super::link::{Link, Session};
 use super::rows::{TORRENT_FIELDS, torrent_counters};
 use super::scan::Rows;
 use super::{keys, reply, rows, side_by_side};
+use crate::base::ids::InfoHash;
 use crate::cache::{CacheError, Write};
-use crate::ids::InfoHash;
 use crate::registry::{Permille, StoredTorrent};
 
 /// Torrents that are written or removed by one job.

@@ -8,8 +8,8 @@ use super::link::{Link, Session};
 use super::rows::{USER_FIELDS, user_counters, user_fields};
 use super::scan::{Rows, scan_keys};
 use super::{keys, reply, rows, side_by_side};
+use crate::base::ids::{Passkey, UserId};
 use crate::cache::{CacheError, Scan, Write};
-use crate::ids::{Passkey, UserId};
 use crate::registry::{BadRow, StoredUser};
 
 /// Users that are written or removed by one job.

@@ -13,8 +13,8 @@ use super::Worker;
 use super::connection::Connection;
 use super::exchange::{Exchange, Next, Turn};
 use super::listener::Listener;
-use crate::places::{Phase, Place};
-use crate::tls::Certificate;
+use crate::net::places::{Phase, Place};
+use crate::net::tls::Certificate;
 use crate::wire::forwarded::is_trusted;
 
 /// Connections that are accepted in a row before those that are open have their turn.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 
 use super::exchange::{Exchange, Next, Turn};
 use super::{Desk, Worker};
-use crate::places::{Phase, Place};
+use crate::net::places::{Phase, Place};
 use crate::tracker::Ticket;
 
 /// Bytes that are thrown away at most while a connection ends.

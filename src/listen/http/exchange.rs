@@ -7,7 +7,7 @@ use memchr::memchr;
 use super::head::{self, Body, Fault, Head, LINE_MAX, Version};
 use super::reply::{self, After, Status};
 use super::service::Answers;
-use crate::places::Phase;
+use crate::net::places::Phase;
 use crate::tracker::Ticket;
 
 /// Bytes that are read from a connection at once.

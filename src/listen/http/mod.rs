@@ -31,11 +31,11 @@ use self::exchange::INPUT_BYTES;
 use self::listener::Listener;
 use self::service::Clerk;
 pub use self::source::Warned;
-use crate::clock::Clock;
-use crate::metrics::Metrics;
-use crate::places::{Places, WorkerPlaces};
-use crate::pulse::Pulse;
-use crate::tls::Certificate;
+use crate::base::clock::Clock;
+use crate::net::places::{Places, WorkerPlaces};
+use crate::net::tls::Certificate;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::pulse::Pulse;
 use crate::tracker::Tracker;
 use crate::wire::forwarded::ForwardedHeader;
 

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::HttpSettings;
 use super::head::Head;
-use crate::addr::canonical;
-use crate::metrics::Metrics;
+use crate::base::addr::canonical;
+use crate::telemetry::metrics::Metrics;
 use crate::wire::ParseError;
 use crate::wire::forwarded::{ForwardedHeader, client_ip, forwarded_hops, is_trusted, list_hops};
 

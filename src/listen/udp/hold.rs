@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::UdpSettings;
 use super::batch::{Outgoing, Route};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 use crate::tracker::{Ticket, Tracker};
 
 /// Replies held at once. One more is not sent: its client asks again, as if the network had lost it.

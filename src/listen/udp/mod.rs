@@ -16,12 +16,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::addr::{Endpoint, canonical};
-use crate::clock::{Clock, Now, Stopwatch};
-use crate::ids::InfoHash;
-use crate::limit::SourceLimit;
-use crate::metrics::{Asked, Metrics, Protocol, Reason};
-use crate::pulse::Pulse;
+use crate::base::addr::{Endpoint, canonical};
+use crate::base::clock::{Clock, Now, Stopwatch};
+use crate::base::ids::InfoHash;
+use crate::base::limit::SourceLimit;
+use crate::telemetry::metrics::{Asked, Metrics, Protocol, Reason};
+use crate::telemetry::pulse::Pulse;
 use crate::tracker::{AnnounceRequest, Mode, Refusal, Tracker, Workspace};
 use crate::wire::http::{Target, parse_path};
 use crate::wire::udp::{self as wire, Action, Header, Transaction};
@@ -368,7 +368,7 @@ fn passkey_of(path: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Seconds;
+    use crate::base::clock::Seconds;
 
     #[test]
     fn networks_get_so_many_answers_a_second_and_this_host_any_number() {

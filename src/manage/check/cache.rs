@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::report::Report;
+use crate::base::clock::{self, APART_MAX, Clock};
 use crate::cache::{Cache, CacheError, Mirrored, owner, time_of};
 use crate::change::journals::node_of;
-use crate::clock::{self, APART_MAX, Clock};
 use crate::config::Config;
 use crate::manage::open;
 use crate::storage::{Feed, FeedPosition, Storage, StorageError};

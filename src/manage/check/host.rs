@@ -7,9 +7,9 @@ use anyhow::Result;
 
 use super::report::Report;
 use crate::config::Config;
-use crate::host::families::{counterpart, family, has_family};
-use crate::host::files::{FileLimit, needed};
-use crate::host::ports::OutgoingPorts;
+use crate::net::host::families::{counterpart, family, has_family};
+use crate::net::host::files::{FileLimit, needed};
+use crate::net::host::ports::OutgoingPorts;
 
 /// The lists of addresses in the config, by their keys.
 type Lists<'a> = [(&'static str, &'a [SocketAddr]); 3];

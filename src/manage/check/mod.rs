@@ -11,7 +11,7 @@ use anyhow::Result;
 use self::report::Report;
 use super::ExitStatus;
 use super::print::Printer;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::{self, Api, ConfigError, Exposed, Loaded};
 
 pub async fn run(loaded: Result<Loaded, ConfigError>, printer: &mut Printer) -> Result<ExitStatus> {

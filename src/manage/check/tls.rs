@@ -1,9 +1,9 @@
 //! Keys and certificates: whether a listener could use them, and until when.
 
 use super::report::Problem;
-use crate::certificate::{EXPIRY_NOTICE_DAYS, validity};
 use crate::config::TlsFiles;
-use crate::pem;
+use crate::net::pem;
+use crate::telemetry::certificate::{EXPIRY_NOTICE_DAYS, validity};
 
 /// Whether a TLS listener could use the files; says until when. `absent` is the hint if one is not there.
 pub(super) fn check(files: &TlsFiles, absent: &str, now: i64) -> Result<String, Problem> {

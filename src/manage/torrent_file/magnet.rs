@@ -3,7 +3,7 @@
 
 use data_encoding::BASE32_NOPAD_NOCASE;
 
-use crate::ids::InfoHash;
+use crate::base::ids::InfoHash;
 use crate::storage::NewTorrent;
 
 /// Before the digits of a SHA-256 in a link: the kind of hash and its length.

@@ -16,7 +16,7 @@ use std::path::Path;
 use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 
-use crate::ids::InfoHash;
+use crate::base::ids::InfoHash;
 use crate::storage::NewTorrent;
 use crate::wire::bencode::{self, Node};
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::backoff::Backoff;
+use crate::base::backoff::Backoff;
+use crate::base::ids::TorrentId;
 use crate::cache::{Cache, CacheError, ControlPosition, Mirrored, Notice, Write};
-use crate::ids::TorrentId;
 use crate::node::follow::FormerHashes;
 use crate::node::{Node, load};
 use crate::registry::{BadRow, RowChange};

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::base::ids::{InfoHash, UserId};
 use crate::cache::{Cache, CacheError, ControlPosition, Generation, Notice};
-use crate::events::{Event, Events};
-use crate::ids::{InfoHash, UserId};
 use crate::node::load::{self, Registered};
 use crate::node::shared::LoadError;
 use crate::node::shared::origin::{self, Origin};
 use crate::node::{Node, torrents};
 use crate::registry::{RegistryChange, StoredTorrent, StoredUser, Whitelist};
+use crate::telemetry::events::{Event, Events};
 
 /// How long a read waits for the next notice.
 const WAIT: Duration = Duration::from_secs(1);

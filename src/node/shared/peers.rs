@@ -8,11 +8,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::base::clock::Now;
+use crate::base::ids::{InfoHash, UserId};
 use crate::cache::{Cache, CacheError, Membership, SharedPeer, members_of, memberships_of};
 use crate::change::journals::node_of;
 use crate::change::{Batch, Change, Member};
-use crate::clock::Now;
-use crate::ids::{InfoHash, UserId};
 use crate::node::Node;
 use crate::tracker::{Mode, Tracker};
 

@@ -10,9 +10,9 @@ use rustix::process::{Pid, test_kill_process};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::base::clock::Clock;
 use crate::cache::{Cache, CacheError, Generation, STOPPED, Stats, owner};
 use crate::change::journals::{is_later, node_of};
-use crate::clock::Clock;
 use crate::journal::{Replay, credit_rules};
 use crate::node::Node;
 use crate::node::shared::peers;

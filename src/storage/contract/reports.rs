@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::{NOW, add_pair, change, migrated, torrent, user};
 use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{Point, Stretch};
+use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::change::sums::Credited;
 use crate::change::{Batch, Change, PeerChange, Report};
-use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::storage::{CreditRules, History, Storage};
 
 const MB: u64 = 1_000_000;

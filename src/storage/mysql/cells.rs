@@ -7,7 +7,7 @@ use std::str::FromStr;
 use mysql_async::consts::ColumnType;
 use mysql_async::{Row, Value};
 
-use crate::ids::InfoHash;
+use crate::base::ids::InfoHash;
 use crate::registry::Permille;
 use crate::storage::values::{hash_of_text, is_no_hash};
 

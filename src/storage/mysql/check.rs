@@ -11,7 +11,7 @@ use super::fault::{self, Fault};
 use super::link::{Session, filled};
 use super::rights::Missing;
 use super::{columns, durability, identity, inspect, read, settings, tables};
-use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
+use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::storage::schema::{CALLS, Call, FEED, Piece, Schema, Statements};
 use crate::storage::{BadRow, Finding, unusable};
 

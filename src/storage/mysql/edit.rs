@@ -11,7 +11,7 @@ use super::link::Session;
 use super::read;
 use super::rows::Rows;
 use super::tables::{Own, begin, lock};
-use crate::ids::{InfoHash, Passkey, TorrentId, UserId};
+use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
 use crate::storage::schema::{self, Call};
 use crate::storage::settle::clamp;

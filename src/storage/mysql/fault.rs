@@ -6,7 +6,7 @@ use std::time::Duration;
 use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
 
 use super::refused::refused;
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 use crate::storage::StorageError;
 use crate::storage::values::Refused;
 

@@ -15,7 +15,7 @@ use super::fault::Fault;
 use super::link::Session;
 use super::read;
 use super::tables::Own;
-use crate::ids::{TorrentId, UserId};
+use crate::base::ids::{TorrentId, UserId};
 use crate::registry::RowChange;
 use crate::storage::{Feed, FeedPosition, StorageError, passed_over, schema};
 

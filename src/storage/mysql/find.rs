@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::link::Session;
 use super::read;
 use super::tables::Own;
-use crate::ids::{TorrentId, UserId};
+use crate::base::ids::{TorrentId, UserId};
 use crate::storage::rows::{SortKey, Unusable};
 use crate::storage::schema::{self, Call};
 use crate::storage::{Find, Found, StoredTorrent, StoredUser, TorrentKey, UserKey, UserTorrents};

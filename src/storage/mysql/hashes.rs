@@ -7,7 +7,7 @@ use mysql_async::{Column, Value};
 use super::cells::{BINARY, Cells};
 use super::fault::Fault;
 use super::link::Session;
-use crate::ids::InfoHash;
+use crate::base::ids::InfoHash;
 use crate::storage::schema;
 use crate::storage::values::text_of_hash;
 

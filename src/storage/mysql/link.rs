@@ -20,7 +20,7 @@ use super::fault::{self, Fault};
 use super::misfit;
 use super::rows::Rows;
 use super::settings;
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 use crate::storage::StorageError;
 use crate::storage::schema::{Call, Piece, Statements};
 

@@ -47,10 +47,10 @@ use super::{
     StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch,
     UserTorrents, Wipe, migrate,
 };
-use crate::backoff::Backoff;
+use crate::base::backoff::Backoff;
+use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
-use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::Client;
 
 /// The schemas of this crate.

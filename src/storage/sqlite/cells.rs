@@ -7,7 +7,7 @@ use std::str::FromStr;
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
-use crate::ids::InfoHash;
+use crate::base::ids::InfoHash;
 use crate::registry::Permille;
 
 /// A row whose columns are read by their position in the statement.

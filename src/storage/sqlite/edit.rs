@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction, params};
 use super::fault::Fault;
 use super::read;
 use super::tables::{begin, found};
-use crate::ids::{Passkey, TorrentId, UserId};
+use crate::base::ids::{Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
 use crate::storage::settle::clamp;
 use crate::storage::{

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::fault::Fault;
 use super::read;
 use super::tables::begin;
-use crate::ids::{TorrentId, UserId};
+use crate::base::ids::{TorrentId, UserId};
 use crate::registry::RowChange;
 use crate::storage::{Feed, FeedPosition, StorageError, passed_over};
 

@@ -35,11 +35,11 @@ use super::{
     StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch,
     UserTorrents, Wipe,
 };
+use crate::base::ids::{InfoHash, TorrentId, UserId};
+use crate::base::secret::Secret;
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
-use crate::ids::{InfoHash, TorrentId, UserId};
 use crate::registry::{BadRow, Client};
-use crate::secret::Secret;
 
 /// How long a connection waits for another program's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

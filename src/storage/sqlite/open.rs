@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::fault::Fault;
 use super::tables;
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 use crate::storage::{Claim, StorageError, migrate};
 
 /// Passkeys are in it: the file is not for everybody, whatever the umask says.

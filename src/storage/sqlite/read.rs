@@ -6,8 +6,8 @@ use rusqlite::{Connection, Params, Row, Rows, params};
 
 use super::cells::Cells;
 use super::fault::Fault;
+use crate::base::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
-use crate::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::registry::{Client, Torrent, User};
 use crate::storage::rows::{self, SortKey, Unusable};
 use crate::storage::unusable;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::base::ids::PeerId;
 use crate::change::{Change, Credit, PeerChange, PeerRecord, Standing, SwarmCounts};
-use crate::ids::PeerId;
 use crate::registry::RowChange;
 use crate::storage::migrate;
 

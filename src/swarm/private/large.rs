@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::ids::UserId;
+use crate::base::ids::UserId;
 use crate::swarm::classes::{Counts, Families, Role};
 use crate::swarm::index::{Index, hash_of};
 use crate::swarm::private::packed::{Packed, Tag, View};

@@ -13,9 +13,9 @@ mod tape;
 #[cfg(test)]
 mod tests;
 
-use crate::addr::{Compact, Endpoint};
-use crate::clock::Seconds;
-use crate::ids::{PeerId, UserId};
+use crate::base::addr::{Compact, Endpoint};
+use crate::base::clock::Seconds;
+use crate::base::ids::{PeerId, UserId};
 use crate::swarm::classes::{Counts, Families, Role};
 use crate::swarm::public::Eligibility;
 use crate::swarm::records::{Account, History};

@@ -1,8 +1,8 @@
 //! What one user has in a private swarm: clients, tombstones, and who of them is at an endpoint.
 
-use crate::addr::{Compact, Endpoint};
-use crate::clock::Seconds;
-use crate::ids::{PeerId, UserId};
+use crate::base::addr::{Compact, Endpoint};
+use crate::base::clock::Seconds;
+use crate::base::ids::{PeerId, UserId};
 use crate::swarm::Role;
 use crate::swarm::private::packed::View;
 use crate::swarm::private::{Client, PrivateSwarm};

@@ -17,9 +17,9 @@
 
 use std::ops::Range;
 
-use crate::addr::{Compact, Compact4, Compact6};
-use crate::clock::Seconds;
-use crate::ids::{PeerId, UserId};
+use crate::base::addr::{Compact, Compact4, Compact6};
+use crate::base::clock::Seconds;
+use crate::base::ids::{PeerId, UserId};
 use crate::swarm::classes::Role;
 use crate::swarm::private::peer::{Peer, Seen};
 use crate::swarm::private::tape::{ROOM, Tape};

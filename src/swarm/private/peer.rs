@@ -1,9 +1,9 @@
 //! A private peer as the tracker works on it: taken out of its swarm, changed, and put back.
 
-use crate::addr::{Compact4, Compact6, Endpoint};
+use crate::base::addr::{Compact4, Compact6, Endpoint};
+use crate::base::clock::Seconds;
+use crate::base::ids::{PeerId, UserId};
 use crate::change::CLOCK_SKEW;
-use crate::clock::Seconds;
-use crate::ids::{PeerId, UserId};
 use crate::swarm::classes::Role;
 use crate::swarm::records::{Account, History, Owed};
 

@@ -2,8 +2,8 @@
 
 use crate::accounting::machines::{Machine, Machines};
 use crate::accounting::sessions::Point;
-use crate::clock::Seconds;
-use crate::ids::UserId;
+use crate::base::clock::Seconds;
+use crate::base::ids::UserId;
 use crate::swarm::private::packed::LEN_MAX;
 use crate::swarm::records::{Account, History, Owed};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::accounting::machines::{Machine, Machines};
 use crate::accounting::sessions::Point;
-use crate::addr::{Compact4, Compact6, PublicAddresses};
+use crate::base::addr::{Compact4, Compact6, PublicAddresses};
 use crate::swarm::records::Owed;
 
 /// What a swarm should be, without any packing.

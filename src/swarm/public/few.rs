@@ -7,8 +7,8 @@
 //! | v4 | v4 | v4 |  free  |   v6    |   v6    |
 //! ```
 
-use crate::addr::{Compact4, Compact6};
-use crate::clock::Seconds;
+use crate::base::addr::{Compact4, Compact6};
+use crate::base::clock::Seconds;
 use crate::swarm::member::{Kept, Member};
 use crate::swarm::public::pool::{Pool, Run, UNITS_MAX, Unit};
 

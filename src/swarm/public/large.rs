@@ -1,7 +1,7 @@
 //! A large public swarm: a crowd of each family.
 
-use crate::addr::{Compact, Compact4, Compact6};
-use crate::clock::Seconds;
+use crate::base::addr::{Compact, Compact4, Compact6};
+use crate::base::clock::Seconds;
 use crate::swarm::crowd::Crowd;
 use crate::swarm::member::{Before, ClientTag, Kept};
 use crate::swarm::public::few::{Few, InFew};

@@ -8,8 +8,8 @@ mod small;
 #[cfg(test)]
 mod tests;
 
-use crate::addr::{Compact, Compact4, Compact6, Endpoint, Viewer};
-use crate::clock::Seconds;
+use crate::base::addr::{Compact, Compact4, Compact6, Endpoint, Viewer};
+use crate::base::clock::Seconds;
 use crate::swarm::classes::{Counts, Families, Role};
 use crate::swarm::member::{Before, ClientTag, Kept, Member};
 use crate::swarm::select::Selector;

@@ -1,7 +1,7 @@
 //! The public swarms of one shard: a table of them, and a pool for the peers of the small ones.
 
-use crate::addr::Endpoint;
-use crate::ids::InfoHash;
+use crate::base::addr::Endpoint;
+use crate::base::ids::InfoHash;
 use crate::swarm::classes::Counts;
 use crate::swarm::public::pool::Pool;
 use crate::swarm::public::{PublicSwarm, Store, Way};

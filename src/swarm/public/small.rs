@@ -1,6 +1,6 @@
 //! What is done in a small public swarm: everything by a look at each of its peers.
 
-use crate::clock::Seconds;
+use crate::base::clock::Seconds;
 use crate::swarm::classes::{Counts, Role};
 use crate::swarm::member::{Before, ClientTag, Kept};
 use crate::swarm::public::few::{Few, InFew};

@@ -1,6 +1,6 @@
 use super::shard::PublicShard;
 use super::*;
-use crate::ids::{InfoHash, PeerId};
+use crate::base::ids::{InfoHash, PeerId};
 use crate::swarm::table::{Cursor, Key, Visit};
 
 fn endpoint(ip: &str, port: u16) -> Endpoint {

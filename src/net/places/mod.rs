@@ -30,8 +30,8 @@ use tokio::task::AbortHandle;
 
 use self::networks::Networks;
 use self::table::{Evicted, Scope, Table};
-use crate::clock::Stopwatch;
-use crate::metrics::{Eviction, Evictions};
+use crate::base::clock::Stopwatch;
+use crate::telemetry::metrics::{Eviction, Evictions};
 
 /// Seconds that a kept-alive connection may wait for its next request while at most half of the
 /// places are taken (rule H5).

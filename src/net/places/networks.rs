@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-use crate::addr::canonical;
-use crate::limit::Network;
+use crate::base::addr::canonical;
+use crate::base::limit::Network;
 
 /// Networks that are told apart; two that share a key share what one may have.
 const KEYS: usize = 1 << 15;

@@ -9,8 +9,8 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use crate::certificate::{names, validity};
-use crate::pem::{self, PemError};
+use crate::net::pem::{self, PemError};
+use crate::telemetry::certificate::{names, validity};
 
 /// The certificate that new connections are served with.
 #[derive(Clone)]

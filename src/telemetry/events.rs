@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::clock::Seconds;
-use crate::ids::{InfoHash, TorrentId, UserId};
+use crate::base::clock::Seconds;
+use crate::base::ids::{InfoHash, TorrentId, UserId};
 
 /// Events that a watcher may lag behind.
 const HELD: usize = 1024;

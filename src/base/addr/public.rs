@@ -170,7 +170,7 @@ impl Viewer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::{Compact4, Endpoint};
+    use crate::base::addr::{Compact4, Endpoint};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()

@@ -1,0 +1,9 @@
+//! Plain values and small tools that any module may use.
+
+pub mod addr;
+pub mod backoff;
+pub mod clock;
+pub mod ids;
+pub mod limit;
+pub mod secret;
+pub mod suggest;

@@ -1,0 +1,6 @@
+//! What the listeners for clients and the API share: TLS, connection limits, and what the host provides.
+
+pub mod host;
+pub mod pem;
+pub mod places;
+pub mod tls;
