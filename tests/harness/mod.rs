@@ -1,7 +1,7 @@
 //! What tests of the whole program share: a `mika` in a folder of its own, HTTP to it,
 //! and networks to run it in. Nothing here sleeps without a deadline.
 
-#![allow(dead_code)] // each test file uses a part of it
+#![allow(dead_code)] // each test binary uses a part of it
 #![allow(clippy::print_stderr)] // what a failed test has to say
 
 pub mod api;

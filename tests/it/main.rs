@@ -1,0 +1,28 @@
+//! Tests of the whole program, of the tool, and of the drivers with real servers: one binary, so that
+//! the harness is built and linked once. A module is a subject: `cargo test --test it http::` runs one.
+//!
+//! Tests of other subjects run beside each test. What measures time under full load has a binary of its
+//! own (`crash`, `flood`), as has what needs a process or an allocator of its own (`sim`, `allocations`).
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod api;
+mod bad_input;
+#[cfg(feature = "contract")]
+mod cache_redis;
+mod clients;
+mod daemon;
+mod http;
+mod manage;
+mod metrics;
+mod moves;
+#[cfg(feature = "contract")]
+mod mysql;
+mod nodes;
+mod notify;
+mod outages;
+mod page;
+mod reload;
+mod sockets;
+mod udp;

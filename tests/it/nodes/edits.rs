@@ -1,0 +1,164 @@
+//! Edits, one at a time, by every command and by plain SQL.
+
+use std::fs;
+use std::time::Duration;
+
+use mika::base::ids::InfoHash;
+
+use super::pair::{Client, Pair, knows_torrent, knows_user};
+use crate::harness::poll;
+
+/// How long the cache may take to follow an edit.
+const MIRRORED: Duration = Duration::from_secs(20);
+
+const HASH: InfoHash = InfoHash([0x77; 20]);
+
+/// What both nodes are to do after an edit.
+struct Edits<'a> {
+    pair: &'a Pair,
+    times: Vec<Duration>,
+}
+
+#[test]
+fn both_nodes_follow_every_command() {
+    let pair = Pair::start(1);
+    let mut edits = Edits::of(&pair);
+    edits.manage(&["users", "add", "alice", "--passkey", "alices_passkey"]);
+    edits.user("alices_passkey", true);
+    edits.manage(&["users", "disable", "alice"]);
+    edits.user("alices_passkey", false);
+    edits.manage(&["users", "enable", "alice"]);
+    edits.user("alices_passkey", true);
+    let passkey = edits.manage(&["users", "passkey", "alice"]);
+    edits.user("alices_passkey", false);
+    edits.user(passkey.trim(), true);
+
+    let hash = HASH.to_string();
+    edits.manage(&["torrents", "add", &hash, "--name", "film"]);
+    edits.torrent(HASH, true);
+    edits.manage(&["torrents", "disable", &hash, "a fake"]);
+    edits.torrent(HASH, false);
+    edits.manage(&["torrents", "enable", &hash]);
+    edits.torrent(HASH, true);
+
+    edits.manage(&["whitelist", "add", "-TR", "Transmission"]);
+    edits.client(b"-TR", true);
+    edits.manage(&["whitelist", "remove", "-TR"]);
+    edits.client(b"-TR", false);
+    let list = edits.manage(&["whitelist", "export"]);
+    let path = pair.site.mika.path("list");
+    fs::write(&path, list.replace("-MK", "-XY")).expect("a list");
+    edits.manage(&["whitelist", "import", "list"]);
+    edits.client(b"-XY", true);
+    edits.report("mika-manage");
+}
+
+#[test]
+fn a_torrent_that_was_deleted_while_no_node_ran_stays_deleted() {
+    let mut pair = Pair::start(1);
+    pair.sql(&format!(
+        "INSERT INTO torrents (info_hash) VALUES (X'{HASH}')"
+    ));
+    pair.follow("both know it", |node| knows_torrent(node, HASH));
+    let is_cached = |pair: &Pair| pair.site.redis.cli(&["EXISTS", &format!("t:t:{HASH}")]) == "1";
+    poll(MIRRORED, "the cache has it", || is_cached(&pair));
+    assert_eq!(pair.b.stop(), 0);
+    assert_eq!(pair.site.mika.stop(), 0);
+    pair.sql(&format!("DELETE FROM torrents WHERE info_hash = X'{HASH}'"));
+    pair.site.mika.run();
+    poll(MIRRORED, "the cache has it no longer", || !is_cached(&pair));
+    let [a, _] = pair.nodes();
+    assert!(!knows_torrent(a, HASH));
+    pair.b.run();
+    assert!(!knows_torrent(pair.b.http(), HASH));
+}
+
+#[test]
+fn both_nodes_follow_plain_sql() {
+    let pair = Pair::start(1);
+    let mut edits = Edits::of(&pair);
+    edits.sql("INSERT INTO users (passkey, username) VALUES ('bobs_passkey', 'bob')");
+    edits.user("bobs_passkey", true);
+    edits.sql("UPDATE users SET enabled = 0 WHERE username = 'bob'");
+    edits.user("bobs_passkey", false);
+    edits.sql("UPDATE users SET enabled = 1, passkey = 'bobs_second' WHERE username = 'bob'");
+    edits.user("bobs_second", true);
+    edits.user("bobs_passkey", false);
+    edits.sql("DELETE FROM users WHERE username = 'bob'");
+    edits.user("bobs_second", false);
+
+    edits.sql(&format!(
+        "INSERT INTO torrents (info_hash) VALUES (X'{HASH}')"
+    ));
+    edits.torrent(HASH, true);
+    edits.sql(&format!(
+        "UPDATE torrents SET enabled = 0 WHERE info_hash = X'{HASH}'"
+    ));
+    edits.torrent(HASH, false);
+    let moved = InfoHash([0x78; 20]);
+    edits.sql(&format!(
+        "UPDATE torrents SET enabled = 1, info_hash = X'{moved}' WHERE info_hash = X'{HASH}'"
+    ));
+    edits.torrent(moved, true);
+    edits.torrent(HASH, false);
+    edits.sql(&format!(
+        "DELETE FROM torrents WHERE info_hash = X'{moved}'"
+    ));
+    edits.torrent(moved, false);
+
+    edits.sql("INSERT INTO whitelist (peer_id, vstring) VALUES ('-DE', 'Deluge')");
+    edits.client(b"-DE", true);
+    edits.sql("DELETE FROM whitelist WHERE peer_id = '-DE'");
+    edits.client(b"-DE", false);
+    edits.report("SQL");
+}
+
+// === impl Edits ===
+
+impl<'a> Edits<'a> {
+    fn of(pair: &'a Pair) -> Self {
+        Self {
+            pair,
+            times: Vec::new(),
+        }
+    }
+
+    fn manage(&self, arguments: &[&str]) -> String {
+        self.pair.site.mika.managed(arguments)
+    }
+
+    fn sql(&self, statement: &str) {
+        self.pair.sql(statement);
+    }
+
+    fn user(&mut self, passkey: &str, is_known: bool) {
+        self.follow(&format!("{passkey} is known: {is_known}"), |node| {
+            knows_user(node, passkey) == is_known
+        });
+    }
+
+    fn torrent(&mut self, hash: InfoHash, is_known: bool) {
+        self.follow(&format!("{hash} is known: {is_known}"), |node| {
+            knows_torrent(node, hash) == is_known
+        });
+    }
+
+    fn client(&mut self, prefix: &[u8], is_allowed: bool) {
+        let mut client = Client::new(0, 1);
+        client.peer_id[..prefix.len()].copy_from_slice(prefix);
+        let what = format!("{} is allowed: {is_allowed}", prefix.escape_ascii());
+        self.follow(&what, |node| {
+            client.announce(node, "").failure().is_none() == is_allowed
+        });
+    }
+
+    fn follow(&mut self, what: &str, condition: impl Fn(std::net::SocketAddr) -> bool) {
+        self.times.push(self.pair.follow(what, condition));
+    }
+
+    fn report(mut self, name: &str) {
+        self.times.sort_unstable();
+        let (middle, last) = (self.times[self.times.len() / 2], self.times.last());
+        eprintln!("{name}: both nodes follow within {middle:?} typically, {last:?} at most");
+    }
+}

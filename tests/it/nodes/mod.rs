@@ -1,0 +1,25 @@
+//! Two nodes that share a Redis and a MariaDB: whoever is announced to, whoever edits, both know.
+//!
+//! `MIKA_EDITS` says how many users and torrents are edited in one go.
+
+#![allow(clippy::print_stderr)] // what was measured
+
+mod bulk;
+mod claims;
+mod clocks;
+mod credit;
+mod databases;
+mod dead;
+mod edits;
+mod emptied;
+mod late;
+mod moves;
+mod older;
+mod pair;
+mod renamed;
+mod replaced;
+mod restored;
+mod seeders;
+mod spill;
+mod swarms;
+mod warm;

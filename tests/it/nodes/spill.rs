@@ -1,0 +1,241 @@
+//! What the spill file keeps: the rest of an orderly stop (C5), nothing of another database (C12),
+//! and its name (C13).
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::pair::{Client, Pair, knows_user};
+use crate::harness::load::passkey;
+use crate::harness::redis::{AOF, Redis};
+use crate::harness::site::{DATABASE, Site};
+use crate::harness::{PROGRAM_DEADLINE, poll};
+
+const MB: u64 = 1_000_000;
+
+/// How long credit may take to storage.
+const CREDITED: Duration = Duration::from_secs(30);
+
+/// How long it may take until a file that was deleted is noticed: it is looked at every second.
+const NOTICED: Duration = Duration::from_secs(3);
+
+fn uploaded(site: &Site, database: &str) -> u64 {
+    let passkey = passkey(0);
+    let sql = format!("SELECT uploaded FROM {database}.users WHERE passkey = '{passkey}'");
+    let [uploaded] = site.mariadb.row(&sql);
+    uploaded.cast_unsigned()
+}
+
+fn is_credited(site: &Site, expected: u64) {
+    poll(CREDITED, "it is credited", || {
+        uploaded(site, DATABASE) >= expected
+    });
+    assert_eq!(uploaded(site, DATABASE), expected);
+}
+
+/// A client of a node that runs, of which storage has the start and no bytes.
+fn started(site: &mut Site) -> Client {
+    site.mika.run();
+    let client = Client::new(0, 1);
+    client.accepted(site.mika.http(), "started");
+    poll(CREDITED, "storage has the start", || {
+        site.mariadb.row::<1>("SELECT COUNT(*) FROM site.peers") == [1]
+    });
+    client
+}
+
+/// The client goes on after a start of its node, and all of it is credited.
+fn goes_on(site: &mut Site, mut client: Client) {
+    site.mika.run();
+    assert!(knows_user(site.mika.http(), &client.passkey));
+    is_credited(site, client.uploaded);
+    client.uploaded += 50 * MB;
+    client.accepted(site.mika.http(), "stopped");
+    is_credited(site, client.uploaded);
+}
+
+#[test]
+fn an_orderly_stop_without_the_database_keeps_what_redis_may_forget() {
+    for persistence in [&[][..], &AOF] {
+        let mut site = Site::prepare(1, persistence, &json!({ "node": "a" }));
+        let mut client = started(&mut site);
+        site.mariadb.kill9();
+        client.uploaded = 700 * MB;
+        client.accepted(site.mika.http(), "completed");
+        assert_eq!(site.mika.stop(), 0);
+        let log = site.mika.log();
+        assert!(log.contains("the rest is kept in the spill file"), "{log}");
+        assert!(!log.contains("storage has everything"), "{log}");
+        site.redis.cli(&["FLUSHALL"]);
+        site.redis.kill9();
+        site.redis.restart();
+        site.mariadb.restart();
+        goes_on(&mut site, client);
+    }
+}
+
+#[test]
+fn what_a_node_brings_from_its_spill_file_others_know_without_an_announce() {
+    let mut pair = Pair::start(2);
+    let [_, b] = pair.nodes();
+    // They answer when they have loaded.
+    for node in pair.nodes() {
+        Client::new(0, 2).accepted(node, "started");
+    }
+    pair.site.mariadb.kill9();
+    let seeder = Client::new(1, 1);
+    seeder.accepted(b, "started");
+    assert_eq!(pair.site.mika.stop(), 0);
+    assert_eq!(pair.b.stop(), 0);
+    pair.site.redis.cli(&["FLUSHALL"]);
+    pair.site.mariadb.restart();
+    pair.site.mika.run();
+    poll(CREDITED, "the cache is filled", || {
+        let log = pair.site.mika.log();
+        log.contains("the cache has all peers of this node")
+    });
+    let [a, _] = pair.nodes();
+    let leecher = Client {
+        left: 1,
+        ..Client::new(0, 1)
+    };
+    assert!(!seeder.is_in(&leecher.accepted(a, "started")));
+    pair.b.run();
+    poll(CREDITED, "the other node hands it out", || {
+        seeder.is_in(&leecher.accepted(a, ""))
+    });
+}
+
+#[test]
+fn a_kill_within_the_flush_second_costs_nothing_with_a_redis_that_forgets() {
+    let config = json!({ "node": "a", "journal": { "flush_interval": "3s" } });
+    let mut site = Site::prepare(1, &[], &config);
+    let mut client = started(&mut site);
+    for _ in 0..3 {
+        client.uploaded += 100 * MB;
+        client.accepted(site.mika.http(), "completed");
+        site.mika.kill9();
+        site.redis.kill9();
+        site.redis.restart();
+        site.mika.run();
+        assert!(knows_user(site.mika.http(), &client.passkey));
+        is_credited(&site, client.uploaded);
+    }
+    site.mika.kill9();
+    goes_on(&mut site, client);
+}
+
+/// A spill file that was set aside.
+fn aside(site: &Site) -> Option<PathBuf> {
+    let entries = fs::read_dir(site.mika.folder()).expect("the folder");
+    let mut paths = entries.map(|entry| entry.expect("an entry").path());
+    let is_aside = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("mika.spill.of-") && !name.ends_with("-wal") && !name.ends_with("-shm")
+    };
+    paths.find(is_aside)
+}
+
+#[test]
+fn a_spill_file_of_another_database_is_set_aside() {
+    let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
+    let mut client = started(&mut site);
+    site.mariadb.pause();
+    site.redis.pause();
+    client.uploaded = 80_000;
+    // Acknowledged by the spill file alone.
+    client.accepted(site.mika.http(), "completed");
+    assert!(site.spilled() > 0);
+    site.mika.kill9();
+    site.redis.resume();
+    site.mariadb.resume();
+
+    site.mariadb.database("other");
+    site.mariadb.sql("GRANT ALL ON other.* TO mika");
+    let (own, own_redis) = (site.storage_url(), site.redis.url());
+    let redis = Redis::start_with(&AOF);
+    site.mika.reconfigure(&json!({
+        "storage": { "url": own.replace("/site", "/other") }, "cache": { "url": redis.url() }
+    }));
+    site.mika.managed(&["migrate"]);
+    site.mariadb.sql(
+        "INSERT INTO other.users SELECT * FROM site.users;
+         INSERT INTO other.torrents SELECT * FROM site.torrents;
+         INSERT INTO other.whitelist SELECT * FROM site.whitelist",
+    );
+    site.mika.run();
+    assert!(knows_user(site.mika.http(), &client.passkey));
+    let path = aside(&site).expect("the file is kept");
+    let log = site.mika.log();
+    assert!(log.contains("batches for another database"), "{log}");
+    assert!(
+        log.contains(&path.file_name().unwrap().to_string_lossy().into_owned()),
+        "{log}"
+    );
+    Client::new(0, 2).accepted(site.mika.http(), "started");
+    assert_eq!(site.mika.stop(), 0);
+    assert_eq!(uploaded(&site, "other"), 0);
+
+    // With its own database, as the message says, it is applied.
+    site.mika.reconfigure(&json!({
+        "storage": { "url": own }, "cache": { "url": own_redis }, "journal": { "spill": path }
+    }));
+    goes_on(&mut site, client);
+}
+
+/// A node whose servers don't answer, and a client whose 300 MB only its spill file has.
+fn with_spilled() -> (Site, Client) {
+    let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
+    let mut client = started(&mut site);
+    site.mariadb.pause();
+    site.redis.pause();
+    client.uploaded = 300 * MB;
+    client.accepted(site.mika.http(), "completed");
+    (site, client)
+}
+
+/// Deletes the spill file, as somebody does who tidies up. It may be there again at once.
+fn unlink(site: &Site) {
+    for extra in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(site.mika.path(&format!("mika.spill{extra}")));
+    }
+}
+
+#[test]
+fn a_deleted_spill_file_is_written_again() {
+    let (mut site, client) = with_spilled();
+    let before = site.spilled();
+    assert!(before > 0);
+    unlink(&site);
+    poll(NOTICED, "it is there again", || {
+        site.mika
+            .log()
+            .contains("it was written again with all that it had")
+    });
+    assert!(site.spilled() >= before);
+    let log = site.mika.log();
+    assert!(log.contains("somebody deleted the spill file"), "{log}");
+    is_kept_after(&mut site, client);
+}
+
+#[test]
+fn what_is_acknowledged_after_the_spill_file_was_deleted_is_kept() {
+    let (mut site, client) = with_spilled();
+    unlink(&site);
+    is_kept_after(&mut site, client);
+}
+
+/// One more announce is acknowledged, and the node is killed at once.
+fn is_kept_after(site: &mut Site, mut client: Client) {
+    client.uploaded = 700 * MB;
+    client.accepted(site.mika.http(), "completed");
+    site.mika.kill9();
+    site.redis.resume();
+    site.mariadb.resume();
+    poll(PROGRAM_DEADLINE, "the database answers", || {
+        site.mariadb.try_sql("SELECT 1").is_ok()
+    });
+    goes_on(site, client);
+}

@@ -1,0 +1,32 @@
+//! More changes than memory is to hold.
+
+use serde_json::json;
+
+use super::trial::Trial;
+use crate::harness::redis::AOF;
+use crate::harness::{PROGRAM_DEADLINE, poll};
+
+/// The smallest that the config allows.
+const PENDING_MAX: u32 = 1000;
+
+#[test]
+fn what_memory_can_not_hold_waits_in_the_spill_file() {
+    let config = json!({ "journal": { "max_pending": PENDING_MAX, "flush_interval": "10ms" } });
+    Trial::run_hard(&AOF, &config, |trial| {
+        trial.drains = true;
+        let mut spilled = 0;
+        trial.outage(
+            "MariaDB gone",
+            |it| it.mariadb.kill9(),
+            |it| {
+                // The cache has them as well, so they are there for want of memory alone.
+                poll(PROGRAM_DEADLINE, "batches are spilled", || {
+                    spilled = it.spilled();
+                    spilled > 0
+                });
+                it.mariadb.restart();
+            },
+        );
+        eprintln!("{spilled} batches in the spill file");
+    });
+}

@@ -1,0 +1,28 @@
+//! Servers that a network loses: what is sent to them is answered by nobody.
+
+use serde_json::json;
+
+use super::trial::{REST, THREADS, Trial};
+use crate::harness::load::USERS_PER_THREAD;
+use crate::harness::net::{Family, Network};
+use crate::harness::site::Site;
+
+#[test]
+fn a_route_may_be_dropped() {
+    let mut network = Network::new();
+    let (ours, theirs) = (network.host(), network.host());
+    let site = Site::prepare_apart(THREADS * USERS_PER_THREAD, &ours, &theirs, &json!({}));
+    let (our_address, their_address) = (ours.address(Family::V4), theirs.address(Family::V4));
+    Trial::run_on(site, REST, |trial| {
+        trial.outage(
+            "no way to the servers",
+            |_| ours.blackhole(their_address, true),
+            |_| ours.blackhole(their_address, false),
+        );
+        trial.outage(
+            "no way back",
+            |_| theirs.blackhole(our_address, true),
+            |_| theirs.blackhole(our_address, false),
+        );
+    });
+}

@@ -1,0 +1,14 @@
+//! A private tracker whose Redis, MariaDB or both are away for a while: announces are answered as
+//! always, the log says it once, and after the return all agree, to the byte.
+//!
+//! `MIKA_OUTAGE` says how many seconds an outage lasts, and `MIKA_SEED` repeats a run as far as
+//! time allows.
+
+#![allow(clippy::print_stderr)] // what was measured, and the seed
+
+mod absent;
+mod backlog;
+mod blackhole;
+mod ends;
+mod refusing;
+mod trial;

@@ -1,0 +1,186 @@
+//! Starts on hosts that lack a family of addresses, or whose ports are taken.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::harness::net::{Network, command_in};
+use crate::harness::{Mika, poll};
+use serde_json::json;
+use socket2::SockRef;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A connection that this host has made itself, from a port that a tracker is to listen on.
+struct Outgoing {
+    stream: TcpStream,
+    _peer: TcpListener,
+}
+
+// === impl Outgoing ===
+
+impl Outgoing {
+    /// From a port that the system chooses.
+    fn new() -> Self {
+        let peer = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let to = peer.local_addr().expect("its address");
+        Self {
+            stream: TcpStream::connect(to).expect("a connection"),
+            _peer: peer,
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("its address")
+    }
+
+    /// Ends it without leaving anything behind.
+    fn reset(self) {
+        let socket = SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("a socket");
+    }
+}
+
+#[test]
+fn a_host_without_ipv6_does_with_ipv4() {
+    let mut network = Network::new();
+    let host = network.host();
+    host.disable_ipv6();
+    let http: SocketAddr = "127.0.0.1:34000".parse().expect("an address");
+    let mut mika = Mika::prepare_in(
+        &host,
+        http,
+        &json!({
+            "http": { "listen": ["[::1]:34000", "127.0.0.1:34000", "0.0.0.0:34002", "[::]:34002"] },
+            "udp": { "listen": ["127.0.0.1:34000", "[::1]:34000"] },
+        }),
+    );
+    mika.launch();
+    poll(DEADLINE, "it serves", || mika.accepts());
+    let log = mika.log();
+    for listed in ["http.listen", "udp.listen"] {
+        let left_out =
+            |line: &&str| line.contains("this host has no IPv6") && line.contains(listed);
+        assert_eq!(log.lines().filter(left_out).count(), 1, "{listed}: {log}");
+    }
+    assert_eq!(mika.stop(), 0);
+    let checked = check(&mika);
+    assert!(
+        checked.contains("note     http.listen: [::1]:34000: this host has no IPv6"),
+        "{checked}"
+    );
+    assert!(!checked.contains("problem"), "{checked}");
+
+    // Nobody would be served where only IPv6 is asked for.
+    mika.reconfigure(&json!({ "udp": { "listen": ["[::1]:34000"] } }));
+    mika.launch();
+    assert_eq!(mika.wait(DEADLINE), 1);
+    let log = mika.log();
+    let told =
+        "can't listen on [::1]:34000: this host has no IPv6: take [::1]:34000 out of udp.listen";
+    assert!(log.contains(told), "{log}");
+    let checked = check(&mika);
+    let problem = "problem  udp.listen: [::1]:34000: this host has no IPv6 → take [::1]:34000 out of udp.listen";
+    assert!(checked.contains(problem), "{checked}");
+}
+
+/// What `mika-manage check` says.
+fn check(mika: &Mika) -> String {
+    String::from_utf8_lossy(&mika.manage(&["check"]).stdout).into_owned()
+}
+
+#[test]
+fn check_looks_at_ports_and_files() {
+    let mut network = Network::new();
+    let host = network.host();
+    let sysctl = |setting: &str| {
+        let status = command_in(&host.namespace, "sysctl")
+            .args(["-qw", setting])
+            .status();
+        assert!(status.expect("sysctl starts").success(), "{setting}");
+    };
+    sysctl("net.ipv4.ip_local_port_range=32768 60999");
+    let http: SocketAddr = "127.0.0.1:34000".parse().expect("an address");
+    let mika = Mika::prepare_in(
+        &host,
+        http,
+        &json!({ "udp": { "listen": ["127.0.0.1:6969"] } }),
+    );
+    let checked = check(&mika);
+    assert!(
+        checked.contains("note     ports: outgoing connections"),
+        "{checked}"
+    );
+    assert!(
+        checked.contains("add 34000 to the sysctl net.ipv4.ip_local_reserved_ports"),
+        "{checked}"
+    );
+    sysctl("net.ipv4.ip_local_reserved_ports=34000-34001");
+    let checked = check(&mika);
+    assert!(checked.contains("ok       ports: "), "{checked}");
+
+    let output = mika
+        .command("prlimit")
+        .args([
+            "--nofile=1000",
+            env!("CARGO_BIN_EXE_mika-manage"),
+            "-c",
+            "config.json",
+            "check",
+        ])
+        .output()
+        .expect("prlimit starts");
+    let checked = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        checked.contains("problem  files: 1000 files may be open"),
+        "{checked}"
+    );
+    assert!(
+        checked.contains("http.max_connections (16384) needs 16896"),
+        "{checked}"
+    );
+}
+
+#[test]
+fn a_port_that_an_outgoing_connection_has_is_tried_again() {
+    let outgoing = Outgoing::new();
+    let address = outgoing.address();
+    let mut mika = Mika::prepare_on(address, &json!({ "mode": "public" }));
+    mika.launch();
+    poll(DEADLINE, "it tries again", || {
+        mika.log().contains("trying again")
+    });
+    outgoing.reset();
+    poll(DEADLINE, "it serves", || mika.accepts());
+    assert_eq!(mika.stop(), 0);
+}
+
+#[test]
+fn a_port_that_an_outgoing_connection_keeps_is_explained() {
+    let outgoing = Outgoing::new();
+    let address = outgoing.address();
+    let mut mika = Mika::prepare_on(address, &json!({ "mode": "public" }));
+    mika.launch();
+    assert_eq!(mika.wait(DEADLINE), 1);
+    let log = mika.log();
+    let advice = format!("net.ipv4.ip_local_reserved_ports={}", address.port());
+    assert!(
+        log.contains(&advice) && log.contains("http.listen"),
+        "{log}"
+    );
+    assert!(!log.contains("another program"), "{log}");
+}
+
+#[test]
+fn a_port_that_another_program_serves_is_told_at_once() {
+    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = other.local_addr().expect("its address");
+    let mut mika = Mika::prepare_on(address, &json!({ "mode": "public" }));
+    mika.launch();
+    assert_eq!(mika.wait(DEADLINE), 1);
+    let log = mika.log();
+    assert!(log.contains("another program listens there"), "{log}");
+    assert!(
+        log.contains("http.listen") && !log.contains("trying again"),
+        "{log}"
+    );
+}
