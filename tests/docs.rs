@@ -1,4 +1,5 @@
-//! The documents name each other: no link leads nowhere, and each alert has its place in the runbook.
+//! The documents agree with each other and with the sources: links, alerts, and the functions that
+//! CONTRIBUTING.md names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,9 +13,9 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// README.md and the pages of docs.
+/// README.md, CONTRIBUTING.md and the pages of docs.
 fn pages() -> Vec<PathBuf> {
-    let mut pages = vec![root().join("README.md")];
+    let mut pages = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
     let files = fs::read_dir(root().join("docs")).expect("docs");
     let files = files.map(|file| file.expect("a file").path());
     pages.extend(files.filter(|path| path.extension().is_some_and(|it| it == "md")));
@@ -86,4 +87,39 @@ fn every_alert_has_its_section_of_the_runbook_and_no_section_is_left_over() {
         }
     }
     assert_eq!(expected, BTreeSet::new(), "without a section");
+}
+
+/// The file of a module, such as `tracker::outbox`, relative to `src`.
+fn source_of(module: &str) -> Option<PathBuf> {
+    let path = root().join("src").join(module.replace("::", "/"));
+    let files = [path.with_extension("rs"), path.join("mod.rs")];
+    files.into_iter().find(|file| file.exists())
+}
+
+/// The paths `module::function` in the numbered lists of a page.
+fn steps(page: &str) -> Vec<&str> {
+    let items = page
+        .lines()
+        .filter(|line| line.starts_with(|sign: char| sign.is_ascii_digit()));
+    let code = items.flat_map(|item| item.split('`').skip(1).step_by(2));
+    code.filter(|word| word.contains("::")).collect()
+}
+
+#[test]
+fn every_function_that_the_contributors_page_names_exists() {
+    let page = read(&root().join("CONTRIBUTING.md"));
+    let steps = steps(&page);
+    assert!(steps.len() > 30, "{steps:?}");
+    let is_there = |step: &str| {
+        let (module, function) = step.rsplit_once("::")?;
+        let source = read(&source_of(module)?);
+        let is_head = |after: &str| after.starts_with(['(', '<']);
+        let mut heads = source.split(&format!("fn {function}")).skip(1);
+        heads.any(is_head).then_some(())
+    };
+    let missing: Vec<&&str> = steps.iter().filter(|it| is_there(it).is_none()).collect();
+    assert!(
+        missing.is_empty(),
+        "not in the named file (rename them in CONTRIBUTING.md): {missing:?}"
+    );
 }

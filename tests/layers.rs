@@ -1,11 +1,11 @@
-//! Who may know whom. The table is the architecture; the rest of this file holds the sources to it.
+//! Which module may use which. The table is the architecture; the tests hold sources and docs to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each module and the modules that it may use. Nobody uses a module of a later line,
-/// so arrows never turn: whoever reads from the top meets only what they know already.
+/// Each module and the modules that it may use. No module uses one of a later row, so there are no cycles,
+/// and a reader who starts at the top meets nothing unknown. docs/architecture.md has the same rows.
 const TABLE: &[(&str, &str)] = &[
     // Plain values and small tools.
     ("base", ""),
@@ -26,14 +26,14 @@ const TABLE: &[(&str, &str)] = &[
         "tracker",
         "accounting base change registry swarm telemetry wire",
     ),
-    // What is kept: a trait each, and its drivers. They know nothing of announces.
+    // Where things are kept: a trait each, and its drivers. They know nothing of announces.
     ("cache", "base change registry"),
     ("storage", "accounting base change registry"),
     // Changes on their way: the registry's from people to nodes, announces' from the tracker to storage.
     ("control", "base cache registry storage"),
     ("warmup", "base cache registry storage"),
     ("journal", "base cache change storage telemetry tracker"),
-    // Doors: to clients, to the web application, to those who run it.
+    // Entrances: for clients, the web application, operators.
     ("listen", "base net telemetry tracker wire"),
     (
         "api",
@@ -53,13 +53,36 @@ const TABLE: &[(&str, &str)] = &[
     ("bin/mika-manage", "manage"),
 ];
 
-/// What only one place may say, and that place.
+/// Calls that only one place may make, and that place.
 const DOORS: &[(&str, &[&str])] = &[
     ("Instant::now", &["base/clock.rs"]),
     ("SystemTime::now", &["base/clock.rs"]),
     ("print!(", &["manage/print.rs", "bin/"]),
     ("println!(", &["manage/print.rs", "bin/"]),
 ];
+
+/// The rows of the module table of docs/architecture.md: a module and what it may use.
+fn documented_rows(page: &str) -> Vec<(&str, &str)> {
+    let begin = page.find("| module | what it is | may use |");
+    let table = page[begin.expect("a table")..].lines().skip(2);
+    let rows = table.map_while(|line| line.strip_prefix("| `")?.strip_suffix(" |"));
+    rows.map(|row| {
+        let module = row.split('`').next().unwrap_or_default();
+        let uses = row.rsplit('|').next().unwrap_or_default();
+        (module, uses.trim())
+    })
+    .collect()
+}
+
+#[test]
+fn the_documented_table_is_this_one() {
+    let page = fs::read_to_string(root().with_file_name("docs").join("architecture.md")).unwrap();
+    assert_eq!(
+        documented_rows(&page),
+        TABLE,
+        "docs/architecture.md (left) and TABLE (right)"
+    );
+}
 
 #[test]
 fn modules_use_only_what_the_table_allows() {
@@ -94,7 +117,7 @@ fn modules_use_only_what_the_table_allows() {
 }
 
 #[test]
-fn the_table_has_each_module_once_and_no_arrow_that_nobody_uses() {
+fn the_table_has_each_module_once_and_no_unused_arrow() {
     let mut used = BTreeMap::<String, BTreeSet<String>>::new();
     for file in sources() {
         if let Some(module) = module_of(&file) {
@@ -132,7 +155,7 @@ fn clocks_are_read_and_lines_printed_in_one_place_only() {
 }
 
 #[test]
-fn the_table_has_no_arrow_that_turns() {
+fn every_arrow_points_to_an_earlier_row() {
     for (row, (module, uses)) in TABLE.iter().enumerate() {
         for used in uses.split_whitespace() {
             let known = TABLE[..row].iter().any(|(name, _)| *name == used);
