@@ -114,7 +114,8 @@ fn every_function_that_the_contributors_page_names_exists() {
         let (module, function) = step.rsplit_once("::")?;
         let source = read(&source_of(module)?);
         let is_head = |after: &str| after.starts_with(['(', '<']);
-        let mut heads = source.split(&format!("fn {function}")).skip(1);
+        let name = format!("fn {function}");
+        let mut heads = source.split(&name).skip(1);
         heads.any(is_head).then_some(())
     };
     let missing: Vec<&&str> = steps.iter().filter(|it| is_there(it).is_none()).collect();
