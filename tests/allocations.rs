@@ -96,7 +96,7 @@ fn at(seconds: u32) -> Now {
 }
 
 #[test]
-fn announces_of_known_peers_take_no_memory() {
+fn announces_of_known_peers_allocate_nothing() {
     let tracker = tracker();
     let mut work = Workspace::new(Protocol::Udp, fastrand::Rng::with_seed(1));
     let sizes = [1, 2, 5, 32, 33, 1000, 20_000];
@@ -126,7 +126,7 @@ fn announces_of_known_peers_take_no_memory() {
 }
 
 #[test]
-fn memory_goes_back_when_peers_go() {
+fn memory_is_freed_when_peers_leave() {
     let tracker = tracker();
     let mut work = Workspace::new(Protocol::Udp, fastrand::Rng::with_seed(1));
     tracker.announce(&request(0, 0), at(0), &mut work).unwrap();

@@ -66,7 +66,7 @@ fn every_link_leads_to_a_page_and_a_heading() {
 }
 
 #[test]
-fn every_alert_has_its_section_of_the_runbook_and_no_section_is_left_over() {
+fn every_alert_has_its_section_of_the_runbook_and_every_section_its_alert() {
     let alerts = read(&root().join("docs/alerts.yml"));
     let names = alerts
         .lines()

@@ -165,7 +165,7 @@ fn every_arrow_points_to_an_earlier_row() {
 }
 
 #[test]
-fn the_reader_of_sources_sees_every_form_of_a_path() {
+fn the_source_reader_finds_every_form_of_a_path() {
     let text = "\
 use crate::base::ids::UserId;
 use crate::{

@@ -16,12 +16,12 @@ use run::{Choices, Run};
 const STEPS: u32 = 250;
 
 #[test]
-fn private_sequences_do_what_the_rules_say() {
+fn private_sequences_follow_the_rules() {
     go(true);
 }
 
 #[test]
-fn public_sequences_do_what_the_rules_say() {
+fn public_sequences_follow_the_rules() {
     go(false);
 }
 

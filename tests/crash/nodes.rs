@@ -73,7 +73,7 @@ struct Wanted {
 }
 
 #[test]
-fn no_kill_of_two_nodes_and_their_servers_costs_or_doubles_credit() {
+fn killing_two_nodes_and_their_servers_loses_or_doubles_no_credit() {
     endure("MIKA_NODE_KILLS", &AOF);
 }
 

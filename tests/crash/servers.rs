@@ -28,12 +28,12 @@ enum Victim {
 }
 
 #[test]
-fn no_server_that_is_killed_costs_credit() {
+fn killing_servers_loses_no_credit() {
     endure("MIKA_SERVER_KILLS", &AOF);
 }
 
 #[test]
-fn a_redis_that_forgets_everything_costs_no_credit() {
+fn a_redis_that_forgets_everything_loses_no_credit() {
     endure("MIKA_FORGETTING_KILLS", &[]);
 }
 

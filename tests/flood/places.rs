@@ -43,13 +43,13 @@ struct Tally {
 }
 
 #[test]
-fn honest_clients_are_answered_beside_crowds_that_keep_connections() {
+fn honest_clients_are_answered_during_a_flood_of_idle_connections() {
     beside_crowds_over_http("HTTP", false);
 }
 
 /// Nearly half of the crowd is closed and comes back all the time, as fast as it can.
 #[test]
-fn honest_clients_are_answered_beside_crowds_that_come_back_at_once() {
+fn honest_clients_are_answered_during_a_flood_of_reconnects() {
     beside_crowds_over_http("HTTP, back at once", true);
 }
 
@@ -67,7 +67,7 @@ fn beside_crowds_over_http(how: &str, comes_at_once: bool) {
 }
 
 #[test]
-fn honest_clients_are_answered_beside_crowds_that_begin_tls() {
+fn honest_clients_are_answered_during_a_flood_of_tls_handshakes() {
     let _turn = turn();
     let mut mika = Mika::prepare(&json!({
         "mode": "public",

@@ -61,7 +61,7 @@ fn errors(mika: &Mika) -> Vec<String> {
 // === the config ===
 
 #[test]
-fn a_wrong_config_is_told_by_file_key_and_remedy() {
+fn a_wrong_config_is_reported_with_file_key_and_remedy() {
     let table = [
         (
             json!({ "trakcer": {} }),
@@ -111,7 +111,7 @@ fn a_wrong_config_is_told_by_file_key_and_remedy() {
 }
 
 #[test]
-fn wrong_tls_files_are_told_before_anything_starts() {
+fn wrong_tls_files_are_reported_before_anything_starts() {
     let tls = |key: &str, cert: &str| json!({ "http": { "tls": { "key": key, "cert": cert } } });
     let made = Mika::prepare(&json!({ "api": { "tls": { "key": "one.key", "cert": "one.pem" } } }));
     made.managed(&["genkey"]);
@@ -139,7 +139,7 @@ fn wrong_tls_files_are_told_before_anything_starts() {
 // === what others hold ===
 
 #[test]
-fn a_port_in_use_is_told() {
+fn a_port_in_use_is_reported() {
     let other = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = other.local_addr().expect("its address");
     let words = [&*address.to_string(), "http.listen", "stop it"];
@@ -180,7 +180,7 @@ fn a_database_has_one_daemon() {
 // === the database ===
 
 #[test]
-fn a_database_that_is_none_is_told() {
+fn a_file_that_is_not_a_database_is_refused() {
     let storage = |url: &str| Mika::prepare(&json!({ "storage": { "url": url } }));
     let mut mika = storage("sqlite://config.json");
     // A database that others can read would be warned of first.
@@ -217,7 +217,7 @@ fn tables_of_a_newer_version_are_left_alone() {
 }
 
 #[test]
-fn a_read_only_folder_is_told() {
+fn a_read_only_folder_is_reported() {
     let disk = Disk::new("4m");
     let mut mika = Mika::prepare(&json!({ "storage": { "url": disk.url() } }));
     disk.remount("ro");
@@ -230,7 +230,7 @@ fn a_read_only_folder_is_told() {
 }
 
 #[test]
-fn a_damaged_torrent_file_does_not_keep_the_others() {
+fn a_damaged_torrent_file_does_not_stop_an_import() {
     let mika = Mika::prepare(&json!({ "mode": "private" }));
     let good =
         b"d4:infod6:lengthi1e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
@@ -296,7 +296,7 @@ impl Client {
 
 /// Announces go on, one line tells of it, and when there is space again all is written.
 #[test]
-fn a_full_disk_costs_nobody_credit() {
+fn a_full_disk_loses_no_credit() {
     let disk = Disk::new("3m");
     let mut mika = private_on(&disk);
     mika.run();
@@ -352,7 +352,7 @@ fn a_full_disk_costs_nobody_credit() {
 }
 
 #[test]
-fn a_full_disk_has_no_room_for_a_new_database() {
+fn a_new_database_on_a_full_disk_is_refused() {
     let disk = Disk::new("1m");
     disk.fill();
     let mut mika = Mika::prepare(&json!({ "storage": { "url": disk.url() } }));
@@ -365,7 +365,7 @@ fn a_full_disk_has_no_room_for_a_new_database() {
 
 /// What can't be saved at the stop is told; the clients' next announces make up for it.
 #[test]
-fn a_stop_on_a_full_disk_says_what_is_not_saved() {
+fn a_stop_on_a_full_disk_reports_unsaved_changes() {
     let disk = Disk::new("3m");
     let mut mika = private_on(&disk);
     let mut client = Client::new(1);
@@ -412,7 +412,7 @@ fn a_stop_on_a_full_disk_says_what_is_not_saved() {
 
 /// Those who hold connections without asking anything keep nobody out.
 #[test]
-fn idle_crowds_are_bounded_and_give_way() {
+fn idle_connections_are_bounded_and_evicted() {
     let limit = 8;
     let mika = Mika::start(&json!({ "http": { "max_connections": limit } }));
     let hold = |_| {

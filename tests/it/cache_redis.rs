@@ -252,7 +252,7 @@ async fn a_killed_server_that_kept_its_data_is_another_generation() {
 }
 
 #[tokio::test]
-async fn a_server_that_forgot_everything_is_told_from_one_that_did_not() {
+async fn an_emptied_server_is_distinguished_from_a_restarted_one() {
     let mut redis = Redis::start();
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
@@ -283,7 +283,7 @@ async fn a_lost_connection_to_the_same_server_changes_no_generation() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_delays_nobody_for_long() {
+async fn a_server_that_hangs_delays_calls_briefly() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     cache.ping().await.unwrap();
@@ -337,7 +337,7 @@ async fn a_server_that_hangs_ends_blocking_reads() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_away_and_told_once() {
+async fn an_unreachable_server_is_away_and_logged_once() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let _guard = tracing::subscriber::set_default(subscriber(&log));
     let mut redis = Redis::start();
@@ -355,7 +355,7 @@ async fn a_server_that_is_not_there_is_away_and_told_once() {
 }
 
 #[tokio::test]
-async fn a_server_without_memory_is_away_and_told_once() {
+async fn a_server_out_of_memory_is_away_and_logged_once() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let _guard = tracing::subscriber::set_default(subscriber(&log));
     let redis = Redis::start();
@@ -418,7 +418,7 @@ async fn comeback_from(cache: &Arc<dyn Cache>, word: &str) {
 }
 
 #[tokio::test]
-async fn a_server_that_loads_its_data_is_away() {
+async fn a_loading_server_is_away() {
     // A tenth of a second for each key, and a look at its clients after each.
     let slow = ["--key-load-delay", "100000"];
     let polite = ["--loading-process-events-interval-bytes", "1024"];
@@ -513,7 +513,7 @@ async fn tls_child() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_emptied_is_another_generation() {
+async fn an_emptied_server_is_another_generation() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
@@ -561,7 +561,7 @@ async fn a_registry_that_was_forgotten_while_it_was_written_is_not_complete() {
 }
 
 #[tokio::test]
-async fn no_batch_gets_in_before_those_that_an_emptied_server_lacks() {
+async fn an_emptied_server_refuses_batches_after_a_gap() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     let first = cache.ping().await.unwrap();
@@ -577,7 +577,7 @@ async fn no_batch_gets_in_before_those_that_an_emptied_server_lacks() {
 }
 
 #[tokio::test]
-async fn torrents_are_put_into_the_sets_of_users_and_taken_out() {
+async fn torrents_enter_and_leave_the_sets_of_users() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     redis.cli(&["SADD", "t:u:active:1", "2"]);
@@ -670,7 +670,7 @@ async fn a_missing_permission_is_named() {
 }
 
 #[tokio::test]
-async fn urls_that_lead_nowhere_are_refused() {
+async fn invalid_urls_are_refused() {
     let open = Drivers::built_in().get("redis").expect("the driver");
     for url in [
         "",
@@ -792,7 +792,7 @@ async fn a_web_application_finds_what_it_reads() {
 }
 
 #[tokio::test]
-async fn a_damaged_journal_says_where() {
+async fn a_damaged_journal_entry_is_named() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     for entry in [
@@ -814,7 +814,7 @@ async fn a_damaged_journal_says_where() {
 }
 
 #[tokio::test]
-async fn damaged_peers_are_passed_over() {
+async fn damaged_peers_are_skipped() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     let generation = cache.ping().await.unwrap();
@@ -883,7 +883,7 @@ async fn rows_written_by_hand_are_read() {
 }
 
 #[tokio::test]
-async fn a_former_passkey_goes_unless_it_is_anothers() {
+async fn a_former_passkey_is_removed_unless_another_user_has_it() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     let put = async |users: &[StoredUser]| cache.put_users(users, Write::Edit).await.unwrap();
@@ -927,7 +927,7 @@ async fn notices_may_be_written_by_hand() {
 }
 
 #[tokio::test]
-async fn the_whitelist_forgets_what_no_client_is() {
+async fn the_whitelist_drops_invalid_prefixes() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     redis.cli(&["HSET", "t:whitelist", "", "everybody", "-qB", "qBittorrent"]);

@@ -245,7 +245,7 @@ fn refusals_of_a_private_tracker() {
 
 /// Rule A6: the newcomer is refused, and nobody else.
 #[test]
-fn one_user_has_so_many_clients_on_a_torrent() {
+fn the_clients_of_a_user_on_a_torrent_are_limited() {
     let mut mika = private(&json!({ "mode": "private", "tracker": { "max_peers_per_user": 2 } }));
     mika.run();
     let client = |number: u8, rest| {
@@ -345,7 +345,7 @@ fn edits_take_effect_while_it_runs() {
 }
 
 #[test]
-fn a_torrent_that_was_away_goes_on_as_before() {
+fn a_torrent_that_comes_back_keeps_its_peers() {
     let mut mika = private(&trace());
     mika.run();
     let announce = |info_hash: &'static [u8; 20], rest: &'static str| Announce {
@@ -401,7 +401,7 @@ fn a_torrent_that_was_away_goes_on_as_before() {
 }
 
 #[test]
-fn a_reload_applies_a_valid_config_and_no_other() {
+fn a_reload_applies_only_a_valid_config() {
     let mut mika = private(&trace());
     mika.run();
     let interval = |mika: &Mika| GOOD.send(mika).int("interval");
@@ -513,7 +513,7 @@ impl Tls {
 }
 
 #[test]
-fn https_and_the_exchange_of_its_certificate() {
+fn the_https_certificate_can_be_replaced() {
     let files = json!({ "key": "tracker.key", "cert": "tracker.pem" });
     let config = json!({ "mode": "private", "http": { "tls": files }, "api": { "tls": files } });
     let mut mika = Mika::prepare(&config);
@@ -584,7 +584,7 @@ fn https_and_the_exchange_of_its_certificate() {
 
 /// A reply that waits for the database is still sent, new connections are refused, and all is saved.
 #[test]
-fn a_stop_finishes_what_is_in_flight() {
+fn a_stop_answers_requests_in_flight() {
     let mut mika = private(&json!({ "mode": "private", "journal": { "ack_timeout": "20s" } }));
     mika.run();
     let address = mika.http();
@@ -625,7 +625,7 @@ fn a_stop_finishes_what_is_in_flight() {
 }
 
 #[test]
-fn an_interrupt_stops_it_too_and_idle_connections_do_not_keep_it() {
+fn an_interrupt_stops_it_despite_idle_connections() {
     let mut mika = private(&json!({ "mode": "private" }));
     mika.run();
     let mut idle = crate::harness::http::Connection::open(mika.http()).expect("a connection");
@@ -636,7 +636,7 @@ fn an_interrupt_stops_it_too_and_idle_connections_do_not_keep_it() {
 }
 
 #[test]
-fn check_says_whether_the_config_is_right() {
+fn check_validates_the_config() {
     let mika = Mika::prepare(&json!({ "mode": "private" }));
     let check = |arguments: &[&str]| {
         mika.command(env!("CARGO_BIN_EXE_mika"))

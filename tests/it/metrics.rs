@@ -61,7 +61,7 @@ fn whole(series: &BTreeMap<String, f64>, name: &str) -> u64 {
 }
 
 #[test]
-fn connections_that_give_way_and_proxies_without_their_header_are_counted() {
+fn evictions_and_missing_proxy_headers_are_counted() {
     let api = free_port();
     let http = json!({
         "max_connections": 4,
@@ -157,7 +157,7 @@ fn requests_of_clients_and_open_connections_are_counted() {
 }
 
 #[test]
-fn nobody_reads_the_metrics_without_a_login() {
+fn metrics_need_a_login() {
     let api = free_port();
     let mut mika = prepare(api, "public", &[]);
     mika.run();
@@ -168,7 +168,7 @@ fn nobody_reads_the_metrics_without_a_login() {
 }
 
 #[test]
-fn a_certificate_is_told_until_when_also_after_its_exchange() {
+fn the_expiry_of_a_certificate_follows_its_replacement() {
     const EXPIRY: &str = r#"mika_certificate_expiry_timestamp_seconds{listener="api"}"#;
     let api = free_port();
     let mut mika = prepare(api, "public", &[]);
@@ -192,7 +192,7 @@ fn a_certificate_is_told_until_when_also_after_its_exchange() {
 }
 
 #[test]
-fn storage_that_takes_nothing_is_down_until_it_does() {
+fn storage_that_refuses_writes_is_down_until_it_accepts_them() {
     let passkey = "0123456789abcdef";
     let api = free_port();
     let tracker = json!({ "whitelist": false });
@@ -231,7 +231,7 @@ fn storage_that_takes_nothing_is_down_until_it_does() {
 }
 
 #[test]
-fn a_cache_that_goes_is_down_until_it_is_back() {
+fn a_lost_cache_is_down_until_it_is_back() {
     let mut redis = Redis::start();
     let api = free_port();
     let cache = json!({ "driver": "redis", "url": redis.url() });

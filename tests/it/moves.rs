@@ -186,7 +186,7 @@ fn torrents_that_swap_hashes_keep_their_records_and_get_no_peers_of_each_other()
 }
 
 #[test]
-fn a_hash_that_moves_to_another_torrent_takes_no_peers_and_no_snatches_along() {
+fn a_hash_that_moves_to_another_torrent_keeps_no_peers_and_no_snatches() {
     let mika = start();
     let (seeder, leecher) = (Client(0), Client(1));
     seeder.accepted(&mika, b'a', "left=5&uploaded=0&event=started");
@@ -212,7 +212,7 @@ fn a_hash_that_moves_to_another_torrent_takes_no_peers_and_no_snatches_along() {
 }
 
 #[test]
-fn a_torrent_that_is_deleted_and_uploaded_again_begins_with_what_storage_says() {
+fn a_torrent_that_is_uploaded_again_begins_with_storages_snatches() {
     let mika = start();
     let api = Api::of(&mika);
     let count = || api.json("/api/stats")["registry"]["torrents"].clone();
@@ -283,7 +283,7 @@ fn a_hybrid_keeps_its_peers_when_it_gets_a_second_hash_and_not_when_it_loses_one
 }
 
 #[test]
-fn a_row_that_is_mended_brings_the_peers_back_and_one_with_another_hash_does_not() {
+fn a_repaired_row_restores_its_peers_unless_its_hash_changed() {
     let mika = start();
     let (seeder, leecher) = (Client(0), Client(1));
     seeder.accepted(&mika, b'a', "left=0&uploaded=0&event=started");
@@ -316,7 +316,7 @@ fn a_row_that_is_mended_brings_the_peers_back_and_one_with_another_hash_does_not
 }
 
 #[test]
-fn users_are_counted_right_whatever_becomes_of_them() {
+fn the_count_of_users_follows_every_change() {
     let mika = start();
     let api = Api::of(&mika);
     let registry = |key: &str| api.json("/api/stats")["registry"][key].clone();

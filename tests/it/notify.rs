@@ -90,7 +90,7 @@ fn count(messages: &[String], line: &str) -> usize {
 }
 
 #[test]
-fn a_manager_hears_of_start_reload_and_stop() {
+fn the_service_manager_is_notified_of_start_reload_and_stop() {
     let mut mika = Mika::prepare(&json!({ "log": { "stats_interval": "0s" } }));
     let mut manager = Manager::of(&mut mika);
     mika.run();
@@ -136,7 +136,7 @@ fn a_manager_hears_of_start_reload_and_stop() {
 }
 
 #[test]
-fn the_status_tells_what_is_served() {
+fn the_status_has_listeners_and_rates() {
     let mut mika = Mika::prepare_udp(
         &["127.0.0.1"],
         &json!({ "log": { "stats_interval": "100ms" } }),
@@ -149,7 +149,7 @@ fn the_status_tells_what_is_served() {
 
 /// A start that has to wait says for what and asks for patience; once it need not, it serves.
 #[test]
-fn a_start_that_waits_says_for_what() {
+fn a_waiting_start_reports_what_it_waits_for() {
     let away = free_port();
     let mut mika = Mika::prepare(&json!({
         "mode": "private",
@@ -174,7 +174,7 @@ fn a_start_that_waits_says_for_what() {
 /// One that is watched says so at half of the time, and no longer once a worker hangs: here in
 /// writing a line of log that nobody takes. When it goes on, it says so again.
 #[test]
-fn what_hangs_is_not_called_alive() {
+fn a_hanging_worker_stops_the_watchdog_notifications() {
     let mut mika = Mika::prepare(&json!({ "log": { "level": "trace", "stats_interval": "0s" } }));
     let mut manager = Manager::of(&mut mika);
     mika.set_variable("WATCHDOG_USEC", "1000000");

@@ -36,7 +36,7 @@ fn changes(said: &str) -> Vec<&str> {
 }
 
 #[test]
-fn each_key_that_changes_is_told_and_whether_it_waits_for_a_restart() {
+fn changed_keys_are_logged_and_whether_they_need_a_restart() {
     let mut mika = Mika::start(&json!({ "log": { "stats_interval": "0s" } }));
     let said = reload(&mut mika, &json!({}));
     assert_eq!(changes(&said), [""; 0]);
@@ -81,7 +81,7 @@ fn statistics_begin_and_end_with_a_reload() {
 
 /// A lower number lets those that are open go on, until others come; a higher one has room for more.
 #[test]
-fn connections_are_bounded_by_what_the_last_reload_said() {
+fn a_reload_applies_the_connection_limit() {
     let mut mika = Mika::start_with(
         &json!({ "http": { "max_connections": 1 } }),
         &["--procs", "1"],
@@ -124,7 +124,7 @@ fn connections_are_bounded_by_what_the_last_reload_said() {
 
 /// A peer beside the tracker is known to the internet by an address that the config names.
 #[test]
-fn a_reload_tells_by_which_address_local_peers_are_reached() {
+fn a_reload_applies_public_addresses() {
     let mut mika = Mika::start(&json!({
         "mode": "public",
         "http": { "trusted_proxies": ["127.0.0.1/32"] },
@@ -221,7 +221,7 @@ fn a_renamed_log_loses_no_line() {
 }
 
 #[test]
-fn a_log_file_is_not_for_everybody_also_after_a_rotation() {
+fn a_log_file_has_a_restrictive_mode_also_after_a_rotation() {
     let config = json!({ "log": { "file": "tracker.log" } });
     let mut mika = Mika::prepare(&config);
     mika.run();
@@ -237,7 +237,7 @@ fn a_log_file_is_not_for_everybody_also_after_a_rotation() {
 }
 
 #[test]
-fn files_that_others_can_read_are_named_at_the_start_and_by_a_check() {
+fn readable_secrets_are_reported_at_the_start_and_by_a_check() {
     let mut mika = Mika::prepare(&json!({}));
     fs::write(mika.path("mika.secret"), [7; 32]).expect("a file");
     let open = fs::Permissions::from_mode(0o644);
@@ -292,7 +292,7 @@ fn a_log_that_cant_be_written_ends_the_start() {
 
 /// What ends it is in the file too: whoever looks there has no stderr.
 #[test]
-fn the_reason_of_an_end_is_in_the_file() {
+fn the_log_file_has_the_reason_of_a_failed_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address");
     let mut mika = Mika::prepare_on(address, &json!({ "log": { "file": "tracker.log" } }));

@@ -89,7 +89,7 @@ fn check(mika: &Mika) -> String {
 }
 
 #[test]
-fn check_looks_at_ports_and_files() {
+fn check_covers_ports_and_file_limits() {
     let mut network = Network::new();
     let host = network.host();
     let sysctl = |setting: &str| {
@@ -141,7 +141,7 @@ fn check_looks_at_ports_and_files() {
 }
 
 #[test]
-fn a_port_that_an_outgoing_connection_has_is_tried_again() {
+fn a_port_of_an_outgoing_connection_is_retried() {
     let outgoing = Outgoing::new();
     let address = outgoing.address();
     let mut mika = Mika::prepare_on(address, &json!({ "mode": "public" }));
@@ -155,7 +155,7 @@ fn a_port_that_an_outgoing_connection_has_is_tried_again() {
 }
 
 #[test]
-fn a_port_that_an_outgoing_connection_keeps_is_explained() {
+fn a_port_of_an_outgoing_connection_is_explained() {
     let outgoing = Outgoing::new();
     let address = outgoing.address();
     let mut mika = Mika::prepare_on(address, &json!({ "mode": "public" }));
@@ -171,7 +171,7 @@ fn a_port_that_an_outgoing_connection_keeps_is_explained() {
 }
 
 #[test]
-fn a_port_that_another_program_serves_is_told_at_once() {
+fn a_port_of_another_program_fails_at_once() {
     let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = other.local_addr().expect("its address");
     let mut mika = Mika::prepare_on(address, &json!({ "mode": "public" }));

@@ -90,7 +90,7 @@ fn totals_become_credit() {
 }
 
 #[test]
-fn a_gap_costs_nothing_and_gains_nothing() {
+fn a_gap_loses_nothing_and_gains_nothing() {
     let first: Line = (0, "uploaded=700&downloaded=800", (0, 0));
     for gap in [TTL + 1, TOMBSTONE, 3 * TOMBSTONE] {
         let mut world = World::private();
@@ -156,7 +156,7 @@ fn newcomers_beyond_the_limit_are_refused() {
 }
 
 #[test]
-fn no_line_is_that_fast() {
+fn implausible_rates_are_not_credited() {
     let megabyte = 1_000_000;
     let per_10 = MAX_RATE * 10;
     let mut world = World::private();
@@ -207,7 +207,7 @@ fn multipliers_are_integers_of_the_torrent() {
 }
 
 #[test]
-fn a_new_passkey_goes_on_with_the_record() {
+fn a_new_passkey_keeps_the_record() {
     let mut world = World::private();
     run(&mut world, &[(0, "uploaded=10", (0, 0))]);
     let mut renewed = user(1);
@@ -248,7 +248,7 @@ fn seed_time_counts_from_the_second_announce_to_the_stop() {
 }
 
 #[test]
-fn a_client_that_stops_and_comes_back_at_once_loses_no_seed_time() {
+fn a_client_that_stops_and_returns_at_once_loses_no_seed_time() {
     let mut world = World::private();
     for event in ["started", "stopped", "started", "stopped", "started"] {
         world.ok(peer(1).of(1).left(0).event(event));
@@ -260,7 +260,7 @@ fn a_client_that_stops_and_comes_back_at_once_loses_no_seed_time() {
 }
 
 #[test]
-fn a_client_that_stops_and_comes_back_at_once_expires_as_any_other() {
+fn a_client_that_stops_and_returns_at_once_can_expire() {
     let mut world = World::private();
     for event in ["started", "stopped", "started"] {
         world.ok(peer(1).of(1).left(0).event(event));
@@ -291,7 +291,7 @@ fn clients_of_a_user_that_seed_at_the_same_time_count_once() {
 }
 
 #[test]
-fn a_clock_that_leaps_counts_no_second_of_seeding_twice() {
+fn a_leaping_clock_does_not_double_seed_time() {
     let mut world = World::private();
     for n in [1, 2] {
         world.ok(peer(n).of(1).left(0));
@@ -321,7 +321,7 @@ fn seeded(world: &mut World) -> Option<(i64, i64)> {
 }
 
 #[test]
-fn a_clock_that_leaps_counts_nothing_twice_that_a_client_told_before_it_left() {
+fn a_leaping_clock_does_not_double_the_last_report_of_a_client() {
     let mut world = World::private();
     for n in [1, 2] {
         world.ok(peer(n).of(1).left(0));
@@ -338,7 +338,7 @@ fn a_clock_that_leaps_counts_nothing_twice_that_a_client_told_before_it_left() {
 }
 
 #[test]
-fn seed_time_that_found_no_room_is_told_as_of_when_it_was() {
+fn owed_seed_time_keeps_its_time() {
     let seeds = |event: &'static str| peer(1).of(1).left(0).event(event);
     // It stops again, or not; or it begins again, and seeds on in the end.
     for (again, wait, expected) in [
@@ -371,7 +371,7 @@ fn seed_time_that_found_no_room_is_told_as_of_when_it_was() {
 
 /// The rules here: more than 1000 bytes oblige to 10,000 seconds.
 #[test]
-fn who_leaves_too_early_is_marked() {
+fn a_user_who_leaves_too_early_is_marked() {
     let down = |total: u64| peer(1).of(1).totals(0, total);
     let seed = |n: u8| peer(n).of(1).totals(0, 1001).left(0);
     let hnr = |world: &mut World| {
@@ -442,7 +442,7 @@ fn who_leaves_too_early_is_marked() {
 }
 
 #[test]
-fn silence_that_a_restart_may_explain_marks_nobody() {
+fn silence_explained_by_a_restart_marks_no_user() {
     let mut world = World::private();
     let announce = |down: u64, left: u64| peer(1).of(1).totals(0, down).left(left);
     let hnr = |world: &mut World| {
@@ -465,7 +465,7 @@ fn silence_that_a_restart_may_explain_marks_nobody() {
 }
 
 #[test]
-fn silence_that_begins_in_the_second_of_a_restart_marks_nobody() {
+fn silence_from_the_second_of_a_restart_marks_no_user() {
     let mut world = World::private();
     world.ok(peer(1).of(1).totals(0, 0));
     world.wait(10);
@@ -559,7 +559,7 @@ fn with_a_full_outbox_credit_comes_later() {
 }
 
 #[test]
-fn a_total_below_its_base_that_finds_no_room_is_no_report_of_the_base() {
+fn a_total_below_its_base_without_room_does_not_report_the_base() {
     let up = |total: u64| peer(1).of(1).totals(total, 0);
     let mut world = World::private_by(rules(), 2);
     world.ok(up(100));
@@ -577,7 +577,7 @@ fn a_total_below_its_base_that_finds_no_room_is_no_report_of_the_base() {
 }
 
 #[test]
-fn a_stop_that_finds_no_room_is_kept_until_it_does() {
+fn a_stop_without_room_is_kept_until_there_is() {
     let stop = || peer(1).of(1).totals(150, 2000).left(0).event("stopped");
     for again in [false, true] {
         let mut world = full();
@@ -618,7 +618,7 @@ fn a_stop_that_finds_no_room_is_kept_until_it_does() {
 }
 
 #[test]
-fn a_snatch_without_room_is_told_later() {
+fn a_snatch_without_room_is_journaled_later() {
     let mut world = full();
     world.wait(10);
     let done = |total: u64| peer(1).of(1).totals(0, total).left(0).event("completed");

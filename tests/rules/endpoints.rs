@@ -31,7 +31,7 @@ fn active(world: &World) -> Vec<u8> {
 }
 
 #[test]
-fn a_client_that_crashes_and_starts_again_is_one_peer() {
+fn a_client_that_crashes_and_restarts_is_one_peer() {
     let mut world = World::private();
     for n in 0..50 {
         let reply = world.ok(crashing(n).event("started"));
@@ -47,7 +47,7 @@ fn a_client_that_crashes_and_starts_again_is_one_peer() {
 }
 
 #[test]
-fn a_client_in_a_crash_loop_is_not_shut_out() {
+fn a_client_in_a_crash_loop_is_not_refused() {
     let mut world = World::private();
     for n in 0..3000_u32 {
         let id = format!("peer_id=-MK0001-{n:012}");
@@ -61,7 +61,7 @@ fn a_client_in_a_crash_loop_is_not_shut_out() {
 }
 
 #[test]
-fn the_record_of_a_client_that_lost_its_place_stays() {
+fn the_record_of_a_replaced_client_stays() {
     let mut world = World::private();
     world.ok(crashing(1).totals(100, 0));
     world.wait(60);
@@ -81,7 +81,7 @@ fn the_record_of_a_client_that_lost_its_place_stays() {
 }
 
 #[test]
-fn a_client_that_moves_to_the_endpoint_of_another_takes_its_place_too() {
+fn a_client_that_moves_to_the_endpoint_of_another_replaces_it() {
     let mut world = World::private();
     world.ok(crashing(1));
     world.ok(crashing(2).with("port=7000"));
@@ -91,7 +91,7 @@ fn a_client_that_moves_to_the_endpoint_of_another_takes_its_place_too() {
 }
 
 #[test]
-fn a_record_leaves_with_both_families_in_whatever_order_its_successor_comes() {
+fn a_replaced_record_leaves_with_both_families_in_any_order() {
     for order in [[V4, V6], [V6, V4]] {
         let mut world = World::private();
         for ip in [V4, V6] {
@@ -112,7 +112,7 @@ fn a_record_leaves_with_both_families_in_whatever_order_its_successor_comes() {
 }
 
 #[test]
-fn clients_without_a_port_and_those_of_others_keep_their_places() {
+fn clients_without_a_port_or_of_other_users_are_not_replaced() {
     let mut world = World::private();
     for n in 1..=3 {
         world.ok(crashing(n).with("port=0"));
@@ -171,7 +171,7 @@ fn no_reply_of_a_large_swarm_has_an_endpoint_twice() {
 }
 
 #[test]
-fn taking_over_an_endpoint_is_no_hit_and_run() {
+fn replacing_a_client_is_not_a_hit_and_run() {
     let mut world = World::private();
     world.ok(crashing(1));
     world.wait(60);
@@ -185,7 +185,7 @@ fn taking_over_an_endpoint_is_no_hit_and_run() {
 }
 
 #[test]
-fn a_full_journal_hears_later_of_a_client_that_lost_its_place() {
+fn a_replaced_client_is_journaled_once_there_is_room() {
     let mut world = World::private_by(rules(), 2);
     world.ok(crashing(1));
     world.drain();
@@ -197,7 +197,7 @@ fn a_full_journal_hears_later_of_a_client_that_lost_its_place() {
 }
 
 #[test]
-fn clients_at_one_endpoint_from_before_are_one_after_a_restart() {
+fn restored_clients_at_one_endpoint_become_one() {
     let mut world = World::private();
     let records = |world: &mut World, n: u8, port: u16| {
         world.ok(crashing(n).with(&format!("port={port}")));
@@ -217,7 +217,7 @@ fn clients_at_one_endpoint_from_before_are_one_after_a_restart() {
 }
 
 #[test]
-fn a_place_is_free_again_once_everybody_has_expired() {
+fn expired_clients_do_not_count_for_the_limit() {
     let mut world = World::private();
     world.ok(crashing(1));
     world.wait(TTL + 1);

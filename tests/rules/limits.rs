@@ -47,7 +47,7 @@ fn a_user_with_too_many_records_gets_no_new_torrents() {
 }
 
 #[test]
-fn a_client_that_is_restarted_is_not_shut_out_by_what_it_left() {
+fn a_restarted_client_is_not_refused_because_of_its_tombstones() {
     let mut world = limited(RecordLimits {
         burst: 1000,
         ..LIMITS
@@ -66,7 +66,7 @@ fn a_client_that_is_restarted_is_not_shut_out_by_what_it_left() {
 }
 
 #[test]
-fn a_user_begins_so_many_records_at_once_and_so_many_a_second_after_that() {
+fn new_records_of_a_user_are_rate_limited() {
     let mut world = limited(RecordLimits {
         max: 1000,
         ..LIMITS
@@ -96,7 +96,7 @@ fn a_user_begins_so_many_records_at_once_and_so_many_a_second_after_that() {
 }
 
 #[test]
-fn refusals_say_when_to_come_back() {
+fn refusals_have_a_retry_time() {
     let mut world = limited(RecordLimits {
         max: 2,
         burst: 3,
@@ -126,7 +126,7 @@ fn refusals_say_when_to_come_back() {
 }
 
 #[test]
-fn one_passkey_makes_no_forty_thousand_records() {
+fn the_records_of_one_passkey_are_limited() {
     let mut world = World::private_by(rules(), 100_000);
     let hash = |n: u32| {
         let mut bytes = [7; 20];

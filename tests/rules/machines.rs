@@ -36,7 +36,7 @@ fn two_machines_with_one_peer_id_gain_what_they_show_together() {
 }
 
 #[test]
-fn downloads_of_two_machines_are_not_counted_twice_either() {
+fn downloads_of_two_machines_are_not_counted_twice() {
     let mut world = World::private();
     world.ok(machine(1, 0).event("started"));
     world.wait(900);
@@ -67,7 +67,7 @@ fn three_machines_gain_at_most_what_they_show() {
 }
 
 #[test]
-fn a_client_that_comes_back_at_another_address_loses_nothing_of_what_it_does_then() {
+fn a_client_that_returns_at_another_address_loses_no_later_growth() {
     let mut world = World::private();
     world.ok(machine(1, 0).event("started"));
     world.wait(1800);
@@ -84,7 +84,7 @@ fn a_client_that_comes_back_at_another_address_loses_nothing_of_what_it_does_the
 }
 
 #[test]
-fn a_restart_of_the_tracker_between_two_machines_doubles_nothing() {
+fn a_restart_between_two_machines_doubles_nothing() {
     let mut world = World::private();
     world.ok(machine(1, 0).event("started"));
     world.wait(900);

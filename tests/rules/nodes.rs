@@ -56,7 +56,7 @@ fn two_public() -> (World, World) {
 }
 
 #[test]
-fn a_client_that_changes_the_node_is_credited_from_where_it_was() {
+fn a_client_that_changes_the_node_keeps_its_base() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1).totals(1000, 0));
     one.wait(60);
@@ -124,7 +124,7 @@ fn peers_of_both_nodes_meet_and_leave_both() {
 }
 
 #[test]
-fn a_peer_that_one_node_hears_does_not_expire_at_the_other() {
+fn a_peer_seen_by_one_node_does_not_expire_at_the_other() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1));
     tell(&mut one, &two);
@@ -142,7 +142,7 @@ fn a_peer_that_one_node_hears_does_not_expire_at_the_other() {
 }
 
 #[test]
-fn a_download_is_completed_once_whichever_node_hears_of_it() {
+fn a_download_is_completed_once_at_any_node() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1));
     one.ok(peer(1).of(1).left(0).event("completed"));
@@ -170,7 +170,7 @@ fn what_a_user_did_elsewhere_counts_for_hit_and_run() {
 }
 
 #[test]
-fn a_client_that_starts_again_at_the_other_node_is_one_peer_at_both() {
+fn a_client_that_restarts_at_the_other_node_is_one_peer_at_both() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(9).of(1).from("9.9.9.1"));
     tell(&mut one, &two);
@@ -186,7 +186,7 @@ fn a_client_that_starts_again_at_the_other_node_is_one_peer_at_both() {
 }
 
 #[test]
-fn nodes_that_heard_of_one_endpoint_at_once_agree_who_is_there() {
+fn nodes_that_see_one_endpoint_at_once_agree_on_its_client() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(9).of(1).from("9.9.9.1"));
     one.wait(1);
@@ -214,7 +214,7 @@ fn nodes_that_heard_of_one_endpoint_at_once_agree_who_is_there() {
 }
 
 #[test]
-fn changes_of_a_torrent_that_has_another_hash_by_now_move_nobody() {
+fn changes_under_a_former_hash_move_no_peer() {
     use mika::registry::RegistryChange;
 
     use crate::world::torrent;
@@ -241,7 +241,7 @@ fn changes_of_a_torrent_that_has_another_hash_by_now_move_nobody() {
 }
 
 #[test]
-fn a_record_survives_the_way_through_the_other_node() {
+fn a_record_survives_the_round_trip_through_the_other_node() {
     let (mut one, two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1).totals(5, 6).left(7));
     let change = one.drain_peers().remove(0);
@@ -256,7 +256,7 @@ fn a_record_survives_the_way_through_the_other_node() {
 }
 
 #[test]
-fn a_client_that_leaves_two_nodes_at_once_by_one_family_each_has_left() {
+fn a_client_that_leaves_two_nodes_at_once_has_left() {
     let (mut one, mut two) = of_two_families();
     one.wait(10);
     two.wait(10);
@@ -277,7 +277,7 @@ fn a_client_that_leaves_two_nodes_at_once_by_one_family_each_has_left() {
 }
 
 #[test]
-fn a_client_that_comes_to_two_nodes_at_once_is_there_by_both_families() {
+fn a_client_at_two_nodes_has_both_families() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1));
     two.wait(1);
@@ -293,7 +293,7 @@ fn a_client_that_comes_to_two_nodes_at_once_is_there_by_both_families() {
 }
 
 #[test]
-fn an_address_that_is_silent_expires_though_another_node_hears_of_the_other_one() {
+fn a_silent_address_expires_while_another_node_sees_the_other_family() {
     let (mut one, mut two) = of_two_families();
     for _ in 0..2 {
         one.wait(TTL / 2 + 10);
@@ -307,7 +307,7 @@ fn an_address_that_is_silent_expires_though_another_node_hears_of_the_other_one(
 }
 
 #[test]
-fn a_client_that_comes_back_by_the_clock_of_a_slower_node_is_there() {
+fn a_client_that_returns_at_a_node_with_a_slower_clock_is_present() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1));
     one.wait(3);
@@ -335,7 +335,7 @@ fn public_peers_and_their_snatches_are_shared() {
 }
 
 #[test]
-fn an_expired_guest_is_not_taken_over() {
+fn an_expired_guest_is_not_adopted() {
     let (mut one, mut two) = two_public();
     one.ok(peer(1));
     two.wait(TTL + 1);
@@ -344,7 +344,7 @@ fn an_expired_guest_is_not_taken_over() {
 }
 
 #[test]
-fn wiped_snatches_begin_anew() {
+fn wiped_snatches_begin_at_zero() {
     let mut world = World::private();
     world.ok(peer(1).of(1));
     world.ok(peer(1).of(1).left(0).event("completed"));
@@ -353,7 +353,7 @@ fn wiped_snatches_begin_anew() {
 }
 
 #[test]
-fn a_stop_that_only_another_node_can_make_sense_of_is_passed_on() {
+fn a_stop_of_a_client_that_only_another_node_knows_is_passed_on() {
     let mut world = World::private();
     let stopped = || peer(1).of(1).totals(700, 0).left(0).event("stopped");
     assert_eq!(world.counts(stopped()), (0, 0, 0));

@@ -35,7 +35,7 @@ fn crowd(mut world: World) -> World {
 }
 
 #[test]
-fn each_role_gets_who_is_of_use_to_it() {
+fn each_role_gets_useful_peers() {
     for mut world in [crowd(World::public()), crowd(World::private())] {
         let mut given = |ask: Ask| numbers(&world.ok(ask).peers);
         assert_eq!(given(peer(1).of(1)), [2, 3, 4, 5, 6, 7]);
@@ -47,7 +47,7 @@ fn each_role_gets_who_is_of_use_to_it() {
 }
 
 #[test]
-fn nobody_gets_itself() {
+fn no_client_gets_itself() {
     for mut world in [World::public(), World::private()] {
         assert_eq!(world.ok(peer(1).of(1)).peers, []);
         assert_eq!(world.ok(peer(1).of(1)).peers, []);
@@ -95,7 +95,7 @@ fn families_do_not_mix() {
 }
 
 #[test]
-fn private_addresses_stay_among_themselves() {
+fn private_addresses_are_handed_out_to_private_ones_only() {
     for mut world in [World::public(), World::private()] {
         world.ok(peer(1).of(1).from("10.0.0.1"));
         world.ok(peer(2).of(2));
@@ -199,7 +199,7 @@ fn local_peers_of_one_port_are_one_public_endpoint_in_a_reply() {
 }
 
 #[test]
-fn a_local_client_is_told_its_public_address() {
+fn a_local_client_gets_its_public_address() {
     let mut world = World::new(Mode::Public, rules_with(&[("", "203.0.113.7")]), 10);
     let told = |reply: &[u8], ip: [u8; 4]| {
         let text = [&b"11:external ip4:"[..], &ip].concat();
@@ -229,7 +229,7 @@ fn a_claimed_address_counts_only_if_trusted_and_global() {
 }
 
 #[test]
-fn own_clients_are_hidden_if_asked_for() {
+fn own_clients_are_hidden_if_configured() {
     for hide in [false, true] {
         let mut rules = rules();
         rules.hide_own_peers = hide;

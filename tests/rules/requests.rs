@@ -201,7 +201,7 @@ fn a_full_registry_counts_snatches_of_registered_torrents_only() {
 }
 
 #[test]
-fn torrents_without_peers_give_way_by_their_snatches_and_their_age() {
+fn unused_torrents_are_removed_by_snatches_and_age() {
     let mut world = World::public();
     let done = |torrent: u8, n: u8| peer(n).torrent(torrent).left(0).event("completed");
     let leave = |torrent: u8, n: u8| peer(n).torrent(torrent).event("stopped");
@@ -239,7 +239,7 @@ fn torrents_without_peers_give_way_by_their_snatches_and_their_age() {
 }
 
 #[test]
-fn no_network_can_take_the_room_for_torrents_from_the_others() {
+fn no_network_can_use_up_the_room_for_torrents() {
     let mut few = rules();
     few.max_torrents = 64;
     let mut world = World::new(Mode::Public, few, 1000);
@@ -264,7 +264,7 @@ fn no_network_can_take_the_room_for_torrents_from_the_others() {
 }
 
 #[test]
-fn an_address_has_so_many_peers_in_a_swarm() {
+fn the_peers_of_an_address_in_a_swarm_are_limited() {
     let mut few = rules();
     few.max_peers_per_ip = 2;
     let mut world = World::new(Mode::Public, few, 100);
@@ -292,7 +292,7 @@ fn an_address_has_so_many_peers_in_a_swarm() {
 }
 
 #[test]
-fn a_plus_is_itself_and_a_space_only_where_that_is_registered() {
+fn a_plus_is_a_space_only_if_that_is_registered() {
     let mut closed = rules();
     closed.auto_register = false;
     let mut with_space = [b'x'; 20];
@@ -382,7 +382,7 @@ fn both_spellings_of_a_space_are_one_public_torrent() {
 
 /// As JavaScript's `escape` has it: spaces are escaped, and a plus is left as it is.
 #[test]
-fn a_raw_plus_of_one_that_leaves_marks_as_they_are_is_a_plus() {
+fn a_raw_plus_beside_raw_marks_is_a_plus() {
     for (raw, encoded) in [
         ("+%20%ff0123456789012345+", "%2B%20%FF0123456789012345%2B"),
         ("+/%ff0123456789012345+", "%2B%2F%FF0123456789012345%2B"),
@@ -397,7 +397,7 @@ fn a_raw_plus_of_one_that_leaves_marks_as_they_are_is_a_plus() {
 }
 
 #[test]
-fn where_nothing_tells_what_a_plus_is_the_larger_swarm_does() {
+fn an_ambiguous_plus_is_decided_by_the_larger_swarm() {
     let (raw, plus) = ("a+%ff01234567890123456", "a%2B%ff01234567890123456");
     let mut world = World::public();
     world.ok(peer(1).raw_hash(plus));
@@ -411,7 +411,7 @@ fn where_nothing_tells_what_a_plus_is_the_larger_swarm_does() {
 }
 
 #[test]
-fn the_disabled_torrent_tells_its_reason_and_never() {
+fn a_disabled_torrent_fails_with_its_reason_and_retry_never() {
     use mika::wire::RetryIn;
     let mut world = World::private();
     let mut gone = torrent(1);

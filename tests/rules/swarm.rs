@@ -18,7 +18,7 @@ fn prepare(world: &mut World, state: &str, ask: &Ask) {
 
 /// Rule W13, row by row: the state before, what is announced, and the counters after it.
 #[test]
-fn every_transition_moves_the_counters_as_the_table_says() {
+fn every_transition_changes_the_counters_by_the_table() {
     let table: &[(&str, &str, Counts)] = &[
         ("absent", "left=5", (0, 1, 0)),
         ("absent", "left=5&event=started", (0, 1, 0)),
@@ -77,7 +77,7 @@ fn seeders_and_leechers_change_sides() {
 }
 
 #[test]
-fn a_snatch_counts_once_for_a_user_for_ever() {
+fn a_snatch_counts_only_once_for_a_user() {
     let mut world = World::private();
     let done = |n: u8, user: u32| peer(n).of(user).left(0).event("completed");
     world.ok(peer(1).of(1));
@@ -106,7 +106,7 @@ fn a_snatch_counts_once_for_a_user_for_ever() {
 }
 
 #[test]
-fn who_was_a_seeder_already_snatches_nothing() {
+fn a_seeder_snatches_nothing() {
     for mut world in [World::public(), World::private()] {
         world.ok(peer(1).of(1));
         world.ok(peer(1).of(1).left(0));
@@ -142,7 +142,7 @@ fn a_public_snatch_counts_once_while_the_peer_stays() {
 
 /// A client that checks its files finds what it lacks, fetches it, and says `completed` again.
 #[test]
-fn a_recheck_of_a_public_seeder_is_no_snatch() {
+fn a_recheck_of_a_public_seeder_is_not_a_snatch() {
     let mut world = World::public();
     let done = || peer(1).left(0).event("completed");
     // It came as a seeder, so that it never downloaded the torrent here.
@@ -163,7 +163,7 @@ fn a_recheck_of_a_public_seeder_is_no_snatch() {
 }
 
 #[test]
-fn a_download_told_by_both_families_is_one_public_snatch() {
+fn a_download_reported_by_both_families_is_one_public_snatch() {
     let v6 = |n: u8| peer(n).from("2a00::1");
     for v6_is_first in [false, true] {
         let mut world = World::public();
@@ -227,7 +227,7 @@ fn two_families_are_one_private_peer() {
 }
 
 #[test]
-fn what_one_family_tells_holds_for_the_other() {
+fn reports_of_one_family_hold_for_the_other() {
     let mut world = World::private();
     let v6 = |n: u8| {
         let ip = format!("2a00::{n}");
@@ -402,7 +402,7 @@ fn a_swarm_of_many_thousands_expires_as_a_whole() {
 }
 
 #[test]
-fn empty_public_swarms_give_their_memory_back() {
+fn empty_public_swarms_free_their_memory() {
     let mut world = World::public();
     world.ok(peer(1));
     world.ok(peer(1).torrent(2).left(0).event("completed"));
@@ -412,7 +412,7 @@ fn empty_public_swarms_give_their_memory_back() {
 }
 
 #[test]
-fn scrapes_touch_nothing() {
+fn scrapes_change_nothing_in_a_swarm() {
     for mut world in [World::public(), World::private()] {
         world.ok(peer(1).of(1));
         world.wait(TTL);

@@ -59,7 +59,7 @@ fn each_row_succeeds_or_fails_by_itself() {
 }
 
 #[test]
-fn ten_thousand_rows_are_taken_and_no_more() {
+fn ten_thousand_rows_are_accepted_and_no_more() {
     let (mika, api) = private();
     let torrents = |count: u32| {
         let row = |number: u32| json!({ "info_hash": format!("{number:040x}"), "name": "x" });

@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Whoever holds connections to the API, over TLS or before it, keeps nobody out.
 #[test]
-fn crowds_at_the_api_give_way() {
+fn idle_api_connections_are_evicted() {
     let mut mika = with_api(&json!({ "mode": "public" }));
     mika.run();
     let api = Api::of(&mika);

@@ -16,7 +16,7 @@ fn hear(stream: &mut Connection, heard: &mut String, texts: &[&str]) {
 }
 
 #[test]
-fn those_who_watch_hear_of_edits_snatches_and_refusals() {
+fn event_streams_have_edits_snatches_and_refusals() {
     let (mut mika, api) = private();
     let mut stream = api.connect().expect("a connection");
     stream
@@ -72,7 +72,7 @@ fn those_who_watch_hear_of_edits_snatches_and_refusals() {
 }
 
 #[test]
-fn only_so_many_may_watch() {
+fn the_number_of_event_streams_is_limited() {
     let (_mika, api) = private();
     let mut watchers = Vec::new();
     for _ in 0..32 {

@@ -23,7 +23,7 @@ fn routes(api: &Api) -> Vec<(String, String, bool)> {
 }
 
 #[test]
-fn without_the_right_credentials_no_route_answers_but_those_of_health() {
+fn without_valid_credentials_only_health_routes_answer() {
     let (_mika, api) = private();
     let mut open = Vec::new();
     for (method, path, is_open) in routes(&api) {
@@ -82,7 +82,7 @@ fn a_reader_reads_and_a_writer_does_both() {
 }
 
 #[test]
-fn a_token_for_metrics_sees_the_figures_and_nothing_else() {
+fn a_metrics_token_sees_the_figures_only() {
     let metrics = "metrics-token-0123";
     let token = json!({ "name": "prometheus", "token": metrics, "scope": "metrics" });
     let mut mika = with_api(&json!({ "mode": "private", "api": { "tokens": [token] } }));
@@ -145,7 +145,7 @@ fn a_reader_sees_no_passkey_anywhere() {
 }
 
 #[test]
-fn the_log_names_nobody_by_a_name_of_their_own_choice() {
+fn the_log_never_has_a_name_that_the_client_chose() {
     let mut mika = with_api(&json!({ "api": { "username": "" } }));
     mika.run();
     let api = Api::of(&mika);
@@ -161,7 +161,7 @@ fn the_log_names_nobody_by_a_name_of_their_own_choice() {
 }
 
 #[test]
-fn without_credentials_it_is_open_to_this_host_and_refused_to_others() {
+fn without_credentials_the_api_is_open_to_this_host_only() {
     let open = json!({ "api": { "username": "", "password": "", "tokens": [] } });
     let mut mika = with_api(&open);
     mika.run();
@@ -177,7 +177,7 @@ fn without_credentials_it_is_open_to_this_host_and_refused_to_others() {
 }
 
 #[test]
-fn slow_and_endless_requests_are_cut_off() {
+fn slow_and_endless_requests_are_closed() {
     let (_mika, api) = private();
     let long = format!("X-Long: {}", "x".repeat(20_000));
     let answer = api.try_send("GET", "/api/version", &[&long], b"");

@@ -144,7 +144,7 @@ fn only_names_of_the_api_are_served() {
 }
 
 #[test]
-fn the_host_is_that_of_the_target_where_both_are_there() {
+fn the_host_of_the_target_overrides_the_header() {
     let (_mika, api) = open(&json!({}));
     let own = "GET https://localhost/api/version HTTP/1.1";
     let foreign = "GET https://evil.example/api/version HTTP/1.1";

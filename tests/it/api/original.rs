@@ -42,7 +42,7 @@ fn busy() -> (Mika, Api) {
 }
 
 #[test]
-fn version_and_uptime_are_told() {
+fn version_and_uptime_are_reported() {
     let (_mika, api) = private();
     let version = api.json("/api/version");
     assert_eq!(version["name"], "mika");
@@ -138,7 +138,7 @@ fn a_user_has_the_fields_that_it_had() {
 }
 
 #[test]
-fn what_is_not_there_is_told_so() {
+fn unknown_resources_are_404() {
     let (_mika, api) = private();
     for target in [
         &format!("/api/torrent/{HASH}"),
@@ -159,7 +159,7 @@ fn what_is_not_there_is_told_so() {
 }
 
 #[test]
-fn the_whitelist_says_ok_twice() {
+fn adding_a_known_prefix_is_answered_ok() {
     let (_mika, api) = private();
     let client = json!({ "prefix": "-TR", "client": "Transmission" });
     let answer = api.post("/api/whitelist", &client);
@@ -209,7 +209,7 @@ fn a_deleted_torrent_gives_its_reason_and_comes_back_under_another_name() {
 }
 
 #[test]
-fn a_known_torrent_gets_the_id_that_it_is_registered_with() {
+fn a_known_torrent_can_be_registered_under_a_new_id() {
     let (mika, api) = busy();
     let report = "uploaded=700&downloaded=100&left=900";
     assert_eq!(failure(&announce(&mika, PASSKEY, report)), "");
@@ -269,7 +269,7 @@ fn a_torrent_with_another_id_is_the_same_after_a_restart() {
 
 /// `user_add(user_id, passkey)` of its client.
 #[test]
-fn a_user_without_a_name_is_named_after_the_id() {
+fn a_user_without_a_name_gets_one_from_the_id() {
     let (mika, api) = private();
     let user = json!({ "user_id": 7, "passkey": PASSKEY });
     let answer = api.post("/api/user", &user);
@@ -290,7 +290,7 @@ fn a_user_without_a_name_is_named_after_the_id() {
 
 /// `user_update` of its client reads the user, and sends back all that it has.
 #[test]
-fn an_update_may_name_the_user_as_the_path_and_the_registration_do() {
+fn an_update_may_repeat_the_user_id_of_the_path() {
     let (_mika, api) = busy();
     let update = json!({
         "user_id": 7, "name": "seven", "passkey": PASSKEY, "can_leech": false,
@@ -357,7 +357,7 @@ fn a_body_without_a_type_is_json() {
 
 /// A web application writes its row first, and tells the tracker then.
 #[test]
-fn a_user_whose_row_is_there_already_is_no_conflict_before_the_tracker_knows() {
+fn a_row_that_the_tracker_does_not_know_yet_is_not_a_conflict() {
     let (mika, api) = private();
     api.json("/api/version"); // it answers once the tables are there
     let row = "INSERT INTO users (id, passkey, username) VALUES (9, 'passkey-nine', 'nine')";

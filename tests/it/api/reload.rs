@@ -52,7 +52,7 @@ fn certificate_and_credentials_change_and_no_connection_is_dropped() {
 }
 
 #[test]
-fn an_api_that_others_reach_is_not_opened_by_a_reload() {
+fn a_reload_does_not_open_an_api_that_other_hosts_reach() {
     let listen = format!("0.0.0.0:{}", free_port().port());
     let mut mika = with_api(&json!({ "api": { "listen": [listen] } }));
     mika.run();
@@ -71,7 +71,7 @@ fn an_api_that_others_reach_is_not_opened_by_a_reload() {
 }
 
 #[test]
-fn who_watches_has_to_ask_again_under_other_credentials() {
+fn changed_credentials_end_event_streams() {
     let (mut mika, api) = private();
     let mut stream = api.connect().expect("a connection");
     stream

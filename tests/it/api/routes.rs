@@ -200,7 +200,7 @@ fn wrong_requests_are_told_what_is_expected_and_change_nothing() {
 }
 
 #[test]
-fn bodies_and_methods_that_can_not_be_are_told_so() {
+fn invalid_bodies_and_methods_are_refused() {
     let (_mika, api) = private();
     let send = |headers: &[&str], body: &[u8]| api.send("POST", "/api/whitelist", headers, body);
     assert!(send(&[], b"{").is_error(400));
@@ -220,7 +220,7 @@ fn bodies_and_methods_that_can_not_be_are_told_so() {
 }
 
 #[test]
-fn requests_have_ids_that_the_log_knows_and_secrets_that_it_does_not() {
+fn the_log_has_request_ids_and_no_secrets() {
     let (mika, api) = private();
     let mine = api.send("POST", "/api/user", &["X-Request-Id: ticket-42"], b"{}");
     assert_eq!(mine.header("x-request-id"), Some("ticket-42"));
@@ -241,7 +241,7 @@ fn requests_have_ids_that_the_log_knows_and_secrets_that_it_does_not() {
 }
 
 #[test]
-fn numbers_tell_what_the_tracker_does() {
+fn statistics_follow_the_tracker() {
     let (mika, api) = private();
     fill(&api);
     announce(

@@ -14,7 +14,7 @@ fn schemathesis() -> PathBuf {
 }
 
 #[test]
-fn the_routes_do_what_the_document_says() {
+fn the_routes_follow_the_openapi_document() {
     let (mika, api) = private();
     let program = schemathesis();
     assert!(

@@ -96,7 +96,7 @@ fn an_edit_at_one_node_works_at_once_there_and_soon_at_the_other() {
 }
 
 #[test]
-fn without_storage_nothing_is_edited_and_everybody_is_answered() {
+fn without_storage_edits_fail_and_announces_are_answered() {
     let mut nodes = Nodes::start();
     let Nodes { a, mariadb, .. } = &mut nodes;
     let api = Api::of(a);
@@ -132,7 +132,7 @@ fn without_storage_nothing_is_edited_and_everybody_is_answered() {
 }
 
 #[test]
-fn a_torrent_that_gets_another_id_has_it_on_every_node() {
+fn a_changed_torrent_id_reaches_every_node() {
     let nodes = Nodes::start();
     let (a, b) = (Api::of(&nodes.a), Api::of(&nodes.b));
     fill(&a);

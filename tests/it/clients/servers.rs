@@ -23,12 +23,12 @@ pub struct Site {
 }
 
 #[test]
-fn credit_arrives_in_mariadb_by_way_of_redis() {
+fn credit_arrives_in_mariadb_through_redis() {
     exchange("mika");
 }
 
 #[test]
-fn credit_arrives_beside_the_tables_of_an_existing_site() {
+fn credit_arrives_in_the_schema_of_an_existing_site() {
     exchange("mika-2015");
 }
 

@@ -218,7 +218,7 @@ fn intervals_differ_by_five_percent_at_most() {
 
 /// Vectors 15, 18, 19 and the cap: port 0 is never handed out, `numwant` decides how many are.
 #[test]
-fn numwant_is_kept_to() {
+fn numwant_is_respected() {
     let tracker = public();
     let swarm = Swarm::new(&tracker);
     swarm
@@ -313,7 +313,7 @@ fn swarm_counters_follow_the_peers() {
 
 /// Vectors 35 and 36, and the list form of IPv6.
 #[test]
-fn each_family_meets_its_own() {
+fn peers_are_of_the_requesters_family() {
     let v4 = free_port();
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, v4.port()));
     let mut tracker = Mika::prepare_on(
@@ -384,7 +384,7 @@ fn the_list_form_names_peers() {
 
 /// Vector 27: whom a proxy speaks for is believed only if the proxy is.
 #[test]
-fn only_trusted_proxies_speak_for_others() {
+fn only_trusted_proxies_may_name_the_client() {
     let header = |address, lines: &str| {
         let request = format!("GET {} HTTP/1.1\r\n{lines}\r\n\r\n", a(""));
         let (reply, _) = one(address, request.as_bytes());

@@ -64,7 +64,7 @@ fn half_closed_clients_get_their_replies() {
 /// Whoever goes on sending to a connection that ends still gets the whole reply: closing a socket
 /// that holds unread bytes would reset it.
 #[test]
-fn replies_are_not_cut_short_by_what_nobody_reads() {
+fn replies_are_complete_despite_unread_input() {
     let tracker = public();
     let junk = "x".repeat(2 << 20);
     let table = [
@@ -108,7 +108,7 @@ fn replies_are_not_cut_short_by_what_nobody_reads() {
 /// Those who ask and do not read cost a bounded piece of memory, keep nobody waiting, get
 /// everything once they read, and are let go if they don't.
 #[test]
-fn clients_that_do_not_read_are_bounded_and_let_go() {
+fn clients_that_do_not_read_are_bounded_and_closed() {
     const CLIENTS: usize = 20;
     let tracker = public();
     let swarm = Swarm::new(&tracker);
@@ -178,7 +178,7 @@ fn replies_that_wait_keep_their_order() {
 /// As many as like wait at the same time, half-closed ones and those that close too, and others
 /// are answered meanwhile.
 #[test]
-fn many_wait_at_the_same_time_and_nobody_else() {
+fn waiting_replies_do_not_block_others() {
     const CLIENTS: usize = 50;
     let mut tracker = private(&json!({
         "journal": { "ack_timeout": "60s" },

@@ -82,7 +82,7 @@ fn tracker(connections: usize, workers: &str, http: Value) -> Mika {
 }
 
 #[test]
-fn a_newcomer_takes_the_place_of_the_connection_that_is_idle_longest() {
+fn a_new_connection_evicts_the_one_idle_longest() {
     let mika = tracker(8, "1", json!({}));
     // Of eight networks, so that nobody has more than a share.
     let mut crowd: Vec<TcpStream> = (0..8)
@@ -100,7 +100,7 @@ fn a_newcomer_takes_the_place_of_the_connection_that_is_idle_longest() {
 }
 
 #[test]
-fn crowds_keep_nobody_out_however_many_workers_there_are() {
+fn crowds_lock_out_no_client_with_any_number_of_workers() {
     for (workers, hold) in [
         ("1", kept as fn(&str, SocketAddr) -> _),
         ("3", kept),
@@ -136,7 +136,7 @@ fn a_network_above_its_share_loses_its_own_connections_and_no_others() {
 }
 
 #[test]
-fn trusted_proxies_are_no_network_of_their_own() {
+fn trusted_proxies_count_for_no_network() {
     let mika = tracker(16, "1", json!({ "trusted_proxies": ["127.1.0.0/16"] }));
     let proxy: Vec<TcpStream> = (0..16).map(|_| kept("127.1.0.1", mika.http())).collect();
     assert_eq!(open_ones(&proxy).len(), 16, "they may take all places");
@@ -149,7 +149,7 @@ fn trusted_proxies_are_no_network_of_their_own() {
 
 /// Replies that wait until they are durable are not cut while somebody else is idle.
 #[test]
-fn requests_in_flight_stay_while_others_are_idle() {
+fn requests_in_flight_are_not_evicted_while_others_are_idle() {
     let mut mika = private(&json!({
         "journal": { "ack_timeout": "60s" },
         "http": { "max_connections": 6 },
@@ -196,7 +196,7 @@ fn requests_in_flight_stay_while_others_are_idle() {
 
 /// A process with few files holds fewer connections, and answers as well.
 #[test]
-fn a_low_limit_of_files_keeps_nobody_out() {
+fn a_low_open_file_limit_refuses_no_client() {
     let mut mika = Mika::prepare(&json!({ "mode": "public" }));
     mika.limit_files(540);
     mika.run();
@@ -208,7 +208,7 @@ fn a_low_limit_of_files_keeps_nobody_out() {
 
 /// Whoever begins a TLS handshake and does not go on holds a place that others can take.
 #[test]
-fn unfinished_handshakes_give_way() {
+fn unfinished_handshakes_are_evicted() {
     let mut mika = Mika::prepare(&json!({
         "mode": "public",
         "http": { "max_connections": 6, "tls": { "key": "key_priv", "cert": "key_ca" } },

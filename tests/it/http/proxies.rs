@@ -72,7 +72,7 @@ fn two_headers_that_differ_are_refused_if_none_is_configured() {
 }
 
 #[test]
-fn empty_elements_are_passed_over_and_hidden_hops_are_not() {
+fn empty_elements_are_skipped_and_hidden_hops_are_refused() {
     let list = behind("X-Forwarded-For");
     for (value, expected) in [
         ("9.9.9.9, ", "9.9.9.9"),
@@ -115,7 +115,7 @@ fn empty_elements_are_passed_over_and_hidden_hops_are_not() {
 
 /// The proxy stands for itself then, which is said once, with the header that it does send.
 #[test]
-fn a_proxy_without_the_header_is_noticed() {
+fn a_proxy_without_the_header_is_logged_and_counted() {
     let mut mika = Mika::prepare(&json!({
         "mode": "public",
         "http": { "trusted_proxies": ["127.0.0.1/32"] },
@@ -142,7 +142,7 @@ fn a_proxy_without_the_header_is_noticed() {
 }
 
 #[test]
-fn headers_of_strangers_are_ignored() {
+fn headers_of_untrusted_sources_are_ignored() {
     let mika = Mika::start(&json!({
         "mode": "public",
         "http": { "trusted_proxies": ["10.9.0.0/16"], "forwarded_header": "X-Real-IP" },
@@ -153,7 +153,7 @@ fn headers_of_strangers_are_ignored() {
 }
 
 #[test]
-fn a_health_check_without_headers_does_not_hide_the_header_that_clients_come_with() {
+fn a_health_check_without_headers_does_not_disable_the_header_of_clients() {
     let mika = behind("");
     assert_eq!(seen(&mika, "X-Other: 1"), "127.0.0.1");
     assert_eq!(seen(&mika, "X-Real-IP: 9.9.9.9"), "127.0.0.1");

@@ -290,7 +290,7 @@ pub fn memory(tracker: &Mika) -> u64 {
 
 /// Rule H4: a body that nobody asked for is passed over, up to 64 KiB.
 #[test]
-fn bodies_are_passed_over() {
+fn bodies_are_skipped() {
     let tracker = public();
     for length in [1, 1000, 64 << 10] {
         let request = format!("GET {} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n", a(""));

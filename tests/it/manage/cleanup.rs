@@ -4,7 +4,7 @@ use super::Folder;
 use super::shared::{Shared, torrent_key};
 
 #[test]
-fn it_lists_what_is_of_no_use_and_removes_it_when_asked() {
+fn cleanup_lists_unused_entries_and_removes_them_on_request() {
     let site = Shared::new();
     site.fill(5, 5, 1);
     site.folder.ok(&["warmup"]);
@@ -79,7 +79,7 @@ fn sorted_fields(lines: Vec<String>) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn a_cache_that_was_never_loaded_is_left_alone() {
+fn a_cache_that_was_never_loaded_is_not_cleaned() {
     let site = Shared::new();
     site.redis.cli(&["SADD", "t:u:active:1", "1"]);
     let error = site.folder.fails(1, &["cleanup", "-d"]);
@@ -127,7 +127,7 @@ fn totals_of_storage_that_can_not_be_are_set_to_0() {
 }
 
 #[test]
-fn nodes_that_are_gone_are_listed_once_storage_has_their_journal() {
+fn dead_nodes_are_listed_once_storage_has_their_journal() {
     let site = Shared::new();
     site.folder.ok(&["warmup"]);
     site.sql("INSERT INTO mika_journal (node, applied) VALUES ('old', 7), ('rest', 7)");
@@ -184,7 +184,7 @@ fn nodes_that_are_gone_are_listed_once_storage_has_their_journal() {
 }
 
 #[test]
-fn a_node_that_runs_and_the_own_one_are_not_forgotten() {
+fn running_nodes_are_not_forgotten() {
     let site = Shared::new();
     site.folder.ok(&["warmup"]);
     site.sql("INSERT INTO mika_journal (node, applied) VALUES ('alive', 7), ('mine', 7)");

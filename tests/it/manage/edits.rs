@@ -7,7 +7,7 @@ use super::shared::{Shared, torrent_key};
 use super::{Folder, HASH};
 
 #[test]
-fn every_edit_reaches_the_cache_and_is_told_to_the_nodes() {
+fn every_edit_reaches_the_cache_and_notifies_the_nodes() {
     let site = Shared::on_mariadb();
     let folder = &site.folder;
     folder.ok(&["users", "add", "alice", "--passkey", "alices_passkey"]);
@@ -66,7 +66,7 @@ fn an_import_writes_all_its_torrents() {
 }
 
 #[test]
-fn while_the_cache_is_away_an_edit_stands() {
+fn an_edit_is_saved_while_the_cache_is_away() {
     let mut site = Shared::new();
     site.folder.ok(&["users", "add", "alice"]);
     site.redis.kill9();
@@ -88,7 +88,7 @@ fn while_the_cache_is_away_an_edit_stands() {
 }
 
 #[test]
-fn editors_of_the_same_rows_leave_the_cache_as_storage_is() {
+fn concurrent_edits_leave_the_cache_equal_to_storage() {
     const ROUNDS: usize = 12;
     let site = Shared::on_mariadb();
     site.folder.ok(&["users", "add", "alice"]);
@@ -134,7 +134,7 @@ fn editors_of_the_same_rows_leave_the_cache_as_storage_is() {
 }
 
 #[test]
-fn wipes_ask_or_need_a_yes_and_reach_storage_and_cache() {
+fn wipes_need_a_confirmation_and_reach_storage_and_cache() {
     let site = Shared::on_mariadb();
     site.fill(3, 4, 1);
     site.sql(

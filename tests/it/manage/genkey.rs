@@ -16,7 +16,7 @@ use tokio_rustls::rustls::{
 use super::Folder;
 
 #[test]
-fn genkey_makes_a_pair_that_clients_trust_by_every_name() {
+fn genkey_makes_a_certificate_valid_for_every_name() {
     let folder = Folder::new();
     let text = folder.ok(&[
         "genkey",
@@ -49,7 +49,7 @@ fn genkey_makes_a_pair_that_clients_trust_by_every_name() {
 }
 
 #[test]
-fn a_key_that_is_there_is_kept_unless_forced() {
+fn an_existing_key_is_kept_unless_forced() {
     let folder = Folder::new();
     folder.ok(&["genkey"]);
     let key = fs::read(folder.path("key_priv")).unwrap();
@@ -65,7 +65,7 @@ fn a_key_that_is_there_is_kept_unless_forced() {
 }
 
 #[test]
-fn a_certificate_that_takes_another_s_place_is_for_its_names() {
+fn a_replaced_certificate_keeps_the_names() {
     let folder = Folder::new();
     folder.ok(&[
         "genkey",
@@ -91,7 +91,7 @@ fn a_certificate_that_takes_another_s_place_is_for_its_names() {
 
 /// Only root can give files away, so for others there is nothing to see.
 #[test]
-fn what_root_writes_is_the_folders_owners() {
+fn files_written_by_root_belong_to_the_folders_owner() {
     use std::os::unix::fs::{MetadataExt as _, chown};
 
     let folder = Folder::new();
@@ -106,7 +106,7 @@ fn what_root_writes_is_the_folders_owners() {
 }
 
 #[test]
-fn genkey_leaves_nothing_behind_where_it_can_not_write_both() {
+fn genkey_writes_both_files_or_none() {
     let tls = json!({"key": "nowhere/key", "cert": "cert"});
     let folder = Folder::with_config(&json!({"api": {"tls": tls}}));
     assert!(folder.fails(1, &["genkey"]).contains("nowhere/key"));

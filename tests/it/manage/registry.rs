@@ -13,7 +13,7 @@ use super::{Folder, HASH};
 // --- users ---
 
 #[test]
-fn the_first_command_makes_the_database_and_prints_the_passkey_alone() {
+fn the_first_command_creates_the_database_and_prints_only_the_passkey() {
     let folder = Folder::new();
     let outcome = folder.run(&["users", "add", "alice"]);
     assert_eq!(outcome.status, 0, "{outcome:?}");
@@ -66,7 +66,7 @@ fn users_are_disabled_enabled_and_given_new_passkeys() {
 }
 
 #[test]
-fn users_that_can_not_be_are_refused() {
+fn invalid_users_are_refused() {
     let folder = Folder::new();
     folder.ok(&["users", "add", "alice", "--passkey", "alices_passkey"]);
     folder.fails(1, &["users", "add", "alice"]);
@@ -128,7 +128,7 @@ fn torrents_are_added_shown_disabled_with_a_reason_and_enabled() {
 }
 
 #[test]
-fn import_takes_every_kind_of_torrent_and_names_the_bad_ones() {
+fn import_reads_every_kind_of_torrent_and_lists_bad_ones() {
     const PIECES: &str = "6:pieces20:aaaaaaaaaaaaaaaaaaaa";
     let folder = Folder::with_config(&json!({"mode": "private"}));
     let v1 = format!("d6:lengthi5e4:name2:v112:piece lengthi16384e{PIECES}7:privatei1ee");

@@ -46,7 +46,7 @@ fn manage(mika: &Mika, variables: &[(&str, &str)], arguments: &[&str]) -> super:
 }
 
 #[test]
-fn stats_tell_what_the_daemon_did() {
+fn stats_show_what_the_daemon_did() {
     let (mika, api) = tracker();
     let text = mika.managed(&["stats"]);
     for line in [
@@ -87,7 +87,7 @@ fn stats_tell_what_the_daemon_did() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_what_to_do() {
+fn errors_say_what_to_do() {
     let (mika, api) = tracker();
     let fails = |status: i32, variables: &[(&str, &str)], arguments: &[&str], parts: &[&str]| {
         let outcome = manage(
@@ -149,7 +149,7 @@ fn what_is_wrong_is_told_with_what_to_do() {
 }
 
 #[test]
-fn top_draws_on_a_terminal_and_gives_it_back() {
+fn top_draws_on_a_terminal_and_restores_it() {
     let (mika, _) = tracker();
     let mut terminal = Pty::open();
     let mut top = top(&mika, &terminal);

@@ -9,7 +9,7 @@ use super::shared::Shared;
 use super::{Folder, Outcome};
 
 #[test]
-fn migrate_says_what_it_did() {
+fn migrate_prints_what_it_did() {
     let folder = Folder::new();
     let status = folder.run(&["--json", "migrate", "--status"]);
     assert_eq!(status.status, 1);
@@ -38,7 +38,7 @@ fn wrong_arguments_and_configs_exit_with_2() {
 }
 
 #[test]
-fn looking_makes_no_database() {
+fn reading_commands_create_no_database() {
     let folder = Folder::new();
     let said = folder.ok(&["check"]);
     assert!(said.contains("made at the first use"), "{said}");
@@ -64,7 +64,7 @@ fn a_restored_database_without_a_cache_has_everything() {
 }
 
 #[test]
-fn a_copy_is_given_an_id_of_its_own() {
+fn a_copy_can_get_its_own_identity() {
     let folder = Folder::new();
     let first = folder.json(&["restored", "--new-identity"]);
     let second = folder.json(&["restored", "--new-identity"]);
@@ -74,7 +74,7 @@ fn a_copy_is_given_an_id_of_its_own() {
 }
 
 #[test]
-fn a_passkey_that_is_none_is_not_shown() {
+fn an_invalid_passkey_is_not_shown() {
     let folder = Folder::new();
     let said = folder.fails(2, &["users", "add", "bob", "--passkey", "my secret"]);
     assert!(
@@ -84,7 +84,7 @@ fn a_passkey_that_is_none_is_not_shown() {
 }
 
 #[test]
-fn check_says_what_is_wrong_and_how_to_mend_it() {
+fn check_reports_problems_with_a_hint() {
     let folder = Folder::with_config(&json!({"mode": "private"}));
     folder.ok(&["migrate"]);
     let outcome = folder.run(&["check"]);
@@ -136,7 +136,7 @@ fn check_says_what_is_wrong_and_how_to_mend_it() {
 }
 
 #[test]
-fn check_tries_the_cache() {
+fn check_tests_the_cache() {
     let mut site = Shared::new();
     site.fill(1, 1, 1);
     let lines = |outcome: Outcome| -> Vec<String> {
@@ -182,7 +182,7 @@ fn check_tries_the_cache() {
 }
 
 #[test]
-fn warnings_are_lines_of_the_report() {
+fn config_warnings_are_lines_of_the_report() {
     let config = json!({
         "mode": "public",
         "http": { "trusted_proxies": ["0.0.0.0/0"] },
@@ -213,7 +213,7 @@ fn warnings_are_lines_of_the_report() {
 }
 
 #[test]
-fn files_that_others_can_read_are_named_with_a_safe_command() {
+fn readable_secrets_are_reported_with_a_safe_command() {
     let config = json!({ "mode": "public", "api": { "password": "hunter2" } });
     let folder = Folder::with_config(&config);
     folder.ok(&["genkey"]);

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use super::Folder;
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_stdout_is_not_a_failure() {
     let folder = Folder::new();
     for arguments in [
         &["man"][..],

@@ -33,7 +33,7 @@ fn corpus() -> (Folder, Vec<Value>) {
 }
 
 #[test]
-fn what_libtorrent_loads_is_read_with_the_same_hashes_and_the_rest_is_refused() {
+fn files_are_accepted_and_hashed_as_by_libtorrent() {
     let (folder, results) = corpus();
     let mut differences = Vec::new();
     for theirs in &results {
@@ -62,7 +62,7 @@ fn what_libtorrent_loads_is_read_with_the_same_hashes_and_the_rest_is_refused() 
 }
 
 #[test]
-fn a_folder_of_good_and_bad_files_is_imported_and_each_bad_one_is_named() {
+fn a_folder_is_imported_and_each_bad_file_is_listed() {
     let (folder, results) = corpus();
     let outcome = folder.run(&["--json", "torrents", "import", "t"]);
     assert_eq!(outcome.status, 1, "{}", outcome.stderr);

@@ -33,7 +33,7 @@ fn it_prints_the_four_lines_and_fills_the_cache() {
 }
 
 #[test]
-fn a_repetition_changes_nothing_and_what_is_gone_goes() {
+fn a_second_warmup_only_removes_deleted_rows() {
     let site = Shared::on_mariadb();
     site.fill(30, 30, 3);
     site.folder.ok(&["warmup"]);
@@ -80,7 +80,7 @@ fn a_repetition_changes_nothing_and_what_is_gone_goes() {
 }
 
 #[test]
-fn live_counters_stay() {
+fn a_warmup_keeps_live_counters() {
     let site = Shared::on_mariadb();
     site.fill(2, 2, 1);
     site.folder.ok(&["warmup"]);
@@ -101,7 +101,7 @@ fn live_counters_stay() {
 }
 
 #[test]
-fn only_the_parts_that_were_asked_for_are_loaded() {
+fn only_the_given_parts_are_loaded() {
     let site = Shared::new();
     site.fill(3, 4, 2);
     let text = site.folder.ok(&["warmup", "--only", "whitelist,torrents"]);
@@ -157,7 +157,7 @@ fn a_dry_run_counts_and_changes_nothing() {
 }
 
 #[test]
-fn rows_that_can_not_be_used_are_named_without_a_passkey() {
+fn unusable_rows_are_listed_without_a_passkey() {
     let site = Shared::new();
     site.fill(4, 4, 1);
     site.sql(
@@ -189,7 +189,7 @@ fn rows_that_can_not_be_used_are_named_without_a_passkey() {
 }
 
 #[test]
-fn a_user_whose_passkey_was_taken_away_goes_from_the_cache() {
+fn a_user_without_a_passkey_is_removed_from_the_cache() {
     let site = Shared::new();
     site.fill(3, 1, 1);
     site.folder.ok(&["warmup"]);
@@ -202,7 +202,7 @@ fn a_user_whose_passkey_was_taken_away_goes_from_the_cache() {
 }
 
 #[test]
-fn a_server_that_is_away_is_named() {
+fn an_unreachable_server_is_named() {
     let mut site = Shared::on_mariadb();
     site.fill(3, 3, 1);
     site.redis.kill9();
@@ -228,7 +228,7 @@ fn a_server_that_is_away_is_named() {
 }
 
 #[test]
-fn of_doubled_rows_the_lowest_id_stays() {
+fn of_duplicate_rows_the_lowest_id_is_used() {
     let site = Shared::on_mariadb();
     site.fill(4, 4, 1);
     site.sql(
@@ -254,7 +254,7 @@ fn of_doubled_rows_the_lowest_id_stays() {
 }
 
 #[test]
-fn the_memory_of_one_node_needs_no_warmup() {
+fn the_memory_driver_needs_no_warmup() {
     let folder = super::Folder::new();
     let error = folder.fails(2, &["warmup"]);
     assert!(
@@ -264,7 +264,7 @@ fn the_memory_of_one_node_needs_no_warmup() {
 }
 
 #[test]
-fn interrupted_anywhere_and_repeated_it_ends_right() {
+fn a_warmup_can_be_interrupted_anywhere_and_repeated() {
     let site = Shared::new();
     site.fill(20_000, 20_000, 3);
     let full = Shared::new();
@@ -285,7 +285,7 @@ fn interrupted_anywhere_and_repeated_it_ends_right() {
 }
 
 #[test]
-fn what_is_in_force_is_there_at_every_moment_of_a_repetition() {
+fn a_second_warmup_never_removes_valid_rows() {
     let site = Shared::on_mariadb();
     site.fill(3000, 3000, 5);
     site.folder.ok(&["warmup"]);
@@ -306,7 +306,7 @@ fn spawn(site: &Shared) -> Child {
 }
 
 #[test]
-fn whitelist_rows_that_can_t_be_used_are_named() {
+fn unusable_whitelist_rows_are_listed() {
     let site = Shared::on_mariadb();
     site.fill(2, 2, 2);
     site.sql("INSERT INTO whitelist (peer_id, vstring) VALUES ('   ', 'blank')");

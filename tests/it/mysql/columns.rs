@@ -10,7 +10,7 @@ use super::setups::{problem, problems, server_with, torrent};
 use super::{Fixture, batch, open};
 
 #[tokio::test]
-async fn columns_too_small_for_totals_stop_nobody_else() {
+async fn a_total_too_large_for_its_column_does_not_stop_others() {
     let it = Fixture::new().await;
     it.sql(
         "ALTER TABLE users MODIFY uploaded INT NOT NULL DEFAULT 0;
@@ -74,7 +74,7 @@ async fn columns_too_small_for_totals_stop_nobody_else() {
 }
 
 #[tokio::test]
-async fn snatches_that_a_key_or_column_of_the_site_refuses_stop_nobody_else() {
+async fn refused_snatches_do_not_stop_others() {
     let (server, url) = server_with(&["--sql-mode="]);
     let storage = open(&url, "mika");
     storage.migrate().await.unwrap();
@@ -180,7 +180,7 @@ async fn hashes_in_text_columns_are_read_and_written() {
 }
 
 #[tokio::test]
-async fn hashes_in_other_characters_are_told_how_to_convert() {
+async fn hashes_in_other_character_sets_get_a_hint_to_convert() {
     let it = Fixture::new().await;
     it.sql(
         "DELETE FROM torrents; ALTER TABLE torrents MODIFY info_hash VARCHAR(20) CHARACTER SET cp1251 NOT NULL;

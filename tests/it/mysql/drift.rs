@@ -7,7 +7,7 @@ use super::{Fixture, SITE_2015, batch, open, try_open};
 use crate::harness::mariadb::MariaDb;
 
 #[tokio::test]
-async fn triggers_that_a_renamed_table_took_along_are_made_again() {
+async fn triggers_moved_with_a_renamed_table_are_restored() {
     let it = Fixture::new().await;
     it.sql(
         "CREATE TABLE audit (id INT AUTO_INCREMENT PRIMARY KEY) ENGINE = InnoDB;
@@ -47,7 +47,7 @@ async fn triggers_that_a_renamed_table_took_along_are_made_again() {
 }
 
 #[tokio::test]
-async fn triggers_that_are_missing_or_changed_are_made_again() {
+async fn missing_and_changed_triggers_are_restored() {
     let it = Fixture::new().await;
     it.sql(
         "DROP TRIGGER mika_torrents_delete; DROP TRIGGER mika_users_insert;
@@ -68,7 +68,7 @@ async fn triggers_that_are_missing_or_changed_are_made_again() {
 }
 
 #[tokio::test]
-async fn triggers_of_an_account_that_is_gone_are_made_again() {
+async fn triggers_of_a_deleted_account_are_restored() {
     let (server, url) = server_with(&[]);
     server.sql("CREATE USER old IDENTIFIED BY 'p'; GRANT ALL ON mika.* TO old");
     let old = open(&url.replace("mika:p", "old:p"), "mika");
@@ -131,7 +131,7 @@ async fn triggers_of_an_account_that_is_gone_are_made_again() {
 }
 
 #[tokio::test]
-async fn privileges_that_are_missing_are_named() {
+async fn missing_privileges_are_named() {
     let (server, url) = server_with(&[]);
     open(&url, "mika").migrate().await.unwrap();
     server.sql("REVOKE TRIGGER ON mika.* FROM mika");
@@ -159,7 +159,7 @@ async fn privileges_that_are_missing_are_named() {
 }
 
 #[tokio::test]
-async fn a_view_is_told_and_works_without_a_feed() {
+async fn a_view_is_reported_and_works_without_a_feed() {
     let (server, url) = server_with(&[]);
     server.sql(&format!("GRANT CREATE VIEW ON mika.* TO mika; USE mika; {SITE_2015}
         INSERT INTO users VALUES (7, 'passkey-7', 'seven');
@@ -194,7 +194,7 @@ async fn a_view_is_told_and_works_without_a_feed() {
 }
 
 #[tokio::test]
-async fn tables_without_transactions_are_told() {
+async fn tables_without_transactions_are_reported() {
     let it = Fixture::new().await;
     it.sql("ALTER TABLE users ENGINE = MyISAM; ALTER TABLE mika_journal ENGINE = Aria");
     let findings = it.storage.inspect().await.unwrap();

@@ -19,7 +19,7 @@ fn the_only_one(findings: &[Finding], what: &str) {
 }
 
 #[tokio::test]
-async fn settings_that_lose_what_was_confirmed_are_noted() {
+async fn settings_that_lose_confirmed_writes_are_noted() {
     let (server, url) = server_with(&["--log-bin", "--sync-binlog=1"]);
     server.sql("SET GLOBAL log_bin_trust_function_creators = 1");
     let storage = open(&url, "mika");
@@ -44,7 +44,7 @@ async fn settings_that_lose_what_was_confirmed_are_noted() {
 }
 
 #[tokio::test]
-async fn without_a_binary_log_nobody_asks_for_its_syncs() {
+async fn sync_binlog_does_not_matter_without_a_binary_log() {
     let (_server, url) = server_with(&["--sync-binlog=0"]);
     let storage = open(&url, "mika");
     storage.migrate().await.unwrap();

@@ -56,7 +56,7 @@ fn is_away(error: &StorageError) -> bool {
 }
 
 #[tokio::test]
-async fn a_deadlock_with_the_site_is_tried_again() {
+async fn a_deadlock_with_the_site_is_retried() {
     let it = Fixture::new().await;
     // The site has user 8 and then wants torrent 3, which the driver has by then. The weight of
     // its transaction makes InnoDB end the driver's.
@@ -87,7 +87,7 @@ async fn a_deadlock_with_the_site_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_lock_of_the_site_is_waited_for_and_then_told() {
+async fn a_lock_of_the_site_is_waited_for_and_then_reported() {
     let it = Fixture::new().await;
     let site = Client::begin(&it, "UPDATE users SET username = 'x' WHERE id = 8;");
     let error = it
@@ -112,7 +112,7 @@ async fn a_lock_of_the_site_is_waited_for_and_then_told() {
 }
 
 #[tokio::test]
-async fn a_server_that_restarts_is_met_again() {
+async fn a_restarted_server_is_reconnected_to() {
     let mut it = Fixture::new().await;
     for number in 1..=4 {
         it.storage
@@ -161,7 +161,7 @@ async fn a_batch_counts_once_whenever_the_server_is_killed() {
 }
 
 #[tokio::test]
-async fn connections_that_are_cut_cost_nothing() {
+async fn cut_connections_lose_nothing() {
     let it = Fixture::new().await;
     let others = "SELECT GROUP_CONCAT('KILL ', id SEPARATOR '; ') FROM information_schema.processlist \
         WHERE id <> CONNECTION_ID() AND db = 'mika'";
@@ -177,7 +177,7 @@ async fn connections_that_are_cut_cost_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_falls_silent_is_waited_for_not_for_long() {
+async fn a_silent_server_times_out() {
     let it = Fixture::new().await;
     it.storage
         .apply(&[batch(1, 0..10)], &CreditRules::default())
@@ -240,7 +240,7 @@ async fn a_server_without_room_is_away() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_url_is_told_without_its_password() {
+async fn url_errors_do_not_show_the_password() {
     let server = MariaDb::start();
     server.sql("CREATE USER it IDENTIFIED BY 'secret'; CREATE DATABASE mika");
     let address = server.address();
@@ -286,7 +286,7 @@ async fn what_is_wrong_with_the_url_is_told_without_its_password() {
 }
 
 #[tokio::test]
-async fn a_user_without_the_right_to_triggers_is_told_what_to_grant() {
+async fn a_missing_trigger_privilege_is_reported_with_the_grant() {
     let server = MariaDb::start();
     server.sql(
         "CREATE DATABASE mika; CREATE USER it IDENTIFIED BY 'secret';
@@ -308,7 +308,7 @@ async fn a_user_without_the_right_to_triggers_is_told_what_to_grant() {
 }
 
 #[tokio::test]
-async fn the_binary_log_is_told_of() {
+async fn a_statement_binlog_is_reported() {
     let server = MariaDb::start_with(&["--log-bin", "--binlog-format=STATEMENT"]);
     server.sql(
         "CREATE DATABASE mika; CREATE USER it IDENTIFIED BY 'secret'; GRANT ALL ON mika.* TO it",
@@ -343,7 +343,7 @@ async fn the_binary_log_is_told_of() {
 }
 
 #[tokio::test]
-async fn migrators_do_not_meet() {
+async fn concurrent_migrations_exclude_each_other() {
     let server = MariaDb::start();
     let url = server.database("mika");
     let several = [(); 4].map(|()| {

@@ -55,7 +55,7 @@ async fn a_transaction_that_commits_late_is_not_missed() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_rolled_back_holds_nobody_up_for_long() {
+async fn a_rolled_back_transaction_delays_the_feed_only_briefly() {
     let it = Fixture::new().await;
     let start = it.storage.feed_position().await.unwrap();
     let mut site = client(&it).await;
@@ -78,7 +78,7 @@ async fn a_transaction_that_is_rolled_back_holds_nobody_up_for_long() {
 }
 
 #[tokio::test]
-async fn totals_are_no_changes_of_the_registry() {
+async fn changed_totals_are_not_in_the_feed() {
     let it = Fixture::new().await;
     let start = it.storage.feed_position().await.unwrap();
     it.sql("UPDATE users SET uploaded = 5 WHERE id = 7; UPDATE users SET enabled = enabled");
@@ -92,7 +92,7 @@ async fn totals_are_no_changes_of_the_registry() {
 }
 
 #[tokio::test]
-async fn followers_too_far_behind_are_told_so() {
+async fn followers_too_far_behind_get_an_error() {
     let it = Fixture::new().await;
     it.sql("INSERT INTO mika_feed (kind, `key`) SELECT 'user', 7 FROM seq_1_to_120000");
     it.sql("UPDATE mika_feed SET noted_at = noted_at - INTERVAL 10 SECOND");
@@ -108,7 +108,7 @@ async fn followers_too_far_behind_are_told_so() {
 }
 
 #[tokio::test]
-async fn peers_go_with_their_user_and_their_torrent() {
+async fn peers_are_deleted_with_their_user_and_torrent() {
     let it = Fixture::new().await;
     let storage = Arc::clone(&it.storage);
     let peers = async || storage.peers(0, None, 100).await.unwrap().rows.len();

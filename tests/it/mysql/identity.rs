@@ -6,7 +6,7 @@ use super::{Fixture, SITE_2015, open};
 use crate::harness::mariadb::MariaDb;
 
 #[tokio::test]
-async fn each_database_has_its_own_on_whatever_server_it_is() {
+async fn each_database_has_its_own_identity() {
     let it = Fixture::new().await;
     let id = it.storage.identity().await.unwrap();
     assert!(id.len() == 32, "{id}");
@@ -33,7 +33,7 @@ async fn each_database_has_its_own_on_whatever_server_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_said_and_made() {
+async fn a_missing_identity_is_reported_and_created() {
     let it = Fixture::new().await;
     let id = it.storage.identity().await.unwrap();
     for (sql, hint) in [

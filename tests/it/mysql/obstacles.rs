@@ -5,7 +5,7 @@ use super::{Fixture, SITE_2015, batch, open};
 use crate::harness::mariadb::MariaDb;
 
 #[tokio::test]
-async fn a_trigger_of_the_site_whose_account_is_gone_is_named() {
+async fn a_site_trigger_of_a_deleted_account_is_named() {
     let (server, url) = server_with(&[]);
     server.sql("CREATE USER admin IDENTIFIED BY 'p'; GRANT ALL ON mika.* TO admin");
     let admin = open(&url.replace("mika:p", "admin:p"), "mika");
@@ -58,7 +58,7 @@ async fn a_trigger_of_the_site_whose_account_is_gone_is_named() {
 }
 
 #[tokio::test]
-async fn a_trigger_of_the_site_that_only_edits_run_is_named() {
+async fn a_site_trigger_that_only_edits_run_is_named() {
     let (server, url) = server_with(&[]);
     server.sql(&format!(
         "USE mika; {SITE_2015} INSERT INTO users VALUES (7, 'passkey-7', 'seven');
@@ -75,7 +75,7 @@ async fn a_trigger_of_the_site_that_only_edits_run_is_named() {
 }
 
 #[tokio::test]
-async fn hashes_become_bytes_only_when_all_are_right() {
+async fn the_hint_to_convert_hashes_needs_valid_hashes() {
     let server = MariaDb::start();
     let url = server.database("site");
     server.sql(&format!(
@@ -120,7 +120,7 @@ async fn hashes_become_bytes_only_when_all_are_right() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_changes_is_told() {
+async fn a_read_only_server_is_reported() {
     let (server, url) = server_with(&[]);
     let storage = open(&url, "mika");
     storage.migrate().await.unwrap();
@@ -149,7 +149,7 @@ async fn a_server_that_takes_no_changes_is_told() {
 }
 
 #[tokio::test]
-async fn columns_that_an_added_row_lacks_are_noted() {
+async fn columns_without_a_default_are_noted() {
     let it = Fixture::new().await;
     it.sql(
         "ALTER TABLE users ADD email VARCHAR(80) NOT NULL, ADD karma INT NOT NULL DEFAULT 0, ADD joined DATE NOT NULL;
@@ -167,7 +167,7 @@ async fn columns_that_an_added_row_lacks_are_noted() {
 }
 
 #[tokio::test]
-async fn a_table_of_another_program_is_told_in_one_line() {
+async fn a_table_of_another_program_is_reported_in_one_line() {
     let server = MariaDb::start();
     let url = server.database("mika");
     server.sql("CREATE TABLE mika.users (id INT PRIMARY KEY, login VARCHAR(20)) ENGINE = InnoDB");
@@ -188,7 +188,7 @@ async fn a_table_of_another_program_is_told_in_one_line() {
 }
 
 #[tokio::test]
-async fn a_table_that_went_missing_is_told_in_one_line() {
+async fn a_missing_table_is_reported_in_one_line() {
     let it = Fixture::new().await;
     it.sql("RENAME TABLE users TO users_old");
     let found = problem(&*it.storage).await;

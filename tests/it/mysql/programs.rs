@@ -35,7 +35,7 @@ fn stderr(output: &Output) -> String {
 }
 
 #[test]
-fn a_passkey_that_does_not_fit_is_not_shown_as_given() {
+fn a_passkey_that_does_not_fit_is_not_shown_as_saved() {
     let (server, config) = site(&["--sql-mode="], "mika-2015");
     server.sql(&format!(
         "USE site; {SITE_2015} ALTER TABLE users MODIFY passkey VARCHAR(20) NOT NULL;
@@ -64,7 +64,7 @@ fn a_passkey_that_does_not_fit_is_not_shown_as_given() {
 }
 
 #[test]
-fn triggers_that_get_lost_while_the_daemon_runs_are_told_and_made_again() {
+fn triggers_lost_while_the_daemon_runs_are_reported_and_restored() {
     let (server, config) = site(&[], "mika");
     let mut mika = Mika::prepare(&config);
     mika.managed(&["migrate"]);
@@ -116,7 +116,7 @@ fn triggers_that_get_lost_while_the_daemon_runs_are_told_and_made_again() {
 }
 
 #[test]
-fn a_table_without_transactions_keeps_the_daemon_from_a_start() {
+fn the_daemon_does_not_start_with_a_table_without_transactions() {
     let (server, config) = site(&[], "mika");
     let mut mika = Mika::prepare(&config);
     mika.managed(&["migrate"]);
@@ -137,7 +137,7 @@ fn a_table_without_transactions_keeps_the_daemon_from_a_start() {
 }
 
 #[test]
-fn rows_that_are_not_ready_do_not_fail_a_warmup() {
+fn unfinished_rows_do_not_fail_a_warmup() {
     let (server, mut config) = site(&[], "mika-2015");
     let redis = Redis::start();
     config["cache"] = json!({ "driver": "redis", "url": redis.url() });

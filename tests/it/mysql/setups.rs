@@ -207,7 +207,7 @@ async fn a_value_that_does_not_fit_is_refused_without_strict_mode_too() {
 }
 
 #[tokio::test]
-async fn a_row_that_the_database_refuses_leaves_the_others_in() {
+async fn a_refused_row_does_not_stop_the_others() {
     let it = Fixture::new().await;
     it.sql(
         "ALTER TABLE users MODIFY username VARCHAR(10) CHARACTER SET latin1 NOT NULL,
@@ -261,7 +261,7 @@ async fn a_row_that_the_database_refuses_leaves_the_others_in() {
 }
 
 #[tokio::test]
-async fn nobody_is_found_by_characters_that_the_column_lacks() {
+async fn characters_that_the_column_lacks_find_no_rows() {
     let server = MariaDb::start();
     let url = server.database("site");
     server.sql(&format!(
@@ -284,7 +284,7 @@ async fn nobody_is_found_by_characters_that_the_column_lacks() {
 }
 
 #[tokio::test]
-async fn a_key_that_takes_capitals_for_small_letters_refuses_the_second_prefix() {
+async fn a_case_insensitive_key_refuses_the_second_prefix() {
     let it = Fixture::new().await;
     it.sql("ALTER TABLE whitelist MODIFY peer_id VARCHAR(20) COLLATE utf8mb4_general_ci NOT NULL");
     let lower = Client {
@@ -314,7 +314,7 @@ async fn a_key_that_takes_capitals_for_small_letters_refuses_the_second_prefix()
 }
 
 #[tokio::test]
-async fn rows_that_are_not_ready_are_counted_and_no_problem() {
+async fn unfinished_rows_are_counted_and_not_a_problem() {
     let server = MariaDb::start();
     let url = server.database("site");
     server.sql(&format!(
@@ -365,7 +365,7 @@ async fn rows_that_are_not_ready_are_counted_and_no_problem() {
 }
 
 #[tokio::test]
-async fn blanks_around_a_prefix_do_not_count() {
+async fn blanks_around_a_prefix_are_trimmed() {
     let server = MariaDb::start();
     let url = server.database("site");
     server.sql(&format!(

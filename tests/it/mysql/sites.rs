@@ -13,7 +13,7 @@ use super::{Fixture, SITE_2015, batch, open, problems, try_open};
 use crate::harness::mariadb::MariaDb;
 
 #[tokio::test]
-async fn strict_tables_with_columns_of_their_own_take_credit() {
+async fn strict_tables_with_extra_columns_take_credit() {
     let it = Fixture::with(&["--sql-mode=TRADITIONAL,ANSI_QUOTES,NO_BACKSLASH_ESCAPES"]).await;
     it.sql(
         "ALTER TABLE users ADD email VARCHAR(99) NOT NULL, ADD born INT NOT NULL,
@@ -176,7 +176,7 @@ async fn tables_of_2015_stay_as_they_are() {
 }
 
 #[tokio::test]
-async fn another_application_is_read_by_statements_of_its_own() {
+async fn another_application_is_read_by_its_own_statements() {
     let server = MariaDb::start();
     let url = server.database("site");
     let sql = |text: &str| server.sql(&format!("USE site; {text}"));
@@ -218,7 +218,7 @@ async fn another_application_is_read_by_statements_of_its_own() {
 }
 
 #[tokio::test]
-async fn schemas_and_statements_that_are_not_there_are_told() {
+async fn unknown_schemas_and_statements_are_refused() {
     let error = |schema, statements: &[(&str, &str)]| {
         let opened = try_open("mysql://host/db", schema, statements);
         opened.err().unwrap().to_string()
@@ -229,7 +229,7 @@ async fn schemas_and_statements_that_are_not_there_are_told() {
 }
 
 #[tokio::test]
-async fn the_check_says_what_is_missing() {
+async fn the_check_reports_what_is_missing() {
     let it = Fixture::new().await;
     it.sql("ALTER TABLE users DROP can_leech; ALTER TABLE history DROP announces; DROP TABLE whitelist");
     let found = problems(&*it.storage).await;

@@ -27,7 +27,7 @@ const SCRAPED: usize = 40;
 const ADDED: usize = 10;
 
 #[test]
-fn both_nodes_and_the_cache_end_with_what_storage_says() {
+fn both_nodes_and_the_cache_end_equal_to_storage() {
     let edits = usize::try_from(number("MIKA_EDITS", 4000)).expect("a number of edits");
     let pair = Pair::start(1);
     let users = edits / 2;

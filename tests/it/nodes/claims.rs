@@ -106,7 +106,7 @@ fn the_claim_is_taken_again_after_the_server_was_restarted() {
 }
 
 #[test]
-fn a_daemon_whose_claim_went_to_another_saves_and_stops() {
+fn a_daemon_that_lost_its_claim_saves_and_stops() {
     let mut site = prepare();
     run(&mut site.mika);
     let mut client = Client::new(0, 1);

@@ -106,7 +106,7 @@ fn goes_on(pair: &mut Pair, mut client: Client, ahead: i64) {
 }
 
 #[test]
-fn a_node_that_is_ahead_by_two_days_makes_nobody_forget() {
+fn a_node_ahead_by_two_days_removes_no_records() {
     let (mut pair, client) = pair(TWO_DAYS);
     let site = &pair.site;
     holds(SWEPT, "the client is there", || {
@@ -127,7 +127,7 @@ fn a_node_that_is_ahead_by_two_days_makes_nobody_forget() {
 }
 
 #[test]
-fn a_clock_that_leaps_while_its_node_runs_makes_nobody_forget() {
+fn a_leaping_clock_removes_no_records() {
     let (mut pair, client) = pair(0);
     let mark = Client::new(1, 2);
     mark.accepted(pair.b.http(), "started");
@@ -156,13 +156,13 @@ fn a_clock_that_leaps_while_its_node_runs_makes_nobody_forget() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_before_a_start_costs_nothing() {
+fn a_clock_set_back_before_a_start_loses_nothing() {
     set_back(&json!({}));
 }
 
 /// Where there is the database's clock only, the newest record says which of the two is right.
 #[test]
-fn a_clock_that_is_set_back_costs_nothing_without_a_cache() {
+fn a_clock_set_back_loses_nothing_without_a_cache() {
     set_back(&json!({ "cache": { "driver": "memory", "url": "" } }));
 }
 
@@ -200,7 +200,7 @@ fn set_back(config: &Value) {
 
 /// Where there is no other clock, a node goes on from its newest record.
 #[test]
-fn a_lone_node_whose_clock_is_set_back_credits_all() {
+fn a_lone_node_with_a_clock_set_back_credits_everything() {
     let mut mika = Mika::prepare(&json!({ "mode": "private", "tracker": { "whitelist": false } }));
     let mut client = Client::new(0, 1);
     let hash = InfoHash(client.info_hash).to_string();

@@ -91,7 +91,7 @@ fn known_to_a_dead_node() -> (Pair, Client) {
 }
 
 #[test]
-fn what_a_killed_node_has_spilled_counts_after_its_client_went_on_at_the_other() {
+fn spilled_credit_of_a_killed_node_counts_after_its_client_moved() {
     let (mut pair, mut client) = known_to_a_dead_node();
     let [_, b] = pair.nodes();
     client.uploaded = 500 * MB;
@@ -107,7 +107,7 @@ fn what_a_killed_node_has_spilled_counts_after_its_client_went_on_at_the_other()
 }
 
 #[test]
-fn a_stop_at_a_node_that_never_heard_of_the_client_is_credited() {
+fn a_stop_at_a_node_that_does_not_know_the_client_is_credited() {
     let (mut pair, mut client) = known_to_a_dead_node();
     let [_, b] = pair.nodes();
     client.uploaded = 450 * MB;
@@ -121,7 +121,7 @@ fn a_stop_at_a_node_that_never_heard_of_the_client_is_credited() {
 }
 
 #[test]
-fn a_restart_at_a_node_that_never_heard_of_the_client_begins_a_session() {
+fn a_restart_at_a_node_that_does_not_know_the_client_begins_a_session() {
     let mut pair = Pair::start(2);
     let [a, b] = pair.nodes();
     let mut client = Client::new(0, 1);

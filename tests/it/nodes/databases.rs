@@ -67,7 +67,7 @@ fn names_both(site: &Site, said: &str) {
 }
 
 #[test]
-fn a_cache_that_another_database_uses_is_not_started_on() {
+fn a_node_does_not_start_on_the_cache_of_another_database() {
     let (mut site, mut other) = two_databases();
     run(&mut site.mika);
     let said = refused(&mut other);
@@ -94,7 +94,7 @@ fn a_cache_that_another_database_uses_is_not_started_on() {
 }
 
 #[test]
-fn what_a_dead_node_left_in_redis_is_not_applied_to_another_database() {
+fn a_dead_nodes_batches_are_not_applied_to_another_database() {
     let (mut site, mut other) = two_databases();
     run(&mut site.mika);
     let mut client = Client::new(0, 1);
@@ -131,7 +131,7 @@ fn what_a_dead_node_left_in_redis_is_not_applied_to_another_database() {
 }
 
 #[test]
-fn a_cache_that_nobody_uses_any_more_is_taken_over_without_a_trace_of_the_other() {
+fn an_unused_cache_of_another_database_is_adopted_and_cleared() {
     let (mut site, mut other) = two_databases();
     run(&mut site.mika);
     let seeder = Client::new(0, 1);
@@ -162,7 +162,7 @@ fn a_cache_that_nobody_uses_any_more_is_taken_over_without_a_trace_of_the_other(
 }
 
 #[test]
-fn a_cache_that_another_database_took_is_left() {
+fn a_node_stops_when_another_database_adopts_its_cache() {
     let (mut site, _other) = two_databases();
     run(&mut site.mika);
     let id = identity(&site, "other");
@@ -184,7 +184,7 @@ fn a_cache_that_another_database_took_is_left() {
 }
 
 #[test]
-fn a_registry_of_another_database_is_not_started_from() {
+fn a_node_does_not_load_the_registry_of_another_database() {
     let mut site = Site::prepare(3, &AOF, &json!({}));
     let mark = site.redis.cli(&["HGET", "t:registry", "position"]);
     let id = identity(&site, "site");

@@ -66,7 +66,7 @@ fn peak(mika: &Mika) -> u64 {
 }
 
 #[test]
-fn a_journal_that_can_not_be_applied_stops_no_other_one() {
+fn a_journal_that_cannot_be_applied_does_not_block_others() {
     let mut site = Site::prepare(2, &AOF, &json!({ "node": "z" }));
     let mut looks = site.another(&json!({ "node": "looks" }));
     site.mika.run();
@@ -115,7 +115,7 @@ fn starts_at_once(mika: &mut Mika) {
 }
 
 #[test]
-fn a_gap_in_the_cache_is_passed_over_at_once() {
+fn a_gap_in_the_cache_is_skipped_at_once() {
     let mut site = Site::prepare(1, &AOF, &json!({ "node": "gap" }));
     // Of an earlier start of this node, and of another one.
     forge(&site, "gap#1.00000001", GAP, "");
@@ -134,7 +134,7 @@ fn a_gap_in_the_cache_is_passed_over_at_once() {
 }
 
 #[test]
-fn a_gap_in_the_spill_file_is_passed_over_at_once() {
+fn a_gap_in_the_spill_file_is_skipped_at_once() {
     let mut site = Site::prepare(1, &AOF, &json!({ "node": "gap" }));
     site.mika.run();
     Client::new(0, 1).accepted(site.mika.http(), "started");

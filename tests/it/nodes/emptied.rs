@@ -77,7 +77,7 @@ fn announce(site: &Site, node: std::net::SocketAddr) {
 }
 
 #[test]
-fn an_emptied_cache_is_filled_again_without_an_announce() {
+fn an_emptied_cache_is_refilled_without_an_announce() {
     let mut site = prepare();
     let mut b = site.another(&json!({ "node": "b", "tracker": { "hnr_min_bytes": 1 } }));
     site.mika.run();
@@ -174,7 +174,7 @@ fn a_warmup_writes_the_sets_of_users() {
 }
 
 #[test]
-fn a_warmup_leaves_running_nodes_the_last_word_on_the_sets() {
+fn running_nodes_correct_the_sets_of_a_warmup() {
     let mut site = prepare();
     site.mika.run();
     let node = site.mika.http();

@@ -72,7 +72,7 @@ fn neither_node_hands_out_peers_of_the_hash_that_a_torrent_had() {
 }
 
 #[test]
-fn a_client_that_is_started_again_at_the_other_node_is_one_peer_at_both() {
+fn a_client_restarted_at_the_other_node_is_one_peer_at_both() {
     let pair = Pair::start(2);
     let first = Client::new(0, 1);
     let watcher = Client {

@@ -110,7 +110,7 @@ fn a_database_that_went_back_gets_what_it_lost_from_memory() {
 }
 
 #[test]
-fn a_database_that_loses_its_last_second_gets_it_again() {
+fn a_database_that_lost_its_last_second_gets_it_again() {
     let mut site = prepare(&json!({}), "60s");
     site.mariadb
         .sql("SET GLOBAL innodb_flush_log_at_trx_commit = 0");
@@ -171,11 +171,11 @@ fn goes_on_without_what_was_not_kept(config: &Value) {
 }
 
 #[test]
-fn a_database_that_lost_more_than_is_kept_is_gone_on_with() {
+fn a_database_that_lost_more_than_is_kept_can_be_continued() {
     goes_on_without_what_was_not_kept(&json!({}));
 }
 
 #[test]
-fn a_database_that_lost_more_than_memory_keeps_is_gone_on_with() {
+fn a_database_that_lost_more_than_memory_keeps_can_be_continued() {
     goes_on_without_what_was_not_kept(&memory());
 }

@@ -35,7 +35,7 @@ fn forge_spill(mika: &Mika, node: &str, number: u64) {
 }
 
 #[test]
-fn a_node_starts_under_another_name_after_an_orderly_stop() {
+fn a_node_can_be_renamed_after_a_clean_stop() {
     let mut site = Site::prepare(1, &AOF, &json!({ "node": "c0ffee01" }));
     site.mika.run();
     let mut client = Client::new(0, 1);
@@ -54,7 +54,7 @@ fn a_node_starts_under_another_name_after_an_orderly_stop() {
 }
 
 #[test]
-fn what_a_node_left_under_its_former_name_is_credited_once() {
+fn leftovers_of_a_renamed_node_are_credited_once() {
     let mut site = Site::prepare(1, &AOF, &json!({ "node": "c0ffee01" }));
     let mut other = site.another(&json!({ "node": "other" }));
     site.mika.run();
@@ -105,7 +105,7 @@ fn only_journal(site: &Site) -> String {
 }
 
 #[test]
-fn the_spill_file_of_a_node_that_runs_is_refused() {
+fn the_spill_file_of_a_running_node_is_refused() {
     let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
     site.mika.run();
     let mut other = site.another(&json!({ "node": "b" }));
@@ -123,7 +123,7 @@ fn the_spill_file_of_a_node_that_runs_is_refused() {
 }
 
 #[test]
-fn batches_of_a_node_that_the_database_never_heard_of_are_kept() {
+fn batches_of_a_node_that_the_database_does_not_know_are_kept() {
     let site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
     let mut other = site.another(&json!({ "node": "b" }));
     forge_spill(&other, "ghost", 7);

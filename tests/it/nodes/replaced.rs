@@ -125,7 +125,7 @@ fn what_a_paused_node_and_its_replacement_acknowledged_is_credited() {
 }
 
 #[test]
-fn a_replaced_node_without_its_database_says_where_its_rest_is() {
+fn a_replaced_node_without_its_database_reports_its_leftovers() {
     let (mut replaced, log) = replace(true);
     assert!(!log.contains("storage has everything"), "{log}");
     assert!(log.contains("the rest is kept in the spill file"), "{log}");

@@ -147,7 +147,7 @@ fn what_the_cache_has_beyond_a_restored_database_is_dropped() {
 }
 
 #[test]
-fn a_restored_database_goes_on_beside_a_cache_that_has_nothing_beyond_it() {
+fn a_restored_database_works_with_a_cache_that_has_nothing_beyond_it() {
     let mut trial = Trial::begin();
     trial.report_and_stop();
     trial.restore();
@@ -197,7 +197,7 @@ fn a_restore_waits_until_all_nodes_have_stopped() {
 }
 
 #[test]
-fn the_spill_file_of_another_database_is_left_alone() {
+fn the_spill_file_of_another_database_is_not_touched() {
     let mut trial = Trial::begin();
     trial.site.mariadb.pause();
     trial.report();

@@ -57,7 +57,7 @@ fn goes_on(site: &mut Site, mut client: Client) {
 }
 
 #[test]
-fn an_orderly_stop_without_the_database_keeps_what_redis_may_forget() {
+fn a_clean_stop_without_the_database_spills_what_redis_may_forget() {
     for persistence in [&[][..], &AOF] {
         let mut site = Site::prepare(1, persistence, &json!({ "node": "a" }));
         let mut client = started(&mut site);
@@ -77,7 +77,7 @@ fn an_orderly_stop_without_the_database_keeps_what_redis_may_forget() {
 }
 
 #[test]
-fn what_a_node_brings_from_its_spill_file_others_know_without_an_announce() {
+fn peers_replayed_from_a_spill_file_reach_other_nodes() {
     let mut pair = Pair::start(2);
     let [_, b] = pair.nodes();
     // They answer when they have loaded.
@@ -109,7 +109,7 @@ fn what_a_node_brings_from_its_spill_file_others_know_without_an_announce() {
 }
 
 #[test]
-fn a_kill_within_the_flush_second_costs_nothing_with_a_redis_that_forgets() {
+fn a_kill_within_the_flush_second_loses_nothing_with_a_redis_that_forgets() {
     let config = json!({ "node": "a", "journal": { "flush_interval": "3s" } });
     let mut site = Site::prepare(1, &[], &config);
     let mut client = started(&mut site);
@@ -204,7 +204,7 @@ fn unlink(site: &Site) {
 }
 
 #[test]
-fn a_deleted_spill_file_is_written_again() {
+fn a_deleted_spill_file_is_rewritten() {
     let (mut site, client) = with_spilled();
     let before = site.spilled();
     assert!(before > 0);

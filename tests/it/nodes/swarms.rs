@@ -92,7 +92,7 @@ fn a_client_that_moves_between_nodes_is_credited_exactly() {
 }
 
 #[test]
-fn the_rest_of_a_node_that_died_is_applied_by_the_other() {
+fn leftovers_of_a_dead_node_are_applied_by_the_other() {
     let mut pair = Pair::start(1);
     let [a, _] = pair.nodes();
     let mut client = Client::new(0, 1);
@@ -123,7 +123,7 @@ fn the_rest_of_a_node_that_died_is_applied_by_the_other() {
 }
 
 #[test]
-fn a_namesake_is_refused() {
+fn a_second_node_of_one_name_is_refused() {
     let pair = Pair::start(1);
     // It accepts connections at once, and answers when it has shown that it runs.
     Client::new(0, 1).accepted(pair.nodes()[0], "started");

@@ -52,7 +52,7 @@ fn is_complete(site: &Site) -> bool {
 }
 
 #[test]
-fn a_start_after_a_warmup_reads_what_it_wrote_and_writes_none_of_it() {
+fn a_start_after_a_warmup_reads_the_cache_and_rewrites_nothing() {
     let mut site = Site::prepare(USERS, &AOF, &json!({}));
     let check = site.mika.manage(&["check"]);
     let said = String::from_utf8_lossy(&check.stdout).into_owned();
@@ -162,7 +162,7 @@ fn parts_and_dry_runs_do_not_make_a_cache_complete() {
 }
 
 #[test]
-fn a_cache_that_is_too_far_behind_is_not_started_from() {
+fn a_node_does_not_load_from_a_cache_too_far_behind() {
     let mut site = Site::prepare(3, &AOF, &json!({}));
     // More changes than are kept: the first of them are gone.
     site.mariadb.sql(
@@ -179,7 +179,7 @@ fn a_cache_that_is_too_far_behind_is_not_started_from() {
 }
 
 #[test]
-fn keys_that_the_server_threw_away_are_read_from_storage() {
+fn evicted_keys_are_read_from_storage() {
     let mut site = Site::prepare(USERS, &AOF, &json!({}));
     site.redis
         .cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
@@ -321,7 +321,7 @@ fn a_row_that_becomes_unusable_is_logged_by_the_node_that_mirrors() {
 }
 
 #[test]
-fn a_server_that_may_throw_keys_away_is_named_at_the_start() {
+fn an_evicting_server_is_reported_at_the_start() {
     let mut site = Site::prepare(1, &AOF, &json!({}));
     site.redis
         .cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);

@@ -10,7 +10,7 @@ use crate::harness::{PROGRAM_DEADLINE, poll};
 const PENDING_MAX: u32 = 1000;
 
 #[test]
-fn what_memory_can_not_hold_waits_in_the_spill_file() {
+fn batches_beyond_memory_wait_in_the_spill_file() {
     let config = json!({ "journal": { "max_pending": PENDING_MAX, "flush_interval": "10ms" } });
     Trial::run_hard(&AOF, &config, |trial| {
         trial.drains = true;

@@ -47,7 +47,7 @@ fn waits(mika: &Mika) -> usize {
 }
 
 #[test]
-fn a_start_waits_for_a_server_and_says_so_once() {
+fn a_start_waits_for_a_server_and_logs_it_once() {
     let mut site = site();
     for server in SERVERS {
         server.stop(&mut site);
@@ -66,7 +66,7 @@ fn a_start_waits_for_a_server_and_says_so_once() {
 }
 
 #[test]
-fn a_start_that_waits_can_be_ended() {
+fn a_waiting_start_can_be_stopped() {
     let mut site = site();
     for server in SERVERS {
         server.stop(&mut site);
@@ -92,7 +92,7 @@ fn ends_at_once(mika: &mut Mika, status: i32) {
 }
 
 #[test]
-fn a_hasty_start_fails_at_once() {
+fn a_start_with_no_wait_fails_at_once() {
     let mut site = site();
     for server in SERVERS {
         server.stop(&mut site);
@@ -107,7 +107,7 @@ fn a_hasty_start_fails_at_once() {
 }
 
 #[test]
-fn a_wrong_password_is_told_at_once() {
+fn a_wrong_password_ends_the_start_at_once() {
     let mut site = site();
     let right = site.storage_url();
     let wrong = right.replace("long-and-secret", "misremembered");
@@ -140,7 +140,7 @@ fn fails_at_once(site: &mut Site, key: &str) {
 }
 
 #[test]
-fn a_stop_leaves_to_the_next_start_what_storage_does_not_take() {
+fn a_stop_leaves_unapplied_batches_to_the_next_start() {
     let mut site = site();
     for (round, is_paused) in [(1, false), (2, true)] {
         site.mika.run();

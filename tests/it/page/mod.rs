@@ -122,7 +122,7 @@ fn figures_move_under_load_and_come_back_after_a_restart() {
 }
 
 #[test]
-fn users_and_torrents_are_looked_up_and_switched_off() {
+fn users_and_torrents_are_looked_up_and_disabled() {
     let stage = Stage::start();
     let browser = Browser::start();
     browser.look(1280, 900, "dark");
@@ -165,7 +165,7 @@ fn users_and_torrents_are_looked_up_and_switched_off() {
 }
 
 #[test]
-fn a_list_that_can_not_be_had_says_so_in_its_place() {
+fn a_list_that_fails_to_load_shows_an_error() {
     let stage = Stage::start();
     let browser = Browser::start();
     stage.sign_in(&browser);
@@ -180,7 +180,7 @@ fn a_list_that_can_not_be_had_says_so_in_its_place() {
 }
 
 #[test]
-fn a_token_that_may_only_read_is_told_what_is_off() {
+fn a_read_only_token_sees_disabled_forms() {
     let stage = Stage::start();
     let browser = Browser::start();
     browser.open(&stage.url());

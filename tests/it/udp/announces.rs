@@ -82,7 +82,7 @@ fn events_are_compared_in_all_their_bits() {
 }
 
 #[test]
-fn a_stop_is_answered_and_forgotten_whatever_else_it_says() {
+fn a_stop_is_answered_and_removes_the_peer_whatever_its_fields() {
     let mika = public();
     let (client, id) = client(&mika, V4);
     let known = Announce::new(id, IH);
@@ -113,7 +113,7 @@ fn a_stop_is_answered_and_forgotten_whatever_else_it_says() {
 }
 
 #[test]
-fn left_beyond_what_fits_is_unknown_and_a_leechers() {
+fn an_unreadable_left_makes_a_leecher() {
     let mika = public();
     let (client, id) = client(&mika, V4);
     for left in [
@@ -294,7 +294,7 @@ fn announces_that_are_too_short_are_malformed() {
 }
 
 #[test]
-fn packets_may_be_longer_than_what_is_read_of_them() {
+fn trailing_bytes_of_a_packet_are_ignored() {
     let mika = public();
     let (client, id) = client(&mika, V4);
     for more in [1, 14, 255, 1400, 2048, 4096, 60_000] {

@@ -37,7 +37,7 @@ fn a_connect_is_answered_by_16_bytes() {
 }
 
 #[test]
-fn an_id_is_an_addresses_own_at_any_of_its_ports() {
+fn an_id_is_valid_for_an_address_at_any_port() {
     let second = crate::harness::free_port();
     let mut mika = Mika::prepare_udp(&[V4, V6], &json!({ "mode": "public" }));
     let first = mika.udp(V4);
@@ -62,7 +62,7 @@ fn an_id_is_an_addresses_own_at_any_of_its_ports() {
 }
 
 #[test]
-fn ids_that_nobody_issued_are_refused() {
+fn forged_ids_are_refused() {
     let mika = public();
     let (client, id) = client(&mika, V4);
     let made_up = (0..64).map(|bit| id ^ (1 << bit));
@@ -103,7 +103,7 @@ fn ids_hold_for_two_minutes_and_a_little() {
 }
 
 #[test]
-fn another_lifetime_holds_from_the_next_reload_on() {
+fn a_reload_applies_the_id_lifetime() {
     let config = json!({ "mode": "public" });
     let mut mika = Mika::prepare_udp(&[V4], &config);
     mika.run();
@@ -124,7 +124,7 @@ fn another_lifetime_holds_from_the_next_reload_on() {
 
 /// Clients keep an id for a minute, whatever becomes of the tracker meanwhile.
 #[test]
-fn ids_outlive_a_restart_and_a_crash() {
+fn ids_survive_a_restart_and_a_crash() {
     let port = crate::harness::free_port();
     let config = json!({ "mode": "public", "udp": { "listen": [port] } });
     let mut mika = Mika::prepare_on(port, &config);
@@ -167,7 +167,7 @@ fn processes_of_one_host_share_the_secret() {
 }
 
 #[test]
-fn what_is_no_connect_is_dropped() {
+fn malformed_connects_are_dropped() {
     let mika = public();
     let (client, id) = client(&mika, V4);
     let good = connect(0x1122_3344);

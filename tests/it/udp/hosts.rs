@@ -83,7 +83,7 @@ impl Stage {
 }
 
 #[test]
-fn replies_come_from_the_address_that_was_hit() {
+fn replies_come_from_the_address_of_the_request() {
     let mut stage = Stage::new(2, &json!({}));
     let addresses: [IpAddr; 4] = [
         stage.tracker.v4.into(),
@@ -119,7 +119,7 @@ fn replies_come_from_the_address_that_was_hit() {
 /// A connect needs no proof of an address, so it is answered only so often; another network's
 /// connects, and requests with an id, are not held up by that.
 #[test]
-fn a_network_gets_so_many_connects_and_errors_a_second() {
+fn connects_and_errors_of_a_network_are_limited() {
     const LIMIT: usize = 20;
     let stage = Stage::new(1, &json!({ "connect_limit": LIMIT, "error_limit": LIMIT }));
     let hit: IpAddr = stage.tracker.v4.into();

@@ -5,7 +5,7 @@ use super::{V4, client, counts, new_torrent, public};
 use crate::harness::udp::{Announce, url_data};
 
 #[test]
-fn no_option_keeps_an_announce_out() {
+fn no_option_invalidates_an_announce() {
     let mika = public();
     let (client, id) = client(&mika, V4);
     let end = b"\x02\x0c/dir?a=b&c=d\x00\xff\xff";

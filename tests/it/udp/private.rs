@@ -93,7 +93,7 @@ fn the_passkey_is_found_in_the_url_data() {
 }
 
 #[test]
-fn without_a_passkey_there_is_nothing() {
+fn private_announces_need_a_passkey() {
     let mika = private(&json!({}));
     let (client, id) = client(&mika, V4);
     let it = announce(id);
@@ -139,7 +139,7 @@ fn without_a_passkey_there_is_nothing() {
 }
 
 #[test]
-fn accounts_and_torrents_are_looked_at_as_over_http() {
+fn accounts_and_torrents_are_checked_as_over_http() {
     let mika = private(&json!({ "tracker": { "whitelist": true } }));
     mika.managed(&["whitelist", "add", "-MK", "Mika's tests"]);
     let (client, id) = client(&mika, V4);
@@ -219,7 +219,7 @@ fn credit_is_counted_once_over_all_transports() {
 /// The beginning, the end and a snatch are acknowledged only once they are in storage; others are
 /// answered meanwhile.
 #[test]
-fn replies_that_acknowledge_wait_until_it_is_durable() {
+fn acknowledging_replies_wait_until_durable() {
     let mika = private(&json!({ "journal": { "ack_timeout": "60s" } }));
     let (client, id) = client(&mika, V4);
     let it = announce(id);
@@ -260,7 +260,7 @@ fn replies_that_acknowledge_wait_until_it_is_durable() {
 
 /// The reply comes all the same, after `ack_timeout`, and what it tells is kept in memory.
 #[test]
-fn a_reply_waits_no_longer_than_it_may() {
+fn a_reply_waits_no_longer_than_the_timeout() {
     let mut mika = private(&json!({ "journal": { "ack_timeout": "300ms" } }));
     let (client, id) = client(&mika, V4);
     let storage = mika.storage();
@@ -281,7 +281,7 @@ fn a_reply_waits_no_longer_than_it_may() {
 
 /// What waits when the daemon is told to stop is answered before it goes.
 #[test]
-fn a_stop_answers_what_waits() {
+fn a_stop_sends_waiting_replies() {
     let mut mika = private(&json!({ "journal": { "ack_timeout": "20s" } }));
     let (client, id) = client(&mika, V4);
     let storage = mika.storage();

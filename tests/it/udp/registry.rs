@@ -45,7 +45,7 @@ fn snatches_of(mika: &Mika, info_hash: &[u8; 20]) -> i64 {
 }
 
 #[test]
-fn one_network_that_invents_torrents_leaves_room_for_those_of_others() {
+fn one_network_cannot_fill_the_room_for_torrents() {
     let config = json!({
         "mode": "public",
         "tracker": { "max_torrents": 200 },
@@ -80,7 +80,7 @@ fn one_network_that_invents_torrents_leaves_room_for_those_of_others() {
 
 /// A registry that was filled before, by whomever, makes room again.
 #[test]
-fn torrents_that_nobody_uses_give_way_when_the_registry_is_full() {
+fn unused_torrents_are_removed_when_the_registry_is_full() {
     let config = json!({
         "mode": "public",
         "tracker": {
@@ -139,7 +139,7 @@ fn torrents_that_nobody_uses_give_way_when_the_registry_is_full() {
 }
 
 #[test]
-fn a_torrent_that_is_removed_begins_anew() {
+fn a_removed_torrent_begins_again() {
     let mut mika = Mika::prepare_udp(
         &[V4],
         &json!({ "mode": "public", "journal": { "flush_interval": "20ms" } }),

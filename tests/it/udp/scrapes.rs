@@ -59,7 +59,7 @@ fn half_a_hash_at_the_end_is_ignored_and_none_at_all_is_malformed() {
 }
 
 #[test]
-fn so_many_torrents_and_no_more_are_told_of() {
+fn a_scrape_is_limited_to_74_torrents() {
     let mika = public();
     let (client, id) = client(&mika, V4);
     let mut hashes: Vec<_> = (0..100).map(|_| new_torrent()).collect();

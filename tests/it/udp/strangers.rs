@@ -25,7 +25,7 @@ fn unknown_actions_are_dropped_whatever_their_id() {
 }
 
 #[test]
-fn a_bad_id_is_told_only_to_those_who_sent_as_much() {
+fn a_bad_id_error_is_never_longer_than_the_request() {
     let mika = public();
     let (client, id) = client(&mika, V4);
     let bad = id ^ 1;
@@ -45,7 +45,7 @@ fn a_bad_id_is_told_only_to_those_who_sent_as_much() {
 
 /// Whatever comes from a forged address, no more goes to that address than came from it.
 #[test]
-fn no_stranger_makes_the_tracker_send_more_than_they_sent() {
+fn replies_to_unverified_sources_do_not_amplify() {
     let mika = public();
     let client = Client::new(mika.udp(V4));
     client.set_timeout(Duration::from_secs(20));
