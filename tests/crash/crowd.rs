@@ -29,7 +29,7 @@ const REST: Duration = Duration::from_millis(4);
 
 /// How long a session lasts at least, how long after its start a client waits before it goes to a
 /// node that does not have that start, and how long it stays away before it begins again with lower
-/// totals: of one second, nobody can tell which of two nodes heard first (docs/architecture.md,
+/// totals: within one second, the order of two nodes is unknown (docs/architecture.md,
 /// "How credit is settled").
 const APART: Duration = Duration::from_secs(3);
 
@@ -93,7 +93,7 @@ pub struct Client {
     /// Unix time since when it seeds, and when it did before.
     seeding_since: Option<i64>,
     pub seeded: Vec<(i64, i64)>,
-    /// When it was away as a seeder: a node that hears late of its stop, or in one family only, takes
+    /// When it was away as a seeder: a node that learns late of its stop, or in one family only, takes
     /// it for a peer until it starts again.
     pub away: Vec<(i64, i64)>,
     story: Vec<Announce>,

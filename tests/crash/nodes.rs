@@ -20,7 +20,7 @@ use crate::harness::site::{DATABASE, Site, settles};
 use crate::harness::{Mika, PROGRAM_DEADLINE, number, poll};
 use crate::seed;
 
-/// Milliseconds between two kills, from when everybody answers again.
+/// Milliseconds between two kills, from when all answer again.
 const PAUSE: RangeInclusive<u64> = 0..=300;
 
 /// Milliseconds that a victim stays away.
@@ -33,7 +33,7 @@ const SETTLED: Duration = Duration::from_secs(40);
 /// by its own clock.
 const SECONDS_OFF: i64 = 1;
 
-/// Stories that a failure tells.
+/// Stories that a failure prints.
 const STORIES_MAX: usize = 3;
 
 /// What a node says that never happens as long as no file and no server loses what it kept.
@@ -119,7 +119,7 @@ fn endure(variable: &str, persistence: &[&str]) {
 
 impl Pair {
     fn start(users: usize, persistence: &[&str]) -> Self {
-        // Peers of which a node hears late that they stopped count until they expire.
+        // Peers whose stop reaches a node late count until they expire.
         let limits = json!({ "max_peers_per_user": 1000 });
         let config = |node| json!({ "node": node, "tracker": limits });
         let mut site = Site::prepare(users, persistence, &config("a"));
@@ -141,7 +141,7 @@ impl Pair {
         assert_eq!(self.b.stop(), 0);
     }
 
-    /// Kills a server, starts it again after a while, and waits until everybody answers.
+    /// Kills a server, starts it again after a while, and waits until all answer.
     fn kill(&mut self, victim: Victim, absence: Duration, stage: &Stage) {
         stage.note(format!("{victim:?} is killed"));
         match victim {

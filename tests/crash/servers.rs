@@ -14,7 +14,7 @@ use crate::harness::site::Site;
 use crate::harness::{PROGRAM_DEADLINE, number, poll};
 use crate::seed;
 
-/// Milliseconds between two kills, from when everybody works again.
+/// Milliseconds between two kills, from when all work again.
 const PAUSE: std::ops::RangeInclusive<u64> = 0..=400;
 
 /// Milliseconds that a server stays away.

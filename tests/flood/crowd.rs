@@ -1,5 +1,5 @@
 //! Crowds that hold HTTP connections: some send a byte a second, some nothing at all, some have asked
-//! once and stay, some have closed their half. Whoever is thrown out comes back.
+//! once and stay, some have closed their half. Closed ones reconnect.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -38,7 +38,7 @@ pub struct Tally {
     pub slowest: Duration,
 }
 
-/// Clients at addresses that nobody else has.
+/// Clients at addresses of their own.
 pub fn clients(mika: &Mika) -> impl Iterator<Item = Honest> {
     let (udp, http) = (mika.udp("127.0.0.1"), mika.http());
     (0..2 * NUMBER).map(move |number| {
@@ -89,7 +89,7 @@ impl Honest {
         tally.slowest = tally.slowest.max(took);
     }
 
-    /// Nobody but this client is in its torrent.
+    /// Only this client is in its torrent.
     fn ask_udp(&self) -> bool {
         let client = Client::at(self.own, self.udp);
         client.set_timeout(PATIENCE);

@@ -1,6 +1,6 @@
 //! Crowds that keep connections open, more than there are places for: `places`.
 //!
-//! A flood: the load generator's full speed, with random bytes, torn packets, wrong ids and absurd
+//! A flood: the load generator's full speed, with random bytes, torn packets, wrong ids and impossible
 //! numbers between, and crowds that hold HTTP connections without asking anything. Honest clients have
 //! to be answered all the while, memory and files stay bounded, and afterwards all is as before.
 //!
@@ -26,7 +26,7 @@ use std::time::Duration;
 use harness::{Mika, poll};
 use serde_json::{Value, json};
 
-/// How long each flood is, in seconds, if nobody says.
+/// How long each flood is, in seconds, by default.
 const SECONDS: u64 = 5;
 
 /// How long one slice of garbage is.
@@ -199,7 +199,7 @@ impl Drop for Load {
     }
 }
 
-/// Sends garbage until `is_over`; how much. In slices, because nobody knows how long it is to last.
+/// Sends garbage until `is_over`; how much. In slices, because its duration is not known before.
 fn keep_flooding(tracker: SocketAddr, is_over: &AtomicBool) -> u64 {
     let mut sent = 0;
     while !is_over.load(Ordering::Relaxed) {

@@ -184,7 +184,7 @@ impl Connection {
         self.0.write_all(head.as_bytes())
     }
 
-    /// The next answer, with the body that Content-Length tells.
+    /// The next answer, with the body of Content-Length.
     pub fn answer(&mut self) -> io::Result<Answer> {
         let mut answer = self.head()?;
         let length = answer.header("content-length").unwrap_or("0");

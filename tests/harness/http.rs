@@ -1,4 +1,4 @@
-//! A plain HTTP client that sends exactly the bytes that it is told to.
+//! A plain HTTP client that sends exactly the bytes given.
 
 use std::fmt::Write as _;
 use std::io::{self, Error, ErrorKind, Read as _, Write as _};

@@ -245,7 +245,7 @@ impl<'a> Load<'a> {
         match client.state {
             State::New => self.start(&mut client),
             State::Stopped => {
-                // Some programs go on counting where they stopped, others begin anew.
+                // Some programs go on counting where they stopped, others begin at 0.
                 if self.rng.bool() {
                     (client.uploaded, client.downloaded) = (0, 0);
                 }
@@ -285,7 +285,7 @@ impl<'a> Load<'a> {
     }
 
     fn stop(&mut self, mut client: Client) -> Client {
-        // The last byte is told with `completed`, so it does not come now.
+        // The last byte is reported with `completed`, so not now.
         let most = client.left.saturating_sub(1);
         self.exchange(&mut client, most);
         self.announce(&mut client, "stopped", true);

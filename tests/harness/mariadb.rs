@@ -234,7 +234,7 @@ impl MariaDb {
         backup
     }
 
-    /// Stops it, and starts it again with the data of a copy, as a replica that was behind takes over.
+    /// Stops it, and starts it again with the data of a copy, as after a failover to a replica that was behind.
     pub fn go_back_to(&mut self, backup: &TempDir) {
         self.stop();
         let path = self.folder.path();

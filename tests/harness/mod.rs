@@ -37,7 +37,7 @@ pub const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
 /// How often a daemon is started on another port when somebody took the free one meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
 
-/// Variables that a test must not take from whoever runs it.
+/// Variables that a test must not inherit from its environment.
 pub const SECRETS: [&str; 4] = [
     "MIKA_STORAGE_URL",
     "MIKA_CACHE_URL",
@@ -111,8 +111,8 @@ pub fn number(variable: &str, default: u64) -> u64 {
     }
 }
 
-/// A port of 127.0.0.1 that nobody else gets, also while a daemon restarts: it is below those that
-/// the system hands out to listeners on port 0 and to whoever connects (32768 and up), and no test
+/// A port of 127.0.0.1 that no other program gets, also while a daemon restarts: it is below those that
+/// the system hands out to listeners on port 0 and to outgoing connections (32768 and up), and no test
 /// of this process had it before.
 pub fn free_port() -> SocketAddr {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());

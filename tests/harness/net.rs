@@ -106,7 +106,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         for namespace in &self.namespaces {
-            // Whoever still runs in there was started by this test.
+            // Processes still in there were started by this test.
             for pid in ip(&format!("netns pids {namespace}"))
                 .unwrap_or_default()
                 .lines()

@@ -50,7 +50,7 @@ impl Redis {
 
     /// A server on a host of its own network.
     pub fn start_in(host: &Host) -> Self {
-        // Without a password, it would let nobody else in.
+        // Without a password, it would refuse other hosts.
         Self::launch(&["--protected-mode", "no"], None, Some(host))
     }
 
@@ -77,7 +77,7 @@ impl Redis {
         unreachable!("the attempts end before the numbers do");
     }
 
-    /// Spawns the server and waits until it answers, be it that it is loading; false if it ended.
+    /// Spawns the server and waits until it answers, also while it loads; false if it ended.
     fn run(&mut self) -> bool {
         let log = File::options()
             .create(true)

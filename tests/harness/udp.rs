@@ -1,4 +1,4 @@
-//! A plain UDP client of a tracker (BEP 15) that sends exactly what it is told to.
+//! A plain UDP client of a tracker (BEP 15) that sends exactly the packets given.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

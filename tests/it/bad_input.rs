@@ -294,7 +294,7 @@ impl Client {
     }
 }
 
-/// Announces go on, one line tells of it, and when there is space again all is written.
+/// Announces continue, one line is logged, and when there is space again all is written.
 #[test]
 fn a_full_disk_loses_no_credit() {
     let disk = Disk::new("3m");
@@ -363,7 +363,7 @@ fn a_new_database_on_a_full_disk_is_refused() {
     );
 }
 
-/// What can't be saved at the stop is told; the clients' next announces make up for it.
+/// What can't be saved at the stop is logged; the clients' next announces make up for it.
 #[test]
 fn a_stop_on_a_full_disk_reports_unsaved_changes() {
     let disk = Disk::new("3m");
@@ -410,7 +410,7 @@ fn a_stop_on_a_full_disk_reports_unsaved_changes() {
 
 // === too many connections ===
 
-/// Those who hold connections without asking anything keep nobody out.
+/// Idle connections lock out no client.
 #[test]
 fn idle_connections_are_bounded_and_evicted() {
     let limit = 8;

@@ -243,7 +243,7 @@ async fn a_killed_server_that_kept_its_data_is_another_generation() {
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 2, "all was kept");
     cache.keep(second, &[batch(2), batch(3)]).await.unwrap();
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 3);
-    // Nobody can tell whether it kept everything, so everything is read again.
+    // It is unknown whether it kept everything, so everything is read again.
     let (notices, position) = cache.control(&position, BOUND).await.unwrap();
     assert_eq!(notices, [Notice::Registry, Notice::Peers]);
     cache.publish(&[Notice::User(UserId(1))]).await.unwrap();
@@ -301,7 +301,7 @@ async fn a_server_that_hangs_delays_calls_briefly() {
     for call in calls {
         assert!(call.await.unwrap() < BOUND);
     }
-    // Within the back-off nobody waits; a try to connect in between may take its time.
+    // Within the backoff no call waits; an attempt to connect in between may take its time.
     let mut quick = 0;
     for _ in 0..3 {
         let start = now();
@@ -408,7 +408,7 @@ async fn a_replica_is_away_until_it_is_the_master() {
     cache.keep(generation, &[batch(1)]).await.unwrap();
 }
 
-/// Waits until the connection is made anew, and the server says `word` on it.
+/// Waits until the connection is made again, and the server sends `word` on it.
 async fn comeback_from(cache: &Arc<dyn Cache>, word: &str) {
     let start = now();
     while !away(cache.ping().await).contains(word) {
@@ -941,7 +941,7 @@ async fn the_whitelist_drops_invalid_prefixes() {
     assert_eq!(redis.cli(&["HLEN", "t:whitelist"]), "1");
 }
 
-/// A node that was not heard of for a day.
+/// A node that was silent for a day.
 #[tokio::test]
 async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
     const DAY: u32 = 86_400;

@@ -1,4 +1,4 @@
-//! What the daemon does beside answering: who may take part, edits and reloads taken over while it
+//! What the daemon does beside answering: who may take part, edits and reloads applied while it
 //! runs, HTTPS, and an orderly stop.
 
 use std::fs;
@@ -186,7 +186,7 @@ fn refusals_of_a_private_tracker() {
             },
             None,
         ),
-        // What is wrong first is told first.
+        // The first error is reported first.
         (
             Announce {
                 passkey: disabled,
@@ -243,7 +243,7 @@ fn refusals_of_a_private_tracker() {
     }
 }
 
-/// Rule A6: the newcomer is refused, and nobody else.
+/// Rule A6: only the newcomer is refused.
 #[test]
 fn the_clients_of_a_user_on_a_torrent_are_limited() {
     let mut mika = private(&json!({ "mode": "private", "tracker": { "max_peers_per_user": 2 } }));
@@ -495,7 +495,7 @@ impl Tls {
         self.pipeline(target, 1)
     }
 
-    /// The same of so many announces, which are sent at once.
+    /// The same for several announces, which are sent at once.
     fn pipeline(&mut self, target: &str, count: usize) -> std::io::Result<String> {
         let requests = format!("GET {target} HTTP/1.1\r\n\r\n").repeat(count);
         self.0.write_all(requests.as_bytes())?;
@@ -589,7 +589,7 @@ fn a_stop_answers_requests_in_flight() {
     mika.run();
     let address = mika.http();
     let scrape = format!("/{PASSKEY}/scrape?info_hash={}", escape(GOOD.info_hash));
-    // An answer tells that the start is through, and needs the database no more.
+    // An answer means that the start is over, and needs the database no more.
     get(address, &scrape);
     let storage = mika.storage();
     storage.execute_batch("BEGIN IMMEDIATE").expect("a lock");

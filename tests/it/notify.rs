@@ -1,4 +1,4 @@
-//! What the service manager hears: the start, what it waits for, reloads, the stop, and that the
+//! Notifications to the service manager: the start, what it waits for, reloads, the stop, and that the
 //! tracker works, as long as it does. The manager here is a datagram socket.
 
 use std::fs;
@@ -26,7 +26,7 @@ struct Manager {
 // === impl Manager ===
 
 impl Manager {
-    /// Listens at a path that the daemon is told.
+    /// Listens at a path that the daemon gets.
     fn of(mika: &mut Mika) -> Self {
         let path = mika.path("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket");
@@ -172,7 +172,7 @@ fn a_waiting_start_reports_what_it_waits_for() {
 }
 
 /// One that is watched says so at half of the time, and no longer once a worker hangs: here in
-/// writing a line of log that nobody takes. When it goes on, it says so again.
+/// writing a line of log to a full pipe. When it goes on, it notifies again.
 #[test]
 fn a_hanging_worker_stops_the_watchdog_notifications() {
     let mut mika = Mika::prepare(&json!({ "log": { "level": "trace", "stats_interval": "0s" } }));

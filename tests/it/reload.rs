@@ -59,7 +59,7 @@ fn changed_keys_are_logged_and_whether_they_need_a_restart() {
     assert_eq!(told, expected, "{said}");
     assert!(!mika.log().contains("hunter2"));
 
-    // What waits is told again, until the old value is back; what is in force is not.
+    // Pending keys are logged again, until the old value is back; those in force are not.
     let said = reload(&mut mika, &json!({ "api": { "password": "" } }));
     assert_eq!(changes(&said), expected[2..], "{said}");
     let said = reload(&mut mika, &json!({ "journal": { "max_pending": 262_144 } }));
@@ -290,7 +290,7 @@ fn a_log_that_cant_be_written_ends_the_start() {
     );
 }
 
-/// What ends it is in the file too: whoever looks there has no stderr.
+/// The reason of the end is in the file too, for those without its stderr.
 #[test]
 fn the_log_file_has_the_reason_of_a_failed_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -70,7 +70,7 @@ fn a_host_without_ipv6_does_with_ipv4() {
     );
     assert!(!checked.contains("problem"), "{checked}");
 
-    // Nobody would be served where only IPv6 is asked for.
+    // No client would be served with only IPv6 configured.
     mika.reconfigure(&json!({ "udp": { "listen": ["[::1]:34000"] } }));
     mika.launch();
     assert_eq!(mika.wait(DEADLINE), 1);

@@ -70,7 +70,7 @@ struct Peer {
     v6: Option<Place>,
     up: Counter,
     down: Counter,
-    /// Several machines: whether they are told apart by IPv4, and the last two, the latest first.
+    /// Several machines: whether they are distinguished by IPv4, and the last two, the latest first.
     machines: Option<(bool, Vec<Machine>)>,
     base_at: u32,
     last: u32,
@@ -115,7 +115,7 @@ struct Torrent {
     deeds: HashMap<u32, Deeds>,
     /// Seconds of each user's seed time that may be lost because the journal had no room.
     lost: HashMap<u32, u64>,
-    /// When the tracker was started anew.
+    /// When the tracker was restarted.
     started: u32,
     /// Public: the latest completion of each peer id, by IPv4 or not, and when.
     completed: HashMap<u8, (bool, u32)>,
@@ -237,7 +237,7 @@ impl Model {
         });
         let is_client = |peer: &Peer| {
             peer.address().ip() == it.address.ip()
-                // One of zeros names nobody.
+                // One of zeros identifies no client.
                 && it.peer_id != 0
                 && peer.peer_id == it.peer_id
                 && (peer.key.is_none() || it.key.is_none() || peer.key == it.key)
@@ -266,7 +266,7 @@ impl Model {
         if completes && !peer.counted {
             peer.counted = true;
             let by_v4 = it.address.is_ipv4();
-            // W5: counted by the other family a moment ago. One of zeros names nobody.
+            // W5: counted by the other family a moment ago. One of zeros identifies no client.
             let counted = torrent.completed.get(&it.peer_id);
             let is_known = counted.is_some_and(|&(v4, at)| v4 != by_v4 && now - at <= 300);
             if it.peer_id == 0 || !is_known {
@@ -309,7 +309,7 @@ impl Model {
         eligible
     }
 
-    /// What a scrape tells: seeders, snatches, leechers, partial seeds.
+    /// What a scrape has: seeders, snatches, leechers, partial seeds.
     pub fn scrape(&self, torrent: usize) -> (u32, u32, u32, u32) {
         let it = &self.torrents[torrent];
         let paused = it.count(|kind| kind == Kind::Paused);
@@ -445,7 +445,7 @@ impl Torrent {
         self.count(|kind| kind != Kind::Seeder)
     }
 
-    /// A6, W1a: a newcomer may be one too many; whoever enters takes the place of the user's others there.
+    /// A6, W1a: a newcomer may be one too many; a client that enters replaces the user's others there.
     fn let_in(&mut self, it: &Announce, is_newcomer: bool, now: u32) -> Result<(), &'static str> {
         let is_other_there = |peer: &Peer| {
             let mut places = [&peer.v4, &peer.v6].into_iter().flatten();

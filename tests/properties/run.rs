@@ -26,7 +26,7 @@ const SECOND_HASH: u8 = 100;
 /// What decides each step: chance, or bytes that somebody chose.
 #[allow(dead_code)] // each test uses one of them
 pub enum Choices<'a> {
-    /// So many steps by chance.
+    /// Random steps.
     Random { rng: fastrand::Rng, steps: u32 },
     /// Until the bytes are used up.
     Bytes(&'a [u8]),
@@ -45,7 +45,7 @@ pub struct Run<'a> {
     saved: (Storage, Model),
     /// Until the next flush the journal may lack what the outbox had no room for.
     was_full: bool,
-    /// A session that began meanwhile may have been taken up late, so that bytes are counted from
+    /// A session that began meanwhile may have been adopted late, so that bytes are counted from
     /// another base than the model's from then on.
     base_differs: bool,
     /// Seconds since the last sweep.
@@ -259,7 +259,7 @@ impl<'a> Run<'a> {
         SocketAddr::new(ip, self.choices.one_of(&[0, 6881, 6882]))
     }
 
-    /// Totals rise, stay, begin anew, lag behind, are left out, or are nonsense.
+    /// Totals rise, stay, begin again, lag behind, are left out, or are nonsense.
     fn totals(&mut self, client: usize) -> (Option<u64>, Option<u64>) {
         let (up, down) = &mut self.clients[client];
         match self.choices.below(100) {
@@ -371,7 +371,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Bytes and seconds; marks and peers may wait for a sweep to be told.
+    /// Bytes and seconds; marks and peers may wait for a sweep to be journaled.
     fn check_credit(&self) {
         for (torrent, user) in pairs() {
             let stored = self.deeds(torrent, user);

@@ -35,7 +35,7 @@ fn totals_become_credit() {
             ),
             (10, "uploaded=600&downloaded=9", (100, 0)),
         ],
-        // A1: also if the first announce does not tell it.
+        // A1: also if the first announce does not report it.
         &[
             (0, "uploaded=-1&downloaded=", (0, 0)),
             (10, "uploaded=500&downloaded=9", (0, 0)),
@@ -49,7 +49,7 @@ fn totals_become_credit() {
             (10, "uploaded=8&downloaded=3&event=stopped", (1, 0)),
             (10, "uploaded=10&downloaded=4", (2, 1)),
         ],
-        // A3: `started` begins anew, from whatever is told.
+        // A3: `started` begins a session, at any total.
         &[
             (0, "uploaded=500&downloaded=90", (0, 0)),
             (10, "uploaded=20&downloaded=100&event=started", (0, 10)),
@@ -547,7 +547,7 @@ fn with_a_full_outbox_credit_comes_later() {
     assert_eq!(world.totals(1).announces, 3);
     assert_eq!(world.credited(1), (0, 0));
 
-    // Not durable and then gone: the next announce tells it again.
+    // Not durable and then gone: the next announce reports it again.
     let mut world = full();
     world.wait(10);
     world.ok(up(100));
@@ -605,7 +605,7 @@ fn a_stop_without_room_is_kept_until_there_is() {
     world.wait(3000);
     world.ok(stop());
     world.wait(10);
-    // One that begins now can't be told beside it: it gets no answer, and says so again.
+    // One that begins now can't be journaled beside it: it gets no answer, and retries.
     world.ok(peer(1).of(1).event("started"));
     assert_eq!(world.credited(1), (0, 0));
     world.ok(peer(1).of(1).event("started"));

@@ -69,7 +69,7 @@ fn the_record_of_a_replaced_client_stays() {
     world.ok(crashing(2).event("started"));
     assert_eq!(world.credited(1), (50, 0));
     assert!(!world.record(1, 1).active);
-    // A late stop of it still counts, and takes nobody away.
+    // A late stop of it still counts, and removes no peer.
     let reply = world.ok(crashing(1).totals(170, 0).event("stopped"));
     assert_eq!(reply.incomplete, 1);
     assert_eq!(world.credited(1), (20, 0));

@@ -1,4 +1,4 @@
-//! Two nodes that tell each other what they decided: one account, one swarm, one snatch.
+//! Two nodes that share what they decided: one account, one swarm, one snatch.
 
 use mika::base::clock::Seconds;
 use mika::change::Change;
@@ -6,7 +6,7 @@ use mika::tracker::Mode;
 
 use crate::world::{TTL, World, hash, peer, rules};
 
-/// What the one journaled, the other takes over.
+/// What the one journaled, the other adopts.
 fn tell(from: &mut World, to: &World) {
     for change in from.drain() {
         match change {
@@ -20,7 +20,7 @@ fn tell(from: &mut World, to: &World) {
     }
 }
 
-/// What each journaled until now, the other takes over: none heard of the other before.
+/// What each journaled until now, the other adopts: neither knew of the other's before.
 fn exchange(one: &mut World, two: &mut World) {
     let (first, second) = (one.drain_peers(), two.drain_peers());
     for (changes, to) in [(first, &*two), (second, &*one)] {
@@ -97,7 +97,7 @@ fn seed_time_goes_on_from_the_latest_announce_at_either_node() {
     one.ok(seeds());
     one.ok(seeds().event("stopped"));
     wait(&mut one, &mut two, 50);
-    // The other node hears too late that it left, and of more announces than it knows.
+    // The other node learns too late that it left, and of more announces than it knows.
     two.ok(seeds().event("started"));
     two.drain();
     tell(&mut one, &two);

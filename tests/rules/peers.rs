@@ -190,7 +190,7 @@ fn local_peers_of_one_port_are_one_public_endpoint_in_a_reply() {
         world.ok(peer(101).of(1).from("8.8.8.8"));
         let given = texts(&world.ok(peer(102).of(1).with("numwant=200")).peers);
         assert_eq!(given, ["8.8.8.8:6881"]);
-        // The client that is at that very endpoint gets nobody there, and its neighbours neither.
+        // The client at that very endpoint gets no peer there, and its neighbours neither.
         let own = texts(&world.ok(peer(101).of(1).from("8.8.8.8")).peers);
         assert_eq!(own, ["9.9.9.102:6881"]);
         let local = world.ok(peer(1).of(1).from("10.0.0.1").with("numwant=200"));

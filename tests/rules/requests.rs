@@ -116,7 +116,7 @@ fn public_torrents_are_bounded() {
     assert_eq!(world.metrics.torrents_full.get(), 1);
 }
 
-/// Snatches of new torrents from there that are counted, of so many.
+/// Snatches of new torrents from there that are counted, of `count`.
 fn registered(world: &mut World, torrents: std::ops::Range<u16>, ip: &str) -> usize {
     let registered = torrents.filter(|number| {
         let mut hash = [7; 20];
@@ -230,7 +230,7 @@ fn unused_torrents_are_removed_by_snatches_and_age() {
     );
     assert_eq!(idle(&world, 3, 500), [(2, 1), (3, 1), (1, 2)]);
     assert_eq!(idle(&world, 9, 1035), [(2, 1), (1, 2)], "empty for so long");
-    // Whoever comes makes it one that is used.
+    // A peer makes it a used one.
     world.ok(peer(1).torrent(2));
     world.ok(leave(2, 1));
     world.sweep();
@@ -253,7 +253,7 @@ fn no_network_can_use_up_the_room_for_torrents() {
     assert_eq!(begun(&mut world, 80..100, "203.0.113.99"), 0);
     assert_eq!(begun(&mut world, 100..140, "198.51.100.1"), 4);
     assert_eq!(world.metrics.torrents_full.get(), 34 + 20 + 36);
-    // What is there is open to everybody.
+    // Existing ones are open to all.
     assert_eq!(begun(&mut world, 10..46, "203.0.113.99"), 36);
     world.wait(TTL + 60);
     world.sweep();

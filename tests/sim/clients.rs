@@ -165,7 +165,7 @@ impl Client {
     }
 
     /// Is copied to another machine while it runs. Neither of them stops from then on: of those that come and go,
-    /// nobody can tell machines from one client.
+    /// machines can't be distinguished from one client.
     fn spread(&mut self, world: &Arc<World>) {
         if world.is_copied(self.peer_id) {
             return;

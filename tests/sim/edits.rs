@@ -19,7 +19,7 @@ use super::{cache, storage};
 /// Multipliers in thousandths; 0 is freeleech.
 const FACTORS: [u32; 5] = [0, 500, 1000, 1500, 3000];
 
-/// Torrents and clients of the whitelist that come and go have numbers from here on, so many of each.
+/// Torrents and clients of the whitelist that come and go have numbers from here on; how many of each.
 const OTHERS: u32 = 100;
 const OTHERS_COUNT: u32 = 4;
 
@@ -141,7 +141,7 @@ impl Editor {
         (format!("{prefix} is allowed no more"), removed)
     }
 
-    /// Lets everybody announce again.
+    /// Enables all users again.
     pub async fn end(&mut self) {
         let patch = UserPatch {
             enabled: Some(true),

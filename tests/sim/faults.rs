@@ -13,7 +13,7 @@ use super::network::{Cut, Place};
 use super::story::About;
 use super::world::{Plan, World};
 
-/// How long it may take until everybody has what was there before a loss.
+/// How long it may take until all have what was there before a loss.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long a node has to make up for what it missed: the longest flush interval, and tries that failed before.
@@ -44,7 +44,7 @@ pub enum Kind {
     CacheCrash,
     /// All keys are deleted.
     CacheFlush,
-    /// A replica that lacks what came last takes over.
+    /// Failover to a replica that lacks the last writes.
     CacheFailover,
     /// Storage is away, some nodes stop in order, and the cache is emptied before all come back.
     Outage,
@@ -85,7 +85,7 @@ const WITH_CACHE: &[Kind] = &[
 ];
 const SEVERAL: &[Kind] = &[Twin];
 
-/// After these, a cache may have batches again that it was told to delete; or it does not know of it.
+/// After these, a cache may have batches again that it had deleted; or it does not know of it.
 pub const FORGETTING: &[Kind] = &[
     CacheCrash,
     CacheFailover,

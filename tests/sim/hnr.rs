@@ -52,7 +52,7 @@ pub fn check_unearned(
 
 /// Users without a mark who left while they owed. Call it when all peers are gone. `running` are the processes that
 /// have run since the last reports, and `since` is when the last of them began to serve: a node that has just
-/// started does not mark silent peers, and if it is the first to expire one, nobody does.
+/// started does not mark silent peers, and if it is the first to expire one, no node does.
 pub fn check_missing(
     model: &Model,
     tables: &Tables,

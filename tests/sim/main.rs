@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 /// Seeds of an ordinary run of the tests.
 const SEEDS: u64 = 300;
 
-/// Failing seeds that are told in full.
+/// Failing seeds whose story is printed in full.
 const PAGES: usize = 3;
 
 /// Names the seed to a process that is to run it.

@@ -44,7 +44,7 @@ pub struct Birth {
     pub user: u32,
     pub torrent: u32,
     pub peer_id: PeerId,
-    /// The totals that it began with, which nobody was told.
+    /// The totals that it began with, which were never reported.
     pub up: u64,
     pub down: u64,
     /// It began without `started`, with less than was reported under its peer id before.
@@ -242,8 +242,8 @@ impl Model {
                 torrent: TorrentId(birth.torrent),
                 peer_id: birth.peer_id,
             };
-            // Where an earlier life was heard of, this one may go on from its totals, and from those that
-            // the earlier one was last heard to have, if it had more than that.
+            // Where an earlier life is known, this one may go on from its totals, and from those that
+            // the earlier one last reported, if it had more than that.
             let before = heard.get(&key).copied();
             let begin =
                 |total: u64, before: Option<u64>| before.map_or(u64::MAX, |it| it.min(total));
@@ -263,7 +263,7 @@ impl Model {
     }
 
     /// Who is there and who has left, by the last report of each client, if it was made `before`. Left out is
-    /// everybody of whom nodes may think otherwise: without a reply to that report, or silent since before the limits,
+    /// all of whom nodes may think otherwise: without a reply to that report, or silent since before the limits,
     /// of the time that it was made, and of the time that its node noted.
     pub fn presence(&self, limits: [Duration; 2], before: Duration) -> BTreeMap<Key, bool> {
         let mut presence = BTreeMap::new();

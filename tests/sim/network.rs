@@ -105,7 +105,7 @@ impl Host {
             return;
         }
         if is_paused {
-            // Whoever has the permit gives it back at once.
+            // The holder of the permit gives it back at once.
             self.gate.forget_permits(1);
         } else {
             self.gate.add_permits(1);
@@ -122,7 +122,7 @@ impl Host {
 
     /// Waits until it is not paused.
     pub async fn turn(&self) {
-        // Fails only if the semaphore is closed, which nobody does.
+        // Fails only if the semaphore is closed, which never happens.
         let _ = self.gate.acquire().await;
     }
 }
@@ -196,7 +196,7 @@ impl Network {
         self.change(place, |weather| weather.slow = slow);
     }
 
-    /// Of 1000 calls, so many lose their request, their reply, or arrive late.
+    /// Calls of 1000 that lose their request, their reply, or arrive late.
     pub fn set_losses(&self, place: Place, requests: u32, replies: u32, late: u32) {
         self.change(place, |weather| {
             weather.lose_requests = requests;

@@ -338,7 +338,7 @@ impl Site {
     }
 }
 
-/// Notes which reports have become durable without a reply that waited for it, for ever.
+/// Notes which reports have become durable without a reply that waited for it; runs until cancelled.
 async fn watch_durable(world: &World, running: &Running) {
     loop {
         sleep(LOOK).await;
@@ -451,7 +451,7 @@ impl Running {
                 ask.world.model.lock().set_durable(report);
             }
         } else if has_room && ask.params.event != Event::Stopped {
-            // A `stopped` without a ticket is of a client that this node never heard of: it is not kept.
+            // A `stopped` without a ticket is of a client that this node does not know: it is not kept.
             self.unsure.lock().push(report);
         }
         self.host.turn().await;

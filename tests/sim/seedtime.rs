@@ -33,8 +33,8 @@ struct Stretch {
     is_certain: bool,
 }
 
-/// The seconds in which a client was seeding, as far as anybody may think so who heard these reports of it, or some
-/// of them: from one of them to the next, and beyond a stop that another process heard.
+/// The seconds in which a client was seeding, as far as a node can know that received these reports, or some
+/// of them: from one of them to the next, and beyond a stop that another process received.
 pub fn most(reports: &[Report]) -> BTreeSet<u64> {
     let mut seconds = BTreeSet::new();
     for (at, report) in reports.iter().enumerate().filter(|(_, it)| it.is_seeding) {
@@ -52,7 +52,7 @@ pub fn most(reports: &[Report]) -> BTreeSet<u64> {
 }
 
 /// Seconds by which seed time of a client may be too long because the clock of a node alone leapt, and the node was
-/// started again before it heard the client by its new time: what it knows of it is of the time before, then.
+/// restarted before the client announced by its new time: what it knows of it is older, then.
 pub fn leapt(reports: &[Report]) -> u64 {
     let mut seconds = 0;
     for (at, pair) in reports.windows(2).enumerate() {
@@ -70,10 +70,10 @@ pub fn leapt(reports: &[Report]) -> u64 {
     seconds
 }
 
-/// For how long each user seeded each torrent at least: what one process heard of a client and its next report,
+/// For how long each user seeded each torrent at least: what one process received of a client and its next report,
 /// of which the latter must not be lost. Late reports of several nodes may lie between two stretches that are not
-/// connected, and are lost then, as is what a client tells after several of them by others; and where a clock leaps,
-/// what another client of the user may have told is.
+/// connected, and are lost then, as is what a client reports after several of them by others; and where a clock leaps,
+/// what another client of the user may have reported is.
 pub fn least(
     reports: &BTreeMap<(UserId, TorrentId, PeerId), Vec<Report>>,
     order: &Order,
@@ -115,8 +115,8 @@ pub fn least(
     stretches.into_iter().map(least).collect()
 }
 
-/// Before when nothing counts of a stretch: storage knows one gap only. So it is where others of the user told of
-/// something after it that is not connected with what they told before.
+/// The time before which nothing of a stretch counts: storage knows one gap only. So it is where other clients of the user reported
+/// something after it that is not connected with what they reported before.
 fn floor(stretch: &Stretch, all: &[Stretch]) -> u64 {
     let told = || all.iter().filter(|it| it.until <= stretch.until);
     let goes_on =

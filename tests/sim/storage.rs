@@ -126,7 +126,7 @@ impl Database {
         while gone < most
             && let Some((at, tables)) = state.before.pop_back()
         {
-            // Edits are not lost: whoever made one would have to make it again.
+            // Edits are not lost: their author would have to repeat them.
             if at < since || tables.feed.len() < state.tables.feed.len() {
                 state.before.push_back((at, tables));
                 break;

@@ -15,10 +15,10 @@ const WIDTH: usize = 160;
 /// Whom a line is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
-    /// A fault, a start, a stop: everybody.
+    /// A fault, a start, a stop: concerns all.
     All,
     User(u32),
-    /// Traffic between nodes and stores: counted in the hash, and shown to nobody.
+    /// Traffic between nodes and stores: part of the hash, and not shown.
     Traffic,
 }
 

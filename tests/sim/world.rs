@@ -35,13 +35,13 @@ pub const TTL: u64 = 60;
 /// Seconds by which whole seconds, and the way to another node, may lengthen that.
 pub const TTL_SLACK: u64 = 4;
 
-/// How long a node has after the faults to take up everything.
+/// How long a node has after the faults to apply everything.
 const RECOVERY: Duration = Duration::from_secs(25);
 
 /// Room in a node's journal that is never used up.
 const MAX_PENDING: u32 = 100_000;
 
-/// How long others have after the last announces to hear of them.
+/// How long other nodes have after the last announces to learn of them.
 const QUIET: Duration = Duration::from_secs(20);
 
 /// After so long, nothing that is settled may be kept anywhere: peers expire meanwhile.
@@ -69,7 +69,7 @@ pub struct Plan {
     /// Faults may come while others last.
     pub is_rough: bool,
     pub faults: Vec<faults::Kind>,
-    /// Of 1000 replies, so many don't reach their client.
+    /// Replies of 1000 that don't reach their client.
     pub client_losses: u32,
     /// When a user who left owes seed time.
     pub hnr: hnr::Rules,
@@ -119,7 +119,7 @@ pub struct Disk {
 pub struct Outcome {
     pub hash: u64,
     pub wrong: Vec<Wrong>,
-    /// The page that tells of it.
+    /// The story.
     pub page: String,
     pub plan: Plan,
 }
@@ -179,7 +179,7 @@ impl Plan {
             time: Duration::from_secs(random.u64(200..700)),
         };
         if plan.copies {
-            // A node without room passes nothing on, so that nodes can't tell machines apart (rule A3).
+            // A node without room passes nothing on, so nodes can't distinguish machines (rule A3).
             plan.max_pending = MAX_PENDING;
         }
         plan.faults = faults::draw(&plan, random);
@@ -382,7 +382,7 @@ impl World {
         self.clients.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// So many clients more are alive.
+    /// More clients that are alive.
     pub fn client_lives(&self, more: i32) {
         self.living.send_modify(|living| *living += more);
     }
@@ -449,7 +449,7 @@ impl World {
     }
 
     /// A client announced from its other address, or stopped there. A row of storage has one time for both, so
-    /// this one counts as heard of, if it was ever.
+    /// this one counts as received, if it ever was.
     pub fn other_is_heard_of(&self, endpoint: SocketAddr, torrent: u32) {
         let mut present = self.present.lock();
         let at = present

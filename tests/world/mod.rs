@@ -322,7 +322,7 @@ impl World {
         self.announce(ask).unwrap()
     }
 
-    /// Seeders, leechers and snatches, as the reply to an announce tells them.
+    /// Seeders, leechers and snatches, as in the reply to an announce.
     pub fn counts(&mut self, ask: Ask) -> (u32, u32, u32) {
         let reply = self.ok(ask);
         (reply.complete, reply.incomplete, reply.downloaded)
@@ -361,7 +361,7 @@ impl World {
         self.drain().into_iter().filter_map(only_peers).collect()
     }
 
-    /// Drains and sweeps until nobody owes the journal anything.
+    /// Drains and sweeps until no peer has anything owed.
     pub fn flush(&mut self) {
         loop {
             self.drain();
@@ -403,7 +403,7 @@ impl World {
         }]
     }
 
-    /// A new tracker takes up what storage has; what only the old one knew is gone.
+    /// A new tracker restores what storage has; what only the old one knew is gone.
     pub fn restart(&mut self) {
         self.tracker = Tracker::new(
             self.tracker.mode(),
@@ -412,7 +412,7 @@ impl World {
             self.capacity,
             Arc::clone(&self.metrics),
         );
-        // The monotonic clock begins anew.
+        // The monotonic clock starts again.
         self.now.mono = Seconds::START;
         for (&torrent, &snatches) in &self.storage.snatches {
             let hash = self.registry.canonical(torrent).unwrap();

@@ -10,7 +10,7 @@ use crate::harness::poll;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Whoever holds connections to the API, over TLS or before it, keeps nobody out.
+/// Held connections to the API, over TLS or before it, lock out no client.
 #[test]
 fn idle_api_connections_are_evicted() {
     let mut mika = with_api(&json!({ "mode": "public" }));
@@ -38,7 +38,7 @@ fn idle_api_connections_are_evicted() {
         .find_map(|line| line.strip_prefix("mika_api_connections_evicted_total{reason=\"full\"} "));
     let evicted: u64 = evicted.expect("the metric").parse().expect("a number");
     assert!(evicted >= 300, "{evicted}");
-    // Whoever watches is not idle.
+    // A reader of events is not idle.
     mika.manage(&["whitelist", "add", "-MK", "Mika's tests"]);
     let mut heard = String::new();
     poll(DEADLINE, "the stream goes on", || {

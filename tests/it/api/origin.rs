@@ -10,7 +10,7 @@ use crate::harness::{Mika, poll};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A daemon whose API asks nobody who they are.
+/// A daemon whose API needs no login.
 fn open(api: &Value) -> (Mika, Api) {
     let mut mika = with_api(&json!({ "api": { "username": "", "password": "", "tokens": [] } }));
     mika.reconfigure(&json!({ "api": api }));

@@ -355,7 +355,7 @@ fn a_body_without_a_type_is_json() {
     assert_eq!(answer.status, 201);
 }
 
-/// A web application writes its row first, and tells the tracker then.
+/// A web application writes its row first, and then calls the API.
 #[test]
 fn a_row_that_the_tracker_does_not_know_yet_is_not_a_conflict() {
     let (mika, api) = private();

@@ -64,7 +64,7 @@ enum Transport {
 
 /// A tracker on a network, a payload, and a .torrent file of it for each user.
 struct Stage {
-    // Fields go in this order: the network last, when nobody is left in it.
+    // Fields go in this order: the network last, when it is empty.
     tracker: Mika,
     folder: TempDir,
     hashes: Value,
@@ -189,7 +189,7 @@ fn exchange_in_private(kinds: &[Kind], hybrid: bool, families: &[Family], transp
     });
     let mut clients = stage.exchange(kinds, families);
     let leechers = kinds.len() as i64 - 1;
-    // Leechers first, so that the seeder's last announce tells all that it gave.
+    // Leechers first, so that the seeder's last announce reports all that it gave.
     clients.rotate_left(1);
     let mut totals: Vec<Totals> = clients.into_iter().map(Client::stop).collect();
     totals.rotate_right(1);
@@ -198,7 +198,7 @@ fn exchange_in_private(kinds: &[Kind], hybrid: bool, families: &[Family], transp
         credited, totals,
         "credit (left) of {kinds:?} and what they report"
     );
-    // What one gave another got, and everybody has got the whole.
+    // What one gave another got, and each has the whole.
     let uploaded: i64 = totals.iter().map(|totals| totals.uploaded).sum();
     let downloaded: i64 = totals.iter().map(|totals| totals.downloaded).sum();
     assert!(downloaded >= leechers * PAYLOAD_LEN as i64);

@@ -44,7 +44,7 @@ fn exchange(schema: &'static str) {
         site: Some(&site),
     });
     let mut clients = stage.exchange(&ALL_KINDS, &families);
-    // Leechers first, so that the seeder's last announce tells all that it gave.
+    // Leechers first, so that the seeder's last announce reports all that it gave.
     clients.rotate_left(1);
     let mut totals: Vec<Totals> = clients.into_iter().map(Client::stop).collect();
     totals.rotate_right(1);

@@ -263,7 +263,7 @@ fn numwant_is_respected() {
     ]);
 }
 
-/// Vectors 65 and 67: what seeders and leechers are told, and how the counters move.
+/// Vectors 65 and 67: what seeders and leechers get, and how the counters change.
 #[test]
 fn swarm_counters_follow_the_peers() {
     let tracker = public();

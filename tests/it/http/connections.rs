@@ -61,7 +61,7 @@ fn half_closed_clients_get_their_replies() {
     }
 }
 
-/// Whoever goes on sending to a connection that ends still gets the whole reply: closing a socket
+/// A client that goes on sending to a connection that ends still gets the whole reply: closing a socket
 /// that holds unread bytes would reset it.
 #[test]
 fn replies_are_complete_despite_unread_input() {
@@ -105,7 +105,7 @@ fn replies_are_complete_despite_unread_input() {
     }
 }
 
-/// Those who ask and do not read cost a bounded piece of memory, keep nobody waiting, get
+/// Clients that ask and do not read cost bounded memory, block no other client, get
 /// everything once they read, and are let go if they don't.
 #[test]
 fn clients_that_do_not_read_are_bounded_and_closed() {

@@ -1,4 +1,4 @@
-//! Crowds that hold connections: idle ones, slow ones, over TLS and without. Whoever asks is answered,
+//! Crowds that hold connections: idle ones, slow ones, over TLS and without. Requests are answered,
 //! because those who don't give way.
 
 use std::io::{Read as _, Write as _};
@@ -84,7 +84,7 @@ fn tracker(connections: usize, workers: &str, http: Value) -> Mika {
 #[test]
 fn a_new_connection_evicts_the_one_idle_longest() {
     let mika = tracker(8, "1", json!({}));
-    // Of eight networks, so that nobody has more than a share.
+    // Of eight networks, so that none has more than its share.
     let mut crowd: Vec<TcpStream> = (0..8)
         .map(|net| kept(&format!("127.1.{net}.1"), mika.http()))
         .collect();
@@ -206,7 +206,7 @@ fn a_low_open_file_limit_refuses_no_client() {
     assert!(mika.log().contains("the limit of open files is too low"));
 }
 
-/// Whoever begins a TLS handshake and does not go on holds a place that others can take.
+/// A client that begins a TLS handshake and does not go on can be evicted.
 #[test]
 fn unfinished_handshakes_are_evicted() {
     let mut mika = Mika::prepare(&json!({

@@ -117,7 +117,7 @@ fn one(address: SocketAddr, bytes: &[u8]) -> (Reply, Connection) {
 // === impl Swarm ===
 
 impl<'a> Swarm<'a> {
-    /// A torrent that nobody knows yet.
+    /// A torrent that is unknown yet.
     fn new(tracker: &'a Mika) -> Self {
         let mut info_hash = [0; 20];
         fastrand::fill(&mut info_hash);

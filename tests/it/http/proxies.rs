@@ -46,7 +46,7 @@ fn only_the_configured_header_counts() {
     assert_eq!(seen(&mika, client), "127.0.0.1", "not the client's headers");
 }
 
-/// Nobody said which header the proxy sets, and one of the two may be the client's own.
+/// The proxy's header is not configured, and one of the two may be the client's own.
 #[test]
 fn two_headers_that_differ_are_refused_if_none_is_configured() {
     let mika = behind("");

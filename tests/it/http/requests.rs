@@ -187,7 +187,7 @@ fn pipelined_requests_are_answered_in_order() {
     assert_eq!(swarm.scrape(), [0, 0, 12]);
 }
 
-/// Rule H7: what is too long is told so, and costs no memory.
+/// Rule H7: requests that are too long are refused, and cost no memory.
 #[test]
 fn long_requests_are_refused() {
     let tracker = public();
@@ -288,7 +288,7 @@ pub fn memory(tracker: &Mika) -> u64 {
         .expect("a number")
 }
 
-/// Rule H4: a body that nobody asked for is passed over, up to 64 KiB.
+/// Rule H4: an unexpected body is skipped, up to 64 KiB.
 #[test]
 fn bodies_are_skipped() {
     let tracker = public();

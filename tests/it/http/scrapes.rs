@@ -59,7 +59,7 @@ fn vectors_of_scrapes() {
     }
 }
 
-/// How many torrents a scrape tells of.
+/// How many torrents a scrape has.
 fn files_of(reply: &Reply) -> usize {
     let root = reply.bencode();
     match root.get(b"files").map(|files| &files.value) {
@@ -68,7 +68,7 @@ fn files_of(reply: &Reply) -> usize {
     }
 }
 
-/// Vector 41: who is only scraped still expires, and scrapes count nobody.
+/// Vector 41: a peer that is only scraped still expires, and scrapes add no peer.
 #[test]
 fn scrapes_change_nothing() {
     let tracker = Mika::start(&json!({

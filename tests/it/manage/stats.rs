@@ -1,4 +1,4 @@
-//! `stats` and `top`: the running daemon as its API tells of it.
+//! `stats` and `top`: the running daemon through its API.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};

@@ -78,7 +78,7 @@ fn a_folder_is_imported_and_each_bad_file_is_listed() {
     assert_eq!(refused, bad);
     let loaded = summary["added"].as_u64().unwrap() + summary["known"].as_u64().unwrap();
     assert_eq!(loaded as usize, results.len() - bad.len());
-    // No name can do anything to a terminal, nor to whoever uses it as a file name.
+    // No name can do anything to a terminal, nor as a file name.
     let listed = folder.json(&["torrents", "list"]);
     for row in listed.as_array().unwrap() {
         let name = row["name"].as_str().unwrap();

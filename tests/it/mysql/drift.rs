@@ -32,7 +32,7 @@ async fn triggers_moved_with_a_renamed_table_are_restored() {
     assert_eq!(made.len(), 3, "{made:?}");
     assert_eq!(problems(&*it.storage).await, [""; 0]);
     assert_eq!(it.storage.migrate().await.unwrap(), [""; 0]);
-    // What nobody noted is loaded again, once.
+    // What was not recorded is loaded again, once.
     let feed = it.storage.feed(position, 10).await.unwrap();
     assert!(matches!(feed, Feed::Lost), "{feed:?}");
     let position = it.storage.feed_position().await.unwrap();
@@ -98,7 +98,7 @@ async fn triggers_of_a_deleted_account_are_restored() {
         ),
         "{error}"
     );
-    // Of triggers that credit does not run, nobody can see whether their account is there.
+    // For triggers that credit does not run, the existence of their account can't be seen.
     server.sql("CREATE USER old IDENTIFIED BY 'p'; GRANT ALL ON mika.* TO old");
     let old = open(&url.replace("mika:p", "old:p"), "mika");
     assert_eq!(storage.migrate().await.unwrap().len(), 0);

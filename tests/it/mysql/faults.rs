@@ -76,7 +76,7 @@ async fn a_deadlock_with_the_site_is_retried() {
     let deadline = now() + Duration::from_secs(10);
     while !is_waiting() {
         assert!(now() < deadline, "the driver waits for user 8");
-        // InnoDB renews that table only after 100 ms in which nobody has read it.
+        // InnoDB renews that table only after 100 ms without a read.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     site.also("UPDATE torrents SET release_name = 'x' WHERE id = 3;");
@@ -334,7 +334,7 @@ async fn a_statement_binlog_is_reported() {
     let found = problems(&*storage).await;
     assert!(found.contains("binlog_format is STATEMENT"), "{found}");
     server.sql("SET GLOBAL binlog_format = MIXED");
-    // A connection of before has the format of before, and is replaced.
+    // An old connection has the old format, and is replaced.
     storage.migrate().await.unwrap();
     storage
         .apply(&[batch(1, 0..1)], &CreditRules::default())

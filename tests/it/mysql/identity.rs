@@ -53,7 +53,7 @@ async fn a_missing_identity_is_reported_and_created() {
     }
     assert_eq!(it.storage.migrate().await.unwrap(), ["identity"]);
     assert_ne!(it.storage.identity().await.unwrap(), id);
-    // Of before.
+    // The one from before.
     it.sql("DROP TABLE mika_identity; DELETE FROM mika_migrations WHERE name = '0003_identity'");
     let error = it.storage.identity().await.unwrap_err().to_string();
     assert!(error.contains("run mika-manage migrate"), "{error}");

@@ -86,7 +86,7 @@ fn triggers_lost_while_the_daemon_runs_are_reported_and_restored() {
     assert!(stderr(&output).contains("mika_users_update"));
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(mika.manage(&["check"]).status.code(), Some(1));
-    // What was edited meanwhile is taken over as well, without a restart.
+    // Edits made meanwhile take effect as well, without a restart.
     server.sql("INSERT INTO site.users (id, passkey, username) VALUES (8, 'passkey-8', 'eight')");
     let made = mika.managed(&["migrate"]);
     assert_eq!(made.lines().count(), 3, "{made}");

@@ -75,7 +75,7 @@ fn a_second_daemon_without_a_cache_is_refused() {
     // It is freed by whatever end.
     site.mika.kill9();
     run(&mut second);
-    // Of the same second, nobody could tell what came first.
+    // Within the same second, the order would be unknown.
     poll(CREDITED, "a second is over", || {
         let is_over = "SELECT UNIX_TIMESTAMP() > MAX(last_announce) FROM site.peers";
         site.mariadb.row::<1>(is_over) == [1]

@@ -212,7 +212,7 @@ fn a_lone_node_with_a_clock_set_back_credits_everything() {
     assert_eq!(mika.stop(), 0);
     mika.shift_clock(-HOUR);
     mika.run();
-    // Nobody knows how long that took.
+    // How long that took is unknown.
     client.uploaded = 20 * GB;
     client.accepted(mika.http(), "");
     let total = "SELECT uploaded FROM users";

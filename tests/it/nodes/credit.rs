@@ -1,4 +1,4 @@
-//! Credit of clients that two nodes hear of: storage settles what both pass on.
+//! Credit of clients that announce to two nodes: storage settles the reports of both.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -22,7 +22,7 @@ impl Pair {
         ))
     }
 
-    /// Waits until storage has so many announces of the first user, and then for the cache to
+    /// Waits until storage has that many announces of the first user, and then for the cache to
     /// show what it has of uploads.
     fn has_announces(&self, number: i64) {
         poll(CREDITED, "storage has all announces", || {
@@ -66,7 +66,7 @@ fn the_same_totals_at_both_nodes_count_once() {
     assert_eq!((uploaded.cast_unsigned(), snatches), (40 * MB, 1));
 }
 
-/// A client with 300 MB, of which nobody but the first node heard, which is dead.
+/// A client with 300 MB, of which only the first node knows, which is dead.
 fn known_to_a_dead_node() -> (Pair, Client) {
     let mut pair = Pair::start(2);
     let [a, b] = pair.nodes();
@@ -80,7 +80,7 @@ fn known_to_a_dead_node() -> (Pair, Client) {
     client.uploaded = 300 * MB;
     client.accepted(a, "completed");
     pair.site.mika.kill9();
-    // Of one second, nobody can tell which of two nodes heard first.
+    // Within one second, the order of two nodes is unknown.
     let killed = now();
     poll(CREDITED, "another second", || {
         killed.elapsed() > Duration::from_secs(2)
@@ -128,7 +128,7 @@ fn a_restart_at_a_node_that_does_not_know_the_client_begins_a_session() {
     for node in [a, b] {
         Client::new(1, 1).accepted(node, "started");
     }
-    // Without it, nodes don't hear each other; storage hears both.
+    // Without it, nodes don't see each other's changes; storage gets those of both.
     pair.site.redis.kill9();
     client.accepted(a, "started");
     client.uploaded = 100 * MB;

@@ -80,7 +80,7 @@ fn a_node_does_not_start_on_the_cache_of_another_database() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         names_both(&site, &said);
     }
-    // An edit is saved, and nobody of the other database hears of it.
+    // An edit is saved, and does not reach nodes of the other database.
     let output = other.manage(&["users", "add", "new"]);
     assert!(output.status.success());
     names_both(&site, &String::from_utf8_lossy(&output.stderr));

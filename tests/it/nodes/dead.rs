@@ -30,7 +30,7 @@ const MEMORY_MAX: u64 = 200 << 10;
 /// A gap of that many numbers.
 const GAP: u64 = 10_000_000;
 
-/// An entry that nobody can read, one of a later version, and an empty one after a gap.
+/// An unreadable entry, one of a later version, and an empty one after a gap.
 const FORGED: [(&str, u64, &str); 3] = [
     ("damaged#1.00000001", 1, "peer2 1 1 what"),
     ("newer#1.00000001", 1, "peer99 1 2 3"),

@@ -94,7 +94,7 @@ fn a_late_batch_leaves_newer_records_in_the_cache() {
     let before = pair.batches_of("a");
     client.uploaded = 300 * MB;
     client.accepted(a, "");
-    // Of one second, nobody can tell which record is the newer one.
+    // Within one second, the newer record is unknown.
     wait(SECOND);
     client.uploaded = 600 * MB;
     client.accepted(b, "");

@@ -1,4 +1,4 @@
-//! Two nodes that share a Redis and a MariaDB: whoever is announced to, whoever edits, both know.
+//! Two nodes that share a Redis and a MariaDB: announces and edits at either are known at both.
 //!
 //! `MIKA_EDITS` says how many users and torrents are edited in one go.
 

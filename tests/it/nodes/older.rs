@@ -1,4 +1,4 @@
-//! A database that comes back older than it was, as a replica does that takes over or a server that
+//! A database that comes back older than it was, as after a failover to a replica, or of a server that
 //! lost its last second (C3): what it lacks is applied again, while the node runs.
 
 use std::time::Duration;

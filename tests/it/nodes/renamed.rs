@@ -84,7 +84,7 @@ fn leftovers_of_a_renamed_node_are_credited_once() {
     let log = site.mika.log();
     let saved = "saved what an earlier start left in the spill file";
     assert_eq!(log.matches(saved).count(), 1, "{log}");
-    // The other node has heard of it: it goes on from there.
+    // The other node knows of it: it goes on from there.
     client.uploaded = 123_500;
     client.accepted(other.http(), "");
     client.accepted(other.http(), "stopped");

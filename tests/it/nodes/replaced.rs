@@ -21,7 +21,7 @@ const CREDITED: Duration = Duration::from_secs(40);
 /// How long a node may take to notice that it was replaced, and to save its rest.
 const ENDED: Duration = Duration::from_secs(20);
 
-/// More than two seconds: the clocks of two nodes may differ by one, and of one nobody can tell which heard first.
+/// More than two seconds: the clocks of two nodes may differ by one, and within one the order is unknown.
 const SECOND: Duration = Duration::from_millis(2200);
 
 fn uploaded(site: &Site, user: usize) -> u64 {

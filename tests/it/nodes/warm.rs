@@ -212,7 +212,7 @@ fn evicted_keys_are_read_from_storage() {
 fn a_reload_reads_storage_while_the_cache_is_incomplete() {
     let mut site = Site::prepare(3, &AOF, &json!({ "node": "a" }));
     site.mika.run();
-    // Somebody else has the lease, so that nobody fills it. What is under way ends soon.
+    // Another node has the lease, so that it is not filled. What is in flight ends soon.
     site.redis
         .cli(&["SET", "t:lease:mirror", "nobody", "PX", "60000"]);
     let mut incomplete = 0;
@@ -272,7 +272,7 @@ fn without_a_feed_a_start_and_a_reload_read_the_registry_from_storage() {
     poll(FILLED, "the cache follows the reload", || {
         site.redis.cli(&["HGET", "t:u:3", "enabled"]) == "0" && is_complete(&site)
     });
-    // Another node hears of what the reload of this one found.
+    // Another node learns what the reload of this one found.
     let mut b = site.another(&json!({
         "node": "b", "storage": { "statements": { "feed": "" } },
     }));

@@ -1,4 +1,4 @@
-//! Servers that a network loses: what is sent to them is answered by nobody.
+//! Servers that a network loses: requests to them get no answer.
 
 use serde_json::json;
 

@@ -11,7 +11,7 @@ use crate::harness::load::{info_hash, passkey};
 use crate::harness::site::{DATABASE, Site};
 use crate::harness::{Mika, PROGRAM_DEADLINE, now, poll};
 
-/// How long an end may take that waits for nobody.
+/// How long a stop may take that waits for nothing.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// How long a stop may take with a server that answers nothing, before it is given up.

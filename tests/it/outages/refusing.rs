@@ -15,7 +15,7 @@ use crate::harness::redis::AOF;
 use crate::harness::site::Site;
 use crate::harness::{PROGRAM_DEADLINE, poll};
 
-/// Connections that MariaDB allows in the end: the fewest that it can be told.
+/// Connections that MariaDB allows in the end: the lowest setting.
 const CONNECTIONS: usize = 10;
 
 /// What a backup begins with.
@@ -138,7 +138,7 @@ fn registry_changes_are_followed_while_storage_takes_no_batch() {
 /// A client that keeps its connection. It ends when it goes out of scope.
 struct Client(Child);
 
-/// Takes all connections but that of an administrator; nobody else gets one.
+/// Takes all connections but that of an administrator; no other client gets one.
 fn crowd_out(mariadb: &MariaDb) -> Vec<Client> {
     let places = 0..CONNECTIONS;
     let crowd = places.map(|_| Client::after(mariadb, "SELECT 1")).collect();

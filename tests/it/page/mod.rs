@@ -211,7 +211,7 @@ fn an_open_public_tracker_asks_for_no_login_and_has_no_users() {
         TcpStream::connect(api).is_ok()
     });
     let browser = Browser::start();
-    // Whoever asks for what is not there gets the first view.
+    // An unknown view leads to the first one.
     browser.open(&format!("https://{api}/#users"));
     browser.wait("!document.getElementById('view-overview').hidden");
     let hidden = "return ['login', 'nav-users', 'sign-out'].every((id) => document.getElementById(id).hidden)";

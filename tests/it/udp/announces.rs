@@ -64,7 +64,7 @@ fn events_are_compared_in_all_their_bits() {
         assert_eq!(counts(&client, &announce(event, 1)), (0, 1), "{event:x}");
         assert_eq!(counts(&client, &announce(event, 0)), (1, 0), "{event:x}");
     }
-    // Only whoever has it all has completed it (rule W5).
+    // Only a client that lacks nothing has completed it (rule W5).
     for (event, left, expected) in [
         (COMPLETED, 0, [1, 1, 0]),
         (COMPLETED, 1, [0, 0, 1]),
@@ -306,7 +306,7 @@ fn trailing_bytes_of_a_packet_are_ignored() {
     }
 }
 
-/// Clients that hear nothing ask again, after 15 s and ever longer.
+/// Clients without an answer retry, after 15 s and ever longer.
 #[test]
 fn repeated_packets_change_nothing_more() {
     let mika = public();

@@ -18,7 +18,7 @@ struct Stage {
     mika: Mika,
     tracker: Host,
     others: Vec<Host>,
-    // Last, when nobody is left in it.
+    // Last, when it is empty.
     _network: Network,
 }
 
@@ -156,7 +156,7 @@ fn connects_and_errors_of_a_network_are_limited() {
     assert_ne!(id, 0);
 }
 
-/// IPv4 on an IPv6 socket would be told to others as an IPv6 peer: it has a socket of its own.
+/// IPv4 on an IPv6 socket would be handed out as an IPv6 peer: it has a socket of its own.
 #[test]
 fn an_ipv4_client_is_one_also_beside_an_ipv6_socket() {
     let port = free_port().port();

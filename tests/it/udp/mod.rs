@@ -40,14 +40,14 @@ fn client(mika: &Mika, ip: &str) -> (Client, u64) {
     (client, id)
 }
 
-/// A torrent that nobody knows yet.
+/// A torrent that is unknown yet.
 fn new_torrent() -> [u8; 20] {
     let mut hash = [0; 20];
     fastrand::fill(&mut hash);
     hash
 }
 
-/// Seeders and leechers, as the reply to an announce tells them.
+/// Seeders and leechers, as in the reply to an announce.
 fn counts(client: &Client, announce: &Announce) -> (u32, u32) {
     let reply = client.announce(announce);
     (reply.seeders, reply.leechers)

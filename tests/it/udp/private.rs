@@ -126,7 +126,7 @@ fn private_announces_need_a_passkey() {
         let options = url(&format!("/{wrong}/announce"));
         assert_eq!(client.refused(&by(options, &it)), "invalid passkey");
     }
-    // Nothing was stored, and nothing is told to outsiders.
+    // Nothing was stored, and outsiders learn nothing.
     let reply = client.announce(&it);
     assert_eq!((reply.leechers, reply.seeders), (1, 0));
     assert_eq!(stored(&mika, "SELECT count(*) FROM peers"), 1);
@@ -258,7 +258,7 @@ fn acknowledging_replies_wait_until_durable() {
     assert_eq!(credit(&mika, "first"), [30, 0]);
 }
 
-/// The reply comes all the same, after `ack_timeout`, and what it tells is kept in memory.
+/// The reply comes all the same, after `ack_timeout`, and what it acknowledges is kept in memory.
 #[test]
 fn a_reply_waits_no_longer_than_the_timeout() {
     let mut mika = private(&json!({ "journal": { "ack_timeout": "300ms" } }));
@@ -279,7 +279,7 @@ fn a_reply_waits_no_longer_than_the_timeout() {
     assert_eq!(credit(&mika, "first"), [1000, 0]);
 }
 
-/// What waits when the daemon is told to stop is answered before it goes.
+/// Waiting replies are sent before the daemon stops.
 #[test]
 fn a_stop_sends_waiting_replies() {
     let mut mika = private(&json!({ "journal": { "ack_timeout": "20s" } }));

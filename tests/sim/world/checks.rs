@@ -25,7 +25,7 @@ impl World {
         self.report(wrong);
     }
 
-    /// When all peers are gone, whoever owes is marked.
+    /// When all peers are gone, every user who should be marked is.
     pub(super) fn check_hnr(&self) {
         let running: Vec<_> = self.sites.iter().filter_map(|it| it.running()).collect();
         let ids: BTreeSet<u32> = running.iter().map(|it| it.host.id).collect();
@@ -135,7 +135,7 @@ impl World {
         here
     }
 
-    /// Nobody keeps what is settled. Where a deletion failed or was forgotten, it is done again with the next
+    /// No node keeps what is settled. Where a deletion failed or was forgotten, it is done again with the next
     /// batch only, which may be long after.
     pub(super) async fn check_rest(&self) {
         let may = |kinds: &[faults::Kind]| self.plan.faults.iter().any(|it| kinds.contains(it));
@@ -186,7 +186,7 @@ impl World {
         }
     }
 
-    /// Nobody is handed out who is not in that swarm, or was silent for too long.
+    /// No peer is handed out that is not in that swarm, or was silent for too long.
     pub fn check_peers(
         &self,
         running: &Running,
