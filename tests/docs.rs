@@ -75,11 +75,11 @@ fn every_alert_has_its_section_of_the_runbook_and_every_section_its_alert() {
         .map(|name| format!("docs/runbook.md#alert-{}", name.to_lowercase()))
         .collect();
     assert!(expected.len() > 10);
-    let told = alerts
+    let linked = alerts
         .lines()
         .filter_map(|line| line.trim().strip_prefix("runbook: "));
-    let told: BTreeSet<String> = told.map(str::to_owned).collect();
-    assert_eq!(told, expected);
+    let linked: BTreeSet<String> = linked.map(str::to_owned).collect();
+    assert_eq!(linked, expected);
     for anchor in anchors(&root().join("docs/runbook.md")) {
         if anchor.starts_with("alert-") {
             let place = format!("docs/runbook.md#{anchor}");

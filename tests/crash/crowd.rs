@@ -153,7 +153,7 @@ impl Stage {
 
     /// What happened to a client, and to the servers meanwhile.
     pub fn story_of(&self, client: &Client) -> String {
-        story::tell(&client.story, &self.kills.lock())
+        story::print(&client.story, &self.kills.lock())
     }
 
     /// Writes down what is done to the servers.

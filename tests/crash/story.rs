@@ -24,7 +24,7 @@ pub struct Announce {
 
 /// The announces of a client, and the kills meanwhile. Announces in a row are one line if they differ
 /// in their totals alone and were answered, or in nothing and were not.
-pub fn tell(announces: &[Announce], kills: &[(Duration, String)]) -> String {
+pub fn print(announces: &[Announce], kills: &[(Duration, String)]) -> String {
     let (Some(first), Some(last)) = (announces.first(), announces.last()) else {
         return "it never announced".into();
     };

@@ -229,7 +229,7 @@ impl Mika {
     pub fn launch_with(&mut self, arguments: &[&str]) {
         if let Some(before) = &mut self.process {
             let ended = before.try_wait().expect("a child can be waited for");
-            assert!(ended.is_some(), "nobody would end the process that runs");
+            assert!(ended.is_some(), "the running process would never end");
         }
         let log = File::options()
             .create(true)

@@ -536,7 +536,7 @@ fn the_https_certificate_can_be_replaced() {
     let trusting = curl(&["--cacert", "tracker.pem"]);
     assert!(trusting.status.success(), "{trusting:?}");
     assert!(trusting.stdout.starts_with(b"d8:complete"), "{trusting:?}");
-    assert!(!curl(&[]).status.success(), "nobody knows who signed it");
+    assert!(!curl(&[]).status.success(), "its signer is unknown");
     assert!(
         !curl(&["--cacert", "tracker.pem", "--tls-max", "1.1"])
             .status

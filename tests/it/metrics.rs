@@ -180,7 +180,7 @@ fn the_expiry_of_a_certificate_follows_its_replacement() {
     assert!(!mika.log().contains("expires soon"));
     mika.managed(&["genkey", "--force", "--days", "3"]);
     mika.signal(Signal::HUP);
-    poll(PROGRAM_DEADLINE, "the other certificate is told of", || {
+    poll(PROGRAM_DEADLINE, "the other certificate is shown", || {
         let output = ask(&mika, api, LOGIN);
         output.status.success() && whole(&scrape(&mika, api), EXPIRY) < first
     });

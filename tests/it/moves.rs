@@ -365,7 +365,7 @@ fn the_count_of_users_follows_every_change() {
     assert!(is_known(PASSKEYS[0]));
     counts("both", 2);
     sql(&mika, "UPDATE users SET enabled = 0");
-    follows("nobody may", || {
+    follows("no client may", || {
         !is_known(PASSKEYS[0]) && !is_known(PASSKEYS[1])
     });
     sql(&mika, "UPDATE users SET enabled = 1");

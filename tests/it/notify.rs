@@ -20,7 +20,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// The manager's end of the socket.
 struct Manager {
     socket: UnixDatagram,
-    heard: Vec<String>,
+    received: Vec<String>,
 }
 
 // === impl Manager ===
@@ -36,7 +36,7 @@ impl Manager {
         mika.set_variable("NOTIFY_SOCKET", path.to_str().expect("UTF-8"));
         Self {
             socket,
-            heard: Vec::new(),
+            received: Vec::new(),
         }
     }
 
@@ -46,7 +46,7 @@ impl Manager {
         match self.socket.recv(&mut message) {
             Ok(length) => {
                 let text = String::from_utf8_lossy(&message[..length]).into_owned();
-                self.heard.push(text);
+                self.received.push(text);
                 true
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
@@ -57,21 +57,21 @@ impl Manager {
     }
 
     /// Listens until one message has all these lines; all that came until then.
-    fn hears(&mut self, lines: &[&str]) -> Vec<String> {
+    fn wait_for(&mut self, lines: &[&str]) -> Vec<String> {
         let mut number = None;
         poll(
             PROGRAM_DEADLINE,
             &format!("a message with {lines:?}"),
             || {
                 self.listen();
-                number = self.heard.iter().position(|message| {
+                number = self.received.iter().position(|message| {
                     let given: Vec<&str> = message.lines().collect();
                     lines.iter().all(|line| given.contains(line))
                 });
                 number.is_some()
             },
         );
-        self.heard.drain(..=number.expect("found")).collect()
+        self.received.drain(..=number.expect("found")).collect()
     }
 
     /// Listens for so long.
@@ -80,7 +80,7 @@ impl Manager {
         while start.elapsed() < time {
             self.listen();
         }
-        std::mem::take(&mut self.heard)
+        std::mem::take(&mut self.received)
     }
 }
 
@@ -94,11 +94,11 @@ fn the_service_manager_is_notified_of_start_reload_and_stop() {
     let mut mika = Mika::prepare(&json!({ "log": { "stats_interval": "0s" } }));
     let mut manager = Manager::of(&mut mika);
     mika.run();
-    let start = manager.hears(&["READY=1", "STATUS=serving 1 listener"]);
+    let start = manager.wait_for(&["READY=1", "STATUS=serving 1 listener"]);
     assert_eq!(count(&start, "STOPPING=1"), 0);
 
     mika.signal(Signal::USR2);
-    let reloading = manager.hears(&["RELOADING=1", "STATUS=reloading"]);
+    let reloading = manager.wait_for(&["RELOADING=1", "STATUS=reloading"]);
     let message = reloading.last().expect("the message");
     let since = message
         .lines()
@@ -115,13 +115,13 @@ fn the_service_manager_is_notified_of_start_reload_and_stop() {
         (since as f64 / 1e6 - uptime).abs() < 60.0,
         "{since} {uptime}"
     );
-    manager.hears(&["READY=1", "STATUS=serving 1 listener"]);
+    manager.wait_for(&["READY=1", "STATUS=serving 1 listener"]);
 
     // A wrong config ends the reload too, and the manager shows why.
     fs::write(mika.path("config.json"), "{").expect("a bad config");
     mika.signal(Signal::HUP);
-    manager.hears(&["RELOADING=1"]);
-    let ended = manager.hears(&["READY=1"]);
+    manager.wait_for(&["RELOADING=1"]);
+    let ended = manager.wait_for(&["READY=1"]);
     let status = ended.last().expect("the message");
     assert!(
         status.contains("STATUS=not reloaded: config.json: line 1"),
@@ -129,7 +129,7 @@ fn the_service_manager_is_notified_of_start_reload_and_stop() {
     );
 
     mika.signal(Signal::TERM);
-    manager.hears(&["STOPPING=1"]);
+    manager.wait_for(&["STOPPING=1"]);
     assert_eq!(mika.wait(PROGRAM_DEADLINE), 0);
     // It had not asked to be watched.
     assert_eq!(count(&manager.listen_for(Duration::ZERO), "WATCHDOG=1"), 0);
@@ -143,8 +143,8 @@ fn the_status_has_listeners_and_rates() {
     );
     let mut manager = Manager::of(&mut mika);
     mika.run();
-    manager.hears(&["READY=1", "STATUS=serving 2 listeners"]);
-    manager.hears(&["STATUS=serving 2 listeners: 0 announces/s, 0 swarms, 0 peers"]);
+    manager.wait_for(&["READY=1", "STATUS=serving 2 listeners"]);
+    manager.wait_for(&["STATUS=serving 2 listeners: 0 announces/s, 0 swarms, 0 peers"]);
 }
 
 /// A start that has to wait says for what and asks for patience; once it need not, it serves.
@@ -160,12 +160,12 @@ fn a_waiting_start_reports_what_it_waits_for() {
     let mut waiting = Vec::new();
     poll(PROGRAM_DEADLINE, "it says for what", || {
         manager.listen();
-        waiting.clone_from(&manager.heard);
+        waiting.clone_from(&manager.received);
         waiting
             .iter()
             .any(|it| it.starts_with("STATUS=waiting for storage mysql://mika:***@"))
     });
-    manager.hears(&["EXTEND_TIMEOUT_USEC=20000000"]);
+    manager.wait_for(&["EXTEND_TIMEOUT_USEC=20000000"]);
     assert_eq!(count(&waiting, "READY=1"), 0);
     assert!(!waiting.concat().contains("hunter2"), "{waiting:?}");
     assert_eq!(mika.stop(), 0);
@@ -185,7 +185,7 @@ fn a_hanging_worker_stops_the_watchdog_notifications() {
         .spawn()
         .expect("mika starts");
     let mut log = process.stderr.take().expect("a pipe");
-    manager.hears(&["READY=1"]);
+    manager.wait_for(&["READY=1"]);
     let second = manager.listen_for(Duration::from_secs(4));
     let alive = count(&second, "WATCHDOG=1");
     assert!((5..=9).contains(&alive), "{alive} times in 4 s");
@@ -198,7 +198,7 @@ fn a_hanging_worker_stops_the_watchdog_notifications() {
         manager.listen_for(SILENCE).is_empty()
     });
     let drain = thread::spawn(move || io::copy(&mut log, &mut io::sink()));
-    manager.hears(&["WATCHDOG=1"]);
+    manager.wait_for(&["WATCHDOG=1"]);
     kill_process(Pid::from_child(&process), Signal::TERM).expect("mika runs");
     assert!(process.wait().expect("it ends").success());
     drain.join().expect("a thread").expect("all that was said");

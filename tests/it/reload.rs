@@ -49,14 +49,14 @@ fn changed_keys_are_logged_and_whether_they_need_a_restart() {
             "api": { "password": "hunter2" },
         }),
     );
-    let told = changes(&said);
+    let logged = changes(&said);
     let expected = [
         r#"INFO mika::node::reload: journal.flush_interval has changed old="1s" new="50ms""#,
         "INFO mika::node::reload: tracker.numwant has changed old=50 new=20",
         "INFO mika::node::reload: api.password has changed",
         "WARN mika::node::reload: journal.max_pending has changed: it takes effect at the next start old=262144 new=5000",
     ];
-    assert_eq!(told, expected, "{said}");
+    assert_eq!(logged, expected, "{said}");
     assert!(!mika.log().contains("hunter2"));
 
     // Pending keys are logged again, until the old value is back; those in force are not.
@@ -74,9 +74,9 @@ fn statistics_begin_and_end_with_a_reload() {
     reload(&mut mika, &json!({ "log": { "stats_interval": "20ms" } }));
     poll(PROGRAM_DEADLINE, "lines of statistics", || lines(&mika) > 2);
     reload(&mut mika, &json!({ "log": { "stats_interval": "1h" } }));
-    let told = lines(&mika);
+    let logged = lines(&mika);
     reload(&mut mika, &json!({ "tracker": { "numwant": 10 } }));
-    assert_eq!(lines(&mika), told);
+    assert_eq!(lines(&mika), logged);
 }
 
 /// A lower number lets those that are open go on, until others come; a higher one has room for more.
@@ -187,15 +187,15 @@ fn a_renamed_log_loses_no_line() {
         poll(PROGRAM_DEADLINE, "a line in the file", || {
             file_of(&mika, "tracker.log").contains("listening")
         });
-        let mut told = 0;
+        let mut logged = 0;
         let mut reload = |mika: &mut Mika| {
-            told += 1;
-            mika.reconfigure(&json!({ "tracker": { "numwant": told } }));
+            logged += 1;
+            mika.reconfigure(&json!({ "tracker": { "numwant": logged } }));
             mika.signal(signal);
             poll(PROGRAM_DEADLINE, "the reload", || {
                 let files = ["tracker.log", "tracker.log.1"].map(|name| file_of(mika, name));
                 let news = files.concat();
-                news.matches("tracker.numwant has changed").count() == told
+                news.matches("tracker.numwant has changed").count() == logged
             });
         };
         reload(&mut mika);

@@ -75,9 +75,9 @@ fn a_host_without_ipv6_does_with_ipv4() {
     mika.launch();
     assert_eq!(mika.wait(DEADLINE), 1);
     let log = mika.log();
-    let told =
+    let line =
         "can't listen on [::1]:34000: this host has no IPv6: take [::1]:34000 out of udp.listen";
-    assert!(log.contains(told), "{log}");
+    assert!(log.contains(line), "{log}");
     let checked = check(&mika);
     let problem = "problem  udp.listen: [::1]:34000: this host has no IPv6 → take [::1]:34000 out of udp.listen";
     assert!(checked.contains(problem), "{checked}");

@@ -476,9 +476,9 @@ impl Torrent {
         }
         if peer.kind.is_some() && peer.v4.is_none() && peer.v6.is_none() {
             peer.kind = None;
-            let (user, heard) = (peer.user, peer.last);
+            let (user, last_seen) = (peer.user, peer.last);
             // Who was there before a restart has a peer's life to come back.
-            if heard > self.started || now >= self.started + TTL {
+            if last_seen > self.started || now >= self.started + TTL {
                 self.run(user);
             }
         }

@@ -361,13 +361,13 @@ impl<'a> Run<'a> {
     fn check_scrapes(&self) {
         for torrent in 0..TORRENTS {
             let entry = self.world.scrape(hash(torrent as u8)).unwrap();
-            let told = (
+            let scraped = (
                 entry.complete,
                 entry.downloaded,
                 entry.incomplete,
                 entry.paused,
             );
-            assert_eq!(told, self.model.scrape(torrent));
+            assert_eq!(scraped, self.model.scrape(torrent));
         }
     }
 

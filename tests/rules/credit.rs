@@ -116,7 +116,7 @@ fn families_and_clients() {
     world.ok(v6("event=started&key=2"));
     run(&mut world, &[(10, "uploaded=100&key=1", (100, 0))]);
     world.ok(v6("uploaded=100&key=2"));
-    assert_eq!(world.credited(1), (0, 0), "told in both families");
+    assert_eq!(world.credited(1), (0, 0), "reported in both families");
     run(&mut world, &[(10, "uploaded=120&event=stopped", (20, 0))]);
     world.ok(v6("uploaded=120&event=stopped"));
     assert_eq!(world.credited(1), (0, 0));

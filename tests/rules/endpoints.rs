@@ -87,7 +87,11 @@ fn a_client_that_moves_to_the_endpoint_of_another_replaces_it() {
     world.ok(crashing(2).with("port=7000"));
     assert_eq!(world.counts(crashing(2)), (0, 1, 0));
     world.ok(crashing(2).event("stopped"));
-    assert_eq!(world.counts(peer(3).of(2)), (0, 1, 0), "nobody came back");
+    assert_eq!(
+        world.counts(peer(3).of(2)),
+        (0, 1, 0),
+        "no client came back"
+    );
 }
 
 #[test]
@@ -124,7 +128,7 @@ fn clients_without_a_port_or_of_other_users_are_not_replaced() {
     assert_eq!(
         world.refused(crashing(7).with("port=0")),
         "too many peers",
-        "clients without a port are told apart by their peer ids"
+        "clients without a port are distinguished by their peer ids"
     );
 }
 

@@ -7,7 +7,7 @@ use mika::tracker::Mode;
 use crate::world::{TTL, World, hash, peer, rules};
 
 /// What the one journaled, the other adopts.
-fn tell(from: &mut World, to: &World) {
+fn share(from: &mut World, to: &World) {
     for change in from.drain() {
         match change {
             Change::Peer(change) => to.tracker.follow_peer(&change, false, to.now),
@@ -34,9 +34,9 @@ fn exchange(one: &mut World, two: &mut World) {
 fn of_two_families() -> (World, World) {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1).totals(0, 2000).left(0));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     two.ok(peer(1).of(1).totals(0, 2000).left(0).from("2a00::1"));
-    tell(&mut two, &one);
+    share(&mut two, &one);
     (one, two)
 }
 
@@ -62,7 +62,7 @@ fn a_client_that_changes_the_node_keeps_its_base() {
     one.wait(60);
     two.wait(60);
     one.ok(peer(1).of(1).totals(1500, 0));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     two.wait(60);
     two.ok(peer(1).of(1).totals(1800, 0));
     assert_eq!(two.credited(1), (300, 0));
@@ -76,7 +76,7 @@ fn an_older_record_changes_nothing() {
     one.wait(60);
     two.wait(60);
     one.ok(peer(1).of(1).totals(700, 0));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     two.tracker.follow_peer(&old, true, two.now);
     two.wait(60);
     two.ok(peer(1).of(1).totals(800, 0));
@@ -92,7 +92,7 @@ fn seed_time_goes_on_from_the_latest_announce_at_either_node() {
     };
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(seeds());
-    tell(&mut one, &two);
+    share(&mut one, &two);
     wait(&mut one, &mut two, 100);
     one.ok(seeds());
     one.ok(seeds().event("stopped"));
@@ -100,7 +100,7 @@ fn seed_time_goes_on_from_the_latest_announce_at_either_node() {
     // The other node learns too late that it left, and of more announces than it knows.
     two.ok(seeds().event("started"));
     two.drain();
-    tell(&mut one, &two);
+    share(&mut one, &two);
     wait(&mut one, &mut two, 20);
     two.ok(seeds());
     let report = two.drain_peers().pop().and_then(|change| change.report);
@@ -112,14 +112,14 @@ fn seed_time_goes_on_from_the_latest_announce_at_either_node() {
 fn peers_of_both_nodes_meet_and_leave_both() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1).left(0));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     let reply = two.ok(peer(2).of(2));
     assert_eq!((reply.complete, reply.incomplete), (1, 1));
     assert_eq!(reply.peers, ["9.9.9.1:6881".parse().unwrap()]);
     one.wait(10);
     two.wait(10);
     one.ok(peer(1).of(1).left(0).event("stopped"));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     assert_eq!(two.counts(peer(2).of(2)), (0, 1, 0));
 }
 
@@ -127,12 +127,12 @@ fn peers_of_both_nodes_meet_and_leave_both() {
 fn a_peer_seen_by_one_node_does_not_expire_at_the_other() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     for _ in 0..3 {
         one.wait(TTL - 10);
         two.wait(TTL - 10);
         one.ok(peer(1).of(1));
-        tell(&mut one, &two);
+        share(&mut one, &two);
         two.sweep();
     }
     assert_eq!(two.scrape(hash(1)).unwrap().incomplete, 1);
@@ -146,14 +146,14 @@ fn a_download_is_completed_once_at_any_node() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1));
     one.ok(peer(1).of(1).left(0).event("completed"));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     assert_eq!(
         two.counts(peer(1).of(1).left(0).event("completed")),
         (1, 0, 1)
     );
-    let told = two.drain_peers();
-    assert!(told.iter().all(|change| !change.credit.snatched));
-    assert!(told[0].standing.completed_at.is_some());
+    let journaled = two.drain_peers();
+    assert!(journaled.iter().all(|change| !change.credit.snatched));
+    assert!(journaled[0].standing.completed_at.is_some());
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn what_a_user_did_elsewhere_counts_for_hit_and_run() {
     one.wait(10);
     two.wait(10);
     one.ok(peer(1).of(1).totals(0, 2000).left(0));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     two.wait(10);
     two.ok(peer(1).of(1).totals(0, 2000).left(0).event("stopped"));
     assert!(two.drain_peers()[0].standing.hnr, "2000 bytes, and gone");
@@ -173,10 +173,10 @@ fn what_a_user_did_elsewhere_counts_for_hit_and_run() {
 fn a_client_that_restarts_at_the_other_node_is_one_peer_at_both() {
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(9).of(1).from("9.9.9.1"));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     // In the same second, and with a peer id that sorts before the other.
     two.ok(peer(1).of(1));
-    tell(&mut two, &one);
+    share(&mut two, &one);
     for world in [&mut one, &mut two] {
         assert_eq!(world.counts(peer(2).of(2)).1, 2);
         let list = world.ok(peer(2).of(2).with("compact=0")).body;
@@ -267,13 +267,16 @@ fn a_client_that_leaves_two_nodes_at_once_has_left() {
     for world in [&mut one, &mut two] {
         assert_eq!(world.scrape(hash(1)).unwrap().complete, 0);
         world.sweep();
-        let told = world.drain_peers();
-        assert!(!told[0].record.active && told[0].standing.hnr, "{told:?}");
-        assert!(told[0].report.unwrap().left);
+        let journaled = world.drain_peers();
+        assert!(
+            !journaled[0].record.active && journaled[0].standing.hnr,
+            "{journaled:?}"
+        );
+        assert!(journaled[0].report.unwrap().left);
     }
     exchange(&mut one, &mut two);
     one.sweep();
-    assert!(one.drain_peers().is_empty(), "it is told once");
+    assert!(one.drain_peers().is_empty(), "it is journaled once");
 }
 
 #[test]
@@ -299,7 +302,7 @@ fn a_silent_address_expires_while_another_node_sees_the_other_family() {
         one.wait(TTL / 2 + 10);
         two.wait(TTL / 2 + 10);
         two.ok(peer(1).of(1).left(0).from("2a00::1"));
-        tell(&mut two, &one);
+        share(&mut two, &one);
     }
     assert!(one.ok(peer(2).of(2)).peers.is_empty());
     let reply = one.ok(peer(2).of(2).from("2a00::2"));
@@ -312,9 +315,9 @@ fn a_client_that_returns_at_a_node_with_a_slower_clock_is_present() {
     one.ok(peer(1).of(1));
     one.wait(3);
     one.ok(peer(1).of(1).event("stopped"));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     two.ok(peer(1).of(1).event("started"));
-    tell(&mut two, &one);
+    share(&mut two, &one);
     assert_eq!(one.scrape(hash(1)).unwrap().incomplete, 1);
     assert_eq!(two.scrape(hash(1)).unwrap().incomplete, 1);
 }
@@ -325,12 +328,12 @@ fn public_peers_and_their_snatches_are_shared() {
     one.ok(peer(1));
     one.ok(peer(1).left(0).event("completed"));
     one.ok(peer(3).from("2001:4860::3"));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     assert_eq!(two.counts(peer(2)), (1, 2, 1));
     // It was counted there, so it is not counted here.
     assert_eq!(two.counts(peer(1).left(0).event("completed")), (1, 2, 1));
     one.ok(peer(1).left(0).event("stopped"));
-    tell(&mut one, &two);
+    share(&mut one, &two);
     assert_eq!(two.counts(peer(2)), (0, 2, 1));
 }
 
@@ -339,7 +342,7 @@ fn an_expired_guest_is_not_adopted() {
     let (mut one, mut two) = two_public();
     one.ok(peer(1));
     two.wait(TTL + 1);
-    tell(&mut one, &two);
+    share(&mut one, &two);
     assert_eq!(two.counts(peer(2)), (0, 1, 0));
 }
 
@@ -360,8 +363,8 @@ fn a_stop_of_a_client_that_only_another_node_knows_is_passed_on() {
     assert!(world.drain_peers().is_empty(), "there is no other node");
     world.tracker.note_company();
     assert_eq!(world.counts(stopped()), (0, 0, 0));
-    let told = world.drain_peers();
-    let report = told[0].report.unwrap();
+    let journaled = world.drain_peers();
+    let report = journaled[0].report.unwrap();
     assert_eq!(report.up.unwrap().to.total, 700);
-    assert!(!told[0].record.active);
+    assert!(!journaled[0].record.active);
 }

@@ -57,11 +57,11 @@ fn requests_are_counted_by_outcome_and_reason() {
     assert_eq!(metrics.announces.of(Protocol::Http).get(), 2);
     assert_eq!(metrics.announces_refused.of(Protocol::Http).get(), 3);
     assert_eq!(metrics.announces_refused.of(Protocol::Udp).get(), 0);
-    let told = metrics
+    let counted = metrics
         .refusals
         .iter()
         .filter(|(_, number)| number.get() > 0);
-    let told: Vec<_> = told
+    let counted: Vec<_> = counted
         .map(|(reason, number)| (reason, number.get()))
         .collect();
     let expected = [
@@ -69,7 +69,7 @@ fn requests_are_counted_by_outcome_and_reason() {
         (Reason::InvalidPasskey, 1),
         (Reason::UnregisteredTorrent, 1),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(counted, expected);
 }
 
 #[test]
@@ -83,9 +83,12 @@ fn a_session_counts_once_for_its_client() {
     }
     world.ok(of("-ZZ0000-", 4).event("started"));
     let all = world.metrics.clients.all();
-    let told = all
+    let counted = all
         .iter()
         .map(|it| (it.client, it.version.as_str(), it.sessions));
-    let told: Vec<_> = told.collect();
-    assert_eq!(told, [("other", "other", 1), ("qBittorrent", "4.6.5", 3)]);
+    let counted: Vec<_> = counted.collect();
+    assert_eq!(
+        counted,
+        [("other", "other", 1), ("qBittorrent", "4.6.5", 3)]
+    );
 }

@@ -201,14 +201,14 @@ fn local_peers_of_one_port_are_one_public_endpoint_in_a_reply() {
 #[test]
 fn a_local_client_gets_its_public_address() {
     let mut world = World::new(Mode::Public, rules_with(&[("", "203.0.113.7")]), 10);
-    let told = |reply: &[u8], ip: [u8; 4]| {
+    let has = |reply: &[u8], ip: [u8; 4]| {
         let text = [&b"11:external ip4:"[..], &ip].concat();
         reply.windows(text.len()).any(|window| window == text)
     };
     let reply = world.ok(peer(1).from("10.0.0.1")).body;
-    assert!(told(&reply, [203, 0, 113, 7]), "{reply:?}");
+    assert!(has(&reply, [203, 0, 113, 7]), "{reply:?}");
     let reply = world.ok(peer(2).from("9.9.9.2")).body;
-    assert!(told(&reply, [9, 9, 9, 2]), "{reply:?}");
+    assert!(has(&reply, [9, 9, 9, 2]), "{reply:?}");
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn public_torrents_are_bounded() {
     assert_eq!(world.metrics.torrents_full.get(), 1);
 }
 
-/// Snatches of new torrents from there that are counted, of `count`.
+/// How many snatches of new `torrents`, announced from `ip`, are counted.
 fn registered(world: &mut World, torrents: std::ops::Range<u16>, ip: &str) -> usize {
     let registered = torrents.filter(|number| {
         let mut hash = [7; 20];

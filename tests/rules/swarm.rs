@@ -169,11 +169,11 @@ fn a_download_reported_by_both_families_is_one_public_snatch() {
         let mut world = World::public();
         world.ok(peer(1));
         assert_eq!(world.counts(v6(1)), (0, 2, 0), "a peer of each family");
-        let mut told = [peer(1), v6(1).with("key=other")];
+        let mut announces = [peer(1), v6(1).with("key=other")];
         if v6_is_first {
-            told.reverse();
+            announces.reverse();
         }
-        let [first, second] = told.map(|ask| ask.left(0).event("completed"));
+        let [first, second] = announces.map(|ask| ask.left(0).event("completed"));
         assert_eq!(world.counts(first.clone()), (1, 1, 1));
         world.wait(30);
         assert_eq!(world.counts(second.clone()), (2, 0, 1));
@@ -319,7 +319,7 @@ fn partial_seeds_are_leechers_that_download_nothing() {
         assert_eq!(world.counts(peer(2).of(2)), (0, 2, 0));
         assert_eq!(paused(&world), 1);
         world.ok(peer(1).of(1));
-        assert_eq!(paused(&world), 0, "the latest announce tells");
+        assert_eq!(paused(&world), 0, "the latest announce counts");
         world.ok(peer(1).of(1).event("PAUSED"));
         assert_eq!(paused(&world), 1);
         assert_eq!(world.counts(peer(1).of(1).event("stopped")), (0, 1, 0));

@@ -373,7 +373,7 @@ impl Cache for Link {
             let kept = session.keep(&batches);
             for batch in &batches {
                 let text = format!("p{host} keep {} {}", batch.node, batch.number);
-                story.tell(About::Traffic, text);
+                story.record(About::Traffic, text);
             }
             kept
         });

@@ -50,7 +50,7 @@ pub struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Return {
     /// With totals of 0.
-    Anew,
+    Restarted,
     /// With a new peer id, too.
     Renamed,
     /// Where it was.
@@ -118,7 +118,7 @@ impl Client {
 
     /// Lives until the run is over.
     async fn run(mut self, world: Arc<World>, mut how: Return) {
-        if how == Return::Anew {
+        if how == Return::Restarted {
             let wait = self.random.u64(..60_000);
             world.unless_over(Duration::from_millis(wait)).await;
             self.begin(&world, how);
@@ -129,7 +129,7 @@ impl Client {
             } else {
                 Event::Started
             };
-            self.tell(&world, event, u32::MAX).await;
+            self.report(&world, event, u32::MAX).await;
             let until = elapsed() + Duration::from_secs(self.random.u64(20..300));
             while (elapsed() < until || world.is_copied(self.peer_id)) && !world.is_over() {
                 let wait = self.random.u64(12_000..25_000);
@@ -146,7 +146,7 @@ impl Client {
             if crashes {
                 self.say(&world, "crashes");
             } else {
-                self.tell(&world, Event::Stopped, TRIES).await;
+                self.report(&world, Event::Stopped, TRIES).await;
             }
             let wait = self.random.u64(6_000..60_000);
             world.unless_over(Duration::from_millis(wait)).await;
@@ -154,7 +154,7 @@ impl Client {
                 return;
             }
             how = [
-                Return::Anew,
+                Return::Restarted,
                 Return::Renamed,
                 Return::Resumed,
                 Return::Shrunken,
@@ -195,11 +195,11 @@ impl Client {
         let wait = self.random.u64(..2_000);
         sleep(Duration::from_millis(wait)).await;
         if self.random.u32(..2) == 0 {
-            self.tell(world, Event::Stopped, 30).await;
+            self.report(world, Event::Stopped, 30).await;
             world.set_end(self.key(), false);
         } else {
             self.rates = (0, 0);
-            self.tell(world, Event::None, 30).await;
+            self.report(world, Event::None, 30).await;
             world.set_end(self.key(), true);
         }
     }
@@ -213,7 +213,7 @@ impl Client {
         let before = (self.up, self.down);
         match how {
             Return::Resumed => {}
-            Return::Anew => (self.up, self.down) = (0, 0),
+            Return::Restarted => (self.up, self.down) = (0, 0),
             Return::Renamed => {
                 self.peer_id = peer_id(self.id, self.random.u32(1..u32::MAX));
                 if self.random.bool() {
@@ -272,7 +272,7 @@ impl Client {
         self.proceed(true);
         if self.left == 0 && !self.completed {
             self.completed = true;
-            self.tell(world, Event::Completed, u32::MAX).await;
+            self.report(world, Event::Completed, u32::MAX).await;
             return;
         }
         if self.random.u32(..8) == 0 {
@@ -284,11 +284,11 @@ impl Client {
                 self.random.usize(..world.sites.len()),
             ];
         }
-        self.tell(world, Event::None, TRIES).await;
+        self.report(world, Event::None, TRIES).await;
     }
 
     /// Announces until there is an answer, to each family.
-    async fn tell(&mut self, world: &Arc<World>, event: Event, tries: u32) {
+    async fn report(&mut self, world: &Arc<World>, event: Event, tries: u32) {
         let mut tried = 0;
         let mut pause = 2_000;
         loop {
@@ -343,18 +343,18 @@ impl Client {
             self.torrent,
         );
         let Some(running) = site.running() else {
-            self.tell_story(world, &format!("{what}: nobody there"));
+            self.record_story(world, &format!("{what}: no node there"));
             sleep(Duration::from_millis(back)).await;
             return false;
         };
         let ask = self.ask(world, event, source);
         let answer = timeout(PATIENCE, Arc::clone(&running).announce(ask)).await;
         let Some(answer) = answer.ok().flatten() else {
-            self.tell_story(world, &format!("{what}: no answer"));
+            self.record_story(world, &format!("{what}: no answer"));
             return false;
         };
         sleep(Duration::from_millis(back)).await;
-        self.tell_story(world, &format!("{what}: {}", outcome(&answer, is_lost)));
+        self.record_story(world, &format!("{what}: {}", outcome(&answer, is_lost)));
         let Some(report) = answer.report else {
             return false;
         };
@@ -405,14 +405,14 @@ impl Client {
 
     fn say(&self, world: &World, what: &str) {
         let (id, torrent) = (self.id, self.torrent);
-        self.tell_story(
+        self.record_story(
             world,
             &format!("client {id} (user {} torrent {torrent}) {what}", self.user),
         );
     }
 
-    fn tell_story(&self, world: &World, what: &str) {
-        world.story.tell(About::User(self.user), what);
+    fn record_story(&self, world: &World, what: &str) {
+        world.story.record(About::User(self.user), what);
     }
 }
 

@@ -24,7 +24,7 @@ impl Fault {
             _ => return self.set_clock_of_a_node(skew).await,
         };
         let network = Arc::clone(&self.world.network);
-        self.tell(format!("the clock of {place:?} is set by {skew} s"));
+        self.record(format!("the clock of {place:?} is set by {skew} s"));
         network.set_skew(place, skew);
         self.wait(5, 90).await;
         if self.random.u32(..3) == 0 {
@@ -32,14 +32,14 @@ impl Fault {
             self.wait(5, 60).await;
         }
         network.set_skew(place, 0);
-        self.tell(format!("the clock of {place:?} is right again"));
+        self.record(format!("the clock of {place:?} is right again"));
     }
 
     async fn set_clock_of_a_node(&mut self, skew: i64) {
         let at = self.random.usize(..self.world.sites.len());
         let site = Arc::clone(&self.world.sites[at]);
         if self.random.bool() {
-            self.tell(format!("the clock of {} is set by {skew} s", site.name()));
+            self.record(format!("the clock of {} is set by {skew} s", site.name()));
             site.set_skew(skew);
         } else {
             self.start_again(Some((&site, skew))).await;
@@ -50,7 +50,7 @@ impl Fault {
             self.start_again(Some((&site, 0))).await;
         }
         site.set_skew(0);
-        self.tell(format!("the clock of {} is right again", site.name()));
+        self.record(format!("the clock of {} is right again", site.name()));
     }
 
     /// Starts a node again, whose clock is set meanwhile if it is named.
@@ -69,12 +69,12 @@ impl Fault {
         if self.random.bool() {
             site.stop().await;
         } else {
-            self.tell(format!("{} is killed", site.name()));
+            self.record(format!("{} is killed", site.name()));
             site.kill();
         }
         self.wait(1, 40).await;
         if let Some((site, skew)) = set {
-            self.tell(format!("the clock of {} is set by {skew} s", site.name()));
+            self.record(format!("the clock of {} is set by {skew} s", site.name()));
             site.set_skew(skew);
         }
         site.start(&self.world);

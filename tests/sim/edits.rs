@@ -88,7 +88,7 @@ impl Editor {
         };
         self.world
             .story
-            .tell(About::All, format!("edit: {what}: {how}"));
+            .record(About::All, format!("edit: {what}: {how}"));
     }
 
     async fn set_factors(&mut self, torrent: InfoHash) -> Edited {
@@ -151,7 +151,7 @@ impl Editor {
             while let Err(error) = self.control.update_user(UserId(user), &patch).await {
                 self.world
                     .story
-                    .tell(About::All, format!("user {user} is not enabled: {error}"));
+                    .record(About::All, format!("user {user} is not enabled: {error}"));
                 sleep(Duration::from_secs(1)).await;
             }
         }

@@ -206,8 +206,8 @@ impl Fault {
         }
     }
 
-    pub fn tell(&self, text: impl Into<String>) {
-        self.world.story.tell(About::All, text);
+    pub fn record(&self, text: impl Into<String>) {
+        self.world.story.record(About::All, text);
     }
 
     /// A fault that comes and goes, and loses nothing by itself.
@@ -220,40 +220,40 @@ impl Fault {
             Partition => self.partition().await,
             ClockJump => self.set_a_clock().await,
             DiskFull => {
-                self.tell("all disks are full");
+                self.record("all disks are full");
                 self.world.disk.is_full.store(true, Ordering::Relaxed);
                 self.wait(5, 60).await;
                 self.world.disk.is_full.store(false, Ordering::Relaxed);
-                self.tell("the disks have room again");
+                self.record("the disks have room again");
             }
             StorageAway | CacheAway => {
                 let place = place_of(kind);
-                self.tell(format!("{place:?} is away"));
+                self.record(format!("{place:?} is away"));
                 network.set_up(place, false);
                 self.wait(1, 60).await;
                 network.set_up(place, true);
-                self.tell(format!("{place:?} is back"));
+                self.record(format!("{place:?} is back"));
             }
             StorageSlow | CacheSlow => {
                 let place = place_of(kind);
                 let millis = self.random.u64(15..1_500);
-                self.tell(format!("{place:?} is slower by {millis} ms each way"));
+                self.record(format!("{place:?} is slower by {millis} ms each way"));
                 network.set_slow(place, Duration::from_millis(millis));
                 self.wait(5, 60).await;
                 network.set_slow(place, Duration::ZERO);
-                self.tell(format!("{place:?} is fast again"));
+                self.record(format!("{place:?} is fast again"));
             }
             _ => {
                 let place = place_of(kind);
                 let mut share = || [0, 30, 200][self.random.usize(..3)];
                 let (requests, replies, late) = (share(), share(), share());
-                self.tell(format!(
+                self.record(format!(
                     "{place:?} loses {requests} requests and {replies} replies of 1000, and {late} arrive late"
                 ));
                 network.set_losses(place, requests, replies, late);
                 self.wait(10, 90).await;
                 network.set_losses(place, 0, 0, 0);
-                self.tell(format!("{place:?} loses nothing any more"));
+                self.record(format!("{place:?} loses nothing any more"));
             }
         }
     }
@@ -277,13 +277,13 @@ impl Fault {
         if kind == Stop || (kind == Rename && self.random.bool()) {
             site.stop().await;
         } else {
-            self.tell(format!("{} is killed", site.name()));
+            self.record(format!("{} is killed", site.name()));
             site.kill();
         }
         self.wait(1, 40).await;
         if kind == Rename {
             let name = format!("{}x", site.name());
-            self.tell(format!("{} is {name} from now on", site.name()));
+            self.record(format!("{} is {name} from now on", site.name()));
             site.rename(&name);
         }
         site.start(&self.world);
@@ -301,11 +301,11 @@ impl Fault {
     async fn pause(&mut self) {
         let site = Arc::clone(&self.world.sites[self.random.usize(..self.world.sites.len())]);
         let Some(host) = site.host() else { return };
-        self.tell(format!("{} is paused", site.name()));
+        self.record(format!("{} is paused", site.name()));
         host.pause(true);
         self.wait(1, 80).await;
         host.pause(false);
-        self.tell(format!("{} goes on", site.name()));
+        self.record(format!("{} goes on", site.name()));
         self.catch_up().await;
     }
 
@@ -332,7 +332,7 @@ impl Fault {
         // The other machine's own node makes room.
         let name = new.name();
         new.stop().await;
-        self.tell(format!(
+        self.record(format!(
             "{} is paused, and another machine takes its name",
             old.name()
         ));
@@ -342,7 +342,7 @@ impl Fault {
         new.start(&self.world);
         self.wait(1, 30).await;
         host.pause(false);
-        self.tell(format!("the former {} goes on", old.name()));
+        self.record(format!("the former {} goes on", old.name()));
         self.wait(5, 20).await;
         old.stop().await;
         old.rename(&name);
@@ -363,11 +363,11 @@ impl Fault {
         } else {
             Place::Storage
         };
-        self.tell(format!("{} and {place:?} are cut: {cut:?}", site.name()));
+        self.record(format!("{} and {place:?} are cut: {cut:?}", site.name()));
         self.world.network.cut(host.id, place, cut);
         self.wait(1, 60).await;
         self.world.network.cut(host.id, place, Cut::default());
-        self.tell(format!("{} and {place:?} are connected again", site.name()));
+        self.record(format!("{} and {place:?} are connected again", site.name()));
         self.catch_up().await;
     }
 
@@ -398,7 +398,7 @@ impl Fault {
             CacheCrash | CacheFlush => Forgets::Everything,
             _ => Forgets::Nothing,
         };
-        self.tell(format!("{kind:?}: the cache forgets {forgets:?}"));
+        self.record(format!("{kind:?}: the cache forgets {forgets:?}"));
         if kind == CacheFlush {
             server.flush();
         } else {
@@ -406,13 +406,13 @@ impl Fault {
             server.restart(forgets);
             self.wait(1, 10).await;
             self.world.network.set_up(Place::Cache, true);
-            self.tell("Cache is back");
+            self.record("Cache is back");
         }
     }
 
     async fn outage(&mut self, server: &super::cache::Server) {
         let world = Arc::clone(&self.world);
-        self.tell("Storage is away, and some nodes are to stop");
+        self.record("Storage is away, and some nodes are to stop");
         world.network.set_up(Place::Storage, false);
         self.wait(1, 40).await;
         let sites = world.sites.iter();
@@ -420,10 +420,10 @@ impl Fault {
         for site in &stopping {
             site.stop().await;
         }
-        self.tell("the cache is emptied");
+        self.record("the cache is emptied");
         server.flush();
         self.wait(1, 20).await;
-        self.tell("Storage is back");
+        self.record("Storage is back");
         world.network.set_up(Place::Storage, true);
         for site in stopping {
             site.start(&world);
@@ -438,7 +438,7 @@ impl Fault {
         let forgot_at = self.world.forgot_at.load(Ordering::Relaxed);
         let seconds = seconds.min(super::network::now() - forgot_at);
         let gone = self.world.database.go_back(most, seconds);
-        self.tell(format!("storage lacks its last {gone} transactions"));
+        self.record(format!("storage lacks its last {gone} transactions"));
     }
 
     /// Whether every node serves, and what is kept of nodes that are gone is in storage.

@@ -106,7 +106,7 @@ fn every_acknowledged_byte_is_credited_once() {
         ),
     };
     let is_first_enough = std::env::var_os("MIKA_SIM_FIRST").is_some();
-    let is_told = std::env::var_os("MIKA_SIM_TELL").is_some();
+    let is_printed = std::env::var_os("MIKA_SIM_TELL").is_some();
     let next = AtomicU64::new(from);
     let is_over = AtomicBool::new(false);
     let failed = Mutex::new(Vec::new());
@@ -122,7 +122,7 @@ fn every_acknowledged_byte_is_credited_once() {
                     if !outcome.is_good {
                         failed.lock().push((seed, outcome.page));
                         is_over.store(is_first_enough, Ordering::Relaxed);
-                    } else if is_told {
+                    } else if is_printed {
                         println!("{}", outcome.page);
                     }
                 }

@@ -231,7 +231,7 @@ impl Model {
     /// above its begin may be lost.
     fn gains(&self, late: &LateStarts) -> BTreeMap<PeerKey, (Bounds, Bounds)> {
         let mut gains: BTreeMap<PeerKey, (Bounds, Bounds)> = BTreeMap::new();
-        let mut heard: BTreeMap<PeerKey, (u64, u64)> = BTreeMap::new();
+        let mut known: BTreeMap<PeerKey, (u64, u64)> = BTreeMap::new();
         for life in &self.lives {
             let Life { birth, reports } = life;
             if reports.is_empty() {
@@ -244,7 +244,7 @@ impl Model {
             };
             // Where an earlier life is known, this one may go on from its totals, and from those that
             // the earlier one last reported, if it had more than that.
-            let before = heard.get(&key).copied();
+            let before = known.get(&key).copied();
             let begin =
                 |total: u64, before: Option<u64>| before.map_or(u64::MAX, |it| it.min(total));
             let gain = gains.entry(key).or_default();
@@ -257,7 +257,7 @@ impl Model {
             gain.1
                 .add(life.gain(down, |report| report.down).less(lost.1));
             let last = |total: fn(&Report) -> u64| reports.iter().map(total).max().unwrap_or(0);
-            heard.insert(key, (last(|report| report.up), last(|report| report.down)));
+            known.insert(key, (last(|report| report.up), last(|report| report.down)));
         }
         gains
     }

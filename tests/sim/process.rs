@@ -239,7 +239,7 @@ impl Site {
         let name = self.name();
         world
             .story
-            .tell(About::All, format!("{name} (p{}) starts", host.id));
+            .record(About::All, format!("{name} (p{}) starts", host.id));
         let clock = Clock::start_by(host);
         let starting = self.begin(world, host, clock);
         let started = tokio::select! {
@@ -249,7 +249,7 @@ impl Site {
         let mut node = match started {
             Ok(node) => node,
             Err(error) => {
-                world.story.tell(
+                world.story.record(
                     About::All,
                     format!(
                         "{name} (p{}) does not start: {}",
@@ -276,7 +276,7 @@ impl Site {
         });
         world
             .story
-            .tell(About::All, format!("{name} (p{}) serves", host.id));
+            .record(About::All, format!("{name} (p{}) serves", host.id));
         self.state.lock().running = Some(Arc::clone(&running));
         self.note_rest(world, clock);
         let is_asked = tokio::select! {
@@ -295,7 +295,7 @@ impl Site {
         };
         world
             .story
-            .tell(About::All, format!("{name} (p{}) {how}", host.id));
+            .record(About::All, format!("{name} (p{}) {how}", host.id));
         let stopped = node.stop().await;
         let how = match stopped {
             Ok(left) => format!("has stopped; storage lacks {} changes", left.changes),
@@ -303,7 +303,7 @@ impl Site {
         };
         world
             .story
-            .tell(About::All, format!("{name} (p{}) {how}", host.id));
+            .record(About::All, format!("{name} (p{}) {how}", host.id));
         is_asked
     }
 

@@ -39,12 +39,12 @@ pub fn most(reports: &[Report]) -> BTreeSet<u64> {
     let mut seconds = BTreeSet::new();
     for (at, report) in reports.iter().enumerate().filter(|(_, it)| it.is_seeding) {
         let limit = report.noted + Duration::from_secs(TTL + TTL_SLACK);
-        let heard = reports[at + 1..]
+        let later = reports[at + 1..]
             .iter()
             .take_while(|later| later.noted <= limit);
-        let heard =
-            heard.filter(|later| report.event != Event::Stopped || later.process != report.process);
-        if let Some(last) = heard.last() {
+        let later =
+            later.filter(|later| report.event != Event::Stopped || later.process != report.process);
+        if let Some(last) = later.last() {
             seconds.extend(report.noted.as_secs()..last.noted.as_secs());
         }
     }
@@ -115,19 +115,19 @@ pub fn least(
     stretches.into_iter().map(least).collect()
 }
 
-/// The time before which nothing of a stretch counts: storage knows one gap only. So it is where other clients of the user reported
-/// something after it that is not connected with what they reported before.
+/// The time before which nothing of a stretch counts: storage knows one gap only. So it is where other clients of the
+/// user reported something after it that is not connected with what they reported before.
 fn floor(stretch: &Stretch, all: &[Stretch]) -> u64 {
-    let told = || all.iter().filter(|it| it.until <= stretch.until);
+    let reported = || all.iter().filter(|it| it.until <= stretch.until);
     let goes_on =
         |one: &Stretch, next: &Stretch| one.peer_id == next.peer_id && one.until == next.from;
     let is_gap = |one: &&Stretch| {
         let is_after = |it: &Stretch| it.from >= one.until && !goes_on(one, it);
         let is_over = |it: &Stretch| it.from < one.until && it.until > one.until;
         let bridges = |it: &Stretch| it.is_certain && (is_over(it) || goes_on(one, it));
-        told().any(is_after) && !told().any(|it| it.until < stretch.until && bridges(it))
+        reported().any(is_after) && !reported().any(|it| it.until < stretch.until && bridges(it))
     };
-    let gaps = told()
+    let gaps = reported()
         .filter(|it| it.until < stretch.until && it.peer_id != stretch.peer_id)
         .filter(is_gap);
     gaps.map(|it| it.until).max().unwrap_or(0)

@@ -631,7 +631,7 @@ impl Storage for Link {
         self.write(move |it| {
             let applied = it.journals.entry(journal.clone()).or_default();
             if *applied < number {
-                story.tell(
+                story.record(
                     About::All,
                     format!(
                         "batches of {journal} up to {number} are given up: storage has {applied}"
@@ -659,7 +659,7 @@ impl Storage for Link {
             let what = match &applied {
                 Ok(credited) => {
                     for (user, sum) in &credited.users {
-                        story.tell(
+                        story.record(
                             About::User(user.0),
                             format!(
                                 "  storage settles {node} {}..{to}: user {} +{} up, +{} down, +{} s, +{} snatches",
@@ -671,7 +671,7 @@ impl Storage for Link {
                 }
                 Err(error) => format!("refused: {error}"),
             };
-            story.tell(About::Traffic, format!("p{host} apply {node} {numbers:?}..{to} {what}"));
+            story.record(About::Traffic, format!("p{host} apply {node} {numbers:?}..{to} {what}"));
             applied
         })
         .await

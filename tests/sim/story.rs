@@ -53,7 +53,7 @@ impl Story {
         }
     }
 
-    pub fn tell(&self, about: About, text: impl Into<String>) {
+    pub fn record(&self, about: About, text: impl Into<String>) {
         let at = self.began.elapsed().as_millis();
         let text = text.into();
         let mut lines = self.lines.lock();

@@ -270,7 +270,7 @@ impl World {
         for _ in 0..self.plan.clients {
             let id = self.new_client();
             let client = Client::new(id, &self, random.fork());
-            client.spawn(&self, Return::Anew);
+            client.spawn(&self, Return::Restarted);
         }
         let mut editor = Editor::new(&self, random.fork());
         let faults = faults::go_on(&self, random.fork());
@@ -326,7 +326,7 @@ impl World {
 
     /// Everything is well from now on, and every machine has a node.
     async fn heal(self: &Arc<Self>) {
-        self.story.tell(About::All, "everything is well again");
+        self.story.record(About::All, "everything is well again");
         self.network.heal();
         self.disk.is_full.store(false, Ordering::Relaxed);
         for (at, site) in self.sites.iter().enumerate() {
@@ -370,7 +370,7 @@ impl World {
 
     pub fn fault(&self, users: Vec<u32>, what: impl Into<String>) {
         let what = what.into();
-        self.story.tell(About::All, format!("WRONG: {what}"));
+        self.story.record(About::All, format!("WRONG: {what}"));
         self.wrong.lock().push(Wrong { users, what });
     }
 

@@ -1,4 +1,4 @@
-"""Who announces what: a population of peers, and samples of the replies that they get."""
+"""A population of peers, their announces, and samples of the replies."""
 
 import random
 import socket
@@ -11,7 +11,7 @@ from .fault import Fault
 USER_AGENT = "libtorrent/2.0.11.0"
 REPLY_SECONDS_MAX = 10
 
-# Running totals always have so many digits, so that a request can be changed in place.
+# Digits of running totals, always the same, so that a request can be changed in place.
 TOTALS_DIGITS = 12
 
 # The exponent of popularity: torrent number N * u^3 for a uniform u, so that the first
@@ -65,7 +65,7 @@ def private(passkeys, torrents, peers, numwant, seed=2):
 
 
 def with_events(population, laps, events, seed=3):
-    """So many laps of a population, in which some announces begin or end something.
+    """Laps of a population, in which some announces begin or end something.
 
     `events` are the chances of each event in one announce. A peer that stopped starts next.
     """

@@ -2,4 +2,4 @@
 
 
 class Fault(Exception):
-    """Something that whoever runs the benchmark can mend, in a sentence."""
+    """An error that the user of the benchmark can fix, in a sentence."""

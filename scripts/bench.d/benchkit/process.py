@@ -20,7 +20,7 @@ STOP_SECONDS_MAX = 30
 LOG_TAIL_BYTES = 2000
 
 # A server is at rest when it used less than this part of a core for so long: longer than
-# Mika's flush interval, so that work which it put off is not taken for rest.
+# Mika's flush interval, so that deferred work does not look like rest.
 REST_CORES_MAX = 0.02
 REST_WINDOW_SECONDS = 1.25
 REST_SECONDS_MAX = 120
@@ -163,7 +163,7 @@ def kib(file, key):
         name, _, value = line.partition(":")
         if name == key:
             return int(value.split()[0])
-    raise Fault(f"{file} does not tell {key}")
+    raise Fault(f"{file} has no {key}")
 
 
 class OneAtATime:

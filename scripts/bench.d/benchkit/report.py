@@ -100,5 +100,5 @@ class Report:
 
 
 def note(text):
-    """Tells on stderr what is going on; stdout is for results."""
+    """Prints progress on stderr; stdout is for results."""
     print(text, file=sys.stderr, flush=True)

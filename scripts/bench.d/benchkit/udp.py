@@ -10,12 +10,12 @@ from . import peers
 from .fault import Fault
 from .process import TARGET
 
-# How long a load may take beyond what it was told to.
+# How long a load may take beyond its duration.
 SECONDS_MAX = 900
 
 
 def pinned(command, core, seconds=0):
-    """Runs a program on a core; what it says, and the CPU seconds that it used."""
+    """Runs a program on a core; returns its output and its CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [str(word) for word in command],
@@ -47,7 +47,7 @@ class Load:
         return self._start("hashes")[0].split()
 
     def fill(self, server, window=1024):
-        """Lets everybody join, and has the tracker's counts compared with the truth."""
+        """Lets all peers join, and compares the tracker's counts with the truth."""
         return self._play(server, "fill", "--window", window)
 
     def full(self, server, seconds):
@@ -71,7 +71,7 @@ class Load:
 class AquaticLoad:
     """aquatic_udp_load_test with its defaults: connects, announces and some scrapes."""
 
-    # Its figures are taken in windows of so long.
+    # The length of the windows in which its figures are taken.
     SECONDS_STEP = 5
 
     def __init__(self, core, folder):

@@ -26,7 +26,7 @@ JOIN_CONNECTIONS = 64
 SAMPLES = 2000
 SPOT_CHECKS = 50
 
-# Below this the load (or another program) was the limit, and only figures by CPU tell about the server.
+# Below this the load (or another program) was the limit, and only figures by CPU are about the server.
 BUSY_MIN = 0.95
 
 COLUMNS = [
@@ -115,7 +115,7 @@ def start(mode, options, folder, stack):
 
 
 def start_others(contest, connection, options, folder, stack):
-    """The trackers that can do that kind of connection, with everybody joined."""
+    """The trackers that can do that kind of connection, with all peers joined."""
     server_core, _ = cores()
     starts = {"aquatic_http": lambda port: peers.aquatic_http(port, both_cores(), folder, connection == "keep-alive")}
     if connection == "close":

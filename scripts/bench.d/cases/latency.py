@@ -1,4 +1,4 @@
-"""How long UDP announces take at half of the load that a server can take.
+"""Latency of UDP announces at half of a server's maximum load.
 
 First each server shows how many announces a second it answers at most; then half of that comes at
 a fixed pace, and delays count from when an announce was due. Mika beside the floor, aquatic_udp
@@ -14,7 +14,7 @@ from benchkit.process import TARGET, OneAtATime, Server, build, cores, free_port
 from benchkit.report import Column, note
 from benchkit.udp import Load
 
-# Above this the delays of those that were answered don't tell what clients saw.
+# Above this the delays of answered announces are not what clients saw.
 LOST_MAX = 0.0001
 
 COLUMNS = [
@@ -29,7 +29,7 @@ COLUMNS = [
 
 
 def add_arguments(parser):
-    parser.add_argument("--rate", type=int, help="the same pace for all, instead of half of what each can take")
+    parser.add_argument("--rate", type=int, help="the same rate for all, instead of half of each maximum")
     parser.add_argument("--no-others", action="store_true", help="only Mika and the floor")
     parser.add_argument("--full-seconds", type=int, default=4, help="at full load (default %(default)s)")
     parser.add_argument("--numwant", type=int, default=50, help="peers asked for (default %(default)s)")

@@ -1,4 +1,4 @@
-"""How much memory peers take: public beside aquatic_udp and opentracker, private with credit.
+"""Memory per peer: public beside aquatic_udp and opentracker, private with credit.
 
 Each server is started, everybody joins over UDP, and its resident size is read when it is at
 rest. Public trackers have to have the peers that joined, or there is no figure.

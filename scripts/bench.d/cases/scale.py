@@ -48,7 +48,7 @@ def run(options, report):
 
 
 def play(case, total, torrents, options, report):
-    """A tracker with so many peers, and its floor."""
+    """A tracker with that many peers, and its floor."""
     core, load_core = cores()
     with ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mika-bench-")))

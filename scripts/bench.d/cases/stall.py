@@ -1,4 +1,4 @@
-"""How long announces take while Redis and MariaDB hang, beside how long they take normally.
+"""Latency of announces while Redis and MariaDB hang, compared with normal operation.
 
 A private tracker under a load at a fixed pace, of which some announces wait until they are
 durable. Windows are interleaved: one with both servers at work, one with both under SIGSTOP.

@@ -19,7 +19,7 @@ LOADS = ("aquatic", "announces")
 OTHERS = ("aquatic_udp", "aquatic_udp io_uring", "opentracker")
 TORRENTS_MAX = 8_000_000
 
-# Below this the load (or another program) was the limit, and only figures by CPU tell about the server.
+# Below this the load (or another program) was the limit, and only figures by CPU are about the server.
 BUSY_MIN = 0.9
 
 # A tracker whose replies have less than this part of the peers of Mika's, or the other way round, does other work.

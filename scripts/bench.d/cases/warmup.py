@@ -131,7 +131,7 @@ def compare(redis, warmup, commands):
         writes = {name: calls.get(name, 0) for name in ("hset", "set", "hsetnx", "zadd", "hdel")}
         found.append((redis.ask("DEBUG", "DIGEST"), writes))
     (digest, calls), (pipe_digest, pipe_calls) = found
-    # The warmup also says how far the registry is mirrored.
+    # The warmup also records how far the registry is mirrored.
     calls["hset"] -= 1
     if (digest, calls) != (pipe_digest, pipe_calls):
         raise Fault(f"the pipe does not do what the warmup does: {calls} and {pipe_calls}; digests {digest}, {pipe_digest}")
@@ -176,7 +176,7 @@ def run_pipe(redis, commands):
 
 
 def timed(command, source):
-    """Seconds that a program takes, and what it used."""
+    """Seconds that a program takes, and its CPU time and memory."""
     start = time.monotonic()
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen([str(word) for word in command], stdin=source, stdout=said, stderr=said)

@@ -40,9 +40,9 @@ fn idle_api_connections_are_evicted() {
     assert!(evicted >= 300, "{evicted}");
     // A reader of events is not idle.
     mika.manage(&["whitelist", "add", "-MK", "Mika's tests"]);
-    let mut heard = String::new();
+    let mut received = String::new();
     poll(DEADLINE, "the stream goes on", || {
-        heard.push_str(&stream.read().expect("more of the stream"));
-        heard.contains("event: ")
+        received.push_str(&stream.read().expect("more of the stream"));
+        received.contains("event: ")
     });
 }

@@ -6,12 +6,12 @@ use super::{HASH, announce, private};
 use crate::harness::api::Connection;
 
 /// Reads on until all of `texts` have come, in whatever order.
-fn hear(stream: &mut Connection, heard: &mut String, texts: &[&str]) {
-    while let Some(missing) = texts.iter().find(|text| !heard.contains(**text)) {
+fn wait_for(stream: &mut Connection, received: &mut String, texts: &[&str]) {
+    while let Some(missing) = texts.iter().find(|text| !received.contains(**text)) {
         let more = stream.read();
-        let more = more.unwrap_or_else(|error| panic!("{missing} not within: {error}; {heard}"));
-        assert!(!more.is_empty(), "the stream ended: {heard}");
-        heard.push_str(&more);
+        let more = more.unwrap_or_else(|error| panic!("{missing} not within: {error}; {received}"));
+        assert!(!more.is_empty(), "the stream ended: {received}");
+        received.push_str(&more);
     }
 }
 
@@ -27,7 +27,7 @@ fn event_streams_have_edits_snatches_and_refusals() {
         (head.status, head.header("content-type")),
         (200, Some("text/event-stream"))
     );
-    let mut heard = String::new();
+    let mut received = String::new();
 
     api.post(
         "/api/torrent",
@@ -64,8 +64,8 @@ fn event_streams_have_edits_snatches_and_refusals() {
         "event: snatch",
         &snatch,
     ];
-    hear(&mut stream, &mut heard, &texts);
-    assert!(!heard.contains("passkey-seven"));
+    wait_for(&mut stream, &mut received, &texts);
+    assert!(!received.contains("passkey-seven"));
     // A watcher does not keep the node from stopping.
     assert_eq!(mika.stop(), 0);
     while stream.read().is_ok_and(|more| !more.is_empty()) {}

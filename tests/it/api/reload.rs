@@ -81,11 +81,11 @@ fn changed_credentials_end_event_streams() {
     mika.reconfigure(&json!({ "api": { "tokens": [] } }));
     mika.signal(Signal::USR2);
     // The last chunk of a stream that ends is an empty one.
-    let mut heard = String::new();
-    while !heard.ends_with("0\r\n\r\n") {
+    let mut received = String::new();
+    while !received.ends_with("0\r\n\r\n") {
         let more = stream.read().expect("the end of the stream");
-        assert!(!more.is_empty(), "cut off after {heard:?}");
-        heard.push_str(&more);
+        assert!(!more.is_empty(), "cut off after {received:?}");
+        received.push_str(&more);
     }
     assert!(api.as_whom(READER).get("/api/version").is_error(401));
 }

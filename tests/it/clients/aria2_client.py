@@ -39,7 +39,7 @@ class Client:
             raise SystemExit(f"aria2 ended with {self.process.returncode}")
         if self.answers() < 3:
             raise SystemExit("the tracker did not answer aria2's last announce")
-        # aria2 counts blocks that came twice as downloaded, and shows that figure to nobody but the
+        # aria2 counts blocks that came twice as downloaded, and shows that figure only to the
         # tracker: the RPC has only the length of the verified pieces.
         downloaded = int(ANNOUNCE.findall(self.read_log())[-1])
         return {"uploaded": uploaded, "downloaded": downloaded}

@@ -38,7 +38,7 @@ class Client:
         return self.all_answered(self.announces_each_time)
 
     def complete(self):
-        # Whoever has become a seeder has posted its `completed` announce before.
+        # A client that has become a seeder has posted its `completed` announce before.
         return self.torrent.status().is_seeding and self.all_answered(self.announces_each_time)
 
     def stop(self):
@@ -46,7 +46,7 @@ class Client:
         self.torrent.pause()
         driver.until(lambda: self.all_answered(enough))
         status = self.torrent.status()
-        # libtorrent does not tell the tracker of bytes that failed the hash check or came twice.
+        # libtorrent does not report bytes that failed the hash check or came twice.
         useless = status.total_failed_bytes + status.total_redundant_bytes
         return {
             "uploaded": status.total_payload_upload,

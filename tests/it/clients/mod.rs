@@ -166,11 +166,9 @@ fn exchange_in_public(kinds: &[Kind], family: Family, transport: Transport) {
     let clients = stage.exchange(kinds, &[family]);
     let leechers = kinds.len() as i64 - 1;
     // A client that has the payload announces so a moment later.
-    poll(
-        STEP_DEADLINE,
-        "everybody has told that they have it",
-        || stage.scrape() == [leechers + 1, leechers, 0],
-    );
+    poll(STEP_DEADLINE, "all have reported that they have it", || {
+        stage.scrape() == [leechers + 1, leechers, 0]
+    });
     for client in clients {
         client.stop();
     }

@@ -49,7 +49,7 @@ class Client:
         driver.until(self.answered_again)
         statistics = {
             "uploaded": self.torrent("uploadedEver"),
-            # Not `downloadedEver`, which has blocks that came twice: Transmission tells the tracker
+            # Not `downloadedEver`, which has blocks that came twice: Transmission reports to the tracker
             # of whole pieces that it got from peers, and this one began with none.
             "downloaded": self.torrent("haveValid"),
         }

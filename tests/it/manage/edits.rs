@@ -38,9 +38,9 @@ fn every_edit_reaches_the_cache_and_notifies_the_nodes() {
     folder.ok(&["whitelist", "remove", "-TR"]);
     assert_eq!(site.redis.cli(&["HLEN", "t:whitelist"]), "0");
 
-    let told = site.redis.cli(&["XLEN", "t:control"]);
+    let notices = site.redis.cli(&["XLEN", "t:control"]);
     assert_eq!(
-        told,
+        notices,
         "8",
         "one notice for each edit: {}",
         site.redis.cli(&["XRANGE", "t:control", "-", "+"])

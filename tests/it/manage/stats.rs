@@ -113,12 +113,12 @@ fn errors_say_what_to_do() {
     );
     let wrong = [("MIKA_API_TOKEN", "hunter22")];
     fails(1, &wrong, &["stats"], &[&address, "MIKA_API_TOKEN"]);
-    let nobody = format!("https://{}", free_port());
+    let unreachable = format!("https://{}", free_port());
     fails(
         1,
         &[],
-        &["stats", "--url", &nobody],
-        &["no connection", &nobody[8..]],
+        &["stats", "--url", &unreachable],
+        &["no connection", &unreachable[8..]],
     );
     fails(
         2,

@@ -260,7 +260,7 @@ def add_made():
 
 
 def add_mutants():
-    """Valid files with a few bytes changed: whoever reads them must come to the same end."""
+    """Valid files with a few bytes changed: all readers must agree on them."""
     chance = random.Random(1)
     parents = [
         v1({b"announce": b"http://x"}),

@@ -281,8 +281,8 @@ async fn url_errors_do_not_show_the_password() {
             "{error}"
         );
     }
-    let nobody = open("mysql://root@127.0.0.1:1/mika", "mika");
-    assert!(is_away(&nobody.migrations().await.unwrap_err()));
+    let unreachable = open("mysql://root@127.0.0.1:1/mika", "mika");
+    assert!(is_away(&unreachable.migrations().await.unwrap_err()));
 }
 
 #[tokio::test]

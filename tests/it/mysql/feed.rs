@@ -44,7 +44,7 @@ async fn a_transaction_that_commits_late_is_not_missed() {
     assert_eq!(
         (changed, reached),
         (vec![8], start),
-        "told at once, and kept in mind"
+        "reported at once, and remembered"
     );
     assert!(it.storage.feed_position().await.unwrap() <= start);
     late.query_drop("COMMIT").await.unwrap();

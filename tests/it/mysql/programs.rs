@@ -46,20 +46,20 @@ fn a_passkey_that_does_not_fit_is_not_shown_as_saved() {
     let output = mika.manage(&["users", "passkey", "seven"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stdout(&output), "");
-    let told = stderr(&output);
+    let printed = stderr(&output);
     assert!(
-        told.contains("the column `passkey` of `users` holds 20 characters, this has 32"),
-        "{told}"
+        printed.contains("the column `passkey` of `users` holds 20 characters, this has 32"),
+        "{printed}"
     );
     assert_eq!(server.sql("SELECT passkey FROM site.users"), "passkey-7");
     let output = mika.manage(&["whitelist", "add", "-TR4050-abcdefghijklm", "x"]);
     assert_eq!(output.status.code(), Some(2), "longer than any peer id");
     let check = mika.manage(&["check"]);
     assert_eq!(check.status.code(), Some(1));
-    let told = stdout(&check);
+    let printed = stdout(&check);
     assert!(
-        told.contains("ALTER TABLE `users` MODIFY `passkey` VARCHAR(64)"),
-        "{told}"
+        printed.contains("ALTER TABLE `users` MODIFY `passkey` VARCHAR(64)"),
+        "{printed}"
     );
 }
 
@@ -76,7 +76,7 @@ fn triggers_lost_while_the_daemon_runs_are_reported_and_restored() {
         "USE site; CREATE TABLE _users_gho LIKE users; INSERT INTO _users_gho SELECT * FROM users;
          RENAME TABLE users TO _users_del, _users_gho TO users; DROP TABLE _users_del",
     );
-    poll(LOOKS, "the log tells of the triggers", || {
+    poll(LOOKS, "the log reports the triggers", || {
         mika.log().contains("missing from the table users")
     });
     let output = mika.manage(&["migrate", "--status"]);
@@ -150,12 +150,12 @@ fn unfinished_rows_do_not_fail_a_warmup() {
     let mut mika = Mika::prepare(&config);
     mika.managed(&["migrate"]);
     let output = mika.manage(&["warmup"]);
-    let told = stderr(&output);
-    assert_eq!(output.status.code(), Some(0), "{told}");
-    assert_eq!(told.lines().count(), 1, "{told}");
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    assert_eq!(printed.lines().count(), 1, "{printed}");
     assert!(
-        told.contains("3500 users without a passkey, 1 torrents without an info hash"),
-        "{told}"
+        printed.contains("3500 users without a passkey, 1 torrents without an info hash"),
+        "{printed}"
     );
     let check = mika.managed(&["check"]);
     assert!(
@@ -167,13 +167,16 @@ fn unfinished_rows_do_not_fail_a_warmup() {
     assert!(!log.contains("passed over"), "{log}");
     let output = mika.manage(&["users", "passkey", "user-17"]);
     assert_eq!(output.status.code(), Some(1));
-    let told = stderr(&output);
+    let printed = stderr(&output);
     assert!(
-        told.contains("has no passkey yet; give one with: mika-manage users passkey 17"),
-        "{told}"
+        printed.contains("has no passkey yet; give one with: mika-manage users passkey 17"),
+        "{printed}"
     );
-    let told = stderr(&mika.manage(&["users", "show", "17"]));
-    assert!(told.contains("the user 17 has no passkey yet"), "{told}");
+    let printed = stderr(&mika.manage(&["users", "show", "17"]));
+    assert!(
+        printed.contains("the user 17 has no passkey yet"),
+        "{printed}"
+    );
     mika.managed(&["users", "passkey", "17"]);
     let given = "SELECT COUNT(*) FROM site.users WHERE LENGTH(passkey) = 32 AND id = 17";
     assert_eq!(server.sql(given), "1");

@@ -102,7 +102,7 @@ fn spilled_credit_of_a_killed_node_counts_after_its_client_moved() {
     client.accepted(b, "stopped");
     pair.site.mika.run();
     let is_settled = || pair.totals()[2] == 4;
-    poll(CREDITED, "storage has what both were told", is_settled);
+    poll(CREDITED, "storage has the reports to both", is_settled);
     assert_eq!(pair.totals()[0].cast_unsigned(), 600 * MB);
 }
 
@@ -115,7 +115,7 @@ fn a_stop_at_a_node_that_does_not_know_the_client_is_credited() {
         client.announce(b, "stopped").failure().is_none()
     });
     pair.site.mika.run();
-    poll(CREDITED, "storage has what both were told", || {
+    poll(CREDITED, "storage has the reports to both", || {
         pair.totals()[0].cast_unsigned() == 450 * MB
     });
 }

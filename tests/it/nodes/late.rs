@@ -98,9 +98,11 @@ fn a_late_batch_leaves_newer_records_in_the_cache() {
     wait(SECOND);
     client.uploaded = 600 * MB;
     client.accepted(b, "");
-    poll(SHARED, "the cache has what the other node heard", || {
-        pair.base_in_cache(&client) == 600 * MB
-    });
+    poll(
+        SHARED,
+        "the cache has the changes of the other node",
+        || pair.base_in_cache(&client) == 600 * MB,
+    );
     assert_eq!(pair.batches_of("a"), before, "the first node is too fast");
     poll(SHARED, "the first node sends its batch", || {
         pair.batches_of("a") > before
@@ -156,7 +158,7 @@ fn misses(last_words: bool) {
     assert_eq!(counts[0], counts[1]);
     client.uploaded = 500 * MB;
     client.accepted(b, "stopped");
-    poll(SHARED, "storage has what both heard", || {
+    poll(SHARED, "storage has the changes of both", || {
         pair.stored_upload() >= 500 * MB
     });
     assert_eq!(pair.stored_upload(), 500 * MB);

@@ -150,7 +150,7 @@ fn peers_come_as_many_as_are_wanted_and_fit() {
         assert!(!ports(&peers).contains(&base.port), "the requester itself");
         peers.len()
     };
-    assert_eq!(want(-1), 0, "nobody else is there");
+    assert_eq!(want(-1), 0, "no other peer is there");
     others(&client, &base, 1..=60);
     for (num_want, expected) in [
         (0, 0),

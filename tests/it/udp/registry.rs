@@ -165,7 +165,7 @@ fn a_removed_torrent_begins_again() {
         !mika.manage(&["torrents", "remove", &hex]).status.success(),
         "it is gone"
     );
-    poll(PROGRAM_DEADLINE, "the tracker has heard of it", || {
+    poll(PROGRAM_DEADLINE, "the tracker knows of it", || {
         client.scrape(id, &[torrent]) == [[0, 0, 0]]
     });
     assert!(completes(&client, id, torrent));
