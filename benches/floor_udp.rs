@@ -70,7 +70,7 @@ fn serve_singly(socket: &UdpSocket, peers: &[u8]) -> anyhow::Result<()> {
         if let Some(header) = Header::parse(packet) {
             out.clear();
             answer(&mut out, header, packet, peers);
-            // What the network would not take is lost, as it might have been on its way.
+            // Packets that the network does not take are lost, as they might be on their way.
             let _ = socket.send_to(&out, source);
         }
     }

@@ -20,7 +20,7 @@ const CUT_EVERY: usize = 2000;
 /// Seconds between two announces of a peer.
 const INTERVAL: u32 = 1800;
 
-/// One peer in so many announces in both families.
+/// One peer in this many announces in both families.
 const DUAL_STACK: u64 = 10;
 
 /// The sizes of a load.
@@ -107,7 +107,7 @@ impl Client {
             } else {
                 0
             },
-            // Half of them find nobody to transfer anything to.
+            // Half of them find no peer to transfer anything to.
             rate: if chance & 64 == 0 { chance >> 32 } else { 0 },
         }
     }
@@ -142,7 +142,7 @@ impl Client {
 // === impl Population ===
 
 impl Population {
-    /// All users and torrents registered; nobody has announced yet. Ids count from 1.
+    /// All users and torrents registered; no peer has announced yet. Ids count from 1.
     pub fn new(load: Load) -> Self {
         let rules = Rules {
             announce_interval: INTERVAL,

@@ -1,4 +1,4 @@
-//! A tracker with drivers of its own, registered from a `main` of its own. These two read their
+//! A tracker with its own drivers, registered from its own `main`. These two read their
 //! URL from a file, as container platforms hand out secrets, and leave the rest to Mika's drivers.
 //!
 //! A driver for a database or a cache that Mika does not know implements `mika::storage::Storage`

@@ -1,4 +1,4 @@
-//! A load that always has so many announces on their way, and sends the next when one is answered.
+//! A closed loop: a fixed number of announces in flight; an answer triggers the next one.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often that is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// A tracker that answers nobody for so long is taken for dead.
+/// A tracker that sends no answer for that long is considered dead.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 pub struct Closed<'a> {
@@ -39,7 +39,7 @@ pub struct Tally {
     pub repeated: u64,
     /// Announces that the tracker refused.
     pub refused: u64,
-    /// Replies that nobody waited for any more, or that were to somebody else's packets.
+    /// Late replies, and replies to packets of others.
     pub strays: u64,
     pub delays: Histogram,
 }
@@ -54,7 +54,7 @@ struct Lane {
     /// Its peers.
     peers: u64,
     number: u64,
-    /// What the latest refusal says.
+    /// The text of the latest refusal.
     refusal: Option<String>,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Closed<'a> {
         })
     }
 
-    /// The same load, which goes on when an announce is refused.
+    /// The load, but it continues when an announce is refused.
     pub fn bearing_refusals(self) -> Self {
         let bears_refusals = true;
         Self {
@@ -213,7 +213,7 @@ impl Lane {
         }
     }
 
-    /// Sends again what has waited for too long.
+    /// Resends announces that have waited for too long.
     fn repeat(&mut self, population: &Population, event: u32, now: Instant) -> u64 {
         let mut repeated = 0;
         for at in 0..self.slots.len() {

@@ -1,4 +1,4 @@
-//! Packets that nobody honest sends: noise, torn packets, wrong connection ids, unknown actions,
+//! Packets that no honest client sends: noise, torn packets, wrong connection ids, unknown actions,
 //! numbers at their limits.
 
 use crate::population::{Population, mixed};

@@ -1,4 +1,4 @@
-//! The info hashes that `aquatic_udp_load_test` makes, for a tracker that serves only what it is told.
+//! The info hashes that `aquatic_udp_load_test` makes, for a tracker that serves only a given list.
 //!
 //! They come from rand 0.8's `SmallRng` (xoshiro256++, seeded by PCG32), a byte a number.
 

@@ -30,7 +30,7 @@ use histogram::Histogram;
 use population::{EVENT_NONE, EVENT_STARTED, PORTS, Population};
 use source::{Source, open};
 
-/// Torrents whose numbers of peers are compared after everybody has joined; a request for more
+/// Torrents whose numbers of peers are compared after all peers have joined; a request for more
 /// is longer than the 512 bytes that some trackers read.
 const COMPARED: u64 = 20;
 
@@ -101,7 +101,7 @@ enum Mode {
         #[arg(long, default_value_t = 8)]
         seconds: u64,
     },
-    /// Prints the info hashes of all torrents, for a tracker that serves only those it is told.
+    /// Prints the info hashes of all torrents, for a tracker that serves only a given list.
     Hashes {
         /// Those of `aquatic_udp_load_test`.
         #[arg(long)]
@@ -181,7 +181,7 @@ fn compare(population: &Population, mut sources: Vec<Source>) -> anyhow::Result<
         .map(|it| population.info_hash(*it))
         .collect();
     let found = sources[0].scrape(&hashes)?;
-    // Clients of one address are told apart by 29 bits. Of the 65,000 that each has where a million
+    // Clients of one address are distinguished by 29 bits. Of the 65,000 that each has where a million
     // share a swarm, four are taken for one that moved to another port.
     let near = |found: u32, expected: u32| (expected - expected / 5000..=expected).contains(&found);
     let all_near = found.len() == expected.len()

@@ -1,5 +1,5 @@
-//! Who announces what. Everything about a peer follows from its number and the seed, so that
-//! millions of them take no memory, and every run meets the same ones.
+//! The population. Everything about a peer follows from its number and the seed, so that millions of
+//! them take no memory, and all runs have the same ones.
 
 use std::path::Path;
 

@@ -158,7 +158,7 @@ impl Source {
     pub fn send(&mut self) {
         self.close_train();
         if !self.outgoing.is_empty() {
-            // What the network would not take is lost, as it might have been on its way.
+            // Packets that the network does not take are lost, as they might be on their way.
             self.outgoing.send(&self.socket);
         }
     }
@@ -217,7 +217,7 @@ impl Source {
         Ok(replies)
     }
 
-    /// The same without a list. Returns how many packets and bytes came.
+    /// Receives without a list. Returns how many packets and bytes came.
     pub fn receive_each(
         &mut self,
         received: &mut Received,

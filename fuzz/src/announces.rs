@@ -1,6 +1,6 @@
 //! Sequences of announces, scrapes, sweeps, full outboxes and restarts, against the model of the
-//! property tests: counters equal a recount; nobody is handed out who has left, expired, can't be
-//! connected to or asked themselves; and credit is what was reported, no byte more (rules W1 to W13,
+//! property tests: counters equal a recount; no peer is handed out that has left, expired, can't be
+//! connected to or is the requester; and credit is what was reported, no byte more (rules W1 to W13,
 //! A1 to A11).
 
 #[path = "../../tests/properties/model.rs"]

@@ -1,4 +1,4 @@
-//! Bencode and .torrent files (BEP 3): strict reading takes nothing but what writing gives.
+//! Bencode and .torrent files (BEP 3): strict parsing accepts only what writing produces.
 
 use mika::manage::torrent_file;
 use mika::wire::bencode::{Node, Value, parse, parse_lenient, write_bytes};

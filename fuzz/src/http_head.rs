@@ -11,7 +11,7 @@ pub fn http_head(bytes: &[u8]) {
         }
         Ok(None) => assert!(bytes.len() <= HEAD_MAX + 2, "it waits for ever"),
         Err(fault) => {
-            // Whatever is to come does not mend it.
+            // Later bytes do not make it valid.
             for more in ["\n", "\r\n\r\n", " HTTP/1.1\r\n\r\n", ": x\r\n\r\n"] {
                 let longer = [bytes, more.as_bytes()].concat();
                 let again = parse(&longer).map(|head| head.is_some());
@@ -85,7 +85,7 @@ fn check_headers(lines: &[&[u8]], head: &Head) {
     }
     let is_kept = !closes && (stays || head.version == Version::Http11);
     assert_eq!(head.keep_alive, is_kept);
-    // Two lengths of one body are two requests to whoever believes the other.
+    // With two lengths of one body, a reader of the other one sees two requests.
     match (head.body, &lengths[..]) {
         (Body::Unknown, []) => assert!(has_coding),
         (Body::Unknown, [_]) => assert!(expects && !has_coding),

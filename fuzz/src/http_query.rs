@@ -6,7 +6,7 @@ use mika::base::ids::{InfoHash, PeerId};
 use mika::wire::query::{SCRAPE_MAX, parse_announce, parse_scrape};
 use mika::wire::{Announce, Event, FormHash, ParseError, PlusMeaning};
 
-/// A value is a number, an event or an address only if it has so many bytes, decoded, at most.
+/// A value is a number, an event or an address only if it has at most this many bytes, decoded.
 const VALUE_MAX: usize = 64;
 
 /// Bytes of a `key`: decoded, and as it stands in the query.

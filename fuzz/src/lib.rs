@@ -1,6 +1,6 @@
-//! What the fuzz targets check. Each function takes whatever bytes it is given, and panics if Mika
-//! breaks a rule on them: it reads something else than a plainer reader does, writes what can't be read
-//! back, or says something else than the model of the rules.
+//! The fuzz targets. Each function takes any bytes, and panics if Mika breaks a rule on them: it parses
+//! them differently from a simpler parser, writes what can't be parsed back, or differs from the model of
+//! the rules.
 //!
 //! `fuzz_targets/` has them run by libFuzzer (`scripts/fuzz`); `tests/fuzz.rs` runs the same functions
 //! on the seeds, and on what chance makes of them, with every run of the tests.

@@ -2,7 +2,7 @@
 //! they exchange arrives whole, and what they report is what their users are credited with.
 //!
 //! DHT, local discovery and peer exchange are off in all of them. The drivers of the clients
-//! are in `tests/clients`.
+//! are in this folder.
 
 mod servers;
 
