@@ -1,8 +1,8 @@
 //! How many rows storage applies a second: the changes that clients of a private tracker make, in the
-//! batches of a journal, given to the driver one transaction after the other. `docs/bench.md` says what
-//! the figures are for.
+//! batches of a journal, given to the driver one transaction after the other. `docs/bench.md`
+//! explains the figures.
 //!
-//! The database is made by it, and has to be empty:
+//! It creates the tables in an empty database:
 //!
 //! ```text
 //! cargo run --release --example apply_rows -- DRIVER URL [PEERS [TORRENTS [USERS]]]

@@ -1,6 +1,6 @@
 //! The floor under the HTTP figures: hyper on the runtime that Mika uses, with Mika's
 //! socket options and Mika's reply headers, answering every request with the same bytes.
-//! `scripts/bench http` starts it; `docs/bench.md` says what it is for.
+//! `scripts/bench http` starts it; `docs/bench.md` explains it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! The floor under the UDP figures: Mika's sockets and Mika's system calls, answering every
-//! request with as many bytes as Mika would, and nothing known about anybody.
-//! `scripts/bench udp` starts it; `docs/bench.md` says what it is for.
+//! request with as many bytes as Mika would, without state.
+//! `scripts/bench udp` starts it; `docs/bench.md` explains it.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};

@@ -1,6 +1,6 @@
 //! What a private peer costs: bytes of resident memory, all in, and nanoseconds of an announce.
-//! Everything goes through `Tracker::announce`, with the journal's place taken by a loop that
-//! empties the outbox. `docs/bench.md` says what the figures are for.
+//! Everything goes through `Tracker::announce`, with a loop in place of the journal that
+//! empties the outbox. `docs/bench.md` explains the figures.
 //!
 //! ```text
 //! cargo run --release --example private_peers -- [PEERS [TORRENTS [USERS]]]

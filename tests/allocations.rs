@@ -1,4 +1,4 @@
-//! Memory: announces of peers that are known take none, and what peers took is given back.
+//! Announces of known peers allocate nothing, and the memory of peers is freed when they leave.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -1,4 +1,4 @@
-//! The fuzz targets without a fuzzer: each one on its seeds, and on what chance makes of them.
+//! The fuzz targets without a fuzzer: each one on its seeds, and on random changes of them.
 //!
 //! This is the short run that every change has to pass; `scripts/fuzz` runs the same targets under
 //! libFuzzer, for as long as one likes. `MIKA_FUZZ_RUNS` is the number of runs of each target (a

@@ -1,5 +1,5 @@
 //! Random sequences of announces, sweeps, full outboxes and restarts, against a plain model of
-//! the rules. After every step the tracker has to say what the model says.
+//! the rules. After every step the tracker has to agree with the model.
 //!
 //! `MIKA_SEED` repeats a failure, `MIKA_CASES` is the number of sequences.
 

@@ -1,6 +1,6 @@
 //! A load for UDP trackers on this host: one thread, many addresses, a population that follows
 //! from a seed. Every reply is checked. The result is one line of JSON.
-//! `scripts/bench` starts it; `docs/bench.md` says what it is for.
+//! `scripts/bench` starts it; `docs/bench.md` explains it.
 
 // The rule that time is an argument is for the tracker; a load reads the clock itself.
 #![allow(clippy::disallowed_methods)]

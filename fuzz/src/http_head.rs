@@ -1,5 +1,5 @@
-//! Heads of HTTP requests (rules H1, H3 to H8): what is read of them is what stands there, however
-//! many pieces it comes in, and nothing passes that a proxy in front could read in another way.
+//! Heads of HTTP requests (rules H1, H3 to H8): parsed the same in any
+//! number of pieces, and nothing is accepted that a proxy could parse differently.
 
 use mika::listen::http::head::{Body, HEAD_MAX, HEADERS_MAX, Head, Version, parse};
 

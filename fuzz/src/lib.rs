@@ -3,7 +3,7 @@
 //! the rules.
 //!
 //! `fuzz_targets/` has them run by libFuzzer (`scripts/fuzz`); `tests/fuzz.rs` runs the same functions
-//! on the seeds, and on what chance makes of them, with every run of the tests.
+//! on the seeds, and on random changes of them, with every run of the tests.
 
 mod announces;
 mod bencode;

@@ -1,4 +1,4 @@
-//! What is written to clients: canonical bencode that reads as it was meant, and UDP packets of the
+//! Replies: canonical bencode that parses back, and UDP packets of the
 //! lengths that clients demand (rules R3 to R6, S3, S4, U1, U4).
 
 use std::net::IpAddr;

@@ -156,7 +156,7 @@ impl Stage {
         story::print(&client.story, &self.kills.lock())
     }
 
-    /// Writes down what is done to the servers.
+    /// Records what is done to the servers.
     pub fn note(&self, what: String) {
         self.kills.lock().push((self.start.elapsed(), what));
     }
@@ -459,7 +459,7 @@ impl Client {
         }
     }
 
-    /// Takes down what an answer says is safe: those to events wait until they are saved.
+    /// Records what an answer acknowledges: those to events wait until they are durable.
     fn acknowledge(&mut self, event: &str) {
         if let Some(session) = &mut self.session
             && !event.is_empty()

@@ -1,8 +1,8 @@
-//! The promise about credit: under a steady load `mika` is killed again and again, and at the
+//! No credit is lost or doubled: under a steady load `mika` is killed repeatedly, and at the
 //! end the database holds exactly what the clients reported, user by user.
 //!
-//! `MIKA_KILLS` says how often, `MIKA_SERVER_KILLS`, `MIKA_FORGETTING_KILLS`, `MIKA_NODE_KILLS` and
-//! `MIKA_FORGETTING_NODE_KILLS` the same of other trials; `MIKA_LOAD` says how many threads announce,
+//! `MIKA_KILLS` is how often, `MIKA_SERVER_KILLS`, `MIKA_FORGETTING_KILLS`, `MIKA_NODE_KILLS` and
+//! `MIKA_FORGETTING_NODE_KILLS` the same for other tests; `MIKA_LOAD` is the number of threads that announce,
 //! and `MIKA_SEED` repeats a run as far as time allows. `scripts/kill-test` runs them longer.
 
 #![allow(clippy::print_stderr)] // the seed, without which a failure can't be followed
@@ -105,7 +105,7 @@ fn kill_again_and_again(mika: &mut Mika, stage: &Stage, kills: u64, mut rng: Rng
     mika.run();
 }
 
-/// Holds the database to what was announced.
+/// Compares the database with what was announced.
 fn compare(mika: &Mika, expected: &[Ledger]) {
     let mut wrong = Vec::new();
     for (user, ledger) in expected.iter().enumerate() {

@@ -36,7 +36,7 @@ const SECONDS_OFF: i64 = 1;
 /// Stories that a failure prints.
 const STORIES_MAX: usize = 3;
 
-/// What a node says that never happens as long as no file and no server loses what it kept.
+/// Log lines that never occur as long as no file and no server loses data.
 const LOSSES: [&str; 4] = [
     "panicked",
     "batch is lost",
@@ -106,7 +106,7 @@ fn endure(variable: &str, persistence: &[&str]) {
     );
     settles(SETTLED, || pair.wrong(&stage, &clients).is_empty());
     pair.is_right(&stage, &clients, "after quiet");
-    // What is applied once more at a start must not count once more.
+    // What a start applies again must not count again.
     pair.stop();
     pair.site.mika.run();
     pair.b.run();

@@ -1,4 +1,4 @@
-//! The same promise with Redis and MariaDB: one of the three is killed at a time, at random
+//! The same with Redis and MariaDB: one of the three is killed at a time, at random
 //! moments, and whatever comes back empty or late, the credit is exact.
 
 use std::thread;

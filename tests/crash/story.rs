@@ -1,4 +1,4 @@
-//! What happened to a client, in a page: what a failure shows.
+//! The history of a client, which a failure prints.
 
 use std::time::Duration;
 

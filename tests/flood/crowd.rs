@@ -1,4 +1,4 @@
-//! Crowds that hold HTTP connections: some send a byte a second, some nothing at all, some have asked
+//! Crowds that hold HTTP connections: some send a byte a second, some nothing, some have asked
 //! once and stay, some have closed their half. Closed ones reconnect.
 
 use std::io::{ErrorKind, Read as _, Write as _};

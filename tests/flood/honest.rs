@@ -1,4 +1,4 @@
-//! Honest clients: each announces once a second and wants an answer that is right.
+//! Honest clients: each announces once a second and needs a correct answer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Crowds that keep connections open, as many as the default limit has places for and more: each asks
-//! for something cheap now and then, and comes back when its connection is closed.
+//! Crowds that keep connections open, as many as the default limit and more: each asks
+//! for something cheap now and then, and reconnects when its connection is closed.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};

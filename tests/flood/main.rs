@@ -1,8 +1,8 @@
-//! Crowds that keep connections open, more than there are places for: `places`.
+//! Crowds that keep more connections open than the limit: `places`.
 //!
 //! A flood: the load generator's full speed, with random bytes, torn packets, wrong ids and impossible
 //! numbers between, and crowds that hold HTTP connections without asking anything. Honest clients have
-//! to be answered all the while, memory and files stay bounded, and afterwards all is as before.
+//! to be answered meanwhile, memory and files stay bounded, and all returns to normal afterwards.
 //!
 //! `MIKA_FLOOD_SECONDS` makes it longer; `scripts/flood` runs the long one.
 

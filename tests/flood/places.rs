@@ -1,5 +1,5 @@
-//! Crowds take all places of the HTTP listener and more, and honest clients, each announce on a connection
-//! of its own, are answered all the while.
+//! Crowds reach the connection limit and more, and honest clients, each announce on a connection
+//! of its own, are answered meanwhile.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};

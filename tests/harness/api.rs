@@ -1,4 +1,4 @@
-//! A client of the API: HTTPS that trusts the daemon's own certificate alone, and JSON.
+//! A client of the API: HTTPS that trusts only the daemon's own certificate, and JSON.
 
 use std::fmt::Write as _;
 use std::fs;

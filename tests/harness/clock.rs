@@ -1,4 +1,4 @@
-//! A wall clock that is wrong, for one program: a small library in front of the system's.
+//! A wrong wall clock for one program: a small preloaded library.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

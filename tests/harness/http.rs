@@ -36,7 +36,7 @@ pub fn try_get(address: SocketAddr, target: &str) -> io::Result<Reply> {
     Connection::open(address)?.get(target)
 }
 
-/// `bytes` as they stand in a query: unreserved ones as they are, the others escaped.
+/// `bytes` as in a query: unreserved ones unchanged, the others escaped.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 3);
     for &byte in bytes {

@@ -1,4 +1,4 @@
-//! A load of announces: threads of clients that write down what they are owed.
+//! A load of announces: threads of clients that record the credit they expect.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -49,7 +49,7 @@ pub struct Stage {
     over: AtomicBool,
 }
 
-/// What the database must say of one user.
+/// What the database must have for one user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     pub uploaded: u64,
@@ -77,7 +77,7 @@ enum State {
     Stopped,
 }
 
-/// A thread with users of its own: who else announces does not change what they are owed.
+/// A thread with users of its own: other clients don't change their credit.
 struct Load<'a> {
     stage: &'a Stage,
     rng: Rng,
@@ -293,7 +293,7 @@ impl<'a> Load<'a> {
         client
     }
 
-    /// Moves some bytes, and writes down what they are worth.
+    /// Moves some bytes, and records their credit.
     fn exchange(&mut self, client: &mut Client, most_down: u64) {
         let up = self.rng.u64(..STEP_MAX);
         let down = self.rng.u64(..STEP_MAX).min(most_down);

@@ -1,4 +1,4 @@
-//! What tests of the whole program share: a `mika` in a folder of its own, HTTP to it,
+//! Shared by tests of the whole program: a `mika` in a folder of its own, HTTP to it,
 //! and networks to run it in. Nothing here sleeps without a deadline.
 
 #![allow(dead_code)] // each test binary uses a part of it
@@ -147,17 +147,17 @@ impl Mika {
         Self::prepare_at(free_port(), None, config)
     }
 
-    /// The same, on that address.
+    /// Like [`Mika::prepare`], on that address.
     pub fn prepare_on(http: SocketAddr, config: &Value) -> Self {
         Self::prepare_at(http, None, config)
     }
 
-    /// The same, in a network namespace.
+    /// Like [`Mika::prepare`], in a network namespace.
     pub fn prepare_in(host: &net::Host, http: SocketAddr, config: &Value) -> Self {
         Self::prepare_at(http, Some(host.namespace.clone()), config)
     }
 
-    /// The same, with UDP at these addresses of this host, too, on the port of HTTP.
+    /// Like [`Mika::prepare`], with UDP at these addresses of this host, too, on the port of HTTP.
     pub fn prepare_udp(addresses: &[&str], config: &Value) -> Self {
         let http = free_port();
         let listen: Vec<_> = addresses

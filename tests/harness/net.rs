@@ -1,7 +1,7 @@
 //! Networks of a test's own: hosts in network namespaces, joined by a bridge.
 //!
-//! Everything stands in namespaces whose names begin with `mika-`, so nothing touches the
-//! network of the machine, and all of it goes when the [`Network`] does.
+//! Everything is in namespaces whose names begin with `mika-`, so nothing touches the
+//! network of the machine, and all of it is removed with the [`Network`].
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

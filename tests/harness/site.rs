@@ -1,4 +1,4 @@
-//! A private tracker with a Redis and a MariaDB of its own, and what both must say after a load.
+//! A private tracker with a Redis and a MariaDB of its own, and what both must contain after a load.
 
 use std::fmt::Write as _;
 use std::thread;
@@ -21,7 +21,7 @@ const RECONCILED: Duration = Duration::from_secs(40);
 /// Its database.
 pub const DATABASE: &str = "site";
 
-/// Who the daemon is to MariaDB, and their password.
+/// The daemon's user at MariaDB, and its password.
 const LOGIN: (&str, &str) = ("mika", "long-and-secret");
 
 /// What docs/sql.md gives them.
@@ -212,7 +212,7 @@ impl Site {
         }
     }
 
-    /// Holds the database to what was announced.
+    /// Compares the database with what was announced.
     pub fn compare(&self, expected: &[Ledger]) {
         let mut wrong = Vec::new();
         for (user, ledger) in expected.iter().enumerate() {

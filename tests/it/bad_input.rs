@@ -1,4 +1,4 @@
-//! What goes wrong around the tracker: each gives one clear line that says what to do, and the right
+//! Failures around the tracker: each gives one clear line that says what to do, and the right
 //! exit code, and nothing is lost.
 
 #![allow(clippy::print_stderr)] // what a failed test leaves behind
@@ -25,7 +25,7 @@ struct Disk {
     folder: TempDir,
 }
 
-/// A client of the user `first` that keeps account of what it reported.
+/// A client of the user `first` that records what it reported.
 struct Client {
     peer_id: String,
     port: usize,
@@ -438,7 +438,7 @@ fn idle_connections_are_bounded_and_evicted() {
     drop(crowd);
 }
 
-/// A GET of one who waits patiently.
+/// A GET with a long timeout.
 fn honest_get(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).expect("the kernel takes it");
     stream

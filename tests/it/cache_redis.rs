@@ -1,4 +1,4 @@
-//! The cache driver `redis` on real servers: the contract, and what goes wrong with servers.
+//! The cache driver `redis` on real servers: the contract, and failures of servers.
 
 use std::collections::BTreeMap;
 use std::env;

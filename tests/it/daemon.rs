@@ -1,5 +1,5 @@
-//! What the daemon does beside answering: who may take part, edits and reloads applied while it
-//! runs, HTTPS, and an orderly stop.
+//! The daemon besides announces: admission, edits and reloads applied while it
+//! runs, HTTPS, and a clean stop.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

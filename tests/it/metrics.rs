@@ -1,4 +1,4 @@
-//! `GET /metrics` of the running program: what clients and outages make of its numbers.
+//! `GET /metrics` of the running program: the effect of clients and outages on its numbers.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

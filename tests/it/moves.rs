@@ -1,5 +1,5 @@
 //! Torrents that get another info hash, swap hashes, or are deleted and uploaded again, while
-//! clients announce: records go with the torrent, peers stay with the hash.
+//! clients announce: records stay with the torrent, peers with the hash.
 
 use std::time::Duration;
 

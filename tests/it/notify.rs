@@ -147,7 +147,7 @@ fn the_status_has_listeners_and_rates() {
     manager.wait_for(&["STATUS=serving 2 listeners: 0 announces/s, 0 swarms, 0 peers"]);
 }
 
-/// A start that has to wait says for what and asks for patience; once it need not, it serves.
+/// A start that has to wait reports for what and extends its timeout.
 #[test]
 fn a_waiting_start_reports_what_it_waits_for() {
     let away = free_port();
@@ -171,7 +171,7 @@ fn a_waiting_start_reports_what_it_waits_for() {
     assert_eq!(mika.stop(), 0);
 }
 
-/// One that is watched says so at half of the time, and no longer once a worker hangs: here in
+/// The watchdog is notified at half of its time, and no longer once a worker hangs: here in
 /// writing a line of log to a full pipe. When it goes on, it notifies again.
 #[test]
 fn a_hanging_worker_stops_the_watchdog_notifications() {

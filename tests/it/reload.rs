@@ -1,4 +1,4 @@
-//! Reloads: what they apply, what they say of it, and logs that are rotated.
+//! Reloads: what they apply and log, and log rotation.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,7 +14,7 @@ fn file_of(mika: &Mika, name: &str) -> String {
     fs::read_to_string(mika.path(name)).unwrap_or_default()
 }
 
-/// Changes the config, reloads it, and waits until that is done; what the log says of it.
+/// Changes the config, reloads it, and waits until that is done; returns its log lines.
 fn reload(mika: &mut Mika, over: &Value) -> String {
     let before = mika.log().len();
     mika.reconfigure(over);

@@ -1,4 +1,4 @@
-//! Starts on hosts that lack a family of addresses, or whose ports are taken.
+//! Starts on hosts without IPv6 or IPv4, or with ports in use.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
@@ -83,7 +83,7 @@ fn a_host_without_ipv6_does_with_ipv4() {
     assert!(checked.contains(problem), "{checked}");
 }
 
-/// What `mika-manage check` says.
+/// The output of `mika-manage check`.
 fn check(mika: &Mika) -> String {
     String::from_utf8_lossy(&mika.manage(&["check"]).stdout).into_owned()
 }

@@ -1,4 +1,4 @@
-//! What the rules of `docs/protocol.md` say, in the plainest way: lists searched from end to end,
+//! A model of the rules of `docs/protocol.md`, as simple as possible: lists searched from end to end,
 //! nothing cached. It knows the tracker's words (events, records) and none of its code.
 
 use std::collections::HashMap;
@@ -160,7 +160,7 @@ impl Model {
             .peers
             .iter()
             .position(|peer| peer.user == it.user && peer.peer_id == it.peer_id);
-        // W10: who was silent too long has left.
+        // W10: a peer that was silent too long has left.
         if let Some(at) = found {
             torrent.expire(at, now);
         }
@@ -279,7 +279,7 @@ impl Model {
         self.torrents[it.torrent].expected(eligible, want(it), false)
     }
 
-    /// W7, W8: whom the announcing peer may get.
+    /// W7, W8: the peers that the requester may get.
     fn eligible(&self, it: &Announce, hidden: Option<u32>) -> Vec<SocketAddr> {
         let local = is_local(it.address.ip());
         let mut eligible = Vec::new();
@@ -477,7 +477,7 @@ impl Torrent {
         if peer.kind.is_some() && peer.v4.is_none() && peer.v6.is_none() {
             peer.kind = None;
             let (user, last_seen) = (peer.user, peer.last);
-            // Who was there before a restart has a peer's life to come back.
+            // Clients from before a restart have a peer's life to come back.
             if last_seen > self.started || now >= self.started + TTL {
                 self.run(user);
             }

@@ -1,5 +1,5 @@
 //! A sequence of announces, sweeps, full outboxes and restarts, run on the tracker and on the model
-//! side by side. After every step the tracker has to say what the model says.
+//! side by side. After every step the tracker has to agree with the model.
 
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
@@ -320,7 +320,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Everything goes to storage: now it has to hold what the model says, no more, no less.
+    /// Everything goes to storage: now it has to equal the model.
     fn flush(&mut self) {
         self.model.sweep();
         self.world.flush();

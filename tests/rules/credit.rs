@@ -386,7 +386,7 @@ fn a_user_who_leaves_too_early_is_marked() {
         world.ok(down(total).event("stopped"));
         assert_eq!(hnr(&mut world), marked, "{total}");
     }
-    // So do those who fall silent, swept or seen again before.
+    // So do silent peers, swept or seen again before.
     for sweeps in [true, false] {
         let mut world = World::private();
         world.ok(down(0));
@@ -458,7 +458,7 @@ fn silence_explained_by_a_restart_marks_no_user() {
     world.wait(TTL - 1);
     assert!(!hnr(&mut world), "the tracker was away");
     assert!(!world.record(1, 1).active);
-    // Who stays away for a peer's life has run.
+    // A client that stays away for a peer's life has run.
     world.ok(announce(1001, 0));
     world.wait(TTL + 1);
     assert!(hnr(&mut world));

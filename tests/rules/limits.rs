@@ -87,7 +87,7 @@ fn new_records_of_a_user_are_rate_limited() {
     assert_eq!(begin(&mut world), 0);
     world.wait(3);
     assert_eq!(begin(&mut world), 6);
-    // Those who are there go on, and go; and others have a rate of their own.
+    // Present peers may announce and stop; and other users have a rate of their own.
     world.ok(client(1, 1));
     world.ok(client(1, 2).event("stopped"));
     world.ok(client(1, 2));

@@ -1,4 +1,4 @@
-//! What is counted for those who watch: requests by outcome and reason, peers by family and role.
+//! Metrics: requests by outcome and reason, peers by family and role.
 
 use mika::telemetry::metrics::{Protocol, Reason};
 use mika::tracker::{Census, Roles};

@@ -1,4 +1,4 @@
-//! Whom a reply hands out: rules W7, W8, W9, R4 and `numwant`.
+//! Peers in a reply: rules W7, W8, W9, R4 and `numwant`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

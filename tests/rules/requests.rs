@@ -1,4 +1,4 @@
-//! Who is let in, and what is wrong with a request: rules Q4, R6, R8, W12 and the parameters.
+//! Admission and invalid requests: rules Q4, R6, R8, W12 and the parameters.
 
 use mika::base::clock::Seconds;
 use mika::base::ids::{InfoHash, TorrentId};
@@ -77,7 +77,7 @@ fn refusals_come_in_their_order_and_change_nothing() {
 
     assert_eq!(world.tracker.totals(), (0, 0, 0));
     assert!(world.drain().is_empty());
-    // Who may not download may seed, and say good-bye.
+    // Users who may not download may seed, and stop.
     assert_eq!(world.counts(peer(1).of(2).left(0)), (1, 0, 0));
     assert_eq!(world.counts(peer(1).of(2).event("stopped")), (0, 0, 0));
 }

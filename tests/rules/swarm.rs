@@ -1,4 +1,4 @@
-//! Who is in a swarm, and how it is counted: rules W1 to W7, W10, W11, W13, S3 to S5.
+//! Membership and counters of a swarm: rules W1 to W7, W10, W11, W13, S3 to S5.
 
 use mika::change::Change;
 use mika::registry::RegistryChange;
@@ -140,7 +140,7 @@ fn a_public_snatch_counts_once_while_the_peer_stays() {
     assert_eq!(world.counts(peer(2)), (0, 1, 3));
 }
 
-/// A client that checks its files finds what it lacks, fetches it, and says `completed` again.
+/// A client that checks its files finds what it lacks, fetches it, and sends `completed` again.
 #[test]
 fn a_recheck_of_a_public_seeder_is_not_a_snatch() {
     let mut world = World::public();
@@ -361,7 +361,7 @@ fn expiry_is_journaled_once() {
     assert_eq!(changes[0].counts.leechers, 0);
     world.sweep();
     assert!(world.drain().is_empty());
-    // Who comes back before a sweep counts once, and is journaled with the announce alone.
+    // A peer that comes back before a sweep counts once, and is journaled with the announce alone.
     world.ok(peer(1).of(1));
     world.drain();
     world.wait(TTL + 1);

@@ -1,5 +1,5 @@
 //! The patches in `tests/sim/breakages`, which break the sources on purpose: each has to apply to the sources as they
-//! are. `scripts/sim --breakages` tries whether the simulator finds them.
+//! are. `scripts/sim --breakages` checks that the simulator finds them.
 
 use std::fs;
 use std::path::Path;

@@ -66,7 +66,7 @@ pub struct Server {
     /// It writes a log to its disk.
     pub is_persistent: bool,
     state: Mutex<State>,
-    /// Counts what may wake those who wait.
+    /// Counts events that may wake waiting calls.
     news: watch::Sender<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! Clocks that are set wrong: one at a time, for most have to be right.
+//! Clocks that are set wrong: one at a time, because most have to be right.
 
 use std::sync::Arc;
 

@@ -23,7 +23,7 @@ const FACTORS: [u32; 5] = [0, 500, 1000, 1500, 3000];
 const OTHERS: u32 = 100;
 const OTHERS_COUNT: u32 = 4;
 
-/// Somebody who edits.
+/// An editor.
 pub struct Editor {
     world: Arc<World>,
     random: fastrand::Rng,

@@ -50,7 +50,7 @@ fn fill(bytes: &mut [u8]) -> bool {
 #[allow(unsafe_code)] // the one way to a hash map's keys and to the branches of `select!`
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getrandom(buffer: *mut u8, len: usize, _flags: u32) -> isize {
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     let bytes = unsafe { std::slice::from_raw_parts_mut(buffer, len) };
     if fill(bytes) { len as isize } else { -1 }
 }

@@ -1,4 +1,4 @@
-//! Hit and run: who must be marked in storage, and who must not.
+//! Hit and run: which users must be marked in storage, and which must not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

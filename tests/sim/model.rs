@@ -1,4 +1,4 @@
-//! What clients did in truth, and what users may therefore be credited: written apart from the tracker.
+//! What clients really did, and the bounds of their users' credit: independent of the tracker's code.
 //!
 //! A *life* is a stretch in which one client's totals only grew. It gains what it moved between two of its
 //! reports: at least between those that were durable when their replies went, at most between any that were sent.
@@ -440,7 +440,7 @@ impl Report {
         self.event == Event::Completed && self.is_seeding
     }
 
-    /// What it says must not be lost.
+    /// Its reports, which must not be lost.
     pub fn is_promised(&self) -> bool {
         self.is_durable && self.is_answered
     }

@@ -33,7 +33,7 @@ pub struct Host {
     /// Seconds by which its wall clock is wrong.
     skew: AtomicI64,
     is_paused: AtomicBool,
-    /// Those who wait go on in the order in which they came.
+    /// Waiting calls continue in order.
     gate: Semaphore,
     /// It was killed: what it still had under way is lost.
     pub is_dead: AtomicBool,
@@ -187,7 +187,7 @@ impl Network {
         self.change(place, |weather| weather.skew = skew);
     }
 
-    /// What the clock of a place says (Unix time).
+    /// The clock of a place (Unix time).
     pub fn time(&self, place: Place) -> i64 {
         now() + self.state.lock().weather[&place].skew
     }

@@ -1,4 +1,4 @@
-//! Nodes: the machines that they run on, and the processes that come and go there.
+//! Nodes: the machines that they run on, and their processes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! For how long users seeded, at most and at least, as far as it was reported.
+//! Bounds of the seed time of users, from their reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

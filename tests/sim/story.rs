@@ -1,4 +1,4 @@
-//! What happened in a run, in the order in which it did.
+//! The events of a run, in order.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ const PAGE: usize = 70;
 /// Characters of a line that is shown.
 const WIDTH: usize = 160;
 
-/// Whom a line is about.
+/// What a line is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
     /// A fault, a start, a stop: concerns all.

@@ -1,4 +1,4 @@
-//! What storage has of a user must add up, whatever clients did.
+//! The totals of a user in storage must add up.
 
 use mika::base::ids::{TorrentId, UserId};
 

@@ -1,4 +1,4 @@
-//! One run: what there is, which faults come when, how it ends, and what must hold then.
+//! One run: setup, faults, end, and checks.
 
 mod checks;
 
@@ -99,7 +99,7 @@ pub struct World {
     is_healed: watch::Sender<bool>,
     /// When each endpoint was last announced, and for which torrent.
     present: Mutex<BTreeMap<SocketAddr, BTreeMap<u32, Duration>>>,
-    /// Who is there at the end, and who is not, and since when.
+    /// Peers that are present at the end, and absent ones, with times.
     ends: Mutex<BTreeMap<Key, (bool, Duration)>>,
     copied: Mutex<BTreeSet<PeerId>>,
     /// Seconds by which a node alone took the times in which it was away for longer than they were.

@@ -281,7 +281,7 @@ impl World {
         (0..Tracker::SHARDS).for_each(|shard| self.tracker.sweep(shard, self.now));
     }
 
-    /// Announces, and says what a client would read: the reply, or the failure's reason.
+    /// Announces, and returns what a client would read: the reply, or the failure's reason.
     pub fn announce(&mut self, ask: Ask) -> Result<Reply, String> {
         let query = ask.query();
         let params = query::parse_announce(query.as_bytes());

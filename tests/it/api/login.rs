@@ -1,4 +1,4 @@
-//! Who may ask.
+//! Logins and scopes.
 
 use serde_json::{Value, json};
 
@@ -182,7 +182,7 @@ fn slow_and_endless_requests_are_closed() {
     let long = format!("X-Long: {}", "x".repeat(20_000));
     let answer = api.try_send("GET", "/api/version", &[&long], b"");
     assert!(answer.map_or(true, |answer| answer.status == 431));
-    // A connection that says nothing goes; others are answered meanwhile.
+    // A silent connection is closed; others are answered meanwhile.
     let mut silent = api.connect().expect("a connection");
     assert_eq!(api.json("/api/version")["name"], "mika");
     let ended = silent.read();

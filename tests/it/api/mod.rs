@@ -1,4 +1,4 @@
-//! The API over the wire: what the web application sends, what it gets, and who may not.
+//! The API over the wire: requests of the web application, their answers, and access control.
 
 mod bulk;
 mod crowds;

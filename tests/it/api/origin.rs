@@ -1,4 +1,4 @@
-//! Web pages of other sites, which a browser that reaches the API may show.
+//! Access by web pages of other sites, through a browser that reaches the API.
 
 use std::time::Duration;
 

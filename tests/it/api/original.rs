@@ -1,4 +1,4 @@
-//! What the Python client of the first Mika sends, and what it goes by: status codes and fields.
+//! Requests of the Python client of the first Mika, and the status codes and fields that it relies on.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a reload changes of the API.
+//! What a reload changes in the API.
 
 use std::fs;
 use std::time::Duration;

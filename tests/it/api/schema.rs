@@ -1,5 +1,5 @@
-//! The document against the routes: schemathesis makes requests from it, good and bad, and looks
-//! whether the answers are those that it promises.
+//! The document against the routes: schemathesis makes requests from it, good and bad, and checks
+//! the answers.
 
 use std::path::PathBuf;
 use std::process::Command;

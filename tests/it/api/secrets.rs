@@ -1,4 +1,4 @@
-//! Keys are secret: whatever is wrong with their file, no part of it is shown.
+//! Keys are secret: whatever is wrong with a key file, no part of it is shown.
 
 use std::fs;
 use std::process::Output;
@@ -64,7 +64,7 @@ fn a_key_without_line_breaks_is_shown_nowhere() {
             // A log line shows a text in quotes.
             assert!(text.replace(r"\\n", r"\n").contains(expected), "{text}");
         }
-        // The key in place of the certificate, for who asks the API.
+        // The key in place of the certificate, for a client of the API.
         let pinned = both(&mika.manage(&["stats", "--cert", "key_priv"]));
         assert!(
             pinned.contains("no certificate") || pinned.contains("not a PEM file"),

@@ -13,7 +13,7 @@ use crate::harness::redis::Redis;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Two nodes, and what they share.
+/// Two nodes, and their servers.
 struct Nodes {
     a: Mika,
     b: Mika,

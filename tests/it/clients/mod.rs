@@ -1,5 +1,5 @@
 //! Real clients, each on a host of its own, find each other through the tracker alone; what
-//! they exchange arrives whole, and what they report is what their users are credited with.
+//! they exchange arrives whole, and their users are credited with what they report.
 //!
 //! DHT, local discovery and peer exchange are off in all of them. The drivers of the clients
 //! are in this folder.
@@ -28,7 +28,7 @@ const PAYLOAD: &str = "payload.bin";
 /// The port of the README's example.
 const TRACKER_PORT: u16 = 34000;
 
-/// How long one step of a client may take. Transmission looks every 10 s whom it might ask for pieces.
+/// How long one step of a client may take. Transmission looks for peers to request pieces from every 10 s.
 const STEP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// When a driver gives up by itself.
@@ -52,7 +52,7 @@ const ALL_KINDS: [Kind; 4] = [
     Kind::Transmission,
 ];
 
-/// Who announces over UDP: aria2 does so with DHT on only.
+/// Clients that announce over UDP: aria2 only with DHT on.
 const UDP_KINDS: [Kind; 3] = [Kind::Libtorrent, Kind::Libtorrent, Kind::Transmission];
 
 /// What announces go by. The tracker serves both.

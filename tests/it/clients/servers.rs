@@ -1,4 +1,4 @@
-//! What the project was asked for: users, torrents and clients that a web application has in MariaDB,
+//! The main use case: users, torrents and clients that a web application has in MariaDB,
 //! `mika-manage migrate`, `warmup` and `genkey`, and then real clients whose credit arrives there.
 
 use std::time::Duration;

@@ -382,7 +382,7 @@ fn the_list_form_names_peers() {
     );
 }
 
-/// Vector 27: whom a proxy speaks for is believed only if the proxy is.
+/// Vector 27: the header of a proxy counts only if the proxy is trusted.
 #[test]
 fn only_trusted_proxies_may_name_the_client() {
     let header = |address, lines: &str| {

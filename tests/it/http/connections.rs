@@ -1,4 +1,4 @@
-//! Connections as clients treat them: closed by halves, flooded, never read from; and replies that
+//! Connections of difficult clients: half-closed, flooded, never read from; and replies that
 //! wait. Rules H3 to H8.
 
 use std::fs;
@@ -175,7 +175,7 @@ fn replies_that_wait_keep_their_order() {
     assert_eq!(counts, [[0, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0]]);
 }
 
-/// As many as like wait at the same time, half-closed ones and those that close too, and others
+/// Any number may wait at the same time, half-closed ones and those that close too, and others
 /// are answered meanwhile.
 #[test]
 fn waiting_replies_do_not_block_others() {

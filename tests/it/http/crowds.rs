@@ -1,5 +1,5 @@
 //! Crowds that hold connections: idle ones, slow ones, over TLS and without. Requests are answered,
-//! because those who don't give way.
+//! because idle connections are evicted.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};

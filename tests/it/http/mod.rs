@@ -1,5 +1,5 @@
 //! Announce and scrape over HTTP, byte by byte against the real program; the rules are those of
-//! docs/protocol.md. What the daemon does beside answering is in `daemon`.
+//! docs/protocol.md. The rest of the daemon is in `daemon`.
 
 mod announces;
 mod connections;

@@ -1,4 +1,4 @@
-//! Whom a trusted proxy speaks for: which header counts, in what form, and what happens without one.
+//! Clients behind trusted proxies: which header counts, in what form, and what happens without one.
 
 use std::net::Ipv4Addr;
 

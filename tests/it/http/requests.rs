@@ -320,7 +320,7 @@ fn bodies_are_skipped() {
     assert!(connection.is_closed());
 }
 
-/// Rules H5 and H8: who dawdles with a request is let go after 10 s, who asks nothing after 30 s.
+/// Rules H5 and H8: a slow request is closed after 10 s, an idle connection after 30 s.
 #[test]
 fn slow_and_idle_connections_are_closed() {
     let tracker = public();

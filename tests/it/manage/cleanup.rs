@@ -1,4 +1,4 @@
-//! `cleanup`: what is of no use is listed, and goes when asked for.
+//! `cleanup`: unused entries are listed, and removed on request.
 
 use super::Folder;
 use super::shared::{Shared, torrent_key};

@@ -1,4 +1,4 @@
-//! `genkey`: files that clients trust.
+//! `genkey`: keys and certificates.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! `mika-manage` as its users meet it: the real program in a folder of its own.
+//! `mika-manage`: the real program in a folder of its own.
 
 mod cleanup;
 mod edits;

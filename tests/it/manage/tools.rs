@@ -1,4 +1,4 @@
-//! What the shell asks for.
+//! Help, manual and completions.
 
 use std::fs;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! Columns of a site that are smaller than what is written to them, or of another type.
+//! Columns of a site that are too small, or of another type.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What tools and administrators do to a database after its migration: triggers, accounts, engines.
+//! Changes to a database after its migration, by tools and administrators: triggers, accounts, engines.
 
 use mika::storage::{CreditRules, Feed, Severity};
 

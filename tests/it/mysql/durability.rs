@@ -1,4 +1,4 @@
-//! Servers that may lose what they have confirmed.
+//! Servers that may lose confirmed writes.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What servers and their other clients do to the driver.
+//! Failures of servers, and other clients of theirs.
 
 use std::io::Write as _;
 use std::process::{Child, Stdio};

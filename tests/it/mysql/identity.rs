@@ -1,4 +1,4 @@
-//! Which database this is, by whatever way it is reached and after whatever became of it.
+//! The identity of a database, however it is reached and whatever happened to it.
 
 use mika::storage::{Severity, StorageError};
 

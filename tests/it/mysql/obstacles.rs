@@ -1,4 +1,4 @@
-//! What stops the database from working for Mika though its tables are there, and what the check says.
+//! What keeps a migrated database from working, and what the check reports.
 
 use super::setups::{notes, problem, problems, server_with};
 use super::{Fixture, SITE_2015, batch, open};

@@ -1,4 +1,4 @@
-//! The programs with a site's database that is not as it should be: what they say, and what they do.
+//! The programs with a site's database that is set up wrongly.
 
 use std::process::Output;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Databases that are set up the wrong way, as sites have them: nothing is written wrongly, and nothing is
-//! passed over in silence.
+//! skipped silently.
 
 use mika::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use mika::registry::Client;

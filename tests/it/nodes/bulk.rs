@@ -1,4 +1,4 @@
-//! Many edits at once, by every way there is, while both nodes run.
+//! Many edits at once, by every means, while both nodes run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -120,7 +120,7 @@ fn write_torrents(pair: &Pair, count: usize) {
     }
 }
 
-/// What storage says in the end of every passkey and info hash that ever was.
+/// What storage has in the end for every passkey and info hash that ever existed.
 struct Expected {
     users: BTreeMap<String, bool>,
     torrents: BTreeMap<InfoHash, bool>,
@@ -157,7 +157,7 @@ impl Expected {
         }
     }
 
-    /// Those of which the node says something else, a line each.
+    /// Those for which the node has something else, a line each.
     fn missed_by(&self, node: SocketAddr) -> Vec<String> {
         let mut connection = Connection::open(node).expect("the node runs");
         let mut scrape = |target: &str| connection.get(target).expect("the node answers");

@@ -12,7 +12,7 @@ use crate::harness::redis::AOF;
 use crate::harness::site::Site;
 use crate::harness::{Mika, poll};
 
-/// How long a daemon may take to say that it must not run.
+/// How long a daemon may take to refuse its start.
 const REFUSED: Duration = Duration::from_secs(20);
 
 /// How long a daemon may take to notice that its claim was lost, and to take it again.

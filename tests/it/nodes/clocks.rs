@@ -160,7 +160,7 @@ fn a_clock_set_back_before_a_start_loses_nothing() {
     set_back(&json!({}));
 }
 
-/// Where there is the database's clock only, the newest record says which of the two is right.
+/// With only the database's clock, the newest record decides which of the two is right.
 #[test]
 fn a_clock_set_back_loses_nothing_without_a_cache() {
     set_back(&json!({ "cache": { "driver": "memory", "url": "" } }));
@@ -198,7 +198,7 @@ fn set_back(config: &Value) {
     assert_eq!(site.mika.stop(), 0);
 }
 
-/// Where there is no other clock, a node goes on from its newest record.
+/// Without another clock, a node continues from its newest record.
 #[test]
 fn a_lone_node_with_a_clock_set_back_credits_everything() {
     let mut mika = Mika::prepare(&json!({ "mode": "private", "tracker": { "whitelist": false } }));

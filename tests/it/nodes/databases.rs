@@ -13,7 +13,7 @@ use crate::harness::{Mika, poll};
 /// How long credit may take to storage.
 const CREDITED: Duration = Duration::from_secs(20);
 
-/// How long a node may take to say that it must not run: it watches others for signs of life.
+/// How long a node may take to refuse its start: it waits for heartbeats of others.
 const REFUSED: Duration = Duration::from_secs(20);
 
 /// A site, and a node of another database that has the same users and torrents, on the same Redis.
@@ -49,7 +49,7 @@ fn run(mika: &mut Mika) {
     assert!(knows_user(mika.http(), &passkey(0)));
 }
 
-/// What a node says that does not start.
+/// What a node logs that does not start.
 fn refused(mika: &mut Mika) -> String {
     mika.launch();
     assert_eq!(mika.wait(REFUSED), 1);

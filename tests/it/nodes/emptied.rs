@@ -166,7 +166,7 @@ fn a_warmup_writes_the_sets_of_users() {
     site.redis.cli(&["FLUSHALL"]);
     site.mika.managed(&["warmup"]);
     assert_eq!(sets(&site.redis), before);
-    // A key that somebody deleted, and one that says too much.
+    // A deleted key, and one with too much in it.
     site.redis.cli(&["DEL", "t:u:hnr:2"]);
     site.redis.cli(&["SADD", "t:u:hnr:1", "3"]);
     site.mika.managed(&["warmup"]);

@@ -113,7 +113,7 @@ fn a_late_batch_leaves_newer_records_in_the_cache() {
     assert_eq!(pair.base_in_cache(&client), 600 * MB);
 }
 
-/// A node that is paused misses what the other one passes on, which is gone after ten seconds.
+/// A paused node misses changes of the other one, which are trimmed after ten seconds.
 fn misses(last_words: bool) {
     let pair = Pair::start(3);
     let [a, b] = pair.nodes();

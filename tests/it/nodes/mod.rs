@@ -1,6 +1,6 @@
 //! Two nodes that share a Redis and a MariaDB: announces and edits at either are known at both.
 //!
-//! `MIKA_EDITS` says how many users and torrents are edited in one go.
+//! `MIKA_EDITS` is how many users and torrents are edited at once.
 
 #![allow(clippy::print_stderr)] // what was measured
 

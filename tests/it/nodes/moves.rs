@@ -1,4 +1,4 @@
-//! Torrents whose hashes move, and clients that start again, while two nodes share them.
+//! Torrents whose hashes move, and clients that restart, while two nodes share them.
 
 use std::time::Duration;
 

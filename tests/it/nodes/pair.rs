@@ -1,4 +1,4 @@
-//! Two nodes, and what they are asked.
+//! Two nodes, and requests to them.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A node that comes back under another name, as a container does that was made again.
+//! A node that comes back under another name, such as a recreated container.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::harness::{Mika, poll};
 /// How long credit may take to storage.
 const CREDITED: Duration = Duration::from_secs(20);
 
-/// How long a node that must not run may take to say so: it watches another for signs of life.
+/// How long a node may take to refuse its start: it waits for heartbeats of another.
 const REFUSED: Duration = Duration::from_secs(20);
 
 fn uploaded(site: &Site) -> i64 {

@@ -1,5 +1,5 @@
-//! A node that is paused, as a virtual machine is that migrates, while a replacement of the same name
-//! starts (C2): both journals count, and the paused one says what became of its rest.
+//! A node that is paused, like a migrating virtual machine, while a replacement of the same name
+//! starts (C2): both journals count, and the paused one reports its leftovers.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ struct Replaced {
     stays: Client,
 }
 
-/// Pauses the node, starts another one of the same name, and lets the first one go on; with
+/// Pauses the node, starts another one of the same name, and resumes the first one; with
 /// `is_away`, it finds the database gone. Returns what it said.
 fn replace(is_away: bool) -> (Replaced, String) {
     let mut site = Site::prepare(3, &AOF, &json!({ "node": "a" }));

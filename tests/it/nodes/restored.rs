@@ -1,4 +1,4 @@
-//! A database that was restored from a backup, and what `mika-manage restored` makes of it (C11).
+//! A database that was restored from a backup, and `mika-manage restored` (C11).
 
 use std::path::Path;
 use std::time::Duration;

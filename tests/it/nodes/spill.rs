@@ -1,4 +1,4 @@
-//! What the spill file keeps: the rest of an orderly stop (C5), nothing of another database (C12),
+//! The spill file: the leftovers of a clean stop (C5), nothing of another database (C12),
 //! and its name (C13).
 
 use std::fs;
@@ -196,7 +196,7 @@ fn with_spilled() -> (Site, Client) {
     (site, client)
 }
 
-/// Deletes the spill file, as somebody does who tidies up. It may be there again at once.
+/// Deletes the spill file, as by hand. It may be recreated at once.
 fn unlink(site: &Site) {
     for extra in ["", "-wal", "-shm"] {
         let _ = fs::remove_file(site.mika.path(&format!("mika.spill{extra}")));

@@ -1,4 +1,4 @@
-//! Swarms and credit that nodes share; and nodes that end.
+//! Swarms and credit that nodes share; and dead nodes.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const CREDITED: Duration = Duration::from_secs(30);
 /// How long until another node takes a dead one's rest: 15 seconds without a sign, and a look every five.
 const TAKEN_OVER: Duration = Duration::from_secs(40);
 
-/// How long a node that must not run may take to say so.
+/// How long a node may take to refuse its start.
 const REFUSED: Duration = Duration::from_secs(30);
 
 impl Pair {

@@ -1,4 +1,4 @@
-//! More changes than memory is to hold.
+//! More changes than memory may hold.
 
 use serde_json::json;
 

@@ -1,7 +1,7 @@
-//! A private tracker whose Redis, MariaDB or both are away for a while: announces are answered as
-//! always, the log says it once, and after the return all agree, to the byte.
+//! A private tracker whose Redis, MariaDB or both are away for a while: announces are still
+//! answered, the log has one line, and afterwards all agree, to the byte.
 //!
-//! `MIKA_OUTAGE` says how many seconds an outage lasts, and `MIKA_SEED` repeats a run as far as
+//! `MIKA_OUTAGE` is how many seconds an outage lasts, and `MIKA_SEED` repeats a run as far as
 //! time allows.
 
 #![allow(clippy::print_stderr)] // what was measured, and the seed

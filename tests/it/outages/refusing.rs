@@ -1,4 +1,4 @@
-//! Servers that are there and refuse.
+//! Servers that answer and refuse.
 
 use std::cell::RefCell;
 use std::io::Write as _;

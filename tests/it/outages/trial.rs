@@ -19,8 +19,8 @@ pub const REST: Duration = Duration::from_millis(10);
 const SLOWEST: Duration = Duration::from_millis(1500);
 const MOST: Duration = Duration::from_millis(300);
 
-/// Lines that one outage may add to the log: that it began and ended, as each part of the node
-/// that met it says once.
+/// Lines that one outage may add to the log: its begin and its end, once for each affected part of
+/// the node.
 const LINES_MAX: usize = 16;
 
 /// Warnings and errors among them.
@@ -50,7 +50,7 @@ impl Trial {
         Self::run_on(site, REST, act);
     }
 
-    /// The same with a load that does not rest.
+    /// Like [`Trial::run`], with a load that does not rest.
     pub fn run_hard(persistence: &[&str], config: &Value, act: impl FnOnce(&mut Self)) {
         let site = Site::prepare(THREADS * USERS_PER_THREAD, persistence, config);
         Self::run_on(site, Duration::ZERO, act);

@@ -1,4 +1,4 @@
-//! A headless Chromium, driven over WebDriver: what a person does, by mouse or by keyboard alone.
+//! A headless Chromium, driven over WebDriver: a user with a mouse, or with a keyboard alone.
 
 use std::fs;
 use std::net::SocketAddr;

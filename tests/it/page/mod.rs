@@ -1,4 +1,4 @@
-//! The dashboard as its readers meet it: a real tracker, and a real browser that shows the page.
+//! The dashboard: a real tracker, and the page in a real browser.
 
 mod browser;
 

@@ -1,5 +1,5 @@
 //! Connect, announce and scrape over UDP, byte by byte against the real program; the rules are those
-//! of docs/protocol.md, "UDP". What swarms become is decided where HTTP's announces are, too.
+//! of docs/protocol.md, "UDP". Decisions are those of HTTP announces.
 
 mod announces;
 mod connects;

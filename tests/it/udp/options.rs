@@ -1,5 +1,5 @@
-//! Options of announces (BEP 41, rule U6) at a public tracker, which has no use for them: no option
-//! keeps an announce from being answered.
+//! Options of announces (BEP 41, rule U6) at a public tracker, which ignores them: no option
+//! invalidates an announce.
 
 use super::{V4, client, counts, new_torrent, public};
 use crate::harness::udp::{Announce, url_data};

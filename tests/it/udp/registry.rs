@@ -1,4 +1,4 @@
-//! What strangers leave in the registry of a public tracker (rules W5 and W12).
+//! What clients leave in the registry of a public tracker (rules W5 and W12).
 
 use std::net::IpAddr;
 

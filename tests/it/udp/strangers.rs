@@ -1,4 +1,4 @@
-//! What those get who have not shown that their address is their own, or send no requests at all (rule U4).
+//! Replies to unverified addresses, and to packets that are not requests (rule U4).
 
 use std::time::Duration;
 

@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    /// All nodes know who is there of those whose last announce was `before`: they did not need the next one to
+    /// All nodes know the peers whose last announce was `before`: they did not need the next one to
     /// learn it.
     pub fn check_presence(&self, before: Duration) {
         let limits = [elapsed(), self.time()]
