@@ -124,3 +124,49 @@ fn every_function_that_the_contributors_page_names_exists() {
         "not in the named file (rename them in CONTRIBUTING.md): {missing:?}"
     );
 }
+
+/// All sources in one text, with continued string literals joined.
+fn sources() -> String {
+    let mut folders = vec![root().join("src")];
+    let mut text = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                text += &read(&path);
+            }
+        }
+    }
+    let mut parts = text.split("\\\n");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.trim_start())
+}
+
+/// Messages of the troubleshooting table: each quote has to be in the sources, at least one of its parts
+/// between `…`. Short ones may be put together from parts, and are left out.
+#[test]
+fn the_messages_that_the_manual_explains_exist() {
+    const PART_MIN: usize = 12;
+    const QUOTE_MIN: usize = 20;
+    let (page, sources) = (read(&root().join("docs/operations.md")), sources());
+    let begin = page.find("| message | do |").expect("the table");
+    let rows = page[begin..]
+        .lines()
+        .take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let quotes: Vec<&str> = cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .filter(|quote| quote.len() >= QUOTE_MIN)
+        .collect();
+    assert!(quotes.len() > 20, "{quotes:?}");
+    let exists = |quote: &&&str| {
+        let mut parts = quote
+            .split('…')
+            .map(|part| part.trim_matches([' ', ':', ';']));
+        parts.any(|part| part.len() >= PART_MIN && sources.contains(part))
+    };
+    let missing: Vec<&&str> = quotes.iter().filter(|quote| !exists(quote)).collect();
+    assert!(missing.is_empty(), "no such message in src: {missing:#?}");
+}
