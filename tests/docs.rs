@@ -106,6 +106,21 @@ fn steps(page: &str) -> Vec<&str> {
 }
 
 #[test]
+fn every_source_file_that_a_page_names_exists() {
+    let mut missing = Vec::new();
+    for page in pages() {
+        let text = read(&page);
+        let code = text.split('`').skip(1).step_by(2);
+        for file in code.filter(|word| word.ends_with(".rs") && !word.contains(' ')) {
+            if !root().join(file).exists() && !root().join("src").join(file).exists() {
+                missing.push(format!("{}: {file}", page.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no such file:\n{}", missing.join("\n"));
+}
+
+#[test]
 fn every_function_that_the_contributors_page_names_exists() {
     let page = read(&root().join("CONTRIBUTING.md"));
     let steps = steps(&page);
