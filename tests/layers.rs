@@ -14,10 +14,10 @@ const TABLE: &[(&str, &str)] = &[
     ("change", "accounting base"),
     // What was configured. Other modules get small settings of their own from `node`.
     ("config", "base"),
-    // What a process says about itself, and what its listeners share.
+    // Metrics, log and events of a process, and what its listeners share.
     ("telemetry", "base config"),
     ("net", "base telemetry"),
-    // Bytes and values; who may take part; who is there. These three do not know each other.
+    // Parsing, admission, membership. These three do not know each other.
     ("wire", "base"),
     ("registry", "base"),
     ("swarm", "accounting base change"),

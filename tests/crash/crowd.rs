@@ -131,7 +131,7 @@ pub fn run(stage: &Stage, threads: usize, seed: u64, act: impl FnOnce()) -> Vec<
     })
 }
 
-#[allow(clippy::disallowed_methods)] // what the nodes' own clocks say
+#[allow(clippy::disallowed_methods)] // the nodes' own clocks
 fn unix() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.expect("a time after 1970").as_secs() as i64
@@ -215,7 +215,7 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// What a client does next; false if it is gone for good.
+    /// What a client does next; false if it left permanently.
     fn turn(&mut self, client: &mut Client) -> bool {
         let Some(session) = &client.session else {
             if client.back_at <= now() {

@@ -59,7 +59,7 @@ fn prepare(users: usize) -> Mika {
         free_port(),
         &json!({
             "mode": "private",
-            // A reply that was not worth its wait is no acknowledgement: here none gives up.
+            // A reply after the timeout is not an acknowledgement: here none times out.
             "journal": { "flush_interval": "300ms", "ack_timeout": "30s" },
         }),
     );

@@ -49,7 +49,7 @@ const BASE_BYTES_MAX: u64 = 128 << 20;
 /// Files besides the connections of the crowd and of honest clients.
 const FILES_MAX: usize = 64;
 
-/// When the crowd's connections have to be gone after it: idle ones are closed after 30 s.
+/// When the crowd's connections have to be closed afterwards: idle ones are closed after 30 s.
 const RECOVERY: Duration = Duration::from_secs(90);
 
 /// What a process takes at some moment.

@@ -17,7 +17,7 @@ use super::{free_port, poll, send};
 
 /// How long the server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How often a server is started on another port when somebody took the free one meanwhile.
+/// How often a server is started on another port when the free one was taken meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
 
 /// Where a server listens that has an address for itself.

@@ -2,7 +2,7 @@
 //! and networks to run it in. Nothing here sleeps without a deadline.
 
 #![allow(dead_code)] // each test binary uses a part of it
-#![allow(clippy::print_stderr)] // what a failed test has to say
+#![allow(clippy::print_stderr)] // output of a failed test
 
 pub mod api;
 pub mod clock;
@@ -34,7 +34,7 @@ use tempfile::TempDir;
 /// How long a program may take to start or to stop.
 pub const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How often a daemon is started on another port when somebody took the free one meanwhile.
+/// How often a daemon is started on another port when the free one was taken meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
 
 /// Variables that a test must not inherit from its environment.

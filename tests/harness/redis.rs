@@ -14,7 +14,7 @@ use super::{free_port, poll, send};
 /// How long a server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How often a server is started on another port when somebody took the free one meanwhile.
+/// How often a server is started on another port when the free one was taken meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
 
 /// Where a server listens that has an address for itself.
@@ -113,7 +113,7 @@ impl Redis {
     }
 
     fn answers(&self) -> bool {
-        // By the socket in its own folder: on the port, somebody else's server may listen.
+        // By the socket in its own folder: on the port, another server may listen.
         let socket = self.folder.path().join("redis.sock");
         let reply = Command::new("redis-cli")
             .arg("-s")

@@ -34,11 +34,11 @@ pub struct Site {
     pub mariadb: MariaDb,
 }
 
-/// What the config says of its servers, besides what the test wants.
+/// The servers in its config, besides what the test wants.
 fn with_servers(config: &Value, mariadb: &MariaDb, redis: &Redis) -> Value {
     let mut whole = json!({
         "mode": "private",
-        // A reply that was not worth its wait is no acknowledgement: here none gives up.
+        // A reply after the timeout is not an acknowledgement: here none times out.
         "journal": { "flush_interval": "300ms", "ack_timeout": "30s", "keep": "10s" },
         "cache": { "driver": "redis", "url": redis.url() },
         "storage": { "driver": "mysql", "url": storage_url(mariadb) },

@@ -84,7 +84,7 @@ pub fn url_data(path: &str) -> Vec<u8> {
     path.as_bytes().chunks(255).flat_map(option).collect()
 }
 
-/// Whether somebody answers a connect to that address; for "any address", on this host.
+/// Whether a server answers a connect to that address; for "any address", on this host.
 pub fn is_there(mut tracker: SocketAddr) -> bool {
     if tracker.ip().is_unspecified() {
         tracker.set_ip(loopback(tracker));

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 const CANNOT_GO_ON: i32 = 1;
 const BAD_CONFIG: i32 = 2;
 
-/// A small disk of its own, which goes when this does.
+/// A small disk of its own, unmounted on drop.
 struct Disk {
     folder: TempDir,
 }
@@ -32,7 +32,7 @@ struct Client {
     uploaded: u64,
 }
 
-/// Starts the daemon, which must give up: with that code, and with one line that says all of `words`.
+/// Starts the daemon, which must exit: with that code, and with one line that has all of `words`.
 fn fails(mika: &mut Mika, code: i32, words: &[&str]) {
     let before = mika.log().len();
     mika.launch();

@@ -98,7 +98,7 @@ fn torrent(byte: u8) -> StoredTorrent {
     }
 }
 
-/// An announce of somebody who still downloads.
+/// An announce of a leecher.
 fn change(user: u32, torrent: u8) -> PeerChange {
     PeerChange {
         key: PeerKey {
@@ -199,7 +199,7 @@ async fn no_journal_begins_in_the_cache_of_another_database() {
     theirs.keep(generation, &[batch(1)]).await.unwrap();
 }
 
-/// What docs/redis.md says that Mika's user has to be allowed.
+/// The permissions of Mika's user in docs/redis.md.
 const ALLOWED: &str = "+ping +info +select +scan +get +set +incrby +pexpire +unlink +hget +hset \
     +hdel +hexists +hincrby +hmget +hgetall +hkeys +sadd +srem +zadd +zincrby +zrem +xadd +xtrim \
     +xrange +xread +xinfo|stream +evalsha +script|load";
@@ -492,7 +492,7 @@ async fn certificates_are_checked() {
     let url = format!("rediss://{address}/0");
     let text = away(open(&url).ping().await);
     assert!(text.contains("certificate"), "{text}");
-    // Who trusts what is asked of the environment, which is one for all tests of a process.
+    // Trusted roots come from the environment, which all tests of a process share.
     let child = Command::new(env::current_exe().unwrap())
         .args(["--exact", "cache_redis::tls_child", "--ignored"])
         .env("SSL_CERT_FILE", &cert)
@@ -984,7 +984,7 @@ async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
             .unwrap();
         assert_eq!(nodes().await, [NODE]);
     }
-    // What storage got goes from the cache once it had it for a minute, and only then does the name.
+    // A batch is trimmed from the cache a minute after storage has it, and only then is the name removed.
     cache.keep(generation, &[batch(2)]).await.unwrap();
     replay
         .look(Seconds(2 * DAY), &CreditRules::default())

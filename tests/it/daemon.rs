@@ -95,7 +95,7 @@ impl Announce<'_> {
     }
 }
 
-// === who may take part ===
+// === admission ===
 
 /// Vector 37 and rules R6 and R8: each refusal has its words, changes nothing, and leaves no passkey in the log.
 #[test]
@@ -447,7 +447,7 @@ fn a_reload_applies_only_a_valid_config() {
     assert!(errors[2].contains("tracker.peer_ttl"), "{}", errors[2]);
     assert!(errors[3].contains("mode has changed"), "{}", errors[3]);
 
-    // What needs a restart says so, and does no harm.
+    // Keys that need a restart are logged, and have no effect.
     mika.reconfigure(&json!({ "journal": { "max_pending": 5000 } }));
     mika.signal(Signal::HUP);
     poll(FOLLOWS, "a warning", || {

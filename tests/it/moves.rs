@@ -343,7 +343,7 @@ fn the_count_of_users_follows_every_change() {
     follows("the passkey is gone", || !is_known(PASSKEYS[1]));
     sql(&mika, &insert);
     counts("one user added", 2);
-    // Two who swap passkeys.
+    // Two users swap passkeys.
     sql(
         &mika,
         &format!(

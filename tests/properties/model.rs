@@ -1,5 +1,5 @@
 //! A model of the rules of `docs/protocol.md`, as simple as possible: lists searched from end to end,
-//! nothing cached. It knows the tracker's words (events, records) and none of its code.
+//! nothing cached. It shares the tracker's types (events, records) and none of its code.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

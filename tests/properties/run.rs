@@ -23,7 +23,7 @@ const NEVER: u32 = 1 << 29;
 /// The second hash of torrent 0.
 const SECOND_HASH: u8 = 100;
 
-/// What decides each step: chance, or bytes that somebody chose.
+/// What decides each step: random numbers, or bytes of a fuzzer.
 #[allow(dead_code)] // each test uses one of them
 pub enum Choices<'a> {
     /// Random steps.
@@ -213,7 +213,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An announce of anybody, of any kind.
+    /// A random announce.
     fn draw(&mut self) -> Announce {
         let user = if self.model.private {
             self.choices.among(1..=USERS)
@@ -330,7 +330,7 @@ impl<'a> Run<'a> {
         self.saved = (self.world.storage.clone(), self.model.clone());
     }
 
-    /// Lets old tombstones go: now, when none of them waits for room in the journal.
+    /// Removes old tombstones: now, when none of them waits for room in the journal.
     fn forget(&mut self) {
         let mut rules = self.world.rules.clone();
         rules.tombstone_ttl = model::TOMBSTONE;
@@ -381,7 +381,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What is to be stored: as the model says, but for bytes if the base is another one, and for seed
+    /// What is to be stored: as in the model, but for bytes if the base is another one, and for seed
     /// time that no room was found for.
     fn gained(&self, torrent: usize, user: u32, stored: &Deeds) -> Deeds {
         let expected = self.model.deeds(torrent, user);

@@ -400,7 +400,7 @@ fn a_user_who_leaves_too_early_is_marked() {
         world.ok(down(1001));
         assert!(hnr(&mut world), "swept: {sweeps}");
     }
-    // The mark goes when the seed time is reached, over sessions, clients and a restart.
+    // The mark is removed when the seed time is reached, over sessions, clients and a restart.
     let mut world = World::private();
     world.ok(down(0));
     world.wait(10);
@@ -500,14 +500,14 @@ fn bases_survive_a_restart() {
         &mut world,
         &[(10, "uploaded=40", (25, 0)), (9, "uploaded=40", (0, 0))],
     );
-    // A dip goes on, too.
+    // A dip continues, too.
     run(&mut world, &[(9, "uploaded=4", (0, 0))]);
     world.restart();
     run(
         &mut world,
         &[(60, "uploaded=5", (0, 0)), (1, "uploaded=7", (2, 0))],
     );
-    // And a peer of both families goes on as what it was.
+    // And a peer of both families keeps its role.
     let mut world = World::private();
     world.ok(peer(1).of(1).event("paused"));
     world.ok(peer(1).of(1).from("2a00::1").event("paused"));
@@ -654,7 +654,7 @@ fn replies_wait_for_what_they_acknowledge() {
         (60, "uploaded=9&event=started", true),
         (60, "left=0&event=completed&uploaded=9", true),
         (60, "left=0&uploaded=10", false),
-        // A base that goes down is the base of all that follows.
+        // A lowered base is the base of all that follows.
         (60, "left=0&uploaded=1", false),
         (60, "left=0&uploaded=1", true),
         (60, "left=0&uploaded=1&event=stopped", true),

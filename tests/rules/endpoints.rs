@@ -73,7 +73,7 @@ fn the_record_of_a_replaced_client_stays() {
     let reply = world.ok(crashing(1).totals(170, 0).event("stopped"));
     assert_eq!(reply.incomplete, 1);
     assert_eq!(world.credited(1), (20, 0));
-    // Started again in its place with its old peer id, it goes on from its base.
+    // Restarted at its endpoint with its old peer id, it continues from its base.
     let reply = world.ok(crashing(1).totals(175, 0));
     assert_eq!(reply.incomplete, 1);
     assert_eq!(world.credited(1), (5, 0));

@@ -194,7 +194,7 @@ fn a_full_registry_counts_snatches_of_registered_torrents_only() {
     }
     world.sweep();
     assert_eq!(world.scrape(hash(3)).unwrap().downloaded, 1);
-    // It goes with its row.
+    // It is removed with its row.
     world.apply(RegistryChange::TorrentGone(TorrentId(3)));
     world.tracker.forget_snatches(&hash(3));
     assert_eq!(world.counts(done(3)), (1, 0, 1));
@@ -248,7 +248,7 @@ fn no_network_can_use_up_the_room_for_torrents() {
         let begun = torrents.filter(|&torrent| begin(world, torrent, ip).is_ok());
         begun.count()
     };
-    // Half of the room is anybody's, and then each network has a sixteenth for a peer's life.
+    // Half of the room has no limit, and then each network has a sixteenth for a peer's life.
     assert_eq!(begun(&mut world, 10..80, "203.0.113.1"), 32 + 4);
     assert_eq!(begun(&mut world, 80..100, "203.0.113.99"), 0);
     assert_eq!(begun(&mut world, 100..140, "198.51.100.1"), 4);

@@ -365,7 +365,7 @@ impl Client {
         !is_lost
     }
 
-    /// What it says now.
+    /// Its current announce.
     fn ask(&self, world: &Arc<World>, event: Event, source: IpAddr) -> Ask {
         let params = Announce {
             info_hash: info_hash(self.torrent),

@@ -60,7 +60,7 @@ impl Fault {
             Some((site, _)) => Arc::clone(site),
             None => Arc::clone(&sites[self.random.usize(..sites.len())]),
         };
-        // Somebody else has stopped it; or what storage lost is in this process alone.
+        // It was stopped already; or only this process has what storage lost.
         let plan = &self.world.plan;
         let may_go_back = !plan.has_cache && plan.faults.contains(&Kind::StorageBack);
         if may_go_back || !site.is_on() {

@@ -25,11 +25,11 @@ pub enum Kind {
     Crash,
     /// It is stopped in order, and started again.
     Stop,
-    /// It gets no time, while its clock goes on.
+    /// It is paused, while its clock goes on.
     Pause,
     /// It starts again under another name.
     Rename,
-    /// It gets no time; another process starts under its name elsewhere; then it goes on.
+    /// It is paused; another process starts under its name elsewhere; then it resumes.
     Twin,
     StorageAway,
     StorageSlow,
@@ -210,7 +210,7 @@ impl Fault {
         self.world.story.record(About::All, text);
     }
 
-    /// A fault that comes and goes, and loses nothing by itself.
+    /// A temporary fault that loses nothing by itself.
     async fn spell(&mut self, kind: Kind) {
         let network = Arc::clone(&self.world.network);
         match kind {
@@ -441,7 +441,7 @@ impl Fault {
         self.record(format!("storage lacks its last {gone} transactions"));
     }
 
-    /// Whether every node serves, and what is kept of nodes that are gone is in storage.
+    /// Whether every node serves, and the leftovers of dead nodes are in storage.
     fn all_are_well(&self) -> bool {
         let applied = &self.world.database.tables().journals;
         let is_served = |site: &Arc<super::process::Site>| {

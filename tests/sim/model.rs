@@ -108,7 +108,7 @@ pub struct Due {
     pub snatch: Bounds,
 }
 
-/// What is wrong, and for whom.
+/// What is wrong, and for which user.
 #[derive(Clone, Debug)]
 pub struct Wrong {
     pub users: Vec<u32>,
@@ -262,7 +262,7 @@ impl Model {
         gains
     }
 
-    /// Who is there and who has left, by the last report of each client, if it was made `before`. Left out is
+    /// Present and departed clients, by the last report of each, if it was made `before`. Left out are
     /// all of whom nodes may think otherwise: without a reply to that report, or silent since before the limits,
     /// of the time that it was made, and of the time that its node noted.
     pub fn presence(&self, limits: [Duration; 2], before: Duration) -> BTreeMap<Key, bool> {

@@ -163,7 +163,7 @@ impl Site {
         self.state.lock().manager = Some(Manager { task, stop });
     }
 
-    /// The process is gone, wherever it was.
+    /// The process has ended, at whatever point.
     pub fn kill(&self) {
         let mut state = self.state.lock();
         if let Some(manager) = state.manager.take() {
@@ -385,7 +385,7 @@ impl Ask {
 // === impl State ===
 
 impl State {
-    /// This process serves no more; one that was started while it stopped goes on.
+    /// This process no longer serves; one that was started while it stopped continues.
     fn end_of(&mut self, host: &Host) {
         if self.host.is_some_and(|it| it.id == host.id) {
             self.end();

@@ -47,7 +47,7 @@ const QUIET: Duration = Duration::from_secs(20);
 /// After so long, nothing that is settled may be kept anywhere: peers expire meanwhile.
 const SETTLED: Duration = Duration::from_secs(2 * TTL + 70);
 
-/// Who a client is: user, torrent and peer id.
+/// The identity of a client: user, torrent and peer id.
 pub type Key = (u32, u32, PeerId);
 
 /// What a run has, and which faults there may be.

@@ -42,7 +42,7 @@ fn announce(mika: &Mika, passkey: &str, rest: &str) -> Reply {
     get(mika.http(), &target)
 }
 
-/// The failure in a reply; empty if it is none.
+/// The failure in a reply; empty without one.
 fn failure(reply: &Reply) -> String {
     let text = reply.body.escape_ascii().to_string();
     let rest = text.strip_prefix("d14:failure reason");

@@ -452,7 +452,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // Has no effect on one that has ended. The client itself goes with its network.
+        // Has no effect on one that has ended. The client itself ends with its network.
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }

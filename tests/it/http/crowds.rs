@@ -147,7 +147,7 @@ fn trusted_proxies_count_for_no_network() {
     });
 }
 
-/// Replies that wait until they are durable are not cut while somebody else is idle.
+/// Replies that wait until they are durable are not cut while another connection is idle.
 #[test]
 fn requests_in_flight_are_not_evicted_while_others_are_idle() {
     let mut mika = private(&json!({

@@ -113,7 +113,7 @@ fn genkey_writes_both_files_or_none() {
     assert_eq!(fs::read_dir(folder.dir.path()).unwrap().count(), 1);
 }
 
-/// Whether a client that trusts `cert` alone meets a server with the pair of the folder as `name`.
+/// Whether a client that trusts only `cert` connects to a server with the folder's pair as `name`.
 fn handshakes(folder: &Folder, cert: &CertificateDer<'static>, name: &str) -> bool {
     let key = PrivateKeyDer::from_pem_file(folder.path("key_priv")).unwrap();
     let provider = Arc::new(ring::default_provider());

@@ -164,7 +164,7 @@ fn top_draws_on_a_terminal_and_restores_it() {
     terminal.write("?");
     terminal.read_until("any key closes it");
     terminal.write("?");
-    // The tracker goes: top stays, and says so.
+    // The tracker stops: top stays, and shows it.
     mika.signal(Signal::KILL);
     terminal.read_until("no contact");
     terminal.write("q");

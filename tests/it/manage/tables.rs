@@ -253,7 +253,7 @@ fn readable_secrets_are_reported_with_a_safe_command() {
         set(name, 0o640);
     }
     assert_eq!(warnings(), Vec::<String>::new());
-    // A config without secrets may be read by anybody.
+    // A config without secrets may be world-readable.
     folder.write(
         "config.json",
         br#"{"mode": "public", "storage": {"url": "sqlite://mika.db"}}"#,

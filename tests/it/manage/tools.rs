@@ -56,7 +56,7 @@ fn every_command_is_in_help_manual_and_completions() {
         assert!(!folder.ok(&["completions", shell]).is_empty());
     }
     folder.fails(2, &["completions", "cmd"]);
-    // As bash asks when somebody types the beginning of a word below a command.
+    // As bash asks for a completion of a word below a command.
     let ask = format!(
         "{completions}
          COMP_WORDS=(mika-manage users dis); COMP_CWORD=2

@@ -301,7 +301,7 @@ async fn a_missing_trigger_privilege_is_reported_with_the_grant() {
         error.contains("GRANT TRIGGER ON `mika`.* TO 'it'@'%'; and then mika-manage migrate"),
         "{error}"
     );
-    // An interrupted migration goes on.
+    // An interrupted migration continues.
     server.sql("GRANT TRIGGER ON mika.* TO it");
     assert_eq!(storage.migrate().await.unwrap().len(), MYSQL.len());
     assert_eq!(problems(&*storage).await, "");

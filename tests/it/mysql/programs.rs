@@ -244,7 +244,7 @@ fn the_api_answers_for_values_and_never_with_500() {
         server.sql("SELECT peer_id FROM site.xbt_client_whitelist"),
         "-lt0D60-"
     );
-    // A client without a name goes out and comes in again.
+    // A client without a name survives export and import.
     let list = mika.managed(&["whitelist", "export"]);
     let file = mika.path("list");
     std::fs::write(&file, list.replace('\n', "\r\n")).unwrap();

@@ -139,7 +139,7 @@ async fn an_old_options_file_changes_nothing() {
     assert_eq!(named(&*storage, "用户").await.len(), 1);
     let stored = "SELECT HEX(username) FROM mika.users WHERE passkey = 'passkey-1'";
     assert_eq!(server.sql(stored), "4A6F73C3A9");
-    // An edit is committed though autocommit was off, and the clock goes.
+    // An edit is committed though autocommit was off, and the clock advances.
     let patch = UserPatch {
         enabled: Some(false),
         ..UserPatch::default()

@@ -42,7 +42,7 @@ async fn strict_tables_with_extra_columns_take_credit() {
         found.contains("the columns `email`, `born` of `users` have no default"),
         "{found}"
     );
-    // A site that has to fill its own columns says how.
+    // A site fills its own columns by a statement.
     let user = NewUser {
         id: None,
         username: "nine".into(),
@@ -71,7 +71,7 @@ async fn strict_tables_with_extra_columns_take_credit() {
     );
 }
 
-/// What a site's own rows and Mika's beside them say together.
+/// A site's own rows joined with Mika's.
 async fn look_ups_and_edits_reach_both_tables(storage: &dyn Storage) {
     let patch = UserPatch {
         username: Some("ate".into()),

@@ -79,7 +79,7 @@ fn pair(ahead: i64) -> (Pair, Client) {
     (Pair { site, b }, client)
 }
 
-/// The client goes on at `a`, which is started again.
+/// The client continues at `a`, which is restarted.
 fn goes_on(pair: &mut Pair, mut client: Client, ahead: i64) {
     assert_eq!(pair.b.stop(), 0);
     pair.b.shift_clock(ahead);

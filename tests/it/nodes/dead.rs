@@ -1,4 +1,4 @@
-//! Journals of nodes that are gone, some of which can't be applied: they stop neither the others
+//! Journals of dead nodes, some of which can't be applied: they block neither the others
 //! (C10) nor a start, and gaps in them cost no time and no memory (C15).
 
 use std::fs;

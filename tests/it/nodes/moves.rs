@@ -54,7 +54,7 @@ fn neither_node_hands_out_peers_of_the_hash_that_a_torrent_had() {
             .row("SELECT COUNT(*) FROM site.peers WHERE active AND left_bytes = 0");
         there == 0
     });
-    // What the torrent lost another one may have: it gets none of its peers, and no snatches.
+    // Another torrent may get the lost hash: it gets none of its peers, and no snatches.
     pair.sql(&format!(
         "INSERT INTO torrents (info_hash) VALUES (X'{old}')"
     ));

@@ -59,7 +59,7 @@ fn replace(is_away: bool) -> (Replaced, String) {
     moves.uploaded = 500 * MB;
     moves.accepted(replacement.http(), "");
 
-    // It reaches the paused node, which answers it or not once it goes on.
+    // It reaches the paused node, which may answer once it resumes.
     stays.uploaded = 200 * MB;
     let mut connection = Connection::open(node).expect("the system accepts");
     let request = format!(

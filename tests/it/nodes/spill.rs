@@ -46,7 +46,7 @@ fn started(site: &mut Site) -> Client {
     client
 }
 
-/// The client goes on after a start of its node, and all of it is credited.
+/// The client continues after a restart of its node, and is fully credited.
 fn goes_on(site: &mut Site, mut client: Client) {
     site.mika.run();
     assert!(knows_user(site.mika.http(), &client.passkey));

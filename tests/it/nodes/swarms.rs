@@ -71,7 +71,7 @@ fn a_client_that_moves_between_nodes_is_credited_exactly() {
         let (here, there) = if round % 2 == 0 { (b, a) } else { (a, b) };
         client.uploaded += 1000 + round;
         client.accepted(here, if round % 5 == 0 { "stopped" } else { "" });
-        // Who is handed out there came after it: the journal is in order.
+        // The peer handed out there came after it: the journal is in order.
         let mark = Client::new(1, 2);
         mark.accepted(here, "started");
         let reader = Client {

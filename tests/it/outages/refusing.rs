@@ -21,7 +21,7 @@ const CONNECTIONS: usize = 10;
 /// What a backup begins with.
 const LOCK: &str = "FLUSH TABLES WITH READ LOCK";
 
-/// Keys of somebody else, so that loading takes longer than the outage.
+/// Other keys, so that loading takes longer than the outage.
 const FILL: &str = "for key = 1, 20000 do redis.call('SET', 'other:' .. key, key) end";
 
 /// How long Redis takes for each command that it loads, in microseconds.

@@ -32,7 +32,7 @@ pub const TAB: char = '\u{e004}';
 pub const ENTER: char = '\u{e007}';
 pub const ESCAPE: char = '\u{e00c}';
 
-/// Tabs after which somebody who looks for something gives up.
+/// Tabs after which a search by keyboard gives up.
 const TABS_MAX: usize = 200;
 
 /// One window, with a profile of its own.
@@ -115,7 +115,7 @@ impl Browser {
         self.call("/actions", &json!({ "actions": [keyboard] }));
     }
 
-    /// Goes on by the tab key until the element of a selector has the focus, as who uses no mouse does.
+    /// Goes on by the tab key until the element of a selector has the focus.
     pub fn tab_to(&self, selector: &str) {
         let script = format!("return document.activeElement.matches({})", json!(selector));
         for _ in 0..TABS_MAX {

@@ -55,7 +55,7 @@ fn a_keyboard_alone_signs_in_and_edits_the_whitelist() {
         "{}",
         stage.whitelist()
     );
-    // The same again is refused, and the page says so.
+    // A duplicate is refused, and the page shows it.
     browser.wait("document.activeElement.id === 'prefix'");
     browser.press(&format!("-XX01-{TAB}Example 2{ENTER}"));
     browser.wait("document.querySelector('.toast.failed')?.textContent.includes('already')");
@@ -241,7 +241,7 @@ fn a_phone_shows_every_view_without_scrolling_sideways_in_light_and_dark() {
         papers.push(browser.text("return getComputedStyle(document.body).backgroundColor"));
     }
     assert_ne!(papers[0], papers[1]);
-    // The switch goes before the system, and is remembered.
+    // The switch overrides the system, and is remembered.
     browser.run("const it = document.getElementById('theme'); it.value = 'light'; it.dispatchEvent(new Event('change'))");
     browser.open(&stage.url());
     let paper = "getComputedStyle(document.body).backgroundColor";
@@ -261,14 +261,14 @@ fn assert_quiet(browser: &Browser) {
     assert!(lines.is_empty(), "{lines:#?}");
 }
 
-/// Announces as long as `act` takes: of peers that complete, and of a stranger who is refused.
+/// Announces while `act` runs: of peers that complete, and of an unknown user that is refused.
 fn under_load(tracker: SocketAddr, passkey: &str, act: impl FnOnce()) {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             let hash = http::escape(&HASH.parse::<InfoHash>().unwrap().0);
             let mut connection = http::Connection::open(tracker).unwrap();
-            // Somebody stays, for the list of the busiest.
+            // One peer stays, for the list of the busiest.
             let target = format!(
                 "/{passkey}/announce?info_hash={hash}&peer_id=-MK0001-staying00000&port=6882&uploaded=0&downloaded=0&left=0&event=started"
             );

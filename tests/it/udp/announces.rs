@@ -263,7 +263,7 @@ fn seeders_get_leechers_only() {
     assert_eq!(ports(&reply.peers), BTreeSet::from([20_004, 20_005]));
     let reply = client.announce(&base.peer(7));
     assert_eq!(reply.peers.len(), 6);
-    // A partial seed wants nothing of those who have nothing that it lacks.
+    // A partial seed gets leechers that are not partial seeds (rule W7).
     let partial = Announce {
         event: PAUSED,
         ..base.peer(8)

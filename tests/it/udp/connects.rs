@@ -1,4 +1,4 @@
-//! Connection ids (rule U3): for whom, where and how long they hold.
+//! Connection ids (rule U3): their validity.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -204,7 +204,7 @@ fn credit_is_counted_once_over_all_transports() {
     // Of a packet that comes twice nothing is counted again.
     over_udp(&four, id4, 2600, 2070, 0);
     over_udp(&four, id4, 2600, 2070, 0);
-    // A total beyond all databases is as good as none.
+    // A total above the maximum counts as not reported.
     over_udp(&four, id4, u64::MAX, 1 << 63, 0);
     over_udp(&six, id6, 2600, 2070, STOPPED);
     let last = over_udp(&four, id4, 2700, 2070, STOPPED);

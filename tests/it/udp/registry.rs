@@ -131,7 +131,7 @@ fn unused_torrents_are_removed_when_the_registry_is_full() {
             .contains("torrents that nobody uses have been removed")
     );
     assert_eq!(honest.scrape(id, &[popular]), [[0, 50, 0]]);
-    // They are gone from storage, and so they don't come back.
+    // They were removed from storage, so they don't come back.
     assert_eq!(mika.stop(), 0);
     mika.run();
     assert!(stored(&mika, ROWS) < 100);

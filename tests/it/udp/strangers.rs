@@ -43,7 +43,7 @@ fn a_bad_id_error_is_never_longer_than_the_request() {
     }
 }
 
-/// Whatever comes from a forged address, no more goes to that address than came from it.
+/// No more bytes are sent to a forged address than came from it.
 #[test]
 fn replies_to_unverified_sources_do_not_amplify() {
     let mika = public();

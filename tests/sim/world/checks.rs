@@ -78,12 +78,12 @@ impl World {
         }
     }
 
-    /// All nodes know the same peers, and those who are there.
+    /// All nodes know the same peers, and all present ones.
     pub(super) fn check_swarms(&self) {
         let copied = self.copied.lock().clone();
         let mut ends = self.ends.lock().clone();
         let limit = elapsed().saturating_sub(Duration::from_secs(TTL - TTL_SLACK));
-        // Whether somebody with two machines is there is a matter of opinion. The others may have waited for the last
+        // Whether a client with two machines is present depends on the node. The others may have waited for the last
         // client for so long that they expired.
         ends.retain(|key, (is_there, at)| !copied.contains(&key.2) && (!*is_there || *at > limit));
         let mut known: Option<(String, BTreeSet<Key>)> = None;
