@@ -111,7 +111,8 @@ fn every_source_file_that_a_page_names_exists() {
     for page in pages() {
         let text = read(&page);
         let code = text.split('`').skip(1).step_by(2);
-        for file in code.filter(|word| word.ends_with(".rs") && !word.contains(' ')) {
+        let is_source = |word: &&str| Path::new(word).extension().is_some_and(|it| it == "rs");
+        for file in code.filter(is_source).filter(|word| !word.contains(' ')) {
             if !root().join(file).exists() && !root().join("src").join(file).exists() {
                 missing.push(format!("{}: {file}", page.display()));
             }
