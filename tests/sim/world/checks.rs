@@ -208,7 +208,7 @@ impl World {
             let what = match announced {
                 Some(at) if at >= oldest => continue,
                 Some(at) => format!(
-                    "was last heard of {} s ago",
+                    "was last seen {} s ago",
                     self.time().saturating_sub(at).as_secs()
                 ),
                 None => "never was there".to_owned(),
