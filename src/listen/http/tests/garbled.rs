@@ -1,16 +1,16 @@
 //! Garbled requests: read as a plain reader reads them, and alike in all pieces.
 
 use super::{GET, talk};
-use crate::listen::http::head::{Body, Fault, parse};
+use crate::listen::http::http1::{HeadError, RequestBody, parse};
 
 /// What a reader makes of bytes, as a plain one would.
-type Outcome = Result<Option<(Vec<u8>, bool, Option<u64>, usize)>, Fault>;
+type Outcome = Result<Option<(Vec<u8>, bool, Option<u64>, usize)>, HeadError>;
 
 fn outcome(bytes: &[u8]) -> Outcome {
     Ok(parse(bytes)?.map(|(head, length)| {
         let body = match head.body {
-            Body::Bytes(length) => Some(length),
-            Body::Unknown => None,
+            RequestBody::Bytes(length) => Some(length),
+            RequestBody::Unknown => None,
         };
         let text = [head.method, b" ", head.path, b" ", head.query].concat();
         (text, head.keep_alive, body, length)
@@ -21,7 +21,7 @@ fn outcome(bytes: &[u8]) -> Outcome {
 fn plainly(bytes: &[u8]) -> Outcome {
     match bytes {
         [] | b"\r" => return Ok(None),
-        [first, ..] if !is_token(&[*first]) => return Err(Fault::Malformed),
+        [first, ..] if !is_token(&[*first]) => return Err(HeadError::Malformed),
         _ => {}
     }
     let (lines, length) = plain_lines(bytes);
@@ -36,13 +36,16 @@ fn plainly(bytes: &[u8]) -> Outcome {
     let body = plain_body(&fields);
     // That one length can't be read or is given twice is seen at once, the rest at the end.
     if body == Err(true) {
-        return Err(Fault::Malformed);
+        return Err(HeadError::Malformed);
     }
     if lines.last().is_some_and(|line| !line.is_empty()) {
         return Ok(None);
     }
     let has_strays = fields.iter().any(|field| field.has_strays);
-    let body = body.ok().filter(|_| !has_strays).ok_or(Fault::Malformed)?;
+    let body = body
+        .ok()
+        .filter(|_| !has_strays)
+        .ok_or(HeadError::Malformed)?;
     let options = values(&fields, "connection").join(",");
     let options: Vec<&str> = options.split(',').map(str::trim).collect();
     let keep_alive = !options.contains(&"close") && (is_11 || options.contains(&"keep-alive"));
@@ -84,23 +87,23 @@ fn plain_lines(bytes: &[u8]) -> (Vec<&[u8]>, usize) {
     (lines, start)
 }
 
-fn plain_request_line(line: &[u8]) -> Result<(&[u8], &[u8], bool), Fault> {
+fn plain_request_line(line: &[u8]) -> Result<(&[u8], &[u8], bool), HeadError> {
     let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let [method, target, version @ (b"HTTP/1.0" | b"HTTP/1.1")] = words[..] else {
-        return Err(Fault::Malformed);
+        return Err(HeadError::Malformed);
     };
     let is_bad = target.iter().any(u8::is_ascii_control) || target.is_empty();
     if is_bad || !is_token(method) {
-        return Err(Fault::Malformed);
+        return Err(HeadError::Malformed);
     }
     Ok((method, target, version == b"HTTP/1.1"))
 }
 
-fn plain_header(line: &[u8]) -> Result<Field, Fault> {
+fn plain_header(line: &[u8]) -> Result<Field, HeadError> {
     let colon = line.iter().position(|&byte| byte == b':');
-    let (name, value) = line.split_at(colon.ok_or(Fault::Malformed)?);
+    let (name, value) = line.split_at(colon.ok_or(HeadError::Malformed)?);
     if !is_token(name) {
-        return Err(Fault::Malformed);
+        return Err(HeadError::Malformed);
     }
     let is_stray = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes.trim_ascii()).to_ascii_lowercase();
