@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use crate::base::limit::SourceLimit;
 use crate::config::{self, Config};
 use crate::listen::http::{self, HttpService, HttpSettings};
-use crate::listen::udp::{self, Held, Secret, UdpService, UdpSettings};
+use crate::listen::udp::{self, ConnectionSecret, HeldReplies, UdpService, UdpSettings};
 use crate::net::permits::Permits;
 use crate::net::tls::Certificate;
 use crate::node::sockets::Sockets;
@@ -28,7 +28,7 @@ pub(super) struct Workers {
     failed: Arc<Notify>,
     settings: Settings,
     /// UDP replies that are held back.
-    held: Held,
+    held: HeldReplies,
 }
 
 /// The settings that a reload may change.
@@ -73,7 +73,7 @@ impl Workers {
             clock: node.clock,
             metrics: Arc::clone(&node.metrics),
         };
-        let held = Held::new(
+        let held = HeldReplies::new(
             Arc::clone(&node.tracker),
             Arc::clone(&node.metrics),
             Arc::clone(&settings.udp),
@@ -108,7 +108,7 @@ impl Workers {
     }
 
     fn udp_service(&self, config: &config::Udp, node: &Node) -> Result<UdpService> {
-        let secret = match Secret::load(&config.secret) {
+        let secret = match ConnectionSecret::load(&config.secret) {
             Ok(secret) => secret,
             Err(error) => {
                 let path = config.secret.display();
@@ -117,7 +117,7 @@ impl Workers {
                     "udp.secret: {path} can't be used; without it UDP clients have to connect anew \
                      after a restart"
                 );
-                Secret::random()?
+                ConnectionSecret::random()?
             }
         };
         Ok(UdpService {
