@@ -4,9 +4,8 @@
 //! differently: a CR elsewhere, a folded line, a space in or after a header's name, more than one
 //! length of a body.
 //!
-//! Not `httparse`: it accepts some of that, such as folded lines, lone control characters and a
-//! missing minor version check, so every rule here would still be checked around it; and it makes an
-//! array of all headers, of which a tracker looks at four.
+//! Not `httparse`: it is as strict about syntax and some 100 ns a request faster, but it also refuses
+//! lines whose end is still to come, and has none of the limits. Around it most of this would remain.
 
 use memchr::memchr;
 
@@ -312,7 +311,7 @@ pub enum Status {
 pub enum ConnectionHeader {
     /// The connection stays open, the default of HTTP/1.1.
     Absent,
-    /// The connection stays open, which HTTP/1.0 has to be told.
+    /// The connection stays open, which is not the default of HTTP/1.0.
     KeepAlive,
     Close,
 }

@@ -6,7 +6,7 @@
 //!
 //! 1. Once half of the permits are taken, a network (a /24 of IPv4, a /48 of IPv6) above its share
 //!    loses one connection for each that it opens.
-//! 2. When all are taken, the largest network above its share loses one, whoever connects.
+//! 2. When all are taken, the largest network above its share loses one, whichever network connects.
 //! 3. When none is above its share, the connection that has been idle longest is evicted, whichever
 //!    worker serves it; when none is idle, the one that has been longest in a handshake, in a
 //!    request's head, or in a reply that its client does not read.
