@@ -256,10 +256,11 @@ fn client_key(value: &[u8]) -> Option<ClientKey> {
         return None;
     }
     if value.len() == 8 && value.iter().all(u8::is_ascii_hexdigit) {
-        let digits = value.iter().filter_map(|&digit| hex_digit(digit));
-        return Some(ClientKey(
-            digits.fold(0, |key, digit| key << 4 | u32::from(digit)),
-        ));
+        let key = value
+            .iter()
+            .filter_map(|&digit| hex_digit(digit))
+            .fold(0, |key, digit| key << 4 | u32::from(digit));
+        return Some(ClientKey(key));
     }
     let mut length = 0;
     let mut hash: u32 = 0x811c_9dc5; // FNV-1a

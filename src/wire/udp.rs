@@ -135,8 +135,13 @@ pub fn read_url_data(packet: &[u8], path: &mut Vec<u8>) {
 /// Parses the info hashes of a scrape, in order; none if there is no complete one (rules U4, U5).
 pub fn parse_scrape(packet: &[u8]) -> Option<Vec<InfoHash>> {
     let hashes = packet.get(HEADER..)?.as_chunks::<HASH>().0;
-    let hashes = hashes.iter().take(SCRAPE_MAX).copied().map(InfoHash);
-    Some(hashes.collect()).filter(|hashes: &Vec<_>| !hashes.is_empty())
+    let hashes: Vec<InfoHash> = hashes
+        .iter()
+        .take(SCRAPE_MAX)
+        .copied()
+        .map(InfoHash)
+        .collect();
+    (!hashes.is_empty()).then_some(hashes)
 }
 
 /// Appends the reply to a connect request: exactly 16 bytes.

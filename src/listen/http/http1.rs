@@ -281,8 +281,10 @@ fn is_gap(byte: u8) -> bool {
 /// Whether header lines have a control character, or a CR that does not end a line.
 fn has_strays(lines: &[u8]) -> bool {
     let next = lines.get(1..).unwrap_or_default();
-    let pairs = lines.iter().zip(next);
-    pairs.fold(false, |any, (&byte, &next)| any | is_stray(byte, next))
+    lines
+        .iter()
+        .zip(next)
+        .fold(false, |any, (&byte, &next)| any | is_stray(byte, next))
 }
 
 fn is_stray(byte: u8, next: u8) -> bool {

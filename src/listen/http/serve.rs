@@ -247,14 +247,13 @@ impl Worker {
         &self,
         stream: &mut S,
         mut connection: HttpConnection,
-        first: Option<TurnOutcome>,
+        mut first: Option<TurnOutcome>,
         permit: &Permit,
     ) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut next = Next::Read { in_request: true };
-        let mut first = first;
         loop {
             let turn = match first.take() {
                 Some(first) => first,

@@ -132,7 +132,7 @@ fn head(bytes: &[u8]) -> RequestHead<'_> {
 // === heads ===
 
 #[test]
-fn heads_are_taken_apart() {
+fn heads_are_parsed() {
     let get = head(GET);
     assert_eq!(get.method, b"GET");
     assert_eq!(get.path, b"/announce");
@@ -173,7 +173,7 @@ fn targets_lose_their_scheme_and_host() {
 }
 
 #[test]
-fn what_can_be_read_in_two_ways_is_refused() {
+fn ambiguous_heads_are_refused() {
     let lines = [
         "GET  / HTTP/1.1",
         "GET / HTTP/1.1 ",
@@ -289,7 +289,7 @@ fn limits_are_exact() {
 
 /// However the bytes are cut into pieces, the replies are the same.
 #[test]
-fn pieces_make_no_difference() {
+fn replies_do_not_depend_on_how_the_requests_are_cut() {
     let body = b"GET /a HTTP/1.1\r\nContent-Length: 17\r\n\r\nGET /? HTTP/1.1\n\n";
     let whole = [
         b"\r\n\n\r\n",
@@ -319,7 +319,7 @@ fn pieces_make_no_difference() {
 }
 
 #[test]
-fn what_may_still_come_decides_how_a_connection_ends() {
+fn a_connection_lingers_if_more_may_come() {
     let table: [(&str, Option<bool>); 12] = [
         ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", Some(false)),
         (
@@ -357,8 +357,8 @@ fn what_may_still_come_decides_how_a_connection_ends() {
             "{request}"
         );
         assert_eq!(count(&talk, "HTTP/1.1 "), 1, "{request}");
-        let said = count(&talk, "Connection: close\r\n") == 1;
-        assert_eq!(said, linger.is_some(), "{request}");
+        let has_header = count(&talk, "Connection: close\r\n") == 1;
+        assert_eq!(has_header, linger.is_some(), "{request}");
     }
 }
 
@@ -410,7 +410,7 @@ fn replies_are_sent_before_there_are_too_many() {
 }
 
 #[test]
-fn a_full_buffer_may_not_be_all() {
+fn a_full_input_buffer_makes_a_connection_linger() {
     let mut request = b"GET / HTTP/1.1\r\nConnection: close\r\nX: ".to_vec();
     request.resize(INPUT_BYTES - 4, b'y');
     request.extend_from_slice(b"\r\n\r\n");
@@ -418,7 +418,7 @@ fn a_full_buffer_may_not_be_all() {
 }
 
 #[test]
-fn empty_lines_before_a_request_are_nothing() {
+fn empty_lines_before_a_request_are_skipped() {
     assert_eq!(http1::skip_empty_lines(b"\r\n\n\r\nGET"), b"GET");
     assert_eq!(http1::skip_empty_lines(b"\r\rGET"), b"\r\rGET");
     let talk = talk([&b"\r\n".repeat(5000)[..], b"\r"]);

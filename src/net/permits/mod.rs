@@ -213,10 +213,13 @@ impl Permits {
 
     /// Evicts a connection of the largest network above its share, or else of any.
     fn evict_any(&self, reason: Eviction) -> bool {
-        let above = self.networks.above(self.share());
-        above.into_iter().any(|network| {
-            self.evict_gently(EvictionScope::Network(network), Eviction::NetworkShare)
-        }) || self.evict_gently(EvictionScope::All, reason)
+        for network in self.networks.above(self.share()) {
+            let scope = EvictionScope::Network(network);
+            if self.evict_gently(scope, Eviction::NetworkShare) {
+                return true;
+            }
+        }
+        self.evict_gently(EvictionScope::All, reason)
     }
 
     /// Evicts the connection that has been idle longest; without one, the slowest.
@@ -238,13 +241,15 @@ impl Permits {
         let evicted = if let [table] = &*self.tables {
             table.lock().evict(scope, phases)
         } else {
-            let oldest = self.tables.iter().filter_map(|table| {
-                let since = table.lock().oldest(scope, phases)?;
-                Some((since, table))
-            });
-            let oldest = oldest.min_by_key(|&(since, _)| since);
-            // It may have received a request since; then the next one is evicted.
-            oldest.and_then(|(_, table)| table.lock().evict(scope, phases))
+            self.tables
+                .iter()
+                .filter_map(|table| {
+                    let since = table.lock().oldest(scope, phases)?;
+                    Some((since, table))
+                })
+                .min_by_key(|&(since, _)| since)
+                // It may have received a request since; then the next one is evicted.
+                .and_then(|(_, table)| table.lock().evict(scope, phases))
         };
         let Some(evicted) = evicted else { return false };
         self.end(evicted);
