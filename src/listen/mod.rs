@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listeners_of_one_process_share_and_others_are_noticed() {
+    fn listeners_of_one_process_share_an_address_and_others_are_refused() {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         let address = listeners[0].local_addr().unwrap();
         assert!(

@@ -325,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_the_standard_shows() {
+    fn parses_the_examples_of_the_standard() {
         let node = parse(b"d3:cowl3:mooi-3ee4:spami42ee").unwrap();
         assert_eq!(node.get(b"spam").unwrap().as_int(), Some(42));
         let cow = node.get(b"cow").unwrap();
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_levels_are_read_as_libtorrent_reads() {
+    fn nesting_is_limited_as_in_libtorrent() {
         let nested = |levels: usize| format!("{}{}", "l".repeat(levels), "e".repeat(levels));
         assert!(parse_lenient(nested(99).as_bytes()).is_ok());
         assert!(parse_lenient(nested(100).as_bytes()).is_err());
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_it_reads() {
+    fn parses_what_it_writes() {
         let mut out = Vec::new();
         write_bytes(&mut out, b"spam");
         assert_eq!(out, b"4:spam");

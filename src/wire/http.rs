@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_form_holds_texts_and_numbers() {
+    fn the_list_form_has_strings_and_integers() {
         let peers = PeerList {
             endpoints: vec![127, 0, 0, 1, 0x1a, 0xe2],
             peer_ids: vec![PeerId(*b"-MK0001-abcdefghijkl")],

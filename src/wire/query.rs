@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_there_is_asked_for() {
+    fn missing_parameters_are_refused() {
         let twenty = "%00".repeat(20);
         let table: &[(&str, Option<ParseError>)] = &[
             ("", None),
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_segments_are_passed_over() {
+    fn odd_segments_are_ignored() {
         for odd in ["&&", "&", "&=b", "&a", "&a=b=c", "&%zz=%zz", "&left"] {
             for query in [
                 format!("{}{odd}", query("")),
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_told_in_any_case() {
+    fn events_are_parsed_in_any_case() {
         let event = |text: &str| parse(&format!("event={text}")).unwrap().event;
         let table = [
             ("started", Event::Started),

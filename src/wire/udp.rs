@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_and_what_is_no_request_is_dropped() {
+    fn headers_are_parsed_and_other_packets_are_dropped() {
         let connect = [
             0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 0x11, 0x22, 0x33, 0x44,
         ];
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn url_data_is_put_together_as_far_as_it_is_well_formed() {
+    fn url_data_is_joined_up_to_the_first_malformed_option() {
         assert_eq!(url_data(b""), b"");
         assert_eq!(url_data(b"\x02\x00"), b"");
         assert_eq!(url_data(b"\x01\x01\x00\x02\x01x"), b"");
@@ -314,9 +314,9 @@ mod tests {
             url_data(b"\x02\x0c/dir?a=b&c=d\x00\xff\xff"),
             b"/dir?a=b&c=d"
         );
-        // Unknown kinds are passed over, and chunks joined.
+        // Unknown kinds are ignored, and chunks joined.
         assert_eq!(url_data(b"\x02\x02/a\x63\x03xyz\x01\x02\x02bc"), b"/abc");
-        // A length beyond the packet ends it; what was read stays.
+        // A length beyond the packet ends it; what was joined before stays.
         assert_eq!(url_data(b"\x02\x02/a\x02\x09bc"), b"/a");
         assert_eq!(url_data(b"\x02\x02/a\x02"), b"/a");
         let long: Vec<u8> = [[2, 255].to_vec(), vec![b'x'; 255]].concat().repeat(4);

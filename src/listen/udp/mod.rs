@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn passkeys_are_found_as_in_http_paths() {
+    fn passkeys_are_parsed_as_in_http_paths() {
         let passkey = |path: &str| passkey_of(path.as_bytes()).map(std::borrow::Cow::into_owned);
         let known = Some("0123456789abcdef".to_owned());
         assert_eq!(passkey("/0123456789abcdef/announce"), known);

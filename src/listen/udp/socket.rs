@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_of_one_process_share_and_others_are_noticed() {
+    fn sockets_of_one_process_share_an_address_and_others_are_refused() {
         for any in ["127.0.0.1:0", "[::1]:0"] {
             let sockets = bind(any.parse().unwrap(), 3).unwrap();
             let address = sockets[0].local_addr().unwrap();

@@ -67,7 +67,7 @@ impl Listener {
 // === impl Served ===
 
 impl Served {
-    /// Whether it is served still, once its task had a chance to notice.
+    /// Whether it is still served, once its task has run.
     async fn lives(&self) -> bool {
         tokio::task::yield_now().await;
         !self.task.is_finished()
@@ -89,7 +89,7 @@ async fn the_connection_that_has_been_idle_longest_is_evicted() {
     let listener = Listener::new(1, 4, 4);
     let clients = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"];
     let all: Vec<Served> = clients.iter().map(|client| listener.idle(client)).collect();
-    // The first one asks again, and is the newest now.
+    // The first one makes another request, and is the newest now.
     all[0].permit.begin(Phase::Waiting);
     all[0].permit.begin(Phase::Idle);
     let newcomer = listener.idle("192.0.3.1");
@@ -158,7 +158,11 @@ async fn when_all_permits_are_taken_the_largest_network_above_its_share_loses_on
     }
     assert_eq!(listener.taken(), 16);
     let newcomer = listener.open(1, "203.0.113.1", Phase::Request);
-    assert_eq!(living(&others).await.len(), 8, "idle longer, yet no crowd");
+    assert_eq!(
+        living(&others).await.len(),
+        8,
+        "idle longer, but not above their share"
+    );
     assert_eq!(living(&crowd).await, (1..8).collect::<Vec<_>>());
     assert!(newcomer.lives().await);
 }
@@ -174,7 +178,7 @@ async fn a_network_above_its_share_may_lose_a_request_in_flight_to_others_only()
         listener.idle("203.0.113.1"),
     ];
     let newcomer = listener.open(0, "192.0.2.7", Phase::Waiting);
-    assert_eq!(living(&crowd).await, [0, 1], "somebody is idle");
+    assert_eq!(living(&crowd).await, [0, 1], "one is idle");
     assert_eq!(living(&others).await, [0]);
     let other = listener.open(0, "2001:db8::1", Phase::Waiting);
     assert_eq!(living(&crowd).await, [1]);
@@ -247,7 +251,7 @@ async fn each_phase_has_its_timeout() {
     assert_eq!(
         listener.count(Eviction::ShortIdle),
         0,
-        "that is the usual time"
+        "that is the usual timeout"
     );
 }
 
