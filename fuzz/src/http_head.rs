@@ -1,7 +1,9 @@
 //! Heads of HTTP requests (rules H1, H3 to H8): parsed the same in any
 //! number of pieces, and nothing is accepted that a proxy could parse differently.
 
-use mika::listen::http::head::{Body, HEAD_MAX, HEADERS_MAX, Head, Version, parse};
+use mika::listen::http::http1::{
+    HEAD_MAX, HEADERS_MAX, HttpVersion, RequestBody, RequestHead, parse,
+};
 
 pub fn http_head(bytes: &[u8]) {
     match parse(bytes) {
@@ -22,7 +24,7 @@ pub fn http_head(bytes: &[u8]) {
 }
 
 /// It is a head only with its last byte, and what follows it changes nothing.
-fn pieces(bytes: &[u8], head: &Head) {
+fn pieces(bytes: &[u8], head: &RequestHead) {
     for cut in (0..bytes.len()).step_by(bytes.len() / 64 + 1) {
         assert_eq!(parse(&bytes[..cut]), Ok(None), "at {cut}");
     }
@@ -31,7 +33,7 @@ fn pieces(bytes: &[u8], head: &Head) {
     assert_eq!(parse(&longer), Ok(Some((*head, bytes.len()))));
 }
 
-fn check(bytes: &[u8], head: &Head) {
+fn check(bytes: &[u8], head: &RequestHead) {
     assert!(bytes.len() <= HEAD_MAX);
     let lines: Vec<&[u8]> = bytes
         .split(|&byte| byte == b'\n')
@@ -45,8 +47,8 @@ fn check(bytes: &[u8], head: &Head) {
         assert!(!line.iter().any(is_control), "a control character passes");
     }
     let version = match head.version {
-        Version::Http10 => "HTTP/1.0",
-        Version::Http11 => "HTTP/1.1",
+        HttpVersion::Http10 => "HTTP/1.0",
+        HttpVersion::Http11 => "HTTP/1.1",
     };
     let words: Vec<&[u8]> = first.split(|&byte| byte == b' ').collect();
     assert_eq!(words.len(), 3);
@@ -59,7 +61,7 @@ fn check(bytes: &[u8], head: &Head) {
     check_headers(headers, head);
 }
 
-fn check_headers(lines: &[&[u8]], head: &Head) {
+fn check_headers(lines: &[&[u8]], head: &RequestHead) {
     assert!(lines.len() <= HEADERS_MAX);
     let mut lengths = Vec::new();
     let (mut closes, mut stays, mut has_coding, mut expects) = (false, false, false, false);
@@ -83,14 +85,14 @@ fn check_headers(lines: &[&[u8]], head: &Head) {
             _ => {}
         }
     }
-    let is_kept = !closes && (stays || head.version == Version::Http11);
+    let is_kept = !closes && (stays || head.version == HttpVersion::Http11);
     assert_eq!(head.keep_alive, is_kept);
     // With two lengths of one body, a reader of the other one sees two requests.
     match (head.body, &lengths[..]) {
-        (Body::Unknown, []) => assert!(has_coding),
-        (Body::Unknown, [_]) => assert!(expects && !has_coding),
-        (Body::Bytes(0), []) => assert!(!has_coding),
-        (Body::Bytes(length), [told]) => {
+        (RequestBody::Unknown, []) => assert!(has_coding),
+        (RequestBody::Unknown, [_]) => assert!(expects && !has_coding),
+        (RequestBody::Bytes(0), []) => assert!(!has_coding),
+        (RequestBody::Bytes(length), [told]) => {
             assert!(!has_coding && (length == 0 || !expects));
             assert!(told.iter().all(u8::is_ascii_digit));
             let told = std::str::from_utf8(told).expect("digits");

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use crate::net::places::{Phase, Place, Places, WorkerPlaces};
+use crate::net::permits::{Permit, Permits, Phase, WorkerPermits};
 use crate::net::tls::Certificate;
 use crate::telemetry::metrics::Evictions;
 
@@ -58,7 +58,7 @@ pub async fn serve(
     evicted: Arc<Evictions>,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let places = Places::new(1, CONNECTIONS_MAX, SHARES, evicted).of_worker(0);
+    let permits = Permits::new(1, CONNECTIONS_MAX, SHARES, evicted).of_worker(0);
     let (cut, cut_off) = watch::channel(false);
     let mut tasks = tokio::task::JoinSet::new();
     for listener in listeners {
@@ -69,21 +69,21 @@ pub async fn serve(
             stop: stop.clone(),
             cut_off: cut_off.clone(),
         };
-        tasks.spawn(accept(listener, worker, places.clone()));
+        tasks.spawn(accept(listener, worker, permits.clone()));
     }
     told(&mut stop).await;
     tasks.shutdown().await;
-    if timeout(DRAIN, emptied(&places)).await.is_err() {
+    if timeout(DRAIN, emptied(&permits)).await.is_err() {
         tracing::warn!("requests to the API did not end in time and are cut off");
         cut.send_replace(true);
-        emptied(&places).await;
+        emptied(&permits).await;
     }
     Ok(())
 }
 
 /// Resolves when no connection is left.
-async fn emptied(places: &WorkerPlaces) {
-    while !places.is_empty() {
+async fn emptied(permits: &WorkerPermits) {
+    while !permits.is_empty() {
         tokio::time::sleep(LOOK).await;
     }
 }
@@ -98,26 +98,26 @@ struct Worker {
     cut_off: watch::Receiver<bool>,
 }
 
-async fn accept(listener: tokio::net::TcpListener, worker: Worker, places: WorkerPlaces) {
+async fn accept(listener: tokio::net::TcpListener, worker: Worker, permits: WorkerPermits) {
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
-                let place = places.take(limited(client.ip())).await;
-                let slot = place.slot();
+                let permit = permits.acquire(limited(client.ip())).await;
+                let slot = permit.slot();
                 let mut cut_off = worker.cut_off.clone();
                 let worker = worker.clone();
                 let task = tokio::spawn(async move {
-                    let place = Arc::new(place);
+                    let permit = Arc::new(permit);
                     tokio::select! {
-                        () = worker.serve(stream, client, &place) => {}
+                        () = worker.serve(stream, client, &permit) => {}
                         () = told(&mut cut_off) => {}
                     }
                 });
-                places.served_by(slot, task.abort_handle(), Phase::Request);
+                permits.served_by(slot, task.abort_handle(), Phase::Request);
             }
             Err(error) => {
                 tracing::debug!(%error, "the API could not accept a connection");
-                if !places.free_a_file() {
+                if !permits.evict_for_file() {
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -134,7 +134,7 @@ fn limited(client: IpAddr) -> Option<IpAddr> {
 }
 
 /// A connection's request that is in flight, until this is dropped.
-struct InFlight(Arc<Place>);
+struct InFlight(Arc<Permit>);
 
 /// The body of a response: its request is in flight until all of it is written.
 struct Held {
@@ -145,9 +145,9 @@ struct Held {
 // === impl InFlight ===
 
 impl InFlight {
-    fn begin(place: &Arc<Place>) -> Self {
-        place.begin(Phase::Waiting);
-        Self(Arc::clone(place))
+    fn begin(permit: &Arc<Permit>) -> Self {
+        permit.begin(Phase::Waiting);
+        Self(Arc::clone(permit))
     }
 }
 
@@ -187,7 +187,7 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 // === impl Worker ===
 
 impl Worker {
-    async fn serve(mut self, stream: TcpStream, client: SocketAddr, place: &Arc<Place>) {
+    async fn serve(mut self, stream: TcpStream, client: SocketAddr, permit: &Arc<Permit>) {
         // Who takes no byte for so long has no use for the rest.
         let socket = SockRef::from(&stream);
         if let Err(error) = socket.set_tcp_user_timeout(Some(SILENCE_MAX)) {
@@ -209,7 +209,7 @@ impl Worker {
         let routes = self.routes;
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(client));
-            let in_flight = InFlight::begin(place);
+            let in_flight = InFlight::begin(permit);
             let response = routes.clone().call(request);
             async move {
                 let response = response.await?;

@@ -1,7 +1,7 @@
 //! Sockets: receive → `wire` → `tracker` → `wire` → send, and nothing else.
 //!
-//! Each HTTP worker is a thread with a runtime of its own and a listener of its own on every
-//! address (SO_REUSEPORT); each UDP socket has a thread. They share nothing but the tracker.
+//! Each HTTP worker is a thread with its own runtime and its own listener on every address
+//! (SO_REUSEPORT); each UDP socket has a thread. They share nothing but the tracker.
 
 pub mod http;
 pub mod udp;
@@ -11,31 +11,32 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that the kernel holds for a listener until they are accepted.
+/// Connections that the kernel queues for a listener.
 const BACKLOG: i32 = 4096;
 
 /// Opens `number` listeners on one address, one for each worker.
 ///
 /// # Errors
-/// The address is in use, also if it is by another process that shares its ports; or it is not
-/// this host's, or its port needs rights.
+/// The address is in use, possibly by another process with `SO_REUSEPORT`; or it is not an address of
+/// this host, or its port needs privileges.
 pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<TcpListener>> {
     let sockets = share(address, number, Protocol::TCP, |socket| {
         socket.set_reuse_address(true)?;
-        // Connections inherit it. Without it a second reply could wait for an acknowledgement of
+        // Connections inherit it. Without it a second reply could wait for the acknowledgement of
         // the first.
         socket.set_tcp_nodelay(true)
     })?;
-    let listeners = sockets.into_iter().map(|socket| {
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket.into())
-    });
-    listeners.collect()
+    sockets
+        .into_iter()
+        .map(|socket| {
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        })
+        .collect()
 }
 
-/// Binds `number` sockets to one address, which they share; `prepare` sets what else they need
-/// before.
+/// Binds `number` sockets to one address with `SO_REUSEPORT`; `prepare` sets other options before.
 fn share(
     address: SocketAddr,
     number: usize,
@@ -50,15 +51,15 @@ fn share(
         let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
         socket.set_reuse_port(share)?;
         if address.is_ipv6() {
-            // IPv4 has sockets of its own.
+            // IPv4 has its own sockets.
             socket.set_only_v6(true)?;
         }
         prepare(&socket)?;
         socket.bind(&address.into())?;
         io::Result::Ok(socket)
     };
-    // A first socket that shares with nobody finds out whether somebody else is there. It does
-    // not listen: whoever had come to it would be reset when it goes.
+    // A first socket without `SO_REUSEPORT` fails if another process has the address. It does not
+    // listen, because its connections would be reset when it is closed.
     let alone = open(address, false)?;
     let address = alone
         .local_addr()?
@@ -73,13 +74,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listeners_of_one_process_share_and_others_are_noticed() {
+    fn listeners_of_one_process_share_an_address_and_others_are_refused() {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         let address = listeners[0].local_addr().unwrap();
         assert!(
             listeners
                 .iter()
-                .all(|it| it.local_addr().unwrap() == address)
+                .all(|listener| listener.local_addr().unwrap() == address)
         );
         assert_eq!(
             bind(address, 1).unwrap_err().kind(),

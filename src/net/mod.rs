@@ -2,5 +2,5 @@
 
 pub mod host;
 pub mod pem;
-pub mod places;
+pub mod permits;
 pub mod tls;

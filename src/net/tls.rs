@@ -1,4 +1,4 @@
-//! TLS of the listeners: certificate and key from PEM files, exchanged while connections go on.
+//! TLS of the listeners: certificate and key from PEM files, replaceable while connections are open.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use tokio_rustls::rustls::{self, ServerConfig};
 use crate::net::pem::{self, PemError};
 use crate::telemetry::certificate::{names, validity};
 
-/// The certificate that new connections are served with.
+/// The certificate for new connections.
 #[derive(Clone)]
 pub struct Certificate(Arc<ArcSwap<Loaded>>);
 
-/// What was read from the files.
+/// The contents of the files.
 struct Loaded {
     config: Arc<ServerConfig>,
     /// Unix time.
@@ -24,28 +24,26 @@ struct Loaded {
     names: Arc<[String]>,
 }
 
-// === impl Certificate ===
-
 impl Certificate {
-    /// Reads a private key, and a certificate with those that sign it.
+    /// Loads a private key and its certificate chain.
     ///
     /// # Errors
-    /// A file can't be used, or they do not belong together.
+    /// A file can't be used, or the key does not match the certificate.
     pub fn load(key: &Path, cert: &Path) -> Result<Self, PemError> {
         Ok(Self(Arc::new(ArcSwap::from_pointee(read(key, cert)?))))
     }
 
-    /// Serves connections from now on with the other one.
+    /// Uses the other certificate for connections from now on.
     pub fn replace(&self, other: &Self) {
         self.0.store(other.0.load_full());
     }
 
-    /// The Unix time until which it is valid; none if it does not say.
+    /// The Unix time at which it expires; none if it can't be parsed.
     pub fn expires_at(&self) -> Option<i64> {
         self.0.load().expires_at
     }
 
-    /// The host names and IP addresses that it is for.
+    /// The host names and IP addresses that it is valid for.
     pub fn names(&self) -> Arc<[String]> {
         Arc::clone(&self.0.load().names)
     }

@@ -12,8 +12,8 @@ use tokio::sync::{Notify, watch};
 use crate::base::limit::SourceLimit;
 use crate::config::{self, Config};
 use crate::listen::http::{self, HttpService, HttpSettings};
-use crate::listen::udp::{self, Held, Secret, UdpService, UdpSettings};
-use crate::net::places::Places;
+use crate::listen::udp::{self, ConnectionSecret, HeldReplies, UdpService, UdpSettings};
+use crate::net::permits::Permits;
 use crate::net::tls::Certificate;
 use crate::node::sockets::Sockets;
 use crate::node::watchdog::Watched;
@@ -28,7 +28,7 @@ pub(super) struct Workers {
     failed: Arc<Notify>,
     settings: Settings,
     /// UDP replies that are held back.
-    held: Held,
+    held: HeldReplies,
 }
 
 /// The settings that a reload may change.
@@ -69,11 +69,11 @@ impl Workers {
             tracker: Arc::clone(&node.tracker),
             settings: Arc::clone(&settings.http),
             certificate,
-            places: places(&settings, options.procs, node),
+            permits: permits(&settings, options.procs, node),
             clock: node.clock,
             metrics: Arc::clone(&node.metrics),
         };
-        let held = Held::new(
+        let held = HeldReplies::new(
             Arc::clone(&node.tracker),
             Arc::clone(&node.metrics),
             Arc::clone(&settings.udp),
@@ -108,7 +108,7 @@ impl Workers {
     }
 
     fn udp_service(&self, config: &config::Udp, node: &Node) -> Result<UdpService> {
-        let secret = match Secret::load(&config.secret) {
+        let secret = match ConnectionSecret::load(&config.secret) {
             Ok(secret) => secret,
             Err(error) => {
                 let path = config.secret.display();
@@ -117,7 +117,7 @@ impl Workers {
                     "udp.secret: {path} can't be used; without it UDP clients have to connect anew \
                      after a restart"
                 );
-                Secret::random()?
+                ConnectionSecret::random()?
             }
         };
         Ok(UdpService {
@@ -200,16 +200,16 @@ impl Drop for Alarm {
 }
 
 /// Room for the connections of all HTTP workers, which the metrics show.
-fn places(settings: &Settings, workers: usize, node: &Node) -> Arc<Places> {
+fn permits(settings: &Settings, workers: usize, node: &Node) -> Arc<Permits> {
     let most = settings.http.load().max_connections;
     let evicted = Arc::clone(&node.metrics.connections_evicted);
-    let places = Places::new(workers, most, http::SHARES, evicted);
-    let (open, max) = (Arc::clone(&places), Arc::clone(&places));
+    let permits = Permits::new(workers, most, http::SHARES, evicted);
+    let (open, all) = (Arc::clone(&permits), Arc::clone(&permits));
     node.metrics
         .connections_open
         .add(move || open.taken() as u64);
-    node.metrics.connections_max.add(move || max.most() as u64);
-    places
+    node.metrics.connections_max.add(move || all.max() as u64);
+    permits
 }
 
 /// One worker: a runtime on this thread for its listeners.

@@ -1,11 +1,11 @@
-//! Announce and scrape as values, the same for every transport.
+//! Announces and scrapes as values, for every transport.
 
 use std::net::IpAddr;
 
 use crate::base::ids::{InfoHash, PeerId};
 use crate::wire::FormHash;
 
-/// What a client says has happened (BEP 3, BEP 21).
+/// The event that a client reports (BEP 3, BEP 21).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Event {
     #[default]
@@ -13,23 +13,23 @@ pub enum Event {
     Started,
     Completed,
     Stopped,
-    /// A partial seed: it has all that it wants, though not everything.
+    /// A partial seed: it has all that it wants, but not everything.
     Paused,
 }
 
-/// A client's `key`, cut to 32 bits: enough to tell two clients behind one address apart.
+/// A client's `key`, reduced to 32 bits: enough to distinguish two clients behind one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientKey(pub u32);
 
-/// An announce, parsed. What a client left out or garbled is `None` where the rules allow it.
+/// A parsed announce. Values that are missing or malformed are `None` where the rules allow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announce {
     pub info_hash: InfoHash,
-    /// The info hash with every raw `+` read as a space, for clients that encode forms (rule Q4);
-    /// none if there is no raw `+`.
+    /// The info hash with each raw `+` read as a space, for clients with a form encoder (rule Q4);
+    /// none without a raw `+`.
     pub info_hash_as_form: Option<FormHash>,
     pub peer_id: PeerId,
-    /// 0 for a client that can't be connected to.
+    /// 0 for a client that accepts no connections.
     pub port: u16,
     /// Running totals in bytes; none if not reported.
     pub uploaded: Option<u64>,
@@ -40,25 +40,25 @@ pub struct Announce {
     /// Peers wanted; none for the tracker's default.
     pub numwant: Option<u32>,
     pub key: Option<ClientKey>,
-    /// The addresses that the client says it has, of each family.
+    /// The addresses that the client claims to have, one of each family.
     pub claimed_v4: Option<IpAddr>,
     pub claimed_v6: Option<IpAddr>,
-    /// `compact=0`: the client would like the list form (BEP 23).
+    /// `compact=0`: the client prefers the list form (BEP 23).
     pub list_form: bool,
     pub no_peer_id: bool,
 }
 
 /// The peers of a reply: compact endpoints one after another, all of one family.
 ///
-/// Meant to be used again and again, so that a reply needs no memory of its own.
+/// Meant to be reused, so that a reply allocates nothing.
 #[derive(Debug, Default)]
 pub struct PeerList {
     pub endpoints: Vec<u8>,
-    /// The peer ids in the same order, where the list form asks for them.
+    /// The peer ids in the same order, if the list form needs them.
     pub peer_ids: Vec<PeerId>,
 }
 
-/// A successful announce, but for its peers.
+/// The reply to an announce, without its peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceReply {
     /// Seeders in the swarm.
@@ -100,8 +100,6 @@ pub struct ScrapeEntry {
     /// Leechers that are partial seeds (BEP 21).
     pub paused: u32,
 }
-
-// === impl PeerList ===
 
 impl PeerList {
     pub fn clear(&mut self) {

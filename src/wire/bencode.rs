@@ -8,19 +8,19 @@
 
 use std::ops::Range;
 
-/// How deep lists and dictionaries may lie in each other, as in libtorrent; .torrent files need 6
-/// or so a folder level.
+/// How deep lists and dictionaries may be nested, as in libtorrent; .torrent files need
+/// about 6, and one for each folder.
 const DEPTH_MAX: u32 = 100;
 
-/// How many values one input may hold, as in libtorrent. A value costs some 60 bytes of memory for
-/// as few as 2 of input; the largest .torrent files in use hold a few 100,000.
+/// Values in one input, as in libtorrent. A value takes some 60 bytes of memory for as few as 2 of
+/// input; the largest .torrent files in use have a few 100,000.
 const VALUES_MAX: u32 = 3_000_000;
 
-/// Digits of a number that is not canonical: of an integer, and of the length of a text.
+/// Digits of a number that is not canonical: of an integer, and of the length of a string.
 const INT_DIGITS_MAX: usize = 20;
 const LENGTH_DIGITS_MAX: usize = 16;
 
-/// A bencoded value, with the place in the input where it stands.
+/// A bencoded value with its position in the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node<'a> {
     pub value: Value<'a>,
@@ -52,10 +52,10 @@ struct Reader<'a> {
     form: Form,
 }
 
-/// What is accepted beside canonical bencode.
+/// Which deviations from canonical bencode are accepted.
 #[derive(Clone, Copy, Debug)]
 struct Form {
-    /// Keys in any order, and repeated.
+    /// Unsorted and repeated keys.
     unsorted: bool,
     /// Leading zeros.
     zeros: bool,
@@ -94,7 +94,8 @@ pub fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Appends the decimal digits of `number`.
+/// Appends the decimal digits of `number`. Faster than `itoa` for up to five digits, as most numbers of
+/// a reply have.
 pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut start = digits.len();
@@ -109,7 +110,7 @@ pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// Reads one value that fills the whole of `input`.
+/// Parses one value that is the whole of `input`.
 pub fn parse(input: &[u8]) -> Result<Node<'_>, BencodeError> {
     let mut reader = Reader::new(input, CANONICAL);
     let node = reader.node(DEPTH_MAX)?;
@@ -120,15 +121,15 @@ pub fn parse(input: &[u8]) -> Result<Node<'_>, BencodeError> {
     }
 }
 
-/// Reads one value at the beginning of `input`; keys may be in any order, numbers may have leading
-/// zeros, an integer of more than 64 bits counts as 0, and what follows the value is passed over.
+/// Parses one value at the beginning of `input`, and ignores what follows it. Keys may be in any order,
+/// numbers may have leading zeros, and an integer of more than 64 bits counts as 0.
 /// Of equal keys, [`Node::get`] finds the first.
 pub fn parse_lenient(input: &[u8]) -> Result<Node<'_>, BencodeError> {
     Reader::new(input, LENIENT).node(DEPTH_MAX)
 }
 
-/// The same, but keys are sorted and unique, and there are no leading zeros. This is as strict as
-/// libtorrent is with the info dictionary of a v2 torrent.
+/// Parses as [`parse_lenient`] does, but keys must be sorted and unique, and leading zeros are refused.
+/// This is as strict as libtorrent is with the info dictionary of a v2 torrent.
 pub fn parse_sorted(input: &[u8]) -> Result<Node<'_>, BencodeError> {
     Reader::new(input, SORTED).node(DEPTH_MAX)
 }
@@ -136,14 +137,14 @@ pub fn parse_sorted(input: &[u8]) -> Result<Node<'_>, BencodeError> {
 // === impl Node ===
 
 impl<'a> Node<'a> {
-    /// The entry of a dictionary; none if this is no dictionary or has no such key.
+    /// The entry of a dictionary; none if this is not a dictionary or has no such key.
     pub fn get(&self, key: &[u8]) -> Option<&Node<'a>> {
         match &self.value {
-            // Not a binary search: a leniently read dictionary need not be sorted.
-            Value::Dict(entries) => {
-                let found = entries.iter().find(|(name, _)| *name == key);
-                found.map(|(_, node)| node)
-            }
+            // Not a binary search: a leniently parsed dictionary may be unsorted.
+            Value::Dict(entries) => entries
+                .iter()
+                .find(|(name, _)| *name == key)
+                .map(|(_, node)| node),
             _ => None,
         }
     }
@@ -187,12 +188,14 @@ impl<'a> Reader<'a> {
     }
 
     fn peek(&self) -> Result<u8, BencodeError> {
-        let next = self.input.get(self.at).copied();
-        next.ok_or_else(|| self.error("the input ends too early"))
+        self.input
+            .get(self.at)
+            .copied()
+            .ok_or_else(|| self.error("the input ends too early"))
     }
 
     fn node(&mut self, depth: u32) -> Result<Node<'a>, BencodeError> {
-        // The end of a list or dictionary is a level below it.
+        // The end of a list or dictionary counts as a level, too.
         let levels = if matches!(self.peek()?, b'l' | b'd') {
             2
         } else {
@@ -241,15 +244,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// One or more digits up to `end`, which is taken too.
-    fn digits(&mut self, end: u8, most: usize) -> Result<&'a [u8], BencodeError> {
+    /// One or more digits up to `end`, which is skipped.
+    fn digits(&mut self, end: u8, max: usize) -> Result<&'a [u8], BencodeError> {
         let start = self.at;
         while self.peek()? != end {
             if !self.peek()?.is_ascii_digit() {
                 return Err(self.error("this is no number"));
             }
             self.at += 1;
-            if self.at - start > most {
+            if self.at - start > max {
                 return Err(self.error("the number is too large"));
             }
         }
@@ -310,7 +313,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The number that decimal digits stand for; none above 64 bits.
+/// The value of decimal digits; none above 64 bits.
 fn number(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0, |number: u64, digit| {
         number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
@@ -322,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_the_standard_shows() {
+    fn parses_the_examples_of_the_standard() {
         let node = parse(b"d3:cowl3:mooi-3ee4:spami42ee").unwrap();
         assert_eq!(node.get(b"spam").unwrap().as_int(), Some(42));
         let cow = node.get(b"cow").unwrap();
@@ -405,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_levels_are_read_as_libtorrent_reads() {
+    fn nesting_is_limited_as_in_libtorrent() {
         let nested = |levels: usize| format!("{}{}", "l".repeat(levels), "e".repeat(levels));
         assert!(parse_lenient(nested(99).as_bytes()).is_ok());
         assert!(parse_lenient(nested(100).as_bytes()).is_err());
@@ -421,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_it_reads() {
+    fn parses_what_it_writes() {
         let mut out = Vec::new();
         write_bytes(&mut out, b"spam");
         assert_eq!(out, b"4:spam");

@@ -1,6 +1,6 @@
-//! What can be wrong with a request, each with the text that its client reads.
+//! Errors in requests, with their texts for clients.
 
-/// A request that can't be understood. The texts are stable (rule R6) and never echo input.
+/// A malformed request. The texts are stable (rule R6) and never echo input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseError {
     MissingInfoHash,
@@ -10,14 +10,12 @@ pub enum ParseError {
     InvalidPeerId,
     MissingPort,
     InvalidPort,
-    /// A trusted proxy sent an address header that can't be read.
+    /// A trusted proxy sent an address header that can't be parsed.
     InvalidForwarded,
 }
 
-// === impl ParseError ===
-
 impl ParseError {
-    /// What the client is told.
+    /// The failure reason that is sent to the client.
     pub fn text(self) -> &'static str {
         match self {
             Self::MissingInfoHash => "missing info_hash",

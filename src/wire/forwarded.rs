@@ -1,6 +1,5 @@
-//! Headers in which proxies name the client: `X-Forwarded-For` and the like, and `Forwarded` of
-//! RFC 7239. Only what trusted proxies wrote counts; whatever stands left of it may be the
-//! client's own.
+//! Headers in which proxies name the client: `X-Forwarded-For` and similar ones, and `Forwarded` of
+//! RFC 7239. Only what trusted proxies wrote counts; what is left of it may be forged by the client.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,14 +9,14 @@ use ipnet::IpNet;
 use crate::base::addr::canonical;
 use crate::wire::ParseError;
 
-/// A hop of a request's way; none for one that is no address, such as `unknown` or `_hidden`.
+/// A hop of a request; none for one that is not an address, such as `unknown` or `_hidden`.
 pub type Hop = Option<IpAddr>;
 
 /// The header that names the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ForwardedHeader {
-    /// `X-Forwarded-For` or `Forwarded`, whichever is there; if both are, they have to agree,
-    /// because one of them is likely to be the client's own.
+    /// `X-Forwarded-For` or `Forwarded`, whichever is present; if both are, they must agree, because
+    /// one of them is probably set by the client.
     #[default]
     Either,
     /// `Forwarded` (RFC 7239), and no other.
@@ -25,8 +24,6 @@ pub enum ForwardedHeader {
     /// The header of that name, and no other: a list of addresses, or one.
     List(String),
 }
-
-// === impl ForwardedHeader ===
 
 impl ForwardedHeader {
     /// The header of that name; empty for [`ForwardedHeader::Either`].
@@ -40,7 +37,7 @@ impl ForwardedHeader {
         }
     }
 
-    /// What to call it in a message.
+    /// Its name in log lines.
     pub fn name(&self) -> &str {
         match self {
             Self::Either => "X-Forwarded-For or Forwarded",
@@ -50,20 +47,20 @@ impl ForwardedHeader {
     }
 }
 
-/// Whether an address is a trusted proxy's.
+/// Whether an address belongs to a trusted proxy.
 pub fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
     let ip = canonical(ip);
     trusted.iter().any(|net| net.contains(&ip))
 }
 
-/// The client that a trusted proxy names: the rightmost hop that is not a trusted proxy itself;
-/// the first hop if all are.
+/// The client that a trusted proxy names: the rightmost hop that is not itself a trusted proxy, or the
+/// first hop if all are.
 ///
 /// `hops` holds those of all lines of the header, in order.
 ///
 /// # Errors
-/// There is no hop, or the one that counts is no address: whatever stands left of it was not
-/// written by a trusted proxy.
+/// There is no hop, or the one that counts is not an address: what is left of it was not written by a
+/// trusted proxy.
 pub fn client_ip(hops: impl Iterator<Item = Hop>, trusted: &[IpNet]) -> Result<IpAddr, ParseError> {
     let mut client = Err(ParseError::InvalidForwarded);
     for (number, hop) in hops.enumerate() {
@@ -76,20 +73,23 @@ pub fn client_ip(hops: impl Iterator<Item = Hop>, trusted: &[IpNet]) -> Result<I
     client
 }
 
-/// The hops of one line of `X-Forwarded-For` or a header like it. Empty elements are none
+/// The hops of one line of `X-Forwarded-For` or a similar header. Empty elements are ignored
 /// (RFC 9110, 5.6.1.2).
 pub fn list_hops(line: &str) -> impl Iterator<Item = Hop> {
-    let elements = line.split(',').map(str::trim);
-    elements.filter(|it| !it.is_empty()).map(|element| {
-        let quoted = element.strip_prefix('"');
-        let bare = quoted.and_then(|rest| rest.strip_suffix('"'));
-        parse_hop(bare.unwrap_or(element))
-    })
+    line.split(',')
+        .map(str::trim)
+        .filter(|element| !element.is_empty())
+        .map(|element| {
+            let unquoted = element
+                .strip_prefix('"')
+                .and_then(|rest| rest.strip_suffix('"'));
+            parse_hop(unquoted.unwrap_or(element))
+        })
 }
 
-/// The hops of one line of `Forwarded` (RFC 7239): its `for=` values. An element without one is a
-/// hop that is no address. What follows a mistake in the grammar can be read in two ways, so the
-/// rest of the line is such a hop as well.
+/// The hops of one line of `Forwarded` (RFC 7239): its `for=` values. An element without one is a hop
+/// that is not an address. After a syntax error the line is ambiguous, so the rest of it is one such
+/// hop, too.
 pub fn forwarded_hops(line: &str) -> impl Iterator<Item = Hop> {
     let mut rest = Some(line);
     std::iter::from_fn(move || {
@@ -106,8 +106,7 @@ pub fn forwarded_hops(line: &str) -> impl Iterator<Item = Hop> {
     })
 }
 
-/// The hop of the element that `text` begins with, and what follows the element; none for a
-/// mistake in the grammar.
+/// Splits off the first element of `text`, and returns its hop and the rest; none after a syntax error.
 fn element(mut text: &str) -> Option<(Hop, &str)> {
     let (mut hop, mut count) = (None, 0);
     loop {
@@ -125,11 +124,11 @@ fn element(mut text: &str) -> Option<(Hop, &str)> {
             }
         }
     }
-    // Twice in one element, it can be read in two ways.
+    // More than one in an element is ambiguous.
     Some((hop.filter(|_| count == 1), text))
 }
 
-/// A `name=value` that `text` begins with, and the rest from the next `;` or `,`.
+/// Splits off the first `name=value` of `text`; the rest begins with the next `;` or `,`.
 fn pair(text: &str) -> Option<(&str, Cow<'_, str>, &str)> {
     let (name, rest) = text.split_once('=')?;
     if name.is_empty()
@@ -155,7 +154,7 @@ fn is_end(byte: u8) -> bool {
     matches!(byte, b';' | b',' | b'"' | b'\t')
 }
 
-/// The rest of a quoted string, and what follows it.
+/// Splits off a quoted string whose opening quote was removed.
 fn quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let end = text.find(['"', '\\'])?;
     if text[end..].starts_with('"') {
@@ -172,15 +171,15 @@ fn quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
     }
 }
 
-/// An address as proxies write it, with a port or without: `192.0.2.1`, `192.0.2.1:80`,
+/// An address in any form that proxies use, with or without a port: `192.0.2.1`, `192.0.2.1:80`,
 /// `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
 fn parse_hop(text: &str) -> Hop {
     let text = text.trim();
     let ip = if let Some(rest) = text.strip_prefix('[') {
         let (ip, rest) = rest.split_once(']')?;
-        let is_fine = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
-        is_fine.then(|| ip.parse::<Ipv6Addr>().ok())??.into()
-    } else if let Some((ip, port)) = text.split_once(':').filter(|(_, it)| !it.contains(':')) {
+        let is_valid = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
+        is_valid.then(|| ip.parse::<Ipv6Addr>().ok())??.into()
+    } else if let Some((ip, port)) = text.split_once(':').filter(|(_, port)| !port.contains(':')) {
         is_port(port).then(|| ip.parse::<Ipv4Addr>().ok())??.into()
     } else {
         text.parse().ok()?
@@ -188,12 +187,12 @@ fn parse_hop(text: &str) -> Hop {
     Some(canonical(ip))
 }
 
-/// A port, or one that is hidden behind a name (RFC 7239, `obfport`).
+/// Whether `text` is a port, or an obfuscated one (RFC 7239, `obfport`).
 fn is_port(text: &str) -> bool {
     match text.strip_prefix('_') {
         Some(name) => {
-            let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-            !name.is_empty() && name.bytes().all(is_fine)
+            let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            !name.is_empty() && name.bytes().all(is_valid)
         }
         None => text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok(),
     }
@@ -204,8 +203,9 @@ mod tests {
     use super::*;
 
     fn shown(hops: impl Iterator<Item = Hop>) -> String {
-        let hops = hops.map(|hop| hop.map_or("?".into(), |ip| ip.to_string()));
-        hops.collect::<Vec<_>>().join(" ")
+        hops.map(|hop| hop.map_or("?".into(), |ip| ip.to_string()))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
             ("for=192.0.2.1;for=192.0.2.2", "?"),
             ("", ""),
             (" , ,", ""),
-            // What is in quotes is no hop, and a quote that is not closed hides what follows.
+            // Quoted text is not a hop, and an open quote makes the rest ambiguous.
             (r#"for=192.0.2.1;x=", for=192.0.2.9""#, "192.0.2.1"),
             (r#"for=192.0.2.1;x=", for=192.0.2.9"#, "?"),
             (

@@ -3,19 +3,21 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use percent_encoding::percent_decode_str;
+
 use crate::base::addr::{Compact, Compact4, Compact6};
-use crate::base::ids::{InfoHash, Passkey, hex_digit};
+use crate::base::ids::{InfoHash, Passkey};
 use crate::wire::bencode::{write_bytes, write_decimal, write_int};
 use crate::wire::{AnnounceReply, Failure, PeerList, RetryIn, ScrapeEntry};
 
-/// What a path asks for.
+/// The target of a request, by its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
     Announce { passkey: Option<Cow<'a, str>> },
     Scrape { passkey: Option<Cow<'a, str>> },
 }
 
-/// Reads a path (rule H2); none if there is nothing at it.
+/// Parses a path (rule H2); none if it is not found.
 pub fn parse_path(path: &str) -> Option<Target<'_>> {
     if path == "/announce" {
         return Some(Target::Announce { passkey: None });
@@ -42,20 +44,15 @@ pub fn parse_path(path: &str) -> Option<Target<'_>> {
     }
 }
 
-/// Decodes the percent-escapes of a path segment, once.
+/// Decodes the percent-escapes of a path segment, once. An invalid escape stays as it is, and its `%` is
+/// part of no passkey or action.
 fn unescape(segment: &str) -> Option<Cow<'_, str>> {
-    if !segment.contains('%') {
-        return Some(Cow::Borrowed(segment));
+    if segment.contains('%') {
+        percent_decode_str(segment).decode_utf8().ok()
+    } else {
+        // Most segments: nothing to decode or to validate.
+        Some(Cow::Borrowed(segment))
     }
-    let mut decoded = Vec::with_capacity(segment.len());
-    let mut bytes = segment.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => hex_digit(bytes.next()?)? << 4 | hex_digit(bytes.next()?)?,
-            plain => plain,
-        });
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
 /// Appends a successful announce, with its peers in compact or list form (rules R3, R4).
@@ -88,7 +85,7 @@ pub fn write_announce(out: &mut Vec<u8>, reply: &AnnounceReply, peers: &PeerList
     out.push(b'e');
 }
 
-/// The list form of BEP 3: one dictionary a peer.
+/// The list form of BEP 3: one dictionary for each peer.
 fn write_list<C: Compact>(out: &mut Vec<u8>, peers: &PeerList) {
     out.push(b'l');
     let mut peer_ids = peers.peer_ids.iter();
@@ -140,7 +137,7 @@ pub fn write_scrape(out: &mut Vec<u8>, entries: &mut [(InfoHash, ScrapeEntry)], 
         write_int(out, entry.complete.into());
         out.extend_from_slice(b"10:downloaded");
         write_int(out, entry.downloaded.into());
-        // Without partial seeds it would only repeat `incomplete`.
+        // Without partial seeds it would repeat `incomplete`.
         if entry.paused > 0 {
             out.extend_from_slice(b"11:downloaders");
             write_int(out, entry.incomplete.saturating_sub(entry.paused).into());
@@ -185,6 +182,11 @@ mod tests {
             ("/pass key/announce", None),
             ("/pass%2fkey/announce", None),
             ("/pass%zzkey/announce", None),
+            ("/pass%25zzkey/announce", None),
+            ("/passkey-1%/announce", None),
+            ("/passkey%ff/announce", None),
+            ("/announc%65", announce(None)),
+            ("/announce%", None),
             ("/a/passkey-1/announce", None),
             ("/passkey-1/announce//", None),
             ("/announce.php", None),
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_form_holds_texts_and_numbers() {
+    fn the_list_form_has_strings_and_integers() {
         let peers = PeerList {
             endpoints: vec![127, 0, 0, 1, 0x1a, 0xe2],
             peer_ids: vec![PeerId(*b"-MK0001-abcdefghijkl")],

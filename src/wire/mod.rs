@@ -1,7 +1,6 @@
 //! The wire: bytes to values and values to bytes. No socket, no clock, no state.
 //!
-//! What the transports share are the values of `announce` and `scrape`; how each
-//! writes them is a file of its own.
+//! The transports share the values of `announce` and `scrape`; each has a file for its encoding.
 
 mod announce;
 pub mod bencode;

@@ -7,27 +7,27 @@ use memchr::memchr;
 use crate::base::ids::{InfoHash, PeerId, hex_digit};
 use crate::wire::{Announce, ClientKey, Event, FormHash, ParseError, PlusMeaning, plus};
 
-/// Info hashes that one scrape may ask for; the rest is passed over (rule S1).
+/// Info hashes of one scrape that are answered; the rest is ignored (rule S1).
 pub const SCRAPE_MAX: usize = 74;
 
-/// A client's `key` longer than this is ignored.
+/// A longer `key` of a client is ignored.
 const KEY_LEN_MAX: usize = 64;
 
-/// The longest value, decoded, of a parameter that is neither a hash nor a key.
+/// Bytes of a decoded value that is neither a hash nor a key.
 const VALUE_LEN_MAX: usize = 64;
 
-/// Reads the query of an announce.
+/// Parses the query of an announce.
 ///
 /// # Errors
 /// The first of: info_hash, peer_id, port that is missing or invalid.
 pub fn parse_announce(query: &[u8]) -> Result<Announce, ParseError> {
-    let mut seen = Seen::default();
-    each_pair(query, |key, value| seen.take(key, value));
-    seen.announce()
+    let mut raw = RawAnnounce::default();
+    each_pair(query, |key, value| raw.take(key, value));
+    raw.decode()
 }
 
-/// Reads the query of a scrape: its distinct info hashes in the order asked, at most [`SCRAPE_MAX`].
-/// One whose raw `+` may be either is asked for in both readings (rule Q4).
+/// Parses the query of a scrape: its distinct info hashes in order, at most [`SCRAPE_MAX`]. One with an
+/// ambiguous raw `+` is included in both readings (rule Q4).
 ///
 /// # Errors
 /// A missing or invalid info_hash.
@@ -59,9 +59,9 @@ pub fn parse_scrape(query: &[u8]) -> Result<Vec<InfoHash>, ParseError> {
     }
 }
 
-/// Calls `take` with each key and value of a query, undecoded (rules Q1, Q2).
+/// Calls `take` with each raw key and value of a query (rules Q1, Q2).
 fn each_pair<'q>(query: &'q [u8], mut take: impl FnMut(&'q [u8], &'q [u8])) {
-    // Hardly a query has a second `?`, and then it is looked at piece by piece.
+    // Few queries have a second `?`. Only those have their segments searched for it.
     let odd = memchr(b'?', query).is_some();
     let mut rest = query;
     while !rest.is_empty() {
@@ -83,14 +83,14 @@ fn each_pair<'q>(query: &'q [u8], mut take: impl FnMut(&'q [u8], &'q [u8])) {
 }
 
 fn split_pair(segment: &[u8]) -> (&[u8], &[u8]) {
-    // Keys are short: a plain search is the quickest.
+    // Keys are short: a plain search is fastest.
     match segment.iter().position(|&byte| byte == b'=') {
         Some(at) => (&segment[..at], &segment[at + 1..]),
         None => (segment, &[]),
     }
 }
 
-/// Clients that append `?info_hash=` to an announce URL that has a query already (rule Q1).
+/// Some clients append `?info_hash=` to an announce URL that already has a query (rule Q1).
 fn split_second_query(segment: &[u8]) -> (&[u8], &[u8]) {
     const MARK: &[u8] = b"?info_hash=";
     match segment
@@ -102,9 +102,9 @@ fn split_second_query(segment: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The raw values of one announce, the last of each scalar (rule Q6).
+/// The raw values of an announce, the last one of each scalar (rule Q6).
 #[derive(Default)]
-struct Seen<'a> {
+struct RawAnnounce<'a> {
     info_hash: Option<&'a [u8]>,
     info_hash_differs: bool,
     peer_id: Option<&'a [u8]>,
@@ -121,9 +121,9 @@ struct Seen<'a> {
     claimed_v6: Option<IpAddr>,
 }
 
-// === impl Seen ===
+// === impl RawAnnounce ===
 
-impl<'a> Seen<'a> {
+impl<'a> RawAnnounce<'a> {
     fn take(&mut self, key: &[u8], value: &'a [u8]) {
         match key {
             b"info_hash" => {
@@ -146,7 +146,7 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// Literal addresses only: a name is never resolved (BEP 3 allows one).
+    /// Only literal addresses: names, which BEP 3 allows, are never resolved.
     fn claim(&mut self, value: &[u8]) {
         let ip = decode_text(value).and_then(|text| {
             let text = text.as_str();
@@ -161,7 +161,7 @@ impl<'a> Seen<'a> {
         }
     }
 
-    fn announce(self) -> Result<Announce, ParseError> {
+    fn decode(self) -> Result<Announce, ParseError> {
         let raw_hash = self.info_hash.ok_or(ParseError::MissingInfoHash)?;
         let info_hash = decode_20(raw_hash, b'+').ok_or(ParseError::InvalidInfoHash)?;
         if self.info_hash_differs {
@@ -190,9 +190,9 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// The hash with its raw `+` read as spaces; none if it has no raw `+`.
+/// The hash with each raw `+` read as a space; none without a raw `+`.
 fn as_form(raw: &[u8], info_hash: &[u8; 20]) -> Option<FormHash> {
-    // A raw `+` stands for one byte of the hash itself, so there can be none without a `+` in it.
+    // A raw `+` decodes to a `+`, so a hash without one has no raw `+`.
     if !info_hash.contains(&b'+') {
         return None;
     }
@@ -203,12 +203,12 @@ fn as_form(raw: &[u8], info_hash: &[u8; 20]) -> Option<FormHash> {
     })
 }
 
-/// Two spellings of one hash are equal; a bad spelling is told by the one that is decoded later.
+/// Whether two spellings are of the same hash. Whether they are valid is checked later.
 fn same_hash(first: &[u8], second: &[u8]) -> bool {
     first == second || decode_20(first, b'+') == decode_20(second, b'+')
 }
 
-/// A port of 1 to 65535, or 0 for "can't be connected to".
+/// A port; 0 for a client that accepts no connections.
 fn port(value: Option<&[u8]>, event: Event) -> Result<u16, ParseError> {
     let (port, error) = match value {
         Some(value) => (
@@ -224,7 +224,7 @@ fn port(value: Option<&[u8]>, event: Event) -> Result<u16, ParseError> {
     }
 }
 
-/// A running total: beyond 2^63−1 no database could keep it, so it counts as not reported.
+/// A running total. One above 2^63−1 does not fit a database, and counts as not reported.
 fn total(value: &[u8]) -> Option<u64> {
     integer(value).filter(|&total| i64::try_from(total).is_ok())
 }
@@ -250,16 +250,17 @@ fn plain_event(value: &[u8]) -> Event {
     known.map_or(Event::None, |(_, event)| event)
 }
 
-/// Eight hex digits are the number that the same client sends over UDP (BEP 15); other keys are hashed.
+/// Eight hex digits are the number that the client would send over UDP (BEP 15); other keys are hashed.
 fn client_key(value: &[u8]) -> Option<ClientKey> {
     if value.is_empty() || value.len() > KEY_LEN_MAX * 3 {
         return None;
     }
     if value.len() == 8 && value.iter().all(u8::is_ascii_hexdigit) {
-        let digits = value.iter().filter_map(|&digit| hex_digit(digit));
-        return Some(ClientKey(
-            digits.fold(0, |key, digit| key << 4 | u32::from(digit)),
-        ));
+        let key = value
+            .iter()
+            .filter_map(|&digit| hex_digit(digit))
+            .fold(0, |key, digit| key << 4 | u32::from(digit));
+        return Some(ClientKey(key));
     }
     let mut length = 0;
     let mut hash: u32 = 0x811c_9dc5; // FNV-1a
@@ -279,7 +280,7 @@ fn integer(value: &[u8]) -> Option<u64> {
 }
 
 fn digits(value: &[u8]) -> Option<u64> {
-    /// So many digits always fit, and need no check for each of them.
+    /// This many digits always fit, and need no overflow checks.
     const SAFE: usize = 19;
 
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
@@ -295,7 +296,7 @@ fn digits(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// A short decoded text, kept without allocating.
+/// A short decoded text, without an allocation.
 struct Text {
     bytes: [u8; VALUE_LEN_MAX],
     len: usize,
@@ -343,10 +344,10 @@ fn decode_20(value: &[u8], plus: u8) -> Option<[u8; 20]> {
     rest.is_empty().then_some(decoded)
 }
 
-/// Marks a byte that is no hexadecimal digit in [`HEX`].
+/// Marks a byte in [`HEX`] that is not a hexadecimal digit.
 const NO_DIGIT: u8 = 0x80;
 
-/// The value of each byte as a hexadecimal digit: hashes are most of what a query holds.
+/// The value of each byte as a hexadecimal digit. A table, because a query is mostly hashes.
 static HEX: [u8; 256] = {
     let mut table = [NO_DIGIT; 256];
     let mut digit = 0;
@@ -358,7 +359,7 @@ static HEX: [u8; 256] = {
     table
 };
 
-/// The decoded bytes of a value; none in place of a bad escape (rules Q4, Q5).
+/// The decoded bytes of a value; none for an invalid escape (rules Q4, Q5).
 fn decode(value: &[u8], plus: u8) -> impl Iterator<Item = Option<u8>> {
     let mut rest = value;
     std::iter::from_fn(move || {
@@ -446,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_there_is_asked_for() {
+    fn missing_parameters_are_refused() {
         let twenty = "%00".repeat(20);
         let table: &[(&str, Option<ParseError>)] = &[
             ("", None),
@@ -497,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_segments_are_passed_over() {
+    fn odd_segments_are_ignored() {
         for odd in ["&&", "&", "&=b", "&a", "&a=b=c", "&%zz=%zz", "&left"] {
             for query in [
                 format!("{}{odd}", query("")),
@@ -545,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_told_in_any_case() {
+    fn events_are_parsed_in_any_case() {
         let event = |text: &str| parse(&format!("event={text}")).unwrap().event;
         let table = [
             ("started", Event::Started),

@@ -1,19 +1,16 @@
 //! UDP packets to values, and values to packets (BEP 15, BEP 41; rules U1 and U4 to U6).
 //!
-//! All numbers are big-endian. Packets may be longer than what is read of them.
+//! All numbers are big-endian. Extra bytes at the end of a packet are ignored.
 
 use crate::base::ids::{InfoHash, PeerId};
 use crate::wire::{Announce, AnnounceReply, ClientKey, Event, ScrapeEntry};
 
-/// What a connect request carries in place of a connection id (BEP 15).
+/// The magic number of a connect request, in place of a connection id (BEP 15).
 pub const PROTOCOL: u64 = 0x0417_2710_1980;
 
-/// Peers in one reply by family, so that it stays within 1280 bytes with its IP headers (rule U1).
+/// Peers in one reply, by family, so that it fits 1280 bytes with its IP headers (rule U1).
 pub const PEERS_MAX_V4: u32 = 200;
 pub const PEERS_MAX_V6: u32 = 67;
-
-/// The longest reply: 67 IPv6 peers.
-pub const REPLY_MAX: usize = ANNOUNCE_REPLY + 18 * PEERS_MAX_V6 as usize;
 
 /// Torrents of one scrape that are answered (rule U5).
 const SCRAPE_MAX: usize = 74;
@@ -21,19 +18,18 @@ const SCRAPE_MAX: usize = 74;
 /// Bytes of an error text (rule U4).
 const ERROR_TEXT_MAX: usize = 100;
 
-/// Bytes of URLData that are looked at: more than any path of ours takes.
+/// Bytes of URLData that are read: more than any path of ours has.
 const URL_DATA_MAX: usize = 512;
 
 const HEADER: usize = 16;
 const ANNOUNCE: usize = 98;
-const ANNOUNCE_REPLY: usize = 20;
 const HASH: usize = 20;
 
-/// What a client sends to have it back in the reply.
+/// A transaction id, which the reply repeats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transaction(pub [u8; 4]);
 
-/// What a packet asks for.
+/// What a packet requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Connect,
@@ -49,12 +45,10 @@ pub struct Header {
     pub transaction: Transaction,
 }
 
-// === impl Header ===
-
 impl Header {
-    /// None for what is to be dropped without a word: too short, a connect without its magic
-    /// number, or an action that is no request, or else two trackers could send each other
-    /// errors for ever (rule U4).
+    /// Parses a header; none for a packet to drop silently: one that is too short, a connect without
+    /// the magic number, or an action that is not a request, because two trackers could answer each
+    /// other's errors endlessly (rule U4).
     pub fn parse(packet: &[u8]) -> Option<Self> {
         let (connection_id, rest) = packet.split_first_chunk()?;
         let (action, rest) = rest.split_first_chunk()?;
@@ -74,15 +68,14 @@ impl Header {
     }
 }
 
-/// The torrent that an announce is about, and the port of its peer; none if the packet is too
-/// short for one.
+/// The torrent and the port of an announce; none if the packet is too short.
 pub fn announced(packet: &[u8]) -> Option<(InfoHash, u16)> {
     let packet: &[u8; ANNOUNCE] = packet.first_chunk()?;
     let port = u16::from_be_bytes(bytes_at(packet, 96));
     Some((InfoHash(bytes_at(packet, HEADER)), port))
 }
 
-/// Reads an announce; none if it is too short (rule U4).
+/// Parses an announce; none if it is too short (rule U4).
 pub fn parse_announce(packet: &[u8]) -> Option<Announce> {
     let packet: &[u8; ANNOUNCE] = packet.first_chunk()?;
     let total = |at| Some(u64_at(packet, at)).filter(|&total| i64::try_from(total).is_ok());
@@ -100,7 +93,7 @@ pub fn parse_announce(packet: &[u8]) -> Option<Announce> {
             4 => Event::Paused,
             _ => Event::None,
         },
-        // The address at 84 is not believed: it would send replies' peers to anybody.
+        // The address at 84 is ignored: it would let a client announce any other host.
         key: Some(u32_at(packet, 88))
             .filter(|&key| key != 0)
             .map(ClientKey),
@@ -113,8 +106,8 @@ pub fn parse_announce(packet: &[u8]) -> Option<Announce> {
     })
 }
 
-/// Puts the URLData of an announce together into `path` (BEP 41): all that is well-formed
-/// before the end of the packet, an end mark, or the first option that is not (rule U6).
+/// Joins the URLData options of an announce into `path` (BEP 41), up to the end of the packet, an end
+/// option, or the first malformed option (rule U6).
 pub fn read_url_data(packet: &[u8], path: &mut Vec<u8>) {
     const END: u8 = 0;
     const NOTHING: u8 = 1;
@@ -139,11 +132,16 @@ pub fn read_url_data(packet: &[u8], path: &mut Vec<u8>) {
     }
 }
 
-/// The torrents that a scrape asks for, in order; none if there is no whole one (rules U4, U5).
+/// Parses the info hashes of a scrape, in order; none if there is no complete one (rules U4, U5).
 pub fn parse_scrape(packet: &[u8]) -> Option<Vec<InfoHash>> {
     let hashes = packet.get(HEADER..)?.as_chunks::<HASH>().0;
-    let hashes = hashes.iter().take(SCRAPE_MAX).copied().map(InfoHash);
-    Some(hashes.collect()).filter(|hashes: &Vec<_>| !hashes.is_empty())
+    let hashes: Vec<InfoHash> = hashes
+        .iter()
+        .take(SCRAPE_MAX)
+        .copied()
+        .map(InfoHash)
+        .collect();
+    (!hashes.is_empty()).then_some(hashes)
 }
 
 /// Appends the reply to a connect request: exactly 16 bytes.
@@ -152,7 +150,7 @@ pub fn write_connect(out: &mut Vec<u8>, transaction: Transaction, connection_id:
     out.extend_from_slice(&connection_id.to_be_bytes());
 }
 
-/// Appends a successful announce, `endpoints` being its peers in compact form.
+/// Appends the reply to an announce; `endpoints` are its peers in compact form.
 pub fn write_announce(
     out: &mut Vec<u8>,
     transaction: Transaction,
@@ -166,7 +164,7 @@ pub fn write_announce(
     out.extend_from_slice(endpoints);
 }
 
-/// Appends a scrape, its entries in the order of the request.
+/// Appends the reply to a scrape, with its entries in the order of the request.
 pub fn write_scrape(
     out: &mut Vec<u8>,
     transaction: Transaction,
@@ -180,7 +178,7 @@ pub fn write_scrape(
     }
 }
 
-/// Appends an error. A text that is too long is cut, and a NUL left out.
+/// Appends an error. A text that is too long is truncated, and NULs are removed.
 pub fn write_error(out: &mut Vec<u8>, transaction: Transaction, text: &str) {
     begin(out, 3, transaction);
     let mut end = text.len().min(ERROR_TEXT_MAX);
@@ -190,7 +188,7 @@ pub fn write_error(out: &mut Vec<u8>, transaction: Transaction, text: &str) {
     out.extend(text[..end].bytes().filter(|&byte| byte != 0));
 }
 
-/// Bytes of an error with that text.
+/// The length of an error packet with that text.
 pub fn error_len(text: &str) -> usize {
     8 + text.len().min(ERROR_TEXT_MAX)
 }
@@ -251,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_and_what_is_no_request_is_dropped() {
+    fn headers_are_parsed_and_other_packets_are_dropped() {
         let connect = [
             0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 0x11, 0x22, 0x33, 0x44,
         ];
@@ -308,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn url_data_is_put_together_as_far_as_it_is_well_formed() {
+    fn url_data_is_joined_up_to_the_first_malformed_option() {
         assert_eq!(url_data(b""), b"");
         assert_eq!(url_data(b"\x02\x00"), b"");
         assert_eq!(url_data(b"\x01\x01\x00\x02\x01x"), b"");
@@ -316,9 +314,9 @@ mod tests {
             url_data(b"\x02\x0c/dir?a=b&c=d\x00\xff\xff"),
             b"/dir?a=b&c=d"
         );
-        // Unknown kinds are passed over, and chunks joined.
+        // Unknown kinds are ignored, and chunks joined.
         assert_eq!(url_data(b"\x02\x02/a\x63\x03xyz\x01\x02\x02bc"), b"/abc");
-        // A length beyond the packet ends it; what was read stays.
+        // A length beyond the packet ends it; what was joined before stays.
         assert_eq!(url_data(b"\x02\x02/a\x02\x09bc"), b"/a");
         assert_eq!(url_data(b"\x02\x02/a\x02"), b"/a");
         let long: Vec<u8> = [[2, 255].to_vec(), vec![b'x'; 255]].concat().repeat(4);

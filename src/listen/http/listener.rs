@@ -1,9 +1,10 @@
-//! A listener that hands out connections which the runtime does not know yet.
+//! A listener whose connections are not registered with the runtime.
 //!
-//! The runtime's own listener registers each connection with the selector as it comes: three
-//! system calls and an allocation that one which is answered and closed at once does not need.
+//! The runtime's own listener registers each connection with the selector as it is accepted. That is
+//! three system calls and an allocation, which a connection that is answered and closed at once does
+//! not need.
 
-#![allow(unsafe_code)] // the registration of the listener, and a socket option that no library has
+#![allow(unsafe_code)] // registration of the listener, and a socket option that no crate has
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -14,26 +15,25 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
-/// Seconds for which the kernel may keep a connection on which nothing was sent yet. Then it is
-/// accepted all the same.
+/// Seconds for which the kernel holds back a connection without data. Then it is accepted anyway.
 const DEFER_SECONDS: c_int = 1;
 
-pub(super) struct Listener(AsyncFd<TcpListener>);
+pub(super) struct HttpListener(AsyncFd<TcpListener>);
 
-/// Connections wait at a listener, as far as is known.
-pub(super) struct Queue<'a>(AsyncFdReadyGuard<'a, TcpListener>);
+/// The connections that wait at a listener, if any still do.
+pub(super) struct AcceptQueue<'a>(AsyncFdReadyGuard<'a, TcpListener>);
 
-// === impl Listener ===
+// === impl HttpListener ===
 
-impl Listener {
-    /// Takes over a socket that does not block.
+impl HttpListener {
+    /// Registers a non-blocking socket with the runtime.
     ///
     /// # Errors
     /// The socket can't be used with this thread's runtime.
     pub fn new(listener: TcpListener) -> io::Result<Self> {
         defer_accept(&listener)?;
         // SAFETY: a `TcpListener` owns its descriptor, keeps it open until it is dropped, and
-        // always names the same; and nothing takes it out of the `AsyncFd`.
+        // always returns the same one; and nothing takes it out of the `AsyncFd`.
         let registered = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
         Ok(Self(registered?))
     }
@@ -41,19 +41,19 @@ impl Listener {
     /// Waits for connections.
     ///
     /// # Errors
-    /// The runtime ends.
-    pub async fn connections(&self) -> io::Result<Queue<'_>> {
-        Ok(Queue(self.0.readable().await?))
+    /// The runtime shuts down.
+    pub async fn connections(&self) -> io::Result<AcceptQueue<'_>> {
+        Ok(AcceptQueue(self.0.readable().await?))
     }
 }
 
-// === impl Queue ===
+// === impl AcceptQueue ===
 
-impl Queue<'_> {
-    /// The next connection, which does not block, and its client's address; none if no more wait.
+impl AcceptQueue<'_> {
+    /// Accepts a connection as a non-blocking socket, with its client's address; none if none waits.
     ///
     /// # Errors
-    /// The connection is broken already, or the process can't have another file.
+    /// The connection was aborted, or the process has no file left.
     pub fn next(&mut self) -> Option<io::Result<(TcpStream, IpAddr)>> {
         self.0.try_io(|listener| accept(listener.get_ref())).ok()
     }
@@ -67,8 +67,8 @@ fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
     Ok((stream.into(), address.ip()))
 }
 
-/// Lets the kernel hold a connection back until its first bytes are there, so that accepting and
-/// answering it are one. Clients speak first, with TLS and without.
+/// Makes the kernel hold a connection back until its first bytes have arrived, so that it is answered
+/// when it is accepted. Clients send first, with TLS and without.
 fn defer_accept(listener: &TcpListener) -> io::Result<()> {
     let seconds = DEFER_SECONDS;
     let length = size_of_val(&seconds) as socklen_t;

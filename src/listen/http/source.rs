@@ -1,4 +1,4 @@
-//! The address of a request's client: that of the connection, or what a trusted proxy says of it.
+//! The address of a request's client: that of the connection, or the one that a trusted proxy names.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ipnet::IpNet;
 
 use super::HttpSettings;
-use super::head::Head;
+use super::http1::RequestHead;
 use crate::base::addr::canonical;
 use crate::telemetry::metrics::Metrics;
 use crate::wire::ParseError;
 use crate::wire::forwarded::{ForwardedHeader, client_ip, forwarded_hops, is_trusted, list_hops};
 
-/// Headers by which proxies are known to name the client, as a message shows them.
+/// Headers in which proxies are known to name the client, as a log line shows them.
 const KNOWN: [&str; 11] = [
     "X-Forwarded-For",
     "Forwarded",
@@ -27,7 +27,7 @@ const KNOWN: [&str; 11] = [
     "X-Original-Forwarded-For",
 ];
 
-/// What was said once since the settings were read.
+/// Warnings that were logged since the settings were loaded.
 #[derive(Debug, Default)]
 pub struct Warned {
     missing: AtomicBool,
@@ -36,15 +36,15 @@ pub struct Warned {
     differing: AtomicBool,
 }
 
-type Named = Result<IpAddr, ParseError>;
+type Source = Result<IpAddr, ParseError>;
 
-/// The client's address. A trusted proxy that does not send the header stands for itself.
+/// The client's address. That of a trusted proxy if it does not send the header.
 pub(super) fn source(
     connection: IpAddr,
-    head: &Head,
+    head: &RequestHead,
     settings: &HttpSettings,
     metrics: &Metrics,
-) -> Named {
+) -> Source {
     let trusted = &settings.trusted_proxies[..];
     if trusted.is_empty() || !is_trusted(connection, trusted) {
         return Ok(canonical(connection));
@@ -71,32 +71,33 @@ pub(super) fn source(
     })
 }
 
-/// What all lines of that header say together; none if there are none.
-fn by_list(head: &Head, name: &str, trusted: &[IpNet]) -> Option<Named> {
+/// What all lines of the header named `name` say together; none without the header.
+fn by_list(head: &RequestHead, name: &str, trusted: &[IpNet]) -> Option<Source> {
     let mut lines = head.values(name).peekable();
     lines.peek()?;
     Some(client_ip(lines.flat_map(list_hops), trusted))
 }
 
-fn by_forwarded(head: &Head, trusted: &[IpNet]) -> Option<Named> {
+fn by_forwarded(head: &RequestHead, trusted: &[IpNet]) -> Option<Source> {
     let mut lines = head.values("Forwarded").peekable();
     lines.peek()?;
     Some(client_ip(lines.flat_map(forwarded_hops), trusted))
 }
 
-fn warn_of_missing(proxy: IpAddr, head: &Head, settings: &HttpSettings) {
+fn warn_of_missing(proxy: IpAddr, head: &RequestHead, settings: &HttpSettings) {
     if settings.warned.other.load(Ordering::Relaxed) {
         return;
     }
-    let is_there = |name: &&str| head.values(name).next().is_some();
-    let others: Vec<&str> = KNOWN.into_iter().filter(is_there).collect();
-    // A health check of the proxy may come without any, and must not hide what clients send.
-    let told = if others.is_empty() {
+    let is_present = |name: &&str| head.values(name).next().is_some();
+    let others: Vec<&str> = KNOWN.into_iter().filter(is_present).collect();
+    // A health check by the proxy may have none of the headers, and must not suppress the warning
+    // about the requests that have one.
+    let warned = if others.is_empty() {
         &settings.warned.missing
     } else {
         &settings.warned.other
     };
-    if told.swap(true, Ordering::Relaxed) {
+    if warned.swap(true, Ordering::Relaxed) {
         return;
     }
     let expected = settings.forwarded_header.name();

@@ -1,22 +1,20 @@
-//! Requests in all pieces and with all faults: what is read of them, and how connections go on.
+//! Requests cut anywhere and malformed in any way: how they are parsed, and how their connection ends.
 
 mod garbled;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io;
+use std::net::Ipv4Addr;
+use std::task::Poll;
 
-use super::exchange::{Exchange, INPUT_BYTES, Next};
-use super::head::{self, Body, Fault, HEAD_MAX, Head, LINE_MAX, Version, parse};
-use super::reply::Status;
-use super::service::{Answer, Answers};
+use super::conn::{HttpConnection, Next, NonBlockingIo, TurnOutcome};
+use super::http1::{
+    self, HEAD_MAX, HeadError, HttpVersion, LINE_MAX, RequestBody, RequestHead, Status, parse,
+};
+use super::respond::Response;
+use super::serve::{Buffers, INPUT_BYTES, on_readable};
 
 const GET: &[u8] =
     b"GET /announce?info_hash=a&x=<>\"#b HTTP/1.1\r\nHost: x\r\nUser-Agent: a <b>\r\n\r\n";
-
-/// Answers with the query, and to anything but GET with 405.
-#[derive(Default)]
-struct Echo {
-    body: Vec<u8>,
-}
 
 /// How a connection went.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,53 +26,104 @@ struct Talk {
     in_request: bool,
 }
 
-// === impl Echo ===
+/// A client that has sent `input`, and reads every reply.
+#[derive(Default)]
+struct Client<'a> {
+    input: &'a [u8],
+    replies: Vec<u8>,
+}
 
-impl Answers for Echo {
-    fn answer(&mut self, head: &Head, _: IpAddr) -> (Answer, &[u8]) {
-        self.body = head.query.to_vec();
-        let status = if head.method == b"GET" {
-            Status::Ok
-        } else {
-            Status::MethodNotAllowed
-        };
-        let answer = Answer {
-            status,
-            ticket: None,
-        };
-        (answer, &self.body)
+/// A connection with the buffers of its worker.
+struct Server {
+    connection: HttpConnection,
+    buffers: Buffers,
+    is_stopping: bool,
+}
+
+// === impl Client ===
+
+impl NonBlockingIo for Client<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.input.is_empty() {
+            return Poll::Pending;
+        }
+        let (read, rest) = self.input.split_at(self.input.len().min(buffer.len()));
+        buffer[..read.len()].copy_from_slice(read);
+        self.input = rest;
+        Poll::Ready(Ok(read.len()))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.replies.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 }
 
-/// Sends those pieces over a connection.
+// === impl Server ===
+
+impl Server {
+    fn new() -> Self {
+        Self {
+            connection: HttpConnection::new(Ipv4Addr::LOCALHOST.into()),
+            buffers: Buffers::default(),
+            is_stopping: false,
+        }
+    }
+
+    /// Runs a turn; none if there is nothing to read.
+    fn turn(
+        &mut self,
+        client: &mut Client<'_>,
+        next: Next,
+        respond: impl FnMut(&RequestHead, &mut Vec<u8>) -> Response,
+    ) -> Option<TurnOutcome> {
+        let (connection, buffers) = (&mut self.connection, &mut self.buffers);
+        match on_readable(client, connection, next, buffers, self.is_stopping, respond) {
+            Poll::Ready(turn) => Some(turn.unwrap()),
+            Poll::Pending => None,
+        }
+    }
+}
+
+/// Answers with the query, and to anything but GET with 405.
+fn echo(head: &RequestHead, body: &mut Vec<u8>) -> Response {
+    body.extend_from_slice(head.query);
+    Response::new(if head.method == b"GET" {
+        Status::Ok
+    } else {
+        Status::MethodNotAllowed
+    })
+}
+
+/// Sends the pieces over a connection, one a turn.
 fn talk<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Talk {
-    let mut exchange = Exchange::new(Ipv4Addr::LOCALHOST.into());
-    let mut talk = Talk::default();
+    let (mut server, mut client) = (Server::new(), Client::default());
+    let mut next = Next::Read { in_request: false };
     for piece in pieces {
-        let mut piece = piece;
-        loop {
-            let turn = exchange.take(piece, &mut talk.replies, false, &mut Echo::default());
-            match turn.next {
-                Next::Read { in_request } => {
-                    talk.in_request = in_request;
-                    break;
-                }
-                Next::GoOn => piece = &[],
-                end @ Next::End { .. } => {
-                    (talk.end, talk.in_request) = (Some(end), false);
-                    return talk;
-                }
+        client.input = piece;
+        while !client.input.is_empty() || next == Next::Answer {
+            next = server.turn(&mut client, next, echo).unwrap().next;
+            if let Next::Close { .. } = next {
+                return Talk {
+                    replies: client.replies,
+                    end: Some(next),
+                    in_request: false,
+                };
             }
         }
     }
-    talk
+    Talk {
+        replies: client.replies,
+        end: None,
+        in_request: next == Next::Read { in_request: true },
+    }
 }
 
 fn count(talk: &Talk, what: &str) -> usize {
     String::from_utf8_lossy(&talk.replies).matches(what).count()
 }
 
-fn head(bytes: &[u8]) -> Head<'_> {
+fn head(bytes: &[u8]) -> RequestHead<'_> {
     let (head, length) = parse(bytes).unwrap().unwrap();
     assert_eq!(length, bytes.len());
     head
@@ -83,13 +132,13 @@ fn head(bytes: &[u8]) -> Head<'_> {
 // === heads ===
 
 #[test]
-fn heads_are_taken_apart() {
+fn heads_are_parsed() {
     let get = head(GET);
     assert_eq!(get.method, b"GET");
     assert_eq!(get.path, b"/announce");
     assert_eq!(get.query, b"info_hash=a&x=<>\"#b");
-    assert_eq!((get.version, get.keep_alive), (Version::Http11, true));
-    assert_eq!(get.body, Body::Bytes(0));
+    assert_eq!((get.version, get.keep_alive), (HttpVersion::Http11, true));
+    assert_eq!(get.body, RequestBody::Bytes(0));
     assert_eq!(head(b"GET /a?\xff HTTP/1.1\r\n\r\n").query, b"\xff");
     let proxied = head(
         b"GET / HTTP/1.0\nX-Forwarded-For: 1.1.1.1\nx-forwarded-FOR:2.2.2.2 , 3.3.3.3\t\r\n\
@@ -99,7 +148,7 @@ fn heads_are_taken_apart() {
     assert_eq!(hops, ["1.1.1.1", "2.2.2.2 , 3.3.3.3", "?"]);
     assert_eq!(
         (proxied.version, proxied.keep_alive),
-        (Version::Http10, false)
+        (HttpVersion::Http10, false)
     );
 }
 
@@ -124,7 +173,7 @@ fn targets_lose_their_scheme_and_host() {
 }
 
 #[test]
-fn what_can_be_read_in_two_ways_is_refused() {
+fn ambiguous_heads_are_refused() {
     let lines = [
         "GET  / HTTP/1.1",
         "GET / HTTP/1.1 ",
@@ -167,9 +216,13 @@ fn what_can_be_read_in_two_ways_is_refused() {
     ];
     for line in lines {
         let request = format!("{line}\r\n\r\n");
-        assert_eq!(parse(request.as_bytes()), Err(Fault::Malformed), "{line:?}");
+        assert_eq!(
+            parse(request.as_bytes()),
+            Err(HeadError::Malformed),
+            "{line:?}"
+        );
         let talk = talk([request.as_bytes()]);
-        assert_eq!(talk.end, Some(Next::End { linger: true }), "{line:?}");
+        assert_eq!(talk.end, Some(Next::Close { linger: true }), "{line:?}");
         assert_eq!(count(&talk, "HTTP/1.1 400 "), 1, "{line:?}");
         assert_eq!(count(&talk, "HTTP/1.1 "), 1, "{line:?}");
     }
@@ -206,10 +259,13 @@ fn limits_are_exact() {
         assert_eq!(parse(fits.as_bytes()), Ok(None));
         assert!(parse(format!("{fits}{end}").as_bytes()).unwrap().is_some());
         let long = line(LINE_MAX + 1) + end;
-        assert_eq!(parse(long.as_bytes()), Err(Fault::LineTooLong));
+        assert_eq!(parse(long.as_bytes()), Err(HeadError::LineTooLong));
     }
     assert_eq!(parse(&b"x".repeat(LINE_MAX + 1)), Ok(None));
-    assert_eq!(parse(&b"x".repeat(LINE_MAX + 2)), Err(Fault::LineTooLong));
+    assert_eq!(
+        parse(&b"x".repeat(LINE_MAX + 2)),
+        Err(HeadError::LineTooLong)
+    );
 
     let start = "GET / HTTP/1.1\r\nX: ";
     let head =
@@ -217,20 +273,23 @@ fn limits_are_exact() {
     assert!(parse(head(HEAD_MAX).as_bytes()).unwrap().is_some());
     for more in ["", "GET /"] {
         let long = head(HEAD_MAX + 1) + more;
-        assert_eq!(parse(long.as_bytes()), Err(Fault::HeadTooLong));
+        assert_eq!(parse(long.as_bytes()), Err(HeadError::HeadTooLong));
         let unended = start.to_owned() + &"y".repeat(HEAD_MAX) + more;
-        assert_eq!(parse(unended.as_bytes()), Err(Fault::HeadTooLong));
+        assert_eq!(parse(unended.as_bytes()), Err(HeadError::HeadTooLong));
     }
     let headers = |count: usize| format!("GET / HTTP/1.1\n{}\n", "X: y\n".repeat(count));
     assert!(parse(headers(64).as_bytes()).unwrap().is_some());
-    assert_eq!(parse(headers(65).as_bytes()), Err(Fault::TooManyHeaders));
+    assert_eq!(
+        parse(headers(65).as_bytes()),
+        Err(HeadError::TooManyHeaders)
+    );
 }
 
 // === connections ===
 
-/// The same comes out however the bytes are cut into pieces.
+/// However the bytes are cut into pieces, the replies are the same.
 #[test]
-fn pieces_make_no_difference() {
+fn replies_do_not_depend_on_how_the_requests_are_cut() {
     let body = b"GET /a HTTP/1.1\r\nContent-Length: 17\r\n\r\nGET /? HTTP/1.1\n\n";
     let whole = [
         b"\r\n\n\r\n",
@@ -247,7 +306,7 @@ fn pieces_make_no_difference() {
     assert_eq!(count(&expected, "HTTP/1.1 200 OK\r\n"), 4);
     assert_eq!(count(&expected, "HTTP/1.1 405 "), 1);
     assert_eq!(count(&expected, "\r\n\r\ninfo_hash=a&x=<>\"#b"), 1);
-    assert_eq!(expected.end, Some(Next::End { linger: true }));
+    assert_eq!(expected.end, Some(Next::Close { linger: true }));
     for size in 1..whole.len() {
         let talk = talk(whole.chunks(size));
         assert_eq!(talk.replies, expected.replies, "{size}");
@@ -260,7 +319,7 @@ fn pieces_make_no_difference() {
 }
 
 #[test]
-fn what_may_still_come_decides_how_a_connection_ends() {
+fn a_connection_lingers_if_more_may_come() {
     let table: [(&str, Option<bool>); 12] = [
         ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", Some(false)),
         (
@@ -294,82 +353,74 @@ fn what_may_still_come_decides_how_a_connection_ends() {
         let talk = talk([request.as_bytes()]);
         assert_eq!(
             talk.end,
-            linger.map(|linger| Next::End { linger }),
+            linger.map(|linger| Next::Close { linger }),
             "{request}"
         );
         assert_eq!(count(&talk, "HTTP/1.1 "), 1, "{request}");
-        let said = count(&talk, "Connection: close\r\n") == 1;
-        assert_eq!(said, linger.is_some(), "{request}");
+        let has_header = count(&talk, "Connection: close\r\n") == 1;
+        assert_eq!(has_header, linger.is_some(), "{request}");
     }
 }
 
 #[test]
 fn replies_are_the_last_ones_while_the_worker_stops() {
-    let mut exchange = Exchange::new(Ipv4Addr::LOCALHOST.into());
-    let mut out = Vec::new();
-    let turn = exchange.take(GET, &mut out, true, &mut Echo::default());
-    assert_eq!(turn.next, Next::End { linger: true });
-    assert!(String::from_utf8_lossy(&out).contains("Connection: close\r\n"));
+    let (mut server, mut client) = (Server::new(), Client::default());
+    server.is_stopping = true;
+    client.input = GET;
+    let next = Next::Read { in_request: true };
+    let turn = server.turn(&mut client, next, echo).unwrap();
+    assert_eq!(turn.next, Next::Close { linger: true });
+    assert!(String::from_utf8_lossy(&client.replies).contains("Connection: close\r\n"));
 }
 
-/// A client that asks and does not read costs no more than the bound, and gets everything.
+/// A client that sends requests and does not read costs no more than the bound, and gets every reply.
 #[test]
 fn replies_are_sent_before_there_are_too_many() {
     let request = format!("GET /?{} HTTP/1.1\n\n", "x".repeat(4000));
     let three = request.repeat(3);
-    let mut exchange = Exchange::new(Ipv4Addr::LOCALHOST.into());
-    let mut fat = Fat(vec![b'y'; 10_000]);
-    let mut out = Vec::new();
-    let mut input = three.as_bytes();
+    let (mut server, mut client) = (Server::new(), Client::default());
+    client.input = three.as_bytes();
+    let mut next = Next::Read { in_request: true };
     let mut turns = 0;
     let mut replies = 0;
     loop {
-        let turn = exchange.take(input, &mut out, false, &mut fat);
+        let turn = server.turn(&mut client, next, |_, body| {
+            body.resize(10_000, b'y');
+            Response::new(Status::Ok)
+        });
+        let (turn, out) = (turn.unwrap(), std::mem::take(&mut client.replies));
         assert!(out.len() < 26_500, "{}", out.len());
         replies += out
             .windows(9)
             .filter(|window| window == b"HTTP/1.1 ")
             .count();
-        out.clear();
         turns += 1;
-        assert_eq!(turn.is_long, turn.next == Next::GoOn);
-        match turn.next {
-            Next::GoOn => input = b"",
+        assert_eq!(turn.is_long, turn.next == Next::Answer);
+        next = turn.next;
+        match next {
+            Next::Answer => {}
             Next::Read { in_request } => {
                 assert!(!in_request);
                 break;
             }
-            Next::End { .. } => panic!("it ended"),
+            Next::Close { .. } => panic!("it closed"),
         }
     }
     assert_eq!((turns, replies), (2, 3));
 }
 
-/// Long answers.
-struct Fat(Vec<u8>);
-
-impl Answers for Fat {
-    fn answer(&mut self, _: &Head, _: IpAddr) -> (Answer, &[u8]) {
-        let answer = Answer {
-            status: Status::Ok,
-            ticket: None,
-        };
-        (answer, &self.0)
-    }
-}
-
 #[test]
-fn a_full_buffer_may_not_be_all() {
+fn a_full_input_buffer_makes_a_connection_linger() {
     let mut request = b"GET / HTTP/1.1\r\nConnection: close\r\nX: ".to_vec();
     request.resize(INPUT_BYTES - 4, b'y');
     request.extend_from_slice(b"\r\n\r\n");
-    assert_eq!(talk([&request[..]]).end, Some(Next::End { linger: true }));
+    assert_eq!(talk([&request[..]]).end, Some(Next::Close { linger: true }));
 }
 
 #[test]
-fn empty_lines_before_a_request_are_nothing() {
-    assert_eq!(head::skip_empty_lines(b"\r\n\n\r\nGET"), b"GET");
-    assert_eq!(head::skip_empty_lines(b"\r\rGET"), b"\r\rGET");
+fn empty_lines_before_a_request_are_skipped() {
+    assert_eq!(http1::skip_empty_lines(b"\r\n\n\r\nGET"), b"GET");
+    assert_eq!(http1::skip_empty_lines(b"\r\rGET"), b"\r\rGET");
     let talk = talk([&b"\r\n".repeat(5000)[..], b"\r"]);
     assert_eq!((talk.end, talk.in_request), (None, true));
 }

@@ -1,7 +1,7 @@
 //! Many packets with one system call: `recvmmsg` and `sendmmsg`.
 //!
-//! Measured against a call a packet (`docs/bench.md`, "udp"), which is why this module may do
-//! what no other may: call the system by raw pointers.
+//! `docs/bench.md`, "udp", compares it with a call for each packet. No crate fits: `nix` has one
+//! control message for all packets of a call, and each reply needs its own.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -12,14 +12,14 @@ use std::os::fd::AsRawFd;
 
 use libc::{c_int, c_void, iovec, mmsghdr, msghdr};
 
-/// Packets of one call.
+/// Packets in one call.
 pub const BATCH: usize = 64;
 
-/// The longest packet that is read; what is longer is cut (rule U7).
+/// Bytes of a packet that are read; a longer one is truncated (rule U7).
 const PACKET_MAX: usize = 2048;
 
-/// Between the beginnings of two packets: no power of two, or their first bytes would all
-/// compete for the same lines of the processor's cache.
+/// Distance between two packets in the buffer: no power of two, or their first bytes would all map to
+/// the same cache sets.
 const PACKET_PITCH: usize = PACKET_MAX + 64;
 
 /// A socket address as the kernel writes it, of either family.
@@ -29,7 +29,7 @@ struct Name([u8; NAME]);
 
 const NAME: usize = size_of::<libc::sockaddr_in6>();
 
-/// One control message with the address that a packet was sent to.
+/// One control message, with the address that a packet was sent to.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
@@ -42,8 +42,8 @@ const CONTROL_HEADER: usize = size_of::<usize>() + 8;
 const PKTINFO_V4: usize = size_of::<libc::in_pktinfo>();
 const PKTINFO_V6: usize = size_of::<libc::in6_pktinfo>();
 
-/// Where a packet came from and which of the host's addresses it was sent to: all that an
-/// answer needs to find its way, from the address that was hit (rule U2).
+/// A packet's source, and the address of this host that it was sent to, from which the reply is sent
+/// (rule U2).
 #[derive(Clone, Copy)]
 pub struct Route {
     name: Name,
@@ -52,11 +52,10 @@ pub struct Route {
     control_len: usize,
 }
 
-/// Packets as they were received.
+/// A batch of received packets.
 ///
-/// The headers are written once, and point into the rest for good: the kernel changes nothing of
-/// them but lengths and flags. The rest are vectors, none of which ever grows: pointers to their
-/// elements stay good while these are only read.
+/// The headers are written once, and point into the other vectors: the kernel changes only their
+/// lengths and flags. None of the vectors ever grows, so pointers to their elements stay valid.
 pub struct Received {
     packets: Vec<u8>,
     routes: Vec<Route>,
@@ -66,31 +65,31 @@ pub struct Received {
     used: usize,
 }
 
-/// Packets to be sent, in one piece of memory that is used again and again.
+/// A batch of packets to send, in one buffer that is reused.
 pub struct Outgoing {
     bytes: Vec<u8>,
-    /// Where each packet ends, and its way.
-    letters: Vec<(usize, Route)>,
-    /// Room for the parts and headers of one call.
+    /// The end of each packet in `bytes`, and its route.
+    packets: Vec<(usize, Route)>,
+    /// The parts and headers of one call; empty between calls.
     parts: Vec<iovec>,
     headers: Vec<mmsghdr>,
 }
 
-// SAFETY: between two calls both lists are empty; pointers are in them only during one.
+// SAFETY: `parts` and `headers` hold pointers only during a call, and are empty between calls.
 unsafe impl Send for Outgoing {}
 
-/// Makes the kernel tell the address that each packet was sent to.
+/// Makes the kernel report the address that each packet was sent to (`IP_PKTINFO`).
 ///
 /// # Errors
-/// The system refuses.
-pub fn tell_destinations(socket: &UdpSocket) -> io::Result<()> {
+/// Those of `setsockopt`.
+pub fn enable_pktinfo(socket: &UdpSocket) -> io::Result<()> {
     let (level, option) = if socket.local_addr()?.is_ipv4() {
         (libc::IPPROTO_IP, libc::IP_PKTINFO)
     } else {
         (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
     };
     let on: c_int = 1;
-    // SAFETY: `on` is as long as is said, and is only read during the call.
+    // SAFETY: `on` has the length that is passed, and is only read during the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -110,16 +109,16 @@ pub fn tell_destinations(socket: &UdpSocket) -> io::Result<()> {
 // === impl Route ===
 
 impl Route {
-    const NOWHERE: Self = Self {
+    const EMPTY: Self = Self {
         name: Name([0; NAME]),
         name_len: 0,
         control: Control([0; CONTROL]),
         control_len: 0,
     };
 
-    /// The way to that address, from whatever address of this host the system chooses.
+    /// The route to `address`, from the address of this host that the kernel chooses.
     pub fn to(address: SocketAddr) -> Self {
-        let mut route = Self::NOWHERE;
+        let mut route = Self::EMPTY;
         let name = &mut route.name.0;
         name[2..4].copy_from_slice(&address.port().to_be_bytes());
         let (family, len) = match address {
@@ -138,7 +137,7 @@ impl Route {
         route
     }
 
-    /// Where the packet came from; none if the kernel did not tell.
+    /// The source of the packet; none if it is unknown.
     pub fn source(&self) -> Option<SocketAddr> {
         let name = &self.name.0;
         let port = u16::from_be_bytes([name[2], name[3]]);
@@ -156,7 +155,7 @@ impl Route {
         }
     }
 
-    /// The address of this host that the packet was sent to, where the socket tells it.
+    /// The address of this host that the packet was sent to, if the socket has [`enable_pktinfo`].
     pub fn destination(&self) -> Option<IpAddr> {
         let control = self.control.0.get(..self.control_len)?;
         match self.pktinfo()? {
@@ -165,12 +164,12 @@ impl Route {
         }
     }
 
-    /// Turns what was received into what is to be sent: back from the address that was hit, by
-    /// whatever interface the system's routes say.
-    fn turn(&mut self) {
+    /// Makes the route of a received packet that of its reply: from the address that the packet was sent
+    /// to, by the interface that the kernel chooses.
+    fn reverse(&mut self) {
         let (info, len) = match self.pktinfo() {
             Some(libc::AF_INET) => (0, PKTINFO_V4),
-            // The interface of a link-local address is in its scope, too.
+            // A link-local address has its interface in the scope, too.
             Some(_) => (16, PKTINFO_V6),
             None => {
                 self.control_len = 0;
@@ -182,7 +181,7 @@ impl Route {
         self.control_len = (CONTROL_HEADER + len).next_multiple_of(size_of::<usize>());
     }
 
-    /// The family of the address information that came with the packet.
+    /// The family of the control message that came with the packet.
     fn pktinfo(&self) -> Option<c_int> {
         let control = self.control.0.get(..self.control_len)?;
         let length = usize::from_ne_bytes(bytes_at(control, 0)?);
@@ -209,7 +208,7 @@ fn bytes_at<const LEN: usize>(bytes: &[u8], at: usize) -> Option<[u8; LEN]> {
 impl Default for Received {
     fn default() -> Self {
         let mut packets = vec![0_u8; BATCH * PACKET_PITCH];
-        let mut routes = vec![Route::NOWHERE; BATCH];
+        let mut routes = vec![Route::EMPTY; BATCH];
         let part = |at| iovec {
             iov_base: packets.as_mut_ptr().wrapping_add(at * PACKET_PITCH).cast(),
             iov_len: PACKET_MAX,
@@ -234,8 +233,8 @@ impl Default for Received {
 }
 
 impl Received {
-    /// Waits for a packet as long as the socket's timeout lets it, and takes what else is there,
-    /// up to [`BATCH`]. Returns how many came.
+    /// Waits for a packet up to the socket's timeout, and receives what else has arrived, up to
+    /// [`BATCH`] packets. Returns their number.
     ///
     /// # Errors
     /// Those of `recvmmsg`; `WouldBlock` after the timeout.
@@ -245,8 +244,8 @@ impl Received {
             header.msg_hdr.msg_controllen = CONTROL;
         }
         self.used = 0;
-        // SAFETY: every header points to a part, a name and a control buffer of its own, as long
-        // as it says, which lie in vectors of `self`, as long as ever and borrowed by nobody.
+        // SAFETY: each header points to a part, a name and a control buffer of its own, with the lengths
+        // that it says, in vectors of `self` that never grow and are not borrowed now.
         let result = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -265,7 +264,7 @@ impl Received {
         Ok(number)
     }
 
-    /// One of the packets that came.
+    /// Packet number `at` of the batch.
     pub fn packet(&self, at: usize) -> &[u8] {
         let length = self.headers[at].msg_len as usize;
         &self.packets[at * PACKET_PITCH..][..length.min(PACKET_MAX)]
@@ -282,7 +281,7 @@ impl Default for Outgoing {
     fn default() -> Self {
         Self {
             bytes: Vec::with_capacity(BATCH * 512),
-            letters: Vec::with_capacity(BATCH),
+            packets: Vec::with_capacity(BATCH),
             parts: Vec::with_capacity(BATCH),
             headers: Vec::with_capacity(BATCH),
         }
@@ -290,11 +289,11 @@ impl Default for Outgoing {
 }
 
 impl Outgoing {
-    /// A single packet, in no more memory than it takes.
+    /// A single packet, in no more memory than it needs.
     pub fn one(route: &Route, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut outgoing = Self {
             bytes: Vec::new(),
-            letters: Vec::with_capacity(1),
+            packets: Vec::with_capacity(1),
             parts: Vec::new(),
             headers: Vec::new(),
         };
@@ -303,39 +302,40 @@ impl Outgoing {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.letters.is_empty()
+        self.packets.is_empty()
     }
 
-    /// Adds the packet that `write` appends, to go back where `route` came from.
+    /// Adds the packet that `write` appends, as a reply to a packet received by `route`.
     pub fn add(&mut self, route: &Route, write: impl FnOnce(&mut Vec<u8>)) {
+        debug_assert!(self.headers.is_empty(), "headers point into the buffers");
         let mut route = *route;
-        route.turn();
+        route.reverse();
         write(&mut self.bytes);
-        self.letters.push((self.bytes.len(), route));
+        self.packets.push((self.bytes.len(), route));
     }
 
-    /// Sends all that was added, and forgets it. Returns how many packets could not be sent:
-    /// each is given up, as the network might have lost it, too.
+    /// Sends all packets and clears the batch. Returns how many could not be sent: they are dropped, as
+    /// the network might drop them.
     pub fn send(&mut self, socket: &UdpSocket) -> usize {
         let mut lost = 0;
         let mut start = 0;
-        for at in (0..self.letters.len()).step_by(BATCH) {
-            let end = self.letters.len().min(at + BATCH);
-            self.address(at..end, &mut start);
+        for at in (0..self.packets.len()).step_by(BATCH) {
+            let end = self.packets.len().min(at + BATCH);
+            self.fill_headers(at..end, &mut start);
             lost += send(socket, &mut self.headers);
             self.parts.clear();
             self.headers.clear();
         }
         self.bytes.clear();
-        self.letters.clear();
+        self.packets.clear();
         lost
     }
 
-    /// Makes the headers of those letters, the first of which begins at `start`.
-    fn address(&mut self, letters: Range<usize>, start: &mut usize) {
-        let letters = &mut self.letters[letters];
-        // Before the first pointer to one of them: they must not move any more.
-        self.parts.extend(letters.iter().map(|(end, _)| {
+    /// Makes the headers of a range of packets, the first of which begins at `start`.
+    fn fill_headers(&mut self, range: Range<usize>, start: &mut usize) {
+        let packets = &mut self.packets[range];
+        // All parts before the first header, which points to one: a growing vector moves its elements.
+        self.parts.extend(packets.iter().map(|(end, _)| {
             let packet = &self.bytes[*start..*end];
             *start = *end;
             iovec {
@@ -345,7 +345,7 @@ impl Outgoing {
         }));
         let parts = self.parts.iter_mut();
         self.headers
-            .extend(letters.iter_mut().zip(parts).map(|((_, route), part)| {
+            .extend(packets.iter_mut().zip(parts).map(|((_, route), part)| {
                 let control: *mut c_void = match route.control_len {
                     0 => std::ptr::null_mut(),
                     _ => route.control.0.as_mut_ptr().cast(),
@@ -356,19 +356,19 @@ impl Outgoing {
     }
 }
 
-/// Sends the packets of those headers; returns how many the kernel would not take.
+/// Sends the packets of the headers. Returns how many the kernel refused.
 fn send(socket: &UdpSocket, headers: &mut [mmsghdr]) -> usize {
     let (mut at, mut lost) = (0, 0);
     while at < headers.len() {
         let rest = &mut headers[at..];
-        // SAFETY: `address` has just made every header point to a name, a part and a control
-        // message, as long as it says. The kernel only reads them and writes `msg_len`.
+        // SAFETY: `fill_headers` has just made each header point to a name, a part and a control message
+        // with the lengths that it says. The kernel only reads them, and writes `msg_len`.
         let result =
             unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, 0) };
         match usize::try_from(result) {
             Ok(sent) if sent > 0 => at += sent,
             _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            // The first one of the rest is what the kernel would not send.
+            // The kernel refused the first packet of the rest.
             _ => {
                 at += 1;
                 lost += 1;
@@ -378,7 +378,7 @@ fn send(socket: &UdpSocket, headers: &mut [mmsghdr]) -> usize {
     lost
 }
 
-/// A header that points to those parts.
+/// A header with these pointers.
 fn header(
     part: *mut iovec,
     name: *mut c_void,
@@ -386,7 +386,7 @@ fn header(
     control: *mut c_void,
     control_len: usize,
 ) -> mmsghdr {
-    // SAFETY: plain integers and pointers, for which all zeros are a value.
+    // SAFETY: it has only integers and pointers, for which zero is valid.
     let mut header: mmsghdr = unsafe { std::mem::zeroed() };
     let message: &mut msghdr = &mut header.msg_hdr;
     message.msg_name = name;
@@ -405,7 +405,7 @@ mod tests {
 
     fn pair(own: &str, other: &str) -> (UdpSocket, UdpSocket) {
         let socket = UdpSocket::bind(own).unwrap();
-        tell_destinations(&socket).unwrap();
+        enable_pktinfo(&socket).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
@@ -416,7 +416,7 @@ mod tests {
         (socket, client)
     }
 
-    fn answers_from_where_it_was_hit(own: &str, client: &str, hit: &str) {
+    fn replies_from_the_destination(own: &str, client: &str, hit: &str) {
         let (socket, client) = pair(own, client);
         let hit: SocketAddr = (
             hit.parse::<IpAddr>().unwrap(),
@@ -452,14 +452,14 @@ mod tests {
     }
 
     #[test]
-    fn replies_come_from_the_address_that_was_hit() {
-        answers_from_where_it_was_hit("0.0.0.0:0", "127.0.0.9:0", "127.1.2.3");
-        answers_from_where_it_was_hit("127.0.0.5:0", "127.0.0.9:0", "127.0.0.5");
-        answers_from_where_it_was_hit("[::]:0", "[::1]:0", "::1");
+    fn replies_come_from_the_address_that_was_sent_to() {
+        replies_from_the_destination("0.0.0.0:0", "127.0.0.9:0", "127.1.2.3");
+        replies_from_the_destination("127.0.0.5:0", "127.0.0.9:0", "127.0.0.5");
+        replies_from_the_destination("[::]:0", "[::1]:0", "::1");
     }
 
     #[test]
-    fn what_can_not_be_sent_is_given_up_and_the_rest_goes() {
+    fn packets_that_can_not_be_sent_are_dropped_and_the_rest_is_sent() {
         let (socket, client) = pair("127.0.0.1:0", "127.0.0.1:0");
         let mut outgoing = Outgoing::default();
         let there = Route::to(client.local_addr().unwrap());
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_told_as_such() {
+    fn a_timeout_is_would_block() {
         let (socket, _client) = pair("127.0.0.1:0", "127.0.0.1:0");
         socket
             .set_read_timeout(Some(Duration::from_millis(5)))

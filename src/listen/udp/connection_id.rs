@@ -1,4 +1,4 @@
-//! Connection ids: proof that a client's address is its own, without remembering any (rule U3).
+//! Connection ids: proof that a client's address is not forged, without state (rule U3).
 
 use std::fs::{self, OpenOptions};
 use std::hash::Hasher;
@@ -9,14 +9,14 @@ use std::path::Path;
 
 use siphasher::sip::SipHasher24;
 
-/// The secret behind connection ids: 256 bits, the same for all listeners and processes of a host.
+/// The key of connection ids: 256 bits, shared by all listeners and processes of a host.
 #[derive(Clone)]
-pub struct Secret([u8; 32]);
+pub struct ConnectionSecret([u8; 32]);
 
-/// Issues connection ids, and knows its own again.
+/// Issues and verifies connection ids.
 ///
 /// An id holds the low 8 bits of the time slot that it was issued in, and 56 bits of a keyed hash
-/// over slot and address. The port is no part of it: clients use one id from several.
+/// over slot and address. The port is not included: clients use one id from several.
 #[derive(Clone)]
 pub struct ConnectionIds {
     /// The hash of the first half of the secret, keyed by the other.
@@ -24,27 +24,27 @@ pub struct ConnectionIds {
     slot_seconds: i64,
 }
 
-/// Slots that an id is accepted for after its own.
+/// Slots for which an id is accepted after its own.
 const AGE_MAX: u8 = 8;
 
-// === impl Secret ===
+// === impl ConnectionSecret ===
 
-impl Secret {
+impl ConnectionSecret {
     /// A secret for this process alone.
     ///
     /// # Errors
-    /// The system has no random numbers.
+    /// The system has no source of random numbers.
     pub fn random() -> io::Result<Self> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(io::Error::other)?;
         Ok(Self(secret))
     }
 
-    /// The secret in a file, which is made if there is none: readable by its owner alone. Of
-    /// several processes that make it at the same time, all get the one that was first.
+    /// Reads the secret from a file, or creates the file, readable by its owner only. Processes that
+    /// create it at the same time all get the first one's secret.
     ///
     /// # Errors
-    /// The file can be neither read nor made, or is not a secret.
+    /// The file can be neither read nor created, or is not a secret.
     pub fn load(path: &Path) -> io::Result<Self> {
         match Self::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path),
@@ -63,19 +63,19 @@ impl Secret {
         })
     }
 
-    /// Written beside its place and linked there, so that nobody ever reads half of it.
+    /// Writes a temporary file and links it to `path`, so that no process ever reads half of it.
     fn create(path: &Path) -> io::Result<Self> {
         let secret = Self::random()?;
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{:016x}.new", fastrand::u64(..)));
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(format!(".{:016x}.new", fastrand::u64(..)));
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&beside)
+            .open(&temporary)
             .and_then(|mut file| file.write_all(&secret.0))
-            .and_then(|()| fs::hard_link(&beside, path));
-        let _ = fs::remove_file(&beside);
+            .and_then(|()| fs::hard_link(&temporary, path));
+        let _ = fs::remove_file(&temporary);
         match written {
             Ok(()) => Ok(secret),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::read(path),
@@ -88,7 +88,7 @@ impl Secret {
 
 impl ConnectionIds {
     /// Ids that are accepted for at least `lifetime` seconds.
-    pub fn new(secret: &Secret, lifetime: u32) -> Self {
+    pub fn new(secret: &ConnectionSecret, lifetime: u32) -> Self {
         let (key, prefix) = secret.0.split_at(16);
         let mut hash = SipHasher24::new_with_key(key.first_chunk().unwrap_or(&[0; 16]));
         hash.write(prefix);
@@ -103,8 +103,8 @@ impl ConnectionIds {
         self.of_slot(ip, unix / self.slot_seconds)
     }
 
-    /// Whether the id was issued for that address, and not too long ago. One of the next slot
-    /// passes, too: other processes' clocks may be a little ahead.
+    /// Whether the id was issued for that address, and has not expired. One of the next slot is valid,
+    /// too: the clocks of other processes may be a little ahead.
     pub fn verify(&self, id: u64, ip: IpAddr, unix: i64) -> bool {
         let now = unix / self.slot_seconds;
         let age = (now as u8).wrapping_sub((id >> 56) as u8);
@@ -113,7 +113,7 @@ impl ConnectionIds {
             u8::MAX => now + 1,
             _ => return false,
         };
-        // One comparison of whole words takes the same time whatever they are.
+        // A comparison of two words takes constant time.
         self.of_slot(ip, slot) == id
     }
 
@@ -145,7 +145,7 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     fn ids(lifetime: u32) -> ConnectionIds {
-        ConnectionIds::new(&Secret([7; 32]), lifetime)
+        ConnectionIds::new(&ConnectionSecret([7; 32]), lifetime)
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -183,7 +183,7 @@ mod tests {
         let client = ip("2001:db8::1");
         let id = ids(120).issue(client, NOW);
         for half in [0, 31] {
-            let mut secret = Secret([7; 32]);
+            let mut secret = ConnectionSecret([7; 32]);
             secret.0[half] ^= 1;
             assert!(!ConnectionIds::new(&secret, 120).verify(id, client, NOW));
         }
@@ -191,22 +191,25 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_made_once_and_kept_to_its_owner() {
+    fn a_secret_is_created_once_and_readable_by_its_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         let made: Vec<_> = std::thread::scope(|scope| {
-            let make = || Secret::load(&path).unwrap().0;
+            let make = || ConnectionSecret::load(&path).unwrap().0;
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
-            threads.into_iter().map(|it| it.join().unwrap()).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
         });
-        assert!(made.iter().all(|it| *it == made[0]));
-        assert_eq!(Secret::load(&path).unwrap().0, made[0]);
+        assert!(made.iter().all(|secret| *secret == made[0]));
+        assert_eq!(ConnectionSecret::load(&path).unwrap().0, made[0]);
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         fs::write(&path, "too short").unwrap();
-        assert!(Secret::load(&path).is_err());
-        assert!(Secret::load(&folder.path().join("none/secret")).is_err());
+        assert!(ConnectionSecret::load(&path).is_err());
+        assert!(ConnectionSecret::load(&folder.path().join("none/secret")).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Replies that are held back until what they acknowledge is durable. Their worker goes on meanwhile.
+//! Replies that are held back until what they acknowledge is durable. Their worker does not wait.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -12,24 +12,22 @@ use super::batch::{Outgoing, Route};
 use crate::telemetry::metrics::Metrics;
 use crate::tracker::{Ticket, Tracker};
 
-/// Replies held at once. One more is not sent: its client asks again, as if the network had lost it.
+/// Replies held at once. One more is dropped: its client retries, as if the network had lost it.
 const HELD_MAX: usize = 16_384;
 
-/// The replies of all UDP workers that wait.
+/// The held replies of all UDP workers.
 #[derive(Clone)]
-pub struct Held {
+pub struct HeldReplies {
     tracker: Arc<Tracker>,
     metrics: Arc<Metrics>,
     settings: Arc<ArcSwap<UdpSettings>>,
-    places: Arc<Semaphore>,
-    /// Where they wait.
+    permits: Arc<Semaphore>,
+    /// Runs the tasks that wait.
     runtime: Handle,
 }
 
-// === impl Held ===
-
-impl Held {
-    /// Replies wait on that runtime.
+impl HeldReplies {
+    /// Each reply waits in a task on `runtime`.
     pub fn new(
         tracker: Arc<Tracker>,
         metrics: Arc<Metrics>,
@@ -40,7 +38,7 @@ impl Held {
             tracker,
             metrics,
             settings,
-            places: Arc::new(Semaphore::new(HELD_MAX)),
+            permits: Arc::new(Semaphore::new(HELD_MAX)),
             runtime,
         }
     }
@@ -53,11 +51,11 @@ impl Held {
         ticket: Ticket,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             self.metrics.udp_unsent.one();
             return;
         };
-        let mut letter = Outgoing::one(route, write);
+        let mut reply = Outgoing::one(route, write);
         let (held, socket) = (self.clone(), Arc::clone(socket));
         self.runtime.spawn(async move {
             let limit = held.settings.load().ack_timeout;
@@ -65,16 +63,16 @@ impl Held {
             if tokio::time::timeout(limit, settled).await.is_err() {
                 held.metrics.ack_timeouts.one();
             }
-            let lost = letter.send(&socket);
+            let lost = reply.send(&socket);
             held.metrics.udp_unsent.add(lost as u64);
-            drop(place);
+            drop(permit);
         });
     }
 
-    /// Resolves when none is held any more: within `ack_timeout`, if no worker adds another.
+    /// Resolves when no reply is held: within `ack_timeout`, unless a worker adds another.
     pub async fn emptied(&self) {
         let all = u32::try_from(HELD_MAX).unwrap_or(u32::MAX);
-        // Fails only if the semaphore is closed, which nobody does.
-        let _ = self.places.acquire_many(all).await;
+        // Fails only if the semaphore is closed, which it never is.
+        let _ = self.permits.acquire_many(all).await;
     }
 }

@@ -1,7 +1,7 @@
 //! UDP: one socket on a thread of its own, and the answers to its packets (BEP 15; rules U1 to U7).
 //!
-//! A thread waits for packets in the kernel, takes all that are there, answers them one after
-//! another, and sends all answers with one call. It shares nothing but the tracker.
+//! A thread waits for packets in the kernel, receives a batch, answers its packets one by one, and
+//! sends the replies with one call. It shares nothing but the tracker.
 
 mod batch;
 mod connection_id;
@@ -26,19 +26,19 @@ use crate::tracker::{AnnounceRequest, Mode, Refusal, Tracker, Workspace};
 use crate::wire::http::{Target, parse_path};
 use crate::wire::udp::{self as wire, Action, Header, Transaction};
 
-pub use batch::{BATCH, Outgoing, Received, Route, tell_destinations};
-pub use connection_id::{ConnectionIds, Secret};
-pub use hold::Held;
+pub use batch::{BATCH, Outgoing, Received, Route, enable_pktinfo};
+pub use connection_id::{ConnectionIds, ConnectionSecret};
+pub use hold::HeldReplies;
 pub use socket::bind;
 
-/// How long a worker waits for packets before it looks whether it is to stop.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long a worker waits in the kernel before it checks whether it is to stop.
+const SOCKET_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How long a worker pauses when its socket fails for a reason that may pass.
+/// How long a worker pauses when its socket fails.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Announces of a batch from which on reading ahead pays.
-const PREPARED_MIN: usize = 4;
+/// The least announces of a batch for which prefetching pays.
+const PREFETCH_MIN: usize = 4;
 
 const BAD_ID: &str = "bad connection id";
 const MALFORMED: &str = "malformed";
@@ -48,9 +48,9 @@ const NO_SCRAPE: &str = "scrape not available";
 /// The settings that a reload may change.
 #[derive(Clone, Copy, Debug)]
 pub struct UdpSettings {
-    /// Seconds that a connection id is accepted for at least.
+    /// Seconds for which a connection id is accepted at least.
     pub id_lifetime: u32,
-    /// Answers a second to connects, and errors, for one network; 0 for any number.
+    /// Replies to connects, and errors, for one network in a second; 0 for no limit.
     pub connect_limit: u32,
     pub error_limit: u32,
     /// How long a reply waits at most until what it acknowledges is durable.
@@ -62,15 +62,15 @@ pub struct UdpSettings {
 pub struct UdpService {
     pub tracker: Arc<Tracker>,
     pub settings: Arc<ArcSwap<UdpSettings>>,
-    pub secret: Secret,
+    pub secret: ConnectionSecret,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub connects: Arc<SourceLimit>,
     pub errors: Arc<SourceLimit>,
-    pub held: Held,
+    pub held: HeldReplies,
 }
 
-/// One socket's thread.
+/// A thread and its socket.
 struct Worker {
     service: UdpService,
     socket: Arc<UdpSocket>,
@@ -78,24 +78,23 @@ struct Worker {
     ids: ConnectionIds,
     settings: UdpSettings,
     work: Workspace,
-    /// The path of a private announce.
+    /// The path in a private announce; reused.
     path: Vec<u8>,
-    /// The torrents and peers of a batch.
+    /// The torrents and peers of a batch's announces, to prefetch.
     announced: Vec<(InfoHash, Endpoint)>,
     outgoing: Outgoing,
 }
 
-/// A request whose sender has shown that its address is its own, or a connect.
+/// A request to answer: a connect, or one with a valid connection id.
 #[derive(Clone, Copy)]
-struct Arrival {
-    /// Its number in the batch.
+struct Request {
+    /// The number of its packet in the batch.
     at: usize,
     header: Header,
     ip: IpAddr,
 }
 
-/// Answers what comes on that socket until `stop` is true. The thread beats `pulse` every time it
-/// looks for packets.
+/// Answers the packets of a socket until `stop` is true. Beats `pulse` each time it receives.
 ///
 /// # Errors
 /// The socket can't be used.
@@ -105,9 +104,9 @@ pub fn serve(
     pulse: Pulse,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    socket.set_read_timeout(Some(PATIENCE))?;
-    // Full for so long, the network takes nothing more; a client asks again.
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(SOCKET_TIMEOUT))?;
+    // If the send buffer stays full for this long, replies are dropped; clients retry.
+    socket.set_write_timeout(Some(SOCKET_TIMEOUT))?;
     let address = socket.local_addr()?;
     let peers_max = if address.is_ipv4() {
         wire::PEERS_MAX_V4
@@ -127,14 +126,14 @@ pub fn serve(
         outgoing: Outgoing::default(),
     };
     let mut received = Received::default();
-    let mut arrivals = Vec::with_capacity(BATCH);
+    let mut requests = Vec::with_capacity(BATCH);
     let mut failing = false;
     while !*stop.borrow() {
         pulse.beat();
         match received.receive(&worker.socket) {
             Ok(number) => {
                 failing = false;
-                worker.answer(&received, number, &mut arrivals);
+                worker.on_batch(&received, number, &mut requests);
             }
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
@@ -150,40 +149,39 @@ pub fn serve(
     Ok(())
 }
 
-// === impl Worker ===
-
 impl Worker {
-    /// Answers the packets of a batch, in two turns: after the first, all of the memory that the
-    /// second needs is asked for at once.
-    fn answer(&mut self, received: &Received, number: usize, arrivals: &mut Vec<Arrival>) {
+    /// Answers the packets of a batch in two passes. After the first, the memory that the second needs
+    /// is prefetched, for all announces at once.
+    fn on_batch(&mut self, received: &Received, number: usize, requests: &mut Vec<Request>) {
         let now = self.service.clock.now();
         let watch = Stopwatch::start();
-        self.take_over_settings();
-        arrivals.clear();
+        self.reload_settings();
+        requests.clear();
         self.announced.clear();
         for at in 0..number {
-            let Some(arrival) = self.receive(received, at, now) else {
+            let Some(request) = self.verify(received, at, now) else {
                 continue;
             };
-            if arrival.header.action == Action::Announce {
-                let announced = wire::announced(received.packet(at));
-                let peer = announced.map(|(it, port)| (it, Endpoint::new(arrival.ip, port)));
-                self.announced.extend(peer);
+            if request.header.action == Action::Announce
+                && let Some((info_hash, port)) = wire::announced(received.packet(at))
+            {
+                self.announced
+                    .push((info_hash, Endpoint::new(request.ip, port)));
             }
-            arrivals.push(arrival);
+            requests.push(request);
         }
-        if self.announced.len() >= PREPARED_MIN {
+        if self.announced.len() >= PREFETCH_MIN {
             self.service.tracker.prepare(&self.announced);
         }
-        for arrival in &*arrivals {
-            let (packet, route) = (received.packet(arrival.at), received.route(arrival.at));
-            match arrival.header.action {
-                Action::Connect => self.connect(arrival, route, now),
-                Action::Announce => self.announce(arrival, packet, route, now),
-                Action::Scrape => self.scrape(arrival, packet, route, now),
+        for request in &*requests {
+            let (packet, route) = (received.packet(request.at), received.route(request.at));
+            match request.header.action {
+                Action::Connect => self.connect(request, route, now),
+                Action::Announce => self.announce(request, packet, route, now),
+                Action::Scrape => self.scrape(request, packet, route, now),
             }
         }
-        self.measure(watch, arrivals);
+        self.observe(watch, requests);
         if !self.outgoing.is_empty() {
             let lost = self.outgoing.send(&self.socket);
             if lost > 0 {
@@ -192,18 +190,20 @@ impl Worker {
         }
     }
 
-    /// No reply of a batch goes before the last one is written: all took as long.
-    fn measure(&self, watch: Stopwatch, arrivals: &[Arrival]) {
-        let arrivals = arrivals.iter();
-        let decided = arrivals.filter(|it| it.header.action != Action::Connect);
-        let number = decided.count() as u64;
+    /// Records the duration of the batch for each of its requests: no reply is sent before the last one
+    /// is written.
+    fn observe(&self, watch: Stopwatch, requests: &[Request]) {
+        let number = requests
+            .iter()
+            .filter(|request| request.header.action != Action::Connect)
+            .count() as u64;
         if number > 0 {
             let durations = self.service.metrics.durations.of(Protocol::Udp);
             durations.observe_each(watch.elapsed(), number);
         }
     }
 
-    fn take_over_settings(&mut self) {
+    fn reload_settings(&mut self) {
         let settings = **self.service.settings.load();
         if settings.id_lifetime != self.settings.id_lifetime {
             self.ids = ConnectionIds::new(&self.service.secret, settings.id_lifetime);
@@ -211,109 +211,101 @@ impl Worker {
         self.settings = settings;
     }
 
-    /// Looks at the head of a packet; none if it is to be dropped, or has been answered by an
-    /// error (rule U4).
-    fn receive(&mut self, received: &Received, at: usize, now: Now) -> Option<Arrival> {
+    /// Checks the header and the connection id of a packet; none if it is dropped, or was answered by
+    /// an error (rule U4).
+    fn verify(&mut self, received: &Received, at: usize, now: Now) -> Option<Request> {
         let packet = received.packet(at);
         let route = received.route(at);
-        let source = route.source().filter(|it| self.is_other(*it, route));
+        let source = route.source().filter(|&source| !self.is_own(source, route));
         let (Some(source), Some(header)) = (source, Header::parse(packet)) else {
             self.service.metrics.udp_dropped.one();
             return None;
         };
         let ip = canonical(source.ip());
-        let arrival = Arrival { at, header, ip };
-        let is_proven =
+        let request = Request { at, header, ip };
+        let is_valid =
             header.action == Action::Connect || self.ids.verify(header.connection_id, ip, now.unix);
-        if is_proven {
-            return Some(arrival);
+        if is_valid {
+            return Some(request);
         }
         self.service.metrics.udp_bad_ids.one();
-        // No answer to an address that may be forged is longer than the request.
+        // A reply to an address that may be forged is never longer than the request.
         if wire::error_len(BAD_ID) <= packet.len() {
-            self.error(&arrival, route, BAD_ID, now);
+            self.error(&request, route, BAD_ID, now);
         }
         None
     }
 
-    /// Whether the packet comes from somewhere else than this very socket.
-    fn is_other(&self, source: SocketAddr, route: &Route) -> bool {
+    /// Whether a packet's source is this socket itself, or can't be replied to.
+    fn is_own(&self, source: SocketAddr, route: &Route) -> bool {
         let own = route.destination().unwrap_or(self.address.ip());
-        source.port() != 0 && (source.ip(), source.port()) != (own, self.address.port())
+        source.port() == 0 || (source.ip(), source.port()) == (own, self.address.port())
     }
 
-    fn connect(&mut self, arrival: &Arrival, route: &Route, now: Now) {
+    fn connect(&mut self, request: &Request, route: &Route, now: Now) {
         let limit = self.settings.connect_limit;
-        if !allows(&self.service.connects, arrival.ip, limit, now) {
+        if !allows(&self.service.connects, request.ip, limit, now) {
             self.service.metrics.udp_connects_limited.one();
             return;
         }
         self.service.metrics.udp_connects.one();
-        let id = self.ids.issue(arrival.ip, now.unix);
-        let transaction = arrival.header.transaction;
+        let id = self.ids.issue(request.ip, now.unix);
+        let transaction = request.header.transaction;
         self.outgoing
             .add(route, |out| wire::write_connect(out, transaction, id));
     }
 
-    fn announce(&mut self, arrival: &Arrival, packet: &[u8], route: &Route, now: Now) {
+    fn announce(&mut self, request: &Request, packet: &[u8], route: &Route, now: Now) {
         let Some(params) = wire::parse_announce(packet) else {
-            self.malformed(Asked::Announce, arrival, route, now);
-            return;
+            return self.malformed(Asked::Announce, request, route, now);
         };
-        let mut path = std::mem::take(&mut self.path);
-        let passkey = match self.service.tracker.mode() {
-            Mode::Public => Some(None),
+        let tracker = &self.service.tracker;
+        let passkey = match tracker.mode() {
+            Mode::Public => None,
             Mode::Private => {
-                wire::read_url_data(packet, &mut path);
-                passkey_of(&path).map(Some)
+                wire::read_url_data(packet, &mut self.path);
+                let Some(passkey) = passkey_of(&self.path) else {
+                    let metrics = &self.service.metrics;
+                    metrics.refused(Asked::Announce, Protocol::Udp, Reason::NoPasskey);
+                    return self.error(request, route, NO_PASSKEY, now);
+                };
+                Some(passkey)
             }
         };
-        if let Some(passkey) = passkey {
-            let request = AnnounceRequest {
-                passkey: passkey.as_deref(),
-                params: Ok(params),
-                source: arrival.ip,
-            };
-            self.decide(&request, arrival, route, now);
-        } else {
-            let metrics = &self.service.metrics;
-            metrics.refused(Asked::Announce, Protocol::Udp, Reason::NoPasskey);
-            self.error(arrival, route, NO_PASSKEY, now);
-        }
-        self.path = path;
-    }
-
-    fn decide(&mut self, request: &AnnounceRequest, arrival: &Arrival, route: &Route, now: Now) {
-        let tracker = &self.service.tracker;
-        let transaction = arrival.header.transaction;
-        match tracker.announce(request, now, &mut self.work) {
+        let announce = AnnounceRequest {
+            passkey: passkey.as_deref(),
+            params: Ok(params),
+            source: request.ip,
+        };
+        match tracker.announce(&announce, now, &mut self.work) {
             Ok(answer) => {
                 let endpoints = &self.work.peers.endpoints;
                 let write = |out: &mut Vec<u8>| {
-                    wire::write_announce(out, transaction, &answer.reply, endpoints);
+                    wire::write_announce(out, request.header.transaction, &answer.reply, endpoints);
                 };
                 match answer.ticket {
                     None => self.outgoing.add(route, write),
                     Some(ticket) => self.service.held.hold(&self.socket, route, ticket, write),
                 }
             }
-            Err(refusal) => self.refuse(arrival, route, &refusal, now),
+            Err(refusal) => {
+                drop(passkey); // it borrows `self.path`
+                self.refuse(request, route, &refusal, now);
+            }
         }
     }
 
-    fn scrape(&mut self, arrival: &Arrival, packet: &[u8], route: &Route, now: Now) {
+    fn scrape(&mut self, request: &Request, packet: &[u8], route: &Route, now: Now) {
         let Some(hashes) = wire::parse_scrape(packet) else {
-            self.malformed(Asked::Scrape, arrival, route, now);
-            return;
+            return self.malformed(Asked::Scrape, request, route, now);
         };
         if self.service.tracker.mode() == Mode::Private {
-            // There is no place for a passkey in it (rule U6).
+            // A scrape has no field for a passkey (rule U6).
             let metrics = &self.service.metrics;
             metrics.refused(Asked::Scrape, Protocol::Udp, Reason::NoScrape);
-            self.error(arrival, route, NO_SCRAPE, now);
-            return;
+            return self.error(request, route, NO_SCRAPE, now);
         }
-        let transaction = arrival.header.transaction;
+        let transaction = request.header.transaction;
         match self.service.tracker.scrape(None, Ok(hashes), Protocol::Udp) {
             Ok(entries) => {
                 let entries = entries.into_iter().map(|(_, entry)| entry);
@@ -321,38 +313,38 @@ impl Worker {
                     wire::write_scrape(out, transaction, entries);
                 });
             }
-            Err(refusal) => self.refuse(arrival, route, &refusal, now),
+            Err(refusal) => self.refuse(request, route, &refusal, now),
         }
     }
 
-    fn refuse(&mut self, arrival: &Arrival, route: &Route, refusal: &Refusal, now: Now) {
+    fn refuse(&mut self, request: &Request, route: &Route, refusal: &Refusal, now: Now) {
         let failure = refusal.failure(0, 0);
-        self.error(arrival, route, failure.reason, now);
+        self.error(request, route, failure.reason, now);
     }
 
-    fn malformed(&mut self, asked: Asked, arrival: &Arrival, route: &Route, now: Now) {
+    fn malformed(&mut self, asked: Asked, request: &Request, route: &Route, now: Now) {
         let metrics = &self.service.metrics;
         metrics.refused(asked, Protocol::Udp, Reason::Malformed);
-        self.error(arrival, route, MALFORMED, now);
+        self.error(request, route, MALFORMED, now);
     }
 
-    fn error(&mut self, arrival: &Arrival, route: &Route, text: &str, now: Now) {
+    fn error(&mut self, request: &Request, route: &Route, text: &str, now: Now) {
         let limit = self.settings.error_limit;
-        if !allows(&self.service.errors, arrival.ip, limit, now) {
+        if !allows(&self.service.errors, request.ip, limit, now) {
             self.service.metrics.udp_errors_limited.one();
             return;
         }
-        let transaction: Transaction = arrival.header.transaction;
+        let transaction: Transaction = request.header.transaction;
         self.outgoing
             .add(route, |out| wire::write_error(out, transaction, text));
     }
 }
 
-/// Whether one who has not shown yet that the address is its own is answered: whoever forges
-/// addresses makes a tracker answer somebody else, so each network gets only so many answers a
-/// second (rule U4); 0 is no limit. This host itself has none: nobody can forge its address from outside.
-fn allows(answers: &SourceLimit, source: IpAddr, per_second: u32, now: Now) -> bool {
-    per_second == 0 || source.is_loopback() || answers.allows(source, per_second, now.mono.0)
+/// Whether a source that may be forged is replied to: the replies to forged sources hit others, so each
+/// network gets at most `per_second` of them (rule U4); 0 is no limit. There is none for this host: its
+/// address can't be forged from outside.
+fn allows(limit: &SourceLimit, source: IpAddr, per_second: u32, now: Now) -> bool {
+    per_second == 0 || source.is_loopback() || limit.allows(source, per_second, now.mono.0)
 }
 
 /// The passkey in the path of a private announce; none if it is not `/<passkey>/announce` (rule H2).
@@ -371,16 +363,17 @@ mod tests {
     use crate::base::clock::Seconds;
 
     #[test]
-    fn networks_get_so_many_answers_a_second_and_this_host_any_number() {
-        let answers = SourceLimit::default();
+    fn replies_are_limited_for_each_network_but_not_for_this_host() {
+        let limit = SourceLimit::default();
         let allowed = |source: &str, per_second, seconds| {
             let now = Now {
                 mono: Seconds::START.plus(seconds),
                 unix: 0,
             };
             let source = source.parse().unwrap();
-            let allowed = (0..100).filter(|_| allows(&answers, source, per_second, now));
-            allowed.count()
+            (0..100)
+                .filter(|_| allows(&limit, source, per_second, now))
+                .count()
         };
         assert_eq!(allowed("192.0.2.1", 10, 0), 10);
         assert_eq!(allowed("192.0.2.200", 10, 0), 0);
@@ -391,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn passkeys_are_found_as_in_http_paths() {
+    fn passkeys_are_parsed_as_in_http_paths() {
         let passkey = |path: &str| passkey_of(path.as_bytes()).map(std::borrow::Cow::into_owned);
         let known = Some("0123456789abcdef".to_owned());
         assert_eq!(passkey("/0123456789abcdef/announce"), known);

@@ -9,7 +9,7 @@ use crate::telemetry::certificate::{EXPIRY_NOTICE_DAYS, validity};
 pub(super) fn check(files: &TlsFiles, absent: &str, now: i64) -> Result<String, Problem> {
     let pair = pem::pair(&files.key, &files.cert).map_err(|error| {
         let hint = match error.problem {
-            pem::Problem::Missing => absent,
+            pem::PemProblem::Missing => absent,
             ref problem => problem.hint(),
         };
         Problem::new(error.to_string(), hint)

@@ -1,22 +1,21 @@
-//! Hosts that have one family of addresses only.
+//! Hosts with only one address family.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
-/// `EPROTONOSUPPORT` and `EAFNOSUPPORT` of Linux: the kernel, or a filter before it, knows no such
-/// family.
+/// `EPROTONOSUPPORT` and `EAFNOSUPPORT` of Linux: the kernel, or a filter before it, does not support
+/// the family.
 const UNKNOWN_FAMILY: [i32; 2] = [93, 97];
 
-/// What a family of addresses is called.
+/// The name of the address family.
 pub fn family(ip: IpAddr) -> &'static str {
     if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-/// Whether a bind failed because the host does not have the family of `address`, or has it switched
-/// off.
+/// Whether a bind failed because the host lacks the family of `address`, or has it disabled.
 ///
-/// An address that is missing says so only if it is one that every host with the family has: any
-/// other may just be another host's.
+/// A missing address proves that only if every host with the family has it; any other may belong to
+/// another host.
 pub fn is_missing(address: IpAddr, error: &io::Error) -> bool {
     let is_unknown = error
         .raw_os_error()
@@ -25,8 +24,8 @@ pub fn is_missing(address: IpAddr, error: &io::Error) -> bool {
     is_unknown || (is_everywhere && error.kind() == ErrorKind::AddrNotAvailable)
 }
 
-/// The address of `listen` that stands for the same as `address` in the other family: any address
-/// of the host, or the host itself, at the same port.
+/// The address of `listen` that corresponds to `address` in the other family: unspecified or loopback,
+/// with the same port.
 pub fn counterpart(address: SocketAddr, listen: &[SocketAddr]) -> Option<SocketAddr> {
     let ip: IpAddr = match address.ip() {
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv4Addr::UNSPECIFIED.into(),
@@ -39,7 +38,7 @@ pub fn counterpart(address: SocketAddr, listen: &[SocketAddr]) -> Option<SocketA
     listen.contains(&counterpart).then_some(counterpart)
 }
 
-/// Whether the host has the family of `address`, as far as a listener at a free port of it can tell.
+/// Whether the host has the family of `address`. Tries to bind a free port.
 pub fn has_family(address: IpAddr) -> bool {
     match TcpListener::bind((address, 0)) {
         Ok(_) => true,
@@ -52,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_family_is_told_from_a_missing_address() {
+    fn a_missing_family_is_distinguished_from_a_missing_address() {
         let table = [
             ("::", 97, true),
             ("::", 93, true),
@@ -76,10 +75,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_of_the_other_family_stands_in() {
+    fn only_the_same_address_of_the_other_family_is_a_counterpart() {
         let found = |address: &str, listen: &[&str]| {
-            let listen: Vec<SocketAddr> = listen.iter().map(|it| it.parse().unwrap()).collect();
-            counterpart(address.parse().unwrap(), &listen).map(|it| it.to_string())
+            let listen: Vec<SocketAddr> = listen
+                .iter()
+                .map(|address| address.parse().unwrap())
+                .collect();
+            counterpart(address.parse().unwrap(), &listen).map(|address| address.to_string())
         };
         let v4 = Some("0.0.0.0:1".to_owned());
         assert_eq!(found("[::]:1", &["[::]:1", "0.0.0.0:1"]), v4);
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn this_host_has_what_it_speaks_to_itself_with() {
+    fn this_host_has_ipv4() {
         assert!(has_family(Ipv4Addr::LOCALHOST.into()));
     }
 }

@@ -1,24 +1,22 @@
-//! How many files this process may open, and how many connections that leaves room for.
+//! The limit of open files, and the connections that it allows.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Files that a process needs beside the connections of its clients: those of the API, its
+/// Files that a process needs in addition to its clients' connections: those of the API, the
 /// listeners, the log, the database.
 pub const OTHER_FILES: u64 = 512;
 
 /// The limit of open files; none for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileLimit {
-    /// What holds now.
+    /// The soft limit.
     pub current: Option<u64>,
-    /// What the process may raise it to by itself.
+    /// The hard limit, up to which the process may raise it.
     pub maximum: Option<u64>,
 }
 
-// === impl FileLimit ===
-
 impl FileLimit {
-    /// That of this process.
+    /// The limit of this process.
     pub fn read() -> Self {
         let limit = getrlimit(Resource::Nofile);
         Self {
@@ -27,7 +25,7 @@ impl FileLimit {
         }
     }
 
-    /// Connections that there are files for, of as many as are wanted; at least one.
+    /// Of `connections`, as many as there are files for; at least one.
     pub fn room_for(self, connections: u32) -> usize {
         let room = self
             .current
@@ -36,18 +34,18 @@ impl FileLimit {
     }
 }
 
-/// Files that as many connections need, and all the rest.
+/// Files that a process with that many connections needs.
 pub fn needed(connections: u32) -> u64 {
     u64::from(connections) + OTHER_FILES
 }
 
-/// Raises the limit for as many connections, as far as the system lets it; what it is then.
+/// Raises the limit for that many connections, as far as the system allows. Returns the new limit.
 pub fn raise(connections: u32) -> FileLimit {
     let wanted = needed(connections);
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-        // Refused, it stays as it was, which is read below.
+        // If that is refused, the limit is unchanged, and read below.
         let _ = setrlimit(Resource::Nofile, limit);
     }
     FileLimit::read()

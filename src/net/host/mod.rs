@@ -1,4 +1,4 @@
-//! What this host has and lacks for a listener: address families, ports, files.
+//! What this host provides for a listener: address families, ports, files.
 
 pub mod families;
 pub mod files;

@@ -1,8 +1,8 @@
-//! Who may have taken a port: another listener, or a connection that this host made itself.
+//! What may hold a port: another listener, or an outgoing connection of this host.
 //!
-//! Linux takes the local ports of outgoing connections from a range, 32768 to 60999 by default. One
-//! that has a listener's port, or was closed by this side within the last minute (TIME-WAIT), keeps
-//! it from being bound: `SO_REUSEADDR` would help only if the other socket had set it as well.
+//! Linux takes the local ports of outgoing connections from a range, 32768 to 60999 by default. A
+//! connection that has a listener's port, or had it and was closed by this side within the last minute
+//! (TIME-WAIT), keeps the port from being bound: `SO_REUSEADDR` helps only if both sockets set it.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -18,26 +18,24 @@ pub enum Transport {
 /// What holds a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// A socket that others connect or send to.
+    /// A socket that clients connect or send to.
     Listener,
-    /// A connection, or what is left of one.
+    /// A connection, possibly in TIME-WAIT.
     Connection,
 }
 
-/// The ports of outgoing connections on this host, and those of them that are kept free.
+/// The port range of outgoing connections on this host, and the reserved ports in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutgoingPorts {
     range: RangeInclusive<u16>,
     reserved: Vec<RangeInclusive<u16>>,
 }
 
-/// The state `LISTEN` of a TCP socket, as the kernel writes it.
+/// The state `LISTEN` of a TCP socket in the tables of the kernel.
 const LISTEN: u8 = 0x0a;
 
-// === impl OutgoingPorts ===
-
 impl OutgoingPorts {
-    /// Those of this host; none if the system does not tell.
+    /// Reads those of this host; none if they are unknown.
     pub fn read() -> Option<Self> {
         let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
         let reserved = read("ip_local_reserved_ports").unwrap_or_default();
@@ -47,24 +45,27 @@ impl OutgoingPorts {
     fn parse(range: &str, reserved: &str) -> Option<Self> {
         let mut ends = range.split_whitespace();
         let (first, last) = (ends.next()?.parse().ok()?, ends.next()?.parse().ok()?);
-        let reserved = reserved.trim().split(',').filter_map(|part| {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
-        });
+        let reserved = reserved
+            .trim()
+            .split(',')
+            .filter_map(|part| {
+                let (first, last) = part.split_once('-').unwrap_or((part, part));
+                Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+            })
+            .collect();
         Some(Self {
             range: first..=last,
-            reserved: reserved.collect(),
+            reserved,
         })
     }
 
-    /// Whether an outgoing connection may take that port.
+    /// Whether an outgoing connection may use that port.
     pub fn may_take(&self, port: u16) -> bool {
-        self.range.contains(&port) && !self.reserved.iter().any(|it| it.contains(&port))
+        self.range.contains(&port) && !self.reserved.iter().any(|range| range.contains(&port))
     }
 }
 
-/// What keeps a listener from `address` at this moment; none if nothing does, or the system does
-/// not tell.
+/// What prevents a listener from binding `address` now; none if nothing does, or it is unknown.
 pub fn holder(address: SocketAddr, transport: Transport) -> Option<Holder> {
     let name = match transport {
         Transport::Tcp => "tcp",
@@ -79,11 +80,11 @@ pub fn holder(address: SocketAddr, transport: Transport) -> Option<Holder> {
     } else {
         None
     };
-    // A socket of IPv6 may hold the port for IPv4, too.
+    // An IPv6 socket may hold the port for IPv4, too.
     own.or_else(|| look(format!("{name}6")))
 }
 
-/// The same of one table: `sl local_address rem_address st …` in hexadecimal.
+/// Searches one table of the kernel: `sl local_address rem_address st …` in hexadecimal.
 fn holder_in(table: &str, address: SocketAddr, transport: Transport) -> Option<Holder> {
     let mut found = None;
     for line in table.lines().skip(1) {
@@ -108,26 +109,28 @@ fn holder_in(table: &str, address: SocketAddr, transport: Transport) -> Option<H
     found
 }
 
-/// Whether a socket with that local address may keep `ip` from being bound: it has the same one, or
-/// one of the two has all.
+/// Whether a socket with that local address may prevent binding `ip`: it has the same address, or one of
+/// the two is unspecified.
 fn overlaps(local: &str, ip: IpAddr) -> bool {
     let Some((address, _)) = local.rsplit_once(':') else {
         return false;
     };
-    // Words of four bytes, as the machine has them in memory.
+    // Words of four bytes in native byte order.
     let hex = |octets: &[u8]| -> String {
-        let words = octets.chunks_exact(4).map(|word| {
-            let word = [word[0], word[1], word[2], word[3]];
-            format!("{:08X}", u32::from_ne_bytes(word))
-        });
-        words.collect()
+        octets
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&word| format!("{:08X}", u32::from_ne_bytes(word)))
+            .collect::<Vec<_>>()
+            .concat()
     };
     let (same, mapped) = match ip {
         IpAddr::V4(ip) => (hex(&ip.octets()), hex(&ip.to_ipv6_mapped().octets())),
         IpAddr::V6(ip) => (hex(&ip.octets()), String::new()),
     };
-    let is_all = address.bytes().all(|byte| byte == b'0');
-    is_all || ip.is_unspecified() || address == same || address == mapped
+    let is_unspecified = address.bytes().all(|byte| byte == b'0');
+    is_unspecified || ip.is_unspecified() || address == same || address == mapped
 }
 
 fn port_of(endpoint: &str) -> Option<u16> {
@@ -142,9 +145,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reserved_ports_are_not_taken_by_outgoing_connections() {
+    fn reserved_ports_are_not_used_by_outgoing_connections() {
         let may_take = |range: &str, reserved: &str, port| {
-            OutgoingPorts::parse(range, reserved).map(|it| it.may_take(port))
+            OutgoingPorts::parse(range, reserved).map(|ports| ports.may_take(port))
         };
         let usual = "32768\t60999\n";
         assert_eq!(may_take(usual, "\n", 34000), Some(true));
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_are_told_from_connections() {
+    fn listeners_are_distinguished_from_connections() {
         let table = "  sl  local_address rem_address   st tx_queue\n   \
             0: 0100007F:84D0 00000000:0000 0A 00000000:00000000\n   \
             1: 0100007F:84D1 0100007F:1F90 06 00000000:00000000\n   \
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sockets_of_this_host_are_seen() {
+    fn the_sockets_of_this_host_are_found() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         assert_eq!(holder(address, Transport::Tcp), Some(Holder::Listener));

@@ -1,14 +1,14 @@
-//! Why a private key is refused: what kind of key it is, told from its DER.
+//! Why a private key is refused: the kind of key, by its DER.
 
 use x509_parser::der_parser::asn1_rs::{Any, FromDer as _, Integer, Oid, Sequence};
 
-use super::Problem;
-use super::blocks::Kind;
+use super::PemProblem;
+use super::blocks::BlockKind;
 
-/// What a TLS server can use here.
+/// The supported kinds of keys.
 pub(super) const SUPPORTED: &str = "RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, and Ed25519";
 
-/// The bits of an RSA key that can be used.
+/// The supported sizes of RSA keys.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
 /// Names of algorithms and curves, by their object identifier.
@@ -35,19 +35,19 @@ const ED25519: &str = "Ed25519";
 const P256: &str = "ECDSA on P-256";
 const P384: &str = "ECDSA on P-384";
 
-/// Why a key that the TLS library refused can't be used.
-pub(super) fn why_unusable(kind: Kind, der: &[u8]) -> Problem {
+/// Why the TLS library refused a key.
+pub(super) fn why_unusable(kind: BlockKind, der: &[u8]) -> PemProblem {
     let named = match kind {
-        Kind::Pkcs8 => name_of_pkcs8(der),
-        Kind::Pkcs1 => name_of_rsa(der),
-        Kind::Sec1 => name_of_sec1(der),
+        BlockKind::Pkcs8 => name_of_pkcs8(der),
+        BlockKind::Pkcs1 => name_of_rsa(der),
+        BlockKind::Sec1 => name_of_sec1(der),
         _ => None,
     };
     match named {
-        None => Problem::DamagedKey,
-        // It would have been taken if the rest of it were right.
-        Some(name) if [RSA, ED25519, P256, P384].contains(&name.as_str()) => Problem::DamagedKey,
-        Some(name) => Problem::UnsupportedKey(name),
+        None => PemProblem::DamagedKey,
+        // A supported kind: the rest of it must be damaged.
+        Some(name) if [RSA, ED25519, P256, P384].contains(&name.as_str()) => PemProblem::DamagedKey,
+        Some(name) => PemProblem::UnsupportedKey(name),
     }
 }
 
@@ -98,8 +98,10 @@ fn name_of_curve(der: &[u8]) -> String {
 
 fn known(oid: &Oid<'_>) -> Option<&'static str> {
     let text = oid.to_id_string();
-    let found = NAMES.iter().find(|(id, _)| *id == text);
-    found.map(|(_, name)| *name)
+    NAMES
+        .iter()
+        .find(|(id, _)| *id == text)
+        .map(|(_, name)| *name)
 }
 
 fn bits_of(number: &[u8]) -> usize {

@@ -1,7 +1,7 @@
-//! Private keys and certificates from PEM files (RFC 7468), for everybody who uses one.
+//! Private keys and certificates from PEM files (RFC 7468).
 //!
-//! What is wrong with a file is said in words of our own. No byte of a file is ever repeated: the
-//! error text of a parser may quote what it read, and that is a private key.
+//! Errors have texts of our own, which never contain a byte of a file: a parser's error text may quote
+//! its input, and that may be a private key.
 
 mod blocks;
 mod key;
@@ -21,22 +21,22 @@ use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
-use self::blocks::{Block, Kind};
+use self::blocks::{Block, BlockKind};
 
-/// The largest file that is read, in bytes. A long chain has some 20,000.
+/// Bytes of the largest file that is read. A long chain has some 20,000.
 const FILE_MAX: u64 = 1 << 20;
 
-/// Why a key or a certificate can't be used: the file, and what is wrong with it.
+/// A file whose key or certificate can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", file.display())]
 pub struct PemError {
     file: PathBuf,
-    pub problem: Problem,
+    pub problem: PemProblem,
 }
 
-/// What is wrong with a file. [`Problem::hint`] says what to do about it.
+/// What is wrong with a file. [`PemProblem::hint`] says how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum PemProblem {
     #[error("there is no such file")]
     Missing,
     #[error("it can't be read: {}", reason(*.0))]
@@ -96,36 +96,36 @@ pub enum Problem {
     WrongOrder { cert: PathBuf, number: usize },
 }
 
-/// A certificate with those that sign it, in the order of the file.
+/// A certificate chain, in the order of the file.
 pub type Chain = Vec<CertificateDer<'static>>;
 
-/// The certificates of a file; at least one, and the first can be used by a TLS server.
+/// Loads the certificates of a file: at least one, the first of which a TLS server can use.
 ///
 /// # Errors
-/// The file can't be read, or is not what is expected.
+/// The file can't be read, or has no such certificate.
 pub fn chain(file: &Path) -> Result<Chain, PemError> {
     chain_of(file).map_err(|problem| PemError::new(file, problem))
 }
 
-/// A private key and its certificate, as a TLS server takes them.
+/// Loads a private key and its certificate chain.
 ///
 /// # Errors
-/// A file can't be read, is not what is expected, or they do not belong together.
+/// A file can't be read or used, or the key does not match the certificate.
 pub fn pair(key: &Path, cert: &Path) -> Result<CertifiedKey, PemError> {
     let chain = chain(cert)?;
     let in_key = |problem| PemError::new(key, problem);
     let signer = key_of(key).map_err(in_key)?;
     match position_of(&signer, &chain) {
         Some(0) => Ok(CertifiedKey::new(chain, signer)),
-        Some(position) => Err(in_key(Problem::WrongOrder {
+        Some(position) => Err(in_key(PemProblem::WrongOrder {
             cert: cert.into(),
             number: position + 1,
         })),
-        None => Err(in_key(Problem::OtherCertificate(cert.into()))),
+        None => Err(in_key(PemProblem::OtherCertificate(cert.into()))),
     }
 }
 
-/// Which of the certificates has the public half of that key.
+/// The position of the certificate that matches the key.
 fn position_of(signer: &Arc<dyn SigningKey>, chain: &[CertificateDer<'static>]) -> Option<usize> {
     chain.iter().position(|certificate| {
         CertifiedKey::new(vec![certificate.clone()], Arc::clone(signer))
@@ -134,15 +134,15 @@ fn position_of(signer: &Arc<dyn SigningKey>, chain: &[CertificateDer<'static>]) 
     })
 }
 
-fn chain_of(file: &Path) -> Result<Chain, Problem> {
+fn chain_of(file: &Path) -> Result<Chain, PemProblem> {
     let blocks = read(file)?;
     let chain: Chain = blocks
         .iter()
-        .filter(|block| block.kind == Kind::Certificate)
+        .filter(|block| block.kind == BlockKind::Certificate)
         .map(|block| CertificateDer::from(block.der.clone()))
         .collect();
     let Some(first) = chain.first() else {
-        return Err(Problem::NoCertificate(blocks::describe(&blocks)));
+        return Err(PemProblem::NoCertificate(blocks::describe(&blocks)));
     };
     match ParsedCertificate::try_from(first) {
         Ok(_) => Ok(chain),
@@ -151,58 +151,60 @@ fn chain_of(file: &Path) -> Result<Chain, Problem> {
 }
 
 /// Why the TLS library refuses a certificate.
-fn why_unusable(der: &[u8]) -> Problem {
+fn why_unusable(der: &[u8]) -> PemProblem {
     match X509Certificate::from_der(der) {
-        Ok((_, certificate)) if certificate.version() != X509Version::V3 => Problem::OldCertificate,
-        Ok(([], _)) => Problem::UnusableCertificate,
-        _ => Problem::DamagedCertificate,
+        Ok((_, certificate)) if certificate.version() != X509Version::V3 => {
+            PemProblem::OldCertificate
+        }
+        Ok(([], _)) => PemProblem::UnusableCertificate,
+        _ => PemProblem::DamagedCertificate,
     }
 }
 
-fn key_of(file: &Path) -> Result<Arc<dyn SigningKey>, Problem> {
+fn key_of(file: &Path) -> Result<Arc<dyn SigningKey>, PemProblem> {
     let blocks = read(file)?;
     let mut keys: Vec<&Block> = blocks
         .iter()
-        .filter(|it| it.kind.is_private_key())
+        .filter(|block| block.kind.is_private_key())
         .collect();
     keys.dedup_by(|a, b| a.kind == b.kind && a.der == b.der);
     let key = match keys[..] {
         [key] => key,
-        [] => return Err(Problem::NoKey(blocks::describe(&blocks))),
-        _ => return Err(Problem::SeveralKeys(keys.len())),
+        [] => return Err(PemProblem::NoKey(blocks::describe(&blocks))),
+        _ => return Err(PemProblem::SeveralKeys(keys.len())),
     };
     let bytes = key.der.clone();
     let der: PrivateKeyDer<'static> = match key.kind {
-        Kind::Encrypted => return Err(Problem::Encrypted),
-        Kind::Pkcs8 => PrivatePkcs8KeyDer::from(bytes).into(),
-        Kind::Pkcs1 => PrivatePkcs1KeyDer::from(bytes).into(),
-        Kind::Sec1 => PrivateSec1KeyDer::from(bytes).into(),
-        Kind::UnsupportedKey(name) => return Err(Problem::UnsupportedKey(name.into())),
-        _ => return Err(Problem::NoKey(blocks::describe(&blocks))),
+        BlockKind::Encrypted => return Err(PemProblem::Encrypted),
+        BlockKind::Pkcs8 => PrivatePkcs8KeyDer::from(bytes).into(),
+        BlockKind::Pkcs1 => PrivatePkcs1KeyDer::from(bytes).into(),
+        BlockKind::Sec1 => PrivateSec1KeyDer::from(bytes).into(),
+        BlockKind::UnsupportedKey(name) => return Err(PemProblem::UnsupportedKey(name.into())),
+        _ => return Err(PemProblem::NoKey(blocks::describe(&blocks))),
     };
     ring::sign::any_supported_type(&der).map_err(|_| key::why_unusable(key.kind, &key.der))
 }
 
-/// The blocks of a file, which is read as far as a key or certificate can be long.
-fn read(file: &Path) -> Result<Vec<Block>, Problem> {
+/// Reads the blocks of a file of at most [`FILE_MAX`] bytes.
+fn read(file: &Path) -> Result<Vec<Block>, PemProblem> {
     let unreadable = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => Problem::Missing,
-        kind => Problem::Unreadable(kind),
+        io::ErrorKind::NotFound => PemProblem::Missing,
+        kind => PemProblem::Unreadable(kind),
     };
-    // Looked at before it is opened: a pipe would keep the reader waiting.
+    // Checked before it is opened: opening a pipe would block.
     let kind = fs::metadata(file).map_err(unreadable)?;
     if kind.is_dir() {
-        return Err(Problem::Folder);
+        return Err(PemProblem::Folder);
     }
     if !kind.is_file() {
-        return Err(Problem::NotAFile);
+        return Err(PemProblem::NotAFile);
     }
     let mut bytes = Vec::new();
     let opened = fs::File::open(file).map_err(unreadable)?;
     let mut bounded = opened.take(FILE_MAX + 1);
     bounded.read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > FILE_MAX {
-        return Err(Problem::TooLarge);
+        return Err(PemProblem::TooLarge);
     }
     blocks::parse(&bytes)
 }
@@ -217,7 +219,7 @@ fn reason(kind: io::ErrorKind) -> String {
 // === impl PemError ===
 
 impl PemError {
-    fn new(file: &Path, problem: Problem) -> Self {
+    fn new(file: &Path, problem: PemProblem) -> Self {
         Self {
             file: file.into(),
             problem,
@@ -225,10 +227,10 @@ impl PemError {
     }
 }
 
-// === impl Problem ===
+// === impl PemProblem ===
 
-impl Problem {
-    /// One line of advice.
+impl PemProblem {
+    /// How to fix it, in one line.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Missing => "name the right file",

@@ -46,7 +46,7 @@ impl Files {
     }
 
     /// The problem with that pair of files; none if a server can use it.
-    fn problem(&self, key: &str, cert: &str) -> Option<Problem> {
+    fn problem(&self, key: &str, cert: &str) -> Option<PemProblem> {
         let error = pair(&self.path(key), &self.path(cert)).err()?;
         let text = error.to_string();
         assert!(text.starts_with(self.0.path().to_str().unwrap()), "{text}");
@@ -67,7 +67,7 @@ impl Files {
             let letters: Vec<char> = line.chars().collect();
             for window in letters.windows(8) {
                 let window: String = window.iter().collect();
-                let is_key = window.bytes().all(|it| it.is_ascii_alphanumeric());
+                let is_key = window.bytes().all(|byte| byte.is_ascii_alphanumeric());
                 assert!(!is_key || !text.contains(&window), "{window:?} in {text:?}");
             }
         }
@@ -136,23 +136,23 @@ fn a_key_without_its_line_breaks_is_named_and_not_shown() {
             .replacen("-----BEGIN", "\n-----BEGIN", 1),
     );
     for (name, expected) in [
-        ("joined.key", Problem::NoLineBreaks(1)),
-        ("blanks.key", Problem::NoLineBreaks(1)),
-        ("escaped.key", Problem::EscapedLineBreaks(1)),
-        ("quoted.key", Problem::EscapedLineBreaks(1)),
-        ("windows.key", Problem::EscapedLineBreaks(1)),
-        ("late.key", Problem::NoLineBreaks(2)),
-        ("half.key", Problem::NoLineBreaks(1)),
-        ("end.key", Problem::NoLineBreaks(4)),
-        ("after.key", Problem::NoLineBreaks(2)),
+        ("joined.key", PemProblem::NoLineBreaks(1)),
+        ("blanks.key", PemProblem::NoLineBreaks(1)),
+        ("escaped.key", PemProblem::EscapedLineBreaks(1)),
+        ("quoted.key", PemProblem::EscapedLineBreaks(1)),
+        ("windows.key", PemProblem::EscapedLineBreaks(1)),
+        ("late.key", PemProblem::NoLineBreaks(2)),
+        ("half.key", PemProblem::NoLineBreaks(1)),
+        ("end.key", PemProblem::NoLineBreaks(4)),
+        ("after.key", PemProblem::NoLineBreaks(2)),
     ] {
         assert_eq!(files.problem(name, "good.crt"), Some(expected), "{name}");
     }
-    let text = Problem::NoLineBreaks(1).to_string();
+    let text = PemProblem::NoLineBreaks(1).to_string();
     assert_eq!(text, "not a PEM file: no line breaks (line 1)");
     files.write("joined.crt", files.text("good.crt").replace('\n', ""));
     let problem = files.problem("good.key", "joined.crt");
-    assert_eq!(problem, Some(Problem::NoLineBreaks(1)));
+    assert_eq!(problem, Some(PemProblem::NoLineBreaks(1)));
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn an_encrypted_key_has_to_be_decrypted_first() {
     assert!(files.text("old.key").contains("Proc-Type: 4,ENCRYPTED"));
     for name in ["new.key", "old.key"] {
         let problem = files.problem(name, "good.crt").unwrap();
-        assert_eq!(problem, Problem::Encrypted, "{name}");
+        assert_eq!(problem, PemProblem::Encrypted, "{name}");
         assert!(problem.to_string().contains("decrypt it first"));
     }
 }
@@ -221,26 +221,26 @@ fn a_kind_of_key_that_is_not_supported_is_named_as_that() {
     ] {
         files.make("odd", kind);
         let problem = files.problem("odd.key", "odd.crt");
-        assert_eq!(problem, Some(Problem::UnsupportedKey(name.into())));
+        assert_eq!(problem, Some(PemProblem::UnsupportedKey(name.into())));
     }
     files.openssl("genrsa -traditional -out short.key 1024");
     let problem = files.problem("short.key", "good.crt");
     assert_eq!(
         problem,
-        Some(Problem::UnsupportedKey("RSA of 1024 bits".into()))
+        Some(PemProblem::UnsupportedKey("RSA of 1024 bits".into()))
     );
     files.openssl("ecparam -name secp521r1 -genkey -out p521.key");
     let problem = files.problem("p521.key", "good.crt");
     assert_eq!(
         problem,
-        Some(Problem::UnsupportedKey("ECDSA on P-521".into()))
+        Some(PemProblem::UnsupportedKey("ECDSA on P-521".into()))
     );
     files.openssl("genpkey -algorithm X25519 -out x.key");
     let problem = files.problem("x.key", "good.crt");
-    assert_eq!(problem, Some(Problem::UnsupportedKey("X25519".into())));
+    assert_eq!(problem, Some(PemProblem::UnsupportedKey("X25519".into())));
     files.openssl("dsaparam -genkey -out dsa.key 1024");
     let problem = files.problem("dsa.key", "good.crt").unwrap();
-    assert_eq!(problem, Problem::UnsupportedKey("DSA".into()));
+    assert_eq!(problem, PemProblem::UnsupportedKey("DSA".into()));
     let text = problem.to_string();
     assert!(text.contains("this kind of key is not supported"), "{text}");
     assert!(text.contains("supported are RSA of 2048"), "{text}");
@@ -252,7 +252,7 @@ fn another_key_or_a_chain_in_the_wrong_order_was_not_made_together() {
     let files = good();
     files.make("other", EC);
     let other = files.problem("other.key", "good.crt").unwrap();
-    assert_eq!(other, Problem::OtherCertificate(files.path("good.crt")));
+    assert_eq!(other, PemProblem::OtherCertificate(files.path("good.crt")));
     assert!(other.to_string().contains("were not made together"));
     files.write(
         "turned.crt",
@@ -260,7 +260,7 @@ fn another_key_or_a_chain_in_the_wrong_order_was_not_made_together() {
     );
     let turned = files.problem("other.key", "turned.crt").unwrap();
     let cert = files.path("turned.crt");
-    assert_eq!(turned, Problem::WrongOrder { cert, number: 2 });
+    assert_eq!(turned, PemProblem::WrongOrder { cert, number: 2 });
     assert!(turned.hint().contains("first"), "{turned}");
     assert_eq!(files.problem("good.key", "turned.crt"), None);
 }
@@ -271,7 +271,7 @@ fn a_certificate_of_version_1_is_named_as_that() {
     files.openssl("req -new -key good.key -subj /CN=old -out good.csr");
     files.openssl("x509 -req -in good.csr -signkey good.key -days 30 -out old.crt");
     let problem = files.problem("good.key", "old.crt");
-    assert_eq!(problem, Some(Problem::OldCertificate));
+    assert_eq!(problem, Some(PemProblem::OldCertificate));
     let problem = files.problem("good.key", "good.csr").unwrap();
     assert!(
         problem.to_string().contains("a certificate request"),
@@ -305,29 +305,29 @@ fn files_of_another_kind_are_named_as_what_they_are() {
     let key = files.text("good.key");
     files.write("bare", key.lines().nth(1).unwrap());
     for (name, expected) in [
-        ("key.der", Problem::Der),
-        ("old.der", Problem::Der),
-        ("good.p12", Problem::Pkcs12),
-        ("wide.key", Problem::Utf16),
-        ("wide-unmarked.key", Problem::Utf16),
-        ("empty", Problem::Empty),
-        ("blank", Problem::Empty),
-        ("words", Problem::NoBlock),
-        ("bare", Problem::NoBlock),
-        ("good.crt", Problem::NoKey("a certificate")),
-        ("good.pub", Problem::NoKey("a public key")),
-        ("absent", Problem::Missing),
-        (".", Problem::Folder),
+        ("key.der", PemProblem::Der),
+        ("old.der", PemProblem::Der),
+        ("good.p12", PemProblem::Pkcs12),
+        ("wide.key", PemProblem::Utf16),
+        ("wide-unmarked.key", PemProblem::Utf16),
+        ("empty", PemProblem::Empty),
+        ("blank", PemProblem::Empty),
+        ("words", PemProblem::NoBlock),
+        ("bare", PemProblem::NoBlock),
+        ("good.crt", PemProblem::NoKey("a certificate")),
+        ("good.pub", PemProblem::NoKey("a public key")),
+        ("absent", PemProblem::Missing),
+        (".", PemProblem::Folder),
     ] {
         assert_eq!(files.problem(name, "good.crt"), Some(expected), "{name}");
     }
     for (name, expected) in [
-        ("good.der", Problem::Der),
-        ("good.p12", Problem::Pkcs12),
-        ("empty", Problem::Empty),
-        ("good.key", Problem::NoCertificate("a private key")),
-        ("good.pub", Problem::NoCertificate("a public key")),
-        ("absent", Problem::Missing),
+        ("good.der", PemProblem::Der),
+        ("good.p12", PemProblem::Pkcs12),
+        ("empty", PemProblem::Empty),
+        ("good.key", PemProblem::NoCertificate("a private key")),
+        ("good.pub", PemProblem::NoCertificate("a public key")),
+        ("absent", PemProblem::Missing),
     ] {
         assert_eq!(files.problem("good.key", name), Some(expected), "{name}");
     }
@@ -339,7 +339,7 @@ fn files_of_another_kind_are_named_as_what_they_are() {
         assert!(problem.to_string().contains(part), "{problem}");
     }
     assert!(
-        matches!(chain(&PathBuf::from("/dev/zero")), Err(error) if error.problem == Problem::NotAFile)
+        matches!(chain(&PathBuf::from("/dev/zero")), Err(error) if error.problem == PemProblem::NotAFile)
     );
 }
 
@@ -375,15 +375,15 @@ fn damaged_files_are_named_by_the_line() {
     files.write("two.key", key.clone() + &files.text("more.key"));
     files.write("same.key", key.clone() + &key);
     for (name, expected) in [
-        ("bad.key", Some(Problem::BadLine(3))),
-        ("open.key", Some(Problem::NoEnd(1))),
-        ("cut-end.key", Some(Problem::NoEnd(1))),
-        ("other-end.key", Some(Problem::NoEnd(1))),
-        ("twice-begun.key", Some(Problem::NoEnd(1))),
-        ("nothing.key", Some(Problem::BadBase64(1))),
-        ("swapped.key", Some(Problem::DamagedKey)),
-        ("false.key", Some(Problem::DamagedKey)),
-        ("two.key", Some(Problem::SeveralKeys(2))),
+        ("bad.key", Some(PemProblem::BadLine(3))),
+        ("open.key", Some(PemProblem::NoEnd(1))),
+        ("cut-end.key", Some(PemProblem::NoEnd(1))),
+        ("other-end.key", Some(PemProblem::NoEnd(1))),
+        ("twice-begun.key", Some(PemProblem::NoEnd(1))),
+        ("nothing.key", Some(PemProblem::BadBase64(1))),
+        ("swapped.key", Some(PemProblem::DamagedKey)),
+        ("false.key", Some(PemProblem::DamagedKey)),
+        ("two.key", Some(PemProblem::SeveralKeys(2))),
         ("same.key", None),
     ] {
         assert_eq!(files.problem(name, "good.crt"), expected, "{name}");
@@ -391,22 +391,25 @@ fn damaged_files_are_named_by_the_line() {
     // What is left may happen to be base64 by its last bits.
     let problem = files.problem("short.key", "good.crt");
     assert!(
-        matches!(problem, Some(Problem::BadBase64(1) | Problem::DamagedKey)),
+        matches!(
+            problem,
+            Some(PemProblem::BadBase64(1) | PemProblem::DamagedKey)
+        ),
         "{problem:?}"
     );
     let problem = files.problem("good.key", "false.crt");
-    assert_eq!(problem, Some(Problem::DamagedCertificate));
+    assert_eq!(problem, Some(PemProblem::DamagedCertificate));
     files.write("huge.key", " ".repeat(2 << 20) + &key);
     assert_eq!(
         files.problem("huge.key", "good.crt"),
-        Some(Problem::TooLarge)
+        Some(PemProblem::TooLarge)
     );
 }
 
 #[test]
 fn a_file_that_may_not_be_read_is_named_as_that() {
     if rustix::process::geteuid().is_root() {
-        return; // who is root may read everything
+        return; // root may read everything
     }
     let files = good();
     let closed = fs::Permissions::from_mode(0o000);
@@ -414,6 +417,6 @@ fn a_file_that_may_not_be_read_is_named_as_that() {
     let problem = files.problem("good.key", "good.crt").unwrap();
     assert_eq!(
         problem,
-        Problem::Unreadable(io::ErrorKind::PermissionDenied)
+        PemProblem::Unreadable(io::ErrorKind::PermissionDenied)
     );
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mika::listen::udp::{ConnectionIds, Secret};
+use mika::listen::udp::{ConnectionIds, ConnectionSecret};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -83,7 +83,7 @@ fn forged_ids_are_refused() {
 fn ids_hold_for_two_minutes_and_a_little() {
     let mika = public();
     let client = Client::new(mika.udp(V4));
-    let secret = Secret::load(&mika.path("mika.secret")).expect("the daemon made it");
+    let secret = ConnectionSecret::load(&mika.path("mika.secret")).expect("the daemon made it");
     let at_age = |age: i64, lifetime: u32| {
         let ids = ConnectionIds::new(&secret, lifetime);
         let id = ids.issue(client.address().ip(), unix() - age);
@@ -108,7 +108,7 @@ fn a_reload_applies_the_id_lifetime() {
     let mut mika = Mika::prepare_udp(&[V4], &config);
     mika.run();
     let client = Client::new(mika.udp(V4));
-    let secret = Secret::load(&mika.path("mika.secret")).expect("the daemon made it");
+    let secret = ConnectionSecret::load(&mika.path("mika.secret")).expect("the daemon made it");
     let old = || {
         let ids = ConnectionIds::new(&secret, 3600);
         let id = ids.issue(client.address().ip(), unix() - 3000);

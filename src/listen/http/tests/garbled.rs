@@ -1,27 +1,27 @@
-//! Garbled requests: read as a plain reader reads them, and alike in all pieces.
+//! Garbled requests: parsed as by a simple reference parser, and the same however they are cut.
 
 use super::{GET, talk};
-use crate::listen::http::head::{Body, Fault, parse};
+use crate::listen::http::http1::{HeadError, RequestBody, parse};
 
-/// What a reader makes of bytes, as a plain one would.
-type Outcome = Result<Option<(Vec<u8>, bool, Option<u64>, usize)>, Fault>;
+/// The outcome of a parser in a form that is easy to compare.
+type Outcome = Result<Option<(Vec<u8>, bool, Option<u64>, usize)>, HeadError>;
 
 fn outcome(bytes: &[u8]) -> Outcome {
     Ok(parse(bytes)?.map(|(head, length)| {
         let body = match head.body {
-            Body::Bytes(length) => Some(length),
-            Body::Unknown => None,
+            RequestBody::Bytes(length) => Some(length),
+            RequestBody::Unknown => None,
         };
         let text = [head.method, b" ", head.path, b" ", head.query].concat();
         (text, head.keep_alive, body, length)
     }))
 }
 
-/// Reads a head letter by letter and line by line, without any thought of speed.
+/// The reference parser: line by line, without regard to speed.
 fn plainly(bytes: &[u8]) -> Outcome {
     match bytes {
         [] | b"\r" => return Ok(None),
-        [first, ..] if !is_token(&[*first]) => return Err(Fault::Malformed),
+        [first, ..] if !is_token(&[*first]) => return Err(HeadError::Malformed),
         _ => {}
     }
     let (lines, length) = plain_lines(bytes);
@@ -34,15 +34,18 @@ fn plainly(bytes: &[u8]) -> Outcome {
         fields.push(plain_header(line)?);
     }
     let body = plain_body(&fields);
-    // That one length can't be read or is given twice is seen at once, the rest at the end.
+    // A length that is invalid or repeated is refused at once, the rest at the end of the head.
     if body == Err(true) {
-        return Err(Fault::Malformed);
+        return Err(HeadError::Malformed);
     }
     if lines.last().is_some_and(|line| !line.is_empty()) {
         return Ok(None);
     }
     let has_strays = fields.iter().any(|field| field.has_strays);
-    let body = body.ok().filter(|_| !has_strays).ok_or(Fault::Malformed)?;
+    let body = body
+        .ok()
+        .filter(|_| !has_strays)
+        .ok_or(HeadError::Malformed)?;
     let options = values(&fields, "connection").join(",");
     let options: Vec<&str> = options.split(',').map(str::trim).collect();
     let keep_alive = !options.contains(&"close") && (is_11 || options.contains(&"keep-alive"));
@@ -51,7 +54,7 @@ fn plainly(bytes: &[u8]) -> Outcome {
     Ok(Some((text, keep_alive, body, length)))
 }
 
-/// A header, in lower case.
+/// A header in lower case.
 struct Field {
     name: String,
     value: String,
@@ -59,8 +62,11 @@ struct Field {
 }
 
 fn values<'f>(fields: &'f [Field], name: &str) -> Vec<&'f str> {
-    let fields = fields.iter().filter(|field| field.name == name);
-    fields.map(|field| &*field.value).collect()
+    fields
+        .iter()
+        .filter(|field| field.name == name)
+        .map(|field| &*field.value)
+        .collect()
 }
 
 fn is_token(text: &[u8]) -> bool {
@@ -69,7 +75,7 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(is_fine)
 }
 
-/// The lines that are there up to the first empty one, and how long they are.
+/// The complete lines up to the first empty one, and their length in bytes.
 fn plain_lines(bytes: &[u8]) -> (Vec<&[u8]>, usize) {
     let mut lines: Vec<&[u8]> = Vec::new();
     let mut start = 0;
@@ -84,23 +90,23 @@ fn plain_lines(bytes: &[u8]) -> (Vec<&[u8]>, usize) {
     (lines, start)
 }
 
-fn plain_request_line(line: &[u8]) -> Result<(&[u8], &[u8], bool), Fault> {
+fn plain_request_line(line: &[u8]) -> Result<(&[u8], &[u8], bool), HeadError> {
     let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let [method, target, version @ (b"HTTP/1.0" | b"HTTP/1.1")] = words[..] else {
-        return Err(Fault::Malformed);
+        return Err(HeadError::Malformed);
     };
     let is_bad = target.iter().any(u8::is_ascii_control) || target.is_empty();
     if is_bad || !is_token(method) {
-        return Err(Fault::Malformed);
+        return Err(HeadError::Malformed);
     }
     Ok((method, target, version == b"HTTP/1.1"))
 }
 
-fn plain_header(line: &[u8]) -> Result<Field, Fault> {
+fn plain_header(line: &[u8]) -> Result<Field, HeadError> {
     let colon = line.iter().position(|&byte| byte == b':');
-    let (name, value) = line.split_at(colon.ok_or(Fault::Malformed)?);
+    let (name, value) = line.split_at(colon.ok_or(HeadError::Malformed)?);
     if !is_token(name) {
-        return Err(Fault::Malformed);
+        return Err(HeadError::Malformed);
     }
     let is_stray = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes.trim_ascii()).to_ascii_lowercase();
@@ -111,7 +117,8 @@ fn plain_header(line: &[u8]) -> Result<Field, Fault> {
     })
 }
 
-/// The length of the body, none if it can't be known; or whether the fault shows before the end.
+/// The length of the body, none if it is unknown; or whether the error is found before the end of the
+/// head.
 fn plain_body(fields: &[Field]) -> Result<Option<u64>, bool> {
     let lengths = values(fields, "content-length");
     let mut numbers = Vec::new();
@@ -146,7 +153,7 @@ fn plain_target(target: &[u8]) -> (&[u8], &[u8]) {
     (path, query)
 }
 
-/// Bytes that mean something, and some that should not be there.
+/// Fragments with a meaning, and some that are invalid.
 const SPICE: &[&[u8]] = &[
     b"\r",
     b"\n",
@@ -204,7 +211,7 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) {
 }
 
 #[test]
-fn garbled_heads_are_read_as_a_plain_reader_reads_them() {
+fn garbled_heads_are_parsed_as_by_the_reference_parser() {
     let mut rng = fastrand::Rng::with_seed(4);
     let mut outcomes = [0_usize; 3];
     for seed in SEEDS {
@@ -223,9 +230,9 @@ fn garbled_heads_are_read_as_a_plain_reader_reads_them() {
     assert!(outcomes.iter().all(|&count| count > 500), "{outcomes:?}");
 }
 
-/// Pipelines of garbled requests, cut anywhere: the same replies, and the same end.
+/// The same replies, and the same end.
 #[test]
-fn garbled_pipelines_are_answered_alike_in_all_pieces() {
+fn garbled_pipelines_have_the_same_replies_however_they_are_cut() {
     let mut rng = fastrand::Rng::with_seed(5);
     for _ in 0..5000 {
         let mut bytes = Vec::new();

@@ -10,20 +10,18 @@ use parking_lot::Mutex;
 use crate::base::addr::canonical;
 use crate::base::limit::Network;
 
-/// Networks that are told apart; two that share a key share what one may have.
+/// Number of keys. Networks that share a key share one limit.
 const KEYS: usize = 1 << 15;
 
-/// Connections by network. Counting takes no lock.
+/// Connection counts by network, without a lock.
 pub(super) struct Networks {
     counts: Box<[AtomicUsize]>,
-    /// Keys that had more than their share when they last got a connection. There are few: at
-    /// most as many as there are shares can be above theirs at once.
+    /// Keys that were above their share when a connection was last added. There are few: no more
+    /// than there are shares can be above theirs at once.
     above: Mutex<Vec<u32>>,
-    /// Seeded by each process, so that nobody can choose whom to share a key with.
+    /// Seeded by each process, so that a collision of keys can't be chosen.
     hasher: RandomState,
 }
-
-// === impl Networks ===
 
 impl Default for Networks {
     fn default() -> Self {
@@ -42,7 +40,7 @@ impl Networks {
         (hash as usize % KEYS) as u32
     }
 
-    /// Counts one more; whether that is more than `share`.
+    /// Counts one more. Returns whether that is more than `share`.
     pub fn add(&self, key: u32, share: usize) -> bool {
         let is_above = self.counts[key as usize].fetch_add(1, Ordering::Relaxed) >= share;
         if is_above {

@@ -1,7 +1,7 @@
-//! The connections of one worker, in order of how long each has been doing what it does.
+//! The connections of one worker, ordered by how long each has been in its phase.
 //!
 //! Every connection is in two doubly linked lists: that of its phase, and that of its phase within
-//! its network. Both are ordered by when the phase began, so that the one that has been idle
+//! its network. Both are ordered by the start of the phase, so that the one that has been idle
 //! longest, of all or of one network, is found and moved in constant time.
 
 use std::collections::HashMap;
@@ -11,18 +11,18 @@ use tokio::task::AbortHandle;
 
 use super::Phase;
 
-/// Where a list or a chain ends.
+/// The end of a list.
 const END: u32 = u32::MAX;
 
 /// All connections that one worker serves.
 #[derive(Default)]
-pub(super) struct Table {
+pub(super) struct ConnectionTable {
     slots: Vec<Slot>,
     free: Vec<u32>,
     lists: Lists,
     /// The lists of each network that has a connection here, by its key.
     networks: HashMap<u32, Network, RandomState>,
-    /// Seconds that have passed, as the worker counts them.
+    /// Seconds since the start, by the ticks of the worker.
     seconds: u32,
 }
 
@@ -51,9 +51,9 @@ struct Links {
 struct Slot {
     state: State,
     phase: Phase,
-    /// The second in which the phase began.
+    /// The tick at which the phase began.
     second: u32,
-    /// When the phase began, in nanoseconds: the order of the lists.
+    /// When the phase began, in nanoseconds: the sort key of the lists.
     since: u64,
     /// None for a connection that counts for no network.
     network: Option<u32>,
@@ -63,31 +63,31 @@ struct Slot {
 enum State {
     Free,
     /// Its task is not known yet, so it is in no list.
-    Entered,
+    Reserved,
     Served(AbortHandle),
-    /// Its task is being ended; what it held belongs to somebody else already.
+    /// Its task is being ended; its permit is released already.
     Evicted,
 }
 
 /// Which connections may be evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum EvictionScope {
     All,
     Network(u32),
 }
 
-/// A connection that was taken out to be ended.
+/// A connection that was removed and whose task is to be ended.
 pub(super) struct Evicted {
     pub task: AbortHandle,
     pub network: Option<u32>,
 }
 
 /// A connection that ended by itself.
-pub(super) struct Left {
+pub(super) struct Released {
     pub network: Option<u32>,
 }
 
-/// Which of a slot's two chains: that of all connections, or that of its network.
+/// Which of a slot's two lists: that of all connections, or that of its network.
 #[derive(Clone, Copy)]
 enum Chain {
     All = 0,
@@ -139,17 +139,17 @@ fn links(slots: &mut [Slot], at: u32, chain: Chain) -> &mut Links {
     &mut slots[at as usize].links[chain as usize]
 }
 
-// === impl Table ===
+// === impl ConnectionTable ===
 
-impl Table {
-    /// A slot for a new connection.
-    pub fn enter(&mut self, network: Option<u32>) -> u32 {
+impl ConnectionTable {
+    /// Reserves a slot for a new connection.
+    pub fn insert(&mut self, network: Option<u32>) -> u32 {
         let end = Links {
             before: END,
             after: END,
         };
         let slot = Slot {
-            state: State::Entered,
+            state: State::Reserved,
             phase: Phase::Request,
             second: self.seconds,
             since: 0,
@@ -169,21 +169,21 @@ impl Table {
         at
     }
 
-    /// From now on the connection can be ended through its task.
-    pub fn serve(&mut self, at: u32, task: AbortHandle, phase: Phase, now: u64) {
-        // A task that has ended already has given its slot back.
+    /// Makes the connection evictable through its task.
+    pub fn attach(&mut self, at: u32, task: AbortHandle, phase: Phase, now: u64) {
+        // A task that has ended has freed its slot.
         if task.is_finished() {
             return;
         }
         let slot = &mut self.slots[at as usize];
-        if matches!(slot.state, State::Entered) {
+        if matches!(slot.state, State::Reserved) {
             slot.state = State::Served(task);
             slot.phase = phase;
             self.push(at, now);
         }
     }
 
-    /// The connection goes over to that phase, which begins now.
+    /// Puts the connection into that phase, which begins now.
     pub fn begin(&mut self, at: u32, phase: Phase, now: u64) {
         let is_served = matches!(self.slots[at as usize].state, State::Served(_));
         if is_served {
@@ -201,8 +201,8 @@ impl Table {
         self.slots[at as usize].phase
     }
 
-    /// Gives a slot back; none if the connection was evicted before, and counts no more.
-    pub fn leave(&mut self, at: u32) -> Option<Left> {
+    /// Frees a slot; none if the connection was evicted, and so is no longer counted.
+    pub fn remove(&mut self, at: u32) -> Option<Released> {
         let is_served = matches!(self.slots[at as usize].state, State::Served(_));
         if is_served {
             self.unlink(at);
@@ -215,29 +215,29 @@ impl Table {
             return None;
         }
         self.leave_network(network);
-        Some(Left { network })
+        Some(Released { network })
     }
 
-    /// Since when the oldest connection has been in one of the phases.
-    pub fn oldest(&self, scope: Scope, phases: &[Phase]) -> Option<u64> {
+    /// When the connection that has been in one of the phases longest entered it.
+    pub fn oldest(&self, scope: EvictionScope, phases: &[Phase]) -> Option<u64> {
         self.first(scope, phases).map(|(_, since)| since)
     }
 
-    /// Takes out the connection that has been in one of the phases longest.
-    pub fn evict(&mut self, scope: Scope, phases: &[Phase]) -> Option<Evicted> {
+    /// Removes the connection that has been in one of the phases longest.
+    pub fn evict(&mut self, scope: EvictionScope, phases: &[Phase]) -> Option<Evicted> {
         let (at, _) = self.first(scope, phases)?;
         self.take_out(at)
     }
 
-    /// Lets a second pass, and takes out the connections that have been in their phase for longer
-    /// than `limit` says, in seconds; also tells how long each was.
+    /// Advances by a second, and removes the connections that have been in their phase for more than
+    /// `limit` seconds. Returns each with its phase and its seconds in it.
     pub fn tick(&mut self, limit: impl Fn(Phase) -> u32) -> Vec<(Evicted, Phase, u32)> {
         self.seconds += 1;
         let mut overdue = Vec::new();
         for phase in Phase::ALL {
             while let Some(at) = self.lists[phase as usize].first() {
                 let age = self.seconds - self.slots[at as usize].second;
-                // One more, because the first second may have begun just before the next tick.
+                // One more, because the first second may be short.
                 if age <= limit(phase) {
                     break;
                 }
@@ -250,21 +250,21 @@ impl Table {
         overdue
     }
 
-    /// Whether every slot was given back.
+    /// Whether every slot is free.
     pub fn is_empty(&self) -> bool {
         self.free.len() == self.slots.len()
     }
 
-    fn first(&self, scope: Scope, phases: &[Phase]) -> Option<(u32, u64)> {
+    fn first(&self, scope: EvictionScope, phases: &[Phase]) -> Option<(u32, u64)> {
         let lists = match scope {
-            Scope::All => &self.lists,
-            Scope::Network(network) => &self.networks.get(&network)?.lists,
+            EvictionScope::All => &self.lists,
+            EvictionScope::Network(network) => &self.networks.get(&network)?.lists,
         };
-        let firsts = phases
+        phases
             .iter()
-            .filter_map(|&phase| lists[phase as usize].first());
-        let firsts = firsts.map(|at| (at, self.slots[at as usize].since));
-        firsts.min_by_key(|&(_, since)| since)
+            .filter_map(|&phase| lists[phase as usize].first())
+            .map(|at| (at, self.slots[at as usize].since))
+            .min_by_key(|&(_, since)| since)
     }
 
     fn take_out(&mut self, at: u32) -> Option<Evicted> {
@@ -282,7 +282,7 @@ impl Table {
         let Slot { phase, network, .. } = self.slots[at as usize];
         self.slots[at as usize].since = now;
         self.lists[phase as usize].push(&mut self.slots, at, Chain::All);
-        if let Some(lists) = network.and_then(|it| self.networks.get_mut(&it)) {
+        if let Some(lists) = network.and_then(|key| self.networks.get_mut(&key)) {
             lists.lists[phase as usize].push(&mut self.slots, at, Chain::Network);
         }
     }
@@ -290,7 +290,7 @@ impl Table {
     fn unlink(&mut self, at: u32) {
         let Slot { phase, network, .. } = self.slots[at as usize];
         self.lists[phase as usize].remove(&mut self.slots, at, Chain::All);
-        if let Some(lists) = network.and_then(|it| self.networks.get_mut(&it)) {
+        if let Some(lists) = network.and_then(|key| self.networks.get_mut(&key)) {
             lists.lists[phase as usize].remove(&mut self.slots, at, Chain::Network);
         }
     }
