@@ -33,15 +33,17 @@ const TABLE: &[(&str, &str)] = &[
     ("control", "base cache registry storage"),
     ("warmup", "base cache registry storage"),
     ("journal", "base cache change storage telemetry tracker"),
+    // Rows for the outside.
+    ("view", "base change registry storage"),
     // Doors: to clients, to the web application, to those who run it.
     ("listen", "base net telemetry tracker wire"),
     (
         "api",
-        "base change control journal net registry storage telemetry tracker",
+        "base change control journal net registry storage telemetry tracker view",
     ),
     (
         "manage",
-        "base cache change config control journal net registry storage telemetry warmup wire",
+        "base cache change config control journal net registry storage telemetry view warmup wire",
     ),
     // The composition root: the one place that knows how the parts fit together.
     (

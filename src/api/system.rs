@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::error::{ApiError, Refused};
+use crate::view::ServerState;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Version {
@@ -31,19 +32,9 @@ pub(super) struct Uptime {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Readiness {
     ready: bool,
-    storage: Side,
+    storage: ServerState,
     /// None where nodes share nothing
-    cache: Option<Side>,
-}
-
-/// A server that the node needs.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(super) struct Side {
-    #[schema(example = "mysql")]
-    driver: String,
-    up: bool,
-    /// What is wrong with it
-    problem: Option<String>,
+    cache: Option<ServerState>,
 }
 
 /// What this is
@@ -98,7 +89,7 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     // Whoever asks need not be logged in: what is wrong is in the log, and in the numbers.
-    let quiet = |side: Side| Side {
+    let quiet = |side: ServerState| ServerState {
         problem: None,
         ..side
     };
@@ -110,21 +101,15 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-impl Side {
-    pub(super) fn is_up(&self) -> bool {
-        self.up
-    }
-}
-
 /// Storage, and the cache if there is one.
-pub(super) fn sides(api: &Api) -> (Side, Option<Side>) {
+pub(super) fn sides(api: &Api) -> (ServerState, Option<ServerState>) {
     let health = api.sources.health();
-    let storage = Side {
+    let storage = ServerState {
         driver: api.about.storage_driver.clone(),
         up: health.storage_up,
         problem: health.storage_problem,
     };
-    let cache = api.about.cache_driver.clone().map(|driver| Side {
+    let cache = api.about.cache_driver.clone().map(|driver| ServerState {
         driver,
         up: health.cache_up.unwrap_or(true),
         problem: health.cache_problem,

@@ -18,44 +18,14 @@ use crate::base::ids::{InfoHash, TorrentId};
 use crate::control::{Control, ControlError, Saved};
 use crate::registry::Permille;
 use crate::storage::{Added, Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
-
-/// A registered torrent; its counters are those of now.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Torrent)]
-pub(super) struct TorrentView {
-    #[schema(format = Int64)]
-    torrent_id: u32,
-    /// 40 hexadecimal digits
-    #[schema(example = "0123456789abcdef0123456789abcdef01234567")]
-    info_hash: String,
-    /// The second info hash of a hybrid torrent
-    #[serde(skip_serializing_if = "Option::is_none")]
-    info_hash_v2: Option<String>,
-    name: String,
-    seeders: u32,
-    leechers: u32,
-    /// Completed downloads
-    snatches: u32,
-    announces: u64,
-    /// Bytes before multipliers
-    uploaded: u64,
-    /// Bytes before multipliers
-    downloaded: u64,
-    enabled: bool,
-    /// What clients are told while it is disabled
-    reason: String,
-    /// Credit for a byte uploaded
-    multi_up: f64,
-    /// Credit for a byte downloaded
-    multi_dn: f64,
-}
+use crate::view::TorrentRow;
 
 /// A torrent with its peers.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TorrentWithPeers)]
 pub(super) struct TorrentDetails {
     #[serde(flatten)]
-    torrent: TorrentView,
+    torrent: TorrentRow,
     /// Those who are in the swarm now, 10,000 at most
     peers: Vec<PeerView>,
 }
@@ -128,21 +98,6 @@ pub(super) struct WhyDisabled {
     reason: Option<String>,
 }
 
-/// What torrents can be sorted by.
-#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum TorrentSort {
-    #[default]
-    Id,
-    Name,
-    Seeders,
-    Leechers,
-    Snatches,
-    Announces,
-    Uploaded,
-    Downloaded,
-}
-
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TorrentQuery {
@@ -152,7 +107,7 @@ pub(super) struct TorrentQuery {
     enabled: Option<bool>,
     #[serde(default)]
     #[param(inline)]
-    sort: TorrentSort,
+    sort: TorrentKey,
     #[serde(default)]
     #[param(inline)]
     order: Order,
@@ -183,7 +138,7 @@ pub(super) async fn show(
 ) -> Result<Json<TorrentDetails>, ApiError> {
     let stored = find(&api, &text).await?;
     let peers = super::peers::of(&api, &stored.torrent.info_hash);
-    let torrent = TorrentView::of(&api, stored);
+    let torrent = row(&api, stored);
     Ok(Json(TorrentDetails { torrent, peers }))
 }
 
@@ -299,7 +254,7 @@ pub(super) async fn disable(
     tag = "torrents",
     params(TorrentQuery),
     responses(
-        (status = 200, body = List<TorrentView>),
+        (status = 200, body = List<TorrentRow>),
         (status = 400, body = ErrorBody, description = "A parameter is wrong"),
         Refused
     )
@@ -307,7 +262,7 @@ pub(super) async fn disable(
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Query(query): Query<TorrentQuery>,
-) -> Result<Json<List<TorrentView>>, ApiError> {
+) -> Result<Json<List<TorrentRow>>, ApiError> {
     let pages = ListQuery::new(query.q, query.page, query.limit)?;
     let info_hash = pages.text.as_deref().and_then(|text| text.parse().ok());
     let found = if let Some(info_hash) = info_hash {
@@ -315,12 +270,12 @@ pub(super) async fn list(
         let total = rows.len() as u64;
         Found { rows, total }
     } else {
-        let find = pages.find(query.enabled, query.sort.key(), query.order);
+        let find = pages.find(query.enabled, query.sort, query.order);
         let _turn = api.search().await?;
         api.storage.find_torrents(&find).await?
     };
     let rows = found.rows.into_iter();
-    let rows = rows.map(|stored| TorrentView::of(&api, stored)).collect();
+    let rows = rows.map(|stored| row(&api, stored)).collect();
     Ok(Json(pages.list(found.total, rows)))
 }
 
@@ -341,6 +296,12 @@ pub(super) async fn bulk(
     Ok(Json(bulk::run(&api, rows).await?))
 }
 
+/// The torrent with the counts of its swarm.
+fn row(api: &Api, stored: StoredTorrent) -> TorrentRow {
+    let counts = api.sources.tracker.counts(&stored.torrent.info_hash);
+    TorrentRow::new(stored, counts)
+}
+
 async fn find(api: &Api, text: &str) -> Result<StoredTorrent, ApiError> {
     let info_hash = known_form(text)?;
     let stored = api.storage.torrent(info_hash).await?;
@@ -358,31 +319,6 @@ fn hash_of(text: &str) -> Result<InfoHash, ApiError> {
         .map_err(|error| ApiError::invalid(format!("info_hash: {error}")))
 }
 
-// === impl TorrentView ===
-
-impl TorrentView {
-    fn of(api: &Api, stored: StoredTorrent) -> Self {
-        let torrent = stored.torrent;
-        let counts = api.sources.tracker.counts(&torrent.info_hash);
-        Self {
-            torrent_id: torrent.id.0,
-            info_hash: torrent.info_hash.to_string(),
-            info_hash_v2: torrent.info_hash_v2.map(|hash| hash.to_string()),
-            name: stored.name,
-            seeders: counts.seeders,
-            leechers: counts.leechers,
-            snatches: torrent.snatches,
-            announces: stored.announces,
-            uploaded: stored.uploaded,
-            downloaded: stored.downloaded,
-            enabled: torrent.enabled,
-            reason: torrent.reason.unwrap_or_default(),
-            multi_up: torrent.multi_up.factor(),
-            multi_dn: torrent.multi_down.factor(),
-        }
-    }
-}
-
 // === impl NewTorrent ===
 
 impl Addable for NewTorrent {
@@ -393,7 +329,7 @@ impl Addable for NewTorrent {
     }
 }
 
-// === impl TorrentChange, BulkTorrent and TorrentSort ===
+// === impl TorrentChange and BulkTorrent ===
 
 impl TorrentChange {
     fn patch(self) -> Result<TorrentPatch, ApiError> {
@@ -433,20 +369,5 @@ impl BulkTorrent {
             info_hash_v2: second.map_err(|error| format!("info_hash_v2: {error}"))?,
             name: self.name,
         })
-    }
-}
-
-impl TorrentSort {
-    fn key(self) -> TorrentKey {
-        match self {
-            Self::Id => TorrentKey::Id,
-            Self::Name => TorrentKey::Name,
-            Self::Seeders => TorrentKey::Seeders,
-            Self::Leechers => TorrentKey::Leechers,
-            Self::Snatches => TorrentKey::Snatches,
-            Self::Announces => TorrentKey::Announces,
-            Self::Uploaded => TorrentKey::Uploaded,
-            Self::Downloaded => TorrentKey::Downloaded,
-        }
     }
 }

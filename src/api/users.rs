@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::{Caller, Scope};
@@ -13,41 +13,10 @@ use super::error::{ApiError, BadBody, ErrorBody, Refused};
 use super::extract::{Body, PathText, Query, whole, whole_if_any};
 use super::lists::{List, ListQuery, Order};
 use super::{Api, Done};
-use crate::base::ids::{Passkey, TorrentId, UserId};
+use crate::base::ids::{Passkey, UserId};
 use crate::control::{Control, ControlError, Saved, random_passkey};
-use crate::storage::{Added, NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
-
-/// A user; with the passkey for those who may change it.
-#[derive(Serialize, ToSchema)]
-#[schema(as = User)]
-pub(super) struct UserDetails {
-    #[serde(flatten)]
-    user: UserRow,
-    /// The secret part of the announce URL; left out for a token that may only read
-    #[serde(skip_serializing_if = "Option::is_none")]
-    passkey: Option<String>,
-    /// The key of the user in Redis
-    #[schema(example = "t:u:1")]
-    key: String,
-}
-
-/// A user as lists show it, without the passkey.
-#[derive(Serialize, ToSchema)]
-pub(super) struct UserRow {
-    #[schema(format = Int64)]
-    user_id: u32,
-    username: String,
-    enabled: bool,
-    can_leech: bool,
-    /// Bytes credited
-    uploaded: u64,
-    /// Bytes credited
-    downloaded: u64,
-    snatches: u64,
-    announces: u64,
-    /// Seconds
-    seed_time: u64,
-}
+use crate::storage::{Added, NewUser, StorageError, StoredUser, UserKey, UserPatch};
+use crate::view::{UserDetails, UserRow, UserTorrentIds};
 
 /// A user to register.
 #[derive(Deserialize, ToSchema)]
@@ -121,34 +90,6 @@ pub(super) struct UserChange {
     downloaded: Option<u64>,
 }
 
-/// The torrents that a user has to do with, by their ids.
-#[derive(Serialize, ToSchema)]
-#[schema(as = UserTorrents)]
-pub(super) struct TorrentsView {
-    /// The user is in the swarm
-    active: Vec<String>,
-    /// Hit and run: left with too little seed time
-    hnr: Vec<String>,
-    /// Snatched, or seeding
-    complete: Vec<String>,
-    /// In the swarm, and not complete
-    incomplete: Vec<String>,
-}
-
-/// What users can be sorted by.
-#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum UserSort {
-    #[default]
-    Id,
-    Name,
-    Uploaded,
-    Downloaded,
-    Snatches,
-    Announces,
-    SeedTime,
-}
-
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UserQuery {
@@ -158,7 +99,7 @@ pub(super) struct UserQuery {
     enabled: Option<bool>,
     #[serde(default)]
     #[param(inline)]
-    sort: UserSort,
+    sort: UserKey,
     #[serde(default)]
     #[param(inline)]
     order: Order,
@@ -189,7 +130,7 @@ pub(super) async fn show(
     PathText(text): PathText,
 ) -> Result<Json<UserDetails>, ApiError> {
     let stored = find(&api, &text).await?;
-    Ok(Json(UserDetails::of(stored, caller.scope)))
+    Ok(Json(details(stored, caller.scope)))
 }
 
 /// Register a user
@@ -298,7 +239,7 @@ pub(super) async fn disable(
     tag = "users",
     params(("user_id" = i64, Path, minimum = 0, maximum = 4_294_967_295_i64)),
     responses(
-        (status = 200, body = TorrentsView),
+        (status = 200, body = UserTorrentIds),
         (status = 404, body = ErrorBody, description = "There is no such user"),
         Refused
     )
@@ -306,7 +247,7 @@ pub(super) async fn disable(
 pub(super) async fn torrents(
     State(api): State<Arc<Api>>,
     PathText(text): PathText,
-) -> Result<Json<TorrentsView>, ApiError> {
+) -> Result<Json<UserTorrentIds>, ApiError> {
     let stored = find(&api, &text).await?;
     let _turn = api.search().await?;
     let torrents = api.storage.torrents_of(stored.user.id).await?;
@@ -331,7 +272,7 @@ pub(super) async fn list(
     Query(query): Query<UserQuery>,
 ) -> Result<Json<List<UserRow>>, ApiError> {
     let pages = ListQuery::new(query.q, query.page, query.limit)?;
-    let find = pages.find(query.enabled, query.sort.key(), query.order);
+    let find = pages.find(query.enabled, query.sort, query.order);
     let _turn = api.search().await?;
     let found = api.storage.find_users(&find).await?;
     let rows = found.rows.into_iter().map(UserRow::from).collect();
@@ -373,46 +314,13 @@ fn passkey_of(text: &str) -> Result<Passkey, ApiError> {
         .map_err(|error| ApiError::invalid(format!("passkey: {error}")))
 }
 
-// === impl views ===
-
-impl UserDetails {
-    /// Whoever has a passkey can announce as its user: it is no matter of reading.
-    fn of(stored: StoredUser, scope: Scope) -> Self {
-        let passkey = || stored.user.passkey.expose().to_owned();
-        Self {
-            passkey: (scope >= Scope::Write).then(passkey),
-            key: format!("t:u:{}", stored.user.id.0),
-            user: stored.into(),
-        }
-    }
-}
-
-impl From<StoredUser> for UserRow {
-    fn from(stored: StoredUser) -> Self {
-        let StoredUser { user, totals } = stored;
-        Self {
-            user_id: user.id.0,
-            username: user.username,
-            enabled: user.enabled,
-            can_leech: user.can_leech,
-            uploaded: totals.uploaded,
-            downloaded: totals.downloaded,
-            snatches: totals.snatches,
-            announces: totals.announces,
-            seed_time: totals.seed_time,
-        }
-    }
-}
-
-impl From<UserTorrents> for TorrentsView {
-    fn from(torrents: UserTorrents) -> Self {
-        let texts = |ids: Vec<TorrentId>| ids.into_iter().map(|id| id.0.to_string()).collect();
-        Self {
-            active: texts(torrents.active),
-            hnr: texts(torrents.hnr),
-            complete: texts(torrents.complete),
-            incomplete: texts(torrents.incomplete),
-        }
+/// The passkey is only for callers that may change the user: it is enough to announce as them.
+fn details(stored: StoredUser, scope: Scope) -> UserDetails {
+    let passkey = || stored.user.passkey.expose().to_owned();
+    UserDetails {
+        passkey: (scope >= Scope::Write).then(passkey),
+        key: format!("t:u:{}", stored.user.id.0),
+        user: stored.into(),
     }
 }
 
@@ -466,7 +374,7 @@ impl Addable for UserToAdd {
     }
 }
 
-// === impl BulkUser and UserSort ===
+// === impl BulkUser ===
 
 impl BulkUser {
     fn user(self) -> Checked<UserToAdd> {
@@ -484,19 +392,5 @@ impl BulkUser {
             can_leech: self.can_leech.unwrap_or(true),
         };
         Ok(UserToAdd { user, is_random })
-    }
-}
-
-impl UserSort {
-    fn key(self) -> UserKey {
-        match self {
-            Self::Id => UserKey::Id,
-            Self::Name => UserKey::Name,
-            Self::Uploaded => UserKey::Uploaded,
-            Self::Downloaded => UserKey::Downloaded,
-            Self::Snatches => UserKey::Snatches,
-            Self::Announces => UserKey::Announces,
-            Self::SeedTime => UserKey::SeedTime,
-        }
     }
 }

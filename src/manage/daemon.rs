@@ -23,9 +23,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::UsageError;
 use super::pinned::{self, OtherCertificate};
-use super::report::Stats;
 use crate::base::secret::Secret;
 use crate::config::Config;
+use crate::view::TrackerStats;
 
 /// How long a connection, with its handshake, or a reply may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,11 +107,11 @@ impl Daemon {
     }
 
     /// Its figures, and the document that they were read from.
-    pub async fn stats(&mut self) -> Result<(Stats, serde_json::Value)> {
+    pub async fn stats(&mut self) -> Result<(TrackerStats, serde_json::Value)> {
         let body = self.get("/api/stats").await?;
         let what = || format!("{}: the reply is not one of Mika's API", self.address());
         let document = serde_json::from_slice(&body).with_context(what)?;
-        let stats = Stats::deserialize(&document).with_context(what)?;
+        let stats = TrackerStats::from_json(&document).with_context(what)?;
         Ok((stats, document))
     }
 

@@ -13,8 +13,8 @@ use super::{ExitStatus, PAGE, report_bad};
 use crate::base::ids::InfoHash;
 use crate::config::Mode;
 use crate::control::Control;
-use crate::registry::Permille;
-use crate::storage::{NewTorrent, Storage, StorageError, StoredTorrent, TorrentRemoval};
+use crate::storage::{NewTorrent, Storage, StorageError, TorrentRemoval};
+use crate::view::TorrentRecord;
 
 /// Torrents added in one transaction of an import.
 const BATCH: usize = 500;
@@ -67,24 +67,6 @@ Examples:
         #[arg(value_name = "PATH", required = true)]
         paths: Vec<PathBuf>,
     },
-}
-
-#[derive(Serialize)]
-struct TorrentRow {
-    id: u32,
-    info_hash: String,
-    info_hash_v2: Option<String>,
-    name: String,
-    enabled: bool,
-    reason: Option<String>,
-    multi_up: f64,
-    multi_down: f64,
-    seeders: u32,
-    leechers: u32,
-    snatches: u32,
-    announces: u64,
-    uploaded: u64,
-    downloaded: u64,
 }
 
 #[derive(Serialize)]
@@ -147,13 +129,13 @@ pub async fn run(command: Torrents, site: &Site, printer: &mut Printer) -> Resul
 }
 
 async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
-    let mut list = printer.list::<TorrentRow>()?;
+    let mut list = printer.list::<TorrentRecord>()?;
     let mut after = None;
     loop {
         let page = storage.torrents(after, PAGE).await?;
         report_bad(&page.bad, list.printer());
         after = page.rows.last().map(|row| row.torrent.id).or(after);
-        let rows: Vec<TorrentRow> = page.rows.into_iter().map(TorrentRow::from).collect();
+        let rows: Vec<TorrentRecord> = page.rows.into_iter().map(TorrentRecord::from).collect();
         list.page(&rows)?;
         if page.last {
             return Ok(list.end()?);
@@ -161,7 +143,7 @@ async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
     }
 }
 
-fn show(row: TorrentRow, printer: &mut Printer) -> Result<()> {
+fn show(row: TorrentRecord, printer: &mut Printer) -> Result<()> {
     let fields = [
         ("id", row.id.to_string()),
         ("info hash", row.info_hash.clone()),
@@ -382,31 +364,7 @@ impl Summary {
     }
 }
 
-// === impl TorrentRow ===
-
-impl From<StoredTorrent> for TorrentRow {
-    fn from(stored: StoredTorrent) -> Self {
-        let torrent = stored.torrent;
-        Self {
-            id: torrent.id.0,
-            info_hash: torrent.info_hash.to_string(),
-            info_hash_v2: torrent.info_hash_v2.map(|hash| hash.to_string()),
-            name: stored.name,
-            enabled: torrent.enabled,
-            reason: torrent.reason,
-            multi_up: Permille::factor(torrent.multi_up),
-            multi_down: Permille::factor(torrent.multi_down),
-            seeders: stored.seeders,
-            leechers: stored.leechers,
-            snatches: torrent.snatches,
-            announces: stored.announces,
-            uploaded: stored.uploaded,
-            downloaded: stored.downloaded,
-        }
-    }
-}
-
-impl Row for TorrentRow {
+impl Row for TorrentRecord {
     const COLUMNS: &'static [Column] = &[
         right("ID"),
         left("INFO HASH"),

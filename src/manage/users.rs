@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _, Read as _};
 
 use anyhow::{Result, bail};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde::Serialize;
 
 use super::open::Site;
@@ -12,7 +12,8 @@ use super::{ExitStatus, PAGE, UsageError, report_bad};
 use crate::base::ids::{InvalidPasskey, Passkey, UserId};
 use crate::config::{Config, Mode};
 use crate::control::Control;
-use crate::storage::{self, Storage, StorageError, StoredUser};
+use crate::storage::{self, Storage, StorageError, StoredUser, UserKey};
+use crate::view::UserRecord;
 
 #[derive(Debug, Subcommand)]
 pub enum Users {
@@ -40,46 +41,6 @@ pub enum Users {
     Passkey { user: String },
 }
 
-/// What a list of users can be sorted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum UserKey {
-    Id,
-    Name,
-    Uploaded,
-    Downloaded,
-    Snatches,
-    Announces,
-    SeedTime,
-}
-
-#[derive(Serialize)]
-struct UserRow {
-    id: u32,
-    username: String,
-    enabled: bool,
-    can_leech: bool,
-    uploaded: u64,
-    downloaded: u64,
-    snatches: u64,
-    announces: u64,
-    seed_time: u64,
-}
-
-#[derive(Serialize)]
-struct UserDetails<'a> {
-    id: u32,
-    username: &'a str,
-    passkey: &'a str,
-    enabled: bool,
-    can_leech: bool,
-    uploaded: u64,
-    downloaded: u64,
-    snatches: u64,
-    announces: u64,
-    seed_time: u64,
-}
-
 #[derive(Serialize)]
 struct UserPasskey<'a> {
     id: u32,
@@ -98,7 +59,7 @@ pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<E
     let (storage, control) = (&*site.storage, &site.control);
     match command {
         Users::List { sort } => list(sort, storage, printer).await?,
-        Users::Show { user } => show(&find(storage, &user).await?, printer)?,
+        Users::Show { user } => show(find(storage, &user).await?, printer)?,
         Users::Add { name, passkey } => {
             let passkey = passkey.map(given_passkey).transpose()?;
             let (id, passkey) = printer.saved(control.add_user(&name, passkey).await?);
@@ -138,14 +99,14 @@ fn given_passkey(text: String) -> Result<Passkey> {
 }
 
 async fn list(sort: UserKey, storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
-    let mut list = printer.list::<UserRow>()?;
+    let mut list = printer.list::<UserRecord>()?;
     let mut all = Vec::new();
     let mut after = None;
     loop {
         let page = storage.users(after, PAGE).await?;
         report_bad(&page.bad, list.printer());
         after = page.rows.last().map(|row| row.user.id).or(after);
-        let mut rows: Vec<UserRow> = page.rows.into_iter().map(UserRow::from).collect();
+        let mut rows: Vec<UserRecord> = page.rows.into_iter().map(UserRecord::from).collect();
         if sort == UserKey::Id {
             list.page(&rows)?;
         } else {
@@ -165,7 +126,7 @@ async fn list(sort: UserKey, storage: &dyn Storage, printer: &mut Printer) -> Re
 }
 
 /// The rows arrive by id, which a stable sort keeps among equals.
-fn sort_rows(rows: &mut [UserRow], key: UserKey) {
+fn sort_rows(rows: &mut [UserRecord], key: UserKey) {
     use std::cmp::Reverse;
     match key {
         UserKey::Id => rows.sort_by_key(|row| row.id),
@@ -178,33 +139,25 @@ fn sort_rows(rows: &mut [UserRow], key: UserKey) {
     }
 }
 
-fn show(stored: &StoredUser, printer: &mut Printer) -> Result<()> {
-    let StoredUser { user, totals } = stored;
-    let details = UserDetails {
-        id: user.id.0,
-        username: &user.username,
-        passkey: user.passkey.expose(),
-        enabled: user.enabled,
-        can_leech: user.can_leech,
-        uploaded: totals.uploaded,
-        downloaded: totals.downloaded,
-        snatches: totals.snatches,
-        announces: totals.announces,
-        seed_time: totals.seed_time,
+fn show(stored: StoredUser, printer: &mut Printer) -> Result<()> {
+    let passkey = stored.user.passkey.expose().to_owned();
+    let user = UserRecord {
+        passkey: Some(passkey.clone()),
+        ..stored.into()
     };
     let fields = [
-        ("id", user.id.0.to_string()),
+        ("id", user.id.to_string()),
         ("name", user.username.clone()),
-        ("passkey", user.passkey.expose().to_owned()),
+        ("passkey", passkey),
         ("enabled", print::yes_no(user.enabled)),
         ("may leech", print::yes_no(user.can_leech)),
-        ("uploaded", print::size(totals.uploaded)),
-        ("downloaded", print::size(totals.downloaded)),
-        ("snatches", totals.snatches.to_string()),
-        ("announces", totals.announces.to_string()),
-        ("seed time", print::duration(totals.seed_time)),
+        ("uploaded", print::size(user.uploaded)),
+        ("downloaded", print::size(user.downloaded)),
+        ("snatches", user.snatches.to_string()),
+        ("announces", user.announces.to_string()),
+        ("seed time", print::duration(user.seed_time)),
     ];
-    Ok(printer.record(&details, &fields)?)
+    Ok(printer.record(&user, &fields)?)
 }
 
 async fn set_enabled(
@@ -302,26 +255,7 @@ async fn find(storage: &dyn Storage, text: &str) -> Result<StoredUser> {
     }
 }
 
-// === impl UserRow ===
-
-impl From<StoredUser> for UserRow {
-    fn from(stored: StoredUser) -> Self {
-        let StoredUser { user, totals } = stored;
-        Self {
-            id: user.id.0,
-            username: user.username,
-            enabled: user.enabled,
-            can_leech: user.can_leech,
-            uploaded: totals.uploaded,
-            downloaded: totals.downloaded,
-            snatches: totals.snatches,
-            announces: totals.announces,
-            seed_time: totals.seed_time,
-        }
-    }
-}
-
-impl Row for UserRow {
+impl Row for UserRecord {
     const COLUMNS: &'static [Column] = &[
         right("ID"),
         left("NAME"),

@@ -15,6 +15,7 @@ use super::print::{Column, Printer, Row, is_unsafe, left};
 use crate::control::{self, Control};
 use crate::registry::Client;
 use crate::storage::Storage;
+use crate::view::ClientRow;
 
 /// The largest list that is read: some 100,000 clients.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -52,8 +53,9 @@ Examples:
     Export,
 }
 
-#[derive(Serialize, Deserialize)]
-struct ClientRow {
+/// A row of `export --json`, with whatever else a program may have added.
+#[derive(Deserialize)]
+struct ImportedRow {
     prefix: String,
     client: String,
 }
@@ -118,7 +120,7 @@ async fn import(file: &Path, control: &Control, printer: &mut Printer) -> Result
     let text = read(file).with_context(|| name.clone())?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let (clients, errors) = if is_json(text) {
-        let rows: Vec<ClientRow> = serde_json::from_str(text).with_context(|| name.clone())?;
+        let rows: Vec<ImportedRow> = serde_json::from_str(text).with_context(|| name.clone())?;
         let rows = rows.into_iter().map(|row| (row.prefix, row.client));
         checked((1..).zip(rows))
     } else {
@@ -248,17 +250,6 @@ fn checked(
         }
     }
     (clients, errors)
-}
-
-// === impl ClientRow ===
-
-impl From<Client> for ClientRow {
-    fn from(client: Client) -> Self {
-        Self {
-            prefix: client.prefix,
-            client: client.name,
-        }
-    }
 }
 
 impl Row for ClientRow {

@@ -8,8 +8,9 @@ use ratatui::widgets::{Block, Clear, Paragraph, Row, Sparkline, Table};
 
 use super::history::Rates;
 use super::view::{List, View};
+use crate::manage::health::{self, Level};
 use crate::manage::print::{count, duration, escape, size};
-use crate::manage::report::{Level, Roles, Stats};
+use crate::view::{RoleCounts, TrackerStats};
 
 /// A smaller window has room for nothing.
 const WIDTH_MIN: u16 = 60;
@@ -92,7 +93,7 @@ fn state(view: &View) -> Line<'static> {
     if view.paused {
         return "‖ paused ".fg(Color::Yellow).bold().into();
     }
-    let health = view.stats.health();
+    let health = health::lines(&view.stats);
     let worst = health.iter().max_by_key(|it| it.level);
     match worst {
         Some(it) if it.level != Level::Good => {
@@ -181,10 +182,10 @@ fn draw_bars(frame: &mut Frame, view: &View, of: fn(&Rates) -> f64, color: Color
     );
 }
 
-fn draw_peers(frame: &mut Frame, stats: &Stats, area: Rect) {
+fn draw_peers(frame: &mut Frame, stats: &TrackerStats, area: Rect) {
     let total = stats.peers.total();
     let inside = boxed(frame, &format!("Peers {}", count(total.total())), area);
-    let row = |name: &'static str, roles: &Roles| {
+    let row = |name: &'static str, roles: &RoleCounts| {
         let cells = [roles.seeders, roles.leechers, roles.paused]
             .map(count)
             .map(right);
@@ -212,7 +213,7 @@ fn draw_journal(frame: &mut Frame, view: &View, area: Rect) {
     let [text, bars] = Layout::horizontal([Constraint::Length(18), Constraint::Fill(1)])
         .spacing(1)
         .areas(lag);
-    let value = format!("{} s", (journal.age * 10.0).round() / 10.0);
+    let value = format!("{} s", journal.age);
     frame.render_widget(
         Line::from(vec!["Lag ".into(), format!("{value:>14}").bold()]),
         text,
@@ -232,10 +233,9 @@ fn draw_journal(frame: &mut Frame, view: &View, area: Rect) {
     frame.render_widget(text.as_str(), batches);
 }
 
-fn draw_health(frame: &mut Frame, stats: &Stats, area: Rect) {
+fn draw_health(frame: &mut Frame, stats: &TrackerStats, area: Rect) {
     let inside = boxed(frame, "Health", area);
-    let lines: Vec<Line> = stats
-        .health()
+    let lines: Vec<Line> = health::lines(stats)
         .iter()
         .map(|it| {
             let (mark, color) = mark(it.level);
@@ -274,11 +274,11 @@ fn draw_list(frame: &mut Frame, view: &mut View, area: Rect) {
     );
 }
 
-fn torrents(stats: &Stats) -> Table<'static> {
+fn torrents(stats: &TrackerStats) -> Table<'static> {
     let rows = stats.busiest.iter().map(|torrent| {
         Row::new([
-            right(count(torrent.seeders)),
-            right(count(torrent.leechers)),
+            right(count(torrent.seeders.into())),
+            right(count(torrent.leechers.into())),
             escape(torrent.label()).into_owned().into(),
         ])
     });
@@ -290,7 +290,7 @@ fn torrents(stats: &Stats) -> Table<'static> {
     list(rows.collect(), &widths, ["Seeders", "Leechers"], "Torrent")
 }
 
-fn clients(stats: &Stats) -> Table<'static> {
+fn clients(stats: &TrackerStats) -> Table<'static> {
     let rows = stats.clients.iter().map(|client| {
         Row::new([
             right(count(client.started)),
@@ -339,7 +339,7 @@ fn list<const N: usize>(
 
 /// What is wrong, in full, or else the keys.
 fn draw_foot(frame: &mut Frame, view: &View, area: Rect) {
-    let health = view.stats.health();
+    let health = health::lines(&view.stats);
     let away = health.iter().find(|it| it.level == Level::Bad);
     let line = match (&view.trouble, away) {
         (Some(trouble), _) => Line::from(format!(" {}", escape(trouble))).fg(Color::Red),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::manage::report::Stats;
+use crate::view::TrackerStats;
 
 /// Rates that are kept: as many as the widest window has columns.
 const KEPT: usize = 512;
@@ -26,7 +26,7 @@ pub struct Rates {
 /// The rates so far, the oldest first.
 #[derive(Default)]
 pub struct History {
-    last: Option<(Duration, Stats)>,
+    last: Option<(Duration, TrackerStats)>,
     rates: VecDeque<Rates>,
 }
 
@@ -34,7 +34,7 @@ pub struct History {
 
 impl History {
     /// Takes in the figures that came at `at`.
-    pub fn push(&mut self, at: Duration, stats: &Stats) {
+    pub fn push(&mut self, at: Duration, stats: &TrackerStats) {
         if let Some((before, last)) = &self.last {
             let seconds = at.saturating_sub(*before).as_secs_f64();
             if stats.uptime < last.uptime {
@@ -64,7 +64,7 @@ impl History {
 // === impl Rates ===
 
 impl Rates {
-    fn between(before: &Stats, now: &Stats, seconds: f64) -> Self {
+    fn between(before: &TrackerStats, now: &TrackerStats, seconds: f64) -> Self {
         let per = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
         let reason = |(reason, total): (&String, &u64)| {
             let earlier = before.refusals.get(reason).copied().unwrap_or(0);
@@ -78,7 +78,7 @@ impl Rates {
             snatches: per(before.snatches, now.snatches),
             accepted: per(before.connections.accepted, now.connections.accepted),
             reasons: now.refusals.iter().map(reason).collect(),
-            age: now.journal.age,
+            age: now.journal.age as f64,
         }
     }
 }

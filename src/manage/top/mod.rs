@@ -19,9 +19,9 @@ use tokio::time::{self, MissedTickBehavior};
 use self::terminal::Screen;
 use self::view::View;
 use super::daemon::{Daemon, Place};
-use super::report::Stats;
 use super::{ExitStatus, UsageError};
 use crate::config::Config;
+use crate::view::TrackerStats;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
@@ -38,7 +38,7 @@ pub struct Top {
 /// An answer of the daemon, and when it came: the time since the first question.
 struct Answer {
     at: Duration,
-    stats: Result<Stats>,
+    stats: Result<TrackerStats>,
 }
 
 pub async fn run(arguments: &Top, config: &Config) -> Result<ExitStatus> {

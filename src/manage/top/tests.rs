@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use super::draw;
 use super::history::History;
 use super::view::{List, View};
-use crate::manage::report::Stats;
+use crate::view::TrackerStats;
 
 /// Figures of the second `at` after the start of a tracker.
-fn stats(at: u64) -> Stats {
-    serde_json::from_value(document(at)).unwrap()
+fn stats(at: u64) -> TrackerStats {
+    TrackerStats::from_json(&document(at)).unwrap()
 }
 
 fn document(at: u64) -> Value {
@@ -31,7 +31,7 @@ fn document(at: u64) -> Value {
         },
         "snatches": 55_123,
         "registry": { "users": 130, "torrents": 48_210, "clients": 4 },
-        "journal": { "pending": 900, "backlog": 1200, "age": 0.8, "batches": 20_311, "batch_failures": 2, "spilled": 0 },
+        "journal": { "pending": 900, "backlog": 1200, "age": 8, "batches": 20_311, "batch_failures": 2, "spilled": 0 },
         "storage": { "driver": "mysql", "up": true, "problem": null },
         "cache": { "driver": "redis", "up": false, "problem": "connection \u{1b}[31mrefused" },
         "connections": { "open": 2400, "accepted": 10 * at },
@@ -81,7 +81,7 @@ fn a_picture_of_80_columns_and_24_lines_holds_it_all() {
 │Refused        5.0                     ███││both    250,624   31,200       856│
 └──────────────────────────────────────────┘└──────────────────────────────────┘
 ┌ Journal ─────────────────────────────────┐┌ Health ──────────────────────────┐
-│Lag          0.8 s                     ███││● storage (mysql): up             │
+│Lag            8 s                     ███││● storage (mysql): up             │
 │900 pending, 1,200 not in storage         ││■ cache (redis): connection \\u{1b}│
 │20,311 batches, 2 failed, 0 spilled       ││● journal: keeps up               │
 └──────────────────────────────────────────┘└──────────────────────────────────┘

@@ -7,7 +7,7 @@ use ratatui::crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::widgets::TableState;
 
 use super::history::History;
-use crate::manage::report::Stats;
+use crate::view::TrackerStats;
 
 /// The lists of the lower half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum List {
 pub struct View {
     /// The daemon's.
     pub address: String,
-    pub stats: Stats,
+    pub stats: TrackerStats,
     pub history: History,
     pub list: List,
     pub position: TableState,
@@ -54,7 +54,7 @@ impl List {
 // === impl View ===
 
 impl View {
-    pub fn new(address: String, stats: Stats) -> Self {
+    pub fn new(address: String, stats: TrackerStats) -> Self {
         let mut history = History::default();
         history.push(Duration::ZERO, &stats);
         Self {
@@ -76,7 +76,7 @@ impl View {
     }
 
     /// Takes in an answer of the daemon, unless somebody reads at leisure.
-    pub fn take(&mut self, at: Duration, answer: Result<Stats>) {
+    pub fn take(&mut self, at: Duration, answer: Result<TrackerStats>) {
         if self.paused {
             return;
         }
