@@ -12,10 +12,8 @@ const TABLE: &[(&str, &str)] = &[
     // What reports add up to, and what is passed on of them.
     ("accounting", ""),
     ("change", "accounting base"),
-    // What was configured. Other modules get small settings of their own from `node`.
-    ("config", "base"),
     // What a process says about itself, and what its listeners share.
-    ("telemetry", "base config"),
+    ("telemetry", "base"),
     ("net", "base telemetry"),
     // Bytes and values; who may take part; who is there. These three do not know each other.
     ("wire", "base"),
@@ -41,6 +39,8 @@ const TABLE: &[(&str, &str)] = &[
         "api",
         "base change control journal net registry storage telemetry tracker view",
     ),
+    // What was configured: the sections that modules define for themselves, and those of `node`.
+    ("config", "api base cache storage telemetry tracker"),
     (
         "manage",
         "base cache change config control journal net registry storage telemetry view warmup wire",

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::Api;
@@ -28,8 +29,9 @@ const AUTHORIZATION_MAX: usize = 1024;
 /// What the log calls those who know the password, where the config names nobody.
 const UNNAMED: &str = "password";
 
-/// What somebody may do; each includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a caller may do; each scope includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// See the figures: `/metrics` and `/api/stats`.
     Metrics,
@@ -40,9 +42,10 @@ pub enum Scope {
 }
 
 /// A token that a program sends in place of name and password.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Token {
-    /// What the log calls whoever has it.
+    /// What the log calls a caller that has it.
     pub name: String,
     pub token: Secret,
     pub scope: Scope,

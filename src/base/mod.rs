@@ -5,5 +5,7 @@ pub mod backoff;
 pub mod clock;
 pub mod ids;
 pub mod limit;
+pub mod networks;
+pub mod seconds;
 pub mod secret;
 pub mod suggest;

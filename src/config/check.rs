@@ -7,11 +7,12 @@ use std::time::Duration;
 use humantime::format_duration;
 
 use super::{
-    Api, Config, Http, Journal, Log, Mode, PublicAddress, Storage, Token, Tracker, Udp, days,
-    minutes,
+    ApiSection, Config, HttpSection, JournalSection, Mode, Rules, StorageSection, Token,
+    UdpSection, days, minutes,
 };
-use crate::base::addr::{canonical, is_global};
+use crate::base::addr::{PublicAddress, PublicAddresses, canonical, is_global};
 use crate::base::secret::Secret;
+use crate::telemetry::log::LogSettings;
 
 /// No setting is longer: moments are whole seconds in 32 bits.
 const TIME_MAX: Duration = days(365);
@@ -63,7 +64,7 @@ fn check_node(name: &str) -> Checked {
     })
 }
 
-fn check_http(http: &Http) -> Checked {
+fn check_http(http: &HttpSection) -> Checked {
     require("http.max_connections", http.max_connections >= 1, || {
         "expected at least 1, found 0".into()
     })?;
@@ -130,7 +131,7 @@ fn is_header_name(name: &str) -> bool {
     name.len() <= 64 && name.bytes().all(is_letter)
 }
 
-fn check_udp(udp: &Udp) -> Checked {
+fn check_udp(udp: &UdpSection) -> Checked {
     // Shorter than clients keep an id, nobody would be answered; longer, an address that has
     // changed hands would still be believed.
     let (min, max) = (minutes(1), minutes(60));
@@ -141,7 +142,7 @@ fn check_udp(udp: &Udp) -> Checked {
     })
 }
 
-fn check_api(api: &Api) -> Checked {
+fn check_api(api: &ApiSection) -> Checked {
     check_tokens(&api.tokens)?;
     // A client sends NAME:PASSWORD, and what is behind the first ':' is the password (RFC 7617).
     let is_name = !api
@@ -220,13 +221,9 @@ fn check_tokens(tokens: &[Token]) -> Checked {
     Ok(())
 }
 
-fn check_public_addresses(addresses: &[PublicAddress]) -> Checked {
+fn check_public_addresses(addresses: &PublicAddresses) -> Checked {
     const KEY: &str = "tracker.public_addresses";
-    for entry in addresses {
-        let (network, address) = match entry {
-            PublicAddress::OfAll(address) => (None, address),
-            PublicAddress::OfNetwork(it) => (Some(&it.network), &it.address),
-        };
+    for PublicAddress { network, address } in addresses.iter() {
         let is_of_a_host = !address.is_unspecified() && !address.is_multicast();
         require(KEY, is_of_a_host && *address == canonical(*address), || {
             format!("expected the address of a host, found \"{address}\"")
@@ -245,7 +242,7 @@ fn check_public_addresses(addresses: &[PublicAddress]) -> Checked {
     Ok(())
 }
 
-fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
+fn check_tracker(tracker: &Rules, mode: Mode) -> Checked {
     check_times(tracker, mode)?;
     let max = tracker.max_numwant;
     require("tracker.max_numwant", (1..=1000).contains(&max), || {
@@ -259,7 +256,7 @@ fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
     })?;
     let at_least_one =
         |key, value: u64| require(key, value >= 1, || "expected at least 1, found 0".into());
-    at_least_one("tracker.max_torrents", tracker.max_torrents.into())?;
+    at_least_one("tracker.max_torrents", tracker.max_torrents as u64)?;
     let peers = tracker.max_peers_per_user;
     require(
         "tracker.max_peers_per_user",
@@ -281,48 +278,34 @@ fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
     })
 }
 
-fn check_times(tracker: &Tracker, mode: Mode) -> Checked {
-    let interval = tracker.announce_interval;
-    between(
-        "tracker.announce_interval",
-        interval,
-        Duration::from_secs(1),
-        TIME_MAX,
-    )?;
-    let min = tracker.min_announce_interval;
-    between(
-        "tracker.min_announce_interval",
-        min,
-        Duration::from_secs(1),
-        TIME_MAX,
-    )?;
+fn check_times(rules: &Rules, mode: Mode) -> Checked {
+    let [interval, min, ttl, tombstone_ttl, hnr_threshold] = [
+        rules.announce_interval,
+        rules.min_announce_interval,
+        rules.peer_ttl,
+        rules.tombstone_ttl,
+        rules.hnr_threshold,
+    ]
+    .map(|seconds| Duration::from_secs(seconds.into()));
+    let second = Duration::from_secs(1);
+    between("tracker.announce_interval", interval, second, TIME_MAX)?;
+    between("tracker.min_announce_interval", min, second, TIME_MAX)?;
     require("tracker.min_announce_interval", min <= interval, || {
         let (min, interval) = (format_duration(min), format_duration(interval));
         format!("expected at most announce_interval ({interval}), found {min}")
     })?;
-    let ttl = tracker.peer_ttl;
-    // Clients are told the interval give or take 5 %, and take a while to come.
+    // Clients get the interval give or take 5 %, and some announce late.
     require("tracker.peer_ttl", ttl >= interval + interval / 10, || {
         let (ttl, interval) = (format_duration(ttl), format_duration(interval));
         format!("expected at least 1.1 times announce_interval ({interval}), found {ttl}")
     })?;
-    require(
-        "tracker.peer_ttl",
-        mode == Mode::Private || ttl <= PUBLIC_TTL_MAX,
-        || {
-            let (max, ttl) = (as_typed(PUBLIC_TTL_MAX), as_typed(ttl));
-            format!(r#"expected at most {max}, because mode is "public", found {ttl}"#)
-        },
-    )?;
+    let fits_mode = mode == Mode::Private || ttl <= PUBLIC_TTL_MAX;
+    require("tracker.peer_ttl", fits_mode, || {
+        let (max, ttl) = (as_typed(PUBLIC_TTL_MAX), as_typed(ttl));
+        format!(r#"expected at most {max}, because mode is "public", found {ttl}"#)
+    })?;
     between("tracker.peer_ttl", ttl, Duration::ZERO, TIME_MAX)?;
-    let tombstone_ttl = tracker.tombstone_ttl;
-    between(
-        "tracker.tombstone_ttl",
-        tombstone_ttl,
-        Duration::from_secs(1),
-        TIME_MAX,
-    )?;
-    let hnr_threshold = tracker.hnr_threshold;
+    between("tracker.tombstone_ttl", tombstone_ttl, second, TIME_MAX)?;
     between(
         "tracker.hnr_threshold",
         hnr_threshold,
@@ -398,8 +381,8 @@ fn has_raw_login(url: &Secret) -> bool {
 }
 
 /// Which schemas there are is the driver's to know; that of SQLite is Mika's own file.
-fn check_schema(storage: &Storage) -> Checked {
-    let Storage {
+fn check_schema(storage: &StorageSection) -> Checked {
+    let StorageSection {
         driver,
         schema,
         statements,
@@ -418,7 +401,7 @@ fn check_schema(storage: &Storage) -> Checked {
     })
 }
 
-fn check_journal(journal: &Journal) -> Checked {
+fn check_journal(journal: &JournalSection) -> Checked {
     between(
         "journal.flush_interval",
         journal.flush_interval,
@@ -447,7 +430,7 @@ fn check_journal(journal: &Journal) -> Checked {
     })
 }
 
-fn check_log(log: &Log) -> Checked {
+fn check_log(log: &LogSettings) -> Checked {
     between(
         "log.stats_interval",
         log.stats_interval,

@@ -7,7 +7,7 @@ use std::{env, fmt, fs, io};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{Cache, Config, Mode, check, host_name, shape};
+use super::{CacheSection, Config, Mode, check, host_name, shape};
 use crate::base::secret::Secret;
 
 /// The file that is read when none is named.
@@ -187,7 +187,7 @@ fn proxy_warnings(proxies: &[IpNet]) -> impl Iterator<Item = String> {
 }
 
 /// Whether the URL of Redis has a text before the '@' and no colon in it.
-fn has_bare_user(cache: &Cache) -> bool {
+fn has_bare_user(cache: &CacheSection) -> bool {
     let url = cache.url.expose();
     let rest = url
         .strip_prefix("redis://")

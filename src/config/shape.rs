@@ -4,7 +4,7 @@ use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
 use super::check::TOKEN_MIN;
-use super::{Config, Http, TlsFiles};
+use super::{Config, HttpSection, TlsFiles};
 use crate::base::suggest;
 
 /// Keys whose value is never repeated in a message.
@@ -26,9 +26,9 @@ pub(super) fn check(given: &Value) -> Result<(), String> {
 /// The config with every key in it, also those of sections that are off by default.
 pub(super) fn every_key() -> Value {
     let config = Config {
-        http: Http {
+        http: HttpSection {
             tls: Some(TlsFiles::default()),
-            ..Http::default()
+            ..HttpSection::default()
         },
         ..Config::default()
     };

@@ -21,8 +21,8 @@ pub fn credit_rules(tracker: &Tracker) -> CreditRules {
     let rules = tracker.rules();
     CreditRules {
         max_rate: rules.max_rate,
-        hnr_threshold: rules.hnr.threshold,
-        hnr_min_bytes: rules.hnr.min_bytes,
+        hnr_threshold: rules.hnr().threshold,
+        hnr_min_bytes: rules.hnr().min_bytes,
     }
 }
 

@@ -82,7 +82,7 @@ pub async fn run(arguments: &Cleanup, site: &Site, printer: &mut Printer) -> Res
 /// Peers that were last heard of before this Unix time are of no use, by this host's clock and the cache's.
 async fn since(config: &Config, cache: &dyn Cache) -> Result<i64> {
     let tracker = &config.tracker;
-    let keep = tracker.tombstone_ttl.as_secs().max(KEEP_MIN) + tracker.peer_ttl.as_secs();
+    let keep = u64::from(tracker.tombstone_ttl).max(KEEP_MIN) + u64::from(tracker.peer_ttl);
     let now = clock::wall().min(cache.time().await?);
     Ok(now.saturating_sub_unsigned(keep))
 }

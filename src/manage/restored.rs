@@ -177,7 +177,7 @@ fn rules(config: &Config) -> CreditRules {
     let tracker = &config.tracker;
     CreditRules {
         max_rate: tracker.max_rate,
-        hnr_threshold: u32::try_from(tracker.hnr_threshold.as_secs()).unwrap_or(u32::MAX),
+        hnr_threshold: tracker.hnr_threshold,
         hnr_min_bytes: tracker.hnr_min_bytes,
     }
 }

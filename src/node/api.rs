@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
 use crate::api::metrics::Sources;
-use crate::api::{self, About, Api, Credentials, Host, Names, Token};
+use crate::api::{self, About, Api, Credentials, Host, Names};
 use crate::cache::Cache;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::control::Control;
 use crate::node::followed::Followed;
 use crate::node::watchdog::Watched;
@@ -50,19 +50,10 @@ pub(super) fn is_wanted(config: &Config) -> bool {
 }
 
 pub(super) fn credentials(config: &Config) -> Credentials {
-    let tokens = config.api.tokens.iter().map(|token| Token {
-        name: token.name.clone(),
-        token: token.token.clone(),
-        scope: match token.scope {
-            config::Scope::Metrics => api::Scope::Metrics,
-            config::Scope::Read => api::Scope::Read,
-            config::Scope::Write => api::Scope::Write,
-        },
-    });
     Credentials {
         username: config.api.username.clone(),
         password: config.api.password.clone(),
-        tokens: tokens.collect(),
+        tokens: config.api.tokens.clone(),
     }
 }
 

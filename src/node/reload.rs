@@ -109,7 +109,7 @@ impl Reloader {
         settings::warn(&loaded);
         self.log.set_level(new.log.level);
         self.stats_interval.send_replace(new.log.stats_interval);
-        self.node.tracker.set_rules(settings::rules(new));
+        self.node.tracker.set_rules(new.tracker.clone());
         self.node
             .journal
             .set_flush_interval(new.journal.flush_interval);

@@ -5,9 +5,11 @@ use std::io::{self, IsTerminal, Stderr, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
@@ -17,7 +19,35 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::config::{self, LogFormat, LogLevel};
+/// The section `log` of the config.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct LogSettings {
+    pub level: LogLevel,
+    pub format: LogFormat,
+    /// The file that lines are appended to; empty for stderr. Opened again at a reload.
+    pub file: PathBuf,
+    /// How often a line of statistics is written; `0s` for never.
+    #[serde(with = "humantime_serde")]
+    pub stats_interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
 
 /// Changes a log that runs.
 pub struct Handle {
@@ -50,16 +80,16 @@ enum Line {
 ///
 /// # Errors
 /// The file can't be written, or the process has a log already.
-pub fn init(config: &config::Log) -> Result<Handle, LogError> {
-    let (filter, level) = reload::Layer::new(filter(config.level));
-    let output = Output(Arc::new(open(&config.file)?.into()));
-    let lines = lines(config, output.clone());
+pub fn init(settings: &LogSettings) -> Result<Handle, LogError> {
+    let (filter, level) = reload::Layer::new(filter(settings.level));
+    let output = Output(Arc::new(open(&settings.file)?.into()));
+    let lines = lines(settings, output.clone());
     let subscriber = Registry::default().with(filter).with(lines);
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(Handle {
         level,
         output,
-        path: Mutex::new(config.file.clone()),
+        path: Mutex::new(settings.file.clone()),
     })
 }
 
@@ -101,6 +131,17 @@ pub fn check(path: &Path) -> Result<(), LogError> {
         path: path.into(),
         error,
     })
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            file: PathBuf::new(),
+            stats_interval: Duration::from_secs(60),
+        }
+    }
 }
 
 // === impl Handle ===
@@ -175,13 +216,13 @@ fn filter(level: LogLevel) -> Targets {
         .with_target("mika", level)
 }
 
-fn lines<S>(config: &config::Log, output: Output) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<S>(settings: &LogSettings, output: Output) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
-    let is_terminal = config.file.as_os_str().is_empty() && io::stderr().is_terminal();
+    let is_terminal = settings.file.as_os_str().is_empty() && io::stderr().is_terminal();
     let lines = fmt::layer().with_writer(output);
-    match config.format {
+    match settings.format {
         LogFormat::Text => lines.with_ansi(is_terminal).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     }

@@ -45,14 +45,12 @@ use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEn
 use self::completions::Completions;
 use self::registration::{NetworkShares, Registrations};
 
-pub use credit::HnrRules;
 pub use idle::{IdleTorrent, IdleTorrents};
 pub use outbox::{Cut, Outbox, Ticket};
 pub use refusal::Refusal;
 pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
 pub use sweep::{Census, Roles};
-pub use user_records::RecordLimits;
 pub use view::LivePeer;
 
 /// An announce as a transport received it.

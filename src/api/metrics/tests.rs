@@ -4,7 +4,7 @@ use super::*;
 use crate::base::secret::Secret;
 use crate::registry::Registry;
 use crate::telemetry::metrics::{Asked, Protocol, Reason, Witness};
-use crate::tracker::{AnnounceRequest, HnrRules, Mode, Rules, Workspace};
+use crate::tracker::{AnnounceRequest, Mode, Rules, Workspace};
 use crate::wire::query;
 
 /// The parts of a node that is not shared, over a database in memory.
@@ -78,10 +78,8 @@ fn rules() -> Rules {
         max_torrents: 100_000,
         blocked_ports: vec![25],
         max_rate: 1 << 40,
-        hnr: HnrRules {
-            threshold: 1,
-            min_bytes: 1,
-        },
+        hnr_threshold: 1,
+        hnr_min_bytes: 1,
         ..Rules::default()
     }
 }

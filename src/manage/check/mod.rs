@@ -12,7 +12,7 @@ use self::report::Report;
 use super::ExitStatus;
 use super::print::Printer;
 use crate::base::clock::Clock;
-use crate::config::{self, Api, ConfigError, Exposed, Loaded};
+use crate::config::{self, ApiSection, ConfigError, Exposed, Loaded};
 
 pub async fn run(loaded: Result<Loaded, ConfigError>, printer: &mut Printer) -> Result<ExitStatus> {
     let mut report = Report::new(printer);
@@ -52,7 +52,7 @@ async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
     storage::check(config, report).await
 }
 
-fn check_api(api: &Api, now: i64, report: &mut Report<'_>) -> Result<()> {
+fn check_api(api: &ApiSection, now: i64, report: &mut Report<'_>) -> Result<()> {
     let has_files = api.tls.key.exists() || api.tls.cert.exists();
     if api.listen.is_empty() {
         return report.ok("api.tls", "the API is off");
