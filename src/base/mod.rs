@@ -9,3 +9,4 @@ pub mod networks;
 pub mod seconds;
 pub mod secret;
 pub mod suggest;
+pub mod url;

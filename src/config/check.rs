@@ -7,12 +7,12 @@ use std::time::Duration;
 use humantime::format_duration;
 
 use super::{
-    ApiSection, Config, HttpSection, JournalSection, Mode, Rules, StorageSection, Token,
-    UdpSection, days, minutes,
+    ApiSection, CacheSection, Config, HttpSection, JournalSection, Mode, Rules, StorageSection,
+    Token, UdpSection, days, minutes,
 };
 use crate::base::addr::{PublicAddress, PublicAddresses, canonical, is_global};
-use crate::base::secret::Secret;
 use crate::telemetry::log::LogSettings;
+use crate::{cache, storage};
 
 /// No setting is longer: moments are whole seconds in 32 bits.
 const TIME_MAX: Duration = days(365);
@@ -39,12 +39,8 @@ pub(super) fn check(config: &Config) -> Checked {
     check_udp(&config.udp)?;
     check_api(&config.api)?;
     check_tracker(&config.tracker, config.mode)?;
-    check_word("cache.driver", &config.cache.driver, "memory")?;
-    check_url("cache.url", &config.cache.driver, &config.cache.url)?;
-    check_word("storage.driver", &config.storage.driver, "sqlite")?;
-    check_word("storage.schema", &config.storage.schema, "mika")?;
-    check_url("storage.url", &config.storage.driver, &config.storage.url)?;
-    check_schema(&config.storage)?;
+    check_cache(&config.cache)?;
+    check_storage(&config.storage)?;
     check_journal(&config.journal)?;
     check_log(&config.log)
 }
@@ -324,81 +320,28 @@ fn check_word(key: &'static str, word: &str, example: &str) -> Checked {
     })
 }
 
-/// Whether the URL is one for that driver. Of drivers that are not Mika's own nothing is known here.
-fn check_url(key: &'static str, driver: &str, url: &Secret) -> Checked {
-    let (schemes, form): (&[&str], _) = match driver {
-        "memory" => {
-            return require(key, url.is_empty(), || {
-                r#"expected "", because the driver "memory" connects to nothing"#.into()
-            });
-        }
-        "sqlite" => (&["sqlite"], "sqlite://PATH"),
-        "mysql" => (
-            &["mysql", "mariadb"],
-            "mysql://USER:PASSWORD@HOST:PORT/DATABASE",
-        ),
-        "postgres" => (
-            &["postgres", "postgresql"],
-            "postgres://USER:PASSWORD@HOST:PORT/DATABASE",
-        ),
-        "redis" => (
-            &["redis", "rediss", "unix", "redis+unix"],
-            "redis://HOST:PORT/NUMBER or unix:///PATH",
-        ),
-        _ => return Ok(()),
-    };
-    let fits = url
-        .expose()
-        .split_once("://")
-        .is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty());
-    // The value is not repeated: what does not look like a URL can't be masked either.
-    require(key, fits, || {
-        format!("expected a URL like {form}, because the driver is {driver:?}")
-    })?;
-    require(key, !has_raw_login(url), || {
-        "a '/', '?' or '#' stands before the '@': in a user or a password write %2F for '/', %23 for \
-         '#', %3F for '?', %40 for '@' and %3A for ':'"
-            .into()
-    })
+fn check_cache(cache: &CacheSection) -> Checked {
+    check_word("cache.driver", &cache.driver, "memory")?;
+    cache::check_url(&cache.driver, &cache.url).map_err(of("cache.url"))
 }
 
-/// Whether a password or user has a character that ends the host's part of a URL, so that another
-/// host would be read.
-fn has_raw_login(url: &Secret) -> bool {
-    let Some((scheme, rest)) = url.expose().split_once("://") else {
-        return false;
-    };
-    if ["sqlite", "unix", "redis+unix"].contains(&scheme) {
-        return false;
-    }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, behind) = rest.split_at(end);
-    // A parameter may hold an '@'; those of Redis have none.
-    let is_redis = scheme.starts_with("redis");
-    let path = behind.split('?').next().unwrap_or_default();
-    let is_parameter = authority.contains('@') && !path.contains('@') && !is_redis;
-    behind.contains('@') && !is_parameter
-}
-
-/// Which schemas there are is the driver's to know; that of SQLite is Mika's own file.
-fn check_schema(storage: &StorageSection) -> Checked {
+fn check_storage(section: &StorageSection) -> Checked {
     let StorageSection {
         driver,
+        url,
         schema,
         statements,
-        ..
-    } = storage;
-    if driver != "sqlite" {
-        return require("storage.schema", !schema.is_empty(), || {
-            r#"expected the name of a schema, such as "mika", found """#.into()
-        });
-    }
-    require("storage.schema", schema == "mika", || {
-        format!(r#"expected "mika", the one schema of the driver "sqlite", found {schema:?}"#)
-    })?;
-    require("storage.statements", statements.is_empty(), || {
-        r#"expected {}, because the driver "sqlite" takes no statements of others"#.into()
-    })
+    } = section;
+    check_word("storage.driver", driver, "sqlite")?;
+    check_word("storage.schema", schema, "mika")?;
+    storage::check_url(driver, url).map_err(of("storage.url"))?;
+    storage::check_schema(driver, schema).map_err(of("storage.schema"))?;
+    storage::check_statements(driver, statements).map_err(of("storage.statements"))
+}
+
+/// Makes a text a problem of that key.
+fn of(key: &'static str) -> impl FnOnce(String) -> Problem {
+    move |text| Problem { key, text }
 }
 
 fn check_journal(journal: &JournalSection) -> Checked {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{getegid, geteuid};
 
 use super::{Loaded, Source};
+use crate::storage;
 
 /// The rights of those who are neither owner nor group.
 const OTHERS: u32 = 0o007;
@@ -48,10 +49,9 @@ fn files(loaded: &Loaded) -> Vec<(PathBuf, &'static str)> {
             .iter()
             .map(|tls| (tls.key.clone(), "a private key")),
     );
-    let url = config.storage.url.expose();
-    let database = url.strip_prefix("sqlite://").map(Path::new);
+    let database = storage::file_of(&config.storage.driver, &config.storage.url);
     let spill = config.journal.spill.as_path();
-    for database in database.into_iter().chain([spill]) {
+    for database in database.as_deref().into_iter().chain([spill]) {
         for suffix in SQLITE_SUFFIXES {
             let mut file = database.as_os_str().to_owned();
             file.push(suffix);

@@ -7,8 +7,9 @@ use std::{env, fmt, fs, io};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{CacheSection, Config, Mode, check, host_name, shape};
+use super::{Config, Mode, check, host_name, shape};
 use crate::base::secret::Secret;
+use crate::cache;
 
 /// The file that is read when none is named.
 const DEFAULT_PATH: &str = "config.json";
@@ -165,12 +166,8 @@ fn warnings(config: &Config) -> Vec<String> {
             .push("http.forwarded_header: without http.trusted_proxies nobody is believed".into());
     }
     warnings.extend(proxy_warnings(&config.http.trusted_proxies));
-    if has_bare_user(&config.cache) {
-        warnings.push(
-            "cache.url: a user without a password: if it is the password, write redis://:PASSWORD@…: \
-             the colon is missing"
-                .into(),
-        );
+    if let Some(warning) = cache::url_warning(&config.cache.driver, &config.cache.url) {
+        warnings.push(format!("cache.url: {warning}"));
     }
     warnings
 }
@@ -184,17 +181,6 @@ fn proxy_warnings(proxies: &[IpNet]) -> impl Iterator<Item = String> {
              client: name your proxies only"
         )
     })
-}
-
-/// Whether the URL of Redis has a text before the '@' and no colon in it.
-fn has_bare_user(cache: &CacheSection) -> bool {
-    let url = cache.url.expose();
-    let rest = url
-        .strip_prefix("redis://")
-        .or_else(|| url.strip_prefix("rediss://"));
-    let authority = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
-    let login = authority.and_then(|it| it.rsplit_once('@'));
-    login.is_some_and(|(login, _)| !login.contains(':'))
 }
 
 /// A syntax error with its place in front, as people look for it.
