@@ -51,7 +51,7 @@ const TABLE: &[(&str, &str)] = &[
         "api base cache change config control journal listen net registry storage telemetry tracker warmup wire",
     ),
     // Programs: arguments in, exit code out.
-    ("bin/mika", "config node"),
+    ("bin/mika", "base config node"),
     ("bin/mika-manage", "manage"),
 ];
 

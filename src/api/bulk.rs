@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::error::ApiError;
-use crate::control::{Control, ControlError, Saved, TEXT_MAX, Told};
+use crate::control::{Control, ControlError, Saved, TEXT_MAX, Told, validate_text};
 use crate::storage::Added;
 
 /// Rows in one request.
@@ -88,13 +88,9 @@ pub(super) fn check_id(field: &str, id: Option<u32>) -> Result<(), String> {
 
 /// 1 to [`TEXT_MAX`] characters, none of them a control character.
 pub(super) fn check_name(field: &str, name: &str) -> Result<(), String> {
-    let is_short = !name.is_empty() && name.chars().nth(TEXT_MAX).is_none();
-    if is_short && !name.chars().any(char::is_control) {
-        return Ok(());
-    }
-    Err(format!(
-        "{field}: expected 1 to {TEXT_MAX} characters, none of them a control character"
-    ))
+    validate_text(field, name).map_err(|_| {
+        format!("{field}: expected 1 to {TEXT_MAX} characters, none of them a control character")
+    })
 }
 
 // === impl Rows ===

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Api;
 use super::error::{ApiError, Refused};
-use crate::telemetry::events::{Event, Watch};
+use crate::telemetry::events::{LiveEvent, Watch};
 
 /// How often a silent stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -84,7 +84,7 @@ impl Watcher {
     }
 }
 
-fn message(event: &Event) -> Message {
+fn message(event: &LiveEvent) -> Message {
     let registry = |what: &str, id: Option<u32>, info_hash: Option<String>| {
         named(
             "registry",
@@ -92,19 +92,19 @@ fn message(event: &Event) -> Message {
         )
     };
     match event {
-        Event::User(id) => registry("user", Some(id.0), None),
-        Event::Torrent(id, info_hash) => registry(
+        LiveEvent::User(id) => registry("user", Some(id.0), None),
+        LiveEvent::Torrent(id, info_hash) => registry(
             "torrent",
             id.map(|id| id.0),
             info_hash.map(|it| it.to_string()),
         ),
-        Event::Whitelist => registry("whitelist", None, None),
-        Event::Registry => registry("all", None, None),
-        Event::Snatch(info_hash, user) => named(
+        LiveEvent::Whitelist => registry("whitelist", None, None),
+        LiveEvent::Registry => registry("all", None, None),
+        LiveEvent::Snatch(info_hash, user) => named(
             "snatch",
             &json!({ "info_hash": info_hash.to_string(), "user": user.map(|it| it.0) }),
         ),
-        Event::Refusal {
+        LiveEvent::Refusal {
             reason,
             protocol,
             address,

@@ -7,6 +7,7 @@
 
 mod auth;
 mod bulk;
+mod cost_limit;
 mod error;
 mod events;
 mod extract;
@@ -16,7 +17,6 @@ pub mod metrics;
 mod origin;
 mod page;
 mod peers;
-mod rested;
 mod serve;
 mod stats;
 mod system;
@@ -48,9 +48,9 @@ use crate::control::{Control, Told};
 use crate::storage::Storage;
 use crate::telemetry::events::Events;
 
+use self::cost_limit::CostLimitedCache;
 use self::error::ApiError;
 use self::metrics::Sources;
-use self::rested::Rested;
 
 pub use auth::{Credentials, Scope, Token};
 pub use origin::Names;
@@ -81,7 +81,7 @@ pub struct Api {
     stop: watch::Receiver<bool>,
     failures: SourceLimit,
     watchers: Arc<Semaphore>,
-    busiest: Rested<Vec<(InfoHash, SwarmCounts)>>,
+    busiest: CostLimitedCache<Vec<(InfoHash, SwarmCounts)>>,
     document: Vec<u8>,
 }
 
@@ -162,7 +162,7 @@ impl Api {
             stop: parts.stop,
             failures: SourceLimit::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
-            busiest: Rested::default(),
+            busiest: CostLimitedCache::default(),
             document: document(),
         }
     }

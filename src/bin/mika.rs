@@ -10,8 +10,8 @@ use std::{env, thread};
 
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
-use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
+use mika::base::shell;
 use mika::config;
 use mika::node::{self, Options};
 
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
         };
     }
     if let Some(shell) = arguments.completions {
-        return show(&completions(shell));
+        return show(&shell::completions(Arguments::command(), shell));
     }
     let loaded = match config::load(arguments.config.as_deref()) {
         Ok(loaded) => loaded,
@@ -114,30 +114,14 @@ fn main() -> ExitCode {
 }
 
 fn manual() -> io::Result<Vec<u8>> {
-    let man = Man::new(Arguments::command()).section("8").manual("Mika");
-    let mut page = Vec::new();
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
-    man.render_options_section(&mut page)?;
+    let mut page = shell::page(Arguments::command())?;
     let mut roff = Roff::new();
     roff.control("SH", ["NOTES"]);
-    // As it is laid out.
-    roff.control("nf", []);
-    for line in MORE_HELP.lines() {
-        roff.text([roman(line)]);
-    }
-    roff.control("fi", []);
+    shell::preformatted(MORE_HELP, &mut roff);
     roff.control("SH", ["SEE ALSO"]);
     roff.text([bold("mika-manage"), roman("(8)")]);
     roff.to_writer(&mut page)?;
     Ok(page)
-}
-
-fn completions(shell: Shell) -> Vec<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "mika", &mut script);
-    script
 }
 
 /// Writes to stdout; a reader that goes away early is no failure.
@@ -210,7 +194,8 @@ mod tests {
         let manual = String::from_utf8(manual().unwrap())
             .unwrap()
             .replace('\\', "");
-        let scripts = [Shell::Bash, Shell::Zsh, Shell::Fish].map(completions);
+        let scripts = [Shell::Bash, Shell::Zsh, Shell::Fish]
+            .map(|shell| shell::completions(Arguments::command(), shell));
         for argument in ["config", "procs", "check", "no-wait"] {
             assert!(manual.contains(&format!("--{argument}")), "{argument}");
             for script in &scripts {

@@ -1,10 +1,10 @@
 //! `mika-manage genkey`: a key and a self-signed certificate for the API.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, File};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt as _, fchown};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use super::print::Printer;
 use super::{ExitStatus, UsageError};
 use crate::base::clock::Clock;
+use crate::base::file::PendingFile;
 use crate::config::{Config, TlsFiles};
 use crate::net::pem;
 use crate::telemetry::certificate;
@@ -186,43 +187,28 @@ fn serial_number() -> Result<SerialNumber> {
     Ok(SerialNumber::from(bytes.to_vec()))
 }
 
-/// Writes both beside their places before either goes there, the key last: a certificate
-/// without its key is seen at once, a key with a foreign certificate only by a client.
+/// Writes both files before either takes its place, and moves the key last: a certificate without
+/// its key is noticed at once, a key with another certificate only by a client.
 fn write_both(key: &Path, pair: &KeyPair, cert: &Path, certificate: &Certificate) -> Result<()> {
-    let new_cert = write_beside(cert, &certificate.pem(), 0o644)
+    let new_cert = write_pending(cert, &certificate.pem(), 0o644)
         .with_context(|| format!("{} (api.tls.cert) can't be written", cert.display()))?;
-    let written = write_beside(key, &pair.serialize_pem(), 0o600)
-        .with_context(|| format!("{} (api.tls.key) can't be written", key.display()))
-        .and_then(|new_key| {
-            let renamed = fs::rename(&new_cert, cert)
-                .with_context(|| cert.display().to_string())
-                .and_then(|()| {
-                    fs::rename(&new_key, key).with_context(|| key.display().to_string())
-                });
-            renamed.inspect_err(|_| drop(fs::remove_file(&new_key)))
-        });
-    written.inspect_err(|_| drop(fs::remove_file(&new_cert)))
+    let new_key = write_pending(key, &pair.serialize_pem(), 0o600)
+        .with_context(|| format!("{} (api.tls.key) can't be written", key.display()))?;
+    let moved = new_cert.rename(cert);
+    moved.with_context(|| cert.display().to_string())?;
+    let moved = new_key.rename(key);
+    moved.with_context(|| key.display().to_string())
 }
 
-/// Writes a new file with `mode` in the folder of `path`, durably, and returns its name.
-fn write_beside(path: &Path, text: &str, mode: u32) -> io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&beside)?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| give(&file, path))
-        .and_then(|()| file.sync_all());
-    written.inspect_err(|_| drop(fs::remove_file(&beside)))?;
-    Ok(beside)
+/// Writes a new file durably, with the owner that the folder of `path` has.
+fn write_pending(path: &Path, text: &str, mode: u32) -> io::Result<PendingFile> {
+    let pending = PendingFile::write(path, text.as_bytes(), mode)?;
+    give(pending.file(), path)?;
+    pending.file().sync_all()?;
+    Ok(pending)
 }
 
-/// What root writes for the tracker's user has to be that user's, whose the folder is.
+/// Files that root writes for the tracker's user must belong to that user, as the folder does.
 fn give(file: &File, path: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());

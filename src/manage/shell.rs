@@ -5,19 +5,15 @@ use std::io;
 use anyhow::Result;
 use clap::{Arg, Command, CommandFactory as _};
 use clap_complete::Shell;
-use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::print::Printer;
 use super::{Cli, ExitStatus};
+use crate::base::shell;
 
-pub fn completions(shell: Shell, printer: &mut Printer) -> Result<ExitStatus> {
-    let mut command = Cli::command();
-    let name = command.get_name().to_owned();
-    // Into memory first: the generator panics where its output breaks off.
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command, name, &mut script);
-    if shell == Shell::Bash {
+pub fn completions(kind: Shell, printer: &mut Printer) -> Result<ExitStatus> {
+    let mut script = shell::completions(Cli::command(), kind);
+    if kind == Shell::Bash {
         // The generator writes the name with its hyphen in one way where it remembers a command, and
         // in another where it looks for it.
         let text = String::from_utf8_lossy(&script);
@@ -36,14 +32,7 @@ pub fn man(printer: &mut Printer) -> Result<ExitStatus> {
 fn page() -> io::Result<Vec<u8>> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
-    let man = Man::new(command.clone()).section("8").manual("Mika");
-    let mut page = Vec::new();
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
-    man.render_description_section(&mut page)?;
-    man.render_options_section(&mut page)?;
-
+    let mut page = shell::page(command.clone())?;
     let mut roff = Roff::new();
     roff.control("SH", ["COMMANDS"]);
     for subcommand in command.get_subcommands() {
@@ -100,11 +89,7 @@ fn after_help(command: &Command, roff: &mut Roff) {
         return;
     };
     roff.control("PP", []);
-    roff.control("nf", []);
-    for line in help.to_string().lines() {
-        roff.text([roman(line.to_owned())]);
-    }
-    roff.control("fi", []);
+    shell::preformatted(&help.to_string(), roff);
 }
 
 /// An argument as a usage line shows it: `[--days DAYS]`, `PATH...`.

@@ -27,7 +27,7 @@ pub(super) struct Reloader {
     pub settings: Settings,
     pub certificates: Certificates,
     pub api: Option<Arc<Api>>,
-    pub log: log::Handle,
+    pub log: log::LogHandle,
     pub stats_interval: watch::Sender<Duration>,
     pub drivers: Drivers,
     pub cache: Option<Arc<dyn Cache>>,
@@ -41,7 +41,7 @@ impl Reloader {
     /// Reads everything again. What is invalid leaves all as it is.
     pub async fn reload(&mut self) {
         notify::reloading("reloading");
-        match notify::unhurried(self.try_reload()).await {
+        match notify::extending_timeout(self.try_reload()).await {
             Ok(()) => {
                 tracing::info!(config = %self.options.config.source, "reloaded");
                 notify::ready(&self.serving);

@@ -49,8 +49,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Changes a log that runs.
-pub struct Handle {
+/// Changes the running log.
+pub struct LogHandle {
     level: reload::Handle<Targets, Registry>,
     output: Output,
     /// The file's path; empty for stderr.
@@ -66,7 +66,7 @@ pub enum LogError {
     Twice(#[from] SetGlobalDefaultError),
 }
 
-/// Where lines go now: to a file, or to stderr if there is none.
+/// Where lines go now: to a file, or to stderr without one.
 #[derive(Clone)]
 struct Output(Arc<ArcSwapOption<File>>);
 
@@ -80,26 +80,26 @@ enum Line {
 ///
 /// # Errors
 /// The file can't be written, or the process has a log already.
-pub fn init(settings: &LogSettings) -> Result<Handle, LogError> {
+pub fn init(settings: &LogSettings) -> Result<LogHandle, LogError> {
     let (filter, level) = reload::Layer::new(filter(settings.level));
     let output = Output(Arc::new(open(&settings.file)?.into()));
     let lines = lines(settings, output.clone());
     let subscriber = Registry::default().with(filter).with(lines);
     tracing::subscriber::set_global_default(subscriber)?;
-    Ok(Handle {
+    Ok(LogHandle {
         level,
         output,
         path: Mutex::new(settings.file.clone()),
     })
 }
 
-/// Who may read a log file that is made: it has addresses of users.
+/// The mode of a new log file, which has addresses of users.
 const FILE_MODE: u32 = 0o640;
 
-/// Opens a log file to add lines at its end; none for an empty path, which stands for stderr.
+/// Opens a log file for appending; none for an empty path, which stands for stderr.
 ///
 /// # Errors
-/// It can neither be opened nor made.
+/// The file can be neither opened nor created.
 pub fn open(path: &Path) -> Result<Option<Arc<File>>, LogError> {
     if path.as_os_str().is_empty() {
         return Ok(None);
@@ -116,7 +116,7 @@ pub fn open(path: &Path) -> Result<Option<Arc<File>>, LogError> {
         })
 }
 
-/// Whether the log can be written there, as far as that shows without making the file.
+/// Checks that the log can be written there, as far as possible without creating the file.
 pub fn check(path: &Path) -> Result<(), LogError> {
     if path.as_os_str().is_empty() {
         return Ok(());
@@ -144,26 +144,26 @@ impl Default for LogSettings {
     }
 }
 
-// === impl Handle ===
+// === impl LogHandle ===
 
-impl Handle {
+impl LogHandle {
     pub fn set_level(&self, level: LogLevel) {
-        // It fails only when the log itself is gone, and then nobody is left to be told.
+        // Fails only if the log itself is gone.
         let _ = self.level.reload(filter(level));
     }
 
-    /// Opens the file anew by its name, under which there may be none after a rotation. Lines of
-    /// before are in the file that has another name now; no line is in neither.
+    /// Opens the file again by its name, which a rotation may have moved. No line is lost: earlier
+    /// ones are in the renamed file.
     ///
     /// # Errors
-    /// It can't be opened; the log goes on where it was.
+    /// The file can't be opened; the log stays where it was.
     pub fn reopen(&self) -> Result<(), LogError> {
         let file = open(&self.path.lock())?;
         self.output.0.store(file);
         Ok(())
     }
 
-    /// Goes on in another file, or on stderr.
+    /// Switches to another file, or to stderr.
     pub fn write_to(&self, path: &Path, file: Option<Arc<File>>) {
         self.output.0.store(file);
         *self.path.lock() = path.into();
@@ -201,8 +201,7 @@ impl Write for Line {
     }
 }
 
-/// Libraries are heard from `info` up: below it they may show what a client sent,
-/// and with that a passkey.
+/// Libraries log from `info` up: below it they may show what a client sent, and so a passkey.
 fn filter(level: LogLevel) -> Targets {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,

@@ -188,7 +188,7 @@ impl Tracker {
 
     fn tell_snatch(&self, info_hash: InfoHash, user: Option<UserId>, now: Seconds) {
         if let Some(events) = &self.events {
-            events.tell_snatch(info_hash, user, now);
+            events.publish_snatch(info_hash, user, now);
         }
     }
 
@@ -272,7 +272,7 @@ impl Tracker {
                 if let Some(events) = &self.events {
                     let reason = refusal.kind().name();
                     let source = Some(request.source);
-                    events.tell_refusal(reason, protocol.name(), source, now.mono);
+                    events.publish_refusal(reason, protocol.name(), source, now.mono);
                 }
             }
         }

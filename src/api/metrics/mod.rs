@@ -13,7 +13,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 
 use self::page::Page;
-use super::rested::Rested;
+use super::cost_limit::CostLimitedCache;
 use crate::base::clock::{Clock, Seconds};
 use crate::journal;
 use crate::registry::Registry;
@@ -32,7 +32,7 @@ pub struct Sources {
     pub registry: Arc<Registry>,
     pub journal: journal::Handle,
     pub clock: Clock,
-    pub census: Arc<Rested<Census>>,
+    pub census: Arc<CostLimitedCache<Census>>,
 }
 
 /// All metrics as they are now. It counts the swarms now and then, which takes some tens of

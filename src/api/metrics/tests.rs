@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::base::secret::Secret;
 use crate::registry::Registry;
-use crate::telemetry::metrics::{Asked, Protocol, Reason, Witness};
+use crate::telemetry::metrics::{Asked, ProbeSource, Protocol, Reason};
 use crate::tracker::{AnnounceRequest, Mode, Rules, Workspace};
 use crate::wire::query;
 
@@ -215,8 +215,8 @@ async fn what_is_not_there_has_a_description_and_no_value() {
     assert!(before.contains("# TYPE mika_cache_up gauge\n"));
     assert!(!series(&before).contains_key("mika_cache_up"));
     let metrics = &place.sources.metrics;
-    metrics.cache.failed(Witness::Probe, "gone");
-    metrics.storage.succeeded(Witness::Probe);
+    metrics.cache.failed(ProbeSource::Probe, "gone");
+    metrics.storage.succeeded(ProbeSource::Probe);
     metrics.certificates.set("http", Some(1_900_000_000));
     metrics.connections_open.add(|| 3);
     let after = place.text();

@@ -1,13 +1,14 @@
 //! Connection ids: proof that a client's address is its own, without remembering any (rule U3).
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::hash::Hasher;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use siphasher::sip::SipHasher24;
+
+use crate::base::file::PendingFile;
 
 /// The secret behind connection ids: 256 bits, the same for all listeners and processes of a host.
 #[derive(Clone)]
@@ -66,16 +67,8 @@ impl Secret {
     /// Written beside its place and linked there, so that nobody ever reads half of it.
     fn create(path: &Path) -> io::Result<Self> {
         let secret = Self::random()?;
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{:016x}.new", fastrand::u64(..)));
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)
-            .and_then(|mut file| file.write_all(&secret.0))
-            .and_then(|()| fs::hard_link(&beside, path));
-        let _ = fs::remove_file(&beside);
+        let pending = PendingFile::write(path, &secret.0, 0o600);
+        let written = pending.and_then(|pending| pending.link(path));
         match written {
             Ok(()) => Ok(secret),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::read(path),

@@ -1,9 +1,8 @@
-//! Requests by how they came, and refusals by their reason: closed lists, which no stranger can
-//! make longer.
+//! Requests by protocol and kind, and refusals by reason: closed lists that no client can extend.
 
 use super::Counter;
 
-/// How a request came.
+/// The protocol of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Http,
@@ -11,14 +10,14 @@ pub enum Protocol {
     Udp,
 }
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     Announce,
     Scrape,
 }
 
-/// One of each kind for every protocol.
+/// A value for every protocol.
 #[derive(Default)]
 pub struct ByProtocol<T>([T; Protocol::ALL.len()]);
 
@@ -85,7 +84,7 @@ impl<T> ByProtocol<T> {
 }
 
 impl ByProtocol<Counter> {
-    /// The sum of all protocols.
+    /// The sum over all protocols.
     pub fn get(&self) -> u64 {
         self.0.iter().map(Counter::get).sum()
     }

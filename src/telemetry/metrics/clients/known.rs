@@ -1,22 +1,22 @@
-//! The clients that are told apart, and how their peer ids are read.
+//! The known clients, and how their peer ids are read.
 
 use super::version::{Style, Version, dashed, shadow};
 
-/// A client by the name that its users know it by.
+/// A client by its common name.
 pub(super) struct Known {
     pub name: &'static str,
     mark: Mark,
 }
 
-/// How a peer id begins.
+/// The beginning of a peer id.
 enum Mark {
-    /// Azureus's style, `-XX1234-`: the two letters, and what the four signs mean.
+    /// Azureus style, `-XX1234-`: the two letters, and the format of the four characters.
     Azureus([u8; 2], Style),
-    /// Shadow's style, `X12345---`: the letter.
+    /// Shadow style, `X12345---`: the letter.
     Shadow(u8),
-    /// That text, and numbers with dashes between: `A2-1-36-0-`.
+    /// A text, then numbers separated by dashes: `A2-1-36-0-`.
     Dashed(&'static [u8]),
-    /// That text and four signs.
+    /// A text, then four characters.
     Plain(&'static [u8], Style),
 }
 
@@ -27,8 +27,8 @@ const fn azureus(code: [u8; 2], name: &'static str, style: Style) -> Known {
     }
 }
 
-/// Some have several codes, and come several times. Those of Azureus's style are first, the most
-/// usual before the others.
+/// Clients with several codes are listed several times. Azureus style comes first, the most common
+/// clients before the others.
 #[rustfmt::skip] // a table
 pub(super) const KNOWN: [Known; 44] = {
     use Style::{Digits, PaddedPairs, Pairs, Transmission};
@@ -80,10 +80,10 @@ pub(super) const KNOWN: [Known; 44] = {
     ]
 };
 
-/// Where those begin that are of other styles.
+/// The index of the first client of another style.
 const OTHER_STYLES: usize = 39;
 
-/// The place in [`KNOWN`] of the client with that peer id, and its version if it can be read.
+/// The index in [`KNOWN`] of the client with that peer id, and its version if it can be read.
 pub(super) fn identify(peer_id: &[u8; 20]) -> Option<(usize, Option<Version>)> {
     if let [b'-', first, second, a, b, c, d, _, ..] = *peer_id {
         let place = place_of_code([first, second])?;
@@ -104,8 +104,8 @@ fn place_of_code(code: [u8; 2]) -> Option<usize> {
 // === impl Mark ===
 
 impl Mark {
-    /// The version of a client whose peer id has this mark, if it is one of another style than
-    /// Azureus's. Without a version behind it, a mark that short may be chance.
+    /// The version of a client whose peer id has this mark, which is not of Azureus style. Without a
+    /// version after it, a mark that short may be chance.
     fn of_other_style(&self, peer_id: &[u8; 20]) -> Option<Version> {
         match *self {
             Self::Azureus(..) => None,

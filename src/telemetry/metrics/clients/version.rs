@@ -1,34 +1,34 @@
-//! The versions of clients, as each writes them into its peer id.
+//! Client versions, as encoded in peer ids.
 
 use std::fmt;
 
-/// A version: up to four numbers.
+/// Up to four numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Version {
     parts: [u8; 4],
     len: u8,
-    /// All numbers but the first have two digits.
+    /// All numbers but the first are shown with two digits.
     is_padded: bool,
 }
 
-/// How a client writes its version into four characters.
+/// How a client encodes its version in four characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
-    /// A digit for each number; letters go on from 10. The first so many are shown, the others
-    /// count builds, or say `s` for stable.
+    /// A digit for each number; letters continue from 10. The first n are shown, the others count
+    /// builds, or are `s` for stable.
     Digits(u8),
     /// Two digits for each of two numbers.
     Pairs,
-    /// The same, of a client whose users write 2.09 and not 2.9.
+    /// Likewise, but shown as 2.09 instead of 2.9.
     PaddedPairs,
-    /// Transmission: a digit and two up to 3.00, then three digits.
+    /// Transmission: one digit and two digits up to 3.00, three single digits after that.
     Transmission,
 }
 
 // === impl Style ===
 
 impl Style {
-    /// None if it is not written so.
+    /// None if the text does not have this style.
     pub fn read(self, text: [u8; 4]) -> Option<Version> {
         match self {
             Self::Digits(len) => {
@@ -78,7 +78,7 @@ pub(super) fn dashed(text: &[u8]) -> Option<Version> {
     Some(Version::new(parts, 3))
 }
 
-/// Shadow's style: a digit of base 64 for each number, then dashes.
+/// Shadow style: a base-64 digit for each number, then dashes.
 pub(super) fn shadow(text: &[u8]) -> Option<Version> {
     let mut parts = [0; 4];
     let mut len = 0;
@@ -112,7 +112,7 @@ impl Version {
         }
     }
 
-    /// As a number, which is never 0.
+    /// The version as a number other than 0.
     pub fn code(self) -> u64 {
         let [a, b, c, d] = self.parts;
         u64::from_le_bytes([a, b, c, d, self.len, self.is_padded.into(), 0, 0])
