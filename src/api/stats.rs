@@ -10,12 +10,12 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
-use super::error::{ApiError, Refused};
+use super::error::{ApiError, CommonErrors};
 use super::metrics::{self, Sources};
 use super::system::sides;
 use crate::base::ids::InfoHash;
 use crate::change::SwarmCounts;
-use crate::telemetry::metrics::process::Process;
+use crate::telemetry::metrics::process::ProcessFigures;
 use crate::telemetry::metrics::{ByProtocol, Counter, Protocol};
 use crate::tracker::{Mode, Roles};
 use crate::view::{
@@ -38,7 +38,7 @@ const BUSIEST_MAX: usize = 10;
     operation_id = "show_stats",
     path = "/api/stats",
     tag = "system",
-    responses((status = 200, body = TrackerStats), Refused)
+    responses((status = 200, body = TrackerStats), CommonErrors)
 )]
 pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<TrackerStats>, ApiError> {
     let counting = Arc::clone(&api);
@@ -95,7 +95,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<TrackerStat
             open: metrics.connections_open.get(),
             accepted: metrics.connections.get(),
         },
-        memory: Process::read().resident.unwrap_or(0),
+        memory: ProcessFigures::read().resident.unwrap_or(0),
         clients: most_clients(&api),
         busiest,
     }))
@@ -107,7 +107,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<TrackerStat
     operation_id = "show_metrics",
     path = "/metrics",
     tag = "system",
-    responses((status = 200, content_type = "text/plain", body = String), Refused)
+    responses((status = 200, content_type = "text/plain", body = String), CommonErrors)
 )]
 pub(super) async fn prometheus(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let text = tokio::task::spawn_blocking(move || metrics::text(&api.sources));

@@ -1,4 +1,4 @@
-//! The node itself: version, uptime, health, numbers.
+//! The node itself: version, uptime and health.
 
 use std::sync::Arc;
 
@@ -10,11 +10,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::error::{ApiError, Refused};
+use super::error::{ApiError, CommonErrors};
 use crate::view::ServerState;
 
 #[derive(Serialize, ToSchema)]
-pub(super) struct Version {
+#[schema(as = Version)]
+pub(super) struct VersionInfo {
     #[schema(example = "mika")]
     name: &'static str,
     version: &'static str,
@@ -38,16 +39,16 @@ pub(super) struct Readiness {
 }
 
 /// What this is
-#[utoipa::path(get, path = "/api/version", tag = "system", responses((status = 200, body = Version), Refused))]
-pub(super) async fn version() -> Json<Version> {
-    Json(Version {
+#[utoipa::path(get, path = "/api/version", tag = "system", responses((status = 200, body = VersionInfo), CommonErrors))]
+pub(super) async fn version() -> Json<VersionInfo> {
+    Json(VersionInfo {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
     })
 }
 
 /// How long process and machine have run
-#[utoipa::path(get, path = "/api/uptime", tag = "system", responses((status = 200, body = Uptime), Refused))]
+#[utoipa::path(get, path = "/api/uptime", tag = "system", responses((status = 200, body = Uptime), CommonErrors))]
 pub(super) async fn uptime(State(api): State<Arc<Api>>) -> Result<Json<Uptime>, ApiError> {
     let system = rustix::system::sysinfo().uptime;
     Ok(Json(Uptime {
@@ -88,7 +89,7 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    // Whoever asks need not be logged in: what is wrong is in the log, and in the numbers.
+    // Needs no login, so the problem is shown in the log and the stats only.
     let quiet = |side: ServerState| ServerState {
         problem: None,
         ..side

@@ -8,10 +8,10 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::bulk::{self, Addable, BulkResult, Checked, Rows};
-use super::error::{ApiError, BadBody, ErrorBody, Refused};
-use super::extract::{Body, MaybeBody, PathText, Query, whole, whole_if_any};
-use super::lists::{List, ListQuery, Order};
+use super::bulk::{self, Addable, BulkResult, BulkRows, Checked};
+use super::error::{ApiError, BadBody, CommonErrors, ErrorBody};
+use super::extract::{JsonBody, MaybeBody, PathText, Query, whole, whole_if_any};
+use super::lists::{ListQuery, Order, PagedList};
 use super::peers::PeerView;
 use super::{Api, Done};
 use crate::base::ids::{InfoHash, TorrentId};
@@ -129,7 +129,7 @@ pub(super) struct TorrentQuery {
     responses(
         (status = 200, body = TorrentDetails),
         (status = 404, body = ErrorBody, description = "Not registered"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn show(
@@ -152,7 +152,7 @@ pub(super) async fn show(
     responses(
         (status = 200, body = Vec<PeerView>),
         (status = 404, body = ErrorBody, description = "Not registered"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn peers(
@@ -174,12 +174,12 @@ pub(super) async fn peers(
         (status = 201, body = Done),
         (status = 409, body = ErrorBody, description = "The id belongs to another info hash, or a torrent with it was deleted and left records"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn register(
     State(api): State<Arc<Api>>,
-    Body(torrent): Body<TorrentToRegister>,
+    JsonBody(torrent): JsonBody<TorrentToRegister>,
 ) -> Result<(StatusCode, Json<Done>), ApiError> {
     bulk::check_id("torrent_id", Some(torrent.torrent_id)).map_err(ApiError::invalid)?;
     bulk::check_name("name", &torrent.name).map_err(ApiError::invalid)?;
@@ -204,15 +204,15 @@ pub(super) async fn register(
         (status = 200, body = Done),
         (status = 404, body = ErrorBody, description = "Not registered"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn change(
     State(api): State<Arc<Api>>,
     PathText(text): PathText,
-    Body(change): Body<TorrentChange>,
+    JsonBody(change): JsonBody<TorrentChange>,
 ) -> Result<Json<Done>, ApiError> {
-    let info_hash = known_form(&text)?;
+    let info_hash = hash_in_path(&text)?;
     let saved = api
         .control
         .update_torrent(info_hash, &change.patch()?)
@@ -232,7 +232,7 @@ pub(super) async fn change(
         (status = 200, body = Done),
         (status = 404, body = ErrorBody, description = "Not registered"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn disable(
@@ -240,7 +240,7 @@ pub(super) async fn disable(
     PathText(text): PathText,
     MaybeBody(why): MaybeBody<Option<WhyDisabled>>,
 ) -> Result<Json<Done>, ApiError> {
-    let info_hash = known_form(&text)?;
+    let info_hash = hash_in_path(&text)?;
     let reason = why.flatten().and_then(|why| why.reason);
     let disabled = api.control.set_torrent_enabled(info_hash, false, reason);
     Ok(Json(api.done(disabled.await?.told).await))
@@ -254,15 +254,15 @@ pub(super) async fn disable(
     tag = "torrents",
     params(TorrentQuery),
     responses(
-        (status = 200, body = List<TorrentRow>),
+        (status = 200, body = PagedList<TorrentRow>),
         (status = 400, body = ErrorBody, description = "A parameter is wrong"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Query(query): Query<TorrentQuery>,
-) -> Result<Json<List<TorrentRow>>, ApiError> {
+) -> Result<Json<PagedList<TorrentRow>>, ApiError> {
     let pages = ListQuery::new(query.q, query.page, query.limit)?;
     let info_hash = pages.text.as_deref().and_then(|text| text.parse().ok());
     let found = if let Some(info_hash) = info_hash {
@@ -271,12 +271,11 @@ pub(super) async fn list(
         Found { rows, total }
     } else {
         let find = pages.find(query.enabled, query.sort, query.order);
-        let _turn = api.search().await?;
+        let _permit = api.search().await?;
         api.storage.find_torrents(&find).await?
     };
-    let rows = found.rows.into_iter();
-    let rows = rows.map(|stored| row(&api, stored)).collect();
-    Ok(Json(pages.list(found.total, rows)))
+    let rows = found.rows.into_iter().map(|stored| row(&api, stored));
+    Ok(Json(pages.list(found.total, rows.collect())))
 }
 
 /// Register up to 10,000 torrents; what is registered already stays as it is
@@ -285,12 +284,12 @@ pub(super) async fn list(
     operation_id = "register_torrents",
     path = "/api/torrents",
     tag = "torrents",
-    request_body = Rows<BulkTorrent>,
-    responses((status = 200, body = BulkResult), BadBody, Refused)
+    request_body = BulkRows<BulkTorrent>,
+    responses((status = 200, body = BulkResult), BadBody, CommonErrors)
 )]
 pub(super) async fn bulk(
     State(api): State<Arc<Api>>,
-    Body(rows): Body<Rows<BulkTorrent>>,
+    JsonBody(rows): JsonBody<BulkRows<BulkTorrent>>,
 ) -> Result<Json<BulkResult>, ApiError> {
     let rows = rows.checked()?.into_iter().map(BulkTorrent::torrent);
     Ok(Json(bulk::run(&api, rows).await?))
@@ -303,13 +302,13 @@ fn row(api: &Api, stored: StoredTorrent) -> TorrentRow {
 }
 
 async fn find(api: &Api, text: &str) -> Result<StoredTorrent, ApiError> {
-    let info_hash = known_form(text)?;
+    let info_hash = hash_in_path(text)?;
     let stored = api.storage.torrent(info_hash).await?;
     stored.ok_or_else(|| ApiError::not_found(format!("there is no torrent {info_hash}")))
 }
 
-/// What is no info hash is registered nowhere.
-fn known_form(text: &str) -> Result<InfoHash, ApiError> {
+/// A path that is not an info hash names no torrent.
+fn hash_in_path(text: &str) -> Result<InfoHash, ApiError> {
     text.parse()
         .map_err(|error| ApiError::not_found(format!("there is no such torrent: {error}")))
 }

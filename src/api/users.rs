@@ -7,11 +7,11 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::auth::{Caller, Scope};
-use super::bulk::{self, Addable, BulkResult, Checked, Row, Rows};
-use super::error::{ApiError, BadBody, ErrorBody, Refused};
-use super::extract::{Body, PathText, Query, whole, whole_if_any};
-use super::lists::{List, ListQuery, Order};
+use super::auth::{AccessScope, Caller};
+use super::bulk::{self, Addable, BulkResult, BulkRows, Checked, RowResult};
+use super::error::{ApiError, BadBody, CommonErrors, ErrorBody};
+use super::extract::{JsonBody, PathText, Query, whole, whole_if_any};
+use super::lists::{ListQuery, Order, PagedList};
 use super::{Api, Done};
 use crate::base::ids::{Passkey, UserId};
 use crate::control::{Control, ControlError, Saved, random_passkey};
@@ -50,11 +50,11 @@ pub(super) struct BulkUser {
     can_leech: Option<bool>,
 }
 
-/// A user of a bulk who can be added.
+/// A checked user of a bulk.
 #[derive(Clone)]
 struct UserToAdd {
     user: NewUser,
-    /// The passkey was made up here.
+    /// The passkey was generated here.
     is_random: bool,
 }
 
@@ -121,7 +121,7 @@ pub(super) struct UserQuery {
     responses(
         (status = 200, body = UserDetails),
         (status = 404, body = ErrorBody, description = "There is no such user"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn show(
@@ -144,12 +144,12 @@ pub(super) async fn show(
         (status = 200, body = Done),
         (status = 409, body = ErrorBody, description = "The user is known already, or the passkey is another's"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn register(
     State(api): State<Arc<Api>>,
-    Body(user): Body<UserToRegister>,
+    JsonBody(user): JsonBody<UserToRegister>,
 ) -> Result<Json<Done>, ApiError> {
     bulk::check_id("user_id", Some(user.user_id)).map_err(ApiError::invalid)?;
     let new = NewUser {
@@ -169,16 +169,16 @@ pub(super) async fn register(
     }
 }
 
-/// A web application may have written the row itself, and tells the tracker of it now: that is no
-/// conflict, unless the tracker knew.
+/// A web application may have inserted the row itself and now announces it: that is no conflict,
+/// unless the tracker knew the user already.
 async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError> {
     let id = new.id.unwrap_or(UserId(0));
     let is_known = api.sources.registry.account(new.passkey.expose());
     let stored = api.storage.user(id).await?;
-    let is_same = stored.is_some_and(|it| it.user.passkey == new.passkey);
+    let is_same = stored.is_some_and(|stored| stored.user.passkey == new.passkey);
     if is_same && is_known.is_none() {
-        let told = api.control.announce_user(id).await;
-        return Ok(Json(api.done(told.told).await));
+        let saved = api.control.announce_user(id).await;
+        return Ok(Json(api.done(saved.told).await));
     }
     let taken = StorageError::Duplicate(format!("user {}, or the passkey,", id.0));
     Err(taken.into())
@@ -197,13 +197,13 @@ async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError>
         (status = 404, body = ErrorBody, description = "There is no such user"),
         (status = 409, body = ErrorBody, description = "The passkey is another's, or the body contradicts the path or itself"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn change(
     State(api): State<Arc<Api>>,
     PathText(text): PathText,
-    Body(change): Body<UserChange>,
+    JsonBody(change): JsonBody<UserChange>,
 ) -> Result<Json<Done>, ApiError> {
     let id = id_of(&text)?;
     let saved = api.control.update_user(id, &change.patch(id)?).await?;
@@ -220,7 +220,7 @@ pub(super) async fn change(
     responses(
         (status = 200, body = Done),
         (status = 404, body = ErrorBody, description = "There is no such user"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn disable(
@@ -241,7 +241,7 @@ pub(super) async fn disable(
     responses(
         (status = 200, body = UserTorrentIds),
         (status = 404, body = ErrorBody, description = "There is no such user"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn torrents(
@@ -249,7 +249,7 @@ pub(super) async fn torrents(
     PathText(text): PathText,
 ) -> Result<Json<UserTorrentIds>, ApiError> {
     let stored = find(&api, &text).await?;
-    let _turn = api.search().await?;
+    let _permit = api.search().await?;
     let torrents = api.storage.torrents_of(stored.user.id).await?;
     Ok(Json(torrents.into()))
 }
@@ -262,18 +262,18 @@ pub(super) async fn torrents(
     tag = "users",
     params(UserQuery),
     responses(
-        (status = 200, body = List<UserRow>),
+        (status = 200, body = PagedList<UserRow>),
         (status = 400, body = ErrorBody, description = "A parameter is wrong"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Query(query): Query<UserQuery>,
-) -> Result<Json<List<UserRow>>, ApiError> {
+) -> Result<Json<PagedList<UserRow>>, ApiError> {
     let pages = ListQuery::new(query.q, query.page, query.limit)?;
     let find = pages.find(query.enabled, query.sort, query.order);
-    let _turn = api.search().await?;
+    let _permit = api.search().await?;
     let found = api.storage.find_users(&find).await?;
     let rows = found.rows.into_iter().map(UserRow::from).collect();
     Ok(Json(pages.list(found.total, rows)))
@@ -285,12 +285,12 @@ pub(super) async fn list(
     operation_id = "register_users",
     path = "/api/users",
     tag = "users",
-    request_body = Rows<BulkUser>,
-    responses((status = 200, body = BulkResult), BadBody, Refused)
+    request_body = BulkRows<BulkUser>,
+    responses((status = 200, body = BulkResult), BadBody, CommonErrors)
 )]
 pub(super) async fn bulk(
     State(api): State<Arc<Api>>,
-    Body(rows): Body<Rows<BulkUser>>,
+    JsonBody(rows): JsonBody<BulkRows<BulkUser>>,
 ) -> Result<Json<BulkResult>, ApiError> {
     let rows = rows.checked()?.into_iter().map(BulkUser::user);
     Ok(Json(bulk::run(&api, rows).await?))
@@ -302,9 +302,9 @@ async fn find(api: &Api, text: &str) -> Result<StoredUser, ApiError> {
     stored.ok_or_else(|| ApiError::not_found(format!("there is no user {}", id.0)))
 }
 
-/// What is no id is nobody's.
+/// A path that is not an id names no user.
 fn id_of(text: &str) -> Result<UserId, ApiError> {
-    // To JSON Schema 7.0 is an integer, too.
+    // To JSON Schema, 7.0 is an integer, too.
     let id = text.strip_suffix(".0").unwrap_or(text).parse().map(UserId);
     id.map_err(|_| ApiError::not_found("there is no such user: an id is a number"))
 }
@@ -315,10 +315,10 @@ fn passkey_of(text: &str) -> Result<Passkey, ApiError> {
 }
 
 /// The passkey is only for callers that may change the user: it is enough to announce as them.
-fn details(stored: StoredUser, scope: Scope) -> UserDetails {
+fn details(stored: StoredUser, scope: AccessScope) -> UserDetails {
     let passkey = || stored.user.passkey.expose().to_owned();
     UserDetails {
-        passkey: (scope >= Scope::Write).then(passkey),
+        passkey: (scope >= AccessScope::Write).then(passkey),
         key: format!("t:u:{}", stored.user.id.0),
         user: stored.into(),
     }
@@ -368,9 +368,9 @@ impl Addable for UserToAdd {
         Ok(saved.map(|ids| ids.into_iter().map(number).collect()))
     }
 
-    fn told(&self, id: Option<u32>) -> Row {
+    fn result(&self, id: Option<u32>) -> RowResult {
         let passkey = || self.user.passkey.expose().to_owned();
-        Row::of(id).with_passkey(self.is_random.then(passkey))
+        RowResult::of(id).with_passkey(self.is_random.then(passkey))
     }
 }
 

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::error::{ApiError, BadBody, ErrorBody, Refused};
-use super::extract::{Body, PathText};
+use super::error::{ApiError, BadBody, CommonErrors, ErrorBody};
+use super::extract::{JsonBody, PathText};
 use super::{Api, Done};
 use crate::view::ClientRow;
 
@@ -17,7 +17,7 @@ use crate::view::ClientRow;
     operation_id = "list_clients",
     path = "/api/whitelist",
     tag = "whitelist",
-    responses((status = 200, body = Vec<ClientRow>), Refused)
+    responses((status = 200, body = Vec<ClientRow>), CommonErrors)
 )]
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ClientRow>>, ApiError> {
     let clients = api.storage.whitelist().await?;
@@ -35,16 +35,16 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ClientR
         (status = 201, body = Done),
         (status = 409, body = ErrorBody, description = "The prefix is there already; the message is `ok`"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn add(
     State(api): State<Arc<Api>>,
-    Body(row): Body<ClientRow>,
+    JsonBody(row): JsonBody<ClientRow>,
 ) -> Result<(StatusCode, Json<Done>), ApiError> {
     let known = api.storage.whitelist().await?;
     if known.iter().any(|client| client.prefix == row.prefix) {
-        // The word that clients of the first Mika look for.
+        // Clients of the first Mika look for this word.
         return Err(ApiError::conflict("ok"));
     }
     let saved = api.control.add_clients(&[row.into()]).await?;
@@ -61,7 +61,7 @@ pub(super) async fn add(
     responses(
         (status = 200, body = Done),
         (status = 404, body = ErrorBody, description = "Not in the list"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn remove(

@@ -1,4 +1,4 @@
-//! Whether the values make sense, each alone and beside the others.
+//! Checks the values, each by itself and in combination.
 
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
@@ -14,24 +14,24 @@ use crate::base::addr::{PublicAddress, PublicAddresses, canonical, is_global};
 use crate::telemetry::log::LogSettings;
 use crate::{cache, storage};
 
-/// No setting is longer: moments are whole seconds in 32 bits.
+/// The longest time: points in time are whole seconds in 32 bits.
 const TIME_MAX: Duration = days(365);
 
 /// The longest `tracker.peer_ttl` of a public tracker, which keeps 16 bits of a peer's last announce.
 pub(super) const PUBLIC_TTL_MAX: Duration = minutes(12 * 60);
 
-/// Bytes of a token of the API.
+/// The length of an API token in bytes.
 pub(super) const TOKEN_MIN: usize = 16;
 const TOKEN_MAX: usize = 256;
 
-/// What is wrong with the value of a key.
+/// A key, and what is wrong with its value.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct InvalidSetting {
     pub key: &'static str,
     pub text: String,
 }
 
-type Checked = Result<(), Problem>;
+type Checked = Result<(), InvalidSetting>;
 
 pub(super) fn check(config: &Config) -> Checked {
     check_node(&config.node)?;
@@ -45,7 +45,7 @@ pub(super) fn check(config: &Config) -> Checked {
     check_log(&config.log)
 }
 
-/// The name goes into keys and into columns, so it is short and plain. A journal's has a # after it.
+/// The name is part of keys and columns, so it is short and plain. Names of journals append a '#'.
 pub(super) fn is_node_name(name: &str) -> bool {
     is_name(name) && !name.contains('#')
 }
@@ -79,7 +79,7 @@ fn check_http(http: &HttpSection) -> Checked {
     })
 }
 
-/// Headers of requests that mean something else than the client's address.
+/// Request headers with another meaning than the client's address.
 const OTHER_HEADERS: [&str; 37] = [
     "Accept",
     "Accept-Charset",
@@ -120,7 +120,7 @@ const OTHER_HEADERS: [&str; 37] = [
     "X-Forwarded-Proto",
 ];
 
-/// Whether that may be a header's name (RFC 9110, `token`), or is empty.
+/// Whether the text is a header name (RFC 9110, `token`), or empty.
 fn is_header_name(name: &str) -> bool {
     const OTHERS: &[u8] = b"!#$%&'*+-.^_`|~";
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || OTHERS.contains(&byte);
@@ -128,8 +128,8 @@ fn is_header_name(name: &str) -> bool {
 }
 
 fn check_udp(udp: &UdpSection) -> Checked {
-    // Shorter than clients keep an id, nobody would be answered; longer, an address that has
-    // changed hands would still be believed.
+    // Shorter than clients keep an id, no client would be answered; longer, an address could be
+    // reassigned and still be trusted.
     let (min, max) = (minutes(1), minutes(60));
     between("udp.id_lifetime", udp.id_lifetime, min, max)?;
     let secret = udp.secret.as_os_str();
@@ -140,12 +140,12 @@ fn check_udp(udp: &UdpSection) -> Checked {
 
 fn check_api(api: &ApiSection) -> Checked {
     check_tokens(&api.tokens)?;
-    // A client sends NAME:PASSWORD, and what is behind the first ':' is the password (RFC 7617).
+    // Clients send NAME:PASSWORD, and the password begins after the first ':' (RFC 7617).
     let is_name = !api
         .username
-        .contains(|it: char| it == ':' || it.is_control());
+        .contains(|char: char| char == ':' || char.is_control());
     require("api.username", is_name, || {
-        "expected a name without ':' and control characters: with one nobody could log in, because \
+        "expected a name without ':' and control characters: with one no login would work, because \
          HTTP basic authentication ends the name at the first ':'"
             .into()
     })?;
@@ -179,7 +179,9 @@ fn is_host(text: &str) -> bool {
         _ => (text, None),
     };
     let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-    let in_brackets = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let in_brackets = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     let is_name = |host: &str| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         host.bytes().all(is_plain) && host.bytes().any(|byte| byte.is_ascii_alphanumeric())
@@ -191,13 +193,13 @@ fn is_host(text: &str) -> bool {
         }
 }
 
-/// Whoever has a token is known by its name; a token is too long to be guessed.
+/// Each token needs a name of its own for the log, and must be too long to be guessed.
 fn check_tokens(tokens: &[Token]) -> Checked {
     let mut names = HashSet::new();
     let mut texts = HashSet::new();
     for (Token { name, token, .. }, number) in tokens.iter().zip(1..) {
         let is_new = is_name(name) && names.insert(name);
-        // The name is not repeated: it may be the token, in the wrong place.
+        // The message does not repeat the name: it may be a token in the wrong place.
         require("api.tokens", is_new, || {
             format!(
                 "expected a name of its own for each token, of 1 to 64 printable ASCII characters \
@@ -310,8 +312,8 @@ fn check_times(rules: &Rules, mode: Mode) -> Checked {
     )
 }
 
-/// Whether a value is the name of something. Anything else is not repeated by later messages either:
-/// it may be a URL in the wrong place, with its password.
+/// Checks that a value is a plain name. Otherwise it may be a URL with a password in the wrong place,
+/// which later messages would repeat.
 fn check_word(key: &'static str, word: &str, example: &str) -> Checked {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let is_word = word.len() <= 64 && word.bytes().all(is_plain);
@@ -322,7 +324,7 @@ fn check_word(key: &'static str, word: &str, example: &str) -> Checked {
 
 fn check_cache(cache: &CacheSection) -> Checked {
     check_word("cache.driver", &cache.driver, "memory")?;
-    cache::check_url(&cache.driver, &cache.url).map_err(of("cache.url"))
+    cache::check_url(&cache.driver, &cache.url).map_err(at("cache.url"))
 }
 
 fn check_storage(section: &StorageSection) -> Checked {
@@ -334,14 +336,14 @@ fn check_storage(section: &StorageSection) -> Checked {
     } = section;
     check_word("storage.driver", driver, "sqlite")?;
     check_word("storage.schema", schema, "mika")?;
-    storage::check_url(driver, url).map_err(of("storage.url"))?;
-    storage::check_schema(driver, schema).map_err(of("storage.schema"))?;
-    storage::check_statements(driver, statements).map_err(of("storage.statements"))
+    storage::check_url(driver, url).map_err(at("storage.url"))?;
+    storage::check_schema(driver, schema).map_err(at("storage.schema"))?;
+    storage::check_statements(driver, statements).map_err(at("storage.statements"))
 }
 
-/// Makes a text a problem of that key.
-fn of(key: &'static str) -> impl FnOnce(String) -> Problem {
-    move |text| Problem { key, text }
+/// Attaches the key to a message.
+fn at(key: &'static str) -> impl FnOnce(String) -> InvalidSetting {
+    move |text| InvalidSetting { key, text }
 }
 
 fn check_journal(journal: &JournalSection) -> Checked {
@@ -389,7 +391,7 @@ fn between(key: &'static str, value: Duration, min: Duration, max: Duration) -> 
     })
 }
 
-/// A time in the words of the config; the limits are whole days, hours or less.
+/// A time as it is written in the config.
 fn as_typed(time: Duration) -> String {
     const DAY: u64 = 24 * 60 * 60;
     let seconds = time.as_secs();
@@ -404,6 +406,6 @@ fn require(key: &'static str, holds: bool, text: impl FnOnce() -> String) -> Che
     if holds {
         Ok(())
     } else {
-        Err(Problem { key, text: text() })
+        Err(InvalidSetting { key, text: text() })
     }
 }

@@ -1,8 +1,8 @@
 //! The configuration: every section with its default, checked once at start and at a reload.
 //!
-//! [`load`] turns what was typed into what is true: it finds the file, refuses what it can't
-//! understand, fills in the defaults, takes secrets from the environment and checks the values.
-//! What comes out needs no further check, except whether the named drivers exist.
+//! [`load`] finds the file, refuses unknown keys and wrong types, fills in the defaults, takes secrets
+//! from the environment and checks the values. The result needs no further check, except that the
+//! named drivers exist.
 
 mod changes;
 mod check;
@@ -24,12 +24,12 @@ use crate::base::networks;
 use crate::base::secret::Secret;
 use crate::telemetry::log::LogSettings;
 
-pub use changes::{Change, changes};
+pub use changes::{SettingChange, changes};
 pub use files::{Exposed, exposed};
-pub use load::{ConfigError, Loaded, Source, load};
+pub use load::{ConfigError, ConfigSource, Loaded, load};
 
 // Settings that their own modules define.
-pub use crate::api::{Scope, Token};
+pub use crate::api::{AccessScope, Token};
 pub use crate::tracker::{Mode, Rules};
 
 /// The whole of `config.json`.
@@ -54,14 +54,14 @@ pub struct Config {
 pub struct HttpSection {
     /// Addresses to serve; an empty list turns HTTP off.
     pub listen: Vec<SocketAddr>,
-    /// Proxies that are believed when they name the client.
+    /// Proxies trusted to name the client.
     #[serde(deserialize_with = "networks::deserialize")]
     pub trusted_proxies: Vec<IpNet>,
-    /// The header by which they do; empty for `X-Forwarded-For` or `Forwarded`, whichever is there.
+    /// The header with the client's address; empty for `X-Forwarded-For` or `Forwarded`.
     pub forwarded_header: String,
-    /// With it, `listen` serves HTTPS.
+    /// If set, `listen` serves HTTPS.
     pub tls: Option<TlsFiles>,
-    /// Connections open at once, over all workers; idle ones give way to more.
+    /// Connections open at once, over all workers; new ones evict idle ones.
     pub max_connections: u32,
 }
 
@@ -70,14 +70,14 @@ pub struct HttpSection {
 pub struct UdpSection {
     /// Addresses to serve; an empty list turns UDP off.
     pub listen: Vec<SocketAddr>,
-    /// How long a connection id is accepted at least (rule U3).
+    /// The least time for which a connection id is accepted (rule U3).
     #[serde(with = "humantime_serde")]
     pub id_lifetime: Duration,
-    /// The file with the secret behind connection ids: one for all processes of a host.
+    /// The file with the secret for connection ids, shared by all processes of a host.
     pub secret: PathBuf,
-    /// Answers a second to the connects of one network (a /24 or /48); 0 for any number.
+    /// Connects of one network (a /24 or /48) answered in a second; 0 for no limit.
     pub connect_limit: u32,
-    /// Errors a second that one network is sent; 0 for any number.
+    /// Errors sent to one network in a second; 0 for no limit.
     pub error_limit: u32,
 }
 
@@ -88,13 +88,13 @@ pub struct ApiSection {
     pub listen: Vec<SocketAddr>,
     /// Empty for any name.
     pub username: String,
-    /// Empty for none: then only tokens open the API, and without any it is open to this host.
+    /// Empty for none: then only tokens are accepted; without any, the API is open to this host.
     pub password: Secret,
     pub tokens: Vec<Token>,
-    /// Host names that it is reached by, beside those of its certificate, each with or without a port.
+    /// Host names of the API besides those of its certificate, each with or without a port.
     pub hosts: Vec<String>,
     pub tls: TlsFiles,
-    /// Nobody asked for it by name: without the files of `tls` there is none.
+    /// `listen` is not in the file: the API then runs only if the files of `tls` exist.
     #[serde(skip)]
     pub is_default: bool,
 }
@@ -104,7 +104,7 @@ pub struct ApiSection {
 #[serde(default)]
 pub struct TlsFiles {
     pub key: PathBuf,
-    /// The certificate, and after it those that it is signed by.
+    /// The certificate chain.
     pub cert: PathBuf,
 }
 
@@ -121,7 +121,7 @@ pub struct StorageSection {
     pub driver: String,
     pub url: Secret,
     pub schema: String,
-    /// Statements that stand in for those of the schema, by name.
+    /// Statements that replace those of the schema, by name.
     pub statements: BTreeMap<String, String>,
 }
 
@@ -130,15 +130,15 @@ pub struct StorageSection {
 pub struct JournalSection {
     #[serde(with = "humantime_serde")]
     pub flush_interval: Duration,
-    /// How long a reply waits at most until what it acknowledges is durable.
+    /// The most that a reply waits for what it acknowledges to become durable.
     #[serde(with = "humantime_serde")]
     pub ack_timeout: Duration,
-    /// Changes held in memory while cache and storage are away; with a cache, those beyond it
-    /// are in the spill file only.
+    /// Changes held in memory while cache and storage are away; with a cache, changes beyond it are only
+    /// in the spill file.
     pub max_pending: u32,
-    /// The file for batches that the cache can't take; used only where there is one.
+    /// The file for batches that the cache can't take; used only with a cache.
     pub spill: PathBuf,
-    /// For how long batches are kept after storage had them, in case it comes back older.
+    /// How long batches are kept after storage has them, in case storage is restored to an older state.
     #[serde(with = "humantime_serde")]
     pub keep: Duration,
 }
@@ -153,7 +153,7 @@ impl ApiSection {
             .any(|address| !address.ip().is_loopback())
     }
 
-    /// Whether it asks nobody who they are.
+    /// Whether it needs no login.
     pub fn is_open(&self) -> bool {
         self.password.is_empty() && self.tokens.is_empty()
     }
@@ -258,7 +258,7 @@ impl Default for JournalSection {
     }
 }
 
-/// All addresses of the host, at the port that clients are told by default.
+/// All addresses of the host, at the default port.
 fn everywhere() -> Vec<SocketAddr> {
     vec![
         (Ipv4Addr::UNSPECIFIED, 34000).into(),
@@ -266,7 +266,7 @@ fn everywhere() -> Vec<SocketAddr> {
     ]
 }
 
-/// The host's name as far as it may be a node's; else `mika`.
+/// The host's name if it is a valid node name; else `mika`.
 fn host_name() -> String {
     let uname = rustix::system::uname();
     let name = uname.nodename().to_string_lossy();

@@ -10,12 +10,12 @@ const DIST: &str = include_str!("../../config.json.dist");
 const MANUAL: &str = include_str!("../../docs/config.md");
 
 fn read(text: &str) -> Result<Loaded, ConfigError> {
-    let source = Source::File(PathBuf::from("config.json"));
+    let source = ConfigSource::File(PathBuf::from("config.json"));
     resolve(Some(text), source, |_| None)
 }
 
 fn with_variable(text: &str, name: &str, value: &str) -> Result<Loaded, ConfigError> {
-    let source = Source::File(PathBuf::from("config.json"));
+    let source = ConfigSource::File(PathBuf::from("config.json"));
     resolve(Some(text), source, |asked| {
         (asked == name).then(|| OsString::from(value))
     })
@@ -366,7 +366,7 @@ fn right_configs_are_taken() {
 
 #[test]
 fn without_a_file_it_is_a_public_tracker_that_needs_no_server() {
-    let loaded = resolve(None, Source::BuiltIn, |_| None).unwrap();
+    let loaded = resolve(None, ConfigSource::BuiltIn, |_| None).unwrap();
     assert_eq!(loaded.warnings, Vec::<String>::new());
     let config = loaded.config;
     assert_eq!(config.mode, Mode::Public);
@@ -414,7 +414,7 @@ fn an_api_that_the_file_does_not_name_is_there_only_with_its_files() {
     let is_default = |text| read(text).unwrap().config.api.is_default;
     assert!(is_default("{}") && is_default(r#"{"api": {"username": "site"}}"#));
     assert!(!is_default(r#"{"api": {"listen": ["127.0.0.1:34001"]}}"#));
-    let built_in = resolve(None, Source::BuiltIn, |_| None).unwrap();
+    let built_in = resolve(None, ConfigSource::BuiltIn, |_| None).unwrap();
     assert!(built_in.config.api.is_default);
 }
 
@@ -442,7 +442,7 @@ fn settings_without_an_effect_are_told() {
     let text = r#"{"http": {"forwarded_header": "Forwarded"}}"#;
     assert_eq!(
         read(text).unwrap().warnings,
-        ["http.forwarded_header: without http.trusted_proxies nobody is believed"]
+        ["http.forwarded_header: has no effect without http.trusted_proxies"]
     );
 }
 

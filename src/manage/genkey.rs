@@ -1,4 +1,4 @@
-//! `mika-manage genkey`: a key and a self-signed certificate for the API.
+//! `mika-manage genkey`: generates a key and a self-signed certificate for the API.
 
 use std::fs::{self, File};
 use std::io;
@@ -31,17 +31,17 @@ pub struct Genkey {
     /// Days until the certificate expires
     #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     days: u32,
-    /// A further host name or IP address that the certificate is for; may be repeated
+    /// A further host name or IP address for the certificate; may be repeated
     #[arg(long = "san", value_name = "NAME")]
     names: Vec<String>,
-    /// Replace a key or certificate that is there; the new one is for the same names
+    /// Replace an existing key or certificate; the new one keeps its names
     #[arg(long)]
     force: bool,
 }
 
-/// What was made; `expires` is a day in UTC.
+/// The generated files; `expires` is a day in UTC.
 #[derive(Serialize)]
-struct Made<'a> {
+struct Generated<'a> {
     key: &'a Path,
     cert: &'a Path,
     sha256: String,
@@ -65,7 +65,7 @@ pub fn run(arguments: &Genkey, config: &Config, printer: &mut Printer) -> Result
             path.display()
         );
     }
-    // A certificate that takes another's place goes by all of its names.
+    // A replaced certificate's names are kept.
     let former = pem::chain(cert).ok();
     let former = former.and_then(|chain| chain.first().map(|first| certificate::names(first)));
     let former = former.unwrap_or_default();
@@ -79,7 +79,7 @@ pub fn run(arguments: &Genkey, config: &Config, printer: &mut Printer) -> Result
     write_both(key, &pair, cert, &certificate)?;
 
     let last_day = params.not_after;
-    let made = Made {
+    let generated = Generated {
         key,
         cert,
         sha256: fingerprint(certificate.der()),
@@ -94,11 +94,11 @@ pub fn run(arguments: &Genkey, config: &Config, printer: &mut Printer) -> Result
     let fields = [
         ("key", key.display().to_string()),
         ("certificate", cert.display().to_string()),
-        ("names", made.names.join(", ")),
-        ("SHA-256", made.sha256.clone()),
-        ("expires", format!("{} (UTC)", made.expires)),
+        ("names", generated.names.join(", ")),
+        ("SHA-256", generated.sha256.clone()),
+        ("expires", format!("{} (UTC)", generated.expires)),
     ];
-    printer.record(&made, &fields)?;
+    printer.record(&generated, &fields)?;
     Ok(ExitStatus::Success)
 }
 
@@ -136,7 +136,7 @@ fn parameters(arguments: &Genkey, former: &[String], unix: i64) -> Result<Certif
         SanType::IpAddress(Ipv4Addr::LOCALHOST.into()),
         SanType::IpAddress(Ipv6Addr::LOCALHOST.into()),
     ];
-    // A host may have a name that no certificate can hold; the others do without it.
+    // Names that no certificate can hold are skipped.
     let known = [host].into_iter().chain(former.iter().cloned());
     let known = known.filter_map(|name| alternative_name(&name));
     let given = arguments.names.iter().map(|name| {
@@ -152,7 +152,7 @@ fn parameters(arguments: &Genkey, former: &[String], unix: i64) -> Result<Certif
     Ok(params)
 }
 
-/// An IP address has a type of its own: as a DNS name, clients would not accept it.
+/// An IP address needs its own type: clients do not accept it as a DNS name.
 fn alternative_name(name: &str) -> Option<SanType> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Some(SanType::IpAddress(address));
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_have_the_type_that_clients_look_for() {
+    fn names_have_the_type_that_clients_expect() {
         let is_address = |name| matches!(alternative_name(name), Some(SanType::IpAddress(_)));
         let is_name = |name| matches!(alternative_name(name), Some(SanType::DnsName(_)));
         assert!(is_address("192.0.2.1") && is_address("2001:db8::1"));

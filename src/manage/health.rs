@@ -1,8 +1,8 @@
-//! How well the things that a daemon depends on do.
+//! The health of a daemon's storage, cache and journal.
 
 use crate::view::{ServerState, TrackerStats};
 
-/// How well something does.
+/// How serious a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Good,

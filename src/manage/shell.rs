@@ -1,4 +1,4 @@
-//! `mika-manage completions` and `mika-manage man`: what the shell and `man` want to know.
+//! `mika-manage completions` and `mika-manage man`.
 
 use std::io;
 
@@ -14,8 +14,7 @@ use crate::base::shell;
 pub fn completions(kind: Shell, printer: &mut Printer) -> Result<ExitStatus> {
     let mut script = shell::completions(Cli::command(), kind);
     if kind == Shell::Bash {
-        // The generator writes the name with its hyphen in one way where it remembers a command, and
-        // in another where it looks for it.
+        // The generator encodes the hyphen of the name inconsistently.
         let text = String::from_utf8_lossy(&script);
         script = text.replace("mika__subcmd__manage", "mika__manage").into();
     }
@@ -44,7 +43,7 @@ fn page() -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// Describes the commands below `command`, or itself if it is the last; `path` is how it is called.
+/// Describes the subcommands of `command`, or the command itself without any; `path` is its full name.
 fn describe(command: &Command, path: &str, roff: &mut Roff) {
     let mut below = command.get_subcommands().peekable();
     if below.peek().is_some() {

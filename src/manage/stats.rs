@@ -1,19 +1,23 @@
-//! `mika-manage stats`: what the running daemon has done, and how it is.
+//! `mika-manage stats`: figures and health of the running daemon.
 
 use anyhow::Result;
 
 use super::ExitStatus;
-use super::daemon::{Daemon, Place};
+use super::daemon::{Daemon, DaemonAddress};
 use super::health;
 use super::print::{Printer, duration, size};
 use crate::config::Config;
 use crate::view::{ProtocolCounts, RoleCounts, TrackerStats};
 
-/// Refusals, clients and torrents that people are shown; programs get all.
+/// Refusals, clients and torrents shown to people; JSON has all.
 const SHOWN: usize = 5;
 
-pub async fn run(place: &Place, config: &Config, printer: &mut Printer) -> Result<ExitStatus> {
-    let (stats, document) = Daemon::find(place, config)?.stats().await?;
+pub async fn run(
+    address: &DaemonAddress,
+    config: &Config,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
+    let (stats, document) = Daemon::find(address, config)?.stats().await?;
     printer.record(&document, &fields(&stats))?;
     Ok(ExitStatus::Success)
 }

@@ -1,4 +1,4 @@
-//! `mika-manage users`: who may announce.
+//! `mika-manage users`: list and change users.
 
 use std::io::{self, BufRead as _, Read as _};
 
@@ -16,10 +16,10 @@ use crate::storage::{self, Storage, StorageError, StoredUser, UserKey};
 use crate::view::UserRecord;
 
 #[derive(Debug, Subcommand)]
-pub enum Users {
+pub enum UsersCommand {
     /// List all users, without their passkeys
     List {
-        /// Sort by this; totals begin with the largest
+        /// Sort by this key; totals begin with the largest
         #[arg(short, long, value_name = "KEY", default_value = "id")]
         sort: UserKey,
     },
@@ -55,23 +55,27 @@ struct UserState<'a> {
     enabled: bool,
 }
 
-pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+pub async fn run(command: UsersCommand, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
     let (storage, control) = (&*site.storage, &site.control);
     match command {
-        Users::List { sort } => list(sort, storage, printer).await?,
-        Users::Show { user } => show(find(storage, &user).await?, printer)?,
-        Users::Add { name, passkey } => {
+        UsersCommand::List { sort } => list(sort, storage, printer).await?,
+        UsersCommand::Show { user } => show(find(storage, &user).await?, printer)?,
+        UsersCommand::Add { name, passkey } => {
             let passkey = passkey.map(given_passkey).transpose()?;
             let (id, passkey) = printer.saved(control.add_user(&name, passkey).await?);
             let what = format!("added the user {name} (id {}), passkey:", id.0);
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
         }
-        Users::Enable { user } => set_enabled(&user, true, storage, control, printer).await?,
-        Users::Disable { user } => set_enabled(&user, false, storage, control, printer).await?,
-        Users::Passkey { user } => {
+        UsersCommand::Enable { user } => {
+            set_enabled(&user, true, storage, control, printer).await?
+        }
+        UsersCommand::Disable { user } => {
+            set_enabled(&user, false, storage, control, printer).await?
+        }
+        UsersCommand::Passkey { user } => {
             let id = id_of(storage, &user).await?;
             let passkey = printer.saved(control.new_passkey(id).await?);
-            let name = storage.user(id).await?.map(|it| it.user.username);
+            let name = storage.user(id).await?.map(|stored| stored.user.username);
             let name = name.unwrap_or_default();
             let what = format!("the new passkey of {name} (id {}):", id.0);
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
@@ -80,10 +84,10 @@ pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<E
     Ok(ExitStatus::Success)
 }
 
-/// A passkey of the arguments, or the line that stdin has if it is `-`. It is not parsed with the
-/// arguments, because their errors show what was typed.
+/// The passkey of the arguments, or a line of stdin for `-`. It is not parsed by clap, whose errors
+/// show what was typed.
 fn given_passkey(text: String) -> Result<Passkey> {
-    /// Bytes of a line that is read: a passkey has 64 at most.
+    /// The limit of bytes to read; a passkey has at most 64.
     const LINE_MAX: u64 = 1024;
     let text = if text == "-" {
         let mut line = String::new();
@@ -125,7 +129,7 @@ async fn list(sort: UserKey, storage: &dyn Storage, printer: &mut Printer) -> Re
     Ok(list.end()?)
 }
 
-/// The rows arrive by id, which a stable sort keeps among equals.
+/// The rows are ordered by id, which a stable sort keeps among equals.
 fn sort_rows(rows: &mut [UserRecord], key: UserKey) {
     use std::cmp::Reverse;
     match key {
@@ -185,7 +189,7 @@ async fn set_enabled(
     Ok(())
 }
 
-/// The passkey alone is the result, so that a script can take it; `what` and how to use it are messages.
+/// Only the passkey is the result, for scripts; `what` and the usage are messages.
 fn print_passkey(
     what: &str,
     id: UserId,
@@ -218,7 +222,7 @@ fn print_passkey(
     Ok(())
 }
 
-/// The id of the user; one who has no passkey yet is known by the id alone.
+/// The id of the user. A user without a passkey can be found only by id.
 async fn id_of(storage: &dyn Storage, text: &str) -> Result<UserId> {
     match find(storage, text).await {
         Ok(found) => Ok(found.user.id),
@@ -229,7 +233,7 @@ async fn id_of(storage: &dyn Storage, text: &str) -> Result<UserId> {
     }
 }
 
-/// The user of that id or else of that name.
+/// The user with that id, or else with that name.
 async fn find(storage: &dyn Storage, text: &str) -> Result<StoredUser> {
     let all_digits = text.bytes().all(|byte| byte.is_ascii_digit());
     if all_digits && let Ok(id) = text.parse().map(UserId) {
@@ -242,7 +246,7 @@ async fn find(storage: &dyn Storage, text: &str) -> Result<StoredUser> {
     }
     let mut found = storage.users_named(text).await?;
     if found.len() > 1 {
-        let ids: Vec<String> = found.iter().map(|it| it.user.id.0.to_string()).collect();
+        let ids: Vec<String> = found.iter().map(|row| row.user.id.0.to_string()).collect();
         bail!(
             "{} users are named {text}; name one by its id: {}",
             ids.len(),

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
 use crate::api::metrics::Sources;
-use crate::api::{self, About, Api, Credentials, Host, Names};
+use crate::api::{self, About, Api, ApiHost, Credentials, Names};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::control::Control;
@@ -84,7 +84,7 @@ impl Listener {
         let addresses = listeners.iter().filter_map(|it| it.local_addr().ok());
         let names = Names::new(addresses.collect(), certificate.clone(), &config.api.hosts);
         let (stop, stopped) = watch::channel(false);
-        let parts = api::Parts {
+        let parts = api::ApiParts {
             sources: Sources {
                 metrics: Arc::clone(&node.metrics),
                 tracker: Arc::clone(&node.tracker),
@@ -162,7 +162,7 @@ async fn beat(pulse: Pulse) {
 // === impl Hosting ===
 
 #[async_trait]
-impl Host for Hosting {
+impl ApiHost for Hosting {
     async fn caught_up(&self) {
         self.0.caught_up().await;
     }

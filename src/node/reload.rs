@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::api::Api;
 use crate::cache::Cache;
-use crate::config::{self, Change, Config, Loaded};
+use crate::config::{self, Config, Loaded, SettingChange};
 use crate::node::load::Registered;
 use crate::node::serve::Settings;
 use crate::node::{
@@ -129,7 +129,7 @@ impl Reloader {
     /// Names each key that has changed, and whether that takes effect now.
     fn tell_changes(&self, new: &Config) {
         let applied = config::changes(&self.options.config.config, new);
-        for Change { key, values } in applied.into_iter().filter(|it| !it.needs_restart()) {
+        for SettingChange { key, values } in applied.into_iter().filter(|it| !it.needs_restart()) {
             if let Some((old, new)) = values {
                 tracing::info!(%old, %new, "{key} has changed");
             } else {
@@ -138,7 +138,9 @@ impl Reloader {
         }
         // Told at each reload until the restart, or until the old value is back.
         let waiting = config::changes(&self.started_with, new);
-        for Change { key, values } in waiting.into_iter().filter(Change::needs_restart) {
+        for SettingChange { key, values } in
+            waiting.into_iter().filter(SettingChange::needs_restart)
+        {
             const WHEN: &str = "it takes effect at the next start";
             if let Some((old, new)) = values {
                 tracing::warn!(%old, %new, "{key} has changed: {WHEN}");

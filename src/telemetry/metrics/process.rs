@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// The process as the system sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Process {
+pub struct ProcessFigures {
     /// Bytes in memory.
     pub resident: Option<u64>,
     /// Bytes available to the process: of the machine, or the limit of its control group.
@@ -22,7 +22,7 @@ pub struct Process {
     pub cpu_seconds: f64,
 }
 
-impl Process {
+impl ProcessFigures {
     /// Reads the current figures.
     pub fn read() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn the_system_tells_of_this_process() {
         let file = fs::File::open("/proc/self/status").unwrap();
-        let process = Process::read();
+        let process = ProcessFigures::read();
         assert!((1 << 20..process.memory_max).contains(&process.resident.unwrap()));
         assert!((4..process.files_max.unwrap_or(u64::MAX)).contains(&process.files_open.unwrap()));
         assert!(process.threads.unwrap() >= 1 && process.cpu_seconds > 0.0);

@@ -1,9 +1,9 @@
 //! The known clients, and how their peer ids are read.
 
-use super::version::{Style, Version, dashed, shadow};
+use super::version::{ClientVersion, Style, dashed, shadow};
 
 /// A client by its common name.
-pub(super) struct Known {
+pub(super) struct KnownClient {
     pub name: &'static str,
     mark: Mark,
 }
@@ -20,8 +20,8 @@ enum Mark {
     Plain(&'static [u8], Style),
 }
 
-const fn azureus(code: [u8; 2], name: &'static str, style: Style) -> Known {
-    Known {
+const fn azureus(code: [u8; 2], name: &'static str, style: Style) -> KnownClient {
+    KnownClient {
         name,
         mark: Mark::Azureus(code, style),
     }
@@ -30,7 +30,7 @@ const fn azureus(code: [u8; 2], name: &'static str, style: Style) -> Known {
 /// Clients with several codes are listed several times. Azureus style comes first, the most common
 /// clients before the others.
 #[rustfmt::skip] // a table
-pub(super) const KNOWN: [Known; 44] = {
+pub(super) const KNOWN: [KnownClient; 44] = {
     use Style::{Digits, PaddedPairs, Pairs, Transmission};
     [
         azureus(*b"qB", "qBittorrent", Digits(3)),
@@ -72,11 +72,11 @@ pub(super) const KNOWN: [Known; 44] = {
         azureus(*b"XF", "Xfplay", Digits(4)),
         azureus(*b"TT", "TuoTu", Digits(4)),
         azureus(*b"SP", "BitSpirit", Digits(3)),
-        Known { name: "Tixati", mark: Mark::Plain(b"TIX", PaddedPairs) },
-        Known { name: "aria2", mark: Mark::Dashed(b"A2-") },
-        Known { name: "BitTorrent", mark: Mark::Dashed(b"M") },
-        Known { name: "BitTornado", mark: Mark::Shadow(b'T') },
-        Known { name: "ABC", mark: Mark::Shadow(b'A') },
+        KnownClient { name: "Tixati", mark: Mark::Plain(b"TIX", PaddedPairs) },
+        KnownClient { name: "aria2", mark: Mark::Dashed(b"A2-") },
+        KnownClient { name: "BitTorrent", mark: Mark::Dashed(b"M") },
+        KnownClient { name: "BitTornado", mark: Mark::Shadow(b'T') },
+        KnownClient { name: "ABC", mark: Mark::Shadow(b'A') },
     ]
 };
 
@@ -84,7 +84,7 @@ pub(super) const KNOWN: [Known; 44] = {
 const OTHER_STYLES: usize = 39;
 
 /// The index in [`KNOWN`] of the client with that peer id, and its version if it can be read.
-pub(super) fn identify(peer_id: &[u8; 20]) -> Option<(usize, Option<Version>)> {
+pub(super) fn identify(peer_id: &[u8; 20]) -> Option<(usize, Option<ClientVersion>)> {
     if let [b'-', first, second, a, b, c, d, _, ..] = *peer_id {
         let place = place_of_code([first, second])?;
         let Mark::Azureus(_, style) = KNOWN[place].mark else {
@@ -106,7 +106,7 @@ fn place_of_code(code: [u8; 2]) -> Option<usize> {
 impl Mark {
     /// The version of a client whose peer id has this mark, which is not of Azureus style. Without a
     /// version after it, a mark that short may be chance.
-    fn of_other_style(&self, peer_id: &[u8; 20]) -> Option<Version> {
+    fn of_other_style(&self, peer_id: &[u8; 20]) -> Option<ClientVersion> {
         match *self {
             Self::Azureus(..) => None,
             Self::Shadow(letter) => {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::known::{KNOWN, identify};
-use self::version::Version;
+use self::version::ClientVersion;
 use super::counter::{LANES, lane};
 
 /// Versions counted separately for one client; others count as `other`.
@@ -91,8 +91,8 @@ impl Clients {
     }
 
     /// The slot of that version: its own, if it has one or one is free.
-    fn place(&self, client: usize, version: Option<Version>) -> usize {
-        let Some(version) = version.map(Version::code) else {
+    fn place(&self, client: usize, version: Option<ClientVersion>) -> usize {
+        let Some(version) = version.map(ClientVersion::code) else {
             return VERSIONS_MAX;
         };
         let places = self.versions[client].iter();
@@ -111,7 +111,7 @@ impl Clients {
         let code = self.versions[client]
             .get(place)
             .map_or(0, |version| version.load(Ordering::Relaxed));
-        Version::of_code(code).map_or_else(|| OTHER.into(), |version| version.to_string())
+        ClientVersion::of_code(code).map_or_else(|| OTHER.into(), |version| version.to_string())
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Up to four numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Version {
+pub(super) struct ClientVersion {
     parts: [u8; 4],
     len: u8,
     /// All numbers but the first are shown with two digits.
@@ -29,21 +29,21 @@ pub(super) enum Style {
 
 impl Style {
     /// None if the text does not have this style.
-    pub fn read(self, text: [u8; 4]) -> Option<Version> {
+    pub fn read(self, text: [u8; 4]) -> Option<ClientVersion> {
         match self {
             Self::Digits(len) => {
                 let mut parts = [0; 4];
                 for (part, &sign) in parts.iter_mut().zip(&text).take(len.into()) {
                     *part = digit(sign)?;
                 }
-                Some(Version::new(parts, len))
+                Some(ClientVersion::new(parts, len))
             }
-            Self::Pairs => Some(Version::new(pairs(text)?, 2)),
-            Self::PaddedPairs => Some(Version::new(pairs(text)?, 2).padded()),
+            Self::Pairs => Some(ClientVersion::new(pairs(text)?, 2)),
+            Self::PaddedPairs => Some(ClientVersion::new(pairs(text)?, 2).padded()),
             Self::Transmission if text[0] >= b'4' => Self::Digits(3).read(text),
             Self::Transmission => {
                 let minor = two_digits(text[1], text[2])?;
-                Some(Version::new([digit(text[0])?, minor, 0, 0], 2).padded())
+                Some(ClientVersion::new([digit(text[0])?, minor, 0, 0], 2).padded())
             }
         }
     }
@@ -69,17 +69,17 @@ fn digit(sign: u8) -> Option<u8> {
 }
 
 /// The numbers of a text such as `1-36-0-`, each up to 255.
-pub(super) fn dashed(text: &[u8]) -> Option<Version> {
+pub(super) fn dashed(text: &[u8]) -> Option<ClientVersion> {
     let mut parts = [0; 4];
     let mut numbers = text.split(|&sign| sign == b'-');
     for part in parts.iter_mut().take(3) {
         *part = std::str::from_utf8(numbers.next()?).ok()?.parse().ok()?;
     }
-    Some(Version::new(parts, 3))
+    Some(ClientVersion::new(parts, 3))
 }
 
 /// Shadow style: a base-64 digit for each number, then dashes.
-pub(super) fn shadow(text: &[u8]) -> Option<Version> {
+pub(super) fn shadow(text: &[u8]) -> Option<ClientVersion> {
     let mut parts = [0; 4];
     let mut len = 0;
     let digits = text.iter().take_while(|&&sign| sign != b'-');
@@ -91,12 +91,12 @@ pub(super) fn shadow(text: &[u8]) -> Option<Version> {
         };
         len += 1;
     }
-    (len > 0).then(|| Version::new(parts, len))
+    (len > 0).then(|| ClientVersion::new(parts, len))
 }
 
-// === impl Version ===
+// === impl ClientVersion ===
 
-impl Version {
+impl ClientVersion {
     fn new(parts: [u8; 4], len: u8) -> Self {
         Self {
             parts,
@@ -129,7 +129,7 @@ impl Version {
     }
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for ClientVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, part) in self.parts.iter().take(self.len.into()).enumerate() {
             match (at, self.is_padded) {
