@@ -17,7 +17,7 @@ use crate::base::ids::InfoHash;
 use crate::change::SwarmCounts;
 use crate::telemetry::metrics::process::ProcessFigures;
 use crate::telemetry::metrics::{ByProtocol, Counter, Protocol};
-use crate::tracker::{Mode, Roles};
+use crate::tracker::{Mode, Reason, Roles};
 use crate::view::{
     BusySwarm, ClientCount, Connections, JournalState, PeersByFamily, ProtocolCounts,
     RegistrySizes, RoleCounts, TrackerStats,
@@ -60,7 +60,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<TrackerStat
     }
     let metrics = &api.sources.metrics;
     let (users, torrents, clients) = api.sources.registry.sizes();
-    let refusals = metrics.refusals.iter();
+    let refusals = Reason::ALL.iter();
     Ok(Json(TrackerStats {
         version: env!("CARGO_PKG_VERSION").into(),
         mode: match api.sources.tracker.mode() {
@@ -73,7 +73,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<TrackerStat
         scrapes: by_protocol(&metrics.scrapes),
         udp_connects: metrics.udp_connects.get(),
         refusals: refusals
-            .map(|(reason, counter)| (reason.name().to_owned(), counter.get()))
+            .map(|&reason| (reason.name().to_owned(), metrics.refusals.of(reason).get()))
             .filter(|(_, number)| *number > 0)
             .collect(),
         swarms: census.swarms,

@@ -47,7 +47,7 @@ use self::registration::{NetworkShares, Registrations};
 
 pub use idle::{IdleTorrent, IdleTorrents};
 pub use outbox::{Cut, Outbox, Ticket};
-pub use refusal::Refusal;
+pub use refusal::{Reason, Refusal};
 pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
 pub use sweep::{Census, Roles};

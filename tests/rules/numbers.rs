@@ -1,7 +1,7 @@
 //! What is counted for those who watch: requests by outcome and reason, peers by family and role.
 
-use mika::telemetry::metrics::{Protocol, Reason};
-use mika::tracker::{Census, Roles};
+use mika::telemetry::metrics::Protocol;
+use mika::tracker::{Census, Reason, Roles};
 
 use crate::world::{World, hash, peer};
 

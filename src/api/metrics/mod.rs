@@ -19,7 +19,7 @@ use crate::journal;
 use crate::registry::Registry;
 use crate::telemetry::metrics::process::ProcessFigures;
 use crate::telemetry::metrics::{Certificates, Evictions, Health, Metrics};
-use crate::tracker::{Census, Roles, Tracker};
+use crate::tracker::{Census, Reason, Roles, Tracker};
 
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -84,8 +84,7 @@ impl Sources {
         page.counters("mika_announces_total", "Announces by protocol and outcome.", by_protocol(outcomes))?;
         let outcomes = [("answered", &metrics.scrapes), ("refused", &metrics.scrapes_refused)];
         page.counters("mika_scrapes_total", "Scrapes by protocol and outcome.", by_protocol(outcomes))?;
-        let refusals = metrics.refusals.iter();
-        let refusals = refusals.map(|(reason, number)| ([("reason", reason.name())], number.get()));
+        let refusals = Reason::ALL.iter().map(|&reason| ([("reason", reason.name())], metrics.refusals.of(reason).get()));
         page.counters("mika_refusals_total", "Announces and scrapes answered with a failure, by its reason.", refusals)?;
         let durations = metrics.durations.iter();
         let durations = durations.map(|(protocol, histogram)| ([("protocol", protocol.name())], histogram));

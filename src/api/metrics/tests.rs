@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::base::secret::Secret;
 use crate::registry::Registry;
-use crate::telemetry::metrics::{Asked, ProbeSource, Protocol, Reason};
-use crate::tracker::{AnnounceRequest, Mode, Rules, Workspace};
+use crate::telemetry::metrics::{Asked, ProbeSource, Protocol};
+use crate::tracker::{AnnounceRequest, Mode, Reason, Rules, Workspace};
 use crate::wire::query;
 
 /// The parts of a node that is not shared, over a database in memory.

@@ -22,7 +22,7 @@ pub use connections::{Eviction, Evictions};
 pub use counter::Counter;
 pub use histogram::{BOUNDS, Histogram, Snapshot};
 pub use readings::Readings;
-pub use requests::{Asked, ByProtocol, Protocol, Reason, Refusals};
+pub use requests::{Asked, ByProtocol, Protocol, REASONS_MAX, Refusals};
 
 /// All counters of a node.
 #[derive(Default)]
@@ -117,7 +117,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Counts a request that was answered with a failure.
-    pub fn refused(&self, asked: Asked, protocol: Protocol, reason: Reason) {
+    pub fn refused(&self, asked: Asked, protocol: Protocol, reason: impl Into<usize>) {
         match asked {
             Asked::Announce => self.announces_refused.of(protocol).one(),
             Asked::Scrape => self.scrapes_refused.of(protocol).one(),
