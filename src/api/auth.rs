@@ -176,8 +176,6 @@ fn minute(api: &Api) -> u32 {
     api.sources.clock.now().mono.0 / 60
 }
 
-// === impl Credentials ===
-
 impl Credentials {
     fn is_empty(&self) -> bool {
         self.password.is_empty() && self.tokens.is_empty()

@@ -20,7 +20,7 @@ const CHUNK: usize = 500;
 /// The rows of a bulk.
 #[derive(Deserialize, ToSchema)]
 #[serde(transparent)]
-#[schema(max_items = 10_000)]
+#[schema(as = Rows, max_items = 10_000)]
 pub(super) struct BulkRows<T>(Vec<T>);
 
 /// What became of each row, in their order.
@@ -41,6 +41,7 @@ pub(super) type Checked<T> = Result<T, String>;
 
 /// What became of a row.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Row)]
 pub(super) struct RowResult {
     status: Status,
     /// The id of a row that was added

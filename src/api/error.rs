@@ -74,8 +74,6 @@ pub(super) enum BadBody {
     WrongType(ErrorBody),
 }
 
-// === impl ApiError ===
-
 impl ApiError {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {

@@ -18,6 +18,7 @@ const TEXT_MAX: usize = 255;
 
 /// A page of a list.
 #[derive(Serialize, ToSchema)]
+#[schema(as = List)]
 pub(super) struct PagedList<T> {
     /// Rows of all pages
     total: u64,
@@ -44,8 +45,6 @@ pub(super) struct ListQuery {
     page: u32,
     limit: u32,
 }
-
-// === impl ListQuery ===
 
 impl ListQuery {
     pub fn new(

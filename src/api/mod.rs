@@ -296,11 +296,3 @@ impl Modify for Logins {
         }
     }
 }
-
-#[cfg(test)]
-mod dump {
-    #[test]
-    fn dump_openapi() {
-        std::fs::write(std::env::var("OPENAPI_OUT").unwrap(), super::document()).unwrap();
-    }
-}

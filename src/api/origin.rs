@@ -51,13 +51,13 @@ impl Names {
         Self {
             listen,
             certificate,
-            configured: ArcSwap::from_pointee(places(hosts)),
+            configured: ArcSwap::from_pointee(parse_all(hosts)),
         }
     }
 
     /// Replaces the names of the config.
     pub fn set_hosts(&self, hosts: &[String]) {
-        self.configured.store(places(hosts).into());
+        self.configured.store(parse_all(hosts).into());
     }
 
     /// Refuses a request to a name that the API does not serve.
@@ -76,7 +76,7 @@ impl Names {
         if [target, header]
             .iter()
             .flatten()
-            .all(|it| self.serves(&it.host))
+            .all(|name| self.serves(&name.host))
         {
             return Ok(());
         }
@@ -112,7 +112,10 @@ impl Names {
 
     /// Whether the origin is one of the API's own.
     fn is_own(&self, source: &HeaderValue, request: &Request) -> bool {
-        let source = source.to_str().ok().and_then(|it| Uri::from_str(it).ok());
+        let source = source
+            .to_str()
+            .ok()
+            .and_then(|text| Uri::from_str(text).ok());
         let Some(source) = source else {
             return false;
         };
@@ -138,7 +141,11 @@ impl Names {
     }
 
     fn serves(&self, host: &Host) -> bool {
-        let is_configured = self.configured.load().iter().any(|it| it.host == *host);
+        let is_configured = self
+            .configured
+            .load()
+            .iter()
+            .any(|known| known.host == *host);
         is_configured
             || self
                 .certificate
@@ -167,7 +174,10 @@ fn host_header(headers: &HeaderMap) -> Result<Option<HostPort>, ApiError> {
     let Some(value) = values.next() else {
         return Ok(None);
     };
-    let authority = value.to_str().ok().and_then(|it| it.trim().parse().ok());
+    let authority = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     let place = authority.as_ref().and_then(HostPort::of);
     match (place, values.next()) {
         (Some(place), None) => Ok(Some(place)),
@@ -179,9 +189,11 @@ fn bad_host() -> ApiError {
     ApiError::invalid("expected one Host with the name or address of the API")
 }
 
-fn places(hosts: &[String]) -> Vec<HostPort> {
-    let authorities = hosts.iter().filter_map(|host| host.parse().ok());
-    authorities.filter_map(|it| HostPort::of(&it)).collect()
+fn parse_all(hosts: &[String]) -> Vec<HostPort> {
+    hosts
+        .iter()
+        .filter_map(|host| HostPort::of(&host.parse().ok()?))
+        .collect()
 }
 
 // === impl HostPort ===
@@ -190,7 +202,7 @@ impl HostPort {
     /// None if the authority has no host, or names a user.
     fn of(authority: &Authority) -> Option<Self> {
         let text = authority.as_str();
-        let (host, port) = match text.strip_prefix('[').and_then(|it| it.split_once(']')) {
+        let (host, port) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
             Some((v6, "")) => (v6, None),
             Some((v6, port)) => (v6, Some(port.strip_prefix(':')?)),
             None => match text.split_once(':') {
@@ -203,7 +215,7 @@ impl HostPort {
             Some(port) => Some(port.parse().ok()?),
         };
         let address = host.parse::<IpAddr>().ok();
-        let is_v6 = address.is_some_and(|it| it.is_ipv6());
+        let is_v6 = address.is_some_and(|address| address.is_ipv6());
         if is_v6 != text.starts_with('[') {
             return None;
         }

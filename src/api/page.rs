@@ -75,8 +75,6 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     })
 }
 
-// === impl Asset ===
-
 impl Asset {
     /// The entity tag, a hash of the contents.
     fn tag(&self) -> String {
@@ -135,11 +133,15 @@ mod tests {
         for asset in &ASSETS {
             let is_html = asset.content_type == HTML;
             for before in ["src=\"/", "href=\"/"].iter().filter(|_| is_html) {
-                named.extend(quoted(asset.body, before).iter().map(|it| format!("/{it}")));
+                named.extend(
+                    quoted(asset.body, before)
+                        .iter()
+                        .map(|file| format!("/{file}")),
+                );
             }
             let folder = &asset.path[..=asset.path.rfind('/').unwrap()];
             let imports = quoted(asset.body, "from \"./");
-            named.extend(imports.iter().map(|it| format!("{folder}{it}")));
+            named.extend(imports.iter().map(|file| format!("{folder}{file}")));
         }
         named.sort();
         named.dedup();

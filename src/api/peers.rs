@@ -68,8 +68,6 @@ fn shown(peer_id: &PeerId) -> String {
     text
 }
 
-// === impl PeerView ===
-
 impl From<LivePeer> for PeerView {
     fn from(peer: LivePeer) -> Self {
         let mut view = Self {

@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn this_host_is_exempt_from_shares() {
-        let limited = |client: &str| limited(client.parse().unwrap()).map(|it| it.to_string());
+        let limited = |client: &str| limited(client.parse().unwrap()).map(|ip| ip.to_string());
         assert_eq!(limited("192.0.2.1").as_deref(), Some("192.0.2.1"));
         assert_eq!(limited("::ffff:127.0.0.1"), None);
         assert_eq!(limited("::1"), None);

@@ -41,8 +41,6 @@ pub struct SettingChange {
     pub values: Option<(String, String)>,
 }
 
-// === impl SettingChange ===
-
 impl SettingChange {
     fn new(key: &str, old: &Value, new: &Value) -> Self {
         Self {
@@ -142,11 +140,11 @@ mod tests {
         });
         let shown: Vec<_> = changes
             .iter()
-            .map(|it| {
+            .map(|change| {
                 (
-                    it.key.as_str(),
-                    it.values.clone().unwrap(),
-                    it.needs_restart(),
+                    change.key.as_str(),
+                    change.values.clone().unwrap(),
+                    change.needs_restart(),
                 )
             })
             .collect();

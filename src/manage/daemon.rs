@@ -66,8 +66,6 @@ struct ErrorMessage {
     message: String,
 }
 
-// === impl Daemon ===
-
 impl Daemon {
     /// The daemon of the config or of the arguments. The environment overrides the login of the config:
     /// `MIKA_API_TOKEN`, else `MIKA_API_PASSWORD`.

@@ -66,9 +66,10 @@ pub fn run(arguments: &Genkey, config: &Config, printer: &mut Printer) -> Result
         );
     }
     // A replaced certificate's names are kept.
-    let former = pem::chain(cert).ok();
-    let former = former.and_then(|chain| chain.first().map(|first| certificate::names(first)));
-    let former = former.unwrap_or_default();
+    let former = pem::chain(cert)
+        .ok()
+        .and_then(|chain| chain.first().map(|first| certificate::names(first)))
+        .unwrap_or_default();
     let params = parameters(arguments, &former, Clock::start().now().unix)?;
     if !printer.is_json() {
         printer.line("> Generating new keys...")?;
@@ -213,7 +214,9 @@ fn give(file: &File, path: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let owner = fs::metadata(folder.unwrap_or(Path::new(".")))?;
     fchown(file, Some(owner.uid()), Some(owner.gid()))
 }

@@ -87,8 +87,6 @@ async fn drift(
     }))
 }
 
-// === impl MigrationRow ===
-
 impl Row for MigrationRow {
     const COLUMNS: &'static [Column] = &[left("MIGRATION"), left("APPLIED")];
 

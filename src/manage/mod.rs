@@ -346,8 +346,6 @@ fn report_bad(rows: &[BadRow], printer: &mut Printer) {
     }
 }
 
-// === impl ExitStatus ===
-
 impl From<ExitStatus> for ExitCode {
     fn from(status: ExitStatus) -> Self {
         match status {

@@ -59,8 +59,10 @@ pub(super) async fn forget(node: &str, site: &Site, printer: &mut Printer) -> Re
     };
     let silent = silent(cache).await?;
     let listed = cache.nodes().await?;
-    let mut listed = listed.iter().map(|(journal, _)| journal);
-    if listed.any(|it| is_of_node(it) && !silent.contains(it)) {
+    if listed
+        .iter()
+        .any(|(journal, _)| is_of_node(journal) && !silent.contains(journal))
+    {
         bail!("node {node} runs: nothing was forgotten");
     }
     for (journal, _) in &journals {

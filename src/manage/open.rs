@@ -73,8 +73,6 @@ pub fn named(error: impl std::error::Error + Send + Sync + 'static, name: String
     Error::new(error).context(name)
 }
 
-// === impl Site ===
-
 impl Site {
     /// Opens the storage of the config with all its tables, and the cache.
     pub async fn open(config: Config, printer: &mut Printer) -> Result<Self> {

@@ -57,7 +57,9 @@ pub fn config(file: &Path) -> Result<Arc<ClientConfig>> {
 
 /// Whether a handshake failed because the server has another certificate.
 pub fn is_other(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|it| it.downcast_ref::<Error>());
+    let cause = error
+        .get_ref()
+        .and_then(|cause| cause.downcast_ref::<Error>());
     matches!(
         cause,
         Some(Error::InvalidCertificate(
@@ -65,8 +67,6 @@ pub fn is_other(error: &io::Error) -> bool {
         ))
     )
 }
-
-// === impl Pinned ===
 
 impl ServerCertVerifier for Pinned {
     fn verify_server_cert(

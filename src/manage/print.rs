@@ -306,7 +306,10 @@ impl<T: Row> RowWriter<'_, T> {
 
     fn title(&mut self) -> io::Result<()> {
         self.empty = false;
-        let titles: Vec<Cow<str>> = T::COLUMNS.iter().map(|it| it.title.into()).collect();
+        let titles: Vec<Cow<str>> = T::COLUMNS
+            .iter()
+            .map(|column| column.title.into())
+            .collect();
         self.printer.table_line(T::COLUMNS, &self.widths, &titles)
     }
 

@@ -214,8 +214,11 @@ fn show(beyond: &[Beyond], printer: &mut Printer) -> Result<()> {
 
 /// Explains the choices. Nothing was changed.
 fn advise(beyond: &[Beyond], printer: &mut Printer) {
-    let own: Vec<&Beyond> = beyond.iter().filter(|it| it.foreign.is_none()).collect();
-    let batches: u64 = own.iter().map(|it| it.batches).sum();
+    let own: Vec<&Beyond> = beyond
+        .iter()
+        .filter(|beyond| beyond.foreign.is_none())
+        .collect();
+    let batches: u64 = own.iter().map(|beyond| beyond.batches).sum();
     if batches == 0 {
         printer.message(
             "neither cache nor spill file has anything beyond the database. Nothing was changed yet: \
@@ -223,7 +226,7 @@ fn advise(beyond: &[Beyond], printer: &mut Printer) {
         );
         return;
     }
-    let changes: u64 = own.iter().map(|it| it.changes).sum();
+    let changes: u64 = own.iter().map(|beyond| beyond.changes).sum();
     for text in [
         format!(
             "nothing was changed yet. --apply credits these {changes} changes ({batches} batches); what the \
@@ -239,16 +242,16 @@ fn advise(beyond: &[Beyond], printer: &mut Printer) {
 }
 
 fn report(brought: &[Brought], printer: &mut Printer) {
-    for it in brought {
+    for journal in brought {
         printer.message(format_args!(
             "applied {} changes in {} batches of {}",
-            it.changes, it.batches, it.journal
+            journal.changes, journal.batches, journal.journal
         ));
-        if it.missing > 0 {
+        if journal.missing > 0 {
             printer.message(format_args!(
                 "{} batches of {} are nowhere: what clients reported in them is credited with their next \
                  announce, except for those that never announce again",
-                it.missing, it.journal
+                journal.missing, journal.journal
             ));
         }
     }
@@ -274,7 +277,10 @@ async fn renew(site: &Site, cache: &Arc<dyn Cache>, printer: &mut Printer) -> Re
 async fn problems(site: &Site, printer: &mut Printer) -> Result<()> {
     let findings = site.storage.inspect().await;
     let findings = findings.map_err(|error| open::named(error, open::name_of(&site.config)))?;
-    for finding in findings.iter().filter(|it| it.severity > Severity::Note) {
+    for finding in findings
+        .iter()
+        .filter(|finding| finding.severity > Severity::Note)
+    {
         printer.message(format_args!("{}: {}", finding.problem, finding.hint));
     }
     Ok(())
@@ -284,8 +290,6 @@ fn shown_time(unix: i64) -> String {
     let since = Duration::from_secs(unix.max(0).cast_unsigned());
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
-
-// === impl BeyondRow ===
 
 impl BeyondRow {
     fn of(beyond: &Beyond) -> Self {

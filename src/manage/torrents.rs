@@ -334,8 +334,6 @@ async fn add_batch(
     Ok(())
 }
 
-// === impl Summary ===
-
 impl Summary {
     fn refuse(&mut self, path: &Path, reason: String, printer: &mut Printer) {
         let path = path.display().to_string();

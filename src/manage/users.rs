@@ -67,10 +67,10 @@ pub async fn run(command: UsersCommand, site: &Site, printer: &mut Printer) -> R
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
         }
         UsersCommand::Enable { user } => {
-            set_enabled(&user, true, storage, control, printer).await?
+            set_enabled(&user, true, storage, control, printer).await?;
         }
         UsersCommand::Disable { user } => {
-            set_enabled(&user, false, storage, control, printer).await?
+            set_enabled(&user, false, storage, control, printer).await?;
         }
         UsersCommand::Passkey { user } => {
             let id = id_of(storage, &user).await?;

@@ -124,7 +124,9 @@ pub fn check(path: &Path) -> Result<(), LogError> {
     let writable = if path.exists() {
         File::options().append(true).open(path).map(drop)
     } else {
-        let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
         std::fs::read_dir(folder.unwrap_or(Path::new("."))).map(drop)
     };
     writable.map_err(|error| LogError::File {

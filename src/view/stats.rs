@@ -129,8 +129,6 @@ pub struct BusySwarm {
     pub leechers: u32,
 }
 
-// === impl TrackerStats ===
-
 impl TrackerStats {
     /// Reads the document of a daemon of any version: unknown keys are skipped, missing ones are 0.
     pub fn from_json(document: &Value) -> serde_json::Result<Self> {

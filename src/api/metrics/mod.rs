@@ -48,8 +48,6 @@ pub fn text(sources: &Sources) -> String {
     out
 }
 
-// === impl Sources ===
-
 impl Collector for Sources {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = MetricsPage(encoder);
@@ -229,8 +227,7 @@ fn by_protocol(
     ); 2],
 ) -> impl Iterator<Item = (Labels, u64)> {
     outcomes.into_iter().flat_map(|(outcome, counters)| {
-        let counters = counters.iter();
-        counters.map(move |(protocol, number)| {
+        counters.iter().map(move |(protocol, number)| {
             let labels = [("protocol", protocol.name()), ("outcome", outcome)];
             (labels, number.get())
         })
@@ -241,13 +238,16 @@ fn by_protocol(
 fn evictions(
     evicted: &Evictions,
 ) -> impl Iterator<Item = ([(&'static str, &'static str); 1], u64)> {
-    let all = evicted.iter();
-    all.map(|(reason, number)| ([("reason", reason.name())], number.get()))
+    evicted
+        .iter()
+        .map(|(reason, number)| ([("reason", reason.name())], number.get()))
 }
 
 fn expiries(
     certificates: &Certificates,
 ) -> impl Iterator<Item = ([(&'static str, &'static str); 1], u64)> {
-    let all = certificates.all().into_iter();
-    all.map(|(listener, at)| ([("listener", listener)], u64::try_from(at).unwrap_or(0)))
+    certificates
+        .all()
+        .into_iter()
+        .map(|(listener, at)| ([("listener", listener)], u64::try_from(at).unwrap_or(0)))
 }

@@ -174,7 +174,9 @@ async fn node_clocks(cache: &dyn Cache, report: &mut CheckReport<'_>) -> Result<
     // A time far from now may be the last heartbeat of a node that is gone.
     tokio::time::sleep(HEARTBEAT_WATCH).await;
     for node in read().await {
-        let is_alive = first.iter().any(|it| it.0 == node.0 && it.1 != node.1);
+        let is_alive = first
+            .iter()
+            .any(|before| before.0 == node.0 && before.1 != node.1);
         if let Some(skew) = skew(&node.1).filter(|_| is_alive && is_far(&node)) {
             let what = format!("clock of node {}", node_of(&node.0));
             report_skew(&what, skew, report)?;

@@ -57,7 +57,7 @@ pub(super) async fn check(config: &Config, report: &mut CheckReport<'_>) -> Resu
         let findings = storage.check().await.unwrap_or_default();
         let obstacles: Vec<Finding> = findings
             .into_iter()
-            .filter(|it| it.severity > Severity::Note && !it.hint.contains(MIGRATE))
+            .filter(|finding| finding.severity > Severity::Note && !finding.hint.contains(MIGRATE))
             .collect();
         if !obstacles.is_empty() {
             return report_findings(&obstacles, report);
@@ -106,7 +106,10 @@ fn report_findings(findings: &[Finding], report: &mut CheckReport<'_>) -> Result
             Severity::Problem | Severity::Fatal => report.problem("tables", problem, hint)?,
         }
     }
-    if findings.iter().all(|it| it.severity == Severity::Note) {
+    if findings
+        .iter()
+        .all(|finding| finding.severity == Severity::Note)
+    {
         return report.ok("tables", "everything that Mika needs works");
     }
     Ok(())

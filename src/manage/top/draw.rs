@@ -237,9 +237,9 @@ fn draw_health(frame: &mut Frame, stats: &TrackerStats, area: Rect) {
     let inside = boxed(frame, "Health", area);
     let lines: Vec<Line> = health::lines(stats)
         .iter()
-        .map(|it| {
-            let (mark, color) = mark(it.level);
-            let text = format!(" {}: {}", escape(&it.name), escape(&it.text));
+        .map(|line| {
+            let (mark, color) = mark(line.level);
+            let text = format!(" {}: {}", escape(&line.name), escape(&line.text));
             Line::from(vec![mark.fg(color), text.into()])
         })
         .collect();

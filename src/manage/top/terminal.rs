@@ -31,8 +31,6 @@ pub fn events() -> mpsc::Receiver<io::Result<Event>> {
     receiver
 }
 
-// === impl Screen ===
-
 impl Screen {
     pub fn take() -> io::Result<Self> {
         let terminal = ratatui::try_init().inspect_err(|_| {

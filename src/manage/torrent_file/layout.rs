@@ -192,8 +192,6 @@ fn v2_files(info: &Node, tree: &Node, piece_length: u64) -> Result<Files, String
     Ok(files)
 }
 
-// === impl Files ===
-
 impl Files {
     fn new(align: Option<u64>) -> Self {
         Self {

@@ -37,8 +37,6 @@ pub struct Health {
     pub cache_problem: Option<String>,
 }
 
-// === impl Availability ===
-
 impl Availability {
     /// Records a successful call.
     pub fn succeeded(&self, source: ProbeSource) {

@@ -113,8 +113,6 @@ pub struct Metrics {
     pub cache: Availability,
 }
 
-// === impl Metrics ===
-
 impl Metrics {
     /// Counts a request that was answered with a failure.
     pub fn refused(&self, asked: Asked, protocol: Protocol, reason: impl Into<usize>) {

@@ -101,8 +101,6 @@ fn place_of_code(code: [u8; 2]) -> Option<usize> {
     all.position(|known| matches!(known.mark, Mark::Azureus(own, _) if own == code))
 }
 
-// === impl Mark ===
-
 impl Mark {
     /// The version of a client whose peer id has this mark, which is not of Azureus style. Without a
     /// version after it, a mark that short may be chance.
@@ -126,13 +124,13 @@ impl Mark {
 mod tests {
     use super::*;
 
-    fn told(begin: &str) -> (&'static str, String) {
+    fn read(begin: &str) -> (&'static str, String) {
         let mut peer_id = *b"xxxxxxxxxxxxxxxxxxxx";
         peer_id[..begin.len()].copy_from_slice(begin.as_bytes());
         match identify(&peer_id) {
             None => ("other", "other".into()),
             Some((place, version)) => {
-                let version = version.map_or("other".into(), |it| it.to_string());
+                let version = version.map_or("other".into(), |version| version.to_string());
                 (KNOWN[place].name, version)
             }
         }
@@ -164,12 +162,12 @@ mod tests {
             ("T03I-----", "BitTornado", "0.3.18"),
         ];
         for (peer_id, name, version) in cases {
-            assert_eq!(told(peer_id), (name, version.into()), "{peer_id}");
+            assert_eq!(read(peer_id), (name, version.into()), "{peer_id}");
         }
     }
 
     #[test]
-    fn what_nobody_writes_is_other() {
+    fn unknown_forms_are_other() {
         for peer_id in [
             "-ZQ1234-",
             "",
@@ -180,10 +178,10 @@ mod tests {
             "TIXabcd",
             "T-----------",
         ] {
-            assert_eq!(told(peer_id), ("other", "other".into()), "{peer_id}");
+            assert_eq!(read(peer_id), ("other", "other".into()), "{peer_id}");
         }
-        assert_eq!(told("-qB4!50-"), ("qBittorrent", "other".into()));
-        assert_eq!(told("-TR1.93-"), ("Transmission", "other".into()));
+        assert_eq!(read("-qB4!50-"), ("qBittorrent", "other".into()));
+        assert_eq!(read("-TR1.93-"), ("Transmission", "other".into()));
     }
 
     #[test]

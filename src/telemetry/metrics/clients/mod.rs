@@ -43,8 +43,6 @@ pub struct ClientSessions {
     pub sessions: u64,
 }
 
-// === impl Clients ===
-
 impl Default for Clients {
     fn default() -> Self {
         let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
@@ -129,9 +127,10 @@ mod tests {
         bytes
     }
 
-    fn told(clients: &Clients) -> Vec<(&'static str, String, u64)> {
+    fn rows(clients: &Clients) -> Vec<(&'static str, String, u64)> {
         let all = clients.all().into_iter();
-        all.map(|it| (it.client, it.version, it.sessions)).collect()
+        all.map(|client| (client.client, client.version, client.sessions))
+            .collect()
     }
 
     #[test]
@@ -147,7 +146,7 @@ mod tests {
             ("qBittorrent", "4.6.5".into(), 2),
             ("qBittorrent", "5.0.1".into(), 1),
         ];
-        assert_eq!(told(&clients), expected);
+        assert_eq!(rows(&clients), expected);
     }
 
     #[test]
@@ -165,11 +164,11 @@ mod tests {
         }
         let all = clients.all();
         assert!(all.len() <= CLIENTS * (VERSIONS_MAX + 1));
-        let of = |name| all.iter().filter(move |it| it.client == name);
+        let of = |name| all.iter().filter(move |row| row.client == name);
         assert_eq!(of("qBittorrent").count(), VERSIONS_MAX + 1);
-        let other = of("qBittorrent").find(|it| it.version == OTHER).unwrap();
+        let other = of("qBittorrent").find(|row| row.version == OTHER).unwrap();
         assert!(other.sessions > 40_000);
-        assert_eq!(all.iter().map(|it| it.sessions).sum::<u64>(), 100_000);
+        assert_eq!(all.iter().map(|row| row.sessions).sum::<u64>(), 100_000);
     }
 
     #[test]
@@ -184,7 +183,7 @@ mod tests {
                 });
             }
         });
-        let sessions: Vec<u64> = clients.all().iter().map(|it| it.sessions).collect();
+        let sessions: Vec<u64> = clients.all().iter().map(|row| row.sessions).collect();
         assert_eq!(sessions, [1000; 8]);
     }
 }
