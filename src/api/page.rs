@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stands_inline_that_the_policy_forbids_and_nothing_takes_markup() {
+    fn files_obey_the_policy_and_parse_no_markup() {
         for asset in &ASSETS {
             let forbidden = match asset.content_type {
                 HTML => &["<style", " style=", " onclick=", " onload=", "javascript:"][..],
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_that_has_a_file_is_not_sent_it_again() {
+    fn a_cached_file_is_answered_with_304() {
         let asset = &ASSETS[0];
         let tag = asset.tag();
         let fresh = asset.response(&tag, &HeaderMap::new());

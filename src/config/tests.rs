@@ -178,7 +178,7 @@ fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
 
 #[test]
 #[allow(clippy::too_many_lines)] // a table
-fn values_that_make_no_sense_are_refused() {
+fn invalid_values_are_refused() {
     for (text, error) in [
         (
             r#"{"tracker": {"announce_interval": "10m"}}"#,

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_a_site_are_made_plain() {
+    fn names_of_a_site_are_simplified() {
         assert_eq!(plain("tab\there\r\n"), "tab here");
         assert_eq!(plain("a\u{202e}b"), "a b");
         assert_eq!(plain(&"x".repeat(300)).len(), control::TEXT_MAX);

@@ -209,7 +209,7 @@ async fn durations_are_cumulative_buckets_in_seconds() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_has_a_description_and_no_value() {
+async fn missing_values_have_only_a_description() {
     let place = TestNode::new(Mode::Private).await;
     let before = place.text();
     assert!(before.contains("# TYPE mika_cache_up gauge\n"));
@@ -239,7 +239,7 @@ async fn what_is_not_there_has_a_description_and_no_value() {
 }
 
 #[tokio::test]
-async fn strangers_make_no_text_longer_than_the_lists_are() {
+async fn clients_cannot_grow_the_text_beyond_the_closed_lists() {
     let mut place = TestNode::new(Mode::Public).await;
     let mut rng = fastrand::Rng::with_seed(5);
     for number in 0..5000_u32 {

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_and_the_longest_have_a_place() {
+    fn the_shortest_and_the_longest_have_a_bucket() {
         let histogram = Histogram::default();
         histogram.observe(0);
         histogram.observe(u64::MAX / 2);

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_tells_of_this_process() {
+    fn figures_of_this_process_are_read() {
         let file = fs::File::open("/proc/self/status").unwrap();
         let process = ProcessFigures::read();
         assert!((1 << 20..process.memory_max).contains(&process.resident.unwrap()));

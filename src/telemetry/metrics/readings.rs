@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_read_when_they_are_asked() {
+    fn all_sources_are_read_on_demand() {
         let readings = Readings::default();
         assert_eq!(readings.get(), 0);
         readings.add(|| 3);

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_read_as_they_write_themselves() {
+    fn peer_ids_are_parsed() {
         let cases = [
             ("-qB4650-", "qBittorrent", "4.6.5"),
             ("-qB51A0-", "qBittorrent", "5.1.10"),

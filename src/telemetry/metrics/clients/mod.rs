@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_strangers_call_themselves_makes_no_list_longer() {
+    fn client_names_cannot_grow_the_lists() {
         let clients = Clients::default();
         let mut rng = fastrand::Rng::with_seed(3);
         for number in 0..100_000_u32 {
