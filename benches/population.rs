@@ -11,7 +11,7 @@ use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::change::Change;
 use mika::registry::{Permille, Registry, RegistryChange, Torrent, User};
 use mika::telemetry::metrics::{Metrics, Protocol};
-use mika::tracker::{AnnounceRequest, HnrRules, Mode, RecordLimits, Rules, Tracker, Workspace};
+use mika::tracker::{AnnounceRequest, Mode, Rules, Tracker, Workspace};
 use mika::wire::{Announce, Event};
 
 /// Announces between two cuts of the outbox.
@@ -163,16 +163,12 @@ impl Population {
             max_peers_per_user: 100,
             hide_own_peers: false,
             max_rate: 2_500_000_000,
-            hnr: HnrRules {
-                threshold: 1_209_600,
-                min_bytes: 52_428_800,
-            },
+            hnr_threshold: 1_209_600,
+            hnr_min_bytes: 52_428_800,
             // A user of many peers is none that is to be refused here.
-            user_records: RecordLimits {
-                max: u32::MAX,
-                burst: u32::MAX,
-                rate: 1,
-            },
+            max_records_per_user: u32::MAX,
+            new_records_burst: u32::MAX,
+            new_records_rate: 1,
         };
         let registry = Arc::new(Registry::default());
         let metrics = Arc::new(Metrics::default());

@@ -26,5 +26,6 @@ pub mod storage;
 pub mod swarm;
 pub mod telemetry;
 pub mod tracker;
+pub mod view;
 pub mod warmup;
 pub mod wire;

@@ -12,10 +12,8 @@ const TABLE: &[(&str, &str)] = &[
     // What reports add up to, and what is passed on of them.
     ("accounting", ""),
     ("change", "accounting base"),
-    // What was configured. Other modules get small settings of their own from `node`.
-    ("config", "base"),
     // Metrics, log and events of a process, and what its listeners share.
-    ("telemetry", "base config"),
+    ("telemetry", "base"),
     ("net", "base telemetry"),
     // Parsing, admission, membership. These three do not know each other.
     ("wire", "base"),
@@ -33,15 +31,19 @@ const TABLE: &[(&str, &str)] = &[
     ("control", "base cache registry storage"),
     ("warmup", "base cache registry storage"),
     ("journal", "base cache change storage telemetry tracker"),
+    // Rows for the outside.
+    ("view", "base change registry storage"),
     // Entrances: for clients, the web application, operators.
     ("listen", "base net telemetry tracker wire"),
     (
         "api",
-        "base change control journal net registry storage telemetry tracker",
+        "base change control journal net registry storage telemetry tracker view",
     ),
+    // What was configured: the sections that modules define for themselves, and those of `node`.
+    ("config", "api base cache storage telemetry tracker"),
     (
         "manage",
-        "base cache change config control journal net registry storage telemetry warmup wire",
+        "base cache change config control journal net registry storage telemetry view warmup wire",
     ),
     // The composition root: the one place that knows how the parts fit together.
     (
@@ -49,7 +51,7 @@ const TABLE: &[(&str, &str)] = &[
         "api base cache change config control journal listen net registry storage telemetry tracker warmup wire",
     ),
     // Programs: arguments in, exit code out.
-    ("bin/mika", "config node"),
+    ("bin/mika", "base config node"),
     ("bin/mika-manage", "manage"),
 ];
 

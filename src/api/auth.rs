@@ -1,4 +1,4 @@
-//! Who may ask: a name and password, or a token with a scope.
+//! Authentication: a name and password, or a token with a scope.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::Api;
@@ -19,54 +20,56 @@ use crate::base::secret::Secret;
 /// Wrong credentials that one network (a /24 or /48) may send in a minute.
 const FAILURES_A_MINUTE: u32 = 30;
 
-/// How long whoever sent wrong credentials waits for the answer, wherever they are.
+/// The delay of every response to wrong credentials.
 const FAILURE_DELAY: Duration = Duration::from_millis(100);
 
-/// The longest value of `Authorization` that is looked at, in bytes.
+/// The longest accepted value of `Authorization`, in bytes.
 const AUTHORIZATION_MAX: usize = 1024;
 
-/// What the log calls those who know the password, where the config names nobody.
+/// The caller's name in the log for the password, if the config has no name.
 const UNNAMED: &str = "password";
 
-/// What somebody may do; each includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
-    /// See the figures: `/metrics` and `/api/stats`.
+/// What a caller may do; each scope includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessScope {
+    /// Read `/metrics` and `/api/stats`.
     Metrics,
-    /// See everything but passkeys.
+    /// Read everything but passkeys.
     Read,
     /// Everything.
     Write,
 }
 
 /// A token that a program sends in place of name and password.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Token {
-    /// What the log calls whoever has it.
+    /// The caller's name in the log.
     pub name: String,
     pub token: Secret,
-    pub scope: Scope,
+    pub scope: AccessScope,
 }
 
-/// All that opens the API. With nothing in it, it is open.
+/// The credentials that the API accepts. Without any, it is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// Empty for any name; what is sent there is then of no account.
+    /// Empty for any name, which is then ignored.
     pub username: String,
-    /// Empty for none: then only tokens count.
+    /// Empty for none: then only tokens are accepted.
     pub password: Secret,
     pub tokens: Vec<Token>,
 }
 
-/// Who asks, and what they may do.
+/// The authenticated caller.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
-    /// What the log calls them: a name of the config, and never one that they chose.
+    /// The name in the log: one of the config, never one that the caller chose.
     pub name: String,
-    pub scope: Scope,
+    pub scope: AccessScope,
 }
 
-/// Lets a request through if it may do what it asks for.
+/// Lets a request through if its caller has the scope for it.
 pub(super) async fn guard(
     State(api): State<Arc<Api>>,
     mut request: Request,
@@ -75,7 +78,7 @@ pub(super) async fn guard(
     let source = request
         .extensions()
         .get::<ConnectInfo<SocketAddr>>()
-        .map(|it| it.0.ip().to_canonical());
+        .map(|client| client.0.ip().to_canonical());
     match admit(&api, &request, source) {
         Ok(caller) => {
             request.extensions_mut().insert(caller.clone());
@@ -101,26 +104,26 @@ pub(super) async fn guard(
 fn admit(api: &Api, request: &Request, source: Option<IpAddr>) -> Result<Caller, ApiError> {
     api.names.check_host(request)?;
     let needed = needed(request);
-    if needed == Scope::Write {
+    if needed == AccessScope::Write {
         api.names.check_source(request)?;
     }
     let credentials = api.credentials.load();
     if credentials.is_empty() {
         return Ok(Caller {
             name: "anybody".into(),
-            scope: Scope::Write,
+            scope: AccessScope::Write,
         });
     }
     let authorization = request.headers().get(header::AUTHORIZATION);
-    // Looked at before the password is, which would be told by the answer else. Tokens are too long
-    // to be guessed, so those who have one are not locked out by their neighbours.
+    // Checked before the password: otherwise the response would tell whether the guess was right.
+    // Tokens are too long to be guessed, so their callers are not locked out by their neighbours.
     if authorization.is_some_and(|value| !is_token(value)) && has_failed_often(api, source) {
         let message = "too many wrong credentials from your network; wait a minute";
         let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message);
         return Err(error.retry_after(60));
     }
     let Some((name, scope)) = authorization.and_then(|value| credentials.of(value)) else {
-        // Those who sent nothing only have to be asked.
+        // A request without credentials is no failed attempt.
         if let (Some(_), Some(source)) = (authorization, limited(source)) {
             let _ = api.failures.allows(source, FAILURES_A_MINUTE, minute(api));
         }
@@ -129,22 +132,24 @@ fn admit(api: &Api, request: &Request, source: Option<IpAddr>) -> Result<Caller,
     };
     if scope < needed {
         let message = match scope {
-            Scope::Metrics => "this token is for /metrics and /api/stats only",
-            Scope::Read | Scope::Write => "this token may only read",
+            AccessScope::Metrics => "this token is for /metrics and /api/stats only",
+            AccessScope::Read | AccessScope::Write => "this token may only read",
         };
         return Err(ApiError::new(StatusCode::FORBIDDEN, message));
     }
     Ok(Caller { name, scope })
 }
 
-/// What a request needs, by its method and route.
-fn needed(request: &Request) -> Scope {
+/// The scope that a request needs, by its method and route.
+fn needed(request: &Request) -> AccessScope {
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or("", MatchedPath::as_str);
     match *request.method() {
-        Method::GET | Method::HEAD if matches!(route, "/metrics" | "/api/stats") => Scope::Metrics,
-        Method::GET | Method::HEAD | Method::OPTIONS => Scope::Read,
-        _ => Scope::Write,
+        Method::GET | Method::HEAD if matches!(route, "/metrics" | "/api/stats") => {
+            AccessScope::Metrics
+        }
+        Method::GET | Method::HEAD | Method::OPTIONS => AccessScope::Read,
+        _ => AccessScope::Write,
     }
 }
 
@@ -155,11 +160,14 @@ fn is_token(authorization: &HeaderValue) -> bool {
 
 fn has_failed_often(api: &Api, source: Option<IpAddr>) -> bool {
     let source = limited(source);
-    source.is_some_and(|it| api.failures.is_reached(it, FAILURES_A_MINUTE, minute(api)))
+    source.is_some_and(|source| {
+        api.failures
+            .is_reached(source, FAILURES_A_MINUTE, minute(api))
+    })
 }
 
-/// Whoever is on this host could as well read the config, and may be a proxy that stands for
-/// everybody.
+/// Callers on this host are not limited: they could as well read the config, or may be a proxy for
+/// all others.
 fn limited(source: Option<IpAddr>) -> Option<IpAddr> {
     source.filter(|source| !source.is_loopback())
 }
@@ -168,16 +176,13 @@ fn minute(api: &Api) -> u32 {
     api.sources.clock.now().mono.0 / 60
 }
 
-// === impl Credentials ===
-
 impl Credentials {
     fn is_empty(&self) -> bool {
         self.password.is_empty() && self.tokens.is_empty()
     }
 
-    /// Who sends that value of `Authorization`, and what they may do. It takes as long for whatever is
-    /// wrong with it.
-    fn of(&self, value: &HeaderValue) -> Option<(String, Scope)> {
+    /// The caller's name and scope for that value of `Authorization`. Comparisons take constant time.
+    fn of(&self, value: &HeaderValue) -> Option<(String, AccessScope)> {
         let value = value.as_bytes();
         if value.len() > AUTHORIZATION_MAX {
             return None;
@@ -193,7 +198,7 @@ impl Credentials {
         }
     }
 
-    fn of_basic(&self, encoded: &[u8]) -> Option<(String, Scope)> {
+    fn of_basic(&self, encoded: &[u8]) -> Option<(String, AccessScope)> {
         let pair = STANDARD.decode(encoded).ok()?;
         let colon = pair.iter().position(|&byte| byte == b':')?;
         let (name, password) = (&pair[..colon], &pair[colon + 1..]);
@@ -207,11 +212,11 @@ impl Credentials {
             "" => UNNAMED,
             name => name,
         };
-        bool::from(right).then(|| (name.to_owned(), Scope::Write))
+        bool::from(right).then(|| (name.to_owned(), AccessScope::Write))
     }
 
-    fn of_token(&self, given: &[u8]) -> Option<(String, Scope)> {
-        // All of them are looked at, so that the time does not tell which came near.
+    fn of_token(&self, given: &[u8]) -> Option<(String, AccessScope)> {
+        // All tokens are compared, so that the time does not tell which one was close.
         let mut found = None;
         for token in &self.tokens {
             if bool::from(given.ct_eq(token.token.expose().as_bytes())) {
@@ -235,7 +240,10 @@ mod tests {
         Credentials {
             username: "site".into(),
             password: Secret::new("pass:word"),
-            tokens: vec![token("grafana", Scope::Read), token("shop", Scope::Write)],
+            tokens: vec![
+                token("grafana", AccessScope::Read),
+                token("shop", AccessScope::Write),
+            ],
         }
     }
 
@@ -243,31 +251,31 @@ mod tests {
         format!("Basic {}", STANDARD.encode(pair))
     }
 
-    fn of(credentials: &Credentials, value: &str) -> Option<(String, Scope)> {
+    fn of(credentials: &Credentials, value: &str) -> Option<(String, AccessScope)> {
         credentials.of(&HeaderValue::from_str(value).unwrap())
     }
 
     #[test]
-    fn name_and_password_or_a_token_open() {
+    fn name_and_password_or_a_token_is_accepted() {
         let known = credentials();
-        let site = Some(("site".into(), Scope::Write));
+        let site = Some(("site".into(), AccessScope::Write));
         assert_eq!(of(&known, &basic("site:pass:word")), site);
         assert_eq!(
             of(&known, &basic("site:pass:word").replace("Basic", "bAsIc")),
             site
         );
-        let grafana = Some(("grafana".into(), Scope::Read));
+        let grafana = Some(("grafana".into(), AccessScope::Read));
         assert_eq!(of(&known, "Bearer token-of-grafana"), grafana);
         let any_name = Credentials {
             username: String::new(),
             ..known
         };
-        let by_any_name = of(&any_name, &basic("whoever:pass:word"));
-        assert_eq!(by_any_name, Some((UNNAMED.into(), Scope::Write)));
+        let by_any_name = of(&any_name, &basic("anyone:pass:word"));
+        assert_eq!(by_any_name, Some((UNNAMED.into(), AccessScope::Write)));
     }
 
     #[test]
-    fn nothing_else_does() {
+    fn wrong_credentials_are_refused() {
         let known = credentials();
         for wrong in [
             basic("site:pass"),

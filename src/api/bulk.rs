@@ -1,27 +1,27 @@
-//! What bulk routes have in common: rows that succeed or fail each by itself.
+//! Bulk routes: rows succeed or fail independently.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
 use super::error::ApiError;
-use crate::control::{Control, ControlError, Saved, TEXT_MAX, Told};
+use crate::control::{Control, ControlError, Saved, TEXT_MAX, Told, validate_text};
 use crate::storage::Added;
 
-/// Rows in one request.
+/// The limit of rows in one request.
 const ROWS_MAX: usize = 10_000;
 
 /// The largest id that a web application may give.
 const ID_MAX: u32 = i32::MAX.cast_unsigned();
 
-/// Rows written in one transaction, so that nobody else waits long for them.
-const PORTION: usize = 500;
+/// Rows in one transaction, few enough that others don't wait long for it.
+const CHUNK: usize = 500;
 
 /// The rows of a bulk.
 #[derive(Deserialize, ToSchema)]
 #[serde(transparent)]
-#[schema(max_items = 10_000)]
-pub(super) struct Rows<T>(Vec<T>);
+#[schema(as = Rows, max_items = 10_000)]
+pub(super) struct BulkRows<T>(Vec<T>);
 
 /// What became of each row, in their order.
 #[derive(Default, Serialize, ToSchema)]
@@ -30,18 +30,19 @@ pub(super) struct BulkResult {
     known: u64,
     invalid: u64,
     failed: u64,
-    results: Vec<Row>,
+    results: Vec<RowResult>,
     /// Set if other nodes could not be told yet; they follow by themselves
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
 }
 
-/// A row that can be used, or what is wrong with it.
+/// A valid row, or what is wrong with it.
 pub(super) type Checked<T> = Result<T, String>;
 
 /// What became of a row.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Row {
+#[schema(as = Row)]
+pub(super) struct RowResult {
     status: Status,
     /// The id of a row that was added
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,19 +67,19 @@ enum Status {
     Failed,
 }
 
-/// Rows in portions, in their order.
-fn portions<T>(
+/// Splits rows into chunks.
+fn chunks<T>(
     rows: impl Iterator<Item = Result<T, String>>,
 ) -> impl Iterator<Item = Vec<Result<T, String>>> {
     let mut rows = rows.peekable();
     std::iter::from_fn(move || {
         rows.peek()?;
-        Some(rows.by_ref().take(PORTION).collect())
+        Some(rows.by_ref().take(CHUNK).collect())
     })
 }
 
-/// An id that a web application gives. The upper half of what there is stays for those that the
-/// database counts on from the largest: one at the end would leave it none.
+/// Checks an id that a web application gives. The upper half of the range is left to the database,
+/// which counts on from the largest id: one at the end would leave it none.
 pub(super) fn check_id(field: &str, id: Option<u32>) -> Result<(), String> {
     match id {
         Some(id) if !(1..=ID_MAX).contains(&id) => Err(format!("{field}: expected 1 to {ID_MAX}")),
@@ -88,18 +89,14 @@ pub(super) fn check_id(field: &str, id: Option<u32>) -> Result<(), String> {
 
 /// 1 to [`TEXT_MAX`] characters, none of them a control character.
 pub(super) fn check_name(field: &str, name: &str) -> Result<(), String> {
-    let is_short = !name.is_empty() && name.chars().nth(TEXT_MAX).is_none();
-    if is_short && !name.chars().any(char::is_control) {
-        return Ok(());
-    }
-    Err(format!(
-        "{field}: expected 1 to {TEXT_MAX} characters, none of them a control character"
-    ))
+    validate_text(field, name).map_err(|_| {
+        format!("{field}: expected 1 to {TEXT_MAX} characters, none of them a control character")
+    })
 }
 
-// === impl Rows ===
+// === impl BulkRows ===
 
-impl<T> Rows<T> {
+impl<T> BulkRows<T> {
     pub fn checked(self) -> Result<Vec<T>, ApiError> {
         if self.0.len() > ROWS_MAX {
             let message = format!("expected at most {ROWS_MAX} rows, found {}", self.0.len());
@@ -111,61 +108,61 @@ impl<T> Rows<T> {
 
 /// A row that can be added.
 pub(super) trait Addable: Clone + Send + Sync {
-    /// Adds rows in one transaction; for each, its id, none if it is known, or why it is refused.
+    /// Adds rows in one transaction. Returns each one's id, none if it is known, or why it is refused.
     fn add(
         control: &Control,
         rows: &[Self],
     ) -> impl Future<Output = Result<Saved<Vec<Added<u32>>>, ControlError>> + Send;
 
-    /// What is told of one.
-    fn told(&self, id: Option<u32>) -> Row {
-        Row::of(id)
+    /// The result of one that was added, or is known if there is no id.
+    fn result(&self, id: Option<u32>) -> RowResult {
+        RowResult::of(id)
     }
 }
 
-/// Adds rows in portions. Those that are in stay in, whatever becomes of those behind them: of the
-/// first portion alone an error is the answer.
+/// Adds rows in chunks. Committed chunks stay, whatever happens to later ones: only an error of the
+/// first chunk fails the request.
 pub(super) async fn run<T: Addable>(
     api: &Api,
     rows: impl Iterator<Item = Checked<T>>,
 ) -> Result<BulkResult, ApiError> {
     let mut result = BulkResult::default();
-    let mut all_told = Told::Now;
-    let mut trouble: Option<String> = None;
-    for rows in portions(rows) {
+    let mut propagation = Told::Now;
+    let mut failure: Option<String> = None;
+    for rows in chunks(rows) {
         let mut ids = Vec::new();
-        if trouble.is_none() {
+        if failure.is_none() {
             let good: Vec<T> = rows.iter().flatten().cloned().collect();
             match T::add(&api.control, &good).await {
                 Ok(saved) => {
                     ids = saved.value;
-                    all_told = all_told.and(saved.told);
+                    propagation = propagation.and(saved.told);
                 }
                 Err(error) if result.results.is_empty() => return Err(error.into()),
-                Err(error) => trouble = Some(ApiError::from(error).message().to_owned()),
+                Err(error) => failure = Some(ApiError::from(error).message().to_owned()),
             }
         }
         let mut ids = ids.into_iter();
         for checked in &rows {
-            result.push(match (checked, &trouble) {
-                (Err(problem), _) => Row::without(Status::Invalid, problem),
-                (Ok(_), Some(trouble)) => Row::without(Status::Failed, trouble),
+            result.push(match (checked, &failure) {
+                (Err(problem), _) => RowResult::without(Status::Invalid, problem),
+                (Ok(_), Some(failure)) => RowResult::without(Status::Failed, failure),
                 (Ok(good), None) => match ids.next() {
-                    Some(Err(problem)) => Row::without(Status::Invalid, &problem),
-                    Some(Ok(id)) => good.told(id),
-                    None => good.told(None),
+                    Some(Err(problem)) => RowResult::without(Status::Invalid, &problem),
+                    Some(Ok(id)) => good.result(id),
+                    None => good.result(None),
                 },
             });
         }
     }
-    result.warning = api.done(all_told).await.warning;
+    result.warning = api.done(propagation).await.warning;
     Ok(result)
 }
 
-// === impl BulkResult and Row ===
+// === impl BulkResult and RowResult ===
 
 impl BulkResult {
-    fn push(&mut self, row: Row) {
+    fn push(&mut self, row: RowResult) {
         *match row.status {
             Status::Added => &mut self.added,
             Status::Known => &mut self.known,
@@ -176,7 +173,7 @@ impl BulkResult {
     }
 }
 
-impl Row {
+impl RowResult {
     /// A row that was added under that id, or is known if there is none.
     pub fn of(id: Option<u32>) -> Self {
         Self {
@@ -200,7 +197,7 @@ impl Row {
         }
     }
 
-    /// The same with a passkey that was made up, if it was added.
+    /// Adds the generated passkey, if the row was added.
     pub fn with_passkey(mut self, passkey: Option<String>) -> Self {
         if self.status == Status::Added {
             self.passkey = passkey;
@@ -214,25 +211,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_come_in_portions() {
-        let sizes: Vec<usize> = portions((0..1201).map(Ok::<_, String>))
-            .map(|it| it.len())
+    fn rows_come_in_chunks() {
+        let sizes: Vec<usize> = chunks((0..1201).map(Ok::<_, String>))
+            .map(|chunk| chunk.len())
             .collect();
         assert_eq!(sizes, [500, 500, 201]);
-        assert_eq!(
-            portions(std::iter::empty::<Result<u32, String>>()).count(),
-            0
-        );
+        assert_eq!(chunks(std::iter::empty::<Result<u32, String>>()).count(), 0);
     }
 
     #[test]
     fn results_are_counted() {
         let mut result = BulkResult::default();
         for row in [
-            Row::of(Some(1)),
-            Row::of(None),
-            Row::of(None),
-            Row::without(Status::Invalid, "no"),
+            RowResult::of(Some(1)),
+            RowResult::of(None),
+            RowResult::of(None),
+            RowResult::without(Status::Invalid, "no"),
         ] {
             result.push(row);
         }

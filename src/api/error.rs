@@ -1,4 +1,4 @@
-//! What is answered when a request can't be done: always JSON, whatever went wrong.
+//! Error responses, which are always JSON.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,7 +8,7 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::control::ControlError;
 use crate::storage::StorageError;
 
-/// A request that was not done.
+/// A failed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -35,7 +35,7 @@ pub(super) struct ErrorBody {
 /// What every route behind the login may answer.
 #[derive(IntoResponses)]
 #[allow(dead_code)] // only its attributes are used, by the document
-pub(super) enum Refused {
+pub(super) enum CommonErrors {
     /// No or wrong credentials
     #[response(status = 401)]
     Unauthorized(ErrorBody),
@@ -74,8 +74,6 @@ pub(super) enum BadBody {
     WrongType(ErrorBody),
 }
 
-// === impl ApiError ===
-
 impl ApiError {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
@@ -97,7 +95,7 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, message)
     }
 
-    /// What should not happen; the log says what it was.
+    /// An unexpected error, which is logged.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         tracing::error!(%error, "a request to the API failed");
         Self::new(
@@ -106,7 +104,6 @@ impl ApiError {
         )
     }
 
-    /// What is wrong.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -119,7 +116,7 @@ impl ApiError {
     }
 }
 
-/// The body of an answer with that status.
+/// The body of a response with that status.
 pub(super) fn body_of(status: StatusCode, message: String) -> ErrorBody {
     ErrorBody {
         code: status.as_u16(),
@@ -150,13 +147,13 @@ impl From<StorageError> for ApiError {
             StorageError::Duplicate(_) => Self::conflict(error.to_string()),
             StorageError::Invalid(problem) => Self::invalid(problem),
             StorageError::NotFound(_) => Self::not_found(error.to_string()),
-            // Who asks may see it, but need not learn how the database is reached.
+            // The caller may know that, but not how the database is reached.
             StorageError::Away(problem) => {
                 tracing::warn!(problem, "storage can't be reached for the API");
                 let message = "storage can't be reached now; the log says why";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(5)
             }
-            // Only the journal is behind, which the API does not write.
+            // `Behind` concerns the journal, which the API does not write.
             StorageError::Broken(_) | StorageError::Behind { .. } => {
                 let problem = error.to_string();
                 tracing::error!(problem, "storage can't do what the API asks");

@@ -1,4 +1,4 @@
-//! `GET /api/events`: what happens, as it happens, by server-sent events.
+//! `GET /api/events`: live events, as server-sent events.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Api;
-use super::error::{ApiError, Refused};
-use crate::telemetry::events::{Event, Watch};
+use super::error::{ApiError, CommonErrors};
+use crate::telemetry::events::{LiveEvent, Watch};
 
-/// How often a silent stream shows that it lives.
+/// The keep-alive interval of a silent stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Somebody who watches.
+/// One subscriber.
 struct Watcher {
-    heard: Watch,
+    events: Watch,
     stop: watch::Receiver<bool>,
     renewals: watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
@@ -37,7 +37,7 @@ struct Watcher {
     tag = "system",
     responses(
         (status = 200, content_type = "text/event-stream", body = String),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn stream(
@@ -46,10 +46,10 @@ pub(super) async fn stream(
     let permit = Arc::clone(&api.watchers).try_acquire_owned();
     let permit = permit.map_err(|_| {
         let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
-        ApiError::new(status, "too many others watch already").retry_after(30)
+        ApiError::new(status, "too many event streams are open").retry_after(30)
     })?;
     let watcher = Watcher {
-        heard: api.events.watch(),
+        events: api.events.watch(),
         stop: api.stop.clone(),
         renewals: api.renewals.subscribe(),
         _permit: permit,
@@ -61,21 +61,19 @@ pub(super) async fn stream(
     Ok(Sse::new(messages).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-// === impl Watcher ===
-
 impl Watcher {
-    /// None once the node stops, or other credentials are asked for.
+    /// None once the node stops or the credentials change.
     async fn next(&mut self) -> Option<Message> {
         let Self {
-            heard,
+            events,
             stop,
             renewals,
             ..
         } = self;
         tokio::select! {
-            event = heard.next() => match event {
+            event = events.next() => match event {
                 Ok(event) => Some(message(&event)),
-                Err(RecvError::Lagged(events)) => Some(named("lost", &json!({ "events": events }))),
+                Err(RecvError::Lagged(lost)) => Some(named("lost", &json!({ "events": lost }))),
                 Err(RecvError::Closed) => None,
             },
             _ = stop.wait_for(|&stop| stop) => None,
@@ -84,7 +82,7 @@ impl Watcher {
     }
 }
 
-fn message(event: &Event) -> Message {
+fn message(event: &LiveEvent) -> Message {
     let registry = |what: &str, id: Option<u32>, info_hash: Option<String>| {
         named(
             "registry",
@@ -92,19 +90,19 @@ fn message(event: &Event) -> Message {
         )
     };
     match event {
-        Event::User(id) => registry("user", Some(id.0), None),
-        Event::Torrent(id, info_hash) => registry(
+        LiveEvent::User(id) => registry("user", Some(id.0), None),
+        LiveEvent::Torrent(id, info_hash) => registry(
             "torrent",
             id.map(|id| id.0),
-            info_hash.map(|it| it.to_string()),
+            info_hash.map(|hash| hash.to_string()),
         ),
-        Event::Whitelist => registry("whitelist", None, None),
-        Event::Registry => registry("all", None, None),
-        Event::Snatch(info_hash, user) => named(
+        LiveEvent::Whitelist => registry("whitelist", None, None),
+        LiveEvent::Registry => registry("all", None, None),
+        LiveEvent::Snatch(info_hash, user) => named(
             "snatch",
-            &json!({ "info_hash": info_hash.to_string(), "user": user.map(|it| it.0) }),
+            &json!({ "info_hash": info_hash.to_string(), "user": user.map(|id| id.0) }),
         ),
-        Event::Refusal {
+        LiveEvent::Refusal {
             reason,
             protocol,
             address,

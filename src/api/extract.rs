@@ -1,5 +1,5 @@
-//! Bodies, queries and paths as values; what is wrong with them is answered as JSON, and nothing
-//! that a client sent is repeated but the names of fields.
+//! Extractors for bodies, queries and paths. Errors are JSON, and repeat nothing that a client sent but
+//! the names of fields.
 
 use std::time::Duration;
 
@@ -13,25 +13,25 @@ use serde::{Deserialize, Deserializer};
 
 use super::error::ApiError;
 
-/// The largest body in bytes: 10,000 rows of a bulk.
+/// The largest body in bytes: enough for 10,000 rows of a bulk.
 const BODY_MAX: usize = 8 << 20;
 
-/// How long a body may take to come.
-const BODY_TIME: Duration = Duration::from_secs(30);
+/// The timeout for receiving a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A body of JSON.
-pub(super) struct Body<T>(pub T);
+pub(super) struct JsonBody<T>(pub T);
 
-/// The same for one that may be missing.
+/// A body of JSON that may be missing.
 pub(super) struct MaybeBody<T>(pub Option<T>);
 
-/// The part of the path, as text.
+/// The parameter of the path, as text.
 pub(super) struct PathText(pub String);
 
-/// What follows the `?`.
+/// The query string.
 pub(super) struct Query<T>(pub T);
 
-/// A whole number, also one that is written as 5.0: to JSON Schema both are integers.
+/// A whole number, also written as 5.0: to JSON Schema both are integers.
 pub(super) fn whole<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -45,10 +45,12 @@ where
         let is_whole = float.fract() == 0.0 && (0.0..=u64::MAX as f64).contains(&float);
         is_whole.then_some(float as u64)
     });
-    whole.and_then(|it| it.try_into().ok()).ok_or_else(expected)
+    whole
+        .and_then(|whole| whole.try_into().ok())
+        .ok_or_else(expected)
 }
 
-/// The same for one that may be missing, or null.
+/// A whole number that may be missing, or null.
 pub(super) fn whole_if_any<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -61,9 +63,9 @@ where
     Ok(number.map(|number| number.0))
 }
 
-// === impl Body and MaybeBody ===
+// === impl JsonBody and MaybeBody ===
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
@@ -96,7 +98,7 @@ async fn collect(request: Request) -> Result<Vec<u8>, ApiError> {
             "the body took too long to come",
         )
     };
-    let collected = tokio::time::timeout(BODY_TIME, body.collect());
+    let collected = tokio::time::timeout(BODY_TIMEOUT, body.collect());
     match collected.await.map_err(|_| late())? {
         Ok(body) => Ok(body.to_bytes().to_vec()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
@@ -107,7 +109,7 @@ async fn collect(request: Request) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-/// JSON, or not said: older clients send none.
+/// Accepts JSON, and requests without a type: older clients send none.
 fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Ok(());
@@ -139,7 +141,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     Ok(value)
 }
 
-/// What is wrong, without the value, which may be a secret.
+/// Describes the error without the value, which may be a secret.
 fn describe(error: &serde_json::Error) -> String {
     use serde_json::error::Category;
     if error.classify() != Category::Data {

@@ -1,4 +1,4 @@
-//! What paged lists have in common.
+//! Paged lists.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -6,11 +6,11 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 use crate::storage::Find;
 
-/// Rows of a page that does not say how many.
+/// Rows of a page if the request names no limit.
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 1000;
 
-/// The last page that can be asked for: further on, a search is what is needed.
+/// The last page; beyond it, a search is needed.
 const PAGE_MAX: u32 = 1000;
 
 /// The longest text to search for, in bytes.
@@ -18,7 +18,8 @@ const TEXT_MAX: usize = 255;
 
 /// A page of a list.
 #[derive(Serialize, ToSchema)]
-pub(super) struct List<T> {
+#[schema(as = List)]
+pub(super) struct PagedList<T> {
     /// Rows of all pages
     total: u64,
     /// From 1 on
@@ -37,15 +38,13 @@ pub(super) enum Order {
     Desc,
 }
 
-/// Which page is asked for, and of what.
+/// The page of a list to return, and the search text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ListQuery {
     pub text: Option<String>,
     page: u32,
     limit: u32,
 }
-
-// === impl ListQuery ===
 
 impl ListQuery {
     pub fn new(
@@ -77,7 +76,7 @@ impl ListQuery {
         u64::from(self.page - 1) * u64::from(self.limit)
     }
 
-    /// What storage is asked for.
+    /// The query to storage.
     pub fn find<K>(&self, enabled: Option<bool>, sort: K, order: Order) -> Find<K> {
         Find {
             text: self.text.clone(),
@@ -89,8 +88,8 @@ impl ListQuery {
         }
     }
 
-    pub fn list<T>(&self, total: u64, rows: Vec<T>) -> List<T> {
-        List {
+    pub fn list<T>(&self, total: u64, rows: Vec<T>) -> PagedList<T> {
+        PagedList {
             total,
             page: self.page,
             limit: self.limit,

@@ -1,5 +1,5 @@
-//! One line in the log for each change, under an id that the answer carries too; of strangers who
-//! are refused, one a second.
+//! One log line per change, with the request id of the response; for refused strangers, at most one a
+//! second.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::base::clock::Seconds;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Characters of a path that are written.
+/// Characters of a path that are logged.
 const PATH_MAX: usize = 200;
 
 /// The longest id that a client may give its request, in bytes.
 const ID_MAX: usize = 64;
 
-/// Writes the line. Of somebody who is logged in it has the path, which says what was changed and
-/// holds no secret; of strangers the pattern of the route, for they may send anything.
+/// Logs the request. For an authenticated caller the line has the path, which says what was changed
+/// and holds no secret; for others the pattern of the route, because they may send anything.
 pub(super) async fn requests(
     State(api): State<Arc<Api>>,
     request: Request,
@@ -55,7 +55,7 @@ pub(super) async fn requests(
         Some(Caller { name: caller, .. }) => {
             tracing::debug!(request = %id, %method, route, status, caller, client, "API");
         }
-        None if matches!(status, 401 | 403 | 421 | 429) && may_tell(now) => {
+        None if matches!(status, 401 | 403 | 421 | 429) && logs_stranger(now) => {
             tracing::info!(request = %id, %method, route, status, client, "API: refused");
         }
         None => tracing::debug!(request = %id, %method, route, status, client, "API"),
@@ -66,13 +66,13 @@ pub(super) async fn requests(
     response
 }
 
-/// Whether a stranger's request may be told: once a second, so that nobody can fill the log.
-fn may_tell(now: Seconds) -> bool {
-    static TOLD: AtomicU32 = AtomicU32::new(0);
-    TOLD.swap(now.0, Ordering::Relaxed) != now.0
+/// Whether to log a stranger's request: once a second, so that nobody can fill the log.
+fn logs_stranger(now: Seconds) -> bool {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    LAST.swap(now.0, Ordering::Relaxed) != now.0
 }
 
-/// The id that the client gave, if it can stand in a log; else one of our own.
+/// The id that the client gave, if it is fit for the log; else a generated one.
 fn id_of(request: &Request) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let given = request.headers().get(REQUEST_ID);

@@ -1,12 +1,12 @@
-//! The API: JSON over HTTPS for the web application, numbers for those who watch, a page for people.
+//! The API: JSON over HTTPS for the web application, metrics for monitoring, a dashboard for people.
 //!
-//! A request goes through `guard` (who asks, `auth`), is turned into values (`extract`), and
-//! ends in a function of the file that has its subject: `torrents`, `users`, `whitelist`, `system`,
-//! `events`. Changes are made by [`Control`], as those of `mika-manage` are. The document at
-//! `/api/openapi.json` is written from the same lines as the routes.
+//! A request passes `guard` (authentication, `auth`), is parsed (`extract`), and ends in a handler of
+//! `torrents`, `users`, `whitelist`, `system`, `stats` or `events`. Changes go through [`Control`], as
+//! those of `mika-manage` do. The document at `/api/openapi.json` is generated from the handlers.
 
 mod auth;
 mod bulk;
+mod cost_limit;
 mod error;
 mod events;
 mod extract;
@@ -16,7 +16,6 @@ pub mod metrics;
 mod origin;
 mod page;
 mod peers;
-mod rested;
 mod serve;
 mod stats;
 mod system;
@@ -48,56 +47,56 @@ use crate::control::{Control, Told};
 use crate::storage::Storage;
 use crate::telemetry::events::Events;
 
+use self::cost_limit::CostLimitedCache;
 use self::error::ApiError;
 use self::metrics::Sources;
-use self::rested::Rested;
 
-pub use auth::{Credentials, Scope, Token};
+pub use auth::{AccessScope, Credentials, Token};
 pub use origin::Names;
 pub use serve::serve;
 
-/// Clients that may watch events at once.
+/// Concurrent subscribers to the event stream.
 const WATCHERS_MAX: usize = 32;
 
-/// Look-ups at once that may cost storage some time, and how long others wait for their turn.
+/// Concurrent expensive queries to storage, and how long others wait for a permit.
 const SEARCHES_MAX: usize = 2;
-const SEARCH_PATIENCE: Duration = Duration::from_secs(5);
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the API works on.
+/// The state that all handlers share.
 pub struct Api {
     sources: Sources,
     storage: Arc<dyn Storage>,
     control: Control,
     events: Arc<Events>,
-    host: Arc<dyn Host>,
+    host: Arc<dyn ApiHost>,
     about: About,
     credentials: ArcSwap<Credentials>,
     names: Names,
-    /// Counts the changes of the credentials.
+    /// Incremented by each change of the credentials.
     renewals: watch::Sender<u64>,
-    /// Look-ups that storage works on for a while.
+    /// Permits for expensive queries to storage.
     searches: Semaphore,
-    /// Says true when the node is to stop.
+    /// True once the node shuts down.
     stop: watch::Receiver<bool>,
     failures: SourceLimit,
     watchers: Arc<Semaphore>,
-    busiest: Rested<Vec<(InfoHash, SwarmCounts)>>,
+    busiest: CostLimitedCache<Vec<(InfoHash, SwarmCounts)>>,
     document: Vec<u8>,
 }
 
 /// What an [`Api`] is made of.
-pub struct Parts {
+pub struct ApiParts {
     pub sources: Sources,
     pub storage: Arc<dyn Storage>,
     pub control: Control,
     pub events: Arc<Events>,
-    pub host: Arc<dyn Host>,
+    pub host: Arc<dyn ApiHost>,
     pub about: About,
     pub names: Names,
     pub stop: watch::Receiver<bool>,
 }
 
-/// What the node is called, and what it stands on.
+/// The name of the node, and its drivers.
 pub struct About {
     pub node: String,
     pub storage_driver: String,
@@ -107,9 +106,8 @@ pub struct About {
 
 /// The node that the API is part of.
 #[async_trait]
-pub trait Host: Send + Sync + 'static {
-    /// Resolves when this node's registry has every edit that was saved before, or after a
-    /// bounded wait.
+pub trait ApiHost: Send + Sync + 'static {
+    /// Resolves when this node's registry has every edit saved so far, or after a timeout.
     async fn caught_up(&self);
 }
 
@@ -146,8 +144,8 @@ struct Logins;
 // === impl Api ===
 
 impl Api {
-    /// An API that these credentials open.
-    pub fn new(parts: Parts, credentials: Credentials) -> Self {
+    /// An API with these credentials.
+    pub fn new(parts: ApiParts, credentials: Credentials) -> Self {
         Self {
             sources: parts.sources,
             storage: parts.storage,
@@ -162,12 +160,12 @@ impl Api {
             stop: parts.stop,
             failures: SourceLimit::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
-            busiest: Rested::default(),
+            busiest: CostLimitedCache::default(),
             document: document(),
         }
     }
 
-    /// From now on, other credentials open it. Whoever watches has to ask again.
+    /// Replaces the credentials. Event streams end, so that their clients authenticate again.
     pub fn set_credentials(&self, credentials: Credentials) {
         if **self.credentials.load() != credentials {
             self.credentials.store(Arc::new(credentials));
@@ -175,16 +173,16 @@ impl Api {
         }
     }
 
-    /// From now on, it is served under these names as well; see [`Names::new`].
+    /// Replaces the configured host names; see [`Names::new`].
     pub fn set_hosts(&self, hosts: &[String]) {
         self.names.set_hosts(hosts);
     }
 
-    /// A turn for a look-up that may cost storage some time: few at once, for others need it too.
+    /// A permit for an expensive query to storage.
     async fn search(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        let turn = tokio::time::timeout(SEARCH_PATIENCE, self.searches.acquire()).await;
-        turn.ok().and_then(Result::ok).ok_or_else(|| {
-            let message = "too many others search at the moment";
+        let permit = tokio::time::timeout(SEARCH_TIMEOUT, self.searches.acquire()).await;
+        permit.ok().and_then(Result::ok).ok_or_else(|| {
+            let message = "too many searches are running";
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(5)
         })
     }
@@ -194,7 +192,7 @@ impl Api {
         self.sources.clock.now().mono.since(Seconds::START).into()
     }
 
-    /// The answer to an edit, once this node goes by it.
+    /// The response to an edit, once this node has applied it.
     async fn done(&self, told: Told) -> Done {
         self.host.caught_up().await;
         Done {
@@ -204,7 +202,7 @@ impl Api {
                 Told::Later(reason) => {
                     tracing::warn!(
                         reason,
-                        "an edit is saved, and nodes could not be told of it"
+                        "an edit is saved, but can't be published to other nodes"
                     );
                     Some("saved; nodes that share the cache follow once it is back".into())
                 }
@@ -213,7 +211,7 @@ impl Api {
     }
 }
 
-/// All routes.
+/// All routes of the API.
 pub fn routes(api: &Arc<Api>) -> Router {
     let (guarded, _) = guarded().split_for_parts();
     let guard = middleware::from_fn_with_state(Arc::clone(api), auth::guard);
@@ -233,7 +231,7 @@ pub fn routes(api: &Arc<Api>) -> Router {
         .with_state(Arc::clone(api))
 }
 
-/// Those that need a login.
+/// Routes behind the login.
 fn guarded() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(system::version))
@@ -253,7 +251,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(stats::prometheus))
 }
 
-/// Those that anybody may ask.
+/// Routes without a login.
 fn open() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(system::healthz))

@@ -1,9 +1,9 @@
-//! Which name a request was sent to, and which page made it: what keeps web pages out.
+//! Checks of `Host` and `Origin`, against CSRF and DNS rebinding.
 //!
-//! A page of another site can have a browser that reaches the API send requests to it (CSRF), and,
-//! with a name of its own that resolves to the API's address, read the answers as well (DNS
-//! rebinding). So `Host` has to be a name that the API serves, and a change must not come from the
-//! page of another origin. Programs send neither `Origin` nor `Sec-Fetch-Site`, and are not affected.
+//! A page of another site can make a browser that reaches the API send requests to it (CSRF), and,
+//! with a name of its own that resolves to the API's address, read the responses as well (DNS
+//! rebinding). So `Host` must be a name that the API serves, and a change must not come from a page of
+//! another origin. Programs send neither `Origin` nor `Sec-Fetch-Site`, and are not affected.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr as _;
@@ -16,21 +16,21 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version, header};
 use super::error::ApiError;
 use crate::net::tls::Certificate;
 
-/// The port of a URL that names none.
+/// The default ports of URLs.
 const HTTPS_PORT: u16 = 443;
 const HTTP_PORT: u16 = 80;
 
-/// The names that the API serves.
+/// The host names under which the API is served.
 pub struct Names {
     listen: Vec<SocketAddr>,
     certificate: Certificate,
     /// Those of the config (`api.hosts`).
-    configured: ArcSwap<Vec<Place>>,
+    configured: ArcSwap<Vec<HostPort>>,
 }
 
-/// A host and a port, in one form for all ways to write them.
+/// A host and a port in canonical form.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct HostPort {
     host: Host,
     port: Option<u16>,
 }
@@ -45,19 +45,19 @@ enum Host {
 // === impl Names ===
 
 impl Names {
-    /// Those of an API that listens there: its addresses, `localhost`, the names of the certificate
-    /// that it has at the moment, and `hosts`, each with or without a port.
+    /// The names of an API with these listeners: their addresses, `localhost`, the names of the current
+    /// certificate, and `hosts`, each with or without a port.
     pub fn new(listen: Vec<SocketAddr>, certificate: Certificate, hosts: &[String]) -> Self {
         Self {
             listen,
             certificate,
-            configured: ArcSwap::from_pointee(places(hosts)),
+            configured: ArcSwap::from_pointee(parse_all(hosts)),
         }
     }
 
-    /// From now on, other names of the config count.
+    /// Replaces the names of the config.
     pub fn set_hosts(&self, hosts: &[String]) {
-        self.configured.store(places(hosts).into());
+        self.configured.store(parse_all(hosts).into());
     }
 
     /// Refuses a request to a name that the API does not serve.
@@ -66,7 +66,7 @@ impl Names {
     /// 400 for a request without one `Host`, 421 for a foreign one.
     pub(super) fn check_host(&self, request: &Request) -> Result<(), ApiError> {
         let target = match request.uri().authority() {
-            Some(authority) => Some(Place::of(authority).ok_or_else(bad_host)?),
+            Some(authority) => Some(HostPort::of(authority).ok_or_else(bad_host)?),
             None => None,
         };
         let header = host_header(request.headers())?;
@@ -76,7 +76,7 @@ impl Names {
         if [target, header]
             .iter()
             .flatten()
-            .all(|it| self.serves(&it.host))
+            .all(|name| self.serves(&name.host))
         {
             return Ok(());
         }
@@ -85,7 +85,7 @@ impl Names {
         Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, message))
     }
 
-    /// Refuses a change that the page of another site asks for.
+    /// Refuses a change requested by a page of another site.
     ///
     /// # Errors
     /// 403.
@@ -110,9 +110,12 @@ impl Names {
         Err(ApiError::new(StatusCode::FORBIDDEN, message))
     }
 
-    /// Whether a page of that origin is one of the API's own.
+    /// Whether the origin is one of the API's own.
     fn is_own(&self, source: &HeaderValue, request: &Request) -> bool {
-        let source = source.to_str().ok().and_then(|it| Uri::from_str(it).ok());
+        let source = source
+            .to_str()
+            .ok()
+            .and_then(|text| Uri::from_str(text).ok());
         let Some(source) = source else {
             return false;
         };
@@ -121,7 +124,7 @@ impl Names {
             Some("http") => HTTP_PORT,
             _ => return false,
         };
-        let Some(place) = source.authority().and_then(Place::of) else {
+        let Some(place) = source.authority().and_then(HostPort::of) else {
             return false;
         };
         let port = place.port.unwrap_or(default_port);
@@ -129,7 +132,7 @@ impl Names {
             self.configured.load().iter().any(|known| {
                 known.host == place.host && known.port.unwrap_or(default_port) == port
             });
-        let target = request.uri().authority().and_then(Place::of);
+        let target = request.uri().authority().and_then(HostPort::of);
         let target = target.or_else(|| host_header(request.headers()).ok().flatten());
         let is_target = target.is_some_and(|target| {
             target.host == place.host && target.port.unwrap_or(HTTPS_PORT) == port
@@ -138,7 +141,11 @@ impl Names {
     }
 
     fn serves(&self, host: &Host) -> bool {
-        let is_configured = self.configured.load().iter().any(|it| it.host == *host);
+        let is_configured = self
+            .configured
+            .load()
+            .iter()
+            .any(|known| known.host == *host);
         is_configured
             || self
                 .certificate
@@ -151,7 +158,7 @@ impl Names {
             }
     }
 
-    /// A listener of all addresses is reached by whatever the host, or what is in front of it, has.
+    /// A listener on all addresses may be reached by any address of the host or of a router before it.
     fn listens_at(&self, ip: IpAddr) -> bool {
         self.listen.iter().any(|listen| match listen.ip() {
             IpAddr::V6(all) if all.is_unspecified() => true,
@@ -161,14 +168,17 @@ impl Names {
     }
 }
 
-/// The one `Host`, if there is any.
-fn host_header(headers: &HeaderMap) -> Result<Option<Place>, ApiError> {
+/// The only `Host` header, if there is one.
+fn host_header(headers: &HeaderMap) -> Result<Option<HostPort>, ApiError> {
     let mut values = headers.get_all(header::HOST).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
-    let authority = value.to_str().ok().and_then(|it| it.trim().parse().ok());
-    let place = authority.as_ref().and_then(Place::of);
+    let authority = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    let place = authority.as_ref().and_then(HostPort::of);
     match (place, values.next()) {
         (Some(place), None) => Ok(Some(place)),
         _ => Err(bad_host()),
@@ -179,18 +189,20 @@ fn bad_host() -> ApiError {
     ApiError::invalid("expected one Host with the name or address of the API")
 }
 
-fn places(hosts: &[String]) -> Vec<Place> {
-    let authorities = hosts.iter().filter_map(|host| host.parse().ok());
-    authorities.filter_map(|it| Place::of(&it)).collect()
+fn parse_all(hosts: &[String]) -> Vec<HostPort> {
+    hosts
+        .iter()
+        .filter_map(|host| HostPort::of(&host.parse().ok()?))
+        .collect()
 }
 
-// === impl Place ===
+// === impl HostPort ===
 
-impl Place {
-    /// None for what names no host, or a user as well.
+impl HostPort {
+    /// None if the authority has no host, or names a user.
     fn of(authority: &Authority) -> Option<Self> {
         let text = authority.as_str();
-        let (host, port) = match text.strip_prefix('[').and_then(|it| it.split_once(']')) {
+        let (host, port) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
             Some((v6, "")) => (v6, None),
             Some((v6, port)) => (v6, Some(port.strip_prefix(':')?)),
             None => match text.split_once(':') {
@@ -203,7 +215,7 @@ impl Place {
             Some(port) => Some(port.parse().ok()?),
         };
         let address = host.parse::<IpAddr>().ok();
-        let is_v6 = address.is_some_and(|it| it.is_ipv6());
+        let is_v6 = address.is_some_and(|address| address.is_ipv6());
         if is_v6 != text.starts_with('[') {
             return None;
         }
@@ -215,7 +227,7 @@ impl Place {
     }
 }
 
-/// A host name in its one form; none if it is none.
+/// A host name in canonical form; none if it is invalid.
 fn name(text: &str) -> Option<String> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -226,7 +238,7 @@ fn name(text: &str) -> Option<String> {
 // === impl Host ===
 
 impl Host {
-    /// Whether a name of a certificate is this one; `*.` stands for one label (RFC 6125 6.4.3).
+    /// Whether a name of a certificate matches this host; `*.` stands for one label (RFC 6125 6.4.3).
     fn is_named(&self, known: &str) -> bool {
         match (self, known.parse::<IpAddr>()) {
             (Self::Address(ip), Ok(known)) => known.to_canonical() == *ip,
@@ -245,8 +257,8 @@ impl Host {
 mod tests {
     use super::*;
 
-    fn place(text: &str) -> Option<Place> {
-        text.parse().ok().as_ref().and_then(Place::of)
+    fn place(text: &str) -> Option<HostPort> {
+        text.parse().ok().as_ref().and_then(HostPort::of)
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The dashboard: a page with its script and style, which are part of the program.
+//! The dashboard: a page with its scripts and style, compiled into the program.
 //!
-//! It is served without a login and holds nothing that needs one: what it shows, it asks the API
-//! for, with the login that its reader types.
+//! It is served without a login and contains no data: the page requests that from the API, with the
+//! login that its user types.
 
 use std::fmt::Write as _;
 
@@ -15,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use sha2::{Digest as _, Sha256};
 
-/// Nothing but the page's own files and its own API; nothing inline, and no frame around it.
+/// Allows the page's own files and API only; nothing inline, and no framing.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -31,7 +31,7 @@ struct Asset {
     body: &'static str,
 }
 
-/// A file of `src/api/page/` at the path that it has there.
+/// A file of `src/api/page/`, served at its path there.
 macro_rules! asset {
     ($path:literal, $content_type:expr) => {
         asset!($path, $content_type, $path)
@@ -63,7 +63,7 @@ static ASSETS: [Asset; 15] = [
     asset!("/app/whitelist.js", SCRIPT),
 ];
 
-/// The routes of the page, for a router with any state. They need no login.
+/// The routes of the page, without a login, for a router with any state.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     ASSETS.iter().fold(Router::new(), |router, asset| {
         let tag = asset.tag();
@@ -75,10 +75,8 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     })
 }
 
-// === impl Asset ===
-
 impl Asset {
-    /// The entity tag: another as soon as one byte is.
+    /// The entity tag, a hash of the contents.
     fn tag(&self) -> String {
         let mut tag = String::from("\"");
         for byte in Sha256::digest(self.body).iter().take(12) {
@@ -88,8 +86,8 @@ impl Asset {
         tag
     }
 
-    /// The file, or that the browser has it. A new version of Mika is seen at the next reload.
-    fn response(&self, tag: &str, asked: &HeaderMap) -> Response {
+    /// The file, or 304 if the browser has it. A new version of Mika shows at the next reload.
+    fn response(&self, tag: &str, request: &HeaderMap) -> Response {
         let headers: [(HeaderName, &str); 8] = [
             (CONTENT_TYPE, self.content_type),
             (ETAG, tag),
@@ -106,12 +104,12 @@ impl Asset {
                 "same-origin",
             ),
         ];
-        let is_known = asked
+        let is_known = request
             .get_all(IF_NONE_MATCH)
             .iter()
             .filter_map(|tags| tags.to_str().ok())
             .flat_map(|tags| tags.split(','))
-            .any(|it| it.trim().trim_start_matches("W/") == tag);
+            .any(|known| known.trim().trim_start_matches("W/") == tag);
         if is_known {
             return (StatusCode::NOT_MODIFIED, headers).into_response();
         }
@@ -123,7 +121,7 @@ impl Asset {
 mod tests {
     use super::*;
 
-    /// What follows `before` up to the next quote, wherever it stands in `text`.
+    /// The text after each `before`, up to the next quote.
     fn quoted<'a>(text: &'a str, before: &'a str) -> Vec<&'a str> {
         let tails = text.split(before).skip(1);
         tails.filter_map(|tail| tail.split('"').next()).collect()
@@ -135,11 +133,15 @@ mod tests {
         for asset in &ASSETS {
             let is_html = asset.content_type == HTML;
             for before in ["src=\"/", "href=\"/"].iter().filter(|_| is_html) {
-                named.extend(quoted(asset.body, before).iter().map(|it| format!("/{it}")));
+                named.extend(
+                    quoted(asset.body, before)
+                        .iter()
+                        .map(|file| format!("/{file}")),
+                );
             }
             let folder = &asset.path[..=asset.path.rfind('/').unwrap()];
             let imports = quoted(asset.body, "from \"./");
-            named.extend(imports.iter().map(|it| format!("{folder}{it}")));
+            named.extend(imports.iter().map(|file| format!("{folder}{file}")));
         }
         named.sort();
         named.dedup();
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stands_inline_that_the_policy_forbids_and_nothing_takes_markup() {
+    fn files_obey_the_policy_and_parse_no_markup() {
         for asset in &ASSETS {
             let forbidden = match asset.content_type {
                 HTML => &["<style", " style=", " onclick=", " onload=", "javascript:"][..],
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_that_has_a_file_is_not_sent_it_again() {
+    fn a_cached_file_is_answered_with_304() {
         let asset = &ASSETS[0];
         let tag = asset.tag();
         let fresh = asset.response(&tag, &HeaderMap::new());

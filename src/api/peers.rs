@@ -1,4 +1,4 @@
-//! The peers of a torrent, as they are now.
+//! The current peers of a torrent.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use super::Api;
 use crate::base::ids::{InfoHash, PeerId};
 use crate::tracker::LivePeer;
 
-/// Peers in one answer.
+/// Peers in one response.
 const PEERS_MAX: usize = 10_000;
 
 /// A peer that is in the swarm now. A public tracker knows its address, role and last announce;
@@ -47,11 +47,12 @@ pub(super) struct PeerView {
 }
 
 pub(super) fn of(api: &Api, info_hash: &InfoHash) -> Vec<PeerView> {
-    let peers = api
-        .sources
+    api.sources
         .tracker
-        .peers(info_hash, PEERS_MAX, api.sources.clock.now());
-    peers.into_iter().map(PeerView::from).collect()
+        .peers(info_hash, PEERS_MAX, api.sources.clock.now())
+        .into_iter()
+        .map(PeerView::from)
+        .collect()
 }
 
 fn shown(peer_id: &PeerId) -> String {
@@ -60,14 +61,12 @@ fn shown(peer_id: &PeerId) -> String {
         if byte.is_ascii_graphic() && byte != b'%' {
             text.push(char::from(byte));
         } else {
-            // Writing to a String does not fail.
+            // Writing to a string can't fail.
             let _ = write!(text, "%{byte:02X}");
         }
     }
     text
 }
-
-// === impl PeerView ===
 
 impl From<LivePeer> for PeerView {
     fn from(peer: LivePeer) -> Self {
@@ -110,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peer_ids_are_shown_as_text_that_can_be_taken_back() {
+    fn peer_ids_are_shown_as_text_that_can_be_decoded() {
         assert_eq!(
             shown(&PeerId(*b"-TR3000-abc%\x00\xff789012")),
             "-TR3000-abc%25%00%FF789012"

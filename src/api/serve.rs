@@ -1,4 +1,4 @@
-//! The listener of the API: TLS, bounds on connections and time, and the ordered end.
+//! The listener of the API: TLS, limits of connections and time, and graceful shutdown.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -24,33 +24,32 @@ use crate::net::permits::{Permit, Permits, Phase, WorkerPermits};
 use crate::net::tls::Certificate;
 use crate::telemetry::metrics::Evictions;
 
-/// Connections open at once. One that is idle gives way to a newcomer.
+/// Connections open at once. Beyond it, a new one evicts an idle one.
 const CONNECTIONS_MAX: usize = 256;
 
-/// A network (a /24 or /48) may have one in so many of them once half are taken, this host itself
-/// excepted.
+/// Once half of them are taken, a network (a /24 or /48) may have one in this many; this host itself
+/// is exempt.
 const SHARES: usize = 4;
 
-/// How long a client may take to agree on a key, and to send the head of a request.
-const HEAD_TIME: Duration = Duration::from_secs(10);
+/// The timeout of the TLS handshake, and of the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may take no byte of an answer.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long a client may accept no byte of a response.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest head of a request in bytes.
 const HEAD_MAX: usize = 16 << 10;
 
-/// How long requests in flight may take once the node is to stop.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long requests in flight may take at shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a stop looks whether all connections have ended.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often a shutdown checks whether all connections have ended.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
 
-/// How long to wait after the system could not accept.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the routes on these listeners until `stop` says true; what is in flight is finished.
-/// Connections that have to give way to others are counted in `evicted`.
+/// Serves the routes on these listeners until `stop` is true, then finishes requests in flight.
 pub async fn serve(
     listeners: Vec<TcpListener>,
     certificate: Certificate,
@@ -71,9 +70,9 @@ pub async fn serve(
         };
         tasks.spawn(accept(listener, worker, permits.clone()));
     }
-    told(&mut stop).await;
+    signalled(&mut stop).await;
     tasks.shutdown().await;
-    if timeout(DRAIN, emptied(&permits)).await.is_err() {
+    if timeout(DRAIN_TIMEOUT, emptied(&permits)).await.is_err() {
         tracing::warn!("requests to the API did not end in time and are cut off");
         cut.send_replace(true);
         emptied(&permits).await;
@@ -84,7 +83,7 @@ pub async fn serve(
 /// Resolves when no connection is left.
 async fn emptied(permits: &WorkerPermits) {
     while !permits.is_empty() {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(DRAIN_POLL).await;
     }
 }
 
@@ -94,7 +93,7 @@ struct Worker {
     certificate: Certificate,
     routes: Router,
     stop: watch::Receiver<bool>,
-    /// Says true when even what is in flight has to end.
+    /// True when even requests in flight have to end.
     cut_off: watch::Receiver<bool>,
 }
 
@@ -110,7 +109,7 @@ async fn accept(listener: tokio::net::TcpListener, worker: Worker, permits: Work
                     let permit = Arc::new(permit);
                     tokio::select! {
                         () = worker.serve(stream, client, &permit) => {}
-                        () = told(&mut cut_off) => {}
+                        () = signalled(&mut cut_off) => {}
                     }
                 });
                 permits.served_by(slot, task.abort_handle(), Phase::Request);
@@ -118,26 +117,26 @@ async fn accept(listener: tokio::net::TcpListener, worker: Worker, permits: Work
             Err(error) => {
                 tracing::debug!(%error, "the API could not accept a connection");
                 if !permits.evict_for_file() {
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
-        // Whoever had to give way ends now.
+        // Lets an evicted connection end.
         tokio::task::yield_now().await;
     }
 }
 
-/// Whose network has a share of the connections: this host itself may be a proxy that stands for
-/// everybody.
+/// The address whose network has a share of the connections; none for this host, which may be a proxy
+/// for all clients.
 fn limited(client: IpAddr) -> Option<IpAddr> {
     Some(client.to_canonical()).filter(|client| !client.is_loopback())
 }
 
-/// A connection's request that is in flight, until this is dropped.
+/// Marks a connection as having a request in flight, until it is dropped.
 struct InFlight(Arc<Permit>);
 
-/// The body of a response: its request is in flight until all of it is written.
-struct Held {
+/// A response body whose request is in flight until it is written.
+struct TrackedBody {
     body: Body,
     _in_flight: InFlight,
 }
@@ -157,9 +156,9 @@ impl Drop for InFlight {
     }
 }
 
-// === impl Held ===
+// === impl TrackedBody ===
 
-impl hyper::body::Body for Held {
+impl hyper::body::Body for TrackedBody {
     type Data = <Body as hyper::body::Body>::Data;
     type Error = <Body as hyper::body::Body>::Error;
 
@@ -179,8 +178,8 @@ impl hyper::body::Body for Held {
     }
 }
 
-/// Resolves when it is time to stop.
-async fn told(stop: &mut watch::Receiver<bool>) {
+/// Resolves when the signal is true.
+async fn signalled(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
@@ -188,15 +187,14 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 
 impl Worker {
     async fn serve(mut self, stream: TcpStream, client: SocketAddr, permit: &Arc<Permit>) {
-        // Who takes no byte for so long has no use for the rest.
         let socket = SockRef::from(&stream);
-        if let Err(error) = socket.set_tcp_user_timeout(Some(SILENCE_MAX)) {
+        if let Err(error) = socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT)) {
             tracing::debug!(%error, "the API can't limit how long a client takes nothing");
         }
         let handshake = self.certificate.acceptor().accept(stream);
         let handshake = tokio::select! {
-            handshake = timeout(HEAD_TIME, handshake) => handshake,
-            () = told(&mut self.stop) => return,
+            handshake = timeout(HEAD_TIMEOUT, handshake) => handshake,
+            () = signalled(&mut self.stop) => return,
         };
         let stream = match handshake {
             Ok(Ok(stream)) => stream,
@@ -213,7 +211,7 @@ impl Worker {
             let response = routes.clone().call(request);
             async move {
                 let response = response.await?;
-                Ok::<_, Infallible>(response.map(|body| Held {
+                Ok::<_, Infallible>(response.map(|body| TrackedBody {
                     body,
                     _in_flight: in_flight,
                 }))
@@ -221,13 +219,13 @@ impl Worker {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
+            .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_MAX)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = told(&mut self.stop) => {
+            () = signalled(&mut self.stop) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -243,8 +241,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_host_has_no_share_of_the_connections() {
-        let limited = |client: &str| limited(client.parse().unwrap()).map(|it| it.to_string());
+    fn this_host_is_exempt_from_shares() {
+        let limited = |client: &str| limited(client.parse().unwrap()).map(|ip| ip.to_string());
         assert_eq!(limited("192.0.2.1").as_deref(), Some("192.0.2.1"));
         assert_eq!(limited("::ffff:127.0.0.1"), None);
         assert_eq!(limited("::1"), None);

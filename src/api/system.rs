@@ -1,4 +1,4 @@
-//! The node itself: version, uptime, health, numbers.
+//! The node itself: version, uptime and health.
 
 use std::sync::Arc;
 
@@ -10,10 +10,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::error::{ApiError, Refused};
+use super::error::{ApiError, CommonErrors};
+use crate::view::ServerState;
 
 #[derive(Serialize, ToSchema)]
-pub(super) struct Version {
+#[schema(as = Version)]
+pub(super) struct VersionInfo {
     #[schema(example = "mika")]
     name: &'static str,
     version: &'static str,
@@ -31,32 +33,22 @@ pub(super) struct Uptime {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Readiness {
     ready: bool,
-    storage: Side,
+    storage: ServerState,
     /// None where nodes share nothing
-    cache: Option<Side>,
-}
-
-/// A server that the node needs.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(super) struct Side {
-    #[schema(example = "mysql")]
-    driver: String,
-    up: bool,
-    /// What is wrong with it
-    problem: Option<String>,
+    cache: Option<ServerState>,
 }
 
 /// What this is
-#[utoipa::path(get, path = "/api/version", tag = "system", responses((status = 200, body = Version), Refused))]
-pub(super) async fn version() -> Json<Version> {
-    Json(Version {
+#[utoipa::path(get, path = "/api/version", tag = "system", responses((status = 200, body = VersionInfo), CommonErrors))]
+pub(super) async fn version() -> Json<VersionInfo> {
+    Json(VersionInfo {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
     })
 }
 
 /// How long process and machine have run
-#[utoipa::path(get, path = "/api/uptime", tag = "system", responses((status = 200, body = Uptime), Refused))]
+#[utoipa::path(get, path = "/api/uptime", tag = "system", responses((status = 200, body = Uptime), CommonErrors))]
 pub(super) async fn uptime(State(api): State<Arc<Api>>) -> Result<Json<Uptime>, ApiError> {
     let system = rustix::system::sysinfo().uptime;
     Ok(Json(Uptime {
@@ -97,8 +89,8 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    // Whoever asks need not be logged in: what is wrong is in the log, and in the numbers.
-    let quiet = |side: Side| Side {
+    // Needs no login, so the problem is shown in the log and the stats only.
+    let quiet = |side: ServerState| ServerState {
         problem: None,
         ..side
     };
@@ -110,21 +102,15 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-impl Side {
-    pub(super) fn is_up(&self) -> bool {
-        self.up
-    }
-}
-
 /// Storage, and the cache if there is one.
-pub(super) fn sides(api: &Api) -> (Side, Option<Side>) {
+pub(super) fn sides(api: &Api) -> (ServerState, Option<ServerState>) {
     let health = api.sources.health();
-    let storage = Side {
+    let storage = ServerState {
         driver: api.about.storage_driver.clone(),
         up: health.storage_up,
         problem: health.storage_problem,
     };
-    let cache = api.about.cache_driver.clone().map(|driver| Side {
+    let cache = api.about.cache_driver.clone().map(|driver| ServerState {
         driver,
         up: health.cache_up.unwrap_or(true),
         problem: health.cache_problem,

@@ -8,54 +8,24 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::bulk::{self, Addable, BulkResult, Checked, Rows};
-use super::error::{ApiError, BadBody, ErrorBody, Refused};
-use super::extract::{Body, MaybeBody, PathText, Query, whole, whole_if_any};
-use super::lists::{List, ListQuery, Order};
+use super::bulk::{self, Addable, BulkResult, BulkRows, Checked};
+use super::error::{ApiError, BadBody, CommonErrors, ErrorBody};
+use super::extract::{JsonBody, MaybeBody, PathText, Query, whole, whole_if_any};
+use super::lists::{ListQuery, Order, PagedList};
 use super::peers::PeerView;
 use super::{Api, Done};
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::control::{Control, ControlError, Saved};
 use crate::registry::Permille;
 use crate::storage::{Added, Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
-
-/// A registered torrent; its counters are those of now.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Torrent)]
-pub(super) struct TorrentView {
-    #[schema(format = Int64)]
-    torrent_id: u32,
-    /// 40 hexadecimal digits
-    #[schema(example = "0123456789abcdef0123456789abcdef01234567")]
-    info_hash: String,
-    /// The second info hash of a hybrid torrent
-    #[serde(skip_serializing_if = "Option::is_none")]
-    info_hash_v2: Option<String>,
-    name: String,
-    seeders: u32,
-    leechers: u32,
-    /// Completed downloads
-    snatches: u32,
-    announces: u64,
-    /// Bytes before multipliers
-    uploaded: u64,
-    /// Bytes before multipliers
-    downloaded: u64,
-    enabled: bool,
-    /// What clients are told while it is disabled
-    reason: String,
-    /// Credit for a byte uploaded
-    multi_up: f64,
-    /// Credit for a byte downloaded
-    multi_dn: f64,
-}
+use crate::view::TorrentRow;
 
 /// A torrent with its peers.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TorrentWithPeers)]
 pub(super) struct TorrentDetails {
     #[serde(flatten)]
-    torrent: TorrentView,
+    torrent: TorrentRow,
     /// Those who are in the swarm now, 10,000 at most
     peers: Vec<PeerView>,
 }
@@ -128,21 +98,6 @@ pub(super) struct WhyDisabled {
     reason: Option<String>,
 }
 
-/// What torrents can be sorted by.
-#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum TorrentSort {
-    #[default]
-    Id,
-    Name,
-    Seeders,
-    Leechers,
-    Snatches,
-    Announces,
-    Uploaded,
-    Downloaded,
-}
-
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TorrentQuery {
@@ -152,7 +107,7 @@ pub(super) struct TorrentQuery {
     enabled: Option<bool>,
     #[serde(default)]
     #[param(inline)]
-    sort: TorrentSort,
+    sort: TorrentKey,
     #[serde(default)]
     #[param(inline)]
     order: Order,
@@ -174,7 +129,7 @@ pub(super) struct TorrentQuery {
     responses(
         (status = 200, body = TorrentDetails),
         (status = 404, body = ErrorBody, description = "Not registered"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn show(
@@ -183,7 +138,7 @@ pub(super) async fn show(
 ) -> Result<Json<TorrentDetails>, ApiError> {
     let stored = find(&api, &text).await?;
     let peers = super::peers::of(&api, &stored.torrent.info_hash);
-    let torrent = TorrentView::of(&api, stored);
+    let torrent = row(&api, stored);
     Ok(Json(TorrentDetails { torrent, peers }))
 }
 
@@ -197,7 +152,7 @@ pub(super) async fn show(
     responses(
         (status = 200, body = Vec<PeerView>),
         (status = 404, body = ErrorBody, description = "Not registered"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn peers(
@@ -219,12 +174,12 @@ pub(super) async fn peers(
         (status = 201, body = Done),
         (status = 409, body = ErrorBody, description = "The id belongs to another info hash, or a torrent with it was deleted and left records"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn register(
     State(api): State<Arc<Api>>,
-    Body(torrent): Body<TorrentToRegister>,
+    JsonBody(torrent): JsonBody<TorrentToRegister>,
 ) -> Result<(StatusCode, Json<Done>), ApiError> {
     bulk::check_id("torrent_id", Some(torrent.torrent_id)).map_err(ApiError::invalid)?;
     bulk::check_name("name", &torrent.name).map_err(ApiError::invalid)?;
@@ -249,15 +204,15 @@ pub(super) async fn register(
         (status = 200, body = Done),
         (status = 404, body = ErrorBody, description = "Not registered"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn change(
     State(api): State<Arc<Api>>,
     PathText(text): PathText,
-    Body(change): Body<TorrentChange>,
+    JsonBody(change): JsonBody<TorrentChange>,
 ) -> Result<Json<Done>, ApiError> {
-    let info_hash = known_form(&text)?;
+    let info_hash = hash_in_path(&text)?;
     let saved = api
         .control
         .update_torrent(info_hash, &change.patch()?)
@@ -277,7 +232,7 @@ pub(super) async fn change(
         (status = 200, body = Done),
         (status = 404, body = ErrorBody, description = "Not registered"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn disable(
@@ -285,7 +240,7 @@ pub(super) async fn disable(
     PathText(text): PathText,
     MaybeBody(why): MaybeBody<Option<WhyDisabled>>,
 ) -> Result<Json<Done>, ApiError> {
-    let info_hash = known_form(&text)?;
+    let info_hash = hash_in_path(&text)?;
     let reason = why.flatten().and_then(|why| why.reason);
     let disabled = api.control.set_torrent_enabled(info_hash, false, reason);
     Ok(Json(api.done(disabled.await?.told).await))
@@ -299,15 +254,15 @@ pub(super) async fn disable(
     tag = "torrents",
     params(TorrentQuery),
     responses(
-        (status = 200, body = List<TorrentView>),
+        (status = 200, body = PagedList<TorrentRow>),
         (status = 400, body = ErrorBody, description = "A parameter is wrong"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Query(query): Query<TorrentQuery>,
-) -> Result<Json<List<TorrentView>>, ApiError> {
+) -> Result<Json<PagedList<TorrentRow>>, ApiError> {
     let pages = ListQuery::new(query.q, query.page, query.limit)?;
     let info_hash = pages.text.as_deref().and_then(|text| text.parse().ok());
     let found = if let Some(info_hash) = info_hash {
@@ -315,13 +270,12 @@ pub(super) async fn list(
         let total = rows.len() as u64;
         Found { rows, total }
     } else {
-        let find = pages.find(query.enabled, query.sort.key(), query.order);
-        let _turn = api.search().await?;
+        let find = pages.find(query.enabled, query.sort, query.order);
+        let _permit = api.search().await?;
         api.storage.find_torrents(&find).await?
     };
-    let rows = found.rows.into_iter();
-    let rows = rows.map(|stored| TorrentView::of(&api, stored)).collect();
-    Ok(Json(pages.list(found.total, rows)))
+    let rows = found.rows.into_iter().map(|stored| row(&api, stored));
+    Ok(Json(pages.list(found.total, rows.collect())))
 }
 
 /// Register up to 10,000 torrents; what is registered already stays as it is
@@ -330,25 +284,31 @@ pub(super) async fn list(
     operation_id = "register_torrents",
     path = "/api/torrents",
     tag = "torrents",
-    request_body = Rows<BulkTorrent>,
-    responses((status = 200, body = BulkResult), BadBody, Refused)
+    request_body = BulkRows<BulkTorrent>,
+    responses((status = 200, body = BulkResult), BadBody, CommonErrors)
 )]
 pub(super) async fn bulk(
     State(api): State<Arc<Api>>,
-    Body(rows): Body<Rows<BulkTorrent>>,
+    JsonBody(rows): JsonBody<BulkRows<BulkTorrent>>,
 ) -> Result<Json<BulkResult>, ApiError> {
     let rows = rows.checked()?.into_iter().map(BulkTorrent::torrent);
     Ok(Json(bulk::run(&api, rows).await?))
 }
 
+/// The torrent with the counts of its swarm.
+fn row(api: &Api, stored: StoredTorrent) -> TorrentRow {
+    let counts = api.sources.tracker.counts(&stored.torrent.info_hash);
+    TorrentRow::new(stored, counts)
+}
+
 async fn find(api: &Api, text: &str) -> Result<StoredTorrent, ApiError> {
-    let info_hash = known_form(text)?;
+    let info_hash = hash_in_path(text)?;
     let stored = api.storage.torrent(info_hash).await?;
     stored.ok_or_else(|| ApiError::not_found(format!("there is no torrent {info_hash}")))
 }
 
-/// What is no info hash is registered nowhere.
-fn known_form(text: &str) -> Result<InfoHash, ApiError> {
+/// A path that is not an info hash names no torrent.
+fn hash_in_path(text: &str) -> Result<InfoHash, ApiError> {
     text.parse()
         .map_err(|error| ApiError::not_found(format!("there is no such torrent: {error}")))
 }
@@ -356,31 +316,6 @@ fn known_form(text: &str) -> Result<InfoHash, ApiError> {
 fn hash_of(text: &str) -> Result<InfoHash, ApiError> {
     text.parse()
         .map_err(|error| ApiError::invalid(format!("info_hash: {error}")))
-}
-
-// === impl TorrentView ===
-
-impl TorrentView {
-    fn of(api: &Api, stored: StoredTorrent) -> Self {
-        let torrent = stored.torrent;
-        let counts = api.sources.tracker.counts(&torrent.info_hash);
-        Self {
-            torrent_id: torrent.id.0,
-            info_hash: torrent.info_hash.to_string(),
-            info_hash_v2: torrent.info_hash_v2.map(|hash| hash.to_string()),
-            name: stored.name,
-            seeders: counts.seeders,
-            leechers: counts.leechers,
-            snatches: torrent.snatches,
-            announces: stored.announces,
-            uploaded: stored.uploaded,
-            downloaded: stored.downloaded,
-            enabled: torrent.enabled,
-            reason: torrent.reason.unwrap_or_default(),
-            multi_up: torrent.multi_up.factor(),
-            multi_dn: torrent.multi_down.factor(),
-        }
-    }
 }
 
 // === impl NewTorrent ===
@@ -393,7 +328,7 @@ impl Addable for NewTorrent {
     }
 }
 
-// === impl TorrentChange, BulkTorrent and TorrentSort ===
+// === impl TorrentChange and BulkTorrent ===
 
 impl TorrentChange {
     fn patch(self) -> Result<TorrentPatch, ApiError> {
@@ -433,20 +368,5 @@ impl BulkTorrent {
             info_hash_v2: second.map_err(|error| format!("info_hash_v2: {error}"))?,
             name: self.name,
         })
-    }
-}
-
-impl TorrentSort {
-    fn key(self) -> TorrentKey {
-        match self {
-            Self::Id => TorrentKey::Id,
-            Self::Name => TorrentKey::Name,
-            Self::Seeders => TorrentKey::Seeders,
-            Self::Leechers => TorrentKey::Leechers,
-            Self::Snatches => TorrentKey::Snatches,
-            Self::Announces => TorrentKey::Announces,
-            Self::Uploaded => TorrentKey::Uploaded,
-            Self::Downloaded => TorrentKey::Downloaded,
-        }
     }
 }

@@ -4,50 +4,19 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::auth::{Caller, Scope};
-use super::bulk::{self, Addable, BulkResult, Checked, Row, Rows};
-use super::error::{ApiError, BadBody, ErrorBody, Refused};
-use super::extract::{Body, PathText, Query, whole, whole_if_any};
-use super::lists::{List, ListQuery, Order};
+use super::auth::{AccessScope, Caller};
+use super::bulk::{self, Addable, BulkResult, BulkRows, Checked, RowResult};
+use super::error::{ApiError, BadBody, CommonErrors, ErrorBody};
+use super::extract::{JsonBody, PathText, Query, whole, whole_if_any};
+use super::lists::{ListQuery, Order, PagedList};
 use super::{Api, Done};
-use crate::base::ids::{Passkey, TorrentId, UserId};
+use crate::base::ids::{Passkey, UserId};
 use crate::control::{Control, ControlError, Saved, random_passkey};
-use crate::storage::{Added, NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
-
-/// A user; with the passkey for those who may change it.
-#[derive(Serialize, ToSchema)]
-#[schema(as = User)]
-pub(super) struct UserDetails {
-    #[serde(flatten)]
-    user: UserRow,
-    /// The secret part of the announce URL; left out for a token that may only read
-    #[serde(skip_serializing_if = "Option::is_none")]
-    passkey: Option<String>,
-    /// The key of the user in Redis
-    #[schema(example = "t:u:1")]
-    key: String,
-}
-
-/// A user as lists show it, without the passkey.
-#[derive(Serialize, ToSchema)]
-pub(super) struct UserRow {
-    #[schema(format = Int64)]
-    user_id: u32,
-    username: String,
-    enabled: bool,
-    can_leech: bool,
-    /// Bytes credited
-    uploaded: u64,
-    /// Bytes credited
-    downloaded: u64,
-    snatches: u64,
-    announces: u64,
-    /// Seconds
-    seed_time: u64,
-}
+use crate::storage::{Added, NewUser, StorageError, StoredUser, UserKey, UserPatch};
+use crate::view::{UserDetails, UserRow, UserTorrentIds};
 
 /// A user to register.
 #[derive(Deserialize, ToSchema)]
@@ -81,11 +50,11 @@ pub(super) struct BulkUser {
     can_leech: Option<bool>,
 }
 
-/// A user of a bulk who can be added.
+/// A checked user of a bulk.
 #[derive(Clone)]
 struct UserToAdd {
     user: NewUser,
-    /// The passkey was made up here.
+    /// The passkey was generated here.
     is_random: bool,
 }
 
@@ -121,34 +90,6 @@ pub(super) struct UserChange {
     downloaded: Option<u64>,
 }
 
-/// The torrents that a user has to do with, by their ids.
-#[derive(Serialize, ToSchema)]
-#[schema(as = UserTorrents)]
-pub(super) struct TorrentsView {
-    /// The user is in the swarm
-    active: Vec<String>,
-    /// Hit and run: left with too little seed time
-    hnr: Vec<String>,
-    /// Snatched, or seeding
-    complete: Vec<String>,
-    /// In the swarm, and not complete
-    incomplete: Vec<String>,
-}
-
-/// What users can be sorted by.
-#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum UserSort {
-    #[default]
-    Id,
-    Name,
-    Uploaded,
-    Downloaded,
-    Snatches,
-    Announces,
-    SeedTime,
-}
-
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UserQuery {
@@ -158,7 +99,7 @@ pub(super) struct UserQuery {
     enabled: Option<bool>,
     #[serde(default)]
     #[param(inline)]
-    sort: UserSort,
+    sort: UserKey,
     #[serde(default)]
     #[param(inline)]
     order: Order,
@@ -180,7 +121,7 @@ pub(super) struct UserQuery {
     responses(
         (status = 200, body = UserDetails),
         (status = 404, body = ErrorBody, description = "There is no such user"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn show(
@@ -189,7 +130,7 @@ pub(super) async fn show(
     PathText(text): PathText,
 ) -> Result<Json<UserDetails>, ApiError> {
     let stored = find(&api, &text).await?;
-    Ok(Json(UserDetails::of(stored, caller.scope)))
+    Ok(Json(details(stored, caller.scope)))
 }
 
 /// Register a user
@@ -203,12 +144,12 @@ pub(super) async fn show(
         (status = 200, body = Done),
         (status = 409, body = ErrorBody, description = "The user is known already, or the passkey is another's"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn register(
     State(api): State<Arc<Api>>,
-    Body(user): Body<UserToRegister>,
+    JsonBody(user): JsonBody<UserToRegister>,
 ) -> Result<Json<Done>, ApiError> {
     bulk::check_id("user_id", Some(user.user_id)).map_err(ApiError::invalid)?;
     let new = NewUser {
@@ -228,16 +169,16 @@ pub(super) async fn register(
     }
 }
 
-/// A web application may have written the row itself, and tells the tracker of it now: that is no
-/// conflict, unless the tracker knew.
+/// A web application may have inserted the row itself and now announces it: that is no conflict,
+/// unless the tracker knew the user already.
 async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError> {
     let id = new.id.unwrap_or(UserId(0));
     let is_known = api.sources.registry.account(new.passkey.expose());
     let stored = api.storage.user(id).await?;
-    let is_same = stored.is_some_and(|it| it.user.passkey == new.passkey);
+    let is_same = stored.is_some_and(|stored| stored.user.passkey == new.passkey);
     if is_same && is_known.is_none() {
-        let told = api.control.announce_user(id).await;
-        return Ok(Json(api.done(told.told).await));
+        let saved = api.control.announce_user(id).await;
+        return Ok(Json(api.done(saved.told).await));
     }
     let taken = StorageError::Duplicate(format!("user {}, or the passkey,", id.0));
     Err(taken.into())
@@ -256,13 +197,13 @@ async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError>
         (status = 404, body = ErrorBody, description = "There is no such user"),
         (status = 409, body = ErrorBody, description = "The passkey is another's, or the body contradicts the path or itself"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn change(
     State(api): State<Arc<Api>>,
     PathText(text): PathText,
-    Body(change): Body<UserChange>,
+    JsonBody(change): JsonBody<UserChange>,
 ) -> Result<Json<Done>, ApiError> {
     let id = id_of(&text)?;
     let saved = api.control.update_user(id, &change.patch(id)?).await?;
@@ -279,7 +220,7 @@ pub(super) async fn change(
     responses(
         (status = 200, body = Done),
         (status = 404, body = ErrorBody, description = "There is no such user"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn disable(
@@ -298,17 +239,17 @@ pub(super) async fn disable(
     tag = "users",
     params(("user_id" = i64, Path, minimum = 0, maximum = 4_294_967_295_i64)),
     responses(
-        (status = 200, body = TorrentsView),
+        (status = 200, body = UserTorrentIds),
         (status = 404, body = ErrorBody, description = "There is no such user"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn torrents(
     State(api): State<Arc<Api>>,
     PathText(text): PathText,
-) -> Result<Json<TorrentsView>, ApiError> {
+) -> Result<Json<UserTorrentIds>, ApiError> {
     let stored = find(&api, &text).await?;
-    let _turn = api.search().await?;
+    let _permit = api.search().await?;
     let torrents = api.storage.torrents_of(stored.user.id).await?;
     Ok(Json(torrents.into()))
 }
@@ -321,18 +262,18 @@ pub(super) async fn torrents(
     tag = "users",
     params(UserQuery),
     responses(
-        (status = 200, body = List<UserRow>),
+        (status = 200, body = PagedList<UserRow>),
         (status = 400, body = ErrorBody, description = "A parameter is wrong"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Query(query): Query<UserQuery>,
-) -> Result<Json<List<UserRow>>, ApiError> {
+) -> Result<Json<PagedList<UserRow>>, ApiError> {
     let pages = ListQuery::new(query.q, query.page, query.limit)?;
-    let find = pages.find(query.enabled, query.sort.key(), query.order);
-    let _turn = api.search().await?;
+    let find = pages.find(query.enabled, query.sort, query.order);
+    let _permit = api.search().await?;
     let found = api.storage.find_users(&find).await?;
     let rows = found.rows.into_iter().map(UserRow::from).collect();
     Ok(Json(pages.list(found.total, rows)))
@@ -344,12 +285,12 @@ pub(super) async fn list(
     operation_id = "register_users",
     path = "/api/users",
     tag = "users",
-    request_body = Rows<BulkUser>,
-    responses((status = 200, body = BulkResult), BadBody, Refused)
+    request_body = BulkRows<BulkUser>,
+    responses((status = 200, body = BulkResult), BadBody, CommonErrors)
 )]
 pub(super) async fn bulk(
     State(api): State<Arc<Api>>,
-    Body(rows): Body<Rows<BulkUser>>,
+    JsonBody(rows): JsonBody<BulkRows<BulkUser>>,
 ) -> Result<Json<BulkResult>, ApiError> {
     let rows = rows.checked()?.into_iter().map(BulkUser::user);
     Ok(Json(bulk::run(&api, rows).await?))
@@ -361,9 +302,9 @@ async fn find(api: &Api, text: &str) -> Result<StoredUser, ApiError> {
     stored.ok_or_else(|| ApiError::not_found(format!("there is no user {}", id.0)))
 }
 
-/// What is no id is nobody's.
+/// A path that is not an id names no user.
 fn id_of(text: &str) -> Result<UserId, ApiError> {
-    // To JSON Schema 7.0 is an integer, too.
+    // To JSON Schema, 7.0 is an integer, too.
     let id = text.strip_suffix(".0").unwrap_or(text).parse().map(UserId);
     id.map_err(|_| ApiError::not_found("there is no such user: an id is a number"))
 }
@@ -373,46 +314,13 @@ fn passkey_of(text: &str) -> Result<Passkey, ApiError> {
         .map_err(|error| ApiError::invalid(format!("passkey: {error}")))
 }
 
-// === impl views ===
-
-impl UserDetails {
-    /// Whoever has a passkey can announce as its user: it is no matter of reading.
-    fn of(stored: StoredUser, scope: Scope) -> Self {
-        let passkey = || stored.user.passkey.expose().to_owned();
-        Self {
-            passkey: (scope >= Scope::Write).then(passkey),
-            key: format!("t:u:{}", stored.user.id.0),
-            user: stored.into(),
-        }
-    }
-}
-
-impl From<StoredUser> for UserRow {
-    fn from(stored: StoredUser) -> Self {
-        let StoredUser { user, totals } = stored;
-        Self {
-            user_id: user.id.0,
-            username: user.username,
-            enabled: user.enabled,
-            can_leech: user.can_leech,
-            uploaded: totals.uploaded,
-            downloaded: totals.downloaded,
-            snatches: totals.snatches,
-            announces: totals.announces,
-            seed_time: totals.seed_time,
-        }
-    }
-}
-
-impl From<UserTorrents> for TorrentsView {
-    fn from(torrents: UserTorrents) -> Self {
-        let texts = |ids: Vec<TorrentId>| ids.into_iter().map(|id| id.0.to_string()).collect();
-        Self {
-            active: texts(torrents.active),
-            hnr: texts(torrents.hnr),
-            complete: texts(torrents.complete),
-            incomplete: texts(torrents.incomplete),
-        }
+/// The passkey is only for callers that may change the user: it is enough to announce as them.
+fn details(stored: StoredUser, scope: AccessScope) -> UserDetails {
+    let passkey = || stored.user.passkey.expose().to_owned();
+    UserDetails {
+        passkey: (scope >= AccessScope::Write).then(passkey),
+        key: format!("t:u:{}", stored.user.id.0),
+        user: stored.into(),
     }
 }
 
@@ -460,13 +368,13 @@ impl Addable for UserToAdd {
         Ok(saved.map(|ids| ids.into_iter().map(number).collect()))
     }
 
-    fn told(&self, id: Option<u32>) -> Row {
+    fn result(&self, id: Option<u32>) -> RowResult {
         let passkey = || self.user.passkey.expose().to_owned();
-        Row::of(id).with_passkey(self.is_random.then(passkey))
+        RowResult::of(id).with_passkey(self.is_random.then(passkey))
     }
 }
 
-// === impl BulkUser and UserSort ===
+// === impl BulkUser ===
 
 impl BulkUser {
     fn user(self) -> Checked<UserToAdd> {
@@ -484,19 +392,5 @@ impl BulkUser {
             can_leech: self.can_leech.unwrap_or(true),
         };
         Ok(UserToAdd { user, is_random })
-    }
-}
-
-impl UserSort {
-    fn key(self) -> UserKey {
-        match self {
-            Self::Id => UserKey::Id,
-            Self::Name => UserKey::Name,
-            Self::Uploaded => UserKey::Uploaded,
-            Self::Downloaded => UserKey::Downloaded,
-            Self::Snatches => UserKey::Snatches,
-            Self::Announces => UserKey::Announces,
-            Self::SeedTime => UserKey::SeedTime,
-        }
     }
 }

@@ -5,34 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use super::error::{ApiError, BadBody, ErrorBody, Refused};
-use super::extract::{Body, PathText};
+use super::error::{ApiError, BadBody, CommonErrors, ErrorBody};
+use super::extract::{JsonBody, PathText};
 use super::{Api, Done};
-use crate::registry::Client;
-
-/// An allowed client.
-#[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Entry {
-    /// What its peer ids begin with
-    #[schema(
-        min_length = 1,
-        max_length = 20,
-        pattern = r##"^[!"$-~]([ -~]*[!-~])?$"##,
-        example = "-TR3000-"
-    )]
-    prefix: String,
-    /// What people call it
-    #[schema(
-        max_length = 255,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$",
-        example = "Transmission 3.00"
-    )]
-    client: String,
-}
+use crate::view::ClientRow;
 
 /// All allowed clients
 #[utoipa::path(
@@ -40,15 +17,11 @@ pub(super) struct Entry {
     operation_id = "list_clients",
     path = "/api/whitelist",
     tag = "whitelist",
-    responses((status = 200, body = Vec<Entry>), Refused)
+    responses((status = 200, body = Vec<ClientRow>), CommonErrors)
 )]
-pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<Entry>>, ApiError> {
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ClientRow>>, ApiError> {
     let clients = api.storage.whitelist().await?;
-    let entries = clients.into_iter().map(|client| Entry {
-        prefix: client.prefix,
-        client: client.name,
-    });
-    Ok(Json(entries.collect()))
+    Ok(Json(clients.into_iter().map(ClientRow::from).collect()))
 }
 
 /// Allow a client
@@ -57,28 +30,24 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<Entry>>
     operation_id = "add_client",
     path = "/api/whitelist",
     tag = "whitelist",
-    request_body = Entry,
+    request_body = ClientRow,
     responses(
         (status = 201, body = Done),
         (status = 409, body = ErrorBody, description = "The prefix is there already; the message is `ok`"),
         BadBody,
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn add(
     State(api): State<Arc<Api>>,
-    Body(entry): Body<Entry>,
+    JsonBody(row): JsonBody<ClientRow>,
 ) -> Result<(StatusCode, Json<Done>), ApiError> {
     let known = api.storage.whitelist().await?;
-    if known.iter().any(|client| client.prefix == entry.prefix) {
-        // The word that clients of the first Mika look for.
+    if known.iter().any(|client| client.prefix == row.prefix) {
+        // Clients of the first Mika look for this word.
         return Err(ApiError::conflict("ok"));
     }
-    let client = Client {
-        prefix: entry.prefix,
-        name: entry.client,
-    };
-    let saved = api.control.add_clients(&[client]).await?;
+    let saved = api.control.add_clients(&[row.into()]).await?;
     Ok((StatusCode::CREATED, Json(api.done(saved.told).await)))
 }
 
@@ -92,7 +61,7 @@ pub(super) async fn add(
     responses(
         (status = 200, body = Done),
         (status = 404, body = ErrorBody, description = "Not in the list"),
-        Refused
+        CommonErrors
     )
 )]
 pub(super) async fn remove(

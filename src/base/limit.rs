@@ -1,4 +1,4 @@
-//! How much of something one network may have in a period: nobody has to be remembered for it.
+//! Rate limits by fixed periods, of one event or of each network, without a record of single clients.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -6,22 +6,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
 
-/// Networks that are told apart; two that fall into one place share what one may have.
-/// A fuzzer makes one for each run.
-const PLACES: usize = if cfg!(fuzzing) { 1 << 6 } else { 1 << 15 };
+/// Slots for networks; two networks in one slot share a limit. A fuzzer makes a table for each run.
+const SLOTS: usize = if cfg!(fuzzing) { 1 << 6 } else { 1 << 15 };
 
-/// What one owner of addresses has as a rule: a /24 of IPv4 or a /48 of IPv6.
+/// What one owner of addresses usually has: a /24 of IPv4 or a /48 of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Network {
     V4([u8; 3]),
     V6([u16; 3]),
 }
 
-/// What each network had in its latest period.
+/// Counts events of the latest period, whatever its length: the period in the upper half, the count
+/// in the lower.
+#[derive(Default)]
+pub struct PeriodLimit(AtomicU64);
+
+/// A [`PeriodLimit`] for each network.
 pub struct SourceLimit {
-    /// The period in the upper half, how much in the lower.
-    counts: Box<[AtomicU64]>,
-    /// Seeded anew by each process, so that nobody can choose whom to share a place with.
+    slots: Box<[PeriodLimit]>,
+    /// Seeded by each process, so that nobody can choose whom to share a slot with.
     hasher: RandomState,
 }
 
@@ -48,46 +51,54 @@ impl Network {
 impl Default for SourceLimit {
     fn default() -> Self {
         Self {
-            counts: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
+            slots: (0..SLOTS).map(|_| PeriodLimit::default()).collect(),
             hasher: RandomState::default(),
         }
     }
 }
 
 impl SourceLimit {
-    /// Counts one more in that period, whatever its length; false if there were `most` already.
-    pub fn allows(&self, source: IpAddr, most: u32, period: u32) -> bool {
-        let place = self.place(source);
-        // Two threads at once may count one too few: it is a limit, not an account.
-        let count = count_in(place, period);
-        if count >= most {
-            return false;
-        }
-        place.store(
-            u64::from(period) << 32 | u64::from(count + 1),
-            Ordering::Relaxed,
-        );
-        true
+    /// Counts one more event of that source's network in `period`; false if there were `max` already.
+    pub fn allows(&self, source: IpAddr, max: u32, period: u32) -> bool {
+        self.slot(source).allows(max, period)
     }
 
-    /// Whether there were `most` in that period already; counts nothing.
-    pub fn is_reached(&self, source: IpAddr, most: u32, period: u32) -> bool {
-        count_in(self.place(source), period) >= most
+    /// Whether that network had `max` events in `period` already; counts nothing.
+    pub fn is_reached(&self, source: IpAddr, max: u32, period: u32) -> bool {
+        self.slot(source).is_reached(max, period)
     }
 
-    fn place(&self, source: IpAddr) -> &AtomicU64 {
+    fn slot(&self, source: IpAddr) -> &PeriodLimit {
         let hash = self.hasher.hash_one(Network::of(source));
-        &self.counts[hash as usize % PLACES]
+        &self.slots[hash as usize % SLOTS]
     }
 }
 
-/// What was counted in that period.
-fn count_in(place: &AtomicU64, period: u32) -> u32 {
-    let count = place.load(Ordering::Relaxed);
-    if count >> 32 == u64::from(period) {
-        count as u32
-    } else {
-        0
+// === impl PeriodLimit ===
+
+impl PeriodLimit {
+    /// Counts one more event in `period`; false if there were `max` already. Two threads at once may
+    /// count one too few: it is a limit, not an account.
+    pub fn allows(&self, max: u32, period: u32) -> bool {
+        let count = self.count(period);
+        if count < max {
+            let next = u64::from(period) << 32 | u64::from(count + 1);
+            self.0.store(next, Ordering::Relaxed);
+        }
+        count < max
+    }
+
+    fn is_reached(&self, max: u32, period: u32) -> bool {
+        self.count(period) >= max
+    }
+
+    fn count(&self, period: u32) -> u32 {
+        let latest = self.0.load(Ordering::Relaxed);
+        if latest >> 32 == u64::from(period) {
+            latest as u32
+        } else {
+            0
+        }
     }
 }
 

@@ -3,7 +3,12 @@
 pub mod addr;
 pub mod backoff;
 pub mod clock;
+pub mod file;
 pub mod ids;
 pub mod limit;
+pub mod networks;
+pub mod seconds;
 pub mod secret;
+pub mod shell;
 pub mod suggest;
+pub mod url;

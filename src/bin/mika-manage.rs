@@ -1,4 +1,4 @@
-//! The tool of those who run a tracker; see `mika::manage`.
+//! The operator's tool; see `mika::manage`.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,6 +1,6 @@
-//! The daemon: reads its arguments and its config, and hands over to [`mika::node`].
+//! The daemon: parses arguments and config, and runs [`mika::node`].
 
-#![allow(clippy::print_stdout, clippy::print_stderr)] // a program's `main` speaks to its caller
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a program's `main` may print
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write as _};
@@ -10,38 +10,38 @@ use std::{env, thread};
 
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
-use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
+use mika::base::shell;
 use mika::config;
 use mika::node::{self, Options};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Exit code for wrong arguments (clap's own) and for a wrong config.
+/// Exit code for invalid arguments (clap's own) and for an invalid config.
 const BAD_CONFIG: u8 = 2;
 
 const MORE_HELP: &str = "\
 Examples:
   mika                                 a public tracker, or what ./config.json says
-  mika -config /etc/mika/config.json   a config from elsewhere
-  mika -config new.json --check        is that config right?
+  mika -config /etc/mika/config.json   another config
+  mika -config new.json --check        check a config
   mika -procs 1                        one worker thread
 
 Signals:
-  SIGUSR2, SIGHUP    read config, whitelist and TLS files again, open the log file anew; what is
-                     running goes on
-  SIGTERM, SIGINT    finish what is in flight, save everything, exit
+  SIGUSR2, SIGHUP    reload config, whitelist and TLS files, reopen the log file; clients are not
+                     interrupted
+  SIGTERM, SIGINT    finish requests in flight, save everything, exit
 
 Exit codes:
-  0  stopped as asked, or the config is right
-  1  could not go on: a port in use, storage not usable
-  2  wrong arguments, or a wrong config
+  0  stopped by a signal, or the config is valid
+  1  failed: a port in use, storage not usable
+  2  invalid arguments or config
 
 Secrets may come from the environment instead of the config:
   MIKA_STORAGE_URL, MIKA_CACHE_URL, MIKA_API_PASSWORD
 
-Users, torrents and the whitelist are kept with mika-manage.";
+Users, torrents and the whitelist are managed with mika-manage.";
 
 /// A BitTorrent tracker, public or private.
 #[derive(Debug, Parser)]
@@ -55,7 +55,7 @@ struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     procs: Option<u16>,
 
-    /// Only say whether the config, and the files that it names, are right
+    /// Only check the config and the files that it names
     #[arg(long)]
     check: bool,
 
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
         };
     }
     if let Some(shell) = arguments.completions {
-        return show(&completions(shell));
+        return show(&shell::completions(Arguments::command(), shell));
     }
     let loaded = match config::load(arguments.config.as_deref()) {
         Ok(loaded) => loaded,
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
     let source = loaded.source.to_string();
     let mut warnings = loaded.warnings.clone();
     let exposed = config::exposed(&loaded).into_iter();
-    warnings.extend(exposed.map(|it| format!("{}: {}", it.problem, it.hint)));
+    warnings.extend(exposed.map(|file| format!("{}: {}", file.problem, file.hint)));
     let options = Options {
         config: loaded,
         config_path: arguments.config,
@@ -114,33 +114,17 @@ fn main() -> ExitCode {
 }
 
 fn manual() -> io::Result<Vec<u8>> {
-    let man = Man::new(Arguments::command()).section("8").manual("Mika");
-    let mut page = Vec::new();
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
-    man.render_options_section(&mut page)?;
+    let mut page = shell::page(Arguments::command())?;
     let mut roff = Roff::new();
     roff.control("SH", ["NOTES"]);
-    // As it is laid out.
-    roff.control("nf", []);
-    for line in MORE_HELP.lines() {
-        roff.text([roman(line)]);
-    }
-    roff.control("fi", []);
+    shell::preformatted(MORE_HELP, &mut roff);
     roff.control("SH", ["SEE ALSO"]);
     roff.text([bold("mika-manage"), roman("(8)")]);
     roff.to_writer(&mut page)?;
     Ok(page)
 }
 
-fn completions(shell: Shell) -> Vec<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "mika", &mut script);
-    script
-}
-
-/// Writes to stdout; a reader that goes away early is no failure.
+/// Writes to stdout; a closed pipe is not a failure.
 fn show(text: &[u8]) -> ExitCode {
     match io::stdout().write_all(text) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(&error.into(), 1),
@@ -206,11 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn manual_and_completions_know_every_argument() {
+    fn manual_and_completions_have_every_argument() {
         let manual = String::from_utf8(manual().unwrap())
             .unwrap()
             .replace('\\', "");
-        let scripts = [Shell::Bash, Shell::Zsh, Shell::Fish].map(completions);
+        let scripts = [Shell::Bash, Shell::Zsh, Shell::Fish]
+            .map(|shell| shell::completions(Arguments::command(), shell));
         for argument in ["config", "procs", "check", "no-wait"] {
             assert!(manual.contains(&format!("--{argument}")), "{argument}");
             for script in &scripts {
@@ -222,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_arguments_are_refused() {
         for line in [
             "mika -procs 0",
             "mika -procs many",

@@ -492,6 +492,22 @@ pub trait Cache: Send + Sync + 'static {
 /// Opens a cache from its URL; none where nodes share nothing. Called once at start; it need not connect.
 pub type OpenCache = fn(&Secret) -> Result<Option<Arc<dyn Cache>>, CacheError>;
 
+/// Whether the URL is one for that driver; any, if the driver is not of this crate.
+pub fn check_url(driver: &str, url: &Secret) -> Result<(), String> {
+    match driver {
+        "memory" => memory::check_url(url),
+        "redis" => redis::check_url(url),
+        _ => Ok(()),
+    }
+}
+
+/// What is probably wrong with a URL of that driver.
+pub fn url_warning(driver: &str, url: &Secret) -> Option<String> {
+    (driver == "redis")
+        .then(|| redis::url_warning(url))
+        .flatten()
+}
+
 /// The cache drivers by name.
 #[derive(Clone)]
 pub struct Drivers {

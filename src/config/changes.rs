@@ -1,12 +1,12 @@
-//! What differs between two configs, key by key, and which keys only a start reads.
+//! The difference between two configs, and the keys that need a restart.
 
 use serde_json::Value;
 
 use super::{Config, shape};
 use crate::base::secret::Secret;
 
-/// Keys that take effect at the next start. All others a reload applies; the table in
-/// docs/config.md says the same of each key, and a test compares the two.
+/// Keys that take effect at the next start; a reload applies all others. A test compares them with the
+/// table in docs/config.md.
 const NEED_RESTART: &[&str] = &[
     "mode",
     "node",
@@ -30,20 +30,18 @@ const NEED_RESTART: &[&str] = &[
 /// The list of the API's tokens.
 const TOKENS: &str = "api.tokens";
 
-/// What a message shows of a value that is longer.
+/// Longer values are cut off in messages.
 const SHOWN_MAX: usize = 100;
 
-/// A key whose value is another one.
+/// A key whose value differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct SettingChange {
     pub key: String,
-    /// The values as JSON; none of a secret, of which only is told that it has changed.
+    /// The old and new values as JSON; none for a secret.
     pub values: Option<(String, String)>,
 }
 
-// === impl Change ===
-
-impl Change {
+impl SettingChange {
     fn new(key: &str, old: &Value, new: &Value) -> Self {
         Self {
             key: key.to_owned(),
@@ -51,7 +49,7 @@ impl Change {
         }
     }
 
-    /// A change of which the values are not shown.
+    /// A change whose values are not shown.
     fn hidden(key: &str) -> Self {
         Self {
             key: key.to_owned(),
@@ -59,32 +57,32 @@ impl Change {
         }
     }
 
-    /// Whether it takes effect at the next start only.
+    /// Whether it takes effect only at the next start.
     pub fn needs_restart(&self) -> bool {
         NEED_RESTART.contains(&self.key.as_str())
     }
 }
 
-/// All keys that differ, those of a section together.
-pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
+/// All keys that differ, grouped by section.
+pub fn changes(old: &Config, new: &Config) -> Vec<SettingChange> {
     let mut changes = Vec::new();
     let json = |config| serde_json::to_value(config).unwrap_or_default();
     compare("", &json(old), &json(new), &mut changes);
-    // JSON shows secrets masked, and two of them may look alike.
+    // Secrets are masked in JSON, so that different ones may look alike.
     changes.retain(|change| !shape::SECRETS.contains(&change.key.as_str()));
     changes.retain(|change| change.key != TOKENS);
     if old.api.tokens != new.api.tokens {
-        changes.push(Change::hidden(TOKENS));
+        changes.push(SettingChange::hidden(TOKENS));
     }
     for ((key, old), (_, new)) in secrets(old).into_iter().zip(secrets(new)) {
         if old != new {
-            changes.push(Change::hidden(key));
+            changes.push(SettingChange::hidden(key));
         }
     }
     changes
 }
 
-fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<Change>) {
+fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<SettingChange>) {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) if path != shape::STATEMENTS => {
             // Both have all keys of the section.
@@ -93,7 +91,7 @@ fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<Change>) {
                 compare(&shape::join(path, key), old, new, changes);
             }
         }
-        (old, new) if old != new => changes.push(Change::new(path, old, new)),
+        (old, new) if old != new => changes.push(SettingChange::new(path, old, new)),
         _ => {}
     }
 }
@@ -124,8 +122,8 @@ mod tests {
 
     const MANUAL: &str = include_str!("../../docs/config.md");
 
-    /// The changes that this makes to the defaults.
-    fn after(change: impl FnOnce(&mut Config)) -> Vec<Change> {
+    /// The changes that a closure makes to the defaults.
+    fn after(change: impl FnOnce(&mut Config)) -> Vec<SettingChange> {
         let old = Config::default();
         let mut new = old.clone();
         change(&mut new);
@@ -142,11 +140,11 @@ mod tests {
         });
         let shown: Vec<_> = changes
             .iter()
-            .map(|it| {
+            .map(|change| {
                 (
-                    it.key.as_str(),
-                    it.values.clone().unwrap(),
-                    it.needs_restart(),
+                    change.key.as_str(),
+                    change.values.clone().unwrap(),
+                    change.needs_restart(),
                 )
             })
             .collect();
@@ -196,7 +194,7 @@ mod tests {
             &of("mysql://u:hunter2@h/d", "hunter3"),
             &of("mysql://u:hunter4@h/d", "hunter5"),
         );
-        let secret = |key: &str| Change {
+        let secret = |key: &str| SettingChange {
             key: key.to_owned(),
             values: None,
         };
@@ -227,22 +225,22 @@ mod tests {
         assert!(new.ends_with('…') && new.chars().count() == SHOWN_MAX + 1);
     }
 
-    /// The last column of the manual says of each key whether a reload applies it.
+    /// The last column of the manual says whether a reload applies the key.
     #[test]
     fn the_manual_says_which_keys_need_a_restart() {
-        let mut told = Vec::new();
+        let mut documented = Vec::new();
         for line in MANUAL.lines().filter(|line| line.starts_with("| `")) {
             let key = line.split('`').nth(1).unwrap();
             let reload = line.trim_end_matches('|').rsplit('|').next().unwrap();
             match reload.trim() {
                 "yes" => {}
-                "no" | "the files: yes; on or off: no" => told.push(key),
+                "no" | "the files: yes; on or off: no" => documented.push(key),
                 other => panic!("{key}: {other}"),
             }
         }
-        told.sort_unstable();
+        documented.sort_unstable();
         let mut known = NEED_RESTART.to_vec();
         known.sort_unstable();
-        assert_eq!(told, known);
+        assert_eq!(documented, known);
     }
 }

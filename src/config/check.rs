@@ -1,4 +1,4 @@
-//! Whether the values make sense, each alone and beside the others.
+//! Checks the values, each by itself and in combination.
 
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
@@ -7,30 +7,31 @@ use std::time::Duration;
 use humantime::format_duration;
 
 use super::{
-    Api, Config, Http, Journal, Log, Mode, PublicAddress, Storage, Token, Tracker, Udp, days,
-    minutes,
+    ApiSection, CacheSection, Config, HttpSection, JournalSection, Mode, Rules, StorageSection,
+    Token, UdpSection, days, minutes,
 };
-use crate::base::addr::{canonical, is_global};
-use crate::base::secret::Secret;
+use crate::base::addr::{PublicAddress, PublicAddresses, canonical, is_global};
+use crate::telemetry::log::LogSettings;
+use crate::{cache, storage};
 
-/// No setting is longer: moments are whole seconds in 32 bits.
+/// The longest time: points in time are whole seconds in 32 bits.
 const TIME_MAX: Duration = days(365);
 
 /// The longest `tracker.peer_ttl` of a public tracker, which keeps 16 bits of a peer's last announce.
 pub(super) const PUBLIC_TTL_MAX: Duration = minutes(12 * 60);
 
-/// Bytes of a token of the API.
+/// The length of an API token in bytes.
 pub(super) const TOKEN_MIN: usize = 16;
 const TOKEN_MAX: usize = 256;
 
-/// What is wrong with the value of a key.
+/// A key, and what is wrong with its value.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct InvalidSetting {
     pub key: &'static str,
     pub text: String,
 }
 
-type Checked = Result<(), Problem>;
+type Checked = Result<(), InvalidSetting>;
 
 pub(super) fn check(config: &Config) -> Checked {
     check_node(&config.node)?;
@@ -38,17 +39,13 @@ pub(super) fn check(config: &Config) -> Checked {
     check_udp(&config.udp)?;
     check_api(&config.api)?;
     check_tracker(&config.tracker, config.mode)?;
-    check_word("cache.driver", &config.cache.driver, "memory")?;
-    check_url("cache.url", &config.cache.driver, &config.cache.url)?;
-    check_word("storage.driver", &config.storage.driver, "sqlite")?;
-    check_word("storage.schema", &config.storage.schema, "mika")?;
-    check_url("storage.url", &config.storage.driver, &config.storage.url)?;
-    check_schema(&config.storage)?;
+    check_cache(&config.cache)?;
+    check_storage(&config.storage)?;
     check_journal(&config.journal)?;
     check_log(&config.log)
 }
 
-/// The name goes into keys and into columns, so it is short and plain. A journal's has a # after it.
+/// The name is part of keys and columns, so it is short and plain. Names of journals append a '#'.
 pub(super) fn is_node_name(name: &str) -> bool {
     is_name(name) && !name.contains('#')
 }
@@ -63,7 +60,7 @@ fn check_node(name: &str) -> Checked {
     })
 }
 
-fn check_http(http: &Http) -> Checked {
+fn check_http(http: &HttpSection) -> Checked {
     require("http.max_connections", http.max_connections >= 1, || {
         "expected at least 1, found 0".into()
     })?;
@@ -82,7 +79,7 @@ fn check_http(http: &Http) -> Checked {
     })
 }
 
-/// Headers of requests that mean something else than the client's address.
+/// Request headers with another meaning than the client's address.
 const OTHER_HEADERS: [&str; 37] = [
     "Accept",
     "Accept-Charset",
@@ -123,16 +120,16 @@ const OTHER_HEADERS: [&str; 37] = [
     "X-Forwarded-Proto",
 ];
 
-/// Whether that may be a header's name (RFC 9110, `token`), or is empty.
+/// Whether the text is a header name (RFC 9110, `token`), or empty.
 fn is_header_name(name: &str) -> bool {
     const OTHERS: &[u8] = b"!#$%&'*+-.^_`|~";
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || OTHERS.contains(&byte);
     name.len() <= 64 && name.bytes().all(is_letter)
 }
 
-fn check_udp(udp: &Udp) -> Checked {
-    // Shorter than clients keep an id, nobody would be answered; longer, an address that has
-    // changed hands would still be believed.
+fn check_udp(udp: &UdpSection) -> Checked {
+    // Shorter than clients keep an id, no client would be answered; longer, an address could be
+    // reassigned and still be trusted.
     let (min, max) = (minutes(1), minutes(60));
     between("udp.id_lifetime", udp.id_lifetime, min, max)?;
     let secret = udp.secret.as_os_str();
@@ -141,14 +138,14 @@ fn check_udp(udp: &Udp) -> Checked {
     })
 }
 
-fn check_api(api: &Api) -> Checked {
+fn check_api(api: &ApiSection) -> Checked {
     check_tokens(&api.tokens)?;
-    // A client sends NAME:PASSWORD, and what is behind the first ':' is the password (RFC 7617).
+    // Clients send NAME:PASSWORD, and the password begins after the first ':' (RFC 7617).
     let is_name = !api
         .username
-        .contains(|it: char| it == ':' || it.is_control());
+        .contains(|char: char| char == ':' || char.is_control());
     require("api.username", is_name, || {
-        "expected a name without ':' and control characters: with one nobody could log in, because \
+        "expected a name without ':' and control characters: with one no login would work, because \
          HTTP basic authentication ends the name at the first ':'"
             .into()
     })?;
@@ -182,7 +179,9 @@ fn is_host(text: &str) -> bool {
         _ => (text, None),
     };
     let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-    let in_brackets = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let in_brackets = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     let is_name = |host: &str| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         host.bytes().all(is_plain) && host.bytes().any(|byte| byte.is_ascii_alphanumeric())
@@ -194,13 +193,13 @@ fn is_host(text: &str) -> bool {
         }
 }
 
-/// Whoever has a token is known by its name; a token is too long to be guessed.
+/// Each token needs a name of its own for the log, and must be too long to be guessed.
 fn check_tokens(tokens: &[Token]) -> Checked {
     let mut names = HashSet::new();
     let mut texts = HashSet::new();
     for (Token { name, token, .. }, number) in tokens.iter().zip(1..) {
         let is_new = is_name(name) && names.insert(name);
-        // The name is not repeated: it may be the token, in the wrong place.
+        // The message does not repeat the name: it may be a token in the wrong place.
         require("api.tokens", is_new, || {
             format!(
                 "expected a name of its own for each token, of 1 to 64 printable ASCII characters \
@@ -220,13 +219,9 @@ fn check_tokens(tokens: &[Token]) -> Checked {
     Ok(())
 }
 
-fn check_public_addresses(addresses: &[PublicAddress]) -> Checked {
+fn check_public_addresses(addresses: &PublicAddresses) -> Checked {
     const KEY: &str = "tracker.public_addresses";
-    for entry in addresses {
-        let (network, address) = match entry {
-            PublicAddress::OfAll(address) => (None, address),
-            PublicAddress::OfNetwork(it) => (Some(&it.network), &it.address),
-        };
+    for PublicAddress { network, address } in addresses.iter() {
         let is_of_a_host = !address.is_unspecified() && !address.is_multicast();
         require(KEY, is_of_a_host && *address == canonical(*address), || {
             format!("expected the address of a host, found \"{address}\"")
@@ -245,7 +240,7 @@ fn check_public_addresses(addresses: &[PublicAddress]) -> Checked {
     Ok(())
 }
 
-fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
+fn check_tracker(tracker: &Rules, mode: Mode) -> Checked {
     check_times(tracker, mode)?;
     let max = tracker.max_numwant;
     require("tracker.max_numwant", (1..=1000).contains(&max), || {
@@ -259,7 +254,7 @@ fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
     })?;
     let at_least_one =
         |key, value: u64| require(key, value >= 1, || "expected at least 1, found 0".into());
-    at_least_one("tracker.max_torrents", tracker.max_torrents.into())?;
+    at_least_one("tracker.max_torrents", tracker.max_torrents as u64)?;
     let peers = tracker.max_peers_per_user;
     require(
         "tracker.max_peers_per_user",
@@ -281,48 +276,34 @@ fn check_tracker(tracker: &Tracker, mode: Mode) -> Checked {
     })
 }
 
-fn check_times(tracker: &Tracker, mode: Mode) -> Checked {
-    let interval = tracker.announce_interval;
-    between(
-        "tracker.announce_interval",
-        interval,
-        Duration::from_secs(1),
-        TIME_MAX,
-    )?;
-    let min = tracker.min_announce_interval;
-    between(
-        "tracker.min_announce_interval",
-        min,
-        Duration::from_secs(1),
-        TIME_MAX,
-    )?;
+fn check_times(rules: &Rules, mode: Mode) -> Checked {
+    let [interval, min, ttl, tombstone_ttl, hnr_threshold] = [
+        rules.announce_interval,
+        rules.min_announce_interval,
+        rules.peer_ttl,
+        rules.tombstone_ttl,
+        rules.hnr_threshold,
+    ]
+    .map(|seconds| Duration::from_secs(seconds.into()));
+    let second = Duration::from_secs(1);
+    between("tracker.announce_interval", interval, second, TIME_MAX)?;
+    between("tracker.min_announce_interval", min, second, TIME_MAX)?;
     require("tracker.min_announce_interval", min <= interval, || {
         let (min, interval) = (format_duration(min), format_duration(interval));
         format!("expected at most announce_interval ({interval}), found {min}")
     })?;
-    let ttl = tracker.peer_ttl;
-    // Clients are told the interval give or take 5 %, and take a while to come.
+    // Clients get the interval give or take 5 %, and some announce late.
     require("tracker.peer_ttl", ttl >= interval + interval / 10, || {
         let (ttl, interval) = (format_duration(ttl), format_duration(interval));
         format!("expected at least 1.1 times announce_interval ({interval}), found {ttl}")
     })?;
-    require(
-        "tracker.peer_ttl",
-        mode == Mode::Private || ttl <= PUBLIC_TTL_MAX,
-        || {
-            let (max, ttl) = (as_typed(PUBLIC_TTL_MAX), as_typed(ttl));
-            format!(r#"expected at most {max}, because mode is "public", found {ttl}"#)
-        },
-    )?;
+    let fits_mode = mode == Mode::Private || ttl <= PUBLIC_TTL_MAX;
+    require("tracker.peer_ttl", fits_mode, || {
+        let (max, ttl) = (as_typed(PUBLIC_TTL_MAX), as_typed(ttl));
+        format!(r#"expected at most {max}, because mode is "public", found {ttl}"#)
+    })?;
     between("tracker.peer_ttl", ttl, Duration::ZERO, TIME_MAX)?;
-    let tombstone_ttl = tracker.tombstone_ttl;
-    between(
-        "tracker.tombstone_ttl",
-        tombstone_ttl,
-        Duration::from_secs(1),
-        TIME_MAX,
-    )?;
-    let hnr_threshold = tracker.hnr_threshold;
+    between("tracker.tombstone_ttl", tombstone_ttl, second, TIME_MAX)?;
     between(
         "tracker.hnr_threshold",
         hnr_threshold,
@@ -331,8 +312,8 @@ fn check_times(tracker: &Tracker, mode: Mode) -> Checked {
     )
 }
 
-/// Whether a value is the name of something. Anything else is not repeated by later messages either:
-/// it may be a URL in the wrong place, with its password.
+/// Checks that a value is a plain name. Otherwise it may be a URL with a password in the wrong place,
+/// which later messages would repeat.
 fn check_word(key: &'static str, word: &str, example: &str) -> Checked {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let is_word = word.len() <= 64 && word.bytes().all(is_plain);
@@ -341,84 +322,31 @@ fn check_word(key: &'static str, word: &str, example: &str) -> Checked {
     })
 }
 
-/// Whether the URL is one for that driver. Of drivers that are not Mika's own nothing is known here.
-fn check_url(key: &'static str, driver: &str, url: &Secret) -> Checked {
-    let (schemes, form): (&[&str], _) = match driver {
-        "memory" => {
-            return require(key, url.is_empty(), || {
-                r#"expected "", because the driver "memory" connects to nothing"#.into()
-            });
-        }
-        "sqlite" => (&["sqlite"], "sqlite://PATH"),
-        "mysql" => (
-            &["mysql", "mariadb"],
-            "mysql://USER:PASSWORD@HOST:PORT/DATABASE",
-        ),
-        "postgres" => (
-            &["postgres", "postgresql"],
-            "postgres://USER:PASSWORD@HOST:PORT/DATABASE",
-        ),
-        "redis" => (
-            &["redis", "rediss", "unix", "redis+unix"],
-            "redis://HOST:PORT/NUMBER or unix:///PATH",
-        ),
-        _ => return Ok(()),
-    };
-    let fits = url
-        .expose()
-        .split_once("://")
-        .is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty());
-    // The value is not repeated: what does not look like a URL can't be masked either.
-    require(key, fits, || {
-        format!("expected a URL like {form}, because the driver is {driver:?}")
-    })?;
-    require(key, !has_raw_login(url), || {
-        "a '/', '?' or '#' stands before the '@': in a user or a password write %2F for '/', %23 for \
-         '#', %3F for '?', %40 for '@' and %3A for ':'"
-            .into()
-    })
+fn check_cache(cache: &CacheSection) -> Checked {
+    check_word("cache.driver", &cache.driver, "memory")?;
+    cache::check_url(&cache.driver, &cache.url).map_err(at("cache.url"))
 }
 
-/// Whether a password or user has a character that ends the host's part of a URL, so that another
-/// host would be read.
-fn has_raw_login(url: &Secret) -> bool {
-    let Some((scheme, rest)) = url.expose().split_once("://") else {
-        return false;
-    };
-    if ["sqlite", "unix", "redis+unix"].contains(&scheme) {
-        return false;
-    }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, behind) = rest.split_at(end);
-    // A parameter may hold an '@'; those of Redis have none.
-    let is_redis = scheme.starts_with("redis");
-    let path = behind.split('?').next().unwrap_or_default();
-    let is_parameter = authority.contains('@') && !path.contains('@') && !is_redis;
-    behind.contains('@') && !is_parameter
-}
-
-/// Which schemas there are is the driver's to know; that of SQLite is Mika's own file.
-fn check_schema(storage: &Storage) -> Checked {
-    let Storage {
+fn check_storage(section: &StorageSection) -> Checked {
+    let StorageSection {
         driver,
+        url,
         schema,
         statements,
-        ..
-    } = storage;
-    if driver != "sqlite" {
-        return require("storage.schema", !schema.is_empty(), || {
-            r#"expected the name of a schema, such as "mika", found """#.into()
-        });
-    }
-    require("storage.schema", schema == "mika", || {
-        format!(r#"expected "mika", the one schema of the driver "sqlite", found {schema:?}"#)
-    })?;
-    require("storage.statements", statements.is_empty(), || {
-        r#"expected {}, because the driver "sqlite" takes no statements of others"#.into()
-    })
+    } = section;
+    check_word("storage.driver", driver, "sqlite")?;
+    check_word("storage.schema", schema, "mika")?;
+    storage::check_url(driver, url).map_err(at("storage.url"))?;
+    storage::check_schema(driver, schema).map_err(at("storage.schema"))?;
+    storage::check_statements(driver, statements).map_err(at("storage.statements"))
 }
 
-fn check_journal(journal: &Journal) -> Checked {
+/// Attaches the key to a message.
+fn at(key: &'static str) -> impl FnOnce(String) -> InvalidSetting {
+    move |text| InvalidSetting { key, text }
+}
+
+fn check_journal(journal: &JournalSection) -> Checked {
     between(
         "journal.flush_interval",
         journal.flush_interval,
@@ -447,7 +375,7 @@ fn check_journal(journal: &Journal) -> Checked {
     })
 }
 
-fn check_log(log: &Log) -> Checked {
+fn check_log(log: &LogSettings) -> Checked {
     between(
         "log.stats_interval",
         log.stats_interval,
@@ -463,7 +391,7 @@ fn between(key: &'static str, value: Duration, min: Duration, max: Duration) -> 
     })
 }
 
-/// A time in the words of the config; the limits are whole days, hours or less.
+/// A time as it is written in the config.
 fn as_typed(time: Duration) -> String {
     const DAY: u64 = 24 * 60 * 60;
     let seconds = time.as_secs();
@@ -478,6 +406,6 @@ fn require(key: &'static str, holds: bool, text: impl FnOnce() -> String) -> Che
     if holds {
         Ok(())
     } else {
-        Err(Problem { key, text: text() })
+        Err(InvalidSetting { key, text: text() })
     }
 }

@@ -1,4 +1,4 @@
-//! Files that hold secrets, and whether others than Mika's user can read them.
+//! Files that hold secrets, and whether other users can read them.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
@@ -6,38 +6,38 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{getegid, geteuid};
 
-use super::{Loaded, Source};
+use super::{ConfigSource, Loaded};
+use crate::storage;
 
-/// The rights of those who are neither owner nor group.
+/// Permissions of users other than owner and group.
 const OTHERS: u32 = 0o007;
 
-/// A file with secrets that somebody else can read or write.
+/// A file with secrets that other users can read or write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exposed {
     /// What is wrong, in a sentence.
     pub problem: String,
-    /// A command that takes the rights of others away, and nobody else's.
+    /// A command that removes only the permissions of others.
     pub hint: String,
 }
 
-/// What SQLite puts beside a database.
+/// The suffixes of a database and of the files that SQLite puts beside it.
 const SQLITE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
-/// The files of a config that are there and that others can read or write: private keys, the config
-/// itself if it has secrets, the databases, the secret of UDP, and the log. Of those that can't be looked
-/// at nothing is said.
+/// The existing files of a config that others can read or write: private keys, the config itself if it
+/// has secrets, the databases, the UDP secret, and the log. Files that can't be inspected are left out.
 pub fn exposed(loaded: &Loaded) -> Vec<Exposed> {
-    let files = files(loaded).into_iter();
-    files
-        .filter_map(|(file, what)| judge(&file, what))
+    files(loaded)
+        .into_iter()
+        .filter_map(|(file, what)| inspect(&file, what))
         .collect()
 }
 
-/// What holds secrets, and which.
+/// All files with secrets, and what they hold.
 fn files(loaded: &Loaded) -> Vec<(PathBuf, &'static str)> {
     let config = &loaded.config;
     let mut files = Vec::new();
-    if let (Source::File(file), true) = (&loaded.source, loaded.file_has_secrets) {
+    if let (ConfigSource::File(file), true) = (&loaded.source, loaded.file_has_secrets) {
         files.push((file.clone(), "passwords"));
     }
     files.push((config.api.tls.key.clone(), "a private key"));
@@ -48,10 +48,9 @@ fn files(loaded: &Loaded) -> Vec<(PathBuf, &'static str)> {
             .iter()
             .map(|tls| (tls.key.clone(), "a private key")),
     );
-    let url = config.storage.url.expose();
-    let database = url.strip_prefix("sqlite://").map(Path::new);
+    let database = storage::file_of(&config.storage.driver, &config.storage.url);
     let spill = config.journal.spill.as_path();
-    for database in database.into_iter().chain([spill]) {
+    for database in database.as_deref().into_iter().chain([spill]) {
         for suffix in SQLITE_SUFFIXES {
             let mut file = database.as_os_str().to_owned();
             file.push(suffix);
@@ -68,13 +67,13 @@ fn files(loaded: &Loaded) -> Vec<(PathBuf, &'static str)> {
     files
 }
 
-fn judge(file: &Path, what: &str) -> Option<Exposed> {
+fn inspect(file: &Path, what: &str) -> Option<Exposed> {
     let found = fs::metadata(file).ok().filter(Metadata::is_file)?;
     let shown = file.display();
     let mode = found.mode() & 0o777;
     let (own, group) = (geteuid().as_raw(), getegid().as_raw());
     if mode & OTHERS != 0 {
-        // The group may be the one that lets Mika read it, and stays as it is.
+        // Mika may read the file by its group, which stays as it is.
         let is_own = found.uid() == own && found.gid() == group;
         let command = if is_own { "600" } else { "o=" };
         return Some(Exposed {
@@ -85,7 +84,7 @@ fn judge(file: &Path, what: &str) -> Option<Exposed> {
             hint: format!("chmod {command} {}", quoted(file)),
         });
     }
-    // Root may read it anyhow; who else Mika runs as, root can't tell.
+    // Root may read it anyway, and can't know as which user Mika will run.
     let is_foreign = own != 0 && found.uid() != 0 && found.uid() != own;
     is_foreign.then(|| Exposed {
         problem: format!(
@@ -96,7 +95,7 @@ fn judge(file: &Path, what: &str) -> Option<Exposed> {
     })
 }
 
-/// What a mode lets those do who are neither owner nor group.
+/// What a mode permits users other than owner and group.
 fn rights(mode: u32) -> &'static str {
     match mode & OTHERS {
         4 | 5 => "read",
@@ -106,10 +105,10 @@ fn rights(mode: u32) -> &'static str {
     }
 }
 
-/// A path as a shell takes it.
+/// A path, quoted for a shell.
 fn quoted(file: &Path) -> String {
     let text = file.to_string_lossy();
-    let is_plain = |it: char| it.is_alphanumeric() || "/._-+:@%".contains(it);
+    let is_plain = |char: char| char.is_alphanumeric() || "/._-+:@%".contains(char);
     if text.chars().all(is_plain) && !text.starts_with('-') {
         return text.into_owned();
     }
@@ -124,13 +123,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_can_read_is_named_with_a_command_that_ends_it() {
+    fn files_that_others_can_read_are_reported_with_a_command() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("the key");
         fs::write(&file, "").unwrap();
         let at = |mode| {
             fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
-            judge(&file, "a private key")
+            inspect(&file, "a private key")
         };
         for (mode, rights) in [
             (0o644, "may read it"),
@@ -147,12 +146,12 @@ mod tests {
         for mode in [0o600, 0o640, 0o660, 0o400] {
             assert_eq!(at(mode), None, "{mode:o}");
         }
-        assert_eq!(judge(&folder.path().join("absent"), "nothing"), None);
-        assert_eq!(judge(folder.path(), "nothing"), None);
+        assert_eq!(inspect(&folder.path().join("absent"), "nothing"), None);
+        assert_eq!(inspect(folder.path(), "nothing"), None);
     }
 
     #[test]
-    fn paths_are_written_as_a_shell_takes_them() {
+    fn paths_are_quoted_for_a_shell() {
         assert_eq!(quoted(Path::new("/etc/mika/key.pem")), "/etc/mika/key.pem");
         assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
         assert_eq!(quoted(Path::new("-rf")), "'-rf'");

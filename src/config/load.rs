@@ -7,38 +7,39 @@ use std::{env, fmt, fs, io};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{Cache, Config, Mode, check, host_name, shape};
+use super::{Config, Mode, check, host_name, shape};
 use crate::base::secret::Secret;
+use crate::cache;
 
 /// The file that is read when none is named.
 const DEFAULT_PATH: &str = "config.json";
 
-/// Secrets that the environment may give, and the keys that they replace.
+/// Environment variables with secrets, and the keys that they replace.
 const VARIABLES: [(&str, &str); 3] = [
     ("MIKA_STORAGE_URL", "storage.url"),
     ("MIKA_CACHE_URL", "cache.url"),
     ("MIKA_API_PASSWORD", "api.password"),
 ];
 
-/// A config that was checked, and where it came from.
+/// A checked config, and its source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     pub config: Config,
-    pub source: Source,
-    /// Settings that are right but have no effect, a sentence each.
+    pub source: ConfigSource,
+    /// Valid settings that have no effect or are risky, a sentence each.
     pub warnings: Vec<String>,
-    /// Whether the file itself has passwords or tokens in it.
+    /// Whether the file itself contains passwords or tokens.
     pub file_has_secrets: bool,
 }
 
-/// Where a config came from.
+/// The source of a config.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ConfigSource {
     File(PathBuf),
     BuiltIn,
 }
 
-/// Why there is no config: one line that names the place, the key, and what was expected.
+/// Why a config is refused: one line with the place, the key, and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub struct ConfigError {
@@ -49,20 +50,20 @@ pub struct ConfigError {
 /// Reads the named file; without a name `./config.json`, and without that the built-in defaults.
 pub fn load(named: Option<&Path>) -> Result<Loaded, ConfigError> {
     let path = named.unwrap_or(Path::new(DEFAULT_PATH));
-    let source = Source::File(path.into());
+    let source = ConfigSource::File(path.into());
     match fs::read_to_string(path) {
         Ok(text) => resolve(Some(&text), source, |name| env::var_os(name)),
         Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
-            resolve(None, Source::BuiltIn, |name| env::var_os(name))
+            resolve(None, ConfigSource::BuiltIn, |name| env::var_os(name))
         }
         Err(error) => Err(ConfigError::new(&source, unreadable(&error))),
     }
 }
 
-/// Everything but the reading: from the text of a file, or none, to what is true.
+/// Everything but reading the file: parses its text, if any, and checks the result.
 pub(super) fn resolve(
     text: Option<&str>,
-    source: Source,
+    source: ConfigSource,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Loaded, ConfigError> {
     let mut config = match text {
@@ -92,7 +93,7 @@ fn parse(text: &str) -> Result<Config, String> {
     let mut config: Config = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let key = error.path().to_string();
         let cause = error.inner().to_string();
-        // The one fault that is in the text and not in the value, which keeps the last of both.
+        // A duplicate key can't be described from the value, which keeps only the last.
         match cause
             .strip_prefix("duplicate field `")
             .and_then(|rest| rest.split_once('`'))
@@ -117,20 +118,19 @@ fn settle(config: &mut Config, given: &Value) {
     if given.pointer("/udp/listen").is_none() {
         config.udp.listen.clone_from(&config.http.listen);
     }
-    // Skipped fields are filled in from the defaults.
     config.api.is_default = given.pointer("/api/listen").is_none();
     if config.node.is_empty() {
         config.node = host_name();
     }
 }
 
-/// Whether a password or a token is set. A URL without a password is shown as it is.
+/// Whether a password or a token is set. Only a URL with a password differs from its masked form.
 fn has_secrets(config: &Config) -> bool {
     let is_secret = |url: &Secret| url.masked() != url.expose();
     !config.api.is_open() || is_secret(&config.storage.url) || is_secret(&config.cache.url)
 }
 
-/// Puts secrets from the environment into the config; returns which. An empty variable counts as unset.
+/// Takes secrets from the environment; returns which. An empty variable counts as unset.
 fn take_secrets(
     config: &mut Config,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -154,50 +154,34 @@ fn take_secrets(
     Ok(replaced)
 }
 
-/// What the file sets in vain.
+/// Settings without an effect, or with a risky one.
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if config.http.listen.is_empty() && config.udp.listen.is_empty() {
         warnings.push("http.listen, udp.listen: both are empty, so no client can announce".into());
     }
     if config.http.trusted_proxies.is_empty() && !config.http.forwarded_header.is_empty() {
-        warnings
-            .push("http.forwarded_header: without http.trusted_proxies nobody is believed".into());
+        warnings.push("http.forwarded_header: has no effect without http.trusted_proxies".into());
     }
     warnings.extend(proxy_warnings(&config.http.trusted_proxies));
-    if has_bare_user(&config.cache) {
-        warnings.push(
-            "cache.url: a user without a password: if it is the password, write redis://:PASSWORD@…: \
-             the colon is missing"
-                .into(),
-        );
+    if let Some(warning) = cache::url_warning(&config.cache.driver, &config.cache.url) {
+        warnings.push(format!("cache.url: {warning}"));
     }
     warnings
 }
 
-/// Of networks that nobody can be a proxy of: all addresses of a family.
+/// Warns of proxies that are all addresses of a family.
 fn proxy_warnings(proxies: &[IpNet]) -> impl Iterator<Item = String> {
-    let all = proxies.iter().filter(|network| network.prefix_len() == 0);
-    all.map(|network| {
+    let everything = proxies.iter().filter(|network| network.prefix_len() == 0);
+    everything.map(|network| {
         format!(
-            "http.trusted_proxies: {network} is every address, so everybody can forge the address of a \
-             client: name your proxies only"
+            "http.trusted_proxies: {network} is every address, so anyone can forge the address of a \
+             client: list only your proxies"
         )
     })
 }
 
-/// Whether the URL of Redis has a text before the '@' and no colon in it.
-fn has_bare_user(cache: &Cache) -> bool {
-    let url = cache.url.expose();
-    let rest = url
-        .strip_prefix("redis://")
-        .or_else(|| url.strip_prefix("rediss://"));
-    let authority = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
-    let login = authority.and_then(|it| it.rsplit_once('@'));
-    login.is_some_and(|(login, _)| !login.contains(':'))
-}
-
-/// A syntax error with its place in front, as people look for it.
+/// A syntax error, with its position first.
 fn syntax(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let what = text
@@ -208,10 +192,10 @@ fn syntax(error: &serde_json::Error) -> String {
 }
 
 fn duplicate(path: &str, name: &str) -> String {
-    let ends_so = path.rsplit('.').next() == Some(name);
+    let has_name = path.rsplit('.').next() == Some(name);
     let path = match path {
         "." => name.to_owned(),
-        path if ends_so => path.to_owned(),
+        path if has_name => path.to_owned(),
         section => shape::join(section, name),
     };
     format!("{path}: the key is there twice")
@@ -228,9 +212,9 @@ fn unreadable(error: &io::Error) -> String {
     }
 }
 
-// === impl Source ===
+// === impl ConfigSource ===
 
-impl fmt::Display for Source {
+impl fmt::Display for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),

@@ -1,10 +1,10 @@
-//! Which keys there are, what each of them takes, and how a wrong one is described.
+//! The known keys, the form of their values, and messages for wrong ones.
 
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
 use super::check::TOKEN_MIN;
-use super::{Config, Http, TlsFiles};
+use super::{Config, HttpSection, TlsFiles};
 use crate::base::suggest;
 
 /// Keys whose value is never repeated in a message.
@@ -23,19 +23,19 @@ pub(super) fn check(given: &Value) -> Result<(), String> {
     check_section("", given, &every_key())
 }
 
-/// The config with every key in it, also those of sections that are off by default.
+/// The config with every key, including sections that are off by default.
 pub(super) fn every_key() -> Value {
     let config = Config {
-        http: Http {
+        http: HttpSection {
             tls: Some(TlsFiles::default()),
-            ..Http::default()
+            ..HttpSection::default()
         },
         ..Config::default()
     };
     serde_json::to_value(config).unwrap_or_default()
 }
 
-/// What was expected at `path`, and what stands there in `given`.
+/// Describes what was expected at `path`, and what `given` has there.
 pub(super) fn describe(path: &Path, given: &Value) -> String {
     let mut key = String::new();
     let mut found = Some(given);
@@ -49,7 +49,7 @@ pub(super) fn describe(path: &Path, given: &Value) -> String {
                 found = found.and_then(|value| value.get(index));
                 key.push_str("[]");
             }
-            // Below a value that is no list and no section there is nothing to name.
+            // Only lists and sections have names below them.
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
@@ -64,19 +64,19 @@ pub(super) fn describe(path: &Path, given: &Value) -> String {
 
 fn check_section(path: &str, given: &Value, known: &Value) -> Result<(), String> {
     let Some(known) = known.as_object() else {
-        return Ok(()); // a value: its type is the parser's matter
+        return Ok(()); // a value, whose type the parser checks
     };
     let Some(given) = given.as_object() else {
         if path == "http.tls" && given.is_null() {
             return Ok(());
         }
-        // What stands here may be a secret in the wrong place, so only its kind is told.
+        // The value may be a secret in the wrong place, so only its kind is shown.
         let place = if path.is_empty() { "" } else { ": " };
         let found = kind(given);
         return Err(format!("{path}{place}expected {{ … }}, found {found}"));
     };
     if path == STATEMENTS {
-        return Ok(()); // which ones there are is the driver's to know
+        return Ok(()); // checked by the driver
     }
     for (key, value) in given {
         match known.get(key) {
@@ -99,7 +99,7 @@ fn unknown(section: &str, key: &str, known: &serde_json::Map<String, Value>) -> 
     format!("{path}: unknown key, the keys here are {}", keys.join(", "))
 }
 
-/// The path of the key that has this very name, be it in whatever section.
+/// The path of a key with exactly this name, in any section.
 fn same_name_elsewhere(path: &str, name: &str, known: &Value) -> Option<String> {
     known.as_object()?.iter().find_map(|(key, value)| {
         let path = join(path, key);
@@ -111,7 +111,7 @@ fn same_name_elsewhere(path: &str, name: &str, known: &Value) -> Option<String> 
     })
 }
 
-/// What the value of a key looks like, in words. `[]` stands for any item of a list.
+/// The expected form of a key's value, in words. `[]` stands for any item of a list.
 fn expected(key: &str) -> &'static str {
     match key {
         "mode" => r#""public" or "private""#,
@@ -169,15 +169,15 @@ fn expected(key: &str) -> &'static str {
     }
 }
 
-/// Whether what stands there may be a secret. A token may be in the wrong place; what is shorter than
-/// any is no token.
+/// Whether the value may be a secret. A token may be in the wrong place, but a shorter text than any
+/// token is none.
 fn is_secret(key: &str, value: &Value) -> bool {
     let is_short = value.as_str().is_some_and(|text| text.len() < TOKEN_MIN);
     let is_scope = key == "api.tokens[].scope" && is_short;
     SECRETS.contains(&key) || (key.starts_with("api.tokens") && !is_scope)
 }
 
-/// A value as a message repeats it: a short one itself, of others the kind. A URL may hold a password.
+/// A value for a message: short ones as they are, of others the kind. A URL may hold a password.
 fn shown(value: &Value) -> String {
     const LEN_MAX: usize = 60;
     let text = value.to_string();

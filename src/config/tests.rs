@@ -10,12 +10,12 @@ const DIST: &str = include_str!("../../config.json.dist");
 const MANUAL: &str = include_str!("../../docs/config.md");
 
 fn read(text: &str) -> Result<Loaded, ConfigError> {
-    let source = Source::File(PathBuf::from("config.json"));
+    let source = ConfigSource::File(PathBuf::from("config.json"));
     resolve(Some(text), source, |_| None)
 }
 
 fn with_variable(text: &str, name: &str, value: &str) -> Result<Loaded, ConfigError> {
-    let source = Source::File(PathBuf::from("config.json"));
+    let source = ConfigSource::File(PathBuf::from("config.json"));
     resolve(Some(text), source, |asked| {
         (asked == name).then(|| OsString::from(value))
     })
@@ -178,7 +178,7 @@ fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
 
 #[test]
 #[allow(clippy::too_many_lines)] // a table
-fn values_that_make_no_sense_are_refused() {
+fn invalid_values_are_refused() {
     for (text, error) in [
         (
             r#"{"tracker": {"announce_interval": "10m"}}"#,
@@ -304,8 +304,8 @@ fn values_that_make_no_sense_are_refused() {
         ),
         (
             r#"{"api": {"username": "si:te", "password": "hunter2"}}"#,
-            "api.username: expected a name without ':' and control characters: with one nobody could \
-             log in, because HTTP basic authentication ends the name at the first ':'",
+            "api.username: expected a name without ':' and control characters: with one no login would \
+             work, because HTTP basic authentication ends the name at the first ':'",
         ),
     ] {
         assert_refused(text, error);
@@ -339,7 +339,7 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
 }
 
 #[test]
-fn right_configs_are_taken() {
+fn valid_configs_are_accepted() {
     for text in [
         "{}",
         DIST,
@@ -366,7 +366,7 @@ fn right_configs_are_taken() {
 
 #[test]
 fn without_a_file_it_is_a_public_tracker_that_needs_no_server() {
-    let loaded = resolve(None, Source::BuiltIn, |_| None).unwrap();
+    let loaded = resolve(None, ConfigSource::BuiltIn, |_| None).unwrap();
     assert_eq!(loaded.warnings, Vec::<String>::new());
     let config = loaded.config;
     assert_eq!(config.mode, Mode::Public);
@@ -377,7 +377,7 @@ fn without_a_file_it_is_a_public_tracker_that_needs_no_server() {
 }
 
 #[test]
-fn a_private_tracker_serves_what_is_registered_unless_told_otherwise() {
+fn a_private_tracker_serves_registered_torrents_unless_configured_otherwise() {
     let tracker = read(r#"{"mode": "private"}"#).unwrap().config.tracker;
     assert!(!tracker.auto_register && tracker.whitelist);
     let tracker = read(r#"{"mode": "private", "tracker": {"whitelist": false}}"#);
@@ -385,7 +385,7 @@ fn a_private_tracker_serves_what_is_registered_unless_told_otherwise() {
 }
 
 #[test]
-fn a_named_file_has_to_be_there() {
+fn a_named_file_must_exist() {
     let error = load(Some(Path::new("/nowhere/mika.json"))).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -414,7 +414,7 @@ fn an_api_that_the_file_does_not_name_is_there_only_with_its_files() {
     let is_default = |text| read(text).unwrap().config.api.is_default;
     assert!(is_default("{}") && is_default(r#"{"api": {"username": "site"}}"#));
     assert!(!is_default(r#"{"api": {"listen": ["127.0.0.1:34001"]}}"#));
-    let built_in = resolve(None, Source::BuiltIn, |_| None).unwrap();
+    let built_in = resolve(None, ConfigSource::BuiltIn, |_| None).unwrap();
     assert!(built_in.config.api.is_default);
 }
 
@@ -433,7 +433,7 @@ fn udp_is_served_where_http_is_unless_the_file_says_otherwise() {
 }
 
 #[test]
-fn settings_without_an_effect_are_told() {
+fn settings_without_an_effect_are_reported() {
     let text = r#"{"http": {"listen": []}}"#;
     assert_eq!(
         read(text).unwrap().warnings,
@@ -442,12 +442,12 @@ fn settings_without_an_effect_are_told() {
     let text = r#"{"http": {"forwarded_header": "Forwarded"}}"#;
     assert_eq!(
         read(text).unwrap().warnings,
-        ["http.forwarded_header: without http.trusted_proxies nobody is believed"]
+        ["http.forwarded_header: has no effect without http.trusted_proxies"]
     );
 }
 
 #[test]
-fn settings_that_let_others_in_are_told() {
+fn settings_that_let_others_in_are_reported() {
     let text = r#"{"http": {"trusted_proxies": ["0.0.0.0/0"]}}"#;
     let warnings = read(text).unwrap().warnings;
     assert!(
@@ -564,7 +564,7 @@ fn statements_have_names_that_the_driver_knows() {
 }
 
 #[test]
-fn every_kind_of_value_has_its_own_words() {
+fn every_kind_of_value_is_described() {
     // A key that is not in the table of expectations would ask for a text.
     for key in keys() {
         let is_text = shape::every_key()

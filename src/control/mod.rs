@@ -428,7 +428,7 @@ impl<T> Saved<T> {
 }
 
 /// 1 to [`TEXT_MAX`] characters, none of them a control character.
-fn validate_text(what: &str, text: &str) -> Result<(), ControlError> {
+pub fn validate_text(what: &str, text: &str) -> Result<(), ControlError> {
     validate_length(what, text)?;
     if text.chars().any(char::is_control) {
         return Err(ControlError::Invalid(format!(

@@ -10,7 +10,7 @@ use crate::base::clock::Stopwatch;
 use crate::change::Batch;
 use crate::change::sums::{Credited, Sum};
 use crate::storage::{CreditRules, StorageError};
-use crate::telemetry::metrics::Witness;
+use crate::telemetry::metrics::ProbeSource;
 use crate::tracker::Tracker;
 
 /// Changes applied in one transaction.
@@ -21,8 +21,8 @@ pub fn credit_rules(tracker: &Tracker) -> CreditRules {
     let rules = tracker.rules();
     CreditRules {
         max_rate: rules.max_rate,
-        hnr_threshold: rules.hnr.threshold,
-        hnr_min_bytes: rules.hnr.min_bytes,
+        hnr_threshold: rules.hnr().threshold,
+        hnr_min_bytes: rules.hnr().min_bytes,
     }
 }
 
@@ -92,7 +92,7 @@ impl Desk {
         if self.parts.cache.is_some() {
             self.pending_totals.add(credited);
         }
-        metrics.storage.succeeded(Witness::Journal);
+        metrics.storage.succeeded(ProbeSource::Journal);
     }
 
     fn note_applied(&self, batches: &[Arc<Batch>], credited: &Credited) {
@@ -142,7 +142,9 @@ impl Desk {
     fn is_refused(&self, error: &StorageError) {
         let metrics = &self.parts.metrics;
         metrics.batch_failures.one();
-        metrics.storage.failed(Witness::Journal, &error.to_string());
+        metrics
+            .storage
+            .failed(ProbeSource::Journal, &error.to_string());
         let before = self.storage_trouble.lock().replace(error.to_string());
         if before.is_none() {
             tracing::error!(

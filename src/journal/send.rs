@@ -11,7 +11,7 @@ use crate::base::backoff::Backoff;
 use crate::base::clock::Stopwatch;
 use crate::cache::{Cache, CacheError};
 use crate::change::Batch;
-use crate::telemetry::metrics::Witness;
+use crate::telemetry::metrics::ProbeSource;
 
 /// Changes sent at once.
 const SEND_MAX: usize = 10_000;
@@ -52,7 +52,9 @@ impl Desk {
                 Err(error) => {
                     let metrics = &self.parts.metrics;
                     metrics.cache_failures.one();
-                    metrics.cache.failed(Witness::Journal, &error.to_string());
+                    metrics
+                        .cache
+                        .failed(ProbeSource::Journal, &error.to_string());
                     self.cache_is_late.store(true, Ordering::Relaxed);
                     if !self.cache_is_away.swap(true, Ordering::Relaxed) {
                         tracing::error!(
@@ -91,7 +93,7 @@ impl Desk {
         if kept.is_ok() {
             let metrics = &self.parts.metrics;
             metrics.keep_durations.observe(watch.elapsed());
-            metrics.cache.succeeded(Witness::Journal);
+            metrics.cache.succeeded(ProbeSource::Journal);
         }
         match kept {
             // Unless somebody has seen a restart meanwhile: then it is to be sent again.

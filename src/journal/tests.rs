@@ -11,7 +11,7 @@ use crate::base::secret::Secret;
 use crate::change::Change;
 use crate::registry::Registry;
 use crate::storage::{Drivers, Place};
-use crate::tracker::{HnrRules, Mode, Rules};
+use crate::tracker::{Mode, Rules};
 
 fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
     let rules = Rules {
@@ -33,10 +33,8 @@ fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
         max_peers_per_user: 5,
         hide_own_peers: false,
         max_rate: 1 << 40,
-        hnr: HnrRules {
-            threshold: 1,
-            min_bytes: 1,
-        },
+        hnr_threshold: 1,
+        hnr_min_bytes: 1,
         ..Rules::default()
     };
     let registry = Arc::new(Registry::default());

@@ -1,11 +1,11 @@
-//! `mika-manage cleanup`: what nobody can use any more, and totals that can't be.
+//! `mika-manage cleanup`: unusable records, and invalid totals.
 
 use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::excess::Excess;
 use super::open::Site;
+use super::orphans::Orphans;
 use super::print::{Column, Printer, Row, left};
 use super::{ExitStatus, PAGE, nodes};
 use crate::base::clock;
@@ -14,10 +14,10 @@ use crate::config::{Config, Mode};
 use crate::control::Control;
 use crate::storage::{Storage, StoredTorrent, TorrentRemoval, Wipe};
 
-/// Peers are remembered for at least so long (Unix seconds), whatever the config says.
+/// Peers are kept for at least this long (seconds), whatever the config says.
 const KEEP_MIN: u64 = 86_400;
 
-const ABSURD: &str = "below 0, above 2^62 or no number";
+const INVALID: &str = "below 0, above 2^62 or no number";
 
 #[derive(Debug, Args)]
 pub struct Cleanup {
@@ -27,26 +27,26 @@ pub struct Cleanup {
     /// Forget the journals of a node that is gone together with its spill file
     #[arg(long, value_name = "NODE", conflicts_with = "delete")]
     forget: Option<String>,
-    /// Of a public tracker: also the torrents that clients registered and that have at most so many snatches
+    /// Of a public tracker: also torrents that clients registered and that have at most this many snatches
     #[arg(long, value_name = "SNATCHES")]
     unused_torrents: Option<u32>,
 }
 
-/// Something that is of no use.
+/// A record to clean up.
 #[derive(Serialize)]
-struct Found {
+struct Unusable {
     place: &'static str,
     what: &'static str,
     id: String,
     problem: String,
 }
 
-/// A cleanup at work: lists what it finds, page by page.
+/// A running cleanup.
 struct Cleaner<'a> {
     storage: &'a dyn Storage,
     printer: &'a mut Printer,
     delete: bool,
-    found: Vec<Found>,
+    found: Vec<Unusable>,
     count: u64,
 }
 
@@ -68,21 +68,21 @@ pub async fn run(arguments: &Cleanup, site: &Site, printer: &mut Printer) -> Res
     }
     cleaner.totals("user", Wipe::Users).await?;
     cleaner.totals("torrent", Wipe::Torrents).await?;
-    if let Some(most) = arguments.unused_torrents {
+    if let Some(max) = arguments.unused_torrents {
         if site.config.mode != Mode::Public {
             bail!(
                 "--unused-torrents is for public trackers: a private one registers no torrents by itself"
             );
         }
-        cleaner.unused_torrents(most, &site.control).await?;
+        cleaner.unused_torrents(max, &site.control).await?;
     }
     cleaner.end()
 }
 
-/// Peers that were last heard of before this Unix time are of no use, by this host's clock and the cache's.
+/// Peers last seen before this Unix time are expired, by this host's clock and the cache's.
 async fn since(config: &Config, cache: &dyn Cache) -> Result<i64> {
     let tracker = &config.tracker;
-    let keep = tracker.tombstone_ttl.as_secs().max(KEEP_MIN) + tracker.peer_ttl.as_secs();
+    let keep = u64::from(tracker.tombstone_ttl).max(KEEP_MIN) + u64::from(tracker.peer_ttl);
     let now = clock::wall().min(cache.time().await?);
     Ok(now.saturating_sub_unsigned(keep))
 }
@@ -97,10 +97,10 @@ impl Cleaner<'_> {
         }
         // A public tracker has swarms of torrents that nobody registered.
         let with_swarms = config.mode == Mode::Private;
-        let excess = Excess::find(self.storage, cache, with_swarms, self.printer).await?;
-        self.list_excess(&excess);
+        let orphans = Orphans::find(self.storage, cache, with_swarms, self.printer).await?;
+        self.list_orphans(&orphans);
         if self.delete && self.count > 0 {
-            excess.remove(cache).await?;
+            orphans.remove(cache).await?;
             cache.publish(&[Notice::Registry]).await?;
         }
         for journal in nodes::gone(cache, self.storage).await? {
@@ -125,14 +125,14 @@ impl Cleaner<'_> {
             }
             if self.delete {
                 cache.clean(&scan.rows).await?;
-                self.write_anew(cache, &scan.rows).await?;
+                self.rewrite(cache, &scan.rows).await?;
             }
         }
         Ok(())
     }
 
-    /// Rows that could not be used, and that storage has.
-    async fn write_anew(&self, cache: &dyn Cache, leftovers: &[Leftover]) -> Result<()> {
+    /// Writes unusable rows again that storage has.
+    async fn rewrite(&self, cache: &dyn Cache, leftovers: &[Leftover]) -> Result<()> {
         for leftover in leftovers {
             match leftover {
                 Leftover::Row(RowKey::User(id)) => {
@@ -156,15 +156,15 @@ impl Cleaner<'_> {
     async fn totals(&mut self, what: &'static str, table: Wipe) -> Result<()> {
         let mut after = None;
         loop {
-            let (absurd, last) = self.storage.absurd(table, after, PAGE).await?;
+            let (invalid, last) = self.storage.absurd(table, after, PAGE).await?;
             if last.is_none() {
                 return Ok(());
             }
             after = last;
             self.printer.progress(u64::from(PAGE));
-            let ids: Vec<u32> = absurd.iter().map(|row| row.id).collect();
-            for row in absurd {
-                let problem = format!("{}: {ABSURD}", row.fields.join(", "));
+            let ids: Vec<u32> = invalid.iter().map(|row| row.id).collect();
+            for row in invalid {
+                let problem = format!("{}: {INVALID}", row.fields.join(", "));
                 self.list("storage", what, row.id.to_string(), problem);
             }
             if self.delete && !ids.is_empty() {
@@ -173,22 +173,22 @@ impl Cleaner<'_> {
         }
     }
 
-    /// Torrents that nobody named, with few snatches. Swarms go on, and the next snatch registers
-    /// one again.
-    async fn unused_torrents(&mut self, most: u32, control: &Control) -> Result<()> {
+    /// Torrents without a name and with few snatches. Their swarms stay, and the next snatch registers
+    /// them again.
+    async fn unused_torrents(&mut self, max: u32, control: &Control) -> Result<()> {
         let (mut after, mut count) = (None, 0);
         loop {
             let page = self.storage.torrents(after, PAGE).await?;
             after = page.rows.last().map(|row| row.torrent.id).or(after);
             self.printer.progress(page.rows.len() as u64);
             let is_unused = |row: &&StoredTorrent| {
-                row.name.is_empty() && row.torrent.enabled && row.torrent.snatches <= most
+                row.name.is_empty() && row.torrent.enabled && row.torrent.snatches <= max
             };
             let unused = page.rows.iter().filter(is_unused);
             let unused: Vec<TorrentRemoval> = unused
                 .map(|row| TorrentRemoval {
                     info_hash: row.torrent.info_hash,
-                    unused: Some(most.into()),
+                    unused: Some(max.into()),
                 })
                 .collect();
             count += unused.len();
@@ -201,31 +201,31 @@ impl Cleaner<'_> {
             }
         }
         if count > 0 {
-            let problem = format!("registered by clients, with at most {most} snatches");
+            let problem = format!("registered by clients, with at most {max} snatches");
             self.list("storage", "torrents", count.to_string(), problem);
         }
         Ok(())
     }
 
-    fn list_excess(&mut self, excess: &Excess) {
+    fn list_orphans(&mut self, orphans: &Orphans) {
         const GONE: &str = "storage does not have it";
-        let mut users: Vec<_> = excess.users.iter().collect();
+        let mut users: Vec<_> = orphans.users.iter().collect();
         users.sort();
         for id in users {
             self.list("cache", "user", id.0.to_string(), GONE);
         }
-        let mut owners: Vec<_> = excess.passkeys.values().collect();
+        let mut owners: Vec<_> = orphans.passkeys.values().collect();
         owners.sort();
         for id in owners {
             let problem = "it leads to a user whose passkey is another";
             self.list("cache", "passkey", format!("of user {}", id.0), problem);
         }
-        let mut torrents: Vec<_> = excess.torrents.iter().collect();
+        let mut torrents: Vec<_> = orphans.torrents.iter().collect();
         torrents.sort();
         for hash in torrents {
             self.list("cache", "torrent", hash.to_string(), GONE);
         }
-        let mut swarms: Vec<_> = excess.swarms.iter().collect();
+        let mut swarms: Vec<_> = orphans.swarms.iter().collect();
         swarms.sort();
         for hash in swarms {
             let problem = "storage does not have its torrent";
@@ -244,15 +244,15 @@ impl Cleaner<'_> {
             }
             Leftover::Row(row) => {
                 let (what, id) = name(row);
-                self.list("cache", what, id, "half a row, or one that can't be");
+                self.list("cache", what, id, "incomplete or invalid row");
             }
             Leftover::Counter { row, field } => {
                 let (what, id) = name(row);
-                self.list("cache", what, id, format!("{field}: {ABSURD}"));
+                self.list("cache", what, id, format!("{field}: {INVALID}"));
             }
             Leftover::Peers { torrent, fields } => {
                 let count = fields.len();
-                let problem = format!("peers not heard of for long, or not readable: {count}");
+                let problem = format!("peers expired long ago, or not readable: {count}");
                 self.list("cache", "swarm", torrent.to_string(), problem);
             }
         }
@@ -266,7 +266,7 @@ impl Cleaner<'_> {
         problem: impl Into<String>,
     ) {
         self.count += 1;
-        self.found.push(Found {
+        self.found.push(Unusable {
             place,
             what,
             id,
@@ -280,7 +280,7 @@ impl Cleaner<'_> {
             self.printer.line("nothing to clean up")?;
             return Ok(ExitStatus::Success);
         }
-        let mut list = self.printer.list::<Found>()?;
+        let mut list = self.printer.list::<Unusable>()?;
         list.page(&self.found)?;
         list.end()?;
         let count = self.count;
@@ -295,9 +295,9 @@ impl Cleaner<'_> {
     }
 }
 
-// === impl Found ===
+// === impl Unusable ===
 
-impl Row for Found {
+impl Row for Unusable {
     const COLUMNS: &'static [Column] = &[left("PLACE"), left("WHAT"), left("ID"), left("PROBLEM")];
 
     fn cells(&self) -> Vec<String> {

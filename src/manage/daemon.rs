@@ -1,4 +1,4 @@
-//! The running daemon as its API tells of it: a small HTTPS client, bounded in time and size.
+//! A small HTTPS client for the daemon's API, with timeouts and a size limit.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,22 +23,22 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::UsageError;
 use super::pinned::{self, OtherCertificate};
-use super::report::Stats;
 use crate::base::secret::Secret;
 use crate::config::Config;
+use crate::view::TrackerStats;
 
-/// How long a connection, with its handshake, or a reply may take.
+/// The timeout of a connection with its handshake, and of a response.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest reply that is read.
+/// The largest response that is read.
 const BODY_BYTES_MAX: usize = 4 << 20;
 
 const PASSWORD: &str = "MIKA_API_PASSWORD";
 const TOKEN: &str = "MIKA_API_TOKEN";
 
-/// Where the daemon is, if not where the config says.
+/// The daemon's address, if not that of the config.
 #[derive(Debug, Args)]
-pub struct Place {
+pub struct DaemonAddress {
     /// The API of another daemon: https://host:port [default: the first of api.listen]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -50,7 +50,7 @@ pub struct Place {
     cert: Option<PathBuf>,
 }
 
-/// The API of a daemon. It connects when it is asked, and again when the connection was lost.
+/// The API of a daemon. Connects on the first request, and again after a lost connection.
 pub struct Daemon {
     host: String,
     port: u16,
@@ -60,19 +60,17 @@ pub struct Daemon {
     connection: Option<SendRequest<Empty<Bytes>>>,
 }
 
-/// What the API says of an error.
+/// The body of an error response.
 #[derive(Deserialize)]
-struct Refusal {
+struct ErrorMessage {
     message: String,
 }
 
-// === impl Daemon ===
-
 impl Daemon {
-    /// The daemon of the config, or the one that the arguments name. The login is that of the
-    /// config; the environment goes before it: `MIKA_API_TOKEN`, else `MIKA_API_PASSWORD`.
-    pub fn find(place: &Place, config: &Config) -> Result<Self> {
-        let (host, port) = if let Some(url) = &place.url {
+    /// The daemon of the config or of the arguments. The environment overrides the login of the config:
+    /// `MIKA_API_TOKEN`, else `MIKA_API_PASSWORD`.
+    pub fn find(address: &DaemonAddress, config: &Config) -> Result<Self> {
+        let (host, port) = if let Some(url) = &address.url {
             parse(url)?
         } else {
             let listen = config.api.listen.first().ok_or_else(|| {
@@ -84,21 +82,25 @@ impl Daemon {
             })?;
             (reachable(*listen).to_string(), listen.port())
         };
-        let cert = place.cert.as_ref().unwrap_or(&config.api.tls.cert).clone();
+        let cert = address
+            .cert
+            .as_ref()
+            .unwrap_or(&config.api.tls.cert)
+            .clone();
         Ok(Self {
             host,
             port,
             tls: TlsConnector::from(pinned::config(&cert)?),
             cert,
             login: login(
-                place.username.as_ref().unwrap_or(&config.api.username),
+                address.username.as_ref().unwrap_or(&config.api.username),
                 config,
             )?,
             connection: None,
         })
     }
 
-    /// The address, as messages name it.
+    /// The address for messages.
     pub fn address(&self) -> String {
         match self.host.parse() {
             Ok(IpAddr::V6(ip)) => SocketAddr::from((ip, self.port)).to_string(),
@@ -106,17 +108,17 @@ impl Daemon {
         }
     }
 
-    /// Its figures, and the document that they were read from.
-    pub async fn stats(&mut self) -> Result<(Stats, serde_json::Value)> {
+    /// The daemon's figures, and the document that they were read from.
+    pub async fn stats(&mut self) -> Result<(TrackerStats, serde_json::Value)> {
         let body = self.get("/api/stats").await?;
         let what = || format!("{}: the reply is not one of Mika's API", self.address());
         let document = serde_json::from_slice(&body).with_context(what)?;
-        let stats = Stats::deserialize(&document).with_context(what)?;
+        let stats = TrackerStats::from_json(&document).with_context(what)?;
         Ok((stats, document))
     }
 
     async fn get(&mut self, path: &str) -> Result<Bytes> {
-        // The daemon may have closed it meanwhile, or be another process by now.
+        // The daemon may have closed the connection, or been restarted.
         let kept = self.connection.take().filter(SendRequest::is_ready);
         let mut connection = match kept {
             Some(connection) => connection,
@@ -138,7 +140,7 @@ impl Daemon {
         };
         let (status, body) = self.within("no reply", exchange).await?;
         self.connection = Some(connection);
-        self.judge(status, &body)?;
+        self.check_status(status, &body)?;
         Ok(body)
     }
 
@@ -156,12 +158,12 @@ impl Daemon {
             })
             .await?;
         let (sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
-        // It ends with the sender; an error of it is seen there.
+        // Ends with the sender, which sees its errors.
         tokio::spawn(connection);
         Ok(sender)
     }
 
-    /// The result of `work`, named with the address if it fails or takes too long.
+    /// Runs `work` with the timeout; errors name the address.
     async fn within<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
         let address = self.address();
         match time::timeout(TIMEOUT, work).await {
@@ -170,7 +172,7 @@ impl Daemon {
         }
     }
 
-    /// A handshake that failed because of another certificate says what to do about it.
+    /// Adds a hint to a handshake that failed because of another certificate.
     fn explain(&self, error: std::io::Error) -> Error {
         if pinned::is_other(&error) {
             return OtherCertificate(self.cert.clone()).into();
@@ -178,13 +180,13 @@ impl Daemon {
         error.into()
     }
 
-    fn judge(&self, status: StatusCode, body: &[u8]) -> Result<()> {
+    fn check_status(&self, status: StatusCode, body: &[u8]) -> Result<()> {
         if status.is_success() {
             return Ok(());
         }
         let address = self.address();
         let said = serde_json::from_slice(body)
-            .map_or_else(|_| status.to_string(), |refusal: Refusal| refusal.message);
+            .map_or_else(|_| status.to_string(), |body: ErrorMessage| body.message);
         let is_login = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         ensure!(
             !is_login,
@@ -197,7 +199,7 @@ impl Daemon {
 
 /// Host and port of `https://host:port`.
 fn parse(url: &str) -> Result<(String, u16)> {
-    // What is before a '@' is a password, and belongs into the environment.
+    // Before a '@' is a password, which belongs in the environment.
     let shown = url.rsplit_once('@').map_or(url, |_| "…@…");
     let wrong = || UsageError(format!("--url {shown:?}: expected https://host:port"));
     let rest = url.strip_prefix("https://").ok_or_else(wrong)?;
@@ -219,7 +221,7 @@ fn parse(url: &str) -> Result<(String, u16)> {
     Ok((host.to_owned(), port))
 }
 
-/// Where a listener is reached from its own host.
+/// The address of a listener from its own host.
 fn reachable(listen: SocketAddr) -> IpAddr {
     match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -228,7 +230,7 @@ fn reachable(listen: SocketAddr) -> IpAddr {
     }
 }
 
-/// The `Authorization` to send; none where no password is set, as on a loopback without one.
+/// The `Authorization` to send; none if no password is set.
 fn login(username: &str, config: &Config) -> Result<Option<HeaderValue>> {
     let password = &config.api.password;
     let text = match std::env::var(TOKEN) {
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_on_all_addresses_is_asked_on_loopback() {
+    fn a_listener_on_all_addresses_is_reached_on_loopback() {
         let of = |listen: &str| reachable(listen.parse().unwrap()).to_string();
         assert_eq!(of("0.0.0.0:34001"), "127.0.0.1");
         assert_eq!(of("[::]:34001"), "::1");

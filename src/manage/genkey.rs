@@ -1,10 +1,10 @@
-//! `mika-manage genkey`: a key and a self-signed certificate for the API.
+//! `mika-manage genkey`: generates a key and a self-signed certificate for the API.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, File};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt as _, fchown};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use super::print::Printer;
 use super::{ExitStatus, UsageError};
 use crate::base::clock::Clock;
+use crate::base::file::PendingFile;
 use crate::config::{Config, TlsFiles};
 use crate::net::pem;
 use crate::telemetry::certificate;
@@ -30,17 +31,17 @@ pub struct Genkey {
     /// Days until the certificate expires
     #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     days: u32,
-    /// A further host name or IP address that the certificate is for; may be repeated
+    /// A further host name or IP address for the certificate; may be repeated
     #[arg(long = "san", value_name = "NAME")]
     names: Vec<String>,
-    /// Replace a key or certificate that is there; the new one is for the same names
+    /// Replace an existing key or certificate; the new one keeps its names
     #[arg(long)]
     force: bool,
 }
 
-/// What was made; `expires` is a day in UTC.
+/// The generated files; `expires` is a day in UTC.
 #[derive(Serialize)]
-struct Made<'a> {
+struct Generated<'a> {
     key: &'a Path,
     cert: &'a Path,
     sha256: String,
@@ -64,10 +65,11 @@ pub fn run(arguments: &Genkey, config: &Config, printer: &mut Printer) -> Result
             path.display()
         );
     }
-    // A certificate that takes another's place goes by all of its names.
-    let former = pem::chain(cert).ok();
-    let former = former.and_then(|chain| chain.first().map(|first| certificate::names(first)));
-    let former = former.unwrap_or_default();
+    // A replaced certificate's names are kept.
+    let former = pem::chain(cert)
+        .ok()
+        .and_then(|chain| chain.first().map(|first| certificate::names(first)))
+        .unwrap_or_default();
     let params = parameters(arguments, &former, Clock::start().now().unix)?;
     if !printer.is_json() {
         printer.line("> Generating new keys...")?;
@@ -78,7 +80,7 @@ pub fn run(arguments: &Genkey, config: &Config, printer: &mut Printer) -> Result
     write_both(key, &pair, cert, &certificate)?;
 
     let last_day = params.not_after;
-    let made = Made {
+    let generated = Generated {
         key,
         cert,
         sha256: fingerprint(certificate.der()),
@@ -93,11 +95,11 @@ pub fn run(arguments: &Genkey, config: &Config, printer: &mut Printer) -> Result
     let fields = [
         ("key", key.display().to_string()),
         ("certificate", cert.display().to_string()),
-        ("names", made.names.join(", ")),
-        ("SHA-256", made.sha256.clone()),
-        ("expires", format!("{} (UTC)", made.expires)),
+        ("names", generated.names.join(", ")),
+        ("SHA-256", generated.sha256.clone()),
+        ("expires", format!("{} (UTC)", generated.expires)),
     ];
-    printer.record(&made, &fields)?;
+    printer.record(&generated, &fields)?;
     Ok(ExitStatus::Success)
 }
 
@@ -135,7 +137,7 @@ fn parameters(arguments: &Genkey, former: &[String], unix: i64) -> Result<Certif
         SanType::IpAddress(Ipv4Addr::LOCALHOST.into()),
         SanType::IpAddress(Ipv6Addr::LOCALHOST.into()),
     ];
-    // A host may have a name that no certificate can hold; the others do without it.
+    // Names that no certificate can hold are skipped.
     let known = [host].into_iter().chain(former.iter().cloned());
     let known = known.filter_map(|name| alternative_name(&name));
     let given = arguments.names.iter().map(|name| {
@@ -151,7 +153,7 @@ fn parameters(arguments: &Genkey, former: &[String], unix: i64) -> Result<Certif
     Ok(params)
 }
 
-/// An IP address has a type of its own: as a DNS name, clients would not accept it.
+/// An IP address needs its own type: clients do not accept it as a DNS name.
 fn alternative_name(name: &str) -> Option<SanType> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Some(SanType::IpAddress(address));
@@ -186,48 +188,35 @@ fn serial_number() -> Result<SerialNumber> {
     Ok(SerialNumber::from(bytes.to_vec()))
 }
 
-/// Writes both beside their places before either goes there, the key last: a certificate
-/// without its key is seen at once, a key with a foreign certificate only by a client.
+/// Writes both files before either takes its place, and moves the key last: a certificate without
+/// its key is noticed at once, a key with another certificate only by a client.
 fn write_both(key: &Path, pair: &KeyPair, cert: &Path, certificate: &Certificate) -> Result<()> {
-    let new_cert = write_beside(cert, &certificate.pem(), 0o644)
+    let new_cert = write_pending(cert, &certificate.pem(), 0o644)
         .with_context(|| format!("{} (api.tls.cert) can't be written", cert.display()))?;
-    let written = write_beside(key, &pair.serialize_pem(), 0o600)
-        .with_context(|| format!("{} (api.tls.key) can't be written", key.display()))
-        .and_then(|new_key| {
-            let renamed = fs::rename(&new_cert, cert)
-                .with_context(|| cert.display().to_string())
-                .and_then(|()| {
-                    fs::rename(&new_key, key).with_context(|| key.display().to_string())
-                });
-            renamed.inspect_err(|_| drop(fs::remove_file(&new_key)))
-        });
-    written.inspect_err(|_| drop(fs::remove_file(&new_cert)))
+    let new_key = write_pending(key, &pair.serialize_pem(), 0o600)
+        .with_context(|| format!("{} (api.tls.key) can't be written", key.display()))?;
+    let moved = new_cert.rename(cert);
+    moved.with_context(|| cert.display().to_string())?;
+    let moved = new_key.rename(key);
+    moved.with_context(|| key.display().to_string())
 }
 
-/// Writes a new file with `mode` in the folder of `path`, durably, and returns its name.
-fn write_beside(path: &Path, text: &str, mode: u32) -> io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&beside)?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| give(&file, path))
-        .and_then(|()| file.sync_all());
-    written.inspect_err(|_| drop(fs::remove_file(&beside)))?;
-    Ok(beside)
+/// Writes a new file durably, with the owner that the folder of `path` has.
+fn write_pending(path: &Path, text: &str, mode: u32) -> io::Result<PendingFile> {
+    let pending = PendingFile::write(path, text.as_bytes(), mode)?;
+    give(pending.file(), path)?;
+    pending.file().sync_all()?;
+    Ok(pending)
 }
 
-/// What root writes for the tracker's user has to be that user's, whose the folder is.
+/// Files that root writes for the tracker's user must belong to that user, as the folder does.
 fn give(file: &File, path: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let owner = fs::metadata(folder.unwrap_or(Path::new(".")))?;
     fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
@@ -237,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_have_the_type_that_clients_look_for() {
+    fn names_have_the_type_that_clients_expect() {
         let is_address = |name| matches!(alternative_name(name), Some(SanType::IpAddress(_)));
         let is_name = |name| matches!(alternative_name(name), Some(SanType::DnsName(_)));
         assert!(is_address("192.0.2.1") && is_address("2001:db8::1"));

@@ -59,7 +59,7 @@ pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result
     Ok(ExitStatus::Success)
 }
 
-/// Whether what the migrations made is still there as they made it; says what is not.
+/// Checks that the objects of the migrations are unchanged; reports those that are not.
 async fn drift(
     rows: &[MigrationRow],
     config: &Config,
@@ -73,9 +73,11 @@ async fn drift(
         return Ok(None);
     };
     let findings = storage.inspect().await?;
-    let problems = findings.iter().filter(|it| it.severity > Severity::Note);
     let mut is_in_place = true;
-    for finding in problems {
+    for finding in findings
+        .iter()
+        .filter(|finding| finding.severity > Severity::Note)
+    {
         is_in_place = false;
         printer.message(format_args!("{}: {}", finding.problem, finding.hint));
     }
@@ -84,8 +86,6 @@ async fn drift(
         applied: is_in_place,
     }))
 }
-
-// === impl MigrationRow ===
 
 impl Row for MigrationRow {
     const COLUMNS: &'static [Column] = &[left("MIGRATION"), left("APPLIED")];

@@ -1,19 +1,19 @@
-//! `mika-manage`: the tool of those who run a tracker. One command a file.
+//! `mika-manage`, the command-line tool of operators: one file per command.
 //!
-//! Results go to stdout, messages to stderr, and the exit status says how it went:
-//! see [`ExitStatus`]. Only [`print`] writes, and [`top`] draws.
+//! Results go to stdout, messages to stderr; for the exit status see [`ExitStatus`]. Only [`print`]
+//! writes, and [`top`] draws.
 
 mod check;
 mod cleanup;
 mod daemon;
-mod excess;
 mod genkey;
+mod health;
 mod migrate;
 mod nodes;
 mod open;
+mod orphans;
 mod pinned;
 mod print;
-mod report;
 mod restored;
 mod shell;
 mod stats;
@@ -34,37 +34,37 @@ use std::time::Duration;
 use anyhow::{Context as _, Error, Result};
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, ConfigError, Source};
+use crate::config::{self, Config, ConfigError, ConfigSource};
 use crate::control::ControlError;
 use crate::storage::{BadRow, Wipe};
 use open::Site;
 use print::Printer;
 
-/// Where the Debian package has the config.
+/// The config of the Debian package.
 const PACKAGED: &str = "/etc/mika/config.json";
 
 /// Rows read from storage at a time.
 const PAGE: u32 = 1000;
 
-/// Milliseconds that connections have for their goodbye.
-const GOODBYE_ROUNDS: u32 = 20;
+/// Milliseconds that dropped connections have to close cleanly.
+const CLOSE_ROUNDS: u32 = 20;
 
-/// How a command went.
+/// The result of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
     Success,
-    /// It could not be done, or not all of it.
+    /// Failed, or not all of it was done.
     Failure,
     /// The arguments or the config are wrong, or a warmup can't reach a server.
     Usage,
 }
 
-/// Something about arguments or config that clap and the config's own checks can't see.
+/// An error in arguments or config that clap and the config's own checks can't detect.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
 
-/// A server that a warmup needs can't be reached, and what to do.
+/// A server that a warmup needs can't be reached; with a hint.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Unreachable(String);
@@ -85,9 +85,9 @@ Examples:
   mika-manage users list -s uploaded            the largest uploaders first
   mika-manage torrents import /srv/torrents     add every .torrent file below a folder
   mika-manage whitelist add -TR Transmission    allow a client by its peer id's beginning
-  mika-manage check                             what is wrong, and how to mend it
-  mika-manage top                               what the running tracker does, live
-  mika-manage --json users show alice           the same for programs"
+  mika-manage check                             find problems, with hints
+  mika-manage top                               live figures of the running tracker
+  mika-manage --json users show alice           JSON for programs"
 )]
 struct Cli {
     /// The config file [default: ./config.json; without one, built-in defaults]
@@ -104,8 +104,8 @@ struct Cli {
 enum Command {
     /// Load whitelist, passkeys and torrents from storage into the cache
     #[command(after_help = "\
-What storage no longer has goes from the cache, totals in the cache stay, and running nodes take
-everything over at once. It may be repeated, and interrupted anywhere.
+Removes from the cache what storage no longer has; totals in the cache stay. Running nodes apply the
+changes at once. It can be interrupted and repeated.
 Exit status: 1 if rows can't be used (they are named), 2 if a server can't be reached.
 
 Examples:
@@ -115,21 +115,21 @@ Examples:
     Warmup(warmup::Warmup),
     /// Add, show and change users
     #[command(subcommand)]
-    Users(users::Users),
+    Users(users::UsersCommand),
     /// Add, import, show and change torrents
     #[command(subcommand)]
-    Torrents(torrents::Torrents),
-    /// Say which clients may announce
+    Torrents(torrents::TorrentsCommand),
+    /// List and change the clients that may announce
     #[command(subcommand)]
-    Whitelist(whitelist::Whitelist),
-    /// List what nobody can use any more, and totals that can't be; with -d clean it up
+    Whitelist(whitelist::WhitelistCommand),
+    /// List unusable records and invalid totals; with -d clean them up
     #[command(after_help = "\
-In the cache: keys of older versions, users, passkeys, torrents and swarms that storage no longer
-has, half rows, peers that fell silent long ago, nodes that are gone and whose journal storage has. In
-cache and storage: totals below 0 or above 2^62, which are set to 0.
+In the cache: keys of older versions; users, passkeys, torrents and swarms that storage no longer has;
+incomplete rows; peers that expired long ago; and nodes that are gone and whose journal storage has
+applied. In cache and storage: totals below 0 or above 2^62, which are set to 0.
 
-Storage remembers the last batch of each node for good, so that none counts twice. --forget NODE removes
-that number: only for a node that never comes back, and whose spill file (journal.spill) is gone, too.
+Storage keeps the number of each node's last batch forever, so that no batch counts twice. --forget NODE
+removes it: only for a node that never comes back and whose spill file (journal.spill) is gone, too.
 
 Examples:
   mika-manage cleanup
@@ -148,10 +148,10 @@ Examples:
     },
     /// After the database was restored from a backup: bring cache and spill files in line with it
     #[command(after_help = "\
-For when all nodes are stopped: it refuses while one runs. Cache and spill files are younger than the
-backup. First it only shows what they have beyond the database; --apply credits that, --drop forgets
-it. Both then remove users, torrents and peers from the cache and fill it from the database, so that
-nodes begin with the database's records. It may be repeated, and interrupted anywhere.
+All nodes must be stopped. Cache and spill files are newer than the backup. Without an option, it only
+shows what they have beyond the database; --apply credits that, --drop discards it. Both then remove
+users, torrents and peers from the cache and fill it from the database, so that nodes start with the
+database's records. It can be interrupted and repeated.
 
 Each node has its own spill file (journal.spill): run this on each host, or copy the files and name all.
 
@@ -159,12 +159,12 @@ Examples:
   mika-manage restored                               only show, change nothing
   mika-manage restored --apply
   mika-manage restored --apply --spill a.spill b.spill
-  mika-manage restored --drop                        the backup is what counts
+  mika-manage restored --drop                        only the backup counts
   mika-manage restored --new-identity                for a copy beside its original: docs/sql.md")]
     Restored(restored::Restored),
-    /// Try config, TLS files, cache and storage, and say what is wrong and how to mend it
+    /// Check config, TLS files, cache and storage, and show problems with hints
     Check,
-    /// Make a key and a self-signed certificate for the API
+    /// Generate a key and a self-signed certificate for the API
     #[command(after_help = "\
 Writes the files that api.tls.key (mode 0600) and api.tls.cert name in the config. The
 certificate is for localhost, 127.0.0.1, ::1, the name of this host, and every --san.
@@ -174,20 +174,20 @@ Examples:
   mika-manage genkey --san tracker.example.org --san 192.0.2.7
   mika-manage genkey --days 365 --force")]
     Genkey(genkey::Genkey),
-    /// Print what the running daemon has done since its start, and how it is
+    /// Print figures and health of the running daemon
     #[command(after_help = "\
-Asks the API of the daemon: at the first address of api.listen, with the login of the config, and only
-if it has the certificate of api.tls.cert. MIKA_API_PASSWORD goes before api.password, and a token in
-MIKA_API_TOKEN before both.
+Queries the daemon's API at the first address of api.listen, with the login of the config, and only if
+it has the certificate of api.tls.cert. MIKA_API_PASSWORD overrides api.password, and a token in
+MIKA_API_TOKEN overrides both.
 
 Examples:
   mika-manage stats
   mika-manage --json stats
   mika-manage stats --url https://tracker.example.org:34001 --cert tracker.pem")]
-    Stats(daemon::Place),
-    /// Show the same live in the terminal; ? tells the keys
+    Stats(daemon::DaemonAddress),
+    /// Show the figures live in the terminal; ? lists the keys
     #[command(after_help = "\
-It finds the daemon as `mika-manage stats` does.
+The daemon is found as by `mika-manage stats`.
 
 Examples:
   mika-manage top
@@ -205,7 +205,7 @@ Examples:
 
 /// Runs the tool with the arguments of the process, its name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
-    // As the daemon does: its users are used to one dash.
+    // One dash is accepted, as by the daemon.
     let arguments = arguments.into_iter().map(|argument| {
         if argument == "-config" {
             "--config".into()
@@ -245,15 +245,15 @@ fn start(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
         .context("the runtime can't start")?
         .block_on(async {
             let result = dispatch(cli, printer).await;
-            say_goodbye().await;
+            close_connections().await;
             result
         })
 }
 
-/// Lets connections that were dropped tell their server, which logs those that merely vanish: that is
-/// left to tasks, which would end with the runtime.
-async fn say_goodbye() {
-    for _ in 0..GOODBYE_ROUNDS {
+/// Waits for the tasks that close dropped connections: they would end with the runtime, and servers
+/// log connections that merely vanish.
+async fn close_connections() {
+    for _ in 0..CLOSE_ROUNDS {
         if tokio::runtime::Handle::current()
             .metrics()
             .num_alive_tasks()
@@ -306,11 +306,11 @@ async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
     }
 }
 
-/// The named config, or `./config.json`, or else the built-in defaults, which are seldom meant where
-/// the package has put a config elsewhere.
+/// The named config, `./config.json`, or the built-in defaults. Those are seldom meant if the package
+/// has installed a config.
 fn load(path: Option<&Path>, printer: &mut Printer) -> Result<Config, ConfigError> {
     let loaded = config::load(path)?;
-    if loaded.source == Source::BuiltIn && Path::new(PACKAGED).exists() {
+    if loaded.source == ConfigSource::BuiltIn && Path::new(PACKAGED).exists() {
         printer.message(format_args!(
             "note: there is no config.json here, so these are the built-in defaults; the tracker's \
              own config is named by: -c {PACKAGED}"
@@ -319,7 +319,7 @@ fn load(path: Option<&Path>, printer: &mut Printer) -> Result<Config, ConfigErro
     Ok(loaded.config)
 }
 
-/// A reader that went away (`… | head`) has what it wanted.
+/// A reader that closes the pipe (`… | head`) has what it wanted.
 fn status_of(error: &Error) -> ExitStatus {
     let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     let invalid = |error: &ControlError| matches!(error, ControlError::Invalid(_));
@@ -336,7 +336,7 @@ fn status_of(error: &Error) -> ExitStatus {
     }
 }
 
-/// Says which rows of a page were passed over.
+/// Reports the rows of a page that were skipped.
 fn report_bad(rows: &[BadRow], printer: &mut Printer) {
     for row in rows {
         printer.message(format_args!(
@@ -345,8 +345,6 @@ fn report_bad(rows: &[BadRow], printer: &mut Printer) {
         ));
     }
 }
-
-// === impl ExitStatus ===
 
 impl From<ExitStatus> for ExitCode {
     fn from(status: ExitStatus) -> Self {

@@ -1,9 +1,9 @@
-//! Nodes that are gone: what cache and storage remember of their journals, and forgetting it.
+//! Journals of nodes that are gone, in cache and storage, and their removal.
 //!
-//! A journal on the cache's list is followed by all nodes, and applied if its process dies. Once storage
-//! has all of it, and its node has started again, it can go: running nodes forget it by themselves. Of a
-//! node that stays away, the spill file may turn up: its number in storage goes only if somebody asks
-//! for it by name, who knows that the disk is gone.
+//! All nodes follow the journals on the cache's list, and apply one whose process died. Once storage has
+//! all of it and its node has started again, running nodes remove it. The spill file of a node that stays
+//! away may still turn up: its number in storage is removed only on request, by an operator who knows
+//! that the disk is gone.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::cache::Cache;
 use crate::change::journals::node_of;
 use crate::storage::Storage;
 
-/// How long a node is watched for signs of life, of which there is one a second.
+/// How long nodes are watched for heartbeats, which come every second.
 const WATCH: Duration = Duration::from_secs(4);
 
-/// Journals on the cache's list whose process gives no sign of life, and that storage has.
+/// Journals on the cache's list that storage has, and whose process sends no heartbeat.
 pub(super) async fn gone(cache: &dyn Cache, storage: &dyn Storage) -> Result<Vec<String>> {
     let mut gone = Vec::new();
     for journal in silent(cache).await? {
@@ -30,15 +30,15 @@ pub(super) async fn gone(cache: &dyn Cache, storage: &dyn Storage) -> Result<Vec
     Ok(gone)
 }
 
-/// Forgets one of them for good: its number, its stream in the cache, which must be empty, and its name.
+/// Removes a journal: its number, its name, and its stream in the cache, which must be empty.
 async fn forget_journal(cache: &dyn Cache, storage: &dyn Storage, journal: &str) -> Result<()> {
     let applied = storage.applied(journal).await?;
-    // First: a start compares it with what the cache has.
+    // Storage first: a starting node compares it with the cache.
     storage.forget_journal(journal, applied).await?;
     Ok(cache.forget_journal(journal).await?)
 }
 
-/// Forgets all journals of a node for good.
+/// Removes all journals of a node.
 pub(super) async fn forget(node: &str, site: &Site, printer: &mut Printer) -> Result<()> {
     ensure!(
         node != site.config.node,
@@ -59,8 +59,10 @@ pub(super) async fn forget(node: &str, site: &Site, printer: &mut Printer) -> Re
     };
     let silent = silent(cache).await?;
     let listed = cache.nodes().await?;
-    let mut listed = listed.iter().map(|(journal, _)| journal);
-    if listed.any(|it| is_of_node(it) && !silent.contains(it)) {
+    if listed
+        .iter()
+        .any(|(journal, _)| is_of_node(journal) && !silent.contains(journal))
+    {
         bail!("node {node} runs: nothing was forgotten");
     }
     for (journal, _) in &journals {
@@ -83,7 +85,7 @@ fn forgotten(node: &str, journals: usize, printer: &mut Printer) {
     printer.message(format_args!("forgot node {node} and {journals}"));
 }
 
-/// Journals on the list whose process gives no sign of life.
+/// Journals on the list whose process sends no heartbeat.
 async fn silent(cache: &dyn Cache) -> Result<Vec<String>> {
     let before = cache.nodes().await?;
     if before.is_empty() {
@@ -91,12 +93,11 @@ async fn silent(cache: &dyn Cache) -> Result<Vec<String>> {
     }
     tokio::time::sleep(WATCH).await;
     let now = cache.nodes().await?;
-    let is_silent = |it: &(String, String)| now.contains(it);
-    let silent = before.into_iter().filter(is_silent);
+    let silent = before.into_iter().filter(|node| now.contains(node));
     Ok(silent.map(|(node, _)| node).collect())
 }
 
-/// What the cache holds of a journal that storage may not have; none if nothing.
+/// The batches of a journal in the cache that storage may not have, for a message.
 async fn holds(cache: &dyn Cache, storage: &dyn Storage, journal: &str) -> Result<Option<String>> {
     let applied = storage.applied(journal).await?;
     let last = cache.last_kept(journal).await?;

@@ -1,4 +1,4 @@
-//! Opens what the commands work on: storage with its tables, the cache, and the way to change both.
+//! Opens storage and cache for the commands.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::storage::{self, Drivers, Place, Storage, migrate};
 
-/// What most commands work on.
+/// Config, storage and cache, for most commands.
 pub struct Site {
     pub config: Config,
     pub storage: Arc<dyn Storage>,
-    /// None where nodes share nothing.
+    /// None if nodes share no cache.
     pub cache: Option<Arc<dyn Cache>>,
     pub control: Control,
 }
 
-/// The storage of the config as it is, be its tables there or not.
+/// The storage of the config, whether or not it has its tables.
 pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
     let drivers = Drivers::built_in();
     let name = &config.storage.driver;
@@ -35,7 +35,7 @@ pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
     open(&place).with_context(|| name_of(config))
 }
 
-/// The cache of the config; none if it is the memory of one node.
+/// The cache of the config; none with the memory driver.
 pub fn cache(config: &Config) -> Result<Option<Arc<dyn Cache>>> {
     let drivers = cache::Drivers::built_in();
     let name = &config.cache.driver;
@@ -48,23 +48,23 @@ pub fn cache(config: &Config) -> Result<Option<Arc<dyn Cache>>> {
     open(&config.cache.url).with_context(|| cache_name(config))
 }
 
-/// Whether the database is there; that of a server is taken to be. Opening makes an embedded one.
+/// Whether the database exists; assumed for a server. Opening creates an embedded one.
 pub fn is_there(config: &Config) -> bool {
     let file = storage::file_of(&config.storage.driver, &config.storage.url);
     file.is_none_or(|file| file.exists())
 }
 
-/// The storage as messages name it; the password of the URL is masked.
+/// The storage for messages, with the password masked.
 pub fn name_of(config: &Config) -> String {
     format!("storage {}", config.storage.url)
 }
 
-/// The cache as messages name it, likewise.
+/// The cache for messages, likewise.
 pub fn cache_name(config: &Config) -> String {
     format!("cache {}", config.cache.url)
 }
 
-/// An error of the storage or cache that goes by `name`, which it may say itself.
+/// Adds the name of storage or cache to an error that does not mention it.
 pub fn named(error: impl std::error::Error + Send + Sync + 'static, name: String) -> Error {
     let url = name.split_once(' ').map_or(name.as_str(), |(_, url)| url);
     if error.to_string().contains(url) {
@@ -72,8 +72,6 @@ pub fn named(error: impl std::error::Error + Send + Sync + 'static, name: String
     }
     Error::new(error).context(name)
 }
-
-// === impl Site ===
 
 impl Site {
     /// Opens the storage of the config with all its tables, and the cache.
@@ -94,7 +92,7 @@ impl Site {
         })
     }
 
-    /// The cache, if it is that of this storage; none where nodes share nothing.
+    /// The cache, checked to belong to this storage; none if nodes share no cache.
     pub async fn own_cache(&self) -> Result<Option<&dyn Cache>> {
         let Some(cache) = self.cache.as_deref() else {
             return Ok(None);

@@ -1,7 +1,7 @@
-//! TLS that trusts one certificate and no other: the one in a file, be it self-signed or not.
+//! TLS with certificate pinning: trusts only the certificate in a file.
 //!
-//! The certificate of `mika-manage genkey` is signed by nobody, and the daemon may be asked by an
-//! address that it does not name. Whether it is that certificate says more than either.
+//! The certificate of `mika-manage genkey` is self-signed, and the daemon may be reached by an address
+//! that it does not name. Pinning is stricter than checking either.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,10 +21,10 @@ use tokio_rustls::rustls::{
 
 use crate::net::pem;
 
-/// The server showed another certificate than that of the file.
+/// The server presented another certificate than that of the file.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "its certificate is another than that of {}: name the right file (api.tls.cert or --cert), or \
+    "its certificate differs from that in {}: name the right file (api.tls.cert or --cert), or \
      reload the daemon if the file is newer",
     .0.display()
 )]
@@ -49,7 +49,7 @@ pub fn config(file: &Path) -> Result<Arc<ClientConfig>> {
     };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .dangerous() // so rustls calls every verifier but its own; this one is stricter
+        .dangerous() // what rustls calls any custom verifier; this one is stricter
         .with_custom_certificate_verifier(Arc::new(pinned))
         .with_no_client_auth();
     Ok(Arc::new(config))
@@ -57,7 +57,9 @@ pub fn config(file: &Path) -> Result<Arc<ClientConfig>> {
 
 /// Whether a handshake failed because the server has another certificate.
 pub fn is_other(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|it| it.downcast_ref::<Error>());
+    let cause = error
+        .get_ref()
+        .and_then(|cause| cause.downcast_ref::<Error>());
     matches!(
         cause,
         Some(Error::InvalidCertificate(
@@ -65,8 +67,6 @@ pub fn is_other(error: &io::Error) -> bool {
         ))
     )
 }
-
-// === impl Pinned ===
 
 impl ServerCertVerifier for Pinned {
     fn verify_server_cert(

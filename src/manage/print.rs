@@ -1,7 +1,7 @@
-//! The only door to stdout, stderr and progress bars, but for the screen of `top`.
+//! All output to stdout, stderr and progress bars, except the screen of `top`.
 //!
-//! Results go to stdout, as text for people or as one JSON document; messages and progress
-//! go to stderr. Names come from strangers, so everything shown is rid of control characters.
+//! Results go to stdout, as text for people or as one JSON document; messages and progress go to
+//! stderr. Names come from strangers, so control characters are escaped.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
@@ -22,29 +22,29 @@ pub struct Printer {
     json: bool,
     out: BufWriter<Stdout>,
     bar: Option<ProgressBar>,
-    /// Whether it was said that the cache can't be told.
-    told_later: bool,
+    /// Whether an unreachable cache was reported.
+    has_warned: bool,
 }
 
 /// A column of a table for people.
 pub struct Column {
     pub title: &'static str,
-    /// Numbers stand at the right.
+    /// Aligned to the right, for numbers.
     pub right: bool,
 }
 
-/// A row of a list: its fields are the JSON object, its cells the table.
+/// A row of a list: serialized as JSON, or as cells of a table.
 pub trait Row: Serialize {
     const COLUMNS: &'static [Column];
 
-    /// One cell a column.
+    /// One cell per column.
     fn cells(&self) -> Vec<String>;
 }
 
-/// A list that is written page by page: a table for people, or an array of JSON.
-pub struct List<'a, T> {
+/// A list written page by page: a table, or a JSON array.
+pub struct RowWriter<'a, T> {
     printer: &'a mut Printer,
-    /// Grow with the pages; what was written before stays as it is.
+    /// Grow with the pages; earlier pages stay as they are.
     widths: Vec<usize>,
     empty: bool,
     rows: PhantomData<T>,
@@ -63,12 +63,12 @@ pub const fn right(title: &'static str) -> Column {
     Column { title, right: true }
 }
 
-/// A number of bytes in the unit that suits it: `1.50 GiB`.
+/// A number of bytes with a unit: `1.50 GiB`.
 pub fn size(bytes: u64) -> String {
     HumanBytes(bytes).to_string()
 }
 
-/// A number with its thousands apart: `1,234,567`.
+/// A number with separators: `1,234,567`.
 pub fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }
@@ -88,7 +88,7 @@ pub fn yes_no(flag: bool) -> String {
     if flag { "yes" } else { "no" }.into()
 }
 
-/// What clap has to say: help on stdout, or what is wrong with the arguments on stderr.
+/// Prints clap's output: help on stdout, or errors on stderr.
 pub fn arguments(error: &clap::Error) -> io::Result<()> {
     if error.use_stderr() {
         let text = error.render().to_string();
@@ -114,7 +114,7 @@ impl Printer {
             json,
             out: BufWriter::with_capacity(1 << 16, io::stdout()),
             bar: None,
-            told_later: false,
+            has_warned: false,
         }
     }
 
@@ -122,12 +122,12 @@ impl Printer {
         self.json
     }
 
-    /// A line of the result for people.
+    /// A line of the text result.
     pub fn line(&mut self, text: impl Display) -> io::Result<()> {
         writeln!(self.out, "{}", escape(&text.to_string()))
     }
 
-    /// The same, written out at once: for those who wait for it.
+    /// A line that is flushed at once.
     pub fn line_now(&mut self, text: impl Display) -> io::Result<()> {
         let bar = self.bar.clone();
         let write = || {
@@ -140,13 +140,13 @@ impl Printer {
         }
     }
 
-    /// A line of texts with tabs between, for programs to read.
+    /// A tab-separated line for programs.
     pub fn tabbed(&mut self, texts: &[&str]) -> io::Result<()> {
         let texts: Vec<Cow<str>> = texts.iter().map(|text| escape(text)).collect();
         writeln!(self.out, "{}", texts.join("\t"))
     }
 
-    /// A text that is the result itself, as it is.
+    /// A raw result.
     pub fn text(&mut self, text: &[u8]) -> io::Result<()> {
         self.out.write_all(text)
     }
@@ -157,7 +157,7 @@ impl Printer {
         writeln!(self.out, "{text}")
     }
 
-    /// One thing: its names and values for people, or a JSON object.
+    /// One record: names and values, or a JSON object.
     pub fn record(&mut self, value: &impl Serialize, fields: &[(&str, String)]) -> io::Result<()> {
         if self.json {
             return self.document(value);
@@ -173,11 +173,11 @@ impl Printer {
         Ok(())
     }
 
-    pub fn list<T: Row>(&mut self) -> io::Result<List<'_, T>> {
+    pub fn list<T: Row>(&mut self) -> io::Result<RowWriter<'_, T>> {
         if self.json {
             self.out.write_all(b"[")?;
         }
-        Ok(List {
+        Ok(RowWriter {
             widths: T::COLUMNS
                 .iter()
                 .map(|column| column.title.width())
@@ -188,7 +188,7 @@ impl Printer {
         })
     }
 
-    /// One line on stderr. That it can't be written is nothing to fail by.
+    /// One line on stderr; write errors are ignored.
     pub fn message(&mut self, text: impl Display) {
         let _ = self.out.flush();
         let text = text.to_string();
@@ -201,20 +201,20 @@ impl Printer {
         }
     }
 
-    /// What an edit gave; says so, once, if the running nodes could not be told of it.
+    /// The value of an edit. Warns once if the edit can't be published to running nodes.
     pub fn saved<T>(&mut self, saved: Saved<T>) -> T {
         if let Told::Later(reason) = &saved.told
-            && !self.told_later
+            && !self.has_warned
         {
-            self.told_later = true;
+            self.has_warned = true;
             self.message(format_args!(
-                "saved; the cache can't be told now ({reason}): running nodes take it over when it is back"
+                "saved, but the cache can't be updated now ({reason}): running nodes follow when it is back"
             ));
         }
         saved.value
     }
 
-    /// Shows a count of `what` from here to [`Printer::end_progress`], if stderr is a terminal.
+    /// Shows a count of `what` until [`Printer::end_progress`], if stderr is a terminal.
     pub fn start_progress(&mut self, what: &'static str) {
         let style = ProgressStyle::with_template("{spinner} {human_pos} {msg} ({per_sec})")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
@@ -238,7 +238,7 @@ impl Printer {
         }
     }
 
-    /// Writes out what is buffered.
+    /// Flushes the output.
     pub fn finish(&mut self) -> io::Result<()> {
         self.end_progress();
         self.out.flush()
@@ -264,9 +264,9 @@ impl Printer {
     }
 }
 
-// === impl List ===
+// === impl RowWriter ===
 
-impl<T: Row> List<'_, T> {
+impl<T: Row> RowWriter<'_, T> {
     pub fn page(&mut self, rows: &[T]) -> io::Result<()> {
         if self.printer.json {
             return self.json_page(rows);
@@ -306,7 +306,10 @@ impl<T: Row> List<'_, T> {
 
     fn title(&mut self) -> io::Result<()> {
         self.empty = false;
-        let titles: Vec<Cow<str>> = T::COLUMNS.iter().map(|it| it.title.into()).collect();
+        let titles: Vec<Cow<str>> = T::COLUMNS
+            .iter()
+            .map(|column| column.title.into())
+            .collect();
         self.printer.table_line(T::COLUMNS, &self.widths, &titles)
     }
 
@@ -320,7 +323,7 @@ impl<T: Row> List<'_, T> {
     }
 }
 
-/// `text` with everything escaped that a terminal would obey or that would hide what stands there.
+/// Escapes characters that control a terminal or hide text.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return text.into();
@@ -336,7 +339,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     escaped.into()
 }
 
-/// JSON whose strings hold no raw control characters: serde escapes those of ASCII only.
+/// JSON without raw control characters in strings: serde escapes only those of ASCII.
 fn to_json(value: &impl Serialize) -> io::Result<String> {
     let text = serde_json::to_string(value)?;
     if !text.contains(is_unsafe) {
@@ -353,7 +356,7 @@ fn to_json(value: &impl Serialize) -> io::Result<String> {
     Ok(escaped)
 }
 
-/// Control characters, and those that turn the direction of text; all within 16 bits.
+/// Control characters, and those that change the direction of text; all within 16 bits.
 pub fn is_unsafe(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -364,14 +367,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn terminal_escapes_are_shown_and_not_sent() {
+    fn terminal_escapes_are_escaped() {
         assert_eq!(escape("Größe 日本"), "Größe 日本");
         assert_eq!(escape("a\x1b[31m\u{9b}b\n"), "a\\u{1b}[31m\\u{9b}b\\n");
         assert_eq!(escape("a\u{202e}b"), "a\\u{202e}b");
     }
 
     #[test]
-    fn json_says_the_same_in_escapes() {
+    fn json_is_escaped_without_loss() {
         let text = to_json(&"a\x1b\u{7f}\u{9b}\u{202e}é").unwrap();
         assert_eq!(text, r#""a\u001b\u007f\u009b\u202eé""#);
         let back: String = serde_json::from_str(&text).unwrap();

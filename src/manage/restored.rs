@@ -1,8 +1,8 @@
-//! `mika-manage restored`: what to do after the database was restored from a backup.
+//! `mika-manage restored`: recovery after the database was restored from a backup.
 //!
-//! Cache and spill files are younger than the database then. Their batches may be applied, which is exact as
-//! far as they reach, or dropped. The cache's copies of rows and peers go in any case: a node that began with
-//! their bases would not credit what clients moved since the backup.
+//! Cache and spill files are then newer than the database. Their batches can be applied, which is exact as
+//! far as they reach, or dropped. The cache's copies of rows and peers are removed in any case: a node that
+//! started with their bases would not credit what clients moved since the backup.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,30 +26,30 @@ pub struct Restored {
     /// Apply what cache and spill files have beyond the database
     #[arg(long, conflicts_with = "drop")]
     apply: bool,
-    /// Drop what they have beyond the database, for good
+    /// Discard what they have beyond the database, for good
     #[arg(long)]
     drop: bool,
-    /// Spill files of all nodes; without it the one that journal.spill of the config names
+    /// Spill files of all nodes [default: journal.spill of the config]
     #[arg(long, value_name = "FILE", num_args = 1..)]
     spill: Vec<PathBuf>,
-    /// Give a copy that is used beside its original an id of its own, and do nothing else
+    /// Only give a copy that is used beside its original a new id
     #[arg(long, conflicts_with_all = ["apply", "drop", "spill"])]
     new_identity: bool,
 }
 
-/// The id of a database that was given another.
+/// The ids of a database before and after a change.
 #[derive(Serialize)]
 struct Renewed {
     id: String,
     former: String,
 }
 
-/// What a journal has beyond the database, in one place.
+/// What one cache or file has of a journal beyond the database.
 #[derive(Serialize)]
 struct BeyondRow {
     journal: String,
     place: String,
-    /// Of another database: it stays where it is.
+    /// The id of another database, whose batches are left alone.
     foreign: Option<String>,
     /// The last batch that the database has.
     applied: u64,
@@ -109,7 +109,7 @@ pub async fn run(
     Ok(ExitStatus::Success)
 }
 
-/// Without a cache, the database is all there is.
+/// Without a cache, there is nothing beyond the database.
 async fn alone(arguments: &Restored, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
     ensure!(
         arguments.spill.is_empty(),
@@ -125,7 +125,7 @@ async fn alone(arguments: &Restored, site: &Site, printer: &mut Printer) -> Resu
     Ok(ExitStatus::Success)
 }
 
-/// What cache and spill files the original has are another database's from then on.
+/// The original's cache and spill files are another database's from then on.
 async fn renew_identity(site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
     let former = site.storage.identity().await?;
     let claim = match &site.cache {
@@ -148,7 +148,7 @@ async fn renew_identity(site: &Site, printer: &mut Printer) -> Result<ExitStatus
     Ok(ExitStatus::Success)
 }
 
-/// Refuses the cache of another database; that of this one may have been told by an earlier id.
+/// Refuses the cache of another database; this one's may be marked with an earlier id.
 async fn own(site: &Site) -> Result<()> {
     let owned = site.own_cache().await.map(drop);
     owned.context(
@@ -177,7 +177,7 @@ fn rules(config: &Config) -> CreditRules {
     let tracker = &config.tracker;
     CreditRules {
         max_rate: tracker.max_rate,
-        hnr_threshold: u32::try_from(tracker.hnr_threshold.as_secs()).unwrap_or(u32::MAX),
+        hnr_threshold: tracker.hnr_threshold,
         hnr_min_bytes: tracker.hnr_min_bytes,
     }
 }
@@ -212,10 +212,13 @@ fn show(beyond: &[Beyond], printer: &mut Printer) -> Result<()> {
     Ok(())
 }
 
-/// What each choice would do. Nothing was changed.
+/// Explains the choices. Nothing was changed.
 fn advise(beyond: &[Beyond], printer: &mut Printer) {
-    let own: Vec<&Beyond> = beyond.iter().filter(|it| it.foreign.is_none()).collect();
-    let batches: u64 = own.iter().map(|it| it.batches).sum();
+    let own: Vec<&Beyond> = beyond
+        .iter()
+        .filter(|beyond| beyond.foreign.is_none())
+        .collect();
+    let batches: u64 = own.iter().map(|beyond| beyond.batches).sum();
     if batches == 0 {
         printer.message(
             "neither cache nor spill file has anything beyond the database. Nothing was changed yet: \
@@ -223,7 +226,7 @@ fn advise(beyond: &[Beyond], printer: &mut Printer) {
         );
         return;
     }
-    let changes: u64 = own.iter().map(|it| it.changes).sum();
+    let changes: u64 = own.iter().map(|beyond| beyond.changes).sum();
     for text in [
         format!(
             "nothing was changed yet. --apply credits these {changes} changes ({batches} batches); what the \
@@ -239,22 +242,22 @@ fn advise(beyond: &[Beyond], printer: &mut Printer) {
 }
 
 fn report(brought: &[Brought], printer: &mut Printer) {
-    for it in brought {
+    for journal in brought {
         printer.message(format_args!(
             "applied {} changes in {} batches of {}",
-            it.changes, it.batches, it.journal
+            journal.changes, journal.batches, journal.journal
         ));
-        if it.missing > 0 {
+        if journal.missing > 0 {
             printer.message(format_args!(
                 "{} batches of {} are nowhere: what clients reported in them is credited with their next \
                  announce, except for those that never announce again",
-                it.missing, it.journal
+                journal.missing, journal.journal
             ));
         }
     }
 }
 
-/// Fills the cache from the database, after everything that is a younger copy of it was removed.
+/// Removes all newer copies from the cache, and fills it from the database.
 async fn renew(site: &Site, cache: &Arc<dyn Cache>, printer: &mut Printer) -> Result<()> {
     owner::clear(&**cache).await?;
     let options = Options {
@@ -270,11 +273,14 @@ async fn renew(site: &Site, cache: &Arc<dyn Cache>, printer: &mut Printer) -> Re
     Ok(())
 }
 
-/// A dump may have come without its triggers, or with those of an account that is not there.
+/// A dump may lack its triggers, or have those of an account that does not exist.
 async fn problems(site: &Site, printer: &mut Printer) -> Result<()> {
     let findings = site.storage.inspect().await;
     let findings = findings.map_err(|error| open::named(error, open::name_of(&site.config)))?;
-    for finding in findings.iter().filter(|it| it.severity > Severity::Note) {
+    for finding in findings
+        .iter()
+        .filter(|finding| finding.severity > Severity::Note)
+    {
         printer.message(format_args!("{}: {}", finding.problem, finding.hint));
     }
     Ok(())
@@ -284,8 +290,6 @@ fn shown_time(unix: i64) -> String {
     let since = Duration::from_secs(unix.max(0).cast_unsigned());
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
-
-// === impl BeyondRow ===
 
 impl BeyondRow {
     fn of(beyond: &Beyond) -> Self {

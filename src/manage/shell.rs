@@ -1,25 +1,20 @@
-//! `mika-manage completions` and `mika-manage man`: what the shell and `man` want to know.
+//! `mika-manage completions` and `mika-manage man`.
 
 use std::io;
 
 use anyhow::Result;
 use clap::{Arg, Command, CommandFactory as _};
 use clap_complete::Shell;
-use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::print::Printer;
 use super::{Cli, ExitStatus};
+use crate::base::shell;
 
-pub fn completions(shell: Shell, printer: &mut Printer) -> Result<ExitStatus> {
-    let mut command = Cli::command();
-    let name = command.get_name().to_owned();
-    // Into memory first: the generator panics where its output breaks off.
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command, name, &mut script);
-    if shell == Shell::Bash {
-        // The generator writes the name with its hyphen in one way where it remembers a command, and
-        // in another where it looks for it.
+pub fn completions(kind: Shell, printer: &mut Printer) -> Result<ExitStatus> {
+    let mut script = shell::completions(Cli::command(), kind);
+    if kind == Shell::Bash {
+        // The generator encodes the hyphen of the name inconsistently.
         let text = String::from_utf8_lossy(&script);
         script = text.replace("mika__subcmd__manage", "mika__manage").into();
     }
@@ -36,14 +31,7 @@ pub fn man(printer: &mut Printer) -> Result<ExitStatus> {
 fn page() -> io::Result<Vec<u8>> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
-    let man = Man::new(command.clone()).section("8").manual("Mika");
-    let mut page = Vec::new();
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
-    man.render_description_section(&mut page)?;
-    man.render_options_section(&mut page)?;
-
+    let mut page = shell::page(command.clone())?;
     let mut roff = Roff::new();
     roff.control("SH", ["COMMANDS"]);
     for subcommand in command.get_subcommands() {
@@ -55,7 +43,7 @@ fn page() -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// Describes the commands below `command`, or itself if it is the last; `path` is how it is called.
+/// Describes the subcommands of `command`, or the command itself without any; `path` is its full name.
 fn describe(command: &Command, path: &str, roff: &mut Roff) {
     let mut below = command.get_subcommands().peekable();
     if below.peek().is_some() {
@@ -100,11 +88,7 @@ fn after_help(command: &Command, roff: &mut Roff) {
         return;
     };
     roff.control("PP", []);
-    roff.control("nf", []);
-    for line in help.to_string().lines() {
-        roff.text([roman(line.to_owned())]);
-    }
-    roff.control("fi", []);
+    shell::preformatted(&help.to_string(), roff);
 }
 
 /// An argument as a usage line shows it: `[--days DAYS]`, `PATH...`.

@@ -1,23 +1,28 @@
-//! `mika-manage stats`: what the running daemon has done, and how it is.
+//! `mika-manage stats`: figures and health of the running daemon.
 
 use anyhow::Result;
 
 use super::ExitStatus;
-use super::daemon::{Daemon, Place};
+use super::daemon::{Daemon, DaemonAddress};
+use super::health;
 use super::print::{Printer, duration, size};
-use super::report::{ByProtocol, Roles, Stats};
 use crate::config::Config;
+use crate::view::{ProtocolCounts, RoleCounts, TrackerStats};
 
-/// Refusals, clients and torrents that people are shown; programs get all.
+/// Refusals, clients and torrents shown to people; JSON has all.
 const SHOWN: usize = 5;
 
-pub async fn run(place: &Place, config: &Config, printer: &mut Printer) -> Result<ExitStatus> {
-    let (stats, document) = Daemon::find(place, config)?.stats().await?;
+pub async fn run(
+    address: &DaemonAddress,
+    config: &Config,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
+    let (stats, document) = Daemon::find(address, config)?.stats().await?;
     printer.record(&document, &fields(&stats))?;
     Ok(ExitStatus::Success)
 }
 
-fn fields(stats: &Stats) -> Vec<(&'static str, String)> {
+fn fields(stats: &TrackerStats) -> Vec<(&'static str, String)> {
     let mut fields = vec![
         ("node", format!("{} ({})", stats.node, stats.mode)),
         ("version", stats.version.clone()),
@@ -27,11 +32,9 @@ fn fields(stats: &Stats) -> Vec<(&'static str, String)> {
         ("UDP connects", stats.udp_connects.to_string()),
         ("refusals", stats.refused().to_string()),
     ];
-    let reasons = stats.reasons();
-    let reasons = reasons.iter().take(SHOWN);
-    fields.extend(
-        reasons.map(|(reason, count)| ("", format!("{count} {}", reason.replace('_', " ")))),
-    );
+    for (reason, count) in stats.reasons().iter().take(SHOWN) {
+        fields.push(("", format!("{count} {}", reason.replace('_', " "))));
+    }
     fields.extend([
         ("peers", roles(&stats.peers.total())),
         ("", format!("IPv4: {}", roles(&stats.peers.ipv4))),
@@ -42,12 +45,9 @@ fn fields(stats: &Stats) -> Vec<(&'static str, String)> {
         ("registry", registry(stats)),
         ("journal", journal(stats)),
     ]);
-    let health = stats.health().into_iter();
-    fields.extend(
-        health
-            .zip(["health", "", ""])
-            .map(|(it, name)| (name, format!("{}: {}", it.name, it.text))),
-    );
+    for (line, name) in health::lines(stats).iter().zip(["health", "", ""]) {
+        fields.push((name, format!("{}: {}", line.name, line.text)));
+    }
     fields.extend([
         (
             "connections",
@@ -58,35 +58,26 @@ fn fields(stats: &Stats) -> Vec<(&'static str, String)> {
         ),
         ("memory", size(stats.memory)),
     ]);
-    let first = |name: &'static str| std::iter::once(name).chain(std::iter::repeat(""));
-    let clients = stats.clients.iter().take(SHOWN);
-    fields.extend(
-        first("clients")
-            .zip(clients)
-            .map(|(name, it)| (name, format!("{} {}", it.started, it.label()))),
-    );
-    let torrents = stats.busiest.iter().take(SHOWN);
-    fields.extend(first("busiest").zip(torrents).map(|(name, it)| {
-        (
-            name,
-            format!(
-                "{} seeders, {} leechers: {}",
-                it.seeders,
-                it.leechers,
-                it.label()
-            ),
-        )
-    }));
+    for (index, client) in stats.clients.iter().take(SHOWN).enumerate() {
+        let name = if index == 0 { "clients" } else { "" };
+        fields.push((name, format!("{} {}", client.started, client.label())));
+    }
+    for (index, swarm) in stats.busiest.iter().take(SHOWN).enumerate() {
+        let name = if index == 0 { "busiest" } else { "" };
+        let (seeders, leechers) = (swarm.seeders, swarm.leechers);
+        let text = format!("{seeders} seeders, {leechers} leechers: {}", swarm.label());
+        fields.push((name, text));
+    }
     fields
 }
 
-fn by_protocol(counts: &ByProtocol) -> String {
-    let ByProtocol { http, https, udp } = counts;
+fn by_protocol(counts: &ProtocolCounts) -> String {
+    let ProtocolCounts { http, https, udp } = counts;
     format!("{} (HTTP {http}, HTTPS {https}, UDP {udp})", counts.total())
 }
 
-fn roles(roles: &Roles) -> String {
-    let Roles {
+fn roles(roles: &RoleCounts) -> String {
+    let RoleCounts {
         seeders,
         leechers,
         paused,
@@ -97,7 +88,7 @@ fn roles(roles: &Roles) -> String {
     )
 }
 
-fn registry(stats: &Stats) -> String {
+fn registry(stats: &TrackerStats) -> String {
     let registry = &stats.registry;
     format!(
         "{} users, {} torrents, {} clients",
@@ -105,13 +96,13 @@ fn registry(stats: &Stats) -> String {
     )
 }
 
-fn journal(stats: &Stats) -> String {
+fn journal(stats: &TrackerStats) -> String {
     let journal = &stats.journal;
     format!(
         "{} changes pending, {} not in storage, the oldest {} s; {} batches, {} failures, {} spilled",
         journal.pending,
         journal.backlog,
-        (journal.age * 10.0).round() / 10.0,
+        journal.age,
         journal.batches,
         journal.batch_failures,
         journal.spilled

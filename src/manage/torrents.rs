@@ -1,4 +1,4 @@
-//! `mika-manage torrents`: what may be announced.
+//! `mika-manage torrents`: list, import and change torrents.
 
 use std::path::{Path, PathBuf};
 
@@ -13,14 +13,14 @@ use super::{ExitStatus, PAGE, report_bad};
 use crate::base::ids::InfoHash;
 use crate::config::Mode;
 use crate::control::Control;
-use crate::registry::Permille;
-use crate::storage::{NewTorrent, Storage, StorageError, StoredTorrent, TorrentRemoval};
+use crate::storage::{NewTorrent, Storage, StorageError, TorrentRemoval};
+use crate::view::TorrentRecord;
 
-/// Torrents added in one transaction of an import.
+/// TorrentsCommand added in one transaction of an import.
 const BATCH: usize = 500;
 
 #[derive(Debug, Subcommand)]
-pub enum Torrents {
+pub enum TorrentsCommand {
     /// List all torrents
     List,
     /// Show one torrent
@@ -44,21 +44,21 @@ pub enum Torrents {
     Disable {
         #[arg(value_name = "HASH")]
         info_hash: InfoHash,
-        /// What clients show to their users
+        /// The reason shown by clients
         reason: Option<String>,
     },
-    /// Remove torrents, with what is known of their peers
+    /// Remove torrents and their peers
     #[command(after_help = "\
-What users did with them stays, and counts again if a torrent is added under the same id. A public tracker
-registers a torrent again when somebody completes it; to refuse it, disable it.")]
+Users' records of them stay, and count again if a torrent is added under the same id. A public tracker
+registers a torrent again when a client completes it; to refuse it, disable it.")]
     Remove {
         #[arg(value_name = "HASH", required = true)]
         info_hashes: Vec<InfoHash>,
     },
     /// Add torrents from .torrent files and from folders of them
     #[command(after_help = "\
-Folders are searched with all folders below. Torrents that are known already stay as they are.
-Files that can't be read are named, the others are added; the exit status is then 1.
+Folders are searched recursively. TorrentsCommand that are known already stay as they are. Files that can't be
+read are reported, the others are added; the exit status is then 1.
 
 Examples:
   mika-manage torrents import ubuntu.torrent
@@ -70,25 +70,7 @@ Examples:
 }
 
 #[derive(Serialize)]
-struct TorrentRow {
-    id: u32,
-    info_hash: String,
-    info_hash_v2: Option<String>,
-    name: String,
-    enabled: bool,
-    reason: Option<String>,
-    multi_up: f64,
-    multi_down: f64,
-    seeders: u32,
-    leechers: u32,
-    snatches: u32,
-    announces: u64,
-    uploaded: u64,
-    downloaded: u64,
-}
-
-#[derive(Serialize)]
-struct Added<'a> {
+struct AddedTorrent<'a> {
     id: u32,
     info_hash: String,
     name: &'a str,
@@ -107,39 +89,45 @@ struct TorrentState {
     reason: Option<String>,
 }
 
-/// What became of the files of an import.
+/// The result of an import.
 #[derive(Default, Serialize)]
 struct Summary {
     added: u64,
     known: u64,
-    refused: Vec<Refused>,
+    refused: Vec<RefusedFile>,
     /// Added without `private=1`.
     not_private: u64,
 }
 
 #[derive(Serialize)]
-struct Refused {
+struct RefusedFile {
     path: String,
     reason: String,
 }
 
-pub async fn run(command: Torrents, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+pub async fn run(
+    command: TorrentsCommand,
+    site: &Site,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
     let (storage, control) = (&*site.storage, &site.control);
     match command {
-        Torrents::List => list(storage, printer).await?,
-        Torrents::Show { info_hash } => match storage.torrent(info_hash).await? {
+        TorrentsCommand::List => list(storage, printer).await?,
+        TorrentsCommand::Show { info_hash } => match storage.torrent(info_hash).await? {
             Some(stored) => show(stored.into(), printer)?,
             None => bail!("there is no torrent {info_hash}; see: mika-manage torrents list"),
         },
-        Torrents::Add { info_hash, name } => add(info_hash, name, control, printer).await?,
-        Torrents::Enable { info_hash } => {
+        TorrentsCommand::Add { info_hash, name } => add(info_hash, name, control, printer).await?,
+        TorrentsCommand::Enable { info_hash } => {
             set_enabled(info_hash, true, None, control, printer).await?;
         }
-        Torrents::Disable { info_hash, reason } => {
+        TorrentsCommand::Disable { info_hash, reason } => {
             set_enabled(info_hash, false, reason, control, printer).await?;
         }
-        Torrents::Remove { info_hashes } => return remove(info_hashes, control, printer).await,
-        Torrents::Import { paths } => {
+        TorrentsCommand::Remove { info_hashes } => {
+            return remove(info_hashes, control, printer).await;
+        }
+        TorrentsCommand::Import { paths } => {
             return import(&paths, site.config.mode, control, printer).await;
         }
     }
@@ -147,13 +135,13 @@ pub async fn run(command: Torrents, site: &Site, printer: &mut Printer) -> Resul
 }
 
 async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
-    let mut list = printer.list::<TorrentRow>()?;
+    let mut list = printer.list::<TorrentRecord>()?;
     let mut after = None;
     loop {
         let page = storage.torrents(after, PAGE).await?;
         report_bad(&page.bad, list.printer());
         after = page.rows.last().map(|row| row.torrent.id).or(after);
-        let rows: Vec<TorrentRow> = page.rows.into_iter().map(TorrentRow::from).collect();
+        let rows: Vec<TorrentRecord> = page.rows.into_iter().map(TorrentRecord::from).collect();
         list.page(&rows)?;
         if page.last {
             return Ok(list.end()?);
@@ -161,7 +149,7 @@ async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
     }
 }
 
-fn show(row: TorrentRow, printer: &mut Printer) -> Result<()> {
+fn show(row: TorrentRecord, printer: &mut Printer) -> Result<()> {
     let fields = [
         ("id", row.id.to_string()),
         ("info hash", row.info_hash.clone()),
@@ -207,7 +195,7 @@ async fn add(
         _ => return Err(StorageError::Duplicate(format!("torrent {info_hash}")).into()),
     };
     if printer.is_json() {
-        printer.document(&Added {
+        printer.document(&AddedTorrent {
             id: id.0,
             info_hash: info_hash.to_string(),
             name: &torrent.name,
@@ -247,7 +235,7 @@ async fn set_enabled(
     Ok(())
 }
 
-/// Unknown ones are named; the others are removed.
+/// Unknown torrents are reported; the others are removed.
 async fn remove(
     info_hashes: Vec<InfoHash>,
     control: &Control,
@@ -346,13 +334,11 @@ async fn add_batch(
     Ok(())
 }
 
-// === impl Summary ===
-
 impl Summary {
     fn refuse(&mut self, path: &Path, reason: String, printer: &mut Printer) {
         let path = path.display().to_string();
         printer.message(format_args!("{path}: {reason}"));
-        self.refused.push(Refused { path, reason });
+        self.refused.push(RefusedFile { path, reason });
     }
 
     fn print(&self, paths: &[PathBuf], mode: Mode, printer: &mut Printer) -> Result<()> {
@@ -382,31 +368,7 @@ impl Summary {
     }
 }
 
-// === impl TorrentRow ===
-
-impl From<StoredTorrent> for TorrentRow {
-    fn from(stored: StoredTorrent) -> Self {
-        let torrent = stored.torrent;
-        Self {
-            id: torrent.id.0,
-            info_hash: torrent.info_hash.to_string(),
-            info_hash_v2: torrent.info_hash_v2.map(|hash| hash.to_string()),
-            name: stored.name,
-            enabled: torrent.enabled,
-            reason: torrent.reason,
-            multi_up: Permille::factor(torrent.multi_up),
-            multi_down: Permille::factor(torrent.multi_down),
-            seeders: stored.seeders,
-            leechers: stored.leechers,
-            snatches: torrent.snatches,
-            announces: stored.announces,
-            uploaded: stored.uploaded,
-            downloaded: stored.downloaded,
-        }
-    }
-}
-
-impl Row for TorrentRow {
+impl Row for TorrentRecord {
     const COLUMNS: &'static [Column] = &[
         right("ID"),
         left("INFO HASH"),

@@ -1,9 +1,9 @@
-//! `mika-manage users`: who may announce.
+//! `mika-manage users`: list and change users.
 
 use std::io::{self, BufRead as _, Read as _};
 
 use anyhow::{Result, bail};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde::Serialize;
 
 use super::open::Site;
@@ -12,13 +12,14 @@ use super::{ExitStatus, PAGE, UsageError, report_bad};
 use crate::base::ids::{InvalidPasskey, Passkey, UserId};
 use crate::config::{Config, Mode};
 use crate::control::Control;
-use crate::storage::{self, Storage, StorageError, StoredUser};
+use crate::storage::{self, Storage, StorageError, StoredUser, UserKey};
+use crate::view::UserRecord;
 
 #[derive(Debug, Subcommand)]
-pub enum Users {
+pub enum UsersCommand {
     /// List all users, without their passkeys
     List {
-        /// Sort by this; totals begin with the largest
+        /// Sort by this key; totals begin with the largest
         #[arg(short, long, value_name = "KEY", default_value = "id")]
         sort: UserKey,
     },
@@ -40,46 +41,6 @@ pub enum Users {
     Passkey { user: String },
 }
 
-/// What a list of users can be sorted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum UserKey {
-    Id,
-    Name,
-    Uploaded,
-    Downloaded,
-    Snatches,
-    Announces,
-    SeedTime,
-}
-
-#[derive(Serialize)]
-struct UserRow {
-    id: u32,
-    username: String,
-    enabled: bool,
-    can_leech: bool,
-    uploaded: u64,
-    downloaded: u64,
-    snatches: u64,
-    announces: u64,
-    seed_time: u64,
-}
-
-#[derive(Serialize)]
-struct UserDetails<'a> {
-    id: u32,
-    username: &'a str,
-    passkey: &'a str,
-    enabled: bool,
-    can_leech: bool,
-    uploaded: u64,
-    downloaded: u64,
-    snatches: u64,
-    announces: u64,
-    seed_time: u64,
-}
-
 #[derive(Serialize)]
 struct UserPasskey<'a> {
     id: u32,
@@ -94,23 +55,27 @@ struct UserState<'a> {
     enabled: bool,
 }
 
-pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+pub async fn run(command: UsersCommand, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
     let (storage, control) = (&*site.storage, &site.control);
     match command {
-        Users::List { sort } => list(sort, storage, printer).await?,
-        Users::Show { user } => show(&find(storage, &user).await?, printer)?,
-        Users::Add { name, passkey } => {
+        UsersCommand::List { sort } => list(sort, storage, printer).await?,
+        UsersCommand::Show { user } => show(find(storage, &user).await?, printer)?,
+        UsersCommand::Add { name, passkey } => {
             let passkey = passkey.map(given_passkey).transpose()?;
             let (id, passkey) = printer.saved(control.add_user(&name, passkey).await?);
             let what = format!("added the user {name} (id {}), passkey:", id.0);
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
         }
-        Users::Enable { user } => set_enabled(&user, true, storage, control, printer).await?,
-        Users::Disable { user } => set_enabled(&user, false, storage, control, printer).await?,
-        Users::Passkey { user } => {
+        UsersCommand::Enable { user } => {
+            set_enabled(&user, true, storage, control, printer).await?;
+        }
+        UsersCommand::Disable { user } => {
+            set_enabled(&user, false, storage, control, printer).await?;
+        }
+        UsersCommand::Passkey { user } => {
             let id = id_of(storage, &user).await?;
             let passkey = printer.saved(control.new_passkey(id).await?);
-            let name = storage.user(id).await?.map(|it| it.user.username);
+            let name = storage.user(id).await?.map(|stored| stored.user.username);
             let name = name.unwrap_or_default();
             let what = format!("the new passkey of {name} (id {}):", id.0);
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
@@ -119,10 +84,10 @@ pub async fn run(command: Users, site: &Site, printer: &mut Printer) -> Result<E
     Ok(ExitStatus::Success)
 }
 
-/// A passkey of the arguments, or the line that stdin has if it is `-`. It is not parsed with the
-/// arguments, because their errors show what was typed.
+/// The passkey of the arguments, or a line of stdin for `-`. It is not parsed by clap, whose errors
+/// show what was typed.
 fn given_passkey(text: String) -> Result<Passkey> {
-    /// Bytes of a line that is read: a passkey has 64 at most.
+    /// The limit of bytes to read; a passkey has at most 64.
     const LINE_MAX: u64 = 1024;
     let text = if text == "-" {
         let mut line = String::new();
@@ -138,14 +103,14 @@ fn given_passkey(text: String) -> Result<Passkey> {
 }
 
 async fn list(sort: UserKey, storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
-    let mut list = printer.list::<UserRow>()?;
+    let mut list = printer.list::<UserRecord>()?;
     let mut all = Vec::new();
     let mut after = None;
     loop {
         let page = storage.users(after, PAGE).await?;
         report_bad(&page.bad, list.printer());
         after = page.rows.last().map(|row| row.user.id).or(after);
-        let mut rows: Vec<UserRow> = page.rows.into_iter().map(UserRow::from).collect();
+        let mut rows: Vec<UserRecord> = page.rows.into_iter().map(UserRecord::from).collect();
         if sort == UserKey::Id {
             list.page(&rows)?;
         } else {
@@ -164,8 +129,8 @@ async fn list(sort: UserKey, storage: &dyn Storage, printer: &mut Printer) -> Re
     Ok(list.end()?)
 }
 
-/// The rows arrive by id, which a stable sort keeps among equals.
-fn sort_rows(rows: &mut [UserRow], key: UserKey) {
+/// The rows are ordered by id, which a stable sort keeps among equals.
+fn sort_rows(rows: &mut [UserRecord], key: UserKey) {
     use std::cmp::Reverse;
     match key {
         UserKey::Id => rows.sort_by_key(|row| row.id),
@@ -178,33 +143,25 @@ fn sort_rows(rows: &mut [UserRow], key: UserKey) {
     }
 }
 
-fn show(stored: &StoredUser, printer: &mut Printer) -> Result<()> {
-    let StoredUser { user, totals } = stored;
-    let details = UserDetails {
-        id: user.id.0,
-        username: &user.username,
-        passkey: user.passkey.expose(),
-        enabled: user.enabled,
-        can_leech: user.can_leech,
-        uploaded: totals.uploaded,
-        downloaded: totals.downloaded,
-        snatches: totals.snatches,
-        announces: totals.announces,
-        seed_time: totals.seed_time,
+fn show(stored: StoredUser, printer: &mut Printer) -> Result<()> {
+    let passkey = stored.user.passkey.expose().to_owned();
+    let user = UserRecord {
+        passkey: Some(passkey.clone()),
+        ..stored.into()
     };
     let fields = [
-        ("id", user.id.0.to_string()),
+        ("id", user.id.to_string()),
         ("name", user.username.clone()),
-        ("passkey", user.passkey.expose().to_owned()),
+        ("passkey", passkey),
         ("enabled", print::yes_no(user.enabled)),
         ("may leech", print::yes_no(user.can_leech)),
-        ("uploaded", print::size(totals.uploaded)),
-        ("downloaded", print::size(totals.downloaded)),
-        ("snatches", totals.snatches.to_string()),
-        ("announces", totals.announces.to_string()),
-        ("seed time", print::duration(totals.seed_time)),
+        ("uploaded", print::size(user.uploaded)),
+        ("downloaded", print::size(user.downloaded)),
+        ("snatches", user.snatches.to_string()),
+        ("announces", user.announces.to_string()),
+        ("seed time", print::duration(user.seed_time)),
     ];
-    Ok(printer.record(&details, &fields)?)
+    Ok(printer.record(&user, &fields)?)
 }
 
 async fn set_enabled(
@@ -232,7 +189,7 @@ async fn set_enabled(
     Ok(())
 }
 
-/// The passkey alone is the result, so that a script can take it; `what` and how to use it are messages.
+/// Only the passkey is the result, for scripts; `what` and the usage are messages.
 fn print_passkey(
     what: &str,
     id: UserId,
@@ -265,7 +222,7 @@ fn print_passkey(
     Ok(())
 }
 
-/// The id of the user; one who has no passkey yet is known by the id alone.
+/// The id of the user. A user without a passkey can be found only by id.
 async fn id_of(storage: &dyn Storage, text: &str) -> Result<UserId> {
     match find(storage, text).await {
         Ok(found) => Ok(found.user.id),
@@ -276,7 +233,7 @@ async fn id_of(storage: &dyn Storage, text: &str) -> Result<UserId> {
     }
 }
 
-/// The user of that id or else of that name.
+/// The user with that id, or else with that name.
 async fn find(storage: &dyn Storage, text: &str) -> Result<StoredUser> {
     let all_digits = text.bytes().all(|byte| byte.is_ascii_digit());
     if all_digits && let Ok(id) = text.parse().map(UserId) {
@@ -289,7 +246,7 @@ async fn find(storage: &dyn Storage, text: &str) -> Result<StoredUser> {
     }
     let mut found = storage.users_named(text).await?;
     if found.len() > 1 {
-        let ids: Vec<String> = found.iter().map(|it| it.user.id.0.to_string()).collect();
+        let ids: Vec<String> = found.iter().map(|row| row.user.id.0.to_string()).collect();
         bail!(
             "{} users are named {text}; name one by its id: {}",
             ids.len(),
@@ -302,26 +259,7 @@ async fn find(storage: &dyn Storage, text: &str) -> Result<StoredUser> {
     }
 }
 
-// === impl UserRow ===
-
-impl From<StoredUser> for UserRow {
-    fn from(stored: StoredUser) -> Self {
-        let StoredUser { user, totals } = stored;
-        Self {
-            id: user.id.0,
-            username: user.username,
-            enabled: user.enabled,
-            can_leech: user.can_leech,
-            uploaded: totals.uploaded,
-            downloaded: totals.downloaded,
-            snatches: totals.snatches,
-            announces: totals.announces,
-            seed_time: totals.seed_time,
-        }
-    }
-}
-
-impl Row for UserRow {
+impl Row for UserRecord {
     const COLUMNS: &'static [Column] = &[
         right("ID"),
         left("NAME"),

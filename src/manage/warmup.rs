@@ -1,4 +1,4 @@
-//! `mika-manage warmup`: storage into the cache.
+//! `mika-manage warmup`: loads storage into the cache.
 
 use std::fmt::Write as _;
 use std::io;
@@ -17,7 +17,7 @@ use crate::warmup::{
     self, Counts, Options, Parts, Progress, Report, Step, Unfinished, WarmupError,
 };
 
-/// The column in which counts stand.
+/// The column of the counts.
 const COUNT_COLUMN: usize = 25;
 
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ enum Part {
     Torrents,
 }
 
-/// The result for programs. Parts that were not asked for are null.
+/// The JSON result. Parts that were not requested are null.
 #[derive(Serialize)]
 struct Document {
     dry_run: bool,
@@ -45,7 +45,7 @@ struct Document {
     passkeys: Option<PartCounts>,
     torrents: Option<PartCounts>,
     skipped: u64,
-    /// Rows that the site has not finished.
+    /// Rows that the site has not completed.
     unfinished_users: u64,
     unfinished_torrents: u64,
 }
@@ -60,7 +60,7 @@ struct PartCounts {
     removed: u64,
 }
 
-/// Shows how the warmup goes on.
+/// Shows the progress of a warmup.
 struct Reporter<'a> {
     printer: &'a mut Printer,
     dry_run: bool,
@@ -139,7 +139,7 @@ fn finish(report: &Report, dry_run: bool, printer: &mut Printer) -> Result<ExitS
     Ok(ExitStatus::Success)
 }
 
-/// Names the server, and what to do.
+/// Adds the server and a hint.
 fn explain(error: WarmupError, storage: &str, cache: &str) -> Error {
     let (name, key) = match error {
         WarmupError::Storage(_) => (storage, "storage.url"),

@@ -1,4 +1,4 @@
-//! `mika-manage whitelist`: which clients may announce.
+//! `mika-manage whitelist`: list and change the clients that may announce.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,12 +15,13 @@ use super::print::{Column, Printer, Row, is_unsafe, left};
 use crate::control::{self, Control};
 use crate::registry::Client;
 use crate::storage::Storage;
+use crate::view::ClientRow;
 
-/// The largest list that is read: some 100,000 clients.
+/// The largest list that is read: about 100,000 clients.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 #[derive(Debug, Subcommand)]
-pub enum Whitelist {
+pub enum WhitelistCommand {
     /// List all allowed clients
     List,
     /// Allow a client, or rename one
@@ -34,7 +35,7 @@ Examples:
         /// The first 1 to 20 characters of the client's peer id
         #[arg(allow_hyphen_values = true)]
         prefix: String,
-        /// What people call the client
+        /// The name of the client
         client: String,
     },
     /// Refuse a client
@@ -42,18 +43,19 @@ Examples:
         #[arg(allow_hyphen_values = true)]
         prefix: String,
     },
-    /// Allow the clients of a list as `export` writes it; none if a line is wrong
+    /// Allow the clients of a list in the format of `export`; none if a line is wrong
     Import {
-        /// Lines of a prefix, a tab and a name, or the JSON of `export --json`; empty lines and those that begin with # are passed over; - is stdin
+        /// Lines of a prefix, a tab and a name, or the JSON of `export --json`; empty lines and those that begin with # are skipped; - is stdin
         #[arg(allow_hyphen_values = true)]
         file: PathBuf,
     },
-    /// Write the list in the form that `import` reads
+    /// Write the list in the format that `import` reads
     Export,
 }
 
-#[derive(Serialize, Deserialize)]
-struct ClientRow {
+/// A row of `export --json`, with whatever else a program may have added.
+#[derive(Deserialize)]
+struct ImportedRow {
     prefix: String,
     client: String,
 }
@@ -68,12 +70,16 @@ struct Imported {
     imported: usize,
 }
 
-pub async fn run(command: Whitelist, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
+pub async fn run(
+    command: WhitelistCommand,
+    site: &Site,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
     let (storage, control) = (&*site.storage, &site.control);
     match command {
-        Whitelist::List => list(storage, printer).await?,
-        Whitelist::Add { prefix, client } => add(prefix, client, control, printer).await?,
-        Whitelist::Remove { prefix } => {
+        WhitelistCommand::List => list(storage, printer).await?,
+        WhitelistCommand::Add { prefix, client } => add(prefix, client, control, printer).await?,
+        WhitelistCommand::Remove { prefix } => {
             printer.saved(control.remove_client(&prefix).await?);
             if printer.is_json() {
                 printer.document(&Removed { prefix: &prefix })?;
@@ -81,8 +87,8 @@ pub async fn run(command: Whitelist, site: &Site, printer: &mut Printer) -> Resu
                 printer.line(format_args!("{prefix} is refused from now on"))?;
             }
         }
-        Whitelist::Import { file } => return import(&file, control, printer).await,
-        Whitelist::Export => export(storage, printer).await?,
+        WhitelistCommand::Import { file } => return import(&file, control, printer).await,
+        WhitelistCommand::Export => export(storage, printer).await?,
     }
     Ok(ExitStatus::Success)
 }
@@ -118,7 +124,7 @@ async fn import(file: &Path, control: &Control, printer: &mut Printer) -> Result
     let text = read(file).with_context(|| name.clone())?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let (clients, errors) = if is_json(text) {
-        let rows: Vec<ClientRow> = serde_json::from_str(text).with_context(|| name.clone())?;
+        let rows: Vec<ImportedRow> = serde_json::from_str(text).with_context(|| name.clone())?;
         let rows = rows.into_iter().map(|row| (row.prefix, row.client));
         checked((1..).zip(rows))
     } else {
@@ -131,7 +137,6 @@ async fn import(file: &Path, control: &Control, printer: &mut Printer) -> Result
         errors.is_empty(),
         "{name}: nothing was changed; correct the lines above and try again"
     );
-    // An empty batch is nothing to ask storage for.
     if !clients.is_empty() {
         printer.saved(control.add_clients(&clients).await?);
     }
@@ -162,7 +167,7 @@ async fn export(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
         let name = plain(&row.client);
         if name != row.client.trim() {
             printer.message(format_args!(
-                "note: the name of {} was made plain for the list; --json has it whole",
+                "note: the name of {} was simplified for the list; --json has it in full",
                 row.prefix
             ));
         }
@@ -192,13 +197,13 @@ fn read(file: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Whether a list is the JSON of `export --json`, and not text whose first prefix begins with `[`.
+/// Whether a list is JSON, and not text whose first prefix begins with `[`.
 fn is_json(text: &str) -> bool {
     let inner = text.trim_start().strip_prefix('[').map(str::trim_start);
     inner.is_some_and(|rest| rest.starts_with('{') || rest.trim_end() == "]")
 }
 
-/// A name as a list can hold it: a site's own may have letters that can't be shown, and any length.
+/// A name as the list can hold it: a site's own may have any characters and any length.
 fn plain(name: &str) -> String {
     let blank = |letter| if is_unsafe(letter) { ' ' } else { letter };
     let name: String = name.chars().map(blank).collect();
@@ -206,7 +211,7 @@ fn plain(name: &str) -> String {
     name.trim_end().into()
 }
 
-/// The clients of a list, and what is wrong in it by line.
+/// The clients of a list, and its errors by line.
 fn parse(text: &str) -> (Vec<Client>, Vec<(usize, String)>) {
     let (mut rows, mut errors) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -224,7 +229,7 @@ fn parse(text: &str) -> (Vec<Client>, Vec<(usize, String)>) {
     (clients, errors)
 }
 
-/// Prefixes and names by the number of their line or row; blanks around them are left out.
+/// Checks trimmed prefixes and names, numbered by their line or row.
 fn checked(
     rows: impl IntoIterator<Item = (usize, (String, String))>,
 ) -> (Vec<Client>, Vec<(usize, String)>) {
@@ -239,7 +244,7 @@ fn checked(
             let prefix = &client.prefix;
             errors.push((
                 number,
-                format!("the prefix {prefix:?} stands in line {before} already"),
+                format!("the prefix {prefix:?} is in line {before} already"),
             ));
         }
         match control::validate_client(&client) {
@@ -248,17 +253,6 @@ fn checked(
         }
     }
     (clients, errors)
-}
-
-// === impl ClientRow ===
-
-impl From<Client> for ClientRow {
-    fn from(client: Client) -> Self {
-        Self {
-            prefix: client.prefix,
-            client: client.name,
-        }
-    }
 }
 
 impl Row for ClientRow {
@@ -282,28 +276,31 @@ mod tests {
     }
 
     #[test]
-    fn a_list_from_another_system_and_without_names_is_taken() {
+    fn a_list_from_another_system_and_without_names_is_accepted() {
         let (clients, errors) = parse("-TR \tTransmission\r\n-qB\t\r\n");
         assert_eq!(errors, []);
-        let clients: Vec<_> = clients.iter().map(|it| (&*it.prefix, &*it.name)).collect();
+        let clients: Vec<_> = clients
+            .iter()
+            .map(|client| (&*client.prefix, &*client.name))
+            .collect();
         assert_eq!(clients, [("-TR", "Transmission"), ("-qB", "")]);
     }
 
     #[test]
-    fn a_prefix_with_a_bracket_makes_no_json() {
+    fn a_prefix_with_a_bracket_is_not_json() {
         assert!(is_json("[]\n") && is_json(" [\n {\"prefix\": \"-TR\"}]"));
         assert!(!is_json("[AB\tbracket\n") && !is_json("-TR\t[]\n") && !is_json(""));
     }
 
     #[test]
-    fn names_of_a_site_are_made_plain() {
+    fn names_of_a_site_are_simplified() {
         assert_eq!(plain("tab\there\r\n"), "tab here");
         assert_eq!(plain("a\u{202e}b"), "a b");
         assert_eq!(plain(&"x".repeat(300)).len(), control::TEXT_MAX);
     }
 
     #[test]
-    fn every_wrong_line_is_named() {
+    fn every_wrong_line_is_reported() {
         let (_, errors) =
             parse("-TR Transmission\n-qB\tq\n-qB\tr\n\tx\n-way-too-long-for-a-prefix\ty\n");
         let lines: Vec<usize> = errors.iter().map(|(line, _)| *line).collect();

@@ -1,4 +1,4 @@
-//! `mika-manage wipetorstats` and `wipeuserstats`: all totals back to 0.
+//! `mika-manage wipetorstats` and `wipeuserstats`: reset all totals to 0.
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 
@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: u64 = 64;
 
 #[derive(Debug, Args)]
 pub struct WipeArguments {
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }
@@ -62,7 +62,7 @@ pub async fn run(
     };
     printer.end_progress();
     if let Told::Later(reason) = wiped?.told {
-        // Storage's feed does not tell of totals, so nobody else does the rest.
+        // The feed has no totals, so nodes can't do the rest.
         bail!("storage is done, the cache is not ({reason}): run it again when the cache is back");
     }
     if printer.is_json() {

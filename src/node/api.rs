@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
 use crate::api::metrics::Sources;
-use crate::api::{self, About, Api, Credentials, Host, Names, Token};
+use crate::api::{self, About, Api, ApiHost, Credentials, Names};
 use crate::cache::Cache;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::control::Control;
 use crate::node::followed::Followed;
 use crate::node::watchdog::Watched;
@@ -50,19 +50,10 @@ pub(super) fn is_wanted(config: &Config) -> bool {
 }
 
 pub(super) fn credentials(config: &Config) -> Credentials {
-    let tokens = config.api.tokens.iter().map(|token| Token {
-        name: token.name.clone(),
-        token: token.token.clone(),
-        scope: match token.scope {
-            config::Scope::Metrics => api::Scope::Metrics,
-            config::Scope::Read => api::Scope::Read,
-            config::Scope::Write => api::Scope::Write,
-        },
-    });
     Credentials {
         username: config.api.username.clone(),
         password: config.api.password.clone(),
-        tokens: tokens.collect(),
+        tokens: config.api.tokens.clone(),
     }
 }
 
@@ -93,7 +84,7 @@ impl Listener {
         let addresses = listeners.iter().filter_map(|it| it.local_addr().ok());
         let names = Names::new(addresses.collect(), certificate.clone(), &config.api.hosts);
         let (stop, stopped) = watch::channel(false);
-        let parts = api::Parts {
+        let parts = api::ApiParts {
             sources: Sources {
                 metrics: Arc::clone(&node.metrics),
                 tracker: Arc::clone(&node.tracker),
@@ -171,7 +162,7 @@ async fn beat(pulse: Pulse) {
 // === impl Hosting ===
 
 #[async_trait]
-impl Host for Hosting {
+impl ApiHost for Hosting {
     async fn caught_up(&self) {
         self.0.caught_up().await;
     }

@@ -11,7 +11,7 @@ use crate::node::load::Registered;
 use crate::node::{Node, load, torrents};
 use crate::registry::{RegistryChange, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
-use crate::telemetry::events::{Event, Events};
+use crate::telemetry::events::{Events, LiveEvent};
 use crate::tracker::Mode;
 
 /// How often the feed is looked at.
@@ -96,7 +96,7 @@ async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool
                 "not every registry change can be followed one by one; loading the registry again"
             );
             let position = load::registry(node, Registered::Again).await?;
-            node.events.tell(Event::Registry);
+            node.events.publish(LiveEvent::Registry);
             Ok((position, true))
         }
     }
@@ -138,13 +138,13 @@ fn log_changes(mode: Mode, changes: &[RowChange]) {
 }
 
 fn tell(events: &Events, change: &RowChange) {
-    events.tell(match change {
-        RowChange::User(row) => Event::User(row.user.id),
-        RowChange::UserGone(id) => Event::User(*id),
+    events.publish(match change {
+        RowChange::User(row) => LiveEvent::User(row.user.id),
+        RowChange::UserGone(id) => LiveEvent::User(*id),
         RowChange::Torrent(row) => {
-            Event::Torrent(Some(row.torrent.id), Some(row.torrent.info_hash))
+            LiveEvent::Torrent(Some(row.torrent.id), Some(row.torrent.info_hash))
         }
-        RowChange::TorrentGone(id) => Event::Torrent(Some(*id), None),
-        RowChange::Whitelist(_) => Event::Whitelist,
+        RowChange::TorrentGone(id) => LiveEvent::Torrent(Some(*id), None),
+        RowChange::Whitelist(_) => LiveEvent::Whitelist,
     });
 }

@@ -14,7 +14,7 @@ use crate::cache::{self, Cache};
 use crate::node::{Node, every};
 use crate::storage::{Finding, Severity};
 use crate::telemetry::certificate::EXPIRY_NOTICE_DAYS;
-use crate::telemetry::metrics::{Reach, Witness};
+use crate::telemetry::metrics::{Availability, ProbeSource};
 
 /// How often storage and the cache are asked, and how long an answer may take.
 const PROBE_PERIOD: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ const DAY: i64 = 86_400;
 /// known whether it could be.
 pub(super) async fn storage(node: Node) {
     // The start has just read from it.
-    node.metrics.storage.succeeded(Witness::Probe);
+    node.metrics.storage.succeeded(ProbeSource::Probe);
     every(PROBE_PERIOD, || async {
         let asked = node.journal.ask_storage();
         tell(&node.metrics.storage, asked, PROBE_PATIENCE).await;
@@ -42,7 +42,7 @@ pub(super) async fn storage(node: Node) {
 
 /// The same with the cache.
 pub(super) async fn cache(node: Node, cache: Arc<dyn Cache>) {
-    node.metrics.cache.succeeded(Witness::Probe);
+    node.metrics.cache.succeeded(ProbeSource::Probe);
     every(PROBE_PERIOD, || async {
         let asked = cache.ping();
         if let Some(generation) = tell(&node.metrics.cache, asked, PROBE_PATIENCE).await {
@@ -53,17 +53,17 @@ pub(super) async fn cache(node: Node, cache: Arc<dyn Cache>) {
 }
 
 async fn tell<T, E: Display>(
-    reach: &Reach,
+    reach: &Availability,
     asked: impl Future<Output = Result<T, E>>,
     patience: Duration,
 ) -> Option<T> {
     match tokio::time::timeout(patience, asked).await {
         Ok(Ok(answer)) => {
-            reach.succeeded(Witness::Probe);
+            reach.succeeded(ProbeSource::Probe);
             return Some(answer);
         }
-        Ok(Err(error)) => reach.failed(Witness::Probe, &error.to_string()),
-        Err(_) => reach.failed(Witness::Probe, "it does not answer"),
+        Ok(Err(error)) => reach.failed(ProbeSource::Probe, &error.to_string()),
+        Err(_) => reach.failed(ProbeSource::Probe, "it does not answer"),
     }
     None
 }
@@ -178,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_answer_is_down() {
-        let reach = Reach::default();
+        let reach = Availability::default();
         let patience = Duration::from_millis(10);
         let silent = std::future::pending::<Result<(), String>>();
         assert_eq!(tell(&reach, silent, patience).await, None);

@@ -168,7 +168,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let host = Host::current();
     let beginning = start::begin(config, &stores, &host, options.no_wait);
     let ready = tokio::select! {
-        ready = notify::unhurried(beginning) => Some(ready?),
+        ready = notify::extending_timeout(beginning) => Some(ready?),
         () = signals.stop() => None,
     };
     let Some(ready) = ready else {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::api::Api;
 use crate::cache::Cache;
-use crate::config::{self, Change, Config, Loaded};
+use crate::config::{self, Config, Loaded, SettingChange};
 use crate::node::load::Registered;
 use crate::node::serve::Settings;
 use crate::node::{
@@ -27,7 +27,7 @@ pub(super) struct Reloader {
     pub settings: Settings,
     pub certificates: Certificates,
     pub api: Option<Arc<Api>>,
-    pub log: log::Handle,
+    pub log: log::LogHandle,
     pub stats_interval: watch::Sender<Duration>,
     pub drivers: Drivers,
     pub cache: Option<Arc<dyn Cache>>,
@@ -41,7 +41,7 @@ impl Reloader {
     /// Reads everything again. What is invalid leaves all as it is.
     pub async fn reload(&mut self) {
         notify::reloading("reloading");
-        match notify::unhurried(self.try_reload()).await {
+        match notify::extending_timeout(self.try_reload()).await {
             Ok(()) => {
                 tracing::info!(config = %self.options.config.source, "reloaded");
                 notify::ready(&self.serving);
@@ -109,7 +109,7 @@ impl Reloader {
         settings::warn(&loaded);
         self.log.set_level(new.log.level);
         self.stats_interval.send_replace(new.log.stats_interval);
-        self.node.tracker.set_rules(settings::rules(new));
+        self.node.tracker.set_rules(new.tracker.clone());
         self.node
             .journal
             .set_flush_interval(new.journal.flush_interval);
@@ -129,7 +129,7 @@ impl Reloader {
     /// Names each key that has changed, and whether that takes effect now.
     fn tell_changes(&self, new: &Config) {
         let applied = config::changes(&self.options.config.config, new);
-        for Change { key, values } in applied.into_iter().filter(|it| !it.needs_restart()) {
+        for SettingChange { key, values } in applied.into_iter().filter(|it| !it.needs_restart()) {
             if let Some((old, new)) = values {
                 tracing::info!(%old, %new, "{key} has changed");
             } else {
@@ -138,7 +138,9 @@ impl Reloader {
         }
         // Told at each reload until the restart, or until the old value is back.
         let waiting = config::changes(&self.started_with, new);
-        for Change { key, values } in waiting.into_iter().filter(Change::needs_restart) {
+        for SettingChange { key, values } in
+            waiting.into_iter().filter(SettingChange::needs_restart)
+        {
             const WHEN: &str = "it takes effect at the next start";
             if let Some((old, new)) = values {
                 tracing::warn!(%old, %new, "{key} has changed: {WHEN}");

@@ -24,7 +24,7 @@ pub(super) struct Begun<'a> {
     pub cache: Option<Arc<dyn Cache>>,
     pub sockets: Sockets,
     pub certificates: Certificates,
-    pub log: log::Handle,
+    pub log: log::LogHandle,
     pub ready: Ready,
 }
 
@@ -113,7 +113,7 @@ impl Running {
     pub async fn stop(mut self) -> Result<Left> {
         notify::stopping("stopping: answering what is in flight, saving the rest");
         self.watchdog.abort(); // workers that end don't turn any more
-        let saved = notify::unhurried(async {
+        let saved = notify::extending_timeout(async {
             if let Some(api) = &mut self.api {
                 api.stop().await;
             }

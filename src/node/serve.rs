@@ -107,7 +107,7 @@ impl Workers {
         Ok(workers)
     }
 
-    fn udp_service(&self, config: &config::Udp, node: &Node) -> Result<UdpService> {
+    fn udp_service(&self, config: &config::UdpSection, node: &Node) -> Result<UdpService> {
         let secret = match ConnectionSecret::load(&config.secret) {
             Ok(secret) => secret,
             Err(error) => {

@@ -3,9 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use crate::base::addr::{PublicAddress, PublicAddresses, canonical_network};
 use crate::config::{self, Config, Exposed, Loaded};
 use crate::journal;
 use crate::listen::http::HttpSettings;
@@ -13,67 +10,7 @@ use crate::listen::udp::UdpSettings;
 use crate::net::host::files::{self, FileLimit};
 use crate::registry::Registry;
 use crate::storage::Place;
-use crate::tracker::{HnrRules, Mode, RecordLimits, Rules};
 use crate::wire::forwarded::ForwardedHeader;
-
-fn networks(named: &[IpNet]) -> Vec<IpNet> {
-    named.iter().copied().map(canonical_network).collect()
-}
-
-pub(super) fn mode(config: &Config) -> Mode {
-    match config.mode {
-        config::Mode::Public => Mode::Public,
-        config::Mode::Private => Mode::Private,
-    }
-}
-
-pub(super) fn rules(config: &Config) -> Rules {
-    let tracker = &config.tracker;
-    Rules {
-        announce_interval: seconds(tracker.announce_interval),
-        min_announce_interval: seconds(tracker.min_announce_interval),
-        peer_ttl: seconds(tracker.peer_ttl),
-        tombstone_ttl: seconds(tracker.tombstone_ttl),
-        numwant: tracker.numwant,
-        max_numwant: tracker.max_numwant,
-        auto_register: tracker.auto_register,
-        max_torrents: tracker.max_torrents as usize,
-        forget_torrents_after: u32::try_from(tracker.forget_torrents_after.as_secs())
-            .unwrap_or(u32::MAX),
-        blocked_ports: tracker.blocked_ports.clone(),
-        blocked_networks: networks(&tracker.blocked_networks),
-        whitelist: tracker.whitelist,
-        trust_client_ip: tracker.trust_client_ip,
-        public_addresses: public_addresses(&tracker.public_addresses),
-        max_peers_per_ip: tracker.max_peers_per_ip,
-        max_peers_per_user: tracker.max_peers_per_user,
-        user_records: RecordLimits {
-            max: tracker.max_records_per_user,
-            burst: tracker.new_records_burst,
-            rate: tracker.new_records_rate,
-        },
-        hide_own_peers: tracker.hide_own_peers,
-        max_rate: tracker.max_rate,
-        hnr: HnrRules {
-            threshold: seconds(tracker.hnr_threshold),
-            min_bytes: tracker.hnr_min_bytes,
-        },
-    }
-}
-
-fn public_addresses(configured: &[config::PublicAddress]) -> PublicAddresses {
-    let addresses = configured.iter().map(|entry| match entry {
-        config::PublicAddress::OfAll(address) => PublicAddress {
-            network: None,
-            address: *address,
-        },
-        config::PublicAddress::OfNetwork(it) => PublicAddress {
-            network: Some(it.network),
-            address: it.address,
-        },
-    });
-    PublicAddresses::new(addresses.collect())
-}
 
 pub(super) fn journal(config: &Config) -> journal::Settings {
     journal::Settings {
@@ -102,7 +39,7 @@ pub(super) fn udp(config: &Config) -> UdpSettings {
 
 pub(super) fn http(config: &Config) -> HttpSettings {
     HttpSettings {
-        trusted_proxies: networks(&config.http.trusted_proxies),
+        trusted_proxies: config.http.trusted_proxies.clone(),
         forwarded_header: ForwardedHeader::named(&config.http.forwarded_header),
         warned: Arc::default(),
         ack_timeout: config.journal.ack_timeout,
@@ -148,14 +85,4 @@ pub(super) fn raise_file_limit(connections: u32) {
 /// Whole seconds, at least one.
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rules_of_nobodys_config_are_the_default_rules() {
-        assert_eq!(rules(&Config::default()), Rules::default());
-    }
 }

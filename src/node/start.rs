@@ -216,8 +216,8 @@ async fn take_up(
     let registry = Arc::new(Registry::default());
     let events = Arc::new(Events::default());
     let tracker = Tracker::new(
-        settings::mode(config),
-        settings::rules(config),
+        config.mode,
+        config.tracker.clone(),
         Arc::clone(&registry),
         config.journal.max_pending as usize,
         Arc::clone(&metrics),

@@ -400,6 +400,35 @@ pub struct Place {
 /// Opens a storage. Called once at start; it must not create tables, and need not connect.
 pub type OpenStorage = fn(&Place) -> Result<Arc<dyn Storage>, StorageError>;
 
+/// Whether the URL is one for that driver; any, if the driver is not of this crate.
+pub fn check_url(driver: &str, url: &Secret) -> Result<(), String> {
+    match driver {
+        "mysql" => mysql::check_url(url),
+        "sqlite" => sqlite::check_url(url),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the driver may have that schema. Which schemas a server's driver knows, it says when it
+/// opens.
+pub fn check_schema(driver: &str, schema: &str) -> Result<(), String> {
+    match driver {
+        "sqlite" => sqlite::check_schema(schema),
+        _ if schema.is_empty() => {
+            Err(r#"expected the name of a schema, such as "mika", found """#.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the driver takes those statements in place of the schema's.
+pub fn check_statements(driver: &str, statements: &BTreeMap<String, String>) -> Result<(), String> {
+    match driver {
+        "sqlite" => sqlite::check_statements(statements),
+        _ => Ok(()),
+    }
+}
+
 /// The file of a database that is one; none for a server, or if the URL is wrong.
 pub fn file_of(driver: &str, url: &Secret) -> Option<PathBuf> {
     (driver == "sqlite").then(|| sqlite::file_of(url)).flatten()

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use clap::ValueEnum;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
 use crate::registry::{BadRow, Client, Permille};
@@ -132,8 +136,11 @@ pub struct Found<T> {
 }
 
 /// What users can be sorted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum UserKey {
+    #[default]
     Id,
     Name,
     Uploaded,
@@ -144,8 +151,11 @@ pub enum UserKey {
 }
 
 /// What torrents can be sorted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum TorrentKey {
+    #[default]
     Id,
     Name,
     Seeders,

@@ -1,23 +1,22 @@
-//! Until when a certificate is valid, and for which names.
+//! Validity and names of a certificate.
 
 use std::net::IpAddr;
 
 use x509_parser::prelude::{FromDer as _, GeneralName, Validity, X509Certificate, X509Error};
 
-/// A certificate that expires within so many days is worth a word.
+/// A certificate that expires within this many days is reported.
 pub const EXPIRY_NOTICE_DAYS: i64 = 14;
 
-/// From when until when the certificate of these bytes (DER) is valid.
+/// The validity of a certificate (DER).
 ///
 /// # Errors
-/// It is none.
+/// The bytes are not a certificate.
 pub fn validity(der: &[u8]) -> Result<Validity, x509_parser::nom::Err<X509Error>> {
     let (_, certificate) = X509Certificate::from_der(der)?;
     Ok(certificate.validity().clone())
 }
 
-/// The host names and IP addresses that the certificate of these bytes (DER) is for; none if it is
-/// no certificate.
+/// The host names and IP addresses of a certificate (DER); empty if the bytes are not one.
 pub fn names(der: &[u8]) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
         return Vec::new();
@@ -25,8 +24,10 @@ pub fn names(der: &[u8]) -> Vec<String> {
     let Ok(Some(names)) = certificate.subject_alternative_name() else {
         return Vec::new();
     };
-    let names = names.value.general_names.iter();
     names
+        .value
+        .general_names
+        .iter()
         .filter_map(|name| match name {
             GeneralName::DNSName(name) => Some((*name).to_owned()),
             GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),

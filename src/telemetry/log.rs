@@ -5,9 +5,11 @@ use std::io::{self, IsTerminal, Stderr, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
@@ -17,10 +19,38 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::config::{self, LogFormat, LogLevel};
+/// The section `log` of the config.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct LogSettings {
+    pub level: LogLevel,
+    pub format: LogFormat,
+    /// The file that lines are appended to; empty for stderr. Opened again at a reload.
+    pub file: PathBuf,
+    /// How often a line of statistics is written; `0s` for never.
+    #[serde(with = "humantime_serde")]
+    pub stats_interval: Duration,
+}
 
-/// Changes a log that runs.
-pub struct Handle {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Changes the running log.
+pub struct LogHandle {
     level: reload::Handle<Targets, Registry>,
     output: Output,
     /// The file's path; empty for stderr.
@@ -36,7 +66,7 @@ pub enum LogError {
     Twice(#[from] SetGlobalDefaultError),
 }
 
-/// Where lines go now: to a file, or to stderr if there is none.
+/// Where lines go now: to a file, or to stderr without one.
 #[derive(Clone)]
 struct Output(Arc<ArcSwapOption<File>>);
 
@@ -50,26 +80,26 @@ enum Line {
 ///
 /// # Errors
 /// The file can't be written, or the process has a log already.
-pub fn init(config: &config::Log) -> Result<Handle, LogError> {
-    let (filter, level) = reload::Layer::new(filter(config.level));
-    let output = Output(Arc::new(open(&config.file)?.into()));
-    let lines = lines(config, output.clone());
+pub fn init(settings: &LogSettings) -> Result<LogHandle, LogError> {
+    let (filter, level) = reload::Layer::new(filter(settings.level));
+    let output = Output(Arc::new(open(&settings.file)?.into()));
+    let lines = lines(settings, output.clone());
     let subscriber = Registry::default().with(filter).with(lines);
     tracing::subscriber::set_global_default(subscriber)?;
-    Ok(Handle {
+    Ok(LogHandle {
         level,
         output,
-        path: Mutex::new(config.file.clone()),
+        path: Mutex::new(settings.file.clone()),
     })
 }
 
-/// Who may read a log file that is made: it has addresses of users.
+/// The mode of a new log file, which has addresses of users.
 const FILE_MODE: u32 = 0o640;
 
-/// Opens a log file to add lines at its end; none for an empty path, which stands for stderr.
+/// Opens a log file for appending; none for an empty path, which stands for stderr.
 ///
 /// # Errors
-/// It can neither be opened nor made.
+/// The file can be neither opened nor created.
 pub fn open(path: &Path) -> Result<Option<Arc<File>>, LogError> {
     if path.as_os_str().is_empty() {
         return Ok(None);
@@ -86,7 +116,7 @@ pub fn open(path: &Path) -> Result<Option<Arc<File>>, LogError> {
         })
 }
 
-/// Whether the log can be written there, as far as that shows without making the file.
+/// Checks that the log can be written there, as far as possible without creating the file.
 pub fn check(path: &Path) -> Result<(), LogError> {
     if path.as_os_str().is_empty() {
         return Ok(());
@@ -94,7 +124,9 @@ pub fn check(path: &Path) -> Result<(), LogError> {
     let writable = if path.exists() {
         File::options().append(true).open(path).map(drop)
     } else {
-        let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
         std::fs::read_dir(folder.unwrap_or(Path::new("."))).map(drop)
     };
     writable.map_err(|error| LogError::File {
@@ -103,26 +135,37 @@ pub fn check(path: &Path) -> Result<(), LogError> {
     })
 }
 
-// === impl Handle ===
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            file: PathBuf::new(),
+            stats_interval: Duration::from_secs(60),
+        }
+    }
+}
 
-impl Handle {
+// === impl LogHandle ===
+
+impl LogHandle {
     pub fn set_level(&self, level: LogLevel) {
-        // It fails only when the log itself is gone, and then nobody is left to be told.
+        // Fails only if the log itself is gone.
         let _ = self.level.reload(filter(level));
     }
 
-    /// Opens the file anew by its name, under which there may be none after a rotation. Lines of
-    /// before are in the file that has another name now; no line is in neither.
+    /// Opens the file again by its name, which a rotation may have moved. No line is lost: earlier
+    /// ones are in the renamed file.
     ///
     /// # Errors
-    /// It can't be opened; the log goes on where it was.
+    /// The file can't be opened; the log stays where it was.
     pub fn reopen(&self) -> Result<(), LogError> {
         let file = open(&self.path.lock())?;
         self.output.0.store(file);
         Ok(())
     }
 
-    /// Goes on in another file, or on stderr.
+    /// Switches to another file, or to stderr.
     pub fn write_to(&self, path: &Path, file: Option<Arc<File>>) {
         self.output.0.store(file);
         *self.path.lock() = path.into();
@@ -160,8 +203,7 @@ impl Write for Line {
     }
 }
 
-/// Libraries are heard from `info` up: below it they may show what a client sent,
-/// and with that a passkey.
+/// Libraries log from `info` up: below it they may show what a client sent, and so a passkey.
 fn filter(level: LogLevel) -> Targets {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -175,13 +217,13 @@ fn filter(level: LogLevel) -> Targets {
         .with_target("mika", level)
 }
 
-fn lines<S>(config: &config::Log, output: Output) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<S>(settings: &LogSettings, output: Output) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
-    let is_terminal = config.file.as_os_str().is_empty() && io::stderr().is_terminal();
+    let is_terminal = settings.file.as_os_str().is_empty() && io::stderr().is_terminal();
     let lines = fmt::layer().with_writer(output);
-    match config.format {
+    match settings.format {
         LogFormat::Text => lines.with_ansi(is_terminal).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     }

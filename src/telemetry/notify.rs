@@ -1,6 +1,5 @@
-//! What the service manager is told: that the tracker serves, what it is doing, and that it still
-//! works (sd_notify(3)). Where `NOTIFY_SOCKET` is not set, as in a shell or under supervisord,
-//! nothing happens.
+//! Notifications for the service manager (sd_notify(3)): readiness, status and watchdog. Without
+//! `NOTIFY_SOCKET`, as in a shell or under supervisord, nothing is sent.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,11 +7,11 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::MissedTickBehavior;
 
-/// How often a manager that waits is asked for more time, and how much.
+/// How often a waiting manager is asked to extend its timeout, and by how much.
 const EXTEND_PERIOD: Duration = Duration::from_secs(5);
 const EXTENSION: u32 = 20_000_000; // microseconds
 
-/// A longer status is cut off: it is one line on somebody's terminal.
+/// A longer status is cut off: it is one line on a terminal.
 const STATUS_MAX: usize = 200;
 
 /// The tracker serves, after a start or a reload.
@@ -20,14 +19,14 @@ pub fn ready(text: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(&line(text))]);
 }
 
-/// What it is doing now, in words for a person.
+/// What the tracker is doing now, for people.
 pub fn status(text: &str) {
     send(&[NotifyState::Status(&line(text))]);
 }
 
 /// Config and registry are read again; [`ready`] ends it.
 pub fn reloading(text: &str) {
-    // Managers of `Type=notify-reload` want to know since when.
+    // `Type=notify-reload` requires the time of the start.
     match NotifyState::monotonic_usec_now() {
         Ok(since) => send(&[
             NotifyState::Reloading,
@@ -38,27 +37,28 @@ pub fn reloading(text: &str) {
     }
 }
 
-/// It is about to end.
+/// The tracker is shutting down.
 pub fn stopping(text: &str) {
     send(&[NotifyState::Stopping, NotifyState::Status(&line(text))]);
 }
 
-/// It still works, see [`alive_period`].
+/// The watchdog's heartbeat, see [`alive_period`].
 pub fn alive() {
     send(&[NotifyState::Watchdog]);
 }
 
-/// How often the manager wants to hear [`alive`], half of its patience; none if it does not.
+/// How often to send [`alive`]: half the watchdog's timeout; none without a watchdog.
 pub fn alive_period() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|patience| patience / 2)
+    sd_notify::watchdog_enabled().map(|timeout| timeout / 2)
 }
 
-/// Does work that may take long, and has the manager wait for it as long as this thread turns.
-pub async fn unhurried<F: Future>(work: F) -> F::Output {
+/// Awaits work that may take long, and extends the manager's timeout while this thread makes
+/// progress.
+pub async fn extending_timeout<F: Future>(work: F) -> F::Output {
     tokio::pin!(work);
     let mut ticks = tokio::time::interval(EXTEND_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.reset(); // what is done soon needs no more time
+    ticks.reset(); // short work needs no extension
     loop {
         tokio::select! {
             output = &mut work => return output,
@@ -73,13 +73,13 @@ fn send(states: &[NotifyState]) {
     }
 }
 
-/// Nothing depends on it but what the manager shows, or does by itself.
+/// A lost notification affects only what the manager shows or does by itself.
 fn failed(error: &std::io::Error) {
-    tracing::debug!(%error, "the service manager was not told");
+    tracing::debug!(%error, "can't notify the service manager");
 }
 
-/// The text as one line: what follows a line break would be another message to the manager, and
-/// texts of servers are in it.
+/// The text as one line: after a line break the manager would read another message, and the text
+/// may come from a server.
 fn line(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(STATUS_MAX).map(plain).collect()
@@ -90,13 +90,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_one_line_that_ends() {
+    fn a_status_is_one_line_of_limited_length() {
         assert_eq!(line("a\nMAINPID=1\r\0"), "a MAINPID=1  ");
         assert_eq!(line(&"é".repeat(900)).chars().count(), STATUS_MAX);
     }
 
     #[tokio::test]
-    async fn work_is_done_though_nobody_waits_for_it() {
-        assert_eq!(unhurried(async { 5 }).await, 5);
+    async fn work_is_done_without_a_manager() {
+        assert_eq!(extending_timeout(async { 5 }).await, 5);
     }
 }

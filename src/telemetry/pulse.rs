@@ -1,27 +1,25 @@
-//! Whether a thread still works: it beats whenever it turns, and others look whether it does.
+//! The heartbeat of a thread, for the watchdog.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The pulse of one thread, which alone beats it. Clones are the same pulse.
+/// The heartbeat of one thread, the only one that beats it. Clones share the counter.
 #[derive(Clone, Debug, Default)]
 pub struct Pulse(Arc<Line>);
 
-/// A cache line of its own, so that beating takes nothing from other threads.
+/// On a cache line of its own, so that beating costs other threads nothing.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Line(AtomicU64);
 
-// === impl Pulse ===
-
 impl Pulse {
-    /// Says that the thread turns: a load and a store, because nobody else writes.
+    /// Called once per turn of the thread. A load and a store suffice with one writer.
     pub fn beat(&self) {
         let beats = self.beats();
         self.0.0.store(beats.wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// How often it has beaten; only whether that changes means anything.
+    /// The number of beats; only a change is meaningful.
     pub fn beats(&self) -> u64 {
         self.0.0.load(Ordering::Relaxed)
     }

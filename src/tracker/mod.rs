@@ -45,14 +45,12 @@ use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEn
 use self::completions::Completions;
 use self::registration::{NetworkShares, Registrations};
 
-pub use credit::HnrRules;
 pub use idle::{IdleTorrent, IdleTorrents};
 pub use outbox::{Cut, Outbox, Ticket};
-pub use refusal::Refusal;
+pub use refusal::{Reason, Refusal};
 pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
 pub use sweep::{Census, Roles};
-pub use user_records::RecordLimits;
 pub use view::LivePeer;
 
 /// An announce as a transport received it.
@@ -190,7 +188,7 @@ impl Tracker {
 
     fn tell_snatch(&self, info_hash: InfoHash, user: Option<UserId>, now: Seconds) {
         if let Some(events) = &self.events {
-            events.tell_snatch(info_hash, user, now);
+            events.publish_snatch(info_hash, user, now);
         }
     }
 
@@ -274,7 +272,7 @@ impl Tracker {
                 if let Some(events) = &self.events {
                     let reason = refusal.kind().name();
                     let source = Some(request.source);
-                    events.tell_refusal(reason, protocol.name(), source, now.mono);
+                    events.publish_refusal(reason, protocol.name(), source, now.mono);
                 }
             }
         }

@@ -40,7 +40,7 @@ impl Ledger<'_> {
         {
             return Err(refusal);
         }
-        let limits = self.rules.user_records;
+        let limits = self.rules.user_records();
         self.tracker.records.take(who.user, limits, self.now.mono)
     }
 
@@ -74,7 +74,7 @@ impl Ledger<'_> {
         if self.swarm.records_of(user, RECORDS_MAX) >= RECORDS_MAX {
             return Some(Refusal::TooManyPeers);
         }
-        let is_full = self.tracker.records.count(user) >= self.rules.user_records.max;
+        let is_full = self.tracker.records.count(user) >= self.rules.user_records().max;
         is_full.then_some(Refusal::TooManyRecords)
     }
 }

@@ -231,7 +231,7 @@ impl Ledger<'_> {
         let is_excused = self.torrent.disabled.is_some() || self.may_have_missed(&client.peer);
         let is_last = !is_excused && !self.swarm.has_other(client);
         if is_last {
-            credit::leave(&mut client.history, self.rules.hnr);
+            credit::leave(&mut client.history, self.rules.hnr());
         }
         is_last
     }
@@ -458,7 +458,7 @@ impl Ledger<'_> {
         let others = seeding_since.map(|_| self.swarm.other_seeded_at(client));
         let since_others = others.flatten().map(|at| self.now.mono.since(at));
         accrual.seed_time = accrual.seed_time.min(since_others.unwrap_or(u32::MAX));
-        credit::remember(&mut client.history, &accrual, self.rules.hnr);
+        credit::remember(&mut client.history, &accrual, self.rules.hnr());
         if accrual.implausible && self.tracker.may_warn(self.now.mono) {
             tracing::warn!(
                 user = client.peer.user.0,

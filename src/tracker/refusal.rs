@@ -2,11 +2,69 @@
 
 use std::sync::Arc;
 
-use crate::telemetry::metrics::Reason;
+use crate::telemetry::metrics::REASONS_MAX;
 use crate::wire::{Failure, ParseError, RetryIn};
 
 /// Seconds until a client may ask again about what will hardly change.
 const PERMANENT_INTERVAL: u32 = 3600;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)+) => {
+        /// The kind of a refusal, as metrics and events label it: a closed list.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Reason {
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The value of the label.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A UDP packet that ends too early.
+    Malformed = "malformed",
+    BadInfoHash = "bad_info_hash",
+    BadPeerId = "bad_peer_id",
+    BadPort = "bad_port",
+    /// A trusted proxy sent an address that can't be read.
+    BadForwarded = "bad_forwarded",
+    /// A private announce by UDP without a passkey.
+    NoPasskey = "no_passkey",
+    InvalidPasskey = "invalid_passkey",
+    AccountDisabled = "account_disabled",
+    ClientNotAllowed = "client_not_allowed",
+    UnregisteredTorrent = "unregistered_torrent",
+    TorrentDisabled = "torrent_disabled",
+    DownloadNotAllowed = "download_not_allowed",
+    TooManyPeers = "too_many_peers",
+    /// A user has the maximum of records.
+    TooManyRecords = "too_many_records",
+    /// A user began too many records lately.
+    TooManyNewRecords = "too_many_new_records",
+    AddressBlocked = "address_blocked",
+    PortBlocked = "port_blocked",
+    /// A private scrape by UDP, which has no place for a passkey (rule U6).
+    NoScrape = "no_scrape",
+    /// No room for another torrent.
+    Unavailable = "unavailable",
+}
+
+const _: () = assert!(Reason::ALL.len() <= REASONS_MAX);
+
+impl From<Reason> for usize {
+    fn from(reason: Reason) -> Self {
+        reason as Self
+    }
+}
 
 /// Why an announce or scrape is refused. A refusal changes nothing (rule R8).
 #[derive(Clone, Debug, PartialEq, Eq)]

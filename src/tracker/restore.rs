@@ -131,7 +131,7 @@ impl Tracker {
     /// Whether the record of an unknown peer is taken up: of a user who has as many as one may
     /// have, only those of peers that are in the swarm.
     pub(super) fn has_room(&self, user: UserId, record: &PeerRecord) -> bool {
-        record.active || self.records.count(user) < self.rules.load().user_records.max
+        record.active || self.records.count(user) < self.rules.load().user_records().max
     }
 }
 

@@ -1,68 +1,92 @@
-//! The settings that the decision goes by. Times in seconds, sizes in bytes.
+//! The settings that the decision goes by: the section `tracker` of the config.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::base::addr::PublicAddresses;
 use crate::base::clock::Seconds;
+use crate::base::{networks, seconds};
 use crate::swarm::LIFE_MAX;
 use crate::tracker::credit::HnrRules;
 use crate::tracker::user_records::RecordLimits;
 
 /// Who may take part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
+    /// Anybody, and any torrent unless `tracker.auto_register` is off.
     Public,
+    /// Users by passkey, and registered torrents.
     Private,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)] // each is a switch of its own
+/// Times in seconds, sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own in the config
 pub struct Rules {
+    #[serde(with = "seconds")]
     pub announce_interval: u32,
+    #[serde(with = "seconds")]
     pub min_announce_interval: u32,
-    /// A peer that did not announce for so long has left (rule W10). In public mode at most
+    /// A peer that did not announce for this long has left (rule W10). In public mode at most
     /// [`LIFE_MAX`].
+    #[serde(with = "seconds")]
     pub peer_ttl: u32,
-    /// How long the account of a peer that left is kept (rule A2).
+    /// How long the account of a peer that left is kept, so that it can resume (rule A2).
+    #[serde(with = "seconds")]
     pub tombstone_ttl: u32,
     /// Peers in a reply to a client that does not say how many it wants.
     pub numwant: u32,
     pub max_numwant: u32,
-    /// Public mode: serve torrents that nobody registered.
+    /// Public mode: serve torrents that are not registered.
     pub auto_register: bool,
-    /// Public mode: swarms held at once.
+    /// Public mode: swarms held at once, and torrents that clients may register.
+    #[serde(deserialize_with = "up_to_32_bits")]
     pub max_torrents: usize,
-    /// Refuse clients that are not on the whitelist.
-    pub whitelist: bool,
-    /// Public mode: a torrent that clients registered, and that nobody used for so many seconds, is
-    /// removed; 0 to remove it only when its room is needed.
+    /// Public mode: a torrent that clients registered and that was unused for this long is removed;
+    /// 0 to remove it only when its room is needed.
+    #[serde(with = "seconds")]
     pub forget_torrents_after: u32,
-    /// Ports that no client may listen on, and networks that no announce may come from.
+    /// Ports that no client may listen on.
     pub blocked_ports: Vec<u16>,
+    /// Networks whose announces are refused.
+    #[serde(deserialize_with = "networks::deserialize")]
     pub blocked_networks: Vec<IpNet>,
-    /// Believe the addresses that clients give.
+    /// Refuse clients whose peer id begins with no prefix of the whitelist.
+    pub whitelist: bool,
+    /// Believe `ip=`, `ipv4=` and `ipv6=` of an announce.
     pub trust_client_ip: bool,
     /// By which addresses the internet reaches peers of the tracker's own networks (rule W8).
     pub public_addresses: PublicAddresses,
     /// Public mode: peers of one address, or of one IPv6 network of 64 bits, in one swarm; 0 for
-    /// no limit. Of addresses that the internet can't reach there is none: they stand for many hosts.
+    /// no limit. Addresses that the internet can't reach have none: they stand for many hosts.
     pub max_peers_per_ip: u32,
     /// Private mode: clients of one user in one swarm (rule A6).
     pub max_peers_per_user: u32,
     /// Private mode: records of one user over all torrents (rule A6).
-    pub user_records: RecordLimits,
+    pub max_records_per_user: u32,
+    /// Private mode: records that one user may begin at once, and in each second after that.
+    pub new_records_burst: u32,
+    pub new_records_rate: u32,
     /// Private mode: never hand a user their own other clients (rule W8).
     pub hide_own_peers: bool,
     /// Bytes a second; a faster total is not believed (rule A7).
     pub max_rate: u64,
-    pub hnr: HnrRules,
+    #[serde(with = "seconds")]
+    pub hnr_threshold: u32,
+    pub hnr_min_bytes: u64,
+}
+
+fn up_to_32_bits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    u32::deserialize(deserializer).map(|number| number as usize)
 }
 
 // === impl Rules ===
 
-/// Those of a public tracker that nobody has configured.
+/// For [`Mode::Public`]; the config knows what differs in private mode.
 impl Default for Rules {
     fn default() -> Self {
         Self {
@@ -82,17 +106,15 @@ impl Default for Rules {
             public_addresses: PublicAddresses::default(),
             max_peers_per_ip: 100,
             max_peers_per_user: 5,
-            user_records: RecordLimits {
-                max: 20_000,
-                burst: 10_000,
-                rate: 5,
-            },
+            // Two clients that seed 10,000 torrents each, or one that is started twice at once.
+            max_records_per_user: 20_000,
+            new_records_burst: 10_000,
+            new_records_rate: 5,
+            // Two clients of one user should find each other; the limit above bounds them.
             hide_own_peers: false,
             max_rate: 2_500_000_000,
-            hnr: HnrRules {
-                threshold: 14 * 86_400,
-                min_bytes: 50 << 20,
-            },
+            hnr_threshold: 14 * 86_400,
+            hnr_min_bytes: 50 << 20,
         }
     }
 }
@@ -104,6 +126,21 @@ impl Rules {
             self.peer_ttl = self.peer_ttl.min(LIFE_MAX);
         }
         self
+    }
+
+    pub(super) fn user_records(&self) -> RecordLimits {
+        RecordLimits {
+            max: self.max_records_per_user,
+            burst: self.new_records_burst,
+            rate: self.new_records_rate,
+        }
+    }
+
+    pub fn hnr(&self) -> HnrRules {
+        HnrRules {
+            threshold: self.hnr_threshold.max(1),
+            min_bytes: self.hnr_min_bytes,
+        }
     }
 
     /// Peers last seen before this moment have expired.

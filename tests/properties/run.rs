@@ -7,7 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use mika::base::ids::{PeerId, TorrentId, UserId};
 use mika::change::PeerRecord;
 use mika::registry::{Permille, RegistryChange};
-use mika::tracker::{HnrRules, Mode};
+use mika::tracker::Mode;
 use mika::wire::{self, ClientKey, Event};
 
 use super::model::{self, Announce, Deeds, Expected, Model};
@@ -109,10 +109,8 @@ impl<'a> Run<'a> {
         rules.peer_ttl = model::TTL;
         rules.tombstone_ttl = NEVER;
         rules.hide_own_peers = choices.bool();
-        rules.hnr = HnrRules {
-            threshold: model::HNR_SEED_TIME as u32,
-            min_bytes: model::HNR_MIN_BYTES,
-        };
+        rules.hnr_threshold = model::HNR_SEED_TIME as u32;
+        rules.hnr_min_bytes = model::HNR_MIN_BYTES;
         let mut model = Model::new(private, TORRENTS);
         model.hide_own = rules.hide_own_peers;
         model.barred = vec![USERS];

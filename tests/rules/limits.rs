@@ -2,9 +2,15 @@
 
 use mika::base::ids::{InfoHash, TorrentId, UserId};
 use mika::registry::{RegistryChange, Torrent};
-use mika::tracker::RecordLimits;
 
 use crate::world::{Ask, TOMBSTONE, TTL, World, escaped, peer, rules, torrent, user};
+
+/// Records of one user.
+struct RecordLimits {
+    max: u32,
+    burst: u32,
+    rate: u32,
+}
 
 const LIMITS: RecordLimits = RecordLimits {
     max: 20,
@@ -15,7 +21,9 @@ const LIMITS: RecordLimits = RecordLimits {
 /// A tracker with torrents 1 to 200 and those limits.
 fn limited(limits: RecordLimits) -> World {
     let mut rules = rules();
-    rules.user_records = limits;
+    rules.max_records_per_user = limits.max;
+    rules.new_records_burst = limits.burst;
+    rules.new_records_rate = limits.rate;
     let world = World::private_by(rules, 10_000);
     (1..=200).for_each(|n| world.apply(RegistryChange::Torrent(torrent(n))));
     world

@@ -206,10 +206,10 @@ impl Plan {
             ..Config::default()
         };
         let tracker = &mut config.tracker;
-        tracker.announce_interval = Duration::from_secs(20);
-        tracker.min_announce_interval = Duration::from_secs(10);
-        tracker.peer_ttl = Duration::from_secs(TTL);
-        tracker.hnr_threshold = Duration::from_secs(self.hnr.threshold);
+        tracker.announce_interval = 20;
+        tracker.min_announce_interval = 10;
+        tracker.peer_ttl = TTL as u32;
+        tracker.hnr_threshold = self.hnr.threshold as u32;
         tracker.hnr_min_bytes = self.hnr.min_bytes;
         config.journal.flush_interval = self.flush;
         config.journal.keep = self.keep;

@@ -13,8 +13,7 @@ use mika::change::{Change, PeerChange, PeerKey, PeerRecord, Standing, SwarmCount
 use mika::registry::{Client, Permille, Registry, RegistryChange, Torrent, User, Whitelist};
 use mika::telemetry::metrics::{Metrics, Protocol};
 use mika::tracker::{
-    AnnounceRequest, Answer, HnrRules, KnownHistory, Mode, Refusal, Rules, Ticket, Tracker,
-    Workspace,
+    AnnounceRequest, Answer, KnownHistory, Mode, Refusal, Rules, Ticket, Tracker, Workspace,
 };
 use mika::wire::{Announce, ParseError, ScrapeEntry, http, query};
 
@@ -184,10 +183,8 @@ pub fn rules() -> Rules {
         tombstone_ttl: TOMBSTONE,
         max_torrents: 100,
         max_rate: MAX_RATE,
-        hnr: HnrRules {
-            threshold: 10_000,
-            min_bytes: 1000,
-        },
+        hnr_threshold: 10_000,
+        hnr_min_bytes: 1000,
         ..Rules::default()
     }
 }

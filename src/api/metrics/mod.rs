@@ -1,5 +1,5 @@
-//! `GET /metrics`: what is counted, as text for Prometheus. Each name is explained in
-//! `docs/metrics.md`, which a test holds to this.
+//! `GET /metrics`: all metrics as text for Prometheus. `docs/metrics.md` explains each name; a test
+//! compares the two.
 
 mod page;
 #[cfg(test)]
@@ -12,19 +12,19 @@ use std::sync::atomic::Ordering;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 
-use self::page::Page;
-use super::rested::Rested;
+use self::page::MetricsPage;
+use super::cost_limit::CostLimitedCache;
 use crate::base::clock::{Clock, Seconds};
 use crate::journal;
 use crate::registry::Registry;
-use crate::telemetry::metrics::process::Process;
+use crate::telemetry::metrics::process::ProcessFigures;
 use crate::telemetry::metrics::{Certificates, Evictions, Health, Metrics};
-use crate::tracker::{Census, Roles, Tracker};
+use crate::tracker::{Census, Reason, Roles, Tracker};
 
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Where the numbers are.
+/// Where the values come from.
 #[derive(Clone)]
 pub struct Sources {
     pub metrics: Arc<Metrics>,
@@ -32,27 +32,25 @@ pub struct Sources {
     pub registry: Arc<Registry>,
     pub journal: journal::Handle,
     pub clock: Clock,
-    pub census: Arc<Rested<Census>>,
+    pub census: Arc<CostLimitedCache<Census>>,
 }
 
-/// All metrics as they are now. It counts the swarms now and then, which takes some tens of
-/// nanoseconds for each: a large tracker's is not for a thread that has to answer others.
+/// All metrics as they are now. Counting the swarms takes some tens of nanoseconds for each: with a
+/// large tracker, call it on a blocking thread.
 pub fn text(sources: &Sources) -> String {
     let mut registry = prometheus_client::registry::Registry::default();
     registry.register_collector(Box::new(sources.clone()));
     let mut out = String::with_capacity(32 * 1024);
-    // Only a writer that takes no more can fail, and a string takes all.
+    // Writing to a string can't fail.
     if let Err(error) = text::encode_registry(&mut out, &registry) {
         tracing::error!(%error, "the metrics could not be written");
     }
     out
 }
 
-// === impl Sources ===
-
 impl Collector for Sources {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut page = Page(encoder);
+        let mut page = MetricsPage(encoder);
         let page = &mut page;
         self.requests(page)?;
         self.clients(page)?;
@@ -72,42 +70,44 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// Whether what the node needs can be reached: what `GET /readyz` tells.
+    /// Whether storage and cache can be reached, for `GET /readyz`.
     pub fn health(&self) -> Health {
         self.metrics.health()
     }
 
     #[rustfmt::skip] // a table
-    fn requests(&self, page: &mut Page) -> fmt::Result {
-        let it = &self.metrics;
-        let outcomes = [("answered", &it.announces), ("refused", &it.announces_refused)];
+    fn requests(&self, page: &mut MetricsPage) -> fmt::Result {
+        let metrics = &self.metrics;
+        let outcomes = [("answered", &metrics.announces), ("refused", &metrics.announces_refused)];
         page.counters("mika_announces_total", "Announces by protocol and outcome.", by_protocol(outcomes))?;
-        let outcomes = [("answered", &it.scrapes), ("refused", &it.scrapes_refused)];
+        let outcomes = [("answered", &metrics.scrapes), ("refused", &metrics.scrapes_refused)];
         page.counters("mika_scrapes_total", "Scrapes by protocol and outcome.", by_protocol(outcomes))?;
-        let refusals = it.refusals.iter();
-        let refusals = refusals.map(|(reason, number)| ([("reason", reason.name())], number.get()));
+        let refusals = Reason::ALL.iter().map(|&reason| ([("reason", reason.name())], metrics.refusals.of(reason).get()));
         page.counters("mika_refusals_total", "Announces and scrapes answered with a failure, by its reason.", refusals)?;
-        let durations = it.durations.iter();
-        let durations = durations.map(|(protocol, it)| ([("protocol", protocol.name())], it));
+        let durations = metrics.durations.iter();
+        let durations = durations.map(|(protocol, histogram)| ([("protocol", protocol.name())], histogram));
         page.histograms("mika_request_duration_seconds", "From an announce or scrape that was read to its reply as bytes.", durations)?;
-        page.counter("mika_snatches_total", "Downloads completed.", it.snatches.get())?;
-        page.counter("mika_peers_expired_total", "Peers that fell silent.", it.expired.get())?;
-        page.counter("mika_peers_replaced_total", "Private peers whose endpoint another client of their user took over.", it.replaced.get())?;
-        page.counter("mika_reports_implausible_total", "Reports of more traffic than any line carries; not credited.", it.implausible.get())?;
-        page.counter("mika_torrents_full_total", "Public announces refused because there was no room for another torrent.", it.torrents_full.get())?;
-        let refused = [("full", &it.registrations_full), ("share", &it.registrations_share), ("rate", &it.registrations_rate)];
+        page.counter("mika_snatches_total", "Downloads completed.", metrics.snatches.get())?;
+        page.counter("mika_peers_expired_total", "Peers that fell silent.", metrics.expired.get())?;
+        page.counter("mika_peers_replaced_total", "Private peers whose endpoint another client of their user took over.", metrics.replaced.get())?;
+        page.counter("mika_reports_implausible_total", "Reports of more traffic than any line carries; not credited.", metrics.implausible.get())?;
+        page.counter("mika_torrents_full_total", "Public announces refused because there was no room for another torrent.", metrics.torrents_full.get())?;
+        let refused = [("full", &metrics.registrations_full), ("share", &metrics.registrations_share), ("rate", &metrics.registrations_rate)];
         let refused = refused.map(|(reason, number)| ([("reason", reason)], number.get()));
         page.counters("mika_registrations_refused_total", "Snatches of unknown public torrents that were not counted, by what was exceeded.", refused)?;
-        page.counter("mika_torrents_forgotten_total", "Public torrents that gave way because nobody used them.", it.torrents_forgotten.get())?;
-        page.counter("mika_peers_per_ip_exceeded_total", "Public announces refused because of too many peers of one address.", it.peers_per_ip.get())?;
-        page.counter("mika_blocked_total", "Announces refused because their address or port is blocked.", it.blocked.get())
+        page.counter("mika_torrents_forgotten_total", "Public torrents that gave way because nobody used them.", metrics.torrents_forgotten.get())?;
+        page.counter("mika_peers_per_ip_exceeded_total", "Public announces refused because of too many peers of one address.", metrics.peers_per_ip.get())?;
+        page.counter("mika_blocked_total", "Announces refused because their address or port is blocked.", metrics.blocked.get())
     }
 
-    fn clients(&self, page: &mut Page) -> fmt::Result {
+    fn clients(&self, page: &mut MetricsPage) -> fmt::Result {
         let all = self.metrics.clients.all();
-        let sessions = all.iter().map(|it| {
-            let labels = [("client", it.client), ("version", it.version.as_str())];
-            (labels, it.sessions)
+        let sessions = all.iter().map(|client| {
+            let labels = [
+                ("client", client.client),
+                ("version", client.version.as_str()),
+            ];
+            (labels, client.sessions)
         });
         page.counters(
             "mika_client_sessions_total",
@@ -116,7 +116,7 @@ impl Sources {
         )
     }
 
-    fn swarms(&self, page: &mut Page) -> fmt::Result {
+    fn swarms(&self, page: &mut MetricsPage) -> fmt::Result {
         let census = self.census.get(|| self.tracker.census());
         page.gauge("mika_swarms", "Swarms in memory.", census.swarms)?;
         let peers = [("ipv4", census.v4), ("ipv6", census.v6)];
@@ -141,7 +141,7 @@ impl Sources {
     }
 
     #[rustfmt::skip] // a table
-    fn registry(&self, page: &mut Page) -> fmt::Result {
+    fn registry(&self, page: &mut MetricsPage) -> fmt::Result {
         let (users, torrents, clients) = self.registry.sizes();
         page.gauge("mika_registry_users", "Users.", users as u64)?;
         page.gauge("mika_registry_torrents", "Registered torrents.", torrents as u64)?;
@@ -150,69 +150,69 @@ impl Sources {
     }
 
     #[rustfmt::skip] // a table
-    fn journal(&self, page: &mut Page) -> fmt::Result {
-        let (it, outbox) = (&self.metrics, self.tracker.outbox());
+    fn journal(&self, page: &mut MetricsPage) -> fmt::Result {
+        let (metrics, outbox) = (&self.metrics, self.tracker.outbox());
         page.gauge("mika_outbox_pending", "Changes that are not durable yet.", outbox.pending() as u64)?;
         page.gauge("mika_outbox_capacity", "Changes that the outbox has room for.", outbox.capacity() as u64)?;
-        page.counter("mika_outbox_full_total", "Changes that found no room in the outbox.", it.outbox_full.get())?;
-        page.counter("mika_ack_timeouts_total", "Replies sent before what they acknowledge was durable.", it.ack_timeouts.get())?;
+        page.counter("mika_outbox_full_total", "Changes that found no room in the outbox.", metrics.outbox_full.get())?;
+        page.counter("mika_ack_timeouts_total", "Replies sent before what they acknowledge was durable.", metrics.ack_timeouts.get())?;
         page.gauge("mika_journal_backlog", "Changes that storage does not have yet.", self.journal.backlog() as u64)?;
         page.gauge("mika_journal_lag_seconds", "Age of the oldest change that storage does not have yet.", u64::from(self.journal.lag()))?;
-        page.counter("mika_journal_batches_applied_total", "Batches that storage has applied.", it.batches.get())?;
-        page.counter("mika_journal_batch_failures_total", "Tries to apply batches that failed.", it.batch_failures.get())?;
-        page.counter("mika_journal_batches_spilled_total", "Batches written to the spill file.", it.batches_spilled.get())?;
-        page.counter("mika_journal_send_failures_total", "Tries to send batches to the cache that failed.", it.cache_failures.get())?;
-        page.histogram("mika_journal_apply_duration_seconds", "How long storage took to apply batches.", &it.apply_durations)?;
-        page.histogram("mika_journal_keep_duration_seconds", "How long the cache took to keep batches.", &it.keep_durations)?;
-        page.counter("mika_uploaded_bytes_total", "Upload credited to users, once storage has it.", it.credited_up.get())?;
-        page.counter("mika_downloaded_bytes_total", "Download charged to users, once storage has it.", it.credited_down.get())
+        page.counter("mika_journal_batches_applied_total", "Batches that storage has applied.", metrics.batches.get())?;
+        page.counter("mika_journal_batch_failures_total", "Tries to apply batches that failed.", metrics.batch_failures.get())?;
+        page.counter("mika_journal_batches_spilled_total", "Batches written to the spill file.", metrics.batches_spilled.get())?;
+        page.counter("mika_journal_send_failures_total", "Tries to send batches to the cache that failed.", metrics.cache_failures.get())?;
+        page.histogram("mika_journal_apply_duration_seconds", "How long storage took to apply batches.", &metrics.apply_durations)?;
+        page.histogram("mika_journal_keep_duration_seconds", "How long the cache took to keep batches.", &metrics.keep_durations)?;
+        page.counter("mika_uploaded_bytes_total", "Upload credited to users, once storage has it.", metrics.credited_up.get())?;
+        page.counter("mika_downloaded_bytes_total", "Download charged to users, once storage has it.", metrics.credited_down.get())
     }
 
     #[rustfmt::skip] // a table
-    fn stores(&self, page: &mut Page) -> fmt::Result {
-        let it = &self.metrics;
+    fn stores(&self, page: &mut MetricsPage) -> fmt::Result {
+        let metrics = &self.metrics;
         let is_up = |up: Option<bool>| up.map(u64::from);
-        page.gauge("mika_storage_up", "1 if storage can be reached, else 0.", is_up(it.storage.is_up()))?;
-        page.gauge("mika_storage_problems", "What is wrong with the triggers, tables and session of the database.", it.storage_problems.load(Ordering::Relaxed))?;
-        page.counter("mika_storage_failures_total", "Calls to storage that failed.", it.storage.failures.get())?;
-        page.counter("mika_storage_reconnects_total", "Times that storage was back after calls had failed.", it.storage.reconnects.get())?;
-        let clocks = it.clocks.all();
+        page.gauge("mika_storage_up", "1 if storage can be reached, else 0.", is_up(metrics.storage.is_up()))?;
+        page.gauge("mika_storage_problems", "What is wrong with the triggers, tables and session of the database.", metrics.storage_problems.load(Ordering::Relaxed))?;
+        page.counter("mika_storage_failures_total", "Calls to storage that failed.", metrics.storage.failures.get())?;
+        page.counter("mika_storage_reconnects_total", "Times that storage was back after calls had failed.", metrics.storage.reconnects.get())?;
+        let clocks = metrics.clocks.all();
         let clocks = clocks.iter().map(|(clock, skew)| ([("clock", clock.as_str())], *skew));
         page.gauges("mika_clock_skew_seconds", "Seconds between a clock and the time that most agree on.", clocks)?;
-        page.gauge("mika_cache_up", "1 if the cache can be reached, else 0.", is_up(it.cache.is_up()))?;
-        page.counter("mika_cache_failures_total", "Calls to the cache that failed.", it.cache.failures.get())?;
-        page.counter("mika_cache_reconnects_total", "Times that the cache was back after calls had failed.", it.cache.reconnects.get())
+        page.gauge("mika_cache_up", "1 if the cache can be reached, else 0.", is_up(metrics.cache.is_up()))?;
+        page.counter("mika_cache_failures_total", "Calls to the cache that failed.", metrics.cache.failures.get())?;
+        page.counter("mika_cache_reconnects_total", "Times that the cache was back after calls had failed.", metrics.cache.reconnects.get())
     }
 
     #[rustfmt::skip] // a table
-    fn listeners(&self, page: &mut Page) -> fmt::Result {
-        let it = &self.metrics;
-        page.counter("mika_http_connections_total", "Connections accepted by the announce listener.", it.connections.get())?;
-        page.gauge("mika_http_connections_open", "Connections of the announce listener that are open.", it.connections_open.get())?;
-        page.gauge("mika_http_connections_max", "Connections that may be open at once.", it.connections_max.get())?;
-        page.counters("mika_http_connections_evicted_total", "Connections that had to give way to others.", evictions(&it.connections_evicted))?;
-        page.counters("mika_api_connections_evicted_total", "Connections of the API that had to give way to others.", evictions(&it.api_connections_evicted))?;
-        page.counter("mika_http_forwarded_missing_total", "Requests of trusted proxies without the header that names the client.", it.forwarded_missing.get())?;
-        page.counter("mika_udp_connects_total", "UDP connects that got an id.", it.udp_connects.get())?;
-        page.counter("mika_udp_connects_limited_total", "UDP connects left unanswered, because their network had asked too often.", it.udp_connects_limited.get())?;
-        page.counter("mika_udp_bad_ids_total", "UDP requests with a connection id that is not valid.", it.udp_bad_ids.get())?;
-        page.counter("mika_udp_errors_limited_total", "UDP errors that were not sent, because their network had got too many.", it.udp_errors_limited.get())?;
-        page.counter("mika_udp_dropped_total", "UDP packets that are no request.", it.udp_dropped.get())?;
-        page.counter("mika_udp_unsent_total", "UDP replies that the system did not take.", it.udp_unsent.get())?;
-        let expiries = expiries(&it.certificates);
+    fn listeners(&self, page: &mut MetricsPage) -> fmt::Result {
+        let metrics = &self.metrics;
+        page.counter("mika_http_connections_total", "Connections accepted by the announce listener.", metrics.connections.get())?;
+        page.gauge("mika_http_connections_open", "Connections of the announce listener that are open.", metrics.connections_open.get())?;
+        page.gauge("mika_http_connections_max", "Connections that may be open at once.", metrics.connections_max.get())?;
+        page.counters("mika_http_connections_evicted_total", "Connections that had to give way to others.", evictions(&metrics.connections_evicted))?;
+        page.counters("mika_api_connections_evicted_total", "Connections of the API that had to give way to others.", evictions(&metrics.api_connections_evicted))?;
+        page.counter("mika_http_forwarded_missing_total", "Requests of trusted proxies without the header that names the client.", metrics.forwarded_missing.get())?;
+        page.counter("mika_udp_connects_total", "UDP connects that got an id.", metrics.udp_connects.get())?;
+        page.counter("mika_udp_connects_limited_total", "UDP connects left unanswered, because their network had asked too often.", metrics.udp_connects_limited.get())?;
+        page.counter("mika_udp_bad_ids_total", "UDP requests with a connection id that is not valid.", metrics.udp_bad_ids.get())?;
+        page.counter("mika_udp_errors_limited_total", "UDP errors that were not sent, because their network had got too many.", metrics.udp_errors_limited.get())?;
+        page.counter("mika_udp_dropped_total", "UDP packets that are no request.", metrics.udp_dropped.get())?;
+        page.counter("mika_udp_unsent_total", "UDP replies that the system did not take.", metrics.udp_unsent.get())?;
+        let expiries = expiries(&metrics.certificates);
         page.gauges("mika_certificate_expiry_timestamp_seconds", "Unix time at which the certificate of a listener expires.", expiries)
     }
 
     #[rustfmt::skip] // a table
-    fn process(&self, page: &mut Page) -> fmt::Result {
-        let it = Process::read();
+    fn process(&self, page: &mut MetricsPage) -> fmt::Result {
+        let process = ProcessFigures::read();
         let started = self.clock.now().to_unix(Seconds::START);
-        page.gauge("mika_process_resident_memory_bytes", "Memory of the process.", it.resident)?;
-        page.gauge("mika_process_memory_limit_bytes", "Memory that there is for it.", it.memory_max)?;
-        page.gauge("mika_process_open_fds", "Open files.", it.files_open)?;
-        page.gauge("mika_process_max_fds", "Files that may be open at once.", it.files_max)?;
-        page.gauge("mika_process_threads", "Threads.", it.threads)?;
-        page.seconds("mika_process_cpu_seconds_total", "Time on all cores.", it.cpu_seconds)?;
+        page.gauge("mika_process_resident_memory_bytes", "Memory of the process.", process.resident)?;
+        page.gauge("mika_process_memory_limit_bytes", "Memory that there is for it.", process.memory_max)?;
+        page.gauge("mika_process_open_fds", "Open files.", process.files_open)?;
+        page.gauge("mika_process_max_fds", "Files that may be open at once.", process.files_max)?;
+        page.gauge("mika_process_threads", "Threads.", process.threads)?;
+        page.seconds("mika_process_cpu_seconds_total", "Time on all cores.", process.cpu_seconds)?;
         page.gauge("mika_process_start_time_seconds", "Unix time of the start.", u64::try_from(started).ok())?;
         page.gauges("mika_build_info", "Always 1; says which version runs.", [([("version", env!("CARGO_PKG_VERSION"))], 1)])
     }
@@ -227,8 +227,7 @@ fn by_protocol(
     ); 2],
 ) -> impl Iterator<Item = (Labels, u64)> {
     outcomes.into_iter().flat_map(|(outcome, counters)| {
-        let counters = counters.iter();
-        counters.map(move |(protocol, number)| {
+        counters.iter().map(move |(protocol, number)| {
             let labels = [("protocol", protocol.name()), ("outcome", outcome)];
             (labels, number.get())
         })
@@ -239,13 +238,16 @@ fn by_protocol(
 fn evictions(
     evicted: &Evictions,
 ) -> impl Iterator<Item = ([(&'static str, &'static str); 1], u64)> {
-    let all = evicted.iter();
-    all.map(|(reason, number)| ([("reason", reason.name())], number.get()))
+    evicted
+        .iter()
+        .map(|(reason, number)| ([("reason", reason.name())], number.get()))
 }
 
 fn expiries(
     certificates: &Certificates,
 ) -> impl Iterator<Item = ([(&'static str, &'static str); 1], u64)> {
-    let all = certificates.all().into_iter();
-    all.map(|(listener, at)| ([("listener", listener)], u64::try_from(at).unwrap_or(0)))
+    certificates
+        .all()
+        .into_iter()
+        .map(|(listener, at)| ([("listener", listener)], u64::try_from(at).unwrap_or(0)))
 }

@@ -1,4 +1,4 @@
-//! The text that Prometheus reads, version 0.0.4: a metric after the other.
+//! Prometheus's text format, version 0.0.4.
 
 use std::fmt;
 
@@ -7,22 +7,20 @@ use prometheus_client::metrics::MetricType;
 
 use crate::telemetry::metrics::{BOUNDS, Histogram};
 
-/// A page in the making. What is described without a value stands there too, so that the names
-/// are the same whatever has happened.
-pub(super) struct Page<'a>(pub DescriptorEncoder<'a>);
+/// Builds the page. A metric without a value still has its description, so that the names are always
+/// the same.
+pub(super) struct MetricsPage<'a>(pub DescriptorEncoder<'a>);
 
-/// A label set or none, and the value that goes with it.
+/// A value and its labels, if any.
 type Value<L, V> = (Option<L>, V);
 
-// === impl Page ===
-
-impl Page<'_> {
-    /// A number that only grows since the start.
+impl MetricsPage<'_> {
+    /// A monotonic counter.
     pub fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.write_counters(name, help, [alone(value)])
+        self.write_counters(name, help, [unlabelled(value)])
     }
 
-    /// The same for each set of labels.
+    /// One counter for each set of labels.
     pub fn counters<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -32,20 +30,20 @@ impl Page<'_> {
         self.write_counters(name, help, values.into_iter().map(labelled))
     }
 
-    /// A sum of seconds that only grows.
+    /// A monotonic sum of seconds.
     pub fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        let values = [alone(value)];
+        let values = [unlabelled(value)];
         self.each(name, help, MetricType::Counter, values, |metric, value| {
             metric.encode_gauge(&value)
         })
     }
 
-    /// A number as it is now; none if it is not known.
+    /// The current value; none if it is unknown.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Into<Option<u64>>) -> fmt::Result {
-        self.write_gauges(name, help, value.into().map(alone))
+        self.write_gauges(name, help, value.into().map(unlabelled))
     }
 
-    /// The same for each set of labels.
+    /// One gauge for each set of labels.
     pub fn gauges<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -57,10 +55,10 @@ impl Page<'_> {
 
     /// Durations in seconds.
     pub fn histogram(&mut self, name: &str, help: &str, value: &Histogram) -> fmt::Result {
-        self.write_histograms(name, help, [alone(value)])
+        self.write_histograms(name, help, [unlabelled(value)])
     }
 
-    /// The same for each set of labels.
+    /// One histogram for each set of labels.
     pub fn histograms<'h, L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -130,8 +128,8 @@ impl Page<'_> {
     }
 }
 
-/// The value of a metric that is one number.
-fn alone<V>(value: V) -> Value<NoLabelSet, V> {
+/// A value without labels.
+fn unlabelled<V>(value: V) -> Value<NoLabelSet, V> {
     (None, value)
 }
 
@@ -139,7 +137,7 @@ fn labelled<L, V>((labels, value): (L, V)) -> Value<L, V> {
     (Some(labels), value)
 }
 
-/// As the crate takes whole numbers.
+/// The integer type of the crate.
 fn whole(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

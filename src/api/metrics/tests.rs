@@ -3,18 +3,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::base::secret::Secret;
 use crate::registry::Registry;
-use crate::telemetry::metrics::{Asked, Protocol, Reason, Witness};
-use crate::tracker::{AnnounceRequest, HnrRules, Mode, Rules, Workspace};
+use crate::telemetry::metrics::{Asked, ProbeSource, Protocol};
+use crate::tracker::{AnnounceRequest, Mode, Reason, Rules, Workspace};
 use crate::wire::query;
 
 /// The parts of a node that is not shared, over a database in memory.
-struct Place {
+struct TestNode {
     sources: Sources,
     work: Workspace,
     _folder: tempfile::TempDir,
 }
 
-impl Place {
+impl TestNode {
     async fn new(mode: Mode) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mika.db").display().to_string();
@@ -78,10 +78,8 @@ fn rules() -> Rules {
         max_torrents: 100_000,
         blocked_ports: vec![25],
         max_rate: 1 << 40,
-        hnr: HnrRules {
-            threshold: 1,
-            min_bytes: 1,
-        },
+        hnr_threshold: 1,
+        hnr_min_bytes: 1,
         ..Rules::default()
     }
 }
@@ -111,8 +109,8 @@ fn names(text: &str) -> BTreeSet<&str> {
 }
 
 #[tokio::test]
-async fn announces_are_told_by_protocol_and_outcome_and_peers_by_family_and_role() {
-    let mut place = Place::new(Mode::Public).await;
+async fn announces_are_counted_by_protocol_and_outcome_and_peers_by_family_and_role() {
+    let mut place = TestNode::new(Mode::Public).await;
     place.announce("192.0.2.1", &query("-qB4650-abcdefghijkl", 1, 0, "started"));
     place.announce("192.0.2.1", &query("-qB4650-abcdefghijkl", 1, 0, ""));
     place.announce("192.0.2.2", &query("-TR4050-abcdefghijkl", 2, 9, "started"));
@@ -181,7 +179,7 @@ async fn announces_are_told_by_protocol_and_outcome_and_peers_by_family_and_role
 
 #[tokio::test]
 async fn durations_are_cumulative_buckets_in_seconds() {
-    let place = Place::new(Mode::Public).await;
+    let place = TestNode::new(Mode::Public).await;
     let durations = place.sources.metrics.durations.of(Protocol::Http);
     durations.observe(1500);
     durations.observe_each(30_000_000, 2);
@@ -211,14 +209,14 @@ async fn durations_are_cumulative_buckets_in_seconds() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_has_a_description_and_no_value() {
-    let place = Place::new(Mode::Private).await;
+async fn missing_values_have_only_a_description() {
+    let place = TestNode::new(Mode::Private).await;
     let before = place.text();
     assert!(before.contains("# TYPE mika_cache_up gauge\n"));
     assert!(!series(&before).contains_key("mika_cache_up"));
     let metrics = &place.sources.metrics;
-    metrics.cache.failed(Witness::Probe, "gone");
-    metrics.storage.succeeded(Witness::Probe);
+    metrics.cache.failed(ProbeSource::Probe, "gone");
+    metrics.storage.succeeded(ProbeSource::Probe);
     metrics.certificates.set("http", Some(1_900_000_000));
     metrics.connections_open.add(|| 3);
     let after = place.text();
@@ -241,8 +239,8 @@ async fn what_is_not_there_has_a_description_and_no_value() {
 }
 
 #[tokio::test]
-async fn strangers_make_no_text_longer_than_the_lists_are() {
-    let mut place = Place::new(Mode::Public).await;
+async fn clients_cannot_grow_the_text_beyond_the_closed_lists() {
+    let mut place = TestNode::new(Mode::Public).await;
     let mut rng = fastrand::Rng::with_seed(5);
     for number in 0..5000_u32 {
         let id: String = (0..12).map(|_| rng.alphanumeric()).collect();
@@ -279,9 +277,9 @@ async fn the_documentation_names_every_metric() {
     let named: BTreeSet<String> = rows
         .map(|row| format!("mika_{}", row.split_once('`').unwrap().0))
         .collect();
-    let text = Place::new(Mode::Public).await.text();
-    let told: BTreeSet<String> = names(&text).into_iter().map(str::to_owned).collect();
-    assert_eq!(named, told);
+    let text = TestNode::new(Mode::Public).await.text();
+    let written: BTreeSet<String> = names(&text).into_iter().map(str::to_owned).collect();
+    assert_eq!(named, written);
     for reason in Reason::ALL {
         let name = format!("`{}`", reason.name());
         assert!(
@@ -300,9 +298,11 @@ async fn dashboard_and_alerts_ask_for_metrics_that_exist() {
     let queries = panels
         .iter()
         .flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
-    let queries: Vec<&str> = queries.filter_map(|it| it["expr"].as_str()).collect();
+    let queries: Vec<&str> = queries
+        .filter_map(|target| target["expr"].as_str())
+        .collect();
     assert!(queries.len() > 20);
-    let text = Place::new(Mode::Public).await.text();
+    let text = TestNode::new(Mode::Public).await.text();
     let known = names(&text);
     let exists = |name: &str| {
         let ends = ["_bucket", "_sum", "_count"];
@@ -340,7 +340,7 @@ fn every_alert_has_a_section_in_the_runbook() {
         number,
         headings
             .iter()
-            .filter(|it| it.starts_with("alert-"))
+            .filter(|name| name.starts_with("alert-"))
             .count()
     );
 }
@@ -353,7 +353,7 @@ fn mika_names(query: &str) -> impl Iterator<Item = &str> {
 /// The linter of Prometheus itself; `scripts/test` installs it.
 #[tokio::test]
 async fn prometheus_can_read_the_text_the_alerts_and_their_tests() {
-    let mut place = Place::new(Mode::Public).await;
+    let mut place = TestNode::new(Mode::Public).await;
     place.announce("192.0.2.1", &query("-qB4650-abcdefghijkl", 1, 0, "started"));
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
     promtool(&["check", "metrics"], &place.text());

@@ -1,4 +1,4 @@
-// The dashboard: who is signed in, which view is shown, and the poll that feeds it.
+// The dashboard: login, views, and polling.
 
 import { call, isSignedIn, signIn, signInByToken, signOut } from "./app/client.js";
 import { allowWriting, closeAll, prepareDialogs } from "./app/dialogs.js";
@@ -10,8 +10,8 @@ import { Torrents } from "./app/torrents.js";
 import { Users } from "./app/users.js";
 import { Whitelist } from "./app/whitelist.js";
 
-const POLL = 2_000; // milliseconds between two looks
-const POLL_HIDDEN = 20_000; // the same while nobody sees the page
+const POLL = 2_000; // poll interval in milliseconds
+const POLL_HIDDEN = 20_000; // while the page is hidden
 const POLL_AWAY = 30_000; // the longest wait while the tracker is away
 
 const THEME = "mika.theme";
@@ -29,7 +29,7 @@ let failures = 0;
 let signedIn = false;
 let mode = "";
 
-/** Looks at the tracker, and again in a while. Only the last look counts, and none from before a sign-out. */
+/** Polls the tracker repeatedly. Responses to earlier polls, and from before a sign-out, are ignored. */
 async function poll() {
   clearTimeout(timer);
   const mine = ++turn;
@@ -72,7 +72,7 @@ function show(stats) {
   overview.update(stats, Date.now());
 }
 
-/** The first figures have come: there is something to show, and it may be shown. */
+/** Shows the page once the first figures are there. */
 function enter() {
   signedIn = true;
   byId("login").hidden = true;
@@ -99,7 +99,7 @@ function showAway(error) {
   showState("bad", "No contact");
 }
 
-/** Back to the form; `wasSignedIn` if a login was sent and refused, and `why` if the tracker said it. */
+/** Returns to the login form; `wasSignedIn` if a login was refused, with the tracker's reason in `why`. */
 function showLogin(wasSignedIn, why = signedIn ? "This login is not accepted any more." : "That name, password or token is not right.") {
   clearTimeout(timer);
   turn += 1;
@@ -152,7 +152,7 @@ function showView() {
   views[current]?.show();
 }
 
-/** What a list shows instead of its rows when they can't be had. */
+/** What a list shows if its rows can't be loaded. */
 function failIn(error, host) {
   if (error.status === 401) showLogin(isSignedIn());
   else host.replaceChildren(el("p", { class: "empty error", role: "alert" }, `It can't be shown: ${error.message}`));

@@ -7,11 +7,13 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::{Compact, canonical, is_global};
 
 /// The public addresses of local networks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(from = "Vec<Configured>", into = "Vec<Configured>")]
 pub struct PublicAddresses {
     /// In the order of the config: the first that fits counts.
     mappings: Vec<PublicAddress>,
@@ -23,6 +25,23 @@ pub struct PublicAddress {
     /// Without one: that of every address of its family that the internet can't reach.
     pub network: Option<IpNet>,
     pub address: IpAddr,
+}
+
+/// An entry of the config.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum Configured {
+    /// The address of every host whose own the internet can't reach, in the address's family.
+    All(IpAddr),
+    Network(NetworkAddress),
+}
+
+/// The public address of one network.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkAddress {
+    network: IpNet,
+    address: IpAddr,
 }
 
 /// A requester, as far as it decides which addresses of others are of use to it.
@@ -117,8 +136,38 @@ impl PublicAddresses {
         }
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &PublicAddress> {
+        self.mappings.iter()
+    }
+
     fn has(&self, address: IpAddr) -> bool {
         self.mappings.iter().any(|it| it.address == address)
+    }
+}
+
+impl From<Vec<Configured>> for PublicAddresses {
+    fn from(entries: Vec<Configured>) -> Self {
+        let mapping = |entry| match entry {
+            Configured::All(address) => PublicAddress {
+                network: None,
+                address,
+            },
+            Configured::Network(NetworkAddress { network, address }) => PublicAddress {
+                network: Some(network),
+                address,
+            },
+        };
+        Self::new(entries.into_iter().map(mapping).collect())
+    }
+}
+
+impl From<PublicAddresses> for Vec<Configured> {
+    fn from(addresses: PublicAddresses) -> Self {
+        let entry = |PublicAddress { network, address }| match network {
+            None => Configured::All(address),
+            Some(network) => Configured::Network(NetworkAddress { network, address }),
+        };
+        addresses.mappings.into_iter().map(entry).collect()
     }
 }
 

@@ -38,6 +38,7 @@ use super::{
 };
 use crate::base::ids::{InfoHash, Passkey, PeerId, UserId};
 use crate::base::secret::Secret;
+use crate::base::url;
 use crate::change::sums::Credited;
 use crate::change::{Batch, SwarmCounts};
 use crate::registry::{Client, StoredTorrent, StoredUser, Wipe};
@@ -46,6 +47,31 @@ use crate::registry::{Client, StoredTorrent, StoredUser, Wipe};
 struct Redis {
     link: Link,
     streams: journal::Streams,
+}
+
+pub(super) fn check_url(url: &Secret) -> Result<(), String> {
+    let form = "redis://HOST:PORT/NUMBER or unix:///PATH";
+    let schemes = ["redis", "rediss", "unix", "redis+unix"];
+    url::check_scheme(url, "redis", &schemes, form)?;
+    if url.expose().starts_with("redis://") || url.expose().starts_with("rediss://") {
+        url::check_login(url, false)?;
+    }
+    Ok(())
+}
+
+/// What a URL that works may have wrong: a text before the '@' without a colon in it is a user.
+pub(super) fn url_warning(url: &Secret) -> Option<String> {
+    let text = url.expose();
+    let rest = text
+        .strip_prefix("redis://")
+        .or_else(|| text.strip_prefix("rediss://"))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (login, _) = authority.rsplit_once('@')?;
+    (!login.contains(':')).then(|| {
+        "a user without a password: if it is the password, write redis://:PASSWORD@…: the colon is \
+         missing"
+            .into()
+    })
 }
 
 /// Reads the URL; the first call connects.

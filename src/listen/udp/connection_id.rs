@@ -1,13 +1,14 @@
 //! Connection ids: proof that a client's address is not forged, without state (rule U3).
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::hash::Hasher;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use siphasher::sip::SipHasher24;
+
+use crate::base::file::PendingFile;
 
 /// The key of connection ids: 256 bits, shared by all listeners and processes of a host.
 #[derive(Clone)]
@@ -66,16 +67,8 @@ impl ConnectionSecret {
     /// Writes a temporary file and links it to `path`, so that no process ever reads half of it.
     fn create(path: &Path) -> io::Result<Self> {
         let secret = Self::random()?;
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{:016x}.new", fastrand::u64(..)));
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| file.write_all(&secret.0))
-            .and_then(|()| fs::hard_link(&temporary, path));
-        let _ = fs::remove_file(&temporary);
+        let pending = PendingFile::write(path, &secret.0, 0o600);
+        let written = pending.and_then(|pending| pending.link(path));
         match written {
             Ok(()) => Ok(secret),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::read(path),

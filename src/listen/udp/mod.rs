@@ -20,9 +20,9 @@ use crate::base::addr::{Endpoint, canonical};
 use crate::base::clock::{Clock, Now, Stopwatch};
 use crate::base::ids::InfoHash;
 use crate::base::limit::SourceLimit;
-use crate::telemetry::metrics::{Asked, Metrics, Protocol, Reason};
+use crate::telemetry::metrics::{Asked, Metrics, Protocol};
 use crate::telemetry::pulse::Pulse;
-use crate::tracker::{AnnounceRequest, Mode, Refusal, Tracker, Workspace};
+use crate::tracker::{AnnounceRequest, Mode, Reason, Refusal, Tracker, Workspace};
 use crate::wire::http::{Target, parse_path};
 use crate::wire::udp::{self as wire, Action, Header, Transaction};
 

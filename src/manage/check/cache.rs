@@ -1,11 +1,11 @@
-//! The cache: whether it takes commands, has the registry that a node starts from, and is set up
-//! so that it loses nothing.
+//! Checks the cache: that it takes commands, has the registry that nodes start from, and has safe
+//! settings.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::report::Report;
+use super::report::CheckReport;
 use crate::base::clock::{self, APART_MAX, Clock};
 use crate::cache::{Cache, CacheError, Mirrored, owner, time_of};
 use crate::change::journals::node_of;
@@ -13,25 +13,25 @@ use crate::config::Config;
 use crate::manage::open;
 use crate::storage::{Feed, FeedPosition, Storage, StorageError};
 
-/// Seconds by which clocks may differ: between records of two nodes, the later one counts.
+/// Seconds by which clocks may differ: of the records of two nodes, the later one counts.
 const SKEW: i64 = 5;
 
-/// Nodes give a sign of life every second.
-const SIGN_WATCH: Duration = Duration::from_secs(3);
+/// Nodes send a heartbeat every second.
+const HEARTBEAT_WATCH: Duration = Duration::from_secs(3);
 
-/// What the cache has of the registry.
+/// The registry in the cache.
 enum State {
     Loaded,
-    /// Not all.
+    /// Partly there.
     Incomplete {
         found: &'static str,
         hint: &'static str,
     },
-    /// All in there is another database's; says what that is, and who uses it.
+    /// Of another database; with its description and users.
     Foreign(String),
 }
 
-pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()> {
+pub(super) async fn check(config: &Config, report: &mut CheckReport<'_>) -> Result<()> {
     let cache = match open::cache(config) {
         Ok(Some(cache)) => cache,
         Ok(None) => return report.ok("cache", &config.cache.driver),
@@ -44,7 +44,7 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
     if let Err(error) = cache.ping().await {
         let problem = error.to_string();
         report.problem("cache", &problem, ping_hint(&error, &problem))?;
-        // One that answers may tell more.
+        // A server that responds can be checked further.
         return match error {
             CacheError::Broken(_) => settings(&*cache, report).await,
             CacheError::Away(_) | CacheError::Restarted(_) => Ok(()),
@@ -68,7 +68,7 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
     node_clocks(&*cache, report).await
 }
 
-/// What to do about a server that did not answer as it should.
+/// The hint for a failed ping.
 fn ping_hint(error: &CacheError, problem: &str) -> &'static str {
     match error {
         CacheError::Broken(_) if problem.contains("password") => {
@@ -77,7 +77,7 @@ fn ping_hint(error: &CacheError, problem: &str) -> &'static str {
         CacheError::Broken(_) => {
             "the server was reached: see docs/redis.md for what Mika needs there"
         }
-        // What a server said of itself: it loads, is full, or is a replica.
+        // A state that the server reported: loading, full, or a replica.
         CacheError::Away(_) if problem.contains(": it ") && !problem.contains("not answer") => {
             "the server was reached: look at its own log"
         }
@@ -87,9 +87,9 @@ fn ping_hint(error: &CacheError, problem: &str) -> &'static str {
     }
 }
 
-async fn settings(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
+async fn settings(cache: &dyn Cache, report: &mut CheckReport<'_>) -> Result<()> {
     let Ok(findings) = cache.check().await else {
-        return Ok(()); // told already, or it went away a moment ago
+        return Ok(()); // reported already, or gone a moment ago
     };
     for finding in &findings {
         if finding.is_note {
@@ -104,8 +104,7 @@ async fn settings(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
     Ok(())
 }
 
-/// As a start does, which loads from storage what the cache does not have. What is wrong with
-/// storage is told where that is looked at.
+/// Checks what a starting node would load. Problems of storage are reported by its own check.
 async fn look(config: &Config, cache: &dyn Cache) -> Result<State, CacheError> {
     let storage = open::is_there(config).then(|| open::bare_storage(config));
     let storage = storage.and_then(Result::ok);
@@ -152,29 +151,32 @@ async fn compare(mirrored: &Mirrored, storage: &dyn Storage) -> Result<State, St
     )
 }
 
-async fn clock(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
+async fn clock(cache: &dyn Cache, report: &mut CheckReport<'_>) -> Result<()> {
     let before = Clock::start().now().unix;
     match cache.time().await {
         Ok(theirs) => report_clock("cache clock", before, theirs, report),
-        // Told above, if anything is wrong with the server.
+        // Reported above, if anything is wrong with the server.
         Err(_) => Ok(()),
     }
 }
 
-/// Compares the clocks of the nodes that run with this one.
-async fn node_clocks(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
+/// Compares the clocks of running nodes with this host's.
+async fn node_clocks(cache: &dyn Cache, report: &mut CheckReport<'_>) -> Result<()> {
     let read = async || cache.nodes().await.unwrap_or_default();
     let first = read().await;
-    let skew = |sign: &str| Some(time_of(sign)? - clock::wall());
-    let is_far =
-        |(_, sign): &(String, String)| skew(sign).is_some_and(|skew| skew.abs() > APART_MAX);
+    let skew = |heartbeat: &str| Some(time_of(heartbeat)? - clock::wall());
+    let is_far = |(_, heartbeat): &(String, String)| {
+        skew(heartbeat).is_some_and(|skew| skew.abs() > APART_MAX)
+    };
     if !first.iter().any(is_far) {
         return Ok(());
     }
-    // What is far from now may be the last sign of one that is gone.
-    tokio::time::sleep(SIGN_WATCH).await;
+    // A time far from now may be the last heartbeat of a node that is gone.
+    tokio::time::sleep(HEARTBEAT_WATCH).await;
     for node in read().await {
-        let is_alive = first.iter().any(|it| it.0 == node.0 && it.1 != node.1);
+        let is_alive = first
+            .iter()
+            .any(|before| before.0 == node.0 && before.1 != node.1);
         if let Some(skew) = skew(&node.1).filter(|_| is_alive && is_far(&node)) {
             let what = format!("clock of node {}", node_of(&node.0));
             report_skew(&what, skew, report)?;
@@ -183,8 +185,11 @@ async fn node_clocks(cache: &dyn Cache, report: &mut Report<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The same for storage.
-pub(super) async fn storage_clock(storage: &dyn Storage, report: &mut Report<'_>) -> Result<()> {
+/// Compares storage's clock with this host's.
+pub(super) async fn storage_clock(
+    storage: &dyn Storage,
+    report: &mut CheckReport<'_>,
+) -> Result<()> {
     let before = Clock::start().now().unix;
     match storage.time().await {
         Ok(Some(theirs)) => report_clock("storage clock", before, theirs, report),
@@ -192,8 +197,8 @@ pub(super) async fn storage_clock(storage: &dyn Storage, report: &mut Report<'_>
     }
 }
 
-/// Compares a clock that was read after `before` by this one.
-fn report_clock(what: &str, before: i64, theirs: i64, report: &mut Report<'_>) -> Result<()> {
+/// Compares a clock that was read after `before` with this host's.
+fn report_clock(what: &str, before: i64, theirs: i64, report: &mut CheckReport<'_>) -> Result<()> {
     let after = Clock::start().now().unix;
     let skew = skew(before, theirs, after);
     if skew == 0 {
@@ -202,7 +207,7 @@ fn report_clock(what: &str, before: i64, theirs: i64, report: &mut Report<'_>) -
     report_skew(what, skew, report)
 }
 
-fn report_skew(what: &str, skew: i64, report: &mut Report<'_>) -> Result<()> {
+fn report_skew(what: &str, skew: i64, report: &mut CheckReport<'_>) -> Result<()> {
     let (seconds, direction) = (skew.abs(), if skew > 0 { "ahead of" } else { "behind" });
     report.problem(
         what,
@@ -211,8 +216,7 @@ fn report_skew(what: &str, skew: i64, report: &mut Report<'_>) -> Result<()> {
     )
 }
 
-/// Seconds by which a clock is ahead of this one, which said `before` and `after`; 0 while that
-/// does no harm.
+/// Seconds by which a clock is ahead of this host's, which read `before` and `after`; 0 if harmless.
 fn skew(before: i64, theirs: i64, after: i64) -> i64 {
     if theirs > after + SKEW {
         theirs - after
@@ -258,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_may_differ_by_the_time_of_the_question_and_a_little() {
+    fn a_clock_may_differ_by_the_duration_of_the_query_and_a_little() {
         for (theirs, expected) in [
             (100, 0),
             (95, 0),

@@ -1,11 +1,11 @@
-//! The host: whether it has the addresses, the files and the ports that the config asks for.
+//! Checks the host: address families, open files and ports.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::report::Report;
+use super::report::CheckReport;
 use crate::config::Config;
 use crate::net::host::families::{counterpart, family, has_family};
 use crate::net::host::files::{FileLimit, needed};
@@ -14,7 +14,7 @@ use crate::net::host::ports::OutgoingPorts;
 /// The lists of addresses in the config, by their keys.
 type Lists<'a> = [(&'static str, &'a [SocketAddr]); 3];
 
-pub(super) fn check(config: &Config, report: &mut Report<'_>) -> Result<()> {
+pub(super) fn check(config: &Config, report: &mut CheckReport<'_>) -> Result<()> {
     let lists: Lists = [
         ("http.listen", &config.http.listen),
         ("udp.listen", &config.udp.listen),
@@ -27,14 +27,14 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) -> Result<()> {
     check_ports(&lists, OutgoingPorts::read().as_ref(), report)
 }
 
-/// Whether this host has the families of all addresses, or can do without one.
-fn check_families(key: &str, addresses: &[SocketAddr], report: &mut Report<'_>) -> Result<()> {
+/// Checks that this host has the families of all addresses, or can do without.
+fn check_families(key: &str, addresses: &[SocketAddr], report: &mut CheckReport<'_>) -> Result<()> {
     for &address in addresses {
         let any = match address {
             SocketAddr::V4(_) => [0; 4].into(),
             SocketAddr::V6(_) => [0_u16; 8].into(),
         };
-        // The host itself may lack one that the host's other addresses have, and the other way round.
+        // Loopback may lack a family that other addresses have, and the other way round.
         let asked = if address.ip().is_loopback() {
             address.ip()
         } else {
@@ -56,8 +56,8 @@ fn check_families(key: &str, addresses: &[SocketAddr], report: &mut Report<'_>) 
     Ok(())
 }
 
-/// Whether a process that is started like this one may open as many files as it needs.
-fn check_files(connections: u32, limit: FileLimit, report: &mut Report<'_>) -> Result<()> {
+/// Checks that a process started like this one may open enough files.
+fn check_files(connections: u32, limit: FileLimit, report: &mut CheckReport<'_>) -> Result<()> {
     let needed = needed(connections);
     match limit.maximum {
         Some(maximum) if maximum < needed => report.problem(
@@ -73,11 +73,11 @@ fn check_files(connections: u32, limit: FileLimit, report: &mut Report<'_>) -> R
     }
 }
 
-/// Whether an outgoing connection of this host may take a port before the tracker is started.
+/// Checks that no outgoing connection can take a port before the tracker starts.
 fn check_ports(
     lists: &Lists,
     outgoing: Option<&OutgoingPorts>,
-    report: &mut Report<'_>,
+    report: &mut CheckReport<'_>,
 ) -> Result<()> {
     let Some(outgoing) = outgoing else {
         return Ok(());

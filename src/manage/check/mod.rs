@@ -1,4 +1,4 @@
-//! `mika-manage check`: tries what the tracker needs, and says what is wrong and what to do about it.
+//! `mika-manage check`: checks what the tracker needs, and reports problems with hints.
 
 mod cache;
 mod host;
@@ -8,14 +8,14 @@ mod tls;
 
 use anyhow::Result;
 
-use self::report::Report;
+use self::report::CheckReport;
 use super::ExitStatus;
 use super::print::Printer;
 use crate::base::clock::Clock;
-use crate::config::{self, Api, ConfigError, Exposed, Loaded};
+use crate::config::{self, ApiSection, ConfigError, Exposed, Loaded};
 
 pub async fn run(loaded: Result<Loaded, ConfigError>, printer: &mut Printer) -> Result<ExitStatus> {
-    let mut report = Report::new(printer);
+    let mut report = CheckReport::new(printer);
     match loaded {
         Ok(loaded) => check_all(&loaded, &mut report).await?,
         Err(error) => {
@@ -29,7 +29,7 @@ pub async fn run(loaded: Result<Loaded, ConfigError>, printer: &mut Printer) -> 
     report.end()
 }
 
-async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
+async fn check_all(loaded: &Loaded, report: &mut CheckReport<'_>) -> Result<()> {
     let config = &loaded.config;
     report.ok("config", &loaded.source.to_string())?;
     for warning in &loaded.warnings {
@@ -52,7 +52,7 @@ async fn check_all(loaded: &Loaded, report: &mut Report<'_>) -> Result<()> {
     storage::check(config, report).await
 }
 
-fn check_api(api: &Api, now: i64, report: &mut Report<'_>) -> Result<()> {
+fn check_api(api: &ApiSection, now: i64, report: &mut CheckReport<'_>) -> Result<()> {
     let has_files = api.tls.key.exists() || api.tls.cert.exists();
     if api.listen.is_empty() {
         return report.ok("api.tls", "the API is off");

@@ -1,4 +1,4 @@
-//! What `mika-manage check` found, shown as it comes.
+//! The findings of `mika-manage check`, shown as they come.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -6,27 +6,27 @@ use serde::Serialize;
 use crate::manage::ExitStatus;
 use crate::manage::print::Printer;
 
-/// One thing that was tried.
+/// The result of one check.
 #[derive(Serialize)]
-struct Tried {
+struct Outcome {
     what: String,
-    /// Whether it stops nothing: a note is `ok` as well.
+    /// A note is `ok` as well.
     ok: bool,
     /// `ok`, `note` or `problem`.
     level: &'static str,
     /// What was found, or what is wrong.
     found: String,
-    /// One line of advice; none where there is none to give.
+    /// One line of advice, if there is any.
     hint: Option<String>,
 }
 
-/// Collects what was tried, and shows each at once.
-pub(super) struct Report<'a> {
+/// Collects outcomes, and shows each at once.
+pub(super) struct CheckReport<'a> {
     printer: &'a mut Printer,
-    all: Vec<Tried>,
+    all: Vec<Outcome>,
 }
 
-/// How what was found is shown, and the advice.
+/// The level of an outcome, with the hint.
 #[derive(Clone, Copy)]
 enum Level<'a> {
     Ok,
@@ -34,15 +34,15 @@ enum Level<'a> {
     Problem(&'a str),
 }
 
-/// What is wrong, and what to do about it.
-pub(super) struct Problem {
+/// What is wrong, with a hint.
+pub(super) struct CheckProblem {
     problem: String,
     hint: String,
 }
 
-// === impl Problem ===
+// === impl CheckProblem ===
 
-impl Problem {
+impl CheckProblem {
     pub(super) fn new(problem: String, hint: &str) -> Self {
         Self {
             problem,
@@ -51,9 +51,9 @@ impl Problem {
     }
 }
 
-// === impl Report ===
+// === impl CheckReport ===
 
-impl<'a> Report<'a> {
+impl<'a> CheckReport<'a> {
     pub(super) fn new(printer: &'a mut Printer) -> Self {
         Self {
             printer,
@@ -65,7 +65,7 @@ impl<'a> Report<'a> {
         self.add(what, found, Level::Ok)
     }
 
-    /// Something worth knowing that stops nothing.
+    /// Something worth knowing that is no problem.
     pub(super) fn note(&mut self, what: &str, found: &str, hint: &str) -> Result<()> {
         self.add(what, found, Level::Note(hint))
     }
@@ -74,10 +74,14 @@ impl<'a> Report<'a> {
         self.add(what, problem, Level::Problem(hint))
     }
 
-    pub(super) fn result(&mut self, what: &str, result: Result<String, Problem>) -> Result<()> {
+    pub(super) fn result(
+        &mut self,
+        what: &str,
+        result: Result<String, CheckProblem>,
+    ) -> Result<()> {
         match result {
             Ok(found) => self.ok(what, &found),
-            Err(Problem { problem, hint }) => self.problem(what, &problem, &hint),
+            Err(CheckProblem { problem, hint }) => self.problem(what, &problem, &hint),
         }
     }
 
@@ -92,7 +96,7 @@ impl<'a> Report<'a> {
             self.printer
                 .line(format_args!("{word:<8} {what}: {found}{hint}"))?;
         }
-        self.all.push(Tried {
+        self.all.push(Outcome {
             what: what.into(),
             ok: !matches!(level, Level::Problem(_)),
             level: word,
@@ -106,7 +110,7 @@ impl<'a> Report<'a> {
         if self.printer.is_json() {
             self.printer.document(&self.all)?;
         }
-        Ok(if self.all.iter().all(|tried| tried.ok) {
+        Ok(if self.all.iter().all(|outcome| outcome.ok) {
             ExitStatus::Success
         } else {
             ExitStatus::Failure

@@ -1,18 +1,18 @@
-//! The database: whether it answers, has Mika's tables, and rows that can be used.
+//! Checks the database: that it responds, and has Mika's tables and usable rows.
 
 use anyhow::Result;
 
 use super::cache;
-use super::report::Report;
+use super::report::CheckReport;
 use crate::config::Config;
 use crate::manage::open;
 use crate::registry::Client;
 use crate::storage::{Finding, Severity, Storage, StorageError};
 
-/// The advice where migrations are to be applied.
+/// The hint for missing migrations.
 const MIGRATE: &str = "mika-manage migrate";
 
-pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()> {
+pub(super) async fn check(config: &Config, report: &mut CheckReport<'_>) -> Result<()> {
     if !open::is_there(config) {
         let url = &config.storage.url;
         report.ok(
@@ -50,14 +50,14 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
             "migrations",
             &format!("{pending} will be applied at the next use"),
         )?;
-        // Without tables, nobody is allowed either.
+        // Without tables, the whitelist is empty.
         return report_whitelist(config, 0, report);
     } else {
-        // A table of Mika's name that is another program's has to be dealt with first.
+        // A foreign table with the name of one of Mika's has to be dealt with first.
         let findings = storage.check().await.unwrap_or_default();
         let obstacles: Vec<Finding> = findings
             .into_iter()
-            .filter(|it| it.severity > Severity::Note && !it.hint.contains(MIGRATE))
+            .filter(|finding| finding.severity > Severity::Note && !finding.hint.contains(MIGRATE))
             .collect();
         if !obstacles.is_empty() {
             return report_findings(&obstacles, report);
@@ -78,7 +78,7 @@ pub(super) async fn check(config: &Config, report: &mut Report<'_>) -> Result<()
     }
 }
 
-/// What to do about a database that can't be asked.
+/// The hint for a database that can't be queried.
 fn hint(storage: &dyn Storage, error: &StorageError, problem: &str) -> &'static str {
     let is_away = matches!(error, StorageError::Away(_));
     match is_away {
@@ -98,7 +98,7 @@ async fn contents(storage: &dyn Storage) -> Result<(Vec<Finding>, Vec<Client>), 
     Ok((storage.check().await?, storage.whitelist().await?))
 }
 
-fn report_findings(findings: &[Finding], report: &mut Report<'_>) -> Result<()> {
+fn report_findings(findings: &[Finding], report: &mut CheckReport<'_>) -> Result<()> {
     for finding in findings {
         let Finding { problem, hint, .. } = finding;
         match finding.severity {
@@ -106,13 +106,16 @@ fn report_findings(findings: &[Finding], report: &mut Report<'_>) -> Result<()> 
             Severity::Problem | Severity::Fatal => report.problem("tables", problem, hint)?,
         }
     }
-    if findings.iter().all(|it| it.severity == Severity::Note) {
+    if findings
+        .iter()
+        .all(|finding| finding.severity == Severity::Note)
+    {
         return report.ok("tables", "everything that Mika needs works");
     }
     Ok(())
 }
 
-fn report_whitelist(config: &Config, clients: usize, report: &mut Report<'_>) -> Result<()> {
+fn report_whitelist(config: &Config, clients: usize, report: &mut CheckReport<'_>) -> Result<()> {
     if !config.tracker.whitelist {
         return report.ok("whitelist", "off: any client may announce");
     }

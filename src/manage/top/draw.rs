@@ -1,4 +1,4 @@
-//! One picture of `top`. It fits 80 columns and 24 lines; what is more goes to the list.
+//! Draws `top`. It fits 80 columns and 24 lines; larger windows give more room to the list.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -7,11 +7,12 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Row, Sparkline, Table};
 
 use super::history::Rates;
-use super::view::{List, View};
+use super::view::{Tab, TopView};
+use crate::manage::health::{self, Level};
 use crate::manage::print::{count, duration, escape, size};
-use crate::manage::report::{Level, Roles, Stats};
+use crate::view::{RoleCounts, TrackerStats};
 
-/// A smaller window has room for nothing.
+/// Smaller windows show only a message.
 const WIDTH_MIN: u16 = 60;
 const HEIGHT_MIN: u16 = 16;
 
@@ -35,7 +36,7 @@ const KEYS: [(&str, &str); 7] = [
     ("?", "this help; any key closes it"),
 ];
 
-pub fn frame(frame: &mut Frame, view: &mut View) {
+pub fn frame(frame: &mut Frame, view: &mut TopView) {
     let area = frame.area();
     if area.width < WIDTH_MIN || area.height < HEIGHT_MIN {
         let text =
@@ -68,7 +69,7 @@ pub fn frame(frame: &mut Frame, view: &mut View) {
     }
 }
 
-fn draw_head(frame: &mut Frame, view: &View, area: Rect) {
+fn draw_head(frame: &mut Frame, view: &TopView, area: Rect) {
     let stats = &view.stats;
     let about = [stats.node.as_str(), &stats.mode, &stats.version].map(escape);
     let up = duration(stats.uptime);
@@ -84,16 +85,16 @@ fn draw_head(frame: &mut Frame, view: &View, area: Rect) {
     frame.render_widget(state, right);
 }
 
-/// The worst of it all in a few words.
-fn state(view: &View) -> Line<'static> {
+/// The overall state, in a few words.
+fn state(view: &TopView) -> Line<'static> {
     if view.trouble.is_some() {
         return "■ no contact ".fg(Color::Red).bold().into();
     }
     if view.paused {
         return "‖ paused ".fg(Color::Yellow).bold().into();
     }
-    let health = view.stats.health();
-    let worst = health.iter().max_by_key(|it| it.level);
+    let health = health::lines(&view.stats);
+    let worst = health.iter().max_by_key(|line| line.level);
     match worst {
         Some(it) if it.level != Level::Good => {
             let (mark, color) = mark(it.level);
@@ -114,8 +115,8 @@ fn mark(level: Level) -> (&'static str, Color) {
     }
 }
 
-/// As many figures as there is room for.
-fn draw_strip(frame: &mut Frame, view: &View, area: Rect) {
+/// As many figures as fit.
+fn draw_strip(frame: &mut Frame, view: &TopView, area: Rect) {
     let stats = &view.stats;
     let figures = [
         ("swarms", count(stats.swarms)),
@@ -142,7 +143,7 @@ fn draw_strip(frame: &mut Frame, view: &View, area: Rect) {
     frame.render_widget(line, area);
 }
 
-fn draw_rates(frame: &mut Frame, view: &View, area: Rect) {
+fn draw_rates(frame: &mut Frame, view: &TopView, area: Rect) {
     let inside = boxed(frame, "Announces a second", area);
     let lines =
         Layout::vertical([Constraint::Length(1); LANES.len()]).areas::<{ LANES.len() }>(inside);
@@ -165,7 +166,7 @@ fn draw_rates(frame: &mut Frame, view: &View, area: Rect) {
 }
 
 /// The newest value at the right edge.
-fn draw_bars(frame: &mut Frame, view: &View, of: fn(&Rates) -> f64, color: Color, area: Rect) {
+fn draw_bars(frame: &mut Frame, view: &TopView, of: fn(&Rates) -> f64, color: Color, area: Rect) {
     let bars = view.history.bars(area.width.into(), of);
     let width = bars.len() as u16;
     let area = Rect {
@@ -181,10 +182,10 @@ fn draw_bars(frame: &mut Frame, view: &View, of: fn(&Rates) -> f64, color: Color
     );
 }
 
-fn draw_peers(frame: &mut Frame, stats: &Stats, area: Rect) {
+fn draw_peers(frame: &mut Frame, stats: &TrackerStats, area: Rect) {
     let total = stats.peers.total();
     let inside = boxed(frame, &format!("Peers {}", count(total.total())), area);
-    let row = |name: &'static str, roles: &Roles| {
+    let row = |name: &'static str, roles: &RoleCounts| {
         let cells = [roles.seeders, roles.leechers, roles.paused]
             .map(count)
             .map(right);
@@ -205,14 +206,14 @@ fn draw_peers(frame: &mut Frame, stats: &Stats, area: Rect) {
     frame.render_widget(Table::new(rows, widths).header(head.dim()), inside);
 }
 
-fn draw_journal(frame: &mut Frame, view: &View, area: Rect) {
+fn draw_journal(frame: &mut Frame, view: &TopView, area: Rect) {
     let inside = boxed(frame, "Journal", area);
     let [lag, changes, batches] = Layout::vertical([Constraint::Length(1); 3]).areas(inside);
     let journal = &view.stats.journal;
     let [text, bars] = Layout::horizontal([Constraint::Length(18), Constraint::Fill(1)])
         .spacing(1)
         .areas(lag);
-    let value = format!("{} s", (journal.age * 10.0).round() / 10.0);
+    let value = format!("{} s", journal.age);
     frame.render_widget(
         Line::from(vec!["Lag ".into(), format!("{value:>14}").bold()]),
         text,
@@ -232,22 +233,21 @@ fn draw_journal(frame: &mut Frame, view: &View, area: Rect) {
     frame.render_widget(text.as_str(), batches);
 }
 
-fn draw_health(frame: &mut Frame, stats: &Stats, area: Rect) {
+fn draw_health(frame: &mut Frame, stats: &TrackerStats, area: Rect) {
     let inside = boxed(frame, "Health", area);
-    let lines: Vec<Line> = stats
-        .health()
+    let lines: Vec<Line> = health::lines(stats)
         .iter()
-        .map(|it| {
-            let (mark, color) = mark(it.level);
-            let text = format!(" {}: {}", escape(&it.name), escape(&it.text));
+        .map(|line| {
+            let (mark, color) = mark(line.level);
+            let text = format!(" {}: {}", escape(&line.name), escape(&line.text));
             Line::from(vec![mark.fg(color), text.into()])
         })
         .collect();
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-fn draw_list(frame: &mut Frame, view: &mut View, area: Rect) {
-    let titles = List::ALL.into_iter().flat_map(|list| {
+fn draw_list(frame: &mut Frame, view: &mut TopView, area: Rect) {
+    let titles = Tab::ALL.into_iter().flat_map(|list| {
         let title = Span::from(format!(" {} ", list.title()));
         [
             if list == view.list {
@@ -262,9 +262,9 @@ fn draw_list(frame: &mut Frame, view: &mut View, area: Rect) {
         .border_style(Style::new().dim())
         .title(titles.collect::<Line>());
     let table = match view.list {
-        List::Torrents => torrents(&view.stats),
-        List::Clients => clients(&view.stats),
-        List::Refusals => refusals(view),
+        Tab::Torrents => torrents(&view.stats),
+        Tab::Clients => clients(&view.stats),
+        Tab::Refusals => refusals(view),
     };
     let chosen = Style::new().add_modifier(Modifier::REVERSED);
     frame.render_stateful_widget(
@@ -274,11 +274,11 @@ fn draw_list(frame: &mut Frame, view: &mut View, area: Rect) {
     );
 }
 
-fn torrents(stats: &Stats) -> Table<'static> {
+fn torrents(stats: &TrackerStats) -> Table<'static> {
     let rows = stats.busiest.iter().map(|torrent| {
         Row::new([
-            right(count(torrent.seeders)),
-            right(count(torrent.leechers)),
+            right(count(torrent.seeders.into())),
+            right(count(torrent.leechers.into())),
             escape(torrent.label()).into_owned().into(),
         ])
     });
@@ -290,7 +290,7 @@ fn torrents(stats: &Stats) -> Table<'static> {
     list(rows.collect(), &widths, ["Seeders", "Leechers"], "Torrent")
 }
 
-fn clients(stats: &Stats) -> Table<'static> {
+fn clients(stats: &TrackerStats) -> Table<'static> {
     let rows = stats.clients.iter().map(|client| {
         Row::new([
             right(count(client.started)),
@@ -305,7 +305,7 @@ fn clients(stats: &Stats) -> Table<'static> {
     )
 }
 
-fn refusals(view: &View) -> Table<'static> {
+fn refusals(view: &TopView) -> Table<'static> {
     let now = view.history.now();
     let rows = view.stats.reasons().into_iter().map(|(reason, total)| {
         let per_second = now.and_then(|rates| rates.reasons.get(reason)).copied();
@@ -337,10 +337,10 @@ fn list<const N: usize>(
         .column_spacing(2)
 }
 
-/// What is wrong, in full, or else the keys.
-fn draw_foot(frame: &mut Frame, view: &View, area: Rect) {
-    let health = view.stats.health();
-    let away = health.iter().find(|it| it.level == Level::Bad);
+/// The problem in full, or else the keys.
+fn draw_foot(frame: &mut Frame, view: &TopView, area: Rect) {
+    let health = health::lines(&view.stats);
+    let away = health.iter().find(|line| line.level == Level::Bad);
     let line = match (&view.trouble, away) {
         (Some(trouble), _) => Line::from(format!(" {}", escape(trouble))).fg(Color::Red),
         (None, Some(it)) => {
@@ -372,7 +372,7 @@ fn draw_help(frame: &mut Frame, area: Rect) {
     frame.render_widget(Paragraph::new(lines).block(block), place);
 }
 
-/// Draws a frame with a title; returns what is within.
+/// Draws a border with a title; returns the inner area.
 fn boxed(frame: &mut Frame, title: &str, area: Rect) -> Rect {
     let block = Block::bordered()
         .border_style(Style::new().dim())
@@ -386,7 +386,7 @@ fn right(text: String) -> Line<'static> {
     Line::from(text).right_aligned()
 }
 
-/// A rate: one digit behind the point below ten.
+/// A rate, with one decimal below ten.
 fn rate(value: f64) -> String {
     if value < 9.95 {
         format!("{value:.1}")

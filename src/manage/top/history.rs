@@ -1,14 +1,14 @@
-//! What happened a second, now and in the last minutes, from totals that only grow.
+//! Rates of the last minutes, from monotonic totals.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::manage::report::Stats;
+use crate::view::TrackerStats;
 
-/// Rates that are kept: as many as the widest window has columns.
+/// Samples kept: the columns of the widest window.
 const KEPT: usize = 512;
 
-/// What happened a second between two answers.
+/// Rates per second between two samples.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rates {
     pub udp: f64,
@@ -25,20 +25,20 @@ pub struct Rates {
 
 /// The rates so far, the oldest first.
 #[derive(Default)]
-pub struct History {
-    last: Option<(Duration, Stats)>,
+pub struct RateHistory {
+    last: Option<(Duration, TrackerStats)>,
     rates: VecDeque<Rates>,
 }
 
-// === impl History ===
+// === impl RateHistory ===
 
-impl History {
-    /// Takes in the figures that came at `at`.
-    pub fn push(&mut self, at: Duration, stats: &Stats) {
+impl RateHistory {
+    /// Adds the figures received at `at`.
+    pub fn push(&mut self, at: Duration, stats: &TrackerStats) {
         if let Some((before, last)) = &self.last {
             let seconds = at.saturating_sub(*before).as_secs_f64();
             if stats.uptime < last.uptime {
-                self.rates.clear(); // it was started anew, and counts from 0
+                self.rates.clear(); // restarted, and counts from 0
             } else if seconds > 0.0 {
                 self.rates.push_back(Rates::between(last, stats, seconds));
             }
@@ -53,7 +53,7 @@ impl History {
         self.rates.back()
     }
 
-    /// The last `count` values of one rate in thousandths, as bars are drawn of whole numbers.
+    /// The last `count` values of one rate, in thousandths because bars take whole numbers.
     pub fn bars(&self, count: usize, of: fn(&Rates) -> f64) -> Vec<u64> {
         let from = self.rates.len().saturating_sub(count);
         let rates = self.rates.range(from..);
@@ -64,7 +64,7 @@ impl History {
 // === impl Rates ===
 
 impl Rates {
-    fn between(before: &Stats, now: &Stats, seconds: f64) -> Self {
+    fn between(before: &TrackerStats, now: &TrackerStats, seconds: f64) -> Self {
         let per = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
         let reason = |(reason, total): (&String, &u64)| {
             let earlier = before.refusals.get(reason).copied().unwrap_or(0);
@@ -78,7 +78,7 @@ impl Rates {
             snatches: per(before.snatches, now.snatches),
             accepted: per(before.connections.accepted, now.connections.accepted),
             reasons: now.refusals.iter().map(reason).collect(),
-            age: now.journal.age,
+            age: now.journal.age as f64,
         }
     }
 }

@@ -17,28 +17,28 @@ use tokio::sync::mpsc;
 use tokio::time::{self, MissedTickBehavior};
 
 use self::terminal::Screen;
-use self::view::View;
-use super::daemon::{Daemon, Place};
-use super::report::Stats;
+use self::view::TopView;
+use super::daemon::{Daemon, DaemonAddress};
 use super::{ExitStatus, UsageError};
 use crate::config::Config;
+use crate::view::TrackerStats;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Args)]
 pub struct Top {
-    /// How often the figures are asked for
+    /// The refresh interval
     #[arg(long, default_value = "2s", value_parser = interval)]
     interval: Duration,
     #[command(flatten)]
-    place: Place,
+    address: DaemonAddress,
 }
 
-/// An answer of the daemon, and when it came: the time since the first question.
-struct Answer {
+/// A response of the daemon, and its time since the first request.
+struct Sample {
     at: Duration,
-    stats: Result<Stats>,
+    stats: Result<TrackerStats>,
 }
 
 pub async fn run(arguments: &Top, config: &Config) -> Result<ExitStatus> {
@@ -46,32 +46,32 @@ pub async fn run(arguments: &Top, config: &Config) -> Result<ExitStatus> {
         io::stdout().is_terminal() && io::stdin().is_terminal(),
         UsageError("top draws on a terminal; without one use: mika-manage stats".into())
     );
-    let mut daemon = Daemon::find(&arguments.place, config)?;
-    // Asked once before the screen is taken, so that what is wrong can be read afterwards.
+    let mut daemon = Daemon::find(&arguments.address, config)?;
+    // Before the terminal is switched to raw mode, so that an error stays readable.
     let (stats, _) = daemon.stats().await?;
-    let view = View::new(daemon.address(), stats);
-    let answers = ask(daemon, arguments.interval);
+    let view = TopView::new(daemon.address(), stats);
+    let samples = poll(daemon, arguments.interval);
     let mut screen = Screen::take()?;
-    let ended = watch(&mut screen, view, answers).await;
+    let ended = watch(&mut screen, view, samples).await;
     screen.give_back()?;
     ended.map(|()| ExitStatus::Success)
 }
 
-/// Draws what comes until somebody quits.
+/// Draws samples until the user quits.
 async fn watch(
     screen: &mut Screen,
-    mut view: View,
-    mut answers: mpsc::Receiver<Answer>,
+    mut view: TopView,
+    mut samples: mpsc::Receiver<Sample>,
 ) -> Result<()> {
     let mut events = terminal::events();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    while !view.is_over() {
+    while !view.has_quit() {
         screen.draw(|frame| draw::frame(frame, &mut view))?;
         tokio::select! {
-            Some(answer) = answers.recv() => view.take(answer.at, answer.stats),
+            Some(sample) = samples.recv() => view.update(sample.at, sample.stats),
             event = events.recv() => match event {
-                Some(event) => view.obey(&event?),
+                Some(event) => view.handle(&event?),
                 None => break,
             },
             _ = terminate.recv() => break,
@@ -81,8 +81,8 @@ async fn watch(
     Ok(())
 }
 
-/// Asks for the figures again and again, by a task of its own: keys don't wait for the daemon.
-fn ask(mut daemon: Daemon, interval: Duration) -> mpsc::Receiver<Answer> {
+/// Polls the daemon in a task of its own: keys don't wait for responses.
+fn poll(mut daemon: Daemon, interval: Duration) -> mpsc::Receiver<Sample> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut ticks = time::interval(interval);
@@ -92,7 +92,7 @@ fn ask(mut daemon: Daemon, interval: Duration) -> mpsc::Receiver<Answer> {
             ticks.tick().await;
             let stats = daemon.stats().await.map(|(stats, _)| stats);
             let at = start.elapsed();
-            if sender.send(Answer { at, stats }).await.is_err() {
+            if sender.send(Sample { at, stats }).await.is_err() {
                 return;
             }
         }

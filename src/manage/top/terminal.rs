@@ -1,4 +1,4 @@
-//! The terminal: taken for the time of `top`, and given back on every way out.
+//! The terminal: switched to raw mode for `top`, and restored on every way out.
 
 use std::io;
 use std::thread;
@@ -7,16 +7,16 @@ use ratatui::crossterm::event::{self, Event};
 use ratatui::{DefaultTerminal, Frame};
 use tokio::sync::mpsc;
 
-/// Keys that may wait to be obeyed.
+/// The queue of keys.
 const EVENTS_MAX: usize = 64;
 
-/// The screen as long as it is ours. A panic gives it back before it says anything.
+/// The terminal in raw mode. A panic restores it before its message is printed.
 pub struct Screen {
     terminal: DefaultTerminal,
     taken: bool,
 }
 
-/// Keys and changes of size as they come. A thread of its own reads them, and ends with the program.
+/// Keys and resizes. A thread reads them, and ends with the program.
 pub fn events() -> mpsc::Receiver<io::Result<Event>> {
     let (sender, receiver) = mpsc::channel(EVENTS_MAX);
     thread::spawn(move || {
@@ -31,12 +31,10 @@ pub fn events() -> mpsc::Receiver<io::Result<Event>> {
     receiver
 }
 
-// === impl Screen ===
-
 impl Screen {
     pub fn take() -> io::Result<Self> {
         let terminal = ratatui::try_init().inspect_err(|_| {
-            // It may have been taken by half.
+            // It may be half initialized.
             let _ = ratatui::try_restore();
         })?;
         Ok(Self {
@@ -58,7 +56,7 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         if self.taken {
-            // What ended the drawing is what is reported.
+            // The error that ended the drawing is reported instead.
             let _ = ratatui::try_restore();
         }
     }

@@ -1,4 +1,4 @@
-//! What is drawn, on a terminal that is none, and what keys do.
+//! Drawing on a test terminal, and keys.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 
 use super::draw;
-use super::history::History;
-use super::view::{List, View};
-use crate::manage::report::Stats;
+use super::history::RateHistory;
+use super::view::{Tab, TopView};
+use crate::view::TrackerStats;
 
 /// Figures of the second `at` after the start of a tracker.
-fn stats(at: u64) -> Stats {
-    serde_json::from_value(document(at)).unwrap()
+fn stats(at: u64) -> TrackerStats {
+    TrackerStats::from_json(&document(at)).unwrap()
 }
 
 fn document(at: u64) -> Value {
@@ -31,7 +31,7 @@ fn document(at: u64) -> Value {
         },
         "snatches": 55_123,
         "registry": { "users": 130, "torrents": 48_210, "clients": 4 },
-        "journal": { "pending": 900, "backlog": 1200, "age": 0.8, "batches": 20_311, "batch_failures": 2, "spilled": 0 },
+        "journal": { "pending": 900, "backlog": 1200, "age": 8, "batches": 20_311, "batch_failures": 2, "spilled": 0 },
         "storage": { "driver": "mysql", "up": true, "problem": null },
         "cache": { "driver": "redis", "up": false, "problem": "connection \u{1b}[31mrefused" },
         "connections": { "open": 2400, "accepted": 10 * at },
@@ -45,16 +45,16 @@ fn document(at: u64) -> Value {
     })
 }
 
-fn view() -> View {
-    let mut view = View::new("127.0.0.1:34001".into(), stats(3600));
+fn view() -> TopView {
+    let mut view = TopView::new("127.0.0.1:34001".into(), stats(3600));
     for second in 1..=3 {
         let at = Duration::from_secs(second);
-        view.take(at, Ok(stats(3600 + second)));
+        view.update(at, Ok(stats(3600 + second)));
     }
     view
 }
 
-fn drawn(view: &mut View, width: u16, height: u16) -> String {
+fn drawn(view: &mut TopView, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| draw::frame(frame, view)).unwrap();
     let buffer = terminal.backend().buffer();
@@ -65,8 +65,8 @@ fn drawn(view: &mut View, width: u16, height: u16) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn press(view: &mut View, code: KeyCode) {
-    view.obey(&Event::Key(KeyEvent::new(code, KeyModifiers::NONE)));
+fn press(view: &mut TopView, code: KeyCode) {
+    view.handle(&Event::Key(KeyEvent::new(code, KeyModifiers::NONE)));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_picture_of_80_columns_and_24_lines_holds_it_all() {
 │Refused        5.0                     ███││both    250,624   31,200       856│
 └──────────────────────────────────────────┘└──────────────────────────────────┘
 ┌ Journal ─────────────────────────────────┐┌ Health ──────────────────────────┐
-│Lag          0.8 s                     ███││● storage (mysql): up             │
+│Lag            8 s                     ███││● storage (mysql): up             │
 │900 pending, 1,200 not in storage         ││■ cache (redis): connection \\u{1b}│
 │20,311 batches, 2 failed, 0 spilled       ││● journal: keeps up               │
 └──────────────────────────────────────────┘└──────────────────────────────────┘
@@ -105,7 +105,7 @@ fn every_list_is_reached_and_names_of_strangers_are_escaped() {
     let mut view = view();
     assert!(drawn(&mut view, 80, 24).contains("a film\\u{202e}gpj"));
     press(&mut view, KeyCode::Tab);
-    assert_eq!(view.list, List::Clients);
+    assert_eq!(view.list, Tab::Clients);
     assert!(drawn(&mut view, 80, 24).contains("qBittorrent 4.6.2"));
     press(&mut view, KeyCode::Right);
     let refusals = drawn(&mut view, 80, 24);
@@ -115,22 +115,22 @@ fn every_list_is_reached_and_names_of_strangers_are_escaped() {
     );
     assert!(!refusals.contains("never seen"), "{refusals}");
     press(&mut view, KeyCode::Tab);
-    assert_eq!(view.list, List::Torrents);
+    assert_eq!(view.list, Tab::Torrents);
     press(&mut view, KeyCode::Left);
-    assert_eq!(view.list, List::Refusals);
+    assert_eq!(view.list, Tab::Refusals);
     press(&mut view, KeyCode::Down);
     assert_eq!(view.position.selected(), Some(0));
 }
 
 #[test]
-fn a_pause_keeps_the_figures_and_trouble_is_told() {
+fn a_pause_keeps_the_figures_and_trouble_is_shown() {
     let mut view = view();
     press(&mut view, KeyCode::Char('p'));
-    view.take(Duration::from_secs(9), Ok(stats(9000)));
+    view.update(Duration::from_secs(9), Ok(stats(9000)));
     assert_eq!(view.stats.uptime, 3603);
     assert!(drawn(&mut view, 80, 24).contains("‖ paused"));
     press(&mut view, KeyCode::Char('p'));
-    view.take(
+    view.update(
         Duration::from_secs(10),
         Err(anyhow!("no connection: the API at x")),
     );
@@ -139,7 +139,7 @@ fn a_pause_keeps_the_figures_and_trouble_is_told() {
         picture.contains("no contact") && picture.contains("the API at x"),
         "{picture}"
     );
-    view.take(Duration::from_secs(11), Ok(stats(9000)));
+    view.update(Duration::from_secs(11), Ok(stats(9000)));
     assert_eq!((view.stats.uptime, view.trouble.is_none()), (9000, true));
 }
 
@@ -150,11 +150,11 @@ fn keys_help_and_quit() {
     assert!(drawn(&mut view, 80, 24).contains("any key closes it"));
     press(&mut view, KeyCode::Char('q'));
     assert!(
-        !view.help && !view.is_over(),
+        !view.help && !view.has_quit(),
         "the first key closes the help"
     );
     press(&mut view, KeyCode::Esc);
-    assert!(view.is_over());
+    assert!(view.has_quit());
 }
 
 #[test]
@@ -167,8 +167,8 @@ fn any_size_of_window_is_drawn() {
 }
 
 #[test]
-fn rates_begin_anew_when_the_tracker_does() {
-    let mut history = History::default();
+fn rates_restart_with_the_tracker() {
+    let mut history = RateHistory::default();
     history.push(Duration::ZERO, &stats(100));
     assert!(history.now().is_none());
     history.push(Duration::from_millis(500), &stats(101));

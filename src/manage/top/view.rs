@@ -1,4 +1,4 @@
-//! What `top` shows, and what its keys do.
+//! The state of `top`, and its keys.
 
 use std::time::Duration;
 
@@ -6,35 +6,35 @@ use anyhow::Result;
 use ratatui::crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::widgets::TableState;
 
-use super::history::History;
-use crate::manage::report::Stats;
+use super::history::RateHistory;
+use crate::view::TrackerStats;
 
-/// The lists of the lower half.
+/// The lists in the lower half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum List {
+pub enum Tab {
     Torrents,
     Clients,
     Refusals,
 }
 
 /// The state of the screen.
-pub struct View {
-    /// The daemon's.
+pub struct TopView {
+    /// Of the daemon.
     pub address: String,
-    pub stats: Stats,
-    pub history: History,
-    pub list: List,
+    pub stats: TrackerStats,
+    pub history: RateHistory,
+    pub list: Tab,
     pub position: TableState,
     pub paused: bool,
     pub help: bool,
-    /// Why the last question had no answer.
+    /// Why the last request failed.
     pub trouble: Option<String>,
-    over: bool,
+    quit: bool,
 }
 
-// === impl List ===
+// === impl Tab ===
 
-impl List {
+impl Tab {
     pub const ALL: [Self; 3] = [Self::Torrents, Self::Clients, Self::Refusals];
 
     pub fn title(self) -> &'static str {
@@ -45,38 +45,37 @@ impl List {
         }
     }
 
-    /// The list `steps` further, around the end.
+    /// The list `steps` further, wrapping around.
     fn turn(self, steps: usize) -> Self {
         Self::ALL[(self as usize + steps) % Self::ALL.len()]
     }
 }
 
-// === impl View ===
+// === impl TopView ===
 
-impl View {
-    pub fn new(address: String, stats: Stats) -> Self {
-        let mut history = History::default();
+impl TopView {
+    pub fn new(address: String, stats: TrackerStats) -> Self {
+        let mut history = RateHistory::default();
         history.push(Duration::ZERO, &stats);
         Self {
             address,
             stats,
             history,
-            list: List::Torrents,
+            list: Tab::Torrents,
             position: TableState::default(),
             paused: false,
             help: false,
             trouble: None,
-            over: false,
+            quit: false,
         }
     }
 
-    /// Somebody has quit.
-    pub fn is_over(&self) -> bool {
-        self.over
+    pub fn has_quit(&self) -> bool {
+        self.quit
     }
 
-    /// Takes in an answer of the daemon, unless somebody reads at leisure.
-    pub fn take(&mut self, at: Duration, answer: Result<Stats>) {
+    /// Shows new figures, unless paused.
+    pub fn update(&mut self, at: Duration, answer: Result<TrackerStats>) {
         if self.paused {
             return;
         }
@@ -90,8 +89,8 @@ impl View {
         }
     }
 
-    /// Does what a key is for.
-    pub fn obey(&mut self, event: &Event) {
+    /// Handles a key.
+    pub fn handle(&mut self, event: &Event) {
         let Event::Key(key) = event else {
             return;
         };
@@ -100,16 +99,16 @@ impl View {
         }
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
-            KeyCode::Char('c') if control => self.over = true,
+            KeyCode::Char('c') if control => self.quit = true,
             _ if self.help => self.help = false,
-            KeyCode::Char('q') | KeyCode::Esc => self.over = true,
+            KeyCode::Char('q') | KeyCode::Esc => self.quit = true,
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.help = true,
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Tab | KeyCode::Right | KeyCode::Char('l') => self.show(self.list.turn(1)),
-            KeyCode::BackTab | KeyCode::Left => self.show(self.list.turn(List::ALL.len() - 1)),
-            KeyCode::Char('1') => self.show(List::Torrents),
-            KeyCode::Char('2') => self.show(List::Clients),
-            KeyCode::Char('3') => self.show(List::Refusals),
+            KeyCode::BackTab | KeyCode::Left => self.show(self.list.turn(Tab::ALL.len() - 1)),
+            KeyCode::Char('1') => self.show(Tab::Torrents),
+            KeyCode::Char('2') => self.show(Tab::Clients),
+            KeyCode::Char('3') => self.show(Tab::Refusals),
             KeyCode::Down | KeyCode::Char('j') => self.position.select_next(),
             KeyCode::Up | KeyCode::Char('k') => self.position.select_previous(),
             KeyCode::PageDown => self.position.scroll_down_by(10),
@@ -120,7 +119,7 @@ impl View {
         }
     }
 
-    fn show(&mut self, list: List) {
+    fn show(&mut self, list: Tab) {
         self.list = list;
         self.position = TableState::default();
     }

@@ -1,15 +1,15 @@
-//! The info dictionary: which versions it is of, and whether its files and pieces fit together.
+//! The info dictionary: its versions, and whether files and pieces are consistent.
 
 use super::name::{self, path_element};
 use crate::wire::bencode::{self, Node, Value};
 
-/// Bytes of one block: what clients request at once, and hash in v2 torrents.
+/// Bytes of a block, the unit of requests, and of hashes in v2 torrents.
 const BLOCK: u64 = 16 << 10;
 
-/// The longest piece in bytes that clients can handle.
+/// The longest piece in bytes that clients support.
 const PIECE_LENGTH_MAX: i64 = (i32::MAX / 2) as i64;
 
-/// More pieces are refused by clients.
+/// Clients refuse more pieces.
 const PIECES_MAX: u64 = 1 << 21;
 
 /// The longest file in blocks, and the most bytes of all files together.
@@ -20,7 +20,7 @@ const TOTAL_MAX: u64 = (1 << 48) - 1;
 const SHA1_LEN: u64 = 20;
 const SHA256_LEN: usize = 32;
 
-/// What a torrent is: v1, v2 or, as a hybrid, both.
+/// The versions of a torrent: v1, v2 or, as a hybrid, both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Versions {
     pub v1: bool,
@@ -34,7 +34,7 @@ struct Files {
     /// Whether any file is listed, padding or not.
     any: bool,
     total: u64,
-    /// Bytes of a piece, if each file begins with a piece of its own (v2).
+    /// Bytes of a piece, if each file starts at a piece boundary (v2).
     align: Option<u64>,
 }
 
@@ -45,7 +45,7 @@ struct Listed {
     offset: u64,
 }
 
-/// The `attr` of a file (BEP 47), as far as it matters.
+/// The relevant `attr` of a file (BEP 47).
 #[derive(Clone, Copy)]
 struct Attributes {
     is_padding: bool,
@@ -128,7 +128,7 @@ fn check_pieces(
     }
 }
 
-/// The files of the v1 part: a list, or one file that has the torrent's name.
+/// The files of the v1 part: a list, or a single file with the torrent's name.
 fn v1_files(info: &Node, name: &[u8]) -> Result<Files, String> {
     let mut files = Files::new(None);
     let Some(list) = list_of(info, b"files") else {
@@ -192,8 +192,6 @@ fn v2_files(info: &Node, tree: &Node, piece_length: u64) -> Result<Files, String
     Ok(files)
 }
 
-// === impl Files ===
-
 impl Files {
     fn new(align: Option<u64>) -> Self {
         Self {
@@ -211,7 +209,7 @@ impl Files {
                 return Err("its file tree holds something other than files and folders".into());
             }
             let mut path = folder.to_owned();
-            // Clients take separators in front away first.
+            // Clients strip leading separators first.
             let separators = key.iter().take_while(|&&byte| byte == b'/').count();
             push_element(&mut path, &key[separators..]);
             match entries(node) {
@@ -258,7 +256,7 @@ impl Files {
             self.list.push(Listed {
                 path,
                 size,
-                // Where an empty file lies means nothing.
+                // The position of an empty file has no meaning.
                 offset: if size == 0 { 0 } else { self.total },
             });
         }

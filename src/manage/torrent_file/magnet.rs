@@ -6,13 +6,13 @@ use data_encoding::BASE32_NOPAD_NOCASE;
 use crate::base::ids::InfoHash;
 use crate::storage::NewTorrent;
 
-/// Before the digits of a SHA-256 in a link: the kind of hash and its length.
+/// The multihash prefix of a SHA-256 in a link: its kind and length.
 const MULTIHASH_SHA256: &str = "1220";
 
 /// Reads the hashes of a magnet link. The torrent is named by its hash.
 ///
 /// # Errors
-/// Why it names no torrent.
+/// Why the link names no torrent.
 pub(super) fn parse(uri: &[u8]) -> Result<NewTorrent, String> {
     let uri = str::from_utf8(uri).ok();
     let query = uri.and_then(|uri| uri.strip_prefix("magnet:?"));

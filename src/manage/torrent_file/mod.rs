@@ -1,8 +1,8 @@
-//! .torrent files: which info hashes and which name a file stands for (BEP 3, BEP 47, BEP 52).
+//! .torrent files: info hashes and name (BEP 3, BEP 47, BEP 52).
 //!
 //! What libtorrent 2.0 loads is accepted, with the same info hashes; what it refuses is refused,
-//! because hardly any client could use it. Other than libtorrent this has a limit of its own for
-//! the size of a file, and passes over everything outside the info dictionary.
+//! because hardly any client could use it. Unlike libtorrent, this limits the
+//! size of a file, and ignores everything outside the info dictionary.
 
 mod layout;
 mod magnet;
@@ -25,18 +25,18 @@ pub use self::walk::Walk;
 /// The largest file that is read. A torrent of two million pieces has 40 MiB.
 const FILE_BYTES_MAX: u64 = 100 << 20;
 
-/// What a .torrent file says.
+/// The contents of a .torrent file.
 #[derive(Debug)]
 pub struct TorrentFile {
     pub torrent: NewTorrent,
-    /// Whether clients are told to use no other source of peers (BEP 27).
+    /// Whether clients must use no other source of peers (BEP 27).
     pub private: bool,
 }
 
-/// Reads the file at `path`; an error says why it is no torrent.
+/// Reads the file at `path`; the error says why it is not a torrent.
 pub fn read(path: &Path) -> Result<TorrentFile, String> {
     let too_large = || format!("larger than {} MiB", FILE_BYTES_MAX >> 20);
-    // Opening a pipe would wait for its writer.
+    // Opening a pipe would block until it has a writer.
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("not a regular file".into());
@@ -95,12 +95,12 @@ fn without_info(root: &Node) -> Result<TorrentFile, String> {
     })
 }
 
-/// The hashes are over the bytes as they stand in the file, whatever their order (BEP 3).
+/// The hashes are over the bytes as they are in the file, whatever their order (BEP 3).
 fn sha1(raw: &[u8]) -> InfoHash {
     InfoHash(Sha1::digest(raw).into())
 }
 
-/// The SHA-256, cut to what announces carry (BEP 52).
+/// The SHA-256, truncated to the 20 bytes of announces (BEP 52).
 fn sha256(raw: &[u8]) -> InfoHash {
     let digest: [u8; 32] = Sha256::digest(raw).into();
     let (first, _) = digest.split_first_chunk().expect("32 is more than 20");

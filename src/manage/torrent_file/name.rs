@@ -1,4 +1,4 @@
-//! The name of a torrent, fit to be shown and stored.
+//! The name of a torrent, sanitized for display and storage.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,15 @@ use encoding_rs::Encoding;
 use crate::control::TEXT_MAX;
 use crate::wire::bencode::Node;
 
-/// The bytes of the name: clients prefer the one that is known to be UTF-8.
+/// The bytes of the name; like clients, prefers the key for UTF-8.
 pub(super) fn raw<'a>(info: &Node<'a>) -> Option<&'a [u8]> {
     [&b"name.utf-8"[..], b"name"]
         .into_iter()
         .find_map(|key| info.get(key)?.as_bytes())
 }
 
-/// The name to store; none if nothing of it can be shown. `encoding` is what the file says about
-/// texts that are not UTF-8.
+/// The name to store; none if nothing of it is printable. `encoding` is the file's declared encoding
+/// for text that is not UTF-8.
 pub(super) fn of(info: &Node, encoding: Option<&[u8]>) -> Option<String> {
     let names = [&b"name.utf-8"[..], b"name"];
     let mut names = names
@@ -24,8 +24,7 @@ pub(super) fn of(info: &Node, encoding: Option<&[u8]>) -> Option<String> {
     names.find_map(|raw| shown(&decode(raw, encoding)))
 }
 
-/// A text as people should see it, cut to what storage holds: clients identify a torrent by its
-/// hash only.
+/// The printable text, truncated to what storage holds.
 pub(super) fn shown(text: &str) -> Option<String> {
     let element = path_element(text.as_bytes());
     let shown: String = element.chars().take(TEXT_MAX).collect();
@@ -42,8 +41,8 @@ fn decode<'a>(raw: &'a [u8], encoding: Option<&[u8]>) -> Cow<'a, str> {
     }
 }
 
-/// A part of a path as clients use it: without separators and marks that change the direction of
-/// writing, with `_` for what can't be shown. Empty for `.` and `..`, which are passed over.
+/// A path element as clients use it: without separators and directional marks, with `_` for
+/// unprintable characters. Empty for `.` and `..`, which are skipped.
 pub(super) fn path_element(raw: &[u8]) -> String {
     if raw.is_empty() {
         return "_".into();

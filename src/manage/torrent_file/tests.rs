@@ -51,7 +51,7 @@ fn a_v2_torrent_has_the_cut_sha256_and_a_hybrid_has_both() {
 }
 
 #[test]
-fn names_are_decoded_cut_and_fit_to_be_shown() {
+fn names_are_decoded_truncated_and_printable() {
     let named = |key: &str, raw: &[u8], encoding: &str| {
         let mut bytes = format!("d8:encoding{}:{encoding}4:info", encoding.len()).into_bytes();
         bytes.extend(format!("d6:lengthi5e{key}{}:", raw.len()).into_bytes());
@@ -84,7 +84,7 @@ fn names_are_decoded_cut_and_fit_to_be_shown() {
 }
 
 #[test]
-fn what_is_no_torrent_says_why() {
+fn files_without_a_torrent_are_refused_with_a_reason() {
     let v1_with = |change: (&str, &str)| format!("d{}e", V1.replace(change.0, change.1));
     let listed = |files: &str| v1_with(("6:lengthi5e", &format!("5:filesl{files}e")));
     let v2_of = |tree: &str| format!("d{tree}12:meta versioni2e4:name1:a12:piece lengthi16384ee");
@@ -128,7 +128,7 @@ fn a_hybrid_whose_parts_list_other_files_is_refused() {
 }
 
 #[test]
-fn a_magnet_link_stands_in_for_an_info_dictionary() {
+fn a_magnet_link_replaces_an_info_dictionary() {
     let linked = |uri: &str| parse(format!("d10:magnet-uri{}:{uri}e", uri.len()).as_bytes());
     let (v1, v2) = ("ab".repeat(20), "cd".repeat(32));
     let torrent = linked(&format!(

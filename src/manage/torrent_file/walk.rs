@@ -1,22 +1,20 @@
-//! Finding .torrent files among paths and in folders.
+//! Finds .torrent files among paths and in folders.
 
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// How deep folders are searched.
+/// The deepest level of folders searched.
 const FOLDER_DEPTH_MAX: usize = 64;
 
-/// The .torrent files among and below some paths, in the order of their names.
+/// Iterates over the .torrent files among and below paths, in the order of their names.
 pub struct Walk {
-    /// Still to be looked at, the next one last, with the depth of each.
+    /// A stack of paths to visit, with their depths.
     pending: Vec<(PathBuf, usize)>,
-    /// Folders by device and inode: links may lead in circles.
+    /// Folders visited, by device and inode: links may form cycles.
     seen: HashSet<(u64, u64)>,
 }
-
-// === impl Walk ===
 
 impl Walk {
     pub fn new(paths: &[PathBuf]) -> Self {
@@ -26,7 +24,7 @@ impl Walk {
         }
     }
 
-    /// Puts the .torrent files and folders of a folder in line, unless it was there before.
+    /// Pushes the .torrent files and folders of a folder, unless it was visited before.
     fn enter(&mut self, folder: &Path, depth: usize) -> Result<(), String> {
         let metadata = fs::metadata(folder).map_err(|error| error.to_string())?;
         if !self.seen.insert((metadata.dev(), metadata.ino())) {
@@ -49,7 +47,7 @@ impl Walk {
 }
 
 impl Iterator for Walk {
-    /// A file to read, or a path that can't be searched and why.
+    /// A file to read, or a path that can't be searched, with the reason.
     type Item = Result<PathBuf, (PathBuf, String)>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -75,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_walk_finds_files_in_order_and_no_circle_catches_it() {
+    fn files_are_found_in_order_despite_cycles() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         fs::create_dir_all(root.join("b/c")).unwrap();

@@ -14,7 +14,7 @@ use crate::node::shared::LoadError;
 use crate::node::shared::origin::{self, Origin};
 use crate::node::{Node, torrents};
 use crate::registry::{RegistryChange, StoredTorrent, StoredUser, Whitelist};
-use crate::telemetry::events::{Event, Events};
+use crate::telemetry::events::{Events, LiveEvent};
 
 /// How long a read waits for the next notice.
 const WAIT: Duration = Duration::from_secs(1);
@@ -194,12 +194,12 @@ async fn step(
 }
 
 fn tell(events: &Events, notice: &Notice) {
-    events.tell(match notice {
+    events.publish(match notice {
         Notice::Peers => return,
-        Notice::User(id) => Event::User(*id),
-        Notice::Torrent(info_hash) => Event::Torrent(None, Some(*info_hash)),
-        Notice::Whitelist => Event::Whitelist,
-        Notice::Registry | Notice::SnatchesWiped => Event::Registry,
+        Notice::User(id) => LiveEvent::User(*id),
+        Notice::Torrent(info_hash) => LiveEvent::Torrent(None, Some(*info_hash)),
+        Notice::Whitelist => LiveEvent::Whitelist,
+        Notice::Registry | Notice::SnatchesWiped => LiveEvent::Registry,
     });
 }
 

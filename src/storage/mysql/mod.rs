@@ -49,6 +49,8 @@ use super::{
 };
 use crate::base::backoff::Backoff;
 use crate::base::ids::{InfoHash, TorrentId, UserId};
+use crate::base::secret::Secret;
+use crate::base::url;
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
 use crate::registry::Client;
@@ -88,6 +90,12 @@ struct Mysql {
 enum Repeat {
     Harmless,
     Never,
+}
+
+pub(super) fn check_url(url: &Secret) -> Result<(), String> {
+    let form = "mysql://USER:PASSWORD@HOST:PORT/DATABASE";
+    url::check_scheme(url, "mysql", &["mysql", "mariadb"], form)?;
+    url::check_login(url, true)
 }
 
 /// Prepares for the database of a URL; it is not connected to before the first call.

@@ -20,6 +20,7 @@ mod tests;
 mod triggers;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ use super::{
 };
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::base::secret::Secret;
+use crate::base::url;
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
 use crate::registry::{BadRow, Client};
@@ -59,6 +61,28 @@ struct Sqlite {
 pub fn open(place: &Place) -> Result<Arc<dyn Storage>, StorageError> {
     let path = open::path_of(&place.url)?;
     Ok(Arc::new(Sqlite::open(&path, BUSY_TIMEOUT)?))
+}
+
+pub(super) fn check_url(url: &Secret) -> Result<(), String> {
+    url::check_scheme(url, "sqlite", &["sqlite"], "sqlite://PATH")
+}
+
+/// The file is Mika's own, so there is one schema.
+pub(super) fn check_schema(schema: &str) -> Result<(), String> {
+    if schema == "mika" {
+        return Ok(());
+    }
+    Err(format!(
+        r#"expected "mika", the one schema of the driver "sqlite", found {schema:?}"#
+    ))
+}
+
+/// The statements of a foreign schema have no use in it.
+pub(super) fn check_statements(statements: &BTreeMap<String, String>) -> Result<(), String> {
+    if statements.is_empty() {
+        return Ok(());
+    }
+    Err(r#"expected {}, because the driver "sqlite" takes no statements of others"#.into())
 }
 
 /// The file that a URL names.

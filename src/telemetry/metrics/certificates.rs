@@ -1,18 +1,16 @@
-//! Until when the certificates of TLS listeners are valid.
+//! Expiry of the TLS listeners' certificates.
 
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-/// The moment at which the certificate of each TLS listener expires.
+/// When the certificate of each TLS listener expires.
 #[derive(Default)]
 pub struct Certificates(Mutex<BTreeMap<&'static str, i64>>);
 
-// === impl Certificates ===
-
 impl Certificates {
-    /// A listener, by its name in the config (`http`, `api`), serves with a certificate that expires
-    /// at that Unix time; none if it serves without.
+    /// Sets the expiry (Unix time) of a listener, by its name in the config (`http`, `api`); none
+    /// without TLS.
     pub fn set(&self, listener: &'static str, expires_at: Option<i64>) {
         let mut all = self.0.lock();
         match expires_at {
@@ -21,7 +19,7 @@ impl Certificates {
         };
     }
 
-    /// Each listener with TLS, and when its certificate expires, in Unix time.
+    /// Each listener with TLS and the expiry of its certificate, in Unix time.
     pub fn all(&self) -> Vec<(&'static str, i64)> {
         let all = self.0.lock();
         all.iter().map(|(name, at)| (*name, *at)).collect()

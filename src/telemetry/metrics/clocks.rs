@@ -1,12 +1,10 @@
-//! How far clocks are from the time that they agree on, as it was last looked at.
+//! Clock skews, as last measured.
 
 use parking_lot::Mutex;
 
-/// Clocks by name, with seconds.
+/// Skews in seconds by the name of the clock.
 #[derive(Default)]
 pub struct ClockSkews(Mutex<Vec<(String, u64)>>);
-
-// === impl ClockSkews ===
 
 impl ClockSkews {
     pub fn set(&self, skews: Vec<(String, u64)>) {

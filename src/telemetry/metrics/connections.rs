@@ -1,17 +1,17 @@
-//! Connections that were closed so that others could be served: a closed list of reasons.
+//! Evicted connections, by reason.
 
 use super::Counter;
 
-/// Why a connection had to give way.
+/// Why a connection was evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eviction {
-    /// All places were taken, and it had been idle longest.
+    /// All permits were taken, and the connection had been idle longest.
     Full,
-    /// Its network had more than its share of the places.
+    /// Its network had more than its share of the permits.
     NetworkShare,
     /// The process had no file left for another connection.
     Files,
-    /// It was idle, and idle connections are closed sooner while many places are taken.
+    /// Idle connections are closed sooner while many permits are taken.
     ShortIdle,
 }
 

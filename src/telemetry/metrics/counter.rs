@@ -1,9 +1,9 @@
-//! A number that many threads add to without waiting for each other.
+//! A sharded counter.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Lanes of a counter: threads that count at the same time seldom share one.
+/// Lanes of a counter, so many that concurrent threads seldom share one.
 pub(super) const LANES: usize = 16;
 
 /// A number that only grows, cheap to add to from many threads.
@@ -12,12 +12,10 @@ pub struct Counter {
     lanes: [Lane; LANES],
 }
 
-/// A cache line of its own, so that threads don't pull it from each other.
+/// Padded to its own cache line against false sharing.
 #[derive(Default)]
 #[repr(align(128))]
 struct Lane(AtomicU64);
-
-// === impl Counter ===
 
 impl Counter {
     pub fn add(&self, number: u64) {

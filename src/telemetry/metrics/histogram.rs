@@ -1,11 +1,11 @@
-//! How long things take: counts of durations in fixed buckets, by lanes as counters have them.
+//! A sharded histogram of durations with fixed buckets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::counter::{LANES, lane};
 
-/// The upper bounds of the buckets in nanoseconds, 1-2-5 from a microsecond to ten seconds. What
-/// takes longer is in a bucket of its own.
+/// The upper bounds of the buckets in nanoseconds, 1-2-5 from a microsecond to ten seconds. Longer
+/// durations have a bucket of their own.
 pub const BOUNDS: [u64; 22] = [
     1_000,
     2_000,
@@ -47,10 +47,10 @@ struct Lane {
     sum: AtomicU64,
 }
 
-/// What a histogram holds at a moment.
+/// The contents of a histogram at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// How many fell into each bucket; the last is for those beyond all bounds.
+    /// The count of each bucket; the last is beyond all bounds.
     pub buckets: [u64; BUCKETS],
     /// Nanoseconds.
     pub sum: u64,
@@ -59,12 +59,12 @@ pub struct Snapshot {
 // === impl Histogram ===
 
 impl Histogram {
-    /// Adds something that took so long.
+    /// Adds one duration.
     pub fn observe(&self, nanoseconds: u64) {
         self.observe_each(nanoseconds, 1);
     }
 
-    /// Adds so many things that took so long each.
+    /// Adds `count` equal durations.
     pub fn observe_each(&self, nanoseconds: u64, number: u64) {
         let bucket = BOUNDS.partition_point(|&bound| bound < nanoseconds);
         let lane = &self.lanes[lane()];
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_and_the_longest_have_a_place() {
+    fn the_shortest_and_the_longest_have_a_bucket() {
         let histogram = Histogram::default();
         histogram.observe(0);
         histogram.observe(u64::MAX / 2);

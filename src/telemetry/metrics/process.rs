@@ -1,4 +1,4 @@
-//! What the system knows of this process. What it does not tell is left out.
+//! Figures of this process from the system; unavailable ones are left out.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// The process as the system sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Process {
+pub struct ProcessFigures {
     /// Bytes in memory.
     pub resident: Option<u64>,
-    /// Bytes that there are for it: of the machine, or as many as its control group may have.
+    /// Bytes available to the process: of the machine, or the limit of its control group.
     pub memory_max: u64,
     pub files_open: Option<u64>,
     pub files_max: Option<u64>,
@@ -22,10 +22,8 @@ pub struct Process {
     pub cpu_seconds: f64,
 }
 
-// === impl Process ===
-
-impl Process {
-    /// As it is now.
+impl ProcessFigures {
+    /// Reads the current figures.
     pub fn read() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         Self {
@@ -53,11 +51,11 @@ fn threads() -> Option<u64> {
     line.trim().parse().ok()
 }
 
-/// Newer kernels tell the number as the size of the folder; others have it counted.
+/// Newer kernels report the number as the size of the folder; with others, count the entries.
 fn files_open() -> Option<u64> {
     let folder = Path::new("/proc/self/fd");
     match fs::metadata(folder).ok()?.len() {
-        // The folder itself is open while it is read.
+        // Reading the folder opens one file.
         0 => Some((fs::read_dir(folder).ok()?.count() as u64).saturating_sub(1)),
         number => Some(number),
     }
@@ -69,7 +67,7 @@ fn memory_max() -> u64 {
     group_max().map_or(machine, |group| group.min(machine))
 }
 
-/// What the control group of the process may have; none if there is no limit.
+/// The memory limit of the control group; none without a limit.
 fn group_max() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -83,9 +81,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_tells_of_this_process() {
+    fn figures_of_this_process_are_read() {
         let file = fs::File::open("/proc/self/status").unwrap();
-        let process = Process::read();
+        let process = ProcessFigures::read();
         assert!((1 << 20..process.memory_max).contains(&process.resident.unwrap()));
         assert!((4..process.files_max.unwrap_or(u64::MAX)).contains(&process.files_open.unwrap()));
         assert!(process.threads.unwrap() >= 1 && process.cpu_seconds > 0.0);

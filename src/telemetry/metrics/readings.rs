@@ -1,17 +1,15 @@
-//! Numbers that somebody else keeps anyway, read when they are asked for.
+//! Gauges whose values are kept elsewhere, read on demand.
 
 use parking_lot::Mutex;
 
 type Read = Box<dyn Fn() -> u64 + Send + Sync>;
 
-/// The sum of what several keep, say the worker threads: it costs them nothing.
+/// The sum of several sources, such as the worker threads, at no cost to them.
 #[derive(Default)]
 pub struct Readings(Mutex<Vec<Read>>);
 
-// === impl Readings ===
-
 impl Readings {
-    /// From now on `read` is part of the sum, for ever.
+    /// Adds a source for the life of the process.
     pub fn add(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
         self.0.lock().push(Box::new(read));
     }
@@ -26,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_read_when_they_are_asked() {
+    fn all_sources_are_read_on_demand() {
         let readings = Readings::default();
         assert_eq!(readings.get(), 0);
         readings.add(|| 3);

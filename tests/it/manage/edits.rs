@@ -75,7 +75,7 @@ fn an_edit_is_saved_while_the_cache_is_away() {
     assert!(
         outcome
             .stderr
-            .contains("saved; the cache can't be told now"),
+            .contains("saved, but the cache can't be updated now"),
         "{outcome:?}"
     );
     assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");

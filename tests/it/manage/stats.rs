@@ -140,7 +140,7 @@ fn errors_say_what_to_do() {
         1,
         &[],
         &["stats", "--cert", cert],
-        &[cert, "its certificate is another"],
+        &[cert, "its certificate differs"],
     );
     fails(2, &[], &["top"], &["mika-manage stats"]);
     fails(2, &[], &["top", "--interval", "1ms"], &["200ms"]);

@@ -1,15 +1,15 @@
-// Charts by hand, as SVG: lines or stacked areas over the last minutes, read by pointer or by arrow keys.
+// SVG charts: lines or stacked areas over the last minutes, read by pointer or arrow keys.
 
 import { el, setText, svg } from "./dom.js";
 import { clock } from "./format.js";
 
 const MINUTE = 60_000;
 
-/** Milliseconds that a chart shows at most; it begins with less and grows with what there is. */
+/** The longest span of a chart in milliseconds; it grows with the samples. */
 export const SPAN = 5 * MINUTE;
 const SPANS = [MINUTE, 2 * MINUTE, SPAN];
 
-/** A longer pause between two samples is shown as one (a tab that slept, a tracker that was away). */
+/** A longer pause between two samples is shown as a gap (a suspended tab, an unreachable tracker). */
 const PAUSE = 25_000;
 
 const MARGIN = { top: 10, right: 12, bottom: 22, left: 46 };
@@ -107,7 +107,7 @@ export class Chart {
     return [...ticks, svg("text", { class: "tick end", x: this.scale.width - MARGIN.right, y }, "now")];
   }
 
-  /** One stretch of samples without a pause. The lower lines lie above those that are stacked on them with nothing. */
+  /** One stretch of samples without a gap. Lower lines are drawn above lines stacked on them with value 0. */
   #lines(run) {
     const base = run.map(() => 0);
     const [areas, lines] = [[], []];
@@ -141,7 +141,7 @@ export class Chart {
     this.#show(this.#samples[Math.max(0, Math.min(last, from + steps[event.key]))]);
   }
 
-  /** Reads one sample out beside a line through it. */
+  /** Shows the values of one sample beside a line through it. */
   #show(sample) {
     this.#cursor = sample && this.#samples.includes(sample) ? sample : null;
     this.#figure.querySelector(".cursor")?.remove();
@@ -163,13 +163,13 @@ const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFracti
 
 const agoOf = (ago) => (ago % MINUTE === 0 ? `−${ago / MINUTE} min` : `−${Math.round(ago / 1000)} s`);
 
-/** The smallest span that holds all samples. */
+/** The smallest span that contains all samples. */
 function spanOf(samples, now) {
   const age = samples.length > 0 ? now - samples[0].at : 0;
   return SPANS.find((span) => age <= span) ?? SPAN;
 }
 
-/** A small line without scale or words, beside a figure that has both. */
+/** A sparkline beside a figure. */
 export function spark(samples, value, tone) {
   const [width, height] = [96, 26];
   const top = Math.max(...samples.map(value), 1e-9);
@@ -183,7 +183,7 @@ export function spark(samples, value, tone) {
     svg("polyline", { class: `line ${tone}`, points: points.join(" ") }));
 }
 
-/** Samples, cut where there were none for long. */
+/** Samples, split at gaps. */
 function runs(samples) {
   const all = [];
   samples.forEach((sample, at) => {

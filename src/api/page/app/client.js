@@ -1,10 +1,10 @@
-// What goes to the API and comes from it. The login lives in this tab only, and never in a cookie.
+// The client of the API. The login is kept in this tab only, never in a cookie.
 
 const LOGIN = "mika.authorization";
-const TIMEOUT = 10_000; // milliseconds that a reply may take
-const EVENT_MAX = 65_536; // characters of one event
+const TIMEOUT = 10_000; // of a response, in milliseconds
+const EVENT_MAX = 65_536; // in characters
 
-/** A call that failed: `status` is that of HTTP, and 0 where there was no reply at all. */
+/** A failed call: `status` is that of HTTP, or 0 without a response. */
 export class ApiError extends Error {
   constructor(status, message) {
     super(message);
@@ -27,7 +27,7 @@ export function signOut() {
   sessionStorage.removeItem(LOGIN);
 }
 
-/** The JSON of a reply. `body` is sent as JSON. */
+/** Sends `body` as JSON, and returns the JSON of the response. */
 export async function call(method, path, body) {
   const headers = { Accept: "application/json" };
   const init = { method, headers, signal: AbortSignal.timeout(TIMEOUT) };
@@ -48,7 +48,7 @@ export function withQuery(path, parameters) {
   return `${path}?${query}`;
 }
 
-/** Server-sent events as they come: {name, data}. EventSource itself can't send the login. */
+/** Yields server-sent events: {name, data}. EventSource itself can't send the login. */
 export async function* events(path, signal) {
   const reply = await send(path, { headers: { Accept: "text/event-stream" }, signal });
   if (!reply.ok) throw new ApiError(reply.status, refusal(parse(await reply.text()), reply));
@@ -83,7 +83,7 @@ async function send(path, init) {
   const login = sessionStorage.getItem(LOGIN);
   if (login) init.headers.Authorization = login;
   try {
-    // "omit": else the browser would answer a 401 with a dialog of its own.
+    // "omit" keeps the browser from showing its own dialog for a 401.
     return await fetch(path, { ...init, credentials: "omit", cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;

@@ -1,24 +1,24 @@
-// What the page says and asks: toasts, confirmations, the sheet with one user or torrent.
+// Toasts, confirmations, and the sheet of one user or torrent.
 
 import { byId, el, foreign, plain, setText } from "./dom.js";
 
-const TOAST = 6_000; // milliseconds that a word of success stays
+const TOAST = 6_000; // milliseconds that a success message stays
 
 let readOnly = false;
 
-/** Says in a corner how something went. A failure stays until it is closed. */
+/** Shows the result of an action. A failure stays until it is closed. */
 export function say(text, failed = false) {
   const toast = el("div", { class: failed ? "toast failed" : "toast" }, el("span", {}, plain(text)));
   const close = el("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => toast.remove() }, "×");
   toast.append(close);
-  // What is outside of an open sheet can be neither seen well nor reached.
+  // Content outside an open sheet is inert.
   const place = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
   if (byId("toasts").parentNode !== place) place.append(byId("toasts"));
   byId("toasts").append(toast);
   if (!failed) setTimeout(() => toast.remove(), TOAST);
 }
 
-/** Says that something failed; whoever may only read is told so, and finds what writes turned off. */
+/** Shows a failure; for a read-only login, says so and disables what writes. */
 export function sayFailure(what, error) {
   if (error.status === 403) {
     readOnly = true;
@@ -29,7 +29,7 @@ export function sayFailure(what, error) {
   }
 }
 
-/** Who signs in anew may write until told otherwise. */
+/** A new login may write until the API refuses it. */
 export function allowWriting() {
   readOnly = false;
   for (const node of document.querySelectorAll("[data-writes]")) {
@@ -39,7 +39,7 @@ export function allowWriting() {
   for (const node of document.querySelectorAll(".read-only")) node.remove();
 }
 
-/** Turns off what a login that may only read can't do, and says why. Elements that write have `data-writes`. */
+/** Disables what a read-only login can't do, with the reason. Elements that write have `data-writes`. */
 export function turnOffWriting(within) {
   if (!readOnly) return;
   for (const node of within.querySelectorAll("[data-writes]")) {
@@ -51,10 +51,7 @@ export function turnOffWriting(within) {
   }
 }
 
-/**
- * Asks before something that is missed afterwards. Gives null for no, else the reason that was typed
- * (empty where none was asked for).
- */
+/** Asks for confirmation. Returns null for no, else the reason that was typed (empty without a field). */
 export function confirm({ title, text, yes, reason = false }) {
   const dialog = byId("confirm");
   setText(byId("confirm-title"), plain(title));
@@ -70,7 +67,7 @@ export function confirm({ title, text, yes, reason = false }) {
   });
 }
 
-/** Shows one thing in a sheet over the page; `body` are its nodes. */
+/** Opens a sheet over the page; `body` are its nodes. */
 export function showDetail(title, ...body) {
   const dialog = byId("detail");
   byId("detail-title").replaceChildren(foreign(title));

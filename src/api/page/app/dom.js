@@ -1,5 +1,5 @@
 // Elements of the page. Names of users, torrents and clients come from strangers: every text
-// becomes a text node, and nothing here or elsewhere on the page takes markup.
+// becomes a text node, and nothing on the page parses markup.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -8,25 +8,25 @@ export function el(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
-/** The same for SVG. */
+/** An SVG element, likewise. */
 export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
-/** Control characters, and those that turn the direction of text: they would hide what stands there. */
+/** Control characters, and those that change the direction of text: they could disguise a name. */
 const UNSAFE = /[\p{Cc}\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu;
 
-/** A name that strangers chose, as it is: what would disguise it is written out. */
+/** A name chosen by strangers, with characters escaped that would disguise it. */
 export function plain(text) {
   return String(text).replace(UNSAFE, (letter) => `\\u{${letter.codePointAt(0).toString(16)}}`);
 }
 
-/** The same as an element, so that a name from right to left does not turn its neighbours. */
+/** The name as an isolated element, so that a right-to-left name does not affect its neighbours. */
 export function foreign(text) {
   return el("bdi", {}, plain(text));
 }
 
-/** Changes the text only if it is another, so that nothing is painted or read out anew. */
+/** Changes the text only if it differs, to avoid repaints and repeated announcements. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -50,17 +50,14 @@ export function facts(list, pairs) {
   list.replaceChildren(...pairs.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))));
 }
 
-/** A horizontal bar that fills `share` (0 to 1) of its place. Decoration beside a number. */
+/** A horizontal bar that fills `share` (0 to 1). Decoration beside a number. */
 export function bar(share, tone = "") {
   const inner = el("span", { class: tone });
   inner.style.width = `${Math.round(Math.max(0, Math.min(1, share || 0)) * 1000) / 10}%`;
   return el("span", { class: "meter", "aria-hidden": "true" }, inner);
 }
 
-/**
- * Puts `content` into `host`, but not under a finger: while the keyboard is in there, it waits until
- * the next time, so that nobody loses the place where they are.
- */
+/** Replaces the content of `host`, unless it has the keyboard focus, which the user would lose. */
 export function replaceUnlessUsed(host, ...content) {
   if (!host.contains(document.activeElement)) host.replaceChildren(...content);
 }

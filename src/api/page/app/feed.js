@@ -1,16 +1,16 @@
-// The events of GET /api/events as they come, the newest first.
+// The live events of GET /api/events, the newest first.
 
 import { events, isSignedIn } from "./client.js";
 import { byId, el, foreign } from "./dom.js";
 import { clock, count, shortHash, words } from "./format.js";
 
-/** Events that are kept and shown. */
+/** Events kept and shown. */
 const SHOWN = 60;
 
-/** Milliseconds between two paintings: a flood of refusals is not painted one by one. */
+/** Milliseconds between repaints: a flood of refusals is painted in batches. */
 const PAINT = 400;
 
-const WAIT_MIN = 1_000; // milliseconds before the stream is opened again
+const WAIT_MIN = 1_000; // milliseconds before reconnecting
 const WAIT_MAX = 30_000;
 
 export class Feed {
@@ -20,7 +20,7 @@ export class Feed {
   #stop = null;
   #timer = 0;
 
-  /** `open` is called with {user} or {info_hash} that an event is about; `refused` when the login is. */
+  /** `open` is called with the {user} or {info_hash} of an event; `refused` if the login is refused. */
   constructor(open, refused) {
     this.open = open;
     this.refused = refused;
@@ -99,7 +99,7 @@ export class Feed {
     }
   }
 
-  /** A button that opens the user or torrent that an event names; none where it names neither. */
+  /** A button that opens the user or torrent of an event, if it names one. */
   #subject({ info_hash: hash, id, what }) {
     const button = (text, subject) => [el("button", { type: "button", class: "link", onclick: () => this.open(subject) }, text)];
     if (hash) return button(`torrent ${shortHash(hash)}`, { info_hash: hash });

@@ -1,4 +1,4 @@
-// Numbers as people read them. Units are binary for bytes, and a rate says "a second" elsewhere.
+// Formats numbers. Units of bytes are binary; labels of rates say "a second".
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 2 });
@@ -14,7 +14,7 @@ export function count(value) {
   return exact < 1e6 ? whole.format(exact) : compact.format(exact);
 }
 
-/** A rate: one digit behind the point below ten. */
+/** A rate, with one decimal below ten. */
 export function rate(value) {
   const exact = number(value);
   if (exact === 0) return "0";

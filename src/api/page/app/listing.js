@@ -1,4 +1,4 @@
-// A list of the API that is searched, sorted and paged: users and torrents.
+// A searchable, sorted and paged list: users and torrents.
 
 import { call, withQuery } from "./client.js";
 import { turnOffWriting } from "./dialogs.js";
@@ -27,7 +27,7 @@ export class Listing {
     byId(`${name}-enabled`).addEventListener("change", () => this.#load({ page: 1 }));
   }
 
-  /** What stands in the field to search. */
+  /** The text of the search field. */
   get query() {
     return byId(`${this.name}-q`).value.trim();
   }
@@ -38,7 +38,7 @@ export class Listing {
 
   async #load(change) {
     Object.assign(this.#state, change);
-    // Only the reply to the last question is shown.
+    // Only the response to the latest request is shown.
     const turn = ++this.#turn;
     const enabled = byId(`${this.name}-enabled`).value;
     this.host.setAttribute("aria-busy", "true");

@@ -1,4 +1,4 @@
-// The first view: what GET /api/stats says now, and how it went in the last minutes.
+// The overview: GET /api/stats now and over the last minutes.
 
 import { Chart, SPAN, spark } from "./chart.js";
 import { bar, byId, el, facts, foreign, plain, replaceUnlessUsed, setText, table } from "./dom.js";
@@ -8,10 +8,10 @@ const PROTOCOLS = ["http", "https", "udp"];
 const FAMILIES = [["ipv4", "IPv4"], ["ipv6", "IPv6"]];
 const ROLES = ["seeders", "leechers", "paused"];
 
-/** Behind by more than this (seconds), the journal is worth a word. */
+/** A journal further behind than this (seconds) is reported. */
 const JOURNAL_LATE = 30;
 
-/** Refusals by reason that are listed. */
+/** Reasons of refusals listed. */
 const REASONS = 8;
 
 const sumOf = (object) => Object.values(object ?? {}).reduce((sum, value) => sum + number(value), 0);
@@ -23,7 +23,7 @@ export class Overview {
   #tiles = new Map();
   #charts = [];
 
-  /** `open` is called with the info hash of a torrent that somebody wants to see. */
+  /** `open` is called with the info hash of a selected torrent. */
   constructor(open) {
     this.open = open;
     const chart = (id, options) => this.#charts.push(new Chart(byId(id), options));
@@ -53,11 +53,11 @@ export class Overview {
     });
   }
 
-  /** Takes in the figures of the moment `at` (milliseconds). */
+  /** Adds the figures of the time `at` (milliseconds). */
   update(stats, at) {
     const last = this.#last;
     if (last && number(stats.uptime) < number(last.stats.uptime)) {
-      this.#samples = []; // It was started anew, and counts from 0.
+      this.#samples = []; // Restarted, and counts from 0.
       this.#last = null;
     }
     const sample = sampleOf(stats, this.#last, at);
@@ -90,7 +90,7 @@ export class Overview {
       (it) => it.memory, "tone-5");
   }
 
-  /** A rate summed up over the last minute, or as long as there is. */
+  /** A rate summed over the last minute, or over the samples there are. */
   #lastMinute(rateOf) {
     const end = this.#samples.at(-1).at;
     const last = this.#samples.filter(({ at }) => at > end - 60_000);
@@ -183,12 +183,12 @@ export class Overview {
   }
 }
 
-/** Name and version; of clients that are many or unknown, both are the same word. */
+/** Name and version. For unlisted and unknown clients both are the same word, shown once. */
 function clientName({ client, version }) {
   return version && version !== client ? `${client} ${version}` : client;
 }
 
-/** What is worth a word: {level: "good|warn|bad", name, text}; the worst decides about the whole. */
+/** Health: {level: "good|warn|bad", name, text}; the worst decides the overall state. */
 export function healthOf(stats) {
   const server = (name, it) => ({
     level: it.up ? "good" : "bad",
@@ -208,7 +208,7 @@ export function healthOf(stats) {
   ];
 }
 
-/** What happened a second between two polls, with what is there now. */
+/** Rates between two polls, and current figures. */
 function sampleOf(stats, last, at) {
   if (!last || at - last.at < 200) return null;
   const seconds = (at - last.at) / 1000;

@@ -1,4 +1,4 @@
-// Torrents: look up, see who shares them, disable and enable.
+// Torrents: search, show peers, disable and enable.
 
 import { call } from "./client.js";
 import { confirm, say, sayFailure, showDetail } from "./dialogs.js";
@@ -8,7 +8,7 @@ import { Listing } from "./listing.js";
 
 const HASH = /^[0-9a-f]{40}$/i;
 
-/** Peers of a torrent that its sheet lists. */
+/** Peers listed in the sheet of a torrent. */
 const PEERS = 100;
 
 export class Torrents {
@@ -32,7 +32,7 @@ export class Torrents {
     await this.list.refresh();
   }
 
-  /** Opens the torrent at once if a whole info hash was typed. */
+  /** Opens a torrent if a whole info hash was typed. */
   openNamed() {
     if (HASH.test(this.list.query)) this.open(this.list.query.toLowerCase());
   }
@@ -95,7 +95,7 @@ function stateOf({ enabled, reason }) {
   return el("span", { class: "badge bad", title: reason ?? "" }, "disabled");
 }
 
-/** The peers that share a torrent now. A public tracker knows of each where it is, and not what it did. */
+/** The current peers of a torrent. A public tracker knows only their addresses, not their totals. */
 function peersOf(peers) {
   if (!Array.isArray(peers) || peers.length === 0) return [el("p", { class: "empty" }, "Nobody shares it now.")];
   const known = [

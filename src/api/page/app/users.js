@@ -1,4 +1,4 @@
-// Users: look up, see what they did, and say what they may do.
+// Users: search, show, and change permissions.
 
 import { call } from "./client.js";
 import { confirm, sayFailure, say, showDetail } from "./dialogs.js";
@@ -35,12 +35,12 @@ export class Users {
     await this.list.refresh();
   }
 
-  /** Opens the user at once if a number was typed that is an id; it may also be part of a name. */
+  /** Opens a user by id if a number was typed, which may also be part of a name. */
   openNamed() {
     if (/^\d+$/.test(this.list.query)) this.open(this.list.query, true);
   }
 
-  /** The sheet of one user. `maybe` if there need not be one. */
+  /** The sheet of one user. With `maybe`, the user may not exist. */
   async open(id, maybe = false) {
     const path = `/api/user/${encodeURIComponent(id)}`;
     try {
@@ -88,7 +88,7 @@ export class Users {
   }
 }
 
-/** Somebody may look over a shoulder: a passkey is shown only to who asks for it. */
+/** A passkey is shown only on demand, because of people who look over a shoulder. */
 function passkeyOf({ passkey }) {
   if (!passkey) return [];
   const code = el("code", { class: "passkey" }, "••••••••••••••••");

@@ -1,4 +1,4 @@
-// The whitelist: which clients may announce.
+// The whitelist of clients.
 
 import { call } from "./client.js";
 import { confirm, say, sayFailure, turnOffWriting } from "./dialogs.js";

@@ -1,36 +1,36 @@
-//! The clients that are told apart, and how their peer ids are read.
+//! The known clients, and how their peer ids are read.
 
-use super::version::{Style, Version, dashed, shadow};
+use super::version::{ClientVersion, Style, dashed, shadow};
 
-/// A client by the name that its users know it by.
-pub(super) struct Known {
+/// A client by its common name.
+pub(super) struct KnownClient {
     pub name: &'static str,
     mark: Mark,
 }
 
-/// How a peer id begins.
+/// The beginning of a peer id.
 enum Mark {
-    /// Azureus's style, `-XX1234-`: the two letters, and what the four signs mean.
+    /// Azureus style, `-XX1234-`: the two letters, and the format of the four characters.
     Azureus([u8; 2], Style),
-    /// Shadow's style, `X12345---`: the letter.
+    /// Shadow style, `X12345---`: the letter.
     Shadow(u8),
-    /// That text, and numbers with dashes between: `A2-1-36-0-`.
+    /// A text, then numbers separated by dashes: `A2-1-36-0-`.
     Dashed(&'static [u8]),
-    /// That text and four signs.
+    /// A text, then four characters.
     Plain(&'static [u8], Style),
 }
 
-const fn azureus(code: [u8; 2], name: &'static str, style: Style) -> Known {
-    Known {
+const fn azureus(code: [u8; 2], name: &'static str, style: Style) -> KnownClient {
+    KnownClient {
         name,
         mark: Mark::Azureus(code, style),
     }
 }
 
-/// Some have several codes, and come several times. Those of Azureus's style are first, the most
-/// usual before the others.
+/// Clients with several codes are listed several times. Azureus style comes first, the most common
+/// clients before the others.
 #[rustfmt::skip] // a table
-pub(super) const KNOWN: [Known; 44] = {
+pub(super) const KNOWN: [KnownClient; 44] = {
     use Style::{Digits, PaddedPairs, Pairs, Transmission};
     [
         azureus(*b"qB", "qBittorrent", Digits(3)),
@@ -72,19 +72,19 @@ pub(super) const KNOWN: [Known; 44] = {
         azureus(*b"XF", "Xfplay", Digits(4)),
         azureus(*b"TT", "TuoTu", Digits(4)),
         azureus(*b"SP", "BitSpirit", Digits(3)),
-        Known { name: "Tixati", mark: Mark::Plain(b"TIX", PaddedPairs) },
-        Known { name: "aria2", mark: Mark::Dashed(b"A2-") },
-        Known { name: "BitTorrent", mark: Mark::Dashed(b"M") },
-        Known { name: "BitTornado", mark: Mark::Shadow(b'T') },
-        Known { name: "ABC", mark: Mark::Shadow(b'A') },
+        KnownClient { name: "Tixati", mark: Mark::Plain(b"TIX", PaddedPairs) },
+        KnownClient { name: "aria2", mark: Mark::Dashed(b"A2-") },
+        KnownClient { name: "BitTorrent", mark: Mark::Dashed(b"M") },
+        KnownClient { name: "BitTornado", mark: Mark::Shadow(b'T') },
+        KnownClient { name: "ABC", mark: Mark::Shadow(b'A') },
     ]
 };
 
-/// Where those begin that are of other styles.
+/// The index of the first client of another style.
 const OTHER_STYLES: usize = 39;
 
-/// The place in [`KNOWN`] of the client with that peer id, and its version if it can be read.
-pub(super) fn identify(peer_id: &[u8; 20]) -> Option<(usize, Option<Version>)> {
+/// The index in [`KNOWN`] of the client with that peer id, and its version if it can be read.
+pub(super) fn identify(peer_id: &[u8; 20]) -> Option<(usize, Option<ClientVersion>)> {
     if let [b'-', first, second, a, b, c, d, _, ..] = *peer_id {
         let place = place_of_code([first, second])?;
         let Mark::Azureus(_, style) = KNOWN[place].mark else {
@@ -101,12 +101,10 @@ fn place_of_code(code: [u8; 2]) -> Option<usize> {
     all.position(|known| matches!(known.mark, Mark::Azureus(own, _) if own == code))
 }
 
-// === impl Mark ===
-
 impl Mark {
-    /// The version of a client whose peer id has this mark, if it is one of another style than
-    /// Azureus's. Without a version behind it, a mark that short may be chance.
-    fn of_other_style(&self, peer_id: &[u8; 20]) -> Option<Version> {
+    /// The version of a client whose peer id has this mark, which is not of Azureus style. Without a
+    /// version after it, a mark that short may be chance.
+    fn of_other_style(&self, peer_id: &[u8; 20]) -> Option<ClientVersion> {
         match *self {
             Self::Azureus(..) => None,
             Self::Shadow(letter) => {
@@ -126,20 +124,20 @@ impl Mark {
 mod tests {
     use super::*;
 
-    fn told(begin: &str) -> (&'static str, String) {
+    fn read(begin: &str) -> (&'static str, String) {
         let mut peer_id = *b"xxxxxxxxxxxxxxxxxxxx";
         peer_id[..begin.len()].copy_from_slice(begin.as_bytes());
         match identify(&peer_id) {
             None => ("other", "other".into()),
             Some((place, version)) => {
-                let version = version.map_or("other".into(), |it| it.to_string());
+                let version = version.map_or("other".into(), |version| version.to_string());
                 (KNOWN[place].name, version)
             }
         }
     }
 
     #[test]
-    fn clients_are_read_as_they_write_themselves() {
+    fn peer_ids_are_parsed() {
         let cases = [
             ("-qB4650-", "qBittorrent", "4.6.5"),
             ("-qB51A0-", "qBittorrent", "5.1.10"),
@@ -164,12 +162,12 @@ mod tests {
             ("T03I-----", "BitTornado", "0.3.18"),
         ];
         for (peer_id, name, version) in cases {
-            assert_eq!(told(peer_id), (name, version.into()), "{peer_id}");
+            assert_eq!(read(peer_id), (name, version.into()), "{peer_id}");
         }
     }
 
     #[test]
-    fn what_nobody_writes_is_other() {
+    fn unknown_forms_are_other() {
         for peer_id in [
             "-ZQ1234-",
             "",
@@ -180,10 +178,10 @@ mod tests {
             "TIXabcd",
             "T-----------",
         ] {
-            assert_eq!(told(peer_id), ("other", "other".into()), "{peer_id}");
+            assert_eq!(read(peer_id), ("other", "other".into()), "{peer_id}");
         }
-        assert_eq!(told("-qB4!50-"), ("qBittorrent", "other".into()));
-        assert_eq!(told("-TR1.93-"), ("Transmission", "other".into()));
+        assert_eq!(read("-qB4!50-"), ("qBittorrent", "other".into()));
+        assert_eq!(read("-TR1.93-"), ("Transmission", "other".into()));
     }
 
     #[test]

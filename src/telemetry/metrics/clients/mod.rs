@@ -1,7 +1,7 @@
-//! Clients by name and version, as their peer ids tell them (BEP 20): how many sessions began.
+//! Sessions begun by client name and version, as read from peer ids (BEP 20).
 //!
-//! Everything here is of a fixed size, whatever strangers call themselves: the names are those of
-//! [`KNOWN`], and each has so many versions, the first that came.
+//! All sizes are fixed, whatever clients send: the names are those of [`KNOWN`], and each has slots
+//! for the first [`VERSIONS_MAX`] versions seen.
 
 mod known;
 mod version;
@@ -10,24 +10,24 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::known::{KNOWN, identify};
-use self::version::Version;
+use self::version::ClientVersion;
 use super::counter::{LANES, lane};
 
-/// Versions of one client that are told apart; others count as `other`.
+/// Versions counted separately for one client; others count as `other`.
 pub const VERSIONS_MAX: usize = 8;
 
-/// What a client or version is called that is not told apart.
+/// The name for all other clients or versions.
 const OTHER: &str = "other";
 
-/// The known clients, and all others.
+/// The known clients, and one slot for all others.
 const CLIENTS: usize = KNOWN.len() + 1;
 
-/// Each client's versions, and all others of it.
+/// The versions of a client, and one slot for all others.
 type Counts = [[AtomicU64; VERSIONS_MAX + 1]; CLIENTS];
 
 /// Sessions by client and version, cheap to add to from many threads.
 pub struct Clients {
-    /// The versions of each client that have come so far; 0 is a free place.
+    /// The versions of each client seen so far; 0 is a free slot.
     versions: [[AtomicU64; VERSIONS_MAX]; CLIENTS],
     lanes: Box<[Lane]>,
 }
@@ -35,15 +35,13 @@ pub struct Clients {
 #[repr(align(128))]
 struct Lane(Counts);
 
-/// How often a client of that version began a session.
+/// Sessions begun by a version of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCount {
+pub struct ClientSessions {
     pub client: &'static str,
     pub version: String,
     pub sessions: u64,
 }
-
-// === impl Clients ===
 
 impl Default for Clients {
     fn default() -> Self {
@@ -57,7 +55,7 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// Counts the begin of a session by a client of that peer id.
+    /// Counts the start of a session by a client with that peer id.
     pub fn count(&self, peer_id: &[u8; 20]) {
         let (client, version) = match identify(peer_id) {
             Some((client, version)) => (client, self.place(client, version)),
@@ -67,8 +65,8 @@ impl Clients {
         counts[client][version].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Those that came, in the order of the names.
-    pub fn all(&self) -> Vec<ClientCount> {
+    /// All clients seen, in the order of their names.
+    pub fn all(&self) -> Vec<ClientSessions> {
         let mut sums: BTreeMap<(&str, String), u64> = BTreeMap::new();
         for client in 0..CLIENTS {
             for place in 0..=VERSIONS_MAX {
@@ -82,7 +80,7 @@ impl Clients {
             }
         }
         let counts = sums.into_iter();
-        let count = |((client, version), sessions)| ClientCount {
+        let count = |((client, version), sessions)| ClientSessions {
             client,
             version,
             sessions,
@@ -90,9 +88,9 @@ impl Clients {
         counts.map(count).collect()
     }
 
-    /// Where that version is counted: in a place of its own, if there is one or one is free.
-    fn place(&self, client: usize, version: Option<Version>) -> usize {
-        let Some(version) = version.map(Version::code) else {
+    /// The slot of that version: its own, if it has one or one is free.
+    fn place(&self, client: usize, version: Option<ClientVersion>) -> usize {
+        let Some(version) = version.map(ClientVersion::code) else {
             return VERSIONS_MAX;
         };
         let places = self.versions[client].iter();
@@ -111,7 +109,7 @@ impl Clients {
         let code = self.versions[client]
             .get(place)
             .map_or(0, |version| version.load(Ordering::Relaxed));
-        Version::of_code(code).map_or_else(|| OTHER.into(), |version| version.to_string())
+        ClientVersion::of_code(code).map_or_else(|| OTHER.into(), |version| version.to_string())
     }
 }
 
@@ -129,9 +127,10 @@ mod tests {
         bytes
     }
 
-    fn told(clients: &Clients) -> Vec<(&'static str, String, u64)> {
+    fn rows(clients: &Clients) -> Vec<(&'static str, String, u64)> {
         let all = clients.all().into_iter();
-        all.map(|it| (it.client, it.version, it.sessions)).collect()
+        all.map(|client| (client.client, client.version, client.sessions))
+            .collect()
     }
 
     #[test]
@@ -147,11 +146,11 @@ mod tests {
             ("qBittorrent", "4.6.5".into(), 2),
             ("qBittorrent", "5.0.1".into(), 1),
         ];
-        assert_eq!(told(&clients), expected);
+        assert_eq!(rows(&clients), expected);
     }
 
     #[test]
-    fn what_strangers_call_themselves_makes_no_list_longer() {
+    fn client_names_cannot_grow_the_lists() {
         let clients = Clients::default();
         let mut rng = fastrand::Rng::with_seed(3);
         for number in 0..100_000_u32 {
@@ -165,11 +164,11 @@ mod tests {
         }
         let all = clients.all();
         assert!(all.len() <= CLIENTS * (VERSIONS_MAX + 1));
-        let of = |name| all.iter().filter(move |it| it.client == name);
+        let of = |name| all.iter().filter(move |row| row.client == name);
         assert_eq!(of("qBittorrent").count(), VERSIONS_MAX + 1);
-        let other = of("qBittorrent").find(|it| it.version == OTHER).unwrap();
+        let other = of("qBittorrent").find(|row| row.version == OTHER).unwrap();
         assert!(other.sessions > 40_000);
-        assert_eq!(all.iter().map(|it| it.sessions).sum::<u64>(), 100_000);
+        assert_eq!(all.iter().map(|row| row.sessions).sum::<u64>(), 100_000);
     }
 
     #[test]
@@ -184,7 +183,7 @@ mod tests {
                 });
             }
         });
-        let sessions: Vec<u64> = clients.all().iter().map(|it| it.sessions).collect();
+        let sessions: Vec<u64> = clients.all().iter().map(|row| row.sessions).collect();
         assert_eq!(sessions, [1000; 8]);
     }
 }

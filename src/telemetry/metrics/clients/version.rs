@@ -1,49 +1,49 @@
-//! The versions of clients, as each writes them into its peer id.
+//! Client versions, as encoded in peer ids.
 
 use std::fmt;
 
-/// A version: up to four numbers.
+/// Up to four numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Version {
+pub(super) struct ClientVersion {
     parts: [u8; 4],
     len: u8,
-    /// All numbers but the first have two digits.
+    /// All numbers but the first are shown with two digits.
     is_padded: bool,
 }
 
-/// How a client writes its version into four characters.
+/// How a client encodes its version in four characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
-    /// A digit for each number; letters go on from 10. The first so many are shown, the others
-    /// count builds, or say `s` for stable.
+    /// A digit for each number; letters continue from 10. The first n are shown, the others count
+    /// builds, or are `s` for stable.
     Digits(u8),
     /// Two digits for each of two numbers.
     Pairs,
-    /// The same, of a client whose users write 2.09 and not 2.9.
+    /// Likewise, but shown as 2.09 instead of 2.9.
     PaddedPairs,
-    /// Transmission: a digit and two up to 3.00, then three digits.
+    /// Transmission: one digit and two digits up to 3.00, three single digits after that.
     Transmission,
 }
 
 // === impl Style ===
 
 impl Style {
-    /// None if it is not written so.
-    pub fn read(self, text: [u8; 4]) -> Option<Version> {
+    /// None if the text does not have this style.
+    pub fn read(self, text: [u8; 4]) -> Option<ClientVersion> {
         match self {
             Self::Digits(len) => {
                 let mut parts = [0; 4];
                 for (part, &sign) in parts.iter_mut().zip(&text).take(len.into()) {
                     *part = digit(sign)?;
                 }
-                Some(Version::new(parts, len))
+                Some(ClientVersion::new(parts, len))
             }
-            Self::Pairs => Some(Version::new(pairs(text)?, 2)),
-            Self::PaddedPairs => Some(Version::new(pairs(text)?, 2).padded()),
+            Self::Pairs => Some(ClientVersion::new(pairs(text)?, 2)),
+            Self::PaddedPairs => Some(ClientVersion::new(pairs(text)?, 2).padded()),
             Self::Transmission if text[0] >= b'4' => Self::Digits(3).read(text),
             Self::Transmission => {
                 let minor = two_digits(text[1], text[2])?;
-                Some(Version::new([digit(text[0])?, minor, 0, 0], 2).padded())
+                Some(ClientVersion::new([digit(text[0])?, minor, 0, 0], 2).padded())
             }
         }
     }
@@ -69,17 +69,17 @@ fn digit(sign: u8) -> Option<u8> {
 }
 
 /// The numbers of a text such as `1-36-0-`, each up to 255.
-pub(super) fn dashed(text: &[u8]) -> Option<Version> {
+pub(super) fn dashed(text: &[u8]) -> Option<ClientVersion> {
     let mut parts = [0; 4];
     let mut numbers = text.split(|&sign| sign == b'-');
     for part in parts.iter_mut().take(3) {
         *part = std::str::from_utf8(numbers.next()?).ok()?.parse().ok()?;
     }
-    Some(Version::new(parts, 3))
+    Some(ClientVersion::new(parts, 3))
 }
 
-/// Shadow's style: a digit of base 64 for each number, then dashes.
-pub(super) fn shadow(text: &[u8]) -> Option<Version> {
+/// Shadow style: a base-64 digit for each number, then dashes.
+pub(super) fn shadow(text: &[u8]) -> Option<ClientVersion> {
     let mut parts = [0; 4];
     let mut len = 0;
     let digits = text.iter().take_while(|&&sign| sign != b'-');
@@ -91,12 +91,12 @@ pub(super) fn shadow(text: &[u8]) -> Option<Version> {
         };
         len += 1;
     }
-    (len > 0).then(|| Version::new(parts, len))
+    (len > 0).then(|| ClientVersion::new(parts, len))
 }
 
-// === impl Version ===
+// === impl ClientVersion ===
 
-impl Version {
+impl ClientVersion {
     fn new(parts: [u8; 4], len: u8) -> Self {
         Self {
             parts,
@@ -112,7 +112,7 @@ impl Version {
         }
     }
 
-    /// As a number, which is never 0.
+    /// The version as a number other than 0.
     pub fn code(self) -> u64 {
         let [a, b, c, d] = self.parts;
         u64::from_le_bytes([a, b, c, d, self.len, self.is_padded.into(), 0, 0])
@@ -129,7 +129,7 @@ impl Version {
     }
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for ClientVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, part) in self.parts.iter().take(self.len.into()).enumerate() {
             match (at, self.is_padded) {

@@ -1,4 +1,4 @@
-//! What the cache has and storage no longer has.
+//! Records of the cache that storage no longer has.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,31 +12,29 @@ use crate::storage::Storage;
 
 /// Keys of the cache without a row in storage.
 #[derive(Default)]
-pub struct Excess {
+pub struct Orphans {
     pub users: HashSet<UserId>,
-    /// Passkeys that are not (any more) those of the user they lead to.
+    /// Passkeys that are no longer those of their users.
     pub passkeys: HashMap<Passkey, UserId>,
     pub torrents: HashSet<InfoHash>,
     pub swarms: HashSet<InfoHash>,
 }
 
-// === impl Excess ===
-
-impl Excess {
-    /// Reads the cache first: what is added to storage meanwhile is not among what was read.
-    /// `with_swarms` where every swarm has to be of a torrent in storage.
+impl Orphans {
+    /// Reads the cache first, so that rows added meanwhile are not taken for orphans. With `with_swarms`,
+    /// every swarm must have a torrent in storage.
     pub async fn find(
         storage: &dyn Storage,
         cache: &dyn Cache,
         with_swarms: bool,
         printer: &mut Printer,
     ) -> Result<Self> {
-        let mut excess = Self::default();
-        excess.read_users(cache, printer).await?;
-        excess.read_torrents(cache, with_swarms, printer).await?;
-        excess.subtract_users(storage, printer).await?;
-        excess.subtract_torrents(storage, printer).await?;
-        Ok(excess)
+        let mut orphans = Self::default();
+        orphans.read_users(cache, printer).await?;
+        orphans.read_torrents(cache, with_swarms, printer).await?;
+        orphans.subtract_users(storage, printer).await?;
+        orphans.subtract_torrents(storage, printer).await?;
+        Ok(orphans)
     }
 
     async fn read_users(&mut self, cache: &dyn Cache, printer: &Printer) -> Result<()> {
@@ -113,7 +111,7 @@ impl Excess {
         }
     }
 
-    /// Removes it all from the cache.
+    /// Removes all of them from the cache.
     pub async fn remove(self, cache: &dyn Cache) -> Result<()> {
         let users: Vec<UserId> = self.users.into_iter().collect();
         let passkeys: Vec<Passkey> = self.passkeys.into_keys().collect();

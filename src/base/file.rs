@@ -1,0 +1,51 @@
+//! Files that appear whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// A new file in the folder of its target, from where it is renamed or linked there. Dropped before
+/// that, it is removed.
+pub struct PendingFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl PendingFile {
+    /// Writes a file for `target` with these rights. It is not synced.
+    pub fn write(target: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
+        let mut path = target.as_os_str().to_owned();
+        path.push(format!(".{:016x}.new", fastrand::u64(..)));
+        let path = PathBuf::from(path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&path)?;
+        let mut pending = Self { path, file };
+        pending.file.write_all(bytes)?;
+        Ok(pending)
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Replaces the target.
+    pub fn rename(&self, target: &Path) -> io::Result<()> {
+        fs::rename(&self.path, target)
+    }
+
+    /// Makes the target; fails if it exists.
+    pub fn link(&self, target: &Path) -> io::Result<()> {
+        fs::hard_link(&self.path, target)
+    }
+}
+
+impl Drop for PendingFile {
+    fn drop(&mut self) {
+        // Gone already if it was renamed.
+        let _ = fs::remove_file(&self.path);
+    }
+}
