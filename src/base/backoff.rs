@@ -9,8 +9,6 @@ pub struct Backoff {
     max: Duration,
 }
 
-// === impl Backoff ===
-
 impl Backoff {
     pub fn new(first: Duration, max: Duration) -> Self {
         Self { next: first, max }

@@ -9,8 +9,6 @@ use serde::{Deserialize, Serialize, Serializer};
 #[serde(transparent)]
 pub struct Secret(String);
 
-// === impl Secret ===
-
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())

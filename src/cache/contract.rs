@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Cache, CacheError, Generation, Leftover, Mirrored, Notice, RegistryKey, RowKey, STOPPED, Scan,
-    SharedPeer, Stats, Write, owner,
+    Cache, CacheError, CacheLeftover, Generation, Mirrored, NodeStats, Notice, RegistryKey, RowKey,
+    STOPPED, Scan, SharedPeer, Write, owner,
 };
 use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::change::sums::{Credited, Sum};
@@ -84,11 +84,11 @@ async fn batches_are_kept_until_they_are_applied(cache: &dyn Cache) {
     assert_eq!(cache.kept(NODE, 2, 20).await.unwrap(), expected[2..22]);
     assert_eq!(cache.kept("node-b", 0, 10).await.unwrap(), []);
 
-    cache.applied(NODE, 38).await.unwrap();
+    cache.trim_journal(NODE, 38).await.unwrap();
     assert_eq!(cache.kept(NODE, 0, 100).await.unwrap(), expected[38..]);
-    cache.applied(NODE, 40).await.unwrap();
-    cache.applied(NODE, 40).await.unwrap();
-    cache.applied("node-b", 7).await.unwrap();
+    cache.trim_journal(NODE, 40).await.unwrap();
+    cache.trim_journal(NODE, 40).await.unwrap();
+    cache.trim_journal("node-b", 7).await.unwrap();
     assert_eq!(cache.kept(NODE, 0, 100).await.unwrap(), []);
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 40, "it is remembered");
 }
@@ -108,7 +108,7 @@ async fn a_batch_is_kept_once(cache: &dyn Cache) {
     let totals = user(cache, 1).await.totals;
     assert_eq!(totals, UserTotals::default(), "storage decides on credit");
     assert_eq!(torrent(cache, 1).await.uploaded, 0);
-    cache.applied(NODE, 2).await.unwrap();
+    cache.trim_journal(NODE, 2).await.unwrap();
     keep(cache, &[batch(1, all_kinds(1))]).await;
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap(), []);
 }
@@ -555,7 +555,7 @@ async fn leftovers_are_found_and_cleaned(cache: &dyn Cache) {
     assert_eq!(leftovers(NOW).await, []);
     let old = leftovers(NOW + 1).await;
     assert!(
-        matches!(&old[..], [Leftover::Peers { fields, .. }] if fields.len() == 1),
+        matches!(&old[..], [CacheLeftover::Peers { fields, .. }] if fields.len() == 1),
         "{old:?}"
     );
     cache.clean(&old).await.unwrap();
@@ -570,10 +570,10 @@ async fn leftovers_are_found_and_cleaned(cache: &dyn Cache) {
     let found = leftovers(NOW).await;
     let row = RowKey::User(UserId(2));
     let field = "uploaded".to_owned();
-    assert_eq!(found, [Leftover::Counter { row, field }]);
+    assert_eq!(found, [CacheLeftover::Counter { row, field }]);
     cache.clean(&found).await.unwrap();
     assert_eq!(user(cache, 2).await, stored_user(2));
-    cache.clean(&[Leftover::Row(row)]).await.unwrap();
+    cache.clean(&[CacheLeftover::Row(row)]).await.unwrap();
     assert_eq!(cache.user(UserId(2)).await.unwrap(), None);
 }
 
@@ -668,7 +668,7 @@ async fn what_another_database_left_goes(cache: &dyn Cache) {
     assert_eq!(cache.database().await.unwrap().as_deref(), Some("one"));
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 1);
 
-    cache.applied(NODE, 1).await.unwrap();
+    cache.trim_journal(NODE, 1).await.unwrap();
     owner::take(cache, "two").await.unwrap();
     assert_eq!(cache.database().await.unwrap().as_deref(), Some("two"));
     assert_eq!(cache.nodes().await.unwrap(), []);
@@ -775,14 +775,14 @@ async fn a_lease_has_one_holder(cache: &dyn Cache) {
 }
 
 async fn stats_are_taken(cache: &dyn Cache) {
-    let stats = Stats {
+    let stats = NodeStats {
         announces: 1,
         scrapes: 2,
         seeders: 3,
         leechers: 4,
     };
     cache.add_stats(stats).await.unwrap();
-    cache.add_stats(Stats::default()).await.unwrap();
+    cache.add_stats(NodeStats::default()).await.unwrap();
 }
 
 // --- what the tests are made of ---
@@ -876,7 +876,7 @@ fn hash(number: u32) -> InfoHash {
 
 fn batch(number: u64, changes: Vec<Change>) -> Arc<Batch> {
     Arc::new(Batch {
-        node: NODE.into(),
+        journal: NODE.into(),
         number,
         changes,
     })

@@ -175,7 +175,7 @@ pub struct Wiped {
 
 /// Something in the cache that nobody can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leftover {
+pub enum CacheLeftover {
     /// A whole key, in the driver's own terms: one that only older versions read, or that
     /// belongs to a row that is gone.
     Key {
@@ -222,7 +222,7 @@ pub struct ControlPosition(pub String);
 
 /// Numbers that a node counted since it last told them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct NodeStats {
     pub announces: u64,
     pub scrapes: u64,
     /// Not counted but as they are: peers in all swarms.
@@ -232,7 +232,7 @@ pub struct Stats {
 
 /// What is the matter with the server, found by [`Cache::check`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct CacheFinding {
     /// What is wrong, in a sentence.
     pub problem: String,
     /// What to do about it.
@@ -273,7 +273,7 @@ pub trait Cache: Send + Sync + 'static {
 
     // --- the journal ---
 
-    /// Keeps consecutive batches of one node until [`Cache::applied`] lets them go, and brings
+    /// Keeps consecutive batches of one node until [`Cache::trim_journal`] lets them go, and brings
     /// swarms, their counters and users' sets up to date.
     /// [`CacheError::Restarted`], and nothing done, if the server is not of `generation`.
     async fn keep(&self, generation: Generation, batches: &[Arc<Batch>]) -> Result<(), CacheError>;
@@ -289,7 +289,7 @@ pub trait Cache: Send + Sync + 'static {
 
     /// Storage has applied the batches of that node up to this number, and other nodes have had
     /// time to read them: they may go.
-    async fn applied(&self, node: &str, number: u64) -> Result<(), CacheError>;
+    async fn trim_journal(&self, journal: &str, number: u64) -> Result<(), CacheError>;
 
     /// The number of the last batch of that node that was ever kept here; 0 if none was.
     async fn last_kept(&self, node: &str) -> Result<u64, CacheError>;
@@ -418,11 +418,11 @@ pub trait Cache: Send + Sync + 'static {
 
     /// Looks for settings and permissions that Mika can't work with, or not safely. An empty
     /// list is good.
-    async fn check(&self) -> Result<Vec<Finding>, CacheError>;
+    async fn check(&self) -> Result<Vec<CacheFinding>, CacheError>;
 
     /// The part of [`Cache::check`] that is cheap enough for every few minutes, and says whether the
     /// server throws keys away or keeps nothing over a crash. By default there is nothing to look at.
-    async fn inspect(&self) -> Result<Vec<Finding>, CacheError> {
+    async fn inspect(&self) -> Result<Vec<CacheFinding>, CacheError> {
         Ok(Vec::new())
     }
 
@@ -446,10 +446,10 @@ pub trait Cache: Send + Sync + 'static {
 
     /// What is of no use by its form alone; peers that were last heard of before `since`
     /// (Unix time) too.
-    async fn leftovers(&self, since: i64, cursor: u64) -> Result<Scan<Leftover>, CacheError>;
+    async fn leftovers(&self, since: i64, cursor: u64) -> Result<Scan<CacheLeftover>, CacheError>;
 
-    /// Removes it; a counter is set to 0. A [`Leftover::Row`] goes with all its fields.
-    async fn clean(&self, leftovers: &[Leftover]) -> Result<(), CacheError>;
+    /// Removes it; a counter is set to 0. A [`CacheLeftover::Row`] goes with all its fields.
+    async fn clean(&self, leftovers: &[CacheLeftover]) -> Result<(), CacheError>;
 
     // --- between nodes ---
 
@@ -486,7 +486,7 @@ pub trait Cache: Send + Sync + 'static {
     async fn lease(&self, name: &str, holder: &str, time: Duration) -> Result<bool, CacheError>;
 
     /// Adds to the counters of all nodes.
-    async fn add_stats(&self, stats: Stats) -> Result<(), CacheError>;
+    async fn add_stats(&self, stats: NodeStats) -> Result<(), CacheError>;
 }
 
 /// Opens a cache from its URL; none where nodes share nothing. Called once at start; it need not connect.
@@ -494,7 +494,7 @@ pub type OpenCache = fn(&Secret) -> Result<Option<Arc<dyn Cache>>, CacheError>;
 
 /// The cache drivers by name.
 #[derive(Clone)]
-pub struct Drivers {
+pub struct CacheDrivers {
     by_name: BTreeMap<&'static str, OpenCache>,
 }
 
@@ -527,9 +527,9 @@ impl Membership {
     }
 }
 
-// === impl Drivers ===
+// === impl CacheDrivers ===
 
-impl Drivers {
+impl CacheDrivers {
     /// The drivers of this crate.
     pub fn built_in() -> Self {
         let mut drivers = Self {

@@ -169,8 +169,6 @@ fn described(owner: &str, database: &str, why: &str) -> String {
     )
 }
 
-// === impl InUse ===
-
 impl fmt::Display for InUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

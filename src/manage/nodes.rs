@@ -32,7 +32,7 @@ pub(super) async fn gone(cache: &dyn Cache, storage: &dyn Storage) -> Result<Vec
 
 /// Forgets one of them for good: its number, its stream in the cache, which must be empty, and its name.
 async fn forget_journal(cache: &dyn Cache, storage: &dyn Storage, journal: &str) -> Result<()> {
-    let applied = storage.applied(journal).await?;
+    let applied = storage.last_applied(journal).await?;
     // First: a start compares it with what the cache has.
     storage.forget_journal(journal, applied).await?;
     Ok(cache.forget_journal(journal).await?)
@@ -98,7 +98,7 @@ async fn silent(cache: &dyn Cache) -> Result<Vec<String>> {
 
 /// What the cache holds of a journal that storage may not have; none if nothing.
 async fn holds(cache: &dyn Cache, storage: &dyn Storage, journal: &str) -> Result<Option<String>> {
-    let applied = storage.applied(journal).await?;
+    let applied = storage.last_applied(journal).await?;
     let last = cache.last_kept(journal).await?;
     let is_kept = !cache.kept(journal, 0, 1).await?.is_empty();
     Ok((is_kept || last > applied).then(|| {

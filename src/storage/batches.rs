@@ -14,7 +14,7 @@ pub fn not_applied(batches: &[Arc<Batch>], applied: u64) -> Result<&[Arc<Batch>]
         expected = expected.saturating_add(1);
         if batch.number != expected {
             return Err(StorageError::Behind {
-                journal: batch.node.clone(),
+                journal: batch.journal.clone(),
                 applied: expected - 1,
                 first: batch.number,
             });
@@ -30,7 +30,7 @@ mod tests {
     fn batches(numbers: &[u64]) -> Vec<Arc<Batch>> {
         let batch = |&number: &u64| {
             Arc::new(Batch {
-                node: "n".into(),
+                journal: "n".into(),
                 number,
                 changes: Vec::new(),
             })

@@ -14,8 +14,6 @@ pub struct Claim {
     lost: Option<watch::Receiver<Option<String>>>,
 }
 
-// === impl Claim ===
-
 impl Claim {
     /// A claim that stands as long as `guard` lives.
     pub fn held_by(guard: impl Any + Send + Sync) -> Self {

@@ -9,9 +9,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 use super::{
-    Absurd, CreditRules, Feed, FeedPosition, Find, History, NewTorrent, NewUser, Page, Storage,
-    StorageError, StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey,
-    UserPatch, UserTorrents, UserTotals, Wipe,
+    CreditRules, Feed, FeedPosition, Find, InvalidTotals, NewTorrent, NewUser, Page, Storage,
+    StorageError, StoredHistory, StoredTorrent, StoredUser, TorrentKey, TorrentPatch,
+    TorrentRemoval, UserKey, UserPatch, UserTorrents, UserTotals, Wipe,
 };
 use crate::base::clock::Clock;
 use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
@@ -374,7 +374,7 @@ async fn pages_of_any_size_hold_every_row_once(storage: &dyn Storage) {
         assert_rising(&torrents, 5);
         let peers = keys(|after| storage.peers(NOW, after, limit), |row| row.key).await;
         assert_rising(&peers, expected);
-        let key = |row: &History| (row.torrent, row.user);
+        let key = |row: &StoredHistory| (row.torrent, row.user);
         let histories = keys(|after| storage.histories(after, limit), key).await;
         assert_rising(&histories, expected);
     }
@@ -489,14 +489,14 @@ async fn the_feed_is_read_in_portions(storage: &dyn Storage) {
 
 async fn base_and_credit_arrive_together(storage: &dyn Storage) {
     let (id, torrent_id) = add_pair(storage, 1).await;
-    assert_eq!(storage.applied(NODE).await.unwrap(), 0);
+    assert_eq!(storage.last_applied(NODE).await.unwrap(), 0);
     let mut first = change(id, torrent_id, 1, 1000);
     first.credit.snatched = true;
     first.standing.completed_at = Some(NOW);
     first.standing.hnr = true;
     apply(storage, 1, vec![Change::from(first.clone())]).await;
-    assert_eq!(storage.applied(NODE).await.unwrap(), 1);
-    assert_eq!(storage.applied("node-b").await.unwrap(), 0);
+    assert_eq!(storage.last_applied(NODE).await.unwrap(), 1);
+    assert_eq!(storage.last_applied("node-b").await.unwrap(), 0);
 
     let peers = storage.peers(NOW, None, 10).await.unwrap();
     assert_eq!((peers.rows.len(), peers.bad.len()), (1, 0));
@@ -519,7 +519,7 @@ async fn base_and_credit_arrive_together(storage: &dyn Storage) {
         (stored.seeders, stored.leechers, stored.torrent.snatches),
         (3, 4, 1)
     );
-    let expected = History {
+    let expected = StoredHistory {
         user: id,
         torrent: torrent_id,
         uploaded: 1000,
@@ -557,7 +557,7 @@ async fn a_batch_counts_once(storage: &dyn Storage) {
     apply(storage, 2, changes.clone()).await;
     apply(storage, 1, changes.clone()).await;
     assert_eq!(user(storage, id).await.totals.uploaded, 40);
-    assert_eq!(storage.applied(NODE).await.unwrap(), 2);
+    assert_eq!(storage.last_applied(NODE).await.unwrap(), 2);
 
     // Several at once, some of which are known.
     let several: Vec<_> = (1..=4)
@@ -572,7 +572,7 @@ async fn a_batch_counts_once(storage: &dyn Storage) {
 
     assert!(!storage.forget_journal(NODE, 3).await.unwrap());
     assert!(!storage.forget_journal("another", 4).await.unwrap());
-    assert_eq!(storage.applied(NODE).await.unwrap(), 4);
+    assert_eq!(storage.last_applied(NODE).await.unwrap(), 4);
     assert!(storage.forget_journal(NODE, 4).await.unwrap());
     assert_eq!(storage.journals().await.unwrap(), []);
 }
@@ -623,16 +623,16 @@ async fn absurd_totals_are_found_and_mended(storage: &dyn Storage) {
         (Wipe::Users, user_id.0, "uploaded"),
         (Wipe::Torrents, torrent.0, "downloaded"),
     ] {
-        let found = storage.absurd(what, None, 1).await.unwrap();
+        let found = storage.invalid_totals(what, None, 1).await.unwrap();
         assert!(found.0.is_empty(), "it looks at one row: {found:?}");
-        let (found, last) = storage.absurd(what, found.1, 10).await.unwrap();
+        let (found, last) = storage.invalid_totals(what, found.1, 10).await.unwrap();
         let fields = vec![field];
-        assert_eq!(found, [Absurd { id, fields }]);
+        assert_eq!(found, [InvalidTotals { id, fields }]);
         assert_eq!(last, Some(id));
-        let end = storage.absurd(what, last, 10).await.unwrap();
+        let end = storage.invalid_totals(what, last, 10).await.unwrap();
         assert_eq!(end, (vec![], None));
-        storage.mend(what, &[first.0, id]).await.unwrap();
-        assert_eq!(storage.absurd(what, None, 10).await.unwrap().0, []);
+        storage.fix_totals(what, &[first.0, id]).await.unwrap();
+        assert_eq!(storage.invalid_totals(what, None, 10).await.unwrap().0, []);
     }
     let totals = user(storage, user_id).await.totals;
     assert_eq!(totals.uploaded, 0);
@@ -718,14 +718,14 @@ async fn a_gap_is_refused(storage: &dyn Storage) {
     assert!(storage.peers(0, None, 10).await.unwrap().rows.is_empty());
 
     // Whoever gives up what is missing goes on after it.
-    storage.begin_at(&late.node, 1).await.unwrap();
-    assert_eq!(storage.applied(&late.node).await.unwrap(), 1);
+    storage.begin_at(&late.journal, 1).await.unwrap();
+    assert_eq!(storage.last_applied(&late.journal).await.unwrap(), 1);
     storage
         .apply(&[Arc::clone(&late)], &CreditRules::default())
         .await
         .unwrap();
-    storage.begin_at(&late.node, 1).await.unwrap();
-    assert_eq!(storage.applied(&late.node).await.unwrap(), 2);
+    storage.begin_at(&late.journal, 1).await.unwrap();
+    assert_eq!(storage.last_applied(&late.journal).await.unwrap(), 2);
     assert_eq!(storage.peers(0, None, 10).await.unwrap().rows.len(), 1);
 }
 
@@ -1053,7 +1053,7 @@ fn assert_rising<K: Ord + std::fmt::Debug>(keys: &[K], expected: usize) {
 
 fn batch(number: u64, changes: Vec<Change>) -> Arc<Batch> {
     Arc::new(Batch {
-        node: NODE.into(),
+        journal: NODE.into(),
         number,
         changes,
     })

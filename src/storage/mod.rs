@@ -1,8 +1,8 @@
 //! Storage: the SQL database of the web application, behind a trait.
 //!
 //! A *driver* implements [`Storage`] and is opened by name from the URL in the
-//! config. Drivers of this crate are listed in [`Drivers::built_in`]; a program of
-//! your own may add others with [`Drivers::register`]. What a driver must do stands
+//! config. Drivers of this crate are listed in [`StorageDrivers::built_in`]; a program of
+//! your own may add others with [`StorageDrivers::register`]. What a driver must do stands
 //! at the trait, and `contract.rs` (feature `contract`) tests it.
 
 pub mod batches;
@@ -38,7 +38,7 @@ pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, User
 pub use claim::Claim;
 pub use migrate::MigrationStatus;
 pub use rows::{
-    Added, Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey,
+    Added, Find, Found, NewTorrent, NewUser, Page, SortKey, StoredHistory, StoredPeer, TorrentKey,
     TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, no_passkey,
 };
 
@@ -226,14 +226,14 @@ pub trait Storage: Send + Sync + 'static {
         &self,
         after: Option<(TorrentId, UserId)>,
         limit: u32,
-    ) -> Result<Page<History>, StorageError>;
+    ) -> Result<Page<StoredHistory>, StorageError>;
 
     /// All histories and peer records of one torrent: what a torrent that is registered again
     /// goes on from.
     async fn records_of(
         &self,
         torrent: TorrentId,
-    ) -> Result<(Vec<History>, Vec<StoredPeer>), StorageError>;
+    ) -> Result<(Vec<StoredHistory>, Vec<StoredPeer>), StorageError>;
 
     /// Those of these torrents that have any history or peer record.
     async fn with_records(&self, torrents: &[TorrentId]) -> Result<Vec<TorrentId>, StorageError>;
@@ -324,7 +324,7 @@ pub trait Storage: Send + Sync + 'static {
     // --- the journal ---
 
     /// The number of the last batch of that journal that was applied; 0 if none was.
-    async fn applied(&self, journal: &str) -> Result<u64, StorageError>;
+    async fn last_applied(&self, journal: &str) -> Result<u64, StorageError>;
 
     /// The number of the last applied batch of every journal that is known; 0 for one that has none yet.
     async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError>;
@@ -368,20 +368,20 @@ pub trait Storage: Send + Sync + 'static {
     /// Looks at `limit` rows after `after`, in the order of their id, for totals that can't be:
     /// below 0 or above [`PLAUSIBLE_MAX`]. Returns what it found and the last id that it looked
     /// at; none when there are no more.
-    async fn absurd(
+    async fn invalid_totals(
         &self,
         what: Wipe,
         after: Option<u32>,
         limit: u32,
-    ) -> Result<(Vec<Absurd>, Option<u32>), StorageError>;
+    ) -> Result<(Vec<InvalidTotals>, Option<u32>), StorageError>;
 
     /// Sets those totals of these rows to 0 that can't be; the others stay.
-    async fn mend(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError>;
+    async fn fix_totals(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError>;
 }
 
 /// A row with totals that can't be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Absurd {
+pub struct InvalidTotals {
     pub id: u32,
     /// The names of those totals.
     pub fields: Vec<&'static str>,
@@ -389,7 +389,7 @@ pub struct Absurd {
 
 /// Where a storage is, and how its tables are used.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
+pub struct StorageConfig {
     pub url: Secret,
     /// The name of the schema: which web application's tables these are.
     pub schema: String,
@@ -398,7 +398,7 @@ pub struct Place {
 }
 
 /// Opens a storage. Called once at start; it must not create tables, and need not connect.
-pub type OpenStorage = fn(&Place) -> Result<Arc<dyn Storage>, StorageError>;
+pub type OpenStorage = fn(&StorageConfig) -> Result<Arc<dyn Storage>, StorageError>;
 
 /// The file of a database that is one; none for a server, or if the URL is wrong.
 pub fn file_of(driver: &str, url: &Secret) -> Option<PathBuf> {
@@ -439,7 +439,7 @@ impl Finding {
 
 /// The storage drivers by name.
 #[derive(Clone)]
-pub struct Drivers {
+pub struct StorageDrivers {
     by_name: BTreeMap<&'static str, OpenStorage>,
 }
 
@@ -456,9 +456,9 @@ impl Default for CreditRules {
     }
 }
 
-// === impl Place ===
+// === impl StorageConfig ===
 
-impl Place {
+impl StorageConfig {
     pub fn of(url: &Secret, schema: &str, statements: &BTreeMap<String, String>) -> Self {
         Self {
             url: url.clone(),
@@ -468,9 +468,9 @@ impl Place {
     }
 }
 
-// === impl Drivers ===
+// === impl StorageDrivers ===
 
-impl Drivers {
+impl StorageDrivers {
     /// The drivers of this crate.
     pub fn built_in() -> Self {
         let mut drivers = Self {

@@ -33,7 +33,7 @@ pub(super) fn log(table: &'static str, id: u32, problem: &str) {
         Seen::TooMany => {
             tracing::warn!("more rows that changed were passed over; see: mika-manage check");
         }
-        Seen::Known => {}
+        Seen::KnownIds => {}
     }
 }
 
@@ -43,10 +43,8 @@ enum Seen {
     New,
     /// The first one that is not named.
     TooMany,
-    Known,
+    KnownIds,
 }
-
-// === impl Window ===
 
 impl Window {
     fn new() -> Self {
@@ -65,7 +63,7 @@ impl Window {
             self.began = Some(now);
         }
         if self.named.contains(&row) || self.is_full {
-            return Seen::Known;
+            return Seen::KnownIds;
         }
         if self.named.len() == NAMED_MAX {
             self.is_full = true;
@@ -86,7 +84,7 @@ mod tests {
         let now = 1_000_000;
         let row = |id| ("users", id, "passkey: too short".to_owned());
         assert_eq!(window.see(now, row(1)), Seen::New);
-        assert_eq!(window.see(now, row(1)), Seen::Known);
+        assert_eq!(window.see(now, row(1)), Seen::KnownIds);
         // Another problem of the same row is news.
         let other = ("users", 1, "enabled: not a number".to_owned());
         assert_eq!(window.see(now, other), Seen::New);
@@ -94,7 +92,7 @@ mod tests {
             assert_eq!(window.see(now, row(id)), Seen::New, "{id}");
         }
         assert_eq!(window.see(now, row(20)), Seen::TooMany);
-        assert_eq!(window.see(now, row(21)), Seen::Known);
+        assert_eq!(window.see(now, row(21)), Seen::KnownIds);
         assert_eq!(window.see(now + WINDOW, row(1)), Seen::New);
     }
 }

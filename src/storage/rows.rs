@@ -44,7 +44,7 @@ pub(super) enum Unusable {
 
 /// What one user did with one torrent over all sessions: one row for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct History {
+pub struct StoredHistory {
     pub user: UserId,
     pub torrent: TorrentId,
     /// Bytes before multipliers.

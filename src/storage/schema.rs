@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::migrate::Migration;
-use super::{Place, StorageError};
+use super::{StorageConfig, StorageError};
 use crate::base::suggest::nearest;
 
 /// What begins a statement in a schema's file.
@@ -86,8 +86,8 @@ pub(super) static ADD_CLIENT: Call = Call::new("add_client").with("peer_id vstri
 pub(super) static REMOVE_CLIENT: Call = Call::new("remove_client").with("peer_id");
 pub(super) static WIPE_USERS: Call = Call::new("wipe_users").with("after last");
 pub(super) static WIPE_TORRENTS: Call = Call::new("wipe_torrents").with("after last");
-pub(super) static MEND_USERS: Call = Call::new("mend_users").of("id");
-pub(super) static MEND_TORRENTS: Call = Call::new("mend_torrents").of("id");
+pub(super) static FIX_USERS: Call = Call::new("mend_users").of("id");
+pub(super) static FIX_TORRENTS: Call = Call::new("mend_torrents").of("id");
 pub(super) static CREDIT_USERS: Call =
     Call::new("credit_users").of("id uploaded downloaded snatches announces seed_time");
 pub(super) static CREDIT_TORRENTS: Call =
@@ -129,8 +129,8 @@ pub(super) static CALLS: [&Call; 31] = [
     &REMOVE_CLIENT,
     &WIPE_USERS,
     &WIPE_TORRENTS,
-    &MEND_USERS,
-    &MEND_TORRENTS,
+    &FIX_USERS,
+    &FIX_TORRENTS,
     &CREDIT_USERS,
     &CREDIT_TORRENTS,
     &CREDIT_SNATCHES,
@@ -162,18 +162,18 @@ impl Schema {
     }
 }
 
-/// The schema that `place` names.
+/// The schema that `config` names.
 pub(super) fn chosen(
     built_in: &'static [Schema],
-    place: &Place,
+    config: &StorageConfig,
 ) -> Result<&'static Schema, StorageError> {
-    let found = built_in.iter().find(|schema| schema.name == place.schema);
+    let found = built_in.iter().find(|schema| schema.name == config.schema);
     found.ok_or_else(|| {
         let known: Vec<&str> = built_in.iter().map(|schema| schema.name).collect();
         StorageError::Broken(format!(
             "storage.schema: there is no schema {:?}; there are: {}. For another web application \
              choose the nearest and put its own statements into storage.statements",
-            place.schema,
+            config.schema,
             known.join(", ")
         ))
     })

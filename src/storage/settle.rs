@@ -26,7 +26,7 @@ use crate::storage::touched::{Touched, TouchedHistory, TouchedPeer};
 /// What storage holds of the rows that some batches touch, locked until they are written: for each
 /// row of [`Touched`] what is there, in the same order.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct HeldRows {
     pub peers: Vec<Option<HeldPeer>>,
     pub histories: Vec<Option<HeldHistory>>,
 }
@@ -140,7 +140,7 @@ fn source_of(journal: &str) -> Source {
 
 impl<'a> Settlement<'a> {
     /// Settles the changes of a node in their order.
-    pub fn of(touched: Touched<'a>, held: Held, node: &str, rules: &CreditRules) -> Self {
+    pub fn of(touched: Touched<'a>, held: HeldRows, node: &str, rules: &CreditRules) -> Self {
         let by = source_of(node);
         let first = |change: usize| &touched.changes[change].0.record;
         let peers = touched.peers.iter().zip(held.peers);

@@ -17,7 +17,7 @@ pub struct Named {
 
 /// Which of the users and torrents that some batches name are there.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct KnownIds {
     pub users: HashSet<u32, RandomState>,
     pub torrents: HashSet<u32, RandomState>,
     /// Torrents that are not there under the id of a change, and may have got another one meanwhile.
@@ -76,9 +76,9 @@ impl Named {
     }
 }
 
-// === impl Known ===
+// === impl KnownIds ===
 
-impl Known {
+impl KnownIds {
     /// Under which key the peer of a change is stored; none if its user or torrent is gone.
     fn key_of(&self, change: &PeerChange) -> Option<PeerKey> {
         let key = change.key;
@@ -96,7 +96,7 @@ impl Known {
 // === impl Touched ===
 
 impl<'a> Touched<'a> {
-    pub fn by(changes: impl Iterator<Item = &'a Change>, known: &Known) -> Self {
+    pub fn by(changes: impl Iterator<Item = &'a Change>, known: &KnownIds) -> Self {
         let mut touched = Self::default();
         let mut keys = Vec::new();
         for change in changes {

@@ -27,8 +27,6 @@ pub(super) fn unmatched(clients: &[(Client, String)]) -> Vec<String> {
     prefixes.filter(|it| !is_usual(it)).cloned().collect()
 }
 
-// === impl UnusableRows ===
-
 impl UnusableRows {
     pub(super) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();

@@ -14,7 +14,7 @@ const HASH_BYTES: usize = 20;
 
 /// A value that a column does not take.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct RefusedValue {
     pub(super) table: Option<String>,
     pub(super) column: Option<String>,
     pub(super) why: Misfit,
@@ -43,9 +43,7 @@ pub(super) enum Misfit {
     Rule,
 }
 
-// === impl Refused ===
-
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.column, &self.table) {
             (Some(column), Some(table)) => write!(f, "the column `{column}` of `{table}` ")?,
@@ -157,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_refused_value_is_told_with_its_column() {
-        let refused = |why| Refused {
+        let refused = |why| RefusedValue {
             table: Some("users".into()),
             column: Some("passkey".into()),
             why,

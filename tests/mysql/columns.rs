@@ -38,7 +38,7 @@ async fn columns_too_small_for_totals_stop_nobody_else() {
         .apply(&[Arc::new(big.clone())], &CreditRules::default())
         .await
         .unwrap();
-    assert_eq!(it.storage.applied("a").await.unwrap(), 1);
+    assert_eq!(it.storage.last_applied("a").await.unwrap(), 1);
     let totals = |id: u32| {
         it.sql(&format!(
             "SELECT uploaded, downloaded FROM users WHERE id = {id}"
@@ -91,7 +91,7 @@ async fn snatches_that_a_key_or_column_of_the_site_refuses_stop_nobody_else() {
         .apply(&[Arc::new(snatches)], &CreditRules::default())
         .await
         .unwrap();
-    assert_eq!(storage.applied("a").await.unwrap(), 1);
+    assert_eq!(storage.last_applied("a").await.unwrap(), 1);
     assert_eq!(
         server.sql("SELECT HEX(info_hash), snatches FROM mika.torrents"),
         format!("{}\t2", "01".repeat(20))

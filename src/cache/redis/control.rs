@@ -6,7 +6,7 @@ use redis::{Value, cmd};
 
 use super::commands::Commands;
 use super::journal::{entries_of, entry_parts, read_blocking, stream_info};
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::{keys, reply};
 use crate::base::ids::UserId;
 use crate::cache::{CacheError, ControlPosition, Notice};
@@ -36,7 +36,7 @@ struct Extent {
     len: u64,
 }
 
-pub(super) async fn publish(link: &Link, notices: &[Notice]) -> Result<(), CacheError> {
+pub(super) async fn publish(link: &RedisLink, notices: &[Notice]) -> Result<(), CacheError> {
     let commands: Commands = notices
         .iter()
         .map(|notice| {
@@ -50,7 +50,7 @@ pub(super) async fn publish(link: &Link, notices: &[Notice]) -> Result<(), Cache
     link.session().await?.run(commands).await.map(drop)
 }
 
-pub(super) async fn position(link: &Link) -> Result<ControlPosition, CacheError> {
+pub(super) async fn position(link: &RedisLink) -> Result<ControlPosition, CacheError> {
     let session = link.session().await?;
     let last = extent(link, &session).await?.last;
     Ok(Position::shown(last, session.run_id()))
@@ -65,7 +65,7 @@ pub(super) fn has_reached(position: &ControlPosition, end: &ControlPosition) -> 
 }
 
 pub(super) async fn read(
-    link: &Link,
+    link: &RedisLink,
     after: &ControlPosition,
     wait: Duration,
 ) -> Result<(Vec<Notice>, ControlPosition), CacheError> {
@@ -98,7 +98,7 @@ pub(super) async fn read(
     Ok((notices, Position::shown(last, session.run_id())))
 }
 
-async fn extent(link: &Link, session: &Session<'_>) -> Result<Extent, CacheError> {
+async fn extent(link: &RedisLink, session: &RedisSession<'_>) -> Result<Extent, CacheError> {
     let mut extent = Extent {
         first: None,
         last: (0, 0),

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use redis::{Cmd, ServerError, Value, cmd};
 
 use super::commands::{Commands, Fields};
-use super::link::Session;
+use super::link::RedisSession;
 use super::swarms::{MemberKey, MemberText, MemberWrites};
 use super::{keys, reply, side_by_side};
 use crate::base::ids::{InfoHash, TorrentId, UserId};
@@ -38,8 +38,6 @@ struct TorrentTally {
     counts: Option<SwarmCounts>,
     sum: Sum,
 }
-
-// === impl Derived ===
 
 impl Derived {
     /// Nothing but the counters of swarms as they are.
@@ -101,7 +99,7 @@ impl Derived {
 
     /// Brings the keys up to date. Private peers of which newer records are there stay as they are, and so do
     /// the sets of their users.
-    pub(super) async fn write(self, session: &Session<'_>) -> Result<(), CacheError> {
+    pub(super) async fn write(self, session: &RedisSession<'_>) -> Result<(), CacheError> {
         let mut guests = Commands::default();
         write_guests(&mut guests, self.guests);
         let mut members = MemberWrites::default();
@@ -146,7 +144,7 @@ fn is_full(error: &ServerError) -> bool {
 
 /// Those whose row is there, with the answer to the question for it.
 async fn registered<K, V>(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     rows: Map<K, V>,
     ask: impl Fn(&K) -> Cmd,
 ) -> Result<Vec<(K, Value, V)>, CacheError> {
@@ -176,7 +174,7 @@ fn write_guests(commands: &mut Commands, swarms: Map<InfoHash, Map<String, Optio
 
 /// Writes users' sets alone.
 pub(super) async fn put_memberships(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     memberships: &[Membership],
 ) -> Result<(), CacheError> {
     let mut commands = Commands::default();

@@ -4,7 +4,7 @@
 use redis::{Value, cmd};
 
 use super::fault::is_denied;
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::{keys, reply};
 use crate::cache::{CacheError, Generation};
 
@@ -26,14 +26,17 @@ enum Seen {
 }
 
 /// Asks whether the server answers, and compares its epoch.
-pub(super) async fn ping(link: &Link) -> Result<Generation, CacheError> {
+pub(super) async fn ping(link: &RedisLink) -> Result<Generation, CacheError> {
     let session = link.session().await?;
     session.one(cmd("PING")).await?;
     compare(link, &session).await
 }
 
 /// The generation of a session by the epoch that its server has now.
-pub(super) async fn compare(link: &Link, session: &Session<'_>) -> Result<Generation, CacheError> {
+pub(super) async fn compare(
+    link: &RedisLink,
+    session: &RedisSession<'_>,
+) -> Result<Generation, CacheError> {
     Ok(match look(session).await? {
         Seen::Epoch(epoch) => link.saw_epoch(session, epoch),
         Seen::Denied => session.generation(),
@@ -41,7 +44,7 @@ pub(super) async fn compare(link: &Link, session: &Session<'_>) -> Result<Genera
 }
 
 /// Begins an epoch, unless one goes on.
-pub(super) async fn begin(link: &Link) -> Result<Generation, CacheError> {
+pub(super) async fn begin(link: &RedisLink) -> Result<Generation, CacheError> {
     let session = link.session().await?;
     let epoch = match look(&session).await? {
         Seen::Denied => return Ok(session.generation()),
@@ -59,7 +62,7 @@ pub(super) async fn begin(link: &Link) -> Result<Generation, CacheError> {
     Ok(link.saw_epoch(&session, epoch))
 }
 
-async fn look(session: &Session<'_>) -> Result<Seen, CacheError> {
+async fn look(session: &RedisSession<'_>) -> Result<Seen, CacheError> {
     let ask = cmd("HGET").arg(keys::REGISTRY).arg(FIELD).take();
     // Whoever may not read it is told so by the first command that matters.
     let replies = session.run_tolerant(ask, is_denied).await?;

@@ -7,7 +7,7 @@ use crate::cache::CacheError;
 
 /// What became of a command.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct RedisFault {
     pub(super) error: CacheError,
     /// Whether the connection is of no use any more, or leads to the wrong server.
     pub(super) is_lost: bool,
@@ -29,9 +29,9 @@ pub(super) fn is_denied(error: &ServerError) -> bool {
     error.code() == "NOPERM"
 }
 
-// === impl Fault ===
+// === impl RedisFault ===
 
-impl Fault {
+impl RedisFault {
     pub(super) fn away(server: &str, text: &str) -> Self {
         Self {
             error: CacheError::Away(format!("{server}: {text}")),

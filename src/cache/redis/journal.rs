@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use redis::{Cmd, ServerError, Value};
 
 use super::derived::Derived;
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::{epoch, keys, owner, reply};
 use crate::cache::{CacheError, Generation};
 use crate::change::sums::Credited;
@@ -32,13 +32,13 @@ pub(super) struct Streams {
 
 /// A call of [`keep`].
 struct Keeping<'a> {
-    link: &'a Link,
-    session: &'a Session<'a>,
+    link: &'a RedisLink,
+    session: &'a RedisSession<'a>,
     streams: &'a Streams,
 }
 
 pub(super) async fn keep(
-    link: &Link,
+    link: &RedisLink,
     streams: &Streams,
     generation: Generation,
     batches: &[Arc<Batch>],
@@ -108,15 +108,15 @@ impl Keeping<'_> {
     fn note_stream(&self, batch: &Batch) {
         let generation = self.session.generation();
         let mut streams = self.streams.written.lock();
-        if streams.get(&batch.node) != Some(&generation) {
-            streams.insert(batch.node.clone(), generation);
+        if streams.get(&batch.journal) != Some(&generation) {
+            streams.insert(batch.journal.clone(), generation);
         }
     }
 
     /// Makes the stream, if it is missing because nobody has written to it yet.
     async fn begin_stream(&self, batch: &Batch) -> Result<(), CacheError> {
         let generation = self.session.generation();
-        let written = self.streams.written.lock().get(&batch.node).copied();
+        let written = self.streams.written.lock().get(&batch.journal).copied();
         let now = if written == Some(generation) {
             self.link.was_emptied(self.session)
         } else {
@@ -146,7 +146,7 @@ impl Keeping<'_> {
 
 fn add(batch: &Batch, only_if_there: bool) -> Cmd {
     let mut command = redis::cmd("XADD");
-    command.arg(keys::journal(&batch.node));
+    command.arg(keys::journal(&batch.journal));
     if only_if_there {
         command.arg("NOMKSTREAM");
     }
@@ -167,7 +167,7 @@ fn is_known(error: &ServerError) -> bool {
 }
 
 pub(super) async fn add_totals(
-    link: &Link,
+    link: &RedisLink,
     generation: Generation,
     credited: &Credited,
 ) -> Result<(), CacheError> {
@@ -178,17 +178,17 @@ pub(super) async fn add_totals(
     Derived::of_credited(credited).write(&session).await
 }
 
-pub(super) async fn applied(link: &Link, node: &str, number: u64) -> Result<(), CacheError> {
+pub(super) async fn trim(link: &RedisLink, journal: &str, number: u64) -> Result<(), CacheError> {
     let mut command = redis::cmd("XTRIM");
     command
-        .arg(keys::journal(node))
+        .arg(keys::journal(journal))
         .arg("MINID")
         .arg("=")
         .arg(number.saturating_add(1));
     link.session().await?.one(command).await.map(drop)
 }
 
-pub(super) async fn last_kept(link: &Link, node: &str) -> Result<u64, CacheError> {
+pub(super) async fn last_kept(link: &RedisLink, node: &str) -> Result<u64, CacheError> {
     let session = link.session().await?;
     let Some(info) = stream_info(&session, &keys::journal(node)).await? else {
         return Ok(0);
@@ -200,7 +200,7 @@ pub(super) async fn last_kept(link: &Link, node: &str) -> Result<u64, CacheError
     number.ok_or_else(|| link.unexpected("XINFO"))
 }
 
-pub(super) async fn forget(link: &Link, node: &str) -> Result<(), CacheError> {
+pub(super) async fn forget(link: &RedisLink, node: &str) -> Result<(), CacheError> {
     let mut command = redis::cmd("UNLINK");
     command.arg(keys::journal(node));
     link.session().await?.one(command).await.map(drop)
@@ -208,7 +208,7 @@ pub(super) async fn forget(link: &Link, node: &str) -> Result<(), CacheError> {
 
 /// What Redis tells of a stream; none if there is no such stream.
 pub(super) async fn stream_info(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     key: &str,
 ) -> Result<Option<Vec<(String, Value)>>, CacheError> {
     let is_missing = |error: &ServerError| {
@@ -227,7 +227,7 @@ fn number_of(id: &str) -> Option<u64> {
 }
 
 pub(super) async fn kept(
-    link: &Link,
+    link: &RedisLink,
     node: &str,
     after: u64,
     limit: u32,
@@ -259,7 +259,7 @@ pub(super) async fn kept(
 }
 
 pub(super) async fn follow(
-    link: &Link,
+    link: &RedisLink,
     node: &str,
     after: u64,
     limit: u32,
@@ -310,7 +310,7 @@ pub(super) fn entry_parts(entry: Value) -> Option<(String, Vec<(String, Value)>)
     Some((id, reply::pairs(parts.next()?)?))
 }
 
-fn batch(link: &Link, node: &str, entry: Value) -> Result<Batch, CacheError> {
+fn batch(link: &RedisLink, node: &str, entry: Value) -> Result<Batch, CacheError> {
     let (id, fields) = entry_parts(entry).ok_or_else(|| link.unexpected("XRANGE"))?;
     let key = keys::journal(node);
     let damaged = |problem: &str| {
@@ -327,7 +327,7 @@ fn batch(link: &Link, node: &str, entry: Value) -> Result<Batch, CacheError> {
         .ok_or_else(|| damaged("it has no field \"changes\""))?;
     let changes = codec::decode(&text).map_err(|error| damaged(&error.to_string()))?;
     Ok(Batch {
-        node: node.into(),
+        journal: node.into(),
         number,
         changes,
     })
@@ -342,7 +342,7 @@ mod tests {
         let batch = |len| {
             let info_hash = crate::base::ids::InfoHash([1; 20]);
             Arc::new(Batch {
-                node: "a".into(),
+                journal: "a".into(),
                 number: 1,
                 changes: vec![crate::change::Change::Snatch { info_hash }; len],
             })

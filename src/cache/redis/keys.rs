@@ -37,7 +37,7 @@ const OLD: [&str; 2] = ["t:tpeers:", "t:ptimeout:"];
 
 /// What a key is by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum KeyKind {
     User(UserId),
     UserSet(UserId),
     Torrent(InfoHash),
@@ -108,29 +108,29 @@ pub(super) fn passkey_of(key: &str) -> Option<&str> {
     key.strip_prefix(PASSKEY)
 }
 
-pub(super) fn kind_of(key: &[u8]) -> Kind {
+pub(super) fn kind_of(key: &[u8]) -> KeyKind {
     if OLD.iter().any(|prefix| key.starts_with(prefix.as_bytes())) {
-        return Kind::Old;
+        return KeyKind::Old;
     }
     let Ok(key) = std::str::from_utf8(key) else {
-        return Kind::Other;
+        return KeyKind::Other;
     };
     if let Some(id) = user_of(key) {
-        return Kind::User(id);
+        return KeyKind::User(id);
     }
     if passkey_of(key).is_some() {
-        return Kind::Passkey;
+        return KeyKind::Passkey;
     }
-    let is_set = |set: &str| user_set_of(set, key).map(Kind::UserSet);
+    let is_set = |set: &str| user_set_of(set, key).map(KeyKind::UserSet);
     if let Some(kind) = USER_SETS.into_iter().find_map(is_set) {
         return kind;
     }
     // Another way to write an info hash, such as in capitals, is a key that nobody asks for.
     match (torrent_of(key), swarm_of(key)) {
-        (Some(hash), _) if torrent(hash) == key => Kind::Torrent(hash),
-        (_, Some(hash)) if swarm(hash) == key => Kind::Swarm(hash),
-        _ if key.starts_with(TORRENT) || key.starts_with(SWARM) => Kind::Misnamed,
-        _ => Kind::Other,
+        (Some(hash), _) if torrent(hash) == key => KeyKind::Torrent(hash),
+        (_, Some(hash)) if swarm(hash) == key => KeyKind::Swarm(hash),
+        _ if key.starts_with(TORRENT) || key.starts_with(SWARM) => KeyKind::Misnamed,
+        _ => KeyKind::Other,
     }
 }
 
@@ -217,24 +217,24 @@ mod tests {
     fn a_key_is_known_by_its_name() {
         let (id, hash) = (UserId(7), InfoHash([0xab; 20]));
         for (key, kind) in [
-            (user(id), Kind::User(id)),
-            (user_set(HNR, id), Kind::UserSet(id)),
-            (torrent(hash), Kind::Torrent(hash)),
+            (user(id), KeyKind::User(id)),
+            (user_set(HNR, id), KeyKind::UserSet(id)),
+            (torrent(hash), KeyKind::Torrent(hash)),
             (
                 torrent(hash).to_uppercase().replace("T:", "t:"),
-                Kind::Misnamed,
+                KeyKind::Misnamed,
             ),
-            (swarm(hash), Kind::Swarm(hash)),
-            ("t:p:x".into(), Kind::Misnamed),
-            (passkey("passkey-1"), Kind::Passkey),
-            (format!("t:tpeers:{hash}"), Kind::Old),
-            ("t:u:others:7".into(), Kind::Other),
-            (CONTROL.into(), Kind::Other),
+            (swarm(hash), KeyKind::Swarm(hash)),
+            ("t:p:x".into(), KeyKind::Misnamed),
+            (passkey("passkey-1"), KeyKind::Passkey),
+            (format!("t:tpeers:{hash}"), KeyKind::Old),
+            ("t:u:others:7".into(), KeyKind::Other),
+            (CONTROL.into(), KeyKind::Other),
         ] {
             assert_eq!(kind_of(key.as_bytes()), kind, "{key}");
         }
-        assert_eq!(kind_of(b"t:ptimeout:00:\xff\xfe"), Kind::Old);
-        assert_eq!(kind_of(b"t:\xff"), Kind::Other);
+        assert_eq!(kind_of(b"t:ptimeout:00:\xff\xfe"), KeyKind::Old);
+        assert_eq!(kind_of(b"t:\xff"), KeyKind::Other);
     }
 
     #[test]

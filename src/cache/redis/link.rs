@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::commands::{Commands, name_and_key};
-use super::fault::{Failed, Fault};
+use super::fault::{Failed, RedisFault};
 use super::reply;
 use crate::base::backoff::Backoff;
 use crate::base::secret::Secret;
@@ -37,7 +37,7 @@ const IN_FLIGHT_MAX: usize = 16;
 const IDLE_MAX: usize = 16;
 
 /// The one way to the server; everybody uses it at the same time.
-pub(super) struct Link {
+pub(super) struct RedisLink {
     client: Client,
     /// The server as people may see it.
     server: String,
@@ -57,14 +57,14 @@ struct Connection {
 
 /// A connection to send to. What is sent through one session goes to one run of one server.
 #[derive(Clone)]
-pub(super) struct Session<'a> {
-    link: &'a Link,
+pub(super) struct RedisSession<'a> {
+    link: &'a RedisLink,
     connection: Arc<Connection>,
 }
 
 /// A connection of its own, for commands that keep it waiting.
 pub(super) struct Waiting<'a> {
-    link: &'a Link,
+    link: &'a RedisLink,
     connection: Connection,
 }
 
@@ -93,9 +93,9 @@ fn moment(delay: Duration) -> Instant {
     tokio::time::sleep(delay).deadline()
 }
 
-// === impl Link ===
+// === impl RedisLink ===
 
-impl Link {
+impl RedisLink {
     /// Reads the URL; connects to nothing yet.
     pub(super) fn new(url: &Secret) -> Result<Self, CacheError> {
         let wrong = |text: String| CacheError::Broken(format!("cache.url {url}: {text}"));
@@ -132,7 +132,7 @@ impl Link {
     }
 
     /// The shared connection, made anew if need be and allowed.
-    pub(super) async fn session(&self) -> Result<Session<'_>, CacheError> {
+    pub(super) async fn session(&self) -> Result<RedisSession<'_>, CacheError> {
         if let Some(session) = self.current() {
             return Ok(session);
         }
@@ -151,7 +151,7 @@ impl Link {
         connection.generation = state.generation;
         let connection = Arc::new(connection);
         state.shared = Some(connection.clone());
-        Ok(Session {
+        Ok(RedisSession {
             link: self,
             connection,
         })
@@ -159,7 +159,7 @@ impl Link {
 
     /// Compares the epoch that the server has now with the one before. If another one is there, or
     /// none any more, the server was emptied, and a new generation begins.
-    pub(super) fn saw_epoch(&self, session: &Session<'_>, seen: Option<String>) -> Generation {
+    pub(super) fn saw_epoch(&self, session: &RedisSession<'_>, seen: Option<String>) -> Generation {
         let mut state = self.state.lock();
         if session.generation() != state.generation {
             return state.generation;
@@ -173,7 +173,7 @@ impl Link {
     }
 
     /// What a session was given is gone: a new generation begins, if none has since.
-    pub(super) fn was_emptied(&self, session: &Session<'_>) -> Generation {
+    pub(super) fn was_emptied(&self, session: &RedisSession<'_>) -> Generation {
         let mut state = self.state.lock();
         if session.generation() == state.generation {
             state.begin_generation(&session.connection);
@@ -196,9 +196,9 @@ impl Link {
         })
     }
 
-    fn current(&self) -> Option<Session<'_>> {
+    fn current(&self) -> Option<RedisSession<'_>> {
         let connection = self.state.lock().shared.clone()?;
-        Some(Session {
+        Some(RedisSession {
             link: self,
             connection,
         })
@@ -214,7 +214,7 @@ impl Link {
         }
         let made = match timeout(CONNECT_PATIENCE, self.establish()).await {
             Ok(made) => made,
-            Err(_) => Err(Fault::lost(&self.server, "it does not answer")),
+            Err(_) => Err(RedisFault::lost(&self.server, "it does not answer")),
         };
         match made {
             Ok(connection) => {
@@ -229,11 +229,11 @@ impl Link {
         }
     }
 
-    async fn establish(&self) -> Result<Connection, Fault> {
+    async fn establish(&self) -> Result<Connection, RedisFault> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None);
-        let of_link = |error| Fault::of_link(&self.server, &error);
+        let of_link = |error| RedisFault::of_link(&self.server, &error);
         let mut wire = self
             .client
             .get_multiplexed_async_connection_with_config(&config)
@@ -247,13 +247,13 @@ impl Link {
                 command: "INFO",
                 key: None,
             };
-            return Err(Fault::of_reply(&self.server, error, &failed));
+            return Err(RedisFault::of_reply(&self.server, error, &failed));
         }
         let text = reply::text(answer).unwrap_or_default();
         let run_id = text.lines().find_map(|line| line.strip_prefix("run_id:"));
         let Some(run_id) = run_id else {
             let problem = "INFO tells no run_id: is a proxy between Mika and Redis?";
-            return Err(Fault::broken(&self.server, problem));
+            return Err(RedisFault::broken(&self.server, problem));
         };
         Ok(Connection {
             wire,
@@ -318,9 +318,12 @@ impl Link {
         part: &Pipeline,
         replies: &[Value],
         tolerated: fn(&ServerError) -> bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RedisFault> {
         if replies.len() != part.len() {
-            return Err(Fault::lost(&self.server, "it left commands unanswered"));
+            return Err(RedisFault::lost(
+                &self.server,
+                "it left commands unanswered",
+            ));
         }
         for (command, reply) in part.cmd_iter().zip(replies) {
             let Value::ServerError(error) = reply else {
@@ -334,7 +337,7 @@ impl Link {
                 command: &name,
                 key: key.as_deref(),
             };
-            let fault = Fault::of_reply(&self.server, error, &failed);
+            let fault = RedisFault::of_reply(&self.server, error, &failed);
             if matches!(fault.error, CacheError::Away(_)) {
                 self.told(&fault.error, Trouble::Refusing(name));
             }
@@ -349,13 +352,13 @@ impl Link {
         wire: &MultiplexedConnection,
         part: &Pipeline,
         patience: Duration,
-    ) -> Result<Vec<Value>, Fault> {
+    ) -> Result<Vec<Value>, RedisFault> {
         // A clone is another handle of the same connection.
         let mut wire = wire.clone();
         match timeout(patience, wire.send_packed_commands(part, 0, part.len())).await {
             Ok(Ok(replies)) => Ok(replies),
-            Ok(Err(error)) => Err(Fault::of_link(&self.server, &error)),
-            Err(_) => Err(Fault::lost(&self.server, "it does not answer")),
+            Ok(Err(error)) => Err(RedisFault::of_link(&self.server, &error)),
+            Err(_) => Err(RedisFault::lost(&self.server, "it does not answer")),
         }
     }
 
@@ -403,9 +406,9 @@ impl State {
     }
 }
 
-// === impl Session ===
+// === impl RedisSession ===
 
-impl Session<'_> {
+impl RedisSession<'_> {
     pub(super) fn generation(&self) -> Generation {
         self.connection.generation
     }

@@ -31,10 +31,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use self::derived::Derived;
-use self::link::Link;
+use self::link::RedisLink;
 use super::{
-    Cache, CacheError, ControlPosition, Finding, Generation, Leftover, Membership, Mirrored,
-    Notice, RegistryKey, Scan, SharedPeer, Stats, Wiped, Write,
+    Cache, CacheError, CacheFinding, CacheLeftover, ControlPosition, Generation, Membership,
+    Mirrored, NodeStats, Notice, RegistryKey, Scan, SharedPeer, Wiped, Write,
 };
 use crate::base::ids::{InfoHash, Passkey, PeerId, UserId};
 use crate::base::secret::Secret;
@@ -44,13 +44,13 @@ use crate::registry::{Client, StoredTorrent, StoredUser, Wipe};
 
 /// The driver `redis`.
 struct Redis {
-    link: Link,
+    link: RedisLink,
     streams: journal::Streams,
 }
 
 /// Reads the URL; the first call connects.
 pub(super) fn open(url: &Secret) -> Result<Option<Arc<dyn Cache>>, CacheError> {
-    let link = Link::new(url)?;
+    let link = RedisLink::new(url)?;
     let streams = journal::Streams::default();
     Ok(Some(Arc::new(Redis { link, streams })))
 }
@@ -109,8 +109,8 @@ impl Cache for Redis {
         journal::add_totals(&self.link, generation, credited).await
     }
 
-    async fn applied(&self, node: &str, number: u64) -> Result<(), CacheError> {
-        journal::applied(&self.link, node, number).await
+    async fn trim_journal(&self, journal: &str, number: u64) -> Result<(), CacheError> {
+        journal::trim(&self.link, journal, number).await
     }
 
     async fn last_kept(&self, node: &str) -> Result<u64, CacheError> {
@@ -264,11 +264,11 @@ impl Cache for Redis {
         server::evicted(&self.link).await
     }
 
-    async fn check(&self) -> Result<Vec<Finding>, CacheError> {
+    async fn check(&self) -> Result<Vec<CacheFinding>, CacheError> {
         server::check(&self.link).await
     }
 
-    async fn inspect(&self) -> Result<Vec<Finding>, CacheError> {
+    async fn inspect(&self) -> Result<Vec<CacheFinding>, CacheError> {
         server::inspect(&self.link).await
     }
 
@@ -293,11 +293,11 @@ impl Cache for Redis {
         upkeep::wipe(&self.link, what, cursor).await
     }
 
-    async fn leftovers(&self, since: i64, cursor: u64) -> Result<Scan<Leftover>, CacheError> {
+    async fn leftovers(&self, since: i64, cursor: u64) -> Result<Scan<CacheLeftover>, CacheError> {
         leftovers::find(&self.link, since, cursor).await
     }
 
-    async fn clean(&self, leftovers: &[Leftover]) -> Result<(), CacheError> {
+    async fn clean(&self, leftovers: &[CacheLeftover]) -> Result<(), CacheError> {
         upkeep::clean(&self.link, leftovers).await
     }
 
@@ -342,7 +342,7 @@ impl Cache for Redis {
         nodes::lease(&self.link, name, holder, time).await
     }
 
-    async fn add_stats(&self, stats: Stats) -> Result<(), CacheError> {
+    async fn add_stats(&self, stats: NodeStats) -> Result<(), CacheError> {
         nodes::add_stats(&self.link, stats).await
     }
 }

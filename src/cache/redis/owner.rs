@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use super::link::Link;
+use super::link::RedisLink;
 use super::{keys, reply};
 use crate::cache::CacheError;
 
@@ -18,13 +18,13 @@ end
 return owner
 ";
 
-pub(super) async fn database(link: &Link) -> Result<Option<String>, CacheError> {
+pub(super) async fn database(link: &RedisLink) -> Result<Option<String>, CacheError> {
     let ask = cmd("HGET").arg(keys::REGISTRY).arg(FIELD).take();
     Ok(reply::text(link.session().await?.one(ask).await?))
 }
 
 pub(super) async fn set_database(
-    link: &Link,
+    link: &RedisLink,
     database: &str,
     former: Option<&str>,
 ) -> Result<String, CacheError> {

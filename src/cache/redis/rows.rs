@@ -176,8 +176,6 @@ fn counted<const N: usize>(
         .map(|(name, number)| (name, number.min(COUNT_MAX)))
 }
 
-// === impl Cells ===
-
 impl Cells {
     fn of(values: Vec<Value>) -> Self {
         Self(values.into_iter().map(reply::text).collect())

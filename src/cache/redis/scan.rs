@@ -3,8 +3,8 @@
 use redis::{Cmd, Value, cmd};
 
 use super::commands::Commands;
-use super::keys::{self, Kind};
-use super::link::{Link, Session};
+use super::keys::{self, KeyKind};
+use super::link::{RedisLink, RedisSession};
 use super::reply;
 use crate::cache::{CacheError, RegistryKey, Scan};
 use crate::registry::BadRow;
@@ -16,7 +16,7 @@ const LOOKED_AT: u32 = 2000;
 const ROUNDS: u32 = 16;
 
 /// How to find rows of one kind, and to read them.
-pub(super) struct Rows<K, T> {
+pub(super) struct RowScan<K, T> {
     pub(super) pattern: &'static str,
     /// What a key stands for; none for a key of somebody else.
     pub(super) id: fn(&str) -> Option<K>,
@@ -27,8 +27,8 @@ pub(super) struct Rows<K, T> {
 
 /// The next keys of a pattern, and where to go on. All keys of Mika are text.
 pub(super) async fn scan_keys(
-    link: &Link,
-    session: &Session<'_>,
+    link: &RedisLink,
+    session: &RedisSession<'_>,
     pattern: &str,
     cursor: u64,
 ) -> Result<(Vec<String>, Option<u64>), CacheError> {
@@ -42,8 +42,8 @@ pub(super) async fn scan_keys(
 
 /// The same, but keys of others too.
 pub(super) async fn scan_any_keys(
-    link: &Link,
-    session: &Session<'_>,
+    link: &RedisLink,
+    session: &RedisSession<'_>,
     pattern: &str,
     cursor: u64,
 ) -> Result<(Vec<Vec<u8>>, Option<u64>), CacheError> {
@@ -66,15 +66,15 @@ pub(super) async fn scan_any_keys(
 
 /// The names of users, torrents and passkeys: one look through all keys.
 pub(super) async fn registry_keys(
-    link: &Link,
+    link: &RedisLink,
     cursor: u64,
 ) -> Result<Scan<RegistryKey>, CacheError> {
     let session = link.session().await?;
     let (found, next) = scan_keys(link, &session, keys::ALL, cursor).await?;
     let known = |key: &String| match keys::kind_of(key.as_bytes()) {
-        Kind::User(id) => Some(RegistryKey::User(id)),
-        Kind::Torrent(info_hash) => Some(RegistryKey::Torrent(info_hash)),
-        Kind::Passkey => keys::passkey_of(key)?
+        KeyKind::User(id) => Some(RegistryKey::User(id)),
+        KeyKind::Torrent(info_hash) => Some(RegistryKey::Torrent(info_hash)),
+        KeyKind::Passkey => keys::passkey_of(key)?
             .parse()
             .ok()
             .map(RegistryKey::Passkey),
@@ -87,11 +87,9 @@ pub(super) async fn registry_keys(
     })
 }
 
-// === impl Rows ===
-
-impl<K: Copy, T> Rows<K, T> {
+impl<K: Copy, T> RowScan<K, T> {
     /// One portion of the rows. While the server works on one reply, the one before is read.
-    pub(super) async fn scan(&self, link: &Link, cursor: u64) -> Result<Scan<T>, CacheError> {
+    pub(super) async fn scan(&self, link: &RedisLink, cursor: u64) -> Result<Scan<T>, CacheError> {
         let session = link.session().await?;
         let mut scan = Scan {
             rows: Vec::new(),
@@ -127,7 +125,7 @@ impl<K: Copy, T> Rows<K, T> {
     }
 
     /// The one row of that id.
-    pub(super) async fn get(&self, link: &Link, id: K) -> Result<Option<T>, CacheError> {
+    pub(super) async fn get(&self, link: &RedisLink, id: K) -> Result<Option<T>, CacheError> {
         let reply = link.session().await?.one((self.read)(id)).await?;
         let values = reply::list(reply).ok_or_else(|| link.unexpected("HMGET"))?;
         let row = (self.row)(id, values).transpose();
@@ -136,7 +134,7 @@ impl<K: Copy, T> Rows<K, T> {
 
     fn take(
         &self,
-        link: &Link,
+        link: &RedisLink,
         scan: &mut Scan<T>,
         fetched: Vec<(K, Value)>,
     ) -> Result<(), CacheError> {

@@ -8,7 +8,7 @@ use redis::{Cmd, Value, cmd};
 use sha1::{Digest as _, Sha1};
 
 use super::commands::{Commands, Fields};
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::scan::scan_keys;
 use super::{keys, reply, side_by_side};
 use crate::base::ids::{InfoHash, PeerId, UserId};
@@ -109,7 +109,10 @@ impl MemberWrites {
     }
 
     /// Sends them; returns the members of which there are newer records.
-    pub(super) async fn run(self, session: &Session<'_>) -> Result<HashSet<MemberKey>, CacheError> {
+    pub(super) async fn run(
+        self,
+        session: &RedisSession<'_>,
+    ) -> Result<HashSet<MemberKey>, CacheError> {
         let replies = session.run(self.commands).await?;
         let mut left = HashSet::new();
         for (info_hash, reply) in self.swarms.into_iter().zip(replies.into_iter().skip(1)) {
@@ -138,7 +141,7 @@ fn script_id() -> &'static str {
 }
 
 pub(super) async fn peers(
-    link: &Link,
+    link: &RedisLink,
     torrents: &[InfoHash],
 ) -> Result<Vec<(InfoHash, Vec<SharedPeer>)>, CacheError> {
     let session = link.session().await?;
@@ -196,7 +199,7 @@ pub(super) fn peer(field: &str, text: &str) -> Option<SharedPeer> {
 }
 
 pub(super) async fn put_peers(
-    link: &Link,
+    link: &RedisLink,
     swarms: &[(InfoHash, Vec<SharedPeer>)],
 ) -> Result<Vec<MemberKey>, CacheError> {
     let session = link.session().await?;
@@ -214,7 +217,7 @@ pub(super) async fn put_peers(
 }
 
 async fn put_chunk(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     swarms: &[(InfoHash, Vec<SharedPeer>)],
 ) -> Result<Vec<MemberKey>, CacheError> {
     let mut guests = Commands::default();
@@ -246,7 +249,7 @@ async fn put_chunk(
     Ok(given)
 }
 
-pub(super) async fn swarms(link: &Link, cursor: u64) -> Result<Scan<InfoHash>, CacheError> {
+pub(super) async fn swarms(link: &RedisLink, cursor: u64) -> Result<Scan<InfoHash>, CacheError> {
     let session = link.session().await?;
     let (found, next) = scan_keys(link, &session, keys::ALL_SWARMS, cursor).await?;
     Ok(Scan {
@@ -258,7 +261,7 @@ pub(super) async fn swarms(link: &Link, cursor: u64) -> Result<Scan<InfoHash>, C
 
 /// One portion of a scan, without the peers whose last announce is too long ago.
 pub(super) async fn prune(
-    link: &Link,
+    link: &RedisLink,
     cursor: u64,
     members_before: i64,
     guests_before: i64,
@@ -286,7 +289,10 @@ pub(super) async fn prune(
     Ok(scan.next)
 }
 
-pub(super) async fn remove_swarms(link: &Link, torrents: &[InfoHash]) -> Result<(), CacheError> {
+pub(super) async fn remove_swarms(
+    link: &RedisLink,
+    torrents: &[InfoHash],
+) -> Result<(), CacheError> {
     let remove = |hash: &InfoHash| -> Cmd { cmd("UNLINK").arg(keys::swarm(*hash)).take() };
     let session = link.session().await?;
     side_by_side(torrents.chunks(READ_MAX), |chunk| {

@@ -3,9 +3,9 @@
 use redis::{Cmd, cmd};
 
 use super::commands::{Commands, Fields};
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::rows::{TORRENT_FIELDS, torrent_counters};
-use super::scan::Rows;
+use super::scan::RowScan;
 use super::{keys, reply, rows, side_by_side};
 use crate::base::ids::InfoHash;
 use crate::cache::{CacheError, Write};
@@ -20,7 +20,7 @@ const ARGS: usize = 14;
 const BYTES: usize = 180;
 
 pub(super) async fn put(
-    link: &Link,
+    link: &RedisLink,
     torrents: &[StoredTorrent],
     write: Write,
 ) -> Result<(), CacheError> {
@@ -32,7 +32,7 @@ pub(super) async fn put(
 }
 
 async fn put_chunk(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     torrents: &[StoredTorrent],
     write: Write,
 ) -> Result<(), CacheError> {
@@ -104,7 +104,7 @@ fn factor(multiplier: Permille) -> String {
 
 /// The id of each torrent here; none of what is not.
 async fn ids(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     torrents: &[InfoHash],
 ) -> Result<Vec<Option<String>>, CacheError> {
     let ask = |hash: &InfoHash| -> Cmd {
@@ -118,14 +118,14 @@ async fn ids(
     Ok(answers.into_iter().map(reply::text).collect())
 }
 
-pub(super) async fn remove(link: &Link, torrents: &[InfoHash]) -> Result<(), CacheError> {
+pub(super) async fn remove(link: &RedisLink, torrents: &[InfoHash]) -> Result<(), CacheError> {
     let session = link.session().await?;
     let remove = |chunk| remove_chunk(&session, chunk);
     side_by_side(torrents.chunks(ROWS_MAX), remove).await
 }
 
 /// The hash last: a repetition finds the id in it.
-async fn remove_chunk(session: &Session<'_>, torrents: &[InfoHash]) -> Result<(), CacheError> {
+async fn remove_chunk(session: &RedisSession<'_>, torrents: &[InfoHash]) -> Result<(), CacheError> {
     let known = ids(session, torrents).await?;
     let mut commands = Commands::default();
     for key in [keys::SEEDERS, keys::LEECHERS, keys::SNATCHES] {
@@ -142,7 +142,7 @@ async fn remove_chunk(session: &Session<'_>, torrents: &[InfoHash]) -> Result<()
     session.run(commands).await.map(drop)
 }
 
-pub(super) const ROWS: Rows<InfoHash, StoredTorrent> = Rows {
+pub(super) const ROWS: RowScan<InfoHash, StoredTorrent> = RowScan {
     pattern: keys::ALL_TORRENTS,
     id: keys::torrent_of,
     read: |hash| {

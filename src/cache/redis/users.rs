@@ -4,9 +4,9 @@ use redis::{Cmd, Value, cmd};
 
 use super::commands::Commands;
 use super::fault::is_wrong_type;
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::rows::{USER_FIELDS, user_counters, user_fields};
-use super::scan::{Rows, scan_keys};
+use super::scan::{RowScan, scan_keys};
 use super::{keys, reply, rows, side_by_side};
 use crate::base::ids::{Passkey, UserId};
 use crate::cache::{CacheError, Scan, Write};
@@ -19,7 +19,11 @@ const ROWS_MAX: usize = 500;
 const ARGS: usize = 12;
 const BYTES: usize = 160;
 
-pub(super) async fn put(link: &Link, users: &[StoredUser], write: Write) -> Result<(), CacheError> {
+pub(super) async fn put(
+    link: &RedisLink,
+    users: &[StoredUser],
+    write: Write,
+) -> Result<(), CacheError> {
     let session = link.session().await?;
     side_by_side(users.chunks(ROWS_MAX), |chunk| {
         put_chunk(&session, chunk, write)
@@ -30,7 +34,7 @@ pub(super) async fn put(link: &Link, users: &[StoredUser], write: Write) -> Resu
 /// A former passkey goes first: whatever breaks between, it stops working, and a repetition
 /// finds what is left to do.
 async fn put_chunk(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     users: &[StoredUser],
     write: Write,
 ) -> Result<(), CacheError> {
@@ -68,7 +72,7 @@ async fn put_chunk(
 
 /// The passkey of each user here; none of who is not.
 async fn passkeys(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     users: &[UserId],
 ) -> Result<Vec<Option<String>>, CacheError> {
     let ask = |id: &UserId| -> Cmd { cmd("HGET").arg(keys::user(*id)).arg("passkey").take() };
@@ -79,7 +83,7 @@ async fn passkeys(
 
 /// Removes passkeys, unless they are somebody else's by now.
 async fn forget_passkeys(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     former: Vec<(UserId, &str)>,
 ) -> Result<(), CacheError> {
     let ask =
@@ -95,7 +99,7 @@ async fn forget_passkeys(
     session.run(commands).await.map(drop)
 }
 
-pub(super) async fn remove(link: &Link, users: &[UserId]) -> Result<(), CacheError> {
+pub(super) async fn remove(link: &RedisLink, users: &[UserId]) -> Result<(), CacheError> {
     let session = link.session().await?;
     side_by_side(users.chunks(ROWS_MAX), |chunk| {
         remove_chunk(&session, chunk)
@@ -104,7 +108,7 @@ pub(super) async fn remove(link: &Link, users: &[UserId]) -> Result<(), CacheErr
 }
 
 /// The hash last: a repetition finds the passkey in it.
-async fn remove_chunk(session: &Session<'_>, users: &[UserId]) -> Result<(), CacheError> {
+async fn remove_chunk(session: &RedisSession<'_>, users: &[UserId]) -> Result<(), CacheError> {
     let known = passkeys(session, users).await?;
     let pairs = users.iter().zip(&known);
     let former = pairs.filter_map(|(id, passkey)| Some((*id, passkey.as_deref()?)));
@@ -127,7 +131,7 @@ end
 ";
 
 pub(super) async fn set_totals(
-    link: &Link,
+    link: &RedisLink,
     id: UserId,
     uploaded: Option<u64>,
     downloaded: Option<u64>,
@@ -148,7 +152,7 @@ pub(super) async fn set_totals(
 
 /// Whose each passkey is. What leads to no user is reported without its name.
 pub(super) async fn scan_passkeys(
-    link: &Link,
+    link: &RedisLink,
     cursor: u64,
 ) -> Result<Scan<(Passkey, UserId)>, CacheError> {
     let session = link.session().await?;
@@ -184,7 +188,7 @@ pub(super) fn passkey_entry(key: &str, owner: Value) -> Option<(Passkey, UserId)
 }
 
 pub(super) async fn remove_passkeys(
-    link: &Link,
+    link: &RedisLink,
     passkeys: &[Passkey],
     of: Option<UserId>,
 ) -> Result<(), CacheError> {
@@ -202,7 +206,7 @@ pub(super) async fn remove_passkeys(
     .await
 }
 
-pub(super) const ROWS: Rows<UserId, StoredUser> = Rows {
+pub(super) const ROWS: RowScan<UserId, StoredUser> = RowScan {
     pattern: keys::ALL_USERS,
     id: keys::user_of,
     read: |id| {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use redis::cmd;
 
 use super::commands::{Commands, Fields};
-use super::link::Link;
+use super::link::RedisLink;
 use super::{epoch, keys, reply};
 use crate::cache::{CacheError, Generation, Mirrored};
 use crate::registry::Client;
@@ -15,7 +15,7 @@ use crate::registry::Client;
 const LAYOUT: &str = "2";
 
 /// What is new first, then what is gone: a client that stays is never missing.
-pub(super) async fn put(link: &Link, clients: &[Client]) -> Result<(), CacheError> {
+pub(super) async fn put(link: &RedisLink, clients: &[Client]) -> Result<(), CacheError> {
     let session = link.session().await?;
     let names = session
         .one(cmd("HKEYS").arg(keys::WHITELIST).take())
@@ -37,7 +37,7 @@ pub(super) async fn put(link: &Link, clients: &[Client]) -> Result<(), CacheErro
     session.run(commands).await.map(drop)
 }
 
-pub(super) async fn get(link: &Link) -> Result<Vec<Client>, CacheError> {
+pub(super) async fn get(link: &RedisLink) -> Result<Vec<Client>, CacheError> {
     let session = link.session().await?;
     let all = session.one(cmd("HGETALL").arg(keys::WHITELIST).take());
     let all = reply::pairs(all.await?).ok_or_else(|| link.unexpected("HGETALL"))?;
@@ -54,7 +54,7 @@ pub(super) async fn get(link: &Link) -> Result<Vec<Client>, CacheError> {
     Ok(clients)
 }
 
-pub(super) async fn mirrored(link: &Link) -> Result<Option<Mirrored>, CacheError> {
+pub(super) async fn mirrored(link: &RedisLink) -> Result<Option<Mirrored>, CacheError> {
     let mark = marked(link, "position").await?;
     Ok(mark.as_deref().and_then(mirrored_of))
 }
@@ -73,7 +73,7 @@ fn mirrored_of(mark: &str) -> Option<Mirrored> {
 }
 
 pub(super) async fn set_mirrored(
-    link: &Link,
+    link: &RedisLink,
     generation: Generation,
     mirrored: Mirrored,
 ) -> Result<(), CacheError> {
@@ -86,25 +86,25 @@ pub(super) async fn set_mirrored(
     mark(link, generation, "position", &value).await
 }
 
-pub(super) async fn forget_mirrored(link: &Link) -> Result<(), CacheError> {
+pub(super) async fn forget_mirrored(link: &RedisLink) -> Result<(), CacheError> {
     forget(link, "position").await
 }
 
-pub(super) async fn forget_peers(link: &Link) -> Result<(), CacheError> {
+pub(super) async fn forget_peers(link: &RedisLink) -> Result<(), CacheError> {
     forget(link, "peers").await
 }
 
-async fn forget(link: &Link, field: &str) -> Result<(), CacheError> {
+async fn forget(link: &RedisLink, field: &str) -> Result<(), CacheError> {
     let forget = cmd("HDEL").arg(keys::REGISTRY).arg(field).take();
     link.session().await?.one(forget).await.map(drop)
 }
 
-pub(super) async fn has_all_peers(link: &Link) -> Result<bool, CacheError> {
+pub(super) async fn has_all_peers(link: &RedisLink) -> Result<bool, CacheError> {
     Ok(marked(link, "peers").await?.as_deref() == Some("all"))
 }
 
 pub(super) async fn set_has_all_peers(
-    link: &Link,
+    link: &RedisLink,
     generation: Generation,
 ) -> Result<(), CacheError> {
     mark(link, generation, "peers", "all").await
@@ -112,7 +112,7 @@ pub(super) async fn set_has_all_peers(
 
 /// What a mark says, if it was made in this run of the server: one that was restarted may have
 /// forgotten what was written after the mark, or before it.
-async fn marked(link: &Link, field: &str) -> Result<Option<String>, CacheError> {
+async fn marked(link: &RedisLink, field: &str) -> Result<Option<String>, CacheError> {
     let session = link.session().await?;
     let ask = cmd("HGET").arg(keys::REGISTRY).arg(field).take();
     let Some(mark) = reply::text(session.one(ask).await?) else {
@@ -127,7 +127,7 @@ async fn marked(link: &Link, field: &str) -> Result<Option<String>, CacheError> 
 /// Writes a mark to the server that everything before it went to, and to no other, and only while
 /// that has it all.
 async fn mark(
-    link: &Link,
+    link: &RedisLink,
     generation: Generation,
     field: &str,
     value: &str,

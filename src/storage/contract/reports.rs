@@ -9,7 +9,7 @@ use crate::accounting::sessions::{Point, Stretch};
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::change::sums::Credited;
 use crate::change::{Batch, Change, PeerChange, Report};
-use crate::storage::{CreditRules, History, Storage};
+use crate::storage::{CreditRules, Storage, StoredHistory};
 
 const MB: u64 = 1_000_000;
 
@@ -251,7 +251,7 @@ async fn client(storage: &dyn Storage, peer: u8) -> Client {
     }
 }
 
-async fn history(storage: &dyn Storage) -> History {
+async fn history(storage: &dyn Storage) -> StoredHistory {
     let rows = storage.histories(None, 10).await.unwrap().rows;
     assert_eq!(rows.len(), 1);
     rows.into_iter().next().unwrap()
@@ -305,7 +305,7 @@ impl<'a> Nodes<'a> {
     async fn tell(&mut self, node: usize, change: PeerChange) -> Credited {
         self.numbers[node] += 1;
         let batch = Arc::new(Batch {
-            node: format!("node-{node}"),
+            journal: format!("node-{node}"),
             number: self.numbers[node],
             changes: vec![Change::from(change)],
         });

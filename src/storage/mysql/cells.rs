@@ -17,11 +17,9 @@ pub(super) const BINARY: u16 = 63;
 const UTF8MB4_BYTES: usize = 4;
 
 /// A row whose columns are read by their position in the statement.
-pub(super) struct Cells<'a>(pub(super) &'a Row);
+pub(super) struct MysqlCells<'a>(pub(super) &'a Row);
 
-// === impl Cells ===
-
-impl Cells<'_> {
+impl MysqlCells<'_> {
     fn cell(&self, column: usize) -> &Value {
         self.0.as_ref(column).unwrap_or(&Value::NULL)
     }

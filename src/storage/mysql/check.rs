@@ -5,10 +5,10 @@ use std::hash::Hash;
 
 use mysql_async::Error;
 
-use super::cells::Cells;
+use super::cells::MysqlCells;
 use super::definers::Trial;
-use super::fault::{self, Fault};
-use super::link::{Session, filled};
+use super::fault::{self, MysqlFault};
+use super::link::{MysqlSession, filled};
 use super::rights::Missing;
 use super::{columns, durability, identity, inspect, read, settings, tables};
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
@@ -39,10 +39,10 @@ const OWN_COLUMNS: &[(&str, &str)] = &[
 ];
 
 pub(super) async fn check(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     statements: &Statements,
-) -> Result<Vec<Finding>, Fault> {
+) -> Result<Vec<Finding>, MysqlFault> {
     let mut findings = Vec::new();
     server(session, &mut findings).await?;
     for status in tables::migrations(session, schema).await? {
@@ -89,9 +89,12 @@ pub(super) async fn check(
     Ok(findings)
 }
 
-async fn server(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+async fn server(
+    session: &mut MysqlSession<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), MysqlFault> {
     let rows = session.query("SELECT VERSION()").await?;
-    let version = rows.first().map(|row| Cells(row).text(0));
+    let version = rows.first().map(|row| MysqlCells(row).text(0));
     let version = version.unwrap_or_default();
     let oldest = if version.contains("MariaDB") {
         MARIADB_OLDEST
@@ -109,17 +112,17 @@ async fn server(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Resul
 }
 
 async fn own_columns(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     rights: &Missing,
     findings: &mut Vec<Finding>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     let sql = "SELECT column_name FROM information_schema.columns \
         WHERE table_schema = DATABASE() AND table_name = ?";
     for (table, columns) in OWN_COLUMNS {
         let table = table.replace("{}", schema.prefix);
         let rows = session.exec(sql, vec![table.as_str().into()]).await?;
-        let there: Vec<String> = rows.iter().map(|row| Cells(row).text(0)).collect();
+        let there: Vec<String> = rows.iter().map(|row| MysqlCells(row).text(0)).collect();
         if there.is_empty() && rights.has(&table) {
             continue;
         }
@@ -143,15 +146,15 @@ async fn own_columns(
 
 /// Whether the database can be told from others.
 async fn own_identity(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     rights: &mut Missing,
     findings: &mut Vec<Finding>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     match identity::identity(session).await {
-        Err(Fault::Storage(error)) => {
+        Err(MysqlFault::Storage(error)) => {
             findings.push(Finding::problem(error.to_string(), "see docs/sql.md"));
         }
-        Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
+        Err(MysqlFault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
             rights.note(&error);
         }
         found => drop(found?),
@@ -161,10 +164,10 @@ async fn own_identity(
 
 /// What Mika does with its own tables, for the server to say what its account may not do.
 async fn own_privileges(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     rights: &mut Missing,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     for (table, columns) in OWN_COLUMNS {
         let table = table.replace("{}", schema.prefix);
         let column = columns.split(' ').next().unwrap_or_default();
@@ -176,11 +179,11 @@ async fn own_privileges(
         ];
         for sql in statements {
             match session.prepare(&sql).await {
-                Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
+                Err(MysqlFault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
                     rights.note(&error);
                 }
                 // Tables that are missing are told of elsewhere.
-                Err(Fault::Sql(Error::Server(_), _)) | Ok(_) => {}
+                Err(MysqlFault::Sql(Error::Server(_), _)) | Ok(_) => {}
                 Err(other) => return Err(other),
             }
         }
@@ -190,12 +193,12 @@ async fn own_privileges(
 
 /// Lets the server say what a named statement lacks; it does not run.
 async fn statement(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     statements: &Statements,
     call: &'static Call,
     rights: &mut Missing,
     failures: &mut Failures,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     for pieces in statements.of(call) {
         match session.prepare(&example(call, pieces)).await {
             Ok(width) if width < call.width() => {
@@ -205,10 +208,12 @@ async fn statement(
                 failures.add(call, problem);
             }
             Ok(_) => {}
-            Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
+            Err(MysqlFault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
                 rights.note(&error);
             }
-            Err(Fault::Sql(Error::Server(error), _)) => failures.add(call, fault::lack(&error)),
+            Err(MysqlFault::Sql(Error::Server(error), _)) => {
+                failures.add(call, fault::lack(&error))
+            }
             Err(other) => return Err(other),
         }
     }
@@ -270,7 +275,7 @@ fn example(call: &Call, pieces: &[Piece]) -> String {
     filled(pieces, &format!("(SELECT {})", columns.join(", ")))
 }
 
-async fn rows(session: &mut Session<'_>) -> Result<unusable::UnusableRows, Fault> {
+async fn rows(session: &mut MysqlSession<'_>) -> Result<unusable::UnusableRows, MysqlFault> {
     let mut found = unusable::UnusableRows::default();
     found.users_unfinished = users(session, &mut found.bad).await?;
     found.torrents_unfinished = torrents(session, &mut found.bad).await?;
@@ -286,7 +291,7 @@ async fn rows(session: &mut Session<'_>) -> Result<unusable::UnusableRows, Fault
 }
 
 /// Looks at all users; returns how many have no passkey yet.
-async fn users(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<u64, Fault> {
+async fn users(session: &mut MysqlSession<'_>, bad: &mut Vec<BadRow>) -> Result<u64, MysqlFault> {
     let mut unfinished = 0;
     let mut holders: HashMap<Passkey, u32> = HashMap::new();
     let mut after: Option<UserId> = None;
@@ -306,7 +311,10 @@ async fn users(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<u64, 
 }
 
 /// Looks at all torrents; returns how many have no info hash yet.
-async fn torrents(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<u64, Fault> {
+async fn torrents(
+    session: &mut MysqlSession<'_>,
+    bad: &mut Vec<BadRow>,
+) -> Result<u64, MysqlFault> {
     let mut unfinished = 0;
     let mut holders: HashMap<InfoHash, u32> = HashMap::new();
     let mut after: Option<TorrentId> = None;

@@ -11,9 +11,9 @@ use mysql_async::{Conn, Row};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::cells::Cells;
-use super::fault::Fault;
-use super::link::{Dial, PATIENCE, PATIENCE_PING};
+use super::cells::MysqlCells;
+use super::fault::MysqlFault;
+use super::link::{ANSWER_TIMEOUT, Dial, PING_TIMEOUT};
 use crate::storage::{Claim, StorageError};
 
 /// The longest name of a lock that MySQL takes, in characters.
@@ -42,7 +42,7 @@ struct Keeper {
 enum Try {
     Taken(Conn),
     /// Another connection has it.
-    Refused(Holder),
+    RefusedValue(Holder),
 }
 
 /// Who has the lock.
@@ -64,8 +64,8 @@ pub(super) async fn claim(dial: Dial, identity: &str) -> Result<Claim, StorageEr
     };
     match keeper.take(GRACE_SECONDS).await {
         Ok(Try::Taken(conn)) => keeper.conn = Some(conn),
-        Ok(Try::Refused(holder)) => return Err(StorageError::Broken(keeper.refusal(&holder))),
-        Err(fault) => return Err(fault.explain(&keeper.dial.place, PATIENCE)),
+        Ok(Try::RefusedValue(holder)) => return Err(StorageError::Broken(keeper.refusal(&holder))),
+        Err(fault) => return Err(fault.explain(&keeper.dial.place, ANSWER_TIMEOUT)),
     }
     let (guard, dropped) = oneshot::channel::<()>();
     let (lost, reason) = watch::channel(None);
@@ -84,11 +84,9 @@ async fn keep(
     }
     if let Some(conn) = keeper.conn {
         // The server would log one that merely falls silent.
-        let _ = timeout(PATIENCE_PING, conn.disconnect()).await;
+        let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
     }
 }
-
-// === impl Keeper ===
 
 impl Keeper {
     /// Holds the claim as long as nobody else gets it; returns who did.
@@ -99,8 +97,8 @@ impl Keeper {
                 continue;
             };
             let sql = format!("SELECT IS_USED_LOCK('{}') = CONNECTION_ID()", self.name);
-            if let Ok(Some(row)) = ask(conn, &sql, PATIENCE).await
-                && Cells(&row).flag(0)
+            if let Ok(Some(row)) = ask(conn, &sql, ANSWER_TIMEOUT).await
+                && MysqlCells(&row).flag(0)
             {
                 continue;
             }
@@ -122,7 +120,7 @@ impl Keeper {
         loop {
             match self.take(0).await {
                 Ok(Try::Taken(conn)) => return Ok(conn),
-                Ok(Try::Refused(holder)) => {
+                Ok(Try::RefusedValue(holder)) => {
                     let may_be_former = holder.connection.is_none_or(|it| it == former);
                     refusals += 1;
                     if !may_be_former || refusals > FORMER_TRIES {
@@ -130,7 +128,7 @@ impl Keeper {
                     }
                 }
                 Err(fault) => {
-                    let error = fault.explain(&self.dial.place, PATIENCE);
+                    let error = fault.explain(&self.dial.place, ANSWER_TIMEOUT);
                     tracing::debug!(%error, "the database can't be claimed again yet");
                 }
             }
@@ -139,25 +137,25 @@ impl Keeper {
     }
 
     /// Tries once, on a new connection.
-    async fn take(&self, wait_seconds: u32) -> Result<Try, Fault> {
+    async fn take(&self, wait_seconds: u32) -> Result<Try, MysqlFault> {
         let mut conn = self.dial.connect().await?;
         let silence = format!("SET SESSION wait_timeout = {SILENCE_SECONDS}");
-        ask(&mut conn, &silence, PATIENCE).await?;
+        ask(&mut conn, &silence, ANSWER_TIMEOUT).await?;
         let sql = format!("SELECT GET_LOCK('{}', {wait_seconds})", self.name);
-        let row = ask(&mut conn, &sql, PATIENCE).await?;
-        if row.is_some_and(|row| Cells(&row).flag(0)) {
+        let row = ask(&mut conn, &sql, ANSWER_TIMEOUT).await?;
+        if row.is_some_and(|row| MysqlCells(&row).flag(0)) {
             return Ok(Try::Taken(conn));
         }
         let holder = self.holder(&mut conn).await?;
         // The server would log one that merely falls silent.
-        let _ = timeout(PATIENCE_PING, conn.disconnect()).await;
-        Ok(Try::Refused(holder))
+        let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
+        Ok(Try::RefusedValue(holder))
     }
 
-    async fn holder(&self, conn: &mut Conn) -> Result<Holder, Fault> {
+    async fn holder(&self, conn: &mut Conn) -> Result<Holder, MysqlFault> {
         let sql = format!("SELECT IS_USED_LOCK('{}')", self.name);
-        let row = ask(conn, &sql, PATIENCE).await?;
-        let connection = row.and_then(|row| Cells(&row).integer(0));
+        let row = ask(conn, &sql, ANSWER_TIMEOUT).await?;
+        let connection = row.and_then(|row| MysqlCells(&row).integer(0));
         let connection = connection.and_then(|id| u32::try_from(id).ok());
         let mut who = None;
         if let Some(id) = connection {
@@ -166,8 +164,8 @@ impl Keeper {
                  WHERE id = {id}"
             );
             // Only privileged accounts see others than their own.
-            let row = ask(conn, &sql, PATIENCE).await.ok().flatten();
-            who = row.map(|row| Cells(&row).text(0));
+            let row = ask(conn, &sql, ANSWER_TIMEOUT).await.ok().flatten();
+            who = row.map(|row| MysqlCells(&row).text(0));
         }
         Ok(Holder { connection, who })
     }
@@ -190,9 +188,9 @@ impl Keeper {
 }
 
 /// The first row of a statement.
-async fn ask(conn: &mut Conn, sql: &str, patience: Duration) -> Result<Option<Row>, Fault> {
-    match timeout(patience, conn.query_first(sql)).await {
+async fn ask(conn: &mut Conn, sql: &str, time_limit: Duration) -> Result<Option<Row>, MysqlFault> {
+    match timeout(time_limit, conn.query_first(sql)).await {
         Ok(row) => Ok(row?),
-        Err(_) => Err(Fault::Late),
+        Err(_) => Err(MysqlFault::Late),
     }
 }

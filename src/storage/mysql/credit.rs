@@ -7,18 +7,18 @@
 //! if it is refused even then, it is left out. Either way the log says which row it was and what was to be
 //! added, once it is committed.
 
-use super::fault::Fault;
-use super::link::Session;
-use super::rows::Rows;
+use super::fault::MysqlFault;
+use super::link::MysqlSession;
+use super::rows::RowsSql;
 use super::settings::SQL_MODE;
 use crate::storage::schema::{self, Call};
 
 /// Adds these rows by a named statement of credit.
 pub(super) async fn write(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     call: &'static Call,
-    rows: &Rows,
-) -> Result<(), Fault> {
+    rows: &RowsSql,
+) -> Result<(), MysqlFault> {
     for portion in rows.portions() {
         // Halves that are still to be written, the first one last.
         let mut parts = vec![portion];
@@ -39,10 +39,10 @@ pub(super) async fn write(
 
 /// Writes all of these rows, or none; then why not, if a value is the cause.
 async fn try_to_write(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     call: &'static Call,
-    rows: &Rows,
-) -> Result<Option<Fault>, Fault> {
+    rows: &RowsSql,
+) -> Result<Option<MysqlFault>, MysqlFault> {
     // A statement undoes itself; several need a point to go back to.
     let is_several = session.statements_of(call).len() > 1;
     if is_several {
@@ -61,17 +61,17 @@ async fn try_to_write(
 }
 
 /// A torrent that is added may have a value that another row has in a key of the site's.
-fn is_other_key(fault: &Fault, call: &'static Call) -> bool {
+fn is_other_key(fault: &MysqlFault, call: &'static Call) -> bool {
     call.name == schema::ADD_SNATCHED.name && fault.duplicate_key().is_some()
 }
 
 /// Writes the one row as far as it goes.
 async fn write_what_fits(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     call: &'static Call,
-    row: &Rows,
-    fault: Fault,
-) -> Result<(), Fault> {
+    row: &RowsSql,
+    fault: MysqlFault,
+) -> Result<(), MysqlFault> {
     if fault.duplicate_key().is_some() {
         // The site may have added that torrent just now: then the batch is tried again, and finds it.
         let known = session

@@ -3,10 +3,10 @@
 
 use mysql_async::{Error, ServerError};
 
-use super::cells::Cells;
-use super::fault::{self, Fault};
-use super::link::Session;
-use super::rows::Rows;
+use super::cells::MysqlCells;
+use super::fault::{self, MysqlFault};
+use super::link::MysqlSession;
+use super::rows::RowsSql;
 use super::tables;
 use crate::storage::Finding;
 use crate::storage::schema::{self, Call, mentions};
@@ -36,12 +36,12 @@ struct Failed {
 /// be made again, and what is wrong with the others. Accounts are for administrators to see, so where a
 /// trigger does not run as Mika's own, credit of nothing is tried, and taken back.
 pub(super) async fn look(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &[Owned<'_>],
     place: &[Owned<'_>],
     site: &[Owned<'_>],
     trial: Trial,
-) -> Result<(Vec<Misplaced>, Vec<Finding>), Fault> {
+) -> Result<(Vec<Misplaced>, Vec<Finding>), MysqlFault> {
     let ourselves = ourselves(session).await?;
     let is_foreign = |(_, definer): &&Owned<'_>| *definer != ourselves;
     let place: Vec<Owned<'_>> = place.iter().filter(is_foreign).copied().collect();
@@ -93,11 +93,11 @@ fn of_account<'a>(triggers: &[Owned<'a>], account: &str) -> Vec<&'a Trigger> {
 }
 
 /// The account of this session, such as `mika@localhost`.
-async fn ourselves(session: &mut Session<'_>) -> Result<String, Fault> {
+async fn ourselves(session: &mut MysqlSession<'_>) -> Result<String, MysqlFault> {
     let rows = session.query("SELECT CURRENT_USER()").await?;
     Ok(rows
         .first()
-        .map(|row| Cells(row).text(0))
+        .map(|row| MysqlCells(row).text(0))
         .unwrap_or_default())
 }
 
@@ -113,18 +113,21 @@ static EDITS: [(&Call, &Call); 2] = [
 
 /// Adds nothing to the totals of one user and one torrent, which runs triggers as credit does, and
 /// perhaps changes nothing of them; why that fails, if it is by an account or its privileges.
-async fn try_nothing(session: &mut Session<'_>, tries_edits: bool) -> Result<Vec<Failed>, Fault> {
+async fn try_nothing(
+    session: &mut MysqlSession<'_>,
+    tries_edits: bool,
+) -> Result<Vec<Failed>, MysqlFault> {
     let mut failed: Vec<Failed> = Vec::new();
     let edits: &[(&'static Call, &'static Call)] = if tries_edits { &EDITS } else { &[] };
     tables::begin(session).await?;
     for (read, call) in CREDIT.iter().chain(edits) {
         match change_nothing(session, read, call).await {
-            Err(Fault::Sql(Error::Server(error), _)) => {
+            Err(MysqlFault::Sql(Error::Server(error), _)) => {
                 // The check tells of statements that don't work for other reasons.
                 let of = Failed::of(&error);
                 failed.extend(of.filter(|it| !failed.iter().any(|had| had.account == it.account)));
             }
-            Ok(()) | Err(Fault::Storage(_)) => {}
+            Ok(()) | Err(MysqlFault::Storage(_)) => {}
             Err(fault) => return Err(fault),
         }
     }
@@ -133,20 +136,20 @@ async fn try_nothing(session: &mut Session<'_>, tries_edits: bool) -> Result<Vec
 }
 
 async fn change_nothing(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     read: &'static Call,
     call: &'static Call,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     let params = [("after", (-1).into()), ("limit", 1.into())];
     let rows = session.call(read, &params).await?;
-    let Some(id) = rows.first().and_then(|row| Cells(row).id(0).ok()) else {
+    let Some(id) = rows.first().and_then(|row| MysqlCells(row).id(0).ok()) else {
         return Ok(());
     };
     if call.rows.is_empty() {
         // What is not given is NULL, and stays as it is; so does the name, which is given as it is.
         let name = |column: &str| {
             let place = read.columns.split(' ').position(|it| it == column)?;
-            rows.first().map(|row| Cells(row).text(place))
+            rows.first().map(|row| MysqlCells(row).text(place))
         };
         let params = [
             ("id", id.into()),
@@ -158,7 +161,7 @@ async fn change_nothing(
     }
     let columns = call.rows.split(' ').count();
     let zeros = ",0".repeat(columns - 1);
-    let mut nothing = Rows::default();
+    let mut nothing = RowsSql::default();
     nothing.push_written(&format!("{id}{zeros}"));
     session.call_with(call, &nothing).await?;
     Ok(())
@@ -166,8 +169,12 @@ async fn change_nothing(
 
 /// The error of a statement that failed by the account of a trigger, with the trigger and the way on;
 /// another error as it is.
-pub(super) async fn named(session: &mut Session<'_>, fault: Fault, place: &str) -> Fault {
-    let Fault::Sql(Error::Server(error), statement) = &fault else {
+pub(super) async fn named(
+    session: &mut MysqlSession<'_>,
+    fault: MysqlFault,
+    place: &str,
+) -> MysqlFault {
+    let MysqlFault::Sql(Error::Server(error), statement) = &fault else {
         return fault;
     };
     let Some(failed) = Failed::of(error) else {
@@ -178,13 +185,16 @@ pub(super) async fn named(session: &mut Session<'_>, fault: Fault, place: &str) 
         return fault;
     };
     match advice {
-        Some(advice) => Fault::broken(format!("{place}: {}{at}: {advice}", failed.text)),
+        Some(advice) => MysqlFault::broken(format!("{place}: {}{at}: {advice}", failed.text)),
         None => fault,
     }
 }
 
 /// Which trigger has that account, and what to do; none if it is Mika's own account.
-async fn advice(session: &mut Session<'_>, failed: &Failed) -> Result<Option<String>, Fault> {
+async fn advice(
+    session: &mut MysqlSession<'_>,
+    failed: &Failed,
+) -> Result<Option<String>, MysqlFault> {
     if failed.account == ourselves(session).await? {
         return Ok(None);
     }
@@ -193,12 +203,12 @@ async fn advice(session: &mut Session<'_>, failed: &Failed) -> Result<Option<Str
     let rows = session
         .exec(sql, vec![failed.account.as_str().into()])
         .await?;
-    let trigger = |cells: Cells<'_>| Trigger {
+    let trigger = |cells: MysqlCells<'_>| Trigger {
         name: cells.text(0),
         table: cells.text(1),
         ..Trigger::default()
     };
-    let all: Vec<Trigger> = rows.iter().map(|row| trigger(Cells(row))).collect();
+    let all: Vec<Trigger> = rows.iter().map(|row| trigger(MysqlCells(row))).collect();
     let (own, site): (Vec<&Trigger>, Vec<&Trigger>) =
         all.iter().partition(|it| it.name.starts_with("mika_"));
     if own.is_empty() {
@@ -217,8 +227,6 @@ async fn advice(session: &mut Session<'_>, failed: &Failed) -> Result<Option<Str
     }
     Ok(Some(advice))
 }
-
-// === impl Failed ===
 
 impl Failed {
     fn of(error: &ServerError) -> Option<Self> {

@@ -8,11 +8,11 @@ use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
 use super::refused::refused;
 use crate::base::secret::Secret;
 use crate::storage::StorageError;
-use crate::storage::values::Refused;
+use crate::storage::values::RefusedValue;
 
 /// Why a job on a connection failed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum MysqlFault {
     /// The named statement that it was, if it was one.
     Sql(Error, Option<&'static str>),
     /// No answer in time.
@@ -60,9 +60,7 @@ const PASSING: [u16; 13] = [
 const KILLED: u16 = 1927;
 const TOO_SLOW_MYSQL: u16 = 3024;
 
-// === impl Fault ===
-
-impl Fault {
+impl MysqlFault {
     pub(super) fn broken(text: impl Into<String>) -> Self {
         Self::Storage(StorageError::Broken(text.into()))
     }
@@ -75,7 +73,7 @@ impl Fault {
     }
 
     /// What a value of the statement is refused for, if that is why it failed.
-    pub(super) fn refused(&self) -> Option<Refused> {
+    pub(super) fn refused(&self) -> Option<RefusedValue> {
         match self {
             Self::Sql(Error::Server(error), _) => refused(error),
             _ => None,
@@ -195,12 +193,12 @@ impl Fault {
     }
 
     /// The error to show, naming the database by `place`, which holds no password.
-    pub(super) fn explain(self, place: &str, patience: Duration) -> StorageError {
+    pub(super) fn explain(self, place: &str, time_limit: Duration) -> StorageError {
         match self {
             Self::Storage(error) => error,
             Self::Late => StorageError::Away(format!(
                 "{place} did not answer within {} s",
-                patience.as_secs()
+                time_limit.as_secs()
             )),
             Self::Sql(Error::Server(error), statement) => explain(&error, place, statement),
             Self::Sql(Error::Io(IoError::Tls(error)), _) => StorageError::Broken(format!(
@@ -214,13 +212,13 @@ impl Fault {
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for MysqlFault {
     fn from(error: Error) -> Self {
         Self::Sql(error, None)
     }
 }
 
-impl From<StorageError> for Fault {
+impl From<StorageError> for MysqlFault {
     fn from(error: StorageError) -> Self {
         Self::Storage(error)
     }
@@ -440,7 +438,8 @@ mod tests {
 
     #[test]
     fn the_key_of_a_duplicate_is_named() {
-        let key = |message: &str| Fault::from(Error::Server(error(1062, message))).duplicate_key();
+        let key =
+            |message: &str| MysqlFault::from(Error::Server(error(1062, message))).duplicate_key();
         assert_eq!(
             key("Duplicate entry 'x for key y' for key 'users.username'").unwrap(),
             "username"

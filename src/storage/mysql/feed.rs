@@ -10,9 +10,9 @@
 use mysql_async::Value;
 use parking_lot::Mutex;
 
-use super::cells::Cells;
-use super::fault::Fault;
-use super::link::Session;
+use super::cells::MysqlCells;
+use super::fault::MysqlFault;
+use super::link::MysqlSession;
 use super::read;
 use super::tables::Own;
 use crate::base::ids::{TorrentId, UserId};
@@ -42,9 +42,9 @@ type Entry = (u64, String, i64, i64);
 
 /// The newest position before which nothing can appear.
 pub(super) async fn position(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     reloads: &Reloads,
-) -> Result<FeedPosition, Fault> {
+) -> Result<FeedPosition, MysqlFault> {
     if !session.has(&schema::FEED) {
         return Ok(FeedPosition(0));
     }
@@ -59,11 +59,11 @@ pub(super) async fn position(
 
 /// Entries become the rows as they are now, so repeated ones are read once.
 pub(super) async fn changes(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     reloads: &Reloads,
     after: FeedPosition,
     limit: u32,
-) -> Result<Feed, Fault> {
+) -> Result<Feed, MysqlFault> {
     if !session.has(&schema::FEED) {
         return Ok(Feed::Changes(Vec::new(), after));
     }
@@ -101,8 +101,6 @@ pub(super) async fn changes(
     Ok(Feed::Changes(changes, FeedPosition(reached)))
 }
 
-// === impl Reloads ===
-
 impl Reloads {
     /// Whether who follows from `after` has loaded everything since the entry `seq`.
     fn has(&self, after: u64, seq: u64) -> bool {
@@ -113,11 +111,11 @@ impl Reloads {
 
 /// Deletes what [`crate::storage::Storage::prune`] says, and old entries of the feed.
 pub(super) async fn prune(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     before: i64,
     limit: u32,
-) -> Result<u64, Fault> {
+) -> Result<u64, MysqlFault> {
     let gone = session
         .run(&format!(
             "DELETE FROM {} WHERE inactive_since < {before} ORDER BY inactive_since LIMIT {limit}",
@@ -131,7 +129,7 @@ pub(super) async fn prune(
 }
 
 /// Deletes the oldest entries above [`KEPT`], a bounded number at a time.
-async fn trim(session: &mut Session<'_>) -> Result<(), Fault> {
+async fn trim(session: &mut MysqlSession<'_>) -> Result<(), MysqlFault> {
     let (oldest, newest) = bounds(session).await?;
     let end = newest
         .saturating_sub(KEPT)
@@ -144,16 +142,20 @@ async fn trim(session: &mut Session<'_>) -> Result<(), Fault> {
 }
 
 /// The first and the last number that can be seen.
-async fn bounds(session: &mut Session<'_>) -> Result<(u64, u64), Fault> {
+async fn bounds(session: &mut MysqlSession<'_>) -> Result<(u64, u64), MysqlFault> {
     let sql = "SELECT MIN(seq), MAX(seq) FROM mika_feed";
     let rows = session.query(sql).await?;
-    let cells = rows.first().map(Cells);
+    let cells = rows.first().map(MysqlCells);
     Ok(cells.map_or((0, 0), |cells| (cells.total(0), cells.total(1))))
 }
 
 /// The last number up to `newest` that no open transaction holds, nor any before it after `after`.
 /// It may be one too low, because the server also looks at the row behind a range.
-async fn settled(session: &mut Session<'_>, after: u64, newest: u64) -> Result<u64, Fault> {
+async fn settled(
+    session: &mut MysqlSession<'_>,
+    after: u64,
+    newest: u64,
+) -> Result<u64, MysqlFault> {
     if !is_held(session, after, newest).await? {
         return Ok(newest);
     }
@@ -171,7 +173,11 @@ async fn settled(session: &mut Session<'_>, after: u64, newest: u64) -> Result<u
 }
 
 /// Whether a transaction holds one of the numbers after `after` up to `last`.
-async fn is_held(session: &mut Session<'_>, after: u64, last: u64) -> Result<bool, Fault> {
+async fn is_held(
+    session: &mut MysqlSession<'_>,
+    after: u64,
+    last: u64,
+) -> Result<bool, MysqlFault> {
     let sql = format!(
         "SELECT COUNT(*) FROM mika_feed WHERE seq > {after} AND seq <= {last} FOR UPDATE NOWAIT"
     );
@@ -194,23 +200,27 @@ fn before_gap(after: u64, read: u64, entries: &[Entry]) -> u64 {
     read
 }
 
-async fn entries(session: &mut Session<'_>, after: u64, limit: u32) -> Result<Vec<Entry>, Fault> {
+async fn entries(
+    session: &mut MysqlSession<'_>,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Entry>, MysqlFault> {
     let params = [("after", Value::from(after)), ("limit", limit.into())];
     let rows = session.call(&schema::FEED, &params).await?;
-    let entry = |cells: Cells<'_>| {
+    let entry = |cells: MysqlCells<'_>| {
         let key = cells.integer(2).unwrap_or(0);
         let age = cells.integer(3).unwrap_or(0);
         (cells.total(0), cells.text(1), key, age)
     };
-    Ok(rows.iter().map(|row| entry(Cells(row))).collect())
+    Ok(rows.iter().map(|row| entry(MysqlCells(row))).collect())
 }
 
 /// A row that can't be used must not stay in force, so it counts as gone.
 async fn change(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     kind: &str,
     key: i64,
-) -> Result<Option<RowChange>, Fault> {
+) -> Result<Option<RowChange>, MysqlFault> {
     if kind == "whitelist" {
         let clients = read::whitelist(session).await?;
         return Ok(Some(RowChange::Whitelist(clients)));
@@ -241,12 +251,12 @@ async fn change(
 }
 
 fn usable<T>(
-    row: Result<Option<T>, Fault>,
+    row: Result<Option<T>, MysqlFault>,
     table: &'static str,
     id: u32,
-) -> Result<Option<T>, Fault> {
+) -> Result<Option<T>, MysqlFault> {
     match row {
-        Err(Fault::Storage(StorageError::Broken(problem))) => {
+        Err(MysqlFault::Storage(StorageError::Broken(problem))) => {
             passed_over::log(table, id, &problem);
             Ok(None)
         }

@@ -1,10 +1,10 @@
 //! How the database is now: triggers, the accounts they run as, tables and their engines, the session.
 //! It takes a few small queries, so the daemon looks every half a minute.
 
-use super::cells::Cells;
+use super::cells::MysqlCells;
 use super::definers::{self, Owned, Trial};
-use super::fault::{Fault, NO_FEED};
-use super::link::Session;
+use super::fault::{MysqlFault, NO_FEED};
+use super::link::MysqlSession;
 use super::rights::Missing;
 use super::{settings, tables};
 use crate::storage::Finding;
@@ -12,10 +12,10 @@ use crate::storage::schema::{self, Call, FEED, Schema, mentions};
 use crate::storage::triggers::{self, Misplaced, Trigger};
 
 pub(super) async fn inspect(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     trial: Trial,
-) -> Result<Vec<Finding>, Fault> {
+) -> Result<Vec<Finding>, MysqlFault> {
     let mut rights = Missing::default();
     let mut findings = inspect_with(session, schema, trial, &mut rights).await?;
     findings.extend(rights.finding(session).await?);
@@ -24,11 +24,11 @@ pub(super) async fn inspect(
 
 /// The same with privileges that are missing left to the caller.
 pub(super) async fn inspect_with(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     trial: Trial,
     rights: &mut Missing,
-) -> Result<Vec<Finding>, Fault> {
+) -> Result<Vec<Finding>, MysqlFault> {
     let mut findings = Vec::new();
     settings::inspect(session, &mut findings).await?;
     let tables = tables_of(session).await?;
@@ -71,23 +71,28 @@ struct Table {
     is_transactional: bool,
 }
 
-async fn tables_of(session: &mut Session<'_>) -> Result<Vec<Table>, Fault> {
+async fn tables_of(session: &mut MysqlSession<'_>) -> Result<Vec<Table>, MysqlFault> {
     let sql = "SELECT t.table_name, t.table_type, t.engine, e.transactions \
         FROM information_schema.tables AS t LEFT JOIN information_schema.engines AS e \
         ON e.engine = t.engine WHERE t.table_schema = DATABASE()";
     let rows = session.query(sql).await?;
-    let table = |cells: Cells<'_>| Table {
+    let table = |cells: MysqlCells<'_>| Table {
         name: cells.text(0),
         is_view: cells.text(1).contains("VIEW"),
         engine: (!cells.is_null(2)).then(|| cells.text(2)),
         is_transactional: cells.text(3) == "YES",
     };
-    Ok(rows.iter().map(|row| table(Cells(row))).collect())
+    Ok(rows.iter().map(|row| table(MysqlCells(row))).collect())
 }
 
 /// Credit is exact because a batch and its number are one transaction. A table without
 /// transactions keeps the first half of a batch that is then written again.
-fn engines(session: &Session<'_>, schema: &Schema, tables: &[Table], findings: &mut Vec<Finding>) {
+fn engines(
+    session: &MysqlSession<'_>,
+    schema: &Schema,
+    tables: &[Table],
+    findings: &mut Vec<Finding>,
+) {
     let credit = [
         &schema::CREDIT_USERS,
         &schema::CREDIT_TORRENTS,
@@ -156,9 +161,9 @@ fn views(schema: &Schema, tables: &[Table]) -> Vec<Finding> {
 
 /// The first view where triggers have to be, in words.
 pub(super) async fn view_in_the_way(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
-) -> Result<Option<Finding>, Fault> {
+) -> Result<Option<Finding>, MysqlFault> {
     if !session.has(&FEED) {
         return Ok(None);
     }
@@ -167,7 +172,7 @@ pub(super) async fn view_in_the_way(
 }
 
 /// Triggers that are not as they should be.
-pub(super) struct Found {
+pub(super) struct TriggerState {
     /// Mika's that are missing, elsewhere, changed, or run as an account that can't do it.
     pub(super) misplaced: Vec<Misplaced>,
     /// What is wrong with those of the site.
@@ -175,17 +180,17 @@ pub(super) struct Found {
 }
 
 pub(super) async fn triggers(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     trial: Trial,
-) -> Result<Found, Fault> {
+) -> Result<TriggerState, MysqlFault> {
     let sql = "SELECT trigger_name, event_object_table, action_timing, event_manipulation, \
         action_statement, definer FROM information_schema.triggers \
         WHERE trigger_schema = DATABASE()";
     let rows = session.query(sql).await?;
     let (mut found, mut definers) = (Vec::new(), Vec::new());
     for row in &rows {
-        let cells = Cells(row);
+        let cells = MysqlCells(row);
         found.push(Trigger {
             name: cells.text(0),
             table: cells.text(1),
@@ -205,15 +210,15 @@ pub(super) async fn triggers(
     place.retain(|(trigger, _)| !misplaced.iter().any(|it| it.name == trigger.name));
     let (disowned, site) = definers::look(session, &own, &place, &site, trial).await?;
     misplaced.extend(disowned);
-    Ok(Found { misplaced, site })
+    Ok(TriggerState { misplaced, site })
 }
 
 /// Triggers that are not seen may be there all the same, without the right to see them.
 async fn findings_of(
-    session: &mut Session<'_>,
-    found: Found,
+    session: &mut MysqlSession<'_>,
+    found: TriggerState,
     rights: &mut Missing,
-) -> Result<Vec<Finding>, Fault> {
+) -> Result<Vec<Finding>, MysqlFault> {
     let mut findings = found.site;
     let Some(first) = found.misplaced.first() else {
         return Ok(findings);

@@ -16,9 +16,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::fault::{self, Fault};
+use super::fault::{self, MysqlFault};
 use super::misfit;
-use super::rows::Rows;
+use super::rows::RowsSql;
 use super::settings;
 use crate::base::secret::Secret;
 use crate::storage::StorageError;
@@ -29,11 +29,11 @@ const CONNECTIONS_MAX: usize = 8;
 /// Connections that are kept for the next job: the journal's and the follower's.
 const IDLE_MAX: usize = 2;
 /// How long to wait for each answer of the server.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for a statement that reads or changes whole tables.
-pub(super) const PATIENCE_WHOLE: Duration = Duration::from_secs(3600);
+pub(super) const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long to wait for an answer that takes no work.
-pub(super) const PATIENCE_PING: Duration = Duration::from_secs(2);
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 /// Prepared statements kept by each connection; more than there are names.
 const STATEMENTS_MAX: usize = 64;
@@ -47,17 +47,17 @@ pub(super) struct Dial {
 }
 
 /// The way to a database.
-pub(super) struct Link {
+pub(super) struct MysqlLink {
     pub(super) dial: Dial,
     idle: Mutex<Vec<Conn>>,
     room: Semaphore,
 }
 
 /// A connection while a job has it.
-pub(super) struct Session<'a> {
+pub(super) struct MysqlSession<'a> {
     conn: Conn,
     statements: &'a Statements,
-    patience: Duration,
+    time_limit: Duration,
     /// Whether it has named locks, which outlive a transaction.
     pub(super) is_locking: bool,
     /// Whether the next job needs a new connection.
@@ -73,22 +73,22 @@ pub(super) struct Session<'a> {
 
 impl Dial {
     /// A new connection, whose session is as Mika needs it.
-    pub(super) async fn connect(&self) -> Result<Conn, Fault> {
+    pub(super) async fn connect(&self) -> Result<Conn, MysqlFault> {
         let connect = async {
             let mut conn = Conn::new(self.opts.clone()).await?;
             settings::set(&mut conn).await?;
             Ok(conn)
         };
-        match timeout(PATIENCE, connect).await {
+        match timeout(ANSWER_TIMEOUT, connect).await {
             Ok(conn) => conn,
-            Err(_) => Err(Fault::Late),
+            Err(_) => Err(MysqlFault::Late),
         }
     }
 }
 
-// === impl Link ===
+// === impl MysqlLink ===
 
-impl Link {
+impl MysqlLink {
     pub(super) fn new(url: &Secret) -> Result<Self, StorageError> {
         // MariaDB's own tools write their name there.
         let text = match url.expose().strip_prefix("mariadb://") {
@@ -124,16 +124,16 @@ impl Link {
     pub(super) async fn session<'a>(
         &'a self,
         statements: &'a Statements,
-        patience: Duration,
-    ) -> Result<Session<'a>, Fault> {
-        let room = timeout(PATIENCE, self.room.acquire()).await;
+        time_limit: Duration,
+    ) -> Result<MysqlSession<'a>, MysqlFault> {
+        let room = timeout(ANSWER_TIMEOUT, self.room.acquire()).await;
         let Ok(Ok(room)) = room else {
-            return Err(Fault::Late);
+            return Err(MysqlFault::Late);
         };
-        Ok(Session {
+        Ok(MysqlSession {
             conn: self.connection().await?,
             statements,
-            patience,
+            time_limit,
             is_locking: false,
             is_last: false,
             is_lenient: false,
@@ -142,10 +142,10 @@ impl Link {
         })
     }
 
-    async fn connection(&self) -> Result<Conn, Fault> {
+    async fn connection(&self) -> Result<Conn, MysqlFault> {
         let idle = self.idle.lock().pop();
         if let Some(mut conn) = idle {
-            if let Ok(Ok(())) = timeout(PATIENCE_PING, conn.ping()).await {
+            if let Ok(Ok(())) = timeout(PING_TIMEOUT, conn.ping()).await {
                 return Ok(conn);
             }
             // The others are as old or older.
@@ -160,8 +160,15 @@ impl Link {
     }
 
     /// Takes a connection back after its job: for the next one, or to end it.
-    pub(super) async fn end<T>(&self, mut session: Session<'_>, result: &Result<T, Fault>) {
-        let is_lost = result.as_ref().err().is_some_and(Fault::wants_new_link);
+    pub(super) async fn end<T>(
+        &self,
+        mut session: MysqlSession<'_>,
+        result: &Result<T, MysqlFault>,
+    ) {
+        let is_lost = result
+            .as_ref()
+            .err()
+            .is_some_and(MysqlFault::wants_new_link);
         if is_lost || session.is_last || session.is_lenient {
             return self.idle.lock().clear();
         }
@@ -172,7 +179,7 @@ impl Link {
             (Err(_), true) => "ROLLBACK; DO RELEASE_ALL_LOCKS()",
         };
         for sql in clean.split_terminator("; ") {
-            match timeout(PATIENCE_PING, session.conn.query_drop(sql)).await {
+            match timeout(PING_TIMEOUT, session.conn.query_drop(sql)).await {
                 Ok(Ok(())) => {}
                 _ => return,
             }
@@ -188,37 +195,37 @@ impl Link {
             }
         }
         // The server would log one that merely falls silent. If it is not heard, so be it.
-        let _ = timeout(PATIENCE_PING, conn.disconnect()).await;
+        let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
     }
 }
 
 /// A server logs connections that merely end, so those that are kept say goodbye where a runtime is
 /// there to do it: `mika-manage` waits for that, and a daemon's may be cut short.
-impl Drop for Link {
+impl Drop for MysqlLink {
     fn drop(&mut self) {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
         for conn in self.idle.get_mut().drain(..) {
-            runtime.spawn(timeout(PATIENCE_PING, conn.disconnect()));
+            runtime.spawn(timeout(PING_TIMEOUT, conn.disconnect()));
         }
     }
 }
 
-// === impl Session ===
+// === impl MysqlSession ===
 
-impl Session<'_> {
+impl MysqlSession<'_> {
     /// Runs Mika's own SQL.
-    pub(super) async fn run(&mut self, sql: &str) -> Result<u64, Fault> {
+    pub(super) async fn run(&mut self, sql: &str) -> Result<u64, MysqlFault> {
         self.query(sql).await?;
         Ok(self.conn.affected_rows())
     }
 
     /// The rows of Mika's own SQL.
-    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
-        match timeout(self.patience, self.conn.query(sql)).await {
+    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Row>, MysqlFault> {
+        match timeout(self.time_limit, self.conn.query(sql)).await {
             Ok(rows) => Ok(rows?),
-            Err(_) => Err(Fault::Late),
+            Err(_) => Err(MysqlFault::Late),
         }
     }
 
@@ -228,7 +235,7 @@ impl Session<'_> {
         &mut self,
         mut statements: impl Iterator<Item = String>,
         mut take: impl FnMut(&Row),
-    ) -> Result<(), Fault> {
+    ) -> Result<(), MysqlFault> {
         let mut found = Vec::new();
         let mut next = statements.next();
         while let Some(sql) = next {
@@ -247,20 +254,24 @@ impl Session<'_> {
     pub(super) async fn run_each(
         &mut self,
         statements: impl Iterator<Item = String>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), MysqlFault> {
         self.query_each(statements, |_| {}).await
     }
 
     /// The same with parameters.
-    pub(super) async fn exec(&mut self, sql: &str, params: Vec<Value>) -> Result<Vec<Row>, Fault> {
+    pub(super) async fn exec(
+        &mut self,
+        sql: &str,
+        params: Vec<Value>,
+    ) -> Result<Vec<Row>, MysqlFault> {
         let params = if params.is_empty() {
             Params::Empty
         } else {
             Params::Positional(params)
         };
-        match timeout(self.patience, self.conn.exec(sql, params)).await {
+        match timeout(self.time_limit, self.conn.exec(sql, params)).await {
             Ok(rows) => Ok(rows?),
-            Err(_) => Err(Fault::Late),
+            Err(_) => Err(MysqlFault::Late),
         }
     }
 
@@ -274,7 +285,7 @@ impl Session<'_> {
         &mut self,
         call: &'static Call,
         params: &[(&str, Value)],
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Vec<Row>, MysqlFault> {
         self.call_then(call, params, "").await
     }
 
@@ -284,7 +295,7 @@ impl Session<'_> {
         call: &'static Call,
         params: &[(&str, Value)],
         tail: &str,
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Vec<Row>, MysqlFault> {
         let statements = self.statements;
         let mut rows = Vec::new();
         for pieces in statements.of(call) {
@@ -296,7 +307,7 @@ impl Session<'_> {
             };
         }
         if let Some(row) = rows.first().filter(|row| row.len() < call.width()) {
-            return Err(Fault::broken(format!(
+            return Err(MysqlFault::broken(format!(
                 "storage.statements.{}: it must give the columns {}, and gives {} of {}",
                 call.name,
                 call.columns.replace(' ', ", "),
@@ -311,8 +322,8 @@ impl Session<'_> {
     pub(super) async fn call_with(
         &mut self,
         call: &'static Call,
-        rows: &Rows,
-    ) -> Result<Vec<Row>, Fault> {
+        rows: &RowsSql,
+    ) -> Result<Vec<Row>, MysqlFault> {
         self.call_with_columns(call, call.rows, rows).await
     }
 
@@ -321,8 +332,8 @@ impl Session<'_> {
         &mut self,
         call: &'static Call,
         columns: &str,
-        rows: &Rows,
-    ) -> Result<Vec<Row>, Fault> {
+        rows: &RowsSql,
+    ) -> Result<Vec<Row>, MysqlFault> {
         let statements = self.statements;
         let mut found = Vec::new();
         for table in rows.tables(columns) {
@@ -340,16 +351,19 @@ impl Session<'_> {
     }
 
     /// The columns that a named statement gives, as the server describes them.
-    pub(super) async fn described(&mut self, call: &'static Call) -> Result<Arc<[Column]>, Fault> {
+    pub(super) async fn described(
+        &mut self,
+        call: &'static Call,
+    ) -> Result<Arc<[Column]>, MysqlFault> {
         let Some(pieces) = self.statements.of(call).first() else {
             return Ok(Arc::default());
         };
         // Prepared statements are kept, so this asks the server once a connection.
         let (sql, _) = prepared(pieces, &[]);
-        match timeout(self.patience, self.conn.prep(sql)).await {
+        match timeout(self.time_limit, self.conn.prep(sql)).await {
             Ok(Ok(statement)) => Ok(statement.columns()),
             Ok(Err(error)) => Err(within(error.into(), call)),
-            Err(_) => Err(Fault::Late),
+            Err(_) => Err(MysqlFault::Late),
         }
     }
 
@@ -358,16 +372,16 @@ impl Session<'_> {
     }
 
     /// What the server says of a statement that it is not to run.
-    pub(super) async fn prepare(&mut self, sql: &str) -> Result<usize, Fault> {
+    pub(super) async fn prepare(&mut self, sql: &str) -> Result<usize, MysqlFault> {
         let prepared = async {
             let statement = self.conn.prep(sql).await?;
             let width = statement.columns().len();
             self.conn.close(statement).await?;
-            Ok::<_, Fault>(width)
+            Ok::<_, MysqlFault>(width)
         };
-        match timeout(self.patience, prepared).await {
+        match timeout(self.time_limit, prepared).await {
             Ok(width) => width,
-            Err(_) => Err(Fault::Late),
+            Err(_) => Err(MysqlFault::Late),
         }
     }
 
@@ -376,9 +390,9 @@ impl Session<'_> {
     }
 }
 
-pub(super) fn within(fault: Fault, call: &'static Call) -> Fault {
+pub(super) fn within(fault: MysqlFault, call: &'static Call) -> MysqlFault {
     match fault {
-        Fault::Sql(error, _) => Fault::Sql(error, Some(call.name)),
+        MysqlFault::Sql(error, _) => MysqlFault::Sql(error, Some(call.name)),
         other => other,
     }
 }
@@ -424,13 +438,16 @@ mod tests {
             "mysql://mika:hunter2@localhost",
             "mysql://mika:hunter2@localhost/mika?pool_min=hunter2",
         ] {
-            let error = Link::new(&Secret::new(url)).err().expect(url).to_string();
+            let error = MysqlLink::new(&Secret::new(url))
+                .err()
+                .expect(url)
+                .to_string();
             assert!(
                 !error.contains("hun") && !error.contains("ter2"),
                 "{url}: {error}"
             );
         }
-        let error = Link::new(&Secret::new("mysql://u:p@localhost/mika?compres=1"));
+        let error = MysqlLink::new(&Secret::new("mysql://u:p@localhost/mika?compres=1"));
         assert!(
             error
                 .err()

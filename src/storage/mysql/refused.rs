@@ -2,10 +2,10 @@
 
 use mysql_async::ServerError;
 
-use crate::storage::values::{Misfit, Refused};
+use crate::storage::values::{Misfit, RefusedValue};
 
 /// Why a value is refused, if that is what the error says. The codes are those of both servers.
-pub(super) fn refused(error: &ServerError) -> Option<Refused> {
+pub(super) fn refused(error: &ServerError) -> Option<RefusedValue> {
     let too_long = Misfit::TooLong {
         limit: None,
         has: None,
@@ -22,7 +22,7 @@ pub(super) fn refused(error: &ServerError) -> Option<Refused> {
         _ => return None,
     };
     let (table, column) = column_of(&error.message);
-    Some(Refused { table, column, why })
+    Some(RefusedValue { table, column, why })
 }
 
 /// Table and column that a text of the server names: `column 'name'`, or column `db`.`table`.`name`.

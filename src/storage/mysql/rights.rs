@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mysql_async::ServerError;
 
-use super::cells::Cells;
+use super::cells::MysqlCells;
 use super::definers::quoted;
-use super::fault::{self, Fault};
-use super::link::Session;
+use super::fault::{self, MysqlFault};
+use super::link::MysqlSession;
 use crate::storage::Finding;
 
 /// What docs/sql.md grants to Mika's account.
@@ -21,8 +21,6 @@ pub(super) struct Missing {
     /// Denials that name no table.
     others: BTreeSet<String>,
 }
-
-// === impl Missing ===
 
 impl Missing {
     /// Notes what a statement was denied for.
@@ -49,8 +47,8 @@ impl Missing {
 
     pub(super) async fn finding(
         &self,
-        session: &mut Session<'_>,
-    ) -> Result<Option<Finding>, Fault> {
+        session: &mut MysqlSession<'_>,
+    ) -> Result<Option<Finding>, MysqlFault> {
         if self.tables.is_empty() {
             let others: Vec<&str> = self.others.iter().map(String::as_str).collect();
             return Ok((!others.is_empty()).then(|| {
@@ -86,9 +84,12 @@ fn shown(privilege: &str, tables: &BTreeSet<String>) -> String {
 }
 
 /// The statement that grants these to Mika's account.
-pub(super) async fn grant(session: &mut Session<'_>, privileges: &str) -> Result<String, Fault> {
+pub(super) async fn grant(
+    session: &mut MysqlSession<'_>,
+    privileges: &str,
+) -> Result<String, MysqlFault> {
     let rows = session.query("SELECT DATABASE(), CURRENT_USER()").await?;
-    let cells = rows.first().map(Cells);
+    let cells = rows.first().map(MysqlCells);
     let text = |place| cells.as_ref().map(|it| it.text(place)).unwrap_or_default();
     let (database, account) = (text(0), quoted(&text(1)));
     Ok(format!("GRANT {privileges} ON `{database}`.* TO {account}"))

@@ -27,15 +27,15 @@ const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Rows of one shape, written out one behind the other.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub(super) struct RowsSql {
     text: String,
     /// Where in the text each row ends.
     ends: Vec<usize>,
 }
 
-// === impl Rows ===
+// === impl RowsSql ===
 
-impl Rows {
+impl RowsSql {
     pub(super) fn of<const N: usize>(rows: impl Iterator<Item = [i64; N]>) -> Self {
         let mut written = Self::default();
         for row in rows {
@@ -87,7 +87,7 @@ impl Rows {
         self.ends.len()
     }
 
-    /// The rows of one table each, as [`Rows::tables`] has them.
+    /// The rows of one table each, as [`RowsSql::tables`] has them.
     pub(super) fn portions(&self) -> impl Iterator<Item = Self> {
         self.parts(TABLE_ROWS_MAX).map(|rows| self.some(rows))
     }
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn rows_become_tables_and_lists() {
-        let mut rows = Rows::of([[1, -2]].into_iter());
+        let mut rows = RowsSql::of([[1, -2]].into_iter());
         rows.push(&[Cell::Null, Cell::Bytes(b"\x00z'")]);
         let tables: Vec<_> = rows.tables("id up").collect();
         assert_eq!(
@@ -199,15 +199,15 @@ mod tests {
         );
         let lists: Vec<_> = rows.values().collect();
         assert_eq!(lists, ["(1,-2),(NULL,X'007a27')"]);
-        assert_eq!(Rows::default().tables("id").count(), 0);
+        assert_eq!(RowsSql::default().tables("id").count(), 0);
     }
 
     #[test]
     fn statements_are_bounded() {
-        let rows = Rows::of((0..1001).map(|id| [id]));
+        let rows = RowsSql::of((0..1001).map(|id| [id]));
         assert_eq!(rows.tables("id").count(), 5);
         assert_eq!(rows.values().count(), 2);
-        let mut long = Rows::default();
+        let mut long = RowsSql::default();
         for _ in 0..4 {
             long.push(&[Cell::Bytes(&vec![0; BYTES_MAX / 4])]);
         }

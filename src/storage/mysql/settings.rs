@@ -7,9 +7,9 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
-use super::cells::Cells;
-use super::fault::{BINLOG_HINT, Fault, READ_ONLY_HINT};
-use super::link::Session;
+use super::cells::MysqlCells;
+use super::fault::{BINLOG_HINT, MysqlFault, READ_ONLY_HINT};
+use super::link::MysqlSession;
 use crate::storage::Finding;
 
 /// Values are refused rather than cut or changed; quotes and operators mean what Mika's SQL means.
@@ -51,12 +51,12 @@ const LOOKED_AT: [(&str, &str); 8] = [
 ];
 
 /// Makes the session of a new connection what Mika needs.
-pub(super) async fn set(conn: &mut Conn) -> Result<(), Fault> {
+pub(super) async fn set(conn: &mut Conn) -> Result<(), MysqlFault> {
     for sql in NEEDED {
         conn.query_drop(sql).await?;
     }
     for sql in OPTIONAL {
-        match conn.query_drop(sql).await.map_err(Fault::from) {
+        match conn.query_drop(sql).await.map_err(MysqlFault::from) {
             Err(fault) if !fault.is_no_variable() && !fault.is_denied() => return Err(fault),
             _ => {}
         }
@@ -66,9 +66,9 @@ pub(super) async fn set(conn: &mut Conn) -> Result<(), Fault> {
 
 /// Looks whether the session is as it was set.
 pub(super) async fn inspect(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     let names = LOOKED_AT.map(|(name, _)| format!("@@SESSION.{name}"));
     let rows = session
         .query(&format!("SELECT {}", names.join(", ")))
@@ -77,7 +77,7 @@ pub(super) async fn inspect(
         return Ok(());
     };
     for (column, (name, wanted)) in LOOKED_AT.into_iter().enumerate() {
-        let found = Cells(row).text(column);
+        let found = MysqlCells(row).text(column);
         if found != wanted {
             findings.push(Finding::problem(
                 format!("the session has {name} = {found:?} though Mika set {wanted:?}"),
@@ -93,9 +93,9 @@ const PACKET_MIN: u64 = 1 << 20;
 
 /// Looks at what the server has for everybody and Mika can't set.
 pub(super) async fn of_server(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     let sql = "SELECT @@GLOBAL.log_bin, @@GLOBAL.binlog_format, @@GLOBAL.max_allowed_packet, \
         @@GLOBAL.read_only";
     let rows = match session.query(sql).await {
@@ -103,7 +103,7 @@ pub(super) async fn of_server(
         Err(fault) if fault.is_no_variable() => return Ok(()),
         Err(fault) => return Err(fault),
     };
-    let Some(cells) = rows.first().map(Cells) else {
+    let Some(cells) = rows.first().map(MysqlCells) else {
         return Ok(());
     };
     if cells.flag(0) && cells.text(1) == "STATEMENT" {
@@ -131,10 +131,10 @@ pub(super) async fn of_server(
 }
 
 /// Whether a change gets through; some accounts may write to a server that is read-only.
-async fn can_write(session: &mut Session<'_>) -> Result<bool, Fault> {
+async fn can_write(session: &mut MysqlSession<'_>) -> Result<bool, MysqlFault> {
     match session.run("DELETE FROM mika_journal WHERE 1 = 0").await {
         Err(fault) if fault.is_read_only() => Ok(false),
-        Ok(_) | Err(Fault::Sql(Error::Server(_), _)) => Ok(true),
+        Ok(_) | Err(MysqlFault::Sql(Error::Server(_), _)) => Ok(true),
         Err(fault) => Err(fault),
     }
 }

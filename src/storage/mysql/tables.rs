@@ -1,11 +1,11 @@
 //! Mika's own tables: their names, and making them.
 
-use super::cells::Cells;
+use super::cells::MysqlCells;
 use super::definers::Trial;
-use super::fault::Fault;
+use super::fault::MysqlFault;
 use super::feed::RELOAD;
 use super::inspect;
-use super::link::{Link, PATIENCE, Session};
+use super::link::{ANSWER_TIMEOUT, MysqlLink, MysqlSession};
 use super::rights;
 use crate::storage::migrate::{self, Migration};
 use crate::storage::schema::{CALLS, FEED, Schema, mentions};
@@ -32,8 +32,6 @@ pub(super) struct Own {
     pub(super) history: String,
 }
 
-// === impl Own ===
-
 impl Own {
     pub(super) fn of(schema: &Schema) -> Self {
         let named = |table: &str| format!("{}{table}", schema.prefix);
@@ -44,21 +42,21 @@ impl Own {
     }
 }
 
-pub(super) async fn begin(session: &mut Session<'_>) -> Result<(), Fault> {
+pub(super) async fn begin(session: &mut MysqlSession<'_>) -> Result<(), MysqlFault> {
     session.run("START TRANSACTION").await?;
     Ok(())
 }
 
 /// Takes the lock of that name, which other processes with the same database wait for.
 /// It is given back when the job is done.
-pub(super) async fn lock(session: &mut Session<'_>, name: &str) -> Result<(), Fault> {
+pub(super) async fn lock(session: &mut MysqlSession<'_>, name: &str) -> Result<(), MysqlFault> {
     // Locks belong to the server; a name has 64 characters at most.
     let sql = format!(
         "SELECT GET_LOCK(CONCAT('mika.{name}.', LEFT(MD5(DATABASE()), 16)), {LOCK_SECONDS})"
     );
     session.is_locking = true;
     let rows = session.query(&sql).await?;
-    if rows.first().is_some_and(|row| Cells(row).flag(0)) {
+    if rows.first().is_some_and(|row| MysqlCells(row).flag(0)) {
         return Ok(());
     }
     let text = "another mika or mika-manage is changing the same tables: try again";
@@ -66,7 +64,7 @@ pub(super) async fn lock(session: &mut Session<'_>, name: &str) -> Result<(), Fa
 }
 
 /// Whether the table of migrations is there.
-pub(super) async fn is_there(session: &mut Session<'_>) -> Result<bool, Fault> {
+pub(super) async fn is_there(session: &mut MysqlSession<'_>) -> Result<bool, MysqlFault> {
     let rows = session
         .query(
             "SELECT 1 FROM information_schema.tables \
@@ -77,19 +75,19 @@ pub(super) async fn is_there(session: &mut Session<'_>) -> Result<bool, Fault> {
 }
 
 /// The names of the migrations that the database has; none if it is new.
-async fn applied(session: &mut Session<'_>) -> Result<Vec<String>, Fault> {
+async fn applied(session: &mut MysqlSession<'_>) -> Result<Vec<String>, MysqlFault> {
     if !is_there(session).await? {
         return Ok(Vec::new());
     }
     let sql = "SELECT name FROM mika_migrations ORDER BY name";
     let rows = session.query(sql).await?;
-    Ok(rows.iter().map(|row| Cells(row).text(0)).collect())
+    Ok(rows.iter().map(|row| MysqlCells(row).text(0)).collect())
 }
 
 pub(super) async fn migrations(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
-) -> Result<Vec<MigrationStatus>, Fault> {
+) -> Result<Vec<MigrationStatus>, MysqlFault> {
     let applied = applied(session).await?;
     Ok(migrate::status(schema.migrations, &applied)?)
 }
@@ -97,13 +95,16 @@ pub(super) async fn migrations(
 /// Applies what is missing, and puts triggers right that went astray. The server commits after every
 /// statement, so each can be repeated: an interrupted run begins its migration again.
 pub(super) async fn migrate(
-    session: &mut Session<'_>,
-    link: &Link,
+    session: &mut MysqlSession<'_>,
+    link: &MysqlLink,
     schema: &Schema,
-) -> Result<Vec<String>, Fault> {
+) -> Result<Vec<String>, MysqlFault> {
     lock(session, "migrate").await?;
     if let Some(view) = inspect::view_in_the_way(session, schema).await? {
-        return Err(Fault::broken(format!("{}: {}", view.problem, view.hint)));
+        return Err(MysqlFault::broken(format!(
+            "{}: {}",
+            view.problem, view.hint
+        )));
     }
     // An account without CREATE can still put triggers right.
     if !is_there(session).await? {
@@ -139,10 +140,10 @@ pub(super) async fn migrate(
 
 /// Gives the database an identity if the one that a migration gave it is gone; returns whether it was.
 async fn make_identity(
-    session: &mut Session<'_>,
-    link: &Link,
+    session: &mut MysqlSession<'_>,
+    link: &MysqlLink,
     schema: &Schema,
-) -> Result<bool, Fault> {
+) -> Result<bool, MysqlFault> {
     match session.query("SELECT 1 FROM mika_identity").await {
         Ok(rows) if !rows.is_empty() => return Ok(false),
         Err(fault) if !fault.is_no_table() => return Err(fault),
@@ -165,10 +166,10 @@ pub(super) fn triggers(schema: &Schema) -> Vec<Trigger> {
 /// Makes those triggers again that are missing, elsewhere or changed; returns what it made. No
 /// change was followed meanwhile, so those who follow load everything again.
 async fn mend_triggers(
-    session: &mut Session<'_>,
-    link: &Link,
+    session: &mut MysqlSession<'_>,
+    link: &MysqlLink,
     schema: &Schema,
-) -> Result<Vec<String>, Fault> {
+) -> Result<Vec<String>, MysqlFault> {
     let misplaced = inspect::triggers(session, schema, Trial::Credit)
         .await?
         .misplaced;
@@ -194,11 +195,11 @@ async fn mend_triggers(
 }
 
 async fn run(
-    session: &mut Session<'_>,
-    link: &Link,
+    session: &mut MysqlSession<'_>,
+    link: &MysqlLink,
     schema: &Schema,
     statement: &str,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     match session.run(statement).await {
         Ok(_) => Ok(()),
         // Of a migration that was interrupted.
@@ -238,18 +239,18 @@ pub(super) const NOT_OURS: &str = "if it is another program's, name another data
     another storage.schema, or statements that fit in storage.statements";
 
 /// A trigger that can't be made for its table.
-fn unfit(fault: Fault, link: &Link, schema: &Schema, statement: &str) -> Fault {
+fn unfit(fault: MysqlFault, link: &MysqlLink, schema: &Schema, statement: &str) -> MysqlFault {
     let Some(Trigger { table, .. }) = Trigger::of_statement(statement) else {
         return fault;
     };
     let place = link.place();
     match fault.unknown_column() {
-        Some(text) => Fault::broken(format!(
+        Some(text) => MysqlFault::broken(format!(
             "{place}: the table `{table}` is there and has other columns than Mika's ({text}): {NOT_OURS}"
         )),
         None if fault.is_no_table() => {
             let (problem, hint) = absence(schema, &table);
-            Fault::broken(format!("{place}: {problem}: {hint}"))
+            MysqlFault::broken(format!("{place}: {problem}: {hint}"))
         }
         None => fault,
     }
@@ -258,9 +259,9 @@ fn unfit(fault: Fault, link: &Link, schema: &Schema, statement: &str) -> Fault {
 /// Columns that Mika's statements use and a table of that name lacks: it is another program's, or
 /// was changed.
 pub(super) async fn unlike(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
-) -> Result<Vec<Finding>, Fault> {
+) -> Result<Vec<Finding>, MysqlFault> {
     let sql = "SELECT column_name FROM information_schema.columns \
         WHERE table_schema = DATABASE() AND table_name = ?";
     let mut findings = Vec::new();
@@ -269,7 +270,7 @@ pub(super) async fn unlike(
             continue;
         };
         let rows = session.exec(sql, vec![table.into()]).await?;
-        let there: Vec<String> = rows.iter().map(|row| Cells(row).text(0)).collect();
+        let there: Vec<String> = rows.iter().map(|row| MysqlCells(row).text(0)).collect();
         let is_used = |column: &str| {
             let mut calls = CALLS.iter().map(|call| session.statements_of(call));
             calls.any(|it| mentions(it, table) && mentions(it, column))
@@ -326,7 +327,12 @@ fn statements(migration: &Migration) -> impl Iterator<Item = String> {
 }
 
 /// The privilege that a statement of a migration lacks, as it has to be granted.
-async fn denied(session: &mut Session<'_>, fault: Fault, link: &Link, statement: &str) -> Fault {
+async fn denied(
+    session: &mut MysqlSession<'_>,
+    fault: MysqlFault,
+    link: &MysqlLink,
+    statement: &str,
+) -> MysqlFault {
     let privileges = if statement.contains(TRIGGER) {
         "TRIGGER"
     } else {
@@ -336,8 +342,8 @@ async fn denied(session: &mut Session<'_>, fault: Fault, link: &Link, statement:
         Ok(grant) => grant,
         Err(fault) => return fault,
     };
-    let refused = fault.explain(link.place(), PATIENCE);
-    Fault::broken(format!(
+    let refused = fault.explain(link.place(), ANSWER_TIMEOUT);
+    MysqlFault::broken(format!(
         "{refused}. As an administrator run: {grant}; and then mika-manage migrate again"
     ))
 }

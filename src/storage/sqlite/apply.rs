@@ -5,15 +5,17 @@ use std::sync::Arc;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::cells::Cells;
-use super::fault::Fault;
+use super::cells::SqliteCells;
+use super::fault::SqliteFault;
 use super::tables::begin;
 use crate::accounting::coverage::Coverage;
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::change::sums::Credited;
 use crate::change::{Batch, RecordAge};
-use crate::storage::settle::{Base, Held, HeldHistory, HeldPeer, Settlement, TorrentSum, clamp};
-use crate::storage::touched::{Known, Named, Touched, TouchedPeer};
+use crate::storage::settle::{
+    Base, HeldHistory, HeldPeer, HeldRows, Settlement, TorrentSum, clamp,
+};
+use crate::storage::touched::{KnownIds, Named, Touched, TouchedPeer};
 use crate::storage::values::log_refused;
 use crate::storage::{CreditRules, batches};
 
@@ -118,13 +120,16 @@ pub(super) fn apply(
     connection: &mut Connection,
     batches: &[Arc<Batch>],
     rules: &CreditRules,
-) -> Result<Credited, Fault> {
+) -> Result<Credited, SqliteFault> {
     // Dropped without a commit, a transaction rolls back; so it does when its COMMIT fails.
     let transaction = begin(connection)?;
-    let Some(Batch { node, number, .. }) = batches.last().map(Arc::as_ref) else {
+    let Some(Batch {
+        journal, number, ..
+    }) = batches.last().map(Arc::as_ref)
+    else {
         return Ok(Credited::default());
     };
-    let new = batches::not_applied(batches, applied(&transaction, node)?)?;
+    let new = batches::not_applied(batches, last_applied(&transaction, journal)?)?;
     if new.is_empty() {
         return Ok(Credited::default());
     }
@@ -132,7 +137,7 @@ pub(super) fn apply(
     let known = known(&transaction, &Named::by(changes()))?;
     let touched = Touched::by(changes(), &known);
     let held = held(&transaction, &touched)?;
-    let settled = Settlement::of(touched, held, node, rules);
+    let settled = Settlement::of(touched, held, journal, rules);
     write_peers(&transaction, &settled)?;
     write_histories(&transaction, &settled)?;
     let mut refused = RefusedRows::default();
@@ -144,21 +149,21 @@ pub(super) fn apply(
             "INSERT INTO mika_journal (node, applied) VALUES (?1, ?2)
              ON CONFLICT (node) DO UPDATE SET applied = excluded.applied",
         )?
-        .execute(params![node, clamp(*number)])?;
+        .execute(params![journal, clamp(*number)])?;
     transaction.commit()?;
     log_refused(&refused.0);
     Ok(settled.into_credited())
 }
 
 /// The rows that changes are settled against. Nobody else writes until this transaction ends.
-fn held(transaction: &Transaction<'_>, touched: &Touched<'_>) -> Result<Held, Fault> {
+fn held(transaction: &Transaction<'_>, touched: &Touched<'_>) -> Result<HeldRows, SqliteFault> {
     let histories = touched.histories.iter();
     let histories = histories.map(|row| params_of([row.torrent.0, row.user.0]));
     let peers = touched.peers.iter().map(|TouchedPeer { key, .. }| {
         let [user, torrent] = params_of([key.user.0, key.torrent.0]);
         [user, torrent, ValueRef::Blob(&key.peer_id.0)]
     });
-    Ok(Held {
+    Ok(HeldRows {
         histories: read_all(transaction, HELD_HISTORIES, histories, held_history)?,
         peers: read_all(transaction, HELD_PEERS, peers, held_peer)?,
     })
@@ -173,8 +178,8 @@ fn read_all<'a, T, const N: usize>(
     transaction: &Transaction<'_>,
     select: &str,
     keys: impl ExactSizeIterator<Item = [ValueRef<'a>; N]>,
-    read: fn(&Cells<'_>) -> T,
-) -> Result<Vec<Option<T>>, Fault> {
+    read: fn(&SqliteCells<'_>) -> T,
+) -> Result<Vec<Option<T>>, SqliteFault> {
     let key = ", ?".repeat(N);
     let wanted: Vec<String> = (0..READ_AT_ONCE)
         .map(|place| format!("({place}{key})"))
@@ -191,7 +196,7 @@ fn read_all<'a, T, const N: usize>(
         }
         let mut rows = select.raw_query();
         while let Some(row) = rows.next()? {
-            let cells = Cells(row);
+            let cells = SqliteCells(row);
             if let Some(found) = found.get_mut(cells.total(0) as usize) {
                 *found = Some(read(&cells));
             }
@@ -201,8 +206,8 @@ fn read_all<'a, T, const N: usize>(
 }
 
 /// Which of the users and torrents that changes name are there.
-fn known(transaction: &Transaction<'_>, named: &Named) -> Result<Known, Fault> {
-    let mut known = Known::default();
+fn known(transaction: &Transaction<'_>, named: &Named) -> Result<KnownIds, SqliteFault> {
+    let mut known = KnownIds::default();
     let mut select = transaction.prepare_cached("SELECT 1 FROM users WHERE id = ?1")?;
     for user in &named.users {
         if select.exists([user])? {
@@ -220,7 +225,7 @@ fn known(transaction: &Transaction<'_>, named: &Named) -> Result<Known, Fault> {
     Ok(known)
 }
 
-fn held_peer(cells: &Cells<'_>) -> HeldPeer {
+fn held_peer(cells: &SqliteCells<'_>) -> HeldPeer {
     let base = Base {
         up: cells.total(4),
         down: cells.total(5),
@@ -241,7 +246,7 @@ fn held_peer(cells: &Cells<'_>) -> HeldPeer {
     }
 }
 
-fn held_history(cells: &Cells<'_>) -> HeldHistory {
+fn held_history(cells: &SqliteCells<'_>) -> HeldHistory {
     HeldHistory {
         uploaded: cells.total(1),
         downloaded: cells.total(2),
@@ -255,7 +260,7 @@ fn held_history(cells: &Cells<'_>) -> HeldHistory {
 }
 
 /// All nodes and the number of the last batch of each.
-pub(super) fn journals(connection: &Connection) -> Result<Vec<(String, u64)>, Fault> {
+pub(super) fn journals(connection: &Connection) -> Result<Vec<(String, u64)>, SqliteFault> {
     let mut select = connection.prepare_cached("SELECT node, applied FROM mika_journal")?;
     let rows = select.query_map([], |row| {
         let applied: i64 = row.get(1)?;
@@ -264,7 +269,7 @@ pub(super) fn journals(connection: &Connection) -> Result<Vec<(String, u64)>, Fa
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn applied(connection: &Connection, node: &str) -> Result<u64, Fault> {
+pub(super) fn last_applied(connection: &Connection, node: &str) -> Result<u64, SqliteFault> {
     let applied: Option<i64> = connection
         .prepare_cached("SELECT applied FROM mika_journal WHERE node = ?1")?
         .query_row([node], |row| row.get(0))
@@ -273,7 +278,11 @@ pub(super) fn applied(connection: &Connection, node: &str) -> Result<u64, Fault>
 }
 
 /// Passes over batches that are not there up to `number`.
-pub(super) fn begin_at(connection: &Connection, node: &str, number: u64) -> Result<(), Fault> {
+pub(super) fn begin_at(
+    connection: &Connection,
+    node: &str,
+    number: u64,
+) -> Result<(), SqliteFault> {
     connection
         .prepare_cached(
             "INSERT INTO mika_journal (node, applied) VALUES (?1, ?2)
@@ -284,7 +293,11 @@ pub(super) fn begin_at(connection: &Connection, node: &str, number: u64) -> Resu
 }
 
 /// Forgets a journal's number if it is still this one.
-pub(super) fn forget(connection: &Connection, node: &str, number: u64) -> Result<bool, Fault> {
+pub(super) fn forget(
+    connection: &Connection,
+    node: &str,
+    number: u64,
+) -> Result<bool, SqliteFault> {
     let gone = connection
         .prepare_cached("DELETE FROM mika_journal WHERE node = ?1 AND applied = ?2")?
         .execute(params![node, clamp(number)])?;
@@ -295,7 +308,7 @@ pub(super) fn forget(connection: &Connection, node: &str, number: u64) -> Result
 fn id_of_hash(
     transaction: &Transaction<'_>,
     info_hash: &InfoHash,
-) -> Result<Option<TorrentId>, Fault> {
+) -> Result<Option<TorrentId>, SqliteFault> {
     let id: Option<u32> = transaction
         .prepare_cached("SELECT id FROM torrents WHERE info_hash = ?1")?
         .query_row([info_hash.0], |row| row.get(0))
@@ -303,7 +316,7 @@ fn id_of_hash(
     Ok(id.map(TorrentId))
 }
 
-fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
+fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Result<(), SqliteFault> {
     let mut insert = transaction.prepare_cached(NEW_PEER)?;
     let mut update = transaction.prepare_cached(PEER)?;
     let mut update_sessions = transaction.prepare_cached(PEER_SESSIONS)?;
@@ -367,7 +380,10 @@ fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Resul
     Ok(())
 }
 
-fn write_histories(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
+fn write_histories(
+    transaction: &Transaction<'_>,
+    settled: &Settlement<'_>,
+) -> Result<(), SqliteFault> {
     let mut insert = transaction.prepare_cached(NEW_HISTORY)?;
     let mut update = transaction.prepare_cached(HISTORY)?;
     let mut siblings = transaction.prepare_cached(SIBLINGS)?;
@@ -408,7 +424,7 @@ fn write_users(
     transaction: &Transaction<'_>,
     settled: &Settlement<'_>,
     refused: &mut RefusedRows,
-) -> Result<(), Fault> {
+) -> Result<(), SqliteFault> {
     let mut update = transaction.prepare_cached(USER)?;
     for (user, sum) in &settled.users {
         let (up, down) = (clamp(sum.up), clamp(sum.down));
@@ -430,7 +446,7 @@ fn write_torrents(
     transaction: &Transaction<'_>,
     settled: &Settlement<'_>,
     refused: &mut RefusedRows,
-) -> Result<(), Fault> {
+) -> Result<(), SqliteFault> {
     let mut update = transaction.prepare_cached(TORRENT)?;
     for (torrent, TorrentSum { sum, counts, .. }) in &settled.torrents {
         let (up, down) = (clamp(sum.raw_up), clamp(sum.raw_down));
@@ -454,7 +470,7 @@ fn write_snatches(
     transaction: &Transaction<'_>,
     settled: &Settlement<'_>,
     refused: &mut RefusedRows,
-) -> Result<(), Fault> {
+) -> Result<(), SqliteFault> {
     let mut update = transaction.prepare_cached(SNATCH)?;
     let mut insert =
         transaction.prepare_cached("INSERT INTO torrents (info_hash, snatches) VALUES (?1, ?2)")?;
@@ -473,8 +489,6 @@ fn write_snatches(
 #[derive(Default)]
 struct RefusedRows(Vec<String>);
 
-// === impl RefusedRows ===
-
 impl RefusedRows {
     /// How many rows a statement changed; none if it was refused for a value.
     fn note(
@@ -482,16 +496,16 @@ impl RefusedRows {
         transaction: &Transaction<'_>,
         written: rusqlite::Result<usize>,
         row: impl FnOnce() -> String,
-    ) -> Result<Option<usize>, Fault> {
+    ) -> Result<Option<usize>, SqliteFault> {
         let fault = match written {
             Ok(changed) => return Ok(Some(changed)),
-            Err(error) => Fault::from(error),
+            Err(error) => SqliteFault::from(error),
         };
         if transaction.is_autocommit() {
             // What came after it would stay alone.
             let text =
                 "a trigger ends the transaction: let it use RAISE(ABORT, …) and not ROLLBACK";
-            return Err(Fault::broken(text));
+            return Err(SqliteFault::broken(text));
         }
         let Some(why) = fault.refused() else {
             return Err(fault);

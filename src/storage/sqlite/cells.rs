@@ -1,4 +1,4 @@
-//! Cells of a row as Rust values. SQLite lets a site write anything anywhere, so nothing is taken for granted.
+//! SqliteCells of a row as Rust values. SQLite lets a site write anything anywhere, so nothing is taken for granted.
 
 use std::fmt::Write as _;
 
@@ -11,11 +11,9 @@ use crate::base::ids::InfoHash;
 use crate::registry::Permille;
 
 /// A row whose columns are read by their position in the statement.
-pub(super) struct Cells<'a>(pub(super) &'a Row<'a>);
+pub(super) struct SqliteCells<'a>(pub(super) &'a Row<'a>);
 
-// === impl Cells ===
-
-impl Cells<'_> {
+impl SqliteCells<'_> {
     fn cell(&self, column: usize) -> ValueRef<'_> {
         self.0.get_ref_unwrap(column)
     }

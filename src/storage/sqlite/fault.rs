@@ -3,18 +3,16 @@
 use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::storage::StorageError;
-use crate::storage::values::{Misfit, Refused};
+use crate::storage::values::{Misfit, RefusedValue};
 
 /// Why a job on a connection failed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum SqliteFault {
     Sql(Error),
     Storage(StorageError),
 }
 
-// === impl Fault ===
-
-impl Fault {
+impl SqliteFault {
     pub(super) fn broken(text: impl Into<String>) -> Self {
         Self::Storage(StorageError::Broken(text.into()))
     }
@@ -43,7 +41,7 @@ impl Fault {
     }
 
     /// What a value is refused for, if that is why a statement failed.
-    pub(super) fn refused(&self) -> Option<Refused> {
+    pub(super) fn refused(&self) -> Option<RefusedValue> {
         match self {
             Self::Sql(error) => refused(error),
             Self::Storage(_) => None,
@@ -59,20 +57,20 @@ impl Fault {
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for SqliteFault {
     fn from(error: Error) -> Self {
         Self::Sql(error)
     }
 }
 
-impl From<StorageError> for Fault {
+impl From<StorageError> for SqliteFault {
     fn from(error: StorageError) -> Self {
         Self::Storage(error)
     }
 }
 
 /// What a constraint of the site's refuses. Which column it was, SQLite tells of some.
-fn refused(error: &Error) -> Option<Refused> {
+fn refused(error: &Error) -> Option<RefusedValue> {
     let Error::SqliteFailure(error, text) = error else {
         return None;
     };
@@ -96,7 +94,7 @@ fn refused(error: &Error) -> Option<Refused> {
     let named = named.and_then(|name| name.split_once('.'));
     let is_name = |text: &str| text.chars().all(|it| it.is_alphanumeric() || it == '_');
     let named = named.filter(|(table, column)| is_name(table) && is_name(column));
-    Some(Refused {
+    Some(RefusedValue {
         table: named.map(|(table, _)| table.to_owned()),
         column: named.map(|(_, column)| column.to_owned()),
         why,

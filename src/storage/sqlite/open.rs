@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::fault::Fault;
+use super::fault::SqliteFault;
 use super::tables;
 use crate::base::secret::Secret;
 use crate::storage::{Claim, StorageError, migrate};
@@ -113,13 +113,13 @@ fn create(path: &Path) -> Result<(), StorageError> {
     Err(StorageError::Broken(problem))
 }
 
-fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connection, Fault> {
+fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connection, SqliteFault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     if connection.is_readonly("main")? {
-        return Err(Fault::broken(format!(
+        return Err(SqliteFault::broken(format!(
             "{} is read-only: let Mika's user write to it",
             path.display()
         )));
@@ -127,7 +127,7 @@ fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connec
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
-        return Err(Fault::broken(format!(
+        return Err(SqliteFault::broken(format!(
             "{} can't use a write-ahead log (its journal mode is {mode}): put it on a local disk",
             path.display()
         )));
@@ -141,10 +141,10 @@ fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connec
 }
 
 /// A file that is there but can't be opened is a matter of rights.
-fn explain(fault: Fault, path: &Path) -> StorageError {
+fn explain(fault: SqliteFault, path: &Path) -> StorageError {
     let shown = path.display();
     match &fault {
-        Fault::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+        SqliteFault::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
             StorageError::Broken(format!(
                 "can't open {shown}: let Mika's user read and write it and its folder"
             ))

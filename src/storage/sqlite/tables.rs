@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
-use super::fault::Fault;
+use super::fault::SqliteFault;
 use super::{read, triggers};
 use crate::storage::identity::checked;
 use crate::storage::{Finding, MigrationStatus, StorageError, migrate};
@@ -36,7 +36,7 @@ const COLUMNS: &[(&str, &str)] = &[
 ];
 
 /// The names of the migrations that the database has; none if it is new.
-pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, Fault> {
+pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, SqliteFault> {
     if !is_there(connection, "mika_migrations")? {
         return Ok(Vec::new());
     }
@@ -46,24 +46,24 @@ pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, Fault> {
 }
 
 /// By a statement: `Connection::table_exists` does not notice what others created meanwhile.
-fn is_there(connection: &Connection, table: &str) -> Result<bool, Fault> {
+fn is_there(connection: &Connection, table: &str) -> Result<bool, SqliteFault> {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
     Ok(connection.prepare_cached(sql)?.exists([table])?)
 }
 
 /// The random text that a migration made.
-pub(super) fn identity(connection: &Connection) -> Result<String, Fault> {
+pub(super) fn identity(connection: &Connection) -> Result<String, SqliteFault> {
     Ok(checked(found_identity(connection)?).map_err(StorageError::from)?)
 }
 
 /// Makes another one.
-pub(super) fn renew_identity(connection: &Connection) -> Result<String, Fault> {
+pub(super) fn renew_identity(connection: &Connection) -> Result<String, SqliteFault> {
     let sql = "UPDATE mika_identity SET id = lower(hex(randomblob(16)))";
     connection.execute(sql, [])?;
     identity(connection)
 }
 
-fn found_identity(connection: &Connection) -> Result<Option<String>, Fault> {
+fn found_identity(connection: &Connection) -> Result<Option<String>, SqliteFault> {
     if !is_there(connection, "mika_identity")? {
         return Ok(None);
     }
@@ -71,12 +71,12 @@ fn found_identity(connection: &Connection) -> Result<Option<String>, Fault> {
     Ok(select.query_row([], |row| row.get(0)).optional()?)
 }
 
-pub(super) fn migrations(connection: &Connection) -> Result<Vec<MigrationStatus>, Fault> {
+pub(super) fn migrations(connection: &Connection) -> Result<Vec<MigrationStatus>, SqliteFault> {
     Ok(migrate::status(migrate::SQLITE, &applied(connection)?)?)
 }
 
 /// Applies what is missing, and makes triggers and an identity again that are gone. Each migration is a transaction with its name, so an interrupted run goes on where it stopped.
-pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Fault> {
+pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, SqliteFault> {
     let mut done = Vec::new();
     for migration in migrate::SQLITE {
         let transaction = begin(connection)?;
@@ -109,7 +109,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Fault>
 }
 
 /// Gives the database an identity if the one that a migration gave it is gone; returns whether it was.
-fn make_identity(connection: &mut Connection) -> Result<bool, Fault> {
+fn make_identity(connection: &mut Connection) -> Result<bool, SqliteFault> {
     if found_identity(connection)?.is_some() {
         return Ok(false);
     }
@@ -122,11 +122,11 @@ fn make_identity(connection: &mut Connection) -> Result<bool, Fault> {
 }
 
 /// A transaction that is the only writer from its beginning, so that it can't fail half-way for a lock.
-pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Fault> {
+pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, SqliteFault> {
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
-pub(super) fn check(connection: &mut Connection) -> Result<Vec<Finding>, Fault> {
+pub(super) fn check(connection: &mut Connection) -> Result<Vec<Finding>, SqliteFault> {
     let mut findings = Vec::new();
     damage(connection, &mut findings)?;
     for status in migrations(connection)?
@@ -151,7 +151,7 @@ pub(super) fn check(connection: &mut Connection) -> Result<Vec<Finding>, Fault> 
 }
 
 /// Info hashes that a site wrote as text: how to make blobs of them.
-fn text_hashes(connection: &Connection) -> Result<Vec<Finding>, Fault> {
+fn text_hashes(connection: &Connection) -> Result<Vec<Finding>, SqliteFault> {
     let mut findings = Vec::new();
     for column in ["info_hash", "info_hash_v2"] {
         for (length, value) in [(40, "unhex({})"), (20, "CAST({} AS BLOB)")] {
@@ -170,7 +170,7 @@ fn text_hashes(connection: &Connection) -> Result<Vec<Finding>, Fault> {
     Ok(findings)
 }
 
-fn damage(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+fn damage(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), SqliteFault> {
     let mut quick_check = connection.prepare("PRAGMA quick_check(5)")?;
     let answers = quick_check.query_map([], |row| row.get(0))?;
     let answers: Vec<String> = answers.collect::<Result<_, _>>()?;
@@ -188,7 +188,7 @@ fn damage(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Fa
     Ok(())
 }
 
-fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), SqliteFault> {
     let mut select = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
     for (table, columns) in COLUMNS {
         let there = select.query_map([table], |row| row.get(0))?;
@@ -214,7 +214,7 @@ fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), F
 }
 
 /// Why an edit of a row that must exist did nothing.
-pub(super) fn found(changed: usize, what: impl FnOnce() -> String) -> Result<(), Fault> {
+pub(super) fn found(changed: usize, what: impl FnOnce() -> String) -> Result<(), SqliteFault> {
     if changed == 0 {
         return Err(StorageError::NotFound(what()).into());
     }

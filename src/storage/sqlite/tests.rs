@@ -58,10 +58,10 @@ fn open_error(path: &Path) -> StorageError {
 }
 
 /// The file of that path, as a config names it.
-fn place(path: impl std::fmt::Display) -> Place {
-    Place {
+fn place(path: impl std::fmt::Display) -> StorageConfig {
+    StorageConfig {
         url: Secret::new(format!("sqlite://{path}")),
-        ..Place::default()
+        ..StorageConfig::default()
     }
 }
 
@@ -88,7 +88,7 @@ pub(super) fn batch(number: u64, peers: std::ops::Range<u32>) -> Batch {
         })
     };
     Batch {
-        node: "a".into(),
+        journal: "a".into(),
         number,
         changes: peers.map(change).collect(),
     }
@@ -302,7 +302,7 @@ async fn a_full_disk_loses_nothing() {
         matches!(&error, StorageError::Away(text) if text.contains("full")),
         "{error}"
     );
-    assert_eq!(it.storage.applied("a").await.unwrap(), 0);
+    assert_eq!(it.storage.last_applied("a").await.unwrap(), 0);
     assert!(it.storage.peers(0, None, 1).await.unwrap().rows.is_empty());
     room(1_000_000).await.unwrap();
     it.storage
@@ -442,9 +442,9 @@ fn a_path_that_can_not_be_opened_is_told_in_one_line() {
     }
     for url in ["sqlite://", "sqlite://:memory:", "mika.db"] {
         assert!(
-            open(&Place {
+            open(&StorageConfig {
                 url: Secret::new(url),
-                ..Place::default()
+                ..StorageConfig::default()
             })
             .is_err(),
             "{url}"

@@ -3,7 +3,7 @@
 
 use rusqlite::Connection;
 
-use super::fault::Fault;
+use super::fault::SqliteFault;
 use super::feed::RELOAD;
 use super::tables::begin;
 use crate::storage::triggers::{self, Misplaced, Trigger};
@@ -42,7 +42,7 @@ fn trigger(statement: &str) -> Option<Trigger> {
     })
 }
 
-fn misplaced(connection: &Connection) -> Result<Vec<Misplaced>, Fault> {
+fn misplaced(connection: &Connection) -> Result<Vec<Misplaced>, SqliteFault> {
     let mut select = connection
         .prepare("SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'trigger'")?;
     let found = select.query_map([], |row| {
@@ -58,13 +58,13 @@ fn misplaced(connection: &Connection) -> Result<Vec<Misplaced>, Fault> {
     Ok(triggers::misplaced(&expected(), &found))
 }
 
-pub(super) fn inspect(connection: &Connection) -> Result<Option<Finding>, Fault> {
+pub(super) fn inspect(connection: &Connection) -> Result<Option<Finding>, SqliteFault> {
     Ok(triggers::finding(&misplaced(connection)?))
 }
 
 /// Makes those triggers again that are missing or changed; returns what it made. No change was
 /// followed meanwhile, so those who follow load everything again.
-pub(super) fn restore(connection: &mut Connection) -> Result<Vec<String>, Fault> {
+pub(super) fn restore(connection: &mut Connection) -> Result<Vec<String>, SqliteFault> {
     if misplaced(connection)?.is_empty() {
         return Ok(Vec::new());
     }

@@ -9,7 +9,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::fault::Fault;
+use super::fault::SqliteFault;
 use crate::storage::StorageError;
 
 /// Jobs that may wait for the thread; who brings one more waits until there is room.
@@ -27,8 +27,6 @@ pub(super) struct Worker {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
-
-// === impl Worker ===
 
 impl Worker {
     pub(super) fn start(
@@ -51,12 +49,12 @@ impl Worker {
         })
     }
 
-    /// Does `job` on the thread. One that takes longer than `patience` is no longer waited
+    /// Does `job` on the thread. One that takes longer than `time_limit` is no longer waited
     /// for, but still done: only jobs that may be repeated should be repeated after that.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        patience: Duration,
-        job: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+        time_limit: Duration,
+        job: impl FnOnce(&mut Connection) -> Result<T, SqliteFault> + Send + 'static,
     ) -> Result<T, StorageError> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
@@ -67,7 +65,7 @@ impl Worker {
             self.jobs.as_ref()?.send(job).await.ok()?;
             answer.await.ok()
         };
-        match tokio::time::timeout(patience, work).await {
+        match tokio::time::timeout(time_limit, work).await {
             Ok(Some(result)) => result.map_err(|fault| fault.explain(&self.path)),
             Ok(None) => Err(StorageError::Broken(format!(
                 "the thread of {} has ended: restart Mika and report this",
@@ -76,7 +74,7 @@ impl Worker {
             Err(_) => Err(StorageError::Away(format!(
                 "{} did not answer within {} s",
                 self.path,
-                patience.as_secs()
+                time_limit.as_secs()
             ))),
         }
     }

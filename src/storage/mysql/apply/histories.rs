@@ -2,9 +2,9 @@
 
 use super::{inserts, updates};
 use crate::accounting::coverage::Coverage;
-use crate::storage::mysql::fault::Fault;
-use crate::storage::mysql::link::Session;
-use crate::storage::mysql::rows::{Cell, INSERT_ROWS_MAX, Rows};
+use crate::storage::mysql::fault::MysqlFault;
+use crate::storage::mysql::link::MysqlSession;
+use crate::storage::mysql::rows::{Cell, INSERT_ROWS_MAX, RowsSql};
 use crate::storage::mysql::tables::Own;
 use crate::storage::settle::{HistoryRow, Settlement, clamp};
 
@@ -29,10 +29,10 @@ const HISTORY: [&str; 11] = [
 const HISTORY_SELDOM: usize = 5;
 
 pub(super) async fn write_histories(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     settled: &Settlement<'_>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     write_siblings(session, own, settled).await?;
     let parts = settled.histories.chunks(INSERT_ROWS_MAX);
     let statements = parts.flat_map(|part| histories_written(own, part));
@@ -41,7 +41,8 @@ pub(super) async fn write_histories(
 
 /// Statements that write histories.
 fn histories_written(own: &Own, histories: &[HistoryRow]) -> Vec<String> {
-    let (mut new, mut grown, mut others) = (Rows::default(), Rows::default(), Rows::default());
+    let (mut new, mut grown, mut others) =
+        (RowsSql::default(), RowsSql::default(), RowsSql::default());
     for row in histories {
         if row.is_new {
             push_history(&mut new, row, HISTORY.len());
@@ -60,7 +61,7 @@ fn histories_written(own: &Own, histories: &[HistoryRow]) -> Vec<String> {
 }
 
 /// Adds the key, and as many of the columns [`HISTORY`].
-fn push_history(rows: &mut Rows, row: &HistoryRow, columns: usize) {
+fn push_history(rows: &mut RowsSql, row: &HistoryRow, columns: usize) {
     let now = &row.now;
     let cells = [
         Cell::Number(row.torrent.0.into()),
@@ -82,11 +83,11 @@ fn push_history(rows: &mut Rows, row: &HistoryRow, columns: usize) {
 
 /// A user's other peers of the torrent show the same standing.
 async fn write_siblings(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     settled: &Settlement<'_>,
-) -> Result<(), Fault> {
-    let mut changed = Rows::default();
+) -> Result<(), MysqlFault> {
+    let mut changed = RowsSql::default();
     for row in &settled.histories {
         if row.has_new_standing() {
             changed.push(&[

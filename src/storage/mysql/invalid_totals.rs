@@ -2,12 +2,12 @@
 
 use mysql_async::{Row, Value};
 
-use super::cells::Cells;
-use super::fault::Fault;
-use super::link::Session;
-use super::rows::Rows;
+use super::cells::MysqlCells;
+use super::fault::MysqlFault;
+use super::link::MysqlSession;
+use super::rows::RowsSql;
 use crate::storage::schema::{self, Call};
-use crate::storage::{Absurd, PLAUSIBLE_MAX, Wipe};
+use crate::storage::{InvalidTotals, PLAUSIBLE_MAX, Wipe};
 
 /// Ids that one statement mends.
 const ROWS_MAX: usize = 500;
@@ -45,45 +45,51 @@ fn totals(what: Wipe) -> (&'static Call, Vec<(usize, &'static str)>) {
 }
 
 pub(super) async fn find(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     what: Wipe,
     after: Option<u32>,
     limit: u32,
-) -> Result<(Vec<Absurd>, Option<u32>), Fault> {
+) -> Result<(Vec<InvalidTotals>, Option<u32>), MysqlFault> {
     let (call, columns) = totals(what);
     let after = Value::from(after.map_or(-1, i64::from));
     let params = [("after", after), ("limit", limit.max(1).into())];
     let rows = session.call(call, &params).await?;
     // A row whose id the tracker can't hold has no totals that it counts.
-    let known = |row: &Row| Some((Cells(row).id(0).ok()?, absurd_fields(row, &columns)));
+    let known = |row: &Row| Some((MysqlCells(row).id(0).ok()?, invalid_fields(row, &columns)));
     let rows: Vec<(u32, Vec<&'static str>)> = rows.iter().filter_map(known).collect();
     let last = rows.last().map(|(id, _)| *id);
-    let absurd = rows.into_iter().filter(|(_, fields)| !fields.is_empty());
+    let invalid = rows.into_iter().filter(|(_, fields)| !fields.is_empty());
     Ok((
-        absurd.map(|(id, fields)| Absurd { id, fields }).collect(),
+        invalid
+            .map(|(id, fields)| InvalidTotals { id, fields })
+            .collect(),
         last,
     ))
 }
 
-fn absurd_fields(row: &Row, columns: &[(usize, &'static str)]) -> Vec<&'static str> {
-    let is_absurd = |place: usize| {
-        let cells = Cells(row);
+fn invalid_fields(row: &Row, columns: &[(usize, &'static str)]) -> Vec<&'static str> {
+    let is_invalid = |place: usize| {
+        let cells = MysqlCells(row);
         // In any type of number; a limit of this size is one in floating point, too.
         let number: Option<f64> = cells.text(place).parse().ok();
         !cells.is_null(place)
             && !number.is_some_and(|it| (0.0..=PLAUSIBLE_MAX as f64).contains(&it))
     };
-    let absurd = columns.iter().filter(|(place, _)| is_absurd(*place));
-    absurd.map(|(_, name)| *name).collect()
+    let invalid = columns.iter().filter(|(place, _)| is_invalid(*place));
+    invalid.map(|(_, name)| *name).collect()
 }
 
-pub(super) async fn mend(session: &mut Session<'_>, what: Wipe, ids: &[u32]) -> Result<(), Fault> {
+pub(super) async fn fix(
+    session: &mut MysqlSession<'_>,
+    what: Wipe,
+    ids: &[u32],
+) -> Result<(), MysqlFault> {
     let call = match what {
-        Wipe::Users => &schema::MEND_USERS,
-        Wipe::Torrents => &schema::MEND_TORRENTS,
+        Wipe::Users => &schema::FIX_USERS,
+        Wipe::Torrents => &schema::FIX_TORRENTS,
     };
     for ids in ids.chunks(ROWS_MAX) {
-        let wanted = Rows::of(ids.iter().map(|id| [(*id).into()]));
+        let wanted = RowsSql::of(ids.iter().map(|id| [(*id).into()]));
         session.call_with(call, &wanted).await?;
     }
     Ok(())
