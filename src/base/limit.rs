@@ -1,4 +1,4 @@
-//! How much of something one network may have in a period: nobody has to be remembered for it.
+//! Rate limits for networks, in constant memory.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -6,22 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
 
-/// Networks that are told apart; two that fall into one place share what one may have.
-/// A fuzzer makes one for each run.
+/// Number of slots; networks that hash to the same slot share its limit. Small for fuzzers, which create one
+/// for each run.
 const PLACES: usize = if cfg!(fuzzing) { 1 << 6 } else { 1 << 15 };
 
-/// What one owner of addresses has as a rule: a /24 of IPv4 or a /48 of IPv6.
+/// The usual block of one owner: a /24 of IPv4 or a /48 of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Network {
     V4([u8; 3]),
     V6([u16; 3]),
 }
 
-/// What each network had in its latest period.
+/// The count of each network in its latest period.
 pub struct SourceLimit {
-    /// The period in the upper half, how much in the lower.
+    /// The period in the upper half, the count in the lower.
     counts: Box<[AtomicU64]>,
-    /// Seeded anew by each process, so that nobody can choose whom to share a place with.
+    /// Seeded by each process, so that clients can't choose their slot.
     hasher: RandomState,
 }
 
@@ -55,10 +55,10 @@ impl Default for SourceLimit {
 }
 
 impl SourceLimit {
-    /// Counts one more in that period, whatever its length; false if there were `most` already.
+    /// Counts one more in that period, of any length; false if there were `most` already.
     pub fn allows(&self, source: IpAddr, most: u32, period: u32) -> bool {
         let place = self.place(source);
-        // Two threads at once may count one too few: it is a limit, not an account.
+        // Two threads may race and count one too few, which is fine for a limit.
         let count = count_in(place, period);
         if count >= most {
             return false;
@@ -70,7 +70,7 @@ impl SourceLimit {
         true
     }
 
-    /// Whether there were `most` in that period already; counts nothing.
+    /// Whether the limit `most` is reached in that period, without counting.
     pub fn is_reached(&self, source: IpAddr, most: u32, period: u32) -> bool {
         count_in(self.place(source), period) >= most
     }
@@ -81,7 +81,7 @@ impl SourceLimit {
     }
 }
 
-/// What was counted in that period.
+/// The count in that period.
 fn count_in(place: &AtomicU64, period: u32) -> u32 {
     let count = place.load(Ordering::Relaxed);
     if count >> 32 == u64::from(period) {
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(allowed(&["192.0.2.7"], now), 0);
         assert_eq!(allowed(&["192.0.2.7"], now + 1), 10);
         assert_eq!(allowed(&["2001:db8:1::1", "2001:db8:1:ffff::2"], now), 10);
-        // One in thousands may share a place with the first two.
+        // A few in thousands may share a slot with the first two.
         let others = ["198.51.100.1", "203.0.113.1", "2001:db8:2::1"];
         let of_others: usize = others.iter().map(|it| allowed(&[it], now)).sum();
         assert!(of_others >= 20, "{of_others}");

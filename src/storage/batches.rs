@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::StorageError;
 use crate::change::Batch;
 
-/// Those of consecutive `batches` that come after number `applied`; refused if one before them is missing.
+/// The batches after number `applied`, of consecutive ones; [`StorageError::Behind`] if one before them is
+/// missing.
 pub fn not_applied(batches: &[Arc<Batch>], applied: u64) -> Result<&[Arc<Batch>], StorageError> {
     let known = batches.partition_point(|batch| batch.number <= applied);
     let new = &batches[known..];

@@ -1,5 +1,5 @@
-//! The log of changed rows that can't be used: each is named once in a while, so that neither a
-//! change that is read repeatedly nor an edit of the whole table floods the log.
+//! The log of changed rows that can't be used. Rate limited, so that neither a change that is read
+//! repeatedly nor an edit of the whole table floods it.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::base::clock::Clock;
 /// Seconds for which a row with the same problem is not named again.
 const WINDOW: i64 = 60;
 
-/// Rows that are named within one window; of the rest only the number is logged.
+/// Maximum of rows named within one window.
 const NAMED_MAX: usize = 20;
 
 /// What was logged since the window began.
@@ -21,10 +21,10 @@ struct Window {
     is_full: bool,
 }
 
-/// Of this process: its log is one.
+/// The window of this process, which has one log.
 static WINDOW_NOW: Mutex<Option<Window>> = Mutex::new(None);
 
-/// Logs that a row that changed can't be used, so that it counts as gone.
+/// Logs that a changed row can't be used, and counts as deleted.
 pub(super) fn log(table: &'static str, id: u32, problem: &str) {
     let mut window = WINDOW_NOW.lock();
     let window = window.get_or_insert_with(Window::new);
@@ -33,7 +33,7 @@ pub(super) fn log(table: &'static str, id: u32, problem: &str) {
         Seen::TooMany => {
             tracing::warn!("more rows that changed were passed over; see: mika-manage check");
         }
-        Seen::KnownIds => {}
+        Seen::Known => {}
     }
 }
 
@@ -43,7 +43,7 @@ enum Seen {
     New,
     /// The first one that is not named.
     TooMany,
-    KnownIds,
+    Known,
 }
 
 impl Window {
@@ -56,14 +56,14 @@ impl Window {
     }
 
     fn see(&mut self, now: i64, row: (&'static str, u32, String)) -> Seen {
-        // A clock that was set back begins a new one, too.
+        // A clock that was set back begins a new window, too.
         let is_over = |began| !(began..began + WINDOW).contains(&now);
         if self.began.is_none_or(is_over) {
             *self = Self::new();
             self.began = Some(now);
         }
         if self.named.contains(&row) || self.is_full {
-            return Seen::KnownIds;
+            return Seen::Known;
         }
         if self.named.len() == NAMED_MAX {
             self.is_full = true;
@@ -84,7 +84,7 @@ mod tests {
         let now = 1_000_000;
         let row = |id| ("users", id, "passkey: too short".to_owned());
         assert_eq!(window.see(now, row(1)), Seen::New);
-        assert_eq!(window.see(now, row(1)), Seen::KnownIds);
+        assert_eq!(window.see(now, row(1)), Seen::Known);
         // Another problem of the same row is news.
         let other = ("users", 1, "enabled: not a number".to_owned());
         assert_eq!(window.see(now, other), Seen::New);
@@ -92,7 +92,7 @@ mod tests {
             assert_eq!(window.see(now, row(id)), Seen::New, "{id}");
         }
         assert_eq!(window.see(now, row(20)), Seen::TooMany);
-        assert_eq!(window.see(now, row(21)), Seen::KnownIds);
+        assert_eq!(window.see(now, row(21)), Seen::Known);
         assert_eq!(window.see(now + WINDOW, row(1)), Seen::New);
     }
 }

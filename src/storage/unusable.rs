@@ -3,10 +3,10 @@
 use super::{BadRow, Finding};
 use crate::registry::Client;
 
-/// Bad rows that a finding names; the others are counted.
+/// Maximum of bad rows that a finding names; the others are counted.
 const NAMED_MAX: usize = 5;
 
-/// What is wrong with the rows of the tables that a site writes.
+/// The problems of rows that a site writes.
 #[derive(Debug, Default)]
 pub(super) struct UnusableRows {
     pub(super) bad: Vec<BadRow>,
@@ -14,13 +14,13 @@ pub(super) struct UnusableRows {
     pub(super) users_unfinished: u64,
     /// Torrents without an info hash.
     pub(super) torrents_unfinished: u64,
-    /// Whitelist prefixes with blanks around them, as they are written.
+    /// Whitelist prefixes with blanks around them, verbatim.
     pub(super) untidy_prefixes: Vec<String>,
-    /// Whitelist prefixes that no client's peer id begins with.
+    /// Whitelist prefixes that no peer id begins with.
     pub(super) unmatched_prefixes: Vec<String>,
 }
 
-/// Prefixes with other characters than printable ASCII, which clients do not put there.
+/// Prefixes with other characters than printable ASCII, which clients do not use.
 pub(super) fn unmatched(clients: &[(Client, String)]) -> Vec<String> {
     let prefixes = clients.iter().map(|(client, _)| &client.prefix);
     let is_usual = |prefix: &str| prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));
@@ -114,7 +114,7 @@ impl UnusableRows {
     }
 }
 
-/// The form of a word, or of several, that goes with a number.
+/// The singular or plural of a word for a number.
 pub(super) fn plural<T>(count: usize, one: T, several: T) -> T {
     if count == 1 { one } else { several }
 }

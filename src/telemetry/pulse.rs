@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam_utils::CachePadded;
+
 /// The pulse of one thread, which alone beats it. Clones are the same pulse.
 #[derive(Clone, Debug, Default)]
-pub struct Pulse(Arc<Line>);
-
-/// A cache line of its own, so that beating takes nothing from other threads.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Line(AtomicU64);
+pub struct Pulse(Arc<CachePadded<AtomicU64>>);
 
 // === impl Pulse ===
 
@@ -18,11 +15,11 @@ impl Pulse {
     /// Says that the thread turns: a load and a store, because nobody else writes.
     pub fn beat(&self) {
         let beats = self.beats();
-        self.0.0.store(beats.wrapping_add(1), Ordering::Relaxed);
+        self.0.store(beats.wrapping_add(1), Ordering::Relaxed);
     }
 
     /// How often it has beaten; only whether that changes means anything.
     pub fn beats(&self) -> u64 {
-        self.0.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed)
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mika::base::ids::{InfoHash, Passkey, PeerId, UserId};
 use mika::cache::{
-    Cache, CacheError, CacheFinding, CacheLeftover, ControlPosition, Generation, Membership,
-    Mirrored, NodeStats, Notice, RegistryKey, Scan, SharedPeer, Wiped, Write, members_of,
+    Cache, CacheError, CacheFinding, CacheLeftover, CacheUpkeep, ControlPosition, Generation,
+    Membership, Mirrored, NodeStats, Notice, RegistryKey, Scan, SharedPeer, Wiped, Write,
+    members_of,
 };
 use mika::change::sums::Credited;
 use mika::change::{Batch, Member, SwarmCounts, codec};
@@ -661,38 +662,9 @@ impl Cache for Link {
         self.data(|_| 0).await
     }
 
-    async fn check(&self) -> Result<Vec<CacheFinding>, CacheError> {
-        Ok(Vec::new())
-    }
-
     async fn time(&self) -> Result<i64, CacheError> {
         let network = Arc::clone(&self.network);
         self.data(move |_| network.time(Place::Cache)).await
-    }
-
-    async fn set_totals(
-        &self,
-        _user: UserId,
-        _uploaded: Option<u64>,
-        _downloaded: Option<u64>,
-    ) -> Result<(), CacheError> {
-        not_simulated()
-    }
-
-    async fn wipe(&self, _what: Wipe, _cursor: u64) -> Result<Wiped, CacheError> {
-        not_simulated()
-    }
-
-    async fn leftovers(
-        &self,
-        _since: i64,
-        _cursor: u64,
-    ) -> Result<Scan<CacheLeftover>, CacheError> {
-        not_simulated()
-    }
-
-    async fn clean(&self, _leftovers: &[CacheLeftover]) -> Result<(), CacheError> {
-        not_simulated()
     }
 
     async fn publish(&self, notices: &[Notice]) -> Result<(), CacheError> {
@@ -777,5 +749,37 @@ impl Cache for Link {
 
     async fn add_stats(&self, _stats: NodeStats) -> Result<(), CacheError> {
         self.data(|_| ()).await
+    }
+}
+
+#[async_trait]
+impl CacheUpkeep for Link {
+    async fn check(&self) -> Result<Vec<CacheFinding>, CacheError> {
+        Ok(Vec::new())
+    }
+
+    async fn set_totals(
+        &self,
+        _user: UserId,
+        _uploaded: Option<u64>,
+        _downloaded: Option<u64>,
+    ) -> Result<(), CacheError> {
+        not_simulated()
+    }
+
+    async fn wipe(&self, _what: Wipe, _cursor: u64) -> Result<Wiped, CacheError> {
+        not_simulated()
+    }
+
+    async fn leftovers(
+        &self,
+        _since: i64,
+        _cursor: u64,
+    ) -> Result<Scan<CacheLeftover>, CacheError> {
+        not_simulated()
+    }
+
+    async fn clean(&self, _leftovers: &[CacheLeftover]) -> Result<(), CacheError> {
+        not_simulated()
     }
 }

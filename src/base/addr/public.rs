@@ -1,8 +1,8 @@
-//! Peers in the tracker's own networks: which address others are given for them.
+//! The addresses that others get for peers in the tracker's own networks.
 //!
-//! A client beside the tracker announces from an address that the internet can't reach. If it is
-//! known under which public address its network is reached from outside, that one is handed out
-//! with the client's port; its neighbours still get its own address.
+//! A client in a local network announces from an address that the internet can't reach. If the public
+//! address of its network is configured, that one is handed out with the client's port; peers in the same
+//! network still get its own address.
 
 use std::net::IpAddr;
 
@@ -13,19 +13,19 @@ use super::{Compact, canonical, is_global};
 /// The public addresses of local networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublicAddresses {
-    /// In the order of the config: the first that fits counts.
+    /// In the order of the config: the first match counts.
     mappings: Vec<PublicAddress>,
 }
 
-/// One public address, and whose it is.
+/// One public address, and the network behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublicAddress {
-    /// Without one: that of every address of its family that the internet can't reach.
+    /// None: every local address of its family.
     pub network: Option<IpNet>,
     pub address: IpAddr,
 }
 
-/// A requester, as far as it decides which addresses of others are of use to it.
+/// A requester, as far as it decides which addresses it can reach.
 #[derive(Clone, Copy, Debug)]
 pub struct Viewer<'a> {
     addresses: &'a PublicAddresses,
@@ -41,19 +41,19 @@ enum Position {
     Inside(Neighbourhood),
 }
 
-/// Hosts that reach each other by their own addresses.
+/// Hosts that reach each other directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Neighbourhood {
-    /// The network of a mapping, by its place.
+    /// The network of a mapping, by index.
     Listed(usize),
     Loopback,
     LinkLocal,
     Documentation,
-    /// All other addresses that the internet can't reach.
+    /// All other local addresses.
     Other,
 }
 
-/// Whether it is of a network that examples are made of: nobody has such an address.
+/// Whether it is in a documentation network.
 fn is_documentation(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_documentation(),
@@ -64,14 +64,13 @@ fn is_documentation(ip: IpAddr) -> bool {
 // === impl PublicAddresses ===
 
 impl PublicAddresses {
-    /// Networks count before addresses without one, whatever their order.
+    /// Mappings with a network take precedence over those without.
     pub fn new(mut mappings: Vec<PublicAddress>) -> Self {
         mappings.sort_by_key(|it| it.network.is_none());
         Self { mappings }
     }
 
-    /// The address by which the internet reaches that one; none if it is not local, or if it is
-    /// not known.
+    /// The public address of a local one; none if it is not local or has no mapping.
     pub fn of(&self, ip: IpAddr) -> Option<IpAddr> {
         if self.mappings.is_empty() || is_global(ip) {
             return None;
@@ -87,7 +86,7 @@ impl PublicAddresses {
         found.map(|it| it.address)
     }
 
-    /// What matters of a requester at that address.
+    /// The requester at that address.
     pub fn viewer(&self, ip: IpAddr) -> Viewer<'_> {
         let ip = canonical(ip);
         let position = match ip {
@@ -125,7 +124,7 @@ impl PublicAddresses {
 // === impl Viewer ===
 
 impl Viewer<'_> {
-    /// The endpoint by which the viewer reaches a peer; none if it can't.
+    /// The endpoint at which the viewer reaches a peer; none if it can't.
     pub fn reaches<C: Compact>(&self, peer: C) -> Option<C> {
         if peer.is_global() {
             return Some(peer);
@@ -144,9 +143,9 @@ impl Viewer<'_> {
         }
     }
 
-    /// Appends the endpoint by which the viewer, who is at `own`, reaches a peer. False if there is
-    /// none, if it is the viewer's own, or if it is there already: several local peers may have one
-    /// public address, and only one of them can have the port there.
+    /// Appends the endpoint at which the viewer at `own` reaches a peer. False if there is none, if it is
+    /// the viewer's own, or if it is in the list already: several local peers may share a public address,
+    /// and only one of them can have the port there.
     pub fn hand_out<C: Compact>(&self, own: C, peer: C, out: &mut Vec<u8>) -> bool {
         let Some(endpoint) = self.reaches(peer).filter(|&endpoint| endpoint != own) else {
             return false;

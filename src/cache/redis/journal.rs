@@ -1,4 +1,4 @@
-//! The journal: a stream a node, whose entries are batches under their own numbers.
+//! Journals: one stream each, whose entries have the numbers of their batches as ids.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,19 +14,18 @@ use crate::cache::{CacheError, Generation};
 use crate::change::sums::Credited;
 use crate::change::{Batch, codec};
 
-/// Batches asked for at once: each may be some megabytes.
+/// Batches read at once: each may be some megabytes.
 const READ_MAX: u32 = 4;
 
 /// Changes after which a group of batches is sent and counted before the next.
 const GROUP_CHANGES: usize = 10_000;
 
-/// What this process knows of the streams that it writes to.
+/// The streams that this process writes to.
 #[derive(Default)]
 pub(super) struct Streams {
-    /// In which generation it last wrote to a node's stream: if the stream is gone within it, it was
-    /// deleted.
+    /// The generation of the last write to each stream: if the stream is missing within it, it was deleted.
     written: Mutex<HashMap<String, Generation>>,
-    /// The database that they are for; none if nobody said so.
+    /// The database that they belong to; none if unknown.
     database: Mutex<Option<String>>,
 }
 
@@ -75,7 +74,7 @@ fn group_len(batches: &[Arc<Batch>]) -> usize {
 // === impl Streams ===
 
 impl Streams {
-    /// Streams are begun from now on where they belong to that database.
+    /// From now on, new streams belong to that database.
     pub(super) fn are_for(&self, database: &str) {
         *self.database.lock() = Some(database.to_owned());
     }
@@ -84,15 +83,14 @@ impl Streams {
 // === impl Keeping ===
 
 impl Keeping<'_> {
-    /// The batches first, and only then what follows from them: if the link breaks between, the
-    /// repetition brings everything up to date.
+    /// Writes batches first, derived state second: if the connection breaks between, a retry writes both.
     ///
-    /// Each batch goes after the one before is in: a server that is short of memory may refuse one
-    /// and take the next, and then takes the first no more.
+    /// Waits for each batch before the next: a server that is short of memory may refuse one and take the
+    /// next, and then never accepts the first, whose id is lower.
     async fn group(&self, batches: &[Arc<Batch>], mut is_first: bool) -> Result<(), CacheError> {
         let mut derived = Derived::default();
         for batch in batches {
-            // The first batch into a stream that was emptied would shut out those before it.
+            // In an emptied stream, the first batch would block those before it.
             let reply = self.add(batch, is_first).await?;
             if is_first && reply == Value::Nil {
                 self.begin_stream(batch).await?;
@@ -104,7 +102,7 @@ impl Keeping<'_> {
         derived.write(self.session).await
     }
 
-    /// Notes that the stream is there.
+    /// Records that the stream exists.
     fn note_stream(&self, batch: &Batch) {
         let generation = self.session.generation();
         let mut streams = self.streams.written.lock();
@@ -113,7 +111,7 @@ impl Keeping<'_> {
         }
     }
 
-    /// Makes the stream, if it is missing because nobody has written to it yet.
+    /// Creates the stream if it is missing because it was never written to.
     async fn begin_stream(&self, batch: &Batch) -> Result<(), CacheError> {
         let generation = self.session.generation();
         let written = self.streams.written.lock().get(&batch.journal).copied();
@@ -125,7 +123,7 @@ impl Keeping<'_> {
         if now != generation {
             return Err(CacheError::Restarted(now));
         }
-        // Another database may have taken a server that was emptied.
+        // An emptied server may belong to another database by now.
         let own = self.streams.database.lock().clone();
         let owner = owner::database(self.link).await?;
         if own.is_some() && owner.is_some() && own != owner {
@@ -206,7 +204,7 @@ pub(super) async fn forget(link: &RedisLink, node: &str) -> Result<(), CacheErro
     link.session().await?.one(command).await.map(drop)
 }
 
-/// What Redis tells of a stream; none if there is no such stream.
+/// The description of a stream by Redis; none if it does not exist.
 pub(super) async fn stream_info(
     session: &RedisSession<'_>,
     key: &str,
@@ -278,7 +276,7 @@ pub(super) async fn follow(
 
 pub(super) fn read_blocking(key: &str, after: &str, limit: u32, wait: Duration) -> Cmd {
     let mut command = redis::cmd("XREAD");
-    // 0 would be for ever.
+    // 0 would wait without a limit.
     let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
     command
         .arg("COUNT")
@@ -291,7 +289,7 @@ pub(super) fn read_blocking(key: &str, after: &str, limit: u32, wait: Duration) 
     command
 }
 
-/// The entries in the reply to a read of one stream: none if nothing came in time.
+/// The entries in the reply to a read of one stream; empty after a timeout.
 pub(super) fn entries_of(value: Value) -> Option<Vec<Value>> {
     if value == Value::Nil {
         return Some(Vec::new());

@@ -1,9 +1,9 @@
-//! The names of all keys, and what they say: no other file writes one. docs/redis.md explains them.
+//! The names of all keys: no other file writes one. docs/redis.md documents them.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use crate::base::ids::{InfoHash, PeerId, UserId, hex_digit};
+use crate::base::ids::{InfoHash, PeerId, UserId};
 
 pub(super) const WHITELIST: &str = "t:whitelist";
 pub(super) const REGISTRY: &str = "t:registry";
@@ -32,10 +32,10 @@ pub(super) const ALL_SWARMS: &str = "t:p:*";
 pub(super) const ALL_PASSKEYS: &str = "t:user:*";
 pub(super) const ALL: &str = "t:*";
 
-/// What the first version of Mika kept its swarms in, and nobody reads any more.
+/// Keys of swarms in the first version of Mika, unused now.
 const OLD: [&str; 2] = ["t:tpeers:", "t:ptimeout:"];
 
-/// What a key is by its name.
+/// The kind of a key, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyKind {
     User(UserId),
@@ -43,7 +43,7 @@ pub(super) enum KeyKind {
     Torrent(InfoHash),
     Swarm(InfoHash),
     Passkey,
-    /// Of the first version of Mika.
+    /// From the first version of Mika.
     Old,
     /// Named like a torrent or swarm, but without an info hash as Mika writes it.
     Misnamed,
@@ -57,7 +57,7 @@ pub(super) const INCOMPLETE: &str = "incomplete";
 pub(super) const COMPLETE: &str = "complete";
 pub(super) const HNR: &str = "hnr";
 
-/// Who a field of a swarm is.
+/// The peer of a swarm's field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerField {
     Member(UserId, PeerId),
@@ -125,7 +125,7 @@ pub(super) fn kind_of(key: &[u8]) -> KeyKind {
     if let Some(kind) = USER_SETS.into_iter().find_map(is_set) {
         return kind;
     }
-    // Another way to write an info hash, such as in capitals, is a key that nobody asks for.
+    // An info hash in another form, such as upper case, is a key that is never read.
     match (torrent_of(key), swarm_of(key)) {
         (Some(hash), _) if torrent(hash) == key => KeyKind::Torrent(hash),
         (_, Some(hash)) if swarm(hash) == key => KeyKind::Swarm(hash),
@@ -139,7 +139,7 @@ fn user_set_of(set: &str, key: &str) -> Option<UserId> {
     id.strip_prefix(':')?.parse().ok().map(UserId)
 }
 
-/// A key as logs and errors may show it: without a passkey.
+/// A key for logs and errors, without a passkey.
 pub(super) fn shown(key: &str) -> &str {
     if key.starts_with(PASSKEY) {
         return "t:user:***";
@@ -151,9 +151,7 @@ pub(super) fn member_field(user: UserId, peer_id: &PeerId) -> String {
     let mut field = String::with_capacity(51);
     // Writing to a string can't fail.
     let _ = write!(field, "{}:", user.0);
-    for byte in peer_id.0 {
-        let _ = write!(field, "{byte:02x}");
-    }
+    peer_id.append_hex(&mut field);
     field
 }
 
@@ -161,27 +159,15 @@ pub(super) fn guest_field(address: SocketAddr) -> String {
     address.to_string()
 }
 
-/// What [`member_field`] or [`guest_field`] wrote.
+/// Parses what [`member_field`] or [`guest_field`] wrote.
 pub(super) fn peer_of(field: &str) -> Option<PeerField> {
     let member = field
         .split_once(':')
-        .and_then(|(user, peer_id)| Some((user.parse().ok()?, peer_id_of(peer_id)?)));
+        .and_then(|(user, peer_id)| Some((user.parse().ok()?, PeerId::from_hex(peer_id)?)));
     match member {
         Some((user, peer_id)) => Some(PeerField::Member(UserId(user), peer_id)),
         None => field.parse().ok().map(PeerField::Guest),
     }
-}
-
-fn peer_id_of(digits: &str) -> Option<PeerId> {
-    let digits = digits.as_bytes();
-    let mut bytes = [0; 20];
-    if digits.len() != 40 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
-    }
-    Some(PeerId(bytes))
 }
 
 #[cfg(test)]

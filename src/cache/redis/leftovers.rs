@@ -1,4 +1,4 @@
-//! What nobody can use, found by its form alone.
+//! Entries that nothing uses, judged by their form alone.
 
 use redis::{Cmd, Value, cmd};
 
@@ -14,10 +14,10 @@ use crate::base::ids::InfoHash;
 use crate::cache::{CacheError, CacheLeftover, RowKey, Scan, SharedPeer};
 use crate::registry::PLAUSIBLE_MAX;
 
-/// Swarms that are read at once.
+/// Swarms read at once.
 const SWARMS_MAX: usize = 200;
 
-/// Counters by their place in [`USER_FIELDS`] and [`TORRENT_FIELDS`].
+/// Indices of counters in [`USER_FIELDS`] and [`TORRENT_FIELDS`].
 const USER_COUNTERS: std::ops::Range<usize> = 5..10;
 const TORRENT_COUNTERS: std::ops::Range<usize> = 8..14;
 
@@ -67,7 +67,7 @@ fn stray(key: Vec<u8>, problem: &'static str) -> CacheLeftover {
     }
 }
 
-/// What to ask the server to judge a key by.
+/// The command whose reply a key is judged by.
 fn question(kind: KeyKind, key: &[u8]) -> Cmd {
     match kind {
         KeyKind::User(_) => cmd("HMGET").arg(key).arg(&USER_FIELDS[..]).take(),
@@ -136,7 +136,7 @@ fn is_usable(row: RowKey, values: Vec<Value>) -> bool {
     }
 }
 
-/// Whether a counter is below 0, above what can be, or no whole number.
+/// Whether a counter is negative, impossibly large, or no whole number.
 fn is_absurd(value: &Value) -> bool {
     if *value == Value::Nil {
         return false;

@@ -1,4 +1,4 @@
-//! What nodes know of each other: signs of life, leases, and common counters.
+//! What nodes share about themselves: heartbeats, leases, and common counters.
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ pub(super) async fn leave(link: &RedisLink, node: &str) -> Result<(), CacheError
     link.session().await?.one(remove).await.map(drop)
 }
 
-/// Renewed before it is looked at: if it is ours at the look, it was at the renewal, because
-/// nobody else makes it ours. Renewing somebody else's does no harm.
+/// Renews the lease before reading its holder: if it is ours when read, it was ours when renewed, because no
+/// other node sets it to ours. Renewing another node's lease is harmless.
 pub(super) async fn lease(
     link: &RedisLink,
     name: &str,

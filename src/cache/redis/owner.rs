@@ -1,4 +1,4 @@
-//! Whose database the keys are: a field beside the marks, which goes with them when the server is emptied.
+//! The database that the keys belong to: a field beside the marks, lost with them when the server is emptied.
 
 use redis::cmd;
 
@@ -8,7 +8,7 @@ use crate::cache::CacheError;
 
 const FIELD: &str = "database";
 
-/// Writes the field if it is not there, or has the former value; returns what is there then.
+/// Writes the field if it is missing or has the former value; returns its value then.
 const SET: &str = r"
 local owner = redis.call('HGET', KEYS[1], ARGV[1])
 if not owner or owner == ARGV[3] then

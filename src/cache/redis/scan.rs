@@ -9,23 +9,23 @@ use super::reply;
 use crate::cache::{CacheError, RegistryKey, Scan};
 use crate::registry::BadRow;
 
-/// Keys that the server looks at for one reply. It does nothing else meanwhile: below a millisecond.
+/// Keys that the server scans for one reply, which blocks it for less than a millisecond.
 const LOOKED_AT: u32 = 2000;
 
-/// Replies of `SCAN` that one call goes through.
+/// Replies of `SCAN` in one call.
 const ROUNDS: u32 = 16;
 
-/// How to find rows of one kind, and to read them.
+/// How to find and read rows of one kind.
 pub(super) struct RowScan<K, T> {
     pub(super) pattern: &'static str,
-    /// What a key stands for; none for a key of somebody else.
+    /// The id in a key; none for a foreign key.
     pub(super) id: fn(&str) -> Option<K>,
     pub(super) read: fn(K) -> Cmd,
-    /// The row in the reply to `read`; none if there is none.
+    /// The row in the reply to `read`; none if missing.
     pub(super) row: fn(K, Vec<Value>) -> Option<Result<T, BadRow>>,
 }
 
-/// The next keys of a pattern, and where to go on. All keys of Mika are text.
+/// The next keys of a pattern, and the next cursor. All keys of Mika are text.
 pub(super) async fn scan_keys(
     link: &RedisLink,
     session: &RedisSession<'_>,
@@ -40,7 +40,7 @@ pub(super) async fn scan_keys(
     ))
 }
 
-/// The same, but keys of others too.
+/// Like [`scan_keys`], with foreign keys that are not UTF-8.
 pub(super) async fn scan_any_keys(
     link: &RedisLink,
     session: &RedisSession<'_>,
@@ -64,7 +64,7 @@ pub(super) async fn scan_any_keys(
     Ok((keys, (next != 0).then_some(next)))
 }
 
-/// The names of users, torrents and passkeys: one look through all keys.
+/// The keys of users, torrents and passkeys, in one scan of all keys.
 pub(super) async fn registry_keys(
     link: &RedisLink,
     cursor: u64,
@@ -88,7 +88,7 @@ pub(super) async fn registry_keys(
 }
 
 impl<K: Copy, T> RowScan<K, T> {
-    /// One portion of the rows. While the server works on one reply, the one before is read.
+    /// One page of rows. While the server works on a reply, the previous one is parsed.
     pub(super) async fn scan(&self, link: &RedisLink, cursor: u64) -> Result<Scan<T>, CacheError> {
         let session = link.session().await?;
         let mut scan = Scan {
@@ -108,7 +108,7 @@ impl<K: Copy, T> RowScan<K, T> {
                 session.run(commands),
                 scan_keys(link, &session, self.pattern, cursor),
                 async {
-                    // So that the commands are on their way before.
+                    // So that the commands are sent before.
                     tokio::task::yield_now().await;
                     self.take(link, &mut scan, before)
                 }

@@ -1,4 +1,4 @@
-//! The server itself: its version, clock, settings, and what Mika may do there.
+//! The server: its version, clock, settings, and permissions.
 
 use redis::{Cmd, Value, cmd};
 
@@ -9,16 +9,16 @@ use super::link::{RedisLink, RedisSession};
 use super::reply;
 use crate::cache::{CacheError, CacheFinding};
 
-/// The oldest server that has all commands: `XTRIM MINID` came with it.
+/// The oldest supported server: it added `XTRIM MINID`.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// A key that nobody has: what permissions are tried on.
+/// A key that does not exist, to try permissions on.
 const PROBE: &str = "t:check";
 
 /// The fields of `INFO`.
 struct Info(String);
 
-/// Keys that were thrown away since the server's start.
+/// Keys that were evicted since the server's start.
 pub(super) async fn evicted(link: &RedisLink) -> Result<u64, CacheError> {
     let session = link.session().await?;
     let info = Info::read(&session, "stats").await?;
@@ -50,14 +50,14 @@ pub(super) async fn check(link: &RedisLink) -> Result<Vec<CacheFinding>, CacheEr
     Ok(findings)
 }
 
-/// Whether the server logs what it is given to its disk before it answers.
+/// Whether the server logs writes to its disk before it replies.
 pub(super) async fn is_persistent(link: &RedisLink) -> Result<bool, CacheError> {
     let session = link.session().await?;
     let info = Info::read(&session, "persistence").await?;
     Ok(info.has_log())
 }
 
-/// Whether the server throws keys away when it is full, and keeps what it has over a crash.
+/// Checks whether the server evicts keys when it is full, and whether its data survives a crash.
 pub(super) async fn inspect(link: &RedisLink) -> Result<Vec<CacheFinding>, CacheError> {
     let session = link.session().await?;
     let mut findings = Vec::new();
@@ -73,7 +73,7 @@ fn kind(info: &Info, findings: &mut Vec<CacheFinding>) {
             "name a server of its own in cache.url",
         ));
     }
-    // Valkey tells the version of Redis that it stands in for, too.
+    // Valkey also reports the version of Redis that it is compatible with.
     let version = info.text("redis_version").unwrap_or_default();
     let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
     let numbers = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
@@ -96,7 +96,7 @@ fn role(info: &Info, findings: &mut Vec<CacheFinding>) {
 
 fn memory(info: &Info, findings: &mut Vec<CacheFinding>) {
     let policy = info.text("maxmemory_policy").unwrap_or("noeviction");
-    // Of Mika's keys, only leases expire, and they may go at any time.
+    // Of Mika's keys, only leases expire, and they may be evicted.
     if policy.starts_with("allkeys") {
         findings.push(CacheFinding::problem(
             format!(
@@ -130,7 +130,7 @@ fn persistence(info: &Info, findings: &mut Vec<CacheFinding>) {
     }
 }
 
-/// How often the AOF is synced; what a crash of the machine loses, each node sends again.
+/// How often the AOF is synced. What a crash of the machine loses is sent again by the nodes.
 fn sync(policy: &str, findings: &mut Vec<CacheFinding>) {
     if policy == "no" {
         findings.push(CacheFinding::note(
@@ -160,13 +160,13 @@ async fn setting(session: &RedisSession<'_>, name: &str) -> Result<Option<String
     Ok(value.and_then(|(_, value)| reply::text(value)))
 }
 
-/// Tries each command in a form that does nothing: the server looks at permissions first.
+/// Tries each command in a form without effect: the server checks permissions first.
 async fn permissions(
     session: &RedisSession<'_>,
     findings: &mut Vec<CacheFinding>,
 ) -> Result<(), CacheError> {
     let mut probes = probes();
-    // A set can only be tried where a hash is.
+    // A set command can only be tried on a key with a hash.
     let registry = cmd("HEXISTS").arg(keys::REGISTRY).arg("position").take();
     if session.run_tolerant(registry, |_| true).await? == [Value::Int(1)] {
         let add = cmd("SADD").arg(keys::REGISTRY).arg("x").take();
@@ -192,7 +192,7 @@ async fn permissions(
     Ok(())
 }
 
-/// Commands that change nothing, because the key is not there or an argument is wrong.
+/// Commands without effect, because the key is missing or an argument is invalid.
 fn probes() -> Vec<(&'static str, Cmd)> {
     const PROBES: &[(&str, &[&str])] = &[
         ("scan", &["SCAN", "0", "COUNT", "1"]),

@@ -1,9 +1,9 @@
-//! The peers of torrents: a hash a torrent, a field a peer.
+//! The peers of torrents: one hash per torrent, one field per peer.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use data_encoding::HEXLOWER;
 use redis::{Cmd, Value, cmd};
 use sha1::{Digest as _, Sha1};
 
@@ -15,22 +15,21 @@ use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::cache::{CacheError, Scan, SharedPeer};
 use crate::change::{Member, PeerRecord, RecordAge, Standing, codec};
 
-/// Torrents whose peers are read or removed by one pipeline.
+/// Torrents whose peers one pipeline reads or removes.
 const READ_MAX: usize = 500;
-/// Torrents whose peers are written by one job.
+/// Torrents whose peers one job writes.
 const WRITE_MAX: usize = 500;
 
-/// Peers that one call of the script writes at most: the server does nothing else meanwhile.
+/// Maximum of peers that one call of the script writes: the server is blocked meanwhile.
 const SCRIPT_MAX: usize = 500;
 
 /// A member of a swarm: swarm, user, and client.
 pub(super) type MemberKey = (InfoHash, UserId, PeerId);
 
 /// Writes members unless the hash has newer records of them, by the rule of
-/// [`RecordAge`](crate::change::RecordAge): a batch may come late, and a node may give the hash what it
-/// knew a moment ago while another wrote more. The pattern is the text of a member up to
-/// whether it is active (see `change::codec`); what is not of that form is replaced. Returns the
-/// fields that it left.
+/// [`RecordAge`](crate::change::RecordAge): a batch may come late, and a node may upload what it knew while
+/// another has written more. The pattern is the text of a member up to whether it is active (see
+/// `change::codec`); malformed members are replaced. Returns the fields that it left alone.
 const PUT_UNLESS_NEWER: &str = r"
 local left = {}
 local pattern = '^1' .. string.rep(' .-', 13) .. ' (%d+) (%-?%d+) (%-?%d+) (%d) '
@@ -54,17 +53,17 @@ end
 return left
 ";
 
-/// A member as its swarm holds it.
+/// A member of a swarm's hash.
 pub(super) struct MemberText {
     text: String,
     age: RecordAge,
 }
 
-/// Members that are to be written unless newer ones are there: commands for one connection.
+/// Members to be written unless newer ones exist: commands for one connection.
 #[derive(Default)]
 pub(super) struct MemberWrites {
     commands: Commands,
-    /// The swarm that each command is for, but the first, which loads the script.
+    /// The swarm of each command except the first, which loads the script.
     swarms: Vec<InfoHash>,
 }
 
@@ -92,7 +91,7 @@ impl MemberWrites {
         let mut members = members.peekable();
         while members.peek().is_some() {
             if self.swarms.is_empty() {
-                // In front of those that need it, on the same connection.
+                // Before the commands that need it, on the same connection.
                 self.commands
                     .push(cmd("SCRIPT").arg("LOAD").arg(PUT_UNLESS_NEWER).take());
             }
@@ -108,7 +107,7 @@ impl MemberWrites {
         }
     }
 
-    /// Sends them; returns the members of which there are newer records.
+    /// Sends them; returns the members with newer records.
     pub(super) async fn run(
         self,
         session: &RedisSession<'_>,
@@ -127,16 +126,10 @@ impl MemberWrites {
     }
 }
 
-/// What Redis calls the script: its SHA-1.
+/// The id of the script in Redis: its SHA-1.
 fn script_id() -> &'static str {
-    static ID: LazyLock<String> = LazyLock::new(|| {
-        let mut id = String::with_capacity(40);
-        for byte in Sha1::digest(PUT_UNLESS_NEWER) {
-            // Writing to a string can't fail.
-            let _ = write!(id, "{byte:02x}");
-        }
-        id
-    });
+    static ID: LazyLock<String> =
+        LazyLock::new(|| HEXLOWER.encode(&Sha1::digest(PUT_UNLESS_NEWER)));
     &ID
 }
 
@@ -259,7 +252,7 @@ pub(super) async fn swarms(link: &RedisLink, cursor: u64) -> Result<Scan<InfoHas
     })
 }
 
-/// One portion of a scan, without the peers whose last announce is too long ago.
+/// Prunes one page of a scan: removes peers whose last announce is too long ago.
 pub(super) async fn prune(
     link: &RedisLink,
     cursor: u64,

@@ -1,4 +1,4 @@
-//! Torrents: a hash each, and their ids in the lists by counters.
+//! Torrents: one hash each, and their ids in lists sorted by counters.
 
 use redis::{Cmd, cmd};
 
@@ -11,7 +11,7 @@ use crate::base::ids::InfoHash;
 use crate::cache::{CacheError, Write};
 use crate::registry::{Permille, StoredTorrent};
 
-/// Torrents that are written or removed by one job.
+/// Torrents that one job writes or removes.
 const ROWS_MAX: usize = 500;
 
 /// Arguments of the command that writes a torrent without counters, and their bytes without the
@@ -94,7 +94,7 @@ fn write_fields(commands: &mut Commands, row: &StoredTorrent, is_new: bool) {
     commands.push(set);
 }
 
-/// A multiplier as text: 2, 0.5. Almost all are whole, which takes less time to write.
+/// A multiplier as text: 2, 0.5. Almost all are whole, which has a fast path.
 fn factor(multiplier: Permille) -> String {
     if multiplier.0.is_multiple_of(1000) {
         return (multiplier.0 / 1000).to_string();
@@ -102,7 +102,7 @@ fn factor(multiplier: Permille) -> String {
     multiplier.factor().to_string()
 }
 
-/// The id of each torrent here; none of what is not.
+/// The ids of these torrents; none for missing ones.
 async fn ids(
     session: &RedisSession<'_>,
     torrents: &[InfoHash],
@@ -124,7 +124,7 @@ pub(super) async fn remove(link: &RedisLink, torrents: &[InfoHash]) -> Result<()
     side_by_side(torrents.chunks(ROWS_MAX), remove).await
 }
 
-/// The hash last: a repetition finds the id in it.
+/// Removes the hash last: a retry finds the id in it.
 async fn remove_chunk(session: &RedisSession<'_>, torrents: &[InfoHash]) -> Result<(), CacheError> {
     let known = ids(session, torrents).await?;
     let mut commands = Commands::default();

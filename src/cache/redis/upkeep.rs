@@ -1,4 +1,4 @@
-//! What `mika-manage` does to many rows at once: setting totals to 0, and throwing out leftovers.
+//! Bulk operations of `mika-manage`: setting totals to 0, and removing leftovers.
 
 use redis::{Cmd, Value, cmd};
 
@@ -9,7 +9,7 @@ use super::{keys, reply};
 use crate::cache::{CacheError, CacheLeftover, RowKey, Wiped};
 use crate::registry::Wipe;
 
-/// Fields of one `HDEL` at most.
+/// Maximum of fields in one `HDEL`.
 const FIELDS_MAX: usize = 500;
 
 pub(super) async fn wipe(link: &RedisLink, what: Wipe, cursor: u64) -> Result<Wiped, CacheError> {
@@ -19,7 +19,7 @@ pub(super) async fn wipe(link: &RedisLink, what: Wipe, cursor: u64) -> Result<Wi
         Wipe::Torrents => (keys::ALL_TORRENTS, "torrent_id"),
     };
     let (found, next) = scan_keys(link, &session, pattern, cursor).await?;
-    // A row that went meanwhile must not come back as one of zeros only.
+    // A row that was removed meanwhile must not come back as zeros only.
     let ask = |key: &String| -> Cmd { cmd("HGET").arg(key).arg(id_field).take() };
     let ids = session.run(found.iter().map(ask).collect::<Commands>());
     let rows: Vec<(String, Value)> = found

@@ -1,4 +1,4 @@
-//! Users: a hash each, and a key that leads from the passkey to it.
+//! Users: one hash each, and a key that maps the passkey to the id.
 
 use redis::{Cmd, Value, cmd};
 
@@ -12,7 +12,7 @@ use crate::base::ids::{Passkey, UserId};
 use crate::cache::{CacheError, Scan, Write};
 use crate::registry::{BadRow, StoredUser};
 
-/// Users that are written or removed by one job.
+/// Users that one job writes or removes.
 const ROWS_MAX: usize = 500;
 
 /// Arguments of the command that writes a user without counters, and their bytes, as a rule.
@@ -31,8 +31,8 @@ pub(super) async fn put(
     .await
 }
 
-/// A former passkey goes first: whatever breaks between, it stops working, and a repetition
-/// finds what is left to do.
+/// Removes a former passkey first: if the connection breaks after it, the passkey has stopped working, and a
+/// retry does the rest.
 async fn put_chunk(
     session: &RedisSession<'_>,
     users: &[StoredUser],
@@ -70,7 +70,7 @@ async fn put_chunk(
     session.run(commands).await.map(drop)
 }
 
-/// The passkey of each user here; none of who is not.
+/// The passkeys of these users; none for missing ones.
 async fn passkeys(
     session: &RedisSession<'_>,
     users: &[UserId],
@@ -81,7 +81,7 @@ async fn passkeys(
     Ok(answers.into_iter().map(reply::text).collect())
 }
 
-/// Removes passkeys, unless they are somebody else's by now.
+/// Removes passkeys, unless they belong to another user by now.
 async fn forget_passkeys(
     session: &RedisSession<'_>,
     former: Vec<(UserId, &str)>,
@@ -107,7 +107,7 @@ pub(super) async fn remove(link: &RedisLink, users: &[UserId]) -> Result<(), Cac
     .await
 }
 
-/// The hash last: a repetition finds the passkey in it.
+/// Removes the hash last: a retry finds the passkey in it.
 async fn remove_chunk(session: &RedisSession<'_>, users: &[UserId]) -> Result<(), CacheError> {
     let known = passkeys(session, users).await?;
     let pairs = users.iter().zip(&known);
@@ -123,7 +123,7 @@ async fn remove_chunk(session: &RedisSession<'_>, users: &[UserId]) -> Result<()
     session.run(commands).await.map(drop)
 }
 
-/// Sets fields of a user who is there: one that went meanwhile must not come back as totals only.
+/// Sets fields of an existing user: one that was removed meanwhile must not come back as totals only.
 const SET_IF_THERE: &str = r"
 if redis.call('HEXISTS', KEYS[1], 'passkey') == 1 then
     redis.call('HSET', KEYS[1], unpack(ARGV))
@@ -150,7 +150,7 @@ pub(super) async fn set_totals(
     session.one(set).await.map(drop)
 }
 
-/// Whose each passkey is. What leads to no user is reported without its name.
+/// The user of each passkey. A passkey without a user is reported without its text.
 pub(super) async fn scan_passkeys(
     link: &RedisLink,
     cursor: u64,
@@ -180,7 +180,7 @@ pub(super) async fn scan_passkeys(
     Ok(scan)
 }
 
-/// What a key of a passkey says, if that can be.
+/// The user id in a passkey's key, if valid.
 pub(super) fn passkey_entry(key: &str, owner: Value) -> Option<(Passkey, UserId)> {
     let passkey = keys::passkey_of(key)?.parse().ok()?;
     let id = reply::text(owner)?.parse().ok()?;

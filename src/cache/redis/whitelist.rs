@@ -1,4 +1,4 @@
-//! The whitelist, and how far the registry here follows storage.
+//! The whitelist, and the marks: how far the registry here follows storage.
 
 use std::collections::HashSet;
 
@@ -10,11 +10,11 @@ use super::{epoch, keys, reply};
 use crate::cache::{CacheError, Generation, Mirrored};
 use crate::registry::Client;
 
-/// Which keys of the registry there are, and their form: what another version of Mika filled is
-/// filled again when this differs. Two: the sets of users are restored from storage.
+/// The version of the registry's keys: a cache filled by another version is filled again. Version 2: the
+/// sets of users are restored from storage.
 const LAYOUT: &str = "2";
 
-/// What is new first, then what is gone: a client that stays is never missing.
+/// Adds new clients first, then removes others: a client that stays is never missing.
 pub(super) async fn put(link: &RedisLink, clients: &[Client]) -> Result<(), CacheError> {
     let session = link.session().await?;
     let names = session
@@ -59,7 +59,7 @@ pub(super) async fn mirrored(link: &RedisLink) -> Result<Option<Mirrored>, Cache
     Ok(mark.as_deref().and_then(mirrored_of))
 }
 
-/// What [`set_mirrored`] wrote. The registry of a version that keeps other keys is none.
+/// What [`set_mirrored`] wrote; none if it was written by a version with other keys.
 fn mirrored_of(mark: &str) -> Option<Mirrored> {
     let parts: Vec<&str> = mark.split('/').collect();
     let [position, LAYOUT, evicted, storage] = parts[..] else {
@@ -110,8 +110,8 @@ pub(super) async fn set_has_all_peers(
     mark(link, generation, "peers", "all").await
 }
 
-/// What a mark says, if it was made in this run of the server: one that was restarted may have
-/// forgotten what was written after the mark, or before it.
+/// The value of a mark, if it was made in this run of the server: a restarted one may have lost what was
+/// written before the mark.
 async fn marked(link: &RedisLink, field: &str) -> Result<Option<String>, CacheError> {
     let session = link.session().await?;
     let ask = cmd("HGET").arg(keys::REGISTRY).arg(field).take();
@@ -124,8 +124,8 @@ async fn marked(link: &RedisLink, field: &str) -> Result<Option<String>, CacheEr
         .map(str::to_owned))
 }
 
-/// Writes a mark to the server that everything before it went to, and to no other, and only while
-/// that has it all.
+/// Writes a mark, fenced: only to the server run that got everything before it, and only while it has all
+/// of it.
 async fn mark(
     link: &RedisLink,
     generation: Generation,

@@ -1,4 +1,4 @@
-//! Looking for what is wrong with the tables: those of the site, and Mika's own.
+//! Checks the tables of the site, and Mika's own.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,11 +17,11 @@ use crate::storage::{BadRow, Finding, unusable};
 
 /// Rows read at once.
 const PAGE: u32 = 5000;
-/// The oldest servers that Mika is made for: `NOWAIT` is what it needs of them.
+/// The oldest supported servers: Mika needs `NOWAIT`.
 const MYSQL_OLDEST: (u16, u16, u16) = (8, 0, 1);
 const MARIADB_OLDEST: (u16, u16, u16) = (10, 5, 2);
 
-/// Mika's own tables and what it uses of them; {} stands for what their names begin with.
+/// Mika's own tables and the columns that it uses; {} stands for the prefix of their names.
 const OWN_COLUMNS: &[(&str, &str)] = &[
     (
         "{}peers",
@@ -83,7 +83,7 @@ pub(super) async fn check(
     if is_incomplete {
         return Ok(findings);
     }
-    // What these look at goes through the statements.
+    // These checks run the statements.
     columns::inspect(session, &mut findings).await?;
     findings.extend(rows(session).await?.findings());
     Ok(findings)
@@ -144,7 +144,7 @@ async fn own_columns(
     Ok(())
 }
 
-/// Whether the database can be told from others.
+/// Whether the database has an identity.
 async fn own_identity(
     session: &mut MysqlSession<'_>,
     rights: &mut Missing,
@@ -162,7 +162,7 @@ async fn own_identity(
     Ok(())
 }
 
-/// What Mika does with its own tables, for the server to say what its account may not do.
+/// Prepares Mika's own statements, so that the server reports missing privileges.
 async fn own_privileges(
     session: &mut MysqlSession<'_>,
     schema: &Schema,
@@ -182,7 +182,7 @@ async fn own_privileges(
                 Err(MysqlFault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
                     rights.note(&error);
                 }
-                // Tables that are missing are told of elsewhere.
+                // Missing tables are reported elsewhere.
                 Err(MysqlFault::Sql(Error::Server(_), _)) | Ok(_) => {}
                 Err(other) => return Err(other),
             }
@@ -191,7 +191,7 @@ async fn own_privileges(
     Ok(())
 }
 
-/// Lets the server say what a named statement lacks; it does not run.
+/// Prepares a named statement without running it, so that the server reports what it lacks.
 async fn statement(
     session: &mut MysqlSession<'_>,
     statements: &Statements,
@@ -220,7 +220,7 @@ async fn statement(
     Ok(())
 }
 
-/// Why statements don't work: one problem, and the names of those that have it.
+/// Why statements fail: each problem with the names of the statements.
 #[derive(Default)]
 struct Failures(Vec<(String, Vec<&'static str>)>);
 
@@ -233,7 +233,7 @@ impl Failures {
         }
     }
 
-    /// Leaves out those whose table or column is told of already.
+    /// Leaves out those whose table or column is reported already.
     fn leave_out_known(&mut self, findings: &[Finding]) {
         let is_known = |problem: &str| {
             if let Some((_, table)) = problem
@@ -247,7 +247,8 @@ impl Failures {
                 .strip_prefix("Unknown column '")
                 .and_then(|it| it.split('\'').next())
                 .and_then(|it| it.rsplit('.').next());
-            column.is_some_and(|column| findings.iter().any(|it| tables::tells_of(it, column)))
+            column
+                .is_some_and(|column| findings.iter().any(|it| tables::reports_column(it, column)))
         };
         self.0.retain(|(problem, _)| !is_known(problem));
     }
@@ -290,7 +291,7 @@ async fn rows(session: &mut MysqlSession<'_>) -> Result<unusable::UnusableRows, 
     Ok(found)
 }
 
-/// Looks at all users; returns how many have no passkey yet.
+/// Checks all users; returns how many have no passkey yet.
 async fn users(session: &mut MysqlSession<'_>, bad: &mut Vec<BadRow>) -> Result<u64, MysqlFault> {
     let mut unfinished = 0;
     let mut holders: HashMap<Passkey, u32> = HashMap::new();
@@ -310,7 +311,7 @@ async fn users(session: &mut MysqlSession<'_>, bad: &mut Vec<BadRow>) -> Result<
     }
 }
 
-/// Looks at all torrents; returns how many have no info hash yet.
+/// Checks all torrents; returns how many have no info hash yet.
 async fn torrents(
     session: &mut MysqlSession<'_>,
     bad: &mut Vec<BadRow>,
@@ -343,7 +344,7 @@ async fn torrents(
     }
 }
 
-/// A key that two rows have: nobody knows which of them is meant.
+/// A key that two rows have: lookups are ambiguous.
 fn held<K: Eq + Hash>(
     holders: &mut HashMap<K, u32>,
     key: K,

@@ -1,8 +1,8 @@
-//! The claim of a daemon that shares its database with no other: a lock of the server that has the database's
-//! identity for a name, held by a connection of its own.
+//! The claim of a daemon on a database that no other daemon may use: a named lock of the server, named by the
+//! database's identity and held by its own connection.
 //!
 //! The server frees the lock when that connection ends, also if the daemon is killed or its host vanishes. A
-//! connection that was lost is replaced and the lock taken again, unless somebody else has it by then.
+//! lost connection is replaced, and the lock acquired again unless another process has it by then.
 
 use std::time::Duration;
 
@@ -16,21 +16,21 @@ use super::fault::MysqlFault;
 use super::link::{ANSWER_TIMEOUT, Dial, PING_TIMEOUT};
 use crate::storage::{Claim, StorageError};
 
-/// The longest name of a lock that MySQL takes, in characters.
+/// Maximum length of a lock's name in MySQL, in characters.
 const NAME_MAX: usize = 64;
-/// Seconds that the server is given to notice the end of a daemon that was just killed.
+/// Seconds that the server may need to notice that a daemon was just killed.
 const GRACE_SECONDS: u32 = 2;
 /// Seconds of silence after which the server ends the connection, and with it the claim.
 const SILENCE_SECONDS: u32 = 10;
-/// How often the connection says something; well below that.
+/// How often the connection is pinged; well below that.
 const PERIOD: Duration = Duration::from_secs(3);
-/// How often a lost claim is tried to take again.
+/// How often to retry to acquire a lost claim.
 const RETRY: Duration = Duration::from_secs(1);
-/// Tries for which the lock may be that of the connection that was lost: twice as long as the server
-/// keeps one that is silent. Later, another connection has got its number.
+/// Attempts for which the holder may still be the lost connection: twice as long as the server keeps a
+/// silent one. Later, its number may belong to another connection.
 const FORMER_TRIES: u32 = 2 * SILENCE_SECONDS;
 
-/// Holds the claim, and takes it again.
+/// Holds the claim, and acquires it again when its connection is lost.
 struct Keeper {
     dial: Dial,
     name: String,
@@ -38,18 +38,18 @@ struct Keeper {
     conn: Option<Conn>,
 }
 
-/// What a try to take the lock came to.
+/// The result of one attempt to acquire the lock.
 enum Try {
     Taken(Conn),
     /// Another connection has it.
-    RefusedValue(Holder),
+    Refused(Holder),
 }
 
-/// Who has the lock.
+/// The holder of the lock.
 struct Holder {
-    /// None if it was given back at this moment.
+    /// None if it was just released.
     connection: Option<u32>,
-    /// Account and address, where this one may see them.
+    /// Account and address, if visible to Mika's account.
     who: Option<String>,
 }
 
@@ -64,7 +64,7 @@ pub(super) async fn claim(dial: Dial, identity: &str) -> Result<Claim, StorageEr
     };
     match keeper.take(GRACE_SECONDS).await {
         Ok(Try::Taken(conn)) => keeper.conn = Some(conn),
-        Ok(Try::RefusedValue(holder)) => return Err(StorageError::Broken(keeper.refusal(&holder))),
+        Ok(Try::Refused(holder)) => return Err(StorageError::Broken(keeper.refusal(&holder))),
         Err(fault) => return Err(fault.explain(&keeper.dial.place, ANSWER_TIMEOUT)),
     }
     let (guard, dropped) = oneshot::channel::<()>();
@@ -83,13 +83,13 @@ async fn keep(
         _ = dropped => {}
     }
     if let Some(conn) = keeper.conn {
-        // The server would log one that merely falls silent.
+        // Without a goodbye, the server would log an aborted connection.
         let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
     }
 }
 
 impl Keeper {
-    /// Holds the claim as long as nobody else gets it; returns who did.
+    /// Holds the claim until another process gets it; returns which.
     async fn hold(&mut self) -> String {
         loop {
             sleep(PERIOD).await;
@@ -113,14 +113,14 @@ impl Keeper {
         }
     }
 
-    /// Tries until the lock is there, or another has it. The server may take a while to notice that the
-    /// `former` connection is lost.
+    /// Retries until the lock is acquired, or another process has it. The server may take a while to notice
+    /// that the `former` connection is lost.
     async fn take_again(&self, former: u32) -> Result<Conn, Holder> {
         let mut refusals = 0;
         loop {
             match self.take(0).await {
                 Ok(Try::Taken(conn)) => return Ok(conn),
-                Ok(Try::RefusedValue(holder)) => {
+                Ok(Try::Refused(holder)) => {
                     let may_be_former = holder.connection.is_none_or(|it| it == former);
                     refusals += 1;
                     if !may_be_former || refusals > FORMER_TRIES {
@@ -136,7 +136,7 @@ impl Keeper {
         }
     }
 
-    /// Tries once, on a new connection.
+    /// One attempt on a new connection.
     async fn take(&self, wait_seconds: u32) -> Result<Try, MysqlFault> {
         let mut conn = self.dial.connect().await?;
         let silence = format!("SET SESSION wait_timeout = {SILENCE_SECONDS}");
@@ -147,9 +147,9 @@ impl Keeper {
             return Ok(Try::Taken(conn));
         }
         let holder = self.holder(&mut conn).await?;
-        // The server would log one that merely falls silent.
+        // Without a goodbye, the server would log an aborted connection.
         let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
-        Ok(Try::RefusedValue(holder))
+        Ok(Try::Refused(holder))
     }
 
     async fn holder(&self, conn: &mut Conn) -> Result<Holder, MysqlFault> {
@@ -163,7 +163,7 @@ impl Keeper {
                 "SELECT CONCAT(user, ' from ', host) FROM information_schema.processlist \
                  WHERE id = {id}"
             );
-            // Only privileged accounts see others than their own.
+            // Only privileged accounts see other accounts' connections.
             let row = ask(conn, &sql, ANSWER_TIMEOUT).await.ok().flatten();
             who = row.map(|row| MysqlCells(&row).text(0));
         }

@@ -1,4 +1,4 @@
-//! The columns of a site: whether what Mika writes fits, and whether what is in them can be read.
+//! The columns of a site: whether Mika's values fit, and whether theirs can be read.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::storage::Finding;
 use crate::storage::schema::{self, Call, mentions};
 use crate::storage::unusable::plural;
 
-/// Letters of a passkey that Mika makes, and what it takes at most.
+/// Characters of a generated passkey, and the maximum.
 const PASSKEY_MADE: u64 = 32;
 const PASSKEY_MAX: u64 = 64;
 /// Characters of a whitelist prefix.
@@ -44,14 +44,14 @@ pub(super) async fn inspect(
     unfilled(session, &schema::ADD_TORRENT, "torrents", findings).await
 }
 
-/// Columns that want a value which a statement does not give them.
+/// Columns that require a value which a statement does not give.
 async fn unfilled(
     session: &mut MysqlSession<'_>,
     add: &'static Call,
     what: &str,
     findings: &mut Vec<Finding>,
 ) -> Result<(), MysqlFault> {
-    // An ENUM without a default takes its first value.
+    // An ENUM without a default gets its first value.
     let sql = "SELECT table_name, column_name FROM information_schema.columns \
         WHERE table_schema = DATABASE() AND is_nullable = 'NO' AND column_default IS NULL \
         AND extra NOT LIKE '%auto_increment%' AND COALESCE(generation_expression, '') = '' \
@@ -84,7 +84,7 @@ async fn unfilled(
     Ok(())
 }
 
-/// The column of that name in what a statement gives.
+/// The column of that name in the result of a statement.
 async fn column(
     session: &mut MysqlSession<'_>,
     call: &'static Call,
@@ -127,7 +127,7 @@ async fn passkeys(
     Ok(())
 }
 
-/// Hashes are read from any text whose characters are those of `latin1`; bytes are the plainer form.
+/// Hashes can be read from text in `latin1`, but bytes are simpler.
 async fn hashes(
     session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
@@ -145,7 +145,7 @@ async fn hashes(
             column.charset.starts_with("utf8"),
         );
         if is_latin1 || is_utf8 {
-            // A conversion would put zeros where such a column has lost blanks.
+            // A conversion would put zeros in place of blanks that such a column has lost.
             if is_latin1 && !column.is_char {
                 findings.push(Finding::note(
                     format!(
@@ -175,8 +175,8 @@ async fn hashes(
     Ok(())
 }
 
-/// How to make a column of hashes one of bytes. `BINARY(20)` fills what is shorter with zeros, which
-/// makes a wrong hash look like a right one, and all that are empty the same; so these come first.
+/// How to convert a column of hashes to bytes. `BINARY(20)` pads shorter values with zeros, which makes a
+/// wrong hash look valid, and all empty ones equal; so these are fixed first.
 async fn to_bytes(
     session: &mut MysqlSession<'_>,
     column: &TextColumn,
@@ -261,7 +261,7 @@ async fn is_unique(
     Ok(!session.exec(sql, params).await?.is_empty())
 }
 
-/// Columns that credit is added to and that a total soon outgrows.
+/// Columns for credit that are too small for totals.
 async fn totals(
     session: &mut MysqlSession<'_>,
     (read, credit): (&'static Call, &'static Call),
@@ -304,11 +304,11 @@ async fn totals(
     Ok(())
 }
 
-/// What has to be said again when a column gets another type.
+/// The attributes to repeat when a column gets another type.
 struct Described {
     kind: String,
     is_nullable: bool,
-    /// As an `ALTER TABLE` has it; none without a default.
+    /// As in an `ALTER TABLE`; none without a default.
     default: Option<String>,
 }
 
@@ -362,7 +362,7 @@ impl TextColumn {
         format!("{kind} CHARACTER SET {charset} COLLATE {collation}")
     }
 
-    /// The statement that gives it another type and leaves alone what else it is.
+    /// The statement that changes its type and keeps its other attributes.
     async fn altered(
         &self,
         session: &mut MysqlSession<'_>,

@@ -1,5 +1,5 @@
-//! The accounts that triggers run as. One that is gone, or may not do what its trigger does, stops every
-//! statement that runs the trigger: credit and edits, whoever made it.
+//! The accounts that triggers run as. If one is deleted or lacks a privilege, every statement that fires the
+//! trigger fails: credit and edits, whether the trigger is Mika's or the site's.
 
 use mysql_async::{Error, ServerError};
 
@@ -12,18 +12,18 @@ use crate::storage::Finding;
 use crate::storage::schema::{self, Call, mentions};
 use crate::storage::triggers::{Misplaced, Trigger};
 
-/// How much is tried to find accounts that can't be used.
+/// What to try in order to find unusable accounts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trial {
     Credit,
-    /// An edit that changes nothing as well.
+    /// An edit without effect as well.
     CreditAndEdits,
 }
 
 /// A trigger, and the account that it runs as, such as `mika@localhost`.
 pub(super) type Owned<'a> = (&'a Trigger, &'a str);
 
-/// Why a statement could not run its triggers.
+/// Why a statement could not fire its triggers.
 struct Failed {
     /// The account that the server names.
     account: String,
@@ -32,9 +32,9 @@ struct Failed {
     text: String,
 }
 
-/// Looks at the triggers of Mika that are in `place`, and at those of the site: which of Mika's `own` have to
-/// be made again, and what is wrong with the others. Accounts are for administrators to see, so where a
-/// trigger does not run as Mika's own, credit of nothing is tried, and taken back.
+/// Checks the triggers of Mika that are in `place`, and those of the site. Returns which of Mika's `own` have
+/// to be created again, and what is wrong with the others. Only administrators can see accounts, so where a
+/// trigger runs as another account, a credit of 0 is tried and rolled back.
 pub(super) async fn look(
     session: &mut MysqlSession<'_>,
     own: &[Owned<'_>],
@@ -101,7 +101,7 @@ async fn ourselves(session: &mut MysqlSession<'_>) -> Result<String, MysqlFault>
         .unwrap_or_default())
 }
 
-/// The statements that are tried, each with the one that finds a row for it.
+/// The statements to try, each with the one that finds a row for it.
 static CREDIT: [(&Call, &Call); 2] = [
     (&schema::USERS, &schema::CREDIT_USERS),
     (&schema::TORRENTS, &schema::CREDIT_TORRENTS),
@@ -111,8 +111,8 @@ static EDITS: [(&Call, &Call); 2] = [
     (&schema::TORRENTS, &schema::UPDATE_TORRENT),
 ];
 
-/// Adds nothing to the totals of one user and one torrent, which runs triggers as credit does, and
-/// perhaps changes nothing of them; why that fails, if it is by an account or its privileges.
+/// Adds 0 to the totals of one user and one torrent, which fires triggers as credit does, and optionally
+/// edits nothing of them. Returns why that fails, if an account or its privileges are the cause.
 async fn try_nothing(
     session: &mut MysqlSession<'_>,
     tries_edits: bool,
@@ -123,7 +123,7 @@ async fn try_nothing(
     for (read, call) in CREDIT.iter().chain(edits) {
         match change_nothing(session, read, call).await {
             Err(MysqlFault::Sql(Error::Server(error), _)) => {
-                // The check tells of statements that don't work for other reasons.
+                // The check reports statements that fail for other reasons.
                 let of = Failed::of(&error);
                 failed.extend(of.filter(|it| !failed.iter().any(|had| had.account == it.account)));
             }
@@ -146,7 +146,7 @@ async fn change_nothing(
         return Ok(());
     };
     if call.rows.is_empty() {
-        // What is not given is NULL, and stays as it is; so does the name, which is given as it is.
+        // NULL leaves a column unchanged; the name is set to its present value.
         let name = |column: &str| {
             let place = read.columns.split(' ').position(|it| it == column)?;
             rows.first().map(|row| MysqlCells(row).text(place))
@@ -167,8 +167,8 @@ async fn change_nothing(
     Ok(())
 }
 
-/// The error of a statement that failed by the account of a trigger, with the trigger and the way on;
-/// another error as it is.
+/// Adds the trigger and the remedy to the error of a statement that failed because of a trigger's account;
+/// returns other errors unchanged.
 pub(super) async fn named(
     session: &mut MysqlSession<'_>,
     fault: MysqlFault,
@@ -190,7 +190,7 @@ pub(super) async fn named(
     }
 }
 
-/// Which trigger has that account, and what to do; none if it is Mika's own account.
+/// The trigger that has that account, and what to do; none if it is Mika's own account.
 async fn advice(
     session: &mut MysqlSession<'_>,
     failed: &Failed,
@@ -249,8 +249,8 @@ impl Failed {
         }
     }
 
-    /// What to tell of triggers of the site that have the account; without any, it belongs to
-    /// something that a trigger or statement uses.
+    /// The finding for triggers of the site that have the account; without any, it belongs to something that
+    /// a trigger or statement uses.
     fn finding(&self, site: &[&Trigger]) -> Finding {
         let account = quoted(&self.account);
         let remedy = if self.is_gone {
@@ -299,7 +299,7 @@ fn account_in(message: &str) -> Option<String> {
     Some(format!("{user}@{host}"))
 }
 
-/// An account as SQL has it.
+/// An account in SQL.
 pub(super) fn quoted(account: &str) -> String {
     let (user, host) = account.rsplit_once('@').unwrap_or((account, "%"));
     format!("'{}'@'{host}'", user.replace('\'', "''"))

@@ -1,4 +1,4 @@
-//! Whether the server keeps what it has confirmed: through its own crash, its host's, and a fail-over.
+//! Whether committed data survives a crash of the server or its host, and a fail-over.
 
 use mysql_async::Error;
 
@@ -8,11 +8,11 @@ use super::link::MysqlSession;
 use crate::storage::Finding;
 use crate::storage::unusable::plural;
 
-/// What makes credit whole again after the server lost some transactions, and what does not.
+/// The remedy after the server lost some transactions, and its limits.
 const AFTERWARDS: &str =
     "nodes that run apply again what they still have; what no node has any more is lost";
 
-/// Looks at settings of the server and at its replicas, as far as Mika's account may see them.
+/// Checks settings of the server and its replicas, as far as Mika's account may see them.
 pub(super) async fn inspect(session: &mut MysqlSession<'_>) -> Result<Vec<Finding>, MysqlFault> {
     let mut findings = Vec::new();
     settings(session, &mut findings).await?;
@@ -59,7 +59,7 @@ async fn settings(
     Ok(())
 }
 
-/// A replica that takes over lacks what did not reach it, unless the server waited for that.
+/// After a fail-over, a replica lacks what did not reach it, unless the server waited for that.
 async fn replication(
     session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
@@ -80,9 +80,9 @@ async fn replication(
     Ok(())
 }
 
-/// How many replicas are connected, or were registered, as far as this account may know.
+/// Number of replicas that are connected, or were registered, as far as this account may see.
 async fn replicas(session: &mut MysqlSession<'_>) -> Result<usize, MysqlFault> {
-    // MariaDB tells everybody.
+    // MariaDB shows it to every account.
     let rows = seen(session, "SHOW GLOBAL STATUS LIKE 'Slaves_connected'").await?;
     if let Some(row) = rows.first() {
         let connected = MysqlCells(row).text(1).parse();
@@ -106,7 +106,7 @@ async fn is_semi_synchronous(session: &mut MysqlSession<'_>) -> Result<bool, Mys
     Ok(rows.iter().any(|row| is_on(MysqlCells(row))))
 }
 
-/// The rows of a statement; none if the server does not know it, or this account may not run it.
+/// The rows of a statement; none if the server does not have it, or this account may not run it.
 async fn seen(
     session: &mut MysqlSession<'_>,
     sql: &str,

@@ -1,4 +1,4 @@
-//! Editing users, torrents and whitelist, as `mika-manage` and the API do.
+//! Edits of users, torrents and whitelist by `mika-manage` and the API.
 
 use std::collections::HashMap;
 
@@ -20,11 +20,10 @@ use crate::storage::{
     Added, NewTorrent, NewUser, StorageError, TorrentPatch, TorrentRemoval, UserPatch, Wipe,
 };
 
-/// Edits that must not find the same thing free come one after the other: a site's tables need
-/// not have the keys that would forbid it.
+/// A lock that serialises edits which check for uniqueness: a site's tables need not have unique keys.
 const EDITS: &str = "edit";
 
-/// Rows are added each by itself, so that one that the database refuses leaves the others in.
+/// Rows are added one by one, so that a refused one does not affect the others.
 pub(super) async fn add_users(
     session: &mut MysqlSession<'_>,
     users: &[NewUser],
@@ -41,7 +40,7 @@ pub(super) async fn add_users(
     Ok(ids)
 }
 
-/// What became of a row. Of one that is refused, nothing stays.
+/// The result for one row. A refused one leaves nothing behind.
 async fn row_result<T>(
     session: &mut MysqlSession<'_>,
     result: Result<Option<T>, MysqlFault>,
@@ -148,7 +147,7 @@ pub(super) async fn add_torrents(
     Ok(ids)
 }
 
-/// A hash may be the first of one torrent and the second of another, which no constraint forbids.
+/// No constraint prevents that a hash is the first of one torrent and the second of another.
 async fn add_torrent(
     session: &mut MysqlSession<'_>,
     forms: &Forms,
@@ -220,8 +219,8 @@ pub(super) async fn update_torrent(
     Ok(())
 }
 
-/// Gives a torrent, and what is recorded of it, another id. Records that a deleted torrent left under
-/// that id must not become this one's.
+/// Moves a torrent and its records to another id. Records that a deleted torrent left under that id must
+/// not become this one's.
 async fn move_torrent(
     session: &mut MysqlSession<'_>,
     own: &Own,
@@ -257,7 +256,7 @@ async fn move_torrent(
     Ok(())
 }
 
-/// Harmless if it is done twice, but for the number that it returns.
+/// Idempotent, except for the number that it returns.
 pub(super) async fn remove_torrents(
     session: &mut MysqlSession<'_>,
     torrents: &[TorrentRemoval],
@@ -301,7 +300,7 @@ pub(super) async fn add_clients(
             None => fault,
         })?;
     }
-    // Where the key takes capitals for small letters, a prefix may have renamed another one.
+    // With a case-insensitive key, a prefix may have renamed another one.
     let there = read::whitelist(session).await?;
     let is_there = |client: &&Client| !there.iter().any(|it| it.prefix == client.prefix);
     if let Some(client) = clients.iter().find(is_there) {
@@ -342,7 +341,7 @@ pub(super) async fn remove_client(
     Ok(())
 }
 
-/// Sets the totals of at most `limit` rows after `after` to 0; returns the last id that it did.
+/// Sets the totals of at most `limit` rows after `after` to 0; returns the last id.
 pub(super) async fn wipe(
     session: &mut MysqlSession<'_>,
     what: Wipe,
@@ -357,7 +356,7 @@ pub(super) async fn wipe(
     let after = Value::from(after.map_or(-1, i64::from));
     let params = [("after", after.clone()), ("limit", limit.max(1).into())];
     let rows = session.call(page, &params).await?;
-    // The last row whose id the tracker can hold; those behind it have larger ones.
+    // The last row whose id fits the tracker's 32 bits; later ones are larger.
     let last = rows.iter().rev().find_map(|row| MysqlCells(row).id(0).ok());
     if let Some(last) = last {
         let params = [("after", after), ("last", last.into())];
@@ -398,7 +397,7 @@ async fn is_known(
     Ok(!session.call_with(known, &wanted).await?.is_empty())
 }
 
-/// A statement of the config need not have been written for ids that are given.
+/// A statement of the config may not support explicit ids.
 fn is_as_wanted(wanted: Option<u32>, id: u32, call: &Call) -> Result<(), MysqlFault> {
     if wanted.is_none_or(|wanted| wanted == id) {
         return Ok(());
@@ -409,7 +408,7 @@ fn is_as_wanted(wanted: Option<u32>, id: u32, call: &Call) -> Result<(), MysqlFa
     )))
 }
 
-/// A total as the databases can hold it.
+/// A total clamped to what the database can hold.
 fn total(bytes: u64) -> u64 {
     bytes.min(i64::MAX.cast_unsigned())
 }
@@ -418,7 +417,7 @@ fn passkey_taken() -> MysqlFault {
     StorageError::Duplicate("a user with that passkey".into()).into()
 }
 
-/// A value that another row has in a key of the site's own.
+/// The error for a violated unique key of the site's.
 fn taken(fault: MysqlFault) -> MysqlFault {
     match fault.duplicate_key() {
         Some(key) => {

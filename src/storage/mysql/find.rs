@@ -1,4 +1,4 @@
-//! Sorted lists and look-ups, for people and programs.
+//! Sorted lists and lookups for the API and `mika-manage`.
 
 use mysql_async::{Row, Value};
 

@@ -1,5 +1,5 @@
-//! Info hashes as a site's columns hold them: bytes, or text. Reading needs no more than the row itself
-//! (`cells`); what is written or looked up by has to have the column's form.
+//! Info hashes in a site's columns: bytes or text. Reading needs only the row itself (`cells`); written
+//! values and lookups need the column's form.
 
 use mysql_async::consts::ColumnType;
 use mysql_async::{Column, Value};
@@ -82,7 +82,7 @@ impl Form {
         }
     }
 
-    /// The texts that a hash may stand as, in SQL that a join with the column finds by its index.
+    /// The texts of a hash, in SQL that allows a join with the column to use its index.
     pub(super) fn texts(&self, hash: &InfoHash) -> Vec<String> {
         let Self::Text {
             charset,
@@ -108,7 +108,7 @@ impl Form {
     }
 }
 
-/// What is known of the text column behind a column of a result; none for bytes, and for expressions.
+/// The text column behind a column of a result; none for bytes and expressions.
 pub(super) async fn text_column(
     session: &mut MysqlSession<'_>,
     column: &Column,

@@ -1,4 +1,4 @@
-//! Which database this is, and what its clock says.
+//! The identity of the database, and its clock.
 
 use super::cells::MysqlCells;
 use super::fault::MysqlFault;
@@ -6,7 +6,7 @@ use super::link::MysqlSession;
 use crate::storage::StorageError;
 use crate::storage::identity::checked;
 
-/// The random text that a migration made.
+/// The identity; a random text made by a migration.
 pub(super) async fn identity(session: &mut MysqlSession<'_>) -> Result<String, MysqlFault> {
     let rows = match session.query("SELECT id FROM mika_identity").await {
         Err(fault) if fault.is_no_table() => Vec::new(),
@@ -16,7 +16,7 @@ pub(super) async fn identity(session: &mut MysqlSession<'_>) -> Result<String, M
     Ok(checked(found).map_err(StorageError::from)?)
 }
 
-/// Makes another one.
+/// Replaces the identity.
 pub(super) async fn renew(session: &mut MysqlSession<'_>) -> Result<String, MysqlFault> {
     session
         .run("UPDATE mika_identity SET id = MD5(CONCAT(UUID(), RAND()))")

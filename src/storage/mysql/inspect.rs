@@ -1,5 +1,5 @@
-//! How the database is now: triggers, the accounts they run as, tables and their engines, the session.
-//! It takes a few small queries, so the daemon looks every half a minute.
+//! Cheap checks: triggers and their accounts, tables and their engines, the session. They take a few small
+//! queries, so the daemon runs them every half a minute.
 
 use super::cells::MysqlCells;
 use super::definers::{self, Owned, Trial};
@@ -22,7 +22,7 @@ pub(super) async fn inspect(
     Ok(findings)
 }
 
-/// The same with privileges that are missing left to the caller.
+/// Like [`inspect`], but leaves missing privileges to the caller.
 pub(super) async fn inspect_with(
     session: &mut MysqlSession<'_>,
     schema: &Schema,
@@ -45,7 +45,7 @@ pub(super) async fn inspect_with(
     Ok(findings)
 }
 
-/// Tables that should have triggers and are not there.
+/// Missing tables that should have triggers.
 fn absent(schema: &Schema, tables: &[Table]) -> Vec<Finding> {
     let mut names: Vec<String> = Vec::new();
     for trigger in tables::triggers(schema) {
@@ -85,8 +85,8 @@ async fn tables_of(session: &mut MysqlSession<'_>) -> Result<Vec<Table>, MysqlFa
     Ok(rows.iter().map(|row| table(MysqlCells(row))).collect())
 }
 
-/// Credit is exact because a batch and its number are one transaction. A table without
-/// transactions keeps the first half of a batch that is then written again.
+/// Credit is exact because a batch and its number are one transaction. A table without transactions would
+/// keep half of a batch, which would then be applied again.
 fn engines(
     session: &MysqlSession<'_>,
     schema: &Schema,
@@ -140,7 +140,7 @@ fn engines(
     }
 }
 
-/// Tables that should have triggers and are views.
+/// Views that should be tables with triggers.
 fn views(schema: &Schema, tables: &[Table]) -> Vec<Finding> {
     let expected = tables::triggers(schema);
     let wants_triggers = |table: &&Table| {
@@ -159,7 +159,7 @@ fn views(schema: &Schema, tables: &[Table]) -> Vec<Finding> {
     tables.iter().filter(wants_triggers).map(finding).collect()
 }
 
-/// The first view where triggers have to be, in words.
+/// The finding for the first view that should be a table with triggers.
 pub(super) async fn view_in_the_way(
     session: &mut MysqlSession<'_>,
     schema: &Schema,
@@ -171,9 +171,9 @@ pub(super) async fn view_in_the_way(
     Ok(views(schema, &tables).into_iter().next())
 }
 
-/// Triggers that are not as they should be.
+/// Triggers that need repair.
 pub(super) struct TriggerState {
-    /// Mika's that are missing, elsewhere, changed, or run as an account that can't do it.
+    /// Mika's that are missing, on another table, changed, or run as an unusable account.
     pub(super) misplaced: Vec<Misplaced>,
     /// What is wrong with those of the site.
     site: Vec<Finding>,
@@ -213,7 +213,7 @@ pub(super) async fn triggers(
     Ok(TriggerState { misplaced, site })
 }
 
-/// Triggers that are not seen may be there all the same, without the right to see them.
+/// Triggers may exist that the account has no privilege to see.
 async fn findings_of(
     session: &mut MysqlSession<'_>,
     found: TriggerState,

@@ -1,4 +1,4 @@
-//! Totals that can't be, as a wrong statement of a web application leaves them behind.
+//! Impossible totals, left by faulty statements of a web application.
 
 use mysql_async::{Row, Value};
 
@@ -9,10 +9,10 @@ use super::rows::RowsSql;
 use crate::storage::schema::{self, Call};
 use crate::storage::{InvalidTotals, PLAUSIBLE_MAX, Wipe};
 
-/// Ids that one statement mends.
+/// Ids that one statement fixes.
 const ROWS_MAX: usize = 500;
 
-/// The statement that reads rows, and the names and places of their totals in it.
+/// The statement that reads rows, and the columns of their totals in it.
 fn totals(what: Wipe) -> (&'static Call, Vec<(usize, &'static str)>) {
     let (call, names): (&'static Call, &[&str]) = match what {
         Wipe::Users => (
@@ -54,7 +54,7 @@ pub(super) async fn find(
     let after = Value::from(after.map_or(-1, i64::from));
     let params = [("after", after), ("limit", limit.max(1).into())];
     let rows = session.call(call, &params).await?;
-    // A row whose id the tracker can't hold has no totals that it counts.
+    // The tracker does not count totals of a row whose id it can't hold.
     let known = |row: &Row| Some((MysqlCells(row).id(0).ok()?, invalid_fields(row, &columns)));
     let rows: Vec<(u32, Vec<&'static str>)> = rows.iter().filter_map(known).collect();
     let last = rows.last().map(|(id, _)| *id);
@@ -70,7 +70,7 @@ pub(super) async fn find(
 fn invalid_fields(row: &Row, columns: &[(usize, &'static str)]) -> Vec<&'static str> {
     let is_invalid = |place: usize| {
         let cells = MysqlCells(row);
-        // In any type of number; a limit of this size is one in floating point, too.
+        // Any numeric type; the limit is exact in floating point, too.
         let number: Option<f64> = cells.text(place).parse().ok();
         !cells.is_null(place)
             && !number.is_some_and(|it| (0.0..=PLAUSIBLE_MAX as f64).contains(&it))

@@ -1,9 +1,9 @@
-//! Connections: a few that are kept, and bounded waits on each.
+//! A small pool of connections, with a timeout on each wait.
 //!
-//! A connection is asked whether it lives before a job gets it, so a server that restarted costs
-//! nothing but that. A job that fails by its connection fails for all that idle, too: they are dropped,
-//! and the next job connects anew. Dropped in the middle of a transaction, a connection rolls back;
-//! should its end not reach the server, `wait_timeout` there does.
+//! A connection is pinged before a job gets it, so a restart of the server goes unnoticed. When a job fails
+//! because of its connection, all idle ones are dropped, too, and the next job reconnects. A connection
+//! that is dropped in a transaction rolls back; if its end does not reach the server, `wait_timeout` ends
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,21 +24,21 @@ use crate::base::secret::Secret;
 use crate::storage::StorageError;
 use crate::storage::schema::{Call, Piece, Statements};
 
-/// Connections at a time; a site's server has to have room for more than Mika.
+/// Maximum of connections; a site's server is not for Mika alone.
 const CONNECTIONS_MAX: usize = 8;
-/// Connections that are kept for the next job: the journal's and the follower's.
+/// Maximum of idle connections: for the journal and the follower.
 const IDLE_MAX: usize = 2;
 /// How long to wait for each answer of the server.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same for a statement that reads or changes whole tables.
+/// How long to wait for a statement that reads or changes whole tables.
 pub(super) const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// How long to wait for an answer that takes no work.
+/// How long to wait for an answer that needs no work.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
-/// Prepared statements kept by each connection; more than there are names.
+/// Prepared statements kept by each connection; more than there are named statements.
 const STATEMENTS_MAX: usize = 64;
 
-/// How to reach a database.
+/// The address and options of a database.
 #[derive(Clone)]
 pub(super) struct Dial {
     opts: Opts,
@@ -46,7 +46,7 @@ pub(super) struct Dial {
     pub(super) place: String,
 }
 
-/// The way to a database.
+/// The pool of connections to a database.
 pub(super) struct MysqlLink {
     pub(super) dial: Dial,
     idle: Mutex<Vec<Conn>>,
@@ -58,13 +58,13 @@ pub(super) struct MysqlSession<'a> {
     conn: Conn,
     statements: &'a Statements,
     time_limit: Duration,
-    /// Whether it has named locks, which outlive a transaction.
+    /// Whether it holds named locks, which outlive a transaction.
     pub(super) is_locking: bool,
     /// Whether the next job needs a new connection.
     pub(super) is_last: bool,
-    /// Whether strict mode is off for a statement: the next job must not meet that.
+    /// Whether strict mode is off for a statement; such a connection must not be reused.
     pub(super) is_lenient: bool,
-    /// What is to be logged once the transaction is committed.
+    /// To be logged once the transaction is committed.
     pub(super) notes: Vec<String>,
     _room: SemaphorePermit<'a>,
 }
@@ -72,7 +72,7 @@ pub(super) struct MysqlSession<'a> {
 // === impl Dial ===
 
 impl Dial {
-    /// A new connection, whose session is as Mika needs it.
+    /// Connects, and sets up the session.
     pub(super) async fn connect(&self) -> Result<Conn, MysqlFault> {
         let connect = async {
             let mut conn = Conn::new(self.opts.clone()).await?;
@@ -90,7 +90,7 @@ impl Dial {
 
 impl MysqlLink {
     pub(super) fn new(url: &Secret) -> Result<Self, StorageError> {
-        // MariaDB's own tools write their name there.
+        // The scheme of MariaDB's own tools.
         let text = match url.expose().strip_prefix("mariadb://") {
             Some(rest) => format!("mysql://{rest}"),
             None => url.expose().to_owned(),
@@ -103,9 +103,9 @@ impl MysqlLink {
         }
         let keepalive = opts.tcp_keepalive().unwrap_or(TCP_KEEPALIVE);
         let opts = OptsBuilder::from_opts(opts)
-            // The server's idea of its socket may lead to another server on this host.
+            // The socket that the server names may belong to another server on this host.
             .prefer_socket(false)
-            // An UPDATE tells how many rows it found, not how many it changed.
+            // An UPDATE returns how many rows it found, not how many it changed.
             .client_found_rows(true)
             .tcp_keepalive(Some(keepalive))
             .tcp_nodelay(true)
@@ -120,7 +120,7 @@ impl MysqlLink {
         })
     }
 
-    /// A connection that lives, for one job.
+    /// A working connection for one job.
     pub(super) async fn session<'a>(
         &'a self,
         statements: &'a Statements,
@@ -148,7 +148,7 @@ impl MysqlLink {
             if let Ok(Ok(())) = timeout(PING_TIMEOUT, conn.ping()).await {
                 return Ok(conn);
             }
-            // The others are as old or older.
+            // The other idle connections are as old or older.
             self.idle.lock().clear();
         }
         self.dial.connect().await
@@ -159,7 +159,7 @@ impl MysqlLink {
         &self.dial.place
     }
 
-    /// Takes a connection back after its job: for the next one, or to end it.
+    /// Returns a connection to the pool after its job, or drops it.
     pub(super) async fn end<T>(
         &self,
         mut session: MysqlSession<'_>,
@@ -194,13 +194,13 @@ impl MysqlLink {
                 return idle.push(conn);
             }
         }
-        // The server would log one that merely falls silent. If it is not heard, so be it.
+        // Without a goodbye, the server would log an aborted connection. If it is not heard, so be it.
         let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
     }
 }
 
-/// A server logs connections that merely end, so those that are kept say goodbye where a runtime is
-/// there to do it: `mika-manage` waits for that, and a daemon's may be cut short.
+/// Without a goodbye, the server would log aborted connections, so idle ones disconnect if there is a
+/// runtime: `mika-manage` waits for it, a daemon does not.
 impl Drop for MysqlLink {
     fn drop(&mut self) {
         let Ok(runtime) = Handle::try_current() else {
@@ -229,8 +229,8 @@ impl MysqlSession<'_> {
         }
     }
 
-    /// Runs Mika's own statements one after the other and passes each row to `take`. While the server works on a
-    /// statement, the rows of the one before are processed and the next one is built.
+    /// Runs Mika's own statements in order and passes each row to `take`. While the server works on a
+    /// statement, the previous rows are processed and the next statement is built.
     pub(super) async fn query_each(
         &mut self,
         mut statements: impl Iterator<Item = String>,
@@ -250,7 +250,7 @@ impl MysqlSession<'_> {
         Ok(())
     }
 
-    /// Runs Mika's own statements one after the other; while the server works on one, the next is built.
+    /// Runs Mika's own statements in order; while the server works on one, the next is built.
     pub(super) async fn run_each(
         &mut self,
         statements: impl Iterator<Item = String>,
@@ -258,7 +258,7 @@ impl MysqlSession<'_> {
         self.query_each(statements, |_| {}).await
     }
 
-    /// The same with parameters.
+    /// The rows of Mika's own SQL with parameters.
     pub(super) async fn exec(
         &mut self,
         sql: &str,
@@ -318,7 +318,7 @@ impl MysqlSession<'_> {
         Ok(rows)
     }
 
-    /// The rows of a named statement that is given `rows`, as many at a time as one statement holds.
+    /// The results of a named statement for `rows`, as many at a time as one statement holds.
     pub(super) async fn call_with(
         &mut self,
         call: &'static Call,
@@ -327,7 +327,7 @@ impl MysqlSession<'_> {
         self.call_with_columns(call, call.rows, rows).await
     }
 
-    /// The same with rows that have these columns, which may be more than the statement needs.
+    /// Like [`Self::call_with`], with rows of these columns, which may be more than the statement needs.
     pub(super) async fn call_with_columns(
         &mut self,
         call: &'static Call,
@@ -350,7 +350,7 @@ impl MysqlSession<'_> {
         self.statements.of(call)
     }
 
-    /// The columns that a named statement gives, as the server describes them.
+    /// The result columns of a named statement, as the server describes them.
     pub(super) async fn described(
         &mut self,
         call: &'static Call,
@@ -358,7 +358,7 @@ impl MysqlSession<'_> {
         let Some(pieces) = self.statements.of(call).first() else {
             return Ok(Arc::default());
         };
-        // Prepared statements are kept, so this asks the server once a connection.
+        // Prepared statements are cached: one round trip for each connection.
         let (sql, _) = prepared(pieces, &[]);
         match timeout(self.time_limit, self.conn.prep(sql)).await {
             Ok(Ok(statement)) => Ok(statement.columns()),
@@ -371,7 +371,7 @@ impl MysqlSession<'_> {
         !self.statements.of(call).is_empty()
     }
 
-    /// What the server says of a statement that it is not to run.
+    /// Prepares a statement without running it; returns the number of result columns.
     pub(super) async fn prepare(&mut self, sql: &str) -> Result<usize, MysqlFault> {
         let prepared = async {
             let statement = self.conn.prep(sql).await?;

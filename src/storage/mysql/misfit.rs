@@ -1,4 +1,4 @@
-//! A statement that failed for a value: nobody is found by it, or it is refused with the column's name.
+//! A statement that failed for a value: a lookup finds nothing, an edit is refused with the column's name.
 
 use mysql_async::{Row, Value};
 
@@ -9,8 +9,8 @@ use crate::storage::StorageError;
 use crate::storage::schema::{Call, mentions};
 use crate::storage::values::{Misfit, RefusedValue};
 
-/// What a named statement that failed comes to: no rows if it looks something up by characters that the
-/// column can't hold, for then no row has them; else the error, in words if a value is the cause.
+/// The outcome of a named statement that failed: no rows for a lookup by characters that the column can't
+/// hold, because no row has them; otherwise the error, which names the column if a value is the cause.
 pub(super) async fn found_or_refused(
     session: &mut MysqlSession<'_>,
     fault: MysqlFault,
@@ -38,7 +38,7 @@ fn is_ascii(value: &Value) -> bool {
     !matches!(value, Value::Bytes(bytes) if !bytes.is_ascii())
 }
 
-/// The same with what the column can hold, and what the value has.
+/// Adds the width of the column and the length of the value.
 async fn in_full(
     session: &mut MysqlSession<'_>,
     refused: RefusedValue,

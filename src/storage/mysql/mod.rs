@@ -2,8 +2,8 @@
 //!
 //! The tables that a site owns are reached by the named statements of a schema (`schemas/`), which
 //! the config can replace one by one; Mika's own tables by the SQL of this folder. A call takes a
-//! connection from a few that are kept (`link`), every wait is bounded, and one that fails
-//! by its connection is tried again on a new one where repeating it is harmless.
+//! connection from a small pool (`link`), every wait has a timeout, and a call whose connection is lost
+//! is retried on a new one if it is idempotent.
 
 mod apply;
 mod cells;
@@ -69,7 +69,7 @@ static SCHEMAS: [Schema; 2] = [
     },
 ];
 
-/// How often a transaction is tried again that others were in the way of, and how long it waits before.
+/// How often a transaction is retried after a lock conflict, and the delays before.
 const COLLISIONS_MAX: usize = 3;
 const COLLISION_FIRST: Duration = Duration::from_millis(20);
 const COLLISION_MAX: Duration = Duration::from_millis(500);
@@ -83,14 +83,14 @@ struct Mysql {
     reloads: feed::Reloads,
 }
 
-/// Whether a job may be done again when nobody knows whether it was done.
+/// Whether a job may be repeated when its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeat {
     Harmless,
     Never,
 }
 
-/// Prepares for the database of a URL; it is not connected to before the first call.
+/// Opens the database of a URL; the first call connects.
 pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
     let schema = schema::chosen(&SCHEMAS, config)?;
     Ok(Arc::new(Mysql {
@@ -102,8 +102,8 @@ pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
     }))
 }
 
-/// Does a job on a connection, again where that is promising. (A macro, for the compiler can't
-/// yet tell that the future of an async closure may be sent to another thread.)
+/// Runs a job on a connection, and retries it where that may help. (A macro, because the compiler can't
+/// prove yet that the future of an async closure is `Send`.)
 macro_rules! job {
     ($storage:expr, $time_limit:expr, $repeat:expr, |$session:ident| $work:expr) => {{
         let mut tries = Tries::new($storage, $time_limit, $repeat);
@@ -118,14 +118,14 @@ macro_rules! job {
     }};
 }
 
-/// A job that only reads, or can be repeated.
+/// An idempotent job: it is retried if its connection is lost. It may write.
 macro_rules! retrying {
     ($storage:expr, |$session:ident| $work:expr) => {
         job!($storage, ANSWER_TIMEOUT, Repeat::Harmless, |$session| $work)
     };
 }
 
-/// A job that must not be done twice.
+/// A job that must not be repeated if its outcome is unknown.
 macro_rules! once {
     ($storage:expr, |$session:ident| $work:expr) => {
         job!($storage, ANSWER_TIMEOUT, Repeat::Never, |$session| $work)
@@ -135,7 +135,7 @@ macro_rules! once {
 #[async_trait]
 impl Storage for Mysql {
     async fn claim(&self) -> Result<Claim, StorageError> {
-        // It goes by the identity, which comes with the tables.
+        // The claim needs the identity, which comes with the tables.
         migrate::prepare(self).await?;
         let identity = self.identity().await?;
         claim::claim(self.link.dial.clone(), &identity).await
@@ -350,7 +350,7 @@ impl Storage for Mysql {
         retrying!(self, |session| apply::begin_at(session, node, number))
     }
 
-    /// The number in the journal makes repeating harmless, also after a COMMIT without an answer.
+    /// The recorded batch number makes it idempotent, even after a COMMIT without an answer.
     async fn apply(
         &self,
         batches: &[Arc<Batch>],
@@ -392,13 +392,13 @@ impl Storage for Mysql {
     }
 }
 
-/// The tries of one job.
+/// The attempts of one job.
 struct Tries<'a> {
     storage: &'a Mysql,
     time_limit: Duration,
-    /// How long to wait before each try that others' locks make necessary.
+    /// The delays before retries after lock conflicts.
     collisions: Take<Backoff>,
-    /// How many connections may be lost on the way.
+    /// How many more connections may be lost.
     losses: u32,
 }
 
@@ -420,7 +420,7 @@ impl<'a> Tries<'a> {
         session.map_err(|fault| fault.explain(link.place(), ANSWER_TIMEOUT))
     }
 
-    /// Ends a try: with what the job has come to, or none if it is to be tried again.
+    /// Ends an attempt: returns the result of the job, or none if it is to be retried.
     async fn end<T>(
         &mut self,
         mut session: MysqlSession<'a>,
@@ -429,7 +429,7 @@ impl<'a> Tries<'a> {
         let link = &self.storage.link;
         let result = match result {
             Err(fault) if fault.is_by_account() => {
-                // A GRANT is of use to later connections only.
+                // A GRANT takes effect for later connections only.
                 session.is_last |= fault.is_denied();
                 Err(definers::named(&mut session, fault, link.place()).await)
             }

@@ -1,4 +1,4 @@
-//! Reading tables page by page. A row that can't be used is reported, and the rest is good.
+//! Reads tables page by page. An unusable row is reported and skipped.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
@@ -26,7 +26,7 @@ const PEER: &str = "SELECT user_id, torrent_id, peer_id, base_up, base_down, bas
 const HISTORY: &str = "SELECT torrent_id, user_id, uploaded, downloaded, seed_time, completed_at, \
     hnr FROM";
 
-/// Ids are above this one, which is none.
+/// All ids are above this one.
 const BEFORE_ALL: i64 = i64::MIN;
 
 type Read<T> = fn(&Row) -> Result<T, Unusable>;
@@ -76,7 +76,7 @@ pub(super) async fn torrents(
     .await
 }
 
-/// The condition on the key is spelled out: servers don't use an index for a comparison of rows.
+/// The condition on the key is written out: servers don't use an index for row comparisons.
 pub(super) async fn peers(
     session: &mut MysqlSession<'_>,
     own: &Own,
@@ -137,10 +137,10 @@ pub(super) async fn records_of(
     Ok((histories, page(&rows, u32::MAX, peer).rows))
 }
 
-/// Torrents that one statement asks for.
+/// Torrents in one statement.
 const ASKED_MAX: usize = 1000;
 
-/// Those of `torrents` that have any record.
+/// The torrents of these that have any record.
 pub(super) async fn with_records(
     session: &mut MysqlSession<'_>,
     own: &Own,
@@ -173,7 +173,7 @@ pub(super) async fn bad_clients(session: &mut MysqlSession<'_>) -> Result<Vec<Ba
     Ok(clients(session).await?.bad)
 }
 
-/// The clients with their prefixes as they stand in the table, and the rows that can't be used.
+/// The clients with their prefixes verbatim, and the unusable rows.
 pub(super) async fn clients(
     session: &mut MysqlSession<'_>,
 ) -> Result<Page<(Client, String)>, MysqlFault> {
@@ -253,7 +253,7 @@ pub(super) async fn ids_of_hashes(
             let hash = |column| cells.info_hash(column, "").ok().flatten();
             Some((TorrentId(cells.id(0).ok()?), hash(1), hash(2)))
         })
-        // A collation may take other bytes for the same.
+        // A collation may treat other bytes as equal.
         .filter(|(_, first, second)| {
             let both = [first, second].into_iter().flatten();
             both.into_iter().any(|hash| hashes.contains(&hash))
@@ -264,7 +264,7 @@ pub(super) async fn ids_of_hashes(
     Ok(known)
 }
 
-/// Reads on to `limit` good rows, so that a page of bad ones is not taken for the end.
+/// Reads until there are `limit` good rows, so that a page of bad ones does not look like the end.
 async fn by_id<T>(
     session: &mut MysqlSession<'_>,
     call: &'static Call,
@@ -298,7 +298,7 @@ async fn by_id<T>(
     }
 }
 
-/// One row beyond the page tells whether there are more.
+/// Reads one row beyond the page to know whether there are more.
 fn one_more(limit: u32) -> Value {
     Value::from(u64::from(limit.max(1)) + 1)
 }
@@ -316,8 +316,7 @@ fn page<T>(rows: &[Row], limit: u32, read: Read<T>) -> Page<T> {
     page
 }
 
-/// One row that was asked for by name: there it is an error if it can't be used. One that the site
-/// has not finished is not there yet.
+/// A single row: an error if it is unusable, none if the site has not finished it.
 async fn one<T>(
     session: &mut MysqlSession<'_>,
     call: &'static Call,
@@ -400,7 +399,7 @@ fn client(row: &Row) -> Result<(Client, String), Unusable> {
     let cells = MysqlCells(row);
     let written = cells.text(0);
     let client = rows::client(&written, cells.text(1));
-    // In quotes, because it may have nothing but blanks.
+    // In quotes, because it may consist of blanks.
     let client = client.map_err(|problem| BadRow {
         id: format!("{:?}", cells.shown(0)),
         ..bad("whitelist", &cells, problem)

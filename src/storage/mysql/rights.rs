@@ -1,4 +1,4 @@
-//! Privileges that Mika's account lacks, gathered into one finding.
+//! Collects the privileges that Mika's account lacks into one finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::storage::Finding;
 pub(super) const ALL: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, TRIGGER";
 const TRIGGER: &str = "TRIGGER";
 
-/// Privileges that are missing, and on which tables.
+/// Missing privileges, by table.
 #[derive(Default)]
 pub(super) struct Missing {
     tables: BTreeMap<String, BTreeSet<String>>,
@@ -23,7 +23,7 @@ pub(super) struct Missing {
 }
 
 impl Missing {
-    /// Notes what a statement was denied for.
+    /// Records what a statement was denied for.
     pub(super) fn note(&mut self, error: &ServerError) {
         let Some((privileges, table)) = denied(&error.message) else {
             self.others.insert(fault::lack(error));
@@ -35,7 +35,7 @@ impl Missing {
         }
     }
 
-    /// Notes that triggers can't be seen.
+    /// Records that triggers can't be seen.
     pub(super) fn note_trigger(&mut self) {
         self.tables.entry(TRIGGER.into()).or_default();
     }

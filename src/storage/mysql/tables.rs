@@ -1,4 +1,4 @@
-//! Mika's own tables: their names, and making them.
+//! Mika's own tables: their names and migrations.
 
 use super::cells::MysqlCells;
 use super::definers::Trial;
@@ -13,16 +13,16 @@ use crate::storage::triggers::{Misplaced, Trigger};
 use crate::storage::unusable::plural;
 use crate::storage::{Finding, MigrationStatus, StorageError};
 
-/// Seconds that one `mika-manage` waits for another one's migration, or for its edit.
+/// Seconds for which one `mika-manage` waits for the migration or edit of another.
 const LOCK_SECONDS: u32 = 8;
 
-/// The table that says which migrations were applied.
+/// The table of applied migrations.
 const MIGRATIONS: &str = "CREATE TABLE IF NOT EXISTS mika_migrations (
         name VARCHAR(190) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
         applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
     ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4";
 
-/// What tells a statement that makes or drops a trigger.
+/// Marks a statement that creates or drops a trigger.
 const TRIGGER: &str = "TRIGGER ";
 
 /// The names of the tables that differ between schemas.
@@ -47,10 +47,10 @@ pub(super) async fn begin(session: &mut MysqlSession<'_>) -> Result<(), MysqlFau
     Ok(())
 }
 
-/// Takes the lock of that name, which other processes with the same database wait for.
-/// It is given back when the job is done.
+/// Acquires a named lock that excludes other processes with the same database. It is released when the job
+/// is done.
 pub(super) async fn lock(session: &mut MysqlSession<'_>, name: &str) -> Result<(), MysqlFault> {
-    // Locks belong to the server; a name has 64 characters at most.
+    // Locks are global on the server; a name has at most 64 characters.
     let sql = format!(
         "SELECT GET_LOCK(CONCAT('mika.{name}.', LEFT(MD5(DATABASE()), 16)), {LOCK_SECONDS})"
     );
@@ -92,8 +92,8 @@ pub(super) async fn migrations(
     Ok(migrate::status(schema.migrations, &applied)?)
 }
 
-/// Applies what is missing, and puts triggers right that went astray. The server commits after every
-/// statement, so each can be repeated: an interrupted run begins its migration again.
+/// Applies missing migrations, and repairs triggers. The server commits after every statement, so each is
+/// idempotent: an interrupted run begins its migration again.
 pub(super) async fn migrate(
     session: &mut MysqlSession<'_>,
     link: &MysqlLink,
@@ -106,7 +106,7 @@ pub(super) async fn migrate(
             view.problem, view.hint
         )));
     }
-    // An account without CREATE can still put triggers right.
+    // An account without CREATE can still repair triggers.
     if !is_there(session).await? {
         run(session, link, schema, MIGRATIONS).await?;
     }
@@ -116,7 +116,7 @@ pub(super) async fn migrate(
     for (migration, _) in pending.filter(|(_, status)| !status.applied) {
         let is_followed = session.has(&FEED);
         for statement in statements(migration) {
-            // The tables that they are for may have other names.
+            // Their tables may have other names.
             if !is_followed && statement.contains(TRIGGER) {
                 continue;
             }
@@ -138,7 +138,7 @@ pub(super) async fn migrate(
     Ok(done)
 }
 
-/// Gives the database an identity if the one that a migration gave it is gone; returns whether it was.
+/// Gives the database a new identity if it was lost; returns whether it was.
 async fn make_identity(
     session: &mut MysqlSession<'_>,
     link: &MysqlLink,
@@ -156,15 +156,15 @@ async fn make_identity(
     Ok(true)
 }
 
-/// The triggers that the migrations of a schema make.
+/// The triggers that the migrations of a schema create.
 pub(super) fn triggers(schema: &Schema) -> Vec<Trigger> {
     let all = schema.migrations.iter().flat_map(statements);
     all.filter_map(|statement| Trigger::of_statement(&statement))
         .collect()
 }
 
-/// Makes those triggers again that are missing, elsewhere or changed; returns what it made. No
-/// change was followed meanwhile, so those who follow load everything again.
+/// Creates triggers again that are missing, on another table or changed; returns their names. Changes were
+/// missed meanwhile, so followers load everything again.
 async fn mend_triggers(
     session: &mut MysqlSession<'_>,
     link: &MysqlLink,
@@ -202,10 +202,10 @@ async fn run(
 ) -> Result<(), MysqlFault> {
     match session.run(statement).await {
         Ok(_) => Ok(()),
-        // Of a migration that was interrupted.
+        // Left by an interrupted migration.
         Err(fault) if fault.is_column_there() => Ok(()),
         Err(fault) if fault.is_denied() => {
-            // A GRANT is of use to later connections only.
+            // A GRANT takes effect for later connections only.
             session.is_last = true;
             Err(denied(session, fault, link, statement).await)
         }
@@ -213,8 +213,8 @@ async fn run(
     }
 }
 
-/// What to say of a table that is not there though the migrations are applied, or are to be: the
-/// problem and the advice.
+/// The problem and the remedy for a table that is missing although the migrations are applied, or to be
+/// applied.
 pub(super) fn absence(schema: &Schema, table: &str) -> (String, String) {
     let makes = format!("CREATE TABLE IF NOT EXISTS {table} ");
     let mut all = schema.migrations.iter().flat_map(statements);
@@ -234,11 +234,11 @@ pub(super) fn absence(schema: &Schema, table: &str) -> (String, String) {
     )
 }
 
-/// What to do about a table that is there under a name of Mika's, with other columns.
+/// The remedy for a table with a name of Mika's and other columns.
 pub(super) const NOT_OURS: &str = "if it is another program's, name another database in storage.url, \
     another storage.schema, or statements that fit in storage.statements";
 
-/// A trigger that can't be made for its table.
+/// The error for a trigger that can't be created.
 fn unfit(fault: MysqlFault, link: &MysqlLink, schema: &Schema, statement: &str) -> MysqlFault {
     let Some(Trigger { table, .. }) = Trigger::of_statement(statement) else {
         return fault;
@@ -256,8 +256,7 @@ fn unfit(fault: MysqlFault, link: &MysqlLink, schema: &Schema, statement: &str) 
     }
 }
 
-/// Columns that Mika's statements use and a table of that name lacks: it is another program's, or
-/// was changed.
+/// Columns that Mika's statements use and a table lacks: it is another program's, or was changed.
 pub(super) async fn unlike(
     session: &mut MysqlSession<'_>,
     schema: &Schema,
@@ -292,7 +291,7 @@ pub(super) async fn unlike(
 }
 
 /// Whether a finding of [`unlike`] names that column.
-pub(super) fn tells_of(finding: &Finding, column: &str) -> bool {
+pub(super) fn reports_column(finding: &Finding, column: &str) -> bool {
     let lacks = finding.problem.split_once("` lacks the column");
     lacks.is_some_and(|(_, columns)| {
         let mut columns = columns.split([' ', ',']);
@@ -307,14 +306,14 @@ fn columns_of(statement: &str) -> Option<(&str, Vec<&str>)> {
     let words = rest
         .lines()
         .filter_map(|line| line.split_whitespace().next());
-    // Keys and the end of the statement begin with other signs.
+    // Keys and the end of the statement begin with other characters.
     let is_column =
         |word: &&str| word.starts_with(|char: char| char.is_ascii_lowercase() || char == '`');
     let columns = words.filter(is_column).map(|word| word.trim_matches('`'));
     Some((table, columns.collect()))
 }
 
-/// The statements of a migration: they are parted by empty lines, for a trigger has several `;`.
+/// The statements of a migration, which are separated by empty lines, because a trigger has several `;`.
 fn statements(migration: &Migration) -> impl Iterator<Item = String> {
     let parts = migration.sql.split("\n\n").map(|part| {
         let lines: Vec<&str> = part
@@ -326,7 +325,7 @@ fn statements(migration: &Migration) -> impl Iterator<Item = String> {
     parts.filter(|statement| !statement.is_empty())
 }
 
-/// The privilege that a statement of a migration lacks, as it has to be granted.
+/// The privilege that a statement of a migration needs, in the words of a GRANT.
 async fn denied(
     session: &mut MysqlSession<'_>,
     fault: MysqlFault,

@@ -1,4 +1,4 @@
-//! Applying a batch of the journal: bases, credit and the batch's number in one transaction.
+//! Applies batches of a journal: bases, credit and the last number in one transaction.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::storage::touched::{KnownIds, Named, Touched, TouchedPeer};
 use crate::storage::values::log_refused;
 use crate::storage::{CreditRules, batches};
 
-/// `column = column + added`, which stops at 2^63−1 and takes a NULL for 0 (rule A8).
+/// `column = column + added`, saturating at 2^63−1, with NULL as 0 (rule A8).
 macro_rules! plus {
     ($column:literal, $added:literal) => {
         concat!(
@@ -55,11 +55,11 @@ const PEER_SESSIONS: &str = concat!(
     "sessions = ?9, uploaded = ?10, downloaded = ?11 WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3"
 );
 
-/// Rows that are read with one statement: to begin and to end one takes longer than to find a row.
+/// Rows read by one statement: starting and ending a statement takes longer than finding a row.
 const READ_AT_ONCE: usize = 64;
 
-/// `{wanted}` stands for a table of places and keys. By the primary keys, whose order the rows are in:
-/// SQLite would choose the shorter index of torrents, and then jump to and fro.
+/// `{wanted}` stands for a table of indices and keys. Uses the primary keys, in whose order the rows are:
+/// SQLite would choose the shorter index of torrents, and then seek back and forth.
 const HELD_PEERS: &str = "SELECT column1, announces, last_announce, active, base_up, base_down, \
     base_at, dip_up, dip_down, sessions, uploaded, downloaded, first_announce \
     FROM {wanted} CROSS JOIN peers INDEXED BY sqlite_autoindex_peers_1 \
@@ -79,7 +79,7 @@ const HISTORY: &str = "UPDATE history SET uploaded = ?3, downloaded = ?4, seed_t
     announces = ?6, last_announce = ?7, completed_at = ?8, hnr = ?9, seeded_floor = ?10, \
     seeded_from = ?11, seeded_until = ?12 WHERE torrent_id = ?1 AND user_id = ?2";
 
-/// A user's other peers of the torrent have the same standing.
+/// Copies the standing to the user's other peers of the torrent.
 const SIBLINGS: &str = "UPDATE peers SET hnr = ?3, completed_at = IFNULL(completed_at, ?4) \
     WHERE torrent_id = ?1 AND user_id = ?2";
 
@@ -115,13 +115,13 @@ const SNATCH: &str = concat!(
     " WHERE info_hash = ?1 OR info_hash_v2 = ?1"
 );
 
-/// Applies `batches`, or leaves everything as it was.
+/// Applies `batches`, or changes nothing.
 pub(super) fn apply(
     connection: &mut Connection,
     batches: &[Arc<Batch>],
     rules: &CreditRules,
 ) -> Result<Credited, SqliteFault> {
-    // Dropped without a commit, a transaction rolls back; so it does when its COMMIT fails.
+    // Rolls back if dropped without a commit, or if its COMMIT fails.
     let transaction = begin(connection)?;
     let Some(Batch {
         journal, number, ..
@@ -155,7 +155,7 @@ pub(super) fn apply(
     Ok(settled.into_credited())
 }
 
-/// The rows that changes are settled against. Nobody else writes until this transaction ends.
+/// The rows that changes are settled against. This transaction is the only writer.
 fn held(transaction: &Transaction<'_>, touched: &Touched<'_>) -> Result<HeldRows, SqliteFault> {
     let histories = touched.histories.iter();
     let histories = histories.map(|row| params_of([row.torrent.0, row.user.0]));
@@ -173,7 +173,7 @@ fn params_of<const N: usize>(ids: [u32; N]) -> [ValueRef<'static>; N] {
     ids.map(|id| ValueRef::Integer(id.into()))
 }
 
-/// What is there under each of these keys, in their order.
+/// The rows of these keys, in their order.
 fn read_all<'a, T, const N: usize>(
     transaction: &Transaction<'_>,
     select: &str,
@@ -189,7 +189,7 @@ fn read_all<'a, T, const N: usize>(
     let mut found: Vec<Option<T>> = (0..keys.len()).map(|_| None).collect();
     let mut keys = keys.fuse();
     for found in found.chunks_mut(READ_AT_ONCE) {
-        // Nothing is found under the keys that are left over.
+        // The unused parameters match nothing.
         let keys = keys.by_ref().chain(std::iter::repeat([ValueRef::Null; N]));
         for (number, param) in keys.take(READ_AT_ONCE).flatten().enumerate() {
             select.raw_bind_parameter(number + 1, ToSqlOutput::Borrowed(param))?;
@@ -205,7 +205,7 @@ fn read_all<'a, T, const N: usize>(
     Ok(found)
 }
 
-/// Which of the users and torrents that changes name are there.
+/// The users and torrents named by changes that exist.
 fn known(transaction: &Transaction<'_>, named: &Named) -> Result<KnownIds, SqliteFault> {
     let mut known = KnownIds::default();
     let mut select = transaction.prepare_cached("SELECT 1 FROM users WHERE id = ?1")?;
@@ -259,7 +259,7 @@ fn held_history(cells: &SqliteCells<'_>) -> HeldHistory {
     }
 }
 
-/// All nodes and the number of the last batch of each.
+/// All journals, with the number of the last batch of each.
 pub(super) fn journals(connection: &Connection) -> Result<Vec<(String, u64)>, SqliteFault> {
     let mut select = connection.prepare_cached("SELECT node, applied FROM mika_journal")?;
     let rows = select.query_map([], |row| {
@@ -277,7 +277,7 @@ pub(super) fn last_applied(connection: &Connection, node: &str) -> Result<u64, S
     Ok(applied.unwrap_or(0).max(0).cast_unsigned())
 }
 
-/// Passes over batches that are not there up to `number`.
+/// Gives up missing batches up to `number`.
 pub(super) fn begin_at(
     connection: &Connection,
     node: &str,
@@ -304,7 +304,7 @@ pub(super) fn forget(
     Ok(gone > 0)
 }
 
-/// A torrent that is not there under the id of a change may have got another one meanwhile.
+/// A torrent that is missing under the id of a change may have got another one meanwhile.
 fn id_of_hash(
     transaction: &Transaction<'_>,
     info_hash: &InfoHash,
@@ -409,7 +409,7 @@ fn write_histories(
             covered.map(|covered| covered.until),
             row.first_announce,
         ];
-        // Who updates leaves the last one alone.
+        // Updates omit the last one.
         let count = if row.is_new {
             cells.len()
         } else {
@@ -484,13 +484,13 @@ fn write_snatches(
     Ok(())
 }
 
-/// Rows that a constraint or trigger of the site refuses. They are left out, so that the credit of
-/// everybody else is written, and the log says so once the others are committed.
+/// Rows that a constraint or trigger of the site refuses. They are skipped, so that all other credit is
+/// written, and logged after the commit.
 #[derive(Default)]
 struct RefusedRows(Vec<String>);
 
 impl RefusedRows {
-    /// How many rows a statement changed; none if it was refused for a value.
+    /// Number of rows that a statement changed; none if it was refused for a value.
     fn note(
         &mut self,
         transaction: &Transaction<'_>,
@@ -502,7 +502,7 @@ impl RefusedRows {
             Err(error) => SqliteFault::from(error),
         };
         if transaction.is_autocommit() {
-            // What came after it would stay alone.
+            // The trigger has rolled back the transaction: later statements would be committed alone.
             let text =
                 "a trigger ends the transaction: let it use RAISE(ABORT, …) and not ROLLBACK";
             return Err(SqliteFault::broken(text));

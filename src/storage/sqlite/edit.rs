@@ -1,4 +1,4 @@
-//! Editing users, torrents and whitelist, as `mika-manage` and the API do.
+//! Edits of users, torrents and whitelist by `mika-manage` and the API.
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -46,7 +46,7 @@ fn add_user(transaction: &Transaction<'_>, user: &NewUser) -> Result<Option<User
     }
 }
 
-/// What became of a row. A statement that is refused undoes itself, so the others are not concerned.
+/// The result for one row. A refused statement is rolled back by itself, and does not affect the others.
 fn row_result<T>(result: Result<Option<T>, SqliteFault>) -> Result<Added<T>, SqliteFault> {
     let fault = match result {
         Ok(id) => return Ok(Ok(id)),
@@ -100,7 +100,7 @@ pub(super) fn add_torrents(
     Ok(ids)
 }
 
-/// A hash may be the first of one torrent and the second of another, which no constraint forbids.
+/// No constraint prevents that a hash is the first of one torrent and the second of another.
 fn add_torrent(
     transaction: &Transaction<'_>,
     torrent: &NewTorrent,
@@ -155,8 +155,8 @@ pub(super) fn update_torrent(
     Ok(transaction.commit()?)
 }
 
-/// Gives a torrent, and what is recorded of it, another id. Records that a deleted torrent left under
-/// that id must not become this one's.
+/// Moves a torrent and its records to another id. Records that a deleted torrent left under that id must
+/// not become this one's.
 fn move_torrent(
     transaction: &Transaction<'_>,
     id: TorrentId,
@@ -234,7 +234,7 @@ pub(super) fn remove_client(connection: &mut Connection, prefix: &str) -> Result
     Ok(transaction.commit()?)
 }
 
-/// Sets the totals of at most `limit` rows after `after` to 0; returns the last id that it did.
+/// Sets the totals of at most `limit` rows after `after` to 0; returns the last id.
 pub(super) fn wipe(
     connection: &mut Connection,
     what: Wipe,
@@ -269,12 +269,12 @@ pub(super) fn wipe(
     Ok(last)
 }
 
-/// A total as the database can hold it.
+/// A total clamped to what the database can hold.
 fn total(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// A value that another row has in a unique column.
+/// The error for a violated unique column.
 fn taken(error: rusqlite::Error) -> SqliteFault {
     let fault = SqliteFault::from(error);
     let what = match fault.duplicate_key().as_deref() {

@@ -1,4 +1,4 @@
-//! Errors of SQLite as those of storage: what is the matter, and what to do about it.
+//! Errors of SQLite, mapped to [`StorageError`]s with the cause and the remedy.
 
 use rusqlite::{Error, ErrorCode, ffi};
 
@@ -30,7 +30,7 @@ impl SqliteFault {
         unique.contains(&error.extended_code)
     }
 
-    /// The columns in which a value exists already, such as `users.username`.
+    /// The columns of the violated unique key, such as `users.username`.
     pub(super) fn duplicate_key(&self) -> Option<String> {
         match self {
             Self::Sql(Error::SqliteFailure(_, Some(text))) if self.is_duplicate() => {
@@ -40,7 +40,7 @@ impl SqliteFault {
         }
     }
 
-    /// What a value is refused for, if that is why a statement failed.
+    /// Why a value was refused, if that is the cause.
     pub(super) fn refused(&self) -> Option<RefusedValue> {
         match self {
             Self::Sql(error) => refused(error),
@@ -69,7 +69,7 @@ impl From<StorageError> for SqliteFault {
     }
 }
 
-/// What a constraint of the site's refuses. Which column it was, SQLite tells of some.
+/// A value refused by a constraint of the site. SQLite names the column for some of them.
 fn refused(error: &Error) -> Option<RefusedValue> {
     let Error::SqliteFailure(error, text) = error else {
         return None;
@@ -101,7 +101,7 @@ fn refused(error: &Error) -> Option<RefusedValue> {
     })
 }
 
-/// Texts of SQLite name tables and columns, never values, so they may be shown.
+/// Texts of SQLite name tables and columns but never values, so they may be shown.
 fn explain(error: &Error, path: &str) -> StorageError {
     if let Some(refused) = refused(error) {
         return StorageError::Invalid(refused.to_string());

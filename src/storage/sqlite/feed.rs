@@ -1,4 +1,4 @@
-//! The feed of registry changes. Triggers write it (see `migrations/`), so it tells of plain SQL too.
+//! The feed of registry changes. Triggers write it (see `migrations/`), so it includes changes by plain SQL.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -9,15 +9,15 @@ use crate::base::ids::{TorrentId, UserId};
 use crate::registry::RowChange;
 use crate::storage::{Feed, FeedPosition, StorageError, passed_over};
 
-/// Entries kept for those who follow; who is further behind loads everything again.
+/// Entries that the feed keeps; a follower that is further behind loads everything again.
 const KEPT: i64 = 100_000;
-/// Entries that one trim deletes at most.
+/// Maximum of entries that one trim deletes.
 const TRIM_MAX: i64 = 50_000;
 
-/// The kind of an entry that has everything loaded again: triggers were missing for a while.
+/// The kind of an entry that makes followers load everything again: triggers were missing for a while.
 pub(super) const RELOAD: &str = "reload";
 
-/// The newest position. SQLite remembers it even when every entry is gone.
+/// The newest position. SQLite remembers it even if all entries are deleted.
 pub(super) fn position(connection: &Connection) -> Result<FeedPosition, SqliteFault> {
     let mut select =
         connection.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'mika_feed'")?;
@@ -94,12 +94,12 @@ fn entries(
     Ok((entries, reached))
 }
 
-/// A row that can't be used must not stay in force, so it counts as gone.
+/// An unusable row must not stay in force, so it counts as deleted.
 fn change(connection: &Connection, kind: &str, key: i64) -> Result<Option<RowChange>, SqliteFault> {
     if kind == "whitelist" {
         return Ok(Some(RowChange::Whitelist(read::whitelist(connection)?)));
     }
-    // The tracker never knew an id that does not fit.
+    // The tracker has never loaded an id that does not fit.
     let Ok(key) = u32::try_from(key) else {
         return Ok(None);
     };
@@ -138,7 +138,7 @@ fn usable<T>(
     }
 }
 
-/// Deletes what [`crate::storage::Storage::prune`] says, and old entries of the feed.
+/// Implements [`crate::storage::Storage::prune`]; also trims the feed.
 pub(super) fn prune(
     connection: &mut Connection,
     before: i64,

@@ -1,4 +1,4 @@
-//! Totals that can't be, as a wrong statement of a web application leaves them behind.
+//! Impossible totals, left by faulty statements of a web application.
 
 use rusqlite::{Connection, params};
 
@@ -6,7 +6,7 @@ use super::fault::SqliteFault;
 use super::tables::begin;
 use crate::storage::{InvalidTotals, PLAUSIBLE_MAX, Wipe};
 
-/// The table and its totals.
+/// The table, and the names of its totals.
 fn totals(what: Wipe) -> (&'static str, &'static [&'static str]) {
     match what {
         Wipe::Users => (
@@ -33,12 +33,12 @@ fn totals(what: Wipe) -> (&'static str, &'static [&'static str]) {
     }
 }
 
-/// Whether a column holds what a total can't be; what is no number at all can't be either.
+/// A condition: the column holds an impossible total, or no number at all.
 fn is_invalid(column: &str) -> String {
     format!("(typeof({column}) <> 'integer' OR {column} NOT BETWEEN 0 AND {PLAUSIBLE_MAX})")
 }
 
-/// Looks at `limit` rows after `after`; what it found, and the last id that it looked at.
+/// Checks `limit` rows after `after`; returns the findings and the last id checked.
 pub(super) fn find(
     connection: &Connection,
     what: Wipe,

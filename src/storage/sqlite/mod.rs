@@ -1,8 +1,8 @@
-//! The SQLite driver: one file, one thread that writes, one that reads.
+//! The SQLite driver: one file, one writer thread, one reader thread.
 //!
 //! SQLite blocks while it works, so the connections live on threads of their own
-//! (`worker`) and callers wait for a message. The log is written ahead (WAL): readers and the
-//! writer don't wait for each other, and a web application may use the file meanwhile.
+//! (`worker`) and callers wait for a message. In WAL mode readers and the writer don't block each other, and
+//! a web application may use the file at the same time.
 
 mod apply;
 mod cells;
@@ -43,9 +43,9 @@ use crate::registry::{BadRow, Client};
 
 /// How long a connection waits for another program's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a caller waits for its turn and its answer.
+/// How long a caller waits for its result.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same for jobs that read or write the whole file.
+/// How long to wait for jobs that read or write the whole file.
 const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A database file.

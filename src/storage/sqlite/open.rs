@@ -1,4 +1,4 @@
-//! Opening the file: what can be wrong with it is told here, in one line each.
+//! Opens the file, with one line of error for each thing that can be wrong with it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -13,11 +13,11 @@ use super::tables;
 use crate::base::secret::Secret;
 use crate::storage::{Claim, StorageError, migrate};
 
-/// Passkeys are in it: the file is not for everybody, whatever the umask says.
+/// It holds passkeys: not world-readable, whatever the umask.
 const FILE_MODE: u32 = 0o660;
 /// Prepared statements kept by each connection; more than the driver has.
 const STATEMENTS_MAX: usize = 64;
-/// Kibibytes of pages that the writer and the reader keep in memory.
+/// Page cache of the writer and the reader, in KiB.
 const WRITER_CACHE_KIB: i64 = 64 * 1024;
 const READER_CACHE_KIB: i64 = 16 * 1024;
 /// Pages (64 MiB) in the write-ahead log before a checkpoint copies them into the file. A full batch changes
@@ -81,8 +81,8 @@ pub(super) fn claim(path: &Path) -> Result<Claim, StorageError> {
     }
 }
 
-/// Only a file that is not there is touched: closing a second handle on a database in use
-/// would drop SQLite's own locks on it.
+/// Does not open an existing file: closing a second handle on a database in use would drop SQLite's own
+/// locks on it.
 fn create(path: &Path) -> Result<(), StorageError> {
     let shown = path.display();
     let created = OpenOptions::new()
@@ -132,7 +132,7 @@ fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connec
             path.display()
         )));
     }
-    // FULL: what was acknowledged survives a power cut.
+    // FULL: committed data survives a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
@@ -140,7 +140,7 @@ fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connec
     Ok(connection)
 }
 
-/// A file that is there but can't be opened is a matter of rights.
+/// An existing file that can't be opened lacks permissions.
 fn explain(fault: SqliteFault, path: &Path) -> StorageError {
     let shown = path.display();
     match &fault {

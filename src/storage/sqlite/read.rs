@@ -1,4 +1,4 @@
-//! Reading tables page by page. A row that can't be used is reported, and the rest is good.
+//! Reads tables page by page. An unusable row is reported and skipped.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
@@ -29,7 +29,7 @@ const PEER: &str = "SELECT user_id, torrent_id, peer_id, base_up, base_down, bas
 const HISTORY: &str = "SELECT torrent_id, user_id, uploaded, downloaded, seed_time, completed_at, \
     hnr FROM history";
 
-/// Ids are above this one, which is none.
+/// All ids are above this one.
 const BEFORE_ALL: i64 = i64::MIN;
 
 pub(super) fn newest_announce(connection: &Connection) -> Result<Option<i64>, SqliteFault> {
@@ -110,7 +110,7 @@ pub(super) fn records_of(
     Ok((histories.rows, peers.rows))
 }
 
-/// Those of `torrents` that have any record.
+/// The torrents of these that have any record.
 pub(super) fn with_records(
     connection: &Connection,
     torrents: &[TorrentId],
@@ -128,7 +128,7 @@ pub(super) fn with_records(
     Ok(found)
 }
 
-/// The usable clients; [`unusable_rows`] tells of the others.
+/// The usable clients; [`unusable_rows`] has the others.
 pub(super) fn whitelist(connection: &Connection) -> Result<Vec<Client>, SqliteFault> {
     Ok(rows::distinct(clients(connection)?.rows))
 }
@@ -187,7 +187,7 @@ pub(super) fn torrent_by_hash(
     one(connection, &sql, [info_hash.0], torrent)
 }
 
-/// Which users are meant: those that the count and the list have in common.
+/// The condition that count and list have in common.
 const FIND_USERS: &str = "WHERE (?1 IS NULL OR username LIKE ?1 ESCAPE '!' OR id = ?2) \
     AND (?3 IS NULL OR (enabled <> 0) = ?3)";
 
@@ -273,14 +273,14 @@ pub(super) fn unusable_rows(
     Ok(found)
 }
 
-/// The clients with their prefixes as they stand in the table, and the rows that can't be used.
+/// The clients with their prefixes verbatim, and the unusable rows.
 pub(super) fn clients(connection: &Connection) -> Result<Page<(Client, String)>, SqliteFault> {
     let sql = "SELECT peer_id, vstring FROM whitelist ORDER BY peer_id";
     let mut select = connection.prepare_cached(sql)?;
     page(select.query([])?, u32::MAX, client)
 }
 
-/// Reads on to `limit` good rows, so that a page of bad ones is not taken for the end.
+/// Reads until there are `limit` good rows, so that a page of bad ones does not look like the end.
 fn page<T>(
     mut rows: Rows<'_>,
     limit: u32,
@@ -298,8 +298,7 @@ fn page<T>(
     Ok(page)
 }
 
-/// One row that was asked for by name: there it is an error if it can't be used. One that the site
-/// has not finished is not there yet.
+/// A single row: an error if it is unusable, none if the site has not finished it.
 fn one<T>(
     connection: &Connection,
     sql: &str,
@@ -383,7 +382,7 @@ fn client(row: &Row<'_>) -> Result<(Client, String), Unusable> {
     let cells = SqliteCells(row);
     let written = cells.text(0);
     let client = rows::client(&written, cells.text(1));
-    // In quotes, because it may have nothing but blanks.
+    // In quotes, because it may consist of blanks.
     let client = client.map_err(|problem| BadRow {
         id: format!("{:?}", cells.shown(0)),
         ..bad("whitelist", &cells, problem)

@@ -1,4 +1,4 @@
-//! Mika's own tables: making them, and looking for what is wrong with them.
+//! Mika's own tables: migrations and checks.
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
@@ -7,7 +7,7 @@ use super::{read, triggers};
 use crate::storage::identity::checked;
 use crate::storage::{Finding, MigrationStatus, StorageError, migrate};
 
-/// What the driver uses, so what must be there. The migrations make it.
+/// The tables and columns that the driver uses.
 const COLUMNS: &[(&str, &str)] = &[
     (
         "users",
@@ -45,18 +45,18 @@ pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, SqliteFaul
     Ok(names.collect::<Result<_, _>>()?)
 }
 
-/// By a statement: `Connection::table_exists` does not notice what others created meanwhile.
+/// By a statement: `Connection::table_exists` does not see tables that others created meanwhile.
 fn is_there(connection: &Connection, table: &str) -> Result<bool, SqliteFault> {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
     Ok(connection.prepare_cached(sql)?.exists([table])?)
 }
 
-/// The random text that a migration made.
+/// The identity; a random text made by a migration.
 pub(super) fn identity(connection: &Connection) -> Result<String, SqliteFault> {
     Ok(checked(found_identity(connection)?).map_err(StorageError::from)?)
 }
 
-/// Makes another one.
+/// Replaces the identity.
 pub(super) fn renew_identity(connection: &Connection) -> Result<String, SqliteFault> {
     let sql = "UPDATE mika_identity SET id = lower(hex(randomblob(16)))";
     connection.execute(sql, [])?;
@@ -75,12 +75,13 @@ pub(super) fn migrations(connection: &Connection) -> Result<Vec<MigrationStatus>
     Ok(migrate::status(migrate::SQLITE, &applied(connection)?)?)
 }
 
-/// Applies what is missing, and makes triggers and an identity again that are gone. Each migration is a transaction with its name, so an interrupted run goes on where it stopped.
+/// Applies missing migrations, and restores triggers and identity. Each migration is a transaction with its
+/// name, so an interrupted run continues where it stopped.
 pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, SqliteFault> {
     let mut done = Vec::new();
     for migration in migrate::SQLITE {
         let transaction = begin(connection)?;
-        // Looked up inside the transaction: another process may migrate at the same time.
+        // Read inside the transaction: another process may migrate at the same time.
         let pending = migrations(&transaction)?
             .iter()
             .any(|status| status.name == migration.name && !status.applied);
@@ -108,7 +109,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Sqlite
     Ok(done)
 }
 
-/// Gives the database an identity if the one that a migration gave it is gone; returns whether it was.
+/// Gives the database a new identity if it was lost; returns whether it was.
 fn make_identity(connection: &mut Connection) -> Result<bool, SqliteFault> {
     if found_identity(connection)?.is_some() {
         return Ok(false);
@@ -121,7 +122,7 @@ fn make_identity(connection: &mut Connection) -> Result<bool, SqliteFault> {
     Ok(true)
 }
 
-/// A transaction that is the only writer from its beginning, so that it can't fail half-way for a lock.
+/// A transaction that locks at its beginning, so that it can't fail half-way for a lock.
 pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, SqliteFault> {
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
@@ -150,7 +151,7 @@ pub(super) fn check(connection: &mut Connection) -> Result<Vec<Finding>, SqliteF
     Ok(findings)
 }
 
-/// Info hashes that a site wrote as text: how to make blobs of them.
+/// The finding for info hashes that a site wrote as text, with the conversion to blobs.
 fn text_hashes(connection: &Connection) -> Result<Vec<Finding>, SqliteFault> {
     let mut findings = Vec::new();
     for column in ["info_hash", "info_hash_v2"] {
@@ -213,7 +214,7 @@ fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), S
     Ok(())
 }
 
-/// Why an edit of a row that must exist did nothing.
+/// The error for an edit of a row that does not exist.
 pub(super) fn found(changed: usize, what: impl FnOnce() -> String) -> Result<(), SqliteFault> {
     if changed == 0 {
         return Err(StorageError::NotFound(what()).into());

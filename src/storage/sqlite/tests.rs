@@ -385,7 +385,7 @@ async fn queued_work_is_finished_before_the_end() {
     });
     let jobs: Vec<_> = jobs.collect();
     tokio::task::yield_now().await;
-    // Nobody waits for the answers any more.
+    // The callers have gone.
     jobs.iter().for_each(tokio::task::JoinHandle::abort);
     for job in jobs {
         let _ = job.await;

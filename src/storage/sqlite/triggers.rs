@@ -1,5 +1,5 @@
-//! The triggers that fill the feed. SQLite drops them with a table that is made again, which is how most
-//! changes of a table are done there.
+//! The triggers that fill the feed. SQLite drops them with a table that is recreated, which is how most
+//! changes of a table are done.
 
 use rusqlite::Connection;
 
@@ -12,7 +12,7 @@ use crate::storage::{Finding, migrate};
 const CREATE: &str = "CREATE TRIGGER ";
 const END: &str = "\nEND;";
 
-/// The triggers of the migrations; their body is the whole statement.
+/// The triggers of the migrations; the body is the whole statement.
 fn expected() -> Vec<Trigger> {
     let mut triggers = Vec::new();
     for migration in migrate::SQLITE {
@@ -62,8 +62,8 @@ pub(super) fn inspect(connection: &Connection) -> Result<Option<Finding>, Sqlite
     Ok(triggers::finding(&misplaced(connection)?))
 }
 
-/// Makes those triggers again that are missing or changed; returns what it made. No change was
-/// followed meanwhile, so those who follow load everything again.
+/// Creates triggers again that are missing or changed; returns their names. Changes were missed meanwhile, so
+/// followers load everything again.
 pub(super) fn restore(connection: &mut Connection) -> Result<Vec<String>, SqliteFault> {
     if misplaced(connection)?.is_empty() {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! A thread that owns a connection and does one job after the other on it.
+//! A thread that owns a connection and runs jobs on it in order.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -12,15 +12,15 @@ use tokio::time::timeout;
 use super::fault::SqliteFault;
 use crate::storage::StorageError;
 
-/// Jobs that may wait for the thread; who brings one more waits until there is room.
+/// Capacity of the job queue; callers wait while it is full.
 const QUEUE_MAX: usize = 64;
 
-/// A connection without a job for so long gives back the pages that it keeps in memory.
+/// Idle time after which a connection frees its page cache.
 const IDLE: Duration = Duration::from_secs(2);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// The way to one connection. Dropping it lets the thread finish the jobs it has, and waits for that.
+/// A handle of one connection's thread. Dropping it waits until queued jobs are done.
 pub(super) struct Worker {
     path: Arc<str>,
     /// None only while dropping.
@@ -49,8 +49,8 @@ impl Worker {
         })
     }
 
-    /// Does `job` on the thread. One that takes longer than `time_limit` is no longer waited
-    /// for, but still done: only jobs that may be repeated should be repeated after that.
+    /// Runs `job` on the thread. After `time_limit` the caller stops waiting, but the job still runs: only
+    /// idempotent jobs should be retried after that.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         time_limit: Duration,
@@ -58,7 +58,7 @@ impl Worker {
     ) -> Result<T, StorageError> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            // Who asked may have given up; the work is done all the same.
+            // The caller may have given up; the job is done anyway.
             let _ = reply.send(job(connection));
         });
         let work = async {
@@ -80,13 +80,13 @@ impl Worker {
     }
 }
 
-/// Does all jobs that come, until none can come any more.
+/// Runs jobs until the handle is dropped.
 async fn work(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
     loop {
         let job = if let Ok(job) = timeout(IDLE, queue.recv()).await {
             job
         } else {
-            // What fails to give memory back has it still, and goes on with it.
+            // On failure the memory is just kept.
             let _ = connection.release_memory();
             queue.recv().await
         };
@@ -99,7 +99,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // A panic was shown on the thread itself.
+            // The panic was logged on the thread itself.
             let _ = thread.join();
         }
     }

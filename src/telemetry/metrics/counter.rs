@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crossbeam_utils::CachePadded;
+
 /// Lanes of a counter: threads that count at the same time seldom share one.
 pub(super) const LANES: usize = 16;
 
@@ -12,16 +14,14 @@ pub struct Counter {
     lanes: [Lane; LANES],
 }
 
-/// A cache line of its own, so that threads don't pull it from each other.
-#[derive(Default)]
-#[repr(align(128))]
-struct Lane(AtomicU64);
+/// On a cache line of its own, so that threads don't contend for it.
+type Lane = CachePadded<AtomicU64>;
 
 // === impl Counter ===
 
 impl Counter {
     pub fn add(&self, number: u64) {
-        self.lanes[lane()].0.fetch_add(number, Ordering::Relaxed);
+        self.lanes[lane()].fetch_add(number, Ordering::Relaxed);
     }
 
     pub fn one(&self) {
@@ -30,7 +30,7 @@ impl Counter {
 
     pub fn get(&self) -> u64 {
         let lanes = self.lanes.iter();
-        lanes.map(|lane| lane.0.load(Ordering::Relaxed)).sum()
+        lanes.map(|lane| lane.load(Ordering::Relaxed)).sum()
     }
 }
 

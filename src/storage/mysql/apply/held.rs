@@ -1,4 +1,4 @@
-//! What reports are settled against: the rows that are there, locked.
+//! Loads and locks the rows that reports are settled against.
 
 use super::{IS_WANTED, key_cells};
 use crate::accounting::coverage::Coverage;
@@ -12,18 +12,18 @@ use crate::storage::mysql::tables::Own;
 use crate::storage::settle::{Base, HeldHistory, HeldPeer, HeldRows};
 use crate::storage::touched::Touched;
 
-/// What is read of a peer, and the column where that begins.
+/// The columns read of a peer, and the index of the first.
 const HELD_PEER: &str = "peer.announces, peer.last_announce, peer.active, peer.first_announce, \
     peer.sessions, peer.uploaded, peer.downloaded";
 const PEER_AT: usize = 1;
 
-/// What is read of a history, and the column where that begins.
+/// The columns read of a history, and the index of the first.
 const HELD_HISTORY: &str = "history.announces, history.uploaded, history.downloaded, \
     history.seed_time, history.last_announce, history.completed_at, history.hnr, \
     history.seeded_floor, history.seeded_from, history.seeded_until";
 const HISTORY_AT: usize = PEER_AT + 7;
 
-/// What is there of the rows that changes touch, locked in the order of the peers.
+/// The existing rows that changes touch, locked in the order of the peers.
 pub(super) async fn held(
     session: &mut MysqlSession<'_>,
     own: &Own,
@@ -74,7 +74,7 @@ pub(super) async fn held(
     Ok(held)
 }
 
-/// Tables of peers that are to be found, by their places.
+/// Tables of peer keys, with their indices.
 fn wanted(touched: &Touched<'_>, places: &[usize]) -> impl Iterator<Item = String> {
     places.chunks(TABLE_ROWS_MAX).flat_map(|places| {
         let mut wanted = RowsSql::default();
@@ -87,7 +87,7 @@ fn wanted(touched: &Touched<'_>, places: &[usize]) -> impl Iterator<Item = Strin
     })
 }
 
-/// The accounts of rows of an earlier version, from their bases.
+/// The accounts of rows of an earlier version, by their bases.
 async fn accounts(
     session: &mut MysqlSession<'_>,
     own: &Own,

@@ -1,4 +1,4 @@
-//! Writing what was settled of histories.
+//! Writes settled histories.
 
 use super::{inserts, updates};
 use crate::accounting::coverage::Coverage;
@@ -11,7 +11,7 @@ use crate::storage::settle::{HistoryRow, Settlement, clamp};
 /// The key of a history.
 const HISTORY_KEY: [&str; 2] = ["torrent_id", "user_id"];
 
-/// Columns of a history after its key. The last [`HISTORY_SELDOM`] are as they were unless something
+/// Columns of a history after its key. The last [`HISTORY_SELDOM`] are unchanged unless something
 /// happened, and the very last one is written once.
 const HISTORY: [&str; 11] = [
     "uploaded",
@@ -60,7 +60,7 @@ fn histories_written(own: &Own, histories: &[HistoryRow]) -> Vec<String> {
     statements
 }
 
-/// Adds the key, and as many of the columns [`HISTORY`].
+/// Appends the key, and the first `columns` of [`HISTORY`].
 fn push_history(rows: &mut RowsSql, row: &HistoryRow, columns: usize) {
     let now = &row.now;
     let cells = [
@@ -81,7 +81,7 @@ fn push_history(rows: &mut RowsSql, row: &HistoryRow, columns: usize) {
     rows.push(&cells[..HISTORY_KEY.len() + columns]);
 }
 
-/// A user's other peers of the torrent show the same standing.
+/// Copies the standing to the user's other peers of the torrent.
 async fn write_siblings(
     session: &mut MysqlSession<'_>,
     own: &Own,

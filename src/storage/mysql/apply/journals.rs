@@ -1,4 +1,4 @@
-//! How far each node's journal is applied.
+//! The last applied batch of each journal.
 
 use mysql_async::Value;
 
@@ -8,7 +8,7 @@ use crate::storage::mysql::link::MysqlSession;
 use crate::storage::mysql::tables::begin;
 use crate::storage::settle::clamp;
 
-/// All nodes and the number of the last batch of each.
+/// All journals, with the number of the last batch of each.
 pub(in crate::storage::mysql) async fn journals(
     session: &mut MysqlSession<'_>,
 ) -> Result<Vec<(String, u64)>, MysqlFault> {
@@ -18,7 +18,7 @@ pub(in crate::storage::mysql) async fn journals(
     Ok(rows.iter().map(|row| journal(MysqlCells(row))).collect())
 }
 
-/// Passes over batches that are not there up to `number`.
+/// Gives up missing batches up to `number`.
 pub(in crate::storage::mysql) async fn begin_at(
     session: &mut MysqlSession<'_>,
     node: &str,
@@ -51,7 +51,7 @@ pub(in crate::storage::mysql) async fn forget(
     Ok(is_there)
 }
 
-/// Waits for a transaction of the same node that is still at work, though its process may be gone.
+/// Waits for an open transaction of the same journal, whose process may be gone.
 pub(in crate::storage::mysql) async fn last_applied(
     session: &mut MysqlSession<'_>,
     node: &str,
@@ -61,7 +61,7 @@ pub(in crate::storage::mysql) async fn last_applied(
     Ok(rows.first().map_or(0, |row| MysqlCells(row).total(0)))
 }
 
-/// The number, which nobody else changes until this transaction ends.
+/// The number, locked until the end of this transaction.
 pub(super) async fn applied_for_update(
     session: &mut MysqlSession<'_>,
     node: &str,
@@ -71,7 +71,7 @@ pub(super) async fn applied_for_update(
     if let Some(row) = rows.first() {
         return Ok(MysqlCells(row).total(0));
     }
-    // A row that is not there can't be locked: two first batches would both count.
+    // A missing row can't be locked: two first batches would both count.
     let insert = "INSERT IGNORE INTO mika_journal (node, applied) VALUES (?, 0)";
     session.exec(insert, vec![node.into()]).await?;
     let rows = session.exec(sql, vec![node.into()]).await?;

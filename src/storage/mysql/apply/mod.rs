@@ -1,7 +1,7 @@
-//! Applying batches of the journal: bases, credit and the last number in one transaction.
+//! Applies batches of a journal: bases, credit and the last number in one transaction.
 //!
-//! Rows are written in the order of their keys, so that writers meet in the same order, and those
-//! of the site last, so that they are locked for the shortest time.
+//! Rows are written in the order of their keys, so that writers do not deadlock, and those of the site last,
+//! so that they are locked for the shortest time.
 
 mod held;
 mod histories;
@@ -39,7 +39,7 @@ use crate::storage::{CreditRules, batches};
 const IS_WANTED: &str = "peer.user_id = wanted.user_id AND peer.torrent_id = wanted.torrent_id \
     AND peer.peer_id = wanted.peer_id";
 
-/// Applies `batches`, or leaves everything as it was.
+/// Applies `batches`, or changes nothing.
 pub(super) async fn apply(
     session: &mut MysqlSession<'_>,
     own: &Own,
@@ -76,7 +76,7 @@ pub(super) async fn apply(
     Ok(credited)
 }
 
-/// Which of the users and torrents that changes name are there.
+/// The users and torrents named by changes that exist.
 async fn known(session: &mut MysqlSession<'_>, named: &Named) -> Result<KnownIds, MysqlFault> {
     let mut ids: Vec<u32> = named.torrents.iter().map(|(id, _)| *id).collect();
     ids.dedup();
@@ -118,14 +118,14 @@ fn key_cells(key: &PeerKey) -> [Cell<'_>; 3] {
     ]
 }
 
-/// Statements for rows that are not there yet.
+/// Statements that insert new rows.
 fn inserts(table: &str, key: &[&str], columns: &[&str], rows: &RowsSql) -> Vec<String> {
     let columns = [key, columns].concat().join(", ");
     let insert = |values| format!("INSERT INTO {table} ({columns}) VALUES {values}");
     rows.values().map(insert).collect()
 }
 
-/// Statements for rows that are there, and locked: the one kind that takes many of them as a plain list.
+/// Statements that update existing, locked rows: an upsert, which takes many of them as a plain list.
 fn updates(table: &str, key: &[&str], columns: &[&str], rows: &RowsSql) -> Vec<String> {
     let is_value = |column: &&str| format!("{column} = VALUES({column})");
     let sets: Vec<String> = columns.iter().map(is_value).collect();

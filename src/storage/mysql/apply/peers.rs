@@ -1,4 +1,4 @@
-//! Writing what was settled of peers.
+//! Writes settled peers.
 
 use super::{IS_WANTED, inserts, key_cells, updates};
 use crate::change::PeerRecord;
@@ -23,7 +23,7 @@ const SESSIONS: [&str; 8] = [
     "dip_down",
 ];
 
-/// Columns of a peer after its key. The last [`PEER_SELDOM`] are as they were unless something
+/// Columns of a peer after its key. The last [`PEER_SELDOM`] are unchanged unless something
 /// happened.
 const PEER: [&str; 24] = [
     "base_up",
@@ -69,7 +69,7 @@ pub(super) async fn write_peers(
     let mut older = RowsSql::default();
     let parts = settled.peers.chunks(INSERT_ROWS_MAX);
     let statements = parts.flat_map(|part| peers_written(own, settled, part, &mut older));
-    // Another node may have inserted one of them meanwhile: then all is settled again.
+    // Another node may have inserted one of them meanwhile: then everything is settled again.
     session.run_each(statements).await?;
     write_sessions(session, own, &older).await?;
     delete_peers(session, own, settled).await
@@ -150,7 +150,7 @@ async fn delete_peers(
     Ok(())
 }
 
-/// The first columns of both [`SESSIONS`] and [`PEER`]: what was settled.
+/// The first columns of both [`SESSIONS`] and [`PEER`]: the settled values.
 fn settled_cells<'a>(held: &HeldPeer, base: &Base, sessions: &'a [u8]) -> [Cell<'a>; 6] {
     [
         Cell::Number(clamp(base.up)),
@@ -172,7 +172,7 @@ fn push_sessions(rows: &mut RowsSql, row: &PeerRow<'_>, sessions: &[u8]) {
     ]);
 }
 
-/// Adds the key, and as many of the columns [`PEER`].
+/// Appends the key, and the first `columns` of [`PEER`].
 fn push_peer(rows: &mut RowsSql, peer: &Peer<'_>, columns: usize) {
     let Peer {
         row,
