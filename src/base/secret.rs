@@ -63,7 +63,9 @@ fn has_plain_users(scheme: &str) -> bool {
         "unix",
         "redis+unix",
     ];
-    SCHEMES.iter().any(|it| scheme.eq_ignore_ascii_case(it))
+    SCHEMES
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known))
 }
 
 /// A URL without an '@': an invalid port may be a password.

@@ -205,7 +205,7 @@ async fn what_storage_credits_is_added(cache: &dyn Cache) {
     assert_eq!((row.seeders, row.leechers, row.torrent.snatches), (3, 4, 2));
 }
 
-/// Half a row would come back as a user or a torrent that nobody added.
+/// Half a row would come back as a user or a torrent that was never added.
 async fn what_is_not_registered_is_not_counted(cache: &dyn Cache) {
     keep(cache, &[batch(1, vec![Change::from(change(1, 1, 1, 10))])]).await;
     credit(cache, &[change(1, 1, 1, 100)]).await;
@@ -265,8 +265,8 @@ async fn counts_are_those_of_the_swarms(cache: &dyn Cache) {
     cache.put_counts(&all).await.unwrap();
     let row = torrent(cache, 1).await;
     assert_eq!((row.seeders, row.leechers), (5, 6));
-    let nobodys = cache.torrent(hash(99)).await.unwrap();
-    assert_eq!(nobodys, None, "it is not registered");
+    let unregistered = cache.torrent(hash(99)).await.unwrap();
+    assert_eq!(unregistered, None, "it is not registered");
 }
 
 async fn newer_peers_are_left(cache: &dyn Cache) {
@@ -374,8 +374,8 @@ async fn users_are_written_and_removed(cache: &dyn Cache) {
         cache.put_users(&rows, Write::Edit).await.unwrap();
         assert_eq!(user(cache, 1).await, changed);
     }
-    let nobody = UserId(99);
-    cache.remove_users(&[UserId(1), nobody]).await.unwrap();
+    let unknown = UserId(99);
+    cache.remove_users(&[UserId(1), unknown]).await.unwrap();
     assert_eq!(cache.user(UserId(1)).await.unwrap(), None);
     assert_eq!(user(cache, 2).await, rows[1]);
     cache.put_users(&[], Write::Edit).await.unwrap();
@@ -525,7 +525,7 @@ async fn totals_are_wiped(cache: &dyn Cache) {
     let row = torrent(cache, 1).await;
     assert_eq!((row.uploaded, row.downloaded, row.announces), (0, 0, 0));
     assert_eq!(row.torrent.snatches, 0);
-    assert_eq!(row.seeders, before.seeders, "who is there now");
+    assert_eq!(row.seeders, before.seeders, "peers that are present");
 }
 
 async fn totals_are_set(cache: &dyn Cache) {
@@ -533,7 +533,7 @@ async fn totals_are_set(cache: &dyn Cache) {
     assert_eq!(
         cache.user(UserId(1)).await.unwrap(),
         None,
-        "nobody is made up"
+        "no user is made up"
     );
     put_pair(cache).await;
     credit(cache, &[change(1, 1, 1, 10)]).await;

@@ -141,8 +141,9 @@ async fn in_use(cache: &dyn Cache) -> Result<Option<InUse>, CacheError> {
     let now = cache.nodes().await?;
     // A start applies what earlier ones left before it serves.
     let is_saved = |journal: &str| {
-        let mut stopped = now.iter().filter(|(_, sign)| sign == STOPPED);
-        stopped.any(|(other, _)| other == journal || is_later(other, journal))
+        now.iter()
+            .filter(|(_, sign)| sign == STOPPED)
+            .any(|(other, _)| other == journal || is_later(other, journal))
     };
     for (journal, _) in &now {
         match cache.kept(journal, 0, 1).await {

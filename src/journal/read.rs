@@ -56,7 +56,7 @@ impl JournalShared {
         };
         Ok(match spill.get(&self.name, number).await? {
             SpilledBatch::Batch(batch) => Ok(Arc::new(batch)),
-            SpilledBatch::Missing => Err("somebody deleted it from the spill file".into()),
+            SpilledBatch::Missing => Err("it was deleted from the spill file".into()),
             SpilledBatch::Damaged(problem) => {
                 spill.set_aside(number).await?;
                 Err(format!(

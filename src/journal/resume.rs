@@ -56,8 +56,10 @@ impl Journal {
         let stored = parts.storage.journals().await?;
         let stored = stored.iter().map(|(journal, _)| journal.as_str());
         let nodes = cache.nodes().await?;
-        let known = nodes.iter().map(|(journal, _)| journal.as_str());
-        let known = known.chain(former.as_ref().map(|former| former.journal.as_str()));
+        let known = nodes
+            .iter()
+            .map(|(journal, _)| journal.as_str())
+            .chain(former.as_ref().map(|former| former.journal.as_str()));
         let name = journals::next(&settings.node, known.chain(stored));
         if let Some(former) = &former {
             save_former(&parts, &settings, &spill, former).await?;

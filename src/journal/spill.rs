@@ -297,7 +297,7 @@ impl Open {
             return Ok(());
         }
         if path.exists() {
-            return Err("somebody put another file in its place: move that away".into());
+            return Err("another file is in its place: move that away".into());
         }
         // Written under another name first: half a file must not be found by the next start.
         let new = with_suffix(path, ".new");
@@ -328,7 +328,7 @@ impl Open {
         *self = Self::new(connect(path)?, path)?;
         tracing::error!(
             file = %path.display(),
-            "somebody deleted the spill file; it was written again with all that it had"
+            "the spill file was deleted; it was written again with all its batches"
         );
         Ok(())
     }

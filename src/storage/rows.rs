@@ -92,7 +92,7 @@ pub struct NewTorrent {
 pub struct TorrentRemoval {
     /// Its first info hash.
     pub info_hash: InfoHash,
-    /// Only if clients registered it (it has no name, and nobody disabled it), and if it has no
+    /// Only if clients registered it (it has no name, and is not disabled), and if it has no
     /// more snatches than this; none to remove it in any case.
     pub unused: Option<u64>,
 }

@@ -256,11 +256,14 @@ impl Statements {
 /// Whether the words of these statements include that table or column.
 pub(super) fn mentions(statements: &[Vec<Piece>], name: &str) -> bool {
     let is_part = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
-    let texts = statements.iter().flatten().filter_map(|piece| match piece {
-        Piece::Text(text) => Some(text.as_str()),
-        Piece::Param(_) | Piece::Rows => None,
-    });
-    let mut words = texts.flat_map(|text| text.split(|char| !is_part(char)));
+    let mut words = statements
+        .iter()
+        .flatten()
+        .filter_map(|piece| match piece {
+            Piece::Text(text) => Some(text.as_str()),
+            Piece::Param(_) | Piece::Rows => None,
+        })
+        .flat_map(|text| text.split(|char| !is_part(char)));
     words.any(|word| word.eq_ignore_ascii_case(name))
 }
 
@@ -299,7 +302,7 @@ fn checked(call: &Call, text: &str) -> Result<Vec<Vec<Piece>>, StorageError> {
     let mut has_rows = false;
     for piece in statements.iter().flatten() {
         match piece {
-            Piece::Param(name) if !call.params.split_whitespace().any(|it| it == name) => {
+            Piece::Param(name) if !call.params.split_whitespace().any(|param| param == name) => {
                 let known = match call.params {
                     "" => "it has none".into(),
                     params => format!("it has :{}", params.replace(' ', ", :")),
@@ -375,7 +378,7 @@ fn quoted(sql: &str, quote: char) -> usize {
 }
 
 fn word(sql: &str) -> &str {
-    let end = sql.find(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+    let end = sql.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     &sql[..end.unwrap_or(sql.len())]
 }
 

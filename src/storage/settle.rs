@@ -142,12 +142,16 @@ impl<'a> Settlement<'a> {
     pub fn of(touched: Touched<'a>, held: HeldRows, node: &str, rules: &CreditRules) -> Self {
         let by = source_of(node);
         let first = |change: usize| &touched.changes[change].0.record;
-        let peers = touched.peers.iter().zip(held.peers);
-        let mut peers: Vec<PeerRow<'a>> = peers
+        let mut peers: Vec<PeerRow<'a>> = touched
+            .peers
+            .iter()
+            .zip(held.peers)
             .map(|(row, held)| PeerRow::of(row, held, first(row.first)))
             .collect();
-        let histories = touched.histories.iter().zip(held.histories);
-        let mut histories: Vec<HistoryRow> = histories
+        let mut histories: Vec<HistoryRow> = touched
+            .histories
+            .iter()
+            .zip(held.histories)
             .map(|(row, held)| HistoryRow::of(row, held, first(row.first)))
             .collect();
         let (mut sums, mut implausible) = (Sums::default(), 0);
@@ -439,7 +443,8 @@ impl HistoryRow {
 
     /// Whether it has a row in which only totals and the end of what is covered changed.
     pub fn only_grew(&self) -> bool {
-        let begin = |covered: Option<Coverage>| covered.map(|it| (it.floor, it.from));
+        let begin =
+            |covered: Option<Coverage>| covered.map(|covered| (covered.floor, covered.from));
         let is_stretch_known = begin(self.covered) == begin(self.now.covered);
         !self.is_new && !self.has_new_standing() && is_stretch_known
     }

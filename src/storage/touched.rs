@@ -137,11 +137,12 @@ impl<'a> Touched<'a> {
     }
 
     fn place_histories(&mut self) {
-        let keys = self
+        let mut keys: Vec<_> = self
             .peers
             .iter()
-            .map(|peer| (peer.key.torrent, peer.key.user));
-        let mut keys: Vec<_> = keys.zip(0..).collect();
+            .map(|peer| (peer.key.torrent, peer.key.user))
+            .zip(0..)
+            .collect();
         keys.sort_unstable();
         for ((torrent, user), peer) in keys {
             let peer: &mut TouchedPeer = &mut self.peers[peer];

@@ -52,7 +52,8 @@ impl Trigger {
                 found.table, self.table
             ));
         }
-        let event = |it: &Self| format!("{} {}", it.timing, it.event).to_ascii_uppercase();
+        let event =
+            |trigger: &Self| format!("{} {}", trigger.timing, trigger.event).to_ascii_uppercase();
         if event(self) != event(found) {
             return Some(format!("{} and not {}", event(found), event(self)));
         }
@@ -82,7 +83,7 @@ pub(super) fn misplaced(expected: &[Trigger], found: &[Trigger]) -> Vec<Misplace
     let look = |wanted: &Trigger| {
         let found = found
             .iter()
-            .find(|it| it.name.eq_ignore_ascii_case(&wanted.name));
+            .find(|trigger| trigger.name.eq_ignore_ascii_case(&wanted.name));
         let problem = match found {
             None => Some(format!("missing from the table {}", wanted.table)),
             Some(found) => wanted.difference(found),
@@ -141,7 +142,7 @@ mod tests {
             let misplaced = misplaced(std::slice::from_ref(&wanted), found);
             misplaced
                 .first()
-                .map(|it| it.problem.clone())
+                .map(|finding| finding.problem.clone())
                 .unwrap_or_default()
         };
         assert_eq!(problem(std::slice::from_ref(&same)), "");

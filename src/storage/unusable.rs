@@ -24,7 +24,10 @@ pub(super) struct UnusableRows {
 pub(super) fn unmatched(clients: &[(Client, String)]) -> Vec<String> {
     let prefixes = clients.iter().map(|(client, _)| &client.prefix);
     let is_usual = |prefix: &str| prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    prefixes.filter(|it| !is_usual(it)).cloned().collect()
+    prefixes
+        .filter(|prefix| !is_usual(prefix))
+        .cloned()
+        .collect()
 }
 
 impl UnusableRows {
@@ -38,8 +41,10 @@ impl UnusableRows {
 
     fn add_bad(&self, findings: &mut Vec<Finding>) {
         for table in ["users", "torrents", "whitelist"] {
-            let bad = self.bad.iter().filter(|row| row.table == table);
-            let named: Vec<String> = bad
+            let named: Vec<String> = self
+                .bad
+                .iter()
+                .filter(|row| row.table == table)
                 .map(|row| format!("{} ({})", row.id, row.problem))
                 .collect();
             if !named.is_empty() {

@@ -66,7 +66,7 @@ fn is_documentation(ip: IpAddr) -> bool {
 impl PublicAddresses {
     /// Mappings with a network take precedence over those without.
     pub fn new(mut mappings: Vec<PublicAddress>) -> Self {
-        mappings.sort_by_key(|it| it.network.is_none());
+        mappings.sort_by_key(|mapping| mapping.network.is_none());
         Self { mappings }
     }
 
@@ -75,15 +75,14 @@ impl PublicAddresses {
         if self.mappings.is_empty() || is_global(ip) {
             return None;
         }
-        let mut mappings = self.mappings.iter();
-        let found = mappings.find(|it| {
-            let fits = match it.network {
+        let found = self.mappings.iter().find(|mapping| {
+            let fits = match mapping.network {
                 Some(network) => network.contains(&ip),
                 None => !is_documentation(ip),
             };
-            fits && it.address.is_ipv4() == ip.is_ipv4()
+            fits && mapping.address.is_ipv4() == ip.is_ipv4()
         });
-        found.map(|it| it.address)
+        found.map(|mapping| mapping.address)
     }
 
     /// The requester at that address.
@@ -102,7 +101,8 @@ impl PublicAddresses {
 
     fn neighbourhood(&self, ip: IpAddr) -> Neighbourhood {
         let mut mappings = self.mappings.iter();
-        let listed = mappings.position(|it| it.network.is_some_and(|net| net.contains(&ip)));
+        let listed =
+            mappings.position(|mapping| mapping.network.is_some_and(|net| net.contains(&ip)));
         let is_link_local = match ip {
             IpAddr::V4(ip) => ip.is_link_local(),
             IpAddr::V6(ip) => ip.is_unicast_link_local(),
@@ -117,7 +117,9 @@ impl PublicAddresses {
     }
 
     fn has(&self, address: IpAddr) -> bool {
-        self.mappings.iter().any(|it| it.address == address)
+        self.mappings
+            .iter()
+            .any(|mapping| mapping.address == address)
     }
 }
 
@@ -237,7 +239,7 @@ mod tests {
         assert_eq!(
             shown("9.9.9.9", "172.16.0.1"),
             "",
-            "nobody knows its address"
+            "it has no known address"
         );
         assert_eq!(shown("10.0.0.1", "172.16.0.1"), "172.16.0.1");
         assert_eq!(shown("10.0.0.1", "9.9.9.9"), "9.9.9.9");

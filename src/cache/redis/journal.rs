@@ -137,8 +137,10 @@ impl Keeping<'_> {
             .session
             .run_tolerant(add(batch, only_if_there), is_known)
             .await?;
-        let reply = replies.into_iter().next();
-        reply.ok_or_else(|| self.link.unexpected("XADD"))
+        replies
+            .into_iter()
+            .next()
+            .ok_or_else(|| self.link.unexpected("XADD"))
     }
 }
 
@@ -191,11 +193,10 @@ pub(super) async fn last_kept(link: &RedisLink, node: &str) -> Result<u64, Cache
     let Some(info) = stream_info(&session, &keys::journal(node)).await? else {
         return Ok(0);
     };
-    let number = info
-        .into_iter()
+    info.into_iter()
         .find(|(name, _)| name == "last-generated-id")
-        .and_then(|(_, id)| number_of(&reply::text(id)?));
-    number.ok_or_else(|| link.unexpected("XINFO"))
+        .and_then(|(_, id)| number_of(&reply::text(id)?))
+        .ok_or_else(|| link.unexpected("XINFO"))
 }
 
 pub(super) async fn forget(link: &RedisLink, node: &str) -> Result<(), CacheError> {

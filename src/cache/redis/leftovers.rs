@@ -113,17 +113,19 @@ fn judge_row(
     leftovers: &mut Vec<CacheLeftover>,
 ) {
     let values = reply::list(answer).unwrap_or_default();
-    let counted = fields.iter().zip(&values).skip(counters.start);
-    let absurd: Vec<CacheLeftover> = counted
+    let invalid: Vec<CacheLeftover> = fields
+        .iter()
+        .zip(&values)
+        .skip(counters.start)
         .take(counters.len())
-        .filter(|(_, value)| is_absurd(value))
+        .filter(|(_, value)| is_invalid(value))
         .map(|(field, _)| CacheLeftover::Counter {
             row,
             field: (*field).to_owned(),
         })
         .collect();
     if is_usable(row, values) {
-        leftovers.extend(absurd);
+        leftovers.extend(invalid);
     } else {
         leftovers.push(CacheLeftover::Row(row));
     }
@@ -137,7 +139,7 @@ fn is_usable(row: RowKey, values: Vec<Value>) -> bool {
 }
 
 /// Whether a counter is negative, impossibly large, or no whole number.
-fn is_absurd(value: &Value) -> bool {
+fn is_invalid(value: &Value) -> bool {
     if *value == Value::Nil {
         return false;
     }
@@ -166,8 +168,8 @@ async fn find_peers(
             let Some(field) = reply::bytes(field) else {
                 continue;
             };
-            let heard = last_heard(&field, value);
-            if heard.is_none_or(|heard| heard < since) {
+            let last_seen = last_seen(&field, value);
+            if last_seen.is_none_or(|at| at < since) {
                 fields.push(field);
             }
         }
@@ -179,7 +181,7 @@ async fn find_peers(
 }
 
 /// When a peer last announced (Unix time); none if its entry can't be read.
-fn last_heard(field: &[u8], value: Value) -> Option<i64> {
+fn last_seen(field: &[u8], value: Value) -> Option<i64> {
     let field = std::str::from_utf8(field).ok()?;
     Some(match swarms::peer(field, &reply::text(value)?)? {
         SharedPeer::Member(member) => member.record.last_announce,

@@ -223,7 +223,7 @@ impl RedisLink {
             }
             Err(fault) => {
                 self.state.lock().close();
-                self.told(&fault.error, Trouble::Unreachable);
+                self.log_trouble(&fault.error, Trouble::Unreachable);
                 Err(fault.error)
             }
         }
@@ -252,7 +252,7 @@ impl RedisLink {
         let text = reply::text(answer).unwrap_or_default();
         let run_id = text.lines().find_map(|line| line.strip_prefix("run_id:"));
         let Some(run_id) = run_id else {
-            let problem = "INFO tells no run_id: is a proxy between Mika and Redis?";
+            let problem = "INFO has no run_id: is a proxy between Mika and Redis?";
             return Err(RedisFault::broken(&self.server, problem));
         };
         Ok(Connection {
@@ -269,7 +269,7 @@ impl RedisLink {
         if state
             .shared
             .as_ref()
-            .is_some_and(|it| Arc::ptr_eq(it, connection))
+            .is_some_and(|current| Arc::ptr_eq(current, connection))
         {
             state.shared = None;
             state.idle.clear();
@@ -281,7 +281,7 @@ impl RedisLink {
         }
     }
 
-    fn told(&self, error: &CacheError, trouble: Trouble) {
+    fn log_trouble(&self, error: &CacheError, trouble: Trouble) {
         let mut state = self.state.lock();
         if state.trouble.is_none() {
             state.trouble = Some(trouble);
@@ -305,7 +305,7 @@ impl RedisLink {
         let Some(Trouble::Refusing(command)) = &state.trouble else {
             return;
         };
-        if part.cmd_iter().any(|it| name_and_key(it).0 == *command) {
+        if part.cmd_iter().any(|sent| name_and_key(sent).0 == *command) {
             state.trouble = None;
             drop(state);
             tracing::info!("the cache is back: {}", self.server);
@@ -339,7 +339,7 @@ impl RedisLink {
             };
             let fault = RedisFault::of_reply(&self.server, error, &failed);
             if matches!(fault.error, CacheError::Away(_)) {
-                self.told(&fault.error, Trouble::Refusing(name));
+                self.log_trouble(&fault.error, Trouble::Refusing(name));
             }
             return Err(fault);
         }
@@ -448,8 +448,10 @@ impl RedisSession<'_> {
     pub(super) async fn one(&self, command: Cmd) -> Result<Value, CacheError> {
         let name = name_and_key(&command).0;
         let replies = self.run(command).await?;
-        let reply = replies.into_iter().next();
-        reply.ok_or_else(|| self.link.unexpected(&name))
+        replies
+            .into_iter()
+            .next()
+            .ok_or_else(|| self.link.unexpected(&name))
     }
 
     /// Sends one part of commands, and ignores the replies.
@@ -484,7 +486,7 @@ impl RedisSession<'_> {
                 link.drop_shared(&self.connection);
             }
             if !was_sent {
-                link.told(&fault.error, Trouble::Unreachable);
+                link.log_trouble(&fault.error, Trouble::Unreachable);
             }
             fault.error
         })

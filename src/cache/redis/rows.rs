@@ -207,8 +207,10 @@ impl Cells {
 
     /// A counter: 0 if it can't be read.
     fn total(&self, place: usize) -> u64 {
-        let number = self.text(place).and_then(|text| text.parse().ok());
-        number.unwrap_or(0).min(COUNT_MAX)
+        self.text(place)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
+            .min(COUNT_MAX)
     }
 
     fn small(&self, place: usize) -> u32 {
@@ -222,8 +224,11 @@ mod tests {
 
     fn values(texts: &[Option<&str>]) -> Vec<Value> {
         let value = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let texts = texts.iter().copied();
-        texts.map(|text| text.map_or(Value::Nil, value)).collect()
+        texts
+            .iter()
+            .copied()
+            .map(|text| text.map_or(Value::Nil, value))
+            .collect()
     }
 
     #[test]

@@ -29,8 +29,9 @@ pub(super) async fn time(link: &RedisLink) -> Result<i64, CacheError> {
     let session = link.session().await?;
     let info = Info::read(&session, "server").await?;
     let micros = info.number("server_time_usec");
-    let seconds = micros.and_then(|micros| i64::try_from(micros / 1_000_000).ok());
-    seconds.ok_or_else(|| link.unexpected("INFO"))
+    micros
+        .and_then(|micros| i64::try_from(micros / 1_000_000).ok())
+        .ok_or_else(|| link.unexpected("INFO"))
 }
 
 pub(super) async fn check(link: &RedisLink) -> Result<Vec<CacheFinding>, CacheError> {
@@ -306,7 +307,7 @@ mod tests {
             assert!(
                 found
                     .iter()
-                    .all(|it| !it.is_note && it.hint.contains("noeviction"))
+                    .all(|finding| !finding.is_note && finding.hint.contains("noeviction"))
             );
         }
     }
@@ -339,7 +340,7 @@ mod tests {
             let mut findings = Vec::new();
             sync(policy, &mut findings);
             assert_eq!(findings.len(), count, "{policy}");
-            assert!(findings.iter().all(|it| it.is_note));
+            assert!(findings.iter().all(|finding| finding.is_note));
         }
     }
 

@@ -266,8 +266,8 @@ pub(super) async fn prune(
         let mut remove = Fields::new("HDEL", &key);
         for peer in peers {
             let old = match peer {
-                SharedPeer::Member(it) if it.record.last_announce < members_before => {
-                    keys::member_field(it.user, &it.peer_id)
+                SharedPeer::Member(member) if member.record.last_announce < members_before => {
+                    keys::member_field(member.user, &member.peer_id)
                 }
                 SharedPeer::Guest { address, record } if record.last_announce < guests_before => {
                     keys::guest_field(address)

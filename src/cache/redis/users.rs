@@ -110,8 +110,10 @@ pub(super) async fn remove(link: &RedisLink, users: &[UserId]) -> Result<(), Cac
 /// Removes the hash last: a retry finds the passkey in it.
 async fn remove_chunk(session: &RedisSession<'_>, users: &[UserId]) -> Result<(), CacheError> {
     let known = passkeys(session, users).await?;
-    let pairs = users.iter().zip(&known);
-    let former = pairs.filter_map(|(id, passkey)| Some((*id, passkey.as_deref()?)));
+    let former = users
+        .iter()
+        .zip(&known)
+        .filter_map(|(id, passkey)| Some((*id, passkey.as_deref()?)));
     forget_passkeys(session, former.collect()).await?;
     let mut commands = Commands::default();
     for id in users {
@@ -199,8 +201,10 @@ pub(super) async fn remove_passkeys(
             let former = chunk.iter().map(|passkey| (id, passkey.expose()));
             return forget_passkeys(session, former.collect()).await;
         }
-        let keys = chunk.iter().map(|passkey| keys::passkey(passkey.expose()));
-        let remove = keys.map(|key| cmd("UNLINK").arg(key).take());
+        let remove = chunk
+            .iter()
+            .map(|passkey| keys::passkey(passkey.expose()))
+            .map(|key| cmd("UNLINK").arg(key).take());
         session.run(remove.collect::<Commands>()).await.map(drop)
     })
     .await

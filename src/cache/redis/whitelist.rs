@@ -27,7 +27,10 @@ pub(super) async fn put(link: &RedisLink, clients: &[Client]) -> Result<(), Cach
         set.add(&mut commands, &[&client.prefix, &client.name]);
     }
     set.end(&mut commands);
-    let stay: HashSet<&str> = clients.iter().map(|it| it.prefix.as_str()).collect();
+    let stay: HashSet<&str> = clients
+        .iter()
+        .map(|client| client.prefix.as_str())
+        .collect();
     for name in names.into_iter().filter_map(reply::bytes) {
         if std::str::from_utf8(&name).is_ok_and(|name| stay.contains(name)) {
             continue;

@@ -94,8 +94,10 @@ async fn server(
     findings: &mut Vec<Finding>,
 ) -> Result<(), MysqlFault> {
     let rows = session.query("SELECT VERSION()").await?;
-    let version = rows.first().map(|row| MysqlCells(row).text(0));
-    let version = version.unwrap_or_default();
+    let version = rows
+        .first()
+        .map(|row| MysqlCells(row).text(0))
+        .unwrap_or_default();
     let oldest = if version.contains("MariaDB") {
         MARIADB_OLDEST
     } else {
@@ -133,7 +135,7 @@ async fn own_columns(
             ));
             continue;
         }
-        let lacks = |name: &&str| !there.iter().any(|it| it == name);
+        let lacks = |name: &&str| !there.iter().any(|found| found == name);
         for column in columns.split(' ').filter(lacks) {
             findings.push(Finding::problem(
                 format!("the table {table} has no column {column}"),
@@ -226,7 +228,7 @@ struct Failures(Vec<(String, Vec<&'static str>)>);
 
 impl Failures {
     fn add(&mut self, call: &Call, problem: String) {
-        match self.0.iter_mut().find(|(it, _)| *it == problem) {
+        match self.0.iter_mut().find(|(known, _)| *known == problem) {
             Some((_, names)) if names.contains(&call.name) => {}
             Some((_, names)) => names.push(call.name),
             None => self.0.push((problem, vec![call.name])),
@@ -238,17 +240,22 @@ impl Failures {
         let is_known = |problem: &str| {
             if let Some((_, table)) = problem
                 .strip_suffix("' doesn't exist")
-                .and_then(|it| it.rsplit_once('.'))
+                .and_then(|text| text.rsplit_once('.'))
             {
                 let missing = format!("the table `{table}` is missing");
-                return findings.iter().any(|it| it.problem.starts_with(&missing));
+                return findings
+                    .iter()
+                    .any(|finding| finding.problem.starts_with(&missing));
             }
             let column = problem
                 .strip_prefix("Unknown column '")
-                .and_then(|it| it.split('\'').next())
-                .and_then(|it| it.rsplit('.').next());
-            column
-                .is_some_and(|column| findings.iter().any(|it| tables::reports_column(it, column)))
+                .and_then(|text| text.split('\'').next())
+                .and_then(|name| name.rsplit('.').next());
+            column.is_some_and(|column| {
+                findings
+                    .iter()
+                    .any(|known| tables::reports_column(known, column))
+            })
         };
         self.0.retain(|(problem, _)| !is_known(problem));
     }

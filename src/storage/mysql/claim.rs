@@ -121,7 +121,7 @@ impl Keeper {
             match self.take(0).await {
                 Ok(Try::Taken(conn)) => return Ok(conn),
                 Ok(Try::Refused(holder)) => {
-                    let may_be_former = holder.connection.is_none_or(|it| it == former);
+                    let may_be_former = holder.connection.is_none_or(|id| id == former);
                     refusals += 1;
                     if !may_be_former || refusals > FORMER_TRIES {
                         return Err(holder);
@@ -155,8 +155,9 @@ impl Keeper {
     async fn holder(&self, conn: &mut Conn) -> Result<Holder, MysqlFault> {
         let sql = format!("SELECT IS_USED_LOCK('{}')", self.name);
         let row = ask(conn, &sql, ANSWER_TIMEOUT).await?;
-        let connection = row.and_then(|row| MysqlCells(&row).integer(0));
-        let connection = connection.and_then(|id| u32::try_from(id).ok());
+        let connection = row
+            .and_then(|row| MysqlCells(&row).integer(0))
+            .and_then(|id| u32::try_from(id).ok());
         let mut who = None;
         if let Some(id) = connection {
             let sql = format!(

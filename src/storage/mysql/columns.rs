@@ -90,7 +90,10 @@ async fn column(
     call: &'static Call,
     name: &str,
 ) -> Result<Option<Column>, MysqlFault> {
-    let place = call.columns.split_whitespace().position(|it| it == name);
+    let place = call
+        .columns
+        .split_whitespace()
+        .position(|column| column == name);
     let columns = session.described(call).await?;
     Ok(place.and_then(|place| columns.get(place).cloned()))
 }
@@ -198,7 +201,7 @@ async fn to_bytes(
     }
     let known = described(session, table, name).await?;
     if empty > 0 {
-        let is_nullable = known.as_ref().is_some_and(|it| it.is_nullable);
+        let is_nullable = known.as_ref().is_some_and(|column| column.is_nullable);
         return Ok(if is_nullable {
             format!(
                 "UPDATE `{table}` SET `{name}` = NULL WHERE LENGTH(`{name}`) = 0, then run the check \

@@ -49,8 +49,9 @@ pub(super) async fn look(
         trigger.event != "DELETE" && mentions(session.statements_of(call), &trigger.table)
     };
     let site_runs = |call: &Call| {
-        let mut site = site.iter().filter(is_foreign);
-        site.any(|(trigger, _)| runs(call, trigger))
+        site.iter()
+            .filter(is_foreign)
+            .any(|(trigger, _)| runs(call, trigger))
     };
     let credit = CREDIT.map(|(_, call)| call);
     let tries_edits = trial == Trial::CreditAndEdits && EDITS.iter().any(|(_, it)| site_runs(it));
@@ -63,7 +64,7 @@ pub(super) async fn look(
         .map(|(_, definer)| *definer)
         .collect();
     let failed = try_nothing(session, tries_edits).await?;
-    let problem = |definer: &str| match failed.iter().find(|it| it.account == definer) {
+    let problem = |definer: &str| match failed.iter().find(|failed| failed.account == definer) {
         Some(Failed { is_gone: true, .. }) => {
             Some(format!("as {definer}, an account that is gone"))
         }
@@ -78,18 +79,23 @@ pub(super) async fn look(
         Some(Misplaced::new(&trigger.name, problem))
     });
     let misplaced = misplaced.collect();
-    let others = failed.iter().filter(|it| it.account != ourselves);
-    let findings = others.filter_map(|failed| {
-        let theirs: Vec<&Trigger> = of_account(site, &failed.account);
-        let is_own = !of_account(own, &failed.account).is_empty();
-        (!theirs.is_empty() || !is_own).then(|| failed.finding(&theirs))
-    });
+    let findings = failed
+        .iter()
+        .filter(|failed| failed.account != ourselves)
+        .filter_map(|failed| {
+            let theirs: Vec<&Trigger> = of_account(site, &failed.account);
+            let is_own = !of_account(own, &failed.account).is_empty();
+            (!theirs.is_empty() || !is_own).then(|| failed.finding(&theirs))
+        });
     Ok((misplaced, findings.collect()))
 }
 
 fn of_account<'a>(triggers: &[Owned<'a>], account: &str) -> Vec<&'a Trigger> {
-    let theirs = triggers.iter().filter(|(_, definer)| *definer == account);
-    theirs.map(|(trigger, _)| *trigger).collect()
+    triggers
+        .iter()
+        .filter(|(_, definer)| *definer == account)
+        .map(|(trigger, _)| *trigger)
+        .collect()
 }
 
 /// The account of this session, such as `mika@localhost`.
@@ -125,7 +131,9 @@ async fn try_nothing(
             Err(MysqlFault::Sql(Error::Server(error), _)) => {
                 // The check reports statements that fail for other reasons.
                 let of = Failed::of(&error);
-                failed.extend(of.filter(|it| !failed.iter().any(|had| had.account == it.account)));
+                failed.extend(
+                    of.filter(|new| !failed.iter().any(|known| known.account == new.account)),
+                );
             }
             Ok(()) | Err(MysqlFault::Storage(_)) => {}
             Err(fault) => return Err(fault),
@@ -148,7 +156,7 @@ async fn change_nothing(
     if call.rows.is_empty() {
         // NULL leaves a column unchanged; the name is set to its present value.
         let name = |column: &str| {
-            let place = read.columns.split(' ').position(|it| it == column)?;
+            let place = read.columns.split(' ').position(|name| name == column)?;
             rows.first().map(|row| MysqlCells(row).text(place))
         };
         let params = [
@@ -209,8 +217,9 @@ async fn advice(
         ..Trigger::default()
     };
     let all: Vec<Trigger> = rows.iter().map(|row| trigger(MysqlCells(row))).collect();
-    let (own, site): (Vec<&Trigger>, Vec<&Trigger>) =
-        all.iter().partition(|it| it.name.starts_with("mika_"));
+    let (own, site): (Vec<&Trigger>, Vec<&Trigger>) = all
+        .iter()
+        .partition(|trigger| trigger.name.starts_with("mika_"));
     if own.is_empty() {
         let Finding { problem, hint, .. } = failed.finding(&site);
         return Ok(Some(format!("{problem}: {hint}")));
@@ -273,7 +282,7 @@ impl Failed {
         };
         let named: Vec<String> = site
             .iter()
-            .map(|it| format!("{} on {}", it.name, it.table))
+            .map(|trigger| format!("{} on {}", trigger.name, trigger.table))
             .collect();
         Finding::problem(
             format!(

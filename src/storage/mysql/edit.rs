@@ -262,15 +262,16 @@ pub(super) async fn remove_torrents(
     torrents: &[TorrentRemoval],
 ) -> Result<u64, MysqlFault> {
     begin(session).await?;
-    let known = read::ids_of_hashes(session, torrents.iter().map(|it| &it.info_hash)).await?;
+    let known =
+        read::ids_of_hashes(session, torrents.iter().map(|torrent| &torrent.info_hash)).await?;
     let unused: HashMap<InfoHash, Option<u64>> = torrents
         .iter()
-        .map(|it| (it.info_hash, it.unused))
+        .map(|removal| (removal.info_hash, removal.unused))
         .collect();
-    let known = known
+    let known: Vec<(TorrentId, Option<u64>)> = known
         .into_iter()
-        .filter_map(|(id, first, _)| Some((id, *unused.get(&first?)?)));
-    let known: Vec<(TorrentId, Option<u64>)> = known.collect();
+        .filter_map(|(id, first, _)| Some((id, *unused.get(&first?)?)))
+        .collect();
     let rows = known
         .iter()
         .map(|(id, unused)| [id.0.into(), unused.map_or(-1, clamp)]);
@@ -302,7 +303,7 @@ pub(super) async fn add_clients(
     }
     // With a case-insensitive key, a prefix may have renamed another one.
     let there = read::whitelist(session).await?;
-    let is_there = |client: &&Client| !there.iter().any(|it| it.prefix == client.prefix);
+    let is_there = |client: &&Client| !there.iter().any(|row| row.prefix == client.prefix);
     if let Some(client) = clients.iter().find(is_there) {
         return Err(alike(&client.prefix));
     }
@@ -325,10 +326,11 @@ pub(super) async fn remove_client(
 ) -> Result<(), MysqlFault> {
     begin(session).await?;
     let clients = read::clients(session).await?.rows;
-    let meant = clients
+    let written: Vec<String> = clients
         .into_iter()
-        .filter(|(client, _)| client.prefix == prefix);
-    let written: Vec<String> = meant.map(|(_, written)| written).collect();
+        .filter(|(client, _)| client.prefix == prefix)
+        .map(|(_, written)| written)
+        .collect();
     if written.is_empty() {
         let entry = format!("whitelist entry {prefix}");
         return Err(StorageError::NotFound(entry).into());
@@ -372,8 +374,10 @@ async fn id_of_passkey(
 ) -> Result<Option<UserId>, MysqlFault> {
     let params = [("passkey", passkey.expose().into())];
     let rows = session.call(&schema::USER_OF_PASSKEY, &params).await?;
-    let mut ids = rows.iter().filter_map(|row| MysqlCells(row).id(0).ok());
-    Ok(ids.next().map(UserId))
+    Ok(rows
+        .iter()
+        .find_map(|row| MysqlCells(row).id(0).ok())
+        .map(UserId))
 }
 
 async fn must_exist(

@@ -282,10 +282,10 @@ fn packet(place: &str) -> StorageError {
 /// Texts of the server may quote values such as passkeys; only those that name tables and columns are shown.
 fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> StorageError {
     let text = error.message.trim_end_matches('.');
-    let (at, mend) = match statement {
+    let (at, remedy) = match statement {
         Some(name) => (
             format!(" (statement {name})"),
-            format!("run mika-manage migrate, or mend storage.statements.{name}"),
+            format!("run mika-manage migrate, or fix storage.statements.{name}"),
         ),
         None => (String::new(), "run mika-manage migrate".into()),
     };
@@ -314,7 +314,7 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
         UNKNOWN_DATABASE => broken(format!(
             "{place}: {text}: create it, or name another in storage.url"
         )),
-        UNKNOWN_TABLE | UNKNOWN_COLUMN => broken(format!("{place}: {text}{at}: {mend}")),
+        UNKNOWN_TABLE | UNKNOWN_COLUMN => broken(format!("{place}: {text}{at}: {remedy}")),
         DUPLICATE => broken(format!("{place}: a row with the same key exists{at}")),
         PACKET_TOO_LARGE => packet(place),
         NO_DEFAULT => broken(format!(
@@ -409,7 +409,7 @@ mod tests {
         }
     }
 
-    fn told(code: u16, message: &str) -> String {
+    fn shown(code: u16, message: &str) -> String {
         explain(&error(code, message), "db", None).to_string()
     }
 
@@ -425,12 +425,12 @@ mod tests {
             (1062, "Duplicate entry 'my-passkey' for key 'users.passkey'"),
             (9999, "Something \"my-passkey\" is wrong"),
         ] {
-            let text = told(code, message);
+            let text = shown(code, message);
             assert!(!text.contains("my-passkey"), "{text}");
             assert!(text.split_whitespace().count() > 4, "{text}");
         }
         assert_eq!(
-            told(9999, "No such 'thing' here"),
+            shown(9999, "No such 'thing' here"),
             "db: No such '…' here (error 9999)"
         );
     }

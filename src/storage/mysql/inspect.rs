@@ -107,8 +107,9 @@ fn engines(
         &schema::ADD_CLIENT,
     ];
     let is_in = |calls: &[&Call], name: &str| {
-        let mut calls = calls.iter();
-        calls.any(|call| mentions(session.statements_of(call), name))
+        calls
+            .iter()
+            .any(|call| mentions(session.statements_of(call), name))
     };
     for table in tables {
         let Table { name, .. } = table;
@@ -202,12 +203,12 @@ pub(super) async fn triggers(
     }
     let expected = tables::triggers(schema);
     let mut misplaced = triggers::misplaced(&expected, &found);
-    let is_own = |(trigger, _): &Owned<'_>| expected.iter().any(|it| it.name == trigger.name);
+    let is_own = |(trigger, _): &Owned<'_>| expected.iter().any(|own| own.name == trigger.name);
     let definers = definers.iter().map(String::as_str);
     let (own, site): (Vec<Owned<'_>>, Vec<Owned<'_>>) =
         found.iter().zip(definers).partition(is_own);
     let mut place = own.clone();
-    place.retain(|(trigger, _)| !misplaced.iter().any(|it| it.name == trigger.name));
+    place.retain(|(trigger, _)| !misplaced.iter().any(|other| other.name == trigger.name));
     let (disowned, site) = definers::look(session, &own, &place, &site, trial).await?;
     misplaced.extend(disowned);
     Ok(TriggerState { misplaced, site })

@@ -73,10 +73,13 @@ fn invalid_fields(row: &Row, columns: &[(usize, &'static str)]) -> Vec<&'static 
         // Any numeric type; the limit is exact in floating point, too.
         let number: Option<f64> = cells.text(place).parse().ok();
         !cells.is_null(place)
-            && !number.is_some_and(|it| (0.0..=PLAUSIBLE_MAX as f64).contains(&it))
+            && !number.is_some_and(|number| (0.0..=PLAUSIBLE_MAX as f64).contains(&number))
     };
-    let invalid = columns.iter().filter(|(place, _)| is_invalid(*place));
-    invalid.map(|(_, name)| *name).collect()
+    columns
+        .iter()
+        .filter(|(place, _)| is_invalid(*place))
+        .map(|(_, name)| *name)
+        .collect()
 }
 
 pub(super) async fn fix(

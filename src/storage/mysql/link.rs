@@ -194,7 +194,7 @@ impl MysqlLink {
                 return idle.push(conn);
             }
         }
-        // Without a goodbye, the server would log an aborted connection. If it is not heard, so be it.
+        // Without a goodbye, the server would log an aborted connection.
         let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
     }
 }
@@ -407,7 +407,7 @@ fn prepared(pieces: &[Piece], params: &[(&str, Value)]) -> (String, Vec<Value>) 
             Piece::Rows => {}
             Piece::Param(name) => {
                 sql.push('?');
-                let value = params.iter().find(|(it, _)| it == name);
+                let value = params.iter().find(|(param, _)| param == name);
                 values.push(value.map_or(Value::NULL, |(_, value)| value.clone()));
             }
         }

@@ -58,7 +58,11 @@ impl Missing {
                 )
             }));
         }
-        let each: Vec<String> = self.tables.iter().map(|it| shown(it.0, it.1)).collect();
+        let each: Vec<String> = self
+            .tables
+            .iter()
+            .map(|table| shown(table.0, table.1))
+            .collect();
         let noun = if each.len() == 1 {
             "privilege"
         } else {
@@ -90,7 +94,12 @@ pub(super) async fn grant(
 ) -> Result<String, MysqlFault> {
     let rows = session.query("SELECT DATABASE(), CURRENT_USER()").await?;
     let cells = rows.first().map(MysqlCells);
-    let text = |place| cells.as_ref().map(|it| it.text(place)).unwrap_or_default();
+    let text = |place| {
+        cells
+            .as_ref()
+            .map(|cells| cells.text(place))
+            .unwrap_or_default()
+    };
     let (database, account) = (text(0), quoted(&text(1)));
     Ok(format!("GRANT {privileges} ON `{database}`.* TO {account}"))
 }

@@ -158,8 +158,11 @@ async fn make_identity(
 
 /// The triggers that the migrations of a schema create.
 pub(super) fn triggers(schema: &Schema) -> Vec<Trigger> {
-    let all = schema.migrations.iter().flat_map(statements);
-    all.filter_map(|statement| Trigger::of_statement(&statement))
+    schema
+        .migrations
+        .iter()
+        .flat_map(statements)
+        .filter_map(|statement| Trigger::of_statement(&statement))
         .collect()
 }
 
@@ -271,12 +274,14 @@ pub(super) async fn unlike(
         let rows = session.exec(sql, vec![table.into()]).await?;
         let there: Vec<String> = rows.iter().map(|row| MysqlCells(row).text(0)).collect();
         let is_used = |column: &str| {
-            let mut calls = CALLS.iter().map(|call| session.statements_of(call));
-            calls.any(|it| mentions(it, table) && mentions(it, column))
+            CALLS
+                .iter()
+                .map(|call| session.statements_of(call))
+                .any(|call| mentions(call, table) && mentions(call, column))
         };
         let lacking: Vec<&str> = columns
             .into_iter()
-            .filter(|column| !there.iter().any(|it| it.eq_ignore_ascii_case(column)))
+            .filter(|column| !there.iter().any(|name| name.eq_ignore_ascii_case(column)))
             .filter(|column| is_used(column))
             .collect();
         if !there.is_empty() && !lacking.is_empty() {
@@ -292,11 +297,14 @@ pub(super) async fn unlike(
 
 /// Whether a finding of [`unlike`] names that column.
 pub(super) fn reports_column(finding: &Finding, column: &str) -> bool {
-    let lacks = finding.problem.split_once("` lacks the column");
-    lacks.is_some_and(|(_, columns)| {
-        let mut columns = columns.split([' ', ',']);
-        columns.any(|it| it.eq_ignore_ascii_case(column))
-    })
+    finding
+        .problem
+        .split_once("` lacks the column")
+        .is_some_and(|(_, columns)| {
+            columns
+                .split([' ', ','])
+                .any(|name| name.eq_ignore_ascii_case(column))
+        })
 }
 
 /// The table that a statement makes, and its columns.
@@ -316,11 +324,13 @@ fn columns_of(statement: &str) -> Option<(&str, Vec<&str>)> {
 /// The statements of a migration, which are separated by empty lines, because a trigger has several `;`.
 fn statements(migration: &Migration) -> impl Iterator<Item = String> {
     let parts = migration.sql.split("\n\n").map(|part| {
-        let lines: Vec<&str> = part
-            .lines()
+        part.lines()
             .filter(|line| !line.trim_start().starts_with("--"))
-            .collect();
-        lines.join("\n").trim().trim_end_matches(';').to_owned()
+            .collect::<Vec<_>>()
+            .join("\n")
+            .trim()
+            .trim_end_matches(';')
+            .to_owned()
     });
     parts.filter(|statement| !statement.is_empty())
 }
@@ -370,7 +380,7 @@ mod tests {
                     let is_one_column =
                         statement.contains(" ADD COLUMN ") && !statement.contains(',');
                     assert!(
-                        is_one_column || is_safe.iter().any(|it| statement.starts_with(it)),
+                        is_one_column || is_safe.iter().any(|begin| statement.starts_with(begin)),
                         "{statement}"
                     );
                 }

@@ -157,8 +157,10 @@ pub(super) fn apply(
 
 /// The rows that changes are settled against. This transaction is the only writer.
 fn held(transaction: &Transaction<'_>, touched: &Touched<'_>) -> Result<HeldRows, SqliteFault> {
-    let histories = touched.histories.iter();
-    let histories = histories.map(|row| params_of([row.torrent.0, row.user.0]));
+    let histories = touched
+        .histories
+        .iter()
+        .map(|row| params_of([row.torrent.0, row.user.0]));
     let peers = touched.peers.iter().map(|TouchedPeer { key, .. }| {
         let [user, torrent] = params_of([key.user.0, key.torrent.0]);
         [user, torrent, ValueRef::Blob(&key.peer_id.0)]

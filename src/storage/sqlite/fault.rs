@@ -90,9 +90,11 @@ fn refused(error: &Error) -> Option<RefusedValue> {
         _ => return None,
     };
     // "NOT NULL constraint failed: users.email", "cannot store TEXT value in INTEGER column users.id"
-    let named = text.as_deref().and_then(|text| text.rsplit(' ').next());
-    let named = named.and_then(|name| name.split_once('.'));
-    let is_name = |text: &str| text.chars().all(|it| it.is_alphanumeric() || it == '_');
+    let named = text
+        .as_deref()
+        .and_then(|text| text.rsplit(' ').next())
+        .and_then(|name| name.split_once('.'));
+    let is_name = |text: &str| text.chars().all(|c| c.is_alphanumeric() || c == '_');
     let named = named.filter(|(table, column)| is_name(table) && is_name(column));
     Some(RefusedValue {
         table: named.map(|(table, _)| table.to_owned()),

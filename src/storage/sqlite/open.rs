@@ -97,7 +97,7 @@ fn create(path: &Path) -> Result<(), StorageError> {
         Ok(_) | Err(ErrorKind::AlreadyExists) => return Ok(()),
         Err(ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             format!(
-                "can't create {shown}: its folder does not exist: create it, or mend storage.url"
+                "can't create {shown}: its folder does not exist: create it, or fix storage.url"
             )
         }
         Err(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {

@@ -203,7 +203,7 @@ fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), S
         }
         for column in columns
             .split(' ')
-            .filter(|name| !there.iter().any(|it| it == name))
+            .filter(|name| !there.iter().any(|found| found == name))
         {
             findings.push(Finding::problem(
                 format!("the table {table} has no column {column}"),

@@ -314,7 +314,7 @@ async fn a_full_disk_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_lock_of_another_program_is_waited_for_and_then_told() {
+async fn a_lock_of_another_program_is_waited_for_and_then_reported() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();
     it.site.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -340,7 +340,7 @@ async fn a_lock_of_another_program_is_waited_for_and_then_told() {
 }
 
 #[tokio::test]
-async fn followers_too_far_behind_are_told_so() {
+async fn followers_too_far_behind_load_everything_again() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();
     it.site
@@ -365,7 +365,7 @@ async fn followers_too_far_behind_are_told_so() {
     assert_eq!(
         it.changes(newest).await,
         [],
-        "nothing is lost by who knows the newest"
+        "a follower at the newest position loses nothing"
     );
 }
 
@@ -425,7 +425,7 @@ async fn the_tables_of_a_newer_version_are_left_alone() {
 }
 
 #[test]
-fn a_path_that_can_not_be_opened_is_told_in_one_line() {
+fn a_path_that_can_not_be_opened_is_reported_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("text");
     fs::write(&text, "no database ".repeat(1000)).unwrap();
@@ -453,7 +453,7 @@ fn a_path_that_can_not_be_opened_is_told_in_one_line() {
 }
 
 #[test]
-fn a_folder_that_takes_no_files_is_told_in_one_line() {
+fn a_read_only_folder_is_reported_in_one_line() {
     // Not even root creates files here.
     let error = open_error(Path::new("/proc/mika.db"));
     let StorageError::Broken(text) = error else {
@@ -463,7 +463,7 @@ fn a_folder_that_takes_no_files_is_told_in_one_line() {
 }
 
 #[tokio::test]
-async fn damage_is_told_where_it_is_met_and_by_the_check() {
+async fn damage_is_reported_where_it_is_met_and_by_the_check() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();
     it.storage

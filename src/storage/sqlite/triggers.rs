@@ -72,7 +72,7 @@ pub(super) fn restore(connection: &mut Connection) -> Result<Vec<String>, Sqlite
     let misplaced = misplaced(&transaction)?;
     let mut made = Vec::new();
     for wanted in expected() {
-        if misplaced.iter().any(|it| it.name == wanted.name) {
+        if misplaced.iter().any(|other| other.name == wanted.name) {
             let name = &wanted.name;
             transaction
                 .execute_batch(&format!("DROP TRIGGER IF EXISTS {name}; {}", wanted.body))?;
