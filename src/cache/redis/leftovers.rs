@@ -34,7 +34,7 @@ pub(super) async fn find(
         match keys::kind_of(&key) {
             KeyKind::Old => leftovers.push(stray(key, "only the first version of Mika read it")),
             KeyKind::Misnamed => {
-                leftovers.push(stray(key, "its name is no info hash in lower case"))
+                leftovers.push(stray(key, "its name is no info hash in lower case"));
             }
             KeyKind::Swarm(info_hash) => hashes.push(info_hash),
             KeyKind::Other => {}

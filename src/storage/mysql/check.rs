@@ -214,7 +214,7 @@ async fn statement(
                 rights.note(&error);
             }
             Err(MysqlFault::Sql(Error::Server(error), _)) => {
-                failures.add(call, fault::lack(&error))
+                failures.add(call, fault::lack(&error));
             }
             Err(other) => return Err(other),
         }
