@@ -106,7 +106,7 @@ impl Now {
         Seconds(u32::try_from(mono).unwrap_or(0))
     }
 
-    /// Like the above, but a time in the future stays in the future.
+    /// Like [`Self::to_mono`], but a time in the future stays in the future.
     pub fn to_moment(self, unix: i64) -> Seconds {
         let ahead = unix.saturating_sub(self.unix).max(0);
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);

@@ -426,7 +426,7 @@ impl RedisSession<'_> {
         self.run_tolerant(commands, |_| false).await
     }
 
-    /// Like `send`, but `tolerated` errors are returned as replies.
+    /// Like [`Self::run`], but `tolerated` errors are returned as replies.
     pub(super) async fn run_tolerant(
         &self,
         commands: impl Into<Commands>,
