@@ -19,7 +19,7 @@ use mika::base::clock::Stopwatch;
 use mika::base::ids::{TorrentId, UserId};
 use mika::base::secret::Secret;
 use mika::change::{Batch, Change};
-use mika::storage::{CreditRules, Drivers, NewTorrent, NewUser, Place, Storage};
+use mika::storage::{CreditRules, NewTorrent, NewUser, Storage, StorageConfig, StorageDrivers};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -71,11 +71,15 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let drivers = Drivers::built_in();
+    let drivers = StorageDrivers::built_in();
     let open = drivers.get(&driver).context("no such driver")?;
     let storage = {
         let _runtime = runtime.enter();
-        open(&Place::of(&Secret::new(url), "mika", &BTreeMap::new()))?
+        open(&StorageConfig::of(
+            &Secret::new(url),
+            "mika",
+            &BTreeMap::new(),
+        ))?
     };
     runtime.block_on(register(&*storage, load))?;
     let mut population = Population::new(load);
@@ -150,7 +154,7 @@ impl Applier {
         self.number += 1;
         self.changes += changes.len();
         self.waiting.push(Arc::new(Batch {
-            node: "bench".into(),
+            journal: "bench".into(),
             number: self.number,
             changes,
         }));

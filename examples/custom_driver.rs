@@ -19,7 +19,7 @@ use mika::base::secret::Secret;
 use mika::cache::{self, Cache, CacheError};
 use mika::config;
 use mika::node::{self, Drivers, Options};
-use mika::storage::{self, Place, Storage, StorageError};
+use mika::storage::{self, Storage, StorageConfig, StorageError};
 
 /// The first line of the file that `path` names.
 fn url_in(path: &Secret) -> io::Result<Secret> {
@@ -27,12 +27,12 @@ fn url_in(path: &Secret) -> io::Result<Secret> {
     Ok(Secret::new(text.lines().next().unwrap_or_default()))
 }
 
-fn open_storage(place: &Place) -> Result<Arc<dyn Storage>, StorageError> {
+fn open_storage(place: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
     let url = url_in(&place.url)
         .map_err(|error| StorageError::Broken(format!("storage.url {}: {error}", place.url)))?;
-    let open = storage::Drivers::built_in().get("sqlite");
+    let open = storage::StorageDrivers::built_in().get("sqlite");
     let open = open.ok_or_else(|| StorageError::Broken("there is no driver sqlite".into()))?;
-    open(&Place {
+    open(&StorageConfig {
         url,
         ..place.clone()
     })
@@ -41,7 +41,7 @@ fn open_storage(place: &Place) -> Result<Arc<dyn Storage>, StorageError> {
 fn open_cache(path: &Secret) -> Result<Option<Arc<dyn Cache>>, CacheError> {
     let url =
         url_in(path).map_err(|error| CacheError::Broken(format!("cache.url {path}: {error}")))?;
-    let open = cache::Drivers::built_in().get("redis");
+    let open = cache::CacheDrivers::built_in().get("redis");
     let open = open.ok_or_else(|| CacheError::Broken("there is no driver redis".into()))?;
     open(&url)
 }

@@ -1,4 +1,4 @@
-//! Delays between tries: they double up to a cap, with jitter so that nodes don't return in step.
+//! Exponential backoff with a cap, and with jitter so that nodes don't retry in step.
 
 use std::time::Duration;
 
@@ -8,8 +8,6 @@ pub struct Backoff {
     next: Duration,
     max: Duration,
 }
-
-// === impl Backoff ===
 
 impl Backoff {
     pub fn new(first: Duration, max: Duration) -> Self {

@@ -6,15 +6,15 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// A moment on the monotonic clock, in whole seconds.
 ///
-/// The process starts at [`Seconds::START`] and not at 0, so that moments before
-/// the start (a peer's last announce to the process before this one) have a value too.
+/// The process starts at [`Seconds::START`] and not at 0, so that moments before the start (a peer's last
+/// announce to the previous process) have a value, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Seconds(pub u32);
 
-/// The present, as both clocks tell it.
+/// The present by both clocks.
 ///
-/// Expiry, speeds and seed time use `mono`, which no step of the wall clock can
-/// change (rules A7, W10); `unix` is what is shown and kept across restarts.
+/// Expiry, speeds and seed time use `mono`, which no step of the wall clock affects (rules A7, W10); `unix`
+/// is shown and stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
     pub mono: Seconds,
@@ -28,48 +28,48 @@ pub struct Clock {
     /// Whole seconds of the system's monotonic clock.
     started: i64,
     shared: &'static Shared,
-    /// Where it reads the time, if not from the system.
+    /// The source of the time, if not the system.
     #[cfg(feature = "contract")]
     source: Option<&'static dyn TimeSource>,
 }
 
-/// What all copies of a clock have in common.
+/// The state that all copies of a clock share.
 #[derive(Debug)]
 struct Shared {
-    /// Unix time less the monotonic time of this clock. Read once, because the seconds of both
-    /// begin at different moments: a time that is converted back and forth must stay the same. It
-    /// never falls, so that what is noted later has no earlier time.
+    /// Unix time minus the monotonic time of this clock. Read once, because the seconds of both begin at
+    /// different moments, and a conversion back and forth must return the same time. Never decreases, so
+    /// that later records have no earlier time.
     offset: AtomicI64,
-    /// A wall clock that was set ahead is not followed until other clocks have confirmed it.
+    /// If set, a wall clock that was set ahead is not followed until other clocks confirm it.
     is_guarded: AtomicBool,
 }
 
-/// A time of its own for a clock, as tests have it (feature `contract`).
+/// A simulated time for a clock in tests (feature `contract`).
 #[cfg(feature = "contract")]
 pub trait TimeSource: std::fmt::Debug + Sync {
-    /// Whole seconds of the monotonic clock, which began at any moment, and of Unix time.
+    /// Whole seconds of the monotonic clock, with any zero, and of Unix time.
     fn read(&self) -> (i64, i64);
 }
 
-/// Measures how long something takes, by the monotonic clock: reading it costs some 25 ns.
+/// Measures durations by the monotonic clock: reading it costs some 25 ns.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch {
     /// Nanoseconds since some moment.
     started: u64,
 }
 
-/// Seconds by which the wall clock may be ahead of what is expected before it has been set.
+/// Seconds by which the wall clock may be ahead of the expected time before it counts as set.
 pub const STEP: i64 = 2;
 
 /// Seconds by which two clocks may differ before one of them counts as wrong.
 pub const APART_MAX: i64 = 300;
 
-/// What this host's wall clock says (Unix time), right or wrong.
+/// This host's wall clock (Unix time), right or wrong.
 pub fn wall() -> i64 {
     system_time().1
 }
 
-/// The present of the clock that timeouts go by, to measure how long an answer took.
+/// The clock of timeouts, to measure how long an answer took.
 pub fn timer() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
@@ -106,7 +106,7 @@ impl Now {
         Seconds(u32::try_from(mono).unwrap_or(0))
     }
 
-    /// The same, but one in the future stays there.
+    /// Like [`Self::to_mono`], but a time in the future stays in the future.
     pub fn to_moment(self, unix: i64) -> Seconds {
         let ahead = unix.saturating_sub(self.unix).max(0);
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
@@ -134,8 +134,8 @@ fn nanoseconds() -> u64 {
     (time.tv_sec as u64).saturating_mul(1_000_000_000) + time.tv_nsec as u64
 }
 
-/// Whole seconds of both clocks of the system. The coarse ones, which go by ticks of some
-/// milliseconds: seconds are asked for, and twice for every announce.
+/// Whole seconds of both clocks of the system. The coarse ones, with ticks of some milliseconds: only seconds
+/// are needed, and twice for every announce.
 fn system_time() -> (i64, i64) {
     let mono = clock_gettime(ClockId::MonotonicCoarse).tv_sec;
     (mono, clock_gettime(ClockId::RealtimeCoarse).tv_sec)
@@ -144,7 +144,7 @@ fn system_time() -> (i64, i64) {
 // === impl Clock ===
 
 impl Clock {
-    /// A clock that starts now. Its few bytes are never given back.
+    /// A clock that starts now. Leaks a few bytes.
     pub fn start() -> Self {
         Self::from(
             system_time(),
@@ -153,7 +153,7 @@ impl Clock {
         )
     }
 
-    /// A clock that starts now and goes by `source`.
+    /// A clock that starts now and reads `source`.
     #[cfg(feature = "contract")]
     pub fn start_by(source: &'static dyn TimeSource) -> Self {
         Self::from(source.read(), Some(source))
@@ -183,31 +183,29 @@ impl Clock {
         system_time()
     }
 
-    /// What the wall clock says that this clock goes by (Unix time), right or wrong.
+    /// The wall clock that this clock reads (Unix time), right or wrong.
     pub fn wall(&self) -> i64 {
         self.read().1
     }
 
-    /// From now on, a wall clock that is set ahead is followed by [`Clock::set`] only.
+    /// From now on, follows a wall clock that is set ahead only by [`Clock::set`].
     pub fn guard(&self) {
         self.shared.is_guarded.store(true, Ordering::Relaxed);
     }
 
-    /// Goes on from `unix` (Unix time), unless it is later already.
+    /// Advances to `unix` (Unix time), unless it is later already.
     pub fn set(&self, unix: i64) {
         let offset = unix - i64::from(self.mono().0);
         self.shared.offset.fetch_max(offset, Ordering::Relaxed);
     }
 
-    /// The same, also back: for a start, before anything has noted a time.
+    /// Sets it to `unix`, also backwards: for a start, before any time was recorded.
     pub fn begin_at(&self, unix: i64) {
         let offset = unix - i64::from(self.mono().0);
         self.shared.offset.store(offset, Ordering::Relaxed);
     }
 
-    /// The present by both clocks. The coarse ones, which go by ticks of some milliseconds:
-    /// seconds are asked for, and twice for every announce. A wall clock that was set back is not
-    /// followed.
+    /// The present by both clocks. A wall clock that was set back is not followed.
     pub fn now(&self) -> Now {
         let (mono, wall) = self.read();
         let mono = self.since_start(mono);

@@ -1,13 +1,15 @@
-//! The identities that everything else is keyed by.
+//! Ids of users, torrents and peers, and passkeys.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+
 /// A user's number in the web application's database.
 ///
-/// 32 bits hold every id that the known web applications hand out and keep a
-/// peer's record small; a row with a larger id is reported as unusable.
+/// 32 bits hold every id of the known web applications and keep a peer's record small; a row with a larger
+/// id is reported as unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(pub u32);
 
@@ -15,19 +17,19 @@ pub struct UserId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TorrentId(pub u32);
 
-/// The 20 bytes by which clients name a torrent on the wire: SHA-1 of the info
-/// dictionary (BEP 3), or SHA-256 cut to 20 bytes for a v2 torrent (BEP 52).
+/// The 20 bytes of a torrent on the wire: SHA-1 of the info dictionary (BEP 3), or SHA-256 truncated to 20
+/// bytes for a v2 torrent (BEP 52).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InfoHash(pub [u8; 20]);
 
-/// The 20 arbitrary bytes that a client calls itself by (BEP 3, BEP 20).
+/// The 20 arbitrary bytes that a client chooses (BEP 3, BEP 20).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub [u8; 20]);
 
 /// A user's secret part of the announce URL: `[A-Za-z0-9_-]{8,64}` (rule H2).
 ///
-/// It has no `Display`, and `Debug` masks it, so that it can't reach a log or an
-/// error text by accident. [`Passkey::expose`] is the one way to read it.
+/// It has no `Display`, and `Debug` masks it, so that it can't reach a log or an error text by accident.
+/// [`Passkey::expose`] is the only way to read it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Passkey(Box<str>);
 
@@ -55,7 +57,7 @@ impl Passkey {
                 .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
     }
 
-    /// The secret itself: for storage, for the cache, and for the command that hands it to its user.
+    /// The secret itself: for storage, the cache, and the command that shows it to its user.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -96,14 +98,7 @@ impl InfoHash {
 
 impl fmt::Display for InfoHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 40];
-        // By hand, because a warmup writes two for each torrent.
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        f.write_str(HEXLOWER.encode_mut_str(&self.0, &mut [0; 40]))
     }
 }
 
@@ -117,19 +112,20 @@ impl FromStr for InfoHash {
     type Err = InvalidInfoHash;
 
     fn from_str(text: &str) -> Result<Self, InvalidInfoHash> {
-        let digits = text.as_bytes();
-        if digits.len() != 40 {
-            return Err(InvalidInfoHash);
-        }
-        let mut hash = [0; 20];
-        for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = hex_digit(pair[0])
-                .zip(hex_digit(pair[1]))
-                .map(|(high, low)| high << 4 | low)
-                .ok_or(InvalidInfoHash)?;
-        }
-        Ok(Self(hash))
+        from_hex(text).map(Self).ok_or(InvalidInfoHash)
     }
+}
+
+/// 20 bytes from 40 hexadecimal digits in either case.
+fn from_hex(text: &str) -> Option<[u8; 20]> {
+    let mut bytes = [0; 20];
+    if text.len() != 2 * bytes.len() {
+        return None;
+    }
+    HEXLOWER_PERMISSIVE
+        .decode_mut(text.as_bytes(), &mut bytes)
+        .ok()?;
+    Some(bytes)
 }
 
 /// The value of one hexadecimal digit, in either case.
@@ -148,6 +144,16 @@ impl PeerId {
     /// A peer id from exactly 20 bytes.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
+    }
+
+    /// A peer id from 40 hexadecimal digits in either case.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        from_hex(text).map(Self)
+    }
+
+    /// Appends the 40 hexadecimal digits that [`Self::from_hex`] reads.
+    pub fn append_hex(&self, text: &mut String) {
+        HEXLOWER.encode_append(&self.0, text);
     }
 }
 

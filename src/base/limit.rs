@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 /// Slots for networks; two networks in one slot share a limit. A fuzzer makes a table for each run.
 const SLOTS: usize = if cfg!(fuzzing) { 1 << 6 } else { 1 << 15 };
 
-/// What one owner of addresses usually has: a /24 of IPv4 or a /48 of IPv6.
+/// The usual block of one owner: a /24 of IPv4 or a /48 of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Network {
     V4([u8; 3]),
@@ -24,7 +24,7 @@ pub struct PeriodLimit(AtomicU64);
 /// A [`PeriodLimit`] for each network.
 pub struct SourceLimit {
     slots: Box<[PeriodLimit]>,
-    /// Seeded by each process, so that nobody can choose whom to share a slot with.
+    /// Seeded by each process, so that clients can't choose their slot.
     hasher: RandomState,
 }
 
@@ -135,9 +135,9 @@ mod tests {
         assert_eq!(allowed(&["192.0.2.7"], now), 0);
         assert_eq!(allowed(&["192.0.2.7"], now + 1), 10);
         assert_eq!(allowed(&["2001:db8:1::1", "2001:db8:1:ffff::2"], now), 10);
-        // One in thousands may share a place with the first two.
+        // A few in thousands may share a slot with the first two.
         let others = ["198.51.100.1", "203.0.113.1", "2001:db8:2::1"];
-        let of_others: usize = others.iter().map(|it| allowed(&[it], now)).sum();
+        let of_others: usize = others.iter().map(|network| allowed(&[network], now)).sum();
         assert!(of_others >= 20, "{of_others}");
     }
 }

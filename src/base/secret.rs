@@ -1,15 +1,13 @@
-//! Texts that must not be shown: passwords, and URLs that hold one.
+//! Texts that must not be shown: passwords, and URLs with one.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A text that `Debug`, `Display` and serde show masked. [`Secret::expose`] is the one way to read it.
+/// A text that `Debug`, `Display` and serde mask. [`Secret::expose`] is the only way to read it.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
-
-// === impl Secret ===
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
@@ -24,7 +22,7 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// The text as it may be shown: of a URL, everything but the password and what follows a '?' or '#'.
+    /// The masked text: of a URL, everything except the password and what follows a '?' or '#'.
     pub fn masked(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return if self.0.is_empty() { "" } else { "***" }.into();
@@ -32,7 +30,7 @@ impl Secret {
         let query_start = rest.find(['?', '#']).unwrap_or(rest.len());
         let (before, query) = rest.split_at(query_start);
         if query.contains('@') {
-            // A query with a mail address, or a password with a '?': nobody can tell.
+            // A query with a mail address, or a password with a '?': ambiguous.
             return format!("{scheme}://***");
         }
         // A password may hold '/' and '@' too, so it ends at the last '@'. A path has none.
@@ -46,7 +44,7 @@ impl Secret {
             },
             None => without_port_secret(scheme, before),
         };
-        // Some drivers take the password from the query.
+        // Some drivers accept the password in the query.
         match query.chars().next() {
             Some(mark) => format!("{scheme}://{before}{mark}***"),
             None => format!("{scheme}://{before}"),
@@ -54,7 +52,7 @@ impl Secret {
     }
 }
 
-/// Whether what stands before the '@' without a colon is a user's name there, or part of a path.
+/// Whether the text before the '@', without a colon, is a user's name, or part of a path.
 fn has_plain_users(scheme: &str) -> bool {
     const SCHEMES: [&str; 7] = [
         "mysql",
@@ -65,10 +63,12 @@ fn has_plain_users(scheme: &str) -> bool {
         "unix",
         "redis+unix",
     ];
-    SCHEMES.iter().any(|it| scheme.eq_ignore_ascii_case(it))
+    SCHEMES
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known))
 }
 
-/// A URL without an '@': what stands where a port belongs and is none may be a password.
+/// A URL without an '@': an invalid port may be a password.
 fn without_port_secret(scheme: &str, before: &str) -> String {
     let is_path = before.starts_with('/') || scheme.eq_ignore_ascii_case("sqlite");
     let (authority, _) = before.split_once('/').unwrap_or((before, ""));

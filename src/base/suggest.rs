@@ -1,6 +1,6 @@
-//! The nearest of the words that would have been right.
+//! Suggestions for mistyped words.
 
-/// The candidate that `word` was most likely meant to be, if any is near.
+/// The most similar candidate, if any is near.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = plain(word);
     candidates
@@ -14,7 +14,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// Without what people mix up most: case, and the sign between words.
+/// Normalises case, and the separators of words.
 fn plain(word: &str) -> String {
     word.to_lowercase().replace(['-', ' ', '.'], "_")
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Cache, CacheError, Generation, Leftover, Mirrored, Notice, RegistryKey, RowKey, STOPPED, Scan,
-    SharedPeer, Stats, Write, owner,
+    Cache, CacheError, CacheLeftover, Generation, Mirrored, NodeStats, Notice, RegistryKey, RowKey,
+    STOPPED, Scan, SharedPeer, Write, owner,
 };
 use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::change::sums::{Credited, Sum};
@@ -84,11 +84,11 @@ async fn batches_are_kept_until_they_are_applied(cache: &dyn Cache) {
     assert_eq!(cache.kept(NODE, 2, 20).await.unwrap(), expected[2..22]);
     assert_eq!(cache.kept("node-b", 0, 10).await.unwrap(), []);
 
-    cache.applied(NODE, 38).await.unwrap();
+    cache.trim_journal(NODE, 38).await.unwrap();
     assert_eq!(cache.kept(NODE, 0, 100).await.unwrap(), expected[38..]);
-    cache.applied(NODE, 40).await.unwrap();
-    cache.applied(NODE, 40).await.unwrap();
-    cache.applied("node-b", 7).await.unwrap();
+    cache.trim_journal(NODE, 40).await.unwrap();
+    cache.trim_journal(NODE, 40).await.unwrap();
+    cache.trim_journal("node-b", 7).await.unwrap();
     assert_eq!(cache.kept(NODE, 0, 100).await.unwrap(), []);
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 40, "it is remembered");
 }
@@ -108,7 +108,7 @@ async fn a_batch_is_kept_once(cache: &dyn Cache) {
     let totals = user(cache, 1).await.totals;
     assert_eq!(totals, UserTotals::default(), "storage decides on credit");
     assert_eq!(torrent(cache, 1).await.uploaded, 0);
-    cache.applied(NODE, 2).await.unwrap();
+    cache.trim_journal(NODE, 2).await.unwrap();
     keep(cache, &[batch(1, all_kinds(1))]).await;
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap(), []);
 }
@@ -205,7 +205,7 @@ async fn what_storage_credits_is_added(cache: &dyn Cache) {
     assert_eq!((row.seeders, row.leechers, row.torrent.snatches), (3, 4, 2));
 }
 
-/// Half a row would come back as a user or a torrent that nobody added.
+/// Half a row would come back as a user or a torrent that was never added.
 async fn what_is_not_registered_is_not_counted(cache: &dyn Cache) {
     keep(cache, &[batch(1, vec![Change::from(change(1, 1, 1, 10))])]).await;
     credit(cache, &[change(1, 1, 1, 100)]).await;
@@ -265,8 +265,8 @@ async fn counts_are_those_of_the_swarms(cache: &dyn Cache) {
     cache.put_counts(&all).await.unwrap();
     let row = torrent(cache, 1).await;
     assert_eq!((row.seeders, row.leechers), (5, 6));
-    let nobodys = cache.torrent(hash(99)).await.unwrap();
-    assert_eq!(nobodys, None, "it is not registered");
+    let unregistered = cache.torrent(hash(99)).await.unwrap();
+    assert_eq!(unregistered, None, "it is not registered");
 }
 
 async fn newer_peers_are_left(cache: &dyn Cache) {
@@ -374,8 +374,8 @@ async fn users_are_written_and_removed(cache: &dyn Cache) {
         cache.put_users(&rows, Write::Edit).await.unwrap();
         assert_eq!(user(cache, 1).await, changed);
     }
-    let nobody = UserId(99);
-    cache.remove_users(&[UserId(1), nobody]).await.unwrap();
+    let unknown = UserId(99);
+    cache.remove_users(&[UserId(1), unknown]).await.unwrap();
     assert_eq!(cache.user(UserId(1)).await.unwrap(), None);
     assert_eq!(user(cache, 2).await, rows[1]);
     cache.put_users(&[], Write::Edit).await.unwrap();
@@ -525,7 +525,7 @@ async fn totals_are_wiped(cache: &dyn Cache) {
     let row = torrent(cache, 1).await;
     assert_eq!((row.uploaded, row.downloaded, row.announces), (0, 0, 0));
     assert_eq!(row.torrent.snatches, 0);
-    assert_eq!(row.seeders, before.seeders, "who is there now");
+    assert_eq!(row.seeders, before.seeders, "peers that are present");
 }
 
 async fn totals_are_set(cache: &dyn Cache) {
@@ -533,7 +533,7 @@ async fn totals_are_set(cache: &dyn Cache) {
     assert_eq!(
         cache.user(UserId(1)).await.unwrap(),
         None,
-        "nobody is made up"
+        "no user is made up"
     );
     put_pair(cache).await;
     credit(cache, &[change(1, 1, 1, 10)]).await;
@@ -555,7 +555,7 @@ async fn leftovers_are_found_and_cleaned(cache: &dyn Cache) {
     assert_eq!(leftovers(NOW).await, []);
     let old = leftovers(NOW + 1).await;
     assert!(
-        matches!(&old[..], [Leftover::Peers { fields, .. }] if fields.len() == 1),
+        matches!(&old[..], [CacheLeftover::Peers { fields, .. }] if fields.len() == 1),
         "{old:?}"
     );
     cache.clean(&old).await.unwrap();
@@ -570,10 +570,10 @@ async fn leftovers_are_found_and_cleaned(cache: &dyn Cache) {
     let found = leftovers(NOW).await;
     let row = RowKey::User(UserId(2));
     let field = "uploaded".to_owned();
-    assert_eq!(found, [Leftover::Counter { row, field }]);
+    assert_eq!(found, [CacheLeftover::Counter { row, field }]);
     cache.clean(&found).await.unwrap();
     assert_eq!(user(cache, 2).await, stored_user(2));
-    cache.clean(&[Leftover::Row(row)]).await.unwrap();
+    cache.clean(&[CacheLeftover::Row(row)]).await.unwrap();
     assert_eq!(cache.user(UserId(2)).await.unwrap(), None);
 }
 
@@ -668,7 +668,7 @@ async fn what_another_database_left_goes(cache: &dyn Cache) {
     assert_eq!(cache.database().await.unwrap().as_deref(), Some("one"));
     assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 1);
 
-    cache.applied(NODE, 1).await.unwrap();
+    cache.trim_journal(NODE, 1).await.unwrap();
     owner::take(cache, "two").await.unwrap();
     assert_eq!(cache.database().await.unwrap().as_deref(), Some("two"));
     assert_eq!(cache.nodes().await.unwrap(), []);
@@ -775,14 +775,14 @@ async fn a_lease_has_one_holder(cache: &dyn Cache) {
 }
 
 async fn stats_are_taken(cache: &dyn Cache) {
-    let stats = Stats {
+    let stats = NodeStats {
         announces: 1,
         scrapes: 2,
         seeders: 3,
         leechers: 4,
     };
     cache.add_stats(stats).await.unwrap();
-    cache.add_stats(Stats::default()).await.unwrap();
+    cache.add_stats(NodeStats::default()).await.unwrap();
 }
 
 // --- what the tests are made of ---
@@ -876,7 +876,7 @@ fn hash(number: u32) -> InfoHash {
 
 fn batch(number: u64, changes: Vec<Change>) -> Arc<Batch> {
     Arc::new(Batch {
-        node: NODE.into(),
+        journal: NODE.into(),
         number,
         changes,
     })

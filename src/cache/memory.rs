@@ -1,4 +1,4 @@
-//! The cache of a node that shares with nobody: there is none, its own memory is all it needs.
+//! The driver for a single node: there is no cache, its own memory is all it needs.
 
 use std::sync::Arc;
 

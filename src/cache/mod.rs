@@ -1,12 +1,12 @@
 //! The cache: fast state that nodes share, behind a trait.
 //!
-//! A driver implements [`Cache`] and is opened by name from the URL in the config, as with
-//! storage. The driver `memory` is for a single node: it opens nothing, so storage is what
-//! makes a batch durable, and what a start loads from.
+//! A driver implements [`Cache`] and [`CacheUpkeep`], and is opened by name from the URL in the
+//! config. The driver `memory` is for a single node: it opens nothing, so storage is what makes a
+//! batch durable, and what a start loads from.
 //!
-//! What is here is a copy or on its way: the registry's truth is storage, a swarm's the memory
-//! of the nodes, and a batch stays with its node until storage has it. So a cache that comes
-//! back empty costs nobody anything but the time to fill it again.
+//! The cache is never the source of truth: that is storage for the registry, and the memory of the
+//! nodes for swarms; a batch stays with its node until storage has it. A cache that comes back empty
+//! only has to be filled again.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -32,35 +32,35 @@ use crate::registry::{BadRow, Client, StoredTorrent, StoredUser, Wipe};
 /// Why a call to the cache failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// The server can't do it now (gone, loading, read-only, out of memory): the same call may succeed later.
+    /// The server can't do it now (gone, loading, read-only, out of memory): a retry may succeed.
     #[error("{0}")]
     Away(String),
     /// It can't do it at all (wrong password, a key of another type).
     #[error("{0}")]
     Broken(String),
-    /// The server was restarted or exchanged: it may have forgotten what it was given.
+    /// The server was restarted or replaced: it may have lost acknowledged data.
     #[error("the cache was restarted")]
     Restarted(Generation),
 }
 
-/// The sign of life of a node that has stopped in order: what storage lacks of its journal is in its
-/// spill file.
+/// The heartbeat of a node that has shut down cleanly: what storage lacks of its journal is in its spill
+/// file.
 pub const STOPPED: &str = "stopped";
 
-/// What the clock of a node's host said when it gave that sign of life (Unix time); none if it does not say.
+/// The time in a heartbeat by the clock of the node's host (Unix time); none if it has none.
 pub fn time_of(sign: &str) -> Option<i64> {
     sign.split(' ').nth(5)?.parse().ok()
 }
 
-/// Counts the servers, and how often one was restarted or emptied, as a connection has seen it.
-/// Within one generation nothing that was acknowledged is forgotten.
+/// A number that grows whenever the server is replaced, restarted or emptied, as far as a connection
+/// noticed. Within one generation, acknowledged data is not lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(pub u64);
 
 /// A peer as nodes share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SharedPeer {
-    /// Of a private torrent; tombstones too.
+    /// Of a private torrent; includes tombstones.
     Member(Member),
     /// Of a public torrent.
     Guest {
@@ -71,12 +71,11 @@ pub enum SharedPeer {
 
 /// The private peers of a batch as they are kept in their swarms.
 pub fn members_of(batch: &Batch) -> Vec<(InfoHash, Vec<SharedPeer>)> {
-    let peers = batch.changes.iter().filter_map(|change| match change {
-        Change::Peer(change) => Some(&**change),
-        Change::Snatch { .. } | Change::Guest(_) => None,
-    });
     let mut swarms: BTreeMap<InfoHash, Vec<SharedPeer>> = BTreeMap::new();
-    for change in peers {
+    for change in &batch.changes {
+        let Change::Peer(change) = change else {
+            continue;
+        };
         let member = Member {
             user: change.key.user,
             peer_id: change.key.peer_id,
@@ -89,8 +88,8 @@ pub fn members_of(batch: &Batch) -> Vec<(InfoHash, Vec<SharedPeer>)> {
     swarms.into_iter().collect()
 }
 
-/// Where the torrents of a batch belong in users' sets, as far as the batch's records of these
-/// peers were written: others are known to be newer.
+/// The set memberships that follow from a batch, for the peers in `written` only: the cache has newer
+/// records of the others.
 pub fn memberships_of(batch: &Batch, written: &[(InfoHash, UserId, PeerId)]) -> Vec<Membership> {
     let written: HashSet<_> = written.iter().copied().collect();
     let mut latest: BTreeMap<(UserId, TorrentId), &PeerChange> = BTreeMap::new();
@@ -110,35 +109,35 @@ pub fn memberships_of(batch: &Batch, written: &[(InfoHash, UserId, PeerId)]) -> 
     latest.into_values().map(membership).collect()
 }
 
-/// Part of an enumeration: in no order, and an item may come twice.
+/// One page of an enumeration: unordered, and an item may appear twice.
 #[derive(Debug)]
 pub struct Scan<T> {
     pub rows: Vec<T>,
-    /// Entries that can't be used.
+    /// Unusable entries.
     pub bad: Vec<BadRow>,
-    /// Where to go on; none at the end. A scan begins at 0.
+    /// The next cursor; none at the end. A scan begins at 0.
     pub next: Option<u64>,
 }
 
-/// How far the registry in the cache follows storage: set once it is complete.
+/// How far the registry in the cache follows storage. Set once it is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirrored {
-    /// The position in storage's feed of changes up to which the cache has them.
+    /// The position in storage's feed up to which the cache has the changes.
     pub position: u64,
-    /// The database whose feed that is, as it names itself; without `/`.
+    /// The identity of that database; without `/`.
     pub storage: String,
-    /// [`Cache::evicted`] before the registry was loaded. More by now means that rows may be missing.
+    /// [`Cache::evicted`] before the registry was loaded. If it has grown, rows may be missing.
     pub evicted: u64,
 }
 
-/// In which of a user's sets a torrent belongs; none leaves it as it is there.
+/// In which of a user's sets a torrent belongs; none leaves the set unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Membership {
     pub user: UserId,
     pub torrent: TorrentId,
     /// The user seeds or leeches it now.
     pub active: Option<bool>,
-    /// Of these, what is downloaded for the first time.
+    /// Of these, downloaded for the first time.
     pub incomplete: Option<bool>,
     /// Completed once, or seeded now.
     pub complete: Option<bool>,
@@ -149,15 +148,15 @@ pub struct Membership {
 /// How rows of the registry are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// Rows that may be there: a user's former passkey goes.
+    /// Rows that may exist: a user's former passkey is removed.
     Edit,
-    /// All rows at once, as fast as it goes; what is of no use any more is removed after it.
+    /// All rows in bulk; obsolete entries are removed afterwards.
     Warmup,
-    /// The same into a cache that has none of them: nothing is to be asked before.
+    /// All rows in bulk into a cache that has none of them: nothing is read first.
     Fill,
 }
 
-/// The name of something that the registry keeps.
+/// The key of an entry of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryKey {
     User(UserId),
@@ -165,30 +164,30 @@ pub enum RegistryKey {
     Passkey(Passkey),
 }
 
-/// How far [`Cache::wipe`] came.
+/// How far [`CacheUpkeep::wipe`] came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wiped {
     pub rows: u64,
-    /// Where to go on; none at the end.
+    /// The next cursor; none at the end.
     pub next: Option<u64>,
 }
 
-/// Something in the cache that nobody can use.
+/// An entry of the cache that nothing uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leftover {
-    /// A whole key, in the driver's own terms: one that only older versions read, or that
-    /// belongs to a row that is gone.
+pub enum CacheLeftover {
+    /// A whole key in the driver's form: one that only older versions read, or that belongs to a
+    /// deleted row.
     Key {
         key: Vec<u8>,
-        /// The key as people may see it.
+        /// The key without secrets.
         shown: String,
         problem: &'static str,
     },
-    /// A user or torrent that lacks something, or holds what can't be.
+    /// A user or torrent with missing or invalid fields.
     Row(RowKey),
     /// A total below 0 or above [`PLAUSIBLE_MAX`](crate::registry::PLAUSIBLE_MAX).
     Counter { row: RowKey, field: String },
-    /// Peers of one swarm that fell silent long ago, or can't be read; `fields` in the driver's own terms.
+    /// Peers of one swarm that fell silent long ago, or can't be read; `fields` in the driver's form.
     Peers {
         torrent: InfoHash,
         fields: Vec<Vec<u8>>,
@@ -202,7 +201,7 @@ pub enum RowKey {
     Torrent(InfoHash),
 }
 
-/// What nodes tell each other about the registry: which row to read again.
+/// A notification to all nodes: what to read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     User(UserId),
@@ -210,59 +209,59 @@ pub enum Notice {
     Whitelist,
     /// Everything may have changed.
     Registry,
-    /// Peers and users' sets may be older than what nodes know: each brings them up to date.
+    /// Peers and users' sets may be outdated: each node writes its own.
     Peers,
     /// The snatches of all torrents were set to 0.
     SnatchesWiped,
 }
 
-/// A place in the feed of notices, in the driver's own terms.
+/// A position in the feed of notices, in the driver's form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlPosition(pub String);
 
-/// Numbers that a node counted since it last told them.
+/// What a node counted since its last report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct NodeStats {
     pub announces: u64,
     pub scrapes: u64,
-    /// Not counted but as they are: peers in all swarms.
+    /// Current values: peers in all swarms.
     pub seeders: u64,
     pub leechers: u64,
 }
 
-/// What is the matter with the server, found by [`Cache::check`].
+/// A problem of the server, found by [`CacheUpkeep::check`] or [`Cache::inspect`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct CacheFinding {
     /// What is wrong, in a sentence.
     pub problem: String,
     /// What to do about it.
     pub hint: String,
-    /// It works as it is.
+    /// Worth knowing; everything works.
     pub is_note: bool,
 }
 
 /// What nodes share.
 ///
-/// Every method may be called from any thread and at the same time as others; none may block
-/// the thread that polls it. Every wait is bounded: what does not come in time is
-/// [`CacheError::Away`]. A connection that broke is made anew by the next call, not more often
-/// than a back-off allows; between, calls fail at once.
+/// Every method may be called from any thread and concurrently; none may block the thread that polls
+/// it. Every wait is bounded by a timeout, which returns [`CacheError::Away`]. A broken connection is
+/// replaced by the next call, limited by a backoff; until then, calls fail at once.
 #[async_trait]
-pub trait Cache: Send + Sync + 'static {
-    /// Connects if need be, and asks whether the server takes commands.
+pub trait Cache: CacheUpkeep {
+    /// Connects if necessary, and checks that the server takes commands.
     async fn ping(&self) -> Result<Generation, CacheError>;
 
-    /// Sees to it that a server which is emptied from here on is of another generation; the present one.
+    /// Makes sure that emptying the server from now on begins another generation; returns the current
+    /// one.
     async fn begin_epoch(&self) -> Result<Generation, CacheError>;
 
-    /// The database that all in here belongs to, by its storage's identity; none while nobody has
-    /// said so. By default there is no telling.
+    /// The identity of the database that this cache belongs to; none if it was not set. The default
+    /// does not record it.
     async fn database(&self) -> Result<Option<String>, CacheError> {
         Ok(None)
     }
 
-    /// Says that all in here belongs to that database, if it is nobody's yet or that of `former`;
-    /// returns whose it is now. By default it is that of whoever asks. See [`owner::take`].
+    /// Assigns the cache to a database, if it belongs to none yet or to `former`; returns to which it
+    /// belongs now. The default does not record it. See [`owner::take`].
     async fn set_database(
         &self,
         database: &str,
@@ -273,34 +272,34 @@ pub trait Cache: Send + Sync + 'static {
 
     // --- the journal ---
 
-    /// Keeps consecutive batches of one node until [`Cache::applied`] lets them go, and brings
-    /// swarms, their counters and users' sets up to date.
-    /// [`CacheError::Restarted`], and nothing done, if the server is not of `generation`.
+    /// Keeps consecutive batches of one journal until [`Cache::trim_journal`] drops them, and updates
+    /// swarms, their counters and users' sets.
+    /// [`CacheError::Restarted`], without any effect, if the server is not of `generation`.
     async fn keep(&self, generation: Generation, batches: &[Arc<Batch>]) -> Result<(), CacheError>;
 
     /// Adds what storage credited to the totals of users and torrents whose rows are here.
-    /// [`CacheError::Restarted`], and nothing done, if the server is not of `generation`: rows
-    /// come back with the totals that storage has.
+    /// [`CacheError::Restarted`], without any effect, if the server is not of `generation`: its rows
+    /// are loaded again with the totals of storage.
     async fn add_totals(
         &self,
         generation: Generation,
         credited: &Credited,
     ) -> Result<(), CacheError>;
 
-    /// Storage has applied the batches of that node up to this number, and other nodes have had
-    /// time to read them: they may go.
-    async fn applied(&self, node: &str, number: u64) -> Result<(), CacheError>;
+    /// Drops the batches of a journal up to this number: storage has applied them, and other nodes have
+    /// had time to read them.
+    async fn trim_journal(&self, journal: &str, number: u64) -> Result<(), CacheError>;
 
-    /// The number of the last batch of that node that was ever kept here; 0 if none was.
-    async fn last_kept(&self, node: &str) -> Result<u64, CacheError>;
+    /// The number of the last batch of a journal that was ever kept here; 0 if none was.
+    async fn last_kept(&self, journal: &str) -> Result<u64, CacheError>;
 
-    /// Batches of that node after `after` that are still kept, oldest first.
-    async fn kept(&self, node: &str, after: u64, limit: u32) -> Result<Vec<Batch>, CacheError>;
+    /// The batches of a journal after `after` that are still kept, oldest first.
+    async fn kept(&self, journal: &str, after: u64, limit: u32) -> Result<Vec<Batch>, CacheError>;
 
-    /// The same, but waits up to `wait` if there are none.
+    /// Like [`Cache::kept`], but waits up to `wait` if there are none.
     async fn follow(
         &self,
-        node: &str,
+        journal: &str,
         after: u64,
         limit: u32,
         wait: Duration,
@@ -308,44 +307,43 @@ pub trait Cache: Send + Sync + 'static {
 
     // --- swarms ---
 
-    /// The peers of those torrents; a torrent without any may be left out.
+    /// The peers of these torrents; those without any may be left out.
     async fn peers(
         &self,
         torrents: &[InfoHash],
     ) -> Result<Vec<(InfoHash, Vec<SharedPeer>)>, CacheError>;
 
-    /// Writes peers, but leaves members that are newer here: of two records, the one with more
-    /// announces is the newer one, or that whose last announce is later by more than clocks differ.
-    /// Returns the members that were written.
+    /// Writes peers, except members whose record here is newer: that with more announces, or with a last
+    /// announce that is later by more than clocks differ. Returns the members that were written.
     async fn put_peers(
         &self,
         swarms: &[(InfoHash, Vec<SharedPeer>)],
     ) -> Result<Vec<(InfoHash, UserId, PeerId)>, CacheError>;
 
-    /// The registry is not complete any more: somebody has to fill the cache again.
+    /// Marks the registry as incomplete: the cache has to be filled again.
     async fn forget_mirrored(&self) -> Result<(), CacheError>;
 
-    /// Puts torrents into users' sets, and takes them out.
+    /// Adds torrents to users' sets, and removes them.
     async fn put_memberships(&self, memberships: &[Membership]) -> Result<(), CacheError>;
 
-    /// Brings the counters of registered torrents up to what their swarms have now.
+    /// Sets the counters of registered torrents to the present size of their swarms.
     async fn put_counts(&self, counts: &[(InfoHash, SwarmCounts)]) -> Result<(), CacheError>;
 
-    /// Whether all peers that nodes know are here: then a node may start from them. Not so once the
+    /// Whether all peers that nodes know are here, so that a node may start from them. False once the
     /// server was restarted.
     async fn has_all_peers(&self) -> Result<bool, CacheError>;
 
-    /// Says that all peers were written, with the same care as [`Cache::set_mirrored`].
+    /// Records that all peers were written; fenced like [`Cache::set_mirrored`].
     async fn set_has_all_peers(&self, generation: Generation) -> Result<(), CacheError>;
 
-    /// Not all peers are here any more: a start takes those of storage.
+    /// Records that peers are missing here: a start loads those of storage.
     async fn forget_peers(&self) -> Result<(), CacheError>;
 
     /// The info hashes of all torrents that have peers here.
     async fn swarms(&self, cursor: u64) -> Result<Scan<InfoHash>, CacheError>;
 
-    /// Looks through some swarms from `cursor` on, and removes peers whose last announce is before
-    /// those moments (Unix time). Returns where to go on; none at the end.
+    /// Scans some swarms from `cursor` on, and removes peers whose last announce is before these times
+    /// (Unix time). Returns the next cursor; none at the end.
     async fn prune(
         &self,
         cursor: u64,
@@ -353,39 +351,39 @@ pub trait Cache: Send + Sync + 'static {
         guests_before: i64,
     ) -> Result<Option<u64>, CacheError>;
 
-    /// Removes all peers of those torrents.
+    /// Removes all peers of these torrents.
     async fn remove_swarms(&self, torrents: &[InfoHash]) -> Result<(), CacheError>;
 
     // --- the registry ---
 
-    /// How far the registry here follows storage; none if it is not complete, or if the server was
-    /// restarted since that was said.
+    /// How far the registry here follows storage; none if it is incomplete, or if the server was restarted
+    /// since.
     async fn mirrored(&self) -> Result<Option<Mirrored>, CacheError>;
 
-    /// [`CacheError::Restarted`], and nothing done, if the server is not of `generation`: rows that
-    /// were written to an earlier one may be forgotten.
+    /// [`CacheError::Restarted`], without any effect, if the server is not of `generation`: rows that were
+    /// written to an earlier one may be lost.
     async fn set_mirrored(
         &self,
         generation: Generation,
         mirrored: Mirrored,
     ) -> Result<(), CacheError>;
 
-    /// Writes users. Counters that are there stay as they are.
+    /// Writes users. Existing counters are left unchanged.
     async fn put_users(&self, users: &[StoredUser], write: Write) -> Result<(), CacheError>;
 
-    /// Writes torrents. Counters that are there stay as they are.
+    /// Writes torrents. Existing counters are left unchanged.
     async fn put_torrents(
         &self,
         torrents: &[StoredTorrent],
         write: Write,
     ) -> Result<(), CacheError>;
 
-    /// Makes the whitelist what is given, without a moment in which a client that stays is missing.
+    /// Replaces the whitelist; a client that stays in it is missing at no moment.
     async fn put_whitelist(&self, clients: &[Client]) -> Result<(), CacheError>;
 
     async fn remove_users(&self, users: &[UserId]) -> Result<(), CacheError>;
 
-    /// Removes torrents, and their peers.
+    /// Removes torrents and their peers.
     async fn remove_torrents(&self, torrents: &[InfoHash]) -> Result<(), CacheError>;
 
     async fn users(&self, cursor: u64) -> Result<Scan<StoredUser>, CacheError>;
@@ -398,68 +396,46 @@ pub trait Cache: Send + Sync + 'static {
 
     async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, CacheError>;
 
-    /// Whose each passkey is, as the web application may ask for it.
+    /// The user of each passkey, as the web application may look it up.
     async fn passkeys(&self, cursor: u64) -> Result<Scan<(Passkey, UserId)>, CacheError>;
 
-    /// Removes those passkeys; if a user is named, each only as far as it is theirs.
+    /// Removes these passkeys; with a user, only those that belong to it.
     async fn remove_passkeys(
         &self,
         passkeys: &[Passkey],
         of: Option<UserId>,
     ) -> Result<(), CacheError>;
 
-    /// What there is of users and torrents, by name alone: faster than reading the rows.
+    /// The keys of all users and torrents: faster than reading the rows.
     async fn registry_keys(&self, cursor: u64) -> Result<Scan<RegistryKey>, CacheError>;
 
-    // --- upkeep ---
+    // --- the server ---
 
-    /// How many keys the server has thrown away since its start, to make room.
+    /// How many keys the server has evicted since its start.
     async fn evicted(&self) -> Result<u64, CacheError>;
 
-    /// Looks for settings and permissions that Mika can't work with, or not safely. An empty
-    /// list is good.
-    async fn check(&self) -> Result<Vec<Finding>, CacheError>;
-
-    /// The part of [`Cache::check`] that is cheap enough for every few minutes, and says whether the
-    /// server throws keys away or keeps nothing over a crash. By default there is nothing to look at.
-    async fn inspect(&self) -> Result<Vec<Finding>, CacheError> {
+    /// The part of [`CacheUpkeep::check`] that is cheap enough for every few minutes: whether the server
+    /// evicts keys, or loses data in a crash. The default checks nothing.
+    async fn inspect(&self) -> Result<Vec<CacheFinding>, CacheError> {
         Ok(Vec::new())
     }
 
-    /// Whether what was acknowledged is there after a crash of the server: it writes a log to its
-    /// disk. False also if Mika's user may not ask.
+    /// Whether acknowledged data survives a crash of the server, because it logs to its disk. False also if
+    /// Mika's user may not ask.
     async fn is_persistent(&self) -> Result<bool, CacheError>;
 
     /// The server's clock (Unix time).
     async fn time(&self) -> Result<i64, CacheError>;
 
-    /// Sets totals of a user in bytes, if the user is here; none leaves one as it is.
-    async fn set_totals(
-        &self,
-        user: UserId,
-        uploaded: Option<u64>,
-        downloaded: Option<u64>,
-    ) -> Result<(), CacheError>;
-
-    /// Sets the totals of part of all users or torrents to 0; begins at 0 as a scan does.
-    async fn wipe(&self, what: Wipe, cursor: u64) -> Result<Wiped, CacheError>;
-
-    /// What is of no use by its form alone; peers that were last heard of before `since`
-    /// (Unix time) too.
-    async fn leftovers(&self, since: i64, cursor: u64) -> Result<Scan<Leftover>, CacheError>;
-
-    /// Removes it; a counter is set to 0. A [`Leftover::Row`] goes with all its fields.
-    async fn clean(&self, leftovers: &[Leftover]) -> Result<(), CacheError>;
-
     // --- between nodes ---
 
-    /// Tells every node.
+    /// Publishes notices to all nodes.
     async fn publish(&self, notices: &[Notice]) -> Result<(), CacheError>;
 
-    /// The end of the feed of notices. Read it before loading, so that nothing falls between.
+    /// The end of the feed of notices. To be read before loading, so that no notice is missed.
     async fn control_position(&self) -> Result<ControlPosition, CacheError>;
 
-    /// Whether whoever followed the notices to `position` has read all up to `end`.
+    /// Whether a node at `position` has read all notices up to `end`.
     fn has_reached(&self, position: &ControlPosition, end: &ControlPosition) -> bool;
 
     /// Notices after `after`, and the position after them; waits up to `wait` if there are none.
@@ -469,27 +445,53 @@ pub trait Cache: Send + Sync + 'static {
         wait: Duration,
     ) -> Result<(Vec<Notice>, ControlPosition), CacheError>;
 
-    /// Says that this node runs: `sign` is another at each call. Begins an epoch, too.
-    async fn beat(&self, node: &str, sign: &str) -> Result<(), CacheError>;
+    /// Records the heartbeat of a node: `sign` differs at each call. Begins an epoch, too.
+    async fn beat(&self, journal: &str, sign: &str) -> Result<(), CacheError>;
 
-    /// All nodes that ever said so and did not take leave, with their last sign.
+    /// All journals with a heartbeat that were not removed by [`Cache::leave`], and their last `sign`.
     async fn nodes(&self) -> Result<Vec<(String, String)>, CacheError>;
 
-    /// Takes a node off the list: it has stopped, and nothing of its journal is left.
-    async fn leave(&self, node: &str) -> Result<(), CacheError>;
+    /// Removes a node from the list: it has stopped, and nothing of its journal is left.
+    async fn leave(&self, journal: &str) -> Result<(), CacheError>;
 
-    /// Takes a node off the list, and forgets its journal: it is gone for good. The caller has seen that
-    /// nothing is kept there.
-    async fn forget_journal(&self, node: &str) -> Result<(), CacheError>;
+    /// Removes a node from the list for good, and deletes its journal. The caller has checked that the
+    /// journal is empty.
+    async fn forget_journal(&self, journal: &str) -> Result<(), CacheError>;
 
-    /// Takes or renews the lease of that name for `time`; false if somebody else holds it.
+    /// Acquires or renews a lease for `time`; false if another holder has it.
     async fn lease(&self, name: &str, holder: &str, time: Duration) -> Result<bool, CacheError>;
 
     /// Adds to the counters of all nodes.
-    async fn add_stats(&self, stats: Stats) -> Result<(), CacheError>;
+    async fn add_stats(&self, stats: NodeStats) -> Result<(), CacheError>;
 }
 
-/// Opens a cache from its URL; none where nodes share nothing. Called once at start; it need not connect.
+/// What edits and `mika-manage` need of a cache, beyond what nodes use.
+#[async_trait]
+pub trait CacheUpkeep: Send + Sync + 'static {
+    /// Looks for settings and permissions that prevent Mika from working, or from working safely.
+    /// Empty if all is well.
+    async fn check(&self) -> Result<Vec<CacheFinding>, CacheError>;
+
+    /// Sets totals of a user in bytes, if the user is here; none leaves one unchanged.
+    async fn set_totals(
+        &self,
+        user: UserId,
+        uploaded: Option<u64>,
+        downloaded: Option<u64>,
+    ) -> Result<(), CacheError>;
+
+    /// Sets the totals of some users or torrents to 0; begins at cursor 0, as a scan does.
+    async fn wipe(&self, what: Wipe, cursor: u64) -> Result<Wiped, CacheError>;
+
+    /// Entries that nothing uses, judged by their form alone, and peers that were last seen before
+    /// `since` (Unix time).
+    async fn leftovers(&self, since: i64, cursor: u64) -> Result<Scan<CacheLeftover>, CacheError>;
+
+    /// Removes leftovers; a counter is set to 0. A [`CacheLeftover::Row`] is removed with all its fields.
+    async fn clean(&self, leftovers: &[CacheLeftover]) -> Result<(), CacheError>;
+}
+
+/// Opens a cache from its URL; none if nodes share nothing. Called once at start; it need not connect.
 pub type OpenCache = fn(&Secret) -> Result<Option<Arc<dyn Cache>>, CacheError>;
 
 /// Whether the URL is one for that driver; any, if the driver is not of this crate.
@@ -510,14 +512,14 @@ pub fn url_warning(driver: &str, url: &Secret) -> Option<String> {
 
 /// The cache drivers by name.
 #[derive(Clone)]
-pub struct Drivers {
+pub struct CacheDrivers {
     by_name: BTreeMap<&'static str, OpenCache>,
 }
 
 // === impl Membership ===
 
 impl Membership {
-    /// Where a torrent belongs after an announce that left this record and standing.
+    /// The membership after an announce that left this record and standing.
     pub fn of(user: UserId, torrent: TorrentId, record: &PeerRecord, standing: &Standing) -> Self {
         let is_complete = standing.completed_at.is_some();
         let has_all = record.left == Some(0);
@@ -532,7 +534,7 @@ impl Membership {
         }
     }
 
-    /// The same where the standing is not known.
+    /// The membership of a record whose standing is unknown.
     pub fn of_record(user: UserId, torrent: TorrentId, record: &PeerRecord) -> Self {
         let known = Self::of(user, torrent, record, &Standing::default());
         Self {
@@ -543,9 +545,9 @@ impl Membership {
     }
 }
 
-// === impl Drivers ===
+// === impl CacheDrivers ===
 
-impl Drivers {
+impl CacheDrivers {
     /// The drivers of this crate.
     pub fn built_in() -> Self {
         let mut drivers = Self {

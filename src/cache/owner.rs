@@ -1,5 +1,5 @@
-//! Whose cache it is. Rows, peers, notices and journals in a cache are those of one database; nodes of
-//! another must neither take them for theirs nor add to them.
+//! Assigns a cache to a database. Its rows, peers, notices and journals belong to that; nodes of another
+//! database must neither read them nor add to them.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,24 +7,23 @@ use std::time::Duration;
 use super::{Cache, CacheError, RegistryKey, STOPPED};
 use crate::change::journals::{is_later, node_of};
 
-/// How long nodes are watched for signs of life, of which there is one a second.
+/// How long nodes are watched for heartbeats, which come once a second.
 const WATCH: Duration = Duration::from_secs(3);
 
-/// What to do about a cache of another database.
+/// The remedy for a cache of another database.
 pub const ADVICE: &str = "name one storage.url in all nodes that share a cache, or another cache.url here, such \
     as another number at its end";
 
-/// What another database still needs of a cache.
+/// Why another database still needs a cache.
 #[derive(Debug, PartialEq, Eq)]
 enum InUse {
-    /// A node of it runs there.
+    /// One of its nodes is running.
     By { node: String, host: String },
-    /// That node is gone, and its batches may be nowhere else.
+    /// One of its nodes is gone, and left batches that may be nowhere else.
     Batches { node: String },
 }
 
-/// Makes a cache that of `database`, which is a storage's identity. What there is of another
-/// database is removed first.
+/// Assigns a cache to `database`, which is a storage's identity. Removes the data of another database first.
 ///
 /// # Errors
 /// [`CacheError::Broken`] if that other database still needs it: one of its nodes runs, or left batches.
@@ -52,7 +51,7 @@ pub async fn take(cache: &dyn Cache, database: &str) -> Result<(), CacheError> {
     Err(refusal(&now, database, "it was taken by it at this moment"))
 }
 
-/// Refuses the cache of another database, without a look at whether that still needs it.
+/// Refuses the cache of another database, without checking whether that still needs it.
 ///
 /// # Errors
 /// [`CacheError::Broken`] if it is another database's.
@@ -65,7 +64,8 @@ pub async fn refuse_foreign(cache: &dyn Cache, database: &str) -> Result<(), Cac
     }
 }
 
-/// Why [`take`] would refuse, or what it would do to the cache of another database; none if it is this one's.
+/// Why [`take`] would refuse, or what it would remove from the cache of another database; none if the cache
+/// is this database's.
 ///
 /// # Errors
 /// As the calls of the cache.
@@ -83,12 +83,12 @@ pub async fn explain(cache: &dyn Cache, database: &str) -> Result<Option<String>
     Ok(Some(described(&owner, database, &why)))
 }
 
-/// Removes all that is a copy of what storage has: registry and peers. Journals stay.
+/// Removes all copies of what storage has: registry and peers. Keeps journals.
 ///
 /// # Errors
-/// As the calls of the cache; it may be repeated.
+/// As the calls of the cache; idempotent.
 pub async fn clear(cache: &dyn Cache) -> Result<(), CacheError> {
-    // First, so that nobody starts from a part of it.
+    // First, so that no node starts from a part of it.
     cache.forget_mirrored().await?;
     cache.forget_peers().await?;
     let mut cursor = Some(0);
@@ -116,7 +116,7 @@ pub async fn clear(cache: &dyn Cache) -> Result<(), CacheError> {
     cache.put_whitelist(&[]).await
 }
 
-/// A node that gives signs of life, and its host; none if all are still for some seconds.
+/// A node with heartbeats, and its host; none if all are silent for some seconds.
 ///
 /// # Errors
 /// As the calls of the cache.
@@ -139,15 +139,16 @@ async fn in_use(cache: &dyn Cache) -> Result<Option<InUse>, CacheError> {
         return Ok(Some(InUse::By { node, host }));
     }
     let now = cache.nodes().await?;
-    // A start applies what earlier ones left, before it serves.
+    // A start applies what earlier ones left before it serves.
     let is_saved = |journal: &str| {
-        let mut stopped = now.iter().filter(|(_, sign)| sign == STOPPED);
-        stopped.any(|(other, _)| other == journal || is_later(other, journal))
+        now.iter()
+            .filter(|(_, sign)| sign == STOPPED)
+            .any(|(other, _)| other == journal || is_later(other, journal))
     };
     for (journal, _) in &now {
         match cache.kept(journal, 0, 1).await {
             Ok(batches) if batches.is_empty() || is_saved(journal) => {}
-            // Those of a newer version can't be read, and are batches all the same.
+            // Batches of a newer version can't be read, but count, too.
             Ok(_) | Err(CacheError::Broken(_)) => {
                 let node = node_of(journal).to_owned();
                 return Ok(Some(InUse::Batches { node }));
@@ -168,8 +169,6 @@ fn described(owner: &str, database: &str, why: &str) -> String {
         "the cache belongs to another database (id {owner}; the one of storage.url has the id {database}): {why}"
     )
 }
-
-// === impl InUse ===
 
 impl fmt::Display for InUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,13 +8,15 @@ use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use data_encoding::HEXLOWER;
+
 use super::{
     Change, Credit, GuestChange, GuestRecord, PeerChange, PeerKey, PeerRecord, Report, Standing,
     SwarmCounts,
 };
 use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{Point, Stretch};
-use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId, hex_digit};
+use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 
 /// Kinds of lines.
 const PEER: &str = "peer2";
@@ -181,11 +183,7 @@ impl Line {
     }
 
     fn hex(&mut self, bytes: &[u8]) -> &mut Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        for byte in bytes {
-            self.text.push(DIGITS[usize::from(byte >> 4)].into());
-            self.text.push(DIGITS[usize::from(byte & 15)].into());
-        }
+        HEXLOWER.encode_append(bytes, &mut self.text);
         self.text.push(' ');
         self
     }
@@ -345,18 +343,7 @@ impl<'a> Fields<'a> {
     }
 
     fn peer_id(&mut self) -> Result<PeerId, Malformed> {
-        let digits = self.word()?.as_bytes();
-        let mut bytes = [0; 20];
-        if digits.len() != 40 {
-            return Err(self.malformed());
-        }
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = hex_digit(pair[0])
-                .zip(hex_digit(pair[1]))
-                .map(|(high, low)| high << 4 | low)
-                .ok_or_else(|| self.malformed())?;
-        }
-        Ok(PeerId(bytes))
+        PeerId::from_hex(self.word()?).ok_or_else(|| self.malformed())
     }
 
     fn key(&mut self) -> Result<PeerKey, Malformed> {

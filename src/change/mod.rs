@@ -191,7 +191,7 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// The journal that numbered it ([`journals`]).
-    pub node: String,
+    pub journal: String,
     /// Counts from 1, without gaps.
     pub number: u64,
     pub changes: Vec<Change>,

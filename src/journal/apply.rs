@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use super::ledger::GoneBack;
-use super::{Desk, RETRY_FIRST, RETRY_MAX};
+use super::queue::GoneBack;
+use super::{JournalShared, RETRY_FIRST, RETRY_MAX};
 use crate::base::backoff::Backoff;
 use crate::base::clock::Stopwatch;
 use crate::change::Batch;
@@ -16,7 +16,7 @@ use crate::tracker::Tracker;
 /// Changes applied in one transaction.
 const APPLY_MAX: usize = 10_000;
 
-/// The rules in force by which storage settles reports.
+/// The current rules by which storage settles reports.
 pub fn credit_rules(tracker: &Tracker) -> CreditRules {
     let rules = tracker.rules();
     CreditRules {
@@ -26,17 +26,15 @@ pub fn credit_rules(tracker: &Tracker) -> CreditRules {
     }
 }
 
-// === impl Desk ===
-
-impl Desk {
-    /// Applies what is cut, for ever. With a cache, which makes it durable, storage gets it in
-    /// larger portions: once a flush interval.
+impl JournalShared {
+    /// Applies queued batches until cancelled. With a cache, which makes them durable, storage gets
+    /// larger portions: one each flush interval.
     pub(super) async fn apply_all(&self) -> Infallible {
         loop {
-            self.ledger
+            self.queue
                 .until(|progress| progress.last > progress.applied)
                 .await;
-            if self.parts.cache.is_some() && self.ledger.backlog() < APPLY_MAX {
+            if self.parts.cache.is_some() && self.queue.backlog() < APPLY_MAX {
                 self.interval().await;
             }
             self.apply_next().await;
@@ -44,12 +42,13 @@ impl Desk {
     }
 
     async fn to_apply(&self) -> Result<Vec<Arc<Batch>>, StorageError> {
-        let slots = self.ledger.to_apply(APPLY_MAX);
-        let batches = self.read(slots).await;
-        batches.map_err(|error| StorageError::Away(error.to_string()))
+        let refs = self.queue.to_apply(APPLY_MAX);
+        self.read(refs)
+            .await
+            .map_err(|error| StorageError::Away(error.to_string()))
     }
 
-    /// Applies the next batches; tries until it succeeds.
+    /// Applies the next batches; retries until it succeeds.
     async fn apply_next(&self) {
         let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
@@ -61,10 +60,10 @@ impl Desk {
                 Err(error) => Err(error),
             };
             match tried {
-                Ok((batches, credited)) => return self.note_applied(&batches, &credited),
-                // It is asked first, because it may have come back at another place meanwhile.
+                Ok((batches, credited)) => return self.on_applied(&batches, &credited),
+                // Ask first: it may have been restored to yet another state meanwhile.
                 Err(error @ StorageError::Behind { .. }) => self.ask_and_go_back(&error).await,
-                Err(error) => self.is_refused(&error),
+                Err(error) => self.on_refused(&error),
             }
             if let Some(delay) = delays.next() {
                 tokio::time::sleep(delay).await;
@@ -80,12 +79,14 @@ impl Desk {
         Ok(credited)
     }
 
-    /// Counts what storage has now.
+    /// Counts what storage applied.
     fn count(&self, batches: &[Arc<Batch>], credited: &Credited) {
         let metrics = &self.parts.metrics;
         metrics.batches.add(batches.len() as u64);
         let mut all = Sum::default();
-        credited.users.values().for_each(|sum| all.add(sum));
+        for sum in credited.users.values() {
+            all.add(sum);
+        }
         metrics.credited_up.add(all.up);
         metrics.credited_down.add(all.down);
         metrics.implausible.add(credited.implausible);
@@ -95,28 +96,28 @@ impl Desk {
         metrics.storage.succeeded(ProbeSource::Journal);
     }
 
-    fn note_applied(&self, batches: &[Arc<Batch>], credited: &Credited) {
+    fn on_applied(&self, batches: &[Arc<Batch>], credited: &Credited) {
         self.count(batches, credited);
         if let Some(last) = batches.last() {
-            self.ledger.applied(last.number, self.now());
+            self.queue.mark_applied(last.number, self.now());
         }
         if self.storage_trouble.lock().take().is_some() {
             tracing::info!("storage takes the journal again");
         }
     }
 
-    /// Goes back to where storage is, which has refused a batch.
+    /// Storage refused batches as [`StorageError::Behind`]: asks what it has, and applies again what it lacks.
     async fn ask_and_go_back(&self, refused: &StorageError) {
-        match self.parts.storage.applied(&self.name).await {
-            Ok(applied) if applied < self.ledger.progress().applied => self.go_back(applied).await,
-            Ok(_) => self.is_refused(refused),
-            Err(error) => self.is_refused(&error),
+        match self.parts.storage.last_applied(&self.name).await {
+            Ok(applied) if applied < self.queue.progress().applied => self.go_back(applied).await,
+            Ok(_) => self.on_refused(refused),
+            Err(error) => self.on_refused(&error),
         }
     }
 
-    /// Applies again what storage had and lacks now. What is not here any more is passed over.
+    /// Applies again what storage had and lacks now. Batches that are not kept any more are skipped.
     pub(super) async fn go_back(&self, applied: u64) {
-        match self.ledger.go_back(applied) {
+        match self.queue.go_back(applied) {
             None => {}
             Some(GoneBack::Kept { batches }) => {
                 tracing::warn!(
@@ -126,7 +127,7 @@ impl Desk {
             }
             Some(GoneBack::Missing { batches, first }) => {
                 if let Err(error) = self.parts.storage.begin_at(&self.name, first - 1).await {
-                    return self.is_refused(&error);
+                    return self.on_refused(&error);
                 }
                 tracing::error!(
                     batches,
@@ -138,8 +139,8 @@ impl Desk {
         }
     }
 
-    /// Says so once, and not at every try.
-    fn is_refused(&self, error: &StorageError) {
+    /// Counts a refused batch. Logs only the first failure in a row.
+    fn on_refused(&self, error: &StorageError) {
         let metrics = &self.parts.metrics;
         metrics.batch_failures.one();
         metrics
@@ -149,7 +150,7 @@ impl Desk {
         if before.is_none() {
             tracing::error!(
                 %error,
-                batch = self.ledger.progress().applied + 1,
+                batch = self.queue.progress().applied + 1,
                 "storage does not take the journal; trying again until it does, nothing is lost meanwhile"
             );
         }

@@ -1,22 +1,24 @@
 //! The journal: what happened, in order, until storage has it.
 //!
-//! It cuts the tracker's outbox into numbered batches, and three tasks work on the ledger that
-//! holds them: one sends them to the cache, one applies them to storage, one lets them go. A
-//! batch that fails is tried again, the same batch under the same number, until it succeeds.
-//! Batches are kept for a while after storage had them, because a database may come back older.
+//! It drains the tracker's outbox into numbered batches, and three tasks work on the queue that
+//! holds them: one sends them to the cache, one applies them to storage, one drops them. A batch
+//! that fails is retried unchanged, under the same number, until it succeeds. Batches are kept for
+//! a while after storage applied them, because a database may be restored to an older state.
 //!
-//! A batch is *durable*, and the replies that wait for it go, once it is in storage (where there
-//! is no cache), in a cache that logs to its disk, or in the node's spill file.
+//! A batch is *durable*, and the replies that wait for it are sent, once it is in storage (without a
+//! cache), in a cache that logs to its disk, or in the node's spill file.
 //!
-//! Each start of a node has a journal of its own; `rest` brings to storage what others left.
+//! Each start of a node has its own journal; `leftover` applies what the journals of ended processes
+//! left.
 
 mod apply;
 #[cfg(feature = "contract")]
 pub mod disk;
-mod ledger;
+mod leftover;
 mod number;
+mod queue;
+mod read;
 mod replay;
-mod rest;
 mod restored;
 mod resume;
 mod send;
@@ -42,126 +44,127 @@ use crate::storage::{Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
 use crate::tracker::{Cut, Tracker};
 
-use self::ledger::Ledger;
+use self::queue::BatchQueue;
 use self::spill::Spill;
 use self::totals::PendingTotals;
 
 pub use apply::credit_rules;
-pub use ledger::Progress;
+pub use leftover::LeftoverError;
+pub use queue::JournalProgress;
 pub use replay::Replay;
-pub use rest::RestError;
-pub use restored::{Beyond, Brought, Leftovers, Place};
+pub use restored::{AdoptedJournal, BatchLocation, Leftovers, UnappliedBatches};
 pub use resume::ResumeError;
 pub use spill::{SpillError, owner_of as spill_owner};
 
-/// How long a flush that is waited for gathers others that come at the same time.
+/// How long a requested flush waits for further changes that arrive at the same time.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// How long a batch may be on its way to the cache before it is written to the spill file as
-/// well: far above what a sound cache takes, and little for a reply that waits.
+/// How long a batch may be in flight to the cache before it is also written to the spill file: far
+/// longer than a healthy cache takes, and short for a reply that waits.
 const HEDGE: Duration = Duration::from_millis(25);
 
-/// How long a journal that is to stop tries to save what it has.
+/// How long a stopping journal tries to save what it has.
 const LAST_EFFORT: Duration = Duration::from_secs(30);
 
-/// How long a journal that is to stop waits for storage to take what is durable already: those
-/// who stop a service give it some seconds before they kill it.
+/// How long a stopping journal waits for storage to apply what is already durable: service managers
+/// wait some seconds before they kill a process.
 const STORAGE_GRACE: Duration = Duration::from_secs(5);
 
-/// Delays between tries to save a batch.
+/// Delays between attempts to save a batch.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// How often batches are looked through for those that may go.
+/// How often batches that are no longer needed are dropped.
 const TIDY_PERIOD: Duration = Duration::from_secs(1);
 
-/// Seconds that a batch stays in memory for a cache that forgot it.
+/// Seconds for which a batch stays in memory, for a cache that lost it.
 const KEPT_IN_MEMORY: u32 = 10;
 
-/// How often is looked whether the cache logs to its disk.
+/// How often to check whether the cache logs to its disk.
 const PERSISTENCE_PERIOD: Duration = Duration::from_secs(30);
 
-/// What a journal works on.
+/// The parts of the node that a journal connects.
 #[derive(Clone)]
-pub struct Parts {
+pub struct JournalParts {
     pub tracker: Arc<Tracker>,
-    /// None where this node shares with nobody.
+    /// None if this node runs alone.
     pub cache: Option<Arc<dyn Cache>>,
     pub storage: Arc<dyn Storage>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
 }
 
-/// How a journal works.
+/// The settings of a journal.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// The name of the node, which each start's journal begins with.
+pub struct JournalSettings {
+    /// The name of the node; the name of each of its journals begins with it.
     pub node: String,
-    /// [`Handle::set_flush_interval`] changes it.
+    /// Changed by [`JournalHandle::set_flush_interval`].
     pub flush_interval: Duration,
-    /// The spill file; used only where there is a cache.
+    /// The spill file; used only with a cache.
     pub spill: PathBuf,
-    /// Changes held in memory beyond which batches are in the spill file only.
+    /// Number of changes in memory above which batches are kept in the spill file only.
     pub memory_max: usize,
-    /// Seconds for which a batch stays after storage had it.
+    /// Seconds for which a batch is kept after storage applied it.
     pub keep: u32,
 }
 
 /// The journal of one node.
 pub struct Journal {
-    desk: Arc<Desk>,
-    /// What was cut and is not settled yet.
-    work: Option<Work>,
+    shared: Arc<JournalShared>,
+    /// What was drained and is not settled yet.
+    in_flight: Option<Drained>,
 }
 
-/// The way to a running journal.
+/// Access to a running journal.
 #[derive(Clone)]
-pub struct Handle {
-    desk: Arc<Desk>,
+pub struct JournalHandle {
+    shared: Arc<JournalShared>,
 }
 
 /// What the tasks of a journal share.
-struct Desk {
-    parts: Parts,
-    settings: Settings,
-    /// The name of this journal.
+struct JournalShared {
+    parts: JournalParts,
+    settings: JournalSettings,
+    /// The name of this start's journal.
     name: String,
-    ledger: Ledger,
+    queue: BatchQueue,
     spill: Option<Spill>,
     generation: watch::Sender<Generation>,
     flush_interval: watch::Sender<Duration>,
-    /// The cache refused the last batch that it was sent, or was not reached.
+    /// The cache refused the last batch, or was unreachable.
     cache_is_away: AtomicBool,
-    /// The cache has not taken a batch since one had to wait too long for it.
+    /// A batch waited too long for the cache, and the cache has not taken one since.
     cache_is_late: AtomicBool,
-    /// The cache logs what it is given to its disk.
+    /// The cache logs its writes to disk.
     cache_is_persistent: AtomicBool,
-    /// The spill file did not take what it was last given.
+    /// The last write to the spill file failed.
     spill_fails: AtomicBool,
     cache_broke: Notify,
-    /// Why storage did not take its last batch; none while all is well.
+    /// Why storage refused the last batch; none if it took it.
     storage_trouble: Mutex<Option<String>>,
     pending_totals: PendingTotals,
 }
 
-/// A cut in work.
-struct Work {
+/// What was drained from the outbox at once.
+struct Drained {
+    /// The number that the outbox settles it by.
     cut: u64,
     changes: usize,
-    /// The last of its batches; none if it was empty.
+    /// Its last batch; none if it was empty.
     last: Option<u64>,
 }
 
-/// What a journal that has ended leaves to the next start.
+/// What an ended journal leaves to the next start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Left {
-    /// Changes that storage does not have yet; they are in the spill file.
+pub struct Remaining {
+    /// Changes that storage lacks; they are in the spill file.
     pub changes: usize,
-    /// That file; empty where there is none.
+    /// That file; empty if there is none.
     pub file: PathBuf,
 }
 
-/// Changes that could not be saved before the stop.
+/// Some changes could not be saved before the stop.
 #[derive(Debug, thiserror::Error)]
 #[error("changes that could not be saved: {changes}, because {cause}")]
 pub struct Unsaved {
@@ -172,112 +175,112 @@ pub struct Unsaved {
 // === impl Journal ===
 
 impl Journal {
-    /// A way to it that outlives the start.
-    pub fn handle(&self) -> Handle {
-        Handle {
-            desk: Arc::clone(&self.desk),
+    /// A handle that remains valid while the journal runs.
+    pub fn handle(&self) -> JournalHandle {
+        JournalHandle {
+            shared: Arc::clone(&self.shared),
         }
     }
 
     /// Saves changes until `stop` resolves, and then what is left.
     ///
     /// # Errors
-    /// What could not be saved within the last effort.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<Left, Unsaved> {
-        let desk = Arc::clone(&self.desk);
+    /// Changes that could not be saved within [`LAST_EFFORT`].
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<Remaining, Unsaved> {
+        let shared = Arc::clone(&self.shared);
         tokio::select! {
-            result = self.keep_until(stop) => result,
-            never = desk.send_all() => match never {},
-            never = desk.apply_all() => match never {},
-            never = desk.add_all_totals() => match never {},
-            never = desk.tidy_all() => match never {},
-            never = desk.guard_all() => match never {},
-            never = desk.watch_persistence() => match never {},
+            result = self.save_until(stop) => result,
+            never = shared.send_all() => match never {},
+            never = shared.apply_all() => match never {},
+            never = shared.add_all_totals() => match never {},
+            never = shared.tidy_all() => match never {},
+            never = shared.guard_all() => match never {},
+            never = shared.watch_persistence() => match never {},
         }
     }
 
-    async fn keep_until(&mut self, stop: impl Future<Output = ()>) -> Result<Left, Unsaved> {
+    async fn save_until(&mut self, stop: impl Future<Output = ()>) -> Result<Remaining, Unsaved> {
         tokio::pin!(stop);
         loop {
             tokio::select! {
-                // Dropped in the middle, a turn leaves its work where the next one finds it.
-                () = self.turn() => {}
+                // Cancel safe: a cancelled flush leaves `in_flight` to the next one.
+                () = self.next_flush() => {}
                 () = &mut stop => break,
             }
         }
         let saved = tokio::time::timeout(LAST_EFFORT, self.finish()).await;
-        let desk = &self.desk;
-        let outbox = desk.parts.tracker.outbox();
-        let progress = desk.ledger.progress();
-        let is_kept = desk.ledger.is_spilled(progress.last);
+        let shared = &self.shared;
+        let outbox = shared.parts.tracker.outbox();
+        let progress = shared.queue.progress();
+        let is_kept = shared.queue.is_spilled(progress.last);
         if outbox.pending() == 0 && (is_kept || (saved.is_ok() && progress.sent >= progress.last)) {
-            let file = desk.spill.as_ref().map(|spill| spill.path().to_owned());
-            return Ok(Left {
-                changes: desk.ledger.backlog(),
+            let file = shared.spill.as_ref().map(|spill| spill.path().to_owned());
+            return Ok(Remaining {
+                changes: shared.queue.backlog(),
                 file: file.unwrap_or_default(),
             });
         }
-        let trouble = desk.storage_trouble.lock().take();
+        let trouble = shared.storage_trouble.lock().take();
         Err(Unsaved {
-            changes: outbox.pending().max(desk.ledger.backlog()),
+            changes: outbox.pending().max(shared.queue.backlog()),
             cause: trouble.unwrap_or_else(|| "cache and storage are too slow".into()),
         })
     }
 
-    async fn turn(&mut self) {
-        let desk = &self.desk;
+    async fn next_flush(&mut self) {
+        let shared = &self.shared;
         tokio::select! {
-            () = desk.interval() => {}
-            () = desk.parts.tracker.outbox().wanted() => tokio::time::sleep(GATHER).await,
+            () = shared.interval() => {}
+            () = shared.parts.tracker.outbox().wanted() => tokio::time::sleep(GATHER).await,
         }
         self.flush().await;
     }
 
-    /// Saves all there is; storage is not waited for while it can't, if there is another place.
+    /// Saves everything. Does not wait for a storage that fails if the spill file can take it.
     async fn finish(&mut self) {
         loop {
             self.flush().await;
-            if self.desk.parts.tracker.outbox().pending() == 0 {
+            if self.shared.parts.tracker.outbox().pending() == 0 {
                 break;
             }
         }
-        if let (Some(cache), Some(spill)) = (&self.desk.parts.cache, &self.desk.spill) {
-            let _ = tokio::time::timeout(STORAGE_GRACE, self.desk.storage_tries()).await;
+        if let (Some(cache), Some(spill)) = (&self.shared.parts.cache, &self.shared.spill) {
+            let _ = tokio::time::timeout(STORAGE_GRACE, self.shared.storage_settles()).await;
             // What is not applied by then is applied by the next start, or by another node. The cache
-            // alone may forget it.
-            if self.desk.ledger.backlog() > 0 {
-                self.desk.spill_all(spill).await;
+            // alone may lose it.
+            if self.shared.queue.backlog() > 0 {
+                self.shared.spill_all(spill).await;
             }
-            if let Err(error) = self.desk.add_totals(&**cache).await {
+            if let Err(error) = self.shared.add_totals(&**cache).await {
                 tracing::debug!(%error, "the totals in the cache could not be brought up to date");
             }
         }
     }
 
-    /// Goes on with the cut in work, or makes one, until it is durable.
+    /// Drains the outbox, unless an earlier drain is still in flight, and waits until it is durable.
     async fn flush(&mut self) {
-        if self.work.is_none() {
-            self.work = Some(self.cut());
+        if self.in_flight.is_none() {
+            self.in_flight = Some(self.drain());
         }
-        let last = self.work.as_ref().and_then(|work| work.last);
+        let last = self.in_flight.as_ref().and_then(|drained| drained.last);
         if let Some(last) = last {
-            self.desk.durable(last).await;
+            self.shared.durable(last).await;
         }
-        if let Some(work) = self.work.take() {
-            let outbox = self.desk.parts.tracker.outbox();
-            outbox.settle(work.cut, work.changes);
+        if let Some(drained) = self.in_flight.take() {
+            let outbox = self.shared.parts.tracker.outbox();
+            outbox.settle(drained.cut, drained.changes);
         }
     }
 
-    fn cut(&self) -> Work {
-        let desk = &self.desk;
-        let Cut { number, changes } = desk.parts.tracker.outbox().cut();
+    fn drain(&self) -> Drained {
+        let shared = &self.shared;
+        let Cut { number, changes } = shared.parts.tracker.outbox().cut();
         let count = changes.len();
-        let first = desk.ledger.progress().last + 1;
-        let batches = number::batches(changes, &desk.name, first);
+        let first = shared.queue.progress().last + 1;
+        let batches = number::batches(changes, &shared.name, first);
         let last = batches.last().map(|batch| batch.number);
-        desk.ledger.push(batches, desk.now());
-        Work {
+        shared.queue.push(batches, shared.now());
+        Drained {
             cut: number,
             changes: count,
             last,
@@ -285,122 +288,126 @@ impl Journal {
     }
 }
 
-// === impl Handle ===
+// === impl JournalHandle ===
 
-impl Handle {
+impl JournalHandle {
     /// The name of the journal.
     pub fn name(&self) -> &str {
-        &self.desk.name
+        &self.shared.name
     }
 
-    /// Seconds for which batches stay after storage had them.
+    /// Seconds for which batches are kept after storage applied them.
     pub fn keep(&self) -> u32 {
-        self.desk.settings.keep
+        self.shared.settings.keep
     }
 
-    pub fn progress(&self) -> Progress {
-        self.desk.ledger.progress()
+    pub fn progress(&self) -> JournalProgress {
+        self.shared.queue.progress()
     }
 
-    /// Asks storage up to which batch it has the journal. If it had more, it went back: what it lacks
-    /// is applied again, also while there is nothing new to save.
+    /// Returns the number of the last batch that storage has. If it had more before, storage was restored to
+    /// an older state: what it lacks is applied again, even if there is nothing new to save.
     pub async fn ask_storage(&self) -> Result<u64, StorageError> {
-        let (known, asked_at) = (self.desk.ledger.progress().applied, self.desk.now());
-        let applied = self.desk.parts.storage.applied(&self.desk.name).await?;
+        let shared = &self.shared;
+        let (known, asked_at) = (shared.queue.progress().applied, shared.now());
+        let applied = shared.parts.storage.last_applied(&shared.name).await?;
         if applied < known {
-            self.desk.go_back(applied).await;
+            shared.go_back(applied).await;
         } else {
-            self.desk.ledger.confirm(asked_at);
+            shared.queue.confirm(asked_at);
         }
         Ok(applied)
     }
 
-    /// Waits until all that was queued before the call is durable.
+    /// Waits until everything queued before the call is durable.
     pub async fn all_durable(&self) {
-        self.desk.parts.tracker.outbox().drained().await;
+        self.shared.parts.tracker.outbox().drained().await;
     }
 
-    /// Waits until storage has all that was queued before the call.
+    /// Waits until storage has everything queued before the call.
     pub async fn all_applied(&self) {
         self.all_durable().await;
-        let last = self.desk.ledger.progress().last;
-        self.desk
-            .ledger
+        let last = self.shared.queue.progress().last;
+        self.shared
+            .queue
             .until(|progress| progress.applied >= last)
             .await;
     }
 
-    /// Changes that storage does not have yet, those not yet cut left out.
+    /// Number of drained changes that storage does not have yet.
     pub fn backlog(&self) -> usize {
-        self.desk.ledger.backlog()
+        self.shared.queue.backlog()
     }
 
-    /// Seconds since the oldest of those was cut; 0 if there are none.
+    /// Seconds since the oldest of those was drained; 0 if there are none.
     pub fn lag(&self) -> u32 {
-        let oldest = self.desk.ledger.oldest();
-        oldest.map_or(0, |since| self.desk.now().since(since))
+        match self.shared.queue.oldest() {
+            Some(since) => self.shared.now().since(since),
+            None => 0,
+        }
     }
 
-    /// The cache is another one, or was restarted: whoever sees it first tells.
-    pub fn restarted(&self, generation: Generation) {
-        self.desk.restarted(generation);
+    /// To be called by any task that sees that the cache was replaced or restarted.
+    pub fn on_cache_restarted(&self, generation: Generation) {
+        self.shared.on_cache_restarted(generation);
     }
 
-    /// A connection to the cache has just broken: it may come back without what it had.
-    pub fn cache_broke(&self) {
-        self.desk.cache_broke.notify_one();
+    /// To be called when a connection to the cache broke: it may come back without its data.
+    pub fn on_cache_broke(&self) {
+        self.shared.cache_broke.notify_one();
     }
 
-    /// How often changes are saved from now on; also the interval that is running.
+    /// Sets how often changes are saved; applies to the running interval, too.
     pub fn set_flush_interval(&self, interval: Duration) {
-        self.desk.flush_interval.send_replace(interval);
+        self.shared.flush_interval.send_replace(interval);
     }
 
-    /// The generation of the cache as it changes.
+    /// Watches the generation of the cache.
     pub fn generation(&self) -> watch::Receiver<Generation> {
-        self.desk.generation.subscribe()
+        self.shared.generation.subscribe()
     }
 }
 
-// === impl Desk ===
+// === impl JournalShared ===
 
-impl Desk {
+impl JournalShared {
     fn now(&self) -> Seconds {
         self.parts.clock.now().mono
     }
 
-    /// Waits for a flush interval, or until it changes.
+    /// Waits for one flush interval, or until it changes.
     async fn interval(&self) {
         let mut changes = self.flush_interval.subscribe();
         let interval = *changes.borrow_and_update();
-        // The sender is here, so it is not gone.
+        // The sender is a field of `self`, so the channel is open.
         let _ = tokio::time::timeout(interval, changes.changed()).await;
     }
 
-    /// Waits until batch `last` and all before it are durable, and sees to it.
+    /// Makes batch `last` and all before it durable: waits for the cache or storage, and spills if they
+    /// are too slow.
     async fn durable(&self, last: u64) {
         let Some(spill) = &self.spill else {
-            self.ledger.until(|progress| progress.applied >= last).await;
+            self.queue.until(|progress| progress.applied >= last).await;
             return;
         };
         if !self.cache_is_persistent.load(Ordering::Relaxed) {
-            let applied = self.ledger.until(|progress| progress.applied >= last);
+            let applied = self.queue.until(|progress| progress.applied >= last);
             tokio::select! {
                 _ = applied => {}
                 () = self.spill_all(spill) => {}
             }
             return;
         }
-        let saved = self.ledger.until(|progress| progress.is_durable(last));
+        let saved = self.queue.until(|progress| progress.is_durable(last));
         tokio::pin!(saved);
         let is_late = self.cache_is_late.load(Ordering::Relaxed);
         if !is_late && tokio::time::timeout(HEDGE, &mut saved).await.is_ok() {
-            if self.ledger.is_full() {
+            if self.queue.is_full() {
                 self.spill_all(spill).await;
             }
             return;
         }
-        // Later batches need not wait as long, until the cache takes one again.
+        // Later batches skip the wait until the cache takes one again.
         self.cache_is_late.store(true, Ordering::Relaxed);
         tokio::select! {
             _ = &mut saved => {}
@@ -408,7 +415,7 @@ impl Desk {
         }
     }
 
-    /// Writes to the spill file what is not there and not saved elsewhere; tries until it succeeds.
+    /// Writes to the spill file what is not there and not saved elsewhere; retries until it succeeds.
     async fn spill_all(&self, spill: &Spill) {
         let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
         while !self.spill_once(spill).await {
@@ -418,16 +425,16 @@ impl Desk {
         }
     }
 
-    /// Tries it once; says once that it fails, and not at every try.
+    /// One attempt of [`Self::spill_all`]; returns whether it succeeded. Logs only the first failure in a row.
     async fn spill_once(&self, spill: &Spill) -> bool {
-        let batches = self.ledger.unspilled();
+        let batches = self.queue.unspilled();
         let (Some(first), Some(last)) = (batches.first(), batches.last()) else {
             return true;
         };
         let (numbers, count) = (first.number..=last.number, batches.len() as u64);
         match spill.put(batches).await {
             Ok(()) => {
-                self.ledger.spilled(numbers);
+                self.queue.mark_spilled(numbers);
                 self.parts.metrics.batches_spilled.add(count);
                 if self.spill_fails.swap(false, Ordering::Relaxed) {
                     tracing::info!("batches can be spilled again");
@@ -443,29 +450,29 @@ impl Desk {
         }
     }
 
-    /// Waits until storage has all, or does not take it.
-    async fn storage_tries(&self) {
-        while self.ledger.backlog() > 0 && self.storage_trouble.lock().is_none() {
+    /// Waits until storage has everything, or refuses a batch.
+    async fn storage_settles(&self) {
+        while self.queue.backlog() > 0 && self.storage_trouble.lock().is_none() {
             tokio::time::sleep(GATHER).await;
         }
     }
 
-    fn restarted(&self, generation: Generation) {
+    fn on_cache_restarted(&self, generation: Generation) {
         self.generation.send_if_modified(|current| {
             let is_new = generation > *current;
             if is_new {
                 *current = generation;
-                self.ledger.resend();
+                self.queue.resend();
                 self.pending_totals.clear();
-                // What is to be sent again is with this process alone until then.
+                // Until it is sent again, only this process has it.
                 self.cache_broke.notify_one();
             }
             is_new
         });
     }
 
-    /// Spills what storage does not have yet whenever the cache may be about to forget it, for
-    /// ever. The next batch to send would tell as well, but later.
+    /// Spills what storage does not have yet whenever the cache may have lost it. The next batch to
+    /// send would reveal that too, but later. Runs until cancelled.
     async fn guard_all(&self) -> Infallible {
         loop {
             self.cache_broke.notified().await;
@@ -475,10 +482,10 @@ impl Desk {
         }
     }
 
-    /// Lets batches go that are of no use any more, until it is dropped.
+    /// Drops batches that are no longer needed. Runs until cancelled.
     async fn tidy_all(&self) -> Infallible {
         loop {
-            if let Some(number) = self.ledger.release(self.now()) {
+            if let Some(number) = self.queue.release(self.now()) {
                 self.forget(number).await;
             }
             if let Some(spill) = &self.spill
@@ -490,7 +497,7 @@ impl Desk {
         }
     }
 
-    /// Both places are told again with the next batches, so a failure costs nothing but room.
+    /// Both are trimmed again with the next batches, so a failure costs only space.
     async fn forget(&self, number: u64) {
         if let Some(spill) = &self.spill
             && let Err(error) = spill.forget(number).await
@@ -498,7 +505,7 @@ impl Desk {
             tracing::debug!(%error, "batches were not deleted from the spill file");
         }
         if let Some(cache) = &self.parts.cache
-            && let Err(error) = cache.applied(&self.name, number).await
+            && let Err(error) = cache.trim_journal(&self.name, number).await
         {
             tracing::debug!(%error, "batches were not deleted from the cache");
         }

@@ -1,4 +1,4 @@
-//! Cutting changes into numbered batches, with what belongs together made one.
+//! Splits changes into numbered batches, and merges changes of one peer.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,16 +9,16 @@ use foldhash::fast::RandomState;
 use crate::base::ids::InfoHash;
 use crate::change::{Batch, Change, PeerKey};
 
-/// Changes in one batch: what one transaction of the storage carries.
+/// Maximum of changes in one batch: what one storage transaction carries.
 const BATCH_MAX: usize = 10_000;
 
-/// Batches of those changes in their order, numbered from `first`.
-pub(super) fn batches(changes: Vec<Change>, node: &str, first: u64) -> Vec<Arc<Batch>> {
+/// Splits changes into batches in order, numbered from `first`.
+pub(super) fn batches(changes: Vec<Change>, journal: &str, first: u64) -> Vec<Arc<Batch>> {
     let mut changes = coalesce(changes).into_iter().peekable();
     let mut batches = Vec::new();
     while changes.peek().is_some() {
         batches.push(Arc::new(Batch {
-            node: node.to_owned(),
+            journal: journal.to_owned(),
             number: first + batches.len() as u64,
             changes: changes.by_ref().take(BATCH_MAX).collect(),
         }));
@@ -33,9 +33,9 @@ enum Whose {
     Guest(InfoHash, SocketAddr),
 }
 
-/// One change for each session of a peer: its latest record, with the reports of all.
+/// Keeps one change for each session of a peer: its latest record, with the reports of all.
 ///
-/// It takes the place of the latest, because the swarm counters of a later change win.
+/// It stands where the latest change was, because the swarm counters of a later change win.
 fn coalesce(changes: Vec<Change>) -> Vec<Change> {
     let mut places: HashMap<Whose, usize, RandomState> = HashMap::default();
     let mut kept: Vec<Option<Change>> = Vec::with_capacity(changes.len());
@@ -53,15 +53,15 @@ fn coalesce(changes: Vec<Change>) -> Vec<Change> {
     kept.into_iter().flatten().collect()
 }
 
-/// Makes the later change of a peer tell of an earlier one as well; false if it can't, because a
-/// session began with or between them.
+/// Merges an earlier change of a peer into a later one; false if it can't, because a session began
+/// with or between them.
 fn join(earlier: &Change, later: &mut Change) -> bool {
     let (Change::Peer(earlier), Change::Peer(later)) = (earlier, later) else {
-        // The latest record of a public peer is all there is to tell.
+        // Of a public peer, only the latest record counts.
         return true;
     };
     let joined = match (&earlier.report, &later.report) {
-        // Behind the name of the new session, the bytes of the one before would be lost.
+        // The merged report would name the new session only, and lose the bytes of the one before.
         _ if earlier.continues_session() => None,
         (Some(first), Some(second)) => first.then(second),
         _ => None,
@@ -209,8 +209,8 @@ mod tests {
     fn a_started_that_goes_on_has_a_change_of_its_own() {
         let started_at = |total: u64, up: u64, start: u64| {
             let mut change = change(1, total, up, 1);
-            if let Change::Peer(it) = &mut change {
-                it.record.start_up = Some(Point {
+            if let Change::Peer(peer) = &mut change {
+                peer.record.start_up = Some(Point {
                     total: start,
                     at: 0,
                 });

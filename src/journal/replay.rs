@@ -1,24 +1,24 @@
-//! Bringing to storage what nodes left that died, and forgetting journals that have ended.
+//! Replays what dead nodes left to storage, and forgets journals that have ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::rest::{Rest, RestError};
+use super::leftover::{Leftover, LeftoverError};
 use crate::base::clock::Seconds;
 use crate::cache::{Cache, CacheError};
 use crate::change::journals::{is_later, sort_by_start};
 use crate::storage::{CreditRules, Storage};
 
-/// Seconds without a sign of life after which a process counts as dead.
+/// Seconds without a heartbeat after which a process counts as dead.
 const DEAD_AFTER: u32 = 15;
 
-/// Seconds without a sign of life after which a journal goes off the list, if storage has all of it. A
-/// process that comes back puts its own there again. Its number stays in storage: its spill file may
-/// turn up on the next start.
+/// Seconds without a heartbeat after which a journal is removed from the list, if storage has all of it. A
+/// process that comes back lists its own again. Its number stays in storage: its spill file may turn up
+/// on the next start.
 const DELISTED_AFTER: u32 = 86_400;
 
-/// Seconds without a sign of life after which a journal is forgotten if its node has started again,
-/// for that start has saved what the spill file had.
+/// Seconds without a heartbeat after which a journal is forgotten if its node has started again: that
+/// start has saved what the spill file had.
 const FORGOTTEN_AFTER: u32 = 600;
 
 /// Watches the journals of other nodes, and of this node's earlier starts.
@@ -26,42 +26,40 @@ pub struct Replay {
     cache: Arc<dyn Cache>,
     storage: Arc<dyn Storage>,
     own: String,
-    /// Seconds for which batches stay after storage had them.
+    /// Seconds for which batches are kept after storage applied them.
     keep: u32,
-    seen: HashMap<String, Seen>,
+    watched: HashMap<String, Watched>,
 }
 
 /// What is known of a journal.
-struct Seen {
-    /// The last sign of life of its process, and since when it is the same.
+struct Watched {
+    /// The last heartbeat of its process, and since when it has not changed.
     sign: String,
     since: Seconds,
-    /// A number up to which storage had it, and since when.
+    /// The number of a batch up to which storage has it, and since when.
     applied: (u64, Seconds),
-    /// Why its rest could not be applied at the last try; empty if it could.
+    /// Why the last attempt to apply its leftover failed; empty if it succeeded.
     problem: String,
 }
 
-// === impl Replay ===
-
 impl Replay {
-    /// `own` is the journal of this process; batches stay for `keep` seconds after storage had them.
+    /// `own` is the journal of this process; batches are kept for `keep` seconds after storage applied them.
     pub fn new(cache: Arc<dyn Cache>, storage: Arc<dyn Storage>, own: String, keep: u32) -> Self {
         Self {
             cache,
             storage,
             own,
             keep,
-            seen: HashMap::new(),
+            watched: HashMap::new(),
         }
     }
 
-    /// Looks at all journals once, and applies what dead processes left, by the rules in force; to be
-    /// called every few seconds. What can't be applied is logged once, and stops nothing else.
+    /// Looks at all journals once, and applies what dead processes left, by the current rules. To be
+    /// called every few seconds. What can't be applied is logged once, and does not stop the others.
     pub async fn look(&mut self, now: Seconds, rules: &CreditRules) -> Result<(), CacheError> {
         let mut nodes = self.cache.nodes().await?;
         sort_by_start(&mut nodes);
-        self.seen
+        self.watched
             .retain(|journal, _| nodes.iter().any(|(name, _)| name == journal));
         for (journal, sign) in &nodes {
             if *journal == self.own {
@@ -72,81 +70,80 @@ impl Replay {
                 continue;
             }
             let has_started_again = nodes.iter().any(|(other, _)| is_later(other, journal));
-            let cared_for = self.apply(journal, now, rules).await;
-            let cared_for = match cared_for {
+            let result = match self.apply(journal, now, rules).await {
                 Ok(applied) => {
                     self.forget(journal, applied, silence, has_started_again)
                         .await
                 }
                 Err(error) => Err(error),
             };
-            self.note(journal, cared_for);
+            self.log_outcome(journal, result);
         }
         Ok(())
     }
 
-    /// Seconds since the last sign of life.
+    /// Seconds since the last heartbeat.
     fn silence(&mut self, journal: &str, sign: &str, now: Seconds) -> u32 {
-        match self.seen.get_mut(journal) {
-            Some(seen) if seen.sign == sign => now.since(seen.since),
-            Some(seen) => {
-                (seen.sign, seen.since) = (sign.to_owned(), now);
+        match self.watched.get_mut(journal) {
+            Some(watched) if watched.sign == sign => now.since(watched.since),
+            Some(watched) => {
+                (watched.sign, watched.since) = (sign.to_owned(), now);
                 0
             }
             None => {
-                let seen = Seen {
+                let watched = Watched {
                     sign: sign.to_owned(),
                     since: now,
                     applied: (0, now),
                     problem: String::new(),
                 };
-                self.seen.insert(journal.to_owned(), seen);
+                self.watched.insert(journal.to_owned(), watched);
                 0
             }
         }
     }
 
-    /// Applies what a journal left; returns the number up to which storage has it.
+    /// Applies what a journal left; returns the number of the last batch that storage has.
     async fn apply(
         &mut self,
         journal: &str,
         now: Seconds,
         rules: &CreditRules,
-    ) -> Result<u64, RestError> {
-        let rest = Rest {
+    ) -> Result<u64, LeftoverError> {
+        let leftover = Leftover {
             journal,
             cache: Some(&*self.cache),
             storage: &*self.storage,
             spill: None,
         };
-        let brought = rest.apply(rules).await?;
-        if brought.batches > 0 {
+        let adopted = leftover.apply(rules).await?;
+        if adopted.batches > 0 {
             tracing::info!(
                 journal,
-                batches = brought.batches,
-                changes = brought.changes,
-                "applied what a node left that is gone"
+                batches = adopted.batches,
+                changes = adopted.changes,
+                "applied the leftover of a node that is gone"
             );
         }
-        if let Some(seen) = self.seen.get_mut(journal)
-            && now.since(seen.applied.1) >= self.keep
+        if let Some(watched) = self.watched.get_mut(journal)
+            && now.since(watched.applied.1) >= self.keep
         {
-            // Those who follow the journal have read it by now, too.
-            self.cache.applied(journal, seen.applied.0).await?;
-            seen.applied = (brought.applied, now);
+            // Nodes that follow the journal have read it by now, too.
+            self.cache.trim_journal(journal, watched.applied.0).await?;
+            watched.applied = (adopted.applied, now);
         }
-        Ok(brought.applied)
+        Ok(adopted.applied)
     }
 
-    /// Forgets a journal that has ended, as far as nobody needs it any more.
+    /// Forgets an ended journal as far as it is not needed any more.
     async fn forget(
         &self,
         journal: &str,
         applied: u64,
         silence: u32,
         has_started_again: bool,
-    ) -> Result<(), RestError> {
-        // One that never had a batch is of a start that came to nothing.
+    ) -> Result<(), LeftoverError> {
+        // A journal without any batch belongs to a start that failed.
         let is_over = silence >= FORGOTTEN_AFTER || applied == 0;
         let is_forgotten = has_started_again && is_over;
         if !is_forgotten && silence < DELISTED_AFTER {
@@ -158,32 +155,35 @@ impl Replay {
         if !is_forgotten {
             self.cache.leave(journal).await?;
             tracing::info!(journal, "a node that is gone is not followed any more");
-        // The number first: a start compares it with what the cache has. If it has changed, the process
-        // is there again.
+        // Storage first: a start compares its number with what the cache has. If the number has changed,
+        // the process is back.
         } else if self.storage.forget_journal(journal, applied).await? {
             self.cache.forget_journal(journal).await?;
             tracing::debug!(journal, "a journal that has ended is forgotten");
-        } else if self.storage.applied(journal).await? == 0 {
+        } else if self.storage.last_applied(journal).await? == 0 {
             self.cache.leave(journal).await?;
         }
         Ok(())
     }
 
-    /// Logs a problem that is new, and that one is over.
-    fn note(&mut self, journal: &str, cared_for: Result<(), RestError>) {
-        let Some(seen) = self.seen.get_mut(journal) else {
+    /// Logs a new problem, and the end of one.
+    fn log_outcome(&mut self, journal: &str, result: Result<(), LeftoverError>) {
+        let Some(watched) = self.watched.get_mut(journal) else {
             return;
         };
-        let problem = cared_for.map_or_else(|error| error.to_string(), |()| String::new());
-        if !problem.is_empty() && seen.problem != problem {
+        let problem = result.map_or_else(|error| error.to_string(), |()| String::new());
+        if !problem.is_empty() && watched.problem != problem {
             tracing::error!(
                 journal,
                 problem,
-                "what a node left that is gone can't be applied; trying again every few seconds"
+                "the leftover of a node that is gone can't be applied; retrying every few seconds"
             );
-        } else if problem.is_empty() && !seen.problem.is_empty() {
-            tracing::info!(journal, "what a node left that is gone is applied now");
+        } else if problem.is_empty() && !watched.problem.is_empty() {
+            tracing::info!(
+                journal,
+                "the leftover of a node that is gone is applied now"
+            );
         }
-        seen.problem = problem;
+        watched.problem = problem;
     }
 }

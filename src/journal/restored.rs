@@ -1,4 +1,4 @@
-//! After storage was restored from a backup: what journals hold that it has not, to be applied or dropped.
+//! After storage was restored from a backup: finds the batches that it lacks, and applies or drops them.
 //! No node runs meanwhile.
 
 use std::collections::HashSet;
@@ -6,8 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::rest::{Rest, RestError};
-use super::spill::{Found, Head, Spill};
+use super::leftover::{Leftover, LeftoverError};
+use super::spill::{Spill, SpillHeader, SpilledBatch};
 use crate::cache::{Cache, CacheError, STOPPED};
 use crate::change::journals::sort_by_start;
 use crate::change::{Batch, Change};
@@ -16,46 +16,46 @@ use crate::storage::{CreditRules, Storage};
 /// Batches read at once.
 const PAGE: u32 = 20;
 
-/// Where batches are.
+/// Where unapplied batches are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum BatchLocation {
     Cache,
     File(PathBuf),
 }
 
-/// What a journal holds in one place beyond storage.
+/// The batches of a journal, in one location, that storage lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Beyond {
+pub struct UnappliedBatches {
     pub journal: String,
-    pub place: Place,
-    /// The identity of the other database that a spill file is for: it is left alone.
+    pub location: BatchLocation,
+    /// The identity of another database that a spill file belongs to: such a file is left alone.
     pub foreign: Option<String>,
     /// The number of the last batch that storage has; 0 if it has none.
     pub applied: u64,
-    /// The numbers of the first and last batch beyond that.
+    /// The numbers of the first and last batch that it lacks.
     pub first: u64,
     pub last: u64,
     pub batches: u64,
     pub changes: u64,
-    /// Of these, what can't be read.
+    /// Batches of these that can't be read.
     pub unreadable: u64,
     /// Times of the oldest and newest announce of a peer (Unix time); none without one.
     pub times: Option<(i64, i64)>,
-    /// Users whose announces are in it.
+    /// Number of users with announces in it.
     pub users: u64,
     /// Bytes that its nodes expected to be credited.
     pub up: u64,
     pub down: u64,
 }
 
-/// What became of a journal.
+/// What was applied of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Brought {
+pub struct AdoptedJournal {
     pub journal: String,
     /// Batches that were applied, and their changes.
     pub batches: u64,
     pub changes: u64,
-    /// Batches before or between them that nobody has.
+    /// Batches before or between them that are lost.
     pub missing: u64,
 }
 
@@ -64,7 +64,7 @@ pub struct Leftovers {
     storage: Arc<dyn Storage>,
     cache: Arc<dyn Cache>,
     database: String,
-    spilled: Vec<(Spill, Head)>,
+    spilled: Vec<(Spill, SpillHeader)>,
 }
 
 /// Adds up batches.
@@ -83,16 +83,16 @@ struct Sums {
 // === impl Leftovers ===
 
 impl Leftovers {
-    /// Opens those spill files that are there; nobody else can meanwhile. `database` is storage's identity.
+    /// Opens and locks the spill files that exist. `database` is storage's identity.
     ///
     /// # Errors
-    /// A file is in use, or is none.
+    /// A file is in use, or is no spill file.
     pub async fn open(
         storage: Arc<dyn Storage>,
         cache: Arc<dyn Cache>,
         database: String,
         files: Vec<PathBuf>,
-    ) -> Result<Self, RestError> {
+    ) -> Result<Self, LeftoverError> {
         let mut spilled = Vec::new();
         for file in files {
             spilled.extend(Spill::open_left(file).await?);
@@ -105,11 +105,11 @@ impl Leftovers {
         })
     }
 
-    /// What is beyond storage, each journal in each place; those with nothing are left out.
+    /// What storage lacks, by journal and location; those without any are left out.
     ///
     /// # Errors
     /// As the calls of cache, storage and files; nothing was changed.
-    pub async fn look(&self) -> Result<Vec<Beyond>, RestError> {
+    pub async fn look(&self) -> Result<Vec<UnappliedBatches>, LeftoverError> {
         let mut all = Vec::new();
         for (journal, _) in self.cache.nodes().await? {
             all.extend(self.in_cache(&journal).await?);
@@ -120,24 +120,27 @@ impl Leftovers {
         Ok(all)
     }
 
-    /// Brings all of it to storage; what is missing before it is passed over. It may be repeated.
+    /// Applies all of it to storage; skips missing batches. Idempotent.
     ///
     /// # Errors
     /// As the calls of cache, storage and files.
-    pub async fn apply(&self, rules: &CreditRules) -> Result<Vec<Brought>, RestError> {
+    pub async fn apply(&self, rules: &CreditRules) -> Result<Vec<AdoptedJournal>, LeftoverError> {
         let mut all = Vec::new();
         for (spill, head) in self.own_files() {
-            all.push(self.apply_rest(&head.journal, Some(spill), rules).await?);
+            all.push(
+                self.replay_leftover(&head.journal, Some(spill), rules)
+                    .await?,
+            );
             let journal = head.journal.clone();
             spill.hand_over(journal, self.database.clone()).await?;
         }
         let mut nodes = self.cache.nodes().await?;
         sort_by_start(&mut nodes);
         for (journal, _) in nodes {
-            all.push(self.apply_rest(&journal, None, rules).await?);
+            all.push(self.replay_leftover(&journal, None, rules).await?);
             self.end(&journal).await?;
         }
-        all.retain(|brought| brought.batches > 0 || brought.missing > 0);
+        all.retain(|adopted| adopted.batches > 0 || adopted.missing > 0);
         Ok(all)
     }
 
@@ -145,7 +148,7 @@ impl Leftovers {
     ///
     /// # Errors
     /// As the calls of cache, storage and files.
-    pub async fn give_up(&self) -> Result<(), RestError> {
+    pub async fn drop_all(&self) -> Result<(), LeftoverError> {
         for (spill, head) in self.own_files() {
             if let Some((last, _)) = spill.numbers().await?.last() {
                 self.storage.begin_at(&head.journal, *last).await?;
@@ -163,24 +166,23 @@ impl Leftovers {
         Ok(())
     }
 
-    /// Files with batches of this database, or of a version that did not note for which they are.
-    fn own_files(&self) -> impl Iterator<Item = &(Spill, Head)> {
-        let files = self.spilled.iter();
-        files.filter(|(_, head)| self.is_own(head))
+    /// Files of this database, or of a version that did not note the database.
+    fn own_files(&self) -> impl Iterator<Item = &(Spill, SpillHeader)> {
+        self.spilled.iter().filter(|(_, head)| self.is_own(head))
     }
 
-    fn is_own(&self, head: &Head) -> bool {
+    fn is_own(&self, head: &SpillHeader) -> bool {
         head.storage.is_empty() || head.storage == self.database
     }
 
-    async fn in_cache(&self, journal: &str) -> Result<Option<Beyond>, RestError> {
-        let applied = self.storage.applied(journal).await?;
+    async fn in_cache(&self, journal: &str) -> Result<Option<UnappliedBatches>, LeftoverError> {
+        let applied = self.storage.last_applied(journal).await?;
         let mut sums = Sums::default();
         let mut after = applied;
         loop {
             let batches = self.cache.kept(journal, after, PAGE).await?;
             let Some(last) = batches.last() else {
-                return Ok(sums.beyond(journal, Place::Cache, applied));
+                return Ok(sums.beyond(journal, BatchLocation::Cache, applied));
             };
             after = last.number;
             for batch in &batches {
@@ -189,10 +191,14 @@ impl Leftovers {
         }
     }
 
-    async fn in_file(&self, spill: &Spill, head: &Head) -> Result<Option<Beyond>, RestError> {
+    async fn in_file(
+        &self,
+        spill: &Spill,
+        head: &SpillHeader,
+    ) -> Result<Option<UnappliedBatches>, LeftoverError> {
         let is_own = self.is_own(head);
         let applied = if is_own {
-            self.storage.applied(&head.journal).await?
+            self.storage.last_applied(&head.journal).await?
         } else {
             0
         };
@@ -202,45 +208,45 @@ impl Leftovers {
                 continue;
             }
             match spill.get(&head.journal, number).await? {
-                Found::Batch(batch) => sums.add(&batch),
-                Found::Nothing => {}
-                Found::Damaged(_) => sums.add_unreadable(number, changes),
+                SpilledBatch::Batch(batch) => sums.add(&batch),
+                SpilledBatch::Missing => {}
+                SpilledBatch::Damaged(_) => sums.add_unreadable(number, changes),
             }
         }
-        let place = Place::File(spill.path().to_path_buf());
-        let found = sums.beyond(&head.journal, place, applied);
-        Ok(found.map(|beyond| Beyond {
+        let location = BatchLocation::File(spill.path().to_path_buf());
+        let found = sums.beyond(&head.journal, location, applied);
+        Ok(found.map(|beyond| UnappliedBatches {
             foreign: (!is_own).then(|| head.storage.clone()),
             ..beyond
         }))
     }
 
-    async fn apply_rest(
+    async fn replay_leftover(
         &self,
         journal: &str,
         spill: Option<&Spill>,
         rules: &CreditRules,
-    ) -> Result<Brought, RestError> {
-        let rest = Rest {
+    ) -> Result<AdoptedJournal, LeftoverError> {
+        let leftover = Leftover {
             journal,
             cache: Some(&*self.cache),
             storage: &*self.storage,
             spill,
         };
-        let brought = rest.apply(rules).await?;
-        Ok(Brought {
+        let adopted = leftover.apply(rules).await?;
+        Ok(AdoptedJournal {
             journal: journal.to_owned(),
-            batches: brought.batches,
-            changes: brought.changes as u64,
-            missing: brought.missing,
+            batches: adopted.batches,
+            changes: adopted.changes as u64,
+            missing: adopted.missing,
         })
     }
 
-    /// Empties a journal in the cache, and notes that it has ended: nodes forget it by and by, with its
-    /// number in storage.
+    /// Empties a journal in the cache, and marks it as ended: nodes forget it later, with its number in
+    /// storage.
     async fn end(&self, journal: &str) -> Result<(), CacheError> {
         let last = self.cache.last_kept(journal).await?;
-        self.cache.applied(journal, last).await?;
+        self.cache.trim_journal(journal, last).await?;
         self.cache.beat(journal, STOPPED).await
     }
 }
@@ -282,11 +288,16 @@ impl Sums {
     }
 
     /// None if there was no batch.
-    fn beyond(self, journal: &str, place: Place, applied: u64) -> Option<Beyond> {
+    fn beyond(
+        self,
+        journal: &str,
+        location: BatchLocation,
+        applied: u64,
+    ) -> Option<UnappliedBatches> {
         let (first, last) = self.numbers?;
-        Some(Beyond {
+        Some(UnappliedBatches {
             journal: journal.to_owned(),
-            place,
+            location,
             foreign: None,
             applied,
             first,
@@ -302,9 +313,9 @@ impl Sums {
     }
 }
 
-// === impl Place ===
+// === impl BatchLocation ===
 
-impl fmt::Display for Place {
+impl fmt::Display for BatchLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cache => f.write_str("cache"),

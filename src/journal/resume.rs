@@ -1,4 +1,4 @@
-//! Beginning a journal, after what earlier starts of this node left is where it belongs.
+//! Starting a journal, after saving what earlier starts of this node left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,16 +7,16 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::apply::credit_rules;
-use super::ledger::{Ledger, Limits};
-use super::rest::{Rest, RestError};
+use super::leftover::{Leftover, LeftoverError};
+use super::queue::{BatchQueue, Limits};
 use super::spill::{Former, Spill, SpillError};
 use super::totals::PendingTotals;
-use super::{Desk, Journal, KEPT_IN_MEMORY, Parts, Settings, spill};
+use super::{Journal, JournalParts, JournalSettings, JournalShared, KEPT_IN_MEMORY, spill};
 use crate::cache::{Cache, CacheError, Generation, Notice};
 use crate::change::journals;
 use crate::storage::StorageError;
 
-/// Why a journal can't begin.
+/// Why a journal can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
     #[error(transparent)]
@@ -27,15 +27,18 @@ pub enum ResumeError {
     Spill(#[from] SpillError),
 }
 
-/// Starts of a node whose numbers storage keeps, though the cache has forgotten them.
+/// Number of starts of a node whose batch numbers storage keeps although the cache has forgotten them.
 const NUMBERS_KEPT: u64 = 32;
 
 // === impl Journal ===
 
 impl Journal {
-    /// A journal of this start. What earlier starts left in the spill file is in storage by then, and
-    /// what they left in the cache after [`Journal::apply_rest`].
-    pub async fn resume(parts: Parts, settings: Settings) -> Result<Self, ResumeError> {
+    /// Creates the journal of this start, after saving to storage what earlier starts left in the spill
+    /// file. [`Journal::replay_leftover`] does the same with what they left in the cache.
+    pub async fn resume(
+        parts: JournalParts,
+        settings: JournalSettings,
+    ) -> Result<Self, ResumeError> {
         match parts.cache.clone() {
             Some(cache) => Self::resume_shared(parts, settings, &*cache).await,
             None => Self::resume_alone(parts, settings).await,
@@ -43,8 +46,8 @@ impl Journal {
     }
 
     async fn resume_shared(
-        parts: Parts,
-        settings: Settings,
+        parts: JournalParts,
+        settings: JournalSettings,
         cache: &dyn Cache,
     ) -> Result<Self, ResumeError> {
         let generation = cache.ping().await?;
@@ -53,14 +56,16 @@ impl Journal {
         let stored = parts.storage.journals().await?;
         let stored = stored.iter().map(|(journal, _)| journal.as_str());
         let nodes = cache.nodes().await?;
-        let known = nodes.iter().map(|(journal, _)| journal.as_str());
-        let known = known.chain(former.as_ref().map(|it| it.journal.as_str()));
+        let known = nodes
+            .iter()
+            .map(|(journal, _)| journal.as_str())
+            .chain(former.as_ref().map(|former| former.journal.as_str()));
         let name = journals::next(&settings.node, known.chain(stored));
         if let Some(former) = &former {
             save_former(&parts, &settings, &spill, former).await?;
         }
         spill.hand_over(name.clone(), identity).await?;
-        // The next start is numbered after this one, also if nothing is ever saved.
+        // So that the next start is numbered after this one, even if nothing is ever saved.
         parts.storage.begin_at(&name, 0).await?;
         let is_persistent = cache.is_persistent().await?;
         let spill = Some(spill);
@@ -74,12 +79,15 @@ impl Journal {
         ))
     }
 
-    /// Without a cache, storage is claimed: nobody else writes there.
-    async fn resume_alone(parts: Parts, settings: Settings) -> Result<Self, ResumeError> {
+    /// Without a cache, storage is claimed: no other node writes there.
+    async fn resume_alone(
+        parts: JournalParts,
+        settings: JournalSettings,
+    ) -> Result<Self, ResumeError> {
         let stored = parts.storage.journals().await?;
         let names = stored.iter().map(|(journal, _)| journal.as_str());
         let name = journals::next(&settings.node, names);
-        // What was left when there was a cache.
+        // Left by a start that had a cache.
         if spill::owner_of(settings.spill.clone()).await?.is_some() {
             let identity = parts.storage.identity().await?;
             let opened = Spill::open(settings.spill.clone(), identity.clone()).await?;
@@ -91,7 +99,7 @@ impl Journal {
         parts.storage.begin_at(&name, 0).await?;
         for (journal, _) in &stored {
             if journals::node_of(journal) == settings.node {
-                let applied = parts.storage.applied(journal).await?;
+                let applied = parts.storage.last_applied(journal).await?;
                 parts.storage.forget_journal(journal, applied).await?;
             }
         }
@@ -99,29 +107,32 @@ impl Journal {
         Ok(Self::new(parts, settings, name, None, generation, false))
     }
 
-    /// Applies what earlier starts of this node left in the cache, so that storage can be loaded from.
-    /// What can't be applied is logged, and tried again while the node runs.
-    pub async fn apply_rest(&self) -> Result<(), ResumeError> {
-        let desk = &self.desk;
-        let Some(cache) = &desk.parts.cache else {
+    /// Applies what earlier starts of this node left in the cache, so that the node can load from storage.
+    /// What can't be applied is logged, and retried while the node runs.
+    pub async fn replay_leftover(&self) -> Result<(), ResumeError> {
+        let shared = &self.shared;
+        let Some(cache) = &shared.parts.cache else {
             return Ok(());
         };
-        let rules = credit_rules(&desk.parts.tracker);
+        let rules = credit_rules(&shared.parts.tracker);
         let mut nodes = cache.nodes().await?;
         journals::sort_by_start(&mut nodes);
-        for (journal, _) in nodes.iter().filter(|(journal, _)| desk.is_earlier(journal)) {
-            let rest = Rest {
+        for (journal, _) in nodes
+            .iter()
+            .filter(|(journal, _)| shared.is_earlier(journal))
+        {
+            let leftover = Leftover {
                 journal,
                 cache: Some(&**cache),
-                storage: &*desk.parts.storage,
+                storage: &*shared.parts.storage,
                 spill: None,
             };
-            match rest.apply(&rules).await {
-                Ok(brought) if brought.batches > 0 => {
+            match leftover.apply(&rules).await {
+                Ok(adopted) if adopted.batches > 0 => {
                     tracing::info!(
                         journal,
-                        batches = brought.batches,
-                        changes = brought.changes,
+                        batches = adopted.batches,
+                        changes = adopted.changes,
                         "applied what an earlier start left in the cache"
                     );
                 }
@@ -134,16 +145,16 @@ impl Journal {
                 Err(error) => return Err(error.into()),
             }
         }
-        // Of those that the cache has forgotten there is no more, but in a spill file of another machine that
-        // had this node's name: storage must know what it has of that.
-        for (journal, applied) in desk.parts.storage.journals().await? {
+        // Batches of journals that the cache has forgotten can only be in a spill file of another machine
+        // that had this node's name: storage must know which of those it has.
+        for (journal, applied) in shared.parts.storage.journals().await? {
             let is_listed = nodes.iter().any(|(name, _)| *name == journal);
             let is_recent =
-                journals::start_of(&journal) + NUMBERS_KEPT > journals::start_of(&desk.name);
+                journals::start_of(&journal) + NUMBERS_KEPT > journals::start_of(&shared.name);
             let may_turn_up = is_recent && applied > 0;
-            if desk.is_earlier(&journal) && !is_listed {
+            if shared.is_earlier(&journal) && !is_listed {
                 if !may_turn_up {
-                    let storage = &desk.parts.storage;
+                    let storage = &shared.parts.storage;
                     storage.forget_journal(&journal, applied).await?;
                 }
                 cache.forget_journal(&journal).await?;
@@ -153,8 +164,8 @@ impl Journal {
     }
 
     fn new(
-        parts: Parts,
-        settings: Settings,
+        parts: JournalParts,
+        settings: JournalSettings,
         name: String,
         spill: Option<Spill>,
         generation: Generation,
@@ -167,12 +178,12 @@ impl Journal {
             keep_in_memory: KEPT_IN_MEMORY,
         };
         Self {
-            desk: Arc::new(Desk {
+            shared: Arc::new(JournalShared {
                 flush_interval: watch::Sender::new(settings.flush_interval),
                 parts,
                 settings,
                 name,
-                ledger: Ledger::new(limits),
+                queue: BatchQueue::new(limits),
                 spill,
                 generation: watch::Sender::new(generation),
                 cache_is_away: AtomicBool::new(false),
@@ -183,28 +194,28 @@ impl Journal {
                 storage_trouble: Mutex::new(None),
                 pending_totals: PendingTotals::default(),
             }),
-            work: None,
+            in_flight: None,
         }
     }
 }
 
 // === impl ResumeError ===
 
-impl From<RestError> for ResumeError {
-    fn from(error: RestError) -> Self {
+impl From<LeftoverError> for ResumeError {
+    fn from(error: LeftoverError) -> Self {
         match error {
-            RestError::Cache(error) => Self::Cache(error),
-            RestError::Storage(error) => Self::Storage(error),
-            RestError::Spill(error) => Self::Spill(error),
+            LeftoverError::Cache(error) => Self::Cache(error),
+            LeftoverError::Storage(error) => Self::Storage(error),
+            LeftoverError::Spill(error) => Self::Spill(error),
         }
     }
 }
 
-/// Saves what an earlier start left in the spill file: under the name of its journal, by which storage
-/// and cache tell what they have of it already. Interrupted anywhere, it is done again.
+/// Saves what an earlier start left in the spill file, under the name of its journal: storage and cache
+/// know by it what they have already. Idempotent, so it may be interrupted anywhere.
 async fn save_former(
-    parts: &Parts,
-    settings: &Settings,
+    parts: &JournalParts,
+    settings: &JournalSettings,
     spill: &Spill,
     former: &Former,
 ) -> Result<(), ResumeError> {
@@ -213,34 +224,38 @@ async fn save_former(
             .of_another_database(&former.journal, &settings.node)
             .into());
     }
-    let rest = Rest {
+    let leftover = Leftover {
         journal: &former.journal,
         cache: parts.cache.as_deref(),
         storage: &*parts.storage,
         spill: Some(spill),
     };
-    let brought = rest.apply(&credit_rules(&parts.tracker)).await?;
+    let adopted = leftover.apply(&credit_rules(&parts.tracker)).await?;
     if let Some(cache) = &parts.cache
-        && brought.batches > 0
+        && adopted.batches > 0
     {
-        // No node follows that journal; its peers are in the cache now.
+        // No node follows that journal, but its peers are in the cache now.
         cache.publish(&[Notice::Peers]).await?;
     }
     tracing::info!(
         journal = former.journal,
         file = %spill.path().display(),
-        batches = brought.batches,
-        changes = brought.changes,
+        batches = adopted.batches,
+        changes = adopted.changes,
         "saved what an earlier start left in the spill file"
     );
     Ok(())
 }
 
-/// Whether storage and cache never heard of a journal that has written to others before: the spill file
-/// of an earlier version does not say which database it is for.
-async fn is_unknown(parts: &Parts, spill: &Spill, journal: &str) -> Result<bool, ResumeError> {
+/// Whether a journal with earlier batches is unknown to storage and cache: the spill file of an earlier
+/// version does not say which database it is for.
+async fn is_unknown(
+    parts: &JournalParts,
+    spill: &Spill,
+    journal: &str,
+) -> Result<bool, ResumeError> {
     let first = spill.numbers().await?.first().map(|(number, _)| *number);
-    if first.is_none_or(|number| number <= 1) || parts.storage.applied(journal).await? > 0 {
+    if first.is_none_or(|number| number <= 1) || parts.storage.last_applied(journal).await? > 0 {
         return Ok(false);
     }
     match &parts.cache {
@@ -249,15 +264,15 @@ async fn is_unknown(parts: &Parts, spill: &Spill, journal: &str) -> Result<bool,
     }
 }
 
-// === impl Desk ===
+// === impl JournalShared ===
 
-impl Desk {
-    /// Whether a journal is of an earlier start of this node.
+impl JournalShared {
+    /// Whether a journal belongs to an earlier start of this node.
     fn is_earlier(&self, journal: &str) -> bool {
         journal != self.name && journals::node_of(journal) == self.settings.node
     }
 
-    /// Looks now and then whether the cache keeps what it is given on its disk; until it is dropped.
+    /// Checks periodically whether the cache logs to its disk. Runs until cancelled.
     pub(super) async fn watch_persistence(&self) -> std::convert::Infallible {
         let Some(cache) = &self.parts.cache else {
             return std::future::pending().await;
@@ -265,12 +280,12 @@ impl Desk {
         let mut generation = self.generation.subscribe();
         loop {
             if let Ok(is_persistent) = cache.is_persistent().await {
-                let flag = &self.cache_is_persistent;
-                flag.store(is_persistent, Ordering::Relaxed);
+                self.cache_is_persistent
+                    .store(is_persistent, Ordering::Relaxed);
             }
-            let wait = tokio::time::timeout(super::PERSISTENCE_PERIOD, generation.changed());
-            // The sender is here, so it is not gone.
-            let _ = wait.await;
+            let changed = generation.changed();
+            // The sender is a field of `self`, so the channel is open.
+            let _ = tokio::time::timeout(super::PERSISTENCE_PERIOD, changed).await;
         }
     }
 }

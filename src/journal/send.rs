@@ -1,44 +1,27 @@
 //! Sending batches to the cache, in order.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::ledger::Slot;
-use super::spill::{Found, SpillError};
-use super::{Desk, RETRY_FIRST, RETRY_MAX};
+use super::queue::BatchRef;
+use super::{JournalShared, RETRY_FIRST, RETRY_MAX};
 use crate::base::backoff::Backoff;
 use crate::base::clock::Stopwatch;
 use crate::cache::{Cache, CacheError};
-use crate::change::Batch;
 use crate::telemetry::metrics::ProbeSource;
 
 /// Changes sent at once.
 const SEND_MAX: usize = 10_000;
 
-/// A batch, or why there is none where it should be.
-type Sought = Result<Arc<Batch>, String>;
-
-/// Why batches can't be read now.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
-    #[error(transparent)]
-    Spill(#[from] SpillError),
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-}
-
-// === impl Desk ===
-
-impl Desk {
-    /// Sends what is cut, for ever; nothing where there is no cache.
+impl JournalShared {
+    /// Sends queued batches until cancelled; does nothing without a cache.
     pub(super) async fn send_all(&self) -> Infallible {
         let Some(cache) = &self.parts.cache else {
             return std::future::pending().await;
         };
         let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
-            self.ledger
+            self.queue
                 .until(|progress| progress.last > progress.sent)
                 .await;
             match self.send(&**cache).await {
@@ -62,7 +45,7 @@ impl Desk {
                             "the cache does not take the journal; it goes to the spill file until it does"
                         );
                     }
-                    // A cache that went may come back without what storage does not have yet.
+                    // A cache that is away may come back without what storage does not have yet.
                     if let Some(spill) = &self.spill {
                         self.spill_once(spill).await;
                     }
@@ -77,15 +60,17 @@ impl Desk {
     /// Sends the next batches.
     async fn send(&self, cache: &dyn Cache) -> Result<(), CacheError> {
         let generation = *self.generation.borrow();
-        let slots = self.ledger.to_send(SEND_MAX);
-        let Some(last) = slots.last().map(Slot::number) else {
+        let refs = self.queue.to_send(SEND_MAX);
+        let Some(last) = refs.last().map(BatchRef::number) else {
             return Ok(());
         };
-        // Of what only the cache had, storage has all.
-        let is_here = |slot: &Slot| !matches!(slot, Slot::Cached(_));
-        let slots = slots.into_iter().filter(is_here).collect();
+        // Storage has all batches that only the cache has.
+        let refs = refs
+            .into_iter()
+            .filter(|batch_ref| !matches!(batch_ref, BatchRef::Cached(_)))
+            .collect();
         let batches = self
-            .read(slots)
+            .read(refs)
             .await
             .map_err(|error| CacheError::Away(error.to_string()))?;
         let watch = Stopwatch::start();
@@ -96,68 +81,12 @@ impl Desk {
             metrics.cache.succeeded(ProbeSource::Journal);
         }
         match kept {
-            // Unless somebody has seen a restart meanwhile: then it is to be sent again.
-            Ok(()) if generation == *self.generation.borrow() => self.ledger.sent(last),
+            // Unless a restart was seen meanwhile: then it is sent again.
+            Ok(()) if generation == *self.generation.borrow() => self.queue.mark_sent(last),
             Ok(()) => {}
-            Err(CacheError::Restarted(generation)) => self.restarted(generation),
+            Err(CacheError::Restarted(generation)) => self.on_cache_restarted(generation),
             Err(error) => return Err(error),
         }
         Ok(())
-    }
-
-    /// The batches themselves, wherever they are.
-    pub(super) async fn read(&self, slots: Vec<Slot>) -> Result<Vec<Arc<Batch>>, ReadError> {
-        let mut batches = Vec::with_capacity(slots.len());
-        for slot in slots {
-            let (number, found) = match slot {
-                Slot::Memory(batch) => (batch.number, Ok(batch)),
-                Slot::Spilled(number) => (number, self.read_spilled(number).await?),
-                Slot::Cached(number) => (number, self.read_cached(number).await?),
-            };
-            batches.push(found.unwrap_or_else(|problem| self.nothing(number, &problem)));
-        }
-        Ok(batches)
-    }
-
-    /// What stands in for a batch that is lost, so that those after it go on.
-    fn nothing(&self, number: u64, problem: &str) -> Arc<Batch> {
-        tracing::error!(
-            batch = number,
-            problem,
-            "a batch is lost: what clients reported in it is credited with their next announce, \
-             except for those that never announce again"
-        );
-        Arc::new(Batch {
-            node: self.name.clone(),
-            number,
-            changes: Vec::new(),
-        })
-    }
-
-    async fn read_spilled(&self, number: u64) -> Result<Sought, SpillError> {
-        let Some(spill) = &self.spill else {
-            return Ok(Err("there is no spill file".into()));
-        };
-        Ok(match spill.get(&self.name, number).await? {
-            Found::Batch(batch) => Ok(Arc::new(batch)),
-            Found::Nothing => Err("somebody deleted it from the spill file".into()),
-            Found::Damaged(problem) => {
-                spill.set_aside(number).await?;
-                Err(format!(
-                    "it can't be read: {problem}; it is kept in table \"damaged\" of the spill file"
-                ))
-            }
-        })
-    }
-
-    async fn read_cached(&self, number: u64) -> Result<Sought, CacheError> {
-        let Some(cache) = &self.parts.cache else {
-            return Ok(Err("there is no cache".into()));
-        };
-        let found = cache.kept(&self.name, number - 1, 1).await?;
-        let found = found.into_iter().find(|batch| batch.number == number);
-        Ok(found
-            .map(Arc::new)
-            .ok_or_else(|| "the cache does not have it any more".into()))
     }
 }

@@ -1,8 +1,8 @@
-//! The spill file: batches on local disk while the cache can't take them, or keeps nothing on its
-//! own, or memory is short.
+//! The spill file: batches on local disk while the cache is away, is not persistent, or memory is
+//! full.
 //!
-//! An SQLite file of the node's own. What is in it survives the process, so a reply may go as
-//! soon as its batch is written here. It belongs to one journal and one database.
+//! A SQLite file that belongs to one journal and one database. It survives the process, so a reply
+//! may be sent as soon as its batch is written here.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -14,16 +14,16 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
 use crate::change::{Batch, codec};
 
-/// User ids and addresses are in it: it is for Mika's user alone.
+/// It holds user ids and addresses: only Mika's user may read it.
 const FILE_MODE: u32 = 0o600;
 
-/// The form of the file. One of a later version is left alone.
+/// The version of the format. A file of a later one is left alone.
 const VERSION: i64 = 1;
 
-/// Bytes of freed pages after which the file is made smaller.
+/// Bytes of free pages above which the file is shrunk.
 const FREE_MAX: i64 = 64 << 20;
 
-/// Why the spill file can't be used: says which file, and what to do.
+/// Why the spill file can't be used: names the file and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("spill file {path}: {problem}")]
 pub struct SpillError {
@@ -40,49 +40,49 @@ pub(super) struct Spill {
 struct Inner {
     path: PathBuf,
     open: Mutex<Open>,
-    /// Locked as long as the file is in use.
+    /// Held while the file is in use.
     _lock: File,
 }
 
-/// The file as it is open.
+/// The open file.
 struct Open {
     connection: Connection,
-    /// Device and inode: the path may come to name another file, or none.
+    /// Device and inode: the path may name another file later, or none.
     id: (u64, u64),
 }
 
-/// Whose batches a file has.
+/// To which database and journal the batches of a file belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    /// The identity of the database that they are for; empty in a file of an earlier version.
+pub(super) struct SpillHeader {
+    /// The identity of the database; empty in a file of an earlier version.
     pub storage: String,
     pub journal: String,
 }
 
-/// The journal whose batches a file has.
+/// The journal whose batches are still in a file that this node opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Former {
     pub journal: String,
-    /// The file says that it is of this database. One of an earlier version says nothing.
+    /// Whether the file names this database. One of an earlier version names none.
     pub is_marked: bool,
 }
 
-/// What the file has under a number.
+/// The batch of a number, as it is in the file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum SpilledBatch {
     Batch(Batch),
-    Nothing,
-    /// Something that can't be read, and why.
+    Missing,
+    /// It can't be read, and why.
     Damaged(String),
 }
 
 // === impl Spill ===
 
 impl Spill {
-    /// Opens the file for a journal of the database `storage`, and creates it if its folder is there.
-    /// Only one process can have it. A file with batches of another database is moved out of the way.
-    /// Returns, too, the journal whose batches are in it, if there are any: those have to be saved
-    /// before [`Spill::hand_over`].
+    /// Opens the file for a journal of the database `storage`, or creates it in an existing folder. Only
+    /// one process can open it. A file with batches of another database is moved out of the way. Also
+    /// returns the journal whose batches are in it, if any: they have to be saved before
+    /// [`Spill::hand_over`].
     pub async fn open(
         path: PathBuf,
         storage: String,
@@ -99,9 +99,9 @@ impl Spill {
         })
     }
 
-    /// Opens a file as it is, for whichever database its batches are, and says whose they are. None if
-    /// there is no such file, or no batch in it. Only one process can have it.
-    pub async fn open_left(path: PathBuf) -> Result<Option<(Self, Head)>, SpillError> {
+    /// Opens a file of any database, and returns to which its batches belong. None if there is no such file,
+    /// or no batch in it. Only one process can open it.
+    pub async fn open_left(path: PathBuf) -> Result<Option<(Self, SpillHeader)>, SpillError> {
         let shown = path.display().to_string();
         let job = move || {
             if !path.exists() {
@@ -137,7 +137,7 @@ impl Spill {
         &self.inner.path
     }
 
-    /// The numbers and sizes of all batches in it.
+    /// The numbers and change counts of all batches in it.
     pub async fn numbers(&self) -> Result<Vec<(u64, usize)>, SpillError> {
         self.run(|connection| {
             let mut select =
@@ -151,7 +151,7 @@ impl Spill {
         .await
     }
 
-    /// Writes batches; those that are there already stay.
+    /// Writes batches; those already there are left alone.
     pub async fn put(&self, batches: Vec<Arc<Batch>>) -> Result<(), SpillError> {
         self.run(move |connection| {
             let transaction = connection.transaction()?;
@@ -172,10 +172,10 @@ impl Spill {
     }
 
     /// Reads one batch of `journal`.
-    pub async fn get(&self, journal: &str, number: u64) -> Result<Found, SpillError> {
+    pub async fn get(&self, journal: &str, number: u64) -> Result<SpilledBatch, SpillError> {
         let found: Option<Vec<u8>> = self
             .run(move |connection| {
-                // As bytes: what is damaged need not be text any more.
+                // As bytes: a damaged one need not be valid UTF-8.
                 let sql = "SELECT CAST(text AS BLOB) FROM batches WHERE number = ?1";
                 let mut select = connection.prepare_cached(sql)?;
                 let mut rows = select.query([number.cast_signed()])?;
@@ -183,23 +183,23 @@ impl Spill {
             })
             .await?;
         let Some(text) = found else {
-            return Ok(Found::Nothing);
+            return Ok(SpilledBatch::Missing);
         };
         let text = match str::from_utf8(&text) {
             Ok(text) => text,
-            Err(error) => return Ok(Found::Damaged(error.to_string())),
+            Err(error) => return Ok(SpilledBatch::Damaged(error.to_string())),
         };
         Ok(match codec::decode(text) {
-            Err(error) => Found::Damaged(error.to_string()),
-            Ok(changes) => Found::Batch(Batch {
-                node: journal.to_owned(),
+            Err(error) => SpilledBatch::Damaged(error.to_string()),
+            Ok(changes) => SpilledBatch::Batch(Batch {
+                journal: journal.to_owned(),
                 number,
                 changes,
             }),
         })
     }
 
-    /// Puts a batch that can't be read where nothing deletes it.
+    /// Moves a batch that can't be read to a table from which nothing is deleted.
     pub async fn set_aside(&self, number: u64) -> Result<(), SpillError> {
         self.run(move |connection| {
             let transaction = connection.transaction()?;
@@ -232,7 +232,7 @@ impl Spill {
         .await
     }
 
-    /// Deletes all batches, which are saved elsewhere; the file is that journal's from now on.
+    /// Deletes all batches, which are saved elsewhere, and assigns the file to another journal.
     pub async fn hand_over(&self, journal: String, storage: String) -> Result<(), SpillError> {
         self.run(move |connection| {
             let transaction = connection.transaction()?;
@@ -247,12 +247,12 @@ impl Spill {
         .await
     }
 
-    /// Sees to it that the file has its name: one that somebody deleted is written again.
+    /// Makes sure that the path names the file: if it was deleted, it is written again.
     pub async fn keep_name(&self) -> Result<(), SpillError> {
         self.run(|_| Ok(())).await
     }
 
-    /// Why batches of `former` must not be saved here, by `node`.
+    /// The error if batches of `former` belong to a database that `node` does not use.
     pub fn of_another_database(&self, former: &str, node: &str) -> SpillError {
         self.error(format!(
             "it holds batches of node {former:?}, of which this database and cache know nothing: \
@@ -290,14 +290,14 @@ impl Open {
         Ok(Self { connection, id })
     }
 
-    /// Writes the file again if its path does not name it any more: what is acknowledged must be found
-    /// by the next start.
+    /// Writes the file again if its path does not name it any more: the next start must find what was
+    /// acknowledged.
     fn keep_name(&mut self, path: &Path) -> Result<(), String> {
         if id_of(path) == Some(self.id) {
             return Ok(());
         }
         if path.exists() {
-            return Err("somebody put another file in its place: move that away".into());
+            return Err("another file is in its place: move that away".into());
         }
         // Written under another name first: half a file must not be found by the next start.
         let new = with_suffix(path, ".new");
@@ -306,27 +306,29 @@ impl Open {
             with_suffix(path, "-wal"),
             with_suffix(path, "-shm"),
         ] {
-            // The log of the file that is gone must not be taken for the new one's.
+            // The WAL of the deleted file must not be applied to the new one.
             let _ = std::fs::remove_file(gone);
         }
-        let sound =
+        let failed =
             |error: std::io::Error| format!("it was deleted, and can't be written again: {error}");
-        let file = create(&new).map_err(sound)?;
-        let sql = "VACUUM INTO ?1";
-        let copy = self.connection.execute(sql, [new.to_string_lossy()]);
-        copy.map_err(|error| explain(&error))?;
-        file.sync_all().map_err(sound)?;
-        std::fs::rename(&new, path).map_err(sound)?;
-        // The first commit, which syncs the folder's entry with its log, may be far away.
+        let file = create(&new).map_err(failed)?;
+        self.connection
+            .execute("VACUUM INTO ?1", [new.to_string_lossy()])
+            .map_err(|error| explain(&error))?;
+        file.sync_all().map_err(failed)?;
+        std::fs::rename(&new, path).map_err(failed)?;
+        // The first commit would sync the folder, too, but may come much later.
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
         let folder = File::open(folder.unwrap_or(Path::new(".")));
-        folder.and_then(|it| it.sync_all()).map_err(sound)?;
+        folder
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed)?;
         *self = Self::new(connect(path)?, path)?;
         tracing::error!(
             file = %path.display(),
-            "somebody deleted the spill file; it was written again with all that it had"
+            "the spill file was deleted; it was written again with all its batches"
         );
         Ok(())
     }
@@ -343,7 +345,7 @@ fn id_of(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Makes an empty file for Mika's user alone.
+/// Creates an empty file that only Mika's user can read.
 fn create(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(FILE_MODE);
@@ -386,7 +388,7 @@ fn lock(path: &Path) -> Result<File, String> {
     }
 }
 
-/// The file of this database: one with batches of another is moved out of the way first.
+/// Opens the file of this database; one with batches of another is moved out of the way first.
 fn connect_own(path: &Path, storage: &str) -> Result<(Connection, Option<Former>), String> {
     let connection = connect(path)?;
     let Some(head) = former(&connection)? else {
@@ -413,9 +415,9 @@ fn connect_own(path: &Path, storage: &str) -> Result<(Connection, Option<Former>
     Ok((connect(path)?, None))
 }
 
-/// Moves a file with batches of the database `storage`; returns where it is.
+/// Moves a file with batches of the database `storage` away; returns its new path.
 fn set_file_aside(path: &Path, connection: Connection, storage: &str) -> Result<PathBuf, String> {
-    // All that is in the log belongs to the file that is moved.
+    // The WAL belongs to the file that is moved.
     let checkpoint = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
     checkpoint.map_err(|error| explain(&error))?;
     connection.close().map_err(|(_, error)| explain(&error))?;
@@ -435,10 +437,10 @@ fn connect(path: &Path) -> Result<Connection, String> {
     }
     let open = || {
         let connection = Connection::open(path)?;
-        // Before anything else is written, or it has no effect.
+        // Has no effect once anything is written.
         connection.pragma_update(None, "auto_vacuum", "incremental")?;
         connection.pragma_update(None, "journal_mode", "wal")?;
-        // What was acknowledged survives a power cut.
+        // Acknowledged batches survive a power cut.
         connection.pragma_update(None, "synchronous", "FULL")?;
         Ok(connection)
     };
@@ -457,7 +459,7 @@ fn connect(path: &Path) -> Result<Connection, String> {
     }
 }
 
-/// Makes the tables, and takes over the name that a file of an earlier version has.
+/// Creates the tables, and migrates the header of a file of an earlier version.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     let transaction = connection.unchecked_transaction()?;
     transaction.execute_batch(
@@ -476,11 +478,11 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Whose batches are in the file; none if there are none.
-fn former(connection: &Connection) -> Result<Option<Head>, String> {
+/// The header of a file with batches; none if it has no batch.
+fn former(connection: &Connection) -> Result<Option<SpillHeader>, String> {
     let sql = "SELECT storage, journal FROM head WHERE EXISTS (SELECT 1 FROM batches)";
     let head = |row: &Row<'_>| {
-        Ok(Head {
+        Ok(SpillHeader {
             storage: row.get(0)?,
             journal: row.get(1)?,
         })
@@ -489,7 +491,7 @@ fn former(connection: &Connection) -> Result<Option<Head>, String> {
     found.map_err(|error| explain(&error))
 }
 
-/// The journal whose batches are in the file at `path`; none if there are none, or no file.
+/// The journal whose batches are in the file at `path`; none if it has no batch or does not exist.
 pub async fn owner_of(path: PathBuf) -> Result<Option<String>, SpillError> {
     let shown = path.display().to_string();
     let job = move || {
@@ -515,7 +517,7 @@ pub async fn owner_of(path: PathBuf) -> Result<Option<String>, SpillError> {
     })
 }
 
-/// Gives freed pages back to the disk when there are many.
+/// Gives free pages back to the disk if there are many.
 fn shrink(connection: &Connection) -> rusqlite::Result<()> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     if number("freelist_count")?.saturating_mul(number("page_size")?) > FREE_MAX {
@@ -542,7 +544,7 @@ mod tests {
 
     fn batch(number: u64) -> Arc<Batch> {
         Arc::new(Batch {
-            node: "n".into(),
+            journal: "n".into(),
             number,
             changes: vec![Change::Snatch {
                 info_hash: InfoHash([number as u8; 20]),
@@ -562,8 +564,8 @@ mod tests {
         let spill = open_former(&path, "n").await;
         assert_eq!(spill.numbers().await.unwrap(), [(4, 1), (5, 1)]);
         let found = spill.get("n", 4).await.unwrap();
-        assert_eq!(found, Found::Batch((*batch(4)).clone()));
-        assert_eq!(spill.get("n", 3).await.unwrap(), Found::Nothing);
+        assert_eq!(found, SpilledBatch::Batch((*batch(4)).clone()));
+        assert_eq!(spill.get("n", 3).await.unwrap(), SpilledBatch::Missing);
     }
 
     #[tokio::test]
@@ -651,7 +653,7 @@ mod tests {
             let sql = format!("UPDATE batches SET text = {damaged} WHERE number = 3");
             file.execute_batch(&sql).unwrap();
             let found = spill.get("n", 3).await.unwrap();
-            assert!(matches!(found, Found::Damaged(_)), "{found:?}");
+            assert!(matches!(found, SpilledBatch::Damaged(_)), "{found:?}");
         }
         spill.set_aside(3).await.unwrap();
         assert_eq!(spill.numbers().await.unwrap(), [(4, 1)]);

@@ -10,7 +10,7 @@ use crate::base::ids::InfoHash;
 use crate::base::secret::Secret;
 use crate::change::Change;
 use crate::registry::Registry;
-use crate::storage::{Drivers, Place};
+use crate::storage::{StorageConfig, StorageDrivers};
 use crate::tracker::{Mode, Rules};
 
 fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
@@ -48,10 +48,10 @@ fn tracker(metrics: &Arc<Metrics>) -> Arc<Tracker> {
 }
 
 async fn open(path: &Path) -> Arc<dyn Storage> {
-    let open = Drivers::built_in().get("sqlite").unwrap();
-    let storage = open(&Place {
+    let open = StorageDrivers::built_in().get("sqlite").unwrap();
+    let storage = open(&StorageConfig {
         url: Secret::new(format!("sqlite://{}", path.display())),
-        ..Place::default()
+        ..StorageConfig::default()
     })
     .unwrap();
     storage.migrate().await.unwrap();
@@ -64,8 +64,8 @@ fn snatch(tracker: &Tracker) {
     room.push(0, Change::Snatch { info_hash });
 }
 
-/// Storage fails, the journal is told to stop, storage comes back: the batch reaches it, and so
-/// does one that came meanwhile.
+/// Storage fails, the journal is stopped, storage comes back: it gets the batch, and one that came
+/// meanwhile.
 #[tokio::test]
 async fn a_batch_that_only_the_journal_has_outlives_a_failing_storage() {
     let folder = tempfile::tempdir().unwrap();
@@ -74,14 +74,14 @@ async fn a_batch_that_only_the_journal_has_outlives_a_failing_storage() {
     let site = Connection::open(&path).unwrap();
     let metrics = Arc::new(Metrics::default());
     let tracker = tracker(&metrics);
-    let parts = Parts {
+    let parts = JournalParts {
         tracker: Arc::clone(&tracker),
         cache: None,
         storage: Arc::clone(&storage),
         metrics: Arc::clone(&metrics),
         clock: Clock::start(),
     };
-    let settings = Settings {
+    let settings = JournalSettings {
         node: "n".into(),
         flush_interval: Duration::from_millis(10),
         spill: folder.path().join("spill"),

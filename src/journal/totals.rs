@@ -1,14 +1,14 @@
-//! The totals that the cache shows: what storage credited is added to them.
+//! Adds what storage credited to the totals in the cache.
 //!
-//! They are for display: what a crash between storage and cache loses of them comes back with the
-//! next warm-up. Nothing waits for them.
+//! They are for display only: what a crash between storage and cache loses of them comes back with
+//! the next warm-up. Nothing waits for them.
 
 use std::convert::Infallible;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Desk, RETRY_FIRST, RETRY_MAX};
+use super::{JournalShared, RETRY_FIRST, RETRY_MAX};
 use crate::base::backoff::Backoff;
 use crate::cache::{Cache, CacheError};
 use crate::change::sums::Credited;
@@ -30,16 +30,16 @@ impl PendingTotals {
         self.came.notify_one();
     }
 
-    /// The cache is filled from storage, which has them.
+    /// Drops them: the cache is being filled from storage, which has them.
     pub(super) fn clear(&self) {
         *self.sums.lock() = Credited::default();
     }
 }
 
-// === impl Desk ===
+// === impl JournalShared ===
 
-impl Desk {
-    /// Adds to the cache what storage credits, until it is dropped; nothing where there is no cache.
+impl JournalShared {
+    /// Adds to the cache what storage credits. Runs until cancelled; does nothing without a cache.
     pub(super) async fn add_all_totals(&self) -> Infallible {
         let Some(cache) = &self.parts.cache else {
             return std::future::pending().await;
@@ -56,7 +56,7 @@ impl Desk {
         }
     }
 
-    /// Tries it once. What fails stays for the next time.
+    /// One attempt; on failure the totals stay pending.
     pub(super) async fn add_totals(&self, cache: &dyn Cache) -> Result<(), CacheError> {
         let _writing = self.pending_totals.writing.lock().await;
         let generation = *self.generation.borrow();
@@ -66,9 +66,9 @@ impl Desk {
         }
         match cache.add_totals(generation, &sums).await {
             Ok(()) => Ok(()),
-            // It is filled from storage, which has them.
+            // The cache will be filled from storage, which has them.
             Err(CacheError::Restarted(generation)) => {
-                self.restarted(generation);
+                self.on_cache_restarted(generation);
                 Ok(())
             }
             Err(error) => {

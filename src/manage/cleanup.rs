@@ -9,7 +9,7 @@ use super::orphans::Orphans;
 use super::print::{Column, Printer, Row, left};
 use super::{ExitStatus, PAGE, nodes};
 use crate::base::clock;
-use crate::cache::{Cache, Leftover, Notice, RowKey, Write};
+use crate::cache::{Cache, CacheLeftover, Notice, RowKey, Write};
 use crate::config::{Config, Mode};
 use crate::control::Control;
 use crate::storage::{Storage, StoredTorrent, TorrentRemoval, Wipe};
@@ -132,16 +132,16 @@ impl Cleaner<'_> {
     }
 
     /// Writes unusable rows again that storage has.
-    async fn rewrite(&self, cache: &dyn Cache, leftovers: &[Leftover]) -> Result<()> {
+    async fn rewrite(&self, cache: &dyn Cache, leftovers: &[CacheLeftover]) -> Result<()> {
         for leftover in leftovers {
             match leftover {
-                Leftover::Row(RowKey::User(id)) => {
+                CacheLeftover::Row(RowKey::User(id)) => {
                     if let Some(row) = self.storage.user(*id).await? {
                         cache.put_users(&[row], Write::Edit).await?;
                         cache.publish(&[Notice::User(*id)]).await?;
                     }
                 }
-                Leftover::Row(RowKey::Torrent(info_hash)) => {
+                CacheLeftover::Row(RowKey::Torrent(info_hash)) => {
                     if let Some(row) = self.storage.torrent(*info_hash).await? {
                         cache.put_torrents(&[row], Write::Edit).await?;
                         cache.publish(&[Notice::Torrent(*info_hash)]).await?;
@@ -156,7 +156,7 @@ impl Cleaner<'_> {
     async fn totals(&mut self, what: &'static str, table: Wipe) -> Result<()> {
         let mut after = None;
         loop {
-            let (invalid, last) = self.storage.absurd(table, after, PAGE).await?;
+            let (invalid, last) = self.storage.invalid_totals(table, after, PAGE).await?;
             if last.is_none() {
                 return Ok(());
             }
@@ -168,7 +168,7 @@ impl Cleaner<'_> {
                 self.list("storage", what, row.id.to_string(), problem);
             }
             if self.delete && !ids.is_empty() {
-                self.storage.mend(table, &ids).await?;
+                self.storage.fix_totals(table, &ids).await?;
             }
         }
     }
@@ -233,24 +233,24 @@ impl Cleaner<'_> {
         }
     }
 
-    fn list_leftover(&mut self, leftover: &Leftover) {
+    fn list_leftover(&mut self, leftover: &CacheLeftover) {
         let name = |row: &RowKey| match row {
             RowKey::User(id) => ("user", id.0.to_string()),
             RowKey::Torrent(hash) => ("torrent", hash.to_string()),
         };
         match leftover {
-            Leftover::Key { shown, problem, .. } => {
+            CacheLeftover::Key { shown, problem, .. } => {
                 self.list("cache", "key", shown.clone(), *problem);
             }
-            Leftover::Row(row) => {
+            CacheLeftover::Row(row) => {
                 let (what, id) = name(row);
                 self.list("cache", what, id, "incomplete or invalid row");
             }
-            Leftover::Counter { row, field } => {
+            CacheLeftover::Counter { row, field } => {
                 let (what, id) = name(row);
                 self.list("cache", what, id, format!("{field}: {INVALID}"));
             }
-            Leftover::Peers { torrent, fields } => {
+            CacheLeftover::Peers { torrent, fields } => {
                 let count = fields.len();
                 let problem = format!("peers expired long ago, or not readable: {count}");
                 self.list("cache", "swarm", torrent.to_string(), problem);

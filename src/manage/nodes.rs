@@ -32,7 +32,7 @@ pub(super) async fn gone(cache: &dyn Cache, storage: &dyn Storage) -> Result<Vec
 
 /// Removes a journal: its number, its name, and its stream in the cache, which must be empty.
 async fn forget_journal(cache: &dyn Cache, storage: &dyn Storage, journal: &str) -> Result<()> {
-    let applied = storage.applied(journal).await?;
+    let applied = storage.last_applied(journal).await?;
     // Storage first: a starting node compares it with the cache.
     storage.forget_journal(journal, applied).await?;
     Ok(cache.forget_journal(journal).await?)
@@ -99,7 +99,7 @@ async fn silent(cache: &dyn Cache) -> Result<Vec<String>> {
 
 /// The batches of a journal in the cache that storage may not have, for a message.
 async fn holds(cache: &dyn Cache, storage: &dyn Storage, journal: &str) -> Result<Option<String>> {
-    let applied = storage.applied(journal).await?;
+    let applied = storage.last_applied(journal).await?;
     let last = cache.last_kept(journal).await?;
     let is_kept = !cache.kept(journal, 0, 1).await?.is_empty();
     Ok((is_kept || last > applied).then(|| {

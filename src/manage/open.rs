@@ -9,7 +9,7 @@ use super::print::Printer;
 use crate::cache::{self, Cache, owner};
 use crate::config::Config;
 use crate::control::Control;
-use crate::storage::{self, Drivers, Place, Storage, migrate};
+use crate::storage::{self, Storage, StorageConfig, StorageDrivers, migrate};
 
 /// Config, storage and cache, for most commands.
 pub struct Site {
@@ -22,7 +22,7 @@ pub struct Site {
 
 /// The storage of the config, whether or not it has its tables.
 pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
-    let drivers = Drivers::built_in();
+    let drivers = StorageDrivers::built_in();
     let name = &config.storage.driver;
     let open = drivers.get(name).ok_or_else(|| {
         UsageError(format!(
@@ -31,13 +31,13 @@ pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
         ))
     })?;
     let storage = &config.storage;
-    let place = Place::of(&storage.url, &storage.schema, &storage.statements);
+    let place = StorageConfig::of(&storage.url, &storage.schema, &storage.statements);
     open(&place).with_context(|| name_of(config))
 }
 
 /// The cache of the config; none with the memory driver.
 pub fn cache(config: &Config) -> Result<Option<Arc<dyn Cache>>> {
-    let drivers = cache::Drivers::built_in();
+    let drivers = cache::CacheDrivers::built_in();
     let name = &config.cache.driver;
     let open = drivers.get(name).ok_or_else(|| {
         UsageError(format!(

@@ -17,7 +17,7 @@ use super::print::{self, Column, Printer, Row, left, right};
 use super::{ExitStatus, UsageError};
 use crate::cache::{Cache, owner};
 use crate::config::Config;
-use crate::journal::{Beyond, Brought, Leftovers};
+use crate::journal::{AdoptedJournal, Leftovers, UnappliedBatches};
 use crate::storage::{Claim, CreditRules, Severity};
 use crate::warmup::{self, Options, Parts};
 
@@ -93,11 +93,11 @@ pub async fn run(
     show(&beyond, printer)?;
     match (arguments.apply, arguments.drop) {
         (true, _) => {
-            let brought = left.apply(&rules(&site.config)).await?;
-            report(&brought, printer);
+            let adopted = left.apply(&rules(&site.config)).await?;
+            report(&adopted, printer);
         }
         (_, true) => {
-            left.give_up().await?;
+            left.drop_all().await?;
             printer.message("dropped; the database counts all of it as applied");
         }
         _ => {
@@ -182,7 +182,7 @@ fn rules(config: &Config) -> CreditRules {
     }
 }
 
-fn show(beyond: &[Beyond], printer: &mut Printer) -> Result<()> {
+fn show(beyond: &[UnappliedBatches], printer: &mut Printer) -> Result<()> {
     let rows: Vec<BeyondRow> = beyond.iter().map(BeyondRow::of).collect();
     let mut list = printer.list()?;
     list.page(&rows)?;
@@ -213,8 +213,8 @@ fn show(beyond: &[Beyond], printer: &mut Printer) -> Result<()> {
 }
 
 /// Explains the choices. Nothing was changed.
-fn advise(beyond: &[Beyond], printer: &mut Printer) {
-    let own: Vec<&Beyond> = beyond
+fn advise(beyond: &[UnappliedBatches], printer: &mut Printer) {
+    let own: Vec<&UnappliedBatches> = beyond
         .iter()
         .filter(|beyond| beyond.foreign.is_none())
         .collect();
@@ -241,8 +241,8 @@ fn advise(beyond: &[Beyond], printer: &mut Printer) {
     }
 }
 
-fn report(brought: &[Brought], printer: &mut Printer) {
-    for journal in brought {
+fn report(adopted: &[AdoptedJournal], printer: &mut Printer) {
+    for journal in adopted {
         printer.message(format_args!(
             "applied {} changes in {} batches of {}",
             journal.changes, journal.batches, journal.journal
@@ -292,10 +292,10 @@ fn shown_time(unix: i64) -> String {
 }
 
 impl BeyondRow {
-    fn of(beyond: &Beyond) -> Self {
+    fn of(beyond: &UnappliedBatches) -> Self {
         Self {
             journal: beyond.journal.clone(),
-            place: beyond.place.to_string(),
+            place: beyond.location.to_string(),
             foreign: beyond.foreign.clone(),
             applied: beyond.applied,
             first: beyond.first,

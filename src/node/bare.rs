@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::base::clock::Clock;
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::journal::{self, Left};
+use crate::journal::{self, Remaining};
 use crate::node::core::Core;
 use crate::node::start::{self, Host};
 use crate::registry::Registry;
@@ -51,7 +51,7 @@ impl BareNode {
         Arc::clone(&self.core.node.registry)
     }
 
-    pub fn journal(&self) -> journal::Handle {
+    pub fn journal(&self) -> journal::JournalHandle {
         self.core.node.journal.clone()
     }
 
@@ -64,7 +64,7 @@ impl BareNode {
     ///
     /// # Errors
     /// What could not be saved.
-    pub async fn stop(mut self) -> Result<Left> {
+    pub async fn stop(mut self) -> Result<Remaining> {
         let left = self.core.save().await?;
         self.core.leave().await;
         Ok(left)

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cache::Cache;
-use crate::journal::{Left, Unsaved};
+use crate::journal::{Remaining, Unsaved};
 use crate::node::followed::{self, Follow, Followed};
 use crate::node::shared::take_leave;
 use crate::node::start::Ready;
@@ -20,7 +20,7 @@ pub(super) struct Core {
     pub node: Node,
     cache: Option<Arc<dyn Cache>>,
     /// The journal alone.
-    saving: JoinSet<Result<Left, Unsaved>>,
+    saving: JoinSet<Result<Remaining, Unsaved>>,
     stop_saving: watch::Sender<bool>,
     helpers: JoinSet<()>,
     /// Held until everything is saved.
@@ -107,7 +107,7 @@ impl Core {
     ///
     /// # Errors
     /// What could not be saved.
-    pub async fn save(&mut self) -> Result<Left> {
+    pub async fn save(&mut self) -> Result<Remaining> {
         self.helpers.shutdown().await;
         // Peers that could not tell the journal what they owe it can do so now.
         load::expire(&self.node);

@@ -46,7 +46,7 @@ pub(super) async fn cache(node: Node, cache: Arc<dyn Cache>) {
     every(PROBE_PERIOD, || async {
         let asked = cache.ping();
         if let Some(generation) = tell(&node.metrics.cache, asked, PROBE_PATIENCE).await {
-            node.journal.restarted(generation);
+            node.journal.on_cache_restarted(generation);
         }
     })
     .await;
@@ -113,14 +113,14 @@ pub(super) async fn cache_settings(cache: Arc<dyn Cache>) {
         };
         let before = std::mem::replace(&mut *known.lock(), findings.clone());
         for finding in findings.iter().filter(|it| !before.contains(it)) {
-            let cache::Finding { problem, hint, .. } = finding;
+            let cache::CacheFinding { problem, hint, .. } = finding;
             if finding.is_note {
                 tracing::warn!(hint, "the cache: {problem}");
             } else {
                 tracing::warn!(hint, "the cache is not set up as Mika needs it: {problem}");
             }
         }
-        let has_problem = |findings: &[cache::Finding]| findings.iter().any(|it| !it.is_note);
+        let has_problem = |findings: &[cache::CacheFinding]| findings.iter().any(|it| !it.is_note);
         if has_problem(&before) && !has_problem(&findings) {
             tracing::info!("the cache is set up as it should be again");
         }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::node::{Node, torrents};
 use crate::registry::{RegistryChange, Whitelist};
-use crate::storage::{BadRow, FeedPosition, History, StorageError};
+use crate::storage::{BadRow, FeedPosition, StorageError, StoredHistory};
 use crate::tracker::{KnownHistory, Mode, Tracker};
 
 /// Rows read at once.
@@ -171,7 +171,7 @@ pub(super) async fn histories(node: &Node) -> Result<(), StorageError> {
     Ok(())
 }
 
-pub(super) fn known_history(row: &History) -> KnownHistory {
+pub(super) fn known_history(row: &StoredHistory) -> KnownHistory {
     KnownHistory {
         user: row.user,
         downloaded: row.downloaded,

@@ -64,8 +64,8 @@ pub struct Options {
 /// The drivers that a config may name.
 #[derive(Clone)]
 pub struct Drivers {
-    pub cache: cache::Drivers,
-    pub storage: storage::Drivers,
+    pub cache: cache::CacheDrivers,
+    pub storage: storage::StorageDrivers,
 }
 
 /// The parts of a running node.
@@ -82,7 +82,7 @@ struct Node {
     registry: Arc<Registry>,
     tracker: Arc<Tracker>,
     storage: Arc<dyn Storage>,
-    journal: journal::Handle,
+    journal: journal::JournalHandle,
     /// Where what happens is told to those who watch.
     events: Arc<Events>,
     /// Held by who brings the registry up to what was just read: a reload must not put back what
@@ -312,8 +312,8 @@ impl Drivers {
     /// The drivers of this crate.
     pub fn built_in() -> Self {
         Self {
-            cache: cache::Drivers::built_in(),
-            storage: storage::Drivers::built_in(),
+            cache: cache::CacheDrivers::built_in(),
+            storage: storage::StorageDrivers::built_in(),
         }
     }
 }

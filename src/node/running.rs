@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cache::Cache;
-use crate::journal::Left;
+use crate::journal::Remaining;
 use crate::node::core::{Core, Ended};
 use crate::node::reload::Reloader;
 use crate::node::serve::Workers;
@@ -110,7 +110,7 @@ impl Running {
     ///
     /// # Errors
     /// What could not be saved.
-    pub async fn stop(mut self) -> Result<Left> {
+    pub async fn stop(mut self) -> Result<Remaining> {
         notify::stopping("stopping: answering what is in flight, saving the rest");
         self.watchdog.abort(); // workers that end don't turn any more
         let saved = notify::extending_timeout(async {

@@ -9,11 +9,11 @@ use crate::listen::http::HttpSettings;
 use crate::listen::udp::UdpSettings;
 use crate::net::host::files::{self, FileLimit};
 use crate::registry::Registry;
-use crate::storage::Place;
+use crate::storage::StorageConfig;
 use crate::wire::forwarded::ForwardedHeader;
 
-pub(super) fn journal(config: &Config) -> journal::Settings {
-    journal::Settings {
+pub(super) fn journal(config: &Config) -> journal::JournalSettings {
+    journal::JournalSettings {
         node: config.node.clone(),
         flush_interval: config.journal.flush_interval,
         spill: config.journal.spill.clone(),
@@ -23,9 +23,9 @@ pub(super) fn journal(config: &Config) -> journal::Settings {
 }
 
 /// Where storage is, and whose tables it has.
-pub(super) fn place(config: &Config) -> Place {
+pub(super) fn place(config: &Config) -> StorageConfig {
     let storage = &config.storage;
-    Place::of(&storage.url, &storage.schema, &storage.statements)
+    StorageConfig::of(&storage.url, &storage.schema, &storage.statements)
 }
 
 pub(super) fn udp(config: &Config) -> UdpSettings {

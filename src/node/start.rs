@@ -11,7 +11,7 @@ use crate::base::clock::Clock;
 use crate::cache::{Cache, CacheError, owner};
 use crate::change::journals::node_of;
 use crate::config::Config;
-use crate::journal::{self, Journal, Parts, ResumeError};
+use crate::journal::{self, Journal, JournalParts, ResumeError};
 use crate::node::clocks::Clocks;
 use crate::node::load::Registered;
 use crate::node::shared::{self, Positions, Process};
@@ -140,7 +140,7 @@ async fn try_to_begin(config: &Config, stores: &Stores, host: &Host) -> Result<R
         Some(cache) => {
             let shown = shared::show(&**cache, &node).await;
             shown.map_err(|error| StartError::of_cache(config, &error))?;
-            let applied = journal.apply_rest().await;
+            let applied = journal.replay_leftover().await;
             applied.map_err(|error| StartError::of_resume(config, error))?;
             go_on().await.map_err(in_storage)?;
             let loaded = shared::load(&node, cache).await;
@@ -227,7 +227,7 @@ async fn take_up(
         Some(_) => tracker.shared(),
         None => tracker,
     });
-    let parts = Parts {
+    let parts = JournalParts {
         tracker: Arc::clone(&tracker),
         cache: cache.clone(),
         storage: Arc::clone(storage),

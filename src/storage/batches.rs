@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::StorageError;
 use crate::change::Batch;
 
-/// Those of consecutive `batches` that come after number `applied`; refused if one before them is missing.
+/// The batches after number `applied`, of consecutive ones; [`StorageError::Behind`] if one before them is
+/// missing.
 pub fn not_applied(batches: &[Arc<Batch>], applied: u64) -> Result<&[Arc<Batch>], StorageError> {
     let known = batches.partition_point(|batch| batch.number <= applied);
     let new = &batches[known..];
@@ -14,7 +15,7 @@ pub fn not_applied(batches: &[Arc<Batch>], applied: u64) -> Result<&[Arc<Batch>]
         expected = expected.saturating_add(1);
         if batch.number != expected {
             return Err(StorageError::Behind {
-                journal: batch.node.clone(),
+                journal: batch.journal.clone(),
                 applied: expected - 1,
                 first: batch.number,
             });
@@ -30,7 +31,7 @@ mod tests {
     fn batches(numbers: &[u64]) -> Vec<Arc<Batch>> {
         let batch = |&number: &u64| {
             Arc::new(Batch {
-                node: "n".into(),
+                journal: "n".into(),
                 number,
                 changes: Vec::new(),
             })

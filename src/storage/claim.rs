@@ -10,14 +10,12 @@ use tokio::sync::watch;
 #[derive(Default)]
 pub struct Claim {
     _guard: Option<Box<dyn Any + Send + Sync>>,
-    /// Why it was lost, once it was; none for one that can't be.
+    /// The reason once the claim is lost; none if it can't be lost.
     lost: Option<watch::Receiver<Option<String>>>,
 }
 
-// === impl Claim ===
-
 impl Claim {
-    /// A claim that stands as long as `guard` lives.
+    /// A claim that is held while `guard` lives.
     pub fn held_by(guard: impl Any + Send + Sync) -> Self {
         Self {
             _guard: Some(Box::new(guard)),
@@ -25,7 +23,7 @@ impl Claim {
         }
     }
 
-    /// The same, which may be lost to somebody else before: `reason` says so.
+    /// Makes the claim one that may be lost to another process; `reason` publishes how.
     pub fn until(self, reason: watch::Receiver<Option<String>>) -> Self {
         Self {
             lost: Some(reason),
@@ -33,7 +31,7 @@ impl Claim {
         }
     }
 
-    /// Resolves when somebody else has the storage, with who that is.
+    /// Resolves with the reason when another process has claimed the storage.
     pub fn lost(&self) -> impl Future<Output = String> + Send + use<> {
         let lost = self.lost.clone();
         async move {

@@ -9,9 +9,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 use super::{
-    Absurd, CreditRules, Feed, FeedPosition, Find, History, NewTorrent, NewUser, Page, Storage,
-    StorageError, StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey,
-    UserPatch, UserTorrents, UserTotals, Wipe,
+    CreditRules, Feed, FeedPosition, Find, InvalidTotals, NewTorrent, NewUser, Page, Storage,
+    StorageError, StoredHistory, StoredTorrent, StoredUser, TorrentKey, TorrentPatch,
+    TorrentRemoval, UserKey, UserPatch, UserTorrents, UserTotals, Wipe,
 };
 use crate::base::clock::Clock;
 use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
@@ -43,9 +43,9 @@ pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -
     clients_are_added_renamed_and_removed(&*migrated(open().await).await).await;
     ids_and_fields_are_as_the_site_says(&*migrated(open().await).await).await;
     lists_are_searched_and_sorted(&*migrated(open().await).await).await;
-    a_users_torrents_are_told(&*migrated(open().await).await).await;
+    a_users_torrents_are_listed(&*migrated(open().await).await).await;
     pages_of_any_size_hold_every_row_once(&*migrated(open().await).await).await;
-    torrents_with_records_are_told(&*migrated(open().await).await).await;
+    torrents_with_records_are_found(&*migrated(open().await).await).await;
     old_peers_are_read_while_they_are_active(&*migrated(open().await).await).await;
     a_database_has_a_name_that_stays(&*migrated(open().await).await).await;
     the_feed_tells_of_edits(&*migrated(open().await).await).await;
@@ -63,7 +63,7 @@ pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -
     a_torrent_is_completed_once(&*migrated(open().await).await).await;
     old_tombstones_are_pruned(&*migrated(open().await).await).await;
     totals_are_wiped_in_portions(&*migrated(open().await).await).await;
-    absurd_totals_are_found_and_mended(&*migrated(open().await).await).await;
+    invalid_totals_are_found_and_fixed(&*migrated(open().await).await).await;
 }
 
 async fn migrations_are_applied_once(storage: &dyn Storage) {
@@ -133,12 +133,12 @@ async fn users_are_added_changed_and_found(storage: &dyn Storage) {
         storage.update_user(id, &patch).await,
         Err(StorageError::Duplicate(_))
     ));
-    let nobody = UserId(other.0 + 1000);
+    let unknown = UserId(other.0 + 1000);
     assert!(matches!(
-        storage.update_user(nobody, &patch).await,
+        storage.update_user(unknown, &patch).await,
         Err(StorageError::NotFound(_))
     ));
-    assert_eq!(storage.user(nobody).await.unwrap(), None);
+    assert_eq!(storage.user(unknown).await.unwrap(), None);
 }
 
 async fn torrents_are_added_changed_and_found(storage: &dyn Storage) {
@@ -316,7 +316,7 @@ async fn lists_are_searched_and_sorted(storage: &dyn Storage) {
     assert_eq!((found.rows[0].torrent.id, found.total), (ids[3].1, 2));
 }
 
-async fn a_users_torrents_are_told(storage: &dyn Storage) {
+async fn a_users_torrents_are_listed(storage: &dyn Storage) {
     let (id, seeded) = add_pair(storage, 1).await;
     let (other, left) = add_pair(storage, 2).await;
     let mut seeding = change(id, seeded, 1, 1);
@@ -333,8 +333,8 @@ async fn a_users_torrents_are_told(storage: &dyn Storage) {
         (vec![seeded], vec![seeded])
     );
     assert_eq!((torrents.incomplete, torrents.hnr), (vec![], vec![left]));
-    let nobody = storage.torrents_of(UserId(99)).await.unwrap();
-    assert_eq!(nobody, UserTorrents::default());
+    let unknown = storage.torrents_of(UserId(99)).await.unwrap();
+    assert_eq!(unknown, UserTorrents::default());
 }
 
 async fn clients_are_added_renamed_and_removed(storage: &dyn Storage) {
@@ -374,13 +374,13 @@ async fn pages_of_any_size_hold_every_row_once(storage: &dyn Storage) {
         assert_rising(&torrents, 5);
         let peers = keys(|after| storage.peers(NOW, after, limit), |row| row.key).await;
         assert_rising(&peers, expected);
-        let key = |row: &History| (row.torrent, row.user);
+        let key = |row: &StoredHistory| (row.torrent, row.user);
         let histories = keys(|after| storage.histories(after, limit), key).await;
         assert_rising(&histories, expected);
     }
 }
 
-async fn torrents_with_records_are_told(storage: &dyn Storage) {
+async fn torrents_with_records_are_found(storage: &dyn Storage) {
     let mut torrents = Vec::new();
     for number in 1..=3 {
         let (user, torrent) = add_pair(storage, number).await;
@@ -466,7 +466,7 @@ async fn the_feed_is_read_in_portions(storage: &dyn Storage) {
     for number in 1..=5 {
         added.push(storage.add_user(&new_user(number)).await.unwrap());
     }
-    let mut told = Vec::new();
+    let mut followed = Vec::new();
     loop {
         let Feed::Changes(changes, reached) = storage.feed(position, 2).await.unwrap() else {
             panic!("the feed is lost at {position:?}");
@@ -476,12 +476,12 @@ async fn the_feed_is_read_in_portions(storage: &dyn Storage) {
             break;
         }
         position = reached;
-        told.extend(changes.into_iter().map(|change| match change {
+        followed.extend(changes.into_iter().map(|change| match change {
             RowChange::User(row) => row.user.id,
             other => panic!("a user expected: {other:?}"),
         }));
     }
-    assert_eq!(told, added);
+    assert_eq!(followed, added);
     // A position that this database never had: it was replaced by an older one.
     let ahead = FeedPosition(position.0 + 1000);
     assert!(matches!(storage.feed(ahead, 10).await.unwrap(), Feed::Lost));
@@ -489,14 +489,14 @@ async fn the_feed_is_read_in_portions(storage: &dyn Storage) {
 
 async fn base_and_credit_arrive_together(storage: &dyn Storage) {
     let (id, torrent_id) = add_pair(storage, 1).await;
-    assert_eq!(storage.applied(NODE).await.unwrap(), 0);
+    assert_eq!(storage.last_applied(NODE).await.unwrap(), 0);
     let mut first = change(id, torrent_id, 1, 1000);
     first.credit.snatched = true;
     first.standing.completed_at = Some(NOW);
     first.standing.hnr = true;
     apply(storage, 1, vec![Change::from(first.clone())]).await;
-    assert_eq!(storage.applied(NODE).await.unwrap(), 1);
-    assert_eq!(storage.applied("node-b").await.unwrap(), 0);
+    assert_eq!(storage.last_applied(NODE).await.unwrap(), 1);
+    assert_eq!(storage.last_applied("node-b").await.unwrap(), 0);
 
     let peers = storage.peers(NOW, None, 10).await.unwrap();
     assert_eq!((peers.rows.len(), peers.bad.len()), (1, 0));
@@ -519,7 +519,7 @@ async fn base_and_credit_arrive_together(storage: &dyn Storage) {
         (stored.seeders, stored.leechers, stored.torrent.snatches),
         (3, 4, 1)
     );
-    let expected = History {
+    let expected = StoredHistory {
         user: id,
         torrent: torrent_id,
         uploaded: 1000,
@@ -557,7 +557,7 @@ async fn a_batch_counts_once(storage: &dyn Storage) {
     apply(storage, 2, changes.clone()).await;
     apply(storage, 1, changes.clone()).await;
     assert_eq!(user(storage, id).await.totals.uploaded, 40);
-    assert_eq!(storage.applied(NODE).await.unwrap(), 2);
+    assert_eq!(storage.last_applied(NODE).await.unwrap(), 2);
 
     // Several at once, some of which are known.
     let several: Vec<_> = (1..=4)
@@ -572,7 +572,7 @@ async fn a_batch_counts_once(storage: &dyn Storage) {
 
     assert!(!storage.forget_journal(NODE, 3).await.unwrap());
     assert!(!storage.forget_journal("another", 4).await.unwrap());
-    assert_eq!(storage.applied(NODE).await.unwrap(), 4);
+    assert_eq!(storage.last_applied(NODE).await.unwrap(), 4);
     assert!(storage.forget_journal(NODE, 4).await.unwrap());
     assert_eq!(storage.journals().await.unwrap(), []);
 }
@@ -612,7 +612,7 @@ async fn totals_are_wiped_in_portions(storage: &dyn Storage) {
     assert_eq!(feed(storage, position).await.0, vec![]);
 }
 
-async fn absurd_totals_are_found_and_mended(storage: &dyn Storage) {
+async fn invalid_totals_are_found_and_fixed(storage: &dyn Storage) {
     let (first, _) = add_pair(storage, 1).await;
     let (user_id, torrent) = add_pair(storage, 2).await;
     let mut change = change(user_id, torrent, 2, 10);
@@ -623,16 +623,16 @@ async fn absurd_totals_are_found_and_mended(storage: &dyn Storage) {
         (Wipe::Users, user_id.0, "uploaded"),
         (Wipe::Torrents, torrent.0, "downloaded"),
     ] {
-        let found = storage.absurd(what, None, 1).await.unwrap();
+        let found = storage.invalid_totals(what, None, 1).await.unwrap();
         assert!(found.0.is_empty(), "it looks at one row: {found:?}");
-        let (found, last) = storage.absurd(what, found.1, 10).await.unwrap();
+        let (found, last) = storage.invalid_totals(what, found.1, 10).await.unwrap();
         let fields = vec![field];
-        assert_eq!(found, [Absurd { id, fields }]);
+        assert_eq!(found, [InvalidTotals { id, fields }]);
         assert_eq!(last, Some(id));
-        let end = storage.absurd(what, last, 10).await.unwrap();
+        let end = storage.invalid_totals(what, last, 10).await.unwrap();
         assert_eq!(end, (vec![], None));
-        storage.mend(what, &[first.0, id]).await.unwrap();
-        assert_eq!(storage.absurd(what, None, 10).await.unwrap().0, []);
+        storage.fix_totals(what, &[first.0, id]).await.unwrap();
+        assert_eq!(storage.invalid_totals(what, None, 10).await.unwrap().0, []);
     }
     let totals = user(storage, user_id).await.totals;
     assert_eq!(totals.uploaded, 0);
@@ -667,7 +667,7 @@ async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
     newer.record.announces = 7;
     newer.record.base_up = 700;
     apply(storage, 1, vec![Change::from(newer.clone())]).await;
-    // What another node still had to tell of it: the credit counts, the record is outdated.
+    // A late batch of another node: the credit counts, the record is outdated.
     let mut older = newer.clone();
     older.record.announces = 6;
     older.record.last_announce = NOW + 2;
@@ -680,20 +680,20 @@ async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
     assert_eq!(newest, Some(newer.record.last_announce));
     assert_eq!(user(storage, id).await.totals.uploaded, 40);
 
-    // One that was begun anew counts its announces anew.
-    let mut anew = newer.clone();
-    anew.record.announces = 1;
-    anew.record.first_announce = NOW + 3600;
-    anew.record.last_announce = NOW + 3600;
-    anew.record.base_up = 5;
-    apply(storage, 3, vec![Change::from(anew.clone())]).await;
+    // A record that began again counts its announces from 1.
+    let mut again = newer.clone();
+    again.record.announces = 1;
+    again.record.first_announce = NOW + 3600;
+    again.record.last_announce = NOW + 3600;
+    again.record.base_up = 5;
+    apply(storage, 3, vec![Change::from(again.clone())]).await;
     let found = record(storage.peers(0, None, 10).await.unwrap());
-    assert_eq!(found, anew.record);
-    anew.record.announces = 2;
-    anew.record.base_up = 6;
-    apply(storage, 4, vec![Change::from(anew.clone())]).await;
+    assert_eq!(found, again.record);
+    again.record.announces = 2;
+    again.record.base_up = 6;
+    apply(storage, 4, vec![Change::from(again.clone())]).await;
     let found = record(storage.peers(0, None, 10).await.unwrap());
-    assert_eq!(found, anew.record);
+    assert_eq!(found, again.record);
 
     // What is still to come of the record before it, which had more announces.
     let mut former = newer;
@@ -701,7 +701,7 @@ async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
     former.record.last_announce = NOW + 1800;
     apply(storage, 5, vec![Change::from(former)]).await;
     let found = record(storage.peers(0, None, 10).await.unwrap());
-    assert_eq!(found, anew.record);
+    assert_eq!(found, again.record);
 }
 
 async fn a_gap_is_refused(storage: &dyn Storage) {
@@ -718,14 +718,14 @@ async fn a_gap_is_refused(storage: &dyn Storage) {
     assert!(storage.peers(0, None, 10).await.unwrap().rows.is_empty());
 
     // Whoever gives up what is missing goes on after it.
-    storage.begin_at(&late.node, 1).await.unwrap();
-    assert_eq!(storage.applied(&late.node).await.unwrap(), 1);
+    storage.begin_at(&late.journal, 1).await.unwrap();
+    assert_eq!(storage.last_applied(&late.journal).await.unwrap(), 1);
     storage
         .apply(&[Arc::clone(&late)], &CreditRules::default())
         .await
         .unwrap();
-    storage.begin_at(&late.node, 1).await.unwrap();
-    assert_eq!(storage.applied(&late.node).await.unwrap(), 2);
+    storage.begin_at(&late.journal, 1).await.unwrap();
+    assert_eq!(storage.last_applied(&late.journal).await.unwrap(), 2);
     assert_eq!(storage.peers(0, None, 10).await.unwrap().rows.len(), 1);
 }
 
@@ -938,7 +938,7 @@ async fn only_unused_torrents_of_strangers_give_way(storage: &dyn Storage) {
         info_hash: InfoHash([byte; 20]),
         unused: Some(most),
     };
-    // One with a name, one that nobody used, one that somebody used since, one that is disabled.
+    // One with a name, one that is unused, one that was used since, one that is disabled.
     let wanted = [unused(1, 9), unused(2, 1), unused(3, 1), unused(4, 9)];
     assert_eq!(storage.remove_torrents(&wanted).await.unwrap(), 1);
     for (byte, is_there) in [(1, true), (2, false), (3, true), (4, true)] {
@@ -950,7 +950,7 @@ async fn only_unused_torrents_of_strangers_give_way(storage: &dyn Storage) {
     assert_eq!(
         torrent(storage, 3).await.torrent.snatches,
         1,
-        "registered anew"
+        "registered again"
     );
 }
 
@@ -985,7 +985,7 @@ async fn old_tombstones_are_pruned(storage: &dyn Storage) {
     assert_eq!(
         storage.histories(None, 10).await.unwrap().rows.len(),
         1,
-        "history is for ever"
+        "history is never deleted"
     );
     let position = storage.feed_position().await.unwrap();
     assert_eq!(feed(storage, position).await.1, position);
@@ -1053,7 +1053,7 @@ fn assert_rising<K: Ord + std::fmt::Debug>(keys: &[K], expected: usize) {
 
 fn batch(number: u64, changes: Vec<Change>) -> Arc<Batch> {
     Arc::new(Batch {
-        node: NODE.into(),
+        journal: NODE.into(),
         number,
         changes,
     })

@@ -1,11 +1,11 @@
-//! The identity of a database: the random text that tells it from others.
+//! The identity of a database: a random text.
 
 use super::Finding;
 
 /// The longest identity of a database, in characters.
 const IDENTITY_MAX: usize = 64;
 
-/// The identity that a database holds in `mika_identity`, if it can be used.
+/// The identity in `mika_identity`, if it is valid.
 pub(super) fn checked(found: Option<String>) -> Result<String, Finding> {
     match found {
         Some(id) if is_identity(&id) => Ok(id),

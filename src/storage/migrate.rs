@@ -2,7 +2,7 @@
 
 use super::{Storage, StorageError};
 
-/// The migration that gives the database its identity. It may be repeated, and makes what is missing.
+/// The migration that gives the database its identity. Idempotent; creates what is missing.
 pub(super) const IDENTITY: &str = "0003_identity";
 
 /// One SQL file, compiled in.
@@ -47,8 +47,8 @@ pub const MYSQL: &[Migration] = migrations!("mysql");
 
 pub const MYSQL_2015: &[Migration] = migrations!("mysql/mika-2015");
 
-/// What a database that has `applied` still lacks of `known`. It is refused if it has more
-/// than that: an older Mika must not write to the tables of a newer one.
+/// The migrations of `known` that are missing in `applied`. An error if the database has others: an older
+/// Mika must not write to the tables of a newer one.
 pub fn status(
     known: &[Migration],
     applied: &[String],
@@ -77,9 +77,9 @@ pub(super) fn identity(known: &[Migration]) -> Option<&Migration> {
     known.iter().find(|migration| migration.name == IDENTITY)
 }
 
-/// Sees to it that all tables are there. An embedded database is Mika's own, so they are made
-/// without a word; those of a server stand among somebody's own, who is asked to have them made.
-/// Returns the names of the migrations that it applied.
+/// Makes sure that all tables exist. Those of an embedded database, which is Mika's own, are created; for a
+/// server, which others use too, the error asks to run the migration. Returns the names of the
+/// migrations that it applied.
 pub async fn prepare(storage: &dyn Storage) -> Result<Vec<String>, StorageError> {
     if storage.is_embedded() {
         return storage.migrate().await;

@@ -1,9 +1,9 @@
 //! Storage: the SQL database of the web application, behind a trait.
 //!
-//! A *driver* implements [`Storage`] and is opened by name from the URL in the
-//! config. Drivers of this crate are listed in [`Drivers::built_in`]; a program of
-//! your own may add others with [`Drivers::register`]. What a driver must do stands
-//! at the trait, and `contract.rs` (feature `contract`) tests it.
+//! A *driver* implements [`Storage`] and is opened by name from the URL in the config. The drivers of
+//! this crate are listed in [`StorageDrivers::built_in`]; other programs may add theirs with
+//! [`StorageDrivers::register`]. The trait documents what a driver must do, and `contract.rs` (feature
+//! `contract`) tests it.
 
 pub mod batches;
 mod claim;
@@ -38,42 +38,42 @@ pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, User
 pub use claim::Claim;
 pub use migrate::MigrationStatus;
 pub use rows::{
-    Added, Find, Found, History, NewTorrent, NewUser, Page, SortKey, StoredPeer, TorrentKey,
+    Added, Find, Found, NewTorrent, NewUser, Page, SortKey, StoredHistory, StoredPeer, TorrentKey,
     TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, no_passkey,
 };
 
 /// Why a call to storage failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// Somebody has it already: the passkey, the info hash, the prefix.
+    /// A unique value is taken: a passkey, info hash or prefix.
     #[error("{0} exists already")]
     Duplicate(String),
-    /// The row to change is not there.
+    /// The row to change does not exist.
     #[error("{0} not found")]
     NotFound(String),
-    /// The database refuses a value, or the row that is meant has none: too long for its column,
-    /// characters that the column lacks, and so on. Names the column; nothing was changed.
+    /// The database refuses a value: too long for its column, characters that the column lacks, NULL, and
+    /// so on. Names the column; nothing was changed.
     #[error("{0}")]
     Invalid(String),
-    /// The database can't do it now (gone, locked, disk full): the same call may succeed later.
+    /// The database can't do it now (gone, locked, disk full): a retry may succeed.
     #[error("{0}")]
     Away(String),
     /// The database can't do it at all (missing table, wrong type, damaged file).
     #[error("{0}")]
     Broken(String),
-    /// Batches that come before those to apply are not there. If they were applied before, storage
-    /// went back: it was restored, or is a replica that lacked them.
+    /// Batches before those to apply are missing. If they were applied before, storage was restored to an
+    /// older state, or is a replica that lacks them.
     #[error("batch {first} of journal {journal} can't be applied: storage has it up to {applied}")]
     Behind {
         journal: String,
         /// The number of the last batch that storage has; 0 if it has none.
         applied: u64,
-        /// The first of the batches that it was to apply.
+        /// The number of the first batch to apply.
         first: u64,
     },
 }
 
-/// A position in the feed of registry changes: all changes up to it are known.
+/// A position in the feed of registry changes: all changes up to it were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FeedPosition(pub u64);
 
@@ -82,11 +82,11 @@ pub struct FeedPosition(pub u64);
 pub enum Feed {
     /// The changes in order, and the position after them.
     Changes(Vec<RowChange>, FeedPosition),
-    /// The position is older than what is kept: load the whole registry again.
+    /// The position is older than the feed: load the whole registry again.
     Lost,
 }
 
-/// What is the matter with a row or table, found by [`Storage::check`] and [`Storage::inspect`].
+/// A problem of a row or table, found by [`Storage::check`] or [`Storage::inspect`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub severity: Severity,
@@ -99,11 +99,11 @@ pub struct Finding {
 /// The rules by which storage settles reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CreditRules {
-    /// Bytes a second that no line carries more than (rule A7).
+    /// The most bytes a second that a line is believed to carry (rule A7).
     pub max_rate: u64,
-    /// Seconds of seeding that a user owes for a download.
+    /// Seconds of seeding required after a download.
     pub hnr_threshold: u32,
-    /// Downloads up to this many bytes oblige to nothing.
+    /// Downloads up to this many bytes require no seeding.
     pub hnr_min_bytes: u64,
 }
 
@@ -120,22 +120,23 @@ pub enum Severity {
 
 /// A web application's database, as the tracker uses it.
 ///
-/// Every method may be called from any thread and at the same time as others.
-/// None may block the thread that polls it: a blocking client runs on threads of
-/// its own. Every wait is bounded; what does not come in time is [`StorageError::Away`].
+/// Every method may be called from any thread and concurrently. None may block the thread that polls it:
+/// a blocking client runs on its own threads. Every wait is bounded by a timeout, which returns
+/// [`StorageError::Away`].
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
     // --- tables ---
 
-    /// Whether the database is Mika's own file, whose tables are made without a word; those of
-    /// a server stand among somebody's own, who is asked.
+    /// Whether the database is Mika's own file, where a start creates the tables. On a server, which others
+    /// use too, an administrator does.
     fn is_embedded(&self) -> bool {
         false
     }
 
     /// Reserves the storage for this process; [`StorageError::Broken`] if another has it.
-    /// A daemon with the memory cache claims its storage, for two of them would not know of
-    /// each other's peers and credit; `mika-manage` does not. The claim ends with the process, however that ends. By default there is nothing to claim.
+    /// A daemon with the memory cache claims its storage, because two of them would not know each other's
+    /// peers and credit; `mika-manage` does not. The claim ends with the process, however that ends. By
+    /// default there is nothing to claim.
     async fn claim(&self) -> Result<Claim, StorageError> {
         Ok(Claim::default())
     }
@@ -146,59 +147,58 @@ pub trait Storage: Send + Sync + 'static {
     /// Every migration that this version knows, and whether the database has it.
     async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError>;
 
-    /// Looks for tables, columns and rows that the tracker can't work with. An empty list is good.
+    /// Looks for tables, columns and rows that the tracker can't work with. Empty if all is well.
     async fn check(&self) -> Result<Vec<Finding>, StorageError>;
 
     /// The part of [`Storage::check`] that is cheap enough for every few minutes: whether triggers,
-    /// tables and the session are still as Mika needs them. By default there is nothing to look at.
+    /// tables and the session are still as Mika needs them. The default checks nothing.
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
         Ok(Vec::new())
     }
 
-    /// Whether what it has confirmed outlives a crash or a fail-over, by its settings: part of
-    /// [`Storage::check`], and looked at once by each daemon. By default there is nothing to say.
+    /// Checks the settings that decide whether committed data survives a crash or a fail-over: part of
+    /// [`Storage::check`], and checked once by each daemon. The default checks nothing.
     async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
         Ok(Vec::new())
     }
 
-    /// Which database this is: a random text that [`Storage::migrate`] makes once and keeps in the
-    /// database. So it is the same by whatever host name or replica the database is reached, and goes along
-    /// with a move or a dump: a copy has it, too. 1 to 64 letters and digits;
-    /// [`StorageError::Broken`] before the first migration.
+    /// The identity of the database: a random text of 1 to 64 letters and digits that [`Storage::migrate`]
+    /// makes once and stores in it. It does not depend on host name or replica, and is kept by a move or a
+    /// dump, so a copy has it, too. [`StorageError::Broken`] before the first migration.
     async fn identity(&self) -> Result<String, StorageError>;
 
-    /// Gives the database another identity, and returns that: a copy that is used beside its original
-    /// needs one. No daemon may run on it. By default it can't be done.
+    /// Replaces the identity of the database, and returns the new one: a copy that is used beside its
+    /// original needs one. No daemon may run on it. Unsupported by default.
     async fn renew_identity(&self) -> Result<String, StorageError> {
         let problem = "this database can't be given another identity";
         Err(StorageError::Broken(problem.into()))
     }
 
-    /// Whether changes of the registry can be followed by [`Storage::feed`]. Without a feed it never
-    /// tells of any, and nodes read the whole registry at each start and reload.
+    /// Whether changes of the registry can be followed by [`Storage::feed`]. If not, the feed is always
+    /// empty, and nodes read the whole registry at each start and reload.
     fn has_feed(&self) -> bool {
         true
     }
 
-    /// The database's own clock (Unix time); none if it has none but this host's.
+    /// The database's own clock (Unix time); none if it uses this host's.
     async fn time(&self) -> Result<Option<i64>, StorageError> {
         Ok(None)
     }
 
-    /// Unix time of the newest announce that a peer record has; none if there are no records. A start
-    /// without a cache goes on from there.
+    /// The newest announce in any peer record (Unix time); none without records. A start without a cache
+    /// does not set its clock before it.
     async fn newest_announce(&self) -> Result<Option<i64>, StorageError> {
         Ok(None)
     }
 
-    /// Unix time of the newest last announce before `before` that the record of a peer which is gone
-    /// has; none if there is none. A start without a cache sees from it whether its time leapt.
+    /// The newest last announce before `before` in the record of an inactive peer (Unix time); none if there
+    /// is none. A start without a cache detects from it that its clock leapt.
     async fn last_gone(&self, before: i64) -> Result<Option<i64>, StorageError> {
         let _ = before;
         Ok(None)
     }
 
-    // --- reading, by pages in the order of the key: `after` is the last key of the page before ---
+    // --- reading, by pages in the order of the key: `after` is the last key of the previous page ---
 
     async fn users(
         &self,
@@ -213,7 +213,7 @@ pub trait Storage: Send + Sync + 'static {
     ) -> Result<Page<StoredTorrent>, StorageError>;
 
     /// Peer records that are active, however old, or whose last announce is not before `since`
-    /// (Unix time). Active ones that nobody took up for long are still to be let go.
+    /// (Unix time). Old active ones were not restored by any node, and are still to be expired.
     async fn peers(
         &self,
         since: i64,
@@ -226,16 +226,15 @@ pub trait Storage: Send + Sync + 'static {
         &self,
         after: Option<(TorrentId, UserId)>,
         limit: u32,
-    ) -> Result<Page<History>, StorageError>;
+    ) -> Result<Page<StoredHistory>, StorageError>;
 
-    /// All histories and peer records of one torrent: what a torrent that is registered again
-    /// goes on from.
+    /// All histories and peer records of one torrent, for a torrent that is registered again.
     async fn records_of(
         &self,
         torrent: TorrentId,
-    ) -> Result<(Vec<History>, Vec<StoredPeer>), StorageError>;
+    ) -> Result<(Vec<StoredHistory>, Vec<StoredPeer>), StorageError>;
 
-    /// Those of these torrents that have any history or peer record.
+    /// The torrents of these that have any history or peer record.
     async fn with_records(&self, torrents: &[TorrentId]) -> Result<Vec<TorrentId>, StorageError>;
 
     async fn whitelist(&self) -> Result<Vec<Client>, StorageError>;
@@ -245,16 +244,16 @@ pub trait Storage: Send + Sync + 'static {
 
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError>;
 
-    /// Whether that user is there, but has no passkey yet: [`Storage::user`] passes such a one over.
+    /// Whether the user exists but has no passkey yet: [`Storage::user`] returns none for it.
     async fn is_unfinished(&self, id: UserId) -> Result<bool, StorageError>;
 
-    /// All users of that name; names need not be unique in every web application.
+    /// All users of that name; names are not unique in every web application.
     async fn users_named(&self, name: &str) -> Result<Vec<StoredUser>, StorageError>;
 
-    /// The torrent with that info hash, be it its first or its second.
+    /// The torrent with that first or second info hash.
     async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, StorageError>;
 
-    // --- looking up, for people and programs; nothing that announces wait for ---
+    // --- searching; announces do not wait for any of these ---
 
     /// Rows that can't be used are left out, but count in the total.
     async fn find_users(&self, find: &Find<UserKey>) -> Result<Found<StoredUser>, StorageError>;
@@ -265,16 +264,16 @@ pub trait Storage: Send + Sync + 'static {
         find: &Find<TorrentKey>,
     ) -> Result<Found<StoredTorrent>, StorageError>;
 
-    /// What that user has to do with torrents, as far as batches were applied.
+    /// The torrents of a user, by what batches have recorded.
     async fn torrents_of(&self, user: UserId) -> Result<UserTorrents, StorageError>;
 
     // --- following ---
 
-    /// The newest position of the feed. Read it before loading, so that nothing falls between.
+    /// The newest position of the feed. To be read before loading, so that no change is missed.
     async fn feed_position(&self) -> Result<FeedPosition, StorageError>;
 
-    /// Registry changes after `position`, whoever made them: `mika-manage` or plain SQL.
-    /// At most `limit` at a time; an empty list means that nothing changed.
+    /// Registry changes after `position`, whether made by `mika-manage` or plain SQL. At most `limit` at a
+    /// time; empty if nothing changed.
     async fn feed(&self, position: FeedPosition, limit: u32) -> Result<Feed, StorageError>;
 
     // --- editing the registry ---
@@ -292,15 +291,15 @@ pub trait Storage: Send + Sync + 'static {
         }
     }
 
-    /// Adds users in one transaction; for each, the id, none if that or the passkey is taken, or
-    /// why the database refuses that row.
+    /// Adds users in one transaction. Returns for each the id, none if id or passkey is taken, or why the
+    /// database refuses the row.
     async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Added<UserId>>, StorageError>;
 
     /// Changes the given fields; [`StorageError::NotFound`] without such a user.
     async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError>;
 
-    /// Adds torrents in one transaction; for each, its id, none if that or one of its info hashes
-    /// is taken, or why the database refuses that row.
+    /// Adds torrents in one transaction. Returns for each the id, none if it or an info hash is taken, or
+    /// why the database refuses the row.
     async fn add_torrents(
         &self,
         torrents: &[NewTorrent],
@@ -310,9 +309,9 @@ pub trait Storage: Send + Sync + 'static {
     async fn update_torrent(&self, id: TorrentId, patch: &TorrentPatch)
     -> Result<(), StorageError>;
 
-    /// Removes torrents in one transaction, with their peer records; returns how many went. Those
-    /// that are not there, or not as their [`TorrentRemoval`] wants them, are passed over. A schema may be
-    /// unable to do it, and then removes none.
+    /// Removes torrents with their peer records in one transaction; returns how many. Those that do not
+    /// exist, or do not meet their [`TorrentRemoval`], are skipped. A schema that does not support it removes
+    /// none.
     async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError>;
 
     /// Adds clients or renames them, in one transaction.
@@ -323,28 +322,26 @@ pub trait Storage: Send + Sync + 'static {
 
     // --- the journal ---
 
-    /// The number of the last batch of that journal that was applied; 0 if none was.
-    async fn applied(&self, journal: &str) -> Result<u64, StorageError>;
+    /// The number of the last applied batch of a journal; 0 if none was.
+    async fn last_applied(&self, journal: &str) -> Result<u64, StorageError>;
 
-    /// The number of the last applied batch of every journal that is known; 0 for one that has none yet.
+    /// The number of the last applied batch of every known journal; 0 for one without.
     async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError>;
 
-    /// Forgets the number of a journal that has ended, if it is still this one; whether it was. From
-    /// then on, its batches count from 1 again.
+    /// Forgets the number of an ended journal if it is still `applied`; returns whether it was. From then on,
+    /// its batches count from 1 again.
     async fn forget_journal(&self, journal: &str, applied: u64) -> Result<bool, StorageError>;
 
-    /// Gives up the batches of a journal up to `number` that storage lacks: the next one to apply is the
-    /// one after. Nothing happens if storage has them.
+    /// Gives up the batches of a journal up to `number` that storage lacks: the next one to apply is
+    /// `number + 1`. No effect if storage has them.
     async fn begin_at(&self, journal: &str, number: u64) -> Result<(), StorageError>;
 
     /// Applies consecutive batches of one journal and records the number of the last, in one
-    /// transaction. Batches whose number was recorded before are left alone and count as applied,
-    /// so repeating them is harmless (rule A9). Users and torrents that are gone are passed over.
-    /// Reports are settled against the rows that are there, in that transaction: each counts
-    /// once, whichever node it came to and in whatever order (rule A8b). A record that is older than
-    /// the one that is there leaves it ([`replaces`](crate::change::RecordAge::replaces)).
-    /// A batch whose forerunner is missing is refused as [`StorageError::Behind`].
-    /// Returns what was credited, and nothing for batches that were applied before.
+    /// transaction. Idempotent: batches up to the recorded number are skipped (rule A9). Deleted users and
+    /// torrents are skipped. Reports are settled against the existing rows in that transaction: each counts
+    /// once, whichever node received it and in whatever order (rule A8b). A record does not replace a newer
+    /// one ([`replaces`](crate::change::RecordAge::replaces)). If a batch before them is missing, fails with
+    /// [`StorageError::Behind`]. Returns what was credited, which is nothing for skipped batches.
     async fn apply(
         &self,
         batches: &[Arc<Batch>],
@@ -352,12 +349,12 @@ pub trait Storage: Send + Sync + 'static {
     ) -> Result<Credited, StorageError>;
 
     /// Deletes inactive peer records whose last announce is before `before` (Unix time),
-    /// at most `limit` of them; returns how many went.
+    /// at most `limit` of them; returns how many.
     async fn prune(&self, before: i64, limit: u32) -> Result<u64, StorageError>;
 
     /// Sets the totals of users or torrents to 0, at most `limit` rows after `after` in the order
-    /// of their id; returns the last id that it did, or none when there are no more. Nothing
-    /// else changes: not the histories, not the counters of who is in a swarm now.
+    /// of their id; returns the last id, or none when there are no more. Histories and the counters of
+    /// present peers do not change.
     async fn wipe(
         &self,
         what: Wipe,
@@ -365,40 +362,39 @@ pub trait Storage: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Option<u32>, StorageError>;
 
-    /// Looks at `limit` rows after `after`, in the order of their id, for totals that can't be:
-    /// below 0 or above [`PLAUSIBLE_MAX`]. Returns what it found and the last id that it looked
-    /// at; none when there are no more.
-    async fn absurd(
+    /// Checks `limit` rows after `after`, in the order of their id, for totals below 0 or above
+    /// [`PLAUSIBLE_MAX`]. Returns them and the last id checked; none when there are no more.
+    async fn invalid_totals(
         &self,
         what: Wipe,
         after: Option<u32>,
         limit: u32,
-    ) -> Result<(Vec<Absurd>, Option<u32>), StorageError>;
+    ) -> Result<(Vec<InvalidTotals>, Option<u32>), StorageError>;
 
-    /// Sets those totals of these rows to 0 that can't be; the others stay.
-    async fn mend(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError>;
+    /// Sets the invalid totals of these rows to 0; the others stay.
+    async fn fix_totals(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError>;
 }
 
-/// A row with totals that can't be.
+/// A row with totals that are impossible: see [`Storage::invalid_totals`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Absurd {
+pub struct InvalidTotals {
     pub id: u32,
-    /// The names of those totals.
+    /// The names of the invalid totals.
     pub fields: Vec<&'static str>,
 }
 
-/// Where a storage is, and how its tables are used.
+/// Which database to open, and with which statements.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
+pub struct StorageConfig {
     pub url: Secret,
-    /// The name of the schema: which web application's tables these are.
+    /// The name of the schema, which is that of a web application.
     pub schema: String,
-    /// Statements that stand in for those of the schema, by name.
+    /// Statements that replace those of the schema, by name.
     pub statements: BTreeMap<String, String>,
 }
 
 /// Opens a storage. Called once at start; it must not create tables, and need not connect.
-pub type OpenStorage = fn(&Place) -> Result<Arc<dyn Storage>, StorageError>;
+pub type OpenStorage = fn(&StorageConfig) -> Result<Arc<dyn Storage>, StorageError>;
 
 /// Whether the URL is one for that driver; any, if the driver is not of this crate.
 pub fn check_url(driver: &str, url: &Secret) -> Result<(), String> {
@@ -429,7 +425,7 @@ pub fn check_statements(driver: &str, statements: &BTreeMap<String, String>) -> 
     }
 }
 
-/// The file of a database that is one; none for a server, or if the URL is wrong.
+/// The file of an embedded database; none for a server, or if the URL is wrong.
 pub fn file_of(driver: &str, url: &Secret) -> Option<PathBuf> {
     (driver == "sqlite").then(|| sqlite::file_of(url)).flatten()
 }
@@ -468,14 +464,14 @@ impl Finding {
 
 /// The storage drivers by name.
 #[derive(Clone)]
-pub struct Drivers {
+pub struct StorageDrivers {
     by_name: BTreeMap<&'static str, OpenStorage>,
 }
 
 // === impl CreditRules ===
 
 impl Default for CreditRules {
-    /// What the config says by default (`docs/config.md`).
+    /// The defaults of the config (`docs/config.md`).
     fn default() -> Self {
         Self {
             max_rate: 2_500_000_000,
@@ -485,9 +481,9 @@ impl Default for CreditRules {
     }
 }
 
-// === impl Place ===
+// === impl StorageConfig ===
 
-impl Place {
+impl StorageConfig {
     pub fn of(url: &Secret, schema: &str, statements: &BTreeMap<String, String>) -> Self {
         Self {
             url: url.clone(),
@@ -497,9 +493,9 @@ impl Place {
     }
 }
 
-// === impl Drivers ===
+// === impl StorageDrivers ===
 
-impl Drivers {
+impl StorageDrivers {
     /// The drivers of this crate.
     pub fn built_in() -> Self {
         let mut drivers = Self {

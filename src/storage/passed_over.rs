@@ -1,5 +1,5 @@
-//! The log of changed rows that can't be used: each is named once in a while, so that neither a
-//! change that is read repeatedly nor an edit of the whole table floods the log.
+//! The log of changed rows that can't be used. Rate limited, so that neither a change that is read
+//! repeatedly nor an edit of the whole table floods it.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::base::clock::Clock;
 /// Seconds for which a row with the same problem is not named again.
 const WINDOW: i64 = 60;
 
-/// Rows that are named within one window; of the rest only the number is logged.
+/// Maximum of rows named within one window.
 const NAMED_MAX: usize = 20;
 
 /// What was logged since the window began.
@@ -21,10 +21,10 @@ struct Window {
     is_full: bool,
 }
 
-/// Of this process: its log is one.
+/// The window of this process, which has one log.
 static WINDOW_NOW: Mutex<Option<Window>> = Mutex::new(None);
 
-/// Logs that a row that changed can't be used, so that it counts as gone.
+/// Logs that a changed row can't be used, and counts as deleted.
 pub(super) fn log(table: &'static str, id: u32, problem: &str) {
     let mut window = WINDOW_NOW.lock();
     let window = window.get_or_insert_with(Window::new);
@@ -46,8 +46,6 @@ enum Seen {
     Known,
 }
 
-// === impl Window ===
-
 impl Window {
     fn new() -> Self {
         Self {
@@ -58,7 +56,7 @@ impl Window {
     }
 
     fn see(&mut self, now: i64, row: (&'static str, u32, String)) -> Seen {
-        // A clock that was set back begins a new one, too.
+        // A clock that was set back begins a new window, too.
         let is_over = |began| !(began..began + WINDOW).contains(&now);
         if self.began.is_none_or(is_over) {
             *self = Self::new();

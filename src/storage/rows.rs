@@ -1,4 +1,4 @@
-//! What storage holds, as values. Multi-field rows here are what pages and edits carry.
+//! The rows of storage as values, for pages and edits.
 
 use std::collections::BTreeMap;
 
@@ -34,21 +34,20 @@ pub struct StoredPeer {
     pub record: PeerRecord,
 }
 
-/// What became of a row that was to be added: its id, none if it is known, or why the database
-/// refuses it.
+/// The result of adding a row: its id, none if it exists, or why the database refuses it.
 pub type Added<T> = Result<Option<T>, String>;
 
-/// Why a row is passed over.
+/// Why a row is skipped.
 #[derive(Debug)]
 pub(super) enum Unusable {
-    /// The site has not finished it: it has no passkey or no info hash yet.
+    /// The site has not finished it: it has no passkey or info hash yet.
     Unfinished,
     Bad(BadRow),
 }
 
-/// What one user did with one torrent over all sessions: one row for ever.
+/// What one user did with one torrent over all sessions. Never deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct History {
+pub struct StoredHistory {
     pub user: UserId,
     pub torrent: TorrentId,
     /// Bytes before multipliers.
@@ -63,14 +62,14 @@ pub struct History {
 
 #[derive(Clone, Debug)]
 pub struct NewUser {
-    /// None for one that the database chooses.
+    /// None to let the database choose.
     pub id: Option<UserId>,
     pub username: String,
     pub passkey: Passkey,
     pub can_leech: bool,
 }
 
-/// The fields of a user to change; `None` leaves one as it is.
+/// The fields of a user to change; `None` leaves one unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct UserPatch {
     pub passkey: Option<Passkey>,
@@ -84,7 +83,7 @@ pub struct UserPatch {
 
 #[derive(Clone, Debug)]
 pub struct NewTorrent {
-    /// None for one that the database chooses.
+    /// None to let the database choose.
     pub id: Option<TorrentId>,
     pub info_hash: InfoHash,
     /// The second info hash of a hybrid torrent (BEP 52).
@@ -97,19 +96,19 @@ pub struct NewTorrent {
 pub struct TorrentRemoval {
     /// Its first info hash.
     pub info_hash: InfoHash,
-    /// Only if clients registered it (it has no name, and nobody disabled it), and if it has no
+    /// Only if clients registered it (it has no name, and is not disabled), and if it has no
     /// more snatches than this; none to remove it in any case.
     pub unused: Option<u64>,
 }
 
-/// The fields of a torrent to change; `None` leaves one as it is.
+/// The fields of a torrent to change; `None` leaves one unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct TorrentPatch {
-    /// Another id, which all records of the torrent go over to.
+    /// Another id, to which all records of the torrent are moved.
     pub id: Option<TorrentId>,
     pub name: Option<String>,
     pub enabled: Option<bool>,
-    /// `Some(None)` takes the reason away.
+    /// `Some(None)` removes the reason.
     pub reason: Option<Option<String>>,
     pub multi_up: Option<Permille>,
     pub multi_down: Option<Permille>,
@@ -118,24 +117,24 @@ pub struct TorrentPatch {
 /// A part of a sorted list of users or torrents.
 #[derive(Clone, Debug)]
 pub struct Find<K> {
-    /// Only those whose name contains this, or whose id it is.
+    /// Matches names that contain it, or the id.
     pub text: Option<String>,
     pub enabled: Option<bool>,
     pub sort: K,
     pub descending: bool,
-    /// Rows to pass over.
+    /// Rows to skip.
     pub offset: u64,
     pub limit: u32,
 }
 
-/// What was found, and how many there are in all.
+/// A page of results, and how many there are in all.
 #[derive(Debug)]
 pub struct Found<T> {
     pub rows: Vec<T>,
     pub total: u64,
 }
 
-/// What users can be sorted by.
+/// Sort keys of users.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -150,7 +149,7 @@ pub enum UserKey {
     SeedTime,
 }
 
-/// What torrents can be sorted by.
+/// Sort keys of torrents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -166,17 +165,17 @@ pub enum TorrentKey {
     Downloaded,
 }
 
-/// What a list is sorted by: a column of the result, of the same name in every schema.
+/// A sort key: a column of the result, of the same name in every schema.
 pub trait SortKey: Copy {
     fn column(self) -> &'static str;
 }
 
-/// The torrents that a user has to do with, each list in the order of the ids.
+/// The torrents of a user, each list ordered by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserTorrents {
     /// The user is in the swarm.
     pub active: Vec<TorrentId>,
-    /// In the swarm, and never had all of it.
+    /// In the swarm, and never completed.
     pub incomplete: Vec<TorrentId>,
     /// Snatched, or seeding now.
     pub complete: Vec<TorrentId>,
@@ -184,8 +183,8 @@ pub struct UserTorrents {
     pub hnr: Vec<TorrentId>,
 }
 
-/// A client of a whitelist's row: without the blanks and line ends around its prefix that imports leave
-/// behind, which no peer id has. An empty prefix would allow every client, so it is none.
+/// The client of a row of the whitelist: without the blanks and line ends around its prefix that imports
+/// leave, which no peer id has. None for an empty prefix, which would allow every client.
 pub(super) fn client(prefix: &str, name: String) -> Result<Client, String> {
     let prefix = trimmed_prefix(prefix);
     if (1..=PREFIX_BYTES_MAX).contains(&prefix.len()) {
@@ -195,7 +194,7 @@ pub(super) fn client(prefix: &str, name: String) -> Result<Client, String> {
     Err("peer_id is not 1 to 20 characters".into())
 }
 
-/// One client for each prefix: of rows that differ in blanks alone, the one without any.
+/// Deduplicates clients by prefix: of rows that differ in blanks only, keeps the one without any.
 pub(super) fn distinct(clients: Vec<(Client, String)>) -> Vec<Client> {
     let mut by_prefix: BTreeMap<String, Client> = BTreeMap::new();
     for (client, written) in clients {
@@ -206,7 +205,7 @@ pub(super) fn distinct(clients: Vec<(Client, String)>) -> Vec<Client> {
     by_prefix.into_values().collect()
 }
 
-/// Why a user who was asked for can't be shown.
+/// The error for a user without a passkey.
 pub fn no_passkey(id: &str) -> StorageError {
     StorageError::Invalid(format!(
         "the user {id} has no passkey yet; give one with: mika-manage users passkey {id}"
@@ -216,7 +215,7 @@ pub fn no_passkey(id: &str) -> StorageError {
 // === impl Page ===
 
 impl<T> Page<T> {
-    /// A page that is the last so far.
+    /// An empty last page.
     pub(super) fn empty() -> Self {
         Self {
             rows: Vec::new(),
@@ -265,7 +264,7 @@ impl<K: SortKey> Find<K> {
         self.text.as_deref()?.parse().ok()
     }
 
-    /// The end of a SELECT: the order, and the part of it that is wanted.
+    /// The end of a SELECT: ORDER BY and LIMIT.
     pub(super) fn tail(&self) -> String {
         let direction = if self.descending { "DESC" } else { "ASC" };
         format!(
@@ -311,8 +310,8 @@ impl SortKey for TorrentKey {
 // === impl UserTorrents ===
 
 impl UserTorrents {
-    /// From what a user did with torrents (snatched, marked as hit and run), and from the peers that
-    /// are in swarms now (whether each has all of its torrent).
+    /// From the histories of a user (snatched, marked as hit and run), and from its peers in swarms
+    /// (whether each has all of its torrent).
     pub(super) fn of(
         histories: impl IntoIterator<Item = (TorrentId, bool, bool)>,
         peers: impl IntoIterator<Item = (TorrentId, bool)>,

@@ -3,17 +3,17 @@
 //! A schema is one file of `src/storage/schemas`. A line `-- name: users` begins the statement of that
 //! name; where one name holds several statements with a `;` between them, they are run in order.
 //! `:after` is a parameter, and `{rows}` stands for the rows of a call, as a table that can be joined.
-//! `storage.statements` of the config puts other statements in their place.
+//! `storage.statements` of the config replaces single ones.
 
 use std::collections::BTreeMap;
 
 use super::migrate::Migration;
-use super::{Place, StorageError};
+use super::{StorageConfig, StorageError};
 use crate::base::suggest::nearest;
 
-/// What begins a statement in a schema's file.
+/// Begins a statement in a schema's file.
 const NAME: &str = "-- name:";
-/// Where the rows of a call belong in a statement.
+/// Stands for the rows of a call in a statement.
 const ROWS: &str = "{rows}";
 
 /// A schema of this crate, for one driver.
@@ -22,12 +22,12 @@ pub(super) struct Schema {
     pub(super) name: &'static str,
     /// The file of named statements.
     pub(super) statements: &'static str,
-    /// What the names of Mika's own tables `peers` and `history` begin with.
+    /// Prefix of the names of Mika's own tables `peers` and `history`.
     pub(super) prefix: &'static str,
     pub(super) migrations: &'static [Migration],
 }
 
-/// What a named statement is given, and what it gives.
+/// The parameters and the result of a named statement.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) name: &'static str,
@@ -37,7 +37,7 @@ pub(super) struct Call {
     pub(super) rows: &'static str,
     /// The columns of its result, in this order.
     pub(super) columns: &'static str,
-    /// Whether the database need not be able to do it: then an empty statement stands for it.
+    /// Whether it may be empty, if the database does not support it.
     optional: bool,
 }
 
@@ -86,8 +86,8 @@ pub(super) static ADD_CLIENT: Call = Call::new("add_client").with("peer_id vstri
 pub(super) static REMOVE_CLIENT: Call = Call::new("remove_client").with("peer_id");
 pub(super) static WIPE_USERS: Call = Call::new("wipe_users").with("after last");
 pub(super) static WIPE_TORRENTS: Call = Call::new("wipe_torrents").with("after last");
-pub(super) static MEND_USERS: Call = Call::new("mend_users").of("id");
-pub(super) static MEND_TORRENTS: Call = Call::new("mend_torrents").of("id");
+pub(super) static FIX_USERS: Call = Call::new("mend_users").of("id");
+pub(super) static FIX_TORRENTS: Call = Call::new("mend_torrents").of("id");
 pub(super) static CREDIT_USERS: Call =
     Call::new("credit_users").of("id uploaded downloaded snatches announces seed_time");
 pub(super) static CREDIT_TORRENTS: Call =
@@ -129,8 +129,8 @@ pub(super) static CALLS: [&Call; 31] = [
     &REMOVE_CLIENT,
     &WIPE_USERS,
     &WIPE_TORRENTS,
-    &MEND_USERS,
-    &MEND_TORRENTS,
+    &FIX_USERS,
+    &FIX_TORRENTS,
     &CREDIT_USERS,
     &CREDIT_TORRENTS,
     &CREDIT_SNATCHES,
@@ -146,7 +146,7 @@ pub(super) enum Piece {
     Rows,
 }
 
-/// The statements of a schema, with those of the config in their places.
+/// The statements of a schema, with the replacements of the config.
 #[derive(Debug)]
 pub(super) struct Statements {
     by_name: BTreeMap<&'static str, Vec<Vec<Piece>>>,
@@ -155,25 +155,25 @@ pub(super) struct Statements {
 // === impl Schema ===
 
 impl Schema {
-    /// Whether a table of that name is Mika's own, and holds what credit is counted from.
+    /// Whether a table of that name is Mika's own, and credit is counted from it.
     pub(super) fn owns(&self, table: &str) -> bool {
         let named = |name: &str| table.eq_ignore_ascii_case(&format!("{}{name}", self.prefix));
         named("peers") || named("history") || table.starts_with("mika_")
     }
 }
 
-/// The schema that `place` names.
+/// The schema that `config` names.
 pub(super) fn chosen(
     built_in: &'static [Schema],
-    place: &Place,
+    config: &StorageConfig,
 ) -> Result<&'static Schema, StorageError> {
-    let found = built_in.iter().find(|schema| schema.name == place.schema);
+    let found = built_in.iter().find(|schema| schema.name == config.schema);
     found.ok_or_else(|| {
         let known: Vec<&str> = built_in.iter().map(|schema| schema.name).collect();
         StorageError::Broken(format!(
             "storage.schema: there is no schema {:?}; there are: {}. For another web application \
              choose the nearest and put its own statements into storage.statements",
-            place.schema,
+            config.schema,
             known.join(", ")
         ))
     })
@@ -247,20 +247,23 @@ impl Statements {
         Ok(Self { by_name })
     }
 
-    /// The statements behind a name, in the order in which they are run. None if there is nothing to do.
+    /// The statements of a name, in the order in which they are run. Empty if there is nothing to do.
     pub(super) fn of(&self, call: &Call) -> &[Vec<Piece>] {
         self.by_name.get(call.name).map_or(&[], Vec::as_slice)
     }
 }
 
-/// Whether these statements name that table or column, as far as words tell.
+/// Whether the words of these statements include that table or column.
 pub(super) fn mentions(statements: &[Vec<Piece>], name: &str) -> bool {
     let is_part = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
-    let texts = statements.iter().flatten().filter_map(|piece| match piece {
-        Piece::Text(text) => Some(text.as_str()),
-        Piece::Param(_) | Piece::Rows => None,
-    });
-    let mut words = texts.flat_map(|text| text.split(|char| !is_part(char)));
+    let mut words = statements
+        .iter()
+        .flatten()
+        .filter_map(|piece| match piece {
+            Piece::Text(text) => Some(text.as_str()),
+            Piece::Param(_) | Piece::Rows => None,
+        })
+        .flat_map(|text| text.split(|char| !is_part(char)));
     words.any(|word| word.eq_ignore_ascii_case(name))
 }
 
@@ -284,7 +287,7 @@ fn named(file: &str) -> BTreeMap<&str, String> {
     statements
 }
 
-/// The pieces of a statement; refused if it uses what the call does not give.
+/// The pieces of a statement; an error if it uses a parameter that the call does not have.
 fn checked(call: &Call, text: &str) -> Result<Vec<Vec<Piece>>, StorageError> {
     let wrong = |problem: String| {
         StorageError::Broken(format!("storage.statements.{}: {problem}", call.name))
@@ -299,7 +302,7 @@ fn checked(call: &Call, text: &str) -> Result<Vec<Vec<Piece>>, StorageError> {
     let mut has_rows = false;
     for piece in statements.iter().flatten() {
         match piece {
-            Piece::Param(name) if !call.params.split_whitespace().any(|it| it == name) => {
+            Piece::Param(name) if !call.params.split_whitespace().any(|param| param == name) => {
                 let known = match call.params {
                     "" => "it has none".into(),
                     params => format!("it has :{}", params.replace(' ', ", :")),
@@ -322,7 +325,7 @@ fn checked(call: &Call, text: &str) -> Result<Vec<Vec<Piece>>, StorageError> {
     Ok(statements)
 }
 
-/// The statements of a text and their pieces. What is quoted or a comment is text.
+/// The statements of a text and their pieces. Parameters in quotes and comments are not recognised.
 pub(super) fn split(sql: &str) -> Vec<Vec<Piece>> {
     let mut statements = Vec::new();
     let mut current = Vec::new();
@@ -369,13 +372,13 @@ pub(super) fn split(sql: &str) -> Vec<Vec<Piece>> {
     statements
 }
 
-/// Bytes of a text in quotes at the start of `sql`; a doubled quote begins another one.
+/// Bytes of the quoted text at the start of `sql`; a doubled quote begins another one.
 fn quoted(sql: &str, quote: char) -> usize {
     sql[1..].find(quote).map_or(sql.len(), |end| end + 2)
 }
 
 fn word(sql: &str) -> &str {
-    let end = sql.find(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+    let end = sql.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     &sql[..end.unwrap_or(sql.len())]
 }
 

@@ -1,4 +1,4 @@
-//! What batches do to the rows that storage holds: each report is settled against its row
+//! Applies batches to the rows of storage: each report is settled against its row
 //! (rules A1 to A9), and each row is written once, in the order of its table.
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,15 +23,14 @@ use crate::registry::Permille;
 use crate::storage::CreditRules;
 use crate::storage::touched::{Touched, TouchedHistory, TouchedPeer};
 
-/// What storage holds of the rows that some batches touch, locked until they are written: for each
-/// row of [`Touched`] what is there, in the same order.
+/// The rows that some batches touch, locked until they are written: parallel to [`Touched`].
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct HeldRows {
     pub peers: Vec<Option<HeldPeer>>,
     pub histories: Vec<Option<HeldHistory>>,
 }
 
-/// What is settled against of a peer's row.
+/// The part of a peer's row that reports are settled against.
 #[derive(Clone, Debug)]
 pub struct HeldPeer {
     pub age: RecordAge,
@@ -41,7 +40,7 @@ pub struct HeldPeer {
     pub account: PeerAccount,
 }
 
-/// What is settled against of a history.
+/// The part of a history that reports are settled against.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldHistory {
     /// Bytes credited, before multipliers.
@@ -57,7 +56,7 @@ pub struct HeldHistory {
     pub covered: Option<Coverage>,
 }
 
-/// What is to be written, in the order of the tables.
+/// The rows to write, in the order of the tables.
 #[derive(Default)]
 pub struct Settlement<'a> {
     pub peers: Vec<PeerRow<'a>>,
@@ -75,14 +74,14 @@ pub struct Settlement<'a> {
 /// A peer after the batches.
 pub struct PeerRow<'a> {
     pub key: PeerKey,
-    /// Its row is not there yet.
+    /// It has no row yet.
     pub is_new: bool,
     /// The latest record, unless that of the row is newer.
     pub record: Option<&'a PeerRecord>,
     pub held: HeldPeer,
-    /// The place of its history in [`Settlement::histories`].
+    /// Index of its history in [`Settlement::histories`].
     pub history: usize,
-    /// Its row is there, and is plain.
+    /// It has a row, which is plain.
     was_plain: bool,
 }
 
@@ -90,7 +89,7 @@ pub struct PeerRow<'a> {
 pub struct HistoryRow {
     pub torrent: TorrentId,
     pub user: UserId,
-    /// Its row is not there yet.
+    /// It has no row yet.
     pub is_new: bool,
     pub now: HeldHistory,
     /// Unix time.
@@ -109,14 +108,14 @@ pub struct TorrentSum {
     pub counts: SwarmCounts,
 }
 
-/// Sums while they grow.
+/// The sums being added up.
 #[derive(Default)]
 struct Sums {
     users: HashMap<UserId, Sum, RandomState>,
     torrents: HashMap<TorrentId, TorrentSum, RandomState>,
 }
 
-/// The base that a row shows, as of when, and since when the client reports less.
+/// The base that a row has, its time, and since when the client reports less.
 pub struct Base {
     pub up: u64,
     pub down: u64,
@@ -139,16 +138,20 @@ fn source_of(journal: &str) -> Source {
 // === impl Settlement ===
 
 impl<'a> Settlement<'a> {
-    /// Settles the changes of a node in their order.
-    pub fn of(touched: Touched<'a>, held: Held, node: &str, rules: &CreditRules) -> Self {
+    /// Settles the changes of a node in order.
+    pub fn of(touched: Touched<'a>, held: HeldRows, node: &str, rules: &CreditRules) -> Self {
         let by = source_of(node);
         let first = |change: usize| &touched.changes[change].0.record;
-        let peers = touched.peers.iter().zip(held.peers);
-        let mut peers: Vec<PeerRow<'a>> = peers
+        let mut peers: Vec<PeerRow<'a>> = touched
+            .peers
+            .iter()
+            .zip(held.peers)
             .map(|(row, held)| PeerRow::of(row, held, first(row.first)))
             .collect();
-        let histories = touched.histories.iter().zip(held.histories);
-        let mut histories: Vec<HistoryRow> = histories
+        let mut histories: Vec<HistoryRow> = touched
+            .histories
+            .iter()
+            .zip(held.histories)
             .map(|(row, held)| HistoryRow::of(row, held, first(row.first)))
             .collect();
         let (mut sums, mut implausible) = (Sums::default(), 0);
@@ -180,7 +183,7 @@ impl<'a> Settlement<'a> {
         }
     }
 
-    /// What was credited.
+    /// The credit that was settled.
     pub fn into_credited(self) -> Credited {
         let mut credited = Credited {
             users: self.users.into_iter().collect(),
@@ -202,8 +205,7 @@ impl<'a> Settlement<'a> {
         &self.histories[peer.history].now
     }
 
-    /// Whether the row of a peer has, and keeps, what it mostly has: it is active and has no dips, and
-    /// its standing is as it was.
+    /// Whether the row of a peer is plain and stays so: active, without dips, and with the same standing.
     pub fn stays_plain(&self, peer: &PeerRow<'_>) -> bool {
         let history = &self.histories[peer.history];
         let has_standing = !history.is_new && !history.has_new_standing();
@@ -211,7 +213,7 @@ impl<'a> Settlement<'a> {
     }
 }
 
-/// A change of a version whose nodes decided: its credit counts as it is.
+/// A change of a version whose nodes decided: its credit counts unchanged.
 fn decided_by_node(change: &PeerChange, peer: &mut PeerRow<'_>, history: &mut HistoryRow) -> Sum {
     let PeerChange { record, credit, .. } = change;
     if record.age().replaces(peer.held.age) {
@@ -273,7 +275,7 @@ impl Base {
         }
     }
 
-    /// What is known of a client whose bases alone were kept.
+    /// The account of a client of which only the bases were kept.
     pub fn account(&self) -> PeerAccount {
         let mut account = PeerAccount::known(self.up, self.down, self.at);
         if let Some(is_v6) = shared_family(self.dip_up, self.dip_down) {
@@ -296,18 +298,17 @@ impl Base {
 // === impl HeldPeer ===
 
 impl HeldPeer {
-    /// The account that a row keeps as bytes; none in a row of an earlier version, which has its
-    /// bases only.
+    /// The account that a row keeps as bytes; none in a row of an earlier version, which has bases only.
     pub fn account_of(packed: &[u8]) -> Option<PeerAccount> {
         packed::unpack(packed)
     }
 
-    /// The account as the row keeps it, in place of what `bytes` held.
+    /// Writes the account into `bytes`, as the row keeps it.
     pub fn pack(&self, bytes: &mut Vec<u8>) {
         packed::pack(&self.account, bytes);
     }
 
-    /// Whether it is as most are: in the swarm, and nothing below its bases.
+    /// Whether it is like most: active, and without dips.
     fn is_plain(&self) -> bool {
         let PeerAccount { up, down, machines } = &self.account;
         self.age.active && up.dip.is_none() && down.dip.is_none() && machines.is_none()
@@ -350,7 +351,7 @@ impl<'a> PeerRow<'a> {
         }
     }
 
-    /// Credits a report to its record; returns what that was.
+    /// Credits a report to its record; returns the credit.
     fn settle(
         &mut self,
         report: &Report,
@@ -372,7 +373,7 @@ impl<'a> PeerRow<'a> {
         (up, down)
     }
 
-    /// Takes over a record, unless the one that is there is newer.
+    /// Replaces the record, unless it is newer.
     fn take(&mut self, record: &'a PeerRecord) {
         if record.age().replaces(self.held.age) {
             self.record = Some(record);
@@ -398,8 +399,8 @@ impl HistoryRow {
         }
     }
 
-    /// Counts seed time, snatch and hit and run of a report that moved so many bytes; returns all
-    /// that it adds.
+    /// Counts seed time, snatch and hit and run of a report that moved these bytes; returns all that it
+    /// adds.
     fn settle(&mut self, report: &Report, up: u64, down: u64, rules: &CreditRules) -> Sum {
         let now = &mut self.now;
         let seed_time = report.seeding_since.map_or(0, |since| {
@@ -435,14 +436,15 @@ impl HistoryRow {
         now.last_announce = now.last_announce.max(record.last_announce);
     }
 
-    /// Whether what a user's other peers of the torrent show as well has changed.
+    /// Whether the standing has changed, which the user's other peers of the torrent show, too.
     pub fn has_new_standing(&self) -> bool {
         self.standing != self.now.standing()
     }
 
-    /// Whether its row is there, and nothing changed but its totals, and how far what is covered goes.
+    /// Whether it has a row in which only totals and the end of what is covered changed.
     pub fn only_grew(&self) -> bool {
-        let begin = |covered: Option<Coverage>| covered.map(|it| (it.floor, it.from));
+        let begin =
+            |covered: Option<Coverage>| covered.map(|covered| (covered.floor, covered.from));
         let is_stretch_known = begin(self.covered) == begin(self.now.covered);
         !self.is_new && !self.has_new_standing() && is_stretch_known
     }

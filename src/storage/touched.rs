@@ -1,4 +1,4 @@
-//! Which rows batches touch: found once, so that a change leads to its rows without a search.
+//! The rows that batches touch, resolved once: each change has the indices of its rows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,25 +11,25 @@ use crate::change::{Change, PeerChange, PeerKey};
 #[derive(Debug)]
 pub struct Named {
     pub users: Vec<u32>,
-    /// Under the info hashes by which changes name them: mostly one.
+    /// With the info hashes by which changes name them: mostly one.
     pub torrents: Vec<(u32, InfoHash)>,
 }
 
-/// Which of the users and torrents that some batches name are there.
+/// The users and torrents named by some batches that exist.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct KnownIds {
     pub users: HashSet<u32, RandomState>,
     pub torrents: HashSet<u32, RandomState>,
-    /// Torrents that are not there under the id of a change, and may have got another one meanwhile.
+    /// Torrents that do not exist under the id of a change, and may have got another one meanwhile.
     pub moved: HashMap<InfoHash, TorrentId>,
 }
 
-/// The rows that changes touch, each once and in the order of its table.
+/// The rows that changes touch, deduplicated and in the order of their tables.
 #[derive(Debug, Default)]
 pub struct Touched<'a> {
     pub peers: Vec<TouchedPeer>,
     pub histories: Vec<TouchedHistory>,
-    /// Changes of peers in their order, each with the place of its peer in `peers`.
+    /// Changes of peers in order, each with the index of its peer in `peers`.
     pub changes: Vec<(&'a PeerChange, usize)>,
     /// Peers whose user or torrent was deleted.
     pub gone: Vec<PeerKey>,
@@ -41,9 +41,9 @@ pub struct Touched<'a> {
 #[derive(Debug)]
 pub struct TouchedPeer {
     pub key: PeerKey,
-    /// The place of the first change that touches it in [`Touched::changes`].
+    /// Index of the first change that touches it in [`Touched::changes`].
     pub first: usize,
-    /// The place of its history in [`Touched::histories`].
+    /// Index of its history in [`Touched::histories`].
     pub history: usize,
 }
 
@@ -52,7 +52,7 @@ pub struct TouchedPeer {
 pub struct TouchedHistory {
     pub torrent: TorrentId,
     pub user: UserId,
-    /// The place of the first change that touches it in [`Touched::changes`].
+    /// Index of the first change that touches it in [`Touched::changes`].
     pub first: usize,
 }
 
@@ -76,10 +76,10 @@ impl Named {
     }
 }
 
-// === impl Known ===
+// === impl KnownIds ===
 
-impl Known {
-    /// Under which key the peer of a change is stored; none if its user or torrent is gone.
+impl KnownIds {
+    /// The key under which the peer of a change is stored; none if its user or torrent is deleted.
     fn key_of(&self, change: &PeerChange) -> Option<PeerKey> {
         let key = change.key;
         if !self.users.contains(&key.user.0) {
@@ -96,7 +96,7 @@ impl Known {
 // === impl Touched ===
 
 impl<'a> Touched<'a> {
-    pub fn by(changes: impl Iterator<Item = &'a Change>, known: &Known) -> Self {
+    pub fn by(changes: impl Iterator<Item = &'a Change>, known: &KnownIds) -> Self {
         let mut touched = Self::default();
         let mut keys = Vec::new();
         for change in changes {
@@ -121,7 +121,7 @@ impl<'a> Touched<'a> {
         touched
     }
 
-    /// Takes the keys of peers with the places of their changes.
+    /// From the keys of peers with the indices of their changes.
     fn place_peers(&mut self, mut keys: Vec<(PeerKey, usize)>) {
         keys.sort_unstable();
         for (key, change) in keys {
@@ -137,11 +137,12 @@ impl<'a> Touched<'a> {
     }
 
     fn place_histories(&mut self) {
-        let keys = self
+        let mut keys: Vec<_> = self
             .peers
             .iter()
-            .map(|peer| (peer.key.torrent, peer.key.user));
-        let mut keys: Vec<_> = keys.zip(0..).collect();
+            .map(|peer| (peer.key.torrent, peer.key.user))
+            .zip(0..)
+            .collect();
         keys.sort_unstable();
         for ((torrent, user), peer) in keys {
             let peer: &mut TouchedPeer = &mut self.peers[peer];

@@ -1,7 +1,7 @@
-//! The triggers that fill the feed: what the migrations make, and whether a database still has it.
+//! The triggers that fill the feed: what the migrations create, and whether a database still has it.
 //!
-//! Tools that change tables leave triggers on the old one, dumps leave them out or name an account
-//! that is gone. So they are looked at as they are, and not taken for granted after a migration.
+//! Tools that change tables leave triggers on the old one, and dumps omit them or name a deleted account.
+//! So they are checked at runtime, not only created by a migration.
 
 use super::Finding;
 
@@ -17,7 +17,7 @@ pub(super) struct Trigger {
     pub(super) body: String,
 }
 
-/// A trigger of Mika's that is not as it should be.
+/// A trigger of Mika's that differs from the migration's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Misplaced {
     pub(super) name: String,
@@ -44,7 +44,7 @@ impl Trigger {
         })
     }
 
-    /// What differs in `found`, which has the same name; none if it does the same.
+    /// How `found`, which has the same name, differs; none if it does the same.
     fn difference(&self, found: &Self) -> Option<String> {
         if !self.table.eq_ignore_ascii_case(&found.table) {
             return Some(format!(
@@ -52,7 +52,8 @@ impl Trigger {
                 found.table, self.table
             ));
         }
-        let event = |it: &Self| format!("{} {}", it.timing, it.event).to_ascii_uppercase();
+        let event =
+            |trigger: &Self| format!("{} {}", trigger.timing, trigger.event).to_ascii_uppercase();
         if event(self) != event(found) {
             return Some(format!("{} and not {}", event(found), event(self)));
         }
@@ -71,18 +72,18 @@ impl Misplaced {
     }
 }
 
-/// A body without what does not matter in it: comments are gone by then, blanks vary.
+/// A body with blanks normalised; comments were removed before.
 fn words(body: &str) -> Vec<&str> {
     let body = body.trim().trim_end_matches(';');
     body.split_whitespace().collect()
 }
 
-/// Those of `expected` that `found` lacks or has otherwise.
+/// The triggers of `expected` that are missing or different in `found`.
 pub(super) fn misplaced(expected: &[Trigger], found: &[Trigger]) -> Vec<Misplaced> {
     let look = |wanted: &Trigger| {
         let found = found
             .iter()
-            .find(|it| it.name.eq_ignore_ascii_case(&wanted.name));
+            .find(|trigger| trigger.name.eq_ignore_ascii_case(&wanted.name));
         let problem = match found {
             None => Some(format!("missing from the table {}", wanted.table)),
             Some(found) => wanted.difference(found),
@@ -92,12 +93,12 @@ pub(super) fn misplaced(expected: &[Trigger], found: &[Trigger]) -> Vec<Misplace
     expected.iter().filter_map(look).collect()
 }
 
-/// What to tell of them: one finding, for mostly they go astray together.
+/// One finding for all of them, because they mostly go missing together.
 pub(super) fn finding(misplaced: &[Misplaced]) -> Option<Finding> {
     if misplaced.is_empty() {
         return None;
     }
-    // Mostly all of a table share their fate.
+    // Mostly all of a table are affected.
     let mut by_problem: Vec<(&str, Vec<&str>)> = Vec::new();
     for Misplaced { name, problem } in misplaced {
         match by_problem.iter_mut().find(|(of, _)| of == problem) {
@@ -141,7 +142,7 @@ mod tests {
             let misplaced = misplaced(std::slice::from_ref(&wanted), found);
             misplaced
                 .first()
-                .map(|it| it.problem.clone())
+                .map(|finding| finding.problem.clone())
                 .unwrap_or_default()
         };
         assert_eq!(problem(std::slice::from_ref(&same)), "");

@@ -3,10 +3,10 @@
 use super::{BadRow, Finding};
 use crate::registry::Client;
 
-/// Bad rows that a finding names; the others are counted.
+/// Maximum of bad rows that a finding names; the others are counted.
 const NAMED_MAX: usize = 5;
 
-/// What is wrong with the rows of the tables that a site writes.
+/// The problems of rows that a site writes.
 #[derive(Debug, Default)]
 pub(super) struct UnusableRows {
     pub(super) bad: Vec<BadRow>,
@@ -14,20 +14,21 @@ pub(super) struct UnusableRows {
     pub(super) users_unfinished: u64,
     /// Torrents without an info hash.
     pub(super) torrents_unfinished: u64,
-    /// Whitelist prefixes with blanks around them, as they are written.
+    /// Whitelist prefixes with blanks around them, verbatim.
     pub(super) untidy_prefixes: Vec<String>,
-    /// Whitelist prefixes that no client's peer id begins with.
+    /// Whitelist prefixes that no peer id begins with.
     pub(super) unmatched_prefixes: Vec<String>,
 }
 
-/// Prefixes with other characters than printable ASCII, which clients do not put there.
+/// Prefixes with other characters than printable ASCII, which clients do not use.
 pub(super) fn unmatched(clients: &[(Client, String)]) -> Vec<String> {
     let prefixes = clients.iter().map(|(client, _)| &client.prefix);
     let is_usual = |prefix: &str| prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    prefixes.filter(|it| !is_usual(it)).cloned().collect()
+    prefixes
+        .filter(|prefix| !is_usual(prefix))
+        .cloned()
+        .collect()
 }
-
-// === impl UnusableRows ===
 
 impl UnusableRows {
     pub(super) fn findings(&self) -> Vec<Finding> {
@@ -40,8 +41,10 @@ impl UnusableRows {
 
     fn add_bad(&self, findings: &mut Vec<Finding>) {
         for table in ["users", "torrents", "whitelist"] {
-            let bad = self.bad.iter().filter(|row| row.table == table);
-            let named: Vec<String> = bad
+            let named: Vec<String> = self
+                .bad
+                .iter()
+                .filter(|row| row.table == table)
                 .map(|row| format!("{} ({})", row.id, row.problem))
                 .collect();
             if !named.is_empty() {
@@ -116,7 +119,7 @@ impl UnusableRows {
     }
 }
 
-/// The form of a word, or of several, that goes with a number.
+/// The singular or plural of a word for a number.
 pub(super) fn plural<T>(count: usize, one: T, several: T) -> T {
     if count == 1 { one } else { several }
 }

@@ -1,12 +1,12 @@
 //! Values that a database refuses, in words: which column, and why.
 //!
-//! Drivers find out what the database said; texts here never show the value itself, which may be a passkey.
+//! Drivers parse the database's error; texts here never show the value itself, which may be a passkey.
 
 use std::fmt;
 
 use crate::base::ids::InfoHash;
 
-/// Rows of one batch that the log names.
+/// Maximum of rows of one batch that the log names.
 const REFUSED_SHOWN: usize = 20;
 
 /// Bytes of an info hash.
@@ -14,7 +14,7 @@ const HASH_BYTES: usize = 20;
 
 /// A value that a column does not take.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct RefusedValue {
     pub(super) table: Option<String>,
     pub(super) column: Option<String>,
     pub(super) why: Misfit,
@@ -23,7 +23,7 @@ pub(super) struct Refused {
 /// Why a column does not take a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Misfit {
-    /// What the column holds and what the value has, in characters, as far as that is known.
+    /// Width of the column and length of the value in characters, if known.
     TooLong {
         limit: Option<u64>,
         has: Option<u64>,
@@ -35,17 +35,15 @@ pub(super) enum Misfit {
     },
     /// Another type of value is expected.
     WrongType,
-    /// There has to be a value.
+    /// NULL is not allowed.
     Missing,
-    /// A foreign key: the row that it points to is not there, or others point to this one.
+    /// A foreign key: the row that it points to does not exist, or others point to this one.
     Reference,
     /// A `CHECK` constraint or a trigger of the site refuses it.
     Rule,
 }
 
-// === impl Refused ===
-
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.column, &self.table) {
             (Some(column), Some(table)) => write!(f, "the column `{column}` of `{table}` ")?,
@@ -84,7 +82,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Says which rows of credit the database did not take in full; each is a text of its own.
+/// Logs the rows of credit that the database did not take in full, one text each.
 pub(super) fn log_refused(rows: &[String]) {
     for row in rows.iter().take(REFUSED_SHOWN) {
         tracing::error!("credit that the database does not take in full: {row}");
@@ -111,7 +109,7 @@ pub(super) fn hash_of_text(text: &str, width: Option<usize>) -> Option<InfoHash>
     InfoHash::from_slice(&bytes)
 }
 
-/// Whether a site has not written an info hash yet: there is nothing, or what nothing becomes in a
+/// Whether a site has not written an info hash yet: empty, or the zeros that an empty one becomes in a
 /// `BINARY(20)`.
 pub(super) fn is_no_hash(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == b' ') || bytes == [0; HASH_BYTES]
@@ -122,7 +120,7 @@ pub(super) fn text_of_hash(hash: &InfoHash) -> String {
     hash.0.iter().map(|&byte| latin1_char(byte)).collect()
 }
 
-/// What Windows-1252 has at 0x80 to 0x9F.
+/// The characters of Windows-1252 at 0x80 to 0x9F.
 const WINDOWS_1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}',
     '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
@@ -142,7 +140,7 @@ fn latin1_byte(char: char) -> Option<u8> {
     }
 }
 
-/// A whitelist prefix without what stands around it unseen: blanks, line ends, tabs, a BOM, NULs.
+/// A whitelist prefix without invisible characters around it: blanks, line ends, tabs, a BOM, NULs.
 pub(super) fn trimmed_prefix(text: &str) -> &str {
     text.trim_matches(|char: char| {
         char.is_whitespace()
@@ -157,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_refused_value_is_told_with_its_column() {
-        let refused = |why| Refused {
+        let refused = |why| RefusedValue {
             table: Some("users".into()),
             column: Some("passkey".into()),
             why,

@@ -15,6 +15,7 @@ mod records;
 mod select;
 mod table;
 
+use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::base::addr::Endpoint;
@@ -42,18 +43,15 @@ pub type PrivateShard = Table<PrivateSwarm>;
 
 /// All swarms of one kind, in shards by info hash.
 pub struct Swarms<S> {
-    shards: Box<[Padded<S>]>,
+    /// Each on a cache line of its own, so that workers don't contend for it.
+    shards: Box<[CachePadded<Mutex<S>>]>,
 }
-
-/// A cache line of its own, so that workers don't pull it from each other.
-#[repr(align(64))]
-struct Padded<S>(Mutex<S>);
 
 // === impl Swarms ===
 
 impl<S: Default> Default for Swarms<S> {
     fn default() -> Self {
-        let shard = |_| Padded(Mutex::default());
+        let shard = |_| CachePadded::new(Mutex::default());
         Self {
             shards: (0..SHARDS).map(shard).collect(),
         }
@@ -67,7 +65,7 @@ impl<S> Swarms<S> {
     }
 
     pub fn lock(&self, shard: usize) -> MutexGuard<'_, S> {
-        self.shards[shard].0.lock()
+        self.shards[shard].lock()
     }
 }
 
@@ -83,7 +81,7 @@ impl Swarms<PublicShard> {
             let shards: [_; TOUCH_AT_ONCE] = std::array::from_fn(|at| {
                 let (info_hash, endpoint) = announces.get(at)?;
                 let key = Key::from(info_hash);
-                let shard = self.shards[key.shard()].0.try_lock()?;
+                let shard = self.shards[key.shard()].try_lock()?;
                 Some((shard, key, *endpoint))
             });
             let shards = || shards.iter().flatten();

@@ -9,7 +9,7 @@ use super::load::{Loader, Writes, is_last};
 use super::{Counts, PAGE, Progress, Step, WarmupError};
 use crate::base::ids::{TorrentId, UserId};
 use crate::cache::Membership;
-use crate::storage::{History, StoredPeer};
+use crate::storage::{StoredHistory, StoredPeer};
 
 /// The peers of one user on one torrent come one after the other: the one that announced last decides.
 #[derive(Default)]
@@ -94,7 +94,7 @@ fn of_peer(row: &StoredPeer) -> Membership {
     Membership::of_record(row.key.user, row.key.torrent, &row.record)
 }
 
-fn of_history(row: &History) -> Membership {
+fn of_history(row: &StoredHistory) -> Membership {
     let is_complete = row.completed_at.is_some();
     Membership {
         user: row.user,

@@ -14,7 +14,7 @@ use mika::base::clock::Seconds;
 use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::base::secret::Secret;
 use mika::cache::{
-    Cache, CacheError, Drivers, Generation, Membership, Mirrored, Notice, SharedPeer, Write,
+    Cache, CacheDrivers, CacheError, Generation, Membership, Mirrored, Notice, SharedPeer, Write,
     contract,
 };
 use mika::change::sums::Credited;
@@ -24,7 +24,7 @@ use mika::change::{
 };
 use mika::journal::Replay;
 use mika::registry::{Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals};
-use mika::storage::{self, CreditRules, Place};
+use mika::storage::{self, CreditRules, StorageConfig};
 
 const NODE: &str = "node-a";
 
@@ -38,7 +38,7 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 const COMEBACK: Duration = Duration::from_secs(20);
 
 fn open(url: &str) -> Arc<dyn Cache> {
-    let open = Drivers::built_in().get("redis").expect("the driver");
+    let open = CacheDrivers::built_in().get("redis").expect("the driver");
     open(&Secret::new(url)).unwrap().expect("a cache")
 }
 
@@ -54,7 +54,7 @@ fn batch(number: u64) -> Arc<Batch> {
         active: true,
     };
     Arc::new(Batch {
-        node: NODE.into(),
+        journal: NODE.into(),
         number,
         changes: vec![Change::from(GuestChange {
             info_hash: InfoHash([1; 20]),
@@ -671,7 +671,7 @@ async fn a_missing_permission_is_named() {
 
 #[tokio::test]
 async fn invalid_urls_are_refused() {
-    let open = Drivers::built_in().get("redis").expect("the driver");
+    let open = CacheDrivers::built_in().get("redis").expect("the driver");
     for url in [
         "",
         "localhost",
@@ -725,7 +725,7 @@ async fn a_web_application_finds_what_it_reads() {
     let generation = cache.ping().await.unwrap();
     let keep = async |number, changes: &[Change]| {
         let batch = Batch {
-            node: NODE.into(),
+            journal: NODE.into(),
             number,
             changes: changes.to_vec(),
         };
@@ -953,9 +953,9 @@ async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
         folder.path().join("mika.db").display()
     ));
     let statements = BTreeMap::new();
-    let storage = storage::Drivers::built_in()
+    let storage = storage::StorageDrivers::built_in()
         .get("sqlite")
-        .expect("the driver")(&Place::of(&url, "mika", &statements));
+        .expect("the driver")(&StorageConfig::of(&url, "mika", &statements));
     let storage = storage.unwrap();
     storage.migrate().await.unwrap();
     let nodes = async || {
@@ -974,7 +974,7 @@ async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
             .unwrap();
         assert_eq!(nodes().await, [NODE]);
     }
-    assert_eq!(storage.applied(NODE).await.unwrap(), 1);
+    assert_eq!(storage.last_applied(NODE).await.unwrap(), 1);
     // A node that comes back counts from now on.
     cache.beat(NODE, "another sign").await.unwrap();
     for now in [DAY, 2 * DAY - 1] {
@@ -990,7 +990,7 @@ async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
         .look(Seconds(2 * DAY), &CreditRules::default())
         .await
         .unwrap();
-    assert_eq!(storage.applied(NODE).await.unwrap(), 2);
+    assert_eq!(storage.last_applied(NODE).await.unwrap(), 2);
     assert_eq!(nodes().await, [NODE]);
     for (now, left) in [(59, 1), (60, 1), (121, 0)] {
         replay

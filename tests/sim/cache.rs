@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mika::base::ids::{InfoHash, Passkey, PeerId, UserId};
 use mika::cache::{
-    Cache, CacheError, ControlPosition, Finding, Generation, Leftover, Membership, Mirrored,
-    Notice, RegistryKey, Scan, SharedPeer, Stats, Wiped, Write, members_of,
+    Cache, CacheError, CacheFinding, CacheLeftover, CacheUpkeep, ControlPosition, Generation,
+    Membership, Mirrored, NodeStats, Notice, RegistryKey, Scan, SharedPeer, Wiped, Write,
+    members_of,
 };
 use mika::change::sums::Credited;
 use mika::change::{Batch, Member, SwarmCounts, codec};
@@ -220,22 +221,22 @@ impl Session<'_> {
 
     fn keep(&mut self, batches: &[Arc<Batch>]) -> Result<(), CacheError> {
         for batch in batches {
-            if !self.data.streams.contains_key(&batch.node) {
+            if !self.data.streams.contains_key(&batch.journal) {
                 let before = self.generation();
                 let now = self.compare();
                 if now != before {
                     return Err(CacheError::Restarted(now));
                 }
             }
-            let stream = self.data.streams.entry(batch.node.clone()).or_default();
+            let stream = self.data.streams.entry(batch.journal.clone()).or_default();
             if batch.number > stream.last {
                 stream.last = batch.number;
                 // As the driver does: by way of text.
                 let changes = codec::decode(&codec::encode(&batch.changes))
                     .map_err(|error| CacheError::Broken(format!("{error}")))?;
-                let (node, number) = (batch.node.clone(), batch.number);
+                let (journal, number) = (batch.journal.clone(), batch.number);
                 let batch = Batch {
-                    node,
+                    journal,
                     number,
                     changes,
                 };
@@ -372,7 +373,7 @@ impl Cache for Link {
             session.expect(generation)?;
             let kept = session.keep(&batches);
             for batch in &batches {
-                let text = format!("p{host} keep {} {}", batch.node, batch.number);
+                let text = format!("p{host} keep {} {}", batch.journal, batch.number);
                 story.record(About::Traffic, text);
             }
             kept
@@ -401,10 +402,10 @@ impl Cache for Link {
         .await
     }
 
-    async fn applied(&self, node: &str, number: u64) -> Result<(), CacheError> {
-        let node = node.to_owned();
+    async fn trim_journal(&self, journal: &str, number: u64) -> Result<(), CacheError> {
+        let journal = journal.to_owned();
         self.data(move |data| {
-            if let Some(stream) = data.streams.get_mut(&node) {
+            if let Some(stream) = data.streams.get_mut(&journal) {
                 stream.batches.retain(|kept, _| *kept > number);
             }
         })
@@ -661,34 +662,9 @@ impl Cache for Link {
         self.data(|_| 0).await
     }
 
-    async fn check(&self) -> Result<Vec<Finding>, CacheError> {
-        Ok(Vec::new())
-    }
-
     async fn time(&self) -> Result<i64, CacheError> {
         let network = Arc::clone(&self.network);
         self.data(move |_| network.time(Place::Cache)).await
-    }
-
-    async fn set_totals(
-        &self,
-        _user: UserId,
-        _uploaded: Option<u64>,
-        _downloaded: Option<u64>,
-    ) -> Result<(), CacheError> {
-        not_simulated()
-    }
-
-    async fn wipe(&self, _what: Wipe, _cursor: u64) -> Result<Wiped, CacheError> {
-        not_simulated()
-    }
-
-    async fn leftovers(&self, _since: i64, _cursor: u64) -> Result<Scan<Leftover>, CacheError> {
-        not_simulated()
-    }
-
-    async fn clean(&self, _leftovers: &[Leftover]) -> Result<(), CacheError> {
-        not_simulated()
     }
 
     async fn publish(&self, notices: &[Notice]) -> Result<(), CacheError> {
@@ -771,7 +747,39 @@ impl Cache for Link {
         .await
     }
 
-    async fn add_stats(&self, _stats: Stats) -> Result<(), CacheError> {
+    async fn add_stats(&self, _stats: NodeStats) -> Result<(), CacheError> {
         self.data(|_| ()).await
+    }
+}
+
+#[async_trait]
+impl CacheUpkeep for Link {
+    async fn check(&self) -> Result<Vec<CacheFinding>, CacheError> {
+        Ok(Vec::new())
+    }
+
+    async fn set_totals(
+        &self,
+        _user: UserId,
+        _uploaded: Option<u64>,
+        _downloaded: Option<u64>,
+    ) -> Result<(), CacheError> {
+        not_simulated()
+    }
+
+    async fn wipe(&self, _what: Wipe, _cursor: u64) -> Result<Wiped, CacheError> {
+        not_simulated()
+    }
+
+    async fn leftovers(
+        &self,
+        _since: i64,
+        _cursor: u64,
+    ) -> Result<Scan<CacheLeftover>, CacheError> {
+        not_simulated()
+    }
+
+    async fn clean(&self, _leftovers: &[CacheLeftover]) -> Result<(), CacheError> {
+        not_simulated()
     }
 }

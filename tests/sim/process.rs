@@ -69,7 +69,7 @@ pub struct Running {
     pub tracker: Arc<Tracker>,
     pub registry: Arc<Registry>,
     /// None once the process is gone: its file is free then.
-    journal: Mutex<Option<journal::Handle>>,
+    journal: Mutex<Option<journal::JournalHandle>>,
     pub clock: Clock,
     work: Mutex<Workspace>,
     /// Reports that were answered at once, and may not be durable yet.
@@ -404,7 +404,7 @@ impl State {
 // === impl Running ===
 
 impl Running {
-    pub fn journal(&self) -> Option<journal::Handle> {
+    pub fn journal(&self) -> Option<journal::JournalHandle> {
         self.journal.lock().clone()
     }
 

@@ -10,12 +10,12 @@ use mika::change::{Batch, Change, PeerKey, PeerRecord};
 use mika::registry::{
     Client, Permille, RowChange, StoredTorrent, StoredUser, Torrent, User, UserTotals, Wipe,
 };
-use mika::storage::settle::{Held, HeldHistory, HeldPeer, Settlement, TorrentSum};
-use mika::storage::touched::{Known, Touched};
+use mika::storage::settle::{HeldHistory, HeldPeer, HeldRows, Settlement, TorrentSum};
+use mika::storage::touched::{KnownIds, Touched};
 use mika::storage::{
-    Absurd, Added, BadRow, CreditRules, Feed, FeedPosition, Find, Finding, Found, History,
-    MigrationStatus, NewTorrent, NewUser, Page, Storage, StorageError, StoredPeer, TorrentKey,
-    TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, batches,
+    Added, BadRow, CreditRules, Feed, FeedPosition, Find, Finding, Found, InvalidTotals,
+    MigrationStatus, NewTorrent, NewUser, Page, Storage, StorageError, StoredHistory, StoredPeer,
+    TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, batches,
 };
 use parking_lot::Mutex;
 
@@ -194,33 +194,33 @@ impl Tables {
         let Some(last) = batches.last() else {
             return Ok(Credited::default());
         };
-        let applied = self.journals.get(&last.node).copied().unwrap_or(0);
+        let applied = self.journals.get(&last.journal).copied().unwrap_or(0);
         let new = batches::not_applied(batches, applied)?;
         if new.is_empty() {
             return Ok(Credited::default());
         }
         let changes = || new.iter().flat_map(|batch| &batch.changes);
-        let known = Known {
+        let known = KnownIds {
             users: self.users.keys().map(|id| id.0).collect(),
             torrents: self.torrents.keys().map(|id| id.0).collect(),
-            ..Known::default()
+            ..KnownIds::default()
         };
         let touched = Touched::by(changes(), &known);
         let held = self.held(&touched);
         changes().for_each(|change| self.late.see(change));
-        let settled = Settlement::of(touched, held, &last.node, rules);
+        let settled = Settlement::of(touched, held, &last.journal, rules);
         self.write(&settled);
-        self.journals.insert(last.node.clone(), last.number);
+        self.journals.insert(last.journal.clone(), last.number);
         Ok(settled.into_credited())
     }
 
-    fn held(&self, touched: &Touched<'_>) -> Held {
+    fn held(&self, touched: &Touched<'_>) -> HeldRows {
         let peers = touched.peers.iter();
         let peers = peers.map(|row| Some(self.peers.get(&row.key)?.held.clone()));
         let histories = touched.histories.iter();
         let histories =
             histories.map(|row| Some(self.histories.get(&(row.torrent, row.user))?.held.clone()));
-        Held {
+        HeldRows {
             peers: peers.collect(),
             histories: histories.collect(),
         }
@@ -352,8 +352,8 @@ fn page<K: Ord + Copy, V, T>(
     }
 }
 
-fn history(key: (TorrentId, UserId), done: &Done) -> History {
-    History {
+fn history(key: (TorrentId, UserId), done: &Done) -> StoredHistory {
+    StoredHistory {
         user: key.1,
         torrent: key.0,
         uploaded: done.held.uploaded,
@@ -448,7 +448,7 @@ impl Storage for Link {
         &self,
         after: Option<(TorrentId, UserId)>,
         limit: u32,
-    ) -> Result<Page<History>, StorageError> {
+    ) -> Result<Page<StoredHistory>, StorageError> {
         let row = |key: &(TorrentId, UserId), done: &Done| Some(history(*key, done));
         self.read(move |it| page(&it.histories, after, limit, row))
             .await
@@ -457,7 +457,7 @@ impl Storage for Link {
     async fn records_of(
         &self,
         torrent: TorrentId,
-    ) -> Result<(Vec<History>, Vec<StoredPeer>), StorageError> {
+    ) -> Result<(Vec<StoredHistory>, Vec<StoredPeer>), StorageError> {
         self.read(move |it| {
             let histories = it.histories.iter().filter(|(key, _)| key.0 == torrent);
             let histories = histories.map(|(key, done)| history(*key, done)).collect();
@@ -597,9 +597,9 @@ impl Storage for Link {
         self.write(move |it| it.remove_client(&prefix)).await
     }
 
-    async fn applied(&self, node: &str) -> Result<u64, StorageError> {
-        let node = node.to_owned();
-        self.read(move |it| it.journals.get(&node).copied().unwrap_or(0))
+    async fn last_applied(&self, journal: &str) -> Result<u64, StorageError> {
+        let journal = journal.to_owned();
+        self.read(move |it| it.journals.get(&journal).copied().unwrap_or(0))
             .await
     }
 
@@ -653,7 +653,7 @@ impl Storage for Link {
         let host = self.host.id;
         self.write(move |it| {
             let numbers = batches.first().map(|first| first.number);
-            let node = batches.last().map(|last| last.node.clone()).unwrap_or_default();
+            let node = batches.last().map(|last| last.journal.clone()).unwrap_or_default();
             let to = batches.last().map_or(0, |last| last.number);
             let applied = it.apply(&batches, &rules);
             let what = match &applied {
@@ -696,16 +696,16 @@ impl Storage for Link {
         not_simulated()
     }
 
-    async fn absurd(
+    async fn invalid_totals(
         &self,
         _what: Wipe,
         _after: Option<u32>,
         _limit: u32,
-    ) -> Result<(Vec<Absurd>, Option<u32>), StorageError> {
+    ) -> Result<(Vec<InvalidTotals>, Option<u32>), StorageError> {
         not_simulated()
     }
 
-    async fn mend(&self, _what: Wipe, _ids: &[u32]) -> Result<(), StorageError> {
+    async fn fix_totals(&self, _what: Wipe, _ids: &[u32]) -> Result<(), StorageError> {
         not_simulated()
     }
 }

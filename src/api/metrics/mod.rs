@@ -30,7 +30,7 @@ pub struct Sources {
     pub metrics: Arc<Metrics>,
     pub tracker: Arc<Tracker>,
     pub registry: Arc<Registry>,
-    pub journal: journal::Handle,
+    pub journal: journal::JournalHandle,
     pub clock: Clock,
     pub census: Arc<CostLimitedCache<Census>>,
 }

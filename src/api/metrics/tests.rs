@@ -18,9 +18,11 @@ impl TestNode {
     async fn new(mode: Mode) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mika.db").display().to_string();
-        let open = crate::storage::Drivers::built_in().get("sqlite").unwrap();
+        let open = crate::storage::StorageDrivers::built_in()
+            .get("sqlite")
+            .unwrap();
         let url = Secret::new(format!("sqlite://{path}"));
-        let place = crate::storage::Place::of(&url, "mika", &BTreeMap::new());
+        let place = crate::storage::StorageConfig::of(&url, "mika", &BTreeMap::new());
         let storage = open(&place).unwrap();
         storage.migrate().await.unwrap();
         let (metrics, registry) = (Arc::new(Metrics::default()), Arc::new(Registry::default()));
@@ -28,14 +30,14 @@ impl TestNode {
         let tracker = Tracker::new(mode, rules(), known, 1000, Arc::clone(&metrics));
         let tracker = Arc::new(tracker);
         let clock = Clock::start();
-        let parts = journal::Parts {
+        let parts = journal::JournalParts {
             tracker: Arc::clone(&tracker),
             cache: None,
             storage,
             metrics: Arc::clone(&metrics),
             clock,
         };
-        let settings = journal::Settings {
+        let settings = journal::JournalSettings {
             node: "n".into(),
             flush_interval: std::time::Duration::from_secs(1),
             spill: folder.path().join("spill"),

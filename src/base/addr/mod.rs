@@ -20,8 +20,8 @@ pub trait Compact: Copy + Eq + AsRef<[u8]> {
     /// The same port at another address; none if that is of the other family.
     fn with_ip(&self, ip: IpAddr) -> Option<Self>;
 
-    /// The bytes that tell one host from another: the address, of IPv6 the network's half,
-    /// of whose addresses a host takes as many as it likes.
+    /// The bytes that identify a host: the address, of IPv6 the network half, because a host may use any
+    /// number of addresses in it.
     fn host(&self) -> &[u8];
 }
 
@@ -40,12 +40,12 @@ pub enum Endpoint {
     V6(Compact6),
 }
 
-/// The address itself, with an IPv4 address inside an IPv6 one taken out (rule U2).
+/// The canonical address: IPv4 for an IPv4-mapped one (rule U2).
 pub fn canonical(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
 }
 
-/// The network itself: one of IPv4 addresses inside IPv6 ones is a network of IPv4 (rule U2).
+/// The canonical network: IPv4 for one of IPv4-mapped addresses (rule U2).
 pub fn canonical_network(network: IpNet) -> IpNet {
     let IpNet::V6(mapped) = network else {
         return network;
@@ -59,7 +59,7 @@ pub fn canonical_network(network: IpNet) -> IpNet {
         .map_or(network, IpNet::V4)
 }
 
-/// Whether other hosts of the internet can reach this address.
+/// Whether the address is reachable on the internet.
 pub fn is_global(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_global_v4(ip),
@@ -82,7 +82,7 @@ fn is_global_v4(ip: Ipv4Addr) -> bool {
 
 fn is_global_v6(ip: Ipv6Addr) -> bool {
     let [first, second, ..] = ip.segments();
-    // Only 2000::/3 is assigned to the internet; of it, documentation is not.
+    // Only 2000::/3 is global unicast, except the documentation ranges.
     first & 0xe000 == 0x2000 && !(first == 0x2001 && second == 0x0db8)
 }
 

@@ -1,8 +1,8 @@
-//! Peers in the tracker's own networks: which address others are given for them.
+//! The addresses that others get for peers in the tracker's own networks.
 //!
-//! A client beside the tracker announces from an address that the internet can't reach. If it is
-//! known under which public address its network is reached from outside, that one is handed out
-//! with the client's port; its neighbours still get its own address.
+//! A client in a local network announces from an address that the internet can't reach. If the public
+//! address of its network is configured, that one is handed out with the client's port; peers in the same
+//! network still get its own address.
 
 use std::net::IpAddr;
 
@@ -15,14 +15,14 @@ use super::{Compact, canonical, is_global};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(from = "Vec<Configured>", into = "Vec<Configured>")]
 pub struct PublicAddresses {
-    /// In the order of the config: the first that fits counts.
+    /// In the order of the config: the first match counts.
     mappings: Vec<PublicAddress>,
 }
 
-/// One public address, and whose it is.
+/// One public address, and the network behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublicAddress {
-    /// Without one: that of every address of its family that the internet can't reach.
+    /// None: every local address of its family.
     pub network: Option<IpNet>,
     pub address: IpAddr,
 }
@@ -44,7 +44,7 @@ struct NetworkAddress {
     address: IpAddr,
 }
 
-/// A requester, as far as it decides which addresses of others are of use to it.
+/// A requester, as far as it decides which addresses it can reach.
 #[derive(Clone, Copy, Debug)]
 pub struct Viewer<'a> {
     addresses: &'a PublicAddresses,
@@ -60,19 +60,19 @@ enum Position {
     Inside(Neighbourhood),
 }
 
-/// Hosts that reach each other by their own addresses.
+/// Hosts that reach each other directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Neighbourhood {
-    /// The network of a mapping, by its place.
+    /// The network of a mapping, by index.
     Listed(usize),
     Loopback,
     LinkLocal,
     Documentation,
-    /// All other addresses that the internet can't reach.
+    /// All other local addresses.
     Other,
 }
 
-/// Whether it is of a network that examples are made of: nobody has such an address.
+/// Whether it is in a documentation network.
 fn is_documentation(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_documentation(),
@@ -83,30 +83,28 @@ fn is_documentation(ip: IpAddr) -> bool {
 // === impl PublicAddresses ===
 
 impl PublicAddresses {
-    /// Networks count before addresses without one, whatever their order.
+    /// Mappings with a network take precedence over those without.
     pub fn new(mut mappings: Vec<PublicAddress>) -> Self {
-        mappings.sort_by_key(|it| it.network.is_none());
+        mappings.sort_by_key(|mapping| mapping.network.is_none());
         Self { mappings }
     }
 
-    /// The address by which the internet reaches that one; none if it is not local, or if it is
-    /// not known.
+    /// The public address of a local one; none if it is not local or has no mapping.
     pub fn of(&self, ip: IpAddr) -> Option<IpAddr> {
         if self.mappings.is_empty() || is_global(ip) {
             return None;
         }
-        let mut mappings = self.mappings.iter();
-        let found = mappings.find(|it| {
-            let fits = match it.network {
+        let found = self.mappings.iter().find(|mapping| {
+            let fits = match mapping.network {
                 Some(network) => network.contains(&ip),
                 None => !is_documentation(ip),
             };
-            fits && it.address.is_ipv4() == ip.is_ipv4()
+            fits && mapping.address.is_ipv4() == ip.is_ipv4()
         });
-        found.map(|it| it.address)
+        found.map(|mapping| mapping.address)
     }
 
-    /// What matters of a requester at that address.
+    /// The requester at that address.
     pub fn viewer(&self, ip: IpAddr) -> Viewer<'_> {
         let ip = canonical(ip);
         let position = match ip {
@@ -122,7 +120,8 @@ impl PublicAddresses {
 
     fn neighbourhood(&self, ip: IpAddr) -> Neighbourhood {
         let mut mappings = self.mappings.iter();
-        let listed = mappings.position(|it| it.network.is_some_and(|net| net.contains(&ip)));
+        let listed =
+            mappings.position(|mapping| mapping.network.is_some_and(|net| net.contains(&ip)));
         let is_link_local = match ip {
             IpAddr::V4(ip) => ip.is_link_local(),
             IpAddr::V6(ip) => ip.is_unicast_link_local(),
@@ -141,7 +140,9 @@ impl PublicAddresses {
     }
 
     fn has(&self, address: IpAddr) -> bool {
-        self.mappings.iter().any(|it| it.address == address)
+        self.mappings
+            .iter()
+            .any(|mapping| mapping.address == address)
     }
 }
 
@@ -174,7 +175,7 @@ impl From<PublicAddresses> for Vec<Configured> {
 // === impl Viewer ===
 
 impl Viewer<'_> {
-    /// The endpoint by which the viewer reaches a peer; none if it can't.
+    /// The endpoint at which the viewer reaches a peer; none if it can't.
     pub fn reaches<C: Compact>(&self, peer: C) -> Option<C> {
         if peer.is_global() {
             return Some(peer);
@@ -193,9 +194,9 @@ impl Viewer<'_> {
         }
     }
 
-    /// Appends the endpoint by which the viewer, who is at `own`, reaches a peer. False if there is
-    /// none, if it is the viewer's own, or if it is there already: several local peers may have one
-    /// public address, and only one of them can have the port there.
+    /// Appends the endpoint at which the viewer at `own` reaches a peer. False if there is none, if it is
+    /// the viewer's own, or if it is in the list already: several local peers may share a public address,
+    /// and only one of them can have the port there.
     pub fn hand_out<C: Compact>(&self, own: C, peer: C, out: &mut Vec<u8>) -> bool {
         let Some(endpoint) = self.reaches(peer).filter(|&endpoint| endpoint != own) else {
             return false;
@@ -287,7 +288,7 @@ mod tests {
         assert_eq!(
             shown("9.9.9.9", "172.16.0.1"),
             "",
-            "nobody knows its address"
+            "it has no known address"
         );
         assert_eq!(shown("10.0.0.1", "172.16.0.1"), "172.16.0.1");
         assert_eq!(shown("10.0.0.1", "9.9.9.9"), "9.9.9.9");

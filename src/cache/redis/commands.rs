@@ -1,4 +1,4 @@
-//! Commands that are sent together, in parts that no server chokes on.
+//! Pipelines of commands, in parts of bounded size.
 
 use redis::{Arg, Cmd, Pipeline};
 
@@ -6,13 +6,13 @@ use redis::{Arg, Cmd, Pipeline};
 const PART_BYTES: usize = 1 << 20;
 const PART_COMMANDS: usize = 2000;
 
-/// Items of one command at most: the server does nothing else meanwhile.
+/// Maximum of items of one command: the server is blocked meanwhile.
 const ITEMS_MAX: usize = 500;
 
-/// What Redis' protocol adds to an argument, about.
+/// Approximate overhead of the protocol for one argument.
 const ARG_OVERHEAD: usize = 10;
 
-/// Commands in the order in which they are to be sent.
+/// Commands in order.
 #[derive(Default)]
 pub(super) struct Commands {
     parts: Vec<Pipeline>,
@@ -20,7 +20,7 @@ pub(super) struct Commands {
     bytes: usize,
 }
 
-/// Arguments for one key: as few commands as can be, none of which is very long.
+/// Arguments for one key, split into as few commands as possible, none of which is very long.
 pub(super) struct Fields<'a> {
     name: &'a str,
     key: &'a str,

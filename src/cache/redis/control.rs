@@ -6,24 +6,24 @@ use redis::{Value, cmd};
 
 use super::commands::Commands;
 use super::journal::{entries_of, entry_parts, read_blocking, stream_info};
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::{keys, reply};
 use crate::base::ids::UserId;
 use crate::cache::{CacheError, ControlPosition, Notice};
 
-/// Entries that the stream keeps: a node that is further behind reads everything again.
+/// Entries that the stream keeps: a node that is further behind loads everything again.
 const KEPT: u64 = 100_000;
 
 /// Entries read at once.
 const READ_MAX: u32 = 1000;
 
-/// In place of notices that may be gone.
+/// Returned in place of notices that may have been trimmed.
 const EVERYTHING: [Notice; 2] = [Notice::Registry, Notice::Peers];
 
-/// The id of a stream's entry: milliseconds, and a number within them.
+/// The id of a stream's entry: milliseconds and sequence number.
 type EntryId = (u64, u64);
 
-/// A position: up to which entry, in which run of which server.
+/// A position: the last entry read, and the server's run.
 struct Position<'a> {
     id: EntryId,
     run_id: &'a str,
@@ -36,7 +36,7 @@ struct Extent {
     len: u64,
 }
 
-pub(super) async fn publish(link: &Link, notices: &[Notice]) -> Result<(), CacheError> {
+pub(super) async fn publish(link: &RedisLink, notices: &[Notice]) -> Result<(), CacheError> {
     let commands: Commands = notices
         .iter()
         .map(|notice| {
@@ -50,13 +50,13 @@ pub(super) async fn publish(link: &Link, notices: &[Notice]) -> Result<(), Cache
     link.session().await?.run(commands).await.map(drop)
 }
 
-pub(super) async fn position(link: &Link) -> Result<ControlPosition, CacheError> {
+pub(super) async fn position(link: &RedisLink) -> Result<ControlPosition, CacheError> {
     let session = link.session().await?;
     let last = extent(link, &session).await?.last;
     Ok(Position::shown(last, session.run_id()))
 }
 
-/// Positions in streams of two runs can't be compared: whoever follows finds that out.
+/// Positions in streams of two runs can't be compared: false; the next read detects the restart.
 pub(super) fn has_reached(position: &ControlPosition, end: &ControlPosition) -> bool {
     let (Some(position), Some(end)) = (Position::of(position), Position::of(end)) else {
         return false;
@@ -65,7 +65,7 @@ pub(super) fn has_reached(position: &ControlPosition, end: &ControlPosition) -> 
 }
 
 pub(super) async fn read(
-    link: &Link,
+    link: &RedisLink,
     after: &ControlPosition,
     wait: Duration,
 ) -> Result<(Vec<Notice>, ControlPosition), CacheError> {
@@ -98,7 +98,7 @@ pub(super) async fn read(
     Ok((notices, Position::shown(last, session.run_id())))
 }
 
-async fn extent(link: &Link, session: &Session<'_>) -> Result<Extent, CacheError> {
+async fn extent(link: &RedisLink, session: &RedisSession<'_>) -> Result<Extent, CacheError> {
     let mut extent = Extent {
         first: None,
         last: (0, 0),
@@ -141,7 +141,7 @@ fn written(notice: &Notice) -> (&'static str, String) {
     }
 }
 
-/// A person may have written it: the id may be missing where none is needed.
+/// The entry may have been written by hand: the id may be missing where none is needed.
 fn notice(fields: &[(String, Value)]) -> Option<Notice> {
     let field = |name| {
         let (_, value) = fields.iter().find(|(field, _)| field == name)?;
@@ -177,7 +177,7 @@ impl<'a> Position<'a> {
 // === impl Extent ===
 
 impl Extent {
-    /// Whether entries after `id` may have been dropped, or the stream is another one.
+    /// Whether entries after `id` may have been trimmed, or the stream is a new one.
     fn has_lost(&self, id: EntryId) -> bool {
         let is_behind = self.len >= KEPT && self.first.is_some_and(|first| first > id);
         self.last < id || is_behind

@@ -1,5 +1,4 @@
-//! What follows from batches: swarms, counters, and the sets of users, as the keys beside the
-//! journal show them.
+//! The state derived from batches: the keys of swarms, counters and users' sets.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,7 +6,7 @@ use foldhash::fast::RandomState;
 use redis::{Cmd, ServerError, Value, cmd};
 
 use super::commands::{Commands, Fields};
-use super::link::Session;
+use super::link::RedisSession;
 use super::swarms::{MemberKey, MemberText, MemberWrites};
 use super::{keys, reply, side_by_side};
 use crate::base::ids::{InfoHash, TorrentId, UserId};
@@ -20,16 +19,16 @@ const COUNT_MAX: u64 = i64::MAX.cast_unsigned();
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// The outcome of some batches: the last state of everything they touched, and sums.
+/// The outcome of some batches: the last state of all they touched, and sums.
 #[derive(Default)]
 pub(super) struct Derived {
     /// Private peers by field.
     members: Map<InfoHash, Map<String, MemberText>>,
-    /// Public peers by field; none for one that goes.
+    /// Public peers by field; none to remove it.
     guests: Map<InfoHash, Map<String, Option<String>>>,
     torrents: Map<InfoHash, TorrentTally>,
     users: Map<UserId, Sum>,
-    /// With the peer whose record says so.
+    /// With the peer whose record they are from.
     sets: Map<(UserId, TorrentId), (MemberKey, Membership)>,
 }
 
@@ -39,10 +38,8 @@ struct TorrentTally {
     sum: Sum,
 }
 
-// === impl Derived ===
-
 impl Derived {
-    /// Nothing but the counters of swarms as they are.
+    /// Only the present counters of swarms.
     pub(super) fn of_counts(counts: &[(InfoHash, SwarmCounts)]) -> Self {
         let mut derived = Self::default();
         for (info_hash, counts) in counts {
@@ -52,7 +49,7 @@ impl Derived {
         derived
     }
 
-    /// Nothing but what storage credited.
+    /// Only what storage credited.
     pub(super) fn of_credited(credited: &Credited) -> Self {
         let mut derived = Self::default();
         for (info_hash, sum) in &credited.torrents {
@@ -62,12 +59,12 @@ impl Derived {
         derived
     }
 
-    /// Takes in the changes of a later batch.
+    /// Adds the changes of a later batch.
     pub(super) fn add(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
                 Change::Peer(change) => self.add_peer(change),
-                // Storage says what they add.
+                // Storage decides the credit.
                 Change::Snatch { .. } => {}
                 Change::Guest(guest) => {
                     let record = &guest.record;
@@ -99,17 +96,16 @@ impl Derived {
         torrent.counts = Some(change.counts);
     }
 
-    /// Brings the keys up to date. Private peers of which newer records are there stay as they are, and so do
-    /// the sets of their users.
-    pub(super) async fn write(self, session: &Session<'_>) -> Result<(), CacheError> {
+    /// Writes the keys. Private peers with newer records are left alone, and so are the sets of their users.
+    pub(super) async fn write(self, session: &RedisSession<'_>) -> Result<(), CacheError> {
         let mut guests = Commands::default();
         write_guests(&mut guests, self.guests);
         let mut members = MemberWrites::default();
         for (info_hash, peers) in &self.members {
             members.add(*info_hash, peers.iter());
         }
-        // Rows that are not in the registry, or not yet, get no counters: a hash of counters
-        // only would be half a row.
+        // Without a row in the registry, no counters are written: a hash with counters only would be half
+        // a row.
         let (_, left, torrents, users) = tokio::try_join!(
             session.run(guests),
             members.run(session),
@@ -136,17 +132,16 @@ impl Derived {
     }
 }
 
-/// A counter that would overflow, or that somebody wrote a text into, stays as it is:
-/// storage has the true one.
+/// A counter that would overflow, or is no number, is left alone: storage has the right one.
 fn is_full(error: &ServerError) -> bool {
     error.details().is_some_and(|detail| {
         detail.contains("would overflow") || detail.contains("is not an integer")
     })
 }
 
-/// Those whose row is there, with the answer to the question for it.
+/// The items whose row exists, with the reply to its command.
 async fn registered<K, V>(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     rows: Map<K, V>,
     ask: impl Fn(&K) -> Cmd,
 ) -> Result<Vec<(K, Value, V)>, CacheError> {
@@ -176,7 +171,7 @@ fn write_guests(commands: &mut Commands, swarms: Map<InfoHash, Map<String, Optio
 
 /// Writes users' sets alone.
 pub(super) async fn put_memberships(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     memberships: &[Membership],
 ) -> Result<(), CacheError> {
     let mut commands = Commands::default();
@@ -185,7 +180,7 @@ pub(super) async fn put_memberships(
 }
 
 fn write_sets<'a>(commands: &mut Commands, memberships: impl Iterator<Item = &'a Membership>) {
-    // By user, so that one command takes all torrents of a set.
+    // Grouped by user, so that one command writes all torrents of a set.
     let mut by_user: BTreeMap<UserId, Vec<&Membership>> = BTreeMap::new();
     for membership in memberships {
         by_user.entry(membership.user).or_default().push(membership);

@@ -1,16 +1,15 @@
-//! The epoch: a random text beside the marks. When it is gone, so is all the rest: the server was
-//! emptied.
+//! The epoch: a random text beside the marks. If it is missing, the server was emptied.
 
 use redis::{Value, cmd};
 
 use super::fault::is_denied;
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::{keys, reply};
 use crate::cache::{CacheError, Generation};
 
 const FIELD: &str = "epoch";
 
-/// Writes an epoch where there is none; returns the one that goes on.
+/// Writes an epoch if there is none; returns the present one.
 const BEGIN: &str = r"
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
     redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
@@ -18,30 +17,33 @@ end
 return redis.call('HGET', KEYS[1], ARGV[1])
 ";
 
-/// What a look at the epoch found.
+/// The result of reading the epoch.
 enum Seen {
     Epoch(Option<String>),
     /// Mika's user may not read it.
     Denied,
 }
 
-/// Asks whether the server answers, and compares its epoch.
-pub(super) async fn ping(link: &Link) -> Result<Generation, CacheError> {
+/// Pings the server, and compares its epoch.
+pub(super) async fn ping(link: &RedisLink) -> Result<Generation, CacheError> {
     let session = link.session().await?;
     session.one(cmd("PING")).await?;
     compare(link, &session).await
 }
 
 /// The generation of a session by the epoch that its server has now.
-pub(super) async fn compare(link: &Link, session: &Session<'_>) -> Result<Generation, CacheError> {
+pub(super) async fn compare(
+    link: &RedisLink,
+    session: &RedisSession<'_>,
+) -> Result<Generation, CacheError> {
     Ok(match look(session).await? {
         Seen::Epoch(epoch) => link.saw_epoch(session, epoch),
         Seen::Denied => session.generation(),
     })
 }
 
-/// Begins an epoch, unless one goes on.
-pub(super) async fn begin(link: &Link) -> Result<Generation, CacheError> {
+/// Begins an epoch unless there is one.
+pub(super) async fn begin(link: &RedisLink) -> Result<Generation, CacheError> {
     let session = link.session().await?;
     let epoch = match look(&session).await? {
         Seen::Denied => return Ok(session.generation()),
@@ -59,9 +61,9 @@ pub(super) async fn begin(link: &Link) -> Result<Generation, CacheError> {
     Ok(link.saw_epoch(&session, epoch))
 }
 
-async fn look(session: &Session<'_>) -> Result<Seen, CacheError> {
+async fn look(session: &RedisSession<'_>) -> Result<Seen, CacheError> {
     let ask = cmd("HGET").arg(keys::REGISTRY).arg(FIELD).take();
-    // Whoever may not read it is told so by the first command that matters.
+    // If the user may not read it, the first command that matters reports it.
     let replies = session.run_tolerant(ask, is_denied).await?;
     Ok(match replies.into_iter().next() {
         Some(Value::ServerError(_)) => Seen::Denied,

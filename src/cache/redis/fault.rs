@@ -1,25 +1,25 @@
-//! Errors of Redis as those of a cache: what is the matter, and what to do about it.
+//! Errors of Redis, mapped to [`CacheError`]s with the cause and the remedy.
 
 use redis::{ErrorKind, RedisError, ServerError};
 
 use super::keys;
 use crate::cache::CacheError;
 
-/// What became of a command.
+/// Why a command failed.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct RedisFault {
     pub(super) error: CacheError,
-    /// Whether the connection is of no use any more, or leads to the wrong server.
+    /// Whether the connection is broken, or leads to the wrong server.
     pub(super) is_lost: bool,
 }
 
-/// The command that failed, as people may see it.
+/// The failed command, without secrets.
 pub(super) struct Failed<'a> {
     pub(super) command: &'a str,
     pub(super) key: Option<&'a str>,
 }
 
-/// Whether a key is of another type than the command is for.
+/// Whether a key has the wrong type for the command.
 pub(super) fn is_wrong_type(error: &ServerError) -> bool {
     error.code() == "WRONGTYPE"
 }
@@ -29,9 +29,9 @@ pub(super) fn is_denied(error: &ServerError) -> bool {
     error.code() == "NOPERM"
 }
 
-// === impl Fault ===
+// === impl RedisFault ===
 
-impl Fault {
+impl RedisFault {
     pub(super) fn away(server: &str, text: &str) -> Self {
         Self {
             error: CacheError::Away(format!("{server}: {text}")),
@@ -53,7 +53,7 @@ impl Fault {
         }
     }
 
-    /// Of a connection that broke, or was not made.
+    /// For a broken or failed connection.
     pub(super) fn of_link(server: &str, error: &RedisError) -> Self {
         let detail = error.detail().unwrap_or_default();
         if detail.contains("max number of clients") {
@@ -61,7 +61,7 @@ impl Fault {
         }
         match error.kind() {
             ErrorKind::AuthenticationFailed => Self::broken(server, WRONG_PASSWORD),
-            // The first command after a login that was not asked for is SELECT.
+            // Without a login, SELECT is the first command.
             ErrorKind::Server(_) if detail.contains("Authentication required") => {
                 Self::broken(server, NO_PASSWORD)
             }
@@ -91,7 +91,7 @@ impl Fault {
         }
     }
 
-    /// Of an error reply.
+    /// For an error reply.
     pub(super) fn of_reply(server: &str, error: &ServerError, failed: &Failed<'_>) -> Self {
         let detail = error.details().unwrap_or_default();
         let away = |text: &str| Self::away(server, text);

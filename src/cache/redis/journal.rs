@@ -1,4 +1,4 @@
-//! The journal: a stream a node, whose entries are batches under their own numbers.
+//! Journals: one stream each, whose entries have the numbers of their batches as ids.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,37 +8,36 @@ use parking_lot::Mutex;
 use redis::{Cmd, ServerError, Value};
 
 use super::derived::Derived;
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::{epoch, keys, owner, reply};
 use crate::cache::{CacheError, Generation};
 use crate::change::sums::Credited;
 use crate::change::{Batch, codec};
 
-/// Batches asked for at once: each may be some megabytes.
+/// Batches read at once: each may be some megabytes.
 const READ_MAX: u32 = 4;
 
 /// Changes after which a group of batches is sent and counted before the next.
 const GROUP_CHANGES: usize = 10_000;
 
-/// What this process knows of the streams that it writes to.
+/// The streams that this process writes to.
 #[derive(Default)]
 pub(super) struct Streams {
-    /// In which generation it last wrote to a node's stream: if the stream is gone within it, it was
-    /// deleted.
+    /// The generation of the last write to each stream: if the stream is missing within it, it was deleted.
     written: Mutex<HashMap<String, Generation>>,
-    /// The database that they are for; none if nobody said so.
+    /// The database that they belong to; none if unknown.
     database: Mutex<Option<String>>,
 }
 
 /// A call of [`keep`].
 struct Keeping<'a> {
-    link: &'a Link,
-    session: &'a Session<'a>,
+    link: &'a RedisLink,
+    session: &'a RedisSession<'a>,
     streams: &'a Streams,
 }
 
 pub(super) async fn keep(
-    link: &Link,
+    link: &RedisLink,
     streams: &Streams,
     generation: Generation,
     batches: &[Arc<Batch>],
@@ -75,7 +74,7 @@ fn group_len(batches: &[Arc<Batch>]) -> usize {
 // === impl Streams ===
 
 impl Streams {
-    /// Streams are begun from now on where they belong to that database.
+    /// From now on, new streams belong to that database.
     pub(super) fn are_for(&self, database: &str) {
         *self.database.lock() = Some(database.to_owned());
     }
@@ -84,15 +83,14 @@ impl Streams {
 // === impl Keeping ===
 
 impl Keeping<'_> {
-    /// The batches first, and only then what follows from them: if the link breaks between, the
-    /// repetition brings everything up to date.
+    /// Writes batches first, derived state second: if the connection breaks between, a retry writes both.
     ///
-    /// Each batch goes after the one before is in: a server that is short of memory may refuse one
-    /// and take the next, and then takes the first no more.
+    /// Waits for each batch before the next: a server that is short of memory may refuse one and take the
+    /// next, and then never accepts the first, whose id is lower.
     async fn group(&self, batches: &[Arc<Batch>], mut is_first: bool) -> Result<(), CacheError> {
         let mut derived = Derived::default();
         for batch in batches {
-            // The first batch into a stream that was emptied would shut out those before it.
+            // In an emptied stream, the first batch would block those before it.
             let reply = self.add(batch, is_first).await?;
             if is_first && reply == Value::Nil {
                 self.begin_stream(batch).await?;
@@ -104,19 +102,19 @@ impl Keeping<'_> {
         derived.write(self.session).await
     }
 
-    /// Notes that the stream is there.
+    /// Records that the stream exists.
     fn note_stream(&self, batch: &Batch) {
         let generation = self.session.generation();
         let mut streams = self.streams.written.lock();
-        if streams.get(&batch.node) != Some(&generation) {
-            streams.insert(batch.node.clone(), generation);
+        if streams.get(&batch.journal) != Some(&generation) {
+            streams.insert(batch.journal.clone(), generation);
         }
     }
 
-    /// Makes the stream, if it is missing because nobody has written to it yet.
+    /// Creates the stream if it is missing because it was never written to.
     async fn begin_stream(&self, batch: &Batch) -> Result<(), CacheError> {
         let generation = self.session.generation();
-        let written = self.streams.written.lock().get(&batch.node).copied();
+        let written = self.streams.written.lock().get(&batch.journal).copied();
         let now = if written == Some(generation) {
             self.link.was_emptied(self.session)
         } else {
@@ -125,7 +123,7 @@ impl Keeping<'_> {
         if now != generation {
             return Err(CacheError::Restarted(now));
         }
-        // Another database may have taken a server that was emptied.
+        // An emptied server may belong to another database by now.
         let own = self.streams.database.lock().clone();
         let owner = owner::database(self.link).await?;
         if own.is_some() && owner.is_some() && own != owner {
@@ -139,14 +137,16 @@ impl Keeping<'_> {
             .session
             .run_tolerant(add(batch, only_if_there), is_known)
             .await?;
-        let reply = replies.into_iter().next();
-        reply.ok_or_else(|| self.link.unexpected("XADD"))
+        replies
+            .into_iter()
+            .next()
+            .ok_or_else(|| self.link.unexpected("XADD"))
     }
 }
 
 fn add(batch: &Batch, only_if_there: bool) -> Cmd {
     let mut command = redis::cmd("XADD");
-    command.arg(keys::journal(&batch.node));
+    command.arg(keys::journal(&batch.journal));
     if only_if_there {
         command.arg("NOMKSTREAM");
     }
@@ -167,7 +167,7 @@ fn is_known(error: &ServerError) -> bool {
 }
 
 pub(super) async fn add_totals(
-    link: &Link,
+    link: &RedisLink,
     generation: Generation,
     credited: &Credited,
 ) -> Result<(), CacheError> {
@@ -178,37 +178,36 @@ pub(super) async fn add_totals(
     Derived::of_credited(credited).write(&session).await
 }
 
-pub(super) async fn applied(link: &Link, node: &str, number: u64) -> Result<(), CacheError> {
+pub(super) async fn trim(link: &RedisLink, journal: &str, number: u64) -> Result<(), CacheError> {
     let mut command = redis::cmd("XTRIM");
     command
-        .arg(keys::journal(node))
+        .arg(keys::journal(journal))
         .arg("MINID")
         .arg("=")
         .arg(number.saturating_add(1));
     link.session().await?.one(command).await.map(drop)
 }
 
-pub(super) async fn last_kept(link: &Link, node: &str) -> Result<u64, CacheError> {
+pub(super) async fn last_kept(link: &RedisLink, node: &str) -> Result<u64, CacheError> {
     let session = link.session().await?;
     let Some(info) = stream_info(&session, &keys::journal(node)).await? else {
         return Ok(0);
     };
-    let number = info
-        .into_iter()
+    info.into_iter()
         .find(|(name, _)| name == "last-generated-id")
-        .and_then(|(_, id)| number_of(&reply::text(id)?));
-    number.ok_or_else(|| link.unexpected("XINFO"))
+        .and_then(|(_, id)| number_of(&reply::text(id)?))
+        .ok_or_else(|| link.unexpected("XINFO"))
 }
 
-pub(super) async fn forget(link: &Link, node: &str) -> Result<(), CacheError> {
+pub(super) async fn forget(link: &RedisLink, node: &str) -> Result<(), CacheError> {
     let mut command = redis::cmd("UNLINK");
     command.arg(keys::journal(node));
     link.session().await?.one(command).await.map(drop)
 }
 
-/// What Redis tells of a stream; none if there is no such stream.
+/// The description of a stream by Redis; none if it does not exist.
 pub(super) async fn stream_info(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     key: &str,
 ) -> Result<Option<Vec<(String, Value)>>, CacheError> {
     let is_missing = |error: &ServerError| {
@@ -227,7 +226,7 @@ fn number_of(id: &str) -> Option<u64> {
 }
 
 pub(super) async fn kept(
-    link: &Link,
+    link: &RedisLink,
     node: &str,
     after: u64,
     limit: u32,
@@ -259,7 +258,7 @@ pub(super) async fn kept(
 }
 
 pub(super) async fn follow(
-    link: &Link,
+    link: &RedisLink,
     node: &str,
     after: u64,
     limit: u32,
@@ -278,7 +277,7 @@ pub(super) async fn follow(
 
 pub(super) fn read_blocking(key: &str, after: &str, limit: u32, wait: Duration) -> Cmd {
     let mut command = redis::cmd("XREAD");
-    // 0 would be for ever.
+    // 0 would wait without a limit.
     let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
     command
         .arg("COUNT")
@@ -291,7 +290,7 @@ pub(super) fn read_blocking(key: &str, after: &str, limit: u32, wait: Duration) 
     command
 }
 
-/// The entries in the reply to a read of one stream: none if nothing came in time.
+/// The entries in the reply to a read of one stream; empty after a timeout.
 pub(super) fn entries_of(value: Value) -> Option<Vec<Value>> {
     if value == Value::Nil {
         return Some(Vec::new());
@@ -310,7 +309,7 @@ pub(super) fn entry_parts(entry: Value) -> Option<(String, Vec<(String, Value)>)
     Some((id, reply::pairs(parts.next()?)?))
 }
 
-fn batch(link: &Link, node: &str, entry: Value) -> Result<Batch, CacheError> {
+fn batch(link: &RedisLink, node: &str, entry: Value) -> Result<Batch, CacheError> {
     let (id, fields) = entry_parts(entry).ok_or_else(|| link.unexpected("XRANGE"))?;
     let key = keys::journal(node);
     let damaged = |problem: &str| {
@@ -327,7 +326,7 @@ fn batch(link: &Link, node: &str, entry: Value) -> Result<Batch, CacheError> {
         .ok_or_else(|| damaged("it has no field \"changes\""))?;
     let changes = codec::decode(&text).map_err(|error| damaged(&error.to_string()))?;
     Ok(Batch {
-        node: node.into(),
+        journal: node.into(),
         number,
         changes,
     })
@@ -342,7 +341,7 @@ mod tests {
         let batch = |len| {
             let info_hash = crate::base::ids::InfoHash([1; 20]);
             Arc::new(Batch {
-                node: "a".into(),
+                journal: "a".into(),
                 number: 1,
                 changes: vec![crate::change::Change::Snatch { info_hash }; len],
             })

@@ -1,9 +1,9 @@
-//! The names of all keys, and what they say: no other file writes one. docs/redis.md explains them.
+//! The names of all keys: no other file writes one. docs/redis.md documents them.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use crate::base::ids::{InfoHash, PeerId, UserId, hex_digit};
+use crate::base::ids::{InfoHash, PeerId, UserId};
 
 pub(super) const WHITELIST: &str = "t:whitelist";
 pub(super) const REGISTRY: &str = "t:registry";
@@ -32,18 +32,18 @@ pub(super) const ALL_SWARMS: &str = "t:p:*";
 pub(super) const ALL_PASSKEYS: &str = "t:user:*";
 pub(super) const ALL: &str = "t:*";
 
-/// What the first version of Mika kept its swarms in, and nobody reads any more.
+/// Keys of swarms in the first version of Mika, unused now.
 const OLD: [&str; 2] = ["t:tpeers:", "t:ptimeout:"];
 
-/// What a key is by its name.
+/// The kind of a key, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum KeyKind {
     User(UserId),
     UserSet(UserId),
     Torrent(InfoHash),
     Swarm(InfoHash),
     Passkey,
-    /// Of the first version of Mika.
+    /// From the first version of Mika.
     Old,
     /// Named like a torrent or swarm, but without an info hash as Mika writes it.
     Misnamed,
@@ -57,7 +57,7 @@ pub(super) const INCOMPLETE: &str = "incomplete";
 pub(super) const COMPLETE: &str = "complete";
 pub(super) const HNR: &str = "hnr";
 
-/// Who a field of a swarm is.
+/// The peer of a swarm's field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerField {
     Member(UserId, PeerId),
@@ -108,29 +108,29 @@ pub(super) fn passkey_of(key: &str) -> Option<&str> {
     key.strip_prefix(PASSKEY)
 }
 
-pub(super) fn kind_of(key: &[u8]) -> Kind {
+pub(super) fn kind_of(key: &[u8]) -> KeyKind {
     if OLD.iter().any(|prefix| key.starts_with(prefix.as_bytes())) {
-        return Kind::Old;
+        return KeyKind::Old;
     }
     let Ok(key) = std::str::from_utf8(key) else {
-        return Kind::Other;
+        return KeyKind::Other;
     };
     if let Some(id) = user_of(key) {
-        return Kind::User(id);
+        return KeyKind::User(id);
     }
     if passkey_of(key).is_some() {
-        return Kind::Passkey;
+        return KeyKind::Passkey;
     }
-    let is_set = |set: &str| user_set_of(set, key).map(Kind::UserSet);
+    let is_set = |set: &str| user_set_of(set, key).map(KeyKind::UserSet);
     if let Some(kind) = USER_SETS.into_iter().find_map(is_set) {
         return kind;
     }
-    // Another way to write an info hash, such as in capitals, is a key that nobody asks for.
+    // An info hash in another form, such as upper case, is a key that is never read.
     match (torrent_of(key), swarm_of(key)) {
-        (Some(hash), _) if torrent(hash) == key => Kind::Torrent(hash),
-        (_, Some(hash)) if swarm(hash) == key => Kind::Swarm(hash),
-        _ if key.starts_with(TORRENT) || key.starts_with(SWARM) => Kind::Misnamed,
-        _ => Kind::Other,
+        (Some(hash), _) if torrent(hash) == key => KeyKind::Torrent(hash),
+        (_, Some(hash)) if swarm(hash) == key => KeyKind::Swarm(hash),
+        _ if key.starts_with(TORRENT) || key.starts_with(SWARM) => KeyKind::Misnamed,
+        _ => KeyKind::Other,
     }
 }
 
@@ -139,7 +139,7 @@ fn user_set_of(set: &str, key: &str) -> Option<UserId> {
     id.strip_prefix(':')?.parse().ok().map(UserId)
 }
 
-/// A key as logs and errors may show it: without a passkey.
+/// A key for logs and errors, without a passkey.
 pub(super) fn shown(key: &str) -> &str {
     if key.starts_with(PASSKEY) {
         return "t:user:***";
@@ -151,9 +151,7 @@ pub(super) fn member_field(user: UserId, peer_id: &PeerId) -> String {
     let mut field = String::with_capacity(51);
     // Writing to a string can't fail.
     let _ = write!(field, "{}:", user.0);
-    for byte in peer_id.0 {
-        let _ = write!(field, "{byte:02x}");
-    }
+    peer_id.append_hex(&mut field);
     field
 }
 
@@ -161,27 +159,15 @@ pub(super) fn guest_field(address: SocketAddr) -> String {
     address.to_string()
 }
 
-/// What [`member_field`] or [`guest_field`] wrote.
+/// Parses what [`member_field`] or [`guest_field`] wrote.
 pub(super) fn peer_of(field: &str) -> Option<PeerField> {
     let member = field
         .split_once(':')
-        .and_then(|(user, peer_id)| Some((user.parse().ok()?, peer_id_of(peer_id)?)));
+        .and_then(|(user, peer_id)| Some((user.parse().ok()?, PeerId::from_hex(peer_id)?)));
     match member {
         Some((user, peer_id)) => Some(PeerField::Member(UserId(user), peer_id)),
         None => field.parse().ok().map(PeerField::Guest),
     }
-}
-
-fn peer_id_of(digits: &str) -> Option<PeerId> {
-    let digits = digits.as_bytes();
-    let mut bytes = [0; 20];
-    if digits.len() != 40 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
-    }
-    Some(PeerId(bytes))
 }
 
 #[cfg(test)]
@@ -217,24 +203,24 @@ mod tests {
     fn a_key_is_known_by_its_name() {
         let (id, hash) = (UserId(7), InfoHash([0xab; 20]));
         for (key, kind) in [
-            (user(id), Kind::User(id)),
-            (user_set(HNR, id), Kind::UserSet(id)),
-            (torrent(hash), Kind::Torrent(hash)),
+            (user(id), KeyKind::User(id)),
+            (user_set(HNR, id), KeyKind::UserSet(id)),
+            (torrent(hash), KeyKind::Torrent(hash)),
             (
                 torrent(hash).to_uppercase().replace("T:", "t:"),
-                Kind::Misnamed,
+                KeyKind::Misnamed,
             ),
-            (swarm(hash), Kind::Swarm(hash)),
-            ("t:p:x".into(), Kind::Misnamed),
-            (passkey("passkey-1"), Kind::Passkey),
-            (format!("t:tpeers:{hash}"), Kind::Old),
-            ("t:u:others:7".into(), Kind::Other),
-            (CONTROL.into(), Kind::Other),
+            (swarm(hash), KeyKind::Swarm(hash)),
+            ("t:p:x".into(), KeyKind::Misnamed),
+            (passkey("passkey-1"), KeyKind::Passkey),
+            (format!("t:tpeers:{hash}"), KeyKind::Old),
+            ("t:u:others:7".into(), KeyKind::Other),
+            (CONTROL.into(), KeyKind::Other),
         ] {
             assert_eq!(kind_of(key.as_bytes()), kind, "{key}");
         }
-        assert_eq!(kind_of(b"t:ptimeout:00:\xff\xfe"), Kind::Old);
-        assert_eq!(kind_of(b"t:\xff"), Kind::Other);
+        assert_eq!(kind_of(b"t:ptimeout:00:\xff\xfe"), KeyKind::Old);
+        assert_eq!(kind_of(b"t:\xff"), KeyKind::Other);
     }
 
     #[test]

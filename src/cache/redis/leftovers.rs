@@ -1,41 +1,43 @@
-//! What nobody can use, found by its form alone.
+//! Entries that nothing uses, judged by their form alone.
 
 use redis::{Cmd, Value, cmd};
 
 use super::commands::Commands;
 use super::fault::is_wrong_type;
-use super::keys::{self, Kind};
-use super::link::{Link, Session};
+use super::keys::{self, KeyKind};
+use super::link::{RedisLink, RedisSession};
 use super::rows::{TORRENT_FIELDS, USER_FIELDS};
 use super::scan::scan_any_keys;
 use super::users::passkey_entry;
 use super::{reply, rows, swarms};
 use crate::base::ids::InfoHash;
-use crate::cache::{CacheError, Leftover, RowKey, Scan, SharedPeer};
+use crate::cache::{CacheError, CacheLeftover, RowKey, Scan, SharedPeer};
 use crate::registry::PLAUSIBLE_MAX;
 
-/// Swarms that are read at once.
+/// Swarms read at once.
 const SWARMS_MAX: usize = 200;
 
-/// Counters by their place in [`USER_FIELDS`] and [`TORRENT_FIELDS`].
+/// Indices of counters in [`USER_FIELDS`] and [`TORRENT_FIELDS`].
 const USER_COUNTERS: std::ops::Range<usize> = 5..10;
 const TORRENT_COUNTERS: std::ops::Range<usize> = 8..14;
 
 pub(super) async fn find(
-    link: &Link,
+    link: &RedisLink,
     since: i64,
     cursor: u64,
-) -> Result<Scan<Leftover>, CacheError> {
+) -> Result<Scan<CacheLeftover>, CacheError> {
     let session = link.session().await?;
     let (found, next) = scan_any_keys(link, &session, keys::ALL, cursor).await?;
     let mut leftovers = Vec::new();
     let (mut asked, mut questions, mut hashes) = (Vec::new(), Commands::default(), Vec::new());
     for key in found {
         match keys::kind_of(&key) {
-            Kind::Old => leftovers.push(stray(key, "only the first version of Mika read it")),
-            Kind::Misnamed => leftovers.push(stray(key, "its name is no info hash in lower case")),
-            Kind::Swarm(info_hash) => hashes.push(info_hash),
-            Kind::Other => {}
+            KeyKind::Old => leftovers.push(stray(key, "only the first version of Mika read it")),
+            KeyKind::Misnamed => {
+                leftovers.push(stray(key, "its name is no info hash in lower case"));
+            }
+            KeyKind::Swarm(info_hash) => hashes.push(info_hash),
+            KeyKind::Other => {}
             kind => {
                 questions.push(question(kind, &key));
                 asked.push((kind, key));
@@ -56,28 +58,28 @@ pub(super) async fn find(
     })
 }
 
-fn stray(key: Vec<u8>, problem: &'static str) -> Leftover {
+fn stray(key: Vec<u8>, problem: &'static str) -> CacheLeftover {
     let text = String::from_utf8_lossy(&key);
-    Leftover::Key {
+    CacheLeftover::Key {
         shown: keys::shown(&text).to_owned(),
         key,
         problem,
     }
 }
 
-/// What to ask the server to judge a key by.
-fn question(kind: Kind, key: &[u8]) -> Cmd {
+/// The command whose reply a key is judged by.
+fn question(kind: KeyKind, key: &[u8]) -> Cmd {
     match kind {
-        Kind::User(_) => cmd("HMGET").arg(key).arg(&USER_FIELDS[..]).take(),
-        Kind::Torrent(_) => cmd("HMGET").arg(key).arg(&TORRENT_FIELDS[..]).take(),
-        Kind::UserSet(id) => cmd("HGET").arg(keys::user(id)).arg("passkey").take(),
+        KeyKind::User(_) => cmd("HMGET").arg(key).arg(&USER_FIELDS[..]).take(),
+        KeyKind::Torrent(_) => cmd("HMGET").arg(key).arg(&TORRENT_FIELDS[..]).take(),
+        KeyKind::UserSet(id) => cmd("HGET").arg(keys::user(id)).arg("passkey").take(),
         _ => cmd("GET").arg(key).take(),
     }
 }
 
-fn judge(kind: Kind, key: Vec<u8>, answer: Value, leftovers: &mut Vec<Leftover>) {
+fn judge(kind: KeyKind, key: Vec<u8>, answer: Value, leftovers: &mut Vec<CacheLeftover>) {
     match kind {
-        Kind::User(id) => {
+        KeyKind::User(id) => {
             judge_row(
                 RowKey::User(id),
                 answer,
@@ -86,14 +88,14 @@ fn judge(kind: Kind, key: Vec<u8>, answer: Value, leftovers: &mut Vec<Leftover>)
                 leftovers,
             );
         }
-        Kind::Torrent(hash) => {
+        KeyKind::Torrent(hash) => {
             let row = RowKey::Torrent(hash);
             judge_row(row, answer, &TORRENT_FIELDS, TORRENT_COUNTERS, leftovers);
         }
-        Kind::UserSet(_) if answer == Value::Nil => {
+        KeyKind::UserSet(_) if answer == Value::Nil => {
             leftovers.push(stray(key, "it is of a user who is not there"));
         }
-        Kind::Passkey if answer != Value::Nil => {
+        KeyKind::Passkey if answer != Value::Nil => {
             let text = String::from_utf8_lossy(&key);
             if passkey_entry(&text, answer).is_none() {
                 leftovers.push(stray(key, "it does not lead from a passkey to a user"));
@@ -108,22 +110,24 @@ fn judge_row(
     answer: Value,
     fields: &[&str],
     counters: std::ops::Range<usize>,
-    leftovers: &mut Vec<Leftover>,
+    leftovers: &mut Vec<CacheLeftover>,
 ) {
     let values = reply::list(answer).unwrap_or_default();
-    let counted = fields.iter().zip(&values).skip(counters.start);
-    let absurd: Vec<Leftover> = counted
+    let invalid: Vec<CacheLeftover> = fields
+        .iter()
+        .zip(&values)
+        .skip(counters.start)
         .take(counters.len())
-        .filter(|(_, value)| is_absurd(value))
-        .map(|(field, _)| Leftover::Counter {
+        .filter(|(_, value)| is_invalid(value))
+        .map(|(field, _)| CacheLeftover::Counter {
             row,
             field: (*field).to_owned(),
         })
         .collect();
     if is_usable(row, values) {
-        leftovers.extend(absurd);
+        leftovers.extend(invalid);
     } else {
-        leftovers.push(Leftover::Row(row));
+        leftovers.push(CacheLeftover::Row(row));
     }
 }
 
@@ -134,8 +138,8 @@ fn is_usable(row: RowKey, values: Vec<Value>) -> bool {
     }
 }
 
-/// Whether a counter is below 0, above what can be, or no whole number.
-fn is_absurd(value: &Value) -> bool {
+/// Whether a counter is negative, impossibly large, or no whole number.
+fn is_invalid(value: &Value) -> bool {
     if *value == Value::Nil {
         return false;
     }
@@ -144,10 +148,10 @@ fn is_absurd(value: &Value) -> bool {
 }
 
 async fn find_peers(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     hashes: &[InfoHash],
     since: i64,
-    leftovers: &mut Vec<Leftover>,
+    leftovers: &mut Vec<CacheLeftover>,
 ) -> Result<(), CacheError> {
     let read = |hash: &InfoHash| cmd("HGETALL").arg(keys::swarm(*hash)).take();
     let questions: Commands = hashes.iter().map(read).collect();
@@ -164,20 +168,20 @@ async fn find_peers(
             let Some(field) = reply::bytes(field) else {
                 continue;
             };
-            let heard = last_heard(&field, value);
-            if heard.is_none_or(|heard| heard < since) {
+            let last_seen = last_seen(&field, value);
+            if last_seen.is_none_or(|at| at < since) {
                 fields.push(field);
             }
         }
         if !fields.is_empty() {
-            leftovers.push(Leftover::Peers { torrent, fields });
+            leftovers.push(CacheLeftover::Peers { torrent, fields });
         }
     }
     Ok(())
 }
 
 /// When a peer last announced (Unix time); none if its entry can't be read.
-fn last_heard(field: &[u8], value: Value) -> Option<i64> {
+fn last_seen(field: &[u8], value: Value) -> Option<i64> {
     let field = std::str::from_utf8(field).ok()?;
     Some(match swarms::peer(field, &reply::text(value)?)? {
         SharedPeer::Member(member) => member.record.last_announce,

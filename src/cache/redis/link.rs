@@ -1,4 +1,4 @@
-//! The way to the server: connections, what they may wait, and how they are made anew.
+//! Connections to the server, their timeouts, and reconnecting.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::commands::{Commands, name_and_key};
-use super::fault::{Failed, Fault};
+use super::fault::{Failed, RedisFault};
 use super::reply;
 use crate::base::backoff::Backoff;
 use crate::base::secret::Secret;
@@ -22,27 +22,27 @@ use crate::cache::{CacheError, Generation};
 use crate::registry::BadRow;
 
 /// How long to wait for a new connection, its first reply included.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for the replies to one part of commands.
-const REPLY_PATIENCE: Duration = Duration::from_secs(2);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connections are not made more often than this allows.
+/// Backoff between connections.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// Parts of commands on their way at the same time.
+/// Maximum of parts in flight.
 const IN_FLIGHT_MAX: usize = 16;
 
-/// Connections kept for the next blocking read.
+/// Idle connections kept for blocking reads.
 const IDLE_MAX: usize = 16;
 
-/// The one way to the server; everybody uses it at the same time.
-pub(super) struct Link {
+/// The connection to the server, shared by all tasks.
+pub(super) struct RedisLink {
     client: Client,
-    /// The server as people may see it.
+    /// The URL without secrets.
     server: String,
     in_flight: Semaphore,
-    /// Held by who makes a connection.
+    /// Held while connecting.
     connecting: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -57,14 +57,14 @@ struct Connection {
 
 /// A connection to send to. What is sent through one session goes to one run of one server.
 #[derive(Clone)]
-pub(super) struct Session<'a> {
-    link: &'a Link,
+pub(super) struct RedisSession<'a> {
+    link: &'a RedisLink,
     connection: Arc<Connection>,
 }
 
-/// A connection of its own, for commands that keep it waiting.
+/// A dedicated connection for blocking commands.
 pub(super) struct Waiting<'a> {
-    link: &'a Link,
+    link: &'a RedisLink,
     connection: Connection,
 }
 
@@ -72,16 +72,16 @@ struct State {
     shared: Option<Arc<Connection>>,
     idle: Vec<Connection>,
     backoff: Backoff,
-    /// No connection is made before.
+    /// No reconnect before.
     closed_until: Option<Instant>,
     last_run_id: Option<Arc<str>>,
-    /// What the server was last seen to have as its epoch: it goes with everything else.
+    /// The last epoch seen on the server: emptying the server removes it.
     epoch: Option<String>,
     generation: Generation,
     trouble: Option<Trouble>,
 }
 
-/// What was told to be wrong, so that it is told once.
+/// The problem that was logged last, so that each is logged once.
 enum Trouble {
     Unreachable,
     /// The server refused this command.
@@ -93,13 +93,13 @@ fn moment(delay: Duration) -> Instant {
     tokio::time::sleep(delay).deadline()
 }
 
-// === impl Link ===
+// === impl RedisLink ===
 
-impl Link {
-    /// Reads the URL; connects to nothing yet.
+impl RedisLink {
+    /// Parses the URL; does not connect yet.
     pub(super) fn new(url: &Secret) -> Result<Self, CacheError> {
         let wrong = |text: String| CacheError::Broken(format!("cache.url {url}: {text}"));
-        // Errors of the URL name none of its parts.
+        // Errors must not quote the URL.
         let info = url
             .expose()
             .into_connection_info()
@@ -131,13 +131,13 @@ impl Link {
         })
     }
 
-    /// The shared connection, made anew if need be and allowed.
-    pub(super) async fn session(&self) -> Result<Session<'_>, CacheError> {
+    /// The shared connection; reconnects if necessary and the backoff allows it.
+    pub(super) async fn session(&self) -> Result<RedisSession<'_>, CacheError> {
         if let Some(session) = self.current() {
             return Ok(session);
         }
         let _turn = self.connecting.lock().await;
-        // Somebody else may have made it meanwhile.
+        // Another task may have connected meanwhile.
         if let Some(session) = self.current() {
             return Ok(session);
         }
@@ -151,15 +151,15 @@ impl Link {
         connection.generation = state.generation;
         let connection = Arc::new(connection);
         state.shared = Some(connection.clone());
-        Ok(Session {
+        Ok(RedisSession {
             link: self,
             connection,
         })
     }
 
-    /// Compares the epoch that the server has now with the one before. If another one is there, or
-    /// none any more, the server was emptied, and a new generation begins.
-    pub(super) fn saw_epoch(&self, session: &Session<'_>, seen: Option<String>) -> Generation {
+    /// Compares the server's epoch with the last one. If it differs or is missing, the server was emptied,
+    /// and a new generation begins.
+    pub(super) fn saw_epoch(&self, session: &RedisSession<'_>, seen: Option<String>) -> Generation {
         let mut state = self.state.lock();
         if session.generation() != state.generation {
             return state.generation;
@@ -172,8 +172,8 @@ impl Link {
         state.generation
     }
 
-    /// What a session was given is gone: a new generation begins, if none has since.
-    pub(super) fn was_emptied(&self, session: &Session<'_>) -> Generation {
+    /// The data of a session is lost: begins a new generation, unless there is one since.
+    pub(super) fn was_emptied(&self, session: &RedisSession<'_>) -> Generation {
         let mut state = self.state.lock();
         if session.generation() == state.generation {
             state.begin_generation(&session.connection);
@@ -196,9 +196,9 @@ impl Link {
         })
     }
 
-    fn current(&self) -> Option<Session<'_>> {
+    fn current(&self) -> Option<RedisSession<'_>> {
         let connection = self.state.lock().shared.clone()?;
-        Some(Session {
+        Some(RedisSession {
             link: self,
             connection,
         })
@@ -212,9 +212,9 @@ impl Link {
                 self.server
             )));
         }
-        let made = match timeout(CONNECT_PATIENCE, self.establish()).await {
+        let made = match timeout(CONNECT_TIMEOUT, self.establish()).await {
             Ok(made) => made,
-            Err(_) => Err(Fault::lost(&self.server, "it does not answer")),
+            Err(_) => Err(RedisFault::lost(&self.server, "it does not answer")),
         };
         match made {
             Ok(connection) => {
@@ -223,17 +223,17 @@ impl Link {
             }
             Err(fault) => {
                 self.state.lock().close();
-                self.told(&fault.error, Trouble::Unreachable);
+                self.log_trouble(&fault.error, Trouble::Unreachable);
                 Err(fault.error)
             }
         }
     }
 
-    async fn establish(&self) -> Result<Connection, Fault> {
+    async fn establish(&self) -> Result<Connection, RedisFault> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None);
-        let of_link = |error| Fault::of_link(&self.server, &error);
+        let of_link = |error| RedisFault::of_link(&self.server, &error);
         let mut wire = self
             .client
             .get_multiplexed_async_connection_with_config(&config)
@@ -247,13 +247,13 @@ impl Link {
                 command: "INFO",
                 key: None,
             };
-            return Err(Fault::of_reply(&self.server, error, &failed));
+            return Err(RedisFault::of_reply(&self.server, error, &failed));
         }
         let text = reply::text(answer).unwrap_or_default();
         let run_id = text.lines().find_map(|line| line.strip_prefix("run_id:"));
         let Some(run_id) = run_id else {
-            let problem = "INFO tells no run_id: is a proxy between Mika and Redis?";
-            return Err(Fault::broken(&self.server, problem));
+            let problem = "INFO has no run_id: is a proxy between Mika and Redis?";
+            return Err(RedisFault::broken(&self.server, problem));
         };
         Ok(Connection {
             wire,
@@ -263,17 +263,17 @@ impl Link {
         })
     }
 
-    /// Drops the shared connection, unless somebody has made another already.
+    /// Drops the shared connection, unless another task has replaced it already.
     fn drop_shared(&self, connection: &Arc<Connection>) {
         let mut state = self.state.lock();
         if state
             .shared
             .as_ref()
-            .is_some_and(|it| Arc::ptr_eq(it, connection))
+            .is_some_and(|current| Arc::ptr_eq(current, connection))
         {
             state.shared = None;
             state.idle.clear();
-            // Only one that lasted was a good one.
+            // Only a connection that lasted resets the backoff.
             if connection.made.elapsed() > BACKOFF_MAX {
                 state.backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
             }
@@ -281,7 +281,7 @@ impl Link {
         }
     }
 
-    fn told(&self, error: &CacheError, trouble: Trouble) {
+    fn log_trouble(&self, error: &CacheError, trouble: Trouble) {
         let mut state = self.state.lock();
         if state.trouble.is_none() {
             state.trouble = Some(trouble);
@@ -299,13 +299,13 @@ impl Link {
         }
     }
 
-    /// The server did these commands: does it do again what it refused?
+    /// These commands succeeded: ends the problem if the refused command is among them.
     fn served(&self, part: &Pipeline) {
         let mut state = self.state.lock();
         let Some(Trouble::Refusing(command)) = &state.trouble else {
             return;
         };
-        if part.cmd_iter().any(|it| name_and_key(it).0 == *command) {
+        if part.cmd_iter().any(|sent| name_and_key(sent).0 == *command) {
             state.trouble = None;
             drop(state);
             tracing::info!("the cache is back: {}", self.server);
@@ -318,9 +318,12 @@ impl Link {
         part: &Pipeline,
         replies: &[Value],
         tolerated: fn(&ServerError) -> bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RedisFault> {
         if replies.len() != part.len() {
-            return Err(Fault::lost(&self.server, "it left commands unanswered"));
+            return Err(RedisFault::lost(
+                &self.server,
+                "it left commands unanswered",
+            ));
         }
         for (command, reply) in part.cmd_iter().zip(replies) {
             let Value::ServerError(error) = reply else {
@@ -334,9 +337,9 @@ impl Link {
                 command: &name,
                 key: key.as_deref(),
             };
-            let fault = Fault::of_reply(&self.server, error, &failed);
+            let fault = RedisFault::of_reply(&self.server, error, &failed);
             if matches!(fault.error, CacheError::Away(_)) {
-                self.told(&fault.error, Trouble::Refusing(name));
+                self.log_trouble(&fault.error, Trouble::Refusing(name));
             }
             return Err(fault);
         }
@@ -348,18 +351,18 @@ impl Link {
         &self,
         wire: &MultiplexedConnection,
         part: &Pipeline,
-        patience: Duration,
-    ) -> Result<Vec<Value>, Fault> {
-        // A clone is another handle of the same connection.
+        time_limit: Duration,
+    ) -> Result<Vec<Value>, RedisFault> {
+        // A clone is a handle of the same connection.
         let mut wire = wire.clone();
-        match timeout(patience, wire.send_packed_commands(part, 0, part.len())).await {
+        match timeout(time_limit, wire.send_packed_commands(part, 0, part.len())).await {
             Ok(Ok(replies)) => Ok(replies),
-            Ok(Err(error)) => Err(Fault::of_link(&self.server, &error)),
-            Err(_) => Err(Fault::lost(&self.server, "it does not answer")),
+            Ok(Err(error)) => Err(RedisFault::of_link(&self.server, &error)),
+            Err(_) => Err(RedisFault::lost(&self.server, "it does not answer")),
         }
     }
 
-    /// An error of what a driver of another program, or a proxy, must have done.
+    /// The error for a reply that only another program or a proxy could cause.
     pub(super) fn unexpected(&self, command: &str) -> CacheError {
         CacheError::Broken(format!(
             "{}: an unexpected reply to {command}: is it a Redis?",
@@ -367,7 +370,7 @@ impl Link {
         ))
     }
 
-    /// A row that was asked for by name and can't be used.
+    /// The error for a single row that can't be used.
     pub(super) fn unusable(&self, bad: &BadRow) -> CacheError {
         self.broken(&format!("{}:{}: {}", bad.table, bad.id, bad.problem))
     }
@@ -384,7 +387,7 @@ const FORMS: &str = "its forms are redis://user:password@host:port/database, red
 // === impl State ===
 
 impl State {
-    /// The connection stays, as one of the next generation.
+    /// Keeps the connection, for the next generation.
     fn begin_generation(&mut self, connection: &Connection) {
         self.generation.0 += 1;
         if self.shared.is_some() {
@@ -403,9 +406,9 @@ impl State {
     }
 }
 
-// === impl Session ===
+// === impl RedisSession ===
 
-impl Session<'_> {
+impl RedisSession<'_> {
     pub(super) fn generation(&self) -> Generation {
         self.connection.generation
     }
@@ -415,7 +418,7 @@ impl Session<'_> {
         &self.connection.run_id
     }
 
-    /// Sends commands in order; their replies, of which none is an error.
+    /// Sends commands in order; returns their replies, or the first error.
     pub(super) async fn run(
         &self,
         commands: impl Into<Commands>,
@@ -423,7 +426,7 @@ impl Session<'_> {
         self.run_tolerant(commands, |_| false).await
     }
 
-    /// The same, but errors that are `tolerated` come as replies.
+    /// Like [`Self::run`], but `tolerated` errors are returned as replies.
     pub(super) async fn run_tolerant(
         &self,
         commands: impl Into<Commands>,
@@ -445,11 +448,13 @@ impl Session<'_> {
     pub(super) async fn one(&self, command: Cmd) -> Result<Value, CacheError> {
         let name = name_and_key(&command).0;
         let replies = self.run(command).await?;
-        let reply = replies.into_iter().next();
-        reply.ok_or_else(|| self.link.unexpected(&name))
+        replies
+            .into_iter()
+            .next()
+            .ok_or_else(|| self.link.unexpected(&name))
     }
 
-    /// One part of commands whose replies don't matter.
+    /// Sends one part of commands, and ignores the replies.
     pub(super) async fn run_part(
         &self,
         part: Pipeline,
@@ -464,13 +469,13 @@ impl Session<'_> {
         tolerated: fn(&ServerError) -> bool,
     ) -> Result<Vec<Value>, CacheError> {
         let link = self.link;
-        let Ok(Ok(_permit)) = timeout(REPLY_PATIENCE, link.in_flight.acquire()).await else {
+        let Ok(Ok(_permit)) = timeout(REPLY_TIMEOUT, link.in_flight.acquire()).await else {
             return Err(CacheError::Away(format!(
                 "{}: it is behind with what it was sent",
                 link.server
             )));
         };
-        let sent = link.send(&self.connection.wire, part, REPLY_PATIENCE).await;
+        let sent = link.send(&self.connection.wire, part, REPLY_TIMEOUT).await;
         let was_sent = sent.is_ok();
         let checked = sent.and_then(|replies| {
             link.check(part, &replies, tolerated)?;
@@ -481,7 +486,7 @@ impl Session<'_> {
                 link.drop_shared(&self.connection);
             }
             if !was_sent {
-                link.told(&fault.error, Trouble::Unreachable);
+                link.log_trouble(&fault.error, Trouble::Unreachable);
             }
             fault.error
         })
@@ -496,18 +501,18 @@ impl Waiting<'_> {
         &self.connection.run_id
     }
 
-    /// One command that the server may answer after `wait` only.
+    /// Sends one command that the server may block for up to `wait`.
     pub(super) async fn one(self, command: Cmd, wait: Duration) -> Result<Value, CacheError> {
         let link = self.link;
         let mut part = Pipeline::new();
         part.add_command(command);
-        let patience = wait.saturating_add(REPLY_PATIENCE);
-        let sent = link.send(&self.connection.wire, &part, patience).await;
+        let time_limit = wait.saturating_add(REPLY_TIMEOUT);
+        let sent = link.send(&self.connection.wire, &part, time_limit).await;
         let checked = sent.and_then(|mut replies| {
             link.check(&part, &replies, |_| false)?;
             Ok(replies.pop().unwrap_or(Value::Nil))
         });
-        // After an error the connection is not used again.
+        // After an error the connection is not reused.
         let value = checked.map_err(|fault| fault.error)?;
         let mut state = link.state.lock();
         if state.idle.len() < IDLE_MAX {

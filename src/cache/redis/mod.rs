@@ -1,6 +1,6 @@
-//! The cache in Redis or Valkey. docs/redis.md names every key.
+//! The cache in Redis or Valkey. docs/redis.md documents every key.
 //!
-//! Only commands of one key, and pipelines of them: nothing here needs all keys on one server.
+//! Uses single-key commands and pipelines of them only, so keys could be on several servers.
 
 mod commands;
 mod control;
@@ -31,10 +31,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use self::derived::Derived;
-use self::link::Link;
+use self::link::RedisLink;
 use super::{
-    Cache, CacheError, ControlPosition, Finding, Generation, Leftover, Membership, Mirrored,
-    Notice, RegistryKey, Scan, SharedPeer, Stats, Wiped, Write,
+    Cache, CacheError, CacheFinding, CacheLeftover, CacheUpkeep, ControlPosition, Generation,
+    Membership, Mirrored, NodeStats, Notice, RegistryKey, Scan, SharedPeer, Wiped, Write,
 };
 use crate::base::ids::{InfoHash, Passkey, PeerId, UserId};
 use crate::base::secret::Secret;
@@ -45,7 +45,7 @@ use crate::registry::{Client, StoredTorrent, StoredUser, Wipe};
 
 /// The driver `redis`.
 struct Redis {
-    link: Link,
+    link: RedisLink,
     streams: journal::Streams,
 }
 
@@ -74,14 +74,14 @@ pub(super) fn url_warning(url: &Secret) -> Option<String> {
     })
 }
 
-/// Reads the URL; the first call connects.
+/// Parses the URL; the first call connects.
 pub(super) fn open(url: &Secret) -> Result<Option<Arc<dyn Cache>>, CacheError> {
-    let link = Link::new(url)?;
+    let link = RedisLink::new(url)?;
     let streams = journal::Streams::default();
     Ok(Some(Arc::new(Redis { link, streams })))
 }
 
-/// Does a job for each item, a few at the same time; the first error ends it.
+/// Runs a job for each item, a few concurrently; the first error ends it.
 async fn side_by_side<T, F: Future<Output = Result<(), CacheError>>>(
     items: impl Iterator<Item = T>,
     job: impl Fn(T) -> F,
@@ -135,26 +135,26 @@ impl Cache for Redis {
         journal::add_totals(&self.link, generation, credited).await
     }
 
-    async fn applied(&self, node: &str, number: u64) -> Result<(), CacheError> {
-        journal::applied(&self.link, node, number).await
+    async fn trim_journal(&self, journal: &str, number: u64) -> Result<(), CacheError> {
+        journal::trim(&self.link, journal, number).await
     }
 
-    async fn last_kept(&self, node: &str) -> Result<u64, CacheError> {
-        journal::last_kept(&self.link, node).await
+    async fn last_kept(&self, journal: &str) -> Result<u64, CacheError> {
+        journal::last_kept(&self.link, journal).await
     }
 
-    async fn kept(&self, node: &str, after: u64, limit: u32) -> Result<Vec<Batch>, CacheError> {
-        journal::kept(&self.link, node, after, limit).await
+    async fn kept(&self, journal: &str, after: u64, limit: u32) -> Result<Vec<Batch>, CacheError> {
+        journal::kept(&self.link, journal, after, limit).await
     }
 
     async fn follow(
         &self,
-        node: &str,
+        journal: &str,
         after: u64,
         limit: u32,
         wait: Duration,
     ) -> Result<Vec<Batch>, CacheError> {
-        journal::follow(&self.link, node, after, limit, wait).await
+        journal::follow(&self.link, journal, after, limit, wait).await
     }
 
     async fn peers(
@@ -290,11 +290,7 @@ impl Cache for Redis {
         server::evicted(&self.link).await
     }
 
-    async fn check(&self) -> Result<Vec<Finding>, CacheError> {
-        server::check(&self.link).await
-    }
-
-    async fn inspect(&self) -> Result<Vec<Finding>, CacheError> {
+    async fn inspect(&self) -> Result<Vec<CacheFinding>, CacheError> {
         server::inspect(&self.link).await
     }
 
@@ -304,27 +300,6 @@ impl Cache for Redis {
 
     async fn time(&self) -> Result<i64, CacheError> {
         server::time(&self.link).await
-    }
-
-    async fn set_totals(
-        &self,
-        user: UserId,
-        uploaded: Option<u64>,
-        downloaded: Option<u64>,
-    ) -> Result<(), CacheError> {
-        users::set_totals(&self.link, user, uploaded, downloaded).await
-    }
-
-    async fn wipe(&self, what: Wipe, cursor: u64) -> Result<Wiped, CacheError> {
-        upkeep::wipe(&self.link, what, cursor).await
-    }
-
-    async fn leftovers(&self, since: i64, cursor: u64) -> Result<Scan<Leftover>, CacheError> {
-        leftovers::find(&self.link, since, cursor).await
-    }
-
-    async fn clean(&self, leftovers: &[Leftover]) -> Result<(), CacheError> {
-        upkeep::clean(&self.link, leftovers).await
     }
 
     async fn publish(&self, notices: &[Notice]) -> Result<(), CacheError> {
@@ -347,28 +322,56 @@ impl Cache for Redis {
         control::read(&self.link, after, wait).await
     }
 
-    async fn beat(&self, node: &str, sign: &str) -> Result<(), CacheError> {
-        nodes::beat(&self.link, node, sign).await
+    async fn beat(&self, journal: &str, sign: &str) -> Result<(), CacheError> {
+        nodes::beat(&self.link, journal, sign).await
     }
 
     async fn nodes(&self) -> Result<Vec<(String, String)>, CacheError> {
         nodes::nodes(&self.link).await
     }
 
-    async fn leave(&self, node: &str) -> Result<(), CacheError> {
-        nodes::leave(&self.link, node).await
+    async fn leave(&self, journal: &str) -> Result<(), CacheError> {
+        nodes::leave(&self.link, journal).await
     }
 
-    async fn forget_journal(&self, node: &str) -> Result<(), CacheError> {
-        nodes::leave(&self.link, node).await?;
-        journal::forget(&self.link, node).await
+    async fn forget_journal(&self, journal: &str) -> Result<(), CacheError> {
+        nodes::leave(&self.link, journal).await?;
+        journal::forget(&self.link, journal).await
     }
 
     async fn lease(&self, name: &str, holder: &str, time: Duration) -> Result<bool, CacheError> {
         nodes::lease(&self.link, name, holder, time).await
     }
 
-    async fn add_stats(&self, stats: Stats) -> Result<(), CacheError> {
+    async fn add_stats(&self, stats: NodeStats) -> Result<(), CacheError> {
         nodes::add_stats(&self.link, stats).await
+    }
+}
+
+#[async_trait]
+impl CacheUpkeep for Redis {
+    async fn check(&self) -> Result<Vec<CacheFinding>, CacheError> {
+        server::check(&self.link).await
+    }
+
+    async fn set_totals(
+        &self,
+        user: UserId,
+        uploaded: Option<u64>,
+        downloaded: Option<u64>,
+    ) -> Result<(), CacheError> {
+        users::set_totals(&self.link, user, uploaded, downloaded).await
+    }
+
+    async fn wipe(&self, what: Wipe, cursor: u64) -> Result<Wiped, CacheError> {
+        upkeep::wipe(&self.link, what, cursor).await
+    }
+
+    async fn leftovers(&self, since: i64, cursor: u64) -> Result<Scan<CacheLeftover>, CacheError> {
+        leftovers::find(&self.link, since, cursor).await
+    }
+
+    async fn clean(&self, leftovers: &[CacheLeftover]) -> Result<(), CacheError> {
+        upkeep::clean(&self.link, leftovers).await
     }
 }

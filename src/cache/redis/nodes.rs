@@ -1,21 +1,21 @@
-//! What nodes know of each other: signs of life, leases, and common counters.
+//! What nodes share about themselves: heartbeats, leases, and common counters.
 
 use std::time::Duration;
 
 use redis::{Value, cmd};
 
 use super::commands::Commands;
-use super::link::Link;
+use super::link::RedisLink;
 use super::{epoch, keys, reply};
-use crate::cache::{CacheError, Stats};
+use crate::cache::{CacheError, NodeStats};
 
-pub(super) async fn beat(link: &Link, node: &str, sign: &str) -> Result<(), CacheError> {
+pub(super) async fn beat(link: &RedisLink, node: &str, sign: &str) -> Result<(), CacheError> {
     let set = cmd("HSET").arg(keys::NODES).arg(node).arg(sign).take();
     link.session().await?.one(set).await?;
     epoch::begin(link).await.map(drop)
 }
 
-pub(super) async fn nodes(link: &Link) -> Result<Vec<(String, String)>, CacheError> {
+pub(super) async fn nodes(link: &RedisLink) -> Result<Vec<(String, String)>, CacheError> {
     let all = cmd("HGETALL").arg(keys::NODES).take();
     let all = reply::pairs(link.session().await?.one(all).await?);
     let all = all.ok_or_else(|| link.unexpected("HGETALL"))?;
@@ -23,15 +23,15 @@ pub(super) async fn nodes(link: &Link) -> Result<Vec<(String, String)>, CacheErr
     Ok(all.into_iter().map(node).collect())
 }
 
-pub(super) async fn leave(link: &Link, node: &str) -> Result<(), CacheError> {
+pub(super) async fn leave(link: &RedisLink, node: &str) -> Result<(), CacheError> {
     let remove = cmd("HDEL").arg(keys::NODES).arg(node).take();
     link.session().await?.one(remove).await.map(drop)
 }
 
-/// Renewed before it is looked at: if it is ours at the look, it was at the renewal, because
-/// nobody else makes it ours. Renewing somebody else's does no harm.
+/// Renews the lease before reading its holder: if it is ours when read, it was ours when renewed, because no
+/// other node sets it to ours. Renewing another node's lease is harmless.
 pub(super) async fn lease(
-    link: &Link,
+    link: &RedisLink,
     name: &str,
     holder: &str,
     time: Duration,
@@ -58,7 +58,7 @@ pub(super) async fn lease(
     Ok(is_ours)
 }
 
-pub(super) async fn add_stats(link: &Link, stats: Stats) -> Result<(), CacheError> {
+pub(super) async fn add_stats(link: &RedisLink, stats: NodeStats) -> Result<(), CacheError> {
     let command = |name, key, number: u64| cmd(name).arg(key).arg(number).take();
     let commands: Commands = [
         command("INCRBY", keys::STATS_ANNOUNCES, stats.announces),

@@ -1,14 +1,14 @@
-//! Whose database the keys are: a field beside the marks, which goes with them when the server is emptied.
+//! The database that the keys belong to: a field beside the marks, lost with them when the server is emptied.
 
 use redis::cmd;
 
-use super::link::Link;
+use super::link::RedisLink;
 use super::{keys, reply};
 use crate::cache::CacheError;
 
 const FIELD: &str = "database";
 
-/// Writes the field if it is not there, or has the former value; returns what is there then.
+/// Writes the field if it is missing or has the former value; returns its value then.
 const SET: &str = r"
 local owner = redis.call('HGET', KEYS[1], ARGV[1])
 if not owner or owner == ARGV[3] then
@@ -18,13 +18,13 @@ end
 return owner
 ";
 
-pub(super) async fn database(link: &Link) -> Result<Option<String>, CacheError> {
+pub(super) async fn database(link: &RedisLink) -> Result<Option<String>, CacheError> {
     let ask = cmd("HGET").arg(keys::REGISTRY).arg(FIELD).take();
     Ok(reply::text(link.session().await?.one(ask).await?))
 }
 
 pub(super) async fn set_database(
-    link: &Link,
+    link: &RedisLink,
     database: &str,
     former: Option<&str>,
 ) -> Result<String, CacheError> {

@@ -1,4 +1,4 @@
-//! Replies as Rust values. What is of another form than asked for is none.
+//! Replies as Rust values; none for a reply of another form.
 
 use redis::{FromRedisValue, Value};
 
@@ -12,7 +12,7 @@ pub(super) fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
-/// A string reply; bytes that are no UTF-8 are replaced.
+/// A string reply; invalid UTF-8 is replaced.
 pub(super) fn text(value: Value) -> Option<String> {
     let bytes = bytes(value)?;
     Some(match String::from_utf8(bytes) {
@@ -28,7 +28,7 @@ pub(super) fn list(value: Value) -> Option<Vec<Value>> {
     }
 }
 
-/// A list of names and values by turns.
+/// A flat list of alternating names and values.
 pub(super) fn pairs(value: Value) -> Option<Vec<(String, Value)>> {
     let mut values = list(value)?.into_iter();
     let mut pairs = Vec::with_capacity(values.len() / 2);

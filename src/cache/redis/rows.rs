@@ -1,5 +1,4 @@
-//! Rows of the registry as fields of a hash. A web application may write them by hand, so
-//! nothing is taken for granted.
+//! Rows of the registry as fields of a hash. A web application may write them, so each is checked.
 
 use redis::Value;
 
@@ -10,7 +9,7 @@ use crate::registry::{BadRow, Permille, StoredTorrent, StoredUser, Torrent, User
 /// The largest number that Redis counts to.
 const COUNT_MAX: u64 = i64::MAX.cast_unsigned();
 
-/// What a user's hash holds, in the order in which it is read.
+/// The fields of a user's hash, in the order in which they are read.
 pub(super) const USER_FIELDS: [&str; 10] = [
     "user_id",
     "passkey",
@@ -24,7 +23,7 @@ pub(super) const USER_FIELDS: [&str; 10] = [
     "seed_time",
 ];
 
-/// What a torrent's hash holds, in the order in which it is read.
+/// The fields of a torrent's hash, in the order in which they are read.
 pub(super) const TORRENT_FIELDS: [&str; 14] = [
     "torrent_id",
     "info_hash",
@@ -42,10 +41,10 @@ pub(super) const TORRENT_FIELDS: [&str; 14] = [
     "downloaded",
 ];
 
-/// The values of a hash, by their place in the list of fields.
+/// The values of a hash, by index in the list of fields.
 struct Cells(Vec<Option<String>>);
 
-/// A user by the id of the key; none if there is none, or only the counters of one.
+/// The user of a key's id; none if missing, or if there are only counters.
 pub(super) fn user(id: UserId, values: Vec<Value>) -> Option<Result<StoredUser, BadRow>> {
     let cells = Cells::of(values);
     let bad = |problem: String| BadRow {
@@ -79,7 +78,7 @@ pub(super) fn user(id: UserId, values: Vec<Value>) -> Option<Result<StoredUser, 
     }))
 }
 
-/// A torrent by the info hash of the key; none if there is none, or only the counters of one.
+/// The torrent of a key's info hash; none if missing, or if there are only counters.
 pub(super) fn torrent(
     info_hash: InfoHash,
     values: Vec<Value>,
@@ -125,7 +124,7 @@ pub(super) fn torrent(
     }))
 }
 
-/// The fields of a user that storage decides, by turns with their values.
+/// The fields of a user that storage decides, alternating with their values.
 pub(super) fn user_fields(user: &User) -> [String; 10] {
     let flag = |value: bool| u8::from(value).to_string();
     [
@@ -176,8 +175,6 @@ fn counted<const N: usize>(
         .map(|(name, number)| (name, number.min(COUNT_MAX)))
 }
 
-// === impl Cells ===
-
 impl Cells {
     fn of(values: Vec<Value>) -> Self {
         Self(values.into_iter().map(reply::text).collect())
@@ -187,7 +184,7 @@ impl Cells {
         self.0.get(place)?.as_deref()
     }
 
-    /// On unless it says otherwise.
+    /// A flag; on by default.
     fn flag(&self, place: usize, name: &str) -> Result<bool, String> {
         match self.text(place) {
             None | Some("" | "1") => Ok(true),
@@ -198,7 +195,7 @@ impl Cells {
         }
     }
 
-    /// 1 unless it says otherwise.
+    /// A multiplier; 1 by default.
     fn permille(&self, place: usize, name: &str) -> Result<Permille, String> {
         let factor = match self.text(place) {
             None | Some("") => 1.0,
@@ -210,8 +207,10 @@ impl Cells {
 
     /// A counter: 0 if it can't be read.
     fn total(&self, place: usize) -> u64 {
-        let number = self.text(place).and_then(|text| text.parse().ok());
-        number.unwrap_or(0).min(COUNT_MAX)
+        self.text(place)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
+            .min(COUNT_MAX)
     }
 
     fn small(&self, place: usize) -> u32 {
@@ -225,8 +224,11 @@ mod tests {
 
     fn values(texts: &[Option<&str>]) -> Vec<Value> {
         let value = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let texts = texts.iter().copied();
-        texts.map(|text| text.map_or(Value::Nil, value)).collect()
+        texts
+            .iter()
+            .copied()
+            .map(|text| text.map_or(Value::Nil, value))
+            .collect()
     }
 
     #[test]

@@ -3,32 +3,32 @@
 use redis::{Cmd, Value, cmd};
 
 use super::commands::Commands;
-use super::keys::{self, Kind};
-use super::link::{Link, Session};
+use super::keys::{self, KeyKind};
+use super::link::{RedisLink, RedisSession};
 use super::reply;
 use crate::cache::{CacheError, RegistryKey, Scan};
 use crate::registry::BadRow;
 
-/// Keys that the server looks at for one reply. It does nothing else meanwhile: below a millisecond.
+/// Keys that the server scans for one reply, which blocks it for less than a millisecond.
 const LOOKED_AT: u32 = 2000;
 
-/// Replies of `SCAN` that one call goes through.
+/// Replies of `SCAN` in one call.
 const ROUNDS: u32 = 16;
 
-/// How to find rows of one kind, and to read them.
-pub(super) struct Rows<K, T> {
+/// How to find and read rows of one kind.
+pub(super) struct RowScan<K, T> {
     pub(super) pattern: &'static str,
-    /// What a key stands for; none for a key of somebody else.
+    /// The id in a key; none for a foreign key.
     pub(super) id: fn(&str) -> Option<K>,
     pub(super) read: fn(K) -> Cmd,
-    /// The row in the reply to `read`; none if there is none.
+    /// The row in the reply to `read`; none if missing.
     pub(super) row: fn(K, Vec<Value>) -> Option<Result<T, BadRow>>,
 }
 
-/// The next keys of a pattern, and where to go on. All keys of Mika are text.
+/// The next keys of a pattern, and the next cursor. All keys of Mika are text.
 pub(super) async fn scan_keys(
-    link: &Link,
-    session: &Session<'_>,
+    link: &RedisLink,
+    session: &RedisSession<'_>,
     pattern: &str,
     cursor: u64,
 ) -> Result<(Vec<String>, Option<u64>), CacheError> {
@@ -40,10 +40,10 @@ pub(super) async fn scan_keys(
     ))
 }
 
-/// The same, but keys of others too.
+/// Like [`scan_keys`], with foreign keys that are not UTF-8.
 pub(super) async fn scan_any_keys(
-    link: &Link,
-    session: &Session<'_>,
+    link: &RedisLink,
+    session: &RedisSession<'_>,
     pattern: &str,
     cursor: u64,
 ) -> Result<(Vec<Vec<u8>>, Option<u64>), CacheError> {
@@ -64,17 +64,17 @@ pub(super) async fn scan_any_keys(
     Ok((keys, (next != 0).then_some(next)))
 }
 
-/// The names of users, torrents and passkeys: one look through all keys.
+/// The keys of users, torrents and passkeys, in one scan of all keys.
 pub(super) async fn registry_keys(
-    link: &Link,
+    link: &RedisLink,
     cursor: u64,
 ) -> Result<Scan<RegistryKey>, CacheError> {
     let session = link.session().await?;
     let (found, next) = scan_keys(link, &session, keys::ALL, cursor).await?;
     let known = |key: &String| match keys::kind_of(key.as_bytes()) {
-        Kind::User(id) => Some(RegistryKey::User(id)),
-        Kind::Torrent(info_hash) => Some(RegistryKey::Torrent(info_hash)),
-        Kind::Passkey => keys::passkey_of(key)?
+        KeyKind::User(id) => Some(RegistryKey::User(id)),
+        KeyKind::Torrent(info_hash) => Some(RegistryKey::Torrent(info_hash)),
+        KeyKind::Passkey => keys::passkey_of(key)?
             .parse()
             .ok()
             .map(RegistryKey::Passkey),
@@ -87,11 +87,9 @@ pub(super) async fn registry_keys(
     })
 }
 
-// === impl Rows ===
-
-impl<K: Copy, T> Rows<K, T> {
-    /// One portion of the rows. While the server works on one reply, the one before is read.
-    pub(super) async fn scan(&self, link: &Link, cursor: u64) -> Result<Scan<T>, CacheError> {
+impl<K: Copy, T> RowScan<K, T> {
+    /// One page of rows. While the server works on a reply, the previous one is parsed.
+    pub(super) async fn scan(&self, link: &RedisLink, cursor: u64) -> Result<Scan<T>, CacheError> {
         let session = link.session().await?;
         let mut scan = Scan {
             rows: Vec::new(),
@@ -110,7 +108,7 @@ impl<K: Copy, T> Rows<K, T> {
                 session.run(commands),
                 scan_keys(link, &session, self.pattern, cursor),
                 async {
-                    // So that the commands are on their way before.
+                    // So that the commands are sent before.
                     tokio::task::yield_now().await;
                     self.take(link, &mut scan, before)
                 }
@@ -127,7 +125,7 @@ impl<K: Copy, T> Rows<K, T> {
     }
 
     /// The one row of that id.
-    pub(super) async fn get(&self, link: &Link, id: K) -> Result<Option<T>, CacheError> {
+    pub(super) async fn get(&self, link: &RedisLink, id: K) -> Result<Option<T>, CacheError> {
         let reply = link.session().await?.one((self.read)(id)).await?;
         let values = reply::list(reply).ok_or_else(|| link.unexpected("HMGET"))?;
         let row = (self.row)(id, values).transpose();
@@ -136,7 +134,7 @@ impl<K: Copy, T> Rows<K, T> {
 
     fn take(
         &self,
-        link: &Link,
+        link: &RedisLink,
         scan: &mut Scan<T>,
         fetched: Vec<(K, Value)>,
     ) -> Result<(), CacheError> {

@@ -1,39 +1,40 @@
-//! The server itself: its version, clock, settings, and what Mika may do there.
+//! The server: its version, clock, settings, and permissions.
 
 use redis::{Cmd, Value, cmd};
 
 use super::commands::Commands;
 use super::fault::is_denied;
 use super::keys;
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::reply;
-use crate::cache::{CacheError, Finding};
+use crate::cache::{CacheError, CacheFinding};
 
-/// The oldest server that has all commands: `XTRIM MINID` came with it.
+/// The oldest supported server: it added `XTRIM MINID`.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// A key that nobody has: what permissions are tried on.
+/// A key that does not exist, to try permissions on.
 const PROBE: &str = "t:check";
 
 /// The fields of `INFO`.
 struct Info(String);
 
-/// Keys that were thrown away since the server's start.
-pub(super) async fn evicted(link: &Link) -> Result<u64, CacheError> {
+/// Keys that were evicted since the server's start.
+pub(super) async fn evicted(link: &RedisLink) -> Result<u64, CacheError> {
     let session = link.session().await?;
     let info = Info::read(&session, "stats").await?;
     Ok(info.number("evicted_keys").unwrap_or(0))
 }
 
-pub(super) async fn time(link: &Link) -> Result<i64, CacheError> {
+pub(super) async fn time(link: &RedisLink) -> Result<i64, CacheError> {
     let session = link.session().await?;
     let info = Info::read(&session, "server").await?;
     let micros = info.number("server_time_usec");
-    let seconds = micros.and_then(|micros| i64::try_from(micros / 1_000_000).ok());
-    seconds.ok_or_else(|| link.unexpected("INFO"))
+    micros
+        .and_then(|micros| i64::try_from(micros / 1_000_000).ok())
+        .ok_or_else(|| link.unexpected("INFO"))
 }
 
-pub(super) async fn check(link: &Link) -> Result<Vec<Finding>, CacheError> {
+pub(super) async fn check(link: &RedisLink) -> Result<Vec<CacheFinding>, CacheError> {
     let session = link.session().await?;
     let mut findings = Vec::new();
     kind(&Info::read(&session, "server").await?, &mut findings);
@@ -50,15 +51,15 @@ pub(super) async fn check(link: &Link) -> Result<Vec<Finding>, CacheError> {
     Ok(findings)
 }
 
-/// Whether the server logs what it is given to its disk before it answers.
-pub(super) async fn is_persistent(link: &Link) -> Result<bool, CacheError> {
+/// Whether the server logs writes to its disk before it replies.
+pub(super) async fn is_persistent(link: &RedisLink) -> Result<bool, CacheError> {
     let session = link.session().await?;
     let info = Info::read(&session, "persistence").await?;
     Ok(info.has_log())
 }
 
-/// Whether the server throws keys away when it is full, and keeps what it has over a crash.
-pub(super) async fn inspect(link: &Link) -> Result<Vec<Finding>, CacheError> {
+/// Checks whether the server evicts keys when it is full, and whether its data survives a crash.
+pub(super) async fn inspect(link: &RedisLink) -> Result<Vec<CacheFinding>, CacheError> {
     let session = link.session().await?;
     let mut findings = Vec::new();
     memory(&Info::read(&session, "memory").await?, &mut findings);
@@ -66,39 +67,39 @@ pub(super) async fn inspect(link: &Link) -> Result<Vec<Finding>, CacheError> {
     Ok(findings)
 }
 
-fn kind(info: &Info, findings: &mut Vec<Finding>) {
+fn kind(info: &Info, findings: &mut Vec<CacheFinding>) {
     if info.text("redis_mode") == Some("cluster") {
-        findings.push(Finding::problem(
+        findings.push(CacheFinding::problem(
             "the server is part of a Redis Cluster, which Mika can't use".into(),
             "name a server of its own in cache.url",
         ));
     }
-    // Valkey tells the version of Redis that it stands in for, too.
+    // Valkey also reports the version of Redis that it is compatible with.
     let version = info.text("redis_version").unwrap_or_default();
     let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
     let numbers = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if numbers < OLDEST {
-        findings.push(Finding::problem(
+        findings.push(CacheFinding::problem(
             format!("Redis {version} is too old"),
             "install Redis 6.2 or newer, or Valkey",
         ));
     }
 }
 
-fn role(info: &Info, findings: &mut Vec<Finding>) {
+fn role(info: &Info, findings: &mut Vec<CacheFinding>) {
     if info.text("role") == Some("slave") {
-        findings.push(Finding::problem(
+        findings.push(CacheFinding::problem(
             "the server is a replica, which takes no writes".into(),
             "name the primary in cache.url",
         ));
     }
 }
 
-fn memory(info: &Info, findings: &mut Vec<Finding>) {
+fn memory(info: &Info, findings: &mut Vec<CacheFinding>) {
     let policy = info.text("maxmemory_policy").unwrap_or("noeviction");
-    // Of Mika's keys, only leases expire, and they may go at any time.
+    // Of Mika's keys, only leases expire, and they may be evicted.
     if policy.starts_with("allkeys") {
-        findings.push(Finding::problem(
+        findings.push(CacheFinding::problem(
             format!(
                 "maxmemory-policy is {policy}: a full server throws away users, peers and credit"
             ),
@@ -107,9 +108,9 @@ fn memory(info: &Info, findings: &mut Vec<Finding>) {
     }
 }
 
-fn persistence(info: &Info, findings: &mut Vec<Finding>) {
+fn persistence(info: &Info, findings: &mut Vec<CacheFinding>) {
     if !info.has_log() {
-        findings.push(Finding::note(
+        findings.push(CacheFinding::note(
             "appendonly is off: each node writes a batch to its spill file before it answers, and after a \
              restart Redis is filled again from storage and the nodes"
                 .into(),
@@ -122,7 +123,7 @@ fn persistence(info: &Info, findings: &mut Vec<Finding>) {
         ("rdb_last_bgsave_status", "save its snapshot"),
     ] {
         if info.text(field) == Some("err") {
-            findings.push(Finding::problem(
+            findings.push(CacheFinding::problem(
                 format!("Redis could not {what}, and may refuse writes"),
                 "look at Redis' log, and at the room on its disk",
             ));
@@ -130,10 +131,10 @@ fn persistence(info: &Info, findings: &mut Vec<Finding>) {
     }
 }
 
-/// How often the AOF is synced; what a crash of the machine loses, each node sends again.
-fn sync(policy: &str, findings: &mut Vec<Finding>) {
+/// How often the AOF is synced. What a crash of the machine loses is sent again by the nodes.
+fn sync(policy: &str, findings: &mut Vec<CacheFinding>) {
     if policy == "no" {
-        findings.push(Finding::note(
+        findings.push(CacheFinding::note(
             "appendfsync is no: a crash of the machine loses up to half a minute, which is lost for good where a \
              node dies with it"
                 .into(),
@@ -142,9 +143,9 @@ fn sync(policy: &str, findings: &mut Vec<Finding>) {
     }
 }
 
-fn keyspace_events(events: &str, findings: &mut Vec<Finding>) {
+fn keyspace_events(events: &str, findings: &mut Vec<CacheFinding>) {
     if !events.is_empty() {
-        findings.push(Finding::note(
+        findings.push(CacheFinding::note(
             format!("notify-keyspace-events is {events:?}: each write of Mika's costs Redis more"),
             "set notify-keyspace-events \"\" unless another program needs it",
         ));
@@ -152,7 +153,7 @@ fn keyspace_events(events: &str, findings: &mut Vec<Finding>) {
 }
 
 /// One setting; none if Mika's user may not read it.
-async fn setting(session: &Session<'_>, name: &str) -> Result<Option<String>, CacheError> {
+async fn setting(session: &RedisSession<'_>, name: &str) -> Result<Option<String>, CacheError> {
     let get = cmd("CONFIG").arg("GET").arg(name).take();
     let replies = session.run_tolerant(get, |_| true).await?;
     let pairs = replies.into_iter().next().and_then(reply::pairs);
@@ -160,10 +161,13 @@ async fn setting(session: &Session<'_>, name: &str) -> Result<Option<String>, Ca
     Ok(value.and_then(|(_, value)| reply::text(value)))
 }
 
-/// Tries each command in a form that does nothing: the server looks at permissions first.
-async fn permissions(session: &Session<'_>, findings: &mut Vec<Finding>) -> Result<(), CacheError> {
+/// Tries each command in a form without effect: the server checks permissions first.
+async fn permissions(
+    session: &RedisSession<'_>,
+    findings: &mut Vec<CacheFinding>,
+) -> Result<(), CacheError> {
     let mut probes = probes();
-    // A set can only be tried where a hash is.
+    // A set command can only be tried on a key with a hash.
     let registry = cmd("HEXISTS").arg(keys::REGISTRY).arg("position").take();
     if session.run_tolerant(registry, |_| true).await? == [Value::Int(1)] {
         let add = cmd("SADD").arg(keys::REGISTRY).arg("x").take();
@@ -181,7 +185,7 @@ async fn permissions(session: &Session<'_>, findings: &mut Vec<Finding>) -> Resu
         .collect();
     if !missing.is_empty() {
         let missing = missing.join(" ");
-        findings.push(Finding::problem(
+        findings.push(CacheFinding::problem(
             format!("Mika's user of Redis lacks permissions on t:*: {missing}"),
             "give them by ACL SETUSER, as docs/redis.md says",
         ));
@@ -189,7 +193,7 @@ async fn permissions(session: &Session<'_>, findings: &mut Vec<Finding>) -> Resu
     Ok(())
 }
 
-/// Commands that change nothing, because the key is not there or an argument is wrong.
+/// Commands without effect, because the key is missing or an argument is invalid.
 fn probes() -> Vec<(&'static str, Cmd)> {
     const PROBES: &[(&str, &[&str])] = &[
         ("scan", &["SCAN", "0", "COUNT", "1"]),
@@ -238,7 +242,7 @@ fn probes() -> Vec<(&'static str, Cmd)> {
 // === impl Info ===
 
 impl Info {
-    async fn read(session: &Session<'_>, section: &str) -> Result<Self, CacheError> {
+    async fn read(session: &RedisSession<'_>, section: &str) -> Result<Self, CacheError> {
         let answer = session.one(cmd("INFO").arg(section).take()).await?;
         Ok(Self(reply::text(answer).unwrap_or_default()))
     }
@@ -258,9 +262,9 @@ impl Info {
     }
 }
 
-// === impl Finding ===
+// === impl CacheFinding ===
 
-impl Finding {
+impl CacheFinding {
     fn problem(problem: String, hint: &str) -> Self {
         Self {
             problem,
@@ -281,7 +285,7 @@ impl Finding {
 mod tests {
     use super::*;
 
-    fn problems(judge: fn(&Info, &mut Vec<Finding>), info: &str) -> Vec<Finding> {
+    fn problems(judge: fn(&Info, &mut Vec<CacheFinding>), info: &str) -> Vec<CacheFinding> {
         let mut findings = Vec::new();
         judge(&Info(info.into()), &mut findings);
         findings
@@ -303,7 +307,7 @@ mod tests {
             assert!(
                 found
                     .iter()
-                    .all(|it| !it.is_note && it.hint.contains("noeviction"))
+                    .all(|finding| !finding.is_note && finding.hint.contains("noeviction"))
             );
         }
     }
@@ -336,7 +340,7 @@ mod tests {
             let mut findings = Vec::new();
             sync(policy, &mut findings);
             assert_eq!(findings.len(), count, "{policy}");
-            assert!(findings.iter().all(|it| it.is_note));
+            assert!(findings.iter().all(|finding| finding.is_note));
         }
     }
 

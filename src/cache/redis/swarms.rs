@@ -1,36 +1,35 @@
-//! The peers of torrents: a hash a torrent, a field a peer.
+//! The peers of torrents: one hash per torrent, one field per peer.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use data_encoding::HEXLOWER;
 use redis::{Cmd, Value, cmd};
 use sha1::{Digest as _, Sha1};
 
 use super::commands::{Commands, Fields};
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::scan::scan_keys;
 use super::{keys, reply, side_by_side};
 use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::cache::{CacheError, Scan, SharedPeer};
 use crate::change::{Member, PeerRecord, RecordAge, Standing, codec};
 
-/// Torrents whose peers are read or removed by one pipeline.
+/// Torrents whose peers one pipeline reads or removes.
 const READ_MAX: usize = 500;
-/// Torrents whose peers are written by one job.
+/// Torrents whose peers one job writes.
 const WRITE_MAX: usize = 500;
 
-/// Peers that one call of the script writes at most: the server does nothing else meanwhile.
+/// Maximum of peers that one call of the script writes: the server is blocked meanwhile.
 const SCRIPT_MAX: usize = 500;
 
 /// A member of a swarm: swarm, user, and client.
 pub(super) type MemberKey = (InfoHash, UserId, PeerId);
 
 /// Writes members unless the hash has newer records of them, by the rule of
-/// [`RecordAge`](crate::change::RecordAge): a batch may come late, and a node may give the hash what it
-/// knew a moment ago while another wrote more. The pattern is the text of a member up to
-/// whether it is active (see `change::codec`); what is not of that form is replaced. Returns the
-/// fields that it left.
+/// [`RecordAge`](crate::change::RecordAge): a batch may come late, and a node may upload what it knew while
+/// another has written more. The pattern is the text of a member up to whether it is active (see
+/// `change::codec`); malformed members are replaced. Returns the fields that it left alone.
 const PUT_UNLESS_NEWER: &str = r"
 local left = {}
 local pattern = '^1' .. string.rep(' .-', 13) .. ' (%d+) (%-?%d+) (%-?%d+) (%d) '
@@ -54,17 +53,17 @@ end
 return left
 ";
 
-/// A member as its swarm holds it.
+/// A member of a swarm's hash.
 pub(super) struct MemberText {
     text: String,
     age: RecordAge,
 }
 
-/// Members that are to be written unless newer ones are there: commands for one connection.
+/// Members to be written unless newer ones exist: commands for one connection.
 #[derive(Default)]
 pub(super) struct MemberWrites {
     commands: Commands,
-    /// The swarm that each command is for, but the first, which loads the script.
+    /// The swarm of each command except the first, which loads the script.
     swarms: Vec<InfoHash>,
 }
 
@@ -92,7 +91,7 @@ impl MemberWrites {
         let mut members = members.peekable();
         while members.peek().is_some() {
             if self.swarms.is_empty() {
-                // In front of those that need it, on the same connection.
+                // Before the commands that need it, on the same connection.
                 self.commands
                     .push(cmd("SCRIPT").arg("LOAD").arg(PUT_UNLESS_NEWER).take());
             }
@@ -108,8 +107,11 @@ impl MemberWrites {
         }
     }
 
-    /// Sends them; returns the members of which there are newer records.
-    pub(super) async fn run(self, session: &Session<'_>) -> Result<HashSet<MemberKey>, CacheError> {
+    /// Sends them; returns the members with newer records.
+    pub(super) async fn run(
+        self,
+        session: &RedisSession<'_>,
+    ) -> Result<HashSet<MemberKey>, CacheError> {
         let replies = session.run(self.commands).await?;
         let mut left = HashSet::new();
         for (info_hash, reply) in self.swarms.into_iter().zip(replies.into_iter().skip(1)) {
@@ -124,21 +126,15 @@ impl MemberWrites {
     }
 }
 
-/// What Redis calls the script: its SHA-1.
+/// The id of the script in Redis: its SHA-1.
 fn script_id() -> &'static str {
-    static ID: LazyLock<String> = LazyLock::new(|| {
-        let mut id = String::with_capacity(40);
-        for byte in Sha1::digest(PUT_UNLESS_NEWER) {
-            // Writing to a string can't fail.
-            let _ = write!(id, "{byte:02x}");
-        }
-        id
-    });
+    static ID: LazyLock<String> =
+        LazyLock::new(|| HEXLOWER.encode(&Sha1::digest(PUT_UNLESS_NEWER)));
     &ID
 }
 
 pub(super) async fn peers(
-    link: &Link,
+    link: &RedisLink,
     torrents: &[InfoHash],
 ) -> Result<Vec<(InfoHash, Vec<SharedPeer>)>, CacheError> {
     let session = link.session().await?;
@@ -196,7 +192,7 @@ pub(super) fn peer(field: &str, text: &str) -> Option<SharedPeer> {
 }
 
 pub(super) async fn put_peers(
-    link: &Link,
+    link: &RedisLink,
     swarms: &[(InfoHash, Vec<SharedPeer>)],
 ) -> Result<Vec<MemberKey>, CacheError> {
     let session = link.session().await?;
@@ -214,7 +210,7 @@ pub(super) async fn put_peers(
 }
 
 async fn put_chunk(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     swarms: &[(InfoHash, Vec<SharedPeer>)],
 ) -> Result<Vec<MemberKey>, CacheError> {
     let mut guests = Commands::default();
@@ -246,7 +242,7 @@ async fn put_chunk(
     Ok(given)
 }
 
-pub(super) async fn swarms(link: &Link, cursor: u64) -> Result<Scan<InfoHash>, CacheError> {
+pub(super) async fn swarms(link: &RedisLink, cursor: u64) -> Result<Scan<InfoHash>, CacheError> {
     let session = link.session().await?;
     let (found, next) = scan_keys(link, &session, keys::ALL_SWARMS, cursor).await?;
     Ok(Scan {
@@ -256,9 +252,9 @@ pub(super) async fn swarms(link: &Link, cursor: u64) -> Result<Scan<InfoHash>, C
     })
 }
 
-/// One portion of a scan, without the peers whose last announce is too long ago.
+/// Prunes one page of a scan: removes peers whose last announce is too long ago.
 pub(super) async fn prune(
-    link: &Link,
+    link: &RedisLink,
     cursor: u64,
     members_before: i64,
     guests_before: i64,
@@ -270,8 +266,8 @@ pub(super) async fn prune(
         let mut remove = Fields::new("HDEL", &key);
         for peer in peers {
             let old = match peer {
-                SharedPeer::Member(it) if it.record.last_announce < members_before => {
-                    keys::member_field(it.user, &it.peer_id)
+                SharedPeer::Member(member) if member.record.last_announce < members_before => {
+                    keys::member_field(member.user, &member.peer_id)
                 }
                 SharedPeer::Guest { address, record } if record.last_announce < guests_before => {
                     keys::guest_field(address)
@@ -286,7 +282,10 @@ pub(super) async fn prune(
     Ok(scan.next)
 }
 
-pub(super) async fn remove_swarms(link: &Link, torrents: &[InfoHash]) -> Result<(), CacheError> {
+pub(super) async fn remove_swarms(
+    link: &RedisLink,
+    torrents: &[InfoHash],
+) -> Result<(), CacheError> {
     let remove = |hash: &InfoHash| -> Cmd { cmd("UNLINK").arg(keys::swarm(*hash)).take() };
     let session = link.session().await?;
     side_by_side(torrents.chunks(READ_MAX), |chunk| {

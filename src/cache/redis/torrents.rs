@@ -1,17 +1,17 @@
-//! Torrents: a hash each, and their ids in the lists by counters.
+//! Torrents: one hash each, and their ids in lists sorted by counters.
 
 use redis::{Cmd, cmd};
 
 use super::commands::{Commands, Fields};
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::rows::{TORRENT_FIELDS, torrent_counters};
-use super::scan::Rows;
+use super::scan::RowScan;
 use super::{keys, reply, rows, side_by_side};
 use crate::base::ids::InfoHash;
 use crate::cache::{CacheError, Write};
 use crate::registry::{Permille, StoredTorrent};
 
-/// Torrents that are written or removed by one job.
+/// Torrents that one job writes or removes.
 const ROWS_MAX: usize = 500;
 
 /// Arguments of the command that writes a torrent without counters, and their bytes without the
@@ -20,7 +20,7 @@ const ARGS: usize = 14;
 const BYTES: usize = 180;
 
 pub(super) async fn put(
-    link: &Link,
+    link: &RedisLink,
     torrents: &[StoredTorrent],
     write: Write,
 ) -> Result<(), CacheError> {
@@ -32,7 +32,7 @@ pub(super) async fn put(
 }
 
 async fn put_chunk(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     torrents: &[StoredTorrent],
     write: Write,
 ) -> Result<(), CacheError> {
@@ -94,7 +94,7 @@ fn write_fields(commands: &mut Commands, row: &StoredTorrent, is_new: bool) {
     commands.push(set);
 }
 
-/// A multiplier as text: 2, 0.5. Almost all are whole, which takes less time to write.
+/// A multiplier as text: 2, 0.5. Almost all are whole, which has a fast path.
 fn factor(multiplier: Permille) -> String {
     if multiplier.0.is_multiple_of(1000) {
         return (multiplier.0 / 1000).to_string();
@@ -102,9 +102,9 @@ fn factor(multiplier: Permille) -> String {
     multiplier.factor().to_string()
 }
 
-/// The id of each torrent here; none of what is not.
+/// The ids of these torrents; none for missing ones.
 async fn ids(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     torrents: &[InfoHash],
 ) -> Result<Vec<Option<String>>, CacheError> {
     let ask = |hash: &InfoHash| -> Cmd {
@@ -118,14 +118,14 @@ async fn ids(
     Ok(answers.into_iter().map(reply::text).collect())
 }
 
-pub(super) async fn remove(link: &Link, torrents: &[InfoHash]) -> Result<(), CacheError> {
+pub(super) async fn remove(link: &RedisLink, torrents: &[InfoHash]) -> Result<(), CacheError> {
     let session = link.session().await?;
     let remove = |chunk| remove_chunk(&session, chunk);
     side_by_side(torrents.chunks(ROWS_MAX), remove).await
 }
 
-/// The hash last: a repetition finds the id in it.
-async fn remove_chunk(session: &Session<'_>, torrents: &[InfoHash]) -> Result<(), CacheError> {
+/// Removes the hash last: a retry finds the id in it.
+async fn remove_chunk(session: &RedisSession<'_>, torrents: &[InfoHash]) -> Result<(), CacheError> {
     let known = ids(session, torrents).await?;
     let mut commands = Commands::default();
     for key in [keys::SEEDERS, keys::LEECHERS, keys::SNATCHES] {
@@ -142,7 +142,7 @@ async fn remove_chunk(session: &Session<'_>, torrents: &[InfoHash]) -> Result<()
     session.run(commands).await.map(drop)
 }
 
-pub(super) const ROWS: Rows<InfoHash, StoredTorrent> = Rows {
+pub(super) const ROWS: RowScan<InfoHash, StoredTorrent> = RowScan {
     pattern: keys::ALL_TORRENTS,
     id: keys::torrent_of,
     read: |hash| {

@@ -1,25 +1,25 @@
-//! What `mika-manage` does to many rows at once: setting totals to 0, and throwing out leftovers.
+//! Bulk operations of `mika-manage`: setting totals to 0, and removing leftovers.
 
 use redis::{Cmd, Value, cmd};
 
 use super::commands::{Commands, Fields};
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::scan::scan_keys;
 use super::{keys, reply};
-use crate::cache::{CacheError, Leftover, RowKey, Wiped};
+use crate::cache::{CacheError, CacheLeftover, RowKey, Wiped};
 use crate::registry::Wipe;
 
-/// Fields of one `HDEL` at most.
+/// Maximum of fields in one `HDEL`.
 const FIELDS_MAX: usize = 500;
 
-pub(super) async fn wipe(link: &Link, what: Wipe, cursor: u64) -> Result<Wiped, CacheError> {
+pub(super) async fn wipe(link: &RedisLink, what: Wipe, cursor: u64) -> Result<Wiped, CacheError> {
     let session = link.session().await?;
     let (pattern, id_field) = match what {
         Wipe::Users => (keys::ALL_USERS, "user_id"),
         Wipe::Torrents => (keys::ALL_TORRENTS, "torrent_id"),
     };
     let (found, next) = scan_keys(link, &session, pattern, cursor).await?;
-    // A row that went meanwhile must not come back as one of zeros only.
+    // A row that was removed meanwhile must not come back as zeros only.
     let ask = |key: &String| -> Cmd { cmd("HGET").arg(key).arg(id_field).take() };
     let ids = session.run(found.iter().map(ask).collect::<Commands>());
     let rows: Vec<(String, Value)> = found
@@ -33,7 +33,7 @@ pub(super) async fn wipe(link: &Link, what: Wipe, cursor: u64) -> Result<Wiped, 
 }
 
 async fn write_zeros(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     what: Wipe,
     rows: Vec<(String, Value)>,
 ) -> Result<(), CacheError> {
@@ -64,17 +64,17 @@ async fn write_zeros(
     session.run(commands).await.map(drop)
 }
 
-pub(super) async fn clean(link: &Link, leftovers: &[Leftover]) -> Result<(), CacheError> {
+pub(super) async fn clean(link: &RedisLink, leftovers: &[CacheLeftover]) -> Result<(), CacheError> {
     let mut commands = Commands::default();
     for leftover in leftovers {
         match leftover {
-            Leftover::Key { key, .. } => commands.push(cmd("UNLINK").arg(key).take()),
-            Leftover::Row(row) => commands.push(cmd("UNLINK").arg(key_of(*row)).take()),
-            Leftover::Counter { row, field } => {
+            CacheLeftover::Key { key, .. } => commands.push(cmd("UNLINK").arg(key).take()),
+            CacheLeftover::Row(row) => commands.push(cmd("UNLINK").arg(key_of(*row)).take()),
+            CacheLeftover::Counter { row, field } => {
                 let mut set = cmd("HSET");
                 commands.push(set.arg(key_of(*row)).arg(field).arg(0).take());
             }
-            Leftover::Peers { torrent, fields } => {
+            CacheLeftover::Peers { torrent, fields } => {
                 for fields in fields.chunks(FIELDS_MAX) {
                     let mut remove = cmd("HDEL");
                     commands.push(remove.arg(keys::swarm(*torrent)).arg(fields).take());

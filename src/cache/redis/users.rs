@@ -1,25 +1,29 @@
-//! Users: a hash each, and a key that leads from the passkey to it.
+//! Users: one hash each, and a key that maps the passkey to the id.
 
 use redis::{Cmd, Value, cmd};
 
 use super::commands::Commands;
 use super::fault::is_wrong_type;
-use super::link::{Link, Session};
+use super::link::{RedisLink, RedisSession};
 use super::rows::{USER_FIELDS, user_counters, user_fields};
-use super::scan::{Rows, scan_keys};
+use super::scan::{RowScan, scan_keys};
 use super::{keys, reply, rows, side_by_side};
 use crate::base::ids::{Passkey, UserId};
 use crate::cache::{CacheError, Scan, Write};
 use crate::registry::{BadRow, StoredUser};
 
-/// Users that are written or removed by one job.
+/// Users that one job writes or removes.
 const ROWS_MAX: usize = 500;
 
 /// Arguments of the command that writes a user without counters, and their bytes, as a rule.
 const ARGS: usize = 12;
 const BYTES: usize = 160;
 
-pub(super) async fn put(link: &Link, users: &[StoredUser], write: Write) -> Result<(), CacheError> {
+pub(super) async fn put(
+    link: &RedisLink,
+    users: &[StoredUser],
+    write: Write,
+) -> Result<(), CacheError> {
     let session = link.session().await?;
     side_by_side(users.chunks(ROWS_MAX), |chunk| {
         put_chunk(&session, chunk, write)
@@ -27,10 +31,10 @@ pub(super) async fn put(link: &Link, users: &[StoredUser], write: Write) -> Resu
     .await
 }
 
-/// A former passkey goes first: whatever breaks between, it stops working, and a repetition
-/// finds what is left to do.
+/// Removes a former passkey first: if the connection breaks after it, the passkey has stopped working, and a
+/// retry does the rest.
 async fn put_chunk(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     users: &[StoredUser],
     write: Write,
 ) -> Result<(), CacheError> {
@@ -66,9 +70,9 @@ async fn put_chunk(
     session.run(commands).await.map(drop)
 }
 
-/// The passkey of each user here; none of who is not.
+/// The passkeys of these users; none for missing ones.
 async fn passkeys(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     users: &[UserId],
 ) -> Result<Vec<Option<String>>, CacheError> {
     let ask = |id: &UserId| -> Cmd { cmd("HGET").arg(keys::user(*id)).arg("passkey").take() };
@@ -77,9 +81,9 @@ async fn passkeys(
     Ok(answers.into_iter().map(reply::text).collect())
 }
 
-/// Removes passkeys, unless they are somebody else's by now.
+/// Removes passkeys, unless they belong to another user by now.
 async fn forget_passkeys(
-    session: &Session<'_>,
+    session: &RedisSession<'_>,
     former: Vec<(UserId, &str)>,
 ) -> Result<(), CacheError> {
     let ask =
@@ -95,7 +99,7 @@ async fn forget_passkeys(
     session.run(commands).await.map(drop)
 }
 
-pub(super) async fn remove(link: &Link, users: &[UserId]) -> Result<(), CacheError> {
+pub(super) async fn remove(link: &RedisLink, users: &[UserId]) -> Result<(), CacheError> {
     let session = link.session().await?;
     side_by_side(users.chunks(ROWS_MAX), |chunk| {
         remove_chunk(&session, chunk)
@@ -103,11 +107,13 @@ pub(super) async fn remove(link: &Link, users: &[UserId]) -> Result<(), CacheErr
     .await
 }
 
-/// The hash last: a repetition finds the passkey in it.
-async fn remove_chunk(session: &Session<'_>, users: &[UserId]) -> Result<(), CacheError> {
+/// Removes the hash last: a retry finds the passkey in it.
+async fn remove_chunk(session: &RedisSession<'_>, users: &[UserId]) -> Result<(), CacheError> {
     let known = passkeys(session, users).await?;
-    let pairs = users.iter().zip(&known);
-    let former = pairs.filter_map(|(id, passkey)| Some((*id, passkey.as_deref()?)));
+    let former = users
+        .iter()
+        .zip(&known)
+        .filter_map(|(id, passkey)| Some((*id, passkey.as_deref()?)));
     forget_passkeys(session, former.collect()).await?;
     let mut commands = Commands::default();
     for id in users {
@@ -119,7 +125,7 @@ async fn remove_chunk(session: &Session<'_>, users: &[UserId]) -> Result<(), Cac
     session.run(commands).await.map(drop)
 }
 
-/// Sets fields of a user who is there: one that went meanwhile must not come back as totals only.
+/// Sets fields of an existing user: one that was removed meanwhile must not come back as totals only.
 const SET_IF_THERE: &str = r"
 if redis.call('HEXISTS', KEYS[1], 'passkey') == 1 then
     redis.call('HSET', KEYS[1], unpack(ARGV))
@@ -127,7 +133,7 @@ end
 ";
 
 pub(super) async fn set_totals(
-    link: &Link,
+    link: &RedisLink,
     id: UserId,
     uploaded: Option<u64>,
     downloaded: Option<u64>,
@@ -146,9 +152,9 @@ pub(super) async fn set_totals(
     session.one(set).await.map(drop)
 }
 
-/// Whose each passkey is. What leads to no user is reported without its name.
+/// The user of each passkey. A passkey without a user is reported without its text.
 pub(super) async fn scan_passkeys(
-    link: &Link,
+    link: &RedisLink,
     cursor: u64,
 ) -> Result<Scan<(Passkey, UserId)>, CacheError> {
     let session = link.session().await?;
@@ -176,7 +182,7 @@ pub(super) async fn scan_passkeys(
     Ok(scan)
 }
 
-/// What a key of a passkey says, if that can be.
+/// The user id in a passkey's key, if valid.
 pub(super) fn passkey_entry(key: &str, owner: Value) -> Option<(Passkey, UserId)> {
     let passkey = keys::passkey_of(key)?.parse().ok()?;
     let id = reply::text(owner)?.parse().ok()?;
@@ -184,7 +190,7 @@ pub(super) fn passkey_entry(key: &str, owner: Value) -> Option<(Passkey, UserId)
 }
 
 pub(super) async fn remove_passkeys(
-    link: &Link,
+    link: &RedisLink,
     passkeys: &[Passkey],
     of: Option<UserId>,
 ) -> Result<(), CacheError> {
@@ -195,14 +201,16 @@ pub(super) async fn remove_passkeys(
             let former = chunk.iter().map(|passkey| (id, passkey.expose()));
             return forget_passkeys(session, former.collect()).await;
         }
-        let keys = chunk.iter().map(|passkey| keys::passkey(passkey.expose()));
-        let remove = keys.map(|key| cmd("UNLINK").arg(key).take());
+        let remove = chunk
+            .iter()
+            .map(|passkey| keys::passkey(passkey.expose()))
+            .map(|key| cmd("UNLINK").arg(key).take());
         session.run(remove.collect::<Commands>()).await.map(drop)
     })
     .await
 }
 
-pub(super) const ROWS: Rows<UserId, StoredUser> = Rows {
+pub(super) const ROWS: RowScan<UserId, StoredUser> = RowScan {
     pattern: keys::ALL_USERS,
     id: keys::user_of,
     read: |id| {

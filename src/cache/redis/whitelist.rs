@@ -1,21 +1,21 @@
-//! The whitelist, and how far the registry here follows storage.
+//! The whitelist, and the marks: how far the registry here follows storage.
 
 use std::collections::HashSet;
 
 use redis::cmd;
 
 use super::commands::{Commands, Fields};
-use super::link::Link;
+use super::link::RedisLink;
 use super::{epoch, keys, reply};
 use crate::cache::{CacheError, Generation, Mirrored};
 use crate::registry::Client;
 
-/// Which keys of the registry there are, and their form: what another version of Mika filled is
-/// filled again when this differs. Two: the sets of users are restored from storage.
+/// The version of the registry's keys: a cache filled by another version is filled again. Version 2: the
+/// sets of users are restored from storage.
 const LAYOUT: &str = "2";
 
-/// What is new first, then what is gone: a client that stays is never missing.
-pub(super) async fn put(link: &Link, clients: &[Client]) -> Result<(), CacheError> {
+/// Adds new clients first, then removes others: a client that stays is never missing.
+pub(super) async fn put(link: &RedisLink, clients: &[Client]) -> Result<(), CacheError> {
     let session = link.session().await?;
     let names = session
         .one(cmd("HKEYS").arg(keys::WHITELIST).take())
@@ -27,7 +27,10 @@ pub(super) async fn put(link: &Link, clients: &[Client]) -> Result<(), CacheErro
         set.add(&mut commands, &[&client.prefix, &client.name]);
     }
     set.end(&mut commands);
-    let stay: HashSet<&str> = clients.iter().map(|it| it.prefix.as_str()).collect();
+    let stay: HashSet<&str> = clients
+        .iter()
+        .map(|client| client.prefix.as_str())
+        .collect();
     for name in names.into_iter().filter_map(reply::bytes) {
         if std::str::from_utf8(&name).is_ok_and(|name| stay.contains(name)) {
             continue;
@@ -37,7 +40,7 @@ pub(super) async fn put(link: &Link, clients: &[Client]) -> Result<(), CacheErro
     session.run(commands).await.map(drop)
 }
 
-pub(super) async fn get(link: &Link) -> Result<Vec<Client>, CacheError> {
+pub(super) async fn get(link: &RedisLink) -> Result<Vec<Client>, CacheError> {
     let session = link.session().await?;
     let all = session.one(cmd("HGETALL").arg(keys::WHITELIST).take());
     let all = reply::pairs(all.await?).ok_or_else(|| link.unexpected("HGETALL"))?;
@@ -54,12 +57,12 @@ pub(super) async fn get(link: &Link) -> Result<Vec<Client>, CacheError> {
     Ok(clients)
 }
 
-pub(super) async fn mirrored(link: &Link) -> Result<Option<Mirrored>, CacheError> {
+pub(super) async fn mirrored(link: &RedisLink) -> Result<Option<Mirrored>, CacheError> {
     let mark = marked(link, "position").await?;
     Ok(mark.as_deref().and_then(mirrored_of))
 }
 
-/// What [`set_mirrored`] wrote. The registry of a version that keeps other keys is none.
+/// What [`set_mirrored`] wrote; none if it was written by a version with other keys.
 fn mirrored_of(mark: &str) -> Option<Mirrored> {
     let parts: Vec<&str> = mark.split('/').collect();
     let [position, LAYOUT, evicted, storage] = parts[..] else {
@@ -73,7 +76,7 @@ fn mirrored_of(mark: &str) -> Option<Mirrored> {
 }
 
 pub(super) async fn set_mirrored(
-    link: &Link,
+    link: &RedisLink,
     generation: Generation,
     mirrored: Mirrored,
 ) -> Result<(), CacheError> {
@@ -86,33 +89,33 @@ pub(super) async fn set_mirrored(
     mark(link, generation, "position", &value).await
 }
 
-pub(super) async fn forget_mirrored(link: &Link) -> Result<(), CacheError> {
+pub(super) async fn forget_mirrored(link: &RedisLink) -> Result<(), CacheError> {
     forget(link, "position").await
 }
 
-pub(super) async fn forget_peers(link: &Link) -> Result<(), CacheError> {
+pub(super) async fn forget_peers(link: &RedisLink) -> Result<(), CacheError> {
     forget(link, "peers").await
 }
 
-async fn forget(link: &Link, field: &str) -> Result<(), CacheError> {
+async fn forget(link: &RedisLink, field: &str) -> Result<(), CacheError> {
     let forget = cmd("HDEL").arg(keys::REGISTRY).arg(field).take();
     link.session().await?.one(forget).await.map(drop)
 }
 
-pub(super) async fn has_all_peers(link: &Link) -> Result<bool, CacheError> {
+pub(super) async fn has_all_peers(link: &RedisLink) -> Result<bool, CacheError> {
     Ok(marked(link, "peers").await?.as_deref() == Some("all"))
 }
 
 pub(super) async fn set_has_all_peers(
-    link: &Link,
+    link: &RedisLink,
     generation: Generation,
 ) -> Result<(), CacheError> {
     mark(link, generation, "peers", "all").await
 }
 
-/// What a mark says, if it was made in this run of the server: one that was restarted may have
-/// forgotten what was written after the mark, or before it.
-async fn marked(link: &Link, field: &str) -> Result<Option<String>, CacheError> {
+/// The value of a mark, if it was made in this run of the server: a restarted one may have lost what was
+/// written before the mark.
+async fn marked(link: &RedisLink, field: &str) -> Result<Option<String>, CacheError> {
     let session = link.session().await?;
     let ask = cmd("HGET").arg(keys::REGISTRY).arg(field).take();
     let Some(mark) = reply::text(session.one(ask).await?) else {
@@ -124,10 +127,10 @@ async fn marked(link: &Link, field: &str) -> Result<Option<String>, CacheError> 
         .map(str::to_owned))
 }
 
-/// Writes a mark to the server that everything before it went to, and to no other, and only while
-/// that has it all.
+/// Writes a mark, fenced: only to the server run that got everything before it, and only while it has all
+/// of it.
 async fn mark(
-    link: &Link,
+    link: &RedisLink,
     generation: Generation,
     field: &str,
     value: &str,

@@ -118,7 +118,7 @@ pub(super) async fn follow(
             Err(error) => {
                 // Somebody waits here nearly all the time, so this is the first to notice.
                 if matches!(error, LoadError::Cache(CacheError::Away(_))) {
-                    node.journal.cache_broke();
+                    node.journal.on_cache_broke();
                 }
                 tracing::debug!(%error, "the notices of the cache can't be followed");
                 tokio::time::sleep(PAUSE).await;

@@ -258,12 +258,12 @@ pub(super) async fn catch_up(
     for (name, &applied) in applied {
         if cache.last_kept(name).await? < applied {
             let nothing = Batch {
-                node: name.clone(),
+                journal: name.clone(),
                 number: applied,
                 changes: Vec::new(),
             };
             cache.keep(generation, &[Arc::new(nothing)]).await?;
-            cache.applied(name, applied).await?;
+            cache.trim_journal(name, applied).await?;
         }
     }
     Ok(())

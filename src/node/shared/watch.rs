@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::base::clock::Clock;
-use crate::cache::{Cache, CacheError, Generation, STOPPED, Stats, owner};
+use crate::cache::{Cache, CacheError, Generation, NodeStats, STOPPED, owner};
 use crate::change::journals::{is_later, node_of};
 use crate::journal::{Replay, credit_rules};
 use crate::node::Node;
@@ -136,7 +136,7 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
     loop {
         match look(&*cache).await {
             Ok((seen, has_peers)) => {
-                node.journal.restarted(seen);
+                node.journal.on_cache_restarted(seen);
                 let now = node.clock.now().mono;
                 let was_away = now.since(std::mem::replace(&mut heard, now)) > LONG_SECONDS;
                 // Somebody may have deleted the mark alone.
@@ -221,7 +221,7 @@ pub(super) async fn tell_stats(node: Node, cache: Arc<dyn Cache>) {
         tokio::time::sleep(STATS_PERIOD).await;
         let (_, seeders, leechers) = node.tracker.totals();
         let now = (node.metrics.announces.get(), node.metrics.scrapes.get());
-        let stats = Stats {
+        let stats = NodeStats {
             announces: now.0 - announces,
             scrapes: now.1 - scrapes,
             seeders,

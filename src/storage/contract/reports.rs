@@ -9,11 +9,11 @@ use crate::accounting::sessions::{Point, Stretch};
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::change::sums::Credited;
 use crate::change::{Batch, Change, PeerChange, Report};
-use crate::storage::{CreditRules, History, Storage};
+use crate::storage::{CreditRules, Storage, StoredHistory};
 
 const MB: u64 = 1_000_000;
 
-/// A client of these tests: its user and torrent, and what tells it from others.
+/// A client of these tests: its user and torrent, and its machine.
 #[derive(Clone, Copy)]
 struct Client {
     user: UserId,
@@ -45,12 +45,12 @@ async fn totals_shown_to_two_nodes_count_once(storage: &dyn Storage) {
     let client = client(storage, 1).await;
     let mut nodes = Nodes::new(storage);
     for node in [0, 1] {
-        nodes.tell(node, client.shows(true, &[(0, 0)])).await;
+        nodes.report(node, client.shows(true, &[(0, 0)])).await;
     }
     for node in [1, 0] {
         let mut change = client.shows(false, &[(0, 0), (10, 100 * MB)]);
         report_of(&mut change).completed = true;
-        nodes.tell(node, change).await;
+        nodes.report(node, change).await;
     }
     let totals = user(storage, client.user).await.totals;
     assert_eq!((totals.uploaded, totals.snatches), (150 * MB, 1));
@@ -68,15 +68,17 @@ async fn totals_of_one_second_count_once(storage: &dyn Storage) {
     let client = client(storage, 1).await;
     let mut nodes = Nodes::new(storage);
     for node in [0, 1] {
-        nodes.tell(node, client.shows(true, &[(0, 0)])).await;
+        nodes.report(node, client.shows(true, &[(0, 0)])).await;
         nodes
-            .tell(node, client.shows(false, &[(0, 0), (0, 3)]))
+            .report(node, client.shows(false, &[(0, 0), (0, 3)]))
             .await;
     }
     assert_eq!(history(storage).await.uploaded, 3);
-    // One node knows their order: the client started over, and told it in the same second.
-    nodes.tell(0, client.shows(true, &[(0, 0)])).await;
-    nodes.tell(0, client.shows(false, &[(0, 0), (0, 2)])).await;
+    // One node knows their order: the client started over in the same second.
+    nodes.report(0, client.shows(true, &[(0, 0)])).await;
+    nodes
+        .report(0, client.shows(false, &[(0, 0), (0, 2)]))
+        .await;
     assert_eq!(history(storage).await.uploaded, 5);
 }
 
@@ -100,10 +102,10 @@ async fn reports_count_once_in_any_order<F: Future<Output = Arc<dyn Storage>>>(
             client.shows(false, &[(20, 250), (30, 300)]),
         ];
         for place in order {
-            nodes.tell(place % 3, reports[place].clone()).await;
+            nodes.report(place % 3, reports[place].clone()).await;
         }
         for place in order {
-            nodes.tell((place + 1) % 3, reports[place].clone()).await;
+            nodes.report((place + 1) % 3, reports[place].clone()).await;
         }
         assert_eq!(history(&*storage).await.uploaded, 300, "{order:?}");
         let peers = storage.peers(0, None, 10).await.unwrap().rows;
@@ -112,17 +114,19 @@ async fn reports_count_once_in_any_order<F: Future<Output = Arc<dyn Storage>>>(
 }
 
 /// A node was killed with its batches in its spill file; its client went on at another one, which
-/// had never heard of it.
+/// did not know it.
 async fn what_another_node_kept_counts_when_it_arrives(storage: &dyn Storage) {
     let client = client(storage, 1).await;
     let mut nodes = Nodes::new(storage);
-    nodes.tell(1, client.shows(false, &[(500, 500 * MB)])).await;
+    nodes
+        .report(1, client.shows(false, &[(500, 500 * MB)]))
+        .await;
     let later = client.shows(false, &[(500, 500 * MB), (600, 600 * MB)]);
-    nodes.tell(1, later).await;
+    nodes.report(1, later).await;
     assert_eq!(history(storage).await.uploaded, 100 * MB, "rule A1");
-    nodes.tell(0, client.shows(true, &[(0, 0)])).await;
+    nodes.report(0, client.shows(true, &[(0, 0)])).await;
     let kept = client.shows(false, &[(0, 0), (300, 300 * MB)]);
-    nodes.tell(0, kept).await;
+    nodes.report(0, kept).await;
     assert_eq!(history(storage).await.uploaded, 600 * MB);
 }
 
@@ -131,10 +135,10 @@ async fn a_storage_that_lost_batches_gets_the_difference(storage: &dyn Storage) 
     let client = client(storage, 1).await;
     let mut nodes = Nodes::new(storage);
     let first = client.shows(true, &[(0, 0), (10, 100 * MB)]);
-    nodes.tell(0, first).await;
+    nodes.report(0, first).await;
     // What was reported until 300 MB is lost.
     let next = client.shows(false, &[(300, 300 * MB), (400, 400 * MB)]);
-    nodes.tell(0, next).await;
+    nodes.report(0, next).await;
     assert_eq!(history(storage).await.uploaded, 400 * MB);
 }
 
@@ -145,7 +149,7 @@ async fn clients_of_a_user_seed_at_the_same_time_once(storage: &dyn Storage) {
         client.peer = peer;
         let mut change = client.shows(false, &[(8, 0)]);
         report_of(&mut change).seeding_since = Some(NOW);
-        nodes.tell(usize::from(peer) % 3, change).await;
+        nodes.report(usize::from(peer) % 3, change).await;
     }
     assert_eq!(history(storage).await.seed_time, 8);
     assert_eq!(user(storage, client.user).await.totals.seed_time, 8);
@@ -156,27 +160,27 @@ async fn two_machines_gain_what_both_show(storage: &dyn Storage) {
     let client = client(storage, 1).await;
     let mut nodes = Nodes::new(storage);
     let first = client.shows(true, &[(0, 0), (900, 10 * MB)]);
-    nodes.tell(0, first).await;
+    nodes.report(0, first).await;
     let machine = |hash, change: PeerChange| {
         let mut change = change;
         report_of(&mut change).machine = Some(MachineId { is_v6: false, hash });
         change
     };
     let second = machine(2, client.shows(true, &[(905, 0)]));
-    nodes.tell(1, second.clone()).await;
+    nodes.report(1, second.clone()).await;
     let grown = machine(2, client.shows(false, &[(1000, 3 * MB)]));
-    nodes.tell(1, grown.clone()).await;
-    // Two nodes heard of it, and one late.
-    nodes.tell(0, grown).await;
-    nodes.tell(0, second).await;
+    nodes.report(1, grown.clone()).await;
+    // Two nodes report it, one of them late.
+    nodes.report(0, grown).await;
+    nodes.report(0, second).await;
     let same = machine(1, client.shows(false, &[(1800, 10 * MB)]));
-    nodes.tell(0, same).await;
+    nodes.report(0, same).await;
     assert_eq!(history(storage).await.uploaded, 13 * MB);
     let record = &storage.peers(0, None, 10).await.unwrap().rows[0].record;
     assert_eq!(
         (record.dip_up, record.dip_down),
         (Some(0), Some(0)),
-        "nodes are told that several machines share the id"
+        "nodes learn that several machines share the id"
     );
 }
 
@@ -186,19 +190,19 @@ async fn what_older_nodes_decided_counts(storage: &dyn Storage) {
     let mut nodes = Nodes::new(storage);
     let mut decided = change(client.user, client.torrent, 1, 1000);
     decided.record.dip_up = None;
-    nodes.tell(0, decided).await;
+    nodes.report(0, decided).await;
     assert_eq!(history(storage).await.uploaded, 1000);
     client.peer = 1;
     let next = client.shows(false, &[(0, 1000), (10, 1500)]);
-    nodes.tell(0, next).await;
+    nodes.report(0, next).await;
     assert_eq!(history(storage).await.uploaded, 1500);
     // One that was reporting less for a minute has begun again (rule A3).
     let mut dipped = change(client.user, client.torrent, 2, 1000);
     dipped.record.dip_up = Some(NOW - 60);
-    nodes.tell(0, dipped).await;
+    nodes.report(0, dipped).await;
     client.peer = 2;
     for (from, to) in [((10, 10), (10, 10)), ((10, 10), (20, 30))] {
-        nodes.tell(0, client.shows(false, &[from, to])).await;
+        nodes.report(0, client.shows(false, &[from, to])).await;
     }
     assert_eq!(history(storage).await.uploaded, 2520);
 }
@@ -211,7 +215,7 @@ async fn hit_and_run_follows_what_is_stored(storage: &dyn Storage) {
     let mut leaves = client.shows(true, &[(0, 0), (10, bytes)]);
     let report = report_of(&mut leaves);
     (report.down, report.left) = (report.up, true);
-    nodes.tell(0, leaves).await;
+    nodes.report(0, leaves).await;
     assert!(history(storage).await.hnr);
     let peers = storage.peers(0, None, 10).await.unwrap();
     assert_eq!(peers.rows.len(), 1);
@@ -219,7 +223,7 @@ async fn hit_and_run_follows_what_is_stored(storage: &dyn Storage) {
     let report = report_of(&mut seeds);
     report.at = NOW + 100 + i64::from(rules.hnr_threshold);
     report.seeding_since = Some(NOW + 100);
-    nodes.tell(1, seeds).await;
+    nodes.report(1, seeds).await;
     let history = history(storage).await;
     assert!(!history.hnr);
     assert_eq!(history.seed_time, u64::from(rules.hnr_threshold));
@@ -230,16 +234,16 @@ async fn no_line_is_that_fast(storage: &dyn Storage) {
     let mut nodes = Nodes::new(storage);
     let most = CreditRules::default().max_rate * 10;
     let just = client.shows(true, &[(0, 0), (10, most)]);
-    let credited = nodes.tell(0, just).await;
+    let credited = nodes.report(0, just).await;
     assert_eq!(credited.implausible, 0);
     assert_eq!(credited.users[&client.user].raw_up, most);
     assert_eq!(credited.torrents[&InfoHash([1; 20])].raw_up, most);
     let faster = client.shows(false, &[(10, most), (20, 2 * most + 1)]);
-    let credited = nodes.tell(0, faster).await;
+    let credited = nodes.report(0, faster).await;
     assert_eq!(credited.implausible, 1);
     assert_eq!(credited.users[&client.user].raw_up, 0);
     let next = client.shows(false, &[(20, 2 * most + 1), (30, 2 * most + 8)]);
-    assert_eq!(nodes.tell(1, next).await.users[&client.user].raw_up, 7);
+    assert_eq!(nodes.report(1, next).await.users[&client.user].raw_up, 7);
 }
 
 async fn client(storage: &dyn Storage, peer: u8) -> Client {
@@ -251,7 +255,7 @@ async fn client(storage: &dyn Storage, peer: u8) -> Client {
     }
 }
 
-async fn history(storage: &dyn Storage) -> History {
+async fn history(storage: &dyn Storage) -> StoredHistory {
     let rows = storage.histories(None, 10).await.unwrap().rows;
     assert_eq!(rows.len(), 1);
     rows.into_iter().next().unwrap()
@@ -302,10 +306,10 @@ impl<'a> Nodes<'a> {
     }
 
     /// The next batch of that node.
-    async fn tell(&mut self, node: usize, change: PeerChange) -> Credited {
+    async fn report(&mut self, node: usize, change: PeerChange) -> Credited {
         self.numbers[node] += 1;
         let batch = Arc::new(Batch {
-            node: format!("node-{node}"),
+            journal: format!("node-{node}"),
             number: self.numbers[node],
             changes: vec![Change::from(change)],
         });

@@ -1,9 +1,9 @@
-//! Cells of a row as Rust values. A site may have chosen other types of columns, so nothing is taken for granted.
+//! Cells of a row as Rust values. A site may have chosen other column types, so each is checked.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::str::FromStr;
 
+use data_encoding::HEXLOWER;
 use mysql_async::consts::ColumnType;
 use mysql_async::{Row, Value};
 
@@ -11,17 +11,15 @@ use crate::base::ids::InfoHash;
 use crate::registry::Permille;
 use crate::storage::values::{hash_of_text, is_no_hash};
 
-/// The number of the character set of bytes that are no text.
+/// The number of the character set `binary`.
 pub(super) const BINARY: u16 = 63;
-/// The most bytes of a character in what the server sends.
+/// Maximum of bytes of a character that the server sends.
 const UTF8MB4_BYTES: usize = 4;
 
 /// A row whose columns are read by their position in the statement.
-pub(super) struct Cells<'a>(pub(super) &'a Row);
+pub(super) struct MysqlCells<'a>(pub(super) &'a Row);
 
-// === impl Cells ===
-
-impl Cells<'_> {
+impl MysqlCells<'_> {
     fn cell(&self, column: usize) -> &Value {
         self.0.as_ref(column).unwrap_or(&Value::NULL)
     }
@@ -37,10 +35,10 @@ impl Cells<'_> {
             .ok_or_else(|| format!("its id is not between 0 and {}", u32::MAX))
     }
 
-    /// The cell as people know a row by it.
+    /// The cell as errors show it: bytes that are no text in hex.
     pub(super) fn shown(&self, column: usize) -> String {
         match self.cell(column) {
-            Value::Bytes(bytes) if std::str::from_utf8(bytes).is_err() => hex(bytes),
+            Value::Bytes(bytes) if std::str::from_utf8(bytes).is_err() => HEXLOWER.encode(bytes),
             _ => self.text(column),
         }
     }
@@ -56,12 +54,12 @@ impl Cells<'_> {
         }
     }
 
-    /// The text, read as a value of its type; none if it is not of that form.
+    /// The text parsed as a value; none if malformed.
     pub(super) fn parsed<T: FromStr>(&self, column: usize) -> Option<T> {
         self.ascii(column)?.parse().ok()
     }
 
-    /// A total, kept within what it can be: not negative, not above 2^63−1.
+    /// A total, clamped to 0..=2^63−1.
     pub(super) fn total(&self, column: usize) -> u64 {
         self.integer(column).unwrap_or(0).max(0).cast_unsigned()
     }
@@ -85,7 +83,7 @@ impl Cells<'_> {
         self.integer(column).is_some_and(|number| number != 0)
     }
 
-    /// A flag that a site writes; it is on unless it says otherwise.
+    /// A flag that a site writes; on by default.
     pub(super) fn site_flag(&self, column: usize, name: &str) -> Result<bool, String> {
         match self.cell(column) {
             Value::NULL => Ok(true),
@@ -98,7 +96,7 @@ impl Cells<'_> {
         }
     }
 
-    /// A multiplier that a site writes; 1 unless it says otherwise.
+    /// A multiplier that a site writes; 1 by default.
     pub(super) fn permille(&self, column: usize, name: &str) -> Result<Permille, String> {
         let factor = if self.is_null(column) {
             1.0
@@ -109,8 +107,8 @@ impl Cells<'_> {
             .ok_or_else(|| format!("{name} is not between 0 and {}", Permille::MAX.factor()))
     }
 
-    /// An info hash in a column of bytes or text; none where the site has not written it yet. An
-    /// empty one in a `BINARY(20)` is 20 zeros.
+    /// An info hash in a column of bytes or text; none if the site has not written it yet. An empty one in a
+    /// `BINARY(20)` is 20 zeros.
     pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<Option<InfoHash>, String> {
         let bytes = match self.cell(column) {
             Value::NULL => return Ok(None),
@@ -127,7 +125,7 @@ impl Cells<'_> {
             .ok_or_else(|| format!("{name} is neither 20 bytes nor 40 hexadecimal digits"))
     }
 
-    /// Whether a site has not written anything there yet.
+    /// Whether the site has not written it yet.
     pub(super) fn is_blank(&self, column: usize) -> bool {
         match self.cell(column) {
             Value::NULL => true,
@@ -136,7 +134,7 @@ impl Cells<'_> {
         }
     }
 
-    /// Whether the server sent it as characters, converted from those of the column.
+    /// Whether the server sent it as text, converted from the column's character set.
     fn is_text(&self, column: usize) -> bool {
         let column = self.0.columns_ref().get(column);
         column.is_some_and(|column| column.character_set() != BINARY)
@@ -183,13 +181,4 @@ impl Cells<'_> {
             _ => None,
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a string can't fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }

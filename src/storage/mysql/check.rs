@@ -1,14 +1,14 @@
-//! Looking for what is wrong with the tables: those of the site, and Mika's own.
+//! Checks the tables of the site, and Mika's own.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use mysql_async::Error;
 
-use super::cells::Cells;
+use super::cells::MysqlCells;
 use super::definers::Trial;
-use super::fault::{self, Fault};
-use super::link::{Session, filled};
+use super::fault::{self, MysqlFault};
+use super::link::{MysqlSession, filled};
 use super::rights::Missing;
 use super::{columns, durability, identity, inspect, read, settings, tables};
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
@@ -17,11 +17,11 @@ use crate::storage::{BadRow, Finding, unusable};
 
 /// Rows read at once.
 const PAGE: u32 = 5000;
-/// The oldest servers that Mika is made for: `NOWAIT` is what it needs of them.
+/// The oldest supported servers: Mika needs `NOWAIT`.
 const MYSQL_OLDEST: (u16, u16, u16) = (8, 0, 1);
 const MARIADB_OLDEST: (u16, u16, u16) = (10, 5, 2);
 
-/// Mika's own tables and what it uses of them; {} stands for what their names begin with.
+/// Mika's own tables and the columns that it uses; {} stands for the prefix of their names.
 const OWN_COLUMNS: &[(&str, &str)] = &[
     (
         "{}peers",
@@ -39,10 +39,10 @@ const OWN_COLUMNS: &[(&str, &str)] = &[
 ];
 
 pub(super) async fn check(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     statements: &Statements,
-) -> Result<Vec<Finding>, Fault> {
+) -> Result<Vec<Finding>, MysqlFault> {
     let mut findings = Vec::new();
     server(session, &mut findings).await?;
     for status in tables::migrations(session, schema).await? {
@@ -83,16 +83,21 @@ pub(super) async fn check(
     if is_incomplete {
         return Ok(findings);
     }
-    // What these look at goes through the statements.
+    // These checks run the statements.
     columns::inspect(session, &mut findings).await?;
     findings.extend(rows(session).await?.findings());
     Ok(findings)
 }
 
-async fn server(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+async fn server(
+    session: &mut MysqlSession<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), MysqlFault> {
     let rows = session.query("SELECT VERSION()").await?;
-    let version = rows.first().map(|row| Cells(row).text(0));
-    let version = version.unwrap_or_default();
+    let version = rows
+        .first()
+        .map(|row| MysqlCells(row).text(0))
+        .unwrap_or_default();
     let oldest = if version.contains("MariaDB") {
         MARIADB_OLDEST
     } else {
@@ -109,17 +114,17 @@ async fn server(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Resul
 }
 
 async fn own_columns(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     rights: &Missing,
     findings: &mut Vec<Finding>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     let sql = "SELECT column_name FROM information_schema.columns \
         WHERE table_schema = DATABASE() AND table_name = ?";
     for (table, columns) in OWN_COLUMNS {
         let table = table.replace("{}", schema.prefix);
         let rows = session.exec(sql, vec![table.as_str().into()]).await?;
-        let there: Vec<String> = rows.iter().map(|row| Cells(row).text(0)).collect();
+        let there: Vec<String> = rows.iter().map(|row| MysqlCells(row).text(0)).collect();
         if there.is_empty() && rights.has(&table) {
             continue;
         }
@@ -130,7 +135,7 @@ async fn own_columns(
             ));
             continue;
         }
-        let lacks = |name: &&str| !there.iter().any(|it| it == name);
+        let lacks = |name: &&str| !there.iter().any(|found| found == name);
         for column in columns.split(' ').filter(lacks) {
             findings.push(Finding::problem(
                 format!("the table {table} has no column {column}"),
@@ -141,17 +146,17 @@ async fn own_columns(
     Ok(())
 }
 
-/// Whether the database can be told from others.
+/// Whether the database has an identity.
 async fn own_identity(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     rights: &mut Missing,
     findings: &mut Vec<Finding>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     match identity::identity(session).await {
-        Err(Fault::Storage(error)) => {
+        Err(MysqlFault::Storage(error)) => {
             findings.push(Finding::problem(error.to_string(), "see docs/sql.md"));
         }
-        Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
+        Err(MysqlFault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
             rights.note(&error);
         }
         found => drop(found?),
@@ -159,12 +164,12 @@ async fn own_identity(
     Ok(())
 }
 
-/// What Mika does with its own tables, for the server to say what its account may not do.
+/// Prepares Mika's own statements, so that the server reports missing privileges.
 async fn own_privileges(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     rights: &mut Missing,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     for (table, columns) in OWN_COLUMNS {
         let table = table.replace("{}", schema.prefix);
         let column = columns.split(' ').next().unwrap_or_default();
@@ -176,11 +181,11 @@ async fn own_privileges(
         ];
         for sql in statements {
             match session.prepare(&sql).await {
-                Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
+                Err(MysqlFault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
                     rights.note(&error);
                 }
-                // Tables that are missing are told of elsewhere.
-                Err(Fault::Sql(Error::Server(_), _)) | Ok(_) => {}
+                // Missing tables are reported elsewhere.
+                Err(MysqlFault::Sql(Error::Server(_), _)) | Ok(_) => {}
                 Err(other) => return Err(other),
             }
         }
@@ -188,14 +193,14 @@ async fn own_privileges(
     Ok(())
 }
 
-/// Lets the server say what a named statement lacks; it does not run.
+/// Prepares a named statement without running it, so that the server reports what it lacks.
 async fn statement(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     statements: &Statements,
     call: &'static Call,
     rights: &mut Missing,
     failures: &mut Failures,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     for pieces in statements.of(call) {
         match session.prepare(&example(call, pieces)).await {
             Ok(width) if width < call.width() => {
@@ -205,44 +210,52 @@ async fn statement(
                 failures.add(call, problem);
             }
             Ok(_) => {}
-            Err(Fault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
+            Err(MysqlFault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
                 rights.note(&error);
             }
-            Err(Fault::Sql(Error::Server(error), _)) => failures.add(call, fault::lack(&error)),
+            Err(MysqlFault::Sql(Error::Server(error), _)) => {
+                failures.add(call, fault::lack(&error));
+            }
             Err(other) => return Err(other),
         }
     }
     Ok(())
 }
 
-/// Why statements don't work: one problem, and the names of those that have it.
+/// Why statements fail: each problem with the names of the statements.
 #[derive(Default)]
 struct Failures(Vec<(String, Vec<&'static str>)>);
 
 impl Failures {
     fn add(&mut self, call: &Call, problem: String) {
-        match self.0.iter_mut().find(|(it, _)| *it == problem) {
+        match self.0.iter_mut().find(|(known, _)| *known == problem) {
             Some((_, names)) if names.contains(&call.name) => {}
             Some((_, names)) => names.push(call.name),
             None => self.0.push((problem, vec![call.name])),
         }
     }
 
-    /// Leaves out those whose table or column is told of already.
+    /// Leaves out those whose table or column is reported already.
     fn leave_out_known(&mut self, findings: &[Finding]) {
         let is_known = |problem: &str| {
             if let Some((_, table)) = problem
                 .strip_suffix("' doesn't exist")
-                .and_then(|it| it.rsplit_once('.'))
+                .and_then(|text| text.rsplit_once('.'))
             {
                 let missing = format!("the table `{table}` is missing");
-                return findings.iter().any(|it| it.problem.starts_with(&missing));
+                return findings
+                    .iter()
+                    .any(|finding| finding.problem.starts_with(&missing));
             }
             let column = problem
                 .strip_prefix("Unknown column '")
-                .and_then(|it| it.split('\'').next())
-                .and_then(|it| it.rsplit('.').next());
-            column.is_some_and(|column| findings.iter().any(|it| tables::tells_of(it, column)))
+                .and_then(|text| text.split('\'').next())
+                .and_then(|name| name.rsplit('.').next());
+            column.is_some_and(|column| {
+                findings
+                    .iter()
+                    .any(|known| tables::reports_column(known, column))
+            })
         };
         self.0.retain(|(problem, _)| !is_known(problem));
     }
@@ -270,7 +283,7 @@ fn example(call: &Call, pieces: &[Piece]) -> String {
     filled(pieces, &format!("(SELECT {})", columns.join(", ")))
 }
 
-async fn rows(session: &mut Session<'_>) -> Result<unusable::UnusableRows, Fault> {
+async fn rows(session: &mut MysqlSession<'_>) -> Result<unusable::UnusableRows, MysqlFault> {
     let mut found = unusable::UnusableRows::default();
     found.users_unfinished = users(session, &mut found.bad).await?;
     found.torrents_unfinished = torrents(session, &mut found.bad).await?;
@@ -285,8 +298,8 @@ async fn rows(session: &mut Session<'_>) -> Result<unusable::UnusableRows, Fault
     Ok(found)
 }
 
-/// Looks at all users; returns how many have no passkey yet.
-async fn users(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<u64, Fault> {
+/// Checks all users; returns how many have no passkey yet.
+async fn users(session: &mut MysqlSession<'_>, bad: &mut Vec<BadRow>) -> Result<u64, MysqlFault> {
     let mut unfinished = 0;
     let mut holders: HashMap<Passkey, u32> = HashMap::new();
     let mut after: Option<UserId> = None;
@@ -305,8 +318,11 @@ async fn users(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<u64, 
     }
 }
 
-/// Looks at all torrents; returns how many have no info hash yet.
-async fn torrents(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<u64, Fault> {
+/// Checks all torrents; returns how many have no info hash yet.
+async fn torrents(
+    session: &mut MysqlSession<'_>,
+    bad: &mut Vec<BadRow>,
+) -> Result<u64, MysqlFault> {
     let mut unfinished = 0;
     let mut holders: HashMap<InfoHash, u32> = HashMap::new();
     let mut after: Option<TorrentId> = None;
@@ -335,7 +351,7 @@ async fn torrents(session: &mut Session<'_>, bad: &mut Vec<BadRow>) -> Result<u6
     }
 }
 
-/// A key that two rows have: nobody knows which of them is meant.
+/// A key that two rows have: lookups are ambiguous.
 fn held<K: Eq + Hash>(
     holders: &mut HashMap<K, u32>,
     key: K,

@@ -1,8 +1,8 @@
-//! The claim of a daemon that shares its database with no other: a lock of the server that has the database's
-//! identity for a name, held by a connection of its own.
+//! The claim of a daemon on a database that no other daemon may use: a named lock of the server, named by the
+//! database's identity and held by its own connection.
 //!
 //! The server frees the lock when that connection ends, also if the daemon is killed or its host vanishes. A
-//! connection that was lost is replaced and the lock taken again, unless somebody else has it by then.
+//! lost connection is replaced, and the lock acquired again unless another process has it by then.
 
 use std::time::Duration;
 
@@ -11,26 +11,26 @@ use mysql_async::{Conn, Row};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::cells::Cells;
-use super::fault::Fault;
-use super::link::{Dial, PATIENCE, PATIENCE_PING};
+use super::cells::MysqlCells;
+use super::fault::MysqlFault;
+use super::link::{ANSWER_TIMEOUT, Dial, PING_TIMEOUT};
 use crate::storage::{Claim, StorageError};
 
-/// The longest name of a lock that MySQL takes, in characters.
+/// Maximum length of a lock's name in MySQL, in characters.
 const NAME_MAX: usize = 64;
-/// Seconds that the server is given to notice the end of a daemon that was just killed.
+/// Seconds that the server may need to notice that a daemon was just killed.
 const GRACE_SECONDS: u32 = 2;
 /// Seconds of silence after which the server ends the connection, and with it the claim.
 const SILENCE_SECONDS: u32 = 10;
-/// How often the connection says something; well below that.
+/// How often the connection is pinged; well below that.
 const PERIOD: Duration = Duration::from_secs(3);
-/// How often a lost claim is tried to take again.
+/// How often to retry to acquire a lost claim.
 const RETRY: Duration = Duration::from_secs(1);
-/// Tries for which the lock may be that of the connection that was lost: twice as long as the server
-/// keeps one that is silent. Later, another connection has got its number.
+/// Attempts for which the holder may still be the lost connection: twice as long as the server keeps a
+/// silent one. Later, its number may belong to another connection.
 const FORMER_TRIES: u32 = 2 * SILENCE_SECONDS;
 
-/// Holds the claim, and takes it again.
+/// Holds the claim, and acquires it again when its connection is lost.
 struct Keeper {
     dial: Dial,
     name: String,
@@ -38,18 +38,18 @@ struct Keeper {
     conn: Option<Conn>,
 }
 
-/// What a try to take the lock came to.
+/// The result of one attempt to acquire the lock.
 enum Try {
     Taken(Conn),
     /// Another connection has it.
     Refused(Holder),
 }
 
-/// Who has the lock.
+/// The holder of the lock.
 struct Holder {
-    /// None if it was given back at this moment.
+    /// None if it was just released.
     connection: Option<u32>,
-    /// Account and address, where this one may see them.
+    /// Account and address, if visible to Mika's account.
     who: Option<String>,
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn claim(dial: Dial, identity: &str) -> Result<Claim, StorageEr
     match keeper.take(GRACE_SECONDS).await {
         Ok(Try::Taken(conn)) => keeper.conn = Some(conn),
         Ok(Try::Refused(holder)) => return Err(StorageError::Broken(keeper.refusal(&holder))),
-        Err(fault) => return Err(fault.explain(&keeper.dial.place, PATIENCE)),
+        Err(fault) => return Err(fault.explain(&keeper.dial.place, ANSWER_TIMEOUT)),
     }
     let (guard, dropped) = oneshot::channel::<()>();
     let (lost, reason) = watch::channel(None);
@@ -83,15 +83,13 @@ async fn keep(
         _ = dropped => {}
     }
     if let Some(conn) = keeper.conn {
-        // The server would log one that merely falls silent.
-        let _ = timeout(PATIENCE_PING, conn.disconnect()).await;
+        // Without a goodbye, the server would log an aborted connection.
+        let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
     }
 }
 
-// === impl Keeper ===
-
 impl Keeper {
-    /// Holds the claim as long as nobody else gets it; returns who did.
+    /// Holds the claim until another process gets it; returns which.
     async fn hold(&mut self) -> String {
         loop {
             sleep(PERIOD).await;
@@ -99,8 +97,8 @@ impl Keeper {
                 continue;
             };
             let sql = format!("SELECT IS_USED_LOCK('{}') = CONNECTION_ID()", self.name);
-            if let Ok(Some(row)) = ask(conn, &sql, PATIENCE).await
-                && Cells(&row).flag(0)
+            if let Ok(Some(row)) = ask(conn, &sql, ANSWER_TIMEOUT).await
+                && MysqlCells(&row).flag(0)
             {
                 continue;
             }
@@ -115,22 +113,22 @@ impl Keeper {
         }
     }
 
-    /// Tries until the lock is there, or another has it. The server may take a while to notice that the
-    /// `former` connection is lost.
+    /// Retries until the lock is acquired, or another process has it. The server may take a while to notice
+    /// that the `former` connection is lost.
     async fn take_again(&self, former: u32) -> Result<Conn, Holder> {
         let mut refusals = 0;
         loop {
             match self.take(0).await {
                 Ok(Try::Taken(conn)) => return Ok(conn),
                 Ok(Try::Refused(holder)) => {
-                    let may_be_former = holder.connection.is_none_or(|it| it == former);
+                    let may_be_former = holder.connection.is_none_or(|id| id == former);
                     refusals += 1;
                     if !may_be_former || refusals > FORMER_TRIES {
                         return Err(holder);
                     }
                 }
                 Err(fault) => {
-                    let error = fault.explain(&self.dial.place, PATIENCE);
+                    let error = fault.explain(&self.dial.place, ANSWER_TIMEOUT);
                     tracing::debug!(%error, "the database can't be claimed again yet");
                 }
             }
@@ -138,36 +136,37 @@ impl Keeper {
         }
     }
 
-    /// Tries once, on a new connection.
-    async fn take(&self, wait_seconds: u32) -> Result<Try, Fault> {
+    /// One attempt on a new connection.
+    async fn take(&self, wait_seconds: u32) -> Result<Try, MysqlFault> {
         let mut conn = self.dial.connect().await?;
         let silence = format!("SET SESSION wait_timeout = {SILENCE_SECONDS}");
-        ask(&mut conn, &silence, PATIENCE).await?;
+        ask(&mut conn, &silence, ANSWER_TIMEOUT).await?;
         let sql = format!("SELECT GET_LOCK('{}', {wait_seconds})", self.name);
-        let row = ask(&mut conn, &sql, PATIENCE).await?;
-        if row.is_some_and(|row| Cells(&row).flag(0)) {
+        let row = ask(&mut conn, &sql, ANSWER_TIMEOUT).await?;
+        if row.is_some_and(|row| MysqlCells(&row).flag(0)) {
             return Ok(Try::Taken(conn));
         }
         let holder = self.holder(&mut conn).await?;
-        // The server would log one that merely falls silent.
-        let _ = timeout(PATIENCE_PING, conn.disconnect()).await;
+        // Without a goodbye, the server would log an aborted connection.
+        let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
         Ok(Try::Refused(holder))
     }
 
-    async fn holder(&self, conn: &mut Conn) -> Result<Holder, Fault> {
+    async fn holder(&self, conn: &mut Conn) -> Result<Holder, MysqlFault> {
         let sql = format!("SELECT IS_USED_LOCK('{}')", self.name);
-        let row = ask(conn, &sql, PATIENCE).await?;
-        let connection = row.and_then(|row| Cells(&row).integer(0));
-        let connection = connection.and_then(|id| u32::try_from(id).ok());
+        let row = ask(conn, &sql, ANSWER_TIMEOUT).await?;
+        let connection = row
+            .and_then(|row| MysqlCells(&row).integer(0))
+            .and_then(|id| u32::try_from(id).ok());
         let mut who = None;
         if let Some(id) = connection {
             let sql = format!(
                 "SELECT CONCAT(user, ' from ', host) FROM information_schema.processlist \
                  WHERE id = {id}"
             );
-            // Only privileged accounts see others than their own.
-            let row = ask(conn, &sql, PATIENCE).await.ok().flatten();
-            who = row.map(|row| Cells(&row).text(0));
+            // Only privileged accounts see other accounts' connections.
+            let row = ask(conn, &sql, ANSWER_TIMEOUT).await.ok().flatten();
+            who = row.map(|row| MysqlCells(&row).text(0));
         }
         Ok(Holder { connection, who })
     }
@@ -190,9 +189,9 @@ impl Keeper {
 }
 
 /// The first row of a statement.
-async fn ask(conn: &mut Conn, sql: &str, patience: Duration) -> Result<Option<Row>, Fault> {
-    match timeout(patience, conn.query_first(sql)).await {
+async fn ask(conn: &mut Conn, sql: &str, time_limit: Duration) -> Result<Option<Row>, MysqlFault> {
+    match timeout(time_limit, conn.query_first(sql)).await {
         Ok(row) => Ok(row?),
-        Err(_) => Err(Fault::Late),
+        Err(_) => Err(MysqlFault::Late),
     }
 }

@@ -1,19 +1,19 @@
-//! The columns of a site: whether what Mika writes fits, and whether what is in them can be read.
+//! The columns of a site: whether Mika's values fit, and whether theirs can be read.
 
 use std::collections::BTreeMap;
 
 use mysql_async::Column;
 use mysql_async::consts::ColumnType;
 
-use super::cells::Cells;
-use super::fault::Fault;
+use super::cells::MysqlCells;
+use super::fault::MysqlFault;
 use super::hashes::{TextColumn, text_column};
-use super::link::Session;
+use super::link::MysqlSession;
 use crate::storage::Finding;
 use crate::storage::schema::{self, Call, mentions};
 use crate::storage::unusable::plural;
 
-/// Letters of a passkey that Mika makes, and what it takes at most.
+/// Characters of a generated passkey, and the maximum.
 const PASSKEY_MADE: u64 = 32;
 const PASSKEY_MAX: u64 = 64;
 /// Characters of a whitelist prefix.
@@ -24,9 +24,9 @@ const HASH_BYTES: u64 = 20;
 const HEX_DIGITS: u64 = 40;
 
 pub(super) async fn inspect(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     passkeys(session, findings).await?;
     hashes(session, findings).await?;
     prefixes(session, findings).await?;
@@ -44,14 +44,14 @@ pub(super) async fn inspect(
     unfilled(session, &schema::ADD_TORRENT, "torrents", findings).await
 }
 
-/// Columns that want a value which a statement does not give them.
+/// Columns that require a value which a statement does not give.
 async fn unfilled(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     add: &'static Call,
     what: &str,
     findings: &mut Vec<Finding>,
-) -> Result<(), Fault> {
-    // An ENUM without a default takes its first value.
+) -> Result<(), MysqlFault> {
+    // An ENUM without a default gets its first value.
     let sql = "SELECT table_name, column_name FROM information_schema.columns \
         WHERE table_schema = DATABASE() AND is_nullable = 'NO' AND column_default IS NULL \
         AND extra NOT LIKE '%auto_increment%' AND COALESCE(generation_expression, '') = '' \
@@ -59,7 +59,7 @@ async fn unfilled(
     let rows = session.query(sql).await?;
     let statements = session.statements_of(add);
     let mut by_table: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for cells in rows.iter().map(Cells) {
+    for cells in rows.iter().map(MysqlCells) {
         let (table, column) = (cells.text(0), cells.text(1));
         if mentions(statements, &table) && !mentions(statements, &column) {
             let columns = by_table.entry(table).or_default();
@@ -84,29 +84,35 @@ async fn unfilled(
     Ok(())
 }
 
-/// The column of that name in what a statement gives.
+/// The column of that name in the result of a statement.
 async fn column(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     call: &'static Call,
     name: &str,
-) -> Result<Option<Column>, Fault> {
-    let place = call.columns.split_whitespace().position(|it| it == name);
+) -> Result<Option<Column>, MysqlFault> {
+    let place = call
+        .columns
+        .split_whitespace()
+        .position(|column| column == name);
     let columns = session.described(call).await?;
     Ok(place.and_then(|place| columns.get(place).cloned()))
 }
 
 async fn text(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     call: &'static Call,
     name: &str,
-) -> Result<Option<TextColumn>, Fault> {
+) -> Result<Option<TextColumn>, MysqlFault> {
     match column(session, call, name).await? {
         Some(column) => text_column(session, &column).await,
         None => Ok(None),
     }
 }
 
-async fn passkeys(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+async fn passkeys(
+    session: &mut MysqlSession<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), MysqlFault> {
     let Some(column) = text(session, &schema::USERS, "passkey").await? else {
         return Ok(());
     };
@@ -124,8 +130,11 @@ async fn passkeys(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Res
     Ok(())
 }
 
-/// Hashes are read from any text whose characters are those of `latin1`; bytes are the plainer form.
-async fn hashes(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+/// Hashes can be read from text in `latin1`, but bytes are simpler.
+async fn hashes(
+    session: &mut MysqlSession<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), MysqlFault> {
     for name in ["info_hash", "info_hash_v2"] {
         let Some(column) = text(session, &schema::TORRENTS, name).await? else {
             continue;
@@ -139,7 +148,7 @@ async fn hashes(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Resul
             column.charset.starts_with("utf8"),
         );
         if is_latin1 || is_utf8 {
-            // A conversion would put zeros where such a column has lost blanks.
+            // A conversion would put zeros in place of blanks that such a column has lost.
             if is_latin1 && !column.is_char {
                 findings.push(Finding::note(
                     format!(
@@ -169,20 +178,20 @@ async fn hashes(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Resul
     Ok(())
 }
 
-/// How to make a column of hashes one of bytes. `BINARY(20)` fills what is shorter with zeros, which
-/// makes a wrong hash look like a right one, and all that are empty the same; so these come first.
+/// How to convert a column of hashes to bytes. `BINARY(20)` pads shorter values with zeros, which makes a
+/// wrong hash look valid, and all empty ones equal; so these are fixed first.
 async fn to_bytes(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     column: &TextColumn,
     remark: &str,
-) -> Result<String, Fault> {
+) -> Result<String, MysqlFault> {
     let (table, name) = (&column.table, &column.name);
     let sql = format!(
         "SELECT COALESCE(SUM(LENGTH(`{name}`) = 0), 0), \
          COALESCE(SUM(LENGTH(`{name}`) NOT IN (0, {HASH_BYTES})), 0) FROM `{table}`"
     );
     let rows = session.query(&sql).await?;
-    let count = |place| rows.first().map_or(0, |row| Cells(row).total(place));
+    let count = |place| rows.first().map_or(0, |row| MysqlCells(row).total(place));
     let (empty, wrong) = (count(0), count(1));
     if wrong > 0 {
         return Ok(format!(
@@ -192,7 +201,7 @@ async fn to_bytes(
     }
     let known = described(session, table, name).await?;
     if empty > 0 {
-        let is_nullable = known.as_ref().is_some_and(|it| it.is_nullable);
+        let is_nullable = known.as_ref().is_some_and(|column| column.is_nullable);
         return Ok(if is_nullable {
             format!(
                 "UPDATE `{table}` SET `{name}` = NULL WHERE LENGTH(`{name}`) = 0, then run the check \
@@ -209,7 +218,10 @@ async fn to_bytes(
     Ok(format!("{altered}{remark}"))
 }
 
-async fn prefixes(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+async fn prefixes(
+    session: &mut MysqlSession<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), MysqlFault> {
     let Some(column) = text(session, &schema::WHITELIST, "peer_id").await? else {
         return Ok(());
     };
@@ -242,20 +254,23 @@ async fn prefixes(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Res
     Ok(())
 }
 
-async fn is_unique(session: &mut Session<'_>, column: &TextColumn) -> Result<bool, Fault> {
+async fn is_unique(
+    session: &mut MysqlSession<'_>,
+    column: &TextColumn,
+) -> Result<bool, MysqlFault> {
     let sql = "SELECT 1 FROM information_schema.statistics WHERE table_schema = DATABASE() \
         AND table_name = ? AND column_name = ? AND non_unique = 0 LIMIT 1";
     let params = vec![column.table.as_str().into(), column.name.as_str().into()];
     Ok(!session.exec(sql, params).await?.is_empty())
 }
 
-/// Columns that credit is added to and that a total soon outgrows.
+/// Columns for credit that are too small for totals.
 async fn totals(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     (read, credit): (&'static Call, &'static Call),
     names: &[&str],
     findings: &mut Vec<Finding>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     for name in names {
         let Some(column) = column(session, read, name).await? else {
             continue;
@@ -292,28 +307,28 @@ async fn totals(
     Ok(())
 }
 
-/// What has to be said again when a column gets another type.
+/// The attributes to repeat when a column gets another type.
 struct Described {
     kind: String,
     is_nullable: bool,
-    /// As an `ALTER TABLE` has it; none without a default.
+    /// As in an `ALTER TABLE`; none without a default.
     default: Option<String>,
 }
 
 async fn described(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     table: &str,
     column: &str,
-) -> Result<Option<Described>, Fault> {
+) -> Result<Option<Described>, MysqlFault> {
     let sql = "SELECT column_type, is_nullable, column_default FROM information_schema.columns \
         WHERE table_schema = DATABASE() AND table_name = ? AND column_name = ?";
     let rows = session.exec(sql, vec![table.into(), column.into()]).await?;
-    let described = |cells: Cells<'_>| Described {
+    let described = |cells: MysqlCells<'_>| Described {
         kind: cells.text(0),
         is_nullable: cells.text(1) == "YES",
         default: (!cells.is_null(2)).then(|| quoted(&cells.text(2))),
     };
-    Ok(rows.first().map(|row| described(Cells(row))))
+    Ok(rows.first().map(|row| described(MysqlCells(row))))
 }
 
 /// A default as SQL: MariaDB shows it so, MySQL shows the bare text.
@@ -350,8 +365,12 @@ impl TextColumn {
         format!("{kind} CHARACTER SET {charset} COLLATE {collation}")
     }
 
-    /// The statement that gives it another type and leaves alone what else it is.
-    async fn altered(&self, session: &mut Session<'_>, kind: &str) -> Result<String, Fault> {
+    /// The statement that changes its type and keeps its other attributes.
+    async fn altered(
+        &self,
+        session: &mut MysqlSession<'_>,
+        kind: &str,
+    ) -> Result<String, MysqlFault> {
         let known = described(session, &self.table, &self.name).await?;
         Ok(match known {
             Some(known) => known.altered(&self.table, &self.name, kind),

@@ -1,26 +1,25 @@
-//! Credit into the tables of a site, which may not take all of it.
+//! Writes credit to the tables of a site, which may refuse some of it.
 //!
-//! A column too small for a total, a constraint or a trigger of the site that refuses a row: none of
-//! these may keep the credit of everybody else from being written, and none may pass unseen. So a
-//! statement that fails for a value is tried again with half of its rows, down to the row that is
-//! refused. Of that row each total grows as far as its column goes, as the server does without strict mode;
-//! if it is refused even then, it is left out. Either way the log says which row it was and what was to be
-//! added, once it is committed.
+//! A column that is too small for a total, or a constraint or trigger of the site that refuses a row, must
+//! not block the credit of all others, and must not go unnoticed. So a statement that fails for a value is
+//! retried with half of its rows, down to the refused row. The totals of that row are clamped to their
+//! columns, as the server does without strict mode; if it is refused even then, it is skipped. Either way
+//! the row and its credit are logged after the commit.
 
-use super::fault::Fault;
-use super::link::Session;
-use super::rows::Rows;
+use super::fault::MysqlFault;
+use super::link::MysqlSession;
+use super::rows::RowsSql;
 use super::settings::SQL_MODE;
 use crate::storage::schema::{self, Call};
 
 /// Adds these rows by a named statement of credit.
 pub(super) async fn write(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     call: &'static Call,
-    rows: &Rows,
-) -> Result<(), Fault> {
+    rows: &RowsSql,
+) -> Result<(), MysqlFault> {
     for portion in rows.portions() {
-        // Halves that are still to be written, the first one last.
+        // A stack of the parts still to be written, the first on top.
         let mut parts = vec![portion];
         while let Some(part) = parts.pop() {
             let Some(fault) = try_to_write(session, call, &part).await? else {
@@ -37,13 +36,13 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// Writes all of these rows, or none; then why not, if a value is the cause.
+/// Writes all of these rows, or none; returns why not, if a value is the cause.
 async fn try_to_write(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     call: &'static Call,
-    rows: &Rows,
-) -> Result<Option<Fault>, Fault> {
-    // A statement undoes itself; several need a point to go back to.
+    rows: &RowsSql,
+) -> Result<Option<MysqlFault>, MysqlFault> {
+    // A failed statement is rolled back by itself; several need a savepoint.
     let is_several = session.statements_of(call).len() > 1;
     if is_several {
         session.run("SAVEPOINT credit").await?;
@@ -60,20 +59,20 @@ async fn try_to_write(
     }
 }
 
-/// A torrent that is added may have a value that another row has in a key of the site's.
-fn is_other_key(fault: &Fault, call: &'static Call) -> bool {
+/// An added torrent may violate a unique key of the site's.
+fn is_other_key(fault: &MysqlFault, call: &'static Call) -> bool {
     call.name == schema::ADD_SNATCHED.name && fault.duplicate_key().is_some()
 }
 
-/// Writes the one row as far as it goes.
+/// Writes the one row, clamped to its columns.
 async fn write_what_fits(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     call: &'static Call,
-    row: &Rows,
-    fault: Fault,
-) -> Result<(), Fault> {
+    row: &RowsSql,
+    fault: MysqlFault,
+) -> Result<(), MysqlFault> {
     if fault.duplicate_key().is_some() {
-        // The site may have added that torrent just now: then the batch is tried again, and finds it.
+        // The site may have added that torrent just now: then the batch is retried, and finds it.
         let known = session
             .call_with_columns(&schema::TORRENTS_OF_HASHES, call.rows, row)
             .await?;

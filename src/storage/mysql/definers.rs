@@ -1,29 +1,29 @@
-//! The accounts that triggers run as. One that is gone, or may not do what its trigger does, stops every
-//! statement that runs the trigger: credit and edits, whoever made it.
+//! The accounts that triggers run as. If one is deleted or lacks a privilege, every statement that fires the
+//! trigger fails: credit and edits, whether the trigger is Mika's or the site's.
 
 use mysql_async::{Error, ServerError};
 
-use super::cells::Cells;
-use super::fault::{self, Fault};
-use super::link::Session;
-use super::rows::Rows;
+use super::cells::MysqlCells;
+use super::fault::{self, MysqlFault};
+use super::link::MysqlSession;
+use super::rows::RowsSql;
 use super::tables;
 use crate::storage::Finding;
 use crate::storage::schema::{self, Call, mentions};
 use crate::storage::triggers::{Misplaced, Trigger};
 
-/// How much is tried to find accounts that can't be used.
+/// What to try in order to find unusable accounts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trial {
     Credit,
-    /// An edit that changes nothing as well.
+    /// An edit without effect as well.
     CreditAndEdits,
 }
 
 /// A trigger, and the account that it runs as, such as `mika@localhost`.
 pub(super) type Owned<'a> = (&'a Trigger, &'a str);
 
-/// Why a statement could not run its triggers.
+/// Why a statement could not fire its triggers.
 struct Failed {
     /// The account that the server names.
     account: String,
@@ -32,16 +32,16 @@ struct Failed {
     text: String,
 }
 
-/// Looks at the triggers of Mika that are in `place`, and at those of the site: which of Mika's `own` have to
-/// be made again, and what is wrong with the others. Accounts are for administrators to see, so where a
-/// trigger does not run as Mika's own, credit of nothing is tried, and taken back.
+/// Checks the triggers of Mika that are in `place`, and those of the site. Returns which of Mika's `own` have
+/// to be created again, and what is wrong with the others. Only administrators can see accounts, so where a
+/// trigger runs as another account, a credit of 0 is tried and rolled back.
 pub(super) async fn look(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &[Owned<'_>],
     place: &[Owned<'_>],
     site: &[Owned<'_>],
     trial: Trial,
-) -> Result<(Vec<Misplaced>, Vec<Finding>), Fault> {
+) -> Result<(Vec<Misplaced>, Vec<Finding>), MysqlFault> {
     let ourselves = ourselves(session).await?;
     let is_foreign = |(_, definer): &&Owned<'_>| *definer != ourselves;
     let place: Vec<Owned<'_>> = place.iter().filter(is_foreign).copied().collect();
@@ -49,8 +49,9 @@ pub(super) async fn look(
         trigger.event != "DELETE" && mentions(session.statements_of(call), &trigger.table)
     };
     let site_runs = |call: &Call| {
-        let mut site = site.iter().filter(is_foreign);
-        site.any(|(trigger, _)| runs(call, trigger))
+        site.iter()
+            .filter(is_foreign)
+            .any(|(trigger, _)| runs(call, trigger))
     };
     let credit = CREDIT.map(|(_, call)| call);
     let tries_edits = trial == Trial::CreditAndEdits && EDITS.iter().any(|(_, it)| site_runs(it));
@@ -63,7 +64,7 @@ pub(super) async fn look(
         .map(|(_, definer)| *definer)
         .collect();
     let failed = try_nothing(session, tries_edits).await?;
-    let problem = |definer: &str| match failed.iter().find(|it| it.account == definer) {
+    let problem = |definer: &str| match failed.iter().find(|failed| failed.account == definer) {
         Some(Failed { is_gone: true, .. }) => {
             Some(format!("as {definer}, an account that is gone"))
         }
@@ -78,30 +79,35 @@ pub(super) async fn look(
         Some(Misplaced::new(&trigger.name, problem))
     });
     let misplaced = misplaced.collect();
-    let others = failed.iter().filter(|it| it.account != ourselves);
-    let findings = others.filter_map(|failed| {
-        let theirs: Vec<&Trigger> = of_account(site, &failed.account);
-        let is_own = !of_account(own, &failed.account).is_empty();
-        (!theirs.is_empty() || !is_own).then(|| failed.finding(&theirs))
-    });
+    let findings = failed
+        .iter()
+        .filter(|failed| failed.account != ourselves)
+        .filter_map(|failed| {
+            let theirs: Vec<&Trigger> = of_account(site, &failed.account);
+            let is_own = !of_account(own, &failed.account).is_empty();
+            (!theirs.is_empty() || !is_own).then(|| failed.finding(&theirs))
+        });
     Ok((misplaced, findings.collect()))
 }
 
 fn of_account<'a>(triggers: &[Owned<'a>], account: &str) -> Vec<&'a Trigger> {
-    let theirs = triggers.iter().filter(|(_, definer)| *definer == account);
-    theirs.map(|(trigger, _)| *trigger).collect()
+    triggers
+        .iter()
+        .filter(|(_, definer)| *definer == account)
+        .map(|(trigger, _)| *trigger)
+        .collect()
 }
 
 /// The account of this session, such as `mika@localhost`.
-async fn ourselves(session: &mut Session<'_>) -> Result<String, Fault> {
+async fn ourselves(session: &mut MysqlSession<'_>) -> Result<String, MysqlFault> {
     let rows = session.query("SELECT CURRENT_USER()").await?;
     Ok(rows
         .first()
-        .map(|row| Cells(row).text(0))
+        .map(|row| MysqlCells(row).text(0))
         .unwrap_or_default())
 }
 
-/// The statements that are tried, each with the one that finds a row for it.
+/// The statements to try, each with the one that finds a row for it.
 static CREDIT: [(&Call, &Call); 2] = [
     (&schema::USERS, &schema::CREDIT_USERS),
     (&schema::TORRENTS, &schema::CREDIT_TORRENTS),
@@ -111,20 +117,25 @@ static EDITS: [(&Call, &Call); 2] = [
     (&schema::TORRENTS, &schema::UPDATE_TORRENT),
 ];
 
-/// Adds nothing to the totals of one user and one torrent, which runs triggers as credit does, and
-/// perhaps changes nothing of them; why that fails, if it is by an account or its privileges.
-async fn try_nothing(session: &mut Session<'_>, tries_edits: bool) -> Result<Vec<Failed>, Fault> {
+/// Adds 0 to the totals of one user and one torrent, which fires triggers as credit does, and optionally
+/// edits nothing of them. Returns why that fails, if an account or its privileges are the cause.
+async fn try_nothing(
+    session: &mut MysqlSession<'_>,
+    tries_edits: bool,
+) -> Result<Vec<Failed>, MysqlFault> {
     let mut failed: Vec<Failed> = Vec::new();
     let edits: &[(&'static Call, &'static Call)] = if tries_edits { &EDITS } else { &[] };
     tables::begin(session).await?;
     for (read, call) in CREDIT.iter().chain(edits) {
         match change_nothing(session, read, call).await {
-            Err(Fault::Sql(Error::Server(error), _)) => {
-                // The check tells of statements that don't work for other reasons.
+            Err(MysqlFault::Sql(Error::Server(error), _)) => {
+                // The check reports statements that fail for other reasons.
                 let of = Failed::of(&error);
-                failed.extend(of.filter(|it| !failed.iter().any(|had| had.account == it.account)));
+                failed.extend(
+                    of.filter(|new| !failed.iter().any(|known| known.account == new.account)),
+                );
             }
-            Ok(()) | Err(Fault::Storage(_)) => {}
+            Ok(()) | Err(MysqlFault::Storage(_)) => {}
             Err(fault) => return Err(fault),
         }
     }
@@ -133,20 +144,20 @@ async fn try_nothing(session: &mut Session<'_>, tries_edits: bool) -> Result<Vec
 }
 
 async fn change_nothing(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     read: &'static Call,
     call: &'static Call,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     let params = [("after", (-1).into()), ("limit", 1.into())];
     let rows = session.call(read, &params).await?;
-    let Some(id) = rows.first().and_then(|row| Cells(row).id(0).ok()) else {
+    let Some(id) = rows.first().and_then(|row| MysqlCells(row).id(0).ok()) else {
         return Ok(());
     };
     if call.rows.is_empty() {
-        // What is not given is NULL, and stays as it is; so does the name, which is given as it is.
+        // NULL leaves a column unchanged; the name is set to its present value.
         let name = |column: &str| {
-            let place = read.columns.split(' ').position(|it| it == column)?;
-            rows.first().map(|row| Cells(row).text(place))
+            let place = read.columns.split(' ').position(|name| name == column)?;
+            rows.first().map(|row| MysqlCells(row).text(place))
         };
         let params = [
             ("id", id.into()),
@@ -158,16 +169,20 @@ async fn change_nothing(
     }
     let columns = call.rows.split(' ').count();
     let zeros = ",0".repeat(columns - 1);
-    let mut nothing = Rows::default();
+    let mut nothing = RowsSql::default();
     nothing.push_written(&format!("{id}{zeros}"));
     session.call_with(call, &nothing).await?;
     Ok(())
 }
 
-/// The error of a statement that failed by the account of a trigger, with the trigger and the way on;
-/// another error as it is.
-pub(super) async fn named(session: &mut Session<'_>, fault: Fault, place: &str) -> Fault {
-    let Fault::Sql(Error::Server(error), statement) = &fault else {
+/// Adds the trigger and the remedy to the error of a statement that failed because of a trigger's account;
+/// returns other errors unchanged.
+pub(super) async fn named(
+    session: &mut MysqlSession<'_>,
+    fault: MysqlFault,
+    place: &str,
+) -> MysqlFault {
+    let MysqlFault::Sql(Error::Server(error), statement) = &fault else {
         return fault;
     };
     let Some(failed) = Failed::of(error) else {
@@ -178,13 +193,16 @@ pub(super) async fn named(session: &mut Session<'_>, fault: Fault, place: &str) 
         return fault;
     };
     match advice {
-        Some(advice) => Fault::broken(format!("{place}: {}{at}: {advice}", failed.text)),
+        Some(advice) => MysqlFault::broken(format!("{place}: {}{at}: {advice}", failed.text)),
         None => fault,
     }
 }
 
-/// Which trigger has that account, and what to do; none if it is Mika's own account.
-async fn advice(session: &mut Session<'_>, failed: &Failed) -> Result<Option<String>, Fault> {
+/// The trigger that has that account, and what to do; none if it is Mika's own account.
+async fn advice(
+    session: &mut MysqlSession<'_>,
+    failed: &Failed,
+) -> Result<Option<String>, MysqlFault> {
     if failed.account == ourselves(session).await? {
         return Ok(None);
     }
@@ -193,14 +211,15 @@ async fn advice(session: &mut Session<'_>, failed: &Failed) -> Result<Option<Str
     let rows = session
         .exec(sql, vec![failed.account.as_str().into()])
         .await?;
-    let trigger = |cells: Cells<'_>| Trigger {
+    let trigger = |cells: MysqlCells<'_>| Trigger {
         name: cells.text(0),
         table: cells.text(1),
         ..Trigger::default()
     };
-    let all: Vec<Trigger> = rows.iter().map(|row| trigger(Cells(row))).collect();
-    let (own, site): (Vec<&Trigger>, Vec<&Trigger>) =
-        all.iter().partition(|it| it.name.starts_with("mika_"));
+    let all: Vec<Trigger> = rows.iter().map(|row| trigger(MysqlCells(row))).collect();
+    let (own, site): (Vec<&Trigger>, Vec<&Trigger>) = all
+        .iter()
+        .partition(|trigger| trigger.name.starts_with("mika_"));
     if own.is_empty() {
         let Finding { problem, hint, .. } = failed.finding(&site);
         return Ok(Some(format!("{problem}: {hint}")));
@@ -217,8 +236,6 @@ async fn advice(session: &mut Session<'_>, failed: &Failed) -> Result<Option<Str
     }
     Ok(Some(advice))
 }
-
-// === impl Failed ===
 
 impl Failed {
     fn of(error: &ServerError) -> Option<Self> {
@@ -241,8 +258,8 @@ impl Failed {
         }
     }
 
-    /// What to tell of triggers of the site that have the account; without any, it belongs to
-    /// something that a trigger or statement uses.
+    /// The finding for triggers of the site that have the account; without any, it belongs to something that
+    /// a trigger or statement uses.
     fn finding(&self, site: &[&Trigger]) -> Finding {
         let account = quoted(&self.account);
         let remedy = if self.is_gone {
@@ -265,7 +282,7 @@ impl Failed {
         };
         let named: Vec<String> = site
             .iter()
-            .map(|it| format!("{} on {}", it.name, it.table))
+            .map(|trigger| format!("{} on {}", trigger.name, trigger.table))
             .collect();
         Finding::problem(
             format!(
@@ -291,7 +308,7 @@ fn account_in(message: &str) -> Option<String> {
     Some(format!("{user}@{host}"))
 }
 
-/// An account as SQL has it.
+/// An account in SQL.
 pub(super) fn quoted(account: &str) -> String {
     let (user, host) = account.rsplit_once('@').unwrap_or((account, "%"));
     format!("'{}'@'{host}'", user.replace('\'', "''"))

@@ -1,30 +1,33 @@
-//! Whether the server keeps what it has confirmed: through its own crash, its host's, and a fail-over.
+//! Whether committed data survives a crash of the server or its host, and a fail-over.
 
 use mysql_async::Error;
 
-use super::cells::Cells;
-use super::fault::Fault;
-use super::link::Session;
+use super::cells::MysqlCells;
+use super::fault::MysqlFault;
+use super::link::MysqlSession;
 use crate::storage::Finding;
 use crate::storage::unusable::plural;
 
-/// What makes credit whole again after the server lost some transactions, and what does not.
+/// The remedy after the server lost some transactions, and its limits.
 const AFTERWARDS: &str =
     "nodes that run apply again what they still have; what no node has any more is lost";
 
-/// Looks at settings of the server and at its replicas, as far as Mika's account may see them.
-pub(super) async fn inspect(session: &mut Session<'_>) -> Result<Vec<Finding>, Fault> {
+/// Checks settings of the server and its replicas, as far as Mika's account may see them.
+pub(super) async fn inspect(session: &mut MysqlSession<'_>) -> Result<Vec<Finding>, MysqlFault> {
     let mut findings = Vec::new();
     settings(session, &mut findings).await?;
     replication(session, &mut findings).await?;
     Ok(findings)
 }
 
-async fn settings(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+async fn settings(
+    session: &mut MysqlSession<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), MysqlFault> {
     let sql =
         "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog";
     let rows = seen(session, sql).await?;
-    let Some(cells) = rows.first().map(Cells) else {
+    let Some(cells) = rows.first().map(MysqlCells) else {
         return Ok(());
     };
     let crash = match cells.total(0) {
@@ -56,8 +59,11 @@ async fn settings(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Res
     Ok(())
 }
 
-/// A replica that takes over lacks what did not reach it, unless the server waited for that.
-async fn replication(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+/// After a fail-over, a replica lacks what did not reach it, unless the server waited for that.
+async fn replication(
+    session: &mut MysqlSession<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), MysqlFault> {
     let replicas = replicas(session).await?;
     if replicas == 0 || is_semi_synchronous(session).await? {
         return Ok(());
@@ -74,12 +80,12 @@ async fn replication(session: &mut Session<'_>, findings: &mut Vec<Finding>) -> 
     Ok(())
 }
 
-/// How many replicas are connected, or were registered, as far as this account may know.
-async fn replicas(session: &mut Session<'_>) -> Result<usize, Fault> {
-    // MariaDB tells everybody.
+/// Number of replicas that are connected, or were registered, as far as this account may see.
+async fn replicas(session: &mut MysqlSession<'_>) -> Result<usize, MysqlFault> {
+    // MariaDB shows it to every account.
     let rows = seen(session, "SHOW GLOBAL STATUS LIKE 'Slaves_connected'").await?;
     if let Some(row) = rows.first() {
-        let connected = Cells(row).text(1).parse();
+        let connected = MysqlCells(row).text(1).parse();
         return Ok(connected.unwrap_or(0));
     }
     for sql in ["SHOW REPLICAS", "SHOW SLAVE HOSTS"] {
@@ -91,19 +97,22 @@ async fn replicas(session: &mut Session<'_>) -> Result<usize, Fault> {
     Ok(0)
 }
 
-async fn is_semi_synchronous(session: &mut Session<'_>) -> Result<bool, Fault> {
+async fn is_semi_synchronous(session: &mut MysqlSession<'_>) -> Result<bool, MysqlFault> {
     let rows = seen(session, "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%_status'").await?;
-    let is_on = |cells: Cells<'_>| {
+    let is_on = |cells: MysqlCells<'_>| {
         let name = cells.text(0).to_ascii_lowercase();
         (name.contains("master") || name.contains("source")) && cells.text(1) == "ON"
     };
-    Ok(rows.iter().any(|row| is_on(Cells(row))))
+    Ok(rows.iter().any(|row| is_on(MysqlCells(row))))
 }
 
-/// The rows of a statement; none if the server does not know it, or this account may not run it.
-async fn seen(session: &mut Session<'_>, sql: &str) -> Result<Vec<mysql_async::Row>, Fault> {
+/// The rows of a statement; none if the server does not have it, or this account may not run it.
+async fn seen(
+    session: &mut MysqlSession<'_>,
+    sql: &str,
+) -> Result<Vec<mysql_async::Row>, MysqlFault> {
     match session.query(sql).await {
-        Err(Fault::Sql(Error::Server(_), _)) => Ok(Vec::new()),
+        Err(MysqlFault::Sql(Error::Server(_), _)) => Ok(Vec::new()),
         rows => rows,
     }
 }

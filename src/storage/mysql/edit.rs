@@ -1,15 +1,15 @@
-//! Editing users, torrents and whitelist, as `mika-manage` and the API do.
+//! Edits of users, torrents and whitelist by `mika-manage` and the API.
 
 use std::collections::HashMap;
 
 use mysql_async::Value;
 
-use super::cells::Cells;
-use super::fault::Fault;
+use super::cells::MysqlCells;
+use super::fault::MysqlFault;
 use super::hashes::Forms;
-use super::link::Session;
+use super::link::MysqlSession;
 use super::read;
-use super::rows::Rows;
+use super::rows::RowsSql;
 use super::tables::{Own, begin, lock};
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{Client, Permille};
@@ -20,15 +20,14 @@ use crate::storage::{
     Added, NewTorrent, NewUser, StorageError, TorrentPatch, TorrentRemoval, UserPatch, Wipe,
 };
 
-/// Edits that must not find the same thing free come one after the other: a site's tables need
-/// not have the keys that would forbid it.
+/// A lock that serialises edits which check for uniqueness: a site's tables need not have unique keys.
 const EDITS: &str = "edit";
 
-/// Rows are added each by itself, so that one that the database refuses leaves the others in.
+/// Rows are added one by one, so that a refused one does not affect the others.
 pub(super) async fn add_users(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     users: &[NewUser],
-) -> Result<Vec<Added<UserId>>, Fault> {
+) -> Result<Vec<Added<UserId>>, MysqlFault> {
     begin(session).await?;
     lock(session, EDITS).await?;
     let mut ids = Vec::with_capacity(users.len());
@@ -41,14 +40,14 @@ pub(super) async fn add_users(
     Ok(ids)
 }
 
-/// What became of a row. Of one that is refused, nothing stays.
+/// The result for one row. A refused one leaves nothing behind.
 async fn row_result<T>(
-    session: &mut Session<'_>,
-    result: Result<Option<T>, Fault>,
-) -> Result<Added<T>, Fault> {
+    session: &mut MysqlSession<'_>,
+    result: Result<Option<T>, MysqlFault>,
+) -> Result<Added<T>, MysqlFault> {
     let problem = match result {
         Ok(id) => return Ok(Ok(id)),
-        Err(Fault::Storage(StorageError::Invalid(problem))) => problem,
+        Err(MysqlFault::Storage(StorageError::Invalid(problem))) => problem,
         Err(fault) => match fault.duplicate_key() {
             Some(key) => format!("another row has the same value in the key `{key}`"),
             None => return Err(fault),
@@ -58,7 +57,10 @@ async fn row_result<T>(
     Ok(Err(problem))
 }
 
-async fn add_user(session: &mut Session<'_>, user: &NewUser) -> Result<Option<UserId>, Fault> {
+async fn add_user(
+    session: &mut MysqlSession<'_>,
+    user: &NewUser,
+) -> Result<Option<UserId>, MysqlFault> {
     if id_of_passkey(session, &user.passkey).await?.is_some() {
         return Ok(None);
     }
@@ -74,7 +76,7 @@ async fn add_user(session: &mut Session<'_>, user: &NewUser) -> Result<Option<Us
     ];
     session.call(&schema::ADD_USER, &params).await?;
     let id = id_of_passkey(session, &user.passkey).await?;
-    let id = id.ok_or_else(|| Fault::broken("the new user's id is not below 2^32"))?;
+    let id = id.ok_or_else(|| MysqlFault::broken("the new user's id is not below 2^32"))?;
     is_as_wanted(user.id.map(|id| id.0), id.0, &schema::ADD_USER)?;
     if !user.can_leech {
         let patch = UserPatch {
@@ -87,10 +89,10 @@ async fn add_user(session: &mut Session<'_>, user: &NewUser) -> Result<Option<Us
 }
 
 pub(super) async fn update_user(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     id: UserId,
     patch: &UserPatch,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     begin(session).await?;
     must_exist(session, &schema::USERS_KNOWN, id.0, || {
         format!("user {}", id.0)
@@ -108,7 +110,11 @@ pub(super) async fn update_user(
     Ok(())
 }
 
-async fn write_user(session: &mut Session<'_>, id: UserId, patch: &UserPatch) -> Result<(), Fault> {
+async fn write_user(
+    session: &mut MysqlSession<'_>,
+    id: UserId,
+    patch: &UserPatch,
+) -> Result<(), MysqlFault> {
     let passkey = patch.passkey.as_ref().map(Passkey::expose);
     let params = [
         ("id", id.0.into()),
@@ -125,9 +131,9 @@ async fn write_user(session: &mut Session<'_>, id: UserId, patch: &UserPatch) ->
 }
 
 pub(super) async fn add_torrents(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     torrents: &[NewTorrent],
-) -> Result<Vec<Added<TorrentId>>, Fault> {
+) -> Result<Vec<Added<TorrentId>>, MysqlFault> {
     begin(session).await?;
     lock(session, EDITS).await?;
     let forms = Forms::of(session).await?;
@@ -141,12 +147,12 @@ pub(super) async fn add_torrents(
     Ok(ids)
 }
 
-/// A hash may be the first of one torrent and the second of another, which no constraint forbids.
+/// No constraint prevents that a hash is the first of one torrent and the second of another.
 async fn add_torrent(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     forms: &Forms,
     torrent: &NewTorrent,
-) -> Result<Option<TorrentId>, Fault> {
+) -> Result<Option<TorrentId>, MysqlFault> {
     if is_no_hash(&torrent.info_hash.0) {
         let text = "20 zeros (or blanks) are no info hash: a BINARY(20) has them where nothing was written";
         return Err(StorageError::Invalid(text.into()).into());
@@ -178,17 +184,17 @@ async fn add_torrent(
     let added = read::ids_of_hashes(session, hashes()).await?;
     let (id, ..) = added
         .first()
-        .ok_or_else(|| Fault::broken("the new torrent's id is not below 2^32"))?;
+        .ok_or_else(|| MysqlFault::broken("the new torrent's id is not below 2^32"))?;
     is_as_wanted(torrent.id.map(|id| id.0), id.0, &schema::ADD_TORRENT)?;
     Ok(Some(*id))
 }
 
 pub(super) async fn update_torrent(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     id: TorrentId,
     patch: &TorrentPatch,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     begin(session).await?;
     must_exist(session, &schema::TORRENTS_KNOWN, id.0, || {
         format!("torrent {}", id.0)
@@ -213,15 +219,15 @@ pub(super) async fn update_torrent(
     Ok(())
 }
 
-/// Gives a torrent, and what is recorded of it, another id. Records that a deleted torrent left under
-/// that id must not become this one's.
+/// Moves a torrent and its records to another id. Records that a deleted torrent left under that id must
+/// not become this one's.
 async fn move_torrent(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     id: TorrentId,
     new_id: TorrentId,
-) -> Result<(), Fault> {
-    let refused = |why: &str| Fault::from(StorageError::Duplicate(why.to_owned()));
+) -> Result<(), MysqlFault> {
+    let refused = |why: &str| MysqlFault::from(StorageError::Duplicate(why.to_owned()));
     if !session.can(&schema::MOVE_TORRENT) {
         return Err(refused(&format!(
             "torrent {}, whose id is the web application's to change,",
@@ -250,37 +256,38 @@ async fn move_torrent(
     Ok(())
 }
 
-/// Harmless if it is done twice, but for the number that it returns.
+/// Idempotent, except for the number that it returns.
 pub(super) async fn remove_torrents(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     torrents: &[TorrentRemoval],
-) -> Result<u64, Fault> {
+) -> Result<u64, MysqlFault> {
     begin(session).await?;
-    let known = read::ids_of_hashes(session, torrents.iter().map(|it| &it.info_hash)).await?;
+    let known =
+        read::ids_of_hashes(session, torrents.iter().map(|torrent| &torrent.info_hash)).await?;
     let unused: HashMap<InfoHash, Option<u64>> = torrents
         .iter()
-        .map(|it| (it.info_hash, it.unused))
+        .map(|removal| (removal.info_hash, removal.unused))
         .collect();
-    let known = known
+    let known: Vec<(TorrentId, Option<u64>)> = known
         .into_iter()
-        .filter_map(|(id, first, _)| Some((id, *unused.get(&first?)?)));
-    let known: Vec<(TorrentId, Option<u64>)> = known.collect();
+        .filter_map(|(id, first, _)| Some((id, *unused.get(&first?)?)))
+        .collect();
     let rows = known
         .iter()
         .map(|(id, unused)| [id.0.into(), unused.map_or(-1, clamp)]);
     session
-        .call_with(&schema::REMOVE_TORRENTS, &Rows::of(rows))
+        .call_with(&schema::REMOVE_TORRENTS, &RowsSql::of(rows))
         .await?;
-    let ids = Rows::of(known.iter().map(|(id, _)| [i64::from(id.0)]));
+    let ids = RowsSql::of(known.iter().map(|(id, _)| [i64::from(id.0)]));
     let left = session.call_with(&schema::TORRENTS_KNOWN, &ids).await?;
     session.run("COMMIT").await?;
     Ok((known.len() - left.len()) as u64)
 }
 
 pub(super) async fn add_clients(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     clients: &[Client],
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     begin(session).await?;
     lock(session, EDITS).await?;
     for client in clients {
@@ -294,9 +301,9 @@ pub(super) async fn add_clients(
             None => fault,
         })?;
     }
-    // Where the key takes capitals for small letters, a prefix may have renamed another one.
+    // With a case-insensitive key, a prefix may have renamed another one.
     let there = read::whitelist(session).await?;
-    let is_there = |client: &&Client| !there.iter().any(|it| it.prefix == client.prefix);
+    let is_there = |client: &&Client| !there.iter().any(|row| row.prefix == client.prefix);
     if let Some(client) = clients.iter().find(is_there) {
         return Err(alike(&client.prefix));
     }
@@ -304,7 +311,7 @@ pub(super) async fn add_clients(
     Ok(())
 }
 
-fn alike(prefix: &str) -> Fault {
+fn alike(prefix: &str) -> MysqlFault {
     StorageError::Duplicate(format!(
         "the prefix {prefix:?}, or one that the key of the column `peer_id` takes for the same (as \
          capitals for small letters),"
@@ -313,13 +320,17 @@ fn alike(prefix: &str) -> Fault {
 }
 
 /// A row whose prefix has blanks around it is removed under the prefix without them.
-pub(super) async fn remove_client(session: &mut Session<'_>, prefix: &str) -> Result<(), Fault> {
+pub(super) async fn remove_client(
+    session: &mut MysqlSession<'_>,
+    prefix: &str,
+) -> Result<(), MysqlFault> {
     begin(session).await?;
     let clients = read::clients(session).await?.rows;
-    let meant = clients
+    let written: Vec<String> = clients
         .into_iter()
-        .filter(|(client, _)| client.prefix == prefix);
-    let written: Vec<String> = meant.map(|(_, written)| written).collect();
+        .filter(|(client, _)| client.prefix == prefix)
+        .map(|(_, written)| written)
+        .collect();
     if written.is_empty() {
         let entry = format!("whitelist entry {prefix}");
         return Err(StorageError::NotFound(entry).into());
@@ -332,13 +343,13 @@ pub(super) async fn remove_client(session: &mut Session<'_>, prefix: &str) -> Re
     Ok(())
 }
 
-/// Sets the totals of at most `limit` rows after `after` to 0; returns the last id that it did.
+/// Sets the totals of at most `limit` rows after `after` to 0; returns the last id.
 pub(super) async fn wipe(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     what: Wipe,
     after: Option<u32>,
     limit: u32,
-) -> Result<Option<u32>, Fault> {
+) -> Result<Option<u32>, MysqlFault> {
     let (page, wipe) = match what {
         Wipe::Users => (&schema::USERS, &schema::WIPE_USERS),
         Wipe::Torrents => (&schema::TORRENTS, &schema::WIPE_TORRENTS),
@@ -347,8 +358,8 @@ pub(super) async fn wipe(
     let after = Value::from(after.map_or(-1, i64::from));
     let params = [("after", after.clone()), ("limit", limit.max(1).into())];
     let rows = session.call(page, &params).await?;
-    // The last row whose id the tracker can hold; those behind it have larger ones.
-    let last = rows.iter().rev().find_map(|row| Cells(row).id(0).ok());
+    // The last row whose id fits the tracker's 32 bits; later ones are larger.
+    let last = rows.iter().rev().find_map(|row| MysqlCells(row).id(0).ok());
     if let Some(last) = last {
         let params = [("after", after), ("last", last.into())];
         session.call(wipe, &params).await?;
@@ -358,54 +369,60 @@ pub(super) async fn wipe(
 }
 
 async fn id_of_passkey(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     passkey: &Passkey,
-) -> Result<Option<UserId>, Fault> {
+) -> Result<Option<UserId>, MysqlFault> {
     let params = [("passkey", passkey.expose().into())];
     let rows = session.call(&schema::USER_OF_PASSKEY, &params).await?;
-    let mut ids = rows.iter().filter_map(|row| Cells(row).id(0).ok());
-    Ok(ids.next().map(UserId))
+    Ok(rows
+        .iter()
+        .find_map(|row| MysqlCells(row).id(0).ok())
+        .map(UserId))
 }
 
 async fn must_exist(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     known: &'static Call,
     id: u32,
     what: impl FnOnce() -> String,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     if !is_known(session, known, id).await? {
         return Err(StorageError::NotFound(what()).into());
     }
     Ok(())
 }
 
-async fn is_known(session: &mut Session<'_>, known: &'static Call, id: u32) -> Result<bool, Fault> {
-    let wanted = Rows::of([[id.into()]].into_iter());
+async fn is_known(
+    session: &mut MysqlSession<'_>,
+    known: &'static Call,
+    id: u32,
+) -> Result<bool, MysqlFault> {
+    let wanted = RowsSql::of([[id.into()]].into_iter());
     Ok(!session.call_with(known, &wanted).await?.is_empty())
 }
 
-/// A statement of the config need not have been written for ids that are given.
-fn is_as_wanted(wanted: Option<u32>, id: u32, call: &Call) -> Result<(), Fault> {
+/// A statement of the config may not support explicit ids.
+fn is_as_wanted(wanted: Option<u32>, id: u32, call: &Call) -> Result<(), MysqlFault> {
     if wanted.is_none_or(|wanted| wanted == id) {
         return Ok(());
     }
-    Err(Fault::broken(format!(
+    Err(MysqlFault::broken(format!(
         "storage.statements.{}: it must write the :id that it is given",
         call.name
     )))
 }
 
-/// A total as the databases can hold it.
+/// A total clamped to what the database can hold.
 fn total(bytes: u64) -> u64 {
     bytes.min(i64::MAX.cast_unsigned())
 }
 
-fn passkey_taken() -> Fault {
+fn passkey_taken() -> MysqlFault {
     StorageError::Duplicate("a user with that passkey".into()).into()
 }
 
-/// A value that another row has in a key of the site's own.
-fn taken(fault: Fault) -> Fault {
+/// The error for a violated unique key of the site's.
+fn taken(fault: MysqlFault) -> MysqlFault {
     match fault.duplicate_key() {
         Some(key) => {
             let what = format!("a row with the same value in the key `{key}`");

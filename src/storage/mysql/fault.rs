@@ -1,4 +1,4 @@
-//! Errors of the server and of the way to it as those of storage: what is the matter, and what to do about it.
+//! Errors of the server and of connections, mapped to [`StorageError`]s with the cause and the remedy.
 
 use std::io;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
 use super::refused::refused;
 use crate::base::secret::Secret;
 use crate::storage::StorageError;
-use crate::storage::values::Refused;
+use crate::storage::values::RefusedValue;
 
 /// Why a job on a connection failed.
 #[derive(Debug)]
-pub(super) enum Fault {
-    /// The named statement that it was, if it was one.
+pub(super) enum MysqlFault {
+    /// The name of the statement, if it is a named one.
     Sql(Error, Option<&'static str>),
     /// No answer in time.
     Late,
     Storage(StorageError),
 }
 
-// Codes that MySQL and MariaDB share, unless one of them is named.
+// Codes of both MySQL and MariaDB, unless one is named.
 const TOO_MANY_CONNECTIONS: u16 = 1040;
-/// The last two are of an account that is locked: MySQL's and MariaDB's.
+/// The last two are for a locked account in MySQL and MariaDB.
 const ACCESS_DENIED: [u16; 6] = [1044, 1045, 1142, 1143, 3118, 4151];
 const UNKNOWN_DATABASE: u16 = 1049;
 const UNKNOWN_COLUMN: u16 = 1054;
@@ -34,11 +34,11 @@ const UNKNOWN_TABLE: u16 = 1146;
 const NO_SUCH_TRIGGER: u16 = 1360;
 /// `init_connect` of the server failed, so it ended the connection.
 const INIT_CONNECT_FAILED: u16 = 1184;
-/// What only accounts with a certain privilege may do.
+/// The account lacks a global privilege.
 const PRIVILEGE_MISSING: u16 = 1227;
-/// A variable that the server lacks, does not take that value for, or lets nobody set.
+/// A variable that does not exist, is read-only, or does not take the value.
 const NO_VARIABLE: [u16; 3] = [1193, 1231, 1238];
-/// The account that a trigger runs as is gone.
+/// The account of a trigger is deleted.
 const NO_DEFINER: u16 = 1449;
 const NOT_A_TABLE: u16 = 1347;
 const KEY_TOO_LONG: u16 = 1071;
@@ -52,7 +52,7 @@ const TRIGGER_AND_BINLOG: u16 = 1419;
 const BINLOG_FORMAT: u16 = 1665;
 /// A lock that `NOWAIT` met; MariaDB has [`LOCK_WAIT`] for it.
 const LOCKED_MYSQL: u16 = 3572;
-/// Disk full, out of memory, interrupted, killed, too slow: it may work later.
+/// Disk full, out of memory, interrupted, killed, too slow: a retry may succeed.
 const PASSING: [u16; 13] = [
     1021, 1028, 1037, 1038, 1041, 1114, 1317, 1158, 1159, 1160, 1161, KILLED, 1969,
 ];
@@ -60,9 +60,7 @@ const PASSING: [u16; 13] = [
 const KILLED: u16 = 1927;
 const TOO_SLOW_MYSQL: u16 = 3024;
 
-// === impl Fault ===
-
-impl Fault {
+impl MysqlFault {
     pub(super) fn broken(text: impl Into<String>) -> Self {
         Self::Storage(StorageError::Broken(text.into()))
     }
@@ -74,16 +72,16 @@ impl Fault {
         }
     }
 
-    /// What a value of the statement is refused for, if that is why it failed.
-    pub(super) fn refused(&self) -> Option<Refused> {
+    /// Why a value was refused, if that is the cause.
+    pub(super) fn refused(&self) -> Option<RefusedValue> {
         match self {
             Self::Sql(Error::Server(error), _) => refused(error),
             _ => None,
         }
     }
 
-    /// Why the database does not take a row of credit, in words, if that is why a statement failed: a
-    /// value, or a column of the site's that has to be given one.
+    /// Why the database refuses a row of credit, if that is the cause: a value, or a column of the site's
+    /// that requires one.
     pub(super) fn refused_row(&self) -> Option<String> {
         match self {
             Self::Sql(Error::Server(error), _) if error.code == NO_DEFAULT => {
@@ -93,7 +91,7 @@ impl Fault {
         }
     }
 
-    /// The name of the key in which a value exists already.
+    /// The name of the violated unique key.
     pub(super) fn duplicate_key(&self) -> Option<String> {
         match self {
             Self::Sql(Error::Server(error), _) if error.code == DUPLICATE => {
@@ -105,17 +103,17 @@ impl Fault {
         }
     }
 
-    /// Whether a column that is to be added is there.
+    /// Whether a column to be added exists.
     pub(super) fn is_column_there(&self) -> bool {
         self.code() == Some(COLUMN_IS_THERE)
     }
 
-    /// Whether an account may not do it, or is gone: Mika's, or that of a trigger.
+    /// Whether an account lacks a privilege or is deleted: Mika's, or that of a trigger.
     pub(super) fn is_by_account(&self) -> bool {
         self.code() == Some(NO_DEFINER) || self.is_denied()
     }
 
-    /// What the server says of a column that is not there, if that is why it failed.
+    /// The server's text about a missing column, if that is the cause.
     pub(super) fn unknown_column(&self) -> Option<&str> {
         match self {
             Self::Sql(Error::Server(error), _) if is_no_column(error) => {
@@ -125,7 +123,7 @@ impl Fault {
         }
     }
 
-    /// Whether a table is not there.
+    /// Whether a table is missing.
     pub(super) fn is_no_table(&self) -> bool {
         self.code() == Some(UNKNOWN_TABLE)
     }
@@ -135,47 +133,46 @@ impl Fault {
         self.code().is_some_and(|code| READ_ONLY.contains(&code))
     }
 
-    /// Whether there is no trigger of that name; its name is known also to who may not see it.
+    /// Whether there is no such trigger; the server says so even if the account may not see triggers.
     pub(super) fn is_no_trigger(&self) -> bool {
         self.code() == Some(NO_SUCH_TRIGGER)
     }
 
-    /// Whether the server does not let this account set a variable, or does not have it.
+    /// Whether a variable does not exist or may not be set by this account.
     pub(super) fn is_no_variable(&self) -> bool {
         let code = self.code();
         self.lacks_privilege() || code.is_some_and(|code| NO_VARIABLE.contains(&code))
     }
 
-    /// Whether it takes a privilege that the account lacks.
+    /// Whether the account lacks a privilege.
     pub(super) fn lacks_privilege(&self) -> bool {
         self.code() == Some(PRIVILEGE_MISSING)
     }
 
-    /// Whether the user of the URL may not do it.
+    /// Whether Mika's own account lacks a privilege.
     pub(super) fn is_denied(&self) -> bool {
         self.code()
             .is_some_and(|code| ACCESS_DENIED.contains(&code))
     }
 
-    /// Whether a row is locked by somebody, so that `NOWAIT` did not wait.
+    /// Whether `NOWAIT` met a locked row.
     pub(super) fn is_locked(&self) -> bool {
         matches!(self.code(), Some(LOCK_WAIT | LOCKED_MYSQL))
     }
 
-    /// Whether the same transaction is likely to succeed at once: others were in its way.
+    /// Whether a retry is likely to succeed at once: a deadlock or lock conflict.
     pub(super) fn is_collision(&self) -> bool {
         matches!(self.code(), Some(LOCK_WAIT | DEADLOCK | DUPLICATE))
     }
 
-    /// Whether a new connection is needed: this one is lost, in a state that nobody knows, or
-    /// of before a GRANT.
+    /// Whether a new connection is needed: this one is lost, in an unknown state, or older than a GRANT.
     pub(super) fn wants_new_link(&self) -> bool {
         match self {
             Self::Sql(Error::Server(error), _) => {
                 error.code == SHUTDOWN
                     || PASSING.contains(&error.code)
                     || ACCESS_DENIED.contains(&error.code)
-                    // A session keeps the format that it began with.
+                    // The binary log format of a session does not change.
                     || error.code == BINLOG_FORMAT
             }
             Self::Late | Self::Sql(..) => true,
@@ -183,7 +180,7 @@ impl Fault {
         }
     }
 
-    /// Whether the connection ended, or has a setting of before, so that a new one may do.
+    /// Whether the connection ended, or has outdated settings, so that a new one may succeed.
     pub(super) fn is_lost(&self) -> bool {
         match self {
             Self::Sql(
@@ -194,13 +191,13 @@ impl Fault {
         }
     }
 
-    /// The error to show, naming the database by `place`, which holds no password.
-    pub(super) fn explain(self, place: &str, patience: Duration) -> StorageError {
+    /// The error to show; `place` is the URL without its password.
+    pub(super) fn explain(self, place: &str, time_limit: Duration) -> StorageError {
         match self {
             Self::Storage(error) => error,
             Self::Late => StorageError::Away(format!(
                 "{place} did not answer within {} s",
-                patience.as_secs()
+                time_limit.as_secs()
             )),
             Self::Sql(Error::Server(error), statement) => explain(&error, place, statement),
             Self::Sql(Error::Io(IoError::Tls(error)), _) => StorageError::Broken(format!(
@@ -214,21 +211,21 @@ impl Fault {
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for MysqlFault {
     fn from(error: Error) -> Self {
         Self::Sql(error, None)
     }
 }
 
-impl From<StorageError> for Fault {
+impl From<StorageError> for MysqlFault {
     fn from(error: StorageError) -> Self {
         Self::Storage(error)
     }
 }
 
-/// What is wrong with `storage.url`. The parser's own texts may quote it, so they are not shown.
+/// The error for an invalid `storage.url`. The parser's own texts may quote it, so they are not shown.
 pub(super) fn url(error: &UrlError, url: &Secret) -> StorageError {
-    // A password with a '?' in it looks like parameters.
+    // A '?' in a password looks like parameters.
     let query = url.expose().split_once('?');
     let may_be_password = query.is_some_and(|(_, query)| query.contains('@'));
     let problem = match error {
@@ -270,7 +267,7 @@ fn driver(error: &DriverError, place: &str) -> StorageError {
             StorageError::Broken(format!("{place}: {error}"))
         }
         DriverError::PacketTooLarge => packet(place),
-        // Others may hold a value of a row.
+        // Other texts may quote a value of a row.
         DriverError::StmtParamsMismatch { .. } => StorageError::Broken(format!("{place}: {error}")),
         _ => StorageError::Away(format!("{place} answered what can't be understood")),
     }
@@ -282,13 +279,13 @@ fn packet(place: &str) -> StorageError {
     ))
 }
 
-/// Texts of the server may quote values, also passkeys; only those that name tables and columns are shown.
+/// Texts of the server may quote values such as passkeys; only those that name tables and columns are shown.
 fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> StorageError {
     let text = error.message.trim_end_matches('.');
-    let (at, mend) = match statement {
+    let (at, remedy) = match statement {
         Some(name) => (
             format!(" (statement {name})"),
-            format!("run mika-manage migrate, or mend storage.statements.{name}"),
+            format!("run mika-manage migrate, or fix storage.statements.{name}"),
         ),
         None => (String::new(), "run mika-manage migrate".into()),
     };
@@ -317,7 +314,7 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
         UNKNOWN_DATABASE => broken(format!(
             "{place}: {text}: create it, or name another in storage.url"
         )),
-        UNKNOWN_TABLE | UNKNOWN_COLUMN => broken(format!("{place}: {text}{at}: {mend}")),
+        UNKNOWN_TABLE | UNKNOWN_COLUMN => broken(format!("{place}: {text}{at}: {remedy}")),
         DUPLICATE => broken(format!("{place}: a row with the same key exists{at}")),
         PACKET_TOO_LARGE => packet(place),
         NO_DEFAULT => broken(format!(
@@ -353,19 +350,19 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
     }
 }
 
-/// What to do about a server that takes no changes.
+/// The remedy for a read-only server.
 pub(super) const READ_ONLY_HINT: &str = "name the writable server in storage.url, or, if this is meant \
     to be it, as an administrator: SET GLOBAL read_only = 0";
 
-/// What to do about statements in the binary log.
+/// The remedy for an unsafe binary log format.
 pub(super) const BINLOG_HINT: &str = "as an administrator: SET GLOBAL binlog_format = 'ROW' (or \
     'MIXED'), and the same in the server's options file";
 
-/// What to do where there can't be triggers.
+/// The remedy where triggers can't be created.
 pub(super) const NO_FEED: &str = "set storage.statements.feed to \"\" in the config; changes are \
     then followed at a restart or reload only";
 
-/// A text of the server without what it quotes, which may be a value.
+/// A text of the server without its quotations, which may be values.
 fn masked(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for (number, part) in text.split(['\'', '"']).enumerate() {
@@ -375,22 +372,22 @@ fn masked(text: &str) -> String {
     shown
 }
 
-/// Whether the account that a trigger runs as is gone.
+/// Whether the account of a trigger is deleted.
 pub(super) fn is_no_definer(error: &ServerError) -> bool {
     error.code == NO_DEFINER
 }
 
-/// Whether a column is not there.
+/// Whether a column is missing.
 pub(super) fn is_no_column(error: &ServerError) -> bool {
     error.code == UNKNOWN_COLUMN
 }
 
-/// Whether the account may not do what was asked.
+/// Whether the account lacks a privilege.
 pub(super) fn is_denial(error: &ServerError) -> bool {
     ACCESS_DENIED.contains(&error.code)
 }
 
-/// What a statement lacks, for the check: the server's text if it names tables and columns.
+/// What a statement lacks: the server's text if it names tables and columns.
 pub(super) fn lack(error: &ServerError) -> String {
     let is_named =
         [UNKNOWN_TABLE, UNKNOWN_COLUMN, SYNTAX].contains(&error.code) || is_denial(error);
@@ -412,7 +409,7 @@ mod tests {
         }
     }
 
-    fn told(code: u16, message: &str) -> String {
+    fn shown(code: u16, message: &str) -> String {
         explain(&error(code, message), "db", None).to_string()
     }
 
@@ -428,19 +425,20 @@ mod tests {
             (1062, "Duplicate entry 'my-passkey' for key 'users.passkey'"),
             (9999, "Something \"my-passkey\" is wrong"),
         ] {
-            let text = told(code, message);
+            let text = shown(code, message);
             assert!(!text.contains("my-passkey"), "{text}");
             assert!(text.split_whitespace().count() > 4, "{text}");
         }
         assert_eq!(
-            told(9999, "No such 'thing' here"),
+            shown(9999, "No such 'thing' here"),
             "db: No such '…' here (error 9999)"
         );
     }
 
     #[test]
     fn the_key_of_a_duplicate_is_named() {
-        let key = |message: &str| Fault::from(Error::Server(error(1062, message))).duplicate_key();
+        let key =
+            |message: &str| MysqlFault::from(Error::Server(error(1062, message))).duplicate_key();
         assert_eq!(
             key("Duplicate entry 'x for key y' for key 'users.username'").unwrap(),
             "username"

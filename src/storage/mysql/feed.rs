@@ -1,39 +1,39 @@
-//! The feed of registry changes. Triggers write it (see `migrations/`), so it tells of plain SQL too.
+//! The feed of registry changes. Triggers write it (see `migrations/`), so it includes changes by plain SQL.
 //!
 //! An entry gets its number when it is written and is seen when its transaction commits, so a
 //! lower number may appear after a higher one. A position therefore stops before the first
 //! number that may still appear: a row that its transaction holds locked, or a gap so young that
-//! its row may be about to be written. Entries behind such a number are told at once all the same, and
-//! told again until the position has passed them, which is harmless: each is the row as it is now.
-//! While a site's transaction is open for long, up to `limit` entries behind it are followed.
+//! its row may be about to be written. Entries after such a number are reported at once, and again until
+//! the position has passed them, which is idempotent: each is the row as it is now. During a long
+//! transaction of a site, up to `limit` entries after it are reported.
 
 use mysql_async::Value;
 use parking_lot::Mutex;
 
-use super::cells::Cells;
-use super::fault::Fault;
-use super::link::Session;
+use super::cells::MysqlCells;
+use super::fault::MysqlFault;
+use super::link::MysqlSession;
 use super::read;
 use super::tables::Own;
 use crate::base::ids::{TorrentId, UserId};
 use crate::registry::RowChange;
 use crate::storage::{Feed, FeedPosition, StorageError, passed_over, schema};
 
-/// Entries kept for those who follow; who is further behind loads everything again.
+/// Entries that the feed keeps; a follower that is further behind loads everything again.
 const KEPT: u64 = 100_000;
-/// Entries that one trim deletes at most.
+/// Maximum of entries that one trim deletes.
 const TRIM_MAX: u64 = 10_000;
 /// Seconds after which the number in a gap was never used: its transaction was rolled back.
 /// A number is written to its row within microseconds; whole seconds are compared.
 const GAP_SECONDS: i64 = 3;
-/// Entries of the last seconds that are looked through for young gaps.
+/// Entries of the last seconds to search for young gaps.
 const YOUNG_MAX: u32 = 10_000;
 
-/// The kind of an entry that has everything loaded again: triggers were missing for a while.
+/// The kind of an entry that makes followers load everything again: triggers were missing for a while.
 pub(super) const RELOAD: &str = "reload";
 
-/// Which of these entries are done: a load that began at the position has read all that was
-/// before the entry of that number.
+/// Which of these entries are done, by position and number: a load that began at the position has read
+/// everything before the entry of that number.
 #[derive(Debug, Default)]
 pub(super) struct Reloads(Mutex<(u64, u64)>);
 
@@ -42,9 +42,9 @@ type Entry = (u64, String, i64, i64);
 
 /// The newest position before which nothing can appear.
 pub(super) async fn position(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     reloads: &Reloads,
-) -> Result<FeedPosition, Fault> {
+) -> Result<FeedPosition, MysqlFault> {
     if !session.has(&schema::FEED) {
         return Ok(FeedPosition(0));
     }
@@ -59,11 +59,11 @@ pub(super) async fn position(
 
 /// Entries become the rows as they are now, so repeated ones are read once.
 pub(super) async fn changes(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     reloads: &Reloads,
     after: FeedPosition,
     limit: u32,
-) -> Result<Feed, Fault> {
+) -> Result<Feed, MysqlFault> {
     if !session.has(&schema::FEED) {
         return Ok(Feed::Changes(Vec::new(), after));
     }
@@ -74,7 +74,7 @@ pub(super) async fn changes(
     if after.0 > newest || after.0 + 1 < oldest {
         return Ok(Feed::Lost);
     }
-    // First the locks, then the entries: what commits in between is among the entries.
+    // Locks first: what commits in between is among the entries.
     let settled = settled(session, after.0, newest).await?;
     let entries = entries(session, after.0, limit.max(1)).await?;
     let read = entries.last().map_or(after.0, |entry| entry.0);
@@ -101,23 +101,21 @@ pub(super) async fn changes(
     Ok(Feed::Changes(changes, FeedPosition(reached)))
 }
 
-// === impl Reloads ===
-
 impl Reloads {
-    /// Whether who follows from `after` has loaded everything since the entry `seq`.
+    /// Whether a follower at `after` has loaded everything since the entry `seq`.
     fn has(&self, after: u64, seq: u64) -> bool {
         let (position, newest) = *self.0.lock();
         after >= position && seq <= newest
     }
 }
 
-/// Deletes what [`crate::storage::Storage::prune`] says, and old entries of the feed.
+/// Implements [`crate::storage::Storage::prune`]; also trims the feed.
 pub(super) async fn prune(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     before: i64,
     limit: u32,
-) -> Result<u64, Fault> {
+) -> Result<u64, MysqlFault> {
     let gone = session
         .run(&format!(
             "DELETE FROM {} WHERE inactive_since < {before} ORDER BY inactive_since LIMIT {limit}",
@@ -131,7 +129,7 @@ pub(super) async fn prune(
 }
 
 /// Deletes the oldest entries above [`KEPT`], a bounded number at a time.
-async fn trim(session: &mut Session<'_>) -> Result<(), Fault> {
+async fn trim(session: &mut MysqlSession<'_>) -> Result<(), MysqlFault> {
     let (oldest, newest) = bounds(session).await?;
     let end = newest
         .saturating_sub(KEPT)
@@ -144,16 +142,20 @@ async fn trim(session: &mut Session<'_>) -> Result<(), Fault> {
 }
 
 /// The first and the last number that can be seen.
-async fn bounds(session: &mut Session<'_>) -> Result<(u64, u64), Fault> {
+async fn bounds(session: &mut MysqlSession<'_>) -> Result<(u64, u64), MysqlFault> {
     let sql = "SELECT MIN(seq), MAX(seq) FROM mika_feed";
     let rows = session.query(sql).await?;
-    let cells = rows.first().map(Cells);
+    let cells = rows.first().map(MysqlCells);
     Ok(cells.map_or((0, 0), |cells| (cells.total(0), cells.total(1))))
 }
 
-/// The last number up to `newest` that no open transaction holds, nor any before it after `after`.
-/// It may be one too low, because the server also looks at the row behind a range.
-async fn settled(session: &mut Session<'_>, after: u64, newest: u64) -> Result<u64, Fault> {
+/// The last number up to `newest` such that no open transaction holds it or one after `after` before it.
+/// It may be one too low, because the server also locks the row behind a range.
+async fn settled(
+    session: &mut MysqlSession<'_>,
+    after: u64,
+    newest: u64,
+) -> Result<u64, MysqlFault> {
     if !is_held(session, after, newest).await? {
         return Ok(newest);
     }
@@ -171,7 +173,11 @@ async fn settled(session: &mut Session<'_>, after: u64, newest: u64) -> Result<u
 }
 
 /// Whether a transaction holds one of the numbers after `after` up to `last`.
-async fn is_held(session: &mut Session<'_>, after: u64, last: u64) -> Result<bool, Fault> {
+async fn is_held(
+    session: &mut MysqlSession<'_>,
+    after: u64,
+    last: u64,
+) -> Result<bool, MysqlFault> {
     let sql = format!(
         "SELECT COUNT(*) FROM mika_feed WHERE seq > {after} AND seq <= {last} FOR UPDATE NOWAIT"
     );
@@ -182,7 +188,7 @@ async fn is_held(session: &mut Session<'_>, after: u64, last: u64) -> Result<boo
     }
 }
 
-/// The last number before the first gap that is too young to be passed over; `read` without one.
+/// The last number before the first gap that is too young to be skipped; `read` without one.
 fn before_gap(after: u64, read: u64, entries: &[Entry]) -> u64 {
     let mut expected = after + 1;
     for (seq, _, _, age) in entries {
@@ -194,28 +200,32 @@ fn before_gap(after: u64, read: u64, entries: &[Entry]) -> u64 {
     read
 }
 
-async fn entries(session: &mut Session<'_>, after: u64, limit: u32) -> Result<Vec<Entry>, Fault> {
+async fn entries(
+    session: &mut MysqlSession<'_>,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Entry>, MysqlFault> {
     let params = [("after", Value::from(after)), ("limit", limit.into())];
     let rows = session.call(&schema::FEED, &params).await?;
-    let entry = |cells: Cells<'_>| {
+    let entry = |cells: MysqlCells<'_>| {
         let key = cells.integer(2).unwrap_or(0);
         let age = cells.integer(3).unwrap_or(0);
         (cells.total(0), cells.text(1), key, age)
     };
-    Ok(rows.iter().map(|row| entry(Cells(row))).collect())
+    Ok(rows.iter().map(|row| entry(MysqlCells(row))).collect())
 }
 
-/// A row that can't be used must not stay in force, so it counts as gone.
+/// An unusable row must not stay in force, so it counts as deleted.
 async fn change(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     kind: &str,
     key: i64,
-) -> Result<Option<RowChange>, Fault> {
+) -> Result<Option<RowChange>, MysqlFault> {
     if kind == "whitelist" {
         let clients = read::whitelist(session).await?;
         return Ok(Some(RowChange::Whitelist(clients)));
     }
-    // The tracker never knew an id that does not fit.
+    // The tracker has never loaded an id that does not fit.
     let Ok(key) = u32::try_from(key) else {
         return Ok(None);
     };
@@ -241,12 +251,12 @@ async fn change(
 }
 
 fn usable<T>(
-    row: Result<Option<T>, Fault>,
+    row: Result<Option<T>, MysqlFault>,
     table: &'static str,
     id: u32,
-) -> Result<Option<T>, Fault> {
+) -> Result<Option<T>, MysqlFault> {
     match row {
-        Err(Fault::Storage(StorageError::Broken(problem))) => {
+        Err(MysqlFault::Storage(StorageError::Broken(problem))) => {
             passed_over::log(table, id, &problem);
             Ok(None)
         }

@@ -1,12 +1,12 @@
-//! Info hashes as a site's columns hold them: bytes, or text. Reading needs no more than the row itself
-//! (`cells`); what is written or looked up by has to have the column's form.
+//! Info hashes in a site's columns: bytes or text. Reading needs only the row itself (`cells`); written
+//! values and lookups need the column's form.
 
 use mysql_async::consts::ColumnType;
 use mysql_async::{Column, Value};
 
-use super::cells::{BINARY, Cells};
-use super::fault::Fault;
-use super::link::Session;
+use super::cells::{BINARY, MysqlCells};
+use super::fault::MysqlFault;
+use super::link::MysqlSession;
 use crate::base::ids::InfoHash;
 use crate::storage::schema;
 use crate::storage::values::text_of_hash;
@@ -51,7 +51,7 @@ pub(super) struct TextColumn {
 // === impl Forms ===
 
 impl Forms {
-    pub(super) async fn of(session: &mut Session<'_>) -> Result<Self, Fault> {
+    pub(super) async fn of(session: &mut MysqlSession<'_>) -> Result<Self, MysqlFault> {
         let columns = session.described(&schema::TORRENTS).await?;
         let mut forms = [Form::Bytes, Form::Bytes];
         for (form, place) in forms.iter_mut().zip([FIRST, SECOND]) {
@@ -82,7 +82,7 @@ impl Form {
         }
     }
 
-    /// The texts that a hash may stand as, in SQL that a join with the column finds by its index.
+    /// The texts of a hash, in SQL that allows a join with the column to use its index.
     pub(super) fn texts(&self, hash: &InfoHash) -> Vec<String> {
         let Self::Text {
             charset,
@@ -108,11 +108,11 @@ impl Form {
     }
 }
 
-/// What is known of the text column behind a column of a result; none for bytes, and for expressions.
+/// The text column behind a column of a result; none for bytes and expressions.
 pub(super) async fn text_column(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     column: &Column,
-) -> Result<Option<TextColumn>, Fault> {
+) -> Result<Option<TextColumn>, MysqlFault> {
     if column.character_set() == BINARY || is_number(column.column_type()) {
         return Ok(None);
     }
@@ -126,7 +126,10 @@ pub(super) async fn text_column(
     ];
     let params = params.map(|text| text.as_ref().into()).to_vec();
     let rows = session.exec(sql, params).await?;
-    let described = rows.first().map(Cells).filter(|cells| !cells.is_null(0));
+    let described = rows
+        .first()
+        .map(MysqlCells)
+        .filter(|cells| !cells.is_null(0));
     Ok(described.map(|cells| TextColumn {
         table: column.org_table_str().into_owned(),
         name: column.org_name_str().into_owned(),

@@ -1,10 +1,10 @@
-//! How the database is now: triggers, the accounts they run as, tables and their engines, the session.
-//! It takes a few small queries, so the daemon looks every half a minute.
+//! Cheap checks: triggers and their accounts, tables and their engines, the session. They take a few small
+//! queries, so the daemon runs them every half a minute.
 
-use super::cells::Cells;
+use super::cells::MysqlCells;
 use super::definers::{self, Owned, Trial};
-use super::fault::{Fault, NO_FEED};
-use super::link::Session;
+use super::fault::{MysqlFault, NO_FEED};
+use super::link::MysqlSession;
 use super::rights::Missing;
 use super::{settings, tables};
 use crate::storage::Finding;
@@ -12,23 +12,23 @@ use crate::storage::schema::{self, Call, FEED, Schema, mentions};
 use crate::storage::triggers::{self, Misplaced, Trigger};
 
 pub(super) async fn inspect(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     trial: Trial,
-) -> Result<Vec<Finding>, Fault> {
+) -> Result<Vec<Finding>, MysqlFault> {
     let mut rights = Missing::default();
     let mut findings = inspect_with(session, schema, trial, &mut rights).await?;
     findings.extend(rights.finding(session).await?);
     Ok(findings)
 }
 
-/// The same with privileges that are missing left to the caller.
+/// Like [`inspect`], but leaves missing privileges to the caller.
 pub(super) async fn inspect_with(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     trial: Trial,
     rights: &mut Missing,
-) -> Result<Vec<Finding>, Fault> {
+) -> Result<Vec<Finding>, MysqlFault> {
     let mut findings = Vec::new();
     settings::inspect(session, &mut findings).await?;
     let tables = tables_of(session).await?;
@@ -45,7 +45,7 @@ pub(super) async fn inspect_with(
     Ok(findings)
 }
 
-/// Tables that should have triggers and are not there.
+/// Missing tables that should have triggers.
 fn absent(schema: &Schema, tables: &[Table]) -> Vec<Finding> {
     let mut names: Vec<String> = Vec::new();
     for trigger in tables::triggers(schema) {
@@ -71,23 +71,28 @@ struct Table {
     is_transactional: bool,
 }
 
-async fn tables_of(session: &mut Session<'_>) -> Result<Vec<Table>, Fault> {
+async fn tables_of(session: &mut MysqlSession<'_>) -> Result<Vec<Table>, MysqlFault> {
     let sql = "SELECT t.table_name, t.table_type, t.engine, e.transactions \
         FROM information_schema.tables AS t LEFT JOIN information_schema.engines AS e \
         ON e.engine = t.engine WHERE t.table_schema = DATABASE()";
     let rows = session.query(sql).await?;
-    let table = |cells: Cells<'_>| Table {
+    let table = |cells: MysqlCells<'_>| Table {
         name: cells.text(0),
         is_view: cells.text(1).contains("VIEW"),
         engine: (!cells.is_null(2)).then(|| cells.text(2)),
         is_transactional: cells.text(3) == "YES",
     };
-    Ok(rows.iter().map(|row| table(Cells(row))).collect())
+    Ok(rows.iter().map(|row| table(MysqlCells(row))).collect())
 }
 
-/// Credit is exact because a batch and its number are one transaction. A table without
-/// transactions keeps the first half of a batch that is then written again.
-fn engines(session: &Session<'_>, schema: &Schema, tables: &[Table], findings: &mut Vec<Finding>) {
+/// Credit is exact because a batch and its number are one transaction. A table without transactions would
+/// keep half of a batch, which would then be applied again.
+fn engines(
+    session: &MysqlSession<'_>,
+    schema: &Schema,
+    tables: &[Table],
+    findings: &mut Vec<Finding>,
+) {
     let credit = [
         &schema::CREDIT_USERS,
         &schema::CREDIT_TORRENTS,
@@ -102,8 +107,9 @@ fn engines(session: &Session<'_>, schema: &Schema, tables: &[Table], findings: &
         &schema::ADD_CLIENT,
     ];
     let is_in = |calls: &[&Call], name: &str| {
-        let mut calls = calls.iter();
-        calls.any(|call| mentions(session.statements_of(call), name))
+        calls
+            .iter()
+            .any(|call| mentions(session.statements_of(call), name))
     };
     for table in tables {
         let Table { name, .. } = table;
@@ -135,7 +141,7 @@ fn engines(session: &Session<'_>, schema: &Schema, tables: &[Table], findings: &
     }
 }
 
-/// Tables that should have triggers and are views.
+/// Views that should be tables with triggers.
 fn views(schema: &Schema, tables: &[Table]) -> Vec<Finding> {
     let expected = tables::triggers(schema);
     let wants_triggers = |table: &&Table| {
@@ -154,11 +160,11 @@ fn views(schema: &Schema, tables: &[Table]) -> Vec<Finding> {
     tables.iter().filter(wants_triggers).map(finding).collect()
 }
 
-/// The first view where triggers have to be, in words.
+/// The finding for the first view that should be a table with triggers.
 pub(super) async fn view_in_the_way(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
-) -> Result<Option<Finding>, Fault> {
+) -> Result<Option<Finding>, MysqlFault> {
     if !session.has(&FEED) {
         return Ok(None);
     }
@@ -166,26 +172,26 @@ pub(super) async fn view_in_the_way(
     Ok(views(schema, &tables).into_iter().next())
 }
 
-/// Triggers that are not as they should be.
-pub(super) struct Found {
-    /// Mika's that are missing, elsewhere, changed, or run as an account that can't do it.
+/// Triggers that need repair.
+pub(super) struct TriggerState {
+    /// Mika's that are missing, on another table, changed, or run as an unusable account.
     pub(super) misplaced: Vec<Misplaced>,
     /// What is wrong with those of the site.
     site: Vec<Finding>,
 }
 
 pub(super) async fn triggers(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
     trial: Trial,
-) -> Result<Found, Fault> {
+) -> Result<TriggerState, MysqlFault> {
     let sql = "SELECT trigger_name, event_object_table, action_timing, event_manipulation, \
         action_statement, definer FROM information_schema.triggers \
         WHERE trigger_schema = DATABASE()";
     let rows = session.query(sql).await?;
     let (mut found, mut definers) = (Vec::new(), Vec::new());
     for row in &rows {
-        let cells = Cells(row);
+        let cells = MysqlCells(row);
         found.push(Trigger {
             name: cells.text(0),
             table: cells.text(1),
@@ -197,23 +203,23 @@ pub(super) async fn triggers(
     }
     let expected = tables::triggers(schema);
     let mut misplaced = triggers::misplaced(&expected, &found);
-    let is_own = |(trigger, _): &Owned<'_>| expected.iter().any(|it| it.name == trigger.name);
+    let is_own = |(trigger, _): &Owned<'_>| expected.iter().any(|own| own.name == trigger.name);
     let definers = definers.iter().map(String::as_str);
     let (own, site): (Vec<Owned<'_>>, Vec<Owned<'_>>) =
         found.iter().zip(definers).partition(is_own);
     let mut place = own.clone();
-    place.retain(|(trigger, _)| !misplaced.iter().any(|it| it.name == trigger.name));
+    place.retain(|(trigger, _)| !misplaced.iter().any(|other| other.name == trigger.name));
     let (disowned, site) = definers::look(session, &own, &place, &site, trial).await?;
     misplaced.extend(disowned);
-    Ok(Found { misplaced, site })
+    Ok(TriggerState { misplaced, site })
 }
 
-/// Triggers that are not seen may be there all the same, without the right to see them.
+/// Triggers may exist that the account has no privilege to see.
 async fn findings_of(
-    session: &mut Session<'_>,
-    found: Found,
+    session: &mut MysqlSession<'_>,
+    found: TriggerState,
     rights: &mut Missing,
-) -> Result<Vec<Finding>, Fault> {
+) -> Result<Vec<Finding>, MysqlFault> {
     let mut findings = found.site;
     let Some(first) = found.misplaced.first() else {
         return Ok(findings);

@@ -1,9 +1,9 @@
-//! Connections: a few that are kept, and bounded waits on each.
+//! A small pool of connections, with a timeout on each wait.
 //!
-//! A connection is asked whether it lives before a job gets it, so a server that restarted costs
-//! nothing but that. A job that fails by its connection fails for all that idle, too: they are dropped,
-//! and the next job connects anew. Dropped in the middle of a transaction, a connection rolls back;
-//! should its end not reach the server, `wait_timeout` there does.
+//! A connection is pinged before a job gets it, so a restart of the server goes unnoticed. When a job fails
+//! because of its connection, all idle ones are dropped, too, and the next job reconnects. A connection
+//! that is dropped in a transaction rolls back; if its end does not reach the server, `wait_timeout` ends
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,29 +16,29 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::fault::{self, Fault};
+use super::fault::{self, MysqlFault};
 use super::misfit;
-use super::rows::Rows;
+use super::rows::RowsSql;
 use super::settings;
 use crate::base::secret::Secret;
 use crate::storage::StorageError;
 use crate::storage::schema::{Call, Piece, Statements};
 
-/// Connections at a time; a site's server has to have room for more than Mika.
+/// Maximum of connections; a site's server is not for Mika alone.
 const CONNECTIONS_MAX: usize = 8;
-/// Connections that are kept for the next job: the journal's and the follower's.
+/// Maximum of idle connections: for the journal and the follower.
 const IDLE_MAX: usize = 2;
 /// How long to wait for each answer of the server.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// The same for a statement that reads or changes whole tables.
-pub(super) const PATIENCE_WHOLE: Duration = Duration::from_secs(3600);
-/// How long to wait for an answer that takes no work.
-pub(super) const PATIENCE_PING: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for a statement that reads or changes whole tables.
+pub(super) const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long to wait for an answer that needs no work.
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
-/// Prepared statements kept by each connection; more than there are names.
+/// Prepared statements kept by each connection; more than there are named statements.
 const STATEMENTS_MAX: usize = 64;
 
-/// How to reach a database.
+/// The address and options of a database.
 #[derive(Clone)]
 pub(super) struct Dial {
     opts: Opts,
@@ -46,25 +46,25 @@ pub(super) struct Dial {
     pub(super) place: String,
 }
 
-/// The way to a database.
-pub(super) struct Link {
+/// The pool of connections to a database.
+pub(super) struct MysqlLink {
     pub(super) dial: Dial,
     idle: Mutex<Vec<Conn>>,
     room: Semaphore,
 }
 
 /// A connection while a job has it.
-pub(super) struct Session<'a> {
+pub(super) struct MysqlSession<'a> {
     conn: Conn,
     statements: &'a Statements,
-    patience: Duration,
-    /// Whether it has named locks, which outlive a transaction.
+    time_limit: Duration,
+    /// Whether it holds named locks, which outlive a transaction.
     pub(super) is_locking: bool,
     /// Whether the next job needs a new connection.
     pub(super) is_last: bool,
-    /// Whether strict mode is off for a statement: the next job must not meet that.
+    /// Whether strict mode is off for a statement; such a connection must not be reused.
     pub(super) is_lenient: bool,
-    /// What is to be logged once the transaction is committed.
+    /// To be logged once the transaction is committed.
     pub(super) notes: Vec<String>,
     _room: SemaphorePermit<'a>,
 }
@@ -72,25 +72,25 @@ pub(super) struct Session<'a> {
 // === impl Dial ===
 
 impl Dial {
-    /// A new connection, whose session is as Mika needs it.
-    pub(super) async fn connect(&self) -> Result<Conn, Fault> {
+    /// Connects, and sets up the session.
+    pub(super) async fn connect(&self) -> Result<Conn, MysqlFault> {
         let connect = async {
             let mut conn = Conn::new(self.opts.clone()).await?;
             settings::set(&mut conn).await?;
             Ok(conn)
         };
-        match timeout(PATIENCE, connect).await {
+        match timeout(ANSWER_TIMEOUT, connect).await {
             Ok(conn) => conn,
-            Err(_) => Err(Fault::Late),
+            Err(_) => Err(MysqlFault::Late),
         }
     }
 }
 
-// === impl Link ===
+// === impl MysqlLink ===
 
-impl Link {
+impl MysqlLink {
     pub(super) fn new(url: &Secret) -> Result<Self, StorageError> {
-        // MariaDB's own tools write their name there.
+        // The scheme of MariaDB's own tools.
         let text = match url.expose().strip_prefix("mariadb://") {
             Some(rest) => format!("mysql://{rest}"),
             None => url.expose().to_owned(),
@@ -103,9 +103,9 @@ impl Link {
         }
         let keepalive = opts.tcp_keepalive().unwrap_or(TCP_KEEPALIVE);
         let opts = OptsBuilder::from_opts(opts)
-            // The server's idea of its socket may lead to another server on this host.
+            // The socket that the server names may belong to another server on this host.
             .prefer_socket(false)
-            // An UPDATE tells how many rows it found, not how many it changed.
+            // An UPDATE returns how many rows it found, not how many it changed.
             .client_found_rows(true)
             .tcp_keepalive(Some(keepalive))
             .tcp_nodelay(true)
@@ -120,20 +120,20 @@ impl Link {
         })
     }
 
-    /// A connection that lives, for one job.
+    /// A working connection for one job.
     pub(super) async fn session<'a>(
         &'a self,
         statements: &'a Statements,
-        patience: Duration,
-    ) -> Result<Session<'a>, Fault> {
-        let room = timeout(PATIENCE, self.room.acquire()).await;
+        time_limit: Duration,
+    ) -> Result<MysqlSession<'a>, MysqlFault> {
+        let room = timeout(ANSWER_TIMEOUT, self.room.acquire()).await;
         let Ok(Ok(room)) = room else {
-            return Err(Fault::Late);
+            return Err(MysqlFault::Late);
         };
-        Ok(Session {
+        Ok(MysqlSession {
             conn: self.connection().await?,
             statements,
-            patience,
+            time_limit,
             is_locking: false,
             is_last: false,
             is_lenient: false,
@@ -142,13 +142,13 @@ impl Link {
         })
     }
 
-    async fn connection(&self) -> Result<Conn, Fault> {
+    async fn connection(&self) -> Result<Conn, MysqlFault> {
         let idle = self.idle.lock().pop();
         if let Some(mut conn) = idle {
-            if let Ok(Ok(())) = timeout(PATIENCE_PING, conn.ping()).await {
+            if let Ok(Ok(())) = timeout(PING_TIMEOUT, conn.ping()).await {
                 return Ok(conn);
             }
-            // The others are as old or older.
+            // The other idle connections are as old or older.
             self.idle.lock().clear();
         }
         self.dial.connect().await
@@ -159,9 +159,16 @@ impl Link {
         &self.dial.place
     }
 
-    /// Takes a connection back after its job: for the next one, or to end it.
-    pub(super) async fn end<T>(&self, mut session: Session<'_>, result: &Result<T, Fault>) {
-        let is_lost = result.as_ref().err().is_some_and(Fault::wants_new_link);
+    /// Returns a connection to the pool after its job, or drops it.
+    pub(super) async fn end<T>(
+        &self,
+        mut session: MysqlSession<'_>,
+        result: &Result<T, MysqlFault>,
+    ) {
+        let is_lost = result
+            .as_ref()
+            .err()
+            .is_some_and(MysqlFault::wants_new_link);
         if is_lost || session.is_last || session.is_lenient {
             return self.idle.lock().clear();
         }
@@ -172,7 +179,7 @@ impl Link {
             (Err(_), true) => "ROLLBACK; DO RELEASE_ALL_LOCKS()",
         };
         for sql in clean.split_terminator("; ") {
-            match timeout(PATIENCE_PING, session.conn.query_drop(sql)).await {
+            match timeout(PING_TIMEOUT, session.conn.query_drop(sql)).await {
                 Ok(Ok(())) => {}
                 _ => return,
             }
@@ -187,48 +194,48 @@ impl Link {
                 return idle.push(conn);
             }
         }
-        // The server would log one that merely falls silent. If it is not heard, so be it.
-        let _ = timeout(PATIENCE_PING, conn.disconnect()).await;
+        // Without a goodbye, the server would log an aborted connection.
+        let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
     }
 }
 
-/// A server logs connections that merely end, so those that are kept say goodbye where a runtime is
-/// there to do it: `mika-manage` waits for that, and a daemon's may be cut short.
-impl Drop for Link {
+/// Without a goodbye, the server would log aborted connections, so idle ones disconnect if there is a
+/// runtime: `mika-manage` waits for it, a daemon does not.
+impl Drop for MysqlLink {
     fn drop(&mut self) {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
         for conn in self.idle.get_mut().drain(..) {
-            runtime.spawn(timeout(PATIENCE_PING, conn.disconnect()));
+            runtime.spawn(timeout(PING_TIMEOUT, conn.disconnect()));
         }
     }
 }
 
-// === impl Session ===
+// === impl MysqlSession ===
 
-impl Session<'_> {
+impl MysqlSession<'_> {
     /// Runs Mika's own SQL.
-    pub(super) async fn run(&mut self, sql: &str) -> Result<u64, Fault> {
+    pub(super) async fn run(&mut self, sql: &str) -> Result<u64, MysqlFault> {
         self.query(sql).await?;
         Ok(self.conn.affected_rows())
     }
 
     /// The rows of Mika's own SQL.
-    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
-        match timeout(self.patience, self.conn.query(sql)).await {
+    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Row>, MysqlFault> {
+        match timeout(self.time_limit, self.conn.query(sql)).await {
             Ok(rows) => Ok(rows?),
-            Err(_) => Err(Fault::Late),
+            Err(_) => Err(MysqlFault::Late),
         }
     }
 
-    /// Runs Mika's own statements one after the other and passes each row to `take`. While the server works on a
-    /// statement, the rows of the one before are processed and the next one is built.
+    /// Runs Mika's own statements in order and passes each row to `take`. While the server works on a
+    /// statement, the previous rows are processed and the next statement is built.
     pub(super) async fn query_each(
         &mut self,
         mut statements: impl Iterator<Item = String>,
         mut take: impl FnMut(&Row),
-    ) -> Result<(), Fault> {
+    ) -> Result<(), MysqlFault> {
         let mut found = Vec::new();
         let mut next = statements.next();
         while let Some(sql) = next {
@@ -243,24 +250,28 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Runs Mika's own statements one after the other; while the server works on one, the next is built.
+    /// Runs Mika's own statements in order; while the server works on one, the next is built.
     pub(super) async fn run_each(
         &mut self,
         statements: impl Iterator<Item = String>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), MysqlFault> {
         self.query_each(statements, |_| {}).await
     }
 
-    /// The same with parameters.
-    pub(super) async fn exec(&mut self, sql: &str, params: Vec<Value>) -> Result<Vec<Row>, Fault> {
+    /// The rows of Mika's own SQL with parameters.
+    pub(super) async fn exec(
+        &mut self,
+        sql: &str,
+        params: Vec<Value>,
+    ) -> Result<Vec<Row>, MysqlFault> {
         let params = if params.is_empty() {
             Params::Empty
         } else {
             Params::Positional(params)
         };
-        match timeout(self.patience, self.conn.exec(sql, params)).await {
+        match timeout(self.time_limit, self.conn.exec(sql, params)).await {
             Ok(rows) => Ok(rows?),
-            Err(_) => Err(Fault::Late),
+            Err(_) => Err(MysqlFault::Late),
         }
     }
 
@@ -274,7 +285,7 @@ impl Session<'_> {
         &mut self,
         call: &'static Call,
         params: &[(&str, Value)],
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Vec<Row>, MysqlFault> {
         self.call_then(call, params, "").await
     }
 
@@ -284,7 +295,7 @@ impl Session<'_> {
         call: &'static Call,
         params: &[(&str, Value)],
         tail: &str,
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Vec<Row>, MysqlFault> {
         let statements = self.statements;
         let mut rows = Vec::new();
         for pieces in statements.of(call) {
@@ -296,7 +307,7 @@ impl Session<'_> {
             };
         }
         if let Some(row) = rows.first().filter(|row| row.len() < call.width()) {
-            return Err(Fault::broken(format!(
+            return Err(MysqlFault::broken(format!(
                 "storage.statements.{}: it must give the columns {}, and gives {} of {}",
                 call.name,
                 call.columns.replace(' ', ", "),
@@ -307,22 +318,22 @@ impl Session<'_> {
         Ok(rows)
     }
 
-    /// The rows of a named statement that is given `rows`, as many at a time as one statement holds.
+    /// The results of a named statement for `rows`, as many at a time as one statement holds.
     pub(super) async fn call_with(
         &mut self,
         call: &'static Call,
-        rows: &Rows,
-    ) -> Result<Vec<Row>, Fault> {
+        rows: &RowsSql,
+    ) -> Result<Vec<Row>, MysqlFault> {
         self.call_with_columns(call, call.rows, rows).await
     }
 
-    /// The same with rows that have these columns, which may be more than the statement needs.
+    /// Like [`Self::call_with`], with rows of these columns, which may be more than the statement needs.
     pub(super) async fn call_with_columns(
         &mut self,
         call: &'static Call,
         columns: &str,
-        rows: &Rows,
-    ) -> Result<Vec<Row>, Fault> {
+        rows: &RowsSql,
+    ) -> Result<Vec<Row>, MysqlFault> {
         let statements = self.statements;
         let mut found = Vec::new();
         for table in rows.tables(columns) {
@@ -339,17 +350,20 @@ impl Session<'_> {
         self.statements.of(call)
     }
 
-    /// The columns that a named statement gives, as the server describes them.
-    pub(super) async fn described(&mut self, call: &'static Call) -> Result<Arc<[Column]>, Fault> {
+    /// The result columns of a named statement, as the server describes them.
+    pub(super) async fn described(
+        &mut self,
+        call: &'static Call,
+    ) -> Result<Arc<[Column]>, MysqlFault> {
         let Some(pieces) = self.statements.of(call).first() else {
             return Ok(Arc::default());
         };
-        // Prepared statements are kept, so this asks the server once a connection.
+        // Prepared statements are cached: one round trip for each connection.
         let (sql, _) = prepared(pieces, &[]);
-        match timeout(self.patience, self.conn.prep(sql)).await {
+        match timeout(self.time_limit, self.conn.prep(sql)).await {
             Ok(Ok(statement)) => Ok(statement.columns()),
             Ok(Err(error)) => Err(within(error.into(), call)),
-            Err(_) => Err(Fault::Late),
+            Err(_) => Err(MysqlFault::Late),
         }
     }
 
@@ -357,17 +371,17 @@ impl Session<'_> {
         !self.statements.of(call).is_empty()
     }
 
-    /// What the server says of a statement that it is not to run.
-    pub(super) async fn prepare(&mut self, sql: &str) -> Result<usize, Fault> {
+    /// Prepares a statement without running it; returns the number of result columns.
+    pub(super) async fn prepare(&mut self, sql: &str) -> Result<usize, MysqlFault> {
         let prepared = async {
             let statement = self.conn.prep(sql).await?;
             let width = statement.columns().len();
             self.conn.close(statement).await?;
-            Ok::<_, Fault>(width)
+            Ok::<_, MysqlFault>(width)
         };
-        match timeout(self.patience, prepared).await {
+        match timeout(self.time_limit, prepared).await {
             Ok(width) => width,
-            Err(_) => Err(Fault::Late),
+            Err(_) => Err(MysqlFault::Late),
         }
     }
 
@@ -376,9 +390,9 @@ impl Session<'_> {
     }
 }
 
-pub(super) fn within(fault: Fault, call: &'static Call) -> Fault {
+pub(super) fn within(fault: MysqlFault, call: &'static Call) -> MysqlFault {
     match fault {
-        Fault::Sql(error, _) => Fault::Sql(error, Some(call.name)),
+        MysqlFault::Sql(error, _) => MysqlFault::Sql(error, Some(call.name)),
         other => other,
     }
 }
@@ -393,7 +407,7 @@ fn prepared(pieces: &[Piece], params: &[(&str, Value)]) -> (String, Vec<Value>) 
             Piece::Rows => {}
             Piece::Param(name) => {
                 sql.push('?');
-                let value = params.iter().find(|(it, _)| it == name);
+                let value = params.iter().find(|(param, _)| param == name);
                 values.push(value.map_or(Value::NULL, |(_, value)| value.clone()));
             }
         }
@@ -424,13 +438,16 @@ mod tests {
             "mysql://mika:hunter2@localhost",
             "mysql://mika:hunter2@localhost/mika?pool_min=hunter2",
         ] {
-            let error = Link::new(&Secret::new(url)).err().expect(url).to_string();
+            let error = MysqlLink::new(&Secret::new(url))
+                .err()
+                .expect(url)
+                .to_string();
             assert!(
                 !error.contains("hun") && !error.contains("ter2"),
                 "{url}: {error}"
             );
         }
-        let error = Link::new(&Secret::new("mysql://u:p@localhost/mika?compres=1"));
+        let error = MysqlLink::new(&Secret::new("mysql://u:p@localhost/mika?compres=1"));
         assert!(
             error
                 .err()

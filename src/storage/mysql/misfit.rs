@@ -1,22 +1,22 @@
-//! A statement that failed for a value: nobody is found by it, or it is refused with the column's name.
+//! A statement that failed for a value: a lookup finds nothing, an edit is refused with the column's name.
 
 use mysql_async::{Row, Value};
 
-use super::cells::Cells;
-use super::fault::Fault;
-use super::link::{Session, within};
+use super::cells::MysqlCells;
+use super::fault::MysqlFault;
+use super::link::{MysqlSession, within};
 use crate::storage::StorageError;
 use crate::storage::schema::{Call, mentions};
-use crate::storage::values::{Misfit, Refused};
+use crate::storage::values::{Misfit, RefusedValue};
 
-/// What a named statement that failed comes to: no rows if it looks something up by characters that the
-/// column can't hold, for then no row has them; else the error, in words if a value is the cause.
+/// The outcome of a named statement that failed: no rows for a lookup by characters that the column can't
+/// hold, because no row has them; otherwise the error, which names the column if a value is the cause.
 pub(super) async fn found_or_refused(
-    session: &mut Session<'_>,
-    fault: Fault,
+    session: &mut MysqlSession<'_>,
+    fault: MysqlFault,
     call: &'static Call,
     params: &[(&str, Value)],
-) -> Result<Vec<Row>, Fault> {
+) -> Result<Vec<Row>, MysqlFault> {
     let Some(refused) = fault.refused() else {
         return Err(within(fault, call));
     };
@@ -38,13 +38,13 @@ fn is_ascii(value: &Value) -> bool {
     !matches!(value, Value::Bytes(bytes) if !bytes.is_ascii())
 }
 
-/// The same with what the column can hold, and what the value has.
+/// Adds the width of the column and the length of the value.
 async fn in_full(
-    session: &mut Session<'_>,
-    refused: Refused,
+    session: &mut MysqlSession<'_>,
+    refused: RefusedValue,
     call: &'static Call,
     params: &[(&str, Value)],
-) -> Result<Refused, Fault> {
+) -> Result<RefusedValue, MysqlFault> {
     let Some(column) = refused.column.clone() else {
         return Ok(refused);
     };
@@ -52,11 +52,11 @@ async fn in_full(
         FROM information_schema.columns WHERE table_schema = DATABASE() AND column_name = ?";
     let rows = session.exec(sql, vec![column.as_str().into()]).await?;
     let statements = session.statements_of(call);
-    let is_it = |cells: &Cells<'_>| match &refused.table {
+    let is_it = |cells: &MysqlCells<'_>| match &refused.table {
         Some(table) => cells.text(0).eq_ignore_ascii_case(table),
         None => mentions(statements, &cells.text(0)),
     };
-    let mut known = rows.iter().map(Cells).filter(is_it);
+    let mut known = rows.iter().map(MysqlCells).filter(is_it);
     // Two tables of one statement may have a column of that name: the server did not say which.
     let (Some(cells), None) = (known.next(), known.next()) else {
         return Ok(refused);
@@ -71,7 +71,7 @@ async fn in_full(
         },
         other => other,
     };
-    Ok(Refused {
+    Ok(RefusedValue {
         table: Some(cells.text(0)),
         column: Some(column),
         why,

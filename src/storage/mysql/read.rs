@@ -1,21 +1,23 @@
-//! Reading tables page by page. A row that can't be used is reported, and the rest is good.
+//! Reads tables page by page. An unusable row is reported and skipped.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 use mysql_async::{Row, Value};
 
-use super::cells::Cells;
-use super::fault::Fault;
+use super::cells::MysqlCells;
+use super::fault::MysqlFault;
 use super::hashes::Forms;
-use super::link::Session;
-use super::rows::{Cell, Rows};
+use super::link::MysqlSession;
+use super::rows::{Cell, RowsSql};
 use super::tables::Own;
 use crate::base::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
 use crate::registry::{Client, Torrent, User};
 use crate::storage::rows::{self, Unusable};
 use crate::storage::schema::{self, Call};
-use crate::storage::{BadRow, History, Page, StoredPeer, StoredTorrent, StoredUser, UserTotals};
+use crate::storage::{
+    BadRow, Page, StoredHistory, StoredPeer, StoredTorrent, StoredUser, UserTotals,
+};
 
 const PEER: &str = "SELECT user_id, torrent_id, peer_id, base_up, base_down, base_at, dip_up, \
     dip_down, uploaded, downloaded, left_bytes, ip4, port4, ip6, port6, speed_up, speed_down, \
@@ -24,46 +26,46 @@ const PEER: &str = "SELECT user_id, torrent_id, peer_id, base_up, base_down, bas
 const HISTORY: &str = "SELECT torrent_id, user_id, uploaded, downloaded, seed_time, completed_at, \
     hnr FROM";
 
-/// Ids are above this one, which is none.
+/// All ids are above this one.
 const BEFORE_ALL: i64 = i64::MIN;
 
 type Read<T> = fn(&Row) -> Result<T, Unusable>;
 
 pub(super) async fn newest_announce(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
-) -> Result<Option<i64>, Fault> {
+) -> Result<Option<i64>, MysqlFault> {
     let sql = format!("SELECT MAX(last_announce) FROM {}", own.peers);
     let rows = session.query(&sql).await?;
-    Ok(rows.first().and_then(|row| Cells(row).integer(0)))
+    Ok(rows.first().and_then(|row| MysqlCells(row).integer(0)))
 }
 
 pub(super) async fn last_gone(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     before: i64,
-) -> Result<Option<i64>, Fault> {
+) -> Result<Option<i64>, MysqlFault> {
     let sql = format!(
         "SELECT MAX(inactive_since) FROM {} WHERE inactive_since < {before}",
         own.peers
     );
     let rows = session.query(&sql).await?;
-    Ok(rows.first().and_then(|row| Cells(row).integer(0)))
+    Ok(rows.first().and_then(|row| MysqlCells(row).integer(0)))
 }
 
 pub(super) async fn users(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     after: Option<UserId>,
     limit: u32,
-) -> Result<Page<StoredUser>, Fault> {
+) -> Result<Page<StoredUser>, MysqlFault> {
     by_id(session, &schema::USERS, after.map(|id| id.0), limit, user).await
 }
 
 pub(super) async fn torrents(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     after: Option<TorrentId>,
     limit: u32,
-) -> Result<Page<StoredTorrent>, Fault> {
+) -> Result<Page<StoredTorrent>, MysqlFault> {
     by_id(
         session,
         &schema::TORRENTS,
@@ -74,14 +76,14 @@ pub(super) async fn torrents(
     .await
 }
 
-/// The condition on the key is spelled out: servers don't use an index for a comparison of rows.
+/// The condition on the key is written out: servers don't use an index for row comparisons.
 pub(super) async fn peers(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     since: i64,
     after: Option<PeerKey>,
     limit: u32,
-) -> Result<Page<StoredPeer>, Fault> {
+) -> Result<Page<StoredPeer>, MysqlFault> {
     let (user, torrent, peer_id) = after.as_ref().map_or((-1, -1, &[][..]), |key| {
         (key.user.0.into(), key.torrent.0.into(), &key.peer_id.0[..])
     });
@@ -105,11 +107,11 @@ pub(super) async fn peers(
 }
 
 pub(super) async fn histories(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     after: Option<(TorrentId, UserId)>,
     limit: u32,
-) -> Result<Page<History>, Fault> {
+) -> Result<Page<StoredHistory>, MysqlFault> {
     let (torrent, user) = after.map_or((-1, -1), |(torrent, user)| {
         (i64::from(torrent.0), i64::from(user.0))
     });
@@ -123,10 +125,10 @@ pub(super) async fn histories(
 }
 
 pub(super) async fn records_of(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     torrent: TorrentId,
-) -> Result<(Vec<History>, Vec<StoredPeer>), Fault> {
+) -> Result<(Vec<StoredHistory>, Vec<StoredPeer>), MysqlFault> {
     let of = |select: &str, table: &str| format!("{select} {table} WHERE torrent_id = ?");
     let params = || vec![Value::from(torrent.0)];
     let rows = session.exec(&of(HISTORY, &own.history), params()).await?;
@@ -135,15 +137,15 @@ pub(super) async fn records_of(
     Ok((histories, page(&rows, u32::MAX, peer).rows))
 }
 
-/// Torrents that one statement asks for.
+/// Torrents in one statement.
 const ASKED_MAX: usize = 1000;
 
-/// Those of `torrents` that have any record.
+/// The torrents of these that have any record.
 pub(super) async fn with_records(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     torrents: &[TorrentId],
-) -> Result<Vec<TorrentId>, Fault> {
+) -> Result<Vec<TorrentId>, MysqlFault> {
     let mut found = Vec::new();
     for torrents in torrents.chunks(ASKED_MAX) {
         let ids: Vec<String> = torrents
@@ -157,64 +159,69 @@ pub(super) async fn with_records(
             own.history, own.peers
         );
         let rows = session.query(&sql).await?;
-        let ids = rows.iter().filter_map(|row| Cells(row).id(0).ok());
+        let ids = rows.iter().filter_map(|row| MysqlCells(row).id(0).ok());
         found.extend(ids.map(TorrentId));
     }
     Ok(found)
 }
 
-pub(super) async fn whitelist(session: &mut Session<'_>) -> Result<Vec<Client>, Fault> {
+pub(super) async fn whitelist(session: &mut MysqlSession<'_>) -> Result<Vec<Client>, MysqlFault> {
     Ok(rows::distinct(clients(session).await?.rows))
 }
 
-pub(super) async fn bad_clients(session: &mut Session<'_>) -> Result<Vec<BadRow>, Fault> {
+pub(super) async fn bad_clients(session: &mut MysqlSession<'_>) -> Result<Vec<BadRow>, MysqlFault> {
     Ok(clients(session).await?.bad)
 }
 
-/// The clients with their prefixes as they stand in the table, and the rows that can't be used.
-pub(super) async fn clients(session: &mut Session<'_>) -> Result<Page<(Client, String)>, Fault> {
+/// The clients with their prefixes verbatim, and the unusable rows.
+pub(super) async fn clients(
+    session: &mut MysqlSession<'_>,
+) -> Result<Page<(Client, String)>, MysqlFault> {
     let rows = session.call(&schema::WHITELIST, &[]).await?;
     Ok(page(&rows, u32::MAX, client))
 }
 
 pub(super) async fn user_by_id(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     id: UserId,
-) -> Result<Option<StoredUser>, Fault> {
+) -> Result<Option<StoredUser>, MysqlFault> {
     one(session, &schema::USER, id.0, user).await
 }
 
-pub(super) async fn is_unfinished(session: &mut Session<'_>, id: UserId) -> Result<bool, Fault> {
+pub(super) async fn is_unfinished(
+    session: &mut MysqlSession<'_>,
+    id: UserId,
+) -> Result<bool, MysqlFault> {
     let rows = session.call(&schema::USER, &[("id", id.0.into())]).await?;
     let is_unfinished = |row| matches!(user(row), Err(Unusable::Unfinished));
     Ok(rows.first().is_some_and(is_unfinished))
 }
 
 pub(super) async fn users_named(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     name: &str,
-) -> Result<Vec<StoredUser>, Fault> {
+) -> Result<Vec<StoredUser>, MysqlFault> {
     let params = [("username", Value::from(name))];
     let rows = session.call(&schema::USERS_NAMED, &params).await?;
     let read = |row| match user(row) {
         Ok(stored) => Ok(stored),
         Err(Unusable::Bad(bad)) => Err(unusable(&bad)),
-        Err(Unusable::Unfinished) => Err(rows::no_passkey(&Cells(row).shown(0)).into()),
+        Err(Unusable::Unfinished) => Err(rows::no_passkey(&MysqlCells(row).shown(0)).into()),
     };
     rows.iter().map(read).collect()
 }
 
 pub(super) async fn torrent_by_id(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     id: TorrentId,
-) -> Result<Option<StoredTorrent>, Fault> {
+) -> Result<Option<StoredTorrent>, MysqlFault> {
     one(session, &schema::TORRENT, id.0, torrent).await
 }
 
 pub(super) async fn torrent_by_hash(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     info_hash: InfoHash,
-) -> Result<Option<StoredTorrent>, Fault> {
+) -> Result<Option<StoredTorrent>, MysqlFault> {
     let found = ids_of_hashes(session, [info_hash].iter()).await?;
     match found.first() {
         Some((id, ..)) => torrent_by_id(session, *id).await,
@@ -224,12 +231,12 @@ pub(super) async fn torrent_by_hash(
 
 /// The torrents that have one of these info hashes as their first or second: their ids, and both.
 pub(super) async fn ids_of_hashes(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     hashes: impl Iterator<Item = &InfoHash>,
-) -> Result<Vec<(TorrentId, Option<InfoHash>, Option<InfoHash>)>, Fault> {
+) -> Result<Vec<(TorrentId, Option<InfoHash>, Option<InfoHash>)>, MysqlFault> {
     let hashes: Vec<&InfoHash> = hashes.collect();
     let forms = Forms::of(session).await?;
-    let (mut bytes, mut texts) = (Rows::default(), Rows::default());
+    let (mut bytes, mut texts) = (RowsSql::default(), RowsSql::default());
     for hash in &hashes {
         bytes.push(&[Cell::Bytes(&hash.0)]);
         for text in forms.first.texts(hash) {
@@ -242,11 +249,11 @@ pub(super) async fn ids_of_hashes(
     let mut known: Vec<_> = rows
         .iter()
         .filter_map(|row| {
-            let cells = Cells(row);
+            let cells = MysqlCells(row);
             let hash = |column| cells.info_hash(column, "").ok().flatten();
             Some((TorrentId(cells.id(0).ok()?), hash(1), hash(2)))
         })
-        // A collation may take other bytes for the same.
+        // A collation may treat other bytes as equal.
         .filter(|(_, first, second)| {
             let both = [first, second].into_iter().flatten();
             both.into_iter().any(|hash| hashes.contains(&hash))
@@ -257,14 +264,14 @@ pub(super) async fn ids_of_hashes(
     Ok(known)
 }
 
-/// Reads on to `limit` good rows, so that a page of bad ones is not taken for the end.
+/// Reads until there are `limit` good rows, so that a page of bad ones does not look like the end.
 async fn by_id<T>(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     call: &'static Call,
     after: Option<u32>,
     limit: u32,
     read: Read<T>,
-) -> Result<Page<T>, Fault> {
+) -> Result<Page<T>, MysqlFault> {
     let limit = limit.max(1);
     let mut after = after.map_or(BEFORE_ALL, i64::from);
     let mut whole = Page::empty();
@@ -279,7 +286,7 @@ async fn by_id<T>(
         whole.rows.extend(part.rows);
         whole.bad.extend(part.bad);
         whole.unfinished += part.unfinished;
-        let key = rows.last().and_then(|row| Cells(row).key(0));
+        let key = rows.last().and_then(|row| MysqlCells(row).key(0));
         match key {
             _ if is_full && !part.last => return Ok(whole),
             Some(key) if !is_end && key > after => after = key,
@@ -291,7 +298,7 @@ async fn by_id<T>(
     }
 }
 
-/// One row beyond the page tells whether there are more.
+/// Reads one row beyond the page to know whether there are more.
 fn one_more(limit: u32) -> Value {
     Value::from(u64::from(limit.max(1)) + 1)
 }
@@ -309,14 +316,13 @@ fn page<T>(rows: &[Row], limit: u32, read: Read<T>) -> Page<T> {
     page
 }
 
-/// One row that was asked for by name: there it is an error if it can't be used. One that the site
-/// has not finished is not there yet.
+/// A single row: an error if it is unusable, none if the site has not finished it.
 async fn one<T>(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     call: &'static Call,
     id: u32,
     read: Read<T>,
-) -> Result<Option<T>, Fault> {
+) -> Result<Option<T>, MysqlFault> {
     let rows = session.call(call, &[("id", id.into())]).await?;
     match rows.first().map(read) {
         None | Some(Err(Unusable::Unfinished)) => Ok(None),
@@ -325,8 +331,8 @@ async fn one<T>(
     }
 }
 
-fn unusable(bad: &BadRow) -> Fault {
-    Fault::broken(format!(
+fn unusable(bad: &BadRow) -> MysqlFault {
+    MysqlFault::broken(format!(
         "the row {} of {} can't be used: {}",
         bad.id, bad.table, bad.problem
     ))
@@ -335,7 +341,7 @@ fn unusable(bad: &BadRow) -> Fault {
 // --- one row each; the columns as the statements give them ---
 
 pub(super) fn user(row: &Row) -> Result<StoredUser, Unusable> {
-    let cells = Cells(row);
+    let cells = MysqlCells(row);
     if cells.is_blank(1) {
         return Err(Unusable::Unfinished);
     }
@@ -362,7 +368,7 @@ pub(super) fn user(row: &Row) -> Result<StoredUser, Unusable> {
 }
 
 pub(super) fn torrent(row: &Row) -> Result<StoredTorrent, Unusable> {
-    let cells = Cells(row);
+    let cells = MysqlCells(row);
     let first = cells.info_hash(1, "info_hash");
     let first = first.map_err(|problem| bad("torrents", &cells, problem))?;
     let info_hash = first.ok_or(Unusable::Unfinished)?;
@@ -390,10 +396,10 @@ pub(super) fn torrent(row: &Row) -> Result<StoredTorrent, Unusable> {
 }
 
 fn client(row: &Row) -> Result<(Client, String), Unusable> {
-    let cells = Cells(row);
+    let cells = MysqlCells(row);
     let written = cells.text(0);
     let client = rows::client(&written, cells.text(1));
-    // In quotes, because it may have nothing but blanks.
+    // In quotes, because it may consist of blanks.
     let client = client.map_err(|problem| BadRow {
         id: format!("{:?}", cells.shown(0)),
         ..bad("whitelist", &cells, problem)
@@ -402,7 +408,7 @@ fn client(row: &Row) -> Result<(Client, String), Unusable> {
 }
 
 fn peer(row: &Row) -> Result<StoredPeer, Unusable> {
-    let cells = Cells(row);
+    let cells = MysqlCells(row);
     let key = || {
         Ok(PeerKey {
             user: UserId(cells.id(0)?),
@@ -445,15 +451,15 @@ fn peer(row: &Row) -> Result<StoredPeer, Unusable> {
     })
 }
 
-fn port(cells: &Cells<'_>, column: usize) -> Option<u16> {
+fn port(cells: &MysqlCells<'_>, column: usize) -> Option<u16> {
     u16::try_from(cells.integer(column)?).ok()
 }
 
-fn history(row: &Row) -> Result<History, Unusable> {
-    let cells = Cells(row);
+fn history(row: &Row) -> Result<StoredHistory, Unusable> {
+    let cells = MysqlCells(row);
     let ids = cells.id(0).and_then(|torrent| Ok((torrent, cells.id(1)?)));
     let (torrent, user) = ids.map_err(|problem| bad("history", &cells, problem))?;
-    Ok(History {
+    Ok(StoredHistory {
         user: UserId(user),
         torrent: TorrentId(torrent),
         uploaded: cells.total(2),
@@ -464,7 +470,7 @@ fn history(row: &Row) -> Result<History, Unusable> {
     })
 }
 
-fn bad(table: &'static str, cells: &Cells<'_>, problem: String) -> BadRow {
+fn bad(table: &'static str, cells: &MysqlCells<'_>, problem: String) -> BadRow {
     BadRow {
         table,
         id: cells.shown(0),

@@ -1,11 +1,11 @@
-//! Errors of the server that a value causes: which column it was, and why.
+//! Parses errors of the server that a value causes: the column and the reason.
 
 use mysql_async::ServerError;
 
-use crate::storage::values::{Misfit, Refused};
+use crate::storage::values::{Misfit, RefusedValue};
 
-/// Why a value is refused, if that is what the error says. The codes are those of both servers.
-pub(super) fn refused(error: &ServerError) -> Option<Refused> {
+/// Why a value is refused, if that is the error. The codes are those of both servers.
+pub(super) fn refused(error: &ServerError) -> Option<RefusedValue> {
     let too_long = Misfit::TooLong {
         limit: None,
         has: None,
@@ -22,10 +22,10 @@ pub(super) fn refused(error: &ServerError) -> Option<Refused> {
         _ => return None,
     };
     let (table, column) = column_of(&error.message);
-    Some(Refused { table, column, why })
+    Some(RefusedValue { table, column, why })
 }
 
-/// Table and column that a text of the server names: `column 'name'`, or column `db`.`table`.`name`.
+/// Table and column in a text of the server: `column 'name'`, or column `db`.`table`.`name`.
 fn column_of(message: &str) -> (Option<String>, Option<String>) {
     let Some(at) = message.to_ascii_lowercase().rfind("column ") else {
         return (None, None);

@@ -1,20 +1,20 @@
-//! Privileges that Mika's account lacks, gathered into one finding.
+//! Collects the privileges that Mika's account lacks into one finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mysql_async::ServerError;
 
-use super::cells::Cells;
+use super::cells::MysqlCells;
 use super::definers::quoted;
-use super::fault::{self, Fault};
-use super::link::Session;
+use super::fault::{self, MysqlFault};
+use super::link::MysqlSession;
 use crate::storage::Finding;
 
 /// What docs/sql.md grants to Mika's account.
 pub(super) const ALL: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, TRIGGER";
 const TRIGGER: &str = "TRIGGER";
 
-/// Privileges that are missing, and on which tables.
+/// Missing privileges, by table.
 #[derive(Default)]
 pub(super) struct Missing {
     tables: BTreeMap<String, BTreeSet<String>>,
@@ -22,10 +22,8 @@ pub(super) struct Missing {
     others: BTreeSet<String>,
 }
 
-// === impl Missing ===
-
 impl Missing {
-    /// Notes what a statement was denied for.
+    /// Records what a statement was denied for.
     pub(super) fn note(&mut self, error: &ServerError) {
         let Some((privileges, table)) = denied(&error.message) else {
             self.others.insert(fault::lack(error));
@@ -37,7 +35,7 @@ impl Missing {
         }
     }
 
-    /// Notes that triggers can't be seen.
+    /// Records that triggers can't be seen.
     pub(super) fn note_trigger(&mut self) {
         self.tables.entry(TRIGGER.into()).or_default();
     }
@@ -49,8 +47,8 @@ impl Missing {
 
     pub(super) async fn finding(
         &self,
-        session: &mut Session<'_>,
-    ) -> Result<Option<Finding>, Fault> {
+        session: &mut MysqlSession<'_>,
+    ) -> Result<Option<Finding>, MysqlFault> {
         if self.tables.is_empty() {
             let others: Vec<&str> = self.others.iter().map(String::as_str).collect();
             return Ok((!others.is_empty()).then(|| {
@@ -60,7 +58,11 @@ impl Missing {
                 )
             }));
         }
-        let each: Vec<String> = self.tables.iter().map(|it| shown(it.0, it.1)).collect();
+        let each: Vec<String> = self
+            .tables
+            .iter()
+            .map(|table| shown(table.0, table.1))
+            .collect();
         let noun = if each.len() == 1 {
             "privilege"
         } else {
@@ -86,10 +88,18 @@ fn shown(privilege: &str, tables: &BTreeSet<String>) -> String {
 }
 
 /// The statement that grants these to Mika's account.
-pub(super) async fn grant(session: &mut Session<'_>, privileges: &str) -> Result<String, Fault> {
+pub(super) async fn grant(
+    session: &mut MysqlSession<'_>,
+    privileges: &str,
+) -> Result<String, MysqlFault> {
     let rows = session.query("SELECT DATABASE(), CURRENT_USER()").await?;
-    let cells = rows.first().map(Cells);
-    let text = |place| cells.as_ref().map(|it| it.text(place)).unwrap_or_default();
+    let cells = rows.first().map(MysqlCells);
+    let text = |place| {
+        cells
+            .as_ref()
+            .map(|cells| cells.text(place))
+            .unwrap_or_default()
+    };
     let (database, account) = (text(0), quoted(&text(1)));
     Ok(format!("GRANT {privileges} ON `{database}`.* TO {account}"))
 }

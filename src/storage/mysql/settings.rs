@@ -1,23 +1,22 @@
 //! The session: every setting that changes what Mika's statements mean.
 //!
-//! A server's options file, or its `init_connect`, sets them for everybody who connects, and old ones
-//! hold anything: another character set, no strict mode, `autocommit = 0`. So Mika sets all of them on each
-//! new connection, after `init_connect` has run; nothing resets a connection later.
+//! A server's options file, or its `init_connect`, may set anything for all connections: another character
+//! set, no strict mode, `autocommit = 0`. So Mika sets all of them on each new connection, after
+//! `init_connect` has run; nothing resets a connection later.
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
-use super::cells::Cells;
-use super::fault::{BINLOG_HINT, Fault, READ_ONLY_HINT};
-use super::link::Session;
+use super::cells::MysqlCells;
+use super::fault::{BINLOG_HINT, MysqlFault, READ_ONLY_HINT};
+use super::link::MysqlSession;
 use crate::storage::Finding;
 
-/// Values are refused rather than cut or changed; quotes and operators mean what Mika's SQL means.
+/// Invalid values are refused, not truncated; quotes and operators are standard.
 pub(super) const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION";
 
-/// What a session has to have; each is one round trip. The server ends a connection that says
-/// nothing for a minute, so that no lock outlives a route that was dropped, and nothing waits long for
-/// the site's locks.
+/// Required settings; one round trip each. The server ends a connection that is silent for a minute, so
+/// that no lock outlives a lost route, and waits for the site's locks are short.
 const NEEDED: [&str; 3] = [
     "SET NAMES utf8mb4 COLLATE utf8mb4_general_ci",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
@@ -29,8 +28,8 @@ const NEEDED: [&str; 3] = [
      wait_timeout = 60, innodb_lock_wait_timeout = 3, lock_wait_timeout = 3",
 ];
 
-/// What some servers lack, or let only privileged accounts set: then it stays as it is. The clock of
-/// the session, how strict InnoDB is with tables, and limits for long statements (Mika has its own).
+/// Optional settings, which some servers lack or let only privileged accounts set: the clock of the session,
+/// InnoDB's strictness, and limits for long statements (Mika has its own).
 const OPTIONAL: [&str; 4] = [
     "SET SESSION timestamp = DEFAULT",
     "SET SESSION innodb_strict_mode = 1",
@@ -38,7 +37,7 @@ const OPTIONAL: [&str; 4] = [
     "SET SESSION max_execution_time = 0",
 ];
 
-/// What is looked at again by the check: a proxy between may have kept it from the server.
+/// Settings that the check verifies: a proxy may not have passed them on.
 const LOOKED_AT: [(&str, &str); 8] = [
     ("character_set_client", "utf8mb4"),
     ("character_set_connection", "utf8mb4"),
@@ -50,13 +49,13 @@ const LOOKED_AT: [(&str, &str); 8] = [
     ("time_zone", "+00:00"),
 ];
 
-/// Makes the session of a new connection what Mika needs.
-pub(super) async fn set(conn: &mut Conn) -> Result<(), Fault> {
+/// Sets up the session of a new connection.
+pub(super) async fn set(conn: &mut Conn) -> Result<(), MysqlFault> {
     for sql in NEEDED {
         conn.query_drop(sql).await?;
     }
     for sql in OPTIONAL {
-        match conn.query_drop(sql).await.map_err(Fault::from) {
+        match conn.query_drop(sql).await.map_err(MysqlFault::from) {
             Err(fault) if !fault.is_no_variable() && !fault.is_denied() => return Err(fault),
             _ => {}
         }
@@ -64,11 +63,11 @@ pub(super) async fn set(conn: &mut Conn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Looks whether the session is as it was set.
+/// Checks whether the session has these settings.
 pub(super) async fn inspect(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     let names = LOOKED_AT.map(|(name, _)| format!("@@SESSION.{name}"));
     let rows = session
         .query(&format!("SELECT {}", names.join(", ")))
@@ -77,7 +76,7 @@ pub(super) async fn inspect(
         return Ok(());
     };
     for (column, (name, wanted)) in LOOKED_AT.into_iter().enumerate() {
-        let found = Cells(row).text(column);
+        let found = MysqlCells(row).text(column);
         if found != wanted {
             findings.push(Finding::problem(
                 format!("the session has {name} = {found:?} though Mika set {wanted:?}"),
@@ -88,14 +87,14 @@ pub(super) async fn inspect(
     of_server(session, findings).await
 }
 
-/// Bytes that the server has to take in one packet.
+/// Bytes that the server must accept in one packet.
 const PACKET_MIN: u64 = 1 << 20;
 
-/// Looks at what the server has for everybody and Mika can't set.
+/// Checks global settings that Mika can't change.
 pub(super) async fn of_server(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     let sql = "SELECT @@GLOBAL.log_bin, @@GLOBAL.binlog_format, @@GLOBAL.max_allowed_packet, \
         @@GLOBAL.read_only";
     let rows = match session.query(sql).await {
@@ -103,7 +102,7 @@ pub(super) async fn of_server(
         Err(fault) if fault.is_no_variable() => return Ok(()),
         Err(fault) => return Err(fault),
     };
-    let Some(cells) = rows.first().map(Cells) else {
+    let Some(cells) = rows.first().map(MysqlCells) else {
         return Ok(());
     };
     if cells.flag(0) && cells.text(1) == "STATEMENT" {
@@ -130,11 +129,11 @@ pub(super) async fn of_server(
     Ok(())
 }
 
-/// Whether a change gets through; some accounts may write to a server that is read-only.
-async fn can_write(session: &mut Session<'_>) -> Result<bool, Fault> {
+/// Whether writes are possible; some accounts may write to a read-only server.
+async fn can_write(session: &mut MysqlSession<'_>) -> Result<bool, MysqlFault> {
     match session.run("DELETE FROM mika_journal WHERE 1 = 0").await {
         Err(fault) if fault.is_read_only() => Ok(false),
-        Ok(_) | Err(Fault::Sql(Error::Server(_), _)) => Ok(true),
+        Ok(_) | Err(MysqlFault::Sql(Error::Server(_), _)) => Ok(true),
         Err(fault) => Err(fault),
     }
 }

@@ -1,11 +1,11 @@
-//! Mika's own tables: their names, and making them.
+//! Mika's own tables: their names and migrations.
 
-use super::cells::Cells;
+use super::cells::MysqlCells;
 use super::definers::Trial;
-use super::fault::Fault;
+use super::fault::MysqlFault;
 use super::feed::RELOAD;
 use super::inspect;
-use super::link::{Link, PATIENCE, Session};
+use super::link::{ANSWER_TIMEOUT, MysqlLink, MysqlSession};
 use super::rights;
 use crate::storage::migrate::{self, Migration};
 use crate::storage::schema::{CALLS, FEED, Schema, mentions};
@@ -13,16 +13,16 @@ use crate::storage::triggers::{Misplaced, Trigger};
 use crate::storage::unusable::plural;
 use crate::storage::{Finding, MigrationStatus, StorageError};
 
-/// Seconds that one `mika-manage` waits for another one's migration, or for its edit.
+/// Seconds for which one `mika-manage` waits for the migration or edit of another.
 const LOCK_SECONDS: u32 = 8;
 
-/// The table that says which migrations were applied.
+/// The table of applied migrations.
 const MIGRATIONS: &str = "CREATE TABLE IF NOT EXISTS mika_migrations (
         name VARCHAR(190) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
         applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
     ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4";
 
-/// What tells a statement that makes or drops a trigger.
+/// Marks a statement that creates or drops a trigger.
 const TRIGGER: &str = "TRIGGER ";
 
 /// The names of the tables that differ between schemas.
@@ -31,8 +31,6 @@ pub(super) struct Own {
     pub(super) peers: String,
     pub(super) history: String,
 }
-
-// === impl Own ===
 
 impl Own {
     pub(super) fn of(schema: &Schema) -> Self {
@@ -44,21 +42,21 @@ impl Own {
     }
 }
 
-pub(super) async fn begin(session: &mut Session<'_>) -> Result<(), Fault> {
+pub(super) async fn begin(session: &mut MysqlSession<'_>) -> Result<(), MysqlFault> {
     session.run("START TRANSACTION").await?;
     Ok(())
 }
 
-/// Takes the lock of that name, which other processes with the same database wait for.
-/// It is given back when the job is done.
-pub(super) async fn lock(session: &mut Session<'_>, name: &str) -> Result<(), Fault> {
-    // Locks belong to the server; a name has 64 characters at most.
+/// Acquires a named lock that excludes other processes with the same database. It is released when the job
+/// is done.
+pub(super) async fn lock(session: &mut MysqlSession<'_>, name: &str) -> Result<(), MysqlFault> {
+    // Locks are global on the server; a name has at most 64 characters.
     let sql = format!(
         "SELECT GET_LOCK(CONCAT('mika.{name}.', LEFT(MD5(DATABASE()), 16)), {LOCK_SECONDS})"
     );
     session.is_locking = true;
     let rows = session.query(&sql).await?;
-    if rows.first().is_some_and(|row| Cells(row).flag(0)) {
+    if rows.first().is_some_and(|row| MysqlCells(row).flag(0)) {
         return Ok(());
     }
     let text = "another mika or mika-manage is changing the same tables: try again";
@@ -66,7 +64,7 @@ pub(super) async fn lock(session: &mut Session<'_>, name: &str) -> Result<(), Fa
 }
 
 /// Whether the table of migrations is there.
-pub(super) async fn is_there(session: &mut Session<'_>) -> Result<bool, Fault> {
+pub(super) async fn is_there(session: &mut MysqlSession<'_>) -> Result<bool, MysqlFault> {
     let rows = session
         .query(
             "SELECT 1 FROM information_schema.tables \
@@ -77,35 +75,38 @@ pub(super) async fn is_there(session: &mut Session<'_>) -> Result<bool, Fault> {
 }
 
 /// The names of the migrations that the database has; none if it is new.
-async fn applied(session: &mut Session<'_>) -> Result<Vec<String>, Fault> {
+async fn applied(session: &mut MysqlSession<'_>) -> Result<Vec<String>, MysqlFault> {
     if !is_there(session).await? {
         return Ok(Vec::new());
     }
     let sql = "SELECT name FROM mika_migrations ORDER BY name";
     let rows = session.query(sql).await?;
-    Ok(rows.iter().map(|row| Cells(row).text(0)).collect())
+    Ok(rows.iter().map(|row| MysqlCells(row).text(0)).collect())
 }
 
 pub(super) async fn migrations(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
-) -> Result<Vec<MigrationStatus>, Fault> {
+) -> Result<Vec<MigrationStatus>, MysqlFault> {
     let applied = applied(session).await?;
     Ok(migrate::status(schema.migrations, &applied)?)
 }
 
-/// Applies what is missing, and puts triggers right that went astray. The server commits after every
-/// statement, so each can be repeated: an interrupted run begins its migration again.
+/// Applies missing migrations, and repairs triggers. The server commits after every statement, so each is
+/// idempotent: an interrupted run begins its migration again.
 pub(super) async fn migrate(
-    session: &mut Session<'_>,
-    link: &Link,
+    session: &mut MysqlSession<'_>,
+    link: &MysqlLink,
     schema: &Schema,
-) -> Result<Vec<String>, Fault> {
+) -> Result<Vec<String>, MysqlFault> {
     lock(session, "migrate").await?;
     if let Some(view) = inspect::view_in_the_way(session, schema).await? {
-        return Err(Fault::broken(format!("{}: {}", view.problem, view.hint)));
+        return Err(MysqlFault::broken(format!(
+            "{}: {}",
+            view.problem, view.hint
+        )));
     }
-    // An account without CREATE can still put triggers right.
+    // An account without CREATE can still repair triggers.
     if !is_there(session).await? {
         run(session, link, schema, MIGRATIONS).await?;
     }
@@ -115,7 +116,7 @@ pub(super) async fn migrate(
     for (migration, _) in pending.filter(|(_, status)| !status.applied) {
         let is_followed = session.has(&FEED);
         for statement in statements(migration) {
-            // The tables that they are for may have other names.
+            // Their tables may have other names.
             if !is_followed && statement.contains(TRIGGER) {
                 continue;
             }
@@ -137,12 +138,12 @@ pub(super) async fn migrate(
     Ok(done)
 }
 
-/// Gives the database an identity if the one that a migration gave it is gone; returns whether it was.
+/// Gives the database a new identity if it was lost; returns whether it was.
 async fn make_identity(
-    session: &mut Session<'_>,
-    link: &Link,
+    session: &mut MysqlSession<'_>,
+    link: &MysqlLink,
     schema: &Schema,
-) -> Result<bool, Fault> {
+) -> Result<bool, MysqlFault> {
     match session.query("SELECT 1 FROM mika_identity").await {
         Ok(rows) if !rows.is_empty() => return Ok(false),
         Err(fault) if !fault.is_no_table() => return Err(fault),
@@ -155,20 +156,23 @@ async fn make_identity(
     Ok(true)
 }
 
-/// The triggers that the migrations of a schema make.
+/// The triggers that the migrations of a schema create.
 pub(super) fn triggers(schema: &Schema) -> Vec<Trigger> {
-    let all = schema.migrations.iter().flat_map(statements);
-    all.filter_map(|statement| Trigger::of_statement(&statement))
+    schema
+        .migrations
+        .iter()
+        .flat_map(statements)
+        .filter_map(|statement| Trigger::of_statement(&statement))
         .collect()
 }
 
-/// Makes those triggers again that are missing, elsewhere or changed; returns what it made. No
-/// change was followed meanwhile, so those who follow load everything again.
+/// Creates triggers again that are missing, on another table or changed; returns their names. Changes were
+/// missed meanwhile, so followers load everything again.
 async fn mend_triggers(
-    session: &mut Session<'_>,
-    link: &Link,
+    session: &mut MysqlSession<'_>,
+    link: &MysqlLink,
     schema: &Schema,
-) -> Result<Vec<String>, Fault> {
+) -> Result<Vec<String>, MysqlFault> {
     let misplaced = inspect::triggers(session, schema, Trial::Credit)
         .await?
         .misplaced;
@@ -194,17 +198,17 @@ async fn mend_triggers(
 }
 
 async fn run(
-    session: &mut Session<'_>,
-    link: &Link,
+    session: &mut MysqlSession<'_>,
+    link: &MysqlLink,
     schema: &Schema,
     statement: &str,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     match session.run(statement).await {
         Ok(_) => Ok(()),
-        // Of a migration that was interrupted.
+        // Left by an interrupted migration.
         Err(fault) if fault.is_column_there() => Ok(()),
         Err(fault) if fault.is_denied() => {
-            // A GRANT is of use to later connections only.
+            // A GRANT takes effect for later connections only.
             session.is_last = true;
             Err(denied(session, fault, link, statement).await)
         }
@@ -212,8 +216,8 @@ async fn run(
     }
 }
 
-/// What to say of a table that is not there though the migrations are applied, or are to be: the
-/// problem and the advice.
+/// The problem and the remedy for a table that is missing although the migrations are applied, or to be
+/// applied.
 pub(super) fn absence(schema: &Schema, table: &str) -> (String, String) {
     let makes = format!("CREATE TABLE IF NOT EXISTS {table} ");
     let mut all = schema.migrations.iter().flat_map(statements);
@@ -233,34 +237,33 @@ pub(super) fn absence(schema: &Schema, table: &str) -> (String, String) {
     )
 }
 
-/// What to do about a table that is there under a name of Mika's, with other columns.
+/// The remedy for a table with a name of Mika's and other columns.
 pub(super) const NOT_OURS: &str = "if it is another program's, name another database in storage.url, \
     another storage.schema, or statements that fit in storage.statements";
 
-/// A trigger that can't be made for its table.
-fn unfit(fault: Fault, link: &Link, schema: &Schema, statement: &str) -> Fault {
+/// The error for a trigger that can't be created.
+fn unfit(fault: MysqlFault, link: &MysqlLink, schema: &Schema, statement: &str) -> MysqlFault {
     let Some(Trigger { table, .. }) = Trigger::of_statement(statement) else {
         return fault;
     };
     let place = link.place();
     match fault.unknown_column() {
-        Some(text) => Fault::broken(format!(
+        Some(text) => MysqlFault::broken(format!(
             "{place}: the table `{table}` is there and has other columns than Mika's ({text}): {NOT_OURS}"
         )),
         None if fault.is_no_table() => {
             let (problem, hint) = absence(schema, &table);
-            Fault::broken(format!("{place}: {problem}: {hint}"))
+            MysqlFault::broken(format!("{place}: {problem}: {hint}"))
         }
         None => fault,
     }
 }
 
-/// Columns that Mika's statements use and a table of that name lacks: it is another program's, or
-/// was changed.
+/// Columns that Mika's statements use and a table lacks: it is another program's, or was changed.
 pub(super) async fn unlike(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     schema: &Schema,
-) -> Result<Vec<Finding>, Fault> {
+) -> Result<Vec<Finding>, MysqlFault> {
     let sql = "SELECT column_name FROM information_schema.columns \
         WHERE table_schema = DATABASE() AND table_name = ?";
     let mut findings = Vec::new();
@@ -269,14 +272,16 @@ pub(super) async fn unlike(
             continue;
         };
         let rows = session.exec(sql, vec![table.into()]).await?;
-        let there: Vec<String> = rows.iter().map(|row| Cells(row).text(0)).collect();
+        let there: Vec<String> = rows.iter().map(|row| MysqlCells(row).text(0)).collect();
         let is_used = |column: &str| {
-            let mut calls = CALLS.iter().map(|call| session.statements_of(call));
-            calls.any(|it| mentions(it, table) && mentions(it, column))
+            CALLS
+                .iter()
+                .map(|call| session.statements_of(call))
+                .any(|call| mentions(call, table) && mentions(call, column))
         };
         let lacking: Vec<&str> = columns
             .into_iter()
-            .filter(|column| !there.iter().any(|it| it.eq_ignore_ascii_case(column)))
+            .filter(|column| !there.iter().any(|name| name.eq_ignore_ascii_case(column)))
             .filter(|column| is_used(column))
             .collect();
         if !there.is_empty() && !lacking.is_empty() {
@@ -291,12 +296,15 @@ pub(super) async fn unlike(
 }
 
 /// Whether a finding of [`unlike`] names that column.
-pub(super) fn tells_of(finding: &Finding, column: &str) -> bool {
-    let lacks = finding.problem.split_once("` lacks the column");
-    lacks.is_some_and(|(_, columns)| {
-        let mut columns = columns.split([' ', ',']);
-        columns.any(|it| it.eq_ignore_ascii_case(column))
-    })
+pub(super) fn reports_column(finding: &Finding, column: &str) -> bool {
+    finding
+        .problem
+        .split_once("` lacks the column")
+        .is_some_and(|(_, columns)| {
+            columns
+                .split([' ', ','])
+                .any(|name| name.eq_ignore_ascii_case(column))
+        })
 }
 
 /// The table that a statement makes, and its columns.
@@ -306,27 +314,34 @@ fn columns_of(statement: &str) -> Option<(&str, Vec<&str>)> {
     let words = rest
         .lines()
         .filter_map(|line| line.split_whitespace().next());
-    // Keys and the end of the statement begin with other signs.
+    // Keys and the end of the statement begin with other characters.
     let is_column =
         |word: &&str| word.starts_with(|char: char| char.is_ascii_lowercase() || char == '`');
     let columns = words.filter(is_column).map(|word| word.trim_matches('`'));
     Some((table, columns.collect()))
 }
 
-/// The statements of a migration: they are parted by empty lines, for a trigger has several `;`.
+/// The statements of a migration, which are separated by empty lines, because a trigger has several `;`.
 fn statements(migration: &Migration) -> impl Iterator<Item = String> {
     let parts = migration.sql.split("\n\n").map(|part| {
-        let lines: Vec<&str> = part
-            .lines()
+        part.lines()
             .filter(|line| !line.trim_start().starts_with("--"))
-            .collect();
-        lines.join("\n").trim().trim_end_matches(';').to_owned()
+            .collect::<Vec<_>>()
+            .join("\n")
+            .trim()
+            .trim_end_matches(';')
+            .to_owned()
     });
     parts.filter(|statement| !statement.is_empty())
 }
 
-/// The privilege that a statement of a migration lacks, as it has to be granted.
-async fn denied(session: &mut Session<'_>, fault: Fault, link: &Link, statement: &str) -> Fault {
+/// The privilege that a statement of a migration needs, in the words of a GRANT.
+async fn denied(
+    session: &mut MysqlSession<'_>,
+    fault: MysqlFault,
+    link: &MysqlLink,
+    statement: &str,
+) -> MysqlFault {
     let privileges = if statement.contains(TRIGGER) {
         "TRIGGER"
     } else {
@@ -336,8 +351,8 @@ async fn denied(session: &mut Session<'_>, fault: Fault, link: &Link, statement:
         Ok(grant) => grant,
         Err(fault) => return fault,
     };
-    let refused = fault.explain(link.place(), PATIENCE);
-    Fault::broken(format!(
+    let refused = fault.explain(link.place(), ANSWER_TIMEOUT);
+    MysqlFault::broken(format!(
         "{refused}. As an administrator run: {grant}; and then mika-manage migrate again"
     ))
 }
@@ -365,7 +380,7 @@ mod tests {
                     let is_one_column =
                         statement.contains(" ADD COLUMN ") && !statement.contains(',');
                     assert!(
-                        is_one_column || is_safe.iter().any(|it| statement.starts_with(it)),
+                        is_one_column || is_safe.iter().any(|begin| statement.starts_with(begin)),
                         "{statement}"
                     );
                 }

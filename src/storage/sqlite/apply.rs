@@ -1,23 +1,25 @@
-//! Applying a batch of the journal: bases, credit and the batch's number in one transaction.
+//! Applies batches of a journal: bases, credit and the last number in one transaction.
 
 use std::sync::Arc;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::cells::Cells;
-use super::fault::Fault;
+use super::cells::SqliteCells;
+use super::fault::SqliteFault;
 use super::tables::begin;
 use crate::accounting::coverage::Coverage;
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::change::sums::Credited;
 use crate::change::{Batch, RecordAge};
-use crate::storage::settle::{Base, Held, HeldHistory, HeldPeer, Settlement, TorrentSum, clamp};
-use crate::storage::touched::{Known, Named, Touched, TouchedPeer};
+use crate::storage::settle::{
+    Base, HeldHistory, HeldPeer, HeldRows, Settlement, TorrentSum, clamp,
+};
+use crate::storage::touched::{KnownIds, Named, Touched, TouchedPeer};
 use crate::storage::values::log_refused;
 use crate::storage::{CreditRules, batches};
 
-/// `column = column + added`, which stops at 2^63−1 and takes a NULL for 0 (rule A8).
+/// `column = column + added`, saturating at 2^63−1, with NULL as 0 (rule A8).
 macro_rules! plus {
     ($column:literal, $added:literal) => {
         concat!(
@@ -53,11 +55,11 @@ const PEER_SESSIONS: &str = concat!(
     "sessions = ?9, uploaded = ?10, downloaded = ?11 WHERE user_id = ?1 AND torrent_id = ?2 AND peer_id = ?3"
 );
 
-/// Rows that are read with one statement: to begin and to end one takes longer than to find a row.
+/// Rows read by one statement: starting and ending a statement takes longer than finding a row.
 const READ_AT_ONCE: usize = 64;
 
-/// `{wanted}` stands for a table of places and keys. By the primary keys, whose order the rows are in:
-/// SQLite would choose the shorter index of torrents, and then jump to and fro.
+/// `{wanted}` stands for a table of indices and keys. Uses the primary keys, in whose order the rows are:
+/// SQLite would choose the shorter index of torrents, and then seek back and forth.
 const HELD_PEERS: &str = "SELECT column1, announces, last_announce, active, base_up, base_down, \
     base_at, dip_up, dip_down, sessions, uploaded, downloaded, first_announce \
     FROM {wanted} CROSS JOIN peers INDEXED BY sqlite_autoindex_peers_1 \
@@ -77,7 +79,7 @@ const HISTORY: &str = "UPDATE history SET uploaded = ?3, downloaded = ?4, seed_t
     announces = ?6, last_announce = ?7, completed_at = ?8, hnr = ?9, seeded_floor = ?10, \
     seeded_from = ?11, seeded_until = ?12 WHERE torrent_id = ?1 AND user_id = ?2";
 
-/// A user's other peers of the torrent have the same standing.
+/// Copies the standing to the user's other peers of the torrent.
 const SIBLINGS: &str = "UPDATE peers SET hnr = ?3, completed_at = IFNULL(completed_at, ?4) \
     WHERE torrent_id = ?1 AND user_id = ?2";
 
@@ -113,18 +115,21 @@ const SNATCH: &str = concat!(
     " WHERE info_hash = ?1 OR info_hash_v2 = ?1"
 );
 
-/// Applies `batches`, or leaves everything as it was.
+/// Applies `batches`, or changes nothing.
 pub(super) fn apply(
     connection: &mut Connection,
     batches: &[Arc<Batch>],
     rules: &CreditRules,
-) -> Result<Credited, Fault> {
-    // Dropped without a commit, a transaction rolls back; so it does when its COMMIT fails.
+) -> Result<Credited, SqliteFault> {
+    // Rolls back if dropped without a commit, or if its COMMIT fails.
     let transaction = begin(connection)?;
-    let Some(Batch { node, number, .. }) = batches.last().map(Arc::as_ref) else {
+    let Some(Batch {
+        journal, number, ..
+    }) = batches.last().map(Arc::as_ref)
+    else {
         return Ok(Credited::default());
     };
-    let new = batches::not_applied(batches, applied(&transaction, node)?)?;
+    let new = batches::not_applied(batches, last_applied(&transaction, journal)?)?;
     if new.is_empty() {
         return Ok(Credited::default());
     }
@@ -132,7 +137,7 @@ pub(super) fn apply(
     let known = known(&transaction, &Named::by(changes()))?;
     let touched = Touched::by(changes(), &known);
     let held = held(&transaction, &touched)?;
-    let settled = Settlement::of(touched, held, node, rules);
+    let settled = Settlement::of(touched, held, journal, rules);
     write_peers(&transaction, &settled)?;
     write_histories(&transaction, &settled)?;
     let mut refused = RefusedRows::default();
@@ -144,21 +149,23 @@ pub(super) fn apply(
             "INSERT INTO mika_journal (node, applied) VALUES (?1, ?2)
              ON CONFLICT (node) DO UPDATE SET applied = excluded.applied",
         )?
-        .execute(params![node, clamp(*number)])?;
+        .execute(params![journal, clamp(*number)])?;
     transaction.commit()?;
     log_refused(&refused.0);
     Ok(settled.into_credited())
 }
 
-/// The rows that changes are settled against. Nobody else writes until this transaction ends.
-fn held(transaction: &Transaction<'_>, touched: &Touched<'_>) -> Result<Held, Fault> {
-    let histories = touched.histories.iter();
-    let histories = histories.map(|row| params_of([row.torrent.0, row.user.0]));
+/// The rows that changes are settled against. This transaction is the only writer.
+fn held(transaction: &Transaction<'_>, touched: &Touched<'_>) -> Result<HeldRows, SqliteFault> {
+    let histories = touched
+        .histories
+        .iter()
+        .map(|row| params_of([row.torrent.0, row.user.0]));
     let peers = touched.peers.iter().map(|TouchedPeer { key, .. }| {
         let [user, torrent] = params_of([key.user.0, key.torrent.0]);
         [user, torrent, ValueRef::Blob(&key.peer_id.0)]
     });
-    Ok(Held {
+    Ok(HeldRows {
         histories: read_all(transaction, HELD_HISTORIES, histories, held_history)?,
         peers: read_all(transaction, HELD_PEERS, peers, held_peer)?,
     })
@@ -168,13 +175,13 @@ fn params_of<const N: usize>(ids: [u32; N]) -> [ValueRef<'static>; N] {
     ids.map(|id| ValueRef::Integer(id.into()))
 }
 
-/// What is there under each of these keys, in their order.
+/// The rows of these keys, in their order.
 fn read_all<'a, T, const N: usize>(
     transaction: &Transaction<'_>,
     select: &str,
     keys: impl ExactSizeIterator<Item = [ValueRef<'a>; N]>,
-    read: fn(&Cells<'_>) -> T,
-) -> Result<Vec<Option<T>>, Fault> {
+    read: fn(&SqliteCells<'_>) -> T,
+) -> Result<Vec<Option<T>>, SqliteFault> {
     let key = ", ?".repeat(N);
     let wanted: Vec<String> = (0..READ_AT_ONCE)
         .map(|place| format!("({place}{key})"))
@@ -184,14 +191,14 @@ fn read_all<'a, T, const N: usize>(
     let mut found: Vec<Option<T>> = (0..keys.len()).map(|_| None).collect();
     let mut keys = keys.fuse();
     for found in found.chunks_mut(READ_AT_ONCE) {
-        // Nothing is found under the keys that are left over.
+        // The unused parameters match nothing.
         let keys = keys.by_ref().chain(std::iter::repeat([ValueRef::Null; N]));
         for (number, param) in keys.take(READ_AT_ONCE).flatten().enumerate() {
             select.raw_bind_parameter(number + 1, ToSqlOutput::Borrowed(param))?;
         }
         let mut rows = select.raw_query();
         while let Some(row) = rows.next()? {
-            let cells = Cells(row);
+            let cells = SqliteCells(row);
             if let Some(found) = found.get_mut(cells.total(0) as usize) {
                 *found = Some(read(&cells));
             }
@@ -200,9 +207,9 @@ fn read_all<'a, T, const N: usize>(
     Ok(found)
 }
 
-/// Which of the users and torrents that changes name are there.
-fn known(transaction: &Transaction<'_>, named: &Named) -> Result<Known, Fault> {
-    let mut known = Known::default();
+/// The users and torrents named by changes that exist.
+fn known(transaction: &Transaction<'_>, named: &Named) -> Result<KnownIds, SqliteFault> {
+    let mut known = KnownIds::default();
     let mut select = transaction.prepare_cached("SELECT 1 FROM users WHERE id = ?1")?;
     for user in &named.users {
         if select.exists([user])? {
@@ -220,7 +227,7 @@ fn known(transaction: &Transaction<'_>, named: &Named) -> Result<Known, Fault> {
     Ok(known)
 }
 
-fn held_peer(cells: &Cells<'_>) -> HeldPeer {
+fn held_peer(cells: &SqliteCells<'_>) -> HeldPeer {
     let base = Base {
         up: cells.total(4),
         down: cells.total(5),
@@ -241,7 +248,7 @@ fn held_peer(cells: &Cells<'_>) -> HeldPeer {
     }
 }
 
-fn held_history(cells: &Cells<'_>) -> HeldHistory {
+fn held_history(cells: &SqliteCells<'_>) -> HeldHistory {
     HeldHistory {
         uploaded: cells.total(1),
         downloaded: cells.total(2),
@@ -254,8 +261,8 @@ fn held_history(cells: &Cells<'_>) -> HeldHistory {
     }
 }
 
-/// All nodes and the number of the last batch of each.
-pub(super) fn journals(connection: &Connection) -> Result<Vec<(String, u64)>, Fault> {
+/// All journals, with the number of the last batch of each.
+pub(super) fn journals(connection: &Connection) -> Result<Vec<(String, u64)>, SqliteFault> {
     let mut select = connection.prepare_cached("SELECT node, applied FROM mika_journal")?;
     let rows = select.query_map([], |row| {
         let applied: i64 = row.get(1)?;
@@ -264,7 +271,7 @@ pub(super) fn journals(connection: &Connection) -> Result<Vec<(String, u64)>, Fa
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn applied(connection: &Connection, node: &str) -> Result<u64, Fault> {
+pub(super) fn last_applied(connection: &Connection, node: &str) -> Result<u64, SqliteFault> {
     let applied: Option<i64> = connection
         .prepare_cached("SELECT applied FROM mika_journal WHERE node = ?1")?
         .query_row([node], |row| row.get(0))
@@ -272,8 +279,12 @@ pub(super) fn applied(connection: &Connection, node: &str) -> Result<u64, Fault>
     Ok(applied.unwrap_or(0).max(0).cast_unsigned())
 }
 
-/// Passes over batches that are not there up to `number`.
-pub(super) fn begin_at(connection: &Connection, node: &str, number: u64) -> Result<(), Fault> {
+/// Gives up missing batches up to `number`.
+pub(super) fn begin_at(
+    connection: &Connection,
+    node: &str,
+    number: u64,
+) -> Result<(), SqliteFault> {
     connection
         .prepare_cached(
             "INSERT INTO mika_journal (node, applied) VALUES (?1, ?2)
@@ -284,18 +295,22 @@ pub(super) fn begin_at(connection: &Connection, node: &str, number: u64) -> Resu
 }
 
 /// Forgets a journal's number if it is still this one.
-pub(super) fn forget(connection: &Connection, node: &str, number: u64) -> Result<bool, Fault> {
+pub(super) fn forget(
+    connection: &Connection,
+    node: &str,
+    number: u64,
+) -> Result<bool, SqliteFault> {
     let gone = connection
         .prepare_cached("DELETE FROM mika_journal WHERE node = ?1 AND applied = ?2")?
         .execute(params![node, clamp(number)])?;
     Ok(gone > 0)
 }
 
-/// A torrent that is not there under the id of a change may have got another one meanwhile.
+/// A torrent that is missing under the id of a change may have got another one meanwhile.
 fn id_of_hash(
     transaction: &Transaction<'_>,
     info_hash: &InfoHash,
-) -> Result<Option<TorrentId>, Fault> {
+) -> Result<Option<TorrentId>, SqliteFault> {
     let id: Option<u32> = transaction
         .prepare_cached("SELECT id FROM torrents WHERE info_hash = ?1")?
         .query_row([info_hash.0], |row| row.get(0))
@@ -303,7 +318,7 @@ fn id_of_hash(
     Ok(id.map(TorrentId))
 }
 
-fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
+fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Result<(), SqliteFault> {
     let mut insert = transaction.prepare_cached(NEW_PEER)?;
     let mut update = transaction.prepare_cached(PEER)?;
     let mut update_sessions = transaction.prepare_cached(PEER_SESSIONS)?;
@@ -367,7 +382,10 @@ fn write_peers(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Resul
     Ok(())
 }
 
-fn write_histories(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
+fn write_histories(
+    transaction: &Transaction<'_>,
+    settled: &Settlement<'_>,
+) -> Result<(), SqliteFault> {
     let mut insert = transaction.prepare_cached(NEW_HISTORY)?;
     let mut update = transaction.prepare_cached(HISTORY)?;
     let mut siblings = transaction.prepare_cached(SIBLINGS)?;
@@ -393,7 +411,7 @@ fn write_histories(transaction: &Transaction<'_>, settled: &Settlement<'_>) -> R
             covered.map(|covered| covered.until),
             row.first_announce,
         ];
-        // Who updates leaves the last one alone.
+        // Updates omit the last one.
         let count = if row.is_new {
             cells.len()
         } else {
@@ -408,7 +426,7 @@ fn write_users(
     transaction: &Transaction<'_>,
     settled: &Settlement<'_>,
     refused: &mut RefusedRows,
-) -> Result<(), Fault> {
+) -> Result<(), SqliteFault> {
     let mut update = transaction.prepare_cached(USER)?;
     for (user, sum) in &settled.users {
         let (up, down) = (clamp(sum.up), clamp(sum.down));
@@ -430,7 +448,7 @@ fn write_torrents(
     transaction: &Transaction<'_>,
     settled: &Settlement<'_>,
     refused: &mut RefusedRows,
-) -> Result<(), Fault> {
+) -> Result<(), SqliteFault> {
     let mut update = transaction.prepare_cached(TORRENT)?;
     for (torrent, TorrentSum { sum, counts, .. }) in &settled.torrents {
         let (up, down) = (clamp(sum.raw_up), clamp(sum.raw_down));
@@ -454,7 +472,7 @@ fn write_snatches(
     transaction: &Transaction<'_>,
     settled: &Settlement<'_>,
     refused: &mut RefusedRows,
-) -> Result<(), Fault> {
+) -> Result<(), SqliteFault> {
     let mut update = transaction.prepare_cached(SNATCH)?;
     let mut insert =
         transaction.prepare_cached("INSERT INTO torrents (info_hash, snatches) VALUES (?1, ?2)")?;
@@ -468,30 +486,28 @@ fn write_snatches(
     Ok(())
 }
 
-/// Rows that a constraint or trigger of the site refuses. They are left out, so that the credit of
-/// everybody else is written, and the log says so once the others are committed.
+/// Rows that a constraint or trigger of the site refuses. They are skipped, so that all other credit is
+/// written, and logged after the commit.
 #[derive(Default)]
 struct RefusedRows(Vec<String>);
 
-// === impl RefusedRows ===
-
 impl RefusedRows {
-    /// How many rows a statement changed; none if it was refused for a value.
+    /// Number of rows that a statement changed; none if it was refused for a value.
     fn note(
         &mut self,
         transaction: &Transaction<'_>,
         written: rusqlite::Result<usize>,
         row: impl FnOnce() -> String,
-    ) -> Result<Option<usize>, Fault> {
+    ) -> Result<Option<usize>, SqliteFault> {
         let fault = match written {
             Ok(changed) => return Ok(Some(changed)),
-            Err(error) => Fault::from(error),
+            Err(error) => SqliteFault::from(error),
         };
         if transaction.is_autocommit() {
-            // What came after it would stay alone.
+            // The trigger has rolled back the transaction: later statements would be committed alone.
             let text =
                 "a trigger ends the transaction: let it use RAISE(ABORT, …) and not ROLLBACK";
-            return Err(Fault::broken(text));
+            return Err(SqliteFault::broken(text));
         }
         let Some(why) = fault.refused() else {
             return Err(fault);

@@ -1,9 +1,8 @@
-//! Cells of a row as Rust values. SQLite lets a site write anything anywhere, so nothing is taken for granted.
-
-use std::fmt::Write as _;
+//! Cells of a row as Rust values. SQLite lets a site write any type anywhere, so each is checked.
 
 use std::str::FromStr;
 
+use data_encoding::HEXLOWER;
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
@@ -11,11 +10,9 @@ use crate::base::ids::InfoHash;
 use crate::registry::Permille;
 
 /// A row whose columns are read by their position in the statement.
-pub(super) struct Cells<'a>(pub(super) &'a Row<'a>);
+pub(super) struct SqliteCells<'a>(pub(super) &'a Row<'a>);
 
-// === impl Cells ===
-
-impl Cells<'_> {
+impl SqliteCells<'_> {
     fn cell(&self, column: usize) -> ValueRef<'_> {
         self.0.get_ref_unwrap(column)
     }
@@ -33,10 +30,10 @@ impl Cells<'_> {
         .ok_or_else(|| format!("its id is not between 0 and {}", u32::MAX))
     }
 
-    /// The cell as people know a row by it.
+    /// The cell as errors show it: bytes that are no text in hex.
     pub(super) fn shown(&self, column: usize) -> String {
         match self.cell(column) {
-            ValueRef::Blob(bytes) => hex(bytes),
+            ValueRef::Blob(bytes) => HEXLOWER.encode(bytes),
             _ => self.text(column),
         }
     }
@@ -52,12 +49,12 @@ impl Cells<'_> {
         }
     }
 
-    /// The text, read as a value of its type; none if it is no text or not of that form.
+    /// The text parsed as a value; none if it is no text or malformed.
     pub(super) fn parsed<T: FromStr>(&self, column: usize) -> Option<T> {
         self.cell(column).as_str().ok()?.parse().ok()
     }
 
-    /// A total, kept within what it can be: not negative, not above 2^63−1.
+    /// A total, clamped to 0..=2^63−1.
     pub(super) fn total(&self, column: usize) -> u64 {
         self.integer(column).unwrap_or(0).max(0).cast_unsigned()
     }
@@ -79,7 +76,7 @@ impl Cells<'_> {
         self.integer(column).is_some_and(|number| number != 0)
     }
 
-    /// A flag that a site writes; it is on unless it says otherwise.
+    /// A flag that a site writes; on by default.
     pub(super) fn site_flag(&self, column: usize, name: &str) -> Result<bool, String> {
         match self.cell(column) {
             ValueRef::Null => Ok(true),
@@ -88,7 +85,7 @@ impl Cells<'_> {
         }
     }
 
-    /// A multiplier that a site writes; 1 unless it says otherwise.
+    /// A multiplier that a site writes; 1 by default.
     pub(super) fn permille(&self, column: usize, name: &str) -> Result<Permille, String> {
         let factor = match self.cell(column) {
             ValueRef::Null => 1.0,
@@ -100,7 +97,7 @@ impl Cells<'_> {
             .ok_or_else(|| format!("{name} is not between 0 and {}", Permille::MAX.factor()))
     }
 
-    /// An info hash; none where the site has not written it yet.
+    /// An info hash; none if the site has not written it yet.
     pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<Option<InfoHash>, String> {
         let hash = match self.cell(column) {
             _ if self.is_blank(column) => return Ok(None),
@@ -111,7 +108,7 @@ impl Cells<'_> {
             .ok_or_else(|| format!("{name} is not a blob of 20 bytes"))
     }
 
-    /// Whether a site has not written anything there yet.
+    /// Whether the site has not written it yet.
     pub(super) fn is_blank(&self, column: usize) -> bool {
         match self.cell(column) {
             ValueRef::Null => true,
@@ -126,13 +123,4 @@ impl Cells<'_> {
             _ => &[],
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a string can't fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }

@@ -1,8 +1,8 @@
-//! Editing users, torrents and whitelist, as `mika-manage` and the API do.
+//! Edits of users, torrents and whitelist by `mika-manage` and the API.
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::fault::Fault;
+use super::fault::SqliteFault;
 use super::read;
 use super::tables::{begin, found};
 use crate::base::ids::{Passkey, TorrentId, UserId};
@@ -15,7 +15,7 @@ use crate::storage::{
 pub(super) fn add_users(
     connection: &mut Connection,
     users: &[NewUser],
-) -> Result<Vec<Added<UserId>>, Fault> {
+) -> Result<Vec<Added<UserId>>, SqliteFault> {
     let transaction = begin(connection)?;
     let ids = users
         .iter()
@@ -25,7 +25,7 @@ pub(super) fn add_users(
     Ok(ids)
 }
 
-fn add_user(transaction: &Transaction<'_>, user: &NewUser) -> Result<Option<UserId>, Fault> {
+fn add_user(transaction: &Transaction<'_>, user: &NewUser) -> Result<Option<UserId>, SqliteFault> {
     let added = transaction
         .prepare_cached(
             "INSERT INTO users (id, passkey, username, can_leech) VALUES (?1, ?2, ?3, ?4)",
@@ -36,7 +36,7 @@ fn add_user(transaction: &Transaction<'_>, user: &NewUser) -> Result<Option<User
             user.username,
             user.can_leech
         ])
-        .map_err(Fault::from);
+        .map_err(SqliteFault::from);
     match added {
         Ok(_) => Ok(Some(UserId(new_id(transaction)?))),
         Err(fault) => match fault.duplicate_key().as_deref() {
@@ -46,8 +46,8 @@ fn add_user(transaction: &Transaction<'_>, user: &NewUser) -> Result<Option<User
     }
 }
 
-/// What became of a row. A statement that is refused undoes itself, so the others are not concerned.
-fn row_result<T>(result: Result<Option<T>, Fault>) -> Result<Added<T>, Fault> {
+/// The result for one row. A refused statement is rolled back by itself, and does not affect the others.
+fn row_result<T>(result: Result<Option<T>, SqliteFault>) -> Result<Added<T>, SqliteFault> {
     let fault = match result {
         Ok(id) => return Ok(Ok(id)),
         Err(fault) => fault,
@@ -65,7 +65,7 @@ pub(super) fn update_user(
     connection: &mut Connection,
     id: UserId,
     patch: &UserPatch,
-) -> Result<(), Fault> {
+) -> Result<(), SqliteFault> {
     let passkey = patch.passkey.as_ref().map(Passkey::expose);
     let changed = connection
         .prepare_cached(
@@ -90,7 +90,7 @@ pub(super) fn update_user(
 pub(super) fn add_torrents(
     connection: &mut Connection,
     torrents: &[NewTorrent],
-) -> Result<Vec<Added<TorrentId>>, Fault> {
+) -> Result<Vec<Added<TorrentId>>, SqliteFault> {
     let transaction = begin(connection)?;
     let ids = torrents
         .iter()
@@ -100,11 +100,11 @@ pub(super) fn add_torrents(
     Ok(ids)
 }
 
-/// A hash may be the first of one torrent and the second of another, which no constraint forbids.
+/// No constraint prevents that a hash is the first of one torrent and the second of another.
 fn add_torrent(
     transaction: &Transaction<'_>,
     torrent: &NewTorrent,
-) -> Result<Option<TorrentId>, Fault> {
+) -> Result<Option<TorrentId>, SqliteFault> {
     let (first, second) = (torrent.info_hash.0, torrent.info_hash_v2.map(|hash| hash.0));
     let id = torrent.id.map(|id| id.0);
     let known = transaction
@@ -129,7 +129,7 @@ pub(super) fn update_torrent(
     connection: &mut Connection,
     id: TorrentId,
     patch: &TorrentPatch,
-) -> Result<(), Fault> {
+) -> Result<(), SqliteFault> {
     let factor = |multiplier: Option<Permille>| multiplier.map(Permille::factor);
     let transaction = begin(connection)?;
     let changed = transaction
@@ -155,13 +155,13 @@ pub(super) fn update_torrent(
     Ok(transaction.commit()?)
 }
 
-/// Gives a torrent, and what is recorded of it, another id. Records that a deleted torrent left under
-/// that id must not become this one's.
+/// Moves a torrent and its records to another id. Records that a deleted torrent left under that id must
+/// not become this one's.
 fn move_torrent(
     transaction: &Transaction<'_>,
     id: TorrentId,
     new_id: TorrentId,
-) -> Result<(), Fault> {
+) -> Result<(), SqliteFault> {
     let is_taken = transaction
         .prepare_cached(
             "SELECT 1 FROM torrents WHERE id = ?1 UNION ALL SELECT 1 FROM history \
@@ -187,7 +187,7 @@ fn move_torrent(
 pub(super) fn remove_torrents(
     connection: &mut Connection,
     torrents: &[TorrentRemoval],
-) -> Result<u64, Fault> {
+) -> Result<u64, SqliteFault> {
     let transaction = begin(connection)?;
     let mut removed = 0;
     for torrent in torrents {
@@ -202,7 +202,10 @@ pub(super) fn remove_torrents(
     Ok(removed)
 }
 
-pub(super) fn add_clients(connection: &mut Connection, clients: &[Client]) -> Result<(), Fault> {
+pub(super) fn add_clients(
+    connection: &mut Connection,
+    clients: &[Client],
+) -> Result<(), SqliteFault> {
     let transaction = begin(connection)?;
     for client in clients {
         transaction
@@ -216,7 +219,7 @@ pub(super) fn add_clients(connection: &mut Connection, clients: &[Client]) -> Re
 }
 
 /// A row whose prefix has blanks around it is removed under the prefix without them.
-pub(super) fn remove_client(connection: &mut Connection, prefix: &str) -> Result<(), Fault> {
+pub(super) fn remove_client(connection: &mut Connection, prefix: &str) -> Result<(), SqliteFault> {
     let transaction = begin(connection)?;
     let clients = read::clients(&transaction)?.rows;
     let mut removed = 0;
@@ -231,13 +234,13 @@ pub(super) fn remove_client(connection: &mut Connection, prefix: &str) -> Result
     Ok(transaction.commit()?)
 }
 
-/// Sets the totals of at most `limit` rows after `after` to 0; returns the last id that it did.
+/// Sets the totals of at most `limit` rows after `after` to 0; returns the last id.
 pub(super) fn wipe(
     connection: &mut Connection,
     what: Wipe,
     after: Option<u32>,
     limit: u32,
-) -> Result<Option<u32>, Fault> {
+) -> Result<Option<u32>, SqliteFault> {
     let (table, zeros) = match what {
         Wipe::Users => (
             "users",
@@ -266,14 +269,14 @@ pub(super) fn wipe(
     Ok(last)
 }
 
-/// A total as the database can hold it.
+/// A total clamped to what the database can hold.
 fn total(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// A value that another row has in a unique column.
-fn taken(error: rusqlite::Error) -> Fault {
-    let fault = Fault::from(error);
+/// The error for a violated unique column.
+fn taken(error: rusqlite::Error) -> SqliteFault {
+    let fault = SqliteFault::from(error);
     let what = match fault.duplicate_key().as_deref() {
         None => return fault,
         Some("users.passkey") => "a user with that passkey".into(),
@@ -283,7 +286,7 @@ fn taken(error: rusqlite::Error) -> Fault {
 }
 
 /// The id of the row just inserted; one beyond 32 bits takes the insert back.
-fn new_id(transaction: &Transaction<'_>) -> Result<u32, Fault> {
+fn new_id(transaction: &Transaction<'_>) -> Result<u32, SqliteFault> {
     let id = transaction.last_insert_rowid();
-    u32::try_from(id).map_err(|_| Fault::broken(format!("the new id {id} is not below 2^32")))
+    u32::try_from(id).map_err(|_| SqliteFault::broken(format!("the new id {id} is not below 2^32")))
 }

@@ -1,20 +1,18 @@
-//! Errors of SQLite as those of storage: what is the matter, and what to do about it.
+//! Errors of SQLite, mapped to [`StorageError`]s with the cause and the remedy.
 
 use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::storage::StorageError;
-use crate::storage::values::{Misfit, Refused};
+use crate::storage::values::{Misfit, RefusedValue};
 
 /// Why a job on a connection failed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum SqliteFault {
     Sql(Error),
     Storage(StorageError),
 }
 
-// === impl Fault ===
-
-impl Fault {
+impl SqliteFault {
     pub(super) fn broken(text: impl Into<String>) -> Self {
         Self::Storage(StorageError::Broken(text.into()))
     }
@@ -32,7 +30,7 @@ impl Fault {
         unique.contains(&error.extended_code)
     }
 
-    /// The columns in which a value exists already, such as `users.username`.
+    /// The columns of the violated unique key, such as `users.username`.
     pub(super) fn duplicate_key(&self) -> Option<String> {
         match self {
             Self::Sql(Error::SqliteFailure(_, Some(text))) if self.is_duplicate() => {
@@ -42,8 +40,8 @@ impl Fault {
         }
     }
 
-    /// What a value is refused for, if that is why a statement failed.
-    pub(super) fn refused(&self) -> Option<Refused> {
+    /// Why a value was refused, if that is the cause.
+    pub(super) fn refused(&self) -> Option<RefusedValue> {
         match self {
             Self::Sql(error) => refused(error),
             Self::Storage(_) => None,
@@ -59,20 +57,20 @@ impl Fault {
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for SqliteFault {
     fn from(error: Error) -> Self {
         Self::Sql(error)
     }
 }
 
-impl From<StorageError> for Fault {
+impl From<StorageError> for SqliteFault {
     fn from(error: StorageError) -> Self {
         Self::Storage(error)
     }
 }
 
-/// What a constraint of the site's refuses. Which column it was, SQLite tells of some.
-fn refused(error: &Error) -> Option<Refused> {
+/// A value refused by a constraint of the site. SQLite names the column for some of them.
+fn refused(error: &Error) -> Option<RefusedValue> {
     let Error::SqliteFailure(error, text) = error else {
         return None;
     };
@@ -92,18 +90,20 @@ fn refused(error: &Error) -> Option<Refused> {
         _ => return None,
     };
     // "NOT NULL constraint failed: users.email", "cannot store TEXT value in INTEGER column users.id"
-    let named = text.as_deref().and_then(|text| text.rsplit(' ').next());
-    let named = named.and_then(|name| name.split_once('.'));
-    let is_name = |text: &str| text.chars().all(|it| it.is_alphanumeric() || it == '_');
+    let named = text
+        .as_deref()
+        .and_then(|text| text.rsplit(' ').next())
+        .and_then(|name| name.split_once('.'));
+    let is_name = |text: &str| text.chars().all(|c| c.is_alphanumeric() || c == '_');
     let named = named.filter(|(table, column)| is_name(table) && is_name(column));
-    Some(Refused {
+    Some(RefusedValue {
         table: named.map(|(table, _)| table.to_owned()),
         column: named.map(|(_, column)| column.to_owned()),
         why,
     })
 }
 
-/// Texts of SQLite name tables and columns, never values, so they may be shown.
+/// Texts of SQLite name tables and columns but never values, so they may be shown.
 fn explain(error: &Error, path: &str) -> StorageError {
     if let Some(refused) = refused(error) {
         return StorageError::Invalid(refused.to_string());

@@ -1,24 +1,24 @@
-//! The feed of registry changes. Triggers write it (see `migrations/`), so it tells of plain SQL too.
+//! The feed of registry changes. Triggers write it (see `migrations/`), so it includes changes by plain SQL.
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::fault::Fault;
+use super::fault::SqliteFault;
 use super::read;
 use super::tables::begin;
 use crate::base::ids::{TorrentId, UserId};
 use crate::registry::RowChange;
 use crate::storage::{Feed, FeedPosition, StorageError, passed_over};
 
-/// Entries kept for those who follow; who is further behind loads everything again.
+/// Entries that the feed keeps; a follower that is further behind loads everything again.
 const KEPT: i64 = 100_000;
-/// Entries that one trim deletes at most.
+/// Maximum of entries that one trim deletes.
 const TRIM_MAX: i64 = 50_000;
 
-/// The kind of an entry that has everything loaded again: triggers were missing for a while.
+/// The kind of an entry that makes followers load everything again: triggers were missing for a while.
 pub(super) const RELOAD: &str = "reload";
 
-/// The newest position. SQLite remembers it even when every entry is gone.
-pub(super) fn position(connection: &Connection) -> Result<FeedPosition, Fault> {
+/// The newest position. SQLite remembers it even if all entries are deleted.
+pub(super) fn position(connection: &Connection) -> Result<FeedPosition, SqliteFault> {
     let mut select =
         connection.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'mika_feed'")?;
     let newest: Option<i64> = select.query_row([], |row| row.get(0)).optional()?;
@@ -30,7 +30,7 @@ pub(super) fn changes(
     connection: &mut Connection,
     after: FeedPosition,
     limit: u32,
-) -> Result<Feed, Fault> {
+) -> Result<Feed, SqliteFault> {
     // One snapshot: a row is never older than the entry that names it.
     let snapshot = connection.transaction()?;
     let newest = position(&snapshot)?;
@@ -52,7 +52,7 @@ pub(super) fn changes(
 }
 
 /// Deletes the oldest entries above [`KEPT`], a bounded number at a time.
-pub(super) fn trim(connection: &Connection) -> Result<(), Fault> {
+pub(super) fn trim(connection: &Connection) -> Result<(), SqliteFault> {
     let newest = position(connection)?;
     let oldest = oldest(connection, newest)?.cast_signed();
     let end = newest
@@ -64,7 +64,7 @@ pub(super) fn trim(connection: &Connection) -> Result<(), Fault> {
     Ok(())
 }
 
-fn oldest(connection: &Connection, newest: FeedPosition) -> Result<u64, Fault> {
+fn oldest(connection: &Connection, newest: FeedPosition) -> Result<u64, SqliteFault> {
     let mut select = connection.prepare_cached("SELECT MIN(seq) FROM mika_feed")?;
     let oldest: Option<i64> = select.query_row([], |row| row.get(0))?;
     Ok(oldest.map_or(newest.0 + 1, |seq| seq.max(0).cast_unsigned()))
@@ -77,7 +77,7 @@ fn entries(
     connection: &Connection,
     after: FeedPosition,
     limit: u32,
-) -> Result<(Vec<Entry>, FeedPosition), Fault> {
+) -> Result<(Vec<Entry>, FeedPosition), SqliteFault> {
     let mut select = connection.prepare_cached(
         "SELECT seq, kind, key FROM mika_feed WHERE seq > ?1 ORDER BY seq LIMIT ?2",
     )?;
@@ -94,12 +94,12 @@ fn entries(
     Ok((entries, reached))
 }
 
-/// A row that can't be used must not stay in force, so it counts as gone.
-fn change(connection: &Connection, kind: &str, key: i64) -> Result<Option<RowChange>, Fault> {
+/// An unusable row must not stay in force, so it counts as deleted.
+fn change(connection: &Connection, kind: &str, key: i64) -> Result<Option<RowChange>, SqliteFault> {
     if kind == "whitelist" {
         return Ok(Some(RowChange::Whitelist(read::whitelist(connection)?)));
     }
-    // The tracker never knew an id that does not fit.
+    // The tracker has never loaded an id that does not fit.
     let Ok(key) = u32::try_from(key) else {
         return Ok(None);
     };
@@ -125,12 +125,12 @@ fn change(connection: &Connection, kind: &str, key: i64) -> Result<Option<RowCha
 }
 
 fn usable<T>(
-    row: Result<Option<T>, Fault>,
+    row: Result<Option<T>, SqliteFault>,
     table: &'static str,
     id: u32,
-) -> Result<Option<T>, Fault> {
+) -> Result<Option<T>, SqliteFault> {
     match row {
-        Err(Fault::Storage(StorageError::Broken(problem))) => {
+        Err(SqliteFault::Storage(StorageError::Broken(problem))) => {
             passed_over::log(table, id, &problem);
             Ok(None)
         }
@@ -138,8 +138,12 @@ fn usable<T>(
     }
 }
 
-/// Deletes what [`crate::storage::Storage::prune`] says, and old entries of the feed.
-pub(super) fn prune(connection: &mut Connection, before: i64, limit: u32) -> Result<u64, Fault> {
+/// Implements [`crate::storage::Storage::prune`]; also trims the feed.
+pub(super) fn prune(
+    connection: &mut Connection,
+    before: i64,
+    limit: u32,
+) -> Result<u64, SqliteFault> {
     let transaction = begin(connection)?;
     let gone = transaction
         .prepare_cached(

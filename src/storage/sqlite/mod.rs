@@ -1,15 +1,15 @@
-//! The SQLite driver: one file, one thread that writes, one that reads.
+//! The SQLite driver: one file, one writer thread, one reader thread.
 //!
 //! SQLite blocks while it works, so the connections live on threads of their own
-//! (`worker`) and callers wait for a message. The log is written ahead (WAL): readers and the
-//! writer don't wait for each other, and a web application may use the file meanwhile.
+//! (`worker`) and callers wait for a message. In WAL mode readers and the writer don't block each other, and
+//! a web application may use the file at the same time.
 
-mod absurd;
 mod apply;
 mod cells;
 mod edit;
 mod fault;
 mod feed;
+mod invalid_totals;
 mod open;
 mod read;
 #[cfg(test)]
@@ -28,13 +28,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 
-use self::fault::Fault;
+use self::fault::SqliteFault;
 use self::worker::Worker;
 use super::{
-    Absurd, Added, Claim, CreditRules, Feed, FeedPosition, Find, Finding, Found, History,
-    MigrationStatus, NewTorrent, NewUser, Page, Place, Storage, StorageError, StoredPeer,
-    StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch,
-    UserTorrents, Wipe,
+    Added, Claim, CreditRules, Feed, FeedPosition, Find, Finding, Found, InvalidTotals,
+    MigrationStatus, NewTorrent, NewUser, Page, Storage, StorageConfig, StorageError,
+    StoredHistory, StoredPeer, StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval,
+    UserKey, UserPatch, UserTorrents, Wipe,
 };
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::base::secret::Secret;
@@ -45,10 +45,10 @@ use crate::registry::{BadRow, Client};
 
 /// How long a connection waits for another program's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a caller waits for its turn and its answer.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The same for jobs that read or write the whole file.
-const PATIENCE_WHOLE: Duration = Duration::from_secs(3600);
+/// How long a caller waits for its result.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to wait for jobs that read or write the whole file.
+const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A database file.
 struct Sqlite {
@@ -58,8 +58,8 @@ struct Sqlite {
 }
 
 /// Opens the database `sqlite://PATH`, and creates the file if its folder is there.
-pub fn open(place: &Place) -> Result<Arc<dyn Storage>, StorageError> {
-    let path = open::path_of(&place.url)?;
+pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
+    let path = open::path_of(&config.url)?;
     Ok(Arc::new(Sqlite::open(&path, BUSY_TIMEOUT)?))
 }
 
@@ -90,8 +90,6 @@ pub fn file_of(url: &Secret) -> Option<PathBuf> {
     open::path_of(url).ok()
 }
 
-// === impl Sqlite ===
-
 impl Sqlite {
     fn open(path: &Path, busy_timeout: Duration) -> Result<Self, StorageError> {
         let shown: Arc<str> = path.display().to_string().into();
@@ -106,16 +104,16 @@ impl Sqlite {
 
     async fn write<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+        job: impl FnOnce(&mut Connection) -> Result<T, SqliteFault> + Send + 'static,
     ) -> Result<T, StorageError> {
-        self.writer.run(PATIENCE, job).await
+        self.writer.run(ANSWER_TIMEOUT, job).await
     }
 
     async fn read<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+        job: impl FnOnce(&mut Connection) -> Result<T, SqliteFault> + Send + 'static,
     ) -> Result<T, StorageError> {
-        self.reader.run(PATIENCE, job).await
+        self.reader.run(ANSWER_TIMEOUT, job).await
     }
 }
 
@@ -131,7 +129,7 @@ impl Storage for Sqlite {
     }
 
     async fn migrate(&self) -> Result<Vec<String>, StorageError> {
-        self.writer.run(PATIENCE_WHOLE, tables::migrate).await
+        self.writer.run(WHOLE_TABLE_TIMEOUT, tables::migrate).await
     }
 
     async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
@@ -139,7 +137,7 @@ impl Storage for Sqlite {
     }
 
     async fn check(&self) -> Result<Vec<Finding>, StorageError> {
-        self.reader.run(PATIENCE_WHOLE, tables::check).await
+        self.reader.run(WHOLE_TABLE_TIMEOUT, tables::check).await
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
@@ -198,7 +196,7 @@ impl Storage for Sqlite {
         &self,
         after: Option<(TorrentId, UserId)>,
         limit: u32,
-    ) -> Result<Page<History>, StorageError> {
+    ) -> Result<Page<StoredHistory>, StorageError> {
         self.read(move |connection| read::histories(connection, after, limit))
             .await
     }
@@ -206,7 +204,7 @@ impl Storage for Sqlite {
     async fn records_of(
         &self,
         torrent: TorrentId,
-    ) -> Result<(Vec<History>, Vec<StoredPeer>), StorageError> {
+    ) -> Result<(Vec<StoredHistory>, Vec<StoredPeer>), StorageError> {
         self.read(move |connection| read::records_of(connection, torrent))
             .await
     }
@@ -325,9 +323,9 @@ impl Storage for Sqlite {
             .await
     }
 
-    async fn applied(&self, node: &str) -> Result<u64, StorageError> {
-        let node = node.to_owned();
-        self.write(move |connection| apply::applied(connection, &node))
+    async fn last_applied(&self, journal: &str) -> Result<u64, StorageError> {
+        let journal = journal.to_owned();
+        self.write(move |connection| apply::last_applied(connection, &journal))
             .await
     }
 
@@ -372,19 +370,19 @@ impl Storage for Sqlite {
             .await
     }
 
-    async fn absurd(
+    async fn invalid_totals(
         &self,
         what: Wipe,
         after: Option<u32>,
         limit: u32,
-    ) -> Result<(Vec<Absurd>, Option<u32>), StorageError> {
-        self.read(move |connection| absurd::find(connection, what, after, limit))
+    ) -> Result<(Vec<InvalidTotals>, Option<u32>), StorageError> {
+        self.read(move |connection| invalid_totals::find(connection, what, after, limit))
             .await
     }
 
-    async fn mend(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError> {
+    async fn fix_totals(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError> {
         let ids = ids.to_vec();
-        self.write(move |connection| absurd::mend(connection, what, &ids))
+        self.write(move |connection| invalid_totals::fix(connection, what, &ids))
             .await
     }
 }

@@ -1,4 +1,4 @@
-//! Opening the file: what can be wrong with it is told here, in one line each.
+//! Opens the file, with one line of error for each thing that can be wrong with it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::fault::Fault;
+use super::fault::SqliteFault;
 use super::tables;
 use crate::base::secret::Secret;
 use crate::storage::{Claim, StorageError, migrate};
 
-/// Passkeys are in it: the file is not for everybody, whatever the umask says.
+/// It holds passkeys: not world-readable, whatever the umask.
 const FILE_MODE: u32 = 0o660;
 /// Prepared statements kept by each connection; more than the driver has.
 const STATEMENTS_MAX: usize = 64;
-/// Kibibytes of pages that the writer and the reader keep in memory.
+/// Page cache of the writer and the reader, in KiB.
 const WRITER_CACHE_KIB: i64 = 64 * 1024;
 const READER_CACHE_KIB: i64 = 16 * 1024;
 /// Pages (64 MiB) in the write-ahead log before a checkpoint copies them into the file. A full batch changes
@@ -81,8 +81,8 @@ pub(super) fn claim(path: &Path) -> Result<Claim, StorageError> {
     }
 }
 
-/// Only a file that is not there is touched: closing a second handle on a database in use
-/// would drop SQLite's own locks on it.
+/// Does not open an existing file: closing a second handle on a database in use would drop SQLite's own
+/// locks on it.
 fn create(path: &Path) -> Result<(), StorageError> {
     let shown = path.display();
     let created = OpenOptions::new()
@@ -97,7 +97,7 @@ fn create(path: &Path) -> Result<(), StorageError> {
         Ok(_) | Err(ErrorKind::AlreadyExists) => return Ok(()),
         Err(ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             format!(
-                "can't create {shown}: its folder does not exist: create it, or mend storage.url"
+                "can't create {shown}: its folder does not exist: create it, or fix storage.url"
             )
         }
         Err(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
@@ -113,13 +113,13 @@ fn create(path: &Path) -> Result<(), StorageError> {
     Err(StorageError::Broken(problem))
 }
 
-fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connection, Fault> {
+fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connection, SqliteFault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     if connection.is_readonly("main")? {
-        return Err(Fault::broken(format!(
+        return Err(SqliteFault::broken(format!(
             "{} is read-only: let Mika's user write to it",
             path.display()
         )));
@@ -127,12 +127,12 @@ fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connec
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
-        return Err(Fault::broken(format!(
+        return Err(SqliteFault::broken(format!(
             "{} can't use a write-ahead log (its journal mode is {mode}): put it on a local disk",
             path.display()
         )));
     }
-    // FULL: what was acknowledged survives a power cut.
+    // FULL: committed data survives a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
@@ -140,11 +140,11 @@ fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connec
     Ok(connection)
 }
 
-/// A file that is there but can't be opened is a matter of rights.
-fn explain(fault: Fault, path: &Path) -> StorageError {
+/// An existing file that can't be opened lacks permissions.
+fn explain(fault: SqliteFault, path: &Path) -> StorageError {
     let shown = path.display();
     match &fault {
-        Fault::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+        SqliteFault::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
             StorageError::Broken(format!(
                 "can't open {shown}: let Mika's user read and write it and its folder"
             ))

@@ -1,19 +1,19 @@
-//! Reading tables page by page. A row that can't be used is reported, and the rest is good.
+//! Reads tables page by page. An unusable row is reported and skipped.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 use rusqlite::{Connection, Params, Row, Rows, params};
 
-use super::cells::Cells;
-use super::fault::Fault;
+use super::cells::SqliteCells;
+use super::fault::SqliteFault;
 use crate::base::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
 use crate::registry::{Client, Torrent, User};
 use crate::storage::rows::{self, SortKey, Unusable};
 use crate::storage::unusable;
 use crate::storage::{
-    BadRow, Find, Found, History, Page, StoredPeer, StoredTorrent, StoredUser, TorrentKey, UserKey,
-    UserTorrents, UserTotals,
+    BadRow, Find, Found, Page, StoredHistory, StoredPeer, StoredTorrent, StoredUser, TorrentKey,
+    UserKey, UserTorrents, UserTotals,
 };
 
 const USER: &str = "SELECT id, passkey, username, enabled, can_leech, \
@@ -29,15 +29,15 @@ const PEER: &str = "SELECT user_id, torrent_id, peer_id, base_up, base_down, bas
 const HISTORY: &str = "SELECT torrent_id, user_id, uploaded, downloaded, seed_time, completed_at, \
     hnr FROM history";
 
-/// Ids are above this one, which is none.
+/// All ids are above this one.
 const BEFORE_ALL: i64 = i64::MIN;
 
-pub(super) fn newest_announce(connection: &Connection) -> Result<Option<i64>, Fault> {
+pub(super) fn newest_announce(connection: &Connection) -> Result<Option<i64>, SqliteFault> {
     let mut select = connection.prepare_cached("SELECT MAX(last_announce) FROM peers")?;
     Ok(select.query_row([], |row| row.get(0))?)
 }
 
-pub(super) fn last_gone(connection: &Connection, before: i64) -> Result<Option<i64>, Fault> {
+pub(super) fn last_gone(connection: &Connection, before: i64) -> Result<Option<i64>, SqliteFault> {
     let mut select = connection.prepare_cached(
         "SELECT MAX(last_announce) FROM peers WHERE active = 0 AND last_announce < ?1",
     )?;
@@ -48,7 +48,7 @@ pub(super) fn users(
     connection: &Connection,
     after: Option<UserId>,
     limit: u32,
-) -> Result<Page<StoredUser>, Fault> {
+) -> Result<Page<StoredUser>, SqliteFault> {
     let after = after.map_or(BEFORE_ALL, |id| id.0.into());
     let mut select = connection.prepare_cached(&format!("{USER} WHERE id > ?1 ORDER BY id"))?;
     page(select.query([after])?, limit, user)
@@ -58,7 +58,7 @@ pub(super) fn torrents(
     connection: &Connection,
     after: Option<TorrentId>,
     limit: u32,
-) -> Result<Page<StoredTorrent>, Fault> {
+) -> Result<Page<StoredTorrent>, SqliteFault> {
     let after = after.map_or(BEFORE_ALL, |id| id.0.into());
     let mut select = connection.prepare_cached(&format!("{TORRENT} WHERE id > ?1 ORDER BY id"))?;
     page(select.query([after])?, limit, torrent)
@@ -69,7 +69,7 @@ pub(super) fn peers(
     since: i64,
     after: Option<PeerKey>,
     limit: u32,
-) -> Result<Page<StoredPeer>, Fault> {
+) -> Result<Page<StoredPeer>, SqliteFault> {
     let (user, torrent, peer_id) = after.as_ref().map_or((BEFORE_ALL, 0_i64, &[][..]), |key| {
         (key.user.0.into(), key.torrent.0.into(), &key.peer_id.0[..])
     });
@@ -89,7 +89,7 @@ pub(super) fn histories(
     connection: &Connection,
     after: Option<(TorrentId, UserId)>,
     limit: u32,
-) -> Result<Page<History>, Fault> {
+) -> Result<Page<StoredHistory>, SqliteFault> {
     let (torrent, user) = after.map_or((BEFORE_ALL, 0), |(torrent, user)| {
         (torrent.0.into(), i64::from(user.0))
     });
@@ -102,7 +102,7 @@ pub(super) fn histories(
 pub(super) fn records_of(
     connection: &Connection,
     torrent: TorrentId,
-) -> Result<(Vec<History>, Vec<StoredPeer>), Fault> {
+) -> Result<(Vec<StoredHistory>, Vec<StoredPeer>), SqliteFault> {
     let mut select = connection.prepare_cached(&format!("{HISTORY} WHERE torrent_id = ?1"))?;
     let histories = page(select.query([torrent.0])?, u32::MAX, history)?;
     let mut select = connection.prepare_cached(&format!("{PEER} WHERE torrent_id = ?1"))?;
@@ -110,11 +110,11 @@ pub(super) fn records_of(
     Ok((histories.rows, peers.rows))
 }
 
-/// Those of `torrents` that have any record.
+/// The torrents of these that have any record.
 pub(super) fn with_records(
     connection: &Connection,
     torrents: &[TorrentId],
-) -> Result<Vec<TorrentId>, Fault> {
+) -> Result<Vec<TorrentId>, SqliteFault> {
     let mut select = connection.prepare_cached(
         "SELECT 1 WHERE EXISTS (SELECT 1 FROM history WHERE torrent_id = ?1)
          OR EXISTS (SELECT 1 FROM peers WHERE torrent_id = ?1)",
@@ -128,23 +128,29 @@ pub(super) fn with_records(
     Ok(found)
 }
 
-/// The usable clients; [`unusable_rows`] tells of the others.
-pub(super) fn whitelist(connection: &Connection) -> Result<Vec<Client>, Fault> {
+/// The usable clients; [`unusable_rows`] has the others.
+pub(super) fn whitelist(connection: &Connection) -> Result<Vec<Client>, SqliteFault> {
     Ok(rows::distinct(clients(connection)?.rows))
 }
 
-pub(super) fn user_by_id(connection: &Connection, id: UserId) -> Result<Option<StoredUser>, Fault> {
+pub(super) fn user_by_id(
+    connection: &Connection,
+    id: UserId,
+) -> Result<Option<StoredUser>, SqliteFault> {
     one(connection, &format!("{USER} WHERE id = ?1"), [id.0], user)
 }
 
-pub(super) fn is_unfinished(connection: &Connection, id: UserId) -> Result<bool, Fault> {
+pub(super) fn is_unfinished(connection: &Connection, id: UserId) -> Result<bool, SqliteFault> {
     let mut select = connection.prepare_cached(&format!("{USER} WHERE id = ?1"))?;
     let mut rows = select.query([id.0])?;
     let row = rows.next()?;
     Ok(row.is_some_and(|row| matches!(user(row), Err(Unusable::Unfinished))))
 }
 
-pub(super) fn users_named(connection: &Connection, name: &str) -> Result<Vec<StoredUser>, Fault> {
+pub(super) fn users_named(
+    connection: &Connection,
+    name: &str,
+) -> Result<Vec<StoredUser>, SqliteFault> {
     let mut select =
         connection.prepare_cached(&format!("{USER} WHERE username = ?1 ORDER BY id"))?;
     let mut rows = select.query([name])?;
@@ -154,7 +160,7 @@ pub(super) fn users_named(connection: &Connection, name: &str) -> Result<Vec<Sto
             Ok(stored) => stored,
             Err(Unusable::Bad(bad)) => return Err(unusable(&bad)),
             Err(Unusable::Unfinished) => {
-                return Err(rows::no_passkey(&Cells(row).shown(0)).into());
+                return Err(rows::no_passkey(&SqliteCells(row).shown(0)).into());
             }
         });
     }
@@ -164,7 +170,7 @@ pub(super) fn users_named(connection: &Connection, name: &str) -> Result<Vec<Sto
 pub(super) fn torrent_by_id(
     connection: &Connection,
     id: TorrentId,
-) -> Result<Option<StoredTorrent>, Fault> {
+) -> Result<Option<StoredTorrent>, SqliteFault> {
     one(
         connection,
         &format!("{TORRENT} WHERE id = ?1"),
@@ -176,12 +182,12 @@ pub(super) fn torrent_by_id(
 pub(super) fn torrent_by_hash(
     connection: &Connection,
     info_hash: InfoHash,
-) -> Result<Option<StoredTorrent>, Fault> {
+) -> Result<Option<StoredTorrent>, SqliteFault> {
     let sql = format!("{TORRENT} WHERE info_hash = ?1 OR info_hash_v2 = ?1");
     one(connection, &sql, [info_hash.0], torrent)
 }
 
-/// Which users are meant: those that the count and the list have in common.
+/// The condition that count and list have in common.
 const FIND_USERS: &str = "WHERE (?1 IS NULL OR username LIKE ?1 ESCAPE '!' OR id = ?2) \
     AND (?3 IS NULL OR (enabled <> 0) = ?3)";
 
@@ -191,7 +197,7 @@ const FIND_TORRENTS: &str = "WHERE (?1 IS NULL OR release_name LIKE ?1 ESCAPE '!
 pub(super) fn find_users(
     connection: &Connection,
     find: &Find<UserKey>,
-) -> Result<Found<StoredUser>, Fault> {
+) -> Result<Found<StoredUser>, SqliteFault> {
     let count = format!("SELECT COUNT(*) FROM users {FIND_USERS}");
     self::find(
         connection,
@@ -205,7 +211,7 @@ pub(super) fn find_users(
 pub(super) fn find_torrents(
     connection: &Connection,
     find: &Find<TorrentKey>,
-) -> Result<Found<StoredTorrent>, Fault> {
+) -> Result<Found<StoredTorrent>, SqliteFault> {
     let count = format!("SELECT COUNT(*) FROM torrents {FIND_TORRENTS}");
     let list = format!("{TORRENT} {FIND_TORRENTS}");
     self::find(connection, find, &count, &list, torrent)
@@ -217,7 +223,7 @@ fn find<K: SortKey, T>(
     count: &str,
     list: &str,
     read: impl Fn(&Row<'_>) -> Result<T, Unusable>,
-) -> Result<Found<T>, Fault> {
+) -> Result<Found<T>, SqliteFault> {
     let params = params![find.pattern(), find.id(), find.enabled];
     let total: i64 = connection.query_row(count, params, |row| row.get(0))?;
     let mut select = connection.prepare(&format!("{list}{}", find.tail()))?;
@@ -226,7 +232,10 @@ fn find<K: SortKey, T>(
     Ok(Found { rows, total })
 }
 
-pub(super) fn torrents_of(connection: &Connection, user: UserId) -> Result<UserTorrents, Fault> {
+pub(super) fn torrents_of(
+    connection: &Connection,
+    user: UserId,
+) -> Result<UserTorrents, SqliteFault> {
     let mut select = connection.prepare_cached(
         "SELECT torrent_id, completed_at IS NOT NULL, hnr <> 0 FROM history WHERE user_id = ?1",
     )?;
@@ -243,7 +252,9 @@ pub(super) fn torrents_of(connection: &Connection, user: UserId) -> Result<UserT
 }
 
 /// The rows of the tables that a site writes that can't be used.
-pub(super) fn unusable_rows(connection: &Connection) -> Result<unusable::UnusableRows, Fault> {
+pub(super) fn unusable_rows(
+    connection: &Connection,
+) -> Result<unusable::UnusableRows, SqliteFault> {
     let mut found = unusable::UnusableRows::default();
     let mut select = connection.prepare(USER)?;
     let users = page(select.query([])?, u32::MAX, |row| user(row).map(drop))?;
@@ -262,19 +273,19 @@ pub(super) fn unusable_rows(connection: &Connection) -> Result<unusable::Unusabl
     Ok(found)
 }
 
-/// The clients with their prefixes as they stand in the table, and the rows that can't be used.
-pub(super) fn clients(connection: &Connection) -> Result<Page<(Client, String)>, Fault> {
+/// The clients with their prefixes verbatim, and the unusable rows.
+pub(super) fn clients(connection: &Connection) -> Result<Page<(Client, String)>, SqliteFault> {
     let sql = "SELECT peer_id, vstring FROM whitelist ORDER BY peer_id";
     let mut select = connection.prepare_cached(sql)?;
     page(select.query([])?, u32::MAX, client)
 }
 
-/// Reads on to `limit` good rows, so that a page of bad ones is not taken for the end.
+/// Reads until there are `limit` good rows, so that a page of bad ones does not look like the end.
 fn page<T>(
     mut rows: Rows<'_>,
     limit: u32,
     read: impl Fn(&Row<'_>) -> Result<T, Unusable>,
-) -> Result<Page<T>, Fault> {
+) -> Result<Page<T>, SqliteFault> {
     let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
     let mut page = Page::empty();
     while let Some(row) = rows.next()? {
@@ -287,14 +298,13 @@ fn page<T>(
     Ok(page)
 }
 
-/// One row that was asked for by name: there it is an error if it can't be used. One that the site
-/// has not finished is not there yet.
+/// A single row: an error if it is unusable, none if the site has not finished it.
 fn one<T>(
     connection: &Connection,
     sql: &str,
     key: impl Params,
     read: impl Fn(&Row<'_>) -> Result<T, Unusable>,
-) -> Result<Option<T>, Fault> {
+) -> Result<Option<T>, SqliteFault> {
     let mut select = connection.prepare_cached(sql)?;
     let mut rows = select.query(key)?;
     match rows.next()?.map(read) {
@@ -304,8 +314,8 @@ fn one<T>(
     }
 }
 
-fn unusable(bad: &BadRow) -> Fault {
-    Fault::broken(format!(
+fn unusable(bad: &BadRow) -> SqliteFault {
+    SqliteFault::broken(format!(
         "the row {} of {} can't be used: {}",
         bad.id, bad.table, bad.problem
     ))
@@ -314,7 +324,7 @@ fn unusable(bad: &BadRow) -> Fault {
 // --- one row each; the columns as in the statements above ---
 
 fn user(row: &Row<'_>) -> Result<StoredUser, Unusable> {
-    let cells = Cells(row);
+    let cells = SqliteCells(row);
     if cells.is_blank(1) {
         return Err(Unusable::Unfinished);
     }
@@ -341,7 +351,7 @@ fn user(row: &Row<'_>) -> Result<StoredUser, Unusable> {
 }
 
 fn torrent(row: &Row<'_>) -> Result<StoredTorrent, Unusable> {
-    let cells = Cells(row);
+    let cells = SqliteCells(row);
     let first = cells.info_hash(1, "info_hash");
     let first = first.map_err(|problem| bad("torrents", &cells, problem))?;
     let info_hash = first.ok_or(Unusable::Unfinished)?;
@@ -369,10 +379,10 @@ fn torrent(row: &Row<'_>) -> Result<StoredTorrent, Unusable> {
 }
 
 fn client(row: &Row<'_>) -> Result<(Client, String), Unusable> {
-    let cells = Cells(row);
+    let cells = SqliteCells(row);
     let written = cells.text(0);
     let client = rows::client(&written, cells.text(1));
-    // In quotes, because it may have nothing but blanks.
+    // In quotes, because it may consist of blanks.
     let client = client.map_err(|problem| BadRow {
         id: format!("{:?}", cells.shown(0)),
         ..bad("whitelist", &cells, problem)
@@ -381,7 +391,7 @@ fn client(row: &Row<'_>) -> Result<(Client, String), Unusable> {
 }
 
 fn peer(row: &Row<'_>) -> Result<StoredPeer, Unusable> {
-    let cells = Cells(row);
+    let cells = SqliteCells(row);
     let key = || {
         Ok(PeerKey {
             user: UserId(cells.id(0)?),
@@ -424,15 +434,15 @@ fn peer(row: &Row<'_>) -> Result<StoredPeer, Unusable> {
     })
 }
 
-fn port(cells: &Cells<'_>, column: usize) -> Option<u16> {
+fn port(cells: &SqliteCells<'_>, column: usize) -> Option<u16> {
     u16::try_from(cells.integer(column)?).ok()
 }
 
-fn history(row: &Row<'_>) -> Result<History, Unusable> {
-    let cells = Cells(row);
+fn history(row: &Row<'_>) -> Result<StoredHistory, Unusable> {
+    let cells = SqliteCells(row);
     let ids = cells.id(0).and_then(|torrent| Ok((torrent, cells.id(1)?)));
     let (torrent, user) = ids.map_err(|problem| bad("history", &cells, problem))?;
-    Ok(History {
+    Ok(StoredHistory {
         user: UserId(user),
         torrent: TorrentId(torrent),
         uploaded: cells.total(2),
@@ -443,7 +453,7 @@ fn history(row: &Row<'_>) -> Result<History, Unusable> {
     })
 }
 
-fn bad(table: &'static str, cells: &Cells<'_>, problem: String) -> BadRow {
+fn bad(table: &'static str, cells: &SqliteCells<'_>, problem: String) -> BadRow {
     BadRow {
         table,
         id: cells.shown(0),

@@ -79,7 +79,7 @@ async fn credit_that_a_rule_of_the_site_refuses_stops_nobody_else() {
         .apply(&[Arc::new(batch(1, 0..6))], &CreditRules::default())
         .await
         .unwrap();
-    assert_eq!(it.storage.applied("a").await.unwrap(), 1);
+    assert_eq!(it.storage.last_applied("a").await.unwrap(), 1);
     let uploaded = |id: u32| -> i64 {
         let sql = "SELECT uploaded FROM users WHERE id = ?1";
         it.site.query_row(sql, [id], |row| row.get(0)).unwrap()
@@ -101,7 +101,7 @@ async fn credit_that_a_rule_of_the_site_refuses_stops_nobody_else() {
         .unwrap_err();
     assert!(error.to_string().contains("RAISE(ABORT"), "{error}");
     assert_eq!(
-        (uploaded(7), it.storage.applied("a").await.unwrap()),
+        (uploaded(7), it.storage.last_applied("a").await.unwrap()),
         (before, 1)
     );
 }

@@ -1,13 +1,13 @@
-//! Mika's own tables: making them, and looking for what is wrong with them.
+//! Mika's own tables: migrations and checks.
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
-use super::fault::Fault;
+use super::fault::SqliteFault;
 use super::{read, triggers};
 use crate::storage::identity::checked;
 use crate::storage::{Finding, MigrationStatus, StorageError, migrate};
 
-/// What the driver uses, so what must be there. The migrations make it.
+/// The tables and columns that the driver uses.
 const COLUMNS: &[(&str, &str)] = &[
     (
         "users",
@@ -36,7 +36,7 @@ const COLUMNS: &[(&str, &str)] = &[
 ];
 
 /// The names of the migrations that the database has; none if it is new.
-pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, Fault> {
+pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, SqliteFault> {
     if !is_there(connection, "mika_migrations")? {
         return Ok(Vec::new());
     }
@@ -45,25 +45,25 @@ pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, Fault> {
     Ok(names.collect::<Result<_, _>>()?)
 }
 
-/// By a statement: `Connection::table_exists` does not notice what others created meanwhile.
-fn is_there(connection: &Connection, table: &str) -> Result<bool, Fault> {
+/// By a statement: `Connection::table_exists` does not see tables that others created meanwhile.
+fn is_there(connection: &Connection, table: &str) -> Result<bool, SqliteFault> {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
     Ok(connection.prepare_cached(sql)?.exists([table])?)
 }
 
-/// The random text that a migration made.
-pub(super) fn identity(connection: &Connection) -> Result<String, Fault> {
+/// The identity; a random text made by a migration.
+pub(super) fn identity(connection: &Connection) -> Result<String, SqliteFault> {
     Ok(checked(found_identity(connection)?).map_err(StorageError::from)?)
 }
 
-/// Makes another one.
-pub(super) fn renew_identity(connection: &Connection) -> Result<String, Fault> {
+/// Replaces the identity.
+pub(super) fn renew_identity(connection: &Connection) -> Result<String, SqliteFault> {
     let sql = "UPDATE mika_identity SET id = lower(hex(randomblob(16)))";
     connection.execute(sql, [])?;
     identity(connection)
 }
 
-fn found_identity(connection: &Connection) -> Result<Option<String>, Fault> {
+fn found_identity(connection: &Connection) -> Result<Option<String>, SqliteFault> {
     if !is_there(connection, "mika_identity")? {
         return Ok(None);
     }
@@ -71,16 +71,17 @@ fn found_identity(connection: &Connection) -> Result<Option<String>, Fault> {
     Ok(select.query_row([], |row| row.get(0)).optional()?)
 }
 
-pub(super) fn migrations(connection: &Connection) -> Result<Vec<MigrationStatus>, Fault> {
+pub(super) fn migrations(connection: &Connection) -> Result<Vec<MigrationStatus>, SqliteFault> {
     Ok(migrate::status(migrate::SQLITE, &applied(connection)?)?)
 }
 
-/// Applies what is missing, and makes triggers and an identity again that are gone. Each migration is a transaction with its name, so an interrupted run goes on where it stopped.
-pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Fault> {
+/// Applies missing migrations, and restores triggers and identity. Each migration is a transaction with its
+/// name, so an interrupted run continues where it stopped.
+pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, SqliteFault> {
     let mut done = Vec::new();
     for migration in migrate::SQLITE {
         let transaction = begin(connection)?;
-        // Looked up inside the transaction: another process may migrate at the same time.
+        // Read inside the transaction: another process may migrate at the same time.
         let pending = migrations(&transaction)?
             .iter()
             .any(|status| status.name == migration.name && !status.applied);
@@ -108,8 +109,8 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Fault>
     Ok(done)
 }
 
-/// Gives the database an identity if the one that a migration gave it is gone; returns whether it was.
-fn make_identity(connection: &mut Connection) -> Result<bool, Fault> {
+/// Gives the database a new identity if it was lost; returns whether it was.
+fn make_identity(connection: &mut Connection) -> Result<bool, SqliteFault> {
     if found_identity(connection)?.is_some() {
         return Ok(false);
     }
@@ -121,12 +122,12 @@ fn make_identity(connection: &mut Connection) -> Result<bool, Fault> {
     Ok(true)
 }
 
-/// A transaction that is the only writer from its beginning, so that it can't fail half-way for a lock.
-pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Fault> {
+/// A transaction that locks at its beginning, so that it can't fail half-way for a lock.
+pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, SqliteFault> {
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
-pub(super) fn check(connection: &mut Connection) -> Result<Vec<Finding>, Fault> {
+pub(super) fn check(connection: &mut Connection) -> Result<Vec<Finding>, SqliteFault> {
     let mut findings = Vec::new();
     damage(connection, &mut findings)?;
     for status in migrations(connection)?
@@ -150,8 +151,8 @@ pub(super) fn check(connection: &mut Connection) -> Result<Vec<Finding>, Fault> 
     Ok(findings)
 }
 
-/// Info hashes that a site wrote as text: how to make blobs of them.
-fn text_hashes(connection: &Connection) -> Result<Vec<Finding>, Fault> {
+/// The finding for info hashes that a site wrote as text, with the conversion to blobs.
+fn text_hashes(connection: &Connection) -> Result<Vec<Finding>, SqliteFault> {
     let mut findings = Vec::new();
     for column in ["info_hash", "info_hash_v2"] {
         for (length, value) in [(40, "unhex({})"), (20, "CAST({} AS BLOB)")] {
@@ -170,7 +171,7 @@ fn text_hashes(connection: &Connection) -> Result<Vec<Finding>, Fault> {
     Ok(findings)
 }
 
-fn damage(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+fn damage(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), SqliteFault> {
     let mut quick_check = connection.prepare("PRAGMA quick_check(5)")?;
     let answers = quick_check.query_map([], |row| row.get(0))?;
     let answers: Vec<String> = answers.collect::<Result<_, _>>()?;
@@ -188,7 +189,7 @@ fn damage(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Fa
     Ok(())
 }
 
-fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), SqliteFault> {
     let mut select = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
     for (table, columns) in COLUMNS {
         let there = select.query_map([table], |row| row.get(0))?;
@@ -202,7 +203,7 @@ fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), F
         }
         for column in columns
             .split(' ')
-            .filter(|name| !there.iter().any(|it| it == name))
+            .filter(|name| !there.iter().any(|found| found == name))
         {
             findings.push(Finding::problem(
                 format!("the table {table} has no column {column}"),
@@ -213,8 +214,8 @@ fn missing(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), F
     Ok(())
 }
 
-/// Why an edit of a row that must exist did nothing.
-pub(super) fn found(changed: usize, what: impl FnOnce() -> String) -> Result<(), Fault> {
+/// The error for an edit of a row that does not exist.
+pub(super) fn found(changed: usize, what: impl FnOnce() -> String) -> Result<(), SqliteFault> {
     if changed == 0 {
         return Err(StorageError::NotFound(what()).into());
     }

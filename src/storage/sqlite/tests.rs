@@ -58,10 +58,10 @@ fn open_error(path: &Path) -> StorageError {
 }
 
 /// The file of that path, as a config names it.
-fn place(path: impl std::fmt::Display) -> Place {
-    Place {
+fn place(path: impl std::fmt::Display) -> StorageConfig {
+    StorageConfig {
         url: Secret::new(format!("sqlite://{path}")),
-        ..Place::default()
+        ..StorageConfig::default()
     }
 }
 
@@ -88,7 +88,7 @@ pub(super) fn batch(number: u64, peers: std::ops::Range<u32>) -> Batch {
         })
     };
     Batch {
-        node: "a".into(),
+        journal: "a".into(),
         number,
         changes: peers.map(change).collect(),
     }
@@ -302,7 +302,7 @@ async fn a_full_disk_loses_nothing() {
         matches!(&error, StorageError::Away(text) if text.contains("full")),
         "{error}"
     );
-    assert_eq!(it.storage.applied("a").await.unwrap(), 0);
+    assert_eq!(it.storage.last_applied("a").await.unwrap(), 0);
     assert!(it.storage.peers(0, None, 1).await.unwrap().rows.is_empty());
     room(1_000_000).await.unwrap();
     it.storage
@@ -314,7 +314,7 @@ async fn a_full_disk_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_lock_of_another_program_is_waited_for_and_then_told() {
+async fn a_lock_of_another_program_is_waited_for_and_then_reported() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();
     it.site.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -340,7 +340,7 @@ async fn a_lock_of_another_program_is_waited_for_and_then_told() {
 }
 
 #[tokio::test]
-async fn followers_too_far_behind_are_told_so() {
+async fn followers_too_far_behind_load_everything_again() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();
     it.site
@@ -365,7 +365,7 @@ async fn followers_too_far_behind_are_told_so() {
     assert_eq!(
         it.changes(newest).await,
         [],
-        "nothing is lost by who knows the newest"
+        "a follower at the newest position loses nothing"
     );
 }
 
@@ -385,7 +385,7 @@ async fn queued_work_is_finished_before_the_end() {
     });
     let jobs: Vec<_> = jobs.collect();
     tokio::task::yield_now().await;
-    // Nobody waits for the answers any more.
+    // The callers have gone.
     jobs.iter().for_each(tokio::task::JoinHandle::abort);
     for job in jobs {
         let _ = job.await;
@@ -425,7 +425,7 @@ async fn the_tables_of_a_newer_version_are_left_alone() {
 }
 
 #[test]
-fn a_path_that_can_not_be_opened_is_told_in_one_line() {
+fn a_path_that_can_not_be_opened_is_reported_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("text");
     fs::write(&text, "no database ".repeat(1000)).unwrap();
@@ -442,9 +442,9 @@ fn a_path_that_can_not_be_opened_is_told_in_one_line() {
     }
     for url in ["sqlite://", "sqlite://:memory:", "mika.db"] {
         assert!(
-            open(&Place {
+            open(&StorageConfig {
                 url: Secret::new(url),
-                ..Place::default()
+                ..StorageConfig::default()
             })
             .is_err(),
             "{url}"
@@ -453,7 +453,7 @@ fn a_path_that_can_not_be_opened_is_told_in_one_line() {
 }
 
 #[test]
-fn a_folder_that_takes_no_files_is_told_in_one_line() {
+fn a_read_only_folder_is_reported_in_one_line() {
     // Not even root creates files here.
     let error = open_error(Path::new("/proc/mika.db"));
     let StorageError::Broken(text) = error else {
@@ -463,7 +463,7 @@ fn a_folder_that_takes_no_files_is_told_in_one_line() {
 }
 
 #[tokio::test]
-async fn damage_is_told_where_it_is_met_and_by_the_check() {
+async fn damage_is_reported_where_it_is_met_and_by_the_check() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();
     it.storage

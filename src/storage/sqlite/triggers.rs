@@ -1,9 +1,9 @@
-//! The triggers that fill the feed. SQLite drops them with a table that is made again, which is how most
-//! changes of a table are done there.
+//! The triggers that fill the feed. SQLite drops them with a table that is recreated, which is how most
+//! changes of a table are done.
 
 use rusqlite::Connection;
 
-use super::fault::Fault;
+use super::fault::SqliteFault;
 use super::feed::RELOAD;
 use super::tables::begin;
 use crate::storage::triggers::{self, Misplaced, Trigger};
@@ -12,7 +12,7 @@ use crate::storage::{Finding, migrate};
 const CREATE: &str = "CREATE TRIGGER ";
 const END: &str = "\nEND;";
 
-/// The triggers of the migrations; their body is the whole statement.
+/// The triggers of the migrations; the body is the whole statement.
 fn expected() -> Vec<Trigger> {
     let mut triggers = Vec::new();
     for migration in migrate::SQLITE {
@@ -42,7 +42,7 @@ fn trigger(statement: &str) -> Option<Trigger> {
     })
 }
 
-fn misplaced(connection: &Connection) -> Result<Vec<Misplaced>, Fault> {
+fn misplaced(connection: &Connection) -> Result<Vec<Misplaced>, SqliteFault> {
     let mut select = connection
         .prepare("SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'trigger'")?;
     let found = select.query_map([], |row| {
@@ -58,13 +58,13 @@ fn misplaced(connection: &Connection) -> Result<Vec<Misplaced>, Fault> {
     Ok(triggers::misplaced(&expected(), &found))
 }
 
-pub(super) fn inspect(connection: &Connection) -> Result<Option<Finding>, Fault> {
+pub(super) fn inspect(connection: &Connection) -> Result<Option<Finding>, SqliteFault> {
     Ok(triggers::finding(&misplaced(connection)?))
 }
 
-/// Makes those triggers again that are missing or changed; returns what it made. No change was
-/// followed meanwhile, so those who follow load everything again.
-pub(super) fn restore(connection: &mut Connection) -> Result<Vec<String>, Fault> {
+/// Creates triggers again that are missing or changed; returns their names. Changes were missed meanwhile, so
+/// followers load everything again.
+pub(super) fn restore(connection: &mut Connection) -> Result<Vec<String>, SqliteFault> {
     if misplaced(connection)?.is_empty() {
         return Ok(Vec::new());
     }
@@ -72,7 +72,7 @@ pub(super) fn restore(connection: &mut Connection) -> Result<Vec<String>, Fault>
     let misplaced = misplaced(&transaction)?;
     let mut made = Vec::new();
     for wanted in expected() {
-        if misplaced.iter().any(|it| it.name == wanted.name) {
+        if misplaced.iter().any(|other| other.name == wanted.name) {
             let name = &wanted.name;
             transaction
                 .execute_batch(&format!("DROP TRIGGER IF EXISTS {name}; {}", wanted.body))?;

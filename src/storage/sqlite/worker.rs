@@ -1,4 +1,4 @@
-//! A thread that owns a connection and does one job after the other on it.
+//! A thread that owns a connection and runs jobs on it in order.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -9,26 +9,24 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::fault::Fault;
+use super::fault::SqliteFault;
 use crate::storage::StorageError;
 
-/// Jobs that may wait for the thread; who brings one more waits until there is room.
+/// Capacity of the job queue; callers wait while it is full.
 const QUEUE_MAX: usize = 64;
 
-/// A connection without a job for so long gives back the pages that it keeps in memory.
+/// Idle time after which a connection frees its page cache.
 const IDLE: Duration = Duration::from_secs(2);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// The way to one connection. Dropping it lets the thread finish the jobs it has, and waits for that.
+/// A handle of one connection's thread. Dropping it waits until queued jobs are done.
 pub(super) struct Worker {
     path: Arc<str>,
     /// None only while dropping.
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
-
-// === impl Worker ===
 
 impl Worker {
     pub(super) fn start(
@@ -51,23 +49,23 @@ impl Worker {
         })
     }
 
-    /// Does `job` on the thread. One that takes longer than `patience` is no longer waited
-    /// for, but still done: only jobs that may be repeated should be repeated after that.
+    /// Runs `job` on the thread. After `time_limit` the caller stops waiting, but the job still runs: only
+    /// idempotent jobs should be retried after that.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        patience: Duration,
-        job: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+        time_limit: Duration,
+        job: impl FnOnce(&mut Connection) -> Result<T, SqliteFault> + Send + 'static,
     ) -> Result<T, StorageError> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            // Who asked may have given up; the work is done all the same.
+            // The caller may have given up; the job is done anyway.
             let _ = reply.send(job(connection));
         });
         let work = async {
             self.jobs.as_ref()?.send(job).await.ok()?;
             answer.await.ok()
         };
-        match tokio::time::timeout(patience, work).await {
+        match tokio::time::timeout(time_limit, work).await {
             Ok(Some(result)) => result.map_err(|fault| fault.explain(&self.path)),
             Ok(None) => Err(StorageError::Broken(format!(
                 "the thread of {} has ended: restart Mika and report this",
@@ -76,19 +74,19 @@ impl Worker {
             Err(_) => Err(StorageError::Away(format!(
                 "{} did not answer within {} s",
                 self.path,
-                patience.as_secs()
+                time_limit.as_secs()
             ))),
         }
     }
 }
 
-/// Does all jobs that come, until none can come any more.
+/// Runs jobs until the handle is dropped.
 async fn work(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
     loop {
         let job = if let Ok(job) = timeout(IDLE, queue.recv()).await {
             job
         } else {
-            // What fails to give memory back has it still, and goes on with it.
+            // On failure the memory is just kept.
             let _ = connection.release_memory();
             queue.recv().await
         };
@@ -101,7 +99,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // A panic was shown on the thread itself.
+            // The panic was logged on the thread itself.
             let _ = thread.join();
         }
     }

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Lanes of a counter, so many that concurrent threads seldom share one.
+use crossbeam_utils::CachePadded;
+
+/// Lanes of a counter: threads that count at the same time seldom share one.
 pub(super) const LANES: usize = 16;
 
 /// A number that only grows, cheap to add to from many threads.
@@ -13,13 +15,11 @@ pub struct Counter {
 }
 
 /// Padded to its own cache line against false sharing.
-#[derive(Default)]
-#[repr(align(128))]
-struct Lane(AtomicU64);
+type Lane = CachePadded<AtomicU64>;
 
 impl Counter {
     pub fn add(&self, number: u64) {
-        self.lanes[lane()].0.fetch_add(number, Ordering::Relaxed);
+        self.lanes[lane()].fetch_add(number, Ordering::Relaxed);
     }
 
     pub fn one(&self) {
@@ -28,7 +28,7 @@ impl Counter {
 
     pub fn get(&self) -> u64 {
         let lanes = self.lanes.iter();
-        lanes.map(|lane| lane.0.load(Ordering::Relaxed)).sum()
+        lanes.map(|lane| lane.load(Ordering::Relaxed)).sum()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam_utils::CachePadded;
+
 use super::counter::{LANES, lane};
 
 /// The upper bounds of the buckets in nanoseconds, 1-2-5 from a microsecond to ten seconds. Longer
@@ -36,11 +38,10 @@ const BUCKETS: usize = BOUNDS.len() + 1;
 /// Durations, cheap to add to from many threads.
 #[derive(Default)]
 pub struct Histogram {
-    lanes: [Lane; LANES],
+    lanes: [CachePadded<Lane>; LANES],
 }
 
 #[derive(Default)]
-#[repr(align(128))]
 struct Lane {
     buckets: [AtomicU64; BUCKETS],
     /// Nanoseconds.

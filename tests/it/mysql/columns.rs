@@ -38,7 +38,7 @@ async fn a_total_too_large_for_its_column_does_not_stop_others() {
         .apply(&[Arc::new(big.clone())], &CreditRules::default())
         .await
         .unwrap();
-    assert_eq!(it.storage.applied("a").await.unwrap(), 1);
+    assert_eq!(it.storage.last_applied("a").await.unwrap(), 1);
     let totals = |id: u32| {
         it.sql(&format!(
             "SELECT uploaded, downloaded FROM users WHERE id = {id}"
@@ -91,7 +91,7 @@ async fn refused_snatches_do_not_stop_others() {
         .apply(&[Arc::new(snatches)], &CreditRules::default())
         .await
         .unwrap();
-    assert_eq!(storage.applied("a").await.unwrap(), 1);
+    assert_eq!(storage.last_applied("a").await.unwrap(), 1);
     assert_eq!(
         server.sql("SELECT HEX(info_hash), snatches FROM mika.torrents"),
         format!("{}\t2", "01".repeat(20))

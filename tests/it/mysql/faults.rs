@@ -83,7 +83,7 @@ async fn a_deadlock_with_the_site_is_retried() {
     site.end("COMMIT;");
     apply.await.unwrap().unwrap();
     assert_eq!((it.uploaded(7).await, it.uploaded(8).await), (50, 50));
-    assert_eq!(it.storage.applied("a").await.unwrap(), 1);
+    assert_eq!(it.storage.last_applied("a").await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -124,10 +124,10 @@ async fn a_restarted_server_is_reconnected_to() {
         } else {
             it.server.kill9();
         }
-        let error = it.storage.applied("a").await.unwrap_err();
+        let error = it.storage.last_applied("a").await.unwrap_err();
         assert!(is_away(&error), "{error}");
         it.server.restart();
-        assert_eq!(it.storage.applied("a").await.unwrap(), number);
+        assert_eq!(it.storage.last_applied("a").await.unwrap(), number);
     }
     assert_eq!(it.uploaded(7).await, 20);
 }
@@ -213,7 +213,7 @@ async fn a_server_without_room_is_away() {
         .sql("CREATE USER site IDENTIFIED BY ''; GRANT ALL ON mika.* TO site");
     let other = open(&url.replace("root", "site"), "mika");
     // The driver has one connection; the site takes the others.
-    it.storage.applied("a").await.unwrap();
+    it.storage.last_applied("a").await.unwrap();
     let clients = [(); 9].map(|()| {
         let mut client = it.server.client();
         client.stdin(Stdio::piped()).stdout(Stdio::null());
@@ -226,13 +226,13 @@ async fn a_server_without_room_is_away() {
         "the site takes its connections",
         || it.server.sql(count) == "11",
     );
-    let error = other.applied("a").await.unwrap_err();
+    let error = other.last_applied("a").await.unwrap_err();
     assert!(is_away(&error), "{error}");
     assert!(
         error.to_string().contains("too many connections"),
         "{error}"
     );
-    it.storage.applied("a").await.unwrap();
+    it.storage.last_applied("a").await.unwrap();
     for mut client in clients {
         client.kill().unwrap();
         client.wait().unwrap();

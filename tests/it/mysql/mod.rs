@@ -20,7 +20,7 @@ use std::sync::Arc;
 use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::base::secret::Secret;
 use mika::change::{Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
-use mika::storage::{Drivers, Place, Storage, StorageError};
+use mika::storage::{Storage, StorageConfig, StorageDrivers, StorageError};
 
 use crate::harness::mariadb::MariaDb;
 
@@ -74,10 +74,10 @@ pub fn try_open(
     schema: &str,
     statements: &[(&str, &str)],
 ) -> Result<Arc<dyn Storage>, StorageError> {
-    let open = Drivers::built_in().get("mysql").unwrap();
+    let open = StorageDrivers::built_in().get("mysql").unwrap();
     let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
     let statements: BTreeMap<String, String> = statements.iter().map(owned).collect();
-    open(&Place {
+    open(&StorageConfig {
         url: Secret::new(url),
         schema: schema.into(),
         statements,
@@ -120,7 +120,7 @@ pub fn batch(number: u64, peers: Range<u32>) -> Arc<Batch> {
         })
     };
     Arc::new(Batch {
-        node: "a".into(),
+        journal: "a".into(),
         number,
         changes: peers.map(change).collect(),
     })

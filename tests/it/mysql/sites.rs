@@ -254,7 +254,7 @@ async fn the_check_reports_what_is_missing() {
 async fn an_older_record_does_not_replace_a_newer_one() {
     let it = Fixture::new().await;
     let mut second = (*batch(1, 0..1)).clone();
-    second.node = "b".into();
+    second.journal = "b".into();
     let Change::Peer(change) = &mut second.changes[0] else {
         unreachable!()
     };

@@ -216,7 +216,7 @@ fn a_deleted_spill_file_is_rewritten() {
     });
     assert!(site.spilled() >= before);
     let log = site.mika.log();
-    assert!(log.contains("somebody deleted the spill file"), "{log}");
+    assert!(log.contains("the spill file was deleted"), "{log}");
     is_kept_after(&mut site, client);
 }
 

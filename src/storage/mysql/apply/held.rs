@@ -1,35 +1,35 @@
-//! What reports are settled against: the rows that are there, locked.
+//! Loads and locks the rows that reports are settled against.
 
 use super::{IS_WANTED, key_cells};
 use crate::accounting::coverage::Coverage;
 use crate::accounting::peer::PeerAccount;
 use crate::change::RecordAge;
-use crate::storage::mysql::cells::Cells;
-use crate::storage::mysql::fault::Fault;
-use crate::storage::mysql::link::Session;
-use crate::storage::mysql::rows::{Cell, Rows, TABLE_ROWS_MAX};
+use crate::storage::mysql::cells::MysqlCells;
+use crate::storage::mysql::fault::MysqlFault;
+use crate::storage::mysql::link::MysqlSession;
+use crate::storage::mysql::rows::{Cell, RowsSql, TABLE_ROWS_MAX};
 use crate::storage::mysql::tables::Own;
-use crate::storage::settle::{Base, Held, HeldHistory, HeldPeer};
+use crate::storage::settle::{Base, HeldHistory, HeldPeer, HeldRows};
 use crate::storage::touched::Touched;
 
-/// What is read of a peer, and the column where that begins.
+/// The columns read of a peer, and the index of the first.
 const HELD_PEER: &str = "peer.announces, peer.last_announce, peer.active, peer.first_announce, \
     peer.sessions, peer.uploaded, peer.downloaded";
 const PEER_AT: usize = 1;
 
-/// What is read of a history, and the column where that begins.
+/// The columns read of a history, and the index of the first.
 const HELD_HISTORY: &str = "history.announces, history.uploaded, history.downloaded, \
     history.seed_time, history.last_announce, history.completed_at, history.hnr, \
     history.seeded_floor, history.seeded_from, history.seeded_until";
 const HISTORY_AT: usize = PEER_AT + 7;
 
-/// What is there of the rows that changes touch, locked in the order of the peers.
+/// The existing rows that changes touch, locked in the order of the peers.
 pub(super) async fn held(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     touched: &Touched<'_>,
-) -> Result<Held, Fault> {
-    let mut held = Held {
+) -> Result<HeldRows, MysqlFault> {
+    let mut held = HeldRows {
         peers: vec![None; touched.peers.len()],
         histories: vec![None; touched.histories.len()],
     };
@@ -46,7 +46,7 @@ pub(super) async fn held(
         )
     });
     let take = |row: &_| {
-        let cells = Cells(row);
+        let cells = MysqlCells(row);
         let place = cells.total(0) as usize;
         let Some(peer) = touched.peers.get(place) else {
             return;
@@ -74,10 +74,10 @@ pub(super) async fn held(
     Ok(held)
 }
 
-/// Tables of peers that are to be found, by their places.
+/// Tables of peer keys, with their indices.
 fn wanted(touched: &Touched<'_>, places: &[usize]) -> impl Iterator<Item = String> {
     places.chunks(TABLE_ROWS_MAX).flat_map(|places| {
-        let mut wanted = Rows::default();
+        let mut wanted = RowsSql::default();
         for &place in places {
             let [user, torrent, peer_id] = key_cells(&touched.peers[place].key);
             wanted.push(&[Cell::Number(place as i64), user, torrent, peer_id]);
@@ -87,13 +87,13 @@ fn wanted(touched: &Touched<'_>, places: &[usize]) -> impl Iterator<Item = Strin
     })
 }
 
-/// The accounts of rows of an earlier version, from their bases.
+/// The accounts of rows of an earlier version, by their bases.
 async fn accounts(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     touched: &Touched<'_>,
     places: &[usize],
-) -> Result<Vec<(usize, PeerAccount)>, Fault> {
+) -> Result<Vec<(usize, PeerAccount)>, MysqlFault> {
     let mut accounts = Vec::new();
     for table in wanted(touched, places) {
         let sql = format!(
@@ -102,7 +102,7 @@ async fn accounts(
             own.peers
         );
         for row in session.query(&sql).await? {
-            let cells = Cells(&row);
+            let cells = MysqlCells(&row);
             let base = Base {
                 up: cells.total(1),
                 down: cells.total(2),
@@ -117,7 +117,7 @@ async fn accounts(
 }
 
 /// All but the account.
-fn held_peer(cells: &Cells<'_>) -> HeldPeer {
+fn held_peer(cells: &MysqlCells<'_>) -> HeldPeer {
     HeldPeer {
         age: RecordAge {
             announces: cells.small(PEER_AT),
@@ -131,7 +131,7 @@ fn held_peer(cells: &Cells<'_>) -> HeldPeer {
     }
 }
 
-fn held_history(cells: &Cells<'_>) -> HeldHistory {
+fn held_history(cells: &MysqlCells<'_>) -> HeldHistory {
     let time = |column: usize| cells.integer(HISTORY_AT + column);
     HeldHistory {
         announces: cells.total(HISTORY_AT),

@@ -1,17 +1,17 @@
-//! Writing what was settled of histories.
+//! Writes settled histories.
 
 use super::{inserts, updates};
 use crate::accounting::coverage::Coverage;
-use crate::storage::mysql::fault::Fault;
-use crate::storage::mysql::link::Session;
-use crate::storage::mysql::rows::{Cell, INSERT_ROWS_MAX, Rows};
+use crate::storage::mysql::fault::MysqlFault;
+use crate::storage::mysql::link::MysqlSession;
+use crate::storage::mysql::rows::{Cell, INSERT_ROWS_MAX, RowsSql};
 use crate::storage::mysql::tables::Own;
 use crate::storage::settle::{HistoryRow, Settlement, clamp};
 
 /// The key of a history.
 const HISTORY_KEY: [&str; 2] = ["torrent_id", "user_id"];
 
-/// Columns of a history after its key. The last [`HISTORY_SELDOM`] are as they were unless something
+/// Columns of a history after its key. The last [`HISTORY_SELDOM`] are unchanged unless something
 /// happened, and the very last one is written once.
 const HISTORY: [&str; 11] = [
     "uploaded",
@@ -29,10 +29,10 @@ const HISTORY: [&str; 11] = [
 const HISTORY_SELDOM: usize = 5;
 
 pub(super) async fn write_histories(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     settled: &Settlement<'_>,
-) -> Result<(), Fault> {
+) -> Result<(), MysqlFault> {
     write_siblings(session, own, settled).await?;
     let parts = settled.histories.chunks(INSERT_ROWS_MAX);
     let statements = parts.flat_map(|part| histories_written(own, part));
@@ -41,7 +41,8 @@ pub(super) async fn write_histories(
 
 /// Statements that write histories.
 fn histories_written(own: &Own, histories: &[HistoryRow]) -> Vec<String> {
-    let (mut new, mut grown, mut others) = (Rows::default(), Rows::default(), Rows::default());
+    let (mut new, mut grown, mut others) =
+        (RowsSql::default(), RowsSql::default(), RowsSql::default());
     for row in histories {
         if row.is_new {
             push_history(&mut new, row, HISTORY.len());
@@ -59,8 +60,8 @@ fn histories_written(own: &Own, histories: &[HistoryRow]) -> Vec<String> {
     statements
 }
 
-/// Adds the key, and as many of the columns [`HISTORY`].
-fn push_history(rows: &mut Rows, row: &HistoryRow, columns: usize) {
+/// Appends the key, and the first `columns` of [`HISTORY`].
+fn push_history(rows: &mut RowsSql, row: &HistoryRow, columns: usize) {
     let now = &row.now;
     let cells = [
         Cell::Number(row.torrent.0.into()),
@@ -80,13 +81,13 @@ fn push_history(rows: &mut Rows, row: &HistoryRow, columns: usize) {
     rows.push(&cells[..HISTORY_KEY.len() + columns]);
 }
 
-/// A user's other peers of the torrent show the same standing.
+/// Copies the standing to the user's other peers of the torrent.
 async fn write_siblings(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     settled: &Settlement<'_>,
-) -> Result<(), Fault> {
-    let mut changed = Rows::default();
+) -> Result<(), MysqlFault> {
+    let mut changed = RowsSql::default();
     for row in &settled.histories {
         if row.has_new_standing() {
             changed.push(&[

@@ -1,7 +1,7 @@
-//! Applying batches of the journal: bases, credit and the last number in one transaction.
+//! Applies batches of a journal: bases, credit and the last number in one transaction.
 //!
-//! Rows are written in the order of their keys, so that writers meet in the same order, and those
-//! of the site last, so that they are locked for the shortest time.
+//! Rows are written in the order of their keys, so that writers do not deadlock, and those of the site last,
+//! so that they are locked for the shortest time.
 
 mod held;
 mod histories;
@@ -16,22 +16,22 @@ use mysql_async::Value;
 use self::held::held;
 use self::histories::write_histories;
 use self::journals::applied_for_update;
-pub(super) use self::journals::{applied, begin_at, forget, journals};
+pub(super) use self::journals::{begin_at, forget, journals, last_applied};
 use self::peers::write_peers;
-use super::cells::Cells;
+use super::cells::MysqlCells;
 use super::credit;
-use super::fault::Fault;
+use super::fault::MysqlFault;
 use super::hashes::Forms;
-use super::link::Session;
+use super::link::MysqlSession;
 use super::read;
-use super::rows::{Cell, Rows};
+use super::rows::{Cell, RowsSql};
 use super::tables::{Own, begin};
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
 use crate::storage::schema::{self, Call};
 use crate::storage::settle::{Settlement, TorrentSum, clamp};
-use crate::storage::touched::{Known, Named, Touched};
+use crate::storage::touched::{KnownIds, Named, Touched};
 use crate::storage::values::log_refused;
 use crate::storage::{CreditRules, batches};
 
@@ -39,28 +39,31 @@ use crate::storage::{CreditRules, batches};
 const IS_WANTED: &str = "peer.user_id = wanted.user_id AND peer.torrent_id = wanted.torrent_id \
     AND peer.peer_id = wanted.peer_id";
 
-/// Applies `batches`, or leaves everything as it was.
+/// Applies `batches`, or changes nothing.
 pub(super) async fn apply(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     batches: &[Arc<Batch>],
     rules: &CreditRules,
-) -> Result<Credited, Fault> {
-    let Some(Batch { node, number, .. }) = batches.last().map(Arc::as_ref) else {
+) -> Result<Credited, MysqlFault> {
+    let Some(Batch {
+        journal, number, ..
+    }) = batches.last().map(Arc::as_ref)
+    else {
         return Ok(Credited::default());
     };
     begin(session).await?;
-    let new = batches::not_applied(batches, applied_for_update(session, node).await?)?;
+    let new = batches::not_applied(batches, applied_for_update(session, journal).await?)?;
     let mut credited = Credited::default();
     if !new.is_empty() {
         let changes = || new.iter().flat_map(|batch| &batch.changes);
         let known = known(session, &Named::by(changes())).await?;
         let touched = Touched::by(changes(), &known);
         let held = held(session, own, &touched).await?;
-        let settled = Settlement::of(touched, held, node, rules);
+        let settled = Settlement::of(touched, held, journal, rules);
         write_peers(session, own, &settled).await?;
         write_histories(session, own, &settled).await?;
-        let params = vec![Value::from(clamp(*number)), node.as_str().into()];
+        let params = vec![Value::from(clamp(*number)), journal.as_str().into()];
         let sql = "UPDATE mika_journal SET applied = ? WHERE node = ?";
         session.exec(sql, params).await?;
         write_torrents(session, &settled).await?;
@@ -73,11 +76,11 @@ pub(super) async fn apply(
     Ok(credited)
 }
 
-/// Which of the users and torrents that changes name are there.
-async fn known(session: &mut Session<'_>, named: &Named) -> Result<Known, Fault> {
+/// The users and torrents named by changes that exist.
+async fn known(session: &mut MysqlSession<'_>, named: &Named) -> Result<KnownIds, MysqlFault> {
     let mut ids: Vec<u32> = named.torrents.iter().map(|(id, _)| *id).collect();
     ids.dedup();
-    let mut known = Known::default();
+    let mut known = KnownIds::default();
     let users = there(session, &schema::USERS_KNOWN, &named.users).await?;
     known.users.extend(users);
     let torrents = there(session, &schema::TORRENTS_KNOWN, &ids).await?;
@@ -95,15 +98,15 @@ async fn known(session: &mut Session<'_>, named: &Named) -> Result<Known, Fault>
 }
 
 async fn there(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     call: &'static Call,
     ids: &[u32],
-) -> Result<Vec<u32>, Fault> {
-    let wanted = Rows::of(ids.iter().map(|id| [(*id).into()]));
+) -> Result<Vec<u32>, MysqlFault> {
+    let wanted = RowsSql::of(ids.iter().map(|id| [(*id).into()]));
     let rows = session.call_with(call, &wanted).await?;
     Ok(rows
         .iter()
-        .filter_map(|row| Cells(row).id(0).ok())
+        .filter_map(|row| MysqlCells(row).id(0).ok())
         .collect())
 }
 
@@ -115,15 +118,15 @@ fn key_cells(key: &PeerKey) -> [Cell<'_>; 3] {
     ]
 }
 
-/// Statements for rows that are not there yet.
-fn inserts(table: &str, key: &[&str], columns: &[&str], rows: &Rows) -> Vec<String> {
+/// Statements that insert new rows.
+fn inserts(table: &str, key: &[&str], columns: &[&str], rows: &RowsSql) -> Vec<String> {
     let columns = [key, columns].concat().join(", ");
     let insert = |values| format!("INSERT INTO {table} ({columns}) VALUES {values}");
     rows.values().map(insert).collect()
 }
 
-/// Statements for rows that are there, and locked: the one kind that takes many of them as a plain list.
-fn updates(table: &str, key: &[&str], columns: &[&str], rows: &Rows) -> Vec<String> {
+/// Statements that update existing, locked rows: an upsert, which takes many of them as a plain list.
+fn updates(table: &str, key: &[&str], columns: &[&str], rows: &RowsSql) -> Vec<String> {
     let is_value = |column: &&str| format!("{column} = VALUES({column})");
     let sets: Vec<String> = columns.iter().map(is_value).collect();
     let sets = format!(" ON DUPLICATE KEY UPDATE {}", sets.join(", "));
@@ -131,8 +134,11 @@ fn updates(table: &str, key: &[&str], columns: &[&str], rows: &Rows) -> Vec<Stri
     inserts.into_iter().map(|insert| insert + &sets).collect()
 }
 
-async fn write_users(session: &mut Session<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
-    let rows = Rows::of(settled.users.iter().map(|(user, sum)| {
+async fn write_users(
+    session: &mut MysqlSession<'_>,
+    settled: &Settlement<'_>,
+) -> Result<(), MysqlFault> {
+    let rows = RowsSql::of(settled.users.iter().map(|(user, sum)| {
         [
             user.0.into(),
             clamp(sum.up),
@@ -145,8 +151,11 @@ async fn write_users(session: &mut Session<'_>, settled: &Settlement<'_>) -> Res
     credit::write(session, &schema::CREDIT_USERS, &rows).await
 }
 
-async fn write_torrents(session: &mut Session<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
-    let rows = Rows::of(settled.torrents.iter().map(|(torrent, row)| {
+async fn write_torrents(
+    session: &mut MysqlSession<'_>,
+    settled: &Settlement<'_>,
+) -> Result<(), MysqlFault> {
+    let rows = RowsSql::of(settled.torrents.iter().map(|(torrent, row)| {
         let TorrentSum { sum, counts, .. } = row;
         [
             torrent.0.into(),
@@ -162,7 +171,10 @@ async fn write_torrents(session: &mut Session<'_>, settled: &Settlement<'_>) -> 
 }
 
 /// A public tracker learns of a torrent by its first snatch.
-async fn write_snatches(session: &mut Session<'_>, settled: &Settlement<'_>) -> Result<(), Fault> {
+async fn write_snatches(
+    session: &mut MysqlSession<'_>,
+    settled: &Settlement<'_>,
+) -> Result<(), MysqlFault> {
     if settled.snatches.is_empty() {
         return Ok(());
     }
@@ -173,7 +185,7 @@ async fn write_snatches(session: &mut Session<'_>, settled: &Settlement<'_>) -> 
     }
     let mut counted: BTreeMap<TorrentId, u64> = BTreeMap::new();
     let forms = Forms::of(session).await?;
-    let mut fresh = Rows::default();
+    let mut fresh = RowsSql::default();
     for (info_hash, count) in &settled.snatches {
         if let Some(id) = ids.get(info_hash) {
             *counted.entry(*id).or_default() += count;
@@ -184,7 +196,7 @@ async fn write_snatches(session: &mut Session<'_>, settled: &Settlement<'_>) -> 
         let cell = text.as_deref().map_or(bytes, Cell::Sql);
         fresh.push(&[cell, Cell::Number(clamp(*count))]);
     }
-    let counted = Rows::of(
+    let counted = RowsSql::of(
         counted
             .iter()
             .map(|(id, count)| [id.0.into(), clamp(*count)]),

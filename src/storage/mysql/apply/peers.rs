@@ -1,10 +1,10 @@
-//! Writing what was settled of peers.
+//! Writes settled peers.
 
 use super::{IS_WANTED, inserts, key_cells, updates};
 use crate::change::PeerRecord;
-use crate::storage::mysql::fault::Fault;
-use crate::storage::mysql::link::Session;
-use crate::storage::mysql::rows::{Cell, INSERT_ROWS_MAX, Rows};
+use crate::storage::mysql::fault::MysqlFault;
+use crate::storage::mysql::link::MysqlSession;
+use crate::storage::mysql::rows::{Cell, INSERT_ROWS_MAX, RowsSql};
 use crate::storage::mysql::tables::Own;
 use crate::storage::settle::{Base, HeldHistory, HeldPeer, PeerRow, Settlement, clamp};
 
@@ -23,7 +23,7 @@ const SESSIONS: [&str; 8] = [
     "dip_down",
 ];
 
-/// Columns of a peer after its key. The last [`PEER_SELDOM`] are as they were unless something
+/// Columns of a peer after its key. The last [`PEER_SELDOM`] are unchanged unless something
 /// happened.
 const PEER: [&str; 24] = [
     "base_up",
@@ -62,14 +62,14 @@ struct Peer<'a> {
 }
 
 pub(super) async fn write_peers(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     settled: &Settlement<'_>,
-) -> Result<(), Fault> {
-    let mut older = Rows::default();
+) -> Result<(), MysqlFault> {
+    let mut older = RowsSql::default();
     let parts = settled.peers.chunks(INSERT_ROWS_MAX);
     let statements = parts.flat_map(|part| peers_written(own, settled, part, &mut older));
-    // Another node may have inserted one of them meanwhile: then all is settled again.
+    // Another node may have inserted one of them meanwhile: then everything is settled again.
     session.run_each(statements).await?;
     write_sessions(session, own, &older).await?;
     delete_peers(session, own, settled).await
@@ -80,9 +80,10 @@ fn peers_written(
     own: &Own,
     settled: &Settlement<'_>,
     peers: &[PeerRow<'_>],
-    older: &mut Rows,
+    older: &mut RowsSql,
 ) -> Vec<String> {
-    let (mut new, mut plain, mut others) = (Rows::default(), Rows::default(), Rows::default());
+    let (mut new, mut plain, mut others) =
+        (RowsSql::default(), RowsSql::default(), RowsSql::default());
     let mut sessions = Vec::new();
     for row in peers {
         row.held.pack(&mut sessions);
@@ -112,7 +113,11 @@ fn peers_written(
 }
 
 /// Rows whose record is newer than the reports that were settled against them.
-async fn write_sessions(session: &mut Session<'_>, own: &Own, older: &Rows) -> Result<(), Fault> {
+async fn write_sessions(
+    session: &mut MysqlSession<'_>,
+    own: &Own,
+    older: &RowsSql,
+) -> Result<(), MysqlFault> {
     let columns = [&PEER_KEY[..], &SESSIONS].concat().join(" ");
     let set = |column: &str| format!("peer.{column} = wanted.{column}");
     let sets = SESSIONS.map(set).join(", ");
@@ -127,11 +132,11 @@ async fn write_sessions(session: &mut Session<'_>, own: &Own, older: &Rows) -> R
 }
 
 async fn delete_peers(
-    session: &mut Session<'_>,
+    session: &mut MysqlSession<'_>,
     own: &Own,
     settled: &Settlement<'_>,
-) -> Result<(), Fault> {
-    let mut gone = Rows::default();
+) -> Result<(), MysqlFault> {
+    let mut gone = RowsSql::default();
     for key in &settled.gone {
         gone.push(&key_cells(key));
     }
@@ -145,7 +150,7 @@ async fn delete_peers(
     Ok(())
 }
 
-/// The first columns of both [`SESSIONS`] and [`PEER`]: what was settled.
+/// The first columns of both [`SESSIONS`] and [`PEER`]: the settled values.
 fn settled_cells<'a>(held: &HeldPeer, base: &Base, sessions: &'a [u8]) -> [Cell<'a>; 6] {
     [
         Cell::Number(clamp(base.up)),
@@ -157,7 +162,7 @@ fn settled_cells<'a>(held: &HeldPeer, base: &Base, sessions: &'a [u8]) -> [Cell<
     ]
 }
 
-fn push_sessions(rows: &mut Rows, row: &PeerRow<'_>, sessions: &[u8]) {
+fn push_sessions(rows: &mut RowsSql, row: &PeerRow<'_>, sessions: &[u8]) {
     let base = row.held.base();
     let [user, torrent, peer_id] = key_cells(&row.key);
     let [up, down, at, sessions, uploaded, downloaded] = settled_cells(&row.held, &base, sessions);
@@ -167,8 +172,8 @@ fn push_sessions(rows: &mut Rows, row: &PeerRow<'_>, sessions: &[u8]) {
     ]);
 }
 
-/// Adds the key, and as many of the columns [`PEER`].
-fn push_peer(rows: &mut Rows, peer: &Peer<'_>, columns: usize) {
+/// Appends the key, and the first `columns` of [`PEER`].
+fn push_peer(rows: &mut RowsSql, peer: &Peer<'_>, columns: usize) {
     let Peer {
         row,
         record,

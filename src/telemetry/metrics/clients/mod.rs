@@ -9,6 +9,8 @@ mod version;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam_utils::CachePadded;
+
 use self::known::{KNOWN, identify};
 use self::version::ClientVersion;
 use super::counter::{LANES, lane};
@@ -32,8 +34,7 @@ pub struct Clients {
     lanes: Box<[Lane]>,
 }
 
-#[repr(align(128))]
-struct Lane(Counts);
+type Lane = CachePadded<Counts>;
 
 /// Sessions begun by a version of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub struct ClientSessions {
 impl Default for Clients {
     fn default() -> Self {
         let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
-        let counts = || Lane(std::array::from_fn(|_| zeros()));
+        let counts = || CachePadded::new(std::array::from_fn(|_| zeros()));
         Self {
             versions: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             lanes: (0..LANES).map(|_| counts()).collect(),
@@ -61,7 +62,7 @@ impl Clients {
             Some((client, version)) => (client, self.place(client, version)),
             None => (KNOWN.len(), VERSIONS_MAX),
         };
-        let counts = &self.lanes[lane()].0;
+        let counts = &self.lanes[lane()];
         counts[client][version].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -71,7 +72,7 @@ impl Clients {
         for client in 0..CLIENTS {
             for place in 0..=VERSIONS_MAX {
                 let lanes = self.lanes.iter();
-                let counts = lanes.map(|lane| lane.0[client][place].load(Ordering::Relaxed));
+                let counts = lanes.map(|lane| lane[client][place].load(Ordering::Relaxed));
                 let sessions: u64 = counts.sum();
                 if sessions > 0 {
                     let key = (name(client), self.version(client, place));

@@ -1,12 +1,12 @@
-//! Totals that can't be, as a wrong statement of a web application leaves them behind.
+//! Impossible totals, left by faulty statements of a web application.
 
 use rusqlite::{Connection, params};
 
-use super::fault::Fault;
+use super::fault::SqliteFault;
 use super::tables::begin;
-use crate::storage::{Absurd, PLAUSIBLE_MAX, Wipe};
+use crate::storage::{InvalidTotals, PLAUSIBLE_MAX, Wipe};
 
-/// The table and its totals.
+/// The table, and the names of its totals.
 fn totals(what: Wipe) -> (&'static str, &'static [&'static str]) {
     match what {
         Wipe::Users => (
@@ -33,27 +33,27 @@ fn totals(what: Wipe) -> (&'static str, &'static [&'static str]) {
     }
 }
 
-/// Whether a column holds what a total can't be; what is no number at all can't be either.
-fn is_absurd(column: &str) -> String {
+/// A condition: the column holds an impossible total, or no number at all.
+fn is_invalid(column: &str) -> String {
     format!("(typeof({column}) <> 'integer' OR {column} NOT BETWEEN 0 AND {PLAUSIBLE_MAX})")
 }
 
-/// Looks at `limit` rows after `after`; what it found, and the last id that it looked at.
+/// Checks `limit` rows after `after`; returns the findings and the last id checked.
 pub(super) fn find(
     connection: &Connection,
     what: Wipe,
     after: Option<u32>,
     limit: u32,
-) -> Result<(Vec<Absurd>, Option<u32>), Fault> {
+) -> Result<(Vec<InvalidTotals>, Option<u32>), SqliteFault> {
     let (table, columns) = totals(what);
-    let tests: Vec<String> = columns.iter().map(|column| is_absurd(column)).collect();
+    let tests: Vec<String> = columns.iter().map(|column| is_invalid(column)).collect();
     let mut select = connection.prepare_cached(&format!(
         "SELECT id, {} FROM {table} WHERE id > ?1 AND id <= {} ORDER BY id LIMIT ?2",
         tests.join(", "),
         u32::MAX,
     ))?;
     let mut rows = select.query(params![after.map_or(-1, i64::from), limit])?;
-    let (mut absurd, mut last) = (Vec::new(), None);
+    let (mut invalid, mut last) = (Vec::new(), None);
     while let Some(row) = rows.next()? {
         let id = row.get(0)?;
         last = Some(id);
@@ -64,20 +64,20 @@ pub(super) fn find(
             }
         }
         if !fields.is_empty() {
-            absurd.push(Absurd { id, fields });
+            invalid.push(InvalidTotals { id, fields });
         }
     }
-    Ok((absurd, last))
+    Ok((invalid, last))
 }
 
-pub(super) fn mend(connection: &mut Connection, what: Wipe, ids: &[u32]) -> Result<(), Fault> {
+pub(super) fn fix(connection: &mut Connection, what: Wipe, ids: &[u32]) -> Result<(), SqliteFault> {
     let (table, columns) = totals(what);
     let sets: Vec<String> = columns
         .iter()
         .map(|column| {
             format!(
                 "{column} = CASE WHEN {} THEN 0 ELSE {column} END",
-                is_absurd(column)
+                is_invalid(column)
             )
         })
         .collect();

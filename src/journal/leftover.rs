@@ -1,9 +1,9 @@
-//! What a journal left whose process is gone: anyone who finds it brings it to storage.
+//! The batches of a journal whose process is gone: any node that finds them applies them to storage.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::spill::{Found, Spill, SpillError};
+use super::spill::{Spill, SpillError, SpilledBatch};
 use crate::cache::{Cache, CacheError, members_of, memberships_of};
 use crate::change::Batch;
 use crate::storage::{CreditRules, Storage, StorageError};
@@ -11,31 +11,31 @@ use crate::storage::{CreditRules, Storage, StorageError};
 /// Batches applied at once.
 const PAGE: u32 = 20;
 
-/// Where the rest of a journal is, and where it belongs.
-pub(super) struct Rest<'a> {
+/// What an ended journal left: where it is, and where it belongs.
+pub(super) struct Leftover<'a> {
     pub journal: &'a str,
-    /// None where nodes share nothing.
+    /// None if nodes share nothing.
     pub cache: Option<&'a dyn Cache>,
     pub storage: &'a dyn Storage,
-    /// The spill file with batches of that journal; none if it is on another host's disk.
+    /// The spill file of that journal; none if it is on another host's disk.
     pub spill: Option<&'a Spill>,
 }
 
-/// What was left.
+/// What was applied of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Brought {
+pub(super) struct Adopted {
     /// Batches that storage lacked, and their changes.
     pub batches: u64,
     pub changes: usize,
-    /// Batches that neither storage nor anybody else has.
+    /// Batches that are lost: neither storage nor the cache nor the file has them.
     pub missing: u64,
-    /// The number up to which storage has the journal now.
+    /// The number of the last batch that storage has now.
     pub applied: u64,
 }
 
-/// Why the rest of a journal could not be applied.
+/// Why the leftover of a journal could not be applied.
 #[derive(Debug, thiserror::Error)]
-pub enum RestError {
+pub enum LeftoverError {
     #[error(transparent)]
     Cache(#[from] CacheError),
     #[error(transparent)]
@@ -44,10 +44,10 @@ pub enum RestError {
     Spill(#[from] SpillError),
 }
 
-// === impl RestError ===
+// === impl LeftoverError ===
 
-impl RestError {
-    /// Whether the next try fails as well.
+impl LeftoverError {
+    /// Whether a retry would fail as well.
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::Cache(error) => matches!(error, CacheError::Broken(_)),
@@ -57,34 +57,34 @@ impl RestError {
     }
 }
 
-// === impl Rest ===
+// === impl Leftover ===
 
-impl Rest<'_> {
-    /// Applies all of it. Interrupted anywhere, it is done again.
-    pub async fn apply(&self, rules: &CreditRules) -> Result<Brought, RestError> {
-        let before = self.storage.applied(self.journal).await?;
-        let mut brought = Brought {
+impl Leftover<'_> {
+    /// Applies all of it. Idempotent, so it may be interrupted anywhere.
+    pub async fn apply(&self, rules: &CreditRules) -> Result<Adopted, LeftoverError> {
+        let before = self.storage.last_applied(self.journal).await?;
+        let mut adopted = Adopted {
             applied: before,
-            ..Brought::default()
+            ..Adopted::default()
         };
         let mut spilled = self.spilled(before).await?;
         let mut after = 0;
         while let Some(batches) = self.next(after, &mut spilled).await? {
             for run in batches.chunk_by(|batch, next| next.number == batch.number + 1) {
-                self.apply_run(run, rules, &mut brought).await?;
+                self.apply_run(run, rules, &mut adopted).await?;
             }
             after = batches.last().map_or(after, |batch| batch.number);
         }
-        if brought.missing > 0 {
+        if adopted.missing > 0 {
             tracing::error!(
                 journal = self.journal,
-                batches = brought.missing,
+                batches = adopted.missing,
                 "batches of a node that is gone are missing: neither storage nor the cache has them. \
                  What clients reported in them is credited with their next announce, except for those \
                  that never announce again"
             );
         }
-        Ok(brought)
+        Ok(adopted)
     }
 
     /// Numbers in the spill file that storage lacks.
@@ -92,17 +92,20 @@ impl Rest<'_> {
         let Some(spill) = self.spill else {
             return Ok(BTreeSet::new());
         };
-        let numbers = spill.numbers().await?.into_iter().map(|(number, _)| number);
-        Ok(numbers.filter(|number| *number > applied).collect())
+        let batches = spill.numbers().await?.into_iter();
+        Ok(batches
+            .map(|(number, _)| number)
+            .filter(|number| *number > applied)
+            .collect())
     }
 
-    /// The next batches after `after`, from the cache and the spill file, in order; those of the spill
-    /// file go to the cache as well, because other nodes follow it. None at the end.
+    /// The next batches after `after`, from the cache and the spill file, in order. Those of the spill
+    /// file are also sent to the cache, because other nodes follow it. None at the end.
     async fn next(
         &self,
         after: u64,
         spilled: &mut BTreeSet<u64>,
-    ) -> Result<Option<Vec<Arc<Batch>>>, RestError> {
+    ) -> Result<Option<Vec<Arc<Batch>>>, LeftoverError> {
         let cached = self.cached(after).await?;
         if cached.is_empty() && spilled.is_empty() {
             return Ok(None);
@@ -118,13 +121,13 @@ impl Rest<'_> {
             }
         }
         batches.sort_by_key(|batch| batch.number);
-        // Not beyond what is left in the spill file.
+        // Not beyond the batches that are left in the spill file.
         let end = spilled.first().copied().unwrap_or(u64::MAX);
         batches.retain(|batch| batch.number < end);
         Ok(Some(batches))
     }
 
-    /// The next batches that the cache has, whose peers it has then, too.
+    /// The next batches in the cache. Writes their peers to it, too.
     async fn cached(&self, after: u64) -> Result<Vec<Batch>, CacheError> {
         let Some(cache) = self.cache else {
             return Ok(Vec::new());
@@ -139,14 +142,13 @@ impl Rest<'_> {
         Ok(cached)
     }
 
-    /// Reads a batch from the spill file, and gives it to the cache. One that can't be read stays in
-    /// the file.
-    async fn unspill(&self, number: u64) -> Result<Option<Arc<Batch>>, RestError> {
+    /// Reads a batch from the spill file, and sends it to the cache. A damaged one stays in the file.
+    async fn unspill(&self, number: u64) -> Result<Option<Arc<Batch>>, LeftoverError> {
         let Some(spill) = self.spill else {
             return Ok(None);
         };
         match spill.get(self.journal, number).await? {
-            Found::Batch(batch) => {
+            SpilledBatch::Batch(batch) => {
                 let batch = Arc::new(batch);
                 if let Some(cache) = self.cache {
                     let generation = cache.ping().await?;
@@ -154,8 +156,8 @@ impl Rest<'_> {
                 }
                 Ok(Some(batch))
             }
-            Found::Nothing => Ok(None),
-            Found::Damaged(problem) => {
+            SpilledBatch::Missing => Ok(None),
+            SpilledBatch::Damaged(problem) => {
                 tracing::error!(
                     file = %spill.path().display(),
                     batch = number,
@@ -168,16 +170,16 @@ impl Rest<'_> {
         }
     }
 
-    /// Applies consecutive batches; what is missing before them is passed over.
+    /// Applies consecutive batches; skips what is missing before them.
     async fn apply_run(
         &self,
         run: &[Arc<Batch>],
         rules: &CreditRules,
-        brought: &mut Brought,
-    ) -> Result<(), RestError> {
+        adopted: &mut Adopted,
+    ) -> Result<(), LeftoverError> {
         let new: Vec<_> = run
             .iter()
-            .filter(|batch| batch.number > brought.applied)
+            .filter(|batch| batch.number > adopted.applied)
             .cloned()
             .collect();
         let Some(last) = new.last().map(|batch| batch.number) else {
@@ -185,15 +187,15 @@ impl Rest<'_> {
         };
         let credited = match self.storage.apply(&new, rules).await {
             Err(StorageError::Behind { applied, first, .. }) => {
-                brought.missing += first - 1 - applied;
+                adopted.missing += first - 1 - applied;
                 self.storage.begin_at(self.journal, first - 1).await?;
                 self.storage.apply(&new, rules).await?
             }
             applied => applied?,
         };
-        brought.batches += new.len() as u64;
-        brought.changes += new.iter().map(|batch| batch.changes.len()).sum::<usize>();
-        brought.applied = last;
+        adopted.batches += new.len() as u64;
+        adopted.changes += new.iter().map(|batch| batch.changes.len()).sum::<usize>();
+        adopted.applied = last;
         if let Some(cache) = self.cache {
             let generation = cache.ping().await?;
             cache.add_totals(generation, &credited).await?;

@@ -1,8 +1,8 @@
-//! The ledger: which batches are cut, and how far the cache and storage have them.
+//! The queue of numbered batches, and how far the cache and storage have them.
 //!
-//! A batch leaves it once both have had it for a while: storage may come back older, and is then
-//! given it again. Beyond a bound, batches are in the spill file or in the cache only, and the
-//! ledger just counts them.
+//! A batch leaves it once both have had it for a while: a storage that was restored to an older
+//! state is given it again. Above a bound, batches are in the spill file or in the cache only, and
+//! the queue just counts them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
@@ -14,49 +14,49 @@ use tokio::sync::watch;
 use crate::base::clock::Seconds;
 use crate::change::Batch;
 
-/// How far everybody is, by the numbers of batches.
+/// How far cache and storage are, by batch numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// The last batch that was cut.
+pub struct JournalProgress {
+    /// The last batch.
     pub last: u64,
-    /// The cache has all up to this one.
+    /// The last batch that the cache has, with all before it.
     pub sent: u64,
-    /// Storage has all up to this one.
+    /// The last batch that storage has, with all before it.
     pub applied: u64,
 }
 
-/// Batches on their way.
-pub(super) struct Ledger {
+/// Batches in flight to cache and storage.
+pub(super) struct BatchQueue {
     state: Mutex<State>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<JournalProgress>,
     limits: Limits,
 }
 
-/// What a ledger holds, and for how long.
+/// How much a queue holds, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Whether there is a cache to send to.
     pub is_shared: bool,
-    /// Changes held in memory at most, as far as they are elsewhere, too.
+    /// Maximum of changes in memory, as far as they are elsewhere, too.
     pub memory_max: usize,
-    /// Seconds for which a batch stays after storage had it.
+    /// Seconds for which a batch is kept after storage applied it.
     pub keep: u32,
-    /// Seconds for which it stays in memory, if it is elsewhere, too.
+    /// Seconds for which it is kept in memory if it is elsewhere, too.
     pub keep_in_memory: u32,
 }
 
 struct State {
     /// Consecutive, the oldest first.
     entries: VecDeque<Entry>,
-    progress: Progress,
-    /// Changes held in memory, and those of them that the spill file has, too.
+    progress: JournalProgress,
+    /// Number of changes in memory, and of those that are in the spill file, too.
     in_memory: usize,
     spilled_in_memory: usize,
-    /// Changes that storage does not have yet.
+    /// Number of changes that storage does not have yet.
     backlog: usize,
     /// Batches that the spill file does not have.
     unspilled: BTreeSet<u64>,
-    /// When storage last confirmed that it has everything up to [`Progress::applied`].
+    /// When storage last confirmed that it has everything up to [`JournalProgress::applied`].
     confirmed_at: Seconds,
 }
 
@@ -66,33 +66,33 @@ struct Entry {
     /// None if it is in the spill file or in the cache only.
     batch: Option<Arc<Batch>>,
     is_spilled: bool,
-    /// When it was cut.
+    /// When it was queued.
     since: Seconds,
-    /// When storage had it; none while it has not.
+    /// When storage applied it; none before.
     applied_at: Option<Seconds>,
 }
 
-/// A batch, or where it is.
+/// A batch, or where to read it.
 #[derive(Clone, Debug)]
-pub(super) enum Slot {
+pub(super) enum BatchRef {
     Memory(Arc<Batch>),
     Spilled(u64),
-    /// In the cache only: storage had it once.
+    /// In the cache only; storage applied it before.
     Cached(u64),
 }
 
-/// What is to be done about a storage that lacks batches.
+/// What a storage lacks that was restored to an older state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GoneBack {
-    /// All that it lacks is here, and is applied again.
+    /// All of it is here, and is applied again.
     Kept { batches: u64 },
-    /// Batches are missing before the first that is here, `first`.
+    /// Batches before `first`, the first one here, are lost.
     Missing { batches: u64, first: u64 },
 }
 
-// === impl Slot ===
+// === impl BatchRef ===
 
-impl Slot {
+impl BatchRef {
     pub fn number(&self) -> u64 {
         match self {
             Self::Memory(batch) => batch.number,
@@ -101,50 +101,50 @@ impl Slot {
     }
 }
 
-// === impl Progress ===
+// === impl JournalProgress ===
 
-impl Progress {
-    /// Cache or storage has it.
+impl JournalProgress {
+    /// Whether cache or storage has the batch.
     pub fn is_durable(self, number: u64) -> bool {
         self.sent.max(self.applied) >= number
     }
 }
 
-// === impl Ledger ===
+// === impl BatchQueue ===
 
-impl Ledger {
-    /// An empty ledger.
+impl BatchQueue {
+    /// Creates an empty queue.
     pub fn new(limits: Limits) -> Self {
         Self {
             state: Mutex::new(State {
                 entries: VecDeque::new(),
-                progress: Progress::default(),
+                progress: JournalProgress::default(),
                 in_memory: 0,
                 spilled_in_memory: 0,
                 backlog: 0,
                 unspilled: BTreeSet::new(),
                 confirmed_at: Seconds::START,
             }),
-            progress: watch::Sender::new(Progress::default()),
+            progress: watch::Sender::new(JournalProgress::default()),
             limits,
         }
     }
 
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> JournalProgress {
         *self.progress.borrow()
     }
 
-    /// Waits until the progress is as wanted.
-    pub async fn until(&self, mut wanted: impl FnMut(Progress) -> bool) -> Progress {
+    /// Waits until `wanted` holds for the progress.
+    pub async fn until(&self, mut wanted: impl FnMut(JournalProgress) -> bool) -> JournalProgress {
         let mut progress = self.progress.subscribe();
         match progress.wait_for(|&progress| wanted(progress)).await {
             Ok(progress) => *progress,
-            // The sender is part of `self`.
+            // The sender is a field of `self`, so the channel is open.
             Err(_) => self.progress(),
         }
     }
 
-    /// Adds batches that follow the last one.
+    /// Appends batches that follow the last one.
     pub fn push(&self, batches: Vec<Arc<Batch>>, now: Seconds) {
         self.change(|state| {
             for batch in batches {
@@ -165,25 +165,25 @@ impl Ledger {
         });
     }
 
-    /// The next batches to send: at least one if there is any, and no more than `changes_max`.
-    pub fn to_send(&self, changes_max: usize) -> Vec<Slot> {
+    /// The next batches to send: at least one if there is any, and at most `changes_max` changes.
+    pub fn to_send(&self, changes_max: usize) -> Vec<BatchRef> {
         let state = self.state.lock();
         state.following(state.progress.sent, changes_max)
     }
 
-    /// The next batches to apply, within the same bound.
-    pub fn to_apply(&self, changes_max: usize) -> Vec<Slot> {
+    /// The next batches to apply, bounded as in [`Self::to_send`].
+    pub fn to_apply(&self, changes_max: usize) -> Vec<BatchRef> {
         let state = self.state.lock();
         state.following(state.progress.applied, changes_max)
     }
 
-    /// The cache has all up to `number`.
-    pub fn sent(&self, number: u64) {
+    /// Records that the cache has all batches up to `number`.
+    pub fn mark_sent(&self, number: u64) {
         self.change(|state| state.progress.sent = state.progress.sent.max(number));
     }
 
-    /// Storage has all up to `number`.
-    pub fn applied(&self, number: u64, now: Seconds) {
+    /// Records that storage has all batches up to `number`.
+    pub fn mark_applied(&self, number: u64, now: Seconds) {
         self.change(|state| {
             for number in state.progress.applied + 1..=number {
                 let Some(entry) = state.entry(number) else {
@@ -197,13 +197,13 @@ impl Ledger {
         });
     }
 
-    /// Storage confirmed that it has everything up to [`Progress::applied`].
+    /// Records that storage still has everything up to [`JournalProgress::applied`].
     pub fn confirm(&self, now: Seconds) {
         self.state.lock().confirmed_at = now;
     }
 
-    /// Storage has batches up to `applied` only, though it had more: those are to be applied again.
-    /// None if it has as much as is known here.
+    /// Storage has batches up to `applied` only, though it had more: queues the others to be applied
+    /// again. None if it has as much as is known here.
     pub fn go_back(&self, applied: u64) -> Option<GoneBack> {
         let mut gone_back = None;
         self.change(|state| {
@@ -228,7 +228,7 @@ impl Ledger {
                     state.backlog += entry.changes;
                 }
             }
-            // What is missing is given up.
+            // Lost batches are given up.
             state.progress.applied = if is_missing {
                 applied
             } else {
@@ -238,35 +238,38 @@ impl Ledger {
         gone_back
     }
 
-    /// The cache may have forgotten everything: all that is here is to be sent again.
+    /// The cache may have lost everything: queues all that is here to be sent again.
     pub fn resend(&self) {
         self.change(|state| {
             let is_here = |entry: &&Entry| entry.batch.is_some() || entry.is_spilled;
-            let first = state.entries.iter().find(is_here);
-            let first = first.map_or(state.progress.last + 1, |entry| entry.number);
-            state.progress.sent = first - 1;
+            state.progress.sent = match state.entries.iter().find(is_here) {
+                Some(entry) => entry.number - 1,
+                None => state.progress.last,
+            };
         });
     }
 
-    /// Batches that are with this process alone, or with a cache that may be about to forget
-    /// them: what the spill file should have.
+    /// Batches that only this process has, or a cache that may be about to lose them: what the spill
+    /// file should have.
     pub fn unspilled(&self) -> Vec<Arc<Batch>> {
         let state = self.state.lock();
         let settled = state.progress.sent.min(state.progress.applied);
-        let numbers = state.unspilled.range(settled + 1..);
-        let batches = numbers.filter_map(|number| state.entries.get(state.at(*number)?));
-        batches.filter_map(|entry| entry.batch.clone()).collect()
+        state
+            .unspilled
+            .range(settled + 1..)
+            .filter_map(|number| state.entries.get(state.at(*number)?)?.batch.clone())
+            .collect()
     }
 
-    /// Whether the spill file has all up to `number` that storage lacks.
+    /// Whether the spill file has everything up to `number` that storage lacks.
     pub fn is_spilled(&self, number: u64) -> bool {
         let state = self.state.lock();
         let from = state.progress.applied + 1;
         from > number || state.unspilled.range(from..=number).next().is_none()
     }
 
-    /// These batches are in the spill file.
-    pub fn spilled(&self, numbers: RangeInclusive<u64>) {
+    /// Records that these batches are in the spill file.
+    pub fn mark_spilled(&self, numbers: RangeInclusive<u64>) {
         let mut state = self.state.lock();
         for number in numbers {
             if !state.unspilled.remove(&number) {
@@ -282,20 +285,21 @@ impl Ledger {
         self.evict(&mut state);
     }
 
-    /// Whether more is held in memory than should be.
+    /// Whether more is in memory than [`Limits::memory_max`].
     pub fn is_full(&self) -> bool {
         self.state.lock().in_memory > self.limits.memory_max
     }
 
-    /// Drops batches that both have had for [`Limits::keep`], confirmed by storage after that time; returns
-    /// the number of the last batch dropped, if any.
+    /// Drops batches that both have had for [`Limits::keep`], if storage confirmed them after that time.
+    /// Returns the number of the last batch dropped, if any.
     pub fn release(&self, now: Seconds) -> Option<u64> {
         let mut state = self.state.lock();
         let settled = state.settled(self.limits.is_shared);
         let mut released = None;
         while let Some(entry) = state.entries.front() {
-            let kept_for = |since| state.confirmed_at.since(since);
-            let kept_for = entry.applied_at.map_or(0, kept_for);
+            let kept_for = entry
+                .applied_at
+                .map_or(0, |since| state.confirmed_at.since(since));
             // Without a cache, memory is the only place to keep it in.
             let is_short = !self.limits.is_shared && state.in_memory > self.limits.memory_max;
             if entry.number > settled || (kept_for < self.limits.keep && !is_short) {
@@ -310,7 +314,7 @@ impl Ledger {
         released
     }
 
-    /// Takes settled batches out of memory once other nodes have read them: the cache has them.
+    /// Evicts settled batches from memory once other nodes have read them: the cache has them.
     fn leave_to_cache(&self, state: &mut State, settled: u64, now: Seconds) {
         let mut at = 0;
         while let Some(entry) = state.entries.get(at) {
@@ -323,12 +327,12 @@ impl Ledger {
         }
     }
 
-    /// Changes that storage does not have yet.
+    /// Number of changes that storage does not have yet.
     pub fn backlog(&self) -> usize {
         self.state.lock().backlog
     }
 
-    /// When the oldest batch was cut that storage does not have yet; none while it has all.
+    /// When the oldest batch was queued that storage does not have yet; none if it has all.
     pub fn oldest(&self) -> Option<Seconds> {
         let state = self.state.lock();
         let at = state.at(state.progress.applied + 1)?;
@@ -342,8 +346,8 @@ impl Ledger {
         self.progress.send_replace(state.progress);
     }
 
-    /// Leaves to the spill file what it has and memory is short of; the newest first, because
-    /// they are wanted last.
+    /// Evicts batches that are in the spill file while memory is full; the newest first, because they
+    /// are needed last.
     fn evict(&self, state: &mut State) {
         let mut at = state.entries.len();
         while at > 0 && state.in_memory > self.limits.memory_max && state.spilled_in_memory > 0 {
@@ -358,10 +362,12 @@ impl Ledger {
 // === impl State ===
 
 impl State {
-    /// The number of the first batch here, or of the next one if there is none.
+    /// The number of the first batch here, or of the next one if the queue is empty.
     fn first(&self) -> u64 {
-        let first = self.entries.front().map(|entry| entry.number);
-        first.unwrap_or(self.progress.last + 1)
+        match self.entries.front() {
+            Some(entry) => entry.number,
+            None => self.progress.last + 1,
+        }
     }
 
     fn at(&self, number: u64) -> Option<usize> {
@@ -376,7 +382,7 @@ impl State {
         self.entries.get_mut(at)
     }
 
-    /// Takes a batch out of memory.
+    /// Evicts a batch from memory.
     fn evict(&mut self, at: usize) {
         let entry = &mut self.entries[at];
         if entry.batch.take().is_none() {
@@ -403,22 +409,22 @@ impl State {
         }
     }
 
-    fn following(&self, number: u64, changes_max: usize) -> Vec<Slot> {
-        let mut slots = Vec::new();
+    fn following(&self, number: u64, changes_max: usize) -> Vec<BatchRef> {
+        let mut refs = Vec::new();
         let mut changes = 0;
         let at = self.entries.partition_point(|entry| entry.number <= number);
         for entry in self.entries.range(at..) {
             changes += entry.changes;
-            if changes > changes_max && !slots.is_empty() {
+            if changes > changes_max && !refs.is_empty() {
                 break;
             }
-            slots.push(match &entry.batch {
-                Some(batch) => Slot::Memory(Arc::clone(batch)),
-                None if entry.is_spilled => Slot::Spilled(entry.number),
-                None => Slot::Cached(entry.number),
+            refs.push(match &entry.batch {
+                Some(batch) => BatchRef::Memory(Arc::clone(batch)),
+                None if entry.is_spilled => BatchRef::Spilled(entry.number),
+                None => BatchRef::Cached(entry.number),
             });
         }
-        slots
+        refs
     }
 }
 
@@ -431,151 +437,151 @@ mod tests {
     fn batch(number: u64) -> Arc<Batch> {
         let info_hash = InfoHash([1; 20]);
         Arc::new(Batch {
-            node: "n".into(),
+            journal: "n".into(),
             number,
             changes: vec![Change::Snatch { info_hash }; 10],
         })
     }
 
-    /// Four batches of ten changes, of which memory takes 25, cut at 100 seconds.
-    fn ledger(is_shared: bool) -> Ledger {
-        let ledger = Ledger::new(Limits {
+    /// Four batches of ten changes, of which memory takes 25, queued at 100 seconds.
+    fn queue(is_shared: bool) -> BatchQueue {
+        let queue = BatchQueue::new(Limits {
             is_shared,
             memory_max: 25,
             keep: 60,
             keep_in_memory: 10,
         });
-        ledger.push((1..=4).map(batch).collect(), Seconds(100));
-        ledger
+        queue.push((1..=4).map(batch).collect(), Seconds(100));
+        queue
     }
 
-    fn slots(slots: &[Slot]) -> Vec<(u64, &'static str)> {
-        let number = |slot: &Slot| match slot {
-            Slot::Memory(batch) => (batch.number, "memory"),
-            Slot::Spilled(number) => (*number, "spilled"),
-            Slot::Cached(number) => (*number, "cached"),
+    fn refs(refs: &[BatchRef]) -> Vec<(u64, &'static str)> {
+        let number = |batch_ref: &BatchRef| match batch_ref {
+            BatchRef::Memory(batch) => (batch.number, "memory"),
+            BatchRef::Spilled(number) => (*number, "spilled"),
+            BatchRef::Cached(number) => (*number, "cached"),
         };
-        slots.iter().map(number).collect()
+        refs.iter().map(number).collect()
     }
 
     #[test]
     fn batches_are_handed_out_in_order_and_in_portions() {
-        let ledger = ledger(true);
-        assert_eq!(slots(&ledger.to_send(5)), [(1, "memory")]);
+        let queue = queue(true);
+        assert_eq!(refs(&queue.to_send(5)), [(1, "memory")]);
         let two = [(1, "memory"), (2, "memory")];
-        assert_eq!(slots(&ledger.to_send(20)), two);
-        ledger.sent(1);
-        ledger.applied(3, Seconds(100));
-        assert_eq!(slots(&ledger.to_send(10)), [(2, "memory")]);
-        assert_eq!(slots(&ledger.to_apply(99)), [(4, "memory")]);
-        assert_eq!(ledger.backlog(), 10);
-        assert!(ledger.progress().is_durable(3) && !ledger.progress().is_durable(4));
+        assert_eq!(refs(&queue.to_send(20)), two);
+        queue.mark_sent(1);
+        queue.mark_applied(3, Seconds(100));
+        assert_eq!(refs(&queue.to_send(10)), [(2, "memory")]);
+        assert_eq!(refs(&queue.to_apply(99)), [(4, "memory")]);
+        assert_eq!(queue.backlog(), 10);
+        assert!(queue.progress().is_durable(3) && !queue.progress().is_durable(4));
     }
 
     #[test]
     fn the_oldest_is_what_storage_lacks() {
-        let ledger = ledger(true);
-        ledger.applied(3, Seconds(101));
-        ledger.push(vec![batch(5)], Seconds(130));
-        assert_eq!(ledger.oldest(), Some(Seconds(100)));
-        ledger.applied(4, Seconds(131));
-        assert_eq!(ledger.oldest(), Some(Seconds(130)));
-        ledger.applied(5, Seconds(132));
-        assert_eq!((ledger.oldest(), ledger.backlog()), (None, 0));
+        let queue = queue(true);
+        queue.mark_applied(3, Seconds(101));
+        queue.push(vec![batch(5)], Seconds(130));
+        assert_eq!(queue.oldest(), Some(Seconds(100)));
+        queue.mark_applied(4, Seconds(131));
+        assert_eq!(queue.oldest(), Some(Seconds(130)));
+        queue.mark_applied(5, Seconds(132));
+        assert_eq!((queue.oldest(), queue.backlog()), (None, 0));
     }
 
     #[test]
     fn what_the_spill_file_has_is_left_to_it_when_memory_is_short() {
-        let ledger = ledger(true);
-        assert!(ledger.is_full());
-        assert_eq!(ledger.unspilled().len(), 4);
-        assert!(!ledger.is_spilled(1));
-        ledger.spilled(1..=4);
-        assert!(!ledger.is_full() && ledger.is_spilled(4));
-        assert!(ledger.unspilled().is_empty());
+        let queue = queue(true);
+        assert!(queue.is_full());
+        assert_eq!(queue.unspilled().len(), 4);
+        assert!(!queue.is_spilled(1));
+        queue.mark_spilled(1..=4);
+        assert!(!queue.is_full() && queue.is_spilled(4));
+        assert!(queue.unspilled().is_empty());
         let expected = [(1, "memory"), (2, "memory"), (3, "spilled"), (4, "spilled")];
-        assert_eq!(slots(&ledger.to_send(99)), expected);
+        assert_eq!(refs(&queue.to_send(99)), expected);
     }
 
     #[test]
     fn a_batch_goes_once_both_have_had_it_for_long_enough() {
-        let ledger = ledger(true);
-        ledger.applied(4, Seconds(140));
-        assert_eq!(ledger.release(Seconds(300)), None, "the cache lacks it");
-        ledger.sent(3);
-        ledger.confirm(Seconds(199));
-        assert_eq!(ledger.release(Seconds(199)), None, "too young");
-        assert_eq!(ledger.release(Seconds(200)), None, "storage may lack it");
-        ledger.confirm(Seconds(200));
-        assert_eq!(ledger.release(Seconds(200)), Some(3));
-        assert_eq!(ledger.release(Seconds(900)), None);
-        ledger.resend();
-        assert_eq!(slots(&ledger.to_send(99)), [(4, "memory")]);
+        let queue = queue(true);
+        queue.mark_applied(4, Seconds(140));
+        assert_eq!(queue.release(Seconds(300)), None, "the cache lacks it");
+        queue.mark_sent(3);
+        queue.confirm(Seconds(199));
+        assert_eq!(queue.release(Seconds(199)), None, "too young");
+        assert_eq!(queue.release(Seconds(200)), None, "storage may lack it");
+        queue.confirm(Seconds(200));
+        assert_eq!(queue.release(Seconds(200)), Some(3));
+        assert_eq!(queue.release(Seconds(900)), None);
+        queue.resend();
+        assert_eq!(refs(&queue.to_send(99)), [(4, "memory")]);
     }
 
     #[test]
     fn a_storage_that_went_back_is_given_again_what_is_kept() {
-        let ledger = ledger(true);
-        ledger.sent(4);
-        ledger.applied(4, Seconds(101));
-        assert_eq!(ledger.go_back(4), None);
-        ledger.release(Seconds(110));
-        assert_eq!(ledger.go_back(1), Some(GoneBack::Kept { batches: 3 }));
+        let queue = queue(true);
+        queue.mark_sent(4);
+        queue.mark_applied(4, Seconds(101));
+        assert_eq!(queue.go_back(4), None);
+        queue.release(Seconds(110));
+        assert_eq!(queue.go_back(1), Some(GoneBack::Kept { batches: 3 }));
         let cached = [(2, "cached"), (3, "cached"), (4, "cached")];
-        assert_eq!(slots(&ledger.to_apply(99)), cached);
-        assert_eq!(ledger.backlog(), 30);
-        ledger.applied(4, Seconds(120));
-        ledger.confirm(Seconds(161));
-        assert_eq!(ledger.release(Seconds(161)), Some(1));
+        assert_eq!(refs(&queue.to_apply(99)), cached);
+        assert_eq!(queue.backlog(), 30);
+        queue.mark_applied(4, Seconds(120));
+        queue.confirm(Seconds(161));
+        assert_eq!(queue.release(Seconds(161)), Some(1));
         let missing = GoneBack::Missing {
             batches: 1,
             first: 2,
         };
-        assert_eq!(ledger.go_back(0), Some(missing));
-        assert_eq!(ledger.progress().applied, 1);
-        assert_eq!(slots(&ledger.to_apply(99)), cached);
+        assert_eq!(queue.go_back(0), Some(missing));
+        assert_eq!(queue.progress().applied, 1);
+        assert_eq!(refs(&queue.to_apply(99)), cached);
     }
 
     #[test]
     fn without_a_cache_memory_keeps_what_it_has_room_for() {
-        let ledger = ledger(false);
-        ledger.applied(4, Seconds(101));
-        assert_eq!(ledger.release(Seconds(102)), Some(2));
-        assert_eq!(ledger.go_back(2), Some(GoneBack::Kept { batches: 2 }));
+        let queue = queue(false);
+        queue.mark_applied(4, Seconds(101));
+        assert_eq!(queue.release(Seconds(102)), Some(2));
+        assert_eq!(queue.go_back(2), Some(GoneBack::Kept { batches: 2 }));
         let kept = [(3, "memory"), (4, "memory")];
-        assert_eq!(slots(&ledger.to_apply(99)), kept);
-        ledger.applied(4, Seconds(103));
-        ledger.confirm(Seconds(163));
-        assert_eq!(ledger.release(Seconds(163)), Some(4));
+        assert_eq!(refs(&queue.to_apply(99)), kept);
+        queue.mark_applied(4, Seconds(103));
+        queue.confirm(Seconds(163));
+        assert_eq!(queue.release(Seconds(163)), Some(4));
     }
 
     #[test]
     fn a_cache_that_forgot_is_sent_what_is_still_here() {
-        let ledger = ledger(true);
-        ledger.sent(4);
-        ledger.applied(2, Seconds(101));
-        ledger.release(Seconds(111));
-        ledger.resend();
-        assert_eq!(ledger.progress().sent, 2);
+        let queue = queue(true);
+        queue.mark_sent(4);
+        queue.mark_applied(2, Seconds(101));
+        queue.release(Seconds(111));
+        queue.resend();
+        assert_eq!(queue.progress().sent, 2);
         let here = [(3, "memory"), (4, "memory")];
-        assert_eq!(slots(&ledger.to_send(99)), here);
-        // What only the cache had is asked of it if storage goes back.
-        ledger.go_back(1);
-        assert_eq!(slots(&ledger.to_apply(10)), [(2, "cached")]);
+        assert_eq!(refs(&queue.to_send(99)), here);
+        // What only the cache has is read from it if storage goes back.
+        queue.go_back(1);
+        assert_eq!(refs(&queue.to_apply(10)), [(2, "cached")]);
     }
 
     #[test]
     fn nothing_is_waited_for_that_is_not_here_any_more() {
-        let ledger = ledger(true);
-        ledger.sent(4);
-        ledger.applied(4, Seconds(101));
-        ledger.confirm(Seconds(161));
-        assert_eq!(ledger.release(Seconds(161)), Some(4));
+        let queue = queue(true);
+        queue.mark_sent(4);
+        queue.mark_applied(4, Seconds(101));
+        queue.confirm(Seconds(161));
+        assert_eq!(queue.release(Seconds(161)), Some(4));
         let missing = GoneBack::Missing {
             batches: 3,
             first: 5,
         };
-        assert_eq!(ledger.go_back(1), Some(missing));
-        assert_eq!((ledger.progress().applied, ledger.backlog()), (4, 0));
+        assert_eq!(queue.go_back(1), Some(missing));
+        assert_eq!((queue.progress().applied, queue.backlog()), (4, 0));
     }
 }
