@@ -25,7 +25,9 @@ use mika::change::{
     SwarmCounts,
 };
 use mika::journal::Replay;
-use mika::registry::{Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals};
+use mika::registry::{
+    ClientPrefix, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals,
+};
 use mika::storage::{self, CreditRules, Place};
 
 const NODE: &str = "node-a";
@@ -932,7 +934,7 @@ async fn the_whitelist_forgets_what_no_client_is() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     redis.cli(&["HSET", "t:whitelist", "", "everybody", "-qB", "qBittorrent"]);
-    let client = Client {
+    let client = ClientPrefix {
         prefix: "-qB".into(),
         name: "qBittorrent".into(),
     };

@@ -10,8 +10,6 @@ pub struct Coverage {
     pub until: i64,
 }
 
-// === impl Coverage ===
-
 impl Coverage {
     /// What a row keeps of it; nothing is covered without both ends.
     pub fn of(floor: Option<i64>, from: Option<i64>, until: Option<i64>) -> Option<Self> {

@@ -21,7 +21,7 @@
 
 use super::machines::{Machine, Machines};
 use super::peer::PeerAccount;
-use super::sessions::{Dip, Session, Sessions, Source};
+use super::sessions::{Dip, ReportSource, Session, Sessions};
 
 const VERSION: u8 = 2;
 
@@ -191,7 +191,7 @@ fn sessions(rest: &mut &[u8], uploaded: Option<&Sessions>) -> Option<Sessions> {
     if found.current.is_some() {
         found.by = match like {
             Some(uploaded) => uploaded.by,
-            None => Source(u16::try_from(take(rest)?).ok()?),
+            None => ReportSource(u16::try_from(take(rest)?).ok()?),
         };
     }
     if has(DIP) {
@@ -235,8 +235,6 @@ fn session((low, high): (u64, u64), times: Times, is_first: bool) -> Session {
         start: times.start,
     }
 }
-
-// === impl Times ===
 
 impl Times {
     fn of(session: &Session) -> Self {
@@ -303,7 +301,7 @@ mod tests {
                 at: began,
             }),
             goes_on_from: Some(low),
-            by: Source(u16::MAX),
+            by: ReportSource(u16::MAX),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Both totals of one client, and the machines that share its peer id if there are several.
 
 use super::machines::{Announced, Highest, Machine, MachineId, Machines, UNREPORTED};
-use super::sessions::{Point, Session, Sessions, Settled, Source, Stretch};
+use super::sessions::{Point, ReportSource, Session, Sessions, Settled, Stretch};
 
 /// Seconds for which machines are told apart by the endpoints of one family before those of the
 /// other may take over.
@@ -24,10 +24,8 @@ pub struct Totals {
     pub starts: [Option<Point>; 2],
     /// Which of several machines it is from; none where there is one.
     pub machine: Option<MachineId>,
-    pub by: Source,
+    pub by: ReportSource,
 }
-
-// === impl PeerAccount ===
 
 impl PeerAccount {
     /// A client of which the last totals alone were kept; [`UNREPORTED`] for one that was not
@@ -164,7 +162,7 @@ mod tests {
             down: stretch(0),
             starts: [None, None],
             machine: machine.map(|hash| MachineId { is_v6: false, hash }),
-            by: Source::new(1, 1),
+            by: ReportSource::new(1, 1),
         };
         account.settle(&totals, MAX_RATE).0.bytes
     }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::error::{ApiError, BadBody, ErrorBody, Refused};
 use super::extract::{Body, PathText};
 use super::{Api, Done};
-use crate::registry::Client;
+use crate::registry::ClientPrefix;
 
 /// An allowed client.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -74,7 +74,7 @@ pub(super) async fn add(
         // The word that clients of the first Mika look for.
         return Err(ApiError::conflict("ok"));
     }
-    let client = Client {
+    let client = ClientPrefix {
         prefix: entry.prefix,
         name: entry.client,
     };

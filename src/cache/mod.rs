@@ -27,7 +27,7 @@ use crate::change::sums::Credited;
 use crate::change::{
     Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, Standing, SwarmCounts,
 };
-use crate::registry::{BadRow, Client, StoredTorrent, StoredUser, Wipe};
+use crate::registry::{BadRow, ClientPrefix, StoredTorrent, StoredUser, Wipe};
 
 /// Why a call to the cache failed.
 #[derive(Debug, thiserror::Error)]
@@ -381,7 +381,7 @@ pub trait Cache: Send + Sync + 'static {
     ) -> Result<(), CacheError>;
 
     /// Makes the whitelist what is given, without a moment in which a client that stays is missing.
-    async fn put_whitelist(&self, clients: &[Client]) -> Result<(), CacheError>;
+    async fn put_whitelist(&self, clients: &[ClientPrefix]) -> Result<(), CacheError>;
 
     async fn remove_users(&self, users: &[UserId]) -> Result<(), CacheError>;
 
@@ -392,7 +392,7 @@ pub trait Cache: Send + Sync + 'static {
 
     async fn torrents(&self, cursor: u64) -> Result<Scan<StoredTorrent>, CacheError>;
 
-    async fn whitelist(&self) -> Result<Vec<Client>, CacheError>;
+    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, CacheError>;
 
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, CacheError>;
 

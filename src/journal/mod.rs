@@ -40,7 +40,7 @@ use crate::base::clock::{Clock, Seconds};
 use crate::cache::{Cache, Generation};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
-use crate::tracker::{Cut, Tracker};
+use crate::tracker::{Drained, Tracker};
 
 use self::ledger::Ledger;
 use self::spill::Spill;
@@ -271,7 +271,7 @@ impl Journal {
 
     fn cut(&self) -> Work {
         let desk = &self.desk;
-        let Cut { number, changes } = desk.parts.tracker.outbox().cut();
+        let Drained { number, changes } = desk.parts.tracker.outbox().drain();
         let count = changes.len();
         let first = desk.ledger.progress().last + 1;
         let batches = number::batches(changes, &desk.name, first);
@@ -317,7 +317,7 @@ impl Handle {
 
     /// Waits until all that was queued before the call is durable.
     pub async fn all_durable(&self) {
-        self.desk.parts.tracker.outbox().drained().await;
+        self.desk.parts.tracker.outbox().flushed().await;
     }
 
     /// Waits until storage has all that was queued before the call.

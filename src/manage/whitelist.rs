@@ -13,7 +13,7 @@ use super::ExitStatus;
 use super::open::Site;
 use super::print::{Column, Printer, Row, is_unsafe, left};
 use crate::control::{self, Control};
-use crate::registry::Client;
+use crate::registry::ClientPrefix;
 use crate::storage::Storage;
 
 /// The largest list that is read: some 100,000 clients.
@@ -95,7 +95,7 @@ async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
 }
 
 async fn add(prefix: String, name: String, control: &Control, printer: &mut Printer) -> Result<()> {
-    let client = Client { prefix, name };
+    let client = ClientPrefix { prefix, name };
     let clients = std::slice::from_ref(&client);
     printer.saved(control.add_clients(clients).await?);
     if printer.is_json() {
@@ -207,7 +207,7 @@ fn plain(name: &str) -> String {
 }
 
 /// The clients of a list, and what is wrong in it by line.
-fn parse(text: &str) -> (Vec<Client>, Vec<(usize, String)>) {
+fn parse(text: &str) -> (Vec<ClientPrefix>, Vec<(usize, String)>) {
     let (mut rows, mut errors) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
         if line.trim().is_empty() || line.starts_with('#') {
@@ -227,11 +227,11 @@ fn parse(text: &str) -> (Vec<Client>, Vec<(usize, String)>) {
 /// Prefixes and names by the number of their line or row; blanks around them are left out.
 fn checked(
     rows: impl IntoIterator<Item = (usize, (String, String))>,
-) -> (Vec<Client>, Vec<(usize, String)>) {
+) -> (Vec<ClientPrefix>, Vec<(usize, String)>) {
     let (mut clients, mut errors) = (Vec::new(), Vec::new());
     let mut lines_by_prefix: HashMap<String, usize> = HashMap::new();
     for (number, (prefix, name)) in rows {
-        let client = Client {
+        let client = ClientPrefix {
             prefix: prefix.trim().into(),
             name: plain(&name),
         };
@@ -252,8 +252,8 @@ fn checked(
 
 // === impl ClientRow ===
 
-impl From<Client> for ClientRow {
-    fn from(client: Client) -> Self {
+impl From<ClientPrefix> for ClientRow {
+    fn from(client: ClientPrefix) -> Self {
         Self {
             prefix: client.prefix,
             client: client.name,

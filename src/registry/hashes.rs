@@ -9,7 +9,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::base::ids::{InfoHash, TorrentId};
-use crate::registry::{Entry, Torrent};
+use crate::registry::{Torrent, TorrentEntry};
 
 /// Characters of a reason that clients are told.
 const REASON_MAX: usize = 200;
@@ -28,8 +28,8 @@ pub struct Hashes {
 }
 
 #[derive(Default)]
-pub(super) struct Torrents {
-    pub by_hash: HashMap<InfoHash, Entry, RandomState>,
+pub(super) struct TorrentIndex {
+    pub by_hash: HashMap<InfoHash, TorrentEntry, RandomState>,
     pub hashes: HashMap<TorrentId, Hashes, RandomState>,
     pub disabled: HashSet<TorrentId, RandomState>,
     /// What torrents had that are gone, and who had a hash last that nobody has.
@@ -56,14 +56,14 @@ impl Hashes {
     }
 }
 
-// === impl Torrents ===
+// === impl TorrentIndex ===
 
-impl Torrents {
+impl TorrentIndex {
     pub fn set(&mut self, torrent: Torrent) {
         self.remove(torrent.id);
         self.former.remove(&torrent.id);
         let hashes = Hashes::of(&torrent);
-        let entry = Entry {
+        let entry = TorrentEntry {
             id: torrent.id,
             canonical: torrent.info_hash,
             multi_up: torrent.multi_up,
@@ -82,7 +82,7 @@ impl Torrents {
 
     /// Two torrents can't have one hash: the other one is gone, or about to get another hash.
     fn take_away(&mut self, hash: &InfoHash) {
-        if let Some(Entry { id, canonical, .. }) = self.by_hash.get(hash) {
+        if let Some(TorrentEntry { id, canonical, .. }) = self.by_hash.get(hash) {
             let id = *id;
             if canonical == hash {
                 self.remove(id);
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn it_is_known_whose_swarm_is_or_was_under_a_hash() {
-        let mut all = Torrents::default();
+        let mut all = TorrentIndex::default();
         let only = |first| Hashes {
             first,
             second: None,

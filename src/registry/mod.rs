@@ -18,14 +18,14 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
-use self::hashes::Torrents;
+use self::hashes::TorrentIndex;
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 
 pub use hashes::Hashes;
 pub use rows::{BadRow, PLAUSIBLE_MAX, RowChange, StoredTorrent, StoredUser, UserTotals, Wipe};
 pub use torrents::{Permille, Torrent};
 pub use users::User;
-pub use whitelist::{Client, Whitelist};
+pub use whitelist::{ClientPrefix, Whitelist};
 
 /// One change of the registry, as storage tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum RegistryChange {
 
 /// What an announce needs of its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Account {
+pub struct UserAccess {
     pub user: UserId,
     pub enabled: bool,
     pub can_leech: bool,
@@ -50,7 +50,7 @@ pub struct Account {
 
 /// What an announce needs of its torrent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct TorrentEntry {
     pub id: TorrentId,
     /// The info hash that the swarm is kept under: the first of a hybrid's two.
     pub canonical: InfoHash,
@@ -64,7 +64,7 @@ pub struct Entry {
 #[derive(Default)]
 pub struct Registry {
     users: RwLock<Users>,
-    torrents: RwLock<Torrents>,
+    torrents: RwLock<TorrentIndex>,
     torrent_count: AtomicUsize,
     disabled_count: AtomicUsize,
     whitelist: ArcSwap<Whitelist>,
@@ -72,18 +72,18 @@ pub struct Registry {
 
 #[derive(Default)]
 struct Users {
-    by_passkey: HashMap<Passkey, Account, RandomState>,
+    by_passkey: HashMap<Passkey, UserAccess, RandomState>,
     passkeys: HashMap<UserId, Passkey, RandomState>,
 }
 
 // === impl Registry ===
 
 impl Registry {
-    pub fn account(&self, passkey: &str) -> Option<Account> {
+    pub fn account(&self, passkey: &str) -> Option<UserAccess> {
         self.users.read().by_passkey.get(passkey).copied()
     }
 
-    pub fn torrent(&self, info_hash: &InfoHash) -> Option<Entry> {
+    pub fn torrent(&self, info_hash: &InfoHash) -> Option<TorrentEntry> {
         self.torrents.read().by_hash.get(info_hash).cloned()
     }
 
@@ -173,7 +173,7 @@ impl Registry {
         }
     }
 
-    fn change_torrents(&self, change: impl FnOnce(&mut Torrents)) {
+    fn change_torrents(&self, change: impl FnOnce(&mut TorrentIndex)) {
         let mut torrents = self.torrents.write();
         change(&mut torrents);
         self.torrent_count
@@ -192,7 +192,7 @@ impl Users {
         {
             self.forget(&old, user.id);
         }
-        let account = Account {
+        let account = UserAccess {
             user: user.id,
             enabled: user.enabled,
             can_leech: user.can_leech,

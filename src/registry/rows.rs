@@ -1,7 +1,7 @@
 //! The registry as storage and cache hold it: rows with names and counters, which announces don't need.
 
 use crate::base::ids::{TorrentId, UserId};
-use crate::registry::{Client, RegistryChange, Torrent, User, Whitelist};
+use crate::registry::{ClientPrefix, RegistryChange, Torrent, User, Whitelist};
 
 /// A row that can't be used, named so that a person finds it; never with a passkey in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,10 +61,8 @@ pub enum RowChange {
     Torrent(StoredTorrent),
     TorrentGone(TorrentId),
     /// The whole whitelist as it is now.
-    Whitelist(Vec<Client>),
+    Whitelist(Vec<ClientPrefix>),
 }
-
-// === impl RowChange ===
 
 impl RowChange {
     /// The torrent that was added, changed or deleted; none if it is another kind of row.

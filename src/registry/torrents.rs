@@ -23,8 +23,6 @@ pub struct Torrent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Permille(pub u32);
 
-// === impl Permille ===
-
 impl Permille {
     pub const ONE: Self = Self(1000);
     /// ×1000: no site gives more, and a typo in the database stays harmless.

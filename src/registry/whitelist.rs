@@ -4,7 +4,7 @@ use crate::base::ids::PeerId;
 
 /// One allowed client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
+pub struct ClientPrefix {
     /// The first 1 to 20 bytes of `peer_id`, such as `-TR3000-` or `-qB`.
     pub prefix: String,
     /// What people call it.
@@ -18,10 +18,8 @@ pub struct Whitelist {
     prefixes: Vec<Box<[u8]>>,
 }
 
-// === impl Whitelist ===
-
 impl Whitelist {
-    pub fn new(clients: &[Client]) -> Self {
+    pub fn new(clients: &[ClientPrefix]) -> Self {
         let mut prefixes: Vec<Box<[u8]>> = clients
             .iter()
             .map(|client| client.prefix.as_bytes().into())
@@ -52,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_prefix_allows_what_begins_with_it() {
-        let client = |prefix: &str| Client {
+        let client = |prefix: &str| ClientPrefix {
             prefix: prefix.into(),
             name: "x".into(),
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
-use crate::registry::{BadRow, Client, Permille};
+use crate::registry::{BadRow, ClientPrefix, Permille};
 
 use super::StorageError;
 use super::values::trimmed_prefix;
@@ -176,18 +176,18 @@ pub struct UserTorrents {
 
 /// A client of a whitelist's row: without the blanks and line ends around its prefix that imports leave
 /// behind, which no peer id has. An empty prefix would allow every client, so it is none.
-pub(super) fn client(prefix: &str, name: String) -> Result<Client, String> {
+pub(super) fn client(prefix: &str, name: String) -> Result<ClientPrefix, String> {
     let prefix = trimmed_prefix(prefix);
     if (1..=PREFIX_BYTES_MAX).contains(&prefix.len()) {
         let prefix = prefix.to_owned();
-        return Ok(Client { prefix, name });
+        return Ok(ClientPrefix { prefix, name });
     }
     Err("peer_id is not 1 to 20 characters".into())
 }
 
 /// One client for each prefix: of rows that differ in blanks alone, the one without any.
-pub(super) fn distinct(clients: Vec<(Client, String)>) -> Vec<Client> {
-    let mut by_prefix: BTreeMap<String, Client> = BTreeMap::new();
+pub(super) fn distinct(clients: Vec<(ClientPrefix, String)>) -> Vec<ClientPrefix> {
+    let mut by_prefix: BTreeMap<String, ClientPrefix> = BTreeMap::new();
     for (client, written) in clients {
         if written == client.prefix || !by_prefix.contains_key(&client.prefix) {
             by_prefix.insert(client.prefix.clone(), client);

@@ -10,12 +10,12 @@ use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{DIP_SECONDS, Point, Settled, Stretch, limit};
 use crate::base::addr::{Compact4, Compact6, Endpoint};
 use crate::base::clock::Seconds;
-use crate::swarm::{Account, Family, History, Owed};
+use crate::swarm::{Account, Family, Owed, UserHistory};
 use crate::tracker::machines::{self, Shared};
 
 /// The totals of one announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct AnnounceReport {
     pub uploaded: Option<u64>,
     pub downloaded: Option<u64>,
     /// The Unix time of the announce, if it is `event=started`: totals may begin again.
@@ -63,7 +63,7 @@ struct Step {
 /// seeding before it; `max_rate` is in bytes a second.
 pub fn account(
     account: &mut Account,
-    report: Report,
+    report: AnnounceReport,
     seeding_for_max: Option<u32>,
     max_rate: u64,
     now: Seconds,
@@ -110,7 +110,12 @@ pub fn account(
 }
 
 /// Both counters of a report of the one machine that there is.
-fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -> (Step, Step) {
+fn settle(
+    account: &mut Account,
+    report: &AnnounceReport,
+    max_rate: u64,
+    now: Seconds,
+) -> (Step, Step) {
     let (shared_at, last) = (account.base_at, account.last_announce);
     let step = |base: &mut u64,
                 start: &mut Option<Point>,
@@ -180,7 +185,7 @@ pub struct HnrRules {
 }
 
 /// Adds to a user's history; seed time that reaches the threshold takes a mark away.
-pub fn remember(history: &mut History, accrual: &Accrual, rules: HnrRules) {
+pub fn remember(history: &mut UserHistory, accrual: &Accrual, rules: HnrRules) {
     history.downloaded = history.downloaded.saturating_add(accrual.downloaded);
     history.seed_time = history.seed_time.saturating_add(accrual.seed_time);
     if history.seed_time >= rules.threshold {
@@ -189,13 +194,13 @@ pub fn remember(history: &mut History, accrual: &Accrual, rules: HnrRules) {
 }
 
 /// Marks a user whose last client has left the swarm too early.
-pub fn leave(history: &mut History, rules: HnrRules) {
+pub fn leave(history: &mut UserHistory, rules: HnrRules) {
     history.hnr |= history.downloaded > rules.min_bytes && history.seed_time < rules.threshold;
 }
 
-// === impl Report ===
+// === impl AnnounceReport ===
 
-impl Report {
+impl AnnounceReport {
     /// The endpoint that the record's client had in that family.
     pub(super) fn held_in(&self, family: Family) -> Option<Endpoint> {
         match family {
@@ -209,7 +214,7 @@ impl Report {
 
 impl Counter<'_> {
     /// One counter of a report: rules A2, A3 and A7. The other one does not matter to it.
-    fn step(&mut self, reported: u64, report: &Report, now: Seconds) -> Step {
+    fn step(&mut self, reported: u64, report: &AnnounceReport, now: Seconds) -> Step {
         let reported_now = point(reported, now);
         let start = report.started.map(|at| Point {
             total: reported,
@@ -306,8 +311,8 @@ mod tests {
     const SENDER: Compact4 = Compact4([9, 9, 9, 1, 26, 225]);
 
     /// A report from where the client is all the time.
-    fn report(uploaded: Option<u64>, downloaded: Option<u64>, started: bool) -> Report {
-        Report {
+    fn report(uploaded: Option<u64>, downloaded: Option<u64>, started: bool) -> AnnounceReport {
+        AnnounceReport {
             uploaded,
             downloaded,
             started: started.then_some(1_800_000_000),
@@ -412,7 +417,7 @@ mod tests {
     fn every_start_gives_a_session_its_name() {
         let mut it = Account::begin(100, 500, Seconds::START);
         let mut reported = |total, started: bool, unix| {
-            let report = Report {
+            let report = AnnounceReport {
                 started: started.then_some(unix),
                 ..report(Some(total), None, started)
             };
@@ -423,7 +428,7 @@ mod tests {
         assert_eq!(reported(160, true, 20), Some((160, 20)), "it goes on");
         assert_eq!(reported(170, false, 40), Some((160, 20)));
         assert_eq!(reported(30, true, 50), Some((30, 50)), "it starts over");
-        let crowded = Report {
+        let crowded = AnnounceReport {
             started: Some(60),
             has_room: false,
             ..report(Some(40), None, true)
@@ -473,7 +478,7 @@ mod tests {
             threshold: 1000,
             min_bytes: 50,
         };
-        let mut history = History::new(crate::base::ids::UserId(1));
+        let mut history = UserHistory::new(crate::base::ids::UserId(1));
         let down = |downloaded, seed_time| Accrual {
             downloaded,
             seed_time,

@@ -10,7 +10,7 @@ use crate::accounting::sessions::Settled;
 use crate::base::addr::Endpoint;
 use crate::base::clock::Seconds;
 use crate::swarm::{Account, Family};
-use crate::tracker::credit::Report;
+use crate::tracker::credit::AnnounceReport;
 
 /// What the report of one of several machines adds; none where the record has one machine only.
 pub(super) enum Shared {
@@ -22,7 +22,7 @@ pub(super) enum Shared {
 
 pub(super) fn settle(
     account: &mut Account,
-    report: &Report,
+    report: &AnnounceReport,
     max_rate: u64,
     now: Seconds,
 ) -> Option<Shared> {
@@ -67,7 +67,7 @@ pub(super) fn settle(
 }
 
 /// What a report from another endpoint than the live one makes of a record, if a total is below its base.
-fn begin(account: &Account, report: &Report, now: Seconds) -> Option<Machines> {
+fn begin(account: &Account, report: &AnnounceReport, now: Seconds) -> Option<Machines> {
     let is_lower = |base: u64, total: Option<u64>| {
         base != Account::UNREPORTED && total.is_some_and(|total| total < base)
     };
@@ -145,7 +145,7 @@ mod tests {
         /// Announces after `wait` seconds; returns the bytes credited.
         fn report(&mut self, wait: u32, sender: Endpoint, total: u64, started: bool) -> u64 {
             self.now = self.now.plus(wait);
-            let report = Report {
+            let report = AnnounceReport {
                 uploaded: Some(total),
                 downloaded: Some(0),
                 started: started.then_some(1_800_000_000),

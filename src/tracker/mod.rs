@@ -3,57 +3,47 @@
 //! Every transport comes through [`Tracker::announce`] and [`Tracker::scrape`]. They are plain
 //! functions over memory: no socket, no SQL, no clock. What must be kept goes to the [`Outbox`];
 //! an answer that acknowledges it carries a [`Ticket`] to wait for.
+//!
+//! A process is public or private for life. [`Tracker`] is the door to both: it chooses once a call, between
+//! `public` and `private`, which decide the rest.
 
 mod admit;
-mod completions;
+mod context;
 pub mod credit;
-mod idle;
-mod leaps;
 mod machines;
-mod newcomer;
 mod outbox;
 mod private;
 mod public;
-mod record;
 mod refusal;
-mod registration;
-mod restore;
 mod rules;
-mod share;
-mod sweep;
-mod takeover;
-mod user_records;
-mod view;
+mod stats;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::base::addr::{Endpoint, canonical, is_global};
+use crate::base::addr::Endpoint;
 use crate::base::clock::{Now, Seconds};
-use crate::base::ids::{InfoHash, UserId};
+use crate::base::ids::{InfoHash, PeerId, UserId};
+use crate::change::{GuestRecord, Member, PeerChange, PeerKey, PeerRecord, SwarmCounts};
 use crate::registry::Registry;
-use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
+use crate::swarm::{Key, PeerCounts, PrivatePeer, SHARDS, Selector};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::{Asked, Metrics, Protocol};
-use crate::tracker::leaps::Leaps;
-use crate::tracker::user_records::UserRecords;
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
 
-use self::completions::Completions;
-use self::registration::{NetworkShares, Registrations};
+use self::private::PrivateTracker;
+use self::public::PublicTracker;
 
 pub use credit::HnrRules;
-pub use idle::{IdleTorrent, IdleTorrents};
-pub use outbox::{Cut, Outbox, Ticket};
+pub use outbox::{Drained, Outbox, Ticket};
+pub use private::{KnownHistory, RecordLimits};
+pub use public::{IdleTorrent, IdleTorrents};
 pub use refusal::Refusal;
-pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
-pub use sweep::{Census, Roles};
-pub use user_records::RecordLimits;
-pub use view::LivePeer;
+pub use stats::{Roles, SwarmStats};
 
 /// An announce as a transport received it.
 #[derive(Clone, Debug)]
@@ -76,50 +66,62 @@ pub struct Answer {
 pub struct Workspace {
     pub peers: PeerList,
     pub selector: Selector,
-    /// What the worker's requests come by.
+    /// The protocol of the worker's requests.
     protocol: Protocol,
     /// Peers that a reply has room for, whatever the rules and the client say.
     peers_max: u32,
 }
 
-/// The state of a tracker and the rules it goes by.
+/// A peer that is in a swarm now.
+#[derive(Clone, Debug)]
+pub struct LivePeer {
+    pub address: SocketAddr,
+    pub is_seeder: bool,
+    /// Unix time.
+    pub last_announce: i64,
+    /// Its user and what it reported; public trackers don't keep that.
+    pub account: Option<(UserId, PeerId, PeerRecord)>,
+}
+
+/// The state of a tracker and the rules in force.
 pub struct Tracker {
-    mode: Mode,
+    by_mode: ByMode,
+}
+
+/// The mode, chosen at start.
+#[allow(clippy::large_enum_variant)] // a process has one
+enum ByMode {
+    Public(PublicTracker),
+    Private(PrivateTracker),
+}
+
+/// What trackers of both modes have.
+struct Common {
     rules: ArcSwap<Rules>,
     registry: Arc<Registry>,
-    public: Swarms<PublicShard>,
-    private: Swarms<PrivateShard>,
-    /// Public swarms held now.
-    public_torrents: AtomicUsize,
-    /// Those that networks began while there was little room.
-    begun: NetworkShares,
-    /// Private mode: what each user has.
-    records: UserRecords,
-    registrations: Registrations,
-    leaps: Leaps,
-    /// Public downloads that completed a moment ago.
-    completions: Completions,
     outbox: Outbox,
     metrics: Arc<Metrics>,
-    /// When a client's doings were last written to the log.
+    /// When a warning about a client was last logged.
     warned: AtomicU32,
-    /// Other nodes are told of public peers too.
-    is_shared: bool,
-    /// There are other nodes at the moment, which may know clients that this one has not heard of.
-    has_company: AtomicBool,
-    /// Where snatches are told to those who watch.
+    /// Where snatches and refusals are published.
     events: Option<Arc<Events>>,
 }
 
-/// What an announce is to its swarm, worked out once.
-struct Arrival<'a> {
-    params: &'a Announce,
-    /// The address as the tracker sees it, whatever the client claims.
-    source: IpAddr,
-    endpoint: Endpoint,
-    role: Role,
-    now: Now,
+/// What is swept before the lock is released for a moment: some tens of microseconds, in
+/// private mode a small part of a millisecond. An entry that only has to be looked at counts 1.
+const SWEPT_AT_ONCE: usize = 4096;
+
+/// Evaluates `$do` with the tracker of the mode that `$tracker` names.
+macro_rules! by_mode {
+    ($self:expr, $tracker:ident => $do:expr) => {
+        match $self.by_mode {
+            ByMode::Public(ref $tracker) => $do,
+            ByMode::Private(ref $tracker) => $do,
+        }
+    };
 }
+
+use by_mode;
 
 // === impl Workspace ===
 
@@ -133,7 +135,7 @@ impl Workspace {
         }
     }
 
-    /// The same for a transport whose replies have room for so many peers.
+    /// For a transport whose replies have room for at most `peers_max` peers.
     pub fn with_peers_max(self, peers_max: u32) -> Self {
         Self { peers_max, ..self }
     }
@@ -141,6 +143,7 @@ impl Workspace {
 
 // === impl Tracker ===
 
+/// Setup and settings.
 impl Tracker {
     /// A tracker without swarms. `outbox_capacity` is in changes.
     pub fn new(
@@ -150,95 +153,110 @@ impl Tracker {
         outbox_capacity: usize,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self {
-            mode,
+        let common = Common {
             rules: ArcSwap::from_pointee(rules.within(mode)),
             registry,
-            public: Swarms::default(),
-            private: Swarms::default(),
-            public_torrents: AtomicUsize::new(0),
-            begun: NetworkShares::default(),
-            records: UserRecords::default(),
-            registrations: Registrations::default(),
-            leaps: Leaps::default(),
-            completions: Completions::default(),
             outbox: Outbox::new(outbox_capacity),
             metrics,
             warned: AtomicU32::new(0),
-            is_shared: false,
-            has_company: AtomicBool::new(false),
             events: None,
-        }
+        };
+        let by_mode = match mode {
+            Mode::Public => ByMode::Public(PublicTracker::new(common)),
+            Mode::Private => ByMode::Private(PrivateTracker::new(common)),
+        };
+        Self { by_mode }
     }
 
-    /// The same tracker as one of several nodes, which tell each other of their peers.
+    /// Makes it one of several nodes, which share their peers.
     pub fn shared(mut self) -> Self {
-        self.is_shared = true;
+        if let ByMode::Public(tracker) = &mut self.by_mode {
+            tracker.set_shared();
+        }
         self
     }
 
-    /// Says that there are other nodes, or were: what they heard may still be on its way.
-    pub fn note_company(&self) {
-        self.has_company.store(true, Ordering::Relaxed);
-    }
-
-    /// The same tracker, which tells there what happens.
-    pub fn telling(mut self, events: Arc<Events>) -> Self {
-        self.events = Some(events);
+    /// Publishes snatches and refusals to `events`.
+    pub fn with_events(mut self, events: Arc<Events>) -> Self {
+        let common = match &mut self.by_mode {
+            ByMode::Public(tracker) => &mut tracker.common,
+            ByMode::Private(tracker) => &mut tracker.common,
+        };
+        common.events = Some(events);
         self
     }
 
-    fn tell_snatch(&self, info_hash: InfoHash, user: Option<UserId>, now: Seconds) {
-        if let Some(events) = &self.events {
-            events.tell_snatch(info_hash, user, now);
+    /// Notes that there are or were other nodes: their changes may still be on the way.
+    pub fn note_other_nodes(&self) {
+        if let Some(tracker) = self.private() {
+            tracker.note_other_nodes();
         }
     }
 
     pub fn mode(&self) -> Mode {
-        self.mode
+        match self.by_mode {
+            ByMode::Public(_) => Mode::Public,
+            ByMode::Private(_) => Mode::Private,
+        }
     }
 
     pub fn outbox(&self) -> &Outbox {
-        &self.outbox
+        &self.common().outbox
     }
 
     /// The rules in force.
     pub fn rules(&self) -> Arc<Rules> {
-        self.rules.load_full()
+        self.common().rules.load_full()
     }
 
-    /// From now on, other rules.
+    /// Replaces the rules.
     pub fn set_rules(&self, rules: Rules) {
-        self.rules.store(Arc::new(rules.within(self.mode)));
+        let rules = rules.within(self.mode());
+        self.common().rules.store(Arc::new(rules));
     }
 
-    /// The announce and the least interval in seconds, as failures carry them.
+    /// The announce interval and the minimum interval in seconds, as failures carry them.
     pub fn intervals(&self) -> (u32, u32) {
-        let rules = self.rules.load();
+        let rules = self.common().rules.load();
         (rules.announce_interval, rules.min_announce_interval)
-    }
-
-    /// Whether a client's doings may be written to the log: once a second, so that nobody can
-    /// fill it.
-    fn may_warn(&self, now: Seconds) -> bool {
-        self.warned.swap(now.0, Ordering::Relaxed) != now.0
-    }
-
-    /// Private records of that user over all torrents, those of peers that left included.
-    pub fn records_of(&self, user: UserId) -> u32 {
-        self.records.count(user)
     }
 
     /// Seconds that a peer stays without announcing.
     pub fn peer_ttl(&self) -> u32 {
-        self.rules.load().peer_ttl
+        self.common().rules.load().peer_ttl
     }
 
     /// [`Rules::record_ttl`] as it is now.
     pub fn record_ttl(&self) -> u32 {
-        self.rules.load().record_ttl()
+        self.common().rules.load().record_ttl()
     }
 
+    /// [`Rules::forget_torrents_after`] as it is now.
+    pub fn forget_torrents_after(&self) -> u32 {
+        self.common().rules.load().forget_torrents_after
+    }
+
+    fn common(&self) -> &Common {
+        by_mode!(self, tracker => &tracker.common)
+    }
+
+    fn public(&self) -> Option<&PublicTracker> {
+        match &self.by_mode {
+            ByMode::Public(tracker) => Some(tracker),
+            ByMode::Private(_) => None,
+        }
+    }
+
+    fn private(&self) -> Option<&PrivateTracker> {
+        match &self.by_mode {
+            ByMode::Private(tracker) => Some(tracker),
+            ByMode::Public(_) => None,
+        }
+    }
+}
+
+/// Requests.
+impl Tracker {
     /// Decides an announce. Its peers are left in `work`.
     ///
     /// # Errors
@@ -250,28 +268,16 @@ impl Tracker {
         work: &mut Workspace,
     ) -> Result<Answer, Refusal> {
         work.peers.clear();
-        let rules = self.rules.load();
-        let answer = match self.mode {
-            Mode::Public => self
-                .admit_public(request, &rules)
-                .and_then(|(info_hash, params)| {
-                    let arrival = Arrival::new(params, request.source, &rules, now);
-                    self.announce_public(info_hash, &arrival, &rules, work)
-                }),
-            Mode::Private => self
-                .admit_private(request, &rules)
-                .and_then(|(who, params)| {
-                    let arrival = Arrival::new(params, request.source, &rules, now);
-                    self.announce_private(&who, &arrival, &rules, work)
-                }),
-        };
+        let answer = by_mode!(self, tracker => tracker.announce(request, now, work));
+        let common = self.common();
         match &answer {
-            Ok(_) => self.count_answered(request, work.protocol),
+            Ok(_) => common.count_answered(request, work.protocol),
             Err(refusal) => {
                 let protocol = work.protocol;
-                self.metrics
+                common
+                    .metrics
                     .refused(Asked::Announce, protocol, refusal.kind());
-                if let Some(events) = &self.events {
+                if let Some(events) = &common.events {
                     let reason = refusal.kind().name();
                     let source = Some(request.source);
                     events.tell_refusal(reason, protocol.name(), source, now.mono);
@@ -281,17 +287,8 @@ impl Tracker {
         answer
     }
 
-    fn count_answered(&self, request: &AnnounceRequest, protocol: Protocol) {
-        self.metrics.announces.of(protocol).one();
-        if let Ok(params) = &request.params
-            && params.event == Event::Started
-        {
-            self.metrics.clients.count(&params.peer_id.0);
-        }
-    }
-
     /// The counters of the torrents asked for: zeros for unknown ones in public mode, nothing in
-    /// private mode (rules S1 to S5). Torrents and peers are left as they are.
+    /// private mode (rules S1 to S5). Changes no torrent and no peer.
     ///
     /// # Errors
     /// A refusal.
@@ -301,31 +298,226 @@ impl Tracker {
         hashes: Result<Vec<InfoHash>, ParseError>,
         protocol: Protocol,
     ) -> Result<Vec<(InfoHash, ScrapeEntry)>, Refusal> {
-        let hashes = match self
-            .admit_scrape(passkey)
-            .and(hashes.map_err(Refusal::from))
-        {
+        let admitted = self
+            .private()
+            .map_or(Ok(()), |tracker| tracker.admit_scrape(passkey));
+        let metrics = &self.common().metrics;
+        let hashes = match admitted.and(hashes.map_err(Refusal::from)) {
             Ok(hashes) => hashes,
             Err(refusal) => {
-                self.metrics
-                    .refused(Asked::Scrape, protocol, refusal.kind());
+                metrics.refused(Asked::Scrape, protocol, refusal.kind());
                 return Err(refusal);
             }
         };
-        self.metrics.scrapes.of(protocol).one();
-        let entries = hashes.into_iter().filter_map(|hash| {
-            let entry = match self.mode {
-                Mode::Public => Some(self.scrape_public(&hash)),
-                Mode::Private => self.scrape_private(&hash),
-            };
-            Some((hash, entry?))
-        });
-        Ok(entries.collect())
+        metrics.scrapes.of(protocol).one();
+        let scrape = |hash: InfoHash| {
+            let entry = by_mode!(self, tracker => tracker.scrape(&hash))?;
+            Some((hash, entry))
+        };
+        Ok(hashes.into_iter().filter_map(scrape).collect())
+    }
+
+    /// Prefetches some of the memory that these announces will need. For a transport
+    /// that has received several of them at once: their reads overlap then. Any number will do.
+    pub fn prefetch(&self, announces: &[(InfoHash, Endpoint)]) {
+        if let Some(tracker) = self.public() {
+            tracker.prefetch(announces);
+        }
     }
 }
 
-/// The counters of a swarm as a scrape tells them.
-fn scraped(counts: Counts, downloaded: u32) -> ScrapeEntry {
+/// Views, for people and programs, not for clients.
+impl Tracker {
+    /// The number of shards.
+    pub const SHARDS: usize = SHARDS;
+
+    /// The shard where a torrent's swarm is kept.
+    pub fn shard_of(&self, info_hash: &InfoHash) -> usize {
+        Key::from(info_hash).shard()
+    }
+
+    /// The counters of that (first) info hash's swarm; zeros if there is none.
+    pub fn counts(&self, info_hash: &InfoHash) -> SwarmCounts {
+        let counts = by_mode!(self, tracker => tracker.counts(info_hash));
+        counts.map(swarm_counts).unwrap_or_default()
+    }
+
+    /// At most `max` peers of that (first) info hash's swarm, in no order.
+    pub fn peers(&self, info_hash: &InfoHash, max: usize, now: Now) -> Vec<LivePeer> {
+        by_mode!(self, tracker => tracker.peers(info_hash, max, now))
+    }
+
+    /// The counters of all swarms of one shard.
+    pub fn swarm_counts(&self, shard: usize) -> Vec<(InfoHash, SwarmCounts)> {
+        by_mode!(self, tracker => tracker.swarm_counts(shard))
+    }
+
+    /// Private records of that user over all torrents, those of peers that left included.
+    pub fn records_of(&self, user: UserId) -> u32 {
+        self.private().map_or(0, |tracker| tracker.records_of(user))
+    }
+
+    /// Registered torrents, and the most there may be.
+    pub fn registered_torrents(&self) -> (usize, usize) {
+        let common = self.common();
+        let max = common.rules.load().max_torrents;
+        (common.registry.torrent_count(), max)
+    }
+
+    /// Adds public torrents of one shard that are known to have been empty since before that moment.
+    pub fn find_idle(&self, shard: usize, before: Seconds, found: &mut IdleTorrents) {
+        if let Some(tracker) = self.public() {
+            tracker.find_idle(shard, before, found);
+        }
+    }
+
+    /// All private peers of one shard, tombstones too, to restore a cache that lost them.
+    /// Those that owe the journal are left out, because their bases are ahead of what it has.
+    pub fn members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
+        let is_settled = |client: &PrivatePeer| client.state.owed.is_none();
+        self.private().map_or_else(Vec::new, |tracker| {
+            tracker.members_if(shard, now, is_settled)
+        })
+    }
+
+    /// All private peers of one shard, tombstones and those that owe the journal too.
+    #[cfg(feature = "contract")]
+    pub fn all_members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
+        self.private()
+            .map_or_else(Vec::new, |tracker| tracker.members_if(shard, now, |_| true))
+    }
+}
+
+/// Upkeep, and what is restored at the start.
+impl Tracker {
+    /// Sweeps one shard. Sweeping them all in turn, a few at a time, keeps announces from waiting.
+    pub fn sweep(&self, shard: usize, now: Now) {
+        by_mode!(self, tracker => tracker.sweep(shard, now));
+    }
+
+    /// Sets the snatches of all torrents to 0, where they are only counted.
+    pub fn wipe_snatches(&self) {
+        for shard in 0..Self::SHARDS {
+            by_mode!(self, tracker => tracker.wipe_snatches(shard));
+        }
+    }
+
+    /// Restores the snatches of a torrent, as counted so far.
+    pub fn restore_snatches(&self, info_hash: InfoHash, snatches: u32) {
+        if snatches > 0 {
+            by_mode!(self, tracker => tracker.restore_snatches(info_hash, snatches));
+        }
+    }
+
+    /// Drops what a public tracker counted of a torrent that is no longer registered.
+    pub fn forget_snatches(&self, info_hash: &InfoHash) {
+        if let Some(tracker) = self.public() {
+            tracker.forget_snatches(info_hash);
+        }
+    }
+
+    /// Drops the private swarm of an info hash that its torrent no longer has.
+    pub fn forget(&self, info_hash: &InfoHash) {
+        if let Some(tracker) = self.private() {
+            tracker.forget(info_hash);
+        }
+    }
+
+    /// Restores what a user did with the torrent of that (first) info hash, unless it is known.
+    pub fn restore_history(&self, info_hash: InfoHash, known: &KnownHistory) {
+        if let Some(tracker) = self.private() {
+            tracker.restore_history(info_hash, known);
+        }
+    }
+
+    /// Restores a peer: its account, and its place in the swarm if it was there. One that has
+    /// expired meanwhile leaves at the next sweep. A record that is known stays as it is.
+    pub fn restore_peer(&self, info_hash: InfoHash, key: &PeerKey, record: &PeerRecord, now: Now) {
+        if let Some(tracker) = self.private() {
+            tracker.restore(info_hash, key, record, true, now);
+        }
+    }
+
+    /// Restores the account of a peer that was in the swarm of another info hash: a tombstone. The
+    /// next sweep journals that it has left.
+    pub fn restore_account(
+        &self,
+        info_hash: InfoHash,
+        key: &PeerKey,
+        record: &PeerRecord,
+        now: Now,
+    ) {
+        if let Some(tracker) = self.private() {
+            tracker.restore(info_hash, key, record, false, now);
+        }
+    }
+}
+
+/// Changes that another node decided, applied as they are. What is for the other mode has no effect.
+impl Tracker {
+    /// Applies what another node decided about a private peer. `is_counted` means that the
+    /// user's history already has what it adds; of the peer, the newer record stands.
+    pub fn follow_peer(&self, change: &PeerChange, is_counted: bool, now: Now) {
+        if let Some(tracker) = self.private() {
+            tracker.follow_peer(change, is_counted, now);
+        }
+    }
+
+    /// Applies another node's record of a private peer, if it is newer.
+    pub fn follow_member(&self, info_hash: InfoHash, member: &Member, now: Now) {
+        if let Some(tracker) = self.private() {
+            tracker.follow_member(info_hash, member, now);
+        }
+    }
+
+    /// Applies another node's record of a public peer.
+    pub fn follow_guest(
+        &self,
+        info_hash: InfoHash,
+        address: SocketAddr,
+        record: &GuestRecord,
+        now: Now,
+    ) {
+        if let Some(tracker) = self.public() {
+            tracker.follow_guest(info_hash, address, record, now);
+        }
+    }
+
+    /// Counts a snatch that another node counted.
+    pub fn follow_snatch(&self, info_hash: InfoHash) {
+        if let Some(tracker) = self.public() {
+            tracker.follow_snatch(info_hash);
+        }
+    }
+}
+
+// === impl Common ===
+
+impl Common {
+    fn count_answered(&self, request: &AnnounceRequest, protocol: Protocol) {
+        self.metrics.announces.of(protocol).one();
+        if let Ok(params) = &request.params
+            && params.event == Event::Started
+        {
+            self.metrics.clients.count(&params.peer_id.0);
+        }
+    }
+
+    fn publish_snatch(&self, info_hash: InfoHash, user: Option<UserId>, now: Seconds) {
+        if let Some(events) = &self.events {
+            events.tell_snatch(info_hash, user, now);
+        }
+    }
+
+    /// Whether a warning about a client may be logged: one a second, so that clients can't
+    /// fill the log.
+    fn may_warn(&self, now: Seconds) -> bool {
+        self.warned.swap(now.0, Ordering::Relaxed) != now.0
+    }
+}
+
+/// The counters of a swarm in a scrape.
+fn scrape_entry(counts: PeerCounts, downloaded: u32) -> ScrapeEntry {
     ScrapeEntry {
         complete: counts.seeders,
         downloaded,
@@ -334,69 +526,10 @@ fn scraped(counts: Counts, downloaded: u32) -> ScrapeEntry {
     }
 }
 
-// === impl Arrival ===
-
-impl<'a> Arrival<'a> {
-    fn new(params: &'a Announce, source: IpAddr, rules: &Rules, now: Now) -> Self {
-        let source = canonical(source);
-        let claimed = match source {
-            IpAddr::V4(_) => params.claimed_v4,
-            IpAddr::V6(_) => params.claimed_v6,
-        };
-        let claimed = claimed.filter(|&ip| rules.trust_client_ip && is_global(ip));
-        let role = match (params.left, params.event) {
-            (Some(0), _) => Role::Seeder,
-            (_, Event::Paused) => Role::Paused,
-            _ => Role::Leecher,
-        };
-        Self {
-            params,
-            source,
-            endpoint: Endpoint::new(claimed.unwrap_or(source), params.port),
-            role,
-            now,
-        }
-    }
-
-    /// The reply, with the counters as they are after the announce (rule W11).
-    fn reply(
-        &self,
-        counts: Counts,
-        downloaded: u32,
-        rules: &Rules,
-        work: &mut Workspace,
-    ) -> AnnounceReply {
-        AnnounceReply {
-            complete: counts.seeders,
-            incomplete: counts.leechers,
-            downloaded,
-            interval: rules.jittered_interval(work.selector.rng()),
-            min_interval: rules.min_announce_interval,
-            external_ip: rules
-                .public_addresses
-                .of(self.source)
-                .unwrap_or(self.source),
-        }
-    }
-
-    /// Whether it says that the download is complete, and it is.
-    fn completes(&self) -> bool {
-        self.params.event == Event::Completed && self.role == Role::Seeder
-    }
-
-    /// How many peers to hand out: none to one that goes.
-    fn want(&self, rules: &Rules, work: &Workspace) -> usize {
-        if self.params.event == Event::Stopped {
-            return 0;
-        }
-        let want = self.params.numwant.unwrap_or(rules.numwant);
-        want.min(rules.max_numwant).min(work.peers_max) as usize
-    }
-
-    fn eligibility<'r>(&self, rules: &'r Rules) -> Eligibility<'r> {
-        Eligibility {
-            alive_since: rules.alive_since(self.now.mono),
-            viewer: rules.public_addresses.viewer(self.endpoint.ip()),
-        }
+/// The counters as they are journaled.
+fn swarm_counts(counts: PeerCounts) -> SwarmCounts {
+    SwarmCounts {
+        seeders: counts.seeders,
+        leechers: counts.leechers,
     }
 }

@@ -1,4 +1,4 @@
-//! The settings that the decision goes by. Times in seconds, sizes in bytes.
+//! The settings of the decision. Times in seconds, sizes in bytes.
 
 use std::net::IpAddr;
 
@@ -8,9 +8,9 @@ use crate::base::addr::PublicAddresses;
 use crate::base::clock::Seconds;
 use crate::swarm::LIFE_MAX;
 use crate::tracker::credit::HnrRules;
-use crate::tracker::user_records::RecordLimits;
+use crate::tracker::private::RecordLimits;
 
-/// Who may take part.
+/// Whether anybody may take part, or registered users only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Public,
@@ -22,7 +22,7 @@ pub enum Mode {
 pub struct Rules {
     pub announce_interval: u32,
     pub min_announce_interval: u32,
-    /// A peer that did not announce for so long has left (rule W10). In public mode at most
+    /// A peer that did not announce for this long has left (rule W10). In public mode at most
     /// [`LIFE_MAX`].
     pub peer_ttl: u32,
     /// How long the account of a peer that left is kept (rule A2).
@@ -36,7 +36,7 @@ pub struct Rules {
     pub max_torrents: usize,
     /// Refuse clients that are not on the whitelist.
     pub whitelist: bool,
-    /// Public mode: a torrent that clients registered, and that nobody used for so many seconds, is
+    /// Public mode: seconds without peers after which a torrent that clients registered is
     /// removed; 0 to remove it only when its room is needed.
     pub forget_torrents_after: u32,
     /// Ports that no client may listen on, and networks that no announce may come from.
@@ -60,9 +60,7 @@ pub struct Rules {
     pub hnr: HnrRules,
 }
 
-// === impl Rules ===
-
-/// Those of a public tracker that nobody has configured.
+/// Those of a public tracker without configuration.
 impl Default for Rules {
     fn default() -> Self {
         Self {
@@ -98,7 +96,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// The rules as far as that mode can keep to them.
+    /// The rules, limited to what that mode can keep.
     pub(super) fn within(mut self, mode: Mode) -> Self {
         if mode == Mode::Public {
             self.peer_ttl = self.peer_ttl.min(LIFE_MAX);
@@ -111,7 +109,7 @@ impl Rules {
         Seconds(now.0.saturating_sub(self.peer_ttl))
     }
 
-    /// The number of the peer's life that it is now: what networks take is counted for one.
+    /// The number of the current period of one `peer_ttl`, by which the shares of networks are counted.
     pub(super) fn life(&self, now: Seconds) -> u32 {
         now.0 / self.peer_ttl.max(1)
     }

@@ -28,9 +28,9 @@ const SKEW: i64 = 5;
 /// node arrive in the order in which they were made, also those of one second; of two nodes nobody
 /// can tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Source(pub u16);
+pub struct ReportSource(pub u16);
 
-impl Source {
+impl ReportSource {
     /// Of several nodes, or of a version that did not note it.
     pub const UNKNOWN: Self = Self(u16::MAX);
 
@@ -116,7 +116,7 @@ pub struct Sessions {
     /// far yet: what lies between counts once it does (rule A2).
     pub goes_on_from: Option<u64>,
     /// Who passed on the last report of the current session.
-    pub by: Source,
+    pub by: ReportSource,
 }
 
 /// What a report added.
@@ -165,7 +165,7 @@ impl Sessions {
     }
 
     /// Takes a report into account; `max_rate` is in bytes a second (rule A7).
-    pub fn settle(&mut self, stretch: &Stretch, by: Source, max_rate: u64) -> Settled {
+    pub fn settle(&mut self, stretch: &Stretch, by: ReportSource, max_rate: u64) -> Settled {
         if stretch.from.at - stretch.to.at > SKEW {
             // The time of the base is not known.
             let from = Point {
@@ -194,7 +194,7 @@ impl Sessions {
 
     /// A report of the node whose report came last: it was made after that one, even if
     /// its seconds, or a clock that was set, say otherwise.
-    fn in_order(&self, point: Point, by: Source) -> Point {
+    fn in_order(&self, point: Point, by: ReportSource) -> Point {
         let last = self.current.map_or(point.at, |current| current.last);
         let slack = by.slack_after(self.by).unwrap_or(0);
         let is_about_then = point.at < last && last - point.at <= slack;
@@ -231,7 +231,13 @@ impl Sessions {
         point
     }
 
-    fn settle_from(&mut self, point: Point, started: bool, by: Source, max_rate: u64) -> Settled {
+    fn settle_from(
+        &mut self,
+        point: Point,
+        started: bool,
+        by: ReportSource,
+        max_rate: u64,
+    ) -> Settled {
         let is_in_order = by == self.by || by.slack_after(self.by).is_some();
         let may_be_settled = self.is_ambiguous(point) || (started && self.is_repeated_start(point));
         if !is_in_order && may_be_settled {
@@ -241,7 +247,13 @@ impl Sessions {
     }
 
     /// Settles a point, and notes who has passed on the last report of the current session.
-    fn settle_as(&mut self, point: Point, started: bool, by: Source, max_rate: u64) -> Settled {
+    fn settle_as(
+        &mut self,
+        point: Point,
+        started: bool,
+        by: ReportSource,
+        max_rate: u64,
+    ) -> Settled {
         let end = |sessions: &Self| sessions.current.map(|current| (current.high, current.last));
         let before = end(self);
         let settled = self.settle_point(point, started, max_rate);
@@ -249,7 +261,7 @@ impl Sessions {
         if now != before {
             // Above the report, it is that of a dip, which any node may have passed on.
             let is_of_dip = now.is_some_and(|(high, _)| high > point.total);
-            self.by = if is_of_dip { Source::UNKNOWN } else { by };
+            self.by = if is_of_dip { ReportSource::UNKNOWN } else { by };
         }
         settled
     }

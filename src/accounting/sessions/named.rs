@@ -1,7 +1,7 @@
 //! Reports whose session has a name: the `started` that began it, which a node heard, or another one did. So storage
 //! can tell sessions apart though it has not heard of that `started` yet, and though clocks differ.
 
-use super::{LATE_MAX, Point, SKEW, Session, Sessions, Settled, Source, Stretch};
+use super::{LATE_MAX, Point, ReportSource, SKEW, Session, Sessions, Settled, Stretch};
 
 /// Seconds by which the times that two nodes note of one `started` differ at most.
 const CLOCKS_APART: i64 = 2;
@@ -21,7 +21,7 @@ impl Sessions {
         &mut self,
         start: Point,
         stretch: &Stretch,
-        by: Source,
+        by: ReportSource,
         max_rate: u64,
     ) -> Settled {
         let (place, begun) = match self.place_of(start, stretch, by) {
@@ -47,7 +47,7 @@ impl Sessions {
 
     /// The session that `start` began, if it is known: the nearest, for one `started` may have two times, each
     /// by another node's clock. Until that session has a name, it takes this one.
-    fn place_of(&mut self, start: Point, stretch: &Stretch, by: Source) -> Option<Place> {
+    fn place_of(&mut self, start: Point, stretch: &Stretch, by: ReportSource) -> Option<Place> {
         // Of one node, the second `started` begins another session, however soon it comes.
         let is_next = stretch.to == start && by.slack_after(self.by).is_some();
         let has_grown = self.current.is_some_and(|it| it.high > start.total);
@@ -82,7 +82,7 @@ impl Sessions {
         &mut self,
         start: Point,
         stretch: &Stretch,
-        by: Source,
+        by: ReportSource,
         max_rate: u64,
     ) -> (Option<Place>, Settled) {
         let Some(current) = self.current else {
@@ -112,7 +112,7 @@ impl Sessions {
                     ..it
                 });
             }
-            self.by = if is_of_dip { Source::UNKNOWN } else { by };
+            self.by = if is_of_dip { ReportSource::UNKNOWN } else { by };
             return (Some(Place::Current), settled);
         }
         if start.at > current.began {
@@ -171,7 +171,7 @@ impl Sessions {
         &mut self,
         start: Point,
         stretch: &Stretch,
-        by: Source,
+        by: ReportSource,
         max_rate: u64,
     ) -> Settled {
         let Some(current) = self.current else {

@@ -15,7 +15,9 @@ fn credited(reports: &[(i64, bool, u64)]) -> u64 {
         .iter()
         .map(|&(at, started, total)| {
             let stretch = Stretch::at(point(at, total), started);
-            sessions.settle(&stretch, Source::UNKNOWN, MAX_RATE).bytes
+            sessions
+                .settle(&stretch, ReportSource::UNKNOWN, MAX_RATE)
+                .bytes
         })
         .sum()
 }
@@ -23,19 +25,28 @@ fn credited(reports: &[(i64, bool, u64)]) -> u64 {
 #[test]
 fn starts_of_a_node_follow_each_other() {
     for hash in [0, 7, u64::from(u16::MAX) - 1, u64::MAX] {
-        let (first, second) = (Source::new(hash, 65_534), Source::new(hash, 65_535));
+        let (first, second) = (
+            ReportSource::new(hash, 65_534),
+            ReportSource::new(hash, 65_535),
+        );
         assert_eq!(first.slack_after(first), Some(SKEW));
         assert_eq!(second.slack_after(first), Some(1));
         assert_eq!(first.slack_after(second), None);
-        assert_eq!(Source::new(hash, 65_534 + 33).slack_after(first), None);
+        assert_eq!(
+            ReportSource::new(hash, 65_534 + 33).slack_after(first),
+            None
+        );
     }
-    assert_eq!(Source::UNKNOWN.slack_after(Source::UNKNOWN), None);
+    assert_eq!(
+        ReportSource::UNKNOWN.slack_after(ReportSource::UNKNOWN),
+        None
+    );
 }
 
 #[test]
 fn a_client_may_begin_again_at_the_next_start_in_the_same_second() {
-    let (first, second) = (Source::new(40, 3), Source::new(40, 4));
-    let credited = |sources: [Source; 4]| -> u64 {
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(40, 4));
+    let credited = |sources: [ReportSource; 4]| -> u64 {
         let mut sessions = Sessions::default();
         let reports = [
             (10, true, 0),
@@ -53,7 +64,7 @@ fn a_client_may_begin_again_at_the_next_start_in_the_same_second() {
         settled.sum()
     };
     assert_eq!(credited([first, first, second, second]), 107);
-    let other = Source::new(99, 1);
+    let other = ReportSource::new(99, 1);
     assert_eq!(
         credited([first, first, other, other]),
         100,
@@ -62,7 +73,7 @@ fn a_client_may_begin_again_at_the_next_start_in_the_same_second() {
 }
 
 /// Settles reports: by whom, when, whether it is a start and which total, and the credit that it has to give.
-fn expect(sessions: &mut Sessions, reports: &[(Source, (i64, bool, u64), u64)]) {
+fn expect(sessions: &mut Sessions, reports: &[(ReportSource, (i64, bool, u64), u64)]) {
     for &(by, (at, started, total), credited) in reports {
         let stretch = Stretch::at(point(at, total), started);
         let bytes = sessions.settle(&stretch, by, MAX_RATE).bytes;
@@ -72,7 +83,7 @@ fn expect(sessions: &mut Sessions, reports: &[(Source, (i64, bool, u64), u64)]) 
 
 #[test]
 fn a_start_that_two_nodes_pass_on_begins_one_session() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     let mut sessions = Sessions::known(700, 5);
     // The clock of the second is a second ahead, and the client moves something at once.
     let reports = [
@@ -88,7 +99,7 @@ fn a_start_that_two_nodes_pass_on_begins_one_session() {
 
 #[test]
 fn a_client_that_goes_on_counting_is_credited_once_by_two_nodes() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     let mut sessions = Sessions::default();
     let reports = [
         (first, (10, true, 0), 0),
@@ -106,7 +117,7 @@ fn a_client_that_goes_on_counting_is_credited_once_by_two_nodes() {
 #[test]
 fn the_base_of_a_report_says_which_session_it_is_of() {
     let mut sessions = Sessions::default();
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     for (at, total, credited) in [(20, 0, 0), (20, 100, 100)] {
         let stretch = Stretch::at(point(at, total), total == 0);
         assert_eq!(sessions.settle(&stretch, first, MAX_RATE).bytes, credited);
@@ -131,7 +142,7 @@ fn a_base_of_the_future_sets_no_limit() {
             to: point(2, 5 + far),
             started: false,
         };
-        let settled = sessions.settle(&stretch, Source::UNKNOWN, MAX_RATE);
+        let settled = sessions.settle(&stretch, ReportSource::UNKNOWN, MAX_RATE);
         assert_eq!(settled.bytes, credited, "{base_at}");
     }
 }
@@ -295,7 +306,7 @@ fn no_order_of_reports_credits_more_than_was_moved() {
 
 #[test]
 fn a_report_right_after_a_start_counts_once_though_clocks_differ_by_a_second() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     let mut sessions = Sessions::default();
     let mut settle = |from: (i64, u64), to: (i64, u64), started, by| {
         let stretch = Stretch {
@@ -323,7 +334,7 @@ fn credited_late(passed_on: &[Vec<Stretch>; 2], random: &mut fastrand::Rng) -> u
         let node = usize::from(random.bool());
         if let Some(stretch) = passed_on[node].get(next[node]) {
             next[node] += 1;
-            let by = Source::new(1000 * node as u64, 1);
+            let by = ReportSource::new(1000 * node as u64, 1);
             gained += sessions.settle(stretch, by, MAX_RATE).bytes;
         }
     }
@@ -399,7 +410,7 @@ fn two_nodes_credit_no_more_than_was_moved() {
 type At = (i64, u64);
 
 /// Settles reports: by whom, since which `started`, from where to where, and the credit that it has to give.
-fn expect_named(reports: &[(Source, At, At, At, u64)]) {
+fn expect_named(reports: &[(ReportSource, At, At, At, u64)]) {
     let mut sessions = Sessions::default();
     for &(by, start, from, to, credited) in reports {
         let [start, from, to] = [start, from, to].map(|(at, total)| point(at, total));
@@ -407,14 +418,14 @@ fn expect_named(reports: &[(Source, At, At, At, u64)]) {
         let stretch = Stretch { from, to, started };
         let bytes = sessions.settle_in(start, &stretch, by, MAX_RATE).bytes;
         assert_eq!(bytes, credited, "{stretch:?} since {start:?}");
-        let again = sessions.settle_in(start, &stretch, Source::UNKNOWN, MAX_RATE);
+        let again = sessions.settle_in(start, &stretch, ReportSource::UNKNOWN, MAX_RATE);
         assert_eq!(again.bytes, 0, "again: {stretch:?} since {start:?}");
     }
 }
 
 #[test]
 fn a_session_counts_in_full_whatever_arrives_first() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     // It starts over at the first node, whose batches are late, and goes on at the second.
     expect_named(&[
         (second, (0, 0), (0, 0), (0, 0), 0),
@@ -442,7 +453,7 @@ fn a_session_counts_in_full_whatever_arrives_first() {
 
 #[test]
 fn what_a_client_moved_before_it_started_again_counts() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     // Nothing else is known of it, and then what it moved before.
     expect_named(&[
         (second, (30, 700), (20, 500), (30, 700), 200),
@@ -466,7 +477,7 @@ fn what_a_client_moved_before_it_started_again_counts() {
 
 #[test]
 fn a_start_that_two_nodes_saw_is_one_though_their_clocks_differ() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     expect_named(&[
         (first, (56, 0), (56, 0), (60, 273), 273),
         (second, (66, 249), (66, 249), (66, 249), 0),
@@ -574,7 +585,7 @@ impl Routed {
                 continue;
             };
             next[node] += 1;
-            let by = Source::new(1000 * node as u64, 1);
+            let by = ReportSource::new(1000 * node as u64, 1);
             let settled = match start {
                 Some(start) => sessions.settle_in(*start, stretch, by, MAX_RATE),
                 None => sessions.settle(stretch, by, MAX_RATE),

@@ -173,7 +173,7 @@ impl Worker {
             arrivals.push(arrival);
         }
         if self.announced.len() >= PREPARED_MIN {
-            self.service.tracker.prepare(&self.announced);
+            self.service.tracker.prefetch(&self.announced);
         }
         for arrival in &*arrivals {
             let (packet, route) = (received.packet(arrival.at), received.route(arrival.at));

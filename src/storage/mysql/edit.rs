@@ -12,7 +12,7 @@ use super::read;
 use super::rows::Rows;
 use super::tables::{Own, begin, lock};
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
-use crate::registry::{Client, Permille};
+use crate::registry::{ClientPrefix, Permille};
 use crate::storage::schema::{self, Call};
 use crate::storage::settle::clamp;
 use crate::storage::values::is_no_hash;
@@ -279,7 +279,7 @@ pub(super) async fn remove_torrents(
 
 pub(super) async fn add_clients(
     session: &mut Session<'_>,
-    clients: &[Client],
+    clients: &[ClientPrefix],
 ) -> Result<(), Fault> {
     begin(session).await?;
     lock(session, EDITS).await?;
@@ -296,7 +296,7 @@ pub(super) async fn add_clients(
     }
     // Where the key takes capitals for small letters, a prefix may have renamed another one.
     let there = read::whitelist(session).await?;
-    let is_there = |client: &&Client| !there.iter().any(|it| it.prefix == client.prefix);
+    let is_there = |client: &&ClientPrefix| !there.iter().any(|it| it.prefix == client.prefix);
     if let Some(client) = clients.iter().find(is_there) {
         return Err(alike(&client.prefix));
     }

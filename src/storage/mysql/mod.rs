@@ -51,7 +51,7 @@ use crate::base::backoff::Backoff;
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
-use crate::registry::Client;
+use crate::registry::ClientPrefix;
 
 /// The schemas of this crate.
 static SCHEMAS: [Schema; 2] = [
@@ -245,7 +245,7 @@ impl Storage for Mysql {
         ))
     }
 
-    async fn whitelist(&self) -> Result<Vec<Client>, StorageError> {
+    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, StorageError> {
         read!(self, |session| read::whitelist(session))
     }
 
@@ -326,7 +326,7 @@ impl Storage for Mysql {
         read!(self, |session| edit::remove_torrents(session, torrents))
     }
 
-    async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError> {
+    async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<(), StorageError> {
         edit!(self, |session| edit::add_clients(session, clients))
     }
 

@@ -12,7 +12,7 @@ use super::rows::{Cell, Rows};
 use super::tables::Own;
 use crate::base::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
-use crate::registry::{Client, Torrent, User};
+use crate::registry::{ClientPrefix, Torrent, User};
 use crate::storage::rows::{self, Unusable};
 use crate::storage::schema::{self, Call};
 use crate::storage::{BadRow, History, Page, StoredPeer, StoredTorrent, StoredUser, UserTotals};
@@ -163,7 +163,7 @@ pub(super) async fn with_records(
     Ok(found)
 }
 
-pub(super) async fn whitelist(session: &mut Session<'_>) -> Result<Vec<Client>, Fault> {
+pub(super) async fn whitelist(session: &mut Session<'_>) -> Result<Vec<ClientPrefix>, Fault> {
     Ok(rows::distinct(clients(session).await?.rows))
 }
 
@@ -172,7 +172,9 @@ pub(super) async fn bad_clients(session: &mut Session<'_>) -> Result<Vec<BadRow>
 }
 
 /// The clients with their prefixes as they stand in the table, and the rows that can't be used.
-pub(super) async fn clients(session: &mut Session<'_>) -> Result<Page<(Client, String)>, Fault> {
+pub(super) async fn clients(
+    session: &mut Session<'_>,
+) -> Result<Page<(ClientPrefix, String)>, Fault> {
     let rows = session.call(&schema::WHITELIST, &[]).await?;
     Ok(page(&rows, u32::MAX, client))
 }
@@ -389,7 +391,7 @@ pub(super) fn torrent(row: &Row) -> Result<StoredTorrent, Unusable> {
     })
 }
 
-fn client(row: &Row) -> Result<(Client, String), Unusable> {
+fn client(row: &Row) -> Result<(ClientPrefix, String), Unusable> {
     let cells = Cells(row);
     let written = cells.text(0);
     let client = rows::client(&written, cells.text(1));

@@ -6,7 +6,7 @@ use super::fault::Fault;
 use super::read;
 use super::tables::{begin, found};
 use crate::base::ids::{Passkey, TorrentId, UserId};
-use crate::registry::{Client, Permille};
+use crate::registry::{ClientPrefix, Permille};
 use crate::storage::settle::clamp;
 use crate::storage::{
     Added, NewTorrent, NewUser, StorageError, TorrentPatch, TorrentRemoval, UserPatch, Wipe,
@@ -202,7 +202,10 @@ pub(super) fn remove_torrents(
     Ok(removed)
 }
 
-pub(super) fn add_clients(connection: &mut Connection, clients: &[Client]) -> Result<(), Fault> {
+pub(super) fn add_clients(
+    connection: &mut Connection,
+    clients: &[ClientPrefix],
+) -> Result<(), Fault> {
     let transaction = begin(connection)?;
     for client in clients {
         transaction

@@ -8,7 +8,7 @@ use super::cells::Cells;
 use super::fault::Fault;
 use crate::base::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
-use crate::registry::{Client, Torrent, User};
+use crate::registry::{ClientPrefix, Torrent, User};
 use crate::storage::rows::{self, SortKey, Unusable};
 use crate::storage::unusable;
 use crate::storage::{
@@ -129,7 +129,7 @@ pub(super) fn with_records(
 }
 
 /// The usable clients; [`unusable_rows`] tells of the others.
-pub(super) fn whitelist(connection: &Connection) -> Result<Vec<Client>, Fault> {
+pub(super) fn whitelist(connection: &Connection) -> Result<Vec<ClientPrefix>, Fault> {
     Ok(rows::distinct(clients(connection)?.rows))
 }
 
@@ -263,7 +263,7 @@ pub(super) fn unusable_rows(connection: &Connection) -> Result<unusable::Unusabl
 }
 
 /// The clients with their prefixes as they stand in the table, and the rows that can't be used.
-pub(super) fn clients(connection: &Connection) -> Result<Page<(Client, String)>, Fault> {
+pub(super) fn clients(connection: &Connection) -> Result<Page<(ClientPrefix, String)>, Fault> {
     let sql = "SELECT peer_id, vstring FROM whitelist ORDER BY peer_id";
     let mut select = connection.prepare_cached(sql)?;
     page(select.query([])?, u32::MAX, client)
@@ -368,7 +368,7 @@ fn torrent(row: &Row<'_>) -> Result<StoredTorrent, Unusable> {
     })
 }
 
-fn client(row: &Row<'_>) -> Result<(Client, String), Unusable> {
+fn client(row: &Row<'_>) -> Result<(ClientPrefix, String), Unusable> {
     let cells = Cells(row);
     let written = cells.text(0);
     let client = rows::client(&written, cells.text(1));

@@ -4,8 +4,8 @@ use crate::base::addr::{Compact, Endpoint};
 use crate::base::clock::Seconds;
 use crate::base::ids::{PeerId, UserId};
 use crate::swarm::Role;
-use crate::swarm::private::packed::View;
-use crate::swarm::private::{Client, PrivateSwarm};
+use crate::swarm::private::packed::EntryView;
+use crate::swarm::private::{PrivatePeer, PrivateSwarm};
 
 // === impl PrivateSwarm ===
 
@@ -25,17 +25,17 @@ impl PrivateSwarm {
         max: usize,
     ) -> usize {
         self.count_of(user, max, |view| {
-            let v4 = view.v4().map(|it| it.heard(view.last_announce()));
-            let v6 = view.v6().map(|it| it.heard(view.last_announce()));
-            v4.max(v6).is_some_and(|heard| heard >= alive_since) && !view.is_at(endpoint)
+            let v4 = view.v4().map(|it| it.last_seen(view.last_announce()));
+            let v6 = view.v6().map(|it| it.last_seen(view.last_announce()));
+            v4.max(v6).is_some_and(|last_seen| last_seen >= alive_since) && !view.is_at(endpoint)
         })
     }
 
     /// Whether another client of its user is in the swarm.
-    pub fn has_other(&self, client: &Client) -> bool {
-        let user = client.peer.user;
-        let is_other = |view: &View<'_>| !view.is(user, &client.peer.peer_id);
-        let is_there = |view: View<'_>| view.tag.role().is_some() && is_other(&view);
+    pub fn has_other(&self, client: &PrivatePeer) -> bool {
+        let user = client.state.user;
+        let is_other = |view: &EntryView<'_>| !view.is(user, &client.state.peer_id);
+        let is_there = |view: EntryView<'_>| view.tag.role().is_some() && is_other(&view);
         self.find_of(user, is_there).is_some()
     }
 
@@ -51,24 +51,24 @@ impl PrivateSwarm {
     }
 
     /// When another client of the user that seeds announced last.
-    pub fn other_seeded_at(&self, client: &Client) -> Option<Seconds> {
+    pub fn other_seeded_at(&self, client: &PrivatePeer) -> Option<Seconds> {
         self.latest_of_others(client, Some(Role::Seeder))
     }
 
     /// When another client of the user announced last, of those that left as well.
-    pub fn other_announced_at(&self, client: &Client) -> Option<Seconds> {
+    pub fn other_announced_at(&self, client: &PrivatePeer) -> Option<Seconds> {
         self.latest_of_others(client, None)
     }
 
-    fn latest_of_others(&self, client: &Client, role: Option<Role>) -> Option<Seconds> {
-        let user = client.peer.user;
+    fn latest_of_others(&self, client: &PrivatePeer, role: Option<Role>) -> Option<Seconds> {
+        let user = client.state.user;
         if !self.may_have_several(user) {
             return None;
         }
         let mut latest = None;
         self.find_of(user, |view| {
             let counts = role.is_none() || view.tag.role() == role;
-            if counts && view.is_client() && !view.is(user, &client.peer.peer_id) {
+            if counts && view.is_client() && !view.is(user, &client.state.peer_id) {
                 latest = latest.max(Some(view.last_announce()));
             }
             false
@@ -95,22 +95,22 @@ impl PrivateSwarm {
     /// The user of each record, tombstones included.
     pub fn owners(&self) -> impl Iterator<Item = UserId> + '_ {
         let views = (0..self.len()).map(|place| self.view(place));
-        views.filter(View::is_client).map(|view| view.user())
+        views.filter(EntryView::is_client).map(|view| view.user())
     }
 
-    fn count_of(&self, user: UserId, max: usize, is_it: impl Fn(View<'_>) -> bool) -> usize {
+    fn count_of(&self, user: UserId, max: usize, matches: impl Fn(EntryView<'_>) -> bool) -> usize {
         let mut count = 0;
         self.find_of(user, |view| {
-            count += usize::from(is_it(view));
+            count += usize::from(matches(view));
             count >= max
         });
         count
     }
 }
 
-// === impl View ===
+// === impl EntryView ===
 
-impl View<'_> {
+impl EntryView<'_> {
     /// Whether a client is at that endpoint. One without a port names no client.
     fn is_at(&self, endpoint: Endpoint) -> bool {
         match endpoint {

@@ -21,9 +21,9 @@ use crate::base::addr::{Compact, Compact4, Compact6};
 use crate::base::clock::Seconds;
 use crate::base::ids::{PeerId, UserId};
 use crate::swarm::classes::Role;
-use crate::swarm::private::peer::{Peer, Seen};
-use crate::swarm::private::tape::{ROOM, Tape};
-use crate::swarm::records::History;
+use crate::swarm::private::peer::{PeerState, SeenEndpoint};
+use crate::swarm::private::varint_buf::{ROOM, VarintBuf};
+use crate::swarm::records::UserHistory;
 
 /// The longest entry, all that there is in it and all numbers at their largest.
 pub(super) const LEN_MAX: usize = 246;
@@ -36,7 +36,7 @@ const PEER_ID_AT: usize = 6;
 const LAST_AT: usize = 26;
 const ENDPOINTS_AT: usize = 30;
 
-// Flags; those from bit 10 to 14 belong to the history, see `tape`.
+// Flags; those from bit 10 to 14 belong to the history, see `varint_buf`.
 
 /// Not a client: a history only.
 const IS_HISTORY: u16 = 1 << 0;
@@ -59,16 +59,16 @@ const HAS_MACHINES: u16 = 1 << 15;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag(pub u8);
 
-/// An entry to be put into a page.
-pub(super) struct Packed {
+/// An entry to be put into a block.
+pub(super) struct PackedEntry {
     bytes: [u8; ROOM],
     len: usize,
     pub tag: Tag,
 }
 
-/// An entry in its page.
+/// An entry in its block.
 #[derive(Clone, Copy)]
-pub(super) struct View<'a> {
+pub(super) struct EntryView<'a> {
     pub bytes: &'a [u8],
     pub tag: Tag,
 }
@@ -138,15 +138,15 @@ impl Tag {
     }
 }
 
-// === impl Packed ===
+// === impl PackedEntry ===
 
-impl Packed {
+impl PackedEntry {
     /// A client, and the history of its user if this entry is to carry it.
-    pub fn client(peer: &Peer, history: Option<&History>) -> Self {
+    pub fn client(peer: &PeerState, history: Option<&UserHistory>) -> Self {
         let account = &peer.account;
         let last = account.last_announce;
         let mut flags = 0;
-        let mut out = Tape::new(ENDPOINTS_AT);
+        let mut out = VarintBuf::new(ENDPOINTS_AT);
         if let Some(v4) = &peer.v4 {
             flags |= HAS_V4;
             out.put(v4.endpoint.0);
@@ -200,8 +200,8 @@ impl Packed {
     }
 
     /// The history of a user who has no client here.
-    pub fn history(history: &History) -> Self {
-        let mut out = Tape::new(PEER_ID_AT);
+    pub fn history(history: &UserHistory) -> Self {
+        let mut out = VarintBuf::new(PEER_ID_AT);
         let flags = IS_HISTORY | CARRIES | out.put_history(history, false);
         let end = std::mem::replace(&mut out.at, 0);
         out.put(history.user.0.to_le_bytes());
@@ -218,8 +218,8 @@ impl Packed {
     }
 }
 
-impl From<View<'_>> for Packed {
-    fn from(view: View<'_>) -> Self {
+impl From<EntryView<'_>> for PackedEntry {
+    fn from(view: EntryView<'_>) -> Self {
         let mut bytes = [0; ROOM];
         bytes[..view.bytes.len()].copy_from_slice(view.bytes);
         Self {
@@ -230,9 +230,9 @@ impl From<View<'_>> for Packed {
     }
 }
 
-// === impl View ===
+// === impl EntryView ===
 
-impl View<'_> {
+impl EntryView<'_> {
     pub fn user(&self) -> UserId {
         UserId(self.u32_at(0))
     }
@@ -262,19 +262,19 @@ impl View<'_> {
         Seconds(self.u32_at(LAST_AT))
     }
 
-    pub fn v4(&self) -> Option<Seen<Compact4>> {
-        self.has(HAS_V4).then(|| Seen {
+    pub fn v4(&self) -> Option<SeenEndpoint<Compact4>> {
+        self.has(HAS_V4).then(|| SeenEndpoint {
             endpoint: Compact4(self.array_at(ENDPOINTS_AT)),
             at: self.moment_v4().unwrap_or(self.last_announce()),
         })
     }
 
-    pub fn v6(&self) -> Option<Seen<Compact6>> {
+    pub fn v6(&self) -> Option<SeenEndpoint<Compact6>> {
         if !self.has(HAS_V6) {
             return None;
         }
         let at = ENDPOINTS_AT + self.len_of(HAS_V4);
-        Some(Seen {
+        Some(SeenEndpoint {
             endpoint: Compact6(self.array_at(at)),
             at: self.moment_v6().unwrap_or(self.last_announce()),
         })
@@ -294,14 +294,14 @@ impl View<'_> {
     }
 
     /// Reads the whole entry: the client, unless it is a history only, and the history if it carries one.
-    pub fn unpack(&self) -> (Option<Peer>, Option<History>) {
+    pub fn unpack(&self) -> (Option<PeerState>, Option<UserHistory>) {
         let user = self.user();
         let flags = self.flags();
         let has = |flag| flags & flag != 0;
         let mut bytes = [0; ROOM];
         bytes[..self.bytes.len()].copy_from_slice(self.bytes);
         if has(IS_HISTORY) {
-            let mut input = Tape {
+            let mut input = VarintBuf {
                 bytes,
                 at: PEER_ID_AT,
             };
@@ -309,7 +309,7 @@ impl View<'_> {
         }
         let (v4, v6) = (self.v4(), self.v6());
         let parts = [HAS_V4, HAS_V6, SEEN_V4, SEEN_V6].map(|flag| self.len_of(flag));
-        let mut input = Tape {
+        let mut input = VarintBuf {
             bytes,
             at: ENDPOINTS_AT + parts.iter().sum::<usize>(),
         };
@@ -324,7 +324,7 @@ impl View<'_> {
         let owed = has(OWES).then(|| input.owed());
         let counted = (account.downloaded, account.seed_time);
         let history = has(CARRIES).then(|| input.history(user, flags, counted));
-        let peer = Peer {
+        let peer = PeerState {
             user,
             peer_id: self.peer_id(),
             account,

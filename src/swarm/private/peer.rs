@@ -5,19 +5,19 @@ use crate::base::clock::Seconds;
 use crate::base::ids::{PeerId, UserId};
 use crate::change::CLOCK_SKEW;
 use crate::swarm::classes::Role;
-use crate::swarm::records::{Account, History, Owed};
+use crate::swarm::records::{Account, Owed, UserHistory};
 
 /// One client of one user. With an endpoint it is in the swarm, and has a role there; without
 /// one it is a tombstone, kept for its account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct PeerState {
     pub user: UserId,
     pub peer_id: PeerId,
     pub account: Account,
     pub owed: Option<Owed>,
     pub(super) role: Option<Role>,
-    pub(super) v4: Option<Seen<Compact4>>,
-    pub(super) v6: Option<Seen<Compact6>>,
+    pub(super) v4: Option<SeenEndpoint<Compact4>>,
+    pub(super) v6: Option<SeenEndpoint<Compact6>>,
     /// When the endpoint of a family without one was given up, where that is known.
     pub(super) left_v4: Option<Seconds>,
     pub(super) left_v6: Option<Seconds>,
@@ -25,14 +25,14 @@ pub struct Peer {
 
 /// An endpoint, and when an announce last came from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen<C> {
+pub(super) struct SeenEndpoint<C> {
     pub endpoint: C,
     pub at: Seconds,
 }
 
 /// Where a client is in one address family. Of what two nodes know of it the later one is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Whereabouts {
+pub struct PeerLocation {
     /// None if it gave its endpoint up.
     pub endpoint: Option<Endpoint>,
     /// When an announce last came from there, or when it was given up.
@@ -41,13 +41,13 @@ pub struct Whereabouts {
 
 /// A peer and what its user did with the torrent, out of the swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
-    pub peer: Peer,
-    pub history: History,
+pub struct PrivatePeer {
+    pub state: PeerState,
+    pub history: UserHistory,
     /// Where it was; none for a newcomer.
     pub(super) place: Option<usize>,
     /// The history as the swarm has it: one that was not changed need not be written again.
-    pub(super) known: Option<History>,
+    pub(super) known: Option<UserHistory>,
 }
 
 /// An address family.
@@ -57,9 +57,9 @@ pub enum Family {
     V6,
 }
 
-// === impl Peer ===
+// === impl PeerState ===
 
-impl Peer {
+impl PeerState {
     /// A tombstone, until it enters.
     pub fn new(user: UserId, peer_id: PeerId, account: Account) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl Peer {
     }
 
     /// Where it is in that family; none if nothing is known.
-    pub fn whereabouts(&self, family: Family) -> Option<Whereabouts> {
+    pub fn location(&self, family: Family) -> Option<PeerLocation> {
         let (seen, left) = match family {
             Family::V4 => {
                 let seen = self.v4.map(|it| (Endpoint::V4(it.endpoint), it.at));
@@ -108,14 +108,14 @@ impl Peer {
             Some((endpoint, at)) => (Some(endpoint), at),
             None => (None, left?),
         };
-        Some(Whereabouts { endpoint, at })
+        Some(PeerLocation { endpoint, at })
     }
 
-    /// When it was last heard, by the account or by an endpoint.
-    pub fn heard(&self) -> Seconds {
+    /// When it was last last_seen, by the account or by an endpoint.
+    pub fn last_seen(&self) -> Seconds {
         let last = self.account.last_announce;
-        let seen = self.v4.map(|it| it.heard(last));
-        let seen = seen.max(self.v6.map(|it| it.heard(last)));
+        let seen = self.v4.map(|it| it.last_seen(last));
+        let seen = seen.max(self.v6.map(|it| it.last_seen(last)));
         seen.map_or(last, |seen| seen.max(last))
     }
 
@@ -133,11 +133,11 @@ impl Peer {
         match endpoint {
             Endpoint::V4(endpoint) => {
                 let at = after(at, self.v4.as_ref(), self.left_v4.take());
-                self.v4 = Some(Seen { endpoint, at });
+                self.v4 = Some(SeenEndpoint { endpoint, at });
             }
             Endpoint::V6(endpoint) => {
                 let at = after(at, self.v6.as_ref(), self.left_v6.take());
-                self.v6 = Some(Seen { endpoint, at });
+                self.v6 = Some(SeenEndpoint { endpoint, at });
             }
         }
     }
@@ -165,8 +165,8 @@ impl Peer {
     /// left with them.
     pub fn expire(&mut self, alive_since: Seconds) -> bool {
         let last = self.account.last_announce;
-        let v4 = self.v4.is_some_and(|it| it.heard(last) < alive_since);
-        let v6 = self.v6.is_some_and(|it| it.heard(last) < alive_since);
+        let v4 = self.v4.is_some_and(|it| it.last_seen(last) < alive_since);
+        let v6 = self.v6.is_some_and(|it| it.last_seen(last) < alive_since);
         let mut left = v4 && self.lose(Family::V4);
         left |= v6 && self.lose(Family::V6);
         left
@@ -183,7 +183,7 @@ impl Peer {
     }
 
     /// Takes over where another node knows it to be in that family.
-    pub fn follow(&mut self, family: Family, theirs: Whereabouts, role: Role) {
+    pub fn follow(&mut self, family: Family, theirs: PeerLocation, role: Role) {
         match theirs.endpoint {
             Some(endpoint) => self.enter(endpoint, role, theirs.at),
             None => drop(self.leave(family, theirs.at)),
@@ -198,13 +198,13 @@ impl Peer {
     }
 }
 
-// === impl Seen ===
+// === impl SeenEndpoint ===
 
-impl<C> Seen<C> {
+impl<C> SeenEndpoint<C> {
     /// When the client was heard there; `last` is the last announce that its account knows. An endpoint may be
     /// later than that, if each is of another node's record. By a few seconds it is also later if it was given up
     /// and entered within one, so that the order shows: then the account is right.
-    pub fn heard(&self, last: Seconds) -> Seconds {
+    pub fn last_seen(&self, last: Seconds) -> Seconds {
         if i64::from(self.at.since(last)) > CLOCK_SKEW {
             self.at
         } else {
@@ -214,14 +214,14 @@ impl<C> Seen<C> {
 }
 
 /// The time of an announce, at least that of what was known before.
-fn after<C>(at: Seconds, seen: Option<&Seen<C>>, left: Option<Seconds>) -> Seconds {
+fn after<C>(at: Seconds, seen: Option<&SeenEndpoint<C>>, left: Option<Seconds>) -> Seconds {
     let known = seen.map(|it| it.at).max(left.map(|left| left.plus(1)));
     known.map_or(at, |known| known.max(at))
 }
 
-// === impl Whereabouts ===
+// === impl PeerLocation ===
 
-impl Whereabouts {
+impl PeerLocation {
     /// Whether it holds instead of `other`. Of the same second, a client is gone rather than there; else
     /// the newer record decides.
     pub fn replaces(self, other: Self, is_newer: bool) -> bool {

@@ -45,16 +45,16 @@ impl PublicSwarm<'_> {
     /// It is as large as its peers need.
     fn check(&self) {
         match &*self.store {
-            Store::Few(few) => few.check(self.pool),
-            Store::Many(many) => assert!(!many.is_few()),
+            PublicStore::Small(small) => small.check(self.pool),
+            PublicStore::Large(large) => assert!(!large.is_small()),
         }
     }
 }
 
 #[test]
 fn a_swarm_takes_sixteen_bytes() {
-    assert_eq!(size_of::<Store>(), 16);
-    assert_eq!(size_of::<(u32, InfoHash, Store)>(), 40);
+    assert_eq!(size_of::<PublicStore>(), 16);
+    assert_eq!(size_of::<(u32, InfoHash, PublicStore)>(), 40);
 }
 
 #[test]
@@ -201,9 +201,9 @@ fn swarms_of_every_size_find_their_peers() {
             let before = put(&mut swarm, &ip, rng.u16(1..), tag(number), role);
             assert_eq!(before, present.insert(number, role));
         }
-        let mut counts = Counts::default();
+        let mut counts = PeerCounts::default();
         for &role in present.values() {
-            counts = counts.plus(Counts::of(role));
+            counts = counts.plus(PeerCounts::of(role));
         }
         assert_eq!(swarm.counts(), counts);
         assert_eq!(swarm.is_empty(), present.is_empty());
@@ -368,8 +368,8 @@ fn swarms_of_one_shard_keep_out_of_each_others_memory() {
             shard.check();
             let mut counts = std::collections::HashMap::new();
             for ((torrent, _), role) in &present {
-                let sum: &mut Counts = counts.entry(*torrent).or_default();
-                *sum = sum.plus(Counts::of(*role));
+                let sum: &mut PeerCounts = counts.entry(*torrent).or_default();
+                *sum = sum.plus(PeerCounts::of(*role));
             }
             for torrent in 0..80 {
                 let found = shard.get(Key::from(InfoHash([torrent; 20])));

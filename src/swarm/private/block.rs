@@ -4,14 +4,14 @@
 //! snatches 4 | entries 1 | the length of each | the tag of each | the entries | slack
 //! ```
 //!
-//! Nothing is allocated for a page without entries and snatches. A block is as large as what
+//! Nothing is allocated for a block without entries and snatches. A block is as large as what
 //! allocators hand out anyway, so the slack is memory that would be lost.
 
-use crate::swarm::private::packed::{Packed, Tag, View};
+use crate::swarm::private::packed::{EntryView, PackedEntry, Tag};
 
-/// Entries that a page may have: few enough to look through their tags, and to move them all
+/// Entries that a block may have: few enough to look through their tags, and to move them all
 /// when one of them grows.
-pub(super) const PAGE_MAX: usize = 32;
+pub(super) const BLOCK_MAX: usize = 32;
 
 const COUNT_AT: usize = 4;
 const LENS_AT: usize = 5;
@@ -20,7 +20,7 @@ const LENS_AT: usize = 5;
 const SLACK: usize = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct Page(Box<[u8]>);
+pub(super) struct PeerBlock(Box<[u8]>);
 
 /// The size of the block for so many bytes: four sizes between a power of two and the next, as
 /// allocators have them.
@@ -29,14 +29,12 @@ fn block_size(bytes: usize) -> usize {
     bytes.next_multiple_of(step)
 }
 
-// === impl Page ===
-
-impl Page {
+impl PeerBlock {
     pub fn len(&self) -> usize {
         self.0.get(COUNT_AT).map_or(0, |&count| count.into())
     }
 
-    /// Snatches of the torrent, where this is its first page.
+    /// Snatches of the torrent, where this is its first block.
     pub fn snatches(&self) -> u32 {
         match self.0.first_chunk() {
             Some(bytes) => u32::from_le_bytes(*bytes),
@@ -59,19 +57,19 @@ impl Page {
     }
 
     /// The entry in that slot.
-    pub fn view(&self, slot: usize) -> View<'_> {
+    pub fn view(&self, slot: usize) -> EntryView<'_> {
         let start = self.start(slot);
-        View {
+        EntryView {
             bytes: &self.0[start..start + self.len_of(slot)],
             tag: Tag(self.0[LENS_AT + self.len() + slot]),
         }
     }
 
-    /// The first entry with a fitting tag for which `is_it` holds.
+    /// The first entry with a fitting tag that `matches`.
     pub fn find(
         &self,
         is_candidate: impl Fn(Tag) -> bool,
-        mut is_it: impl FnMut(View<'_>) -> bool,
+        mut matches: impl FnMut(EntryView<'_>) -> bool,
     ) -> Option<usize> {
         let mut start = LENS_AT + 2 * self.len();
         self.tags().enumerate().position(|(slot, tag)| {
@@ -79,15 +77,15 @@ impl Page {
             let bytes = start..end;
             start = end;
             is_candidate(tag)
-                && is_it(View {
+                && matches(EntryView {
                     bytes: &self.0[bytes],
                     tag,
                 })
         })
     }
 
-    /// Adds an entry after the others. There must be less than [`PAGE_MAX`].
-    pub fn push(&mut self, entry: &Packed) {
+    /// Adds an entry after the others. There must be less than [`BLOCK_MAX`].
+    pub fn push(&mut self, entry: &PackedEntry) {
         let (count, used) = (self.len(), self.used());
         let bytes = entry.bytes();
         self.fit(used + 2 + bytes.len());
@@ -101,7 +99,7 @@ impl Page {
     }
 
     /// Puts an entry into the place of another.
-    pub fn set(&mut self, slot: usize, entry: &Packed) {
+    pub fn set(&mut self, slot: usize, entry: &PackedEntry) {
         let bytes = entry.bytes();
         let (start, len) = (self.start(slot), self.len_of(slot));
         if bytes.len() != len {

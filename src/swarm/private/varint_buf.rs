@@ -5,7 +5,7 @@ use crate::accounting::sessions::Point;
 use crate::base::clock::Seconds;
 use crate::base::ids::UserId;
 use crate::swarm::private::packed::LEN_MAX;
-use crate::swarm::records::{Account, History, Owed};
+use crate::swarm::records::{Account, Owed, UserHistory};
 
 /// Room for an entry, and for writing a whole 8 bytes where its last number begins.
 pub(super) const ROOM: usize = LEN_MAX + 8;
@@ -31,7 +31,7 @@ const HAS_SNATCH: u16 = 1 << 13;
 const HAS_LONG_SNATCH: u16 = 1 << 14;
 
 /// The bytes of an entry, written or read from the first to the last.
-pub(super) struct Tape {
+pub(super) struct VarintBuf {
     pub bytes: [u8; ROOM],
     pub at: usize,
 }
@@ -39,9 +39,9 @@ pub(super) struct Tape {
 /// Widths of numbers, half a byte each, the first one lowest.
 struct Widths(u64);
 
-// === impl Tape: writing ===
+// === impl VarintBuf: writing ===
 
-impl Tape {
+impl VarintBuf {
     pub fn new(at: usize) -> Self {
         Self {
             bytes: [0; ROOM],
@@ -174,7 +174,7 @@ impl Tape {
     }
 
     /// Returns the flags. The numbers are left out where the account beside it says the same.
-    pub fn put_history(&mut self, history: &History, is_same: bool) -> u16 {
+    pub fn put_history(&mut self, history: &UserHistory, is_same: bool) -> u16 {
         let mut flags = 0;
         if history.hnr {
             flags |= IS_HNR;
@@ -205,9 +205,9 @@ impl Tape {
     }
 }
 
-// === impl Tape: reading ===
+// === impl VarintBuf: reading ===
 
-impl Tape {
+impl VarintBuf {
     pub fn take<const N: usize>(&mut self) -> [u8; N] {
         let mut array = [0; N];
         array.copy_from_slice(&self.bytes[self.at..self.at + N]);
@@ -348,7 +348,7 @@ impl Tape {
     }
 
     /// `counted` are the bytes downloaded and the seconds of seeding of the account beside it.
-    pub fn history(&mut self, user: UserId, flags: u16, counted: (u64, u32)) -> History {
+    pub fn history(&mut self, user: UserId, flags: u16, counted: (u64, u32)) -> UserHistory {
         let has = |flag| flags & flag != 0;
         let completed_at = has(HAS_SNATCH).then(|| {
             if has(HAS_LONG_SNATCH) {
@@ -364,7 +364,7 @@ impl Tape {
         } else {
             counted
         };
-        History {
+        UserHistory {
             user,
             hnr: has(IS_HNR),
             owes_snatch: has(OWES_SNATCH),
