@@ -1,7 +1,7 @@
 //! Torrents by their info hashes, now and before.
 //!
 //! Swarms are kept by info hash. When a torrent is gone, or has another hash, its old swarm may
-//! still be there, so it is remembered whose it was: no other torrent gets its peers.
+//! still be there, so its owner is remembered: no other torrent gets its peers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use foldhash::fast::RandomState;
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::registry::{Torrent, TorrentEntry};
 
-/// Characters of a reason that clients are told.
+/// Characters of a reason that clients get.
 const REASON_MAX: usize = 200;
 
-/// Former owners that are remembered. Beyond it all are forgotten: then a torrent that comes back
+/// Former owners that are remembered. Beyond that all are forgotten: then a torrent that comes back
 /// begins with an empty swarm.
 const FORMER_MAX: usize = 100_000;
 
@@ -32,7 +32,7 @@ pub(super) struct TorrentIndex {
     pub by_hash: HashMap<InfoHash, TorrentEntry, RandomState>,
     pub hashes: HashMap<TorrentId, Hashes, RandomState>,
     pub disabled: HashSet<TorrentId, RandomState>,
-    /// What torrents had that are gone, and who had a hash last that nobody has.
+    /// The hashes of removed torrents, and the last owners of hashes that are free now.
     former: HashMap<TorrentId, Hashes, RandomState>,
     former_owners: HashMap<InfoHash, TorrentId, RandomState>,
 }
@@ -52,7 +52,7 @@ impl Hashes {
     }
 
     pub fn contains(&self, info_hash: &InfoHash) -> bool {
-        self.iter().any(|it| it == *info_hash)
+        self.iter().any(|own| own == *info_hash)
     }
 }
 
@@ -80,7 +80,7 @@ impl TorrentIndex {
         self.hashes.insert(torrent.id, hashes);
     }
 
-    /// Two torrents can't have one hash: the other one is gone, or about to get another hash.
+    /// Takes a hash from another torrent, which is gone, or about to get another hash.
     fn take_away(&mut self, hash: &InfoHash) {
         if let Some(TorrentEntry { id, canonical, .. }) = self.by_hash.get(hash) {
             let id = *id;
@@ -129,7 +129,7 @@ impl TorrentIndex {
     }
 }
 
-/// A reason as clients can show it: short, printable ASCII (rule R6).
+/// A reason that clients can show: short, printable ASCII (rule R6).
 fn readable(reason: &str) -> Arc<str> {
     let plain = |char: char| {
         if (' '..='~').contains(&char) {

@@ -1,6 +1,6 @@
-//! The registry: who may take part. Users by passkey, torrents by info hash, the whitelist.
+//! The registry: users by passkey, torrents by info hash, and the whitelist of clients.
 //!
-//! It is loaded from cache or storage at start and then follows a feed of
+//! It is loaded from cache or storage at start and then kept current by
 //! [`RegistryChange`]s. Readers are the announces; each takes a read lock for one
 //! look-up, and a change holds the write lock for one entry only.
 
@@ -27,7 +27,7 @@ pub use torrents::{Permille, Torrent};
 pub use users::User;
 pub use whitelist::{ClientPrefix, Whitelist};
 
-/// One change of the registry, as storage tells it.
+/// One change of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryChange {
     /// A user was added or changed.
@@ -40,7 +40,7 @@ pub enum RegistryChange {
     Whitelist(Whitelist),
 }
 
-/// What an announce needs of its user.
+/// What an announce needs to know of its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserAccess {
     pub user: UserId,
@@ -48,7 +48,7 @@ pub struct UserAccess {
     pub can_leech: bool,
 }
 
-/// What an announce needs of its torrent.
+/// What an announce needs to know of its torrent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TorrentEntry {
     pub id: TorrentId,
@@ -87,8 +87,8 @@ impl Registry {
         self.torrents.read().by_hash.get(info_hash).cloned()
     }
 
-    /// Why that torrent is disabled; none where it is enabled, or unknown. Costs nothing as long
-    /// as no torrent is disabled: where anything may be announced, every announce asks.
+    /// Why that torrent is disabled; none if it is enabled or unknown. Almost free while
+    /// no torrent is disabled, because on an open tracker every announce calls it.
     pub fn disabled(&self, info_hash: &InfoHash) -> Option<Arc<str>> {
         if self.disabled_count.load(Ordering::Relaxed) == 0 {
             return None;
@@ -98,7 +98,7 @@ impl Registry {
 
     /// The info hash under which the swarm of that torrent is kept.
     pub fn canonical(&self, torrent: TorrentId) -> Option<InfoHash> {
-        self.hashes(torrent).map(|it| it.first)
+        self.hashes(torrent).map(|hashes| hashes.first)
     }
 
     /// The info hashes of a registered torrent.
@@ -106,18 +106,18 @@ impl Registry {
         self.torrents.read().hashes.get(&torrent).copied()
     }
 
-    /// The info hashes that a torrent had which is no longer registered, as long as no other torrent
-    /// has taken them over.
+    /// The info hashes of a torrent that is no longer registered, unless another torrent
+    /// has them now.
     pub fn former_hashes(&self, torrent: TorrentId) -> Option<Hashes> {
         self.torrents.read().former_hashes(torrent)
     }
 
-    /// Whose swarm is, or was last, kept under that info hash.
+    /// The torrent whose swarm is, or was last, kept under that info hash.
     pub fn swarm_owner(&self, info_hash: &InfoHash) -> Option<TorrentId> {
         self.torrents.read().swarm_owner(info_hash)
     }
 
-    /// There is no longer a swarm under an info hash that no registered torrent has.
+    /// Forgets the former owner of an info hash, after its swarm was removed.
     pub fn forget_former(&self, info_hash: &InfoHash) {
         self.torrents.write().forget_former(info_hash);
     }
@@ -159,7 +159,7 @@ impl Registry {
             .read()
             .hashes
             .values()
-            .map(|it| it.first)
+            .map(|hashes| hashes.first)
             .collect()
     }
 
@@ -206,12 +206,12 @@ impl Users {
         }
     }
 
-    /// Two users may have swapped passkeys: only the owner's entry goes.
+    /// Removes the entry of a passkey, if it is still the owner's: two users may have swapped passkeys.
     fn forget(&mut self, passkey: &Passkey, owner: UserId) {
         if self
             .by_passkey
             .get(passkey)
-            .is_some_and(|it| it.user == owner)
+            .is_some_and(|access| access.user == owner)
         {
             self.by_passkey.remove(passkey);
         }

@@ -1,4 +1,4 @@
-//! The whitelist: which clients may announce, by the first bytes of their peer id (BEP 20).
+//! The whitelist: the clients that may announce, by the first bytes of their peer id (BEP 20).
 
 use crate::base::ids::PeerId;
 
@@ -7,11 +7,11 @@ use crate::base::ids::PeerId;
 pub struct ClientPrefix {
     /// The first 1 to 20 bytes of `peer_id`, such as `-TR3000-` or `-qB`.
     pub prefix: String,
-    /// What people call it.
+    /// Its name for people.
     pub name: String,
 }
 
-/// The prefixes of all allowed clients. An empty list allows nobody.
+/// The prefixes of all allowed clients. An empty list allows none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Whitelist {
     /// Sorted, so that equal lists are equal values.

@@ -118,7 +118,8 @@ impl UserHistory {
             completed_at: None,
         }
     }
-    /// Whether it is the history of a user of whom nothing is known.
+
+    /// Whether it says no more than an unknown user's history.
     pub fn is_nothing(&self) -> bool {
         *self == Self::new(self.user)
     }

@@ -459,7 +459,7 @@ mod tests {
                     Visit::Keep
                 }
             });
-            // Meanwhile others come, more than the table has room for, and go.
+            // In between, more entries come than the table has room for, and go.
             for _ in 0..60 {
                 *table.get_or_default(info_hash(coming)) = 1000;
                 coming += 1;

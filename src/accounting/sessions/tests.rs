@@ -68,11 +68,11 @@ fn a_client_may_begin_again_at_the_next_start_in_the_same_second() {
     assert_eq!(
         credited([first, first, other, other]),
         100,
-        "of two nodes, it can't be told"
+        "of two nodes, the order is unknown"
     );
 }
 
-/// Settles reports: by whom, when, whether it is a start and which total, and the credit that it has to give.
+/// Settles reports: source, time, whether it is a start, total, and the expected credit.
 fn expect(sessions: &mut Sessions, reports: &[(ReportSource, (i64, bool, u64), u64)]) {
     for &(by, (at, started, total), credited) in reports {
         let stretch = Stretch::at(point(at, total), started);
@@ -106,7 +106,7 @@ fn a_client_that_goes_on_counting_is_credited_once_by_two_nodes() {
         (first, (20, false, 100), 100),
         (first, (30, true, 100), 0),
         (first, (30, false, 150), 50),
-        // Its clock is a second ahead, and it never heard of the client.
+        // Its clock is a second ahead, and it does not know the client.
         (second, (31, true, 100), 0),
         (second, (31, false, 150), 0),
         (second, (40, false, 170), 20),
@@ -409,7 +409,7 @@ fn two_nodes_credit_no_more_than_was_moved() {
 /// A time and a total.
 type At = (i64, u64);
 
-/// Settles reports: by whom, since which `started`, from where to where, and the credit that it has to give.
+/// Settles reports: source, `started` of the session, from, to, and the expected credit.
 fn expect_named(reports: &[(ReportSource, At, At, At, u64)]) {
     let mut sessions = Sessions::default();
     for &(by, start, from, to, credited) in reports {
@@ -468,7 +468,7 @@ fn what_a_client_moved_before_it_started_again_counts() {
         (second, (30, 700), (30, 700), (40, 800), 100),
         (first, (0, 0), (10, 400), (20, 500), 300),
     ]);
-    // The node that heard the `started` knew nothing of it.
+    // The node that received the `started` did not know it.
     let mut sessions = Sessions::known(400, 10);
     let start = point(30, 700);
     let settled = sessions.settle_in(start, &Stretch::at(start, false), second, MAX_RATE);
@@ -516,7 +516,7 @@ fn pass_on(known: Known, to: Point, started: bool) -> ((Option<Point>, Stretch),
         return ((named, Stretch::at(to, false)), Some((named, to)));
     };
     if to.total < from.total && !started {
-        // It has not heard of the `started` at the other node.
+        // It does not know the `started` at the other node.
         return ((start, Stretch::at(to, false)), known);
     }
     let start = named.or(start);
@@ -532,8 +532,8 @@ fn pass_on(known: Known, to: Point, started: bool) -> ((Option<Point>, Stretch),
 }
 
 impl Routed {
-    /// `hears`: each node hears of what the other one knows, and neither forgets.
-    fn by_chance(random: &mut fastrand::Rng, hears: bool) -> Self {
+    /// `are_connected`: each node learns what the other one knows, and neither forgets.
+    fn by_chance(random: &mut fastrand::Rng, are_connected: bool) -> Self {
         let skew = random.i64(-1..=1);
         let (mut at, mut total, mut moved) = (100, 0, 0);
         let mut known: [Known; 2] = [None, None];
@@ -550,25 +550,25 @@ impl Routed {
             } else {
                 let step = random.u64(..1000);
                 total += step;
-                // What it moved before anybody heard of it is its first base (rule A1).
+                // What it moved before its first announce is its base (rule A1).
                 moved += if known == [None, None] { 0 } else { step };
             }
             let way = random.usize(..3);
-            // Of an announce to both, the second node may hear from the first before its own.
-            let is_first_heard = hears && random.bool();
+            // Of an announce to both, the second node may learn from the first before it gets its own.
+            let is_known_first = are_connected && random.bool();
             for node in (0..2).filter(|&node| way == node || way == 2) {
-                if !hears && random.u8(..6) == 0 {
+                if !are_connected && random.u8(..6) == 0 {
                     known[node] = known[node].map(|(_, base)| (None, base));
                 }
                 let to = point(at + skew * node as i64, total);
                 let (report, knows) = pass_on(known[node], to, started);
                 passed_on[node].push(report);
                 known[node] = knows;
-                if hears && (way != 2 || (node == 0 && is_first_heard)) {
+                if are_connected && (way != 2 || (node == 0 && is_known_first)) {
                     known[1 - node] = knows;
                 }
             }
-            // Of one second, it can't be told which of two nodes heard first.
+            // Within one second, the order of two nodes is unknown.
             let is_soon = (!started || way == 2) && random.u8(..3) == 0;
             at += if is_soon { 0 } else { random.i64(3..40) };
         }
@@ -601,8 +601,8 @@ fn named_sessions_credit_what_was_moved_and_no_more() {
     let (mut moved, mut gained) = (0, 0);
     for seed in 0..20_000 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let hears = random.u8(..4) > 0;
-        let routed = Routed::by_chance(&mut random, hears);
+        let are_connected = random.u8(..4) > 0;
+        let routed = Routed::by_chance(&mut random, are_connected);
         let credited = routed.credited(&mut random);
         let Routed { passed_on, .. } = &routed;
         assert!(
@@ -610,7 +610,7 @@ fn named_sessions_credit_what_was_moved_and_no_more() {
             "seed {seed}: {credited} of {}: {passed_on:?}",
             routed.moved
         );
-        if hears {
+        if are_connected {
             (moved, gained) = (moved + routed.moved, gained + credited);
         }
     }

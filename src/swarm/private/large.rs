@@ -1,8 +1,6 @@
 //! A swarm of many blocks: its entries in order of class, with an index by user.
 //!
-//! The order makes those whom a requester may get a few contiguous ranges (rules W7, W8). Adding,
-//! removing and changing a class move one entry a class boundary at most, so they cost the
-//! same for a swarm of any size.
+//! The order makes the candidates for a requester a few contiguous ranges (rules W7, W8).
 
 use std::ops::Range;
 
@@ -39,7 +37,7 @@ impl LargePrivate {
         }
     }
 
-    /// The counts of each family. Only those without a port are looked at one by one.
+    /// The counts of each family. Only peers without a port are looked at one by one.
     pub fn families(&self) -> FamilyCounts {
         let mut families = FamilyCounts::default();
         for role in [Role::Leecher, Role::Paused, Role::Seeder] {
@@ -83,7 +81,7 @@ impl LargePrivate {
         })
     }
 
-    /// The places of those who may be handed to a requester: three ranges, those of a role each.
+    /// The places of the candidates for a requester: three ranges, one a role.
     pub fn candidates(&self, family: Family, requester: Role) -> [Range<usize>; 3] {
         let of_role = |role: usize| match family {
             Family::V4 => self.bounds.start(4 * role)..self.bounds.end(4 * role + 1),
@@ -107,7 +105,7 @@ impl LargePrivate {
         });
     }
 
-    /// Puts an entry in place of another of the same user. Unless both are of one class,
+    /// Replaces an entry by another of the same user. Unless both are of one class,
     /// places change.
     pub fn set(&mut self, place: usize, entry: &PackedEntry) {
         if self.view(place).tag.class() == entry.tag.class() {

@@ -1,5 +1,5 @@
-//! An entry of a private swarm as bytes: a client with its account, or what a user who has no
-//! client left did with the torrent.
+//! An entry of a private swarm as bytes: a client with its account, or the history of a user without
+//! clients.
 //!
 //! ```text
 //! a client:  user 4 | flags 2 | peer id 20 | last announce 4
@@ -7,13 +7,13 @@
 //!            | ten widths of half a byte | the ten numbers, as many bytes as their widths say
 //!            | where sessions began, if that is known: a byte of widths and the totals, unless both are 0, and
 //!            | their Unix times, 4 or 8
-//!            | what is rare: times of dips, several machines, debts to the journal, a history of its own
+//!            | rarely: times of dips, several machines, debts to the journal, a history of its own
 //! a history: user 4 | flags 2 | its numbers
 //! ```
 //!
-//! Every number is kept whole: a width says how many bytes it needs, from none for 0 to 8. Times
-//! are moments on the monotonic clock. One of a user's entries *carries* the user's history; as
-//! long as that says the same as the account beside it, it takes no room.
+//! Numbers are lossless: a width gives their bytes, from none for 0 to 8. Times
+//! are moments on the monotonic clock. One of a user's entries *carries* the user's history, which
+//! takes no room while it equals the account beside it.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ use crate::swarm::private::peer::{PeerState, SeenEndpoint};
 use crate::swarm::private::varint_buf::{ROOM, VarintBuf};
 use crate::swarm::records::UserHistory;
 
-/// The longest entry, all that there is in it and all numbers at their largest.
+/// The longest entry: with all parts, and all numbers at their largest.
 pub(super) const LEN_MAX: usize = 246;
 
 // The length of an entry is kept in a byte.
@@ -55,11 +55,11 @@ const CARRIES: u16 = 1 << 9;
 /// Several machines report under the peer id.
 const HAS_MACHINES: u16 = 1 << 15;
 
-/// What is looked at in an entry before anything else: four bits of the user's hash, and its [class](Tag::class).
+/// The part of an entry that is scanned first: four bits of the user's hash, and its [class](Tag::class).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag(pub u8);
 
-/// An entry to be put into a block.
+/// An entry to put into a block.
 pub(super) struct PackedEntry {
     bytes: [u8; ROOM],
     len: usize,
@@ -113,7 +113,7 @@ impl Tag {
     }
 
     /// Four classes a role, by the families in which a peer has a port: IPv4, both, IPv6,
-    /// none. So the peers of a role that one family can reach lie side by side.
+    /// none. So the peers of a role that one family can reach are contiguous.
     pub fn class(self) -> u8 {
         self.0 & 0x0f
     }
@@ -157,12 +157,12 @@ impl PackedEntry {
         }
         let is_gone = peer.role.is_none();
         let moment = |seen: Option<Seconds>, left: Option<Seconds>| {
-            // A tombstone says by itself that it left with its last announce.
+            // A tombstone left with its last announce, unless another time is kept.
             let left = left.filter(|&at| !is_gone || at != last);
             seen.filter(|&at| at != last).or(left)
         };
-        let at_v4 = moment(peer.v4.as_ref().map(|it| it.at), peer.left_v4);
-        let at_v6 = moment(peer.v6.as_ref().map(|it| it.at), peer.left_v6);
+        let at_v4 = moment(peer.v4.as_ref().map(|seen| seen.at), peer.left_v4);
+        let at_v6 = moment(peer.v6.as_ref().map(|seen| seen.at), peer.left_v6);
         flags |= out.put_some(at_v4, SEEN_V4);
         flags |= out.put_some(at_v6, SEEN_V6);
         out.put_account(account);
@@ -189,8 +189,8 @@ impl PackedEntry {
         out.put(last.0.to_le_bytes());
         let (v4, v6) = peer.endpoints();
         let has_port = (
-            v4.is_some_and(|it| it.port() != 0),
-            v6.is_some_and(|it| it.port() != 0),
+            v4.is_some_and(|v4| v4.port() != 0),
+            v6.is_some_and(|v6| v6.port() != 0),
         );
         Self {
             bytes: out.bytes,
@@ -199,7 +199,7 @@ impl PackedEntry {
         }
     }
 
-    /// The history of a user who has no client here.
+    /// The history of a user without clients in this swarm.
     pub fn history(history: &UserHistory) -> Self {
         let mut out = VarintBuf::new(PEER_ID_AT);
         let flags = IS_HISTORY | CARRIES | out.put_history(history, false);
@@ -289,8 +289,8 @@ impl EntryView<'_> {
     pub fn is_any_seen_before(&self, moment: Seconds) -> bool {
         // An endpoint is never seen after the last announce; most were seen at it.
         self.last_announce() < moment
-            || (self.has(SEEN_V4) && self.v4().is_some_and(|it| it.at < moment))
-            || (self.has(SEEN_V6) && self.v6().is_some_and(|it| it.at < moment))
+            || (self.has(SEEN_V4) && self.v4().is_some_and(|seen| seen.at < moment))
+            || (self.has(SEEN_V6) && self.v6().is_some_and(|seen| seen.at < moment))
     }
 
     /// Reads the whole entry: the client, unless it is a history only, and the history if it carries one.
@@ -338,7 +338,7 @@ impl EntryView<'_> {
         (Some(peer), history)
     }
 
-    /// When an endpoint was given up; the flag says that there is one.
+    /// When the endpoint that `flag` stands for was given up; none if there is one.
     fn left(&self, flag: u16, moment: Option<Seconds>) -> Option<Seconds> {
         if self.has(flag) {
             return None;
@@ -358,7 +358,7 @@ impl EntryView<'_> {
         self.has(SEEN_V6).then(|| Seconds(self.u32_at(at)))
     }
 
-    /// The bytes of what a flag says is there.
+    /// The length of the part that a flag stands for.
     fn len_of(&self, flag: u16) -> usize {
         match flag {
             _ if !self.has(flag) => 0,

@@ -266,10 +266,10 @@ fn a_peer_of_two_families_counts_once_and_leaves_with_its_last_endpoint() {
     let (user, peer_id) = (UserId(1), PeerId([1; 20]));
     let mut client = swarm.newcomer(user, peer_id, Account::begin(0, 0, now));
     client
-        .peer
+        .state
         .enter(endpoint("1.2.3.4", 1), Role::Leecher, now);
     client
-        .peer
+        .state
         .enter(endpoint("2a00::1", 1), Role::Leecher, now);
     swarm.put(&client);
     assert_eq!(swarm.counts(), PeerCounts::of(Role::Leecher));
@@ -411,7 +411,7 @@ fn check(swarm: &PrivateSwarm, plain: &Plain) {
     check_selection(swarm, plain);
 }
 
-/// Whoever wants all gets exactly those who are eligible.
+/// A request for all peers gets exactly the eligible ones.
 fn check_selection(swarm: &PrivateSwarm, plain: &Plain) {
     let mut selector = Selector::new(fastrand::Rng::with_seed(1));
     let nowhere = PublicAddresses::default();

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn lives_are_told_from_16_bits() {
+    fn ages_are_derived_from_16_bits() {
         let client = ClientTag::new(&PeerId([7; 20]), None);
         let seen = Seconds::START.plus(50_000);
         let it = PublicPeer::new(Compact4([0; 6]), client, Role::Seeder, seen);
@@ -215,7 +215,7 @@ mod tests {
             assert!(alive(seen.0 - 5));
             assert!((0..=ttl).all(|age| alive(seen.0 + age)));
             assert!((ttl + 1..ttl + 18_000).all(|age| !alive(seen.0 + age)));
-            // Nothing was swept for a day: it is taken for younger, but not for ever.
+            // Nothing was swept for a day: it seems younger, but only for a while.
             assert!((0..4).all(|day| !alive(seen.0 + ttl + 1 + day * 65_536)));
         }
     }

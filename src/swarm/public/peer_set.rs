@@ -86,7 +86,7 @@ impl<C: Compact> PeerSet<C> {
         }
         let peers = self.peers.items().iter();
         peers
-            .filter(|it| it.endpoint.host() == endpoint.host())
+            .filter(|peer| peer.endpoint.host() == endpoint.host())
             .count()
     }
 
@@ -97,8 +97,8 @@ impl<C: Compact> PeerSet<C> {
             let mut items = items.iter();
             return items
                 .clone()
-                .position(|it| it.is_at(endpoint, client))
-                .or_else(|| items.position(|it| it.is_client(endpoint, client)));
+                .position(|peer| peer.is_at(endpoint, client))
+                .or_else(|| items.position(|peer| peer.is_client(endpoint, client)));
         };
         let is_at = |place: usize| items[place].is_at(endpoint, client);
         let found = indexes.by_endpoint.find(endpoint_hash(endpoint), is_at);
@@ -112,13 +112,15 @@ impl<C: Compact> PeerSet<C> {
     /// Prefetches what says where everything else is.
     pub fn prefetch(&self) -> usize {
         let indexes = self.indexes.as_ref();
-        self.peers.len() + indexes.map_or(0, |it| it.by_endpoint.capacity())
+        self.peers.len() + indexes.map_or(0, |indexes| indexes.by_endpoint.capacity())
     }
 
     /// Prefetches where a look-up of that endpoint begins.
     pub fn prefetch_index(&self, endpoint: C) -> usize {
         let indexes = self.indexes.as_ref();
-        indexes.map_or(0, |it| it.by_endpoint.prefetch(endpoint_hash(endpoint)))
+        indexes.map_or(0, |indexes| {
+            indexes.by_endpoint.prefetch(endpoint_hash(endpoint))
+        })
     }
 
     /// Prefetches a peer at that endpoint; returns its place.

@@ -231,8 +231,8 @@ pub(super) fn find<C: PackedEndpoint>(
 ) -> Option<usize> {
     let all = || all.iter().map(C::unpack);
     all()
-        .position(|it| it.is_at(endpoint, client))
-        .or_else(|| all().position(|it| it.is_client(endpoint, client)))
+        .position(|peer| peer.is_at(endpoint, client))
+        .or_else(|| all().position(|peer| peer.is_client(endpoint, client)))
 }
 
 /// Updates a peer, if it is there.

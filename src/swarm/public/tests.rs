@@ -23,7 +23,7 @@ fn put(swarm: &mut PublicSwarm, ip: &str, port: u16, tag: ClientTag, role: Role)
     before.map(|before| before.role)
 }
 
-/// Sweeps all of it in pieces of 10 peers; how many went.
+/// Sweeps all of it in chunks of 10 peers; returns how many were removed.
 fn sweep(swarm: &mut PublicSwarm, alive_since: Seconds) -> usize {
     let mut gone = 0;
     loop {
@@ -109,7 +109,7 @@ fn a_client_that_changes_its_port_is_replaced() {
 }
 
 #[test]
-fn a_peer_id_of_zeros_names_nobody() {
+fn a_peer_id_of_zeros_identifies_no_client() {
     let mut shard = PublicShard::default();
     let mut swarm = only(&mut shard);
     for round in 0..2 {
@@ -255,7 +255,7 @@ fn expired_peers_go_and_only_they() {
 }
 
 #[test]
-fn a_sweep_in_pieces_misses_nobody_whom_others_move() {
+fn a_sweep_in_chunks_misses_no_peer_that_others_move() {
     let mut rng = fastrand::Rng::with_seed(9);
     let mut shard = PublicShard::default();
     let mut swarm = only(&mut shard);
@@ -321,7 +321,7 @@ fn a_host_has_so_many_peers_and_no_more() {
             Err(TooManyPeers)
         );
         assert_eq!(put(&mut swarm, "10.0.0.1", 5000), Ok(None));
-        // Who is known goes on, and another may come when one has gone.
+        // A known peer may stay, and a new one may come when one has left.
         assert!(put(&mut swarm, "9.9.9.1", 1).unwrap().is_some());
         assert_eq!(swarm.counts().leechers, counts.leechers + 1);
         swarm.remove(endpoint("9.9.9.1", 1), tag(0)).unwrap();

@@ -95,13 +95,11 @@ impl PublicTracker {
         let client = ClientTag::new(&context.params.peer_id, context.params.key.map(|key| key.0));
         if context.params.event == Event::Stopped {
             // A `stopped` for an unknown peer has no effect here.
-            let (counts, downloaded) =
-                swarms
-                    .get_mut(key)
-                    .map_or_else(Default::default, |mut swarm| {
-                        swarm.remove(context.endpoint, client);
-                        (swarm.counts(), swarm.downloaded())
-                    });
+            let known = swarms.get_mut(key).map(|mut swarm| {
+                swarm.remove(context.endpoint, client);
+                (swarm.counts(), swarm.downloaded())
+            });
+            let (counts, downloaded) = known.unwrap_or_default();
             self.share_guest(shard, info_hash, context, false);
             return Ok(answer(context.reply(counts, downloaded, rules, work)));
         }
