@@ -48,7 +48,7 @@ impl Coverage {
         let before = self.from.min(until) - from;
         let after = until - self.until.max(from);
         if from > self.until {
-            // A gap: from now on, of the time before it only what is in the gap can count.
+            // A gap: later, only seconds in it that touch the new stretch count.
             *self = Self {
                 floor: self.until,
                 from,

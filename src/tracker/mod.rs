@@ -16,9 +16,10 @@ mod private;
 mod public;
 mod refusal;
 mod rules;
-mod stats;
+mod upkeep;
+mod view;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -26,10 +27,10 @@ use arc_swap::ArcSwap;
 
 use crate::base::addr::Endpoint;
 use crate::base::clock::{Now, Seconds};
-use crate::base::ids::{InfoHash, PeerId, UserId};
-use crate::change::{GuestRecord, Member, PeerChange, PeerKey, PeerRecord, SwarmCounts};
+use crate::base::ids::{InfoHash, UserId};
+use crate::change::SwarmCounts;
 use crate::registry::Registry;
-use crate::swarm::{Key, PeerCounts, PrivatePeer, SHARDS, Selector};
+use crate::swarm::{PeerCounts, Selector};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::{Asked, Metrics, Protocol};
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
@@ -43,7 +44,7 @@ pub use private::{KnownHistory, RecordLimits};
 pub use public::{IdleTorrent, IdleTorrents};
 pub use refusal::Refusal;
 pub use rules::{Mode, Rules};
-pub use stats::{Roles, SwarmStats};
+pub use view::{LivePeer, Roles, SwarmStats};
 
 /// An announce as a transport received it.
 #[derive(Clone, Debug)]
@@ -70,17 +71,6 @@ pub struct Workspace {
     protocol: Protocol,
     /// Peers that a reply has room for, whatever the rules and the client say.
     peers_max: u32,
-}
-
-/// A peer that is in a swarm now.
-#[derive(Clone, Debug)]
-pub struct LivePeer {
-    pub address: SocketAddr,
-    pub is_seeder: bool,
-    /// Unix time.
-    pub last_announce: i64,
-    /// Its user and what it reported; public trackers don't keep that.
-    pub account: Option<(UserId, PeerId, PeerRecord)>,
 }
 
 /// The state of a tracker and the rules in force.
@@ -326,171 +316,6 @@ impl Tracker {
     }
 }
 
-/// Views, for people and programs, not for clients.
-impl Tracker {
-    /// The number of shards.
-    pub const SHARDS: usize = SHARDS;
-
-    /// The shard where a torrent's swarm is kept.
-    pub fn shard_of(&self, info_hash: &InfoHash) -> usize {
-        Key::from(info_hash).shard()
-    }
-
-    /// The counters of that (first) info hash's swarm; zeros if there is none.
-    pub fn counts(&self, info_hash: &InfoHash) -> SwarmCounts {
-        let counts = by_mode!(self, tracker => tracker.counts(info_hash));
-        counts.map(swarm_counts).unwrap_or_default()
-    }
-
-    /// At most `max` peers of that (first) info hash's swarm, in no order.
-    pub fn peers(&self, info_hash: &InfoHash, max: usize, now: Now) -> Vec<LivePeer> {
-        by_mode!(self, tracker => tracker.peers(info_hash, max, now))
-    }
-
-    /// The counters of all swarms of one shard.
-    pub fn swarm_counts(&self, shard: usize) -> Vec<(InfoHash, SwarmCounts)> {
-        by_mode!(self, tracker => tracker.swarm_counts(shard))
-    }
-
-    /// Private records of that user over all torrents, those of peers that left included.
-    pub fn records_of(&self, user: UserId) -> u32 {
-        self.private().map_or(0, |tracker| tracker.records_of(user))
-    }
-
-    /// Registered torrents, and the most there may be.
-    pub fn registered_torrents(&self) -> (usize, usize) {
-        let common = self.common();
-        let max = common.rules.load().max_torrents;
-        (common.registry.torrent_count(), max)
-    }
-
-    /// Adds public torrents of one shard that are known to have been empty since before that moment.
-    pub fn find_idle(&self, shard: usize, before: Seconds, found: &mut IdleTorrents) {
-        if let Some(tracker) = self.public() {
-            tracker.find_idle(shard, before, found);
-        }
-    }
-
-    /// All private peers of one shard, tombstones too, to restore a cache that lost them.
-    /// Those that owe the journal are left out, because their bases are ahead of what it has.
-    pub fn members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
-        let is_settled = |client: &PrivatePeer| client.state.owed.is_none();
-        self.private().map_or_else(Vec::new, |tracker| {
-            tracker.members_if(shard, now, is_settled)
-        })
-    }
-
-    /// All private peers of one shard, tombstones and those that owe the journal too.
-    #[cfg(feature = "contract")]
-    pub fn all_members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
-        self.private()
-            .map_or_else(Vec::new, |tracker| tracker.members_if(shard, now, |_| true))
-    }
-}
-
-/// Upkeep, and what is restored at the start.
-impl Tracker {
-    /// Sweeps one shard. Sweeping them all in turn, a few at a time, keeps announces from waiting.
-    pub fn sweep(&self, shard: usize, now: Now) {
-        by_mode!(self, tracker => tracker.sweep(shard, now));
-    }
-
-    /// Sets the snatches of all torrents to 0, where they are only counted.
-    pub fn wipe_snatches(&self) {
-        for shard in 0..Self::SHARDS {
-            by_mode!(self, tracker => tracker.wipe_snatches(shard));
-        }
-    }
-
-    /// Restores the snatches of a torrent, as counted so far.
-    pub fn restore_snatches(&self, info_hash: InfoHash, snatches: u32) {
-        if snatches > 0 {
-            by_mode!(self, tracker => tracker.restore_snatches(info_hash, snatches));
-        }
-    }
-
-    /// Drops what a public tracker counted of a torrent that is no longer registered.
-    pub fn forget_snatches(&self, info_hash: &InfoHash) {
-        if let Some(tracker) = self.public() {
-            tracker.forget_snatches(info_hash);
-        }
-    }
-
-    /// Drops the private swarm of an info hash that its torrent no longer has.
-    pub fn forget(&self, info_hash: &InfoHash) {
-        if let Some(tracker) = self.private() {
-            tracker.forget(info_hash);
-        }
-    }
-
-    /// Restores what a user did with the torrent of that (first) info hash, unless it is known.
-    pub fn restore_history(&self, info_hash: InfoHash, known: &KnownHistory) {
-        if let Some(tracker) = self.private() {
-            tracker.restore_history(info_hash, known);
-        }
-    }
-
-    /// Restores a peer: its account, and its place in the swarm if it was there. One that has
-    /// expired meanwhile leaves at the next sweep. A record that is known stays as it is.
-    pub fn restore_peer(&self, info_hash: InfoHash, key: &PeerKey, record: &PeerRecord, now: Now) {
-        if let Some(tracker) = self.private() {
-            tracker.restore(info_hash, key, record, true, now);
-        }
-    }
-
-    /// Restores the account of a peer that was in the swarm of another info hash: a tombstone. The
-    /// next sweep journals that it has left.
-    pub fn restore_account(
-        &self,
-        info_hash: InfoHash,
-        key: &PeerKey,
-        record: &PeerRecord,
-        now: Now,
-    ) {
-        if let Some(tracker) = self.private() {
-            tracker.restore(info_hash, key, record, false, now);
-        }
-    }
-}
-
-/// Changes that another node decided, applied as they are. What is for the other mode has no effect.
-impl Tracker {
-    /// Applies what another node decided about a private peer. `is_counted` means that the
-    /// user's history already has what it adds; of the peer, the newer record stands.
-    pub fn follow_peer(&self, change: &PeerChange, is_counted: bool, now: Now) {
-        if let Some(tracker) = self.private() {
-            tracker.follow_peer(change, is_counted, now);
-        }
-    }
-
-    /// Applies another node's record of a private peer, if it is newer.
-    pub fn follow_member(&self, info_hash: InfoHash, member: &Member, now: Now) {
-        if let Some(tracker) = self.private() {
-            tracker.follow_member(info_hash, member, now);
-        }
-    }
-
-    /// Applies another node's record of a public peer.
-    pub fn follow_guest(
-        &self,
-        info_hash: InfoHash,
-        address: SocketAddr,
-        record: &GuestRecord,
-        now: Now,
-    ) {
-        if let Some(tracker) = self.public() {
-            tracker.follow_guest(info_hash, address, record, now);
-        }
-    }
-
-    /// Counts a snatch that another node counted.
-    pub fn follow_snatch(&self, info_hash: InfoHash) {
-        if let Some(tracker) = self.public() {
-            tracker.follow_snatch(info_hash);
-        }
-    }
-}
-
 // === impl Common ===
 
 impl Common {
@@ -509,9 +334,9 @@ impl Common {
         }
     }
 
-    /// Whether a warning about a client may be logged: one a second, so that clients can't
-    /// fill the log.
-    fn may_warn(&self, now: Seconds) -> bool {
+    /// Takes the one warning about a client that may be logged in this second, so that clients can't
+    /// fill the log; false if it is taken.
+    fn take_warning(&self, now: Seconds) -> bool {
         self.warned.swap(now.0, Ordering::Relaxed) != now.0
     }
 }

@@ -275,7 +275,7 @@ impl Sessions {
         let is_at_end = point.at == current.last && point.total < current.high;
         let is_at_begin =
             point.at == current.began && point.total > current.low && self.previous.is_some();
-        // A total that stays lower is handled by the next reports.
+        // If the total stays lower, later reports show it (rule A3).
         is_at_end || is_at_begin
     }
 

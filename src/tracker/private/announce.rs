@@ -422,7 +422,7 @@ impl PrivateAnnounce<'_> {
         let since_others = others.flatten().map(|at| self.now.mono.since(at));
         accrual.seed_time = accrual.seed_time.min(since_others.unwrap_or(u32::MAX));
         credit::remember(&mut client.history, &accrual, self.rules.hnr);
-        if accrual.implausible && self.tracker.common.may_warn(self.now.mono) {
+        if accrual.implausible && self.tracker.common.take_warning(self.now.mono) {
             tracing::warn!(
                 user = client.state.user.0,
                 torrent = self.torrent.id.0,

@@ -7,7 +7,7 @@ use crate::change::{Member, SwarmCounts};
 use crate::swarm::{PeerCounts, PrivatePeer, PrivateShard, PrivateSwarm, Role};
 use crate::tracker::private::PrivateTracker;
 use crate::tracker::private::record::{record_of, standing_of};
-use crate::tracker::stats::{Visitor, walk_all};
+use crate::tracker::view::{Visitor, walk_all};
 use crate::tracker::{LivePeer, swarm_counts};
 
 impl PrivateTracker {

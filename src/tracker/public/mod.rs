@@ -124,7 +124,7 @@ impl PublicTracker {
             if self.is_counted_by_other_family(info_hash, context) {
                 swarm.set_counted(context.endpoint, client);
                 is_counted = true;
-            } else if (swarm.downloaded() > 0 || self.may_register(info_hash, context, rules))
+            } else if (swarm.downloaded() > 0 || self.take_registration(info_hash, context, rules))
                 && self.journal_snatch(shard, info_hash, context.now.mono)
             {
                 swarm.set_counted(context.endpoint, client);
@@ -202,7 +202,12 @@ impl PublicTracker {
     }
 
     /// Whether a snatch may count: the torrent is registered, or may be. Counts a new registration.
-    fn may_register(&self, info_hash: InfoHash, context: &AnnounceContext, rules: &Rules) -> bool {
+    fn take_registration(
+        &self,
+        info_hash: InfoHash,
+        context: &AnnounceContext,
+        rules: &Rules,
+    ) -> bool {
         if self.common.registry.torrent(&info_hash).is_some() {
             return true;
         }
@@ -216,7 +221,7 @@ impl PublicTracker {
             Unregistered::Share => self.common.metrics.registrations_share.one(),
             Unregistered::Rate => self.common.metrics.registrations_rate.one(),
         }
-        if self.registrations.may_warn(now) {
+        if self.registrations.take_warning(now) {
             tracing::warn!(
                 %source,
                 registered,

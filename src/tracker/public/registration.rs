@@ -121,8 +121,8 @@ impl Registrations {
         Ok(())
     }
 
-    /// Whether a refusal may be logged now; the caller logs it.
-    pub fn may_warn(&self, now: Seconds) -> bool {
+    /// Takes the warning about a refusal that may be logged in this minute; false if it is taken.
+    pub fn take_warning(&self, now: Seconds) -> bool {
         let warned = self.warned.load(Ordering::Relaxed);
         let is_due = warned == 0 || now.0.saturating_sub(warned) >= WARN_PERIOD;
         is_due && self.warned.swap(now.0, Ordering::Relaxed) == warned
@@ -255,7 +255,8 @@ mod tests {
     #[test]
     fn refusals_are_written_to_the_log_once_a_minute() {
         let registrations = Registrations::default();
-        let warned = (0..180).filter(|&second| registrations.may_warn(Seconds::START.plus(second)));
+        let warned =
+            (0..180).filter(|&second| registrations.take_warning(Seconds::START.plus(second)));
         assert_eq!(warned.count(), 3);
     }
 }

@@ -9,7 +9,7 @@ use crate::base::ids::InfoHash;
 use crate::change::SwarmCounts;
 use crate::swarm::{Cursor, Key, LIFE_MAX, PeerCounts, PublicShard, PublicSwarm, Role, Visit};
 use crate::tracker::public::PublicTracker;
-use crate::tracker::stats::{Visitor, walk_all};
+use crate::tracker::view::{Visitor, walk_all};
 use crate::tracker::{LivePeer, Rules, SWEPT_AT_ONCE, swarm_counts};
 
 impl PublicTracker {

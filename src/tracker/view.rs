@@ -1,17 +1,30 @@
-//! Statistics over all swarms.
+//! Views of swarms and statistics, for people and programs, not for clients.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::SocketAddr;
 
 use parking_lot::MutexGuard;
 
-use crate::base::ids::InfoHash;
-use crate::change::SwarmCounts;
-use crate::swarm::{Cursor, FamilyCounts, PeerCounts, SHARDS, Swarms, Visit};
-use crate::tracker::{ByMode, Tracker, by_mode};
+use crate::base::clock::{Now, Seconds};
+use crate::base::ids::{InfoHash, PeerId, UserId};
+use crate::change::{Member, PeerRecord, SwarmCounts};
+use crate::swarm::{Cursor, FamilyCounts, Key, PeerCounts, PrivatePeer, SHARDS, Swarms, Visit};
+use crate::tracker::{ByMode, IdleTorrents, Tracker, by_mode, swarm_counts};
 
 /// Swarms that are counted before the lock is released for a moment.
 const COUNTED_AT_ONCE: usize = 256;
+
+/// A peer that is in a swarm now.
+#[derive(Clone, Debug)]
+pub struct LivePeer {
+    pub address: SocketAddr,
+    pub is_seeder: bool,
+    /// Unix time.
+    pub last_announce: i64,
+    /// Its user and what it reported; public trackers don't keep that.
+    pub account: Option<(UserId, PeerId, PeerRecord)>,
+}
 
 /// Numbers of swarms and peers, over all swarms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +47,65 @@ pub struct Roles {
 // === impl Tracker ===
 
 impl Tracker {
+    /// The number of shards.
+    pub const SHARDS: usize = SHARDS;
+
+    /// The shard where a torrent's swarm is kept.
+    pub fn shard_of(&self, info_hash: &InfoHash) -> usize {
+        Key::from(info_hash).shard()
+    }
+
+    /// The counters of that (first) info hash's swarm; zeros if there is none.
+    pub fn counts(&self, info_hash: &InfoHash) -> SwarmCounts {
+        let counts = by_mode!(self, tracker => tracker.counts(info_hash));
+        counts.map(swarm_counts).unwrap_or_default()
+    }
+
+    /// At most `max` peers of that (first) info hash's swarm, in no order.
+    pub fn peers(&self, info_hash: &InfoHash, max: usize, now: Now) -> Vec<LivePeer> {
+        by_mode!(self, tracker => tracker.peers(info_hash, max, now))
+    }
+
+    /// The counters of all swarms of one shard.
+    pub fn swarm_counts(&self, shard: usize) -> Vec<(InfoHash, SwarmCounts)> {
+        by_mode!(self, tracker => tracker.swarm_counts(shard))
+    }
+
+    /// Private records of that user over all torrents, those of peers that left included.
+    pub fn records_of(&self, user: UserId) -> u32 {
+        self.private().map_or(0, |tracker| tracker.records_of(user))
+    }
+
+    /// Registered torrents, and the most there may be.
+    pub fn registered_torrents(&self) -> (usize, usize) {
+        let common = self.common();
+        let max = common.rules.load().max_torrents;
+        (common.registry.torrent_count(), max)
+    }
+
+    /// Adds public torrents of one shard that are known to have been empty since before that moment.
+    pub fn find_idle(&self, shard: usize, before: Seconds, found: &mut IdleTorrents) {
+        if let Some(tracker) = self.public() {
+            tracker.find_idle(shard, before, found);
+        }
+    }
+
+    /// All private peers of one shard, tombstones too, to restore a cache that lost them.
+    /// Those that owe the journal are left out, because their bases are ahead of what it has.
+    pub fn members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
+        let is_settled = |client: &PrivatePeer| client.state.owed.is_none();
+        self.private().map_or_else(Vec::new, |tracker| {
+            tracker.members_if(shard, now, is_settled)
+        })
+    }
+
+    /// All private peers of one shard, tombstones and those that owe the journal too.
+    #[cfg(feature = "contract")]
+    pub fn all_members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
+        self.private()
+            .map_or_else(Vec::new, |tracker| tracker.members_if(shard, now, |_| true))
+    }
+
     /// Numbers of swarms, seeders and leechers.
     pub fn totals(&self) -> (usize, u64, u64) {
         let (mut number, mut seeders, mut leechers) = (0, 0, 0);
