@@ -301,8 +301,11 @@ impl Tracker {
         };
         metrics.scrapes.of(protocol).one();
         let scrape = |hash: InfoHash| {
-            let entry = by_mode!(self, tracker => tracker.scrape(&hash))?;
-            Some((hash, entry))
+            let entry = match &self.by_mode {
+                ByMode::Public(tracker) => Some(tracker.scrape(&hash)),
+                ByMode::Private(tracker) => tracker.scrape(&hash),
+            };
+            Some((hash, entry?))
         };
         Ok(hashes.into_iter().filter_map(scrape).collect())
     }

@@ -107,6 +107,7 @@ impl Tracker {
     }
 
     /// Numbers of swarms, seeders and leechers.
+    #[allow(clippy::redundant_closure_for_method_calls)] // the type depends on the mode
     pub fn totals(&self) -> (usize, u64, u64) {
         let (mut number, mut seeders, mut leechers) = (0, 0, 0);
         let add = |counts: PeerCounts| {
@@ -120,6 +121,7 @@ impl Tracker {
 
     /// Numbers of swarms, and of peers by family and role. It looks at every swarm, which takes
     /// some tens of nanoseconds for each.
+    #[allow(clippy::redundant_closure_for_method_calls)] // the type depends on the mode
     pub fn swarm_stats(&self) -> SwarmStats {
         let mut stats = SwarmStats::default();
         let add = |families: FamilyCounts| stats.add(families);

@@ -96,7 +96,7 @@ impl LargePrivate {
     pub fn add(&mut self, entry: &PackedEntry) {
         let (blocks, by_user) = (&mut self.blocks, &mut self.by_user);
         let place = self.bounds.insert(entry.tag.class().into(), |from, to| {
-            shift(blocks, by_user, from, to)
+            shift(blocks, by_user, from, to);
         });
         put(blocks, place, entry);
         let user_at = |place| view(blocks, place).user();

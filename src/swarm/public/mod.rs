@@ -305,10 +305,10 @@ impl PublicSwarm<'_> {
     fn set_counted_at<C: PackedEndpoint>(&mut self, endpoint: C, client: ClientTag) {
         match self.store {
             PublicStore::Small(small) => {
-                small::set_counted(C::in_small_mut(small, self.pool), endpoint, client)
+                small::set_counted(C::in_small_mut(small, self.pool), endpoint, client);
             }
             PublicStore::Large(large) => {
-                large::set_counted(C::in_large_mut(large), endpoint, client)
+                large::set_counted(C::in_large_mut(large), endpoint, client);
             }
         }
     }
@@ -339,7 +339,7 @@ impl PublicSwarm<'_> {
     ) {
         match &*self.store {
             PublicStore::Small(small) => {
-                small::select(C::in_small(small, self.pool), request, selector, out)
+                small::select(C::in_small(small, self.pool), request, selector, out);
             }
             PublicStore::Large(large) => large::select(C::in_large(large), request, selector, out),
         }

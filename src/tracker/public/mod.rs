@@ -68,14 +68,14 @@ impl PublicTracker {
         self.decide(info_hash, &context, &rules, work)
     }
 
-    pub fn scrape(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
+    pub fn scrape(&self, info_hash: &InfoHash) -> ScrapeEntry {
         let is_disabled = self.common.registry.disabled(info_hash).is_some();
         let key = Key::from(info_hash);
         let swarms = self.swarms.lock(key.shard());
-        Some(match swarms.get(key) {
+        match swarms.get(key) {
             Some((counts, downloaded)) if !is_disabled => scrape_entry(counts, downloaded),
             _ => ScrapeEntry::default(),
-        })
+        }
     }
 
     pub fn prefetch(&self, announces: &[(InfoHash, Endpoint)]) {
