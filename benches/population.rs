@@ -255,7 +255,7 @@ impl Population {
         &mut self,
         take: &mut impl FnMut(Vec<Change>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let cut = self.tracker.outbox().cut();
+        let cut = self.tracker.outbox().drain();
         let (number, count) = (cut.number, cut.changes.len());
         take(cut.changes)?;
         self.tracker.outbox().settle(number, count);

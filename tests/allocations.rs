@@ -121,7 +121,7 @@ fn announces_of_known_peers_allocate_nothing() {
     };
     let announces: Vec<_> = (0..100).map(announce).collect();
     let before = (ALLOCATIONS.get(), BYTES.get());
-    tracker.prepare(&announces);
+    tracker.prefetch(&announces);
     assert_eq!((ALLOCATIONS.get(), BYTES.get()), before);
 }
 

@@ -1,19 +1,17 @@
 //! Seed time of a user and torrent: which seconds are counted, so that none counts twice,
-//! however many clients seed and in whatever order their reports arrive.
+//! whatever the number of clients and the order of their reports.
 
 /// The latest stretch of counted seconds without a gap. Unix times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coverage {
-    /// Nothing before it is counted any more: it was counted, or is too old to tell.
+    /// Nothing before it is counted any more: it was counted, or may have been.
     pub floor: i64,
     pub from: i64,
     pub until: i64,
 }
 
-// === impl Coverage ===
-
 impl Coverage {
-    /// What a row keeps of it; nothing is covered without both ends.
+    /// From the columns of a row; nothing is covered unless both ends are there.
     pub fn of(floor: Option<i64>, from: Option<i64>, until: Option<i64>) -> Option<Self> {
         Some(Self {
             floor: floor.unwrap_or(i64::MIN),
@@ -22,7 +20,7 @@ impl Coverage {
         })
     }
 
-    /// The time before which nothing is counted, if there is one.
+    /// The time before which nothing is counted, if any.
     pub fn floor(self) -> Option<i64> {
         (self.floor > i64::MIN).then_some(self.floor)
     }
@@ -50,7 +48,7 @@ impl Coverage {
         let before = self.from.min(until) - from;
         let after = until - self.until.max(from);
         if from > self.until {
-            // A gap: of what lies before it, only what touches the new stretch counts later.
+            // A gap: later, only seconds in it that touch the new stretch count.
             *self = Self {
                 floor: self.until,
                 from,
@@ -61,7 +59,7 @@ impl Coverage {
             if until >= self.from {
                 self.from = self.from.min(from);
             } else {
-                // It does not touch what is covered: the seconds between stay uncounted.
+                // It does not touch the covered stretch: the seconds between stay uncounted.
                 self.floor = self.floor.max(until);
             }
         }

@@ -2,9 +2,9 @@
 //! (rule A3).
 //!
 //! The base of such a record is the largest total that any of the machines reported, and never
-//! goes down; what the last two of them reported is kept for each. A machine that is known gains
-//! the growth of its own totals, any other one only what is above the base. So all of them
-//! together never gain more than they show, in whatever order they come: a report that is older than others
+//! goes down; the totals of the last two machines are kept as well. A known machine is credited
+//! the growth of its own totals, any other one only what is above the base. So together
+//! they are never credited more than they report, whatever the order: a report that is older than others
 //! never becomes the starting point of a machine, because bytes after it may have been credited already.
 
 use super::sessions::{DIP_SECONDS, Settled, limit};
@@ -13,7 +13,7 @@ use super::sessions::{DIP_SECONDS, Settled, limit};
 /// ever credited against it.
 pub const UNREPORTED: u64 = i64::MAX as u64;
 
-/// Which of several machines a report is from.
+/// Identifies one of several machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineId {
     /// The family of its endpoint is IPv6.
@@ -22,7 +22,7 @@ pub struct MachineId {
     pub hash: u32,
 }
 
-/// What one of several machines reported last.
+/// The last report of one of several machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
     /// A hash of its endpoint, the same on every node.
@@ -39,7 +39,7 @@ pub struct Machine {
 pub struct Machines {
     /// The family is IPv6.
     pub is_v6: bool,
-    /// The machine that reported last, and the one before it.
+    /// The machine that reported last, and the latest other one.
     pub latest: Machine,
     pub other: Option<Machine>,
 }
@@ -54,7 +54,7 @@ pub struct Highest<'a> {
     pub at: i64,
 }
 
-/// What one of the machines reports.
+/// A report of one of the machines.
 #[derive(Clone, Copy, Debug)]
 pub struct Announced {
     pub id: u32,
@@ -73,7 +73,7 @@ struct Counter<'a> {
     highest: &'a mut u64,
     own_limit: u64,
     highest_limit: u64,
-    /// A lower total begins again, and is no report that arrives late.
+    /// A lower total is a new beginning, not a late report.
     may_lower: bool,
     /// No newer report is known, so the total of an unknown machine may become its starting point.
     may_begin: bool,
@@ -82,7 +82,7 @@ struct Counter<'a> {
 // === impl Machines ===
 
 impl Machines {
-    /// Several machines, of which nothing is known but that; `at` in seconds.
+    /// Several machines of which nothing else is known; `at` in seconds.
     pub fn unknown(is_v6: bool, at: i64) -> Self {
         Self {
             is_v6,
@@ -96,16 +96,16 @@ impl Machines {
         }
     }
 
-    /// Forgets the totals, because bytes were credited without knowing to which machine. Keeps when each machine
-    /// reported last, so that late reports are recognized; returns none if nothing was reported after `heard`
+    /// Forgets the totals, after bytes were credited to an unknown machine. Keeps when each machine
+    /// reported last, to recognize late reports; returns none if nothing was reported after `last_seen`
     /// (seconds).
-    pub fn without_totals(self, heard: i64) -> Option<Self> {
+    pub fn without_totals(self, last_seen: i64) -> Option<Self> {
         let forget = |machine: Machine| Machine {
             up: UNREPORTED,
             down: UNREPORTED,
             ..machine
         };
-        (self.heard() > heard).then(|| Self {
+        (self.last_seen() > last_seen).then(|| Self {
             latest: forget(self.latest),
             other: self.other.map(forget),
             ..self
@@ -113,7 +113,7 @@ impl Machines {
     }
 
     /// Time of the latest report of any of them, in seconds.
-    fn heard(&self) -> i64 {
+    fn last_seen(&self) -> i64 {
         let other = self.other.map_or(i64::MIN, |other| other.at);
         self.latest.at.max(other)
     }
@@ -125,10 +125,10 @@ impl Machines {
         highest: &mut Highest<'_>,
         max_rate: u64,
     ) -> (Settled, Settled) {
-        let may_begin = report.at >= self.heard().max(highest.at);
+        let may_begin = report.at >= self.last_seen().max(highest.at);
         let (mut own, other) = self.take(report);
         let before = (own.up, own.down);
-        // A `started` that arrives late, or twice by two nodes, begins nothing.
+        // A `started` that arrives late, or by two nodes, begins nothing.
         let passed = report.at - own.at;
         let may_lower = (report.started && passed > 0) || passed >= DIP_SECONDS;
         let limits = [own.at, highest.at].map(|since| limit(report.at - since, max_rate));
@@ -162,7 +162,7 @@ impl Machines {
         let mut latest = self.latest;
         let known = self.other.filter(|other| other.id == report.id);
         if known.is_none() {
-            latest.at = self.heard();
+            latest.at = self.last_seen();
         }
         let unknown = Machine {
             id: report.id,

@@ -1,4 +1,4 @@
-//! Settlement: from what clients report to what is credited, in whatever order reports arrive.
+//! Settlement: from what clients report to what is credited, whatever the order in which reports arrive.
 //!
 //! A node passes on what a client reported; storage settles it against the row that it holds, in
 //! the transaction that records the batch (rules A1 to A9 of `docs/protocol.md`). Reports of one

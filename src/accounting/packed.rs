@@ -1,27 +1,27 @@
-//! What is settled against of a client in a few bytes, as a row of storage keeps it.
+//! The sessions of a client, which reports are settled against, packed for a column of storage.
 //!
-//! A version byte, and for each total (uploaded, then downloaded) a number of flags and the numbers
-//! of what is there. Numbers are LEB128: little-endian groups of seven bits.
+//! A version byte, and for each total (uploaded, then downloaded) the flags and the numbers
+//! of the parts that are there. Numbers are LEB128: little-endian groups of seven bits.
 //!
 //! ```text
 //! flags: 1 current   2 it is the first known   4 previous   8 it is the first known   16 dip
-//!        32 current has the times and the node of uploaded's, which are left out
-//!        64 the `started` of the current one is known   128 that of the previous one is
-//!        256 the current one goes on from a total that is not reached yet
+//!        32 current has the same times and source as uploaded's, which are omitted
+//!        64 the `started` of current is known   128 that of previous is
+//!        256 current goes on from a total that is not reached yet
 //! session: low, high - low, began (zigzag), last - began, and if it is known, began - start (zigzag)
 //! dip:     since (zigzag), total, at - since
-//! After the sessions, if there is one: who passed on the last report of the current one. At the end, the total that
-//! it goes on from.
+//! After the sessions, if there is one: the source of current's last report. At the end, the total that
+//! current goes on from.
 //! ```
 //!
-//! A client reports both totals at once, so mostly the second one needs no times of its own.
+//! A client reports both totals at once, so the second one rarely needs times of its own.
 //!
-//! Where several machines share the peer id, a byte of flags (1 IPv6, 2 there is another one) and
-//! for each its id, both totals and the time (zigzag) follow.
+//! If several machines share the peer id, there follow a byte of flags (1 IPv6, 2 there is another one) and
+//! for each machine its id, both totals and the time (zigzag).
 
 use super::machines::{Machine, Machines};
 use super::peer::PeerAccount;
-use super::sessions::{Dip, Session, Sessions, Source};
+use super::sessions::{Dip, ReportSource, Session, Sessions};
 
 const VERSION: u8 = 2;
 
@@ -49,7 +49,7 @@ struct Times {
     start: Option<i64>,
 }
 
-/// An account as bytes; those that were in `bytes` go.
+/// Replaces `bytes` by the packed account.
 pub fn pack(account: &PeerAccount, bytes: &mut Vec<u8>) {
     bytes.clear();
     bytes.push(VERSION);
@@ -68,8 +68,8 @@ pub fn pack(account: &PeerAccount, bytes: &mut Vec<u8>) {
 }
 
 fn put_sessions(bytes: &mut Vec<u8>, sessions: &Sessions, uploaded: Option<&Sessions>) {
-    let first = |session: Option<Session>| session.is_some_and(|it| it.is_first);
-    let named = |session: Option<Session>| session.is_some_and(|it| it.start.is_some());
+    let first = |session: Option<Session>| session.is_some_and(|session| session.is_first);
+    let named = |session: Option<Session>| session.is_some_and(|session| session.start.is_some());
     let is_like_uploaded = uploaded.is_some_and(|uploaded| is_alike(sessions, uploaded));
     let flags = [
         (CURRENT, sessions.current.is_some()),
@@ -107,7 +107,7 @@ fn put_sessions(bytes: &mut Vec<u8>, sessions: &Sessions, uploaded: Option<&Sess
     }
 }
 
-/// Whether the current sessions of both totals have the same times and are by the same node.
+/// Whether the current sessions of both totals have the same times and source.
 fn is_alike(one: &Sessions, other: &Sessions) -> bool {
     let times = |sessions: &Sessions| {
         let current = sessions.current?;
@@ -191,7 +191,7 @@ fn sessions(rest: &mut &[u8], uploaded: Option<&Sessions>) -> Option<Sessions> {
     if found.current.is_some() {
         found.by = match like {
             Some(uploaded) => uploaded.by,
-            None => Source(u16::try_from(take(rest)?).ok()?),
+            None => ReportSource(u16::try_from(take(rest)?).ok()?),
         };
     }
     if has(DIP) {
@@ -235,8 +235,6 @@ fn session((low, high): (u64, u64), times: Times, is_first: bool) -> Session {
         start: times.start,
     }
 }
-
-// === impl Times ===
 
 impl Times {
     fn of(session: &Session) -> Self {
@@ -303,7 +301,7 @@ mod tests {
                 at: began,
             }),
             goes_on_from: Some(low),
-            by: Source(u16::MAX),
+            by: ReportSource(u16::MAX),
         }
     }
 

@@ -1,13 +1,12 @@
 //! Both totals of one client, and the machines that share its peer id if there are several.
 
 use super::machines::{Announced, Highest, Machine, MachineId, Machines, UNREPORTED};
-use super::sessions::{Point, Session, Sessions, Settled, Source, Stretch};
+use super::sessions::{Point, ReportSource, Session, Sessions, Settled, Stretch};
 
-/// Seconds for which machines are told apart by the endpoints of one family before those of the
-/// other may take over.
+/// Seconds without reports by one family, after which the other family may identify the machines.
 const FAMILY_SECONDS: i64 = 2 * 3600;
 
-/// What is settled against of one client.
+/// What reports of one client are settled against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerAccount {
     pub up: Sessions,
@@ -15,22 +14,20 @@ pub struct PeerAccount {
     pub machines: Option<Machines>,
 }
 
-/// What one client reported of both totals.
+/// A client's report of both totals.
 #[derive(Clone, Copy, Debug)]
 pub struct Totals {
     pub up: Option<Stretch>,
     pub down: Option<Stretch>,
     /// The `started` that began the session of each total, where the node knows one.
     pub starts: [Option<Point>; 2],
-    /// Which of several machines it is from; none where there is one.
+    /// The machine that it is from, if there are several.
     pub machine: Option<MachineId>,
-    pub by: Source,
+    pub by: ReportSource,
 }
 
-// === impl PeerAccount ===
-
 impl PeerAccount {
-    /// A client of which the last totals alone were kept; [`UNREPORTED`] for one that was not
+    /// A client of which only the last totals were kept; [`UNREPORTED`] for one that was not
     /// reported. `at` is a Unix time in seconds.
     pub fn known(up: u64, down: u64, at: i64) -> Self {
         let known = |total| match total {
@@ -63,10 +60,12 @@ impl PeerAccount {
             settle(&mut self.up, totals.up, start_up),
             settle(&mut self.down, totals.down, start_down),
         );
-        // Which machine gained is not known, so what was known of each is no base any more.
+        // Which machine moved these bytes is unknown, so the totals of each are no base any more.
         if settled.0.bytes > 0 || settled.1.bytes > 0 {
-            let heard = self.base_at().unwrap_or(i64::MIN);
-            self.machines = self.machines.and_then(|it| it.without_totals(heard));
+            let last_seen = self.base_at().unwrap_or(i64::MIN);
+            self.machines = self
+                .machines
+                .and_then(|machines| machines.without_totals(last_seen));
         }
         settled
     }
@@ -77,13 +76,13 @@ impl PeerAccount {
         id: MachineId,
         max_rate: u64,
     ) -> (Settled, Settled) {
-        let to = |stretch: Option<Stretch>| stretch.map(|it| it.to);
+        let to = |stretch: Option<Stretch>| stretch.map(|stretch| stretch.to);
         let Some(at) = to(totals.up).or(to(totals.down)).map(|point| point.at) else {
             return (Settled::default(), Settled::default());
         };
         let mut machines = match self.machines {
             Some(machines) if machines.is_v6 == id.is_v6 => machines,
-            // It may be the other family of a machine that gains there.
+            // It may be the other family of a machine that is credited already.
             Some(machines) if at - machines.latest.at < FAMILY_SECONDS => {
                 return (Settled::default(), Settled::default());
             }
@@ -98,7 +97,7 @@ impl PeerAccount {
                 other: None,
             },
         };
-        let started = |stretch: Option<Stretch>| stretch.is_some_and(|it| it.started);
+        let started = |stretch: Option<Stretch>| stretch.is_some_and(|stretch| stretch.started);
         let report = Announced {
             id: id.hash,
             up: to(totals.up).map(|point| point.total),
@@ -115,7 +114,7 @@ impl PeerAccount {
         let settled = machines.settle(&report, &mut highest, max_rate);
         raise(&mut self.up, up, at);
         raise(&mut self.down, down, at);
-        // A lower total is another machine's now, and not this one starting over.
+        // A lower total is that of another machine, not of this one starting over.
         (self.up.dip, self.down.dip) = (None, None);
         self.machines = Some(machines);
         settled
@@ -137,7 +136,7 @@ fn base(sessions: &Sessions) -> u64 {
     sessions.current.map_or(UNREPORTED, |session| session.high)
 }
 
-/// The base is at least `total` from now on.
+/// Raises the base to at least `total`.
 fn raise(sessions: &mut Sessions, total: u64, at: i64) {
     match &mut sessions.current {
         Some(current) if total > current.high => {
@@ -164,7 +163,7 @@ mod tests {
             down: stretch(0),
             starts: [None, None],
             machine: machine.map(|hash| MachineId { is_v6: false, hash }),
-            by: Source::new(1, 1),
+            by: ReportSource::new(1, 1),
         };
         account.settle(&totals, MAX_RATE).0.bytes
     }

@@ -46,7 +46,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<TrackerStat
         let Sources {
             tracker, census, ..
         } = &counting.sources;
-        let census = census.get(|| tracker.census());
+        let census = census.get(|| tracker.swarm_stats());
         let busiest = &counting.busiest;
         (census, busiest.get(|| tracker.largest(BUSIEST_MAX)))
     });

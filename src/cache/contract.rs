@@ -19,7 +19,7 @@ use crate::change::{
     Standing, SwarmCounts,
 };
 use crate::registry::{
-    Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals, Wipe,
+    ClientPrefix, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals, Wipe,
 };
 
 /// The largest number that totals reach (rule A8).
@@ -938,8 +938,8 @@ fn stored_torrent(id: u32) -> StoredTorrent {
     }
 }
 
-fn client(prefix: &str, name: &str) -> Client {
-    Client {
+fn client(prefix: &str, name: &str) -> ClientPrefix {
+    ClientPrefix {
         prefix: prefix.into(),
         name: name.into(),
     }

@@ -27,7 +27,7 @@ use crate::change::sums::Credited;
 use crate::change::{
     Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, Standing, SwarmCounts,
 };
-use crate::registry::{BadRow, Client, StoredTorrent, StoredUser, Wipe};
+use crate::registry::{BadRow, ClientPrefix, StoredTorrent, StoredUser, Wipe};
 
 /// Why a call to the cache failed.
 #[derive(Debug, thiserror::Error)]
@@ -379,7 +379,7 @@ pub trait Cache: CacheUpkeep {
     ) -> Result<(), CacheError>;
 
     /// Replaces the whitelist; a client that stays in it is missing at no moment.
-    async fn put_whitelist(&self, clients: &[Client]) -> Result<(), CacheError>;
+    async fn put_whitelist(&self, clients: &[ClientPrefix]) -> Result<(), CacheError>;
 
     async fn remove_users(&self, users: &[UserId]) -> Result<(), CacheError>;
 
@@ -390,7 +390,7 @@ pub trait Cache: CacheUpkeep {
 
     async fn torrents(&self, cursor: u64) -> Result<Scan<StoredTorrent>, CacheError>;
 
-    async fn whitelist(&self) -> Result<Vec<Client>, CacheError>;
+    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, CacheError>;
 
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, CacheError>;
 

@@ -1,8 +1,8 @@
 //! Changes as text: what the journal looks like in the cache and in the spill file.
 //!
-//! One change a line, fields apart by one blank, `-` where there is none. People can read it
+//! One change a line, fields separated by one blank, `-` for an absent one. People can read it
 //! with the tools of those stores; docs/redis.md names the fields. A line begins with its kind
-//! and the version of its form, so that a later Mika can read what an earlier one left.
+//! and the version of its format, so that a later Mika can read what an earlier one left.
 
 use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
@@ -20,12 +20,12 @@ use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 
 /// Kinds of lines.
 const PEER: &str = "peer2";
-/// A peer of a version that let nodes decide on credit: without a report.
+/// A peer of a version whose nodes decided on credit: without a report.
 const OLD_PEER: &str = "peer1";
 const SNATCH: &str = "snatch1";
 const GUEST: &str = "guest1";
 
-/// A text that is no change: written by another version, or damaged.
+/// A text that can't be decoded: written by another version, or damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not readable from field {field} on; was it written by a newer Mika?")]
 pub struct Malformed {
@@ -33,7 +33,7 @@ pub struct Malformed {
     field: usize,
 }
 
-/// All changes, a line each.
+/// Encodes changes, a line each.
 pub fn encode(changes: &[Change]) -> String {
     let mut line = Line {
         text: String::with_capacity(changes.len() * 256),
@@ -54,12 +54,12 @@ pub fn encode(changes: &[Change]) -> String {
     line.text
 }
 
-/// What [`encode`] wrote.
+/// Decodes what [`encode`] wrote.
 pub fn decode(text: &str) -> Result<Vec<Change>, Malformed> {
     text.lines().map(decode_line).collect()
 }
 
-/// A private peer as a field of its swarm holds it.
+/// Encodes a private peer for a field of its swarm.
 pub fn encode_member(record: &PeerRecord, standing: &Standing) -> String {
     let mut line = Line {
         text: String::with_capacity(160),
@@ -68,7 +68,7 @@ pub fn encode_member(record: &PeerRecord, standing: &Standing) -> String {
     line.text
 }
 
-/// What [`encode_member`] wrote.
+/// Decodes what [`encode_member`] wrote.
 pub fn decode_member(text: &str) -> Result<(PeerRecord, Standing), Malformed> {
     let mut fields = Fields::of(text);
     fields.expect("1")?;
@@ -76,7 +76,7 @@ pub fn decode_member(text: &str) -> Result<(PeerRecord, Standing), Malformed> {
     fields.end().map(|()| member)
 }
 
-/// A public peer as a field of its swarm holds it.
+/// Encodes a public peer for a field of its swarm.
 pub fn encode_guest(record: &GuestRecord) -> String {
     let mut line = Line {
         text: String::with_capacity(96),
@@ -85,7 +85,7 @@ pub fn encode_guest(record: &GuestRecord) -> String {
     line.text
 }
 
-/// What [`encode_guest`] wrote.
+/// Decodes what [`encode_guest`] wrote.
 pub fn decode_guest(text: &str) -> Result<GuestRecord, Malformed> {
     let mut fields = Fields::of(text);
     fields.expect("1")?;
@@ -168,7 +168,7 @@ impl Line {
         }
     }
 
-    /// An endpoint, and `@` with the time at which it was heard or given up, if that is written.
+    /// An endpoint, and `@` with the time at which it was last seen or given up, if that is written.
     fn reach(&mut self, address: Option<SocketAddr>, at: Option<i64>) -> &mut Self {
         // Writing to a string can't fail.
         let _ = match address {
@@ -266,7 +266,7 @@ impl Line {
             .flag(record.paused)
     }
 
-    /// A base, and `^` with the total and `@` the time with which its session began, if that is known.
+    /// A base, and if known `^` and `@` with the total and the time with which its session began.
     fn base(&mut self, base: u64, start: Option<Point>) -> &mut Self {
         let Some(Point { total, at }) = start else {
             return self.number(base);

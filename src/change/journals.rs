@@ -1,9 +1,9 @@
-//! Names of journals. Each start of a node has a journal of its own, `NODE#START.RANDOM`, so two
-//! processes of one name never take each other's batches for their own: not after a pause, not
-//! after a cache or a database came back older. Earlier versions had one journal for all starts,
-//! whose name is the node's alone.
+//! Names of journals. Each start of a node has its own journal, `NODE#START.RANDOM`, so two
+//! processes of one name never mistake each other's batches for their own: neither after a pause, nor
+//! after a cache or a database was restored from a backup. Earlier versions had one journal for all starts,
+//! named like the node.
 
-/// Stands between the node and the start; the name of a node has none.
+/// Separates the node from the start; names of nodes don't contain it.
 pub const SEPARATOR: char = '#';
 
 /// The node whose journal that is.
@@ -15,7 +15,7 @@ pub fn node_of(journal: &str) -> &str {
 }
 
 /// A name for the journal of a node that starts now, given those of its earlier starts; `journals`
-/// may have those of other nodes, too.
+/// may contain those of other nodes, too.
 pub fn next<'a>(node: &str, journals: impl IntoIterator<Item = &'a str>) -> String {
     let earlier = journals.into_iter().filter(|it| node_of(it) == node);
     let last = earlier.map(|it| order_of(it).0).max().unwrap_or(0);
@@ -23,14 +23,14 @@ pub fn next<'a>(node: &str, journals: impl IntoIterator<Item = &'a str>) -> Stri
     format!("{node}{SEPARATOR}{start}.{:08x}", fastrand::u32(..))
 }
 
-/// Whether `other` is the journal of a later start of the same node: of two that run, the later one
-/// has the name.
+/// Whether `other` is the journal of a later start of the same node: if both run, the later one
+/// owns the name.
 pub fn is_later(other: &str, own: &str) -> bool {
     node_of(other) == node_of(own) && order_of(other) > order_of(own)
 }
 
-/// Sorts journals by node and start. What they left is applied in that order, because reports of a later start
-/// of a node are taken to be later.
+/// Sorts journals by node and start. Leftovers are applied in that order, because reports of a later start
+/// of a node count as later.
 pub fn sort_by_start<T>(entries: &mut [(String, T)]) {
     entries.sort_by(|(one, _), (other, _)| {
         let key = |journal| (node_of(journal), order_of(journal));
@@ -38,12 +38,12 @@ pub fn sort_by_start<T>(entries: &mut [(String, T)]) {
     });
 }
 
-/// Which start of its node a journal is of; 0 for one of all starts.
+/// The number of the start that a journal belongs to; 0 for one of all starts.
 pub fn start_of(journal: &str) -> u64 {
     order_of(journal).0
 }
 
-/// The number of the start, and what tells starts of one moment apart.
+/// The number of the start, and the random part.
 fn order_of(journal: &str) -> (u64, &str) {
     let start = journal
         .rsplit_once(SEPARATOR)
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_of_before_is_named_as_its_node() {
+    fn a_journal_of_an_earlier_version_is_named_as_its_node() {
         assert_eq!(node_of("a"), "a");
         assert_eq!(node_of("a#3.0a0b0c0d"), "a");
     }

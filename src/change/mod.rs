@@ -1,5 +1,6 @@
-//! What announces did, as data: the journal carries it to cache and storage.
+//! The effects of announces as data, which the journal carries to cache and storage.
 
+mod age;
 pub mod codec;
 pub mod journals;
 pub mod sums;
@@ -10,8 +11,7 @@ use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{Point, Stretch};
 use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 
-/// Seconds by which the times that two nodes note of one announce may differ.
-pub const CLOCK_SKEW: i64 = 5;
+pub use age::{CLOCK_SKEW, RecordAge};
 
 /// The identity of a private peer and of its accounting record (rule W1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,7 +25,7 @@ pub struct PeerKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerRecord {
     /// The totals last reported and accounted, in bytes: the *base* of the next credit (rule A2);
-    /// 2^63−1 while the client has reported none.
+    /// 2^63−1 while none was reported.
     pub base_up: u64,
     pub base_down: u64,
     /// The `started` that began the session of each total, with its Unix time, where the node knows it (rule A3).
@@ -39,12 +39,12 @@ pub struct PeerRecord {
     /// Bytes counted from this record's reports, before multipliers.
     pub uploaded: u64,
     pub downloaded: u64,
-    /// Bytes that the client still lacks; none if it did not say.
+    /// Bytes still to download; none if unknown.
     pub left: Option<u64>,
     pub v4: Option<SocketAddrV4>,
     pub v6: Option<SocketAddrV6>,
-    /// Unix time at which each was last heard; without an endpoint, at which it was given up. None is the
-    /// last announce, but for a family of an active peer that nothing is known of.
+    /// Unix time at which each was last seen; without an endpoint, at which it was given up. None means the
+    /// last announce, or, without an endpoint of an active peer, that nothing is known of the family.
     pub v4_at: Option<i64>,
     pub v6_at: Option<i64>,
     /// Bytes a second over the last interval.
@@ -62,33 +62,23 @@ pub struct PeerRecord {
     pub paused: bool,
 }
 
-/// What tells which of two records of a peer is the newer one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordAge {
-    pub announces: u32,
-    /// Unix times.
-    pub first_announce: i64,
-    pub last_announce: i64,
-    pub active: bool,
-}
-
 /// What one or more announces add to the totals of user and torrent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Credit {
     /// Bytes for the user's totals, multipliers applied (rule A8).
     pub up: u64,
     pub down: u64,
-    /// The same before multipliers, for the torrent's totals and the history.
+    /// Before multipliers, for the torrent's totals and the history.
     pub raw_up: u64,
     pub raw_down: u64,
     /// Seconds.
     pub seed_time: u32,
     pub announces: u32,
-    /// This announce completed the torrent for its user, once for ever (rule W5).
+    /// This announce completed the torrent for its user, which counts once (rule W5).
     pub snatched: bool,
 }
 
-/// What one user did with one torrent, over all sessions and clients.
+/// A user's snatch and mark for one torrent, over all sessions and clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Unix time of the snatch.
@@ -97,22 +87,22 @@ pub struct Standing {
     pub hnr: bool,
 }
 
-/// What a client reported, for storage to settle against the row that it holds (rule A8b).
+/// A client's report, which storage settles against its row (rule A8b).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The totals; none if the client did not report one.
     pub up: Option<Stretch>,
     pub down: Option<Stretch>,
-    /// Which of several machines with that peer id it is from; none where there is one.
+    /// The machine that it is from, if several have that peer id.
     pub machine: Option<MachineId>,
     /// Unix time of the (last) announce, in seconds.
     pub at: i64,
-    /// Unix time since when the client has been seeding until `at`; none if it was not.
+    /// Unix time since which the client has been seeding until `at`; none if it was not.
     pub seeding_since: Option<i64>,
     pub announces: u32,
-    /// It says that it completed the torrent, and was no seeder before.
+    /// The client completed the torrent, and was no seeder before.
     pub completed: bool,
-    /// The user's last client left the swarm with it, as far as the node knows.
+    /// The user's last client left the swarm, as far as the node knows.
     pub left: bool,
     /// Credit for a byte uploaded or downloaded, in thousandths (rule A8).
     pub multi_up: u32,
@@ -126,16 +116,16 @@ pub struct SwarmCounts {
     pub leechers: u32,
 }
 
-/// What a private peer reported, and how it stands after it.
+/// A report of a private peer, and its record after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerChange {
     pub key: PeerKey,
     /// The info hash under which the torrent's swarm is kept.
     pub info_hash: InfoHash,
     pub record: PeerRecord,
-    /// What the node expects to be credited; storage decides.
+    /// The credit that the node expects; storage decides.
     pub credit: Credit,
-    /// None in a journal of a version that let nodes decide: then `credit` is what counts.
+    /// None in a journal of a version whose nodes decided: then `credit` counts.
     pub report: Option<Report>,
     pub standing: Standing,
     pub counts: SwarmCounts,
@@ -150,7 +140,7 @@ pub struct Member {
     pub standing: Standing,
 }
 
-/// A public peer as it stands after an announce. Storage knows nothing of it; nodes share it.
+/// A public peer after an announce. Nodes share it; storage ignores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 pub struct GuestRecord {
@@ -175,19 +165,19 @@ pub struct GuestChange {
     pub record: GuestRecord,
 }
 
-/// One entry of the journal. Small, because there are as many of them at once as announces in a
-/// flush, and most of a public tracker's are snatches.
+/// One entry of the journal. Small, because a flush has one for each announce, and most of a public
+/// tracker's are snatches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A private peer announced, stopped or expired.
     Peer(Box<PeerChange>),
     /// A public peer completed a torrent.
     Snatch { info_hash: InfoHash },
-    /// A public peer announced, stopped or expired. Storage passes it over.
+    /// A public peer announced, stopped or expired. Storage ignores it.
     Guest(Box<GuestChange>),
 }
 
-/// Changes that are applied together or not at all, under a number that never repeats.
+/// Changes that are applied atomically, under a number that never repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// The journal that numbered it ([`journals`]).
@@ -197,8 +187,8 @@ pub struct Batch {
     pub changes: Vec<Change>,
 }
 
-/// What stands in place of both dips of a peer whose id several machines share (rule A3): the
-/// second of Unix time by which they are told apart, 0 for IPv4 and 1 for IPv6. No dip is that old.
+/// Marks a peer whose id several machines share (rule A3), in place of both dips: 0 if they are told apart by
+/// IPv4, 1 by IPv6. No real dip has such a Unix time.
 pub fn shared_mark(is_v6: bool) -> (Option<i64>, Option<i64>) {
     let mark = Some(is_v6.into());
     (mark, mark)
@@ -238,45 +228,10 @@ impl PeerRecord {
     }
 }
 
-// === impl RecordAge ===
-
-impl RecordAge {
-    /// Whether a record is to take the place of `other`; so does one that is as new.
-    ///
-    /// A record that began after the last announce of the other one is newer: its client was forgotten
-    /// in between. Else the one with more announces is, for all nodes count them together and no
-    /// clock that is set back changes that, or the one whose last announce is later by more than
-    /// [`CLOCK_SKEW`]. With as many announces, the one that says that the client has left is newer.
-    /// The script in `cache/redis/swarms.rs` says the same.
-    pub fn replaces(self, other: Self) -> bool {
-        if self.first_announce > other.last_announce + CLOCK_SKEW {
-            return true;
-        }
-        if other.first_announce > self.last_announce + CLOCK_SKEW {
-            return false;
-        }
-        let later = self.last_announce - other.last_announce;
-        let is_as_new = if self.active == other.active {
-            later >= 0
-        } else {
-            other.active
-        };
-        self.announces > other.announces
-            || later > CLOCK_SKEW
-            || (self.announces == other.announces && is_as_new)
-    }
-
-    /// The same, but not if it is as new.
-    pub fn is_newer_than(self, other: Self) -> bool {
-        let stands = |it: Self| (it.announces, it.last_announce, it.active);
-        stands(self) != stands(other) && self.replaces(other)
-    }
-}
-
 // === impl Report ===
 
 impl Report {
-    /// This report and the one right after it as one; none if they can't be told as one, because
+    /// Joins this report and the next one; none if that is impossible, because
     /// a total began again between them.
     pub fn then(&self, later: &Self) -> Option<Self> {
         let is_same_rate = (self.multi_up, self.multi_down) == (later.multi_up, later.multi_down);
@@ -299,7 +254,7 @@ impl Report {
     }
 }
 
-/// Both stretches as one; the outer option is none if they are of two sessions.
+/// Joins both stretches; the outer option is none if they are of two sessions.
 #[allow(clippy::option_option)]
 fn joined(earlier: Option<Stretch>, later: Option<Stretch>) -> Option<Option<Stretch>> {
     match (earlier, later) {
@@ -314,18 +269,20 @@ impl PeerChange {
     /// Whether it is a `started` whose totals continue the session before it (rule A2).
     pub fn continues_session(&self) -> bool {
         let is_start = |stretch: Option<Stretch>, start: Option<Point>| {
-            stretch.is_some_and(|it| Some(it.to) == start && it.from.total < it.to.total)
+            stretch.is_some_and(|stretch| {
+                Some(stretch.to) == start && stretch.from.total < stretch.to.total
+            })
         };
         let (report, record) = (self.report.as_ref(), &self.record);
-        is_start(report.and_then(|it| it.up), record.start_up)
-            || is_start(report.and_then(|it| it.down), record.start_down)
+        is_start(report.and_then(|report| report.up), record.start_up)
+            || is_start(report.and_then(|report| report.down), record.start_down)
     }
 }
 
 // === impl Credit ===
 
 impl Credit {
-    /// The credit of this announce and a later one together.
+    /// The sum of this credit and a later one.
     pub fn plus(self, later: Self) -> Self {
         Self {
             up: self.up.saturating_add(later.up),
@@ -336,48 +293,5 @@ impl Credit {
             announces: self.announces.saturating_add(later.announces),
             snatched: self.snatched || later.snatched,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn age(announces: u32, first_announce: i64, last_announce: i64) -> RecordAge {
-        RecordAge {
-            announces,
-            first_announce,
-            last_announce,
-            active: true,
-        }
-    }
-
-    #[test]
-    fn of_two_records_the_newer_one_stands() {
-        let known = age(7, 1000, 5000);
-        for (other, is_newer) in [
-            (age(8, 1000, 5002), true),
-            (age(6, 1000, 5002), false),
-            (age(6, 1000, 1400), false),
-            // The clock was set back.
-            (age(8, 1000, 4000), true),
-            // Another node began it without hearing of this one.
-            (age(1, 4000, 6000), true),
-        ] {
-            assert_eq!(other.is_newer_than(known), is_newer, "{other:?}");
-        }
-        assert!(known.replaces(known) && !known.is_newer_than(known));
-        let left = RecordAge {
-            active: false,
-            ..known
-        };
-        assert!(left.is_newer_than(known) && !known.replaces(left));
-    }
-
-    #[test]
-    fn a_record_that_began_again_is_newer_than_one_with_more_announces() {
-        let (former, begun_again) = (age(50, 1000, 5000), age(2, 90_000, 90_100));
-        assert!(begun_again.is_newer_than(former));
-        assert!(!former.replaces(begun_again));
     }
 }

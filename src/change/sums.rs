@@ -1,4 +1,4 @@
-//! What storage credited, in sums.
+//! Sums of what storage credited.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ pub struct Sum {
     /// Bytes for the user's totals, multipliers applied (rule A8).
     pub up: u64,
     pub down: u64,
-    /// The same before multipliers, for the torrent's totals and the history.
+    /// Before multipliers, for the torrent's totals and the history.
     pub raw_up: u64,
     pub raw_down: u64,
     /// Seconds.
@@ -32,7 +32,7 @@ pub struct Credited {
 // === impl Sum ===
 
 impl Sum {
-    /// Adds another one; a sum that is full stays so.
+    /// Adds another sum, saturating.
     pub fn add(&mut self, other: &Self) {
         let fields = [
             (&mut self.up, other.up),
@@ -52,7 +52,7 @@ impl Sum {
 // === impl Credited ===
 
 impl Credited {
-    /// Adds what another call credited.
+    /// Adds the credit of another call.
     pub fn add(&mut self, later: &Self) {
         for (user, sum) in &later.users {
             self.users.entry(*user).or_default().add(sum);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::cache::Cache;
-use crate::registry::{Client, PLAUSIBLE_MAX, Wipe};
+use crate::registry::{ClientPrefix, PLAUSIBLE_MAX, Wipe};
 use crate::storage::{
     Added, NewTorrent, NewUser, Storage, StorageError, StoredTorrent, TorrentPatch, TorrentRemoval,
     UserPatch,
@@ -85,7 +85,7 @@ pub fn random_passkey() -> Result<Passkey, ControlError> {
 }
 
 /// Whether `client` may stand in the whitelist: a prefix as clients send it, a name as people read it.
-pub fn validate_client(client: &Client) -> Result<(), ControlError> {
+pub fn validate_client(client: &ClientPrefix) -> Result<(), ControlError> {
     let prefix = client.prefix.as_str();
     let printable = prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if prefix.is_empty() || prefix.len() > PREFIX_MAX || !printable || prefix.trim() != prefix {
@@ -336,7 +336,7 @@ impl Control {
     }
 
     /// Allows clients, or renames those whose prefix is there; all of them or, if one is invalid, none.
-    pub async fn add_clients(&self, clients: &[Client]) -> Result<Saved<()>, ControlError> {
+    pub async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<Saved<()>, ControlError> {
         clients.iter().try_for_each(validate_client)?;
         self.storage.add_clients(clients).await?;
         Ok(Saved::new((), self.tell_whitelist().await))

@@ -29,7 +29,7 @@ fn every_symbol_of_a_passkey_is_equally_likely() {
 #[test]
 fn a_prefix_is_what_a_client_may_send() {
     let valid = |prefix: &str, name: &str| {
-        let client = Client {
+        let client = ClientPrefix {
             prefix: prefix.into(),
             name: name.into(),
         };

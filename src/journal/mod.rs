@@ -42,7 +42,7 @@ use crate::base::clock::{Clock, Seconds};
 use crate::cache::{Cache, Generation};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
-use crate::tracker::{Cut, Tracker};
+use crate::tracker::{self, Tracker};
 
 use self::queue::BatchQueue;
 use self::spill::Spill;
@@ -274,7 +274,7 @@ impl Journal {
 
     fn drain(&self) -> Drained {
         let shared = &self.shared;
-        let Cut { number, changes } = shared.parts.tracker.outbox().cut();
+        let tracker::Drained { number, changes } = shared.parts.tracker.outbox().drain();
         let count = changes.len();
         let first = shared.queue.progress().last + 1;
         let batches = number::batches(changes, &shared.name, first);
@@ -321,7 +321,7 @@ impl JournalHandle {
 
     /// Waits until everything queued before the call is durable.
     pub async fn all_durable(&self) {
-        self.shared.parts.tracker.outbox().drained().await;
+        self.shared.parts.tracker.outbox().flushed().await;
     }
 
     /// Waits until storage has everything queued before the call.

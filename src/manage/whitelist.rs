@@ -13,7 +13,7 @@ use super::ExitStatus;
 use super::open::Site;
 use super::print::{Column, Printer, Row, is_unsafe, left};
 use crate::control::{self, Control};
-use crate::registry::Client;
+use crate::registry::ClientPrefix;
 use crate::storage::Storage;
 use crate::view::ClientRow;
 
@@ -101,7 +101,7 @@ async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
 }
 
 async fn add(prefix: String, name: String, control: &Control, printer: &mut Printer) -> Result<()> {
-    let client = Client { prefix, name };
+    let client = ClientPrefix { prefix, name };
     let clients = std::slice::from_ref(&client);
     printer.saved(control.add_clients(clients).await?);
     if printer.is_json() {
@@ -212,7 +212,7 @@ fn plain(name: &str) -> String {
 }
 
 /// The clients of a list, and its errors by line.
-fn parse(text: &str) -> (Vec<Client>, Vec<(usize, String)>) {
+fn parse(text: &str) -> (Vec<ClientPrefix>, Vec<(usize, String)>) {
     let (mut rows, mut errors) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
         if line.trim().is_empty() || line.starts_with('#') {
@@ -232,11 +232,11 @@ fn parse(text: &str) -> (Vec<Client>, Vec<(usize, String)>) {
 /// Checks trimmed prefixes and names, numbered by their line or row.
 fn checked(
     rows: impl IntoIterator<Item = (usize, (String, String))>,
-) -> (Vec<Client>, Vec<(usize, String)>) {
+) -> (Vec<ClientPrefix>, Vec<(usize, String)>) {
     let (mut clients, mut errors) = (Vec::new(), Vec::new());
     let mut lines_by_prefix: HashMap<String, usize> = HashMap::new();
     for (number, (prefix, name)) in rows {
-        let client = Client {
+        let client = ClientPrefix {
             prefix: prefix.trim().into(),
             name: plain(&name),
         };

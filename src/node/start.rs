@@ -222,7 +222,7 @@ async fn take_up(
         config.journal.max_pending as usize,
         Arc::clone(&metrics),
     );
-    let tracker = tracker.telling(Arc::clone(&events));
+    let tracker = tracker.with_events(Arc::clone(&events));
     let tracker = Arc::new(match cache {
         Some(_) => tracker.shared(),
         None => tracker,

@@ -1,7 +1,7 @@
 //! Torrents by their info hashes, now and before.
 //!
 //! Swarms are kept by info hash. When a torrent is gone, or has another hash, its old swarm may
-//! still be there, so it is remembered whose it was: no other torrent gets its peers.
+//! still be there, so its owner is remembered: no other torrent gets its peers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::base::ids::{InfoHash, TorrentId};
-use crate::registry::{Entry, Torrent};
+use crate::registry::{Torrent, TorrentEntry};
 
-/// Characters of a reason that clients are told.
+/// Characters of a reason that clients get.
 const REASON_MAX: usize = 200;
 
-/// Former owners that are remembered. Beyond it all are forgotten: then a torrent that comes back
+/// Former owners that are remembered. Beyond that all are forgotten: then a torrent that comes back
 /// begins with an empty swarm.
 const FORMER_MAX: usize = 100_000;
 
@@ -28,11 +28,11 @@ pub struct Hashes {
 }
 
 #[derive(Default)]
-pub(super) struct Torrents {
-    pub by_hash: HashMap<InfoHash, Entry, RandomState>,
+pub(super) struct TorrentIndex {
+    pub by_hash: HashMap<InfoHash, TorrentEntry, RandomState>,
     pub hashes: HashMap<TorrentId, Hashes, RandomState>,
     pub disabled: HashSet<TorrentId, RandomState>,
-    /// What torrents had that are gone, and who had a hash last that nobody has.
+    /// The hashes of removed torrents, and the last owners of hashes that are free now.
     former: HashMap<TorrentId, Hashes, RandomState>,
     former_owners: HashMap<InfoHash, TorrentId, RandomState>,
 }
@@ -52,18 +52,18 @@ impl Hashes {
     }
 
     pub fn contains(&self, info_hash: &InfoHash) -> bool {
-        self.iter().any(|it| it == *info_hash)
+        self.iter().any(|own| own == *info_hash)
     }
 }
 
-// === impl Torrents ===
+// === impl TorrentIndex ===
 
-impl Torrents {
+impl TorrentIndex {
     pub fn set(&mut self, torrent: Torrent) {
         self.remove(torrent.id);
         self.former.remove(&torrent.id);
         let hashes = Hashes::of(&torrent);
-        let entry = Entry {
+        let entry = TorrentEntry {
             id: torrent.id,
             canonical: torrent.info_hash,
             multi_up: torrent.multi_up,
@@ -80,9 +80,9 @@ impl Torrents {
         self.hashes.insert(torrent.id, hashes);
     }
 
-    /// Two torrents can't have one hash: the other one is gone, or about to get another hash.
+    /// Takes a hash from another torrent, which is gone, or about to get another hash.
     fn take_away(&mut self, hash: &InfoHash) {
-        if let Some(Entry { id, canonical, .. }) = self.by_hash.get(hash) {
+        if let Some(TorrentEntry { id, canonical, .. }) = self.by_hash.get(hash) {
             let id = *id;
             if canonical == hash {
                 self.remove(id);
@@ -129,7 +129,7 @@ impl Torrents {
     }
 }
 
-/// A reason as clients can show it: short, printable ASCII (rule R6).
+/// A reason that clients can show: short, printable ASCII (rule R6).
 fn readable(reason: &str) -> Arc<str> {
     let plain = |char: char| {
         if (' '..='~').contains(&char) {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn it_is_known_whose_swarm_is_or_was_under_a_hash() {
-        let mut all = Torrents::default();
+        let mut all = TorrentIndex::default();
         let only = |first| Hashes {
             first,
             second: None,

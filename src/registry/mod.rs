@@ -1,6 +1,6 @@
-//! The registry: who may take part. Users by passkey, torrents by info hash, the whitelist.
+//! The registry: users by passkey, torrents by info hash, and the whitelist of clients.
 //!
-//! It is loaded from cache or storage at start and then follows a feed of
+//! It is loaded from cache or storage at start and then kept current by
 //! [`RegistryChange`]s. Readers are the announces; each takes a read lock for one
 //! look-up, and a change holds the write lock for one entry only.
 
@@ -18,16 +18,16 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
-use self::hashes::Torrents;
+use self::hashes::TorrentIndex;
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 
 pub use hashes::Hashes;
 pub use rows::{BadRow, PLAUSIBLE_MAX, RowChange, StoredTorrent, StoredUser, UserTotals, Wipe};
 pub use torrents::{Permille, Torrent};
 pub use users::User;
-pub use whitelist::{Client, Whitelist};
+pub use whitelist::{ClientPrefix, Whitelist};
 
-/// One change of the registry, as storage tells it.
+/// One change of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryChange {
     /// A user was added or changed.
@@ -40,17 +40,17 @@ pub enum RegistryChange {
     Whitelist(Whitelist),
 }
 
-/// What an announce needs of its user.
+/// What an announce needs to know of its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Account {
+pub struct UserAccess {
     pub user: UserId,
     pub enabled: bool,
     pub can_leech: bool,
 }
 
-/// What an announce needs of its torrent.
+/// What an announce needs to know of its torrent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct TorrentEntry {
     pub id: TorrentId,
     /// The info hash that the swarm is kept under: the first of a hybrid's two.
     pub canonical: InfoHash,
@@ -64,7 +64,7 @@ pub struct Entry {
 #[derive(Default)]
 pub struct Registry {
     users: RwLock<Users>,
-    torrents: RwLock<Torrents>,
+    torrents: RwLock<TorrentIndex>,
     torrent_count: AtomicUsize,
     disabled_count: AtomicUsize,
     whitelist: ArcSwap<Whitelist>,
@@ -72,23 +72,23 @@ pub struct Registry {
 
 #[derive(Default)]
 struct Users {
-    by_passkey: HashMap<Passkey, Account, RandomState>,
+    by_passkey: HashMap<Passkey, UserAccess, RandomState>,
     passkeys: HashMap<UserId, Passkey, RandomState>,
 }
 
 // === impl Registry ===
 
 impl Registry {
-    pub fn account(&self, passkey: &str) -> Option<Account> {
+    pub fn account(&self, passkey: &str) -> Option<UserAccess> {
         self.users.read().by_passkey.get(passkey).copied()
     }
 
-    pub fn torrent(&self, info_hash: &InfoHash) -> Option<Entry> {
+    pub fn torrent(&self, info_hash: &InfoHash) -> Option<TorrentEntry> {
         self.torrents.read().by_hash.get(info_hash).cloned()
     }
 
-    /// Why that torrent is disabled; none where it is enabled, or unknown. Costs nothing as long
-    /// as no torrent is disabled: where anything may be announced, every announce asks.
+    /// Why that torrent is disabled; none if it is enabled or unknown. Almost free while
+    /// no torrent is disabled, because on an open tracker every announce calls it.
     pub fn disabled(&self, info_hash: &InfoHash) -> Option<Arc<str>> {
         if self.disabled_count.load(Ordering::Relaxed) == 0 {
             return None;
@@ -98,7 +98,7 @@ impl Registry {
 
     /// The info hash under which the swarm of that torrent is kept.
     pub fn canonical(&self, torrent: TorrentId) -> Option<InfoHash> {
-        self.hashes(torrent).map(|it| it.first)
+        self.hashes(torrent).map(|hashes| hashes.first)
     }
 
     /// The info hashes of a registered torrent.
@@ -106,18 +106,18 @@ impl Registry {
         self.torrents.read().hashes.get(&torrent).copied()
     }
 
-    /// The info hashes that a torrent had which is no longer registered, as long as no other torrent
-    /// has taken them over.
+    /// The info hashes of a torrent that is no longer registered, unless another torrent
+    /// has them now.
     pub fn former_hashes(&self, torrent: TorrentId) -> Option<Hashes> {
         self.torrents.read().former_hashes(torrent)
     }
 
-    /// Whose swarm is, or was last, kept under that info hash.
+    /// The torrent whose swarm is, or was last, kept under that info hash.
     pub fn swarm_owner(&self, info_hash: &InfoHash) -> Option<TorrentId> {
         self.torrents.read().swarm_owner(info_hash)
     }
 
-    /// There is no longer a swarm under an info hash that no registered torrent has.
+    /// Forgets the former owner of an info hash, after its swarm was removed.
     pub fn forget_former(&self, info_hash: &InfoHash) {
         self.torrents.write().forget_former(info_hash);
     }
@@ -159,7 +159,7 @@ impl Registry {
             .read()
             .hashes
             .values()
-            .map(|it| it.first)
+            .map(|hashes| hashes.first)
             .collect()
     }
 
@@ -173,7 +173,7 @@ impl Registry {
         }
     }
 
-    fn change_torrents(&self, change: impl FnOnce(&mut Torrents)) {
+    fn change_torrents(&self, change: impl FnOnce(&mut TorrentIndex)) {
         let mut torrents = self.torrents.write();
         change(&mut torrents);
         self.torrent_count
@@ -192,7 +192,7 @@ impl Users {
         {
             self.forget(&old, user.id);
         }
-        let account = Account {
+        let account = UserAccess {
             user: user.id,
             enabled: user.enabled,
             can_leech: user.can_leech,
@@ -206,12 +206,12 @@ impl Users {
         }
     }
 
-    /// Two users may have swapped passkeys: only the owner's entry goes.
+    /// Removes the entry of a passkey, if it is still the owner's: two users may have swapped passkeys.
     fn forget(&mut self, passkey: &Passkey, owner: UserId) {
         if self
             .by_passkey
             .get(passkey)
-            .is_some_and(|it| it.user == owner)
+            .is_some_and(|access| access.user == owner)
         {
             self.by_passkey.remove(passkey);
         }

@@ -1,9 +1,9 @@
-//! The registry as storage and cache hold it: rows with names and counters, which announces don't need.
+//! Rows of the registry in storage and cache, with names and counters that announces don't need.
 
 use crate::base::ids::{TorrentId, UserId};
-use crate::registry::{Client, RegistryChange, Torrent, User, Whitelist};
+use crate::registry::{ClientPrefix, RegistryChange, Torrent, User, Whitelist};
 
-/// A row that can't be used, named so that a person finds it; never with a passkey in it.
+/// An unusable row, named so that a person can find it; never with a passkey in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRow {
     pub table: &'static str,
@@ -11,7 +11,7 @@ pub struct BadRow {
     pub problem: String,
 }
 
-/// No total comes near this in a hundred years; what is above it was computed wrongly.
+/// No total comes near this in a hundred years; a larger one is a mistake.
 pub const PLAUSIBLE_MAX: u64 = 1 << 62;
 
 /// Totals that announces add to; bytes and seconds.
@@ -42,7 +42,7 @@ pub struct StoredTorrent {
     pub downloaded: u64,
 }
 
-/// Which totals are set to 0, in storage and in the cache.
+/// The totals to set to 0, in storage and in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wipe {
     /// Uploaded, downloaded, snatches, announces and seed time of all users.
@@ -51,7 +51,7 @@ pub enum Wipe {
     Torrents,
 }
 
-/// One change of the registry with the whole row.
+/// One change of the registry, with the whole row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowChange {
     /// A user was added or changed.
@@ -60,11 +60,9 @@ pub enum RowChange {
     /// A torrent was added or changed.
     Torrent(StoredTorrent),
     TorrentGone(TorrentId),
-    /// The whole whitelist as it is now.
-    Whitelist(Vec<Client>),
+    /// The whole new whitelist.
+    Whitelist(Vec<ClientPrefix>),
 }
-
-// === impl RowChange ===
 
 impl RowChange {
     /// The torrent that was added, changed or deleted; none if it is another kind of row.

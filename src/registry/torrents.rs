@@ -1,4 +1,4 @@
-//! Torrents: what may be announced, and how its traffic is credited.
+//! Torrents: what may be announced, and how traffic is credited.
 
 use crate::base::ids::{InfoHash, TorrentId};
 
@@ -23,14 +23,12 @@ pub struct Torrent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Permille(pub u32);
 
-// === impl Permille ===
-
 impl Permille {
     pub const ONE: Self = Self(1000);
-    /// ×1000: no site gives more, and a typo in the database stays harmless.
+    /// ×1000: no site gives more, and a typo in the database does little harm.
     pub const MAX: Self = Self(1_000_000);
 
-    /// The nearest multiplier to a factor as databases write it (1, 0.5, 2.0); none if it is negative or absurd.
+    /// The nearest multiplier to a factor as databases write it (1, 0.5, 2.0); none if it is negative or too large.
     pub fn from_factor(factor: f64) -> Option<Self> {
         let permille = (factor * 1000.0).round();
         (0.0..=f64::from(Self::MAX.0))

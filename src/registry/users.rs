@@ -1,4 +1,4 @@
-//! Users: who may announce under which passkey.
+//! Users and their passkeys.
 
 use crate::base::ids::{Passkey, UserId};
 

@@ -1,27 +1,25 @@
-//! The whitelist: which clients may announce, by the first bytes of their peer id (BEP 20).
+//! The whitelist: the clients that may announce, by the first bytes of their peer id (BEP 20).
 
 use crate::base::ids::PeerId;
 
 /// One allowed client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
+pub struct ClientPrefix {
     /// The first 1 to 20 bytes of `peer_id`, such as `-TR3000-` or `-qB`.
     pub prefix: String,
-    /// What people call it.
+    /// Its name for people.
     pub name: String,
 }
 
-/// The prefixes of all allowed clients. An empty list allows nobody.
+/// The prefixes of all allowed clients. An empty list allows none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Whitelist {
     /// Sorted, so that equal lists are equal values.
     prefixes: Vec<Box<[u8]>>,
 }
 
-// === impl Whitelist ===
-
 impl Whitelist {
-    pub fn new(clients: &[Client]) -> Self {
+    pub fn new(clients: &[ClientPrefix]) -> Self {
         let mut prefixes: Vec<Box<[u8]>> = clients
             .iter()
             .map(|client| client.prefix.as_bytes().into())
@@ -52,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_prefix_allows_what_begins_with_it() {
-        let client = |prefix: &str| Client {
+        let client = |prefix: &str| ClientPrefix {
             prefix: prefix.into(),
             name: "x".into(),
         };

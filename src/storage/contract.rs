@@ -18,7 +18,7 @@ use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::change::{
     Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
 };
-use crate::registry::{Client, Permille, RowChange};
+use crate::registry::{ClientPrefix, Permille, RowChange};
 
 /// The largest number of SQL, where totals stop (rule A8).
 const TOTAL_MAX: u64 = i64::MAX.cast_unsigned();
@@ -1077,8 +1077,8 @@ fn new_torrent(byte: u8) -> NewTorrent {
     }
 }
 
-fn client(prefix: &str, name: &str) -> Client {
-    Client {
+fn client(prefix: &str, name: &str) -> ClientPrefix {
+    ClientPrefix {
         prefix: prefix.into(),
         name: name.into(),
     }

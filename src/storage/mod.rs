@@ -32,7 +32,7 @@ use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::base::secret::Secret;
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
-use crate::registry::{Client, RowChange};
+use crate::registry::{ClientPrefix, RowChange};
 
 pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, UserTotals, Wipe};
 pub use claim::Claim;
@@ -237,7 +237,7 @@ pub trait Storage: Send + Sync + 'static {
     /// The torrents of these that have any history or peer record.
     async fn with_records(&self, torrents: &[TorrentId]) -> Result<Vec<TorrentId>, StorageError>;
 
-    async fn whitelist(&self) -> Result<Vec<Client>, StorageError>;
+    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, StorageError>;
 
     /// The rows of the whitelist that can't be used.
     async fn bad_clients(&self) -> Result<Vec<BadRow>, StorageError>;
@@ -315,7 +315,7 @@ pub trait Storage: Send + Sync + 'static {
     async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError>;
 
     /// Adds clients or renames them, in one transaction.
-    async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError>;
+    async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<(), StorageError>;
 
     /// [`StorageError::NotFound`] without such a prefix.
     async fn remove_client(&self, prefix: &str) -> Result<(), StorageError>;

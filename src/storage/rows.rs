@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
-use crate::registry::{BadRow, Client, Permille};
+use crate::registry::{BadRow, ClientPrefix, Permille};
 
 use super::StorageError;
 use super::values::trimmed_prefix;
@@ -185,18 +185,18 @@ pub struct UserTorrents {
 
 /// The client of a row of the whitelist: without the blanks and line ends around its prefix that imports
 /// leave, which no peer id has. None for an empty prefix, which would allow every client.
-pub(super) fn client(prefix: &str, name: String) -> Result<Client, String> {
+pub(super) fn client(prefix: &str, name: String) -> Result<ClientPrefix, String> {
     let prefix = trimmed_prefix(prefix);
     if (1..=PREFIX_BYTES_MAX).contains(&prefix.len()) {
         let prefix = prefix.to_owned();
-        return Ok(Client { prefix, name });
+        return Ok(ClientPrefix { prefix, name });
     }
     Err("peer_id is not 1 to 20 characters".into())
 }
 
 /// Deduplicates clients by prefix: of rows that differ in blanks only, keeps the one without any.
-pub(super) fn distinct(clients: Vec<(Client, String)>) -> Vec<Client> {
-    let mut by_prefix: BTreeMap<String, Client> = BTreeMap::new();
+pub(super) fn distinct(clients: Vec<(ClientPrefix, String)>) -> Vec<ClientPrefix> {
+    let mut by_prefix: BTreeMap<String, ClientPrefix> = BTreeMap::new();
     for (client, written) in clients {
         if written == client.prefix || !by_prefix.contains_key(&client.prefix) {
             by_prefix.insert(client.prefix.clone(), client);

@@ -11,7 +11,7 @@ use crate::accounting::coverage::Coverage;
 use crate::accounting::machines::Machines;
 use crate::accounting::packed;
 use crate::accounting::peer::{PeerAccount, Totals};
-use crate::accounting::sessions::{Dip, Point, Sessions, Settled, Source};
+use crate::accounting::sessions::{Dip, Point, ReportSource, Sessions, Settled};
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::change::journals::{node_of, start_of};
 use crate::change::sums::{Credited, Sum};
@@ -129,10 +129,10 @@ pub fn clamp(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn source_of(journal: &str) -> Source {
+fn source_of(journal: &str) -> ReportSource {
     let mut hasher = SipHasher13::new();
     hasher.write(node_of(journal).as_bytes());
-    Source::new(hasher.finish(), start_of(journal))
+    ReportSource::new(hasher.finish(), start_of(journal))
 }
 
 // === impl Settlement ===
@@ -356,7 +356,7 @@ impl<'a> PeerRow<'a> {
         &mut self,
         report: &Report,
         starts: [Option<Point>; 2],
-        by: Source,
+        by: ReportSource,
         rules: &CreditRules,
     ) -> (Settled, Settled) {
         let totals = Totals {

@@ -1,7 +1,7 @@
 //! Rows that can't be used, as findings.
 
 use super::{BadRow, Finding};
-use crate::registry::Client;
+use crate::registry::ClientPrefix;
 
 /// Maximum of bad rows that a finding names; the others are counted.
 const NAMED_MAX: usize = 5;
@@ -21,7 +21,7 @@ pub(super) struct UnusableRows {
 }
 
 /// Prefixes with other characters than printable ASCII, which clients do not use.
-pub(super) fn unmatched(clients: &[(Client, String)]) -> Vec<String> {
+pub(super) fn unmatched(clients: &[(ClientPrefix, String)]) -> Vec<String> {
     let prefixes = clients.iter().map(|(client, _)| &client.prefix);
     let is_usual = |prefix: &str| prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     prefixes

@@ -1,17 +1,16 @@
-//! An array kept in order of class, so that whom a requester may get is one contiguous range.
+//! An array in order of class, so that the candidates for a requester are one contiguous range.
 //!
 //! ```text
 //! | leechers | paused | seeders | portless leechers | portless paused | portless seeders |
 //! 0 ─ for a seeder ─┘           │
 //! 0 ─ for a leecher ────────────┘      portless peers are counted and never handed out
 //! ```
-//!
-//! Adding, removing and moving swap one element a class boundary, so they cost the same
-//! for a swarm of any size.
 
 use std::ops::Range;
 
-/// What a peer is to the others of its swarm.
+use crate::swarm::class_bounds::ClassBounds;
+
+/// The role of a peer in its swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Leecher,
@@ -24,17 +23,16 @@ pub enum Role {
 #[derive(Debug)]
 pub struct Classes<T> {
     items: Vec<T>,
-    /// Where each class but the last ends.
-    ends: [u32; 5],
+    bounds: ClassBounds<CLASSES>,
 }
 
 const CLASSES: usize = 6;
 
 /// Numbers of peers by role.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct PeerCounts {
     pub seeders: u32,
-    /// All who are not seeders.
+    /// All peers that are not seeders.
     pub leechers: u32,
     /// Those leechers that are partial seeds.
     pub paused: u32,
@@ -42,9 +40,9 @@ pub struct Counts {
 
 /// Peers of each address family. A private peer that is in the swarm by both counts in each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Families {
-    pub v4: Counts,
-    pub v6: Counts,
+pub struct FamilyCounts {
+    pub v4: PeerCounts,
+    pub v6: PeerCounts,
 }
 
 fn class(role: Role, has_port: bool) -> usize {
@@ -56,9 +54,9 @@ fn class(role: Role, has_port: bool) -> usize {
     if has_port { class } else { class + 3 }
 }
 
-// === impl Counts ===
+// === impl PeerCounts ===
 
-impl Counts {
+impl PeerCounts {
     /// One peer of that role.
     pub fn of(role: Role) -> Self {
         Self {
@@ -85,13 +83,13 @@ impl Counts {
     }
 }
 
-// === impl Families ===
+// === impl FamilyCounts ===
 
-impl Families {
-    /// Adds so many peers of that role, which are there by IPv4, by IPv6, or by both.
+impl FamilyCounts {
+    /// Adds `number` peers of that role, which are there by IPv4, by IPv6, or by both.
     pub(super) fn add(&mut self, role: Role, (v4, v6): (bool, bool), number: u32) {
-        let one = Counts::of(role);
-        let several = Counts {
+        let one = PeerCounts::of(role);
+        let several = PeerCounts {
             seeders: one.seeders * number,
             leechers: one.leechers * number,
             paused: one.paused * number,
@@ -110,7 +108,7 @@ impl<T> Default for Classes<T> {
     fn default() -> Self {
         Self {
             items: Vec::new(),
-            ends: [0; 5],
+            bounds: ClassBounds::default(),
         }
     }
 }
@@ -135,22 +133,22 @@ impl<T> Classes<T> {
     /// The elements that may be handed to a requester of that role (rules W7, W8).
     pub fn candidates(&self, requester: Role) -> Range<usize> {
         match requester {
-            Role::Leecher => 0..self.ends[2] as usize,
-            Role::Paused | Role::Seeder => 0..self.ends[0] as usize,
+            Role::Leecher => 0..self.bounds.end(2),
+            Role::Paused | Role::Seeder => 0..self.bounds.end(0),
         }
     }
 
-    pub fn counts(&self) -> Counts {
-        let size = |class: usize| (self.end(class) - self.start(class)) as u32;
+    pub fn counts(&self) -> PeerCounts {
+        let size = |class: usize| self.bounds.range(class).len() as u32;
         let paused = size(1) + size(4);
-        Counts {
+        PeerCounts {
             seeders: size(2) + size(5),
             leechers: size(0) + size(3) + paused,
             paused,
         }
     }
 
-    /// Adds an element and returns its place. `moved` learns of each element that moves: the element, from where, to where.
+    /// Adds an element and returns its place. `moved` is called for each element that moves: the element, from where, to where.
     pub fn insert(
         &mut self,
         item: T,
@@ -158,23 +156,16 @@ impl<T> Classes<T> {
         has_port: bool,
         mut moved: impl FnMut(&T, usize, usize),
     ) -> usize {
-        let class = class(role, has_port);
-        let mut place = self.items.len();
-        self.items.push(item);
-        for above in (class + 1..CLASSES).rev() {
-            let first = self.start(above);
-            if first != place {
-                self.items.swap(first, place);
-                moved(&self.items[place], first, place);
-            }
-            self.ends[above - 1] += 1;
-            place = first;
-        }
-        place
+        let items = &mut self.items;
+        items.push(item);
+        self.bounds.insert(class(role, has_port), |from, to| {
+            items.swap(from, to);
+            moved(&items[to], from, to);
+        })
     }
 
-    /// Moves an element to another class and returns its place. `moved` learns of each element
-    /// that moves, of this one last: the element, from where, to where.
+    /// Moves an element to another class and returns its place. `moved` is called for each element
+    /// that moves, for this one last: the element, from where, to where.
     pub fn reclass(
         &mut self,
         at: usize,
@@ -182,72 +173,31 @@ impl<T> Classes<T> {
         has_port: bool,
         mut moved: impl FnMut(&T, usize, usize),
     ) -> usize {
-        let (old, new) = (self.class_at(at), class(role, has_port));
-        let mut place = at;
-        let mut swap = |items: &mut Vec<T>, place: &mut usize, other: usize| {
-            if other != *place {
-                items.swap(other, *place);
-                moved(&items[*place], other, *place);
-                *place = other;
-            }
-        };
-        for class in old..new {
-            let last = self.end(class) - 1;
-            swap(&mut self.items, &mut place, last);
-            self.ends[class] -= 1;
-        }
-        for class in (new + 1..=old).rev() {
-            let first = self.start(class);
-            swap(&mut self.items, &mut place, first);
-            self.ends[class - 1] += 1;
-        }
+        let items = &mut self.items;
+        let place = self.bounds.reclass(at, class(role, has_port), |from, to| {
+            items.swap(from, to);
+            moved(&items[to], from, to);
+        });
         if place != at {
-            moved(&self.items[place], at, place);
+            moved(&items[place], at, place);
         }
         place
     }
 
-    /// Takes an element out. `moved` learns of each element that moves: the element, from where, to where.
+    /// Removes an element. `moved` is called for each element that moves: the element, from where, to where.
     pub fn remove(&mut self, at: usize, mut moved: impl FnMut(&T, usize, usize)) -> Option<T> {
-        let mut hole = at;
-        for class in self.class_at(at)..CLASSES {
-            let last = self.end(class).checked_sub(1)?;
-            if last != hole {
-                self.items.swap(last, hole);
-                moved(&self.items[hole], last, hole);
-            }
-            if class < CLASSES - 1 {
-                self.ends[class] -= 1;
-            }
-            hole = last;
-        }
-        let item = self.items.pop();
-        // Memory goes back when a swarm shrinks; the slack keeps one that sways from copying.
-        if self.items.capacity() > 4 * self.items.len() + 8 {
-            self.items.shrink_to(2 * self.items.len());
+        let items = &mut self.items;
+        let class = self.bounds.class_at(at);
+        self.bounds.remove(class, at, |from, to| {
+            items.swap(from, to);
+            moved(&items[to], from, to);
+        });
+        let item = items.pop();
+        // Memory goes back when a swarm shrinks; the slack avoids copies while one grows and shrinks.
+        if items.capacity() > 4 * items.len() + 8 {
+            items.shrink_to(2 * items.len());
         }
         item
-    }
-
-    fn start(&self, class: usize) -> usize {
-        if class == 0 {
-            0
-        } else {
-            self.ends[class - 1] as usize
-        }
-    }
-
-    fn end(&self, class: usize) -> usize {
-        self.ends
-            .get(class)
-            .map_or(self.items.len(), |&end| end as usize)
-    }
-
-    fn class_at(&self, at: usize) -> usize {
-        self.ends
-            .iter()
-            .take_while(|&&end| end as usize <= at)
-            .count()
     }
 }
 
@@ -256,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_stay_in_order_and_every_move_is_told() {
+    fn classes_stay_in_order_and_every_move_is_reported() {
         let mut rng = fastrand::Rng::with_seed(7);
         let mut classes = Classes::default();
         let mut places: Vec<Option<(usize, Role, bool)>> = vec![None; 64];
@@ -264,24 +214,24 @@ mod tests {
             let id = rng.usize(..places.len());
             let role = [Role::Leecher, Role::Paused, Role::Seeder][rng.usize(..3)];
             let has_port = rng.bool();
-            let mut told = Vec::new();
-            let tell = |&other: &usize, from, to| told.push((other, from, to));
+            let mut moves = Vec::new();
+            let moved = |&other: &usize, from, to| moves.push((other, from, to));
             match places[id] {
                 Some((at, ..)) if rng.bool() => {
-                    assert_eq!(classes.remove(at, tell), Some(id));
+                    assert_eq!(classes.remove(at, moved), Some(id));
                     places[id] = None;
                 }
                 Some((at, ..)) => {
-                    let place = classes.reclass(at, role, has_port, tell);
+                    let place = classes.reclass(at, role, has_port, moved);
                     assert_eq!(*classes.get(place), id);
                     places[id] = Some((at, role, has_port));
                 }
                 None => {
-                    let at = classes.insert(id, role, has_port, tell);
+                    let at = classes.insert(id, role, has_port, moved);
                     places[id] = Some((at, role, has_port));
                 }
             }
-            for (other, from, to) in told {
+            for (other, from, to) in moves {
                 if let Some(place) = &mut places[other] {
                     assert_eq!(place.0, from);
                     place.0 = to;
@@ -292,7 +242,7 @@ mod tests {
     }
 
     fn check(classes: &Classes<usize>, places: &[Option<(usize, Role, bool)>]) {
-        let mut counts = Counts::default();
+        let mut counts = PeerCounts::default();
         for (id, place) in places.iter().enumerate() {
             let Some((at, role, has_port)) = *place else {
                 continue;

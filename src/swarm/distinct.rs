@@ -1,4 +1,4 @@
-//! Which endpoints a reply has already: a small hash table that is reused from reply to reply.
+//! The endpoints that a reply has already: a small hash table, reused from reply to reply.
 
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
@@ -13,10 +13,8 @@ pub struct Distinct {
 
 const EMPTY: u32 = u32::MAX;
 
-/// The lower bits of the fast variant are good, and strangers who choose endpoints can't know its seed.
+/// The lower bits of the fast variant are good, and clients, which choose endpoints, can't know its seed.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
-
-// === impl Distinct ===
 
 impl Distinct {
     /// Empties the table and makes room for up to `max` endpoints.

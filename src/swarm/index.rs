@@ -1,8 +1,8 @@
-//! From a peer's identity to its place in an array, for swarms too large to search through.
+//! From a peer's identity to its place in an array, for swarms too large to scan.
 //!
-//! One array of 32-bit slots, searched from the one that a hash points to. A slot holds a place
+//! One array of 32-bit slots with linear probing. A slot holds a place
 //! and, in the bits that no place needs, some of the hash, so that a look-up mostly reads one
-//! line of this memory and the right element: both far away, in a large swarm.
+//! cache line of the index and the right element: two cache misses in a large swarm.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::LazyLock;
@@ -12,14 +12,14 @@ use foldhash::quality::RandomState;
 #[cfg(feature = "contract")]
 use foldhash::{SharedSeed, quality::SeedableRandomState};
 
-/// Arrays up to this length are searched from end to end and need no index.
+/// Arrays up to this length are scanned and need no index.
 pub const SEARCH_MAX: usize = 16;
 
-/// Seeded anew by each process: strangers choose what is hashed.
+/// Seeded by each process, because clients choose what is hashed.
 #[cfg(not(feature = "contract"))]
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// Seeded by the standard library's randomness, and not by time and addresses: a simulation decides the former.
+/// Seeded by the standard library's randomness, not by time and addresses: a simulation controls the former.
 #[cfg(feature = "contract")]
 static HASHER: LazyLock<SeedableRandomState> = LazyLock::new(|| {
     static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(random()));
@@ -31,7 +31,7 @@ fn random() -> u64 {
     std::hash::RandomState::new().hash_one(0)
 }
 
-/// The hash of a key, for [`Index`]. Its upper bits must be good for keys in a row, such as the ids of users:
+/// The hash of a key, for [`Index`]. Its upper bits must be good for consecutive keys, such as the ids of users:
 /// foldhash's fast variant clusters these under one seed of twenty.
 pub fn hash_of(key: impl Hash) -> u64 {
     HASHER.hash_one(key)
@@ -42,22 +42,20 @@ pub fn hash_of(key: impl Hash) -> u64 {
 pub struct Index {
     slots: Box<[u32]>,
     len: usize,
-    /// Slots that are not empty: those in use, and those that are gone.
+    /// Slots that are not empty: those in use, and tombstones.
     taken: usize,
 }
 
 /// What a slot holds below the hash: one of these, or a place plus [`PLACES`].
 const EMPTY: u32 = 0;
-/// Was in use: a search goes on behind it.
-const GONE: u32 = 1;
+/// A tombstone: a search goes on behind it.
+const TOMBSTONE: u32 = 1;
 const PLACES: u32 = 2;
 
 /// Three of four slots are taken before the array grows.
 const FULL: (usize, usize) = (3, 4);
 
 const SLOTS_MIN: usize = 32;
-
-// === impl Index ===
 
 impl Index {
     pub fn len(&self) -> usize {
@@ -69,25 +67,25 @@ impl Index {
         self.slots.len()
     }
 
-    /// The place for which `is_it` holds, among those with that hash.
-    pub fn find(&self, hash: u64, mut is_it: impl FnMut(usize) -> bool) -> Option<usize> {
+    /// The place that `matches`, among those with that hash.
+    pub fn find(&self, hash: u64, mut matches: impl FnMut(usize) -> bool) -> Option<usize> {
         let tag = self.tag(hash);
         let below = !self.tag(u64::MAX);
         let found = self.search(hash, |slot| {
             let place = slot & below;
-            slot & !below == tag && place >= PLACES && is_it((place - PLACES) as usize)
+            slot & !below == tag && place >= PLACES && matches((place - PLACES) as usize)
         });
         found.map(|at| (self.slots[at] & below) as usize - PLACES as usize)
     }
 
-    /// Reads the slot where a look-up begins, so that it is near by then.
-    pub fn touch(&self, hash: u64) -> usize {
+    /// Prefetches the slot where a look-up begins.
+    pub fn prefetch(&self, hash: u64) -> usize {
         self.slots
             .get(self.home(hash))
             .map_or(0, |&slot| slot as usize)
     }
 
-    /// Adds a place. `hash_at` tells the hash of any place that is in the index.
+    /// Adds a place. `hash_at` returns the hash of any place that is in the index.
     pub fn insert(&mut self, hash: u64, place: usize, hash_at: impl Fn(usize) -> u64) {
         if (self.taken + 1) * FULL.1 > self.slots.len() * FULL.0 {
             self.rebuild(hash_at);
@@ -95,7 +93,7 @@ impl Index {
         self.add(hash, place);
     }
 
-    /// What was at `from` is at `to` now.
+    /// Moves an entry from place `from` to `to`.
     pub fn moved(&mut self, hash: u64, from: usize, to: usize) {
         if let Some(at) = self.slot_of(hash, from) {
             self.slots[at] = self.slot(hash, to);
@@ -107,10 +105,10 @@ impl Index {
             return;
         };
         self.len -= 1;
-        self.slots[at] = GONE;
-        // Nobody searches further than to an empty slot.
+        self.slots[at] = TOMBSTONE;
+        // Every search ends at an empty slot, so tombstones before it are needless.
         if self.slots[self.next(at)] == EMPTY {
-            while self.slots[at] == GONE {
+            while self.slots[at] == TOMBSTONE {
                 self.slots[at] = EMPTY;
                 self.taken -= 1;
                 at = at.checked_sub(1).unwrap_or(self.slots.len() - 1);
@@ -126,7 +124,7 @@ impl Index {
         for place in old
             .iter()
             .map(|slot| slot & below)
-            .filter(|&it| it >= PLACES)
+            .filter(|&place| place >= PLACES)
         {
             let place = (place - PLACES) as usize;
             self.add(hash_at(place), place);
@@ -135,7 +133,7 @@ impl Index {
 
     /// Adds a place where there is room for it.
     fn add(&mut self, hash: u64, place: usize) {
-        let free = self.search(hash, |slot| slot <= GONE);
+        let free = self.search(hash, |slot| slot <= TOMBSTONE);
         if let Some(at) = free {
             self.taken += usize::from(self.slots[at] == EMPTY);
             self.len += 1;
@@ -148,12 +146,12 @@ impl Index {
         self.search(hash, |slot| slot == wanted)
     }
 
-    /// The first slot for which `is_it` holds, from the home of that hash to the first empty one.
-    fn search(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<usize> {
+    /// The first slot that `matches`, from the home of that hash to the first empty one.
+    fn search(&self, hash: u64, mut matches: impl FnMut(u32) -> bool) -> Option<usize> {
         let mut at = self.home(hash);
         loop {
             let slot = *self.slots.get(at)?;
-            if is_it(slot) {
+            if matches(slot) {
                 return Some(at);
             }
             if slot == EMPTY {
@@ -193,8 +191,8 @@ mod tests {
 
     impl Index {
         fn check(&self) {
-            let in_use = self.slots.iter().filter(|&&slot| slot > GONE).count();
-            let gone = self.slots.iter().filter(|&&slot| slot == GONE).count();
+            let in_use = self.slots.iter().filter(|&&slot| slot > TOMBSTONE).count();
+            let gone = self.slots.iter().filter(|&&slot| slot == TOMBSTONE).count();
             assert_eq!((in_use, in_use + gone), (self.len, self.taken));
             assert!(self.taken * FULL.1 <= self.slots.len() * FULL.0);
         }

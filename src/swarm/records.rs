@@ -1,4 +1,4 @@
-//! What is remembered of private peers and of their users: accounts, debts to the journal, histories.
+//! Records of private peers and of their users: accounts, changes owed to the journal, histories.
 
 use crate::accounting::machines::{self, Machines};
 use crate::accounting::sessions::Point;
@@ -13,9 +13,9 @@ pub struct Account {
     pub base_down: u64,
     /// When the base was set.
     pub base_at: Seconds,
-    /// The `started` that began the session of each total: the first one heard of the client, or one with which the
+    /// The `started` that began the session of each total: the first one of the client, or one with which the
     /// total went down (rule A3). Reports name it, so that storage can tell sessions apart; none where
-    /// several machines report. With Unix times, which stay as they are when the clock is set.
+    /// several machines report. With Unix times, which don't change when the clock is set.
     pub start_up: Option<Point>,
     pub start_down: Option<Point>,
     /// Since when the client reports less than its base (rule A3).
@@ -40,8 +40,8 @@ pub struct Account {
     pub machines: Option<Machines>,
 }
 
-/// What a peer added that the journal had no room for: kept until it has. All zero for one
-/// of which only a lost endpoint is still to be told.
+/// What a peer added that the journal had no room for: kept until it has. All zero if
+/// only a lost endpoint is still to be journaled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owed {
     /// Bytes before multipliers.
@@ -51,18 +51,18 @@ pub struct Owed {
     pub seed_time: u32,
     pub seeded_until: Seconds,
     pub announces: u32,
-    /// When the base was set that these bytes are above.
+    /// When the base below these bytes was set.
     pub since: Seconds,
-    /// That base began a session, of which the journal does not know yet.
+    /// That base began a session that is not journaled yet.
     pub began_up: bool,
     pub began_down: bool,
-    /// The user's last client left the swarm with it.
+    /// The user's last client left the swarm.
     pub left: bool,
 }
 
 /// What one user did with the torrent over all sessions and clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct History {
+pub struct UserHistory {
     pub user: UserId,
     pub hnr: bool,
     /// A snatch was counted that the journal had no room for yet.
@@ -105,9 +105,9 @@ impl Account {
     }
 }
 
-// === impl History ===
+// === impl UserHistory ===
 
-impl History {
+impl UserHistory {
     pub fn new(user: UserId) -> Self {
         Self {
             user,
@@ -118,7 +118,8 @@ impl History {
             completed_at: None,
         }
     }
-    /// Whether it says no more than that nothing is known.
+
+    /// Whether it says no more than an unknown user's history.
     pub fn is_nothing(&self) -> bool {
         *self == Self::new(self.user)
     }

@@ -1,4 +1,4 @@
-//! Which peers are handed out: uniform, without replacement, fresh for each request (rule W9).
+//! Selection of the peers to hand out: uniform, without replacement, independent for each request (rule W9).
 
 use crate::swarm::distinct::Distinct;
 
@@ -8,19 +8,17 @@ const SHUFFLE_MAX: usize = 1024;
 /// The most peers that one selection may ask for: keeps every shuffled place within 16 bits.
 pub const WANT_MAX: usize = 10_000;
 
-/// Memory and randomness for selections, to be used again and again.
+/// Randomness and reusable memory for selections.
 pub struct Selector {
     rng: fastrand::Rng,
     order: Vec<u16>,
     /// Places drawn already, by open addressing; a power of two.
     drawn: Vec<u32>,
-    /// Places that are about to be offered.
+    /// Places to offer next.
     places: Vec<u32>,
-    /// What was handed out, where one endpoint may come up twice.
+    /// The endpoints handed out, where one may come up twice.
     distinct: Distinct,
 }
-
-// === impl Selector ===
 
 impl Selector {
     pub fn new(rng: fastrand::Rng) -> Self {
@@ -33,7 +31,7 @@ impl Selector {
         }
     }
 
-    /// An empty table of endpoints, with room for as many as one selection may take. To be given back after it.
+    /// An empty set of endpoints, with room for one selection. To be given back after it.
     pub fn take_distinct(&mut self, want: usize) -> Distinct {
         let mut distinct = std::mem::take(&mut self.distinct);
         distinct.clear(want.min(WANT_MAX));
@@ -52,7 +50,7 @@ impl Selector {
     /// of them were taken (`take` returned true) or none is left.
     ///
     /// Of a large range at most `4 × want + 64` places are offered, so that the cost depends
-    /// on `want` alone even where nearly nobody is eligible.
+    /// on `want` alone even where hardly any peer is eligible.
     pub fn select(&mut self, size: usize, want: usize, mut take: impl FnMut(usize) -> bool) {
         let want = want.min(WANT_MAX);
         if want == 0 {
@@ -69,26 +67,27 @@ impl Selector {
         }
     }
 
-    /// A Fisher-Yates shuffle that goes only as far as it must.
+    /// A Fisher-Yates shuffle that stops when enough places were taken.
     fn shuffle(&mut self, size: usize, mut want: usize, mut take: impl FnMut(usize) -> bool) {
         self.order.clear();
         self.order.extend(0..size as u16);
         let mut start = 0;
         while start < size && want > 0 {
-            // All draws before the first offer: what `take` looks at is far away, and it is read
-            // the sooner the more of it is asked for at once.
+            // All draws before the first offer, so that the cache misses of `take` overlap.
             let end = size.min(start + want);
             for next in start..end {
                 let drawn = self.rng.u32(next as u32..size as u32);
                 self.order.swap(next, drawn as usize);
             }
-            let taken = self.order[start..end].iter();
-            want -= taken.filter(|&&place| take(usize::from(place))).count();
+            want -= self.order[start..end]
+                .iter()
+                .filter(|&&place| take(usize::from(place)))
+                .count();
             start = end;
         }
     }
 
-    /// Random places, those drawn before passed over; few in a range so large.
+    /// Random places without repetition; repetitions are rare in a range this large.
     fn sample(&mut self, size: usize, mut want: usize, mut take: impl FnMut(usize) -> bool) {
         let mut offers = (4 * want + 64).min(size / 2);
         let slots = (2 * offers).next_power_of_two();
@@ -103,8 +102,11 @@ impl Selector {
                     self.places.push(place);
                 }
             }
-            let taken = self.places.iter();
-            want -= taken.filter(|&&place| take(place as usize)).count();
+            want -= self
+                .places
+                .iter()
+                .filter(|&&place| take(place as usize))
+                .count();
             offers -= number;
         }
     }

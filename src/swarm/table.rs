@@ -1,17 +1,17 @@
 //! The swarms of one shard by info hash: a sorted array with gaps.
 //!
-//! Each slot holds a swarm itself, so a look-up is one place in memory. Entries lie in the order
+//! Each slot holds a swarm itself, so a look-up is one cache miss. Entries are in the order
 //! of their hashes, each at the slot that its hash points to or, where that is taken, as soon
-//! after it as the order allows (linear probing, "Robin Hood"). So an array stays quick when it
-//! is nearly full, grows by a sixteenth and not to the double, and can be walked in parts: a
-//! [`Cursor`] is a place in the order of hashes, which no insertion, removal or growth disturbs.
+//! after it as the order allows (linear probing, "Robin Hood"). So an array stays fast when it
+//! is nearly full, grows by a sixteenth instead of doubling, and can be walked in parts: a
+//! [`Cursor`] is a position in the order of hashes, which stays valid over insertions, removals and growth.
 
 use std::num::NonZeroU32;
 
 use crate::base::ids::InfoHash;
 use crate::swarm::SHARDS;
+use crate::swarm::chunked_vec::ChunkedVec;
 use crate::swarm::index::hash_of;
-use crate::swarm::pieces::Pieces;
 
 /// Fifteen of sixteen slots are taken before a table grows.
 const FULL: (usize, usize) = (15, 16);
@@ -22,7 +22,7 @@ const SPARSE: (usize, usize) = (1, 2);
 /// The least number of slots that a table with entries has.
 const SLOTS_MIN: usize = 4;
 
-/// Slots behind the last that a hash points to, for those that found theirs taken.
+/// Slots behind the last that a hash points to, for entries whose slot is taken.
 const TAIL_MAX: usize = 64;
 
 /// An info hash and its hash, worked out once for shard and slot.
@@ -32,7 +32,7 @@ pub struct Key {
     info_hash: InfoHash,
 }
 
-/// Where a walk through a table goes on: at the first entry that is not before it.
+/// Where a walk through a table continues: at the first entry that is not before it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor(Option<(NonZeroU32, InfoHash)>);
 
@@ -41,24 +41,24 @@ pub struct Cursor(Option<(NonZeroU32, InfoHash)>);
 pub enum Visit {
     Keep,
     Remove,
-    /// Keep it, and stop: the walk goes on with this very entry.
+    /// Keep it, and stop: the walk continues with this entry.
     Pause,
 }
 
 /// Values by info hash.
 #[derive(Debug)]
-pub struct Table<V> {
+pub struct SwarmTable<V> {
     slots: Slots<V>,
     /// Slots that hashes point to; the others are the tail.
     homes: usize,
     len: usize,
 }
 
-type Slots<V> = Pieces<Option<Slot<V>>>;
+type Slots<V> = ChunkedVec<Option<Slot<V>>>;
 
 #[derive(Debug)]
 struct Slot<V> {
-    /// Never 0, which leaves a value for the gaps: they need no room of their own.
+    /// Never 0, so that a gap (`None`) needs no byte of its own.
     hash: NonZeroU32,
     info_hash: InfoHash,
     value: V,
@@ -93,19 +93,19 @@ impl Key {
     }
 }
 
-// === impl Table ===
+// === impl SwarmTable ===
 
-impl<V> Default for Table<V> {
+impl<V> Default for SwarmTable<V> {
     fn default() -> Self {
         Self {
-            slots: Pieces::default(),
+            slots: ChunkedVec::default(),
             homes: 0,
             len: 0,
         }
     }
 }
 
-impl<V> Table<V> {
+impl<V> SwarmTable<V> {
     pub fn len(&self) -> usize {
         self.len
     }
@@ -120,8 +120,8 @@ impl<V> Table<V> {
         self.slot(place).map(|slot| &slot.value)
     }
 
-    /// Reads the slots where a look-up of that key begins, so that they are near by then.
-    pub fn touch(&self, key: &Key) -> usize {
+    /// Prefetches the slots where a look-up of that key begins.
+    pub fn prefetch_slots(&self, key: &Key) -> usize {
         let home = home(key.slot_hash(), self.homes);
         let taken = |at: usize| usize::from(self.slot(at).is_some());
         taken(home) + taken(home + 2) + taken(home + 4)
@@ -171,13 +171,14 @@ impl<V> Table<V> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&InfoHash, &V)> {
-        let slots = self.slots.iter().flatten();
-        slots.map(|slot| (&slot.info_hash, &slot.value))
+        self.slots
+            .iter()
+            .flatten()
+            .map(|slot| (&slot.info_hash, &slot.value))
     }
 
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        let slots = self.slots.iter_mut().flatten();
-        slots.map(|slot| &mut slot.value)
+        self.slots.iter_mut().flatten().map(|slot| &mut slot.value)
     }
 
     /// Keeps those for which `keep` holds.
@@ -191,8 +192,8 @@ impl<V> Table<V> {
         });
     }
 
-    /// Looks at one entry after the other, until `visit` pauses; returns where to go on, or
-    /// nothing after the last. Who goes on until then has seen each that was there all the time.
+    /// Visits one entry after the other, until `visit` pauses; returns where to continue, or
+    /// nothing after the last. A complete walk visits each entry that was there all the time.
     pub fn walk(
         &mut self,
         from: Cursor,
@@ -210,7 +211,7 @@ impl<V> Table<V> {
             };
             match visit(&slot.info_hash, &mut slot.value) {
                 Visit::Keep => place += 1,
-                // The next entry may come to this place.
+                // The next entry may move to this place.
                 Visit::Remove => drop(self.remove_at(place)),
                 Visit::Pause => {
                     rest = Some(Cursor(Some((slot.hash, slot.info_hash))));
@@ -222,7 +223,7 @@ impl<V> Table<V> {
         rest
     }
 
-    /// Where the key is, or else where it would have to be.
+    /// The place of the key, or else where it belongs.
     fn find(&self, key: &Key) -> Result<usize, usize> {
         let hash = key.slot_hash();
         let place = self.lower_bound(hash, &key.info_hash);
@@ -232,7 +233,7 @@ impl<V> Table<V> {
         }
     }
 
-    /// The first place from the home of that hash on whose entry is not before it, or a gap.
+    /// The first place from the hash's home on that has a gap or an entry not before the key.
     fn lower_bound(&self, hash: NonZeroU32, info_hash: &InfoHash) -> usize {
         let is_before =
             |slot: &Slot<V>| slot.hash < hash || (slot.hash == hash && slot.info_hash < *info_hash);
@@ -241,7 +242,7 @@ impl<V> Table<V> {
         found.unwrap_or(self.slots.len())
     }
 
-    /// Puts in what is not there, at the place where [`Table::find`] missed it; returns where it is.
+    /// Inserts a missing key, at the place where [`SwarmTable::find`] missed it; returns where it is.
     fn insert_at(&mut self, place: usize, key: &Key, value: V) -> usize {
         let mut place = place;
         let mut gap = self.gap(place);
@@ -259,7 +260,7 @@ impl<V> Table<V> {
         place
     }
 
-    /// One more is too many.
+    /// Whether one more is too many.
     fn is_full(&self) -> bool {
         (self.len + 1) * FULL.1 > self.homes * FULL.0
     }
@@ -275,7 +276,7 @@ impl<V> Table<V> {
     fn remove_at(&mut self, place: usize) -> Option<V> {
         let removed = self.slots.get_mut(place)?.take()?;
         self.len -= 1;
-        // Those behind it come one nearer to their homes, up to one that is at home.
+        // The entries behind it move one closer to their homes, up to one that is at home.
         let mut end = place + 1;
         while let Some(slot) = self.slot(end) {
             if home(slot.hash, self.homes) == end {
@@ -307,15 +308,15 @@ impl<V> Table<V> {
         }
     }
 
-    /// Gives the array that many homes, or as many more as its last piece has room for. All
-    /// entries are moved, within the array: some nanoseconds for each.
+    /// Gives the array that many homes, or more if its last chunk has room. All
+    /// entries are moved within the array: some nanoseconds for each.
     fn rebuild(&mut self, homes: usize) {
         let tail = tail(homes);
         let homes = Slots::<V>::rounded(homes + tail) - tail;
-        // Room for those that come, beside room for those that are there.
+        // Room for new entries beside the existing ones.
         let len = (homes + tail).max(self.end_for(homes) + tail / 2);
         self.slots.resize(len.max(self.slots.len()));
-        // To the end, and from there to where they belong: none comes to a place that is taken.
+        // First to the end, then to where they belong, so that none moves to a taken place.
         let mut start = self.slots.len();
         for place in (0..start).rev() {
             if self.slots[place].is_some() {
@@ -335,10 +336,12 @@ impl<V> Table<V> {
         self.slots.resize(len);
     }
 
-    /// Behind the last entry, had the array that many homes.
+    /// The end of the entries if the array had that many homes.
     fn end_for(&self, homes: usize) -> usize {
-        let slots = self.slots.iter().flatten();
-        slots.fold(0, |next, slot| home(slot.hash, homes).max(next) + 1)
+        self.slots
+            .iter()
+            .flatten()
+            .fold(0, |next, slot| home(slot.hash, homes).max(next) + 1)
     }
 }
 
@@ -352,7 +355,7 @@ impl<V> Slot<V> {
     }
 }
 
-/// Slots behind so many homes, as long as those are taken evenly.
+/// Slots in the tail behind that many homes, if those are taken evenly.
 fn tail(homes: usize) -> usize {
     (homes / 32 + 2).min(TAIL_MAX)
 }
@@ -374,7 +377,7 @@ mod tests {
         InfoHash(bytes)
     }
 
-    impl<V> Table<V> {
+    impl<V> SwarmTable<V> {
         /// Entries are in order, reachable from their homes, and as many as are said.
         fn check(&self) {
             let mut before = None;
@@ -400,7 +403,7 @@ mod tests {
     #[test]
     fn a_table_is_a_map() {
         let mut rng = fastrand::Rng::with_seed(11);
-        let mut table = Table::default();
+        let mut table = SwarmTable::default();
         let mut map = HashMap::new();
         for round in 0..60_000 {
             // It fills, empties, and fills again.
@@ -439,7 +442,7 @@ mod tests {
     #[test]
     fn a_walk_in_pieces_sees_every_entry_that_stays() {
         let mut rng = fastrand::Rng::with_seed(12);
-        let mut table = Table::default();
+        let mut table = SwarmTable::default();
         (0..2000).for_each(|number| *table.get_or_default(info_hash(number)) = 0);
         let (mut cursor, mut coming) = (Some(Cursor::default()), 2000);
         while let Some(from) = cursor {
@@ -456,7 +459,7 @@ mod tests {
                     Visit::Keep
                 }
             });
-            // Meanwhile others come, more than the table has room for, and go.
+            // In between, more entries come than the table has room for, and go.
             for _ in 0..60 {
                 *table.get_or_default(info_hash(coming)) = 1000;
                 coming += 1;
@@ -472,7 +475,7 @@ mod tests {
 
     #[test]
     fn memory_follows_the_number_of_entries_and_look_ups_stay_short() {
-        let mut table = Table::default();
+        let mut table = SwarmTable::default();
         for number in 0..20_000 {
             *table.get_or_default(info_hash(number)) = number;
             let taken = table.len() as f64 / table.slots.len() as f64;

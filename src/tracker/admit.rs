@@ -5,21 +5,23 @@ use std::sync::Arc;
 
 use crate::base::addr::canonical;
 use crate::base::ids::{InfoHash, PeerId, UserId};
-use crate::registry::Entry;
-use crate::tracker::{AnnounceRequest, Mode, Refusal, Rules, Tracker};
+use crate::registry::TorrentEntry;
+use crate::tracker::private::PrivateTracker;
+use crate::tracker::public::PublicTracker;
+use crate::tracker::{AnnounceRequest, Common, Refusal, Rules};
 use crate::wire::{Announce, Event, FormHash, PlusMeaning};
 
-/// Who takes part in what, once admitted.
+/// An admitted user and torrent.
 pub(super) struct Participant {
     pub user: UserId,
-    pub torrent: Entry,
+    pub torrent: TorrentEntry,
 }
 
-// === impl Tracker ===
+// === impl PublicTracker ===
 
-impl Tracker {
-    /// Returns the info hash to go by too, which may not be the one as read (rule Q4).
-    pub(super) fn admit_public<'r>(
+impl PublicTracker {
+    /// Also returns the info hash meant, which may differ from the literal one (rule Q4).
+    pub(super) fn admit<'r>(
         &self,
         request: &'r AnnounceRequest,
         rules: &Rules,
@@ -28,79 +30,30 @@ impl Tracker {
             .params
             .as_ref()
             .map_err(|&error| Refusal::from(error))?;
-        self.admit_endpoint(request.source, params, rules)?;
-        self.admit_client(&params.peer_id, rules)?;
+        self.common.admit_endpoint(request.source, params, rules)?;
+        self.common.admit_client(&params.peer_id, rules)?;
         if rules.auto_register {
             let info_hash = self.public_hash(params);
-            admit_torrent(self.registry.disabled(&info_hash))?;
+            admit_torrent(self.common.registry.disabled(&info_hash))?;
             return Ok((info_hash, params));
         }
         let (info_hash, torrent) = self
+            .common
             .registered(params)
             .ok_or(Refusal::UnregisteredTorrent)?;
         admit_torrent(torrent.disabled)?;
         Ok((info_hash, params))
     }
 
-    pub(super) fn admit_private<'r>(
-        &self,
-        request: &'r AnnounceRequest,
-        rules: &Rules,
-    ) -> Result<(Participant, &'r Announce), Refusal> {
-        let account = request
-            .passkey
-            .and_then(|passkey| self.registry.account(passkey))
-            .ok_or(Refusal::InvalidPasskey)?;
-        if !account.enabled {
-            return Err(Refusal::AccountDisabled);
-        }
-        let params = request
-            .params
-            .as_ref()
-            .map_err(|&error| Refusal::from(error))?;
-        self.admit_endpoint(request.source, params, rules)?;
-        self.admit_client(&params.peer_id, rules)?;
-        let (_, torrent) = self
-            .registered(params)
-            .ok_or(Refusal::UnregisteredTorrent)?;
-        admit_torrent(torrent.disabled.clone())?;
-        // One who may no longer download may still say good-bye.
-        let downloads = params.left != Some(0) && params.event != Event::Stopped;
-        if downloads && !account.can_leech {
-            return Err(Refusal::DownloadNotAllowed);
-        }
-        let user = account.user;
-        Ok((Participant { user, torrent }, params))
-    }
-
-    /// Whether a scrape is answered at all.
-    pub(super) fn admit_scrape(&self, passkey: Option<&str>) -> Result<(), Refusal> {
-        if self.mode == Mode::Public {
-            return Ok(());
-        }
-        let account = passkey.and_then(|passkey| self.registry.account(passkey));
-        match account {
-            None => Err(Refusal::InvalidPasskey),
-            Some(account) if !account.enabled => Err(Refusal::AccountDisabled),
-            Some(_) => Ok(()),
-        }
-    }
-
-    /// The torrent of that hash, unless it is unknown or disabled.
-    pub(super) fn enabled_torrent(&self, info_hash: &InfoHash) -> Option<Entry> {
-        let torrent = self.registry.torrent(info_hash)?;
-        torrent.disabled.is_none().then_some(torrent)
-    }
-
-    /// The hash to go by where anything may be announced: the one that the rest of the value
-    /// speaks for, or else the one with more peers (rule Q4).
+    /// The hash meant, where anything may be announced: the one that fits the encoding of the rest
+    /// of the value, or else the one with more peers (rule Q4).
     fn public_hash(&self, params: &Announce) -> InfoHash {
         let literal = params.info_hash;
         let Some(FormHash { info_hash, meaning }) = params.info_hash_as_form else {
             return literal;
         };
         let known = |hash: &InfoHash| {
-            let is_registered = self.registry.torrent(hash).is_some();
+            let is_registered = self.common.registry.torrent(hash).is_some();
             (self.peers_in(hash), is_registered)
         };
         let is_space = match meaning {
@@ -111,10 +64,66 @@ impl Tracker {
         };
         if is_space { info_hash } else { literal }
     }
+}
+
+// === impl PrivateTracker ===
+
+impl PrivateTracker {
+    pub(super) fn admit<'r>(
+        &self,
+        request: &'r AnnounceRequest,
+        rules: &Rules,
+    ) -> Result<(Participant, &'r Announce), Refusal> {
+        let account = request
+            .passkey
+            .and_then(|passkey| self.common.registry.account(passkey))
+            .ok_or(Refusal::InvalidPasskey)?;
+        if !account.enabled {
+            return Err(Refusal::AccountDisabled);
+        }
+        let params = request
+            .params
+            .as_ref()
+            .map_err(|&error| Refusal::from(error))?;
+        self.common.admit_endpoint(request.source, params, rules)?;
+        self.common.admit_client(&params.peer_id, rules)?;
+        let (_, torrent) = self
+            .common
+            .registered(params)
+            .ok_or(Refusal::UnregisteredTorrent)?;
+        admit_torrent(torrent.disabled.clone())?;
+        // A user who may not download may still stop.
+        let downloads = params.left != Some(0) && params.event != Event::Stopped;
+        if downloads && !account.can_leech {
+            return Err(Refusal::DownloadNotAllowed);
+        }
+        let user = account.user;
+        Ok((Participant { user, torrent }, params))
+    }
+
+    /// Whether a scrape is answered.
+    pub(super) fn admit_scrape(&self, passkey: Option<&str>) -> Result<(), Refusal> {
+        let account = passkey.and_then(|passkey| self.common.registry.account(passkey));
+        match account {
+            None => Err(Refusal::InvalidPasskey),
+            Some(account) if !account.enabled => Err(Refusal::AccountDisabled),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+// === impl Common ===
+
+impl Common {
+    /// The torrent of that hash, unless it is unknown or disabled.
+    pub(super) fn enabled_torrent(&self, info_hash: &InfoHash) -> Option<TorrentEntry> {
+        let torrent = self.registry.torrent(info_hash)?;
+        torrent.disabled.is_none().then_some(torrent)
+    }
 
     /// The registered torrent and the hash that named it, also if the client encoded a space
     /// of its hash as `+` (rule Q4).
-    fn registered(&self, params: &Announce) -> Option<(InfoHash, Entry)> {
+    pub(super) fn registered(&self, params: &Announce) -> Option<(InfoHash, TorrentEntry)> {
         let as_form = params.info_hash_as_form.map(|form| form.info_hash);
         let readings = [Some(params.info_hash), as_form];
         readings.into_iter().flatten().find_map(|info_hash| {
@@ -123,7 +132,7 @@ impl Tracker {
         })
     }
 
-    /// Whether the config blocks the source or the port. One who leaves is let go.
+    /// Whether the config blocks the source or the port. A `stopped` may come from a blocked port.
     fn admit_endpoint(
         &self,
         source: IpAddr,

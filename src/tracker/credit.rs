@@ -1,30 +1,30 @@
 //! Credit: from the totals that clients report to the bytes that users gain (rules A1 to A10).
 //! Plain arithmetic on an account, with the time passed in.
 //!
-//! What it says of credit is this node's expectation: storage settles what was reported against
-//! the row that it holds (rule A8b). A node keeps the bases to tell sessions apart, and
-//! passes on stretches of reports. What several machines report under one peer id is told apart in
+//! The credit is this node's expectation only: storage settles what was reported against
+//! its row (rule A8b). A node keeps the bases to tell sessions apart, and
+//! passes on stretches of reports. Several machines that report under one peer id are told apart in
 //! `machines`.
 
 use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{DIP_SECONDS, Point, Settled, Stretch, limit};
 use crate::base::addr::{Compact4, Compact6, Endpoint};
 use crate::base::clock::Seconds;
-use crate::swarm::{Account, Family, History, Owed};
+use crate::swarm::{Account, Family, Owed, UserHistory};
 use crate::tracker::machines::{self, Shared};
 
 /// The totals of one announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct AnnounceReport {
     pub uploaded: Option<u64>,
     pub downloaded: Option<u64>,
     /// The Unix time of the announce, if it is `event=started`: totals may begin again.
     pub started: Option<i64>,
-    /// Where the announce says that its client is, and where the record's client was until then.
+    /// The endpoint of the announce, and those that the record had until then.
     pub sender: Endpoint,
     pub held: (Option<Compact4>, Option<Compact6>),
-    /// The journal has no room while an earlier report waits for some: a report that begins a
-    /// session is not taken up now, because both could not be told together.
+    /// The journal has no room and an earlier report is still owed: a report that begins a
+    /// session is not accepted now, because the two can't be journaled as one.
     pub is_held_back: bool,
     /// The journal has room for this report.
     pub has_room: bool,
@@ -44,11 +44,11 @@ pub struct Accrual {
     /// What is passed on of each total; times are of the monotonic clock, in seconds.
     pub up: Option<Stretch>,
     pub down: Option<Stretch>,
-    /// Which of several machines it is from.
+    /// The machine that it is from, if there are several.
     pub machine: Option<MachineId>,
 }
 
-/// What one counter did, and what is passed on of it.
+/// The effect of a report on one counter, and what is passed on of it.
 #[derive(Clone, Copy, Default)]
 struct Step {
     settled: Settled,
@@ -63,7 +63,7 @@ struct Step {
 /// seeding before it; `max_rate` is in bytes a second.
 pub fn account(
     account: &mut Account,
-    report: Report,
+    report: AnnounceReport,
     seeding_for_max: Option<u32>,
     max_rate: u64,
     now: Seconds,
@@ -96,7 +96,7 @@ pub fn account(
         down: down.stretch,
         machine,
     };
-    // The second of a pair, a moment after the first, tells nothing of the speed.
+    // The second announce of a pair, in the same second, says nothing about the speed.
     if elapsed > 0 {
         account.speed_up = speed(accrual.uploaded, elapsed);
         account.speed_down = speed(accrual.downloaded, elapsed);
@@ -109,14 +109,19 @@ pub fn account(
     accrual
 }
 
-/// Both counters of a report of the one machine that there is.
-fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -> (Step, Step) {
+/// Both counters of a report, where there is one machine.
+fn settle(
+    account: &mut Account,
+    report: &AnnounceReport,
+    max_rate: u64,
+    now: Seconds,
+) -> (Step, Step) {
     let (shared_at, last) = (account.base_at, account.last_announce);
     let step = |base: &mut u64,
                 start: &mut Option<Point>,
                 dip: &mut Option<Seconds>,
                 reported: Option<u64>| {
-        // The other counter's dip holds `base_at` back, but not the base of this one.
+        // The other counter's dip holds `base_at` back, but not this counter's base.
         let base_at = if dip.is_some() {
             shared_at
         } else {
@@ -143,7 +148,7 @@ fn settle(account: &mut Account, report: &Report, max_rate: u64, now: Seconds) -
         &mut account.dip_down,
         report.downloaded,
     );
-    // In a dip the base is still that of the report before it: so is the time it is from.
+    // In a dip the base is still that of the report before it, and so is its time.
     if account.dip_up.is_none() && account.dip_down.is_none() {
         account.base_at = now;
     }
@@ -170,17 +175,17 @@ fn speed(bytes: u64, seconds: u32) -> u32 {
     u32::try_from(bytes / u64::from(seconds)).unwrap_or(u32::MAX)
 }
 
-/// When a user counts as having run.
+/// When a user counts as hit and run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HnrRules {
     /// Seconds of seeding that are owed.
     pub threshold: u32,
-    /// Downloads up to this many bytes oblige to nothing.
+    /// Downloads up to this many bytes don't count.
     pub min_bytes: u64,
 }
 
-/// Adds to a user's history; seed time that reaches the threshold takes a mark away.
-pub fn remember(history: &mut History, accrual: &Accrual, rules: HnrRules) {
+/// Adds to a user's history; seed time that reaches the threshold clears the mark.
+pub fn remember(history: &mut UserHistory, accrual: &Accrual, rules: HnrRules) {
     history.downloaded = history.downloaded.saturating_add(accrual.downloaded);
     history.seed_time = history.seed_time.saturating_add(accrual.seed_time);
     if history.seed_time >= rules.threshold {
@@ -189,13 +194,13 @@ pub fn remember(history: &mut History, accrual: &Accrual, rules: HnrRules) {
 }
 
 /// Marks a user whose last client has left the swarm too early.
-pub fn leave(history: &mut History, rules: HnrRules) {
+pub fn leave(history: &mut UserHistory, rules: HnrRules) {
     history.hnr |= history.downloaded > rules.min_bytes && history.seed_time < rules.threshold;
 }
 
-// === impl Report ===
+// === impl AnnounceReport ===
 
-impl Report {
+impl AnnounceReport {
     /// The endpoint that the record's client had in that family.
     pub(super) fn held_in(&self, family: Family) -> Option<Endpoint> {
         match family {
@@ -208,8 +213,8 @@ impl Report {
 // === impl Counter ===
 
 impl Counter<'_> {
-    /// One counter of a report: rules A2, A3 and A7. The other one does not matter to it.
-    fn step(&mut self, reported: u64, report: &Report, now: Seconds) -> Step {
+    /// One counter of a report, independent of the other one: rules A2, A3 and A7.
+    fn step(&mut self, reported: u64, report: &AnnounceReport, now: Seconds) -> Step {
         let reported_now = point(reported, now);
         let start = report.started.map(|at| Point {
             total: reported,
@@ -217,11 +222,11 @@ impl Counter<'_> {
         });
         if *self.base == Account::UNREPORTED {
             *self.start = start;
-            // Storage may know the client: then it goes on from there, unless it counts from less (rule A2).
+            // Storage may know the client and continue from its base, unless the total is below it (rule A2).
             return self.begin(reported_now, false);
         }
         if reported >= *self.base {
-            // What is owed is told later as one stretch, of one session.
+            // What is owed is journaled later as one stretch, of one session.
             if report.has_room {
                 *self.start = start.or(*self.start);
             }
@@ -243,7 +248,7 @@ impl Counter<'_> {
         }
         let dipped_for = self.dip.map_or(0, |since| now.since(since));
         if start.is_some() || i64::from(dipped_for) >= DIP_SECONDS {
-            // Since when a client that does not say so has counted from less is not known.
+            // Without a `started` the beginning of the new session is unknown.
             *self.start = start;
             return self.begin(reported_now, true);
         }
@@ -271,11 +276,12 @@ impl Counter<'_> {
 impl Accrual {
     /// What is owed once this announce is added to what was owed before.
     pub fn added_to(&self, owed: Option<Owed>, now: Seconds) -> Owed {
-        // What is owed from the base before a `started` did not begin with it.
+        // Bytes owed from before a `started` don't belong to the session that it began.
         let began = |stretch: Option<Stretch>, bytes: u64| {
-            bytes == 0 && stretch.is_some_and(|it| it.started)
+            bytes == 0 && stretch.is_some_and(|stretch| stretch.started)
         };
-        let starts = |stretch: Option<Stretch>| stretch.map(|it| Seconds(it.from.at as u32));
+        let starts =
+            |stretch: Option<Stretch>| stretch.map(|stretch| Seconds(stretch.from.at as u32));
         let since = starts(self.up).into_iter().chain(starts(self.down)).min();
         let before = owed.unwrap_or_default();
         let before = match before.announces {
@@ -306,8 +312,8 @@ mod tests {
     const SENDER: Compact4 = Compact4([9, 9, 9, 1, 26, 225]);
 
     /// A report from where the client is all the time.
-    fn report(uploaded: Option<u64>, downloaded: Option<u64>, started: bool) -> Report {
-        Report {
+    fn report(uploaded: Option<u64>, downloaded: Option<u64>, started: bool) -> AnnounceReport {
+        AnnounceReport {
             uploaded,
             downloaded,
             started: started.then_some(1_800_000_000),
@@ -359,7 +365,7 @@ mod tests {
             (10, true, (650, 90), (50, 20)),
             (10, false, (650, 90), (0, 0)),
         ]);
-        // A3: started with less begins anew.
+        // A3: started with less begins a session.
         run(&[
             (0, true, (500, 0), (0, 0)),
             (10, true, (0, 0), (0, 0)),
@@ -371,7 +377,7 @@ mod tests {
             (10, false, (400, 0), (0, 0)),
             (1, false, (520, 0), (20, 0)),
         ]);
-        // A3: who stays below the base for a minute has begun anew.
+        // A3: a total that stays below the base for a minute begins a session.
         run(&[
             (0, true, (500, 0), (0, 0)),
             (10, false, (100, 0), (0, 0)),
@@ -412,7 +418,7 @@ mod tests {
     fn every_start_gives_a_session_its_name() {
         let mut it = Account::begin(100, 500, Seconds::START);
         let mut reported = |total, started: bool, unix| {
-            let report = Report {
+            let report = AnnounceReport {
                 started: started.then_some(unix),
                 ..report(Some(total), None, started)
             };
@@ -423,7 +429,7 @@ mod tests {
         assert_eq!(reported(160, true, 20), Some((160, 20)), "it goes on");
         assert_eq!(reported(170, false, 40), Some((160, 20)));
         assert_eq!(reported(30, true, 50), Some((30, 50)), "it starts over");
-        let crowded = Report {
+        let crowded = AnnounceReport {
             started: Some(60),
             has_room: false,
             ..report(Some(40), None, true)
@@ -473,7 +479,7 @@ mod tests {
             threshold: 1000,
             min_bytes: 50,
         };
-        let mut history = History::new(crate::base::ids::UserId(1));
+        let mut history = UserHistory::new(crate::base::ids::UserId(1));
         let down = |downloaded, seed_time| Accrual {
             downloaded,
             seed_time,

@@ -1,5 +1,5 @@
-//! Several machines of one user that share a peer id: when a record has them, and which of them
-//! an announce is from (rule A3). What they gain is settled by `accounting::machines`.
+//! Several machines of one user that share a peer id: how they are detected, and which of them
+//! an announce is from (rule A3). Their credit is settled by `accounting::machines`.
 
 use std::hash::Hasher as _;
 
@@ -10,19 +10,19 @@ use crate::accounting::sessions::Settled;
 use crate::base::addr::Endpoint;
 use crate::base::clock::Seconds;
 use crate::swarm::{Account, Family};
-use crate::tracker::credit::Report;
+use crate::tracker::credit::AnnounceReport;
 
-/// What the report of one of several machines adds; none where the record has one machine only.
+/// What the report of one of several machines adds.
 pub(super) enum Shared {
-    /// This machine reports, by its id.
+    /// The id of the machine that reports, and both totals.
     Settled(MachineId, Settled, Settled),
-    /// It may be the other family of a machine that gains there, or can't be passed on now.
+    /// It may be the other family of a counted machine, or can't be passed on now.
     NotCounted,
 }
 
 pub(super) fn settle(
     account: &mut Account,
-    report: &Report,
+    report: &AnnounceReport,
     max_rate: u64,
     now: Seconds,
 ) -> Option<Shared> {
@@ -66,8 +66,8 @@ pub(super) fn settle(
     Some(Shared::Settled(id, up, down))
 }
 
-/// What a report from another endpoint than the live one makes of a record, if a total is below its base.
-fn begin(account: &Account, report: &Report, now: Seconds) -> Option<Machines> {
+/// The machines of a record that gets a report from another endpoint than the live one, with a total below its base.
+fn begin(account: &Account, report: &AnnounceReport, now: Seconds) -> Option<Machines> {
     let is_lower = |base: u64, total: Option<u64>| {
         base != Account::UNREPORTED && total.is_some_and(|total| total < base)
     };
@@ -95,12 +95,12 @@ fn family_of(machines: &Machines) -> Family {
     }
 }
 
-/// An endpoint in few bytes, the same on every node and after a restart.
+/// A hash of an endpoint, the same on every node and after a restart.
 fn hash_of(endpoint: Endpoint) -> u32 {
     let mut hasher = SipHasher13::new();
     match endpoint {
-        Endpoint::V4(it) => hasher.write(&it.0),
-        Endpoint::V6(it) => hasher.write(&it.0),
+        Endpoint::V4(v4) => hasher.write(&v4.0),
+        Endpoint::V6(v6) => hasher.write(&v6.0),
     }
     hasher.finish() as u32
 }
@@ -145,7 +145,7 @@ mod tests {
         /// Announces after `wait` seconds; returns the bytes credited.
         fn report(&mut self, wait: u32, sender: Endpoint, total: u64, started: bool) -> u64 {
             self.now = self.now.plus(wait);
-            let report = Report {
+            let report = AnnounceReport {
                 uploaded: Some(total),
                 downloaded: Some(0),
                 started: started.then_some(1_800_000_000),
@@ -208,7 +208,7 @@ mod tests {
         it.report(60, v4(2), 5 * MB, false);
         it.report(0, v6(2), 5 * MB, false);
         assert_eq!(it.credited, 15 * MB);
-        // The family whose totals count is gone: the other one takes over within two announces.
+        // The counted family is gone: the other one counts within two announces.
         it.held.1 = None;
         it.report(1800, v4(2), 6 * MB, false);
         it.report(1800, v4(2), 7 * MB, false);

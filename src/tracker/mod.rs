@@ -3,55 +3,48 @@
 //! Every transport comes through [`Tracker::announce`] and [`Tracker::scrape`]. They are plain
 //! functions over memory: no socket, no SQL, no clock. What must be kept goes to the [`Outbox`];
 //! an answer that acknowledges it carries a [`Ticket`] to wait for.
+//!
+//! A process is public or private for life. [`Tracker`] is the door to both: it chooses once a call, between
+//! `public` and `private`, which decide the rest.
 
 mod admit;
-mod completions;
+mod context;
 pub mod credit;
-mod idle;
-mod leaps;
 mod machines;
-mod newcomer;
 mod outbox;
 mod private;
 mod public;
-mod record;
 mod refusal;
-mod registration;
-mod restore;
 mod rules;
-mod share;
-mod sweep;
-mod takeover;
-mod user_records;
+mod upkeep;
 mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::base::addr::{Endpoint, canonical, is_global};
+use crate::base::addr::Endpoint;
 use crate::base::clock::{Now, Seconds};
 use crate::base::ids::{InfoHash, UserId};
+use crate::change::SwarmCounts;
 use crate::registry::Registry;
-use crate::swarm::{Counts, Eligibility, PrivateShard, PublicShard, Role, Selector, Swarms};
+use crate::swarm::{PeerCounts, Selector};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::{Asked, Metrics, Protocol};
-use crate::tracker::leaps::Leaps;
-use crate::tracker::user_records::UserRecords;
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
 
-use self::completions::Completions;
-use self::registration::{NetworkShares, Registrations};
+use self::private::PrivateTracker;
+use self::public::PublicTracker;
 
-pub use idle::{IdleTorrent, IdleTorrents};
-pub use outbox::{Cut, Outbox, Ticket};
+pub use credit::HnrRules;
+pub use outbox::{Drained, Outbox, Ticket};
+pub use private::{KnownHistory, RecordLimits};
+pub use public::{IdleTorrent, IdleTorrents};
 pub use refusal::{Reason, Refusal};
-pub use restore::KnownHistory;
 pub use rules::{Mode, Rules};
-pub use sweep::{Census, Roles};
-pub use view::LivePeer;
+pub use view::{LivePeer, Roles, SwarmStats};
 
 /// An announce as a transport received it.
 #[derive(Clone, Debug)]
@@ -74,50 +67,51 @@ pub struct Answer {
 pub struct Workspace {
     pub peers: PeerList,
     pub selector: Selector,
-    /// What the worker's requests come by.
+    /// The protocol of the worker's requests.
     protocol: Protocol,
     /// Peers that a reply has room for, whatever the rules and the client say.
     peers_max: u32,
 }
 
-/// The state of a tracker and the rules it goes by.
+/// The state of a tracker and the rules in force.
 pub struct Tracker {
-    mode: Mode,
+    by_mode: ByMode,
+}
+
+/// The mode, chosen at start.
+#[allow(clippy::large_enum_variant)] // a process has one
+enum ByMode {
+    Public(PublicTracker),
+    Private(PrivateTracker),
+}
+
+/// What trackers of both modes have.
+struct Common {
     rules: ArcSwap<Rules>,
     registry: Arc<Registry>,
-    public: Swarms<PublicShard>,
-    private: Swarms<PrivateShard>,
-    /// Public swarms held now.
-    public_torrents: AtomicUsize,
-    /// Those that networks began while there was little room.
-    begun: NetworkShares,
-    /// Private mode: what each user has.
-    records: UserRecords,
-    registrations: Registrations,
-    leaps: Leaps,
-    /// Public downloads that completed a moment ago.
-    completions: Completions,
     outbox: Outbox,
     metrics: Arc<Metrics>,
-    /// When a client's doings were last written to the log.
+    /// When a warning about a client was last logged.
     warned: AtomicU32,
-    /// Other nodes are told of public peers too.
-    is_shared: bool,
-    /// There are other nodes at the moment, which may know clients that this one has not heard of.
-    has_company: AtomicBool,
-    /// Where snatches are told to those who watch.
+    /// Where snatches and refusals are published.
     events: Option<Arc<Events>>,
 }
 
-/// What an announce is to its swarm, worked out once.
-struct Arrival<'a> {
-    params: &'a Announce,
-    /// The address as the tracker sees it, whatever the client claims.
-    source: IpAddr,
-    endpoint: Endpoint,
-    role: Role,
-    now: Now,
+/// What is swept before the lock is released for a moment: some tens of microseconds, in
+/// private mode a small part of a millisecond. An entry that only has to be looked at counts 1.
+const SWEPT_AT_ONCE: usize = 4096;
+
+/// Evaluates `$do` with the tracker of the mode that `$tracker` names.
+macro_rules! by_mode {
+    ($self:expr, $tracker:ident => $do:expr) => {
+        match $self.by_mode {
+            ByMode::Public(ref $tracker) => $do,
+            ByMode::Private(ref $tracker) => $do,
+        }
+    };
 }
+
+use by_mode;
 
 // === impl Workspace ===
 
@@ -131,7 +125,7 @@ impl Workspace {
         }
     }
 
-    /// The same for a transport whose replies have room for so many peers.
+    /// For a transport whose replies have room for at most `peers_max` peers.
     pub fn with_peers_max(self, peers_max: u32) -> Self {
         Self { peers_max, ..self }
     }
@@ -139,6 +133,7 @@ impl Workspace {
 
 // === impl Tracker ===
 
+/// Setup and settings.
 impl Tracker {
     /// A tracker without swarms. `outbox_capacity` is in changes.
     pub fn new(
@@ -148,95 +143,110 @@ impl Tracker {
         outbox_capacity: usize,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self {
-            mode,
+        let common = Common {
             rules: ArcSwap::from_pointee(rules.within(mode)),
             registry,
-            public: Swarms::default(),
-            private: Swarms::default(),
-            public_torrents: AtomicUsize::new(0),
-            begun: NetworkShares::default(),
-            records: UserRecords::default(),
-            registrations: Registrations::default(),
-            leaps: Leaps::default(),
-            completions: Completions::default(),
             outbox: Outbox::new(outbox_capacity),
             metrics,
             warned: AtomicU32::new(0),
-            is_shared: false,
-            has_company: AtomicBool::new(false),
             events: None,
-        }
+        };
+        let by_mode = match mode {
+            Mode::Public => ByMode::Public(PublicTracker::new(common)),
+            Mode::Private => ByMode::Private(PrivateTracker::new(common)),
+        };
+        Self { by_mode }
     }
 
-    /// The same tracker as one of several nodes, which tell each other of their peers.
+    /// Makes it one of several nodes, which share their peers.
     pub fn shared(mut self) -> Self {
-        self.is_shared = true;
+        if let ByMode::Public(tracker) = &mut self.by_mode {
+            tracker.set_shared();
+        }
         self
     }
 
-    /// Says that there are other nodes, or were: what they heard may still be on its way.
-    pub fn note_company(&self) {
-        self.has_company.store(true, Ordering::Relaxed);
-    }
-
-    /// The same tracker, which tells there what happens.
-    pub fn telling(mut self, events: Arc<Events>) -> Self {
-        self.events = Some(events);
+    /// Publishes snatches and refusals to `events`.
+    pub fn with_events(mut self, events: Arc<Events>) -> Self {
+        let common = match &mut self.by_mode {
+            ByMode::Public(tracker) => &mut tracker.common,
+            ByMode::Private(tracker) => &mut tracker.common,
+        };
+        common.events = Some(events);
         self
     }
 
-    fn tell_snatch(&self, info_hash: InfoHash, user: Option<UserId>, now: Seconds) {
-        if let Some(events) = &self.events {
-            events.publish_snatch(info_hash, user, now);
+    /// Notes that there are or were other nodes: their changes may still be on the way.
+    pub fn note_other_nodes(&self) {
+        if let Some(tracker) = self.private() {
+            tracker.note_other_nodes();
         }
     }
 
     pub fn mode(&self) -> Mode {
-        self.mode
+        match self.by_mode {
+            ByMode::Public(_) => Mode::Public,
+            ByMode::Private(_) => Mode::Private,
+        }
     }
 
     pub fn outbox(&self) -> &Outbox {
-        &self.outbox
+        &self.common().outbox
     }
 
     /// The rules in force.
     pub fn rules(&self) -> Arc<Rules> {
-        self.rules.load_full()
+        self.common().rules.load_full()
     }
 
-    /// From now on, other rules.
+    /// Replaces the rules.
     pub fn set_rules(&self, rules: Rules) {
-        self.rules.store(Arc::new(rules.within(self.mode)));
+        let rules = rules.within(self.mode());
+        self.common().rules.store(Arc::new(rules));
     }
 
-    /// The announce and the least interval in seconds, as failures carry them.
+    /// The announce interval and the minimum interval in seconds, as failures carry them.
     pub fn intervals(&self) -> (u32, u32) {
-        let rules = self.rules.load();
+        let rules = self.common().rules.load();
         (rules.announce_interval, rules.min_announce_interval)
-    }
-
-    /// Whether a client's doings may be written to the log: once a second, so that nobody can
-    /// fill it.
-    fn may_warn(&self, now: Seconds) -> bool {
-        self.warned.swap(now.0, Ordering::Relaxed) != now.0
-    }
-
-    /// Private records of that user over all torrents, those of peers that left included.
-    pub fn records_of(&self, user: UserId) -> u32 {
-        self.records.count(user)
     }
 
     /// Seconds that a peer stays without announcing.
     pub fn peer_ttl(&self) -> u32 {
-        self.rules.load().peer_ttl
+        self.common().rules.load().peer_ttl
     }
 
     /// [`Rules::record_ttl`] as it is now.
     pub fn record_ttl(&self) -> u32 {
-        self.rules.load().record_ttl()
+        self.common().rules.load().record_ttl()
     }
 
+    /// [`Rules::forget_torrents_after`] as it is now.
+    pub fn forget_torrents_after(&self) -> u32 {
+        self.common().rules.load().forget_torrents_after
+    }
+
+    fn common(&self) -> &Common {
+        by_mode!(self, tracker => &tracker.common)
+    }
+
+    fn public(&self) -> Option<&PublicTracker> {
+        match &self.by_mode {
+            ByMode::Public(tracker) => Some(tracker),
+            ByMode::Private(_) => None,
+        }
+    }
+
+    fn private(&self) -> Option<&PrivateTracker> {
+        match &self.by_mode {
+            ByMode::Private(tracker) => Some(tracker),
+            ByMode::Public(_) => None,
+        }
+    }
+}
+
+/// Requests.
+impl Tracker {
     /// Decides an announce. Its peers are left in `work`.
     ///
     /// # Errors
@@ -248,28 +258,16 @@ impl Tracker {
         work: &mut Workspace,
     ) -> Result<Answer, Refusal> {
         work.peers.clear();
-        let rules = self.rules.load();
-        let answer = match self.mode {
-            Mode::Public => self
-                .admit_public(request, &rules)
-                .and_then(|(info_hash, params)| {
-                    let arrival = Arrival::new(params, request.source, &rules, now);
-                    self.announce_public(info_hash, &arrival, &rules, work)
-                }),
-            Mode::Private => self
-                .admit_private(request, &rules)
-                .and_then(|(who, params)| {
-                    let arrival = Arrival::new(params, request.source, &rules, now);
-                    self.announce_private(&who, &arrival, &rules, work)
-                }),
-        };
+        let answer = by_mode!(self, tracker => tracker.announce(request, now, work));
+        let common = self.common();
         match &answer {
-            Ok(_) => self.count_answered(request, work.protocol),
+            Ok(_) => common.count_answered(request, work.protocol),
             Err(refusal) => {
                 let protocol = work.protocol;
-                self.metrics
+                common
+                    .metrics
                     .refused(Asked::Announce, protocol, refusal.kind());
-                if let Some(events) = &self.events {
+                if let Some(events) = &common.events {
                     let reason = refusal.kind().name();
                     let source = Some(request.source);
                     events.publish_refusal(reason, protocol.name(), source, now.mono);
@@ -279,17 +277,8 @@ impl Tracker {
         answer
     }
 
-    fn count_answered(&self, request: &AnnounceRequest, protocol: Protocol) {
-        self.metrics.announces.of(protocol).one();
-        if let Ok(params) = &request.params
-            && params.event == Event::Started
-        {
-            self.metrics.clients.count(&params.peer_id.0);
-        }
-    }
-
     /// The counters of the torrents asked for: zeros for unknown ones in public mode, nothing in
-    /// private mode (rules S1 to S5). Torrents and peers are left as they are.
+    /// private mode (rules S1 to S5). Changes no torrent and no peer.
     ///
     /// # Errors
     /// A refusal.
@@ -299,31 +288,64 @@ impl Tracker {
         hashes: Result<Vec<InfoHash>, ParseError>,
         protocol: Protocol,
     ) -> Result<Vec<(InfoHash, ScrapeEntry)>, Refusal> {
-        let hashes = match self
-            .admit_scrape(passkey)
-            .and(hashes.map_err(Refusal::from))
-        {
+        let admitted = self
+            .private()
+            .map_or(Ok(()), |tracker| tracker.admit_scrape(passkey));
+        let metrics = &self.common().metrics;
+        let hashes = match admitted.and(hashes.map_err(Refusal::from)) {
             Ok(hashes) => hashes,
             Err(refusal) => {
-                self.metrics
-                    .refused(Asked::Scrape, protocol, refusal.kind());
+                metrics.refused(Asked::Scrape, protocol, refusal.kind());
                 return Err(refusal);
             }
         };
-        self.metrics.scrapes.of(protocol).one();
-        let entries = hashes.into_iter().filter_map(|hash| {
-            let entry = match self.mode {
-                Mode::Public => Some(self.scrape_public(&hash)),
-                Mode::Private => self.scrape_private(&hash),
+        metrics.scrapes.of(protocol).one();
+        let scrape = |hash: InfoHash| {
+            let entry = match &self.by_mode {
+                ByMode::Public(tracker) => Some(tracker.scrape(&hash)),
+                ByMode::Private(tracker) => tracker.scrape(&hash),
             };
             Some((hash, entry?))
-        });
-        Ok(entries.collect())
+        };
+        Ok(hashes.into_iter().filter_map(scrape).collect())
+    }
+
+    /// Prefetches some of the memory that these announces will need. For a transport
+    /// that has received several of them at once: their reads overlap then. Any number will do.
+    pub fn prefetch(&self, announces: &[(InfoHash, Endpoint)]) {
+        if let Some(tracker) = self.public() {
+            tracker.prefetch(announces);
+        }
     }
 }
 
-/// The counters of a swarm as a scrape tells them.
-fn scraped(counts: Counts, downloaded: u32) -> ScrapeEntry {
+// === impl Common ===
+
+impl Common {
+    fn count_answered(&self, request: &AnnounceRequest, protocol: Protocol) {
+        self.metrics.announces.of(protocol).one();
+        if let Ok(params) = &request.params
+            && params.event == Event::Started
+        {
+            self.metrics.clients.count(&params.peer_id.0);
+        }
+    }
+
+    fn publish_snatch(&self, info_hash: InfoHash, user: Option<UserId>, now: Seconds) {
+        if let Some(events) = &self.events {
+            events.publish_snatch(info_hash, user, now);
+        }
+    }
+
+    /// Takes the one warning about a client that may be logged in this second, so that clients can't
+    /// fill the log; false if it is taken.
+    fn take_warning(&self, now: Seconds) -> bool {
+        self.warned.swap(now.0, Ordering::Relaxed) != now.0
+    }
+}
+
+/// The counters of a swarm in a scrape.
+fn scrape_entry(counts: PeerCounts, downloaded: u32) -> ScrapeEntry {
     ScrapeEntry {
         complete: counts.seeders,
         downloaded,
@@ -332,69 +354,10 @@ fn scraped(counts: Counts, downloaded: u32) -> ScrapeEntry {
     }
 }
 
-// === impl Arrival ===
-
-impl<'a> Arrival<'a> {
-    fn new(params: &'a Announce, source: IpAddr, rules: &Rules, now: Now) -> Self {
-        let source = canonical(source);
-        let claimed = match source {
-            IpAddr::V4(_) => params.claimed_v4,
-            IpAddr::V6(_) => params.claimed_v6,
-        };
-        let claimed = claimed.filter(|&ip| rules.trust_client_ip && is_global(ip));
-        let role = match (params.left, params.event) {
-            (Some(0), _) => Role::Seeder,
-            (_, Event::Paused) => Role::Paused,
-            _ => Role::Leecher,
-        };
-        Self {
-            params,
-            source,
-            endpoint: Endpoint::new(claimed.unwrap_or(source), params.port),
-            role,
-            now,
-        }
-    }
-
-    /// The reply, with the counters as they are after the announce (rule W11).
-    fn reply(
-        &self,
-        counts: Counts,
-        downloaded: u32,
-        rules: &Rules,
-        work: &mut Workspace,
-    ) -> AnnounceReply {
-        AnnounceReply {
-            complete: counts.seeders,
-            incomplete: counts.leechers,
-            downloaded,
-            interval: rules.jittered_interval(work.selector.rng()),
-            min_interval: rules.min_announce_interval,
-            external_ip: rules
-                .public_addresses
-                .of(self.source)
-                .unwrap_or(self.source),
-        }
-    }
-
-    /// Whether it says that the download is complete, and it is.
-    fn completes(&self) -> bool {
-        self.params.event == Event::Completed && self.role == Role::Seeder
-    }
-
-    /// How many peers to hand out: none to one that goes.
-    fn want(&self, rules: &Rules, work: &Workspace) -> usize {
-        if self.params.event == Event::Stopped {
-            return 0;
-        }
-        let want = self.params.numwant.unwrap_or(rules.numwant);
-        want.min(rules.max_numwant).min(work.peers_max) as usize
-    }
-
-    fn eligibility<'r>(&self, rules: &'r Rules) -> Eligibility<'r> {
-        Eligibility {
-            alive_since: rules.alive_since(self.now.mono),
-            viewer: rules.public_addresses.viewer(self.endpoint.ip()),
-        }
+/// The counters as they are journaled.
+fn swarm_counts(counts: PeerCounts) -> SwarmCounts {
+    SwarmCounts {
+        seeders: counts.seeders,
+        leechers: counts.leechers,
     }
 }

@@ -1,9 +1,9 @@
 //! The outbox: changes on their way from announces to the journal, bounded and in order.
 //!
 //! Changes of one torrent go through one lane, so they keep their order; lanes keep
-//! workers from waiting for each other. The journal *cuts* the outbox: it takes all that
-//! is there under the next cut number. A [`Ticket`] names the cut that a change fell into
-//! and is settled when everything of that cut is durable.
+//! workers from waiting for each other. The journal *drains* the outbox: it takes all that
+//! is queued, under the next number. A [`Ticket`] holds the number of the drain that takes a change,
+//! and is settled when everything of that drain is durable.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,13 +17,13 @@ const LANES: usize = 16;
 /// Changes that a lane always has room for.
 const LANE_MIN: usize = 16;
 
-/// What a reply waits for: the number of a cut.
+/// What a reply waits for: the number of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
-/// All changes of one cut, in order for each torrent.
+/// All changes of one drain, in order for each torrent.
 #[derive(Debug)]
-pub struct Cut {
+pub struct Drained {
     pub number: u64,
     pub changes: Vec<Change>,
 }
@@ -37,7 +37,7 @@ pub struct Reservation<'a> {
 /// The queue between the tracker and the journal.
 pub struct Outbox {
     lanes: [Mutex<Lane>; LANES],
-    /// Changes that are not settled yet, and the most there may be.
+    /// Changes that are not settled yet, and the maximum.
     pending: AtomicUsize,
     capacity: usize,
     settled: watch::Sender<u64>,
@@ -46,14 +46,14 @@ pub struct Outbox {
 
 struct Lane {
     changes: Vec<Change>,
-    /// The number of the next cut of this lane.
-    cut: u64,
+    /// The number of the next drain of this lane.
+    next_drain: u64,
 }
 
 // === impl Ticket ===
 
 impl Ticket {
-    /// For a change that found no room: nothing settles it, its reply goes when the wait is over.
+    /// For a change that found no room: nothing settles it, its reply goes after the timeout.
     pub const NEVER: Self = Self(u64::MAX);
 }
 
@@ -65,7 +65,7 @@ impl Reservation<'_> {
         self.used = true;
         let mut lane = self.outbox.lanes[lane % LANES].lock();
         lane.changes.push(change);
-        Ticket(lane.cut)
+        Ticket(lane.next_drain)
     }
 }
 
@@ -84,7 +84,7 @@ impl Outbox {
         let lane = || {
             Mutex::new(Lane {
                 changes: Vec::new(),
-                cut: 1,
+                next_drain: 1,
             })
         };
         Self {
@@ -96,7 +96,7 @@ impl Outbox {
         }
     }
 
-    /// Room for one change; none if the outbox is full.
+    /// Reserves room for one change; none if the outbox is full.
     pub fn reserve(&self) -> Option<Reservation<'_>> {
         if self.pending.fetch_add(1, Ordering::Relaxed) >= self.capacity {
             self.pending.fetch_sub(1, Ordering::Relaxed);
@@ -118,35 +118,39 @@ impl Outbox {
         self.capacity
     }
 
-    /// Takes everything, under the next number. Only the journal cuts.
-    pub fn cut(&self) -> Cut {
-        // As much memory as it takes, so that a large cut is not copied again and again.
-        let waiting: usize = self.lanes.iter().map(|it| it.lock().changes.len()).sum();
-        let mut cut = Cut {
+    /// Takes everything, under the next number. Only the journal drains.
+    pub fn drain(&self) -> Drained {
+        // Allocated at once, so that a large number of changes is not copied again and again.
+        let waiting: usize = self
+            .lanes
+            .iter()
+            .map(|lane| lane.lock().changes.len())
+            .sum();
+        let mut drained = Drained {
             number: 0,
             changes: Vec::with_capacity(waiting),
         };
         for lane in &self.lanes {
             let mut lane = lane.lock();
             let taken = lane.changes.len();
-            cut.number = lane.cut;
-            cut.changes.append(&mut lane.changes);
-            lane.cut += 1;
-            // Room for as much again; what a rush needed goes back after it.
+            drained.number = lane.next_drain;
+            drained.changes.append(&mut lane.changes);
+            lane.next_drain += 1;
+            // Keep room for as much again; give back what a rush needed.
             if lane.changes.capacity() > 4 * taken + LANE_MIN {
                 lane.changes.shrink_to(2 * taken + LANE_MIN);
             }
         }
-        cut
+        drained
     }
 
-    /// Everything of that cut, `changes` of them, is durable.
-    pub fn settle(&self, cut: u64, changes: usize) {
+    /// Everything of that drain, `changes` of them, is durable.
+    pub fn settle(&self, drain: u64, changes: usize) {
         self.pending.fetch_sub(changes, Ordering::Relaxed);
-        self.settled.send_replace(cut);
+        self.settled.send_replace(drain);
     }
 
-    /// Waits until the ticket's cut is durable, and brings the next cut forward meanwhile.
+    /// Waits until the ticket's drain is durable, and asks the journal to drain without delay.
     pub async fn settled(&self, ticket: Ticket) {
         if *self.settled.borrow() >= ticket.0 {
             return;
@@ -154,17 +158,21 @@ impl Outbox {
         self.urgent.notify_one();
         let mut settled = self.settled.subscribe();
         // Fails only if the sender is gone, and that is part of `self`.
-        let _ = settled.wait_for(|&cut| cut >= ticket.0).await;
+        let _ = settled.wait_for(|&drain| drain >= ticket.0).await;
     }
 
-    /// Waits until all that is queued by now is durable.
-    pub async fn drained(&self) {
-        let cuts = self.lanes.iter().map(|lane| lane.lock().cut);
-        let last = cuts.max().unwrap_or(0);
+    /// Waits until everything queued so far is durable.
+    pub async fn flushed(&self) {
+        let last = self
+            .lanes
+            .iter()
+            .map(|lane| lane.lock().next_drain)
+            .max()
+            .unwrap_or(0);
         self.settled(Ticket(last)).await;
     }
 
-    /// Waits until a reply waits for a cut.
+    /// Waits until a reply waits for a drain.
     pub async fn wanted(&self) {
         self.urgent.notified().await;
     }
@@ -182,31 +190,31 @@ mod tests {
     }
 
     #[test]
-    fn a_full_outbox_has_no_room_until_a_cut_is_settled() {
+    fn a_full_outbox_has_no_room_until_a_drain_is_settled() {
         let outbox = Outbox::new(2);
         outbox.reserve().unwrap().push(0, change(1));
         drop(outbox.reserve().unwrap());
         outbox.reserve().unwrap().push(1, change(2));
         assert!(outbox.reserve().is_none());
-        let cut = outbox.cut();
-        assert_eq!(cut.changes.len(), 2);
+        let drained = outbox.drain();
+        assert_eq!(drained.changes.len(), 2);
         assert!(
             outbox.reserve().is_none(),
             "what is not durable still counts"
         );
-        outbox.settle(cut.number, cut.changes.len());
+        outbox.settle(drained.number, drained.changes.len());
         assert_eq!(outbox.pending(), 0);
         assert!(outbox.reserve().is_some());
     }
 
     #[tokio::test]
-    async fn a_ticket_is_settled_with_its_cut_and_not_before() {
+    async fn a_ticket_is_settled_with_its_drain_and_not_before() {
         let outbox = Outbox::new(10);
         let first = outbox.reserve().unwrap().push(3, change(1));
-        let cut = outbox.cut();
+        let drained = outbox.drain();
         let second = outbox.reserve().unwrap().push(3, change(2));
         assert!(second > first);
-        outbox.settle(cut.number, 1);
+        outbox.settle(drained.number, 1);
         outbox.settled(first).await;
         let wait = std::time::Duration::from_millis(20);
         assert!(
@@ -215,15 +223,15 @@ mod tests {
                 .is_err()
         );
         outbox.wanted().await;
-        let cut = outbox.cut();
-        outbox.settle(cut.number, 1);
+        let drained = outbox.drain();
+        outbox.settle(drained.number, 1);
         outbox.settled(second).await;
-        // Nothing is left, but only the next cut proves it.
+        // Nothing is left, but only the next drain proves it.
         let proof = async {
             outbox.wanted().await;
-            let cut = outbox.cut();
-            outbox.settle(cut.number, cut.changes.len());
+            let drained = outbox.drain();
+            outbox.settle(drained.number, drained.changes.len());
         };
-        tokio::join!(outbox.drained(), proof);
+        tokio::join!(outbox.flushed(), proof);
     }
 }

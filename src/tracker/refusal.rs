@@ -1,11 +1,11 @@
-//! Refusals: each sentence that a client may read instead of a reply (rule R6).
+//! Refusals, with the texts that clients get instead of a reply (rule R6).
 
 use std::sync::Arc;
 
 use crate::telemetry::metrics::REASONS_MAX;
 use crate::wire::{Failure, ParseError, RetryIn};
 
-/// Seconds until a client may ask again about what will hardly change.
+/// Seconds until a client may retry what will hardly change.
 const PERMANENT_INTERVAL: u32 = 3600;
 
 macro_rules! reasons {
@@ -78,9 +78,9 @@ pub enum Refusal {
     TorrentDisabled(Arc<str>),
     DownloadNotAllowed,
     TooManyPeers,
-    /// The user has as many records as one may have (rule A6).
+    /// The user has the maximum of records (rule A6).
     TooManyRecords,
-    /// The user began too many records lately (rule A6).
+    /// The user began too many records recently (rule A6).
     TooManyNewRecords,
     /// The config blocks the address that the announce came from.
     AddressBlocked,
@@ -90,10 +90,8 @@ pub enum Refusal {
     Unavailable,
 }
 
-// === impl Refusal ===
-
 impl Refusal {
-    /// What the client is told; the intervals are those of normal replies, in seconds.
+    /// The reply to the client; the intervals are those of normal replies, in seconds.
     pub fn failure(&self, interval: u32, min_interval: u32) -> Failure<'_> {
         let (interval, min_interval) = match self {
             Self::InvalidPasskey
@@ -118,7 +116,7 @@ impl Refusal {
         }
     }
 
-    /// What it counts as.
+    /// The reason that metrics count.
     pub fn kind(&self) -> Reason {
         match self {
             Self::Request(error) => kind_of(*error),

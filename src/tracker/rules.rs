@@ -10,9 +10,9 @@ use crate::base::clock::Seconds;
 use crate::base::{networks, seconds};
 use crate::swarm::LIFE_MAX;
 use crate::tracker::credit::HnrRules;
-use crate::tracker::user_records::RecordLimits;
+use crate::tracker::private::RecordLimits;
 
-/// Who may take part.
+/// Whether anybody may take part, or registered users only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -120,7 +120,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// The rules as far as that mode can keep to them.
+    /// The rules, limited to what that mode can keep.
     pub(super) fn within(mut self, mode: Mode) -> Self {
         if mode == Mode::Public {
             self.peer_ttl = self.peer_ttl.min(LIFE_MAX);
@@ -148,7 +148,7 @@ impl Rules {
         Seconds(now.0.saturating_sub(self.peer_ttl))
     }
 
-    /// The number of the peer's life that it is now: what networks take is counted for one.
+    /// The number of the current period of one `peer_ttl`, by which the shares of networks are counted.
     pub(super) fn life(&self, now: Seconds) -> u32 {
         now.0 / self.peer_ttl.max(1)
     }

@@ -1,16 +1,19 @@
-//! Looking at swarms from outside: for people and programs that ask, not for clients.
+//! Views of swarms and statistics, for people and programs, not for clients.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 
-use crate::base::addr::Endpoint;
+use parking_lot::MutexGuard;
+
 use crate::base::clock::{Now, Seconds};
 use crate::base::ids::{InfoHash, PeerId, UserId};
-use crate::change::{PeerRecord, SwarmCounts};
-use crate::swarm::{Key, LIFE_MAX, PrivateSwarm, Role};
-use crate::tracker::record::{record_of, swarm_counts};
-use crate::tracker::{Mode, Tracker};
+use crate::change::{Member, PeerRecord, SwarmCounts};
+use crate::swarm::{Cursor, FamilyCounts, Key, PeerCounts, PrivatePeer, SHARDS, Swarms, Visit};
+use crate::tracker::{ByMode, IdleTorrents, Tracker, by_mode, swarm_counts};
+
+/// Swarms that are counted before the lock is released for a moment.
+const COUNTED_AT_ONCE: usize = 256;
 
 /// A peer that is in a swarm now.
 #[derive(Clone, Debug)]
@@ -19,78 +22,111 @@ pub struct LivePeer {
     pub is_seeder: bool,
     /// Unix time.
     pub last_announce: i64,
-    /// Who it is and what it reported; public trackers don't keep that.
+    /// Its user and what it reported; public trackers don't keep that.
     pub account: Option<(UserId, PeerId, PeerRecord)>,
+}
+
+/// Numbers of swarms and peers, over all swarms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SwarmStats {
+    pub swarms: u64,
+    /// Peers of each family. A private peer that is there by both counts in each.
+    pub v4: Roles,
+    pub v6: Roles,
+}
+
+/// Numbers of peers, each in one role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    pub seeders: u64,
+    pub leechers: u64,
+    /// Partial seeds (BEP 21); not among the leechers here.
+    pub paused: u64,
 }
 
 // === impl Tracker ===
 
 impl Tracker {
+    /// The number of shards.
+    pub const SHARDS: usize = SHARDS;
+
+    /// The shard where a torrent's swarm is kept.
+    pub fn shard_of(&self, info_hash: &InfoHash) -> usize {
+        Key::from(info_hash).shard()
+    }
+
     /// The counters of that (first) info hash's swarm; zeros if there is none.
     pub fn counts(&self, info_hash: &InfoHash) -> SwarmCounts {
-        let counts = match self.mode {
-            Mode::Public => {
-                let key = Key::from(info_hash);
-                let swarms = self.public.lock(key.shard());
-                swarms.get(key).map(|(counts, _)| counts)
-            }
-            Mode::Private => {
-                let swarms = self.private.lock(self.private.shard_of(info_hash));
-                swarms.get(info_hash).map(PrivateSwarm::counts)
-            }
-        };
+        let counts = by_mode!(self, tracker => tracker.counts(info_hash));
         counts.map(swarm_counts).unwrap_or_default()
     }
 
     /// At most `max` peers of that (first) info hash's swarm, in no order.
     pub fn peers(&self, info_hash: &InfoHash, max: usize, now: Now) -> Vec<LivePeer> {
-        match self.mode {
-            Mode::Public => self.public_peers(info_hash, max, now),
-            Mode::Private => self.private_peers(info_hash, max, now),
+        by_mode!(self, tracker => tracker.peers(info_hash, max, now))
+    }
+
+    /// The counters of all swarms of one shard.
+    pub fn swarm_counts(&self, shard: usize) -> Vec<(InfoHash, SwarmCounts)> {
+        by_mode!(self, tracker => tracker.swarm_counts(shard))
+    }
+
+    /// Private records of that user over all torrents, those of peers that left included.
+    pub fn records_of(&self, user: UserId) -> u32 {
+        self.private().map_or(0, |tracker| tracker.records_of(user))
+    }
+
+    /// Registered torrents, and the most there may be.
+    pub fn registered_torrents(&self) -> (usize, usize) {
+        let common = self.common();
+        let max = common.rules.load().max_torrents;
+        (common.registry.torrent_count(), max)
+    }
+
+    /// Adds public torrents of one shard that are known to have been empty since before that moment.
+    pub fn find_idle(&self, shard: usize, before: Seconds, found: &mut IdleTorrents) {
+        if let Some(tracker) = self.public() {
+            tracker.find_idle(shard, before, found);
         }
     }
 
-    fn public_peers(&self, info_hash: &InfoHash, max: usize, now: Now) -> Vec<LivePeer> {
-        let key = Key::from(info_hash);
-        let mut peers = Vec::new();
-        let mut swarms = self.public.lock(key.shard());
-        let Some(swarm) = swarms.get_mut(key) else {
-            return peers;
-        };
-        swarm.each(|endpoint, role, seen| {
-            // Whoever is there was seen less than 18 hours ago.
-            let ago = u32::from((now.mono.0 as u16).wrapping_sub(seen));
-            let ago = if ago > LIFE_MAX * 5 / 4 { 0 } else { ago };
-            peers.push(LivePeer {
-                address: endpoint.address(),
-                is_seeder: role == Role::Seeder,
-                last_announce: now.to_unix(Seconds(now.mono.0 - ago)),
-                account: None,
-            });
-            peers.len() < max
-        });
-        peers
+    /// All private peers of one shard, tombstones too, to restore a cache that lost them.
+    /// Those that owe the journal are left out, because their bases are ahead of what it has.
+    pub fn members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
+        let is_settled = |client: &PrivatePeer| client.state.owed.is_none();
+        self.private().map_or_else(Vec::new, |tracker| {
+            tracker.members_if(shard, now, is_settled)
+        })
     }
 
-    fn private_peers(&self, info_hash: &InfoHash, max: usize, now: Now) -> Vec<LivePeer> {
-        let swarms = self.private.lock(self.private.shard_of(info_hash));
-        let Some(swarm) = swarms.get(info_hash) else {
-            return Vec::new();
+    /// All private peers of one shard, tombstones and those that owe the journal too.
+    #[cfg(feature = "contract")]
+    pub fn all_members(&self, shard: usize, now: Now) -> Vec<(InfoHash, Vec<Member>)> {
+        self.private()
+            .map_or_else(Vec::new, |tracker| tracker.members_if(shard, now, |_| true))
+    }
+
+    /// Numbers of swarms, seeders and leechers.
+    #[allow(clippy::redundant_closure_for_method_calls)] // the type depends on the mode
+    pub fn totals(&self) -> (usize, u64, u64) {
+        let (mut number, mut seeders, mut leechers) = (0, 0, 0);
+        let add = |counts: PeerCounts| {
+            number += 1;
+            seeders += u64::from(counts.seeders);
+            leechers += u64::from(counts.leechers);
         };
-        let clients = (0..swarm.len()).filter_map(|place| swarm.client(place));
-        let peers = clients.filter_map(|client| {
-            let peer = &client.peer;
-            let (v4, v6) = peer.endpoints();
-            let endpoint = v4.map(Endpoint::V4).or(v6.map(Endpoint::V6))?;
-            let record = record_of(peer, now);
-            Some(LivePeer {
-                address: endpoint.address(),
-                is_seeder: peer.role()? == Role::Seeder,
-                last_announce: record.last_announce,
-                account: Some((peer.user, peer.peer_id, record)),
-            })
-        });
-        peers.take(max).collect()
+        by_mode!(self, tracker => tracker.for_each_swarm(|swarm| swarm.counts(), add));
+        (number, seeders, leechers)
+    }
+
+    /// Numbers of swarms, and of peers by family and role. It looks at every swarm, which takes
+    /// some tens of nanoseconds for each.
+    #[allow(clippy::redundant_closure_for_method_calls)] // the type depends on the mode
+    pub fn swarm_stats(&self) -> SwarmStats {
+        let mut stats = SwarmStats::default();
+        let add = |families: FamilyCounts| stats.add(families);
+        by_mode!(self, tracker => tracker.for_each_swarm(|swarm| swarm.families(), add));
+        stats
     }
 
     /// The `max` swarms with the most peers, the largest first. Looks at all there are, one shard
@@ -110,8 +146,8 @@ impl Tracker {
                 }
             }
         }
-        let largest = heap.into_sorted_vec().into_iter();
-        largest
+        heap.into_sorted_vec()
+            .into_iter()
             .map(|Reverse((_, info_hash, seeders, leechers))| {
                 (info_hash, SwarmCounts { seeders, leechers })
             })
@@ -119,83 +155,49 @@ impl Tracker {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-    use std::sync::Arc;
+/// Visits one item a swarm, until it pauses.
+pub(super) type Visitor<'a, T> = &'a mut dyn FnMut(T) -> Visit;
 
-    use super::*;
-    use crate::swarm::{ClientTag, Presence};
-    use crate::tracker::Rules;
-
-    fn now(seconds: u32) -> Now {
-        Now {
-            mono: Seconds::START.plus(seconds),
-            unix: 1_800_000_000 + i64::from(seconds),
+/// Passes an item of each swarm to `see`, some swarms at a time. `walk` visits the swarms of one shard.
+pub(super) fn walk_all<S: Default, T>(
+    swarms: &Swarms<S>,
+    walk: impl Fn(&mut S, Cursor, Visitor<T>) -> Option<Cursor>,
+    mut see: impl FnMut(T),
+) {
+    for shard in 0..SHARDS {
+        let mut next = Some(Cursor::default());
+        while let Some(from) = next {
+            let mut budget = COUNTED_AT_ONCE;
+            let mut swarms = swarms.lock(shard);
+            next = walk(&mut swarms, from, &mut |item| {
+                if budget == 0 {
+                    return Visit::Pause;
+                }
+                budget -= 1;
+                see(item);
+                Visit::Keep
+            });
+            MutexGuard::unlock_fair(swarms);
         }
     }
+}
 
-    /// A tracker with that many peers in the swarm of torrent 1, of IPv4 and IPv6 in turn, every
-    /// third a seeder; and one peer in torrent 2.
-    fn tracker(peers: u16) -> Tracker {
-        let (registry, metrics) = (Arc::default(), Arc::default());
-        let tracker = Tracker::new(Mode::Public, Rules::default(), registry, 10, metrics);
-        let join = |hash: u8, port: u16| {
-            let ip: IpAddr = match port % 2 {
-                0 => "192.0.2.1".parse().unwrap(),
-                _ => "2001:db8::1".parse().unwrap(),
-            };
-            let key = Key::from(&InfoHash([hash; 20]));
-            let mut swarms = tracker.public.lock(key.shard());
-            let peer = Presence {
-                endpoint: Endpoint::new(ip, port),
-                client: ClientTag::new(&PeerId([1; 20]), Some(u32::from(port))),
-                role: if port.is_multiple_of(3) {
-                    Role::Seeder
-                } else {
-                    Role::Leecher
-                },
-                seen: now(u32::from(port)).mono,
-            };
-            let joined = swarms.get_or_default(key).upsert(&peer, Seconds(0), 0);
-            assert_eq!(joined, Ok(None));
-        };
-        (1..=peers).for_each(|port| join(1, port));
-        join(2, 1);
-        tracker
+// === impl SwarmStats ===
+
+impl SwarmStats {
+    fn add(&mut self, families: FamilyCounts) {
+        self.swarms += 1;
+        self.v4.add(families.v4);
+        self.v6.add(families.v6);
     }
+}
 
-    #[test]
-    fn public_peers_are_seen_with_their_role_and_time() {
-        for number in [5, 500] {
-            let tracker = tracker(number);
-            let later = now(1000);
-            let mut peers = tracker.peers(&InfoHash([1; 20]), 10_000, later);
-            peers.sort_by_key(|peer| peer.address.port());
-            assert_eq!(peers.len(), usize::from(number));
-            for (peer, port) in peers.iter().zip(1..) {
-                assert_eq!(peer.address.port(), port);
-                assert_eq!(peer.address.is_ipv4(), port % 2 == 0);
-                assert_eq!(peer.is_seeder, port.is_multiple_of(3));
-                assert_eq!(peer.last_announce, 1_800_000_000 + i64::from(port));
-            }
-            assert_eq!(tracker.peers(&InfoHash([1; 20]), 3, later).len(), 3);
-            assert!(tracker.peers(&InfoHash([9; 20]), 3, later).is_empty());
-        }
-    }
+// === impl Roles ===
 
-    #[test]
-    fn the_largest_swarms_come_first() {
-        let tracker = tracker(7);
-        let largest = tracker.largest(10);
-        let counts = SwarmCounts {
-            seeders: 2,
-            leechers: 5,
-        };
-        assert_eq!(largest[0], (InfoHash([1; 20]), counts));
-        assert_eq!(largest.len(), 2);
-        assert_eq!(tracker.largest(1), largest[..1]);
-        assert_eq!(tracker.counts(&InfoHash([1; 20])), counts);
-        assert_eq!(tracker.counts(&InfoHash([9; 20])), SwarmCounts::default());
+impl Roles {
+    fn add(&mut self, counts: PeerCounts) {
+        self.seeders += u64::from(counts.seeders);
+        self.leechers += u64::from(counts.leechers - counts.paused);
+        self.paused += u64::from(counts.paused);
     }
 }

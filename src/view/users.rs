@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::base::ids::TorrentId;
-use crate::registry::Client;
+use crate::registry::ClientPrefix;
 use crate::storage::{StoredUser, UserTorrents};
 
 /// A user as lists show it, without the passkey.
@@ -141,8 +141,8 @@ impl From<UserTorrents> for UserTorrentIds {
     }
 }
 
-impl From<Client> for ClientRow {
-    fn from(client: Client) -> Self {
+impl From<ClientPrefix> for ClientRow {
+    fn from(client: ClientPrefix) -> Self {
         Self {
             prefix: client.prefix,
             client: client.name,
@@ -150,7 +150,7 @@ impl From<Client> for ClientRow {
     }
 }
 
-impl From<ClientRow> for Client {
+impl From<ClientRow> for ClientPrefix {
     fn from(row: ClientRow) -> Self {
         Self {
             prefix: row.prefix,

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::seen::Seen;
 use super::{Counts, PAGE, Parts, Progress, Report, Step, WarmupError};
 use crate::cache::{Cache, CacheError, RegistryKey, Write};
-use crate::registry::{BadRow, Client, RowChange, StoredTorrent, StoredUser};
+use crate::registry::{BadRow, ClientPrefix, RowChange, StoredTorrent, StoredUser};
 use crate::storage::{Feed, FeedPosition, Page, Storage, StorageError};
 
 /// Pages on their way to the cache at once.
@@ -234,8 +234,8 @@ fn how(had_some: bool) -> Write {
 }
 
 /// How many of those in the cache are not in storage.
-pub(super) fn count_gone(cached: &[Client], stored: &[Client]) -> u64 {
-    let is_gone = |client: &&Client| !stored.iter().any(|it| it.prefix == client.prefix);
+pub(super) fn count_gone(cached: &[ClientPrefix], stored: &[ClientPrefix]) -> u64 {
+    let is_gone = |client: &&ClientPrefix| !stored.iter().any(|it| it.prefix == client.prefix);
     cached.iter().filter(is_gone).count() as u64
 }
 

@@ -23,7 +23,9 @@ use mika::change::{
     SwarmCounts,
 };
 use mika::journal::Replay;
-use mika::registry::{Client, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals};
+use mika::registry::{
+    ClientPrefix, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals,
+};
 use mika::storage::{self, CreditRules, StorageConfig};
 
 const NODE: &str = "node-a";
@@ -931,7 +933,7 @@ async fn the_whitelist_drops_invalid_prefixes() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     redis.cli(&["HSET", "t:whitelist", "", "everybody", "-qB", "qBittorrent"]);
-    let client = Client {
+    let client = ClientPrefix {
         prefix: "-qB".into(),
         name: "qBittorrent".into(),
     };

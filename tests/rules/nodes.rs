@@ -361,7 +361,7 @@ fn a_stop_of_a_client_that_only_another_node_knows_is_passed_on() {
     let stopped = || peer(1).of(1).totals(700, 0).left(0).event("stopped");
     assert_eq!(world.counts(stopped()), (0, 0, 0));
     assert!(world.drain_peers().is_empty(), "there is no other node");
-    world.tracker.note_company();
+    world.tracker.note_other_nodes();
     assert_eq!(world.counts(stopped()), (0, 0, 0));
     let journaled = world.drain_peers();
     let report = journaled[0].report.unwrap();

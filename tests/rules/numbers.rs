@@ -1,7 +1,7 @@
 //! Metrics: requests by outcome and reason, peers by family and role.
 
 use mika::telemetry::metrics::Protocol;
-use mika::tracker::{Census, Reason, Roles};
+use mika::tracker::{Reason, Roles, SwarmStats};
 
 use crate::world::{World, hash, peer};
 
@@ -30,12 +30,12 @@ fn peers_are_counted_by_family_and_role() {
             world.ok(peer(91).of(1).left(0).torrent(2));
             world.ok(peer(92).of(2).event("paused").torrent(2));
             world.ok(peer(93).of(3).with("port=0").torrent(2));
-            let expected = Census {
+            let expected = SwarmStats {
                 swarms: 2,
                 v4: roles(1, u64::from(number) + 1, 1),
                 v6: roles(0, number.into(), 0),
             };
-            assert_eq!(world.tracker.census(), expected);
+            assert_eq!(world.tracker.swarm_stats(), expected);
             let (swarms, seeders, leechers) = world.tracker.totals();
             assert_eq!((swarms, seeders), (2, 1));
             assert!(leechers >= u64::from(number) + 2);

@@ -13,7 +13,7 @@ use mika::cache::{
 };
 use mika::change::sums::Credited;
 use mika::change::{Batch, Member, SwarmCounts, codec};
-use mika::registry::{Client, StoredTorrent, StoredUser, Wipe};
+use mika::registry::{ClientPrefix, StoredTorrent, StoredUser, Wipe};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -35,7 +35,7 @@ pub struct Data {
     pub peers: BTreeMap<InfoHash, BTreeMap<(UserId, PeerId), Member>>,
     users: BTreeMap<UserId, StoredUser>,
     torrents: BTreeMap<InfoHash, StoredTorrent>,
-    whitelist: Vec<Client>,
+    whitelist: Vec<ClientPrefix>,
     /// The marks are good for the run of the server in which they were made.
     mirrored: Option<(Mirrored, u64)>,
     has_all_peers: Option<u64>,
@@ -586,7 +586,7 @@ impl Cache for Link {
         .await
     }
 
-    async fn put_whitelist(&self, clients: &[Client]) -> Result<(), CacheError> {
+    async fn put_whitelist(&self, clients: &[ClientPrefix]) -> Result<(), CacheError> {
         let clients = clients.to_vec();
         self.data(move |data| data.whitelist = clients).await
     }
@@ -616,7 +616,7 @@ impl Cache for Link {
             .await
     }
 
-    async fn whitelist(&self) -> Result<Vec<Client>, CacheError> {
+    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, CacheError> {
         self.data(|data| data.whitelist.clone()).await
     }
 

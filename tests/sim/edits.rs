@@ -7,7 +7,7 @@ use std::time::Duration;
 use mika::base::ids::{InfoHash, UserId};
 use mika::cache::Cache;
 use mika::control::Control;
-use mika::registry::{Client, Permille, Registry, StoredTorrent, StoredUser, Whitelist};
+use mika::registry::{ClientPrefix, Permille, Registry, StoredTorrent, StoredUser, Whitelist};
 use mika::storage::{NewTorrent, Storage, TorrentPatch, TorrentRemoval, UserPatch};
 use tokio::time::sleep;
 
@@ -130,7 +130,7 @@ impl Editor {
     async fn edit_whitelist(&mut self, number: u32) -> Edited {
         let prefix = format!("-X{number}");
         if self.random.bool() {
-            let client = Client {
+            let client = ClientPrefix {
                 prefix: prefix.clone(),
                 name: "a client".to_owned(),
             };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use mika::base::ids::{TorrentId, UserId};
-use mika::registry::{Client, RowChange};
+use mika::registry::{ClientPrefix, RowChange};
 use mika::storage::{
     Added, NewTorrent, NewUser, StorageError, TorrentPatch, TorrentRemoval, UserPatch,
 };
@@ -128,7 +128,7 @@ impl Tables {
         gone.len() as u64
     }
 
-    pub fn add_clients(&mut self, clients: &[Client]) {
+    pub fn add_clients(&mut self, clients: &[ClientPrefix]) {
         for client in clients {
             self.whitelist.retain(|it| it.prefix != client.prefix);
             self.whitelist.push(client.clone());

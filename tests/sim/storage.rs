@@ -8,7 +8,7 @@ use mika::base::ids::{InfoHash, TorrentId, UserId};
 use mika::change::sums::{Credited, Sum};
 use mika::change::{Batch, Change, PeerKey, PeerRecord};
 use mika::registry::{
-    Client, Permille, RowChange, StoredTorrent, StoredUser, Torrent, User, UserTotals, Wipe,
+    ClientPrefix, Permille, RowChange, StoredTorrent, StoredUser, Torrent, User, UserTotals, Wipe,
 };
 use mika::storage::settle::{HeldHistory, HeldPeer, HeldRows, Settlement, TorrentSum};
 use mika::storage::touched::{KnownIds, Touched};
@@ -35,7 +35,7 @@ pub struct Tables {
     pub journals: BTreeMap<String, u64>,
     /// The largest id that a torrent had.
     pub last_torrent: u32,
-    pub whitelist: Vec<Client>,
+    pub whitelist: Vec<ClientPrefix>,
     pub feed: Vec<RowChange>,
     pub late: LateStarts,
 }
@@ -480,7 +480,7 @@ impl Storage for Link {
         .await
     }
 
-    async fn whitelist(&self) -> Result<Vec<Client>, StorageError> {
+    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, StorageError> {
         self.read(|it| it.whitelist.clone()).await
     }
 
@@ -583,7 +583,7 @@ impl Storage for Link {
             .await
     }
 
-    async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError> {
+    async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<(), StorageError> {
         let clients = clients.to_vec();
         self.write(move |it| {
             it.add_clients(&clients);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use mika::base::clock::{Now, Seconds};
 use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::change::{Change, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts};
-use mika::registry::{Client, Permille, Registry, RegistryChange, Torrent, User, Whitelist};
+use mika::registry::{ClientPrefix, Permille, Registry, RegistryChange, Torrent, User, Whitelist};
 use mika::telemetry::metrics::{Metrics, Protocol};
 use mika::tracker::{
     AnnounceRequest, Answer, KnownHistory, Mode, Refusal, Rules, Ticket, Tracker, Workspace,
@@ -262,7 +262,7 @@ impl World {
     }
 
     pub fn allow(&self, prefix: &str) {
-        let client = Client {
+        let client = ClientPrefix {
             prefix: prefix.into(),
             name: "test".into(),
         };
@@ -341,7 +341,7 @@ impl World {
 
     /// Takes what the outbox holds into storage; returns it.
     pub fn drain(&mut self) -> Vec<Change> {
-        let cut = self.tracker.outbox().cut();
+        let cut = self.tracker.outbox().drain();
         self.tracker.outbox().settle(cut.number, cut.changes.len());
         for change in &cut.changes {
             self.storage.apply(change);

@@ -1,5 +1,5 @@
-//! One running total of a client (bytes uploaded, or downloaded): the sessions that are known of
-//! it, and what a report adds to them.
+//! One running total of a client (bytes uploaded, or downloaded): its known sessions,
+//! and what a report adds to them.
 //!
 //! A *session* is a stretch of time in which the total only grew. It is kept as a window: the
 //! total at its beginning (`low`) and the highest total reported within it (`high`). What is
@@ -14,27 +14,27 @@ mod tests;
 /// More than this in one step is never believed (rule A7): 2^50 bytes.
 pub const STEP_MAX: u64 = 1 << 50;
 
-/// Seconds of reporting less than before, after which the client is taken at its word (rule A3).
+/// Seconds of lower reports after which a new session is assumed (rule A3).
 pub const DIP_SECONDS: i64 = 60;
 
 /// Seconds by which a report may be older than everything known of its client and still count.
-/// Records are kept as long; of an older report nobody can tell whether it was settled before.
+/// Records are kept for this time; whether an older report was settled before is unknown.
 pub const LATE_MAX: i64 = 24 * 3600;
 
-/// Seconds by which the times that one node tells may be off.
+/// Seconds by which a node's times may be off.
 const SKEW: i64 = 5;
 
-/// Who passed a report on: a hash of the node's name plus the number of its start. Reports of one
-/// node arrive in the order in which they were made, also those of one second; of two nodes nobody
-/// can tell.
+/// The node that passed a report on: a hash of its name plus the number of its start. Reports of one
+/// node arrive in the order in which they were made, also within one second; between two nodes the order is
+/// unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Source(pub u16);
+pub struct ReportSource(pub u16);
 
-impl Source {
-    /// Of several nodes, or of a version that did not note it.
+impl ReportSource {
+    /// Several nodes, or a version that did not note it.
     pub const UNKNOWN: Self = Self(u16::MAX);
 
-    /// Starts of a node by which a source is still known as a later one of the same node.
+    /// The largest number of starts between two sources that are still recognized as the same node.
     const STARTS: u16 = 32;
 
     pub fn new(hash_of_node: u64, start: u64) -> Self {
@@ -43,7 +43,7 @@ impl Source {
     }
 
     /// Seconds by which a report from here may seem older than one of `other` and yet be later; none
-    /// if it can't be told which was first.
+    /// if the order is unknown.
     fn slack_after(self, other: Self) -> Option<i64> {
         if self == Self::UNKNOWN || other == Self::UNKNOWN {
             return None;
@@ -52,7 +52,7 @@ impl Source {
         let starts = (u32::from(self.0) + modulus - u32::from(other.0)) % modulus;
         match starts {
             0 => Some(SKEW),
-            // A later start, whose clock may have been read at another part of a second.
+            // A later start, whose clock may be off by a part of a second.
             _ if starts <= u32::from(Self::STARTS) => Some(1),
             _ => None,
         }
@@ -68,7 +68,7 @@ pub struct Point {
     pub at: i64,
 }
 
-/// What a client reported of one total: a single announce, or several of one session in a row.
+/// Reports of one total: a single announce, or several consecutive ones of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
     pub from: Point,
@@ -87,10 +87,10 @@ pub struct Session {
     /// Unix times, in seconds: the first report known, and the last that raised `high` in order.
     pub began: i64,
     pub last: i64,
-    /// Nothing is known of the time before it, so an older report may belong to it.
+    /// Nothing before it is known, so an older report may belong to it.
     pub is_first: bool,
     /// Unix time in seconds of the `started` that began it, as its reports name it; none if no node saw
-    /// the total go down with one. `began` may be later by some seconds.
+    /// the total go down with one. `began` may be some seconds later.
     pub start: Option<i64>,
 }
 
@@ -109,14 +109,14 @@ pub struct Dip {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sessions {
     pub current: Option<Session>,
-    /// The session before it: reports of it may still arrive.
+    /// The session before it, of which reports may still arrive.
     pub previous: Option<Session>,
     pub dip: Option<Dip>,
-    /// The total from which the client went on to the current session, if the one before it does not reach as
-    /// far yet: what lies between counts once it does (rule A2).
+    /// The total from which the client went on to the current session, if the one before it has not reached
+    /// that yet: the difference counts once it has (rule A2).
     pub goes_on_from: Option<u64>,
-    /// Who passed on the last report of the current session.
-    pub by: Source,
+    /// The source of the current session's last report.
+    pub by: ReportSource,
 }
 
 /// What a report added.
@@ -140,7 +140,7 @@ impl Stretch {
         }
     }
 
-    /// This stretch and a later one as one; none unless the later one goes on where this ends.
+    /// Joins this stretch and a later one; none unless the later one continues it.
     pub fn then(&self, later: &Self) -> Option<Self> {
         let goes_on = !later.started && later.from.total <= self.to.total;
         (goes_on && later.to.total >= self.to.total && later.to.at >= self.to.at).then_some(Self {
@@ -153,7 +153,7 @@ impl Stretch {
 // === impl Sessions ===
 
 impl Sessions {
-    /// What is known of a client whose last total alone was kept.
+    /// A client of which only the last total was kept.
     pub fn known(total: u64, at: i64) -> Self {
         Self {
             current: Some(Session {
@@ -165,9 +165,9 @@ impl Sessions {
     }
 
     /// Takes a report into account; `max_rate` is in bytes a second (rule A7).
-    pub fn settle(&mut self, stretch: &Stretch, by: Source, max_rate: u64) -> Settled {
+    pub fn settle(&mut self, stretch: &Stretch, by: ReportSource, max_rate: u64) -> Settled {
         if stretch.from.at - stretch.to.at > SKEW {
-            // The time of the base is not known.
+            // The time of the base is unknown.
             let from = Point {
                 at: stretch.to.at,
                 ..stretch.from
@@ -192,9 +192,9 @@ impl Sessions {
         first.and(rest).and(self.connect(max_rate))
     }
 
-    /// A report of the node whose report came last: it was made after that one, even if
-    /// its seconds, or a clock that was set, say otherwise.
-    fn in_order(&self, point: Point, by: Source) -> Point {
+    /// Adjusts a report from the same source as the last one: it was made after that one, even if
+    /// its time, for example after the clock was set, says otherwise.
+    fn in_order(&self, point: Point, by: ReportSource) -> Point {
         let last = self.current.map_or(point.at, |current| current.last);
         let slack = by.slack_after(self.by).unwrap_or(0);
         let is_about_then = point.at < last && last - point.at <= slack;
@@ -202,8 +202,8 @@ impl Sessions {
         Point { at, ..point }
     }
 
-    /// Whether the base of a report is of the current session, so that it need not be settled by itself. A base's
-    /// time is known to some seconds only, after a restart of its node.
+    /// Whether the base of a report belongs to the current session and need not be settled by itself. After a restart
+    /// of the node, a base's time is accurate to some seconds only.
     fn has(&self, base: Point) -> bool {
         self.current.is_some_and(|current| {
             let is_within = base.total <= current.high && base.at >= current.began - SKEW;
@@ -212,8 +212,8 @@ impl Sessions {
         })
     }
 
-    /// A report whose base is of the current session was made in it, though the clock of another node
-    /// may say that it was made before it began.
+    /// Adjusts a report whose base is in the current session: it was made in it, even if another node's
+    /// clock dates it before the session's begin.
     fn after_base(&self, point: Point, base: Point) -> Point {
         let Some(current) = self.current else {
             return point;
@@ -221,7 +221,7 @@ impl Sessions {
         let is_just_before = |at: i64| at < current.began && current.began - at <= 1;
         let is_of_current =
             base.total >= current.low && (base.at >= current.began || is_just_before(base.at));
-        // If it was of the session before, its bytes are not counted again by a report of this one.
+        // If it was of the session before, no report of this session counts its bytes again.
         if is_just_before(point.at) && is_of_current {
             return Point {
                 at: current.began,
@@ -231,7 +231,13 @@ impl Sessions {
         point
     }
 
-    fn settle_from(&mut self, point: Point, started: bool, by: Source, max_rate: u64) -> Settled {
+    fn settle_from(
+        &mut self,
+        point: Point,
+        started: bool,
+        by: ReportSource,
+        max_rate: u64,
+    ) -> Settled {
         let is_in_order = by == self.by || by.slack_after(self.by).is_some();
         let may_be_settled = self.is_ambiguous(point) || (started && self.is_repeated_start(point));
         if !is_in_order && may_be_settled {
@@ -240,22 +246,28 @@ impl Sessions {
         self.settle_as(point, started, by, max_rate)
     }
 
-    /// Settles a point, and notes who has passed on the last report of the current session.
-    fn settle_as(&mut self, point: Point, started: bool, by: Source, max_rate: u64) -> Settled {
+    /// Settles a point, and notes the source of the current session's last report.
+    fn settle_as(
+        &mut self,
+        point: Point,
+        started: bool,
+        by: ReportSource,
+        max_rate: u64,
+    ) -> Settled {
         let end = |sessions: &Self| sessions.current.map(|current| (current.high, current.last));
         let before = end(self);
         let settled = self.settle_point(point, started, max_rate);
         let now = end(self);
         if now != before {
-            // Above the report, it is that of a dip, which any node may have passed on.
+            // An end above this report comes from a dip, which any node may have passed on.
             let is_of_dip = now.is_some_and(|(high, _)| high > point.total);
-            self.by = if is_of_dip { Source::UNKNOWN } else { by };
+            self.by = if is_of_dip { ReportSource::UNKNOWN } else { by };
         }
         settled
     }
 
-    /// Whether a report of another node is of the same second as one that is settled, so that
-    /// it can't be told which was first: it may be a repetition of what that node passed on.
+    /// Whether a report of another node is of the same second as a settled one, so that
+    /// their order is unknown: it may be a duplicate.
     fn is_ambiguous(&self, point: Point) -> bool {
         let Some(current) = &self.current else {
             return false;
@@ -263,12 +275,12 @@ impl Sessions {
         let is_at_end = point.at == current.last && point.total < current.high;
         let is_at_begin =
             point.at == current.began && point.total > current.low && self.previous.is_some();
-        // What stays lower afterwards is believed as any lower total is.
+        // If the total stays lower, later reports show it (rule A3).
         is_at_end || is_at_begin
     }
 
-    /// Whether a `started` of another node may be one that is settled: a client of two families, or one
-    /// that got no answer, tells both nodes, whose clocks differ a little.
+    /// Whether a `started` of another node may be a settled one: a client of two families, or one
+    /// that got no answer, announces it to both nodes, whose clocks differ a little.
     fn is_repeated_start(&self, point: Point) -> bool {
         self.current.is_some_and(|current| {
             let is_its_begin =
@@ -324,7 +336,7 @@ impl Sessions {
         self.begin(point, started, max_rate)
     }
 
-    /// A session begins after all that is known.
+    /// Begins a session after everything that is known.
     fn begin(&mut self, point: Point, started: bool, max_rate: u64) -> Settled {
         let dip = self.dip.take();
         self.goes_on_from = None;
@@ -366,7 +378,7 @@ impl Sessions {
         if started && point.at > previous.last && may_be_later {
             return current.extend_back(point, max_rate);
         }
-        // Of one second, it can't be told which session it belongs to.
+        // In the same second, its session is unknown.
         if point.at == previous.began && point.total > previous.low {
             return Settled::default();
         }
@@ -407,14 +419,14 @@ impl Session {
         let seconds = point.at - self.last;
         self.high = point.total;
         self.last = self.last.max(point.at);
-        // A report made before the last one: how long its bytes took is not known.
+        // A report made before the last one: the duration of its bytes is unknown.
         if seconds < 0 {
             return Settled::of(step, STEP_MAX);
         }
         Settled::of(step, limit(seconds, max_rate))
     }
 
-    /// A report from before everything known of the session, and not above it.
+    /// A report from before everything known of the session, and not above `low`.
     fn extend_back(&mut self, point: Point, max_rate: u64) -> Settled {
         let step = self.low - point.total;
         let seconds = self.began - point.at;
@@ -424,8 +436,8 @@ impl Session {
     }
 }
 
-/// Bytes that a line may carry in so many seconds (rule A7); `max_rate` is in bytes a second. A
-/// base whose time lies in the future sets no limit: a clock was set, so nobody knows how old it is.
+/// Bytes that a line may carry in that time (rule A7); `max_rate` is in bytes a second. A
+/// base with a time in the future sets no limit: a clock was set, so its age is unknown.
 pub fn limit(seconds: i64, max_rate: u64) -> u64 {
     if seconds < -SKEW {
         return STEP_MAX;
@@ -445,7 +457,7 @@ impl Settled {
         }
     }
 
-    /// A step of so many bytes, which counts unless no line is that fast (rule A7).
+    /// A step of `step` bytes, which counts unless it is above the `limit` of any line (rule A7).
     pub fn of(step: u64, limit: u64) -> Self {
         if step > limit {
             return Self {

@@ -1,9 +1,9 @@
-//! Reports whose session has a name: the `started` that began it, which a node heard, or another one did. So storage
-//! can tell sessions apart though it has not heard of that `started` yet, and though clocks differ.
+//! Reports that name their session by the `started` that began it, whichever node received that. So storage
+//! can tell sessions apart even before that `started` arrives, and even if clocks differ.
 
-use super::{LATE_MAX, Point, SKEW, Session, Sessions, Settled, Source, Stretch};
+use super::{LATE_MAX, Point, ReportSource, SKEW, Session, Sessions, Settled, Stretch};
 
-/// Seconds by which the times that two nodes note of one `started` differ at most.
+/// The maximal difference in seconds between two nodes' times of one `started`.
 const CLOCKS_APART: i64 = 2;
 
 /// Which of the sessions that are kept.
@@ -21,7 +21,7 @@ impl Sessions {
         &mut self,
         start: Point,
         stretch: &Stretch,
-        by: Source,
+        by: ReportSource,
         max_rate: u64,
     ) -> Settled {
         let (place, begun) = match self.place_of(start, stretch, by) {
@@ -32,43 +32,45 @@ impl Sessions {
             Some(Place::Current) => begun.and(self.go_on(start, stretch, max_rate)),
             _ => begun,
         };
-        let is_past = |point: Point| self.current.is_some_and(|it| point.at < it.began);
+        let is_past = |point: Point| self.current.is_some_and(|current| point.at < current.began);
         let rest = match place {
             Some(Place::Current) => self.settle_current(start, stretch, by, max_rate),
             Some(Place::Previous) if is_past(stretch.to) => {
                 let settled = self.settle_previous(stretch, max_rate);
                 settled.and(self.connect(max_rate))
             }
-            // The node has not heard of the session after it, or there is no room for this one.
+            // The node does not know the session after it, or there is no room for this one.
             _ => self.settle(stretch, by, max_rate),
         };
         begun.and(rest)
     }
 
-    /// The session that `start` began, if it is known: the nearest, for one `started` may have two times, each
-    /// by another node's clock. Until that session has a name, it takes this one.
-    fn place_of(&mut self, start: Point, stretch: &Stretch, by: Source) -> Option<Place> {
-        // Of one node, the second `started` begins another session, however soon it comes.
+    /// The session that `start` began, if it is known: the nearest one, because two nodes may have
+    /// different times for one `started`. A session without a name gets this one.
+    fn place_of(&mut self, start: Point, stretch: &Stretch, by: ReportSource) -> Option<Place> {
+        // From one source, a second `started` begins another session, however soon it comes.
         let is_next = stretch.to == start && by.slack_after(self.by).is_some();
-        let has_grown = self.current.is_some_and(|it| it.high > start.total);
+        let has_grown = self
+            .current
+            .is_some_and(|current| current.high > start.total);
         if is_next && stretch.started && has_grown {
             return None;
         }
         let off_max = if is_next { 0 } else { CLOCKS_APART };
         let off = |session: Option<Session>| {
-            let session = session.filter(|it| it.low == start.total)?;
+            let session = session.filter(|session| session.low == start.total)?;
             let off = (session.start.unwrap_or(session.began) - start.at).abs();
             (off <= off_max).then_some(off)
         };
         let (place, session) = match (off(self.current), off(self.previous)) {
             (None, None) => return None,
-            (Some(current), previous) if previous.is_none_or(|it| current <= it) => {
+            (Some(current), previous) if previous.is_none_or(|previous| current <= previous) => {
                 (Place::Current, &mut self.current)
             }
             _ => (Place::Previous, &mut self.previous),
         };
         if let Some(session) = session {
-            // Until it moved something, the latest `started` is the one that its reports will name.
+            // While nothing was moved, reports will name the latest `started`.
             let is_later = session.high == session.low && session.start < Some(start.at);
             if session.start.is_none() || is_later {
                 session.start = Some(start.at);
@@ -77,12 +79,12 @@ impl Sessions {
         Some(place)
     }
 
-    /// Makes room for a session that is not known; none if it lies within others, or before all.
+    /// Makes room for an unknown session; none if it is within others, or before all.
     fn begin_at(
         &mut self,
         start: Point,
         stretch: &Stretch,
-        by: Source,
+        by: ReportSource,
         max_rate: u64,
     ) -> (Option<Place>, Settled) {
         let Some(current) = self.current else {
@@ -90,14 +92,14 @@ impl Sessions {
             self.by = by;
             return (Some(Place::Current), Settled::default());
         };
-        // In order, the `started` itself is after all that is there. What follows it may be there by now.
+        // In order, the `started` itself comes after everything known. Reports after it may be known already.
         let is_next = stretch.to == start && by.slack_after(self.by).is_some();
         let at = if is_next {
             self.in_order(start, by).at
         } else {
             start.at
         };
-        // Of about the same second, what is above it may be a report of this session by another node.
+        // In about the same second, a higher total may be a report of this session by another node.
         let is_after = at - current.last > i64::from(current.high > start.total);
         if is_after || (at >= current.last && is_next) {
             let previous = self.previous;
@@ -105,14 +107,14 @@ impl Sessions {
             let is_of_dip = self.name_current(start);
             if current.start.is_some() && current.low == start.total && current.high == start.total
             {
-                // A client without an answer says `started` again: nothing was credited, so nothing is lost.
+                // A client that got no answer repeats its `started`: nothing was credited, so nothing is lost.
                 self.previous = previous;
-                self.current = self.current.map(|it| Session {
+                self.current = self.current.map(|session| Session {
                     is_first: current.is_first,
-                    ..it
+                    ..session
                 });
             }
-            self.by = if is_of_dip { Source::UNKNOWN } else { by };
+            self.by = if is_of_dip { ReportSource::UNKNOWN } else { by };
             return (Some(Place::Current), settled);
         }
         if start.at > current.began {
@@ -146,7 +148,7 @@ impl Sessions {
                 return nothing;
             }
             current.is_first = false;
-            // What is before it arrives too late from now on, if anything was known of it.
+            // If something before it was known, anything earlier is too late from now on.
             self.previous = Some(Session {
                 is_first: self.previous.is_none(),
                 ..Session::named(start)
@@ -171,7 +173,7 @@ impl Sessions {
         &mut self,
         start: Point,
         stretch: &Stretch,
-        by: Source,
+        by: ReportSource,
         max_rate: u64,
     ) -> Settled {
         let Some(current) = self.current else {
@@ -186,7 +188,7 @@ impl Sessions {
         if is_late || stretch.to == start {
             return Settled::default();
         }
-        // The time of a base that lies in the future is not known.
+        // The time of a base in the future is unknown.
         let has_time = stretch.from.at - stretch.to.at <= SKEW;
         let max_rate = if has_time { max_rate } else { u64::MAX };
         self.settle_as(to, false, by, max_rate)
@@ -195,7 +197,7 @@ impl Sessions {
     /// A report of the session before the current one, made before that began.
     fn settle_previous(&mut self, stretch: &Stretch, max_rate: u64) -> Settled {
         match &mut self.previous {
-            // Much before its begin, it is of another session that began at the same total.
+            // Well before its begin: a report of another session that began at the same total.
             Some(previous) if stretch.to.at < previous.began - 1 => Settled::default(),
             Some(previous) if stretch.to.total > previous.high => {
                 let at = stretch.to.at.max(previous.began);
@@ -205,7 +207,7 @@ impl Sessions {
         }
     }
 
-    /// A `started` with which the total did not go down, as far as its node knows: what the client moved since its
+    /// A `started` with which the total did not go down, as far as its node knows: the growth since the
     /// last report counts (rule A2).
     fn go_on(&mut self, start: Point, stretch: &Stretch, max_rate: u64) -> Settled {
         if stretch.to != start || stretch.started {
@@ -215,10 +217,10 @@ impl Sessions {
             at: stretch.from.at.min(start.at),
             ..stretch.from
         };
-        // Without growth it may be the same `started`, which the node heard of from another one before.
+        // Without growth it may be the same `started`, already known to the node through another one.
         let has_grown = from.total < start.total;
         if has_grown && let Some(current) = &mut self.current {
-            // What was reported until then may be on its way.
+            // Earlier reports may be on their way.
             let is_known = self.previous.is_some();
             let previous = self.previous.get_or_insert(Session::begin(from));
             current.is_first &= is_known;
@@ -233,7 +235,7 @@ impl Sessions {
         self.raise_previous(start, max_rate)
     }
 
-    /// Counts what the current session goes on from, once the one before it reaches as far.
+    /// Counts the bytes up to the total that the current session goes on from, once the one before it has reached that.
     pub(super) fn connect(&mut self, max_rate: u64) -> Settled {
         let (Some(current), Some(previous)) = (self.current, self.previous) else {
             return Settled::default();
@@ -251,13 +253,13 @@ impl Sessions {
 
     fn raise_previous(&mut self, start: Point, max_rate: u64) -> Settled {
         match &mut self.previous {
-            // What is made until then and arrives later is part of it.
+            // Reports made before then that arrive later are part of it.
             Some(previous) if previous.high < start.total => previous.rise(start, max_rate),
             _ => Settled::default(),
         }
     }
 
-    /// Names the session that has just begun; returns whether a report after its `started` was known before.
+    /// Names the session that has just begun; returns whether a report after its `started` was known already.
     fn name_current(&mut self, start: Point) -> bool {
         self.current.as_mut().is_some_and(|current| {
             current.start = Some(start.at);

@@ -15,7 +15,9 @@ fn credited(reports: &[(i64, bool, u64)]) -> u64 {
         .iter()
         .map(|&(at, started, total)| {
             let stretch = Stretch::at(point(at, total), started);
-            sessions.settle(&stretch, Source::UNKNOWN, MAX_RATE).bytes
+            sessions
+                .settle(&stretch, ReportSource::UNKNOWN, MAX_RATE)
+                .bytes
         })
         .sum()
 }
@@ -23,19 +25,28 @@ fn credited(reports: &[(i64, bool, u64)]) -> u64 {
 #[test]
 fn starts_of_a_node_follow_each_other() {
     for hash in [0, 7, u64::from(u16::MAX) - 1, u64::MAX] {
-        let (first, second) = (Source::new(hash, 65_534), Source::new(hash, 65_535));
+        let (first, second) = (
+            ReportSource::new(hash, 65_534),
+            ReportSource::new(hash, 65_535),
+        );
         assert_eq!(first.slack_after(first), Some(SKEW));
         assert_eq!(second.slack_after(first), Some(1));
         assert_eq!(first.slack_after(second), None);
-        assert_eq!(Source::new(hash, 65_534 + 33).slack_after(first), None);
+        assert_eq!(
+            ReportSource::new(hash, 65_534 + 33).slack_after(first),
+            None
+        );
     }
-    assert_eq!(Source::UNKNOWN.slack_after(Source::UNKNOWN), None);
+    assert_eq!(
+        ReportSource::UNKNOWN.slack_after(ReportSource::UNKNOWN),
+        None
+    );
 }
 
 #[test]
 fn a_client_may_begin_again_at_the_next_start_in_the_same_second() {
-    let (first, second) = (Source::new(40, 3), Source::new(40, 4));
-    let credited = |sources: [Source; 4]| -> u64 {
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(40, 4));
+    let credited = |sources: [ReportSource; 4]| -> u64 {
         let mut sessions = Sessions::default();
         let reports = [
             (10, true, 0),
@@ -53,16 +64,16 @@ fn a_client_may_begin_again_at_the_next_start_in_the_same_second() {
         settled.sum()
     };
     assert_eq!(credited([first, first, second, second]), 107);
-    let other = Source::new(99, 1);
+    let other = ReportSource::new(99, 1);
     assert_eq!(
         credited([first, first, other, other]),
         100,
-        "of two nodes, it can't be told"
+        "of two nodes, the order is unknown"
     );
 }
 
-/// Settles reports: by whom, when, whether it is a start and which total, and the credit that it has to give.
-fn expect(sessions: &mut Sessions, reports: &[(Source, (i64, bool, u64), u64)]) {
+/// Settles reports: source, time, whether it is a start, total, and the expected credit.
+fn expect(sessions: &mut Sessions, reports: &[(ReportSource, (i64, bool, u64), u64)]) {
     for &(by, (at, started, total), credited) in reports {
         let stretch = Stretch::at(point(at, total), started);
         let bytes = sessions.settle(&stretch, by, MAX_RATE).bytes;
@@ -72,7 +83,7 @@ fn expect(sessions: &mut Sessions, reports: &[(Source, (i64, bool, u64), u64)]) 
 
 #[test]
 fn a_start_that_two_nodes_pass_on_begins_one_session() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     let mut sessions = Sessions::known(700, 5);
     // The clock of the second is a second ahead, and the client moves something at once.
     let reports = [
@@ -88,14 +99,14 @@ fn a_start_that_two_nodes_pass_on_begins_one_session() {
 
 #[test]
 fn a_client_that_goes_on_counting_is_credited_once_by_two_nodes() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     let mut sessions = Sessions::default();
     let reports = [
         (first, (10, true, 0), 0),
         (first, (20, false, 100), 100),
         (first, (30, true, 100), 0),
         (first, (30, false, 150), 50),
-        // Its clock is a second ahead, and it never heard of the client.
+        // Its clock is a second ahead, and it does not know the client.
         (second, (31, true, 100), 0),
         (second, (31, false, 150), 0),
         (second, (40, false, 170), 20),
@@ -106,7 +117,7 @@ fn a_client_that_goes_on_counting_is_credited_once_by_two_nodes() {
 #[test]
 fn the_base_of_a_report_says_which_session_it_is_of() {
     let mut sessions = Sessions::default();
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     for (at, total, credited) in [(20, 0, 0), (20, 100, 100)] {
         let stretch = Stretch::at(point(at, total), total == 0);
         assert_eq!(sessions.settle(&stretch, first, MAX_RATE).bytes, credited);
@@ -131,7 +142,7 @@ fn a_base_of_the_future_sets_no_limit() {
             to: point(2, 5 + far),
             started: false,
         };
-        let settled = sessions.settle(&stretch, Source::UNKNOWN, MAX_RATE);
+        let settled = sessions.settle(&stretch, ReportSource::UNKNOWN, MAX_RATE);
         assert_eq!(settled.bytes, credited, "{base_at}");
     }
 }
@@ -295,7 +306,7 @@ fn no_order_of_reports_credits_more_than_was_moved() {
 
 #[test]
 fn a_report_right_after_a_start_counts_once_though_clocks_differ_by_a_second() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     let mut sessions = Sessions::default();
     let mut settle = |from: (i64, u64), to: (i64, u64), started, by| {
         let stretch = Stretch {
@@ -323,7 +334,7 @@ fn credited_late(passed_on: &[Vec<Stretch>; 2], random: &mut fastrand::Rng) -> u
         let node = usize::from(random.bool());
         if let Some(stretch) = passed_on[node].get(next[node]) {
             next[node] += 1;
-            let by = Source::new(1000 * node as u64, 1);
+            let by = ReportSource::new(1000 * node as u64, 1);
             gained += sessions.settle(stretch, by, MAX_RATE).bytes;
         }
     }
@@ -398,8 +409,8 @@ fn two_nodes_credit_no_more_than_was_moved() {
 /// A time and a total.
 type At = (i64, u64);
 
-/// Settles reports: by whom, since which `started`, from where to where, and the credit that it has to give.
-fn expect_named(reports: &[(Source, At, At, At, u64)]) {
+/// Settles reports: source, `started` of the session, from, to, and the expected credit.
+fn expect_named(reports: &[(ReportSource, At, At, At, u64)]) {
     let mut sessions = Sessions::default();
     for &(by, start, from, to, credited) in reports {
         let [start, from, to] = [start, from, to].map(|(at, total)| point(at, total));
@@ -407,14 +418,14 @@ fn expect_named(reports: &[(Source, At, At, At, u64)]) {
         let stretch = Stretch { from, to, started };
         let bytes = sessions.settle_in(start, &stretch, by, MAX_RATE).bytes;
         assert_eq!(bytes, credited, "{stretch:?} since {start:?}");
-        let again = sessions.settle_in(start, &stretch, Source::UNKNOWN, MAX_RATE);
+        let again = sessions.settle_in(start, &stretch, ReportSource::UNKNOWN, MAX_RATE);
         assert_eq!(again.bytes, 0, "again: {stretch:?} since {start:?}");
     }
 }
 
 #[test]
 fn a_session_counts_in_full_whatever_arrives_first() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     // It starts over at the first node, whose batches are late, and goes on at the second.
     expect_named(&[
         (second, (0, 0), (0, 0), (0, 0), 0),
@@ -442,7 +453,7 @@ fn a_session_counts_in_full_whatever_arrives_first() {
 
 #[test]
 fn what_a_client_moved_before_it_started_again_counts() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     // Nothing else is known of it, and then what it moved before.
     expect_named(&[
         (second, (30, 700), (20, 500), (30, 700), 200),
@@ -457,7 +468,7 @@ fn what_a_client_moved_before_it_started_again_counts() {
         (second, (30, 700), (30, 700), (40, 800), 100),
         (first, (0, 0), (10, 400), (20, 500), 300),
     ]);
-    // The node that heard the `started` knew nothing of it.
+    // The node that received the `started` did not know it.
     let mut sessions = Sessions::known(400, 10);
     let start = point(30, 700);
     let settled = sessions.settle_in(start, &Stretch::at(start, false), second, MAX_RATE);
@@ -466,7 +477,7 @@ fn what_a_client_moved_before_it_started_again_counts() {
 
 #[test]
 fn a_start_that_two_nodes_saw_is_one_though_their_clocks_differ() {
-    let (first, second) = (Source::new(40, 3), Source::new(99, 1));
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     expect_named(&[
         (first, (56, 0), (56, 0), (60, 273), 273),
         (second, (66, 249), (66, 249), (66, 249), 0),
@@ -505,7 +516,7 @@ fn pass_on(known: Known, to: Point, started: bool) -> ((Option<Point>, Stretch),
         return ((named, Stretch::at(to, false)), Some((named, to)));
     };
     if to.total < from.total && !started {
-        // It has not heard of the `started` at the other node.
+        // It does not know the `started` at the other node.
         return ((start, Stretch::at(to, false)), known);
     }
     let start = named.or(start);
@@ -521,8 +532,8 @@ fn pass_on(known: Known, to: Point, started: bool) -> ((Option<Point>, Stretch),
 }
 
 impl Routed {
-    /// `hears`: each node hears of what the other one knows, and neither forgets.
-    fn by_chance(random: &mut fastrand::Rng, hears: bool) -> Self {
+    /// `are_connected`: each node learns what the other one knows, and neither forgets.
+    fn by_chance(random: &mut fastrand::Rng, are_connected: bool) -> Self {
         let skew = random.i64(-1..=1);
         let (mut at, mut total, mut moved) = (100, 0, 0);
         let mut known: [Known; 2] = [None, None];
@@ -539,25 +550,25 @@ impl Routed {
             } else {
                 let step = random.u64(..1000);
                 total += step;
-                // What it moved before anybody heard of it is its first base (rule A1).
+                // What it moved before its first announce is its base (rule A1).
                 moved += if known == [None, None] { 0 } else { step };
             }
             let way = random.usize(..3);
-            // Of an announce to both, the second node may hear from the first before its own.
-            let is_first_heard = hears && random.bool();
+            // Of an announce to both, the second node may learn from the first before it gets its own.
+            let is_known_first = are_connected && random.bool();
             for node in (0..2).filter(|&node| way == node || way == 2) {
-                if !hears && random.u8(..6) == 0 {
+                if !are_connected && random.u8(..6) == 0 {
                     known[node] = known[node].map(|(_, base)| (None, base));
                 }
                 let to = point(at + skew * node as i64, total);
                 let (report, knows) = pass_on(known[node], to, started);
                 passed_on[node].push(report);
                 known[node] = knows;
-                if hears && (way != 2 || (node == 0 && is_first_heard)) {
+                if are_connected && (way != 2 || (node == 0 && is_known_first)) {
                     known[1 - node] = knows;
                 }
             }
-            // Of one second, it can't be told which of two nodes heard first.
+            // Within one second, the order of two nodes is unknown.
             let is_soon = (!started || way == 2) && random.u8(..3) == 0;
             at += if is_soon { 0 } else { random.i64(3..40) };
         }
@@ -574,7 +585,7 @@ impl Routed {
                 continue;
             };
             next[node] += 1;
-            let by = Source::new(1000 * node as u64, 1);
+            let by = ReportSource::new(1000 * node as u64, 1);
             let settled = match start {
                 Some(start) => sessions.settle_in(*start, stretch, by, MAX_RATE),
                 None => sessions.settle(stretch, by, MAX_RATE),
@@ -590,8 +601,8 @@ fn named_sessions_credit_what_was_moved_and_no_more() {
     let (mut moved, mut gained) = (0, 0);
     for seed in 0..20_000 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let hears = random.u8(..4) > 0;
-        let routed = Routed::by_chance(&mut random, hears);
+        let are_connected = random.u8(..4) > 0;
+        let routed = Routed::by_chance(&mut random, are_connected);
         let credited = routed.credited(&mut random);
         let Routed { passed_on, .. } = &routed;
         assert!(
@@ -599,7 +610,7 @@ fn named_sessions_credit_what_was_moved_and_no_more() {
             "seed {seed}: {credited} of {}: {passed_on:?}",
             routed.moved
         );
-        if hears {
+        if are_connected {
             (moved, gained) = (moved + routed.moved, gained + credited);
         }
     }

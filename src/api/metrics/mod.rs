@@ -19,7 +19,7 @@ use crate::journal;
 use crate::registry::Registry;
 use crate::telemetry::metrics::process::ProcessFigures;
 use crate::telemetry::metrics::{Certificates, Evictions, Health, Metrics};
-use crate::tracker::{Census, Reason, Roles, Tracker};
+use crate::tracker::{Reason, Roles, SwarmStats, Tracker};
 
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -32,7 +32,7 @@ pub struct Sources {
     pub registry: Arc<Registry>,
     pub journal: journal::JournalHandle,
     pub clock: Clock,
-    pub census: Arc<CostLimitedCache<Census>>,
+    pub census: Arc<CostLimitedCache<SwarmStats>>,
 }
 
 /// All metrics as they are now. Counting the swarms takes some tens of nanoseconds for each: with a
@@ -117,7 +117,7 @@ impl Sources {
     }
 
     fn swarms(&self, page: &mut MetricsPage) -> fmt::Result {
-        let census = self.census.get(|| self.tracker.census());
+        let census = self.census.get(|| self.tracker.swarm_stats());
         page.gauge("mika_swarms", "Swarms in memory.", census.swarms)?;
         let peers = [("ipv4", census.v4), ("ipv6", census.v6)];
         let peers = peers.into_iter().flat_map(|(family, roles)| {

@@ -41,7 +41,7 @@ use crate::base::secret::Secret;
 use crate::base::url;
 use crate::change::sums::Credited;
 use crate::change::{Batch, SwarmCounts};
-use crate::registry::{Client, StoredTorrent, StoredUser, Wipe};
+use crate::registry::{ClientPrefix, StoredTorrent, StoredUser, Wipe};
 
 /// The driver `redis`.
 struct Redis {
@@ -238,7 +238,7 @@ impl Cache for Redis {
         torrents::put(&self.link, torrents, write).await
     }
 
-    async fn put_whitelist(&self, clients: &[Client]) -> Result<(), CacheError> {
+    async fn put_whitelist(&self, clients: &[ClientPrefix]) -> Result<(), CacheError> {
         whitelist::put(&self.link, clients).await
     }
 
@@ -258,7 +258,7 @@ impl Cache for Redis {
         torrents::ROWS.scan(&self.link, cursor).await
     }
 
-    async fn whitelist(&self) -> Result<Vec<Client>, CacheError> {
+    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, CacheError> {
         whitelist::get(&self.link).await
     }
 

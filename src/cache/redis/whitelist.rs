@@ -8,14 +8,14 @@ use super::commands::{Commands, Fields};
 use super::link::RedisLink;
 use super::{epoch, keys, reply};
 use crate::cache::{CacheError, Generation, Mirrored};
-use crate::registry::Client;
+use crate::registry::ClientPrefix;
 
 /// The version of the registry's keys: a cache filled by another version is filled again. Version 2: the
 /// sets of users are restored from storage.
 const LAYOUT: &str = "2";
 
 /// Adds new clients first, then removes others: a client that stays is never missing.
-pub(super) async fn put(link: &RedisLink, clients: &[Client]) -> Result<(), CacheError> {
+pub(super) async fn put(link: &RedisLink, clients: &[ClientPrefix]) -> Result<(), CacheError> {
     let session = link.session().await?;
     let names = session
         .one(cmd("HKEYS").arg(keys::WHITELIST).take())
@@ -40,7 +40,7 @@ pub(super) async fn put(link: &RedisLink, clients: &[Client]) -> Result<(), Cach
     session.run(commands).await.map(drop)
 }
 
-pub(super) async fn get(link: &RedisLink) -> Result<Vec<Client>, CacheError> {
+pub(super) async fn get(link: &RedisLink) -> Result<Vec<ClientPrefix>, CacheError> {
     let session = link.session().await?;
     let all = session.one(cmd("HGETALL").arg(keys::WHITELIST).take());
     let all = reply::pairs(all.await?).ok_or_else(|| link.unexpected("HGETALL"))?;
@@ -49,7 +49,7 @@ pub(super) async fn get(link: &RedisLink) -> Result<Vec<Client>, CacheError> {
         // An empty prefix would allow every client, so it is no prefix.
         if (1..=20).contains(&prefix.len()) {
             let name = reply::text(name).unwrap_or_default();
-            clients.push(Client { prefix, name });
+            clients.push(ClientPrefix { prefix, name });
         } else {
             tracing::debug!(%prefix, "client in the cache passed over: not 1 to 20 characters");
         }

@@ -171,7 +171,7 @@ impl Worker {
             requests.push(request);
         }
         if self.announced.len() >= PREFETCH_MIN {
-            self.service.tracker.prepare(&self.announced);
+            self.service.tracker.prefetch(&self.announced);
         }
         for request in &*requests {
             let (packet, route) = (received.packet(request.at), received.route(request.at));

@@ -6,7 +6,7 @@ use super::cache;
 use super::report::CheckReport;
 use crate::config::Config;
 use crate::manage::open;
-use crate::registry::Client;
+use crate::registry::ClientPrefix;
 use crate::storage::{Finding, Severity, Storage, StorageError};
 
 /// The hint for missing migrations.
@@ -94,7 +94,9 @@ fn hint(storage: &dyn Storage, error: &StorageError, problem: &str) -> &'static 
     }
 }
 
-async fn contents(storage: &dyn Storage) -> Result<(Vec<Finding>, Vec<Client>), StorageError> {
+async fn contents(
+    storage: &dyn Storage,
+) -> Result<(Vec<Finding>, Vec<ClientPrefix>), StorageError> {
     Ok((storage.check().await?, storage.whitelist().await?))
 }
 

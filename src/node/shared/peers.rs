@@ -282,7 +282,7 @@ struct Followed {
 /// Tells the tracker of other nodes, if there are journals of any.
 pub(super) fn note_company<'a>(node: &Node, mut journals: impl Iterator<Item = &'a String>) {
     if journals.any(|journal| node_of(journal) != node.name.as_str()) {
-        node.tracker.note_company();
+        node.tracker.note_other_nodes();
     }
 }
 

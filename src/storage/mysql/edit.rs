@@ -12,7 +12,7 @@ use super::read;
 use super::rows::RowsSql;
 use super::tables::{Own, begin, lock};
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
-use crate::registry::{Client, Permille};
+use crate::registry::{ClientPrefix, Permille};
 use crate::storage::schema::{self, Call};
 use crate::storage::settle::clamp;
 use crate::storage::values::is_no_hash;
@@ -286,7 +286,7 @@ pub(super) async fn remove_torrents(
 
 pub(super) async fn add_clients(
     session: &mut MysqlSession<'_>,
-    clients: &[Client],
+    clients: &[ClientPrefix],
 ) -> Result<(), MysqlFault> {
     begin(session).await?;
     lock(session, EDITS).await?;
@@ -303,7 +303,7 @@ pub(super) async fn add_clients(
     }
     // With a case-insensitive key, a prefix may have renamed another one.
     let there = read::whitelist(session).await?;
-    let is_there = |client: &&Client| !there.iter().any(|row| row.prefix == client.prefix);
+    let is_there = |client: &&ClientPrefix| !there.iter().any(|row| row.prefix == client.prefix);
     if let Some(client) = clients.iter().find(is_there) {
         return Err(alike(&client.prefix));
     }

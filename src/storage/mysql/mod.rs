@@ -53,7 +53,7 @@ use crate::base::secret::Secret;
 use crate::base::url;
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
-use crate::registry::Client;
+use crate::registry::ClientPrefix;
 
 /// The schemas of this crate.
 static SCHEMAS: [Schema; 2] = [
@@ -253,7 +253,7 @@ impl Storage for Mysql {
         ))
     }
 
-    async fn whitelist(&self) -> Result<Vec<Client>, StorageError> {
+    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, StorageError> {
         retrying!(self, |session| read::whitelist(session))
     }
 
@@ -334,7 +334,7 @@ impl Storage for Mysql {
         retrying!(self, |session| edit::remove_torrents(session, torrents))
     }
 
-    async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError> {
+    async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<(), StorageError> {
         once!(self, |session| edit::add_clients(session, clients))
     }
 

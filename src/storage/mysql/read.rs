@@ -12,7 +12,7 @@ use super::rows::{Cell, RowsSql};
 use super::tables::Own;
 use crate::base::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
-use crate::registry::{Client, Torrent, User};
+use crate::registry::{ClientPrefix, Torrent, User};
 use crate::storage::rows::{self, Unusable};
 use crate::storage::schema::{self, Call};
 use crate::storage::{
@@ -165,7 +165,9 @@ pub(super) async fn with_records(
     Ok(found)
 }
 
-pub(super) async fn whitelist(session: &mut MysqlSession<'_>) -> Result<Vec<Client>, MysqlFault> {
+pub(super) async fn whitelist(
+    session: &mut MysqlSession<'_>,
+) -> Result<Vec<ClientPrefix>, MysqlFault> {
     Ok(rows::distinct(clients(session).await?.rows))
 }
 
@@ -176,7 +178,7 @@ pub(super) async fn bad_clients(session: &mut MysqlSession<'_>) -> Result<Vec<Ba
 /// The clients with their prefixes verbatim, and the unusable rows.
 pub(super) async fn clients(
     session: &mut MysqlSession<'_>,
-) -> Result<Page<(Client, String)>, MysqlFault> {
+) -> Result<Page<(ClientPrefix, String)>, MysqlFault> {
     let rows = session.call(&schema::WHITELIST, &[]).await?;
     Ok(page(&rows, u32::MAX, client))
 }
@@ -395,7 +397,7 @@ pub(super) fn torrent(row: &Row) -> Result<StoredTorrent, Unusable> {
     })
 }
 
-fn client(row: &Row) -> Result<(Client, String), Unusable> {
+fn client(row: &Row) -> Result<(ClientPrefix, String), Unusable> {
     let cells = MysqlCells(row);
     let written = cells.text(0);
     let client = rows::client(&written, cells.text(1));

@@ -6,7 +6,7 @@ use super::fault::SqliteFault;
 use super::read;
 use super::tables::{begin, found};
 use crate::base::ids::{Passkey, TorrentId, UserId};
-use crate::registry::{Client, Permille};
+use crate::registry::{ClientPrefix, Permille};
 use crate::storage::settle::clamp;
 use crate::storage::{
     Added, NewTorrent, NewUser, StorageError, TorrentPatch, TorrentRemoval, UserPatch, Wipe,
@@ -204,7 +204,7 @@ pub(super) fn remove_torrents(
 
 pub(super) fn add_clients(
     connection: &mut Connection,
-    clients: &[Client],
+    clients: &[ClientPrefix],
 ) -> Result<(), SqliteFault> {
     let transaction = begin(connection)?;
     for client in clients {

@@ -41,7 +41,7 @@ use crate::base::secret::Secret;
 use crate::base::url;
 use crate::change::sums::Credited;
 use crate::change::{Batch, PeerKey};
-use crate::registry::{BadRow, Client};
+use crate::registry::{BadRow, ClientPrefix};
 
 /// How long a connection waits for another program's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -215,7 +215,7 @@ impl Storage for Sqlite {
             .await
     }
 
-    async fn whitelist(&self) -> Result<Vec<Client>, StorageError> {
+    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, StorageError> {
         self.read(|connection| read::whitelist(connection)).await
     }
 
@@ -311,7 +311,7 @@ impl Storage for Sqlite {
             .await
     }
 
-    async fn add_clients(&self, clients: &[Client]) -> Result<(), StorageError> {
+    async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<(), StorageError> {
         let clients = clients.to_vec();
         self.write(move |connection| edit::add_clients(connection, &clients))
             .await

@@ -8,7 +8,7 @@ use super::cells::SqliteCells;
 use super::fault::SqliteFault;
 use crate::base::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
-use crate::registry::{Client, Torrent, User};
+use crate::registry::{ClientPrefix, Torrent, User};
 use crate::storage::rows::{self, SortKey, Unusable};
 use crate::storage::unusable;
 use crate::storage::{
@@ -129,7 +129,7 @@ pub(super) fn with_records(
 }
 
 /// The usable clients; [`unusable_rows`] has the others.
-pub(super) fn whitelist(connection: &Connection) -> Result<Vec<Client>, SqliteFault> {
+pub(super) fn whitelist(connection: &Connection) -> Result<Vec<ClientPrefix>, SqliteFault> {
     Ok(rows::distinct(clients(connection)?.rows))
 }
 
@@ -274,7 +274,9 @@ pub(super) fn unusable_rows(
 }
 
 /// The clients with their prefixes verbatim, and the unusable rows.
-pub(super) fn clients(connection: &Connection) -> Result<Page<(Client, String)>, SqliteFault> {
+pub(super) fn clients(
+    connection: &Connection,
+) -> Result<Page<(ClientPrefix, String)>, SqliteFault> {
     let sql = "SELECT peer_id, vstring FROM whitelist ORDER BY peer_id";
     let mut select = connection.prepare_cached(sql)?;
     page(select.query([])?, u32::MAX, client)
@@ -378,7 +380,7 @@ fn torrent(row: &Row<'_>) -> Result<StoredTorrent, Unusable> {
     })
 }
 
-fn client(row: &Row<'_>) -> Result<(Client, String), Unusable> {
+fn client(row: &Row<'_>) -> Result<(ClientPrefix, String), Unusable> {
     let cells = SqliteCells(row);
     let written = cells.text(0);
     let client = rows::client(&written, cells.text(1));

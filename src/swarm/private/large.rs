@@ -1,53 +1,48 @@
-//! A swarm of many pages: its entries in order of class, with an index by user.
+//! A swarm of many blocks: its entries in order of class, with an index by user.
 //!
-//! The order makes those whom a requester may get a few contiguous ranges (rules W7, W8). Adding,
-//! removing and changing a class move one entry a class boundary at most, so they cost the
-//! same for a swarm of any size.
+//! The order makes the candidates for a requester a few contiguous ranges (rules W7, W8).
 
 use std::ops::Range;
 
 use crate::base::ids::UserId;
-use crate::swarm::classes::{Counts, Families, Role};
+use crate::swarm::class_bounds::ClassBounds;
+use crate::swarm::classes::{FamilyCounts, PeerCounts, Role};
 use crate::swarm::index::{Index, hash_of};
-use crate::swarm::private::packed::{Packed, Tag, View};
-use crate::swarm::private::page::{PAGE_MAX, Page};
+use crate::swarm::private::block::{BLOCK_MAX, PeerBlock};
+use crate::swarm::private::packed::{EntryView, PackedEntry, Tag};
 use crate::swarm::private::peer::Family;
 
 const CLASSES: usize = Tag::OUTSIDE as usize + 1;
 
 #[derive(Debug, Default)]
-pub(super) struct Large {
+pub(super) struct LargePrivate {
     /// All full but the last.
-    pages: Vec<Page>,
-    len: usize,
-    /// Where each class but the last ends.
-    ends: [u32; CLASSES - 1],
+    blocks: Vec<PeerBlock>,
+    bounds: ClassBounds<CLASSES>,
     by_user: Index,
 }
 
-// === impl Large ===
-
-impl Large {
+impl LargePrivate {
     pub fn len(&self) -> usize {
-        self.len
+        self.bounds.len()
     }
 
     pub fn snatches(&self) -> u32 {
-        self.pages.first().map_or(0, Page::snatches)
+        self.blocks.first().map_or(0, PeerBlock::snatches)
     }
 
     pub fn set_snatches(&mut self, snatches: u32) {
-        if let Some(page) = self.pages.first_mut() {
-            page.set_snatches(snatches);
+        if let Some(block) = self.blocks.first_mut() {
+            block.set_snatches(snatches);
         }
     }
 
-    /// The counts of each family. Only those without a port are looked at one by one.
-    pub fn families(&self) -> Families {
-        let mut families = Families::default();
+    /// The counts of each family. Only peers without a port are looked at one by one.
+    pub fn families(&self) -> FamilyCounts {
+        let mut families = FamilyCounts::default();
         for role in [Role::Leecher, Role::Paused, Role::Seeder] {
             for class in Tag::classes(role) {
-                let places = self.start(class.into())..self.end(class.into());
+                let places = self.bounds.range(class.into());
                 match Tag(class).families() {
                     Some(reach) => families.add(role, reach, places.len() as u32),
                     None => places.for_each(|place| {
@@ -59,33 +54,38 @@ impl Large {
         families
     }
 
-    pub fn view(&self, place: usize) -> View<'_> {
-        self.pages[place / PAGE_MAX].view(place % PAGE_MAX)
+    pub fn view(&self, place: usize) -> EntryView<'_> {
+        view(&self.blocks, place)
     }
 
-    pub fn counts(&self) -> Counts {
-        let size = |role: usize| (self.end(4 * role + 3) - self.start(4 * role)) as u32;
+    pub fn counts(&self) -> PeerCounts {
+        let size =
+            |role: usize| (self.bounds.end(4 * role + 3) - self.bounds.start(4 * role)) as u32;
         let paused = size(1);
-        Counts {
+        PeerCounts {
             seeders: size(2),
             leechers: size(0) + paused,
             paused,
         }
     }
 
-    /// The entry of that user for which `is_it` holds.
-    pub fn find(&self, user: UserId, mut is_it: impl FnMut(View<'_>) -> bool) -> Option<usize> {
+    /// The entry of that user that `matches`.
+    pub fn find(
+        &self,
+        user: UserId,
+        mut matches: impl FnMut(EntryView<'_>) -> bool,
+    ) -> Option<usize> {
         self.by_user.find(hash_of(user), |place| {
             let view = self.view(place);
-            view.user() == user && is_it(view)
+            view.user() == user && matches(view)
         })
     }
 
-    /// The places of those who may be handed to a requester: three ranges, those of a role each.
+    /// The places of the candidates for a requester: three ranges, one a role.
     pub fn candidates(&self, family: Family, requester: Role) -> [Range<usize>; 3] {
         let of_role = |role: usize| match family {
-            Family::V4 => self.start(4 * role)..self.end(4 * role + 1),
-            Family::V6 => self.start(4 * role + 1)..self.end(4 * role + 2),
+            Family::V4 => self.bounds.start(4 * role)..self.bounds.end(4 * role + 1),
+            Family::V6 => self.bounds.start(4 * role + 1)..self.bounds.end(4 * role + 2),
         };
         match requester {
             Role::Leecher => [of_role(0), of_role(1), of_role(2)],
@@ -93,30 +93,23 @@ impl Large {
         }
     }
 
-    pub fn add(&mut self, entry: &Packed) {
-        let class = usize::from(entry.tag.class());
-        let mut hole = self.len;
-        self.len += 1;
-        for above in (class + 1..CLASSES).rev() {
-            let first = self.start(above);
-            self.shift(first, hole);
-            self.ends[above - 1] += 1;
-            hole = first;
-        }
-        self.put(hole, entry);
-        let hash = hash_of(self.view(hole).user());
-        let pages = &self.pages;
-        self.by_user.insert(hash, hole, |place| {
-            let view = pages[place / PAGE_MAX].view(place % PAGE_MAX);
-            hash_of(view.user())
+    pub fn add(&mut self, entry: &PackedEntry) {
+        let (blocks, by_user) = (&mut self.blocks, &mut self.by_user);
+        let place = self.bounds.insert(entry.tag.class().into(), |from, to| {
+            shift(blocks, by_user, from, to);
+        });
+        put(blocks, place, entry);
+        let user_at = |place| view(blocks, place).user();
+        by_user.insert(hash_of(user_at(place)), place, |place| {
+            hash_of(user_at(place))
         });
     }
 
-    /// Puts an entry in place of another of the same user. Unless both are of one class,
+    /// Replaces an entry by another of the same user. Unless both are of one class,
     /// places change.
-    pub fn set(&mut self, place: usize, entry: &Packed) {
+    pub fn set(&mut self, place: usize, entry: &PackedEntry) {
         if self.view(place).tag.class() == entry.tag.class() {
-            self.put(place, entry);
+            put(&mut self.blocks, place, entry);
         } else {
             self.remove(place);
             self.add(entry);
@@ -126,60 +119,44 @@ impl Large {
     pub fn remove(&mut self, place: usize) {
         let view = self.view(place);
         let (user, class) = (view.user(), usize::from(view.tag.class()));
-        self.by_user.remove(hash_of(user), place);
-        let mut hole = place;
-        for class in class..CLASSES {
-            let last = self.end(class) - 1;
-            self.shift(last, hole);
-            if let Some(end) = self.ends.get_mut(class) {
-                *end -= 1;
-            }
-            hole = last;
+        let (blocks, by_user) = (&mut self.blocks, &mut self.by_user);
+        by_user.remove(hash_of(user), place);
+        let hole = self
+            .bounds
+            .remove(class, place, |from, to| shift(blocks, by_user, from, to));
+        if let Some(block) = blocks.get_mut(hole / BLOCK_MAX) {
+            block.remove(hole % BLOCK_MAX);
         }
-        self.len -= 1;
-        if let Some(page) = self.pages.get_mut(hole / PAGE_MAX) {
-            page.remove(hole % PAGE_MAX);
-        }
-        let pages = self.len.div_ceil(PAGE_MAX).max(1);
-        self.pages.truncate(pages);
-        if self.pages.capacity() > 4 * pages {
-            self.pages.shrink_to(2 * pages);
+        let number = self.bounds.len().div_ceil(BLOCK_MAX).max(1);
+        blocks.truncate(number);
+        if blocks.capacity() > 4 * number {
+            blocks.shrink_to(2 * number);
         }
     }
+}
 
-    /// Moves an entry to a place that is free.
-    fn shift(&mut self, from: usize, to: usize) {
-        if from == to {
-            return;
-        }
-        let entry = Packed::from(self.view(from));
-        let hash = hash_of(self.view(from).user());
-        self.put(to, &entry);
-        self.by_user.moved(hash, from, to);
+fn view(blocks: &[PeerBlock], place: usize) -> EntryView<'_> {
+    blocks[place / BLOCK_MAX].view(place % BLOCK_MAX)
+}
+
+/// Moves an entry to a place that is free.
+fn shift(blocks: &mut Vec<PeerBlock>, by_user: &mut Index, from: usize, to: usize) {
+    let entry = PackedEntry::from(view(blocks, from));
+    let hash = hash_of(view(blocks, from).user());
+    put(blocks, to, &entry);
+    by_user.moved(hash, from, to);
+}
+
+/// Writes an entry, to an existing place or to the next.
+fn put(blocks: &mut Vec<PeerBlock>, place: usize, entry: &PackedEntry) {
+    let slot = place % BLOCK_MAX;
+    if place / BLOCK_MAX == blocks.len() {
+        blocks.push(PeerBlock::default());
     }
-
-    /// Writes an entry, to a place that there is or to the next.
-    fn put(&mut self, place: usize, entry: &Packed) {
-        let slot = place % PAGE_MAX;
-        if place / PAGE_MAX == self.pages.len() {
-            self.pages.push(Page::default());
-        }
-        let page = &mut self.pages[place / PAGE_MAX];
-        if slot == page.len() {
-            page.push(entry);
-        } else {
-            page.set(slot, entry);
-        }
-    }
-
-    fn start(&self, class: usize) -> usize {
-        match class.checked_sub(1) {
-            Some(below) => self.ends[below] as usize,
-            None => 0,
-        }
-    }
-
-    fn end(&self, class: usize) -> usize {
-        self.ends.get(class).map_or(self.len, |&end| end as usize)
+    let block = &mut blocks[place / BLOCK_MAX];
+    if slot == block.len() {
+        block.push(entry);
+    } else {
+        block.set(slot, entry);
     }
 }

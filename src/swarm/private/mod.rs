@@ -1,45 +1,45 @@
 //! The swarm of a private torrent: peers by user and peer id, their accounts, and what each
 //! user has done with the torrent (rules W1, W2, A1).
 //!
-//! Peers are packed: [`PrivateSwarm::client`] takes one out, [`PrivateSwarm::put`] puts it back. The
-//! place of a peer holds until the swarm is changed.
+//! Peers are packed: [`PrivateSwarm::peer`] unpacks one, [`PrivateSwarm::put`] packs it again. The
+//! place of a peer is valid until the swarm is changed.
 
+mod block;
 mod large;
 mod own;
 mod packed;
-mod page;
 mod peer;
-mod tape;
 #[cfg(test)]
 mod tests;
+mod varint_buf;
 
 use crate::base::addr::{Compact, Endpoint};
 use crate::base::clock::Seconds;
 use crate::base::ids::{PeerId, UserId};
-use crate::swarm::classes::{Counts, Families, Role};
+use crate::swarm::classes::{FamilyCounts, PeerCounts, Role};
 use crate::swarm::public::Eligibility;
-use crate::swarm::records::{Account, History};
+use crate::swarm::records::{Account, UserHistory};
 use crate::swarm::select::Selector;
 
-use self::large::Large;
-use self::packed::{Packed, Tag, View};
-use self::page::{PAGE_MAX, Page};
-use self::peer::Seen;
+use self::block::{BLOCK_MAX, PeerBlock};
+use self::large::LargePrivate;
+use self::packed::{EntryView, PackedEntry, Tag};
+use self::peer::SeenEndpoint;
 
-pub use self::peer::{Client, Family, Peer, Whereabouts};
+pub use self::peer::{Family, PeerLocation, PeerState, PrivatePeer};
 
 /// The peers and histories of a private torrent, and its snatches, which outlive the peers.
 #[derive(Debug)]
-pub struct PrivateSwarm(Form);
+pub struct PrivateSwarm(PrivateStore);
 
-/// Each user with any entry has one that carries the history.
+/// Of each user's entries, one carries the history.
 #[derive(Debug)]
-enum Form {
-    Small(Page),
-    Large(Box<Large>),
+enum PrivateStore {
+    Small(PeerBlock),
+    Large(Box<LargePrivate>),
 }
 
-/// Whom a requester may get.
+/// A requester, and what it wants.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     pub user: UserId,
@@ -51,36 +51,36 @@ pub struct Request<'a> {
     pub hide_own: bool,
 }
 
-// === impl PrivateSwarm ===
-
 impl Default for PrivateSwarm {
     fn default() -> Self {
-        Self(Form::Small(Page::default()))
+        Self(PrivateStore::Small(PeerBlock::default()))
     }
 }
 
 impl PrivateSwarm {
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> PeerCounts {
         match &self.0 {
-            Form::Small(page) => {
-                let roles = page.tags().filter_map(Tag::role);
-                roles.map(Counts::of).fold(Counts::default(), Counts::plus)
+            PrivateStore::Small(block) => {
+                let roles = block.tags().filter_map(Tag::role);
+                roles
+                    .map(PeerCounts::of)
+                    .fold(PeerCounts::default(), PeerCounts::plus)
             }
-            Form::Large(large) => large.counts(),
+            PrivateStore::Large(large) => large.counts(),
         }
     }
 
     /// The counts of each family. A peer that is there by both counts in each where it has a port.
-    pub fn families(&self) -> Families {
-        let page = match &self.0 {
-            Form::Small(page) => page,
-            Form::Large(large) => return large.families(),
+    pub fn families(&self) -> FamilyCounts {
+        let block = match &self.0 {
+            PrivateStore::Small(block) => block,
+            PrivateStore::Large(large) => return large.families(),
         };
-        let mut families = Families::default();
-        for (slot, tag) in page.tags().enumerate() {
+        let mut families = FamilyCounts::default();
+        for (slot, tag) in block.tags().enumerate() {
             if let Some(role) = tag.role() {
                 let reach = tag.families();
-                let reach = reach.unwrap_or_else(|| page.view(slot).families());
+                let reach = reach.unwrap_or_else(|| block.view(slot).families());
                 families.add(role, reach, 1);
             }
         }
@@ -90,19 +90,19 @@ impl PrivateSwarm {
     /// Snatches of the torrent.
     pub fn snatches(&self) -> u32 {
         match &self.0 {
-            Form::Small(page) => page.snatches(),
-            Form::Large(large) => large.snatches(),
+            PrivateStore::Small(block) => block.snatches(),
+            PrivateStore::Large(large) => large.snatches(),
         }
     }
 
     pub fn set_snatches(&mut self, snatches: u32) {
         match &mut self.0 {
-            Form::Small(page) => page.set_snatches(snatches),
-            Form::Large(large) => large.set_snatches(snatches),
+            PrivateStore::Small(block) => block.set_snatches(snatches),
+            PrivateStore::Large(large) => large.set_snatches(snatches),
         }
     }
 
-    /// Nothing in it is worth its memory.
+    /// Whether it can be dropped.
     pub fn is_empty(&self) -> bool {
         self.len() == 0 && self.snatches() == 0
     }
@@ -116,12 +116,12 @@ impl PrivateSwarm {
     /// Peers, tombstones and histories of users without either: their places are `0..len`.
     pub fn len(&self) -> usize {
         match &self.0 {
-            Form::Small(page) => page.len(),
-            Form::Large(large) => large.len(),
+            PrivateStore::Small(block) => block.len(),
+            PrivateStore::Large(large) => large.len(),
         }
     }
 
-    /// Where a user's client is.
+    /// The place of a user's client.
     pub fn find(&self, user: UserId, peer_id: &PeerId) -> Option<usize> {
         self.find_of(user, |view| view.is(user, peer_id))
     }
@@ -132,33 +132,38 @@ impl PrivateSwarm {
     }
 
     /// The client at that place; none if there is only a history.
-    pub fn client(&self, place: usize) -> Option<Client> {
+    pub fn peer(&self, place: usize) -> Option<PrivatePeer> {
         let (peer, history) = self.view(place).unpack();
         let peer = peer?;
         let history = history.or_else(|| self.history(peer.user));
-        Some(Client {
-            history: history.unwrap_or_else(|| History::new(peer.user)),
-            peer,
+        Some(PrivatePeer {
+            history: history.unwrap_or_else(|| UserHistory::new(peer.user)),
+            state: peer,
             place: Some(place),
             known: history,
         })
     }
 
+    /// All clients, tombstones too.
+    pub fn peers(&self) -> impl Iterator<Item = PrivatePeer> + '_ {
+        (0..self.len()).filter_map(|place| self.peer(place))
+    }
+
     /// A client that is not in the swarm yet.
-    pub fn newcomer(&self, user: UserId, peer_id: PeerId, account: Account) -> Client {
+    pub fn newcomer(&self, user: UserId, peer_id: PeerId, account: Account) -> PrivatePeer {
         let known = self.history(user);
-        Client {
-            peer: Peer::new(user, peer_id, account),
-            history: known.unwrap_or_else(|| History::new(user)),
+        PrivatePeer {
+            state: PeerState::new(user, peer_id, account),
+            history: known.unwrap_or_else(|| UserHistory::new(user)),
             place: None,
             known,
         }
     }
 
-    /// Puts a client into the swarm, or back. Nothing else may have changed since it was taken out.
-    pub fn put(&mut self, client: &Client) {
-        let Client {
-            peer,
+    /// Puts a client into the swarm, or back. The swarm must not have changed since it was taken out.
+    pub fn put(&mut self, client: &PrivatePeer) {
+        let PrivatePeer {
+            state: peer,
             history,
             place,
             known,
@@ -168,25 +173,25 @@ impl PrivateSwarm {
             _ => self.carrier(peer.user),
         };
         let Some(carrier) = carrier else {
-            self.add(&Packed::client(peer, Some(history)));
+            self.add(&PackedEntry::client(peer, Some(history)));
             return;
         };
-        // The first client after those of before takes the history over.
+        // The first client after a history without client carries it from now on.
         if *place == Some(carrier) || !self.view(carrier).is_client() {
-            self.set(carrier, &Packed::client(peer, Some(history)));
+            self.set(carrier, &PackedEntry::client(peer, Some(history)));
             return;
         }
         if Some(history) != known.as_ref() {
             self.set_carried(carrier, history);
         }
-        let packed = Packed::client(peer, None);
+        let packed = PackedEntry::client(peer, None);
         match place {
             Some(place) => self.set(*place, &packed),
             None => self.add(&packed),
         }
     }
 
-    /// Forgets a tombstone, but not what its user did with the torrent.
+    /// Forgets a tombstone, but not the user's history.
     pub fn forget(&mut self, place: usize) {
         let view = self.view(place);
         debug_assert!(view.tag.role().is_none(), "only tombstones are forgotten");
@@ -201,26 +206,26 @@ impl PrivateSwarm {
         } else if history.is_nothing() {
             self.remove(place);
         } else {
-            self.set(place, &Packed::history(&history));
+            self.set(place, &PackedEntry::history(&history));
         }
     }
 
-    /// What the user did with the torrent, if anything is known.
-    pub fn history(&self, user: UserId) -> Option<History> {
+    /// The user's history, if anything is known.
+    pub fn history(&self, user: UserId) -> Option<UserHistory> {
         let place = self.carrier(user)?;
         self.view(place).unpack().1
     }
 
-    pub fn set_history(&mut self, history: &History) {
+    pub fn set_history(&mut self, history: &UserHistory) {
         match self.carrier(history.user) {
             Some(carrier) => self.set_carried(carrier, history),
             None if history.is_nothing() => {}
-            None => self.add(&Packed::history(history)),
+            None => self.add(&PackedEntry::history(history)),
         }
     }
 
-    /// Whether there is anything to do about the entry at that place: an endpoint that was not
-    /// seen since `alive_since`, a debt, a tombstone older than `kept_since`.
+    /// Whether the entry at that place needs work: it has an endpoint that was not
+    /// seen since `alive_since`, owes the journal, or is a tombstone older than `kept_since`.
     pub fn is_due(&self, place: usize, alive_since: Seconds, kept_since: Seconds) -> bool {
         let view = self.view(place);
         if !view.is_client() {
@@ -233,7 +238,7 @@ impl PrivateSwarm {
         view.owes() || view.is_any_seen_before(since)
     }
 
-    /// Appends up to `want` endpoints, and their peer ids where they are asked for.
+    /// Appends up to `want` endpoints, and their peer ids if requested.
     pub fn select(
         &self,
         request: &Request<'_>,
@@ -243,11 +248,11 @@ impl PrivateSwarm {
     ) {
         match request.endpoint {
             Endpoint::V4(own) => {
-                let v4 = |view: View<'_>| view.v4();
+                let v4 = |view: EntryView<'_>| view.v4();
                 self.select_from(v4, own, request, selector, out, peer_ids);
             }
             Endpoint::V6(own) => {
-                let v6 = |view: View<'_>| view.v6();
+                let v6 = |view: EntryView<'_>| view.v6();
                 self.select_from(v6, own, request, selector, out, peer_ids);
             }
         }
@@ -255,7 +260,7 @@ impl PrivateSwarm {
 
     fn select_from<C: Compact>(
         &self,
-        endpoint_of: impl Fn(View<'_>) -> Option<Seen<C>>,
+        endpoint_of: impl Fn(EntryView<'_>) -> Option<SeenEndpoint<C>>,
         own: C,
         request: &Request<'_>,
         selector: &mut Selector,
@@ -265,26 +270,28 @@ impl PrivateSwarm {
         let eligibility = request.eligibility;
         // Two users may share an endpoint: both are counted, and it is handed out once.
         let mut distinct = selector.take_distinct(request.want.min(self.len()));
-        let mut offer = |view: View<'_>| {
+        let mut offer = |view: EntryView<'_>| {
             let Some(seen) = endpoint_of(view) else {
                 return false;
             };
-            let eligible = seen.heard(view.last_announce()) >= eligibility.alive_since
+            let eligible = seen.last_seen(view.last_announce()) >= eligibility.alive_since
                 && seen.endpoint.port() != 0
                 && seen.endpoint != own
                 && !(request.hide_own && view.user() == request.user)
                 && eligibility
                     .viewer
                     .reaches(seen.endpoint)
-                    .is_some_and(|it| it != own && distinct.add(it.as_ref(), out));
+                    .is_some_and(|endpoint| {
+                        endpoint != own && distinct.add(endpoint.as_ref(), out)
+                    });
             if eligible && let Some(peer_ids) = &mut peer_ids {
                 peer_ids.push(view.peer_id());
             }
             eligible
         };
         match &self.0 {
-            Form::Small(page) => selector.select(page.len(), request.want, |slot| {
-                let view = page.view(slot);
+            PrivateStore::Small(block) => selector.select(block.len(), request.want, |slot| {
+                let view = block.view(slot);
                 let is_wanted = match (request.role, view.tag.role()) {
                     (_, None) => false,
                     (Role::Leecher, Some(_)) => true,
@@ -292,7 +299,7 @@ impl PrivateSwarm {
                 };
                 is_wanted && offer(view)
             }),
-            Form::Large(large) => {
+            PrivateStore::Large(large) => {
                 let family = Family::of(request.endpoint);
                 let [first, second, third] = large.candidates(family, request.role);
                 let (one, two) = (first.len(), first.len() + second.len());
@@ -310,10 +317,10 @@ impl PrivateSwarm {
         selector.give_back(distinct);
     }
 
-    fn view(&self, place: usize) -> View<'_> {
+    fn view(&self, place: usize) -> EntryView<'_> {
         match &self.0 {
-            Form::Small(page) => page.view(place),
-            Form::Large(large) => large.view(place),
+            PrivateStore::Small(block) => block.view(place),
+            PrivateStore::Large(large) => large.view(place),
         }
     }
 
@@ -321,71 +328,76 @@ impl PrivateSwarm {
         self.find_of(user, |view| view.carries_history())
     }
 
-    /// The first entry of that user for which `is_it` holds.
-    fn find_of(&self, user: UserId, mut is_it: impl FnMut(View<'_>) -> bool) -> Option<usize> {
+    /// The first entry of that user that `matches`.
+    fn find_of(
+        &self,
+        user: UserId,
+        mut matches: impl FnMut(EntryView<'_>) -> bool,
+    ) -> Option<usize> {
         match &self.0 {
-            Form::Small(page) => {
-                page.find(|tag| tag.may_be(user), |it| it.user() == user && is_it(it))
-            }
-            Form::Large(large) => large.find(user, is_it),
+            PrivateStore::Small(block) => block.find(
+                |tag| tag.may_be(user),
+                |view| view.user() == user && matches(view),
+            ),
+            PrivateStore::Large(large) => large.find(user, matches),
         }
     }
 
-    /// False if at most one entry is a user's, as far as that costs next to nothing to see.
+    /// False if at most one entry can be the user's, as far as the tags tell.
     fn may_have_several(&self, user: UserId) -> bool {
         match &self.0 {
-            Form::Small(page) => page.tags().filter(|tag| tag.may_be(user)).count() > 1,
-            Form::Large(_) => true,
+            PrivateStore::Small(block) => block.tags().filter(|tag| tag.may_be(user)).count() > 1,
+            PrivateStore::Large(_) => true,
         }
     }
 
-    /// Writes a history into the entry that is to carry it.
-    fn set_carried(&mut self, place: usize, history: &History) {
+    /// Writes a history into the entry that carries it.
+    fn set_carried(&mut self, place: usize, history: &UserHistory) {
         let packed = match self.view(place).unpack().0 {
-            Some(peer) => Packed::client(&peer, Some(history)),
-            None => Packed::history(history),
+            Some(peer) => PackedEntry::client(&peer, Some(history)),
+            None => PackedEntry::history(history),
         };
         self.set(place, &packed);
     }
 
-    fn set(&mut self, place: usize, entry: &Packed) {
+    fn set(&mut self, place: usize, entry: &PackedEntry) {
         match &mut self.0 {
-            Form::Small(page) => page.set(place, entry),
-            Form::Large(large) => large.set(place, entry),
+            PrivateStore::Small(block) => block.set(place, entry),
+            PrivateStore::Large(large) => large.set(place, entry),
         }
     }
 
-    fn add(&mut self, entry: &Packed) {
-        if let Form::Small(page) = &self.0
-            && page.len() == PAGE_MAX
+    fn add(&mut self, entry: &PackedEntry) {
+        if let PrivateStore::Small(block) = &self.0
+            && block.len() == BLOCK_MAX
         {
-            let mut large = Box::<Large>::default();
-            for slot in 0..page.len() {
-                large.add(&page.view(slot).into());
+            let mut large = Box::<LargePrivate>::default();
+            for slot in 0..block.len() {
+                large.add(&block.view(slot).into());
             }
-            large.set_snatches(page.snatches());
-            self.0 = Form::Large(large);
+            large.set_snatches(block.snatches());
+            self.0 = PrivateStore::Large(large);
         }
         match &mut self.0 {
-            Form::Small(page) => page.push(entry),
-            Form::Large(large) => large.add(entry),
+            PrivateStore::Small(block) => block.push(entry),
+            PrivateStore::Large(large) => large.add(entry),
         }
     }
 
     fn remove(&mut self, place: usize) {
         match &mut self.0 {
-            Form::Small(page) => page.remove(place),
-            Form::Large(large) => large.remove(place),
+            PrivateStore::Small(block) => block.remove(place),
+            PrivateStore::Large(large) => large.remove(place),
         }
-        if let Form::Large(large) = &self.0
-            && large.len() < PAGE_MAX / 2
+        if let PrivateStore::Large(large) = &self.0
+            && large.len() < BLOCK_MAX / 2
         {
-            let mut page = Page::default();
+            let mut block = PeerBlock::default();
             for place in 0..large.len() {
-                page.push(&large.view(place).into());
+                block.push(&large.view(place).into());
             }
-            page.set_snatches(large.snatches());
-            self.0 = Form::Small(page);
+            block.set_snatches(large.snatches());
+            self.0 = PrivateStore::Small(block);
         }
     }
 }

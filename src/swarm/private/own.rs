@@ -1,11 +1,11 @@
-//! What one user has in a private swarm: clients, tombstones, and who of them is at an endpoint.
+//! The entries of one user in a private swarm: clients, tombstones, and which of them is at an endpoint.
 
 use crate::base::addr::{Compact, Endpoint};
 use crate::base::clock::Seconds;
 use crate::base::ids::{PeerId, UserId};
 use crate::swarm::Role;
-use crate::swarm::private::packed::View;
-use crate::swarm::private::{Client, PrivateSwarm};
+use crate::swarm::private::packed::EntryView;
+use crate::swarm::private::{PrivatePeer, PrivateSwarm};
 
 // === impl PrivateSwarm ===
 
@@ -16,7 +16,7 @@ impl PrivateSwarm {
     }
 
     /// The number of a user's clients in the swarm that have not expired and are not at `endpoint`;
-    /// counted up to `max`. A newcomer at that endpoint takes the place of those who are (rule W1a).
+    /// counted up to `max`. A new client at that endpoint displaces those there (rule W1a).
     pub fn alive_elsewhere(
         &self,
         user: UserId,
@@ -25,22 +25,22 @@ impl PrivateSwarm {
         max: usize,
     ) -> usize {
         self.count_of(user, max, |view| {
-            let v4 = view.v4().map(|it| it.heard(view.last_announce()));
-            let v6 = view.v6().map(|it| it.heard(view.last_announce()));
-            v4.max(v6).is_some_and(|heard| heard >= alive_since) && !view.is_at(endpoint)
+            let v4 = view.v4().map(|seen| seen.last_seen(view.last_announce()));
+            let v6 = view.v6().map(|seen| seen.last_seen(view.last_announce()));
+            v4.max(v6).is_some_and(|last_seen| last_seen >= alive_since) && !view.is_at(endpoint)
         })
     }
 
     /// Whether another client of its user is in the swarm.
-    pub fn has_other(&self, client: &Client) -> bool {
-        let user = client.peer.user;
-        let is_other = |view: &View<'_>| !view.is(user, &client.peer.peer_id);
-        let is_there = |view: View<'_>| view.tag.role().is_some() && is_other(&view);
+    pub fn has_other(&self, client: &PrivatePeer) -> bool {
+        let user = client.state.user;
+        let is_other = |view: &EntryView<'_>| !view.is(user, &client.state.peer_id);
+        let is_there = |view: EntryView<'_>| view.tag.role().is_some() && is_other(&view);
         self.find_of(user, is_there).is_some()
     }
 
     /// The place of another client of the user that is in the swarm at that endpoint (rule W1a).
-    /// There is none at an endpoint without a port, which names no client.
+    /// None at an endpoint without a port, which identifies no client.
     pub fn other_at(&self, user: UserId, peer_id: &PeerId, endpoint: Endpoint) -> Option<usize> {
         if endpoint.port() == 0 {
             return None;
@@ -50,25 +50,25 @@ impl PrivateSwarm {
         })
     }
 
-    /// When another client of the user that seeds announced last.
-    pub fn other_seeded_at(&self, client: &Client) -> Option<Seconds> {
+    /// The last announce of the user's other clients that seed.
+    pub fn other_seeded_at(&self, client: &PrivatePeer) -> Option<Seconds> {
         self.latest_of_others(client, Some(Role::Seeder))
     }
 
-    /// When another client of the user announced last, of those that left as well.
-    pub fn other_announced_at(&self, client: &Client) -> Option<Seconds> {
+    /// The last announce of the user's other clients, tombstones included.
+    pub fn other_announced_at(&self, client: &PrivatePeer) -> Option<Seconds> {
         self.latest_of_others(client, None)
     }
 
-    fn latest_of_others(&self, client: &Client, role: Option<Role>) -> Option<Seconds> {
-        let user = client.peer.user;
+    fn latest_of_others(&self, client: &PrivatePeer, role: Option<Role>) -> Option<Seconds> {
+        let user = client.state.user;
         if !self.may_have_several(user) {
             return None;
         }
         let mut latest = None;
         self.find_of(user, |view| {
             let counts = role.is_none() || view.tag.role() == role;
-            if counts && view.is_client() && !view.is(user, &client.peer.peer_id) {
+            if counts && view.is_client() && !view.is(user, &client.state.peer_id) {
                 latest = latest.max(Some(view.last_announce()));
             }
             false
@@ -76,8 +76,7 @@ impl PrivateSwarm {
         latest
     }
 
-    /// The place of the user's tombstone that announced longest ago, of those that owe the journal
-    /// nothing.
+    /// The place of the user's oldest tombstone that owes the journal nothing.
     pub fn oldest_tombstone(&self, user: UserId) -> Option<usize> {
         let mut oldest = None;
         self.find_of(user, |view| {
@@ -94,28 +93,30 @@ impl PrivateSwarm {
 
     /// The user of each record, tombstones included.
     pub fn owners(&self) -> impl Iterator<Item = UserId> + '_ {
-        let views = (0..self.len()).map(|place| self.view(place));
-        views.filter(View::is_client).map(|view| view.user())
+        (0..self.len())
+            .map(|place| self.view(place))
+            .filter(EntryView::is_client)
+            .map(|view| view.user())
     }
 
-    fn count_of(&self, user: UserId, max: usize, is_it: impl Fn(View<'_>) -> bool) -> usize {
+    fn count_of(&self, user: UserId, max: usize, matches: impl Fn(EntryView<'_>) -> bool) -> usize {
         let mut count = 0;
         self.find_of(user, |view| {
-            count += usize::from(is_it(view));
+            count += usize::from(matches(view));
             count >= max
         });
         count
     }
 }
 
-// === impl View ===
+// === impl EntryView ===
 
-impl View<'_> {
-    /// Whether a client is at that endpoint. One without a port names no client.
+impl EntryView<'_> {
+    /// Whether a client is at that endpoint. One without a port identifies no client.
     fn is_at(&self, endpoint: Endpoint) -> bool {
         match endpoint {
-            Endpoint::V4(it) => it.port() != 0 && self.v4().is_some_and(|seen| seen.endpoint == it),
-            Endpoint::V6(it) => it.port() != 0 && self.v6().is_some_and(|seen| seen.endpoint == it),
+            Endpoint::V4(v4) => v4.port() != 0 && self.v4().is_some_and(|seen| seen.endpoint == v4),
+            Endpoint::V6(v6) => v6.port() != 0 && self.v6().is_some_and(|seen| seen.endpoint == v6),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! An entry of a private swarm as bytes: a client with its account, or what a user who has no
-//! client left did with the torrent.
+//! An entry of a private swarm as bytes: a client with its account, or the history of a user without
+//! clients.
 //!
 //! ```text
 //! a client:  user 4 | flags 2 | peer id 20 | last announce 4
@@ -7,13 +7,13 @@
 //!            | ten widths of half a byte | the ten numbers, as many bytes as their widths say
 //!            | where sessions began, if that is known: a byte of widths and the totals, unless both are 0, and
 //!            | their Unix times, 4 or 8
-//!            | what is rare: times of dips, several machines, debts to the journal, a history of its own
+//!            | rarely: times of dips, several machines, debts to the journal, a history of its own
 //! a history: user 4 | flags 2 | its numbers
 //! ```
 //!
-//! Every number is kept whole: a width says how many bytes it needs, from none for 0 to 8. Times
-//! are moments on the monotonic clock. One of a user's entries *carries* the user's history; as
-//! long as that says the same as the account beside it, it takes no room.
+//! Numbers are lossless: a width gives their bytes, from none for 0 to 8. Times
+//! are moments on the monotonic clock. One of a user's entries *carries* the user's history, which
+//! takes no room while it equals the account beside it.
 
 use std::ops::Range;
 
@@ -21,11 +21,11 @@ use crate::base::addr::{Compact, Compact4, Compact6};
 use crate::base::clock::Seconds;
 use crate::base::ids::{PeerId, UserId};
 use crate::swarm::classes::Role;
-use crate::swarm::private::peer::{Peer, Seen};
-use crate::swarm::private::tape::{ROOM, Tape};
-use crate::swarm::records::History;
+use crate::swarm::private::peer::{PeerState, SeenEndpoint};
+use crate::swarm::private::varint_buf::{ROOM, VarintBuf};
+use crate::swarm::records::UserHistory;
 
-/// The longest entry, all that there is in it and all numbers at their largest.
+/// The longest entry: with all parts, and all numbers at their largest.
 pub(super) const LEN_MAX: usize = 246;
 
 // The length of an entry is kept in a byte.
@@ -36,7 +36,7 @@ const PEER_ID_AT: usize = 6;
 const LAST_AT: usize = 26;
 const ENDPOINTS_AT: usize = 30;
 
-// Flags; those from bit 10 to 14 belong to the history, see `tape`.
+// Flags; those from bit 10 to 14 belong to the history, see `varint_buf`.
 
 /// Not a client: a history only.
 const IS_HISTORY: u16 = 1 << 0;
@@ -55,20 +55,20 @@ const CARRIES: u16 = 1 << 9;
 /// Several machines report under the peer id.
 const HAS_MACHINES: u16 = 1 << 15;
 
-/// What is looked at in an entry before anything else: four bits of the user's hash, and its [class](Tag::class).
+/// The part of an entry that is scanned first: four bits of the user's hash, and its [class](Tag::class).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag(pub u8);
 
-/// An entry to be put into a page.
-pub(super) struct Packed {
+/// An entry to put into a block.
+pub(super) struct PackedEntry {
     bytes: [u8; ROOM],
     len: usize,
     pub tag: Tag,
 }
 
-/// An entry in its page.
+/// An entry in its block.
 #[derive(Clone, Copy)]
-pub(super) struct View<'a> {
+pub(super) struct EntryView<'a> {
     pub bytes: &'a [u8],
     pub tag: Tag,
 }
@@ -113,7 +113,7 @@ impl Tag {
     }
 
     /// Four classes a role, by the families in which a peer has a port: IPv4, both, IPv6,
-    /// none. So the peers of a role that one family can reach lie side by side.
+    /// none. So the peers of a role that one family can reach are contiguous.
     pub fn class(self) -> u8 {
         self.0 & 0x0f
     }
@@ -138,15 +138,15 @@ impl Tag {
     }
 }
 
-// === impl Packed ===
+// === impl PackedEntry ===
 
-impl Packed {
+impl PackedEntry {
     /// A client, and the history of its user if this entry is to carry it.
-    pub fn client(peer: &Peer, history: Option<&History>) -> Self {
+    pub fn client(peer: &PeerState, history: Option<&UserHistory>) -> Self {
         let account = &peer.account;
         let last = account.last_announce;
         let mut flags = 0;
-        let mut out = Tape::new(ENDPOINTS_AT);
+        let mut out = VarintBuf::new(ENDPOINTS_AT);
         if let Some(v4) = &peer.v4 {
             flags |= HAS_V4;
             out.put(v4.endpoint.0);
@@ -157,12 +157,12 @@ impl Packed {
         }
         let is_gone = peer.role.is_none();
         let moment = |seen: Option<Seconds>, left: Option<Seconds>| {
-            // A tombstone says by itself that it left with its last announce.
+            // A tombstone left with its last announce, unless another time is kept.
             let left = left.filter(|&at| !is_gone || at != last);
             seen.filter(|&at| at != last).or(left)
         };
-        let at_v4 = moment(peer.v4.as_ref().map(|it| it.at), peer.left_v4);
-        let at_v6 = moment(peer.v6.as_ref().map(|it| it.at), peer.left_v6);
+        let at_v4 = moment(peer.v4.as_ref().map(|seen| seen.at), peer.left_v4);
+        let at_v6 = moment(peer.v6.as_ref().map(|seen| seen.at), peer.left_v6);
         flags |= out.put_some(at_v4, SEEN_V4);
         flags |= out.put_some(at_v6, SEEN_V6);
         out.put_account(account);
@@ -189,8 +189,8 @@ impl Packed {
         out.put(last.0.to_le_bytes());
         let (v4, v6) = peer.endpoints();
         let has_port = (
-            v4.is_some_and(|it| it.port() != 0),
-            v6.is_some_and(|it| it.port() != 0),
+            v4.is_some_and(|v4| v4.port() != 0),
+            v6.is_some_and(|v6| v6.port() != 0),
         );
         Self {
             bytes: out.bytes,
@@ -199,9 +199,9 @@ impl Packed {
         }
     }
 
-    /// The history of a user who has no client here.
-    pub fn history(history: &History) -> Self {
-        let mut out = Tape::new(PEER_ID_AT);
+    /// The history of a user without clients in this swarm.
+    pub fn history(history: &UserHistory) -> Self {
+        let mut out = VarintBuf::new(PEER_ID_AT);
         let flags = IS_HISTORY | CARRIES | out.put_history(history, false);
         let end = std::mem::replace(&mut out.at, 0);
         out.put(history.user.0.to_le_bytes());
@@ -218,8 +218,8 @@ impl Packed {
     }
 }
 
-impl From<View<'_>> for Packed {
-    fn from(view: View<'_>) -> Self {
+impl From<EntryView<'_>> for PackedEntry {
+    fn from(view: EntryView<'_>) -> Self {
         let mut bytes = [0; ROOM];
         bytes[..view.bytes.len()].copy_from_slice(view.bytes);
         Self {
@@ -230,9 +230,9 @@ impl From<View<'_>> for Packed {
     }
 }
 
-// === impl View ===
+// === impl EntryView ===
 
-impl View<'_> {
+impl EntryView<'_> {
     pub fn user(&self) -> UserId {
         UserId(self.u32_at(0))
     }
@@ -262,19 +262,19 @@ impl View<'_> {
         Seconds(self.u32_at(LAST_AT))
     }
 
-    pub fn v4(&self) -> Option<Seen<Compact4>> {
-        self.has(HAS_V4).then(|| Seen {
+    pub fn v4(&self) -> Option<SeenEndpoint<Compact4>> {
+        self.has(HAS_V4).then(|| SeenEndpoint {
             endpoint: Compact4(self.array_at(ENDPOINTS_AT)),
             at: self.moment_v4().unwrap_or(self.last_announce()),
         })
     }
 
-    pub fn v6(&self) -> Option<Seen<Compact6>> {
+    pub fn v6(&self) -> Option<SeenEndpoint<Compact6>> {
         if !self.has(HAS_V6) {
             return None;
         }
         let at = ENDPOINTS_AT + self.len_of(HAS_V4);
-        Some(Seen {
+        Some(SeenEndpoint {
             endpoint: Compact6(self.array_at(at)),
             at: self.moment_v6().unwrap_or(self.last_announce()),
         })
@@ -289,19 +289,19 @@ impl View<'_> {
     pub fn is_any_seen_before(&self, moment: Seconds) -> bool {
         // An endpoint is never seen after the last announce; most were seen at it.
         self.last_announce() < moment
-            || (self.has(SEEN_V4) && self.v4().is_some_and(|it| it.at < moment))
-            || (self.has(SEEN_V6) && self.v6().is_some_and(|it| it.at < moment))
+            || (self.has(SEEN_V4) && self.v4().is_some_and(|seen| seen.at < moment))
+            || (self.has(SEEN_V6) && self.v6().is_some_and(|seen| seen.at < moment))
     }
 
     /// Reads the whole entry: the client, unless it is a history only, and the history if it carries one.
-    pub fn unpack(&self) -> (Option<Peer>, Option<History>) {
+    pub fn unpack(&self) -> (Option<PeerState>, Option<UserHistory>) {
         let user = self.user();
         let flags = self.flags();
         let has = |flag| flags & flag != 0;
         let mut bytes = [0; ROOM];
         bytes[..self.bytes.len()].copy_from_slice(self.bytes);
         if has(IS_HISTORY) {
-            let mut input = Tape {
+            let mut input = VarintBuf {
                 bytes,
                 at: PEER_ID_AT,
             };
@@ -309,7 +309,7 @@ impl View<'_> {
         }
         let (v4, v6) = (self.v4(), self.v6());
         let parts = [HAS_V4, HAS_V6, SEEN_V4, SEEN_V6].map(|flag| self.len_of(flag));
-        let mut input = Tape {
+        let mut input = VarintBuf {
             bytes,
             at: ENDPOINTS_AT + parts.iter().sum::<usize>(),
         };
@@ -324,7 +324,7 @@ impl View<'_> {
         let owed = has(OWES).then(|| input.owed());
         let counted = (account.downloaded, account.seed_time);
         let history = has(CARRIES).then(|| input.history(user, flags, counted));
-        let peer = Peer {
+        let peer = PeerState {
             user,
             peer_id: self.peer_id(),
             account,
@@ -338,7 +338,7 @@ impl View<'_> {
         (Some(peer), history)
     }
 
-    /// When an endpoint was given up; the flag says that there is one.
+    /// When the endpoint that `flag` stands for was given up; none if there is one.
     fn left(&self, flag: u16, moment: Option<Seconds>) -> Option<Seconds> {
         if self.has(flag) {
             return None;
@@ -358,7 +358,7 @@ impl View<'_> {
         self.has(SEEN_V6).then(|| Seconds(self.u32_at(at)))
     }
 
-    /// The bytes of what a flag says is there.
+    /// The length of the part that a flag stands for.
     fn len_of(&self, flag: u16) -> usize {
         match flag {
             _ if !self.has(flag) => 0,

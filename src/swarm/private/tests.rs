@@ -11,8 +11,8 @@ use crate::swarm::records::Owed;
 /// What a swarm should be, without any packing.
 #[derive(Default)]
 struct Plain {
-    peers: BTreeMap<(UserId, PeerId), Peer>,
-    histories: BTreeMap<UserId, History>,
+    peers: BTreeMap<(UserId, PeerId), PeerState>,
+    histories: BTreeMap<UserId, UserHistory>,
 }
 
 fn endpoint(ip: &str, port: u16) -> Endpoint {
@@ -91,8 +91,8 @@ fn machines(rng: &mut fastrand::Rng, around: Seconds) -> Machines {
     }
 }
 
-fn history(rng: &mut fastrand::Rng, user: UserId) -> History {
-    History {
+fn history(rng: &mut fastrand::Rng, user: UserId) -> UserHistory {
+    UserHistory {
         user,
         hnr: rng.bool(),
         owes_snatch: rng.bool(),
@@ -107,11 +107,11 @@ fn history(rng: &mut fastrand::Rng, user: UserId) -> History {
     }
 }
 
-fn peer(rng: &mut fastrand::Rng) -> Peer {
+fn peer(rng: &mut fastrand::Rng) -> PeerState {
     let account = account(rng);
     let last = account.last_announce;
     let user = UserId(rng.u32(..));
-    let mut peer = Peer::new(user, PeerId(std::array::from_fn(|_| rng.u8(..))), account);
+    let mut peer = PeerState::new(user, PeerId(std::array::from_fn(|_| rng.u8(..))), account);
     let role = [Role::Leecher, Role::Paused, Role::Seeder][rng.usize(..3)];
     if rng.bool() {
         let port = rng.u16(..) * u16::from(rng.bool());
@@ -142,8 +142,8 @@ fn peer(rng: &mut fastrand::Rng) -> Peer {
     peer
 }
 
-fn view(packed: &Packed) -> View<'_> {
-    View {
+fn view(packed: &PackedEntry) -> EntryView<'_> {
+    EntryView {
         bytes: packed.bytes(),
         tag: packed.tag,
     }
@@ -161,7 +161,7 @@ fn what_is_packed_is_unpacked_as_it_was() {
             history.downloaded = peer.account.downloaded;
             history.seed_time = peer.account.seed_time;
         }
-        let packed = Packed::client(&peer, carried.as_ref());
+        let packed = PackedEntry::client(&peer, carried.as_ref());
         let view = view(&packed);
         assert!(packed.bytes().len() <= packed::LEN_MAX);
         assert_eq!((view.v4(), view.v6()), (peer.v4, peer.v6));
@@ -180,7 +180,7 @@ fn a_history_alone_is_unpacked_as_it_was() {
     for _ in 0..10_000 {
         let user = UserId(rng.u32(..));
         let history = history(&mut rng, user);
-        let packed = Packed::history(&history);
+        let packed = PackedEntry::history(&history);
         assert_eq!(view(&packed).unpack(), (None, Some(history)));
         assert!(!view(&packed).is(user, &PeerId([0; 20])));
     }
@@ -206,7 +206,7 @@ fn the_largest_entry_has_room() {
         latest: machine,
         other: Some(machine),
     });
-    let mut peer = Peer::new(UserId(u32::MAX), PeerId([255; 20]), account);
+    let mut peer = PeerState::new(UserId(u32::MAX), PeerId([255; 20]), account);
     peer.enter(endpoint("9.9.9.9", 1), Role::Seeder, Seconds(1));
     peer.enter(endpoint("2a00::1", 1), Role::Seeder, Seconds(1));
     peer.owed = Some(Owed {
@@ -220,7 +220,7 @@ fn the_largest_entry_has_room() {
         began_down: true,
         left: true,
     });
-    let history = History {
+    let history = UserHistory {
         user: peer.user,
         hnr: true,
         owes_snatch: true,
@@ -228,7 +228,7 @@ fn the_largest_entry_has_room() {
         downloaded: u64::MAX - 1,
         completed_at: Some(i64::MAX),
     };
-    let packed = Packed::client(&peer, Some(&history));
+    let packed = PackedEntry::client(&peer, Some(&history));
     assert_eq!(packed.bytes().len(), packed::LEN_MAX);
     assert_eq!(view(&packed).unpack(), (Some(peer), Some(history)));
 }
@@ -242,20 +242,20 @@ fn a_common_peer_is_small() {
     (account.seed_time, account.announces) = (1_000_000, 600);
     account.last_announce = Seconds::START.plus(1_100_000);
     account.base_at = account.last_announce;
-    let mut history = History::new(UserId(123_456));
+    let mut history = UserHistory::new(UserId(123_456));
     (history.downloaded, history.seed_time) = (account.downloaded, account.seed_time);
     history.completed_at = Some(1_800_000_000);
     let seen = account.last_announce;
-    let mut peer = Peer::new(history.user, PeerId([7; 20]), account);
+    let mut peer = PeerState::new(history.user, PeerId([7; 20]), account);
     peer.enter(endpoint("9.9.9.9", 6881), Role::Seeder, seen);
-    assert_eq!(Packed::client(&peer, Some(&history)).bytes().len(), 66);
+    assert_eq!(PackedEntry::client(&peer, Some(&history)).bytes().len(), 66);
     // One that began with `started`.
     let start = Some(Point {
         total: 0,
         at: 1_800_000_000,
     });
     (peer.account.start_up, peer.account.start_down) = (start, start);
-    assert_eq!(Packed::client(&peer, Some(&history)).bytes().len(), 70);
+    assert_eq!(PackedEntry::client(&peer, Some(&history)).bytes().len(), 70);
     assert_eq!(size_of::<PrivateSwarm>(), 16);
 }
 
@@ -266,17 +266,17 @@ fn a_peer_of_two_families_counts_once_and_leaves_with_its_last_endpoint() {
     let (user, peer_id) = (UserId(1), PeerId([1; 20]));
     let mut client = swarm.newcomer(user, peer_id, Account::begin(0, 0, now));
     client
-        .peer
+        .state
         .enter(endpoint("1.2.3.4", 1), Role::Leecher, now);
     client
-        .peer
+        .state
         .enter(endpoint("2a00::1", 1), Role::Leecher, now);
     swarm.put(&client);
-    assert_eq!(swarm.counts(), Counts::of(Role::Leecher));
-    let step = |swarm: &mut PrivateSwarm, change: &dyn Fn(&mut Peer) -> bool| {
+    assert_eq!(swarm.counts(), PeerCounts::of(Role::Leecher));
+    let step = |swarm: &mut PrivateSwarm, change: &dyn Fn(&mut PeerState) -> bool| {
         let place = swarm.find(user, &peer_id).unwrap();
-        let mut client = swarm.client(place).unwrap();
-        let left = change(&mut client.peer);
+        let mut client = swarm.peer(place).unwrap();
+        let left = change(&mut client.state);
         swarm.put(&client);
         left
     };
@@ -284,18 +284,18 @@ fn a_peer_of_two_families_counts_once_and_leaves_with_its_last_endpoint() {
         peer.enter(endpoint("1.2.3.4", 2), Role::Seeder, now);
         false
     });
-    assert_eq!(swarm.counts(), Counts::of(Role::Seeder));
+    assert_eq!(swarm.counts(), PeerCounts::of(Role::Seeder));
     assert!(!step(&mut swarm, &|peer| peer.leave(Family::V4, now)));
-    assert_eq!(swarm.counts(), Counts::of(Role::Seeder));
+    assert_eq!(swarm.counts(), PeerCounts::of(Role::Seeder));
     assert!(step(&mut swarm, &|peer| peer.leave(Family::V6, now)));
     assert!(!step(&mut swarm, &|peer| peer.leave(Family::V6, now)));
-    assert_eq!(swarm.counts(), Counts::default());
+    assert_eq!(swarm.counts(), PeerCounts::default());
     assert_eq!(swarm.len(), 1);
 }
 
 #[test]
 fn any_sequence_leaves_a_swarm_as_it_should_be() {
-    // Few users with many clients, and many with few; sizes from one page to many, and back.
+    // Few users with many clients, and many with few; sizes from one block to many, and back.
     for (seed, users, ids, steps) in [(1, 3, 4, 4000), (2, 20, 3, 8000), (3, 150, 2, 20_000)] {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut swarm = PrivateSwarm::default();
@@ -336,18 +336,18 @@ fn announce(
     assert_eq!(found.is_some(), plain.peers.contains_key(&key));
     let mut client = found.map_or_else(
         || swarm.newcomer(key.0, key.1, Account::begin(0, 0, now)),
-        |place| swarm.client(place).unwrap(),
+        |place| swarm.peer(place).unwrap(),
     );
     let known = plain.histories.get(&key.0).copied();
-    assert_eq!(client.history, known.unwrap_or(History::new(key.0)));
+    assert_eq!(client.history, known.unwrap_or(UserHistory::new(key.0)));
     let n = key.0.0 * 4 + u32::from(key.1.0[0]);
     let ip = match rng.u8(..3) {
         0 => format!("2a00::{n:x}"),
         _ => format!("9.9.{}.{}", n / 256, n % 256),
     };
     let role = [Role::Leecher, Role::Paused, Role::Seeder][rng.usize(..3)];
-    client.peer.enter(endpoint(&ip, rng.u16(..4)), role, now);
-    let (account, history) = (&mut client.peer.account, &mut client.history);
+    client.state.enter(endpoint(&ip, rng.u16(..4)), role, now);
+    let (account, history) = (&mut client.state.account, &mut client.history);
     (account.last_announce, account.base_at) = (now, now);
     let downloaded = rng.u64(..1 << 40);
     account.downloaded += downloaded;
@@ -355,7 +355,7 @@ fn announce(
     history.downloaded = history.downloaded.saturating_add(downloaded);
     history.hnr |= rng.u8(..20) == 0;
     swarm.put(&client);
-    plain.peers.insert(key, client.peer);
+    plain.peers.insert(key, client.state);
     plain.histories.insert(key.0, client.history);
 }
 
@@ -368,17 +368,17 @@ fn leave_or_forget(
     let Some(place) = swarm.find(key.0, &key.1) else {
         return;
     };
-    let mut client = swarm.client(place).unwrap();
-    if client.peer.role().is_some() {
+    let mut client = swarm.peer(place).unwrap();
+    if client.state.role().is_some() {
         let family = if rng.bool() { Family::V4 } else { Family::V6 };
-        let at = client.peer.account.last_announce;
-        client.peer.leave(family, at);
-        if client.peer.role().is_none() {
-            client.peer.leave(Family::V4, at);
-            client.peer.leave(Family::V6, at);
+        let at = client.state.account.last_announce;
+        client.state.leave(family, at);
+        if client.state.role().is_none() {
+            client.state.leave(Family::V4, at);
+            client.state.leave(Family::V6, at);
         }
         swarm.put(&client);
-        plain.peers.insert(key, client.peer);
+        plain.peers.insert(key, client.state);
     } else {
         swarm.forget(place);
         plain.peers.remove(&key);
@@ -386,24 +386,24 @@ fn leave_or_forget(
 }
 
 fn check(swarm: &PrivateSwarm, plain: &Plain) {
-    let mut counts = Counts::default();
+    let mut counts = PeerCounts::default();
     for ((user, peer_id), peer) in &plain.peers {
-        let client = swarm.client(swarm.find(*user, peer_id).unwrap()).unwrap();
-        assert_eq!(&client.peer, peer);
+        let client = swarm.peer(swarm.find(*user, peer_id).unwrap()).unwrap();
+        assert_eq!(&client.state, peer);
         let others = plain.peers.values().filter(|it| it.user == *user);
         let mut others = others.filter(|it| it.peer_id != *peer_id);
         let has_other = others.any(|it| it.role().is_some());
         assert_eq!(swarm.has_other(&client), has_other);
         counts = peer
             .role()
-            .map_or(counts, |role| counts.plus(Counts::of(role)));
+            .map_or(counts, |role| counts.plus(PeerCounts::of(role)));
     }
     assert_eq!(swarm.counts(), counts);
     let mut without_clients = 0;
     for (user, history) in &plain.histories {
         let records = plain.peers.values().filter(|it| it.user == *user).count();
         let found = swarm.history(*user);
-        assert_eq!(found.unwrap_or(History::new(*user)), *history);
+        assert_eq!(found.unwrap_or(UserHistory::new(*user)), *history);
         assert_eq!(swarm.records_of(*user, 1000), records);
         without_clients += usize::from(records == 0 && found.is_some());
     }
@@ -411,7 +411,7 @@ fn check(swarm: &PrivateSwarm, plain: &Plain) {
     check_selection(swarm, plain);
 }
 
-/// Whoever wants all gets exactly those who are eligible.
+/// A request for all peers gets exactly the eligible ones.
 fn check_selection(swarm: &PrivateSwarm, plain: &Plain) {
     let mut selector = Selector::new(fastrand::Rng::with_seed(1));
     let nowhere = PublicAddresses::default();
@@ -454,7 +454,7 @@ fn check_selection(swarm: &PrivateSwarm, plain: &Plain) {
     }
 }
 
-fn eligible<C: Compact>(seen: Option<&Seen<C>>) -> Option<Vec<u8>> {
+fn eligible<C: Compact>(seen: Option<&SeenEndpoint<C>>) -> Option<Vec<u8>> {
     let seen = seen.filter(|it| it.at >= Seconds::START.plus(100) && it.endpoint.port() != 0)?;
     Some(seen.endpoint.as_ref().to_vec())
 }
@@ -470,5 +470,5 @@ fn memory_goes_with_the_last_entry() {
     while !swarm.is_empty() {
         swarm.forget(swarm.len() - 1);
     }
-    assert!(matches!(&swarm.0, Form::Small(page) if page.size() == 0));
+    assert!(matches!(&swarm.0, PrivateStore::Small(block) if block.size() == 0));
 }

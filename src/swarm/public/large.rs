@@ -1,68 +1,61 @@
-//! A large public swarm: a crowd of each family.
+//! A large public swarm: a [`PeerSet`] of each family.
 
 use crate::base::addr::{Compact, Compact4, Compact6};
 use crate::base::clock::Seconds;
-use crate::swarm::crowd::Crowd;
-use crate::swarm::member::{Before, ClientTag, Kept};
-use crate::swarm::public::few::{Few, InFew};
+use crate::swarm::public::endpoint::PackedEndpoint;
+use crate::swarm::public::peer::{Before, ClientTag};
+use crate::swarm::public::peer_set::PeerSet;
 use crate::swarm::public::pool::{Pool, UNITS_MAX};
-use crate::swarm::public::{Asker, Known, Newcomer, take_over};
+use crate::swarm::public::small::SmallPublic;
+use crate::swarm::public::{Known, NewPeer, PeerRequest, inherit};
 use crate::swarm::select::Selector;
 
-/// One is kept as a small swarm again when so few units would do.
-const FEW_AGAIN: usize = UNITS_MAX / 2;
+/// A large swarm becomes a small one again when it needs at most this number of units.
+const SMALL_AGAIN: usize = UNITS_MAX / 2;
 
 #[derive(Debug, Default)]
-pub(super) struct Many {
-    pub v4: Crowd<Compact4>,
-    pub v6: Crowd<Compact6>,
+pub(super) struct LargePublic {
+    pub v4: PeerSet<Compact4>,
+    pub v6: PeerSet<Compact6>,
     pub downloaded: u32,
     is_sweeping: bool,
 }
 
-/// A family of peers in swarms of either size.
-pub(super) trait Family: InFew {
-    fn crowd(many: &Many) -> &Crowd<Self>;
-    fn crowd_mut(many: &mut Many) -> &mut Crowd<Self>;
-}
-
-// === impl Many ===
-
-impl Many {
-    /// All of a small swarm.
-    pub fn of(few: &Few, pool: &Pool) -> Self {
-        let mut many = Self {
-            downloaded: few.downloaded(),
+impl LargePublic {
+    /// The peers of a small swarm.
+    pub fn of(small: &SmallPublic, pool: &Pool) -> Self {
+        let mut large = Self {
+            downloaded: small.downloaded(),
             ..Self::default()
         };
-        for packed in Compact4::all(few, pool) {
-            many.v4.insert(Compact4::unpack(packed), Seconds(0));
+        for packed in Compact4::in_small(small, pool) {
+            large.v4.insert(Compact4::unpack(packed), Seconds(0));
         }
-        for packed in Compact6::all(few, pool) {
-            many.v6.insert(Compact6::unpack(packed), Seconds(0));
+        for packed in Compact6::in_small(small, pool) {
+            large.v6.insert(Compact6::unpack(packed), Seconds(0));
         }
-        many
+        large
     }
 
-    /// The same as a small swarm.
-    pub fn few(&self, pool: &mut Pool) -> Few {
-        let mut few = Few::new(pool, self.units(), self.downloaded);
-        self.v4.members().iter().for_each(|it| {
-            few.push(pool, it);
-        });
-        self.v6.members().iter().for_each(|it| {
-            few.push(pool, it);
-        });
-        few
+    /// Its peers as a small swarm.
+    pub fn to_small(&self, pool: &mut Pool) -> SmallPublic {
+        let mut small = SmallPublic::new(pool, self.units(), self.downloaded);
+        for peer in self.v4.peers() {
+            small.push(pool, peer);
+        }
+        for peer in self.v6.peers() {
+            small.push(pool, peer);
+        }
+        small
     }
 
     pub fn is_empty(&self) -> bool {
         self.units() == 0
     }
 
-    /// It is large no more.
-    pub fn is_few(&self) -> bool {
-        self.units() <= FEW_AGAIN
+    /// Whether it is small enough for a small swarm.
+    pub fn is_small(&self) -> bool {
+        self.units() <= SMALL_AGAIN
     }
 
     /// Units that it would take as a small swarm.
@@ -70,7 +63,7 @@ impl Many {
         self.v4.len() + 2 * self.v6.len()
     }
 
-    /// Goes on with a sweep, or begins one; returns how many went, and whether it is done.
+    /// Continues a sweep, or begins one; returns how many peers were removed, and whether it is done.
     pub fn sweep(&mut self, alive_since: Seconds, budget: &mut usize) -> (usize, bool) {
         if !self.is_sweeping {
             self.is_sweeping = true;
@@ -84,82 +77,65 @@ impl Many {
     }
 }
 
-impl Family for Compact4 {
-    fn crowd(many: &Many) -> &Crowd<Self> {
-        &many.v4
-    }
-
-    fn crowd_mut(many: &mut Many) -> &mut Crowd<Self> {
-        &mut many.v4
-    }
-}
-
-impl Family for Compact6 {
-    fn crowd(many: &Many) -> &Crowd<Self> {
-        &many.v6
-    }
-
-    fn crowd_mut(many: &mut Many) -> &mut Crowd<Self> {
-        &mut many.v6
-    }
-}
-
 /// Updates a peer, if it is there.
-pub(super) fn update<C: Kept>(crowd: &mut Crowd<C>, mut newcomer: Newcomer<C>) -> Option<Known> {
-    let Newcomer {
+pub(super) fn update<C: PackedEndpoint>(
+    peers: &mut PeerSet<C>,
+    mut new: NewPeer<C>,
+) -> Option<Known> {
+    let NewPeer {
         client,
         alive_since,
         ..
-    } = newcomer;
-    let endpoint = newcomer.member.endpoint;
-    let place = crowd.find(endpoint, client)?;
-    let old = *crowd.get(place);
-    let before = take_over(&old, &mut newcomer);
-    let member = newcomer.member;
+    } = new;
+    let endpoint = new.member.endpoint;
+    let place = peers.find(endpoint, client)?;
+    let old = *peers.get(place);
+    let before = inherit(&old, &mut new);
+    let member = new.member;
     let same_client = old.is_client(endpoint, client);
     if same_client && old.endpoint == endpoint {
         if old.role() == member.role() {
-            *crowd.get_mut(place) = member;
+            *peers.get_mut(place) = member;
         } else {
-            crowd.reclass(place, member, alive_since);
+            peers.reclass(place, member, alive_since);
         }
         return Some(Known(before));
     }
-    crowd.take(place);
-    if !same_client && let Some(left) = crowd.find(endpoint, client) {
-        crowd.take(left);
+    peers.remove(place);
+    if !same_client && let Some(left) = peers.find(endpoint, client) {
+        peers.remove(left);
     }
-    crowd.insert(member, alive_since);
+    peers.insert(member, alive_since);
     Some(Known(before))
 }
 
-/// Takes a peer out; returns what it was.
+/// Removes a peer; returns what it was.
 pub(super) fn remove<C: Compact>(
-    crowd: &mut Crowd<C>,
+    peers: &mut PeerSet<C>,
     endpoint: C,
     client: ClientTag,
 ) -> Option<Before> {
-    let place = crowd.find(endpoint, client)?;
-    let before = crowd.get(place).before();
-    crowd.take(place);
+    let place = peers.find(endpoint, client)?;
+    let before = peers.get(place).before();
+    peers.remove(place);
     Some(before)
 }
 
-pub(super) fn set_counted<C: Compact>(crowd: &mut Crowd<C>, endpoint: C, client: ClientTag) {
-    if let Some(place) = crowd.find(endpoint, client) {
-        crowd.get_mut(place).set_counted();
+pub(super) fn set_counted<C: Compact>(peers: &mut PeerSet<C>, endpoint: C, client: ClientTag) {
+    if let Some(place) = peers.find(endpoint, client) {
+        peers.get_mut(place).set_counted();
     }
 }
 
 pub(super) fn select<C: Compact>(
-    crowd: &Crowd<C>,
-    asker: &Asker<'_, C>,
+    peers: &PeerSet<C>,
+    request: &PeerRequest<'_, C>,
     selector: &mut Selector,
     out: &mut Vec<u8>,
 ) {
-    let candidates = crowd.candidates(asker.role);
-    selector.select(candidates.len(), asker.want, |drawn| {
+    let candidates = peers.candidates(request.role);
+    selector.select(candidates.len(), request.want, |drawn| {
         let member = &candidates[drawn];
-        asker.is_other(member) && asker.hand_out(member, out)
+        request.is_other(member) && request.hand_out(member, out)
     });
 }

@@ -1,7 +1,9 @@
-//! The swarm of a public torrent: who is there, by endpoint (rule W1).
+//! The swarm of a public torrent: its peers, by endpoint (rule W1).
 
-mod few;
+mod endpoint;
 mod large;
+mod peer;
+mod peer_set;
 mod pool;
 mod shard;
 mod small;
@@ -10,29 +12,31 @@ mod tests;
 
 use crate::base::addr::{Compact, Compact4, Compact6, Endpoint, Viewer};
 use crate::base::clock::Seconds;
-use crate::swarm::classes::{Counts, Families, Role};
-use crate::swarm::member::{Before, ClientTag, Kept, Member};
+use crate::swarm::classes::{FamilyCounts, PeerCounts, Role};
 use crate::swarm::select::Selector;
 
-use self::few::{Few, InFew};
-use self::large::{Family, Many};
+use self::endpoint::PackedEndpoint;
+use self::large::LargePublic;
+use self::peer::PublicPeer;
 use self::pool::Pool;
+use self::small::SmallPublic;
 
+pub use self::peer::{Before, ClientTag, LIFE_MAX};
 pub use self::shard::PublicShard;
 
-/// A public torrent's peers of both families, and its snatches, which outlive the peers; where its
-/// shard keeps them.
+/// A public torrent's peers of both families, and its snatches, which outlive the peers: a reference
+/// into its shard.
 pub struct PublicSwarm<'a> {
-    store: &'a mut Store,
+    store: &'a mut PublicStore,
     pool: &'a mut Pool,
 }
 
-/// What a shard's table has of a swarm: sixteen bytes, because most swarms are small and there
+/// A swarm in its shard's table: sixteen bytes, because most swarms are small and there
 /// are millions of them.
 #[derive(Debug)]
-enum Store {
-    Few(Few),
-    Many(Box<Many>),
+enum PublicStore {
+    Small(SmallPublic),
+    Large(Box<LargePublic>),
 }
 
 /// A peer that announces.
@@ -44,64 +48,64 @@ pub struct Presence {
     pub seen: Seconds,
 }
 
-/// What decides who of a range is eligible (rule W8).
+/// What decides which candidates are eligible (rule W8).
 #[derive(Clone, Copy, Debug)]
 pub struct Eligibility<'a> {
     /// Peers last seen before this have expired.
     pub alive_since: Seconds,
-    /// Where the requester is: which addresses it can reach.
+    /// The addresses that the requester can reach.
     pub viewer: Viewer<'a>,
 }
 
-/// There are as many peers of that host as there may be.
+/// The host has the maximum of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyPeers;
 
-/// A peer that is there, and what it was, if it was alive.
+/// The peer was known; what it was before, if it was alive.
 struct Known(Option<Before>);
 
-/// A peer that comes, or comes again.
+/// A peer to insert or to update.
 #[derive(Clone, Copy)]
-struct Newcomer<C> {
-    member: Member<C>,
+struct NewPeer<C> {
+    member: PublicPeer<C>,
     client: ClientTag,
     alive_since: Seconds,
 }
 
-/// Who wants to hear of others, and of whom.
-struct Asker<'a, C> {
+/// A requester, and what it wants.
+struct PeerRequest<'a, C> {
     endpoint: C,
     role: Role,
     want: usize,
     eligibility: Eligibility<'a>,
 }
 
-/// What an announce will read on its way to a peer.
-pub(super) struct Way<'a> {
-    store: &'a Store,
+/// The memory that an announce will read on the way to a peer.
+pub(super) struct PrefetchPath<'a> {
+    store: &'a PublicStore,
     pool: &'a Pool,
     endpoint: Endpoint,
 }
 
-/// What a sweep counts for a small swarm beside its peers: the way to it costs more than they do.
+/// What a sweep counts for a small swarm beside its peers: reaching it costs more than they do.
 const SWEEP_COST: usize = 8;
 
 // === impl PublicSwarm ===
 
 impl PublicSwarm<'_> {
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> PeerCounts {
         self.store.counts(self.pool)
     }
 
     /// The counts of each family.
-    pub fn families(&self) -> Families {
+    pub fn families(&self) -> FamilyCounts {
         self.store.families(self.pool)
     }
 
     pub fn is_empty(&self) -> bool {
         match &*self.store {
-            Store::Few(few) => few.is_empty(),
-            Store::Many(many) => many.is_empty(),
+            PublicStore::Small(small) => small.is_empty(),
+            PublicStore::Large(large) => large.is_empty(),
         }
     }
 
@@ -111,25 +115,24 @@ impl PublicSwarm<'_> {
 
     pub fn set_downloaded(&mut self, downloaded: u32) {
         match self.store {
-            Store::Few(few) => few.set_downloaded(self.pool, downloaded),
-            Store::Many(many) => many.downloaded = downloaded,
+            PublicStore::Small(small) => small.set_downloaded(self.pool, downloaded),
+            PublicStore::Large(large) => large.downloaded = downloaded,
         }
     }
 
-    /// Remembers, if nobody is there, since when it is known; what was noted before stays until
-    /// somebody comes.
+    /// Notes that the swarm is empty, if it is. An earlier note stays until a peer comes.
     pub fn note_empty(&mut self, now: Seconds) {
-        if let Store::Few(few) = self.store {
-            few.note_empty(now);
+        if let PublicStore::Small(small) = self.store {
+            small.note_empty(now);
         }
     }
 
-    /// Since when it is known that nobody is there; none if somebody is, or if that was not noted:
-    /// of torrents with very many snatches it is not.
+    /// Since when the swarm is known to be empty; none if it is not, or if that was not noted, as for
+    /// torrents with very many snatches.
     pub fn empty_since(&self) -> Option<Seconds> {
         match &*self.store {
-            Store::Few(few) => few.empty_since(),
-            Store::Many(_) => None,
+            PublicStore::Small(small) => small.empty_since(),
+            PublicStore::Large(_) => None,
         }
     }
 
@@ -138,12 +141,12 @@ impl PublicSwarm<'_> {
         self.set_downloaded(self.downloaded().saturating_add(1));
     }
 
-    /// Puts a peer in, or updates it; returns what it was before: nothing, if it was last seen
+    /// Inserts or updates a peer; returns what it was before: nothing, if it was last seen
     /// before `alive_since`.
     ///
     /// # Errors
-    /// It would be a new one, and its host, if the internet can reach it, has `max_per_host`
-    /// peers already; 0 is no limit. Nothing was changed.
+    /// The peer is new, and its host, if the internet can reach it, already has `max_per_host`
+    /// peers; 0 is no limit. Nothing was changed.
     pub fn upsert(
         &mut self,
         peer: &Presence,
@@ -156,7 +159,7 @@ impl PublicSwarm<'_> {
         }
     }
 
-    /// Remembers that the peer completes nothing any more while it stays (rule W5).
+    /// Marks the peer: while it stays, its `completed` no longer counts (rule W5).
     pub fn set_counted(&mut self, endpoint: Endpoint, client: ClientTag) {
         match endpoint {
             Endpoint::V4(at) => self.set_counted_at(at, client),
@@ -164,7 +167,7 @@ impl PublicSwarm<'_> {
         }
     }
 
-    /// Takes a peer out; returns what it was.
+    /// Removes a peer; returns what it was.
     pub fn remove(&mut self, endpoint: Endpoint, client: ClientTag) -> Option<Before> {
         match endpoint {
             Endpoint::V4(at) => self.remove_at(at, client),
@@ -172,25 +175,25 @@ impl PublicSwarm<'_> {
         }
     }
 
-    /// Takes out those who were last seen before `alive_since`, looking at not much more than
-    /// `budget` peers, which it lessens by those that it looked at. Returns how many went, and
-    /// whether all were looked at; if not, it goes on with the others when it is called again.
+    /// Removes peers that were last seen before `alive_since`. Looks at about `budget` peers, and
+    /// subtracts them from it. Returns how many were removed, and whether all were looked at; if not, the
+    /// next call continues.
     pub fn sweep(&mut self, alive_since: Seconds, budget: &mut usize) -> (usize, bool) {
         let mut expired = 0;
-        if let Store::Many(many) = self.store {
-            let (gone, is_done) = many.sweep(alive_since, budget);
-            if !many.is_few() {
+        if let PublicStore::Large(large) = self.store {
+            let (gone, is_done) = large.sweep(alive_since, budget);
+            if !large.is_small() {
                 return (gone, is_done);
             }
             expired = gone;
             self.compact();
         }
-        if let Store::Few(few) = self.store {
-            *budget = budget.saturating_sub(few.used() + SWEEP_COST);
-            let v4 = small::expire::<Compact4>(few, self.pool, alive_since);
-            let v6 = small::expire::<Compact6>(few, self.pool, alive_since);
+        if let PublicStore::Small(small) = self.store {
+            *budget = budget.saturating_sub(small.used() + SWEEP_COST);
+            let v4 = small::expire::<Compact4>(small, self.pool, alive_since);
+            let v6 = small::expire::<Compact6>(small, self.pool, alive_since);
             if v4 + v6 > 0 {
-                few.shrink(self.pool);
+                small.shrink(self.pool);
             }
             expired += v4 + v6;
         }
@@ -209,56 +212,58 @@ impl PublicSwarm<'_> {
     ) {
         match requester {
             Endpoint::V4(own) => {
-                let asker = Asker::new(own, role, want, eligibility);
-                self.select_for(&asker, selector, out);
+                let request = PeerRequest::new(own, role, want, eligibility);
+                self.select_for(&request, selector, out);
             }
             Endpoint::V6(own) => {
-                let asker = Asker::new(own, role, want, eligibility);
-                self.select_for(&asker, selector, out);
+                let request = PeerRequest::new(own, role, want, eligibility);
+                self.select_for(&request, selector, out);
             }
         }
     }
 
-    /// Shows peers as long as `show` wants more: the endpoint, the role, and the lower 16 bits of when
+    /// Passes peers to `visit` while it returns true: the endpoint, the role, and the lower 16 bits of when
     /// each was last seen.
-    pub fn each(&self, mut show: impl FnMut(Endpoint, Role, u16) -> bool) {
-        let mut v4 = |it: Member<Compact4>| show(Endpoint::V4(it.endpoint), it.role(), it.seen);
+    pub fn each(&self, mut visit: impl FnMut(Endpoint, Role, u16) -> bool) {
+        let mut v4 =
+            |peer: PublicPeer<Compact4>| visit(Endpoint::V4(peer.endpoint), peer.role(), peer.seen);
         let wants_more = match &*self.store {
-            Store::Few(few) => Compact4::all(few, self.pool)
+            PublicStore::Small(small) => Compact4::in_small(small, self.pool)
                 .iter()
                 .map(Compact4::unpack)
                 .all(&mut v4),
-            Store::Many(many) => many.v4.members().iter().copied().all(&mut v4),
+            PublicStore::Large(large) => large.v4.peers().iter().copied().all(&mut v4),
         };
-        let mut v6 = |it: Member<Compact6>| show(Endpoint::V6(it.endpoint), it.role(), it.seen);
+        let mut v6 =
+            |peer: PublicPeer<Compact6>| visit(Endpoint::V6(peer.endpoint), peer.role(), peer.seen);
         if wants_more {
             match &*self.store {
-                Store::Few(few) => {
-                    let all = Compact6::all(few, self.pool).iter();
+                PublicStore::Small(small) => {
+                    let all = Compact6::in_small(small, self.pool).iter();
                     all.map(Compact6::unpack).all(&mut v6);
                 }
-                Store::Many(many) => {
-                    many.v6.members().iter().copied().all(&mut v6);
+                PublicStore::Large(large) => {
+                    large.v6.peers().iter().copied().all(&mut v6);
                 }
             }
         }
     }
 
-    fn upsert_at<C: Family>(
+    fn upsert_at<C: PackedEndpoint>(
         &mut self,
         endpoint: C,
         peer: &Presence,
         alive_since: Seconds,
         max_per_host: u32,
     ) -> Result<Option<Before>, TooManyPeers> {
-        let newcomer = Newcomer {
-            member: Member::new(endpoint, peer.client, peer.role, peer.seen),
+        let new = NewPeer {
+            member: PublicPeer::new(endpoint, peer.client, peer.role, peer.seen),
             client: peer.client,
             alive_since,
         };
         let known = match self.store {
-            Store::Few(few) => small::update(few, self.pool, newcomer),
-            Store::Many(many) => large::update(C::crowd_mut(many), newcomer),
+            PublicStore::Small(small) => small::update(small, self.pool, new),
+            PublicStore::Large(large) => large::update(C::in_large_mut(large), new),
         };
         if let Some(Known(before)) = known {
             self.compact();
@@ -270,138 +275,146 @@ impl PublicSwarm<'_> {
         {
             return Err(TooManyPeers);
         }
-        self.insert(&newcomer);
+        self.insert(&new);
         Ok(None)
     }
 
-    fn peers_of_host<C: Family>(&self, endpoint: C) -> usize {
+    fn peers_of_host<C: PackedEndpoint>(&self, endpoint: C) -> usize {
         match &*self.store {
-            Store::Few(few) => small::peers_of_host(C::all(few, self.pool), endpoint),
-            Store::Many(many) => C::crowd(many).peers_of_host(endpoint),
+            PublicStore::Small(small) => {
+                small::peers_of_host(C::in_small(small, self.pool), endpoint)
+            }
+            PublicStore::Large(large) => C::in_large(large).peers_of_host(endpoint),
         }
     }
 
-    fn insert<C: Family>(&mut self, newcomer: &Newcomer<C>) {
-        if let Store::Few(few) = self.store {
-            if few.push(self.pool, &newcomer.member) {
+    fn insert<C: PackedEndpoint>(&mut self, new: &NewPeer<C>) {
+        if let PublicStore::Small(small) = self.store {
+            if small.push(self.pool, &new.member) {
                 return;
             }
-            let many = Many::of(few, self.pool);
-            few.clear(self.pool);
-            *self.store = Store::Many(Box::new(many));
+            let large = LargePublic::of(small, self.pool);
+            small.clear(self.pool);
+            *self.store = PublicStore::Large(Box::new(large));
         }
-        if let Store::Many(many) = self.store {
-            C::crowd_mut(many).insert(newcomer.member, newcomer.alive_since);
+        if let PublicStore::Large(large) = self.store {
+            C::in_large_mut(large).insert(new.member, new.alive_since);
         }
     }
 
-    fn set_counted_at<C: Family>(&mut self, endpoint: C, client: ClientTag) {
+    fn set_counted_at<C: PackedEndpoint>(&mut self, endpoint: C, client: ClientTag) {
         match self.store {
-            Store::Few(few) => small::set_counted(C::all_mut(few, self.pool), endpoint, client),
-            Store::Many(many) => large::set_counted(C::crowd_mut(many), endpoint, client),
+            PublicStore::Small(small) => {
+                small::set_counted(C::in_small_mut(small, self.pool), endpoint, client);
+            }
+            PublicStore::Large(large) => {
+                large::set_counted(C::in_large_mut(large), endpoint, client);
+            }
         }
     }
 
-    fn remove_at<C: Family>(&mut self, endpoint: C, client: ClientTag) -> Option<Before> {
+    fn remove_at<C: PackedEndpoint>(&mut self, endpoint: C, client: ClientTag) -> Option<Before> {
         let before = match self.store {
-            Store::Few(few) => small::remove(few, self.pool, endpoint, client)?,
-            Store::Many(many) => large::remove(C::crowd_mut(many), endpoint, client)?,
+            PublicStore::Small(small) => small::remove(small, self.pool, endpoint, client)?,
+            PublicStore::Large(large) => large::remove(C::in_large_mut(large), endpoint, client)?,
         };
         self.compact();
         Some(before)
     }
 
-    /// Keeps a large swarm that became small as one.
+    /// Turns a large swarm that has shrunk into a small one.
     fn compact(&mut self) {
-        if let Store::Many(many) = self.store
-            && many.is_few()
+        if let PublicStore::Large(large) = self.store
+            && large.is_small()
         {
-            *self.store = Store::Few(many.few(self.pool));
+            *self.store = PublicStore::Small(large.to_small(self.pool));
         }
     }
 
-    fn select_for<C: Family>(
+    fn select_for<C: PackedEndpoint>(
         &self,
-        asker: &Asker<'_, C>,
+        request: &PeerRequest<'_, C>,
         selector: &mut Selector,
         out: &mut Vec<u8>,
     ) {
         match &*self.store {
-            Store::Few(few) => small::select(C::all(few, self.pool), asker, selector, out),
-            Store::Many(many) => large::select(C::crowd(many), asker, selector, out),
+            PublicStore::Small(small) => {
+                small::select(C::in_small(small, self.pool), request, selector, out);
+            }
+            PublicStore::Large(large) => large::select(C::in_large(large), request, selector, out),
         }
     }
 }
 
-// === impl Store ===
+// === impl PublicStore ===
 
-impl Default for Store {
+impl Default for PublicStore {
     fn default() -> Self {
-        Self::Few(Few::default())
+        Self::Small(SmallPublic::default())
     }
 }
 
-impl Store {
-    fn counts(&self, pool: &Pool) -> Counts {
-        let Families { v4, v6 } = self.families(pool);
+impl PublicStore {
+    fn counts(&self, pool: &Pool) -> PeerCounts {
+        let FamilyCounts { v4, v6 } = self.families(pool);
         v4.plus(v6)
     }
 
-    fn families(&self, pool: &Pool) -> Families {
+    fn families(&self, pool: &Pool) -> FamilyCounts {
         match self {
-            Self::Few(few) => Families {
-                v4: small::counts::<Compact4>(Compact4::all(few, pool)),
-                v6: small::counts::<Compact6>(Compact6::all(few, pool)),
+            Self::Small(small) => FamilyCounts {
+                v4: small::counts::<Compact4>(Compact4::in_small(small, pool)),
+                v6: small::counts::<Compact6>(Compact6::in_small(small, pool)),
             },
-            Self::Many(many) => Families {
-                v4: many.v4.counts(),
-                v6: many.v6.counts(),
+            Self::Large(large) => FamilyCounts {
+                v4: large.v4.counts(),
+                v6: large.v6.counts(),
             },
         }
     }
 
     fn downloaded(&self) -> u32 {
         match self {
-            Self::Few(few) => few.downloaded(),
-            Self::Many(many) => many.downloaded,
+            Self::Small(small) => small.downloaded(),
+            Self::Large(large) => large.downloaded,
         }
     }
 
-    fn few_mut(&mut self) -> Option<&mut Few> {
+    fn small_mut(&mut self) -> Option<&mut SmallPublic> {
         match self {
-            Self::Few(few) => Some(few),
-            Self::Many(_) => None,
+            Self::Small(small) => Some(small),
+            Self::Large(_) => None,
         }
     }
 }
 
-// === impl Way ===
+// === impl PrefetchPath ===
 
-impl Way<'_> {
-    /// The reads, each from a place further on, for [`Swarms::touch`](super::Swarms::touch).
-    pub const READS: [fn(&Self) -> usize; 3] = [Self::peers, Self::index, Self::peer];
+impl PrefetchPath<'_> {
+    /// The reads in order; each depends on the one before it. See [`Swarms::prefetch`](super::Swarms::prefetch).
+    pub const PREFETCH_READS: [fn(&Self) -> usize; 3] = [Self::peers, Self::index, Self::peer];
 
     fn peers(&self) -> usize {
         match (self.store, self.endpoint) {
-            (Store::Few(few), _) => few.touch(self.pool),
-            (Store::Many(many), Endpoint::V4(_)) => many.v4.touch(),
-            (Store::Many(many), Endpoint::V6(_)) => many.v6.touch(),
+            (PublicStore::Small(small), _) => small.prefetch(self.pool),
+            (PublicStore::Large(large), Endpoint::V4(_)) => large.v4.prefetch(),
+            (PublicStore::Large(large), Endpoint::V6(_)) => large.v6.prefetch(),
         }
     }
 
     fn index(&self) -> usize {
         match (self.store, self.endpoint) {
-            (Store::Few(_), _) => 0,
-            (Store::Many(many), Endpoint::V4(at)) => many.v4.touch_index(at),
-            (Store::Many(many), Endpoint::V6(at)) => many.v6.touch_index(at),
+            (PublicStore::Small(_), _) => 0,
+            (PublicStore::Large(large), Endpoint::V4(at)) => large.v4.prefetch_index(at),
+            (PublicStore::Large(large), Endpoint::V6(at)) => large.v6.prefetch_index(at),
         }
     }
 
     fn peer(&self) -> usize {
         let place = match (self.store, self.endpoint) {
-            (Store::Few(_), _) => None,
-            (Store::Many(many), Endpoint::V4(at)) => many.v4.glance(at),
-            (Store::Many(many), Endpoint::V6(at)) => many.v6.glance(at),
+            (PublicStore::Small(_), _) => None,
+            (PublicStore::Large(large), Endpoint::V4(at)) => large.v4.prefetch_peer(at),
+            (PublicStore::Large(large), Endpoint::V6(at)) => large.v6.prefetch_peer(at),
         };
         place.unwrap_or(0)
     }
@@ -409,7 +422,7 @@ impl Way<'_> {
 
 // === impl Asker ===
 
-impl<'a, C: Compact> Asker<'a, C> {
+impl<'a, C: Compact> PeerRequest<'a, C> {
     fn new(endpoint: C, role: Role, want: usize, eligibility: Eligibility<'a>) -> Self {
         Self {
             endpoint,
@@ -419,31 +432,31 @@ impl<'a, C: Compact> Asker<'a, C> {
         }
     }
 
-    /// Of those who fit by their roles.
-    fn may_get(&self, it: &Member<C>) -> bool {
-        self.is_other(it) && self.eligibility.viewer.reaches(it.endpoint).is_some()
+    /// Whether a candidate is eligible. Its role was checked already.
+    fn may_get(&self, peer: &PublicPeer<C>) -> bool {
+        self.is_other(peer) && self.eligibility.viewer.reaches(peer.endpoint).is_some()
     }
 
-    /// The same, but for whether the requester can reach it.
-    fn is_other(&self, it: &Member<C>) -> bool {
-        it.is_alive(self.eligibility.alive_since) && it.endpoint != self.endpoint
+    /// Whether a candidate is alive and not the requester itself.
+    fn is_other(&self, peer: &PublicPeer<C>) -> bool {
+        peer.is_alive(self.eligibility.alive_since) && peer.endpoint != self.endpoint
     }
 
-    /// Appends the endpoint of one who fits, as the requester reaches it.
-    fn hand_out(&self, it: &Member<C>, out: &mut Vec<u8>) -> bool {
+    /// Appends the endpoint of a candidate, as the requester reaches it; false if it can't.
+    fn hand_out(&self, peer: &PublicPeer<C>, out: &mut Vec<u8>) -> bool {
         let viewer = &self.eligibility.viewer;
-        viewer.hand_out(self.endpoint, it.endpoint, out)
+        viewer.hand_out(self.endpoint, peer.endpoint, out)
     }
 }
 
-/// Hands on to a peer what is kept of the one in whose place it comes, if that is alive: what it
+/// Copies to a peer what it inherits from the one that it replaces, if that is alive; returns what that
 /// was.
-fn take_over<C: Compact>(old: &Member<C>, newcomer: &mut Newcomer<C>) -> Option<Before> {
-    let is_alive = old.is_alive(newcomer.alive_since);
+fn inherit<C: Compact>(old: &PublicPeer<C>, new: &mut NewPeer<C>) -> Option<Before> {
+    let is_alive = old.is_alive(new.alive_since);
     let before = is_alive.then(|| old.before());
-    // One that was a seeder completes nothing when it is one again, say after a recheck.
+    // A `completed` of a former seeder does not count, for example after a recheck.
     if before.is_some_and(|before| before.counted || before.role == Role::Seeder) {
-        newcomer.member.set_counted();
+        new.member.set_counted();
     }
     before
 }

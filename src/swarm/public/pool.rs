@@ -1,14 +1,14 @@
-//! The memory of a shard's small swarms: one array, of which each has a run.
+//! The memory of a shard's small swarms: one array, in which each swarm has a run.
 //!
 //! ```text
 //! | run | run |  free  | run | free | run | run |  room to grow  |
 //! ```
 //!
-//! A run lies within a piece of the array. It is taken from the shortest free one that is long
-//! enough, or else from the end. What is free is kept in a list for each length, linked through its
+//! A run is within one chunk of the array. It is taken from the shortest free run that is long
+//! enough, or else from the end. Free runs are in a list for each length, linked through their
 //! own memory. When too much is free, the shard packs the array, see [`super::shard`].
 
-use crate::swarm::pieces::Pieces;
+use crate::swarm::chunked_vec::ChunkedVec;
 
 /// 12 bytes: room for an IPv4 peer, or half of that for an IPv6 peer.
 pub(super) type Unit = [u8; 12];
@@ -16,13 +16,13 @@ pub(super) type Unit = [u8; 12];
 /// The most units that a run has.
 pub(super) const UNITS_MAX: usize = 64;
 
-/// Free units that are worth no packing, however few others there are.
+/// Free units that are never worth packing.
 const FREE_MIN: usize = 16;
 
-/// Units of a piece.
-const PIECE: usize = Pieces::<Unit>::PIECE;
+/// Units of a chunk.
+const CHUNK: usize = ChunkedVec::<Unit>::CHUNK;
 
-/// As long as there is but one piece, it grows by so many units, and by half of itself.
+/// While there is only one chunk, it grows by half, plus this number of units.
 const GROWTH_MIN: usize = 16;
 
 /// The end of a list.
@@ -35,10 +35,10 @@ pub(super) struct Run {
     len: u8,
 }
 
-/// Runs, and what is free between them.
+/// Runs, and the free space between them.
 #[derive(Debug)]
 pub(super) struct Pool {
-    units: Pieces<Unit>,
+    units: ChunkedVec<Unit>,
     /// Where the room to grow begins.
     end: usize,
     /// The first free run of each length, from 1 on. Each names the next of its length.
@@ -50,7 +50,7 @@ pub(super) struct Pool {
 // === impl Run ===
 
 impl Run {
-    /// `start` is below 2^32: so many units are 48 GiB, in one of a thousand shards.
+    /// `start` is below 2^32: that many units are 48 GiB, in one of a thousand shards.
     fn new(start: usize, len: usize) -> Self {
         Self {
             start: start as u32,
@@ -68,7 +68,7 @@ impl Run {
 impl Default for Pool {
     fn default() -> Self {
         Self {
-            units: Pieces::default(),
+            units: ChunkedVec::default(),
             end: 0,
             free: [NONE; UNITS_MAX],
             free_units: 0,
@@ -82,7 +82,7 @@ impl Pool {
         self.end - self.free_units
     }
 
-    /// So much is free that packing pays, which has to look at so many swarms.
+    /// Whether enough is free that packing pays, given the number of swarms to look at.
     pub fn is_sparse(&self, swarms: usize) -> bool {
         self.free_units > FREE_MIN + self.end / 8 + swarms / 16
             || (self.free_units > 0 && self.used() == 0)
@@ -96,7 +96,7 @@ impl Pool {
         &mut self.units.rest_mut(run.start as usize)[..run.len()]
     }
 
-    /// A run of so many units, at most [`UNITS_MAX`], whose content is whatever was there.
+    /// A run of `len` units, at most [`UNITS_MAX`], with arbitrary content.
     pub fn take(&mut self, len: usize) -> Run {
         let is_fit = |found: &usize| self.free[found - 1] != NONE;
         let Some(found) = (len.max(1)..=UNITS_MAX).find(is_fit) else {
@@ -109,7 +109,7 @@ impl Pool {
         Run::new(start as usize, len)
     }
 
-    /// Takes back a run, which nobody may use any more.
+    /// Takes back a run, which must not be used any more.
     pub fn give_back(&mut self, run: Run) {
         let Some(list) = run.len().checked_sub(1) else {
             return;
@@ -126,16 +126,16 @@ impl Pool {
         })
     }
 
-    /// A run from where nothing was yet.
+    /// A run at the end of the used part.
     fn append(&mut self, len: usize) -> Run {
-        let left = PIECE - self.end % PIECE;
+        let left = CHUNK - self.end % CHUNK;
         let skipped = if left < len { left } else { 0 };
         let start = self.end + skipped;
         self.end = start + len;
         if self.end > self.units.len() {
             let roomy = self.end + self.end / 2 + GROWTH_MIN;
-            let is_one = roomy <= PIECE;
-            let full = self.end.next_multiple_of(PIECE);
+            let is_one = roomy <= CHUNK;
+            let full = self.end.next_multiple_of(CHUNK);
             self.units.resize(if is_one { roomy } else { full });
         }
         self.give_back(Run::new(start - skipped, skipped));
@@ -203,7 +203,7 @@ mod tests {
         }
         // Up to 600 runs were in use at a time, of half the longest on average.
         assert!(pool.end < 600 * UNITS_MAX * 3 / 4, "{}", pool.end);
-        assert!(pool.units.len() < pool.end + PIECE);
+        assert!(pool.units.len() < pool.end + CHUNK);
         let used: usize = runs.iter().map(|(run, _)| run.len()).sum();
         assert_eq!(pool.used(), used);
         runs.drain(..).for_each(|(run, _)| pool.give_back(run));

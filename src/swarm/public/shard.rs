@@ -2,19 +2,17 @@
 
 use crate::base::addr::Endpoint;
 use crate::base::ids::InfoHash;
-use crate::swarm::classes::Counts;
+use crate::swarm::classes::PeerCounts;
 use crate::swarm::public::pool::Pool;
-use crate::swarm::public::{PublicSwarm, Store, Way};
-use crate::swarm::table::{Cursor, Key, Table, Visit};
+use crate::swarm::public::{PrefetchPath, PublicStore, PublicSwarm};
+use crate::swarm::table::{Cursor, Key, SwarmTable, Visit};
 
 /// The public swarms whose info hashes fall into one shard.
 #[derive(Debug, Default)]
 pub struct PublicShard {
-    swarms: Table<Store>,
+    swarms: SwarmTable<PublicStore>,
     pool: Pool,
 }
-
-// === impl PublicShard ===
 
 impl PublicShard {
     pub fn len(&self) -> usize {
@@ -25,14 +23,18 @@ impl PublicShard {
         self.swarms.is_empty()
     }
 
-    /// Reads the slots where a look-up of that key begins, so that they are near by then.
-    pub fn touch(&self, key: &Key) -> usize {
-        self.swarms.touch(key)
+    /// Prefetches the slots where a look-up of that key begins.
+    pub fn prefetch_slots(&self, key: &Key) -> usize {
+        self.swarms.prefetch_slots(key)
     }
 
-    /// The way to a peer of a swarm, if there is one.
-    pub(in crate::swarm) fn way_to(&self, key: Key, endpoint: Endpoint) -> Option<Way<'_>> {
-        Some(Way {
+    /// The path to a peer of a swarm, if there is a swarm.
+    pub(in crate::swarm) fn prefetch_path(
+        &self,
+        key: Key,
+        endpoint: Endpoint,
+    ) -> Option<PrefetchPath<'_>> {
+        Some(PrefetchPath {
             store: self.swarms.get(key)?,
             pool: &self.pool,
             endpoint,
@@ -40,7 +42,7 @@ impl PublicShard {
     }
 
     /// The counts and the snatches of a swarm.
-    pub fn get(&self, key: Key) -> Option<(Counts, u32)> {
+    pub fn get(&self, key: Key) -> Option<(PeerCounts, u32)> {
         let store = self.swarms.get(key)?;
         Some((store.counts(&self.pool), store.downloaded()))
     }
@@ -68,19 +70,20 @@ impl PublicShard {
         may_create: impl FnOnce() -> bool,
     ) -> Option<PublicSwarm<'_>> {
         self.tidy();
-        let create = || may_create().then(Store::default);
+        let create = || may_create().then(PublicStore::default);
         let store = self.swarms.get_or_create(key, create)?;
         let pool = &mut self.pool;
         Some(PublicSwarm { store, pool })
     }
 
     /// The counts of every swarm.
-    pub fn counts(&self) -> impl Iterator<Item = (&InfoHash, Counts)> {
-        let swarms = self.swarms.iter();
-        swarms.map(|(info_hash, store)| (info_hash, store.counts(&self.pool)))
+    pub fn counts(&self) -> impl Iterator<Item = (&InfoHash, PeerCounts)> {
+        self.swarms
+            .iter()
+            .map(|(info_hash, store)| (info_hash, store.counts(&self.pool)))
     }
 
-    /// Looks at one swarm after the other, as [`Table::walk`] does.
+    /// Visits one swarm after the other, like [`SwarmTable::walk`].
     pub fn walk(
         &mut self,
         from: Cursor,
@@ -90,8 +93,8 @@ impl PublicShard {
         let rest = self.swarms.walk(from, |info_hash, store| {
             let mut swarm = PublicSwarm { store, pool };
             let next = visit(info_hash, &mut swarm);
-            if let (Visit::Remove, Store::Few(few)) = (next, swarm.store) {
-                few.clear(swarm.pool);
+            if let (Visit::Remove, PublicStore::Small(small)) = (next, swarm.store) {
+                small.clear(swarm.pool);
             }
             next
         });
@@ -106,14 +109,14 @@ impl PublicShard {
         }
     }
 
-    /// Copies all small swarms' peers to a new array in the table's order, each with as many units as
-    /// it uses. Measured: 75 ns a swarm, so some 60 us with a million torrents, and below a
-    /// millisecond with ten millions. It is rare: a shard that four million peers fill is packed six
-    /// times, and not again while peers come and go in equal numbers, because runs are used again.
+    /// Copies all small swarms' peers to a new array in the table's order, without spare units.
+    /// Measured: 75 ns a swarm, so some 60 us with a million torrents, and below a
+    /// millisecond with ten millions. It is rare: a shard that grows with four million peers is packed six
+    /// times, and not again while as many peers come as go, because runs are reused.
     fn pack(&mut self) {
         let mut pool = Pool::default();
-        for few in self.swarms.values_mut().filter_map(Store::few_mut) {
-            few.move_over(&self.pool, &mut pool);
+        for small in self.swarms.values_mut().filter_map(PublicStore::small_mut) {
+            small.move_over(&self.pool, &mut pool);
         }
         self.pool = pool;
     }
@@ -126,8 +129,8 @@ mod tests {
     impl PublicShard {
         /// Every unit of the pool is some swarm's, or is free.
         pub fn check(&mut self) {
-            let swarms = self.swarms.values_mut().filter_map(Store::few_mut);
-            self.pool.check(swarms.filter_map(|few| few.run()));
+            let swarms = self.swarms.values_mut().filter_map(PublicStore::small_mut);
+            self.pool.check(swarms.filter_map(|small| small.run()));
         }
 
         /// Units that the pool has memory for.

@@ -23,7 +23,7 @@ fn put(swarm: &mut PublicSwarm, ip: &str, port: u16, tag: ClientTag, role: Role)
     before.map(|before| before.role)
 }
 
-/// Sweeps all of it in pieces of 10 peers; how many went.
+/// Sweeps all of it in chunks of 10 peers; returns how many were removed.
 fn sweep(swarm: &mut PublicSwarm, alive_since: Seconds) -> usize {
     let mut gone = 0;
     loop {
@@ -45,16 +45,16 @@ impl PublicSwarm<'_> {
     /// It is as large as its peers need.
     fn check(&self) {
         match &*self.store {
-            Store::Few(few) => few.check(self.pool),
-            Store::Many(many) => assert!(!many.is_few()),
+            PublicStore::Small(small) => small.check(self.pool),
+            PublicStore::Large(large) => assert!(!large.is_small()),
         }
     }
 }
 
 #[test]
 fn a_swarm_takes_sixteen_bytes() {
-    assert_eq!(size_of::<Store>(), 16);
-    assert_eq!(size_of::<(u32, InfoHash, Store)>(), 40);
+    assert_eq!(size_of::<PublicStore>(), 16);
+    assert_eq!(size_of::<(u32, InfoHash, PublicStore)>(), 40);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_client_that_changes_its_port_is_replaced() {
 }
 
 #[test]
-fn a_peer_id_of_zeros_names_nobody() {
+fn a_peer_id_of_zeros_identifies_no_client() {
     let mut shard = PublicShard::default();
     let mut swarm = only(&mut shard);
     for round in 0..2 {
@@ -201,9 +201,9 @@ fn swarms_of_every_size_find_their_peers() {
             let before = put(&mut swarm, &ip, rng.u16(1..), tag(number), role);
             assert_eq!(before, present.insert(number, role));
         }
-        let mut counts = Counts::default();
+        let mut counts = PeerCounts::default();
         for &role in present.values() {
-            counts = counts.plus(Counts::of(role));
+            counts = counts.plus(PeerCounts::of(role));
         }
         assert_eq!(swarm.counts(), counts);
         assert_eq!(swarm.is_empty(), present.is_empty());
@@ -255,7 +255,7 @@ fn expired_peers_go_and_only_they() {
 }
 
 #[test]
-fn a_sweep_in_pieces_misses_nobody_whom_others_move() {
+fn a_sweep_in_chunks_misses_no_peer_that_others_move() {
     let mut rng = fastrand::Rng::with_seed(9);
     let mut shard = PublicShard::default();
     let mut swarm = only(&mut shard);
@@ -321,7 +321,7 @@ fn a_host_has_so_many_peers_and_no_more() {
             Err(TooManyPeers)
         );
         assert_eq!(put(&mut swarm, "10.0.0.1", 5000), Ok(None));
-        // Who is known goes on, and another may come when one has gone.
+        // A known peer may stay, and a new one may come when one has left.
         assert!(put(&mut swarm, "9.9.9.1", 1).unwrap().is_some());
         assert_eq!(swarm.counts().leechers, counts.leechers + 1);
         swarm.remove(endpoint("9.9.9.1", 1), tag(0)).unwrap();
@@ -368,8 +368,8 @@ fn swarms_of_one_shard_keep_out_of_each_others_memory() {
             shard.check();
             let mut counts = std::collections::HashMap::new();
             for ((torrent, _), role) in &present {
-                let sum: &mut Counts = counts.entry(*torrent).or_default();
-                *sum = sum.plus(Counts::of(*role));
+                let sum: &mut PeerCounts = counts.entry(*torrent).or_default();
+                *sum = sum.plus(PeerCounts::of(*role));
             }
             for torrent in 0..80 {
                 let found = shard.get(Key::from(InfoHash([torrent; 20])));

@@ -2,7 +2,7 @@
 //! skipped silently.
 
 use mika::base::ids::{InfoHash, Passkey, TorrentId, UserId};
-use mika::registry::Client;
+use mika::registry::ClientPrefix;
 use mika::storage::{
     Feed, Find, Finding, NewTorrent, NewUser, Severity, Storage, StorageError, StoredUser, UserKey,
     UserPatch,
@@ -53,8 +53,8 @@ pub fn torrent(info_hash: InfoHash) -> NewTorrent {
     }
 }
 
-pub fn client(prefix: &str) -> Client {
-    Client {
+pub fn client(prefix: &str) -> ClientPrefix {
+    ClientPrefix {
         prefix: prefix.into(),
         name: String::new(),
     }
@@ -287,7 +287,7 @@ async fn characters_that_the_column_lacks_find_no_rows() {
 async fn a_case_insensitive_key_refuses_the_second_prefix() {
     let it = Fixture::new().await;
     it.sql("ALTER TABLE whitelist MODIFY peer_id VARCHAR(20) COLLATE utf8mb4_general_ci NOT NULL");
-    let lower = Client {
+    let lower = ClientPrefix {
         name: "lower".into(),
         ..client("-lt0D60-")
     };

@@ -1,42 +1,40 @@
-//! A few entries of a private swarm side by side, in one block of memory.
+//! Up to 32 entries of a private swarm in one block of memory.
 //!
 //! ```text
 //! snatches 4 | entries 1 | the length of each | the tag of each | the entries | slack
 //! ```
 //!
-//! Nothing is allocated for a page without entries and snatches. A block is as large as what
-//! allocators hand out anyway, so the slack is memory that would be lost.
+//! Nothing is allocated for a block without entries and snatches. Block sizes are the size classes of
+//! allocators, so the slack would be lost anyway.
 
-use crate::swarm::private::packed::{Packed, Tag, View};
+use crate::swarm::private::packed::{EntryView, PackedEntry, Tag};
 
-/// Entries that a page may have: few enough to look through their tags, and to move them all
+/// The most entries in a block: few enough to scan their tags, and to move them all
 /// when one of them grows.
-pub(super) const PAGE_MAX: usize = 32;
+pub(super) const BLOCK_MAX: usize = 32;
 
 const COUNT_AT: usize = 4;
 const LENS_AT: usize = 5;
 
-/// Memory is given back when more than this would be: a swarm that sways is not copied each time.
+/// Memory is given back when more than this is spare, so that a swarm that grows and shrinks is not copied each time.
 const SLACK: usize = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct Page(Box<[u8]>);
+pub(super) struct PeerBlock(Box<[u8]>);
 
-/// The size of the block for so many bytes: four sizes between a power of two and the next, as
+/// The block size for that many bytes: four sizes between a power of two and the next, as
 /// allocators have them.
 fn block_size(bytes: usize) -> usize {
     let step = (bytes.next_power_of_two() / 8).max(16);
     bytes.next_multiple_of(step)
 }
 
-// === impl Page ===
-
-impl Page {
+impl PeerBlock {
     pub fn len(&self) -> usize {
         self.0.get(COUNT_AT).map_or(0, |&count| count.into())
     }
 
-    /// Snatches of the torrent, where this is its first page.
+    /// Snatches of the torrent, where this is its first block.
     pub fn snatches(&self) -> u32 {
         match self.0.first_chunk() {
             Some(bytes) => u32::from_le_bytes(*bytes),
@@ -48,7 +46,7 @@ impl Page {
         if snatches != self.snatches() {
             self.fit(self.used());
             self.0[..COUNT_AT].copy_from_slice(&snatches.to_le_bytes());
-            self.drop_nothing();
+            self.free_if_unused();
         }
     }
 
@@ -59,19 +57,19 @@ impl Page {
     }
 
     /// The entry in that slot.
-    pub fn view(&self, slot: usize) -> View<'_> {
+    pub fn view(&self, slot: usize) -> EntryView<'_> {
         let start = self.start(slot);
-        View {
+        EntryView {
             bytes: &self.0[start..start + self.len_of(slot)],
             tag: Tag(self.0[LENS_AT + self.len() + slot]),
         }
     }
 
-    /// The first entry with a fitting tag for which `is_it` holds.
+    /// The first entry with a fitting tag that `matches`.
     pub fn find(
         &self,
         is_candidate: impl Fn(Tag) -> bool,
-        mut is_it: impl FnMut(View<'_>) -> bool,
+        mut matches: impl FnMut(EntryView<'_>) -> bool,
     ) -> Option<usize> {
         let mut start = LENS_AT + 2 * self.len();
         self.tags().enumerate().position(|(slot, tag)| {
@@ -79,15 +77,15 @@ impl Page {
             let bytes = start..end;
             start = end;
             is_candidate(tag)
-                && is_it(View {
+                && matches(EntryView {
                     bytes: &self.0[bytes],
                     tag,
                 })
         })
     }
 
-    /// Adds an entry after the others. There must be less than [`PAGE_MAX`].
-    pub fn push(&mut self, entry: &Packed) {
+    /// Adds an entry after the others. There must be less than [`BLOCK_MAX`].
+    pub fn push(&mut self, entry: &PackedEntry) {
         let (count, used) = (self.len(), self.used());
         let bytes = entry.bytes();
         self.fit(used + 2 + bytes.len());
@@ -100,8 +98,8 @@ impl Page {
         self.0[COUNT_AT] = count as u8 + 1;
     }
 
-    /// Puts an entry into the place of another.
-    pub fn set(&mut self, slot: usize, entry: &Packed) {
+    /// Replaces an entry.
+    pub fn set(&mut self, slot: usize, entry: &PackedEntry) {
         let bytes = entry.bytes();
         let (start, len) = (self.start(slot), self.len_of(slot));
         if bytes.len() != len {
@@ -121,7 +119,7 @@ impl Page {
         self.0[tag] = entry.tag.0;
     }
 
-    /// Takes an entry out; those behind it move up.
+    /// Removes an entry; those behind it move up.
     pub fn remove(&mut self, slot: usize) {
         let (count, used) = (self.len(), self.used());
         let (start, len) = (self.start(slot), self.len_of(slot));
@@ -133,7 +131,7 @@ impl Page {
         debug_assert!(start >= entries);
         self.0[COUNT_AT] = count as u8 - 1;
         self.fit(used - len - 2);
-        self.drop_nothing();
+        self.free_if_unused();
     }
 
     /// Bytes of its block.
@@ -157,7 +155,7 @@ impl Page {
         self.start(self.len())
     }
 
-    /// Moves to a larger block if so many bytes have no room, and to a smaller one if they need
+    /// Moves to a larger block if `bytes` have no room, and to a smaller one if they need
     /// much less.
     fn fit(&mut self, bytes: usize) {
         let size = self.0.len();
@@ -169,7 +167,7 @@ impl Page {
         }
     }
 
-    fn drop_nothing(&mut self) {
+    fn free_if_unused(&mut self) {
         if self.len() == 0 && self.snatches() == 0 {
             self.0 = Box::default();
         }

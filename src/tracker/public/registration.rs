@@ -1,6 +1,6 @@
-//! How much of a public tracker one network may take: swarms, and rows of the registry.
+//! Limits per network: swarms, and rows of the registry.
 //!
-//! Anybody may begin a swarm, and the first snatch of a torrent registers it. So one who invents
+//! Anybody may begin a swarm, and the first snatch of a torrent registers it. Without a limit invented
 //! info hashes could fill both, the registry for good.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,32 +11,32 @@ use crate::base::clock::Seconds;
 use crate::base::limit::SourceLimit;
 use crate::tracker::Rules;
 
-/// In a peer's life, a network (a /24, an IPv6 /48) may take one part out of so many of what is
-/// free, and an IPv6 /32, of which one owner may have all, one out of so many.
+/// In one `peer_ttl`, a network (a /24, an IPv6 /48) may take 1/`NETWORK_PART` of what is
+/// free, and an IPv6 /32, which may have one owner, 1/`WIDE_PART`.
 const NETWORK_PART: usize = 16;
 const WIDE_PART: usize = 4;
 
-/// What a network may take however little is free.
+/// What a network may always take.
 const LEAST: usize = 4;
 
-/// New rows of the registry in a second: from one network, and from all together.
+/// New rows of the registry a second: from one network, and in total.
 const NETWORK_RATE: u32 = 50;
 const TOTAL_RATE: u32 = 500;
 
-/// Seconds in which a new row comes by way of the journal and storage into the registry.
+/// Seconds that a new row takes through the journal and storage to the registry.
 const ON_THE_WAY: u32 = 4;
 
 /// Seconds between two lines of the log.
 const WARN_PERIOD: u32 = 60;
 
-/// What each network has taken in a peer's life.
+/// What each network has taken in the current `peer_ttl`.
 #[derive(Default)]
 pub(super) struct NetworkShares {
     networks: SourceLimit,
     wide: SourceLimit,
 }
 
-/// Who registered how much.
+/// New rows by network and by second.
 #[derive(Default)]
 pub(super) struct Registrations {
     shares: NetworkShares,
@@ -50,9 +50,9 @@ pub(super) struct Registrations {
 /// Why a torrent is not registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unregistered {
-    /// There are as many as there may be.
+    /// The maximum is reached.
     Full,
-    /// Its network registered its share.
+    /// Its network has used up its share.
     Share,
     /// Too many in this second.
     Rate,
@@ -61,8 +61,8 @@ pub(super) enum Unregistered {
 // === impl NetworkShares ===
 
 impl NetworkShares {
-    /// Counts one more for the network of `source`, unless it has its share of what is `free`.
-    /// `life` is the number of the peer's life that it is now.
+    /// Counts one more for the network of `source`, unless its share of what is `free` is used up.
+    /// `life` is the number of the current `peer_ttl`.
     pub fn take(&self, source: IpAddr, free: usize, life: u32) -> bool {
         let part = |parts: usize| u32::try_from((free / parts).max(LEAST)).unwrap_or(u32::MAX);
         let source = canonical(source);
@@ -92,10 +92,10 @@ fn wide_network(source: IpAddr) -> Option<IpAddr> {
 // === impl Registrations ===
 
 impl Registrations {
-    /// Counts a new row of the registry, which has so many.
+    /// Counts a new row of the registry, which has `registered` rows.
     ///
     /// # Errors
-    /// Why there may be none.
+    /// The reason why there may be none.
     pub fn take(
         &self,
         source: IpAddr,
@@ -108,7 +108,7 @@ impl Registrations {
         if free == 0 {
             return Err(Unregistered::Full);
         }
-        // What is refused to one network takes nothing from the others.
+        // A refusal to one network costs the others nothing.
         let is_fast = self.taken_in(now.0) >= TOTAL_RATE;
         if is_fast || self.rates.is_reached(source, NETWORK_RATE, now.0) {
             return Err(Unregistered::Rate);
@@ -121,8 +121,8 @@ impl Registrations {
         Ok(())
     }
 
-    /// Whether a refusal may be written to the log, which it is then.
-    pub fn may_warn(&self, now: Seconds) -> bool {
+    /// Takes the warning about a refusal that may be logged in this minute; false if it is taken.
+    pub fn take_warning(&self, now: Seconds) -> bool {
         let warned = self.warned.load(Ordering::Relaxed);
         let is_due = warned == 0 || now.0.saturating_sub(warned) >= WARN_PERIOD;
         is_due && self.warned.swap(now.0, Ordering::Relaxed) == warned
@@ -143,7 +143,7 @@ impl Registrations {
         }
     }
 
-    /// Two workers at once may count one too few: it is a limit, not an account.
+    /// Two workers at once may count one too few: good enough for a limit.
     fn count(&self, now: Seconds) {
         let count = self.taken_in(now.0).saturating_add(1);
         let taken = u64::from(now.0) << 32 | u64::from(count);
@@ -158,7 +158,7 @@ impl Registrations {
 // === impl Unregistered ===
 
 impl Unregistered {
-    /// The reason as the log tells it.
+    /// The reason for the log.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Full => "tracker.max_torrents torrents are registered",
@@ -255,7 +255,8 @@ mod tests {
     #[test]
     fn refusals_are_written_to_the_log_once_a_minute() {
         let registrations = Registrations::default();
-        let warned = (0..180).filter(|&second| registrations.may_warn(Seconds::START.plus(second)));
+        let warned =
+            (0..180).filter(|&second| registrations.take_warning(Seconds::START.plus(second)));
         assert_eq!(warned.count(), 3);
     }
 }

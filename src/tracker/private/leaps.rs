@@ -1,21 +1,19 @@
-//! When this node's Unix time was set ahead of its monotonic time while it ran.
+//! Leaps: when the Unix time was set ahead of the monotonic time while this node ran.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use crate::base::clock::{Now, Seconds};
 
-/// Storage knows seconds by their Unix time, so those before a leap would be others after it: what was
-/// counted of them then must not be reported again.
+/// Storage knows seconds by their Unix time, and after a leap those before it would have other numbers. So
+/// what was counted before a leap must not be reported again.
 pub(super) struct Leaps {
     /// Unix time less monotonic time, in seconds; it never falls.
     offset: AtomicI64,
     latest: AtomicU32,
 }
 
-// === impl Leaps ===
-
 impl Leaps {
-    /// When the latest leap was noticed; [`Seconds`] 0 if there was none. Notices one since the last call.
+    /// When the latest leap was noticed, by this or an earlier call; [`Seconds`] 0 if there was none.
     pub fn latest(&self, now: Now) -> Seconds {
         let offset = now.unix - i64::from(now.mono.0);
         let before = self.offset.fetch_max(offset, Ordering::Relaxed);

@@ -1,20 +1,20 @@
-//! The peers of one family in a large public swarm: in order of class, and found by indexes.
+//! The peers of one family in a large public swarm: in order of class, and found through indexes.
 
 use hashbrown::HashTable;
 
 use crate::base::addr::Compact;
 use crate::base::clock::Seconds;
-use crate::swarm::classes::{Classes, Counts, Role};
+use crate::swarm::classes::{Classes, PeerCounts, Role};
 use crate::swarm::index::{Index, SEARCH_MAX, hash_of};
-use crate::swarm::member::{ClientTag, Member, client_hash};
+use crate::swarm::public::peer::{ClientTag, PublicPeer, client_hash};
 
 #[derive(Debug)]
-pub(super) struct Crowd<C> {
-    members: Classes<Member<C>>,
+pub(super) struct PeerSet<C> {
+    peers: Classes<PublicPeer<C>>,
     indexes: Option<Indexes>,
-    /// The places below are still to be looked at by a sweep that has begun.
+    /// Places below this are still to be swept, by a sweep that has begun.
     unswept: usize,
-    /// Peers that went because they would have slipped past it.
+    /// Peers that were removed because they would have slipped past the sweep.
     late: usize,
 }
 
@@ -32,7 +32,7 @@ struct Host {
     peers: u32,
 }
 
-/// Who was moved past a sweep that is under way and would not be looked at by it: at most the
+/// Expired peers that were moved behind a sweep in progress, which would miss them: at most the
 /// first of each class above the lowest.
 #[derive(Default)]
 struct Late {
@@ -40,12 +40,12 @@ struct Late {
     len: usize,
 }
 
-// === impl Crowd ===
+// === impl PeerSet ===
 
-impl<C> Default for Crowd<C> {
+impl<C> Default for PeerSet<C> {
     fn default() -> Self {
         Self {
-            members: Classes::default(),
+            peers: Classes::default(),
             indexes: None,
             unswept: 0,
             late: 0,
@@ -53,30 +53,30 @@ impl<C> Default for Crowd<C> {
     }
 }
 
-impl<C: Compact> Crowd<C> {
+impl<C: Compact> PeerSet<C> {
     pub fn len(&self) -> usize {
-        self.members.len()
+        self.peers.len()
     }
 
-    pub fn counts(&self) -> Counts {
-        self.members.counts()
+    pub fn counts(&self) -> PeerCounts {
+        self.peers.counts()
     }
 
-    pub fn members(&self) -> &[Member<C>] {
-        self.members.items()
+    pub fn peers(&self) -> &[PublicPeer<C>] {
+        self.peers.items()
     }
 
-    pub fn get(&self, place: usize) -> &Member<C> {
-        self.members.get(place)
+    pub fn get(&self, place: usize) -> &PublicPeer<C> {
+        self.peers.get(place)
     }
 
-    pub fn get_mut(&mut self, place: usize) -> &mut Member<C> {
-        self.members.get_mut(place)
+    pub fn get_mut(&mut self, place: usize) -> &mut PublicPeer<C> {
+        self.peers.get_mut(place)
     }
 
-    /// Those who may be handed to a requester of that role.
-    pub fn candidates(&self, requester: Role) -> &[Member<C>] {
-        &self.members.items()[self.members.candidates(requester)]
+    /// The peers that may be handed to a requester of that role.
+    pub fn candidates(&self, requester: Role) -> &[PublicPeer<C>] {
+        &self.peers.items()[self.peers.candidates(requester)]
     }
 
     /// Peers of the host that has this endpoint.
@@ -84,21 +84,21 @@ impl<C: Compact> Crowd<C> {
         if let Some(indexes) = &self.indexes {
             return indexes.peers_of_host(endpoint);
         }
-        let members = self.members.items().iter();
-        members
-            .filter(|it| it.endpoint.host() == endpoint.host())
+        let peers = self.peers.items().iter();
+        peers
+            .filter(|peer| peer.endpoint.host() == endpoint.host())
             .count()
     }
 
     /// The place of a peer by its endpoint, or else of the same client at another port (rule W1).
     pub fn find(&self, endpoint: C, client: ClientTag) -> Option<usize> {
-        let items = self.members.items();
+        let items = self.peers.items();
         let Some(indexes) = &self.indexes else {
             let mut items = items.iter();
             return items
                 .clone()
-                .position(|it| it.is_at(endpoint, client))
-                .or_else(|| items.position(|it| it.is_client(endpoint, client)));
+                .position(|peer| peer.is_at(endpoint, client))
+                .or_else(|| items.position(|peer| peer.is_client(endpoint, client)));
         };
         let is_at = |place: usize| items[place].is_at(endpoint, client);
         let found = indexes.by_endpoint.find(endpoint_hash(endpoint), is_at);
@@ -109,69 +109,71 @@ impl<C: Compact> Crowd<C> {
         })
     }
 
-    /// Reads what says where everything else is, so that it is near by then.
-    pub fn touch(&self) -> usize {
+    /// Prefetches what says where everything else is.
+    pub fn prefetch(&self) -> usize {
         let indexes = self.indexes.as_ref();
-        self.members.len() + indexes.map_or(0, |it| it.by_endpoint.capacity())
+        self.peers.len() + indexes.map_or(0, |indexes| indexes.by_endpoint.capacity())
     }
 
-    /// Reads where a look-up of that endpoint begins.
-    pub fn touch_index(&self, endpoint: C) -> usize {
+    /// Prefetches where a look-up of that endpoint begins.
+    pub fn prefetch_index(&self, endpoint: C) -> usize {
         let indexes = self.indexes.as_ref();
-        indexes.map_or(0, |it| it.by_endpoint.touch(endpoint_hash(endpoint)))
+        indexes.map_or(0, |indexes| {
+            indexes.by_endpoint.prefetch(endpoint_hash(endpoint))
+        })
     }
 
-    /// The place of a peer at that endpoint, for reading ahead.
-    pub fn glance(&self, endpoint: C) -> Option<usize> {
-        let items = self.members.items();
+    /// Prefetches a peer at that endpoint; returns its place.
+    pub fn prefetch_peer(&self, endpoint: C) -> Option<usize> {
+        let items = self.peers.items();
         let is_at = |place: usize| items[place].endpoint == endpoint;
         let indexes = self.indexes.as_ref()?;
         indexes.by_endpoint.find(endpoint_hash(endpoint), is_at)
     }
 
-    /// Adds a peer. Who was last seen before `alive_since` and would slip past a sweep goes at once.
-    pub fn insert(&mut self, member: Member<C>, alive_since: Seconds) {
+    /// Adds a peer. Peers that were last seen before `alive_since` and would slip past a sweep are removed.
+    pub fn insert(&mut self, member: PublicPeer<C>, alive_since: Seconds) {
         let mut late = Late::default();
-        let moved = follow(&mut self.indexes, self.unswept, alive_since, &mut late);
+        let moved = on_move(&mut self.indexes, self.unswept, alive_since, &mut late);
         let has_port = member.endpoint.port() != 0;
-        let place = self.members.insert(member, member.role(), has_port, moved);
+        let place = self.peers.insert(member, member.role(), has_port, moved);
         match &mut self.indexes {
-            Some(indexes) => indexes.insert(self.members.items(), place),
-            None if self.members.len() > SEARCH_MAX => self.build_indexes(),
+            Some(indexes) => indexes.insert(self.peers.items(), place),
+            None if self.peers.len() > SEARCH_MAX => self.build_indexes(),
             None => {}
         }
         self.drop_late(&late);
     }
 
-    /// Puts the same client at the same endpoint, in another role, in its own place.
-    pub fn reclass(&mut self, place: usize, member: Member<C>, alive_since: Seconds) {
-        *self.members.get_mut(place) = member;
+    /// Replaces a peer by the same client at the same endpoint, in another role.
+    pub fn reclass(&mut self, place: usize, member: PublicPeer<C>, alive_since: Seconds) {
+        *self.peers.get_mut(place) = member;
         let mut late = Late::default();
-        let moved = follow(&mut self.indexes, self.unswept, alive_since, &mut late);
+        let moved = on_move(&mut self.indexes, self.unswept, alive_since, &mut late);
         let has_port = member.endpoint.port() != 0;
-        self.members.reclass(place, member.role(), has_port, moved);
+        self.peers.reclass(place, member.role(), has_port, moved);
         self.drop_late(&late);
     }
 
     fn drop_late(&mut self, late: &Late) {
-        // Told from the end to the front; taking one out moves none that is before it.
+        // Ordered from the end to the front; removing one moves none before it.
         for &place in &late.places[..late.len] {
-            self.take(place);
+            self.remove(place);
         }
         self.late += late.len;
     }
 
-    pub fn take(&mut self, place: usize) {
+    pub fn remove(&mut self, place: usize) {
         if let Some(indexes) = &mut self.indexes {
-            indexes.remove(self.members.get(place), place);
+            indexes.remove(self.peers.get(place), place);
         }
         let indexes = &mut self.indexes;
-        self.members.remove(place, |it, from, to| {
+        self.peers.remove(place, |it, from, to| {
             if let Some(indexes) = indexes {
                 indexes.moved(it, from, to);
             }
         });
-        let small = self.members.len() < SEARCH_MAX / 2;
+        let small = self.peers.len() < SEARCH_MAX / 2;
         let sparse = |indexes: &Indexes| indexes.is_sparse();
         if small {
             self.indexes = None;
@@ -180,46 +182,46 @@ impl<C: Compact> Crowd<C> {
         }
     }
 
-    /// Begins a sweep of all who are here now.
+    /// Begins a sweep of all current peers.
     pub fn begin_sweep(&mut self) {
-        self.unswept = self.members.len();
+        self.unswept = self.peers.len();
     }
 
     pub fn is_swept(&self) -> bool {
         self.unswept == 0
     }
 
-    /// Goes on with the sweep for up to `budget` peers; returns how many went.
+    /// Continues the sweep for up to `budget` peers; returns how many were removed.
     pub fn sweep(&mut self, alive_since: Seconds, budget: &mut usize) -> usize {
-        let before = self.members.len();
-        // From the end, because what moves into a hole comes from behind it and was looked at.
+        let before = self.peers.len();
+        // From the end: a peer that moves into a hole comes from behind it, where all were swept.
         while *budget > 0 && self.unswept > 0 {
             *budget -= 1;
             self.unswept -= 1;
             let place = self.unswept;
-            if place < self.members.len() && !self.members.get(place).is_alive(alive_since) {
-                self.take(place);
+            if place < self.peers.len() && !self.peers.get(place).is_alive(alive_since) {
+                self.remove(place);
             }
         }
-        before - self.members.len() + std::mem::take(&mut self.late)
+        before - self.peers.len() + std::mem::take(&mut self.late)
     }
 
     fn build_indexes(&mut self) {
         let mut indexes = Indexes::default();
-        for place in 0..self.members.len() {
-            indexes.insert(self.members.items(), place);
+        for place in 0..self.peers.len() {
+            indexes.insert(self.peers.items(), place);
         }
         self.indexes = Some(indexes);
     }
 }
 
-/// What is to be done whenever a member is moved.
-fn follow<C: Compact>(
+/// What to do whenever a peer is moved.
+fn on_move<C: Compact>(
     indexes: &mut Option<Indexes>,
     unswept: usize,
     alive_since: Seconds,
     late: &mut Late,
-) -> impl FnMut(&Member<C>, usize, usize) {
+) -> impl FnMut(&PublicPeer<C>, usize, usize) {
     move |it, from, to| {
         if let Some(indexes) = indexes {
             indexes.moved(it, from, to);
@@ -234,7 +236,7 @@ fn follow<C: Compact>(
 // === impl Indexes ===
 
 impl Indexes {
-    fn insert<C: Compact>(&mut self, items: &[Member<C>], place: usize) {
+    fn insert<C: Compact>(&mut self, items: &[PublicPeer<C>], place: usize) {
         let at_hash = |place: usize| endpoint_hash(items[place].endpoint);
         let tag_hash = |place: usize| client_hash(items[place].endpoint, items[place].peer_id);
         self.by_endpoint.insert(at_hash(place), place, at_hash);
@@ -249,8 +251,8 @@ impl Indexes {
         host.peers += 1;
     }
 
-    fn moved<C: Compact>(&mut self, member: &Member<C>, from: usize, to: usize) {
-        let Member {
+    fn moved<C: Compact>(&mut self, member: &PublicPeer<C>, from: usize, to: usize) {
+        let PublicPeer {
             endpoint, peer_id, ..
         } = *member;
         self.by_endpoint.moved(endpoint_hash(endpoint), from, to);
@@ -258,8 +260,8 @@ impl Indexes {
             .moved(client_hash(endpoint, peer_id), from, to);
     }
 
-    fn remove<C: Compact>(&mut self, member: &Member<C>, place: usize) {
-        let Member {
+    fn remove<C: Compact>(&mut self, member: &PublicPeer<C>, place: usize) {
+        let PublicPeer {
             endpoint, peer_id, ..
         } = *member;
         self.by_endpoint.remove(endpoint_hash(endpoint), place);
@@ -280,7 +282,7 @@ impl Indexes {
         found.map_or(0, |host| host.peers as usize)
     }
 
-    /// So few of its places are in use that a new one would need a quarter of the memory.
+    /// Whether a rebuilt index would need a quarter of the memory.
     fn is_sparse(&self) -> bool {
         self.by_endpoint.capacity() > 8 * self.by_endpoint.len()
     }
@@ -294,7 +296,7 @@ fn host_hash<C: Compact>(endpoint: C) -> u32 {
     hash_of(endpoint.host()) as u32
 }
 
-/// The same over 64 bits: a table takes both the lower and the upper ones.
+/// Spreads a hash over 64 bits: `HashTable` uses both the lower and the upper ones.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

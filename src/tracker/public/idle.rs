@@ -1,4 +1,4 @@
-//! Public torrents that nobody uses: those whose rows may give way to others.
+//! Public torrents without peers, whose rows are removed first when room is needed.
 
 use std::collections::BinaryHeap;
 
@@ -7,16 +7,16 @@ use parking_lot::MutexGuard;
 use crate::base::clock::Seconds;
 use crate::base::ids::InfoHash;
 use crate::swarm::{Cursor, Visit};
-use crate::tracker::{Mode, Tracker};
+use crate::tracker::public::PublicTracker;
 
-/// Swarms looked at before the lock is given to others.
+/// Swarms looked at before the lock is released for a moment.
 const AT_ONCE: usize = 1024;
 
-/// From so many snatches on, torrents give way by the time that nobody was there alone.
+/// From this number of snatches on, only the idle time decides which torrent is removed first.
 const MANY_SNATCHES: u32 = 4;
 
-/// A registered torrent without peers. Those that give way first are the smaller ones: few snatches, then
-/// the longest time without anybody.
+/// A registered torrent without peers. Ordered by what is removed first: few snatches, then
+/// the longest time without peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IdleTorrent {
     /// Snatches up to [`MANY_SNATCHES`].
@@ -26,18 +26,18 @@ pub struct IdleTorrent {
     pub snatches: u32,
 }
 
-/// The torrents that give way first, up to a number of them.
+/// The torrents to remove first, up to a number of them.
 #[derive(Debug, Default)]
 pub struct IdleTorrents {
     most: usize,
-    /// The one that gives way last is on top.
+    /// The one to remove last is on top.
     heap: BinaryHeap<IdleTorrent>,
 }
 
 // === impl IdleTorrents ===
 
 impl IdleTorrents {
-    /// None yet, and at most so many.
+    /// Empty, with room for `most` torrents.
     pub fn new(most: usize) -> Self {
         Self {
             most,
@@ -59,31 +59,14 @@ impl IdleTorrents {
     }
 }
 
-// === impl Tracker ===
+// === impl PublicTracker ===
 
-impl Tracker {
-    /// Registered torrents, and those that there may be.
-    pub fn registered_torrents(&self) -> (usize, usize) {
-        (
-            self.registry.torrent_count(),
-            self.rules.load().max_torrents,
-        )
-    }
-
-    /// [`Rules::forget_torrents_after`](crate::tracker::Rules) as it is now.
-    pub fn forget_torrents_after(&self) -> u32 {
-        self.rules.load().forget_torrents_after
-    }
-
-    /// Adds public torrents of one shard that are known to be empty since before that moment.
+impl PublicTracker {
     pub fn find_idle(&self, shard: usize, before: Seconds, found: &mut IdleTorrents) {
-        if self.mode == Mode::Private {
-            return;
-        }
         let mut next = Some(Cursor::default());
         while let Some(from) = next {
             let mut budget = AT_ONCE;
-            let mut swarms = self.public.lock(shard);
+            let mut swarms = self.swarms.lock(shard);
             next = swarms.walk(from, |info_hash, swarm| {
                 if budget == 0 {
                     return Visit::Pause;

@@ -1,7 +1,7 @@
 //! How many records each user has over all torrents, and how fast they begin new ones (rule A6).
 //!
-//! Only an announce that begins a record looks here, and a sweep that forgets one; all others
-//! don't. It takes about 20 bytes for each user who has records.
+//! Only an announce that begins a record and a sweep that forgets one look here. It takes about 20
+//! bytes for each user who has records.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::base::clock::Seconds;
 use crate::base::ids::UserId;
 use crate::tracker::Refusal;
 
-/// Shares with a lock each.
+/// Parts of the map, with a lock each.
 const SHARES: usize = if cfg!(fuzzing) { 1 } else { 64 };
 
 /// How many records one user may have, and how fast they may begin new ones.
@@ -40,8 +40,6 @@ struct Load {
     at: Seconds,
 }
 
-// === impl UserRecords ===
-
 impl Default for UserRecords {
     fn default() -> Self {
         Self {
@@ -56,13 +54,13 @@ impl UserRecords {
         self.share(user)
             .lock()
             .get(&user)
-            .map_or(0, |it| it.records)
+            .map_or(0, |load| load.records)
     }
 
-    /// Takes one new record from the user's rate. It is to be added when it is there.
+    /// Takes one new record from the user's rate. The caller adds it once it exists.
     ///
     /// # Errors
-    /// Without effect, if the user began too many lately.
+    /// The user began too many recently; nothing was changed.
     pub fn take(&self, user: UserId, limits: RecordLimits, now: Seconds) -> Result<(), Refusal> {
         let mut share = self.share(user).lock();
         let load = share.entry(user).or_default();
@@ -81,7 +79,7 @@ impl UserRecords {
         load.records = load.records.saturating_add(1);
     }
 
-    /// Takes off a record that is gone.
+    /// Removes a record that is gone.
     pub fn remove(&self, user: UserId) {
         let mut share = self.share(user).lock();
         if let Some(load) = share.get_mut(&user) {

@@ -1,28 +1,28 @@
-//! Writing and reading the numbers of a packed entry.
+//! The numbers of a packed entry as bytes of variable length, written and read in order.
 
 use crate::accounting::machines::{Machine, Machines};
 use crate::accounting::sessions::Point;
 use crate::base::clock::Seconds;
 use crate::base::ids::UserId;
 use crate::swarm::private::packed::LEN_MAX;
-use crate::swarm::records::{Account, History, Owed};
+use crate::swarm::records::{Account, Owed, UserHistory};
 
 /// Room for an entry, and for writing a whole 8 bytes where its last number begins.
 pub(super) const ROOM: usize = LEN_MAX + 8;
 
-/// In place of a width: no number. For a base, none was reported; for bytes left, none are
-/// known; for bytes counted, they are the same as the base.
+/// In place of a width: no number. For a base, none was reported; for bytes left, unknown;
+/// for bytes counted, equal to the base.
 const ABSENT: u64 = 15;
 
-/// Beside the widths of numbers that need no more than 4 bytes. With the seed time: a `started` is known that
-/// began a session. With the announces: both totals began at 0, and at once, as those of most clients do. With the
-/// age: that of downloads has a time of its own.
+/// A flag beside the widths of numbers of at most 4 bytes. With the seed time: a `started` that
+/// began a session is known. With the announces: both totals began at 0 at the same time, as for most clients. With the
+/// age: the `started` of downloads has a time of its own.
 const FLAG: u64 = 8;
 const NARROW: u64 = 7;
 
 // The flags of a history.
 
-/// It has numbers of its own, not those of the account.
+/// The history has numbers of its own, not those of the account.
 const HAS_NUMBERS: u16 = 1 << 10;
 const IS_HNR: u16 = 1 << 11;
 const OWES_SNATCH: u16 = 1 << 12;
@@ -30,8 +30,8 @@ const OWES_SNATCH: u16 = 1 << 12;
 const HAS_SNATCH: u16 = 1 << 13;
 const HAS_LONG_SNATCH: u16 = 1 << 14;
 
-/// The bytes of an entry, written or read from the first to the last.
-pub(super) struct Tape {
+/// The bytes of an entry, and the position to write or read next.
+pub(super) struct VarintBuf {
     pub bytes: [u8; ROOM],
     pub at: usize,
 }
@@ -39,9 +39,9 @@ pub(super) struct Tape {
 /// Widths of numbers, half a byte each, the first one lowest.
 struct Widths(u64);
 
-// === impl Tape: writing ===
+// === impl VarintBuf: writing ===
 
-impl Tape {
+impl VarintBuf {
     pub fn new(at: usize) -> Self {
         Self {
             bytes: [0; ROOM],
@@ -56,7 +56,7 @@ impl Tape {
 
     /// Writes a moment, and returns the flag for it, if there is one and it is not `usual`.
     pub fn put_unless(&mut self, usual: Seconds, moment: Option<Seconds>, flag: u16) -> u16 {
-        self.put_some(moment.filter(|&it| it != usual), flag)
+        self.put_some(moment.filter(|&moment| moment != usual), flag)
     }
 
     pub fn put_some(&mut self, moment: Option<Seconds>, flag: u16) -> u16 {
@@ -65,7 +65,7 @@ impl Tape {
         flag
     }
 
-    /// Writes the lower bytes of a number, as many as it needs; returns how many.
+    /// Writes the lower bytes of a number, as needed; returns how many.
     fn put_number(&mut self, number: u64) -> u64 {
         let width = u64::from(71 - (number | 1).leading_zeros()) / 8 * u64::from(number != 0);
         self.bytes[self.at..self.at + 8].copy_from_slice(&number.to_le_bytes());
@@ -95,10 +95,11 @@ impl Tape {
             .wrapping_sub(account.first_announce.0);
         let is_one = account.machines.is_none();
         let starts = [account.start_up, account.start_down].map(|start| start.filter(|_| is_one));
-        let [up, down] = starts.map(|start| start.map(|it| it.at));
+        let [up, down] = starts.map(|start| start.map(|point| point.at));
         let time = up.or(down);
         let has_own_time = down.is_some() && down != time;
-        let is_from_zero = !has_own_time && starts.map(|it| it.map(|it| it.total)) == [Some(0); 2];
+        let is_from_zero =
+            !has_own_time && starts.map(|start| start.map(|point| point.total)) == [Some(0); 2];
         let widths = Widths::of([
             self.put_number_unless(base_up == Account::UNREPORTED, base_up),
             self.put_number_unless(base_down == Account::UNREPORTED, base_down),
@@ -115,11 +116,9 @@ impl Tape {
         if time.is_some() && !is_from_zero {
             self.put_start_totals(starts);
         }
-        let times = [time, down.filter(|_| has_own_time)];
-        times
-            .into_iter()
-            .flatten()
-            .for_each(|time| self.put_unix(time));
+        for time in [time, down.filter(|_| has_own_time)].into_iter().flatten() {
+            self.put_unix(time);
+        }
     }
 
     /// Writes a Unix time of these two centuries in 4 bytes.
@@ -173,8 +172,8 @@ impl Tape {
             .fold(0, |bits, &flag| bits << 1 | u8::from(flag))]);
     }
 
-    /// Returns the flags. The numbers are left out where the account beside it says the same.
-    pub fn put_history(&mut self, history: &History, is_same: bool) -> u16 {
+    /// Returns the flags. The numbers are omitted if `is_same` as the account's.
+    pub fn put_history(&mut self, history: &UserHistory, is_same: bool) -> u16 {
         let mut flags = 0;
         if history.hnr {
             flags |= IS_HNR;
@@ -205,9 +204,9 @@ impl Tape {
     }
 }
 
-// === impl Tape: reading ===
+// === impl VarintBuf: reading ===
 
-impl Tape {
+impl VarintBuf {
     pub fn take<const N: usize>(&mut self) -> [u8; N] {
         let mut array = [0; N];
         array.copy_from_slice(&self.bytes[self.at..self.at + N]);
@@ -348,7 +347,7 @@ impl Tape {
     }
 
     /// `counted` are the bytes downloaded and the seconds of seeding of the account beside it.
-    pub fn history(&mut self, user: UserId, flags: u16, counted: (u64, u32)) -> History {
+    pub fn history(&mut self, user: UserId, flags: u16, counted: (u64, u32)) -> UserHistory {
         let has = |flag| flags & flag != 0;
         let completed_at = has(HAS_SNATCH).then(|| {
             if has(HAS_LONG_SNATCH) {
@@ -364,7 +363,7 @@ impl Tape {
         } else {
             counted
         };
-        History {
+        UserHistory {
             user,
             hnr: has(IS_HNR),
             owes_snatch: has(OWES_SNATCH),

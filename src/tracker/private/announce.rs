@@ -1,35 +1,36 @@
-//! Announces and scrapes of private torrents: peers with accounts, and credit for their users.
-
-use std::sync::atomic::Ordering;
+//! One announce of a private peer: it enters, stays or leaves, and what it reports is credited and journaled.
 
 use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{Point, Stretch};
 use crate::base::addr::{Compact4, Compact6, Endpoint};
 use crate::base::clock::{Now, Seconds};
-use crate::base::ids::InfoHash;
 use crate::change::{self, Change, Credit};
-use crate::registry::Entry;
-use crate::swarm::{Account, Client, Family, History, Owed, Peer, PrivateSwarm, Request, Role};
+use crate::registry::TorrentEntry;
+use crate::swarm::{
+    Account, Family, Owed, PeerState, PrivatePeer, PrivateSwarm, Request, Role, UserHistory,
+};
 use crate::tracker::admit::Participant;
-use crate::tracker::credit::{self, Accrual, Report};
+use crate::tracker::context::AnnounceContext;
+use crate::tracker::credit::{self, Accrual, AnnounceReport};
 use crate::tracker::outbox::Reservation;
-use crate::tracker::record::peer_change;
-use crate::tracker::{Answer, Arrival, Refusal, Rules, Ticket, Tracker, Workspace, scraped};
-use crate::wire::{Event, ScrapeEntry};
+use crate::tracker::private::PrivateTracker;
+use crate::tracker::private::record::peer_change;
+use crate::tracker::{Refusal, Rules, Ticket, Workspace};
+use crate::wire::Event;
 
-/// For so many seconds after a record began, replies wait for the journal: the reply
+/// Seconds after a record began in which replies wait for the journal: the reply
 /// to its first announce may still be waiting, or may have been lost.
 const YOUNG_SECONDS: u32 = 5;
 
 /// Where a client is in each family.
 type Endpoints = (Option<Compact4>, Option<Compact6>);
 
-/// One private swarm at work, with what is needed to journal what happens in it.
-pub(super) struct Ledger<'a> {
-    pub tracker: &'a Tracker,
+/// A locked private swarm, with what is needed to change it and to journal the changes.
+pub(super) struct PrivateAnnounce<'a> {
+    pub tracker: &'a PrivateTracker,
     pub rules: &'a Rules,
     pub swarm: &'a mut PrivateSwarm,
-    pub torrent: &'a Entry,
+    pub torrent: &'a TorrentEntry,
     pub shard: usize,
     pub now: Now,
 }
@@ -48,15 +49,15 @@ struct Reported {
 #[derive(Clone, Copy)]
 struct Before {
     role: Role,
-    heard: Seconds,
+    last_seen: Seconds,
 }
 
 // === impl Reported ===
 
 impl Reported {
     /// What the journal had no room for, without seed time.
-    fn of_owed(owed: &Owed, client: &Client) -> Self {
-        let account = &client.peer.account;
+    fn of_owed(owed: &Owed, client: &PrivatePeer) -> Self {
+        let account = &client.state.account;
         let stretch = |base: u64, bytes: u64, started: bool, dip: Option<Seconds>| {
             let has_reported = owed.announces > 0 && base != Account::UNREPORTED;
             // A report below the base is no report of the base.
@@ -94,92 +95,43 @@ impl Reported {
     }
 }
 
-// === impl Tracker ===
+// === impl PrivateAnnounce ===
 
-impl Tracker {
-    pub(super) fn announce_private(
-        &self,
-        who: &Participant,
-        arrival: &Arrival,
-        rules: &Rules,
-        work: &mut Workspace,
-    ) -> Result<Answer, Refusal> {
-        let shard = self.private.shard_of(&who.torrent.canonical);
-        let mut swarms = self.private.lock(shard);
-        let stops = arrival.params.event == Event::Stopped;
-        let swarm = match swarms.get_mut(who.torrent.canonical) {
-            Some(swarm) => swarm,
-            // Who stops what nobody knows changes nothing.
-            None if stops && !self.has_company() => &mut PrivateSwarm::default(),
-            None => swarms.get_or_default(who.torrent.canonical),
-        };
-        let mut ledger = Ledger {
-            tracker: self,
-            rules,
-            swarm,
-            torrent: &who.torrent,
-            shard,
-            now: arrival.now,
-        };
-        let ticket = if stops {
-            ledger.stop(who, arrival)
-        } else {
-            let ticket = ledger.update(who, arrival)?;
-            ledger.select(who, arrival, work);
-            ticket
-        };
-        let (counts, downloaded) = (ledger.swarm.counts(), ledger.swarm.snatches());
-        let reply = arrival.reply(counts, downloaded, rules, work);
-        Ok(Answer { reply, ticket })
-    }
-
-    fn has_company(&self) -> bool {
-        self.has_company.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn scrape_private(&self, info_hash: &InfoHash) -> Option<ScrapeEntry> {
-        let torrent = self.enabled_torrent(info_hash)?;
-        let swarms = self.private.lock(self.private.shard_of(&torrent.canonical));
-        let swarm = swarms.get(torrent.canonical);
-        Some(swarm.map_or_else(ScrapeEntry::default, |swarm| {
-            scraped(swarm.counts(), swarm.snatches())
-        }))
-    }
-}
-
-// === impl Ledger ===
-
-impl Ledger<'_> {
+impl PrivateAnnounce<'_> {
     /// Enters or updates a peer, counts its snatch and credits what it reports.
-    fn update(&mut self, who: &Participant, arrival: &Arrival) -> Result<Option<Ticket>, Refusal> {
-        let params = arrival.params;
+    pub fn update(
+        &mut self,
+        who: &Participant,
+        context: &AnnounceContext,
+    ) -> Result<Option<Ticket>, Refusal> {
+        let params = context.params;
         let mono = self.now.mono;
-        let mut found = self.find(who, arrival);
+        let mut found = self.find(who, context);
         let before = found.as_mut().and_then(|client| self.before(client));
-        let is_where_it_was = |client: &Client| client.peer.is_at(arrival.endpoint);
+        let is_where_it_was = |client: &PrivatePeer| client.state.is_at(context.endpoint);
         if !found.as_ref().is_some_and(is_where_it_was) {
-            // One that had expired stays so.
+            // A peer that had expired stays expired.
             if let Some(client) = &found {
                 self.swarm.put(client);
             }
             if before.is_none() {
-                self.admit_newcomer(who, arrival, found.is_none())?;
+                self.admit_newcomer(who, context, found.is_none())?;
             }
-            self.take_place(who.user, &params.peer_id, arrival.endpoint);
+            self.displace_others(who.user, &params.peer_id, context.endpoint);
             if found.is_none() {
                 self.make_room(who.user);
             }
-            found = self.find(who, arrival);
+            found = self.find(who, context);
         }
-        let mut client = found.unwrap_or_else(|| self.newcomer(who, arrival));
-        let held = client.peer.endpoints();
-        client.peer.enter(arrival.endpoint, arrival.role, mono);
-        self.snatch(&mut client.history, arrival, before);
+        let mut client = found.unwrap_or_else(|| self.newcomer(who, context));
+        let held = client.state.endpoints();
+        client.state.enter(context.endpoint, context.role, mono);
+        self.snatch(&mut client.history, context, before);
 
-        let first = client.peer.account.first_announce;
+        let first = client.state.account.first_announce;
         let young = mono >= first && mono.since(first) <= YOUNG_SECONDS;
         let acknowledges = young || matches!(params.event, Event::Started | Event::Completed);
-        let journaled = self.journal(client, arrival, held, before);
+        let journaled = self.journal(client, context, held, before);
         Ok(match journaled {
             Some((ticket, base_lowered)) => (acknowledges || base_lowered).then_some(ticket),
             None => acknowledges.then_some(Ticket::NEVER),
@@ -187,48 +139,52 @@ impl Ledger<'_> {
     }
 
     /// Takes the endpoint of this family out of the swarm, and credits the last report.
-    fn stop(&mut self, who: &Participant, arrival: &Arrival) -> Option<Ticket> {
-        let mut client = match self.find(who, arrival) {
+    pub fn stop(&mut self, who: &Participant, context: &AnnounceContext) -> Option<Ticket> {
+        let mut client = match self.find(who, context) {
             Some(client) => client,
-            None => self.stranger(who, arrival)?,
+            None => self.unknown_peer(who, context)?,
         };
         let before = self.before(&mut client);
-        let held = client.peer.endpoints();
+        let held = client.state.endpoints();
         client
-            .peer
-            .leave(Family::of(arrival.endpoint), self.now.mono);
-        let journaled = self.journal(client, arrival, held, before);
+            .state
+            .leave(Family::of(context.endpoint), self.now.mono);
+        let journaled = self.journal(client, context, held, before);
         Some(journaled.map_or(Ticket::NEVER, |(ticket, _)| ticket))
     }
 
-    /// A client that leaves and that this node never heard of: where another one may know it, what it reports
+    /// A `stopped` of a client that is unknown here: if another node may know it, its report
     /// is passed on.
-    fn stranger(&mut self, who: &Participant, arrival: &Arrival) -> Option<Client> {
-        if !self.tracker.has_company() || self.admit_newcomer(who, arrival, true).is_err() {
+    fn unknown_peer(
+        &mut self,
+        who: &Participant,
+        context: &AnnounceContext,
+    ) -> Option<PrivatePeer> {
+        if !self.tracker.has_other_nodes() || self.admit_newcomer(who, context, true).is_err() {
             return None;
         }
         self.make_room(who.user);
-        Some(self.newcomer(who, arrival))
+        Some(self.newcomer(who, context))
     }
 
-    fn find(&self, who: &Participant, arrival: &Arrival) -> Option<Client> {
-        let place = self.swarm.find(who.user, &arrival.params.peer_id)?;
-        self.swarm.client(place)
+    fn find(&self, who: &Participant, context: &AnnounceContext) -> Option<PrivatePeer> {
+        let place = self.swarm.find(who.user, &context.params.peer_id)?;
+        self.swarm.peer(place)
     }
 
-    /// A peer until its announce. One that was silent for too long had left the
-    /// swarm, even if no sweep has come by since (rule W10).
-    fn before(&self, client: &mut Client) -> Option<Before> {
+    /// The peer as it was before this announce. One that was silent for too long had left the
+    /// swarm, even if it was not swept yet (rule W10).
+    fn before(&self, client: &mut PrivatePeer) -> Option<Before> {
         self.expire(client);
-        let role = client.peer.role()?;
-        let heard = client.peer.heard();
-        Some(Before { role, heard })
+        let role = client.state.role()?;
+        let last_seen = client.state.last_seen();
+        Some(Before { role, last_seen })
     }
 
-    /// A peer has left the swarm, as its user's last one perhaps: then the user may have run,
-    /// unless the torrent no longer lets them seed. Returns whether they may.
-    pub fn left(&self, client: &mut Client) -> bool {
-        let is_excused = self.torrent.disabled.is_some() || self.may_have_missed(&client.peer);
+    /// After a peer left the swarm: if it was its user's last one, the user may be marked for hit and
+    /// run, unless the torrent no longer lets them seed. Returns whether it was such a departure.
+    pub fn on_left_swarm(&self, client: &mut PrivatePeer) -> bool {
+        let is_excused = self.torrent.disabled.is_some() || self.silence_may_be_ours(&client.state);
         let is_last = !is_excused && !self.swarm.has_other(client);
         if is_last {
             credit::leave(&mut client.history, self.rules.hnr());
@@ -236,25 +192,30 @@ impl Ledger<'_> {
         is_last
     }
 
-    /// Whether the silence of a peer may have been ours: it was last heard by a process before
-    /// this one, in the second in which this one began perhaps, and has not had a whole peer's life to come back.
-    fn may_have_missed(&self, peer: &Peer) -> bool {
-        let (heard, now) = (peer.account.last_announce, self.now.mono);
-        let is_silent = heard < now;
-        is_silent && heard <= Seconds::START && now < Seconds::START.plus(self.rules.peer_ttl)
+    /// Whether the peer's silence may be due to our own downtime: its last announce was before this
+    /// process started (or in the same second), and a whole `peer_ttl` has not passed since the start.
+    fn silence_may_be_ours(&self, peer: &PeerState) -> bool {
+        let (last_seen, now) = (peer.account.last_announce, self.now.mono);
+        let is_silent = last_seen < now;
+        is_silent && last_seen <= Seconds::START && now < Seconds::START.plus(self.rules.peer_ttl)
     }
 
-    /// Rule W5: once for ever for a user and a torrent, and not for who was a seeder before.
-    fn snatch(&mut self, history: &mut History, arrival: &Arrival, before: Option<Before>) {
-        let was_seeding = before.is_some_and(|it| it.role == Role::Seeder);
-        if !arrival.completes() || was_seeding || history.completed_at.is_some() {
+    /// Rule W5: once for a user and a torrent, and not for a peer that was a seeder before.
+    fn snatch(
+        &mut self,
+        history: &mut UserHistory,
+        context: &AnnounceContext,
+        before: Option<Before>,
+    ) {
+        let was_seeding = before.is_some_and(|before| before.role == Role::Seeder);
+        if !context.completes() || was_seeding || history.completed_at.is_some() {
             return;
         }
         history.completed_at = Some(self.now.unix);
         history.owes_snatch = true;
         self.swarm
             .set_snatches(self.swarm.snatches().saturating_add(1));
-        self.tracker.metrics.snatches.one();
+        self.tracker.common.metrics.snatches.one();
     }
 
     /// Brings the account of a client that was at `held` up to date and queues the change; returns its
@@ -262,43 +223,45 @@ impl Ledger<'_> {
     /// owed, and travels with a later change.
     fn journal(
         &mut self,
-        mut client: Client,
-        arrival: &Arrival,
+        mut client: PrivatePeer,
+        context: &AnnounceContext,
         held: Endpoints,
         before: Option<Before>,
     ) -> Option<(Ticket, bool)> {
-        let params = arrival.params;
-        // One that expired is told with what it reports now.
-        let had_left = client.peer.owed.as_ref().is_some_and(|owed| owed.left);
+        let params = context.params;
+        // An expiry is journaled together with this report.
+        let had_left = client.state.owed.as_ref().is_some_and(|owed| owed.left);
         let mut owed = self.settle_owed(&mut client);
         let had_left = had_left && owed.is_none();
         // A report must not overtake what is still owed.
         let room = match owed {
-            None => self.tracker.outbox.reserve(),
+            None => self.tracker.common.outbox.reserve(),
             Some(_) => None,
         };
-        let has_machines = client.peer.account.machines.is_some();
-        let report = Report {
+        let has_machines = client.state.account.machines.is_some();
+        let report = AnnounceReport {
             uploaded: params.uploaded,
             downloaded: params.downloaded,
             started: (params.event == Event::Started).then_some(self.now.unix),
-            sender: sender(arrival, held),
+            sender: sender(context, held),
             held,
             is_held_back: room.is_none() && (owed.is_some() || has_machines),
             has_room: room.is_some(),
         };
-        let seeding = before.filter(|it| it.role == Role::Seeder);
-        let seeding_since = seeding.map(|it| self.seeding_since(&client, it.heard));
+        let seeding_since = before
+            .filter(|before| before.role == Role::Seeder)
+            .map(|before| self.seeding_since(&client, before.last_seen));
         if let (Some(owed), Some(since)) = (&mut owed, seeding_since)
             && owed.seeded_until != since
         {
-            // The client left or was no seeder in between, and only one stretch can be owed.
+            // The client left or stopped seeding in between, and only one stretch of seeding can be owed.
             owed.seed_time = 0;
         }
         let accrual = self.account(&mut client, report, seeding_since);
-        let has_left = before.is_some() && client.peer.role().is_none() && self.left(&mut client);
-        let peer = &mut client.peer;
-        // Who stays in another family goes on there as what they were.
+        let has_left =
+            before.is_some() && client.state.role().is_none() && self.on_left_swarm(&mut client);
+        let peer = &mut client.state;
+        // A peer that stays by its other family goes on as it was.
         if params.event != Event::Stopped || peer.role().is_none() {
             peer.account.left = params.left;
         }
@@ -308,9 +271,9 @@ impl Ledger<'_> {
             if seeding_since.is_some() {
                 owed.seeded_until = self.now.mono;
             }
-            client.peer.owed = Some(owed);
+            client.state.owed = Some(owed);
             self.swarm.put(&client);
-            self.tracker.metrics.outbox_full.one();
+            self.tracker.common.metrics.outbox_full.one();
             return None;
         };
         let reported = Reported {
@@ -326,15 +289,15 @@ impl Ledger<'_> {
         Some((ticket, accrual.base_lowered))
     }
 
-    /// Queues what a client owes, so that what it reports now is told by itself; returns what it
+    /// Queues what a client owes, so that this report gets a change of its own; returns what it
     /// still owes.
-    fn settle_owed(&mut self, client: &mut Client) -> Option<Owed> {
-        let owed = client.peer.owed.take()?;
-        // Of an endpoint that was lost, the change that follows tells as well.
+    fn settle_owed(&mut self, client: &mut PrivatePeer) -> Option<Owed> {
+        let owed = client.state.owed.take()?;
+        // A lost endpoint alone is part of the change that follows.
         if owed.announces == 0 {
             return None;
         }
-        let Some(room) = self.tracker.outbox.reserve() else {
+        let Some(room) = self.tracker.common.outbox.reserve() else {
             return Some(owed);
         };
         let credit = self.credit(&mut client.history, &owed);
@@ -345,31 +308,31 @@ impl Ledger<'_> {
         None
     }
 
-    /// Since when a client that was seeding until now, and last heard then, is known to have been.
-    fn seeding_since(&self, client: &Client, heard: Seconds) -> Seconds {
+    /// Since when a client is known to have been seeding until now; `last_seen` is before this announce.
+    fn seeding_since(&self, client: &PrivatePeer, last_seen: Seconds) -> Seconds {
         let earliest = self.now.mono.0.saturating_sub(self.rules.peer_ttl);
-        self.unreported_since(client, Seconds(heard.0.max(earliest)))
+        self.unreported_since(client, Seconds(last_seen.0.max(earliest)))
     }
 
-    /// The part of the time since `since` that no other client of the user has reported yet. Storage can't tell
-    /// that for the time before a leap of the clock, so what they may have reported of it is left out; so is
-    /// that of clients that have left.
-    fn unreported_since(&self, client: &Client, since: Seconds) -> Seconds {
+    /// The later of `since` and the moment up to which other clients of the user may have reported seed time.
+    /// Storage can't deduplicate seconds before a leap of the clock, so those are left out; so are
+    /// those of clients that have left.
+    fn unreported_since(&self, client: &PrivatePeer, since: Seconds) -> Seconds {
         let leap = self.tracker.leaps.latest(self.now);
-        let user = client.peer.user;
+        let user = client.state.user;
         let reported = if since >= leap {
             None
-        } else if self.excess(user).is_none() {
+        } else if self.record_refusal(user).is_none() {
             self.swarm.other_announced_at(client)
         } else {
-            // The records of some that left may be gone.
+            // Records of clients that left may be gone.
             Some(leap)
         };
         since.max(reported.unwrap_or(since)).min(self.now.mono)
     }
 
-    /// What the journal had no room for.
-    fn owed_report(&self, owed: &Owed, client: &Client) -> Reported {
+    /// The report of what the journal had no room for.
+    fn owed_report(&self, owed: &Owed, client: &PrivatePeer) -> Reported {
         let reported = Reported::of_owed(owed, client);
         if owed.seed_time == 0 {
             return reported;
@@ -383,10 +346,10 @@ impl Ledger<'_> {
     }
 
     /// Puts a client back into the swarm, and queues its record with what it owes; without
-    /// room it stays owing that.
-    pub fn queue(&mut self, mut client: Client, owed: Owed) {
-        let Some(room) = self.tracker.outbox.reserve() else {
-            client.peer.owed = Some(owed);
+    /// room it still owes that.
+    pub fn queue(&mut self, mut client: PrivatePeer, owed: Owed) {
+        let Some(room) = self.tracker.common.outbox.reserve() else {
+            client.state.owed = Some(owed);
             self.swarm.put(&client);
             return;
         };
@@ -396,7 +359,7 @@ impl Ledger<'_> {
 
     fn push(
         &mut self,
-        mut client: Client,
+        mut client: PrivatePeer,
         added: &Owed,
         reported: Reported,
         room: Reservation<'_>,
@@ -409,20 +372,20 @@ impl Ledger<'_> {
         room.push(self.shard, Change::from(change))
     }
 
-    /// What storage is to settle.
+    /// The report that storage settles.
     fn report(&self, reported: &Reported, credit: &Credit) -> change::Report {
         let unix = |moment: i64| self.now.to_unix(Seconds(moment as u32));
         let stretch = |stretch: Option<Stretch>| {
-            stretch.map(|it| Stretch {
+            stretch.map(|stretch| Stretch {
                 from: Point {
-                    at: unix(it.from.at),
-                    ..it.from
+                    at: unix(stretch.from.at),
+                    ..stretch.from
                 },
                 to: Point {
-                    at: unix(it.to.at),
-                    ..it.to
+                    at: unix(stretch.to.at),
+                    ..stretch.to
                 },
-                ..it
+                ..stretch
             })
         };
         change::Report {
@@ -443,13 +406,13 @@ impl Ledger<'_> {
     /// same time count once (rule A8a).
     fn account(
         &self,
-        client: &mut Client,
-        report: Report,
+        client: &mut PrivatePeer,
+        report: AnnounceReport,
         seeding_since: Option<Seconds>,
     ) -> Accrual {
         let seeding_for_max = seeding_since.map(|since| self.now.mono.since(since));
         let mut accrual = credit::account(
-            &mut client.peer.account,
+            &mut client.state.account,
             report,
             seeding_for_max,
             self.rules.max_rate,
@@ -459,9 +422,9 @@ impl Ledger<'_> {
         let since_others = others.flatten().map(|at| self.now.mono.since(at));
         accrual.seed_time = accrual.seed_time.min(since_others.unwrap_or(u32::MAX));
         credit::remember(&mut client.history, &accrual, self.rules.hnr());
-        if accrual.implausible && self.tracker.may_warn(self.now.mono) {
+        if accrual.implausible && self.tracker.common.take_warning(self.now.mono) {
             tracing::warn!(
-                user = client.peer.user.0,
+                user = client.state.user.0,
                 torrent = self.torrent.id.0,
                 "a client reported more traffic than any line carries; it was not credited"
             );
@@ -470,7 +433,7 @@ impl Ledger<'_> {
     }
 
     /// What the user gains: multipliers applied, and a snatch if one is owed.
-    fn credit(&self, history: &mut History, added: &Owed) -> Credit {
+    fn credit(&self, history: &mut UserHistory, added: &Owed) -> Credit {
         Credit {
             up: self.torrent.multi_up.of(added.uploaded),
             down: self.torrent.multi_down.of(added.downloaded),
@@ -482,25 +445,27 @@ impl Ledger<'_> {
         }
     }
 
-    fn take_snatch(&self, history: &mut History) -> bool {
+    fn take_snatch(&self, history: &mut UserHistory) -> bool {
         let is_owed = std::mem::take(&mut history.owes_snatch);
         if is_owed {
             let (torrent, user) = (self.torrent.canonical, Some(history.user));
-            self.tracker.tell_snatch(torrent, user, self.now.mono);
+            self.tracker
+                .common
+                .publish_snatch(torrent, user, self.now.mono);
         }
         is_owed
     }
 
-    fn select(&self, who: &Participant, arrival: &Arrival, work: &mut Workspace) {
+    pub fn select(&self, who: &Participant, context: &AnnounceContext, work: &mut Workspace) {
         let request = Request {
             user: who.user,
-            endpoint: arrival.endpoint,
-            role: arrival.role,
-            want: arrival.want(self.rules, work),
-            eligibility: arrival.eligibility(self.rules),
+            endpoint: context.endpoint,
+            role: context.role,
+            want: context.want(self.rules, work),
+            eligibility: context.eligibility(self.rules),
             hide_own: self.rules.hide_own_peers,
         };
-        let shows_ids = arrival.params.list_form && !arrival.params.no_peer_id;
+        let shows_ids = context.params.list_form && !context.params.no_peer_id;
         let peers = &mut work.peers;
         let peer_ids = shows_ids.then_some(&mut peers.peer_ids);
         self.swarm
@@ -508,16 +473,16 @@ impl Ledger<'_> {
     }
 }
 
-/// The endpoint that the client announces from. A `stopped` may come without its port: then it is the
-/// client at that address.
-fn sender(arrival: &Arrival, held: Endpoints) -> Endpoint {
-    let held = match arrival.endpoint {
+/// The endpoint that the client announces from. A `stopped` may lack the port: then the endpoint held at
+/// that address is meant.
+fn sender(context: &AnnounceContext, held: Endpoints) -> Endpoint {
+    let held = match context.endpoint {
         Endpoint::V4(_) => held.0.map(Endpoint::V4),
         Endpoint::V6(_) => held.1.map(Endpoint::V6),
     };
-    let is_it = |held: &Endpoint| {
-        let is_portless = arrival.endpoint.port() == 0 && arrival.params.event == Event::Stopped;
-        is_portless && held.ip() == arrival.endpoint.ip()
+    let is_meant = |held: &Endpoint| {
+        let is_portless = context.endpoint.port() == 0 && context.params.event == Event::Stopped;
+        is_portless && held.ip() == context.endpoint.ip()
     };
-    held.filter(is_it).unwrap_or(arrival.endpoint)
+    held.filter(is_meant).unwrap_or(context.endpoint)
 }

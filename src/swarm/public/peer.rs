@@ -1,14 +1,14 @@
-//! A public peer in few bytes: 12 for IPv4, 24 for IPv6.
+//! A public peer in 12 bytes for IPv4, 24 for IPv6.
 //!
 //! ```text
 //! | address and port (6 or 18) | last announce (2) | peer id, hashed (2) | counted, role, key (2) |
 //! ```
 //!
-//! The last announce is the lower 16 bits of a moment in seconds. So whoever is silent for longer
-//! than [`LIFE_MAX`] has to be taken out before the bits come round, after 18 hours; one that is
-//! not, because nothing was swept for so long, is taken for younger once and goes at its next turn.
+//! The last announce is the lower 16 bits of a moment in seconds. So a peer that is silent for longer
+//! than [`LIFE_MAX`] must be removed before the bits wrap, after 18 hours. One that is not,
+//! because nothing was swept for that long, seems younger once and goes at the next sweep.
 
-use crate::base::addr::{Compact, Compact4, Compact6};
+use crate::base::addr::Compact;
 use crate::base::clock::Seconds;
 use crate::base::ids::PeerId;
 use crate::swarm::classes::Role;
@@ -17,13 +17,11 @@ use crate::swarm::index::hash_of;
 /// The longest time in seconds that a public peer may stay without announcing.
 pub const LIFE_MAX: u32 = 12 * 3600;
 
-/// Seconds from the moment before which peers have expired to the last announce of any: those of
-/// a life, and some more, because workers don't read the clock at the same time.
+/// The largest distance in seconds between the expiry limit and the last announce of a live peer: a
+/// life, and some more, because workers don't read the clock at the same time.
 const SPAN_MAX: u16 = LIFE_MAX as u16 + 3600;
 
-/// Which client is behind an endpoint, in few bytes: the peer id and the key, hashed.
-///
-/// It is compared only among clients of one address.
+/// A client as hashes of its peer id and its key. Compared only among clients of one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientTag {
     pub(super) peer_id: u16,
@@ -33,11 +31,11 @@ pub struct ClientTag {
 
 /// A peer of a public swarm, of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Member<C> {
+pub(super) struct PublicPeer<C> {
     pub endpoint: C,
     pub seen: u16,
     pub peer_id: u16,
-    /// The key's 13 bits, the role's two, and one that tells that it completes nothing any more.
+    /// The key's 13 bits, the role's two, and `COUNTED`.
     bits: u16,
 }
 
@@ -45,34 +43,25 @@ pub(super) struct Member<C> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Before {
     pub role: Role,
-    /// It was a seeder before, or its snatch was counted: it completes nothing any more (rule W5).
+    /// It was a seeder before, or its snatch was counted: a `completed` no longer counts (rule W5).
     pub counted: bool,
 }
 
-/// The tag of a peer id of zeros, which names nobody: as many clients as there are ports may send it.
-const NOBODY: u16 = 0;
+/// The tag of a peer id of zeros, which identifies no client: any number of clients may send it.
+const ANONYMOUS: u16 = 0;
 
 const KEY: u16 = (1 << 13) - 1;
 const PAUSED: u16 = 1 << 13;
 const SEEDER: u16 = 1 << 14;
 const COUNTED: u16 = 1 << 15;
 
-/// An endpoint that members are kept for, as bytes.
-pub(super) trait Kept: Compact {
-    /// A member as bytes.
-    type Packed: Copy;
-
-    fn pack(member: &Member<Self>) -> Self::Packed;
-    fn unpack(packed: &Self::Packed) -> Member<Self>;
-}
-
 // === impl ClientTag ===
 
 impl ClientTag {
     pub fn new(peer_id: &PeerId, key: Option<u32>) -> Self {
         let peer_id = match peer_id.0 {
-            [0, rest @ ..] if rest == [0; 19] => NOBODY,
-            _ => ((fold(peer_id) >> 48) as u16).max(NOBODY + 1),
+            [0, rest @ ..] if rest == [0; 19] => ANONYMOUS,
+            _ => ((fold(peer_id) >> 48) as u16).max(ANONYMOUS + 1),
         };
         Self {
             peer_id,
@@ -81,8 +70,8 @@ impl ClientTag {
     }
 }
 
-/// A peer id in 64 bits. By no secret: it is compared only among clients of one address, who
-/// could as well send each other's ids.
+/// A peer id hashed to 64 bits, without a secret: it is compared only among clients of one address,
+/// and those could send each other's ids anyway.
 fn fold(PeerId(bytes): &PeerId) -> u64 {
     let (words, rest) = bytes.as_chunks();
     let mut last = [0; 8];
@@ -94,9 +83,9 @@ fn fold(PeerId(bytes): &PeerId) -> u64 {
     sum.wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-// === impl Member ===
+// === impl PublicPeer ===
 
-impl<C: Compact> Member<C> {
+impl<C: Compact> PublicPeer<C> {
     pub fn new(endpoint: C, client: ClientTag, role: Role, seen: Seconds) -> Self {
         let role = match role {
             Role::Leecher => 0,
@@ -135,7 +124,7 @@ impl<C: Compact> Member<C> {
         self.seen.wrapping_sub(since.0 as u16) <= SPAN_MAX
     }
 
-    /// Without a port the endpoint alone does not tell two clients of one address apart.
+    /// Whether it is at that endpoint. Without a port, the peer id must match as well.
     pub fn is_at(&self, endpoint: C, client: ClientTag) -> bool {
         self.endpoint == endpoint && (endpoint.port() != 0 || self.peer_id == client.peer_id)
     }
@@ -146,14 +135,14 @@ impl<C: Compact> Member<C> {
         self.peer_id == client.peer_id
             && (key == client.key || key == 0 || client.key == 0)
             && ip_of(&self.endpoint) == ip_of(&endpoint)
-            && (self.peer_id != NOBODY || self.endpoint == endpoint)
+            && (self.peer_id != ANONYMOUS || self.endpoint == endpoint)
     }
 }
 
 /// The hash of all endpoints that one client may have.
 pub(super) fn client_hash<C: Compact>(endpoint: C, peer_id: u16) -> u64 {
     match peer_id {
-        NOBODY => hash_of(endpoint.as_ref()),
+        ANONYMOUS => hash_of(endpoint.as_ref()),
         _ => hash_of((ip_of(&endpoint), peer_id)),
     }
 }
@@ -163,49 +152,15 @@ fn ip_of<C: Compact>(endpoint: &C) -> &[u8] {
     &endpoint.as_ref()[..C::LEN - 2]
 }
 
-impl Kept for Compact4 {
-    type Packed = [u8; 12];
-
-    fn pack(member: &Member<Self>) -> [u8; 12] {
-        let mut packed = [0; 12];
-        packed[..6].copy_from_slice(&member.endpoint.0);
-        pack_rest(&mut packed[6..], member);
-        packed
-    }
-
-    fn unpack(packed: &[u8; 12]) -> Member<Self> {
-        let mut endpoint = [0; 6];
-        endpoint.copy_from_slice(&packed[..6]);
-        unpack(Self(endpoint), &packed[6..])
-    }
-}
-
-impl Kept for Compact6 {
-    type Packed = [u8; 24];
-
-    fn pack(member: &Member<Self>) -> [u8; 24] {
-        let mut packed = [0; 24];
-        packed[..18].copy_from_slice(&member.endpoint.0);
-        pack_rest(&mut packed[18..], member);
-        packed
-    }
-
-    fn unpack(packed: &[u8; 24]) -> Member<Self> {
-        let mut endpoint = [0; 18];
-        endpoint.copy_from_slice(&packed[..18]);
-        unpack(Self(endpoint), &packed[18..])
-    }
-}
-
-fn pack_rest<C>(rest: &mut [u8], member: &Member<C>) {
+pub(super) fn pack_rest<C>(rest: &mut [u8], member: &PublicPeer<C>) {
     rest[..2].copy_from_slice(&member.seen.to_le_bytes());
     rest[2..4].copy_from_slice(&member.peer_id.to_le_bytes());
     rest[4..].copy_from_slice(&member.bits.to_le_bytes());
 }
 
-fn unpack<C>(endpoint: C, rest: &[u8]) -> Member<C> {
+pub(super) fn unpack<C>(endpoint: C, rest: &[u8]) -> PublicPeer<C> {
     let read = |at: usize| u16::from_le_bytes([rest[at], rest[at + 1]]);
-    Member {
+    PublicPeer {
         endpoint,
         seen: read(0),
         peer_id: read(2),
@@ -216,17 +171,19 @@ fn unpack<C>(endpoint: C, rest: &[u8]) -> Member<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::addr::{Compact4, Compact6};
+    use crate::swarm::public::endpoint::PackedEndpoint;
 
     #[test]
     fn members_survive_the_way_through_their_bytes() {
-        assert_eq!(size_of::<Member<Compact4>>(), 12);
-        assert_eq!(size_of::<Member<Compact6>>(), 24);
+        assert_eq!(size_of::<PublicPeer<Compact4>>(), 12);
+        assert_eq!(size_of::<PublicPeer<Compact6>>(), 24);
         let client = ClientTag::new(&PeerId([7; 20]), Some(7));
         for role in [Role::Leecher, Role::Paused, Role::Seeder] {
             let v4 = Compact4([1, 2, 3, 4, 5, 6]);
-            let mut v4 = Member::new(v4, client, role, Seconds(0x1234_5678));
+            let mut v4 = PublicPeer::new(v4, client, role, Seconds(0x1234_5678));
             let v6 = Compact6(std::array::from_fn(|at| at as u8));
-            let v6 = Member::new(v6, client, role, Seconds(0x1234_5678));
+            let v6 = PublicPeer::new(v6, client, role, Seconds(0x1234_5678));
             assert_eq!(
                 v4.before(),
                 Before {
@@ -248,17 +205,17 @@ mod tests {
     }
 
     #[test]
-    fn lives_are_told_from_16_bits() {
+    fn ages_are_derived_from_16_bits() {
         let client = ClientTag::new(&PeerId([7; 20]), None);
         let seen = Seconds::START.plus(50_000);
-        let it = Member::new(Compact4([0; 6]), client, Role::Seeder, seen);
+        let it = PublicPeer::new(Compact4([0; 6]), client, Role::Seeder, seen);
         for ttl in [60, 3900, LIFE_MAX] {
             let alive = |now: u32| it.is_alive(Seconds(now - ttl));
             // Another worker's clock may be a little behind.
             assert!(alive(seen.0 - 5));
             assert!((0..=ttl).all(|age| alive(seen.0 + age)));
             assert!((ttl + 1..ttl + 18_000).all(|age| !alive(seen.0 + age)));
-            // Nothing was swept for a day: it is taken for younger, but not for ever.
+            // Nothing was swept for a day: it seems younger, but only for a while.
             assert!((0..4).all(|day| !alive(seen.0 + ttl + 1 + day * 65_536)));
         }
     }

@@ -6,22 +6,26 @@ use crate::accounting::machines::Machines;
 use crate::base::addr::Endpoint;
 use crate::base::clock::{APART_MAX, Now, Seconds};
 use crate::change::{
-    Credit, PeerChange, PeerKey, PeerRecord, Report, Standing, SwarmCounts, shared_family,
-    shared_mark,
+    Credit, PeerChange, PeerKey, PeerRecord, Report, Standing, shared_family, shared_mark,
 };
-use crate::registry::Entry;
-use crate::swarm::{Client, Counts, Family, History, Peer, Role, Whereabouts};
+use crate::registry::TorrentEntry;
+use crate::swarm::{Family, PeerCounts, PeerLocation, PeerState, PrivatePeer, Role, UserHistory};
+use crate::tracker::swarm_counts;
 
 /// The change of a client, with what it reported and the counters of its swarm.
 pub(super) fn peer_change(
-    client: &Client,
-    counts: Counts,
-    torrent: &Entry,
+    client: &PrivatePeer,
+    counts: PeerCounts,
+    torrent: &TorrentEntry,
     credit: Credit,
     report: Report,
     now: Now,
 ) -> PeerChange {
-    let Client { peer, history, .. } = client;
+    let PrivatePeer {
+        state: peer,
+        history,
+        ..
+    } = client;
     PeerChange {
         key: PeerKey {
             user: peer.user,
@@ -37,13 +41,13 @@ pub(super) fn peer_change(
     }
 }
 
-pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
+pub(super) fn record_of(peer: &PeerState, now: Now) -> PeerRecord {
     let (v4, v6) = peer.endpoints();
     let at = |family| {
-        let known = peer.whereabouts(family)?;
+        let known = peer.location(family)?;
         let is_usual = known.endpoint.is_some() || peer.role().is_none();
-        let is_told = !is_usual || known.at != peer.account.last_announce;
-        is_told.then(|| now.to_unix(known.at))
+        let is_written = !is_usual || known.at != peer.account.last_announce;
+        is_written.then(|| now.to_unix(known.at))
     };
     let account = &peer.account;
     let unix = |moment: Seconds| now.to_unix(moment);
@@ -77,8 +81,8 @@ pub(super) fn record_of(peer: &Peer, now: Now) -> PeerRecord {
     }
 }
 
-/// Where a record says that its client is in that family; none if it says nothing.
-pub(super) fn whereabouts_of(record: &PeerRecord, family: Family, now: Now) -> Option<Whereabouts> {
+/// Where a record says that its client is in that family, if it says anything.
+pub(super) fn location_of(record: &PeerRecord, family: Family, now: Now) -> Option<PeerLocation> {
     let (address, at) = match family {
         Family::V4 => (record.v4.map(SocketAddr::from), record.v4_at),
         Family::V6 => (record.v6.map(SocketAddr::from), record.v6_at),
@@ -87,10 +91,10 @@ pub(super) fn whereabouts_of(record: &PeerRecord, family: Family, now: Now) -> O
     if address.is_none() && at.is_none() && record.active {
         return None;
     }
-    // Clocks of nodes may differ; by more than that, what they say of the future is not believed.
+    // Clocks of nodes may differ by up to `APART_MAX`; times further in the future are not believed.
     let at = at.unwrap_or(record.last_announce);
-    Some(Whereabouts {
-        endpoint: address.map(|it| Endpoint::new(it.ip(), it.port())),
+    Some(PeerLocation {
+        endpoint: address.map(|address| Endpoint::new(address.ip(), address.port())),
         at: now.to_moment(at.min(now.unix + APART_MAX)),
     })
 }
@@ -101,17 +105,9 @@ pub(super) fn machines_of(record: &PeerRecord) -> Option<Machines> {
     Some(Machines::unknown(is_v6, Seconds::START.0.into()))
 }
 
-pub(super) fn standing_of(history: &History) -> Standing {
+pub(super) fn standing_of(history: &UserHistory) -> Standing {
     Standing {
         completed_at: history.completed_at,
         hnr: history.hnr,
-    }
-}
-
-/// The counters as they are journaled.
-pub(super) fn swarm_counts(counts: Counts) -> SwarmCounts {
-    SwarmCounts {
-        seeders: counts.seeders,
-        leechers: counts.leechers,
     }
 }

@@ -1,4 +1,4 @@
-//! Downloads that completed a moment ago: a client that announces by both address families tells of
+//! Recently completed downloads: a client that announces by both address families reports
 //! each twice (rule W5).
 
 use std::hash::BuildHasher;
@@ -10,8 +10,8 @@ use crate::base::clock::Seconds;
 use crate::base::ids::{InfoHash, PeerId};
 use crate::swarm::Family;
 
-/// Completions that are remembered, some side by side; a new one takes the place of the oldest of
-/// these. 256 KiB.
+/// Completions that are remembered, in rows; a new one replaces the oldest of
+/// its row. 256 KiB.
 const ROWS: usize = if cfg!(fuzzing) { 1 << 4 } else { 1 << 13 };
 const ROW_LEN: usize = 4;
 
@@ -23,13 +23,11 @@ const APART_MAX: u32 = 300;
 pub(super) struct Completions {
     /// The upper half of the hash, then a bit for the family, then the moment in 31 bits.
     rows: Box<[[AtomicU64; ROW_LEN]]>,
-    /// Seeded by each process, so that nobody can choose whom to push out.
+    /// Seeded by each process, so that clients can't choose what they evict.
     hasher: RandomState,
 }
 
 const IPV6: u64 = 1 << 31;
-
-// === impl Completions ===
 
 impl Default for Completions {
     fn default() -> Self {
@@ -41,7 +39,7 @@ impl Default for Completions {
 }
 
 impl Completions {
-    /// Whether this client's completion of the torrent was counted a moment ago by an announce of the
+    /// Whether this client's completion of the torrent was counted recently by an announce of the
     /// other family.
     pub fn is_known_by_other_family(
         &self,
@@ -64,7 +62,7 @@ impl Completions {
         let Some((row, new)) = self.entry(info_hash, peer_id, family, now) else {
             return;
         };
-        // Two workers at once may forget a completion: the other family's is counted again then.
+        // Two workers at once may lose a completion: then the other family's is counted again.
         let place = row.iter().max_by_key(|place| {
             let old = place.load(Ordering::Relaxed);
             (is_same(old, new), age_of(old, new))
@@ -72,8 +70,7 @@ impl Completions {
         place.unwrap_or(&row[0]).store(new, Ordering::Relaxed);
     }
 
-    /// Where a completion is kept, and what is kept of it; none for a client that names itself by
-    /// zeros.
+    /// The row and the entry of a completion; none for a peer id of zeros.
     fn entry(
         &self,
         info_hash: &InfoHash,

@@ -1,0 +1,132 @@
+//! Ageing: peers expire, tombstones are forgotten, empty swarms give their memory back (rule W10).
+
+use parking_lot::MutexGuard;
+
+use crate::base::clock::{Now, Seconds};
+use crate::base::ids::InfoHash;
+use crate::swarm::{Cursor, PrivatePeer, PrivateSwarm, Visit};
+use crate::tracker::SWEPT_AT_ONCE;
+use crate::tracker::private::PrivateTracker;
+use crate::tracker::private::announce::PrivateAnnounce;
+
+/// What an entry with something to do counts in a sweep.
+const DUE: usize = 32;
+
+// === impl PrivateTracker ===
+
+impl PrivateTracker {
+    pub fn sweep(&self, shard: usize, now: Now) {
+        let rules = self.common.rules.load();
+        let forgotten_before = Seconds(now.mono.0.saturating_sub(rules.record_ttl()));
+        let mut walk = Some(Cursor::default());
+        // A swarm that is too large for one chunk, and where in it the next chunk begins.
+        let mut rest: Option<(InfoHash, usize)> = None;
+        while let Some(from) = walk {
+            let mut budget = SWEPT_AT_ONCE;
+            let mut swarms = self.swarms.lock(shard);
+            walk = swarms.walk(from, |info_hash, swarm| {
+                if budget == 0 {
+                    return Visit::Pause;
+                }
+                // A torrent that is gone may come back, for example when its row is repaired: its swarm
+                // is kept as long as a record would be.
+                let Some(torrent) = self.common.registry.torrent(info_hash) else {
+                    let is_kept = swarm.is_any_since(forgotten_before);
+                    if !is_kept {
+                        self.drop_records(swarm);
+                        self.common.registry.forget_former(info_hash);
+                    }
+                    return keep_if(is_kept);
+                };
+                let rest_of_swarm = rest.take().filter(|(hash, _)| hash == info_hash);
+                let place = rest_of_swarm.map_or(0, |(_, place)| place);
+                let mut announce = PrivateAnnounce {
+                    tracker: self,
+                    rules: &rules,
+                    swarm,
+                    torrent: &torrent,
+                    shard,
+                    now,
+                };
+                rest = announce
+                    .sweep(place, &mut budget)
+                    .map(|place| (*info_hash, place));
+                if rest.is_some() {
+                    return Visit::Pause;
+                }
+                keep_if(!swarm.is_empty())
+            });
+            // Threads that wait get the lock before the next chunk.
+            MutexGuard::unlock_fair(swarms);
+        }
+    }
+
+    /// Subtracts the records of a swarm that is removed from those of its users.
+    pub(super) fn drop_records(&self, swarm: &PrivateSwarm) {
+        swarm.owners().for_each(|user| self.records.remove(user));
+    }
+}
+
+fn keep_if(is_worth_it: bool) -> Visit {
+    if is_worth_it {
+        Visit::Keep
+    } else {
+        Visit::Remove
+    }
+}
+
+// === impl PrivateAnnounce ===
+
+impl PrivateAnnounce<'_> {
+    /// Sweeps the entries from `place` on, as many as the budget allows; returns where the rest
+    /// begins, if there is one.
+    fn sweep(&mut self, mut place: usize, budget: &mut usize) -> Option<usize> {
+        let alive_since = self.rules.alive_since(self.now.mono);
+        let kept_since = Seconds(self.now.mono.0.saturating_sub(self.rules.tombstone_ttl));
+        while place < self.swarm.len() {
+            if *budget == 0 {
+                return Some(place);
+            }
+            let is_due = self.swarm.is_due(place, alive_since, kept_since);
+            // The entry that takes a removed one's place comes from behind it.
+            if !is_due || self.settle(place, kept_since) {
+                place += 1;
+            }
+            *budget = budget.saturating_sub(if is_due { DUE } else { 1 });
+        }
+        None
+    }
+
+    /// Expires a peer, queues what it owes, and forgets a tombstone that is too old. Returns
+    /// whether the entry is still at that place.
+    fn settle(&mut self, place: usize, kept_since: Seconds) -> bool {
+        let Some(mut client) = self.swarm.peer(place) else {
+            return true;
+        };
+        let (user, peer_id) = (client.state.user, client.state.peer_id);
+        self.expire(&mut client);
+        if let Some(owed) = client.state.owed.take() {
+            self.queue(client, owed);
+        } else if client.state.role().is_none() && client.state.account.last_announce < kept_since {
+            self.forget(place, user);
+        }
+        self.swarm.holds(place, user, &peer_id)
+    }
+
+    /// Removes the endpoints of a peer that expired; it then owes the journal. With
+    /// the last one it leaves the swarm.
+    pub(super) fn expire(&self, client: &mut PrivatePeer) {
+        let before = client.state.endpoints();
+        let left = client.state.expire(self.rules.alive_since(self.now.mono));
+        if client.state.endpoints() != before {
+            client.state.owed.get_or_insert_default();
+        }
+        if left {
+            let is_last = self.on_left_swarm(client);
+            if let Some(owed) = &mut client.state.owed {
+                owed.left |= is_last;
+            }
+            self.tracker.common.metrics.expired.one();
+        }
+    }
+}

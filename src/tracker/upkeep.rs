@@ -1,0 +1,112 @@
+//! Upkeep, what is restored at the start, and changes of other nodes: passed on to the tracker of the mode. What is
+//! for the other mode has no effect.
+
+use std::net::SocketAddr;
+
+use crate::base::clock::Now;
+use crate::base::ids::InfoHash;
+use crate::change::{GuestRecord, Member, PeerChange, PeerKey, PeerRecord};
+use crate::tracker::{ByMode, KnownHistory, Tracker, by_mode};
+
+/// Upkeep, and what is restored at the start.
+impl Tracker {
+    /// Sweeps one shard. Sweeping them all in turn, a few at a time, keeps announces from waiting.
+    pub fn sweep(&self, shard: usize, now: Now) {
+        by_mode!(self, tracker => tracker.sweep(shard, now));
+    }
+
+    /// Sets the snatches of all torrents to 0, where they are only counted.
+    pub fn wipe_snatches(&self) {
+        for shard in 0..Self::SHARDS {
+            by_mode!(self, tracker => tracker.wipe_snatches(shard));
+        }
+    }
+
+    /// Restores the snatches of a torrent, as counted so far.
+    pub fn restore_snatches(&self, info_hash: InfoHash, snatches: u32) {
+        if snatches > 0 {
+            by_mode!(self, tracker => tracker.restore_snatches(info_hash, snatches));
+        }
+    }
+
+    /// Drops what a public tracker counted of a torrent that is no longer registered.
+    pub fn forget_snatches(&self, info_hash: &InfoHash) {
+        if let Some(tracker) = self.public() {
+            tracker.forget_snatches(info_hash);
+        }
+    }
+
+    /// Drops the private swarm of an info hash that its torrent no longer has.
+    pub fn forget(&self, info_hash: &InfoHash) {
+        if let Some(tracker) = self.private() {
+            tracker.forget(info_hash);
+        }
+    }
+
+    /// Restores what a user did with the torrent of that (first) info hash, unless it is known.
+    pub fn restore_history(&self, info_hash: InfoHash, known: &KnownHistory) {
+        if let Some(tracker) = self.private() {
+            tracker.restore_history(info_hash, known);
+        }
+    }
+
+    /// Restores a peer: its account, and its place in the swarm if it was there. One that has
+    /// expired meanwhile leaves at the next sweep. A record that is known stays as it is.
+    pub fn restore_peer(&self, info_hash: InfoHash, key: &PeerKey, record: &PeerRecord, now: Now) {
+        if let Some(tracker) = self.private() {
+            tracker.restore(info_hash, key, record, true, now);
+        }
+    }
+
+    /// Restores the account of a peer that was in the swarm of another info hash: a tombstone. The
+    /// next sweep journals that it has left.
+    pub fn restore_account(
+        &self,
+        info_hash: InfoHash,
+        key: &PeerKey,
+        record: &PeerRecord,
+        now: Now,
+    ) {
+        if let Some(tracker) = self.private() {
+            tracker.restore(info_hash, key, record, false, now);
+        }
+    }
+}
+
+/// Changes that another node decided, applied as they are.
+impl Tracker {
+    /// Applies what another node decided about a private peer. `is_counted` means that the
+    /// user's history already has what it adds; of the peer, the newer record stands.
+    pub fn follow_peer(&self, change: &PeerChange, is_counted: bool, now: Now) {
+        if let Some(tracker) = self.private() {
+            tracker.follow_peer(change, is_counted, now);
+        }
+    }
+
+    /// Applies another node's record of a private peer, if it is newer.
+    pub fn follow_member(&self, info_hash: InfoHash, member: &Member, now: Now) {
+        if let Some(tracker) = self.private() {
+            tracker.follow_member(info_hash, member, now);
+        }
+    }
+
+    /// Applies another node's record of a public peer.
+    pub fn follow_guest(
+        &self,
+        info_hash: InfoHash,
+        address: SocketAddr,
+        record: &GuestRecord,
+        now: Now,
+    ) {
+        if let Some(tracker) = self.public() {
+            tracker.follow_guest(info_hash, address, record, now);
+        }
+    }
+
+    /// Counts a snatch that another node counted.
+    pub fn follow_snatch(&self, info_hash: InfoHash) {
+        if let Some(tracker) = self.public() {
+            tracker.follow_snatch(info_hash);
+        }
+    }
+}
