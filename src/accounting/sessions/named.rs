@@ -59,7 +59,7 @@ impl Sessions {
         let off_max = if is_next { 0 } else { CLOCKS_APART };
         let off = |session: Option<Session>| {
             let session = session.filter(|session| session.low == start.total)?;
-            let off = (session.start.unwrap_or(session.began) - start.at).abs();
+            let off = session.off_name(start.at);
             (off <= off_max).then_some(off)
         };
         let (place, session) = match (off(self.current), off(self.previous)) {
@@ -108,9 +108,17 @@ impl Sessions {
             if current.start.is_some() && current.low == start.total && current.high == start.total
             {
                 // A client that got no answer repeats its `started`: nothing was credited, so nothing is lost.
+                // If the first one went to another node, reports may name either.
+                let is_of_other = by.slack_after(self.by).is_none();
+                let is_same = is_of_other && at - current.began <= SKEW;
                 self.previous = previous;
                 self.current = self.current.map(|session| Session {
                     is_first: current.is_first,
+                    began: if is_same {
+                        current.began
+                    } else {
+                        session.began
+                    },
                     ..session
                 });
             }
@@ -277,6 +285,14 @@ impl Session {
             start: Some(start.at),
             ..Self::begin(start)
         }
+    }
+
+    /// Seconds between a `started` and the nearest one that this session had: with an empty session, a client may
+    /// have sent it several times.
+    fn off_name(&self, at: i64) -> i64 {
+        let name = self.start.unwrap_or(self.began);
+        let first = self.began.min(name);
+        (first - at).max(at - name).max(0)
     }
 
     /// Whether a `started` before all that is known of this session may have begun it.

@@ -486,6 +486,17 @@ fn a_start_that_two_nodes_saw_is_one_though_their_clocks_differ() {
         (first, (65, 249), (65, 249), (65, 313), 0),
         (second, (66, 249), (66, 313), (67, 393), 80),
     ]);
+    // The clock of the second node is ahead: by it, the first report was made before the second `started`.
+    expect_named(&[
+        (first, (10, 0), (10, 0), (10, 0), 0),
+        (first, (10, 0), (10, 0), (20, 500), 500),
+        (first, (31, 0), (31, 0), (31, 0), 0),
+        (second, (34, 0), (34, 0), (34, 0), 0),
+        (first, (31, 0), (31, 0), (33, 300), 300),
+        (second, (31, 0), (33, 300), (36, 300), 0),
+        (second, (34, 0), (34, 0), (37, 400), 100),
+        (first, (31, 0), (33, 300), (38, 450), 50),
+    ]);
     // It started over at once, at the same node, and once more within a second.
     expect_named(&[
         (first, (10, 0), (10, 0), (10, 0), 0),
