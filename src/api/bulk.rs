@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::error::ApiError;
-use crate::control::{Control, ControlError, Saved, TEXT_MAX, Told};
 use crate::storage::Added;
+use crate::sync::edit::{Control, ControlError, Propagation, Saved, TEXT_MAX};
 
 /// Rows in one request.
 const ROWS_MAX: usize = 10_000;
@@ -130,7 +130,7 @@ pub(super) async fn run<T: Addable>(
     rows: impl Iterator<Item = Checked<T>>,
 ) -> Result<BulkResult, ApiError> {
     let mut result = BulkResult::default();
-    let mut all_told = Told::Now;
+    let mut all_told = Propagation::Done;
     let mut trouble: Option<String> = None;
     for rows in portions(rows) {
         let mut ids = Vec::new();
@@ -139,7 +139,7 @@ pub(super) async fn run<T: Addable>(
             match T::add(&api.control, &good).await {
                 Ok(saved) => {
                     ids = saved.value;
-                    all_told = all_told.and(saved.told);
+                    all_told = all_told.and(saved.propagation);
                 }
                 Err(error) if result.results.is_empty() => return Err(error.into()),
                 Err(error) => trouble = Some(ApiError::from(error).message().to_owned()),

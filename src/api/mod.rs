@@ -44,8 +44,8 @@ use crate::base::clock::Seconds;
 use crate::base::ids::InfoHash;
 use crate::base::limit::SourceLimit;
 use crate::change::SwarmCounts;
-use crate::control::{Control, Told};
 use crate::storage::Storage;
+use crate::sync::edit::{Control, Propagation};
 use crate::telemetry::events::Events;
 
 use self::error::ApiError;
@@ -195,13 +195,13 @@ impl Api {
     }
 
     /// The answer to an edit, once this node goes by it.
-    async fn done(&self, told: Told) -> Done {
+    async fn done(&self, propagation: Propagation) -> Done {
         self.host.caught_up().await;
         Done {
             message: "ok",
-            warning: match told {
-                Told::Now => None,
-                Told::Later(reason) => {
+            warning: match propagation {
+                Propagation::Done => None,
+                Propagation::Pending(reason) => {
                     tracing::warn!(
                         reason,
                         "an edit is saved, and nodes could not be told of it"

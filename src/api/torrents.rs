@@ -15,9 +15,9 @@ use super::lists::{List, ListQuery, Order};
 use super::peers::PeerView;
 use super::{Api, Done};
 use crate::base::ids::{InfoHash, TorrentId};
-use crate::control::{Control, ControlError, Saved};
 use crate::registry::Permille;
 use crate::storage::{Added, Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
+use crate::sync::edit::{Control, ControlError, Saved};
 
 /// A registered torrent; its counters are those of now.
 #[derive(Serialize, ToSchema)]
@@ -234,7 +234,7 @@ pub(super) async fn register(
         .control
         .register_torrent(id, info_hash, &torrent.name)
         .await?;
-    Ok((StatusCode::CREATED, Json(api.done(saved.told).await)))
+    Ok((StatusCode::CREATED, Json(api.done(saved.propagation).await)))
 }
 
 /// Change a torrent: only what is named
@@ -262,7 +262,7 @@ pub(super) async fn change(
         .control
         .update_torrent(info_hash, &change.patch()?)
         .await?;
-    Ok(Json(api.done(saved.told).await))
+    Ok(Json(api.done(saved.propagation).await))
 }
 
 /// Disable a torrent, with a reason that clients are told
@@ -288,7 +288,7 @@ pub(super) async fn disable(
     let info_hash = known_form(&text)?;
     let reason = why.flatten().and_then(|why| why.reason);
     let disabled = api.control.set_torrent_enabled(info_hash, false, reason);
-    Ok(Json(api.done(disabled.await?.told).await))
+    Ok(Json(api.done(disabled.await?.propagation).await))
 }
 
 /// Torrents, by pages

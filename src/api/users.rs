@@ -14,8 +14,8 @@ use super::extract::{Body, PathText, Query, whole, whole_if_any};
 use super::lists::{List, ListQuery, Order};
 use super::{Api, Done};
 use crate::base::ids::{Passkey, TorrentId, UserId};
-use crate::control::{Control, ControlError, Saved, random_passkey};
 use crate::storage::{Added, NewUser, StorageError, StoredUser, UserKey, UserPatch, UserTorrents};
+use crate::sync::edit::{Control, ControlError, Saved, random_passkey};
 
 /// A user; with the passkey for those who may change it.
 #[derive(Serialize, ToSchema)]
@@ -224,7 +224,7 @@ pub(super) async fn register(
     match saved.value.first() {
         Some(Err(problem)) => Err(ApiError::invalid(problem)),
         Some(Ok(None)) => known_already(&api, &new).await,
-        _ => Ok(Json(api.done(saved.told).await)),
+        _ => Ok(Json(api.done(saved.propagation).await)),
     }
 }
 
@@ -236,8 +236,8 @@ async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError>
     let stored = api.storage.user(id).await?;
     let is_same = stored.is_some_and(|it| it.user.passkey == new.passkey);
     if is_same && is_known.is_none() {
-        let told = api.control.announce_user(id).await;
-        return Ok(Json(api.done(told.told).await));
+        let told = api.control.publish_user(id).await;
+        return Ok(Json(api.done(told.propagation).await));
     }
     let taken = StorageError::Duplicate(format!("user {}, or the passkey,", id.0));
     Err(taken.into())
@@ -266,7 +266,7 @@ pub(super) async fn change(
 ) -> Result<Json<Done>, ApiError> {
     let id = id_of(&text)?;
     let saved = api.control.update_user(id, &change.patch(id)?).await?;
-    Ok(Json(api.done(saved.told).await))
+    Ok(Json(api.done(saved.propagation).await))
 }
 
 /// Disable a user, whose totals and history stay
@@ -287,7 +287,7 @@ pub(super) async fn disable(
     PathText(text): PathText,
 ) -> Result<Json<Done>, ApiError> {
     let disabled = api.control.set_user_enabled(id_of(&text)?, false).await?;
-    Ok(Json(api.done(disabled.told).await))
+    Ok(Json(api.done(disabled.propagation).await))
 }
 
 /// The torrents that a user seeds, downloads, has completed, or ran from

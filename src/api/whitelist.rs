@@ -79,7 +79,7 @@ pub(super) async fn add(
         name: entry.client,
     };
     let saved = api.control.add_clients(&[client]).await?;
-    Ok((StatusCode::CREATED, Json(api.done(saved.told).await)))
+    Ok((StatusCode::CREATED, Json(api.done(saved.propagation).await)))
 }
 
 /// Allow a client no longer
@@ -100,5 +100,5 @@ pub(super) async fn remove(
     PathText(prefix): PathText,
 ) -> Result<Json<Done>, ApiError> {
     let saved = api.control.remove_client(&prefix).await?;
-    Ok(Json(api.done(saved.told).await))
+    Ok(Json(api.done(saved.propagation).await))
 }

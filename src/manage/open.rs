@@ -8,8 +8,8 @@ use super::UsageError;
 use super::print::Printer;
 use crate::cache::{self, Cache, owner};
 use crate::config::Config;
-use crate::control::Control;
 use crate::storage::{self, Drivers, Place, Storage, migrate};
+use crate::sync::edit::Control;
 
 /// What most commands work on.
 pub struct Site {

@@ -13,7 +13,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressFinish, ProgressSty
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use crate::control::{Saved, Told};
+use crate::sync::edit::{Propagation, Saved};
 
 const PROGRAM: &str = "mika-manage";
 
@@ -203,7 +203,7 @@ impl Printer {
 
     /// What an edit gave; says so, once, if the running nodes could not be told of it.
     pub fn saved<T>(&mut self, saved: Saved<T>) -> T {
-        if let Told::Later(reason) = &saved.told
+        if let Propagation::Pending(reason) = &saved.propagation
             && !self.told_later
         {
             self.told_later = true;

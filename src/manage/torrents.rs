@@ -12,9 +12,9 @@ use super::torrent_file::{self, TorrentFile, Walk};
 use super::{ExitStatus, PAGE, report_bad};
 use crate::base::ids::InfoHash;
 use crate::config::Mode;
-use crate::control::Control;
 use crate::registry::Permille;
 use crate::storage::{NewTorrent, Storage, StorageError, StoredTorrent, TorrentRemoval};
+use crate::sync::edit::Control;
 
 /// Torrents added in one transaction of an import.
 const BATCH: usize = 500;

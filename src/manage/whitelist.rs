@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::ExitStatus;
 use super::open::Site;
 use super::print::{Column, Printer, Row, is_unsafe, left};
-use crate::control::{self, Control};
 use crate::registry::Client;
 use crate::storage::Storage;
+use crate::sync::edit::{self, Control};
 
 /// The largest list that is read: some 100,000 clients.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -202,7 +202,7 @@ fn is_json(text: &str) -> bool {
 fn plain(name: &str) -> String {
     let blank = |letter| if is_unsafe(letter) { ' ' } else { letter };
     let name: String = name.chars().map(blank).collect();
-    let name: String = name.trim().chars().take(control::TEXT_MAX).collect();
+    let name: String = name.trim().chars().take(edit::TEXT_MAX).collect();
     name.trim_end().into()
 }
 
@@ -242,7 +242,7 @@ fn checked(
                 format!("the prefix {prefix:?} stands in line {before} already"),
             ));
         }
-        match control::validate_client(&client) {
+        match edit::validate_client(&client) {
             Ok(()) => clients.push(client),
             Err(error) => errors.push((number, error.to_string())),
         }
@@ -299,7 +299,7 @@ mod tests {
     fn names_of_a_site_are_made_plain() {
         assert_eq!(plain("tab\there\r\n"), "tab here");
         assert_eq!(plain("a\u{202e}b"), "a b");
-        assert_eq!(plain(&"x".repeat(300)).len(), control::TEXT_MAX);
+        assert_eq!(plain(&"x".repeat(300)).len(), edit::TEXT_MAX);
     }
 
     #[test]

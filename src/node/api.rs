@@ -12,10 +12,10 @@ use crate::api::metrics::Sources;
 use crate::api::{self, About, Api, Credentials, Host, Names, Token};
 use crate::cache::Cache;
 use crate::config::{self, Config};
-use crate::control::Control;
-use crate::node::followed::Followed;
 use crate::node::watchdog::Watched;
 use crate::node::{Certificates, Node, every};
+use crate::sync::RegistryFollower;
+use crate::sync::edit::Control;
 use crate::telemetry::pulse::Pulse;
 
 /// What is said of an API without credentials.
@@ -39,7 +39,7 @@ pub(super) struct Listener {
 }
 
 /// What the API asks of this node.
-struct Hosting(Followed);
+struct ApiHost(RegistryFollower);
 
 /// Whether the config asks for an API. The one that it has without being asked is there only once
 /// somebody has made the files for it.
@@ -75,7 +75,7 @@ impl Listener {
         listeners: Vec<TcpListener>,
         node: &Node,
         cache: Option<&Arc<dyn Cache>>,
-        followed: Followed,
+        follower: RegistryFollower,
         certificates: &Certificates,
     ) -> Result<Option<Self>> {
         let Some(certificate) = certificates.api.clone() else {
@@ -105,7 +105,7 @@ impl Listener {
             storage: Arc::clone(&node.storage),
             control: Control::new(Arc::clone(&node.storage), cache.cloned()),
             events: Arc::clone(&node.events),
-            host: Arc::new(Hosting(followed)),
+            host: Arc::new(ApiHost(follower)),
             about: About {
                 node: node.name.clone(),
                 storage_driver: config.storage.driver.clone(),
@@ -168,10 +168,10 @@ async fn beat(pulse: Pulse) {
     every(BEAT_PERIOD, || async { pulse.beat() }).await;
 }
 
-// === impl Hosting ===
+// === impl ApiHost ===
 
 #[async_trait]
-impl Host for Hosting {
+impl Host for ApiHost {
     async fn caught_up(&self) {
         self.0.caught_up().await;
     }

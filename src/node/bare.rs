@@ -39,7 +39,7 @@ impl BareNode {
         let stores = (storage, cache);
         let host = Host { clock, process };
         let ready = start::begin(config, &stores, &host, false).await?;
-        let (core, _) = Core::start(ready, stores.1)?;
+        let (core, _) = Core::start(ready, stores.1);
         Ok(Self { core })
     }
 

@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 
 use crate::cache::Cache;
 use crate::journal::{Left, Unsaved};
-use crate::node::followed::{self, Follow, Followed};
-use crate::node::shared::take_leave;
+use crate::node::shared::{Shared, take_leave};
 use crate::node::start::Ready;
 use crate::node::{Node, clocks, forget, health, load, until, upkeep};
 use crate::storage::Claim;
+use crate::sync::RegistryFollower;
 
 /// A node's tasks. They end when it is dropped, wherever they are.
 pub(super) struct Core {
@@ -37,7 +37,12 @@ pub(super) enum Ended {
 }
 
 /// Starts what goes on beside the announces.
-fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinSet<()> {
+fn helpers(
+    node: &Node,
+    cache: Option<&Arc<dyn Cache>>,
+    follower: &RegistryFollower,
+    shared: Option<Shared>,
+) -> JoinSet<()> {
     let mut helpers = JoinSet::new();
     helpers.spawn(upkeep::sweep(node.clone()));
     helpers.spawn(upkeep::prune(node.clone()));
@@ -46,10 +51,10 @@ fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinS
     helpers.spawn(health::storage(node.clone()));
     helpers.spawn(health::database(node.clone()));
     helpers.spawn(clocks::watch(node.clone(), cache.map(Arc::clone)));
-    if let Some(cache) = cache {
-        helpers.spawn(health::cache(node.clone(), Arc::clone(cache)));
+    if let Some(shared) = shared {
+        shared.start(node, follower, &mut helpers);
     }
-    follow.start(node, &mut helpers);
+    helpers.spawn(follower.clone().run());
     helpers
 }
 
@@ -65,19 +70,19 @@ async fn until_claimed_by_another(lost: impl Future<Output = String>) {
 // === impl Core ===
 
 impl Core {
-    /// Starts the tasks; also returns how far the registry has been followed.
-    pub fn start(ready: Ready, cache: Option<Arc<dyn Cache>>) -> Result<(Self, Followed)> {
+    /// Starts the tasks; also returns the follower of the registry.
+    pub fn start(ready: Ready, cache: Option<Arc<dyn Cache>>) -> (Self, RegistryFollower) {
         let Ready {
             node,
             journal,
-            follows,
+            follower,
+            shared,
             claim,
         } = ready;
         let (stop_saving, stopped) = watch::channel(false);
         let mut saving = JoinSet::new();
         saving.spawn(journal.run(until(stopped)));
-        let (follow, followed) = followed::begin(&node, cache.as_ref(), follows)?;
-        let mut helpers = helpers(&node, cache.as_ref(), follow);
+        let mut helpers = helpers(&node, cache.as_ref(), &follower, shared);
         helpers.spawn(until_claimed_by_another(claim.lost()));
         let core = Self {
             node,
@@ -87,7 +92,7 @@ impl Core {
             helpers,
             _claim: claim,
         };
-        Ok((core, followed))
+        (core, follower)
     }
 
     /// Adds a task that goes on as long as the node does.

@@ -6,10 +6,9 @@ mod api;
 pub mod bare;
 mod clocks;
 mod core;
-mod follow;
-mod followed;
 mod forget;
 mod health;
+mod hooks;
 mod load;
 mod reload;
 mod running;
@@ -38,6 +37,7 @@ use crate::journal;
 use crate::net::tls::Certificate;
 use crate::registry::Registry;
 use crate::storage::{self, Storage};
+use crate::sync::Replica;
 use crate::telemetry::events::Events;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
@@ -85,9 +85,8 @@ struct Node {
     journal: journal::Handle,
     /// Where what happens is told to those who watch.
     events: Arc<Events>,
-    /// Held by who brings the registry up to what was just read: a reload must not put back what
-    /// a follower has changed meanwhile.
-    registry_turn: Arc<tokio::sync::Mutex<()>>,
+    /// The registry, and what keeps it up to date.
+    replica: Replica,
 }
 
 /// The certificates of the listeners, where the config names any.

@@ -10,11 +10,9 @@ use tokio::sync::watch;
 use crate::api::Api;
 use crate::cache::Cache;
 use crate::config::{self, Change, Config, Loaded};
-use crate::node::load::Registered;
 use crate::node::serve::Settings;
-use crate::node::{
-    Certificates, Drivers, Node, Options, api, check_drivers, load, settings, shared,
-};
+use crate::node::{Certificates, Drivers, Node, Options, api, check_drivers, settings};
+use crate::sync::load::{self, LoadPass};
 use crate::telemetry::log;
 use crate::telemetry::notify;
 
@@ -86,18 +84,18 @@ impl Reloader {
     }
 
     async fn reload_registry(&self, config: &Config) -> Result<()> {
-        let _turn = self.node.registry_turn.lock().await;
+        let replica = &self.node.replica;
+        let _turn = replica.turn.lock().await;
         let Some(cache) = &self.cache else {
-            let loaded = load::registry(&self.node, Registered::Again).await;
+            let loaded = load::from_storage(replica, LoadPass::Again).await;
             loaded.with_context(|| format!("storage {}", config.storage.url))?;
             return Ok(());
         };
         // It is followed all the time: a cache that is away now must not keep the rest from
         // being reloaded.
-        if let Err(error) = shared::reload(&self.node, &**cache).await {
-            let error = format!("{error:#}");
+        if let Err(error) = load::reload(replica, &**cache).await {
             tracing::warn!(
-                error,
+                %error,
                 "the registry was not reloaded; its changes are followed"
             );
         }

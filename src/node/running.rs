@@ -51,7 +51,7 @@ impl Running {
             ready,
         } = begun;
         let config = options.config.config.clone();
-        let (mut core, followed) = Core::start(ready, cache.clone())?;
+        let (mut core, follower) = Core::start(ready, cache.clone());
         let node = core.node.clone();
         certificates.tell(&node.metrics);
         let serving = match sockets.announce_urls(&config) {
@@ -60,7 +60,7 @@ impl Running {
         };
         let (sockets, listeners) = sockets.part();
         let shared = cache.as_ref();
-        let api = api::Listener::start(&config, listeners, &node, shared, followed, &certificates)?;
+        let api = api::Listener::start(&config, listeners, &node, shared, follower, &certificates)?;
         let mut workers = Workers::start(&options, sockets, &node, certificates.http.clone())?;
         let mut watched = workers.watched();
         watched.extend(api.as_ref().map(api::Listener::watched));

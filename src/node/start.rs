@@ -13,11 +13,13 @@ use crate::change::journals::node_of;
 use crate::config::Config;
 use crate::journal::{self, Journal, Parts, ResumeError};
 use crate::node::clocks::Clocks;
-use crate::node::load::Registered;
-use crate::node::shared::{self, Positions, Process};
+use crate::node::shared::{self, Process, Shared};
+use crate::node::torrents::TorrentUpdater;
 use crate::node::{Drivers, Node, load, settings};
 use crate::registry::Registry;
-use crate::storage::{self, Claim, FeedPosition, Severity, Storage, StorageError, migrate};
+use crate::storage::{self, Claim, Severity, Storage, StorageError, migrate};
+use crate::sync::load::{LoadPass, from_storage};
+use crate::sync::{RegistryFollower, Replica, SyncError};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notify;
@@ -40,16 +42,11 @@ pub(super) struct Host {
 pub(super) struct Ready {
     pub node: Node,
     pub journal: Journal,
-    pub follows: Follows,
+    pub follower: RegistryFollower,
+    /// What a node does that shares a cache.
+    pub shared: Option<Shared>,
     /// Held as long as the node runs.
     pub claim: Claim,
-}
-
-/// Where to follow the registry, and other nodes, from.
-pub(super) enum Follows {
-    /// Storage's own feed, where nodes share nothing.
-    Storage(FeedPosition),
-    Cache(Positions),
 }
 
 /// Why a start failed.
@@ -132,10 +129,14 @@ async fn try_to_begin(config: &Config, stores: &Stores, host: &Host) -> Result<R
     let (node, journal) = take_up(config, stores, host, database).await?;
     let (peer_ttl, record_ttl) = (node.tracker.peer_ttl(), node.tracker.record_ttl());
     let go_on = || node.clocks.go_on(&**storage, peer_ttl, record_ttl);
-    let follows = match cache {
+    let (shared, follower) = match cache {
         None => {
             go_on().await.map_err(in_storage)?;
-            Follows::Storage(load_from_storage(&node).await.map_err(in_storage)?)
+            let loaded = load_from_storage(&node).await;
+            (
+                None,
+                loaded.map_err(|error| StartError::of_both(config, error))?,
+            )
         }
         Some(cache) => {
             let shown = shared::show(&**cache, &node).await;
@@ -144,14 +145,16 @@ async fn try_to_begin(config: &Config, stores: &Stores, host: &Host) -> Result<R
             applied.map_err(|error| StartError::of_resume(config, error))?;
             go_on().await.map_err(in_storage)?;
             let loaded = shared::load(&node, cache).await;
-            Follows::Cache(loaded.map_err(|error| StartError::of_both(config, error))?)
+            let (shared, follower) = loaded.map_err(|error| StartError::of_both(config, error))?;
+            (Some(shared), follower)
         }
     };
     settings::warn_of_empty_whitelist(config, &node.registry);
     Ok(Ready {
         node,
         journal,
-        follows,
+        follower,
+        shared,
         claim,
     })
 }
@@ -192,10 +195,10 @@ async fn refuse_double(config: &Config, cache: &dyn Cache, own: &Process) -> Res
     shared::refuse_namesake(cache, &config.node, own).await
 }
 
-async fn load_from_storage(node: &Node) -> Result<FeedPosition, StorageError> {
-    let position = load::registry(node, Registered::First).await?;
+async fn load_from_storage(node: &Node) -> Result<RegistryFollower, SyncError> {
+    let position = from_storage(&node.replica, LoadPass::First).await?;
     load::swarms(node).await?;
-    Ok(position)
+    Ok(RegistryFollower::of_feed(node.replica.clone(), position))
 }
 
 /// A tracker without anything in it, and the journal that goes on for it.
@@ -236,6 +239,21 @@ async fn take_up(
     };
     let journal = Journal::resume(parts, settings::journal(config)).await;
     let journal = journal.map_err(|error| StartError::of_resume(config, error))?;
+    let hooks = TorrentUpdater {
+        tracker: Arc::clone(&tracker),
+        registry: Arc::clone(&registry),
+        storage: Arc::clone(storage),
+        journal: journal.handle(),
+        clock,
+    };
+    let replica = Replica {
+        node: config.node.clone(),
+        registry: Arc::clone(&registry),
+        storage: Arc::clone(storage),
+        events: Arc::clone(&events),
+        hooks: Arc::new(hooks),
+        turn: Arc::default(),
+    };
     let node = Node {
         name: config.node.clone(),
         process: host.process.clone(),
@@ -248,7 +266,7 @@ async fn take_up(
         storage: Arc::clone(storage),
         journal: journal.handle(),
         events,
-        registry_turn: Arc::default(),
+        replica,
     };
     Ok((node, journal))
 }
@@ -312,10 +330,11 @@ impl StartError {
         }
     }
 
-    fn of_both(config: &Config, error: shared::LoadError) -> Self {
+    fn of_both(config: &Config, error: SyncError) -> Self {
         match error {
-            shared::LoadError::Storage(error) => Self::of_storage(config, &error),
-            shared::LoadError::Cache(error) => Self::of_cache(config, &error),
+            SyncError::Storage(error) => Self::of_storage(config, &error),
+            SyncError::Cache(error) => Self::of_cache(config, &error),
+            error @ SyncError::KeepsChanging => Self::Away(error.to_string()),
         }
     }
 }

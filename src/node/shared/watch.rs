@@ -215,7 +215,7 @@ pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
 }
 
 /// Adds what was counted to the counters in the cache, for ever.
-pub(super) async fn tell_stats(node: Node, cache: Arc<dyn Cache>) {
+pub(super) async fn publish_stats(node: Node, cache: Arc<dyn Cache>) {
     let (mut announces, mut scrapes) = (0, 0);
     loop {
         tokio::time::sleep(STATS_PERIOD).await;

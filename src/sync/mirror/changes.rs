@@ -1,0 +1,145 @@
+//! Changes of the feed into the cache, but for those that their editors have brought there already.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::base::ids::{InfoHash, TorrentId, UserId};
+use crate::cache::{CacheError, Notice};
+use crate::registry::{Client, RowChange, StoredTorrent, StoredUser};
+use crate::storage::{Feed, FeedPosition};
+
+use super::notices::{NoticedRow, Published};
+use super::{Mirror, RowSet, is_same_torrent, is_same_user};
+use crate::sync::{SyncError, read_rows};
+
+/// Changes read from the feed at once.
+pub(super) const CHANGES_AT_ONCE: u32 = 5000;
+
+/// Changes of one read of the feed.
+pub(super) struct FeedRead {
+    pub changes: Vec<RowChange>,
+    pub from: FeedPosition,
+    pub next: FeedPosition,
+}
+
+// === impl FeedRead ===
+
+impl FeedRead {
+    /// Whether each row of it was edited once. `later` is what the feed has after it: entries
+    /// behind a transaction that is still open are in both.
+    fn is_each_edited_once(&self, later: &[RowChange]) -> bool {
+        let later: HashSet<_> = later.iter().map(row_of).collect();
+        let entries = self.next.0.saturating_sub(self.from.0);
+        let rows = &self.changes;
+        rows.len() as u64 == entries && rows.iter().all(|change| !later.contains(&row_of(change)))
+    }
+
+    /// An info hash that may move from one torrent to another is noticed for both.
+    fn has_gone_torrents(&self) -> bool {
+        let is_gone = |change: &RowChange| matches!(change, RowChange::TorrentGone(_));
+        self.changes.iter().any(is_gone)
+    }
+}
+
+/// The kind and the id of a row.
+fn row_of(change: &RowChange) -> (u8, u32) {
+    match change {
+        RowChange::User(row) => (0, row.user.id.0),
+        RowChange::UserGone(id) => (0, id.0),
+        RowChange::Torrent(row) => (1, row.torrent.id.0),
+        RowChange::TorrentGone(id) => (1, id.0),
+        RowChange::Whitelist(_) => (2, 0),
+    }
+}
+
+// === impl Mirror ===
+
+impl Mirror {
+    /// Writes changes to the cache and publishes them, but for those that the cache has and that
+    /// were published. Returns the notices that were given. `hashes_of` has the info hashes under
+    /// which the cache may have a torrent.
+    pub(super) async fn changes(
+        &self,
+        read: FeedRead,
+        hashes_of: impl Fn(TorrentId) -> Vec<InfoHash>,
+        published: &Published,
+    ) -> Result<Vec<Notice>, SyncError> {
+        let mut rows = RowSet::of_changes(read.changes.clone(), hashes_of);
+        let mut noticed = rows.notices().into_iter();
+        if noticed.any(|notice| published.has_notice(&notice))
+            && let Feed::Changes(later, _) = self.storage.feed(read.next, CHANGES_AT_ONCE).await?
+            && read.is_each_edited_once(&later)
+        {
+            self.omit_users(&mut rows.users, published).await?;
+            self.omit_whitelist(&mut rows.whitelist, published).await?;
+            if rows.gone_torrents.is_empty() && !read.has_gone_torrents() {
+                self.omit_torrents(&mut rows.torrents, published).await?;
+            }
+        }
+        rows.put_and_publish(&*self.cache).await?;
+        Ok(rows.notices())
+    }
+
+    async fn omit_whitelist(
+        &self,
+        whitelist: &mut Option<Vec<Client>>,
+        published: &Published,
+    ) -> Result<(), CacheError> {
+        if let Some(clients) = whitelist
+            && published.has(&NoticedRow::Whitelist)
+        {
+            let mut cached = self.cache.whitelist().await?;
+            for clients in [&mut *clients, &mut cached] {
+                clients.sort_unstable_by(|one, other| one.prefix.cmp(&other.prefix));
+            }
+            if *clients == cached {
+                *whitelist = None;
+            }
+        }
+        Ok(())
+    }
+
+    async fn omit_users(
+        &self,
+        rows: &mut Vec<StoredUser>,
+        published: &Published,
+    ) -> Result<(), CacheError> {
+        let ids = rows.iter().map(|row| row.user.id);
+        let ids: Vec<UserId> = ids
+            .filter(|id| published.has(&NoticedRow::User(*id)))
+            .collect();
+        let read = |id| {
+            let cache = Arc::clone(&self.cache);
+            async move { cache.user(id).await }
+        };
+        let cached: HashMap<UserId, Option<StoredUser>> =
+            read_rows(&ids, read).await?.into_iter().collect();
+        rows.retain(|row| {
+            let cached = cached.get(&row.user.id).and_then(Option::as_ref);
+            cached.is_none_or(|cached| !is_same_user(cached, row))
+        });
+        Ok(())
+    }
+
+    async fn omit_torrents(
+        &self,
+        rows: &mut Vec<StoredTorrent>,
+        published: &Published,
+    ) -> Result<(), CacheError> {
+        let hashes = rows.iter().map(|row| row.torrent.info_hash);
+        let hashes: Vec<InfoHash> = hashes
+            .filter(|hash| published.has(&NoticedRow::Torrent(*hash)))
+            .collect();
+        let read = |info_hash| {
+            let cache = Arc::clone(&self.cache);
+            async move { cache.torrent(info_hash).await }
+        };
+        let cached: HashMap<InfoHash, Option<StoredTorrent>> =
+            read_rows(&hashes, read).await?.into_iter().collect();
+        rows.retain(|row| {
+            let cached = cached.get(&row.torrent.info_hash).and_then(Option::as_ref);
+            cached.is_none_or(|cached| !is_same_torrent(cached, row))
+        });
+        Ok(())
+    }
+}
