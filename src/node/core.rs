@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::cache::Cache;
 use crate::journal::{Left, Unsaved};
-use crate::node::shared::{Shared, take_leave};
+use crate::node::shared::{CacheTasks, take_leave};
 use crate::node::start::Ready;
 use crate::node::{Node, clocks, forget, health, load, until, upkeep};
 use crate::storage::Claim;
@@ -27,7 +27,7 @@ pub(super) struct Core {
     _claim: Claim,
 }
 
-/// What ended although nobody asked it to.
+/// What ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// Nothing can be saved any more.
@@ -41,7 +41,7 @@ fn helpers(
     node: &Node,
     cache: Option<&Arc<dyn Cache>>,
     follower: &RegistryFollower,
-    shared: Option<Shared>,
+    shared: Option<CacheTasks>,
 ) -> JoinSet<()> {
     let mut helpers = JoinSet::new();
     helpers.spawn(upkeep::sweep(node.clone()));
@@ -58,7 +58,7 @@ fn helpers(
     helpers
 }
 
-/// Two daemons without a cache would not know of each other: the one that lost the storage ends.
+/// Two daemons without a cache do not know of each other: the one that lost its claim ends.
 async fn until_claimed_by_another(lost: impl Future<Output = String>) {
     let problem = lost.await;
     tracing::error!(
@@ -66,8 +66,6 @@ async fn until_claimed_by_another(lost: impl Future<Output = String>) {
         "another mika has the database of this node; stopping"
     );
 }
-
-// === impl Core ===
 
 impl Core {
     /// Starts the tasks; also returns the follower of the registry.
@@ -100,7 +98,7 @@ impl Core {
         self.helpers.spawn(task);
     }
 
-    /// Resolves when a task ends, which none does by itself.
+    /// Resolves when a task ends, which none does in normal operation.
     pub async fn ended(&mut self) -> Ended {
         tokio::select! {
             _ = self.saving.join_next() => Ended::Journal,
@@ -108,13 +106,13 @@ impl Core {
         }
     }
 
-    /// Stops the tasks, and saves the rest; returns what storage lacks then. Nobody is answered any more.
+    /// Stops the tasks, and saves the rest; returns what storage lacks then. The listeners have stopped.
     ///
     /// # Errors
     /// What could not be saved.
     pub async fn save(&mut self) -> Result<Left> {
         self.helpers.shutdown().await;
-        // Peers that could not tell the journal what they owe it can do so now.
+        // Credit that peers still owe the journal has room there now.
         load::expire(&self.node);
         self.stop_saving.send_replace(true);
         let saved = self
@@ -125,7 +123,7 @@ impl Core {
         Ok(saved.context("the journal ended early")??)
     }
 
-    /// Takes leave of the other nodes.
+    /// Records in the cache that this node has stopped.
     pub async fn leave(&self) {
         let node = &self.node;
         if let Some(cache) = &self.cache

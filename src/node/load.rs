@@ -29,7 +29,7 @@ pub(super) async fn swarms(node: &Node) -> Result<(), StorageError> {
             if node.clocks.was_set_back() {
                 row.record.base_at = now.unix + OF_UNKNOWN_AGE;
             }
-            // Those of torrents that can't be used now are taken up when these can.
+            // Peers of torrents that can't be used now are restored when these can.
             if let Some(info_hash) = node.registry.canonical(row.key.torrent) {
                 node.tracker
                     .restore_peer(info_hash, &row.key, &row.record, now);
@@ -48,10 +48,12 @@ pub(super) async fn swarms(node: &Node) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Lets go of those who fell silent while no tracker ran: they are not handed out even once.
+/// Expires peers that fell silent while no tracker ran, before any is handed out.
 pub(super) fn expire(node: &Node) {
     let now = node.clock.now();
-    (0..Tracker::SHARDS).for_each(|shard| node.tracker.sweep(shard, now));
+    for shard in 0..Tracker::SHARDS {
+        node.tracker.sweep(shard, now);
+    }
 }
 
 /// Loads what users did with torrents; only private trackers keep it.

@@ -39,8 +39,6 @@ enum Course {
     Returns { is_same_swarm: bool },
 }
 
-// === impl TorrentUpdater ===
-
 impl TorrentUpdater {
     /// Applies torrents that were added or changed, and those that are gone. All that are known to
     /// have changed belong into one call, because hashes may move from one torrent to another.

@@ -1,4 +1,4 @@
-//! What has to be done now and then: sweeping swarms, pruning records, a line of statistics.
+//! Periodic work: sweeping swarms, pruning records, a line of statistics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ fn shards_at_once(peer_ttl: u32) -> usize {
     Tracker::SHARDS.div_ceil(ticks)
 }
 
-/// Deletes peer records that are of no use any more, a few at a time, for ever.
+/// Deletes obsolete peer records, a few at a time; runs until cancelled.
 pub(super) async fn prune(node: Node) {
     every(PRUNE_PERIOD, || async {
         let Some(before) = node.clocks.before(node.tracker.record_ttl()) else {
@@ -102,8 +102,8 @@ struct Totals {
     refusals: u64,
 }
 
-/// Writes a line of statistics every `period`, for ever; none while it is zero. `serving` says
-/// what, to the service manager.
+/// Writes a line of statistics every `period`, none while it is zero; runs until cancelled. `serving` is
+/// what the service manager shows.
 pub(super) async fn statistics(node: Node, mut period: watch::Receiver<Duration>, serving: String) {
     let mut before = Totals::default();
     loop {

@@ -93,8 +93,6 @@ pub trait NodeHooks: Send + Sync + 'static {
     fn cache_broke(&self);
 }
 
-// === impl SyncError ===
-
 impl SyncError {
     /// Whether the server could not be reached, or not now.
     pub fn is_away(&self) -> bool {

@@ -20,11 +20,11 @@ use crate::sync::follow::{FormerHashes, load_first};
 use crate::sync::mirror::NoticeLog;
 use crate::sync::{LeaseHolder, Mirror, RegistryFollower, SyncError};
 
-pub use watch::Process;
+pub use watch::NodeProcess;
 pub(super) use watch::{host_of, refuse_namesake, show, take_leave};
 
-/// What a node that shares a cache follows from where.
-pub(super) struct Shared {
+/// What the tasks of a node that shares a cache begin with.
+pub(super) struct CacheTasks {
     cache: Arc<dyn Cache>,
     /// The last batch of each other journal that was applied.
     journals: HashMap<String, u64>,
@@ -40,7 +40,7 @@ pub(super) struct Shared {
 pub(super) async fn load(
     node: &Node,
     cache: &Arc<dyn Cache>,
-) -> Result<(Shared, RegistryFollower), SyncError> {
+) -> Result<(CacheTasks, RegistryFollower), SyncError> {
     // Before anything is read, so that what changes meanwhile is followed.
     let position = cache.control_position().await?;
     let applied: HashMap<String, u64> = node.storage.journals().await?.into_iter().collect();
@@ -69,7 +69,7 @@ pub(super) async fn load(
         Arc::clone(&log),
         Arc::clone(&stale),
     );
-    let shared = Shared {
+    let shared = CacheTasks {
         cache: Arc::clone(cache),
         journals,
         former: loaded.former,
@@ -93,9 +93,7 @@ async fn has_peers(cache: &dyn Cache, applied: &HashMap<String, u64>) -> Result<
     Ok(true)
 }
 
-// === impl Shared ===
-
-impl Shared {
+impl CacheTasks {
     /// Starts the tasks of a node that shares a cache, but for its `follower`.
     pub fn start(self, node: &Node, follower: &RegistryFollower, tasks: &mut JoinSet<()>) {
         let Self {

@@ -29,7 +29,7 @@ pub const PREFIX_MAX: usize = 20;
 /// Why a change of the registry was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The value can't be accepted; says what is expected.
+    /// The value can't be accepted; the text says what is expected.
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]
@@ -83,7 +83,7 @@ pub fn random_passkey() -> Result<Passkey, ControlError> {
         .map_err(|error| ControlError::Invalid(format!("{error}")))
 }
 
-/// Whether `client` may stand in the whitelist: a prefix as clients send it, a name as people read it.
+/// Whether `client` may stand in the whitelist: a prefix as clients send it, and a name.
 pub fn validate_client(client: &Client) -> Result<(), ControlError> {
     let prefix = client.prefix.as_str();
     let printable = prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));

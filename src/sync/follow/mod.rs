@@ -82,8 +82,6 @@ pub async fn load_first(replica: &Replica, cache: &dyn Cache) -> Result<LoadedRe
     })
 }
 
-// === impl RegistryFollower ===
-
 impl RegistryFollower {
     /// Follows storage's feed from a position on.
     pub fn of_feed(replica: Replica, from: FeedPosition) -> Self {

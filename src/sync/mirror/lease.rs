@@ -32,7 +32,7 @@ const LEASE: Duration = Duration::from_secs(5);
 /// How long to wait until this node has followed the notices that were given; less than the lease.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// The same where nothing is wrong without it.
+/// How long to wait where not having followed them costs only another notice.
 const CATCH_UP_SHORT: Duration = Duration::from_millis(100);
 
 /// Mirrors the feed whenever this node holds the lease.
@@ -52,8 +52,6 @@ pub struct LeaseHolder {
 /// Rows that a warmup skipped.
 #[derive(Default)]
 struct Skipped(Vec<BadRow>);
-
-// === impl LeaseHolder ===
 
 impl LeaseHolder {
     pub fn new(

@@ -37,8 +37,6 @@ pub(super) struct RowSet {
     pub whitelist: Option<Vec<Client>>,
 }
 
-// === impl RowSet ===
-
 impl RowSet {
     /// The rows of changes. `hashes_of` has the info hashes under which the cache may have a torrent.
     pub fn of_changes<I: IntoIterator<Item = InfoHash>>(

@@ -18,8 +18,6 @@ pub(super) struct Reader<'a, P> {
     pub report: WarmupReport,
 }
 
-// === impl Reader ===
-
 impl<'a, P: WarmupProgress> Reader<'a, P> {
     pub fn new(storage: &'a dyn Storage, progress: &'a mut P) -> Self {
         Self {

@@ -87,7 +87,7 @@ impl<P: WarmupProgress> Loader<'_, P> {
             // behind it is in force already.
             match self.reader.storage.user(id).await {
                 Ok(Some(row)) if !self.reader.stored.knows_passkey(&row.user.passkey) => {}
-                // It is gone, or somebody else has its passkey.
+                // It is gone, or another user has its passkey.
                 Ok(_) | Err(StorageError::Broken(_)) => users_gone.push(id),
                 Err(error) => return Err(error.into()),
             }
@@ -114,22 +114,20 @@ impl<P: WarmupProgress> Loader<'_, P> {
         Ok(())
     }
 
-    /// What is not known to be there, storage is asked for: as with users, and because the feed names
+    /// Storage is asked for what is not known to be there: as with users, and because the feed names
     /// a deleted torrent by its id alone.
     async fn is_gone(&self, info_hash: InfoHash) -> Result<bool, SyncError> {
         if self.reader.stored.has_torrent(&info_hash) == Some(true) {
             return Ok(false);
         }
         match self.reader.storage.torrent(info_hash).await {
-            Ok(stored) => Ok(stored.is_none_or(|it| it.torrent.info_hash != info_hash)),
+            Ok(stored) => Ok(stored.is_none_or(|row| row.torrent.info_hash != info_hash)),
             // Its row can't be used any more.
             Err(StorageError::Broken(_)) => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
 }
-
-// === impl Candidates ===
 
 impl Candidates {
     fn is_empty(&self) -> bool {

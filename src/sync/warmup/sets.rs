@@ -45,11 +45,16 @@ impl<P: WarmupProgress> Loader<'_, P> {
             after = page.rows.last().map(|row| row.key);
             let last = is_last(&page)?;
             self.reader.progress.advance(page.rows.len() as u64);
-            let rows = page.rows.into_iter().map(Some);
             let ends = last.then_some(None);
-            let found = rows.chain(ends).filter_map(|row| latest.replace(row));
-            let found = found.filter(|row| self.is_known(row.key.user, row.key.torrent, torrents));
-            let memberships: Vec<Membership> = found.map(|row| of_peer(&row)).collect();
+            let memberships: Vec<Membership> = page
+                .rows
+                .into_iter()
+                .map(Some)
+                .chain(ends)
+                .filter_map(|row| latest.replace(row))
+                .filter(|row| self.is_known(row.key.user, row.key.torrent, torrents))
+                .map(|row| of_peer(&row))
+                .collect();
             let cache = Arc::clone(self.cache);
             let write = async move { cache.put_memberships(&memberships).await };
             writes.add(write).await?;
@@ -71,9 +76,12 @@ impl<P: WarmupProgress> Loader<'_, P> {
             after = page.rows.last().map(|row| (row.torrent, row.user));
             let last = is_last(&page)?;
             self.reader.progress.advance(page.rows.len() as u64);
-            let rows = page.rows.iter();
-            let known = rows.filter(|row| self.is_known(row.user, row.torrent, torrents));
-            let memberships: Vec<Membership> = known.map(of_history).collect();
+            let memberships: Vec<Membership> = page
+                .rows
+                .iter()
+                .filter(|row| self.is_known(row.user, row.torrent, torrents))
+                .map(of_history)
+                .collect();
             let cache = Arc::clone(self.cache);
             let write = async move { cache.put_memberships(&memberships).await };
             writes.add(write).await?;
@@ -94,7 +102,7 @@ impl<P: WarmupProgress> Loader<'_, P> {
     }
 }
 
-/// What a peer's record says. Whether the torrent was completed once, its history knows.
+/// What follows from a peer's record. Whether the torrent was completed once is in its history.
 fn of_peer(row: &StoredPeer) -> Membership {
     Membership::of_record(row.key.user, row.key.torrent, &row.record)
 }
@@ -110,8 +118,6 @@ fn of_history(row: &History) -> Membership {
         hnr: Some(row.hnr),
     }
 }
-
-// === impl Latest ===
 
 impl Latest {
     /// Takes the next peer, or none at the end; returns the one that decides, once all peers of

@@ -1,4 +1,4 @@
-//! What storage has, in few bytes a row: enough to tell doubled rows, and what the cache has in excess.
+//! What storage has, in few bytes a row: enough to find doubled rows, and orphans of the cache.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hash};
@@ -12,7 +12,7 @@ use crate::registry::{BadRow, StoredTorrent, StoredUser};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Digest([u32; 4]);
 
-/// Makes [`Digest`]s; those of two makers don't compare.
+/// Makes [`Digest`]s, which compare with those of the same digester only.
 #[derive(Default)]
 pub(super) struct Digester {
     high: RandomState,
@@ -80,7 +80,7 @@ impl StoredIndex {
         self.users.contains_key(&id)
     }
 
-    /// Whether that is anybody's passkey.
+    /// Whether that is a user's passkey.
     pub fn knows_passkey(&self, passkey: &Passkey) -> bool {
         let digest = self.digester.digest(passkey.expose());
         self.passkeys.contains_key(&digest)
@@ -130,7 +130,7 @@ impl StoredIndex {
         self.doubtful.contains(&id)
     }
 
-    /// Who else has that info hash. What a doubtful torrent had may be free by now.
+    /// Another torrent with that info hash. What a doubtful torrent had may be free by now.
     fn other_owner(&self, info_hash: &InfoHash, id: TorrentId) -> Option<TorrentId> {
         let owners = [&self.torrents, &self.seconds];
         let mut owners = owners.iter().filter_map(|map| map.get(info_hash).copied());
