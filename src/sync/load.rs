@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 
-use async_trait::async_trait;
-
 use crate::base::ids::{TorrentId, UserId};
 use crate::cache::{Cache, CacheError, Generation, Scan};
 use crate::registry::{BadRow, Client, RegistryChange, StoredTorrent, StoredUser, Whitelist};
@@ -38,23 +36,9 @@ pub(super) struct RegistryPage<T> {
 }
 
 /// Where the registry is read from. Cursors begin at 0.
-#[async_trait]
-trait RegistrySource: Sync {
-    async fn users(&self, cursor: u64) -> Result<RegistryPage<StoredUser>, SyncError>;
-
-    async fn torrents(&self, cursor: u64) -> Result<RegistryPage<StoredTorrent>, SyncError>;
-
-    async fn whitelist(&self) -> Result<(Vec<Client>, Vec<BadRow>), SyncError>;
-
-    /// Fails if rows may be missing from what was read: it does not follow that they are gone.
-    async fn check_whole(&self) -> Result<(), SyncError>;
-}
-
-struct StorageSource<'a>(&'a dyn Storage);
-
-struct CacheSource<'a> {
-    cache: &'a dyn Cache,
-    generation: Generation,
+enum RegistrySource<'a> {
+    Storage(&'a dyn Storage),
+    Cache(&'a dyn Cache, Generation),
 }
 
 /// Loads users, torrents and whitelist from storage; returns the position in the feed to follow
@@ -62,7 +46,8 @@ struct CacheSource<'a> {
 pub async fn from_storage(replica: &Replica, pass: LoadPass) -> Result<FeedPosition, SyncError> {
     // First, so that what changes during the load is found in the feed.
     let position = replica.storage.feed_position().await?;
-    load(replica, &StorageSource(&*replica.storage), pass).await?;
+    let source = RegistrySource::Storage(&*replica.storage);
+    load(replica, &source, pass).await?;
     let (users, torrents, clients) = replica.registry.sizes();
     tracing::info!(users, torrents, clients, "registry loaded");
     Ok(position)
@@ -76,7 +61,8 @@ pub(super) async fn from_cache(
     pass: LoadPass,
 ) -> Result<(), SyncError> {
     let generation = cache.ping().await?;
-    load(replica, &CacheSource { cache, generation }, pass).await?;
+    let source = RegistrySource::Cache(cache, generation);
+    load(replica, &source, pass).await?;
     let (users, torrents, clients) = replica.registry.sizes();
     tracing::info!(users, torrents, clients, "registry loaded from the cache");
     Ok(())
@@ -100,7 +86,7 @@ pub async fn reload(replica: &Replica, cache: &dyn Cache) -> Result<(), SyncErro
 
 async fn load(
     replica: &Replica,
-    source: &impl RegistrySource,
+    source: &RegistrySource<'_>,
     pass: LoadPass,
 ) -> Result<(), SyncError> {
     let registry = &replica.registry;
@@ -246,44 +232,35 @@ impl<T> From<Scan<T>> for RegistryPage<T> {
     }
 }
 
-// === impl StorageSource ===
+// === impl RegistrySource ===
 
-#[async_trait]
-impl RegistrySource for StorageSource<'_> {
+impl RegistrySource<'_> {
     async fn users(&self, cursor: u64) -> Result<RegistryPage<StoredUser>, SyncError> {
-        Ok(stored_users(self.0, cursor, PAGE).await?)
+        Ok(match self {
+            Self::Storage(storage) => stored_users(*storage, cursor, PAGE).await?,
+            Self::Cache(cache, _) => cache.users(cursor).await?.into(),
+        })
     }
 
     async fn torrents(&self, cursor: u64) -> Result<RegistryPage<StoredTorrent>, SyncError> {
-        Ok(stored_torrents(self.0, cursor, PAGE).await?)
+        Ok(match self {
+            Self::Storage(storage) => stored_torrents(*storage, cursor, PAGE).await?,
+            Self::Cache(cache, _) => cache.torrents(cursor).await?.into(),
+        })
     }
 
     async fn whitelist(&self) -> Result<(Vec<Client>, Vec<BadRow>), SyncError> {
-        Ok((self.0.whitelist().await?, self.0.bad_clients().await?))
+        Ok(match self {
+            Self::Storage(storage) => (storage.whitelist().await?, storage.bad_clients().await?),
+            Self::Cache(cache, _) => (cache.whitelist().await?, Vec::new()),
+        })
     }
 
+    /// Fails if rows may be missing from what was read: it does not follow that they are gone.
     async fn check_whole(&self) -> Result<(), SyncError> {
-        Ok(())
-    }
-}
-
-// === impl CacheSource ===
-
-#[async_trait]
-impl RegistrySource for CacheSource<'_> {
-    async fn users(&self, cursor: u64) -> Result<RegistryPage<StoredUser>, SyncError> {
-        Ok(self.cache.users(cursor).await?.into())
-    }
-
-    async fn torrents(&self, cursor: u64) -> Result<RegistryPage<StoredTorrent>, SyncError> {
-        Ok(self.cache.torrents(cursor).await?.into())
-    }
-
-    async fn whitelist(&self) -> Result<(Vec<Client>, Vec<BadRow>), SyncError> {
-        Ok((self.cache.whitelist().await?, Vec::new()))
-    }
-
-    async fn check_whole(&self) -> Result<(), SyncError> {
-        Ok(check_whole(self.cache, self.generation).await?)
+        match self {
+            Self::Storage(_) => Ok(()),
+            Self::Cache(cache, generation) => Ok(check_whole(*cache, *generation).await?),
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Changes of the feed into the cache, but for those that their editors have brought there already.
 
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::base::ids::{InfoHash, TorrentId, UserId};
+use crate::base::ids::{InfoHash, TorrentId};
 use crate::cache::{CacheError, Notice};
 use crate::registry::{Client, RowChange, StoredTorrent, StoredUser};
 use crate::storage::{Feed, FeedPosition};
@@ -70,10 +72,24 @@ impl Mirror {
             && let Feed::Changes(later, _) = self.storage.feed(read.next, CHANGES_AT_ONCE).await?
             && read.is_each_edited_once(&later)
         {
-            self.omit_users(&mut rows.users, published).await?;
+            let has_gone = !rows.gone_torrents.is_empty() || read.has_gone_torrents();
+            let key = |row: &StoredUser| (row.user.id, NoticedRow::User(row.user.id));
+            let read = |id| {
+                let cache = Arc::clone(&self.cache);
+                async move { cache.user(id).await }
+            };
+            omit(&mut rows.users, published, key, read, is_same_user).await?;
             self.omit_whitelist(&mut rows.whitelist, published).await?;
-            if rows.gone_torrents.is_empty() && !read.has_gone_torrents() {
-                self.omit_torrents(&mut rows.torrents, published).await?;
+            if !has_gone {
+                let key = |row: &StoredTorrent| {
+                    let info_hash = row.torrent.info_hash;
+                    (info_hash, NoticedRow::Torrent(info_hash))
+                };
+                let read = |info_hash| {
+                    let cache = Arc::clone(&self.cache);
+                    async move { cache.torrent(info_hash).await }
+                };
+                omit(&mut rows.torrents, published, key, read, is_same_torrent).await?;
             }
         }
         rows.put_and_publish(&*self.cache).await?;
@@ -98,48 +114,62 @@ impl Mirror {
         }
         Ok(())
     }
+}
 
-    async fn omit_users(
-        &self,
-        rows: &mut Vec<StoredUser>,
-        published: &Published,
-    ) -> Result<(), CacheError> {
-        let ids = rows.iter().map(|row| row.user.id);
-        let ids: Vec<UserId> = ids
-            .filter(|id| published.has(&NoticedRow::User(*id)))
-            .collect();
-        let read = |id| {
-            let cache = Arc::clone(&self.cache);
-            async move { cache.user(id).await }
-        };
-        let cached: HashMap<UserId, Option<StoredUser>> =
-            read_rows(&ids, read).await?.into_iter().collect();
-        rows.retain(|row| {
-            let cached = cached.get(&row.user.id).and_then(Option::as_ref);
-            cached.is_none_or(|cached| !is_same_user(cached, row))
-        });
-        Ok(())
-    }
+/// Removes rows that were published and that the cache has.
+async fn omit<K, T, F>(
+    rows: &mut Vec<T>,
+    published: &Published,
+    key: impl Fn(&T) -> (K, NoticedRow),
+    read: impl Fn(K) -> F,
+    is_same: fn(&T, &T) -> bool,
+) -> Result<(), CacheError>
+where
+    K: Copy + Eq + Hash + Send + 'static,
+    T: Send + 'static,
+    F: Future<Output = Result<Option<T>, CacheError>> + Send + 'static,
+{
+    let keys: Vec<K> = rows
+        .iter()
+        .map(&key)
+        .filter(|(_, row)| published.has(row))
+        .map(|(key, _)| key)
+        .collect();
+    let cached: HashMap<K, Option<T>> = read_rows(&keys, read).await?.into_iter().collect();
+    rows.retain(|row| match cached.get(&key(row).0) {
+        Some(Some(cached)) => !is_same(cached, row),
+        _ => true,
+    });
+    Ok(())
+}
 
-    async fn omit_torrents(
-        &self,
-        rows: &mut Vec<StoredTorrent>,
-        published: &Published,
-    ) -> Result<(), CacheError> {
-        let hashes = rows.iter().map(|row| row.torrent.info_hash);
-        let hashes: Vec<InfoHash> = hashes
-            .filter(|hash| published.has(&NoticedRow::Torrent(*hash)))
-            .collect();
-        let read = |info_hash| {
-            let cache = Arc::clone(&self.cache);
-            async move { cache.torrent(info_hash).await }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::UserId;
+
+    #[test]
+    fn a_row_that_was_edited_twice_is_one_change() {
+        let gone = |id| RowChange::UserGone(UserId(id));
+        let read = |changes: &[RowChange], entries| FeedRead {
+            changes: changes.to_vec(),
+            from: FeedPosition(7),
+            next: FeedPosition(7 + entries),
         };
-        let cached: HashMap<InfoHash, Option<StoredTorrent>> =
-            read_rows(&hashes, read).await?.into_iter().collect();
-        rows.retain(|row| {
-            let cached = cached.get(&row.torrent.info_hash).and_then(Option::as_ref);
-            cached.is_none_or(|cached| !is_same_torrent(cached, row))
-        });
-        Ok(())
+        let both = [gone(1), gone(2)];
+        assert!(read(&both, 2).is_each_edited_once(&[]));
+        assert!(read(&both, 2).is_each_edited_once(&[gone(3)]));
+        assert!(
+            !read(&both, 3).is_each_edited_once(&[]),
+            "one of them twice"
+        );
+        assert!(
+            !read(&both, 0).is_each_edited_once(&both),
+            "behind an open transaction"
+        );
+        assert!(
+            !read(&both, 2).is_each_edited_once(&[gone(2)]),
+            "the first one twice, the second behind an open transaction"
+        );
     }
 }
