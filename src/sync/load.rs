@@ -208,9 +208,10 @@ impl<T> RegistryPage<T> {
     /// A page of storage.
     fn of(page: Page<T>, id: impl Fn(&T) -> u32) -> Result<Self, StorageError> {
         let last_id = page.rows.last().map(id);
-        let next = match is_last(&page)? {
-            true => None,
-            false => last_id.map(|id| u64::from(id) + 1),
+        let next = if is_last(&page)? {
+            None
+        } else {
+            last_id.map(|id| u64::from(id) + 1)
         };
         Ok(Self {
             rows: page.rows,

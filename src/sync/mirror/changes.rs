@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_row_that_was_edited_twice_is_one_change() {
         let gone = |id| RowChange::UserGone(UserId(id));
-        let read = |changes: &[RowChange], entries| FeedRead {
+        let read = |changes: &[RowChange], entries: u64| FeedRead {
             changes: changes.to_vec(),
             from: FeedPosition(7),
             next: FeedPosition(7 + entries),
