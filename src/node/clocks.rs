@@ -156,7 +156,7 @@ impl Clocks {
         Ok(())
     }
 
-    /// A node that shares with nobody goes on from its newest record, if that is later: so no time comes
+    /// Continues a node that shares with no other from its newest record, if that is later: no time comes
     /// twice. To be called before anything notes a time, once storage has what earlier starts left.
     /// Peers live for `peer_ttl` seconds, and their records are kept for `record_ttl`.
     ///

@@ -237,16 +237,19 @@ fn newer_ones(
         let theirs = known.get(&(info_hash, member.user, member.peer_id));
         theirs.is_none_or(|theirs| member.record.age().is_newer_than(theirs.age()))
     };
-    let swarms = ours.iter().map(|(info_hash, members)| {
-        let members = members.iter().filter(|member| is_ours(info_hash, member));
-        (
-            *info_hash,
-            members.cloned().map(SharedPeer::Member).collect(),
-        )
-    });
-    swarms
-        .filter(|(_, peers): &(_, Vec<_>)| !peers.is_empty())
-        .collect()
+    let mut newer = Vec::new();
+    for (info_hash, members) in ours {
+        let peers: Vec<SharedPeer> = members
+            .iter()
+            .filter(|member| is_ours(info_hash, member))
+            .cloned()
+            .map(SharedPeer::Member)
+            .collect();
+        if !peers.is_empty() {
+            newer.push((*info_hash, peers));
+        }
+    }
+    newer
 }
 
 /// Brings those journals of the cache to where storage is: it has the peers now, and the next

@@ -172,7 +172,7 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
             .beat(&own, &node.process.sign(count, &node.clock))
             .await
         {
-            tracing::debug!(%error, "the cache was not told that this node runs");
+            tracing::debug!(%error, "the heartbeat of this node did not reach the cache");
         }
         tokio::time::sleep(BEAT_PERIOD).await;
     }

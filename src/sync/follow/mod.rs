@@ -73,7 +73,7 @@ pub async fn load_first(replica: &Replica, cache: &dyn Cache) -> Result<LoadedRe
         }
     }
     origin.log_load_from_storage();
-    // The cache may have rows that storage has no longer, and the feed does not tell of these again.
+    // The cache may have rows that storage has no longer, which the feed does not name again.
     cache.forget_mirrored().await?;
     load::from_storage(replica, LoadPass::First).await?;
     Ok(LoadedRegistry {
