@@ -28,8 +28,7 @@ const TABLE: &[(&str, &str)] = &[
     ("cache", "base change registry"),
     ("storage", "accounting base change registry"),
     // Changes on their way: the registry's from people to nodes, announces' from the tracker to storage.
-    ("control", "base cache registry storage"),
-    ("warmup", "base cache registry storage"),
+    ("sync", "base cache registry storage telemetry"),
     ("journal", "base cache change storage telemetry tracker"),
     // Rows for the outside.
     ("view", "base change registry storage"),
@@ -37,18 +36,18 @@ const TABLE: &[(&str, &str)] = &[
     ("listen", "base net telemetry tracker wire"),
     (
         "api",
-        "base change control journal net registry storage telemetry tracker view",
+        "base change journal net registry storage sync telemetry tracker view",
     ),
     // What was configured: the sections that modules define for themselves, and those of `node`.
     ("config", "api base cache storage telemetry tracker"),
     (
         "manage",
-        "base cache change config control journal net registry storage telemetry view warmup wire",
+        "base cache change config journal net registry storage sync telemetry view wire",
     ),
     // The composition root: the one place that knows how the parts fit together.
     (
         "node",
-        "api base cache change config control journal listen net registry storage telemetry tracker warmup wire",
+        "api base cache change config journal listen net registry storage sync telemetry tracker wire",
     ),
     // Programs: arguments in, exit code out.
     ("bin/mika", "base config node"),

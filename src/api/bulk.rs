@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::error::ApiError;
-use crate::control::{Control, ControlError, Saved, TEXT_MAX, Told, validate_text};
 use crate::storage::Added;
+use crate::sync::edit::{Control, ControlError, Propagation, Saved, TEXT_MAX, validate_text};
 
 /// The limit of rows in one request.
 const ROWS_MAX: usize = 10_000;
@@ -127,7 +127,7 @@ pub(super) async fn run<T: Addable>(
     rows: impl Iterator<Item = Checked<T>>,
 ) -> Result<BulkResult, ApiError> {
     let mut result = BulkResult::default();
-    let mut propagation = Told::Now;
+    let mut propagation = Propagation::Done;
     let mut failure: Option<String> = None;
     for rows in chunks(rows) {
         let mut ids = Vec::new();
@@ -136,7 +136,7 @@ pub(super) async fn run<T: Addable>(
             match T::add(&api.control, &good).await {
                 Ok(saved) => {
                     ids = saved.value;
-                    propagation = propagation.and(saved.told);
+                    propagation = propagation.and(saved.propagation);
                 }
                 Err(error) if result.results.is_empty() => return Err(error.into()),
                 Err(error) => failure = Some(ApiError::from(error).message().to_owned()),

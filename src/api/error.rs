@@ -5,8 +5,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
-use crate::control::ControlError;
 use crate::storage::StorageError;
+use crate::sync::edit::ControlError;
 
 /// A failed request.
 #[derive(Clone, Debug, PartialEq, Eq)]

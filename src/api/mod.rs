@@ -43,8 +43,8 @@ use crate::base::clock::Seconds;
 use crate::base::ids::InfoHash;
 use crate::base::limit::SourceLimit;
 use crate::change::SwarmCounts;
-use crate::control::{Control, Told};
 use crate::storage::Storage;
+use crate::sync::edit::{Control, Propagation};
 use crate::telemetry::events::Events;
 
 use self::cost_limit::CostLimitedCache;
@@ -193,13 +193,13 @@ impl Api {
     }
 
     /// The response to an edit, once this node has applied it.
-    async fn done(&self, told: Told) -> Done {
+    async fn done(&self, propagation: Propagation) -> Done {
         self.host.caught_up().await;
         Done {
             message: "ok",
-            warning: match told {
-                Told::Now => None,
-                Told::Later(reason) => {
+            warning: match propagation {
+                Propagation::Done => None,
+                Propagation::Pending(reason) => {
                     tracing::warn!(
                         reason,
                         "an edit is saved, but can't be published to other nodes"

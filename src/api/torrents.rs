@@ -15,9 +15,9 @@ use super::lists::{ListQuery, Order, PagedList};
 use super::peers::PeerView;
 use super::{Api, Done};
 use crate::base::ids::{InfoHash, TorrentId};
-use crate::control::{Control, ControlError, Saved};
 use crate::registry::Permille;
 use crate::storage::{Added, Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
+use crate::sync::edit::{Control, ControlError, Saved};
 use crate::view::TorrentRow;
 
 /// A torrent with its peers.
@@ -189,7 +189,7 @@ pub(super) async fn register(
         .control
         .register_torrent(id, info_hash, &torrent.name)
         .await?;
-    Ok((StatusCode::CREATED, Json(api.done(saved.told).await)))
+    Ok((StatusCode::CREATED, Json(api.done(saved.propagation).await)))
 }
 
 /// Change a torrent: only what is named
@@ -217,7 +217,7 @@ pub(super) async fn change(
         .control
         .update_torrent(info_hash, &change.patch()?)
         .await?;
-    Ok(Json(api.done(saved.told).await))
+    Ok(Json(api.done(saved.propagation).await))
 }
 
 /// Disable a torrent, with a reason that clients are told
@@ -243,7 +243,7 @@ pub(super) async fn disable(
     let info_hash = hash_in_path(&text)?;
     let reason = why.flatten().and_then(|why| why.reason);
     let disabled = api.control.set_torrent_enabled(info_hash, false, reason);
-    Ok(Json(api.done(disabled.await?.told).await))
+    Ok(Json(api.done(disabled.await?.propagation).await))
 }
 
 /// Torrents, by pages

@@ -14,8 +14,8 @@ use super::extract::{JsonBody, PathText, Query, whole, whole_if_any};
 use super::lists::{ListQuery, Order, PagedList};
 use super::{Api, Done};
 use crate::base::ids::{Passkey, UserId};
-use crate::control::{Control, ControlError, Saved, random_passkey};
 use crate::storage::{Added, NewUser, StorageError, StoredUser, UserKey, UserPatch};
+use crate::sync::edit::{Control, ControlError, Saved, random_passkey};
 use crate::view::{UserDetails, UserRow, UserTorrentIds};
 
 /// A user to register.
@@ -165,7 +165,7 @@ pub(super) async fn register(
     match saved.value.first() {
         Some(Err(problem)) => Err(ApiError::invalid(problem)),
         Some(Ok(None)) => known_already(&api, &new).await,
-        _ => Ok(Json(api.done(saved.told).await)),
+        _ => Ok(Json(api.done(saved.propagation).await)),
     }
 }
 
@@ -177,8 +177,8 @@ async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError>
     let stored = api.storage.user(id).await?;
     let is_same = stored.is_some_and(|stored| stored.user.passkey == new.passkey);
     if is_same && is_known.is_none() {
-        let saved = api.control.announce_user(id).await;
-        return Ok(Json(api.done(saved.told).await));
+        let saved = api.control.publish_user(id).await;
+        return Ok(Json(api.done(saved.propagation).await));
     }
     let taken = StorageError::Duplicate(format!("user {}, or the passkey,", id.0));
     Err(taken.into())
@@ -207,7 +207,7 @@ pub(super) async fn change(
 ) -> Result<Json<Done>, ApiError> {
     let id = id_of(&text)?;
     let saved = api.control.update_user(id, &change.patch(id)?).await?;
-    Ok(Json(api.done(saved.told).await))
+    Ok(Json(api.done(saved.propagation).await))
 }
 
 /// Disable a user, whose totals and history stay
@@ -228,7 +228,7 @@ pub(super) async fn disable(
     PathText(text): PathText,
 ) -> Result<Json<Done>, ApiError> {
     let disabled = api.control.set_user_enabled(id_of(&text)?, false).await?;
-    Ok(Json(api.done(disabled.told).await))
+    Ok(Json(api.done(disabled.propagation).await))
 }
 
 /// The torrents that a user seeds, downloads, has completed, or ran from

@@ -48,7 +48,7 @@ pub(super) async fn add(
         return Err(ApiError::conflict("ok"));
     }
     let saved = api.control.add_clients(&[row.into()]).await?;
-    Ok((StatusCode::CREATED, Json(api.done(saved.told).await)))
+    Ok((StatusCode::CREATED, Json(api.done(saved.propagation).await)))
 }
 
 /// Allow a client no longer
@@ -69,5 +69,5 @@ pub(super) async fn remove(
     PathText(prefix): PathText,
 ) -> Result<Json<Done>, ApiError> {
     let saved = api.control.remove_client(&prefix).await?;
-    Ok(Json(api.done(saved.told).await))
+    Ok(Json(api.done(saved.propagation).await))
 }

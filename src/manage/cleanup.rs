@@ -11,8 +11,8 @@ use super::{ExitStatus, PAGE, nodes};
 use crate::base::clock;
 use crate::cache::{Cache, CacheLeftover, Notice, RowKey, Write};
 use crate::config::{Config, Mode};
-use crate::control::Control;
 use crate::storage::{Storage, StoredTorrent, TorrentRemoval, Wipe};
+use crate::sync::edit::Control;
 
 /// Peers are kept for at least this long (seconds), whatever the config says.
 const KEEP_MIN: u64 = 86_400;

@@ -35,8 +35,8 @@ use anyhow::{Context as _, Error, Result};
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, ConfigSource};
-use crate::control::ControlError;
 use crate::storage::{BadRow, Wipe};
+use crate::sync::edit::ControlError;
 use open::Site;
 use print::Printer;
 

@@ -8,8 +8,8 @@ use super::UsageError;
 use super::print::Printer;
 use crate::cache::{self, Cache, owner};
 use crate::config::Config;
-use crate::control::Control;
 use crate::storage::{self, Storage, StorageConfig, StorageDrivers, migrate};
+use crate::sync::edit::Control;
 
 /// Config, storage and cache, for most commands.
 pub struct Site {

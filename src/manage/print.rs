@@ -13,7 +13,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressFinish, ProgressSty
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use crate::control::{Saved, Told};
+use crate::sync::edit::{Propagation, Saved};
 
 const PROGRAM: &str = "mika-manage";
 
@@ -203,7 +203,7 @@ impl Printer {
 
     /// The value of an edit. Warns once if the edit can't be published to running nodes.
     pub fn saved<T>(&mut self, saved: Saved<T>) -> T {
-        if let Told::Later(reason) = &saved.told
+        if let Propagation::Pending(reason) = &saved.propagation
             && !self.has_warned
         {
             self.has_warned = true;

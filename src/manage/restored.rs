@@ -19,7 +19,8 @@ use crate::cache::{Cache, owner};
 use crate::config::Config;
 use crate::journal::{AdoptedJournal, Leftovers, UnappliedBatches};
 use crate::storage::{Claim, CreditRules, Severity};
-use crate::warmup::{self, Options, Parts};
+use crate::sync::Mirror;
+use crate::sync::warmup::{self, WarmupOptions, WarmupParts};
 
 #[derive(Debug, Args)]
 pub struct Restored {
@@ -260,12 +261,16 @@ fn report(adopted: &[AdoptedJournal], printer: &mut Printer) {
 /// Removes all newer copies from the cache, and fills it from the database.
 async fn renew(site: &Site, cache: &Arc<dyn Cache>, printer: &mut Printer) -> Result<()> {
     owner::clear(&**cache).await?;
-    let options = Options {
-        parts: Parts::ALL,
+    let options = WarmupOptions {
+        parts: WarmupParts::ALL,
         dry_run: false,
     };
     printer.start_progress("rows");
-    let warmed = warmup::run(&site.storage, cache, &options, &mut ()).await;
+    let mirror = Mirror {
+        storage: Arc::clone(&site.storage),
+        cache: Arc::clone(cache),
+    };
+    let warmed = warmup::run(&mirror, &options, &mut ()).await;
     printer.end_progress();
     warmed?;
     problems(site, printer).await?;

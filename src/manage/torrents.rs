@@ -12,8 +12,8 @@ use super::torrent_file::{self, TorrentFile, Walk};
 use super::{ExitStatus, PAGE, report_bad};
 use crate::base::ids::InfoHash;
 use crate::config::Mode;
-use crate::control::Control;
 use crate::storage::{NewTorrent, Storage, StorageError, TorrentRemoval};
+use crate::sync::edit::Control;
 use crate::view::TorrentRecord;
 
 /// TorrentsCommand added in one transaction of an import.

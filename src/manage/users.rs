@@ -11,8 +11,8 @@ use super::print::{self, Column, Printer, Row, left, right};
 use super::{ExitStatus, PAGE, UsageError, report_bad};
 use crate::base::ids::{InvalidPasskey, Passkey, UserId};
 use crate::config::{Config, Mode};
-use crate::control::Control;
 use crate::storage::{self, Storage, StorageError, StoredUser, UserKey};
+use crate::sync::edit::Control;
 use crate::view::UserRecord;
 
 #[derive(Debug, Subcommand)]

@@ -13,9 +13,11 @@ use super::{ExitStatus, Unreachable, UsageError, report_bad};
 use crate::config::Config;
 use crate::registry::BadRow;
 use crate::storage::StorageError;
-use crate::warmup::{
-    self, Counts, Options, Parts, Progress, Report, Step, Unfinished, WarmupError,
+use crate::sync::warmup::{
+    self, Unfinished, WarmupCounts, WarmupOptions, WarmupParts, WarmupProgress, WarmupReport,
+    WarmupStep,
 };
+use crate::sync::{Mirror, SyncError};
 
 /// The column of the counts.
 const COUNT_COLUMN: usize = 25;
@@ -80,7 +82,7 @@ pub async fn run(arguments: &Warmup, config: Config, printer: &mut Printer) -> R
         .into());
     };
     let site = Site::open(config, printer).await.map_err(explain_storage)?;
-    let options = Options {
+    let options = WarmupOptions {
         parts: parts(&arguments.only),
         dry_run: arguments.dry_run,
     };
@@ -90,7 +92,11 @@ pub async fn run(arguments: &Warmup, config: Config, printer: &mut Printer) -> R
         has_begun: false,
         failed: None,
     };
-    let result = warmup::run(&site.storage, &cache, &options, &mut reporter).await;
+    let mirror = Mirror {
+        storage: site.storage,
+        cache,
+    };
+    let result = warmup::run(&mirror, &options, &mut reporter).await;
     let failed = reporter.failed;
     printer.end_progress();
     if let Some(error) = failed {
@@ -100,22 +106,22 @@ pub async fn run(arguments: &Warmup, config: Config, printer: &mut Printer) -> R
     finish(&report, arguments.dry_run, printer)
 }
 
-fn parts(only: &[Part]) -> Parts {
+fn parts(only: &[Part]) -> WarmupParts {
     if only.is_empty() {
-        return Parts::ALL;
+        return WarmupParts::ALL;
     }
-    Parts {
+    WarmupParts {
         whitelist: only.contains(&Part::Whitelist),
         users: only.contains(&Part::Passkeys),
         torrents: only.contains(&Part::Torrents),
     }
 }
 
-fn finish(report: &Report, dry_run: bool, printer: &mut Printer) -> Result<ExitStatus> {
+fn finish(report: &WarmupReport, dry_run: bool, printer: &mut Printer) -> Result<ExitStatus> {
     if printer.is_json() {
         printer.document(&Document::new(report, dry_run))?;
     } else if !dry_run {
-        let removed = |counts: Option<Counts>| counts.map_or(0, |counts| counts.removed);
+        let removed = |counts: Option<WarmupCounts>| counts.map_or(0, |counts| counts.removed);
         let (users, torrents) = (removed(report.users), removed(report.torrents));
         if users + torrents > 0 {
             printer.message(format_args!(
@@ -140,10 +146,10 @@ fn finish(report: &Report, dry_run: bool, printer: &mut Printer) -> Result<ExitS
 }
 
 /// Adds the server and a hint.
-fn explain(error: WarmupError, storage: &str, cache: &str) -> Error {
+fn explain(error: SyncError, storage: &str, cache: &str) -> Error {
     let (name, key) = match error {
-        WarmupError::Storage(_) => (storage, "storage.url"),
-        WarmupError::Cache(_) => (cache, "cache.url"),
+        SyncError::Storage(_) | SyncError::KeepsChanging => (storage, "storage.url"),
+        SyncError::Cache(_) => (cache, "cache.url"),
     };
     let is_away = error.is_away();
     let error = open::named(error, name.to_owned());
@@ -191,15 +197,15 @@ impl Reporter<'_> {
     }
 }
 
-impl Progress for Reporter<'_> {
-    fn begin(&mut self, step: Step) {
+impl WarmupProgress for Reporter<'_> {
+    fn begin(&mut self, step: WarmupStep) {
         self.begin_all();
         self.printer.start_progress(match step {
-            Step::Whitelist => "clients",
-            Step::Users => "passkeys",
-            Step::Torrents => "torrents",
-            Step::Sets => "records of users",
-            Step::Removal => "rows of the cache looked at",
+            WarmupStep::Whitelist => "clients",
+            WarmupStep::Users => "passkeys",
+            WarmupStep::Torrents => "torrents",
+            WarmupStep::Sets => "records of users",
+            WarmupStep::Removal => "rows of the cache looked at",
         });
     }
 
@@ -211,18 +217,18 @@ impl Progress for Reporter<'_> {
         report_bad(std::slice::from_ref(row), self.printer);
     }
 
-    fn end(&mut self, step: Step, counts: &Counts) {
+    fn end(&mut self, step: WarmupStep, counts: &WarmupCounts) {
         self.printer.end_progress();
         let name = match step {
-            Step::Whitelist => "> Loading whitelist...",
-            Step::Users => "> Loading passkeys...",
-            Step::Torrents => "> Loading torrents...",
-            Step::Sets | Step::Removal => return,
+            WarmupStep::Whitelist => "> Loading whitelist...",
+            WarmupStep::Users => "> Loading passkeys...",
+            WarmupStep::Torrents => "> Loading torrents...",
+            WarmupStep::Sets | WarmupStep::Removal => return,
         };
         let rows = counts.rows;
         let mut text = format!("{name:<COUNT_COLUMN$}{rows}");
         if self.dry_run {
-            let Counts {
+            let WarmupCounts {
                 added,
                 changed,
                 removed,
@@ -241,8 +247,8 @@ impl Progress for Reporter<'_> {
 // === impl Document ===
 
 impl Document {
-    fn new(report: &Report, dry_run: bool) -> Self {
-        let counts = |counts: Option<Counts>| {
+    fn new(report: &WarmupReport, dry_run: bool) -> Self {
+        let counts = |counts: Option<WarmupCounts>| {
             counts.map(|counts| PartCounts {
                 rows: counts.rows,
                 added: dry_run.then_some(counts.added),

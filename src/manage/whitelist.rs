@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::ExitStatus;
 use super::open::Site;
 use super::print::{Column, Printer, Row, is_unsafe, left};
-use crate::control::{self, Control};
 use crate::registry::ClientPrefix;
 use crate::storage::Storage;
+use crate::sync::edit::{self, Control};
 use crate::view::ClientRow;
 
 /// The largest list that is read: about 100,000 clients.
@@ -207,7 +207,7 @@ fn is_json(text: &str) -> bool {
 fn plain(name: &str) -> String {
     let blank = |letter| if is_unsafe(letter) { ' ' } else { letter };
     let name: String = name.chars().map(blank).collect();
-    let name: String = name.trim().chars().take(control::TEXT_MAX).collect();
+    let name: String = name.trim().chars().take(edit::TEXT_MAX).collect();
     name.trim_end().into()
 }
 
@@ -247,7 +247,7 @@ fn checked(
                 format!("the prefix {prefix:?} is in line {before} already"),
             ));
         }
-        match control::validate_client(&client) {
+        match edit::validate_client(&client) {
             Ok(()) => clients.push(client),
             Err(error) => errors.push((number, error.to_string())),
         }
@@ -296,7 +296,7 @@ mod tests {
     fn names_of_a_site_are_simplified() {
         assert_eq!(plain("tab\there\r\n"), "tab here");
         assert_eq!(plain("a\u{202e}b"), "a b");
-        assert_eq!(plain(&"x".repeat(300)).len(), control::TEXT_MAX);
+        assert_eq!(plain(&"x".repeat(300)).len(), edit::TEXT_MAX);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::open::Site;
 use super::print::Printer;
 use super::{ExitStatus, PAGE, UsageError};
 use crate::base::ids::{TorrentId, UserId};
-use crate::control::Told;
 use crate::storage::{Storage, Wipe};
+use crate::sync::edit::Propagation;
 
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64;
@@ -61,7 +61,7 @@ pub async fn run(
         site.control.wipe(what, &mut step).await
     };
     printer.end_progress();
-    if let Told::Later(reason) = wiped?.told {
+    if let Propagation::Pending(reason) = wiped?.propagation {
         // The feed has no totals, so nodes can't do the rest.
         bail!("storage is done, the cache is not ({reason}): run it again when the cache is back");
     }

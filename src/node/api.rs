@@ -12,25 +12,25 @@ use crate::api::metrics::Sources;
 use crate::api::{self, About, Api, ApiHost, Credentials, Names};
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::control::Control;
-use crate::node::followed::Followed;
 use crate::node::watchdog::Watched;
 use crate::node::{Certificates, Node, every};
+use crate::sync::RegistryFollower;
+use crate::sync::edit::Control;
 use crate::telemetry::pulse::Pulse;
 
-/// What is said of an API without credentials.
+/// The warning about an API without credentials.
 pub(super) const OPEN: &str =
     "the API is open to everybody on this host: set api.password or api.tokens";
 
-/// How often its thread shows that it turns.
+/// How often its thread beats.
 const BEAT_PERIOD: Duration = Duration::from_secs(1);
 
-/// The listening API. It has a thread of its own, so that what strangers and large answers cost
-/// there keeps neither the journal nor anybody else waiting.
-pub(super) struct Listener {
+/// The listening API. It has a thread of its own, so that strangers and large answers there delay
+/// neither the journal nor announces.
+pub(super) struct ApiListener {
     api: Arc<Api>,
     stop: watch::Sender<bool>,
-    /// Resolves when nobody is answered any more.
+    /// Resolves when the last request is answered.
     served: oneshot::Receiver<()>,
     pulse: Pulse,
     /// Connections to storage and cache that were made on the thread need it as long as they are
@@ -39,10 +39,9 @@ pub(super) struct Listener {
 }
 
 /// What the API asks of this node.
-struct Hosting(Followed);
+struct NodeApiHost(RegistryFollower);
 
-/// Whether the config asks for an API. The one that it has without being asked is there only once
-/// somebody has made the files for it.
+/// Whether the config has an API. The default one is served only if its TLS files are there.
 pub(super) fn is_wanted(config: &Config) -> bool {
     let api = &config.api;
     let has_files = || api.tls.key.exists() && api.tls.cert.exists();
@@ -57,16 +56,16 @@ pub(super) fn credentials(config: &Config) -> Credentials {
     }
 }
 
-// === impl Listener ===
+// === impl ApiListener ===
 
-impl Listener {
+impl ApiListener {
     /// None where the config asks for no API.
     pub fn start(
         config: &Config,
         listeners: Vec<TcpListener>,
         node: &Node,
         cache: Option<&Arc<dyn Cache>>,
-        followed: Followed,
+        follower: RegistryFollower,
         certificates: &Certificates,
     ) -> Result<Option<Self>> {
         let Some(certificate) = certificates.api.clone() else {
@@ -75,13 +74,18 @@ impl Listener {
         if listeners.is_empty() {
             return Ok(None);
         }
-        for address in listeners.iter().filter_map(|it| it.local_addr().ok()) {
+        for address in listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+        {
             tracing::info!(%address, "API at https://{address}/");
         }
         if config.api.is_open() {
             tracing::warn!("{OPEN}");
         }
-        let addresses = listeners.iter().filter_map(|it| it.local_addr().ok());
+        let addresses = listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok());
         let names = Names::new(addresses.collect(), certificate.clone(), &config.api.hosts);
         let (stop, stopped) = watch::channel(false);
         let parts = api::ApiParts {
@@ -96,7 +100,7 @@ impl Listener {
             storage: Arc::clone(&node.storage),
             control: Control::new(Arc::clone(&node.storage), cache.cloned()),
             events: Arc::clone(&node.events),
-            host: Arc::new(Hosting(followed)),
+            host: Arc::new(NodeApiHost(follower)),
             about: About {
                 node: node.name.clone(),
                 storage_driver: config.storage.driver.clone(),
@@ -137,7 +141,7 @@ impl Listener {
         }))
     }
 
-    /// The thread, to be watched.
+    /// The thread, for the watchdog.
     pub fn watched(&self) -> Watched {
         Watched::new("api", &self.pulse)
     }
@@ -146,10 +150,10 @@ impl Listener {
         Arc::clone(&self.api)
     }
 
-    /// Finishes what is in flight.
+    /// Answers what is in flight.
     pub async fn stop(&mut self) {
         self.stop.send_replace(true);
-        // A panic of the thread has been told, and keeps nobody from stopping.
+        // A panic of the thread was logged, and does not keep the node from stopping.
         let _ = (&mut self.served).await;
     }
 }
@@ -159,10 +163,8 @@ async fn beat(pulse: Pulse) {
     every(BEAT_PERIOD, || async { pulse.beat() }).await;
 }
 
-// === impl Hosting ===
-
 #[async_trait]
-impl ApiHost for Hosting {
+impl ApiHost for NodeApiHost {
     async fn caught_up(&self) {
         self.0.caught_up().await;
     }

@@ -10,19 +10,17 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::journal::{self, Remaining};
 use crate::node::core::Core;
-use crate::node::start::{self, Host};
+use crate::node::start::{self, ProcessHooks};
 use crate::registry::Registry;
 use crate::storage::Storage;
 use crate::tracker::Tracker;
 
-pub use crate::node::shared::Process;
+pub use crate::node::shared::NodeProcess;
 
 /// A running node. Dropped, it ends where it is, as a process that is killed.
 pub struct BareNode {
     core: Core,
 }
-
-// === impl BareNode ===
 
 impl BareNode {
     /// Starts a node, as the daemon does; waits for servers that are away.
@@ -34,12 +32,12 @@ impl BareNode {
         storage: Arc<dyn Storage>,
         cache: Option<Arc<dyn Cache>>,
         clock: Clock,
-        process: Process,
+        process: NodeProcess,
     ) -> Result<Self> {
         let stores = (storage, cache);
-        let host = Host { clock, process };
+        let host = ProcessHooks { clock, process };
         let ready = start::begin(config, &stores, &host, false).await?;
-        let (core, _) = Core::start(ready, stores.1)?;
+        let (core, _) = Core::start(ready, stores.1);
         Ok(Self { core })
     }
 
@@ -55,7 +53,7 @@ impl BareNode {
         self.core.node.journal.clone()
     }
 
-    /// Resolves when the node finds that it must not go on.
+    /// Resolves when the node must not go on.
     pub async fn ended(&mut self) {
         self.core.ended().await;
     }

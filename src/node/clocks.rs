@@ -1,6 +1,6 @@
 //! Which clock this node goes by. Its host's is compared with those of the cache, of the database and
-//! of the other nodes, and not followed if it is wrong by more than [`NEAR`]; one that is wrong by
-//! more than [`APART_MAX`] is warned of.
+//! of the other nodes, and not followed if it is wrong by more than [`NEAR`]. A clock that is wrong by
+//! more than [`APART_MAX`] is logged.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -21,11 +21,11 @@ use crate::telemetry::metrics::Metrics;
 /// Seconds after which clocks are compared again. When the host's clock was set, they are at once.
 const PERIOD: u32 = 5;
 
-/// How often the host's clock is looked at.
+/// How often the host's clock is read.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long an answer may take. It is taken to be half as old as it took.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Seconds by which this host's clock may differ from most others and still be the one to go by, if they
 /// answer at once: whole seconds can't be compared more exactly.
@@ -49,42 +49,43 @@ pub(super) struct Clocks {
 }
 
 struct State {
-    /// Unix time less monotonic time, as it was last looked at.
+    /// Unix time less monotonic time, as it was last read.
     offset: i64,
     /// Since when this node's time has made no leap.
     steady_since: Seconds,
     /// Neither the host's clock nor the time that this node goes by differs from the others'.
     is_right: bool,
-    /// The host's clock was behind the newest record at the start, so nobody knows how old records are.
+    /// The host's clock was behind the newest record at the start, so the age of records is not known.
     was_set_back: bool,
-    /// No other node shares storage, as far as can be told.
+    /// No other node shares storage, as far as is known.
     is_alone: bool,
-    /// Clocks that were warned of.
+    /// Clocks whose warning was logged.
     wrong: Vec<String>,
-    /// The last sign of life of each node.
+    /// The last heartbeat of each node.
     signs: HashMap<String, String>,
     /// When clocks were compared last, and how far the host's was ahead of this node's time then.
     compared_at: Seconds,
     lead: i64,
 }
 
-/// Looks whether nobody who is gone by now announced for a quarter of the time for which records are kept:
-/// the clock may have leapt ahead then, and records from before be younger than they seem.
+/// Finds out whether, for a quarter of the time for which records are kept, there is no last announce of
+/// any peer that is gone: the clock may have leapt ahead then, and records from before be younger than
+/// they seem.
 struct Gap {
     /// Seconds.
     quarter: i64,
-    /// Unix times: from here on there is none, and what is older does not matter.
+    /// Unix times: there is none from `from` on, and what is before `since` does not matter.
     from: i64,
     since: i64,
     is_found: bool,
 }
 
-/// A server did not say what time it is.
+/// A server did not answer with its time.
 #[derive(Debug, thiserror::Error)]
 #[error("the time of {0}")]
 pub(super) struct SilentServer(&'static str);
 
-/// What a server says of its time.
+/// A server's answer to what time it is.
 enum Answer {
     /// Unix time, when it was that, and by how much that may be wrong.
     Time(i64, Instant, Duration),
@@ -92,7 +93,7 @@ enum Answer {
     Silence,
 }
 
-/// What clocks say at about the same moment (Unix times).
+/// What clocks show at about the same moment (Unix times).
 struct Readings {
     /// The time that this node goes by.
     running: i64,
@@ -133,7 +134,7 @@ impl Clocks {
     /// Sets the clock before anything has noted a time.
     ///
     /// # Errors
-    /// A server does not tell its time: the host's clock alone might be wrong.
+    /// A server does not answer with its time: the host's clock alone might be wrong.
     pub async fn begin(
         &self,
         storage: &dyn Storage,
@@ -155,7 +156,7 @@ impl Clocks {
         Ok(())
     }
 
-    /// A node that shares with nobody goes on from its newest record, if that is later: so no time comes
+    /// Continues a node that shares with no other from its newest record, if that is later: no time comes
     /// twice. To be called before anything notes a time, once storage has what earlier starts left.
     /// Peers live for `peer_ttl` seconds, and their records are kept for `record_ttl`.
     ///
@@ -209,9 +210,9 @@ impl Clocks {
         self.state.lock().was_set_back
     }
 
-    /// The Unix time before which records may go that are kept for so many seconds after their last
-    /// announce. None while that can't be told: while a clock is wrong, and after this node's
-    /// time made a leap until all who are still there have announced.
+    /// The Unix time before which records may be removed that are kept for `kept_for` seconds after
+    /// their last announce. None while that is not known: while a clock is wrong, and after a leap of
+    /// this node's time until all peers that are still there have announced.
     pub fn before(&self, kept_for: u32) -> Option<i64> {
         let now = self.clock.now();
         let mut state = self.state.lock();
@@ -253,7 +254,7 @@ impl Clocks {
                 }
             });
             let time = time.await;
-            let nodes = tokio::time::timeout(PATIENCE, cache.nodes()).await;
+            let nodes = tokio::time::timeout(ANSWER_TIMEOUT, cache.nodes()).await;
             let nodes = nodes.ok().and_then(Result::ok);
             (time, nodes.unwrap_or_default())
         };
@@ -284,7 +285,7 @@ impl Clocks {
         }
     }
 
-    /// Says which clocks are wrong, once, and sets this node's if need be.
+    /// Logs which clocks are wrong, once, and sets this node's if need be.
     fn judge(&self, readings: &Readings, metrics: &Metrics) {
         let agreed = readings.agreed();
         let skews = readings.all().map(|(name, time)| (name, time - agreed));
@@ -316,7 +317,7 @@ impl Clocks {
     }
 }
 
-/// Compares clocks for as long as the node runs; where there is no other clock, there is nothing to do.
+/// Compares clocks, where there are others than the host's; runs until cancelled.
 pub(super) async fn watch(node: Node, cache: Option<Arc<dyn Cache>>) {
     every(LOOK, || async {
         if !node.clocks.is_due() {
@@ -324,7 +325,7 @@ pub(super) async fn watch(node: Node, cache: Option<Arc<dyn Cache>>) {
         }
         let clocks = &node.clocks;
         let readings = clocks.read(&*node.storage, cache.as_deref(), true).await;
-        // While nobody answers, what was found before stands.
+        // While no server answers, what was found before stands.
         if readings.others().next().is_some() {
             clocks.judge(&readings, &node.metrics);
         }
@@ -350,8 +351,8 @@ fn warn(name: &str, skew: i64) {
     }
 }
 
-/// The times of the nodes beside `own` that have said that they run since the last look, of which
-/// `signs` are what they said then.
+/// The times of the nodes beside `own` that have sent a heartbeat since the last look, when `signs` were
+/// their last ones.
 fn running(
     own: &str,
     nodes: Vec<(String, String)>,
@@ -407,7 +408,7 @@ impl Answer {
     /// Asks for a time, which is none where there is no clock.
     async fn of<E>(time: impl Future<Output = Result<Option<i64>, E>>) -> Self {
         let began = clock::timer();
-        match tokio::time::timeout(PATIENCE, time).await {
+        match tokio::time::timeout(ANSWER_TIMEOUT, time).await {
             Ok(Ok(Some(time))) => {
                 let half = began.elapsed() / 2;
                 Self::Time(time, began + half, half)
@@ -417,10 +418,10 @@ impl Answer {
         }
     }
 
-    /// What the clock says by now.
+    /// What the clock shows by now.
     fn by_now(&self) -> Option<i64> {
         match self {
-            // It told the second, and is taken to have been in the middle of it.
+            // It is in whole seconds, and taken to have been in the middle of one.
             Self::Time(time, at, _) => Some(time + (at.elapsed().as_millis() as i64 + 500) / 1000),
             Self::NoClock | Self::Silence => None,
         }

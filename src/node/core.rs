@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 
 use crate::cache::Cache;
 use crate::journal::{Remaining, Unsaved};
-use crate::node::followed::{self, Follow, Followed};
-use crate::node::shared::take_leave;
+use crate::node::shared::{CacheTasks, take_leave};
 use crate::node::start::Ready;
 use crate::node::{Node, clocks, forget, health, load, until, upkeep};
 use crate::storage::Claim;
+use crate::sync::RegistryFollower;
 
 /// A node's tasks. They end when it is dropped, wherever they are.
 pub(super) struct Core {
@@ -27,7 +27,7 @@ pub(super) struct Core {
     _claim: Claim,
 }
 
-/// What ended although nobody asked it to.
+/// What ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// Nothing can be saved any more.
@@ -37,7 +37,12 @@ pub(super) enum Ended {
 }
 
 /// Starts what goes on beside the announces.
-fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinSet<()> {
+fn helpers(
+    node: &Node,
+    cache: Option<&Arc<dyn Cache>>,
+    follower: &RegistryFollower,
+    shared: Option<CacheTasks>,
+) -> JoinSet<()> {
     let mut helpers = JoinSet::new();
     helpers.spawn(upkeep::sweep(node.clone()));
     helpers.spawn(upkeep::prune(node.clone()));
@@ -46,14 +51,14 @@ fn helpers(node: &Node, cache: Option<&Arc<dyn Cache>>, follow: Follow) -> JoinS
     helpers.spawn(health::storage(node.clone()));
     helpers.spawn(health::database(node.clone()));
     helpers.spawn(clocks::watch(node.clone(), cache.map(Arc::clone)));
-    if let Some(cache) = cache {
-        helpers.spawn(health::cache(node.clone(), Arc::clone(cache)));
+    if let Some(shared) = shared {
+        shared.start(node, follower, &mut helpers);
     }
-    follow.start(node, &mut helpers);
+    helpers.spawn(follower.clone().run());
     helpers
 }
 
-/// Two daemons without a cache would not know of each other: the one that lost the storage ends.
+/// Two daemons without a cache do not know of each other: the one that lost its claim ends.
 async fn until_claimed_by_another(lost: impl Future<Output = String>) {
     let problem = lost.await;
     tracing::error!(
@@ -62,22 +67,20 @@ async fn until_claimed_by_another(lost: impl Future<Output = String>) {
     );
 }
 
-// === impl Core ===
-
 impl Core {
-    /// Starts the tasks; also returns how far the registry has been followed.
-    pub fn start(ready: Ready, cache: Option<Arc<dyn Cache>>) -> Result<(Self, Followed)> {
+    /// Starts the tasks; also returns the follower of the registry.
+    pub fn start(ready: Ready, cache: Option<Arc<dyn Cache>>) -> (Self, RegistryFollower) {
         let Ready {
             node,
             journal,
-            follows,
+            follower,
+            shared,
             claim,
         } = ready;
         let (stop_saving, stopped) = watch::channel(false);
         let mut saving = JoinSet::new();
         saving.spawn(journal.run(until(stopped)));
-        let (follow, followed) = followed::begin(&node, cache.as_ref(), follows)?;
-        let mut helpers = helpers(&node, cache.as_ref(), follow);
+        let mut helpers = helpers(&node, cache.as_ref(), &follower, shared);
         helpers.spawn(until_claimed_by_another(claim.lost()));
         let core = Self {
             node,
@@ -87,7 +90,7 @@ impl Core {
             helpers,
             _claim: claim,
         };
-        Ok((core, followed))
+        (core, follower)
     }
 
     /// Adds a task that goes on as long as the node does.
@@ -95,7 +98,7 @@ impl Core {
         self.helpers.spawn(task);
     }
 
-    /// Resolves when a task ends, which none does by itself.
+    /// Resolves when a task ends, which none does in normal operation.
     pub async fn ended(&mut self) -> Ended {
         tokio::select! {
             _ = self.saving.join_next() => Ended::Journal,
@@ -103,13 +106,13 @@ impl Core {
         }
     }
 
-    /// Stops the tasks, and saves the rest; returns what storage lacks then. Nobody is answered any more.
+    /// Stops the tasks, and saves the rest; returns what storage lacks then. The listeners have stopped.
     ///
     /// # Errors
     /// What could not be saved.
     pub async fn save(&mut self) -> Result<Remaining> {
         self.helpers.shutdown().await;
-        // Peers that could not tell the journal what they owe it can do so now.
+        // Credit that peers still owe the journal has room there now.
         load::expire(&self.node);
         self.stop_saving.send_replace(true);
         let saved = self
@@ -120,7 +123,7 @@ impl Core {
         Ok(saved.context("the journal ended early")??)
     }
 
-    /// Takes leave of the other nodes.
+    /// Records in the cache that this node has stopped.
     pub async fn leave(&self) {
         let node = &self.node;
         if let Some(cache) = &self.cache

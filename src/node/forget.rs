@@ -1,8 +1,8 @@
-//! A public tracker's rows of torrents that nobody uses: they give way before the registry is full, and
-//! after `tracker.forget_torrents_after`.
+//! A public tracker's rows of unused torrents: they are evicted before the registry is full, and after
+//! `tracker.forget_torrents_after`.
 //!
 //! A torrent is registered by its first snatch, which costs its client two packets. So rows that
-//! clients made are kept for as long as somebody is there, and after that as long as there is room.
+//! clients made are kept for as long as there are peers, and after that as long as there is room.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::node::Node;
 use crate::storage::{StorageError, TorrentRemoval};
 use crate::tracker::{IdleTorrents, Mode, Tracker};
 
-/// The registry is looked at once in an eighth of a peer's life, and within these bounds.
+/// The registry is checked once in an eighth of a peer's life, and within these bounds.
 const PERIOD_MIN: Duration = Duration::from_secs(1);
 const PERIOD_MAX: Duration = Duration::from_secs(60);
 
@@ -19,7 +19,7 @@ const PERIOD_MAX: Duration = Duration::from_secs(60);
 const ROWS_MAX: usize = 50_000;
 const ROWS_AT_ONCE: usize = 500;
 
-/// Removes rows now and then, for as long as the node runs.
+/// Removes rows periodically; runs until cancelled.
 pub(super) async fn forget(node: Node) {
     loop {
         let eighth = Duration::from_secs(u64::from(node.tracker.peer_ttl()) / 8);
@@ -45,7 +45,7 @@ pub(super) async fn forget(node: Node) {
     }
 }
 
-/// Removes what has to go by now; returns how many rows went.
+/// Removes the rows that are due; returns how many.
 async fn turn(node: &Node) -> Result<u64, StorageError> {
     let (registered, room) = node.tracker.registered_torrents();
     let (peer_ttl, old) = (
@@ -71,7 +71,7 @@ fn rows_to_remove(registered: usize, room: usize) -> usize {
     (registered.saturating_sub(room - room / 4)).min(ROWS_MAX)
 }
 
-/// Removes up to `most` rows of torrents where nobody was for `idle` seconds.
+/// Removes up to `most` rows of torrents that had no peers for `idle` seconds.
 async fn remove_idle(node: &Node, idle: u32, most: usize) -> Result<u64, StorageError> {
     let now = node.clock.now().mono;
     let before = Seconds(now.0.saturating_sub(idle));
@@ -80,11 +80,14 @@ async fn remove_idle(node: &Node, idle: u32, most: usize) -> Result<u64, Storage
         node.tracker.find_idle(shard, before, &mut found);
         tokio::task::yield_now().await;
     }
-    let removals = found.into_vec().into_iter().map(|torrent| TorrentRemoval {
-        info_hash: torrent.info_hash,
-        unused: Some(torrent.snatches.into()),
-    });
-    let removals: Vec<TorrentRemoval> = removals.collect();
+    let removals: Vec<TorrentRemoval> = found
+        .into_vec()
+        .into_iter()
+        .map(|torrent| TorrentRemoval {
+            info_hash: torrent.info_hash,
+            unused: Some(torrent.snatches.into()),
+        })
+        .collect();
     let mut removed = 0;
     for some in removals.chunks(ROWS_AT_ONCE) {
         let gone = node.storage.remove_torrents(some).await?;

@@ -1,5 +1,5 @@
-//! What has to be watched: whether storage and the cache can be reached, and whether certificates
-//! are about to expire.
+//! Health checks: whether storage and the cache can be reached, and whether certificates are about to
+//! expire.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -16,48 +16,48 @@ use crate::storage::{Finding, Severity};
 use crate::telemetry::certificate::EXPIRY_NOTICE_DAYS;
 use crate::telemetry::metrics::{Availability, ProbeSource};
 
-/// How often storage and the cache are asked, and how long an answer may take.
+/// How often storage and the cache are probed, and how long an answer may take.
 const PROBE_PERIOD: Duration = Duration::from_secs(2);
-const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the dates of certificates are looked at: a reload may bring others.
+/// How often the dates of certificates are checked: a reload may bring others.
 const CERTIFICATE_PERIOD: Duration = Duration::from_secs(10);
 
-/// How often triggers and tables are looked at.
+/// How often triggers and tables are checked.
 const DATABASE_PERIOD: Duration = Duration::from_secs(30);
 
 const DAY: i64 = 86_400;
 
-/// Asks storage a small question now and then, for ever: also while there is nothing to save, it is
-/// known whether it could be.
+/// Probes storage periodically, so that an outage is known also while there is nothing to save; runs
+/// until cancelled.
 pub(super) async fn storage(node: Node) {
     // The start has just read from it.
     node.metrics.storage.succeeded(ProbeSource::Probe);
     every(PROBE_PERIOD, || async {
         let asked = node.journal.ask_storage();
-        tell(&node.metrics.storage, asked, PROBE_PATIENCE).await;
+        probe(&node.metrics.storage, asked, PROBE_TIMEOUT).await;
     })
     .await;
 }
 
-/// The same with the cache.
+/// Probes the cache periodically; runs until cancelled.
 pub(super) async fn cache(node: Node, cache: Arc<dyn Cache>) {
     node.metrics.cache.succeeded(ProbeSource::Probe);
     every(PROBE_PERIOD, || async {
         let asked = cache.ping();
-        if let Some(generation) = tell(&node.metrics.cache, asked, PROBE_PATIENCE).await {
+        if let Some(generation) = probe(&node.metrics.cache, asked, PROBE_TIMEOUT).await {
             node.journal.on_cache_restarted(generation);
         }
     })
     .await;
 }
 
-async fn tell<T, E: Display>(
+async fn probe<T, E: Display>(
     reach: &Availability,
-    asked: impl Future<Output = Result<T, E>>,
-    patience: Duration,
+    answer: impl Future<Output = Result<T, E>>,
+    timeout: Duration,
 ) -> Option<T> {
-    match tokio::time::timeout(patience, asked).await {
+    match tokio::time::timeout(timeout, answer).await {
         Ok(Ok(answer)) => {
             reach.succeeded(ProbeSource::Probe);
             return Some(answer);
@@ -68,8 +68,9 @@ async fn tell<T, E: Display>(
     None
 }
 
-/// Looks once whether the database keeps what it confirms, and every half a minute whether it still is as Mika needs it: triggers are lost by
-/// tools that change tables while the node runs. Each problem is logged once, and when it is over.
+/// Checks once whether the database keeps what it confirms, and every half a minute whether its
+/// triggers and tables are complete: tools that change tables while the node runs lose triggers. Each
+/// problem is logged once, and when it is over.
 pub(super) async fn database(node: Node) {
     // Whether it can be reached is watched elsewhere.
     for Finding { problem, hint, .. } in node.storage.durability().await.unwrap_or_default() {
@@ -87,12 +88,12 @@ pub(super) async fn database(node: Node) {
         };
         let findings: Vec<Finding> = findings
             .into_iter()
-            .filter(|it| it.severity > Severity::Note)
+            .filter(|finding| finding.severity > Severity::Note)
             .collect();
         let problems = &node.metrics.storage_problems;
         problems.store(findings.len() as u64, Ordering::Relaxed);
         let before = std::mem::replace(&mut *known.lock(), findings.clone());
-        for Finding { problem, hint, .. } in findings.iter().filter(|it| !before.contains(it)) {
+        for Finding { problem, hint, .. } in findings.iter().filter(|new| !before.contains(new)) {
             tracing::error!(hint, "the database is not as Mika needs it: {problem}");
         }
         if !before.is_empty() && findings.is_empty() {
@@ -102,8 +103,8 @@ pub(super) async fn database(node: Node) {
     .await;
 }
 
-/// Looks at the start and every half a minute whether the cache keeps what it is given. What is
-/// wrong is logged once, and when it is over.
+/// Checks at the start and every half a minute whether the cache keeps what it is given. Each
+/// problem is logged once, and when it is over.
 pub(super) async fn cache_settings(cache: Arc<dyn Cache>) {
     let known = Mutex::new(Vec::new());
     every(DATABASE_PERIOD, || async {
@@ -112,7 +113,7 @@ pub(super) async fn cache_settings(cache: Arc<dyn Cache>) {
             return;
         };
         let before = std::mem::replace(&mut *known.lock(), findings.clone());
-        for finding in findings.iter().filter(|it| !before.contains(it)) {
+        for finding in findings.iter().filter(|new| !before.contains(new)) {
             let cache::CacheFinding { problem, hint, .. } = finding;
             if finding.is_note {
                 tracing::warn!(hint, "the cache: {problem}");
@@ -120,7 +121,8 @@ pub(super) async fn cache_settings(cache: Arc<dyn Cache>) {
                 tracing::warn!(hint, "the cache is not set up as Mika needs it: {problem}");
             }
         }
-        let has_problem = |findings: &[cache::CacheFinding]| findings.iter().any(|it| !it.is_note);
+        let has_problem =
+            |findings: &[cache::CacheFinding]| findings.iter().any(|finding| !finding.is_note);
         if has_problem(&before) && !has_problem(&findings) {
             tracing::info!("the cache is set up as it should be again");
         }
@@ -128,7 +130,7 @@ pub(super) async fn cache_settings(cache: Arc<dyn Cache>) {
     .await;
 }
 
-/// Warns of certificates that will soon expire, once a day for each listener, for ever.
+/// Warns of certificates that will soon expire, once a day for each listener; runs until cancelled.
 pub(super) async fn certificates(node: Node) {
     let mut warned = HashMap::new();
     let mut ticks = tokio::time::interval(CERTIFICATE_PERIOD);
@@ -179,13 +181,13 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_answer_is_down() {
         let reach = Availability::default();
-        let patience = Duration::from_millis(10);
+        let timeout = Duration::from_millis(10);
         let silent = std::future::pending::<Result<(), String>>();
-        assert_eq!(tell(&reach, silent, patience).await, None);
+        assert_eq!(probe(&reach, silent, timeout).await, None);
         assert_eq!(reach.problem().as_deref(), Some("it does not answer"));
-        let answer = tell(&reach, async { Ok::<_, String>(7) }, PROBE_PATIENCE).await;
+        let answer = probe(&reach, async { Ok::<_, String>(7) }, PROBE_TIMEOUT).await;
         assert_eq!((answer, reach.is_up()), (Some(7), Some(true)));
-        let refused = tell(&reach, async { Err::<(), _>("locked") }, PROBE_PATIENCE).await;
+        let refused = probe(&reach, async { Err::<(), _>("locked") }, PROBE_TIMEOUT).await;
         assert_eq!((refused, reach.is_up()), (None, Some(false)));
     }
 }

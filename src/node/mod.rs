@@ -6,10 +6,9 @@ mod api;
 pub mod bare;
 mod clocks;
 mod core;
-mod follow;
-mod followed;
 mod forget;
 mod health;
+mod hooks;
 mod load;
 mod reload;
 mod running;
@@ -38,6 +37,7 @@ use crate::journal;
 use crate::net::tls::Certificate;
 use crate::registry::Registry;
 use crate::storage::{self, Storage};
+use crate::sync::Replica;
 use crate::telemetry::events::Events;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
@@ -46,9 +46,9 @@ use crate::tracker::Tracker;
 
 use self::clocks::Clocks;
 use self::running::{Begun, Running};
-use self::shared::Process;
+use self::shared::NodeProcess;
 use self::sockets::Sockets;
-use self::start::Host;
+use self::start::ProcessHooks;
 
 /// What a daemon is started with.
 pub struct Options {
@@ -71,9 +71,9 @@ pub struct Drivers {
 /// The parts of a running node.
 #[derive(Clone)]
 struct Node {
-    /// What other nodes know it by.
+    /// Its name among the nodes.
     name: String,
-    process: Process,
+    process: NodeProcess,
     /// The identity of its storage.
     database: String,
     clock: Clock,
@@ -83,11 +83,10 @@ struct Node {
     tracker: Arc<Tracker>,
     storage: Arc<dyn Storage>,
     journal: journal::JournalHandle,
-    /// Where what happens is told to those who watch.
+    /// Events for those who watch.
     events: Arc<Events>,
-    /// Held by who brings the registry up to what was just read: a reload must not put back what
-    /// a follower has changed meanwhile.
-    registry_turn: Arc<tokio::sync::Mutex<()>>,
+    /// The registry, and what keeps it up to date.
+    replica: Replica,
 }
 
 /// The certificates of the listeners, where the config names any.
@@ -97,7 +96,7 @@ struct Certificates {
     api: Option<Certificate>,
 }
 
-/// The signals that a daemon obeys.
+/// The signals that a daemon handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -108,7 +107,7 @@ struct Signals {
 /// Checks what the config names: drivers, and the files of TLS.
 ///
 /// # Errors
-/// Says which key is wrong, and why.
+/// Names the key that is wrong, and why.
 pub fn check(options: &Options) -> Result<()> {
     check_with(options, &Drivers::built_in())
 }
@@ -141,7 +140,7 @@ pub fn run_with(options: Options, drivers: &Drivers) -> Result<()> {
     if let Err(error) = &ended {
         let error = format!("{error:#}");
         notify::status(&error);
-        // The caller shows it on stderr, where those who read the file don't look.
+        // The caller shows it on stderr, and not in the log file.
         if has_file {
             tracing::error!(error, "ended");
         }
@@ -153,11 +152,11 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
     let log = log::init(&config.log)?;
     settings::warn(&options.config);
-    // Heard from here on: one that comes during the start is obeyed after it.
+    // Signals during the start are handled after it.
     let mut signals = Signals::listen()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %options.config.source, "starting");
     settings::raise_file_limit(config.http.max_connections);
-    // Bound before anything is loaded: a port in use is told at once.
+    // Bound before anything is loaded: a port in use fails the start at once.
     let sockets = tokio::select! {
         sockets = Sockets::open(&options) => sockets?,
         () = signals.stop() => return Ok(()),
@@ -165,7 +164,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let certificates = Certificates::load(config)?;
 
     let stores = start::open(config, drivers)?;
-    let host = Host::current();
+    let host = ProcessHooks::current();
     let beginning = start::begin(config, &stores, &host, options.no_wait);
     let ready = tokio::select! {
         ready = notify::extending_timeout(beginning) => Some(ready?),
@@ -228,12 +227,12 @@ fn unknown_driver(key: &str, name: &str, known: &[&str]) -> anyhow::Error {
     anyhow!("{key}: there is no driver {name:?}; {hint}")
 }
 
-/// Resolves when the channel says so, or its sender is gone.
+/// Resolves when the channel has `true`, or its sender is gone.
 async fn until(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
-/// Calls `work` again and again, `pause` apart, for ever.
+/// Calls `work` repeatedly, `pause` apart; runs until cancelled.
 async fn every<F: Future<Output = ()>>(pause: std::time::Duration, mut work: impl FnMut() -> F) {
     let mut ticks = tokio::time::interval(pause);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -243,7 +242,7 @@ async fn every<F: Future<Output = ()>>(pause: std::time::Duration, mut work: imp
     }
 }
 
-/// How to come by a key for the API: `genkey` replaces files that are there with `--force` only.
+/// How to make a key for the API: `genkey` replaces files that are there with `--force` only.
 fn api_key_hint(files: &TlsFiles) -> &'static str {
     if files.key.exists() || files.cert.exists() {
         "mika-manage genkey --force makes a new key and a certificate"
@@ -267,15 +266,15 @@ impl Certificates {
         })
     }
 
-    /// Tells until when they are valid.
-    fn tell(&self, metrics: &Metrics) {
+    /// Shows in the metrics until when they are valid.
+    fn update_metrics(&self, metrics: &Metrics) {
         for (listener, certificate) in [("http", &self.http), ("api", &self.api)] {
             let expires_at = certificate.as_ref().and_then(Certificate::expires_at);
             metrics.certificates.set(listener, expires_at);
         }
     }
 
-    /// Serves connections from now on with those of `other`.
+    /// Serves connections with those of `other` from now on.
     fn replace(&self, other: &Self) {
         for (current, new) in [(&self.http, &other.http), (&self.api, &other.api)] {
             if let (Some(current), Some(new)) = (current, new) {
@@ -297,7 +296,7 @@ impl Signals {
         })
     }
 
-    /// Resolves when one says to stop. Others stay for whoever listens next.
+    /// Resolves at a signal to stop. Other signals stay pending.
     async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

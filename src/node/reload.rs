@@ -10,11 +10,9 @@ use tokio::sync::watch;
 use crate::api::Api;
 use crate::cache::Cache;
 use crate::config::{self, Config, Loaded, SettingChange};
-use crate::node::load::Registered;
-use crate::node::serve::Settings;
-use crate::node::{
-    Certificates, Drivers, Node, Options, api, check_drivers, load, settings, shared,
-};
+use crate::node::serve::ListenerSettings;
+use crate::node::{Certificates, Drivers, Node, Options, api, check_drivers, settings};
+use crate::sync::load::{self, LoadPass};
 use crate::telemetry::log;
 use crate::telemetry::notify;
 
@@ -24,7 +22,7 @@ pub(super) struct Reloader {
     /// The config of the start: of keys that need a restart, its values are in force.
     pub started_with: Config,
     pub node: Node,
-    pub settings: Settings,
+    pub settings: ListenerSettings,
     pub certificates: Certificates,
     pub api: Option<Arc<Api>>,
     pub log: log::LogHandle,
@@ -34,8 +32,6 @@ pub(super) struct Reloader {
     /// What the service manager shows while nothing happens.
     pub serving: String,
 }
-
-// === impl Reloader ===
 
 impl Reloader {
     /// Reads everything again. What is invalid leaves all as it is.
@@ -67,7 +63,7 @@ impl Reloader {
             "mode has changed: that needs a restart"
         );
         check_drivers(new, &self.drivers)?;
-        // The listener stays where it is until the next start, whatever the new config says of it.
+        // The listener stays where it is until the next start, whatever the new config has for it.
         ensure!(
             !(new.api.is_open() && self.started_with.api.is_reachable()),
             "api.password, api.tokens: both are empty, and other hosts can reach the API until the \
@@ -78,26 +74,26 @@ impl Reloader {
         self.reload_registry(new).await?;
         // Nothing can fail from here on.
         self.certificates.replace(&certificates);
-        self.certificates.tell(&self.node.metrics);
-        self.tell_changes(new);
+        self.certificates.update_metrics(&self.node.metrics);
+        self.log_changes(new);
         self.log.write_to(&new.log.file, log_file);
         self.apply(loaded);
         Ok(())
     }
 
     async fn reload_registry(&self, config: &Config) -> Result<()> {
-        let _turn = self.node.registry_turn.lock().await;
+        let replica = &self.node.replica;
+        let _turn = replica.turn.lock().await;
         let Some(cache) = &self.cache else {
-            let loaded = load::registry(&self.node, Registered::Again).await;
+            let loaded = load::from_storage(replica, LoadPass::Again).await;
             loaded.with_context(|| format!("storage {}", config.storage.url))?;
             return Ok(());
         };
         // It is followed all the time: a cache that is away now must not keep the rest from
         // being reloaded.
-        if let Err(error) = shared::reload(&self.node, &**cache).await {
-            let error = format!("{error:#}");
+        if let Err(error) = load::reload(replica, &**cache).await {
             tracing::warn!(
-                error,
+                %error,
                 "the registry was not reloaded; its changes are followed"
             );
         }
@@ -127,16 +123,18 @@ impl Reloader {
     }
 
     /// Names each key that has changed, and whether that takes effect now.
-    fn tell_changes(&self, new: &Config) {
+    fn log_changes(&self, new: &Config) {
         let applied = config::changes(&self.options.config.config, new);
-        for SettingChange { key, values } in applied.into_iter().filter(|it| !it.needs_restart()) {
+        for SettingChange { key, values } in
+            applied.into_iter().filter(|change| !change.needs_restart())
+        {
             if let Some((old, new)) = values {
                 tracing::info!(%old, %new, "{key} has changed");
             } else {
                 tracing::info!("{key} has changed");
             }
         }
-        // Told at each reload until the restart, or until the old value is back.
+        // Logged at each reload until the restart, or until the old value is back.
         let waiting = config::changes(&self.started_with, new);
         for SettingChange { key, values } in
             waiting.into_iter().filter(SettingChange::needs_restart)

@@ -9,15 +9,16 @@ use tokio::task::JoinHandle;
 
 use crate::cache::Cache;
 use crate::journal::Remaining;
+use crate::node::api::ApiListener;
 use crate::node::core::{Core, Ended};
 use crate::node::reload::Reloader;
 use crate::node::serve::Workers;
 use crate::node::sockets::Sockets;
 use crate::node::start::Ready;
-use crate::node::{Certificates, Drivers, Options, Signals, api, upkeep, watchdog};
+use crate::node::{Certificates, Drivers, Options, Signals, upkeep, watchdog};
 use crate::telemetry::{log, notify};
 
-/// What a node has come to before it serves anybody.
+/// What a node has before it serves.
 pub(super) struct Begun<'a> {
     pub options: Options,
     pub drivers: &'a Drivers,
@@ -31,13 +32,11 @@ pub(super) struct Begun<'a> {
 /// A node that serves.
 pub(super) struct Running {
     core: Core,
-    api: Option<api::Listener>,
+    api: Option<ApiListener>,
     workers: Workers,
     watchdog: JoinHandle<()>,
     reloader: Reloader,
 }
-
-// === impl Running ===
 
 impl Running {
     pub fn start(begun: Begun<'_>) -> Result<Self> {
@@ -51,19 +50,19 @@ impl Running {
             ready,
         } = begun;
         let config = options.config.config.clone();
-        let (mut core, followed) = Core::start(ready, cache.clone())?;
+        let (mut core, follower) = Core::start(ready, cache.clone());
         let node = core.node.clone();
-        certificates.tell(&node.metrics);
-        let serving = match sockets.announce_urls(&config) {
+        certificates.update_metrics(&node.metrics);
+        let serving = match sockets.log_announce_urls(&config) {
             1 => "serving 1 listener".to_owned(),
             listeners => format!("serving {listeners} listeners"),
         };
-        let (sockets, listeners) = sockets.part();
+        let (sockets, listeners) = sockets.split();
         let shared = cache.as_ref();
-        let api = api::Listener::start(&config, listeners, &node, shared, followed, &certificates)?;
+        let api = ApiListener::start(&config, listeners, &node, shared, follower, &certificates)?;
         let mut workers = Workers::start(&options, sockets, &node, certificates.http.clone())?;
         let mut watched = workers.watched();
-        watched.extend(api.as_ref().map(api::Listener::watched));
+        watched.extend(api.as_ref().map(ApiListener::watched));
         let watchdog = tokio::spawn(watchdog::watch(watched));
         let (stats_interval, intervals) = watch::channel(config.log.stats_interval);
         core.spawn(upkeep::statistics(node.clone(), intervals, serving.clone()));
@@ -74,7 +73,7 @@ impl Running {
             node,
             settings: workers.settings(),
             certificates,
-            api: api.as_ref().map(api::Listener::api),
+            api: api.as_ref().map(ApiListener::api),
             log,
             stats_interval,
             drivers: drivers.clone(),
@@ -90,8 +89,7 @@ impl Running {
         })
     }
 
-    /// Serves until a signal says to stop, or until something ends that must not: then the inner
-    /// error says what.
+    /// Serves until a stop signal, or until something ends that must not, which the inner error names.
     ///
     /// # Errors
     /// Nothing can be saved any more, so there is nothing to stop in order.
@@ -105,14 +103,14 @@ impl Running {
         })
     }
 
-    /// Nobody is answered any more when the journal saves the rest.
-    /// What storage lacks then is returned.
+    /// Stops in order: nothing is answered any more when the journal saves the rest. Returns what
+    /// storage lacks then.
     ///
     /// # Errors
     /// What could not be saved.
     pub async fn stop(mut self) -> Result<Remaining> {
         notify::stopping("stopping: answering what is in flight, saving the rest");
-        self.watchdog.abort(); // workers that end don't turn any more
+        self.watchdog.abort(); // workers that end don't beat any more
         let saved = notify::extending_timeout(async {
             if let Some(api) = &mut self.api {
                 api.stop().await;

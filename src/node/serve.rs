@@ -26,21 +26,21 @@ pub(super) struct Workers {
     watched: Vec<Watched>,
     stop: watch::Sender<bool>,
     failed: Arc<Notify>,
-    settings: Settings,
+    settings: ListenerSettings,
     /// UDP replies that are held back.
     held: HeldReplies,
 }
 
 /// The settings that a reload may change.
 #[derive(Clone)]
-pub(super) struct Settings {
+pub(super) struct ListenerSettings {
     http: Arc<ArcSwap<HttpSettings>>,
     udp: Arc<ArcSwap<UdpSettings>>,
 }
 
-// === impl Settings ===
+// === impl ListenerSettings ===
 
-impl Settings {
+impl ListenerSettings {
     fn of(config: &Config) -> Self {
         Self {
             http: Arc::new(ArcSwap::from_pointee(settings::http(config))),
@@ -64,7 +64,7 @@ impl Workers {
         certificate: Option<Certificate>,
     ) -> Result<Self> {
         let config = &options.config.config;
-        let settings = Settings::of(config);
+        let settings = ListenerSettings::of(config);
         let http = HttpService {
             tracker: Arc::clone(&node.tracker),
             settings: Arc::clone(&settings.http),
@@ -114,7 +114,7 @@ impl Workers {
                 let path = config.secret.display();
                 tracing::warn!(
                     %error,
-                    "udp.secret: {path} can't be used; without it UDP clients have to connect anew \
+                    "udp.secret: {path} can't be used; without it UDP clients have to connect again \
                      after a restart"
                 );
                 ConnectionSecret::random()?
@@ -159,22 +159,22 @@ impl Workers {
         std::mem::take(&mut self.watched)
     }
 
-    pub fn settings(&self) -> Settings {
+    pub fn settings(&self) -> ListenerSettings {
         self.settings.clone()
     }
 
-    /// Resolves when a worker has ended that was not told to.
+    /// Resolves when a worker has ended early.
     pub async fn failed(&self) {
         self.failed.notified().await;
     }
 
-    /// Lets the workers finish what is in flight, and waits for them.
+    /// Drains and joins the workers.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
-                // A worker that panicked has told so, and there is nothing to take over from it.
+                // A panic of a worker was logged, and there is nothing left of it.
                 let _ = thread.join();
             }
         });
@@ -183,7 +183,7 @@ impl Workers {
     }
 }
 
-/// Tells when a worker thread ends without having been told to, also by a panic.
+/// Notifies when a worker thread ends early, also by a panic.
 struct Alarm {
     failed: Arc<Notify>,
     stop: watch::Receiver<bool>,
@@ -200,7 +200,7 @@ impl Drop for Alarm {
 }
 
 /// Room for the connections of all HTTP workers, which the metrics show.
-fn permits(settings: &Settings, workers: usize, node: &Node) -> Arc<Permits> {
+fn permits(settings: &ListenerSettings, workers: usize, node: &Node) -> Arc<Permits> {
     let most = settings.http.load().max_connections;
     let evicted = Arc::clone(&node.metrics.connections_evicted);
     let permits = Permits::new(workers, most, http::SHARES, evicted);

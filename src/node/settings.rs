@@ -22,7 +22,7 @@ pub(super) fn journal(config: &Config) -> journal::JournalSettings {
     }
 }
 
-/// Where storage is, and whose tables it has.
+/// Where storage is, and which schema its tables have.
 pub(super) fn place(config: &Config) -> StorageConfig {
     let storage = &config.storage;
     StorageConfig::of(&storage.url, &storage.schema, &storage.statements)
@@ -47,7 +47,7 @@ pub(super) fn http(config: &Config) -> HttpSettings {
     }
 }
 
-/// Says what the config sets in vain, and which of its files others can read.
+/// Logs what the config sets without effect, and which of its files others can read.
 pub(super) fn warn(loaded: &Loaded) {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

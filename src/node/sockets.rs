@@ -1,5 +1,5 @@
-//! The sockets that clients come to: opened before anything is loaded, so that a port in use is
-//! told at once.
+//! The listening sockets: opened before anything is loaded, so that a port in use fails the start at
+//! once.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -45,22 +45,25 @@ struct Listen<'a> {
 // === impl Sockets ===
 
 impl Sockets {
-    /// Opens what the config names, for as many workers as there are to be.
+    /// Opens the addresses of the config, for each worker.
     ///
     /// # Errors
-    /// Says which address can't be had, why, and what to do.
+    /// Names the address that can't be bound, why, and what to do.
     pub async fn open(options: &Options) -> Result<Self> {
         let config = &options.config.config;
         let workers = options.procs;
         let mut http: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
         let listen = Listen::of("http", &config.http.listen);
-        for listeners in listen.open(|it| listen::bind(it, workers)).await? {
+        for listeners in listen
+            .open(|address| listen::bind(address, workers))
+            .await?
+        {
             for (worker, listener) in http.iter_mut().zip(listeners) {
                 worker.push(listener);
             }
         }
         let listen = Listen::of("udp", &config.udp.listen);
-        let udp = listen.open(|it| udp::bind(it, workers)).await?;
+        let udp = listen.open(|address| udp::bind(address, workers)).await?;
         Ok(Self {
             http,
             udp: udp.into_iter().flatten().collect(),
@@ -68,14 +71,14 @@ impl Sockets {
         })
     }
 
-    /// Those of clients, and those of the API.
-    pub fn part(mut self) -> (Self, Vec<TcpListener>) {
+    /// Splits them into those of clients and those of the API.
+    pub fn split(mut self) -> (Self, Vec<TcpListener>) {
         let api = std::mem::take(&mut self.api);
         (self, api)
     }
 
-    /// Says where clients find the tracker; returns how many addresses that are.
-    pub fn announce_urls(&self, config: &Config) -> usize {
+    /// Logs where clients find the tracker; returns the number of addresses.
+    pub fn log_announce_urls(&self, config: &Config) -> usize {
         let path = match config.mode {
             Mode::Public => "/announce",
             Mode::Private => "/<passkey>/announce",
@@ -85,25 +88,25 @@ impl Sockets {
             None => "http",
         };
         let listeners = self.http.first().into_iter().flatten();
-        let http = listeners.map(|it| (scheme, it.local_addr()));
-        let udp = self.udp.iter().map(|it| ("udp", it.local_addr()));
-        let mut told = Vec::new();
+        let http = listeners.map(|listener| (scheme, listener.local_addr()));
+        let udp = self.udp.iter().map(|socket| ("udp", socket.local_addr()));
+        let mut logged = Vec::new();
         for (scheme, address) in http.chain(udp) {
             let Ok(address) = address else { continue };
             // Of UDP there is a socket for each worker.
-            if told.contains(&(scheme, address)) {
+            if logged.contains(&(scheme, address)) {
                 continue;
             }
-            told.push((scheme, address));
+            logged.push((scheme, address));
             tracing::info!(%address, scheme, "listening");
             let host = reachable(address);
             tracing::info!("announce URL: {scheme}://{host}{path}");
         }
-        told.len()
+        logged.len()
     }
 }
 
-/// An API that nobody asked for by name must not keep a second tracker of this host from starting.
+/// An API that the config does not name must not keep a second tracker of this host from starting.
 async fn open_api(config: &Config) -> Result<Vec<TcpListener>> {
     if !is_api_wanted(config) {
         return Ok(Vec::new());
@@ -112,7 +115,10 @@ async fn open_api(config: &Config) -> Result<Vec<TcpListener>> {
     if config.api.is_default {
         let mut listeners = Vec::new();
         for &address in &config.api.listen {
-            match listen.bind(address, &|it| listen::bind(it, 1)).await {
+            match listen
+                .bind(address, &|address| listen::bind(address, 1))
+                .await
+            {
                 Ok(bound) => listeners.extend(bound),
                 Err(error) => {
                     tracing::warn!(%address, %error, "no API: its address can't be had");
@@ -121,7 +127,7 @@ async fn open_api(config: &Config) -> Result<Vec<TcpListener>> {
         }
         return Ok(listeners);
     }
-    let opened = listen.open(|it| listen::bind(it, 1)).await?;
+    let opened = listen.open(|address| listen::bind(address, 1)).await?;
     Ok(opened.into_iter().flatten().collect())
 }
 
@@ -232,7 +238,7 @@ fn in_use(
     holder: Option<Holder>,
     outgoing: Option<&OutgoingPorts>,
 ) -> String {
-    let may_take = outgoing.is_some_and(|it| it.may_take(port));
+    let may_take = outgoing.is_some_and(|ports| ports.may_take(port));
     match holder {
         Some(Holder::Connection) => format!(
             "the port is in use by a connection that this host made itself, or its rest (TIME-WAIT, \
@@ -345,7 +351,7 @@ mod tests {
                 _ => Ok(vec![()]),
             }
         };
-        // Nobody listens at port 0.
+        // Nothing listens at port 0.
         let addresses: Vec<SocketAddr> = vec!["127.0.0.1:0".parse().unwrap()];
         let listen = Listen::of("http", &addresses);
         assert_eq!(listen.open(bind).await.unwrap().len(), 1);

@@ -1,4 +1,4 @@
-//! The start: everything is opened, taken up and loaded. What is away is waited for.
+//! The start: everything is opened, restored and loaded. Servers that are away are waited for.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,11 +13,13 @@ use crate::change::journals::node_of;
 use crate::config::Config;
 use crate::journal::{self, Journal, JournalParts, ResumeError};
 use crate::node::clocks::Clocks;
-use crate::node::load::Registered;
-use crate::node::shared::{self, Positions, Process};
+use crate::node::shared::{self, CacheTasks, NodeProcess};
+use crate::node::torrents::TorrentUpdater;
 use crate::node::{Drivers, Node, load, settings};
 use crate::registry::Registry;
-use crate::storage::{self, Claim, FeedPosition, Severity, Storage, StorageError, migrate};
+use crate::storage::{self, Claim, Severity, Storage, StorageError, migrate};
+use crate::sync::load::{LoadPass, from_storage};
+use crate::sync::{RegistryFollower, Replica, SyncError};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notify;
@@ -30,32 +32,27 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Storage, and the cache if nodes share one.
 pub(super) type Stores = (Arc<dyn Storage>, Option<Arc<dyn Cache>>);
 
-/// What a node has of the system that it runs on.
-pub(super) struct Host {
+/// What a node gets from the system that it runs on.
+pub(super) struct ProcessHooks {
     pub clock: Clock,
-    pub process: Process,
+    pub process: NodeProcess,
 }
 
 /// A node that is ready to serve.
 pub(super) struct Ready {
     pub node: Node,
     pub journal: Journal,
-    pub follows: Follows,
+    pub follower: RegistryFollower,
+    /// None where nodes share nothing.
+    pub shared: Option<CacheTasks>,
     /// Held as long as the node runs.
     pub claim: Claim,
-}
-
-/// Where to follow the registry, and other nodes, from.
-pub(super) enum Follows {
-    /// Storage's own feed, where nodes share nothing.
-    Storage(FeedPosition),
-    Cache(Positions),
 }
 
 /// Why a start failed.
 #[derive(Debug)]
 enum StartError {
-    /// What is away may be there at the next try.
+    /// A server is away, and may be there at the next try.
     Away(String),
     Fatal(anyhow::Error),
 }
@@ -72,33 +69,33 @@ pub(super) fn open(config: &Config, drivers: &Drivers) -> Result<Stores> {
     Ok((storage, cache))
 }
 
-/// Takes up what was left. Servers that are away are waited for, unless the start is `hasty`.
+/// Restores what earlier starts left. Waits for servers that are away, unless `no_wait` is set.
 pub(super) async fn begin(
     config: &Config,
     stores: &Stores,
-    host: &Host,
-    is_hasty: bool,
+    host: &ProcessHooks,
+    no_wait: bool,
 ) -> Result<Ready> {
-    patiently(is_hasty, || try_to_begin(config, stores, host)).await
+    retry_until_available(no_wait, || try_to_begin(config, stores, host)).await
 }
 
-async fn patiently<T, F: Future<Output = Result<T, StartError>>>(
-    is_hasty: bool,
+async fn retry_until_available<T, F: Future<Output = Result<T, StartError>>>(
+    no_wait: bool,
     mut start: impl FnMut() -> F,
 ) -> Result<T> {
     let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
         let problem = match start().await {
             Ok(ready) => return Ok(ready),
             Err(StartError::Fatal(error)) => return Err(error),
-            Err(StartError::Away(problem)) if is_hasty => return Err(anyhow!(problem)),
+            Err(StartError::Away(problem)) if no_wait => return Err(anyhow!(problem)),
             Err(StartError::Away(problem)) => problem,
         };
-        if told != problem {
+        if logged != problem {
             tracing::warn!(problem, "waiting until it can be reached");
             notify::status(&format!("waiting for {problem}"));
-            told = problem;
+            logged = problem;
         }
         if let Some(delay) = delays.next() {
             tokio::time::sleep(delay).await;
@@ -106,7 +103,11 @@ async fn patiently<T, F: Future<Output = Result<T, StartError>>>(
     }
 }
 
-async fn try_to_begin(config: &Config, stores: &Stores, host: &Host) -> Result<Ready, StartError> {
+async fn try_to_begin(
+    config: &Config,
+    stores: &Stores,
+    host: &ProcessHooks,
+) -> Result<Ready, StartError> {
     let (storage, cache) = stores;
     let in_storage = |error: StorageError| StartError::of_storage(config, &error);
     // Nodes that share a cache know of each other; others must not share a database.
@@ -129,13 +130,17 @@ async fn try_to_begin(config: &Config, stores: &Stores, host: &Host) -> Result<R
         })?;
     }
     notify::status("loading users, torrents and swarms");
-    let (node, journal) = take_up(config, stores, host, database).await?;
+    let (node, journal) = restore(config, stores, host, database).await?;
     let (peer_ttl, record_ttl) = (node.tracker.peer_ttl(), node.tracker.record_ttl());
     let go_on = || node.clocks.go_on(&**storage, peer_ttl, record_ttl);
-    let follows = match cache {
+    let (shared, follower) = match cache {
         None => {
             go_on().await.map_err(in_storage)?;
-            Follows::Storage(load_from_storage(&node).await.map_err(in_storage)?)
+            let loaded = load_from_storage(&node).await;
+            (
+                None,
+                loaded.map_err(|error| StartError::of_both(config, error))?,
+            )
         }
         Some(cache) => {
             let shown = shared::show(&**cache, &node).await;
@@ -144,14 +149,16 @@ async fn try_to_begin(config: &Config, stores: &Stores, host: &Host) -> Result<R
             applied.map_err(|error| StartError::of_resume(config, error))?;
             go_on().await.map_err(in_storage)?;
             let loaded = shared::load(&node, cache).await;
-            Follows::Cache(loaded.map_err(|error| StartError::of_both(config, error))?)
+            let (shared, follower) = loaded.map_err(|error| StartError::of_both(config, error))?;
+            (Some(shared), follower)
         }
     };
     settings::warn_of_empty_whitelist(config, &node.registry);
     Ok(Ready {
         node,
         journal,
-        follows,
+        follower,
+        shared,
         claim,
     })
 }
@@ -169,14 +176,14 @@ async fn refuse_unsafe(storage: &dyn Storage) -> Result<(), StorageError> {
         found => found?,
     };
     let mut findings = findings.into_iter();
-    match findings.find(|it| it.severity == Severity::Fatal) {
+    match findings.find(|finding| finding.severity == Severity::Fatal) {
         Some(finding) => Err(finding.into()),
         None => Ok(()),
     }
 }
 
 /// Refuses a name under which another node runs, and the spill file of such a node.
-async fn refuse_double(config: &Config, cache: &dyn Cache, own: &Process) -> Result<()> {
+async fn refuse_double(config: &Config, cache: &dyn Cache, own: &NodeProcess) -> Result<()> {
     let spill = &config.journal.spill;
     let owner = journal::spill_owner(spill.clone()).await?;
     if let Some(owner) = owner.filter(|owner| node_of(owner) != config.node)
@@ -192,17 +199,17 @@ async fn refuse_double(config: &Config, cache: &dyn Cache, own: &Process) -> Res
     shared::refuse_namesake(cache, &config.node, own).await
 }
 
-async fn load_from_storage(node: &Node) -> Result<FeedPosition, StorageError> {
-    let position = load::registry(node, Registered::First).await?;
+async fn load_from_storage(node: &Node) -> Result<RegistryFollower, SyncError> {
+    let position = from_storage(&node.replica, LoadPass::First).await?;
     load::swarms(node).await?;
-    Ok(position)
+    Ok(RegistryFollower::of_feed(node.replica.clone(), position))
 }
 
-/// A tracker without anything in it, and the journal that goes on for it.
-async fn take_up(
+/// An empty tracker, and the journal that goes on for it.
+async fn restore(
     config: &Config,
     stores: &Stores,
-    host: &Host,
+    host: &ProcessHooks,
     database: String,
 ) -> Result<(Node, Journal), StartError> {
     let (storage, cache) = stores;
@@ -236,6 +243,21 @@ async fn take_up(
     };
     let journal = Journal::resume(parts, settings::journal(config)).await;
     let journal = journal.map_err(|error| StartError::of_resume(config, error))?;
+    let hooks = TorrentUpdater {
+        tracker: Arc::clone(&tracker),
+        registry: Arc::clone(&registry),
+        storage: Arc::clone(storage),
+        journal: journal.handle(),
+        clock,
+    };
+    let replica = Replica {
+        node: config.node.clone(),
+        registry: Arc::clone(&registry),
+        storage: Arc::clone(storage),
+        events: Arc::clone(&events),
+        hooks: Arc::new(hooks),
+        turn: Arc::default(),
+    };
     let node = Node {
         name: config.node.clone(),
         process: host.process.clone(),
@@ -248,7 +270,7 @@ async fn take_up(
         storage: Arc::clone(storage),
         journal: journal.handle(),
         events,
-        registry_turn: Arc::default(),
+        replica,
     };
     Ok((node, journal))
 }
@@ -261,7 +283,7 @@ fn cache_name(config: &Config) -> String {
     format!("cache {}", config.cache.url)
 }
 
-/// An error with the name of its server, whose URL is in it once: many errors begin with it.
+/// An error with the name of its server. The URL is in it once: many errors begin with it.
 fn named(kind: &str, name: &str, error: &str) -> String {
     let url = name.split_once(' ').map_or("", |(_, url)| url);
     if error.starts_with(url) {
@@ -273,14 +295,14 @@ fn named(kind: &str, name: &str, error: &str) -> String {
     }
 }
 
-// === impl Host ===
+// === impl ProcessHooks ===
 
-impl Host {
-    /// The one that this process runs on; its clock starts now.
+impl ProcessHooks {
+    /// Those of this process; the clock starts now.
     pub fn current() -> Self {
         Self {
             clock: Clock::start(),
-            process: Process::current(),
+            process: NodeProcess::current(),
         }
     }
 }
@@ -312,10 +334,11 @@ impl StartError {
         }
     }
 
-    fn of_both(config: &Config, error: shared::LoadError) -> Self {
+    fn of_both(config: &Config, error: SyncError) -> Self {
         match error {
-            shared::LoadError::Storage(error) => Self::of_storage(config, &error),
-            shared::LoadError::Cache(error) => Self::of_cache(config, &error),
+            SyncError::Storage(error) => Self::of_storage(config, &error),
+            SyncError::Cache(error) => Self::of_cache(config, &error),
+            error @ SyncError::KeepsChanging => Self::Away(error.to_string()),
         }
     }
 }

@@ -1,10 +1,12 @@
-//! What has to be done now and then: sweeping swarms, pruning records, a line of statistics.
+//! Periodic work: sweeping swarms, pruning records, a line of statistics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use crate::cache::Cache;
 use crate::node::{Node, every};
 use crate::telemetry::notify;
 use crate::tracker::Tracker;
@@ -21,7 +23,12 @@ const PRUNE_PERIOD: Duration = Duration::from_secs(60);
 /// Records deleted in one transaction.
 const PRUNE_AT_ONCE: u32 = 2000;
 
-/// Sweeps the shards in turn, for ever.
+/// How often a part of the cache's peers is looked through for old ones, and how long the lease for
+/// that holds without being renewed.
+const CACHE_PERIOD: Duration = Duration::from_secs(2);
+const CACHE_LEASE: Duration = Duration::from_secs(5);
+
+/// Sweeps the shards in turn; runs until cancelled.
 pub(super) async fn sweep(node: Node) {
     let mut next = 0;
     let mut ticks = tokio::time::interval(SWEEP_TICK);
@@ -43,7 +50,7 @@ fn shards_at_once(peer_ttl: u32) -> usize {
     Tracker::SHARDS.div_ceil(ticks)
 }
 
-/// Deletes peer records that are of no use any more, a few at a time, for ever.
+/// Deletes obsolete peer records, a few at a time; runs until cancelled.
 pub(super) async fn prune(node: Node) {
     every(PRUNE_PERIOD, || async {
         let Some(before) = node.clocks.before(node.tracker.record_ttl()) else {
@@ -63,6 +70,30 @@ pub(super) async fn prune(node: Node) {
     .await;
 }
 
+/// Removes peers from the cache that have long been silent, some at a time; runs until cancelled.
+pub(super) async fn prune_cache(node: Node, cache: Arc<dyn Cache>) {
+    let mut cursor = 0;
+    loop {
+        tokio::time::sleep(CACHE_PERIOD).await;
+        let members_before = node.clocks.before(node.tracker.record_ttl());
+        let guests_before = node.clocks.before(node.tracker.peer_ttl());
+        let (Some(guests_before), members_before) =
+            (guests_before, members_before.unwrap_or(i64::MIN))
+        else {
+            // Another node can.
+            continue;
+        };
+        let is_ours = cache.lease("sweep", &node.name, CACHE_LEASE).await;
+        if !is_ours.unwrap_or(false) {
+            continue;
+        }
+        match cache.prune(cursor, members_before, guests_before).await {
+            Ok(next) => cursor = next.unwrap_or(0),
+            Err(error) => tracing::debug!(%error, "old peers were not removed from the cache"),
+        }
+    }
+}
+
 /// What the counters stood at when the last line was written.
 #[derive(Clone, Copy, Default)]
 struct Totals {
@@ -71,8 +102,8 @@ struct Totals {
     refusals: u64,
 }
 
-/// Writes a line of statistics every `period`, for ever; none while it is zero. `serving` says
-/// what, to the service manager.
+/// Writes a line of statistics every `period`, none while it is zero; runs until cancelled. `serving` is
+/// what the service manager shows.
 pub(super) async fn statistics(node: Node, mut period: watch::Receiver<Duration>, serving: String) {
     let mut before = Totals::default();
     loop {

@@ -1,7 +1,7 @@
-//! Looks whether the worker threads still turn. One that hangs is told in the log; and the service
-//! manager, which restarts what hangs, is told that all is well only as long as it is.
+//! Watches whether the worker threads still turn. A thread that hangs is logged; and the service
+//! manager, which restarts a process that hangs, gets keep-alives only while none does.
 //!
-//! The main thread is looked after as well: if it hangs, nobody tells the manager anything.
+//! The main thread is covered as well: if it hangs, the manager gets no keep-alives.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::telemetry::notify;
 use crate::telemetry::pulse::Pulse;
 
-/// How often the workers are looked at.
+/// How often the workers are checked.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// A worker turns at least once a second, so one that has not for so long hangs: in a lock, in a
-/// loop, or writing a log that nobody takes.
+/// A worker turns at least once a second, so one that has not for this long hangs: in a lock, in a
+/// loop, or writing a log that is not read.
 const HANGS_AFTER: Duration = Duration::from_secs(5);
 
 /// One worker thread, and when it was last seen to turn.
@@ -22,33 +22,33 @@ pub(super) struct Watched {
     name: String,
     pulse: Pulse,
     beats: u64,
-    /// None until it is looked at.
+    /// None until it is checked.
     turned: Option<Instant>,
     hangs: bool,
 }
 
-/// Watches those threads, for ever.
+/// Watches those threads; runs until cancelled.
 pub(super) async fn watch(mut workers: Vec<Watched>) {
     let alive_period = notify::alive_period();
-    let mut ticks = tokio::time::interval(alive_period.map_or(PERIOD, |it| it.min(PERIOD)));
+    let mut ticks = tokio::time::interval(alive_period.map_or(PERIOD, |period| period.min(PERIOD)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told: Option<Instant> = None;
+    let mut notified_at: Option<Instant> = None;
     loop {
         let now = ticks.tick().await;
-        // All of them are looked at, also after one that hangs.
-        let hanging = workers.iter_mut().map(|worker| worker.look(now));
-        let is_well = hanging.filter(|&hangs| hangs).count() == 0;
+        // All are checked, also after one that hangs.
+        let mut is_well = true;
+        for worker in &mut workers {
+            is_well &= !worker.check(now);
+        }
         let Some(period) = alive_period else {
             continue;
         };
-        if is_well && told.is_none_or(|told| now - told >= period) {
+        if is_well && notified_at.is_none_or(|at| now - at >= period) {
             notify::alive();
-            told = Some(now);
+            notified_at = Some(now);
         }
     }
 }
-
-// === impl Watched ===
 
 impl Watched {
     pub fn new(name: &str, pulse: &Pulse) -> Self {
@@ -61,8 +61,8 @@ impl Watched {
         }
     }
 
-    /// Whether it hangs.
-    fn look(&mut self, now: Instant) -> bool {
+    /// Logs when it begins or ends to hang; returns whether it hangs.
+    fn check(&mut self, now: Instant) -> bool {
         let (beats, name) = (self.pulse.beats(), &self.name);
         let turned = match self.turned {
             Some(turned) if beats == self.beats => turned,
@@ -93,8 +93,8 @@ mod tests {
         let start = Instant::now();
         let pulse = Pulse::default();
         let mut worker = Watched::new("http-0", &pulse);
-        let mut hangs = |seconds| worker.look(start + Duration::from_secs(seconds));
-        // However late it is looked at first.
+        let mut hangs = |seconds| worker.check(start + Duration::from_secs(seconds));
+        // However late the first check is.
         assert!(!hangs(100));
         assert!(!hangs(104));
         assert!(hangs(105));

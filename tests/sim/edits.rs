@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use mika::base::ids::{InfoHash, UserId};
 use mika::cache::Cache;
-use mika::control::Control;
 use mika::registry::{ClientPrefix, Permille, Registry, StoredTorrent, StoredUser, Whitelist};
 use mika::storage::{NewTorrent, Storage, TorrentPatch, TorrentRemoval, UserPatch};
+use mika::sync::edit::Control;
 use tokio::time::sleep;
 
 use super::storage::{Tables, info_hash};
@@ -83,7 +83,7 @@ impl Editor {
             _ => self.edit_whitelist(number).await,
         };
         let how = match saved {
-            Ok(saved) => format!("{:?}", saved.told),
+            Ok(saved) => format!("{:?}", saved.propagation),
             Err(error) => format!("not known to be saved: {error}"),
         };
         self.world
@@ -161,7 +161,7 @@ impl Editor {
 /// What an edit was, and what came of it.
 type Edited = (
     String,
-    Result<mika::control::Saved<()>, mika::control::ControlError>,
+    Result<mika::sync::edit::Saved<()>, mika::sync::edit::ControlError>,
 );
 
 /// What a node's registry has otherwise than storage.

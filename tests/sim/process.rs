@@ -10,7 +10,7 @@ use mika::base::clock::Clock;
 use mika::cache::Cache;
 use mika::config::Config;
 use mika::journal;
-use mika::node::bare::{BareNode, Process as Identity};
+use mika::node::bare::{BareNode, NodeProcess as Identity};
 use mika::registry::Registry;
 use mika::storage::Storage;
 use mika::telemetry::metrics::Protocol;

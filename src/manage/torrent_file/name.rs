@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use encoding_rs::Encoding;
 
-use crate::control::TEXT_MAX;
+use crate::sync::edit::TEXT_MAX;
 use crate::wire::bencode::Node;
 
 /// The bytes of the name; like clients, prefers the key for UTF-8.

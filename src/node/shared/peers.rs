@@ -1,4 +1,4 @@
-//! Swarms in the cache, and the journals by which other nodes tell of them.
+//! Swarms in the cache, and the journals of other nodes, which say how these change.
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -19,7 +19,7 @@ use crate::tracker::{Mode, Tracker};
 /// Torrents whose peers are read or written at once.
 const TORRENTS_AT_ONCE: usize = 2000;
 
-/// How often users' sets are written that keep changing; who changes them writes them, too.
+/// How often users' sets are written that keep changing; the nodes that change them write them, too.
 const SET_TRIES: u32 = 5;
 
 /// Shards whose peers are held at once while they are written.
@@ -31,29 +31,29 @@ const BATCHES_AT_ONCE: u32 = 20;
 /// How long a read waits for another node's next batch.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// How often is looked for new nodes, and how long a failure is left alone.
+/// How often the list of nodes is read, and the pause after a failure.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Rounds that a journal is still followed after it went off the list.
 const ROUNDS_AFTER_LEAVE: u32 = 60;
 
-/// Rounds without a sign of life after which a journal is not followed any more, until there is one.
+/// Rounds without a heartbeat after which a journal is not followed any more, until there is one.
 const ROUNDS_SILENT: u32 = 600;
 
-/// Takes up the peers of all torrents, those that are known better left as they are.
+/// Adopts the peers of all torrents, but for those of which this node has newer records.
 pub(super) async fn load(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     match node.tracker.mode() {
         Mode::Private => {
             let torrents = node.registry.info_hashes();
             for torrents in torrents.chunks(TORRENTS_AT_ONCE) {
-                take_over(node, cache.peers(torrents).await?);
+                adopt(node, cache.peers(torrents).await?);
             }
         }
         Mode::Public => {
             let mut cursor = 0;
             loop {
                 let scan = cache.swarms(cursor).await?;
-                take_over(node, cache.peers(&scan.rows).await?);
+                adopt(node, cache.peers(&scan.rows).await?);
                 match scan.next {
                     Some(next) => cursor = next,
                     None => break,
@@ -64,7 +64,7 @@ pub(super) async fn load(node: &Node, cache: &dyn Cache) -> Result<(), CacheErro
     Ok(())
 }
 
-fn take_over(node: &Node, swarms: Vec<(InfoHash, Vec<SharedPeer>)>) {
+fn adopt(node: &Node, swarms: Vec<(InfoHash, Vec<SharedPeer>)>) {
     let now = node.clock.now();
     for (info_hash, peers) in swarms {
         let torrent = node.registry.torrent(&info_hash);
@@ -83,9 +83,8 @@ fn take_over(node: &Node, swarms: Vec<(InfoHash, Vec<SharedPeer>)>) {
     }
 }
 
-/// Takes over what stands in the journals of all nodes: it may be newer than their peers are,
-/// which it is written to as well.
-/// Returns the last batch of each.
+/// Applies the journals of all nodes, which may be newer than the peers of the cache, and brings
+/// these up to them. Returns the last batch of each journal.
 pub(super) async fn overlay(
     node: &Node,
     cache: &dyn Cache,
@@ -105,8 +104,8 @@ pub(super) async fn overlay(
     Ok(positions)
 }
 
-/// Takes over the next batches of one journal; returns the number of the last, none at the end and
-/// at what can't be read: the peers of the cache have most of that, and no node may keep others
+/// Applies the next batches of one journal; returns the number of the last, none at the end and at
+/// what can't be read: the peers of the cache have most of that, and one node must not keep others
 /// from starting.
 async fn overlay_next(
     node: &Node,
@@ -134,15 +133,17 @@ async fn overlay_next(
 }
 
 /// Gives the cache all private peers of this node, except those of which it has a newer record;
-/// these are taken over. Then the sets of their users, and the counters of all swarms. Public
+/// these are adopted. Then the sets of their users, and the counters of all swarms. Public
 /// swarms fill again by themselves.
 pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     let generation = cache.ping().await?;
     let shards: Vec<usize> = (0..Tracker::SHARDS).collect();
     for shards in shards.chunks(SHARDS_AT_ONCE) {
         let now = node.clock.now();
-        let members = shards.iter().map(|shard| node.tracker.members(*shard, now));
-        let swarms: Vec<_> = members.flatten().collect();
+        let swarms: Vec<_> = shards
+            .iter()
+            .flat_map(|shard| node.tracker.members(*shard, now))
+            .collect();
         // Bases must not be ahead of the batches that they came with.
         node.journal.all_durable().await;
         give(node, cache, &swarms).await?;
@@ -155,7 +156,7 @@ pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheEr
     cache.set_has_all_peers(generation).await
 }
 
-/// The same before the journal runs: all that is known by then is durable.
+/// [`upload`] before the journal runs: all that is known by then is durable.
 pub(super) async fn upload_loaded(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     let generation = cache.ping().await?;
     for shard in 0..Tracker::SHARDS {
@@ -173,7 +174,7 @@ async fn put_sets(node: &Node, cache: &dyn Cache, shard: usize) -> Result<(), Ca
     let mut written = HashSet::new();
     for _ in 0..SET_TRIES {
         let mut news = memberships(node, &node.tracker.members(shard, node.clock.now()));
-        news.retain(|it| !written.contains(it));
+        news.retain(|membership| !written.contains(membership));
         if news.is_empty() {
             break;
         }
@@ -214,7 +215,7 @@ async fn give(
         let torrents: Vec<InfoHash> = swarms.iter().map(|(info_hash, _)| *info_hash).collect();
         let theirs = cache.peers(&torrents).await?;
         cache.put_peers(&newer_ones(swarms, &theirs)).await?;
-        take_over(node, theirs);
+        adopt(node, theirs);
     }
     Ok(())
 }
@@ -236,20 +237,23 @@ fn newer_ones(
         let theirs = known.get(&(info_hash, member.user, member.peer_id));
         theirs.is_none_or(|theirs| member.record.age().is_newer_than(theirs.age()))
     };
-    let swarms = ours.iter().map(|(info_hash, members)| {
-        let members = members.iter().filter(|member| is_ours(info_hash, member));
-        (
-            *info_hash,
-            members.cloned().map(SharedPeer::Member).collect(),
-        )
-    });
-    swarms
-        .filter(|(_, peers): &(_, Vec<_>)| !peers.is_empty())
-        .collect()
+    let mut newer = Vec::new();
+    for (info_hash, members) in ours {
+        let peers: Vec<SharedPeer> = members
+            .iter()
+            .filter(|member| is_ours(info_hash, member))
+            .cloned()
+            .map(SharedPeer::Member)
+            .collect();
+        if !peers.is_empty() {
+            newer.push((*info_hash, peers));
+        }
+    }
+    newer
 }
 
 /// Brings those journals of the cache to where storage is: it has the peers now, and the next
-/// start can tell by that.
+/// start knows that from it.
 pub(super) async fn catch_up(
     cache: &dyn Cache,
     applied: &HashMap<String, u64>,
@@ -270,16 +274,16 @@ pub(super) async fn catch_up(
 }
 
 /// A journal of the cache's list, as it is followed.
-struct Followed {
+struct FollowedJournal {
     /// None once it has been silent for long.
     task: Option<AbortOnDrop>,
-    /// The last sign of life of its process; none while it is not on the list.
+    /// The last heartbeat of its process; none while it is not on the list.
     sign: Option<String>,
-    /// Rounds for which that has been the same.
+    /// Rounds for which that has not changed.
     rounds: u32,
 }
 
-/// Tells the tracker of other nodes, if there are journals of any.
+/// Notes in the tracker that there are other nodes, if there are journals of any.
 pub(super) fn note_company<'a>(node: &Node, mut journals: impl Iterator<Item = &'a String>) {
     if journals.any(|journal| node_of(journal) != node.name.as_str()) {
         node.tracker.note_other_nodes();
@@ -288,27 +292,27 @@ pub(super) fn note_company<'a>(node: &Node, mut journals: impl Iterator<Item = &
 
 /// Follows every other journal that grows, until it is dropped.
 pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: HashMap<String, u64>) {
-    // Kept also of those that left: what they told before they come back is not counted again.
+    // Kept also of journals that left: what they had before they come back is not counted again.
     let positions = Arc::new(Mutex::new(positions));
-    let mut followed: HashMap<String, Followed> = HashMap::new();
+    let mut followed: HashMap<String, FollowedJournal> = HashMap::new();
     loop {
         if let Ok(nodes) = cache.nodes().await {
             let mut signs: HashMap<String, String> = nodes.into_iter().collect();
             signs.remove(node.journal.name());
-            followed.retain(|journal, it| it.look(signs.remove(journal)));
-            for (journal, sign) in signs {
-                let it = Followed {
+            followed.retain(|name, journal| journal.look(signs.remove(name)));
+            for (name, sign) in signs {
+                let journal = FollowedJournal {
                     task: None,
                     sign: Some(sign),
                     rounds: 0,
                 };
-                followed.insert(journal, it);
+                followed.insert(name, journal);
             }
             note_company(&node, followed.keys());
-            for (journal, it) in &mut followed {
-                it.follow(|| {
+            for (name, journal) in &mut followed {
+                journal.follow(|| {
                     let positions = Arc::clone(&positions);
-                    follow(node.clone(), Arc::clone(&cache), journal.clone(), positions)
+                    follow(node.clone(), Arc::clone(&cache), name.clone(), positions)
                 });
             }
         }
@@ -316,10 +320,8 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
     }
 }
 
-// === impl Followed ===
-
-impl Followed {
-    /// Takes note of a sign; false if the journal has been off the list for long.
+impl FollowedJournal {
+    /// Notes a heartbeat; returns false if the journal has been off the list for long.
     fn look(&mut self, sign: Option<String>) -> bool {
         if self.sign == sign {
             self.rounds = self.rounds.saturating_add(1);
@@ -339,7 +341,7 @@ impl Followed {
     }
 }
 
-/// Follows the journal of one node, for ever.
+/// Follows the journal of one node; runs until cancelled.
 async fn follow(
     node: Node,
     cache: Arc<dyn Cache>,
@@ -360,8 +362,9 @@ async fn follow(
     }
 }
 
-/// Takes over the next batches of a node; returns the number of the last. If some went before they
-/// were read, because this node was paused or cut off, what they said is in the peers of the cache.
+/// Applies the next batches of a node; returns the number of the last. If some were dropped before
+/// they were read, because this node was paused or cut off, their changes are in the peers of the
+/// cache.
 async fn step(node: &Node, cache: &dyn Cache, name: &str, after: u64) -> Result<u64, CacheError> {
     let mut batches = cache.follow(name, after, BATCHES_AT_ONCE, WAIT).await?;
     let mut last = after;
@@ -397,7 +400,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Takes over one batch of another node.
+/// Applies one batch of another node.
 fn apply(node: &Node, batch: &Batch, is_counted: bool, now: Now) {
     for change in &batch.changes {
         match change {

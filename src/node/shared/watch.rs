@@ -1,4 +1,4 @@
-//! Signs of life, of this node and of others; and what is done when the cache comes back empty.
+//! Heartbeats, of this node and of others; and what is done when the cache comes back empty.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,30 +18,30 @@ use crate::node::Node;
 use crate::node::shared::peers;
 use crate::tracker::Mode;
 
-/// How often a node says that it runs.
+/// How often a node sends a heartbeat.
 const BEAT_PERIOD: Duration = Duration::from_secs(1);
 
 /// Seconds without the cache after which peers are compared.
 const LONG_SECONDS: u32 = 60;
 
-/// How often is looked for nodes that died.
+/// How often the journals of dead nodes are looked for.
 const REPLAY_PERIOD: Duration = Duration::from_secs(5);
 
-/// How often counters are told.
+/// How often counters are added to the cache.
 const STATS_PERIOD: Duration = Duration::from_secs(10);
 
-/// How long a namesake on another host is watched for signs of life.
+/// How long a node of the same name on another host is watched for heartbeats.
 const NAMESAKE_WATCH: Duration = Duration::from_secs(3);
 
-/// The process that a node is, as its signs of life tell others: host, boot, pid namespace and pid.
+/// The process that a node is, as in its heartbeats: host, boot, pid namespace and pid.
 #[derive(Clone, Debug)]
-pub struct Process(Arc<str>);
+pub struct NodeProcess(Arc<str>);
 
 /// Refuses to start under the name of a node that runs: of two, the earlier one would have to stop.
 pub(in crate::node) async fn refuse_namesake(
     cache: &dyn Cache,
     name: &str,
-    own: &Process,
+    own: &NodeProcess,
 ) -> Result<()> {
     if let Some(host) = running(cache, |journal| node_of(journal) == name, own).await? {
         bail!("another mika runs as node {name:?} on {host}: give each a name of its own in node");
@@ -49,15 +49,15 @@ pub(in crate::node) async fn refuse_namesake(
     Ok(())
 }
 
-/// Says that this process is there: others follow it, and of two of one name that
-/// start together the earlier one notices.
+/// Sends the first heartbeat: other nodes follow this one, and of two of one name that start
+/// together the earlier one notices.
 pub(in crate::node) async fn show(cache: &dyn Cache, node: &Node) -> Result<(), CacheError> {
     let sign = node.process.sign(0, &node.clock);
     cache.beat(node.journal.name(), &sign).await
 }
 
-/// Says that the process with that journal has stopped in order: a start under its name need not wait
-/// for signs of life. A cache that went to another database than this one forgets the journal.
+/// Records that the process with that journal has stopped in order: a start under its name need not
+/// wait for heartbeats. A cache that went to another database than this one forgets the journal.
 pub(in crate::node) async fn take_leave(
     cache: &dyn Cache,
     database: &str,
@@ -70,20 +70,20 @@ pub(in crate::node) async fn take_leave(
     cache.beat(journal, STOPPED).await
 }
 
-/// The host on which the process with that journal runs; none if it gives no signs of life.
+/// The host on which the process with that journal runs; none if it sends no heartbeats.
 pub(in crate::node) async fn host_of(
     cache: &dyn Cache,
     journal: &str,
-    own: &Process,
+    own: &NodeProcess,
 ) -> Result<Option<String>> {
-    running(cache, |it| it == journal, own).await
+    running(cache, |name| name == journal, own).await
 }
 
-/// The host of one of the processes whose journals are meant and that give signs of life.
+/// The host of a process that sends heartbeats and whose journal fulfils `is_meant`.
 async fn running(
     cache: &dyn Cache,
     is_meant: impl Fn(&str) -> bool,
-    own: &Process,
+    own: &NodeProcess,
 ) -> Result<Option<String>> {
     let mut signs = cache.nodes().await?;
     signs.retain(|(journal, sign)| is_meant(journal) && !own.knows_dead(sign));
@@ -110,7 +110,7 @@ fn is_running(pid: i32) -> bool {
 async fn successor(
     cache: &dyn Cache,
     own: &str,
-    process: &Process,
+    process: &NodeProcess,
 ) -> Result<Option<String>, CacheError> {
     let nodes = cache.nodes().await?;
     let is_successor =
@@ -123,13 +123,13 @@ fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-/// Shows that this node runs, until a later start has its name. Notices when the cache was restarted
-/// or emptied, or was away for so long that nodes may have aged peers which others still hear:
-/// `stale` is told then.
+/// Sends heartbeats, until a later start has the name of this node. Notifies `stale` when the cache was
+/// restarted or emptied, or was away for so long that nodes may have expired peers of which others
+/// still receive announces.
 pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
     let own = node.journal.name().to_owned();
     let mut count = 0_u64;
-    let mut heard = node.clock.now().mono;
+    let mut answered = node.clock.now().mono;
     let mut generation = node.journal.generation();
     generation.mark_unchanged();
     let mut had_peers = true;
@@ -138,8 +138,8 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
             Ok((seen, has_peers)) => {
                 node.journal.on_cache_restarted(seen);
                 let now = node.clock.now().mono;
-                let was_away = now.since(std::mem::replace(&mut heard, now)) > LONG_SECONDS;
-                // Somebody may have deleted the mark alone.
+                let was_away = now.since(std::mem::replace(&mut answered, now)) > LONG_SECONDS;
+                // The mark alone may have been deleted.
                 let was_cut = std::mem::replace(&mut had_peers, has_peers) && !has_peers;
                 if was_away || was_cut || generation.has_changed().unwrap_or(false) {
                     generation.mark_unchanged();
@@ -167,12 +167,12 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
             return;
         }
         count += 1;
-        // Without it, others take this node for dead: harmless, and it ends with the next.
+        // Without it, others take this node for dead: harmless, until the next one.
         if let Err(error) = cache
             .beat(&own, &node.process.sign(count, &node.clock))
             .await
         {
-            tracing::debug!(%error, "the cache was not told that this node runs");
+            tracing::debug!(%error, "the heartbeat of this node did not reach the cache");
         }
         tokio::time::sleep(BEAT_PERIOD).await;
     }
@@ -195,7 +195,7 @@ async fn look(cache: &dyn Cache) -> Result<(Generation, bool), CacheError> {
     Ok((cache.ping().await?, cache.has_all_peers().await?))
 }
 
-/// Brings to storage what nodes left that died, for ever.
+/// Brings to storage what dead nodes left; runs until cancelled.
 pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
     let mut replay = Replay::new(
         cache,
@@ -214,8 +214,8 @@ pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
     }
 }
 
-/// Adds what was counted to the counters in the cache, for ever.
-pub(super) async fn tell_stats(node: Node, cache: Arc<dyn Cache>) {
+/// Adds what was counted to the counters in the cache; runs until cancelled.
+pub(super) async fn publish_stats(node: Node, cache: Arc<dyn Cache>) {
     let (mut announces, mut scrapes) = (0, 0);
     loop {
         tokio::time::sleep(STATS_PERIOD).await;
@@ -227,7 +227,7 @@ pub(super) async fn tell_stats(node: Node, cache: Arc<dyn Cache>) {
             seeders,
             leechers,
         };
-        // What was not told goes with the next.
+        // What was not added is in the next.
         if cache.add_stats(stats).await.is_ok() {
             (announces, scrapes) = now;
         }
@@ -235,7 +235,7 @@ pub(super) async fn tell_stats(node: Node, cache: Arc<dyn Cache>) {
 }
 
 /// Brings the peers of this node and of the cache together whenever one may have missed what the
-/// other knows, for ever.
+/// other has; runs until cancelled.
 pub(super) async fn refill(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
     loop {
         stale.notified().await;
@@ -272,8 +272,8 @@ async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
         // Others may have brought swarms that this node does not know.
         peers::load(node, cache).await?;
     }
-    // A start tells by the journals whether the cache is behind storage. Those of other nodes are
-    // theirs: an entry here would shut out what they are about to send again.
+    // A start knows by the journals whether the cache is behind storage. Journals of other nodes are
+    // left to them: an entry here would shut out what they are about to send again.
     let applied = node.journal.progress().applied;
     peers::catch_up(
         cache,
@@ -282,9 +282,7 @@ async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     .await
 }
 
-// === impl Process ===
-
-impl Process {
+impl NodeProcess {
     /// The process that this runs in.
     pub fn current() -> Self {
         let uname = rustix::system::uname();
@@ -295,19 +293,19 @@ impl Process {
         Self(format!("{host} {boot} {namespace} {}", own_pid()).into())
     }
 
-    /// One of a host of that name, out of sight of this one.
+    /// A process of a host of that name, which this one can't see.
     #[cfg(feature = "contract")]
     pub fn elsewhere(host: &str, pid: u32) -> Self {
         Self(format!("{host} boot-of-{host} pid:[1] {pid}").into())
     }
 
-    /// Its sign of life of that number, and what the host's clock says, for
+    /// Its heartbeat of that number, with the time of the host's clock, for
     /// [`time_of`](crate::cache::time_of).
     fn sign(&self, count: u64, clock: &Clock) -> String {
         format!("{} {count} {}", self.0, clock.wall())
     }
 
-    /// Whether the process of a sign is known to be gone: only where it ran in sight of this one.
+    /// Whether the process of a heartbeat is known to be gone: only one that this one could see.
     fn knows_dead(&self, sign: &str) -> bool {
         if sign == STOPPED {
             return true;

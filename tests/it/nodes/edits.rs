@@ -1,6 +1,7 @@
 //! Edits, one at a time, by every command and by plain SQL.
 
 use std::fs;
+use std::thread::sleep;
 use std::time::Duration;
 
 use mika::base::ids::InfoHash;
@@ -74,6 +75,43 @@ fn a_torrent_that_was_deleted_while_no_node_ran_stays_deleted() {
 }
 
 #[test]
+fn an_edit_is_published_once() {
+    const EDITS: usize = 12;
+    let pair = Pair::start(1);
+    let mut edits = Edits::of(&pair);
+    edits.sql("INSERT INTO users (passkey, username) VALUES ('bobs_passkey', 'bob')");
+    edits.user("bobs_passkey", true);
+    // Before that, the notice of an earlier edit may be late.
+    sleep(Duration::from_secs(21));
+    let before = edits.notices();
+    for number in 0..EDITS {
+        let hash = InfoHash([0xe0 + number as u8; 20]);
+        if number % 2 == 0 {
+            let name = format!("user-{number}");
+            edits.manage(&["users", "add", &name, "--passkey", &format!("{name}-key")]);
+            edits.user(&format!("{name}-key"), true);
+        } else {
+            edits.manage(&["torrents", "add", &hash.to_string(), "--name", "film"]);
+            edits.torrent(hash, true);
+        }
+        // The lease holder has read the feed.
+        sleep(Duration::from_millis(700));
+    }
+    let given = edits.notices() - before;
+    eprintln!("{EDITS} edits: {given} notices");
+    // One that is read from the feed before its editor has published it is published twice.
+    assert!((EDITS..=EDITS + 3).contains(&given), "{given}");
+
+    // An editor that wrote the row and failed before it published it.
+    let id = pair.sql("SELECT id FROM users WHERE username = 'bob'");
+    let key = format!("t:u:{}", id.trim());
+    pair.site.redis.cli(&["HSET", &key, "enabled", "0"]);
+    edits.sql("UPDATE users SET enabled = 0 WHERE username = 'bob'");
+    edits.user("bobs_passkey", false);
+    assert_eq!(edits.notices() - before, given + 1);
+}
+
+#[test]
 fn both_nodes_follow_plain_sql() {
     let pair = Pair::start(1);
     let mut edits = Edits::of(&pair);
@@ -129,6 +167,12 @@ impl<'a> Edits<'a> {
 
     fn sql(&self, statement: &str) {
         self.pair.sql(statement);
+    }
+
+    /// How many notices were published.
+    fn notices(&self) -> usize {
+        let count = self.pair.site.redis.cli(&["XLEN", "t:control"]);
+        count.parse().expect("a number")
     }
 
     fn user(&mut self, passkey: &str, is_known: bool) {

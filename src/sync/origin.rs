@@ -3,54 +3,56 @@
 use std::fmt;
 
 use crate::cache::{Cache, Mirrored};
-use crate::node::Node;
-use crate::node::shared::LoadError;
-use crate::storage::{Feed, FeedPosition};
+use crate::storage::{Feed, FeedPosition, Storage};
+
+use super::SyncError;
 
 /// What the cache has of the registry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// All of it, as it was at that position of the feed.
     Cache(Mirrored),
-    /// Not all: nobody has filled it since the server was started or emptied.
+    /// Not all: it was not filled since the server was started or emptied.
     Incomplete,
     /// The registry of another database.
     Foreign,
     /// More changed since than the feed of changes keeps.
     Behind,
-    /// The server threw keys away to make room.
+    /// The server evicted keys to make room.
     Evicted,
-    /// All of it as it was when it was filled; nobody knows what changed since.
+    /// All of it as it was when it was filled; what changed since is not known.
     Unfollowed,
 }
 
-/// Looks at the marks of the cache, and whether storage still has what changed since.
-pub(super) async fn of(node: &Node, cache: &dyn Cache) -> Result<Origin, LoadError> {
-    let Some(mirrored) = cache.mirrored().await? else {
-        return Ok(Origin::Incomplete);
-    };
-    if mirrored.storage != node.storage.identity().await? {
-        return Ok(Origin::Foreign);
-    }
-    if cache.evicted().await? > mirrored.evicted {
-        return Ok(Origin::Evicted);
-    }
-    if !node.storage.has_feed() {
-        return Ok(Origin::Unfollowed);
-    }
-    let position = FeedPosition(mirrored.position);
-    Ok(match node.storage.feed(position, 1).await? {
-        Feed::Changes(..) => Origin::Cache(mirrored),
-        Feed::Lost => Origin::Behind,
-    })
-}
-
-// === impl Origin ===
-
 impl Origin {
+    /// Reads the marks of the cache, and whether storage still has what changed since.
+    pub async fn find(storage: &dyn Storage, cache: &dyn Cache) -> Result<Self, SyncError> {
+        let Some(mirrored) = cache.mirrored().await? else {
+            return Ok(Self::Incomplete);
+        };
+        if mirrored.storage != storage.identity().await? {
+            return Ok(Self::Foreign);
+        }
+        if cache.evicted().await? > mirrored.evicted {
+            return Ok(Self::Evicted);
+        }
+        if !storage.has_feed() {
+            return Ok(Self::Unfollowed);
+        }
+        let position = FeedPosition(mirrored.position);
+        Ok(match storage.feed(position, 1).await? {
+            Feed::Changes(..) => Self::Cache(mirrored),
+            Feed::Lost => Self::Behind,
+        })
+    }
+
     /// Whether the registry may be loaded from the cache by a start or a reload.
     pub fn is_usable(&self) -> bool {
         matches!(self, Self::Cache(_))
+    }
+
+    pub fn log_load_from_storage(&self) {
+        tracing::info!("the registry is loaded from storage, and not from the cache: {self}");
     }
 }
 

@@ -1,51 +1,48 @@
-//! Warmup: brings the registry of the cache up to what storage has.
+//! Warmup: brings the whole registry of the cache up to what storage has.
 //!
-//! Rows are written over those that are there, and only then goes what storage no longer has, so
-//! at no moment is anything missing that is in force: a warmup may be repeated, and interrupted
-//! anywhere. Totals and counters in the cache are left to the nodes, whose announces move them.
-//! The sets of users are written from storage; nodes that run know newer ones, and are told to
-//! bring them.
+//! Rows are written over those that are there, and only then is removed what storage no longer has.
+//! So no row that is in force is missing at any moment, and a warmup may be repeated, or interrupted
+//! anywhere. Totals and counters in the cache are left to the nodes, whose announces move them. The
+//! sets of users are written from storage; running nodes know newer ones, and are notified to bring
+//! them.
 //!
 //! The web application goes on editing meanwhile. So the feed of changes is read before the first
-//! row, and followed after the last one and before every removal: what a page read too early for
-//! is put right by the feed.
+//! row, and followed after the last one and before every removal: the feed corrects what was read
+//! too early.
 
 mod compare;
 mod load;
+mod read;
 mod remove;
-mod seen;
 mod sets;
+mod stored;
 
-use std::sync::Arc;
-
-use crate::cache::{Cache, CacheError, Mirrored, Notice, owner};
+use crate::cache::{Mirrored, Notice, owner};
 use crate::registry::BadRow;
-use crate::storage::{Storage, StorageError};
 
 use self::load::Loader;
-
-/// Rows read from storage at a time.
-const PAGE: u32 = 2000;
+use self::read::Reader;
+use super::{Mirror, SyncError};
 
 /// What to warm up, and whether to do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    pub parts: Parts,
+pub struct WarmupOptions {
+    pub parts: WarmupParts,
     /// Only counts what would change.
     pub dry_run: bool,
 }
 
 /// Parts of the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parts {
+pub struct WarmupParts {
     pub whitelist: bool,
     pub users: bool,
     pub torrents: bool,
 }
 
-/// One step of a warmup, as progress tells of it.
+/// One step of a warmup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum WarmupStep {
     Whitelist,
     Users,
     Torrents,
@@ -55,23 +52,23 @@ pub enum Step {
     Removal,
 }
 
-/// Hears how a warmup goes on. By default it listens to nothing.
-pub trait Progress: Send {
-    fn begin(&mut self, _step: Step) {}
+/// How a warmup goes on. By default nothing is shown.
+pub trait WarmupProgress: Send {
+    fn begin(&mut self, _step: WarmupStep) {}
 
-    /// So many more rows are done.
+    /// `rows` more are done.
     fn advance(&mut self, _rows: u64) {}
 
     /// A row of storage was passed over.
     fn skipped(&mut self, _row: &BadRow) {}
 
     /// The step is done. What is removed is counted by then in a dry run only.
-    fn end(&mut self, _step: Step, _counts: &Counts) {}
+    fn end(&mut self, _step: WarmupStep, _counts: &WarmupCounts) {}
 }
 
-/// What became of one part.
+/// The rows of one part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct WarmupCounts {
     /// Usable rows in storage.
     pub rows: u64,
     /// Counted by a dry run only: rows that the cache lacks.
@@ -82,12 +79,12 @@ pub struct Counts {
     pub removed: u64,
 }
 
-/// What a warmup did; parts that were not asked for are none.
+/// What a warmup did. Parts that were not asked for are `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    pub whitelist: Option<Counts>,
-    pub users: Option<Counts>,
-    pub torrents: Option<Counts>,
+pub struct WarmupReport {
+    pub whitelist: Option<WarmupCounts>,
+    pub users: Option<WarmupCounts>,
+    pub torrents: Option<WarmupCounts>,
     /// Rows of storage that can't be used.
     pub skipped: u64,
     /// Users without a passkey and torrents without an info hash, which the site has not finished.
@@ -101,27 +98,22 @@ pub struct Unfinished {
     pub torrents: u64,
 }
 
-/// Which of the two failed.
-#[derive(Debug, thiserror::Error)]
-pub enum WarmupError {
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-}
-
-/// Brings `cache` up to `storage`. When all parts were done, the cache counts as complete: nodes
-/// may start from it. Running nodes take everything over at once.
+/// Brings the cache up to storage. When all parts were done, the cache counts as complete: nodes
+/// may start from it. Running nodes load everything again at once.
+///
+/// # Errors
+/// As the calls of storage and cache; it may be repeated.
 pub async fn run(
-    storage: &Arc<dyn Storage>,
-    cache: &Arc<dyn Cache>,
-    options: &Options,
-    progress: &mut impl Progress,
-) -> Result<Report, WarmupError> {
+    mirror: &Mirror,
+    options: &WarmupOptions,
+    progress: &mut impl WarmupProgress,
+) -> Result<WarmupReport, SyncError> {
+    let Mirror { storage, cache } = mirror;
     cache.ping().await?;
     let start = storage.feed_position().await?;
+    let reader = Reader::new(&**storage, progress);
     if options.dry_run {
-        return compare::run(&**storage, &**cache, options.parts, progress).await;
+        return compare::run(reader, &**cache, options.parts).await;
     }
     let identity = storage.identity().await?;
     owner::take(&**cache, &identity).await?;
@@ -133,7 +125,7 @@ pub async fn run(
         cache.forget_mirrored().await?;
     }
     let evicted = cache.evicted().await?;
-    let mut loader = Loader::new(storage, cache, start, progress);
+    let mut loader = Loader::new(reader, cache, start);
     loader.look().await?;
     loader.load(options.parts).await?;
     loader.follow_feed().await?;
@@ -142,7 +134,7 @@ pub async fn run(
         loader.load_sets().await?;
     }
     let (report, position) = loader.remove(options.parts).await?;
-    if options.parts == Parts::ALL {
+    if options.parts == WarmupParts::ALL {
         let mirrored = Mirrored {
             position,
             storage: identity,
@@ -157,9 +149,9 @@ pub async fn run(
     Ok(report)
 }
 
-// === impl Parts ===
+// === impl WarmupParts ===
 
-impl Parts {
+impl WarmupParts {
     pub const ALL: Self = Self {
         whitelist: true,
         users: true,
@@ -173,18 +165,6 @@ impl Parts {
     };
 }
 
-// === impl Progress ===
+// === impl WarmupProgress ===
 
-impl Progress for () {}
-
-// === impl WarmupError ===
-
-impl WarmupError {
-    /// Whether the server could not be reached, or not now.
-    pub fn is_away(&self) -> bool {
-        match self {
-            Self::Storage(error) => matches!(error, StorageError::Away(_)),
-            Self::Cache(error) => !matches!(error, CacheError::Broken(_)),
-        }
-    }
-}
+impl WarmupProgress for () {}

@@ -1,4 +1,4 @@
-//! What storage has, in few bytes a row: enough to tell doubled rows, and what the cache has in excess.
+//! What storage has, in few bytes a row: enough to find doubled rows, and orphans of the cache.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hash};
@@ -12,7 +12,7 @@ use crate::registry::{BadRow, StoredTorrent, StoredUser};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Digest([u32; 4]);
 
-/// Makes [`Digest`]s; those of two makers don't compare.
+/// Makes [`Digest`]s, which compare with those of the same digester only.
 #[derive(Default)]
 pub(super) struct Digester {
     high: RandomState,
@@ -21,7 +21,7 @@ pub(super) struct Digester {
 
 /// Rows of storage by their identity. Rows come by id, so of doubled ones the lowest is first.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct StoredIndex {
     digester: Digester,
     users: HashMap<UserId, Digest, RandomState>,
     passkeys: HashMap<Digest, UserId, RandomState>,
@@ -47,9 +47,9 @@ impl Digester {
     }
 }
 
-// === impl Seen ===
+// === impl StoredIndex ===
 
-impl Seen {
+impl StoredIndex {
     /// Notes a user; one whose passkey is another's can't be used.
     pub fn add_user(&mut self, row: &StoredUser) -> Result<(), BadRow> {
         let id = row.user.id;
@@ -80,7 +80,7 @@ impl Seen {
         self.users.contains_key(&id)
     }
 
-    /// Whether that is anybody's passkey.
+    /// Whether that is a user's passkey.
     pub fn knows_passkey(&self, passkey: &Passkey) -> bool {
         let digest = self.digester.digest(passkey.expose());
         self.passkeys.contains_key(&digest)
@@ -130,7 +130,7 @@ impl Seen {
         self.doubtful.contains(&id)
     }
 
-    /// Who else has that info hash. What a doubtful torrent had may be free by now.
+    /// Another torrent with that info hash. What a doubtful torrent had may be free by now.
     fn other_owner(&self, info_hash: &InfoHash, id: TorrentId) -> Option<TorrentId> {
         let owners = [&self.torrents, &self.seconds];
         let mut owners = owners.iter().filter_map(|map| map.get(info_hash).copied());
@@ -179,56 +179,58 @@ mod tests {
 
     #[test]
     fn of_doubled_passkeys_the_lowest_id_stays() {
-        let mut seen = Seen::default();
-        seen.add_user(&user(1, "passkey-1")).unwrap();
-        let bad = seen.add_user(&user(2, "passkey-1")).unwrap_err();
+        let mut index = StoredIndex::default();
+        index.add_user(&user(1, "passkey-1")).unwrap();
+        let bad = index.add_user(&user(2, "passkey-1")).unwrap_err();
         assert_eq!((bad.table, bad.id.as_str()), ("users", "2"));
         assert!(bad.problem.contains("user 1") && !bad.problem.contains("passkey-1"));
-        assert!(seen.has_user(UserId(1)) && !seen.has_user(UserId(2)));
+        assert!(index.has_user(UserId(1)) && !index.has_user(UserId(2)));
     }
 
     #[test]
     fn a_user_has_one_passkey_at_a_time() {
-        let mut seen = Seen::default();
-        seen.add_user(&user(1, "passkey-1")).unwrap();
-        seen.add_user(&user(1, "passkey-1")).unwrap();
-        seen.add_user(&user(1, "passkey-2")).unwrap();
-        let has = |seen: &Seen, passkey: &str| seen.knows_passkey(&passkey.parse().unwrap());
-        assert!(has(&seen, "passkey-2") && !has(&seen, "passkey-1"));
-        seen.add_user(&user(2, "passkey-1")).unwrap();
-        seen.remove_user(UserId(1));
-        assert!(!seen.has_user(UserId(1)) && !has(&seen, "passkey-2"));
+        let mut index = StoredIndex::default();
+        index.add_user(&user(1, "passkey-1")).unwrap();
+        index.add_user(&user(1, "passkey-1")).unwrap();
+        index.add_user(&user(1, "passkey-2")).unwrap();
+        let has =
+            |index: &StoredIndex, passkey: &str| index.knows_passkey(&passkey.parse().unwrap());
+        assert!(has(&index, "passkey-2") && !has(&index, "passkey-1"));
+        index.add_user(&user(2, "passkey-1")).unwrap();
+        index.remove_user(UserId(1));
+        assert!(!index.has_user(UserId(1)) && !has(&index, "passkey-2"));
     }
 
     #[test]
     fn of_doubled_info_hashes_the_lowest_id_stays_be_they_first_or_second() {
-        let mut seen = Seen::default();
-        seen.add_torrent(&torrent(1, 1, Some(2))).unwrap();
+        let mut index = StoredIndex::default();
+        index.add_torrent(&torrent(1, 1, Some(2))).unwrap();
         for doubled in [
             torrent(2, 1, None),
             torrent(3, 2, None),
             torrent(4, 3, Some(2)),
         ] {
             assert!(
-                seen.add_torrent(&doubled)
+                index
+                    .add_torrent(&doubled)
                     .unwrap_err()
                     .problem
                     .contains("torrent 1")
             );
         }
-        assert_eq!(seen.has_torrent(&InfoHash([1; 20])), Some(true));
-        assert_eq!(seen.has_torrent(&InfoHash([2; 20])), Some(false));
-        assert_eq!(seen.has_torrent(&InfoHash([3; 20])), Some(false));
-        seen.add_torrent(&torrent(1, 1, Some(2))).unwrap();
+        assert_eq!(index.has_torrent(&InfoHash([1; 20])), Some(true));
+        assert_eq!(index.has_torrent(&InfoHash([2; 20])), Some(false));
+        assert_eq!(index.has_torrent(&InfoHash([3; 20])), Some(false));
+        index.add_torrent(&torrent(1, 1, Some(2))).unwrap();
     }
 
     #[test]
     fn what_a_deleted_torrent_had_is_free() {
-        let mut seen = Seen::default();
-        seen.add_torrent(&torrent(1, 1, None)).unwrap();
-        seen.doubt(TorrentId(1));
-        assert_eq!(seen.has_torrent(&InfoHash([1; 20])), None);
-        seen.add_torrent(&torrent(2, 1, None)).unwrap();
-        assert_eq!(seen.has_torrent(&InfoHash([1; 20])), Some(true));
+        let mut index = StoredIndex::default();
+        index.add_torrent(&torrent(1, 1, None)).unwrap();
+        index.doubt(TorrentId(1));
+        assert_eq!(index.has_torrent(&InfoHash([1; 20])), None);
+        index.add_torrent(&torrent(2, 1, None)).unwrap();
+        assert_eq!(index.has_torrent(&InfoHash([1; 20])), Some(true));
     }
 }

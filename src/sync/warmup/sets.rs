@@ -5,46 +5,56 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::load::{Loader, Writes, is_last};
-use super::{Counts, PAGE, Progress, Step, WarmupError};
+use super::load::{Loader, Writes};
+use super::read::PAGE;
+use super::{WarmupCounts, WarmupProgress, WarmupStep};
 use crate::base::ids::{TorrentId, UserId};
 use crate::cache::Membership;
 use crate::storage::{StoredHistory, StoredPeer};
+use crate::sync::SyncError;
+use crate::sync::load::is_last;
 
 /// The peers of one user on one torrent come one after the other: the one that announced last decides.
 #[derive(Default)]
 struct Latest(Option<StoredPeer>);
 
-impl<P: Progress> Loader<'_, P> {
+impl<P: WarmupProgress> Loader<'_, P> {
     /// Writes the sets of all users, those of torrents that are gone left out. Histories come
     /// last: they know what was completed.
-    pub async fn load_sets(&mut self) -> Result<(), WarmupError> {
-        self.progress.begin(Step::Sets);
-        let torrents: HashSet<TorrentId, RandomState> = self.seen.torrent_ids().collect();
+    pub async fn load_sets(&mut self) -> Result<(), SyncError> {
+        self.reader.progress.begin(WarmupStep::Sets);
+        let torrents: HashSet<TorrentId, RandomState> = self.reader.stored.torrent_ids().collect();
         self.load_active(&torrents).await?;
         self.load_histories(&torrents).await?;
-        self.progress.end(Step::Sets, &Counts::default());
+        self.reader
+            .progress
+            .end(WarmupStep::Sets, &WarmupCounts::default());
         Ok(())
     }
 
     async fn load_active(
         &mut self,
         torrents: &HashSet<TorrentId, RandomState>,
-    ) -> Result<(), WarmupError> {
+    ) -> Result<(), SyncError> {
         let mut writes = Writes::default();
         let mut latest = Latest::default();
         let mut after = None;
         loop {
             // All there are: tombstones take a torrent out of the sets.
-            let page = self.storage.peers(i64::MIN, after, PAGE).await?;
+            let page = self.reader.storage.peers(i64::MIN, after, PAGE).await?;
             after = page.rows.last().map(|row| row.key);
             let last = is_last(&page)?;
-            self.progress.advance(page.rows.len() as u64);
-            let rows = page.rows.into_iter().map(Some);
+            self.reader.progress.advance(page.rows.len() as u64);
             let ends = last.then_some(None);
-            let found = rows.chain(ends).filter_map(|row| latest.replace(row));
-            let found = found.filter(|row| self.is_known(row.key.user, row.key.torrent, torrents));
-            let memberships: Vec<Membership> = found.map(|row| of_peer(&row)).collect();
+            let memberships: Vec<Membership> = page
+                .rows
+                .into_iter()
+                .map(Some)
+                .chain(ends)
+                .filter_map(|row| latest.replace(row))
+                .filter(|row| self.is_known(row.key.user, row.key.torrent, torrents))
+                .map(|row| of_peer(&row))
+                .collect();
             let cache = Arc::clone(self.cache);
             let write = async move { cache.put_memberships(&memberships).await };
             writes.add(write).await?;
@@ -58,17 +68,20 @@ impl<P: Progress> Loader<'_, P> {
     async fn load_histories(
         &mut self,
         torrents: &HashSet<TorrentId, RandomState>,
-    ) -> Result<(), WarmupError> {
+    ) -> Result<(), SyncError> {
         let mut writes = Writes::default();
         let mut after = None;
         loop {
-            let page = self.storage.histories(after, PAGE).await?;
+            let page = self.reader.storage.histories(after, PAGE).await?;
             after = page.rows.last().map(|row| (row.torrent, row.user));
             let last = is_last(&page)?;
-            self.progress.advance(page.rows.len() as u64);
-            let rows = page.rows.iter();
-            let known = rows.filter(|row| self.is_known(row.user, row.torrent, torrents));
-            let memberships: Vec<Membership> = known.map(of_history).collect();
+            self.reader.progress.advance(page.rows.len() as u64);
+            let memberships: Vec<Membership> = page
+                .rows
+                .iter()
+                .filter(|row| self.is_known(row.user, row.torrent, torrents))
+                .map(of_history)
+                .collect();
             let cache = Arc::clone(self.cache);
             let write = async move { cache.put_memberships(&memberships).await };
             writes.add(write).await?;
@@ -85,11 +98,11 @@ impl<P: Progress> Loader<'_, P> {
         torrent: TorrentId,
         torrents: &HashSet<TorrentId, RandomState>,
     ) -> bool {
-        self.seen.has_user(user) && torrents.contains(&torrent)
+        self.reader.stored.has_user(user) && torrents.contains(&torrent)
     }
 }
 
-/// What a peer's record says. Whether the torrent was completed once, its history knows.
+/// What follows from a peer's record. Whether the torrent was completed once is in its history.
 fn of_peer(row: &StoredPeer) -> Membership {
     Membership::of_record(row.key.user, row.key.torrent, &row.record)
 }
@@ -105,8 +118,6 @@ fn of_history(row: &StoredHistory) -> Membership {
         hnr: Some(row.hnr),
     }
 }
-
-// === impl Latest ===
 
 impl Latest {
     /// Takes the next peer, or none at the end; returns the one that decides, once all peers of

@@ -1,11 +1,10 @@
-//! The one way to change the registry: validated, written to storage, then to the cache, and told
-//! to the nodes.
+//! The one way to change the registry: validated, written to storage, then to the cache, and
+//! published to the nodes.
 //!
 //! Storage is the truth, so what is written there is done. Where nodes share a cache, its rows
-//! follow and each node is told which to read again; if the cache is away, the nodes find the
-//! change in storage's own feed (`Storage::feed`), as they do with plain SQL.
+//! follow, and notices say which of them nodes have to read again. If the cache is away, nodes find
+//! the change in storage's own feed (`Storage::feed`), as they do with plain SQL.
 
-mod mirror;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +18,7 @@ use crate::storage::{
     UserPatch,
 };
 
-use self::mirror::Mirror;
+use super::{Mirror, SyncError};
 
 /// The longest user name, torrent name, client name and reason, in characters.
 pub const TEXT_MAX: usize = 255;
@@ -30,7 +29,7 @@ pub const PREFIX_MAX: usize = 20;
 /// Why a change of the registry was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The value can't be accepted; says what is expected.
+    /// The value can't be accepted; the text says what is expected.
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]
@@ -39,29 +38,29 @@ pub enum ControlError {
 
 /// An edit that storage has.
 #[derive(Debug)]
-#[must_use = "that the cache could not be told is worth a word"]
+#[must_use = "a cache that could not be reached is to be reported"]
 pub struct Saved<T> {
     pub value: T,
-    pub told: Told,
+    pub propagation: Propagation,
 }
 
 /// Whether the running nodes know of an edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// They were told, or follow storage by themselves.
-    Now,
-    /// The cache could not be told, for this reason. They follow once it is back.
-    Later(String),
+pub enum Propagation {
+    /// They were notified, or follow storage by themselves.
+    Done,
+    /// The cache could not be brought up to date, for this reason. They follow once it is back.
+    Pending(String),
 }
 
-/// Rows whose totals are set to 0 at a time, so that nobody else waits long for them.
+/// Rows whose totals are set to 0 at a time, so that others do not wait long for them.
 const WIPE_PORTION: u32 = 5000;
 
 /// Changes users, torrents and the whitelist.
 #[derive(Clone)]
 pub struct Control {
     storage: Arc<dyn Storage>,
-    cache: Option<Arc<dyn Cache>>,
+    mirror: Option<Mirror>,
 }
 
 /// A passkey of 32 letters and digits from the operating system's random source.
@@ -84,7 +83,7 @@ pub fn random_passkey() -> Result<Passkey, ControlError> {
         .map_err(|error| ControlError::Invalid(format!("{error}")))
 }
 
-/// Whether `client` may stand in the whitelist: a prefix as clients send it, a name as people read it.
+/// Whether `client` may stand in the whitelist: a prefix as clients send it, and a name.
 pub fn validate_client(client: &ClientPrefix) -> Result<(), ControlError> {
     let prefix = client.prefix.as_str();
     let printable = prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));
@@ -109,9 +108,13 @@ pub fn validate_client(client: &ClientPrefix) -> Result<(), ControlError> {
 // === impl Control ===
 
 impl Control {
-    /// Edits that storage; and that cache, if nodes share one.
+    /// Edits `storage`, and the cache if nodes share one.
     pub fn new(storage: Arc<dyn Storage>, cache: Option<Arc<dyn Cache>>) -> Self {
-        Self { storage, cache }
+        let mirror = cache.map(|cache| Mirror {
+            storage: Arc::clone(&storage),
+            cache,
+        });
+        Self { storage, mirror }
     }
 
     /// Adds a user, with a random passkey if none is given.
@@ -132,7 +135,7 @@ impl Control {
             can_leech: true,
         };
         let id = self.storage.add_user(&user).await?;
-        Ok(Saved::new((id, passkey), self.tell_user(id).await))
+        Ok(Saved::new((id, passkey), self.mirror_user(id).await))
     }
 
     /// Adds users as the web application has them, ids and all, in one transaction; for each, the
@@ -147,16 +150,15 @@ impl Control {
         }
         let ids = self.storage.add_users(users).await?;
         let added: Vec<UserId> = ids.iter().flatten().flatten().copied().collect();
-        let told = match self.mirror() {
-            Some(mirror) => mirror.users(&added).await,
-            None => Ok(()),
-        };
-        Ok(Saved::new(ids, told))
+        let propagation = self
+            .propagate(async |mirror| mirror.users(&added).await)
+            .await;
+        Ok(Saved::new(ids, propagation))
     }
 
-    /// Tells the nodes of a user whom somebody else has changed in storage.
-    pub async fn announce_user(&self, id: UserId) -> Saved<()> {
-        Saved::new((), self.tell_user(id).await)
+    /// Brings a user to the nodes who was changed in storage by other means.
+    pub async fn publish_user(&self, id: UserId) -> Saved<()> {
+        Saved::new((), self.mirror_user(id).await)
     }
 
     /// Changes what the patch names, and nothing else.
@@ -176,11 +178,9 @@ impl Control {
             }
         }
         self.storage.update_user(id, patch).await?;
-        let told = self
-            .tell_user(id)
-            .await
-            .and(self.tell_totals(id, patch).await);
-        Ok(Saved::new((), told))
+        let user = self.mirror_user(id).await;
+        let totals = self.propagate(async |mirror| mirror.totals(id, patch).await);
+        Ok(Saved::new((), user.and(totals.await)))
     }
 
     pub async fn set_user_enabled(
@@ -193,7 +193,7 @@ impl Control {
             ..UserPatch::default()
         };
         self.storage.update_user(id, &patch).await?;
-        Ok(Saved::new((), self.tell_user(id).await))
+        Ok(Saved::new((), self.mirror_user(id).await))
     }
 
     /// Gives a user a new random passkey; the old one is refused from then on.
@@ -204,7 +204,7 @@ impl Control {
             ..UserPatch::default()
         };
         self.storage.update_user(id, &patch).await?;
-        Ok(Saved::new(passkey, self.tell_user(id).await))
+        Ok(Saved::new(passkey, self.mirror_user(id).await))
     }
 
     /// Adds torrents in one transaction; for each, its id, none if it is known already, or why the
@@ -218,11 +218,10 @@ impl Control {
         }
         let ids = self.storage.add_torrents(torrents).await?;
         let added: Vec<TorrentId> = ids.iter().flatten().flatten().copied().collect();
-        let told = match self.mirror() {
-            Some(mirror) => mirror.torrents(&added).await,
-            None => Ok(()),
-        };
-        Ok(Saved::new(ids, told))
+        let propagation = self
+            .propagate(async |mirror| mirror.torrents(&added).await)
+            .await;
+        Ok(Saved::new(ids, propagation))
     }
 
     /// Registers a torrent as the web application has it. One that is registered under this info
@@ -250,7 +249,7 @@ impl Control {
             return match added.value.first() {
                 Some(Ok(Some(_))) => Ok(Saved {
                     value: (),
-                    told: added.told,
+                    propagation: added.propagation,
                 }),
                 Some(Err(problem)) => Err(ControlError::Invalid(problem.clone())),
                 _ => Err(StorageError::Duplicate(format!("torrent {}", id.0)).into()),
@@ -303,11 +302,10 @@ impl Control {
                 gone.push(info_hash);
             }
         }
-        let told = match self.mirror() {
-            Some(mirror) => mirror.torrents_gone(&gone).await,
-            None => Ok(()),
-        };
-        Ok(Saved::new(gone, told))
+        let propagation = self
+            .propagate(async |mirror| mirror.torrents_gone(gone.clone()).await)
+            .await;
+        Ok(Saved::new(gone, propagation))
     }
 
     /// Changes what the patch names, and nothing else; returns the torrent as it is then.
@@ -327,27 +325,26 @@ impl Control {
         let id = stored.ok_or_else(not_found)?.torrent.id;
         self.storage.update_torrent(id, patch).await?;
         let id = patch.id.unwrap_or(id);
-        let told = match self.mirror() {
-            Some(mirror) => mirror.torrents(&[id]).await,
-            None => Ok(()),
-        };
+        let propagation = self
+            .propagate(async |mirror| mirror.torrents(&[id]).await)
+            .await;
         let stored = self.storage.torrent(info_hash).await?;
-        Ok(Saved::new(stored.ok_or_else(not_found)?, told))
+        Ok(Saved::new(stored.ok_or_else(not_found)?, propagation))
     }
 
     /// Allows clients, or renames those whose prefix is there; all of them or, if one is invalid, none.
     pub async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<Saved<()>, ControlError> {
         clients.iter().try_for_each(validate_client)?;
         self.storage.add_clients(clients).await?;
-        Ok(Saved::new((), self.tell_whitelist().await))
+        Ok(Saved::new((), self.mirror_whitelist().await))
     }
 
     pub async fn remove_client(&self, prefix: &str) -> Result<Saved<()>, ControlError> {
         self.storage.remove_client(prefix).await?;
-        Ok(Saved::new((), self.tell_whitelist().await))
+        Ok(Saved::new((), self.mirror_whitelist().await))
     }
 
-    /// Sets the totals of all users or torrents to 0, in portions; `progress` hears of each.
+    /// Sets the totals of all users or torrents to 0, in portions, with a call of `progress` after each.
     pub async fn wipe(
         &self,
         what: Wipe,
@@ -358,51 +355,45 @@ impl Control {
             after = Some(last);
             progress();
         }
-        let told = match self.mirror() {
-            Some(mirror) => mirror.wipe(what, progress).await,
-            None => Ok(()),
+        let propagation = self
+            .propagate(async |mirror| mirror.wipe(what, progress).await)
+            .await;
+        Ok(Saved::new((), propagation))
+    }
+
+    async fn mirror_user(&self, id: UserId) -> Propagation {
+        self.propagate(async |mirror| mirror.users(&[id]).await)
+            .await
+    }
+
+    async fn mirror_whitelist(&self) -> Propagation {
+        self.propagate(async |mirror| mirror.whitelist().await)
+            .await
+    }
+
+    /// Brings an edit to the nodes, where they share a cache.
+    async fn propagate(
+        &self,
+        write: impl AsyncFnOnce(&Mirror) -> Result<(), SyncError>,
+    ) -> Propagation {
+        let Some(mirror) = &self.mirror else {
+            return Propagation::Done;
         };
-        Ok(Saved::new((), told))
-    }
-
-    fn mirror(&self) -> Option<Mirror<'_>> {
-        let cache = self.cache.as_deref()?;
-        Some(Mirror {
-            storage: &*self.storage,
-            cache,
-        })
-    }
-
-    async fn tell_user(&self, id: UserId) -> Result<(), String> {
-        match self.mirror() {
-            Some(mirror) => mirror.user(id).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn tell_totals(&self, id: UserId, patch: &UserPatch) -> Result<(), String> {
-        match self.mirror() {
-            Some(mirror) => mirror.totals(id, patch).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn tell_whitelist(&self) -> Result<(), String> {
-        match self.mirror() {
-            Some(mirror) => mirror.whitelist().await,
-            None => Ok(()),
+        match write(mirror).await {
+            Ok(()) => Propagation::Done,
+            Err(error) => Propagation::Pending(error.to_string()),
         }
     }
 }
 
-// === impl Told ===
+// === impl Propagation ===
 
-impl Told {
-    /// Whether they know of both of two edits.
+impl Propagation {
+    /// Whether nodes know of both of two edits.
     pub fn and(self, other: Self) -> Self {
         match self {
-            Self::Now => other,
-            later @ Self::Later(_) => later,
+            Self::Done => other,
+            pending @ Self::Pending(_) => pending,
         }
     }
 }
@@ -410,19 +401,14 @@ impl Told {
 // === impl Saved ===
 
 impl<T> Saved<T> {
-    fn new(value: T, told: Result<(), String>) -> Self {
-        let told = match told {
-            Ok(()) => Told::Now,
-            Err(reason) => Told::Later(reason),
-        };
-        Self { value, told }
+    fn new(value: T, propagation: Propagation) -> Self {
+        Self { value, propagation }
     }
 
-    /// The same with another value.
     pub fn map<U>(self, other: impl FnOnce(T) -> U) -> Saved<U> {
         Saved {
             value: other(self.value),
-            told: self.told,
+            propagation: self.propagation,
         }
     }
 }

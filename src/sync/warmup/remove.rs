@@ -1,10 +1,11 @@
 //! What the cache has and storage no longer has.
 
 use super::load::Loader;
-use super::{Counts, Parts, Progress, Report, Step, WarmupError};
+use super::{WarmupCounts, WarmupParts, WarmupProgress, WarmupReport, WarmupStep};
 use crate::base::ids::{InfoHash, Passkey, UserId};
 use crate::cache::RegistryKey;
 use crate::storage::StorageError;
+use crate::sync::SyncError;
 
 /// Keys of the cache that seem to be of no use any more.
 #[derive(Default)]
@@ -14,29 +15,31 @@ struct Candidates {
     torrents: Vec<InfoHash>,
 }
 
-impl<P: Progress> Loader<'_, P> {
+impl<P: WarmupProgress> Loader<'_, P> {
     /// Removes it from those parts; returns what the whole warmup did, and how far the cache
     /// follows storage by now.
-    pub async fn remove(mut self, parts: Parts) -> Result<(Report, u64), WarmupError> {
-        let had = Parts {
+    pub async fn remove(mut self, parts: WarmupParts) -> Result<(WarmupReport, u64), SyncError> {
+        let had = WarmupParts {
             whitelist: false,
             users: parts.users && self.had.users,
             torrents: parts.torrents && self.had.torrents,
         };
-        if had != Parts::NONE {
-            self.progress.begin(Step::Removal);
+        if had != WarmupParts::NONE {
+            self.reader.progress.begin(WarmupStep::Removal);
             self.remove_all(had).await?;
-            self.progress.end(Step::Removal, &Counts::default());
+            self.reader
+                .progress
+                .end(WarmupStep::Removal, &WarmupCounts::default());
         }
-        Ok((self.report, self.position.0))
+        Ok((self.reader.report, self.position.0))
     }
 
-    async fn remove_all(&mut self, parts: Parts) -> Result<(), WarmupError> {
+    async fn remove_all(&mut self, parts: WarmupParts) -> Result<(), SyncError> {
         let mut cursor = Some(0);
         while let Some(at) = cursor {
             let scan = self.cache.registry_keys(at).await?;
             cursor = scan.next;
-            self.progress.advance(scan.rows.len() as u64);
+            self.reader.progress.advance(scan.rows.len() as u64);
             let candidates = self.candidates(scan.rows, parts);
             if !candidates.is_empty() {
                 // Some may have been added since the last page of storage was read.
@@ -47,20 +50,21 @@ impl<P: Progress> Loader<'_, P> {
         Ok(())
     }
 
-    fn candidates(&self, keys: Vec<RegistryKey>, parts: Parts) -> Candidates {
+    fn candidates(&self, keys: Vec<RegistryKey>, parts: WarmupParts) -> Candidates {
         let mut candidates = Candidates::default();
         for key in keys {
             match key {
-                RegistryKey::User(id) if parts.users && !self.seen.has_user(id) => {
+                RegistryKey::User(id) if parts.users && !self.reader.stored.has_user(id) => {
                     candidates.users.push(id);
                 }
                 RegistryKey::Passkey(passkey)
-                    if parts.users && !self.seen.knows_passkey(&passkey) =>
+                    if parts.users && !self.reader.stored.knows_passkey(&passkey) =>
                 {
                     candidates.passkeys.push(passkey);
                 }
                 RegistryKey::Torrent(info_hash)
-                    if parts.torrents && self.seen.has_torrent(&info_hash) != Some(true) =>
+                    if parts.torrents
+                        && self.reader.stored.has_torrent(&info_hash) != Some(true) =>
                 {
                     candidates.torrents.push(info_hash);
                 }
@@ -70,27 +74,27 @@ impl<P: Progress> Loader<'_, P> {
         candidates
     }
 
-    async fn remove_some(&mut self, candidates: Candidates) -> Result<(), WarmupError> {
+    async fn remove_some(&mut self, candidates: Candidates) -> Result<(), SyncError> {
         let Candidates {
             mut users,
             mut passkeys,
             torrents,
         } = candidates;
-        users.retain(|id| !self.seen.has_user(*id));
+        users.retain(|id| !self.reader.stored.has_user(*id));
         let mut users_gone = Vec::with_capacity(users.len());
         for id in users {
             // The feed stops in front of a transaction that is still open, and what was added
             // behind it is in force already.
-            match self.storage.user(id).await {
-                Ok(Some(row)) if !self.seen.knows_passkey(&row.user.passkey) => {}
-                // It is gone, or somebody else has its passkey.
+            match self.reader.storage.user(id).await {
+                Ok(Some(row)) if !self.reader.stored.knows_passkey(&row.user.passkey) => {}
+                // It is gone, or another user has its passkey.
                 Ok(_) | Err(StorageError::Broken(_)) => users_gone.push(id),
                 Err(error) => return Err(error.into()),
             }
         }
         let users = users_gone;
         self.cache.remove_users(&users).await?;
-        passkeys.retain(|passkey| !self.seen.knows_passkey(passkey));
+        passkeys.retain(|passkey| !self.reader.stored.knows_passkey(passkey));
         self.cache.remove_passkeys(&passkeys, None).await?;
         let mut gone = Vec::with_capacity(torrents.len());
         for info_hash in torrents {
@@ -100,8 +104,8 @@ impl<P: Progress> Loader<'_, P> {
         }
         self.cache.remove_torrents(&gone).await?;
         for (counts, removed) in [
-            (&mut self.report.users, users.len()),
-            (&mut self.report.torrents, gone.len()),
+            (&mut self.reader.report.users, users.len()),
+            (&mut self.reader.report.torrents, gone.len()),
         ] {
             if let Some(counts) = counts {
                 counts.removed += removed as u64;
@@ -110,22 +114,20 @@ impl<P: Progress> Loader<'_, P> {
         Ok(())
     }
 
-    /// What is not known to be there, storage is asked for: as with users, and because the feed names
+    /// Storage is asked for what is not known to be there: as with users, and because the feed names
     /// a deleted torrent by its id alone.
-    async fn is_gone(&self, info_hash: InfoHash) -> Result<bool, WarmupError> {
-        if self.seen.has_torrent(&info_hash) == Some(true) {
+    async fn is_gone(&self, info_hash: InfoHash) -> Result<bool, SyncError> {
+        if self.reader.stored.has_torrent(&info_hash) == Some(true) {
             return Ok(false);
         }
-        match self.storage.torrent(info_hash).await {
-            Ok(stored) => Ok(stored.is_none_or(|it| it.torrent.info_hash != info_hash)),
+        match self.reader.storage.torrent(info_hash).await {
+            Ok(stored) => Ok(stored.is_none_or(|row| row.torrent.info_hash != info_hash)),
             // Its row can't be used any more.
             Err(StorageError::Broken(_)) => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
 }
-
-// === impl Candidates ===
 
 impl Candidates {
     fn is_empty(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Following the registry's feed: what is edited takes effect without a restart or a signal.
+//! Following storage's feed of changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,70 +7,70 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use crate::base::ids::{InfoHash, TorrentId};
-use crate::node::load::Registered;
-use crate::node::{Node, load, torrents};
 use crate::registry::{RegistryChange, RowChange};
 use crate::storage::{Feed, FeedPosition, StorageError};
+use crate::sync::load::{self, LoadPass};
+use crate::sync::{Replica, SyncError};
 use crate::telemetry::events::{Events, LiveEvent};
-use crate::tracker::Mode;
 
-/// How often the feed is looked at.
+/// How often the feed is read.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// Changes taken at once.
-const AT_ONCE: u32 = 5000;
+/// Changes read at once.
+const CHANGES_AT_ONCE: u32 = 5000;
 
-/// Applies changes from `position` on, for ever, and tells in `reached` how far it came. A `nudge`
-/// has it look at once.
-pub(super) async fn follow(
-    node: Node,
-    mut position: FeedPosition,
-    reached: watch::Sender<FeedPosition>,
-    nudge: Arc<Notify>,
+/// The info hashes under which torrents were registered before they were deleted or changed.
+pub type FormerHashes = HashMap<TorrentId, InfoHash>;
+
+/// Applies changes from the position of `position_tx` on, which shows how far that came; runs
+/// until cancelled.
+pub(super) async fn run(
+    replica: Replica,
+    position_tx: watch::Sender<FeedPosition>,
+    wake: Arc<Notify>,
 ) {
-    let mut failing = false;
+    let mut position = *position_tx.borrow();
+    let mut is_failing = false;
     loop {
-        match step(&node, position).await {
-            Ok((next, more)) => {
+        match step(&replica, position).await {
+            Ok((next, has_more)) => {
                 position = next;
-                reached.send_replace(next);
-                if failing {
+                position_tx.send_replace(next);
+                if is_failing {
                     tracing::info!("registry changes are followed again");
                 }
-                failing = false;
-                if more {
+                is_failing = false;
+                if has_more {
                     continue;
                 }
             }
-            Err(error) if !failing => {
+            Err(error) if !is_failing => {
                 tracing::error!(%error, "registry changes can't be followed; trying again until they can");
-                failing = true;
+                is_failing = true;
             }
             Err(_) => {}
         }
-        let _ = tokio::time::timeout(PERIOD, nudge.notified()).await;
+        let _ = tokio::time::timeout(PERIOD, wake.notified()).await;
     }
 }
 
-/// The info hashes under which torrents were registered before they were deleted or changed.
-pub(super) type FormerHashes = HashMap<TorrentId, InfoHash>;
-
-/// Takes all changes from `position` on, once. Returns the former hashes of the torrents among them; none if the
-/// feed has lost changes.
+/// Applies all changes from `position` on, once. Returns the former hashes of the torrents among
+/// them; none if the feed has lost changes.
 pub(super) async fn catch_up(
-    node: &Node,
+    replica: &Replica,
     mut position: FeedPosition,
-    when: Registered,
+    pass: LoadPass,
 ) -> Result<Option<FormerHashes>, StorageError> {
     let mut former = FormerHashes::new();
-    while let Feed::Changes(changes, next) = node.storage.feed(position, AT_ONCE).await? {
+    while let Feed::Changes(changes, next) = replica.storage.feed(position, CHANGES_AT_ONCE).await?
+    {
         for id in changes.iter().filter_map(RowChange::torrent) {
-            if let Some(hash) = node.registry.canonical(id) {
+            if let Some(hash) = replica.registry.canonical(id) {
                 former.entry(id).or_insert(hash);
             }
         }
-        take_over(node, changes, when).await?;
-        // Changes behind a transaction that is still open are told again until it ends.
+        apply(replica, changes, pass).await?;
+        // Changes behind a transaction that is still open are read again until it ends.
         if next == position {
             return Ok(Some(former));
         }
@@ -79,53 +79,56 @@ pub(super) async fn catch_up(
     Ok(None)
 }
 
-/// Takes the next changes; returns the position after them, and whether there may be more.
-async fn step(node: &Node, position: FeedPosition) -> Result<(FeedPosition, bool), StorageError> {
-    let _turn = node.registry_turn.lock().await;
-    match node.storage.feed(position, AT_ONCE).await? {
+/// Applies the next changes; returns the position after them, and whether there may be more.
+async fn step(
+    replica: &Replica,
+    position: FeedPosition,
+) -> Result<(FeedPosition, bool), SyncError> {
+    let _turn = replica.turn.lock().await;
+    match replica.storage.feed(position, CHANGES_AT_ONCE).await? {
         Feed::Changes(changes, next) => {
-            log_changes(node.tracker.mode(), &changes);
+            log_changes(replica.hooks.is_public(), &changes);
             for change in &changes {
-                tell(&node.events, change);
+                publish_event(&replica.events, change);
             }
-            take_over(node, changes, Registered::Again).await?;
+            apply(replica, changes, LoadPass::Again).await?;
             Ok((next, next != position))
         }
         Feed::Lost => {
             tracing::warn!(
                 "not every registry change can be followed one by one; loading the registry again"
             );
-            let position = load::registry(node, Registered::Again).await?;
-            node.events.publish(LiveEvent::Registry);
+            let position = load::from_storage(replica, LoadPass::Again).await?;
+            replica.events.publish(LiveEvent::Registry);
             Ok((position, true))
         }
     }
 }
 
-async fn take_over(
-    node: &Node,
+async fn apply(
+    replica: &Replica,
     changes: Vec<RowChange>,
-    when: Registered,
+    pass: LoadPass,
 ) -> Result<(), StorageError> {
     let (mut changed, mut gone) = (Vec::new(), Vec::new());
     for change in changes {
         match RegistryChange::from(change) {
             RegistryChange::Torrent(torrent) => changed.push(torrent),
             RegistryChange::TorrentGone(id) => gone.push(id),
-            other => node.registry.apply(other),
+            other => replica.registry.apply(other),
         }
     }
-    torrents::follow(node, changed, gone, when).await
+    replica.hooks.apply_torrents(changed, gone, pass).await
 }
 
 /// Logs how many rows of each kind changed.
-fn log_changes(mode: Mode, changes: &[RowChange]) {
+fn log_changes(is_public: bool, changes: &[RowChange]) {
     let (mut users, mut torrents, mut whitelist) = (0, 0, 0);
     for change in changes {
         match change {
             RowChange::User(_) | RowChange::UserGone(_) => users += 1,
             // A public tracker registers torrents by itself, all the time.
-            RowChange::Torrent(_) if mode == Mode::Public => {}
+            RowChange::Torrent(_) if is_public => {}
             RowChange::Torrent(_) | RowChange::TorrentGone(_) => torrents += 1,
             RowChange::Whitelist(_) => whitelist += 1,
         }
@@ -137,7 +140,7 @@ fn log_changes(mode: Mode, changes: &[RowChange]) {
     }
 }
 
-fn tell(events: &Events, change: &RowChange) {
+fn publish_event(events: &Events, change: &RowChange) {
     events.publish(match change {
         RowChange::User(row) => LiveEvent::User(row.user.id),
         RowChange::UserGone(id) => LiveEvent::User(*id),

@@ -5,39 +5,32 @@ use std::hash::Hash;
 
 use foldhash::quality::RandomState;
 
-use super::load::{count_gone, is_last, keep_usable};
-use super::seen::{Digest, Digester, Seen};
-use super::{Counts, PAGE, Parts, Progress, Report, Step, WarmupError};
+use super::read::{Reader, count_gone};
+use super::stored::{Digest, Digester};
+use super::{WarmupCounts, WarmupParts, WarmupProgress, WarmupReport, WarmupStep};
 use crate::base::ids::{InfoHash, UserId};
 use crate::cache::Cache;
-use crate::registry::{BadRow, Torrent, User};
-use crate::storage::Storage;
+use crate::registry::{Torrent, User};
+use crate::sync::SyncError;
 
 /// Rows of the cache by their key, each as a digest of what a warmup would write.
 type Rows<K> = HashMap<K, Digest, RandomState>;
 
 struct Comparison<'a, P> {
-    storage: &'a dyn Storage,
+    reader: Reader<'a, P>,
     cache: &'a dyn Cache,
-    progress: &'a mut P,
     digester: Digester,
-    seen: Seen,
-    report: Report,
 }
 
-pub(super) async fn run(
-    storage: &dyn Storage,
+pub(super) async fn run<P: WarmupProgress>(
+    reader: Reader<'_, P>,
     cache: &dyn Cache,
-    parts: Parts,
-    progress: &mut impl Progress,
-) -> Result<Report, WarmupError> {
+    parts: WarmupParts,
+) -> Result<WarmupReport, SyncError> {
     let mut comparison = Comparison {
-        storage,
+        reader,
         cache,
-        progress,
         digester: Digester::default(),
-        seen: Seen::default(),
-        report: Report::default(),
     };
     if parts.whitelist {
         comparison.whitelist().await?;
@@ -48,7 +41,7 @@ pub(super) async fn run(
     if parts.torrents {
         comparison.torrents().await?;
     }
-    Ok(comparison.report)
+    Ok(comparison.reader.report)
 }
 
 /// What of a user is written; totals are not.
@@ -76,89 +69,64 @@ fn torrent_fields(torrent: &Torrent, name: &str) -> impl Hash {
 
 // === impl Comparison ===
 
-impl<P: Progress> Comparison<'_, P> {
-    async fn whitelist(&mut self) -> Result<(), WarmupError> {
-        self.progress.begin(Step::Whitelist);
-        let stored = self.storage.whitelist().await?;
-        let bad = self.storage.bad_clients().await?;
-        self.skip(&bad);
+impl<P: WarmupProgress> Comparison<'_, P> {
+    async fn whitelist(&mut self) -> Result<(), SyncError> {
+        self.reader.progress.begin(WarmupStep::Whitelist);
+        let stored = self.reader.whitelist().await?;
         let cached = self.cache.whitelist().await?;
-        let mut counts = Counts {
+        let mut counts = WarmupCounts {
             rows: stored.len() as u64,
             removed: count_gone(&cached, &stored),
-            ..Counts::default()
+            ..WarmupCounts::default()
         };
         for client in &stored {
-            match cached.iter().find(|it| it.prefix == client.prefix) {
+            match cached.iter().find(|row| row.prefix == client.prefix) {
                 None => counts.added += 1,
-                Some(it) if it.name != client.name => counts.changed += 1,
+                Some(row) if row.name != client.name => counts.changed += 1,
                 Some(_) => {}
             }
         }
-        self.progress.end(Step::Whitelist, &counts);
-        self.report.whitelist = Some(counts);
+        self.reader.progress.end(WarmupStep::Whitelist, &counts);
+        self.reader.report.whitelist = Some(counts);
         Ok(())
     }
 
-    async fn users(&mut self) -> Result<(), WarmupError> {
-        self.progress.begin(Step::Users);
+    async fn users(&mut self) -> Result<(), SyncError> {
+        self.reader.progress.begin(WarmupStep::Users);
         let mut cached = self.cached_users().await?;
-        let mut counts = Counts::default();
-        let mut after = None;
-        loop {
-            let mut page = self.storage.users(after, PAGE).await?;
-            after = page.rows.last().map(|row| row.user.id);
-            let last = is_last(&page)?;
-            self.skip(&page.bad);
-            self.report.unfinished.users += page.unfinished;
-            let doubled = keep_usable(&mut page.rows, |row| self.seen.add_user(row));
-            self.skip(&doubled);
-            self.progress.advance(page.rows.len() as u64);
-            for row in &page.rows {
+        let mut counts = WarmupCounts::default();
+        let mut cursor = Some(0);
+        while let Some(rows) = self.reader.next_users(&mut cursor).await? {
+            for row in &rows {
                 let digest = self.digester.digest(user_fields(&row.user));
                 counts.compare(cached.remove(&row.user.id), digest);
             }
-            if last {
-                break;
-            }
         }
         counts.removed = cached.len() as u64;
-        self.progress.end(Step::Users, &counts);
-        self.report.users = Some(counts);
+        self.reader.progress.end(WarmupStep::Users, &counts);
+        self.reader.report.users = Some(counts);
         Ok(())
     }
 
-    async fn torrents(&mut self) -> Result<(), WarmupError> {
-        self.progress.begin(Step::Torrents);
+    async fn torrents(&mut self) -> Result<(), SyncError> {
+        self.reader.progress.begin(WarmupStep::Torrents);
         let mut cached = self.cached_torrents().await?;
-        let mut counts = Counts::default();
-        let mut after = None;
-        loop {
-            let mut page = self.storage.torrents(after, PAGE).await?;
-            after = page.rows.last().map(|row| row.torrent.id);
-            let last = is_last(&page)?;
-            self.skip(&page.bad);
-            self.report.unfinished.torrents += page.unfinished;
-            let doubled = keep_usable(&mut page.rows, |row| self.seen.add_torrent(row));
-            self.skip(&doubled);
-            self.progress.advance(page.rows.len() as u64);
-            for row in &page.rows {
-                let digest = self
-                    .digester
-                    .digest(torrent_fields(&row.torrent, &row.name));
+        let mut counts = WarmupCounts::default();
+        let mut cursor = Some(0);
+        while let Some(rows) = self.reader.next_torrents(&mut cursor).await? {
+            for row in &rows {
+                let fields = torrent_fields(&row.torrent, &row.name);
+                let digest = self.digester.digest(fields);
                 counts.compare(cached.remove(&row.torrent.info_hash), digest);
             }
-            if last {
-                break;
-            }
         }
         counts.removed = cached.len() as u64;
-        self.progress.end(Step::Torrents, &counts);
-        self.report.torrents = Some(counts);
+        self.reader.progress.end(WarmupStep::Torrents, &counts);
+        self.reader.report.torrents = Some(counts);
         Ok(())
     }
 
-    async fn cached_users(&mut self) -> Result<Rows<UserId>, WarmupError> {
+    async fn cached_users(&mut self) -> Result<Rows<UserId>, SyncError> {
         let mut rows = Rows::default();
         let mut cursor = Some(0);
         while let Some(at) = cursor {
@@ -172,7 +140,7 @@ impl<P: Progress> Comparison<'_, P> {
         Ok(rows)
     }
 
-    async fn cached_torrents(&mut self) -> Result<Rows<InfoHash>, WarmupError> {
+    async fn cached_torrents(&mut self) -> Result<Rows<InfoHash>, SyncError> {
         let mut rows = Rows::default();
         let mut cursor = Some(0);
         while let Some(at) = cursor {
@@ -187,18 +155,11 @@ impl<P: Progress> Comparison<'_, P> {
         }
         Ok(rows)
     }
-
-    fn skip(&mut self, rows: &[BadRow]) {
-        self.report.skipped += rows.len() as u64;
-        for row in rows {
-            self.progress.skipped(row);
-        }
-    }
 }
 
-// === impl Counts ===
+// === impl WarmupCounts ===
 
-impl Counts {
+impl WarmupCounts {
     fn compare(&mut self, cached: Option<Digest>, stored: Digest) {
         self.rows += 1;
         match cached {

@@ -1,0 +1,238 @@
+//! The cache's rows after an edit of storage.
+//!
+//! Two editors may write their rows to the cache in another order than to storage. So after writing
+//! a row each editor reads it from storage again, and writes what it finds until the two agree. The
+//! cache ends with storage's row: the last write to the cache was followed by a read of storage
+//! that agreed, and an editor that changes storage after that read writes to the cache after it,
+//! and so later still.
+
+use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
+use crate::cache::{CacheError, Notice, Write, owner};
+use crate::registry::{StoredTorrent, StoredUser, Wipe};
+use crate::storage::UserPatch;
+
+use super::{Mirror, RowSet, is_same_torrent, is_same_user};
+use crate::sync::SyncError;
+
+/// How often a row that keeps changing is written before it is left to the editors who change it.
+const TRIES: u32 = 10;
+
+/// Rows read from storage at a time.
+const PAGE: u32 = 5000;
+
+impl Mirror {
+    pub async fn users(&self, ids: &[UserId]) -> Result<(), SyncError> {
+        self.refuse_foreign().await?;
+        let write_all = async {
+            for id in ids {
+                self.write_user(*id).await?;
+            }
+            Ok(())
+        };
+        let notices: Vec<Notice> = ids.iter().copied().map(Notice::User).collect();
+        self.finish(write_all.await, &notices).await
+    }
+
+    pub async fn torrents(&self, ids: &[TorrentId]) -> Result<(), SyncError> {
+        self.refuse_foreign().await?;
+        self.write_torrents(ids).await
+    }
+
+    /// Removes torrents that storage does not have any more.
+    pub async fn torrents_gone(&self, gone: Vec<InfoHash>) -> Result<(), SyncError> {
+        self.refuse_foreign().await?;
+        self.remove_torrents(gone).await
+    }
+
+    pub async fn whitelist(&self) -> Result<(), SyncError> {
+        self.refuse_foreign().await?;
+        let written = self.write_whitelist().await;
+        self.finish(written, &[Notice::Whitelist]).await
+    }
+
+    /// Counters that are in the cache stay as they are when its rows are written, so a total that
+    /// was set is set there as well.
+    pub async fn totals(&self, id: UserId, patch: &UserPatch) -> Result<(), SyncError> {
+        if patch.uploaded.is_none() && patch.downloaded.is_none() {
+            return Ok(());
+        }
+        self.refuse_foreign().await?;
+        let (uploaded, downloaded) = (patch.uploaded, patch.downloaded);
+        Ok(self.cache.set_totals(id, uploaded, downloaded).await?)
+    }
+
+    /// Sets the totals of all users or torrents to 0.
+    pub async fn wipe(
+        &self,
+        what: Wipe,
+        progress: &mut (dyn FnMut() + Send),
+    ) -> Result<(), SyncError> {
+        self.refuse_foreign().await?;
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            cursor = self.cache.wipe(what, at).await?.next;
+            progress();
+        }
+        if what == Wipe::Torrents {
+            self.cache.publish(&[Notice::SnatchesWiped]).await?;
+        }
+        Ok(())
+    }
+
+    /// Nodes of another database must not be notified of this one's rows.
+    async fn refuse_foreign(&self) -> Result<(), SyncError> {
+        let database = self.storage.identity().await?;
+        Ok(owner::refuse_foreign(&*self.cache, &database).await?)
+    }
+
+    async fn write_user(&self, id: UserId) -> Result<(), SyncError> {
+        let mut row = self.storage.user(id).await?;
+        for _ in 0..TRIES {
+            let rows = match &row {
+                Some(row) => RowSet {
+                    users: vec![row.clone()],
+                    ..RowSet::default()
+                },
+                None => RowSet {
+                    gone_users: vec![id],
+                    ..RowSet::default()
+                },
+            };
+            rows.put(&*self.cache).await?;
+            let now = self.storage.user(id).await?;
+            let is_same = match (&row, &now) {
+                (Some(row), Some(now)) => is_same_user(row, now),
+                (None, None) => true,
+                _ => false,
+            };
+            if is_same {
+                return Ok(());
+            }
+            self.forget_passkey(row.as_ref(), now.as_ref()).await?;
+            row = now;
+        }
+        Err(SyncError::KeepsChanging)
+    }
+
+    /// Removes a passkey that was written and is not the user's any more. The editor that changed
+    /// it may have looked for a former one before it was there.
+    async fn forget_passkey(
+        &self,
+        written: Option<&StoredUser>,
+        now: Option<&StoredUser>,
+    ) -> Result<(), CacheError> {
+        let passkey = |row: &StoredUser| -> Passkey { row.user.passkey.clone() };
+        let Some(written) = written else {
+            return Ok(());
+        };
+        let former = passkey(written);
+        if now.map(passkey).as_ref() == Some(&former) {
+            return Ok(());
+        }
+        let id = written.user.id;
+        self.cache.remove_passkeys(&[former], Some(id)).await
+    }
+
+    /// Nodes are notified before storage is read again: an editor that changes it after that read
+    /// can know by the notice under which info hash a torrent is in the cache.
+    async fn write_torrents(&self, ids: &[TorrentId]) -> Result<(), SyncError> {
+        let mut written = self.read_torrents(ids).await?;
+        let mut to_write = RowSet {
+            torrents: written.clone(),
+            ..RowSet::default()
+        };
+        for _ in 0..TRIES {
+            to_write.put_and_publish(&*self.cache).await?;
+            let now = self.read_torrents(ids).await?;
+            self.take_back(&written, &now).await?;
+            to_write.torrents.clone_from(&now);
+            to_write.torrents.retain(|row| {
+                find(&written, row.torrent.id).is_none_or(|before| !is_same_torrent(row, before))
+            });
+            if to_write.torrents.is_empty() {
+                return Ok(());
+            }
+            written = now;
+        }
+        Err(SyncError::KeepsChanging)
+    }
+
+    /// Removes torrents from the cache that are gone again, or have another info hash.
+    async fn take_back(
+        &self,
+        written: &[StoredTorrent],
+        now: &[StoredTorrent],
+    ) -> Result<(), SyncError> {
+        let mut gone = Vec::new();
+        for row in written {
+            let info_hash = row.torrent.info_hash;
+            let now = find(now, row.torrent.id);
+            if now.is_none_or(|now| now.torrent.info_hash != info_hash) {
+                gone.push(info_hash);
+            }
+        }
+        self.remove_torrents(gone).await
+    }
+
+    async fn remove_torrents(&self, gone: Vec<InfoHash>) -> Result<(), SyncError> {
+        self.cache.remove_torrents(&gone).await?;
+        // One may have come back under another id.
+        for &info_hash in &gone {
+            if let Some(row) = self.storage.torrent(info_hash).await? {
+                self.cache.put_torrents(&[row], Write::Edit).await?;
+            }
+        }
+        let notices: Vec<Notice> = gone.into_iter().map(Notice::Torrent).collect();
+        Ok(self.cache.publish(&notices).await?)
+    }
+
+    async fn write_whitelist(&self) -> Result<(), SyncError> {
+        let mut clients = self.storage.whitelist().await?;
+        for _ in 0..TRIES {
+            self.cache.put_whitelist(&clients).await?;
+            let now = self.storage.whitelist().await?;
+            if now == clients {
+                return Ok(());
+            }
+            clients = now;
+        }
+        Err(SyncError::KeepsChanging)
+    }
+
+    /// Torrents by id, in pages: those of one import have ids that follow each other.
+    async fn read_torrents(&self, ids: &[TorrentId]) -> Result<Vec<StoredTorrent>, SyncError> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        let mut rows = Vec::with_capacity(ids.len());
+        let mut wanted = &ids[..];
+        while let Some(first) = wanted.first() {
+            let after = first.0.checked_sub(1).map(TorrentId);
+            let limit = u32::try_from(wanted.len()).map_or(PAGE, |count| count.min(PAGE));
+            let page = self.storage.torrents(after, limit).await?;
+            let read_to = page.rows.last().map(|row| row.torrent.id);
+            let known = |row: &StoredTorrent| wanted.binary_search(&row.torrent.id).is_ok();
+            rows.extend(page.rows.into_iter().filter(known));
+            wanted = match read_to {
+                Some(last) if !page.last => &wanted[wanted.partition_point(|id| *id <= last)..],
+                _ => break,
+            };
+        }
+        Ok(rows)
+    }
+
+    /// Notifies the nodes, whatever was written: they read the rows themselves.
+    async fn finish(
+        &self,
+        written: Result<(), SyncError>,
+        notices: &[Notice],
+    ) -> Result<(), SyncError> {
+        let published = self.cache.publish(notices).await;
+        written.and(published.map_err(SyncError::from))
+    }
+}
+
+/// A torrent among rows in the order of their ids.
+fn find(rows: &[StoredTorrent], id: TorrentId) -> Option<&StoredTorrent> {
+    let found = rows.binary_search_by_key(&id, |row| row.torrent.id);
+    rows.get(found.ok()?)
+}
