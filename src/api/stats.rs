@@ -44,13 +44,15 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<TrackerStat
     let counting = Arc::clone(&api);
     let counted = tokio::task::spawn_blocking(move || {
         let Sources {
-            tracker, census, ..
+            tracker,
+            swarm_stats,
+            ..
         } = &counting.sources;
-        let census = census.get(|| tracker.swarm_stats());
+        let swarm_stats = swarm_stats.get(|| tracker.swarm_stats());
         let busiest = &counting.busiest;
-        (census, busiest.get(|| tracker.largest(BUSIEST_MAX)))
+        (swarm_stats, busiest.get(|| tracker.largest(BUSIEST_MAX)))
     });
-    let (census, largest) = counted.await.map_err(ApiError::internal)?;
+    let (swarm_stats, largest) = counted.await.map_err(ApiError::internal)?;
     let (storage, cache) = sides(&api);
     let mut busiest: Vec<BusySwarm> = largest.iter().map(unnamed).collect();
     if storage.up {
@@ -76,10 +78,10 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<TrackerStat
             .map(|&reason| (reason.name().to_owned(), metrics.refusals.of(reason).get()))
             .filter(|(_, number)| *number > 0)
             .collect(),
-        swarms: census.swarms,
+        swarms: swarm_stats.swarms,
         peers: PeersByFamily {
-            ipv4: by_role(&census.v4),
-            ipv6: by_role(&census.v6),
+            ipv4: by_role(&swarm_stats.v4),
+            ipv6: by_role(&swarm_stats.v6),
         },
         snatches: metrics.snatches.get(),
         expired: metrics.expired.get(),

@@ -42,7 +42,7 @@ use crate::base::clock::{Clock, Seconds};
 use crate::cache::{Cache, Generation};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
-use crate::tracker::{self, Tracker};
+use crate::tracker::{Drained, Tracker};
 
 use self::queue::BatchQueue;
 use self::spill::Spill;
@@ -113,7 +113,7 @@ pub struct JournalSettings {
 pub struct Journal {
     shared: Arc<JournalShared>,
     /// What was drained and is not settled yet.
-    in_flight: Option<Drained>,
+    in_flight: Option<InFlight>,
 }
 
 /// Access to a running journal.
@@ -147,9 +147,9 @@ struct JournalShared {
 }
 
 /// What was drained from the outbox at once.
-struct Drained {
-    /// The number that the outbox settles it by.
-    cut: u64,
+struct InFlight {
+    /// The drain's number, by which the outbox settles it.
+    drain: u64,
     changes: usize,
     /// Its last batch; none if it was empty.
     last: Option<u64>,
@@ -268,20 +268,20 @@ impl Journal {
         }
         if let Some(drained) = self.in_flight.take() {
             let outbox = self.shared.parts.tracker.outbox();
-            outbox.settle(drained.cut, drained.changes);
+            outbox.settle(drained.drain, drained.changes);
         }
     }
 
-    fn drain(&self) -> Drained {
+    fn drain(&self) -> InFlight {
         let shared = &self.shared;
-        let tracker::Drained { number, changes } = shared.parts.tracker.outbox().drain();
+        let Drained { number, changes } = shared.parts.tracker.outbox().drain();
         let count = changes.len();
         let first = shared.queue.progress().last + 1;
         let batches = number::batches(changes, &shared.name, first);
         let last = batches.last().map(|batch| batch.number);
         shared.queue.push(batches, shared.now());
-        Drained {
-            cut: number,
+        InFlight {
+            drain: number,
             changes: count,
             last,
         }

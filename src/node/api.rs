@@ -95,7 +95,7 @@ impl ApiListener {
                 registry: Arc::clone(&node.registry),
                 journal: node.journal.clone(),
                 clock: node.clock,
-                census: Arc::default(),
+                swarm_stats: Arc::default(),
             },
             storage: Arc::clone(&node.storage),
             control: Control::new(Arc::clone(&node.storage), cache.cloned()),

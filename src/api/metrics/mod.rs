@@ -32,7 +32,7 @@ pub struct Sources {
     pub registry: Arc<Registry>,
     pub journal: journal::JournalHandle,
     pub clock: Clock,
-    pub census: Arc<CostLimitedCache<SwarmStats>>,
+    pub swarm_stats: Arc<CostLimitedCache<SwarmStats>>,
 }
 
 /// All metrics as they are now. Counting the swarms takes some tens of nanoseconds for each: with a
@@ -117,9 +117,9 @@ impl Sources {
     }
 
     fn swarms(&self, page: &mut MetricsPage) -> fmt::Result {
-        let census = self.census.get(|| self.tracker.swarm_stats());
-        page.gauge("mika_swarms", "Swarms in memory.", census.swarms)?;
-        let peers = [("ipv4", census.v4), ("ipv6", census.v6)];
+        let swarm_stats = self.swarm_stats.get(|| self.tracker.swarm_stats());
+        page.gauge("mika_swarms", "Swarms in memory.", swarm_stats.swarms)?;
+        let peers = [("ipv4", swarm_stats.v4), ("ipv6", swarm_stats.v6)];
         let peers = peers.into_iter().flat_map(|(family, roles)| {
             let Roles {
                 seeders,

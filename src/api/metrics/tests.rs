@@ -52,7 +52,7 @@ impl TestNode {
                 registry,
                 journal: journal.handle(),
                 clock,
-                census: Arc::default(),
+                swarm_stats: Arc::default(),
             },
             work: Workspace::new(Protocol::Udp, fastrand::Rng::with_seed(1)),
             _folder: folder,
