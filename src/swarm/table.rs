@@ -479,7 +479,8 @@ mod tests {
         for number in 0..20_000 {
             *table.get_or_default(info_hash(number)) = number;
             let taken = table.len() as f64 / table.slots.len() as f64;
-            assert!(number < 500 || taken > 0.75, "{taken} of {number}");
+            // A small table may have a long run of taken slots at its end, by chance.
+            assert!(number < 2000 || taken > 0.75, "{taken} of {number}");
         }
         let places = table.slots.iter().enumerate();
         let far =
@@ -489,7 +490,7 @@ mod tests {
         assert!(sum < 20_000 * 8, "{sum}");
         for number in 0..20_000 {
             assert_eq!(table.remove(info_hash(number)), Some(number));
-            assert!(table.slots.len() <= 3 * table.len() + 2 * SLOTS_MIN);
+            assert!(table.slots.len() <= 3 * table.len() + 2 * SLOTS_MIN + TAIL_MAX);
         }
         assert_eq!(table.slots.len(), 0);
     }
