@@ -258,7 +258,7 @@ impl Population {
         let cut = self.tracker.outbox().drain();
         let (number, count) = (cut.number, cut.changes.len());
         take(cut.changes)?;
-        self.tracker.outbox().settle(number, count);
+        self.tracker.outbox().mark_durable(number, count);
         self.uncut = 0;
         Ok(())
     }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::error::ApiError;
 use crate::storage::Added;
-use crate::sync::edit::{Control, ControlError, Propagation, Saved, TEXT_MAX, validate_text};
+use crate::sync::edit::{EditError, Editor, Propagation, Saved, TEXT_MAX, validate_text};
 
 /// The limit of rows in one request.
 const ROWS_MAX: usize = 10_000;
@@ -110,9 +110,9 @@ impl<T> BulkRows<T> {
 pub(super) trait Addable: Clone + Send + Sync {
     /// Adds rows in one transaction. Returns each one's id, none if it is known, or why it is refused.
     fn add(
-        control: &Control,
+        editor: &Editor,
         rows: &[Self],
-    ) -> impl Future<Output = Result<Saved<Vec<Added<u32>>>, ControlError>> + Send;
+    ) -> impl Future<Output = Result<Saved<Vec<Added<u32>>>, EditError>> + Send;
 
     /// The result of one that was added, or is known if there is no id.
     fn result(&self, id: Option<u32>) -> RowResult {
@@ -133,7 +133,7 @@ pub(super) async fn run<T: Addable>(
         let mut ids = Vec::new();
         if failure.is_none() {
             let good: Vec<T> = rows.iter().flatten().cloned().collect();
-            match T::add(&api.control, &good).await {
+            match T::add(&api.editor, &good).await {
                 Ok(saved) => {
                     ids = saved.value;
                     propagation = propagation.and(saved.propagation);

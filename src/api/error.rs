@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::storage::StorageError;
-use crate::sync::edit::ControlError;
+use crate::sync::edit::EditError;
 
 /// A failed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,11 +164,11 @@ impl From<StorageError> for ApiError {
     }
 }
 
-impl From<ControlError> for ApiError {
-    fn from(error: ControlError) -> Self {
+impl From<EditError> for ApiError {
+    fn from(error: EditError) -> Self {
         match error {
-            ControlError::Invalid(problem) => Self::invalid(problem),
-            ControlError::Storage(error) => error.into(),
+            EditError::Invalid(problem) => Self::invalid(problem),
+            EditError::Storage(error) => error.into(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The API: JSON over HTTPS for the web application, metrics for monitoring, a dashboard for people.
 //!
 //! A request passes `guard` (authentication, `auth`), is parsed (`extract`), and ends in a handler of
-//! `torrents`, `users`, `whitelist`, `system`, `stats` or `events`. Changes go through [`Control`], as
+//! `torrents`, `users`, `whitelist`, `system`, `stats` or `events`. Changes go through [`Editor`], as
 //! those of `mika-manage` do. The document at `/api/openapi.json` is generated from the handlers.
 
 mod auth;
@@ -44,7 +44,7 @@ use crate::base::ids::InfoHash;
 use crate::base::limit::SourceLimit;
 use crate::change::SwarmCounts;
 use crate::storage::Storage;
-use crate::sync::edit::{Control, Propagation};
+use crate::sync::edit::{Editor, Propagation};
 use crate::telemetry::events::Events;
 
 use self::cost_limit::CostLimitedCache;
@@ -66,7 +66,7 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Api {
     sources: Sources,
     storage: Arc<dyn Storage>,
-    control: Control,
+    editor: Editor,
     events: Arc<Events>,
     host: Arc<dyn ApiHost>,
     about: About,
@@ -88,7 +88,7 @@ pub struct Api {
 pub struct ApiParts {
     pub sources: Sources,
     pub storage: Arc<dyn Storage>,
-    pub control: Control,
+    pub editor: Editor,
     pub events: Arc<Events>,
     pub host: Arc<dyn ApiHost>,
     pub about: About,
@@ -149,7 +149,7 @@ impl Api {
         Self {
             sources: parts.sources,
             storage: parts.storage,
-            control: parts.control,
+            editor: parts.editor,
             events: parts.events,
             host: parts.host,
             about: parts.about,

@@ -17,7 +17,7 @@ use super::{Api, Done};
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::registry::Permille;
 use crate::storage::{Added, Found, NewTorrent, StoredTorrent, TorrentKey, TorrentPatch};
-use crate::sync::edit::{Control, ControlError, Saved};
+use crate::sync::edit::{EditError, Editor, Saved};
 use crate::view::TorrentRow;
 
 /// A torrent with its peers.
@@ -186,7 +186,7 @@ pub(super) async fn register(
     let id = TorrentId(torrent.torrent_id);
     let info_hash = hash_of(&torrent.info_hash)?;
     let saved = api
-        .control
+        .editor
         .register_torrent(id, info_hash, &torrent.name)
         .await?;
     Ok((StatusCode::CREATED, Json(api.done(saved.propagation).await)))
@@ -214,7 +214,7 @@ pub(super) async fn change(
 ) -> Result<Json<Done>, ApiError> {
     let info_hash = hash_in_path(&text)?;
     let saved = api
-        .control
+        .editor
         .update_torrent(info_hash, &change.patch()?)
         .await?;
     Ok(Json(api.done(saved.propagation).await))
@@ -242,7 +242,7 @@ pub(super) async fn disable(
 ) -> Result<Json<Done>, ApiError> {
     let info_hash = hash_in_path(&text)?;
     let reason = why.flatten().and_then(|why| why.reason);
-    let disabled = api.control.set_torrent_enabled(info_hash, false, reason);
+    let disabled = api.editor.set_torrent_enabled(info_hash, false, reason);
     Ok(Json(api.done(disabled.await?.propagation).await))
 }
 
@@ -321,8 +321,8 @@ fn hash_of(text: &str) -> Result<InfoHash, ApiError> {
 // === impl NewTorrent ===
 
 impl Addable for NewTorrent {
-    async fn add(control: &Control, rows: &[Self]) -> Result<Saved<Vec<Added<u32>>>, ControlError> {
-        let saved = control.add_torrents(rows).await?;
+    async fn add(editor: &Editor, rows: &[Self]) -> Result<Saved<Vec<Added<u32>>>, EditError> {
+        let saved = editor.add_torrents(rows).await?;
         let number = |added: Added<TorrentId>| added.map(|id| id.map(|id| id.0));
         Ok(saved.map(|ids| ids.into_iter().map(number).collect()))
     }

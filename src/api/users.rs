@@ -15,7 +15,7 @@ use super::lists::{ListQuery, Order, PagedList};
 use super::{Api, Done};
 use crate::base::ids::{Passkey, UserId};
 use crate::storage::{Added, NewUser, StorageError, StoredUser, UserKey, UserPatch};
-use crate::sync::edit::{Control, ControlError, Saved, random_passkey};
+use crate::sync::edit::{EditError, Editor, Saved, random_passkey};
 use crate::view::{UserDetails, UserRow, UserTorrentIds};
 
 /// A user to register.
@@ -159,7 +159,7 @@ pub(super) async fn register(
         can_leech: user.can_leech.unwrap_or(true),
     };
     let saved = api
-        .control
+        .editor
         .register_users(std::slice::from_ref(&new))
         .await?;
     match saved.value.first() {
@@ -177,7 +177,7 @@ async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError>
     let stored = api.storage.user(id).await?;
     let is_same = stored.is_some_and(|stored| stored.user.passkey == new.passkey);
     if is_same && is_known.is_none() {
-        let saved = api.control.publish_user(id).await;
+        let saved = api.editor.publish_user(id).await;
         return Ok(Json(api.done(saved.propagation).await));
     }
     let taken = StorageError::Duplicate(format!("user {}, or the passkey,", id.0));
@@ -206,7 +206,7 @@ pub(super) async fn change(
     JsonBody(change): JsonBody<UserChange>,
 ) -> Result<Json<Done>, ApiError> {
     let id = id_of(&text)?;
-    let saved = api.control.update_user(id, &change.patch(id)?).await?;
+    let saved = api.editor.update_user(id, &change.patch(id)?).await?;
     Ok(Json(api.done(saved.propagation).await))
 }
 
@@ -227,7 +227,7 @@ pub(super) async fn disable(
     State(api): State<Arc<Api>>,
     PathText(text): PathText,
 ) -> Result<Json<Done>, ApiError> {
-    let disabled = api.control.set_user_enabled(id_of(&text)?, false).await?;
+    let disabled = api.editor.set_user_enabled(id_of(&text)?, false).await?;
     Ok(Json(api.done(disabled.propagation).await))
 }
 
@@ -361,9 +361,9 @@ impl UserChange {
 // === impl UserToAdd ===
 
 impl Addable for UserToAdd {
-    async fn add(control: &Control, rows: &[Self]) -> Result<Saved<Vec<Added<u32>>>, ControlError> {
+    async fn add(editor: &Editor, rows: &[Self]) -> Result<Saved<Vec<Added<u32>>>, EditError> {
         let users: Vec<NewUser> = rows.iter().map(|row| row.user.clone()).collect();
-        let saved = control.register_users(&users).await?;
+        let saved = editor.register_users(&users).await?;
         let number = |added: Added<UserId>| added.map(|id| id.map(|id| id.0));
         Ok(saved.map(|ids| ids.into_iter().map(number).collect()))
     }

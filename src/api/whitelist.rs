@@ -47,7 +47,7 @@ pub(super) async fn add(
         // Clients of the first Mika look for this word.
         return Err(ApiError::conflict("ok"));
     }
-    let saved = api.control.add_clients(&[row.into()]).await?;
+    let saved = api.editor.add_clients(&[row.into()]).await?;
     Ok((StatusCode::CREATED, Json(api.done(saved.propagation).await)))
 }
 
@@ -68,6 +68,6 @@ pub(super) async fn remove(
     State(api): State<Arc<Api>>,
     PathText(prefix): PathText,
 ) -> Result<Json<Done>, ApiError> {
-    let saved = api.control.remove_client(&prefix).await?;
+    let saved = api.editor.remove_client(&prefix).await?;
     Ok(Json(api.done(saved.propagation).await))
 }

@@ -59,7 +59,7 @@ pub fn decode(text: &str) -> Result<Vec<Change>, Malformed> {
     text.lines().map(decode_line).collect()
 }
 
-/// Encodes a private peer for a field of its swarm.
+/// Encodes a private peer for a field of its swarm. A script of `cache::redis::swarms` counts these fields.
 pub fn encode_member(record: &PeerRecord, standing: &Standing) -> String {
     let mut line = Line {
         text: String::with_capacity(160),

@@ -268,7 +268,7 @@ impl Journal {
         }
         if let Some(drained) = self.in_flight.take() {
             let outbox = self.shared.parts.tracker.outbox();
-            outbox.settle(drained.drain, drained.changes);
+            outbox.mark_durable(drained.drain, drained.changes);
         }
     }
 

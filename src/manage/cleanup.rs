@@ -12,7 +12,7 @@ use crate::base::clock;
 use crate::cache::{Cache, CacheLeftover, Notice, RowKey, Write};
 use crate::config::{Config, Mode};
 use crate::storage::{Storage, StoredTorrent, TorrentRemoval, Wipe};
-use crate::sync::edit::Control;
+use crate::sync::edit::Editor;
 
 /// Peers are kept for at least this long (seconds), whatever the config says.
 const KEEP_MIN: u64 = 86_400;
@@ -74,7 +74,7 @@ pub async fn run(arguments: &Cleanup, site: &Site, printer: &mut Printer) -> Res
                 "--unused-torrents is for public trackers: a private one registers no torrents by itself"
             );
         }
-        cleaner.unused_torrents(max, &site.control).await?;
+        cleaner.unused_torrents(max, &site.editor).await?;
     }
     cleaner.end()
 }
@@ -175,7 +175,7 @@ impl Cleaner<'_> {
 
     /// Torrents without a name and with few snatches. Their swarms stay, and the next snatch registers
     /// them again.
-    async fn unused_torrents(&mut self, max: u32, control: &Control) -> Result<()> {
+    async fn unused_torrents(&mut self, max: u32, editor: &Editor) -> Result<()> {
         let (mut after, mut count) = (None, 0);
         loop {
             let page = self.storage.torrents(after, PAGE).await?;
@@ -193,7 +193,7 @@ impl Cleaner<'_> {
                 .collect();
             count += unused.len();
             if self.delete {
-                let gone = control.remove_torrents(&unused).await?;
+                let gone = editor.remove_torrents(&unused).await?;
                 self.printer.saved(gone);
             }
             if page.last {

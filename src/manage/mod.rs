@@ -36,7 +36,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, ConfigSource};
 use crate::storage::{BadRow, Wipe};
-use crate::sync::edit::ControlError;
+use crate::sync::edit::EditError;
 use open::Site;
 use print::Printer;
 
@@ -322,7 +322,7 @@ fn load(path: Option<&Path>, printer: &mut Printer) -> Result<Config, ConfigErro
 /// A reader that closes the pipe (`… | head`) has what it wanted.
 fn status_of(error: &Error) -> ExitStatus {
     let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-    let invalid = |error: &ControlError| matches!(error, ControlError::Invalid(_));
+    let invalid = |error: &EditError| matches!(error, EditError::Invalid(_));
     if error.downcast_ref().is_some_and(is_broken_pipe) {
         ExitStatus::Success
     } else if error.is::<ConfigError>()

@@ -9,7 +9,7 @@ use super::print::Printer;
 use crate::cache::{self, Cache, owner};
 use crate::config::Config;
 use crate::storage::{self, Storage, StorageConfig, StorageDrivers, migrate};
-use crate::sync::edit::Control;
+use crate::sync::edit::Editor;
 
 /// Config, storage and cache, for most commands.
 pub struct Site {
@@ -17,7 +17,7 @@ pub struct Site {
     pub storage: Arc<dyn Storage>,
     /// None if nodes share no cache.
     pub cache: Option<Arc<dyn Cache>>,
-    pub control: Control,
+    pub editor: Editor,
 }
 
 /// The storage of the config, whether or not it has its tables.
@@ -85,7 +85,7 @@ impl Site {
             printer.message(format_args!("created or updated the tables of {url}"));
         }
         Ok(Self {
-            control: Control::new(storage.clone(), cache.clone()),
+            editor: Editor::new(storage.clone(), cache.clone()),
             storage,
             cache,
             config,

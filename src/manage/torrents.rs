@@ -13,7 +13,7 @@ use super::{ExitStatus, PAGE, report_bad};
 use crate::base::ids::InfoHash;
 use crate::config::Mode;
 use crate::storage::{NewTorrent, Storage, StorageError, TorrentRemoval};
-use crate::sync::edit::Control;
+use crate::sync::edit::Editor;
 use crate::view::TorrentRecord;
 
 /// TorrentsCommand added in one transaction of an import.
@@ -110,25 +110,25 @@ pub async fn run(
     site: &Site,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
-    let (storage, control) = (&*site.storage, &site.control);
+    let (storage, editor) = (&*site.storage, &site.editor);
     match command {
         TorrentsCommand::List => list(storage, printer).await?,
         TorrentsCommand::Show { info_hash } => match storage.torrent(info_hash).await? {
             Some(stored) => show(stored.into(), printer)?,
             None => bail!("there is no torrent {info_hash}; see: mika-manage torrents list"),
         },
-        TorrentsCommand::Add { info_hash, name } => add(info_hash, name, control, printer).await?,
+        TorrentsCommand::Add { info_hash, name } => add(info_hash, name, editor, printer).await?,
         TorrentsCommand::Enable { info_hash } => {
-            set_enabled(info_hash, true, None, control, printer).await?;
+            set_enabled(info_hash, true, None, editor, printer).await?;
         }
         TorrentsCommand::Disable { info_hash, reason } => {
-            set_enabled(info_hash, false, reason, control, printer).await?;
+            set_enabled(info_hash, false, reason, editor, printer).await?;
         }
         TorrentsCommand::Remove { info_hashes } => {
-            return remove(info_hashes, control, printer).await;
+            return remove(info_hashes, editor, printer).await;
         }
         TorrentsCommand::Import { paths } => {
-            return import(&paths, site.config.mode, control, printer).await;
+            return import(&paths, site.config.mode, editor, printer).await;
         }
     }
     Ok(ExitStatus::Success)
@@ -178,7 +178,7 @@ fn show(row: TorrentRecord, printer: &mut Printer) -> Result<()> {
 async fn add(
     info_hash: InfoHash,
     name: String,
-    control: &Control,
+    editor: &Editor,
     printer: &mut Printer,
 ) -> Result<()> {
     let torrent = NewTorrent {
@@ -187,7 +187,7 @@ async fn add(
         info_hash_v2: None,
         name,
     };
-    let added = control.add_torrents(std::slice::from_ref(&torrent)).await?;
+    let added = editor.add_torrents(std::slice::from_ref(&torrent)).await?;
     let added = printer.saved(added);
     let id = match added.into_iter().next() {
         Some(Ok(Some(id))) => id,
@@ -210,10 +210,10 @@ async fn set_enabled(
     info_hash: InfoHash,
     enabled: bool,
     reason: Option<String>,
-    control: &Control,
+    editor: &Editor,
     printer: &mut Printer,
 ) -> Result<()> {
-    let stored = control
+    let stored = editor
         .set_torrent_enabled(info_hash, enabled, reason)
         .await?;
     let stored = printer.saved(stored);
@@ -238,7 +238,7 @@ async fn set_enabled(
 /// Unknown torrents are reported; the others are removed.
 async fn remove(
     info_hashes: Vec<InfoHash>,
-    control: &Control,
+    editor: &Editor,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
     let mut missing = false;
@@ -248,7 +248,7 @@ async fn remove(
             info_hash,
             unused: None,
         };
-        let gone = control.remove_torrents(&[removal]).await?;
+        let gone = editor.remove_torrents(&[removal]).await?;
         if printer.saved(gone).is_empty() {
             missing = true;
             printer.message(format_args!(
@@ -275,7 +275,7 @@ async fn remove(
 async fn import(
     paths: &[PathBuf],
     mode: Mode,
-    control: &Control,
+    editor: &Editor,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
     let mut summary = Summary::default();
@@ -291,11 +291,11 @@ async fn import(
             Err((path, reason)) => summary.refuse(&path, reason, printer),
         }
         if batch.len() == BATCH {
-            add_batch(&mut batch, &mut summary, control, printer).await?;
+            add_batch(&mut batch, &mut summary, editor, printer).await?;
         }
         printer.progress(1);
     }
-    add_batch(&mut batch, &mut summary, control, printer).await?;
+    add_batch(&mut batch, &mut summary, editor, printer).await?;
     printer.end_progress();
     summary.print(paths, mode, printer)?;
     Ok(if summary.refused.is_empty() {
@@ -308,14 +308,14 @@ async fn import(
 async fn add_batch(
     batch: &mut Vec<(PathBuf, TorrentFile)>,
     summary: &mut Summary,
-    control: &Control,
+    editor: &Editor,
     printer: &mut Printer,
 ) -> Result<()> {
     if batch.is_empty() {
         return Ok(());
     }
     let torrents: Vec<NewTorrent> = batch.iter().map(|(_, file)| file.torrent.clone()).collect();
-    let saved = control.add_torrents(&torrents).await.with_context(|| {
+    let saved = editor.add_torrents(&torrents).await.with_context(|| {
         format!(
             "stopped after {} torrents were added; run it again to add the rest",
             summary.added

@@ -12,7 +12,7 @@ use super::{ExitStatus, PAGE, UsageError, report_bad};
 use crate::base::ids::{InvalidPasskey, Passkey, UserId};
 use crate::config::{Config, Mode};
 use crate::storage::{self, Storage, StorageError, StoredUser, UserKey};
-use crate::sync::edit::Control;
+use crate::sync::edit::Editor;
 use crate::view::UserRecord;
 
 #[derive(Debug, Subcommand)]
@@ -56,25 +56,25 @@ struct UserState<'a> {
 }
 
 pub async fn run(command: UsersCommand, site: &Site, printer: &mut Printer) -> Result<ExitStatus> {
-    let (storage, control) = (&*site.storage, &site.control);
+    let (storage, editor) = (&*site.storage, &site.editor);
     match command {
         UsersCommand::List { sort } => list(sort, storage, printer).await?,
         UsersCommand::Show { user } => show(find(storage, &user).await?, printer)?,
         UsersCommand::Add { name, passkey } => {
             let passkey = passkey.map(given_passkey).transpose()?;
-            let (id, passkey) = printer.saved(control.add_user(&name, passkey).await?);
+            let (id, passkey) = printer.saved(editor.add_user(&name, passkey).await?);
             let what = format!("added the user {name} (id {}), passkey:", id.0);
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
         }
         UsersCommand::Enable { user } => {
-            set_enabled(&user, true, storage, control, printer).await?;
+            set_enabled(&user, true, storage, editor, printer).await?;
         }
         UsersCommand::Disable { user } => {
-            set_enabled(&user, false, storage, control, printer).await?;
+            set_enabled(&user, false, storage, editor, printer).await?;
         }
         UsersCommand::Passkey { user } => {
             let id = id_of(storage, &user).await?;
-            let passkey = printer.saved(control.new_passkey(id).await?);
+            let passkey = printer.saved(editor.new_passkey(id).await?);
             let name = storage.user(id).await?.map(|stored| stored.user.username);
             let name = name.unwrap_or_default();
             let what = format!("the new passkey of {name} (id {}):", id.0);
@@ -168,11 +168,11 @@ async fn set_enabled(
     user: &str,
     enabled: bool,
     storage: &dyn Storage,
-    control: &Control,
+    editor: &Editor,
     printer: &mut Printer,
 ) -> Result<()> {
     let found = find(storage, user).await?.user;
-    printer.saved(control.set_user_enabled(found.id, enabled).await?);
+    printer.saved(editor.set_user_enabled(found.id, enabled).await?);
     if printer.is_json() {
         printer.document(&UserState {
             id: found.id.0,

@@ -14,7 +14,7 @@ use super::open::Site;
 use super::print::{Column, Printer, Row, is_unsafe, left};
 use crate::registry::ClientPrefix;
 use crate::storage::Storage;
-use crate::sync::edit::{self, Control};
+use crate::sync::edit::{self, Editor};
 use crate::view::ClientRow;
 
 /// The largest list that is read: about 100,000 clients.
@@ -75,19 +75,19 @@ pub async fn run(
     site: &Site,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
-    let (storage, control) = (&*site.storage, &site.control);
+    let (storage, editor) = (&*site.storage, &site.editor);
     match command {
         WhitelistCommand::List => list(storage, printer).await?,
-        WhitelistCommand::Add { prefix, client } => add(prefix, client, control, printer).await?,
+        WhitelistCommand::Add { prefix, client } => add(prefix, client, editor, printer).await?,
         WhitelistCommand::Remove { prefix } => {
-            printer.saved(control.remove_client(&prefix).await?);
+            printer.saved(editor.remove_client(&prefix).await?);
             if printer.is_json() {
                 printer.document(&Removed { prefix: &prefix })?;
             } else {
                 printer.line(format_args!("{prefix} is refused from now on"))?;
             }
         }
-        WhitelistCommand::Import { file } => return import(&file, control, printer).await,
+        WhitelistCommand::Import { file } => return import(&file, editor, printer).await,
         WhitelistCommand::Export => export(storage, printer).await?,
     }
     Ok(ExitStatus::Success)
@@ -100,10 +100,10 @@ async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
     Ok(list.end()?)
 }
 
-async fn add(prefix: String, name: String, control: &Control, printer: &mut Printer) -> Result<()> {
+async fn add(prefix: String, name: String, editor: &Editor, printer: &mut Printer) -> Result<()> {
     let client = ClientPrefix { prefix, name };
     let clients = std::slice::from_ref(&client);
-    printer.saved(control.add_clients(clients).await?);
+    printer.saved(editor.add_clients(clients).await?);
     if printer.is_json() {
         printer.document(&ClientRow::from(client))?;
     } else {
@@ -115,7 +115,7 @@ async fn add(prefix: String, name: String, control: &Control, printer: &mut Prin
     Ok(())
 }
 
-async fn import(file: &Path, control: &Control, printer: &mut Printer) -> Result<ExitStatus> {
+async fn import(file: &Path, editor: &Editor, printer: &mut Printer) -> Result<ExitStatus> {
     let name = if file == Path::new("-") {
         "stdin".into()
     } else {
@@ -138,7 +138,7 @@ async fn import(file: &Path, control: &Control, printer: &mut Printer) -> Result
         "{name}: nothing was changed; correct the lines above and try again"
     );
     if !clients.is_empty() {
-        printer.saved(control.add_clients(&clients).await?);
+        printer.saved(editor.add_clients(&clients).await?);
     }
     if printer.is_json() {
         printer.document(&Imported {

@@ -58,7 +58,7 @@ pub async fn run(
     let wiped = {
         let progress = &*printer;
         let mut step = || progress.progress(1);
-        site.control.wipe(what, &mut step).await
+        site.editor.wipe(what, &mut step).await
     };
     printer.end_progress();
     if let Propagation::Pending(reason) = wiped?.propagation {

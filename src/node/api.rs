@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::node::watchdog::Watched;
 use crate::node::{Certificates, Node, every};
 use crate::sync::RegistryFollower;
-use crate::sync::edit::Control;
+use crate::sync::edit::Editor;
 use crate::telemetry::pulse::Pulse;
 
 /// The warning about an API without credentials.
@@ -98,7 +98,7 @@ impl ApiListener {
                 swarm_stats: Arc::default(),
             },
             storage: Arc::clone(&node.storage),
-            control: Control::new(Arc::clone(&node.storage), cache.cloned()),
+            editor: Editor::new(Arc::clone(&node.storage), cache.cloned()),
             events: Arc::clone(&node.events),
             host: Arc::new(NodeApiHost(follower)),
             about: About {

@@ -1,9 +1,9 @@
 //! Credit: from the totals that clients report to the bytes that users gain (rules A1 to A10).
 //! Plain arithmetic on an account, with the time passed in.
 //!
-//! The credit is this node's expectation only: storage settles what was reported against
-//! its row (rule A8b). A node keeps the bases to tell sessions apart, and
-//! passes on stretches of reports. Several machines that report under one peer id are told apart in
+//! The credit is this node's expectation only: `storage::settle` settles what was reported against
+//! its row, with multipliers (rule A8b). A node keeps the bases to tell sessions apart, and passes on
+//! stretches of reports. Several machines that report under one peer id are told apart in
 //! `machines`.
 
 use crate::accounting::machines::MachineId;

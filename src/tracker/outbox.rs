@@ -145,13 +145,13 @@ impl Outbox {
     }
 
     /// Everything of that drain, `changes` of them, is durable.
-    pub fn settle(&self, drain: u64, changes: usize) {
+    pub fn mark_durable(&self, drain: u64, changes: usize) {
         self.pending.fetch_sub(changes, Ordering::Relaxed);
         self.settled.send_replace(drain);
     }
 
     /// Waits until the ticket's drain is durable, and asks the journal to drain without delay.
-    pub async fn settled(&self, ticket: Ticket) {
+    pub async fn durable(&self, ticket: Ticket) {
         if *self.settled.borrow() >= ticket.0 {
             return;
         }
@@ -169,7 +169,7 @@ impl Outbox {
             .map(|lane| lane.lock().next_drain)
             .max()
             .unwrap_or(0);
-        self.settled(Ticket(last)).await;
+        self.durable(Ticket(last)).await;
     }
 
     /// Waits until a reply waits for a drain.
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_outbox_has_no_room_until_a_drain_is_settled() {
+    fn a_full_outbox_has_no_room_until_a_drain_is_durable() {
         let outbox = Outbox::new(2);
         outbox.reserve().unwrap().push(0, change(1));
         drop(outbox.reserve().unwrap());
@@ -202,35 +202,35 @@ mod tests {
             outbox.reserve().is_none(),
             "what is not durable still counts"
         );
-        outbox.settle(drained.number, drained.changes.len());
+        outbox.mark_durable(drained.number, drained.changes.len());
         assert_eq!(outbox.pending(), 0);
         assert!(outbox.reserve().is_some());
     }
 
     #[tokio::test]
-    async fn a_ticket_is_settled_with_its_drain_and_not_before() {
+    async fn a_ticket_is_durable_with_its_drain_and_not_before() {
         let outbox = Outbox::new(10);
         let first = outbox.reserve().unwrap().push(3, change(1));
         let drained = outbox.drain();
         let second = outbox.reserve().unwrap().push(3, change(2));
         assert!(second > first);
-        outbox.settle(drained.number, 1);
-        outbox.settled(first).await;
+        outbox.mark_durable(drained.number, 1);
+        outbox.durable(first).await;
         let wait = std::time::Duration::from_millis(20);
         assert!(
-            tokio::time::timeout(wait, outbox.settled(second))
+            tokio::time::timeout(wait, outbox.durable(second))
                 .await
                 .is_err()
         );
         outbox.wanted().await;
         let drained = outbox.drain();
-        outbox.settle(drained.number, 1);
-        outbox.settled(second).await;
+        outbox.mark_durable(drained.number, 1);
+        outbox.durable(second).await;
         // Nothing is left, but only the next drain proves it.
         let proof = async {
             outbox.wanted().await;
             let drained = outbox.drain();
-            outbox.settle(drained.number, drained.changes.len());
+            outbox.mark_durable(drained.number, drained.changes.len());
         };
         tokio::join!(outbox.flushed(), proof);
     }

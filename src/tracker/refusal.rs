@@ -1,4 +1,5 @@
-//! Refusals, with the texts that clients get instead of a reply (rule R6).
+//! Refusals, with the texts that clients get instead of a reply (rule R6). They are raised in `admit`, where a peer is
+//! added (`private/newcomer`, `private/user_records`), and in `public`.
 
 use std::sync::Arc;
 
@@ -169,5 +170,42 @@ fn kind_of(error: ParseError) -> Reason {
 impl From<ParseError> for Refusal {
     fn from(error: ParseError) -> Self {
         Self::Request(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_r6_has_every_text() {
+        let page = include_str!("../../docs/protocol.md");
+        let refusals = [
+            Refusal::Request(ParseError::MissingInfoHash),
+            Refusal::Request(ParseError::MissingPeerId),
+            Refusal::Request(ParseError::MissingPort),
+            Refusal::Request(ParseError::InvalidForwarded),
+            Refusal::InvalidPasskey,
+            Refusal::AccountDisabled,
+            Refusal::ClientNotAllowed,
+            Refusal::UnregisteredTorrent,
+            Refusal::TorrentDisabled("".into()),
+            Refusal::DownloadNotAllowed,
+            Refusal::TooManyPeers,
+            Refusal::TooManyRecords,
+            Refusal::TooManyNewRecords,
+            Refusal::AddressBlocked,
+            Refusal::PortBlocked,
+            Refusal::Unavailable,
+        ];
+        for refusal in &refusals {
+            let text = refusal.reason();
+            assert!(page.contains(&format!("`{text}`")), "R6 lacks `{text}`");
+        }
+        // UDP has these by itself (rules U3 to U6).
+        let of_udp = [Reason::Malformed, Reason::NoPasskey, Reason::NoScrape];
+        let is_listed = |reason: &Reason| refusals.iter().any(|it| it.kind() == *reason);
+        let unlisted = Reason::ALL.iter().filter(|reason| !is_listed(reason));
+        assert_eq!(unlisted.copied().collect::<Vec<_>>(), of_udp);
     }
 }

@@ -8,7 +8,7 @@ use mika::base::ids::{InfoHash, UserId};
 use mika::cache::Cache;
 use mika::registry::{ClientPrefix, Permille, Registry, StoredTorrent, StoredUser, Whitelist};
 use mika::storage::{NewTorrent, Storage, TorrentPatch, TorrentRemoval, UserPatch};
-use mika::sync::edit::Control;
+use mika::sync::edit::Editor;
 use tokio::time::sleep;
 
 use super::storage::{Tables, info_hash};
@@ -24,15 +24,15 @@ const OTHERS: u32 = 100;
 const OTHERS_COUNT: u32 = 4;
 
 /// An editor.
-pub struct Editor {
+pub struct Operator {
     world: Arc<World>,
     random: fastrand::Rng,
-    control: Control,
+    editor: Editor,
 }
 
-// === impl Editor ===
+// === impl Operator ===
 
-impl Editor {
+impl Operator {
     pub fn new(world: &Arc<World>, random: fastrand::Rng) -> Self {
         let host = world.new_host(0);
         let storage: Arc<dyn Storage> = Arc::new(storage::Link {
@@ -49,7 +49,7 @@ impl Editor {
         Self {
             world: Arc::clone(world),
             random,
-            control: Control::new(storage, cache),
+            editor: Editor::new(storage, cache),
         }
     }
 
@@ -69,7 +69,7 @@ impl Editor {
         let (what, saved) = match self.random.u32(..8) {
             0 | 1 => {
                 let enabled = self.random.u32(..3) > 0;
-                let saved = self.control.set_user_enabled(user, enabled).await;
+                let saved = self.editor.set_user_enabled(user, enabled).await;
                 (format!("user {} enabled: {enabled}", user.0), saved)
             }
             2..=4 => self.set_factors(torrent).await,
@@ -77,7 +77,7 @@ impl Editor {
             6 => {
                 let name = format!("new-{}", self.random.u32(..1000));
                 let passkey = format!("{name}-passkey").parse().ok();
-                let added = self.control.add_user(&name, passkey).await;
+                let added = self.editor.add_user(&name, passkey).await;
                 (format!("{name} is added"), added.map(|it| it.map(drop)))
             }
             _ => self.edit_whitelist(number).await,
@@ -98,7 +98,7 @@ impl Editor {
             multi_down: Some(factor()),
             ..TorrentPatch::default()
         };
-        let saved = self.control.update_torrent(torrent, &patch).await;
+        let saved = self.editor.update_torrent(torrent, &patch).await;
         let (up, down) = (patch.multi_up, patch.multi_down);
         let what = format!("factors of {torrent}: {up:?} and {down:?}");
         (what, saved.map(|it| it.map(drop)))
@@ -112,7 +112,7 @@ impl Editor {
                 info_hash_v2: None,
                 name: "new".to_owned(),
             };
-            let added = self.control.add_torrents(&[new]).await;
+            let added = self.editor.add_torrents(&[new]).await;
             return (
                 format!("{info_hash} is added"),
                 added.map(|it| it.map(drop)),
@@ -122,7 +122,7 @@ impl Editor {
             info_hash,
             unused: None,
         };
-        let removed = self.control.remove_torrents(&[removal]).await;
+        let removed = self.editor.remove_torrents(&[removal]).await;
         let removed = removed.map(|it| it.map(drop));
         (format!("{info_hash} is removed"), removed)
     }
@@ -134,10 +134,10 @@ impl Editor {
                 prefix: prefix.clone(),
                 name: "a client".to_owned(),
             };
-            let added = self.control.add_clients(&[client]).await;
+            let added = self.editor.add_clients(&[client]).await;
             return (format!("{prefix} is allowed"), added);
         }
-        let removed = self.control.remove_client(&prefix).await;
+        let removed = self.editor.remove_client(&prefix).await;
         (format!("{prefix} is allowed no more"), removed)
     }
 
@@ -148,7 +148,7 @@ impl Editor {
             ..UserPatch::default()
         };
         for user in 1..=self.world.plan.users {
-            while let Err(error) = self.control.update_user(UserId(user), &patch).await {
+            while let Err(error) = self.editor.update_user(UserId(user), &patch).await {
                 self.world
                     .story
                     .record(About::All, format!("user {user} is not enabled: {error}"));
@@ -161,7 +161,7 @@ impl Editor {
 /// What an edit was, and what came of it.
 type Edited = (
     String,
-    Result<mika::sync::edit::Saved<()>, mika::sync::edit::ControlError>,
+    Result<mika::sync::edit::Saved<()>, mika::sync::edit::EditError>,
 );
 
 /// What a node's registry has otherwise than storage.

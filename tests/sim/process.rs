@@ -444,7 +444,7 @@ impl Running {
         let report = ask.decided(self.host.id, now.unix, factors);
         let mut is_durable = None;
         if let Some(ticket) = answer.ticket {
-            let settled = self.tracker.outbox().settled(ticket);
+            let settled = self.tracker.outbox().durable(ticket);
             let patience = ask.world.config.journal.ack_timeout;
             is_durable = Some(timeout(patience, settled).await.is_ok());
             if is_durable == Some(true) {

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::cache::Server;
 use super::clients::{Client, Return};
-use super::edits::Editor;
+use super::edits::Operator;
 use super::faults;
 use super::hnr;
 use super::model::{Birth, LifeId, Model, Wrong};
@@ -272,12 +272,12 @@ impl World {
             let client = Client::new(id, &self, random.fork());
             client.spawn(&self, Return::Restarted);
         }
-        let mut editor = Editor::new(&self, random.fork());
+        let mut operator = Operator::new(&self, random.fork());
         let faults = faults::go_on(&self, random.fork());
         if self.plan.edits {
             tokio::select! {
                 () = faults => {}
-                () = editor.go_on() => {}
+                () = operator.go_on() => {}
             }
         } else {
             faults.await;
@@ -285,7 +285,7 @@ impl World {
         self.is_over.send_replace(true);
         self.heal().await;
         if self.plan.edits {
-            editor.end().await;
+            operator.end().await;
         }
         self.check_presence(elapsed());
         self.is_healed.send_replace(true);

@@ -342,7 +342,9 @@ impl World {
     /// Takes what the outbox holds into storage; returns it.
     pub fn drain(&mut self) -> Vec<Change> {
         let cut = self.tracker.outbox().drain();
-        self.tracker.outbox().settle(cut.number, cut.changes.len());
+        self.tracker
+            .outbox()
+            .mark_durable(cut.number, cut.changes.len());
         for change in &cut.changes {
             self.storage.apply(change);
         }

@@ -1,4 +1,5 @@
-//! The peers of torrents: one hash per torrent, one field per peer.
+//! The peers of torrents: one hash per torrent, one field per peer, whose text `change::codec` writes. What a batch
+//! changes of them is in `derived`.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;

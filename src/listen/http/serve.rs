@@ -309,7 +309,7 @@ impl Worker {
     /// Waits until what the replies acknowledge is durable, for `ack_timeout` at most.
     async fn wait_for(&self, ticket: Ticket) {
         let limit = self.service.settings.load().ack_timeout;
-        let settled = self.service.tracker.outbox().settled(ticket);
+        let settled = self.service.tracker.outbox().durable(ticket);
         if tokio::time::timeout(limit, settled).await.is_err() {
             self.service.metrics.ack_timeouts.one();
         }

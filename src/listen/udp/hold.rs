@@ -59,7 +59,7 @@ impl HeldReplies {
         let (held, socket) = (self.clone(), Arc::clone(socket));
         self.runtime.spawn(async move {
             let limit = held.settings.load().ack_timeout;
-            let settled = held.tracker.outbox().settled(ticket);
+            let settled = held.tracker.outbox().durable(ticket);
             if tokio::time::timeout(limit, settled).await.is_err() {
                 held.metrics.ack_timeouts.one();
             }

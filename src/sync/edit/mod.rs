@@ -28,7 +28,7 @@ pub const PREFIX_MAX: usize = 20;
 
 /// Why a change of the registry was not made.
 #[derive(Debug, thiserror::Error)]
-pub enum ControlError {
+pub enum EditError {
     /// The value can't be accepted; the text says what is expected.
     #[error("{0}")]
     Invalid(String),
@@ -58,13 +58,13 @@ const WIPE_PORTION: u32 = 5000;
 
 /// Changes users, torrents and the whitelist.
 #[derive(Clone)]
-pub struct Control {
+pub struct Editor {
     storage: Arc<dyn Storage>,
     mirror: Option<Mirror>,
 }
 
 /// A passkey of 32 letters and digits from the operating system's random source.
-pub fn random_passkey() -> Result<Passkey, ControlError> {
+pub fn random_passkey() -> Result<Passkey, EditError> {
     const LENGTH: usize = 32;
     const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     // Bytes from here up would make the first letters likelier than the last.
@@ -80,21 +80,21 @@ pub fn random_passkey() -> Result<Passkey, ControlError> {
         text.extend(letters.take(LENGTH - text.len()));
     }
     text.parse()
-        .map_err(|error| ControlError::Invalid(format!("{error}")))
+        .map_err(|error| EditError::Invalid(format!("{error}")))
 }
 
 /// Whether `client` may stand in the whitelist: a prefix as clients send it, and a name.
-pub fn validate_client(client: &ClientPrefix) -> Result<(), ControlError> {
+pub fn validate_client(client: &ClientPrefix) -> Result<(), EditError> {
     let prefix = client.prefix.as_str();
     let printable = prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if prefix.is_empty() || prefix.len() > PREFIX_MAX || !printable || prefix.trim() != prefix {
-        return Err(ControlError::Invalid(format!(
+        return Err(EditError::Invalid(format!(
             "the prefix {prefix:?} must have 1 to {PREFIX_MAX} printable ASCII characters, such as -TR3000- or -qB"
         )));
     }
     if prefix.starts_with('#') {
         // Exported lists use it for comments.
-        return Err(ControlError::Invalid(format!(
+        return Err(EditError::Invalid(format!(
             "the prefix {prefix:?} must not begin with '#'"
         )));
     }
@@ -105,9 +105,9 @@ pub fn validate_client(client: &ClientPrefix) -> Result<(), ControlError> {
     validate_text("client name", &client.name)
 }
 
-// === impl Control ===
+// === impl Editor ===
 
-impl Control {
+impl Editor {
     /// Edits `storage`, and the cache if nodes share one.
     pub fn new(storage: Arc<dyn Storage>, cache: Option<Arc<dyn Cache>>) -> Self {
         let mirror = cache.map(|cache| Mirror {
@@ -122,7 +122,7 @@ impl Control {
         &self,
         username: &str,
         passkey: Option<Passkey>,
-    ) -> Result<Saved<(UserId, Passkey)>, ControlError> {
+    ) -> Result<Saved<(UserId, Passkey)>, EditError> {
         validate_text("user name", username)?;
         if !self.storage.users_named(username).await?.is_empty() {
             return Err(StorageError::Duplicate(format!("user {username:?}")).into());
@@ -144,7 +144,7 @@ impl Control {
     pub async fn register_users(
         &self,
         users: &[NewUser],
-    ) -> Result<Saved<Vec<Added<UserId>>>, ControlError> {
+    ) -> Result<Saved<Vec<Added<UserId>>>, EditError> {
         for user in users {
             validate_text("user name", &user.username)?;
         }
@@ -162,17 +162,13 @@ impl Control {
     }
 
     /// Changes what the patch names, and nothing else.
-    pub async fn update_user(
-        &self,
-        id: UserId,
-        patch: &UserPatch,
-    ) -> Result<Saved<()>, ControlError> {
+    pub async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<Saved<()>, EditError> {
         if let Some(username) = &patch.username {
             validate_text("user name", username)?;
         }
         for total in [patch.uploaded, patch.downloaded].into_iter().flatten() {
             if total > PLAUSIBLE_MAX {
-                return Err(ControlError::Invalid(format!(
+                return Err(EditError::Invalid(format!(
                     "a total must be at most {PLAUSIBLE_MAX} bytes"
                 )));
             }
@@ -187,7 +183,7 @@ impl Control {
         &self,
         id: UserId,
         enabled: bool,
-    ) -> Result<Saved<()>, ControlError> {
+    ) -> Result<Saved<()>, EditError> {
         let patch = UserPatch {
             enabled: Some(enabled),
             ..UserPatch::default()
@@ -197,7 +193,7 @@ impl Control {
     }
 
     /// Gives a user a new random passkey; the old one is refused from then on.
-    pub async fn new_passkey(&self, id: UserId) -> Result<Saved<Passkey>, ControlError> {
+    pub async fn new_passkey(&self, id: UserId) -> Result<Saved<Passkey>, EditError> {
         let passkey = random_passkey()?;
         let patch = UserPatch {
             passkey: Some(passkey.clone()),
@@ -212,7 +208,7 @@ impl Control {
     pub async fn add_torrents(
         &self,
         torrents: &[NewTorrent],
-    ) -> Result<Saved<Vec<Added<TorrentId>>>, ControlError> {
+    ) -> Result<Saved<Vec<Added<TorrentId>>>, EditError> {
         for torrent in torrents {
             validate_length("torrent name", &torrent.name)?;
         }
@@ -235,7 +231,7 @@ impl Control {
         id: TorrentId,
         info_hash: InfoHash,
         name: &str,
-    ) -> Result<Saved<()>, ControlError> {
+    ) -> Result<Saved<()>, EditError> {
         validate_length("torrent name", name)?;
         let known = self.storage.torrent(info_hash).await?;
         let Some(known) = known else {
@@ -251,7 +247,7 @@ impl Control {
                     value: (),
                     propagation: added.propagation,
                 }),
-                Some(Err(problem)) => Err(ControlError::Invalid(problem.clone())),
+                Some(Err(problem)) => Err(EditError::Invalid(problem.clone())),
                 _ => Err(StorageError::Duplicate(format!("torrent {}", id.0)).into()),
             };
         };
@@ -272,7 +268,7 @@ impl Control {
         info_hash: InfoHash,
         enabled: bool,
         reason: Option<String>,
-    ) -> Result<Saved<StoredTorrent>, ControlError> {
+    ) -> Result<Saved<StoredTorrent>, EditError> {
         let patch = TorrentPatch {
             enabled: Some(enabled),
             reason: Some(reason),
@@ -285,7 +281,7 @@ impl Control {
     pub async fn remove_torrents(
         &self,
         torrents: &[TorrentRemoval],
-    ) -> Result<Saved<Vec<InfoHash>>, ControlError> {
+    ) -> Result<Saved<Vec<InfoHash>>, EditError> {
         let mut known = Vec::new();
         for torrent in torrents {
             let stored = self.storage.torrent(torrent.info_hash).await?;
@@ -313,7 +309,7 @@ impl Control {
         &self,
         info_hash: InfoHash,
         patch: &TorrentPatch,
-    ) -> Result<Saved<StoredTorrent>, ControlError> {
+    ) -> Result<Saved<StoredTorrent>, EditError> {
         if let Some(Some(reason)) = &patch.reason {
             validate_text("reason", reason)?;
         }
@@ -333,13 +329,13 @@ impl Control {
     }
 
     /// Allows clients, or renames those whose prefix is there; all of them or, if one is invalid, none.
-    pub async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<Saved<()>, ControlError> {
+    pub async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<Saved<()>, EditError> {
         clients.iter().try_for_each(validate_client)?;
         self.storage.add_clients(clients).await?;
         Ok(Saved::new((), self.mirror_whitelist().await))
     }
 
-    pub async fn remove_client(&self, prefix: &str) -> Result<Saved<()>, ControlError> {
+    pub async fn remove_client(&self, prefix: &str) -> Result<Saved<()>, EditError> {
         self.storage.remove_client(prefix).await?;
         Ok(Saved::new((), self.mirror_whitelist().await))
     }
@@ -349,7 +345,7 @@ impl Control {
         &self,
         what: Wipe,
         progress: &mut (dyn FnMut() + Send),
-    ) -> Result<Saved<()>, ControlError> {
+    ) -> Result<Saved<()>, EditError> {
         let mut after = None;
         while let Some(last) = self.storage.wipe(what, after, WIPE_PORTION).await? {
             after = Some(last);
@@ -414,19 +410,19 @@ impl<T> Saved<T> {
 }
 
 /// 1 to [`TEXT_MAX`] characters, none of them a control character.
-pub fn validate_text(what: &str, text: &str) -> Result<(), ControlError> {
+pub fn validate_text(what: &str, text: &str) -> Result<(), EditError> {
     validate_length(what, text)?;
     if text.chars().any(char::is_control) {
-        return Err(ControlError::Invalid(format!(
+        return Err(EditError::Invalid(format!(
             "the {what} must not have control characters"
         )));
     }
     Ok(())
 }
 
-fn validate_length(what: &str, text: &str) -> Result<(), ControlError> {
+fn validate_length(what: &str, text: &str) -> Result<(), EditError> {
     if text.is_empty() || text.chars().nth(TEXT_MAX).is_some() {
-        return Err(ControlError::Invalid(format!(
+        return Err(EditError::Invalid(format!(
             "the {what} must have 1 to {TEXT_MAX} characters"
         )));
     }

@@ -89,7 +89,7 @@ impl PrivateAnnounce<'_> {
             }
             let is_due = self.swarm.is_due(place, alive_since, kept_since);
             // The entry that takes a removed one's place comes from behind it.
-            if !is_due || self.settle(place, kept_since) {
+            if !is_due || self.sweep_one(place, kept_since) {
                 place += 1;
             }
             *budget = budget.saturating_sub(if is_due { DUE } else { 1 });
@@ -99,7 +99,7 @@ impl PrivateAnnounce<'_> {
 
     /// Expires a peer, queues what it owes, and forgets a tombstone that is too old. Returns
     /// whether the entry is still at that place.
-    fn settle(&mut self, place: usize, kept_since: Seconds) -> bool {
+    fn sweep_one(&mut self, place: usize, kept_since: Seconds) -> bool {
         let Some(mut client) = self.swarm.peer(place) else {
             return true;
         };
