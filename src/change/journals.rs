@@ -1,12 +1,12 @@
 //! Names of journals. Each start of a node has its own journal, `NODE#START.RANDOM`, so two
-//! processes of one name never mistake each other's batches for their own: neither after a pause, nor
-//! after a cache or a database was restored from a backup. Earlier versions had one journal for all starts,
-//! named like the node.
+//! processes with the same name never mistake each other's batches for their own, even after a pause, or after
+//! a cache or a database was restored from a backup. Earlier versions had one journal for all starts, named
+//! after the node.
 
 /// Separates the node from the start; names of nodes don't contain it.
 pub const SEPARATOR: char = '#';
 
-/// The node whose journal that is.
+/// The node that a journal belongs to.
 pub fn node_of(journal: &str) -> &str {
     match journal.rsplit_once(SEPARATOR) {
         Some((node, _)) => node,
@@ -38,7 +38,7 @@ pub fn sort_by_start<T>(entries: &mut [(String, T)]) {
     });
 }
 
-/// The number of the start that a journal belongs to; 0 for one of all starts.
+/// The number of the start that a journal belongs to; 0 for a journal of an earlier version, which is for all starts.
 pub fn start_of(journal: &str) -> u64 {
     order_of(journal).0
 }

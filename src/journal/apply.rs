@@ -142,7 +142,7 @@ impl JournalShared {
     /// Counts a refused batch. Logs only the first failure in a row.
     fn on_refused(&self, error: &StorageError) {
         let metrics = &self.parts.metrics;
-        metrics.batch_failures.one();
+        metrics.batch_failures.increment();
         metrics
             .storage
             .failed(ProbeSource::Journal, &error.to_string());

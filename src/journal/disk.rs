@@ -10,7 +10,7 @@ pub trait Disk {
     ///
     /// # Errors
     /// Why the job fails.
-    fn turn(&self) -> Result<(), String>;
+    fn before_job(&self) -> Result<(), String>;
 }
 
 thread_local! {

@@ -121,7 +121,7 @@ impl Leftover<'_> {
             }
         }
         batches.sort_by_key(|batch| batch.number);
-        // Not beyond the batches that are left in the spill file.
+        // Stops before the first batch that is still only in the spill file, to keep the order.
         let end = spilled.first().copied().unwrap_or(u64::MAX);
         batches.retain(|batch| batch.number < end);
         Ok(Some(batches))

@@ -112,7 +112,7 @@ pub struct JournalSettings {
 /// The journal of one node.
 pub struct Journal {
     shared: Arc<JournalShared>,
-    /// What was drained and is not settled yet.
+    /// The last drain, until it is durable.
     in_flight: Option<InFlight>,
 }
 
@@ -353,7 +353,7 @@ impl JournalHandle {
     }
 
     /// To be called when a connection to the cache broke: it may come back without its data.
-    pub fn on_cache_broke(&self) {
+    pub fn on_cache_disconnected(&self) {
         self.shared.cache_broke.notify_one();
     }
 

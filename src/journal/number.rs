@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(
             kept(goes_on.clone()),
             1,
-            "it is of that `started` altogether"
+            "all of it belongs to that `started`"
         );
         let moves_more = [goes_on, vec![started_at(50, 20, 30)]].concat();
         assert_eq!(kept(moves_more), 2);

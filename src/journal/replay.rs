@@ -1,4 +1,4 @@
-//! Replays what dead nodes left to storage, and forgets journals that have ended.
+//! Replays to storage what dead nodes left behind, and forgets journals that have ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::storage::{CreditRules, Storage};
 const DEAD_AFTER: u32 = 15;
 
 /// Seconds without a heartbeat after which a journal is removed from the list, if storage has all of it. A
-/// process that comes back lists its own again. Its number stays in storage: its spill file may turn up
-/// on the next start.
+/// process that comes back adds its journal again. The journal's number stays in storage, because its spill
+/// file may turn up on the next start.
 const DELISTED_AFTER: u32 = 86_400;
 
 /// Seconds without a heartbeat after which a journal is forgotten if its node has started again: that

@@ -108,7 +108,7 @@ impl Leftovers {
     /// What storage lacks, by journal and location; those without any are left out.
     ///
     /// # Errors
-    /// As the calls of cache, storage and files; nothing was changed.
+    /// The cache, storage or a file failed; nothing was changed.
     pub async fn look(&self) -> Result<Vec<UnappliedBatches>, LeftoverError> {
         let mut all = Vec::new();
         for (journal, _) in self.cache.nodes().await? {
@@ -123,7 +123,7 @@ impl Leftovers {
     /// Applies all of it to storage; skips missing batches. Idempotent.
     ///
     /// # Errors
-    /// As the calls of cache, storage and files.
+    /// The cache, storage or a file failed.
     pub async fn apply(&self, rules: &CreditRules) -> Result<Vec<AdoptedJournal>, LeftoverError> {
         let mut all = Vec::new();
         for (spill, head) in self.own_files() {
@@ -147,7 +147,7 @@ impl Leftovers {
     /// Drops all of it: storage counts it as applied from now on.
     ///
     /// # Errors
-    /// As the calls of cache, storage and files.
+    /// The cache, storage or a file failed.
     pub async fn drop_all(&self) -> Result<(), LeftoverError> {
         for (spill, head) in self.own_files() {
             if let Some((last, _)) = spill.numbers().await?.last() {
@@ -182,7 +182,7 @@ impl Leftovers {
         loop {
             let batches = self.cache.kept(journal, after, PAGE).await?;
             let Some(last) = batches.last() else {
-                return Ok(sums.beyond(journal, BatchLocation::Cache, applied));
+                return Ok(sums.into_unapplied(journal, BatchLocation::Cache, applied));
             };
             after = last.number;
             for batch in &batches {
@@ -214,10 +214,10 @@ impl Leftovers {
             }
         }
         let location = BatchLocation::File(spill.path().to_path_buf());
-        let found = sums.beyond(&head.journal, location, applied);
-        Ok(found.map(|beyond| UnappliedBatches {
+        let found = sums.into_unapplied(&head.journal, location, applied);
+        Ok(found.map(|found| UnappliedBatches {
             foreign: (!is_own).then(|| head.storage.clone()),
-            ..beyond
+            ..found
         }))
     }
 
@@ -288,7 +288,7 @@ impl Sums {
     }
 
     /// None if there was no batch.
-    fn beyond(
+    fn into_unapplied(
         self,
         journal: &str,
         location: BatchLocation,

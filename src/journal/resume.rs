@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use super::apply::credit_rules;
 use super::leftover::{Leftover, LeftoverError};
 use super::queue::{BatchQueue, Limits};
-use super::spill::{Former, Spill, SpillError};
+use super::spill::{FormerOwner, Spill, SpillError};
 use super::totals::PendingTotals;
 use super::{Journal, JournalParts, JournalSettings, JournalShared, KEPT_IN_MEMORY, spill};
 use crate::cache::{Cache, CacheError, Generation, Notice};
@@ -145,7 +145,7 @@ impl Journal {
                 Err(error) => return Err(error.into()),
             }
         }
-        // Batches of journals that the cache has forgotten can only be in a spill file of another machine
+        // Batches of journals that the cache has forgotten can only be in a spill file of another host
         // that had this node's name: storage must know which of those it has.
         for (journal, applied) in shared.parts.storage.journals().await? {
             let is_listed = nodes.iter().any(|(name, _)| *name == journal);
@@ -217,7 +217,7 @@ async fn save_former(
     parts: &JournalParts,
     settings: &JournalSettings,
     spill: &Spill,
-    former: &Former,
+    former: &FormerOwner,
 ) -> Result<(), ResumeError> {
     if !former.is_marked && is_unknown(parts, spill, &former.journal).await? {
         return Err(spill

@@ -34,7 +34,7 @@ impl JournalShared {
                 }
                 Err(error) => {
                     let metrics = &self.parts.metrics;
-                    metrics.cache_failures.one();
+                    metrics.cache_failures.increment();
                     metrics
                         .cache
                         .failed(ProbeSource::Journal, &error.to_string());
@@ -45,7 +45,7 @@ impl JournalShared {
                             "the cache does not take the journal; it goes to the spill file until it does"
                         );
                     }
-                    // A cache that is away may come back without what storage does not have yet.
+                    // When the cache is back, it may have lost batches that storage does not have yet.
                     if let Some(spill) = &self.spill {
                         self.spill_once(spill).await;
                     }
@@ -64,7 +64,7 @@ impl JournalShared {
         let Some(last) = refs.last().map(BatchRef::number) else {
             return Ok(());
         };
-        // Storage has all batches that only the cache has.
+        // Batches that only the cache had need not be sent again: storage has applied them.
         let refs = refs
             .into_iter()
             .filter(|batch_ref| !matches!(batch_ref, BatchRef::Cached(_)))

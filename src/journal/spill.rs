@@ -61,7 +61,7 @@ pub(super) struct SpillHeader {
 
 /// The journal whose batches are still in a file that this node opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Former {
+pub(super) struct FormerOwner {
     pub journal: String,
     /// Whether the file names this database. One of an earlier version names none.
     pub is_marked: bool,
@@ -86,7 +86,7 @@ impl Spill {
     pub async fn open(
         path: PathBuf,
         storage: String,
-    ) -> Result<(Self, Option<Former>), SpillError> {
+    ) -> Result<(Self, Option<FormerOwner>), SpillError> {
         let shown = path.display().to_string();
         let job = move || {
             let lock = lock(&path)?;
@@ -99,8 +99,8 @@ impl Spill {
         })
     }
 
-    /// Opens a file of any database, and returns to which its batches belong. None if there is no such file,
-    /// or no batch in it. Only one process can open it.
+    /// Opens a file of any database, and returns the database and journal that its batches belong to. None if there is
+    /// no such file, or no batch in it. Only one process can open it.
     pub async fn open_left(path: PathBuf) -> Result<Option<(Self, SpillHeader)>, SpillError> {
         let shown = path.display().to_string();
         let job = move || {
@@ -357,7 +357,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, String> {
     #[cfg(feature = "contract")]
     if let Some(disk) = super::disk::current() {
-        disk.turn()?;
+        disk.before_job()?;
         return job();
     }
     match tokio::task::spawn_blocking(job).await {
@@ -389,13 +389,13 @@ fn lock(path: &Path) -> Result<File, String> {
 }
 
 /// Opens the file of this database; one with batches of another is moved out of the way first.
-fn connect_own(path: &Path, storage: &str) -> Result<(Connection, Option<Former>), String> {
+fn connect_own(path: &Path, storage: &str) -> Result<(Connection, Option<FormerOwner>), String> {
     let connection = connect(path)?;
     let Some(head) = former(&connection)? else {
         return Ok((connection, None));
     };
     if head.storage == storage || head.storage.is_empty() {
-        let former = Former {
+        let former = FormerOwner {
             journal: head.journal,
             is_marked: !head.storage.is_empty(),
         };
@@ -629,7 +629,7 @@ mod tests {
         .unwrap();
         assert_eq!(owner_of(path.clone()).await.unwrap().as_deref(), Some("n"));
         let (spill, former) = Spill::open(path.clone(), "db".into()).await.unwrap();
-        let expected = Former {
+        let expected = FormerOwner {
             journal: "n".into(),
             is_marked: false,
         };
@@ -693,7 +693,7 @@ mod tests {
     async fn open_former(path: &Path, journal: &str) -> Spill {
         let opened = Spill::open(path.to_path_buf(), "db".into()).await;
         let (spill, former) = opened.unwrap();
-        let expected = Former {
+        let expected = FormerOwner {
             journal: journal.into(),
             is_marked: true,
         };

@@ -1,7 +1,7 @@
 //! Adds what storage credited to the totals in the cache.
 //!
-//! They are for display only: what a crash between storage and cache loses of them comes back with
-//! the next warm-up. Nothing waits for them.
+//! They are for display only: totals that are lost in a crash between storage and cache come back
+//! with the next warmup. Nothing waits for them.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-//! The API of this node: when there is one, what it works on, and its ordered end.
+//! The API of this node: when there is one, what it works on, and how it is shut down.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ pub(super) struct ApiListener {
     /// Resolves when the last request is answered.
     served: oneshot::Receiver<()>,
     pulse: Pulse,
-    /// Connections to storage and cache that were made on the thread need it as long as they are
-    /// used: it ends when this is dropped.
+    /// Keeps the thread alive until this is dropped: connections to storage and cache that were made on it
+    /// need it as long as they are used.
     _alive: oneshot::Sender<()>,
 }
 
@@ -131,7 +131,7 @@ impl ApiListener {
             .build()?;
         let thread = std::thread::Builder::new().name("api".into());
         let thread = thread.spawn(move || runtime.block_on(serve));
-        thread.context("no thread for the API")?;
+        thread.context("can't start the API thread")?;
         Ok(Some(Self {
             api,
             stop,
@@ -150,7 +150,7 @@ impl ApiListener {
         Arc::clone(&self.api)
     }
 
-    /// Answers what is in flight.
+    /// Stops serving, after the requests in flight were answered.
     pub async fn stop(&mut self) {
         self.stop.send_replace(true);
         // A panic of the thread was logged, and does not keep the node from stopping.
@@ -158,7 +158,7 @@ impl ApiListener {
     }
 }
 
-/// Beats once a second, as long as the thread turns.
+/// Beats once a second, as long as the thread runs its loop.
 async fn beat(pulse: Pulse) {
     every(BEAT_PERIOD, || async { pulse.beat() }).await;
 }

@@ -1,5 +1,5 @@
-//! A node without listeners, signals and threads, over stores that are handed to it (feature `contract`):
-//! what a simulation runs.
+//! A node without listeners, signals or threads, on stores that the caller provides (feature `contract`).
+//! The simulator runs it.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::journal::{self, Remaining};
 use crate::node::core::Core;
-use crate::node::start::{self, ProcessHooks};
+use crate::node::start::{self, ProcessContext};
 use crate::registry::Registry;
 use crate::storage::Storage;
 use crate::tracker::Tracker;
 
 pub use crate::node::shared::NodeProcess;
 
-/// A running node. Dropped, it ends where it is, as a process that is killed.
+/// A running node. Dropping it is like killing its process: it stops wherever it is.
 pub struct BareNode {
     core: Core,
 }
@@ -35,7 +35,7 @@ impl BareNode {
         process: NodeProcess,
     ) -> Result<Self> {
         let stores = (storage, cache);
-        let host = ProcessHooks { clock, process };
+        let host = ProcessContext { clock, process };
         let ready = start::begin(config, &stores, &host, false).await?;
         let (core, _) = Core::start(ready, stores.1);
         Ok(Self { core })
@@ -53,12 +53,12 @@ impl BareNode {
         self.core.node.journal.clone()
     }
 
-    /// Resolves when the node must not go on.
+    /// Resolves when the node has to stop.
     pub async fn ended(&mut self) {
         self.core.ended().await;
     }
 
-    /// Stops in order; returns what storage lacks then.
+    /// Shuts down cleanly; returns what storage still lacks.
     ///
     /// # Errors
     /// What could not be saved.

@@ -1,4 +1,4 @@
-//! The part of a node that runs without listeners: the journal, and what goes on beside the announces.
+//! The part of a node that runs without listeners: the journal and the background tasks.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(super) enum Ended {
     Helper,
 }
 
-/// Starts what goes on beside the announces.
+/// Starts the background tasks.
 fn helpers(
     node: &Node,
     cache: Option<&Arc<dyn Cache>>,
@@ -106,13 +106,13 @@ impl Core {
         }
     }
 
-    /// Stops the tasks, and saves the rest; returns what storage lacks then. The listeners have stopped.
+    /// Stops the tasks and saves the rest; returns what storage still lacks. The listeners must have stopped.
     ///
     /// # Errors
     /// What could not be saved.
     pub async fn save(&mut self) -> Result<Remaining> {
         self.helpers.shutdown().await;
-        // Credit that peers still owe the journal has room there now.
+        // Now the journal has room for the credit that peers still owe it.
         load::expire(&self.node);
         self.stop_saving.send_replace(true);
         let saved = self

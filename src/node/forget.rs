@@ -1,8 +1,8 @@
 //! A public tracker's rows of unused torrents: they are evicted before the registry is full, and after
 //! `tracker.forget_torrents_after`.
 //!
-//! A torrent is registered by its first snatch, which costs its client two packets. So rows that
-//! clients made are kept for as long as there are peers, and after that as long as there is room.
+//! A torrent is registered by its first snatch, which takes a client only two packets. So rows that
+//! clients created are kept while the torrent has peers, and after that while there is room.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::node::Node;
 use crate::storage::{StorageError, TorrentRemoval};
 use crate::tracker::{IdleTorrents, Mode, Tracker};
 
-/// The registry is checked once in an eighth of a peer's life, and within these bounds.
+/// The registry is checked every eighth of the peer TTL, within these bounds.
 const PERIOD_MIN: Duration = Duration::from_secs(1);
 const PERIOD_MAX: Duration = Duration::from_secs(60);
 
@@ -63,7 +63,7 @@ async fn turn(node: &Node) -> Result<u64, StorageError> {
     Ok(forgotten)
 }
 
-/// From seven eighths on, as many as leave a quarter free.
+/// How many rows to remove: none while less than seven eighths are taken, else so many that a quarter is free.
 fn rows_to_remove(registered: usize, room: usize) -> usize {
     if registered < room - room / 8 {
         return 0;
@@ -89,8 +89,8 @@ async fn remove_idle(node: &Node, idle: u32, most: usize) -> Result<u64, Storage
         })
         .collect();
     let mut removed = 0;
-    for some in removals.chunks(ROWS_AT_ONCE) {
-        let gone = node.storage.remove_torrents(some).await?;
+    for chunk in removals.chunks(ROWS_AT_ONCE) {
+        let gone = node.storage.remove_torrents(chunk).await?;
         node.metrics.torrents_forgotten.add(gone);
         removed += gone;
     }

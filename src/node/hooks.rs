@@ -38,7 +38,7 @@ impl NodeHooks for TorrentUpdater {
         self.journal.generation()
     }
 
-    fn on_cache_broke(&self) {
-        self.journal.on_cache_broke();
+    fn on_cache_disconnected(&self) {
+        self.journal.on_cache_disconnected();
     }
 }

@@ -8,7 +8,7 @@ use crate::tracker::{KnownHistory, Mode, Tracker};
 /// Rows read at once.
 const PAGE: u32 = 5000;
 
-/// Seconds by which the base of a record lies in the future whose age is not known (rule A7).
+/// How many seconds in the future the base of a record of unknown age is dated (rule A7).
 const OF_UNKNOWN_AGE: i64 = 86_400;
 
 /// Loads what users did with torrents, and the peers with their accounts. Only private

@@ -48,7 +48,7 @@ use self::clocks::Clocks;
 use self::running::{Begun, Running};
 use self::shared::NodeProcess;
 use self::sockets::Sockets;
-use self::start::ProcessHooks;
+use self::start::ProcessContext;
 
 /// What a daemon is started with.
 pub struct Options {
@@ -134,7 +134,7 @@ pub fn run_with(options: Options, drivers: &Drivers) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("no runtime")?;
+        .context("can't start the runtime")?;
     let has_file = !options.config.config.log.file.as_os_str().is_empty();
     let ended = runtime.block_on(run_until_signal(options, drivers));
     if let Err(error) = &ended {
@@ -164,7 +164,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     let certificates = Certificates::load(config)?;
 
     let stores = start::open(config, drivers)?;
-    let host = ProcessHooks::current();
+    let host = ProcessContext::current();
     let beginning = start::begin(config, &stores, &host, options.no_wait);
     let ready = tokio::select! {
         ready = notify::extending_timeout(beginning) => Some(ready?),
@@ -266,7 +266,7 @@ impl Certificates {
         })
     }
 
-    /// Shows in the metrics until when they are valid.
+    /// Updates in the metrics when they expire.
     fn update_metrics(&self, metrics: &Metrics) {
         for (listener, certificate) in [("http", &self.http), ("api", &self.api)] {
             let expires_at = certificate.as_ref().and_then(Certificate::expires_at);

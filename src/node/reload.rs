@@ -1,5 +1,5 @@
-//! Reloading: config, whitelist, TLS files and the log file are opened again while everything
-//! goes on.
+//! Reloading: config, whitelist, TLS files and the log file are opened again while the node
+//! keeps running.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::telemetry::notify;
 /// What a reload changes.
 pub(super) struct Reloader {
     pub options: Options,
-    /// The config of the start: of keys that need a restart, its values are in force.
+    /// The config at the start: keys that need a restart keep its values.
     pub started_with: Config,
     pub node: Node,
     pub settings: ListenerSettings,
@@ -34,7 +34,7 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Reads everything again. What is invalid leaves all as it is.
+    /// Reads everything again. If anything is invalid, nothing changes.
     pub async fn reload(&mut self) {
         notify::reloading("reloading");
         match notify::extending_timeout(self.try_reload()).await {
@@ -51,13 +51,13 @@ impl Reloader {
     }
 
     async fn try_reload(&mut self) -> Result<()> {
-        // Whatever is wrong with the config: after a rotation, lines go to the new file.
+        // First, so that log lines go to the new file after a rotation even if the config is invalid.
         if let Err(error) = self.log.reopen() {
             tracing::warn!(%error, "the log goes on where it was");
         }
         let loaded = config::load(self.options.config_path.as_deref())?;
         let (old, new) = (&self.options.config.config, &loaded.config);
-        // The other mode has other defaults, which half a change would apply to this one.
+        // The other mode has other defaults, which would be applied to the running mode.
         ensure!(
             old.mode == new.mode,
             "mode has changed: that needs a restart"
@@ -89,8 +89,8 @@ impl Reloader {
             loaded.with_context(|| format!("storage {}", config.storage.url))?;
             return Ok(());
         };
-        // It is followed all the time: a cache that is away now must not keep the rest from
-        // being reloaded.
+        // Changes of the registry are followed anyway, so a cache that can't be reached now must not keep the
+        // rest from being reloaded.
         if let Err(error) = load::reload(replica, &**cache).await {
             tracing::warn!(
                 %error,

@@ -1,4 +1,4 @@
-//! From the config to the settings of the modules, which know no config.
+//! Derives the settings of the modules from the config, which the modules don't know.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) fn journal(config: &Config) -> journal::JournalSettings {
 }
 
 /// Where storage is, and which schema its tables have.
-pub(super) fn place(config: &Config) -> StorageConfig {
+pub(super) fn storage(config: &Config) -> StorageConfig {
     let storage = &config.storage;
     StorageConfig::of(&storage.url, &storage.schema, &storage.statements)
 }
@@ -47,7 +47,7 @@ pub(super) fn http(config: &Config) -> HttpSettings {
     }
 }
 
-/// Logs what the config sets without effect, and which of its files others can read.
+/// Logs settings that have no effect, and files of the config that other users can read.
 pub(super) fn warn(loaded: &Loaded) {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -67,8 +67,8 @@ pub(super) fn warn_of_empty_whitelist(config: &Config, registry: &Registry) {
     }
 }
 
-/// Asks the system for as many files as the connections need. With fewer, fewer connections are
-/// held: without a file for the next, a newcomer would wait although others are idle.
+/// Raises the limit of open files to what the connections need. If it stays lower, fewer connections are
+/// kept: without a file for it, a new connection would wait although others are idle.
 pub(super) fn raise_file_limit(connections: u32) {
     let (limit, wanted) = (files::raise(connections), files::needed(connections));
     if limit.current.is_some_and(|current| current < wanted) {

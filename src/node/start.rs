@@ -1,4 +1,4 @@
-//! The start: everything is opened, restored and loaded. Servers that are away are waited for.
+//! The start: opens, restores and loads everything, and waits for servers that can't be reached.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notify;
 use crate::tracker::Tracker;
 
-/// Delays between tries to reach what is away.
+/// Delays between attempts to reach a server.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -33,7 +33,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 pub(super) type Stores = (Arc<dyn Storage>, Option<Arc<dyn Cache>>);
 
 /// What a node gets from the system that it runs on.
-pub(super) struct ProcessHooks {
+pub(super) struct ProcessContext {
     pub clock: Clock,
     pub process: NodeProcess,
 }
@@ -64,7 +64,7 @@ pub(super) fn open(config: &Config, drivers: &Drivers) -> Result<Stores> {
     let (Some(open_storage), Some(open_cache)) = (open_storage, open_cache) else {
         return Err(anyhow!("the drivers were not checked"));
     };
-    let storage = open_storage(&settings::place(config)).with_context(|| storage_name(config))?;
+    let storage = open_storage(&settings::storage(config)).with_context(|| storage_name(config))?;
     let cache = open_cache(&config.cache.url).with_context(|| cache_name(config))?;
     Ok((storage, cache))
 }
@@ -73,7 +73,7 @@ pub(super) fn open(config: &Config, drivers: &Drivers) -> Result<Stores> {
 pub(super) async fn begin(
     config: &Config,
     stores: &Stores,
-    host: &ProcessHooks,
+    host: &ProcessContext,
     no_wait: bool,
 ) -> Result<Ready> {
     retry_until_available(no_wait, || try_to_begin(config, stores, host)).await
@@ -106,7 +106,7 @@ async fn retry_until_available<T, F: Future<Output = Result<T, StartError>>>(
 async fn try_to_begin(
     config: &Config,
     stores: &Stores,
-    host: &ProcessHooks,
+    host: &ProcessContext,
 ) -> Result<Ready, StartError> {
     let (storage, cache) = stores;
     let in_storage = |error: StorageError| StartError::of_storage(config, &error);
@@ -143,8 +143,8 @@ async fn try_to_begin(
             )
         }
         Some(cache) => {
-            let shown = shared::show(&**cache, &node).await;
-            shown.map_err(|error| StartError::of_cache(config, &error))?;
+            let sent = shared::first_beat(&**cache, &node).await;
+            sent.map_err(|error| StartError::of_cache(config, &error))?;
             let applied = journal.replay_leftover().await;
             applied.map_err(|error| StartError::of_resume(config, error))?;
             go_on().await.map_err(in_storage)?;
@@ -182,7 +182,7 @@ async fn refuse_unsafe(storage: &dyn Storage) -> Result<(), StorageError> {
     }
 }
 
-/// Refuses a name under which another node runs, and the spill file of such a node.
+/// Refuses to start under the name of a running node, or with the spill file of one.
 async fn refuse_double(config: &Config, cache: &dyn Cache, own: &NodeProcess) -> Result<()> {
     let spill = &config.journal.spill;
     let owner = journal::spill_owner(spill.clone()).await?;
@@ -205,11 +205,11 @@ async fn load_from_storage(node: &Node) -> Result<RegistryFollower, SyncError> {
     Ok(RegistryFollower::of_feed(node.replica.clone(), position))
 }
 
-/// An empty tracker, and the journal that goes on for it.
+/// Creates an empty tracker, and resumes its journal.
 async fn restore(
     config: &Config,
     stores: &Stores,
-    host: &ProcessHooks,
+    host: &ProcessContext,
     database: String,
 ) -> Result<(Node, Journal), StartError> {
     let (storage, cache) = stores;
@@ -283,7 +283,7 @@ fn cache_name(config: &Config) -> String {
     format!("cache {}", config.cache.url)
 }
 
-/// An error with the name of its server. The URL is in it once: many errors begin with it.
+/// An error that names its server. The URL is in it only once, although many errors begin with it.
 fn named(kind: &str, name: &str, error: &str) -> String {
     let url = name.split_once(' ').map_or("", |(_, url)| url);
     if error.starts_with(url) {
@@ -295,9 +295,9 @@ fn named(kind: &str, name: &str, error: &str) -> String {
     }
 }
 
-// === impl ProcessHooks ===
+// === impl ProcessContext ===
 
-impl ProcessHooks {
+impl ProcessContext {
     /// Those of this process; the clock starts now.
     pub fn current() -> Self {
         Self {

@@ -80,7 +80,7 @@ pub(super) async fn prune_cache(node: Node, cache: Arc<dyn Cache>) {
         let (Some(guests_before), members_before) =
             (guests_before, members_before.unwrap_or(i64::MIN))
         else {
-            // Another node can.
+            // This node can't tell now which peers are old, but another node may.
             continue;
         };
         let is_ours = cache.lease("sweep", &node.name, CACHE_LEASE).await;

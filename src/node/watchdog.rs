@@ -1,5 +1,5 @@
-//! Watches whether the worker threads still turn. A thread that hangs is logged; and the service
-//! manager, which restarts a process that hangs, gets keep-alives only while none does.
+//! Watches whether the worker threads still run their loops. A thread that hangs is logged; and the service
+//! manager, which restarts a process that hangs, gets keep-alives only while no thread does.
 //!
 //! The main thread is covered as well: if it hangs, the manager gets no keep-alives.
 
@@ -13,11 +13,11 @@ use crate::telemetry::pulse::Pulse;
 /// How often the workers are checked.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// A worker turns at least once a second, so one that has not for this long hangs: in a lock, in a
-/// loop, or writing a log that is not read.
+/// A worker runs its loop at least once a second, so one that has not done so for this long hangs: in a
+/// lock, in an endless loop, or writing to a log pipe that nobody reads.
 const HANGS_AFTER: Duration = Duration::from_secs(5);
 
-/// One worker thread, and when it was last seen to turn.
+/// One worker thread, and when it was last seen running.
 pub(super) struct Watched {
     name: String,
     pulse: Pulse,
@@ -35,7 +35,7 @@ pub(super) async fn watch(mut workers: Vec<Watched>) {
     let mut notified_at: Option<Instant> = None;
     loop {
         let now = ticks.tick().await;
-        // All are checked, also after one that hangs.
+        // Checks all of them, even after one that hangs.
         let mut is_well = true;
         for worker in &mut workers {
             is_well &= !worker.check(now);
@@ -61,7 +61,7 @@ impl Watched {
         }
     }
 
-    /// Logs when it begins or ends to hang; returns whether it hangs.
+    /// Logs when it starts or stops hanging; returns whether it hangs.
     fn check(&mut self, now: Instant) -> bool {
         let (beats, name) = (self.pulse.beats(), &self.name);
         let turned = match self.turned {

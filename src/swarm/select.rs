@@ -12,7 +12,7 @@ pub const WANT_MAX: usize = 10_000;
 pub struct Selector {
     rng: fastrand::Rng,
     order: Vec<u16>,
-    /// Places drawn already, by open addressing; a power of two.
+    /// The places drawn already: a hash set with open addressing, whose length is a power of two.
     drawn: Vec<u32>,
     /// Places to offer next.
     places: Vec<u32>,
@@ -31,7 +31,7 @@ impl Selector {
         }
     }
 
-    /// An empty set of endpoints, with room for one selection. To be given back after it.
+    /// An empty set of endpoints, with room for one selection; return it with [`Self::give_back`].
     pub fn take_distinct(&mut self, want: usize) -> Distinct {
         let mut distinct = std::mem::take(&mut self.distinct);
         distinct.clear(want.min(WANT_MAX));

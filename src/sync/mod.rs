@@ -90,7 +90,7 @@ pub trait NodeHooks: Send + Sync + 'static {
     fn cache_generation(&self) -> watch::Receiver<Generation>;
 
     /// A connection to the cache has just broken.
-    fn on_cache_broke(&self);
+    fn on_cache_disconnected(&self);
 }
 
 impl SyncError {

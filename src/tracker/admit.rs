@@ -146,7 +146,7 @@ impl Common {
         } else {
             return Ok(());
         };
-        self.metrics.blocked.one();
+        self.metrics.blocked.increment();
         Err(refusal)
     }
 

@@ -32,7 +32,7 @@ use crate::change::SwarmCounts;
 use crate::registry::Registry;
 use crate::swarm::{PeerCounts, Selector};
 use crate::telemetry::events::Events;
-use crate::telemetry::metrics::{Asked, Metrics, Protocol};
+use crate::telemetry::metrics::{Metrics, Protocol, RequestKind};
 use crate::wire::{Announce, AnnounceReply, Event, ParseError, PeerList, ScrapeEntry};
 
 use self::private::PrivateTracker;
@@ -266,7 +266,7 @@ impl Tracker {
                 let protocol = work.protocol;
                 common
                     .metrics
-                    .refused(Asked::Announce, protocol, refusal.kind());
+                    .refused(RequestKind::Announce, protocol, refusal.kind());
                 if let Some(events) = &common.events {
                     let reason = refusal.kind().name();
                     let source = Some(request.source);
@@ -295,11 +295,11 @@ impl Tracker {
         let hashes = match admitted.and(hashes.map_err(Refusal::from)) {
             Ok(hashes) => hashes,
             Err(refusal) => {
-                metrics.refused(Asked::Scrape, protocol, refusal.kind());
+                metrics.refused(RequestKind::Scrape, protocol, refusal.kind());
                 return Err(refusal);
             }
         };
-        metrics.scrapes.of(protocol).one();
+        metrics.scrapes.of(protocol).increment();
         let scrape = |hash: InfoHash| {
             let entry = match &self.by_mode {
                 ByMode::Public(tracker) => Some(tracker.scrape(&hash)),
@@ -323,7 +323,7 @@ impl Tracker {
 
 impl Common {
     fn count_answered(&self, request: &AnnounceRequest, protocol: Protocol) {
-        self.metrics.announces.of(protocol).one();
+        self.metrics.announces.of(protocol).increment();
         if let Ok(params) = &request.params
             && params.event == Event::Started
         {

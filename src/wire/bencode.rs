@@ -12,11 +12,11 @@ use std::ops::Range;
 /// about 6, and one for each folder.
 const DEPTH_MAX: u32 = 100;
 
-/// Values in one input, as in libtorrent. A value takes some 60 bytes of memory for as few as 2 of
-/// input; the largest .torrent files in use have a few 100,000.
+/// The most values in one input, as in libtorrent. A value takes about 60 bytes of memory for as few as 2 of
+/// input; the largest .torrent files in use have a few hundred thousand.
 const VALUES_MAX: u32 = 3_000_000;
 
-/// Digits of a number that is not canonical: of an integer, and of the length of a string.
+/// The most digits of an integer, and of the length of a string: there may be any number of leading zeros.
 const INT_DIGITS_MAX: usize = 20;
 const LENGTH_DIGITS_MAX: usize = 16;
 
@@ -37,7 +37,7 @@ pub enum Value<'a> {
     Dict(Vec<(&'a [u8], Node<'a>)>),
 }
 
-/// Why bytes are not canonical bencode, and where.
+/// Why the input can't be parsed, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem} at byte {at}")]
 pub struct BencodeError {

@@ -125,7 +125,7 @@ pub struct Outcome {
 }
 
 impl journal::disk::Disk for Disk {
-    fn turn(&self) -> Result<(), String> {
+    fn before_job(&self) -> Result<(), String> {
         if self.is_full.load(Ordering::Relaxed) {
             return Err("the disk is full: free some space".into());
         }

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::base::secret::Secret;
 use crate::registry::Registry;
-use crate::telemetry::metrics::{Asked, ProbeSource, Protocol};
+use crate::telemetry::metrics::{ProbeSource, Protocol, RequestKind};
 use crate::tracker::{AnnounceRequest, Mode, Reason, Rules, Workspace};
 use crate::wire::query;
 
@@ -129,7 +129,7 @@ async fn announces_are_counted_by_protocol_and_outcome_and_peers_by_family_and_r
     place
         .sources
         .metrics
-        .refused(Asked::Scrape, Protocol::Udp, Reason::NoScrape);
+        .refused(RequestKind::Scrape, Protocol::Udp, Reason::NoScrape);
     let text = place.text();
     let series = series(&text);
     let expected = [

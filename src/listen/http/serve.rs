@@ -115,7 +115,7 @@ impl Worker {
                     None => continue 'queues,
                     Some(Ok((stream, client))) => {
                         failing = false;
-                        self.service.metrics.connections.one();
+                        self.service.metrics.connections.increment();
                         self.on_connection(stream, client).await;
                     }
                     Some(Err(error)) if error.kind() == ErrorKind::ConnectionAborted => {}
@@ -311,7 +311,7 @@ impl Worker {
         let limit = self.service.settings.load().ack_timeout;
         let settled = self.service.tracker.outbox().durable(ticket);
         if tokio::time::timeout(limit, settled).await.is_err() {
-            self.service.metrics.ack_timeouts.one();
+            self.service.metrics.ack_timeouts.increment();
         }
     }
 

@@ -65,7 +65,7 @@ pub(super) fn source(
         }
     };
     named.unwrap_or_else(|| {
-        metrics.forwarded_missing.one();
+        metrics.forwarded_missing.increment();
         warn_of_missing(connection, head, settings);
         Ok(canonical(connection))
     })

@@ -52,7 +52,7 @@ impl HeldReplies {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            self.metrics.udp_unsent.one();
+            self.metrics.udp_unsent.increment();
             return;
         };
         let mut reply = Outgoing::one(route, write);
@@ -61,7 +61,7 @@ impl HeldReplies {
             let limit = held.settings.load().ack_timeout;
             let settled = held.tracker.outbox().durable(ticket);
             if tokio::time::timeout(limit, settled).await.is_err() {
-                held.metrics.ack_timeouts.one();
+                held.metrics.ack_timeouts.increment();
             }
             let lost = reply.send(&socket);
             held.metrics.udp_unsent.add(lost as u64);

@@ -20,7 +20,7 @@ use crate::base::addr::{Endpoint, canonical};
 use crate::base::clock::{Clock, Now, Stopwatch};
 use crate::base::ids::InfoHash;
 use crate::base::limit::SourceLimit;
-use crate::telemetry::metrics::{Asked, Metrics, Protocol};
+use crate::telemetry::metrics::{Metrics, Protocol, RequestKind};
 use crate::telemetry::pulse::Pulse;
 use crate::tracker::{AnnounceRequest, Mode, Reason, Refusal, Tracker, Workspace};
 use crate::wire::http::{Target, parse_path};
@@ -218,7 +218,7 @@ impl Worker {
         let route = received.route(at);
         let source = route.source().filter(|&source| !self.is_own(source, route));
         let (Some(source), Some(header)) = (source, Header::parse(packet)) else {
-            self.service.metrics.udp_dropped.one();
+            self.service.metrics.udp_dropped.increment();
             return None;
         };
         let ip = canonical(source.ip());
@@ -228,7 +228,7 @@ impl Worker {
         if is_valid {
             return Some(request);
         }
-        self.service.metrics.udp_bad_ids.one();
+        self.service.metrics.udp_bad_ids.increment();
         // A reply to an address that may be forged is never longer than the request.
         if wire::error_len(BAD_ID) <= packet.len() {
             self.error(&request, route, BAD_ID, now);
@@ -245,10 +245,10 @@ impl Worker {
     fn connect(&mut self, request: &Request, route: &Route, now: Now) {
         let limit = self.settings.connect_limit;
         if !allows(&self.service.connects, request.ip, limit, now) {
-            self.service.metrics.udp_connects_limited.one();
+            self.service.metrics.udp_connects_limited.increment();
             return;
         }
-        self.service.metrics.udp_connects.one();
+        self.service.metrics.udp_connects.increment();
         let id = self.ids.issue(request.ip, now.unix);
         let transaction = request.header.transaction;
         self.outgoing
@@ -257,7 +257,7 @@ impl Worker {
 
     fn announce(&mut self, request: &Request, packet: &[u8], route: &Route, now: Now) {
         let Some(params) = wire::parse_announce(packet) else {
-            return self.malformed(Asked::Announce, request, route, now);
+            return self.malformed(RequestKind::Announce, request, route, now);
         };
         let tracker = &self.service.tracker;
         let passkey = match tracker.mode() {
@@ -266,7 +266,7 @@ impl Worker {
                 wire::read_url_data(packet, &mut self.path);
                 let Some(passkey) = passkey_of(&self.path) else {
                     let metrics = &self.service.metrics;
-                    metrics.refused(Asked::Announce, Protocol::Udp, Reason::NoPasskey);
+                    metrics.refused(RequestKind::Announce, Protocol::Udp, Reason::NoPasskey);
                     return self.error(request, route, NO_PASSKEY, now);
                 };
                 Some(passkey)
@@ -297,12 +297,12 @@ impl Worker {
 
     fn scrape(&mut self, request: &Request, packet: &[u8], route: &Route, now: Now) {
         let Some(hashes) = wire::parse_scrape(packet) else {
-            return self.malformed(Asked::Scrape, request, route, now);
+            return self.malformed(RequestKind::Scrape, request, route, now);
         };
         if self.service.tracker.mode() == Mode::Private {
             // A scrape has no field for a passkey (rule U6).
             let metrics = &self.service.metrics;
-            metrics.refused(Asked::Scrape, Protocol::Udp, Reason::NoScrape);
+            metrics.refused(RequestKind::Scrape, Protocol::Udp, Reason::NoScrape);
             return self.error(request, route, NO_SCRAPE, now);
         }
         let transaction = request.header.transaction;
@@ -322,7 +322,7 @@ impl Worker {
         self.error(request, route, failure.reason, now);
     }
 
-    fn malformed(&mut self, asked: Asked, request: &Request, route: &Route, now: Now) {
+    fn malformed(&mut self, asked: RequestKind, request: &Request, route: &Route, now: Now) {
         let metrics = &self.service.metrics;
         metrics.refused(asked, Protocol::Udp, Reason::Malformed);
         self.error(request, route, MALFORMED, now);
@@ -331,7 +331,7 @@ impl Worker {
     fn error(&mut self, request: &Request, route: &Route, text: &str, now: Now) {
         let limit = self.settings.error_limit;
         if !allows(&self.service.errors, request.ip, limit, now) {
-            self.service.metrics.udp_errors_limited.one();
+            self.service.metrics.udp_errors_limited.increment();
             return;
         }
         let transaction: Transaction = request.header.transaction;

@@ -14,8 +14,8 @@ pub fn family(ip: IpAddr) -> &'static str {
 
 /// Whether a bind failed because the host lacks the family of `address`, or has it disabled.
 ///
-/// A missing address proves that only if every host with the family has it; any other may belong to
-/// another host.
+/// "Address not available" proves that only for an address that every host with the family has; any other
+/// address may belong to another host.
 pub fn is_missing(address: IpAddr, error: &io::Error) -> bool {
     let is_unknown = error
         .raw_os_error()

@@ -25,7 +25,7 @@ impl FileLimit {
         }
     }
 
-    /// Of `connections`, as many as there are files for; at least one.
+    /// How many of `connections` there are files for; at least one.
     pub fn room_for(self, connections: u32) -> usize {
         let room = self
             .current

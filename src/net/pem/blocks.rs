@@ -110,8 +110,8 @@ pub(super) fn describe(blocks: &[Block]) -> &'static str {
     }
 }
 
-/// Trimmed lines with their numbers. A line also ends between an END and a BEGIN directly after it, which
-/// `cat` makes of files without a final line break.
+/// Trimmed lines with their numbers. A line also ends between an END and a BEGIN directly after it, as
+/// `cat` writes them for files without a final line break.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut rest = text;
     let mut number = 0;

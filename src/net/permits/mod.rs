@@ -12,8 +12,8 @@
 //!    request's head, or in a reply that its client does not read.
 //!
 //! Connections of a network above its share may lose even a request in flight if there is no other
-//! candidate. Otherwise a new connection waits. That takes as many requests in flight as there are
-//! permits, and they end by themselves.
+//! candidate. Otherwise a new connection waits. That happens only with as many requests in flight as there
+//! are permits, and they end by themselves.
 
 mod networks;
 mod table;
@@ -85,7 +85,7 @@ const SLOW: [Phase; 3] = [Phase::Request, Phase::Sending, Phase::Leaving];
 pub struct Permits {
     max: AtomicUsize,
     taken: AtomicUsize,
-    /// A network's share is one in `shares` of the permits.
+    /// A network's share is the permits divided by this.
     shares: usize,
     networks: Networks,
     /// One for each worker, so that its lock is hardly ever contended.
@@ -253,7 +253,7 @@ impl Permits {
         };
         let Some(evicted) = evicted else { return false };
         self.end(evicted);
-        self.evicted.of(reason).one();
+        self.evicted.of(reason).increment();
         true
     }
 
@@ -289,7 +289,7 @@ impl WorkerPermits {
         })
     }
 
-    /// A permit as of [`Self::try_acquire`]; waits while every connection has a request in flight.
+    /// Like [`Self::try_acquire`], but waits while every connection has a request in flight.
     pub async fn acquire(&self, client: Option<IpAddr>) -> Permit {
         loop {
             if let Some(permit) = self.try_acquire(client) {
@@ -326,7 +326,7 @@ impl WorkerPermits {
         for (evicted, phase, age) in overdue {
             self.permits.end(evicted);
             if phase == Phase::Idle && age <= IDLE_SECONDS {
-                self.permits.evicted.of(Eviction::ShortIdle).one();
+                self.permits.evicted.of(Eviction::ShortIdle).increment();
             }
         }
     }

@@ -218,7 +218,7 @@ impl ConnectionTable {
         Some(Released { network })
     }
 
-    /// When the connection that has been in one of the phases longest entered it.
+    /// When the connection that has been longest in one of `phases` entered that phase.
     pub fn oldest(&self, scope: EvictionScope, phases: &[Phase]) -> Option<u64> {
         self.first(scope, phases).map(|(_, since)| since)
     }
@@ -282,16 +282,16 @@ impl ConnectionTable {
         let Slot { phase, network, .. } = self.slots[at as usize];
         self.slots[at as usize].since = now;
         self.lists[phase as usize].push(&mut self.slots, at, Chain::All);
-        if let Some(lists) = network.and_then(|key| self.networks.get_mut(&key)) {
-            lists.lists[phase as usize].push(&mut self.slots, at, Chain::Network);
+        if let Some(network) = network.and_then(|key| self.networks.get_mut(&key)) {
+            network.lists[phase as usize].push(&mut self.slots, at, Chain::Network);
         }
     }
 
     fn unlink(&mut self, at: u32) {
         let Slot { phase, network, .. } = self.slots[at as usize];
         self.lists[phase as usize].remove(&mut self.slots, at, Chain::All);
-        if let Some(lists) = network.and_then(|key| self.networks.get_mut(&key)) {
-            lists.lists[phase as usize].remove(&mut self.slots, at, Chain::Network);
+        if let Some(network) = network.and_then(|key| self.networks.get_mut(&key)) {
+            network.lists[phase as usize].remove(&mut self.slots, at, Chain::Network);
         }
     }
 

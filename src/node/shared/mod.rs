@@ -21,7 +21,7 @@ use crate::sync::mirror::NoticeLog;
 use crate::sync::{LeaseHolder, Mirror, RegistryFollower, SyncError};
 
 pub use watch::NodeProcess;
-pub(super) use watch::{host_of, refuse_namesake, show, take_leave};
+pub(super) use watch::{first_beat, host_of, refuse_namesake, take_leave};
 
 /// What the tasks of a node that shares a cache begin with.
 pub(super) struct CacheTasks {

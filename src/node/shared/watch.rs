@@ -21,8 +21,8 @@ use crate::tracker::Mode;
 /// How often a node sends a heartbeat.
 const BEAT_PERIOD: Duration = Duration::from_secs(1);
 
-/// Seconds without the cache after which peers are compared.
-const LONG_SECONDS: u32 = 60;
+/// Seconds without the cache after which the peers of node and cache are synchronized again.
+const LONG_OUTAGE: u32 = 60;
 
 /// How often the journals of dead nodes are looked for.
 const REPLAY_PERIOD: Duration = Duration::from_secs(5);
@@ -37,27 +37,29 @@ const NAMESAKE_WATCH: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 pub struct NodeProcess(Arc<str>);
 
-/// Refuses to start under the name of a node that runs: of two, the earlier one would have to stop.
+/// Refuses to start under the name of a running node, which would have to stop otherwise.
 pub(in crate::node) async fn refuse_namesake(
     cache: &dyn Cache,
     name: &str,
     own: &NodeProcess,
 ) -> Result<()> {
     if let Some(host) = running(cache, |journal| node_of(journal) == name, own).await? {
-        bail!("another mika runs as node {name:?} on {host}: give each a name of its own in node");
+        bail!(
+            "another mika runs as node {name:?} on {host}: give each a name of its own (node, in its config)"
+        );
     }
     Ok(())
 }
 
-/// Sends the first heartbeat: other nodes follow this one, and of two of one name that start
-/// together the earlier one notices.
-pub(in crate::node) async fn show(cache: &dyn Cache, node: &Node) -> Result<(), CacheError> {
+/// Sends the first heartbeat, so that other nodes follow this one, and so that of two nodes of one name that
+/// start together, the earlier one notices.
+pub(in crate::node) async fn first_beat(cache: &dyn Cache, node: &Node) -> Result<(), CacheError> {
     let sign = node.process.sign(0, &node.clock);
     cache.beat(node.journal.name(), &sign).await
 }
 
-/// Records that the process with that journal has stopped in order: a start under its name need not
-/// wait for heartbeats. A cache that went to another database than this one forgets the journal.
+/// Records that the process with that journal was shut down cleanly, so a start under its name
+/// need not wait for heartbeats. If the cache belongs to another database by now, it forgets the journal.
 pub(in crate::node) async fn take_leave(
     cache: &dyn Cache,
     database: &str,
@@ -123,9 +125,9 @@ fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-/// Sends heartbeats, until a later start has the name of this node. Notifies `stale` when the cache was
-/// restarted or emptied, or was away for so long that nodes may have expired peers of which others
-/// still receive announces.
+/// Sends heartbeats until a later start takes over the name of this node. Notifies `stale` when the cache was
+/// restarted or emptied, or was unreachable for so long that nodes may have expired peers that still announce
+/// to other nodes.
 pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
     let own = node.journal.name().to_owned();
     let mut count = 0_u64;
@@ -138,8 +140,8 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
             Ok((seen, has_peers)) => {
                 node.journal.on_cache_restarted(seen);
                 let now = node.clock.now().mono;
-                let was_away = now.since(std::mem::replace(&mut answered, now)) > LONG_SECONDS;
-                // The mark alone may have been deleted.
+                let was_away = now.since(std::mem::replace(&mut answered, now)) > LONG_OUTAGE;
+                // Without a restart, too, the mark that the cache has all peers may have been deleted.
                 let was_cut = std::mem::replace(&mut had_peers, has_peers) && !has_peers;
                 if was_away || was_cut || generation.has_changed().unwrap_or(false) {
                     generation.mark_unchanged();
@@ -162,12 +164,12 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
                 journal,
                 node = node.name,
                 "a later start has the name of this node; stopping, and saving what is left in this \
-                 process' own journal"
+                 process's own journal"
             );
             return;
         }
         count += 1;
-        // Without it, others take this node for dead: harmless, until the next one.
+        // If it is lost, others take this node for dead until the next one, which is harmless.
         if let Err(error) = cache
             .beat(&own, &node.process.sign(count, &node.clock))
             .await
@@ -178,8 +180,8 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
     }
 }
 
-/// The other database that the cache belongs to; none if it is this one's. It is claimed again once the
-/// server was emptied.
+/// The other database that the cache belongs to; none if it is this node's. A cache that was
+/// emptied is claimed again.
 async fn other_owner(cache: &dyn Cache, database: &str) -> Option<String> {
     let owner = match cache.database().await {
         Ok(None) => cache.set_database(database, None).await,
@@ -195,7 +197,7 @@ async fn look(cache: &dyn Cache) -> Result<(Generation, bool), CacheError> {
     Ok((cache.ping().await?, cache.has_all_peers().await?))
 }
 
-/// Brings to storage what dead nodes left; runs until cancelled.
+/// Applies to storage what dead nodes left behind; runs until cancelled.
 pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
     let mut replay = Replay::new(
         cache,
@@ -227,15 +229,15 @@ pub(super) async fn publish_stats(node: Node, cache: Arc<dyn Cache>) {
             seeders,
             leechers,
         };
-        // What was not added is in the next.
+        // What could not be added is included next time.
         if cache.add_stats(stats).await.is_ok() {
             (announces, scrapes) = now;
         }
     }
 }
 
-/// Brings the peers of this node and of the cache together whenever one may have missed what the
-/// other has; runs until cancelled.
+/// Synchronizes the peers of this node and of the cache whenever one of them may lack what the other
+/// has; runs until cancelled.
 pub(super) async fn refill(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
     loop {
         stale.notified().await;
@@ -272,8 +274,8 @@ async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
         // Others may have brought swarms that this node does not know.
         peers::load(node, cache).await?;
     }
-    // A start knows by the journals whether the cache is behind storage. Journals of other nodes are
-    // left to them: an entry here would shut out what they are about to send again.
+    // The numbers in the journals tell the next start whether the cache is behind storage. Other nodes do this
+    // for their own journals: raising a number here would shut out what they are about to send again.
     let applied = node.journal.progress().applied;
     peers::catch_up(
         cache,
@@ -293,7 +295,7 @@ impl NodeProcess {
         Self(format!("{host} {boot} {namespace} {}", own_pid()).into())
     }
 
-    /// A process of a host of that name, which this one can't see.
+    /// A process on a host of that name, which the current process can't see.
     #[cfg(feature = "contract")]
     pub fn elsewhere(host: &str, pid: u32) -> Self {
         Self(format!("{host} boot-of-{host} pid:[1] {pid}").into())
@@ -305,7 +307,7 @@ impl NodeProcess {
         format!("{} {count} {}", self.0, clock.wall())
     }
 
-    /// Whether the process of a heartbeat is known to be gone: only one that this one could see.
+    /// Whether the process of a heartbeat is known to be gone, which is so only if this one could see it.
     fn knows_dead(&self, sign: &str) -> bool {
         if sign == STOPPED {
             return true;

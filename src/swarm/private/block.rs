@@ -84,7 +84,7 @@ impl PeerBlock {
         })
     }
 
-    /// Adds an entry after the others. There must be less than [`BLOCK_MAX`].
+    /// Adds an entry after the others. There must be fewer than [`BLOCK_MAX`].
     pub fn push(&mut self, entry: &PackedEntry) {
         let (count, used) = (self.len(), self.used());
         let bytes = entry.bytes();

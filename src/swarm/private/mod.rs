@@ -70,7 +70,7 @@ impl PrivateSwarm {
         }
     }
 
-    /// The counts of each family. A peer that is there by both counts in each where it has a port.
+    /// The counts of each family. A peer with addresses of both counts in each family for which it has a port.
     pub fn families(&self) -> FamilyCounts {
         let block = match &self.0 {
             PrivateStore::Small(block) => block,
@@ -108,7 +108,7 @@ impl PrivateSwarm {
     }
 
     /// Whether any of its peers announced at that moment or after it.
-    pub fn is_any_since(&self, moment: Seconds) -> bool {
+    pub fn has_announce_since(&self, moment: Seconds) -> bool {
         let mut views = (0..self.len()).map(|place| self.view(place));
         views.any(|view| view.is_client() && view.last_announce() >= moment)
     }
@@ -176,7 +176,7 @@ impl PrivateSwarm {
             self.add(&PackedEntry::client(peer, Some(history)));
             return;
         };
-        // The first client after a history without client carries it from now on.
+        // An entry with only a history becomes this client's, which carries the history from now on.
         if *place == Some(carrier) || !self.view(carrier).is_client() {
             self.set(carrier, &PackedEntry::client(peer, Some(history)));
             return;

@@ -7,18 +7,19 @@ use crate::base::ids::UserId;
 use crate::swarm::private::packed::LEN_MAX;
 use crate::swarm::records::{Account, Owed, UserHistory};
 
-/// Room for an entry, and for writing a whole 8 bytes where its last number begins.
+/// Room for an entry, and 8 bytes more: even the last number is written as 8 whole bytes first.
 pub(super) const ROOM: usize = LEN_MAX + 8;
 
-/// In place of a width: no number. For a base, none was reported; for bytes left, unknown;
-/// for bytes counted, equal to the base.
+/// Stored in place of a width if there is no number: a base was not reported, bytes left are not known, or
+/// counted bytes equal the base.
 const ABSENT: u64 = 15;
 
-/// A flag beside the widths of numbers of at most 4 bytes. With the seed time: a `started` that
-/// began a session is known. With the announces: both totals began at 0 at the same time, as for most clients. With the
-/// age: the `started` of downloads has a time of its own.
+/// A flag in the width of a number of at most 4 bytes. In that of the seed time: the `started` that began the
+/// session is known. In that of the announces: both totals began at 0 at the same time, as for most clients.
+/// In that of the age: the `started` of downloads has a time of its own.
 const FLAG: u64 = 8;
-const NARROW: u64 = 7;
+/// The bits of such a width without the flag.
+const WIDTH_MASK: u64 = 7;
 
 // The flags of a history.
 
@@ -36,7 +37,7 @@ pub(super) struct VarintBuf {
     pub at: usize,
 }
 
-/// Widths of numbers, half a byte each, the first one lowest.
+/// The widths of several numbers, 4 bits each, the first in the lowest bits.
 struct Widths(u64);
 
 // === impl VarintBuf: writing ===
@@ -54,7 +55,7 @@ impl VarintBuf {
         self.at += N;
     }
 
-    /// Writes a moment, and returns the flag for it, if there is one and it is not `usual`.
+    /// Writes `moment` and returns `flag`; returns 0 if there is no moment, or if it is the `usual` one.
     pub fn put_unless(&mut self, usual: Seconds, moment: Option<Seconds>, flag: u16) -> u16 {
         self.put_some(moment.filter(|&moment| moment != usual), flag)
     }
@@ -93,8 +94,9 @@ impl VarintBuf {
             .last_announce
             .0
             .wrapping_sub(account.first_announce.0);
-        let is_one = account.machines.is_none();
-        let starts = [account.start_up, account.start_down].map(|start| start.filter(|_| is_one));
+        let is_one_machine = account.machines.is_none();
+        let starts =
+            [account.start_up, account.start_down].map(|start| start.filter(|_| is_one_machine));
         let [up, down] = starts.map(|start| start.map(|point| point.at));
         let time = up.or(down);
         let has_own_time = down.is_some() && down != time;
@@ -121,7 +123,7 @@ impl VarintBuf {
         }
     }
 
-    /// Writes a Unix time of these two centuries in 4 bytes.
+    /// Writes a Unix time in 4 bytes; one outside the years 1970 to 2106 is clamped.
     fn put_unix(&mut self, time: i64) {
         let seconds = time.clamp(0, u32::MAX.into());
         self.put((seconds as u32).to_le_bytes());
@@ -172,7 +174,7 @@ impl VarintBuf {
             .fold(0, |bits, &flag| bits << 1 | u8::from(flag))]);
     }
 
-    /// Returns the flags. The numbers are omitted if `is_same` as the account's.
+    /// Returns the flags. `is_same`: the numbers equal those of the account, and are omitted.
     pub fn put_history(&mut self, history: &UserHistory, is_same: bool) -> u16 {
         let mut flags = 0;
         if history.hnr {
@@ -224,7 +226,7 @@ impl VarintBuf {
         Widths(u64::from_le_bytes(bytes))
     }
 
-    /// The number of that width, or `usual`.
+    /// Reads a number of that width; returns `usual` if it is absent.
     fn number_or(&mut self, width: u64, usual: u64) -> u64 {
         if width == ABSENT {
             return usual;
@@ -254,7 +256,7 @@ impl VarintBuf {
         let [has_starts, is_from_zero, has_own_time] =
             [seed_time, announces, age].map(|width| width & FLAG != 0);
         let [seed_time, announces, age] =
-            [seed_time, announces, age].map(|width| self.number(width & NARROW) as u32);
+            [seed_time, announces, age].map(|width| self.number(width & WIDTH_MASK) as u32);
         let (start_up, start_down) = if has_starts {
             self.starts(is_from_zero, has_own_time)
         } else {
@@ -346,7 +348,7 @@ impl VarintBuf {
         }
     }
 
-    /// `counted` are the bytes downloaded and the seconds of seeding of the account beside it.
+    /// `counted`: the account's downloaded bytes and seed time, for a history without numbers of its own.
     pub fn history(&mut self, user: UserId, flags: u16, counted: (u64, u32)) -> UserHistory {
         let has = |flag| flags & flag != 0;
         let completed_at = has(HAS_SNATCH).then(|| {

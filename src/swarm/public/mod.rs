@@ -57,7 +57,7 @@ pub struct Eligibility<'a> {
     pub viewer: Viewer<'a>,
 }
 
-/// The host has the maximum of peers.
+/// The host already has the maximum number of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyPeers;
 
@@ -87,7 +87,7 @@ pub(super) struct PrefetchPath<'a> {
     endpoint: Endpoint,
 }
 
-/// What a sweep counts for a small swarm beside its peers: reaching it costs more than they do.
+/// What a small swarm costs a sweep in addition to its peers: finding it in memory costs more than they do.
 const SWEEP_COST: usize = 8;
 
 // === impl PublicSwarm ===
@@ -200,7 +200,7 @@ impl PublicSwarm<'_> {
         (expired, true)
     }
 
-    /// Appends up to `want` endpoints of the requester's family, its own excepted.
+    /// Appends up to `want` endpoints of the requester's family, except its own.
     pub fn select(
         &self,
         requester: Endpoint,
@@ -420,7 +420,7 @@ impl PrefetchPath<'_> {
     }
 }
 
-// === impl Asker ===
+// === impl PeerRequest ===
 
 impl<'a, C: Compact> PeerRequest<'a, C> {
     fn new(endpoint: C, role: Role, want: usize, eligibility: Eligibility<'a>) -> Self {

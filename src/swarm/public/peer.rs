@@ -6,7 +6,7 @@
 //!
 //! The last announce is the lower 16 bits of a moment in seconds. So a peer that is silent for longer
 //! than [`LIFE_MAX`] must be removed before the bits wrap, after 18 hours. One that is not,
-//! because nothing was swept for that long, seems younger once and goes at the next sweep.
+//! because no sweep ran for that long, seems younger for a while and is removed by a later sweep.
 
 use crate::base::addr::Compact;
 use crate::base::clock::Seconds;
@@ -139,7 +139,7 @@ impl<C: Compact> PublicPeer<C> {
     }
 }
 
-/// The hash of all endpoints that one client may have.
+/// The hash that all endpoints of one client share.
 pub(super) fn client_hash<C: Compact>(endpoint: C, peer_id: u16) -> u64 {
     match peer_id {
         ANONYMOUS => hash_of(endpoint.as_ref()),
@@ -175,7 +175,7 @@ mod tests {
     use crate::swarm::public::endpoint::PackedEndpoint;
 
     #[test]
-    fn members_survive_the_way_through_their_bytes() {
+    fn members_survive_packing_and_unpacking() {
         assert_eq!(size_of::<PublicPeer<Compact4>>(), 12);
         assert_eq!(size_of::<PublicPeer<Compact6>>(), 24);
         let client = ClientTag::new(&PeerId([7; 20]), Some(7));

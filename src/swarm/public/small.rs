@@ -308,7 +308,8 @@ pub(super) fn expire<C: PackedEndpoint>(
     alive_since: Seconds,
 ) -> usize {
     let before = C::in_small(small, pool).len();
-    // Away from the newest one, which moves to the place of a removed one and is checked there.
+    // The newest peer moves to the place of a removed one. The newest IPv4 peer is last, so it is checked there;
+    // the newest IPv6 peer is first, so it was checked before.
     let mut place = 0;
     while let Some(packed) = C::in_small(small, pool).get(place) {
         if C::unpack(packed).is_alive(alive_since) {
@@ -346,7 +347,7 @@ mod tests {
     use super::*;
 
     impl SmallPublic {
-        /// It has not much more memory than its peers need.
+        /// Checks that it has little more memory than its peers need.
         pub fn check(&self, pool: &Pool) {
             let (used, units) = (self.used(), self.units(pool).len());
             let is_tight = used <= units && units <= (used + used / 4 + 2).max(1);

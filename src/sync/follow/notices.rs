@@ -39,7 +39,7 @@ pub(super) async fn run(replica: Replica, notices: Notices) {
             Err(error) => {
                 // This waits for the cache nearly all the time, so it is the first to notice.
                 if matches!(error, SyncError::Cache(CacheError::Away(_))) {
-                    replica.hooks.on_cache_broke();
+                    replica.hooks.on_cache_disconnected();
                 }
                 tracing::debug!(%error, "the notices of the cache can't be followed");
                 tokio::time::sleep(PAUSE).await;

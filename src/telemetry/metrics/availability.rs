@@ -44,14 +44,14 @@ impl Availability {
         let mut problems = self.problems.lock();
         let was_down = problems[source as usize].take().is_some();
         if was_down && problems.iter().all(Option::is_none) {
-            self.reconnects.one();
+            self.reconnects.increment();
         }
     }
 
     /// Records a failed call; `problem` says why, without secrets.
     pub fn failed(&self, source: ProbeSource, problem: &str) {
         self.known.store(true, Ordering::Relaxed);
-        self.failures.one();
+        self.failures.increment();
         self.problems.lock()[source as usize] = Some(problem.to_owned());
     }
 

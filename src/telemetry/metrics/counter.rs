@@ -22,7 +22,7 @@ impl Counter {
         self.lanes[lane()].fetch_add(number, Ordering::Relaxed);
     }
 
-    pub fn one(&self) {
+    pub fn increment(&self) {
         self.add(1);
     }
 

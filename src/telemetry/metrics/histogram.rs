@@ -65,7 +65,7 @@ impl Histogram {
         self.observe_each(nanoseconds, 1);
     }
 
-    /// Adds `count` equal durations.
+    /// Adds `number` equal durations.
     pub fn observe_each(&self, nanoseconds: u64, number: u64) {
         let bucket = BOUNDS.partition_point(|&bound| bound < nanoseconds);
         let lane = &self.lanes[lane()];

@@ -22,7 +22,7 @@ pub use connections::{Eviction, Evictions};
 pub use counter::Counter;
 pub use histogram::{BOUNDS, Histogram, Snapshot};
 pub use readings::Readings;
-pub use requests::{Asked, ByProtocol, Protocol, REASONS_MAX, Refusals};
+pub use requests::{ByProtocol, Protocol, REASONS_MAX, Refusals, RequestKind};
 
 /// All counters of a node.
 #[derive(Default)]
@@ -115,12 +115,12 @@ pub struct Metrics {
 
 impl Metrics {
     /// Counts a request that was answered with a failure.
-    pub fn refused(&self, asked: Asked, protocol: Protocol, reason: impl Into<usize>) {
+    pub fn refused(&self, asked: RequestKind, protocol: Protocol, reason: impl Into<usize>) {
         match asked {
-            Asked::Announce => self.announces_refused.of(protocol).one(),
-            Asked::Scrape => self.scrapes_refused.of(protocol).one(),
+            RequestKind::Announce => self.announces_refused.of(protocol).increment(),
+            RequestKind::Scrape => self.scrapes_refused.of(protocol).increment(),
         }
-        self.refusals.of(reason).one();
+        self.refusals.of(reason).increment();
     }
 
     /// Whether storage and cache can be reached now.

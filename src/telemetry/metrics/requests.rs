@@ -12,7 +12,7 @@ pub enum Protocol {
 
 /// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum RequestKind {
     Announce,
     Scrape,
 }
@@ -90,9 +90,9 @@ mod tests {
     #[test]
     fn a_refusal_counts_for_its_protocol_and_its_reason() {
         let metrics = Metrics::default();
-        metrics.refused(Asked::Announce, Protocol::Udp, 5_usize);
-        metrics.refused(Asked::Scrape, Protocol::Udp, 17_usize);
-        metrics.refused(Asked::Announce, Protocol::Https, 5_usize);
+        metrics.refused(RequestKind::Announce, Protocol::Udp, 5_usize);
+        metrics.refused(RequestKind::Scrape, Protocol::Udp, 17_usize);
+        metrics.refused(RequestKind::Announce, Protocol::Https, 5_usize);
         assert_eq!(metrics.announces_refused.get(), 2);
         assert_eq!(metrics.announces_refused.of(Protocol::Https).get(), 1);
         assert_eq!(metrics.scrapes_refused.of(Protocol::Udp).get(), 1);

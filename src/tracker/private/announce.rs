@@ -215,7 +215,7 @@ impl PrivateAnnounce<'_> {
         history.owes_snatch = true;
         self.swarm
             .set_snatches(self.swarm.snatches().saturating_add(1));
-        self.tracker.common.metrics.snatches.one();
+        self.tracker.common.metrics.snatches.increment();
     }
 
     /// Brings the account of a client that was at `held` up to date and queues the change; returns its
@@ -273,7 +273,7 @@ impl PrivateAnnounce<'_> {
             }
             client.state.owed = Some(owed);
             self.swarm.put(&client);
-            self.tracker.common.metrics.outbox_full.one();
+            self.tracker.common.metrics.outbox_full.increment();
             return None;
         };
         let reported = Reported {

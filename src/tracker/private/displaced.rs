@@ -25,7 +25,7 @@ impl PrivateAnnounce<'_> {
                 return;
             };
             client.state.depart();
-            self.tracker.common.metrics.replaced.one();
+            self.tracker.common.metrics.replaced.increment();
             let owed = client.state.owed.take().unwrap_or_default();
             self.queue(client, owed);
         }

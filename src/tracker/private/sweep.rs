@@ -31,7 +31,7 @@ impl PrivateTracker {
                 // A torrent that is gone may come back, for example when its row is repaired: its swarm
                 // is kept as long as a record would be.
                 let Some(torrent) = self.common.registry.torrent(info_hash) else {
-                    let is_kept = swarm.is_any_since(forgotten_before);
+                    let is_kept = swarm.has_announce_since(forgotten_before);
                     if !is_kept {
                         self.drop_records(swarm);
                         self.common.registry.forget_former(info_hash);
@@ -126,7 +126,7 @@ impl PrivateAnnounce<'_> {
             if let Some(owed) = &mut client.state.owed {
                 owed.left |= is_last;
             }
-            self.tracker.common.metrics.expired.one();
+            self.tracker.common.metrics.expired.increment();
         }
     }
 }

@@ -115,7 +115,7 @@ impl PublicTracker {
         let before = swarm
             .upsert(&peer, eligibility.alive_since, rules.max_peers_per_ip)
             .map_err(|TooManyPeers| {
-                self.common.metrics.peers_per_ip.one();
+                self.common.metrics.peers_per_ip.increment();
                 Refusal::TooManyPeers
             })?;
         let mut is_counted =
@@ -166,7 +166,7 @@ impl PublicTracker {
             if free <= rules.max_torrents.div_ceil(2)
                 && !self.begun.take(context.source, free, life)
             {
-                self.common.metrics.torrents_full.one();
+                self.common.metrics.torrents_full.increment();
                 return false;
             }
             self.take_room(rules)
@@ -186,7 +186,7 @@ impl PublicTracker {
     /// Counts one more swarm, if there is room for it.
     fn take_room(&self, rules: &Rules) -> bool {
         if self.free_room(rules) == 0 {
-            self.common.metrics.torrents_full.one();
+            self.common.metrics.torrents_full.increment();
             return false;
         }
         self.swarm_count.fetch_add(1, Ordering::Relaxed);
@@ -217,9 +217,9 @@ impl PublicTracker {
             return true;
         };
         match reason {
-            Unregistered::Full => self.common.metrics.registrations_full.one(),
-            Unregistered::Share => self.common.metrics.registrations_share.one(),
-            Unregistered::Rate => self.common.metrics.registrations_rate.one(),
+            Unregistered::Full => self.common.metrics.registrations_full.increment(),
+            Unregistered::Share => self.common.metrics.registrations_share.increment(),
+            Unregistered::Rate => self.common.metrics.registrations_rate.increment(),
         }
         if self.registrations.take_warning(now) {
             tracing::warn!(
@@ -245,7 +245,7 @@ impl PublicTracker {
             return;
         }
         let Some(room) = self.common.outbox.reserve() else {
-            self.common.metrics.outbox_full.one();
+            self.common.metrics.outbox_full.increment();
             return;
         };
         let record = GuestRecord {
@@ -280,11 +280,11 @@ impl PublicTracker {
     /// Queues a snatch; false if there is no room, and then it is not counted.
     fn journal_snatch(&self, shard: usize, info_hash: InfoHash, now: Seconds) -> bool {
         let Some(room) = self.common.outbox.reserve() else {
-            self.common.metrics.outbox_full.one();
+            self.common.metrics.outbox_full.increment();
             return false;
         };
         room.push(shard, Change::Snatch { info_hash });
-        self.common.metrics.snatches.one();
+        self.common.metrics.snatches.increment();
         self.common.publish_snatch(info_hash, None, now);
         true
     }
