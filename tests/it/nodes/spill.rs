@@ -212,7 +212,7 @@ fn a_deleted_spill_file_is_rewritten() {
     poll(NOTICED, "it is there again", || {
         site.mika
             .log()
-            .contains("it was written again with all that it had")
+            .contains("it was written again with all its batches")
     });
     assert!(site.spilled() >= before);
     let log = site.mika.log();
