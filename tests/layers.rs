@@ -140,6 +140,22 @@ fn the_table_has_each_module_once_and_no_unused_arrow() {
 }
 
 #[test]
+fn a_type_that_leaves_its_file_has_a_name_of_its_own() {
+    let mut files_by_name = BTreeMap::<String, Vec<String>>::new();
+    for file in sources() {
+        for line in without_tests(&read(&file)).lines() {
+            if let Some(name) = visible_type(line) {
+                let files = files_by_name.entry(name).or_default();
+                files.push(file.display().to_string());
+            }
+        }
+    }
+    assert!(files_by_name.len() > 300, "{}", files_by_name.len());
+    files_by_name.retain(|_, files| files.len() > 1);
+    assert_eq!(files_by_name, BTreeMap::new());
+}
+
+#[test]
 fn clocks_are_read_and_lines_printed_in_one_place_only() {
     let mut faults = Vec::new();
     for file in sources() {
@@ -232,6 +248,19 @@ fn arrows(text: &str, depth: usize) -> Vec<Arrow> {
         }));
     }
     arrows
+}
+
+/// The name of a type that a line of a source defines for other files.
+fn visible_type(line: &str) -> Option<String> {
+    let rest = line.strip_prefix("pub")?;
+    let rest = match rest.strip_prefix('(') {
+        Some(scope) => scope.split_once(')')?.1,
+        None => rest,
+    };
+    let (kind, name) = rest.trim_start().split_once(' ')?;
+    ["struct", "enum", "trait", "type", "union"]
+        .contains(&kind)
+        .then(|| first_name(name))
 }
 
 /// What follows each path that begins with `root`.
