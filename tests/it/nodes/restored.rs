@@ -47,6 +47,18 @@ impl Trial {
         }
     }
 
+    /// A restored database, and reports that only the spill file has.
+    fn begin_spilled() -> Self {
+        let mut trial = Self::begin();
+        trial.site.mariadb.pause();
+        trial.report();
+        assert_eq!(trial.site.mika.stop(), 0);
+        trial.site.mariadb.resume();
+        trial.site.redis.cli(&["FLUSHALL"]);
+        trial.restore();
+        trial
+    }
+
     /// 800 MB each.
     fn report(&mut self) {
         let node = self.site.mika.http();
@@ -161,13 +173,7 @@ fn a_restored_database_works_with_a_cache_that_has_nothing_beyond_it() {
 
 #[test]
 fn what_the_spill_file_has_beyond_a_restored_database_is_applied() {
-    let mut trial = Trial::begin();
-    trial.site.mariadb.pause();
-    trial.report();
-    assert_eq!(trial.site.mika.stop(), 0);
-    trial.site.mariadb.resume();
-    trial.site.redis.cli(&["FLUSHALL"]);
-    trial.restore();
+    let trial = Trial::begin_spilled();
     let rows = trial.shown();
     assert_eq!(rows.len(), 1, "{rows:?}");
     let place = rows[0]["place"].as_str().expect("a file");
@@ -198,13 +204,7 @@ fn a_restore_waits_until_all_nodes_have_stopped() {
 
 #[test]
 fn the_spill_file_of_another_database_is_not_touched() {
-    let mut trial = Trial::begin();
-    trial.site.mariadb.pause();
-    trial.report();
-    assert_eq!(trial.site.mika.stop(), 0);
-    trial.site.mariadb.resume();
-    trial.site.redis.cli(&["FLUSHALL"]);
-    trial.restore();
+    let trial = Trial::begin_spilled();
     trial
         .site
         .mariadb
