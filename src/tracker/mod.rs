@@ -95,6 +95,8 @@ struct Common {
     warned: AtomicU32,
     /// Where snatches and refusals are published.
     events: Option<Arc<Events>>,
+    /// There is a cache that other nodes may share.
+    is_shared: bool,
 }
 
 /// What is swept before the lock is released for a moment: some tens of microseconds, in
@@ -150,6 +152,7 @@ impl Tracker {
             metrics,
             warned: AtomicU32::new(0),
             events: None,
+            is_shared: false,
         };
         let by_mode = match mode {
             Mode::Public => ByMode::Public(PublicTracker::new(common)),
@@ -158,29 +161,17 @@ impl Tracker {
         Self { by_mode }
     }
 
-    /// Makes it one of several nodes, which share their peers.
+    /// Makes it one of the nodes that share a cache, however many run: they share their peers, and another one
+    /// may know a client that this one does not.
     pub fn shared(mut self) -> Self {
-        if let ByMode::Public(tracker) = &mut self.by_mode {
-            tracker.set_shared();
-        }
+        self.common_mut().is_shared = true;
         self
     }
 
     /// Publishes snatches and refusals to `events`.
     pub fn with_events(mut self, events: Arc<Events>) -> Self {
-        let common = match &mut self.by_mode {
-            ByMode::Public(tracker) => &mut tracker.common,
-            ByMode::Private(tracker) => &mut tracker.common,
-        };
-        common.events = Some(events);
+        self.common_mut().events = Some(events);
         self
-    }
-
-    /// Notes that there are or were other nodes: their changes may still be on the way.
-    pub fn note_other_nodes(&self) {
-        if let Some(tracker) = self.private() {
-            tracker.note_other_nodes();
-        }
     }
 
     pub fn mode(&self) -> Mode {
@@ -228,6 +219,13 @@ impl Tracker {
 
     fn common(&self) -> &Common {
         by_mode!(self, tracker => &tracker.common)
+    }
+
+    fn common_mut(&mut self) -> &mut Common {
+        match &mut self.by_mode {
+            ByMode::Public(tracker) => &mut tracker.common,
+            ByMode::Private(tracker) => &mut tracker.common,
+        }
     }
 
     fn public(&self) -> Option<&PublicTracker> {

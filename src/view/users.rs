@@ -39,7 +39,8 @@ pub struct UserDetails {
     pub key: String,
 }
 
-/// A user in the JSON of `mika-manage users`; lists leave the passkey out.
+/// A user in the JSON of `mika-manage users`; lists leave the passkey out. Names and order of the fields differ from
+/// the API's.
 #[derive(Serialize)]
 pub struct UserRecord {
     pub id: u32,

@@ -44,7 +44,6 @@ pub(super) async fn load(
     // Before anything is read, so that what changes meanwhile is followed.
     let position = cache.control_position().await?;
     let applied: HashMap<String, u64> = node.storage.journals().await?.into_iter().collect();
-    peers::note_company(node, applied.keys());
     let loaded = load_first(&node.replica, &**cache).await?;
     let has_peers = loaded.is_from_cache && has_peers(&**cache, &applied).await?;
     if has_peers {

@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use crate::base::clock::Now;
 use crate::base::ids::{InfoHash, UserId};
 use crate::cache::{Cache, CacheError, Membership, SharedPeer, members_of, memberships_of};
-use crate::change::journals::node_of;
 use crate::change::{Batch, Change, Member};
 use crate::node::Node;
 use crate::tracker::{Mode, Tracker};
@@ -283,13 +282,6 @@ struct FollowedJournal {
     rounds: u32,
 }
 
-/// Notes in the tracker that there are other nodes, if there are journals of any.
-pub(super) fn note_company<'a>(node: &Node, mut journals: impl Iterator<Item = &'a String>) {
-    if journals.any(|journal| node_of(journal) != node.name.as_str()) {
-        node.tracker.note_other_nodes();
-    }
-}
-
 /// Follows every other journal that grows, until it is dropped.
 pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: HashMap<String, u64>) {
     // Kept also of journals that left: what they had before they come back is not counted again.
@@ -308,7 +300,6 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
                 };
                 followed.insert(name, journal);
             }
-            note_company(&node, followed.keys());
             for (name, journal) in &mut followed {
                 journal.follow(|| {
                     let positions = Arc::clone(&positions);

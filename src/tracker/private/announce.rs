@@ -160,7 +160,7 @@ impl PrivateAnnounce<'_> {
         who: &Participant,
         context: &AnnounceContext,
     ) -> Option<PrivatePeer> {
-        if !self.tracker.has_other_nodes() || self.admit_newcomer(who, context, true).is_err() {
+        if !self.tracker.common.is_shared || self.admit_newcomer(who, context, true).is_err() {
             return None;
         }
         self.make_room(who.user);

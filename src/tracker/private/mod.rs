@@ -11,8 +11,6 @@ mod sweep;
 mod user_records;
 mod view;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use crate::base::clock::Now;
 use crate::base::ids::{InfoHash, UserId};
 use crate::swarm::{PrivateShard, PrivateSwarm, Swarms};
@@ -35,8 +33,6 @@ pub(super) struct PrivateTracker {
     /// Numbers of records by user.
     records: UserRecords,
     leaps: Leaps,
-    /// There are other nodes now, which may know clients that are unknown here.
-    has_other_nodes: AtomicBool,
 }
 
 impl PrivateTracker {
@@ -46,16 +42,7 @@ impl PrivateTracker {
             swarms: Swarms::default(),
             records: UserRecords::default(),
             leaps: Leaps::default(),
-            has_other_nodes: AtomicBool::new(false),
         }
-    }
-
-    pub fn note_other_nodes(&self) {
-        self.has_other_nodes.store(true, Ordering::Relaxed);
-    }
-
-    fn has_other_nodes(&self) -> bool {
-        self.has_other_nodes.load(Ordering::Relaxed)
     }
 
     pub fn records_of(&self, user: UserId) -> u32 {
@@ -87,7 +74,7 @@ impl PrivateTracker {
         let swarm = match swarms.get_mut(who.torrent.canonical) {
             Some(swarm) => swarm,
             // A `stopped` for an unknown peer has no effect.
-            None if stops && !self.has_other_nodes() => &mut PrivateSwarm::default(),
+            None if stops && !self.common.is_shared => &mut PrivateSwarm::default(),
             None => swarms.get_or_default(who.torrent.canonical),
         };
         let mut announce = PrivateAnnounce {

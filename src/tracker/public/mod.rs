@@ -35,8 +35,6 @@ pub(super) struct PublicTracker {
     registrations: Registrations,
     /// Recently completed downloads.
     completions: Completions,
-    /// Other nodes get the peers, too.
-    is_shared: bool,
 }
 
 impl PublicTracker {
@@ -48,12 +46,7 @@ impl PublicTracker {
             begun: NetworkShares::default(),
             registrations: Registrations::default(),
             completions: Completions::default(),
-            is_shared: false,
         }
-    }
-
-    pub fn set_shared(&mut self) {
-        self.is_shared = true;
     }
 
     pub fn announce(
@@ -241,7 +234,7 @@ impl PublicTracker {
         context: &AnnounceContext,
         is_counted: bool,
     ) {
-        if !self.is_shared {
+        if !self.common.is_shared {
             return;
         }
         let Some(room) = self.common.outbox.reserve() else {
