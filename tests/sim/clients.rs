@@ -67,7 +67,6 @@ impl Client {
     pub fn new(id: u32, world: &World, mut random: fastrand::Rng) -> Self {
         let user = random.u32(1..=world.plan.users);
         let torrent = random.u32(1..=world.plan.torrents);
-        let sites = world.sites.len();
         let size = random.u64(10..400) << 20;
         let left = if random.u32(..3) == 0 { 0 } else { size };
         let both = random.u32(..4) == 0;
@@ -79,7 +78,7 @@ impl Client {
             v4: Ipv4Addr::new(9, 9, 1, id as u8),
             v6: both.then(|| Ipv6Addr::new(0x2a00, 9, 0, 0, 0, 0, 0, id as u16)),
             port: 6881,
-            sites: [random.usize(..sites), random.usize(..sites)],
+            sites: [0; 2].map(|_| world.choose_site(&mut random)),
             up: 0,
             down: 0,
             left,
@@ -228,8 +227,7 @@ impl Client {
         self.moved_at = elapsed();
         self.draw_rates();
         if self.random.u32(..4) == 0 {
-            let site = self.random.usize(..world.sites.len());
-            self.sites = [site, self.random.usize(..world.sites.len())];
+            self.move_on(world);
         }
         let is_new = how != Return::Resumed || self.life == Model::NONE;
         if is_new {
@@ -279,10 +277,7 @@ impl Client {
             self.draw_rates();
         }
         if self.random.u32(..10) == 0 {
-            self.sites = [
-                self.random.usize(..world.sites.len()),
-                self.random.usize(..world.sites.len()),
-            ];
+            self.move_on(world);
         }
         self.report(world, Event::None, TRIES).await;
     }
@@ -314,12 +309,14 @@ impl Client {
             sleep(Duration::from_millis(wait)).await;
             // It takes the other node if one does not answer.
             if self.random.bool() {
-                self.sites = [
-                    self.random.usize(..world.sites.len()),
-                    self.random.usize(..world.sites.len()),
-                ];
+                self.move_on(world);
             }
         }
+    }
+
+    /// Takes other nodes, or the same ones by chance.
+    fn move_on(&mut self, world: &World) {
+        self.sites = [0; 2].map(|_| world.choose_site(&mut self.random));
     }
 
     /// One announce to the node of a family; whether it was answered.
@@ -328,6 +325,9 @@ impl Client {
             (1, Some(v6)) => v6.into(),
             _ => self.v4.into(),
         };
+        if world.sites[self.sites[family]].is_out_of_service() {
+            self.sites[family] = world.choose_site(&mut self.random);
+        }
         let site = Arc::clone(&world.sites[self.sites[family]]);
         let (there, back) = (self.random.u64(1..40), self.random.u64(1..40));
         sleep(Duration::from_millis(there)).await;

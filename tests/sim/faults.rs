@@ -46,12 +46,14 @@ pub enum Kind {
     CacheFlush,
     /// Failover to a replica that lacks the last writes.
     CacheFailover,
-    /// Storage is away, some nodes stop in order, and the cache is emptied before all come back.
+    /// Storage is away, some nodes stop in order, and the cache is emptied before all come back. If the cache
+    /// keeps everything in memory, those nodes may be killed as well, as by a power failure.
     Outage,
     DiskFull,
     /// The clock of one machine is set, that of a node, of the cache or of storage; later it is right again.
     ClockJump,
-    /// One direction between a process and a store is cut.
+    /// A process is cut off from the cache, from storage, or from both, in one direction or in both; the load
+    /// balancer may notice, and send its clients to other nodes.
     Partition,
 }
 
@@ -358,16 +360,32 @@ impl Fault {
             requests: cut.0,
             replies: cut.1,
         };
-        let place = if self.random.bool() {
-            Place::Cache
-        } else {
-            Place::Storage
-        };
-        self.record(format!("{} and {place:?} are cut: {cut:?}", site.name()));
-        self.world.network.cut(host.id, place, cut);
+        let places = [
+            &[Place::Cache][..],
+            &[Place::Storage],
+            &[Place::Cache, Place::Storage],
+        ][self.random.usize(..3)];
+        self.record(format!("{} and {places:?} are cut: {cut:?}", site.name()));
+        for place in places {
+            self.world.network.cut(host.id, *place, cut);
+        }
+        if self.random.bool() {
+            self.wait(1, 40).await;
+            self.record(format!(
+                "clients of {} are sent to other nodes",
+                site.name()
+            ));
+            site.set_out_of_service(true);
+        }
         self.wait(1, 60).await;
-        self.world.network.cut(host.id, place, Cut::default());
-        self.record(format!("{} and {place:?} are connected again", site.name()));
+        site.set_out_of_service(false);
+        for place in places {
+            self.world.network.cut(host.id, *place, Cut::default());
+        }
+        self.record(format!(
+            "{} and {places:?} are connected again",
+            site.name()
+        ));
         self.catch_up().await;
     }
 
@@ -412,20 +430,26 @@ impl Fault {
 
     async fn outage(&mut self, server: &super::cache::Server) {
         let world = Arc::clone(&self.world);
-        self.record("Storage is away, and some nodes are to stop");
+        self.record("Storage is away, and some nodes are to end");
         world.network.set_up(Place::Storage, false);
         self.wait(1, 40).await;
         let sites = world.sites.iter();
-        let stopping: Vec<_> = sites.filter(|_| self.random.bool()).collect();
-        for site in &stopping {
-            site.stop().await;
+        let ending: Vec<_> = sites.filter(|_| self.random.bool()).collect();
+        let are_killed = !world.plan.is_persistent && self.random.bool();
+        for site in &ending {
+            if are_killed {
+                self.record(format!("{} is killed", site.name()));
+                site.kill();
+            } else {
+                site.stop().await;
+            }
         }
         self.record("the cache is emptied");
         server.flush();
         self.wait(1, 20).await;
         self.record("Storage is back");
         world.network.set_up(Place::Storage, true);
-        for site in stopping {
+        for site in ending {
             site.start(&world);
             self.serves(site).await;
         }

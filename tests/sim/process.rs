@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mika::base::clock::Clock;
@@ -40,6 +40,8 @@ const STOP: Duration = Duration::from_secs(60);
 pub struct Site {
     state: Mutex<State>,
     spill: PathBuf,
+    /// The load balancer sends nobody here.
+    is_out_of_service: AtomicBool,
 }
 
 struct State {
@@ -114,6 +116,7 @@ impl Site {
                 ended: None,
             }),
             spill,
+            is_out_of_service: AtomicBool::new(false),
         }
     }
 
@@ -123,6 +126,14 @@ impl Site {
 
     pub fn spill(&self) -> &PathBuf {
         &self.spill
+    }
+
+    pub fn is_out_of_service(&self) -> bool {
+        self.is_out_of_service.load(Ordering::Relaxed)
+    }
+
+    pub fn set_out_of_service(&self, is_out: bool) {
+        self.is_out_of_service.store(is_out, Ordering::Relaxed);
     }
 
     pub fn rename(&self, name: &str) {

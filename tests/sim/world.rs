@@ -334,6 +334,7 @@ impl World {
                 host.pause(false);
             }
             site.set_skew(0);
+            site.set_out_of_service(false);
             // The name may be another machine's by now, and this one's process the former one.
             let namesakes = self
                 .sites
@@ -380,6 +381,18 @@ impl World {
 
     pub fn new_client(&self) -> u32 {
         self.clients.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The node that a client gets by chance, of those in service.
+    pub fn choose_site(&self, random: &mut fastrand::Rng) -> usize {
+        let all = 0..self.sites.len();
+        let served: Vec<usize> = all
+            .filter(|at| !self.sites[*at].is_out_of_service())
+            .collect();
+        if served.is_empty() {
+            return random.usize(..self.sites.len());
+        }
+        served[random.usize(..served.len())]
     }
 
     /// More clients that are alive.
