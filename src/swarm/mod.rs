@@ -26,11 +26,11 @@ mod chunked_vec;
 mod class_bounds;
 mod classes;
 mod distinct;
+mod draw;
 mod index;
 mod private;
 mod public;
 mod records;
-mod select;
 mod table;
 
 use crossbeam_utils::CachePadded;
@@ -42,12 +42,12 @@ use crate::base::ids::InfoHash;
 use self::public::PrefetchPath;
 
 pub use classes::{FamilyCounts, PeerCounts, Role};
+pub use draw::{Selector, WANT_MAX};
 pub use private::{Family, PeerLocation, PeerState, PrivatePeer, PrivateSwarm, Request};
 pub use public::{
     Before, ClientTag, Eligibility, LIFE_MAX, Presence, PublicShard, PublicSwarm, TooManyPeers,
 };
 pub use records::{Account, Owed, UserHistory};
-pub use select::{Selector, WANT_MAX};
 pub use table::{Cursor, Key, SwarmTable, Visit};
 
 /// Shards: enough that workers rarely contend for one, and that the sweep of one is short. Few for a fuzzer,

@@ -1,9 +1,9 @@
 //! `GET /metrics`: all metrics as text for Prometheus. `docs/metrics.md` explains each name; a test
 //! compares the two.
 
-mod page;
 #[cfg(test)]
 mod tests;
+mod text_format;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 
-use self::page::MetricsPage;
+use self::text_format::MetricsPage;
 use super::cost_limit::CostLimitedCache;
 use crate::base::clock::{Clock, Seconds};
 use crate::journal;

@@ -17,9 +17,9 @@ use crate::base::addr::{Compact, Endpoint};
 use crate::base::clock::Seconds;
 use crate::base::ids::{PeerId, UserId};
 use crate::swarm::classes::{FamilyCounts, PeerCounts, Role};
+use crate::swarm::draw::Selector;
 use crate::swarm::public::Eligibility;
 use crate::swarm::records::{Account, UserHistory};
-use crate::swarm::select::Selector;
 
 use self::block::{BLOCK_MAX, PeerBlock};
 use self::large::LargePrivate;

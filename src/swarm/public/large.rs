@@ -2,13 +2,13 @@
 
 use crate::base::addr::{Compact, Compact4, Compact6};
 use crate::base::clock::Seconds;
+use crate::swarm::draw::Selector;
 use crate::swarm::public::endpoint::PackedEndpoint;
 use crate::swarm::public::peer::{Before, ClientTag};
 use crate::swarm::public::peer_set::PeerSet;
 use crate::swarm::public::pool::{Pool, UNITS_MAX};
 use crate::swarm::public::small::SmallPublic;
 use crate::swarm::public::{Known, NewPeer, PeerRequest, inherit};
-use crate::swarm::select::Selector;
 
 /// A large swarm becomes a small one again when it needs at most this number of units.
 const SMALL_AGAIN: usize = UNITS_MAX / 2;

@@ -13,7 +13,7 @@ mod tests;
 use crate::base::addr::{Compact, Compact4, Compact6, Endpoint, Viewer};
 use crate::base::clock::Seconds;
 use crate::swarm::classes::{FamilyCounts, PeerCounts, Role};
-use crate::swarm::select::Selector;
+use crate::swarm::draw::Selector;
 
 use self::endpoint::PackedEndpoint;
 use self::large::LargePublic;

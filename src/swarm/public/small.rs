@@ -9,11 +9,11 @@
 
 use crate::base::clock::Seconds;
 use crate::swarm::classes::{PeerCounts, Role};
+use crate::swarm::draw::Selector;
 use crate::swarm::public::endpoint::PackedEndpoint;
 use crate::swarm::public::peer::{Before, ClientTag, PublicPeer};
 use crate::swarm::public::pool::{Pool, Run, UNITS_MAX, Unit};
 use crate::swarm::public::{Known, NewPeer, PeerRequest, inherit};
-use crate::swarm::select::Selector;
 
 /// Peers of both families, at most [`UNITS_MAX`] units of them, and the torrent's snatches.
 #[derive(Debug)]

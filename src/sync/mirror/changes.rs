@@ -10,7 +10,7 @@ use crate::cache::{CacheError, Notice};
 use crate::registry::{ClientPrefix, RowChange, StoredTorrent, StoredUser};
 use crate::storage::{Feed, FeedPosition};
 
-use super::notices::{NoticedRow, Published};
+use super::published::{NoticedRow, Published};
 use super::{Mirror, RowSet, is_same_torrent, is_same_user};
 use crate::sync::{SyncError, read_rows};
 

@@ -14,7 +14,7 @@ use crate::storage::{Feed, FeedPosition, StorageError};
 
 use super::Mirror;
 use super::changes::{CHANGES_AT_ONCE, FeedRead};
-use super::notices::{NoticeLog, Published};
+use super::published::{NoticeLog, Published};
 use crate::sync::follow::FormerHashes;
 use crate::sync::load::log_bad_rows;
 use crate::sync::warmup::{self, WarmupOptions, WarmupParts, WarmupProgress};

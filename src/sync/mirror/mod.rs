@@ -6,7 +6,7 @@
 
 mod changes;
 mod lease;
-mod notices;
+mod published;
 mod rows;
 
 use std::collections::HashSet;
@@ -18,7 +18,7 @@ use crate::registry::{ClientPrefix, RowChange, StoredTorrent, StoredUser};
 use crate::storage::Storage;
 
 pub use lease::LeaseHolder;
-pub use notices::NoticeLog;
+pub use published::NoticeLog;
 
 /// Brings rows of storage to the cache, and publishes them to the nodes.
 #[derive(Clone)]

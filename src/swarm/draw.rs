@@ -1,4 +1,5 @@
-//! Selection of the peers to hand out: uniform, without replacement, independent for each request (rule W9).
+//! Random draws of places in a swarm, whose peers the caller hands out if they are eligible: uniform, without
+//! replacement, independent for each request.
 
 use crate::swarm::distinct::Distinct;
 
@@ -47,7 +48,7 @@ impl Selector {
     }
 
     /// Offers places of `0..size` to `take` in random order, each at most once, until `want`
-    /// of them were taken (`take` returned true) or none is left.
+    /// of them were taken (`take` returned true) or none is left (rule W9).
     ///
     /// Of a large range at most `4 × want + 64` places are offered, so that the cost depends
     /// on `want` alone even where hardly any peer is eligible.
