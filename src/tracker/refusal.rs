@@ -100,14 +100,29 @@ impl Refusal {
             | Self::TorrentDisabled(_)
             | Self::AddressBlocked
             | Self::PortBlocked => (PERMANENT_INTERVAL, PERMANENT_INTERVAL),
-            _ => (interval, min_interval),
+            Self::Request(_)
+            | Self::AccountDisabled
+            | Self::ClientNotAllowed
+            | Self::DownloadNotAllowed
+            | Self::TooManyPeers
+            | Self::TooManyRecords
+            | Self::TooManyNewRecords
+            | Self::Unavailable => (interval, min_interval),
         };
         let retry_in = match self {
             Self::TorrentDisabled(_) => Some(RetryIn::Never),
             Self::TooManyRecords | Self::TooManyNewRecords | Self::Unavailable => {
                 Some(RetryIn::Minutes(min_interval.div_ceil(60)))
             }
-            _ => None,
+            Self::Request(_)
+            | Self::InvalidPasskey
+            | Self::AccountDisabled
+            | Self::ClientNotAllowed
+            | Self::UnregisteredTorrent
+            | Self::DownloadNotAllowed
+            | Self::TooManyPeers
+            | Self::AddressBlocked
+            | Self::PortBlocked => None,
         };
         Failure {
             reason: self.reason(),
