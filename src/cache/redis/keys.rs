@@ -88,6 +88,10 @@ pub(super) fn torrent(info_hash: InfoHash) -> String {
     format!("{TORRENT}{info_hash}")
 }
 
+/// The hash of a swarm's peers. `swarms::MemberWrites::add` writes members to it, `derived::write_guests` and
+/// `swarms::put_chunk` write guests. `write_guests` removes those that left, `swarms::prune` and `upkeep::clean` old
+/// peers, `swarms::remove_swarms` and `torrents::remove_chunk` the whole hash. `swarms::peers` and
+/// `leftovers::find_peers` read it.
 pub(super) fn swarm(info_hash: InfoHash) -> String {
     format!("{SWARM}{info_hash}")
 }
