@@ -79,7 +79,8 @@ impl JournalShared {
         Ok(credited)
     }
 
-    /// Counts what storage applied.
+    /// Counts what storage applied. Batches that it had already, because the answer to their commit was
+    /// lost, return no credit: metrics and the totals in the cache lack theirs.
     fn count(&self, batches: &[Arc<Batch>], credited: &Credited) {
         let metrics = &self.parts.metrics;
         metrics.batches.add(batches.len() as u64);
