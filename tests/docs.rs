@@ -1,5 +1,5 @@
-//! The documents agree with each other and with the sources: links, alerts, and the functions that
-//! CONTRIBUTING.md names.
+//! The documents agree with each other and with the sources: links, alerts, the functions that
+//! CONTRIBUTING.md names, and the rules that comments name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -142,6 +142,33 @@ fn every_function_that_the_contributors_page_names_exists() {
 }
 
 /// All sources in one text, with continued string literals joined.
+/// The ids of the rules of a page: `- **W8** …`.
+fn rules(page: &str) -> Vec<&str> {
+    let items = page.lines().filter_map(|line| line.strip_prefix("- **"));
+    let ids = items.filter_map(|item| item.split_once("**").map(|(id, _)| id));
+    ids.collect()
+}
+
+/// Whether `text` has `name` with no letter or digit behind it.
+fn names(text: &str, name: &str) -> bool {
+    let mut behind = text.split(name).skip(1);
+    behind.any(|rest| !rest.starts_with(|next: char| next.is_ascii_alphanumeric()))
+}
+
+/// CONTRIBUTING.md says how to find the code of a rule: by `rule A3`, one rule each time.
+#[test]
+fn every_rule_is_named_where_it_is_decided() {
+    let (page, sources) = (read(&root().join("docs/protocol.md")), sources());
+    let rules = rules(&page);
+    assert!(rules.len() > 60, "{rules:?}");
+    let is_unnamed = |rule: &&&str| !names(&sources, &format!("rule {rule}"));
+    let unnamed: Vec<&&str> = rules.iter().filter(is_unnamed).collect();
+    assert!(
+        unnamed.is_empty(),
+        "no `rule ID` in src, in the comment of the function that decides it: {unnamed:?}"
+    );
+}
+
 fn sources() -> String {
     let mut folders = vec![root().join("src")];
     let mut text = String::new();

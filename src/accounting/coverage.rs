@@ -25,7 +25,7 @@ impl Coverage {
         (self.floor > i64::MIN).then_some(self.floor)
     }
 
-    /// Counts the seconds between two reports of a seeding client; returns how many are new.
+    /// Counts the seconds between two reports of a seeding client; returns how many are new (rule A8a).
     pub fn count(covered: &mut Option<Self>, from: i64, until: i64) -> u32 {
         if until <= from {
             return 0;

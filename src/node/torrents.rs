@@ -165,6 +165,7 @@ impl TorrentUpdater {
         Ok(with_records.into_iter().collect())
     }
 
+    /// What a change of a torrent's hashes does to its swarm (rule W14).
     fn course(&self, torrent: &Torrent) -> Course {
         let new = Hashes::of(torrent);
         let before = self.before(torrent.id);

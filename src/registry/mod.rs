@@ -186,6 +186,7 @@ impl Registry {
 // === impl Users ===
 
 impl Users {
+    /// A new passkey leads to the same user, and so to the same records (rule A11).
     fn set(&mut self, user: User) {
         if let Some(old) = self.passkeys.insert(user.id, user.passkey.clone())
             && old != user.passkey

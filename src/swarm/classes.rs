@@ -57,7 +57,7 @@ fn class(role: Role, has_port: bool) -> usize {
 // === impl PeerCounts ===
 
 impl PeerCounts {
-    /// One peer of that role.
+    /// One peer of that role: what it adds when it enters, and takes away when it leaves or changes (rule W13).
     pub fn of(role: Role) -> Self {
         Self {
             seeders: u32::from(role == Role::Seeder),
@@ -130,7 +130,8 @@ impl<T> Classes<T> {
         &mut self.items[at]
     }
 
-    /// The elements that may be handed to a requester of that role (rules W7, W8).
+    /// The elements that may be handed to a requester of that role: to a leecher all with a port, to a partial
+    /// seed (rule W7) or a seeder leechers only (rule W8).
     pub fn candidates(&self, requester: Role) -> Range<usize> {
         match requester {
             Role::Leecher => 0..self.bounds.end(2),

@@ -20,7 +20,8 @@ pub(super) struct Participant {
 // === impl PublicTracker ===
 
 impl PublicTracker {
-    /// Also returns the info hash meant, which may differ from the literal one (rule Q4).
+    /// Refuses by the first check that fails (rule R8). Also returns the info hash meant, which may differ from
+    /// the literal one (rule Q4).
     pub(super) fn admit<'r>(
         &self,
         request: &'r AnnounceRequest,
@@ -69,6 +70,7 @@ impl PublicTracker {
 // === impl PrivateTracker ===
 
 impl PrivateTracker {
+    /// Refuses by the first check that fails (rule R8).
     pub(super) fn admit<'r>(
         &self,
         request: &'r AnnounceRequest,
@@ -101,7 +103,7 @@ impl PrivateTracker {
         Ok((Participant { user, torrent }, params))
     }
 
-    /// Whether a scrape is answered.
+    /// Whether a scrape is answered: only to an enabled account (rule S5).
     pub(super) fn admit_scrape(&self, passkey: Option<&str>) -> Result<(), Refusal> {
         let account = passkey.and_then(|passkey| self.common.registry.account(passkey));
         match account {

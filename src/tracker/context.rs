@@ -18,6 +18,8 @@ pub(super) struct AnnounceContext<'a> {
 }
 
 impl<'a> AnnounceContext<'a> {
+    /// The role goes by this announce alone: a seeder that has something left again is a leecher (rule W6), and a
+    /// partial seed is one only as long as it says `paused` (rule W7).
     pub fn new(params: &'a Announce, source: IpAddr, rules: &Rules, now: Now) -> Self {
         let source = canonical(source);
         let claimed = match source {

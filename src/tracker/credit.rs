@@ -213,7 +213,8 @@ impl AnnounceReport {
 // === impl Counter ===
 
 impl Counter<'_> {
-    /// One counter of a report, independent of the other one: rules A2, A3 and A7.
+    /// One counter of a report, independent of the other one: at or above its base (rule A2), of which the same
+    /// total gains nothing after any silence (rule A5), or below it (rule A3).
     fn step(&mut self, reported: u64, report: &AnnounceReport, now: Seconds) -> Step {
         let reported_now = point(reported, now);
         let start = report.started.map(|at| Point {

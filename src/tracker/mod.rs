@@ -276,7 +276,7 @@ impl Tracker {
     }
 
     /// The counters of the torrents asked for: zeros for unknown ones in public mode, nothing in
-    /// private mode (rules S1 to S5). Changes no torrent and no peer.
+    /// private mode (rule S3). Changes no torrent and no peer (rule S5).
     ///
     /// # Errors
     /// A refusal.

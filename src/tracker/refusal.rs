@@ -92,7 +92,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The reply to the client; the intervals are those of normal replies, in seconds.
+    /// The reply to the client (rule R6); the intervals are those of normal replies, in seconds.
     pub fn failure(&self, interval: u32, min_interval: u32) -> Failure<'_> {
         let (interval, min_interval) = match self {
             Self::InvalidPasskey

@@ -29,6 +29,7 @@ pub enum Mode {
 pub struct Rules {
     #[serde(with = "seconds")]
     pub announce_interval: u32,
+    /// Advice to clients: an announce that comes earlier is answered like any other (rule R7).
     #[serde(with = "seconds")]
     pub min_announce_interval: u32,
     /// A peer that did not announce for this long has left (rule W10). In public mode at most
@@ -143,7 +144,7 @@ impl Rules {
         }
     }
 
-    /// Peers last seen before this moment have expired.
+    /// Peers last seen before this moment have expired (rule W10).
     pub fn alive_since(&self, now: Seconds) -> Seconds {
         Seconds(now.0.saturating_sub(self.peer_ttl))
     }
@@ -163,7 +164,7 @@ impl Rules {
         self.peer_ttl.saturating_add(self.tombstone_ttl)
     }
 
-    /// The announce interval ±5 %, so that clients that came together don't stay together.
+    /// The announce interval ±5 %, so that clients that came together don't stay together (rule R5).
     pub fn jittered_interval(&self, rng: &mut fastrand::Rng) -> u32 {
         let spread = self.announce_interval / 20;
         let interval = self.announce_interval - spread + rng.u32(..=2 * spread);

@@ -55,7 +55,7 @@ fn unescape(segment: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Appends a successful announce, with its peers in compact or list form (rules R3, R4).
+/// Appends a successful announce (rule R4), with its peers in compact or list form.
 pub fn write_announce(out: &mut Vec<u8>, reply: &AnnounceReply, peers: &PeerList, list_form: bool) {
     out.extend_from_slice(b"d8:complete");
     write_int(out, reply.complete.into());
@@ -85,7 +85,7 @@ pub fn write_announce(out: &mut Vec<u8>, reply: &AnnounceReply, peers: &PeerList
     out.push(b'e');
 }
 
-/// The list form of BEP 3: one dictionary for each peer.
+/// The list form of BEP 3: one dictionary for each peer (rule R3).
 fn write_list<C: Compact>(out: &mut Vec<u8>, peers: &PeerList) {
     out.push(b'l');
     let mut peer_ids = peers.peer_ids.iter();
@@ -127,7 +127,8 @@ pub fn write_failure(out: &mut Vec<u8>, failure: &Failure) {
     out.push(b'e');
 }
 
-/// Appends a scrape (rules S3, S4). Sorts the entries, which must be distinct.
+/// Appends a scrape (rule S3), with `downloaders` where there are partial seeds (rule S4). Sorts the entries, which
+/// must be distinct.
 pub fn write_scrape(out: &mut Vec<u8>, entries: &mut [(InfoHash, ScrapeEntry)], min_interval: u32) {
     entries.sort_unstable_by_key(|(hash, _)| *hash);
     out.extend_from_slice(b"d5:filesd");

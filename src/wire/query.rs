@@ -30,7 +30,7 @@ pub fn parse_announce(query: &[u8]) -> Result<Announce, ParseError> {
 /// ambiguous raw `+` is included in both readings (rule Q4).
 ///
 /// # Errors
-/// A missing or invalid info_hash.
+/// No info_hash (rule S1), or an invalid one (rule S2).
 pub fn parse_scrape(query: &[u8]) -> Result<Vec<InfoHash>, ParseError> {
     let mut hashes: Vec<InfoHash> = Vec::new();
     let mut all_valid = true;
@@ -59,7 +59,7 @@ pub fn parse_scrape(query: &[u8]) -> Result<Vec<InfoHash>, ParseError> {
     }
 }
 
-/// Calls `take` with each raw key and value of a query (rules Q1, Q2).
+/// Calls `take` with each raw key and value of a query, whose pairs end at `&` (rule Q1).
 fn each_pair<'q>(query: &'q [u8], mut take: impl FnMut(&'q [u8], &'q [u8])) {
     // Few queries have a second `?`. Only those have their segments searched for it.
     let odd = memchr(b'?', query).is_some();
@@ -82,6 +82,7 @@ fn each_pair<'q>(query: &'q [u8], mut take: impl FnMut(&'q [u8], &'q [u8])) {
     }
 }
 
+/// Splits a pair at its first `=` (rule Q2).
 fn split_pair(segment: &[u8]) -> (&[u8], &[u8]) {
     // Keys are short: a plain search is fastest.
     match segment.iter().position(|&byte| byte == b'=') {
@@ -124,6 +125,7 @@ struct RawAnnounce<'a> {
 // === impl RawAnnounce ===
 
 impl<'a> RawAnnounce<'a> {
+    /// Notes the value of a key. Keys are not decoded, and unknown ones are ignored (rule Q3).
     fn take(&mut self, key: &[u8], value: &'a [u8]) {
         match key {
             b"info_hash" => {
@@ -359,7 +361,7 @@ static HEX: [u8; 256] = {
     table
 };
 
-/// The decoded bytes of a value; none for an invalid escape (rules Q4, Q5).
+/// The bytes of a value, decoded once (rule Q4); none for an invalid escape (rule Q5).
 fn decode(value: &[u8], plus: u8) -> impl Iterator<Item = Option<u8>> {
     let mut rest = value;
     std::iter::from_fn(move || {

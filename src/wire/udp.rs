@@ -75,7 +75,7 @@ pub fn announced(packet: &[u8]) -> Option<(InfoHash, u16)> {
     Some((InfoHash(bytes_at(packet, HEADER)), port))
 }
 
-/// Parses an announce; none if it is too short (rule U4).
+/// Parses an announce (rule U1); none if it is too short (rule U4).
 pub fn parse_announce(packet: &[u8]) -> Option<Announce> {
     let packet: &[u8; ANNOUNCE] = packet.first_chunk()?;
     let total = |at| Some(u64_at(packet, at)).filter(|&total| i64::try_from(total).is_ok());
@@ -132,7 +132,7 @@ pub fn read_url_data(packet: &[u8], path: &mut Vec<u8>) {
     }
 }
 
-/// Parses the info hashes of a scrape, in order; none if there is no complete one (rules U4, U5).
+/// Parses the info hashes of a scrape, in order (rule U5); none if there is no complete one (rule U4).
 pub fn parse_scrape(packet: &[u8]) -> Option<Vec<InfoHash>> {
     let hashes = packet.get(HEADER..)?.as_chunks::<HASH>().0;
     let hashes: Vec<InfoHash> = hashes

@@ -104,8 +104,9 @@ impl HttpConnection {
         &bytes[skipped..]
     }
 
-    /// Appends the reply to a request. Returns how the connection closes after it, if it does; with
-    /// `is_last` it does in any case.
+    /// Appends the reply to a request. Returns how the connection closes after it, if it does: because one
+    /// side wants it (rule H5), or a body follows that is not skipped (rule H4) or might hide a second request
+    /// (rule H3). With `is_last` it does in any case.
     pub fn write_reply(
         &mut self,
         out: &mut Vec<u8>,
@@ -122,7 +123,7 @@ impl HttpConnection {
             }
             RequestBody::Bytes(_) | RequestBody::Unknown => true,
         };
-        // The body of a POST may hold a second request (rule H3).
+        // The body of a POST may hold a second request.
         let is_refused = status == Status::MethodNotAllowed && !is_head;
         let closes = !head.keep_alive || is_last || is_refused || has_unread_body;
         let connection = match (closes, head.version) {

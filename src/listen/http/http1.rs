@@ -60,7 +60,7 @@ pub enum HeadError {
 /// Parses the head at the beginning of `bytes`. Returns it with its length; none if it is incomplete.
 ///
 /// # Errors
-/// The head is malformed or beyond the limits, whatever bytes follow.
+/// The head is malformed (rule H8) or beyond the limits (rule H7), whatever bytes follow.
 pub fn parse(bytes: &[u8]) -> Result<Option<(RequestHead<'_>, usize)>, HeadError> {
     match bytes {
         // Nothing yet, or half of an empty line.
@@ -359,7 +359,7 @@ impl ConnectionHeader {
     }
 }
 
-/// Appends the head of a reply with a body of `length` bytes.
+/// Appends the head of a reply with a body of `length` bytes (rule R2).
 pub fn write_head(out: &mut Vec<u8>, status: Status, connection: ConnectionHeader, length: usize) {
     out.extend_from_slice(status.head_lines().as_bytes());
     out.extend_from_slice(connection.line().as_bytes());

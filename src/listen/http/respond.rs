@@ -39,7 +39,8 @@ impl Responder {
         }
     }
 
-    /// Answers a request on a connection from `client`, and appends the response's body to `body`.
+    /// Answers a request on a connection from `client`, and appends the response's body to `body`. Only GET
+    /// is served (rule H3).
     pub fn respond(&mut self, head: &RequestHead, client: IpAddr, body: &mut Vec<u8>) -> Response {
         if head.method != b"GET" {
             body.extend_from_slice(b"only GET is answered here\n");

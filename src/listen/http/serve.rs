@@ -348,8 +348,8 @@ impl Default for Buffers {
     }
 }
 
-/// One turn of a connection: reads what its socket has, answers every complete request, and sends the
-/// replies as far as the socket takes them. With `is_last` the connection closes after the first reply.
+/// One turn of a connection: reads what its socket has, answers every complete request in order (rule H6), and
+/// sends the replies as far as the socket takes them. With `is_last` the connection closes after the first reply.
 ///
 /// Returns `Pending` if the socket has nothing. After [`Next::Answer`] it is not read.
 pub(super) fn on_readable(

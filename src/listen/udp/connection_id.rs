@@ -96,8 +96,8 @@ impl ConnectionIds {
         self.of_slot(ip, unix / self.slot_seconds)
     }
 
-    /// Whether the id was issued for that address, and has not expired. One of the next slot is valid,
-    /// too: the clocks of other processes may be a little ahead.
+    /// Whether the id was issued for that address, and has not expired (rule U3). One of the next slot is
+    /// valid, too: the clocks of other processes may be a little ahead.
     pub fn verify(&self, id: u64, ip: IpAddr, unix: i64) -> bool {
         let now = unix / self.slot_seconds;
         let age = (now as u8).wrapping_sub((id >> 56) as u8);

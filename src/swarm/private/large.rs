@@ -81,7 +81,8 @@ impl LargePrivate {
         })
     }
 
-    /// The places of the candidates for a requester: three ranges, one a role.
+    /// The places of the candidates for a requester: three ranges, one a role. To a partial seed (rule W7) and
+    /// to a seeder leechers only are handed out (rule W8).
     pub fn candidates(&self, family: Family, requester: Role) -> [Range<usize>; 3] {
         let of_role = |role: usize| match family {
             Family::V4 => self.bounds.start(4 * role)..self.bounds.end(4 * role + 1),

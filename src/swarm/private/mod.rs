@@ -238,7 +238,7 @@ impl PrivateSwarm {
         view.owes() || view.is_any_seen_before(since)
     }
 
-    /// Appends up to `want` endpoints, and their peer ids if requested.
+    /// Appends up to `want` endpoints (rule W8), and their peer ids if requested.
     pub fn select(
         &self,
         request: &Request<'_>,

@@ -141,8 +141,8 @@ impl PublicSwarm<'_> {
         self.set_downloaded(self.downloaded().saturating_add(1));
     }
 
-    /// Inserts or updates a peer; returns what it was before: nothing, if it was last seen
-    /// before `alive_since`.
+    /// Inserts a peer, or updates a known one (rule W4); returns what it was before: nothing, if it was last
+    /// seen before `alive_since`.
     ///
     /// # Errors
     /// The peer is new, and its host, if the internet can reach it, already has `max_per_host`
@@ -200,7 +200,7 @@ impl PublicSwarm<'_> {
         (expired, true)
     }
 
-    /// Appends up to `want` endpoints of the requester's family, except its own.
+    /// Appends up to `want` endpoints of the requester's family, except its own (rule W8).
     pub fn select(
         &self,
         requester: Endpoint,

@@ -98,7 +98,8 @@ impl Reported {
 // === impl PrivateAnnounce ===
 
 impl PrivateAnnounce<'_> {
-    /// Enters or updates a peer, counts its snatch and credits what it reports.
+    /// Enters an unknown peer and updates a known one, whatever the event (rule W4); counts its snatch and
+    /// credits what it reports.
     pub fn update(
         &mut self,
         who: &Participant,
@@ -138,7 +139,8 @@ impl PrivateAnnounce<'_> {
         })
     }
 
-    /// Takes the endpoint of this family out of the swarm, and credits the last report.
+    /// Takes the endpoint of this family out of the swarm (rule W3), and credits the last report, which gains
+    /// nothing when it is repeated (rule A4).
     pub fn stop(&mut self, who: &Participant, context: &AnnounceContext) -> Option<Ticket> {
         let mut client = match self.find(who, context) {
             Some(client) => client,
@@ -167,6 +169,8 @@ impl PrivateAnnounce<'_> {
         Some(self.newcomer(who, context))
     }
 
+    /// The record of that user and peer id: it stays when the passkey changes, and another user with the
+    /// peer id has one of their own (rule A11).
     fn find(&self, who: &Participant, context: &AnnounceContext) -> Option<PrivatePeer> {
         let place = self.swarm.find(who.user, &context.params.peer_id)?;
         self.swarm.peer(place)
@@ -200,7 +204,7 @@ impl PrivateAnnounce<'_> {
         is_silent && last_seen <= Seconds::START && now < Seconds::START.plus(self.rules.peer_ttl)
     }
 
-    /// Rule W5: once for a user and a torrent, and not for a peer that was a seeder before.
+    /// Counts a snatch: once for a user and a torrent, and not for a peer that was a seeder before (rule W5).
     fn snatch(
         &mut self,
         history: &mut UserHistory,
@@ -308,7 +312,8 @@ impl PrivateAnnounce<'_> {
         None
     }
 
-    /// Since when a client is known to have been seeding until now; `last_seen` is before this announce.
+    /// Since when a client is known to have been seeding until now (rule A10); `last_seen` is before this
+    /// announce.
     fn seeding_since(&self, client: &PrivatePeer, last_seen: Seconds) -> Seconds {
         let earliest = self.now.mono.0.saturating_sub(self.rules.peer_ttl);
         self.unreported_since(client, Seconds(last_seen.0.max(earliest)))

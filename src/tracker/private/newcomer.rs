@@ -12,7 +12,7 @@ use crate::tracker::private::announce::PrivateAnnounce;
 const RECORDS_MAX: usize = 1000;
 
 impl PrivateAnnounce<'_> {
-    /// Whether a client that is not in the swarm may enter. Expired peers don't count, nor do
+    /// Whether a client that is not in the swarm may enter (rule A6). Expired peers don't count, nor do
     /// those at the endpoint that it enters with. `begins_record`: it has no record yet.
     pub(super) fn admit_newcomer(
         &self,

@@ -12,7 +12,7 @@ use crate::registry::TorrentEntry;
 use crate::swarm::{Family, PeerCounts, PeerLocation, PeerState, PrivatePeer, Role, UserHistory};
 use crate::tracker::swarm_counts;
 
-/// The change of a client, with what it reported and the counters of its swarm.
+/// The change of a client: its base and what it reported in one (rule A9), and the counters of its swarm.
 pub(super) fn peer_change(
     client: &PrivatePeer,
     counts: PeerCounts,

@@ -75,6 +75,8 @@ impl PublicTracker {
         self.swarms.prefetch(announces);
     }
 
+    /// Decides an announce that was admitted: the peer enters, stays or leaves, a snatch may count (rule W5), and
+    /// peers are handed out.
     fn decide(
         &self,
         info_hash: InfoHash,
@@ -144,7 +146,7 @@ impl PublicTracker {
     }
 
     /// The swarm of a torrent that is announced. A new one is refused if the maximum is reached, or
-    /// if the same network began too many.
+    /// if the same network began too many (rule W12).
     fn swarm_to_announce<'a>(
         &self,
         swarms: &'a mut PublicShard,
@@ -194,7 +196,7 @@ impl PublicTracker {
         rules.max_torrents - held.saturating_sub(registered).min(rules.max_torrents)
     }
 
-    /// Whether a snatch may count: the torrent is registered, or may be. Counts a new registration.
+    /// Whether a snatch may count: the torrent is registered, or may be (rule W5). Counts a new registration.
     fn take_registration(
         &self,
         info_hash: InfoHash,
