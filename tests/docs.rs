@@ -96,11 +96,12 @@ fn source_of(module: &str) -> Option<PathBuf> {
     files.into_iter().find(|file| file.exists())
 }
 
-/// The paths `module::function` in the numbered lists of a page.
+/// The paths `module::function` in the numbered lists of a page, whose items may go on in indented lines.
 fn steps(page: &str) -> Vec<&str> {
+    let is_item = |line: &&str| line.starts_with(|sign: char| sign.is_ascii_digit());
     let items = page
         .lines()
-        .filter(|line| line.starts_with(|sign: char| sign.is_ascii_digit()));
+        .filter(|line| is_item(line) || line.starts_with("   "));
     let code = items.flat_map(|item| item.split('`').skip(1).step_by(2));
     code.filter(|word| word.contains("::")).collect()
 }
@@ -141,7 +142,6 @@ fn every_function_that_the_contributors_page_names_exists() {
     );
 }
 
-/// All sources in one text, with continued string literals joined.
 /// The ids of the rules of a page: `- **W8** …`.
 fn rules(page: &str) -> Vec<&str> {
     let items = page.lines().filter_map(|line| line.strip_prefix("- **"));
@@ -169,6 +169,7 @@ fn every_rule_is_named_where_it_is_decided() {
     );
 }
 
+/// All sources in one text, with continued string literals joined.
 fn sources() -> String {
     let mut folders = vec![root().join("src")];
     let mut text = String::new();
