@@ -4,14 +4,14 @@
 /// The latest stretch of counted seconds without a gap. Unix times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coverage {
-    /// Nothing before it is counted any more: it was counted, or may have been.
+    /// Seconds before it no longer count: they were counted already, or may have been.
     pub floor: i64,
     pub from: i64,
     pub until: i64,
 }
 
 impl Coverage {
-    /// From the columns of a row; nothing is covered unless both ends are there.
+    /// Reads the columns of a row; none unless both ends are set.
     pub fn of(floor: Option<i64>, from: Option<i64>, until: Option<i64>) -> Option<Self> {
         Some(Self {
             floor: floor.unwrap_or(i64::MIN),
@@ -48,7 +48,7 @@ impl Coverage {
         let before = self.from.min(until) - from;
         let after = until - self.until.max(from);
         if from > self.until {
-            // A gap: later, only seconds in it that touch the new stretch count.
+            // A gap: late reports of seconds in it still count, those of earlier seconds no longer do.
             *self = Self {
                 floor: self.until,
                 from,

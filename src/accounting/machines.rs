@@ -9,8 +9,8 @@
 
 use super::sessions::{DIP_SECONDS, Settled, limit};
 
-/// The base of a total that was not reported yet. No larger total can be reported, so none is
-/// ever credited against it.
+/// The base of a total that was not reported yet. No larger total can be reported, so nothing
+/// is ever credited against it.
 pub const UNREPORTED: u64 = i64::MAX as u64;
 
 /// Identifies one of several machines.
@@ -128,7 +128,7 @@ impl Machines {
         let may_begin = report.at >= self.last_seen().max(highest.at);
         let (mut own, other) = self.take(report);
         let before = (own.up, own.down);
-        // A `started` that arrives late, or by two nodes, begins nothing.
+        // A `started` that arrives late, or through two nodes, begins nothing.
         let passed = report.at - own.at;
         let may_lower = (report.started && passed > 0) || passed >= DIP_SECONDS;
         let limits = [own.at, highest.at].map(|since| limit(report.at - since, max_rate));

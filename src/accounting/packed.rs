@@ -6,8 +6,8 @@
 //! ```text
 //! flags: 1 current   2 it is the first known   4 previous   8 it is the first known   16 dip
 //!        32 current has the same times and source as uploaded's, which are omitted
-//!        64 the `started` of current is known   128 that of previous is
-//!        256 current goes on from a total that is not reached yet
+//!        64 the `started` of current is known   128 that of previous is known
+//!        256 current goes on from a total that the previous one has not reached yet
 //! session: low, high - low, began (zigzag), last - began, and if it is known, began - start (zigzag)
 //! dip:     since (zigzag), total, at - since
 //! After the sessions, if there is one: the source of current's last report. At the end, the total that
@@ -16,7 +16,7 @@
 //!
 //! A client reports both totals at once, so the second one rarely needs times of its own.
 //!
-//! If several machines share the peer id, there follow a byte of flags (1 IPv6, 2 there is another one) and
+//! If several machines share the peer id, a byte of flags follows (1 IPv6, 2 there is a second machine), then
 //! for each machine its id, both totals and the time (zigzag).
 
 use super::machines::{Machine, Machines};

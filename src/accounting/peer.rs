@@ -60,7 +60,7 @@ impl PeerAccount {
             settle(&mut self.up, totals.up, start_up),
             settle(&mut self.down, totals.down, start_down),
         );
-        // Which machine moved these bytes is unknown, so the totals of each are no base any more.
+        // Which machine moved these bytes is unknown, so the totals of each are no longer a base.
         if settled.0.bytes > 0 || settled.1.bytes > 0 {
             let last_seen = self.base_at().unwrap_or(i64::MIN);
             self.machines = self
@@ -236,7 +236,7 @@ mod tests {
             (30, 310, Some(2), 0),
             (40, 1100, Some(1), 100),
             (50, 330, Some(2), 20),
-            // The second machine by its other family, once it has left the first.
+            // Both machines again, but the reports name none.
             (90, 330, None, 0),
             (91, 1100, None, 0),
         ] {

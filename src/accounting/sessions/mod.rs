@@ -1,7 +1,7 @@
 //! One running total of a client (bytes uploaded, or downloaded): its known sessions,
 //! and what a report adds to them.
 //!
-//! A *session* is a stretch of time in which the total only grew. It is kept as a window: the
+//! A *session* is a period in which the total only grew. It is kept as a window: the
 //! total at its beginning (`low`) and the highest total reported within it (`high`). What is
 //! credited for a session is `high - low`, so its reports may come in any order and any number of
 //! times. Windows do not overlap in time, and `low` was reported before `high`; the client moved
@@ -25,7 +25,7 @@ pub const LATE_MAX: i64 = 24 * 3600;
 const SKEW: i64 = 5;
 
 /// The node that passed a report on: a hash of its name plus the number of its start. Reports of one
-/// node arrive in the order in which they were made, also within one second; between two nodes the order is
+/// node arrive in the order in which they were made, even within one second; between two nodes the order is
 /// unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReportSource(pub u16);
@@ -42,7 +42,7 @@ impl ReportSource {
         Self(((hash_of_node % modulus + start % modulus) % modulus) as u16)
     }
 
-    /// Seconds by which a report from here may seem older than one of `other` and yet be later; none
+    /// Seconds by which a report of this source may seem older than one of `other` and yet be later; none
     /// if the order is unknown.
     fn slack_after(self, other: Self) -> Option<i64> {
         if self == Self::UNKNOWN || other == Self::UNKNOWN {
@@ -77,20 +77,20 @@ pub struct Stretch {
     pub started: bool,
 }
 
-/// A stretch of time in which a total only grew.
+/// A period in which a total only grew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
     /// The total at the beginning, in bytes; reported at `began`.
     pub low: u64,
     /// The highest total reported, in bytes.
     pub high: u64,
-    /// Unix times, in seconds: the first report known, and the last that raised `high` in order.
+    /// Unix times, in seconds: of the first report known, and of the latest that was at or above `high`.
     pub began: i64,
     pub last: i64,
     /// Nothing before it is known, so an older report may belong to it.
     pub is_first: bool,
-    /// Unix time in seconds of the `started` that began it, as its reports name it; none if no node saw
-    /// the total go down with one. `began` may be some seconds later.
+    /// Unix time in seconds of the `started` that began it, as its reports name it; none while no
+    /// report has named it. `began` may be some seconds later.
     pub start: Option<i64>,
 }
 
@@ -112,8 +112,8 @@ pub struct Sessions {
     /// The session before it, of which reports may still arrive.
     pub previous: Option<Session>,
     pub dip: Option<Dip>,
-    /// The total from which the client went on to the current session, if the one before it has not reached
-    /// that yet: the difference counts once it has (rule A2).
+    /// The total from which the client went on into the current session, while the known reports of the session
+    /// before it do not reach that: once they do, the bytes up to the current `low` count (rule A2).
     pub goes_on_from: Option<u64>,
     /// The source of the current session's last report.
     pub by: ReportSource,
@@ -212,8 +212,8 @@ impl Sessions {
         })
     }
 
-    /// Adjusts a report whose base is in the current session: it was made in it, even if another node's
-    /// clock dates it before the session's begin.
+    /// Adjusts a report whose base is in the current session: it belongs to that session, even if
+    /// another node's clock dates it before the session's beginning.
     fn after_base(&self, point: Point, base: Point) -> Point {
         let Some(current) = self.current else {
             return point;
@@ -221,7 +221,7 @@ impl Sessions {
         let is_just_before = |at: i64| at < current.began && current.began - at <= 1;
         let is_of_current =
             base.total >= current.low && (base.at >= current.began || is_just_before(base.at));
-        // If it was of the session before, no report of this session counts its bytes again.
+        // Even if it was of the session before, no report of this session counts its bytes again.
         if is_just_before(point.at) && is_of_current {
             return Point {
                 at: current.began,
@@ -285,7 +285,7 @@ impl Sessions {
         self.current.is_some_and(|current| {
             let is_its_begin =
                 point.total == current.low && (point.at - current.began).abs() <= SKEW;
-            // It went on counting where it was, and has moved something since.
+            // The client went on counting where it was, and has moved something since.
             let is_within =
                 (current.low..current.high).contains(&point.total) && point.at - current.last <= 1;
             is_its_begin || is_within

@@ -39,7 +39,7 @@ impl Sessions {
                 let settled = self.settle_previous(stretch, max_rate);
                 settled.and(self.connect(max_rate))
             }
-            // The node does not know the session after it, or there is no room for this one.
+            // The node does not know the session that followed, or there is no room for this one.
             _ => self.settle(stretch, by, max_rate),
         };
         begun.and(rest)
@@ -70,7 +70,7 @@ impl Sessions {
             _ => (Place::Previous, &mut self.previous),
         };
         if let Some(session) = session {
-            // While nothing was moved, reports will name the latest `started`.
+            // As long as nothing has been moved, reports name the latest `started`.
             let is_later = session.high == session.low && session.start < Some(start.at);
             if session.start.is_none() || is_later {
                 session.start = Some(start.at);
@@ -79,7 +79,7 @@ impl Sessions {
         Some(place)
     }
 
-    /// Makes room for an unknown session; none if it is within others, or before all.
+    /// Makes room for an unknown session; no place if it lies within another one, or before all of them.
     fn begin_at(
         &mut self,
         start: Point,
@@ -92,14 +92,14 @@ impl Sessions {
             self.by = by;
             return (Some(Place::Current), Settled::default());
         };
-        // In order, the `started` itself comes after everything known. Reports after it may be known already.
+        // A `started` that arrives in order comes after everything known. Otherwise, reports after it may be known.
         let is_next = stretch.to == start && by.slack_after(self.by).is_some();
         let at = if is_next {
             self.in_order(start, by).at
         } else {
             start.at
         };
-        // In about the same second, a higher total may be a report of this session by another node.
+        // In about the same second, a higher total may be a report of this session through another node.
         let is_after = at - current.last > i64::from(current.high > start.total);
         if is_after || (at >= current.last && is_next) {
             let previous = self.previous;
@@ -205,7 +205,7 @@ impl Sessions {
     /// A report of the session before the current one, made before that began.
     fn settle_previous(&mut self, stretch: &Stretch, max_rate: u64) -> Settled {
         match &mut self.previous {
-            // Well before its begin: a report of another session that began at the same total.
+            // Well before it began: a report of another session that began at the same total.
             Some(previous) if stretch.to.at < previous.began - 1 => Settled::default(),
             Some(previous) if stretch.to.total > previous.high => {
                 let at = stretch.to.at.max(previous.began);
@@ -228,7 +228,7 @@ impl Sessions {
         // Without growth it may be the same `started`, already known to the node through another one.
         let has_grown = from.total < start.total;
         if has_grown && let Some(current) = &mut self.current {
-            // Earlier reports may be on their way.
+            // Earlier reports may still be on their way.
             let is_known = self.previous.is_some();
             let previous = self.previous.get_or_insert(Session::begin(from));
             current.is_first &= is_known;
@@ -236,14 +236,17 @@ impl Sessions {
                 self.goes_on_from = Some(from.total);
                 return Settled::default();
             }
-            if from.total < previous.low {
+            // A session that began after the base was reported lies between, and the total grew over it, too.
+            let is_between = previous.began > from.at;
+            if from.total < previous.low && !is_between {
                 return Settled::default();
             }
         }
         self.raise_previous(start, max_rate)
     }
 
-    /// Counts the bytes up to the total that the current session goes on from, once the one before it has reached that.
+    /// Once the previous session has reached the total that the current one goes on from, counts the bytes up to
+    /// where the current one began.
     pub(super) fn connect(&mut self, max_rate: u64) -> Settled {
         let (Some(current), Some(previous)) = (self.current, self.previous) else {
             return Settled::default();
@@ -261,7 +264,7 @@ impl Sessions {
 
     fn raise_previous(&mut self, start: Point, max_rate: u64) -> Settled {
         match &mut self.previous {
-            // Reports made before then that arrive later are part of it.
+            // Reports made before then that arrive later are already included.
             Some(previous) if previous.high < start.total => previous.rise(start, max_rate),
             _ => Settled::default(),
         }
@@ -279,7 +282,7 @@ impl Sessions {
 // === impl Session ===
 
 impl Session {
-    /// A session of which the `started` is known.
+    /// A session whose `started` is known.
     fn named(start: Point) -> Self {
         Self {
             start: Some(start.at),
@@ -287,15 +290,15 @@ impl Session {
         }
     }
 
-    /// Seconds between a `started` and the nearest one that this session had: with an empty session, a client may
-    /// have sent it several times.
+    /// Seconds between a `started` and the nearest one that this session had: a client may send it
+    /// several times while its session is empty.
     fn off_name(&self, at: i64) -> i64 {
         let name = self.start.unwrap_or(self.began);
         let first = self.began.min(name);
         (first - at).max(at - name).max(0)
     }
 
-    /// Whether a `started` before all that is known of this session may have begun it.
+    /// Whether a `started` earlier than all that is known of this session may have begun it.
     fn may_have_begun(&self, start: Point) -> bool {
         self.start.is_none() && start.total <= self.low
     }

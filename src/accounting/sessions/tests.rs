@@ -1,4 +1,4 @@
-//! Sessions: what any order and routing of reports is credited with.
+//! Sessions: what is credited, whatever the order and routing of the reports.
 
 use super::*;
 
@@ -106,7 +106,7 @@ fn a_client_that_goes_on_counting_is_credited_once_by_two_nodes() {
         (first, (20, false, 100), 100),
         (first, (30, true, 100), 0),
         (first, (30, false, 150), 50),
-        // Its clock is a second ahead, and it does not know the client.
+        // The second node's clock is a second ahead, and it does not know the client.
         (second, (31, true, 100), 0),
         (second, (31, false, 150), 0),
         (second, (40, false, 170), 20),
@@ -326,7 +326,7 @@ fn a_report_right_after_a_start_counts_once_though_clocks_differ_by_a_second() {
     assert_eq!(settle((97, 1000), (105, 1100), false, second), 100);
 }
 
-/// What is credited of the reports of two nodes, each of which passes its own on in order, and late.
+/// What is credited for the reports of two nodes, each of which passes on its own in order, but late.
 fn credited_late(passed_on: &[Vec<Stretch>; 2], random: &mut fastrand::Rng) -> u64 {
     let (mut sessions, mut gained) = (Sessions::default(), 0);
     let mut next = [0, 0];
@@ -342,7 +342,7 @@ fn credited_late(passed_on: &[Vec<Stretch>; 2], random: &mut fastrand::Rng) -> u
 }
 
 /// A client that goes on from its totals at each start, at two nodes whose clocks differ by a
-/// second; what each passes on arrives in order, and late.
+/// second; what each passes on arrives in order, but late.
 #[test]
 fn nodes_whose_clocks_differ_credit_no_more_than_was_moved() {
     for seed in 0..20_000 {
@@ -374,8 +374,8 @@ fn nodes_whose_clocks_differ_credit_no_more_than_was_moved() {
     }
 }
 
-/// A client that shows all of it to two nodes, several times in a second and starting over
-/// now and then; what each node passes on arrives in order, and late.
+/// A client that reports to two nodes, several times a second, and starts over now and then; what
+/// each node passes on arrives in order, but late.
 #[test]
 fn two_nodes_credit_no_more_than_was_moved() {
     for seed in 0..20_000 {
@@ -436,7 +436,7 @@ fn a_session_counts_in_full_whatever_arrives_first() {
         (first, (20, 500), (20, 500), (24, 600), 0),
         (second, (20, 500), (30, 2000), (40, 2100), 100),
     ]);
-    // Of the session before, nothing was there when the next one began.
+    // Nothing of the session before had arrived when the next one began.
     expect_named(&[
         (second, (20, 500), (24, 600), (30, 700), 200),
         (first, (0, 0), (0, 0), (12, 1000), 1000),
@@ -454,14 +454,14 @@ fn a_session_counts_in_full_whatever_arrives_first() {
 #[test]
 fn what_a_client_moved_before_it_started_again_counts() {
     let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
-    // Nothing else is known of it, and then what it moved before.
+    // Nothing else is known of it; what it moved before arrives later.
     expect_named(&[
         (second, (30, 700), (20, 500), (30, 700), 200),
         (second, (30, 700), (30, 700), (40, 800), 100),
         (first, (0, 0), (0, 0), (10, 400), 500),
         (first, (0, 0), (10, 400), (20, 500), 0),
     ]);
-    // What it moved until then is late.
+    // What it moved until then arrives late.
     expect_named(&[
         (first, (0, 0), (0, 0), (10, 400), 400),
         (second, (30, 700), (20, 500), (30, 700), 0),
@@ -473,6 +473,27 @@ fn what_a_client_moved_before_it_started_again_counts() {
     let start = point(30, 700);
     let settled = sessions.settle_in(start, &Stretch::at(start, false), second, MAX_RATE);
     assert_eq!(settled.bytes, 300);
+}
+
+#[test]
+fn what_a_client_moved_between_two_starts_counts_though_one_node_knew_of_one_only() {
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
+    // The client starts again at the first node, gets no answer, moves 40 bytes, and starts at the second.
+    let known_until = (77, 354);
+    let mut sessions = Sessions::known(known_until.0, known_until.1);
+    let mut settle = |start: (u64, i64), by| {
+        let start = point(start.1, start.0);
+        let stretch = Stretch {
+            from: point(known_until.1, known_until.0),
+            to: start,
+            started: false,
+        };
+        sessions.settle_in(start, &stretch, by, MAX_RATE).bytes
+    };
+    assert_eq!(settle((83, 403), first), 6);
+    assert_eq!(settle((123, 405), second), 40);
+    // A repeated report adds nothing.
+    assert_eq!(settle((123, 405), second), 0);
 }
 
 #[test]
@@ -510,8 +531,8 @@ fn a_start_that_two_nodes_saw_is_one_though_their_clocks_differ() {
     ]);
 }
 
-/// What two nodes pass on of a client that goes to either of them or to both, and starts over now and then; and what
-/// it moved.
+/// What two nodes pass on about a client that reports to one or both of them and starts over now and then; and
+/// what it moved.
 struct Routed {
     passed_on: [Vec<(Option<Point>, Stretch)>; 2],
     moved: u64,
@@ -520,14 +541,14 @@ struct Routed {
 /// What a node knows of a client: its session and its base.
 type Known = Option<(Option<Point>, Point)>;
 
-/// What a node passes on of a report, and knows then.
+/// What a node passes on for a report, and what it knows afterwards.
 fn pass_on(known: Known, to: Point, started: bool) -> ((Option<Point>, Stretch), Known) {
     let named = started.then_some(to);
     let Some((start, from)) = known else {
         return ((named, Stretch::at(to, false)), Some((named, to)));
     };
     if to.total < from.total && !started {
-        // It does not know the `started` at the other node.
+        // It does not know of the `started` at the other node.
         return ((start, Stretch::at(to, false)), known);
     }
     let start = named.or(start);
@@ -565,7 +586,7 @@ impl Routed {
                 moved += if known == [None, None] { 0 } else { step };
             }
             let way = random.usize(..3);
-            // Of an announce to both, the second node may learn from the first before it gets its own.
+            // When the client announces to both, the second may learn of it from the first before its own arrives.
             let is_known_first = are_connected && random.bool();
             for node in (0..2).filter(|&node| way == node || way == 2) {
                 if !are_connected && random.u8(..6) == 0 {
@@ -586,7 +607,7 @@ impl Routed {
         Self { passed_on, moved }
     }
 
-    /// What is credited if the reports of each node arrive in order, and late.
+    /// What is credited if the reports of each node arrive in order, but late.
     fn credited(&self, random: &mut fastrand::Rng) -> u64 {
         let (mut sessions, mut gained) = (Sessions::default(), 0);
         let mut next = [0, 0];
@@ -625,6 +646,6 @@ fn named_sessions_credit_what_was_moved_and_no_more() {
             (moved, gained) = (moved + routed.moved, gained + credited);
         }
     }
-    // What is lost is of sessions that began and ended before anything of them arrived, and of one second.
+    // Lost are sessions that began and ended before anything of them arrived, and reports within one second.
     assert!(gained * 100 > moved * 97, "{gained} of {moved}");
 }
