@@ -7,7 +7,7 @@
 //! `listen` sends it. What the announce changed goes through the tracker's outbox to the
 //! `journal`, which numbers it and applies it to `cache` and `storage`. `node` puts the
 //! parts together. Which module may know which is written in `docs/architecture.md` and
-//! held by `tests/layers.rs`.
+//! enforced by `tests/layers.rs`.
 
 pub mod accounting;
 pub mod api;

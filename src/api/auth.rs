@@ -26,7 +26,7 @@ const FAILURE_DELAY: Duration = Duration::from_millis(100);
 /// The longest accepted value of `Authorization`, in bytes.
 const AUTHORIZATION_MAX: usize = 1024;
 
-/// The caller's name in the log for the password, if the config has no name.
+/// What the log calls a caller who uses the password, if the config has no username.
 const UNNAMED: &str = "password";
 
 /// What a caller may do; each scope includes those before it.
@@ -54,7 +54,7 @@ pub struct Token {
 /// The credentials that the API accepts. Without any, it is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// Empty for any name, which is then ignored.
+    /// If empty, any name will do.
     pub username: String,
     /// Empty for none: then only tokens are accepted.
     pub password: Secret,
@@ -64,7 +64,7 @@ pub struct Credentials {
 /// The authenticated caller.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
-    /// The name in the log: one of the config, never one that the caller chose.
+    /// The name in the log: one from the config, never one that the caller chose.
     pub name: String,
     pub scope: AccessScope,
 }
@@ -166,7 +166,7 @@ fn has_failed_often(api: &Api, source: Option<IpAddr>) -> bool {
     })
 }
 
-/// Callers on this host are not limited: they could as well read the config, or may be a proxy for
+/// Callers on this host are not limited: they could just as well read the config, or may be a proxy for
 /// all others.
 fn limited(source: Option<IpAddr>) -> Option<IpAddr> {
     source.filter(|source| !source.is_loopback())

@@ -8,7 +8,7 @@ use super::error::ApiError;
 use crate::storage::Added;
 use crate::sync::edit::{EditError, Editor, Propagation, Saved, TEXT_MAX, validate_text};
 
-/// The limit of rows in one request.
+/// The most rows in one request.
 const ROWS_MAX: usize = 10_000;
 
 /// The largest id that a web application may give.
@@ -23,7 +23,7 @@ const CHUNK: usize = 500;
 #[schema(as = Rows, max_items = 10_000)]
 pub(super) struct BulkRows<T>(Vec<T>);
 
-/// What became of each row, in their order.
+/// What became of each row, in the order of the rows.
 #[derive(Default, Serialize, ToSchema)]
 pub(super) struct BulkResult {
     added: u64,
@@ -114,7 +114,7 @@ pub(super) trait Addable: Clone + Send + Sync {
         rows: &[Self],
     ) -> impl Future<Output = Result<Saved<Vec<Added<u32>>>, EditError>> + Send;
 
-    /// The result of one that was added, or is known if there is no id.
+    /// The result of a row that was added under that id, or is known if there is none.
     fn result(&self, id: Option<u32>) -> RowResult {
         RowResult::of(id)
     }

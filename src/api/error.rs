@@ -42,13 +42,13 @@ pub(super) enum CommonErrors {
     /// The token may not do that, or a browser was sent here by another site
     #[response(status = 403)]
     Forbidden(ErrorBody),
-    /// The API is not served under the name that `Host` has
+    /// The API is not served under the name in `Host`
     #[response(status = 421)]
     Misdirected(ErrorBody),
     /// Too many wrong credentials from this network; `Retry-After` says when to try again
     #[response(status = 429)]
     TooManyRequests(ErrorBody),
-    /// Something that should not happen; the log has more under the request's id
+    /// Something that should not happen; the log says more
     #[response(status = 500)]
     Internal(ErrorBody),
     /// Storage can't be reached now
@@ -63,13 +63,13 @@ pub(super) enum BadBody {
     /// Not JSON, or not what is expected
     #[response(status = 400)]
     BadRequest(ErrorBody),
-    /// The body took too long to come
+    /// The body took too long to arrive
     #[response(status = 408)]
     Timeout(ErrorBody),
     /// The body is too large
     #[response(status = 413)]
     TooLarge(ErrorBody),
-    /// The body is said to be something else than JSON
+    /// `Content-Type` says that the body is not JSON
     #[response(status = 415)]
     WrongType(ErrorBody),
 }
@@ -149,7 +149,7 @@ impl From<StorageError> for ApiError {
             StorageError::NotFound(_) => Self::not_found(error.to_string()),
             // The caller may know that, but not how the database is reached.
             StorageError::Away(problem) => {
-                tracing::warn!(problem, "storage can't be reached for the API");
+                tracing::warn!(problem, "the API can't reach storage");
                 let message = "storage can't be reached now; the log says why";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(5)
             }

@@ -1,5 +1,5 @@
-//! Extractors for bodies, queries and paths. Errors are JSON, and repeat nothing that a client sent but
-//! the names of fields.
+//! Extractors for bodies, queries and paths. Errors are JSON, and repeat nothing of what a client sent
+//! except field names.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use serde::{Deserialize, Deserializer};
 
 use super::error::ApiError;
 
-/// The largest body in bytes: enough for 10,000 rows of a bulk.
+/// The largest body in bytes: enough for a bulk of 10,000 rows.
 const BODY_MAX: usize = 8 << 20;
 
 /// The timeout for receiving a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A body of JSON.
+/// A JSON body.
 pub(super) struct JsonBody<T>(pub T);
 
-/// A body of JSON that may be missing.
+/// A JSON body that may be missing.
 pub(super) struct MaybeBody<T>(pub Option<T>);
 
 /// The parameter of the path, as text.
@@ -71,7 +71,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let bytes = collect(request).await?;
         if bytes.is_empty() {
-            return Err(ApiError::invalid("expected a body of JSON"));
+            return Err(ApiError::invalid("expected a JSON body"));
         }
         parse(&bytes).map(Self)
     }
@@ -95,7 +95,7 @@ async fn collect(request: Request) -> Result<Vec<u8>, ApiError> {
     let late = || {
         ApiError::new(
             StatusCode::REQUEST_TIMEOUT,
-            "the body took too long to come",
+            "the body took too long to arrive",
         )
     };
     let collected = tokio::time::timeout(BODY_TIMEOUT, body.collect());
@@ -105,7 +105,7 @@ async fn collect(request: Request) -> Result<Vec<u8>, ApiError> {
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body must have at most {BODY_MAX} bytes"),
         )),
-        Err(_) => Err(ApiError::invalid("the body broke off")),
+        Err(_) => Err(ApiError::invalid("the body is incomplete")),
     }
 }
 

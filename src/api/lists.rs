@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 use crate::storage::Find;
 
-/// Rows of a page if the request names no limit.
+/// Rows per page if the request names no limit.
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 1000;
 
@@ -22,14 +22,14 @@ const TEXT_MAX: usize = 255;
 pub(super) struct PagedList<T> {
     /// Rows of all pages
     total: u64,
-    /// From 1 on
+    /// Counted from 1
     page: u32,
-    /// Rows of a page
+    /// Rows per page
     limit: u32,
     rows: Vec<T>,
 }
 
-/// The direction of a list.
+/// The sort direction of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Order {

@@ -1,5 +1,5 @@
-//! One log line per change, with the request id of the response; for refused strangers, at most one a
-//! second.
+//! One log line per change, with the request id that the response carries; for refused strangers, at most one
+//! line a second.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::base::clock::Seconds;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Characters of a path that are logged.
+/// The most characters of a path that are logged.
 const PATH_MAX: usize = 200;
 
 /// The longest id that a client may give its request, in bytes.
 const ID_MAX: usize = 64;
 
-/// Logs the request. For an authenticated caller the line has the path, which says what was changed
-/// and holds no secret; for others the pattern of the route, because they may send anything.
+/// Logs the request. For a change or failure of an authenticated caller the line has the path, which says what
+/// was changed and holds no secret; otherwise only the pattern of the route, because strangers may send anything.
 pub(super) async fn requests(
     State(api): State<Arc<Api>>,
     request: Request,

@@ -111,7 +111,7 @@ pub trait ApiHost: Send + Sync + 'static {
     async fn caught_up(&self);
 }
 
-/// Something was done.
+/// The change was made.
 #[derive(Serialize, ToSchema)]
 struct Done {
     #[schema(example = "ok")]
@@ -278,7 +278,8 @@ async fn not_found() -> ApiError {
 }
 
 async fn wrong_method() -> ApiError {
-    let message = "this route does not take that method; Allow names those that it takes";
+    let message =
+        "this route does not accept that method; the Allow header names those that it accepts";
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
 

@@ -63,7 +63,7 @@ impl Names {
     /// Refuses a request to a name that the API does not serve.
     ///
     /// # Errors
-    /// 400 for a request without one `Host`, 421 for a foreign one.
+    /// 400 for a missing, repeated or malformed `Host`, 421 for a foreign one.
     pub(super) fn check_host(&self, request: &Request) -> Result<(), ApiError> {
         let target = match request.uri().authority() {
             Some(authority) => Some(HostPort::of(authority).ok_or_else(bad_host)?),
@@ -80,7 +80,7 @@ impl Names {
         {
             return Ok(());
         }
-        let message = "the API is not served under this name: use one of its certificate, or add it to \
+        let message = "the API is not served under this name: use a name of its certificate, or add this one to \
              api.hosts";
         Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, message))
     }
@@ -158,7 +158,7 @@ impl Names {
             }
     }
 
-    /// A listener on all addresses may be reached by any address of the host or of a router before it.
+    /// A listener on all addresses may be reached through any address of the host, or of a router in front of it.
     fn listens_at(&self, ip: IpAddr) -> bool {
         self.listen.iter().any(|listen| match listen.ip() {
             IpAddr::V6(all) if all.is_unspecified() => true,

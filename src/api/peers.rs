@@ -12,12 +12,12 @@ use crate::tracker::LivePeer;
 /// Peers in one response.
 const PEERS_MAX: usize = 10_000;
 
-/// A peer that is in the swarm now. A public tracker knows its address, role and last announce;
-/// the rest is 0 there.
+/// A peer that is in the swarm now. Of a public peer only address, role and last
+/// announce are shown; the rest is 0, empty or null, and `first_announce` is the last one.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Peer)]
 pub(super) struct PeerView {
-    /// As text; bytes that are not printable ASCII are `%` and two digits
+    /// As text; `%`, and bytes other than visible ASCII, are written as `%` and two hexadecimal digits
     peer_id: String,
     user_id: Option<u32>,
     ip: String,
@@ -33,9 +33,9 @@ pub(super) struct PeerView {
     speed_up: u32,
     /// Bytes a second over the last interval
     speed_dn: u32,
-    /// The highest speed that is known, which is the latest
+    /// The same as `speed_up`: no earlier speed is kept
     speed_up_max: u32,
-    /// The highest speed that is known, which is the latest
+    /// The same as `speed_dn`: no earlier speed is kept
     speed_dn_max: u32,
     announces: u32,
     /// Seconds of seeding

@@ -24,17 +24,17 @@ use crate::net::permits::{Permit, Permits, Phase, WorkerPermits};
 use crate::net::tls::Certificate;
 use crate::telemetry::metrics::Evictions;
 
-/// Connections open at once. Beyond it, a new one evicts an idle one.
+/// How many connections may be open at once. Beyond that, a new one evicts an idle one.
 const CONNECTIONS_MAX: usize = 256;
 
-/// Once half of them are taken, a network (a /24 or /48) may have one in this many; this host itself
+/// Once half of them are taken, a network (a /24 or /48) may hold at most one in this many; this host itself
 /// is exempt.
 const SHARES: usize = 4;
 
 /// The timeout of the TLS handshake, and of the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may accept no byte of a response.
+/// How long a client may go without accepting a byte of a response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest head of a request in bytes.
@@ -135,7 +135,7 @@ fn limited(client: IpAddr) -> Option<IpAddr> {
 /// Marks a connection as having a request in flight, until it is dropped.
 struct InFlight(Arc<Permit>);
 
-/// A response body whose request is in flight until it is written.
+/// A response body; its request counts as in flight until the body is dropped.
 struct TrackedBody {
     body: Body,
     _in_flight: InFlight,
@@ -189,7 +189,7 @@ impl Worker {
     async fn serve(mut self, stream: TcpStream, client: SocketAddr, permit: &Arc<Permit>) {
         let socket = SockRef::from(&stream);
         if let Err(error) = socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT)) {
-            tracing::debug!(%error, "the API can't limit how long a client takes nothing");
+            tracing::debug!(%error, "the API can't limit how long a client may accept no data");
         }
         let handshake = self.certificate.acceptor().accept(stream);
         let handshake = tokio::select! {
@@ -199,7 +199,7 @@ impl Worker {
         let stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                tracing::debug!(%client, %error, "no TLS with a client of the API");
+                tracing::debug!(%client, %error, "the TLS handshake with a client of the API failed");
                 return;
             }
             Err(_) => return,

@@ -1,4 +1,4 @@
-//! `GET /api/stats`: what the tracker does, in numbers for people and for the page.
+//! `GET /api/stats`: what the tracker does, in numbers for people and for the dashboard.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use crate::view::{
     RegistrySizes, RoleCounts, TrackerStats,
 };
 
-/// Clients listed: those that began the most sessions.
+/// How many clients are listed: those that began the most sessions.
 const CLIENTS_MAX: usize = 20;
 
 /// How long storage may take to name the torrents.
 const NAMES_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Swarms listed.
+/// How many swarms are listed.
 const BUSIEST_MAX: usize = 10;
 
 /// What the tracker does, in numbers

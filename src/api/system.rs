@@ -38,7 +38,7 @@ pub(super) struct Readiness {
     cache: Option<ServerState>,
 }
 
-/// What this is
+/// The name and version of this program
 #[utoipa::path(get, path = "/api/version", tag = "system", responses((status = 200, body = VersionInfo), CommonErrors))]
 pub(super) async fn version() -> Json<VersionInfo> {
     Json(VersionInfo {
@@ -47,7 +47,7 @@ pub(super) async fn version() -> Json<VersionInfo> {
     })
 }
 
-/// How long process and machine have run
+/// How long the process and the machine have run
 #[utoipa::path(get, path = "/api/uptime", tag = "system", responses((status = 200, body = Uptime), CommonErrors))]
 pub(super) async fn uptime(State(api): State<Arc<Api>>) -> Result<Json<Uptime>, ApiError> {
     let system = rustix::system::sysinfo().uptime;
@@ -57,7 +57,7 @@ pub(super) async fn uptime(State(api): State<Arc<Api>>) -> Result<Json<Uptime>, 
     }))
 }
 
-/// Whether the process works
+/// Whether the process responds
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -69,8 +69,8 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether the node can do all of its work: without storage or cache it answers clients and keeps
-/// what they report, but nothing can be edited
+/// Whether the node can do all of its work: without storage or cache it still answers clients and keeps
+/// what they report; without storage nothing can be edited
 #[utoipa::path(
     get,
     path = "/readyz",

@@ -26,11 +26,11 @@ use crate::view::TorrentRow;
 pub(super) struct TorrentDetails {
     #[serde(flatten)]
     torrent: TorrentRow,
-    /// Those who are in the swarm now, 10,000 at most
+    /// The peers in the swarm now, at most 10,000
     peers: Vec<PeerView>,
 }
 
-/// A torrent to register; one with this info hash gets the id and the name, and is enabled again.
+/// A torrent to register; an existing one with this info hash gets the id and the name, and is enabled again.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TorrentToRegister {
@@ -48,7 +48,7 @@ pub(super) struct TorrentToRegister {
     name: String,
 }
 
-/// A torrent of a bulk; one that is registered stays as it is.
+/// A torrent of a bulk; one that is registered already stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BulkTorrent {
@@ -64,7 +64,7 @@ pub(super) struct BulkTorrent {
     name: String,
 }
 
-/// What to change of a torrent; what is not named stays.
+/// What to change about a torrent; fields that are left out stay as they are.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TorrentChange {
@@ -75,13 +75,13 @@ pub(super) struct TorrentChange {
     )]
     name: Option<String>,
     enabled: Option<bool>,
-    /// An empty text takes the reason away
+    /// An empty text removes the reason
     #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     reason: Option<String>,
-    /// 0 to 1000, in thousandths
+    /// A factor from 0 to 1000, rounded to thousandths
     #[schema(minimum = 0, maximum = 1000)]
     multi_up: Option<f64>,
-    /// 0 to 1000, in thousandths
+    /// A factor from 0 to 1000, rounded to thousandths
     #[schema(minimum = 0, maximum = 1000)]
     multi_dn: Option<f64>,
 }
@@ -101,7 +101,7 @@ pub(super) struct WhyDisabled {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TorrentQuery {
-    /// What the name contains, an id, or an info hash
+    /// Part of the name, an id, or an info hash
     #[param(max_length = 255)]
     q: Option<String>,
     enabled: Option<bool>,
@@ -114,7 +114,7 @@ pub(super) struct TorrentQuery {
     /// From 1 to 1000
     #[param(minimum = 1, maximum = 1000)]
     page: Option<u32>,
-    /// Rows of a page: 50, or up to 1000
+    /// Rows per page: 50 by default, 1000 at most
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
@@ -172,7 +172,7 @@ pub(super) async fn peers(
     request_body = TorrentToRegister,
     responses(
         (status = 201, body = Done),
-        (status = 409, body = ErrorBody, description = "The id belongs to another info hash, or a torrent with it was deleted and left records"),
+        (status = 409, body = ErrorBody, description = "The id belongs to another info hash, or to a deleted torrent that left records"),
         BadBody,
         CommonErrors
     )
@@ -192,7 +192,7 @@ pub(super) async fn register(
     Ok((StatusCode::CREATED, Json(api.done(saved.propagation).await)))
 }
 
-/// Change a torrent: only what is named
+/// Change a torrent; fields that are left out stay as they are
 #[utoipa::path(
     post,
     operation_id = "change_torrent",
@@ -246,7 +246,7 @@ pub(super) async fn disable(
     Ok(Json(api.done(disabled.await?.propagation).await))
 }
 
-/// Torrents, by pages
+/// Torrents, page by page
 #[utoipa::path(
     get,
     operation_id = "list_torrents",

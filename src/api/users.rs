@@ -28,10 +28,10 @@ pub(super) struct UserToRegister {
     /// 8 to 64 letters, digits, `_` or `-`
     #[schema(pattern = "^[A-Za-z0-9_-]{8,64}$")]
     passkey: String,
-    /// Without one, or with an empty one, it is `user` and the id
+    /// If it is missing or empty, the name is `user` and the id
     #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
-    /// Whether the user may download; yes, unless said
+    /// Whether the user may download; true by default
     can_leech: Option<bool>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct BulkUser {
     #[serde(default, deserialize_with = "whole_if_any")]
     #[schema(format = Int64, minimum = 0, maximum = 4_294_967_295_i64)]
     user_id: Option<u32>,
-    /// Without it a random one is made, and is in the answer
+    /// Without it, a random one is generated and returned
     passkey: Option<String>,
     /// 1 to 255 characters, none of them a control character
     name: String,
@@ -58,11 +58,11 @@ struct UserToAdd {
     is_random: bool,
 }
 
-/// What to change of a user; what is not named stays.
+/// What to change about a user; fields that are left out stay as they are.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserChange {
-    /// May be left out; else that of the path
+    /// May be left out; otherwise it must be the id in the path
     #[serde(default, deserialize_with = "whole_if_any")]
     #[schema(format = Int64, minimum = 0, maximum = 4_294_967_295_i64)]
     user_id: Option<u32>,
@@ -72,7 +72,7 @@ pub(super) struct UserChange {
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
     )]
     username: Option<String>,
-    /// The same as `username`, by the name that `POST /api/user` has for it; an empty one changes nothing
+    /// The same as `username`, under the name that `POST /api/user` uses; an empty one changes nothing
     #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
     /// 8 to 64 letters, digits, `_` or `-`; the old one is refused from then on
@@ -80,11 +80,11 @@ pub(super) struct UserChange {
     passkey: Option<String>,
     enabled: Option<bool>,
     can_leech: Option<bool>,
-    /// Bytes; what announces add later is added to it
+    /// Bytes; later announces add to it
     #[serde(default, deserialize_with = "whole_if_any")]
     #[schema(format = Int64, minimum = 0, maximum = 4_611_686_018_427_387_904_i64)]
     uploaded: Option<u64>,
-    /// Bytes; what announces add later is added to it
+    /// Bytes; later announces add to it
     #[serde(default, deserialize_with = "whole_if_any")]
     #[schema(format = Int64, minimum = 0, maximum = 4_611_686_018_427_387_904_i64)]
     downloaded: Option<u64>,
@@ -93,7 +93,7 @@ pub(super) struct UserChange {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UserQuery {
-    /// What the name contains, or an id
+    /// Part of the name, or an id
     #[param(max_length = 255)]
     q: Option<String>,
     enabled: Option<bool>,
@@ -106,7 +106,7 @@ pub(super) struct UserQuery {
     /// From 1 to 1000
     #[param(minimum = 1, maximum = 1000)]
     page: Option<u32>,
-    /// Rows of a page: 50, or up to 1000
+    /// Rows per page: 50 by default, 1000 at most
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
@@ -184,7 +184,7 @@ async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError>
     Err(taken.into())
 }
 
-/// Change a user: only what is named
+/// Change a user; fields that are left out stay as they are
 #[utoipa::path(
     post,
     operation_id = "change_user",
@@ -231,7 +231,7 @@ pub(super) async fn disable(
     Ok(Json(api.done(disabled.propagation).await))
 }
 
-/// The torrents that a user seeds, downloads, has completed, or ran from
+/// The torrents that a user seeds, downloads or has completed, and those marked as hit and run
 #[utoipa::path(
     get,
     operation_id = "show_user_torrents",
@@ -254,7 +254,7 @@ pub(super) async fn torrents(
     Ok(Json(torrents.into()))
 }
 
-/// Users, by pages, without their passkeys
+/// Users, page by page, without their passkeys
 #[utoipa::path(
     get,
     operation_id = "list_users",
@@ -279,7 +279,7 @@ pub(super) async fn list(
     Ok(Json(pages.list(found.total, rows)))
 }
 
-/// Register up to 10,000 users; who is known already stays as they are
+/// Register up to 10,000 users; those known already stay as they are
 #[utoipa::path(
     post,
     operation_id = "register_users",
@@ -314,7 +314,7 @@ fn passkey_of(text: &str) -> Result<Passkey, ApiError> {
         .map_err(|error| ApiError::invalid(format!("passkey: {error}")))
 }
 
-/// The passkey is only for callers that may change the user: it is enough to announce as them.
+/// The passkey is only for callers that may change the user: it is all that is needed to announce as them.
 fn details(stored: StoredUser, scope: AccessScope) -> UserDetails {
     let passkey = || stored.user.passkey.expose().to_owned();
     UserDetails {
@@ -342,7 +342,8 @@ impl UserChange {
         let name = self.name.filter(|name| !name.is_empty());
         let username = match (self.username, name) {
             (Some(username), Some(name)) if username != name => {
-                let message = "name, username: expected one of them, or twice the same";
+                let message =
+                    "name, username: expected only one of them, or the same value in both";
                 return Err(ApiError::conflict(message));
             }
             (username, name) => username.or(name),

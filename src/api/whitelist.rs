@@ -51,7 +51,7 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(api.done(saved.propagation).await)))
 }
 
-/// Allow a client no longer
+/// Remove a client from the whitelist
 #[utoipa::path(
     delete,
     operation_id = "remove_client",

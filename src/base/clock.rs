@@ -37,8 +37,8 @@ pub struct Clock {
 #[derive(Debug)]
 struct Shared {
     /// Unix time minus the monotonic time of this clock. Read once, because the seconds of both begin at
-    /// different moments, and a conversion back and forth must return the same time. Never decreases, so
-    /// that later records have no earlier time.
+    /// different moments, and a conversion back and forth must return the same time. Never decreases
+    /// after [`Clock::begin_at`], so that later records have no earlier time.
     offset: AtomicI64,
     /// If set, a wall clock that was set ahead is not followed until other clocks confirm it.
     is_guarded: AtomicBool,
@@ -47,7 +47,7 @@ struct Shared {
 /// A simulated time for a clock in tests (feature `contract`).
 #[cfg(feature = "contract")]
 pub trait TimeSource: std::fmt::Debug + Sync {
-    /// Whole seconds of the monotonic clock, with any zero, and of Unix time.
+    /// Whole seconds of the monotonic clock, counted from any moment, and of Unix time.
     fn read(&self) -> (i64, i64);
 }
 
@@ -58,7 +58,7 @@ pub struct Stopwatch {
     started: u64,
 }
 
-/// Seconds by which the wall clock may be ahead of the expected time before it counts as set.
+/// Seconds by which the wall clock may be ahead of the expected time before it counts as having been set.
 pub const STEP: i64 = 2;
 
 /// Seconds by which two clocks may differ before one of them counts as wrong.
@@ -134,8 +134,8 @@ fn nanoseconds() -> u64 {
     (time.tv_sec as u64).saturating_mul(1_000_000_000) + time.tv_nsec as u64
 }
 
-/// Whole seconds of both clocks of the system. The coarse ones, with ticks of some milliseconds: only seconds
-/// are needed, and twice for every announce.
+/// Whole seconds of both clocks of the system. The coarse ones, which tick every few milliseconds, will do: only
+/// seconds are needed, and for every announce.
 fn system_time() -> (i64, i64) {
     let mono = clock_gettime(ClockId::MonotonicCoarse).tv_sec;
     (mono, clock_gettime(ClockId::RealtimeCoarse).tv_sec)
@@ -188,7 +188,7 @@ impl Clock {
         self.read().1
     }
 
-    /// From now on, follows a wall clock that is set ahead only by [`Clock::set`].
+    /// From now on, a wall clock that is set ahead is followed only by calling [`Clock::set`].
     pub fn guard(&self) {
         self.shared.is_guarded.store(true, Ordering::Relaxed);
     }
@@ -199,7 +199,7 @@ impl Clock {
         self.shared.offset.fetch_max(offset, Ordering::Relaxed);
     }
 
-    /// Sets it to `unix`, also backwards: for a start, before any time was recorded.
+    /// Sets it to `unix`, even backwards: only at the start, before any time was recorded.
     pub fn begin_at(&self, unix: i64) {
         let offset = unix - i64::from(self.mono().0);
         self.shared.offset.store(offset, Ordering::Relaxed);

@@ -5,15 +5,15 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// A new file in the folder of its target, from where it is renamed or linked there. Dropped before
-/// that, it is removed.
+/// A new file next to its target, to be renamed or linked to it. Dropping this removes what is left under
+/// the temporary name.
 pub struct PendingFile {
     path: PathBuf,
     file: File,
 }
 
 impl PendingFile {
-    /// Writes a file for `target` with these rights. It is not synced.
+    /// Writes a file for `target` with these permissions. It is not synced.
     pub fn write(target: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
         let mut path = target.as_os_str().to_owned();
         path.push(format!(".{:016x}.new", fastrand::u64(..)));
@@ -37,7 +37,7 @@ impl PendingFile {
         fs::rename(&self.path, target)
     }
 
-    /// Makes the target; fails if it exists.
+    /// Creates the target; fails if it exists.
     pub fn link(&self, target: &Path) -> io::Result<()> {
         fs::hard_link(&self.path, target)
     }

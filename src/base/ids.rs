@@ -17,7 +17,7 @@ pub struct UserId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TorrentId(pub u32);
 
-/// The 20 bytes of a torrent on the wire: SHA-1 of the info dictionary (BEP 3), or SHA-256 truncated to 20
+/// The 20 bytes that name a torrent on the wire: SHA-1 of the info dictionary (BEP 3), or SHA-256 truncated to 20
 /// bytes for a v2 torrent (BEP 52).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InfoHash(pub [u8; 20]);
@@ -26,10 +26,10 @@ pub struct InfoHash(pub [u8; 20]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub [u8; 20]);
 
-/// A user's secret part of the announce URL: `[A-Za-z0-9_-]{8,64}` (rule H2).
+/// The secret part of a user's announce URL: `[A-Za-z0-9_-]{8,64}` (rule H2).
 ///
 /// It has no `Display`, and `Debug` masks it, so that it can't reach a log or an error text by accident.
-/// [`Passkey::expose`] is the only way to read it.
+/// [`Passkey::expose`] returns the text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Passkey(Box<str>);
 
@@ -57,7 +57,7 @@ impl Passkey {
                 .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
     }
 
-    /// The secret itself: for storage, the cache, and the command that shows it to its user.
+    /// The secret itself: for storage, the cache, and those who may see it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Rate limits by fixed periods, of one event or of each network, without a record of single clients.
+//! Rate limits per fixed period, for all events of a kind or for each network, without records of single clients.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
 
-/// Slots for networks; two networks in one slot share a limit. A fuzzer makes a table for each run.
+/// Slots for networks; two networks in one slot share a limit. Fewer when fuzzing, where every run makes a table.
 const SLOTS: usize = if cfg!(fuzzing) { 1 << 6 } else { 1 << 15 };
 
 /// The usual block of one owner: a /24 of IPv4 or a /48 of IPv6.
@@ -24,7 +24,7 @@ pub struct PeriodLimit(AtomicU64);
 /// A [`PeriodLimit`] for each network.
 pub struct SourceLimit {
     slots: Box<[PeriodLimit]>,
-    /// Seeded by each process, so that clients can't choose their slot.
+    /// Seeded anew in each process, so that clients can't choose their slot.
     hasher: RandomState,
 }
 

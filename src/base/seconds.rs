@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserializer, Serializer};
 
-/// Cuts fractions off. What is longer than 32 bits hold is the most that they do.
+/// Drops fractions of a second. A duration that does not fit into 32 bits becomes the longest that does.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let duration: Duration = humantime_serde::deserialize(deserializer)?;
     Ok(u32::try_from(duration.as_secs()).unwrap_or(u32::MAX))

@@ -22,7 +22,7 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// The masked text: of a URL, everything except the password and what follows a '?' or '#'.
+    /// The masked text. In a URL, only the password and what follows a '?' or '#' are masked.
     pub fn masked(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return if self.0.is_empty() { "" } else { "***" }.into();
@@ -33,7 +33,7 @@ impl Secret {
             // A query with a mail address, or a password with a '?': ambiguous.
             return format!("{scheme}://***");
         }
-        // A password may hold '/' and '@' too, so it ends at the last '@'. A path has none.
+        // A password may hold '/' and '@' too, so it ends at the last '@'. A URL of only a path has none.
         let login = before.rsplit_once('@').filter(|_| !rest.starts_with('/'));
         let before = match login {
             Some((login, host)) => match login.split_once(':') {
@@ -52,7 +52,7 @@ impl Secret {
     }
 }
 
-/// Whether the text before the '@', without a colon, is a user's name, or part of a path.
+/// Whether a text without a colon before the '@' is a user's name or part of a path, not a password.
 fn has_plain_users(scheme: &str) -> bool {
     const SCHEMES: [&str; 7] = [
         "mysql",
@@ -133,7 +133,7 @@ mod tests {
             ("REDIS://s3/cret@host", "REDIS://***@host"),
             ("other://s3cret@host", "other://***@host"),
             ("unix:///run/a@b.sock?db=1", "unix:///run/a@b.sock?***"),
-            // The host was forgotten, and its '@'.
+            // The '@' and the host were forgotten.
             ("redis://:s3cret/0", "redis://:***"),
             ("mysql://user:pass/db", "mysql://user:***"),
             ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),

@@ -1,5 +1,5 @@
-//! Checks that drivers make of the URL in their section of the config. No message repeats the URL:
-//! what does not look like one can't be masked either.
+//! Checks of the URL in a driver's section of the config. No message repeats the URL: what is malformed
+//! can't be masked reliably.
 
 use super::secret::Secret;
 
@@ -22,8 +22,8 @@ pub fn check_scheme(
     ))
 }
 
-/// Refuses a user or password with a character that ends the host's part of a URL, so that another
-/// host would be read. `has_parameters`: whether what follows a '?' may hold an '@'.
+/// Refuses a user or password with a character that ends the authority part of a URL: the wrong host
+/// would be read. `has_parameters`: whether what follows a '?' may hold an '@'.
 pub fn check_login(url: &Secret, has_parameters: bool) -> Result<(), String> {
     let (_, rest) = url.expose().split_once("://").unwrap_or_default();
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

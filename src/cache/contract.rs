@@ -1,6 +1,6 @@
 //! What every cache driver has to do, as tests (feature `contract`).
 //!
-//! [`run`] does all of them, each on a cache of its own that `open` makes: reachable and empty.
+//! [`run`] runs all of them, each on a cache of its own, which `open` makes reachable and empty.
 //! A test panics where the driver is at fault.
 
 use std::collections::HashSet;
@@ -138,7 +138,7 @@ async fn followers_are_woken(cache: Arc<dyn Cache>) {
 
     let follower = cache.clone();
     let follow = tokio::spawn(async move { follower.follow(NODE, 1, 10, LONG).await });
-    // What waits must not keep others from anything.
+    // A call that waits must not hold up others.
     for _ in 0..10 {
         cache.ping().await.unwrap();
     }
@@ -792,7 +792,7 @@ async fn keep(cache: &dyn Cache, batches: &[Arc<Batch>]) {
     cache.keep(generation, batches).await.unwrap();
 }
 
-/// Adds what announces are credited to the totals.
+/// Adds the credit of announces to the totals.
 async fn credit(cache: &dyn Cache, changes: &[PeerChange]) {
     let generation = cache.ping().await.unwrap();
     let credited = credited(changes);

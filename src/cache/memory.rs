@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Cache, CacheError};
 use crate::base::secret::Secret;
 
-#[allow(clippy::unnecessary_wraps)] // the form that every driver is opened by
+#[allow(clippy::unnecessary_wraps)] // the signature of every driver's `open`
 pub(super) fn open(_url: &Secret) -> Result<Option<Arc<dyn Cache>>, CacheError> {
     Ok(None)
 }

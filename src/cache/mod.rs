@@ -130,14 +130,14 @@ pub struct Mirrored {
     pub evicted: u64,
 }
 
-/// In which of a user's sets a torrent belongs; none leaves the set unchanged.
+/// Which of a user's sets a torrent belongs to; none leaves that set unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Membership {
     pub user: UserId,
     pub torrent: TorrentId,
     /// The user seeds or leeches it now.
     pub active: Option<bool>,
-    /// Of these, downloaded for the first time.
+    /// Active, and being downloaded for the first time.
     pub incomplete: Option<bool>,
     /// Completed once, or seeded now.
     pub complete: Option<bool>,
@@ -164,7 +164,7 @@ pub enum RegistryKey {
     Passkey(Passkey),
 }
 
-/// How far [`CacheUpkeep::wipe`] came.
+/// How far [`CacheUpkeep::wipe`] got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wiped {
     pub rows: u64,
@@ -236,7 +236,7 @@ pub struct CacheFinding {
     pub problem: String,
     /// What to do about it.
     pub hint: String,
-    /// Worth knowing; everything works.
+    /// Only worth knowing: everything works.
     pub is_note: bool,
 }
 
@@ -260,8 +260,8 @@ pub trait Cache: CacheUpkeep {
         Ok(None)
     }
 
-    /// Assigns the cache to a database, if it belongs to none yet or to `former`; returns to which it
-    /// belongs now. The default does not record it. See [`owner::take`].
+    /// Assigns the cache to a database, if it belongs to none yet or to `former`; returns which one it
+    /// belongs to now. The default does not record it. See [`owner::take`].
     async fn set_database(
         &self,
         database: &str,
@@ -313,8 +313,8 @@ pub trait Cache: CacheUpkeep {
         torrents: &[InfoHash],
     ) -> Result<Vec<(InfoHash, Vec<SharedPeer>)>, CacheError>;
 
-    /// Writes peers, except members whose record here is newer: that with more announces, or with a last
-    /// announce that is later by more than clocks differ. Returns the members that were written.
+    /// Writes peers, except members whose record here is newer: its last announce is later by more than clocks
+    /// may differ, or else it has more announces. Returns the members that were written.
     async fn put_peers(
         &self,
         swarms: &[(InfoHash, Vec<SharedPeer>)],
@@ -494,7 +494,7 @@ pub trait CacheUpkeep: Send + Sync + 'static {
 /// Opens a cache from its URL; none if nodes share nothing. Called once at start; it need not connect.
 pub type OpenCache = fn(&Secret) -> Result<Option<Arc<dyn Cache>>, CacheError>;
 
-/// Whether the URL is one for that driver; any, if the driver is not of this crate.
+/// Checks that the URL fits that driver; any URL fits a driver that is not of this crate.
 pub fn check_url(driver: &str, url: &Secret) -> Result<(), String> {
     match driver {
         "memory" => memory::check_url(url),
@@ -503,7 +503,7 @@ pub fn check_url(driver: &str, url: &Secret) -> Result<(), String> {
     }
 }
 
-/// What is probably wrong with a URL of that driver.
+/// What is probably wrong with a URL of that driver, if anything.
 pub fn url_warning(driver: &str, url: &Secret) -> Option<String> {
     (driver == "redis")
         .then(|| redis::url_warning(url))

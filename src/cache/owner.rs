@@ -11,8 +11,8 @@ use crate::change::journals::{is_later, node_of};
 const WATCH: Duration = Duration::from_secs(3);
 
 /// The remedy for a cache of another database.
-pub const ADVICE: &str = "name one storage.url in all nodes that share a cache, or another cache.url here, such \
-    as another number at its end";
+pub const ADVICE: &str = "set the same storage.url in all nodes that share a cache, or another cache.url here, such \
+    as one with another number at its end";
 
 /// Why another database still needs a cache.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub async fn take(cache: &dyn Cache, database: &str) -> Result<(), CacheError> {
     tracing::warn!(
         former = owner,
         database,
-        "the cache was that of another database, which does not use it now: removing what it has of that"
+        "the cache was that of another database, which no longer uses it: removing that database's data"
     );
     for (node, _) in cache.nodes().await? {
         cache.forget_journal(&node).await?;
@@ -48,7 +48,7 @@ pub async fn take(cache: &dyn Cache, database: &str) -> Result<(), CacheError> {
     if now == database {
         return Ok(());
     }
-    Err(refusal(&now, database, "it was taken by it at this moment"))
+    Err(refusal(&now, database, "that database took it just now"))
 }
 
 /// Refuses the cache of another database, without checking whether that still needs it.
@@ -68,7 +68,7 @@ pub async fn refuse_foreign(cache: &dyn Cache, database: &str) -> Result<(), Cac
 /// is this database's.
 ///
 /// # Errors
-/// As the calls of the cache.
+/// Those of the calls to the cache.
 pub async fn explain(cache: &dyn Cache, database: &str) -> Result<Option<String>, CacheError> {
     let owner = cache.database().await?;
     let Some(owner) = owner.filter(|owner| owner != database) else {
@@ -77,7 +77,8 @@ pub async fn explain(cache: &dyn Cache, database: &str) -> Result<Option<String>
     let why = match in_use(cache).await? {
         Some(in_use) => in_use.to_string(),
         None => {
-            "none of its nodes runs, so the next start or warmup removes what it has of it".into()
+            "none of its nodes runs, so the next start or warmup removes its data from the cache"
+                .into()
         }
     };
     Ok(Some(described(&owner, database, &why)))
@@ -86,7 +87,7 @@ pub async fn explain(cache: &dyn Cache, database: &str) -> Result<Option<String>
 /// Removes all copies of what storage has: registry and peers. Keeps journals.
 ///
 /// # Errors
-/// As the calls of the cache; idempotent.
+/// Those of the calls to the cache. It may be repeated.
 pub async fn clear(cache: &dyn Cache) -> Result<(), CacheError> {
     // First, so that no node starts from a part of it.
     cache.forget_mirrored().await?;
@@ -116,10 +117,10 @@ pub async fn clear(cache: &dyn Cache) -> Result<(), CacheError> {
     cache.put_whitelist(&[]).await
 }
 
-/// A node with heartbeats, and its host; none if all are silent for some seconds.
+/// A running node and its host, judged by heartbeats; none if all stay silent for some seconds.
 ///
 /// # Errors
-/// As the calls of the cache.
+/// Those of the calls to the cache.
 pub async fn running(cache: &dyn Cache) -> Result<Option<(String, String)>, CacheError> {
     let before = cache.nodes().await?;
     if before.iter().all(|(_, sign)| sign == STOPPED) {
@@ -139,7 +140,7 @@ async fn in_use(cache: &dyn Cache) -> Result<Option<InUse>, CacheError> {
         return Ok(Some(InUse::By { node, host }));
     }
     let now = cache.nodes().await?;
-    // A start applies what earlier ones left before it serves.
+    // Before it serves, a start applies what earlier starts of its node left.
     let is_saved = |journal: &str| {
         now.iter()
             .filter(|(_, sign)| sign == STOPPED)

@@ -1,10 +1,10 @@
 //! Which of two records of a peer is the newer one.
 //!
-//! The only statement of this rule in Rust: memory, both storage drivers and the nodes among each other use it. Redis
+//! The only statement of this rule in Rust: it is used in memory, by both storage drivers and between nodes. Redis
 //! applies it in a script, `PUT_UNLESS_NEWER` in `cache/redis/swarms.rs`, which repeats [`RecordAge::replaces`]
 //! with a literal 5 for [`CLOCK_SKEW`]; change both together. SQL doesn't repeat it.
 
-/// Seconds by which the times that two nodes note of one announce may differ.
+/// Seconds by which the times that two nodes note for one announce may differ.
 pub const CLOCK_SKEW: i64 = 5;
 
 /// The fields of a record that decide whether it is newer.
@@ -18,11 +18,11 @@ pub struct RecordAge {
 }
 
 impl RecordAge {
-    /// Whether a record replaces `other`; also if both are equally new.
+    /// Whether a record replaces `other`; it does if both are equally new.
     ///
     /// A record that began after the last announce of the other one is newer: its client was forgotten
-    /// in between. Else the one with more announces is newer, because all nodes count them together and no
-    /// clock that is set back changes that, or the one whose last announce is later by more than
+    /// in between. Otherwise the one with more announces is newer, because all nodes count them together and
+    /// setting a clock back does not change that, or the one whose last announce is later by more than
     /// [`CLOCK_SKEW`]. With equal announces, the one of a client that has left is newer.
     pub fn replaces(self, other: Self) -> bool {
         if self.first_announce > other.last_announce + CLOCK_SKEW {

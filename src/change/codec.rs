@@ -29,7 +29,7 @@ const GUEST: &str = "guest1";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not readable from field {field} on; was it written by a newer Mika?")]
 pub struct Malformed {
-    /// Counts from 1 in the line.
+    /// Its position in the line, counted from 1.
     field: usize,
 }
 
@@ -266,7 +266,7 @@ impl Line {
             .flag(record.paused)
     }
 
-    /// A base, and if known `^` and `@` with the total and the time with which its session began.
+    /// A base, and if known `^` and `@` with the total and the time at which its session began.
     fn base(&mut self, base: u64, start: Option<Point>) -> &mut Self {
         let Some(Point { total, at }) = start else {
             return self.number(base);
@@ -598,7 +598,7 @@ mod tests {
         ]
     }
 
-    /// What stands in somebody's cache must stay readable: a new form gets a new number.
+    /// What is in somebody's cache must stay readable: a new format gets a new number.
     const GOLDEN: &str = "\
 peer2 abababababababababababababababababababab 7 4294967295 2d5452333030302d00ff20313233343536373839 \
 18446744073709551615^1@-6 2 -3 - 4 5 6 - 10.0.0.1:6881 [::1]:65535@-5 7 8 9 10 11 12 1 0 19 1 \

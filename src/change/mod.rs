@@ -31,7 +31,7 @@ pub struct PeerRecord {
     /// The `started` that began the session of each total, with its Unix time, where the node knows it (rule A3).
     pub start_up: Option<Point>,
     pub start_down: Option<Point>,
-    /// Unix time since which the client reports less than its base (rule A3).
+    /// Unix time since which the client has reported less than its base (rule A3).
     pub dip_up: Option<i64>,
     pub dip_down: Option<i64>,
     /// Unix time at which the base was set: what a credit's rate is measured from (rule A7).
@@ -43,8 +43,8 @@ pub struct PeerRecord {
     pub left: Option<u64>,
     pub v4: Option<SocketAddrV4>,
     pub v6: Option<SocketAddrV6>,
-    /// Unix time at which each was last seen; without an endpoint, at which it was given up. None means the
-    /// last announce, or, without an endpoint of an active peer, that nothing is known of the family.
+    /// Unix time at which each endpoint was last seen, or given up if there is none. None means the last
+    /// announce; but if an active peer has no such endpoint, that nothing is known of the family.
     pub v4_at: Option<i64>,
     pub v6_at: Option<i64>,
     /// Bytes a second over the last interval.
@@ -56,7 +56,7 @@ pub struct PeerRecord {
     /// Unix times.
     pub first_announce: i64,
     pub last_announce: i64,
-    /// In the swarm now; false for a tombstone, which keeps the base only.
+    /// In the swarm now; false for a tombstone, which is kept for its base.
     pub active: bool,
     /// The latest announce was `event=paused` (BEP 21).
     pub paused: bool,
@@ -78,7 +78,7 @@ pub struct Credit {
     pub snatched: bool,
 }
 
-/// A user's snatch and mark for one torrent, over all sessions and clients.
+/// A user's snatch and hit-and-run mark for one torrent, over all sessions and clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Unix time of the snatch.
@@ -102,7 +102,7 @@ pub struct Report {
     pub announces: u32,
     /// The client completed the torrent, and was no seeder before.
     pub completed: bool,
-    /// The user's last client left the swarm, as far as the node knows.
+    /// The user's last remaining client left the swarm, as far as the node knows.
     pub left: bool,
     /// Credit for a byte uploaded or downloaded, in thousandths (rule A8).
     pub multi_up: u32,
@@ -125,7 +125,7 @@ pub struct PeerChange {
     pub record: PeerRecord,
     /// The credit that the node expects; storage decides.
     pub credit: Credit,
-    /// None in a journal of a version whose nodes decided: then `credit` counts.
+    /// None in a journal of an old version, whose nodes decided the credit: then `credit` counts.
     pub report: Option<Report>,
     pub standing: Standing,
     pub counts: SwarmCounts,
@@ -165,8 +165,8 @@ pub struct GuestChange {
     pub record: GuestRecord,
 }
 
-/// One entry of the journal. Small, because a flush has one for each announce, and most of a public
-/// tracker's are snatches.
+/// One entry of the journal. Small, because a flush may have one for each announce. A snatch is not boxed:
+/// without a shared cache, a public tracker journals nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A private peer announced, stopped or expired.
@@ -194,7 +194,7 @@ pub fn shared_mark(is_v6: bool) -> (Option<i64>, Option<i64>) {
     (mark, mark)
 }
 
-/// Whether several machines share a peer id, and by which family they are told apart.
+/// Whether several machines share a peer id, and by which family they are told apart: true for IPv6.
 pub fn shared_family(dip_up: Option<i64>, dip_down: Option<i64>) -> Option<bool> {
     [false, true]
         .into_iter()

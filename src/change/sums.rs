@@ -25,7 +25,7 @@ pub struct Credited {
     pub users: BTreeMap<UserId, Sum>,
     /// By (first) info hash; public torrents, too.
     pub torrents: BTreeMap<InfoHash, Sum>,
-    /// Reports that grew faster than any line: not credited (rule A7).
+    /// Reports in which a total grew faster than any line: not credited (rule A7).
     pub implausible: u64,
 }
 

@@ -68,7 +68,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<SettingChange> {
     let mut changes = Vec::new();
     let json = |config| serde_json::to_value(config).unwrap_or_default();
     compare("", &json(old), &json(new), &mut changes);
-    // Secrets are masked in JSON, so that different ones may look alike.
+    // Secrets are masked in JSON, so different ones may look alike.
     changes.retain(|change| !shape::SECRETS.contains(&change.key.as_str()));
     changes.retain(|change| change.key != TOKENS);
     if old.api.tokens != new.api.tokens {
@@ -96,7 +96,7 @@ fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<SettingChange
     }
 }
 
-/// The values of the keys in [`shape::SECRETS`].
+/// The values of the keys in [`shape::SECRETS`], except those in lists.
 fn secrets(config: &Config) -> [(&'static str, &Secret); 3] {
     [
         ("api.password", &config.api.password),

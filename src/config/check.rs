@@ -128,7 +128,7 @@ fn is_header_name(name: &str) -> bool {
 }
 
 fn check_udp(udp: &UdpSection) -> Checked {
-    // Shorter than clients keep an id, no client would be answered; longer, an address could be
+    // If it is shorter than clients keep an id, they are not answered; if it is longer, an address may be
     // reassigned and still be trusted.
     let (min, max) = (minutes(1), minutes(60));
     between("udp.id_lifetime", udp.id_lifetime, min, max)?;

@@ -73,7 +73,7 @@ fn inspect(file: &Path, what: &str) -> Option<Exposed> {
     let mode = found.mode() & 0o777;
     let (own, group) = (geteuid().as_raw(), getegid().as_raw());
     if mode & OTHERS != 0 {
-        // Mika may read the file by its group, which stays as it is.
+        // Mika may read the file through its group, so the group's permissions stay.
         let is_own = found.uid() == own && found.gid() == group;
         let command = if is_own { "600" } else { "o=" };
         return Some(Exposed {
@@ -84,7 +84,7 @@ fn inspect(file: &Path, what: &str) -> Option<Exposed> {
             hint: format!("chmod {command} {}", quoted(file)),
         });
     }
-    // Root may read it anyway, and can't know as which user Mika will run.
+    // Root may read it anyway, and can't know which user Mika will run as.
     let is_foreign = own != 0 && found.uid() != 0 && found.uid() != own;
     is_foreign.then(|| Exposed {
         problem: format!(

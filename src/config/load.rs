@@ -124,7 +124,7 @@ fn settle(config: &mut Config, given: &Value) {
     }
 }
 
-/// Whether a password or a token is set. Only a URL with a password differs from its masked form.
+/// Whether a password or a token is set. Only a URL that may hold a secret differs from its masked form.
 fn has_secrets(config: &Config) -> bool {
     let is_secret = |url: &Secret| url.masked() != url.expose();
     !config.api.is_open() || is_secret(&config.storage.url) || is_secret(&config.cache.url)

@@ -88,7 +88,7 @@ pub struct ApiSection {
     pub listen: Vec<SocketAddr>,
     /// Empty for any name.
     pub username: String,
-    /// Empty for none: then only tokens are accepted; without any, the API is open to this host.
+    /// Empty for none: then only tokens are accepted; without tokens too, the API is open to this host.
     pub password: Secret,
     pub tokens: Vec<Token>,
     /// Host names of the API besides those of its certificate, each with or without a port.
@@ -130,7 +130,7 @@ pub struct StorageSection {
 pub struct JournalSection {
     #[serde(with = "humantime_serde")]
     pub flush_interval: Duration,
-    /// The most that a reply waits for what it acknowledges to become durable.
+    /// The longest time that a reply waits for what it acknowledges to become durable.
     #[serde(with = "humantime_serde")]
     pub ack_timeout: Duration,
     /// Changes held in memory while cache and storage are away; with a cache, changes beyond it are only

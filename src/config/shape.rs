@@ -169,15 +169,15 @@ fn expected(key: &str) -> &'static str {
     }
 }
 
-/// Whether the value may be a secret. A token may be in the wrong place, but a shorter text than any
-/// token is none.
+/// Whether the value may be a secret. A token may be in the wrong place, but a text that is shorter than
+/// any token can't be one.
 fn is_secret(key: &str, value: &Value) -> bool {
     let is_short = value.as_str().is_some_and(|text| text.len() < TOKEN_MIN);
     let is_scope = key == "api.tokens[].scope" && is_short;
     SECRETS.contains(&key) || (key.starts_with("api.tokens") && !is_scope)
 }
 
-/// A value for a message: short ones as they are, of others the kind. A URL may hold a password.
+/// A value for a message: as it is if it is short, otherwise its kind. A URL may hold a password.
 fn shown(value: &Value) -> String {
     const LEN_MAX: usize = 60;
     let text = value.to_string();

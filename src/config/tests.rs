@@ -25,7 +25,7 @@ fn with_variable(text: &str, name: &str, value: &str) -> Result<Loaded, ConfigEr
 #[allow(clippy::too_many_lines)] // a table
 fn wrong_configs_are_refused_with_one_line_that_says_what_was_expected() {
     for (text, error) in [
-        // What is no JSON.
+        // Texts that are not JSON.
         ("", "line 1, column 0: not JSON: EOF while parsing a value"),
         (
             "{\n \"mode\": public }",
@@ -519,7 +519,7 @@ fn passwords_with_raw_delimiters_are_explained() {
 fn the_distributed_file_is_a_private_tracker_on_mysql_and_redis() {
     let loaded = read(DIST).unwrap();
     assert_eq!(loaded.warnings, Vec::<String>::new());
-    // Beside the two servers nothing differs from the defaults of private mode.
+    // Apart from the two servers, nothing differs from the defaults of private mode.
     let given = r#"{
         "mode": "private",
         "cache": {"driver": "redis", "url": "redis://localhost:6379/0"},
@@ -595,7 +595,7 @@ fn nested(key: &str, value: &str) -> String {
 fn keys() -> Vec<String> {
     fn walk(path: &str, value: &Value, keys: &mut Vec<String>) {
         match value.as_object() {
-            // An empty one takes any key: the names of statements.
+            // An empty one accepts any key: the names of statements.
             Some(section) if !section.is_empty() => {
                 for (key, value) in section {
                     walk(&shape::join(path, key), value, keys);

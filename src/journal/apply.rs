@@ -28,7 +28,7 @@ pub fn credit_rules(tracker: &Tracker) -> CreditRules {
 
 impl JournalShared {
     /// Applies queued batches until cancelled. With a cache, which makes them durable, storage gets
-    /// larger portions: one each flush interval.
+    /// larger portions: one per flush interval.
     pub(super) async fn apply_all(&self) -> Infallible {
         loop {
             self.queue
@@ -107,7 +107,7 @@ impl JournalShared {
         }
     }
 
-    /// Storage refused batches as [`StorageError::Behind`]: asks what it has, and applies again what it lacks.
+    /// Storage refused batches with [`StorageError::Behind`]: asks what it has, and applies again what it lacks.
     async fn ask_and_go_back(&self, refused: &StorageError) {
         match self.parts.storage.last_applied(&self.name).await {
             Ok(applied) if applied < self.queue.progress().applied => self.go_back(applied).await,

@@ -1,5 +1,5 @@
 //! A stand-in for the threads that read and write spill files, for tests with one thread and their own
-//! clock (feature `contract`): jobs run at once, and the test may let them fail.
+//! clock (feature `contract`): jobs run immediately, and the test may make them fail.
 
 use std::cell::RefCell;
 use std::sync::Arc;

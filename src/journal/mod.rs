@@ -1,7 +1,7 @@
 //! The journal: what happened, in order, until storage has it.
 //!
-//! It drains the tracker's outbox into numbered batches, and three tasks work on the queue that
-//! holds them: one sends them to the cache, one applies them to storage, one drops them. A batch
+//! It drains the tracker's outbox into a queue of numbered batches. Tasks of their own send these to
+//! the cache, apply them to storage, and drop them when they are no longer needed. A batch
 //! that fails is retried unchanged, under the same number, until it succeeds. Batches are kept for
 //! a while after storage applied them, because a database may be restored to an older state.
 //!
@@ -148,7 +148,7 @@ struct JournalShared {
 
 /// What was drained from the outbox at once.
 struct InFlight {
-    /// The drain's number, by which the outbox settles it.
+    /// The drain's number, by which the outbox is told that it is durable.
     drain: u64,
     changes: usize,
     /// Its last batch; none if it was empty.
@@ -464,7 +464,7 @@ impl JournalShared {
                 *current = generation;
                 self.queue.resend();
                 self.pending_totals.clear();
-                // Until it is sent again, only this process has it.
+                // Until they are sent again, this process may be the only one with these batches.
                 self.cache_broke.notify_one();
             }
             is_new
@@ -491,13 +491,14 @@ impl JournalShared {
             if let Some(spill) = &self.spill
                 && let Err(error) = spill.keep_name().await
             {
-                tracing::debug!(%error, "the spill file has lost its name");
+                tracing::debug!(%error, "it could not be ensured that the spill file is in its place");
             }
             tokio::time::sleep(TIDY_PERIOD).await;
         }
     }
 
-    /// Both are trimmed again with the next batches, so a failure costs only space.
+    /// Deletes batches up to `number` from the spill file and the cache. Both are trimmed again with the next
+    /// batches, so a failure costs only space.
     async fn forget(&self, number: u64) {
         if let Some(spill) = &self.spill
             && let Err(error) = spill.forget(number).await

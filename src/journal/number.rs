@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use crate::base::ids::InfoHash;
 use crate::change::{Batch, Change, PeerKey};
 
-/// Maximum of changes in one batch: what one storage transaction carries.
+/// The most changes in one batch: what one storage transaction carries.
 const BATCH_MAX: usize = 10_000;
 
 /// Splits changes into batches in order, numbered from `first`.

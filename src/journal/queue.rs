@@ -1,8 +1,8 @@
 //! The queue of numbered batches, and how far the cache and storage have them.
 //!
-//! A batch leaves it once both have had it for a while: a storage that was restored to an older
-//! state is given it again. Above a bound, batches are in the spill file or in the cache only, and
-//! the queue just counts them.
+//! A batch stays until both have had it for a while, because a storage that was restored to an older
+//! state has to be given it again. Above a bound, batches are in the spill file or in the cache only, and
+//! the queue just knows their numbers.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
@@ -37,7 +37,7 @@ pub(super) struct BatchQueue {
 pub(super) struct Limits {
     /// Whether there is a cache to send to.
     pub is_shared: bool,
-    /// Maximum of changes in memory, as far as they are elsewhere, too.
+    /// The most changes in memory, not counting those that are nowhere else.
     pub memory_max: usize,
     /// Seconds for which a batch is kept after storage applied it.
     pub keep: u32,
@@ -49,7 +49,7 @@ struct State {
     /// Consecutive, the oldest first.
     entries: VecDeque<Entry>,
     progress: JournalProgress,
-    /// Number of changes in memory, and of those that are in the spill file, too.
+    /// Number of changes in memory, and how many of them are in the spill file, too.
     in_memory: usize,
     spilled_in_memory: usize,
     /// Number of changes that storage does not have yet.
@@ -81,7 +81,7 @@ pub(super) enum BatchRef {
     Cached(u64),
 }
 
-/// What a storage lacks that was restored to an older state.
+/// What storage lacks after it was restored to an older state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GoneBack {
     /// All of it is here, and is applied again.
@@ -249,8 +249,8 @@ impl BatchQueue {
         });
     }
 
-    /// Batches that only this process has, or a cache that may be about to lose them: what the spill
-    /// file should have.
+    /// Batches in memory that the spill file should get: it does not have them, and cache and storage don't
+    /// both have them.
     pub fn unspilled(&self) -> Vec<Arc<Batch>> {
         let state = self.state.lock();
         let settled = state.progress.sent.min(state.progress.applied);
@@ -300,7 +300,7 @@ impl BatchQueue {
             let kept_for = entry
                 .applied_at
                 .map_or(0, |since| state.confirmed_at.since(since));
-            // Without a cache, memory is the only place to keep it in.
+            // Without a cache, memory is the only place to keep it.
             let is_short = !self.limits.is_shared && state.in_memory > self.limits.memory_max;
             if entry.number > settled || (kept_for < self.limits.keep && !is_short) {
                 break;
@@ -314,7 +314,7 @@ impl BatchQueue {
         released
     }
 
-    /// Evicts settled batches from memory once other nodes have read them: the cache has them.
+    /// Evicts settled batches from memory after [`Limits::keep_in_memory`], or when it is full: the cache has them.
     fn leave_to_cache(&self, state: &mut State, settled: u64, now: Seconds) {
         let mut at = 0;
         while let Some(entry) = state.entries.get(at) {
@@ -332,7 +332,7 @@ impl BatchQueue {
         self.state.lock().backlog
     }
 
-    /// When the oldest batch was queued that storage does not have yet; none if it has all.
+    /// When the oldest batch that storage does not have yet was queued; none if it has all.
     pub fn oldest(&self) -> Option<Seconds> {
         let state = self.state.lock();
         let at = state.at(state.progress.applied + 1)?;

@@ -36,7 +36,7 @@ struct Watched {
     /// The last heartbeat of its process, and since when it has not changed.
     sign: String,
     since: Seconds,
-    /// The number of a batch up to which storage has it, and since when.
+    /// The last batch that storage had at some moment, and that moment.
     applied: (u64, Seconds),
     /// Why the last attempt to apply its leftover failed; empty if it succeeded.
     problem: String,

@@ -37,11 +37,11 @@ pub struct UnappliedBatches {
     pub last: u64,
     pub batches: u64,
     pub changes: u64,
-    /// Batches of these that can't be read.
+    /// How many of these batches can't be read.
     pub unreadable: u64,
-    /// Times of the oldest and newest announce of a peer (Unix time); none without one.
+    /// Times of the oldest and newest announce (Unix time); none if there is none.
     pub times: Option<(i64, i64)>,
-    /// Number of users with announces in it.
+    /// Number of users with announces in these batches.
     pub users: u64,
     /// Bytes that its nodes expected to be credited.
     pub up: u64,

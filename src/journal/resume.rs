@@ -87,7 +87,7 @@ impl Journal {
         let stored = parts.storage.journals().await?;
         let names = stored.iter().map(|(journal, _)| journal.as_str());
         let name = journals::next(&settings.node, names);
-        // Left by a start that had a cache.
+        // A file with batches was left by a start that had a cache.
         if spill::owner_of(settings.spill.clone()).await?.is_some() {
             let identity = parts.storage.identity().await?;
             let opened = Spill::open(settings.spill.clone(), identity.clone()).await?;
@@ -211,8 +211,8 @@ impl From<LeftoverError> for ResumeError {
     }
 }
 
-/// Saves what an earlier start left in the spill file, under the name of its journal: storage and cache
-/// know by it what they have already. Idempotent, so it may be interrupted anywhere.
+/// Saves what an earlier start left in the spill file, under the name of its journal, by which storage
+/// and cache know what they have already. Idempotent, so it may be interrupted anywhere.
 async fn save_former(
     parts: &JournalParts,
     settings: &JournalSettings,

@@ -42,7 +42,7 @@ impl JournalShared {
                     if !self.cache_is_away.swap(true, Ordering::Relaxed) {
                         tracing::error!(
                             %error,
-                            "the cache does not take the journal; it goes to the spill file until it does"
+                            "the cache does not take the journal; batches go to the spill file until it does"
                         );
                     }
                     // When the cache is back, it may have lost batches that storage does not have yet.

@@ -67,12 +67,12 @@ pub(super) struct FormerOwner {
     pub is_marked: bool,
 }
 
-/// The batch of a number, as it is in the file.
+/// What the file has under a batch number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SpilledBatch {
     Batch(Batch),
     Missing,
-    /// It can't be read, and why.
+    /// Why it can't be read.
     Damaged(String),
 }
 
@@ -99,8 +99,8 @@ impl Spill {
         })
     }
 
-    /// Opens a file of any database, and returns the database and journal that its batches belong to. None if there is
-    /// no such file, or no batch in it. Only one process can open it.
+    /// Opens a file of any database, and returns the database and journal that its batches belong to. None if
+    /// there is no such file, or no batch in it. Only one process can open it.
     pub async fn open_left(path: PathBuf) -> Result<Option<(Self, SpillHeader)>, SpillError> {
         let shown = path.display().to_string();
         let job = move || {
@@ -256,7 +256,7 @@ impl Spill {
     pub fn of_another_database(&self, former: &str, node: &str) -> SpillError {
         self.error(format!(
             "it holds batches of node {former:?}, of which this database and cache know nothing: \
-             are storage.url and cache.url those that {former:?} had? If they are to be others, \
+             are storage.url and cache.url those that {former:?} had? If they are meant to differ, \
              name another file in journal.spill for {node:?}, and keep this one"
         ))
     }
@@ -299,7 +299,7 @@ impl Open {
         if path.exists() {
             return Err("another file is in its place: move that away".into());
         }
-        // Written under another name first: half a file must not be found by the next start.
+        // Written under another name first: the next start must not find half a file.
         let new = with_suffix(path, ".new");
         for gone in [
             new.clone(),
@@ -453,7 +453,7 @@ fn connect(path: &Path) -> Result<Connection, String> {
         .map_err(|error| explain(&error))?;
     match version {
         Some(version) if version > VERSION => Err(format!(
-            "it was written by a later version of Mika (form {version}): start that, or name another file"
+            "it was written by a later version of Mika (format {version}): start that, or name another file"
         )),
         _ => Ok(connection),
     }

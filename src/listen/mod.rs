@@ -36,7 +36,7 @@ pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<TcpListener>> 
         .collect()
 }
 
-/// Binds `number` sockets to one address with `SO_REUSEPORT`; `prepare` sets other options before.
+/// Binds `number` sockets to one address with `SO_REUSEPORT`; `prepare` sets other options before that.
 fn share(
     address: SocketAddr,
     number: usize,

@@ -24,7 +24,7 @@ pub struct Cleanup {
     /// Delete what is listed, and set the totals to 0
     #[arg(short, long)]
     delete: bool,
-    /// Forget the journals of a node that is gone together with its spill file
+    /// Forget the journals of a node that is gone, and whose spill file is gone too
     #[arg(long, value_name = "NODE", conflicts_with = "delete")]
     forget: Option<String>,
     /// Of a public tracker: also torrents that clients registered and that have at most this many snatches
@@ -131,7 +131,7 @@ impl Cleaner<'_> {
         Ok(())
     }
 
-    /// Writes unusable rows again that storage has.
+    /// Rewrites unusable rows that storage has.
     async fn rewrite(&self, cache: &dyn Cache, leftovers: &[CacheLeftover]) -> Result<()> {
         for leftover in leftovers {
             match leftover {
@@ -217,7 +217,7 @@ impl Cleaner<'_> {
         let mut owners: Vec<_> = orphans.passkeys.values().collect();
         owners.sort();
         for id in owners {
-            let problem = "it leads to a user whose passkey is another";
+            let problem = "it leads to a user who has another passkey";
             self.list("cache", "passkey", format!("of user {}", id.0), problem);
         }
         let mut torrents: Vec<_> = orphans.torrents.iter().collect();

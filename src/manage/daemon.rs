@@ -27,7 +27,7 @@ use crate::base::secret::Secret;
 use crate::config::Config;
 use crate::view::TrackerStats;
 
-/// The timeout of a connection with its handshake, and of a response.
+/// The timeout for connecting, for the TLS handshake, and for a response.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest response that is read.
@@ -36,7 +36,7 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 const PASSWORD: &str = "MIKA_API_PASSWORD";
 const TOKEN: &str = "MIKA_API_TOKEN";
 
-/// The daemon's address, if not that of the config.
+/// The daemon's address, if not the one from the config.
 #[derive(Debug, Args)]
 pub struct DaemonAddress {
     /// The API of another daemon: https://host:port [default: the first of api.listen]
@@ -191,7 +191,7 @@ impl Daemon {
         ensure!(
             !is_login,
             "the API at {address} refuses the login ({said}): look at api.username and api.password, \
-             or {PASSWORD} or {TOKEN} of the environment"
+             or {PASSWORD} or {TOKEN} in the environment"
         );
         bail!("the API at {address} answers {}: {said}", status.as_u16());
     }
@@ -199,7 +199,7 @@ impl Daemon {
 
 /// Host and port of `https://host:port`.
 fn parse(url: &str) -> Result<(String, u16)> {
-    // Before a '@' is a password, which belongs in the environment.
+    // What is before a '@' may be a password, which belongs in the environment.
     let shown = url.rsplit_once('@').map_or(url, |_| "…@…");
     let wrong = || UsageError(format!("--url {shown:?}: expected https://host:port"));
     let rest = url.strip_prefix("https://").ok_or_else(wrong)?;
@@ -221,7 +221,7 @@ fn parse(url: &str) -> Result<(String, u16)> {
     Ok((host.to_owned(), port))
 }
 
-/// The address of a listener from its own host.
+/// The address of a listener as seen from its own host.
 fn reachable(listen: SocketAddr) -> IpAddr {
     match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -230,7 +230,7 @@ fn reachable(listen: SocketAddr) -> IpAddr {
     }
 }
 
-/// The `Authorization` to send; none if no password is set.
+/// The `Authorization` to send; none if neither a token nor a password is set.
 fn login(username: &str, config: &Config) -> Result<Option<HeaderValue>> {
     let password = &config.api.password;
     let text = match std::env::var(TOKEN) {

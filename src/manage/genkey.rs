@@ -142,7 +142,7 @@ fn parameters(arguments: &Genkey, former: &[String], unix: i64) -> Result<Certif
     let known = known.filter_map(|name| alternative_name(&name));
     let given = arguments.names.iter().map(|name| {
         alternative_name(name)
-            .ok_or_else(|| UsageError(format!("--san {name:?} is no host name and no IP address")))
+            .ok_or_else(|| UsageError(format!("--san {name:?} is not a host name or IP address")))
     });
     for name in known.map(Ok).chain(given) {
         let name = name?;
@@ -201,7 +201,7 @@ fn write_both(key: &Path, pair: &KeyPair, cert: &Path, certificate: &Certificate
     moved.with_context(|| key.display().to_string())
 }
 
-/// Writes a new file durably, with the owner that the folder of `path` has.
+/// Writes a new file durably; if root runs this, it gets the owner of the folder of `path`.
 fn write_pending(path: &Path, text: &str, mode: u32) -> io::Result<PendingFile> {
     let pending = PendingFile::write(path, text.as_bytes(), mode)?;
     give(pending.file(), path)?;

@@ -1,4 +1,4 @@
-//! `mika-manage migrate`: Mika's own tables.
+//! `mika-manage migrate`: creates and updates Mika's own tables.
 
 use anyhow::Result;
 use serde::Serialize;

@@ -84,7 +84,7 @@ Examples:
   mika-manage users add alice                   add a user, print the passkey
   mika-manage users list -s uploaded            the largest uploaders first
   mika-manage torrents import /srv/torrents     add every .torrent file below a folder
-  mika-manage whitelist add -TR Transmission    allow a client by its peer id's beginning
+  mika-manage whitelist add -TR Transmission    allow a client by the beginning of its peer ids
   mika-manage check                             find problems, with hints
   mika-manage top                               live figures of the running tracker
   mika-manage --json users show alice           JSON for programs"
@@ -187,7 +187,7 @@ Examples:
     Stats(daemon::DaemonAddress),
     /// Show the figures live in the terminal; ? lists the keys
     #[command(after_help = "\
-The daemon is found as by `mika-manage stats`.
+Finds the daemon in the same way as `mika-manage stats`.
 
 Examples:
   mika-manage top
@@ -312,8 +312,8 @@ fn load(path: Option<&Path>, printer: &mut Printer) -> Result<Config, ConfigErro
     let loaded = config::load(path)?;
     if loaded.source == ConfigSource::BuiltIn && Path::new(PACKAGED).exists() {
         printer.message(format_args!(
-            "note: there is no config.json here, so these are the built-in defaults; the tracker's \
-             own config is named by: -c {PACKAGED}"
+            "note: there is no config.json here, so these are the built-in defaults; for the \
+             tracker's own config, add: -c {PACKAGED}"
         ));
     }
     Ok(loaded.config)

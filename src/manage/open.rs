@@ -48,7 +48,7 @@ pub fn cache(config: &Config) -> Result<Option<Arc<dyn Cache>>> {
     open(&config.cache.url).with_context(|| cache_name(config))
 }
 
-/// Whether the database exists; assumed for a server. Opening creates an embedded one.
+/// Whether the database exists; assumed for a server. Opening would create an embedded one.
 pub fn is_there(config: &Config) -> bool {
     let file = storage::file_of(&config.storage.driver, &config.storage.url);
     file.is_none_or(|file| file.exists())

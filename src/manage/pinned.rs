@@ -1,7 +1,7 @@
 //! TLS with certificate pinning: trusts only the certificate in a file.
 //!
-//! The certificate of `mika-manage genkey` is self-signed, and the daemon may be reached by an address
-//! that it does not name. Pinning is stricter than checking either.
+//! The certificate of `mika-manage genkey` is self-signed, and the daemon may be reached at an address
+//! that it does not name. Pinning is stricter than checking issuer and name.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{
 
 use crate::net::pem;
 
-/// The server presented another certificate than that of the file.
+/// The server presented a different certificate from the one in the file.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "its certificate differs from that in {}: name the right file (api.tls.cert or --cert), or \

@@ -86,7 +86,7 @@ pub async fn run(
     let left = leftovers(arguments, &site, cache).await?;
     let beyond = match left.look().await {
         Err(error) if arguments.drop => {
-            printer.message(format_args!("not all can be shown: {error}"));
+            printer.message(format_args!("not everything can be shown: {error}"));
             Vec::new()
         }
         beyond => beyond?,
@@ -121,7 +121,7 @@ async fn alone(arguments: &Restored, site: &Site, printer: &mut Printer) -> Resu
     problems(site, printer).await?;
     drop(claim);
     printer.message(
-        "without a cache, the database has everything: nothing is to be applied or dropped. Start mika",
+        "without a cache, the database has everything: there is nothing to apply or drop. Start mika",
     );
     Ok(ExitStatus::Success)
 }
@@ -231,10 +231,10 @@ fn advise(beyond: &[UnappliedBatches], printer: &mut Printer) {
     for text in [
         format!(
             "nothing was changed yet. --apply credits these {changes} changes ({batches} batches); what the \
-             database has of them already counts once"
+             database has of them already is not counted again"
         ),
-        "--drop forgets them: clients that go on announcing are credited from the backup on, others lose what \
-         they moved since"
+        "--drop forgets them: clients that announce again are credited with what they moved since the backup, others \
+         lose it"
             .into(),
         "both fill the cache from the database; then start the nodes".into(),
     ] {

@@ -66,7 +66,7 @@ fn describe(command: &Command, path: &str, roff: &mut Roff) {
         heading.push(' ');
         heading.push_str(&usage(argument));
     }
-    // Arguments of a control line are not escaped, and a bare hyphen is no minus.
+    // Arguments of a control line are not escaped, and a bare hyphen is not a minus sign.
     roff.control("SS", [heading.replace('-', r"\-").as_str()]);
     let about = command.get_long_about().or_else(|| command.get_about());
     if let Some(about) = about {

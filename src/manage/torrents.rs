@@ -16,7 +16,7 @@ use crate::storage::{NewTorrent, Storage, StorageError, TorrentRemoval};
 use crate::sync::edit::Editor;
 use crate::view::TorrentRecord;
 
-/// TorrentsCommand added in one transaction of an import.
+/// Torrents added in one transaction of an import.
 const BATCH: usize = 500;
 
 #[derive(Debug, Subcommand)]
@@ -57,8 +57,8 @@ registers a torrent again when a client completes it; to refuse it, disable it."
     },
     /// Add torrents from .torrent files and from folders of them
     #[command(after_help = "\
-Folders are searched recursively. TorrentsCommand that are known already stay as they are. Files that can't be
-read are reported, the others are added; the exit status is then 1.
+Folders are searched recursively. Torrents that are known already stay as they are. Files that can't be
+read are reported, and the others are added; the exit status is then 1.
 
 Examples:
   mika-manage torrents import ubuntu.torrent
@@ -360,7 +360,7 @@ impl Summary {
         }
         if mode == Mode::Private && self.not_private > 0 {
             printer.message(format_args!(
-                "warning: {} of them lack private=1: clients may find peers past the tracker, and credit is lost",
+                "warning: {} of them lack private=1: clients may find peers without the tracker, and credit is lost",
                 self.not_private
             ));
         }

@@ -19,7 +19,7 @@ use crate::view::UserRecord;
 pub enum UsersCommand {
     /// List all users, without their passkeys
     List {
-        /// Sort by this key; totals begin with the largest
+        /// Sort by this key; totals in descending order
         #[arg(short, long, value_name = "KEY", default_value = "id")]
         sort: UserKey,
     },
@@ -28,8 +28,8 @@ pub enum UsersCommand {
     /// Add a user and print the passkey
     Add {
         name: String,
-        /// Use this passkey and not a random one: 8 to 64 letters, digits, '_' or '-'. Others on this
-        /// host see the arguments of a program: with - in its place, it is read from stdin
+        /// Use this passkey instead of a random one: 8 to 64 letters, digits, '_' or '-'. A single - reads
+        /// it from stdin, because other users of this host can see the arguments of a program
         #[arg(long, value_name = "PASSKEY|-")]
         passkey: Option<String>,
     },

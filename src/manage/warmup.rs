@@ -19,12 +19,12 @@ use crate::sync::warmup::{
 };
 use crate::sync::{Mirror, SyncError};
 
-/// The column of the counts.
+/// The column at which counts begin.
 const COUNT_COLUMN: usize = 25;
 
 #[derive(Debug, Args)]
 pub struct Warmup {
-    /// Only these parts, with commas between; by default all of them
+    /// Only these parts, separated by commas; all of them by default
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     only: Vec<Part>,
     /// Only count what would be added, changed and removed
@@ -47,7 +47,7 @@ struct Document {
     passkeys: Option<PartCounts>,
     torrents: Option<PartCounts>,
     skipped: u64,
-    /// Rows that the site has not completed.
+    /// Rows that the site has not finished.
     unfinished_users: u64,
     unfinished_torrents: u64,
 }
@@ -68,7 +68,7 @@ struct Reporter<'a> {
     dry_run: bool,
     /// Whether the first line was written.
     has_begun: bool,
-    /// The first line that could not be written.
+    /// Why the first line that failed could not be written.
     failed: Option<io::Error>,
 }
 
@@ -125,7 +125,7 @@ fn finish(report: &WarmupReport, dry_run: bool, printer: &mut Printer) -> Result
         let (users, torrents) = (removed(report.users), removed(report.torrents));
         if users + torrents > 0 {
             printer.message(format_args!(
-                "removed what storage no longer has or can't be used: {users} users, {torrents} torrents"
+                "removed what storage no longer has, and what can't be used: {users} users, {torrents} torrents"
             ));
         }
     }
@@ -145,7 +145,7 @@ fn finish(report: &WarmupReport, dry_run: bool, printer: &mut Printer) -> Result
     Ok(ExitStatus::Success)
 }
 
-/// Adds the server and a hint.
+/// Adds the server's name, and a hint if the server is away.
 fn explain(error: SyncError, storage: &str, cache: &str) -> Error {
     let (name, key) = match error {
         SyncError::Storage(_) | SyncError::KeepsChanging => (storage, "storage.url"),
@@ -168,7 +168,7 @@ fn explain_storage(error: Error) -> Error {
 
 fn unreachable(key: &str, error: &Error) -> Error {
     Unreachable(format!(
-        "{error:#}; see that the server is up and {key} is right, then run warmup again"
+        "{error:#}; make sure that the server is up and {key} is right, then run warmup again"
     ))
     .into()
 }
@@ -205,7 +205,7 @@ impl WarmupProgress for Reporter<'_> {
             WarmupStep::Users => "passkeys",
             WarmupStep::Torrents => "torrents",
             WarmupStep::Sets => "records of users",
-            WarmupStep::Removal => "rows of the cache looked at",
+            WarmupStep::Removal => "rows of the cache checked",
         });
     }
 

@@ -26,7 +26,7 @@ pub enum WhitelistCommand {
     List,
     /// Allow a client, or rename one
     #[command(after_help = "\
-A prefix that begins with '-' is taken as it is; no other argument can begin so.
+A prefix may begin with '-'; no other argument may.
 
 Examples:
   mika-manage whitelist add -TR Transmission
@@ -45,7 +45,8 @@ Examples:
     },
     /// Allow the clients of a list in the format of `export`; none if a line is wrong
     Import {
-        /// Lines of a prefix, a tab and a name, or the JSON of `export --json`; empty lines and those that begin with # are skipped; - is stdin
+        /// Lines of a prefix, a tab and a name, or the JSON of `export --json`; empty lines and those
+        /// that begin with # are skipped; - is stdin
         #[arg(allow_hyphen_values = true)]
         file: PathBuf,
     },
@@ -203,7 +204,7 @@ fn is_json(text: &str) -> bool {
     inner.is_some_and(|rest| rest.starts_with('{') || rest.trim_end() == "]")
 }
 
-/// A name as the list can hold it: a site's own may have any characters and any length.
+/// A name in the form that a list can hold: a site's own rows may have any characters and any length.
 fn plain(name: &str) -> String {
     let blank = |letter| if is_unsafe(letter) { ' ' } else { letter };
     let name: String = name.chars().map(blank).collect();
@@ -229,7 +230,7 @@ fn parse(text: &str) -> (Vec<ClientPrefix>, Vec<(usize, String)>) {
     (clients, errors)
 }
 
-/// Checks trimmed prefixes and names, numbered by their line or row.
+/// Trims and checks prefixes and names, which are numbered by line or row.
 fn checked(
     rows: impl IntoIterator<Item = (usize, (String, String))>,
 ) -> (Vec<ClientPrefix>, Vec<(usize, String)>) {

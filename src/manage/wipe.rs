@@ -44,7 +44,7 @@ pub async fn run(
     let asks = !arguments.yes;
     ensure!(
         !asks || (io::stdin().is_terminal() && io::stderr().is_terminal()),
-        UsageError("this can't be undone; without a terminal to ask on it needs --yes".into())
+        UsageError("this can't be undone; without a terminal to confirm on, it needs --yes".into())
     );
     let count = count(&*site.storage, what).await?;
     if asks {

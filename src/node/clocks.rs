@@ -18,17 +18,17 @@ use crate::node::{Node, every};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
 
-/// Seconds after which clocks are compared again. When the host's clock was set, they are at once.
+/// Seconds after which clocks are compared again; when the host's clock was set, this happens at once.
 const PERIOD: u32 = 5;
 
 /// How often the host's clock is read.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long an answer may take. It is taken to be half as old as it took.
+/// How long a server may take to answer. Its time is taken to be from the middle of that wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Seconds by which this host's clock may differ from most others and still be the one to go by, if they
-/// answer at once: whole seconds can't be compared more exactly.
+/// Seconds by which this host's clock may differ from most others and still be followed, if servers
+/// answer at once: times are whole seconds, so they can't be compared more exactly.
 const NEAR: i64 = 1;
 
 /// What to do about a clock that is wrong.
@@ -37,7 +37,7 @@ const NTP: &str = "let all hosts set their clocks by NTP (chrony, systemd-timesy
 /// What a host's own clock is called.
 const OWN: &str = "this host";
 
-/// What the time of a node is called that differs from its host's clock.
+/// What the time that this node goes by is called; it may differ from its host's clock.
 const RUNNING: &str = "this node";
 
 /// The clock of a node, and how far it can be believed.
@@ -53,7 +53,8 @@ struct State {
     offset: i64,
     /// Since when this node's time has made no leap.
     steady_since: Seconds,
-    /// Neither the host's clock nor the time that this node goes by differs from the others'.
+    /// Neither the host's clock nor the time that this node goes by differs from the others' by more than
+    /// [`APART_MAX`].
     is_right: bool,
     /// The host's clock was behind the newest record at the start, so the age of records is not known.
     was_set_back: bool,
@@ -68,13 +69,13 @@ struct State {
     lead: i64,
 }
 
-/// Finds out whether, for a quarter of the time for which records are kept, there is no last announce of
-/// any peer that is gone: the clock may have leapt ahead then, and records from before be younger than
-/// they seem.
+/// Looks for a gap in the last announces of departed peers, of at least a quarter of the time for which
+/// records are kept: the clock may have leapt ahead there, so that older records are younger than they
+/// seem.
 struct Gap {
     /// Seconds.
     quarter: i64,
-    /// Unix times: there is none from `from` on, and what is before `since` does not matter.
+    /// Unix times: there is no gap from `from` on, and what is before `since` does not matter.
     from: i64,
     since: i64,
     is_found: bool,
@@ -87,7 +88,7 @@ pub(super) struct SilentServer(&'static str);
 
 /// A server's answer to what time it is.
 enum Answer {
-    /// Unix time, when it was that, and by how much that may be wrong.
+    /// A Unix time, the moment at which it was that time, and by how much that may be wrong.
     Time(i64, Instant, Duration),
     NoClock,
     Silence,
@@ -97,7 +98,7 @@ enum Answer {
 struct Readings {
     /// The time that this node goes by.
     running: i64,
-    /// It has gone by that time before, so that counts as a clock of its own.
+    /// The node has gone by that time before, so it counts as one more clock.
     has_begun: bool,
     own: i64,
     cache: Option<i64>,
@@ -156,9 +157,9 @@ impl Clocks {
         Ok(())
     }
 
-    /// Continues a node that shares with no other from its newest record, if that is later: no time comes
-    /// twice. To be called before anything notes a time, once storage has what earlier starts left.
-    /// Peers live for `peer_ttl` seconds, and their records are kept for `record_ttl`.
+    /// Lets a node that is alone continue from its newest record, if that is later than the clock, so
+    /// that no time comes twice. To be called before anything notes a time, once storage has what earlier
+    /// starts left. Peers live for `peer_ttl` seconds, and their records are kept for `record_ttl`.
     ///
     /// # Errors
     /// Storage can't be read.
@@ -191,7 +192,7 @@ impl Clocks {
         if behind > 0 {
             self.clock.begin_at(newest);
         }
-        // Of a node that was stopped a moment ago, it may be a second.
+        // It may be a second if the node was stopped a moment ago.
         if behind > CLOCK_SKEW {
             state.was_set_back = true;
             tracing::warn!(
@@ -199,20 +200,21 @@ impl Clocks {
                 "the clock of this host is behind the newest record: going on from that"
             );
         }
-        // A clock that leapt ahead looks as a long rest does.
+        // A clock that leapt ahead looks like a long downtime.
         if behind.abs() > i64::from(peer_ttl) {
             state.steady_since = now.mono;
         }
     }
 
-    /// Whether the ages of records that were there at the start are not known.
+    /// Whether the ages of records that were there at the start are unknown.
     pub fn was_set_back(&self) -> bool {
         self.state.lock().was_set_back
     }
 
-    /// The Unix time before which records may be removed that are kept for `kept_for` seconds after
-    /// their last announce. None while that is not known: while a clock is wrong, and after a leap of
-    /// this node's time until all peers that are still there have announced.
+    /// Records that are kept for `kept_for` seconds may be removed if their last announce was before this
+    /// Unix time. None while that is not known: while the host's clock or this node's time is wrong, and
+    /// for `kept_for` seconds after this node's time leapt, by when all peers that are still there have
+    /// announced.
     pub fn before(&self, kept_for: u32) -> Option<i64> {
         let now = self.clock.now();
         let mut state = self.state.lock();
@@ -294,7 +296,7 @@ impl Clocks {
             .iter()
             .map(|(name, skew)| (name.clone(), skew.unsigned_abs()));
         metrics.clocks.set(shown.collect());
-        // Only ever ahead: a time that comes twice would do more harm than a late one.
+        // Only ever forward: a time that comes twice would do more harm than one that is ahead.
         let best = readings.best();
         if best - self.clock.now().unix > NEAR + readings.error {
             self.clock.set(best);
@@ -303,7 +305,7 @@ impl Clocks {
         let mut state = self.state.lock();
         let time = self.clock.now().unix;
         state.is_right = !is_far(readings.own - agreed) && !is_far(time - agreed);
-        // It was started while most clocks were ahead.
+        // This node's time is ahead if it was started while most clocks were.
         let running = (RUNNING.to_owned(), time - agreed);
         let all = skews.into_iter().chain([running]);
         let wrong: Vec<(String, i64)> = all.filter(|(_, skew)| is_far(*skew)).collect();
@@ -351,8 +353,8 @@ fn warn(name: &str, skew: i64) {
     }
 }
 
-/// The times of the nodes beside `own` that have sent a heartbeat since the last look, when `signs` were
-/// their last ones.
+/// The times of the nodes other than `own` that have sent a heartbeat since the last look. `signs` has
+/// the heartbeats of that look, and then those of this one.
 fn running(
     own: &str,
     nodes: Vec<(String, String)>,
@@ -378,7 +380,7 @@ fn offset_of(now: Now) -> i64 {
 // === impl Gap ===
 
 impl Gap {
-    /// In the `record_ttl` seconds before `newest`.
+    /// To be looked for in the `record_ttl` seconds before `newest`.
     fn before(newest: i64, record_ttl: i64) -> Self {
         Self {
             quarter: record_ttl / 4,
@@ -388,7 +390,7 @@ impl Gap {
         }
     }
 
-    /// Before which time the newest announce is to be asked for; none if all is known.
+    /// The time before which to ask for the newest announce; none once the search is over.
     fn next(&self) -> Option<i64> {
         let is_open = !self.is_found && self.from > self.since;
         is_open.then(|| self.from - self.quarter)
@@ -405,7 +407,7 @@ impl Gap {
 // === impl Answer ===
 
 impl Answer {
-    /// Asks for a time, which is none where there is no clock.
+    /// Waits for a server's time, which is none if it has no clock.
     async fn of<E>(time: impl Future<Output = Result<Option<i64>, E>>) -> Self {
         let began = clock::timer();
         match tokio::time::timeout(ANSWER_TIMEOUT, time).await {
@@ -450,9 +452,9 @@ impl Readings {
         std::iter::once((OWN.to_owned(), self.own)).chain(self.others())
     }
 
-    /// The time that most clocks agree on: the middle one, where the time that this node has gone by counts
-    /// as a clock. Of two, the one that is nearer to the cache's counts, because all nodes have that, and
-    /// where there is none, to this node's.
+    /// The time that most clocks agree on: their median, where the time that this node has gone by counts
+    /// as one more clock. Of two in the middle, the one nearer to the cache's time is taken, because all
+    /// nodes share that; without a cache, the one nearer to this node's time.
     fn agreed(&self) -> i64 {
         let running = self.has_begun.then_some(self.running);
         let mut times: Vec<i64> = self.all().map(|(_, time)| time).chain(running).collect();

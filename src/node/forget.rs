@@ -1,4 +1,4 @@
-//! A public tracker's rows of unused torrents: they are evicted before the registry is full, and after
+//! Removes a public tracker's rows of unused torrents: before the registry is full, and after
 //! `tracker.forget_torrents_after`.
 //!
 //! A torrent is registered by its first snatch, which takes a client only two packets. So rows that
@@ -63,7 +63,8 @@ async fn turn(node: &Node) -> Result<u64, StorageError> {
     Ok(forgotten)
 }
 
-/// How many rows to remove: none while less than seven eighths are taken, else so many that a quarter is free.
+/// How many rows to remove: none while less than seven eighths are taken, else enough to leave a quarter
+/// free, or [`ROWS_MAX`] if that is less.
 fn rows_to_remove(registered: usize, room: usize) -> usize {
     if registered < room - room / 8 {
         return 0;

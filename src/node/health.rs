@@ -28,7 +28,7 @@ const DATABASE_PERIOD: Duration = Duration::from_secs(30);
 
 const DAY: i64 = 86_400;
 
-/// Probes storage periodically, so that an outage is known also while there is nothing to save; runs
+/// Probes storage periodically, so that an outage is noticed even while there is nothing to save; runs
 /// until cancelled.
 pub(super) async fn storage(node: Node) {
     // The start has just read from it.
@@ -69,8 +69,8 @@ async fn probe<T, E: Display>(
 }
 
 /// Checks once whether the database keeps what it confirms, and every half a minute whether its
-/// triggers and tables are complete: tools that change tables while the node runs lose triggers. Each
-/// problem is logged once, and when it is over.
+/// triggers and tables are complete: tools that change tables while the node runs may lose triggers. Each
+/// problem is logged once, and so is the moment when all are over.
 pub(super) async fn database(node: Node) {
     // Whether it can be reached is watched elsewhere.
     for Finding { problem, hint, .. } in node.storage.durability().await.unwrap_or_default() {
@@ -82,7 +82,7 @@ pub(super) async fn database(node: Node) {
             Ok(findings) => findings,
             // Whether it can be reached is watched elsewhere.
             Err(error) => {
-                tracing::debug!(%error, "the database could not be looked at; trying again later");
+                tracing::debug!(%error, "the database could not be inspected; trying again later");
                 return;
             }
         };
@@ -103,8 +103,8 @@ pub(super) async fn database(node: Node) {
     .await;
 }
 
-/// Checks at the start and every half a minute whether the cache keeps what it is given. Each
-/// problem is logged once, and when it is over.
+/// Checks at the start and every half a minute whether the cache keeps what it is given. Each problem is
+/// logged once, and so is the moment when all are over.
 pub(super) async fn cache_settings(cache: Arc<dyn Cache>) {
     let known = Mutex::new(Vec::new());
     every(DATABASE_PERIOD, || async {

@@ -8,7 +8,7 @@ use crate::tracker::{KnownHistory, Mode, Tracker};
 /// Rows read at once.
 const PAGE: u32 = 5000;
 
-/// How many seconds in the future the base of a record of unknown age is dated (rule A7).
+/// The base of a record whose age is unknown is dated this many seconds into the future (rule A7).
 const OF_UNKNOWN_AGE: i64 = 86_400;
 
 /// Loads what users did with torrents, and the peers with their accounts. Only private
@@ -48,7 +48,8 @@ pub(super) async fn swarms(node: &Node) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Expires peers that fell silent while no tracker ran, before any is handed out.
+/// Sweeps all swarms: at the start, to expire peers that fell silent while no tracker ran, before any is
+/// handed out; at the end, so that peers that owe the journal no longer do.
 pub(super) fn expire(node: &Node) {
     let now = node.clock.now();
     for shard in 0..Tracker::SHARDS {

@@ -242,7 +242,7 @@ async fn every<F: Future<Output = ()>>(pause: std::time::Duration, mut work: imp
     }
 }
 
-/// How to make a key for the API: `genkey` replaces files that are there with `--force` only.
+/// How to make a key for the API: `genkey` replaces existing files only with `--force`.
 fn api_key_hint(files: &TlsFiles) -> &'static str {
     if files.key.exists() || files.cert.exists() {
         "mika-manage genkey --force makes a new key and a certificate"
@@ -266,7 +266,7 @@ impl Certificates {
         })
     }
 
-    /// Updates in the metrics when they expire.
+    /// Tells the metrics when they expire.
     fn update_metrics(&self, metrics: &Metrics) {
         for (listener, certificate) in [("http", &self.http), ("api", &self.api)] {
             let expires_at = certificate.as_ref().and_then(Certificate::expires_at);

@@ -92,7 +92,7 @@ impl Running {
     /// Serves until a stop signal, or until something ends that must not, which the inner error names.
     ///
     /// # Errors
-    /// Nothing can be saved any more, so there is nothing to stop in order.
+    /// The journal has ended: nothing can be saved any more, so an ordered stop makes no sense.
     pub async fn serve(&mut self, signals: Signals) -> Result<Result<()>> {
         Ok(tokio::select! {
             served = wait_for_stop(&self.workers, &mut self.reloader, signals) => served,

@@ -150,7 +150,8 @@ impl Workers {
                 tracing::error!(error = format!("{error:#}"), "worker failed");
             }
         });
-        self.threads.push(thread.context("no thread for a worker")?);
+        self.threads
+            .push(thread.context("can't start a worker thread")?);
         Ok(())
     }
 

@@ -68,7 +68,7 @@ pub(super) fn warn_of_empty_whitelist(config: &Config, registry: &Registry) {
 }
 
 /// Raises the limit of open files to what the connections need. If it stays lower, fewer connections are
-/// kept: without a file for it, a new connection would wait although others are idle.
+/// held, so that an idle one makes room for a new one, which would otherwise wait for a free file.
 pub(super) fn raise_file_limit(connections: u32) {
     let (limit, wanted) = (files::raise(connections), files::needed(connections));
     if limit.current.is_some_and(|current| current < wanted) {

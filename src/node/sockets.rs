@@ -93,7 +93,7 @@ impl Sockets {
         let mut logged = Vec::new();
         for (scheme, address) in http.chain(udp) {
             let Ok(address) = address else { continue };
-            // Of UDP there is a socket for each worker.
+            // UDP has a socket for each worker.
             if logged.contains(&(scheme, address)) {
                 continue;
             }
@@ -121,7 +121,7 @@ async fn open_api(config: &Config) -> Result<Vec<TcpListener>> {
             {
                 Ok(bound) => listeners.extend(bound),
                 Err(error) => {
-                    tracing::warn!(%address, %error, "no API: its address can't be had");
+                    tracing::warn!(%address, %error, "no API at this address: it can't be bound");
                 }
             }
         }
@@ -147,7 +147,7 @@ impl<'a> Listen<'a> {
     }
 
     /// Opens all of them. One in a family that this host lacks is left out if the list has its
-    /// counterpart in the other family, and that can be had.
+    /// counterpart in the other family, and that one can be bound.
     async fn open<S>(
         &self,
         bind: impl Fn(SocketAddr) -> io::Result<Vec<S>>,
@@ -164,7 +164,7 @@ impl<'a> Listen<'a> {
                     let (family, section) = (family(address.ip()), self.section);
                     tracing::warn!(
                         "not listening on {address}: this host has no {family}, so clients find \
-                         {other} only; without {address} in {section}.listen this is not said"
+                         {other} only; take {address} out of {section}.listen to silence this"
                     );
                     given_up = Some((address, error));
                 }
@@ -199,8 +199,8 @@ impl<'a> Listen<'a> {
         bind(address)
     }
 
-    /// Whether another program listens there, which seldom passes. A UDP socket that waits for a
-    /// few answers looks like one that serves.
+    /// Whether another program listens there, which is unlikely to end soon. A UDP socket that waits for
+    /// a few answers looks like one that serves.
     fn is_served(&self, address: SocketAddr) -> bool {
         self.transport == Transport::Tcp
             && holder(address, self.transport) == Some(Holder::Listener)
@@ -241,7 +241,7 @@ fn in_use(
     let may_take = outgoing.is_some_and(|ports| ports.may_take(port));
     match holder {
         Some(Holder::Connection) => format!(
-            "the port is in use by a connection that this host made itself, or its rest (TIME-WAIT, \
+            "the port is in use by a connection that this host made itself, or by what is left of one (TIME-WAIT, \
              up to a minute): start again later, and reserve the port by the sysctl \
              net.ipv4.ip_local_reserved_ports={port}, or choose another one in {section}.listen"
         ),
@@ -262,7 +262,7 @@ fn in_use(
     }
 }
 
-/// The address as others reach it: for "any address", the one that this host speaks from.
+/// The address as others reach it: for "any address", the one that this host sends from.
 fn reachable(address: SocketAddr) -> SocketAddr {
     if !address.ip().is_unspecified() {
         return address;

@@ -69,7 +69,8 @@ pub(super) fn open(config: &Config, drivers: &Drivers) -> Result<Stores> {
     Ok((storage, cache))
 }
 
-/// Restores what earlier starts left. Waits for servers that are away, unless `no_wait` is set.
+/// Restores what earlier starts left, and loads the rest. Waits for servers that are away, unless
+/// `no_wait` is set.
 pub(super) async fn begin(
     config: &Config,
     stores: &Stores,
@@ -169,7 +170,7 @@ async fn refuse_unsafe(storage: &dyn Storage) -> Result<(), StorageError> {
         Err(StorageError::Broken(problem)) => {
             tracing::warn!(
                 problem,
-                "the database could not be looked at; see: mika-manage check"
+                "the database could not be inspected; see: mika-manage check"
             );
             return Ok(());
         }

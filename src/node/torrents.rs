@@ -17,7 +17,7 @@ use crate::storage::{Storage, StorageError};
 use crate::sync::LoadPass;
 use crate::tracker::{Mode, Tracker};
 
-/// How long storage may take to have what is on its way there.
+/// How long to wait until storage has what is on its way there.
 const APPLY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Applies changes of torrents to the registry and the swarms.
@@ -34,14 +34,14 @@ pub(super) struct TorrentUpdater {
 enum Course {
     /// Nothing.
     Stays,
-    /// It was not registered, or under other hashes: its records come from storage. Its peers are still
-    /// those of the same torrent if `is_same_swarm`.
+    /// It was not registered, or had other hashes: its records come from storage. Its peers return, too,
+    /// if `is_same_swarm`; else only their accounts do.
     Returns { is_same_swarm: bool },
 }
 
 impl TorrentUpdater {
-    /// Applies torrents that were added or changed, and those that are gone. All that are known to
-    /// have changed belong into one call, because hashes may move from one torrent to another.
+    /// Applies torrents that were added or changed, and those that are gone. All that are known to have
+    /// changed belong in one call, because hashes may move from one torrent to another.
     pub async fn apply(
         &self,
         mut changed: Vec<Torrent>,
@@ -102,7 +102,7 @@ impl TorrentUpdater {
         let mut with_records = HashSet::new();
         if !returning.is_empty() {
             if !leaving.is_empty() {
-                // What is still on its way to storage belongs to them, too.
+                // What is still on its way to storage belongs to the records that return, too.
                 self.settle().await;
             }
             with_records.extend(self.storage.with_records(&returning).await?);
@@ -110,7 +110,7 @@ impl TorrentUpdater {
                 self.settle().await;
             }
         }
-        // From here on storage knows best: should an old hash come back, so does what is there then.
+        // From here on storage is right: if an old hash comes back, so does what storage has then.
         for hash in &leaving {
             self.tracker.forget(hash);
         }
@@ -126,14 +126,14 @@ impl TorrentUpdater {
             }
             self.registry.apply(RegistryChange::Torrent(torrent));
         }
-        // Empty swarms are journaled at once, and not at the next regular sweep.
+        // Departures are journaled at once, and not at the next regular sweep.
         self.sweep(moved);
         Ok(())
     }
 
-    /// Waits until storage has what was queued before the call, if it takes it. What it does not
-    /// have by then is settled when it comes, against the rows of the same clients: only what this
-    /// node shows of them is older until they announce.
+    /// Waits until storage has what was queued before the call, at most for [`APPLY_PATIENCE`]. What it
+    /// does not have by then is settled when it arrives, against the rows of the same clients; until they
+    /// announce, this node shows older figures of them.
     async fn settle(&self) {
         let applied = self.journal.all_applied();
         if tokio::time::timeout(APPLY_PATIENCE, applied).await.is_err() {
@@ -143,8 +143,8 @@ impl TorrentUpdater {
         }
     }
 
-    /// The new ids of torrents that got another id: their records have it too, while a torrent that
-    /// was deleted and uploaded again has no records. Their swarms go on as they are.
+    /// The torrents that only got another id: their records have it, too, while a torrent that was
+    /// deleted and uploaded again has no records. Their swarms stay as they are.
     async fn renumbered(&self, changed: &[Torrent]) -> Result<HashSet<TorrentId>, StorageError> {
         let ids: HashSet<TorrentId> = changed.iter().map(|torrent| torrent.id).collect();
         let has_swarm_of_another = |torrent: &&Torrent| {
@@ -188,7 +188,7 @@ impl TorrentUpdater {
     }
 
     /// Takes torrents out of the registry that are gone or are to return: they are refused until
-    /// they are whole again. Returns the hashes whose swarms belong to other torrents from now on.
+    /// they are whole again. Returns the hashes whose swarms, as they are now, are to be forgotten.
     fn take_out(&self, changed: &[(Torrent, Course)], gone: &[TorrentId]) -> HashSet<InfoHash> {
         let mut leaving = HashSet::new();
         let mut out: HashSet<TorrentId> = gone.iter().copied().collect();

@@ -14,7 +14,7 @@ use crate::tracker::Tracker;
 /// How often some shards are swept.
 const SWEEP_TICK: Duration = Duration::from_millis(50);
 
-/// All shards are swept within an eighth of a peer's life, and within these bounds.
+/// All shards are swept in an eighth of the peer TTL, within these bounds.
 const ROUND_MIN: Duration = Duration::from_secs(1);
 const ROUND_MAX: Duration = Duration::from_secs(60);
 

@@ -1,5 +1,5 @@
 //! Watches whether the worker threads still run their loops. A thread that hangs is logged; and the service
-//! manager, which restarts a process that hangs, gets keep-alives only while no thread does.
+//! manager, which restarts a process that hangs, gets keep-alives only while no thread hangs.
 //!
 //! The main thread is covered as well: if it hangs, the manager gets no keep-alives.
 
@@ -22,7 +22,7 @@ pub(super) struct Watched {
     name: String,
     pulse: Pulse,
     beats: u64,
-    /// None until it is checked.
+    /// When its loop was last seen to have run; none until the first check.
     turned: Option<Instant>,
     hangs: bool,
 }
@@ -77,7 +77,7 @@ impl Watched {
                 "a worker thread has done nothing for {seconds} s: it hangs"
             );
         } else if self.hangs && !hangs {
-            tracing::info!(worker = name, "the worker thread goes on");
+            tracing::info!(worker = name, "the worker thread runs again");
         }
         self.hangs = hangs;
         hangs
@@ -94,7 +94,7 @@ mod tests {
         let pulse = Pulse::default();
         let mut worker = Watched::new("http-0", &pulse);
         let mut hangs = |seconds| worker.check(start + Duration::from_secs(seconds));
-        // However late the first check is.
+        // The first check counts as a beat, however late it is.
         assert!(!hangs(100));
         assert!(!hangs(104));
         assert!(hangs(105));

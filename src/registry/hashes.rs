@@ -1,4 +1,4 @@
-//! Torrents by their info hashes, now and before.
+//! Torrents by their info hashes, current and former.
 //!
 //! Swarms are kept by info hash. When a torrent is gone, or has another hash, its old swarm may
 //! still be there, so its owner is remembered: no other torrent gets its peers.
@@ -11,11 +11,11 @@ use foldhash::fast::RandomState;
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::registry::{Torrent, TorrentEntry};
 
-/// Characters of a reason that clients get.
+/// The most characters of a reason that clients get.
 const REASON_MAX: usize = 200;
 
-/// Former owners that are remembered. Beyond that all are forgotten: then a torrent that comes back
-/// begins with an empty swarm.
+/// How many former owners are remembered. At that number all are forgotten; a torrent that comes back
+/// later begins with an empty swarm.
 const FORMER_MAX: usize = 100_000;
 
 /// The info hashes of one torrent.

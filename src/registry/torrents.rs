@@ -41,7 +41,7 @@ impl Permille {
         f64::from(self.0) / 1000.0
     }
 
-    /// `bytes` times this multiplier, rounded down, by integers only (rule A8).
+    /// `bytes` times this multiplier, rounded down, in integer arithmetic (rule A8).
     pub fn of(self, bytes: u64) -> u64 {
         let product = u128::from(bytes) * u128::from(self.0) / 1000;
         u64::try_from(product).unwrap_or(u64::MAX)

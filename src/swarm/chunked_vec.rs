@@ -10,7 +10,7 @@ use std::ops::{Index, IndexMut};
 /// Bytes of a chunk: a size class of common allocators.
 const CHUNK_BYTES: usize = 2560;
 
-/// An array whose length is a multiple of a chunk's, or a part of a single one.
+/// An array whose length is a multiple of a chunk's, or less than one chunk's.
 #[derive(Debug)]
 pub(super) struct ChunkedVec<T> {
     chunks: Vec<Box<[T]>>,
@@ -44,7 +44,7 @@ impl<T: Default> ChunkedVec<T> {
         chunk.get_mut(at % Self::CHUNK)
     }
 
-    /// The rest of a chunk from that element on; nothing behind the last.
+    /// The rest of a chunk from that element on; empty past the last element.
     pub fn rest(&self, at: usize) -> &[T] {
         let chunk = self.chunks.get(at / Self::CHUNK);
         chunk.map_or(&[], |chunk| &chunk[(at % Self::CHUNK).min(chunk.len())..])

@@ -5,8 +5,8 @@
 //!           ^ends[0]  ^ends[1]      ^ends[2]          ^ends[N-1], the length
 //! ```
 //!
-//! Adding and removing move one element a class boundary at most, so they cost the same
-//! for a swarm of any size. The array moves its elements itself, as `shift` is called.
+//! Adding and removing move at most one element per class boundary, so they cost the same for a swarm of
+//! any size. The elements themselves are moved by the caller, in `shift` and `swap`.
 
 use std::ops::Range;
 
@@ -66,7 +66,8 @@ impl<const N: usize> ClassBounds<N> {
         hole
     }
 
-    /// Closes the gap that an element of that class leaves at `place`; returns the place at the end that is free then.
+    /// Closes the gap that an element of that class leaves at `place`; returns the place at the end that
+    /// is free then.
     pub fn remove(
         &mut self,
         class: usize,

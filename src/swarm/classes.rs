@@ -130,8 +130,8 @@ impl<T> Classes<T> {
         &mut self.items[at]
     }
 
-    /// The elements that may be handed to a requester of that role: to a leecher all with a port, to a partial
-    /// seed (rule W7) or a seeder leechers only (rule W8).
+    /// The elements that may be handed to a requester of that role: to a leecher, all with a port; to a
+    /// partial seed (rule W7) or a seeder, only leechers (rule W8).
     pub fn candidates(&self, requester: Role) -> Range<usize> {
         match requester {
             Role::Leecher => 0..self.bounds.end(2),
@@ -149,7 +149,8 @@ impl<T> Classes<T> {
         }
     }
 
-    /// Adds an element and returns its place. `moved` is called for each element that moves: the element, from where, to where.
+    /// Adds an element and returns its place. `moved` is called for each element that moves: the element,
+    /// from where, to where.
     pub fn insert(
         &mut self,
         item: T,

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use foldhash::fast::RandomState;
 
-/// Numbers of endpoints by their hash, by open addressing; half of the slots stay empty.
+/// Places of endpoints by their hash, with open addressing; half of the slots stay empty.
 #[derive(Debug, Default)]
 pub struct Distinct {
     slots: Vec<u32>,

@@ -47,8 +47,8 @@ impl Selector {
         &mut self.rng
     }
 
-    /// Offers places of `0..size` to `take` in random order, each at most once, until `want`
-    /// of them were taken (`take` returned true) or none is left (rule W9).
+    /// Offers random places of `0..size` to `take`, each at most once, until `want` of them were taken
+    /// (`take` returned true) or none is left (rule W9).
     ///
     /// Of a large range at most `4 × want + 64` places are offered, so that the cost depends
     /// on `want` alone even where hardly any peer is eligible.

@@ -15,11 +15,12 @@ use foldhash::{SharedSeed, quality::SeedableRandomState};
 /// Arrays up to this length are scanned and need no index.
 pub const SEARCH_MAX: usize = 16;
 
-/// Seeded by each process, because clients choose what is hashed.
+/// Seeded at random by each process, because clients choose what is hashed.
 #[cfg(not(feature = "contract"))]
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// Seeded by the standard library's randomness, not by time and addresses: a simulation controls the former.
+/// Seeded by the standard library's randomness instead of time and addresses: a simulation controls the
+/// time.
 #[cfg(feature = "contract")]
 static HASHER: LazyLock<SeedableRandomState> = LazyLock::new(|| {
     static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(random()));
@@ -32,7 +33,7 @@ fn random() -> u64 {
 }
 
 /// The hash of a key, for [`Index`]. Its upper bits must be good for consecutive keys, such as the ids of users:
-/// foldhash's fast variant clusters these under one seed of twenty.
+/// foldhash's fast variant clusters these under one seed in twenty.
 pub fn hash_of(key: impl Hash) -> u64 {
     HASHER.hash_one(key)
 }
@@ -48,7 +49,7 @@ pub struct Index {
 
 /// What a slot holds below the hash: one of these, or a place plus [`PLACES`].
 const EMPTY: u32 = 0;
-/// A tombstone: a search goes on behind it.
+/// A tombstone: a search goes on past it.
 const TOMBSTONE: u32 = 1;
 const PLACES: u32 = 2;
 
@@ -253,7 +254,7 @@ mod tests {
             }
             looked_at.get()
         };
-        // Only where as many bits of two hashes are the same.
+        // A look-up compares keys only where that many bits of two hashes are the same.
         assert!(others(&index) < 20);
         (0..20_000).for_each(|place| index.remove(hash_of(place), place));
         assert_eq!((index.len, index.taken), (0, 0));

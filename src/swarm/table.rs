@@ -4,7 +4,8 @@
 //! of their hashes, each at the slot that its hash points to or, where that is taken, as soon
 //! after it as the order allows (linear probing, "Robin Hood"). So an array stays fast when it
 //! is nearly full, grows by a sixteenth instead of doubling, and can be walked in parts: a
-//! [`Cursor`] is a position in the order of hashes, which stays valid over insertions, removals and growth.
+//! [`Cursor`] is a position in the order of hashes, which stays valid across insertions, removals and
+//! growth.
 
 use std::num::NonZeroU32;
 
@@ -16,7 +17,7 @@ use crate::swarm::index::hash_of;
 /// Fifteen of sixteen slots are taken before a table grows.
 const FULL: (usize, usize) = (15, 16);
 
-/// With fewer than one of two taken it shrinks.
+/// It shrinks when fewer than half of its slots are taken.
 const SPARSE: (usize, usize) = (1, 2);
 
 /// The least number of slots that a table with entries has.

@@ -19,9 +19,9 @@ const BAD_ROWS_SHOWN: usize = 10;
 /// Whether a registry is loaded for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadPass {
-    /// What is known of all torrents is loaded after it, at once.
+    /// Swarms and histories are loaded afterwards, for all torrents at once.
     First,
-    /// Torrents that are new bring what is known of them.
+    /// Torrents that are new are applied together with what is known of them.
     Again,
 }
 
@@ -42,7 +42,7 @@ enum RegistrySource<'a> {
 }
 
 /// Loads users, torrents and whitelist from storage; returns the position in the feed to follow
-/// from. What storage no longer has goes from the registry, so that this serves a reload too.
+/// from. What storage no longer has is removed from the registry, so that this serves a reload, too.
 pub async fn from_storage(replica: &Replica, pass: LoadPass) -> Result<FeedPosition, SyncError> {
     // First, so that what changes during the load is found in the feed.
     let position = replica.storage.feed_position().await?;
@@ -53,7 +53,7 @@ pub async fn from_storage(replica: &Replica, pass: LoadPass) -> Result<FeedPosit
     Ok(position)
 }
 
-/// Loads users, torrents and whitelist from the cache. What it does not have goes, unless the cache
+/// Loads users, torrents and whitelist from the cache. What the cache does not have is removed, unless it
 /// was emptied meanwhile.
 pub(super) async fn from_cache(
     replica: &Replica,
@@ -188,7 +188,7 @@ pub(super) async fn stored_torrents(
     RegistryPage::of(page, |row| row.torrent.id.0)
 }
 
-/// Whether that is the last page. One without rows that is not would be read without end.
+/// Whether that is the last page. Fails for an empty page that is not, because it would be read forever.
 pub(super) fn is_last<T>(page: &Page<T>) -> Result<bool, StorageError> {
     if page.rows.is_empty() && !page.last {
         let text = "the storage driver returned an empty page before the end of the table";

@@ -8,8 +8,8 @@
 //! - [`load`] reads the registry of a node, from storage or from the cache.
 //! - [`follow`] keeps it up to date, by storage's feed or by the cache's notices.
 //!
-//! Storage is the truth. What a node's tracker and journal have to do with it comes in as
-//! [`NodeHooks`].
+//! Storage is the source of truth. What a node's tracker and journal do for the registry is passed
+//! in as [`NodeHooks`].
 
 pub mod edit;
 pub mod follow;
@@ -71,7 +71,7 @@ pub trait NodeHooks: Send + Sync + 'static {
     fn is_public(&self) -> bool;
 
     /// Applies torrents that were added or changed, and those that are gone, with their swarms. All
-    /// that are known to have changed belong into one call, because info hashes may move from one
+    /// that are known to have changed belong in one call, because info hashes may move from one
     /// torrent to another.
     async fn apply_torrents(
         &self,
@@ -94,7 +94,7 @@ pub trait NodeHooks: Send + Sync + 'static {
 }
 
 impl SyncError {
-    /// Whether the server could not be reached, or not now.
+    /// Whether a retry may succeed: a server is away or was restarted, or others keep changing a row.
     pub fn is_away(&self) -> bool {
         match self {
             Self::Storage(error) => matches!(error, StorageError::Away(_)),

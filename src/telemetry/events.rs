@@ -14,11 +14,11 @@ use crate::base::clock::Seconds;
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::base::limit::PeriodLimit;
 
-/// Events that a subscriber may lag behind.
+/// How many events a subscriber may lag behind.
 const CAPACITY: usize = 1024;
 
-/// Refusals, and snatches, published in one second: a flood of them is visible in the counters, and
-/// must not push out other events.
+/// The most refusals, and the most snatches, published in one second: a flood of them is visible in the
+/// counters, and must not push out other events.
 const RATE_MAX: u32 = 100;
 
 /// Something that happened.

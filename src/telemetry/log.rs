@@ -154,8 +154,8 @@ impl LogHandle {
         let _ = self.level.reload(filter(level));
     }
 
-    /// Opens the file again by its name, which a rotation may have moved. No line is lost: earlier
-    /// ones are in the renamed file.
+    /// Opens the file again by its path, in case a rotation has renamed it. No line is lost: earlier ones
+    /// are in the renamed file.
     ///
     /// # Errors
     /// The file can't be opened; the log stays where it was.

@@ -1,4 +1,4 @@
-//! Admission: passkey, account, parameters, client, torrent, in this order (rule R8).
+//! Admission: passkey, account, parameters, address and port, client, torrent, in this order (rule R8).
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -175,7 +175,7 @@ fn speed(bytes: u64, seconds: u32) -> u32 {
     u32::try_from(bytes / u64::from(seconds)).unwrap_or(u32::MAX)
 }
 
-/// When a user counts as hit and run.
+/// When a download counts as a hit and run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HnrRules {
     /// Seconds of seeding that are owed.
@@ -227,7 +227,8 @@ impl Counter<'_> {
             return self.begin(reported_now, false);
         }
         if reported >= *self.base {
-            // What is owed is journaled later as one stretch, of one session.
+            // Without room the report is owed, and what is owed is journaled later as one stretch of one
+            // session.
             if report.has_room {
                 *self.start = start.or(*self.start);
             }

@@ -14,7 +14,7 @@ use crate::tracker::credit::AnnounceReport;
 
 /// What the report of one of several machines adds.
 pub(super) enum Shared {
-    /// The id of the machine that reports, and both totals.
+    /// The id of the machine that reports, and how each of its totals was settled.
     Settled(MachineId, Settled, Settled),
     /// It may be the other family of a counted machine, or can't be passed on now.
     NotCounted,
@@ -66,7 +66,8 @@ pub(super) fn settle(
     Some(Shared::Settled(id, up, down))
 }
 
-/// The machines of a record that gets a report from another endpoint than the live one, with a total below its base.
+/// Distinguishes machines from now on, if a total below its base comes from another endpoint than the one
+/// that the record has in this family.
 fn begin(account: &Account, report: &AnnounceReport, now: Seconds) -> Option<Machines> {
     let is_lower = |base: u64, total: Option<u64>| {
         base != Account::UNREPORTED && total.is_some_and(|total| total < base)
@@ -185,7 +186,7 @@ mod tests {
             assert_eq!(it.report(5, v4(2), 0, event), 0);
             assert_eq!(it.report(30, v4(2), 3 * MB, false), 3 * MB);
             assert_eq!(it.report(1800, v4(2), 30 * MB, false), 27 * MB);
-            // Where it starts over in its place, too.
+            // It does so, too, if it then starts over without moving.
             assert_eq!(it.report(5, v4(2), 0, true), 0);
             assert_eq!(it.report(1800, v4(2), 2 * MB, false), 2 * MB);
             assert_eq!(it.report(1800, v4(3), MB, true), 0);
@@ -225,7 +226,7 @@ mod tests {
         assert_eq!(it.report(1, v4(2), 6 * MB, false), MB);
     }
 
-    /// Machines at random, each of which starts at 0 and again now and then.
+    /// Random machines, each of which starts at 0, and starts over now and then.
     #[test]
     fn machines_never_gain_more_than_they_show_and_one_alone_gains_all() {
         for seed in 0..2000 {

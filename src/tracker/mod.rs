@@ -4,8 +4,8 @@
 //! functions over memory: no socket, no SQL, no clock. What must be kept goes to the [`Outbox`];
 //! an answer that acknowledges it carries a [`Ticket`] to wait for.
 //!
-//! A process is public or private for life. [`Tracker`] is the door to both: it chooses once a call, between
-//! `public` and `private`, which decide the rest.
+//! A process is public or private for life. [`Tracker`] is the door to both: for each call it chooses
+//! between `public` and `private`, which decide the rest.
 
 mod admit;
 mod context;
@@ -59,7 +59,7 @@ pub struct AnnounceRequest<'a> {
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub reply: AnnounceReply,
-    /// The answer is to be held back until this is settled, or `ack_timeout` is over.
+    /// The answer is to be held back until what it acknowledges is durable, or `ack_timeout` is over.
     pub ticket: Option<Ticket>,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Changes of one torrent go through one lane, so they keep their order; lanes keep
 //! workers from waiting for each other. The journal *drains* the outbox: it takes all that
-//! is queued, under the next number. A [`Ticket`] holds the number of the drain that takes a change,
-//! and is settled when everything of that drain is durable.
+//! is queued, under the next number. A [`Ticket`] holds the number of the drain that takes a change: its
+//! reply waits until everything of that drain is durable.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -37,7 +37,7 @@ pub struct Reservation<'a> {
 /// The queue between the tracker and the journal.
 pub struct Outbox {
     lanes: [Mutex<Lane>; LANES],
-    /// Changes that are not settled yet, and the maximum.
+    /// Changes that are not durable yet, and the maximum.
     pending: AtomicUsize,
     capacity: usize,
     settled: watch::Sender<u64>,
@@ -53,7 +53,8 @@ struct Lane {
 // === impl Ticket ===
 
 impl Ticket {
-    /// For a change that found no room: nothing settles it, its reply goes after the timeout.
+    /// For a change that found no room: no drain has this number, so its reply goes out after the
+    /// timeout.
     pub const NEVER: Self = Self(u64::MAX);
 }
 
@@ -144,7 +145,7 @@ impl Outbox {
         drained
     }
 
-    /// Everything of that drain, `changes` of them, is durable.
+    /// Records that everything of that drain, `changes` of them, is durable.
     pub fn mark_durable(&self, drain: u64, changes: usize) {
         self.pending.fetch_sub(changes, Ordering::Relaxed);
         self.settled.send_replace(drain);

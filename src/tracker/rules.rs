@@ -74,7 +74,7 @@ pub struct Rules {
     pub new_records_rate: u32,
     /// Private mode: never hand a user their own other clients (rule W8).
     pub hide_own_peers: bool,
-    /// Bytes a second; a faster total is not believed (rule A7).
+    /// Bytes a second; a total that grows faster is not believed (rule A7).
     pub max_rate: u64,
     #[serde(with = "seconds")]
     pub hnr_threshold: u32,
@@ -149,12 +149,12 @@ impl Rules {
         Seconds(now.0.saturating_sub(self.peer_ttl))
     }
 
-    /// The number of the current period of one `peer_ttl`, by which the shares of networks are counted.
+    /// The number of the current period of `peer_ttl` seconds; shares of networks are counted per period.
     pub(super) fn life(&self, now: Seconds) -> u32 {
         now.0 / self.peer_ttl.max(1)
     }
 
-    /// Whether no announce may come from there.
+    /// Whether announces from that address are refused.
     pub fn blocks_address(&self, ip: IpAddr) -> bool {
         self.blocked_networks.iter().any(|net| net.contains(&ip))
     }

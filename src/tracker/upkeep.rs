@@ -1,5 +1,5 @@
-//! Upkeep, what is restored at the start, and changes of other nodes: passed on to the tracker of the mode. What is
-//! for the other mode has no effect.
+//! Upkeep, what is restored at the start, and changes of other nodes: passed on to the tracker of the
+//! mode. A call that is meant for the other mode has no effect.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ impl Tracker {
         by_mode!(self, tracker => tracker.sweep(shard, now));
     }
 
-    /// Sets the snatches of all torrents to 0, where they are only counted.
+    /// Sets the snatches of all torrents to 0, in memory only.
     pub fn wipe_snatches(&self) {
         for shard in 0..Self::SHARDS {
             by_mode!(self, tracker => tracker.wipe_snatches(shard));
@@ -83,7 +83,8 @@ impl Tracker {
         }
     }
 
-    /// Applies another node's record of a private peer, if it is newer.
+    /// Applies another node's record of a private peer: the account if it is newer, and the later
+    /// location in each family.
     pub fn follow_member(&self, info_hash: InfoHash, member: &Member, now: Now) {
         if let Some(tracker) = self.private() {
             tracker.follow_member(info_hash, member, now);

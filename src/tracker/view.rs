@@ -61,7 +61,7 @@ impl Tracker {
         counts.map(swarm_counts).unwrap_or_default()
     }
 
-    /// At most `max` peers of that (first) info hash's swarm, in no order.
+    /// At most `max` peers of that (first) info hash's swarm, in no particular order.
     pub fn peers(&self, info_hash: &InfoHash, max: usize, now: Now) -> Vec<LivePeer> {
         by_mode!(self, tracker => tracker.peers(info_hash, max, now))
     }
@@ -71,7 +71,7 @@ impl Tracker {
         by_mode!(self, tracker => tracker.swarm_counts(shard))
     }
 
-    /// Private records of that user over all torrents, those of peers that left included.
+    /// The number of private records of that user over all torrents, those of peers that left included.
     pub fn records_of(&self, user: UserId) -> u32 {
         self.private().map_or(0, |tracker| tracker.records_of(user))
     }
@@ -155,7 +155,7 @@ impl Tracker {
     }
 }
 
-/// Visits one item a swarm, until it pauses.
+/// Visits one item of each swarm, until it pauses.
 pub(super) type Visitor<'a, T> = &'a mut dyn FnMut(T) -> Visit;
 
 /// Passes an item of each swarm to `see`, some swarms at a time. `walk` visits the swarms of one shard.

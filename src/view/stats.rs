@@ -24,7 +24,7 @@ pub struct TrackerStats {
     #[schema(value_type = BTreeMap<String, u64>)]
     pub scrapes: ProtocolCounts,
     pub udp_connects: u64,
-    /// Announces and scrapes refused, by reason; reasons that never were are left out
+    /// Announces and scrapes refused, by reason; reasons that never occurred are left out
     pub refusals: BTreeMap<String, u64>,
     pub swarms: u64,
     pub peers: PeersByFamily,
@@ -79,7 +79,7 @@ pub struct RegistrySizes {
 /// What storage does not have yet, and what became of the rest.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct JournalState {
-    /// Changes that are not in a batch yet
+    /// Changes that are not durable yet
     pub pending: u64,
     /// Changes that storage does not have yet
     pub backlog: u64,

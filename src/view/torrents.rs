@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::change::SwarmCounts;
 use crate::storage::StoredTorrent;
 
-/// A registered torrent; its counters are those of now.
+/// A registered torrent, with the counts of its swarm as they are now.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Torrent)]
 pub struct TorrentRow {

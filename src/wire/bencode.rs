@@ -16,7 +16,8 @@ const DEPTH_MAX: u32 = 100;
 /// input; the largest .torrent files in use have a few hundred thousand.
 const VALUES_MAX: u32 = 3_000_000;
 
-/// The most digits of an integer, and of the length of a string: there may be any number of leading zeros.
+/// The most digits of an integer, and of the length of a string, leading zeros included: otherwise there
+/// could be any number of them.
 const INT_DIGITS_MAX: usize = 20;
 const LENGTH_DIGITS_MAX: usize = 16;
 

@@ -1,5 +1,6 @@
 //! Headers in which proxies name the client: `X-Forwarded-For` and similar ones, and `Forwarded` of
-//! RFC 7239. Only what trusted proxies wrote counts; what is left of it may be forged by the client.
+//! RFC 7239. Only what trusted proxies wrote counts; what stands to the left of that may be forged by the
+//! client.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -59,8 +60,8 @@ pub fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
 /// `hops` holds those of all lines of the header, in order.
 ///
 /// # Errors
-/// There is no hop, or the one that counts is not an address: what is left of it was not written by a
-/// trusted proxy.
+/// There is no hop, or the one that counts is not an address: what stands to its left was not written by
+/// a trusted proxy.
 pub fn client_ip(hops: impl Iterator<Item = Hop>, trusted: &[IpNet]) -> Result<IpAddr, ParseError> {
     let mut client = Err(ParseError::InvalidForwarded);
     for (number, hop) in hops.enumerate() {

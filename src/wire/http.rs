@@ -17,7 +17,7 @@ pub enum Target<'a> {
     Scrape { passkey: Option<Cow<'a, str>> },
 }
 
-/// Parses a path (rule H2); none if it is not found.
+/// Parses a path (rule H2); none if nothing is found there.
 pub fn parse_path(path: &str) -> Option<Target<'_>> {
     if path == "/announce" {
         return Some(Target::Announce { passkey: None });

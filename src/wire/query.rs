@@ -13,13 +13,13 @@ pub const SCRAPE_MAX: usize = 74;
 /// A longer `key` of a client is ignored.
 const KEY_LEN_MAX: usize = 64;
 
-/// Bytes of a decoded value that is neither a hash nor a key.
+/// The most bytes of a decoded value that is neither a hash nor a key.
 const VALUE_LEN_MAX: usize = 64;
 
 /// Parses the query of an announce.
 ///
 /// # Errors
-/// The first of: info_hash, peer_id, port that is missing or invalid.
+/// The first of info_hash, peer_id and port that is missing or invalid.
 pub fn parse_announce(query: &[u8]) -> Result<Announce, ParseError> {
     let mut raw = RawAnnounce::default();
     each_pair(query, |key, value| raw.take(key, value));

@@ -1,6 +1,6 @@
-//! Clients of two nodes, each of which writes down what it is owed and what happened to it. Most
+//! Clients of two nodes. Each client writes down what it is owed and what happened to it. Most
 //! stay with a node until it can't be reached, and then go on at the other; some move without a
-//! reason; some announce to both nodes, to each in another address family. They stop, crash, and
+//! reason; some announce to both nodes, to one by IPv4 and to the other by IPv6. They stop, crash, and
 //! come back with the totals that they had or with lower ones.
 
 use std::net::SocketAddr;
@@ -55,7 +55,7 @@ enum Habit {
     Both,
 }
 
-/// Between which two values something must be found: what was acknowledged, and what was reported.
+/// The bounds of what storage must have: what was acknowledged, and what was reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Range {
     pub low: u64,
@@ -81,7 +81,7 @@ pub struct Client {
     left: u64,
     /// None while it is away.
     session: Option<Session>,
-    /// When it was first tried to start the latest session, and the ways by which that was answered.
+    /// When it first tried to start the latest session, and the ways by which that was answered.
     started_at: Instant,
     has_start: [bool; WAYS],
     /// When it comes back.
@@ -90,7 +90,7 @@ pub struct Client {
     pub owed: [Range; 2],
     /// Whether it said that it completed, and got an answer.
     pub completed: Option<bool>,
-    /// Unix time since when it seeds, and when it did before.
+    /// Since when it has been seeding (Unix time), and the stretches in which it did before.
     seeding_since: Option<i64>,
     pub seeded: Vec<(i64, i64)>,
     /// When it was away as a seeder: a node that learns late of its stop, or in one family only, takes
@@ -110,7 +110,7 @@ struct Crowd<'a> {
     connections: [Option<Connection>; WAYS],
 }
 
-/// Ends the threads when the kills are over, also by a panic.
+/// Ends the threads when the kills are over, even if a panic ended them.
 struct Over<'a>(&'a Stage);
 
 /// Runs `act` while `threads` threads announce; returns all clients that there were.
@@ -288,8 +288,8 @@ impl<'a> Crowd<'a> {
         client.leave(&mut self.rng);
     }
 
-    /// Announces until there is an answer. A client that `goes_on` meanwhile may report more next
-    /// time, or crash: then there is none, and the answer is false.
+    /// Announces until there is an answer, and returns true. A client that `goes_on` meanwhile may
+    /// report more next time, or crash: then there is no answer, and the result is false.
     fn announce(&mut self, client: &mut Client, event: &'static str, goes_on: bool) -> bool {
         let start = now();
         loop {
@@ -408,8 +408,8 @@ impl Client {
         }
     }
 
-    /// Whether it announces to both nodes. Of those, each node knows one family only, and that the
-    /// peer left in the other one may reach it late.
+    /// Whether it announces to both nodes. Then each node sees only one family of it, and may learn
+    /// late that it left in the other.
     pub fn is_at_both(&self) -> bool {
         self.habit == Habit::Both
     }
@@ -459,7 +459,7 @@ impl Client {
         }
     }
 
-    /// Records what an answer acknowledges: those to events wait until they are durable.
+    /// Records what an answer acknowledges: one to an event waits until the report is durable.
     fn acknowledge(&mut self, event: &str) {
         if let Some(session) = &mut self.session
             && !event.is_empty()

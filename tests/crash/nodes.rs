@@ -36,7 +36,7 @@ const SECONDS_OFF: i64 = 1;
 /// Stories that a failure prints.
 const STORIES_MAX: usize = 3;
 
-/// Log lines that never occur as long as no file and no server loses data.
+/// Log lines of a panic or of lost batches, which none of these kills may cause.
 const LOSSES: [&str; 4] = [
     "panicked",
     "batch is lost",
@@ -60,7 +60,7 @@ struct Pair {
     b: Mika,
 }
 
-/// What clients of one user moved on one torrent, as far as storage may know.
+/// What storage must have of one user and torrent, by what clients announced.
 #[derive(Default)]
 struct Wanted {
     /// With multipliers, up and down.

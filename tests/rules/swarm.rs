@@ -145,7 +145,7 @@ fn a_public_snatch_counts_once_while_the_peer_stays() {
 fn a_recheck_of_a_public_seeder_is_not_a_snatch() {
     let mut world = World::public();
     let done = || peer(1).left(0).event("completed");
-    // It came as a seeder, so that it never downloaded the torrent here.
+    // It came as a seeder, so it never downloaded the torrent here.
     world.ok(peer(1).left(0).event("started"));
     for _ in 0..3 {
         assert_eq!(world.counts(peer(1)), (0, 1, 0), "it lacks something");
@@ -154,7 +154,7 @@ fn a_recheck_of_a_public_seeder_is_not_a_snatch() {
         assert_eq!(world.counts(done().with("port=7000")), (1, 0, 0));
         world.ok(peer(1).left(0));
     }
-    // Others are not affected, nor is one whose download was not seen to end.
+    // Others are not affected, nor is the client itself when it comes again after it expired.
     world.ok(peer(2));
     assert_eq!(world.counts(peer(2).left(0).event("completed")), (2, 0, 1));
     world.wait(TTL + 1);
@@ -239,7 +239,7 @@ fn reports_of_one_family_hold_for_the_other() {
     assert_eq!(world.ok(v6(2).left(0)).peers, [], "it seeds in both");
     world.ok(v6(1));
     assert_eq!(world.ok(peer(2).of(2).left(0)).peers.len(), 1);
-    // But a stop only takes its own family away, also over a restart.
+    // But a stop takes only its own family away, and a restart does not change that.
     let stop = peer(1).of(1).left(0).event("stopped");
     assert_eq!(world.counts(stop), (1, 1, 0));
     world.drain();
@@ -295,7 +295,7 @@ fn a_public_peer_is_its_endpoint() {
     );
     assert_eq!(world.counts(peer(1).with("key=99&port=7001")), (0, 2, 0));
     assert_eq!(world.counts(peer(1).with("port=7002")), (0, 2, 0));
-    // Taking over the port of another client leaves no ghost of its own behind.
+    // A client that takes over the port of another one leaves no ghost at its old port.
     let mut world = World::public();
     world.ok(peer(1));
     world.ok(peer(2).from("9.9.9.1").with("port=7000"));
@@ -395,7 +395,7 @@ fn a_swarm_of_many_thousands_expires_as_a_whole() {
     assert_eq!(announce(&mut world, 3010).incomplete, 3000);
     assert_eq!(announce(&mut world, 3009).incomplete, 3001);
     world.wait(TTL + TOMBSTONE);
-    // What a sweep owes is paid by the next, which may then forget.
+    // The sweep that expires a peer queues what it owes; only a later one forgets the tombstone.
     world.flush();
     world.sweep();
     assert_eq!(world.tracker.totals(), (0, 0, 0));

@@ -646,6 +646,6 @@ fn named_sessions_credit_what_was_moved_and_no_more() {
             (moved, gained) = (moved + routed.moved, gained + credited);
         }
     }
-    // Lost are sessions that began and ended before anything of them arrived, and reports within one second.
+    // What is lost: sessions that began and ended before anything of them arrived, and reports within one second.
     assert!(gained * 100 > moved * 97, "{gained} of {moved}");
 }

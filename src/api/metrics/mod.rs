@@ -35,8 +35,8 @@ pub struct Sources {
     pub swarm_stats: Arc<CostLimitedCache<SwarmStats>>,
 }
 
-/// All metrics as they are now. Counting the swarms takes some tens of nanoseconds for each: with a
-/// large tracker, call it on a blocking thread.
+/// All metrics as they are now. Counting takes some tens of nanoseconds per swarm: call it on a
+/// blocking thread if there may be many.
 pub fn text(sources: &Sources) -> String {
     let mut registry = prometheus_client::registry::Registry::default();
     registry.register_collector(Box::new(sources.clone()));
@@ -86,7 +86,7 @@ impl Sources {
         page.counters("mika_refusals_total", "Announces and scrapes answered with a failure, by its reason.", refusals)?;
         let durations = metrics.durations.iter();
         let durations = durations.map(|(protocol, histogram)| ([("protocol", protocol.name())], histogram));
-        page.histograms("mika_request_duration_seconds", "From an announce or scrape that was read to its reply as bytes.", durations)?;
+        page.histograms("mika_request_duration_seconds", "From a parsed announce or scrape to its encoded reply.", durations)?;
         page.counter("mika_snatches_total", "Downloads completed.", metrics.snatches.get())?;
         page.counter("mika_peers_expired_total", "Peers that fell silent.", metrics.expired.get())?;
         page.counter("mika_peers_replaced_total", "Private peers whose endpoint another client of their user took over.", metrics.replaced.get())?;
@@ -135,7 +135,7 @@ impl Sources {
         });
         page.gauges(
             "mika_peers",
-            "Peers by address family and role; one that is there by both counts in each.",
+            "Peers by address family and role; one that uses both counts in each.",
             peers,
         )
     }
@@ -159,9 +159,9 @@ impl Sources {
         page.gauge("mika_journal_backlog", "Changes that storage does not have yet.", self.journal.backlog() as u64)?;
         page.gauge("mika_journal_lag_seconds", "Age of the oldest change that storage does not have yet.", u64::from(self.journal.lag()))?;
         page.counter("mika_journal_batches_applied_total", "Batches that storage has applied.", metrics.batches.get())?;
-        page.counter("mika_journal_batch_failures_total", "Tries to apply batches that failed.", metrics.batch_failures.get())?;
+        page.counter("mika_journal_batch_failures_total", "Failed attempts to apply batches.", metrics.batch_failures.get())?;
         page.counter("mika_journal_batches_spilled_total", "Batches written to the spill file.", metrics.batches_spilled.get())?;
-        page.counter("mika_journal_send_failures_total", "Tries to send batches to the cache that failed.", metrics.cache_failures.get())?;
+        page.counter("mika_journal_send_failures_total", "Failed attempts to send batches to the cache.", metrics.cache_failures.get())?;
         page.histogram("mika_journal_apply_duration_seconds", "How long storage took to apply batches.", &metrics.apply_durations)?;
         page.histogram("mika_journal_keep_duration_seconds", "How long the cache took to keep batches.", &metrics.keep_durations)?;
         page.counter("mika_uploaded_bytes_total", "Upload credited to users, once storage has it.", metrics.credited_up.get())?;
@@ -175,13 +175,13 @@ impl Sources {
         page.gauge("mika_storage_up", "1 if storage can be reached, else 0.", is_up(metrics.storage.is_up()))?;
         page.gauge("mika_storage_problems", "What is wrong with the triggers, tables and session of the database.", metrics.storage_problems.load(Ordering::Relaxed))?;
         page.counter("mika_storage_failures_total", "Calls to storage that failed.", metrics.storage.failures.get())?;
-        page.counter("mika_storage_reconnects_total", "Times that storage was back after calls had failed.", metrics.storage.reconnects.get())?;
+        page.counter("mika_storage_reconnects_total", "How often storage came back after calls had failed.", metrics.storage.reconnects.get())?;
         let clocks = metrics.clocks.all();
         let clocks = clocks.iter().map(|(clock, skew)| ([("clock", clock.as_str())], *skew));
         page.gauges("mika_clock_skew_seconds", "Seconds between a clock and the time that most agree on.", clocks)?;
         page.gauge("mika_cache_up", "1 if the cache can be reached, else 0.", is_up(metrics.cache.is_up()))?;
         page.counter("mika_cache_failures_total", "Calls to the cache that failed.", metrics.cache.failures.get())?;
-        page.counter("mika_cache_reconnects_total", "Times that the cache was back after calls had failed.", metrics.cache.reconnects.get())
+        page.counter("mika_cache_reconnects_total", "How often the cache came back after calls had failed.", metrics.cache.reconnects.get())
     }
 
     #[rustfmt::skip] // a table
@@ -197,7 +197,7 @@ impl Sources {
         page.counter("mika_udp_connects_limited_total", "UDP connects left unanswered, because their network had asked too often.", metrics.udp_connects_limited.get())?;
         page.counter("mika_udp_bad_ids_total", "UDP requests with a connection id that is not valid.", metrics.udp_bad_ids.get())?;
         page.counter("mika_udp_errors_limited_total", "UDP errors that were not sent, because their network had got too many.", metrics.udp_errors_limited.get())?;
-        page.counter("mika_udp_dropped_total", "UDP packets that are no request.", metrics.udp_dropped.get())?;
+        page.counter("mika_udp_dropped_total", "UDP packets that are not requests.", metrics.udp_dropped.get())?;
         page.counter("mika_udp_unsent_total", "UDP replies that the system did not take.", metrics.udp_unsent.get())?;
         let expiries = expiries(&metrics.certificates);
         page.gauges("mika_certificate_expiry_timestamp_seconds", "Unix time at which the certificate of a listener expires.", expiries)
@@ -208,7 +208,7 @@ impl Sources {
         let process = ProcessFigures::read();
         let started = self.clock.now().to_unix(Seconds::START);
         page.gauge("mika_process_resident_memory_bytes", "Memory of the process.", process.resident)?;
-        page.gauge("mika_process_memory_limit_bytes", "Memory that there is for it.", process.memory_max)?;
+        page.gauge("mika_process_memory_limit_bytes", "Memory that the process may use.", process.memory_max)?;
         page.gauge("mika_process_open_fds", "Open files.", process.files_open)?;
         page.gauge("mika_process_max_fds", "Files that may be open at once.", process.files_max)?;
         page.gauge("mika_process_threads", "Threads.", process.threads)?;

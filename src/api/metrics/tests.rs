@@ -7,7 +7,7 @@ use crate::telemetry::metrics::{ProbeSource, Protocol, RequestKind};
 use crate::tracker::{AnnounceRequest, Mode, Reason, Rules, Workspace};
 use crate::wire::query;
 
-/// The parts of a node that is not shared, over a database in memory.
+/// The parts of a node without a cache, over a database in a temporary folder.
 struct TestNode {
     sources: Sources,
     work: Workspace,
@@ -269,7 +269,7 @@ async fn clients_cannot_grow_the_text_beyond_the_closed_lists() {
     assert!(text.len() < 100_000, "{}", text.len());
 }
 
-/// The page names what the text names, and the other way round.
+/// The docs page names exactly the metrics that the text does.
 #[tokio::test]
 async fn the_documentation_names_every_metric() {
     let page = include_str!("../../../docs/metrics.md");
@@ -319,7 +319,7 @@ async fn dashboard_and_alerts_ask_for_metrics_that_exist() {
     }
 }
 
-/// Every alert says where its section of the runbook is, and there is one.
+/// Every alert links to its section of the runbook, and that section exists.
 #[test]
 fn every_alert_has_a_section_in_the_runbook() {
     let runbook = include_str!("../../../docs/runbook.md");

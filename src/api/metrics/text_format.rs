@@ -74,8 +74,8 @@ impl MetricsPage<'_> {
         help: &str,
         values: impl IntoIterator<Item = Value<L, u64>>,
     ) -> fmt::Result {
-        // Written as a gauge, because the crate adds `_total` to the names of counters, and describes
-        // them without it: so the other version of this format has it, OpenMetrics.
+        // Written as a gauge: for counters the crate follows OpenMetrics, which adds `_total` to the name of the
+        // value but not to that of the description.
         self.each(name, help, MetricType::Counter, values, |metric, value| {
             metric.encode_gauge(&whole(value))
         })

@@ -20,16 +20,16 @@ pub trait Compact: Copy + Eq + AsRef<[u8]> {
     /// The same port at another address; none if that is of the other family.
     fn with_ip(&self, ip: IpAddr) -> Option<Self>;
 
-    /// The bytes that identify a host: the address, of IPv6 the network half, because a host may use any
-    /// number of addresses in it.
+    /// The bytes that identify a host: an IPv4 address, or the network half of an IPv6 address, because a host
+    /// may use any number of addresses in it.
     fn host(&self) -> &[u8];
 }
 
-/// An IPv4 endpoint: 4 bytes and 2.
+/// An IPv4 endpoint: 4 bytes of address, 2 of port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Compact4(pub [u8; 6]);
 
-/// An IPv6 endpoint: 16 bytes and 2.
+/// An IPv6 endpoint: 16 bytes of address, 2 of port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Compact6(pub [u8; 18]);
 

@@ -15,7 +15,7 @@ use super::{Compact, canonical, is_global};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(from = "Vec<Configured>", into = "Vec<Configured>")]
 pub struct PublicAddresses {
-    /// In the order of the config: the first match counts.
+    /// Those with a network first, otherwise in the order of the config: the first match counts.
     mappings: Vec<PublicAddress>,
 }
 
@@ -31,7 +31,7 @@ pub struct PublicAddress {
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 enum Configured {
-    /// The address of every host whose own the internet can't reach, in the address's family.
+    /// The public address of every local address of its family.
     All(IpAddr),
     Network(NetworkAddress),
 }
@@ -44,7 +44,7 @@ struct NetworkAddress {
     address: IpAddr,
 }
 
-/// A requester, as far as it decides which addresses it can reach.
+/// What decides which addresses a requester can reach.
 #[derive(Clone, Copy, Debug)]
 pub struct Viewer<'a> {
     addresses: &'a PublicAddresses,

@@ -2,11 +2,11 @@
 
 use redis::{Arg, Cmd, Pipeline};
 
-/// A part is sent when it has this many bytes or commands; one large command is a part of its own.
+/// The most bytes and commands of a part; a command that is larger is a part of its own.
 const PART_BYTES: usize = 1 << 20;
 const PART_COMMANDS: usize = 2000;
 
-/// Maximum of items of one command: the server is blocked meanwhile.
+/// The most items in one command: the server is blocked while it runs.
 const ITEMS_MAX: usize = 500;
 
 /// Approximate overhead of the protocol for one argument.

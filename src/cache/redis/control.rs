@@ -56,7 +56,7 @@ pub(super) async fn position(link: &RedisLink) -> Result<ControlPosition, CacheE
     Ok(Position::shown(last, session.run_id()))
 }
 
-/// Positions in streams of two runs can't be compared: false; the next read detects the restart.
+/// Positions in streams of two runs can't be compared, so the answer is false; the next read detects the restart.
 pub(super) fn has_reached(position: &ControlPosition, end: &ControlPosition) -> bool {
     let (Some(position), Some(end)) = (Position::of(position), Position::of(end)) else {
         return false;

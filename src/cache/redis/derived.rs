@@ -203,7 +203,7 @@ fn write_sets<'a>(commands: &mut Commands, memberships: impl Iterator<Item = &'a
     }
 }
 
-/// Whether a torrent belongs into one of [`keys::USER_SETS`].
+/// Whether a torrent belongs in one of [`keys::USER_SETS`]; none leaves the set unchanged.
 fn is_in(membership: &Membership, set: &str) -> Option<bool> {
     match set {
         keys::ACTIVE => membership.active,

@@ -17,7 +17,7 @@ use crate::change::{Batch, codec};
 /// Batches read at once: each may be some megabytes.
 const READ_MAX: u32 = 4;
 
-/// Changes after which a group of batches is sent and counted before the next.
+/// The most changes in a group of batches, which is written completely before the next; one batch may have more.
 const GROUP_CHANGES: usize = 10_000;
 
 /// The streams that this process writes to.
@@ -86,11 +86,11 @@ impl Keeping<'_> {
     /// Writes batches first, derived state second: if the connection breaks between, a retry writes both.
     ///
     /// Waits for each batch before the next: a server that is short of memory may refuse one and take the
-    /// next, and then never accepts the first, whose id is lower.
+    /// next, and would then never accept the first, whose id is lower.
     async fn group(&self, batches: &[Arc<Batch>], mut is_first: bool) -> Result<(), CacheError> {
         let mut derived = Derived::default();
         for batch in batches {
-            // In an emptied stream, the first batch would block those before it.
+            // If the stream is gone, adding this batch would block those before it.
             let reply = self.add(batch, is_first).await?;
             if is_first && reply == Value::Nil {
                 self.begin_stream(batch).await?;
@@ -314,8 +314,8 @@ fn batch(link: &RedisLink, node: &str, entry: Value) -> Result<Batch, CacheError
     let key = keys::journal(node);
     let damaged = |problem: &str| {
         link.broken(&format!(
-            "entry {id} of {key} is no batch of Mika's: {problem}; a newer Mika can read it, or \
-             XDEL {key} {id} gives its credit up"
+            "entry {id} of {key} is no batch of Mika's: {problem}; a newer Mika may be able to read it, \
+             and XDEL {key} {id} discards it with its credit"
         ))
     };
     let number = number_of(&id).ok_or_else(|| damaged("its id does not end in -0"))?;

@@ -1,4 +1,4 @@
-//! The names of all keys: no other file writes one. docs/redis.md documents them.
+//! The names of all keys, which are spelled out in no other file. docs/redis.md documents them.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ pub(super) const REGISTRY: &str = "t:registry";
 pub(super) const CONTROL: &str = "t:control";
 pub(super) const NODES: &str = "t:nodes";
 
-/// Scores of torrent ids.
+/// Sorted sets of torrent ids; the score is the counter.
 pub(super) const SEEDERS: &str = "t:i:seeders";
 pub(super) const LEECHERS: &str = "t:i:leechers";
 pub(super) const SNATCHES: &str = "t:i:snatches";
@@ -25,7 +25,7 @@ const USER: &str = "t:u:";
 const TORRENT: &str = "t:t:";
 const SWARM: &str = "t:p:";
 
-/// Patterns of `SCAN`. Users have digits; the sets of users have names.
+/// Patterns of `SCAN`. After the prefix, users have digits; their sets have names.
 pub(super) const ALL_USERS: &str = "t:u:[0-9]*";
 pub(super) const ALL_TORRENTS: &str = "t:t:*";
 pub(super) const ALL_SWARMS: &str = "t:p:*";
@@ -50,14 +50,14 @@ pub(super) enum KeyKind {
     Other,
 }
 
-/// The sets of torrents that a user has.
+/// Each user has these sets of torrents.
 pub(super) const USER_SETS: [&str; 4] = [ACTIVE, INCOMPLETE, COMPLETE, HNR];
 pub(super) const ACTIVE: &str = "active";
 pub(super) const INCOMPLETE: &str = "incomplete";
 pub(super) const COMPLETE: &str = "complete";
 pub(super) const HNR: &str = "hnr";
 
-/// The peer of a swarm's field.
+/// The peer that a field of a swarm's hash stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerField {
     Member(UserId, PeerId),

@@ -34,7 +34,7 @@ pub(super) async fn find(
         match keys::kind_of(&key) {
             KeyKind::Old => leftovers.push(stray(key, "only the first version of Mika read it")),
             KeyKind::Misnamed => {
-                leftovers.push(stray(key, "its name is no info hash in lower case"));
+                leftovers.push(stray(key, "its name is not an info hash in lower case"));
             }
             KeyKind::Swarm(info_hash) => hashes.push(info_hash),
             KeyKind::Other => {}
@@ -93,7 +93,7 @@ fn judge(kind: KeyKind, key: Vec<u8>, answer: Value, leftovers: &mut Vec<CacheLe
             judge_row(row, answer, &TORRENT_FIELDS, TORRENT_COUNTERS, leftovers);
         }
         KeyKind::UserSet(_) if answer == Value::Nil => {
-            leftovers.push(stray(key, "it is of a user who is not there"));
+            leftovers.push(stray(key, "it belongs to a user who does not exist"));
         }
         KeyKind::Passkey if answer != Value::Nil => {
             let text = String::from_utf8_lossy(&key);
@@ -159,7 +159,7 @@ async fn find_peers(
     for (&torrent, answer) in hashes.iter().zip(answers) {
         let Some(values) = reply::list(answer) else {
             let key = keys::swarm(torrent).into_bytes();
-            leftovers.push(stray(key, "it is no hash"));
+            leftovers.push(stray(key, "it is not a hash"));
             continue;
         };
         let mut values = values.into_iter();

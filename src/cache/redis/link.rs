@@ -26,11 +26,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for the replies to one part of commands.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Backoff between connections.
+/// Backoff between attempts to connect.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// Maximum of parts in flight.
+/// The most parts in flight.
 const IN_FLIGHT_MAX: usize = 16;
 
 /// Idle connections kept for blocking reads.
@@ -72,7 +72,7 @@ struct State {
     shared: Option<Arc<Connection>>,
     idle: Vec<Connection>,
     backoff: Backoff,
-    /// No reconnect before.
+    /// No reconnect before then.
     closed_until: Option<Instant>,
     last_run_id: Option<Arc<str>>,
     /// The last epoch seen on the server: emptying the server removes it.
@@ -172,7 +172,7 @@ impl RedisLink {
         state.generation
     }
 
-    /// The data of a session is lost: begins a new generation, unless there is one since.
+    /// The data behind a session is lost: begins a new generation, unless one has begun since.
     pub(super) fn was_emptied(&self, session: &RedisSession<'_>) -> Generation {
         let mut state = self.state.lock();
         if session.generation() == state.generation {
@@ -208,7 +208,7 @@ impl RedisLink {
         let closed_until = self.state.lock().closed_until;
         if closed_until.is_some_and(|until| until.elapsed().is_zero()) {
             return Err(CacheError::Away(format!(
-                "{}: no connection; the next try is soon",
+                "{}: no connection; the next attempt follows soon",
                 self.server
             )));
         }
@@ -353,7 +353,7 @@ impl RedisLink {
         part: &Pipeline,
         time_limit: Duration,
     ) -> Result<Vec<Value>, RedisFault> {
-        // A clone is a handle of the same connection.
+        // A clone is a handle to the same connection.
         let mut wire = wire.clone();
         match timeout(time_limit, wire.send_packed_commands(part, 0, part.len())).await {
             Ok(Ok(replies)) => Ok(replies),
@@ -365,7 +365,7 @@ impl RedisLink {
     /// The error for a reply that only another program or a proxy could cause.
     pub(super) fn unexpected(&self, command: &str) -> CacheError {
         CacheError::Broken(format!(
-            "{}: an unexpected reply to {command}: is it a Redis?",
+            "{}: an unexpected reply to {command}: is it Redis?",
             self.server
         ))
     }
@@ -413,7 +413,7 @@ impl RedisSession<'_> {
         self.connection.generation
     }
 
-    /// Names this run of this server.
+    /// Identifies this run of the server.
     pub(super) fn run_id(&self) -> &str {
         &self.connection.run_id
     }
@@ -471,7 +471,7 @@ impl RedisSession<'_> {
         let link = self.link;
         let Ok(Ok(_permit)) = timeout(REPLY_TIMEOUT, link.in_flight.acquire()).await else {
             return Err(CacheError::Away(format!(
-                "{}: it is behind with what it was sent",
+                "{}: it can't keep up with the commands it was sent",
                 link.server
             )));
         };
@@ -496,7 +496,7 @@ impl RedisSession<'_> {
 // === impl Waiting ===
 
 impl Waiting<'_> {
-    /// Names the run of the server at the other end.
+    /// Identifies the run of the server at the other end.
     pub(super) fn run_id(&self) -> &str {
         &self.connection.run_id
     }

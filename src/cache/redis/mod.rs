@@ -1,6 +1,6 @@
 //! The cache in Redis or Valkey. docs/redis.md documents every key.
 //!
-//! Uses single-key commands and pipelines of them only, so keys could be on several servers.
+//! Uses only single-key commands, and pipelines of them, so the keys could be on several servers.
 
 mod commands;
 mod control;
@@ -59,7 +59,7 @@ pub(super) fn check_url(url: &Secret) -> Result<(), String> {
     Ok(())
 }
 
-/// What a URL that works may have wrong: a text before the '@' without a colon in it is a user.
+/// A likely mistake in a URL that works: without a colon, the text before the '@' is a user, not a password.
 pub(super) fn url_warning(url: &Secret) -> Option<String> {
     let text = url.expose();
     let rest = text

@@ -8,7 +8,7 @@ use crate::cache::CacheError;
 
 const FIELD: &str = "database";
 
-/// Writes the field if it is missing or has the former value; returns its value then.
+/// Writes the field if it is missing or has the former value; returns the value that it has after that.
 const SET: &str = r"
 local owner = redis.call('HGET', KEYS[1], ARGV[1])
 if not owner or owner == ARGV[3] then
@@ -34,7 +34,7 @@ pub(super) async fn set_database(
     let script = script.ok_or_else(|| link.unexpected("SCRIPT"))?;
     let mut set = cmd("EVALSHA");
     set.arg(script).arg(1).arg(keys::REGISTRY).arg(FIELD);
-    // No database has an empty name.
+    // No database has an empty identity, so an empty one never matches.
     set.arg(database).arg(former.unwrap_or_default());
     let owner = reply::text(session.one(set).await?);
     owner.ok_or_else(|| link.unexpected("EVALSHA"))

@@ -40,7 +40,7 @@ pub(super) async fn scan_keys(
     ))
 }
 
-/// Like [`scan_keys`], with foreign keys that are not UTF-8.
+/// Like [`scan_keys`], including foreign keys that are not UTF-8.
 pub(super) async fn scan_any_keys(
     link: &RedisLink,
     session: &RedisSession<'_>,
@@ -108,7 +108,7 @@ impl<K: Copy, T> RowScan<K, T> {
                 session.run(commands),
                 scan_keys(link, &session, self.pattern, cursor),
                 async {
-                    // So that the commands are sent before.
+                    // Lets the commands be sent first.
                     tokio::task::yield_now().await;
                     self.take(link, &mut scan, before)
                 }

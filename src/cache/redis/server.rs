@@ -51,7 +51,7 @@ pub(super) async fn check(link: &RedisLink) -> Result<Vec<CacheFinding>, CacheEr
     Ok(findings)
 }
 
-/// Whether the server logs writes to its disk before it replies.
+/// Whether the server logs writes to its disk.
 pub(super) async fn is_persistent(link: &RedisLink) -> Result<bool, CacheError> {
     let session = link.session().await?;
     let info = Info::read(&session, "persistence").await?;
@@ -71,7 +71,7 @@ fn kind(info: &Info, findings: &mut Vec<CacheFinding>) {
     if info.text("redis_mode") == Some("cluster") {
         findings.push(CacheFinding::problem(
             "the server is part of a Redis Cluster, which Mika can't use".into(),
-            "name a server of its own in cache.url",
+            "name a server that is not part of a cluster in cache.url",
         ));
     }
     // Valkey also reports the version of Redis that it is compatible with.
@@ -103,7 +103,7 @@ fn memory(info: &Info, findings: &mut Vec<CacheFinding>) {
             format!(
                 "maxmemory-policy is {policy}: a full server throws away users, peers and credit"
             ),
-            "set maxmemory-policy noeviction in redis.conf and by CONFIG SET",
+            "set maxmemory-policy noeviction in redis.conf and with CONFIG SET",
         ));
     }
 }
@@ -125,7 +125,7 @@ fn persistence(info: &Info, findings: &mut Vec<CacheFinding>) {
         if info.text(field) == Some("err") {
             findings.push(CacheFinding::problem(
                 format!("Redis could not {what}, and may refuse writes"),
-                "look at Redis' log, and at the room on its disk",
+                "look at Redis' log, and at the free space on its disk",
             ));
         }
     }
@@ -135,10 +135,10 @@ fn persistence(info: &Info, findings: &mut Vec<CacheFinding>) {
 fn sync(policy: &str, findings: &mut Vec<CacheFinding>) {
     if policy == "no" {
         findings.push(CacheFinding::note(
-            "appendfsync is no: a crash of the machine loses up to half a minute, which is lost for good where a \
-             node dies with it"
+            "appendfsync is no: a crash of the machine loses up to half a minute of writes, for good if a node \
+             dies with it"
                 .into(),
-            "set appendfsync everysec in redis.conf and by CONFIG SET",
+            "set appendfsync everysec in redis.conf and with CONFIG SET",
         ));
     }
 }
@@ -187,7 +187,7 @@ async fn permissions(
         let missing = missing.join(" ");
         findings.push(CacheFinding::problem(
             format!("Mika's user of Redis lacks permissions on t:*: {missing}"),
-            "give them by ACL SETUSER, as docs/redis.md says",
+            "grant them with ACL SETUSER, as docs/redis.md says",
         ));
     }
     Ok(())

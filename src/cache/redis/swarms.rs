@@ -108,7 +108,7 @@ impl MemberWrites {
         }
     }
 
-    /// Sends them; returns the members with newer records.
+    /// Sends them; returns the members that were left alone, because Redis has newer records.
     pub(super) async fn run(
         self,
         session: &RedisSession<'_>,

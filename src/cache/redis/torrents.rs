@@ -14,8 +14,8 @@ use crate::registry::{Permille, StoredTorrent};
 /// Torrents that one job writes or removes.
 const ROWS_MAX: usize = 500;
 
-/// Arguments of the command that writes a torrent without counters, and their bytes without the
-/// name's, as a rule.
+/// How many arguments the command that writes a torrent without counters usually has, and how many bytes
+/// they take besides the name.
 const ARGS: usize = 14;
 const BYTES: usize = 180;
 

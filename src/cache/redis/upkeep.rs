@@ -9,7 +9,7 @@ use super::{keys, reply};
 use crate::cache::{CacheError, CacheLeftover, RowKey, Wiped};
 use crate::registry::Wipe;
 
-/// Maximum of fields in one `HDEL`.
+/// The most fields in one `HDEL`.
 const FIELDS_MAX: usize = 500;
 
 pub(super) async fn wipe(link: &RedisLink, what: Wipe, cursor: u64) -> Result<Wiped, CacheError> {

@@ -15,7 +15,7 @@ use crate::registry::{BadRow, StoredUser};
 /// Users that one job writes or removes.
 const ROWS_MAX: usize = 500;
 
-/// Arguments of the command that writes a user without counters, and their bytes, as a rule.
+/// Usual arguments of the command that writes a user without counters, and their bytes.
 const ARGS: usize = 12;
 const BYTES: usize = 160;
 
@@ -182,7 +182,7 @@ pub(super) async fn scan_passkeys(
     Ok(scan)
 }
 
-/// The user id in a passkey's key, if valid.
+/// The passkey in a key and the user id in its value, if both are valid.
 pub(super) fn passkey_entry(key: &str, owner: Value) -> Option<(Passkey, UserId)> {
     let passkey = keys::passkey_of(key)?.parse().ok()?;
     let id = reply::text(owner)?.parse().ok()?;

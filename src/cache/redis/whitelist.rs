@@ -51,7 +51,7 @@ pub(super) async fn get(link: &RedisLink) -> Result<Vec<ClientPrefix>, CacheErro
             let name = reply::text(name).unwrap_or_default();
             clients.push(ClientPrefix { prefix, name });
         } else {
-            tracing::debug!(%prefix, "client in the cache passed over: not 1 to 20 characters");
+            tracing::debug!(%prefix, "skipped a client prefix in the cache: not 1 to 20 bytes");
         }
     }
     Ok(clients)

@@ -16,10 +16,10 @@ use super::http1::{
 use crate::net::permits::{Permit, Phase};
 use crate::tracker::Ticket;
 
-/// Bytes of a body that are skipped; a connection with a longer one is closed (rule H4).
+/// The longest body that is skipped, in bytes; a connection with a longer one is closed (rule H4).
 const BODY_MAX: u64 = 64 * 1024;
 
-/// Bytes that are read and discarded at most while a connection closes.
+/// The most bytes that are read and discarded while a connection closes.
 const DISCARD_MAX: usize = 4 << 20;
 
 /// What a connection keeps between two turns: usually only its client's address.
@@ -38,9 +38,9 @@ pub(super) struct HttpConnection {
 pub(super) struct TurnOutcome {
     /// Requests were answered.
     pub answered: bool,
-    /// The client sends much at once: other connections run before its next turn.
+    /// The client sends a lot at once: other connections run before its next turn.
     pub is_long: bool,
-    /// The replies wait until this is settled: the last one of all that they acknowledge.
+    /// The replies wait for this ticket: the last one of all that they acknowledge.
     pub ticket: Option<Ticket>,
     /// What to do once the replies are sent.
     pub next: Next,

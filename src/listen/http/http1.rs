@@ -2,10 +2,10 @@
 //!
 //! Lines end with CRLF or LF. An ambiguous head is refused, because a proxy in front might read it
 //! differently: a CR elsewhere, a folded line, a space in or after a header's name, more than one
-//! length of a body.
+//! body length.
 //!
-//! Not `httparse`: it is as strict about syntax and some 100 ns a request faster, but it also refuses
-//! lines whose end is still to come, and has none of the limits. Around it most of this would remain.
+//! Not `httparse`: it is as strict about syntax and some 100 ns per request faster, but it also refuses
+//! lines whose end is still to come, and has none of the limits. Most of this code would remain around it.
 
 use memchr::memchr;
 
@@ -127,7 +127,7 @@ pub fn skip_empty_lines(mut bytes: &[u8]) -> &[u8] {
 // === impl RequestHead ===
 
 impl<'a> RequestHead<'a> {
-    /// The values of all headers named `name`, in order. One that is not UTF-8 is a `?`.
+    /// The values of all headers named `name`, in order. One that is not UTF-8 becomes a `?`.
     pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
         self.headers
             .split(|&byte| byte == b'\n')

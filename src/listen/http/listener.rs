@@ -53,7 +53,7 @@ impl AcceptQueue<'_> {
     /// Accepts a connection as a non-blocking socket, with its client's address; none if none waits.
     ///
     /// # Errors
-    /// The connection was aborted, or the process has no file left.
+    /// The connection was aborted, or the process has no file descriptor left.
     pub fn next(&mut self) -> Option<io::Result<(TcpStream, IpAddr)>> {
         self.0.try_io(|listener| accept(listener.get_ref())).ok()
     }

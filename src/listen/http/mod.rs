@@ -35,11 +35,11 @@ pub const SHARES: usize = 8;
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
-    /// The header by which they name the client.
+    /// The header in which they name the client.
     pub forwarded_header: ForwardedHeader,
     /// Which warnings about it were logged since the last reload.
     pub warned: Arc<Warned>,
-    /// How long a reply waits at most until what it acknowledges is durable.
+    /// The longest that a reply waits until what it acknowledges is durable.
     pub ack_timeout: Duration,
     /// Connections open at once, over all workers.
     pub max_connections: usize,

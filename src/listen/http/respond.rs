@@ -22,7 +22,7 @@ pub(super) struct Responder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Response {
     pub status: Status,
-    /// It must not be sent before this is settled.
+    /// It must not be sent before what this stands for is durable.
     pub ticket: Option<Ticket>,
 }
 

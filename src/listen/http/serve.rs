@@ -1,7 +1,7 @@
 //! Accepting connections, and answering what becomes readable on them.
 //!
 //! Most requests have arrived when their connection is accepted, and are answered at once. A client
-//! that wants no more costs no task, no memory and no permit.
+//! that wants nothing more costs no task, no memory and no permit.
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -34,10 +34,10 @@ pub(super) const INPUT_BYTES: usize = 16 * 1024;
 /// Bytes of replies after which they are sent before another request is answered.
 const REPLIES_MAX: usize = 16 * 1024;
 
-/// Connections that are accepted in a row before open connections run again.
+/// The most connections that are accepted in a row before open connections get their turns.
 const ACCEPT_BATCH: usize = 32;
 
-/// How long accepting pauses when the process has no file left for another connection.
+/// How long accepting pauses when the process has no file descriptor left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a stop waits for requests in flight.
@@ -144,7 +144,7 @@ impl Worker {
             let permit = self.permits.acquire(self.limited(client)).await;
             return self.spawn_tls(stream, connection, certificate, permit);
         }
-        // A panic over one connection must not end the accepting of others.
+        // A panic over one connection must not stop others from being accepted.
         let first = catch_unwind(AssertUnwindSafe(|| {
             let (buffers, responder) = &mut *self.shared.lock();
             on_readable(
@@ -315,7 +315,7 @@ impl Worker {
         }
     }
 
-    /// Whether each reply is the last one of its connection.
+    /// Whether each reply is now the last one of its connection.
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }

@@ -38,7 +38,7 @@ pub struct Warned {
 
 type Source = Result<IpAddr, ParseError>;
 
-/// The client's address. That of a trusted proxy if it does not send the header.
+/// The client's address; the proxy's own if a trusted proxy does not send the header.
 pub(super) fn source(
     connection: IpAddr,
     head: &RequestHead,

@@ -95,7 +95,7 @@ fn echo(head: &RequestHead, body: &mut Vec<u8>) -> Response {
     })
 }
 
-/// Sends the pieces over a connection, one a turn.
+/// Sends the pieces over a connection, one per turn.
 fn talk<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Talk {
     let (mut server, mut client) = (Server::new(), Client::default());
     let mut next = Next::Read { in_request: false };

@@ -18,7 +18,7 @@ pub const BATCH: usize = 64;
 /// Bytes of a packet that are read; a longer one is truncated (rule U7).
 const PACKET_MAX: usize = 2048;
 
-/// Distance between two packets in the buffer: no power of two, or their first bytes would all map to
+/// Distance between two packets in the buffer: not a power of two, or their first bytes would all map to
 /// the same cache sets.
 const PACKET_PITCH: usize = PACKET_MAX + 64;
 
@@ -164,8 +164,8 @@ impl Route {
         }
     }
 
-    /// Makes the route of a received packet that of its reply: from the address that the packet was sent
-    /// to, by the interface that the kernel chooses.
+    /// Turns the route of a received packet into that of its reply: from the address that the packet was sent
+    /// to, through the interface that the kernel chooses.
     fn reverse(&mut self) {
         let (info, len) = match self.pktinfo() {
             Some(libc::AF_INET) => (0, PKTINFO_V4),
@@ -305,7 +305,7 @@ impl Outgoing {
         self.packets.is_empty()
     }
 
-    /// Adds the packet that `write` appends, as a reply to a packet received by `route`.
+    /// Adds the packet that `write` appends, as a reply to a packet received over `route`.
     pub fn add(&mut self, route: &Route, write: impl FnOnce(&mut Vec<u8>)) {
         debug_assert!(self.headers.is_empty(), "headers point into the buffers");
         let mut route = *route;
@@ -334,7 +334,7 @@ impl Outgoing {
     /// Makes the headers of a range of packets, the first of which begins at `start`.
     fn fill_headers(&mut self, range: Range<usize>, start: &mut usize) {
         let packets = &mut self.packets[range];
-        // All parts before the first header, which points to one: a growing vector moves its elements.
+        // All parts are added before the first header points to one: a growing vector moves its elements.
         self.parts.extend(packets.iter().map(|(end, _)| {
             let packet = &self.bytes[*start..*end];
             *start = *end;

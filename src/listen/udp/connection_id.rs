@@ -25,7 +25,7 @@ pub struct ConnectionIds {
     slot_seconds: i64,
 }
 
-/// Slots for which an id is accepted after its own.
+/// How many slots after its own an id is accepted.
 const AGE_MAX: u8 = 8;
 
 // === impl ConnectionSecret ===

@@ -12,7 +12,7 @@ use super::batch::{Outgoing, Route};
 use crate::telemetry::metrics::Metrics;
 use crate::tracker::{Ticket, Tracker};
 
-/// Replies held at once. One more is dropped: its client retries, as if the network had lost it.
+/// The most replies held at once. One more is dropped: its client retries, as if the network had lost it.
 const HELD_MAX: usize = 16_384;
 
 /// The held replies of all UDP workers.
@@ -43,7 +43,7 @@ impl HeldReplies {
         }
     }
 
-    /// Sends the reply that `write` appends as soon as the ticket is settled.
+    /// Sends the reply that `write` appends once what the ticket stands for is durable, or after `ack_timeout`.
     pub fn hold(
         &self,
         socket: &Arc<UdpSocket>,

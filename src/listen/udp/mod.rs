@@ -37,7 +37,7 @@ const SOCKET_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long a worker pauses when its socket fails.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
-/// The least announces of a batch for which prefetching pays.
+/// The fewest announces in a batch for which prefetching pays off.
 const PREFETCH_MIN: usize = 4;
 
 const BAD_ID: &str = "bad connection id";
@@ -48,12 +48,12 @@ const NO_SCRAPE: &str = "scrape not available";
 /// The settings that a reload may change.
 #[derive(Clone, Copy, Debug)]
 pub struct UdpSettings {
-    /// Seconds for which a connection id is accepted at least.
+    /// A connection id is accepted for at least this many seconds.
     pub id_lifetime: u32,
-    /// Replies to connects, and errors, for one network in a second; 0 for no limit.
+    /// The most replies to connects, and the most errors, for one network in a second; 0 for no limit.
     pub connect_limit: u32,
     pub error_limit: u32,
-    /// How long a reply waits at most until what it acknowledges is durable.
+    /// The longest that a reply waits until what it acknowledges is durable.
     pub ack_timeout: Duration,
 }
 
@@ -211,7 +211,7 @@ impl Worker {
         self.settings = settings;
     }
 
-    /// Checks the header and the connection id of a packet; none if it is dropped, or was answered by
+    /// Checks the header and the connection id of a packet; none if it is dropped, or was answered with
     /// an error (rule U4).
     fn verify(&mut self, received: &Received, at: usize, now: Now) -> Option<Request> {
         let packet = received.packet(at);
@@ -341,8 +341,8 @@ impl Worker {
 }
 
 /// Whether a source that may be forged is replied to: the replies to forged sources hit others, so each
-/// network gets at most `per_second` of them (rule U4); 0 is no limit. There is none for this host: its
-/// address can't be forged from outside.
+/// network gets at most `per_second` of them (rule U4); 0 is no limit. This host has none: its
+/// addresses can't be forged from outside.
 fn allows(limit: &SourceLimit, source: IpAddr, per_second: u32, now: Now) -> bool {
     per_second == 0 || source.is_loopback() || limit.allows(source, per_second, now.mono.0)
 }

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::manage::open;
 use crate::storage::{Feed, FeedPosition, Storage, StorageError};
 
-/// Seconds by which clocks may differ: of the records of two nodes, the later one counts.
+/// Seconds by which clocks may differ: of two nodes' records of a peer, the later one counts.
 const SKEW: i64 = 5;
 
 /// Nodes send a heartbeat every second.
@@ -27,7 +27,7 @@ enum State {
         found: &'static str,
         hint: &'static str,
     },
-    /// Of another database; with its description and users.
+    /// Of another database; the text says which, and whether it is in use.
     Foreign(String),
 }
 
@@ -137,7 +137,7 @@ async fn compare(mirrored: &Mirrored, storage: &dyn Storage) -> Result<State, St
     if storage.identity().await? != mirrored.storage {
         return Ok(State::Incomplete {
             found: "it was loaded from another database",
-            hint: "see that all who use it have the same storage.url, then: mika-manage warmup",
+            hint: "make sure that all nodes that use it have the same storage.url, then: mika-manage warmup",
         });
     }
     Ok(

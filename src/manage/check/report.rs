@@ -20,7 +20,7 @@ struct Outcome {
     hint: Option<String>,
 }
 
-/// Collects outcomes, and shows each at once.
+/// Collects outcomes, and shows each immediately.
 pub(super) struct CheckReport<'a> {
     printer: &'a mut Printer,
     all: Vec<Outcome>,

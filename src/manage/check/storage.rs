@@ -17,7 +17,7 @@ pub(super) async fn check(config: &Config, report: &mut CheckReport<'_>) -> Resu
         let url = &config.storage.url;
         report.ok(
             "storage",
-            &format!("{url}: not there yet, it is made at the first use"),
+            &format!("{url}: not there yet; it is made at the first use"),
         )?;
         return report_whitelist(config, 0, report);
     }

@@ -40,7 +40,7 @@ pub fn frame(frame: &mut Frame, view: &mut TopView) {
     let area = frame.area();
     if area.width < WIDTH_MIN || area.height < HEIGHT_MIN {
         let text =
-            format!("The window is too small: {WIDTH_MIN} × {HEIGHT_MIN} is the least. q quits.");
+            format!("The window is too small: {WIDTH_MIN} × {HEIGHT_MIN} is the minimum. q quits.");
         frame.render_widget(Paragraph::new(text), area);
         return;
     }

@@ -35,7 +35,7 @@ pub struct Top {
     address: DaemonAddress,
 }
 
-/// A response of the daemon, and its time since the first request.
+/// A response of the daemon, and when it came: the time since polling began.
 struct Sample {
     at: Duration,
     stats: Result<TrackerStats>,

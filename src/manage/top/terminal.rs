@@ -7,7 +7,7 @@ use ratatui::crossterm::event::{self, Event};
 use ratatui::{DefaultTerminal, Frame};
 use tokio::sync::mpsc;
 
-/// The queue of keys.
+/// The capacity of the queue of keys.
 const EVENTS_MAX: usize = 64;
 
 /// The terminal in raw mode. A panic restores it before its message is printed.

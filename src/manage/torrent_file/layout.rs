@@ -57,7 +57,7 @@ struct Attributes {
 /// # Errors
 /// What is wrong with it.
 pub(super) fn check(info: &Node, raw: &[u8]) -> Result<Versions, String> {
-    // Clients keep 32 bits of it.
+    // Clients keep only 32 bits of it.
     let version = int(info, b"meta version").map_or(-1, |version| version as i32);
     if version > 0 {
         bencode::parse_sorted(raw)
@@ -202,7 +202,7 @@ impl Files {
         }
     }
 
-    /// Nesting is bounded by the reader of bencode.
+    /// Nesting is bounded by the bencode parser.
     fn add_tree(&mut self, tree: &Node, folder: &str) -> Result<(), String> {
         for (key, node) in entries(tree) {
             if key.is_empty() || !node.is_dict() {

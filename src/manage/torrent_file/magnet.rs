@@ -16,7 +16,7 @@ const MULTIHASH_SHA256: &str = "1220";
 pub(super) fn parse(uri: &[u8]) -> Result<NewTorrent, String> {
     let uri = str::from_utf8(uri).ok();
     let query = uri.and_then(|uri| uri.strip_prefix("magnet:?"));
-    let query = query.ok_or("its magnet-uri is no magnet link")?;
+    let query = query.ok_or("its magnet-uri is not a magnet link")?;
     let (mut v1, mut v2) = (None, None);
     for pair in query.split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -7,15 +7,15 @@ use encoding_rs::Encoding;
 use crate::sync::edit::TEXT_MAX;
 use crate::wire::bencode::Node;
 
-/// The bytes of the name; like clients, prefers the key for UTF-8.
+/// The bytes of the name. Like clients, prefers the key for UTF-8.
 pub(super) fn raw<'a>(info: &Node<'a>) -> Option<&'a [u8]> {
     [&b"name.utf-8"[..], b"name"]
         .into_iter()
         .find_map(|key| info.get(key)?.as_bytes())
 }
 
-/// The name to store; none if nothing of it is printable. `encoding` is the file's declared encoding
-/// for text that is not UTF-8.
+/// The name to store; none if it would be blank. `encoding` is the file's declared encoding for text that
+/// is not UTF-8.
 pub(super) fn of(info: &Node, encoding: Option<&[u8]>) -> Option<String> {
     let names = [&b"name.utf-8"[..], b"name"];
     let mut names = names
@@ -24,7 +24,7 @@ pub(super) fn of(info: &Node, encoding: Option<&[u8]>) -> Option<String> {
     names.find_map(|raw| shown(&decode(raw, encoding)))
 }
 
-/// The printable text, truncated to what storage holds.
+/// The text made printable, and truncated to what storage holds; none if it would be blank.
 pub(super) fn shown(text: &str) -> Option<String> {
     let element = path_element(text.as_bytes());
     let shown: String = element.chars().take(TEXT_MAX).collect();

@@ -6,7 +6,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 /// listeners, the log, the database.
 pub const OTHER_FILES: u64 = 512;
 
-/// The limit of open files; none for no limit.
+/// The limits of open files; none means that there is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileLimit {
     /// The soft limit.

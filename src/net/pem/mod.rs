@@ -1,7 +1,7 @@
 //! Private keys and certificates from PEM files (RFC 7468).
 //!
-//! Errors have texts of our own, which never contain a byte of a file: a parser's error text may quote
-//! its input, and that may be a private key.
+//! Error texts are our own and never contain a byte of a file: a parser's text may quote its input, and
+//! that may be a private key.
 
 mod blocks;
 mod key;

@@ -388,7 +388,7 @@ fn damaged_files_are_named_by_the_line() {
     ] {
         assert_eq!(files.problem(name, "good.crt"), expected, "{name}");
     }
-    // What is left may happen to be base64 by its last bits.
+    // What is left may still be valid base64, depending on its last bits.
     let problem = files.problem("short.key", "good.crt");
     assert!(
         matches!(

@@ -55,7 +55,8 @@ const LEAVE_SECONDS: u32 = 5;
 /// How often a new connection retries while every other has a request in flight.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Evictions for one new connection: two where the limit was lowered below what is open.
+/// The most evictions for one new connection. Two, so that the excess shrinks after the limit was
+/// lowered.
 const EVICTIONS_MAX: usize = 2;
 
 /// The smallest share of a network, however few permits there are.

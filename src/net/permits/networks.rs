@@ -16,10 +16,10 @@ const KEYS: usize = 1 << 15;
 /// Connection counts by network, without a lock.
 pub(super) struct Networks {
     counts: Box<[AtomicUsize]>,
-    /// Keys that were above their share when a connection was last added. There are few: no more
-    /// than there are shares can be above theirs at once.
+    /// Keys that were above their share when a connection was last added. There are few: at most as many
+    /// as there are shares can be above theirs at once.
     above: Mutex<Vec<u32>>,
-    /// Seeded by each process, so that a collision of keys can't be chosen.
+    /// Seeded at random by each process, so that nobody can choose networks whose keys collide.
     hasher: RandomState,
 }
 

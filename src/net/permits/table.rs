@@ -1,8 +1,8 @@
 //! The connections of one worker, ordered by how long each has been in its phase.
 //!
 //! Every connection is in two doubly linked lists: that of its phase, and that of its phase within
-//! its network. Both are ordered by the start of the phase, so that the one that has been idle
-//! longest, of all or of one network, is found and moved in constant time.
+//! its network. Both are ordered by the start of the phase, so that the one that has been in its
+//! phase longest, of all or of one network, is found and moved in constant time.
 
 use std::collections::HashMap;
 
@@ -201,7 +201,7 @@ impl ConnectionTable {
         self.slots[at as usize].phase
     }
 
-    /// Frees a slot; none if the connection was evicted, and so is no longer counted.
+    /// Frees a slot. Returns none if the connection was evicted: it is no longer counted then.
     pub fn remove(&mut self, at: u32) -> Option<Released> {
         let is_served = matches!(self.slots[at as usize].state, State::Served(_));
         if is_served {
@@ -237,7 +237,7 @@ impl ConnectionTable {
         for phase in Phase::ALL {
             while let Some(at) = self.lists[phase as usize].first() {
                 let age = self.seconds - self.slots[at as usize].second;
-                // One more, because the first second may be short.
+                // At `limit` ticks it may be younger than `limit` seconds: the first may come early.
                 if age <= limit(phase) {
                     break;
                 }

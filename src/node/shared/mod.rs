@@ -1,9 +1,9 @@
 //! A node that shares a cache with others.
 //!
-//! Storage is the truth of the registry; one node at a time mirrors its changes into the cache, and
-//! every node follows the cache's notices (both in [`sync`](crate::sync)). Of swarms, every node
-//! follows the journals of the others (`peers`). `watch` shows that this node is alive, and
-//! notices when the cache was restarted and may have lost what it was given.
+//! For the registry, storage is the source of truth; one node at a time mirrors its changes into the
+//! cache, and every node follows the cache's notices (both in [`sync`](crate::sync)). For swarms, every
+//! node follows the journals of the others (`peers`). `watch` shows that this node is alive, and notices
+//! when the cache was restarted and may have lost what it was given.
 
 mod peers;
 mod watch;
@@ -23,12 +23,12 @@ use crate::sync::{LeaseHolder, Mirror, RegistryFollower, SyncError};
 pub use watch::NodeProcess;
 pub(super) use watch::{first_beat, host_of, refuse_namesake, take_leave};
 
-/// What the tasks of a node that shares a cache begin with.
+/// What the tasks of a node that shares a cache start with.
 pub(super) struct CacheTasks {
     cache: Arc<dyn Cache>,
     /// The last batch of each other journal that was applied.
     journals: HashMap<String, u64>,
-    /// Of torrents that the cache may still have under these hashes.
+    /// Former hashes of torrents, under which the cache may still have them.
     former: FormerHashes,
     log: Arc<NoticeLog>,
     /// Notified when peers are to be brought to the cache.

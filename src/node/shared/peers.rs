@@ -18,7 +18,7 @@ use crate::tracker::{Mode, Tracker};
 /// Torrents whose peers are read or written at once.
 const TORRENTS_AT_ONCE: usize = 2000;
 
-/// How often users' sets are written that keep changing; the nodes that change them write them, too.
+/// How many times users' sets that keep changing are written; the nodes that change them write them, too.
 const SET_TRIES: u32 = 5;
 
 /// Shards whose peers are held at once while they are written.
@@ -82,8 +82,8 @@ fn adopt(node: &Node, swarms: Vec<(InfoHash, Vec<SharedPeer>)>) {
     }
 }
 
-/// Applies the journals of all nodes, which may be newer than the peers of the cache, and brings
-/// these up to them. Returns the last batch of each journal.
+/// Applies the journals of all nodes, which may be newer than the peers of the cache, and brings those up
+/// to date. Returns the last batch of each journal.
 pub(super) async fn overlay(
     node: &Node,
     cache: &dyn Cache,
@@ -103,9 +103,9 @@ pub(super) async fn overlay(
     Ok(positions)
 }
 
-/// Applies the next batches of one journal; returns the number of the last, none at the end and at
-/// what can't be read: the peers of the cache have most of that, and one node must not keep others
-/// from starting.
+/// Applies the next batches of one journal. Returns the number of the last one; none at the end, and
+/// where the journal can't be read: the peers of the cache have most of what follows, and one node must
+/// not keep others from starting.
 async fn overlay_next(
     node: &Node,
     cache: &dyn Cache,
@@ -167,8 +167,8 @@ pub(super) async fn upload_loaded(node: &Node, cache: &dyn Cache) -> Result<(), 
     cache.set_has_all_peers(generation).await
 }
 
-/// Brings users' sets up to this node's peers. They are looked at again after that: a batch may
-/// have written newer ones meanwhile, of which these took the place.
+/// Brings users' sets up to this node's peers. Then checks whether they have changed: a batch may have
+/// written newer ones meanwhile, which these have overwritten.
 async fn put_sets(node: &Node, cache: &dyn Cache, shard: usize) -> Result<(), CacheError> {
     let mut written = HashSet::new();
     for _ in 0..SET_TRIES {
@@ -251,8 +251,8 @@ fn newer_ones(
     newer
 }
 
-/// Brings those journals of the cache to where storage is: it has the peers now, and the next
-/// start knows that from it.
+/// Moves the journals of the cache up to the batches that storage has applied: the cache has their peers
+/// now, and the next start sees that by these numbers.
 pub(super) async fn catch_up(
     cache: &dyn Cache,
     applied: &HashMap<String, u64>,
@@ -322,7 +322,7 @@ impl FollowedJournal {
         self.sign.is_some() || self.rounds < ROUNDS_AFTER_LEAVE
     }
 
-    /// Follows it, unless its process has long been silent: each takes a connection to the cache.
+    /// Follows it, unless its process has long been silent: each task takes a connection to the cache.
     fn follow<F: Future<Output = ()> + Send + 'static>(&mut self, task: impl FnOnce() -> F) {
         if self.rounds >= ROUNDS_SILENT {
             self.task = None;

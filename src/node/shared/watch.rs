@@ -141,7 +141,7 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
                 node.journal.on_cache_restarted(seen);
                 let now = node.clock.now().mono;
                 let was_away = now.since(std::mem::replace(&mut answered, now)) > LONG_OUTAGE;
-                // Without a restart, too, the mark that the cache has all peers may have been deleted.
+                // Even without a restart, the mark that the cache has all peers may have been deleted.
                 let was_cut = std::mem::replace(&mut had_peers, has_peers) && !has_peers;
                 if was_away || was_cut || generation.has_changed().unwrap_or(false) {
                     generation.mark_unchanged();
@@ -210,7 +210,7 @@ pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
             .look(node.clock.now().mono, &credit_rules(&node.tracker))
             .await
         {
-            tracing::debug!(%error, "the journals of other nodes can't be looked after");
+            tracing::debug!(%error, "the journals of dead nodes can't be replayed now");
         }
         tokio::time::sleep(REPLAY_PERIOD).await;
     }

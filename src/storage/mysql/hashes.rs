@@ -14,7 +14,7 @@ use crate::storage::values::text_of_hash;
 /// Columns of the statement `torrents` with info hashes.
 const FIRST: usize = 1;
 const SECOND: usize = 2;
-/// Characters of an info hash in hexadecimal digits.
+/// Hexadecimal digits of an info hash.
 const HEX_DIGITS: u64 = 40;
 
 /// How a column holds info hashes.
@@ -44,7 +44,7 @@ pub(super) struct TextColumn {
     pub(super) collation: String,
     /// Characters that it holds.
     pub(super) width: u64,
-    /// Whether blanks at the end get lost.
+    /// Whether it is a `CHAR`, which loses blanks at the end.
     pub(super) is_char: bool,
 }
 
@@ -82,7 +82,8 @@ impl Form {
         }
     }
 
-    /// The texts of a hash, in SQL that allows a join with the column to use its index.
+    /// The texts as which the column may hold a hash, none if it holds bytes. They are SQL expressions
+    /// with which a join can use the column's index.
     pub(super) fn texts(&self, hash: &InfoHash) -> Vec<String> {
         let Self::Text {
             charset,

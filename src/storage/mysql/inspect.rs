@@ -1,5 +1,5 @@
 //! Cheap checks: triggers and their accounts, tables and their engines, the session. They take a few small
-//! queries, so the daemon runs them every half a minute.
+//! queries, so the daemon runs them every half minute.
 
 use super::cells::MysqlCells;
 use super::definers::{self, Owned, Trial};
@@ -174,7 +174,7 @@ pub(super) async fn view_in_the_way(
 
 /// Triggers that need repair.
 pub(super) struct TriggerState {
-    /// Mika's that are missing, on another table, changed, or run as an unusable account.
+    /// Mika's own, if they are missing, on another table or changed, or run as an unusable account.
     pub(super) misplaced: Vec<Misplaced>,
     /// What is wrong with those of the site.
     site: Vec<Finding>,
@@ -214,7 +214,8 @@ pub(super) async fn triggers(
     Ok(TriggerState { misplaced, site })
 }
 
-/// Triggers may exist that the account has no privilege to see.
+/// What is wrong with triggers. One that seems to be missing may exist: an account needs a privilege to
+/// see it.
 async fn findings_of(
     session: &mut MysqlSession<'_>,
     found: TriggerState,

@@ -77,7 +77,7 @@ pub(super) fn check_schema(schema: &str) -> Result<(), String> {
     ))
 }
 
-/// The statements of a foreign schema have no use in it.
+/// Statements are replaced to fit the tables of a web application; the file has only Mika's own.
 pub(super) fn check_statements(statements: &BTreeMap<String, String>) -> Result<(), String> {
     if statements.is_empty() {
         return Ok(());

@@ -110,7 +110,7 @@ pub(super) fn records_of(
     Ok((histories.rows, peers.rows))
 }
 
-/// The torrents of these that have any record.
+/// Those of `torrents` that have any record.
 pub(super) fn with_records(
     connection: &Connection,
     torrents: &[TorrentId],
@@ -251,7 +251,7 @@ pub(super) fn torrents_of(
     Ok(UserTorrents::of(histories, peers))
 }
 
-/// The rows of the tables that a site writes that can't be used.
+/// The unusable rows of the tables that a site writes.
 pub(super) fn unusable_rows(
     connection: &Connection,
 ) -> Result<unusable::UnusableRows, SqliteFault> {

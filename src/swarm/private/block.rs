@@ -65,7 +65,7 @@ impl PeerBlock {
         }
     }
 
-    /// The first entry with a fitting tag that `matches`.
+    /// The first entry whose tag `is_candidate` and that `matches`.
     pub fn find(
         &self,
         is_candidate: impl Fn(Tag) -> bool,
@@ -144,7 +144,7 @@ impl PeerBlock {
         self.0[LENS_AT + slot].into()
     }
 
-    /// Where the entry of that slot begins; of the slot after the last: where the slack begins.
+    /// Where the entry of that slot begins; for the slot after the last, where the slack begins.
     fn start(&self, slot: usize) -> usize {
         let lens = self.0.get(LENS_AT..LENS_AT + slot).unwrap_or_default();
         let before: usize = lens.iter().map(|&len| usize::from(len)).sum();

@@ -81,8 +81,8 @@ impl LargePrivate {
         })
     }
 
-    /// The places of the candidates for a requester: three ranges, one a role. To a partial seed (rule W7) and
-    /// to a seeder leechers only are handed out (rule W8).
+    /// The places of the candidates for a requester: three ranges, one for each role. A partial seed
+    /// (rule W7) and a seeder are handed only leechers (rule W8).
     pub fn candidates(&self, family: Family, requester: Role) -> [Range<usize>; 3] {
         let of_role = |role: usize| match family {
             Family::V4 => self.bounds.start(4 * role)..self.bounds.end(4 * role + 1),
@@ -106,8 +106,7 @@ impl LargePrivate {
         });
     }
 
-    /// Replaces an entry by another of the same user. Unless both are of one class,
-    /// places change.
+    /// Replaces an entry with another of the same user. Unless both are of one class, places change.
     pub fn set(&mut self, place: usize, entry: &PackedEntry) {
         if self.view(place).tag.class() == entry.tag.class() {
             put(&mut self.blocks, place, entry);

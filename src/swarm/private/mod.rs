@@ -70,7 +70,8 @@ impl PrivateSwarm {
         }
     }
 
-    /// The counts of each family. A peer with addresses of both counts in each family for which it has a port.
+    /// The counts of each family. A peer counts in each family in which it has a port; without any port,
+    /// in each in which it has an address.
     pub fn families(&self) -> FamilyCounts {
         let block = match &self.0 {
             PrivateStore::Small(block) => block,
@@ -113,7 +114,7 @@ impl PrivateSwarm {
         views.any(|view| view.is_client() && view.last_announce() >= moment)
     }
 
-    /// Peers, tombstones and histories of users without either: their places are `0..len`.
+    /// The number of peers, tombstones and histories of users without either. Their places are `0..len`.
     pub fn len(&self) -> usize {
         match &self.0 {
             PrivateStore::Small(block) => block.len(),

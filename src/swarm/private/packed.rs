@@ -11,9 +11,9 @@
 //! a history: user 4 | flags 2 | its numbers
 //! ```
 //!
-//! Numbers are lossless: a width gives their bytes, from none for 0 to 8. Times
-//! are moments on the monotonic clock. One of a user's entries *carries* the user's history, which
-//! takes no room while it equals the account beside it.
+//! Numbers take as many bytes as they need, from none for 0 up to 8; a width says how many. Times are
+//! moments on the monotonic clock. One of a user's entries *carries* the user's history, which takes no
+//! room while it equals the account beside it.
 
 use std::ops::Range;
 
@@ -42,10 +42,11 @@ const ENDPOINTS_AT: usize = 30;
 const IS_HISTORY: u16 = 1 << 0;
 const HAS_V4: u16 = 1 << 1;
 const HAS_V6: u16 = 1 << 2;
-/// The endpoint was seen at another time than the last announce; or, where there is none, when it was given up.
+/// A time is kept: when the endpoint was seen, if not at the last announce; or, where there is none, when
+/// it was given up.
 const SEEN_V4: u16 = 1 << 3;
 const SEEN_V6: u16 = 1 << 4;
-/// The base is of another time than the last announce.
+/// The base was set at another time than the last announce.
 const HAS_BASE_AT: u16 = 1 << 5;
 const HAS_DIP_UP: u16 = 1 << 6;
 const HAS_DIP_DOWN: u16 = 1 << 7;
@@ -112,13 +113,13 @@ impl Tag {
         self.0 & 0xf0 == Self::hash(user)
     }
 
-    /// Four classes a role, by the families in which a peer has a port: IPv4, both, IPv6,
-    /// none. So the peers of a role that one family can reach are contiguous.
+    /// Four classes for each role, by the families in which a peer has a port: IPv4, both, IPv6, none. So
+    /// the peers of a role that one family can reach are contiguous.
     pub fn class(self) -> u8 {
         self.0 & 0x0f
     }
 
-    /// Whether it has a port in IPv4, and in IPv6; none for one that has in neither.
+    /// Whether it has a port in IPv4, and in IPv6; none if it has one in neither.
     pub fn families(self) -> Option<(bool, bool)> {
         match self.class() % 4 {
             0 => Some((true, false)),
@@ -285,7 +286,7 @@ impl EntryView<'_> {
         (self.has(HAS_V4), self.has(HAS_V6))
     }
 
-    /// Whether a client announced last before `moment`, in any of its families.
+    /// Whether a client was last seen before `moment` in any of its families.
     pub fn is_any_seen_before(&self, moment: Seconds) -> bool {
         // An endpoint is never seen after the last announce; most were seen at it.
         self.last_announce() < moment

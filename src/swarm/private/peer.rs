@@ -39,7 +39,7 @@ pub struct PeerLocation {
     pub at: Seconds,
 }
 
-/// A peer and what its user did with the torrent, out of the swarm.
+/// A peer and what its user did with the torrent, taken out of the swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrivatePeer {
     pub state: PeerState,
@@ -208,9 +208,10 @@ impl PeerState {
 // === impl SeenEndpoint ===
 
 impl<C> SeenEndpoint<C> {
-    /// When the client was seen there; `last` is the last announce of its account. The endpoint may be later
-    /// than that, if the two come from records of two nodes. It is also later by a few seconds if it was given up
-    /// and entered within one second, to keep the order: then the account is right.
+    /// When the client was seen there; `last` is the last announce of its account. The endpoint's time
+    /// may be later than that, if the two come from records of two nodes. It is also later by a few
+    /// seconds if the endpoint was given up and entered within one second, to keep the order; then the
+    /// account's time is right.
     pub fn last_seen(&self, last: Seconds) -> Seconds {
         if i64::from(self.at.since(last)) > CLOCK_SKEW {
             self.at
@@ -220,7 +221,7 @@ impl<C> SeenEndpoint<C> {
     }
 }
 
-/// The time of an announce, at least that of what was known before.
+/// The time of an announce, but no earlier than what was known of its family, and later than a departure.
 fn after<C>(at: Seconds, seen: Option<&SeenEndpoint<C>>, left: Option<Seconds>) -> Seconds {
     let known = seen.map(|seen| seen.at).max(left.map(|left| left.plus(1)));
     known.map_or(at, |known| known.max(at))

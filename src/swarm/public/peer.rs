@@ -4,8 +4,8 @@
 //! | address and port (6 or 18) | last announce (2) | peer id, hashed (2) | counted, role, key (2) |
 //! ```
 //!
-//! The last announce is the lower 16 bits of a moment in seconds. So a peer that is silent for longer
-//! than [`LIFE_MAX`] must be removed before the bits wrap, after 18 hours. One that is not,
+//! The last announce is the lower 16 bits of a moment in seconds, which wrap after 18 hours. So a peer
+//! that is silent for longer than [`LIFE_MAX`] must be removed before that. One that is not,
 //! because no sweep ran for that long, seems younger for a while and is removed by a later sweep.
 
 use crate::base::addr::Compact;

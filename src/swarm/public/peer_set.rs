@@ -109,7 +109,7 @@ impl<C: Compact> PeerSet<C> {
         })
     }
 
-    /// Prefetches what says where everything else is.
+    /// Prefetches the fields that say where peers and indexes are.
     pub fn prefetch(&self) -> usize {
         let indexes = self.indexes.as_ref();
         self.peers.len() + indexes.map_or(0, |indexes| indexes.by_endpoint.capacity())
@@ -145,7 +145,7 @@ impl<C: Compact> PeerSet<C> {
         self.drop_late(&late);
     }
 
-    /// Replaces a peer by the same client at the same endpoint, in another role.
+    /// Replaces a peer with the same client at the same endpoint, in another role.
     pub fn reclass(&mut self, place: usize, member: PublicPeer<C>, alive_since: Seconds) {
         *self.peers.get_mut(place) = member;
         let mut late = Late::default();

@@ -10,13 +10,13 @@
 
 use crate::swarm::chunked_vec::ChunkedVec;
 
-/// 12 bytes: room for an IPv4 peer, or half of that for an IPv6 peer.
+/// 12 bytes: room for an IPv4 peer, or for half of an IPv6 peer.
 pub(super) type Unit = [u8; 12];
 
 /// The most units that a run has.
 pub(super) const UNITS_MAX: usize = 64;
 
-/// Free units that are never worth packing.
+/// Up to this many free units are not worth packing, unless all are free.
 const FREE_MIN: usize = 16;
 
 /// Units of a chunk.
@@ -201,7 +201,7 @@ mod tests {
                 pool.check(runs.iter().map(|(run, _)| *run));
             }
         }
-        // Up to 600 runs were in use at a time, of half the longest on average.
+        // Up to 600 runs were in use at a time, on average half as long as the longest.
         assert!(pool.end < 600 * UNITS_MAX * 3 / 4, "{}", pool.end);
         assert!(pool.units.len() < pool.end + CHUNK);
         let used: usize = runs.iter().map(|(run, _)| run.len()).sum();

@@ -1,9 +1,9 @@
 //! The one way to change the registry: validated, written to storage, then to the cache, and
 //! published to the nodes.
 //!
-//! Storage is the truth, so what is written there is done. Where nodes share a cache, its rows
-//! follow, and notices say which of them nodes have to read again. If the cache is away, nodes find
-//! the change in storage's own feed (`Storage::feed`), as they do with plain SQL.
+//! Storage is the source of truth, so an edit is done once it is written there. Where nodes share a
+//! cache, its rows follow, and notices say which of them nodes have to read again. If the cache is away,
+//! nodes find the change in storage's own feed (`Storage::feed`), as they do with plain SQL.
 
 #[cfg(test)]
 mod tests;
@@ -83,7 +83,7 @@ pub fn random_passkey() -> Result<Passkey, EditError> {
         .map_err(|error| EditError::Invalid(format!("{error}")))
 }
 
-/// Whether `client` may stand in the whitelist: a prefix as clients send it, and a name.
+/// Whether `client` may be in the whitelist: a prefix as clients send it, and a name.
 pub fn validate_client(client: &ClientPrefix) -> Result<(), EditError> {
     let prefix = client.prefix.as_str();
     let printable = prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));
@@ -138,9 +138,9 @@ impl Editor {
         Ok(Saved::new((id, passkey), self.mirror_user(id).await))
     }
 
-    /// Adds users as the web application has them, ids and all, in one transaction; for each, the
-    /// id, none if that or the passkey is taken, or why the database refuses it. Names need not be
-    /// unique there.
+    /// Adds users as the web application has them, ids and all, in one transaction; for each, returns its
+    /// id, none if the id or the passkey is taken, or why the database refuses it. Names need not be
+    /// unique.
     pub async fn register_users(
         &self,
         users: &[NewUser],
@@ -156,7 +156,7 @@ impl Editor {
         Ok(Saved::new(ids, propagation))
     }
 
-    /// Brings a user to the nodes who was changed in storage by other means.
+    /// Tells the nodes of a user that was changed in storage by other means.
     pub async fn publish_user(&self, id: UserId) -> Saved<()> {
         Saved::new((), self.mirror_user(id).await)
     }

@@ -22,7 +22,7 @@ const CHANGES_AT_ONCE: u32 = 5000;
 /// The info hashes under which torrents were registered before they were deleted or changed.
 pub type FormerHashes = HashMap<TorrentId, InfoHash>;
 
-/// Applies changes from the position of `position_tx` on, which shows how far that came; runs
+/// Applies changes from the position in `position_tx` on, and keeps that position up to date; runs
 /// until cancelled.
 pub(super) async fn run(
     replica: Replica,
@@ -70,7 +70,8 @@ pub(super) async fn catch_up(
             }
         }
         apply(replica, changes, pass).await?;
-        // Changes behind a transaction that is still open are read again until it ends.
+        // None are left, or only some after an open transaction. These do not move the position: they
+        // are read again until it ends.
         if next == position {
             return Ok(Some(former));
         }

@@ -28,7 +28,7 @@ pub struct RegistryFollower {
     source: Source,
 }
 
-/// What is followed, and how far that came.
+/// What is followed, and how far that has come.
 #[derive(Clone)]
 enum Source {
     /// Storage's feed, where nodes share nothing.
@@ -50,11 +50,11 @@ struct Notices {
     stale: Arc<Notify>,
 }
 
-/// A registry that was loaded from the cache or for it.
+/// How a node loaded its registry at the start.
 pub struct LoadedRegistry {
-    /// Whether the cache has the registry of this database, as new as storage.
+    /// Whether the cache had a usable registry of this database when the load began.
     pub is_from_cache: bool,
-    /// What the cache may still have of torrents that changed meanwhile.
+    /// Former hashes, under which the cache may still have torrents that changed meanwhile.
     pub former: FormerHashes,
 }
 
@@ -73,7 +73,7 @@ pub async fn load_first(replica: &Replica, cache: &dyn Cache) -> Result<LoadedRe
         }
     }
     origin.log_load_from_storage();
-    // The cache may have rows that storage has no longer, which the feed does not name again.
+    // The cache may have rows that storage no longer has, which the feed does not name again.
     cache.forget_mirrored().await?;
     load::from_storage(replica, LoadPass::First).await?;
     Ok(LoadedRegistry {

@@ -1,4 +1,4 @@
-//! Following the notices of the cache, which say what of the registry nodes have to read again.
+//! Following the notices of the cache, which say what nodes have to read again of the registry.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const WAIT: Duration = Duration::from_secs(1);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Follows the notices from the position of `position_tx` on, which shows how far that came; runs
+/// Follows the notices from the position in `position_tx` on, and keeps that position up to date; runs
 /// until cancelled.
 pub(super) async fn run(replica: Replica, notices: Notices) {
     let mut position = notices.position_tx.borrow().clone();
@@ -176,7 +176,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Applies all torrents at once, so that hashes that move from one to another are known to do so.
+    /// Applies all torrents at once, so that a hash that moves from one to another is recognized.
     async fn apply_torrents(
         &self,
         replica: &Replica,

@@ -27,7 +27,7 @@ pub(super) struct FeedRead {
 // === impl FeedRead ===
 
 impl FeedRead {
-    /// Whether each row of it was edited once. `later` is what the feed has after it: entries
+    /// Whether each of its rows was edited only once. `later` is what the feed has after it: entries
     /// behind a transaction that is still open are in both.
     fn is_each_edited_once(&self, later: &[RowChange]) -> bool {
         let later: HashSet<_> = later.iter().map(row_of).collect();
@@ -36,7 +36,8 @@ impl FeedRead {
         rows.len() as u64 == entries && rows.iter().all(|change| !later.contains(&row_of(change)))
     }
 
-    /// An info hash that may move from one torrent to another is noticed for both.
+    /// Whether torrents are gone: an info hash may have moved from one of them to another torrent, and
+    /// its notice does not say of which torrent it is.
     fn has_gone_torrents(&self) -> bool {
         let is_gone = |change: &RowChange| matches!(change, RowChange::TorrentGone(_));
         self.changes.iter().any(is_gone)

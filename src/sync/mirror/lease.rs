@@ -42,7 +42,7 @@ pub struct LeaseHolder {
     /// How far this node has followed the notices, and the rows that they named.
     position_rx: watch::Receiver<ControlPosition>,
     log: Arc<NoticeLog>,
-    /// Hashes that this node's registry has no longer, and the cache perhaps has.
+    /// Hashes that this node's registry no longer has, but the cache may have.
     former: FormerHashes,
     /// The identity of storage, as it was last read.
     database: String,

@@ -27,7 +27,7 @@ use crate::cache::Notice;
 /// few calls, each of which ends within two seconds, and what the node is behind.
 const LATE_MAX: Duration = Duration::from_secs(20);
 
-/// Rows that are remembered; with more of them, none is, and they are published again.
+/// How many rows are remembered; beyond that none is, and their changes are published again.
 const ROWS_MAX: usize = 200_000;
 
 /// A row that notices name.

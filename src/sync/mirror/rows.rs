@@ -1,10 +1,10 @@
 //! The cache's rows after an edit of storage.
 //!
-//! Two editors may write their rows to the cache in another order than to storage. So after writing
-//! a row each editor reads it from storage again, and writes what it finds until the two agree. The
-//! cache ends with storage's row: the last write to the cache was followed by a read of storage
-//! that agreed, and an editor that changes storage after that read writes to the cache after it,
-//! and so later still.
+//! Two editors may write their rows to the cache in a different order than to storage. So after
+//! writing a row each editor reads it from storage again, and writes what it finds until the two
+//! agree. The cache ends up with storage's row: the last write to it was followed by a read of
+//! storage that agreed, and an editor that changes storage after that read writes to the cache
+//! later still, and checks in turn.
 
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::cache::{CacheError, Notice, Write, owner};
@@ -14,7 +14,7 @@ use crate::storage::UserPatch;
 use super::{Mirror, RowSet, is_same_torrent, is_same_user};
 use crate::sync::SyncError;
 
-/// How often a row that keeps changing is written before it is left to the editors who change it.
+/// How many times a row that keeps changing is written before it is left to the editors who change it.
 const TRIES: u32 = 10;
 
 /// Rows read from storage at a time.
@@ -50,8 +50,8 @@ impl Mirror {
         self.finish(written, &[Notice::Whitelist]).await
     }
 
-    /// Counters that are in the cache stay as they are when its rows are written, so a total that
-    /// was set is set there as well.
+    /// Writing a row leaves the counters that the cache has unchanged, so a total that an edit set is
+    /// set there separately.
     pub async fn totals(&self, id: UserId, patch: &UserPatch) -> Result<(), SyncError> {
         if patch.uploaded.is_none() && patch.downloaded.is_none() {
             return Ok(());
@@ -115,7 +115,7 @@ impl Mirror {
     }
 
     /// Removes a passkey that was written and is not the user's any more. The editor that changed
-    /// it may have looked for a former one before it was there.
+    /// it may have looked for a former passkey to remove before this one was written.
     async fn forget_passkey(
         &self,
         written: Option<&StoredUser>,
@@ -134,7 +134,7 @@ impl Mirror {
     }
 
     /// Nodes are notified before storage is read again: an editor that changes it after that read
-    /// can know by the notice under which info hash a torrent is in the cache.
+    /// can tell from the notice under which info hash the cache has a torrent.
     async fn write_torrents(&self, ids: &[TorrentId]) -> Result<(), SyncError> {
         let mut written = self.read_torrents(ids).await?;
         let mut to_write = RowSet {
@@ -199,7 +199,7 @@ impl Mirror {
         Err(SyncError::KeepsChanging)
     }
 
-    /// Torrents by id, in pages: those of one import have ids that follow each other.
+    /// Torrents by id, read in whole pages: those of one import have consecutive ids.
     async fn read_torrents(&self, ids: &[TorrentId]) -> Result<Vec<StoredTorrent>, SyncError> {
         let mut ids = ids.to_vec();
         ids.sort_unstable();
@@ -220,7 +220,7 @@ impl Mirror {
         Ok(rows)
     }
 
-    /// Notifies the nodes, whatever was written: they read the rows themselves.
+    /// Notifies the nodes even if writing failed half-way: they read the rows themselves.
     async fn finish(
         &self,
         written: Result<(), SyncError>,

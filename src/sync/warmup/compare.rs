@@ -44,7 +44,7 @@ pub(super) async fn run<P: WarmupProgress>(
     Ok(comparison.reader.report)
 }
 
-/// What of a user is written; totals are not.
+/// What a warmup writes of a user; it writes no totals.
 fn user_fields(user: &User) -> impl Hash {
     (
         user.passkey.clone(),
@@ -54,7 +54,7 @@ fn user_fields(user: &User) -> impl Hash {
     )
 }
 
-/// What of a torrent is written. No reason and an empty one are the same.
+/// What a warmup writes of a torrent. No reason and an empty one are the same.
 fn torrent_fields(torrent: &Torrent, name: &str) -> impl Hash {
     (
         torrent.id,

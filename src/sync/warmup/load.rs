@@ -1,4 +1,4 @@
-//! Storage's rows into the cache: page after page, the next one read while the last ones are written.
+//! Storage's rows into the cache: page after page, the next one read while the previous ones are written.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct Loader<'a, P> {
     pub cache: &'a Arc<dyn Cache>,
     /// How far the feed was followed.
     pub position: FeedPosition,
-    /// Of which parts the cache had anything before.
+    /// The parts of which the cache had anything before.
     pub had: WarmupParts,
 }
 
@@ -46,8 +46,8 @@ impl<'a, P: WarmupProgress> Loader<'a, P> {
         }
     }
 
-    /// Looks whether the cache has users and torrents. A cache that has none is filled without
-    /// asking for what is there, and nothing is to be removed from it.
+    /// Finds out whether the cache has users and torrents. A cache that has none is filled without asking
+    /// for what is there, and nothing is to be removed from it.
     pub async fn look(&mut self) -> Result<(), SyncError> {
         self.had.users = false;
         self.had.torrents = false;
@@ -151,7 +151,7 @@ impl<'a, P: WarmupProgress> Loader<'a, P> {
         Ok(())
     }
 
-    /// Whole rows, in the order in which they changed; it does not matter who changed them.
+    /// Writes changed rows as a whole, in the order in which they changed, whoever changed them.
     async fn put_changes(&mut self, changes: Vec<RowChange>) -> Result<(), SyncError> {
         let reader = &mut self.reader;
         let mut rows = RowSet::default();

@@ -52,7 +52,7 @@ pub enum WarmupStep {
     Removal,
 }
 
-/// How a warmup goes on. By default nothing is shown.
+/// Shows how a warmup progresses; by default nothing.
 pub trait WarmupProgress: Send {
     fn begin(&mut self, _step: WarmupStep) {}
 
@@ -62,7 +62,7 @@ pub trait WarmupProgress: Send {
     /// A row of storage was passed over.
     fn skipped(&mut self, _row: &BadRow) {}
 
-    /// The step is done. What is removed is counted by then in a dry run only.
+    /// The step is done. Users and torrents to remove are counted by then only in a dry run.
     fn end(&mut self, _step: WarmupStep, _counts: &WarmupCounts) {}
 }
 
@@ -102,7 +102,7 @@ pub struct Unfinished {
 /// may start from it. Running nodes load everything again at once.
 ///
 /// # Errors
-/// As the calls of storage and cache; it may be repeated.
+/// Those of storage and cache. A failed warmup may be repeated.
 pub async fn run(
     mirror: &Mirror,
     options: &WarmupOptions,
@@ -121,7 +121,7 @@ pub async fn run(
     let generation = cache.begin_epoch().await?;
     let before = cache.mirrored().await?;
     if before.is_some_and(|before| before.storage != identity) {
-        // Rows of two databases are no registry, should this break off.
+        // If this breaks off, the cache is left with rows of two databases, which are no registry.
         cache.forget_mirrored().await?;
     }
     let evicted = cache.evicted().await?;

@@ -1,4 +1,4 @@
-//! What the cache has and storage no longer has.
+//! Removes orphans: keys of the cache whose rows storage no longer has.
 
 use super::load::Loader;
 use super::{WarmupCounts, WarmupParts, WarmupProgress, WarmupReport, WarmupStep};
@@ -7,7 +7,7 @@ use crate::cache::RegistryKey;
 use crate::storage::StorageError;
 use crate::sync::SyncError;
 
-/// Keys of the cache that seem to be of no use any more.
+/// Keys of the cache that may be orphans.
 #[derive(Default)]
 struct Candidates {
     users: Vec<UserId>,
@@ -16,7 +16,7 @@ struct Candidates {
 }
 
 impl<P: WarmupProgress> Loader<'_, P> {
-    /// Removes it from those parts; returns what the whole warmup did, and how far the cache
+    /// Removes the orphans of those parts; returns what the whole warmup did, and how far the cache
     /// follows storage by now.
     pub async fn remove(mut self, parts: WarmupParts) -> Result<(WarmupReport, u64), SyncError> {
         let had = WarmupParts {
@@ -42,7 +42,7 @@ impl<P: WarmupProgress> Loader<'_, P> {
             self.reader.progress.advance(scan.rows.len() as u64);
             let candidates = self.candidates(scan.rows, parts);
             if !candidates.is_empty() {
-                // Some may have been added since the last page of storage was read.
+                // Some of them may have been added since the last page of storage was read.
                 self.follow_feed().await?;
                 self.remove_some(candidates).await?;
             }
@@ -114,8 +114,8 @@ impl<P: WarmupProgress> Loader<'_, P> {
         Ok(())
     }
 
-    /// Storage is asked for what is not known to be there: as with users, and because the feed names
-    /// a deleted torrent by its id alone.
+    /// Asks storage about a torrent that is not known to be there: for the same reason as with users, and
+    /// because the feed names a deleted torrent by its id alone.
     async fn is_gone(&self, info_hash: InfoHash) -> Result<bool, SyncError> {
         if self.reader.stored.has_torrent(&info_hash) == Some(true) {
             return Ok(false);

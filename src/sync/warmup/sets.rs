@@ -19,8 +19,8 @@ use crate::sync::load::is_last;
 struct Latest(Option<StoredPeer>);
 
 impl<P: WarmupProgress> Loader<'_, P> {
-    /// Writes the sets of all users, those of torrents that are gone left out. Histories come
-    /// last: they know what was completed.
+    /// Writes the sets of all users, without torrents that are gone. Histories come last: they know what
+    /// was completed.
     pub async fn load_sets(&mut self) -> Result<(), SyncError> {
         self.reader.progress.begin(WarmupStep::Sets);
         let torrents: HashSet<TorrentId, RandomState> = self.reader.stored.torrent_ids().collect();
@@ -40,7 +40,7 @@ impl<P: WarmupProgress> Loader<'_, P> {
         let mut latest = Latest::default();
         let mut after = None;
         loop {
-            // All there are: tombstones take a torrent out of the sets.
+            // All of them: tombstones take a torrent out of the sets.
             let page = self.reader.storage.peers(i64::MIN, after, PAGE).await?;
             after = page.rows.last().map(|row| row.key);
             let last = is_last(&page)?;
@@ -102,7 +102,7 @@ impl<P: WarmupProgress> Loader<'_, P> {
     }
 }
 
-/// What follows from a peer's record. Whether the torrent was completed once is in its history.
+/// What follows from a peer's record. Whether the torrent was ever completed is in the user's history.
 fn of_peer(row: &StoredPeer) -> Membership {
     Membership::of_record(row.key.user, row.key.torrent, &row.record)
 }

@@ -1,4 +1,4 @@
-//! What storage has, in few bytes a row: enough to find doubled rows, and orphans of the cache.
+//! What storage has, in a few bytes per row: enough to find duplicates, and orphans of the cache.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hash};
@@ -8,7 +8,7 @@ use foldhash::quality::RandomState;
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{BadRow, StoredTorrent, StoredUser};
 
-/// 128 bits in the place of a value. Half a million of them collide once in 10^27 runs.
+/// 128 bits in place of a value. Half a million of them collide once in 10^27 runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Digest([u32; 4]);
 
@@ -19,7 +19,8 @@ pub(super) struct Digester {
     low: RandomState,
 }
 
-/// Rows of storage by their identity. Rows come by id, so of doubled ones the lowest is first.
+/// Rows of storage by their identity. Rows come in order of id, so of duplicates the one with the lowest
+/// id is first.
 #[derive(Default)]
 pub(super) struct StoredIndex {
     digester: Digester,
@@ -50,7 +51,7 @@ impl Digester {
 // === impl StoredIndex ===
 
 impl StoredIndex {
-    /// Notes a user; one whose passkey is another's can't be used.
+    /// Notes a user. The row can't be used if its passkey is another user's.
     pub fn add_user(&mut self, row: &StoredUser) -> Result<(), BadRow> {
         let id = row.user.id;
         let digest = self.digester.digest(row.user.passkey.expose());
@@ -86,7 +87,7 @@ impl StoredIndex {
         self.passkeys.contains_key(&digest)
     }
 
-    /// Notes a torrent; one of whose info hashes is another's can't be used.
+    /// Notes a torrent. The row can't be used if one of its info hashes is another torrent's.
     pub fn add_torrent(&mut self, row: &StoredTorrent) -> Result<(), BadRow> {
         let torrent = &row.torrent;
         let (first, second) = (torrent.info_hash, torrent.info_hash_v2);
@@ -107,13 +108,14 @@ impl StoredIndex {
         Ok(())
     }
 
-    /// Notes that a torrent was changed or deleted; the cache has it under the info hash it had.
+    /// Notes that a torrent was changed or deleted; the cache may still have it under its former info
+    /// hash.
     pub fn doubt(&mut self, id: TorrentId) {
         self.doubtful.insert(id);
     }
 
-    /// Whether storage has the torrent under that info hash; none if that is to be asked, because
-    /// it changed.
+    /// Whether storage has the torrent under that info hash; none if storage has to be asked, because the
+    /// torrent changed.
     pub fn has_torrent(&self, info_hash: &InfoHash) -> Option<bool> {
         match self.torrents.get(info_hash) {
             Some(id) if self.is_doubtful(*id) => None,

@@ -185,8 +185,9 @@ impl PrivateAnnounce<'_> {
         Some(Before { role, last_seen })
     }
 
-    /// After a peer left the swarm: if it was its user's last one, the user may be marked for hit and
-    /// run, unless the torrent no longer lets them seed. Returns whether it was such a departure.
+    /// After a peer left the swarm: if it was its user's last one, the user is marked for hit and run if
+    /// that is due, unless the torrent is disabled or the silence may be ours. Returns whether it was
+    /// such a departure.
     pub fn on_left_swarm(&self, client: &mut PrivatePeer) -> bool {
         let is_excused = self.torrent.disabled.is_some() || self.silence_may_be_ours(&client.state);
         let is_last = !is_excused && !self.swarm.has_other(client);
@@ -319,9 +320,9 @@ impl PrivateAnnounce<'_> {
         self.unreported_since(client, Seconds(last_seen.0.max(earliest)))
     }
 
-    /// The later of `since` and the moment up to which other clients of the user may have reported seed time.
-    /// Storage can't deduplicate seconds before a leap of the clock, so those are left out; so are
-    /// those of clients that have left.
+    /// The later of `since` and, if the clock leapt after that, the moment up to which other clients of
+    /// the user may have reported seed time, those that have left included: storage can't deduplicate
+    /// seconds before a leap, so they must not be reported again.
     fn unreported_since(&self, client: &PrivatePeer, since: Seconds) -> Seconds {
         let leap = self.tracker.leaps.latest(self.now);
         let user = client.state.user;

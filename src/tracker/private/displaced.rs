@@ -74,7 +74,7 @@ fn displace(swarm: &mut PrivateSwarm, peer_id: &PeerId, user: UserId, displaced:
     swarm.put(&client);
 }
 
-/// Of two clients at one endpoint the greater one stays, on every node the same.
+/// Of two clients at one endpoint the one with the greater value stays, the same on every node.
 fn precedence(client: &PrivatePeer) -> (Seconds, PeerId) {
     (client.state.account.last_announce, client.state.peer_id)
 }

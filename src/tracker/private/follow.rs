@@ -42,8 +42,8 @@ impl PrivateTracker {
     }
 
     /// The info hash of the swarm that a change is for, and whether the peer is in it: not if the torrent
-    /// has another hash by now. None if the hash belongs to another torrent. A torrent that is unknown
-    /// here may be on its way.
+    /// has another hash by now. None if the hash belongs to another torrent and this one is unknown.
+    /// Without another owner, an unknown torrent may be on its way.
     fn swarm_of(&self, change: &PeerChange) -> Option<(InfoHash, bool)> {
         let torrent = change.key.torrent;
         let owner = self.common.registry.swarm_owner(&change.info_hash);
@@ -108,7 +108,7 @@ impl PrivateTracker {
             history.hnr = standing.hnr;
             peer.account = account_of(record, now);
             if let Some(owed) = &mut peer.owed {
-                // They were not journaled, and the other node's record already includes them.
+                // What this node owes was not journaled, so the other node's record already includes it.
                 (owed.uploaded, owed.downloaded, owed.seed_time) = (0, 0, 0);
             }
         }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use crate::base::clock::{Now, Seconds};
 
-/// Storage knows seconds by their Unix time, and after a leap those before it would have other numbers. So
-/// what was counted before a leap must not be reported again.
+/// Storage identifies seconds by their Unix time, and after a leap those before it would have other
+/// numbers. So what was counted before a leap must not be reported again.
 pub(super) struct Leaps {
     /// Unix time less monotonic time, in seconds; it never falls.
     offset: AtomicI64,

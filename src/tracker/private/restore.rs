@@ -51,7 +51,8 @@ impl PrivateTracker {
         });
     }
 
-    /// Restores the record of a peer; as a tombstone that owes the journal, unless `is_present`.
+    /// Restores the record of a peer. An active one becomes a tombstone that owes the journal, unless
+    /// `is_present`.
     pub fn restore(
         &self,
         info_hash: InfoHash,

@@ -9,7 +9,7 @@ use crate::tracker::SWEPT_AT_ONCE;
 use crate::tracker::private::PrivateTracker;
 use crate::tracker::private::announce::PrivateAnnounce;
 
-/// What an entry with something to do counts in a sweep.
+/// What an entry that is due takes from a sweep's budget; others take 1.
 const DUE: usize = 32;
 
 // === impl PrivateTracker ===
@@ -88,7 +88,7 @@ impl PrivateAnnounce<'_> {
                 return Some(place);
             }
             let is_due = self.swarm.is_due(place, alive_since, kept_since);
-            // The entry that takes a removed one's place comes from behind it.
+            // An entry that takes the place of a removed one comes from further on: it is swept next.
             if !is_due || self.sweep_one(place, kept_since) {
                 place += 1;
             }
@@ -113,8 +113,8 @@ impl PrivateAnnounce<'_> {
         self.swarm.holds(place, user, &peer_id)
     }
 
-    /// Removes the endpoints of a peer that expired; it then owes the journal. With
-    /// the last one it leaves the swarm.
+    /// Removes those endpoints of a peer that expired; it then owes the journal this change. With the
+    /// last endpoint it leaves the swarm.
     pub(super) fn expire(&self, client: &mut PrivatePeer) {
         let before = client.state.endpoints();
         let left = client.state.expire(self.rules.alive_since(self.now.mono));

@@ -35,7 +35,7 @@ pub(super) struct UserRecords {
 #[derive(Clone, Copy, Default)]
 struct Load {
     records: u32,
-    /// How much of the burst was used up at that moment.
+    /// How much of the burst was used up at the moment `at`.
     used: u32,
     at: Seconds,
 }
@@ -57,7 +57,7 @@ impl UserRecords {
             .map_or(0, |load| load.records)
     }
 
-    /// Takes one new record from the user's rate. The caller adds it once it exists.
+    /// Uses up one new record of the user's burst. The caller adds the record once it exists.
     ///
     /// # Errors
     /// The user began too many recently; nothing was changed.
@@ -84,7 +84,7 @@ impl UserRecords {
         let mut share = self.share(user).lock();
         if let Some(load) = share.get_mut(&user) {
             load.records = load.records.saturating_sub(1);
-            // Records live for longer than a burst takes to come back.
+            // `used` goes, too: records live for longer than a burst takes to come back.
             if load.records == 0 {
                 share.remove(&user);
             }

@@ -23,7 +23,7 @@ const APART_MAX: u32 = 300;
 pub(super) struct Completions {
     /// The upper half of the hash, then a bit for the family, then the moment in 31 bits.
     rows: Box<[[AtomicU64; ROW_LEN]]>,
-    /// Seeded by each process, so that clients can't choose what they evict.
+    /// Seeded at random by each process, so that clients can't choose what they evict.
     hasher: RandomState,
 }
 

@@ -293,7 +293,7 @@ impl PublicTracker {
     }
 }
 
-/// Nothing of a public announce has to be durable before its answer goes.
+/// Nothing of a public announce has to be durable before it is answered.
 fn answer(reply: AnnounceReply) -> Answer {
     Answer {
         reply,

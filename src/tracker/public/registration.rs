@@ -41,7 +41,7 @@ pub(super) struct NetworkShares {
 pub(super) struct Registrations {
     shares: NetworkShares,
     rates: SourceLimit,
-    /// Of the last seconds: the second in the upper half, how many in the lower.
+    /// For each of the last seconds, the second in the upper half, and how many rows in the lower.
     seconds: [AtomicU64; ON_THE_WAY as usize],
     /// When a refusal was last written to the log; 0 for never.
     warned: AtomicU32,

@@ -1,4 +1,4 @@
-//! Garbled requests: parsed as by a simple reference parser, and the same however they are cut.
+//! Garbled requests: parsed as by a simple reference parser, and answered the same however they are cut.
 
 use super::{GET, talk};
 use crate::listen::http::http1::{HeadError, RequestBody, parse};
@@ -34,7 +34,7 @@ fn plainly(bytes: &[u8]) -> Outcome {
         fields.push(plain_header(line)?);
     }
     let body = plain_body(&fields);
-    // A length that is invalid or repeated is refused at once, the rest at the end of the head.
+    // A length that is invalid or repeated is refused at once, anything else at the end of the head.
     if body == Err(true) {
         return Err(HeadError::Malformed);
     }
