@@ -17,7 +17,7 @@ const SMALL_AGAIN: usize = UNITS_MAX / 2;
 pub(super) struct LargePublic {
     pub v4: PeerSet<Compact4>,
     pub v6: PeerSet<Compact6>,
-    pub downloaded: u32,
+    pub snatches: u32,
     is_sweeping: bool,
 }
 
@@ -25,7 +25,7 @@ impl LargePublic {
     /// The peers of a small swarm.
     pub fn of(small: &SmallPublic, pool: &Pool) -> Self {
         let mut large = Self {
-            downloaded: small.downloaded(),
+            snatches: small.snatches(),
             ..Self::default()
         };
         for packed in Compact4::in_small(small, pool) {
@@ -39,7 +39,7 @@ impl LargePublic {
 
     /// Its peers as a small swarm.
     pub fn to_small(&self, pool: &mut Pool) -> SmallPublic {
-        let mut small = SmallPublic::new(pool, self.units(), self.downloaded);
+        let mut small = SmallPublic::new(pool, self.units(), self.snatches);
         for peer in self.v4.peers() {
             small.push(pool, peer);
         }

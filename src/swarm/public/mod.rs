@@ -109,14 +109,14 @@ impl PublicSwarm<'_> {
         }
     }
 
-    pub fn downloaded(&self) -> u32 {
-        self.store.downloaded()
+    pub fn snatches(&self) -> u32 {
+        self.store.snatches()
     }
 
-    pub fn set_downloaded(&mut self, downloaded: u32) {
+    pub fn set_snatches(&mut self, snatches: u32) {
         match self.store {
-            PublicStore::Small(small) => small.set_downloaded(self.pool, downloaded),
-            PublicStore::Large(large) => large.downloaded = downloaded,
+            PublicStore::Small(small) => small.set_snatches(self.pool, snatches),
+            PublicStore::Large(large) => large.snatches = snatches,
         }
     }
 
@@ -138,7 +138,7 @@ impl PublicSwarm<'_> {
 
     /// Counts a snatch.
     pub fn add_snatch(&mut self) {
-        self.set_downloaded(self.downloaded().saturating_add(1));
+        self.set_snatches(self.snatches().saturating_add(1));
     }
 
     /// Inserts a peer, or updates a known one (rule W4); returns what it was before: nothing, if it was last
@@ -373,10 +373,10 @@ impl PublicStore {
         }
     }
 
-    fn downloaded(&self) -> u32 {
+    fn snatches(&self) -> u32 {
         match self {
-            Self::Small(small) => small.downloaded(),
-            Self::Large(large) => large.downloaded,
+            Self::Small(small) => small.snatches(),
+            Self::Large(large) => large.snatches,
         }
     }
 

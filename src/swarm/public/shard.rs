@@ -44,7 +44,7 @@ impl PublicShard {
     /// The counts and the snatches of a swarm.
     pub fn get(&self, key: Key) -> Option<(PeerCounts, u32)> {
         let store = self.swarms.get(key)?;
-        Some((store.counts(&self.pool), store.downloaded()))
+        Some((store.counts(&self.pool), store.snatches()))
     }
 
     pub fn get_mut(&mut self, key: Key) -> Option<PublicSwarm<'_>> {

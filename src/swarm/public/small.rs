@@ -21,7 +21,7 @@ pub(super) enum SmallPublic {
     /// At most one IPv4 peer.
     One {
         v4: u8,
-        downloaded: u16,
+        snatches: u16,
         unit: [Unit; 1],
     },
     /// Peers of each family.
@@ -29,7 +29,7 @@ pub(super) enum SmallPublic {
         v4: u8,
         v6: u8,
         run: Run,
-        downloaded: u32,
+        snatches: u32,
     },
 }
 
@@ -37,42 +37,42 @@ impl Default for SmallPublic {
     fn default() -> Self {
         Self::One {
             v4: 0,
-            downloaded: 0,
+            snatches: 0,
             unit: [[0; 12]],
         }
     }
 }
 
 impl SmallPublic {
-    /// An empty swarm with `downloaded` snatches and room for `units`, at most [`UNITS_MAX`].
-    pub fn new(pool: &mut Pool, units: usize, downloaded: u32) -> Self {
-        match (units, u16::try_from(downloaded)) {
-            (0..=1, Ok(downloaded)) => Self::One {
+    /// An empty swarm with these `snatches` and room for `units`, at most [`UNITS_MAX`].
+    pub fn new(pool: &mut Pool, units: usize, snatches: u32) -> Self {
+        match (units, u16::try_from(snatches)) {
+            (0..=1, Ok(snatches)) => Self::One {
                 v4: 0,
-                downloaded,
+                snatches,
                 unit: [[0; 12]],
             },
             _ => Self::Several {
                 v4: 0,
                 v6: 0,
                 run: pool.take(units),
-                downloaded,
+                snatches,
             },
         }
     }
 
-    pub fn downloaded(&self) -> u32 {
+    pub fn snatches(&self) -> u32 {
         match *self {
-            Self::One { downloaded, .. } => downloaded.into(),
-            Self::Several { downloaded, .. } => downloaded,
+            Self::One { snatches, .. } => snatches.into(),
+            Self::Several { snatches, .. } => snatches,
         }
     }
 
-    pub fn set_downloaded(&mut self, pool: &mut Pool, number: u32) {
+    pub fn set_snatches(&mut self, pool: &mut Pool, number: u32) {
         match self {
-            Self::Several { downloaded, .. } => *downloaded = number,
-            Self::One { downloaded, .. } => match u16::try_from(number) {
-                Ok(number) => *downloaded = number,
+            Self::Several { snatches, .. } => *snatches = number,
+            Self::One { snatches, .. } => match u16::try_from(number) {
+                Ok(number) => *snatches = number,
                 Err(_) => self.rebuild(pool, self.used(), number),
             },
         }
@@ -121,7 +121,7 @@ impl SmallPublic {
         }
         if used > self.units(pool).len() {
             let roomy = (used + used / 8).min(UNITS_MAX);
-            self.rebuild(pool, roomy, self.downloaded());
+            self.rebuild(pool, roomy, self.snatches());
         }
         let len = C::in_small(self, pool).len() + 1;
         C::set_len(self, len);
@@ -141,7 +141,7 @@ impl SmallPublic {
     pub fn shrink(&mut self, pool: &mut Pool) {
         let (used, units) = (self.used(), self.units(pool).len());
         if used == 0 || units > used + used / 4 + 2 {
-            self.rebuild(pool, used, self.downloaded());
+            self.rebuild(pool, used, self.snatches());
         }
     }
 
@@ -155,16 +155,16 @@ impl SmallPublic {
 
     /// Moves to another pool, without spare units.
     pub fn move_over(&mut self, from: &Pool, to: &mut Pool) {
-        if let Self::Several { downloaded, .. } = *self {
+        if let Self::Several { snatches, .. } = *self {
             let (v4, v6) = self.ends(self.units(from));
-            let mut moved = Self::new(to, self.used(), downloaded);
+            let mut moved = Self::new(to, self.used(), snatches);
             moved.fill(to, v4, v6);
             *self = moved;
         }
     }
 
     /// Moves all peers to a run of `units`, which must not be fewer than are in use.
-    fn rebuild(&mut self, pool: &mut Pool, units: usize, downloaded: u32) {
+    fn rebuild(&mut self, pool: &mut Pool, units: usize, snatches: u32) {
         let mut kept = [[0; 12]; UNITS_MAX];
         let old = self.units(pool);
         let kept = &mut kept[..old.len()];
@@ -173,7 +173,7 @@ impl SmallPublic {
         if let Self::Several { run, .. } = self {
             pool.give_back(*run);
         }
-        let mut small = Self::new(pool, units, downloaded);
+        let mut small = Self::new(pool, units, snatches);
         small.fill(pool, v4, v6);
         *self = small;
     }

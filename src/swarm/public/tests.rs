@@ -187,7 +187,7 @@ fn swarms_of_every_size_find_their_peers() {
     let mut swarm = only(&mut shard);
     let mut rng = fastrand::Rng::with_seed(5);
     let mut present = std::collections::HashMap::new();
-    swarm.set_downloaded(70_000);
+    swarm.set_snatches(70_000);
     for round in 0..40_000 {
         let number = rng.u16(1..200);
         let ip = address(number);
@@ -208,7 +208,7 @@ fn swarms_of_every_size_find_their_peers() {
         assert_eq!(swarm.counts(), counts);
         assert_eq!(swarm.is_empty(), present.is_empty());
     }
-    assert_eq!(swarm.downloaded(), 70_000);
+    assert_eq!(swarm.snatches(), 70_000);
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl PublicTracker {
                     return Visit::Pause;
                 }
                 budget -= 1;
-                let snatches = swarm.downloaded();
+                let snatches = swarm.snatches();
                 let since = swarm.empty_since().filter(|since| *since < before);
                 if let (Some(since), 1..) = (since, snatches) {
                     found.offer(IdleTorrent {

@@ -66,7 +66,7 @@ impl PublicTracker {
         let key = Key::from(info_hash);
         let swarms = self.swarms.lock(key.shard());
         match swarms.get(key) {
-            Some((counts, downloaded)) if !is_disabled => scrape_entry(counts, downloaded),
+            Some((counts, snatches)) if !is_disabled => scrape_entry(counts, snatches),
             _ => ScrapeEntry::default(),
         }
     }
@@ -92,11 +92,11 @@ impl PublicTracker {
             // A `stopped` for an unknown peer has no effect here.
             let known = swarms.get_mut(key).map(|mut swarm| {
                 swarm.remove(context.endpoint, client);
-                (swarm.counts(), swarm.downloaded())
+                (swarm.counts(), swarm.snatches())
             });
-            let (counts, downloaded) = known.unwrap_or_default();
+            let (counts, snatches) = known.unwrap_or_default();
             self.share_guest(shard, info_hash, context, false);
-            return Ok(answer(context.reply(counts, downloaded, rules, work)));
+            return Ok(answer(context.reply(counts, snatches, rules, work)));
         }
         let swarm = self.swarm_to_announce(&mut swarms, key, context, rules);
         let mut swarm = swarm.ok_or(Refusal::Unavailable)?;
@@ -119,7 +119,7 @@ impl PublicTracker {
             if self.is_counted_by_other_family(info_hash, context) {
                 swarm.set_counted(context.endpoint, client);
                 is_counted = true;
-            } else if (swarm.downloaded() > 0 || self.take_registration(info_hash, context, rules))
+            } else if (swarm.snatches() > 0 || self.take_registration(info_hash, context, rules))
                 && self.journal_snatch(shard, info_hash, context.now.mono)
             {
                 swarm.set_counted(context.endpoint, client);
@@ -141,8 +141,8 @@ impl PublicTracker {
             &mut work.selector,
             &mut work.peers.endpoints,
         );
-        let (counts, downloaded) = (swarm.counts(), swarm.downloaded());
-        Ok(answer(context.reply(counts, downloaded, rules, work)))
+        let (counts, snatches) = (swarm.counts(), swarm.snatches());
+        Ok(answer(context.reply(counts, snatches, rules, work)))
     }
 
     /// The swarm of a torrent that is announced. A new one is refused if the maximum is reached, or

@@ -37,8 +37,8 @@ impl PublicTracker {
         // Empty swarms are kept for their snatches while there is room; those of
         // registered torrents have room of their own.
         let has_room = self.free_room(rules) > rules.max_torrents.div_ceil(2);
-        let is_kept = |info_hash: &InfoHash, downloaded| {
-            downloaded > 0 && (has_room || self.common.registry.torrent(info_hash).is_some())
+        let is_kept = |info_hash: &InfoHash, snatches| {
+            snatches > 0 && (has_room || self.common.registry.torrent(info_hash).is_some())
         };
         let mut expired = 0;
         let mut budget = SWEPT_AT_ONCE;
@@ -50,7 +50,7 @@ impl PublicTracker {
             expired += gone;
             if !is_done {
                 Visit::Pause
-            } else if swarm.is_empty() && !is_kept(info_hash, swarm.downloaded()) {
+            } else if swarm.is_empty() && !is_kept(info_hash, swarm.snatches()) {
                 Visit::Remove
             } else {
                 swarm.note_empty(now);
@@ -112,7 +112,7 @@ impl PublicTracker {
     pub fn wipe_snatches(&self, shard: usize) {
         let mut swarms = self.swarms.lock(shard);
         swarms.walk(Cursor::default(), |_, swarm| {
-            swarm.set_downloaded(0);
+            swarm.set_snatches(0);
             Visit::Keep
         });
     }
@@ -122,7 +122,7 @@ impl PublicTracker {
         let mut swarms = self.swarms.lock(key.shard());
         let before = swarms.len();
         let mut swarm = swarms.get_or_default(key);
-        swarm.set_downloaded(swarm.downloaded().max(snatches));
+        swarm.set_snatches(swarm.snatches().max(snatches));
         let added = swarms.len() - before;
         self.swarm_count.fetch_add(added, Ordering::Relaxed);
     }
@@ -130,7 +130,7 @@ impl PublicTracker {
     pub fn forget_snatches(&self, info_hash: &InfoHash) {
         let key = Key::from(info_hash);
         if let Some(mut swarm) = self.swarms.lock(key.shard()).get_mut(key) {
-            swarm.set_downloaded(0);
+            swarm.set_snatches(0);
         }
     }
 }
