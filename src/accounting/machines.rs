@@ -11,7 +11,7 @@ use super::sessions::{DIP_SECONDS, Settled, limit};
 
 /// The base of a total that was not reported yet. No larger total can be reported, so nothing
 /// is ever credited against it.
-pub const UNREPORTED: u64 = i64::MAX as u64;
+pub const NO_TOTAL: u64 = i64::MAX as u64;
 
 /// Identifies one of several machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct MachineId {
 pub struct Machine {
     /// A hash of its endpoint, the same on every node.
     pub id: u32,
-    /// Totals in bytes, or [`UNREPORTED`].
+    /// Totals in bytes, or [`NO_TOTAL`].
     pub up: u64,
     pub down: u64,
     /// When they were reported, in seconds.
@@ -47,7 +47,7 @@ pub struct Machines {
 /// The largest totals of any machine: the base of their record.
 #[derive(Debug)]
 pub struct Highest<'a> {
-    /// Bytes, or [`UNREPORTED`].
+    /// Bytes, or [`NO_TOTAL`].
     pub up: &'a mut u64,
     pub down: &'a mut u64,
     /// When one of them rose last, in seconds.
@@ -74,9 +74,9 @@ struct Counter<'a> {
     own_limit: u64,
     highest_limit: u64,
     /// A lower total is a new beginning, not a late report.
-    may_lower: bool,
+    may_reset: bool,
     /// No newer report is known, so the total of an unknown machine may become its starting point.
-    may_begin: bool,
+    may_adopt: bool,
 }
 
 // === impl Machines ===
@@ -88,8 +88,8 @@ impl Machines {
             is_v6,
             latest: Machine {
                 id: 0,
-                up: UNREPORTED,
-                down: UNREPORTED,
+                up: NO_TOTAL,
+                down: NO_TOTAL,
                 at,
             },
             other: None,
@@ -101,8 +101,8 @@ impl Machines {
     /// (seconds).
     pub fn without_totals(self, last_seen: i64) -> Option<Self> {
         let forget = |machine: Machine| Machine {
-            up: UNREPORTED,
-            down: UNREPORTED,
+            up: NO_TOTAL,
+            down: NO_TOTAL,
             ..machine
         };
         (self.last_seen() > last_seen).then(|| Self {
@@ -125,12 +125,12 @@ impl Machines {
         highest: &mut Highest<'_>,
         max_rate: u64,
     ) -> (Settled, Settled) {
-        let may_begin = report.at >= self.last_seen().max(highest.at);
+        let may_adopt = report.at >= self.last_seen().max(highest.at);
         let (mut own, other) = self.take(report);
         let before = (own.up, own.down);
         // A `started` that arrives late, or through two nodes, begins nothing.
         let passed = report.at - own.at;
-        let may_lower = (report.started && passed > 0) || passed >= DIP_SECONDS;
+        let may_reset = (report.started && passed > 0) || passed >= DIP_SECONDS;
         let limits = [own.at, highest.at].map(|since| limit(report.at - since, max_rate));
         let count = |own, highest, reported| {
             let mut counter = Counter {
@@ -138,14 +138,14 @@ impl Machines {
                 highest,
                 own_limit: limits[0],
                 highest_limit: limits[1],
-                may_lower,
-                may_begin,
+                may_reset,
+                may_adopt,
             };
             counter.step(reported)
         };
         let up = count(&mut own.up, highest.up, report.up);
         let down = count(&mut own.down, highest.down, report.down);
-        if before != (own.up, own.down) || may_lower {
+        if before != (own.up, own.down) || may_reset {
             own.at = report.at.max(own.at);
         }
         if own.is_known() {
@@ -166,8 +166,8 @@ impl Machines {
         }
         let unknown = Machine {
             id: report.id,
-            up: UNREPORTED,
-            down: UNREPORTED,
+            up: NO_TOTAL,
+            down: NO_TOTAL,
             at: report.at,
         };
         (known.unwrap_or(unknown), Some(latest))
@@ -178,7 +178,7 @@ impl Machines {
 
 impl Machine {
     fn is_known(&self) -> bool {
-        self.up != UNREPORTED || self.down != UNREPORTED
+        self.up != NO_TOTAL || self.down != NO_TOTAL
     }
 }
 
@@ -189,11 +189,11 @@ impl Counter<'_> {
         let Some(reported) = reported else {
             return Settled::default();
         };
-        if *self.highest == UNREPORTED {
+        if *self.highest == NO_TOTAL {
             (*self.own, *self.highest) = (reported, reported);
             return Settled::default();
         }
-        let is_known = *self.own != UNREPORTED;
+        let is_known = *self.own != NO_TOTAL;
         let (from, limit) = if is_known {
             (*self.own, self.own_limit)
         } else {
@@ -204,7 +204,7 @@ impl Counter<'_> {
             *self.highest = reported.max(*self.highest);
             return Settled::of(reported - from, limit);
         }
-        if is_known && self.may_lower || !is_known && self.may_begin {
+        if is_known && self.may_reset || !is_known && self.may_adopt {
             *self.own = reported;
         }
         Settled::default()

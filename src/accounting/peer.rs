@@ -1,6 +1,6 @@
 //! Both totals of one client, and the machines that share its peer id if there are several.
 
-use super::machines::{Announced, Highest, Machine, MachineId, Machines, UNREPORTED};
+use super::machines::{Announced, Highest, Machine, MachineId, Machines, NO_TOTAL};
 use super::sessions::{Point, ReportSource, Session, Sessions, Settled, Stretch};
 
 /// Seconds without reports by one family, after which the other family may identify the machines.
@@ -27,11 +27,11 @@ pub struct Totals {
 }
 
 impl PeerAccount {
-    /// A client of which only the last totals were kept; [`UNREPORTED`] for one that was not
+    /// A client of which only the last totals were kept; [`NO_TOTAL`] for one that was not
     /// reported. `at` is a Unix time in seconds.
     pub fn known(up: u64, down: u64, at: i64) -> Self {
         let known = |total| match total {
-            UNREPORTED => Sessions::default(),
+            NO_TOTAL => Sessions::default(),
             _ => Sessions::known(total, at),
         };
         Self {
@@ -90,8 +90,8 @@ impl PeerAccount {
                 is_v6: id.is_v6,
                 latest: Machine {
                     id: id.hash,
-                    up: UNREPORTED,
-                    down: UNREPORTED,
+                    up: NO_TOTAL,
+                    down: NO_TOTAL,
                     at,
                 },
                 other: None,
@@ -120,7 +120,7 @@ impl PeerAccount {
         settled
     }
 
-    /// The bases of both totals, in bytes; [`UNREPORTED`] for one that was never reported.
+    /// The bases of both totals, in bytes; [`NO_TOTAL`] for one that was never reported.
     pub fn bases(&self) -> (u64, u64) {
         (base(&self.up), base(&self.down))
     }
@@ -133,7 +133,7 @@ impl PeerAccount {
 }
 
 fn base(sessions: &Sessions) -> u64 {
-    sessions.current.map_or(UNREPORTED, |session| session.high)
+    sessions.current.map_or(NO_TOTAL, |session| session.high)
 }
 
 /// Raises the base to at least `total`.
@@ -144,7 +144,7 @@ fn raise(sessions: &mut Sessions, total: u64, at: i64) {
             current.last = current.last.max(at);
         }
         Some(_) => {}
-        None if total == UNREPORTED => {}
+        None if total == NO_TOTAL => {}
         None => sessions.current = Some(Session::begin(Point { total, at })),
     }
 }

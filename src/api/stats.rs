@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use super::Api;
 use super::error::{ApiError, CommonErrors};
 use super::metrics::{self, Sources};
-use super::system::sides;
+use super::system::server_states;
 use crate::base::ids::InfoHash;
 use crate::change::SwarmCounts;
 use crate::telemetry::metrics::process::ProcessFigures;
@@ -53,7 +53,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<TrackerStat
         (swarm_stats, busiest.get(|| tracker.largest(BUSIEST_MAX)))
     });
     let (swarm_stats, largest) = counted.await.map_err(ApiError::internal)?;
-    let (storage, cache) = sides(&api);
+    let (storage, cache) = server_states(&api);
     let mut busiest: Vec<BusySwarm> = largest.iter().map(unnamed).collect();
     if storage.up {
         // Storage may go away at this moment; the other figures don't need it.

@@ -82,17 +82,17 @@ pub(super) async fn healthz() -> &'static str {
     )
 )]
 pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
-    let (storage, cache) = sides(&api);
-    let ready = storage.up && cache.as_ref().is_none_or(|side| side.up);
+    let (storage, cache) = server_states(&api);
+    let ready = storage.up && cache.as_ref().is_none_or(|state| state.up);
     let status = if ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
     // Needs no login, so the problem is shown in the log and the stats only.
-    let quiet = |side: ServerState| ServerState {
+    let quiet = |state: ServerState| ServerState {
         problem: None,
-        ..side
+        ..state
     };
     let readiness = Readiness {
         ready,
@@ -103,7 +103,7 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
 }
 
 /// Storage, and the cache if there is one.
-pub(super) fn sides(api: &Api) -> (ServerState, Option<ServerState>) {
+pub(super) fn server_states(api: &Api) -> (ServerState, Option<ServerState>) {
     let health = api.sources.health();
     let storage = ServerState {
         driver: api.about.storage_driver.clone(),

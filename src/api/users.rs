@@ -173,7 +173,7 @@ pub(super) async fn register(
 /// unless the tracker knew the user already.
 async fn known_already(api: &Api, new: &NewUser) -> Result<Json<Done>, ApiError> {
     let id = new.id.unwrap_or(UserId(0));
-    let is_known = api.sources.registry.account(new.passkey.expose());
+    let is_known = api.sources.registry.access(new.passkey.expose());
     let stored = api.storage.user(id).await?;
     let is_same = stored.is_some_and(|stored| stored.user.passkey == new.passkey);
     if is_same && is_known.is_none() {

@@ -427,7 +427,7 @@ impl JournalShared {
 
     /// One attempt of [`Self::spill_all`]; returns whether it succeeded. Logs only the first failure in a row.
     async fn spill_once(&self, spill: &Spill) -> bool {
-        let batches = self.queue.unspilled();
+        let batches = self.queue.to_spill();
         let (Some(first), Some(last)) = (batches.first(), batches.last()) else {
             return true;
         };

@@ -251,7 +251,7 @@ impl BatchQueue {
 
     /// Batches in memory that the spill file should get: it does not have them, and cache and storage don't
     /// both have them.
-    pub fn unspilled(&self) -> Vec<Arc<Batch>> {
+    pub fn to_spill(&self) -> Vec<Arc<Batch>> {
         let state = self.state.lock();
         let settled = state.progress.sent.min(state.progress.applied);
         state
@@ -494,11 +494,11 @@ mod tests {
     fn what_the_spill_file_has_is_left_to_it_when_memory_is_short() {
         let queue = queue(true);
         assert!(queue.is_full());
-        assert_eq!(queue.unspilled().len(), 4);
+        assert_eq!(queue.to_spill().len(), 4);
         assert!(!queue.is_spilled(1));
         queue.mark_spilled(1..=4);
         assert!(!queue.is_full() && queue.is_spilled(4));
-        assert!(queue.unspilled().is_empty());
+        assert!(queue.to_spill().is_empty());
         let expected = [(1, "memory"), (2, "memory"), (3, "spilled"), (4, "spilled")];
         assert_eq!(refs(&queue.to_send(99)), expected);
     }

@@ -80,7 +80,7 @@ pub async fn run(arguments: &Cleanup, site: &Site, printer: &mut Printer) -> Res
 }
 
 /// Peers last seen before this Unix time are expired, by this host's clock and the cache's.
-async fn since(config: &Config, cache: &dyn Cache) -> Result<i64> {
+async fn expired_before(config: &Config, cache: &dyn Cache) -> Result<i64> {
     let tracker = &config.tracker;
     let keep = u64::from(tracker.tombstone_ttl).max(KEEP_MIN) + u64::from(tracker.peer_ttl);
     let now = clock::wall().min(cache.time().await?);
@@ -114,10 +114,10 @@ impl Cleaner<'_> {
                 "its node is gone, and storage has all of it",
             );
         }
-        let since = since(config, cache).await?;
+        let expired_before = expired_before(config, cache).await?;
         let mut cursor = Some(0);
         while let Some(at) = cursor {
-            let scan = cache.leftovers(since, at).await?;
+            let scan = cache.leftovers(expired_before, at).await?;
             cursor = scan.next;
             self.printer.progress(scan.rows.len() as u64);
             for leftover in &scan.rows {

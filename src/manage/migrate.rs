@@ -22,7 +22,7 @@ struct MigrationRow {
 pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result<ExitStatus> {
     let named = |error| open::named(error, open::name_of(config));
     if status {
-        let migrations = if open::is_there(config) {
+        let migrations = if open::database_exists(config) {
             let storage = open::bare_storage(config)?;
             storage.migrations().await.map_err(named)?
         } else {
@@ -66,7 +66,7 @@ async fn drift(
     printer: &mut Printer,
 ) -> Result<Option<MigrationRow>, StorageError> {
     let is_all_applied = rows.iter().all(|row| row.applied);
-    if !is_all_applied || !open::is_there(config) {
+    if !is_all_applied || !open::database_exists(config) {
         return Ok(None);
     }
     let Ok(storage) = open::bare_storage(config) else {

@@ -49,7 +49,7 @@ pub fn cache(config: &Config) -> Result<Option<Arc<dyn Cache>>> {
 }
 
 /// Whether the database exists; assumed for a server. Opening would create an embedded one.
-pub fn is_there(config: &Config) -> bool {
+pub fn database_exists(config: &Config) -> bool {
     let file = storage::file_of(&config.storage.driver, &config.storage.url);
     file.is_none_or(|file| file.exists())
 }

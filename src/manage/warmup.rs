@@ -69,7 +69,7 @@ struct Reporter<'a> {
     /// Whether the first line was written.
     has_begun: bool,
     /// Why the first line that failed could not be written.
-    failed: Option<io::Error>,
+    write_error: Option<io::Error>,
 }
 
 pub async fn run(arguments: &Warmup, config: Config, printer: &mut Printer) -> Result<ExitStatus> {
@@ -90,16 +90,16 @@ pub async fn run(arguments: &Warmup, config: Config, printer: &mut Printer) -> R
         printer,
         dry_run: arguments.dry_run,
         has_begun: false,
-        failed: None,
+        write_error: None,
     };
     let mirror = Mirror {
         storage: site.storage,
         cache,
     };
     let result = warmup::run(&mirror, &options, &mut reporter).await;
-    let failed = reporter.failed;
+    let write_error = reporter.write_error;
     printer.end_progress();
-    if let Some(error) = failed {
+    if let Some(error) = write_error {
         return Err(error.into());
     }
     let report = result.map_err(|error| explain(error, &storage_name, &cache_name))?;
@@ -192,7 +192,7 @@ impl Reporter<'_> {
         if !self.printer.is_json()
             && let Err(error) = self.printer.line_now(text)
         {
-            self.failed.get_or_insert(error);
+            self.write_error.get_or_insert(error);
         }
     }
 }

@@ -95,7 +95,7 @@ enum Answer {
 }
 
 /// What clocks show at about the same moment (Unix times).
-struct Readings {
+struct ClockReadings {
     /// The time that this node goes by.
     running: i64,
     /// The node has gone by that time before, so it counts as one more clock.
@@ -163,7 +163,7 @@ impl Clocks {
     ///
     /// # Errors
     /// Storage can't be read.
-    pub async fn go_on(
+    pub async fn continue_from_newest(
         &self,
         storage: &dyn Storage,
         peer_ttl: u32,
@@ -215,7 +215,7 @@ impl Clocks {
     /// Unix time. None while that is not known: while the host's clock or this node's time is wrong, and
     /// for `kept_for` seconds after this node's time leapt, by when all peers that are still there have
     /// announced.
-    pub fn before(&self, kept_for: u32) -> Option<i64> {
+    pub fn removable_before(&self, kept_for: u32) -> Option<i64> {
         let now = self.clock.now();
         let mut state = self.state.lock();
         if offset_of(now) - state.offset > APART_MAX {
@@ -243,7 +243,7 @@ impl Clocks {
         storage: &dyn Storage,
         cache: Option<&dyn Cache>,
         has_begun: bool,
-    ) -> Readings {
+    ) -> ClockReadings {
         let in_cache = async {
             let Some(cache) = cache else {
                 return (Answer::NoClock, Vec::new());
@@ -275,7 +275,7 @@ impl Clocks {
         let mut state = self.state.lock();
         let (now, lead) = (self.clock.now(), self.lead());
         (state.compared_at, state.lead) = (now.mono, lead);
-        Readings {
+        ClockReadings {
             running: now.unix,
             has_begun,
             own: now.unix + lead,
@@ -288,7 +288,7 @@ impl Clocks {
     }
 
     /// Logs which clocks are wrong, once, and sets this node's if need be.
-    fn judge(&self, readings: &Readings, metrics: &Metrics) {
+    fn judge(&self, readings: &ClockReadings, metrics: &Metrics) {
         let agreed = readings.agreed();
         let skews = readings.all().map(|(name, time)| (name, time - agreed));
         let skews: Vec<(String, i64)> = skews.collect();
@@ -438,9 +438,9 @@ impl Answer {
     }
 }
 
-// === impl Readings ===
+// === impl ClockReadings ===
 
-impl Readings {
+impl ClockReadings {
     fn others(&self) -> impl Iterator<Item = (String, i64)> + '_ {
         let cache = self.cache.map(|time| ("the cache".to_owned(), time));
         let storage = self.storage.map(|time| ("the database".to_owned(), time));
@@ -486,8 +486,13 @@ mod tests {
 
     const NOW: i64 = 1_800_000_000;
 
-    fn readings(own: i64, cache: Option<i64>, storage: Option<i64>, nodes: &[i64]) -> Readings {
-        Readings {
+    fn readings(
+        own: i64,
+        cache: Option<i64>,
+        storage: Option<i64>,
+        nodes: &[i64],
+    ) -> ClockReadings {
+        ClockReadings {
             running: own,
             has_begun: false,
             own,
@@ -502,7 +507,7 @@ mod tests {
     #[test]
     fn a_server_that_answers_late_may_be_wrong_by_half_of_that() {
         for (error, best) in [(0, NOW), (2, NOW - 3)] {
-            let slow = Readings {
+            let slow = ClockReadings {
                 error,
                 ..readings(NOW - 3, Some(NOW), Some(NOW), &[])
             };
@@ -551,7 +556,7 @@ mod tests {
             (now - 2, Some(now), Some(now), &[], now),
             (ahead, Some(ahead), Some(ahead), &[], ahead),
         ] {
-            let readings = Readings {
+            let readings = ClockReadings {
                 running: now,
                 has_begun: true,
                 ..readings(own, cache, storage, nodes)
@@ -570,12 +575,12 @@ mod tests {
         let now = clocks.clock.now().unix;
         assert!(
             clocks
-                .before(100)
+                .removable_before(100)
                 .is_some_and(|before| before <= now - 100 + 2)
         );
         clocks.clock.set(now + 172_800);
-        assert_eq!(clocks.before(100), None);
-        assert!(clocks.before(0).is_some());
+        assert_eq!(clocks.removable_before(100), None);
+        assert!(clocks.removable_before(0).is_some());
     }
 
     #[test]
@@ -586,7 +591,11 @@ mod tests {
             clocks.begin_after(now + newest, 3900);
             clocks.state.lock().offset = offset_of(clocks.clock.now());
             let after = clocks.clock.now().unix - now;
-            (after, clocks.was_set_back(), clocks.before(1000).is_some())
+            (
+                after,
+                clocks.was_set_back(),
+                clocks.removable_before(1000).is_some(),
+            )
         };
         for (newest, ahead, was_set_back, may_prune) in [
             (3600, 3600, true, true),

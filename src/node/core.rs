@@ -113,7 +113,7 @@ impl Core {
     pub async fn save(&mut self) -> Result<Remaining> {
         self.helpers.shutdown().await;
         // Now the journal has room for the credit that peers still owe it.
-        load::expire(&self.node);
+        load::sweep_all(&self.node);
         self.stop_saving.send_replace(true);
         let saved = self
             .saving

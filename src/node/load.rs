@@ -42,7 +42,7 @@ pub(super) async fn swarms(node: &Node) -> Result<(), StorageError> {
         }
     }
     log_bad_rows(&bad);
-    expire(node);
+    sweep_all(node);
     let (_, seeders, leechers) = node.tracker.totals();
     tracing::info!(accounts = peers, seeders, leechers, "swarms loaded");
     Ok(())
@@ -50,7 +50,7 @@ pub(super) async fn swarms(node: &Node) -> Result<(), StorageError> {
 
 /// Sweeps all swarms: at the start, to expire peers that fell silent while no tracker ran, before any is
 /// handed out; at the end, so that peers that owe the journal no longer do.
-pub(super) fn expire(node: &Node) {
+pub(super) fn sweep_all(node: &Node) {
     let now = node.clock.now();
     for shard in 0..Tracker::SHARDS {
         node.tracker.sweep(shard, now);

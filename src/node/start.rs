@@ -133,10 +133,13 @@ async fn try_to_begin(
     notify::status("loading users, torrents and swarms");
     let (node, journal) = restore(config, stores, host, database).await?;
     let (peer_ttl, record_ttl) = (node.tracker.peer_ttl(), node.tracker.record_ttl());
-    let go_on = || node.clocks.go_on(&**storage, peer_ttl, record_ttl);
+    let continue_from_newest = || {
+        node.clocks
+            .continue_from_newest(&**storage, peer_ttl, record_ttl)
+    };
     let (shared, follower) = match cache {
         None => {
-            go_on().await.map_err(in_storage)?;
+            continue_from_newest().await.map_err(in_storage)?;
             let loaded = load_from_storage(&node).await;
             (
                 None,
@@ -148,7 +151,7 @@ async fn try_to_begin(
             sent.map_err(|error| StartError::of_cache(config, &error))?;
             let applied = journal.replay_leftover().await;
             applied.map_err(|error| StartError::of_resume(config, error))?;
-            go_on().await.map_err(in_storage)?;
+            continue_from_newest().await.map_err(in_storage)?;
             let loaded = shared::load(&node, cache).await;
             let (shared, follower) = loaded.map_err(|error| StartError::of_both(config, error))?;
             (Some(shared), follower)

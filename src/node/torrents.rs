@@ -31,7 +31,7 @@ pub(super) struct TorrentUpdater {
 
 /// What a change does to a torrent's swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Course {
+enum SwarmFate {
     /// Nothing.
     Stays,
     /// It was not registered, or had other hashes: its records come from storage. Its peers return, too,
@@ -86,16 +86,16 @@ impl TorrentUpdater {
         for torrent in changed.extract_if(.., |torrent| renumbered.contains(&torrent.id)) {
             self.registry.apply(RegistryChange::Torrent(torrent));
         }
-        let changed: Vec<(Torrent, Course)> = changed
+        let changed: Vec<(Torrent, SwarmFate)> = changed
             .into_iter()
             .map(|torrent| {
-                let course = self.course(&torrent);
-                (torrent, course)
+                let fate = self.fate(&torrent);
+                (torrent, fate)
             })
             .collect();
         let returning: Vec<TorrentId> = changed
             .iter()
-            .filter(|(_, course)| *course != Course::Stays)
+            .filter(|(_, fate)| *fate != SwarmFate::Stays)
             .map(|(torrent, _)| torrent.id)
             .collect();
         let leaving = self.take_out(&changed, &gone);
@@ -115,8 +115,8 @@ impl TorrentUpdater {
             self.tracker.forget(hash);
         }
         let mut moved = HashSet::new();
-        for (torrent, course) in changed {
-            if let Course::Returns { is_same_swarm } = course {
+        for (torrent, fate) in changed {
+            if let SwarmFate::Returns { is_same_swarm } = fate {
                 let (info_hash, snatches) = (torrent.info_hash, torrent.snatches);
                 self.tracker.restore_snatches(info_hash, snatches);
                 if with_records.contains(&torrent.id) {
@@ -166,7 +166,7 @@ impl TorrentUpdater {
     }
 
     /// What a change of a torrent's hashes does to its swarm (rule W14).
-    fn course(&self, torrent: &Torrent) -> Course {
+    fn fate(&self, torrent: &Torrent) -> SwarmFate {
         let new = Hashes::of(torrent);
         let before = self.before(torrent.id);
         // Peers that announced by a hash that the torrent lost can't be told from the others.
@@ -175,9 +175,9 @@ impl TorrentUpdater {
         let is_where_it_was =
             before.is_some_and(|(old, is_registered)| is_registered && old.first == new.first);
         if is_same_swarm && is_where_it_was {
-            Course::Stays
+            SwarmFate::Stays
         } else {
-            Course::Returns { is_same_swarm }
+            SwarmFate::Returns { is_same_swarm }
         }
     }
 
@@ -189,13 +189,13 @@ impl TorrentUpdater {
 
     /// Takes torrents out of the registry that are gone or are to return: they are refused until
     /// they are whole again. Returns the hashes whose swarms, as they are now, are to be forgotten.
-    fn take_out(&self, changed: &[(Torrent, Course)], gone: &[TorrentId]) -> HashSet<InfoHash> {
+    fn take_out(&self, changed: &[(Torrent, SwarmFate)], gone: &[TorrentId]) -> HashSet<InfoHash> {
         let mut leaving = HashSet::new();
         let mut out: HashSet<TorrentId> = gone.iter().copied().collect();
-        for (torrent, course) in changed {
+        for (torrent, fate) in changed {
             let new = Hashes::of(torrent);
             let old = self.before(torrent.id);
-            if *course != Course::Stays
+            if *fate != SwarmFate::Stays
                 && let Some((old, is_registered)) = old
                 && (is_registered || old.first != new.first)
             {

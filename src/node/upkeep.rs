@@ -53,7 +53,7 @@ fn shards_at_once(peer_ttl: u32) -> usize {
 /// Deletes obsolete peer records, a few at a time; runs until cancelled.
 pub(super) async fn prune(node: Node) {
     every(PRUNE_PERIOD, || async {
-        let Some(before) = node.clocks.before(node.tracker.record_ttl()) else {
+        let Some(before) = node.clocks.removable_before(node.tracker.record_ttl()) else {
             return;
         };
         loop {
@@ -75,8 +75,8 @@ pub(super) async fn prune_cache(node: Node, cache: Arc<dyn Cache>) {
     let mut cursor = 0;
     loop {
         tokio::time::sleep(CACHE_PERIOD).await;
-        let members_before = node.clocks.before(node.tracker.record_ttl());
-        let guests_before = node.clocks.before(node.tracker.peer_ttl());
+        let members_before = node.clocks.removable_before(node.tracker.record_ttl());
+        let guests_before = node.clocks.removable_before(node.tracker.peer_ttl());
         let (Some(guests_before), members_before) =
             (guests_before, members_before.unwrap_or(i64::MIN))
         else {

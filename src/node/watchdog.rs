@@ -23,7 +23,7 @@ pub(super) struct Watched {
     pulse: Pulse,
     beats: u64,
     /// When its loop was last seen to have run; none until the first check.
-    turned: Option<Instant>,
+    last_seen_running: Option<Instant>,
     hangs: bool,
 }
 
@@ -56,7 +56,7 @@ impl Watched {
             name: name.to_owned(),
             pulse: pulse.clone(),
             beats: 0,
-            turned: None,
+            last_seen_running: None,
             hangs: false,
         }
     }
@@ -64,12 +64,12 @@ impl Watched {
     /// Logs when it starts or stops hanging; returns whether it hangs.
     fn check(&mut self, now: Instant) -> bool {
         let (beats, name) = (self.pulse.beats(), &self.name);
-        let turned = match self.turned {
-            Some(turned) if beats == self.beats => turned,
+        let last_seen_running = match self.last_seen_running {
+            Some(last_seen_running) if beats == self.beats => last_seen_running,
             _ => now,
         };
-        (self.beats, self.turned) = (beats, Some(turned));
-        let hangs = now - turned >= HANGS_AFTER;
+        (self.beats, self.last_seen_running) = (beats, Some(last_seen_running));
+        let hangs = now - last_seen_running >= HANGS_AFTER;
         if hangs && !self.hangs {
             let seconds = HANGS_AFTER.as_secs();
             tracing::error!(
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_hangs_once_it_has_not_turned_for_some_seconds() {
+    fn a_worker_hangs_once_it_has_not_run_for_some_seconds() {
         let start = Instant::now();
         let pulse = Pulse::default();
         let mut worker = Watched::new("http-0", &pulse);

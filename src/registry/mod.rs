@@ -79,7 +79,7 @@ struct Users {
 // === impl Registry ===
 
 impl Registry {
-    pub fn account(&self, passkey: &str) -> Option<UserAccess> {
+    pub fn access(&self, passkey: &str) -> Option<UserAccess> {
         self.users.read().by_passkey.get(passkey).copied()
     }
 
@@ -193,12 +193,12 @@ impl Users {
         {
             self.forget(&old, user.id);
         }
-        let account = UserAccess {
+        let access = UserAccess {
             user: user.id,
             enabled: user.enabled,
             can_leech: user.can_leech,
         };
-        self.by_passkey.insert(user.passkey, account);
+        self.by_passkey.insert(user.passkey, access);
     }
 
     fn remove(&mut self, id: UserId) {
@@ -293,12 +293,12 @@ mod tests {
         registry.apply(RegistryChange::User(user(2, "passkey-a")));
         registry.apply(RegistryChange::UserGone(UserId(1)));
         assert_eq!(registry.sizes().0, 1);
-        assert_eq!(registry.account("passkey-a").unwrap().user, UserId(2));
+        assert_eq!(registry.access("passkey-a").unwrap().user, UserId(2));
         registry.apply(RegistryChange::UserGone(UserId(2)));
         registry.apply(RegistryChange::UserGone(UserId(2)));
         registry.apply(RegistryChange::User(user(1, "passkey-a")));
         assert_eq!(registry.sizes().0, 1);
-        assert_eq!(registry.account("passkey-a").unwrap().user, UserId(1));
+        assert_eq!(registry.access("passkey-a").unwrap().user, UserId(1));
     }
 
     #[test]
@@ -306,8 +306,8 @@ mod tests {
         let registry = Registry::default();
         registry.apply(RegistryChange::User(user(1, "passkey-a")));
         registry.apply(RegistryChange::User(user(1, "passkey-b")));
-        assert_eq!(registry.account("passkey-a"), None);
-        assert_eq!(registry.account("passkey-b").unwrap().user, UserId(1));
+        assert_eq!(registry.access("passkey-a"), None);
+        assert_eq!(registry.access("passkey-b").unwrap().user, UserId(1));
     }
 
     #[test]
@@ -317,8 +317,8 @@ mod tests {
         registry.apply(RegistryChange::User(user(2, "passkey-b")));
         registry.apply(RegistryChange::User(user(1, "passkey-b")));
         registry.apply(RegistryChange::User(user(2, "passkey-a")));
-        assert_eq!(registry.account("passkey-a").unwrap().user, UserId(2));
-        assert_eq!(registry.account("passkey-b").unwrap().user, UserId(1));
+        assert_eq!(registry.access("passkey-a").unwrap().user, UserId(2));
+        assert_eq!(registry.access("passkey-b").unwrap().user, UserId(1));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub struct UserHistory {
 
 impl Account {
     /// The base of a total that was not reported yet.
-    pub const UNREPORTED: u64 = machines::UNREPORTED;
+    pub const NO_TOTAL: u64 = machines::NO_TOTAL;
 
     /// A record that begins with those totals: they are its base, and nothing is credited (rule A1).
     pub fn begin(uploaded: u64, downloaded: u64, now: Seconds) -> Self {

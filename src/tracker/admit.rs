@@ -76,11 +76,11 @@ impl PrivateTracker {
         request: &'r AnnounceRequest,
         rules: &Rules,
     ) -> Result<(Participant, &'r Announce), Refusal> {
-        let account = request
+        let access = request
             .passkey
-            .and_then(|passkey| self.common.registry.account(passkey))
+            .and_then(|passkey| self.common.registry.access(passkey))
             .ok_or(Refusal::InvalidPasskey)?;
-        if !account.enabled {
+        if !access.enabled {
             return Err(Refusal::AccountDisabled);
         }
         let params = request
@@ -96,19 +96,19 @@ impl PrivateTracker {
         admit_torrent(torrent.disabled.clone())?;
         // A user who may not download may still stop.
         let downloads = params.left != Some(0) && params.event != Event::Stopped;
-        if downloads && !account.can_leech {
+        if downloads && !access.can_leech {
             return Err(Refusal::DownloadNotAllowed);
         }
-        let user = account.user;
+        let user = access.user;
         Ok((Participant { user, torrent }, params))
     }
 
     /// Whether a scrape is answered: only to an enabled account (rule S5).
     pub(super) fn admit_scrape(&self, passkey: Option<&str>) -> Result<(), Refusal> {
-        let account = passkey.and_then(|passkey| self.common.registry.account(passkey));
-        match account {
+        let access = passkey.and_then(|passkey| self.common.registry.access(passkey));
+        match access {
             None => Err(Refusal::InvalidPasskey),
-            Some(account) if !account.enabled => Err(Refusal::AccountDisabled),
+            Some(access) if !access.enabled => Err(Refusal::AccountDisabled),
             Some(_) => Ok(()),
         }
     }

@@ -61,7 +61,7 @@ struct Step {
 ///
 /// `seeding_for_max` is the most seconds of seeding that one announce may add, if the peer was
 /// seeding before it; `max_rate` is in bytes a second.
-pub fn account(
+pub fn update_account(
     account: &mut Account,
     report: AnnounceReport,
     seeding_for_max: Option<u32>,
@@ -221,7 +221,7 @@ impl Counter<'_> {
             total: reported,
             at,
         });
-        if *self.base == Account::UNREPORTED {
+        if *self.base == Account::NO_TOTAL {
             *self.start = start;
             // Storage may know the client and continue from its base, unless the total is below it (rule A2).
             return self.begin(reported_now, false);
@@ -336,7 +336,7 @@ mod tests {
         for (number, &(wait, started, (up, down), expected)) in lines.iter().enumerate() {
             now = now.plus(wait);
             let report = report(Some(up), Some(down), started);
-            let accrual = account(&mut it, report, None, MAX_RATE, now);
+            let accrual = update_account(&mut it, report, None, MAX_RATE, now);
             assert_eq!(
                 (accrual.uploaded, accrual.downloaded),
                 expected,
@@ -351,7 +351,8 @@ mod tests {
         let start = Seconds::START;
         let mut it = Account::begin(100, 500, start);
         let up = |it: &mut Account, up, now| {
-            let accrual = account(it, report(Some(up), Some(50), false), None, MAX_RATE, now);
+            let accrual =
+                update_account(it, report(Some(up), Some(50), false), None, MAX_RATE, now);
             accrual.up.unwrap().from
         };
         assert_eq!(up(&mut it, 200, start.plus(10)), point(100, start));
@@ -404,10 +405,10 @@ mod tests {
 
     #[test]
     fn the_start_of_an_unknown_client_is_passed_on() {
-        let unreported = Account::UNREPORTED;
-        let mut it = Account::begin(unreported, unreported, Seconds::START);
+        let no_total = Account::NO_TOTAL;
+        let mut it = Account::begin(no_total, no_total, Seconds::START);
         let started = report(Some(7), Some(0), true);
-        let accrual = account(&mut it, started, None, MAX_RATE, Seconds::START);
+        let accrual = update_account(&mut it, started, None, MAX_RATE, Seconds::START);
         let reports = |total| Some(Stretch::at(point(total, Seconds::START), false));
         assert_eq!((accrual.up, accrual.down), (reports(7), reports(0)));
         assert_eq!((it.base_up, it.base_down), (7, 0));
@@ -424,7 +425,7 @@ mod tests {
                 started: started.then_some(unix),
                 ..report(Some(total), None, started)
             };
-            account(&mut it, report, None, MAX_RATE, Seconds::START);
+            update_account(&mut it, report, None, MAX_RATE, Seconds::START);
             it.start_up.map(|start| (start.total, start.at))
         };
         assert_eq!(reported(150, false, 10), None);
@@ -436,7 +437,7 @@ mod tests {
             has_room: false,
             ..report(Some(40), None, true)
         };
-        account(&mut it, crowded, None, MAX_RATE, Seconds::START);
+        update_account(&mut it, crowded, None, MAX_RATE, Seconds::START);
         assert_eq!(it.start_up, Some(Point { total: 30, at: 50 }), "it is owed");
     }
 
@@ -456,7 +457,7 @@ mod tests {
     fn what_is_not_reported_leaves_the_account_alone() {
         let mut it = Account::begin(10, 20, Seconds::START);
         let nothing = report(None, Some(25), true);
-        let accrual = account(&mut it, nothing, None, MAX_RATE, Seconds::START);
+        let accrual = update_account(&mut it, nothing, None, MAX_RATE, Seconds::START);
         assert_eq!((accrual.uploaded, accrual.downloaded), (0, 5));
         assert_eq!(it.base_up, 10);
     }
@@ -467,7 +468,7 @@ mod tests {
         let report = report(None, None, false);
         let mut seconds = |wait: u32, seeding: bool| {
             let now = it.last_announce.plus(wait);
-            account(&mut it, report, seeding.then_some(3900), MAX_RATE, now).seed_time
+            update_account(&mut it, report, seeding.then_some(3900), MAX_RATE, now).seed_time
         };
         assert_eq!(seconds(1800, false), 0);
         assert_eq!(seconds(1800, true), 1800);

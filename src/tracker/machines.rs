@@ -70,7 +70,7 @@ pub(super) fn settle(
 /// that the record has in this family.
 fn begin(account: &Account, report: &AnnounceReport, now: Seconds) -> Option<Machines> {
     let is_lower = |base: u64, total: Option<u64>| {
-        base != Account::UNREPORTED && total.is_some_and(|total| total < base)
+        base != Account::NO_TOTAL && total.is_some_and(|total| total < base)
     };
     let is_any_lower = is_lower(account.base_up, report.uploaded)
         || is_lower(account.base_down, report.downloaded);
@@ -155,7 +155,8 @@ mod tests {
                 is_held_back: false,
                 has_room: true,
             };
-            let accrual = credit::account(&mut self.account, report, None, MAX_RATE, self.now);
+            let accrual =
+                credit::update_account(&mut self.account, report, None, MAX_RATE, self.now);
             match sender {
                 Endpoint::V4(it) => self.held.0 = Some(it),
                 Endpoint::V6(it) => self.held.1 = Some(it),

@@ -40,7 +40,7 @@ pub struct Outbox {
     /// Changes that are not durable yet, and the maximum.
     pending: AtomicUsize,
     capacity: usize,
-    settled: watch::Sender<u64>,
+    durable_up_to: watch::Sender<u64>,
     urgent: Notify,
 }
 
@@ -92,7 +92,7 @@ impl Outbox {
             lanes: std::array::from_fn(|_| lane()),
             pending: AtomicUsize::new(0),
             capacity,
-            settled: watch::Sender::new(0),
+            durable_up_to: watch::Sender::new(0),
             urgent: Notify::new(),
         }
     }
@@ -148,18 +148,18 @@ impl Outbox {
     /// Records that everything of that drain, `changes` of them, is durable.
     pub fn mark_durable(&self, drain: u64, changes: usize) {
         self.pending.fetch_sub(changes, Ordering::Relaxed);
-        self.settled.send_replace(drain);
+        self.durable_up_to.send_replace(drain);
     }
 
     /// Waits until the ticket's drain is durable, and asks the journal to drain without delay.
     pub async fn durable(&self, ticket: Ticket) {
-        if *self.settled.borrow() >= ticket.0 {
+        if *self.durable_up_to.borrow() >= ticket.0 {
             return;
         }
         self.urgent.notify_one();
-        let mut settled = self.settled.subscribe();
+        let mut durable_up_to = self.durable_up_to.subscribe();
         // Fails only if the sender is gone, and that is part of `self`.
-        let _ = settled.wait_for(|&drain| drain >= ticket.0).await;
+        let _ = durable_up_to.wait_for(|&drain| drain >= ticket.0).await;
     }
 
     /// Waits until everything queued so far is durable.

@@ -69,7 +69,7 @@ struct Wanted {
     /// Unix seconds in which a client of the user seeded it, and in which one may have been taken
     /// for a seeder.
     seeded: BTreeSet<i64>,
-    seconds: BTreeSet<i64>,
+    maybe_seeded: BTreeSet<i64>,
 }
 
 #[test]
@@ -105,14 +105,14 @@ fn endure(variable: &str, persistence: &[&str]) {
         clients.len()
     );
     settles(SETTLED, || pair.wrong(&stage, &clients).is_empty());
-    pair.is_right(&stage, &clients, "after quiet");
+    pair.assert_right(&stage, &clients, "after quiet");
     // What a start applies again must not count again.
     pair.stop();
     pair.site.mika.run();
     pair.b.run();
-    pair.answers();
+    pair.wait_for_answers();
     pair.stop();
-    pair.is_right(&stage, &clients, "after another start");
+    pair.assert_right(&stage, &clients, "after another start");
 }
 
 // === impl Pair ===
@@ -158,12 +158,12 @@ impl Pair {
             Victim::Redis => self.site.redis.restart(),
             Victim::MariaDb => self.site.mariadb.restart(),
         }
-        self.answers();
+        self.wait_for_answers();
         stage.note(format!("{victim:?} answers"));
     }
 
     /// Waits until nodes and servers answer.
-    fn answers(&self) {
+    fn wait_for_answers(&self) {
         poll(PROGRAM_DEADLINE, "Redis answers", || {
             self.site.redis.cli(&["PING"]) == "PONG"
         });
@@ -178,13 +178,13 @@ impl Pair {
         }
     }
 
-    fn is_right(&self, stage: &Stage, clients: &[Client], when: &str) {
+    fn assert_right(&self, stage: &Stage, clients: &[Client], when: &str) {
         let wrong = self.wrong(stage, clients);
         assert!(wrong.is_empty(), "{when}:\n{}", wrong.join("\n"));
         let wanted = wanted(clients);
         let [seeded, at_most] = [
             wanted.values().map(|it| it.seeded.len()).sum::<usize>(),
-            wanted.values().map(|it| it.seconds.len()).sum(),
+            wanted.values().map(|it| it.maybe_seeded.len()).sum(),
         ];
         let sql = format!("SELECT SUM(seed_time), SUM(snatches) FROM {DATABASE}.users");
         let [seed_time, snatches] = self.site.mariadb.row(&sql);
@@ -278,7 +278,7 @@ impl Pair {
                 snatches,
                 sum(|it| it.snatches),
             );
-            let seeded = sum(|it| Range::up_to(it.seconds.len() as u64));
+            let seeded = sum(|it| Range::up_to(it.maybe_seeded.len() as u64));
             check(format!("user {user} seed time"), seed_time, seeded);
         }
         for torrent in 0..TORRENTS {
@@ -318,7 +318,7 @@ fn wanted(clients: &[Client]) -> BTreeMap<(usize, usize), Wanted> {
         let around = |&(from, until): &(i64, i64)| from - SECONDS_OFF..until + SECONDS_OFF;
         wanted.seeded.extend(client.seeded.iter().flat_map(around));
         let both = client.seeded.iter().chain(&client.away);
-        wanted.seconds.extend(both.flat_map(around));
+        wanted.maybe_seeded.extend(both.flat_map(around));
     }
     all
 }

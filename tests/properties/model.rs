@@ -561,13 +561,13 @@ impl Peer {
             },
             |at| machines.remove(at),
         );
-        let may_lower = started || now - own.at >= 60;
+        let may_reset = started || now - own.at >= 60;
         let before = own.totals;
         let highest = [self.up.base, self.down.base];
         let [own_up, own_down] = &mut own.totals;
-        let up = self.up.report_of(own_up, it.up, may_lower);
-        let down = self.down.report_of(own_down, it.down, may_lower);
-        if before != own.totals || may_lower {
+        let up = self.up.report_of(own_up, it.up, may_reset);
+        let down = self.down.report_of(own_down, it.down, may_reset);
+        if before != own.totals || may_reset {
             own.at = now;
         }
         if highest != [self.up.base, self.down.base] {
@@ -651,7 +651,7 @@ impl Counter {
     }
 
     /// What a reported total of one of several machines adds; `own` is what it reported last.
-    fn report_of(&mut self, own: &mut Option<u64>, reported: Option<u64>, may_lower: bool) -> u64 {
+    fn report_of(&mut self, own: &mut Option<u64>, reported: Option<u64>, may_reset: bool) -> u64 {
         self.dip = None;
         let Some(reported) = reported else {
             return 0;
@@ -666,7 +666,7 @@ impl Counter {
             let credit = reported - from;
             return if credit > 1 << 50 { 0 } else { credit };
         }
-        if own.is_none() || may_lower {
+        if own.is_none() || may_reset {
             *own = Some(reported);
         }
         0

@@ -167,7 +167,7 @@ type Edited = (
 /// What a node's registry has otherwise than storage.
 pub fn differences(registry: &Registry, tables: &Tables) -> Vec<String> {
     let user_differs = |row: &&StoredUser| {
-        let known = registry.account(row.user.passkey.borrow());
+        let known = registry.access(row.user.passkey.borrow());
         let known = known.map(|it| (it.user, it.enabled, it.can_leech));
         known != Some((row.user.id, row.user.enabled, row.user.can_leech))
     };

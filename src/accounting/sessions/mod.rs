@@ -197,8 +197,8 @@ impl Sessions {
     fn in_order(&self, point: Point, by: ReportSource) -> Point {
         let last = self.current.map_or(point.at, |current| current.last);
         let slack = by.slack_after(self.by).unwrap_or(0);
-        let is_about_then = point.at < last && last - point.at <= slack;
-        let at = if is_about_then { last } else { point.at };
+        let is_within_slack = point.at < last && last - point.at <= slack;
+        let at = if is_within_slack { last } else { point.at };
         Point { at, ..point }
     }
 

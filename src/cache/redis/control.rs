@@ -79,11 +79,11 @@ pub(super) async fn read(
     };
     let id = format!("{}-{}", position.id.0, position.id.1);
     let command = read_blocking(keys::CONTROL, &id, READ_MAX, wait);
-    let waiting = link.waiting().await?;
-    if waiting.run_id() != session.run_id() {
+    let blocking = link.blocking_connection().await?;
+    if blocking.run_id() != session.run_id() {
         return Ok((EVERYTHING.to_vec(), after.clone()));
     }
-    let value = waiting.one(command, wait).await?;
+    let value = blocking.one(command, wait).await?;
     let entries = entries_of(value).ok_or_else(|| link.unexpected("XREAD"))?;
     let (mut notices, mut last) = (Vec::with_capacity(entries.len()), position.id);
     for entry in entries {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_read_again() {
+    fn a_position_is_read_as_it_was_written() {
         let position = Position::shown((17, 2), "abc");
         let read = Position::of(&position).unwrap();
         assert_eq!((read.id, read.run_id), ((17, 2), "abc"));

@@ -106,7 +106,7 @@ impl Derived {
         }
         // Without a row in the registry, no counters are written: a hash with counters only would be half
         // a row.
-        let (_, left, torrents, users) = tokio::try_join!(
+        let (_, skipped, torrents, users) = tokio::try_join!(
             session.run(guests),
             members.run(session),
             registered(session, self.torrents, |hash| {
@@ -118,7 +118,7 @@ impl Derived {
             })
         )?;
         let sets = self.sets.values();
-        let of_written = sets.filter(|(peer, _)| !left.contains(peer));
+        let of_written = sets.filter(|(peer, _)| !skipped.contains(peer));
         let mut commands = Commands::default();
         write_sets(&mut commands, of_written.map(|(_, membership)| membership));
         write_torrents(&mut commands, &torrents);

@@ -75,7 +75,7 @@ fn group_len(batches: &[Arc<Batch>]) -> usize {
 
 impl Streams {
     /// From now on, new streams belong to that database.
-    pub(super) fn are_for(&self, database: &str) {
+    pub(super) fn assign_to(&self, database: &str) {
         *self.database.lock() = Some(database.to_owned());
     }
 }
@@ -267,7 +267,7 @@ pub(super) async fn follow(
     let key = keys::journal(node);
     let id = format!("{after}-0");
     let command = read_blocking(&key, &id, limit.clamp(1, READ_MAX), wait);
-    let value = link.waiting().await?.one(command, wait).await?;
+    let value = link.blocking_connection().await?.one(command, wait).await?;
     let entries = entries_of(value).ok_or_else(|| link.unexpected("XREAD"))?;
     entries
         .into_iter()

@@ -39,14 +39,14 @@ pub(super) async fn find(
             KeyKind::Swarm(info_hash) => hashes.push(info_hash),
             KeyKind::Other => {}
             kind => {
-                questions.push(question(kind, &key));
+                questions.push(probe_command(kind, &key));
                 asked.push((kind, key));
             }
         }
     }
     let answers = session.run_tolerant(questions, is_wrong_type).await?;
     for ((kind, key), answer) in asked.into_iter().zip(answers) {
-        judge(kind, key, answer, &mut leftovers);
+        assess(kind, key, answer, &mut leftovers);
     }
     for hashes in hashes.chunks(SWARMS_MAX) {
         find_peers(&session, hashes, since, &mut leftovers).await?;
@@ -68,7 +68,7 @@ fn stray(key: Vec<u8>, problem: &'static str) -> CacheLeftover {
 }
 
 /// The command whose reply a key is judged by.
-fn question(kind: KeyKind, key: &[u8]) -> Cmd {
+fn probe_command(kind: KeyKind, key: &[u8]) -> Cmd {
     match kind {
         KeyKind::User(_) => cmd("HMGET").arg(key).arg(&USER_FIELDS[..]).take(),
         KeyKind::Torrent(_) => cmd("HMGET").arg(key).arg(&TORRENT_FIELDS[..]).take(),
@@ -77,10 +77,10 @@ fn question(kind: KeyKind, key: &[u8]) -> Cmd {
     }
 }
 
-fn judge(kind: KeyKind, key: Vec<u8>, answer: Value, leftovers: &mut Vec<CacheLeftover>) {
+fn assess(kind: KeyKind, key: Vec<u8>, answer: Value, leftovers: &mut Vec<CacheLeftover>) {
     match kind {
         KeyKind::User(id) => {
-            judge_row(
+            assess_row(
                 RowKey::User(id),
                 answer,
                 &USER_FIELDS,
@@ -90,7 +90,7 @@ fn judge(kind: KeyKind, key: Vec<u8>, answer: Value, leftovers: &mut Vec<CacheLe
         }
         KeyKind::Torrent(hash) => {
             let row = RowKey::Torrent(hash);
-            judge_row(row, answer, &TORRENT_FIELDS, TORRENT_COUNTERS, leftovers);
+            assess_row(row, answer, &TORRENT_FIELDS, TORRENT_COUNTERS, leftovers);
         }
         KeyKind::UserSet(_) if answer == Value::Nil => {
             leftovers.push(stray(key, "it belongs to a user who does not exist"));
@@ -105,7 +105,7 @@ fn judge(kind: KeyKind, key: Vec<u8>, answer: Value, leftovers: &mut Vec<CacheLe
     }
 }
 
-fn judge_row(
+fn assess_row(
     row: RowKey,
     answer: Value,
     fields: &[&str],

@@ -63,7 +63,7 @@ pub(super) struct RedisSession<'a> {
 }
 
 /// A dedicated connection for blocking commands.
-pub(super) struct Waiting<'a> {
+pub(super) struct BlockingConnection<'a> {
     link: &'a RedisLink,
     connection: Connection,
 }
@@ -182,7 +182,7 @@ impl RedisLink {
     }
 
     /// A connection for one blocking read.
-    pub(super) async fn waiting(&self) -> Result<Waiting<'_>, CacheError> {
+    pub(super) async fn blocking_connection(&self) -> Result<BlockingConnection<'_>, CacheError> {
         let idle = self.state.lock().idle.pop();
         let connection = if let Some(connection) = idle {
             connection
@@ -190,7 +190,7 @@ impl RedisLink {
             let _turn = self.connecting.lock().await;
             self.connect().await?
         };
-        Ok(Waiting {
+        Ok(BlockingConnection {
             link: self,
             connection,
         })
@@ -493,9 +493,9 @@ impl RedisSession<'_> {
     }
 }
 
-// === impl Waiting ===
+// === impl BlockingConnection ===
 
-impl Waiting<'_> {
+impl BlockingConnection<'_> {
     /// Identifies the run of the server at the other end.
     pub(super) fn run_id(&self) -> &str {
         &self.connection.run_id

@@ -118,7 +118,7 @@ impl Cache for Redis {
     ) -> Result<String, CacheError> {
         let owner = owner::set_database(&self.link, database, former).await?;
         if owner == database {
-            self.streams.are_for(database);
+            self.streams.assign_to(database);
         }
         Ok(owner)
     }

@@ -32,7 +32,7 @@ pub(super) type MemberKey = (InfoHash, UserId, PeerId);
 /// another has written more. The pattern is the text of a member up to whether it is active (see
 /// `change::codec`); malformed members are replaced. Returns the fields that it left alone.
 const PUT_UNLESS_NEWER: &str = r"
-local left = {}
+local skipped = {}
 local pattern = '^1' .. string.rep(' .-', 13) .. ' (%d+) (%-?%d+) (%-?%d+) (%d) '
 for i = 1, #ARGV, 6 do
     local is_newer, announces, first, last, active = true
@@ -48,10 +48,10 @@ for i = 1, #ARGV, 6 do
     if is_newer then
         redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
     else
-        left[#left + 1] = ARGV[i]
+        skipped[#skipped + 1] = ARGV[i]
     end
 end
-return left
+return skipped
 ";
 
 /// A member of a swarm's hash.
@@ -114,16 +114,16 @@ impl MemberWrites {
         session: &RedisSession<'_>,
     ) -> Result<HashSet<MemberKey>, CacheError> {
         let replies = session.run(self.commands).await?;
-        let mut left = HashSet::new();
+        let mut skipped = HashSet::new();
         for (info_hash, reply) in self.swarms.into_iter().zip(replies.into_iter().skip(1)) {
             let fields = reply::list(reply).unwrap_or_default();
             for field in fields.into_iter().filter_map(reply::text) {
                 if let Some(keys::PeerField::Member(user, peer_id)) = keys::peer_of(&field) {
-                    left.insert((info_hash, user, peer_id));
+                    skipped.insert((info_hash, user, peer_id));
                 }
             }
         }
-        Ok(left)
+        Ok(skipped)
     }
 }
 
@@ -238,8 +238,8 @@ async fn put_chunk(
         members.add(*info_hash, texts.iter().map(|(field, text)| (field, text)));
     }
     session.run(guests).await?;
-    let left = members.run(session).await?;
-    given.retain(|member| !left.contains(member));
+    let skipped = members.run(session).await?;
+    given.retain(|member| !skipped.contains(member));
     Ok(given)
 }
 

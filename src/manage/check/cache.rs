@@ -106,7 +106,7 @@ async fn settings(cache: &dyn Cache, report: &mut CheckReport<'_>) -> Result<()>
 
 /// Checks what a starting node would load. Problems of storage are reported by its own check.
 async fn look(config: &Config, cache: &dyn Cache) -> Result<State, CacheError> {
-    let storage = open::is_there(config).then(|| open::bare_storage(config));
+    let storage = open::database_exists(config).then(|| open::bare_storage(config));
     let storage = storage.and_then(Result::ok);
     if let Some(storage) = &storage
         && let Ok(database) = storage.identity().await

@@ -13,7 +13,7 @@ use crate::storage::{Finding, Severity, Storage, StorageError};
 const MIGRATE: &str = "mika-manage migrate";
 
 pub(super) async fn check(config: &Config, report: &mut CheckReport<'_>) -> Result<()> {
-    if !open::is_there(config) {
+    if !open::database_exists(config) {
         let url = &config.storage.url;
         report.ok(
             "storage",

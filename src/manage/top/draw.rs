@@ -17,9 +17,9 @@ const WIDTH_MIN: u16 = 60;
 const HEIGHT_MIN: u16 = 16;
 
 /// A rate that has a line of its own: label, value and colour.
-type Lane = (&'static str, fn(&Rates) -> f64, Color);
+type RateLine = (&'static str, fn(&Rates) -> f64, Color);
 
-const LANES: [Lane; 4] = [
+const RATE_LINES: [RateLine; 4] = [
     ("UDP", |rates| rates.udp, Color::Blue),
     ("HTTP", |rates| rates.http, Color::Cyan),
     ("HTTPS", |rates| rates.https, Color::Magenta),
@@ -47,7 +47,7 @@ pub fn frame(frame: &mut Frame, view: &mut TopView) {
     let [head, strip, rates, state, list, foot] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
-        Constraint::Length(LANES.len() as u16 + 2),
+        Constraint::Length(RATE_LINES.len() as u16 + 2),
         Constraint::Length(5),
         Constraint::Fill(1),
         Constraint::Length(1),
@@ -145,9 +145,9 @@ fn draw_strip(frame: &mut Frame, view: &TopView, area: Rect) {
 
 fn draw_rates(frame: &mut Frame, view: &TopView, area: Rect) {
     let inside = boxed(frame, "Announces a second", area);
-    let lines =
-        Layout::vertical([Constraint::Length(1); LANES.len()]).areas::<{ LANES.len() }>(inside);
-    for ((label, of, color), line) in LANES.into_iter().zip(lines) {
+    let lines = Layout::vertical([Constraint::Length(1); RATE_LINES.len()])
+        .areas::<{ RATE_LINES.len() }>(inside);
+    for ((label, of, color), line) in RATE_LINES.into_iter().zip(lines) {
         let [name, number, bars] = Layout::horizontal([
             Constraint::Length(8),
             Constraint::Length(9),

@@ -45,7 +45,7 @@ pub(super) async fn load(
     let position = cache.control_position().await?;
     let applied: HashMap<String, u64> = node.storage.journals().await?.into_iter().collect();
     let loaded = load_first(&node.replica, &**cache).await?;
-    let has_peers = loaded.is_from_cache && has_peers(&**cache, &applied).await?;
+    let has_peers = loaded.cache_was_usable && has_peers(&**cache, &applied).await?;
     if has_peers {
         load::histories(node).await?;
         peers::load(node, &**cache).await?;
@@ -59,7 +59,7 @@ pub(super) async fn load(
         peers::upload_loaded(node, &**cache).await?;
         peers::catch_up(&**cache, &applied).await?;
     }
-    load::expire(node);
+    load::sweep_all(node);
     let (log, stale) = (Arc::new(NoticeLog::default()), Arc::new(Notify::new()));
     let follower = RegistryFollower::of_notices(
         node.replica.clone(),

@@ -26,7 +26,7 @@ fn number(rng: &mut fastrand::Rng) -> u64 {
         0 => 0,
         1 => edge,
         2 => edge.wrapping_sub(1),
-        3 => Account::UNREPORTED,
+        3 => Account::NO_TOTAL,
         4 => u64::MAX,
         _ => rng.u64(..) >> rng.u32(..64),
     }

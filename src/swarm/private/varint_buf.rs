@@ -103,8 +103,8 @@ impl VarintBuf {
         let is_from_zero =
             !has_own_time && starts.map(|start| start.map(|point| point.total)) == [Some(0); 2];
         let widths = Widths::of([
-            self.put_number_unless(base_up == Account::UNREPORTED, base_up),
-            self.put_number_unless(base_down == Account::UNREPORTED, base_down),
+            self.put_number_unless(base_up == Account::NO_TOTAL, base_up),
+            self.put_number_unless(base_down == Account::NO_TOTAL, base_down),
             self.put_number_unless(account.uploaded == base_up, account.uploaded),
             self.put_number_unless(account.downloaded == base_down, account.downloaded),
             self.put_number_unless(account.left.is_none(), account.left.unwrap_or(0)),
@@ -149,7 +149,7 @@ impl VarintBuf {
             self.at += 1;
             let widths = Widths::of(
                 [machine.up, machine.down]
-                    .map(|total| self.put_number_unless(total == Account::UNREPORTED, total)),
+                    .map(|total| self.put_number_unless(total == Account::NO_TOTAL, total)),
             );
             self.set_widths::<1>(widths_at, &widths);
         }
@@ -244,8 +244,8 @@ impl VarintBuf {
 
     pub fn account(&mut self, last: Seconds) -> Account {
         let mut widths = self.widths::<5>();
-        let base_up = self.number_or(widths.next(), Account::UNREPORTED);
-        let base_down = self.number_or(widths.next(), Account::UNREPORTED);
+        let base_up = self.number_or(widths.next(), Account::NO_TOTAL);
+        let base_down = self.number_or(widths.next(), Account::NO_TOTAL);
         let uploaded = self.number_or(widths.next(), base_up);
         let downloaded = self.number_or(widths.next(), base_down);
         let left_width = widths.next();
@@ -320,8 +320,8 @@ impl VarintBuf {
         let mut widths = self.widths::<1>();
         Machine {
             id,
-            up: self.number_or(widths.next(), Account::UNREPORTED),
-            down: self.number_or(widths.next(), Account::UNREPORTED),
+            up: self.number_or(widths.next(), Account::NO_TOTAL),
+            down: self.number_or(widths.next(), Account::NO_TOTAL),
             at,
         }
     }

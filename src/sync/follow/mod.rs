@@ -53,7 +53,7 @@ struct Notices {
 /// How a node loaded its registry at the start.
 pub struct LoadedRegistry {
     /// Whether the cache had a usable registry of this database when the load began.
-    pub is_from_cache: bool,
+    pub cache_was_usable: bool,
     /// Former hashes, under which the cache may still have torrents that changed meanwhile.
     pub former: FormerHashes,
 }
@@ -67,7 +67,7 @@ pub async fn load_first(replica: &Replica, cache: &dyn Cache) -> Result<LoadedRe
         let from = FeedPosition(mirrored.position);
         if let Some(former) = feed::catch_up(replica, from, LoadPass::First).await? {
             return Ok(LoadedRegistry {
-                is_from_cache: true,
+                cache_was_usable: true,
                 former,
             });
         }
@@ -77,7 +77,7 @@ pub async fn load_first(replica: &Replica, cache: &dyn Cache) -> Result<LoadedRe
     cache.forget_mirrored().await?;
     load::from_storage(replica, LoadPass::First).await?;
     Ok(LoadedRegistry {
-        is_from_cache: origin.is_usable(),
+        cache_was_usable: origin.is_usable(),
         former: FormerHashes::new(),
     })
 }

@@ -59,7 +59,7 @@ impl Reported {
     fn of_owed(owed: &Owed, client: &PrivatePeer) -> Self {
         let account = &client.state.account;
         let stretch = |base: u64, bytes: u64, started: bool, dip: Option<Seconds>| {
-            let has_reported = owed.announces > 0 && base != Account::UNREPORTED;
+            let has_reported = owed.announces > 0 && base != Account::NO_TOTAL;
             // A report below the base is no report of the base.
             let is_below = dip.is_some() && bytes == 0 && !started;
             (has_reported && !is_below).then(|| Stretch {
@@ -417,7 +417,7 @@ impl PrivateAnnounce<'_> {
         seeding_since: Option<Seconds>,
     ) -> Accrual {
         let seeding_for_max = seeding_since.map(|since| self.now.mono.since(since));
-        let mut accrual = credit::account(
+        let mut accrual = credit::update_account(
             &mut client.state.account,
             report,
             seeding_for_max,

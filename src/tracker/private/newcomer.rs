@@ -45,8 +45,8 @@ impl PrivateAnnounce<'_> {
 
     /// A client that has no record yet. The first report of a total is its base, whenever it comes (rule A1).
     pub(super) fn newcomer(&self, who: &Participant, context: &AnnounceContext) -> PrivatePeer {
-        let unreported = Account::UNREPORTED;
-        let account = Account::begin(unreported, unreported, self.now.mono);
+        let no_total = Account::NO_TOTAL;
+        let account = Account::begin(no_total, no_total, self.now.mono);
         self.tracker.records.add(who.user);
         self.swarm
             .newcomer(who.user, context.params.peer_id, account)

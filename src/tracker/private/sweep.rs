@@ -10,7 +10,7 @@ use crate::tracker::private::PrivateTracker;
 use crate::tracker::private::announce::PrivateAnnounce;
 
 /// What an entry that is due takes from a sweep's budget; others take 1.
-const DUE: usize = 32;
+const DUE_COST: usize = 32;
 
 // === impl PrivateTracker ===
 
@@ -92,7 +92,7 @@ impl PrivateAnnounce<'_> {
             if !is_due || self.sweep_one(place, kept_since) {
                 place += 1;
             }
-            *budget = budget.saturating_sub(if is_due { DUE } else { 1 });
+            *budget = budget.saturating_sub(if is_due { DUE_COST } else { 1 });
         }
         None
     }

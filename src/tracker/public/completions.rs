@@ -17,7 +17,7 @@ const ROW_LEN: usize = 4;
 
 /// Seconds between the announces of one completion by the two families, at most: a client tries again
 /// if its first announce gets no answer.
-const APART_MAX: u32 = 300;
+const PAIR_SECONDS: u32 = 300;
 
 /// The latest completions, of all public torrents.
 pub(super) struct Completions {
@@ -53,7 +53,7 @@ impl Completions {
         };
         row.iter().any(|place| {
             let old = place.load(Ordering::Relaxed);
-            is_same(old, new) && (old ^ new) & IPV6 != 0 && age_of(old, new) <= APART_MAX
+            is_same(old, new) && (old ^ new) & IPV6 != 0 && age_of(old, new) <= PAIR_SECONDS
         })
     }
 
@@ -118,11 +118,11 @@ mod tests {
             is_known(second, now.plus(after))
         };
         assert!(known((1, 1, Family::V4), (1, 1, Family::V6), 0));
-        assert!(known((1, 1, Family::V6), (1, 1, Family::V4), APART_MAX));
+        assert!(known((1, 1, Family::V6), (1, 1, Family::V4), PAIR_SECONDS));
         assert!(!known(
             (1, 1, Family::V6),
             (1, 1, Family::V4),
-            APART_MAX + 1
+            PAIR_SECONDS + 1
         ));
         assert!(!known((1, 1, Family::V4), (1, 1, Family::V4), 0));
         assert!(!known((1, 1, Family::V4), (1, 2, Family::V6), 0));
