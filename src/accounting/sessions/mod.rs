@@ -177,17 +177,17 @@ impl Sessions {
         let is_one = stretch.to == stretch.from;
         let first = if stretch.started || is_one {
             let from = self.in_order(stretch.from, by);
-            self.settle_from(from, stretch.started, by, max_rate)
+            self.settle_unless_repeated(from, stretch.started, by, max_rate)
         } else if self.has(stretch.from) {
             Settled::default()
         } else {
-            self.settle_from(stretch.from, false, by, max_rate)
+            self.settle_unless_repeated(stretch.from, false, by, max_rate)
         };
         let rest = if is_one {
             Settled::default()
         } else {
             let to = self.after_base(self.in_order(stretch.to, by), stretch.from);
-            self.settle_from(to, false, by, max_rate)
+            self.settle_unless_repeated(to, false, by, max_rate)
         };
         first.and(rest).and(self.connect(max_rate))
     }
@@ -231,7 +231,7 @@ impl Sessions {
         point
     }
 
-    fn settle_from(
+    fn settle_unless_repeated(
         &mut self,
         point: Point,
         started: bool,
@@ -243,11 +243,11 @@ impl Sessions {
         if !is_in_order && may_be_settled {
             return Settled::default();
         }
-        self.settle_as(point, started, by, max_rate)
+        self.settle_and_note_source(point, started, by, max_rate)
     }
 
     /// Settles a point, and notes the source of the current session's last report.
-    fn settle_as(
+    fn settle_and_note_source(
         &mut self,
         point: Point,
         started: bool,

@@ -199,7 +199,7 @@ impl Sessions {
         // The time of a base in the future is unknown.
         let has_time = stretch.from.at - stretch.to.at <= SKEW;
         let max_rate = if has_time { max_rate } else { u64::MAX };
-        self.settle_as(to, false, by, max_rate)
+        self.settle_and_note_source(to, false, by, max_rate)
     }
 
     /// A report of the session before the current one, made before that began.
