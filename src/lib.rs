@@ -1,6 +1,6 @@
 //! Mika, a BitTorrent tracker: the library behind the daemon `mika` and the tool `mika-manage`.
 //!
-//! # The way of an announce
+//! # The path of an announce
 //!
 //! `listen` receives bytes → `wire` parses them → `tracker` decides, on the `registry`
 //! (who may take part) and the `swarm`s (who is there) → `wire` writes the reply →
