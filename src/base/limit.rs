@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(allowed(&["192.0.2.7"], now), 0);
         assert_eq!(allowed(&["192.0.2.7"], now + 1), 10);
         assert_eq!(allowed(&["2001:db8:1::1", "2001:db8:1:ffff::2"], now), 10);
-        // A few in thousands may share a slot with the first two.
+        // In a few of 10,000 runs, one of them shares a slot with another network.
         let others = ["198.51.100.1", "203.0.113.1", "2001:db8:2::1"];
         let of_others: usize = others.iter().map(|network| allowed(&[network], now)).sum();
         assert!(of_others >= 20, "{of_others}");

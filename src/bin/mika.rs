@@ -29,8 +29,8 @@ Examples:
   mika -procs 1                        one worker thread
 
 Signals:
-  SIGUSR2, SIGHUP    reload config, whitelist and TLS files, reopen the log file; clients are not
-                     interrupted
+  SIGUSR2, SIGHUP    reload config, users, torrents, whitelist and TLS files, reopen the log file;
+                     clients are not interrupted
   SIGTERM, SIGINT    finish requests in flight, save everything, exit
 
 Exit codes:

@@ -20,7 +20,7 @@ use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 
 /// Kinds of lines.
 const PEER: &str = "peer2";
-/// A peer of a version whose nodes decided on credit: without a report.
+/// A peer without a report: of an earlier version, whose nodes decided on credit.
 const OLD_PEER: &str = "peer1";
 const SNATCH: &str = "snatch1";
 const GUEST: &str = "guest1";

@@ -61,7 +61,7 @@ impl JournalShared {
             };
             match tried {
                 Ok((batches, credited)) => return self.on_applied(&batches, &credited),
-                // Ask first: it may have been restored to yet another state meanwhile.
+                // Storage is asked again: it may have been restored to yet another state meanwhile.
                 Err(error @ StorageError::Behind { .. }) => self.ask_and_go_back(&error).await,
                 Err(error) => self.on_refused(&error),
             }

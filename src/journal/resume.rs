@@ -247,8 +247,8 @@ async fn save_former(
     Ok(())
 }
 
-/// Whether a journal with earlier batches is unknown to storage and cache: the spill file of an earlier
-/// version does not say which database it is for.
+/// Whether storage and cache know nothing of a journal, although its batches before those in the spill file
+/// must have gone there: then the file is for another database. One of an earlier version does not say which.
 async fn is_unknown(
     parts: &JournalParts,
     spill: &Spill,

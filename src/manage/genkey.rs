@@ -34,7 +34,7 @@ pub struct Genkey {
     /// A further host name or IP address for the certificate; may be repeated
     #[arg(long = "san", value_name = "NAME")]
     names: Vec<String>,
-    /// Replace an existing key or certificate; the new one keeps its names
+    /// Replace an existing key and certificate; the new certificate keeps the names of the old one
     #[arg(long)]
     force: bool,
 }
@@ -188,8 +188,8 @@ fn serial_number() -> Result<SerialNumber> {
     Ok(SerialNumber::from(bytes.to_vec()))
 }
 
-/// Writes both files before either takes its place, and moves the key last: a certificate without
-/// its key is noticed at once, a key with another certificate only by a client.
+/// Writes both files before either takes its place, so that a failure to write leaves the old pair. If only the
+/// certificate could be moved, `mika-manage check` says that the key is missing or does not belong to it.
 fn write_both(key: &Path, pair: &KeyPair, cert: &Path, certificate: &Certificate) -> Result<()> {
     let new_cert = write_pending(cert, &certificate.pem(), 0o644)
         .with_context(|| format!("{} (api.tls.cert) can't be written", cert.display()))?;

@@ -15,7 +15,7 @@ use crate::node::{Node, clocks, forget, health, load, until, upkeep};
 use crate::storage::Claim;
 use crate::sync::RegistryFollower;
 
-/// A node's tasks. They end when it is dropped, wherever they are.
+/// A node's tasks. They are aborted when it is dropped.
 pub(super) struct Core {
     pub node: Node,
     cache: Option<Arc<dyn Cache>>,

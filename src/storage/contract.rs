@@ -35,7 +35,8 @@ pub async fn run<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
     only_unused_torrents_of_strangers_give_way(&*migrated(open().await).await).await;
 }
 
-/// All tests but those of a public tracker: a site's own tables may not be Mika's to add torrents to.
+/// All tests but those of what a schema may leave to the site: to register torrents that are snatched, to remove
+/// torrents, and to change their ids.
 pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
     migrations_are_applied_once(&*open().await).await;
     users_are_added_changed_and_found(&*migrated(open().await).await).await;
@@ -639,7 +640,8 @@ async fn invalid_totals_are_found_and_fixed(storage: &dyn Storage) {
     assert_eq!(totals.downloaded, 5, "the others stay");
 }
 
-/// One node journals a peer's announce, another one that the peer left after it: whichever comes first.
+/// One node journals a peer's announce, another one that the peer left after it: the peer is gone, whichever
+/// comes first.
 async fn a_peer_that_left_is_not_brought_back_by_its_last_announce(storage: &dyn Storage) {
     let (id, torrent_id) = add_pair(storage, 1).await;
     let there = change(id, torrent_id, 1, 10);
@@ -695,7 +697,7 @@ async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
     let found = record(storage.peers(0, None, 10).await.unwrap());
     assert_eq!(found, again.record);
 
-    // What is still to come of the record before it, which had more announces.
+    // A late change of the record before it, which had more announces, does not replace it.
     let mut former = newer;
     former.record.announces = 60;
     former.record.last_announce = NOW + 1800;
@@ -835,7 +837,7 @@ async fn a_torrent_takes_its_records_along_to_another_id(storage: &dyn Storage) 
             .any(|it| matches!(it, RowChange::Torrent(row) if row.torrent.id == new_id)),
         "{changes:?}"
     );
-    // What was on its way under the old id follows, and the next id is another one.
+    // What was on its way under the old id follows, and a torrent that is added next gets an id above the new one.
     apply(storage, 2, vec![Change::from(change(id, torrent_id, 1, 5))]).await;
     let (histories, _) = storage.records_of(new_id).await.unwrap();
     assert_eq!(histories[0].uploaded, 15);

@@ -99,8 +99,8 @@ struct Common {
     is_shared: bool,
 }
 
-/// What is swept before the lock is released for a moment: some tens of microseconds, in
-/// private mode a small part of a millisecond. An entry that only has to be looked at counts 1.
+/// How much is swept before the lock is released for a moment: some tens of microseconds, in
+/// private mode a small part of a millisecond. The unit is an entry that only has to be looked at.
 const SWEPT_AT_ONCE: usize = 4096;
 
 /// Evaluates `$do` with the tracker of the mode that `$tracker` names.

@@ -90,7 +90,8 @@ impl Keeping<'_> {
     async fn group(&self, batches: &[Arc<Batch>], mut is_first: bool) -> Result<(), CacheError> {
         let mut derived = Derived::default();
         for batch in batches {
-            // If the stream is gone, adding this batch would block those before it.
+            // If the stream is gone, this batch must not begin a new one: those before it have lower ids, and could
+            // not be added any more.
             let reply = self.add(batch, is_first).await?;
             if is_first && reply == Value::Nil {
                 self.begin_stream(batch).await?;

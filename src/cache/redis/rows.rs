@@ -44,7 +44,7 @@ pub(super) const TORRENT_FIELDS: [&str; 14] = [
 /// The values of a hash, by index in the list of fields.
 struct Cells(Vec<Option<String>>);
 
-/// The user whose id is in the key; none without a passkey: it is missing, or there are only counters.
+/// The user whose id is in the key; none if the hash is missing, or has only counters and no passkey.
 pub(super) fn user(id: UserId, values: Vec<Value>) -> Option<Result<StoredUser, BadRow>> {
     let cells = Cells::of(values);
     let bad = |problem: String| BadRow {
@@ -78,7 +78,7 @@ pub(super) fn user(id: UserId, values: Vec<Value>) -> Option<Result<StoredUser, 
     }))
 }
 
-/// The torrent whose info hash is in the key; none without an id: it is missing, or there are only counters.
+/// The torrent whose info hash is in the key; none if the hash is missing, or has only counters and no id.
 pub(super) fn torrent(
     info_hash: InfoHash,
     values: Vec<Value>,

@@ -201,7 +201,7 @@ impl MysqlFault {
             )),
             Self::Sql(Error::Server(error), statement) => explain(&error, place, statement),
             Self::Sql(Error::Io(IoError::Tls(error)), _) => StorageError::Broken(format!(
-                "{place}: no TLS: {error}: see require_ssl, verify_ca and verify_identity in docs/sql.md"
+                "{place}: no TLS: {error}: see require_ssl and verify_ca in docs/sql.md"
             )),
             Self::Sql(Error::Io(IoError::Io(error)), _) => unreachable_now(&error, place),
             Self::Sql(Error::Url(_), _) => bad_url(NO_URL),

@@ -5,15 +5,15 @@
 //! a client:  user 4 | flags 2 | peer id 20 | last announce 4
 //!            | IPv4 endpoint 6 | IPv6 endpoint 18 | when each was seen, if not at the last announce, or given up, 4
 //!            | ten widths of half a byte | the ten numbers, as many bytes as their widths say
-//!            | where sessions began, if that is known: a byte of widths and the totals, unless both are 0, and
-//!            | their Unix times, 4 or 8
+//!            | where sessions began, if that is known: a byte of widths and the totals, unless both are 0 at the
+//!            | same time; and their Unix times, 4 or 8
 //!            | rarely: times of dips, several machines, debts to the journal, a history of its own
 //! a history: user 4 | flags 2 | its numbers
 //! ```
 //!
 //! Numbers take as many bytes as they need, from none for 0 up to 8; a width says how many. Times are
-//! moments on the monotonic clock. One of a user's entries *carries* the user's history, which takes no
-//! room while it equals the account beside it.
+//! moments on the monotonic clock, except when sessions began and snatches were made: Unix times. One of a
+//! user's entries *carries* the user's history, which takes no room while it equals the account beside it.
 
 use std::ops::Range;
 
@@ -42,7 +42,7 @@ const ENDPOINTS_AT: usize = 30;
 const IS_HISTORY: u16 = 1 << 0;
 const HAS_V4: u16 = 1 << 1;
 const HAS_V6: u16 = 1 << 2;
-/// A time is kept: when the endpoint was seen, if not at the last announce; or, where there is none, when
+/// A time is kept: when the endpoint was seen, if not at the last announce; or, where there is no endpoint, when
 /// it was given up.
 const SEEN_V4: u16 = 1 << 3;
 const SEEN_V6: u16 = 1 << 4;
@@ -339,7 +339,7 @@ impl EntryView<'_> {
         (Some(peer), history)
     }
 
-    /// When the endpoint that `flag` stands for was given up; none if there is one.
+    /// When the endpoint that `flag` stands for was given up; none while the entry has it.
     fn left(&self, flag: u16, moment: Option<Seconds>) -> Option<Seconds> {
         if self.has(flag) {
             return None;

@@ -78,7 +78,7 @@ impl SmallPublic {
         }
     }
 
-    /// Notes in the unused unit when it was found empty.
+    /// Notes when the swarm was first found empty, in the unit that it does not use then.
     pub fn note_empty(&mut self, now: Seconds) {
         if let (None, Self::One { v4: 0, unit, .. }) = (self.empty_since(), self) {
             unit[0][..4].copy_from_slice(&now.0.to_le_bytes());

@@ -23,7 +23,7 @@ use crate::sync::{Replica, SyncError};
 /// How often the feed is read.
 const PERIOD: Duration = Duration::from_millis(300);
 
-/// The longest pause after failures: filling a cache may fail late, and reads all of storage.
+/// The longest pause after failures. An attempt to fill the cache may read all of storage before it fails.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// How long a lease holds without being renewed.
@@ -32,15 +32,16 @@ const LEASE: Duration = Duration::from_secs(5);
 /// How long to wait until this node has followed the notices that were given; less than the lease.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// How long to wait where not having followed them costs only another notice.
+/// How long to wait where going on without them costs only another notice.
 const CATCH_UP_SHORT: Duration = Duration::from_millis(100);
 
 /// Mirrors the feed whenever this node holds the lease.
 pub struct LeaseHolder {
     replica: Replica,
     mirror: Mirror,
-    /// How far this node has followed the notices, and the rows that they named.
+    /// How far this node has followed the notices.
     position_rx: watch::Receiver<ControlPosition>,
+    /// The rows that they named.
     log: Arc<NoticeLog>,
     /// Hashes that this node's registry no longer has, but the cache may have.
     former: FormerHashes,
