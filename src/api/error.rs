@@ -147,6 +147,9 @@ impl From<StorageError> for ApiError {
             StorageError::Duplicate(_) => Self::conflict(error.to_string()),
             StorageError::Invalid(problem) => Self::invalid(problem),
             StorageError::NotFound(_) => Self::not_found(error.to_string()),
+            StorageError::Unsupported(_) => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, error.to_string())
+            }
             // The caller may know that, but not how the database is reached.
             StorageError::Away(problem) => {
                 tracing::warn!(problem, "the API can't reach storage");

@@ -253,10 +253,6 @@ fn invalid_values_are_refused() {
             r#"storage.schema: expected the name of a schema, such as "mika", found """#,
         ),
         (
-            r#"{"storage": {"statements": {"users": "SELECT 1"}}}"#,
-            r#"storage.statements: expected {}, because the driver "sqlite" takes no statements of others"#,
-        ),
-        (
             r#"{"cache": {"driver": "redis", "url": "/run/redis.sock"}}"#,
             r#"cache.url: expected a URL like redis://HOST:PORT/NUMBER or unix:///PATH, because the driver is "redis""#,
         ),

@@ -51,6 +51,7 @@ async fn open(path: &Path) -> Arc<dyn Storage> {
     let open = StorageDrivers::built_in().get("sqlite").unwrap();
     let storage = open(&StorageConfig {
         url: Secret::new(format!("sqlite://{}", path.display())),
+        schema: "mika".into(),
         ..StorageConfig::default()
     })
     .unwrap();

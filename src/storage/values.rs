@@ -14,15 +14,15 @@ const HASH_BYTES: usize = 20;
 
 /// A value that a column does not take.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RefusedValue {
-    pub(super) table: Option<String>,
-    pub(super) column: Option<String>,
-    pub(super) why: Misfit,
+pub struct RefusedValue {
+    pub table: Option<String>,
+    pub column: Option<String>,
+    pub why: Misfit,
 }
 
 /// Why a column does not take a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Misfit {
+pub enum Misfit {
     /// Width of the column and length of the value in characters, if known.
     TooLong {
         limit: Option<u64>,
@@ -109,10 +109,14 @@ pub(super) fn hash_of_text(text: &str, width: Option<usize>) -> Option<InfoHash>
     InfoHash::from_slice(&bytes)
 }
 
-/// Whether a site has not written an info hash yet: empty, or the zeros that an empty one becomes in a
-/// `BINARY(20)`.
-pub(super) fn is_no_hash(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == b' ') || bytes == [0; HASH_BYTES]
+/// Whether a site has not written an info hash yet: empty, or blanks.
+pub(super) fn is_blank_hash(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == b' ')
+}
+
+/// Whether bytes are the zeros that an empty value becomes in a `BINARY(20)` of MySQL.
+pub(super) fn is_zero_hash(bytes: &[u8]) -> bool {
+    bytes == [0; HASH_BYTES]
 }
 
 /// The bytes of an info hash as characters of MySQL's `latin1`.

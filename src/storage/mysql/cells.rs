@@ -1,184 +1,199 @@
-//! Cells of a row as Rust values. A site may have chosen other column types, so each is checked.
+//! Rows of the server as rows of the engine.
+//!
+//! The result of a prepared statement has numbers as numbers, that of an SQL text has everything as text. Either
+//! way a cell is read by the type of its column.
 
-use std::borrow::Cow;
-use std::str::FromStr;
-
-use data_encoding::HEXLOWER;
 use mysql_async::consts::ColumnType;
-use mysql_async::{Row, Value};
+use mysql_async::prelude::{Protocol, Queryable};
+use mysql_async::{Column, Conn, Error, Params, QueryResult, Row, Value};
 
-use crate::base::ids::InfoHash;
-use crate::registry::Permille;
-use crate::storage::values::{hash_of_text, is_no_hash};
+use crate::storage::sql::cells::{Cell, SqlRows};
 
 /// The number of the character set `binary`.
 pub(super) const BINARY: u16 = 63;
 /// Maximum of bytes of a character that the server sends.
 const UTF8MB4_BYTES: usize = 4;
 
-/// A row whose columns are read by their position in the statement.
-pub(super) struct MysqlCells<'a>(pub(super) &'a Row);
+/// Appends the rows of an SQL text to `rows`.
+pub(super) async fn query(conn: &mut Conn, sql: &str, rows: &mut SqlRows) -> Result<(), Error> {
+    read(conn.query_iter(sql).await?, rows).await?;
+    rows.changed += conn.affected_rows();
+    Ok(())
+}
 
-impl MysqlCells<'_> {
-    fn cell(&self, column: usize) -> &Value {
-        self.0.as_ref(column).unwrap_or(&Value::NULL)
+/// The rows of an SQL text with parameters, which is prepared once for each connection.
+pub(super) async fn exec(conn: &mut Conn, sql: &str, params: Vec<Value>) -> Result<SqlRows, Error> {
+    let params = if params.is_empty() {
+        Params::Empty
+    } else {
+        Params::Positional(params)
+    };
+    let mut rows = SqlRows::default();
+    read(conn.exec_iter(sql, params).await?, &mut rows).await?;
+    rows.changed = conn.affected_rows();
+    Ok(rows)
+}
+
+/// Appends the rows of the first result while they arrive.
+async fn read<P: Protocol>(
+    result: QueryResult<'_, 'static, P>,
+    rows: &mut SqlRows,
+) -> Result<(), Error> {
+    if rows.width() == 0 {
+        let changed = rows.changed;
+        *rows = rows_of(result.columns_ref());
+        rows.changed = changed;
     }
+    result.for_each_and_drop(|row| push(rows, &row)).await
+}
 
-    pub(super) fn is_null(&self, column: usize) -> bool {
-        *self.cell(column) == Value::NULL
+/// No rows yet, of these columns.
+fn rows_of(columns: &[Column]) -> SqlRows {
+    let mut rows = SqlRows::new(columns.len());
+    rows.pads_with_zeros = true;
+    if columns.iter().any(is_char) {
+        rows.char_widths = columns.iter().map(char_width).collect();
     }
+    rows
+}
 
-    /// An id that fits the tracker's 32 bits.
-    pub(super) fn id(&self, column: usize) -> Result<u32, String> {
-        self.exact(column)
-            .and_then(|id| u32::try_from(id).ok())
-            .ok_or_else(|| format!("its id is not between 0 and {}", u32::MAX))
+fn push(rows: &mut SqlRows, row: &Row) {
+    for (place, column) in row.columns_ref().iter().enumerate() {
+        push_value(rows, column, row.as_ref(place).unwrap_or(&Value::NULL));
     }
+}
 
-    /// The cell as errors show it: bytes that are no text in hex.
-    pub(super) fn shown(&self, column: usize) -> String {
-        match self.cell(column) {
-            Value::Bytes(bytes) if std::str::from_utf8(bytes).is_err() => HEXLOWER.encode(bytes),
-            _ => self.text(column),
+fn push_value(rows: &mut SqlRows, column: &Column, value: &Value) {
+    match value {
+        Value::Bytes(bytes) => rows.push_cell(cell_of_bytes(column, bytes)),
+        Value::NULL => rows.push_cell(Cell::Null),
+        Value::Int(number) => rows.push_cell(Cell::Int(*number)),
+        Value::UInt(number) => rows.push_cell(Cell::Int(clamped(*number))),
+        Value::Float(number) => rows.push_cell(Cell::Real((*number).into())),
+        Value::Double(number) => rows.push_cell(Cell::Real(*number)),
+        Value::Date(..) | Value::Time(..) => {
+            let quoted = value.as_sql(true);
+            rows.push_cell(Cell::Text(quoted.trim_matches('\'')));
         }
     }
+}
 
-    pub(super) fn text(&self, column: usize) -> String {
-        match self.cell(column) {
-            Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            Value::Int(number) => number.to_string(),
-            Value::UInt(number) => number.to_string(),
-            Value::Float(number) => number.to_string(),
-            Value::Double(number) => number.to_string(),
-            Value::NULL | Value::Date(..) | Value::Time(..) => String::new(),
+/// The cell for bytes, which are a number as text, or a text, or bytes. A decimal number stays text, which is
+/// exact.
+fn cell_of_bytes<'a>(column: &Column, bytes: &'a [u8]) -> Cell<'a> {
+    let text = || std::str::from_utf8(bytes).ok();
+    let number = match column.column_type() {
+        ColumnType::MYSQL_TYPE_TINY
+        | ColumnType::MYSQL_TYPE_SHORT
+        | ColumnType::MYSQL_TYPE_INT24
+        | ColumnType::MYSQL_TYPE_LONG
+        | ColumnType::MYSQL_TYPE_LONGLONG
+        | ColumnType::MYSQL_TYPE_YEAR => text().and_then(integer).map(Cell::Int),
+        ColumnType::MYSQL_TYPE_FLOAT | ColumnType::MYSQL_TYPE_DOUBLE => {
+            text().and_then(|text| text.parse().ok()).map(Cell::Real)
         }
+        ColumnType::MYSQL_TYPE_BIT => Some(Cell::Int(clamped(bits(bytes)))),
+        ColumnType::MYSQL_TYPE_DECIMAL
+        | ColumnType::MYSQL_TYPE_NEWDECIMAL
+        | ColumnType::MYSQL_TYPE_DATE
+        | ColumnType::MYSQL_TYPE_DATETIME
+        | ColumnType::MYSQL_TYPE_TIMESTAMP
+        | ColumnType::MYSQL_TYPE_TIME => None,
+        _ if column.character_set() == BINARY => return Cell::Bytes(bytes),
+        _ => None,
+    };
+    number.unwrap_or(Cell::of_text(bytes))
+}
+
+fn integer(text: &str) -> Option<i64> {
+    let large = || text.parse().ok().map(clamped);
+    text.parse().ok().or_else(large)
+}
+
+/// The number in a column of the type `BIT`, which has at most 64.
+fn bits(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn clamped(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn is_char(column: &Column) -> bool {
+    column.column_type() == ColumnType::MYSQL_TYPE_STRING
+}
+
+/// The characters of a column of the type `CHAR`.
+fn char_width(column: &Column) -> Option<usize> {
+    is_char(column).then_some(column.column_length() as usize / UTF8MB4_BYTES)
+}
+
+/// A value as a parameter.
+pub(super) fn param(cell: &Cell<'_>) -> Value {
+    match cell {
+        Cell::Null => Value::NULL,
+        Cell::Int(number) => Value::Int(*number),
+        Cell::Real(number) => Value::Double(*number),
+        Cell::Text(text) | Cell::Expression(text) => Value::Bytes(text.as_bytes().to_vec()),
+        Cell::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mysql_async::consts::ColumnType as Type;
+
+    use super::*;
+
+    const UTF8: u16 = 45;
+
+    /// A row of the only cell, in a column of that type.
+    fn row_of(kind: Type, charset: u16, value: &Value) -> SqlRows {
+        let column = Column::new(kind)
+            .with_character_set(charset)
+            .with_column_length(80);
+        let mut rows = rows_of(std::slice::from_ref(&column));
+        push_value(&mut rows, &column, value);
+        rows
     }
 
-    /// The text parsed as a value; none if malformed.
-    pub(super) fn parsed<T: FromStr>(&self, column: usize) -> Option<T> {
-        self.ascii(column)?.parse().ok()
-    }
-
-    /// A total, clamped to 0..=2^63−1.
-    pub(super) fn total(&self, column: usize) -> u64 {
-        self.integer(column).unwrap_or(0).max(0).cast_unsigned()
-    }
-
-    pub(super) fn small(&self, column: usize) -> u32 {
-        u32::try_from(self.total(column)).unwrap_or(u32::MAX)
-    }
-
-    pub(super) fn integer(&self, column: usize) -> Option<i64> {
-        // A total in a DECIMAL or DOUBLE: `as` saturates.
-        self.exact(column)
-            .or_else(|| Some(self.number(column)? as i64))
-    }
-
-    /// The key of a row, for the page after it.
-    pub(super) fn key(&self, column: usize) -> Option<i64> {
-        self.exact(column)
-    }
-
-    pub(super) fn flag(&self, column: usize) -> bool {
-        self.integer(column).is_some_and(|number| number != 0)
-    }
-
-    /// A flag that a site writes; on by default.
-    pub(super) fn site_flag(&self, column: usize, name: &str) -> Result<bool, String> {
-        match self.cell(column) {
-            Value::NULL => Ok(true),
-            // A BIT(1).
-            Value::Bytes(bytes) if matches!(bytes[..], [0 | 1]) => Ok(bytes[0] == 1),
-            _ => self
-                .exact(column)
-                .map(|number| number != 0)
-                .ok_or_else(|| format!("{name} is neither 0 nor 1")),
-        }
-    }
-
-    /// A multiplier that a site writes; 1 by default.
-    pub(super) fn permille(&self, column: usize, name: &str) -> Result<Permille, String> {
-        let factor = if self.is_null(column) {
-            1.0
-        } else {
-            self.number(column).unwrap_or(f64::NAN)
+    #[test]
+    fn a_cell_is_read_by_the_type_of_its_column() {
+        let of_bytes = |kind, charset, bytes: &[u8]| {
+            let rows = row_of(kind, charset, &Value::Bytes(bytes.to_vec()));
+            let row = rows.first().unwrap();
+            (row.key(0), row.number(0), row.shown(0))
         };
-        Permille::from_factor(factor)
-            .ok_or_else(|| format!("{name} is not between 0 and {}", Permille::MAX.factor()))
-    }
-
-    /// An info hash in a column of bytes or text; none if the site has not written it yet. An empty one in a
-    /// `BINARY(20)` is 20 zeros.
-    pub(super) fn info_hash(&self, column: usize, name: &str) -> Result<Option<InfoHash>, String> {
-        let bytes = match self.cell(column) {
-            Value::NULL => return Ok(None),
-            Value::Bytes(bytes) if is_no_hash(bytes) => return Ok(None),
-            Value::Bytes(bytes) => bytes,
-            _ => return Err(format!("{name} is a number")),
-        };
-        let hash = match std::str::from_utf8(bytes) {
-            Ok(text) if self.is_text(column) => hash_of_text(text, self.char_width(column)),
-            Ok(digits) if bytes.len() > 20 => digits.parse().ok(),
-            _ => InfoHash::from_slice(bytes),
-        };
-        hash.map(Some)
-            .ok_or_else(|| format!("{name} is neither 20 bytes nor 40 hexadecimal digits"))
-    }
-
-    /// Whether the site has not written it yet.
-    pub(super) fn is_blank(&self, column: usize) -> bool {
-        match self.cell(column) {
-            Value::NULL => true,
-            Value::Bytes(bytes) => bytes.iter().all(|byte| matches!(byte, 0 | b' ')),
-            _ => false,
+        for (kind, text, key, number) in [
+            (Type::MYSQL_TYPE_LONG, "-7", Some(-7), -7.0),
+            (Type::MYSQL_TYPE_BIT, "\u{1}", Some(1), 1.0),
+            (Type::MYSQL_TYPE_DOUBLE, "2.5", None, 2.5),
+            (Type::MYSQL_TYPE_NEWDECIMAL, "2.50", None, 2.5),
+            (Type::MYSQL_TYPE_NEWDECIMAL, "12", Some(12), 12.0),
+        ] {
+            let found = of_bytes(kind, BINARY, text.as_bytes());
+            assert_eq!((found.0, found.1), (key, Some(number)), "{kind:?}");
         }
+        let large = of_bytes(Type::MYSQL_TYPE_LONGLONG, BINARY, b"18446744073709551615");
+        assert_eq!(large.0, Some(i64::MAX));
+        let large = row_of(Type::MYSQL_TYPE_LONGLONG, BINARY, &Value::UInt(u64::MAX));
+        assert_eq!(large.first().unwrap().key(0), Some(i64::MAX));
     }
 
-    /// Whether the server sent it as text, converted from the column's character set.
-    fn is_text(&self, column: usize) -> bool {
-        let column = self.0.columns_ref().get(column);
-        column.is_some_and(|column| column.character_set() != BINARY)
-    }
-
-    /// The characters of a column of the type `CHAR`.
-    fn char_width(&self, column: usize) -> Option<usize> {
-        let column = self.0.columns_ref().get(column)?;
-        let is_char = column.column_type() == ColumnType::MYSQL_TYPE_STRING;
-        is_char.then_some(column.column_length() as usize / UTF8MB4_BYTES)
-    }
-
-    pub(super) fn bytes(&self, column: usize) -> &[u8] {
-        match self.cell(column) {
-            Value::Bytes(bytes) => bytes,
-            _ => &[],
-        }
-    }
-
-    fn ascii(&self, column: usize) -> Option<Cow<'_, str>> {
-        match self.cell(column) {
-            Value::Bytes(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-            Value::NULL => None,
-            _ => Some(Cow::Owned(self.text(column))),
-        }
-    }
-
-    fn exact(&self, column: usize) -> Option<i64> {
-        match self.cell(column) {
-            Value::Int(number) => Some(*number),
-            Value::UInt(number) => Some(i64::try_from(*number).unwrap_or(i64::MAX)),
-            Value::Bytes(_) => self.parsed(column),
-            _ => None,
-        }
-    }
-
-    fn number(&self, column: usize) -> Option<f64> {
-        match self.cell(column) {
-            Value::Int(number) => Some(*number as f64),
-            Value::UInt(number) => Some(*number as f64),
-            Value::Float(number) => Some((*number).into()),
-            Value::Double(number) => Some(*number),
-            Value::Bytes(_) => self.parsed(column),
-            _ => None,
-        }
+    #[test]
+    fn text_and_bytes_differ_by_the_character_set() {
+        let value = Value::Bytes(b"12".to_vec());
+        let bytes = row_of(Type::MYSQL_TYPE_STRING, BINARY, &value);
+        assert_eq!(bytes.first().unwrap().cell(0), Cell::Bytes(b"12"));
+        let text = row_of(Type::MYSQL_TYPE_STRING, UTF8, &value);
+        assert_eq!(text.first().unwrap().cell(0), Cell::Text("12"));
+        assert_eq!(text.char_widths, [Some(20)]);
+        let date = Value::Date(2026, 2, 3, 4, 5, 6, 0);
+        let date = row_of(Type::MYSQL_TYPE_DATETIME, BINARY, &date);
+        let row = date.first().unwrap();
+        assert_eq!(row.text(0), "2026-02-03 04:05:06");
+        assert!(row.site_flag(0, "enabled").is_err());
     }
 }

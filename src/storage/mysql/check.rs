@@ -1,22 +1,17 @@
 //! Checks the tables of the site, and Mika's own.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-
 use mysql_async::Error;
 
-use super::cells::MysqlCells;
 use super::definers::Trial;
 use super::fault::{self, MysqlFault};
-use super::link::{MysqlSession, filled};
 use super::rights::Missing;
-use super::{columns, durability, identity, inspect, read, settings, tables};
-use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
-use crate::storage::schema::{CALLS, Call, FEED, Piece, Schema, Statements};
-use crate::storage::{BadRow, Finding, unusable};
+use super::session::{MysqlSession, example};
+use super::{columns, durability, inspect, settings, tables};
+use crate::storage::identity::checked;
+use crate::storage::sql::calls::{CALLS, Call, FEED};
+use crate::storage::sql::statements::Schema;
+use crate::storage::{Finding, StorageError};
 
-/// Rows read at once.
-const PAGE: u32 = 5000;
 /// The oldest supported servers: Mika needs `NOWAIT`.
 const MYSQL_OLDEST: (u16, u16, u16) = (8, 0, 1);
 const MARIADB_OLDEST: (u16, u16, u16) = (10, 5, 2);
@@ -38,11 +33,12 @@ const OWN_COLUMNS: &[(&str, &str)] = &[
     ("mika_feed", "seq kind key noted_at"),
 ];
 
+/// What is wrong with the server, the tables, the statements and the account; and whether rows can be checked,
+/// which needs all statements.
 pub(super) async fn check(
     session: &mut MysqlSession<'_>,
     schema: &Schema,
-    statements: &Statements,
-) -> Result<Vec<Finding>, MysqlFault> {
+) -> Result<(Vec<Finding>, bool), MysqlFault> {
     let mut findings = Vec::new();
     server(session, &mut findings).await?;
     for status in tables::migrations(session, schema).await? {
@@ -61,7 +57,7 @@ pub(super) async fn check(
     if !findings.is_empty() {
         settings::of_server(session, &mut findings).await?;
         findings.extend(unlike);
-        return Ok(findings);
+        return Ok((findings, false));
     }
     findings.extend(unlike);
     let mut rights = Missing::default();
@@ -72,7 +68,7 @@ pub(super) async fn check(
     findings.extend(inspect::inspect_with(session, schema, trial, &mut rights).await?);
     let mut failures = Failures::default();
     for call in CALLS {
-        statement(session, statements, call, &mut rights, &mut failures).await?;
+        statement(session, call, &mut rights, &mut failures).await?;
     }
     let lacks = rights.finding(session).await?;
     let is_incomplete = lacks.is_some() || !failures.0.is_empty();
@@ -80,13 +76,11 @@ pub(super) async fn check(
     findings.extend(lacks);
     findings.extend(failures.findings());
     findings.extend(durability::inspect(session).await?);
-    if is_incomplete {
-        return Ok(findings);
+    if !is_incomplete {
+        // This runs statements, too.
+        columns::inspect(session, &mut findings).await?;
     }
-    // These checks run the statements.
-    columns::inspect(session, &mut findings).await?;
-    findings.extend(rows(session).await?.findings());
-    Ok(findings)
+    Ok((findings, !is_incomplete))
 }
 
 async fn server(
@@ -94,10 +88,7 @@ async fn server(
     findings: &mut Vec<Finding>,
 ) -> Result<(), MysqlFault> {
     let rows = session.query("SELECT VERSION()").await?;
-    let version = rows
-        .first()
-        .map(|row| MysqlCells(row).text(0))
-        .unwrap_or_default();
+    let version = rows.first().map(|row| row.text(0)).unwrap_or_default();
     let oldest = if version.contains("MariaDB") {
         MARIADB_OLDEST
     } else {
@@ -123,8 +114,8 @@ async fn own_columns(
         WHERE table_schema = DATABASE() AND table_name = ?";
     for (table, columns) in OWN_COLUMNS {
         let table = table.replace("{}", schema.prefix);
-        let rows = session.exec(sql, vec![table.as_str().into()]).await?;
-        let there: Vec<String> = rows.iter().map(|row| MysqlCells(row).text(0)).collect();
+        let rows = session.exec(sql, &[table.as_str().into()]).await?;
+        let there: Vec<String> = rows.iter().map(|row| row.text(0)).collect();
         if there.is_empty() && rights.has(&table) {
             continue;
         }
@@ -152,14 +143,17 @@ async fn own_identity(
     rights: &mut Missing,
     findings: &mut Vec<Finding>,
 ) -> Result<(), MysqlFault> {
-    match identity::identity(session).await {
-        Err(MysqlFault::Storage(error)) => {
-            findings.push(Finding::problem(error.to_string(), "see docs/sql.md"));
-        }
+    let found = match session.query("SELECT id FROM mika_identity").await {
         Err(MysqlFault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
             rights.note(&error);
+            return Ok(());
         }
-        found => drop(found?),
+        Err(fault) if fault.is_no_table() => None,
+        rows => rows?.first().map(|row| row.text(0)),
+    };
+    if let Err(finding) = checked(found) {
+        let problem = StorageError::from(finding).to_string();
+        findings.push(Finding::problem(problem, "see docs/sql.md"));
     }
     Ok(())
 }
@@ -196,13 +190,12 @@ async fn own_privileges(
 /// Prepares a named statement without running it, so that the server reports what it lacks.
 async fn statement(
     session: &mut MysqlSession<'_>,
-    statements: &Statements,
     call: &'static Call,
     rights: &mut Missing,
     failures: &mut Failures,
 ) -> Result<(), MysqlFault> {
-    for pieces in statements.of(call) {
-        match session.prepare(&example(call, pieces)).await {
+    for statement in session.statements_of(call) {
+        match session.prepare(&example(statement)).await {
             Ok(width) if width < call.width() => {
                 let columns = call.columns.replace(' ', ", ");
                 let wanted = call.width();
@@ -271,101 +264,5 @@ impl Failures {
                 format!("correct the table, or put what fits it into storage.statements{fits}"),
             )
         })
-    }
-}
-
-fn example(call: &Call, pieces: &[Piece]) -> String {
-    let columns: Vec<String> = call
-        .rows
-        .split_whitespace()
-        .map(|column| format!("0 AS {column}"))
-        .collect();
-    filled(pieces, &format!("(SELECT {})", columns.join(", ")))
-}
-
-async fn rows(session: &mut MysqlSession<'_>) -> Result<unusable::UnusableRows, MysqlFault> {
-    let mut found = unusable::UnusableRows::default();
-    found.users_unfinished = users(session, &mut found.bad).await?;
-    found.torrents_unfinished = torrents(session, &mut found.bad).await?;
-    let clients = read::clients(session).await?;
-    found.bad.extend(clients.bad);
-    found.unmatched_prefixes = unusable::unmatched(&clients.rows);
-    let untidy = clients
-        .rows
-        .into_iter()
-        .filter(|(client, written)| client.prefix != *written);
-    found.untidy_prefixes = untidy.map(|(_, written)| written).collect();
-    Ok(found)
-}
-
-/// Checks all users; returns how many have no passkey yet.
-async fn users(session: &mut MysqlSession<'_>, bad: &mut Vec<BadRow>) -> Result<u64, MysqlFault> {
-    let mut unfinished = 0;
-    let mut holders: HashMap<Passkey, u32> = HashMap::new();
-    let mut after: Option<UserId> = None;
-    loop {
-        let page = read::users(session, after, PAGE).await?;
-        bad.extend(page.bad);
-        unfinished += page.unfinished;
-        for stored in page.rows {
-            let (id, passkey) = (stored.user.id, stored.user.passkey);
-            after = Some(id);
-            held(&mut holders, passkey, id.0, "users", "passkey", bad);
-        }
-        if page.last {
-            return Ok(unfinished);
-        }
-    }
-}
-
-/// Checks all torrents; returns how many have no info hash yet.
-async fn torrents(
-    session: &mut MysqlSession<'_>,
-    bad: &mut Vec<BadRow>,
-) -> Result<u64, MysqlFault> {
-    let mut unfinished = 0;
-    let mut holders: HashMap<InfoHash, u32> = HashMap::new();
-    let mut after: Option<TorrentId> = None;
-    loop {
-        let page = read::torrents(session, after, PAGE).await?;
-        bad.extend(page.bad);
-        unfinished += page.unfinished;
-        for stored in page.rows {
-            let torrent = stored.torrent;
-            after = Some(torrent.id);
-            let hashes = [Some(torrent.info_hash), torrent.info_hash_v2];
-            for hash in hashes.into_iter().flatten() {
-                held(
-                    &mut holders,
-                    hash,
-                    torrent.id.0,
-                    "torrents",
-                    "info hash",
-                    bad,
-                );
-            }
-        }
-        if page.last {
-            return Ok(unfinished);
-        }
-    }
-}
-
-/// A key that two rows have: lookups are ambiguous.
-fn held<K: Eq + Hash>(
-    holders: &mut HashMap<K, u32>,
-    key: K,
-    id: u32,
-    table: &'static str,
-    what: &str,
-    bad: &mut Vec<BadRow>,
-) {
-    match holders.insert(key, id) {
-        Some(other) if other != id => bad.push(BadRow {
-            table,
-            id: id.to_string(),
-            problem: format!("its {what} is also that of {other}"),
-        }),
-        _ => {}
     }
 }

@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row};
+use mysql_async::Conn;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::cells::MysqlCells;
+use super::cells;
 use super::fault::MysqlFault;
 use super::link::{ANSWER_TIMEOUT, Dial, PING_TIMEOUT};
+use crate::storage::sql::cells::SqlRows;
 use crate::storage::{Claim, StorageError};
 
 /// Maximum length of a lock's name in MySQL, in characters.
@@ -97,9 +97,7 @@ impl Keeper {
                 continue;
             };
             let sql = format!("SELECT IS_USED_LOCK('{}') = CONNECTION_ID()", self.name);
-            if let Ok(Some(row)) = ask(conn, &sql, ANSWER_TIMEOUT).await
-                && MysqlCells(&row).flag(0)
-            {
+            if ask(conn, &sql).await.is_ok_and(|rows| is_true(&rows)) {
                 continue;
             }
             let former = conn.id();
@@ -140,10 +138,9 @@ impl Keeper {
     async fn take(&self, wait_seconds: u32) -> Result<Try, MysqlFault> {
         let mut conn = self.dial.connect().await?;
         let silence = format!("SET SESSION wait_timeout = {SILENCE_SECONDS}");
-        ask(&mut conn, &silence, ANSWER_TIMEOUT).await?;
+        ask(&mut conn, &silence).await?;
         let sql = format!("SELECT GET_LOCK('{}', {wait_seconds})", self.name);
-        let row = ask(&mut conn, &sql, ANSWER_TIMEOUT).await?;
-        if row.is_some_and(|row| MysqlCells(&row).flag(0)) {
+        if is_true(&ask(&mut conn, &sql).await?) {
             return Ok(Try::Taken(conn));
         }
         let holder = self.holder(&mut conn).await?;
@@ -154,9 +151,10 @@ impl Keeper {
 
     async fn holder(&self, conn: &mut Conn) -> Result<Holder, MysqlFault> {
         let sql = format!("SELECT IS_USED_LOCK('{}')", self.name);
-        let row = ask(conn, &sql, ANSWER_TIMEOUT).await?;
-        let connection = row
-            .and_then(|row| MysqlCells(&row).integer(0))
+        let rows = ask(conn, &sql).await?;
+        let connection = rows
+            .first()
+            .and_then(|row| row.integer(0))
             .and_then(|id| u32::try_from(id).ok());
         let mut who = None;
         if let Some(id) = connection {
@@ -165,8 +163,8 @@ impl Keeper {
                  WHERE id = {id}"
             );
             // Only privileged accounts see other accounts' connections.
-            let row = ask(conn, &sql, ANSWER_TIMEOUT).await.ok().flatten();
-            who = row.map(|row| MysqlCells(&row).text(0));
+            let rows = ask(conn, &sql).await.unwrap_or_default();
+            who = rows.first().map(|row| row.text(0));
         }
         Ok(Holder { connection, who })
     }
@@ -188,10 +186,16 @@ impl Keeper {
     }
 }
 
-/// The first row of a statement.
-async fn ask(conn: &mut Conn, sql: &str, time_limit: Duration) -> Result<Option<Row>, MysqlFault> {
-    match timeout(time_limit, conn.query_first(sql)).await {
-        Ok(row) => Ok(row?),
-        Err(_) => Err(MysqlFault::Late),
+async fn ask(conn: &mut Conn, sql: &str) -> Result<SqlRows, MysqlFault> {
+    let mut rows = SqlRows::default();
+    match timeout(ANSWER_TIMEOUT, cells::query(conn, sql, &mut rows)).await {
+        Ok(done) => done?,
+        Err(_) => return Err(MysqlFault::Late),
     }
+    Ok(rows)
+}
+
+/// Whether the only cell is 1.
+fn is_true(rows: &SqlRows) -> bool {
+    rows.first().is_some_and(|row| row.flag(0))
 }

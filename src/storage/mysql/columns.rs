@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use mysql_async::Column;
 use mysql_async::consts::ColumnType;
 
-use super::cells::MysqlCells;
 use super::fault::MysqlFault;
 use super::hashes::{TextColumn, text_column};
-use super::link::MysqlSession;
+use super::session::MysqlSession;
 use crate::storage::Finding;
-use crate::storage::schema::{self, Call, mentions};
+use crate::storage::sql::calls::{self, Call};
+use crate::storage::sql::cells::SqlRow;
+use crate::storage::sql::statements::mentions;
 use crate::storage::unusable::plural;
 
 /// Characters of a generated passkey, and the maximum.
@@ -30,7 +31,7 @@ pub(super) async fn inspect(
     passkeys(session, findings).await?;
     hashes(session, findings).await?;
     prefixes(session, findings).await?;
-    let users = (&schema::USERS, &schema::CREDIT_USERS);
+    let users = (&calls::USERS, &calls::CREDIT_USERS);
     totals(
         session,
         users,
@@ -38,10 +39,10 @@ pub(super) async fn inspect(
         findings,
     )
     .await?;
-    let torrents = (&schema::TORRENTS, &schema::CREDIT_TORRENTS);
+    let torrents = (&calls::TORRENTS, &calls::CREDIT_TORRENTS);
     totals(session, torrents, &["uploaded", "downloaded"], findings).await?;
-    unfilled(session, &schema::ADD_USER, "users", findings).await?;
-    unfilled(session, &schema::ADD_TORRENT, "torrents", findings).await
+    unfilled(session, &calls::ADD_USER, "users", findings).await?;
+    unfilled(session, &calls::ADD_TORRENT, "torrents", findings).await
 }
 
 /// Columns that require a value which a statement does not give.
@@ -59,8 +60,8 @@ async fn unfilled(
     let rows = session.query(sql).await?;
     let statements = session.statements_of(add);
     let mut by_table: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for cells in rows.iter().map(MysqlCells) {
-        let (table, column) = (cells.text(0), cells.text(1));
+    for row in rows.iter() {
+        let (table, column) = (row.text(0), row.text(1));
         if mentions(statements, &table) && !mentions(statements, &column) {
             let columns = by_table.entry(table).or_default();
             columns.push(format!("`{column}`"));
@@ -94,8 +95,11 @@ async fn column(
         .columns
         .split_whitespace()
         .position(|column| column == name);
-    let columns = session.described(call).await?;
-    Ok(place.and_then(|place| columns.get(place).cloned()))
+    let (Some(place), Some(statement)) = (place, session.statements_of(call).first()) else {
+        return Ok(None);
+    };
+    let columns = session.described(statement).await?;
+    Ok(columns.get(place).cloned())
 }
 
 async fn text(
@@ -113,7 +117,7 @@ async fn passkeys(
     session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), MysqlFault> {
-    let Some(column) = text(session, &schema::USERS, "passkey").await? else {
+    let Some(column) = text(session, &calls::USERS, "passkey").await? else {
         return Ok(());
     };
     if column.width < PASSKEY_MADE {
@@ -136,7 +140,7 @@ async fn hashes(
     findings: &mut Vec<Finding>,
 ) -> Result<(), MysqlFault> {
     for name in ["info_hash", "info_hash_v2"] {
-        let Some(column) = text(session, &schema::TORRENTS, name).await? else {
+        let Some(column) = text(session, &calls::TORRENTS, name).await? else {
             continue;
         };
         if column.width >= HEX_DIGITS || column.charset == "ascii" {
@@ -191,7 +195,7 @@ async fn to_bytes(
          COALESCE(SUM(LENGTH(`{name}`) NOT IN (0, {HASH_BYTES})), 0) FROM `{table}`"
     );
     let rows = session.query(&sql).await?;
-    let count = |place| rows.first().map_or(0, |row| MysqlCells(row).total(place));
+    let count = |place| rows.first().map_or(0, |row| row.total(place));
     let (empty, wrong) = (count(0), count(1));
     if wrong > 0 {
         return Ok(format!(
@@ -222,7 +226,7 @@ async fn prefixes(
     session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), MysqlFault> {
-    let Some(column) = text(session, &schema::WHITELIST, "peer_id").await? else {
+    let Some(column) = text(session, &calls::WHITELIST, "peer_id").await? else {
         return Ok(());
     };
     let shown = column.shown();
@@ -260,8 +264,8 @@ async fn is_unique(
 ) -> Result<bool, MysqlFault> {
     let sql = "SELECT 1 FROM information_schema.statistics WHERE table_schema = DATABASE() \
         AND table_name = ? AND column_name = ? AND non_unique = 0 LIMIT 1";
-    let params = vec![column.table.as_str().into(), column.name.as_str().into()];
-    Ok(!session.exec(sql, params).await?.is_empty())
+    let params = [column.table.as_str().into(), column.name.as_str().into()];
+    Ok(!session.exec(sql, &params).await?.is_empty())
 }
 
 /// Columns for credit that are too small for totals.
@@ -322,13 +326,13 @@ async fn described(
 ) -> Result<Option<Described>, MysqlFault> {
     let sql = "SELECT column_type, is_nullable, column_default FROM information_schema.columns \
         WHERE table_schema = DATABASE() AND table_name = ? AND column_name = ?";
-    let rows = session.exec(sql, vec![table.into(), column.into()]).await?;
-    let described = |cells: MysqlCells<'_>| Described {
-        kind: cells.text(0),
-        is_nullable: cells.text(1) == "YES",
-        default: (!cells.is_null(2)).then(|| quoted(&cells.text(2))),
+    let rows = session.exec(sql, &[table.into(), column.into()]).await?;
+    let described = |row: SqlRow<'_>| Described {
+        kind: row.text(0),
+        is_nullable: row.text(1) == "YES",
+        default: (!row.is_null(2)).then(|| quoted(&row.text(2))),
     };
-    Ok(rows.first().map(|row| described(MysqlCells(row))))
+    Ok(rows.first().map(described))
 }
 
 /// A default as SQL: MariaDB shows it so, MySQL shows the bare text.

@@ -3,13 +3,12 @@
 
 use mysql_async::{Error, ServerError};
 
-use super::cells::MysqlCells;
 use super::fault::{self, MysqlFault};
-use super::link::MysqlSession;
-use super::rows::RowsSql;
-use super::tables;
+use super::session::MysqlSession;
 use crate::storage::Finding;
-use crate::storage::schema::{self, Call, mentions};
+use crate::storage::sql::calls::{self, Call};
+use crate::storage::sql::cells::{Cell, SqlRow, SqlRows};
+use crate::storage::sql::statements::mentions;
 use crate::storage::triggers::{Misplaced, Trigger};
 
 /// What to try in order to find unusable accounts.
@@ -101,20 +100,17 @@ fn of_account<'a>(triggers: &[Owned<'a>], account: &str) -> Vec<&'a Trigger> {
 /// The account of this session, such as `mika@localhost`.
 async fn ourselves(session: &mut MysqlSession<'_>) -> Result<String, MysqlFault> {
     let rows = session.query("SELECT CURRENT_USER()").await?;
-    Ok(rows
-        .first()
-        .map(|row| MysqlCells(row).text(0))
-        .unwrap_or_default())
+    Ok(rows.first().map(|row| row.text(0)).unwrap_or_default())
 }
 
 /// The statements to try, each with the one that finds a row for it.
 static CREDIT: [(&Call, &Call); 2] = [
-    (&schema::USERS, &schema::CREDIT_USERS),
-    (&schema::TORRENTS, &schema::CREDIT_TORRENTS),
+    (&calls::USERS, &calls::CREDIT_USERS),
+    (&calls::TORRENTS, &calls::CREDIT_TORRENTS),
 ];
 static EDITS: [(&Call, &Call); 2] = [
-    (&schema::USERS, &schema::UPDATE_USER),
-    (&schema::TORRENTS, &schema::UPDATE_TORRENT),
+    (&calls::USERS, &calls::UPDATE_USER),
+    (&calls::TORRENTS, &calls::UPDATE_TORRENT),
 ];
 
 /// Adds 0 to the totals of one user and one torrent, which fires triggers as credit does, and optionally
@@ -125,7 +121,7 @@ async fn try_nothing(
 ) -> Result<Vec<Failed>, MysqlFault> {
     let mut failed: Vec<Failed> = Vec::new();
     let edits: &[(&'static Call, &'static Call)] = if tries_edits { &EDITS } else { &[] };
-    tables::begin(session).await?;
+    session.query("START TRANSACTION").await?;
     for (read, call) in CREDIT.iter().chain(edits) {
         match change_nothing(session, read, call).await {
             Err(MysqlFault::Sql(Error::Server(error), _)) => {
@@ -139,7 +135,7 @@ async fn try_nothing(
             Err(fault) => return Err(fault),
         }
     }
-    session.run("ROLLBACK").await?;
+    session.query("ROLLBACK").await?;
     Ok(failed)
 }
 
@@ -148,40 +144,43 @@ async fn change_nothing(
     read: &'static Call,
     call: &'static Call,
 ) -> Result<(), MysqlFault> {
-    let params = [("after", (-1).into()), ("limit", 1.into())];
-    let rows = session.call(read, &params).await?;
-    let Some(id) = rows.first().and_then(|row| MysqlCells(row).id(0).ok()) else {
+    let Some(read_one) = session.statements_of(read).first() else {
         return Ok(());
     };
-    if call.rows.is_empty() {
-        // NULL leaves a column unchanged; the name is set to its present value.
-        let name = |column: &str| {
-            let place = read.columns.split(' ').position(|name| name == column)?;
-            rows.first().map(|row| MysqlCells(row).text(place))
-        };
-        let params = [
-            ("id", id.into()),
-            ("username", name("username").into()),
-            ("release_name", name("release_name").into()),
-        ];
-        session.call(call, &params).await?;
+    let params = [("after", Cell::Int(-1)), ("limit", Cell::Int(1))];
+    let rows = session.call(read_one, &params, "").await?;
+    let Some((row, id)) = rows.first().and_then(|row| Some((row, row.id(0).ok()?))) else {
         return Ok(());
+    };
+    // NULL leaves a column unchanged; the name is set to its present value.
+    let name = |column: &str| {
+        let mut names = read.columns.split(' ');
+        names.position(|name| name == column).map(|at| row.text(at))
+    };
+    let (username, release_name) = (name("username"), name("release_name"));
+    let params = [
+        ("id", id.into()),
+        ("username", username.as_deref().into()),
+        ("release_name", release_name.as_deref().into()),
+    ];
+    let width = call.rows.split_whitespace().count();
+    let mut nothing = SqlRows::new(width);
+    for column in 0..width {
+        nothing.push_cell(Cell::Int(if column == 0 { id.into() } else { 0 }));
     }
-    let columns = call.rows.split(' ').count();
-    let zeros = ",0".repeat(columns - 1);
-    let mut nothing = RowsSql::default();
-    nothing.push_written(&format!("{id}{zeros}"));
-    session.call_with(call, &nothing).await?;
+    for statement in session.statements_of(call) {
+        if nothing.is_empty() {
+            session.call(statement, &params, "").await?;
+        } else {
+            session.call_for(statement, call.rows, &nothing).await?;
+        }
+    }
     Ok(())
 }
 
 /// Adds the trigger and the remedy to the error of a statement that failed because of a trigger's account;
 /// returns other errors unchanged.
-pub(super) async fn named(
-    session: &mut MysqlSession<'_>,
-    fault: MysqlFault,
-    place: &str,
-) -> MysqlFault {
+pub(super) async fn named(session: &mut MysqlSession<'_>, fault: MysqlFault) -> MysqlFault {
     let MysqlFault::Sql(Error::Server(error), statement) = &fault else {
         return fault;
     };
@@ -193,7 +192,11 @@ pub(super) async fn named(
         return fault;
     };
     match advice {
-        Some(advice) => MysqlFault::broken(format!("{place}: {}{at}: {advice}", failed.text)),
+        Some(advice) => MysqlFault::broken(format!(
+            "{}: {}{at}: {advice}",
+            session.place(),
+            failed.text
+        )),
         None => fault,
     }
 }
@@ -208,15 +211,13 @@ async fn advice(
     }
     let sql = "SELECT trigger_name, event_object_table FROM information_schema.triggers \
         WHERE trigger_schema = DATABASE() AND definer = ? ORDER BY trigger_name";
-    let rows = session
-        .exec(sql, vec![failed.account.as_str().into()])
-        .await?;
-    let trigger = |cells: MysqlCells<'_>| Trigger {
-        name: cells.text(0),
-        table: cells.text(1),
+    let rows = session.exec(sql, &[failed.account.as_str().into()]).await?;
+    let trigger = |row: SqlRow<'_>| Trigger {
+        name: row.text(0),
+        table: row.text(1),
         ..Trigger::default()
     };
-    let all: Vec<Trigger> = rows.iter().map(|row| trigger(MysqlCells(row))).collect();
+    let all: Vec<Trigger> = rows.iter().map(trigger).collect();
     let (own, site): (Vec<&Trigger>, Vec<&Trigger>) = all
         .iter()
         .partition(|trigger| trigger.name.starts_with("mika_"));

@@ -2,10 +2,10 @@
 
 use mysql_async::Error;
 
-use super::cells::MysqlCells;
 use super::fault::MysqlFault;
-use super::link::MysqlSession;
+use super::session::MysqlSession;
 use crate::storage::Finding;
+use crate::storage::sql::cells::{SqlRow, SqlRows};
 use crate::storage::unusable::plural;
 
 /// The remedy after the server lost some transactions, and its limits.
@@ -27,16 +27,16 @@ async fn settings(
     let sql =
         "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog";
     let rows = seen(session, sql).await?;
-    let Some(cells) = rows.first().map(MysqlCells) else {
+    let Some(row) = rows.first() else {
         return Ok(());
     };
-    let crash = match cells.total(0) {
+    let crash = match row.total(0) {
         0 => "a crash of the server",
         2 => "a crash of its host",
         _ => "",
     };
     if !crash.is_empty() {
-        let flush = cells.total(0);
+        let flush = row.total(0);
         findings.push(Finding::note(
             format!(
                 "innodb_flush_log_at_trx_commit is {flush}: {crash} loses about a second of what the server has \
@@ -46,8 +46,8 @@ async fn settings(
              options file",
         ));
     }
-    let sync = cells.total(2);
-    if cells.flag(1) && sync != 1 {
+    let sync = row.total(2);
+    if row.flag(1) && sync != 1 {
         findings.push(Finding::note(
             format!(
                 "sync_binlog is {sync} while the binary log is on: a crash of the host loses what the server has \
@@ -85,7 +85,7 @@ async fn replicas(session: &mut MysqlSession<'_>) -> Result<usize, MysqlFault> {
     // MariaDB shows it to every account.
     let rows = seen(session, "SHOW GLOBAL STATUS LIKE 'Slaves_connected'").await?;
     if let Some(row) = rows.first() {
-        let connected = MysqlCells(row).text(1).parse();
+        let connected = row.text(1).parse();
         return Ok(connected.unwrap_or(0));
     }
     for sql in ["SHOW REPLICAS", "SHOW SLAVE HOSTS"] {
@@ -99,20 +99,17 @@ async fn replicas(session: &mut MysqlSession<'_>) -> Result<usize, MysqlFault> {
 
 async fn is_semi_synchronous(session: &mut MysqlSession<'_>) -> Result<bool, MysqlFault> {
     let rows = seen(session, "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%_status'").await?;
-    let is_on = |cells: MysqlCells<'_>| {
-        let name = cells.text(0).to_ascii_lowercase();
-        (name.contains("master") || name.contains("source")) && cells.text(1) == "ON"
+    let is_on = |row: SqlRow<'_>| {
+        let name = row.text(0).to_ascii_lowercase();
+        (name.contains("master") || name.contains("source")) && row.text(1) == "ON"
     };
-    Ok(rows.iter().any(|row| is_on(MysqlCells(row))))
+    Ok(rows.iter().any(is_on))
 }
 
 /// The rows of a statement; none if the server does not have it, or this account may not run it.
-async fn seen(
-    session: &mut MysqlSession<'_>,
-    sql: &str,
-) -> Result<Vec<mysql_async::Row>, MysqlFault> {
+async fn seen(session: &mut MysqlSession<'_>, sql: &str) -> Result<SqlRows, MysqlFault> {
     match session.query(sql).await {
-        Err(MysqlFault::Sql(Error::Server(_), _)) => Ok(Vec::new()),
+        Err(MysqlFault::Sql(Error::Server(_), _)) => Ok(SqlRows::default()),
         rows => rows,
     }
 }

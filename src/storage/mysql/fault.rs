@@ -8,6 +8,8 @@ use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
 use super::refused::refused;
 use crate::base::secret::Secret;
 use crate::storage::StorageError;
+use crate::storage::sql::calls::Call;
+use crate::storage::sql::database::{FaultKind, SqlFault};
 use crate::storage::values::RefusedValue;
 
 /// Why a job on a connection failed.
@@ -80,19 +82,8 @@ impl MysqlFault {
         }
     }
 
-    /// Why the database refuses a row of credit, if that is the cause: a value, or a column of the site's
-    /// that requires one.
-    pub(super) fn refused_row(&self) -> Option<String> {
-        match self {
-            Self::Sql(Error::Server(error), _) if error.code == NO_DEFAULT => {
-                Some(error.message.trim_end_matches('.').to_owned())
-            }
-            _ => self.refused().map(|refused| refused.to_string()),
-        }
-    }
-
     /// The name of the violated unique key.
-    pub(super) fn duplicate_key(&self) -> Option<String> {
+    fn duplicate_key(&self) -> Option<String> {
         match self {
             Self::Sql(Error::Server(error), _) if error.code == DUPLICATE => {
                 let key = error.message.rsplit_once("for key ")?.1;
@@ -160,11 +151,6 @@ impl MysqlFault {
         matches!(self.code(), Some(LOCK_WAIT | LOCKED_MYSQL))
     }
 
-    /// Whether a retry is likely to succeed at once: a deadlock or lock conflict.
-    pub(super) fn is_collision(&self) -> bool {
-        matches!(self.code(), Some(LOCK_WAIT | DEADLOCK | DUPLICATE))
-    }
-
     /// Whether a new connection is needed: this one is lost, in an unknown state, or older than a GRANT.
     pub(super) fn wants_new_link(&self) -> bool {
         match self {
@@ -181,13 +167,47 @@ impl MysqlFault {
     }
 
     /// Whether the connection ended, or has outdated settings, so that a new one may succeed.
-    pub(super) fn is_lost(&self) -> bool {
+    fn is_lost(&self) -> bool {
         match self {
             Self::Sql(
                 Error::Io(IoError::Io(_)) | Error::Driver(DriverError::ConnectionClosed),
                 _,
             ) => true,
             _ => matches!(self.code(), Some(SHUTDOWN | KILLED | BINLOG_FORMAT)),
+        }
+    }
+
+    /// The fault with the name of the statement, if it is a schema's: its text can be replaced in the config.
+    pub(super) fn within(self, call: &'static Call) -> Self {
+        match self {
+            Self::Sql(error, _) if !call.own => Self::Sql(error, Some(call.name)),
+            other => other,
+        }
+    }
+
+    fn kind(&self) -> FaultKind {
+        if let Some(key) = self.duplicate_key() {
+            return FaultKind::Duplicate(key);
+        }
+        match self {
+            Self::Sql(Error::Server(error), _)
+                if [LOCK_WAIT, DEADLOCK, DUPLICATE].contains(&error.code) =>
+            {
+                FaultKind::Collision
+            }
+            Self::Sql(Error::Server(error), _) if error.code == NO_DEFAULT => {
+                FaultKind::NoDefault(error.message.trim_end_matches('.').to_owned())
+            }
+            _ if self.is_lost() => FaultKind::Lost,
+            _ => self.refused().map_or(FaultKind::Final, FaultKind::Refused),
+        }
+    }
+
+    /// The fault as the engine has it.
+    pub(super) fn told(self, place: &str, time_limit: Duration) -> SqlFault {
+        SqlFault {
+            kind: self.kind(),
+            error: self.explain(place, time_limit),
         }
     }
 

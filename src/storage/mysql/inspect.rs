@@ -1,14 +1,15 @@
 //! Cheap checks: triggers and their accounts, tables and their engines, the session. They take a few small
 //! queries, so the daemon runs them every half minute.
 
-use super::cells::MysqlCells;
 use super::definers::{self, Owned, Trial};
 use super::fault::{MysqlFault, NO_FEED};
-use super::link::MysqlSession;
 use super::rights::Missing;
+use super::session::MysqlSession;
 use super::{settings, tables};
 use crate::storage::Finding;
-use crate::storage::schema::{self, Call, FEED, Schema, mentions};
+use crate::storage::sql::calls::{self, Call, FEED};
+use crate::storage::sql::cells::SqlRow;
+use crate::storage::sql::statements::{Schema, mentions};
 use crate::storage::triggers::{self, Misplaced, Trigger};
 
 pub(super) async fn inspect(
@@ -76,13 +77,13 @@ async fn tables_of(session: &mut MysqlSession<'_>) -> Result<Vec<Table>, MysqlFa
         FROM information_schema.tables AS t LEFT JOIN information_schema.engines AS e \
         ON e.engine = t.engine WHERE t.table_schema = DATABASE()";
     let rows = session.query(sql).await?;
-    let table = |cells: MysqlCells<'_>| Table {
-        name: cells.text(0),
-        is_view: cells.text(1).contains("VIEW"),
-        engine: (!cells.is_null(2)).then(|| cells.text(2)),
-        is_transactional: cells.text(3) == "YES",
+    let table = |row: SqlRow<'_>| Table {
+        name: row.text(0),
+        is_view: row.text(1).contains("VIEW"),
+        engine: (!row.is_null(2)).then(|| row.text(2)),
+        is_transactional: row.text(3) == "YES",
     };
-    Ok(rows.iter().map(|row| table(MysqlCells(row))).collect())
+    Ok(rows.iter().map(table).collect())
 }
 
 /// Credit is exact because a batch and its number are one transaction. A table without transactions would
@@ -94,17 +95,17 @@ fn engines(
     findings: &mut Vec<Finding>,
 ) {
     let credit = [
-        &schema::CREDIT_USERS,
-        &schema::CREDIT_TORRENTS,
-        &schema::CREDIT_SNATCHES,
-        &schema::ADD_SNATCHED,
+        &calls::CREDIT_USERS,
+        &calls::CREDIT_TORRENTS,
+        &calls::CREDIT_SNATCHES,
+        &calls::ADD_SNATCHED,
     ];
     let edits = [
-        &schema::ADD_USER,
-        &schema::UPDATE_USER,
-        &schema::ADD_TORRENT,
-        &schema::UPDATE_TORRENT,
-        &schema::ADD_CLIENT,
+        &calls::ADD_USER,
+        &calls::UPDATE_USER,
+        &calls::ADD_TORRENT,
+        &calls::UPDATE_TORRENT,
+        &calls::ADD_CLIENT,
     ];
     let is_in = |calls: &[&Call], name: &str| {
         calls
@@ -190,16 +191,15 @@ pub(super) async fn triggers(
         WHERE trigger_schema = DATABASE()";
     let rows = session.query(sql).await?;
     let (mut found, mut definers) = (Vec::new(), Vec::new());
-    for row in &rows {
-        let cells = MysqlCells(row);
+    for row in rows.iter() {
         found.push(Trigger {
-            name: cells.text(0),
-            table: cells.text(1),
-            timing: cells.text(2),
-            event: cells.text(3),
-            body: cells.text(4),
+            name: row.text(0),
+            table: row.text(1),
+            timing: row.text(2),
+            event: row.text(3),
+            body: row.text(4),
         });
-        definers.push(cells.text(5));
+        definers.push(row.text(5));
     }
     let expected = tables::triggers(schema);
     let mut misplaced = triggers::misplaced(&expected, &found);

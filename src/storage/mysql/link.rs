@@ -5,24 +5,21 @@
 //! that is dropped in a transaction rolls back; if its end does not reach the server, `wait_timeout` ends
 //! it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Column, Conn, Opts, OptsBuilder, Params, Row, Value};
+use mysql_async::{Conn, Opts, OptsBuilder};
 use parking_lot::Mutex;
-use tokio::join;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::fault::{self, MysqlFault};
-use super::misfit;
-use super::rows::RowsSql;
+use super::session::MysqlSession;
 use super::settings;
 use crate::base::secret::Secret;
 use crate::storage::StorageError;
-use crate::storage::schema::{Call, Piece, Statements};
+use crate::storage::sql::statements::Statements;
 
 /// Maximum of connections; a site's server is not for Mika alone.
 const CONNECTIONS_MAX: usize = 8;
@@ -36,7 +33,7 @@ pub(super) const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 /// Prepared statements kept by each connection; more than there are named statements.
-const STATEMENTS_MAX: usize = 64;
+const STATEMENTS_MAX: usize = 128;
 
 /// The address and options of a database.
 #[derive(Clone)]
@@ -51,22 +48,6 @@ pub(super) struct MysqlLink {
     pub(super) dial: Dial,
     idle: Mutex<Vec<Conn>>,
     room: Semaphore,
-}
-
-/// A connection while a job has it.
-pub(super) struct MysqlSession<'a> {
-    conn: Conn,
-    statements: &'a Statements,
-    time_limit: Duration,
-    /// Whether it holds named locks, which outlive a transaction.
-    pub(super) is_locking: bool,
-    /// Whether the next job needs a new connection.
-    pub(super) is_last: bool,
-    /// Whether strict mode is off for a statement; such a connection must not be reused.
-    pub(super) is_lenient: bool,
-    /// To be logged once the transaction is committed.
-    pub(super) notes: Vec<String>,
-    _room: SemaphorePermit<'a>,
 }
 
 // === impl Dial ===
@@ -130,16 +111,8 @@ impl MysqlLink {
         let Ok(Ok(room)) = room else {
             return Err(MysqlFault::Late);
         };
-        Ok(MysqlSession {
-            conn: self.connection().await?,
-            statements,
-            time_limit,
-            is_locking: false,
-            is_last: false,
-            is_lenient: false,
-            notes: Vec::new(),
-            _room: room,
-        })
+        let conn = self.connection().await?;
+        Ok(MysqlSession::new(self, conn, room, statements, time_limit))
     }
 
     async fn connection(&self) -> Result<Conn, MysqlFault> {
@@ -149,7 +122,7 @@ impl MysqlLink {
                 return Ok(conn);
             }
             // The other idle connections are as old or older.
-            self.idle.lock().clear();
+            self.drop_idle();
         }
         self.dial.connect().await
     }
@@ -159,35 +132,13 @@ impl MysqlLink {
         &self.dial.place
     }
 
-    /// Returns a connection to the pool after its job, or drops it.
-    pub(super) async fn end<T>(
-        &self,
-        mut session: MysqlSession<'_>,
-        result: &Result<T, MysqlFault>,
-    ) {
-        let is_lost = result
-            .as_ref()
-            .err()
-            .is_some_and(MysqlFault::wants_new_link);
-        if is_lost || session.is_last || session.is_lenient {
-            return self.idle.lock().clear();
-        }
-        let clean = match (result, session.is_locking) {
-            (Ok(_), false) => "",
-            (Ok(_), true) => "DO RELEASE_ALL_LOCKS()",
-            (Err(_), false) => "ROLLBACK",
-            (Err(_), true) => "ROLLBACK; DO RELEASE_ALL_LOCKS()",
-        };
-        for sql in clean.split_terminator("; ") {
-            match timeout(PING_TIMEOUT, session.conn.query_drop(sql)).await {
-                Ok(Ok(())) => {}
-                _ => return,
-            }
-        }
-        self.keep(session.conn).await;
+    /// Drops the idle connections.
+    pub(super) fn drop_idle(&self) {
+        self.idle.lock().clear();
     }
 
-    async fn keep(&self, conn: Conn) {
+    /// Takes back a connection after its job.
+    pub(super) async fn keep(&self, conn: Conn) {
         {
             let mut idle = self.idle.lock();
             if idle.len() < IDLE_MAX {
@@ -210,219 +161,6 @@ impl Drop for MysqlLink {
             runtime.spawn(timeout(PING_TIMEOUT, conn.disconnect()));
         }
     }
-}
-
-// === impl MysqlSession ===
-
-impl MysqlSession<'_> {
-    /// Runs Mika's own SQL.
-    pub(super) async fn run(&mut self, sql: &str) -> Result<u64, MysqlFault> {
-        self.query(sql).await?;
-        Ok(self.conn.affected_rows())
-    }
-
-    /// The rows of Mika's own SQL.
-    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Row>, MysqlFault> {
-        match timeout(self.time_limit, self.conn.query(sql)).await {
-            Ok(rows) => Ok(rows?),
-            Err(_) => Err(MysqlFault::Late),
-        }
-    }
-
-    /// Runs Mika's own statements in order and passes each row to `take`. While the server works on a
-    /// statement, the previous rows are processed and the next statement is built.
-    pub(super) async fn query_each(
-        &mut self,
-        mut statements: impl Iterator<Item = String>,
-        mut take: impl FnMut(&Row),
-    ) -> Result<(), MysqlFault> {
-        let mut found = Vec::new();
-        let mut next = statements.next();
-        while let Some(sql) = next {
-            let meanwhile = async {
-                found.drain(..).for_each(|row| take(&row));
-                statements.next()
-            };
-            let (rows, following) = join!(self.query(&sql), meanwhile);
-            (found, next) = (rows?, following);
-        }
-        found.iter().for_each(take);
-        Ok(())
-    }
-
-    /// Runs Mika's own statements in order; while the server works on one, the next is built.
-    pub(super) async fn run_each(
-        &mut self,
-        statements: impl Iterator<Item = String>,
-    ) -> Result<(), MysqlFault> {
-        self.query_each(statements, |_| {}).await
-    }
-
-    /// The rows of Mika's own SQL with parameters.
-    pub(super) async fn exec(
-        &mut self,
-        sql: &str,
-        params: Vec<Value>,
-    ) -> Result<Vec<Row>, MysqlFault> {
-        let params = if params.is_empty() {
-            Params::Empty
-        } else {
-            Params::Positional(params)
-        };
-        match timeout(self.time_limit, self.conn.exec(sql, params)).await {
-            Ok(rows) => Ok(rows?),
-            Err(_) => Err(MysqlFault::Late),
-        }
-    }
-
-    /// Whether there is a statement of that name; those that are optional may be empty.
-    pub(super) fn can(&self, call: &Call) -> bool {
-        !self.statements.of(call).is_empty()
-    }
-
-    /// The rows of a named statement.
-    pub(super) async fn call(
-        &mut self,
-        call: &'static Call,
-        params: &[(&str, Value)],
-    ) -> Result<Vec<Row>, MysqlFault> {
-        self.call_then(call, params, "").await
-    }
-
-    /// The rows of a named statement with `tail` at its end.
-    pub(super) async fn call_then(
-        &mut self,
-        call: &'static Call,
-        params: &[(&str, Value)],
-        tail: &str,
-    ) -> Result<Vec<Row>, MysqlFault> {
-        let statements = self.statements;
-        let mut rows = Vec::new();
-        for pieces in statements.of(call) {
-            let (mut sql, values) = prepared(pieces, params);
-            sql.push_str(tail);
-            rows = match self.exec(&sql, values).await {
-                Ok(rows) => rows,
-                Err(fault) => misfit::found_or_refused(self, fault, call, params).await?,
-            };
-        }
-        if let Some(row) = rows.first().filter(|row| row.len() < call.width()) {
-            return Err(MysqlFault::broken(format!(
-                "storage.statements.{}: it must give the columns {}, and gives {} of {}",
-                call.name,
-                call.columns.replace(' ', ", "),
-                row.len(),
-                call.width()
-            )));
-        }
-        Ok(rows)
-    }
-
-    /// The results of a named statement for `rows`, as many at a time as one statement holds.
-    pub(super) async fn call_with(
-        &mut self,
-        call: &'static Call,
-        rows: &RowsSql,
-    ) -> Result<Vec<Row>, MysqlFault> {
-        self.call_with_columns(call, call.rows, rows).await
-    }
-
-    /// Like [`Self::call_with`], with rows of these columns, which may be more than the statement needs.
-    pub(super) async fn call_with_columns(
-        &mut self,
-        call: &'static Call,
-        columns: &str,
-        rows: &RowsSql,
-    ) -> Result<Vec<Row>, MysqlFault> {
-        let statements = self.statements;
-        let mut found = Vec::new();
-        for table in rows.tables(columns) {
-            for pieces in statements.of(call) {
-                let result = self.query(&filled(pieces, &table)).await;
-                found.extend(result.map_err(|fault| within(fault, call))?);
-            }
-        }
-        Ok(found)
-    }
-
-    /// The statements behind a name.
-    pub(super) fn statements_of(&self, call: &Call) -> &[Vec<Piece>] {
-        self.statements.of(call)
-    }
-
-    /// The result columns of a named statement, as the server describes them.
-    pub(super) async fn described(
-        &mut self,
-        call: &'static Call,
-    ) -> Result<Arc<[Column]>, MysqlFault> {
-        let Some(pieces) = self.statements.of(call).first() else {
-            return Ok(Arc::default());
-        };
-        // Prepared statements are cached: one round trip for each connection.
-        let (sql, _) = prepared(pieces, &[]);
-        match timeout(self.time_limit, self.conn.prep(sql)).await {
-            Ok(Ok(statement)) => Ok(statement.columns()),
-            Ok(Err(error)) => Err(within(error.into(), call)),
-            Err(_) => Err(MysqlFault::Late),
-        }
-    }
-
-    pub(super) fn has(&self, call: &'static Call) -> bool {
-        !self.statements.of(call).is_empty()
-    }
-
-    /// Prepares a statement without running it; returns the number of result columns.
-    pub(super) async fn prepare(&mut self, sql: &str) -> Result<usize, MysqlFault> {
-        let prepared = async {
-            let statement = self.conn.prep(sql).await?;
-            let width = statement.columns().len();
-            self.conn.close(statement).await?;
-            Ok::<_, MysqlFault>(width)
-        };
-        match timeout(self.time_limit, prepared).await {
-            Ok(width) => width,
-            Err(_) => Err(MysqlFault::Late),
-        }
-    }
-
-    pub(super) fn server_version(&self) -> (u16, u16, u16) {
-        self.conn.server_version()
-    }
-}
-
-pub(super) fn within(fault: MysqlFault, call: &'static Call) -> MysqlFault {
-    match fault {
-        MysqlFault::Sql(error, _) => MysqlFault::Sql(error, Some(call.name)),
-        other => other,
-    }
-}
-
-/// The statement with `?` for its parameters, and their values in order.
-fn prepared(pieces: &[Piece], params: &[(&str, Value)]) -> (String, Vec<Value>) {
-    let mut sql = String::new();
-    let mut values = Vec::new();
-    for piece in pieces {
-        match piece {
-            Piece::Text(text) => sql.push_str(text),
-            Piece::Rows => {}
-            Piece::Param(name) => {
-                sql.push('?');
-                let value = params.iter().find(|(param, _)| param == name);
-                values.push(value.map_or(Value::NULL, |(_, value)| value.clone()));
-            }
-        }
-    }
-    (sql, values)
-}
-
-/// The statement with `table` for its rows.
-pub(super) fn filled(pieces: &[Piece], table: &str) -> String {
-    let piece = |piece: &Piece| match piece {
-        Piece::Text(text) => text.clone(),
-        Piece::Rows => table.to_owned(),
-        Piece::Param(_) => "?".into(),
-    };
-    pieces.iter().map(piece).collect()
 }
 
 #[cfg(test)]

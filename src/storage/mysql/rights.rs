@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mysql_async::ServerError;
 
-use super::cells::MysqlCells;
 use super::definers::quoted;
 use super::fault::{self, MysqlFault};
-use super::link::MysqlSession;
+use super::session::MysqlSession;
 use crate::storage::Finding;
 
 /// What docs/sql.md grants to Mika's account.
@@ -93,13 +92,8 @@ pub(super) async fn grant(
     privileges: &str,
 ) -> Result<String, MysqlFault> {
     let rows = session.query("SELECT DATABASE(), CURRENT_USER()").await?;
-    let cells = rows.first().map(MysqlCells);
-    let text = |place| {
-        cells
-            .as_ref()
-            .map(|cells| cells.text(place))
-            .unwrap_or_default()
-    };
+    let row = rows.first();
+    let text = |place| row.map(|row| row.text(place)).unwrap_or_default();
     let (database, account) = (text(0), quoted(&text(1)));
     Ok(format!("GRANT {privileges} ON `{database}`.* TO {account}"))
 }

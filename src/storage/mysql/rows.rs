@@ -1,4 +1,4 @@
-//! Rows as SQL text: numbers, and bytes in hex, so nothing has to be quoted.
+//! Rows in the text of a statement: numbers, and bytes in hex, so nothing has to be quoted.
 //!
 //! One statement holds many of them. A joined table of literals was measured to be as fast as JSON or
 //! VALUES, and works on every server.
@@ -8,206 +8,197 @@ use std::ops::Range;
 
 use data_encoding::HEXLOWER;
 
+use crate::storage::sql::cells::{Cell, SqlRow, SqlRows};
+use crate::storage::sql::statements::{Piece, Statement};
+
 /// Rows of one joined table; more nest the server's parser too deeply.
-pub(super) const TABLE_ROWS_MAX: usize = 250;
+const TABLE_ROWS_MAX: usize = 250;
 /// Rows of one INSERT.
-pub(super) const INSERT_ROWS_MAX: usize = 1000;
+const INSERT_ROWS_MAX: usize = 1000;
 /// Bytes of rows in one statement, well below any `max_allowed_packet`.
 const BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a number, and of what is between two rows.
+const NUMBER_BYTES: usize = 20;
+const BETWEEN_ROWS: usize = " UNION ALL SELECT ".len();
 
-/// A value in SQL text.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Cell<'a> {
-    Null,
-    Number(i64),
-    Bytes(&'a [u8]),
-    /// An expression, without a comma.
-    Sql(&'a str),
+/// The texts of a statement that is run for many rows.
+pub(super) struct TextsForRows<'a> {
+    statement: &'a Statement,
+    columns: &'a str,
+    rows: &'a SqlRows,
+    /// The first row of the next text.
+    next: usize,
 }
 
-/// Rows of one shape as SQL text.
-#[derive(Debug, Default)]
-pub(super) struct RowsSql {
-    text: String,
-    /// Where in the text each row ends.
-    ends: Vec<usize>,
-}
-
-// === impl RowsSql ===
-
-impl RowsSql {
-    pub(super) fn of<const N: usize>(rows: impl Iterator<Item = [i64; N]>) -> Self {
-        let mut written = Self::default();
-        for row in rows {
-            written.push(&row.map(Cell::Number));
+impl<'a> TextsForRows<'a> {
+    /// The texts for `rows`, which have these columns (names with blanks between them).
+    pub(super) fn new(statement: &'a Statement, columns: &'a str, rows: &'a SqlRows) -> Self {
+        Self {
+            statement,
+            columns,
+            rows,
+            next: 0,
         }
-        written
     }
 
-    pub(super) fn push(&mut self, cells: &[Cell<'_>]) {
-        for (column, cell) in cells.iter().enumerate() {
-            if column > 0 {
-                self.text.push(',');
-            }
-            cell.write(&mut self.text);
-        }
-        self.ends.push(self.text.len());
-    }
-
-    /// Tables with these columns, in parentheses, that can be joined under a name.
-    pub(super) fn tables(&self, columns: &str) -> impl Iterator<Item = String> {
-        self.parts(TABLE_ROWS_MAX).map(move |rows| {
-            let mut table = String::from("(SELECT ");
-            for number in rows.clone() {
-                let row = self.row(number);
-                if number > rows.start {
-                    table.push_str(" UNION ALL SELECT ");
-                    table.push_str(row);
-                    continue;
-                }
-                // The first row names the columns.
-                for (column, (cell, name)) in row.split(',').zip(columns.split(' ')).enumerate() {
-                    table.push_str(if column > 0 { ", " } else { "" });
-                    let _ = write!(table, "{cell} AS {name}");
-                }
-            }
-            table.push(')');
-            table
-        })
-    }
-
-    /// Adds a row as SQL, with commas between its cells.
-    pub(super) fn push_written(&mut self, row: &str) {
-        self.text.push_str(row);
-        self.ends.push(self.text.len());
-    }
-
-    /// Number of rows.
-    pub(super) fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// The rows of one table each, as [`RowsSql::tables`] has them.
-    pub(super) fn portions(&self) -> impl Iterator<Item = Self> {
-        self.parts(TABLE_ROWS_MAX).map(|rows| self.some(rows))
-    }
-
-    /// Splits them in two halves.
-    pub(super) fn halves(&self) -> [Self; 2] {
-        let half = self.len() / 2;
-        [0..half, half..self.len()].map(|rows| self.some(rows))
-    }
-
-    /// The first row as it is written.
-    pub(super) fn first(&self) -> &str {
-        if self.ends.is_empty() {
-            ""
+    /// The next rows that fit into one statement, and how many bytes they may have; none at the end.
+    fn part(&self) -> Option<(Range<usize>, usize)> {
+        let is_table = self.statement.pieces.contains(&Piece::Rows);
+        let most = if is_table {
+            TABLE_ROWS_MAX
         } else {
-            self.row(0)
-        }
-    }
-
-    /// Lists for `INSERT … VALUES`.
-    pub(super) fn values(&self) -> impl Iterator<Item = String> {
-        self.parts(INSERT_ROWS_MAX).map(|rows| {
-            let bytes = self.end(rows.end) - self.end(rows.start);
-            let mut list = String::with_capacity(bytes + "),(".len() * rows.len());
-            for number in rows.clone() {
-                list.push_str(if number > rows.start { "),(" } else { "(" });
-                list.push_str(self.row(number));
+            INSERT_ROWS_MAX
+        };
+        let mut bytes = 0;
+        let mut end = self.next;
+        while let Some(row) = self.rows.row(end).filter(|_| end < self.next + most) {
+            let more = size(row);
+            if bytes + more > BYTES_MAX && end > self.next {
+                break;
             }
-            list.push(')');
-            list
-        })
-    }
-
-    /// Where the first `count` rows end.
-    fn end(&self, count: usize) -> usize {
-        count.checked_sub(1).map_or(0, |last| self.ends[last])
-    }
-
-    fn row(&self, number: usize) -> &str {
-        &self.text[self.end(number)..self.end(number + 1)]
-    }
-
-    fn some(&self, rows: Range<usize>) -> Self {
-        let mut some = Self::default();
-        for number in rows {
-            some.push_written(self.row(number));
+            bytes += more;
+            end += 1;
         }
-        some
+        (end > self.next).then_some((self.next..end, bytes))
     }
 
-    /// Ranges of rows that fit into one statement each, at most `rows_max`.
-    fn parts(&self, rows_max: usize) -> impl Iterator<Item = Range<usize>> {
-        let mut begin = 0;
-        std::iter::from_fn(move || {
-            let mut bytes = 0;
-            let fits = |number: &usize| {
-                bytes += self.row(*number).len() + " UNION ALL SELECT ".len();
-                bytes <= BYTES_MAX
-            };
-            let rest = begin..self.len();
-            let count = rest.clone().take(rows_max).take_while(fits).count();
-            let part = begin..(begin + count.max(1)).min(rest.end);
-            begin = part.end;
-            (!part.is_empty()).then_some(part)
-        })
+    /// A table in parentheses, which can be joined under a name. Its first row names the columns.
+    fn write_table(&self, part: Range<usize>, sql: &mut String) {
+        for number in part.clone() {
+            let is_first = number == part.start;
+            sql.push_str(if is_first {
+                "(SELECT "
+            } else {
+                " UNION ALL SELECT "
+            });
+            let names = self.columns.split(' ');
+            for (column, name) in names.enumerate() {
+                sql.push_str(if column > 0 { "," } else { "" });
+                self.write_cell(number, column, sql);
+                if is_first {
+                    sql.push_str(" AS ");
+                    sql.push_str(name);
+                }
+            }
+        }
+        sql.push(')');
+    }
+
+    /// A list for `INSERT … VALUES`.
+    fn write_list(&self, part: Range<usize>, sql: &mut String) {
+        for number in part.clone() {
+            sql.push_str(if number > part.start { "),(" } else { "(" });
+            for column in 0..self.rows.width() {
+                sql.push_str(if column > 0 { "," } else { "" });
+                self.write_cell(number, column, sql);
+            }
+        }
+        sql.push(')');
+    }
+
+    fn write_cell(&self, row: usize, column: usize, sql: &mut String) {
+        let cell = self
+            .rows
+            .row(row)
+            .map_or(Cell::Null, |row| row.cell(column));
+        write(cell, sql);
     }
 }
 
-// === impl Cell ===
+impl Iterator for TextsForRows<'_> {
+    type Item = String;
 
-impl<'a> Cell<'a> {
-    pub(super) fn text(text: Option<&'a str>) -> Self {
-        text.map_or(Self::Null, |text| Self::Bytes(text.as_bytes()))
-    }
-
-    pub(super) fn maybe(number: Option<i64>) -> Self {
-        number.map_or(Self::Null, Self::Number)
-    }
-
-    fn write(&self, text: &mut String) {
-        match self {
-            Self::Null => text.push_str("NULL"),
-            Self::Number(number) => text.push_str(itoa::Buffer::new().format(*number)),
-            Self::Sql(sql) => text.push_str(sql),
-            Self::Bytes(bytes) => {
-                text.push_str("X'");
-                HEXLOWER.encode_append(bytes, text);
-                text.push('\'');
+    fn next(&mut self) -> Option<String> {
+        let (part, bytes) = self.part()?;
+        self.next = part.end;
+        let mut sql = String::with_capacity(bytes);
+        for piece in &self.statement.pieces {
+            match piece {
+                Piece::Text(text) => sql.push_str(text),
+                Piece::Param(_) => sql.push('?'),
+                Piece::Rows => self.write_table(part.clone(), &mut sql),
+                Piece::Values => self.write_list(part.clone(), &mut sql),
             }
         }
+        Some(sql)
     }
+}
+
+/// How many bytes a row has in a statement, at most.
+fn size(row: SqlRow<'_>) -> usize {
+    let in_hex = |bytes: &[u8]| "X''".len() + 2 * bytes.len();
+    let size = |column| match row.cell(column) {
+        Cell::Null | Cell::Int(_) | Cell::Real(_) => NUMBER_BYTES,
+        Cell::Text(text) => in_hex(text.as_bytes()),
+        Cell::Bytes(bytes) => in_hex(bytes),
+        Cell::Expression(sql) => sql.len(),
+    };
+    (0..row.width()).map(size).sum::<usize>() + row.width() + BETWEEN_ROWS
+}
+
+fn write(cell: Cell<'_>, sql: &mut String) {
+    match cell {
+        Cell::Int(number) => sql.push_str(itoa::Buffer::new().format(number)),
+        Cell::Text(text) => write_bytes(text.as_bytes(), sql),
+        Cell::Bytes(bytes) => write_bytes(bytes, sql),
+        Cell::Expression(expression) => sql.push_str(expression),
+        Cell::Real(number) if number.is_finite() => {
+            let _ = write!(sql, "{number:e}");
+        }
+        Cell::Null | Cell::Real(_) => sql.push_str("NULL"),
+    }
+}
+
+fn write_bytes(bytes: &[u8], sql: &mut String) {
+    sql.push_str("X'");
+    HEXLOWER.encode_append(bytes, sql);
+    sql.push('\'');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::sql::calls;
+    use crate::storage::sql::statements::split;
+
+    fn texts(sql: &str, rows: &SqlRows) -> Vec<String> {
+        let mut statements = split(sql);
+        let statement = Statement {
+            call: &calls::CREDIT_SNATCHES,
+            pieces: statements.remove(0),
+        };
+        TextsForRows::new(&statement, "id up", rows).collect()
+    }
 
     #[test]
     fn rows_become_tables_and_lists() {
-        let mut rows = RowsSql::of([[1, -2]].into_iter());
+        let mut rows = SqlRows::of([[1, -2]].into_iter());
         rows.push(&[Cell::Null, Cell::Bytes(b"\x00z'")]);
-        let tables: Vec<_> = rows.tables("id up").collect();
+        rows.push(&[Cell::Text("a'"), Cell::Expression("f(2)")]);
         assert_eq!(
-            tables,
-            ["(SELECT 1 AS id, -2 AS up UNION ALL SELECT NULL,X'007a27')"]
+            texts("SELECT id FROM {rows} AS x", &rows),
+            [
+                "SELECT id FROM (SELECT 1 AS id,-2 AS up UNION ALL SELECT NULL,X'007a27' \
+                 UNION ALL SELECT X'6127',f(2)) AS x"
+            ]
         );
-        let lists: Vec<_> = rows.values().collect();
-        assert_eq!(lists, ["(1,-2),(NULL,X'007a27')"]);
-        assert_eq!(RowsSql::default().tables("id").count(), 0);
+        assert_eq!(
+            texts("INSERT INTO x VALUES {values}", &rows),
+            ["INSERT INTO x VALUES (1,-2),(NULL,X'007a27'),(X'6127',f(2))"]
+        );
+        assert!(texts("SELECT {rows}", &SqlRows::new(2)).is_empty());
     }
 
     #[test]
     fn statements_are_bounded() {
-        let rows = RowsSql::of((0..1001).map(|id| [id]));
-        assert_eq!(rows.tables("id").count(), 5);
-        assert_eq!(rows.values().count(), 2);
-        let mut long = RowsSql::default();
+        let rows = SqlRows::of((0..1001).map(|id| [id, 0]));
+        assert_eq!(texts("SELECT {rows}", &rows).len(), 5);
+        assert_eq!(texts("VALUES {values}", &rows).len(), 2);
+        assert_eq!(texts("VALUES {values} {rows}", &rows).len(), 5);
+        let mut long = SqlRows::new(2);
         for _ in 0..4 {
-            long.push(&[Cell::Bytes(&vec![0; BYTES_MAX / 4])]);
+            long.push(&[Cell::Bytes(&vec![0; BYTES_MAX / 4]), Cell::Null]);
         }
-        assert_eq!(long.values().count(), 4);
+        assert_eq!(texts("VALUES {values}", &long).len(), 4);
     }
 }

@@ -7,9 +7,8 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
-use super::cells::MysqlCells;
 use super::fault::{BINLOG_HINT, MysqlFault, READ_ONLY_HINT};
-use super::link::MysqlSession;
+use super::session::MysqlSession;
 use crate::storage::Finding;
 
 /// Invalid values are refused, not truncated; quotes and operators are standard.
@@ -76,7 +75,7 @@ pub(super) async fn inspect(
         return Ok(());
     };
     for (column, (name, wanted)) in LOOKED_AT.into_iter().enumerate() {
-        let found = MysqlCells(row).text(column);
+        let found = row.text(column);
         if found != wanted {
             findings.push(Finding::problem(
                 format!("the session has {name} = {found:?} though Mika set {wanted:?}"),
@@ -102,16 +101,16 @@ pub(super) async fn of_server(
         Err(fault) if fault.is_no_variable() => return Ok(()),
         Err(fault) => return Err(fault),
     };
-    let Some(cells) = rows.first().map(MysqlCells) else {
+    let Some(row) = rows.first() else {
         return Ok(());
     };
-    if cells.flag(0) && cells.text(1) == "STATEMENT" {
+    if row.flag(0) && row.text(1) == "STATEMENT" {
         findings.push(Finding::problem(
             "binlog_format is STATEMENT, which does not go with READ COMMITTED: nothing can be written",
             BINLOG_HINT,
         ));
     }
-    let packet = cells.total(2);
+    let packet = row.total(2);
     if packet < PACKET_MIN {
         findings.push(Finding::problem(
             format!("max_allowed_packet is {packet} bytes, and Mika needs 1M at least"),
@@ -119,7 +118,7 @@ pub(super) async fn of_server(
              server's options file",
         ));
     }
-    let is_marked = !["0", "OFF"].contains(&cells.text(3).as_str());
+    let is_marked = !["0", "OFF"].contains(&row.text(3).as_str());
     if is_marked && !can_write(session).await? {
         findings.push(Finding::problem(
             "the server is read-only: nothing can be written",
@@ -131,7 +130,7 @@ pub(super) async fn of_server(
 
 /// Whether writes are possible; some accounts may write to a read-only server.
 async fn can_write(session: &mut MysqlSession<'_>) -> Result<bool, MysqlFault> {
-    match session.run("DELETE FROM mika_journal WHERE 1 = 0").await {
+    match session.query("DELETE FROM mika_journal WHERE 1 = 0").await {
         Err(fault) if fault.is_read_only() => Ok(false),
         Ok(_) | Err(MysqlFault::Sql(Error::Server(_), _)) => Ok(true),
         Err(fault) => Err(fault),

@@ -1,14 +1,15 @@
-//! Mika's own tables: their names and migrations.
+//! Mika's own tables: their migrations and triggers.
 
-use super::cells::MysqlCells;
 use super::definers::Trial;
 use super::fault::MysqlFault;
-use super::feed::RELOAD;
 use super::inspect;
-use super::link::{ANSWER_TIMEOUT, MysqlLink, MysqlSession};
+use super::link::ANSWER_TIMEOUT;
 use super::rights;
+use super::session::MysqlSession;
 use crate::storage::migrate::{self, Migration};
-use crate::storage::schema::{CALLS, FEED, Schema, mentions};
+use crate::storage::sql::RELOAD;
+use crate::storage::sql::calls::{CALLS, FEED};
+use crate::storage::sql::statements::{Schema, mentions};
 use crate::storage::triggers::{Misplaced, Trigger};
 use crate::storage::unusable::plural;
 use crate::storage::{Finding, MigrationStatus, StorageError};
@@ -25,28 +26,6 @@ const MIGRATIONS: &str = "CREATE TABLE IF NOT EXISTS mika_migrations (
 /// Marks a statement that creates or drops a trigger.
 const TRIGGER: &str = "TRIGGER ";
 
-/// The names of the tables that differ between schemas.
-#[derive(Debug)]
-pub(super) struct Own {
-    pub(super) peers: String,
-    pub(super) history: String,
-}
-
-impl Own {
-    pub(super) fn of(schema: &Schema) -> Self {
-        let named = |table: &str| format!("{}{table}", schema.prefix);
-        Self {
-            peers: named("peers"),
-            history: named("history"),
-        }
-    }
-}
-
-pub(super) async fn begin(session: &mut MysqlSession<'_>) -> Result<(), MysqlFault> {
-    session.run("START TRANSACTION").await?;
-    Ok(())
-}
-
 /// Acquires a named lock that excludes other processes with the same database. It is released when the job
 /// is done.
 pub(super) async fn lock(session: &mut MysqlSession<'_>, name: &str) -> Result<(), MysqlFault> {
@@ -56,7 +35,7 @@ pub(super) async fn lock(session: &mut MysqlSession<'_>, name: &str) -> Result<(
     );
     session.is_locking = true;
     let rows = session.query(&sql).await?;
-    if rows.first().is_some_and(|row| MysqlCells(row).flag(0)) {
+    if rows.first().is_some_and(|row| row.flag(0)) {
         return Ok(());
     }
     let text = "another mika or mika-manage is changing the same tables: try again";
@@ -81,7 +60,7 @@ async fn applied(session: &mut MysqlSession<'_>) -> Result<Vec<String>, MysqlFau
     }
     let sql = "SELECT name FROM mika_migrations ORDER BY name";
     let rows = session.query(sql).await?;
-    Ok(rows.iter().map(|row| MysqlCells(row).text(0)).collect())
+    Ok(rows.iter().map(|row| row.text(0)).collect())
 }
 
 pub(super) async fn migrations(
@@ -96,7 +75,6 @@ pub(super) async fn migrations(
 /// idempotent: an interrupted run begins its migration again.
 pub(super) async fn migrate(
     session: &mut MysqlSession<'_>,
-    link: &MysqlLink,
     schema: &Schema,
 ) -> Result<Vec<String>, MysqlFault> {
     lock(session, "migrate").await?;
@@ -108,7 +86,7 @@ pub(super) async fn migrate(
     }
     // An account without CREATE can still repair triggers.
     if !is_there(session).await? {
-        run(session, link, schema, MIGRATIONS).await?;
+        run(session, schema, MIGRATIONS).await?;
     }
     let mut done = Vec::new();
     let statuses = migrations(session, schema).await?;
@@ -120,20 +98,20 @@ pub(super) async fn migrate(
             if !is_followed && statement.contains(TRIGGER) {
                 continue;
             }
-            run(session, link, schema, &statement).await?;
+            run(session, schema, &statement).await?;
         }
         let sql = format!(
             "INSERT INTO mika_migrations (name) VALUES ('{}')",
             migration.name
         );
-        session.run(&sql).await?;
+        session.query(&sql).await?;
         done.push(migration.name.to_owned());
     }
-    if make_identity(session, link, schema).await? {
+    if make_identity(session, schema).await? {
         done.push("identity".to_owned());
     }
     if session.has(&FEED) {
-        done.extend(mend_triggers(session, link, schema).await?);
+        done.extend(mend_triggers(session, schema).await?);
     }
     Ok(done)
 }
@@ -141,7 +119,6 @@ pub(super) async fn migrate(
 /// Gives the database a new identity if it was lost; returns whether it was.
 async fn make_identity(
     session: &mut MysqlSession<'_>,
-    link: &MysqlLink,
     schema: &Schema,
 ) -> Result<bool, MysqlFault> {
     match session.query("SELECT 1 FROM mika_identity").await {
@@ -151,7 +128,7 @@ async fn make_identity(
     }
     let migration = migrate::identity(schema.migrations).into_iter();
     for statement in migration.flat_map(statements) {
-        run(session, link, schema, &statement).await?;
+        run(session, schema, &statement).await?;
     }
     Ok(true)
 }
@@ -170,7 +147,6 @@ pub(super) fn triggers(schema: &Schema) -> Vec<Trigger> {
 /// missed meanwhile, so followers load everything again.
 async fn mend_triggers(
     session: &mut MysqlSession<'_>,
-    link: &MysqlLink,
     schema: &Schema,
 ) -> Result<Vec<String>, MysqlFault> {
     let misplaced = inspect::triggers(session, schema, Trial::Credit)
@@ -186,33 +162,32 @@ async fn mend_triggers(
             continue;
         };
         let drop = format!("DROP TRIGGER IF EXISTS {name}");
-        run(session, link, schema, &drop).await?;
-        run(session, link, schema, create).await?;
+        run(session, schema, &drop).await?;
+        run(session, schema, create).await?;
         made.push(format!("trigger {name}"));
     }
     if !made.is_empty() {
         let sql = format!("INSERT INTO mika_feed (kind, `key`) VALUES ('{RELOAD}', 0)");
-        session.run(&sql).await?;
+        session.query(&sql).await?;
     }
     Ok(made)
 }
 
 async fn run(
     session: &mut MysqlSession<'_>,
-    link: &MysqlLink,
     schema: &Schema,
     statement: &str,
 ) -> Result<(), MysqlFault> {
-    match session.run(statement).await {
+    match session.query(statement).await {
         Ok(_) => Ok(()),
         // Left by an interrupted migration.
         Err(fault) if fault.is_column_there() => Ok(()),
         Err(fault) if fault.is_denied() => {
             // A GRANT takes effect for later connections only.
             session.is_last = true;
-            Err(denied(session, fault, link, statement).await)
+            Err(denied(session, fault, statement).await)
         }
-        Err(fault) => Err(unfit(fault, link, schema, statement)),
+        Err(fault) => Err(unfit(fault, session.place(), schema, statement)),
     }
 }
 
@@ -242,11 +217,10 @@ pub(super) const NOT_OURS: &str = "if it is another program's, name another data
     another storage.schema, or statements that fit in storage.statements";
 
 /// The error for a trigger that can't be created.
-fn unfit(fault: MysqlFault, link: &MysqlLink, schema: &Schema, statement: &str) -> MysqlFault {
+fn unfit(fault: MysqlFault, place: &str, schema: &Schema, statement: &str) -> MysqlFault {
     let Some(Trigger { table, .. }) = Trigger::of_statement(statement) else {
         return fault;
     };
-    let place = link.place();
     match fault.unknown_column() {
         Some(text) => MysqlFault::broken(format!(
             "{place}: the table `{table}` is there and has other columns than Mika's ({text}): {NOT_OURS}"
@@ -271,8 +245,8 @@ pub(super) async fn unlike(
         let Some((table, columns)) = columns_of(&statement) else {
             continue;
         };
-        let rows = session.exec(sql, vec![table.into()]).await?;
-        let there: Vec<String> = rows.iter().map(|row| MysqlCells(row).text(0)).collect();
+        let rows = session.exec(sql, &[table.into()]).await?;
+        let there: Vec<String> = rows.iter().map(|row| row.text(0)).collect();
         let is_used = |column: &str| {
             CALLS
                 .iter()
@@ -336,12 +310,7 @@ fn statements(migration: &Migration) -> impl Iterator<Item = String> {
 }
 
 /// The privilege that a statement of a migration needs, in the words of a GRANT.
-async fn denied(
-    session: &mut MysqlSession<'_>,
-    fault: MysqlFault,
-    link: &MysqlLink,
-    statement: &str,
-) -> MysqlFault {
+async fn denied(session: &mut MysqlSession<'_>, fault: MysqlFault, statement: &str) -> MysqlFault {
     let privileges = if statement.contains(TRIGGER) {
         "TRIGGER"
     } else {
@@ -351,7 +320,7 @@ async fn denied(
         Ok(grant) => grant,
         Err(fault) => return fault,
     };
-    let refused = fault.explain(link.place(), ANSWER_TIMEOUT);
+    let refused = fault.explain(session.place(), ANSWER_TIMEOUT);
     MysqlFault::broken(format!(
         "{refused}. As an administrator run: {grant}; and then mika-manage migrate again"
     ))

@@ -3,6 +3,7 @@
 use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::storage::StorageError;
+use crate::storage::sql::database::{FaultKind, SqlFault};
 use crate::storage::values::{Misfit, RefusedValue};
 
 /// Why a job on a connection failed.
@@ -17,8 +18,16 @@ impl SqliteFault {
         Self::Storage(StorageError::Broken(text.into()))
     }
 
+    /// Whether a constraint or a trigger of the site refuses a row.
+    pub(super) fn is_constraint(&self) -> bool {
+        let Self::Sql(error) = self else {
+            return false;
+        };
+        error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+    }
+
     /// Whether a row with the same unique value exists already.
-    pub(super) fn is_duplicate(&self) -> bool {
+    fn is_duplicate(&self) -> bool {
         let Self::Sql(Error::SqliteFailure(error, _)) = self else {
             return false;
         };
@@ -31,7 +40,7 @@ impl SqliteFault {
     }
 
     /// The columns of the violated unique key, such as `users.username`.
-    pub(super) fn duplicate_key(&self) -> Option<String> {
+    fn duplicate_key(&self) -> Option<String> {
         match self {
             Self::Sql(Error::SqliteFailure(_, Some(text))) if self.is_duplicate() => {
                 Some(text.rsplit_once(": ")?.1.to_owned())
@@ -41,10 +50,25 @@ impl SqliteFault {
     }
 
     /// Why a value was refused, if that is the cause.
-    pub(super) fn refused(&self) -> Option<RefusedValue> {
+    fn refused(&self) -> Option<RefusedValue> {
         match self {
             Self::Sql(error) => refused(error),
             Self::Storage(_) => None,
+        }
+    }
+
+    /// What the engine can do about it; the error names the database by `path`.
+    pub(super) fn into_sql_fault(self, path: &str) -> SqlFault {
+        let kind = if let Some(key) = self.duplicate_key() {
+            FaultKind::Duplicate(key)
+        } else if let Some(value) = self.refused() {
+            FaultKind::Refused(value)
+        } else {
+            FaultKind::Final
+        };
+        SqlFault {
+            kind,
+            error: self.explain(path),
         }
     }
 

@@ -15,8 +15,8 @@ use crate::storage::{Claim, StorageError, migrate};
 
 /// It holds passkeys: not world-readable, whatever the umask.
 const FILE_MODE: u32 = 0o660;
-/// Prepared statements kept by each connection; more than the driver has.
-const STATEMENTS_MAX: usize = 64;
+/// Prepared statements kept by each connection; more than a schema has.
+const STATEMENTS_MAX: usize = 128;
 /// Page cache of the writer and the reader, in KiB.
 const WRITER_CACHE_KIB: i64 = 64 * 1024;
 const READER_CACHE_KIB: i64 = 16 * 1024;

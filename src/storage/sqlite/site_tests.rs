@@ -3,8 +3,9 @@
 use super::tests::{Fixture, SITE, batch};
 use super::*;
 use crate::accounting::sessions::{Point, Stretch};
-use crate::change::{Change, Report};
-use crate::storage::Severity;
+use crate::base::ids::{InfoHash, UserId};
+use crate::change::{Batch, Change, Report};
+use crate::storage::{CreditRules, Feed, NewUser, Severity, UserPatch};
 
 fn user(name: &str, passkey: &str) -> NewUser {
     NewUser {
@@ -15,7 +16,7 @@ fn user(name: &str, passkey: &str) -> NewUser {
     }
 }
 
-async fn found(storage: &Sqlite, severity: Severity) -> Vec<String> {
+async fn found(storage: &dyn Storage, severity: Severity) -> Vec<String> {
     let findings = storage.check().await.unwrap();
     let those = findings.into_iter().filter(|it| it.severity == severity);
     those
@@ -240,4 +241,76 @@ async fn a_row_of_an_earlier_version_is_settled_against_by_its_base() {
         })
         .unwrap();
     assert_eq!(uploaded, 1 + 500);
+}
+
+#[tokio::test]
+async fn statements_of_the_config_are_used() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    it.site
+        .execute_batch(
+            "CREATE TABLE members (uid INTEGER PRIMARY KEY, secret TEXT, nick TEXT, up INTEGER);
+             INSERT INTO members VALUES (1, 'passkey-1', 'one', 5), (2, 'passkey-2', 'two', NULL);",
+        )
+        .unwrap();
+    let member = "SELECT uid, secret, nick, 1, 1, up, 0, 0, 0, 0 FROM members";
+    let storage = it.with_statements(&[
+        (
+            "users",
+            &format!("{member} WHERE uid > :after ORDER BY uid LIMIT :limit"),
+        ),
+        ("user", &format!("{member} WHERE uid = :id")),
+        (
+            "users_known",
+            "SELECT uid FROM {rows} AS wanted JOIN members ON uid = wanted.id",
+        ),
+        (
+            "add_torrent",
+            "INSERT INTO torrents (id, info_hash) VALUES (:id, :info_hash)",
+        ),
+        (
+            "add_snatched",
+            "INSERT INTO torrents (info_hash, snatches) SELECT info_hash, snatches FROM {rows}",
+        ),
+    ]);
+    assert_eq!(found(&*storage, Severity::Problem).await, [""; 0]);
+    let users = storage.users(None, 10).await.unwrap().rows;
+    let uploaded: Vec<u64> = users.iter().map(|it| it.totals.uploaded).collect();
+    assert_eq!(uploaded, [5, 0]);
+    let snatch = |byte| Change::Snatch {
+        info_hash: InfoHash([byte; 20]),
+    };
+    let batch = Batch {
+        journal: "a".into(),
+        number: 1,
+        changes: vec![snatch(9), snatch(8), snatch(9), snatch(1)],
+    };
+    let rules = CreditRules::default();
+    storage.apply(&[Arc::new(batch)], &rules).await.unwrap();
+    let torrents = storage.torrents(None, 10).await.unwrap().rows;
+    let snatches: Vec<u32> = torrents.iter().map(|it| it.torrent.snatches).collect();
+    assert_eq!(snatches, [1, 0, 1, 2]);
+}
+
+#[tokio::test]
+async fn statements_that_do_not_work_are_found() {
+    let it = Fixture::new().await;
+    let storage = it.with_statements(&[
+        ("user", "SELECT motto FROM users WHERE id = :id"),
+        (
+            "users_named",
+            "SELECT id FROM users WHERE username = :username",
+        ),
+        ("whitelist", "SELECT peer_id FROM WHERE"),
+    ]);
+    let problems = found(&*storage, Severity::Problem).await;
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    for (problem, expected) in problems.iter().zip([
+        "the statement user does not work: no such column: motto → ",
+        "the statement users_named does not work: it gives 1 columns and not 10: id, passkey, ",
+        "the statement whitelist does not work: near \"WHERE\": syntax error → ",
+    ]) {
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+    assert!(problems[0].ends_with("storage.statements.user"));
 }

@@ -1,15 +1,20 @@
 //! What is particular to SQLite; the rest is in the contract.
 
 use std::fs;
-use std::time::Duration;
 
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::base::ids::PeerId;
-use crate::change::{Change, Credit, PeerChange, PeerRecord, Standing, SwarmCounts};
+use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
+use crate::change::{
+    Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Standing, SwarmCounts,
+};
 use crate::registry::RowChange;
-use crate::storage::migrate;
+use crate::storage::sql::calls::{self, Call};
+use crate::storage::sql::cells::Cell;
+use crate::storage::sql::statements::Statement;
+use crate::storage::{CreditRules, Feed, FeedPosition};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -25,7 +30,7 @@ pub(super) const SITE: &str = "
 /// A migrated database, and a connection to it as a site has one.
 pub(super) struct Fixture {
     folder: TempDir,
-    pub(super) storage: Sqlite,
+    pub(super) storage: SqlStorage<Sqlite>,
     pub(super) site: Connection,
 }
 
@@ -33,13 +38,27 @@ impl Fixture {
     pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mika.db");
-        let storage = Sqlite::open(&path, SHORT).unwrap();
+        let storage = opened(&path).unwrap();
         storage.migrate().await.unwrap();
         Self {
             site: Connection::open(&path).unwrap(),
             storage,
             folder,
         }
+    }
+
+    /// The same file, opened by a config with these statements.
+    pub(super) fn with_statements(&self, statements: &[(&str, &str)]) -> Arc<dyn Storage> {
+        let mut config = place(self.path().display());
+        let statements = statements.iter();
+        config.statements = statements
+            .map(|(name, sql)| ((*name).to_owned(), (*sql).to_owned()))
+            .collect();
+        open(&config).unwrap()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("mika.db")
     }
 
     async fn changes(&self, after: FeedPosition) -> Vec<RowChange> {
@@ -50,8 +69,16 @@ impl Fixture {
     }
 }
 
+fn built_in() -> Arc<Statements> {
+    statements(&SCHEMAS[0], &StorageConfig::default()).unwrap()
+}
+
+fn opened(path: &Path) -> Result<SqlStorage<Sqlite>, StorageError> {
+    open_file(path, SHORT, built_in())
+}
+
 fn open_error(path: &Path) -> StorageError {
-    match Sqlite::open(path, SHORT) {
+    match opened(path) {
         Ok(_) => panic!("{} opened", path.display()),
         Err(error) => error,
     }
@@ -61,6 +88,7 @@ fn open_error(path: &Path) -> StorageError {
 fn place(path: impl std::fmt::Display) -> StorageConfig {
     StorageConfig {
         url: Secret::new(format!("sqlite://{path}")),
+        schema: "mika".into(),
         ..StorageConfig::default()
     }
 }
@@ -285,16 +313,16 @@ async fn all_peers_of_a_user_on_a_torrent_show_the_same_standing() {
 async fn a_full_disk_loses_nothing() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();
-    let room = |pages: u32| {
-        it.storage.write(move |connection| {
-            connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
-            Ok(())
-        })
+    let full = Sqlite::open(&it.path(), SHORT, built_in()).unwrap();
+    let no_room = |connection: &mut Connection| {
+        // SQLite takes the present size.
+        connection.pragma_update_and_check(None, "max_page_count", 1, |_| Ok(()))?;
+        Ok(())
     };
-    room(1).await.unwrap(); // SQLite takes the present size
+    full.writer.run(ANSWER_TIMEOUT, no_room).await.unwrap();
+    let full = SqlStorage::new(full, built_in());
     let batch = batch(1, 0..5000);
-    let error = it
-        .storage
+    let error = full
         .apply(&[Arc::new(batch.clone())], &CreditRules::default())
         .await
         .unwrap_err();
@@ -302,9 +330,8 @@ async fn a_full_disk_loses_nothing() {
         matches!(&error, StorageError::Away(text) if text.contains("full")),
         "{error}"
     );
-    assert_eq!(it.storage.last_applied("a").await.unwrap(), 0);
-    assert!(it.storage.peers(0, None, 1).await.unwrap().rows.is_empty());
-    room(1_000_000).await.unwrap();
+    assert_eq!(full.last_applied("a").await.unwrap(), 0);
+    assert!(full.peers(0, None, 1).await.unwrap().rows.is_empty());
     it.storage
         .apply(&[Arc::new(batch.clone())], &CreditRules::default())
         .await
@@ -349,7 +376,10 @@ async fn followers_too_far_behind_load_everything_again() {
              INSERT INTO mika_feed (kind, key) SELECT 'user', 7 FROM n",
         )
         .unwrap();
-    it.storage.prune(0, 10).await.unwrap();
+    // Each time, a bounded number goes.
+    for _ in 0..3 {
+        it.storage.prune(0, 10).await.unwrap();
+    }
     let newest = it.storage.feed_position().await.unwrap();
     assert!(matches!(
         it.storage.feed(FeedPosition(0), 10).await,
@@ -373,36 +403,98 @@ async fn followers_too_far_behind_load_everything_again() {
 async fn queued_work_is_finished_before_the_end() {
     let it = Fixture::new().await;
     it.site.execute_batch(SITE).unwrap();
-    let storage = Arc::new(it.storage);
-    let numbers = 1..=5;
-    let jobs = numbers.map(|number| {
-        let storage = Arc::clone(&storage);
-        tokio::spawn(async move {
-            storage
-                .apply(&[Arc::new(batch(number, 0..500))], &CreditRules::default())
-                .await
-        })
-    });
-    let jobs: Vec<_> = jobs.collect();
-    tokio::task::yield_now().await;
-    // The callers have gone.
-    jobs.iter().for_each(tokio::task::JoinHandle::abort);
-    for job in jobs {
-        let _ = job.await;
+    let database = Sqlite::open(&it.path(), SHORT, built_in()).unwrap();
+    let turn = database.writer.turn(SHORT).await.unwrap();
+    for number in 1..=5 {
+        turn.send(move |connection| {
+            let sql = "INSERT INTO mika_journal (node, applied) VALUES (?1, 1)";
+            connection.execute(sql, [number.to_string()]).unwrap();
+        });
     }
-    drop(storage);
-    let applied: i64 = it
+    drop(turn);
+    drop(database);
+    assert_eq!(it.storage.journals().await.unwrap().len(), 5);
+}
+
+/// The only statement of that name.
+fn named(statements: &Statements, call: &'static Call) -> Statement {
+    statements.of(call)[0].clone()
+}
+
+#[tokio::test]
+async fn a_job_has_its_connection_alone_until_it_is_taken_back() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    let statements = built_in();
+    let (add, list) = (
+        named(&statements, &calls::ADD_USER),
+        named(&statements, &calls::USERS),
+    );
+    let page = [("after", Cell::Int(-1)), ("limit", Cell::Int(10))];
+    let database = Sqlite::open(&it.path(), SHORT, statements).unwrap();
+    let mut first = database.session(Use::Write).await.unwrap();
+    first.begin().await.unwrap();
+    let user = [("passkey", "passkey-9".into()), ("username", "nine".into())];
+    assert_eq!(first.run(&add, &user, "").await.unwrap().changed, 1);
+    first.savepoint().await.unwrap();
+    first.run(&add, &[], "").await.unwrap_err();
+    first.undo().await.unwrap();
+    first.savepoint().await.unwrap();
+    assert_eq!(first.run(&list, &page, "").await.unwrap().len(), 3);
+    let second = tokio::time::timeout(SHORT, database.session(Use::Write));
+    assert!(second.await.is_err(), "it has to wait");
+    drop(first);
+    let mut second = database.session(Use::Write).await.unwrap();
+    assert_eq!(second.run(&list, &page, "").await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_batch_whose_caller_goes_is_applied_or_not() {
+    let it = Fixture::new().await;
+    it.site.execute_batch(SITE).unwrap();
+    let storage = Arc::new(it.storage);
+    let apply = |number| {
+        let storage = Arc::clone(&storage);
+        let batch = Arc::new(batch(number, 0..500));
+        async move { storage.apply(&[batch], &CreditRules::default()).await }
+    };
+    for attempt in 0..10 {
+        let applied = storage.last_applied("a").await.unwrap();
+        let job = tokio::spawn(apply(applied + 1));
+        tokio::time::sleep(Duration::from_millis(2 * attempt)).await;
+        job.abort();
+        let _ = job.await;
+        let applied = storage.last_applied("a").await.unwrap();
+        let user = storage.user(UserId(7)).await.unwrap().unwrap();
+        assert_eq!(user.totals.uploaded, 250 * applied);
+    }
+    let next = storage.last_applied("a").await.unwrap() + 1;
+    apply(next).await.unwrap();
+}
+
+#[tokio::test]
+async fn held_rows_are_found_by_their_primary_keys() {
+    let it = Fixture::new().await;
+    let columns: Vec<&str> = calls::HELD.rows.split(' ').collect();
+    let held = named(&built_in(), &calls::HELD);
+    let sql = statement::SqliteStatement::new(&held, &columns, "").sql;
+    let mut explain = it
         .site
-        .query_row("SELECT applied FROM mika_journal", [], |row| row.get(0))
+        .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
         .unwrap();
-    assert_eq!(applied, 5);
+    let plan = explain.raw_query().mapped(|row| row.get(3));
+    let plan: Vec<String> = plan.collect::<Result<_, _>>().unwrap();
+    for table in ["peer", "history"] {
+        let search = format!("SEARCH {table} USING PRIMARY KEY");
+        let is_found = plan.iter().any(|step| step.starts_with(&search));
+        assert!(is_found, "{plan:?}");
+    }
 }
 
 #[tokio::test]
 async fn one_process_claims_a_database() {
     let it = Fixture::new().await;
-    let path = it.folder.path().join("mika.db");
-    let other = Sqlite::open(&path, SHORT).unwrap();
+    let other = opened(&it.path()).unwrap();
     let claim = it.storage.claim().await.unwrap();
     let error = other.claim().await.unwrap_err().to_string();
     assert!(error.contains("in use by another mika"), "{error}");
@@ -416,7 +508,7 @@ async fn the_tables_of_a_newer_version_are_left_alone() {
     it.site
         .execute_batch("INSERT INTO mika_migrations (name) VALUES ('9999_later')")
         .unwrap();
-    let error = open_error(&it.folder.path().join("mika.db")).to_string();
+    let error = open_error(&it.path()).to_string();
     assert!(
         error.contains("newer Mika") && error.contains("9999_later"),
         "{error}"
@@ -444,6 +536,7 @@ fn a_path_that_can_not_be_opened_is_reported_in_one_line() {
         assert!(
             open(&StorageConfig {
                 url: Secret::new(url),
+                schema: "mika".into(),
                 ..StorageConfig::default()
             })
             .is_err(),
@@ -470,13 +563,13 @@ async fn damage_is_reported_where_it_is_met_and_by_the_check() {
         .apply(&[Arc::new(batch(1, 0..5000))], &CreditRules::default())
         .await
         .unwrap();
-    let path = it.folder.path().join("mika.db");
+    let path = it.path();
     drop((it.storage, it.site));
     let mut bytes = fs::read(&path).unwrap();
     let end = bytes.len();
     bytes[end / 2..end].fill(0xa5);
     fs::write(&path, bytes).unwrap();
-    let storage = Sqlite::open(&path, SHORT).unwrap();
+    let storage = opened(&path).unwrap();
     let error = storage.peers(0, None, 5000).await.unwrap_err();
     assert!(
         matches!(&error, StorageError::Broken(text) if text.contains("damaged")),
@@ -520,7 +613,7 @@ async fn a_copy_is_the_same_database_and_another_is_not() {
     let copy = one.folder.path().join("copy.db");
     let sql = format!("VACUUM INTO '{}'", copy.display());
     one.site.execute_batch(&sql).unwrap();
-    let copy = Sqlite::open(&copy, SHORT).unwrap();
+    let copy = opened(&copy).unwrap();
     assert_eq!(copy.identity().await.unwrap(), id);
     assert_eq!(copy.migrate().await.unwrap(), [""; 0]);
     assert_eq!(copy.identity().await.unwrap(), id);
@@ -561,7 +654,7 @@ async fn a_database_of_before_gets_an_identity() {
         let sql = "INSERT INTO mika_migrations (name) VALUES (?1)";
         site.execute(sql, [migration.name]).unwrap();
     }
-    let storage = Sqlite::open(&path, SHORT).unwrap();
+    let storage = opened(&path).unwrap();
     assert!(storage.identity().await.is_err());
     assert_eq!(storage.migrate().await.unwrap(), ["0003_identity"]);
     assert_eq!(storage.identity().await.unwrap().len(), 32);

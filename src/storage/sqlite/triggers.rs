@@ -4,8 +4,8 @@
 use rusqlite::Connection;
 
 use super::fault::SqliteFault;
-use super::feed::RELOAD;
 use super::tables::begin;
+use crate::storage::sql::RELOAD;
 use crate::storage::triggers::{self, Misplaced, Trigger};
 use crate::storage::{Finding, migrate};
 

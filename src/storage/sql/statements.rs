@@ -1,169 +1,78 @@
 //! Schemas: how a web application's own tables are read and written, as named statements.
 //!
-//! A schema is one file of `src/storage/schemas`. A line `-- name: users` begins the statement of that
-//! name; where one name holds several statements with a `;` between them, they are run in order.
-//! `:after` is a parameter, and `{rows}` stands for the rows of a call, as a table that can be joined.
-//! `storage.statements` of the config replaces single ones.
+//! A schema is a folder of `src/storage/schemas` with one file for each dialect; Mika's own tables, which are
+//! beside the site's in every database, have the folder `own`. A line `-- name: users` begins the statement
+//! of that name; where one name holds several statements with a `;` between them, they are run in order.
+//! `:after` is a parameter, and `{rows}` stands for the rows of a call, as a table that can be joined
+//! (`{values}`: as the list of an INSERT). Where a dialect runs a statement for each row by itself, the columns
+//! of the row are parameters. `storage.statements` of the config replaces single ones.
 
 use std::collections::BTreeMap;
 
-use super::migrate::Migration;
-use super::{StorageConfig, StorageError};
+use super::calls::{CALLS, Call, OWN_CALLS};
 use crate::base::suggest::nearest;
+use crate::storage::migrate::Migration;
+use crate::storage::{StorageConfig, StorageError};
 
 /// Begins a statement in a schema's file.
 const NAME: &str = "-- name:";
-/// Stands for the rows of a call in a statement.
+/// Stands for the rows of a call in a statement, as a table.
 const ROWS: &str = "{rows}";
+/// The same as a list of values.
+const VALUES: &str = "{values}";
 
 /// A schema of this crate, for one driver.
 #[derive(Debug)]
-pub(super) struct Schema {
-    pub(super) name: &'static str,
+pub struct Schema {
+    pub name: &'static str,
     /// The file of named statements.
-    pub(super) statements: &'static str,
+    pub statements: &'static str,
+    /// The file of statements about Mika's own tables.
+    pub own: &'static str,
     /// Prefix of the names of Mika's own tables `peers` and `history`.
-    pub(super) prefix: &'static str,
-    pub(super) migrations: &'static [Migration],
+    pub prefix: &'static str,
+    pub migrations: &'static [Migration],
+    /// Whether the columns of rows may be parameters, because a statement is run for each row by itself.
+    pub is_row_by_row: bool,
 }
-
-/// The parameters and the result of a named statement.
-#[derive(Debug)]
-pub(super) struct Call {
-    pub(super) name: &'static str,
-    /// The parameters that it may use.
-    params: &'static str,
-    /// The columns of `{rows}`; none for a statement without.
-    pub(super) rows: &'static str,
-    /// The columns of its result, in this order.
-    pub(super) columns: &'static str,
-    /// Whether it may be empty, if the database does not support it.
-    optional: bool,
-}
-
-pub(super) static USERS: Call = Call::new("users").with("after limit").gives(USER_COLUMNS);
-pub(super) static USER: Call = Call::new("user").with("id").gives(USER_COLUMNS);
-pub(super) static USERS_NAMED: Call = Call::new("users_named")
-    .with("username")
-    .gives(USER_COLUMNS);
-pub(super) static USER_OF_PASSKEY: Call = Call::new("user_of_passkey").with("passkey").gives("id");
-pub(super) static USERS_KNOWN: Call = Call::new("users_known").of("id").gives("id");
-pub(super) static TORRENTS: Call = Call::new("torrents")
-    .with("after limit")
-    .gives(TORRENT_COLUMNS);
-pub(super) static TORRENT: Call = Call::new("torrent").with("id").gives(TORRENT_COLUMNS);
-pub(super) static TORRENTS_OF_HASHES: Call = Call::new("torrents_of_hashes")
-    .of("info_hash")
-    .gives("id info_hash info_hash_v2");
-pub(super) static TORRENTS_KNOWN: Call = Call::new("torrents_known").of("id").gives("id");
-pub(super) static WHITELIST: Call = Call::new("whitelist").gives("peer_id vstring");
-pub(super) static FEED: Call = Call::new("feed")
-    .with("after limit")
-    .gives("seq kind key age")
-    .optional();
-pub(super) static FIND_USERS: Call = Call::new("find_users")
-    .with("pattern id enabled")
-    .gives(USER_COLUMNS);
-pub(super) static COUNT_USERS: Call = Call::new("count_users")
-    .with("pattern id enabled")
-    .gives("count");
-pub(super) static FIND_TORRENTS: Call = Call::new("find_torrents")
-    .with("pattern id enabled")
-    .gives(TORRENT_COLUMNS);
-pub(super) static COUNT_TORRENTS: Call = Call::new("count_torrents")
-    .with("pattern id enabled")
-    .gives("count");
-pub(super) static ADD_USER: Call = Call::new("add_user").with("id passkey username");
-pub(super) static UPDATE_USER: Call =
-    Call::new("update_user").with("id passkey username enabled can_leech uploaded downloaded");
-pub(super) static ADD_TORRENT: Call =
-    Call::new("add_torrent").with("id info_hash info_hash_v2 release_name");
-pub(super) static UPDATE_TORRENT: Call =
-    Call::new("update_torrent").with("id release_name enabled has_reason reason multi_up multi_dn");
-pub(super) static MOVE_TORRENT: Call = Call::new("move_torrent").with("id new_id").optional();
-pub(super) static REMOVE_TORRENTS: Call = Call::new("remove_torrents").of("id unused").optional();
-pub(super) static ADD_CLIENT: Call = Call::new("add_client").with("peer_id vstring");
-pub(super) static REMOVE_CLIENT: Call = Call::new("remove_client").with("peer_id");
-pub(super) static WIPE_USERS: Call = Call::new("wipe_users").with("after last");
-pub(super) static WIPE_TORRENTS: Call = Call::new("wipe_torrents").with("after last");
-pub(super) static FIX_USERS: Call = Call::new("mend_users").of("id");
-pub(super) static FIX_TORRENTS: Call = Call::new("mend_torrents").of("id");
-pub(super) static CREDIT_USERS: Call =
-    Call::new("credit_users").of("id uploaded downloaded snatches announces seed_time");
-pub(super) static CREDIT_TORRENTS: Call =
-    Call::new("credit_torrents").of("id uploaded downloaded snatches announces seeders leechers");
-pub(super) static CREDIT_SNATCHES: Call = Call::new("credit_snatches").of("id snatches");
-pub(super) static ADD_SNATCHED: Call = Call::new("add_snatched")
-    .of("info_hash snatches")
-    .optional();
-
-const USER_COLUMNS: &str = "id passkey username enabled can_leech uploaded downloaded snatches \
-    announces seed_time";
-const TORRENT_COLUMNS: &str = "id info_hash info_hash_v2 release_name enabled reason multi_up \
-    multi_dn seeders leechers snatches announces uploaded downloaded";
-
-/// Every named statement.
-pub(super) static CALLS: [&Call; 31] = [
-    &USERS,
-    &USER,
-    &USERS_NAMED,
-    &USER_OF_PASSKEY,
-    &USERS_KNOWN,
-    &TORRENTS,
-    &TORRENT,
-    &TORRENTS_OF_HASHES,
-    &TORRENTS_KNOWN,
-    &WHITELIST,
-    &FEED,
-    &FIND_USERS,
-    &COUNT_USERS,
-    &FIND_TORRENTS,
-    &COUNT_TORRENTS,
-    &ADD_USER,
-    &UPDATE_USER,
-    &ADD_TORRENT,
-    &UPDATE_TORRENT,
-    &MOVE_TORRENT,
-    &REMOVE_TORRENTS,
-    &ADD_CLIENT,
-    &REMOVE_CLIENT,
-    &WIPE_USERS,
-    &WIPE_TORRENTS,
-    &FIX_USERS,
-    &FIX_TORRENTS,
-    &CREDIT_USERS,
-    &CREDIT_TORRENTS,
-    &CREDIT_SNATCHES,
-    &ADD_SNATCHED,
-];
 
 /// A piece of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub enum Piece {
     Text(String),
     /// The parameter of that name, without its colon.
     Param(String),
+    /// The rows as a table.
     Rows,
+    /// The rows as a list of values.
+    Values,
 }
 
-/// The statements of a schema, with the replacements of the config.
+/// One statement of a call.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    pub call: &'static Call,
+    pub pieces: Vec<Piece>,
+}
+
+/// The statements of a schema, with the replacements of the config, and those about Mika's own tables.
 #[derive(Debug)]
-pub(super) struct Statements {
-    by_name: BTreeMap<&'static str, Vec<Vec<Piece>>>,
+pub struct Statements {
+    by_name: BTreeMap<&'static str, Vec<Statement>>,
 }
 
 // === impl Schema ===
 
 impl Schema {
     /// Whether a table of that name is Mika's own, and credit is counted from it.
-    pub(super) fn owns(&self, table: &str) -> bool {
+    pub fn owns(&self, table: &str) -> bool {
         let named = |name: &str| table.eq_ignore_ascii_case(&format!("{}{name}", self.prefix));
         named("peers") || named("history") || table.starts_with("mika_")
     }
 }
 
 /// The schema that `config` names.
-pub(super) fn chosen(
+pub fn chosen(
     built_in: &'static [Schema],
     config: &StorageConfig,
 ) -> Result<&'static Schema, StorageError> {
@@ -179,53 +88,19 @@ pub(super) fn chosen(
     })
 }
 
-// === impl Call ===
-
-impl Call {
-    const fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            params: "",
-            rows: "",
-            columns: "",
-            optional: false,
-        }
-    }
-
-    const fn with(mut self, params: &'static str) -> Self {
-        self.params = params;
-        self
-    }
-
-    const fn of(mut self, rows: &'static str) -> Self {
-        self.rows = rows;
-        self
-    }
-
-    const fn gives(mut self, columns: &'static str) -> Self {
-        self.columns = columns;
-        self
-    }
-
-    const fn optional(mut self) -> Self {
-        self.optional = true;
-        self
-    }
-
-    /// How many columns its result has.
-    pub(super) fn width(&self) -> usize {
-        self.columns.split_whitespace().count()
-    }
-}
-
 // === impl Statements ===
 
 impl Statements {
-    pub(super) fn new(
+    pub fn new(
         schema: &Schema,
         overrides: &BTreeMap<String, String>,
     ) -> Result<Self, StorageError> {
-        let own = named(schema.statements);
+        let theirs = named(schema.statements);
+        let own_text = schema
+            .own
+            .replace("{peers}", &format!("{}peers", schema.prefix))
+            .replace("{history}", &format!("{}history", schema.prefix));
+        let own = named(&own_text);
         if let Some(name) = overrides.keys().find(|name| call(name).is_none()) {
             let names = CALLS.map(|call| call.name);
             let hint = match nearest(name, names) {
@@ -240,28 +115,32 @@ impl Statements {
         for call in CALLS {
             let text = match overrides.get(call.name) {
                 Some(text) => text.as_str(),
-                None => own.get(call.name).map_or("", String::as_str),
+                None => theirs.get(call.name).map_or("", String::as_str),
             };
-            by_name.insert(call.name, checked(call, text)?);
+            by_name.insert(call.name, checked(schema, call, text)?);
+        }
+        for call in OWN_CALLS {
+            let text = own.get(call.name).map_or("", String::as_str);
+            by_name.insert(call.name, checked(schema, call, text)?);
         }
         Ok(Self { by_name })
     }
 
     /// The statements of a name, in the order in which they are run. Empty if there is nothing to do.
-    pub(super) fn of(&self, call: &Call) -> &[Vec<Piece>] {
+    pub fn of(&self, call: &Call) -> &[Statement] {
         self.by_name.get(call.name).map_or(&[], Vec::as_slice)
     }
 }
 
 /// Whether the words of these statements include that table or column.
-pub(super) fn mentions(statements: &[Vec<Piece>], name: &str) -> bool {
+pub fn mentions(statements: &[Statement], name: &str) -> bool {
     let is_part = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
     let mut words = statements
         .iter()
-        .flatten()
+        .flat_map(|statement| &statement.pieces)
         .filter_map(|piece| match piece {
             Piece::Text(text) => Some(text.as_str()),
-            Piece::Param(_) | Piece::Rows => None,
+            Piece::Param(_) | Piece::Rows | Piece::Values => None,
         })
         .flat_map(|text| text.split(|char| !is_part(char)));
     words.any(|word| word.eq_ignore_ascii_case(name))
@@ -287,8 +166,12 @@ fn named(file: &str) -> BTreeMap<&str, String> {
     statements
 }
 
-/// The pieces of a statement; an error if it uses a parameter that the call does not have.
-fn checked(call: &Call, text: &str) -> Result<Vec<Vec<Piece>>, StorageError> {
+/// The statements of a call; an error if one uses a parameter that the call does not have.
+fn checked(
+    schema: &Schema,
+    call: &'static Call,
+    text: &str,
+) -> Result<Vec<Statement>, StorageError> {
     let wrong = |problem: String| {
         StorageError::Broken(format!("storage.statements.{}: {problem}", call.name))
     };
@@ -299,21 +182,28 @@ fn checked(call: &Call, text: &str) -> Result<Vec<Vec<Piece>>, StorageError> {
     if statements.len() > 1 && !call.columns.is_empty() {
         return Err(wrong("it must be a single SELECT".into()));
     }
+    let columns = if schema.is_row_by_row { call.rows } else { "" };
+    let params: Vec<&str> = [call.params, columns]
+        .iter()
+        .flat_map(|names| names.split_whitespace())
+        .collect();
     let mut has_rows = false;
     for piece in statements.iter().flatten() {
         match piece {
-            Piece::Param(name) if !call.params.split_whitespace().any(|param| param == name) => {
-                let known = match call.params {
-                    "" => "it has none".into(),
-                    params => format!("it has :{}", params.replace(' ', ", :")),
+            Piece::Param(name) if !params.contains(&name.as_str()) => {
+                let known = if params.is_empty() {
+                    "it has none".into()
+                } else {
+                    format!("it has :{}", params.join(", :"))
                 };
                 return Err(wrong(format!("there is no parameter :{name}: {known}")));
             }
-            Piece::Rows if call.rows.is_empty() => {
+            Piece::Rows | Piece::Values if call.rows.is_empty() => {
                 return Err(wrong(format!("it is not given any {ROWS}")));
             }
-            Piece::Rows => has_rows = true,
-            Piece::Param(_) | Piece::Text(_) => {}
+            Piece::Rows | Piece::Values => has_rows = true,
+            Piece::Param(_) => has_rows |= schema.is_row_by_row,
+            Piece::Text(_) => {}
         }
     }
     if !has_rows && !call.rows.is_empty() && !statements.is_empty() {
@@ -322,11 +212,14 @@ fn checked(call: &Call, text: &str) -> Result<Vec<Vec<Piece>>, StorageError> {
             call.rows.replace(' ', ", ")
         )));
     }
-    Ok(statements)
+    let statements = statements.into_iter();
+    Ok(statements
+        .map(|pieces| Statement { call, pieces })
+        .collect())
 }
 
 /// The statements of a text and their pieces. Parameters in quotes and comments are not recognised.
-pub(super) fn split(sql: &str) -> Vec<Vec<Piece>> {
+pub fn split(sql: &str) -> Vec<Vec<Piece>> {
     let mut statements = Vec::new();
     let mut current = Vec::new();
     let mut text = String::new();
@@ -349,6 +242,12 @@ pub(super) fn split(sql: &str) -> Vec<Vec<Piece>> {
                 take(&mut current, &mut text);
                 current.push(Piece::Rows);
                 rest = &rest[ROWS.len()..];
+                continue;
+            }
+            '{' if rest.starts_with(VALUES) => {
+                take(&mut current, &mut text);
+                current.push(Piece::Values);
+                rest = &rest[VALUES.len()..];
                 continue;
             }
             // A cast of Postgres, or an assignment of MySQL.
@@ -406,8 +305,10 @@ mod tests {
     const NOTHING: Schema = Schema {
         name: "nothing",
         statements: "",
+        own: "",
         prefix: "",
         migrations: &[],
+        is_row_by_row: false,
     };
 
     fn error(schema: &Schema, overrides: &[(&str, &str)]) -> String {

@@ -1,0 +1,334 @@
+//! A connection while a job has it: statements, and what the engine asks for beside them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Column, Conn, Value};
+use tokio::join;
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
+
+use super::fault::MysqlFault;
+use super::link::{MysqlLink, PING_TIMEOUT};
+use super::rows::TextsForRows;
+use super::settings::SQL_MODE;
+use super::{cells, definers, feed, hashes, misfit, tables};
+use crate::storage::sql::calls::Call;
+use crate::storage::sql::cells::{Cell, SqlRows};
+use crate::storage::sql::database::{HashForm, SqlFault, SqlSession};
+use crate::storage::sql::statements::{Piece, Statement, Statements};
+
+/// A lock that serialises edits which check for uniqueness: a site's tables need not have unique keys.
+const EDITS: &str = "edit";
+
+/// A connection while a job has it.
+pub(super) struct MysqlSession<'a> {
+    link: &'a MysqlLink,
+    conn: Conn,
+    statements: &'a Statements,
+    time_limit: Duration,
+    /// Whether it holds named locks, which outlive a transaction.
+    pub(super) is_locking: bool,
+    /// Whether the next job needs a new connection.
+    pub(super) is_last: bool,
+    /// Whether strict mode is off for a statement; such a connection must not be reused.
+    is_lenient: bool,
+    _room: SemaphorePermit<'a>,
+}
+
+// === impl MysqlSession ===
+
+impl<'a> MysqlSession<'a> {
+    pub(super) fn new(
+        link: &'a MysqlLink,
+        conn: Conn,
+        room: SemaphorePermit<'a>,
+        statements: &'a Statements,
+        time_limit: Duration,
+    ) -> Self {
+        Self {
+            link,
+            conn,
+            statements,
+            time_limit,
+            is_locking: false,
+            is_last: false,
+            is_lenient: false,
+            _room: room,
+        }
+    }
+
+    /// The URL without its password.
+    pub(super) fn place(&self) -> &'a str {
+        self.link.place()
+    }
+
+    pub(super) fn server_version(&self) -> (u16, u16, u16) {
+        self.conn.server_version()
+    }
+
+    /// The statements behind a name.
+    pub(super) fn statements_of(&self, call: &Call) -> &'a [Statement] {
+        self.statements.of(call)
+    }
+
+    /// Whether there is a statement of that name; those that are optional may be empty.
+    pub(super) fn has(&self, call: &Call) -> bool {
+        !self.statements.of(call).is_empty()
+    }
+
+    /// The rows of the driver's own SQL.
+    pub(super) async fn query(&mut self, sql: &str) -> Result<SqlRows, MysqlFault> {
+        let mut rows = SqlRows::default();
+        self.query_into(&mut rows, sql).await?;
+        Ok(rows)
+    }
+
+    async fn query_into(&mut self, rows: &mut SqlRows, sql: &str) -> Result<(), MysqlFault> {
+        match timeout(self.time_limit, cells::query(&mut self.conn, sql, rows)).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(MysqlFault::Late),
+        }
+    }
+
+    /// The rows of the driver's own SQL with parameters.
+    pub(super) async fn exec(
+        &mut self,
+        sql: &str,
+        params: &[Cell<'_>],
+    ) -> Result<SqlRows, MysqlFault> {
+        let params = params.iter().map(cells::param).collect();
+        self.exec_values(sql, params).await
+    }
+
+    async fn exec_values(&mut self, sql: &str, params: Vec<Value>) -> Result<SqlRows, MysqlFault> {
+        match timeout(self.time_limit, cells::exec(&mut self.conn, sql, params)).await {
+            Ok(rows) => Ok(rows?),
+            Err(_) => Err(MysqlFault::Late),
+        }
+    }
+
+    /// The rows of a named statement with `tail` at its end.
+    pub(super) async fn call(
+        &mut self,
+        statement: &Statement,
+        params: &[(&'static str, Cell<'_>)],
+        tail: &str,
+    ) -> Result<SqlRows, MysqlFault> {
+        let (mut sql, values) = prepared(statement, params);
+        sql.push_str(tail);
+        match self.exec_values(&sql, values).await {
+            Err(fault) if !statement.call.own => {
+                misfit::found_or_refused(self, fault, statement.call, params).await
+            }
+            result => result,
+        }
+    }
+
+    /// The results of a named statement for `rows`, as many at a time as one text holds. While the server
+    /// works on a text, the next is built.
+    pub(super) async fn call_for(
+        &mut self,
+        statement: &Statement,
+        columns: &str,
+        rows: &SqlRows,
+    ) -> Result<SqlRows, MysqlFault> {
+        let mut found = SqlRows::default();
+        let mut texts = TextsForRows::new(statement, columns, rows);
+        let mut next = texts.next();
+        while let Some(sql) = next {
+            let following = async { texts.next() };
+            let (done, following) = join!(self.query_into(&mut found, &sql), following);
+            done.map_err(|fault| fault.within(statement.call))?;
+            next = following;
+        }
+        Ok(found)
+    }
+
+    /// The result columns of a named statement, as the server describes them.
+    pub(super) async fn described(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<Arc<[Column]>, MysqlFault> {
+        // Prepared statements are cached: one round trip for each connection.
+        let (sql, _) = prepared(statement, &[]);
+        match timeout(self.time_limit, self.conn.prep(sql)).await {
+            Ok(Ok(prepared)) => Ok(prepared.columns()),
+            Ok(Err(error)) => Err(MysqlFault::from(error).within(statement.call)),
+            Err(_) => Err(MysqlFault::Late),
+        }
+    }
+
+    /// Prepares a statement without running it; returns the number of result columns.
+    pub(super) async fn prepare(&mut self, sql: &str) -> Result<usize, MysqlFault> {
+        let prepared = async {
+            let statement = self.conn.prep(sql).await?;
+            let width = statement.columns().len();
+            self.conn.close(statement).await?;
+            Ok::<_, MysqlFault>(width)
+        };
+        match timeout(self.time_limit, prepared).await {
+            Ok(width) => width,
+            Err(_) => Err(MysqlFault::Late),
+        }
+    }
+
+    /// A result as the engine has it: with the trigger in the fault of one that runs as an unusable account.
+    async fn told<T>(&mut self, result: Result<T, MysqlFault>) -> Result<T, SqlFault> {
+        let fault = match result {
+            Ok(done) => return Ok(done),
+            Err(fault) => fault,
+        };
+        self.is_last |= fault.wants_new_link();
+        let fault = if fault.is_by_account() {
+            definers::named(self, fault).await
+        } else {
+            fault
+        };
+        Err(fault.told(self.place(), self.time_limit))
+    }
+
+    /// Ends a job of the driver's own.
+    pub(super) async fn finish<T>(mut self, result: Result<T, MysqlFault>) -> Result<T, SqlFault> {
+        let result = self.told(result).await;
+        self.close(result.is_err()).await;
+        result
+    }
+
+    /// Returns the connection to the pool after its job, or drops it.
+    async fn close(mut self, has_failed: bool) {
+        if self.is_last || self.is_lenient {
+            return self.link.drop_idle();
+        }
+        let clean = match (has_failed, self.is_locking) {
+            (false, false) => "",
+            (false, true) => "DO RELEASE_ALL_LOCKS()",
+            (true, false) => "ROLLBACK",
+            (true, true) => "ROLLBACK; DO RELEASE_ALL_LOCKS()",
+        };
+        for sql in clean.split_terminator("; ") {
+            match timeout(PING_TIMEOUT, self.conn.query_drop(sql)).await {
+                Ok(Ok(())) => {}
+                _ => return,
+            }
+        }
+        self.link.keep(self.conn).await;
+    }
+}
+
+#[async_trait]
+impl SqlSession for MysqlSession<'_> {
+    async fn begin(&mut self) -> Result<(), SqlFault> {
+        let result = self.query("START TRANSACTION").await;
+        self.told(result.map(drop)).await
+    }
+
+    async fn commit(&mut self) -> Result<(), SqlFault> {
+        let result = self.query("COMMIT").await;
+        self.told(result.map(drop)).await
+    }
+
+    async fn savepoint(&mut self) -> Result<(), SqlFault> {
+        let result = self.query("SAVEPOINT mika").await;
+        self.told(result.map(drop)).await
+    }
+
+    async fn undo(&mut self) -> Result<(), SqlFault> {
+        let result = self.query("ROLLBACK TO SAVEPOINT mika").await;
+        self.told(result.map(drop)).await
+    }
+
+    fn pads_with_zeros(&self) -> bool {
+        true
+    }
+
+    fn survives_failures(&self) -> bool {
+        true
+    }
+
+    async fn run(
+        &mut self,
+        statement: &Statement,
+        params: &[(&'static str, Cell<'_>)],
+        tail: &str,
+    ) -> Result<SqlRows, SqlFault> {
+        let result = self.call(statement, params, tail).await;
+        self.told(result).await
+    }
+
+    async fn run_for(
+        &mut self,
+        statement: &Statement,
+        columns: &'static str,
+        rows: &SqlRows,
+    ) -> Result<SqlRows, SqlFault> {
+        let result = self.call_for(statement, columns, rows).await;
+        self.told(result).await
+    }
+
+    async fn lock_edits(&mut self) -> Result<(), SqlFault> {
+        let result = tables::lock(self, EDITS).await;
+        self.told(result).await
+    }
+
+    async fn hash_forms(&mut self, torrents: &Statement) -> Result<[HashForm; 2], SqlFault> {
+        let result = hashes::forms(self, torrents).await;
+        self.told(result).await
+    }
+
+    async fn feed_settled(&mut self, after: u64, newest: u64) -> Result<u64, SqlFault> {
+        let result = feed::settled(self, after, newest).await;
+        self.told(result).await
+    }
+
+    /// Without strict mode, the server clamps totals to their columns.
+    async fn set_clamping(&mut self, clamps: bool) -> Result<bool, SqlFault> {
+        let mode = if clamps {
+            "NO_ENGINE_SUBSTITUTION"
+        } else {
+            SQL_MODE
+        };
+        self.is_lenient = true;
+        let sql = format!("SET SESSION sql_mode = '{mode}'");
+        let result = self.query(&sql).await;
+        self.told(result.map(drop)).await?;
+        self.is_lenient = clamps;
+        Ok(true)
+    }
+
+    async fn end(self: Box<Self>, failure: Option<SqlFault>) -> Option<SqlFault> {
+        self.close(failure.is_some()).await;
+        failure
+    }
+}
+
+/// The text of a statement with `?` for its parameters, and their values in order.
+fn prepared(statement: &Statement, params: &[(&'static str, Cell<'_>)]) -> (String, Vec<Value>) {
+    let mut sql = String::new();
+    let mut values = Vec::new();
+    for piece in &statement.pieces {
+        match piece {
+            Piece::Text(text) => sql.push_str(text),
+            Piece::Rows | Piece::Values => {}
+            Piece::Param(name) => {
+                sql.push('?');
+                let value = params.iter().find(|(param, _)| param == name);
+                values.push(value.map_or(Value::NULL, |(_, value)| cells::param(value)));
+            }
+        }
+    }
+    (sql, values)
+}
+
+/// A text of a statement that can be prepared to look what the server says about it.
+pub(super) fn example(statement: &Statement) -> String {
+    let columns = statement.call.rows;
+    let mut rows = SqlRows::new(columns.split_whitespace().count());
+    for _ in 0..rows.width() {
+        rows.push_cell(Cell::Int(0));
+    }
+    let mut texts = TextsForRows::new(statement, columns, &rows);
+    texts.next().unwrap_or_else(|| prepared(statement, &[]).0)
+}

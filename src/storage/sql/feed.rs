@@ -1,0 +1,213 @@
+//! The feed of registry changes. Triggers write it (see `migrations/`), so it includes changes by plain SQL.
+//!
+//! An entry gets its number when it is written and is seen when its transaction commits, so a
+//! lower number may appear after a higher one. A position therefore stops before the first
+//! number that may still appear: a row that its transaction holds locked, or a gap so young that
+//! its row may be about to be written. Entries after such a number are reported at once, and again until
+//! the position has passed them, which is idempotent: each is the row as it is now. During a long
+//! transaction of a site, up to `limit` entries after it are reported.
+
+use parking_lot::Mutex;
+
+use super::calls;
+use super::cells::SqlRow;
+use super::database::SqlFault;
+use super::job::Job;
+use super::read;
+use crate::base::ids::{TorrentId, UserId};
+use crate::registry::RowChange;
+use crate::storage::settle::clamp;
+use crate::storage::{Feed, FeedPosition, StorageError, passed_over};
+
+/// Entries that the feed keeps; a follower that is further behind loads everything again.
+const KEPT: u64 = 100_000;
+/// Maximum of entries that one trim deletes.
+const TRIM_MAX: u64 = 10_000;
+/// Seconds after which the number in a gap was never used: its transaction was rolled back.
+/// A number is written to its row within microseconds; whole seconds are compared.
+const GAP_SECONDS: i64 = 3;
+/// Entries of the last seconds to search for young gaps.
+const YOUNG_MAX: u32 = 10_000;
+
+/// The kind of an entry that makes followers load everything again: triggers were missing for a while.
+pub const RELOAD: &str = "reload";
+
+/// Which of these entries are done, by position and number: a load that began at the position has read
+/// everything before the entry of that number.
+#[derive(Debug, Default)]
+pub(super) struct Reloads(Mutex<(u64, u64)>);
+
+/// Number, kind and key of an entry, and its age in seconds.
+type Entry = (u64, String, i64, i64);
+
+/// The newest position before which nothing can appear.
+pub(super) async fn position(
+    job: &mut Job<'_>,
+    reloads: &Reloads,
+) -> Result<FeedPosition, SqlFault> {
+    if !job.has(&calls::FEED) {
+        return Ok(FeedPosition(0));
+    }
+    let (_, newest) = bounds(job).await?;
+    let settled = job.feed_settled(0, newest).await?;
+    let young = newest.saturating_sub(YOUNG_MAX.into());
+    let entries = entries(job, young, YOUNG_MAX).await?;
+    let position = settled.min(before_gap(young, newest, &entries));
+    *reloads.0.lock() = (position, newest);
+    Ok(FeedPosition(position))
+}
+
+/// Entries become the rows as they are now, so repeated ones are read once.
+pub(super) async fn changes(
+    job: &mut Job<'_>,
+    reloads: &Reloads,
+    after: FeedPosition,
+    limit: u32,
+) -> Result<Feed, SqlFault> {
+    if !job.has(&calls::FEED) {
+        return Ok(Feed::Changes(Vec::new(), after));
+    }
+    let (oldest, newest) = bounds(job).await?;
+    if after.0 == newest {
+        return Ok(Feed::Changes(Vec::new(), after));
+    }
+    if after.0 > newest || after.0 + 1 < oldest {
+        return Ok(Feed::Lost);
+    }
+    // Locks first: what commits in between is among the entries.
+    let settled = job.feed_settled(after.0, newest).await?;
+    let entries = entries(job, after.0, limit.max(1)).await?;
+    let read = entries.last().map_or(after.0, |entry| entry.0);
+    let reached = settled
+        .min(before_gap(after.0, read, &entries))
+        .max(after.0);
+    if entries
+        .iter()
+        .any(|entry| entry.1 == RELOAD && !reloads.has(after.0, entry.0))
+    {
+        return Ok(Feed::Lost);
+    }
+    let mut changed: Vec<(String, i64)> = entries
+        .into_iter()
+        .map(|(_, kind, key, _)| (kind, key))
+        .collect();
+    // The order between rows does not matter: the registry takes an id's latest state.
+    changed.sort_unstable();
+    changed.dedup();
+    let mut changes = Vec::with_capacity(changed.len());
+    for (kind, key) in changed {
+        changes.extend(change(job, &kind, key).await?);
+    }
+    Ok(Feed::Changes(changes, FeedPosition(reached)))
+}
+
+impl Reloads {
+    /// Whether a follower at `after` has loaded everything since the entry `seq`.
+    fn has(&self, after: u64, seq: u64) -> bool {
+        let (position, newest) = *self.0.lock();
+        after >= position && seq <= newest
+    }
+}
+
+/// Implements [`crate::storage::Storage::prune`]; also trims the feed.
+pub(super) async fn prune(job: &mut Job<'_>, before: i64, limit: u32) -> Result<u64, SqlFault> {
+    let params = [("before", before.into()), ("limit", limit.into())];
+    let gone = job.call(&calls::PRUNE_PEERS, &params).await?.changed;
+    if job.has(&calls::FEED) {
+        trim(job).await?;
+    }
+    Ok(gone)
+}
+
+/// Deletes the oldest entries above [`KEPT`], a bounded number at a time.
+async fn trim(job: &mut Job<'_>) -> Result<(), SqlFault> {
+    let (oldest, newest) = bounds(job).await?;
+    let end = newest
+        .saturating_sub(KEPT)
+        .min(oldest.saturating_add(TRIM_MAX));
+    if end >= oldest {
+        let last = clamp(end);
+        job.call(&calls::TRIM_FEED, &[("last", last.into())])
+            .await?;
+    }
+    Ok(())
+}
+
+/// The first and the last number that can be seen.
+async fn bounds(job: &mut Job<'_>) -> Result<(u64, u64), SqlFault> {
+    let rows = job.call(&calls::FEED_BOUNDS, &[]).await?;
+    let row = rows.first();
+    Ok(row.map_or((0, 0), |row| (row.total(0), row.total(1))))
+}
+
+/// The last number before the first gap that is too young to be skipped; `read` without one.
+fn before_gap(after: u64, read: u64, entries: &[Entry]) -> u64 {
+    let mut expected = after + 1;
+    for (seq, _, _, age) in entries {
+        if *seq > expected && *age < GAP_SECONDS {
+            return expected - 1;
+        }
+        expected = seq + 1;
+    }
+    read
+}
+
+async fn entries(job: &mut Job<'_>, after: u64, limit: u32) -> Result<Vec<Entry>, SqlFault> {
+    let params = [("after", clamp(after).into()), ("limit", limit.into())];
+    let rows = job.call(&calls::FEED, &params).await?;
+    let entry = |row: SqlRow<'_>| {
+        let key = row.integer(2).unwrap_or(0);
+        // Without a time: where numbers appear in order.
+        let age = row.integer(3).unwrap_or(i64::MAX);
+        (row.total(0), row.text(1), key, age)
+    };
+    Ok(rows.iter().map(entry).collect())
+}
+
+/// An unusable row must not stay in force, so it counts as deleted.
+async fn change(job: &mut Job<'_>, kind: &str, key: i64) -> Result<Option<RowChange>, SqlFault> {
+    if kind == "whitelist" {
+        let clients = read::whitelist(job).await?;
+        return Ok(Some(RowChange::Whitelist(clients)));
+    }
+    // The tracker has never loaded an id that does not fit.
+    let Ok(key) = u32::try_from(key) else {
+        return Ok(None);
+    };
+    Ok(match kind {
+        "user" => Some(
+            match usable(read::user_by_id(job, UserId(key)).await, "users", key)? {
+                Some(stored) => RowChange::User(stored),
+                None => RowChange::UserGone(UserId(key)),
+            },
+        ),
+        "torrent" => Some(
+            match usable(
+                read::torrent_by_id(job, TorrentId(key)).await,
+                "torrents",
+                key,
+            )? {
+                Some(stored) => RowChange::Torrent(stored),
+                None => RowChange::TorrentGone(TorrentId(key)),
+            },
+        ),
+        _ => None,
+    })
+}
+
+fn usable<T>(
+    row: Result<Option<T>, SqlFault>,
+    table: &'static str,
+    id: u32,
+) -> Result<Option<T>, SqlFault> {
+    match row {
+        Err(SqlFault {
+            error: StorageError::Broken(problem),
+            ..
+        }) => {
+            passed_over::log(table, id, &problem);
+            Ok(None)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,357 @@
+//! The SQL engine: everything that Mika does with a web application's database, above a small driver.
+//!
+//! What a query means is in the files of `schemas/`, by name; what Mika does with the rows is in this folder,
+//! once for all databases. A driver ([`SqlDatabase`]) has connections, runs statements and explains errors.
+
+mod apply;
+pub mod calls;
+pub mod cells;
+pub mod database;
+mod decode;
+mod edit;
+mod feed;
+mod find;
+mod hashes;
+mod invalid_totals;
+pub(super) mod job;
+mod read;
+pub mod statements;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::database::{SqlDatabase, Use};
+pub(super) use self::feed::RELOAD;
+use self::job::{Repeat, Tries};
+use self::statements::{Schema, Statements};
+use super::{
+    Added, BadRow, Claim, CreditRules, Feed, FeedPosition, Find, Finding, Found, InvalidTotals,
+    MigrationStatus, NewTorrent, NewUser, Page, Storage, StorageConfig, StorageError,
+    StoredHistory, StoredPeer, StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval,
+    UserKey, UserPatch, UserTorrents, Wipe, migrate,
+};
+use crate::base::ids::{InfoHash, TorrentId, UserId};
+use crate::change::sums::Credited;
+use crate::change::{Batch, PeerKey};
+use crate::registry::ClientPrefix;
+
+/// A web application's database.
+pub struct SqlStorage<D> {
+    database: D,
+    statements: Arc<Statements>,
+    reloads: feed::Reloads,
+}
+
+impl<D: SqlDatabase> SqlStorage<D> {
+    /// Storage in `database`, whose driver may use the same statements.
+    pub fn new(database: D, statements: Arc<Statements>) -> Self {
+        Self {
+            database,
+            statements,
+            reloads: feed::Reloads::default(),
+        }
+    }
+}
+
+/// The statements of a schema with the replacements of the config.
+pub fn statements(
+    schema: &Schema,
+    config: &StorageConfig,
+) -> Result<Arc<Statements>, StorageError> {
+    Ok(Arc::new(Statements::new(schema, &config.statements)?))
+}
+
+/// Runs a job on a connection, and retries it where that may help. (A macro, because the compiler can't
+/// prove yet that the future of an async closure is `Send`.)
+macro_rules! job {
+    ($storage:expr, $use:expr, $repeat:expr, |$job:ident| $work:expr) => {{
+        let mut tries = Tries::new(&$storage.database, &$storage.statements, $use, $repeat);
+        loop {
+            let mut opened = tries.open().await?;
+            let $job = &mut opened;
+            let result = $work.await;
+            if let Some(result) = tries.end(opened, result).await {
+                return result;
+            }
+        }
+    }};
+}
+
+/// A job that reads: it is retried if its connection is lost.
+macro_rules! reading {
+    ($storage:expr, |$job:ident| $work:expr) => {
+        job!($storage, Use::Read, Repeat::Harmless, |$job| $work)
+    };
+}
+
+/// A job that writes, and is idempotent: it is retried if its connection is lost.
+macro_rules! retrying {
+    ($storage:expr, |$job:ident| $work:expr) => {
+        job!($storage, Use::Write, Repeat::Harmless, |$job| $work)
+    };
+}
+
+/// A job that must not be repeated if its outcome is unknown.
+macro_rules! once {
+    ($storage:expr, |$job:ident| $work:expr) => {
+        job!($storage, Use::Write, Repeat::Never, |$job| $work)
+    };
+}
+
+#[async_trait]
+impl<D: SqlDatabase> Storage for SqlStorage<D> {
+    fn is_embedded(&self) -> bool {
+        self.database.is_embedded()
+    }
+
+    async fn claim(&self) -> Result<Claim, StorageError> {
+        if self.is_embedded() {
+            // Nobody else may touch the tables meanwhile, so they are made after the claim.
+            return self.database.claim("").await;
+        }
+        // The claim needs the identity, which comes with the tables.
+        migrate::prepare(self).await?;
+        let identity = self.identity().await?;
+        self.database.claim(&identity).await
+    }
+
+    async fn migrate(&self) -> Result<Vec<String>, StorageError> {
+        self.database.migrate().await
+    }
+
+    async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
+        self.database.migrations().await
+    }
+
+    async fn check(&self) -> Result<Vec<Finding>, StorageError> {
+        let (mut findings, has_rows) = self.database.check().await?;
+        if has_rows {
+            findings.extend(self.unusable_rows().await?);
+        }
+        Ok(findings)
+    }
+
+    async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
+        self.database.inspect().await
+    }
+
+    async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
+        self.database.durability().await
+    }
+
+    async fn identity(&self) -> Result<String, StorageError> {
+        reading!(self, |job| read::identity(job))
+    }
+
+    async fn renew_identity(&self) -> Result<String, StorageError> {
+        retrying!(self, |job| edit::renew_identity(job))
+    }
+
+    fn has_feed(&self) -> bool {
+        !self.statements.of(&calls::FEED).is_empty()
+    }
+
+    async fn time(&self) -> Result<Option<i64>, StorageError> {
+        reading!(self, |job| read::time(job))
+    }
+
+    async fn newest_announce(&self) -> Result<Option<i64>, StorageError> {
+        reading!(self, |job| read::newest_announce(job))
+    }
+
+    async fn last_gone(&self, before: i64) -> Result<Option<i64>, StorageError> {
+        reading!(self, |job| read::last_gone(job, before))
+    }
+
+    async fn users(
+        &self,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Result<Page<StoredUser>, StorageError> {
+        reading!(self, |job| read::users(job, after, limit))
+    }
+
+    async fn torrents(
+        &self,
+        after: Option<TorrentId>,
+        limit: u32,
+    ) -> Result<Page<StoredTorrent>, StorageError> {
+        reading!(self, |job| read::torrents(job, after, limit))
+    }
+
+    async fn peers(
+        &self,
+        since: i64,
+        after: Option<PeerKey>,
+        limit: u32,
+    ) -> Result<Page<StoredPeer>, StorageError> {
+        reading!(self, |job| read::peers(job, since, after, limit))
+    }
+
+    async fn histories(
+        &self,
+        after: Option<(TorrentId, UserId)>,
+        limit: u32,
+    ) -> Result<Page<StoredHistory>, StorageError> {
+        reading!(self, |job| read::histories(job, after, limit))
+    }
+
+    async fn records_of(
+        &self,
+        torrent: TorrentId,
+    ) -> Result<(Vec<StoredHistory>, Vec<StoredPeer>), StorageError> {
+        reading!(self, |job| read::records_of(job, torrent))
+    }
+
+    async fn with_records(&self, torrents: &[TorrentId]) -> Result<Vec<TorrentId>, StorageError> {
+        reading!(self, |job| read::with_records(job, torrents))
+    }
+
+    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, StorageError> {
+        reading!(self, |job| read::whitelist(job))
+    }
+
+    async fn bad_clients(&self) -> Result<Vec<BadRow>, StorageError> {
+        reading!(self, |job| read::bad_clients(job))
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError> {
+        reading!(self, |job| read::user_by_id(job, id))
+    }
+
+    async fn is_unfinished(&self, id: UserId) -> Result<bool, StorageError> {
+        reading!(self, |job| read::is_unfinished(job, id))
+    }
+
+    async fn users_named(&self, name: &str) -> Result<Vec<StoredUser>, StorageError> {
+        reading!(self, |job| read::users_named(job, name))
+    }
+
+    async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, StorageError> {
+        reading!(self, |job| read::torrent_by_hash(job, info_hash))
+    }
+
+    async fn find_users(&self, find: &Find<UserKey>) -> Result<Found<StoredUser>, StorageError> {
+        reading!(self, |job| find::users(job, find))
+    }
+
+    async fn find_torrents(
+        &self,
+        find: &Find<TorrentKey>,
+    ) -> Result<Found<StoredTorrent>, StorageError> {
+        reading!(self, |job| find::torrents(job, find))
+    }
+
+    async fn torrents_of(&self, user: UserId) -> Result<UserTorrents, StorageError> {
+        reading!(self, |job| find::torrents_of(job, user))
+    }
+
+    async fn feed_position(&self) -> Result<FeedPosition, StorageError> {
+        reading!(self, |job| feed::position(job, &self.reloads))
+    }
+
+    async fn feed(&self, position: FeedPosition, limit: u32) -> Result<Feed, StorageError> {
+        reading!(self, |job| feed::changes(
+            job,
+            &self.reloads,
+            position,
+            limit
+        ))
+    }
+
+    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Added<UserId>>, StorageError> {
+        once!(self, |job| edit::add_users(job, users))
+    }
+
+    async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError> {
+        once!(self, |job| edit::update_user(job, id, patch))
+    }
+
+    async fn add_torrents(
+        &self,
+        torrents: &[NewTorrent],
+    ) -> Result<Vec<Added<TorrentId>>, StorageError> {
+        once!(self, |job| edit::add_torrents(job, torrents))
+    }
+
+    async fn update_torrent(
+        &self,
+        id: TorrentId,
+        patch: &TorrentPatch,
+    ) -> Result<(), StorageError> {
+        once!(self, |job| edit::update_torrent(job, id, patch))
+    }
+
+    async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError> {
+        retrying!(self, |job| edit::remove_torrents(job, torrents))
+    }
+
+    async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<(), StorageError> {
+        once!(self, |job| edit::add_clients(job, clients))
+    }
+
+    async fn remove_client(&self, prefix: &str) -> Result<(), StorageError> {
+        once!(self, |job| edit::remove_client(job, prefix))
+    }
+
+    async fn last_applied(&self, journal: &str) -> Result<u64, StorageError> {
+        retrying!(self, |job| apply::last_applied(job, journal))
+    }
+
+    async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError> {
+        reading!(self, |job| apply::journals(job))
+    }
+
+    async fn forget_journal(&self, journal: &str, applied: u64) -> Result<bool, StorageError> {
+        once!(self, |job| apply::forget(job, journal, applied))
+    }
+
+    async fn begin_at(&self, journal: &str, number: u64) -> Result<(), StorageError> {
+        retrying!(self, |job| apply::begin_at(job, journal, number))
+    }
+
+    /// The recorded batch number makes it idempotent, even after a COMMIT without an answer.
+    async fn apply(
+        &self,
+        batches: &[Arc<Batch>],
+        rules: &CreditRules,
+    ) -> Result<Credited, StorageError> {
+        retrying!(self, |job| apply::apply(job, batches, rules))
+    }
+
+    async fn prune(&self, before: i64, limit: u32) -> Result<u64, StorageError> {
+        once!(self, |job| feed::prune(job, before, limit))
+    }
+
+    async fn wipe(
+        &self,
+        what: Wipe,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<Option<u32>, StorageError> {
+        retrying!(self, |job| edit::wipe(job, what, after, limit))
+    }
+
+    async fn invalid_totals(
+        &self,
+        what: Wipe,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<(Vec<InvalidTotals>, Option<u32>), StorageError> {
+        reading!(self, |job| invalid_totals::find(job, what, after, limit))
+    }
+
+    async fn fix_totals(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError> {
+        retrying!(self, |job| invalid_totals::fix(job, what, ids))
+    }
+}
+
+impl<D: SqlDatabase> SqlStorage<D> {
+    /// The rows of the site that can't be used, as findings.
+    async fn unusable_rows(&self) -> Result<Vec<Finding>, StorageError> {
+        job!(self, Use::WholeTables, Repeat::Harmless, |job| {
+            read::unusable_rows(job)
+        })
+    }
+}
