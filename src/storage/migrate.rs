@@ -43,6 +43,8 @@ macro_rules! migrations {
 
 pub const SQLITE: &[Migration] = migrations!("sqlite");
 
+pub const POSTGRES: &[Migration] = migrations!("postgres");
+
 pub const MYSQL: &[Migration] = migrations!("mysql");
 
 pub const MYSQL_2015: &[Migration] = migrations!("mysql/mika-2015");

@@ -15,6 +15,7 @@ mod identity;
 pub mod migrate;
 mod mysql;
 mod passed_over;
+mod postgres;
 mod rows;
 pub mod settle;
 pub mod sql;
@@ -144,6 +145,7 @@ pub type OpenStorage = fn(&StorageConfig) -> Result<Arc<dyn Storage>, StorageErr
 pub fn check_url(driver: &str, url: &Secret) -> Result<(), String> {
     match driver {
         "mysql" => mysql::check_url(url),
+        "postgres" => postgres::check_url(url),
         "sqlite" => sqlite::check_url(url),
         _ => Ok(()),
     }
@@ -238,6 +240,7 @@ impl StorageDrivers {
             by_name: BTreeMap::new(),
         };
         drivers.register("mysql", mysql::open);
+        drivers.register("postgres", postgres::open);
         drivers.register("sqlite", sqlite::open);
         drivers
     }

@@ -10,6 +10,7 @@ pub mod http;
 pub mod load;
 pub mod mariadb;
 pub mod net;
+pub mod postgres;
 pub mod redis;
 pub mod site;
 pub mod udp;

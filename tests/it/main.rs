@@ -23,6 +23,8 @@ mod nodes;
 mod notify;
 mod outages;
 mod page;
+#[cfg(feature = "contract")]
+mod postgres;
 mod reload;
 mod sockets;
 mod udp;

@@ -1,0 +1,225 @@
+//! A small pool of connections, with a timeout on each wait.
+//!
+//! A connection is pinged before a job gets it, so a restart of the server goes unnoticed. When a job fails
+//! because of its connection, all idle ones are dropped, too, and the next job reconnects. A connection
+//! that is dropped in a transaction rolls back; if its end does not reach the server,
+//! `idle_in_transaction_session_timeout` ends it.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, NoTls as Plain, Socket};
+
+use super::fault::PostgresFault;
+use super::session::PostgresSession;
+use super::settings;
+use super::tls::{Certainty, PostgresConnector};
+use super::url::PostgresUrl;
+use crate::base::secret::Secret;
+use crate::storage::StorageError;
+use crate::storage::sql::database::Use;
+use crate::storage::sql::statements::Statements;
+
+/// Maximum of connections; a site's server is not for Mika alone.
+const CONNECTIONS_MAX: usize = 8;
+/// Maximum of idle connections: for the journal and the follower.
+const IDLE_MAX: usize = 2;
+/// How long to wait for each answer of the server.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for a statement that reads or changes whole tables.
+pub(super) const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long to wait for an answer that needs no work.
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait for one of several hosts.
+const HOST_TIMEOUT: Duration = Duration::from_secs(4);
+/// Prepared statements that a connection keeps: some more than there are named ones.
+const STATEMENTS_MAX: usize = 160;
+
+/// The address and options of a database.
+#[derive(Clone)]
+pub(super) struct PostgresDial {
+    url: PostgresUrl,
+}
+
+/// A connection.
+pub(super) struct PostgresConn {
+    pub(super) client: Client,
+    prepared: HashMap<String, tokio_postgres::Statement>,
+}
+
+/// The pool of connections to a database.
+pub(super) struct PostgresLink {
+    pub(super) dial: PostgresDial,
+    idle: Mutex<Vec<PostgresConn>>,
+    room: Semaphore,
+}
+
+// === impl PostgresDial ===
+
+impl PostgresDial {
+    /// Connects to the first host that can be used, and sets up the session.
+    pub(super) async fn connect(&self) -> Result<PostgresConn, PostgresFault> {
+        let connector = self.connector().await?;
+        let hosts = &self.url.hosts;
+        let mut failure = PostgresFault::Late;
+        for host in hosts {
+            let limit = match host.get_connect_timeout() {
+                Some(limit) => (*limit + PING_TIMEOUT).min(ANSWER_TIMEOUT),
+                None if hosts.len() > 1 => HOST_TIMEOUT,
+                None => ANSWER_TIMEOUT,
+            };
+            let connected = timeout(limit, self.connect_to(host, connector.as_ref())).await;
+            failure = match connected.unwrap_or(Err(PostgresFault::Late)) {
+                Ok(conn) => return Ok(conn),
+                Err(fault) if fault.is_of_this_host() => fault,
+                Err(fault) => return Err(fault),
+            };
+        }
+        Err(failure)
+    }
+
+    async fn connector(&self) -> Result<Option<PostgresConnector>, PostgresFault> {
+        if self.url.tls.certainty == Certainty::NoTls {
+            return Ok(None);
+        }
+        let tls = self.url.tls.clone();
+        // It reads files.
+        let connector = tokio::task::spawn_blocking(move || tls.connector()).await;
+        match connector {
+            Ok(Ok(connector)) => Ok(Some(connector)),
+            Ok(Err(error)) => Err(PostgresFault::no_tls(self.place(), &error)),
+            Err(_) => Err(PostgresFault::Late),
+        }
+    }
+
+    async fn connect_to(
+        &self,
+        host: &Config,
+        connector: Option<&PostgresConnector>,
+    ) -> Result<PostgresConn, PostgresFault> {
+        let client = match connector {
+            Some(connector) => connected(host, connector.clone()).await?,
+            None => connected(host, Plain).await?,
+        };
+        let conn = PostgresConn {
+            client,
+            prepared: HashMap::new(),
+        };
+        settings::set(&conn.client).await?;
+        if !self.url.takes_standby && settings::is_read_only(&conn.client).await? {
+            return Err(PostgresFault::Standby);
+        }
+        Ok(conn)
+    }
+
+    /// The URL without its password.
+    pub(super) fn place(&self) -> &str {
+        &self.url.place
+    }
+}
+
+/// Connects, and does what the connection has to do on a task of its own. Messages of the server are dropped: a
+/// site's triggers may send values.
+async fn connected<T>(host: &Config, tls: T) -> Result<Client, PostgresFault>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, mut connection) = host.connect(tls).await?;
+    tokio::spawn(async move {
+        while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {}
+    });
+    Ok(client)
+}
+
+// === impl PostgresConn ===
+
+impl PostgresConn {
+    /// A statement, prepared once by this connection.
+    pub(super) async fn prepare(
+        &mut self,
+        sql: &str,
+    ) -> Result<tokio_postgres::Statement, tokio_postgres::Error> {
+        if let Some(known) = self.prepared.get(sql) {
+            return Ok(known.clone());
+        }
+        let statement = self.client.prepare(sql).await?;
+        if self.prepared.len() >= STATEMENTS_MAX {
+            self.prepared.clear();
+        }
+        self.prepared.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Whether the server answers.
+    async fn is_alive(&self) -> bool {
+        let ping = timeout(PING_TIMEOUT, self.client.batch_execute("")).await;
+        matches!(ping, Ok(Ok(())))
+    }
+}
+
+// === impl PostgresLink ===
+
+impl PostgresLink {
+    pub(super) fn new(url: &Secret) -> Result<Self, StorageError> {
+        Ok(Self {
+            dial: PostgresDial {
+                url: PostgresUrl::of(url)?,
+            },
+            idle: Mutex::new(Vec::new()),
+            room: Semaphore::new(CONNECTIONS_MAX),
+        })
+    }
+
+    /// A working connection for one job.
+    pub(super) async fn session<'a>(
+        &'a self,
+        statements: &'a Statements,
+        job: Use,
+    ) -> Result<PostgresSession<'a>, PostgresFault> {
+        let room = timeout(ANSWER_TIMEOUT, self.room.acquire()).await;
+        let Ok(Ok(room)) = room else {
+            return Err(PostgresFault::Late);
+        };
+        let conn = self.connection().await?;
+        if job == Use::WholeTables {
+            settings::set_time_limit(&conn.client, WHOLE_TABLE_TIMEOUT).await?;
+        }
+        Ok(PostgresSession::new(self, conn, room, statements, job))
+    }
+
+    async fn connection(&self) -> Result<PostgresConn, PostgresFault> {
+        let idle = self.idle.lock().pop();
+        if let Some(conn) = idle {
+            if conn.is_alive().await {
+                return Ok(conn);
+            }
+            // The other idle connections are as old or older.
+            self.drop_idle();
+        }
+        self.dial.connect().await
+    }
+
+    /// The URL without its password.
+    pub(super) fn place(&self) -> &str {
+        self.dial.place()
+    }
+
+    /// Drops the idle connections.
+    pub(super) fn drop_idle(&self) {
+        self.idle.lock().clear();
+    }
+
+    /// Takes back a connection after its job.
+    pub(super) fn keep(&self, conn: PostgresConn) {
+        let mut idle = self.idle.lock();
+        if idle.len() < IDLE_MAX {
+            idle.push(conn);
+        }
+    }
+}

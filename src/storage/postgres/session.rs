@@ -1,0 +1,551 @@
+//! A connection while a job has it: statements, and what the engine asks for beside them.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::pin::pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
+
+use super::cells;
+use super::fault::PostgresFault;
+use super::link::{ANSWER_TIMEOUT, PING_TIMEOUT, PostgresConn, PostgresLink, WHOLE_TABLE_TIMEOUT};
+use super::settings;
+use super::values::{ColumnKind, PostgresValue};
+use super::{feed, misfit, tables};
+use crate::storage::sql::calls::{CALLS, Call};
+use crate::storage::sql::cells::{Cell, SqlRows};
+use crate::storage::sql::database::{HashForm, SqlFault, SqlSession, Use};
+use crate::storage::sql::statements::{Piece, Statement, Statements};
+
+/// Rows of one statement.
+const ROWS_MAX: usize = 10_000;
+/// Bytes of rows of one statement.
+const BYTES_MAX: usize = 4 << 20;
+/// Bytes of a number in a row.
+const NUMBER_BYTES: usize = 12;
+
+/// A lock that serialises edits which check for uniqueness: a site's tables need not have unique keys.
+const EDITS: &str = "edit";
+
+/// A connection while a job has it.
+pub(super) struct PostgresSession<'a> {
+    link: &'a PostgresLink,
+    conn: PostgresConn,
+    statements: &'a Statements,
+    job: Use,
+    stage: Stage,
+    /// Whether a statement of the transaction failed, so that the server takes no other.
+    has_failed: bool,
+    /// Whether the next job needs a new connection.
+    is_last: bool,
+    /// Whether the site's info hashes are text.
+    hashes_are_text: bool,
+    _room: SemaphorePermit<'a>,
+}
+
+/// Where the connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Each statement is a transaction.
+    Single,
+    Transaction,
+    /// A transaction that can be taken back to a savepoint.
+    Savepoint,
+    /// A transaction that was rolled back: nothing more is done.
+    Over,
+}
+
+// === impl PostgresSession ===
+
+impl<'a> PostgresSession<'a> {
+    pub(super) fn new(
+        link: &'a PostgresLink,
+        conn: PostgresConn,
+        room: SemaphorePermit<'a>,
+        statements: &'a Statements,
+        job: Use,
+    ) -> Self {
+        Self {
+            link,
+            conn,
+            statements,
+            job,
+            stage: Stage::Single,
+            has_failed: false,
+            is_last: false,
+            hashes_are_text: false,
+            _room: room,
+        }
+    }
+
+    /// The URL without its password.
+    pub(super) fn place(&self) -> &'a str {
+        self.link.place()
+    }
+
+    /// The statements behind a name.
+    pub(super) fn statements_of(&self, call: &Call) -> &'a [Statement] {
+        self.statements.of(call)
+    }
+
+    /// All statements of the schema.
+    pub(super) fn statements(&self) -> impl Iterator<Item = &'a Statement> {
+        let statements = self.statements;
+        CALLS.into_iter().flat_map(|call| statements.of(call))
+    }
+
+    /// Whether there is a statement of that name; those that are optional may be empty.
+    pub(super) fn has(&self, call: &Call) -> bool {
+        !self.statements.of(call).is_empty()
+    }
+
+    /// How long the server may take for a statement.
+    pub(super) fn time_limit(&self) -> Duration {
+        match self.job {
+            Use::Read | Use::Write => ANSWER_TIMEOUT,
+            Use::WholeTables => WHOLE_TABLE_TIMEOUT,
+        }
+    }
+
+    /// Runs statements of the driver's own without parameters and rows.
+    pub(super) async fn batch(&mut self, sql: &str) -> Result<(), PostgresFault> {
+        let limit = self.time_limit() + PING_TIMEOUT;
+        match timeout(limit, self.conn.client.batch_execute(sql)).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(PostgresFault::Late),
+        }
+    }
+
+    /// The rows of the driver's own SQL; its parameters are $1, $2 and so on.
+    pub(super) async fn query(
+        &mut self,
+        sql: &str,
+        params: &[Cell<'_>],
+    ) -> Result<SqlRows, PostgresFault> {
+        let prepared = self.prepare(sql).await?;
+        let params: Vec<_> = params.iter().copied().map(PostgresValue::Cell).collect();
+        self.run_prepared(&prepared, &params).await
+    }
+
+    /// A prepared statement.
+    pub(super) async fn prepare(
+        &mut self,
+        sql: &str,
+    ) -> Result<tokio_postgres::Statement, PostgresFault> {
+        let limit = self.time_limit() + PING_TIMEOUT;
+        match timeout(limit, self.conn.prepare(sql)).await {
+            Ok(prepared) => Ok(prepared?),
+            Err(_) => Err(PostgresFault::Late),
+        }
+    }
+
+    /// The same by the tables as they are now: a statement that was prepared before may not know of a change.
+    pub(super) async fn prepare_anew(
+        &mut self,
+        sql: &str,
+    ) -> Result<tokio_postgres::Statement, PostgresFault> {
+        let limit = self.time_limit() + PING_TIMEOUT;
+        match timeout(limit, self.conn.client.prepare(sql)).await {
+            Ok(prepared) => Ok(prepared?),
+            Err(_) => Err(PostgresFault::Late),
+        }
+    }
+
+    /// Runs a prepared statement.
+    pub(super) async fn run_prepared(
+        &mut self,
+        prepared: &tokio_postgres::Statement,
+        params: &[PostgresValue<'_>],
+    ) -> Result<SqlRows, PostgresFault> {
+        let limit = self.time_limit() + PING_TIMEOUT;
+        let work = async {
+            let found = self.conn.client.query_raw(prepared, params).await?;
+            let mut found = pin!(found);
+            let mut rows = cells::rows_of(prepared);
+            while let Some(row) = found.try_next().await? {
+                cells::push(&mut rows, &row)?;
+            }
+            rows.changed = found.rows_affected().unwrap_or(0);
+            Ok::<_, tokio_postgres::Error>(rows)
+        };
+        match timeout(limit, work).await {
+            Ok(rows) => Ok(rows?),
+            Err(_) => Err(PostgresFault::Late),
+        }
+    }
+
+    /// The rows of a named statement with `tail` at its end.
+    async fn call(
+        &mut self,
+        statement: &Statement,
+        params: &[(&'static str, Cell<'_>)],
+        tail: &str,
+    ) -> Result<SqlRows, PostgresFault> {
+        self.must_go_on()?;
+        let (sql, names) = with_params(statement, tail);
+        let prepared = self.prepare(&sql).await?;
+        let is_lookup = !statement.call.columns.is_empty();
+        let mut values = Vec::with_capacity(names.len());
+        for (name, of) in names.into_iter().zip(prepared.params()) {
+            let given = params.iter().find(|(param, _)| *param == name);
+            let value = PostgresValue::Cell(given.map_or(Cell::Null, |(_, value)| *value));
+            if is_lookup {
+                values.push(value.for_lookup(of));
+            } else if let Some(why) = value.misfit(of) {
+                return Err(misfit::of_parameter(name, why).into());
+            } else {
+                values.push(value);
+            }
+        }
+        self.run_prepared(&prepared, &values).await
+    }
+
+    /// The results of a named statement for `rows`.
+    async fn call_for(
+        &mut self,
+        statement: &Statement,
+        columns: &str,
+        rows: &SqlRows,
+    ) -> Result<SqlRows, PostgresFault> {
+        self.must_go_on()?;
+        let sql = self.with_rows(statement, columns)?;
+        let prepared = self.prepare(&sql).await?;
+        let mut found = cells::rows_of(&prepared);
+        let mut start = 0;
+        while start < rows.len() {
+            let part = part(rows, start);
+            start = part.end;
+            let row = |number: usize| rows.row(number);
+            let names = columns.split_whitespace().enumerate();
+            let values: Vec<_> = names
+                .map(|(column, name)| {
+                    let kind = ColumnKind::of(name, self.hashes_are_text);
+                    kind.values(column, part.clone().filter_map(row))
+                })
+                .collect();
+            found.extend(&self.run_prepared(&prepared, &values).await?);
+        }
+        Ok(found)
+    }
+
+    /// How the site's columns hold info hashes. Text can hold them in hex only: it has no NUL. The literal is the
+    /// hex of the text, which [`ColumnKind::values`] reads.
+    pub(super) async fn look_at_hashes(
+        &mut self,
+        torrents: &Statement,
+    ) -> Result<[HashForm; 2], PostgresFault> {
+        let (sql, _) = with_params(torrents, "");
+        let prepared = self.prepare(&sql).await;
+        let prepared = prepared.map_err(|fault| fault.within(torrents.call))?;
+        let form = |column: usize| match prepared.columns().get(column) {
+            Some(column) if cells::is_text(column.type_()) => HashForm::Text {
+                is_hex: true,
+                literal: "{}".into(),
+            },
+            _ => HashForm::Bytes,
+        };
+        let forms = [form(1), form(2)];
+        self.hashes_are_text = forms[0] != HashForm::Bytes;
+        Ok(forms)
+    }
+
+    /// The text of a statement for rows, which has an array for each column.
+    pub(super) fn with_rows(
+        &self,
+        statement: &Statement,
+        columns: &str,
+    ) -> Result<String, PostgresFault> {
+        with_rows(statement, columns, self.hashes_are_text)
+    }
+
+    /// Rolls back what a failed statement leaves, so that others can be run: to the savepoint if there is one.
+    pub(super) async fn recover(&mut self) -> Result<(), PostgresFault> {
+        match self.stage {
+            Stage::Single | Stage::Over => {}
+            Stage::Savepoint => self.batch("ROLLBACK TO SAVEPOINT mika").await?,
+            Stage::Transaction => {
+                self.batch("ROLLBACK").await?;
+                self.stage = Stage::Over;
+            }
+        }
+        self.has_failed = false;
+        Ok(())
+    }
+
+    /// Nothing may be done outside a transaction that is over.
+    fn must_go_on(&self) -> Result<(), PostgresFault> {
+        match self.stage {
+            Stage::Over => Err(PostgresFault::broken(
+                "a transaction was rolled back before its end",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a transaction is open.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        matches!(self.stage, Stage::Transaction | Stage::Savepoint)
+    }
+
+    pub(super) async fn start(&mut self) -> Result<(), PostgresFault> {
+        self.batch(settings::BEGIN).await?;
+        self.stage = Stage::Transaction;
+        Ok(())
+    }
+
+    /// Commits. The server would answer the COMMIT of a failed transaction by a silent rollback.
+    pub(super) async fn finish(&mut self) -> Result<(), PostgresFault> {
+        if self.has_failed || !self.is_in_transaction() {
+            let text = "a transaction of which a part failed can't be committed";
+            return Err(PostgresFault::broken(text));
+        }
+        self.batch("COMMIT").await?;
+        self.stage = Stage::Single;
+        Ok(())
+    }
+
+    /// A result as the engine has it.
+    fn told<T>(&mut self, result: Result<T, PostgresFault>) -> Result<T, SqlFault> {
+        result.map_err(|fault| {
+            self.has_failed |= self.is_in_transaction() && fault.is_of_statement();
+            self.is_last |= fault.wants_new_link();
+            fault.told(self.place(), self.time_limit())
+        })
+    }
+
+    /// Ends a job of the driver's own.
+    pub(super) async fn end_of<T>(
+        mut self,
+        result: Result<T, PostgresFault>,
+    ) -> Result<T, SqlFault> {
+        let result = self.told(result);
+        self.close().await;
+        result
+    }
+
+    /// Returns the connection to the pool after its job, or drops it.
+    async fn close(self) {
+        if self.is_last || self.conn.client.is_closed() {
+            return self.link.drop_idle();
+        }
+        if self.is_in_transaction() {
+            let rolled_back = self.conn.client.batch_execute("ROLLBACK");
+            if !matches!(timeout(PING_TIMEOUT, rolled_back).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+        let is_slow = self.job == Use::WholeTables;
+        if is_slow
+            && settings::set_time_limit(&self.conn.client, ANSWER_TIMEOUT)
+                .await
+                .is_err()
+        {
+            return;
+        }
+        self.link.keep(self.conn);
+    }
+}
+
+#[async_trait]
+impl SqlSession for PostgresSession<'_> {
+    async fn begin(&mut self) -> Result<(), SqlFault> {
+        let result = self.start().await;
+        self.told(result)
+    }
+
+    async fn commit(&mut self) -> Result<(), SqlFault> {
+        let result = self.finish().await;
+        self.told(result)
+    }
+
+    async fn savepoint(&mut self) -> Result<(), SqlFault> {
+        // Savepoints of one name would be kept until the end.
+        let sql = match self.stage {
+            Stage::Savepoint => "RELEASE SAVEPOINT mika; SAVEPOINT mika",
+            _ => "SAVEPOINT mika",
+        };
+        let result = self.batch(sql).await;
+        if result.is_ok() {
+            self.stage = Stage::Savepoint;
+        }
+        self.told(result)
+    }
+
+    async fn undo(&mut self) -> Result<(), SqlFault> {
+        let result = self.recover().await;
+        self.told(result)
+    }
+
+    async fn run(
+        &mut self,
+        statement: &Statement,
+        params: &[(&'static str, Cell<'_>)],
+        tail: &str,
+    ) -> Result<SqlRows, SqlFault> {
+        let result = match self.call(statement, params, tail).await {
+            Err(fault) => misfit::found_or_refused(self, fault, statement, params).await,
+            result => result,
+        };
+        self.told(result)
+    }
+
+    async fn run_for(
+        &mut self,
+        statement: &Statement,
+        columns: &'static str,
+        rows: &SqlRows,
+    ) -> Result<SqlRows, SqlFault> {
+        let result = match self.call_for(statement, columns, rows).await {
+            Err(fault) => Err(misfit::with_default(fault, statement)),
+            result => result,
+        };
+        self.told(result)
+    }
+
+    async fn lock_edits(&mut self) -> Result<(), SqlFault> {
+        let result = tables::lock(self, EDITS).await;
+        self.told(result)
+    }
+
+    async fn hash_forms(&mut self, torrents: &Statement) -> Result<[HashForm; 2], SqlFault> {
+        let result = self.look_at_hashes(torrents).await;
+        self.told(result)
+    }
+
+    async fn feed_settled(&mut self, after: u64, newest: u64) -> Result<u64, SqlFault> {
+        let result = feed::settled(self, after, newest).await;
+        self.told(result)
+    }
+
+    async fn end(self: Box<Self>, failure: Option<SqlFault>) -> Option<SqlFault> {
+        self.close().await;
+        failure
+    }
+}
+
+/// The text of a statement with $1, $2 and so on for its parameters, and their names in that order.
+pub(super) fn with_params<'s>(statement: &'s Statement, tail: &str) -> (String, Vec<&'s str>) {
+    let mut sql = String::new();
+    let mut names: Vec<&str> = Vec::new();
+    for piece in &statement.pieces {
+        match piece {
+            Piece::Text(text) => sql.push_str(text),
+            Piece::Rows | Piece::Values => {}
+            Piece::Param(name) => {
+                let known = names.iter().position(|known| known == name);
+                let place = known.unwrap_or_else(|| {
+                    names.push(name);
+                    names.len() - 1
+                });
+                let _ = write!(sql, "${}", place + 1);
+            }
+        }
+    }
+    sql.push_str(tail);
+    (sql, names)
+}
+
+fn with_rows(
+    statement: &Statement,
+    columns: &str,
+    hashes_are_text: bool,
+) -> Result<String, PostgresFault> {
+    let arrays: Vec<String> = columns
+        .split_whitespace()
+        .enumerate()
+        .map(|(at, name)| {
+            let kind = ColumnKind::of(name, hashes_are_text);
+            format!("${}::{}", at + 1, kind.array())
+        })
+        .collect();
+    let table = format!(
+        "(SELECT * FROM UNNEST({}) AS given ({}))",
+        arrays.join(", "),
+        columns.replace(' ', ", ")
+    );
+    let mut sql = String::new();
+    for piece in &statement.pieces {
+        match piece {
+            Piece::Text(text) => sql.push_str(text),
+            Piece::Rows => sql.push_str(&table),
+            Piece::Param(_) => sql.push_str("NULL"),
+            Piece::Values => {
+                return Err(PostgresFault::broken(format!(
+                    "storage.statements.{}: write INSERT … SELECT … FROM {{rows}} in place of VALUES {{values}}",
+                    statement.call.name
+                )));
+            }
+        }
+    }
+    Ok(sql)
+}
+
+/// The rows from `start` on that one statement takes.
+fn part(rows: &SqlRows, start: usize) -> Range<usize> {
+    let mut bytes = 0;
+    let fits = |number: &usize| {
+        let cells = rows.row(*number).into_iter();
+        bytes += cells
+            .flat_map(|row| (0..row.width()).map(move |column| row.cell(column)))
+            .map(|cell| match cell {
+                Cell::Text(text) | Cell::Expression(text) => text.len(),
+                Cell::Bytes(bytes) => bytes.len(),
+                Cell::Null | Cell::Int(_) | Cell::Real(_) => NUMBER_BYTES,
+            })
+            .sum::<usize>();
+        bytes <= BYTES_MAX
+    };
+    let count = (start..rows.len()).take(ROWS_MAX).take_while(fits).count();
+    start..(start + count.max(1)).min(rows.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sql::calls::{TORRENTS_OF_HASHES, USERS};
+    use crate::storage::sql::statements::split;
+
+    fn statement(call: &'static Call, sql: &str) -> Statement {
+        let pieces = split(sql).remove(0);
+        Statement { call, pieces }
+    }
+
+    #[test]
+    fn a_parameter_has_one_number_wherever_it_stands() {
+        let statement = statement(&USERS, "SELECT :after::int, :limit WHERE a > :after");
+        let (sql, names) = with_params(&statement, " LIMIT 3");
+        assert_eq!(sql, "SELECT $1::int, $2 WHERE a > $1 LIMIT 3");
+        assert_eq!(names, ["after", "limit"]);
+    }
+
+    #[test]
+    fn rows_are_an_array_for_each_column() {
+        let of_hashes = statement(&TORRENTS_OF_HASHES, "SELECT FROM {rows} AS wanted");
+        let sql = |is_text| with_rows(&of_hashes, "id info_hash", is_text).unwrap();
+        assert_eq!(
+            sql(false),
+            "SELECT FROM (SELECT * FROM UNNEST($1::bigint[], $2::bytea[]) AS given (id, info_hash)) AS wanted"
+        );
+        assert!(sql(true).contains("$2::text[]"));
+        let values = statement(&TORRENTS_OF_HASHES, "INSERT INTO a VALUES {values}");
+        assert!(with_rows(&values, "id", false).is_err());
+    }
+
+    #[test]
+    fn statements_are_bounded() {
+        let rows = SqlRows::of((0..10_001).map(|id| [id]));
+        assert_eq!(
+            (part(&rows, 0), part(&rows, 10_000)),
+            (0..10_000, 10_000..10_001)
+        );
+        let mut long = SqlRows::new(1);
+        for _ in 0..4 {
+            long.push(&[Cell::Bytes(&vec![0; BYTES_MAX / 2])]);
+        }
+        assert_eq!(part(&long, 1), 1..3);
+    }
+}

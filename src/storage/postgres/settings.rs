@@ -1,0 +1,90 @@
+//! The session: every setting that changes what Mika's statements mean.
+//!
+//! A server, a database or an account may have other defaults for all of its connections. So Mika sets all of them
+//! on each new connection. The `search_path` is the account's own: it says where the site's tables are.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::fault::{PostgresFault, STANDBY_HINT};
+use super::link::ANSWER_TIMEOUT;
+use super::session::PostgresSession;
+use crate::storage::Finding;
+
+/// Waits for locks of the site are short, because a job tries again. The server ends a transaction that is
+/// silent for a minute, so that no lock outlives a lost route. Compiled plans (`jit`) cost more than these
+/// statements.
+const NEEDED: &str = "SET SESSION CHARACTERISTICS AS TRANSACTION \
+        ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE; \
+    SET standard_conforming_strings = on; SET transform_null_equals = off; SET TimeZone = 'UTC'; \
+    SET statement_timeout = '10s'; SET lock_timeout = '3s'; \
+    SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = error; SET jit = off";
+
+/// Begins a transaction. One that writes looks up its rows by index, in the order in which they are given or in that
+/// of the index, so that all writers lock in the same order.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_seqscan = off";
+
+/// Settings that the check verifies: a pooler may not have passed them on.
+const EXPECTED: [(&str, &str); 6] = [
+    ("client_encoding", "UTF8"),
+    ("default_transaction_isolation", "read committed"),
+    ("standard_conforming_strings", "on"),
+    ("transform_null_equals", "off"),
+    ("TimeZone", "UTC"),
+    ("lock_timeout", "3s"),
+];
+
+/// Sets up the session of a new connection.
+pub(super) async fn set(client: &Client) -> Result<(), PostgresFault> {
+    Ok(client.batch_execute(NEEDED).await?)
+}
+
+/// For how long the server works on a statement. It ends a bit later here, so that the server says so itself.
+pub(super) async fn set_time_limit(client: &Client, limit: Duration) -> Result<(), PostgresFault> {
+    let sql = format!("SET statement_timeout = '{}s'", limit.as_secs());
+    match tokio::time::timeout(ANSWER_TIMEOUT, client.batch_execute(&sql)).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(PostgresFault::Late),
+    }
+}
+
+/// Whether the server takes no writes: it is a standby.
+pub(super) async fn is_read_only(client: &Client) -> Result<bool, PostgresFault> {
+    let messages = client.simple_query("SHOW transaction_read_only").await?;
+    let is_on = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => row.get(0) == Some("on"),
+        _ => false,
+    };
+    Ok(messages.iter().any(is_on))
+}
+
+/// Checks whether the session has these settings, and whether the server can be written to.
+pub(super) async fn inspect(
+    session: &mut PostgresSession<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), PostgresFault> {
+    let names = EXPECTED.map(|(name, _)| format!("current_setting('{name}')"));
+    let sql = format!("SELECT {}, pg_is_in_recovery()", names.join(", "));
+    let rows = session.query(&sql, &[]).await?;
+    let Some(row) = rows.first() else {
+        return Ok(());
+    };
+    for (column, (name, wanted)) in EXPECTED.into_iter().enumerate() {
+        let found = row.text(column);
+        if found != wanted {
+            findings.push(Finding::problem(
+                format!("the session has {name} = {found:?} though Mika set {wanted:?}"),
+                "name the server itself in storage.url, or a pooler that keeps a session for each connection",
+            ));
+        }
+    }
+    if row.flag(EXPECTED.len()) {
+        findings.push(Finding::problem(
+            "the server is a standby: nothing can be written",
+            STANDBY_HINT,
+        ));
+    }
+    Ok(())
+}

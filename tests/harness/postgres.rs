@@ -1,0 +1,318 @@
+//! A PostgreSQL server of a test's own, in a temporary folder.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use super::{free_port, poll, send};
+
+/// How long the server may take to start or to stop.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How often a server is started on another port when the free one was taken meanwhile.
+const PORT_ATTEMPTS: u32 = 5;
+
+/// Where Debian has the programs of each version.
+const VERSIONS: &str = "/usr/lib/postgresql";
+/// The account that Debian's package makes: the server does not run as root.
+const ACCOUNT: &str = "postgres";
+/// The superuser of the server, who has no password.
+const SUPERUSER: &str = "mika";
+
+/// Small and quick: what a crash of the process loses is the same as with larger values.
+const OPTIONS: &[&str] = &[
+    "shared_buffers=16MB",
+    "max_wal_size=64MB",
+    "max_connections=60",
+    "autovacuum=off",
+];
+
+/// A running server. It is killed when it goes out of scope.
+pub struct Postgres {
+    folder: TempDir,
+    address: SocketAddr,
+    options: Vec<OsString>,
+    process: Option<Child>,
+}
+
+/// The folder with the programs of the newest version.
+fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let versions = fs::read_dir(VERSIONS).expect("PostgreSQL is installed");
+        let version = |path: &PathBuf| -> u32 {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.and_then(|name| name.parse().ok()).unwrap_or(0)
+        };
+        let newest = versions
+            .map(|entry| entry.expect("a version").path())
+            .max_by_key(version);
+        newest.expect("a version of PostgreSQL").join("bin")
+    })
+}
+
+/// User and group that the server runs as; none if the tests don't run as root.
+fn account() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let accounts = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    let fields = accounts
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields[0] == ACCOUNT)
+        .expect("the account of Debian's package");
+    let number = |field: usize| fields[field].parse().expect("a number");
+    Some((number(2), number(3)))
+}
+
+/// One of the server's programs, run by its account.
+fn program(name: &str, folder: &Path) -> Command {
+    let mut command = Command::new(programs().join(name));
+    command.current_dir(folder).stdin(Stdio::null());
+    if let Some((user, group)) = account() {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+/// A temporary folder of the server's account.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    if let Some((user, group)) = account() {
+        chown(folder.path(), Some(user), Some(group)).expect("root gives folders away");
+    }
+    folder
+}
+
+/// The data folder of a new server, made once a process: that takes longer than to copy it.
+fn template() -> &'static Path {
+    static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
+    let made = TEMPLATE.get_or_init(|| {
+        let folder = folder();
+        let output = program("initdb", folder.path())
+            .args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"])
+            .arg(format!("--username={SUPERUSER}"))
+            .arg("--pgdata=data")
+            .output()
+            .expect("initdb starts");
+        assert!(output.status.success(), "initdb: {}", errors(&output));
+        folder
+    });
+    made.path()
+}
+
+fn copy(data: &Path, to: &Path) {
+    let copied = Command::new("cp")
+        .args(["--archive", "--sparse=always"])
+        .args([data, to])
+        .status()
+        .expect("cp starts");
+    assert!(copied.success(), "the data folder is copied");
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).trim().to_owned()
+}
+
+/// A connection of a site's own, for transactions that stay open between two calls.
+pub struct Session {
+    process: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+// === impl Session ===
+
+impl Session {
+    pub fn open(server: &Postgres, database: &str) -> Self {
+        let mut process = Command::new(programs().join("psql"))
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
+            .arg(format!("--dbname={}", server.url(database)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("psql starts");
+        let answers = BufReader::new(process.stdout.take().expect("a pipe"));
+        Self { process, answers }
+    }
+
+    /// Runs statements, each with a `;`, and waits until they are done.
+    pub fn run(&mut self, sql: &str) {
+        let input = self.process.stdin.as_mut().expect("a pipe");
+        writeln!(input, "{sql}\n\\echo done").expect("psql reads");
+        input.flush().expect("psql reads");
+        let mut line = String::new();
+        while line.trim() != "done" {
+            line.clear();
+            let count = self.answers.read_line(&mut line).expect("psql answers");
+            assert!(count > 0, "psql ended");
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+// === impl Postgres ===
+
+impl Postgres {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A server with more options, such as `max_connections=3`.
+    pub fn start_with(options: &[&str]) -> Self {
+        let folder = folder();
+        copy(&template().join("data"), folder.path());
+        let mut server = Self {
+            folder,
+            address: free_port(),
+            options: options.iter().map(OsString::from).collect(),
+            process: None,
+        };
+        for _ in 0..PORT_ATTEMPTS {
+            server.address = (Ipv4Addr::LOCALHOST, free_port().port()).into();
+            if server.try_run() {
+                return server;
+            }
+        }
+        panic!("postgres does not start:\n{}", server.log());
+    }
+
+    /// The URL of a database, as the config has it.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{SUPERUSER}@{}/{database}", self.address)
+    }
+
+    /// The same by the Unix socket.
+    pub fn url_by_socket(&self, database: &str) -> String {
+        let folder = self.folder.path().display().to_string().replace('/', "%2F");
+        let port = self.address.port();
+        format!("postgres://{SUPERUSER}@{folder}:{port}/{database}")
+    }
+
+    /// Creates an empty database; its URL.
+    pub fn database(&self, name: &str) -> String {
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        self.url(name)
+    }
+
+    /// Runs SQL in a database; the rows, a line each, with tabs between the columns.
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        self.try_sql(database, sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// The same, which may fail.
+    pub fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
+        let output = Command::new(programs().join("psql"))
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
+            .args(["--field-separator=\t", "--set=ON_ERROR_STOP=1"])
+            .arg(format!("--dbname={}", self.url(database)))
+            .args(["--command", sql])
+            .stdin(Stdio::null())
+            .output()
+            .expect("psql starts");
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            Err(errors(&output))
+        }
+    }
+
+    /// Ends the server as a crash would, with the processes that it started.
+    pub fn kill9(&mut self) {
+        let mut process = self.process.take().expect("postgres runs");
+        process.kill().expect("a child can be killed");
+        process.wait().expect("a child can be waited for");
+    }
+
+    /// Ends the server in order; clients are cut off.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().expect("postgres runs");
+        send(Pid::from_child(&process), Signal::INT);
+        poll(DEADLINE, "postgres ends", || {
+            process
+                .try_wait()
+                .expect("a child can be waited for")
+                .is_some()
+        });
+    }
+
+    /// Starts it again on the same port, after [`Postgres::kill9`] or [`Postgres::stop`].
+    pub fn restart(&mut self) {
+        // The processes of a server that was killed end by themselves, and the next one waits for that.
+        poll(DEADLINE, "postgres starts again", || self.try_run());
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Whether it has started; if not, it has ended.
+    fn try_run(&mut self) -> bool {
+        let path = self.folder.path();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(path.join("log"))
+            .expect("a log file");
+        let mut command = program("postgres", path);
+        command.arg("-D").arg("data");
+        let options = OPTIONS.iter().copied().map(OsString::from);
+        for option in options.chain(self.options.iter().cloned()) {
+            command.arg("-c").arg(option);
+        }
+        let process = command
+            .arg("-c")
+            .arg(format!("listen_addresses={}", self.address.ip()))
+            .arg("-c")
+            .arg(format!("unix_socket_directories={}", path.display()))
+            .arg("-p")
+            .arg(self.address.port().to_string())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log)
+            .spawn()
+            .expect("postgres starts");
+        self.process = Some(process);
+        let mut has_ended = false;
+        poll(DEADLINE, "postgres accepts connections", || {
+            let process = self.process.as_mut().expect("it was started");
+            has_ended = process
+                .try_wait()
+                .expect("a child can be waited for")
+                .is_some();
+            has_ended || self.try_sql("postgres", "SELECT 1").is_ok()
+        });
+        if has_ended {
+            self.process = None;
+        }
+        !has_ended
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself. Its own processes notice, and end, too.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- postgres ---\n{}", self.log());
+        }
+    }
+}

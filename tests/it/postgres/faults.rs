@@ -1,0 +1,137 @@
+//! What a server and its operator can do to Mika's storage.
+
+use mika::storage::{CreditRules, StorageError};
+
+use super::{Fixture, open, problems, try_open};
+use crate::harness::postgres::{Postgres, Session};
+use crate::mysql::batch;
+
+#[test]
+fn url_errors_do_not_show_the_password() {
+    for url in [
+        "postgres://mika:hun?ter2=x@localhost/mika",
+        "postgres://mika:hunter2@localhost:port/mika",
+        "postgres://mika:hunter2@localhost",
+        "postgres://mika:hunter2@localhost/mika?sslmode=hunter2",
+        "postgres://mika:hunter2@localhost/mika?sslmod=prefer",
+    ] {
+        let error = try_open(url, &[]).err().expect(url).to_string();
+        assert!(!error.contains("hun") && !error.contains("ter2"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_counts_once_though_the_server_was_killed() {
+    let mut it = Fixture::new().await;
+    let rules = CreditRules::default();
+    it.storage.apply(&[batch(1, 0..10)], &rules).await.unwrap();
+    assert_eq!(it.uploaded(7).await, 5);
+    it.server.kill9();
+    let away = it.storage.apply(&[batch(2, 0..10)], &rules).await;
+    assert!(matches!(away, Err(StorageError::Away(_))), "{away:?}");
+    it.server.restart();
+    it.storage.apply(&[batch(2, 0..10)], &rules).await.unwrap();
+    it.storage.apply(&[batch(2, 0..10)], &rules).await.unwrap();
+    assert_eq!(it.uploaded(7).await, 10);
+    assert_eq!(it.storage.last_applied("a").await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_an_administrator_ended_is_replaced() {
+    let it = Fixture::new().await;
+    let rules = CreditRules::default();
+    for number in 1..4 {
+        it.storage
+            .apply(&[batch(number, 0..10)], &rules)
+            .await
+            .unwrap();
+        it.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE pid <> pg_backend_pid() AND datname = 'mika'",
+        );
+    }
+    assert_eq!(it.uploaded(7).await, 15);
+}
+
+#[tokio::test]
+async fn a_transaction_of_the_site_that_holds_a_row_is_waited_for() {
+    let it = Fixture::new().await;
+    let mut site = Session::open(&it.server, "mika");
+    site.run("BEGIN; UPDATE users SET username = 'x' WHERE id = 7;");
+    let storage = it.storage.clone();
+    let apply = tokio::spawn(async move {
+        let rules = CreditRules::default();
+        storage.apply(&[batch(1, 0..10)], &rules).await
+    });
+    // It waits for the row by now, or will.
+    site.run("SELECT pg_sleep(0.3); COMMIT;");
+    apply.await.unwrap().unwrap();
+    assert_eq!(it.uploaded(7).await, 5);
+}
+
+#[tokio::test]
+async fn a_row_that_the_site_refuses_does_not_hold_up_the_others() {
+    let it = Fixture::new().await;
+    it.sql("ALTER TABLE users ADD CHECK (id <> 7 OR uploaded < 3)");
+    it.storage
+        .apply(&[batch(1, 0..10)], &CreditRules::default())
+        .await
+        .unwrap();
+    assert_eq!((it.uploaded(7).await, it.uploaded(8).await), (0, 5));
+}
+
+#[tokio::test]
+async fn a_missing_column_and_a_missing_table_are_named() {
+    let it = Fixture::new().await;
+    assert_eq!(problems(&*it.storage).await, "");
+    it.sql("ALTER TABLE users DROP COLUMN can_leech CASCADE");
+    let found = problems(&*it.storage).await;
+    assert!(found.contains("can_leech"), "{found}");
+    it.sql("DROP TABLE history");
+    let found = problems(&*it.storage).await;
+    assert!(found.contains("history"), "{found}");
+}
+
+#[tokio::test]
+async fn triggers_that_are_lost_are_found_and_made_again() {
+    let it = Fixture::new().await;
+    it.sql("DROP TRIGGER mika_users_update ON users");
+    let found = problems(&*it.storage).await;
+    assert!(found.contains("mika_users_update"), "{found}");
+    let done = it.storage.migrate().await.unwrap();
+    assert_eq!(done, ["trigger mika_users_update"]);
+    assert_eq!(problems(&*it.storage).await, "");
+}
+
+#[tokio::test]
+async fn an_account_without_privileges_is_told_what_it_lacks() {
+    let it = Fixture::new().await;
+    it.sql("CREATE ROLE weak LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO weak");
+    let url = it.server.url("mika").replace("//mika@", "//weak@");
+    let found = problems(&*open(&url)).await;
+    assert!(found.contains("INSERT"), "{found}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_away() {
+    let mut server = Postgres::start();
+    let storage = open(&server.database("mika"));
+    server.stop();
+    let error = storage.migrate().await.unwrap_err();
+    assert!(matches!(error, StorageError::Away(_)), "{error}");
+    let url = server.url("nowhere");
+    server.restart();
+    let error = open(&url).migrate().await.unwrap_err().to_string();
+    assert!(error.contains("nowhere"), "{error}");
+}
+
+#[tokio::test]
+async fn one_daemon_claims_a_database() {
+    let it = Fixture::new().await;
+    let other = open(&it.server.url("mika"));
+    let claim = it.storage.claim().await.unwrap();
+    let error = other.claim().await.unwrap_err().to_string();
+    assert!(error.contains("in use by another mika"), "{error}");
+    drop(claim);
+    let _claim = other.claim().await.unwrap();
+}
