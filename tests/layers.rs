@@ -26,7 +26,7 @@ const TABLE: &[(&str, &str)] = &[
     ),
     // Where things are kept: a trait each, and its drivers. They know nothing of announces.
     ("cache", "base change registry"),
-    ("storage", "accounting base change registry"),
+    ("storage", "accounting base change net registry"),
     // Changes on their way: the registry's from people to nodes, announces' from the tracker to storage.
     ("sync", "base cache registry storage telemetry"),
     ("journal", "base cache change storage telemetry tracker"),

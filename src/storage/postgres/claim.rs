@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_postgres::SimpleQueryMessage;
 
 use super::fault::PostgresFault;
 use super::link::{ANSWER_TIMEOUT, PostgresConn, PostgresDial};
+use crate::base::clock::timer;
 use crate::storage::{Claim, StorageError};
 
 /// How long the server may need to notice that a daemon was just killed.
@@ -165,12 +166,12 @@ impl Keeper {
             first.cast_signed(),
             second.cast_signed()
         );
-        let end = Instant::now() + wait;
+        let end = timer() + wait;
         loop {
             if let Some(process) = number(ask(&conn, &sql).await?.as_deref()) {
                 return Ok(Attempt::Taken(Held { conn, process }));
             }
-            if Instant::now() >= end {
+            if timer() >= end {
                 return Ok(Attempt::Refused(self.holder(&conn).await?));
             }
             sleep(LOOK_AGAIN).await;
