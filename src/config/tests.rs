@@ -246,7 +246,7 @@ fn invalid_values_are_refused() {
         ),
         (
             r#"{"storage": {"schema": "mika-2015"}}"#,
-            r#"storage.schema: expected "mika", the one schema of the driver "sqlite", found "mika-2015""#,
+            r#"storage.schema: expected "mika", the one schema of the driver "sqlite", or the path of a file such as "./my-site.sql", found "mika-2015""#,
         ),
         (
             r#"{"storage": {"driver": "mysql", "url": "mysql://localhost/mika", "schema": ""}}"#,

@@ -59,6 +59,15 @@ pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result
     Ok(ExitStatus::Success)
 }
 
+/// Prints the SQL of all migrations of the schema. Each is recorded in `mika_migrations`, by its name.
+pub fn show(config: &Config, printer: &mut Printer) -> Result<ExitStatus> {
+    let storage = open::bare_storage(config)?;
+    for (name, sql) in storage.migration_texts() {
+        printer.line(format_args!("-- {name}\n{}\n", sql.trim_end()))?;
+    }
+    Ok(ExitStatus::Success)
+}
+
 /// Checks that the objects of the migrations are unchanged; reports those that are not.
 async fn drift(
     rows: &[MigrationRow],

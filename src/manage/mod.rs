@@ -15,6 +15,7 @@ mod orphans;
 mod pinned;
 mod print;
 mod restored;
+mod schema;
 mod shell;
 mod stats;
 mod top;
@@ -140,8 +141,14 @@ Examples:
     Wipetorstats(wipe::WipeArguments),
     /// Set uploaded, downloaded, snatches, announces and seed time of all users to 0
     Wipeuserstats(wipe::WipeArguments),
+    /// Show the schemas of web applications' tables, and test one of your own
+    #[command(subcommand)]
+    Schema(schema::SchemaCommand),
     /// Create or update Mika's own tables
     Migrate {
+        /// Only print the SQL of all migrations, for a database that others change
+        #[arg(long, conflicts_with = "status")]
+        print: bool,
         /// Only show which migrations the database has; exits with 1 if anything is missing
         #[arg(long)]
         status: bool,
@@ -293,7 +300,11 @@ async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
             wipe::run(Wipe::Users, &arguments, &site, printer).await
         }
         Command::Warmup(arguments) => warmup::run(&arguments, load(path, printer)?, printer).await,
-        Command::Migrate { status } => migrate::run(status, &load(path, printer)?, printer).await,
+        Command::Schema(command) => schema::run(command, load(path, printer)?, printer).await,
+        Command::Migrate { print: true, .. } => migrate::show(&load(path, printer)?, printer),
+        Command::Migrate { status, .. } => {
+            migrate::run(status, &load(path, printer)?, printer).await
+        }
         Command::Restored(arguments) => {
             restored::run(&arguments, load(path, printer)?, printer).await
         }

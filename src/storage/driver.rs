@@ -120,9 +120,20 @@ pub trait Storage: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// The SQL of every migration, with its name; none if it is not SQL.
+    fn migration_texts(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
     /// Looks for tables, columns and rows that the tracker can't work with. Empty if all is well.
     async fn check(&self) -> Result<Vec<Finding>, StorageError> {
         Ok(Vec::new())
+    }
+
+    /// Has the database prepare the statements of the schema, and returns what they lack. Mika's own tables need not be
+    /// there yet.
+    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
+        Err(StorageError::Unsupported("schemas"))
     }
 
     /// The part of [`Storage::check`] that is cheap enough for every few minutes: whether triggers,

@@ -74,6 +74,58 @@ pub fn status(
         .collect())
 }
 
+/// Tables of Mika's own whose names have a prefix in some schemas.
+const PREFIXED: [&str; 2] = ["peers", "history"];
+
+/// The part of a migration that makes or changes Mika's own tables, which have this prefix: its statements, with an
+/// empty line after each. What is about the tables of a site is left out, and so are triggers on them.
+pub(super) fn own_tables(sql: &str, prefix: &str) -> String {
+    let mut own = String::new();
+    for part in sql.split("\n\n").filter(|part| is_own(part)) {
+        let mut rest = part;
+        while let Some(start) = rest.find(is_word) {
+            let end = rest[start..].find(|char| !is_word(char));
+            let end = end.map_or(rest.len(), |length| start + length);
+            own.push_str(&rest[..start]);
+            if PREFIXED.contains(&&rest[start..end]) {
+                own.push_str(prefix);
+            }
+            own.push_str(&rest[start..end]);
+            rest = &rest[end..];
+        }
+        own.push_str(rest);
+        own.push_str("\n\n");
+    }
+    own
+}
+
+/// Whether a part of a migration is about Mika's own tables.
+fn is_own(part: &str) -> bool {
+    let mut lines = part
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("--"));
+    let first = lines.next().unwrap_or_default();
+    let mut words = first.split(|char| !is_word(char));
+    let is_about_site = |word: &str| ["users", "torrents", "whitelist"].contains(&word);
+    let mut tables = words.clone();
+    let makes_trigger_of_site =
+        first.contains("TRIGGER") && !words.any(|word| word.starts_with("mika_feed"));
+    !first.is_empty()
+        && !tables.any(is_about_site)
+        && !makes_trigger_of_site
+        && !is_site_function(first)
+}
+
+/// Whether a line begins a function of a trigger on a table of the site.
+fn is_site_function(line: &str) -> bool {
+    let name = line.strip_prefix("CREATE OR REPLACE FUNCTION ");
+    name.is_some_and(|name| !name.starts_with("mika_feed"))
+}
+
+fn is_word(char: char) -> bool {
+    char.is_alphanumeric() || char == '_'
+}
+
 /// The [`IDENTITY`] among `known`.
 pub(super) fn identity(known: &[Migration]) -> Option<&Migration> {
     known.iter().find(|migration| migration.name == IDENTITY)
@@ -97,6 +149,34 @@ pub async fn prepare(storage: &dyn Storage) -> Result<Vec<String>, StorageError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_own_part_has_mikas_tables_and_nothing_of_a_site() {
+        for migrations in [SQLITE, POSTGRES, MYSQL] {
+            let all: String = migrations
+                .iter()
+                .map(|migration| own_tables(migration.sql, "t_"))
+                .collect();
+            for table in [
+                "t_peers",
+                "t_history",
+                "mika_journal",
+                "mika_feed",
+                "mika_identity",
+            ] {
+                assert!(all.contains(&format!("{table} (")), "{table}: {all}");
+            }
+            assert!(all.contains("t_peers ADD COLUMN"), "{all}");
+            for site in [
+                "mika_users",
+                "mika_torrents",
+                "mika_whitelist",
+                "TABLE users",
+            ] {
+                assert!(!all.contains(site), "{site}: {all}");
+            }
+        }
+    }
 
     #[test]
     fn pending_ones_are_named_and_unknown_ones_refused() {

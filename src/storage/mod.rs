@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::sql::statements::Schema;
 use crate::base::secret::Secret;
 use crate::registry::RowChange;
 
@@ -161,6 +162,18 @@ pub fn check_schema(driver: &str, schema: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// The schemas of a driver, each with its name and the file of its statements; none of a driver that is not of this crate.
+pub fn schemas(driver: &str) -> Vec<(&'static str, &'static str)> {
+    let schemas = match driver {
+        "mysql" => mysql::schemas(),
+        "postgres" => postgres::schemas(),
+        "sqlite" => sqlite::schemas(),
+        _ => &[],
+    };
+    let text = |schema: &Schema| (schema.name, schema.statements);
+    schemas.iter().map(text).collect()
 }
 
 /// The file of an embedded database; none for a server, or if the URL is wrong.

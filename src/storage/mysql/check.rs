@@ -83,6 +83,16 @@ pub(super) async fn check(
     Ok((findings, !is_incomplete))
 }
 
+/// What the statements about the site's tables lack.
+pub(super) async fn schema(session: &mut MysqlSession<'_>) -> Result<Vec<Finding>, MysqlFault> {
+    let (mut rights, mut failures) = (Missing::default(), Failures::default());
+    for call in CALLS.into_iter().filter(|call| call.name != FEED.name) {
+        statement(session, call, &mut rights, &mut failures).await?;
+    }
+    let lacks = rights.finding(session).await?;
+    Ok(failures.findings().chain(lacks).collect())
+}
+
 async fn server(
     session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,

@@ -32,6 +32,7 @@ use self::definers::Trial;
 use self::link::{ANSWER_TIMEOUT, MysqlLink, WHOLE_TABLE_TIMEOUT};
 use self::session::MysqlSession;
 use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
+use super::sql::header::Dialect;
 use super::sql::job::{Repeat, Retries};
 use super::sql::statements::{self, Schema, Statements};
 use super::sql::{self, SqlStorage};
@@ -47,6 +48,7 @@ static SCHEMAS: [Schema; 2] = [
         own: OWN,
         prefix: "",
         migrations: migrate::MYSQL,
+        dialect: Dialect::Mysql,
         is_row_by_row: false,
     },
     Schema {
@@ -55,6 +57,7 @@ static SCHEMAS: [Schema; 2] = [
         own: OWN,
         prefix: "mika_",
         migrations: migrate::MYSQL_2015,
+        dialect: Dialect::Mysql,
         is_row_by_row: false,
     },
 ];
@@ -73,6 +76,11 @@ pub(super) fn check_url(url: &Secret) -> Result<(), String> {
     let form = "mysql://USER:PASSWORD@HOST:PORT/DATABASE";
     url::check_scheme(url, "mysql", &["mysql", "mariadb"], form)?;
     url::check_login(url, true)
+}
+
+/// The schemas of this driver.
+pub(super) fn schemas() -> &'static [Schema] {
+    &SCHEMAS
 }
 
 /// Opens the database of a URL; the first call connects.
@@ -123,6 +131,10 @@ fn time_limit(job: Use) -> Duration {
 
 #[async_trait]
 impl SqlDatabase for Mysql {
+    fn schema(&self) -> &'static Schema {
+        self.schema
+    }
+
     async fn session(&self, job: Use) -> Result<Box<dyn SqlSession + '_>, SqlFault> {
         Ok(Box::new(self.open(job).await?))
     }
@@ -147,6 +159,10 @@ impl SqlDatabase for Mysql {
         job!(self, Use::WholeTables, |session| {
             check::check(session, self.schema)
         })
+    }
+
+    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
+        job!(self, Use::Read, |session| check::schema(session))
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {

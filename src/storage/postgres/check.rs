@@ -69,12 +69,7 @@ pub(super) async fn check(
     own_identity(session, &mut rights, &mut findings).await?;
     findings.extend(inspect::inspect(session, schema).await?);
     let mut failures = Failures::default();
-    for torrents in session.statements_of(&TORRENTS) {
-        match session.look_at_hashes(torrents).await {
-            Err(fault) if !fault.is_of_server() => return Err(fault),
-            _ => {}
-        }
-    }
+    look_at_hashes(session).await?;
     for call in CALLS.into_iter().chain(OWN_CALLS) {
         for statement in session.statements_of(call) {
             prepare(session, statement, &mut rights, &mut failures).await?;
@@ -91,6 +86,32 @@ pub(super) async fn check(
         columns::inspect(session, &mut findings).await?;
     }
     Ok((findings, !is_incomplete))
+}
+
+/// What the statements about the site's tables lack.
+pub(super) async fn schema(
+    session: &mut PostgresSession<'_>,
+) -> Result<Vec<Finding>, PostgresFault> {
+    let (mut rights, mut failures) = (Lacking::default(), Failures::default());
+    look_at_hashes(session).await?;
+    for call in CALLS.into_iter().filter(|call| call.name != FEED.name) {
+        for statement in session.statements_of(call) {
+            prepare(session, statement, &mut rights, &mut failures).await?;
+        }
+    }
+    let lacks = rights.finding(session).await?;
+    Ok(failures.findings().chain(lacks).collect())
+}
+
+/// Whether info hashes are bytes or text here, on which the other statements depend.
+async fn look_at_hashes(session: &mut PostgresSession<'_>) -> Result<(), PostgresFault> {
+    for torrents in session.statements_of(&TORRENTS) {
+        match session.look_at_hashes(torrents).await {
+            Err(fault) if !fault.is_of_server() => return Err(fault),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 async fn server(

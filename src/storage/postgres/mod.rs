@@ -31,6 +31,7 @@ use self::link::{ANSWER_TIMEOUT, PostgresLink};
 use self::session::PostgresSession;
 pub(super) use self::url::check as check_url;
 use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
+use super::sql::header::Dialect;
 use super::sql::job::{Repeat, Retries};
 use super::sql::statements::{self, Schema, Statements};
 use super::sql::{self, SqlStorage};
@@ -43,6 +44,7 @@ static SCHEMAS: [Schema; 1] = [Schema {
     own: include_str!("../schemas/own/postgres.sql"),
     prefix: "",
     migrations: migrate::POSTGRES,
+    dialect: Dialect::Postgres,
     is_row_by_row: false,
 }];
 
@@ -51,6 +53,11 @@ struct Postgres {
     link: PostgresLink,
     schema: &'static Schema,
     statements: Arc<Statements>,
+}
+
+/// The schemas of this driver.
+pub(super) fn schemas() -> &'static [Schema] {
+    &SCHEMAS
 }
 
 /// Opens the database of a URL; the first call connects.
@@ -93,6 +100,10 @@ impl Postgres {
 
 #[async_trait]
 impl SqlDatabase for Postgres {
+    fn schema(&self) -> &'static Schema {
+        self.schema
+    }
+
     async fn session(&self, job: Use) -> Result<Box<dyn SqlSession + '_>, SqlFault> {
         Ok(Box::new(self.open(job).await?))
     }
@@ -117,6 +128,10 @@ impl SqlDatabase for Postgres {
         job!(self, Use::WholeTables, |session| {
             check::check(session, self.schema)
         })
+    }
+
+    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
+        job!(self, Use::Read, |session| check::schema(session))
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {

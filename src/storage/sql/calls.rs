@@ -41,36 +41,43 @@ pub static FEED: Call = Call::new("feed")
     .optional();
 pub static FIND_USERS: Call = Call::new("find_users")
     .with("pattern id enabled")
-    .gives(USER_COLUMNS);
+    .gives(USER_COLUMNS)
+    .optional();
 pub static COUNT_USERS: Call = Call::new("count_users")
     .with("pattern id enabled")
-    .gives("count");
+    .gives("count")
+    .optional();
 pub static FIND_TORRENTS: Call = Call::new("find_torrents")
     .with("pattern id enabled")
-    .gives(TORRENT_COLUMNS);
+    .gives(TORRENT_COLUMNS)
+    .optional();
 pub static COUNT_TORRENTS: Call = Call::new("count_torrents")
     .with("pattern id enabled")
-    .gives("count");
-pub static ADD_USER: Call = Call::new("add_user").with("id passkey username");
-pub static UPDATE_USER: Call =
-    Call::new("update_user").with("id passkey username enabled can_leech uploaded downloaded");
-pub static ADD_TORRENT: Call =
-    Call::new("add_torrent").with("id info_hash info_hash_v2 release_name");
-pub static UPDATE_TORRENT: Call =
-    Call::new("update_torrent").with("id release_name enabled has_reason reason multi_up multi_dn");
+    .gives("count")
+    .optional();
+pub static ADD_USER: Call = Call::new("add_user").with("id passkey username").optional();
+pub static UPDATE_USER: Call = Call::new("update_user")
+    .with("id passkey username enabled can_leech uploaded downloaded")
+    .optional();
+pub static ADD_TORRENT: Call = Call::new("add_torrent")
+    .with("id info_hash info_hash_v2 release_name")
+    .optional();
+pub static UPDATE_TORRENT: Call = Call::new("update_torrent")
+    .with("id release_name enabled has_reason reason multi_up multi_dn")
+    .optional();
 pub static MOVE_TORRENT: Call = Call::new("move_torrent").with("id new_id").optional();
 pub static REMOVE_TORRENTS: Call = Call::new("remove_torrents").of("id unused").optional();
-pub static ADD_CLIENT: Call = Call::new("add_client").with("peer_id vstring");
-pub static REMOVE_CLIENT: Call = Call::new("remove_client").with("peer_id");
-pub static WIPE_USERS: Call = Call::new("wipe_users").with("after last");
-pub static WIPE_TORRENTS: Call = Call::new("wipe_torrents").with("after last");
-pub static FIX_USERS: Call = Call::new("mend_users").of("id");
-pub static FIX_TORRENTS: Call = Call::new("mend_torrents").of("id");
+pub static ADD_CLIENT: Call = Call::new("add_client").with("peer_id vstring").optional();
+pub static REMOVE_CLIENT: Call = Call::new("remove_client").with("peer_id").optional();
+pub static WIPE_USERS: Call = Call::new("wipe_users").with("after last").optional();
+pub static WIPE_TORRENTS: Call = Call::new("wipe_torrents").with("after last").optional();
+pub static FIX_USERS: Call = Call::new("mend_users").of("id").optional();
+pub static FIX_TORRENTS: Call = Call::new("mend_torrents").of("id").optional();
 pub static CREDIT_USERS: Call =
     Call::new("credit_users").of("id uploaded downloaded snatches announces seed_time");
 pub static CREDIT_TORRENTS: Call =
     Call::new("credit_torrents").of("id uploaded downloaded snatches announces seeders leechers");
-pub static CREDIT_SNATCHES: Call = Call::new("credit_snatches").of("id snatches");
+pub static CREDIT_SNATCHES: Call = Call::new("credit_snatches").of("id snatches").optional();
 pub static ADD_SNATCHED: Call = Call::new("add_snatched")
     .of("info_hash snatches")
     .optional();

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::cells::{Cell, SqlRows};
-use super::statements::Statement;
+use super::statements::{Schema, Statement};
 use crate::base::ids::InfoHash;
 use crate::storage::values::{RefusedValue, text_of_hash};
 use crate::storage::{Claim, Finding, MigrationStatus, StorageError};
@@ -62,6 +62,9 @@ pub trait SqlDatabase: Send + Sync + 'static {
         false
     }
 
+    /// Whose tables these are.
+    fn schema(&self) -> &'static Schema;
+
     /// A connection that works, for one job.
     async fn session(&self, job: Use) -> Result<Box<dyn SqlSession + '_>, SqlFault>;
 
@@ -77,6 +80,9 @@ pub trait SqlDatabase: Send + Sync + 'static {
     /// Looks at the server, the tables, the statements and the account's privileges, but not at rows. Returns
     /// what it found, and whether rows can be read and checked.
     async fn check(&self) -> Result<(Vec<Finding>, bool), StorageError>;
+
+    /// See [`crate::storage::Storage::check_schema`].
+    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError>;
 
     /// See [`crate::storage::Storage::inspect`].
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError>;

@@ -21,6 +21,7 @@ pub(super) async fn add_users(
     job: &mut Job<'_>,
     users: &[NewUser],
 ) -> Result<Vec<Added<UserId>>, SqlFault> {
+    job.require(&calls::ADD_USER, "adding users")?;
     job.begin().await?;
     job.lock_edits().await?;
     let mut ids = Vec::with_capacity(users.len());
@@ -91,6 +92,7 @@ pub(super) async fn update_user(
     id: UserId,
     patch: &UserPatch,
 ) -> Result<(), SqlFault> {
+    job.require(&calls::UPDATE_USER, "changing users")?;
     job.begin().await?;
     must_exist(job, &calls::USERS_KNOWN, id.0, || format!("user {}", id.0)).await?;
     if let Some(passkey) = &patch.passkey {
@@ -139,6 +141,7 @@ pub(super) async fn add_torrents(
     job: &mut Job<'_>,
     torrents: &[NewTorrent],
 ) -> Result<Vec<Added<TorrentId>>, SqlFault> {
+    job.require(&calls::ADD_TORRENT, "adding torrents")?;
     job.begin().await?;
     job.lock_edits().await?;
     let forms = job.hash_forms().await?;
@@ -254,6 +257,7 @@ pub(super) async fn update_torrent(
     id: TorrentId,
     patch: &TorrentPatch,
 ) -> Result<(), SqlFault> {
+    job.require(&calls::UPDATE_TORRENT, "changing torrents")?;
     job.begin().await?;
     must_exist(job, &calls::TORRENTS_KNOWN, id.0, || {
         format!("torrent {}", id.0)
@@ -333,6 +337,7 @@ pub(super) async fn add_clients(
     job: &mut Job<'_>,
     clients: &[ClientPrefix],
 ) -> Result<(), SqlFault> {
+    job.require(&calls::ADD_CLIENT, "changing the whitelist")?;
     job.begin().await?;
     job.lock_edits().await?;
     for client in clients {
@@ -366,6 +371,7 @@ fn alike(prefix: &str) -> SqlFault {
 
 /// A row whose prefix has blanks around it is removed under the prefix without them.
 pub(super) async fn remove_client(job: &mut Job<'_>, prefix: &str) -> Result<(), SqlFault> {
+    job.require(&calls::REMOVE_CLIENT, "changing the whitelist")?;
     job.begin().await?;
     let clients = read::clients(job).await?.rows;
     let written: Vec<String> = clients
@@ -396,6 +402,7 @@ pub(super) async fn wipe(
         Wipe::Users => (&calls::USERS, &calls::WIPE_USERS),
         Wipe::Torrents => (&calls::TORRENTS, &calls::WIPE_TORRENTS),
     };
+    job.require(wipe, "wiping totals")?;
     job.begin().await?;
     let after = Cell::Int(after.map_or(-1, i64::from));
     let params = [("after", after), ("limit", limit.max(1).into())];

@@ -14,6 +14,7 @@ pub(super) async fn users(
     wanted: &Find<UserKey>,
 ) -> Result<Found<StoredUser>, SqlFault> {
     let calls = (&calls::COUNT_USERS, &calls::FIND_USERS);
+    job.require(calls.1, "lists of users")?;
     find(job, wanted, calls, decode::user).await
 }
 
@@ -22,6 +23,7 @@ pub(super) async fn torrents(
     wanted: &Find<TorrentKey>,
 ) -> Result<Found<StoredTorrent>, SqlFault> {
     let calls = (&calls::COUNT_TORRENTS, &calls::FIND_TORRENTS);
+    job.require(calls.1, "lists of torrents")?;
     find(job, wanted, calls, decode::torrent).await
 }
 

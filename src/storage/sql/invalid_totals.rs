@@ -64,6 +64,7 @@ pub(super) async fn fix(job: &mut Job<'_>, what: Wipe, ids: &[u32]) -> Result<()
         Wipe::Users => &calls::FIX_USERS,
         Wipe::Torrents => &calls::FIX_TORRENTS,
     };
+    job.require(call, "setting totals")?;
     job.begin().await?;
     job.call_for(call, &SqlRows::of_ids(ids.iter().copied()))
         .await?;

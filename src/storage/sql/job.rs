@@ -92,6 +92,14 @@ impl Job<'_> {
         !self.statements.of(call).is_empty()
     }
 
+    /// An answer for people if the schema has no such statement: it does not support `what`.
+    pub(super) fn require(&self, call: &Call, what: &'static str) -> Result<(), SqlFault> {
+        if self.has(call) {
+            return Ok(());
+        }
+        Err(StorageError::Unsupported(what).into())
+    }
+
     /// The rows of a named statement.
     pub(super) async fn call(
         &mut self,

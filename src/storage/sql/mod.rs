@@ -12,9 +12,11 @@ mod edit;
 mod feed;
 mod find;
 mod hashes;
+pub mod header;
 mod invalid_totals;
 pub(super) mod job;
 mod read;
+mod site_schema;
 pub mod statements;
 
 use std::sync::Arc;
@@ -124,12 +126,23 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         self.database.migrations().await
     }
 
+    fn migration_texts(&self) -> Vec<(&'static str, &'static str)> {
+        let migrations = self.database.schema().migrations.iter();
+        migrations
+            .map(|migration| (migration.name, migration.sql))
+            .collect()
+    }
+
     async fn check(&self) -> Result<Vec<Finding>, StorageError> {
         let (mut findings, has_rows) = self.database.check().await?;
         if has_rows {
             findings.extend(self.unusable_rows().await?);
         }
         Ok(findings)
+    }
+
+    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
+        self.database.check_schema().await
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {

@@ -8,8 +8,11 @@
 //! of the row are parameters. `storage.statements` of the config replaces single ones.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::calls::{CALLS, Call, OWN_CALLS};
+use super::header::Dialect;
+use super::site_schema;
 use crate::base::suggest::nearest;
 use crate::storage::migrate::Migration;
 use crate::storage::{StorageConfig, StorageError};
@@ -32,6 +35,7 @@ pub struct Schema {
     /// Prefix of the names of Mika's own tables `peers` and `history`.
     pub prefix: &'static str,
     pub migrations: &'static [Migration],
+    pub dialect: Dialect,
     /// Whether the columns of rows may be parameters, because a statement is run for each row by itself.
     pub is_row_by_row: bool,
 }
@@ -71,21 +75,30 @@ impl Schema {
     }
 }
 
-/// The schema that `config` names.
+/// The schema that `config` names: one of this crate, or a file.
 pub fn chosen(
     built_in: &'static [Schema],
     config: &StorageConfig,
 ) -> Result<&'static Schema, StorageError> {
+    if is_file(&config.schema) {
+        return site_schema::load(built_in, Path::new(&config.schema));
+    }
     let found = built_in.iter().find(|schema| schema.name == config.schema);
     found.ok_or_else(|| {
         let known: Vec<&str> = built_in.iter().map(|schema| schema.name).collect();
         StorageError::Broken(format!(
-            "storage.schema: there is no schema {:?}; there are: {}. For another web application \
-             choose the nearest and put its own statements into storage.statements",
+            "storage.schema: there is no schema {:?}; there are: {}. For another web application write a file \
+             of your own, such as ./my-site.sql (docs/schemas.md)",
             config.schema,
             known.join(", ")
         ))
     })
+}
+
+/// Whether a schema is named by the path of its file.
+pub fn is_file(schema: &str) -> bool {
+    let has_extension = Path::new(schema).extension().is_some_and(|it| it == "sql");
+    has_extension || schema.contains('/')
 }
 
 // === impl Statements ===
@@ -146,16 +159,18 @@ pub fn mentions(statements: &[Statement], name: &str) -> bool {
     words.any(|word| word.eq_ignore_ascii_case(name))
 }
 
-fn call(name: &str) -> Option<&'static Call> {
+pub fn call(name: &str) -> Option<&'static Call> {
     CALLS.into_iter().find(|call| call.name == name)
 }
 
 /// The statements of a file by their names, without the comments.
-fn named(file: &str) -> BTreeMap<&str, String> {
+pub fn named(file: &str) -> BTreeMap<&str, String> {
     let mut statements = BTreeMap::new();
     let mut current = None;
     for line in file.lines() {
         if let Some(name) = line.strip_prefix(NAME) {
+            // A later one replaces the one before.
+            statements.insert(name.trim(), String::new());
             current = Some(name.trim());
         } else if let (Some(name), false) = (current, line.starts_with("--")) {
             let text: &mut String = statements.entry(name).or_default();
@@ -308,6 +323,7 @@ mod tests {
         own: "",
         prefix: "",
         migrations: &[],
+        dialect: Dialect::Mysql,
         is_row_by_row: false,
     };
 

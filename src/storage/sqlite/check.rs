@@ -7,8 +7,8 @@ use super::statement::SqliteStatement;
 use super::{tables, triggers};
 use crate::storage::Finding;
 use crate::storage::failing::FailingStatements;
-use crate::storage::sql::calls::{CALLS, Call};
-use crate::storage::sql::statements::{Statement, Statements, mentions};
+use crate::storage::sql::calls::{CALLS, Call, FEED};
+use crate::storage::sql::statements::{Schema, Statement, Statements, is_file, mentions};
 
 /// The tables of the site and the columns that the schema uses. Statements of the config may do without.
 const SITE_COLUMNS: &[(&str, &str)] = &[
@@ -45,11 +45,12 @@ const OWN_COLUMNS: &[(&str, &str)] = &[
 /// Looks at all but the rows; returns what it found, and whether rows can be read.
 pub(super) fn check(
     connection: &Connection,
+    schema: &Schema,
     statements: &Statements,
 ) -> Result<(Vec<Finding>, bool), SqliteFault> {
     let mut findings = Vec::new();
     damage(connection, &mut findings)?;
-    for status in tables::migrations(connection)?
+    for status in tables::migrations(connection, schema)?
         .iter()
         .filter(|status| !status.applied)
     {
@@ -61,12 +62,12 @@ pub(super) fn check(
     if !findings.is_empty() {
         return Ok((findings, false));
     }
-    missing(connection, statements, &mut findings)?;
+    missing(connection, schema, statements, &mut findings)?;
     if !findings.is_empty() {
         return Ok((findings, false));
     }
-    findings.extend(triggers::inspect(connection)?);
-    let failing = failing(connection, statements)?;
+    findings.extend(triggers::inspect(connection, schema)?);
+    let failing = failing(connection, statements, CALLS.into_iter())?;
     let has_rows = failing.is_empty();
     findings.extend(failing.findings());
     findings.extend(text_hashes(connection)?);
@@ -116,18 +117,23 @@ fn damage(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Sq
 /// Tables and columns that are not there. Those of the site only if a statement names them.
 fn missing(
     connection: &Connection,
+    schema: &Schema,
     statements: &Statements,
     findings: &mut Vec<Finding>,
 ) -> Result<(), SqliteFault> {
     let is_used = |name: &str| CALLS.iter().any(|call| mentions(statements.of(call), name));
     for (table, columns) in SITE_COLUMNS {
-        if is_used(table) {
+        // What a schema of the site's own lacks shows in its statements.
+        if is_used(table) && !is_file(schema.name) {
             let columns = columns.split(' ').filter(|column| is_used(column));
             missing_of(connection, table, columns, findings)?;
         }
     }
     for (table, columns) in OWN_COLUMNS {
-        missing_of(connection, table, columns.split(' '), findings)?;
+        let is_prefixed = matches!(*table, "peers" | "history");
+        let prefix = if is_prefixed { schema.prefix } else { "" };
+        let table = format!("{prefix}{table}");
+        missing_of(connection, &table, columns.split(' '), findings)?;
     }
     Ok(())
 }
@@ -162,13 +168,23 @@ fn columns_of(connection: &Connection, table: &str) -> Result<Vec<String>, Sqlit
     Ok(there.collect::<Result<_, _>>()?)
 }
 
-/// Prepares the statements of the schema without running them.
+/// What the statements about the site's tables lack.
+pub(super) fn schema(
+    connection: &Connection,
+    statements: &Statements,
+) -> Result<Vec<Finding>, SqliteFault> {
+    let calls = CALLS.into_iter().filter(|call| call.name != FEED.name);
+    Ok(failing(connection, statements, calls)?.findings().collect())
+}
+
+/// Prepares statements of the schema without running them.
 fn failing(
     connection: &Connection,
     statements: &Statements,
+    calls: impl Iterator<Item = &'static Call>,
 ) -> Result<FailingStatements, SqliteFault> {
     let mut failing = FailingStatements::default();
-    for call in CALLS {
+    for call in calls {
         for statement in statements.of(call) {
             match prepared(connection, call, statement) {
                 Ok(width) => failing.note_width(call, width),

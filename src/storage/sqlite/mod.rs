@@ -26,7 +26,8 @@ use async_trait::async_trait;
 use self::session::SqliteSession;
 use self::worker::Worker;
 use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
-use super::sql::statements::{Schema, Statements, chosen};
+use super::sql::header::Dialect;
+use super::sql::statements::{Schema, Statements, chosen, is_file};
 use super::sql::{SqlStorage, statements};
 use super::{Claim, Finding, MigrationStatus, Storage, StorageConfig, StorageError, migrate};
 use crate::base::secret::Secret;
@@ -46,30 +47,44 @@ static SCHEMAS: [Schema; 1] = [Schema {
     own: include_str!("../schemas/own/sqlite.sql"),
     prefix: "",
     migrations: migrate::SQLITE,
+    dialect: Dialect::Sqlite,
     is_row_by_row: true,
 }];
 
 /// A database file.
 struct Sqlite {
     path: PathBuf,
+    schema: &'static Schema,
     statements: Arc<Statements>,
     writer: Worker,
     reader: Worker,
 }
 
+/// The schemas of this driver.
+pub(super) fn schemas() -> &'static [Schema] {
+    &SCHEMAS
+}
+
 /// Opens the database `sqlite://PATH`, and creates the file if its folder is there.
 pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
     let path = open::path_of(&config.url)?;
-    let statements = statements(chosen(&SCHEMAS, config)?, config)?;
-    Ok(Arc::new(open_file(&path, BUSY_TIMEOUT, statements)?))
+    let schema = chosen(&SCHEMAS, config)?;
+    let statements = statements(schema, config)?;
+    Ok(Arc::new(open_file(
+        &path,
+        BUSY_TIMEOUT,
+        schema,
+        statements,
+    )?))
 }
 
 fn open_file(
     path: &Path,
     busy_timeout: Duration,
+    schema: &'static Schema,
     statements: Arc<Statements>,
 ) -> Result<SqlStorage<Sqlite>, StorageError> {
-    let database = Sqlite::open(path, busy_timeout, Arc::clone(&statements))?;
+    let database = Sqlite::open(path, busy_timeout, schema, Arc::clone(&statements))?;
     Ok(SqlStorage::new(database, statements))
 }
 
@@ -78,11 +93,11 @@ pub(super) fn check_url(url: &Secret) -> Result<(), String> {
 }
 
 pub(super) fn check_schema(schema: &str) -> Result<(), String> {
-    if schema == "mika" {
+    if schema == "mika" || is_file(schema) {
         return Ok(());
     }
     Err(format!(
-        r#"expected "mika", the one schema of the driver "sqlite", found {schema:?}"#
+        r#"expected "mika", the one schema of the driver "sqlite", or the path of a file such as "./my-site.sql", found {schema:?}"#
     ))
 }
 
@@ -95,6 +110,7 @@ impl Sqlite {
     fn open(
         path: &Path,
         busy_timeout: Duration,
+        schema: &'static Schema,
         statements: Arc<Statements>,
     ) -> Result<Self, StorageError> {
         let shown: Arc<str> = path.display().to_string().into();
@@ -102,6 +118,7 @@ impl Sqlite {
         let reader = open::reader(path, busy_timeout)?;
         Ok(Self {
             path: path.to_path_buf(),
+            schema,
             statements,
             writer: Worker::start("sqlite-writer", Arc::clone(&shown), writer)?,
             reader: Worker::start("sqlite-reader", shown, reader)?,
@@ -113,6 +130,10 @@ impl Sqlite {
 impl SqlDatabase for Sqlite {
     fn is_embedded(&self) -> bool {
         true
+    }
+
+    fn schema(&self) -> &'static Schema {
+        self.schema
     }
 
     async fn session(&self, job: Use) -> Result<Box<dyn SqlSession + '_>, SqlFault> {
@@ -134,22 +155,35 @@ impl SqlDatabase for Sqlite {
     }
 
     async fn migrate(&self) -> Result<Vec<String>, StorageError> {
-        self.writer.run(WHOLE_TABLE_TIMEOUT, tables::migrate).await
+        let schema = self.schema;
+        let migrate = move |connection: &mut _| tables::migrate(connection, schema);
+        self.writer.run(WHOLE_TABLE_TIMEOUT, migrate).await
     }
 
     async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
-        let migrations = |connection: &mut _| tables::migrations(connection);
+        let schema = self.schema;
+        let migrations = move |connection: &mut _| tables::migrations(connection, schema);
         self.reader.run(ANSWER_TIMEOUT, migrations).await
     }
 
     async fn check(&self) -> Result<(Vec<Finding>, bool), StorageError> {
         let statements = Arc::clone(&self.statements);
-        let check = move |connection: &mut _| check::check(connection, &statements);
+        let schema = self.schema;
+        let check = move |connection: &mut _| check::check(connection, schema, &statements);
         self.reader.run(WHOLE_TABLE_TIMEOUT, check).await
     }
 
+    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
+        let statements = Arc::clone(&self.statements);
+        let check = move |connection: &mut _| check::schema(connection, &statements);
+        self.reader.run(ANSWER_TIMEOUT, check).await
+    }
+
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
-        let inspect = |connection: &mut _| Ok(triggers::inspect(connection)?.into_iter().collect());
+        let schema = self.schema;
+        let inspect = move |connection: &mut _| {
+            Ok(triggers::inspect(connection, schema)?.into_iter().collect())
+        };
         self.reader.run(ANSWER_TIMEOUT, inspect).await
     }
 }

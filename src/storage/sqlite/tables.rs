@@ -4,6 +4,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::fault::SqliteFault;
 use super::triggers;
+use crate::storage::sql::statements::Schema;
 use crate::storage::{MigrationStatus, migrate};
 
 /// The names of the migrations that the database has; none if it is new.
@@ -30,18 +31,24 @@ fn has_identity(connection: &Connection) -> Result<bool, SqliteFault> {
     Ok(connection.prepare_cached(sql)?.exists([])?)
 }
 
-pub(super) fn migrations(connection: &Connection) -> Result<Vec<MigrationStatus>, SqliteFault> {
-    Ok(migrate::status(migrate::SQLITE, &applied(connection)?)?)
+pub(super) fn migrations(
+    connection: &Connection,
+    schema: &Schema,
+) -> Result<Vec<MigrationStatus>, SqliteFault> {
+    Ok(migrate::status(schema.migrations, &applied(connection)?)?)
 }
 
 /// Applies missing migrations, and restores triggers and identity. Each migration is a transaction with its
 /// name, so an interrupted run continues where it stopped.
-pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, SqliteFault> {
+pub(super) fn migrate(
+    connection: &mut Connection,
+    schema: &Schema,
+) -> Result<Vec<String>, SqliteFault> {
     let mut done = Vec::new();
-    for migration in migrate::SQLITE {
+    for migration in schema.migrations {
         let transaction = begin(connection)?;
         // Read inside the transaction: another process may migrate at the same time.
-        let pending = migrations(&transaction)?
+        let pending = migrations(&transaction, schema)?
             .iter()
             .any(|status| status.name == migration.name && !status.applied);
         if !pending {
@@ -61,20 +68,20 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<Vec<String>, Sqlite
         transaction.commit()?;
         done.push(migration.name.to_owned());
     }
-    if make_identity(connection)? {
+    if make_identity(connection, schema)? {
         done.push("identity".to_owned());
     }
-    done.extend(triggers::restore(connection)?);
+    done.extend(triggers::restore(connection, schema)?);
     Ok(done)
 }
 
 /// Gives the database a new identity if it was lost; returns whether it was.
-fn make_identity(connection: &mut Connection) -> Result<bool, SqliteFault> {
+fn make_identity(connection: &mut Connection, schema: &Schema) -> Result<bool, SqliteFault> {
     if has_identity(connection)? {
         return Ok(false);
     }
     let transaction = begin(connection)?;
-    if let Some(migration) = migrate::identity(migrate::SQLITE) {
+    if let Some(migration) = migrate::identity(schema.migrations) {
         transaction.execute_batch(migration.sql)?;
     }
     transaction.commit()?;

@@ -5,17 +5,18 @@ use rusqlite::Connection;
 
 use super::fault::SqliteFault;
 use super::tables::begin;
+use crate::storage::Finding;
 use crate::storage::sql::RELOAD;
+use crate::storage::sql::statements::Schema;
 use crate::storage::triggers::{self, Misplaced, Trigger};
-use crate::storage::{Finding, migrate};
 
 const CREATE: &str = "CREATE TRIGGER ";
 const END: &str = "\nEND;";
 
 /// The triggers of the migrations; the body is the whole statement.
-fn expected() -> Vec<Trigger> {
+fn expected(schema: &Schema) -> Vec<Trigger> {
     let mut triggers = Vec::new();
-    for migration in migrate::SQLITE {
+    for migration in schema.migrations {
         let mut rest = migration.sql;
         while let Some(start) = rest.find(CREATE) {
             let Some(length) = rest[start..].find(END) else {
@@ -42,7 +43,7 @@ fn trigger(statement: &str) -> Option<Trigger> {
     })
 }
 
-fn misplaced(connection: &Connection) -> Result<Vec<Misplaced>, SqliteFault> {
+fn misplaced(connection: &Connection, schema: &Schema) -> Result<Vec<Misplaced>, SqliteFault> {
     let mut select = connection
         .prepare("SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'trigger'")?;
     let found = select.query_map([], |row| {
@@ -55,23 +56,29 @@ fn misplaced(connection: &Connection) -> Result<Vec<Misplaced>, SqliteFault> {
         })
     })?;
     let found: Vec<Trigger> = found.collect::<Result<_, _>>()?;
-    Ok(triggers::misplaced(&expected(), &found))
+    Ok(triggers::misplaced(&expected(schema), &found))
 }
 
-pub(super) fn inspect(connection: &Connection) -> Result<Option<Finding>, SqliteFault> {
-    Ok(triggers::finding(&misplaced(connection)?))
+pub(super) fn inspect(
+    connection: &Connection,
+    schema: &Schema,
+) -> Result<Option<Finding>, SqliteFault> {
+    Ok(triggers::finding(&misplaced(connection, schema)?))
 }
 
 /// Creates triggers again that are missing or changed; returns their names. Changes were missed meanwhile, so
 /// followers load everything again.
-pub(super) fn restore(connection: &mut Connection) -> Result<Vec<String>, SqliteFault> {
-    if misplaced(connection)?.is_empty() {
+pub(super) fn restore(
+    connection: &mut Connection,
+    schema: &Schema,
+) -> Result<Vec<String>, SqliteFault> {
+    if misplaced(connection, schema)?.is_empty() {
         return Ok(Vec::new());
     }
     let transaction = begin(connection)?;
-    let misplaced = misplaced(&transaction)?;
+    let misplaced = misplaced(&transaction, schema)?;
     let mut made = Vec::new();
-    for wanted in expected() {
+    for wanted in expected(schema) {
         if misplaced.iter().any(|other| other.name == wanted.name) {
             let name = &wanted.name;
             transaction

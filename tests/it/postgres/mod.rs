@@ -5,6 +5,7 @@ mod contract;
 mod faults;
 mod feed;
 mod programs;
+mod schemas;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,0 +1,118 @@
+//! A schema that an operator writes for a site: a file of statements, with a head that says what it is based on and
+//! which tables are followed.
+
+use std::fs;
+use std::path::Path;
+
+use super::calls::{CALLS, Call, FEED};
+use super::header::SchemaHead;
+use super::statements::{Schema, call, named};
+use crate::base::suggest::nearest;
+use crate::storage::StorageError;
+use crate::storage::migrate::{self, Migration};
+
+/// The longest file that is read, in bytes.
+const FILE_MAX: u64 = 1 << 20;
+
+/// The schema from which Mika's own tables are.
+const OWN: &str = "mika";
+
+/// Reads the schema in a file. It stays in memory for as long as the process lives, as those of this crate do.
+pub fn load(built_in: &'static [Schema], path: &Path) -> Result<&'static Schema, StorageError> {
+    let wrong = |problem: String| {
+        StorageError::Broken(format!("storage.schema {}: {problem}", path.display()))
+    };
+    let length = fs::metadata(path)
+        .map_err(|error| wrong(error.to_string()))?
+        .len();
+    if length > FILE_MAX {
+        return Err(wrong(format!("it is longer than {FILE_MAX} bytes")));
+    }
+    let file = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    schema(built_in, &path.display().to_string(), &file).map_err(wrong)
+}
+
+/// The schema that the text of a file makes.
+fn schema(built_in: &[Schema], name: &str, file: &str) -> Result<&'static Schema, String> {
+    let head = SchemaHead::read(file)?;
+    let theirs = named(file);
+    if let Some(unknown) = theirs.keys().find(|name| call(name).is_none()) {
+        let names = CALLS.map(|call| call.name);
+        let hint = match nearest(unknown, names) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("there are: {}", names.join(", ")),
+        };
+        return Err(format!("there is no statement {unknown:?}: {hint}"));
+    }
+    let find = |name: &str| built_in.iter().find(|schema| schema.name == name);
+    let Some(own) = find(OWN) else {
+        return Err(format!("this driver does not have the schema {OWN:?}"));
+    };
+    let base = match head.based_on.as_deref() {
+        None => {
+            let feed = named(own.statements).remove(FEED.name).unwrap_or_default();
+            format!("-- name: {}\n{feed}", FEED.name)
+        }
+        Some(name) => match find(name) {
+            Some(base) => base.statements.to_owned(),
+            None => {
+                return Err(format!(
+                    "it is based on {name:?}, which this driver does not have"
+                ));
+            }
+        },
+    };
+    let is_needed = |call: &&&Call| !call.optional && head.based_on.is_none();
+    let lacking: Vec<&str> = CALLS
+        .iter()
+        .filter(is_needed)
+        .map(|call| call.name)
+        .filter(|name| !theirs.contains_key(name))
+        .collect();
+    if !lacking.is_empty() {
+        return Err(format!(
+            "it lacks the statements {}: write them, or say which schema it is based on",
+            lacking.join(", ")
+        ));
+    }
+    Ok(Box::leak(Box::new(Schema {
+        name: kept(name.to_owned()),
+        // A statement of the file replaces that of the base.
+        statements: kept(format!("{base}\n{file}")),
+        own: own.own,
+        prefix: kept(head.prefix.clone()),
+        migrations: migrations(own, &head),
+        dialect: own.dialect,
+        is_row_by_row: own.is_row_by_row,
+    })))
+}
+
+/// Mika's own tables under their names in this schema, and the triggers on the tables of the site.
+fn migrations(own: &Schema, head: &SchemaHead) -> &'static [Migration] {
+    let peers = format!("{}peers", head.prefix);
+    let triggers: String = head
+        .followed
+        .iter()
+        .map(|table| table.triggers(own.dialect, &peers))
+        .collect();
+    let migrations: Vec<Migration> = own
+        .migrations
+        .iter()
+        .enumerate()
+        .map(|(number, migration)| {
+            let mut sql = migrate::own_tables(migration.sql, &head.prefix);
+            if number == 0 {
+                sql.push_str(&triggers);
+            }
+            Migration {
+                name: migration.name,
+                sql: kept(sql),
+            }
+        })
+        .collect();
+    migrations.leak()
+}
+
+fn kept(text: String) -> &'static str {
+    text.leak()
+}

@@ -1,0 +1,147 @@
+//! The schema of docs/schemas.md, with the tables that it is for.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::harness::postgres::Postgres;
+use crate::harness::{Mika, PROGRAM_DEADLINE, poll};
+
+const INFO_HASH: &str = "%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB";
+
+/// The blocks of SQL of the page: the tables, and the schema's file.
+fn example() -> (String, String) {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schemas.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks = page.split("```sql\n").skip(1);
+    let blocks: Vec<&str> = blocks
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    let [tables, schema] = blocks[..] else {
+        panic!("the page has {} blocks of SQL", blocks.len());
+    };
+    (tables.to_owned(), schema.to_owned())
+}
+
+/// A site with these tables, a user and a torrent, and a tracker that is configured for it.
+fn site(schema: &str) -> (Postgres, Mika) {
+    let (tables, _) = example();
+    let server = Postgres::start();
+    let url = server.database("site");
+    server.sql(
+        "site",
+        &format!(
+            "{tables}
+             INSERT INTO accounts_user (username, password, is_active, announce_key, uploaded, downloaded)
+                 VALUES ('alice', '', true, 'key-of-alice', 5, 7), ('bob', '', true, NULL, 0, 0);
+             INSERT INTO library_release (title, infohash, is_freeleech, seeders, leechers, times_completed)
+                 VALUES ('one', repeat('ab', 20), true, 0, 0, 0);
+             INSERT INTO library_client (prefix, label) VALUES ('-MK', 'Mika''s own')"
+        ),
+    );
+    let mika = Mika::prepare(&json!({
+        "mode": "private",
+        "storage": { "driver": "postgres", "url": url, "schema": "./my-site.sql" },
+        "tracker": { "whitelist": true },
+        "journal": { "flush_interval": "200ms" },
+    }));
+    fs::write(mika.path("my-site.sql"), schema).unwrap();
+    (server, mika)
+}
+
+fn announce(mika: &Mika, passkey: &str, rest: &str) -> String {
+    let reply = mika.fetch(&format!(
+        "/{passkey}/announce?info_hash={INFO_HASH}&peer_id=-MK0001-abcdefghijkl&port=6881{rest}"
+    ));
+    String::from_utf8_lossy(&reply).into_owned()
+}
+
+#[test]
+fn the_example_of_the_page_works() {
+    let (server, mut mika) = site(&example().1);
+    assert!(
+        mika.managed(&["schema", "test", "my-site.sql"])
+            .contains("ok")
+    );
+    mika.managed(&["migrate"]);
+    let check = mika.manage(&["check"]);
+    let printed = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(check.status.success(), "{printed}");
+    mika.run();
+    let start = announce(
+        &mika,
+        "key-of-alice",
+        "&uploaded=0&downloaded=0&left=9&event=started",
+    );
+    assert!(start.contains("8:complete"), "{start}");
+    announce(
+        &mika,
+        "key-of-alice",
+        "&uploaded=1000&downloaded=9&left=0&event=completed",
+    );
+    let row = |columns: &str, table: &str| {
+        server.sql(
+            "site",
+            &format!("SELECT {columns} FROM {table} WHERE id = 1"),
+        )
+    };
+    // Freeleech: what is downloaded does not count.
+    poll(PROGRAM_DEADLINE, "the credit is there", || {
+        row("uploaded, downloaded", "accounts_user") == "1005\t7"
+    });
+    poll(PROGRAM_DEADLINE, "the counters are there", || {
+        row("seeders, times_completed", "library_release") == "1\t1"
+    });
+    server.sql(
+        "site",
+        "UPDATE accounts_user SET announce_key = 'key-of-bob' WHERE username = 'bob'",
+    );
+    poll(PROGRAM_DEADLINE, "a new key works", || {
+        announce(&mika, "key-of-bob", "&uploaded=0&downloaded=0&left=9").contains("8:complete")
+    });
+    server.sql(
+        "site",
+        "UPDATE accounts_user SET is_active = false WHERE username = 'alice'",
+    );
+    poll(PROGRAM_DEADLINE, "a ban takes effect", || {
+        announce(&mika, "key-of-alice", "&uploaded=1000&downloaded=9&left=0").contains("failure")
+    });
+    // What the file has no statement for is said.
+    let output = mika.manage(&["users", "add", "carol"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("does not support adding users"), "{error}");
+}
+
+#[test]
+fn a_wrong_file_is_explained() {
+    let schema = example().1;
+    let wrong = [
+        (schema.replace("title, true", "titel, true"), "titel"),
+        (
+            schema.replace("-- name: whitelist", "-- name: whitelst"),
+            "did you mean \"whitelist\"?",
+        ),
+        (
+            schema.replace("as user by id", "as users"),
+            "follow accounts_user as users",
+        ),
+        (
+            schema.replace("-- name: user_of_passkey", "--"),
+            "it lacks the statements user_of_passkey",
+        ),
+        (
+            schema.replace(":after", ":behind"),
+            "there is no parameter :behind",
+        ),
+    ];
+    let (_server, mika) = site(&schema);
+    for (text, problem) in wrong {
+        fs::write(mika.path("wrong.sql"), text).unwrap();
+        let output = mika.manage(&["schema", "test", "wrong.sql"]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.contains(problem), "{problem}: {said}");
+    }
+}
