@@ -1,4 +1,4 @@
-//! Two nodes with one Redis and one MariaDB: one of the four is killed at a time, and is back
+//! Two nodes with one Redis and one database server: one of the four is killed at a time, and is back
 //! before the next. What clients are credited with is exact, whichever node they announced to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,10 +13,11 @@ use fastrand::Rng;
 use serde_json::json;
 
 use crate::crowd::{self, Client, Range, Stage};
+use crate::harness::database::Database;
 use crate::harness::http::try_get;
 use crate::harness::load::{TORRENTS, USERS_PER_THREAD, multipliers};
 use crate::harness::redis::AOF;
-use crate::harness::site::{DATABASE, Site, settles};
+use crate::harness::site::{Site, settles};
 use crate::harness::{Mika, PROGRAM_DEADLINE, number, poll};
 use crate::seed;
 
@@ -49,10 +50,10 @@ enum Victim {
     A,
     B,
     Redis,
-    MariaDb,
+    Database,
 }
 
-const VICTIMS: [Victim; 4] = [Victim::A, Victim::B, Victim::Redis, Victim::MariaDb];
+const VICTIMS: [Victim; 4] = [Victim::A, Victim::B, Victim::Redis, Victim::Database];
 
 /// The nodes `a`, which is the site's, and `b`.
 struct Pair {
@@ -74,20 +75,31 @@ struct Wanted {
 
 #[test]
 fn killing_two_nodes_and_their_servers_loses_or_doubles_no_credit() {
-    endure("MIKA_NODE_KILLS", &AOF);
+    endure(Database::MariaDb, &AOF, "MIKA_NODE_KILLS", 6);
 }
 
 #[test]
 fn two_nodes_with_a_redis_that_forgets_everything_lose_no_credit() {
-    endure("MIKA_FORGETTING_NODE_KILLS", &[]);
+    endure(Database::MariaDb, &[], "MIKA_FORGETTING_NODE_KILLS", 6);
 }
 
-fn endure(variable: &str, persistence: &[&str]) {
-    let kills = number(variable, 6);
+#[test]
+fn killing_two_nodes_and_their_servers_loses_or_doubles_no_credit_on_postgresql() {
+    endure(Database::Postgres, &AOF, "MIKA_POSTGRES_NODE_KILLS", 4);
+}
+
+#[test]
+fn two_nodes_with_a_redis_that_forgets_everything_lose_no_credit_on_postgresql() {
+    let variable = "MIKA_POSTGRES_FORGETTING_NODE_KILLS";
+    endure(Database::Postgres, &[], variable, 2);
+}
+
+fn endure(database: Database, persistence: &[&str], variable: &str, default: u64) {
+    let kills = number(variable, default);
     let threads = number("MIKA_LOAD", 4) as usize;
     let seed = seed();
     eprintln!("{variable}={kills} MIKA_LOAD={threads} MIKA_SEED={seed}");
-    let mut pair = Pair::start(threads * USERS_PER_THREAD, persistence);
+    let mut pair = Pair::start(database, threads * USERS_PER_THREAD, persistence);
     let stage = Stage::new(pair.ways());
     let clients = crowd::run(&stage, threads, seed, || {
         let mut rng = Rng::with_seed(seed);
@@ -118,11 +130,11 @@ fn endure(variable: &str, persistence: &[&str]) {
 // === impl Pair ===
 
 impl Pair {
-    fn start(users: usize, persistence: &[&str]) -> Self {
+    fn start(database: Database, users: usize, persistence: &[&str]) -> Self {
         // Peers whose stop reaches a node late count until they expire.
         let limits = json!({ "max_peers_per_user": 1000 });
         let config = |node| json!({ "node": node, "tracker": limits });
-        let mut site = Site::prepare(users, persistence, &config("a"));
+        let mut site = Site::prepare_on(database, users, persistence, &config("a"));
         let mut b = site.another(&config("b"));
         let v4 = b.http();
         b.reconfigure(&json!({ "http": { "listen": [v4, v6_of(v4)] } }));
@@ -148,7 +160,7 @@ impl Pair {
             Victim::A => self.site.mika.kill9(),
             Victim::B => self.b.kill9(),
             Victim::Redis => self.site.redis.kill9(),
-            Victim::MariaDb => self.site.mariadb.kill9(),
+            Victim::Database => self.site.database.kill9(),
         }
         thread::sleep(absence);
         stage.note(format!("{victim:?} starts again"));
@@ -156,7 +168,7 @@ impl Pair {
             Victim::A => self.site.mika.launch(),
             Victim::B => self.b.launch(),
             Victim::Redis => self.site.redis.restart(),
-            Victim::MariaDb => self.site.mariadb.restart(),
+            Victim::Database => self.site.database.restart(),
         }
         self.wait_for_answers();
         stage.note(format!("{victim:?} answers"));
@@ -167,8 +179,8 @@ impl Pair {
         poll(PROGRAM_DEADLINE, "Redis answers", || {
             self.site.redis.cli(&["PING"]) == "PONG"
         });
-        poll(PROGRAM_DEADLINE, "MariaDB answers", || {
-            self.site.mariadb.try_sql("SELECT 1").is_ok()
+        poll(PROGRAM_DEADLINE, "the database answers", || {
+            self.site.database.try_sql("SELECT 1").is_ok()
         });
         for node in [self.site.mika.http(), self.b.http()] {
             // It accepts at once, and answers when it is ready.
@@ -186,8 +198,8 @@ impl Pair {
             wanted.values().map(|it| it.seeded.len()).sum::<usize>(),
             wanted.values().map(|it| it.maybe_seeded.len()).sum(),
         ];
-        let sql = format!("SELECT SUM(seed_time), SUM(snatches) FROM {DATABASE}.users");
-        let [seed_time, snatches] = self.site.mariadb.row(&sql);
+        let sql = "SELECT SUM(seed_time), SUM(snatches) FROM users";
+        let [seed_time, snatches] = self.site.database.row(sql);
         eprintln!(
             "{when}: {snatches} snatches; {seed_time} s of seed time, clients seeded {seeded}, at most {at_most}"
         );
@@ -242,9 +254,10 @@ impl Pair {
 
     /// What storage has of each peer: bytes up and down, and whether it is active.
     fn peers(&self) -> HashMap<String, [u64; 3]> {
-        let columns = "HEX(peer_id), uploaded, downloaded, active";
-        let sql = format!("SELECT {columns} FROM {DATABASE}.peers");
-        let table = self.site.mariadb.sql(&sql);
+        let id = self.site.database.hex("peer_id");
+        let active = "CASE WHEN active THEN 1 ELSE 0 END";
+        let sql = format!("SELECT {id}, uploaded, downloaded, {active} FROM peers");
+        let table = self.site.database.sql(&sql);
         let rows = table.lines().map(|line| {
             let (id, numbers) = line.split_once('\t').expect("four columns");
             let numbers = numbers.split('\t').map(|it| it.parse().expect("a number"));
@@ -292,8 +305,8 @@ impl Pair {
     }
 
     fn row<const N: usize>(&self, columns: &str, rows: &str) -> [u64; N] {
-        let sql = format!("SELECT {columns} FROM {DATABASE}.{rows}");
-        self.site.mariadb.row::<N>(&sql).map(i64::cast_unsigned)
+        let sql = format!("SELECT {columns} FROM {rows}");
+        self.site.database.row::<N>(&sql).map(i64::cast_unsigned)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The same with Redis and MariaDB: one of the three is killed at a time, at random
+//! The same with Redis and a database server: one of the three is killed at a time, at random
 //! moments, and whatever comes back empty or late, the credit is exact.
 
 use std::thread;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde_json::json;
 
+use crate::harness::database::Database;
 use crate::harness::http::get;
 use crate::harness::load::{self, Stage, USERS_PER_THREAD, report};
 use crate::harness::redis::AOF;
@@ -24,33 +25,44 @@ const ABSENCE: std::ops::RangeInclusive<u64> = 0..=1500;
 enum Victim {
     Mika,
     Redis,
-    MariaDb,
+    Database,
 }
 
 #[test]
 fn killing_servers_loses_no_credit() {
-    endure("MIKA_SERVER_KILLS", &AOF);
+    endure(Database::MariaDb, &AOF, "MIKA_SERVER_KILLS", 20);
 }
 
 #[test]
 fn a_redis_that_forgets_everything_loses_no_credit() {
-    endure("MIKA_FORGETTING_KILLS", &[]);
+    endure(Database::MariaDb, &[], "MIKA_FORGETTING_KILLS", 20);
 }
 
-fn endure(variable: &str, persistence: &[&str]) {
-    let kills = number(variable, 20);
+#[test]
+fn killing_servers_loses_no_credit_on_postgresql() {
+    endure(Database::Postgres, &AOF, "MIKA_POSTGRES_KILLS", 7);
+}
+
+#[test]
+fn a_redis_that_forgets_everything_loses_no_credit_on_postgresql() {
+    endure(Database::Postgres, &[], "MIKA_POSTGRES_FORGETTING_KILLS", 7);
+}
+
+fn endure(database: Database, persistence: &[&str], variable: &str, default: u64) {
+    let kills = number(variable, default);
     let threads = number("MIKA_LOAD", 4) as usize;
     let seed = seed();
     eprintln!("{variable}={kills} MIKA_LOAD={threads} MIKA_SEED={seed}");
     let config = json!({ "node": "killed" });
-    let mut site = Site::prepare(threads * USERS_PER_THREAD, persistence, &config);
+    let users = threads * USERS_PER_THREAD;
+    let mut site = Site::prepare_on(database, users, persistence, &config);
     site.mika.run();
     let stage = Stage::new(site.mika.http());
     let expected = load::run(&stage, threads, seed, || {
         kill_again_and_again(&mut site, &stage, kills, &mut Rng::with_seed(seed));
     });
     assert_eq!(site.mika.stop(), 0);
-    // If MariaDB has only just come back, the rest is left to the next start.
+    // If the database has only just come back, the rest is left to the next start.
     site.mika.run();
     // It accepts at once, and answers when it is ready.
     get(site.mika.http(), "/");
@@ -64,7 +76,7 @@ fn kill_again_and_again(site: &mut Site, stage: &Stage, kills: u64, rng: &mut Rn
         stage.is_answered();
         thread::sleep(Duration::from_millis(rng.u64(PAUSE)));
         let victim = *rng
-            .choice(&[Victim::Mika, Victim::Redis, Victim::MariaDb])
+            .choice(&[Victim::Mika, Victim::Redis, Victim::Database])
             .expect("one of three");
         kill(site, victim, Duration::from_millis(rng.u64(ABSENCE)));
     }
@@ -85,10 +97,10 @@ fn kill(site: &mut Site, victim: Victim, absence: Duration) {
             thread::sleep(absence);
             site.redis.restart();
         }
-        Victim::MariaDb => {
-            site.mariadb.kill9();
+        Victim::Database => {
+            site.database.kill9();
             thread::sleep(absence);
-            site.mariadb.restart();
+            site.database.restart();
         }
     }
 }

@@ -12,8 +12,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
+use super::database::numbers;
 use super::net::{self, Host};
-use super::{free_port, poll, send};
+use super::{copy, free_port, poll, send};
 
 /// How long the server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -64,15 +65,6 @@ fn template() -> &'static Path {
         folder
     });
     made.path()
-}
-
-fn copy(data: &Path, to: &Path) {
-    let copied = Command::new("cp")
-        .args(["--recursive", "--sparse=always"])
-        .args([data, to])
-        .status()
-        .expect("cp starts");
-    assert!(copied.success(), "the data folder is copied");
 }
 
 // === impl MariaDb ===
@@ -139,21 +131,21 @@ impl MariaDb {
 
     /// The numbers of one row.
     pub fn row<const N: usize>(&self, sql: &str) -> [i64; N] {
-        let text = self.sql(sql);
-        let numbers = text.split_whitespace().map(|word| {
-            let number = word.parse();
-            number.unwrap_or_else(|error| panic!("{sql}: {word}: {error}"))
-        });
-        let numbers: Vec<i64> = numbers.collect();
-        numbers
-            .try_into()
-            .unwrap_or_else(|found| panic!("{sql}: expected {N} numbers, found {found:?}"))
+        numbers(sql, &self.sql(sql))
     }
 
     /// The same, which may fail.
     pub fn try_sql(&self, sql: &str) -> Result<String, String> {
-        let output = self
-            .client()
+        Self::run(&mut self.client(), sql)
+    }
+
+    /// The same in a database.
+    pub fn try_sql_in(&self, database: &str, sql: &str) -> Result<String, String> {
+        Self::run(self.client().arg(database), sql)
+    }
+
+    fn run(client: &mut Command, sql: &str) -> Result<String, String> {
+        let output = client
             .args(["--execute", sql])
             .stdin(Stdio::null())
             .output()

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod database;
 pub mod http;
 pub mod load;
 pub mod mariadb;
@@ -72,7 +73,7 @@ fn send(process: Pid, signal: Signal) {
     }
 }
 
-/// Whether all threads of a process are stopped.
+/// Whether no thread of a process runs.
 fn has_stopped(process: Pid) -> bool {
     let tasks = format!("/proc/{}/task", process.as_raw_nonzero());
     let mut tasks = fs::read_dir(tasks).expect("the process runs");
@@ -81,7 +82,7 @@ fn has_stopped(process: Pid) -> bool {
         // The state follows the name, which stands in brackets. A thread may have ended meanwhile.
         let stat = fs::read_to_string(file).unwrap_or_default();
         stat.rsplit_once(") ")
-            .is_none_or(|(_, rest)| rest.starts_with('T'))
+            .is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
     })
 }
 
@@ -125,6 +126,16 @@ pub fn free_port() -> SocketAddr {
     let address = (0..1000).map(port).find(is_free).expect("a free port");
     given.insert(address.port());
     address
+}
+
+/// Copies a data folder of a server, with its owner.
+fn copy(data: &Path, to: &Path) {
+    let copied = Command::new("cp")
+        .args(["--archive", "--sparse=always"])
+        .args([data, to])
+        .status()
+        .expect("cp starts");
+    assert!(copied.success(), "the data folder is copied");
 }
 
 /// Writes the entries of `over` into `base`, dictionary by dictionary.

@@ -11,10 +11,10 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{free_port, poll, send};
+use super::{copy, free_port, poll, send};
 
 /// How long the server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -111,17 +111,31 @@ fn template() -> &'static Path {
     made.path()
 }
 
-fn copy(data: &Path, to: &Path) {
-    let copied = Command::new("cp")
-        .args(["--archive", "--sparse=always"])
-        .args([data, to])
-        .status()
-        .expect("cp starts");
-    assert!(copied.success(), "the data folder is copied");
-}
-
 fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).trim().to_owned()
+}
+
+/// The processes that the server started: one for each connection, and some of its own.
+fn parts(process: &Child) -> Vec<Pid> {
+    let id = process.id();
+    // The server has one thread.
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+    let children = children.expect("the system tells the children of a process");
+    let pids = children
+        .split_whitespace()
+        .map(|pid| pid.parse().expect("a number"));
+    pids.filter_map(Pid::from_raw).collect()
+}
+
+/// Kills the server and its parts. Paused ones would not notice its end.
+fn kill(mut process: Child) {
+    // Stopped, it starts no others and waits for none that ends, so that each number stays that of its part.
+    send(Pid::from_child(&process), Signal::STOP);
+    for part in parts(&process) {
+        let _ = kill_process(part, Signal::KILL);
+    }
+    let _ = process.kill();
+    let _ = process.wait();
 }
 
 /// A connection of a site's own, for transactions that stay open between two calls.
@@ -192,6 +206,11 @@ impl Postgres {
         panic!("postgres does not start:\n{}", server.log());
     }
 
+    /// The address that it serves on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The URL of a database, as the config has it.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{SUPERUSER}@{}/{database}", self.address)
@@ -235,9 +254,8 @@ impl Postgres {
 
     /// Ends the server as a crash would, with the processes that it started.
     pub fn kill9(&mut self) {
-        let mut process = self.process.take().expect("postgres runs");
-        process.kill().expect("a child can be killed");
-        process.wait().expect("a child can be waited for");
+        let process = self.process.take().expect("postgres runs");
+        kill(process);
     }
 
     /// Ends the server in order; clients are cut off.
@@ -256,6 +274,42 @@ impl Postgres {
     pub fn restart(&mut self) {
         // The processes of a server that was killed end by themselves, and the next one waits for that.
         poll(DEADLINE, "postgres starts again", || self.try_run());
+    }
+
+    /// Stops it from running, as a machine does that has no time for it; connections stay.
+    pub fn pause(&self) {
+        let process = self.process.as_ref().expect("postgres runs");
+        // First: it starts no others after that, and waits for none that ends.
+        send(Pid::from_child(process), Signal::STOP);
+        for part in parts(process) {
+            send(part, Signal::STOP);
+        }
+    }
+
+    pub fn resume(&self) {
+        let process = self.process.as_ref().expect("postgres runs");
+        for part in parts(process) {
+            send(part, Signal::CONT);
+        }
+        send(Pid::from_child(process), Signal::CONT);
+    }
+
+    /// Stops it, starts it again, and returns a copy of its data as they were in between.
+    pub fn back_up(&mut self) -> TempDir {
+        self.stop();
+        let backup = tempfile::tempdir().expect("a temporary folder");
+        copy(&self.folder.path().join("data"), backup.path());
+        self.restart();
+        backup
+    }
+
+    /// Stops it, and starts it again with the data of a copy, as after a failover to a replica that was behind.
+    pub fn go_back_to(&mut self, backup: &TempDir) {
+        self.stop();
+        let path = self.folder.path();
+        fs::remove_dir_all(path.join("data")).expect("the data folder is deleted");
+        copy(&backup.path().join("data"), path);
+        self.restart();
     }
 
     pub fn log(&self) -> String {
@@ -306,10 +360,8 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // It may have ended by itself. Its own processes notice, and end, too.
-            let _ = process.kill();
-            let _ = process.wait();
+        if let Some(process) = self.process.take() {
+            kill(process);
         }
         if std::thread::panicking() {
             eprintln!("--- postgres ---\n{}", self.log());

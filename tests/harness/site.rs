@@ -1,4 +1,4 @@
-//! A private tracker with a Redis and a MariaDB of its own, and what both must contain after a load.
+//! A private tracker with a Redis and a database of its own, and what both must contain after a load.
 
 use std::fmt::Write as _;
 use std::thread;
@@ -8,6 +8,7 @@ use mika::base::ids::InfoHash;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use super::database::{Database, SiteDatabase};
 use super::load::{Ledger, TORRENTS, info_hash, multipliers, passkey};
 use super::mariadb::MariaDb;
 use super::net::Host;
@@ -18,43 +19,29 @@ use super::{Mika, free_port, merge, now, poll};
 /// after storage has them, for other nodes to read.
 const RECONCILED: Duration = Duration::from_secs(40);
 
-/// Its database.
-pub const DATABASE: &str = "site";
-
-/// The daemon's user at MariaDB, and its password.
-const LOGIN: (&str, &str) = ("mika", "long-and-secret");
-
-/// What docs/sql.md gives them.
-const PRIVILEGES: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, TRIGGER";
-
 /// The daemon and its servers.
 pub struct Site {
     pub mika: Mika,
     pub redis: Redis,
-    pub mariadb: MariaDb,
+    pub database: SiteDatabase,
 }
 
 /// The servers in its config, besides what the test wants.
-fn with_servers(config: &Value, mariadb: &MariaDb, redis: &Redis) -> Value {
+fn with_servers(config: &Value, database: &SiteDatabase, redis: &Redis) -> Value {
     let mut whole = json!({
         "mode": "private",
         // A reply after the timeout is not an acknowledgement: here none times out.
         "journal": { "flush_interval": "300ms", "ack_timeout": "30s", "keep": "10s" },
         "cache": { "driver": "redis", "url": redis.url() },
-        "storage": { "driver": "mysql", "url": storage_url(mariadb) },
+        "storage": database.config(),
     });
     merge(&mut whole, config);
     whole
 }
 
-fn storage_url(mariadb: &MariaDb) -> String {
-    let (user, password) = LOGIN;
-    format!("mysql://{user}:{password}@{}/{DATABASE}", mariadb.address())
-}
-
 /// Users and torrents of the load, as a site's own SQL adds them.
-fn fill(mariadb: &MariaDb, users: usize) {
-    let mut sql = format!("USE {DATABASE};");
+fn fill(database: &SiteDatabase, users: usize) {
+    let mut sql = String::new();
     let quoted = (0..users).map(|user| format!("('{}', 'user {user}')", passkey(user)));
     let quoted: Vec<String> = quoted.collect();
     write!(
@@ -65,16 +52,16 @@ fn fill(mariadb: &MariaDb, users: usize) {
     .expect("a String takes everything");
     for torrent in 0..TORRENTS {
         let (up, down) = multipliers(torrent);
-        let hash = InfoHash(info_hash(torrent));
+        let hash = database.bytes(&InfoHash(info_hash(torrent)).to_string());
         write!(
             sql,
             "INSERT INTO torrents (info_hash, release_name, multi_up, multi_dn)
-             VALUES (X'{hash}', 'torrent {torrent}', {up}, {down});"
+             VALUES ({hash}, 'torrent {torrent}', {up}, {down});"
         )
         .expect("a String takes everything");
     }
     sql.push_str("INSERT INTO whitelist (peer_id, vstring) VALUES ('-MK', 'test');");
-    mariadb.sql(&sql);
+    database.sql(&sql);
 }
 
 /// Whether it becomes true before `deadline` has passed.
@@ -100,47 +87,52 @@ pub fn has_no_difference(report: &str) -> bool {
 impl Site {
     /// Servers with users and torrents, by plain SQL, and a warm cache. The daemon does not run yet.
     pub fn prepare(users: usize, persistence: &[&str], config: &Value) -> Self {
-        let mariadb = MariaDb::start();
+        Self::prepare_on(Database::MariaDb, users, persistence, config)
+    }
+
+    /// The same with that database.
+    pub fn prepare_on(
+        database: Database,
+        users: usize,
+        persistence: &[&str],
+        config: &Value,
+    ) -> Self {
+        let database = SiteDatabase::start(database);
         let redis = Redis::start_with(persistence);
-        let config = with_servers(config, &mariadb, &redis);
+        let config = with_servers(config, &database, &redis);
         let mika = Mika::prepare_on(free_port(), &config);
-        Self::fill(mika, redis, mariadb, users)
+        Self::fill(mika, redis, database, users)
     }
 
     /// The same, with the daemon on one host and the servers on another.
     pub fn prepare_apart(users: usize, ours: &Host, theirs: &Host, config: &Value) -> Self {
-        let mariadb = MariaDb::start_in(theirs);
+        let database = SiteDatabase::start_in(theirs);
         let redis = Redis::start_in(theirs);
-        let config = with_servers(config, &mariadb, &redis);
+        let config = with_servers(config, &database, &redis);
         let mika = Mika::prepare_in(ours, ([127, 0, 0, 1], 6881).into(), &config);
-        Self::fill(mika, redis, mariadb, users)
+        Self::fill(mika, redis, database, users)
     }
 
-    fn fill(mika: Mika, redis: Redis, mariadb: MariaDb, users: usize) -> Self {
-        mariadb.database(DATABASE);
-        let (user, password) = LOGIN;
-        mariadb.sql(&format!(
-            "CREATE USER {user} IDENTIFIED BY '{password}'; GRANT {PRIVILEGES} ON {DATABASE}.* TO {user}"
-        ));
+    fn fill(mika: Mika, redis: Redis, database: SiteDatabase, users: usize) -> Self {
         mika.managed(&["migrate"]);
-        fill(&mariadb, users);
+        fill(&database, users);
         mika.managed(&["warmup"]);
         Self {
             mika,
             redis,
-            mariadb,
+            database,
         }
     }
 
     /// A second daemon for the same servers, in a folder of its own. It does not run yet.
     pub fn another(&self, config: &Value) -> Mika {
-        let config = with_servers(config, &self.mariadb, &self.redis);
+        let config = with_servers(config, &self.database, &self.redis);
         Mika::prepare_on(free_port(), &config)
     }
 
-    /// The daemon's way to its database.
-    pub fn storage_url(&self) -> String {
-        storage_url(&self.mariadb)
+    /// Its database's server, for tests of what only MariaDB has.
+    pub fn mariadb(&self) -> &MariaDb {
+        self.database.mariadb()
     }
 
     /// Batches in the file where the node keeps what the cache does not take.
@@ -181,14 +173,15 @@ impl Site {
     /// of the cache may differ once it was away.)
     fn swarms_are_alike(&self) {
         for torrent in 0..TORRENTS {
-            let hash = InfoHash(info_hash(torrent));
+            let hash = InfoHash(info_hash(torrent)).to_string();
             let stored = || {
-                self.mariadb.row::<5>(&format!(
+                self.database.row::<5>(&format!(
                     "SELECT seeders, leechers, COUNT(user_id),
-                        COALESCE(SUM(active AND left_bytes = 0), 0),
-                        COALESCE(SUM(active AND left_bytes > 0), 0)
-                     FROM {DATABASE}.torrents t LEFT JOIN {DATABASE}.peers ON torrent_id = t.id
-                     WHERE info_hash = X'{hash}'"
+                        COUNT(CASE WHEN active AND left_bytes = 0 THEN 1 END),
+                        COUNT(CASE WHEN active AND left_bytes > 0 THEN 1 END)
+                     FROM torrents t LEFT JOIN peers ON torrent_id = t.id
+                     WHERE info_hash = {} GROUP BY t.id",
+                    self.database.bytes(&hash)
                 ))
             };
             let cached = || {
@@ -216,8 +209,8 @@ impl Site {
     pub fn compare(&self, expected: &[Ledger]) {
         let mut wrong = Vec::new();
         for (user, ledger) in expected.iter().enumerate() {
-            let found = self.mariadb.row::<3>(&format!(
-                "SELECT uploaded, downloaded, snatches FROM {DATABASE}.users WHERE passkey = '{}'",
+            let found = self.database.row::<3>(&format!(
+                "SELECT uploaded, downloaded, snatches FROM users WHERE passkey = '{}'",
                 passkey(user)
             ));
             let wanted = [
@@ -236,8 +229,8 @@ impl Site {
                 .iter()
                 .filter(|ledger| ledger.snatched.contains(&torrent))
                 .count();
-            let found = self.mariadb.row::<1>(&format!(
-                "SELECT snatches FROM {DATABASE}.torrents WHERE release_name = 'torrent {torrent}'"
+            let found = self.database.row::<1>(&format!(
+                "SELECT snatches FROM torrents WHERE release_name = 'torrent {torrent}'"
             ));
             if found != [snatches as i64] {
                 wrong.push(format!(
@@ -245,8 +238,8 @@ impl Site {
                 ));
             }
         }
-        let active = format!("SELECT count(*) FROM {DATABASE}.peers WHERE active");
-        assert_eq!(self.mariadb.row::<1>(&active), [0]);
+        let active = "SELECT count(*) FROM peers WHERE active";
+        assert_eq!(self.database.row::<1>(active), [0]);
         let log = self.mika.log();
         let panics = log.lines().filter(|line| line.contains("panicked"));
         wrong.extend(panics.map(str::to_owned));

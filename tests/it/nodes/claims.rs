@@ -40,8 +40,7 @@ fn claimed_by(mariadb: &MariaDb) -> Option<u32> {
 }
 
 fn uploaded(site: &Site) -> i64 {
-    site.mariadb
-        .row::<1>("SELECT SUM(uploaded) FROM site.users")[0]
+    site.database.row::<1>("SELECT SUM(uploaded) FROM users")[0]
 }
 
 /// Starts a daemon, and waits until it serves.
@@ -63,7 +62,7 @@ fn a_second_daemon_without_a_cache_is_refused() {
     let mut site = prepare();
     let mut second = site.another(&alone());
     run(&mut site.mika);
-    let holder = claimed_by(&site.mariadb).expect("the first one claims it");
+    let holder = claimed_by(site.mariadb()).expect("the first one claims it");
     let mut client = Client::new(0, 1);
     client.accepted(site.mika.http(), "started");
     is_refused(&mut second, holder);
@@ -77,8 +76,8 @@ fn a_second_daemon_without_a_cache_is_refused() {
     run(&mut second);
     // Within the same second, the order would be unknown.
     poll(CREDITED, "a second is over", || {
-        let is_over = "SELECT UNIX_TIMESTAMP() > MAX(last_announce) FROM site.peers";
-        site.mariadb.row::<1>(is_over) == [1]
+        let is_over = "SELECT UNIX_TIMESTAMP() > MAX(last_announce) FROM peers";
+        site.database.row::<1>(is_over) == [1]
     });
     client.uploaded = 0;
     client.accepted(second.http(), "started");
@@ -94,12 +93,12 @@ fn the_claim_is_taken_again_after_the_server_was_restarted() {
     let mut site = prepare();
     let mut second = site.another(&alone());
     run(&mut site.mika);
-    site.mariadb.kill9();
-    site.mariadb.restart();
+    site.database.kill9();
+    site.database.restart();
     poll(NOTICED, "it is claimed again", || {
-        claimed_by(&site.mariadb).is_some()
+        claimed_by(site.mariadb()).is_some()
     });
-    let holder = claimed_by(&site.mariadb).expect("it stays claimed");
+    let holder = claimed_by(site.mariadb()).expect("it stays claimed");
     is_refused(&mut second, holder);
     assert!(site.mika.log().contains("the database is claimed again"));
     assert!(knows_user(site.mika.http(), &passkey(0)));
@@ -113,19 +112,19 @@ fn a_daemon_that_lost_its_claim_saves_and_stops() {
     client.accepted(site.mika.http(), "started");
     client.uploaded = 7 << 20;
     client.accepted(site.mika.http(), "");
-    let holder = claimed_by(&site.mariadb).expect("it claims it");
+    let holder = claimed_by(site.mariadb()).expect("it claims it");
     // Another waits for it, and has it when the connection ends.
-    let id = site.mariadb.sql("SELECT id FROM site.mika_identity");
-    let mut other = site.mariadb.client();
+    let id = site.database.sql("SELECT id FROM mika_identity");
+    let mut other = site.mariadb().client();
     let wait = format!("SELECT GET_LOCK('mika.{id}', 60), SLEEP(600)");
     other.args(["--execute", &wait]).stdout(Stdio::null());
     let mut other = other.spawn().expect("mariadb starts");
     poll(NOTICED, "another waits", || {
         let waiting =
             "SELECT COUNT(*) FROM information_schema.processlist WHERE state = 'User lock'";
-        site.mariadb.row::<1>(waiting) == [1]
+        site.database.row::<1>(waiting) == [1]
     });
-    site.mariadb.sql(&format!("KILL {holder}"));
+    site.database.sql(&format!("KILL {holder}"));
     let code = site.mika.wait(NOTICED);
     other.kill().expect("a child can be killed");
     other.wait().expect("a child can be waited for");

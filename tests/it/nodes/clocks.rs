@@ -28,20 +28,18 @@ impl Site {
     }
 
     fn active_in_storage(&self) -> i64 {
-        let [active] = self
-            .mariadb
-            .row("SELECT COUNT(*) FROM site.peers WHERE active");
+        let [active] = self.database.row("SELECT COUNT(*) FROM peers WHERE active");
         active
     }
 
     fn is_credited(&self, bytes: u64) {
         let sql = format!(
-            "SELECT uploaded FROM site.users WHERE passkey = '{}'",
+            "SELECT uploaded FROM users WHERE passkey = '{}'",
             passkey(0)
         );
         let mut found = 0;
         let credited = crate::harness::site::settles(SHARED, || {
-            [found] = self.mariadb.row(&sql);
+            [found] = self.database.row(&sql);
             found.cast_unsigned() == bytes
         });
         assert!(credited, "credited {found} of {bytes}");
@@ -143,8 +141,8 @@ fn a_leaping_clock_removes_no_records() {
     poll(SHARED, "storage has its end", || {
         site.active_in_storage() == 1
     });
-    let sql = "SELECT MAX(last_announce) - UNIX_TIMESTAMP() FROM site.peers";
-    let [ahead] = site.mariadb.row(sql);
+    let sql = "SELECT MAX(last_announce) - UNIX_TIMESTAMP() FROM peers";
+    let [ahead] = site.database.row(sql);
     assert!(ahead.abs() < 60, "{ahead} seconds ahead");
     let log = pair.b.log();
     assert!(log.contains("the clock of this host is 172"), "{log}");

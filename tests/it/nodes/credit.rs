@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::pair::{Client, Pair};
+use crate::harness::database::Database;
 use crate::harness::load::passkey;
 use crate::harness::{now, poll};
 
@@ -17,8 +18,8 @@ impl Pair {
     /// What storage has of the first user: bytes uploaded, snatches, announces.
     fn totals(&self) -> [i64; 3] {
         let passkey = passkey(0);
-        self.site.mariadb.row(&format!(
-            "SELECT uploaded, snatches, announces FROM site.users WHERE passkey = '{passkey}'"
+        self.site.database.row(&format!(
+            "SELECT uploaded, snatches, announces FROM users WHERE passkey = '{passkey}'"
         ))
     }
 
@@ -29,8 +30,8 @@ impl Pair {
             self.totals()[2] == number
         });
         let passkey = passkey(0);
-        let sql = format!("SELECT id FROM site.users WHERE passkey = '{passkey}'");
-        let [id] = self.site.mariadb.row(&sql);
+        let sql = format!("SELECT id FROM users WHERE passkey = '{passkey}'");
+        let [id] = self.site.database.row(&sql);
         let [uploaded, ..] = self.totals();
         poll(CREDITED, "the cache shows it", || {
             let key = format!("t:u:{id}");
@@ -50,7 +51,16 @@ fn at_both(client: &Client, nodes: [SocketAddr; 2], event: &str) {
 
 #[test]
 fn the_same_totals_at_both_nodes_count_once() {
-    let pair = Pair::start(2);
+    count_once(Database::MariaDb);
+}
+
+#[test]
+fn the_same_totals_at_both_nodes_count_once_on_postgresql() {
+    count_once(Database::Postgres);
+}
+
+fn count_once(database: Database) {
+    let pair = Pair::start_on(database, 2);
     let mut client = Client {
         left: 1,
         ..Client::new(0, 1)
@@ -67,14 +77,14 @@ fn the_same_totals_at_both_nodes_count_once() {
 }
 
 /// A client with 300 MB, of which only the first node knows, which is dead.
-fn known_to_a_dead_node() -> (Pair, Client) {
-    let mut pair = Pair::start(2);
+fn known_to_a_dead_node(database: Database) -> (Pair, Client) {
+    let mut pair = Pair::start_on(database, 2);
     let [a, b] = pair.nodes();
     let mut client = Client::new(0, 1);
     for node in [a, b] {
         Client::new(1, 1).accepted(node, "started");
     }
-    pair.site.mariadb.pause();
+    pair.site.database.pause();
     pair.site.redis.kill9();
     client.accepted(a, "started");
     client.uploaded = 300 * MB;
@@ -86,13 +96,22 @@ fn known_to_a_dead_node() -> (Pair, Client) {
         killed.elapsed() > Duration::from_secs(2)
     });
     pair.site.redis.restart();
-    pair.site.mariadb.resume();
+    pair.site.database.resume();
     (pair, client)
 }
 
 #[test]
 fn spilled_credit_of_a_killed_node_counts_after_its_client_moved() {
-    let (mut pair, mut client) = known_to_a_dead_node();
+    moves_from_a_dead_node(Database::MariaDb);
+}
+
+#[test]
+fn spilled_credit_of_a_killed_node_counts_after_its_client_moved_on_postgresql() {
+    moves_from_a_dead_node(Database::Postgres);
+}
+
+fn moves_from_a_dead_node(database: Database) {
+    let (mut pair, mut client) = known_to_a_dead_node(database);
     let [_, b] = pair.nodes();
     client.uploaded = 500 * MB;
     poll(CREDITED, "the other node takes it", || {
@@ -108,7 +127,16 @@ fn spilled_credit_of_a_killed_node_counts_after_its_client_moved() {
 
 #[test]
 fn a_stop_at_a_node_that_does_not_know_the_client_is_credited() {
-    let (mut pair, mut client) = known_to_a_dead_node();
+    stops_at_another_node(Database::MariaDb);
+}
+
+#[test]
+fn a_stop_at_a_node_that_does_not_know_the_client_is_credited_on_postgresql() {
+    stops_at_another_node(Database::Postgres);
+}
+
+fn stops_at_another_node(database: Database) {
+    let (mut pair, mut client) = known_to_a_dead_node(database);
     let [_, b] = pair.nodes();
     client.uploaded = 450 * MB;
     poll(CREDITED, "the other node takes it", || {
@@ -122,7 +150,16 @@ fn a_stop_at_a_node_that_does_not_know_the_client_is_credited() {
 
 #[test]
 fn a_restart_at_a_node_that_does_not_know_the_client_begins_a_session() {
-    let mut pair = Pair::start(2);
+    starts_at_another_node(Database::MariaDb);
+}
+
+#[test]
+fn a_restart_at_a_node_that_does_not_know_the_client_begins_a_session_on_postgresql() {
+    starts_at_another_node(Database::Postgres);
+}
+
+fn starts_at_another_node(database: Database) {
+    let mut pair = Pair::start_on(database, 2);
     let [a, b] = pair.nodes();
     let mut client = Client::new(0, 1);
     for node in [a, b] {

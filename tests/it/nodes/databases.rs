@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::pair::{Client, knows_user};
+use crate::harness::database::ACCOUNT;
 use crate::harness::load::{info_hash, passkey};
 use crate::harness::redis::AOF;
 use crate::harness::site::Site;
@@ -19,12 +20,13 @@ const REFUSED: Duration = Duration::from_secs(20);
 /// A site, and a node of another database that has the same users and torrents, on the same Redis.
 fn two_databases() -> (Site, Mika) {
     let site = Site::prepare(3, &AOF, &json!({ "node": "a" }));
-    site.mariadb.database("other");
-    site.mariadb.sql("GRANT ALL ON other.* TO mika");
-    let url = site.storage_url().replace("/site", "/other");
+    site.mariadb().database("other");
+    site.database
+        .sql(&format!("GRANT ALL ON other.* TO {ACCOUNT}"));
+    let url = site.database.url().replace("/site", "/other");
     let other = site.another(&json!({ "node": "b", "storage": { "url": url } }));
     other.managed(&["migrate"]);
-    site.mariadb.sql(
+    site.database.sql(
         "INSERT INTO other.users SELECT * FROM site.users;
          INSERT INTO other.torrents SELECT * FROM site.torrents;
          INSERT INTO other.whitelist SELECT * FROM site.whitelist;
@@ -35,12 +37,12 @@ fn two_databases() -> (Site, Mika) {
 
 fn identity(site: &Site, database: &str) -> String {
     let sql = format!("SELECT id FROM {database}.mika_identity");
-    site.mariadb.sql(&sql)
+    site.database.sql(&sql)
 }
 
 fn uploaded(site: &Site, database: &str) -> i64 {
     let sql = format!("SELECT SUM(uploaded) FROM {database}.users");
-    site.mariadb.row::<1>(&sql)[0]
+    site.database.row::<1>(&sql)[0]
 }
 
 /// Starts a node, and waits until it serves.
@@ -100,14 +102,14 @@ fn a_dead_nodes_batches_are_not_applied_to_another_database() {
     let mut client = Client::new(0, 1);
     client.accepted(site.mika.http(), "started");
     poll(CREDITED, "storage has the start", || {
-        site.mariadb.row::<1>("SELECT COUNT(*) FROM site.peers") == [1]
+        site.database.row::<1>("SELECT COUNT(*) FROM site.peers") == [1]
     });
-    site.mariadb.pause();
+    site.database.pause();
     client.uploaded = 80_000;
     // Acknowledged by Redis alone.
     client.accepted(site.mika.http(), "stopped");
     site.mika.kill9();
-    site.mariadb.resume();
+    site.database.resume();
 
     let said = refused(&mut other);
     names_both(&site, &said);

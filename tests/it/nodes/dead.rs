@@ -51,8 +51,8 @@ fn forge(site: &Site, journal: &str, number: u64, changes: &str) {
 
 fn uploaded(site: &Site) -> u64 {
     let passkey = passkey(0);
-    let sql = format!("SELECT uploaded FROM site.users WHERE passkey = '{passkey}'");
-    let [uploaded] = site.mariadb.row(&sql);
+    let sql = format!("SELECT uploaded FROM users WHERE passkey = '{passkey}'");
+    let [uploaded] = site.database.row(&sql);
     uploaded.cast_unsigned()
 }
 
@@ -74,13 +74,13 @@ fn a_journal_that_cannot_be_applied_does_not_block_others() {
     let mut client = Client::new(0, 1);
     client.accepted(node, "started");
     poll(REPLAYED, "storage has the start", || {
-        site.mariadb.row::<1>("SELECT COUNT(*) FROM site.peers") == [1]
+        site.database.row::<1>("SELECT COUNT(*) FROM peers") == [1]
     });
-    site.mariadb.pause();
+    site.database.pause();
     client.uploaded = 600 * MB;
     client.accepted(node, "completed");
     site.mika.kill9();
-    site.mariadb.resume();
+    site.database.resume();
     for (journal, number, changes) in FORGED {
         forge(&site, journal, number, changes);
     }
@@ -126,9 +126,10 @@ fn a_gap_in_the_cache_is_skipped_at_once() {
     client.uploaded = 7 * MB;
     client.accepted(site.mika.http(), "stopped");
     poll(REPLAYED, "it is credited", || uploaded(&site) == 7 * MB);
-    let applied = "SELECT COUNT(*) FROM site.mika_journal WHERE node LIKE '%#1.00000001' AND applied = 10000000";
+    let applied =
+        "SELECT COUNT(*) FROM mika_journal WHERE node LIKE '%#1.00000001' AND applied = 10000000";
     poll(REPLAYED, "both are applied", || {
-        site.mariadb.row::<1>(applied) == [2]
+        site.database.row::<1>(applied) == [2]
     });
     assert!(peak(&site.mika) < MEMORY_MAX);
 }

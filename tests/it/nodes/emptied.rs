@@ -68,8 +68,8 @@ fn announce(site: &Site, node: std::net::SocketAddr) {
     runner.accepted(node, "stopped");
     Client::new(2, 1).accepted(node, "started");
     poll(CREDITED, "storage has all of it", || {
-        let sql = "SELECT (SELECT COUNT(*) FROM site.peers), SUM(uploaded), SUM(snatches) FROM site.users";
-        site.mariadb.row::<3>(sql) == [3, 77, 1]
+        let sql = "SELECT (SELECT COUNT(*) FROM peers), SUM(uploaded), SUM(snatches) FROM users";
+        site.database.row::<3>(sql) == [3, 77, 1]
     });
     poll(CREDITED, "the cache has all of it", || {
         members(&site.redis, "hnr", 2) == "3" && members(&site.redis, "active", 3) == "2"
@@ -119,8 +119,8 @@ fn an_emptied_cache_is_refilled_without_an_announce() {
     }
     let hash = InfoHash(info_hash(3));
     poll(CREDITED, "both are counted", || {
-        let sql = "SELECT uploaded FROM site.torrents WHERE id = 4";
-        site.mariadb.row::<1>(sql) == [12]
+        let sql = "SELECT uploaded FROM torrents WHERE id = 4";
+        site.database.row::<1>(sql) == [12]
             && site
                 .redis
                 .cli(&["HGET", &format!("t:t:{hash}"), "uploaded"])
@@ -142,8 +142,8 @@ fn a_batch_that_comes_right_after_the_flush_is_counted_once() {
         client.accepted(node, "");
         let expected = client.uploaded.to_string();
         poll(RESTORED, "the cache counts what storage has", || {
-            let sql = "SELECT uploaded FROM site.users WHERE id = 1";
-            let stored = site.mariadb.row::<1>(sql)[0].to_string();
+            let sql = "SELECT uploaded FROM users WHERE id = 1";
+            let stored = site.database.row::<1>(sql)[0].to_string();
             stored == expected && site.redis.cli(&["HGET", "t:u:1", "uploaded"]) == expected
         });
     }
@@ -180,8 +180,8 @@ fn running_nodes_correct_the_sets_of_a_warmup() {
     let node = site.mika.http();
     announce(&site, node);
     // What storage has of a peer is older than what the node knows.
-    site.mariadb
-        .sql("UPDATE site.peers SET active = 0 WHERE user_id = 3; UPDATE site.history SET hnr = 1 WHERE user_id = 3");
+    site.database
+        .sql("UPDATE peers SET active = 0 WHERE user_id = 3; UPDATE history SET hnr = 1 WHERE user_id = 3");
     site.mika.managed(&["warmup"]);
     poll(RESTORED, "the node has put it right", || {
         members(&site.redis, "active", 3) == "2" && members(&site.redis, "hnr", 3).is_empty()

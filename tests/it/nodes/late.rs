@@ -66,10 +66,10 @@ impl Pair {
 
     fn stored_upload(&self) -> u64 {
         let sql = format!(
-            "SELECT uploaded FROM site.users WHERE passkey = '{}'",
+            "SELECT uploaded FROM users WHERE passkey = '{}'",
             passkey(0)
         );
-        let [uploaded] = self.site.mariadb.row(&sql);
+        let [uploaded] = self.site.database.row(&sql);
         uploaded.cast_unsigned()
     }
 }

@@ -1,4 +1,5 @@
-//! Two nodes that share a Redis and a MariaDB: announces and edits at either are known at both.
+//! Two nodes that share a Redis and a MariaDB, or a PostgreSQL where the database decides: announces and edits at
+//! either are known at both.
 //!
 //! `MIKA_EDITS` is how many users and torrents are edited at once.
 

@@ -50,8 +50,8 @@ fn neither_node_hands_out_peers_of_the_hash_that_a_torrent_had() {
     poll(PATIENCE, "storage says who is there", || {
         let [there] = pair
             .site
-            .mariadb
-            .row("SELECT COUNT(*) FROM site.peers WHERE active AND left_bytes = 0");
+            .database
+            .row("SELECT COUNT(*) FROM peers WHERE active AND left_bytes = 0");
         there == 0
     });
     // Another torrent may get the lost hash: it gets none of its peers, and no snatches.
@@ -95,8 +95,8 @@ fn a_client_restarted_at_the_other_node_is_one_peer_at_both() {
             })
         });
     }
-    let sql = "SELECT COALESCE(SUM(active), 0), COUNT(*) FROM site.peers WHERE left_bytes = 0";
+    let sql = "SELECT COALESCE(SUM(active), 0), COUNT(*) FROM peers WHERE left_bytes = 0";
     poll(PATIENCE, "storage says so", || {
-        pair.site.mariadb.row(sql) == [1, 8]
+        pair.site.database.row(sql) == [1, 8]
     });
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::pair::Client;
+use crate::harness::database::Database;
 use crate::harness::load::passkey;
 use crate::harness::poll;
 use crate::harness::redis::AOF;
@@ -20,12 +21,9 @@ fn memory() -> Value {
     json!({ "cache": { "driver": "memory", "url": "" } })
 }
 
-fn prepare(config: &Value, keep: &str) -> Site {
-    let mut site = Site::prepare(
-        3,
-        &AOF,
-        &json!({ "node": "a", "journal": { "keep": keep } }),
-    );
+fn prepare(database: Database, config: &Value, keep: &str) -> Site {
+    let journal = json!({ "node": "a", "journal": { "keep": keep } });
+    let mut site = Site::prepare_on(database, 3, &AOF, &journal);
     site.mika.reconfigure(config);
     site.mika.run();
     site
@@ -34,8 +32,8 @@ fn prepare(config: &Value, keep: &str) -> Site {
 /// Bytes and snatches of a user in storage.
 fn credited(site: &Site, user: usize) -> (u64, u64) {
     let passkey = passkey(user);
-    let sql = format!("SELECT uploaded, snatches FROM site.users WHERE passkey = '{passkey}'");
-    let [uploaded, snatches] = site.mariadb.row(&sql);
+    let sql = format!("SELECT uploaded, snatches FROM users WHERE passkey = '{passkey}'");
+    let [uploaded, snatches] = site.database.row(&sql);
     (uploaded.cast_unsigned(), snatches.cast_unsigned())
 }
 
@@ -61,7 +59,7 @@ fn announce(site: &mut Site) -> (tempfile::TempDir, [Client; 3]) {
     };
     completes.accepted(node, "started");
     is_credited(site, "at first", [(100 * MB, 0), (0, 0), (0, 0)]);
-    let backup = site.mariadb.back_up();
+    let backup = site.database.back_up();
 
     // Batch by batch.
     for uploaded in [200, 300, 400] {
@@ -81,10 +79,10 @@ fn announce(site: &mut Site) -> (tempfile::TempDir, [Client; 3]) {
     (backup, [goes_on, completes, comes])
 }
 
-fn takes_what_it_lost(config: &Value) {
-    let mut site = prepare(config, "120s");
+fn takes_what_it_lost(database: Database, config: &Value) {
+    let mut site = prepare(database, config, "120s");
     let (backup, [mut goes_on, ..]) = announce(&mut site);
-    site.mariadb.go_back_to(&backup);
+    site.database.go_back_to(&backup);
     let all = [(400 * MB, 0), (0, 1), (209 * MB, 0)];
     is_credited(&site, "without another announce", all);
     goes_on.uploaded = 419 * MB;
@@ -101,19 +99,39 @@ fn takes_what_it_lost(config: &Value) {
 
 #[test]
 fn a_database_that_went_back_gets_what_it_lost() {
-    takes_what_it_lost(&json!({}));
+    takes_what_it_lost(Database::MariaDb, &json!({}));
+}
+
+#[test]
+fn a_database_that_went_back_gets_what_it_lost_on_postgresql() {
+    takes_what_it_lost(Database::Postgres, &json!({}));
 }
 
 #[test]
 fn a_database_that_went_back_gets_what_it_lost_from_memory() {
-    takes_what_it_lost(&memory());
+    takes_what_it_lost(Database::MariaDb, &memory());
+}
+
+#[test]
+fn a_database_that_went_back_gets_what_it_lost_from_memory_on_postgresql() {
+    takes_what_it_lost(Database::Postgres, &memory());
 }
 
 #[test]
 fn a_database_that_lost_its_last_second_gets_it_again() {
-    let mut site = prepare(&json!({}), "60s");
-    site.mariadb
-        .sql("SET GLOBAL innodb_flush_log_at_trx_commit = 0");
+    loses_its_last_second(Database::MariaDb);
+}
+
+#[test]
+fn a_database_that_lost_its_last_second_gets_it_again_on_postgresql() {
+    loses_its_last_second(Database::Postgres);
+}
+
+fn loses_its_last_second(database: Database) {
+    let mut site = prepare(database, &json!({}), "60s");
+    site.database
+        .confirms_too_early()
+        .expect("the server answers");
     let node = site.mika.http();
     let mut client = Client::new(0, 1);
     client.accepted(node, "started");
@@ -122,11 +140,10 @@ fn a_database_that_lost_its_last_second_gets_it_again() {
         client.accepted(node, "");
         is_credited(&site, "before", [(client.uploaded, 0), (0, 0), (0, 0)]);
         // What was committed within the last second is in the memory of the server alone.
-        site.mariadb.kill9();
-        site.mariadb.restart();
-        let sql = "SET GLOBAL innodb_flush_log_at_trx_commit = 0";
+        site.database.kill9();
+        site.database.restart();
         poll(CREDITED, "the server answers", || {
-            site.mariadb.try_sql(sql).is_ok()
+            site.database.confirms_too_early().is_ok()
         });
         client.uploaded += MB;
         client.accepted(node, "");
@@ -137,8 +154,8 @@ fn a_database_that_lost_its_last_second_gets_it_again() {
     eprintln!("{lost} of 3 crashes lost something");
 }
 
-fn goes_on_without_what_was_not_kept(config: &Value) {
-    let mut site = prepare(config, "10s");
+fn goes_on_without_what_was_not_kept(database: Database, config: &Value) {
+    let mut site = prepare(database, config, "10s");
     let (backup, [mut goes_on, ..]) = announce(&mut site);
     let node = site.mika.http();
     let is_forgotten = "no batch is kept any more";
@@ -147,7 +164,7 @@ fn goes_on_without_what_was_not_kept(config: &Value) {
     poll(CREDITED, is_forgotten, || {
         start.elapsed() > Duration::from_secs(13)
     });
-    site.mariadb.go_back_to(&backup);
+    site.database.go_back_to(&backup);
     goes_on.uploaded = 419 * MB;
     goes_on.accepted(node, "");
     // Of a client that it has a row of, with its next report; of others from now on.
@@ -172,10 +189,15 @@ fn goes_on_without_what_was_not_kept(config: &Value) {
 
 #[test]
 fn a_database_that_lost_more_than_is_kept_can_be_continued() {
-    goes_on_without_what_was_not_kept(&json!({}));
+    goes_on_without_what_was_not_kept(Database::MariaDb, &json!({}));
+}
+
+#[test]
+fn a_database_that_lost_more_than_is_kept_can_be_continued_on_postgresql() {
+    goes_on_without_what_was_not_kept(Database::Postgres, &json!({}));
 }
 
 #[test]
 fn a_database_that_lost_more_than_memory_keeps_can_be_continued() {
-    goes_on_without_what_was_not_kept(&memory());
+    goes_on_without_what_was_not_kept(Database::MariaDb, &memory());
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mika::base::ids::InfoHash;
 use serde_json::json;
 
+use crate::harness::database::Database;
 use crate::harness::http::{Reply, escape, get};
 use crate::harness::load::{info_hash, passkey};
 use crate::harness::redis::AOF;
@@ -36,7 +37,12 @@ pub struct Client {
 
 impl Pair {
     pub fn start(users: usize) -> Self {
-        let mut site = Site::prepare(users, &AOF, &json!({ "node": "a" }));
+        Self::start_on(Database::MariaDb, users)
+    }
+
+    /// The same with that database.
+    pub fn start_on(database: Database, users: usize) -> Self {
+        let mut site = Site::prepare_on(database, users, &AOF, &json!({ "node": "a" }));
         let mut b = site.another(&json!({ "node": "b" }));
         site.mika.run();
         b.run();
@@ -56,7 +62,7 @@ impl Pair {
 
     /// Site's own statements.
     pub fn sql(&self, statements: &str) -> String {
-        self.site.mariadb.sql(&format!("USE site; {statements}"))
+        self.site.database.sql(statements)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::pair::{Client, knows_user};
 use crate::harness::load::passkey;
 use crate::harness::redis::AOF;
-use crate::harness::site::{DATABASE, Site};
+use crate::harness::site::Site;
 use crate::harness::{Mika, poll};
 
 /// How long credit may take to storage.
@@ -19,8 +19,8 @@ const REFUSED: Duration = Duration::from_secs(20);
 
 fn uploaded(site: &Site) -> i64 {
     let passkey = passkey(0);
-    let sql = format!("SELECT uploaded FROM {DATABASE}.users WHERE passkey = '{passkey}'");
-    site.mariadb.row::<1>(&sql)[0]
+    let sql = format!("SELECT uploaded FROM users WHERE passkey = '{passkey}'");
+    site.database.row::<1>(&sql)[0]
 }
 
 /// Puts a batch into the spill file of a node that does not run.
@@ -63,9 +63,9 @@ fn leftovers_of_a_renamed_node_are_credited_once() {
     let mut client = Client::new(0, 1);
     client.accepted(node, "started");
     poll(CREDITED, "storage has the start", || {
-        site.mariadb.row::<1>("SELECT COUNT(*) FROM site.peers") == [1]
+        site.database.row::<1>("SELECT COUNT(*) FROM peers") == [1]
     });
-    site.mariadb.pause();
+    site.database.pause();
     site.redis.pause();
     client.uploaded = 123_456;
     // Acknowledged by the spill file alone.
@@ -73,7 +73,7 @@ fn leftovers_of_a_renamed_node_are_credited_once() {
     assert!(site.spilled() > 0);
     site.mika.kill9();
     site.redis.resume();
-    site.mariadb.resume();
+    site.database.resume();
     for name in ["c0ffee02", "c0ffee03"] {
         site.mika.reconfigure(&json!({ "node": name }));
         site.mika.run();

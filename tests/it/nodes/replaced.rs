@@ -26,8 +26,8 @@ const SECOND: Duration = Duration::from_millis(2200);
 
 fn uploaded(site: &Site, user: usize) -> u64 {
     let passkey = passkey(user);
-    let sql = format!("SELECT uploaded FROM site.users WHERE passkey = '{passkey}'");
-    let [uploaded] = site.mariadb.row(&sql);
+    let sql = format!("SELECT uploaded FROM users WHERE passkey = '{passkey}'");
+    let [uploaded] = site.database.row(&sql);
     uploaded.cast_unsigned()
 }
 
@@ -70,14 +70,14 @@ fn replace(is_away: bool) -> (Replaced, String) {
         .send(request.as_bytes())
         .expect("the system takes it");
     if is_away {
-        site.mariadb.pause();
+        site.database.pause();
     }
     site.mika.signal(Signal::CONT);
     let is_answered = connection.receive().is_ok();
     eprintln!("the paused node answered: {is_answered}");
     let code = site.mika.wait(ENDED);
     if is_away {
-        site.mariadb.resume();
+        site.database.resume();
     }
     assert_eq!(
         code, 1,

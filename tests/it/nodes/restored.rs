@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::pair::{Client, knows_user};
+use crate::harness::database::DATABASE;
 use crate::harness::load::passkey;
 use crate::harness::poll;
 use crate::harness::redis::AOF;
-use crate::harness::site::{DATABASE, Site, settles};
+use crate::harness::site::{Site, settles};
 
 /// How long credit may take to storage.
 const CREDITED: Duration = Duration::from_secs(20);
@@ -36,9 +37,9 @@ impl Trial {
             client.accepted(site.mika.http(), "started");
         }
         poll(CREDITED, "storage has the start", || {
-            site.mariadb.row::<1>("SELECT COUNT(*) FROM site.peers") == [2]
+            site.database.row::<1>("SELECT COUNT(*) FROM peers") == [2]
         });
-        let backup = site.mariadb.dump(DATABASE);
+        let backup = site.mariadb().dump(DATABASE);
         Self {
             site,
             stays,
@@ -50,10 +51,10 @@ impl Trial {
     /// A restored database, and reports that only the spill file has.
     fn begin_spilled() -> Self {
         let mut trial = Self::begin();
-        trial.site.mariadb.pause();
+        trial.site.database.pause();
         trial.report();
         assert_eq!(trial.site.mika.stop(), 0);
-        trial.site.mariadb.resume();
+        trial.site.database.resume();
         trial.site.redis.cli(&["FLUSHALL"]);
         trial.restore();
         trial
@@ -77,15 +78,15 @@ impl Trial {
     }
 
     fn restore(&self) {
-        self.site.mariadb.restore(DATABASE, &self.backup);
+        self.site.mariadb().restore(DATABASE, &self.backup);
         assert_eq!(self.uploaded(), [0, 0]);
     }
 
     fn uploaded(&self) -> [u64; 2] {
         let of = |user| {
             let passkey = passkey(user);
-            let sql = format!("SELECT uploaded FROM site.users WHERE passkey = '{passkey}'");
-            self.site.mariadb.row::<1>(&sql)[0].cast_unsigned()
+            let sql = format!("SELECT uploaded FROM users WHERE passkey = '{passkey}'");
+            self.site.database.row::<1>(&sql)[0].cast_unsigned()
         };
         [of(0), of(1)]
     }
@@ -207,8 +208,8 @@ fn the_spill_file_of_another_database_is_not_touched() {
     let trial = Trial::begin_spilled();
     trial
         .site
-        .mariadb
-        .sql("UPDATE site.mika_identity SET id = 'theother'");
+        .database
+        .sql("UPDATE mika_identity SET id = 'theother'");
     let rows = trial.shown();
     assert_eq!(
         rows[0]["foreign"].as_str().map(str::len),

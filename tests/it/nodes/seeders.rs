@@ -39,9 +39,9 @@ fn seed(nodes: impl Fn(usize) -> Vec<SocketAddr>) {
 
 /// Announces and seconds of seed time of the first user, in all and of the torrent.
 fn counted(pair: &Pair) -> [i64; 3] {
-    pair.site.mariadb.row(&format!(
-        "SELECT SUM(u.announces), SUM(u.seed_time), SUM(h.seed_time) FROM site.users u
-         JOIN site.history h ON h.user_id = u.id WHERE u.passkey = '{}'",
+    pair.site.database.row(&format!(
+        "SELECT SUM(u.announces), SUM(u.seed_time), SUM(h.seed_time) FROM users u
+         JOIN history h ON h.user_id = u.id WHERE u.passkey = '{}'",
         passkey(0)
     ))
 }
@@ -50,8 +50,8 @@ fn counts_once(nodes: impl Fn(usize, [SocketAddr; 2]) -> Vec<SocketAddr>) {
     let pair = Pair::start(1);
     seed(|number| nodes(number, pair.nodes()));
     poll(CREDITED, "storage has all announces", || {
-        let has_history = "SELECT COUNT(*) FROM site.history";
-        pair.site.mariadb.row(has_history) == [1] && counted(&pair)[0] == 5 * (SECONDS as i64 + 1)
+        let has_history = "SELECT COUNT(*) FROM history";
+        pair.site.database.row(has_history) == [1] && counted(&pair)[0] == 5 * (SECONDS as i64 + 1)
     });
     let [_, of_user, of_torrent] = counted(&pair);
     assert_eq!(of_user, of_torrent);

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::pair::{Client, Pair, knows_user};
+use crate::harness::database::{ACCOUNT, DATABASE};
 use crate::harness::load::passkey;
 use crate::harness::redis::{AOF, Redis};
-use crate::harness::site::{DATABASE, Site};
+use crate::harness::site::Site;
 use crate::harness::{PROGRAM_DEADLINE, poll};
 
 const MB: u64 = 1_000_000;
@@ -24,7 +25,7 @@ const NOTICED: Duration = Duration::from_secs(3);
 fn uploaded(site: &Site, database: &str) -> u64 {
     let passkey = passkey(0);
     let sql = format!("SELECT uploaded FROM {database}.users WHERE passkey = '{passkey}'");
-    let [uploaded] = site.mariadb.row(&sql);
+    let [uploaded] = site.database.row(&sql);
     uploaded.cast_unsigned()
 }
 
@@ -41,7 +42,7 @@ fn started(site: &mut Site) -> Client {
     let client = Client::new(0, 1);
     client.accepted(site.mika.http(), "started");
     poll(CREDITED, "storage has the start", || {
-        site.mariadb.row::<1>("SELECT COUNT(*) FROM site.peers") == [1]
+        site.database.row::<1>("SELECT COUNT(*) FROM site.peers") == [1]
     });
     client
 }
@@ -61,7 +62,7 @@ fn a_clean_stop_without_the_database_spills_what_redis_may_forget() {
     for persistence in [&[][..], &AOF] {
         let mut site = Site::prepare(1, persistence, &json!({ "node": "a" }));
         let mut client = started(&mut site);
-        site.mariadb.kill9();
+        site.database.kill9();
         client.uploaded = 700 * MB;
         client.accepted(site.mika.http(), "completed");
         assert_eq!(site.mika.stop(), 0);
@@ -71,7 +72,7 @@ fn a_clean_stop_without_the_database_spills_what_redis_may_forget() {
         site.redis.cli(&["FLUSHALL"]);
         site.redis.kill9();
         site.redis.restart();
-        site.mariadb.restart();
+        site.database.restart();
         goes_on(&mut site, client);
     }
 }
@@ -84,13 +85,13 @@ fn peers_replayed_from_a_spill_file_reach_other_nodes() {
     for node in pair.nodes() {
         Client::new(0, 2).accepted(node, "started");
     }
-    pair.site.mariadb.kill9();
+    pair.site.database.kill9();
     let seeder = Client::new(1, 1);
     seeder.accepted(b, "started");
     assert_eq!(pair.site.mika.stop(), 0);
     assert_eq!(pair.b.stop(), 0);
     pair.site.redis.cli(&["FLUSHALL"]);
-    pair.site.mariadb.restart();
+    pair.site.database.restart();
     pair.site.mika.run();
     poll(CREDITED, "the cache is filled", || {
         let log = pair.site.mika.log();
@@ -142,7 +143,7 @@ fn aside(site: &Site) -> Option<PathBuf> {
 fn a_spill_file_of_another_database_is_set_aside() {
     let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
     let mut client = started(&mut site);
-    site.mariadb.pause();
+    site.database.pause();
     site.redis.pause();
     client.uploaded = 80_000;
     // Acknowledged by the spill file alone.
@@ -150,17 +151,18 @@ fn a_spill_file_of_another_database_is_set_aside() {
     assert!(site.spilled() > 0);
     site.mika.kill9();
     site.redis.resume();
-    site.mariadb.resume();
+    site.database.resume();
 
-    site.mariadb.database("other");
-    site.mariadb.sql("GRANT ALL ON other.* TO mika");
-    let (own, own_redis) = (site.storage_url(), site.redis.url());
+    site.mariadb().database("other");
+    site.database
+        .sql(&format!("GRANT ALL ON other.* TO {ACCOUNT}"));
+    let (own, own_redis) = (site.database.url(), site.redis.url());
     let redis = Redis::start_with(&AOF);
     site.mika.reconfigure(&json!({
         "storage": { "url": own.replace("/site", "/other") }, "cache": { "url": redis.url() }
     }));
     site.mika.managed(&["migrate"]);
-    site.mariadb.sql(
+    site.database.sql(
         "INSERT INTO other.users SELECT * FROM site.users;
          INSERT INTO other.torrents SELECT * FROM site.torrents;
          INSERT INTO other.whitelist SELECT * FROM site.whitelist",
@@ -189,7 +191,7 @@ fn a_spill_file_of_another_database_is_set_aside() {
 fn with_spilled() -> (Site, Client) {
     let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
     let mut client = started(&mut site);
-    site.mariadb.pause();
+    site.database.pause();
     site.redis.pause();
     client.uploaded = 300 * MB;
     client.accepted(site.mika.http(), "completed");
@@ -233,9 +235,9 @@ fn is_kept_after(site: &mut Site, mut client: Client) {
     client.accepted(site.mika.http(), "completed");
     site.mika.kill9();
     site.redis.resume();
-    site.mariadb.resume();
+    site.database.resume();
     poll(PROGRAM_DEADLINE, "the database answers", || {
-        site.mariadb.try_sql("SELECT 1").is_ok()
+        site.database.try_sql("SELECT 1").is_ok()
     });
     goes_on(site, client);
 }

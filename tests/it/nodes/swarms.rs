@@ -26,8 +26,8 @@ const REFUSED: Duration = Duration::from_secs(30);
 impl Pair {
     fn uploaded(&self, user: usize) -> i64 {
         let passkey = passkey(user);
-        let sql = format!("SELECT uploaded FROM site.users WHERE passkey = '{passkey}'");
-        let [uploaded] = self.site.mariadb.row(&sql);
+        let sql = format!("SELECT uploaded FROM users WHERE passkey = '{passkey}'");
+        let [uploaded] = self.site.database.row(&sql);
         uploaded
     }
 }
@@ -97,11 +97,11 @@ fn leftovers_of_a_dead_node_are_applied_by_the_other() {
     let [a, _] = pair.nodes();
     let mut client = Client::new(0, 1);
     client.accepted(a, "started");
-    pair.site.mariadb.pause();
+    pair.site.database.pause();
     client.uploaded = 123_456;
     client.accepted(a, "stopped");
     pair.site.mika.kill9();
-    pair.site.mariadb.resume();
+    pair.site.database.resume();
     let start = now();
     poll(TAKEN_OVER, "the other node applies it", || {
         pair.uploaded(0) > 0

@@ -65,8 +65,8 @@ fn a_start_after_a_warmup_reads_the_cache_and_rewrites_nothing() {
     Client::new(USERS - 1, 1).accepted(node, "");
     let reads = calls(&site.redis);
     // It mirrors, too, by then.
-    site.mariadb
-        .sql("USE site; UPDATE users SET can_leech = 0 WHERE id = 1");
+    site.database
+        .sql("UPDATE users SET can_leech = 0 WHERE id = 1");
     poll(FILLED, "an edit is mirrored", || {
         site.redis.cli(&["HGET", "t:u:1", "can_leech"]) == "0"
     });
@@ -83,8 +83,8 @@ fn a_start_after_a_warmup_reads_the_cache_and_rewrites_nothing() {
     let log = site.mika.log();
     assert!(log.contains("registry loaded from the cache"), "{log}");
     assert!(!log.contains("filling it from storage"), "{log}");
-    site.mariadb
-        .sql("USE site; UPDATE users SET can_leech = 1 WHERE id = 1");
+    site.database
+        .sql("UPDATE users SET can_leech = 1 WHERE id = 1");
     let uncounted = |all: String| {
         // The announce above is counted.
         let counted =
@@ -103,8 +103,8 @@ fn a_start_after_a_warmup_reads_the_cache_and_rewrites_nothing() {
 #[test]
 fn what_changed_between_warmup_and_start_is_in_force_at_once() {
     let mut site = Site::prepare(3, &AOF, &json!({}));
-    site.mariadb.sql(
-        "USE site; UPDATE users SET enabled = 0 WHERE id = 1; DELETE FROM users WHERE id = 2;
+    site.database.sql(
+        "UPDATE users SET enabled = 0 WHERE id = 1; DELETE FROM users WHERE id = 2;
          UPDATE torrents SET enabled = 0 WHERE id = 2",
     );
     site.mika.run();
@@ -165,8 +165,8 @@ fn parts_and_dry_runs_do_not_make_a_cache_complete() {
 fn a_node_does_not_load_from_a_cache_too_far_behind() {
     let mut site = Site::prepare(3, &AOF, &json!({}));
     // More changes than are kept: the first of them are gone.
-    site.mariadb.sql(
-        "USE site; UPDATE users SET enabled = 0 WHERE id = 1;
+    site.database.sql(
+        "UPDATE users SET enabled = 0 WHERE id = 1;
          UPDATE users SET username = 'y' WHERE id = 2; DELETE FROM mika_feed WHERE `key` = 1 AND kind = 'user';
          DELETE FROM mika_feed WHERE seq < (SELECT MAX(seq) FROM (SELECT seq FROM mika_feed) AS f)",
     );
@@ -225,8 +225,8 @@ fn a_reload_reads_storage_while_the_cache_is_incomplete() {
         site.redis.cli(&["HDEL", "t:registry", "position"]);
         incomplete > 20
     });
-    site.mariadb
-        .sql("USE site; UPDATE users SET enabled = 0 WHERE id = 1");
+    site.database
+        .sql("UPDATE users SET enabled = 0 WHERE id = 1");
     site.mika.signal(Signal::USR2);
     poll(FILLED, "the ban is in force", || {
         Client::new(0, 0)
@@ -234,9 +234,9 @@ fn a_reload_reads_storage_while_the_cache_is_incomplete() {
             .failure()
             .is_some()
     });
-    site.mariadb.pause();
+    site.database.pause();
     site.mika.signal(Signal::USR2);
-    let address = site.mariadb.address().to_string();
+    let address = site.database.address().to_string();
     poll(FILLED, "the reload names what is away", || {
         let log = site.mika.log();
         let line = log
@@ -244,7 +244,7 @@ fn a_reload_reads_storage_while_the_cache_is_incomplete() {
             .find(|line| line.contains("the registry was not reloaded"));
         line.is_some_and(|line| line.contains(&address))
     });
-    site.mariadb.resume();
+    site.database.resume();
 }
 
 #[test]
@@ -253,8 +253,8 @@ fn without_a_feed_a_start_and_a_reload_read_the_registry_from_storage() {
     let mut site = Site::prepare(4, &AOF, &config);
     let ban = |site: &Site, user: usize| {
         let passkey = passkey(user);
-        site.mariadb.sql(&format!(
-            "USE site; UPDATE users SET enabled = 0 WHERE passkey = '{passkey}'"
+        site.database.sql(&format!(
+            "UPDATE users SET enabled = 0 WHERE passkey = '{passkey}'"
         ));
     };
     ban(&site, 1);
@@ -290,12 +290,12 @@ fn a_rebuilt_feed_table_leaves_the_cache_as_it_is() {
     let site = Site::prepare(2, &AOF, &json!({}));
     // Creation times are whole seconds: the rebuild has to fall into another one.
     poll(FILLED, "a table made now has a later creation time", || {
-        site.mariadb.sql("USE site; ALTER TABLE mika_feed FORCE");
+        site.database.sql("ALTER TABLE mika_feed FORCE");
         let later = "SELECT COUNT(*) FROM information_schema.TABLES a, \
              information_schema.TABLES b WHERE a.TABLE_SCHEMA = 'site' AND b.TABLE_SCHEMA = 'site' \
              AND a.TABLE_NAME = 'mika_feed' AND b.TABLE_NAME = 'users' \
              AND a.CREATE_TIME > b.CREATE_TIME + INTERVAL 1 SECOND";
-        site.mariadb.sql(later).trim() == "1"
+        site.database.sql(later).trim() == "1"
     });
     let check = site.mika.manage(&["check"]);
     let said = String::from_utf8_lossy(&check.stdout).into_owned();
@@ -306,8 +306,8 @@ fn a_rebuilt_feed_table_leaves_the_cache_as_it_is() {
 fn a_row_that_becomes_unusable_is_logged_by_the_node_that_mirrors() {
     let mut site = Site::prepare(2, &AOF, &json!({}));
     site.mika.run();
-    site.mariadb
-        .sql("USE site; UPDATE users SET passkey = 'shor!' WHERE id = 2");
+    site.database
+        .sql("UPDATE users SET passkey = 'shor!' WHERE id = 2");
     poll(FILLED, "the row is named", || {
         let log = site.mika.log();
         let mut lines = log.lines().filter(|it| it.contains("row passed over"));

@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use super::trial::Trial;
+use crate::harness::database::Database;
 use crate::harness::redis::AOF;
 
 #[test]
 fn redis_may_be_stopped_killed_or_paused() {
-    Trial::run(&AOF, &json!({}), |trial| {
+    Trial::run(Database::MariaDb, &AOF, &json!({}), |trial| {
         trial.outage(
             "Redis stopped",
             |it| it.redis.stop(),
@@ -28,7 +29,16 @@ fn redis_may_be_stopped_killed_or_paused() {
 
 #[test]
 fn redis_may_come_back_empty() {
-    Trial::run(&[], &json!({}), |trial| {
+    redis_comes_back_empty(Database::MariaDb);
+}
+
+#[test]
+fn redis_may_come_back_empty_on_postgresql() {
+    redis_comes_back_empty(Database::Postgres);
+}
+
+fn redis_comes_back_empty(database: Database) {
+    Trial::run(database, &[], &json!({}), |trial| {
         trial.drains = true;
         trial.outage(
             "Redis killed",
@@ -38,12 +48,12 @@ fn redis_may_come_back_empty() {
         trial.outage(
             "Redis wiped",
             |it| {
-                it.mariadb.pause();
+                it.database.pause();
                 it.redis.kill9();
             },
             |it| {
                 it.redis.restart();
-                it.mariadb.resume();
+                it.database.resume();
             },
         );
     });
@@ -51,44 +61,67 @@ fn redis_may_come_back_empty() {
 
 #[test]
 fn mariadb_may_be_stopped_killed_or_paused() {
-    Trial::run(&AOF, &json!({}), |trial| {
+    database_is_away(Database::MariaDb);
+}
+
+#[test]
+fn postgresql_may_be_stopped_killed_or_paused() {
+    database_is_away(Database::Postgres);
+}
+
+fn database_is_away(database: Database) {
+    Trial::run(database, &AOF, &json!({}), |trial| {
         trial.outage(
-            "MariaDB stopped",
-            |it| it.mariadb.stop(),
-            |it| it.mariadb.restart(),
+            "database stopped",
+            |it| it.database.stop(),
+            |it| it.database.restart(),
         );
         trial.outage(
-            "MariaDB killed",
-            |it| it.mariadb.kill9(),
-            |it| it.mariadb.restart(),
+            "database killed",
+            |it| it.database.kill9(),
+            |it| it.database.restart(),
+        );
+        trial.outage(
+            "database paused",
+            |it| it.database.pause(),
+            |it| it.database.resume(),
         );
     });
 }
 
 #[test]
-fn both_may_be_away_at_once() {
-    Trial::run(&AOF, &json!({}), |trial| {
+fn redis_and_mariadb_may_be_away_at_once() {
+    both_are_away(Database::MariaDb);
+}
+
+#[test]
+fn redis_and_postgresql_may_be_away_at_once() {
+    both_are_away(Database::Postgres);
+}
+
+fn both_are_away(database: Database) {
+    Trial::run(database, &AOF, &json!({}), |trial| {
         trial.drains = true;
         trial.outage(
             "both paused",
             |it| {
                 it.redis.pause();
-                it.mariadb.pause();
+                it.database.pause();
             },
             |it| {
                 it.redis.resume();
-                it.mariadb.resume();
+                it.database.resume();
             },
         );
         trial.outage(
             "both killed",
             |it| {
                 it.redis.kill9();
-                it.mariadb.kill9();
+                it.database.kill9();
             },
             |it| {
                 it.redis.restart();
-                it.mariadb.restart();
+                it.database.restart();
             },
         );
     });

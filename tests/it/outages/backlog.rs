@@ -17,14 +17,14 @@ fn batches_beyond_memory_wait_in_the_spill_file() {
         let mut spilled = 0;
         trial.outage(
             "MariaDB gone",
-            |it| it.mariadb.kill9(),
+            |it| it.database.kill9(),
             |it| {
                 // The cache has them as well, so they are there for want of memory alone.
                 poll(PROGRAM_DEADLINE, "batches are spilled", || {
                     spilled = it.spilled();
                     spilled > 0
                 });
-                it.mariadb.restart();
+                it.database.restart();
             },
         );
         eprintln!("{spilled} batches in the spill file");

@@ -6,9 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::trial::outage;
+use crate::harness::database::{Database, PASSWORD};
 use crate::harness::http::{Reply, escape, try_get};
 use crate::harness::load::{info_hash, passkey};
-use crate::harness::site::{DATABASE, Site};
+use crate::harness::redis::AOF;
+use crate::harness::site::Site;
 use crate::harness::{Mika, PROGRAM_DEADLINE, now, poll};
 
 /// How long a stop may take that waits for nothing.
@@ -20,13 +22,13 @@ const SOON: Duration = Duration::from_secs(8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Server {
     Redis,
-    MariaDb,
+    Database,
 }
 
-const SERVERS: [Server; 2] = [Server::Redis, Server::MariaDb];
+const SERVERS: [Server; 2] = [Server::Redis, Server::Database];
 
-fn site() -> Site {
-    Site::prepare(1, &crate::harness::redis::AOF, &json!({}))
+fn site(database: Database) -> Site {
+    Site::prepare_on(database, 1, &AOF, &json!({}))
 }
 
 fn announce(mika: &Mika, event: &str, uploaded: u64) -> Option<Reply> {
@@ -48,8 +50,16 @@ fn waits(mika: &Mika) -> usize {
 
 #[test]
 fn a_start_waits_for_a_server_and_logs_it_once() {
-    let mut site = site();
-    for server in SERVERS {
+    waits_and_says_so(site(Database::MariaDb), &SERVERS);
+}
+
+#[test]
+fn a_start_waits_for_postgresql_and_logs_it_once() {
+    waits_and_says_so(site(Database::Postgres), &[Server::Database]);
+}
+
+fn waits_and_says_so(mut site: Site, servers: &[Server]) {
+    for server in servers {
         server.stop(&mut site);
         let before = waits(&site.mika);
         site.mika.launch();
@@ -67,8 +77,16 @@ fn a_start_waits_for_a_server_and_logs_it_once() {
 
 #[test]
 fn a_waiting_start_can_be_stopped() {
-    let mut site = site();
-    for server in SERVERS {
+    is_stopped_while_it_waits(site(Database::MariaDb), &SERVERS);
+}
+
+#[test]
+fn a_start_that_waits_for_postgresql_can_be_stopped() {
+    is_stopped_while_it_waits(site(Database::Postgres), &[Server::Database]);
+}
+
+fn is_stopped_while_it_waits(mut site: Site, servers: &[Server]) {
+    for server in servers {
         server.stop(&mut site);
         let before = waits(&site.mika);
         site.mika.launch();
@@ -93,7 +111,7 @@ fn ends_at_once(mika: &mut Mika, status: i32) {
 
 #[test]
 fn a_start_with_no_wait_fails_at_once() {
-    let mut site = site();
+    let mut site = site(Database::MariaDb);
     for server in SERVERS {
         server.stop(&mut site);
         let before = site.mika.log().len();
@@ -108,9 +126,9 @@ fn a_start_with_no_wait_fails_at_once() {
 
 #[test]
 fn a_wrong_password_ends_the_start_at_once() {
-    let mut site = site();
-    let right = site.storage_url();
-    let wrong = right.replace("long-and-secret", "misremembered");
+    let mut site = site(Database::MariaDb);
+    let right = site.database.url();
+    let wrong = right.replace(PASSWORD, "misremembered");
     site.mika
         .reconfigure(&json!({ "storage": { "url": wrong } }));
     fails_at_once(&mut site, "storage.url");
@@ -141,14 +159,22 @@ fn fails_at_once(site: &mut Site, key: &str) {
 
 #[test]
 fn a_stop_leaves_unapplied_batches_to_the_next_start() {
-    let mut site = site();
+    leaves_the_rest_to_the_next_start(site(Database::MariaDb));
+}
+
+#[test]
+fn a_stop_leaves_unapplied_batches_to_the_next_start_on_postgresql() {
+    leaves_the_rest_to_the_next_start(site(Database::Postgres));
+}
+
+fn leaves_the_rest_to_the_next_start(mut site: Site) {
     for (round, is_paused) in [(1, false), (2, true)] {
         site.mika.run();
         assert!(announce(&site.mika, "started", 0).is_some());
         if is_paused {
-            site.mariadb.pause();
+            site.database.pause();
         } else {
-            site.mariadb.kill9();
+            site.database.kill9();
         }
         assert!(announce(&site.mika, "stopped", 1000).is_some());
         let start = now();
@@ -156,14 +182,13 @@ fn a_stop_leaves_unapplied_batches_to_the_next_start() {
         eprintln!("stopped within {:?}", start.elapsed());
         assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
         if is_paused {
-            site.mariadb.resume();
+            site.database.resume();
         } else {
-            site.mariadb.restart();
+            site.database.restart();
         }
         site.mika.run();
         poll(PROGRAM_DEADLINE, "the rest is applied", || {
-            let credit = format!("SELECT uploaded FROM {DATABASE}.users");
-            site.mariadb.row::<1>(&credit) == [1000 * round]
+            site.database.row::<1>("SELECT uploaded FROM users") == [1000 * round]
         });
         assert_eq!(site.mika.stop(), 0);
     }
@@ -175,42 +200,42 @@ impl Server {
     fn key(self) -> &'static str {
         match self {
             Self::Redis => "cache",
-            Self::MariaDb => "storage",
+            Self::Database => "storage",
         }
     }
 
     fn address(self, site: &Site) -> String {
         match self {
             Self::Redis => site.redis.address().to_string(),
-            Self::MariaDb => site.mariadb.address().to_string(),
+            Self::Database => site.database.address().to_string(),
         }
     }
 
     fn stop(self, site: &mut Site) {
         match self {
             Self::Redis => site.redis.stop(),
-            Self::MariaDb => site.mariadb.stop(),
+            Self::Database => site.database.stop(),
         }
     }
 
     fn restart(self, site: &mut Site) {
         match self {
             Self::Redis => site.redis.restart(),
-            Self::MariaDb => site.mariadb.restart(),
+            Self::Database => site.database.restart(),
         }
     }
 
     fn pause(self, site: &Site) {
         match self {
             Self::Redis => site.redis.pause(),
-            Self::MariaDb => site.mariadb.pause(),
+            Self::Database => site.database.pause(),
         }
     }
 
     fn resume(self, site: &Site) {
         match self {
             Self::Redis => site.redis.resume(),
-            Self::MariaDb => site.mariadb.resume(),
+            Self::Database => site.database.resume(),
         }
     }
 }

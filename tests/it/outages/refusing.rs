@@ -8,6 +8,7 @@ use mika::base::ids::InfoHash;
 use serde_json::json;
 
 use super::trial::Trial;
+use crate::harness::database::{ACCOUNT, Database};
 use crate::harness::http::{escape, get};
 use crate::harness::load::{info_hash, passkey};
 use crate::harness::mariadb::MariaDb;
@@ -29,7 +30,7 @@ const LOAD_DELAY: &str = "500";
 
 #[test]
 fn redis_may_refuse() {
-    Trial::run(&AOF, &json!({}), |trial| {
+    Trial::run(Database::MariaDb, &AOF, &json!({}), |trial| {
         let log = trial.outage(
             "Redis out of memory",
             |it| drop(it.redis.cli(&["CONFIG", "SET", "maxmemory", "1"])),
@@ -72,30 +73,30 @@ fn follow_nobody(site: &Site, serve_stale: &str) {
 
 #[test]
 fn mariadb_may_refuse() {
-    Trial::run(&AOF, &json!({}), |trial| {
+    Trial::run(Database::MariaDb, &AOF, &json!({}), |trial| {
         let crowd = RefCell::new(Vec::new());
         let log = trial.outage(
             "MariaDB full",
-            |it| *crowd.borrow_mut() = crowd_out(&it.mariadb),
+            |it| *crowd.borrow_mut() = crowd_out(it.mariadb()),
             |_| crowd.borrow_mut().clear(),
         );
         assert!(log.contains("has too many connections"), "{log}");
         let log = trial.outage(
             "MariaDB read-only",
-            |it| drop(it.mariadb.sql("SET GLOBAL read_only = 1")),
-            |it| drop(it.mariadb.sql("SET GLOBAL read_only = 0")),
+            |it| drop(it.database.sql("SET GLOBAL read_only = 1")),
+            |it| drop(it.database.sql("SET GLOBAL read_only = 0")),
         );
         assert!(log.contains("is read-only now"), "{log}");
         let lock = RefCell::new(None);
         trial.outage(
             "MariaDB locked",
-            |it| *lock.borrow_mut() = Some(Client::after(&it.mariadb, LOCK)),
+            |it| *lock.borrow_mut() = Some(Client::after(it.mariadb(), LOCK)),
             |_| drop(lock.take()),
         );
         let log = trial.outage(
             "a table gone",
-            |it| drop(it.mariadb.sql("RENAME TABLE site.users TO site.members")),
-            |it| drop(it.mariadb.sql("RENAME TABLE site.members TO site.users")),
+            |it| drop(it.database.sql("RENAME TABLE users TO members")),
+            |it| drop(it.database.sql("RENAME TABLE members TO users")),
         );
         assert!(log.contains("users"), "{log}");
     });
@@ -114,16 +115,16 @@ fn registry_changes_are_followed_while_storage_takes_no_batch() {
     };
     let (old, new) = (info_hash(1), [0x77; 20]);
     assert_eq!(announce(&old, "&uploaded=0&event=started"), None);
-    let sql = "SELECT COUNT(*), COALESCE(SUM(uploaded), 0) FROM site.peers";
+    let sql = "SELECT COUNT(*), COALESCE(SUM(uploaded), 0) FROM peers";
     poll(PROGRAM_DEADLINE, "storage has the client", || {
-        site.mariadb.row::<2>(sql) == [1, 0]
+        site.database.row::<2>(sql) == [1, 0]
     });
     let lock = "BEGIN; SELECT * FROM site.users FOR UPDATE";
-    let lock = Client::after(&site.mariadb, lock);
+    let lock = Client::after(site.mariadb(), lock);
     assert_eq!(announce(&old, "&uploaded=100"), None);
     let hash = InfoHash(new);
-    site.mariadb.sql(&format!(
-        "UPDATE site.torrents SET info_hash = X'{hash}' WHERE id = 2"
+    site.database.sql(&format!(
+        "UPDATE torrents SET info_hash = X'{hash}' WHERE id = 2"
     ));
     poll(PROGRAM_DEADLINE, "the torrent has its new hash", || {
         announce(&new, "&uploaded=100").is_none()
@@ -131,7 +132,7 @@ fn registry_changes_are_followed_while_storage_takes_no_batch() {
     drop(lock);
     assert_eq!(announce(&new, "&uploaded=150&event=stopped"), None);
     poll(PROGRAM_DEADLINE, "all is credited", || {
-        site.mariadb.row::<2>(sql) == [1, 150]
+        site.database.row::<2>(sql) == [1, 150]
     });
 }
 
@@ -143,7 +144,7 @@ fn crowd_out(mariadb: &MariaDb) -> Vec<Client> {
     let places = 0..CONNECTIONS;
     let crowd = places.map(|_| Client::after(mariadb, "SELECT 1")).collect();
     mariadb.sql(&format!(
-        "SET GLOBAL max_connections = {CONNECTIONS}; KILL USER mika"
+        "SET GLOBAL max_connections = {CONNECTIONS}; KILL USER {ACCOUNT}"
     ));
     crowd
 }

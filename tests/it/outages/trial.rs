@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::harness::database::Database;
 use crate::harness::load::{self, Stage, USERS_PER_THREAD, report};
 use crate::harness::site::Site;
 use crate::harness::{PROGRAM_DEADLINE, number, poll};
@@ -45,8 +46,14 @@ pub fn outage() -> Duration {
 
 impl Trial {
     /// Runs `act` during a load on a tracker with `config`, and holds the end to what was announced.
-    pub fn run(persistence: &[&str], config: &Value, act: impl FnOnce(&mut Self)) {
-        let site = Site::prepare(THREADS * USERS_PER_THREAD, persistence, config);
+    pub fn run(
+        database: Database,
+        persistence: &[&str],
+        config: &Value,
+        act: impl FnOnce(&mut Self),
+    ) {
+        let users = THREADS * USERS_PER_THREAD;
+        let site = Site::prepare_on(database, users, persistence, config);
         Self::run_on(site, REST, act);
     }
 
@@ -122,8 +129,8 @@ impl Trial {
 
     /// The last batch that storage has.
     fn applied(&self) -> Option<u64> {
-        let sql = "SELECT COALESCE(MAX(applied), 0) FROM site.mika_journal";
-        self.site.mariadb.try_sql(sql).ok()?.parse().ok()
+        let sql = "SELECT COALESCE(MAX(applied), 0) FROM mika_journal";
+        self.site.database.try_sql(sql).ok()?.parse().ok()
     }
 
     /// The last batch that the cache has.
