@@ -63,7 +63,11 @@ pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result
 pub fn show(config: &Config, printer: &mut Printer) -> Result<ExitStatus> {
     let storage = open::bare_storage(config)?;
     for (name, sql) in storage.migration_texts() {
-        printer.line(format_args!("-- {name}\n{}\n", sql.trim_end()))?;
+        printer.line(format_args!("-- {name}"))?;
+        for line in sql.trim_end().lines() {
+            printer.line(line)?;
+        }
+        printer.line("")?;
     }
     Ok(ExitStatus::Success)
 }

@@ -79,7 +79,9 @@ fn show(name: &str, driver: &str, printer: &mut Printer) -> Result<ExitStatus> {
             names.join(", ")
         )));
     };
-    printer.line(text.trim_end())?;
+    for line in text.trim_end().lines() {
+        printer.line(line)?;
+    }
     Ok(ExitStatus::Success)
 }
 
@@ -95,7 +97,8 @@ async fn test(file: PathBuf, mut config: Config, printer: &mut Printer) -> Resul
     let findings = storage.check_schema().await;
     let findings = findings.map_err(|error| open::named(error, open::name_of(&config)))?;
     for finding in &findings {
-        printer.line(format_args!("{}\n  → {}", finding.problem, finding.hint))?;
+        printer.line(&finding.problem)?;
+        printer.line(format_args!("  → {}", finding.hint))?;
     }
     if findings
         .iter()

@@ -61,8 +61,8 @@ pub enum StorageError {
     /// The database can't do it at all (missing table, wrong type, damaged file).
     #[error("{0}")]
     Broken(String),
-    /// This driver does not do it; what, in words such as "lists of users".
-    #[error("this storage driver does not support {0}")]
+    /// This driver or schema does not do it; what, in words such as "lists of users".
+    #[error("this storage does not support {0}")]
     Unsupported(&'static str),
     /// Batches before those to apply are missing. If they were applied before, storage was restored to an
     /// older state, or is a replica that lacks them.

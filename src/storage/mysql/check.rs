@@ -9,7 +9,8 @@ use super::session::{MysqlSession, example};
 use super::{columns, durability, inspect, settings, tables};
 use crate::storage::identity::checked;
 use crate::storage::sql::calls::{CALLS, Call, FEED};
-use crate::storage::sql::statements::Schema;
+use crate::storage::sql::header;
+use crate::storage::sql::statements::{Schema, is_file};
 use crate::storage::{Finding, StorageError};
 
 /// The oldest supported servers: Mika needs `NOWAIT`.
@@ -84,13 +85,29 @@ pub(super) async fn check(
 }
 
 /// What the statements about the site's tables lack.
-pub(super) async fn schema(session: &mut MysqlSession<'_>) -> Result<Vec<Finding>, MysqlFault> {
+pub(super) async fn schema(
+    session: &mut MysqlSession<'_>,
+    schema: &Schema,
+) -> Result<Vec<Finding>, MysqlFault> {
+    let mut findings = Vec::new();
+    for table in schema.followed {
+        match session.prepare(&table.probe()).await {
+            Err(MysqlFault::Sql(Error::Server(error), _)) => {
+                findings.push(header::lacking(table, &fault::lack(&error)));
+            }
+            other => drop(other?),
+        }
+    }
+    if is_file(schema.name) {
+        findings.extend(header::unfollowed(schema.followed));
+    }
     let (mut rights, mut failures) = (Missing::default(), Failures::default());
     for call in CALLS.into_iter().filter(|call| call.name != FEED.name) {
         statement(session, call, &mut rights, &mut failures).await?;
     }
     let lacks = rights.finding(session).await?;
-    Ok(failures.findings().chain(lacks).collect())
+    findings.extend(failures.findings().chain(lacks));
+    Ok(findings)
 }
 
 async fn server(
@@ -205,7 +222,16 @@ async fn statement(
     failures: &mut Failures,
 ) -> Result<(), MysqlFault> {
     for statement in session.statements_of(call) {
-        match session.prepare(&example(statement)).await {
+        let sql = example(statement);
+        // Columns of what a statement writes are looked up when it is planned, and not when it is prepared.
+        let result = match session.prepare(&sql).await {
+            Ok(width) if call.columns.is_empty() && !call.rows.is_empty() => session
+                .query(&format!("EXPLAIN {sql}"))
+                .await
+                .map(|_| width),
+            result => result,
+        };
+        match result {
             Ok(width) if width < call.width() => {
                 let columns = call.columns.replace(' ', ", ");
                 let wanted = call.width();

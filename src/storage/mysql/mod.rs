@@ -49,6 +49,7 @@ static SCHEMAS: [Schema; 2] = [
         prefix: "",
         migrations: migrate::MYSQL,
         dialect: Dialect::Mysql,
+        followed: &[],
         is_row_by_row: false,
     },
     Schema {
@@ -58,6 +59,7 @@ static SCHEMAS: [Schema; 2] = [
         prefix: "mika_",
         migrations: migrate::MYSQL_2015,
         dialect: Dialect::Mysql,
+        followed: &[],
         is_row_by_row: false,
     },
 ];
@@ -162,7 +164,10 @@ impl SqlDatabase for Mysql {
     }
 
     async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
-        job!(self, Use::Read, |session| check::schema(session))
+        job!(self, Use::Read, |session| check::schema(
+            session,
+            self.schema
+        ))
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {

@@ -8,7 +8,8 @@ use super::{columns, durability, inspect, tables};
 use crate::storage::identity::checked;
 use crate::storage::sql::calls::{CALLS, Call, FEED, OWN_CALLS, TORRENTS};
 use crate::storage::sql::cells::Cell;
-use crate::storage::sql::statements::{Schema, Statement};
+use crate::storage::sql::header;
+use crate::storage::sql::statements::{Schema, Statement, is_file};
 use crate::storage::{Finding, StorageError};
 
 /// The oldest supported server, as it numbers itself.
@@ -91,7 +92,20 @@ pub(super) async fn check(
 /// What the statements about the site's tables lack.
 pub(super) async fn schema(
     session: &mut PostgresSession<'_>,
+    schema: &Schema,
 ) -> Result<Vec<Finding>, PostgresFault> {
+    let mut findings = Vec::new();
+    for table in schema.followed {
+        if let Err(fault) = session.prepare_anew(&table.probe()).await {
+            match fault.lack().filter(|_| fault.is_of_server()) {
+                Some(lack) => findings.push(header::lacking(table, &lack)),
+                None => return Err(fault),
+            }
+        }
+    }
+    if is_file(schema.name) {
+        findings.extend(header::unfollowed(schema.followed));
+    }
     let (mut rights, mut failures) = (Lacking::default(), Failures::default());
     look_at_hashes(session).await?;
     for call in CALLS.into_iter().filter(|call| call.name != FEED.name) {
@@ -100,7 +114,8 @@ pub(super) async fn schema(
         }
     }
     let lacks = rights.finding(session).await?;
-    Ok(failures.findings().chain(lacks).collect())
+    findings.extend(failures.findings().chain(lacks));
+    Ok(findings)
 }
 
 /// Whether info hashes are bytes or text here, on which the other statements depend.

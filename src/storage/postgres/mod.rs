@@ -45,6 +45,7 @@ static SCHEMAS: [Schema; 1] = [Schema {
     prefix: "",
     migrations: migrate::POSTGRES,
     dialect: Dialect::Postgres,
+    followed: &[],
     is_row_by_row: false,
 }];
 
@@ -131,7 +132,10 @@ impl SqlDatabase for Postgres {
     }
 
     async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
-        job!(self, Use::Read, |session| check::schema(session))
+        job!(self, Use::Read, |session| check::schema(
+            session,
+            self.schema
+        ))
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {

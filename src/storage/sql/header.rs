@@ -11,11 +11,11 @@
 
 use std::fmt::Write as _;
 
+use super::statements::NAME;
+use crate::storage::Finding;
+
 /// Prefix of Mika's own tables beside those of a site, unless a schema says another.
 const PREFIX: &str = "mika_";
-
-/// Begins the first statement, and so ends the head.
-const NAME: &str = "-- name:";
 
 /// What the head of a schema's file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,8 +136,8 @@ impl FollowedTable {
     }
 
     /// The triggers in that dialect, as a migration makes them: with an empty line after each statement. `peers` is the
-    /// table of Mika's own from which the peers of a deleted row go.
-    pub fn triggers(&self, dialect: Dialect, peers: &str) -> String {
+    /// table of Mika's own from which the peers of a deleted row go; none for a table that only adds to another one.
+    pub fn triggers(&self, dialect: Dialect, peers: Option<&str>) -> String {
         let mut sql = String::new();
         for event in [RowEvent::Insert, RowEvent::Update, RowEvent::Delete] {
             let name = format!("mika_{}_{}", self.short_name(), event.word());
@@ -169,12 +169,27 @@ impl FollowedTable {
         sql
     }
 
+    /// A statement that fails if the table or one of the columns is missing.
+    pub fn probe(&self) -> String {
+        let columns = self.columns.iter().map(String::as_str);
+        let key = [self.key.as_str()]
+            .into_iter()
+            .filter(|key| !key.is_empty());
+        let columns: Vec<&str> = key.chain(columns).collect();
+        let columns = if columns.is_empty() {
+            "1".into()
+        } else {
+            columns.join(", ")
+        };
+        format!("SELECT {columns} FROM {} WHERE 1 = 0", self.table)
+    }
+
     /// The table without its schema.
     fn short_name(&self) -> &str {
         self.table.rsplit('.').next().unwrap_or_default()
     }
 
-    fn body(&self, dialect: Dialect, event: RowEvent, peers: &str) -> String {
+    fn body(&self, dialect: Dialect, event: RowEvent, peers: Option<&str>) -> String {
         let (old, new) = match dialect {
             Dialect::Sqlite => ("old", "new"),
             Dialect::Mysql | Dialect::Postgres => ("OLD", "NEW"),
@@ -191,10 +206,12 @@ impl FollowedTable {
         let note = |row: &str| entry(dialect, &format!("VALUES ('{kind}', {row}.{key})"));
         match event {
             RowEvent::Insert => format!("    {};\n", note(new)),
-            RowEvent::Delete => format!(
-                "    DELETE FROM {peers} WHERE {owner} = {old}.{key};\n    {};\n",
-                note(old)
-            ),
+            RowEvent::Delete => {
+                let delete = peers.map_or_else(String::new, |peers| {
+                    format!("    DELETE FROM {peers} WHERE {owner} = {old}.{key};\n")
+                });
+                format!("{delete}    {};\n", note(old))
+            }
             RowEvent::Update => {
                 let all: Vec<&str> = [key.as_str()]
                     .into_iter()
@@ -205,6 +222,37 @@ impl FollowedTable {
             }
         }
     }
+}
+
+/// The finding for a followed table that lacks something.
+pub fn lacking(table: &FollowedTable, problem: &str) -> Finding {
+    Finding::problem(
+        format!(
+            "the line \"follow {}\" does not fit: {problem}",
+            table.table
+        ),
+        "correct that line in the file of the schema",
+    )
+}
+
+/// Notes for what a schema of a site's own does not follow.
+pub fn unfollowed(followed: &[FollowedTable]) -> Vec<Finding> {
+    let kinds = [
+        (RowKind::User, "users", "user by KEY: COLUMN, …"),
+        (RowKind::Torrent, "torrents", "torrent by KEY: COLUMN, …"),
+        (RowKind::Client, "clients", "whitelist"),
+    ];
+    let is_missing = |kind: RowKind| !followed.iter().any(|table| table.kind == kind);
+    let missing = kinds.into_iter().filter(|(kind, ..)| is_missing(*kind));
+    let note = |(_, rows, form): (RowKind, &str, &str)| {
+        Finding::note(
+            format!(
+                "changes of {rows} are not followed: they are noticed at a reload or restart only"
+            ),
+            format!("put a line into the head of the file: -- follow TABLE as {form}"),
+        )
+    };
+    missing.map(note).collect()
 }
 
 /// The insertion of an entry into the feed.
@@ -310,7 +358,7 @@ mod tests {
     #[test]
     fn triggers_note_the_rows_that_changed() {
         let head = SchemaHead::read(FILE).unwrap();
-        let mysql = head.followed[0].triggers(Dialect::Mysql, "t_peers");
+        let mysql = head.followed[0].triggers(Dialect::Mysql, Some("t_peers"));
         assert!(
             mysql.contains(
                 "CREATE TRIGGER mika_members_insert AFTER INSERT ON members FOR EACH ROW"
@@ -318,12 +366,13 @@ mod tests {
         );
         assert!(mysql.contains("DELETE FROM t_peers WHERE user_id = OLD.uid;"));
         assert!(mysql.contains("VALUES ('user', NEW.uid)"));
-        let sqlite = head.followed[2].triggers(Dialect::Sqlite, "t_peers");
+        let sqlite = head.followed[2].triggers(Dialect::Sqlite, Some("t_peers"));
         assert_eq!(sqlite.matches("VALUES ('whitelist', 0)").count(), 3);
-        let postgres = head.followed[1].triggers(Dialect::Postgres, "t_peers");
+        let postgres = head.followed[1].triggers(Dialect::Postgres, None);
         assert!(postgres.contains(
             "AFTER UPDATE ON app.files FOR EACH ROW\nEXECUTE FUNCTION mika_files_update();"
         ));
         assert!(postgres.contains("OLD.hash IS DISTINCT FROM NEW.hash"));
+        assert!(!postgres.contains("DELETE FROM"));
     }
 }

@@ -1,12 +1,13 @@
 //! A schema that an operator writes for a site: a file of statements, with a head that says what it is based on and
 //! which tables are followed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use super::calls::{CALLS, Call, FEED};
 use super::header::SchemaHead;
-use super::statements::{Schema, call, named};
+use super::statements::{NAME, Schema, call, named};
 use crate::base::suggest::nearest;
 use crate::storage::StorageError;
 use crate::storage::migrate::{self, Migration};
@@ -36,6 +37,11 @@ pub fn load(built_in: &'static [Schema], path: &Path) -> Result<&'static Schema,
 fn schema(built_in: &[Schema], name: &str, file: &str) -> Result<&'static Schema, String> {
     let head = SchemaHead::read(file)?;
     let theirs = named(file);
+    let names = file.lines().filter_map(|line| line.strip_prefix(NAME));
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = names.map(str::trim).find(|name| !seen.insert(*name)) {
+        return Err(format!("the statement {twice:?} is there twice"));
+    }
     if let Some(unknown) = theirs.keys().find(|name| call(name).is_none()) {
         let names = CALLS.map(|call| call.name);
         let hint = match nearest(unknown, names) {
@@ -83,6 +89,7 @@ fn schema(built_in: &[Schema], name: &str, file: &str) -> Result<&'static Schema
         prefix: kept(head.prefix.clone()),
         migrations: migrations(own, &head),
         dialect: own.dialect,
+        followed: head.followed.leak(),
         is_row_by_row: own.is_row_by_row,
     })))
 }
@@ -93,7 +100,14 @@ fn migrations(own: &Schema, head: &SchemaHead) -> &'static [Migration] {
     let triggers: String = head
         .followed
         .iter()
-        .map(|table| table.triggers(own.dialect, &peers))
+        .enumerate()
+        .map(|(number, table)| {
+            // The first table of a kind has the rows; others add columns to them.
+            let is_first = !head.followed[..number]
+                .iter()
+                .any(|other| other.kind == table.kind);
+            table.triggers(own.dialect, is_first.then_some(peers.as_str()))
+        })
         .collect();
     let migrations: Vec<Migration> = own
         .migrations

@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::calls::{CALLS, Call, OWN_CALLS};
-use super::header::Dialect;
+use super::header::{Dialect, FollowedTable};
 use super::site_schema;
 use crate::base::suggest::nearest;
 use crate::storage::migrate::Migration;
 use crate::storage::{StorageConfig, StorageError};
 
 /// Begins a statement in a schema's file.
-const NAME: &str = "-- name:";
+pub const NAME: &str = "-- name:";
 /// Stands for the rows of a call in a statement, as a table.
 const ROWS: &str = "{rows}";
 /// The same as a list of values.
@@ -36,6 +36,8 @@ pub struct Schema {
     pub prefix: &'static str,
     pub migrations: &'static [Migration],
     pub dialect: Dialect,
+    /// The tables of the site whose triggers are made from the head of the file; empty for a schema of this crate.
+    pub followed: &'static [FollowedTable],
     /// Whether the columns of rows may be parameters, because a statement is run for each row by itself.
     pub is_row_by_row: bool,
 }
@@ -324,6 +326,7 @@ mod tests {
         prefix: "",
         migrations: &[],
         dialect: Dialect::Mysql,
+        followed: &[],
         is_row_by_row: false,
     };
 

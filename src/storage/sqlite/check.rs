@@ -8,6 +8,7 @@ use super::{tables, triggers};
 use crate::storage::Finding;
 use crate::storage::failing::FailingStatements;
 use crate::storage::sql::calls::{CALLS, Call, FEED};
+use crate::storage::sql::header;
 use crate::storage::sql::statements::{Schema, Statement, Statements, is_file, mentions};
 
 /// The tables of the site and the columns that the schema uses. Statements of the config may do without.
@@ -171,10 +172,21 @@ fn columns_of(connection: &Connection, table: &str) -> Result<Vec<String>, Sqlit
 /// What the statements about the site's tables lack.
 pub(super) fn schema(
     connection: &Connection,
+    schema: &Schema,
     statements: &Statements,
 ) -> Result<Vec<Finding>, SqliteFault> {
+    let mut findings = Vec::new();
+    for table in schema.followed {
+        if let Err(error) = connection.prepare(&table.probe()) {
+            findings.push(header::lacking(table, &fault_of(error)?));
+        }
+    }
+    if is_file(schema.name) {
+        findings.extend(header::unfollowed(schema.followed));
+    }
     let calls = CALLS.into_iter().filter(|call| call.name != FEED.name);
-    Ok(failing(connection, statements, calls)?.findings().collect())
+    findings.extend(failing(connection, statements, calls)?.findings());
+    Ok(findings)
 }
 
 /// Prepares statements of the schema without running them.

@@ -48,6 +48,7 @@ static SCHEMAS: [Schema; 1] = [Schema {
     prefix: "",
     migrations: migrate::SQLITE,
     dialect: Dialect::Sqlite,
+    followed: &[],
     is_row_by_row: true,
 }];
 
@@ -175,7 +176,8 @@ impl SqlDatabase for Sqlite {
 
     async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
         let statements = Arc::clone(&self.statements);
-        let check = move |connection: &mut _| check::schema(connection, &statements);
+        let schema = self.schema;
+        let check = move |connection: &mut _| check::schema(connection, schema, &statements);
         self.reader.run(ANSWER_TIMEOUT, check).await
     }
 

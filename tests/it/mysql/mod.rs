@@ -10,6 +10,7 @@ mod feed;
 mod identity;
 mod obstacles;
 mod programs;
+mod schemas;
 mod setups;
 mod sites;
 
