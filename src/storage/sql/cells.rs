@@ -174,6 +174,22 @@ impl SqlRows {
         (start, bytes.len())
     }
 
+    fn cell_of(&self, slot: Slot) -> Cell<'_> {
+        let bytes = |start: usize, length: usize| self.bytes.get(start..start + length);
+        let text = |start, length| {
+            let bytes = bytes(start, length).unwrap_or_default();
+            std::str::from_utf8(bytes).unwrap_or_default()
+        };
+        match slot {
+            Slot::Null => Cell::Null,
+            Slot::Int(number) => Cell::Int(number),
+            Slot::Real(number) => Cell::Real(number),
+            Slot::Text(start, length) => Cell::Text(text(start, length)),
+            Slot::Bytes(start, length) => Cell::Bytes(bytes(start, length).unwrap_or_default()),
+            Slot::Expression(start, length) => Cell::Expression(text(start, length)),
+        }
+    }
+
     /// Columns of each row.
     pub fn width(&self) -> usize {
         self.width
@@ -208,9 +224,7 @@ impl SqlRows {
     pub fn part(&self, rows: Range<usize>) -> Self {
         let mut part = Self::new(self.width);
         for row in rows.filter_map(|number| self.row(number)) {
-            for column in 0..self.width {
-                part.push_cell(row.cell(column));
-            }
+            row.cells().for_each(|cell| part.push_cell(cell));
         }
         part
     }
@@ -223,9 +237,7 @@ impl SqlRows {
             self.pads_with_zeros = other.pads_with_zeros;
         }
         for row in other.iter() {
-            for column in 0..self.width {
-                self.push_cell(row.cell(column));
-            }
+            row.cells().for_each(|cell| self.push_cell(cell));
         }
         self.changed += other.changed;
     }
@@ -236,27 +248,20 @@ impl SqlRows {
 impl<'a> SqlRow<'a> {
     /// The cell of a column; NULL if there is no such column.
     pub fn cell(&self, column: usize) -> Cell<'a> {
+        let slot = self.slots().get(column);
+        slot.map_or(Cell::Null, |slot| self.rows.cell_of(*slot))
+    }
+
+    /// All cells in order.
+    pub fn cells(self) -> impl Iterator<Item = Cell<'a>> {
         let rows = self.rows;
-        let slot = if column < rows.width {
-            rows.slots.get(self.number * rows.width + column)
-        } else {
-            None
-        };
-        let bytes = |start: usize, length: usize| rows.bytes.get(start..start + length);
-        let text = |start, length| {
-            let bytes = bytes(start, length).unwrap_or_default();
-            std::str::from_utf8(bytes).unwrap_or_default()
-        };
-        match slot.copied() {
-            None | Some(Slot::Null) => Cell::Null,
-            Some(Slot::Int(number)) => Cell::Int(number),
-            Some(Slot::Real(number)) => Cell::Real(number),
-            Some(Slot::Text(start, length)) => Cell::Text(text(start, length)),
-            Some(Slot::Bytes(start, length)) => {
-                Cell::Bytes(bytes(start, length).unwrap_or_default())
-            }
-            Some(Slot::Expression(start, length)) => Cell::Expression(text(start, length)),
-        }
+        self.slots().iter().map(move |slot| rows.cell_of(*slot))
+    }
+
+    fn slots(&self) -> &'a [Slot] {
+        let SqlRows { width, slots, .. } = self.rows;
+        let start = self.number * width;
+        slots.get(start..start + width).unwrap_or_default()
     }
 
     /// Its columns.

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::fault::SqliteFault;
-use crate::storage::sql::cells::{Cell, SqlRows};
+use crate::storage::sql::cells::{Cell, SqlRow, SqlRows};
 use crate::storage::sql::statements::{Piece, Statement};
 use crate::storage::values::is_blank_hash;
 
@@ -63,13 +63,15 @@ impl SqliteStatement {
         rows: &SqlRows,
     ) -> Result<SqlRows, SqliteFault> {
         let mut statement = connection.prepare_cached(&self.sql)?;
-        let columns = rows.width().max(1);
+        let (parameters, changes) = (statement.parameter_count(), !statement.readonly());
         let width = statement.column_count();
         let mut found = SqlRows::new(width);
-        for start in (0..rows.len().max(1)).step_by(self.at_once) {
-            for number in 0..statement.parameter_count() {
-                let row = rows.row(start + number / columns);
-                let cell = row.map_or(Cell::Null, |row| row.cell(number % columns));
+        let mut wanted = rows.iter();
+        for _ in 0..rows.len().div_ceil(self.at_once).max(1) {
+            let cells = wanted.by_ref().take(self.at_once).flat_map(SqlRow::cells);
+            // The last run may have fewer rows.
+            let cells = cells.chain(std::iter::repeat(Cell::Null));
+            for (number, cell) in cells.take(parameters).enumerate() {
                 statement.raw_bind_parameter(number + 1, value(cell))?;
             }
             let mut results = statement.raw_query();
@@ -80,7 +82,7 @@ impl SqliteStatement {
                 }
             }
             drop(results);
-            if !statement.readonly() {
+            if changes {
                 found.changed += connection.changes();
             }
         }

@@ -17,7 +17,7 @@ use crate::base::ids::{InfoHash, TorrentId};
 use crate::storage::settle::{Settlement, TorrentSum, clamp};
 
 /// Rows of one call; a refused one costs the more, the more there are.
-const AT_ONCE: usize = 250;
+const AT_ONCE: usize = 2000;
 
 pub(super) async fn write(job: &mut Job<'_>, settled: &Settlement<'_>) -> Result<(), SqlFault> {
     let torrents = SqlRows::of(settled.torrents.iter().map(|(torrent, row)| {
