@@ -225,10 +225,14 @@ async fn statement(
         let sql = example(statement);
         // Columns of what a statement writes are looked up when it is planned, and not when it is prepared.
         let result = match session.prepare(&sql).await {
-            Ok(width) if call.columns.is_empty() && !call.rows.is_empty() => session
-                .query(&format!("EXPLAIN {sql}"))
-                .await
-                .map(|_| width),
+            Ok(width) if call.columns.is_empty() && !call.rows.is_empty() => {
+                match session.query(&format!("EXPLAIN {sql}")).await {
+                    Err(fault) if fault.unknown_column().is_some() => Err(fault),
+                    Err(fault) if fault.is_lost() => Err(fault),
+                    // What else it may lack is looked at elsewhere.
+                    _ => Ok(width),
+                }
+            }
             result => result,
         };
         match result {

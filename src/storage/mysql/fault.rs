@@ -167,7 +167,7 @@ impl MysqlFault {
     }
 
     /// Whether the connection ended, or has outdated settings, so that a new one may succeed.
-    fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         match self {
             Self::Sql(
                 Error::Io(IoError::Io(_)) | Error::Driver(DriverError::ConnectionClosed),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::pair::{Client, knows_user};
+use crate::harness::database::ACCOUNT;
 use crate::harness::load::passkey;
 use crate::harness::mariadb::MariaDb;
 use crate::harness::redis::AOF;
@@ -53,7 +54,7 @@ fn is_refused(second: &mut Mika, holder: u32) {
     second.launch();
     assert_eq!(second.wait(REFUSED), 1);
     let log = second.log();
-    let said = format!("in use by another mika (connection {holder}, mika from 127.0.0.1:");
+    let said = format!("in use by another mika (connection {holder}, {ACCOUNT} from 127.0.0.1:");
     assert!(log.contains(&said), "{said}: {log}");
 }
 
