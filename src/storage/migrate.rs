@@ -126,6 +126,66 @@ fn is_word(char: char) -> bool {
     char.is_alphanumeric() || char == '_'
 }
 
+/// The statements of a migration. An empty line ends one, because triggers and functions have several `;`.
+pub(super) fn statements(migration: &Migration) -> impl Iterator<Item = String> {
+    let parts = migration.sql.split("\n\n").map(|part| {
+        part.lines()
+            .filter(|line| !line.trim_start().starts_with("--"))
+            .collect::<Vec<_>>()
+            .join("\n")
+            .trim()
+            .trim_end_matches(';')
+            .to_owned()
+    });
+    parts.filter(|statement| !statement.is_empty())
+}
+
+/// The tables that migrations make, each with its columns.
+pub(super) fn tables(migrations: &[Migration]) -> Vec<(String, Vec<String>)> {
+    let mut tables: Vec<(String, Vec<String>)> = Vec::new();
+    for statement in migrations.iter().flat_map(statements) {
+        if let Some(table) = made_table(&statement) {
+            let words = statement.lines().skip(1);
+            let words = words.filter_map(|line| line.split_whitespace().next());
+            // Keys and the end of the statement begin with other characters.
+            let is_column = |word: &&str| {
+                word.starts_with(|char: char| char.is_ascii_lowercase() || char == '`')
+            };
+            let columns = words.filter(is_column).map(|word| word.trim_matches('`'));
+            tables.push((table.into(), columns.map(Into::into).collect()));
+        }
+        for (table, column) in statement.lines().filter_map(added_column) {
+            let known = tables.iter_mut().find(|(name, _)| name == table);
+            if let Some((_, columns)) = known {
+                columns.push(column.into());
+            }
+        }
+    }
+    tables
+}
+
+/// The table that a statement makes.
+pub(super) fn made_table(statement: &str) -> Option<&str> {
+    let rest = statement.strip_prefix("CREATE TABLE ")?;
+    let rest = rest.strip_prefix("IF NOT EXISTS ").unwrap_or(rest);
+    Some(rest.split_once(" (")?.0)
+}
+
+/// The table and the column that a line of a statement adds to it.
+pub(super) fn added_column(line: &str) -> Option<(&str, &str)> {
+    let (table, rest) = line
+        .strip_prefix("ALTER TABLE ")?
+        .split_once(" ADD COLUMN ")?;
+    let rest = rest.strip_prefix("IF NOT EXISTS ").unwrap_or(rest);
+    Some((table, rest.split_whitespace().next()?))
+}
+
+/// The name and the text of the function that a statement makes.
+pub(super) fn made_function(statement: &str) -> Option<(&str, &str)> {
+    let rest = statement.strip_prefix("CREATE OR REPLACE FUNCTION ")?;
+    Some((rest.split('(').next()?, statement.split("$$").nth(1)?))
+}
+
 /// The [`IDENTITY`] among `known`.
 pub(super) fn identity(known: &[Migration]) -> Option<&Migration> {
     known.iter().find(|migration| migration.name == IDENTITY)
@@ -184,5 +244,45 @@ mod tests {
         assert!(status(SQLITE, &["0001_init".into()]).unwrap()[0].applied);
         let error = status(SQLITE, &["9999_later".into()]).unwrap_err();
         assert!(error.to_string().contains("9999_later"));
+    }
+
+    #[test]
+    fn each_statement_of_mysql_can_be_repeated() {
+        assert!(statements(&MYSQL[0]).count() > 20);
+        for migration in MYSQL.iter().chain(MYSQL_2015) {
+            let all: Vec<String> = statements(migration).collect();
+            for (before, statement) in all.iter().zip(all.iter().skip(1)) {
+                if let Some(trigger) = statement.strip_prefix("CREATE TRIGGER ") {
+                    let name = trigger.split(' ').next().unwrap();
+                    assert_eq!(*before, format!("DROP TRIGGER IF EXISTS {name}"));
+                } else {
+                    let is_safe = [
+                        "CREATE TABLE IF NOT EXISTS",
+                        "DROP TRIGGER IF EXISTS",
+                        "INSERT IGNORE INTO mika_identity (one, id) VALUES (1, ",
+                    ];
+                    // A column that is there is left alone.
+                    let is_one_column =
+                        added_column(statement).is_some() && !statement.contains(',');
+                    assert!(
+                        is_one_column || is_safe.iter().any(|begin| statement.starts_with(begin)),
+                        "{statement}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_tables_that_migrations_make_are_known() {
+        for migrations in [SQLITE, POSTGRES, MYSQL] {
+            let tables = tables(migrations);
+            let of = |table: &str| &tables.iter().find(|(name, _)| name == table).unwrap().1;
+            assert_eq!((tables[0].0.as_str(), tables[0].1.len()), ("users", 10));
+            assert!(of("mika_feed").starts_with(&["seq".into(), "kind".into(), "key".into()]));
+            assert!(of("peers").contains(&"sessions".into()));
+            assert!(of("history").ends_with(&["seeded_from".into(), "seeded_until".into()]));
+            assert_eq!(*of("mika_identity"), ["one", "id"]);
+        }
     }
 }

@@ -10,7 +10,6 @@ mod claim;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod driver;
-mod failing;
 mod identity;
 pub mod migrate;
 mod mysql;
@@ -21,7 +20,6 @@ pub mod settle;
 pub mod sql;
 mod sqlite;
 pub mod touched;
-mod triggers;
 mod unusable;
 mod values;
 

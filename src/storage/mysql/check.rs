@@ -1,308 +1,136 @@
-//! Checks the tables of the site, and Mika's own.
+//! What the engine asks of the server beside statements.
 
-use mysql_async::Error;
+use async_trait::async_trait;
 
-use super::definers::Trial;
-use super::fault::{self, MysqlFault};
-use super::rights::Missing;
+use super::definers;
+use super::fault::MysqlFault;
 use super::session::{MysqlSession, example};
-use super::{columns, durability, inspect, settings, tables};
-use crate::storage::identity::checked;
-use crate::storage::sql::calls::{CALLS, Call, FEED};
-use crate::storage::sql::header;
-use crate::storage::sql::statements::{Schema, is_file};
-use crate::storage::{Finding, StorageError};
+use super::{columns, durability, rights, settings};
+use crate::storage::Finding;
+use crate::storage::sql::catalogue::{SqlCatalogue, SqlColumn, SqlOrigin, TriggerLook};
+use crate::storage::sql::check::rights::MissingPrivileges;
+use crate::storage::sql::database::SqlFault;
+use crate::storage::sql::statements::Statement;
+use crate::storage::sql::triggers::{Misplaced, Trigger};
 
-/// The oldest supported servers: Mika needs `NOWAIT`.
-const MYSQL_OLDEST: (u16, u16, u16) = (8, 0, 1);
-const MARIADB_OLDEST: (u16, u16, u16) = (10, 5, 2);
+/// Marks a statement that creates or drops a trigger.
+const TRIGGER: &str = "TRIGGER ";
 
-/// Mika's own tables and the columns that it uses; {} stands for the prefix of their names.
-const OWN_COLUMNS: &[(&str, &str)] = &[
-    (
-        "{}peers",
-        "user_id torrent_id peer_id base_up base_down base_at dip_up dip_down sessions uploaded \
-         downloaded left_bytes ip4 port4 ip6 port6 speed_up speed_down seed_time announces first_announce \
-         last_announce active paused completed_at hnr inactive_since",
-    ),
-    (
-        "{}history",
-        "torrent_id user_id uploaded downloaded seed_time announces completed_at hnr \
-         first_announce last_announce seeded_floor seeded_from seeded_until",
-    ),
-    ("mika_journal", "node applied"),
-    ("mika_feed", "seq kind key noted_at"),
-];
+#[async_trait]
+impl SqlCatalogue for MysqlSession<'_> {
+    fn place(&self) -> &str {
+        self.link().place()
+    }
 
-/// What is wrong with the server, the tables, the statements and the account; and whether rows can be checked,
-/// which needs all statements.
-pub(super) async fn check(
-    session: &mut MysqlSession<'_>,
-    schema: &Schema,
-) -> Result<(Vec<Finding>, bool), MysqlFault> {
-    let mut findings = Vec::new();
-    server(session, &mut findings).await?;
-    for status in tables::migrations(session, schema).await? {
-        if !status.applied {
-            findings.push(Finding::problem(
-                format!("the migration {} is not applied", status.name),
-                "run mika-manage migrate",
-            ));
+    async fn plan(&mut self, sql: &str) -> Result<usize, SqlFault> {
+        let result = plan(self, sql).await;
+        self.told(result).await
+    }
+
+    fn example(&self, statement: &Statement) -> Result<String, SqlFault> {
+        Ok(example(statement))
+    }
+
+    async fn origin(
+        &mut self,
+        statement: &Statement,
+        column: usize,
+    ) -> Result<Option<SqlOrigin>, SqlFault> {
+        let result = self.described(statement).await;
+        let columns = self.told(result).await?;
+        let column = columns.get(column).map(|column| SqlOrigin {
+            schema: column.schema_str().into_owned(),
+            table: column.org_table_str().into_owned(),
+            column: column.org_name_str().into_owned(),
+        });
+        Ok(column.filter(|origin| !origin.column.is_empty()))
+    }
+
+    async fn look_at_server(&mut self) -> Result<Vec<Finding>, SqlFault> {
+        let result = settings::version(self).await;
+        self.told(result).await
+    }
+
+    async fn look_at_session(&mut self) -> Result<Vec<Finding>, SqlFault> {
+        let mut findings = Vec::new();
+        let result = settings::inspect(self, &mut findings).await;
+        self.told(result).await?;
+        Ok(findings)
+    }
+
+    async fn look_at_durability(&mut self) -> Result<Vec<Finding>, SqlFault> {
+        let result = durability::inspect(self).await;
+        self.told(result).await
+    }
+
+    async fn look_at_triggers(
+        &mut self,
+        own: &[Trigger],
+        misplaced: &[Misplaced],
+        site: &[Trigger],
+        tries_edits: bool,
+    ) -> Result<TriggerLook, SqlFault> {
+        let result = definers::look(self, own, misplaced, site, tries_edits).await;
+        let mut look = self.told(result).await?;
+        if let Some(first) = misplaced.first().or(look.misplaced.first()) {
+            let result = definers::is_hidden(self, &first.name).await;
+            look.are_hidden = self.told(result).await?;
         }
+        Ok(look)
     }
-    let unlike = if session.has(&FEED) {
-        tables::unlike(session, schema).await?
-    } else {
-        Vec::new()
-    };
-    if !findings.is_empty() {
-        settings::of_server(session, &mut findings).await?;
-        findings.extend(unlike);
-        return Ok((findings, false));
-    }
-    findings.extend(unlike);
-    let mut rights = Missing::default();
-    own_privileges(session, schema, &mut rights).await?;
-    own_columns(session, schema, &rights, &mut findings).await?;
-    own_identity(session, &mut rights, &mut findings).await?;
-    let trial = Trial::CreditAndEdits;
-    findings.extend(inspect::inspect_with(session, schema, trial, &mut rights).await?);
-    let mut failures = Failures::default();
-    for call in CALLS {
-        statement(session, call, &mut rights, &mut failures).await?;
-    }
-    let lacks = rights.finding(session).await?;
-    let is_incomplete = lacks.is_some() || !failures.0.is_empty();
-    failures.leave_out_known(&findings);
-    findings.extend(lacks);
-    findings.extend(failures.findings());
-    findings.extend(durability::inspect(session).await?);
-    if !is_incomplete {
-        // This runs statements, too.
-        columns::inspect(session, &mut findings).await?;
-    }
-    Ok((findings, !is_incomplete))
-}
 
-/// What the statements about the site's tables lack.
-pub(super) async fn schema(
-    session: &mut MysqlSession<'_>,
-    schema: &Schema,
-) -> Result<Vec<Finding>, MysqlFault> {
-    let mut findings = Vec::new();
-    for table in schema.followed {
-        match session.prepare(&table.probe()).await {
-            Err(MysqlFault::Sql(Error::Server(error), _)) => {
-                findings.push(header::lacking(table, &fault::lack(&error)));
-            }
-            other => drop(other?),
+    async fn look_at_forms(
+        &mut self,
+        hashes: &[SqlColumn],
+        prefix: Option<&SqlColumn>,
+    ) -> Result<Vec<Finding>, SqlFault> {
+        let mut findings = Vec::new();
+        let result = columns::hashes(self, hashes, &mut findings).await;
+        self.told(result).await?;
+        if let Some(prefix) = prefix {
+            let result = columns::prefixes(self, prefix, &mut findings).await;
+            self.told(result).await?;
         }
+        Ok(findings)
     }
-    if is_file(schema.name) {
-        findings.extend(header::unfollowed(schema.followed));
-    }
-    let (mut rights, mut failures) = (Missing::default(), Failures::default());
-    for call in CALLS.into_iter().filter(|call| call.name != FEED.name) {
-        statement(session, call, &mut rights, &mut failures).await?;
-    }
-    let lacks = rights.finding(session).await?;
-    findings.extend(failures.findings().chain(lacks));
-    Ok(findings)
-}
 
-async fn server(
-    session: &mut MysqlSession<'_>,
-    findings: &mut Vec<Finding>,
-) -> Result<(), MysqlFault> {
-    let rows = session.query("SELECT VERSION()").await?;
-    let version = rows.first().map(|row| row.text(0)).unwrap_or_default();
-    let oldest = if version.contains("MariaDB") {
-        MARIADB_OLDEST
-    } else {
-        MYSQL_OLDEST
-    };
-    if session.server_version() < oldest {
-        let (major, minor, patch) = oldest;
-        findings.push(Finding::problem(
-            format!("the server is too old: {version}"),
-            format!("update it to {major}.{minor}.{patch} or later"),
-        ));
-    }
-    Ok(())
-}
-
-async fn own_columns(
-    session: &mut MysqlSession<'_>,
-    schema: &Schema,
-    rights: &Missing,
-    findings: &mut Vec<Finding>,
-) -> Result<(), MysqlFault> {
-    let sql = "SELECT column_name FROM information_schema.columns \
-        WHERE table_schema = DATABASE() AND table_name = ?";
-    for (table, columns) in OWN_COLUMNS {
-        let table = table.replace("{}", schema.prefix);
-        let rows = session.exec(sql, &[table.as_str().into()]).await?;
-        let there: Vec<String> = rows.iter().map(|row| row.text(0)).collect();
-        if there.is_empty() && rights.has(&table) {
-            continue;
-        }
-        if there.is_empty() {
-            findings.push(Finding::problem(
-                format!("the table {table} is missing, or Mika's account may not see it"),
-                "restore it from a backup; docs/sql.md shows what belongs in it, and the privileges",
-            ));
-            continue;
-        }
-        let lacks = |name: &&str| !there.iter().any(|found| found == name);
-        for column in columns.split(' ').filter(lacks) {
-            findings.push(Finding::problem(
-                format!("the table {table} has no column {column}"),
-                format!("add it with ALTER TABLE {table} ADD COLUMN (see docs/sql.md)"),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whether the database has an identity.
-async fn own_identity(
-    session: &mut MysqlSession<'_>,
-    rights: &mut Missing,
-    findings: &mut Vec<Finding>,
-) -> Result<(), MysqlFault> {
-    let found = match session.query("SELECT id FROM mika_identity").await {
-        Err(MysqlFault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
-            rights.note(&error);
-            return Ok(());
-        }
-        Err(fault) if fault.is_no_table() => None,
-        rows => rows?.first().map(|row| row.text(0)),
-    };
-    if let Err(finding) = checked(found) {
-        let problem = StorageError::from(finding).to_string();
-        findings.push(Finding::problem(problem, "see docs/sql.md"));
-    }
-    Ok(())
-}
-
-/// Prepares Mika's own statements, so that the server reports missing privileges.
-async fn own_privileges(
-    session: &mut MysqlSession<'_>,
-    schema: &Schema,
-    rights: &mut Missing,
-) -> Result<(), MysqlFault> {
-    for (table, columns) in OWN_COLUMNS {
-        let table = table.replace("{}", schema.prefix);
-        let column = columns.split(' ').next().unwrap_or_default();
-        let statements = [
-            format!("SELECT {column} FROM {table} LIMIT 0"),
-            format!("INSERT INTO {table} ({column}) SELECT {column} FROM {table} LIMIT 0"),
-            format!("UPDATE {table} SET {column} = {column} WHERE 1 = 0"),
-            format!("DELETE FROM {table} WHERE 1 = 0"),
-        ];
-        for sql in statements {
-            match session.prepare(&sql).await {
-                Err(MysqlFault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
-                    rights.note(&error);
-                }
-                // Missing tables are reported elsewhere.
-                Err(MysqlFault::Sql(Error::Server(_), _)) | Ok(_) => {}
-                Err(other) => return Err(other),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Prepares a named statement without running it, so that the server reports what it lacks.
-async fn statement(
-    session: &mut MysqlSession<'_>,
-    call: &'static Call,
-    rights: &mut Missing,
-    failures: &mut Failures,
-) -> Result<(), MysqlFault> {
-    for statement in session.statements_of(call) {
-        let sql = example(statement);
-        // Columns of what a statement writes are looked up when it is planned, and not when it is prepared.
-        let result = match session.prepare(&sql).await {
-            Ok(width) if call.columns.is_empty() && !call.rows.is_empty() => {
-                match session.query(&format!("EXPLAIN {sql}")).await {
-                    Err(fault) if fault.unknown_column().is_some() => Err(fault),
-                    Err(fault) if fault.is_lost() => Err(fault),
-                    // What else it may lack is looked at elsewhere.
-                    _ => Ok(width),
-                }
-            }
-            result => result,
+    async fn grant(&mut self, missing: &MissingPrivileges) -> Result<String, SqlFault> {
+        let names: Vec<&str> = missing.names().collect();
+        let names = if names.is_empty() {
+            rights::ALL.into()
+        } else {
+            names.join(", ")
         };
-        match result {
-            Ok(width) if width < call.width() => {
-                let columns = call.columns.replace(' ', ", ");
-                let wanted = call.width();
-                let problem = format!("it gives {width} columns and not {wanted}: {columns}");
-                failures.add(call, problem);
-            }
-            Ok(_) => {}
-            Err(MysqlFault::Sql(Error::Server(error), _)) if fault::is_denial(&error) => {
-                rights.note(&error);
-            }
-            Err(MysqlFault::Sql(Error::Server(error), _)) => {
-                failures.add(call, fault::lack(&error));
-            }
-            Err(other) => return Err(other),
+        let result = rights::grant(self, &names).await;
+        self.told(result).await
+    }
+
+    async fn denied(&mut self, fault: SqlFault, statement: &str) -> SqlFault {
+        let privileges = if statement.contains(TRIGGER) {
+            "TRIGGER"
+        } else {
+            rights::ALL
+        };
+        let result = rights::grant(self, privileges).await;
+        match self.told(result).await {
+            Ok(grant) => SqlFault::broken(format!(
+                "{}. As an administrator run: {grant}; and then mika-manage migrate again",
+                fault.error
+            )),
+            Err(fault) => fault,
         }
     }
-    Ok(())
 }
 
-/// Why statements fail: each problem with the names of the statements.
-#[derive(Default)]
-struct Failures(Vec<(String, Vec<&'static str>)>);
-
-impl Failures {
-    fn add(&mut self, call: &Call, problem: String) {
-        match self.0.iter_mut().find(|(known, _)| *known == problem) {
-            Some((_, names)) if names.contains(&call.name) => {}
-            Some((_, names)) => names.push(call.name),
-            None => self.0.push((problem, vec![call.name])),
+/// Columns of what a statement writes are looked up when it is planned, and not when it is prepared.
+async fn plan(session: &mut MysqlSession<'_>, sql: &str) -> Result<usize, MysqlFault> {
+    let width = session.prepare(sql).await?;
+    if width == 0 {
+        match session.query(&format!("EXPLAIN {sql}")).await {
+            Err(fault) if fault.is_no_column() || fault.is_lost() => return Err(fault),
+            // What else it may lack is looked at elsewhere.
+            _ => {}
         }
     }
-
-    /// Leaves out those whose table or column is reported already.
-    fn leave_out_known(&mut self, findings: &[Finding]) {
-        let is_known = |problem: &str| {
-            if let Some((_, table)) = problem
-                .strip_suffix("' doesn't exist")
-                .and_then(|text| text.rsplit_once('.'))
-            {
-                let missing = format!("the table `{table}` is missing");
-                return findings
-                    .iter()
-                    .any(|finding| finding.problem.starts_with(&missing));
-            }
-            let column = problem
-                .strip_prefix("Unknown column '")
-                .and_then(|text| text.split('\'').next())
-                .and_then(|name| name.rsplit('.').next());
-            column.is_some_and(|column| {
-                findings
-                    .iter()
-                    .any(|known| tables::reports_column(known, column))
-            })
-        };
-        self.0.retain(|(problem, _)| !is_known(problem));
-    }
-
-    fn findings(self) -> impl Iterator<Item = Finding> {
-        self.0.into_iter().map(|(problem, names)| {
-            let (these, fits) = match names.as_slice() {
-                [name] => (format!("statement {name} does"), format!(".{name}")),
-                _ => (format!("statements {} do", names.join(", ")), String::new()),
-            };
-            Finding::problem(
-                format!("the {these} not work: {problem}"),
-                format!("correct the table, or put what fits it into storage.statements{fits}"),
-            )
-        })
-    }
+    Ok(width)
 }

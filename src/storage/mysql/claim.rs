@@ -1,187 +1,98 @@
-//! The claim of a daemon on a database that no other daemon may use: a named lock of the server, named by the
-//! database's identity and held by its own connection.
-//!
-//! The server frees the lock when that connection ends, also if the daemon is killed or its host vanishes. A
-//! lost connection is replaced, and the lock acquired again unless another process has it by then.
+//! The lock by which a daemon claims a database: a named one, held by its own connection.
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use mysql_async::Conn;
-use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::cells;
 use super::fault::MysqlFault;
 use super::link::{ANSWER_TIMEOUT, Dial, PING_TIMEOUT};
+use crate::storage::StorageError;
 use crate::storage::sql::cells::SqlRows;
-use crate::storage::{Claim, StorageError};
+use crate::storage::sql::keeper::{Attempt, Holder, SILENCE_SECONDS, ServerLock};
 
 /// Maximum length of a lock's name in MySQL, in characters.
 const NAME_MAX: usize = 64;
-/// Seconds that the server may need to notice that a daemon was just killed.
-const GRACE_SECONDS: u32 = 2;
-/// Seconds of silence after which the server ends the connection, and with it the claim.
-const SILENCE_SECONDS: u32 = 10;
-/// How often the connection is pinged; well below that.
-const PERIOD: Duration = Duration::from_secs(3);
-/// How often to retry to acquire a lost claim.
-const RETRY: Duration = Duration::from_secs(1);
-/// Attempts for which the holder may still be the lost connection: twice as long as the server keeps a
-/// silent one. Later, its number may belong to another connection.
-const FORMER_TRIES: u32 = 2 * SILENCE_SECONDS;
 
-/// Holds the claim, and acquires it again when its connection is lost.
-struct Keeper {
+/// The lock for a database.
+pub(super) struct NamedLock {
     dial: Dial,
     name: String,
-    /// The connection that has the lock.
-    conn: Option<Conn>,
 }
 
-/// The result of one attempt to acquire the lock.
-enum Try {
-    Taken(Conn),
-    /// Another connection has it.
-    Refused(Holder),
-}
-
-/// The holder of the lock.
-struct Holder {
-    /// None if it was just released.
-    connection: Option<u32>,
-    /// Account and address, if visible to Mika's account.
-    who: Option<String>,
-}
-
-/// Claims the database of that identity.
-pub(super) async fn claim(dial: Dial, identity: &str) -> Result<Claim, StorageError> {
-    let mut name = format!("mika.{identity}");
-    name.truncate(NAME_MAX);
-    let mut keeper = Keeper {
-        dial,
-        name,
-        conn: None,
-    };
-    match keeper.take(GRACE_SECONDS).await {
-        Ok(Try::Taken(conn)) => keeper.conn = Some(conn),
-        Ok(Try::Refused(holder)) => return Err(StorageError::Broken(keeper.refusal(&holder))),
-        Err(fault) => return Err(fault.explain(&keeper.dial.place, ANSWER_TIMEOUT)),
-    }
-    let (guard, dropped) = oneshot::channel::<()>();
-    let (lost, reason) = watch::channel(None);
-    tokio::spawn(keep(keeper, dropped, lost));
-    Ok(Claim::held_by(guard).until(reason))
-}
-
-async fn keep(
-    mut keeper: Keeper,
-    dropped: oneshot::Receiver<()>,
-    lost: watch::Sender<Option<String>>,
-) {
-    tokio::select! {
-        reason = keeper.hold() => drop(lost.send_replace(Some(reason))),
-        _ = dropped => {}
-    }
-    if let Some(conn) = keeper.conn {
-        // Without a goodbye, the server would log an aborted connection.
-        let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
-    }
-}
-
-impl Keeper {
-    /// Holds the claim until another process gets it; returns which.
-    async fn hold(&mut self) -> String {
-        loop {
-            sleep(PERIOD).await;
-            let Some(conn) = &mut self.conn else {
-                continue;
-            };
-            let sql = format!("SELECT IS_USED_LOCK('{}') = CONNECTION_ID()", self.name);
-            if ask(conn, &sql).await.is_ok_and(|rows| is_true(&rows)) {
-                continue;
-            }
-            let former = conn.id();
-            self.conn = None;
-            tracing::warn!("the connection that claims the database was lost; claiming it again");
-            match self.take_again(former).await {
-                Ok(conn) => self.conn = Some(conn),
-                Err(holder) => return self.refusal(&holder),
-            }
-            tracing::info!("the database is claimed again");
-        }
+impl NamedLock {
+    /// The lock for the database of that identity.
+    pub(super) fn new(dial: Dial, identity: &str) -> Self {
+        let mut name = format!("mika.{identity}");
+        name.truncate(NAME_MAX);
+        Self { dial, name }
     }
 
-    /// Retries until the lock is acquired, or another process has it. The server may take a while to notice
-    /// that the `former` connection is lost.
-    async fn take_again(&self, former: u32) -> Result<Conn, Holder> {
-        let mut refusals = 0;
-        loop {
-            match self.take(0).await {
-                Ok(Try::Taken(conn)) => return Ok(conn),
-                Ok(Try::Refused(holder)) => {
-                    let may_be_former = holder.connection.is_none_or(|id| id == former);
-                    refusals += 1;
-                    if !may_be_former || refusals > FORMER_TRIES {
-                        return Err(holder);
-                    }
-                }
-                Err(fault) => {
-                    let error = fault.explain(&self.dial.place, ANSWER_TIMEOUT);
-                    tracing::debug!(%error, "the database can't be claimed again yet");
-                }
-            }
-            sleep(RETRY).await;
-        }
-    }
-
-    /// One attempt on a new connection.
-    async fn take(&self, wait_seconds: u32) -> Result<Try, MysqlFault> {
+    async fn attempt(&self, wait: Duration) -> Result<Attempt<Conn>, MysqlFault> {
         let mut conn = self.dial.connect().await?;
         let silence = format!("SET SESSION wait_timeout = {SILENCE_SECONDS}");
         ask(&mut conn, &silence).await?;
-        let sql = format!("SELECT GET_LOCK('{}', {wait_seconds})", self.name);
+        let sql = format!("SELECT GET_LOCK('{}', {})", self.name, wait.as_secs());
         if is_true(&ask(&mut conn, &sql).await?) {
-            return Ok(Try::Taken(conn));
+            return Ok(Attempt::Taken(conn));
         }
         let holder = self.holder(&mut conn).await?;
-        // Without a goodbye, the server would log an aborted connection.
-        let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
-        Ok(Try::Refused(holder))
+        self.release(conn).await;
+        Ok(Attempt::Refused(holder))
     }
 
     async fn holder(&self, conn: &mut Conn) -> Result<Holder, MysqlFault> {
         let sql = format!("SELECT IS_USED_LOCK('{}')", self.name);
         let rows = ask(conn, &sql).await?;
-        let connection = rows
-            .first()
-            .and_then(|row| row.integer(0))
-            .and_then(|id| u32::try_from(id).ok());
+        let number = rows.first().and_then(|row| row.integer(0));
+        let number = number.and_then(|number| u32::try_from(number).ok());
         let mut who = None;
-        if let Some(id) = connection {
+        if let Some(number) = number {
             let sql = format!(
                 "SELECT CONCAT(user, ' from ', host) FROM information_schema.processlist \
-                 WHERE id = {id}"
+                 WHERE id = {number}"
             );
             // Only privileged accounts see other accounts' connections.
             let rows = ask(conn, &sql).await.unwrap_or_default();
             who = rows.first().map(|row| row.text(0));
         }
-        Ok(Holder { connection, who })
+        Ok(Holder { number, who })
+    }
+}
+
+#[async_trait]
+impl ServerLock for NamedLock {
+    type Holding = Conn;
+
+    async fn take(&self, wait: Duration) -> Result<Attempt<Conn>, StorageError> {
+        let attempt = self.attempt(wait).await;
+        attempt.map_err(|fault| fault.explain(self.place(), ANSWER_TIMEOUT))
     }
 
-    fn refusal(&self, holder: &Holder) -> String {
-        let connection = holder.connection.map_or_else(
-            || "another connection".to_owned(),
-            |id| format!("connection {id}"),
-        );
-        let who = holder.who.as_ref().map(|who| format!(", {who},"));
-        format!(
-            "{} is in use by another mika ({connection}{} has the lock {}): stop that one, or let both share a \
-             cache (cache.driver \"redis\"); if this is a copy of its database, give it an id of its own \
-             (docs/sql.md)",
-            self.dial.place,
-            who.unwrap_or_default(),
-            self.name
+    async fn is_held(&self, conn: &mut Conn) -> bool {
+        let sql = format!("SELECT IS_USED_LOCK('{}') = CONNECTION_ID()", self.name);
+        ask(conn, &sql).await.is_ok_and(|rows| is_true(&rows))
+    }
+
+    fn number(&self, conn: &Conn) -> u32 {
+        conn.id()
+    }
+
+    /// Without a goodbye, the server would log an aborted connection.
+    async fn release(&self, conn: Conn) {
+        let _ = timeout(PING_TIMEOUT, conn.disconnect()).await;
+    }
+
+    fn place(&self) -> &str {
+        &self.dial.place
+    }
+
+    fn words(&self, number: u32) -> (String, String) {
+        (
+            format!("connection {number}"),
+            format!("lock {}", self.name),
         )
     }
 }

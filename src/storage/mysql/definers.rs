@@ -7,20 +7,10 @@ use super::fault::{self, MysqlFault};
 use super::session::MysqlSession;
 use crate::storage::Finding;
 use crate::storage::sql::calls::{self, Call};
+use crate::storage::sql::catalogue::TriggerLook;
 use crate::storage::sql::cells::{Cell, SqlRow, SqlRows};
 use crate::storage::sql::statements::mentions;
-use crate::storage::triggers::{Misplaced, Trigger};
-
-/// What to try in order to find unusable accounts.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trial {
-    Credit,
-    /// An edit without effect as well.
-    CreditAndEdits,
-}
-
-/// A trigger, and the account that it runs as, such as `mika@localhost`.
-pub(super) type Owned<'a> = (&'a Trigger, &'a str);
+use crate::storage::sql::triggers::{Misplaced, Trigger};
 
 /// Why a statement could not fire its triggers.
 struct Failed {
@@ -31,53 +21,49 @@ struct Failed {
     text: String,
 }
 
-/// Checks the triggers of Mika that are in `place`, and those of the site. Returns which of Mika's `own` have
-/// to be created again, and what is wrong with the others. Only administrators can see accounts, so where a
-/// trigger runs as another account, a credit of 0 is tried and rolled back.
+/// Checks the accounts of triggers: which of Mika's `own` have to be created again beside those in `misplaced`, and what
+/// is wrong with those of the `site`. Only administrators can see accounts, so where a trigger runs as another account,
+/// a credit of 0 is tried and rolled back.
 pub(super) async fn look(
     session: &mut MysqlSession<'_>,
-    own: &[Owned<'_>],
-    place: &[Owned<'_>],
-    site: &[Owned<'_>],
-    trial: Trial,
-) -> Result<(Vec<Misplaced>, Vec<Finding>), MysqlFault> {
+    own: &[Trigger],
+    misplaced: &[Misplaced],
+    site: &[Trigger],
+    tries_edits: bool,
+) -> Result<TriggerLook, MysqlFault> {
     let ourselves = ourselves(session).await?;
-    let is_foreign = |(_, definer): &&Owned<'_>| *definer != ourselves;
-    let place: Vec<Owned<'_>> = place.iter().filter(is_foreign).copied().collect();
+    let is_foreign = |trigger: &&Trigger| trigger.owner != ourselves;
+    let is_placed = |trigger: &&Trigger| !misplaced.iter().any(|it| it.name == trigger.name);
+    let place: Vec<&Trigger> = own.iter().filter(is_placed).filter(is_foreign).collect();
     let runs = |call: &Call, trigger: &Trigger| {
         trigger.event != "DELETE" && mentions(session.statements_of(call), &trigger.table)
     };
     let site_runs = |call: &Call| {
-        site.iter()
-            .filter(is_foreign)
-            .any(|(trigger, _)| runs(call, trigger))
+        let mut foreign = site.iter().filter(is_foreign);
+        foreign.any(|trigger| runs(call, trigger))
     };
     let credit = CREDIT.map(|(_, call)| call);
-    let tries_edits = trial == Trial::CreditAndEdits && EDITS.iter().any(|(_, it)| site_runs(it));
+    let tries_edits = tries_edits && EDITS.iter().any(|(_, it)| site_runs(it));
     if place.is_empty() && !tries_edits && !credit.into_iter().any(site_runs) {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok(TriggerLook::default());
     }
     let tried: Vec<&str> = place
         .iter()
-        .filter(|(trigger, _)| credit.into_iter().any(|call| runs(call, trigger)))
-        .map(|(_, definer)| *definer)
+        .filter(|trigger| credit.into_iter().any(|call| runs(call, trigger)))
+        .map(|trigger| trigger.owner.as_str())
         .collect();
     let failed = try_nothing(session, tries_edits).await?;
-    let problem = |definer: &str| match failed.iter().find(|failed| failed.account == definer) {
-        Some(Failed { is_gone: true, .. }) => {
-            Some(format!("as {definer}, an account that is gone"))
-        }
-        Some(Failed { text, .. }) => Some(format!("as {definer}, which can't do it ({text})")),
-        None if tried.contains(&definer) => None,
+    let problem = |owner: &str| match failed.iter().find(|failed| failed.account == owner) {
+        Some(Failed { is_gone: true, .. }) => Some(format!("as {owner}, an account that is gone")),
+        Some(Failed { text, .. }) => Some(format!("as {owner}, which can't do it ({text})")),
+        None if tried.contains(&owner) => None,
         None => Some(format!(
-            "as {definer}, and not as Mika's account, which can't see whether that one is there"
+            "as {owner}, and not as Mika's account, which can't see whether that one is there"
         )),
     };
-    let misplaced = place.iter().filter_map(|(trigger, definer)| {
-        let problem = problem(definer)?;
-        Some(Misplaced::new(&trigger.name, problem))
-    });
-    let misplaced = misplaced.collect();
+    let disowned = place
+        .iter()
+        .filter_map(|it| Some(Misplaced::new(&it.name, problem(&it.owner)?)));
     let findings = failed
         .iter()
         .filter(|failed| failed.account != ourselves)
@@ -86,15 +72,31 @@ pub(super) async fn look(
             let is_own = !of_account(own, &failed.account).is_empty();
             (!theirs.is_empty() || !is_own).then(|| failed.finding(&theirs))
         });
-    Ok((misplaced, findings.collect()))
+    Ok(TriggerLook {
+        misplaced: disowned.collect(),
+        findings: findings.collect(),
+        are_hidden: false,
+    })
 }
 
-fn of_account<'a>(triggers: &[Owned<'a>], account: &str) -> Vec<&'a Trigger> {
+fn of_account<'a>(triggers: &'a [Trigger], account: &str) -> Vec<&'a Trigger> {
+    let triggers = triggers.iter();
     triggers
-        .iter()
-        .filter(|(_, definer)| *definer == account)
-        .map(|(trigger, _)| *trigger)
+        .filter(|trigger| trigger.owner == account)
         .collect()
+}
+
+/// Whether the account can't see a trigger that seems to be missing: it needs a privilege for that.
+pub(super) async fn is_hidden(
+    session: &mut MysqlSession<'_>,
+    trigger: &str,
+) -> Result<bool, MysqlFault> {
+    let sql = format!("SHOW CREATE TRIGGER `{trigger}`");
+    match session.query(&sql).await {
+        Err(fault) if fault.is_denied() || fault.lacks_privilege() => Ok(true),
+        Err(fault) if !fault.is_no_trigger() => Err(fault),
+        _ => Ok(false),
+    }
 }
 
 /// The account of this session, such as `mika@localhost`.
@@ -194,7 +196,7 @@ pub(super) async fn named(session: &mut MysqlSession<'_>, fault: MysqlFault) -> 
     match advice {
         Some(advice) => MysqlFault::broken(format!(
             "{}: {}{at}: {advice}",
-            session.place(),
+            session.link().place(),
             failed.text
         )),
         None => fault,

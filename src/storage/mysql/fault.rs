@@ -6,10 +6,12 @@ use std::time::Duration;
 use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
 
 use super::refused::refused;
+use super::rights::denied;
 use crate::base::secret::Secret;
 use crate::storage::StorageError;
 use crate::storage::sql::calls::Call;
-use crate::storage::sql::database::{FaultKind, SqlFault};
+use crate::storage::sql::check::NO_FEED;
+use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault};
 use crate::storage::values::RefusedValue;
 
 /// Why a job on a connection failed.
@@ -30,7 +32,6 @@ const UNKNOWN_DATABASE: u16 = 1049;
 const UNKNOWN_COLUMN: u16 = 1054;
 const SHUTDOWN: u16 = 1053;
 const DUPLICATE: u16 = 1062;
-const COLUMN_IS_THERE: u16 = 1060;
 const SYNTAX: u16 = 1064;
 const UNKNOWN_TABLE: u16 = 1146;
 const NO_SUCH_TRIGGER: u16 = 1360;
@@ -94,29 +95,14 @@ impl MysqlFault {
         }
     }
 
-    /// Whether a column to be added exists.
-    pub(super) fn is_column_there(&self) -> bool {
-        self.code() == Some(COLUMN_IS_THERE)
-    }
-
     /// Whether an account lacks a privilege or is deleted: Mika's, or that of a trigger.
     pub(super) fn is_by_account(&self) -> bool {
         self.code() == Some(NO_DEFINER) || self.is_denied()
     }
 
-    /// The server's text about a missing column, if that is the cause.
-    pub(super) fn unknown_column(&self) -> Option<&str> {
-        match self {
-            Self::Sql(Error::Server(error), _) if is_no_column(error) => {
-                Some(error.message.trim_end_matches('.'))
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether a table is missing.
-    pub(super) fn is_no_table(&self) -> bool {
-        self.code() == Some(UNKNOWN_TABLE)
+    /// Whether a column is missing.
+    pub(super) fn is_no_column(&self) -> bool {
+        self.code() == Some(UNKNOWN_COLUMN)
     }
 
     /// Whether the server is read-only.
@@ -203,10 +189,31 @@ impl MysqlFault {
         }
     }
 
+    /// What the server says of a statement, if that is the cause.
+    pub(super) fn complaint(&self) -> Option<Complaint> {
+        let Self::Sql(Error::Server(error), _) = self else {
+            return None;
+        };
+        if self.is_lost() {
+            return None;
+        }
+        let about = match error.code {
+            UNKNOWN_TABLE => Lacking::Table,
+            UNKNOWN_COLUMN => Lacking::Column,
+            _ if is_denial(error) || self.lacks_privilege() => {
+                Lacking::Privilege(denied(&error.message))
+            }
+            _ => Lacking::Other,
+        };
+        let text = lack(error);
+        Some(Complaint { about, text })
+    }
+
     /// The fault as the engine has it.
     pub(super) fn told(self, place: &str, time_limit: Duration) -> SqlFault {
         SqlFault {
             kind: self.kind(),
+            complaint: self.complaint(),
             error: self.explain(place, time_limit),
         }
     }
@@ -378,10 +385,6 @@ pub(super) const READ_ONLY_HINT: &str = "name the writable server in storage.url
 pub(super) const BINLOG_HINT: &str = "as an administrator: SET GLOBAL binlog_format = 'ROW' (or \
     'MIXED'), and the same in the server's options file";
 
-/// The remedy where triggers can't be created.
-pub(super) const NO_FEED: &str = "set storage.statements.feed to \"\" in the config; changes are \
-    then followed at a restart or reload only";
-
 /// A text of the server without its quotations, which may be values.
 fn masked(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -397,18 +400,13 @@ pub(super) fn is_no_definer(error: &ServerError) -> bool {
     error.code == NO_DEFINER
 }
 
-/// Whether a column is missing.
-pub(super) fn is_no_column(error: &ServerError) -> bool {
-    error.code == UNKNOWN_COLUMN
-}
-
 /// Whether the account lacks a privilege.
 pub(super) fn is_denial(error: &ServerError) -> bool {
     ACCESS_DENIED.contains(&error.code)
 }
 
 /// What a statement lacks: the server's text if it names tables and columns.
-pub(super) fn lack(error: &ServerError) -> String {
+fn lack(error: &ServerError) -> String {
     let is_named =
         [UNKNOWN_TABLE, UNKNOWN_COLUMN, SYNTAX].contains(&error.code) || is_denial(error);
     if is_named {

@@ -16,15 +16,11 @@ const SECOND: usize = 2;
 const HEX_DIGITS: u64 = 40;
 
 /// A text column that a statement reads, as the database describes it.
-pub(super) struct TextColumn {
-    pub(super) table: String,
-    pub(super) name: String,
-    pub(super) charset: String,
-    pub(super) collation: String,
+struct TextColumn {
+    charset: String,
+    collation: String,
     /// Characters that it holds.
-    pub(super) width: u64,
-    /// Whether blanks at the end get lost.
-    pub(super) is_char: bool,
+    width: u64,
 }
 
 /// How the two columns of info hashes in the result of `torrents` hold them.
@@ -51,14 +47,14 @@ pub(super) async fn forms(
 }
 
 /// The text column behind a column of a result; none for bytes and expressions.
-pub(super) async fn text_column(
+async fn text_column(
     session: &mut MysqlSession<'_>,
     column: &Column,
 ) -> Result<Option<TextColumn>, MysqlFault> {
     if column.character_set() == BINARY || column.column_type().is_numeric_type() {
         return Ok(None);
     }
-    let sql = "SELECT character_set_name, collation_name, character_maximum_length, data_type \
+    let sql = "SELECT character_set_name, collation_name, character_maximum_length \
         FROM information_schema.columns \
         WHERE table_schema = ? AND table_name = ? AND column_name = ?";
     let (schema, table, name) = (
@@ -73,8 +69,5 @@ pub(super) async fn text_column(
         charset: row.text(0),
         collation: row.text(1),
         width: row.total(2),
-        is_char: row.text(3).eq_ignore_ascii_case("char"),
-        table: table.into_owned(),
-        name: name.into_owned(),
     }))
 }

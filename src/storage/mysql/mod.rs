@@ -1,8 +1,7 @@
 //! The MySQL and MariaDB driver: a web application's own database on its own server.
 //!
 //! The engine runs its named statements on connections of a small pool (`link`, `session`), where every wait has a
-//! timeout. The SQL in this folder is about the server itself: sessions, migrations, locks, privileges, and
-//! whether the site's tables and columns are as Mika needs them.
+//! timeout. The SQL in this folder is about the server itself: sessions, locks, accounts, character sets.
 
 mod cells;
 mod check;
@@ -13,30 +12,26 @@ mod durability;
 mod fault;
 mod feed;
 mod hashes;
-mod inspect;
 mod link;
-mod misfit;
 mod refused;
 mod rights;
 mod rows;
 mod session;
 mod settings;
-mod tables;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use self::definers::Trial;
+use self::claim::NamedLock;
 use self::link::{ANSWER_TIMEOUT, MysqlLink, WHOLE_TABLE_TIMEOUT};
 use self::session::MysqlSession;
 use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
 use super::sql::header::Dialect;
-use super::sql::job::{Repeat, Retries};
 use super::sql::statements::{self, Schema, Statements};
-use super::sql::{self, SqlStorage};
-use super::{Claim, Finding, MigrationStatus, Storage, StorageConfig, StorageError, migrate};
+use super::sql::{self, SqlStorage, keeper};
+use super::{Claim, Storage, StorageConfig, StorageError, migrate};
 use crate::base::secret::Secret;
 use crate::base::url;
 
@@ -97,25 +92,6 @@ pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
     Ok(Arc::new(SqlStorage::new(database, statements)))
 }
 
-/// Runs a job of the driver's own on a session, and retries it where that may help. (A macro, because the compiler
-/// can't prove yet that the future of an async closure is `Send`.)
-macro_rules! job {
-    ($database:expr, $use:expr, |$session:ident| $work:expr) => {{
-        let mut retries = Retries::new(Repeat::Harmless);
-        loop {
-            let opened = $database.open($use).await;
-            let mut opened = opened.map_err(|fault| fault.error)?;
-            let $session = &mut opened;
-            let result = $work.await;
-            match opened.finish(result).await {
-                Ok(done) => return Ok(done),
-                Err(fault) if retries.wait(&fault).await => {}
-                Err(fault) => return Err(fault.error),
-            }
-        }
-    }};
-}
-
 impl Mysql {
     async fn open(&self, job: Use) -> Result<MysqlSession<'_>, SqlFault> {
         let session = self.link.session(&self.statements, time_limit(job)).await;
@@ -125,9 +101,10 @@ impl Mysql {
 
 /// How long a job waits for each answer.
 fn time_limit(job: Use) -> Duration {
-    match job {
-        Use::Read | Use::Write => ANSWER_TIMEOUT,
-        Use::WholeTables => WHOLE_TABLE_TIMEOUT,
+    if job.is_long() {
+        WHOLE_TABLE_TIMEOUT
+    } else {
+        ANSWER_TIMEOUT
     }
 }
 
@@ -142,41 +119,6 @@ impl SqlDatabase for Mysql {
     }
 
     async fn claim(&self, identity: &str) -> Result<Claim, StorageError> {
-        claim::claim(self.link.dial.clone(), identity).await
-    }
-
-    async fn migrate(&self) -> Result<Vec<String>, StorageError> {
-        job!(self, Use::WholeTables, |session| {
-            tables::migrate(session, self.schema)
-        })
-    }
-
-    async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
-        job!(self, Use::Read, |session| {
-            tables::migrations(session, self.schema)
-        })
-    }
-
-    async fn check(&self) -> Result<(Vec<Finding>, bool), StorageError> {
-        job!(self, Use::WholeTables, |session| {
-            check::check(session, self.schema)
-        })
-    }
-
-    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
-        job!(self, Use::Read, |session| check::schema(
-            session,
-            self.schema
-        ))
-    }
-
-    async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
-        job!(self, Use::Read, |session| {
-            inspect::inspect(session, self.schema, Trial::Credit)
-        })
-    }
-
-    async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
-        job!(self, Use::Read, |session| durability::inspect(session))
+        keeper::claim(NamedLock::new(self.link.dial.clone(), identity)).await
     }
 }

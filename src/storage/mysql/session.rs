@@ -14,14 +14,15 @@ use super::fault::MysqlFault;
 use super::link::{MysqlLink, PING_TIMEOUT};
 use super::rows::TextsForRows;
 use super::settings::SQL_MODE;
-use super::{cells, definers, feed, hashes, misfit, tables};
+use super::{cells, definers, feed, hashes};
+use crate::storage::StorageError;
 use crate::storage::sql::calls::Call;
 use crate::storage::sql::cells::{Cell, SqlRows};
 use crate::storage::sql::database::{HashForm, SqlFault, SqlSession};
 use crate::storage::sql::statements::{Piece, Statement, Statements};
 
-/// A lock that serialises edits which check for uniqueness: a site's tables need not have unique keys.
-const EDITS: &str = "edit";
+/// Seconds for which a job waits for the named lock of another.
+const LOCK_SECONDS: u32 = 8;
 
 /// A connection while a job has it.
 pub(super) struct MysqlSession<'a> {
@@ -30,9 +31,9 @@ pub(super) struct MysqlSession<'a> {
     statements: &'a Statements,
     time_limit: Duration,
     /// Whether it holds named locks, which outlive a transaction.
-    pub(super) is_locking: bool,
+    is_locking: bool,
     /// Whether the next job needs a new connection.
-    pub(super) is_last: bool,
+    is_last: bool,
     /// Whether strict mode is off for a statement; such a connection must not be reused.
     is_lenient: bool,
     _room: SemaphorePermit<'a>,
@@ -60,9 +61,9 @@ impl<'a> MysqlSession<'a> {
         }
     }
 
-    /// The URL without its password.
-    pub(super) fn place(&self) -> &'a str {
-        self.link.place()
+    /// The pool that it is from.
+    pub(super) fn link(&self) -> &'a MysqlLink {
+        self.link
     }
 
     pub(super) fn server_version(&self) -> (u16, u16, u16) {
@@ -72,11 +73,6 @@ impl<'a> MysqlSession<'a> {
     /// The statements behind a name.
     pub(super) fn statements_of(&self, call: &Call) -> &'a [Statement] {
         self.statements.of(call)
-    }
-
-    /// Whether there is a statement of that name; those that are optional may be empty.
-    pub(super) fn has(&self, call: &Call) -> bool {
-        !self.statements.of(call).is_empty()
     }
 
     /// The rows of the driver's own SQL.
@@ -119,12 +115,8 @@ impl<'a> MysqlSession<'a> {
     ) -> Result<SqlRows, MysqlFault> {
         let (mut sql, values) = prepared(statement, params);
         sql.push_str(tail);
-        match self.exec_values(&sql, values).await {
-            Err(fault) if !statement.call.own => {
-                misfit::found_or_refused(self, fault, statement.call, params).await
-            }
-            result => result,
-        }
+        let result = self.exec_values(&sql, values).await;
+        result.map_err(|fault| fault.within(statement.call))
     }
 
     /// The results of a named statement for `rows`, as many at a time as one text holds. While the server
@@ -176,25 +168,35 @@ impl<'a> MysqlSession<'a> {
     }
 
     /// A result as the engine has it: with the trigger in the fault of one that runs as an unusable account.
-    async fn told<T>(&mut self, result: Result<T, MysqlFault>) -> Result<T, SqlFault> {
+    pub(super) async fn told<T>(&mut self, result: Result<T, MysqlFault>) -> Result<T, SqlFault> {
         let fault = match result {
             Ok(done) => return Ok(done),
             Err(fault) => fault,
         };
         self.is_last |= fault.wants_new_link();
+        let complaint = fault.complaint();
         let fault = if fault.is_by_account() {
             definers::named(self, fault).await
         } else {
             fault
         };
-        Err(fault.told(self.place(), self.time_limit))
+        let fault = fault.told(self.link.place(), self.time_limit);
+        Err(SqlFault { complaint, ..fault })
     }
 
-    /// Ends a job of the driver's own.
-    pub(super) async fn finish<T>(mut self, result: Result<T, MysqlFault>) -> Result<T, SqlFault> {
-        let result = self.told(result).await;
-        self.close(result.is_err()).await;
-        result
+    /// Acquires a lock that excludes other processes with the same database.
+    async fn acquire(&mut self, name: &str) -> Result<(), MysqlFault> {
+        // Locks are global on the server; a name has at most 64 characters.
+        let sql = format!(
+            "SELECT GET_LOCK(CONCAT('mika.{name}.', LEFT(MD5(DATABASE()), 16)), {LOCK_SECONDS})"
+        );
+        self.is_locking = true;
+        let rows = self.query(&sql).await?;
+        if rows.first().is_some_and(|row| row.flag(0)) {
+            return Ok(());
+        }
+        let text = "another mika or mika-manage is changing the same tables: try again";
+        Err(StorageError::Away(text.into()).into())
     }
 
     /// Returns the connection to the pool after its job, or drops it.
@@ -268,8 +270,13 @@ impl SqlSession for MysqlSession<'_> {
         self.told(result).await
     }
 
-    async fn lock_edits(&mut self) -> Result<(), SqlFault> {
-        let result = tables::lock(self, EDITS).await;
+    async fn execute(&mut self, sql: &str) -> Result<(), SqlFault> {
+        let result = self.query(sql).await;
+        self.told(result.map(drop)).await
+    }
+
+    async fn lock(&mut self, name: &str) -> Result<(), SqlFault> {
+        let result = self.acquire(name).await;
         self.told(result).await
     }
 

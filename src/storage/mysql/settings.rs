@@ -86,11 +86,34 @@ pub(super) async fn inspect(
     of_server(session, findings).await
 }
 
+/// The oldest supported servers: Mika needs `NOWAIT`.
+const MYSQL_OLDEST: (u16, u16, u16) = (8, 0, 1);
+const MARIADB_OLDEST: (u16, u16, u16) = (10, 5, 2);
+
+/// Checks whether the server is new enough.
+pub(super) async fn version(session: &mut MysqlSession<'_>) -> Result<Vec<Finding>, MysqlFault> {
+    let rows = session.query("SELECT VERSION()").await?;
+    let version = rows.first().map(|row| row.text(0)).unwrap_or_default();
+    let oldest = if version.contains("MariaDB") {
+        MARIADB_OLDEST
+    } else {
+        MYSQL_OLDEST
+    };
+    if session.server_version() >= oldest {
+        return Ok(Vec::new());
+    }
+    let (major, minor, patch) = oldest;
+    Ok(vec![Finding::problem(
+        format!("the server is too old: {version}"),
+        format!("update it to {major}.{minor}.{patch} or later"),
+    )])
+}
+
 /// Bytes that the server must accept in one packet.
 const PACKET_MIN: u64 = 1 << 20;
 
 /// Checks global settings that Mika can't change.
-pub(super) async fn of_server(
+async fn of_server(
     session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), MysqlFault> {

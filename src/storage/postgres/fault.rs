@@ -12,7 +12,7 @@ use super::refused::refused;
 use super::tls::NoTls;
 use crate::storage::StorageError;
 use crate::storage::sql::calls::Call;
-use crate::storage::sql::database::{FaultKind, SqlFault};
+use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault};
 use crate::storage::values::RefusedValue;
 
 /// Why a job on a connection failed.
@@ -36,10 +36,6 @@ pub(super) enum PostgresFault {
 /// The remedy for a server that can't be written to.
 pub(super) const STANDBY_HINT: &str = "name the primary server in storage.url, or all of them with commas between: \
     the one that takes writes is used";
-
-/// The remedy where triggers can't be created.
-pub(super) const NO_FEED: &str = "set storage.statements.feed to \"\" in the config; changes are \
-    then followed at a restart or reload only";
 
 /// The remedy for connections that are not the server's own.
 const POOLER_HINT: &str = "name the server itself in storage.url, or a pooler that keeps a session for each \
@@ -92,11 +88,6 @@ impl PostgresFault {
         refused(self.db()?)
     }
 
-    /// Whether a table is missing.
-    pub(super) fn is_no_table(&self) -> bool {
-        self.is(&[SqlState::UNDEFINED_TABLE])
-    }
-
     /// Whether Mika's account lacks a privilege.
     pub(super) fn is_denied(&self) -> bool {
         self.is(&[SqlState::INSUFFICIENT_PRIVILEGE])
@@ -107,9 +98,17 @@ impl PostgresFault {
         self.is(&[SqlState::LOCK_NOT_AVAILABLE])
     }
 
-    /// What a statement lacks, as the server says it.
-    pub(super) fn lack(&self) -> Option<String> {
-        self.db().map(told)
+    /// What the server says of a statement, if that is the cause.
+    fn complaint(&self) -> Option<Complaint> {
+        let error = self.db().filter(|_| !self.is_lost())?;
+        let about = match *error.code() {
+            SqlState::UNDEFINED_TABLE => Lacking::Table,
+            SqlState::UNDEFINED_COLUMN => Lacking::Column,
+            SqlState::INSUFFICIENT_PRIVILEGE => Lacking::Privilege(None),
+            _ => Lacking::Other,
+        };
+        let text = told(error);
+        Some(Complaint { about, text })
     }
 
     /// Whether another host may do better.
@@ -187,6 +186,7 @@ impl PostgresFault {
     pub(super) fn told(self, place: &str, time_limit: Duration) -> SqlFault {
         SqlFault {
             kind: self.kind(),
+            complaint: self.complaint(),
             error: self.explain(place, time_limit),
         }
     }

@@ -23,7 +23,6 @@ use super::url::PostgresUrl;
 use crate::base::secret::Secret;
 use crate::storage::StorageError;
 use crate::storage::sql::database::Use;
-use crate::storage::sql::statements::Statements;
 
 /// Maximum of connections; a site's server is not for Mika alone.
 const CONNECTIONS_MAX: usize = 8;
@@ -177,20 +176,16 @@ impl PostgresLink {
     }
 
     /// A working connection for one job.
-    pub(super) async fn session<'a>(
-        &'a self,
-        statements: &'a Statements,
-        job: Use,
-    ) -> Result<PostgresSession<'a>, PostgresFault> {
+    pub(super) async fn session(&self, job: Use) -> Result<PostgresSession<'_>, PostgresFault> {
         let room = timeout(ANSWER_TIMEOUT, self.room.acquire()).await;
         let Ok(Ok(room)) = room else {
             return Err(PostgresFault::Late);
         };
         let conn = self.connection().await?;
-        if job == Use::WholeTables {
+        if job.is_long() {
             settings::set_time_limit(&conn.client, WHOLE_TABLE_TIMEOUT).await?;
         }
-        Ok(PostgresSession::new(self, conn, room, statements, job))
+        Ok(PostgresSession::new(self, conn, room, job))
     }
 
     async fn connection(&self) -> Result<PostgresConn, PostgresFault> {

@@ -1,24 +1,19 @@
 //! The PostgreSQL driver: a web application's own database on its own server, version 13 or later.
 //!
 //! The engine runs its named statements on connections of a small pool (`link`, `session`), where every wait has a
-//! timeout. The SQL in this folder is about the server itself: sessions, migrations, locks, privileges, and
-//! whether the site's tables and columns are as Mika needs them.
+//! timeout. The SQL in this folder is about the server itself: sessions, locks, accounts.
 
 mod cells;
 mod check;
 mod claim;
-mod columns;
 mod durability;
 mod fault;
 mod feed;
-mod inspect;
 mod link;
-mod misfit;
 mod refused;
 mod rights;
 mod session;
 mod settings;
-mod tables;
 mod tls;
 mod url;
 mod values;
@@ -27,15 +22,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use self::claim::AdvisoryLock;
 use self::link::{ANSWER_TIMEOUT, PostgresLink};
-use self::session::PostgresSession;
 pub(super) use self::url::check as check_url;
 use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
 use super::sql::header::Dialect;
-use super::sql::job::{Repeat, Retries};
-use super::sql::statements::{self, Schema, Statements};
-use super::sql::{self, SqlStorage};
-use super::{Claim, Finding, MigrationStatus, Storage, StorageConfig, StorageError, migrate};
+use super::sql::statements::{self, Schema};
+use super::sql::{self, SqlStorage, keeper};
+use super::{Claim, Storage, StorageConfig, StorageError, migrate};
 
 /// The schemas of this crate.
 static SCHEMAS: [Schema; 1] = [Schema {
@@ -53,7 +47,6 @@ static SCHEMAS: [Schema; 1] = [Schema {
 struct Postgres {
     link: PostgresLink,
     schema: &'static Schema,
-    statements: Arc<Statements>,
 }
 
 /// The schemas of this driver.
@@ -68,35 +61,8 @@ pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
     let database = Postgres {
         link: PostgresLink::new(&config.url)?,
         schema,
-        statements: Arc::clone(&statements),
     };
     Ok(Arc::new(SqlStorage::new(database, statements)))
-}
-
-/// Runs a job of the driver's own on a session, and retries it where that may help. (A macro, because the compiler
-/// can't prove yet that the future of an async closure is `Send`.)
-macro_rules! job {
-    ($database:expr, $use:expr, |$session:ident| $work:expr) => {{
-        let mut retries = Retries::new(Repeat::Harmless);
-        loop {
-            let opened = $database.open($use).await;
-            let mut opened = opened.map_err(|fault| fault.error)?;
-            let $session = &mut opened;
-            let result = $work.await;
-            match opened.end_of(result).await {
-                Ok(done) => return Ok(done),
-                Err(fault) if retries.wait(&fault).await => {}
-                Err(fault) => return Err(fault.error),
-            }
-        }
-    }};
-}
-
-impl Postgres {
-    async fn open(&self, job: Use) -> Result<PostgresSession<'_>, SqlFault> {
-        let session = self.link.session(&self.statements, job).await;
-        session.map_err(|fault| fault.told(self.link.place(), ANSWER_TIMEOUT))
-    }
 }
 
 #[async_trait]
@@ -106,45 +72,12 @@ impl SqlDatabase for Postgres {
     }
 
     async fn session(&self, job: Use) -> Result<Box<dyn SqlSession + '_>, SqlFault> {
-        Ok(Box::new(self.open(job).await?))
+        let session = self.link.session(job).await;
+        let session = session.map_err(|fault| fault.told(self.link.place(), ANSWER_TIMEOUT))?;
+        Ok(Box::new(session))
     }
 
     async fn claim(&self, identity: &str) -> Result<Claim, StorageError> {
-        claim::claim(self.link.dial.clone(), identity).await
-    }
-
-    async fn migrate(&self) -> Result<Vec<String>, StorageError> {
-        job!(self, Use::WholeTables, |session| {
-            tables::migrate(session, self.schema)
-        })
-    }
-
-    async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
-        job!(self, Use::Read, |session| {
-            tables::migrations(session, self.schema)
-        })
-    }
-
-    async fn check(&self) -> Result<(Vec<Finding>, bool), StorageError> {
-        job!(self, Use::WholeTables, |session| {
-            check::check(session, self.schema)
-        })
-    }
-
-    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
-        job!(self, Use::Read, |session| check::schema(
-            session,
-            self.schema
-        ))
-    }
-
-    async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
-        job!(self, Use::Read, |session| {
-            inspect::inspect(session, self.schema)
-        })
-    }
-
-    async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
-        job!(self, Use::Read, |session| durability::inspect(session))
+        keeper::claim(AdvisoryLock::new(self.link.dial.clone(), identity)).await
     }
 }

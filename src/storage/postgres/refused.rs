@@ -2,6 +2,9 @@
 
 use tokio_postgres::error::{DbError, SqlState};
 
+use super::fault::PostgresFault;
+use crate::storage::StorageError;
+use crate::storage::sql::statements::{Statement, mentions};
 use crate::storage::values::{Misfit, RefusedValue};
 
 /// Why a value is refused, if that is the error.
@@ -12,6 +15,35 @@ pub(super) fn refused(error: &DbError) -> Option<RefusedValue> {
         column: named(error.column()),
         why: misfit(error.code())?,
     })
+}
+
+/// The error for a parameter that its type can't hold.
+pub(super) fn of_parameter(name: &str, why: Misfit) -> StorageError {
+    let refused = RefusedValue {
+        table: None,
+        column: Some(name.to_owned()),
+        why,
+    };
+    StorageError::Invalid(refused.to_string())
+}
+
+/// The fault of a named statement. A column that it does not set needs a default.
+pub(super) fn with_default(fault: PostgresFault, statement: &Statement) -> PostgresFault {
+    if let Some(RefusedValue {
+        table: Some(table),
+        column: Some(column),
+        why: Misfit::Missing,
+    }) = fault.refused()
+        && !mentions(std::slice::from_ref(statement), &column)
+    {
+        let statement = statement.call.name;
+        return PostgresFault::NoDefault {
+            table,
+            column,
+            statement,
+        };
+    }
+    fault.within(statement.call)
 }
 
 fn misfit(state: &SqlState) -> Option<Misfit> {

@@ -15,11 +15,11 @@ use super::fault::PostgresFault;
 use super::link::{ANSWER_TIMEOUT, PING_TIMEOUT, PostgresConn, PostgresLink, WHOLE_TABLE_TIMEOUT};
 use super::settings;
 use super::values::{ColumnKind, PostgresValue};
-use super::{feed, misfit, tables};
-use crate::storage::sql::calls::{CALLS, Call};
+use super::{feed, refused};
+use crate::storage::StorageError;
 use crate::storage::sql::cells::{Cell, SqlRows};
 use crate::storage::sql::database::{HashForm, SqlFault, SqlSession, Use};
-use crate::storage::sql::statements::{Piece, Statement, Statements};
+use crate::storage::sql::statements::{Piece, Statement};
 
 /// Rows of one statement.
 const ROWS_MAX: usize = 10_000;
@@ -28,14 +28,10 @@ const BYTES_MAX: usize = 4 << 20;
 /// Bytes of a number in a row.
 const NUMBER_BYTES: usize = 12;
 
-/// A lock that serialises edits which check for uniqueness: a site's tables need not have unique keys.
-const EDITS: &str = "edit";
-
 /// A connection while a job has it.
 pub(super) struct PostgresSession<'a> {
     link: &'a PostgresLink,
     conn: PostgresConn,
-    statements: &'a Statements,
     job: Use,
     stage: Stage,
     /// Whether a statement of the transaction failed, so that the server takes no other.
@@ -66,13 +62,11 @@ impl<'a> PostgresSession<'a> {
         link: &'a PostgresLink,
         conn: PostgresConn,
         room: SemaphorePermit<'a>,
-        statements: &'a Statements,
         job: Use,
     ) -> Self {
         Self {
             link,
             conn,
-            statements,
             job,
             stage: Stage::Single,
             has_failed: false,
@@ -82,32 +76,17 @@ impl<'a> PostgresSession<'a> {
         }
     }
 
-    /// The URL without its password.
-    pub(super) fn place(&self) -> &'a str {
-        self.link.place()
-    }
-
-    /// The statements behind a name.
-    pub(super) fn statements_of(&self, call: &Call) -> &'a [Statement] {
-        self.statements.of(call)
-    }
-
-    /// All statements of the schema.
-    pub(super) fn statements(&self) -> impl Iterator<Item = &'a Statement> {
-        let statements = self.statements;
-        CALLS.into_iter().flat_map(|call| statements.of(call))
-    }
-
-    /// Whether there is a statement of that name; those that are optional may be empty.
-    pub(super) fn has(&self, call: &Call) -> bool {
-        !self.statements.of(call).is_empty()
+    /// The pool that it is from.
+    pub(super) fn link(&self) -> &'a PostgresLink {
+        self.link
     }
 
     /// How long the server may take for a statement.
     pub(super) fn time_limit(&self) -> Duration {
-        match self.job {
-            Use::Read | Use::Write => ANSWER_TIMEOUT,
-            Use::WholeTables => WHOLE_TABLE_TIMEOUT,
+        if self.job.is_long() {
+            WHOLE_TABLE_TIMEOUT
+        } else {
+            ANSWER_TIMEOUT
         }
     }
 
@@ -196,7 +175,7 @@ impl<'a> PostgresSession<'a> {
             if is_lookup {
                 values.push(value.for_lookup(of));
             } else if let Some(why) = value.misfit(of) {
-                return Err(misfit::of_parameter(name, why).into());
+                return Err(refused::of_parameter(name, why).into());
             } else {
                 values.push(value);
             }
@@ -291,14 +270,14 @@ impl<'a> PostgresSession<'a> {
         matches!(self.stage, Stage::Transaction | Stage::Savepoint)
     }
 
-    pub(super) async fn start(&mut self) -> Result<(), PostgresFault> {
+    async fn start(&mut self) -> Result<(), PostgresFault> {
         self.batch(settings::BEGIN).await?;
         self.stage = Stage::Transaction;
         Ok(())
     }
 
     /// Commits. The server would answer the COMMIT of a failed transaction by a silent rollback.
-    pub(super) async fn finish(&mut self) -> Result<(), PostgresFault> {
+    async fn finish(&mut self) -> Result<(), PostgresFault> {
         if self.has_failed || !self.is_in_transaction() {
             let text = "a transaction of which a part failed can't be committed";
             return Err(PostgresFault::broken(text));
@@ -309,22 +288,12 @@ impl<'a> PostgresSession<'a> {
     }
 
     /// A result as the engine has it.
-    fn told<T>(&mut self, result: Result<T, PostgresFault>) -> Result<T, SqlFault> {
+    pub(super) fn told<T>(&mut self, result: Result<T, PostgresFault>) -> Result<T, SqlFault> {
         result.map_err(|fault| {
             self.has_failed |= self.is_in_transaction() && fault.is_of_statement();
             self.is_last |= fault.wants_new_link();
-            fault.told(self.place(), self.time_limit())
+            fault.told(self.link.place(), self.time_limit())
         })
-    }
-
-    /// Ends a job of the driver's own.
-    pub(super) async fn end_of<T>(
-        mut self,
-        result: Result<T, PostgresFault>,
-    ) -> Result<T, SqlFault> {
-        let result = self.told(result);
-        self.close().await;
-        result
     }
 
     /// Returns the connection to the pool after its job, or drops it.
@@ -338,8 +307,7 @@ impl<'a> PostgresSession<'a> {
                 return;
             }
         }
-        let is_slow = self.job == Use::WholeTables;
-        if is_slow
+        if self.job.is_long()
             && settings::set_time_limit(&self.conn.client, ANSWER_TIMEOUT)
                 .await
                 .is_err()
@@ -387,7 +355,7 @@ impl SqlSession for PostgresSession<'_> {
         tail: &str,
     ) -> Result<SqlRows, SqlFault> {
         let result = match self.call(statement, params, tail).await {
-            Err(fault) => misfit::found_or_refused(self, fault, statement, params).await,
+            Err(fault) => Err(refused::with_default(fault, statement)),
             result => result,
         };
         self.told(result)
@@ -400,14 +368,27 @@ impl SqlSession for PostgresSession<'_> {
         rows: &SqlRows,
     ) -> Result<SqlRows, SqlFault> {
         let result = match self.call_for(statement, columns, rows).await {
-            Err(fault) => Err(misfit::with_default(fault, statement)),
+            Err(fault) => Err(refused::with_default(fault, statement)),
             result => result,
         };
         self.told(result)
     }
 
-    async fn lock_edits(&mut self) -> Result<(), SqlFault> {
-        let result = tables::lock(self, EDITS).await;
+    async fn execute(&mut self, sql: &str) -> Result<(), SqlFault> {
+        let result = self.batch(sql).await;
+        self.told(result)
+    }
+
+    /// The first half of the lock's name is `mika`.
+    async fn lock(&mut self, name: &str) -> Result<(), SqlFault> {
+        let sql = "SELECT pg_advisory_xact_lock(1835625313, hashtext($1::text || '.' || current_schema()))";
+        let result = match self.query(sql, &[Cell::Text(name)]).await {
+            Err(fault) if fault.is_locked() => {
+                let text = "another mika or mika-manage is changing the same tables: try again";
+                Err(StorageError::Away(text.into()).into())
+            }
+            result => result.map(drop),
+        };
         self.told(result)
     }
 
@@ -506,7 +487,7 @@ fn part(rows: &SqlRows, start: usize) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::sql::calls::{TORRENTS_OF_HASHES, USERS};
+    use crate::storage::sql::calls::{Call, TORRENTS_OF_HASHES, USERS};
     use crate::storage::sql::statements::split;
 
     fn statement(call: &'static Call, sql: &str) -> Statement {

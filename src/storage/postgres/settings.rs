@@ -11,6 +11,7 @@ use super::fault::{PostgresFault, STANDBY_HINT};
 use super::link::ANSWER_TIMEOUT;
 use super::session::PostgresSession;
 use crate::storage::Finding;
+use crate::storage::sql::cells::SqlRow;
 
 /// Waits for locks of the site are short, because a job tries again. The server ends a transaction that is
 /// silent for a minute, so that no lock outlives a lost route. Compiled plans (`jit`) cost more than these
@@ -58,6 +59,31 @@ pub(super) async fn is_read_only(client: &Client) -> Result<bool, PostgresFault>
         _ => false,
     };
     Ok(messages.iter().any(is_on))
+}
+
+/// The oldest supported server, as it numbers itself.
+const OLDEST: i64 = 130_000;
+
+/// Checks whether the server is new enough.
+pub(super) async fn version(
+    session: &mut PostgresSession<'_>,
+) -> Result<Vec<Finding>, PostgresFault> {
+    let sql =
+        "SELECT current_setting('server_version_num')::int, current_setting('server_version')";
+    let rows = session.query(sql, &[]).await?;
+    let is_old = |row: &SqlRow<'_>| row.integer(0).is_some_and(|version| version < OLDEST);
+    let finding = |row: SqlRow<'_>| {
+        Finding::problem(
+            format!("the server is too old: {}", row.text(1)),
+            format!("update it to {} or later", OLDEST / 10_000),
+        )
+    };
+    Ok(rows
+        .first()
+        .filter(is_old)
+        .map(finding)
+        .into_iter()
+        .collect())
 }
 
 /// Checks whether the session has these settings, and whether the server can be written to.

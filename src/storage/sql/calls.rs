@@ -175,6 +175,28 @@ pub static IDENTITY: Call = Call::own("identity").gives("id");
 pub static RENEW_IDENTITY: Call = Call::own("renew_identity");
 pub static TIME: Call = Call::own("time").gives("time").optional();
 
+// --- what a database says of itself, and the table of migrations ---
+
+pub static MIGRATIONS: Call = Call::own("migrations").gives("name");
+pub static CREATE_MIGRATIONS: Call = Call::own("create_migrations");
+pub static ADD_MIGRATION: Call = Call::own("add_migration").with("name");
+pub static ADD_RELOAD: Call = Call::own("add_reload").with("kind");
+pub static TABLES: Call = Call::own("tables").gives("name is_view engine is_unlogged");
+pub static COLUMNS: Call = Call::own("columns")
+    .with("schema table")
+    .gives("name kind is_nullable default_value width charset collation");
+pub static COLUMNS_NAMED: Call = Call::own("columns_named")
+    .with("name")
+    .gives("table_name width charset bits")
+    .optional();
+pub static COLUMNS_TO_FILL: Call = Call::own("columns_to_fill").gives("table_name column_name");
+pub static ID_SEQUENCE: Call = Call::own("id_sequence")
+    .with("table")
+    .gives("lacking")
+    .optional();
+pub static TRIGGERS: Call = Call::own("triggers").gives("name table_name statement owner flaw");
+pub static FUNCTION: Call = Call::own("function").with("name").gives("text").optional();
+
 /// Every statement of a schema.
 pub static CALLS: [&Call; 31] = [
     &USERS,
@@ -245,6 +267,21 @@ pub static OWN_CALLS: [&Call; 33] = [
     &IDENTITY,
     &RENEW_IDENTITY,
     &TIME,
+];
+
+/// Every statement about the database itself.
+pub static CATALOGUE_CALLS: [&Call; 11] = [
+    &MIGRATIONS,
+    &CREATE_MIGRATIONS,
+    &ADD_MIGRATION,
+    &ADD_RELOAD,
+    &TABLES,
+    &COLUMNS,
+    &COLUMNS_NAMED,
+    &COLUMNS_TO_FILL,
+    &ID_SEQUENCE,
+    &TRIGGERS,
+    &FUNCTION,
 ];
 
 // === impl Call ===

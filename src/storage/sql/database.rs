@@ -1,12 +1,15 @@
 //! What a SQL driver implements: connections that run statements. What the statements mean is the engine's.
 
+use std::mem;
+
 use async_trait::async_trait;
 
+use super::catalogue::SqlCatalogue;
 use super::cells::{Cell, SqlRows};
 use super::statements::{Schema, Statement};
 use crate::base::ids::InfoHash;
 use crate::storage::values::{RefusedValue, text_of_hash};
-use crate::storage::{Claim, Finding, MigrationStatus, StorageError};
+use crate::storage::{Claim, StorageError};
 
 /// What a job does, so that a driver can give it the right connection and time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub enum Use {
     Write,
     /// It reads whole tables, which may take minutes.
     WholeTables,
+    /// It makes and changes tables, which may take minutes.
+    Migrate,
 }
 
 /// Why a statement failed.
@@ -23,6 +28,26 @@ pub struct SqlFault {
     pub kind: FaultKind,
     /// What to tell people.
     pub error: StorageError,
+    /// What the database says of the statement, if that is the cause and the connection is as good as before.
+    pub complaint: Option<Complaint>,
+}
+
+/// What a database says of a statement that it does not take, without values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    pub about: Lacking,
+    pub text: String,
+}
+
+/// What a statement lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lacking {
+    Table,
+    Column,
+    /// A privilege of the account; if the database names them, which (with commas between) and on which table.
+    Privilege(Option<(String, String)>),
+    /// Anything else.
+    Other,
 }
 
 /// What the engine can do about a failure.
@@ -70,33 +95,21 @@ pub trait SqlDatabase: Send + Sync + 'static {
 
     /// See [`crate::storage::Storage::claim`]. `identity` is that of the database.
     async fn claim(&self, identity: &str) -> Result<Claim, StorageError>;
+}
 
-    /// See [`crate::storage::Storage::migrate`].
-    async fn migrate(&self) -> Result<Vec<String>, StorageError>;
+// === impl Use ===
 
-    /// See [`crate::storage::Storage::migrations`].
-    async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError>;
-
-    /// Looks at the server, the tables, the statements and the account's privileges, but not at rows. Returns
-    /// what it found, and whether rows can be read and checked.
-    async fn check(&self) -> Result<(Vec<Finding>, bool), StorageError>;
-
-    /// See [`crate::storage::Storage::check_schema`].
-    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError>;
-
-    /// See [`crate::storage::Storage::inspect`].
-    async fn inspect(&self) -> Result<Vec<Finding>, StorageError>;
-
-    /// See [`crate::storage::Storage::durability`].
-    async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
-        Ok(Vec::new())
+impl Use {
+    /// Whether it may take minutes.
+    pub fn is_long(self) -> bool {
+        matches!(self, Self::WholeTables | Self::Migrate)
     }
 }
 
 /// A connection while a job has it. Without [`SqlSession::begin`], each statement is a transaction. One that is
 /// dropped in a transaction rolls back.
 #[async_trait]
-pub trait SqlSession: Send {
+pub trait SqlSession: SqlCatalogue {
     async fn begin(&mut self) -> Result<(), SqlFault>;
 
     async fn commit(&mut self) -> Result<(), SqlFault>;
@@ -139,8 +152,11 @@ pub trait SqlSession: Send {
         rows: &SqlRows,
     ) -> Result<SqlRows, SqlFault>;
 
-    /// Excludes other processes that edit, until the end of the job: a site's tables need not have unique keys.
-    async fn lock_edits(&mut self) -> Result<(), SqlFault>;
+    /// Runs SQL without parameters and rows.
+    async fn execute(&mut self, sql: &str) -> Result<(), SqlFault>;
+
+    /// Excludes other processes that lock the same name, until the end of the job.
+    async fn lock(&mut self, name: &str) -> Result<(), SqlFault>;
 
     /// How the first two columns of info hashes in the result of the statement `torrents` hold them.
     async fn hash_forms(&mut self, torrents: &Statement) -> Result<[HashForm; 2], SqlFault> {
@@ -190,6 +206,17 @@ impl SqlFault {
         }
     }
 
+    /// Whether the statement lacks that.
+    pub fn lacks(&self, what: &Lacking) -> bool {
+        let about = self.complaint.as_ref().map(|complaint| &complaint.about);
+        about.is_some_and(|about| mem::discriminant(about) == mem::discriminant(what))
+    }
+
+    /// Whether the account lacks a privilege.
+    pub fn is_denied(&self) -> bool {
+        self.lacks(&Lacking::Privilege(None))
+    }
+
     /// Why the database refuses a row, if that is the cause.
     pub fn refused_row(&self) -> Option<String> {
         match &self.kind {
@@ -205,6 +232,7 @@ impl From<StorageError> for SqlFault {
         Self {
             kind: FaultKind::Final,
             error,
+            complaint: None,
         }
     }
 }

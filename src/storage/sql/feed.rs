@@ -30,7 +30,7 @@ const GAP_SECONDS: i64 = 3;
 const YOUNG_MAX: u32 = 10_000;
 
 /// The kind of an entry that makes followers load everything again: triggers were missing for a while.
-pub const RELOAD: &str = "reload";
+pub(super) const RELOAD: &str = "reload";
 
 /// Which of these entries are done, by position and number: a load that began at the position has read
 /// everything before the entry of that number.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::calls::{self, Call};
 use super::cells::{Cell, SqlRows};
 use super::database::{FaultKind, HashForm, SqlDatabase, SqlFault, SqlSession, Use};
-use super::statements::Statements;
+use super::misfit;
+use super::statements::{Statement, Statements};
 use crate::base::backoff::Backoff;
 use crate::storage::StorageError;
 use crate::storage::values::log_refused;
@@ -35,6 +36,7 @@ pub(in crate::storage) struct Retries {
 pub(super) struct Job<'a> {
     session: Box<dyn SqlSession + 'a>,
     statements: &'a Statements,
+    in_transaction: bool,
     has_savepoint: bool,
     /// Rows of credit that the database did not take in full: to be logged after the commit.
     pub(super) notes: Vec<String>,
@@ -50,14 +52,16 @@ pub(super) struct Tries<'a, D> {
 
 // === impl Job ===
 
-impl Job<'_> {
+impl<'a> Job<'a> {
     pub(super) async fn begin(&mut self) -> Result<(), SqlFault> {
+        self.in_transaction = true;
         self.session.begin().await
     }
 
     /// Commits, and logs the notes.
     pub(super) async fn commit(&mut self) -> Result<(), SqlFault> {
         self.session.commit().await?;
+        self.in_transaction = false;
         log_refused(&std::mem::take(&mut self.notes));
         Ok(())
     }
@@ -85,6 +89,29 @@ impl Job<'_> {
             self.session.undo().await?;
         }
         Ok(())
+    }
+
+    /// The connection itself.
+    pub(super) fn session(&mut self) -> &mut (dyn SqlSession + 'a) {
+        &mut *self.session
+    }
+
+    /// The statements behind a name.
+    pub(super) fn statements_of(&self, call: &Call) -> &'a [Statement] {
+        self.statements.of(call)
+    }
+
+    /// Whether other statements can be run after one that failed.
+    pub(super) fn can_go_on(&self) -> bool {
+        !self.in_transaction || self.session.survives_failures()
+    }
+
+    /// Lets other statements be run after one that failed, which may end the transaction.
+    pub(super) async fn recover(&mut self) -> Result<(), SqlFault> {
+        if self.can_go_on() {
+            return Ok(());
+        }
+        self.session.undo().await
     }
 
     /// Whether there is a statement of that name; those that are optional may be empty.
@@ -119,7 +146,12 @@ impl Job<'_> {
         let statements = self.statements;
         let mut rows = SqlRows::default();
         for statement in statements.of(call) {
-            rows = self.session.run(statement, params, tail).await?;
+            rows = match self.session.run(statement, params, tail).await {
+                Err(fault) if !call.own => {
+                    misfit::found_or_refused(self, fault, statement, params).await?
+                }
+                result => result?,
+            };
         }
         checked(call, rows)
     }
@@ -156,8 +188,9 @@ impl Job<'_> {
         checked(call, found)
     }
 
+    /// Excludes other processes that edit: a site's tables need not have unique keys.
     pub(super) async fn lock_edits(&mut self) -> Result<(), SqlFault> {
-        self.session.lock_edits().await
+        self.session.lock("edit").await
     }
 
     /// How a site's columns hold info hashes.
@@ -245,6 +278,7 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
         Ok(Job {
             session: session.map_err(|fault| fault.error)?,
             statements: self.statements,
+            in_transaction: false,
             has_savepoint: false,
             notes: Vec::new(),
         })

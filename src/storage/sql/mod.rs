@@ -5,7 +5,9 @@
 
 mod apply;
 pub mod calls;
+pub mod catalogue;
 pub mod cells;
+pub mod check;
 pub mod database;
 mod decode;
 mod edit;
@@ -14,17 +16,21 @@ mod find;
 mod hashes;
 pub mod header;
 mod invalid_totals;
-pub(super) mod job;
+mod job;
+pub(super) mod keeper;
+mod migrations;
+mod misfit;
 mod read;
 mod site_schema;
 pub mod statements;
+pub mod triggers;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use self::database::{SqlDatabase, Use};
-pub(super) use self::feed::RELOAD;
+use self::feed::RELOAD;
 use self::job::{Repeat, Tries};
 use self::statements::{Schema, Statements};
 use super::{
@@ -119,11 +125,15 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
     }
 
     async fn migrate(&self) -> Result<Vec<String>, StorageError> {
-        self.database.migrate().await
+        let schema = self.database.schema();
+        job!(self, Use::Migrate, Repeat::Harmless, |job| {
+            migrations::migrate(job, schema)
+        })
     }
 
     async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
-        self.database.migrations().await
+        let schema = self.database.schema();
+        reading!(self, |job| migrations::migrations(job, schema))
     }
 
     fn migration_texts(&self) -> Vec<(&'static str, &'static str)> {
@@ -134,7 +144,7 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
     }
 
     async fn check(&self) -> Result<Vec<Finding>, StorageError> {
-        let (mut findings, has_rows) = self.database.check().await?;
+        let (mut findings, has_rows) = self.check_all_but_rows().await?;
         if has_rows {
             findings.extend(self.unusable_rows().await?);
         }
@@ -142,15 +152,17 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
     }
 
     async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
-        self.database.check_schema().await
+        let schema = self.database.schema();
+        reading!(self, |job| check::schema(job, schema))
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
-        self.database.inspect().await
+        let schema = self.database.schema();
+        reading!(self, |job| check::inspect::inspect(job, schema))
     }
 
     async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
-        self.database.durability().await
+        reading!(self, |job| job.session().look_at_durability())
     }
 
     async fn identity(&self) -> Result<String, StorageError> {
@@ -361,6 +373,13 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
 }
 
 impl<D: SqlDatabase> SqlStorage<D> {
+    async fn check_all_but_rows(&self) -> Result<(Vec<Finding>, bool), StorageError> {
+        let schema = self.database.schema();
+        job!(self, Use::WholeTables, Repeat::Harmless, |job| {
+            check::check(job, schema)
+        })
+    }
+
     /// The rows of the site that can't be used, as findings.
     async fn unusable_rows(&self) -> Result<Vec<Finding>, StorageError> {
         job!(self, Use::WholeTables, Repeat::Harmless, |job| {

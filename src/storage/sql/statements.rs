@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::calls::{CALLS, Call, OWN_CALLS};
+use super::calls::{CALLS, CATALOGUE_CALLS, Call, OWN_CALLS};
 use super::header::{Dialect, FollowedTable};
 use super::site_schema;
 use crate::base::suggest::nearest;
@@ -134,7 +134,7 @@ impl Statements {
             };
             by_name.insert(call.name, checked(schema, call, text)?);
         }
-        for call in OWN_CALLS {
+        for call in OWN_CALLS.into_iter().chain(CATALOGUE_CALLS) {
             let text = own.get(call.name).map_or("", String::as_str);
             by_name.insert(call.name, checked(schema, call, text)?);
         }

@@ -3,7 +3,7 @@
 use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::storage::StorageError;
-use crate::storage::sql::database::{FaultKind, SqlFault};
+use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault};
 use crate::storage::values::{Misfit, RefusedValue};
 
 /// Why a job on a connection failed.
@@ -68,8 +68,31 @@ impl SqliteFault {
         };
         SqlFault {
             kind,
+            complaint: self.complaint(),
             error: self.explain(path),
         }
+    }
+
+    /// What SQLite says of a statement, without its text, if that is the cause.
+    fn complaint(&self) -> Option<Complaint> {
+        let text = match self {
+            Self::Sql(Error::SqlInputError { msg, .. }) => msg,
+            Self::Sql(Error::SqliteFailure(failure, Some(msg)))
+                if failure.code == ErrorCode::Unknown =>
+            {
+                msg
+            }
+            _ => return None,
+        };
+        let about = if text.starts_with("no such table") {
+            Lacking::Table
+        } else if text.starts_with("no such column") {
+            Lacking::Column
+        } else {
+            Lacking::Other
+        };
+        let text = text.clone();
+        Some(Complaint { about, text })
     }
 
     /// The error to show, naming the database by `path`.

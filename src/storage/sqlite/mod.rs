@@ -11,10 +11,8 @@ mod session;
 #[cfg(test)]
 mod site_tests;
 mod statement;
-mod tables;
 #[cfg(test)]
 mod tests;
-mod triggers;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -27,9 +25,9 @@ use self::session::SqliteSession;
 use self::worker::Worker;
 use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
 use super::sql::header::Dialect;
-use super::sql::statements::{Schema, Statements, chosen, is_file};
+use super::sql::statements::{Schema, chosen, is_file};
 use super::sql::{SqlStorage, statements};
-use super::{Claim, Finding, MigrationStatus, Storage, StorageConfig, StorageError, migrate};
+use super::{Claim, Storage, StorageConfig, StorageError, migrate};
 use crate::base::secret::Secret;
 use crate::base::url;
 
@@ -56,7 +54,6 @@ static SCHEMAS: [Schema; 1] = [Schema {
 struct Sqlite {
     path: PathBuf,
     schema: &'static Schema,
-    statements: Arc<Statements>,
     writer: Worker,
     reader: Worker,
 }
@@ -71,22 +68,8 @@ pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
     let path = open::path_of(&config.url)?;
     let schema = chosen(&SCHEMAS, config)?;
     let statements = statements(schema, config)?;
-    Ok(Arc::new(open_file(
-        &path,
-        BUSY_TIMEOUT,
-        schema,
-        statements,
-    )?))
-}
-
-fn open_file(
-    path: &Path,
-    busy_timeout: Duration,
-    schema: &'static Schema,
-    statements: Arc<Statements>,
-) -> Result<SqlStorage<Sqlite>, StorageError> {
-    let database = Sqlite::open(path, busy_timeout, schema, Arc::clone(&statements))?;
-    Ok(SqlStorage::new(database, statements))
+    let database = Sqlite::open(&path, BUSY_TIMEOUT, schema)?;
+    Ok(Arc::new(SqlStorage::new(database, statements)))
 }
 
 pub(super) fn check_url(url: &Secret) -> Result<(), String> {
@@ -112,7 +95,6 @@ impl Sqlite {
         path: &Path,
         busy_timeout: Duration,
         schema: &'static Schema,
-        statements: Arc<Statements>,
     ) -> Result<Self, StorageError> {
         let shown: Arc<str> = path.display().to_string().into();
         let writer = open::writer(path, busy_timeout)?;
@@ -120,7 +102,6 @@ impl Sqlite {
         Ok(Self {
             path: path.to_path_buf(),
             schema,
-            statements,
             writer: Worker::start("sqlite-writer", Arc::clone(&shown), writer)?,
             reader: Worker::start("sqlite-reader", shown, reader)?,
         })
@@ -143,6 +124,7 @@ impl SqlDatabase for Sqlite {
             Use::WholeTables => (&self.reader, WHOLE_TABLE_TIMEOUT, "BEGIN"),
             // It locks at its beginning, so that it can't fail half-way for a lock.
             Use::Write => (&self.writer, ANSWER_TIMEOUT, "BEGIN IMMEDIATE"),
+            Use::Migrate => (&self.writer, WHOLE_TABLE_TIMEOUT, "BEGIN IMMEDIATE"),
         };
         let session = SqliteSession::open(worker, time_limit, begin).await?;
         Ok(Box::new(session))
@@ -153,39 +135,5 @@ impl SqlDatabase for Sqlite {
         let path = self.path.clone();
         let claim = move |_: &mut _| Ok(open::claim(&path)?);
         self.writer.run(ANSWER_TIMEOUT, claim).await
-    }
-
-    async fn migrate(&self) -> Result<Vec<String>, StorageError> {
-        let schema = self.schema;
-        let migrate = move |connection: &mut _| tables::migrate(connection, schema);
-        self.writer.run(WHOLE_TABLE_TIMEOUT, migrate).await
-    }
-
-    async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
-        let schema = self.schema;
-        let migrations = move |connection: &mut _| tables::migrations(connection, schema);
-        self.reader.run(ANSWER_TIMEOUT, migrations).await
-    }
-
-    async fn check(&self) -> Result<(Vec<Finding>, bool), StorageError> {
-        let statements = Arc::clone(&self.statements);
-        let schema = self.schema;
-        let check = move |connection: &mut _| check::check(connection, schema, &statements);
-        self.reader.run(WHOLE_TABLE_TIMEOUT, check).await
-    }
-
-    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
-        let statements = Arc::clone(&self.statements);
-        let schema = self.schema;
-        let check = move |connection: &mut _| check::schema(connection, schema, &statements);
-        self.reader.run(ANSWER_TIMEOUT, check).await
-    }
-
-    async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
-        let schema = self.schema;
-        let inspect = move |connection: &mut _| {
-            Ok(triggers::inspect(connection, schema)?.into_iter().collect())
-        };
-        self.reader.run(ANSWER_TIMEOUT, inspect).await
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::fault::SqliteFault;
-use super::tables;
 use crate::base::secret::Secret;
 use crate::storage::{Claim, StorageError, migrate};
 
@@ -136,8 +135,18 @@ fn connect(path: &Path, busy_timeout: Duration, cache_kib: i64) -> Result<Connec
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
-    migrate::status(migrate::SQLITE, &tables::applied(&connection)?)?;
+    migrate::status(migrate::SQLITE, &applied(&connection)?)?;
     Ok(connection)
+}
+
+/// The names of the migrations that the database has; none if it is new.
+fn applied(connection: &Connection) -> Result<Vec<String>, SqliteFault> {
+    if !connection.table_exists(None, "mika_migrations")? {
+        return Ok(Vec::new());
+    }
+    let mut select = connection.prepare("SELECT name FROM mika_migrations")?;
+    let names = select.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
 }
 
 /// An existing file that can't be opened lacks permissions.

@@ -41,8 +41,13 @@ impl<'a> SqliteSession<'a> {
         })
     }
 
+    /// The path of the file.
+    pub(super) fn path(&self) -> &str {
+        self.turn.path()
+    }
+
     /// Does a part of the job, unless its transaction has ended.
-    async fn step<T: Send + 'static>(
+    pub(super) async fn step<T: Send + 'static>(
         &self,
         part: impl FnOnce(&Connection) -> Result<T, SqliteFault> + Send + 'static,
     ) -> Result<T, SqlFault> {
@@ -59,11 +64,6 @@ impl<'a> SqliteSession<'a> {
             }
         };
         self.turn.run(self.time_limit, part).await
-    }
-
-    async fn execute(&self, sql: &'static str) -> Result<(), SqlFault> {
-        self.step(move |connection| Ok(connection.execute_batch(sql)?))
-            .await
     }
 }
 
@@ -150,8 +150,14 @@ impl SqlSession for SqliteSession<'_> {
         true
     }
 
+    async fn execute(&mut self, sql: &str) -> Result<(), SqlFault> {
+        let sql = sql.to_owned();
+        self.step(move |connection| Ok(connection.execute_batch(&sql)?))
+            .await
+    }
+
     /// A transaction that writes is the only one.
-    async fn lock_edits(&mut self) -> Result<(), SqlFault> {
+    async fn lock(&mut self, _name: &str) -> Result<(), SqlFault> {
         Ok(())
     }
 

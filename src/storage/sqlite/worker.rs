@@ -116,6 +116,11 @@ impl Drop for Worker {
 // === impl WorkerTurn ===
 
 impl WorkerTurn<'_> {
+    /// The path of the file.
+    pub(super) fn path(&self) -> &str {
+        &self.worker.path
+    }
+
     /// Runs `job` on the thread. After `time_limit` the caller stops waiting, but the job still runs: only
     /// idempotent jobs should be retried after that.
     pub(super) async fn run<T: Send + 'static>(

@@ -202,3 +202,57 @@ UPDATE mika_identity SET id = MD5(CONCAT(UUID(), RAND()))
 -- name: time
 -- The server's clock (Unix time).
 SELECT UNIX_TIMESTAMP()
+
+-- name: migrations
+-- The migrations that were applied.
+SELECT name FROM mika_migrations ORDER BY name
+
+-- name: create_migrations
+CREATE TABLE IF NOT EXISTS mika_migrations (
+    name VARCHAR(190) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4
+
+-- name: add_migration
+INSERT INTO mika_migrations (name) VALUES (:name)
+
+-- name: add_reload
+INSERT INTO mika_feed (kind, `key`) VALUES (:kind, 0)
+
+-- name: tables
+-- The tables and views, with the engine of one that has no transactions, and whether a crash empties it.
+SELECT t.table_name, t.table_type LIKE '%VIEW%', IF(e.transactions = 'YES', NULL, t.engine), 0
+FROM information_schema.tables AS t LEFT JOIN information_schema.engines AS e ON e.engine = t.engine
+WHERE t.table_schema = DATABASE()
+
+-- name: columns
+-- The columns of the table :table, which may be in another database (:schema). Only texts have a character set.
+SELECT column_name, column_type, is_nullable = 'YES', column_default, character_maximum_length,
+    character_set_name, collation_name
+FROM information_schema.columns
+WHERE table_schema = COALESCE(:schema, DATABASE()) AND table_name = :table ORDER BY ordinal_position
+
+-- name: columns_named
+-- The columns of that name, with the characters of a text and its character set, and the bits of a number.
+SELECT table_name, character_maximum_length, character_set_name, NULL
+FROM information_schema.columns WHERE table_schema = DATABASE() AND column_name = :name
+
+-- name: columns_to_fill
+-- Columns that every new row must have a value for. An ENUM without a default gets its first value.
+SELECT table_name, column_name FROM information_schema.columns
+WHERE table_schema = DATABASE() AND is_nullable = 'NO' AND column_default IS NULL
+    AND extra NOT LIKE '%auto_increment%' AND COALESCE(generation_expression, '') = '' AND data_type <> 'enum'
+ORDER BY table_name, ordinal_position
+
+-- name: id_sequence
+-- Empty: an id needs no privilege.
+
+-- name: triggers
+-- The triggers, as statements that would make them, and the accounts that they run as.
+SELECT trigger_name, event_object_table,
+    CONCAT('CREATE TRIGGER t ', action_timing, ' ', event_manipulation, ' ON t FOR EACH ROW ', action_statement),
+    definer, NULL
+FROM information_schema.triggers WHERE trigger_schema = DATABASE()
+
+-- name: function
+-- Empty: triggers have no functions.

@@ -220,3 +220,80 @@ UPDATE mika_identity SET id = replace(gen_random_uuid()::text, '-', '')
 -- name: time
 -- The server's clock (Unix time).
 SELECT floor(EXTRACT(EPOCH FROM clock_timestamp()))::bigint
+
+-- name: migrations
+-- The migrations that were applied.
+SELECT name FROM mika_migrations ORDER BY name
+
+-- name: create_migrations
+CREATE TABLE mika_migrations (
+    name       text        COLLATE "C" NOT NULL PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+
+-- name: add_migration
+INSERT INTO mika_migrations (name) VALUES (:name)
+
+-- name: add_reload
+INSERT INTO mika_feed (kind, key) VALUES (:kind, 0)
+
+-- name: tables
+-- The tables and views that are found without naming their schema, with the engine of one that has no transactions,
+-- and whether a crash empties it. Tables of other servers are as views.
+SELECT relname, relkind IN ('v', 'm', 'f'), NULL, relpersistence = 'u' FROM pg_class
+WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_table_is_visible(oid) AND relnamespace <> 'pg_catalog'::regnamespace
+
+-- name: columns
+-- The columns of the table :table, which may be in another schema (:schema). Only texts have a character set. A
+-- domain is as the type that it is based on; the number that describes a type counts 4 bytes before its characters.
+SELECT a.attname, format_type(base.oid, form.modifier), NOT a.attnotnull, NULL,
+    CASE WHEN base.typcategory = 'S' AND form.modifier > 4 THEN form.modifier - 4 END,
+    CASE WHEN base.typcategory IN ('S', 'E') THEN current_setting('server_encoding') END, NULL
+FROM pg_attribute AS a JOIN pg_type AS given ON given.oid = a.atttypid
+JOIN pg_type AS base ON base.oid = COALESCE(NULLIF(given.typbasetype, 0), given.oid)
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN given.typbasetype = 0 THEN a.atttypmod ELSE given.typtypmod END AS modifier
+) AS form
+WHERE a.attrelid = to_regclass(COALESCE(quote_ident(:schema) || '.' || quote_ident(:table), :table))
+    AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+
+-- name: columns_named
+-- The columns of that name, with the characters of a text and its character set, and the bits of a number.
+SELECT c.relname, CASE WHEN t.typcategory = 'S' AND a.atttypmod > 4 THEN a.atttypmod - 4 END, NULL,
+    CASE WHEN t.typcategory = 'N' THEN t.typlen * 8 END
+FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 JOIN pg_type AS t ON t.oid = a.atttypid
+WHERE pg_table_is_visible(c.oid) AND c.relkind IN ('r', 'p', 'v') AND a.attname = :name
+
+-- name: columns_to_fill
+-- Columns that every new row must have a value for.
+SELECT c.relname, a.attname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+WHERE c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid) AND a.attnum > 0
+    AND c.relnamespace <> 'pg_catalog'::regnamespace
+    AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+ORDER BY c.relname, a.attnum
+
+-- name: id_sequence
+-- What this account lacks to take ids for :table from their sequence.
+SELECT 'USAGE, UPDATE on the sequence ' || ids.sequence
+FROM (
+    SELECT pg_get_serial_sequence(:table, 'id') AS sequence FROM pg_attribute
+    WHERE attrelid = to_regclass(:table) AND attname = 'id'
+) AS ids
+WHERE NOT (has_sequence_privilege(ids.sequence, 'USAGE') AND has_sequence_privilege(ids.sequence, 'UPDATE'))
+
+-- name: triggers
+-- Mika's triggers, as statements that would make them, each with the text of its function, and what is wrong with them.
+-- That of mika_feed needs no rights, and the others must not be fooled by the search_path of whoever changes a row.
+SELECT t.tgname, c.relname, pg_get_triggerdef(t.oid) || E'\n' || p.prosrc, NULL,
+    CASE WHEN t.tgenabled NOT IN ('O', 'A') THEN 'disabled'
+        WHEN t.tgname LIKE 'mika\_feed\_%' THEN NULL
+        WHEN p.prosecdef AND COALESCE(p.proconfig::text LIKE '%search\_path=%', false) THEN NULL
+        ELSE 'with a function that has the rights of whoever changes a row' END
+FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_class AS c ON c.oid = t.tgrelid
+WHERE t.tgname LIKE 'mika\_%' AND NOT t.tgisinternal AND t.tgparentid = 0 AND pg_table_is_visible(c.oid)
+
+-- name: function
+-- The text of the function :name of a trigger, which is empty if it has not the rights that it should have.
+SELECT CASE WHEN prosecdef OR proname = 'mika_feed_entry' THEN prosrc ELSE '' END
+FROM pg_proc WHERE oid = to_regprocedure(:name || '()')

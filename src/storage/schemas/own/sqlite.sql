@@ -181,3 +181,46 @@ UPDATE mika_identity SET id = lower(hex(randomblob(16)))
 
 -- name: time
 -- Empty: this host's clock.
+
+-- name: migrations
+-- The migrations that were applied.
+SELECT name FROM mika_migrations ORDER BY name
+
+-- name: create_migrations
+CREATE TABLE IF NOT EXISTS mika_migrations (
+    name TEXT PRIMARY KEY NOT NULL,
+    applied_at INTEGER NOT NULL DEFAULT (unixepoch())
+)
+
+-- name: add_migration
+INSERT INTO mika_migrations (name) VALUES (:name)
+
+-- name: add_reload
+INSERT INTO mika_feed (kind, key) VALUES (:kind, 0)
+
+-- name: tables
+-- The tables and views, with the engine of one that has no transactions, and whether a crash empties it.
+SELECT name, type = 'view', NULL, 0 FROM sqlite_schema WHERE type IN ('table', 'view')
+
+-- name: columns
+-- The columns of the table :table. They hold values of any type and length.
+SELECT name, type, "notnull" = 0, dflt_value, NULL, NULL, NULL FROM pragma_table_info(:table)
+
+-- name: columns_named
+-- Empty: any column holds any value.
+
+-- name: columns_to_fill
+-- Columns that every new row must have a value for.
+SELECT tables.name, columns.name FROM sqlite_schema AS tables JOIN pragma_table_info(tables.name) AS columns
+WHERE tables.type = 'table' AND columns."notnull" AND columns.dflt_value IS NULL AND columns.pk = 0
+ORDER BY tables.name, columns.cid
+
+-- name: id_sequence
+-- Empty: there are no accounts.
+
+-- name: triggers
+-- The triggers, as statements that would make them.
+SELECT name, tbl_name, sql, NULL, NULL FROM sqlite_schema WHERE type = 'trigger'
+
+-- name: function
+-- Empty: triggers have no functions.

@@ -3,44 +3,64 @@
 //! Tools that change tables leave triggers on the old one, and dumps omit them or name a deleted account.
 //! So they are checked at runtime, not only created by a migration.
 
-use super::Finding;
+use crate::storage::Finding;
+use crate::storage::migrate::{self, Migration};
 
 /// A trigger as it should be, or as a database has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Trigger {
-    pub(super) name: String,
-    pub(super) table: String,
+pub struct Trigger {
+    pub name: String,
+    pub table: String,
     /// `AFTER` or `BEFORE`.
-    pub(super) timing: String,
+    pub timing: String,
     /// `INSERT`, `UPDATE` or `DELETE`.
-    pub(super) event: String,
-    pub(super) body: String,
+    pub event: String,
+    /// What it does, with the text of the function that it calls.
+    pub body: String,
+    /// The account that it runs as, such as `mika@localhost`; empty where there are none.
+    pub owner: String,
+    /// Why it does not work, if the database says so.
+    pub flaw: Option<String>,
 }
 
 /// A trigger of Mika's that differs from the migration's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Misplaced {
-    pub(super) name: String,
+pub struct Misplaced {
+    pub name: String,
     problem: String,
 }
 
 // === impl Trigger ===
 
 impl Trigger {
-    /// The trigger that a statement of a migration makes:
-    /// `CREATE TRIGGER name AFTER event ON table FOR EACH ROW body`.
-    pub(super) fn of_statement(statement: &str) -> Option<Self> {
+    /// The trigger that a statement of a migration makes: `CREATE TRIGGER name AFTER event ON table FOR EACH ROW body`.
+    /// In SQLite, where columns and a condition may stand between, all of that is the body.
+    pub fn of_statement(statement: &str) -> Option<Self> {
         let rest = statement.strip_prefix("CREATE TRIGGER ")?;
-        let (head, body) = rest.split_once("FOR EACH ROW")?;
-        let mut words = head.split_whitespace();
+        let mut words = rest.split_whitespace();
         let (name, timing, event) = (words.next()?, words.next()?, words.next()?);
-        let table = words.nth(1)?;
+        let table = words.skip_while(|word| *word != "ON").nth(1)?;
+        let body = rest.split_once("FOR EACH ROW");
         Some(Self {
             name: name.into(),
             table: table.into(),
             timing: timing.into(),
             event: event.into(),
-            body: body.into(),
+            body: body.map_or(rest, |(_, body)| body).into(),
+            ..Self::default()
+        })
+    }
+
+    /// The columns of the row that it names.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
+        let is_part = |char: char| char.is_alphanumeric() || char == '_' || char == '.';
+        let words = self.body.split(move |char| !is_part(char));
+        words.filter_map(|word| {
+            let (row, column) = word.split_once('.')?;
+            ["old", "new"]
+                .iter()
+                .any(|it| row.eq_ignore_ascii_case(it))
+                .then_some(column)
         })
     }
 
@@ -57,14 +77,17 @@ impl Trigger {
         if event(self) != event(found) {
             return Some(format!("{} and not {}", event(found), event(self)));
         }
-        (words(&self.body) != words(&found.body)).then(|| "with another body than Mika's".into())
+        if words(&self.body) != words(&found.body) {
+            return Some("with another body than Mika's".into());
+        }
+        found.flaw.clone()
     }
 }
 
 // === impl Misplaced ===
 
 impl Misplaced {
-    pub(super) fn new(name: &str, problem: impl Into<String>) -> Self {
+    pub fn new(name: &str, problem: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             problem: problem.into(),
@@ -78,12 +101,32 @@ fn words(body: &str) -> Vec<&str> {
     body.split_whitespace().collect()
 }
 
+/// The triggers that migrations make.
+pub(super) fn expected(migrations: &[Migration]) -> Vec<Trigger> {
+    let all: Vec<String> = migrations.iter().flat_map(migrate::statements).collect();
+    let mut triggers: Vec<Trigger> = all
+        .iter()
+        .filter_map(|statement| Trigger::of_statement(statement))
+        .collect();
+    for trigger in &mut triggers {
+        let called = trigger.body.rsplit_once("EXECUTE FUNCTION ");
+        let name = called.and_then(|(_, call)| call.split('(').next());
+        let mut functions = all.iter().filter_map(|it| migrate::made_function(it));
+        let function = functions.find(|(known, _)| Some(*known) == name);
+        if let Some((_, text)) = function {
+            trigger.body = format!("{}\n{text}", trigger.body);
+        }
+    }
+    triggers
+}
+
 /// The triggers of `expected` that are missing or different in `found`.
 pub(super) fn misplaced(expected: &[Trigger], found: &[Trigger]) -> Vec<Misplaced> {
     let look = |wanted: &Trigger| {
-        let found = found
-            .iter()
-            .find(|trigger| trigger.name.eq_ignore_ascii_case(&wanted.name));
+        let is_named = |trigger: &&Trigger| trigger.name.eq_ignore_ascii_case(&wanted.name);
+        let named = found.iter().filter(is_named);
+        // A database may let triggers of several tables have the same name.
+        let found = named.max_by_key(|it| it.table.eq_ignore_ascii_case(&wanted.table));
         let problem = match found {
             None => Some(format!("missing from the table {}", wanted.table)),
             Some(found) => wanted.difference(found),
@@ -126,6 +169,23 @@ mod tests {
 
     const STATEMENT: &str = "CREATE TRIGGER mika_users_insert AFTER INSERT ON users FOR EACH ROW\n    \
         INSERT INTO mika_feed (kind, `key`) VALUES ('user', NEW.id)";
+
+    #[test]
+    fn those_of_each_database_are_known_with_their_functions() {
+        for (migrations, count) in [
+            (migrate::MYSQL, 9),
+            (migrate::MYSQL_2015, 15),
+            (migrate::POSTGRES, 10),
+            (migrate::SQLITE, 9),
+        ] {
+            let expected = expected(migrations);
+            assert_eq!(expected.len(), count);
+            for trigger in expected {
+                assert!(trigger.body.contains("mika"), "{trigger:?}");
+                assert!(!trigger.body.ends_with(')') || !trigger.body.contains("EXECUTE"));
+            }
+        }
+    }
 
     #[test]
     fn a_trigger_is_known_by_all_that_it_does() {

@@ -1,7 +1,7 @@
 //! Statements of a schema that a database does not take, as findings.
 
-use super::Finding;
-use super::sql::calls::Call;
+use crate::storage::Finding;
+use crate::storage::sql::calls::Call;
 
 /// Why statements fail: each problem with the names of the statements.
 #[derive(Debug, Default)]
@@ -30,6 +30,19 @@ impl FailingStatements {
         }
     }
 
+    /// Leaves out those whose table or column is reported already: the problem names it.
+    pub(super) fn leave_out_known(&mut self, findings: &[Finding]) {
+        let is_known = |problem: &str| {
+            let is_part = |char: char| char.is_alphanumeric() || char == '_';
+            let mut words = problem.split(|char| !is_part(char));
+            words.any(|word| {
+                let mut problems = findings.iter().map(|finding| finding.problem.as_str());
+                problems.any(|reported| is_missing(reported, word))
+            })
+        };
+        self.0.retain(|(problem, _)| !is_known(problem));
+    }
+
     pub(super) fn findings(self) -> impl Iterator<Item = Finding> {
         self.0.into_iter().map(|(problem, names)| {
             let (these, fits) = match names.as_slice() {
@@ -42,4 +55,20 @@ impl FailingStatements {
             )
         })
     }
+}
+
+/// Whether a finding says that a table of that name is missing, or that a table lacks a column of that name.
+fn is_missing(reported: &str, name: &str) -> bool {
+    let table = [
+        format!("the table `{name}` is missing"),
+        format!("the table {name} is missing"),
+    ];
+    let columns = reported
+        .split_once("` lacks the column")
+        .or_else(|| reported.split_once(" has no column"));
+    let mut columns = columns
+        .into_iter()
+        .flat_map(|(_, names)| names.split([' ', ',']));
+    table.iter().any(|missing| reported.starts_with(missing))
+        || !name.is_empty() && columns.any(|column| column.eq_ignore_ascii_case(name))
 }

@@ -1,0 +1,150 @@
+//! The claim of a daemon on a database that no other daemon may use: a lock of the server, named by the database's
+//! identity and held by its own connection.
+//!
+//! The server frees the lock when that connection ends, also if the daemon is killed or its host vanishes. A
+//! lost connection is replaced, and the lock acquired again unless another process has it by then.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
+
+use crate::storage::{Claim, StorageError};
+
+/// How long the server may need to notice that a daemon was just killed.
+pub(in crate::storage) const GRACE: Duration = Duration::from_secs(2);
+/// Seconds of silence after which the server ends the connection, and with it the claim.
+pub(in crate::storage) const SILENCE_SECONDS: u32 = 10;
+/// How often the connection is pinged; well below that.
+const PERIOD: Duration = Duration::from_secs(3);
+/// How often to retry to acquire a lost claim.
+const RETRY: Duration = Duration::from_secs(1);
+/// Attempts for which the holder may still be the lost connection: twice as long as the server keeps a
+/// silent one. Later, its number may belong to another connection.
+const FORMER_TRIES: u32 = 2 * SILENCE_SECONDS;
+
+/// A lock of a server that its connections exclude each other by.
+#[async_trait]
+pub(in crate::storage) trait ServerLock: Send + Sync + 'static {
+    /// A connection that has the lock.
+    type Holding: Send;
+
+    /// Attempts on a new connection, for that long.
+    async fn take(&self, wait: Duration) -> Result<Attempt<Self::Holding>, StorageError>;
+
+    /// Whether the connection still has the lock.
+    async fn is_held(&self, holding: &mut Self::Holding) -> bool;
+
+    /// The number of the connection in the server.
+    fn number(&self, holding: &Self::Holding) -> u32;
+
+    /// Ends the connection.
+    async fn release(&self, holding: Self::Holding);
+
+    /// The URL without its password.
+    fn place(&self) -> &str;
+
+    /// What to call the connection of that number, and the lock.
+    fn words(&self, number: u32) -> (String, String);
+}
+
+/// The result of one attempt to acquire the lock.
+pub(in crate::storage) enum Attempt<H> {
+    Taken(H),
+    /// Another connection has it.
+    Refused(Holder),
+}
+
+/// The holder of the lock.
+pub(in crate::storage) struct Holder {
+    /// None if it was just released.
+    pub(in crate::storage) number: Option<u32>,
+    /// Account and address, if visible to Mika's account.
+    pub(in crate::storage) who: Option<String>,
+}
+
+/// Claims the database of that lock.
+pub(in crate::storage) async fn claim<L: ServerLock>(lock: L) -> Result<Claim, StorageError> {
+    let holding = match lock.take(GRACE).await? {
+        Attempt::Taken(holding) => holding,
+        Attempt::Refused(holder) => return Err(StorageError::Broken(refusal(&lock, &holder))),
+    };
+    let (guard, dropped) = oneshot::channel::<()>();
+    let (lost, reason) = watch::channel(None);
+    tokio::spawn(keep(lock, holding, dropped, lost));
+    Ok(Claim::held_by(guard).until(reason))
+}
+
+/// Holds the claim until it is dropped, or another process gets it.
+async fn keep<L: ServerLock>(
+    lock: L,
+    holding: L::Holding,
+    dropped: oneshot::Receiver<()>,
+    lost: watch::Sender<Option<String>>,
+) {
+    let mut held = Some(holding);
+    tokio::select! {
+        reason = hold(&lock, &mut held) => drop(lost.send_replace(Some(reason))),
+        _ = dropped => {}
+    }
+    if let Some(holding) = held {
+        lock.release(holding).await;
+    }
+}
+
+/// Holds the claim until another process gets it; returns which.
+async fn hold<L: ServerLock>(lock: &L, held: &mut Option<L::Holding>) -> String {
+    loop {
+        sleep(PERIOD).await;
+        let Some(holding) = held else {
+            continue;
+        };
+        if lock.is_held(holding).await {
+            continue;
+        }
+        let former = lock.number(holding);
+        *held = None;
+        tracing::warn!("the connection that claims the database was lost; claiming it again");
+        match take_again(lock, former).await {
+            Ok(holding) => *held = Some(holding),
+            Err(holder) => return refusal(lock, &holder),
+        }
+        tracing::info!("the database is claimed again");
+    }
+}
+
+/// Retries until the lock is acquired, or another process has it. The server may take a while to notice
+/// that the `former` connection is lost.
+async fn take_again<L: ServerLock>(lock: &L, former: u32) -> Result<L::Holding, Holder> {
+    let mut refusals = 0;
+    loop {
+        match lock.take(Duration::ZERO).await {
+            Ok(Attempt::Taken(holding)) => return Ok(holding),
+            Ok(Attempt::Refused(holder)) => {
+                let may_be_former = holder.number.is_none_or(|number| number == former);
+                refusals += 1;
+                if !may_be_former || refusals > FORMER_TRIES {
+                    return Err(holder);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the database can't be claimed again yet"),
+        }
+        sleep(RETRY).await;
+    }
+}
+
+fn refusal<L: ServerLock>(lock: &L, holder: &Holder) -> String {
+    let (connection, name) = lock.words(holder.number.unwrap_or_default());
+    let connection = match holder.number {
+        Some(_) => connection,
+        None => "another connection".to_owned(),
+    };
+    let who = holder.who.as_ref().map(|who| format!(", {who},"));
+    format!(
+        "{} is in use by another mika ({connection}{} has the {name}): stop that one, or let both share a cache \
+         (cache.driver \"redis\"); if this is a copy of its database, give it an id of its own (docs/sql.md)",
+        lock.place(),
+        who.unwrap_or_default()
+    )
+}

@@ -1,0 +1,145 @@
+//! A statement that failed for a value: a lookup finds nothing, an edit is refused with the column's name.
+
+use super::calls::COLUMNS_NAMED;
+use super::cells::{Cell, SqlRow, SqlRows};
+use super::database::{FaultKind, SqlFault};
+use super::job::Job;
+use super::statements::{Statement, mentions};
+use crate::storage::StorageError;
+use crate::storage::values::{Misfit, RefusedValue};
+
+/// The parameters of a call.
+type Params<'a> = [(&'static str, Cell<'a>)];
+
+/// The outcome of a schema's statement that failed: no rows for a lookup by characters that the column can't
+/// hold, because no row has them; otherwise the error, which names the column if a value is the cause.
+pub(super) async fn found_or_refused(
+    job: &mut Job<'_>,
+    fault: SqlFault,
+    statement: &Statement,
+    params: &Params<'_>,
+) -> Result<SqlRows, SqlFault> {
+    let FaultKind::Refused(refused) = &fault.kind else {
+        return Err(fault);
+    };
+    let is_lookup = !statement.call.columns.is_empty();
+    if is_lookup {
+        let is_foreign = params.iter().any(|(_, value)| !is_ascii(*value));
+        let is_charset = matches!(refused.why, Misfit::Characters { .. });
+        return if is_charset && is_foreign && job.can_go_on() {
+            Ok(SqlRows::default())
+        } else {
+            Err(fault)
+        };
+    }
+    let refused = refused.clone();
+    job.recover().await?;
+    let refused = in_full(job, refused, statement, params).await?;
+    Err(StorageError::Invalid(refused.to_string()).into())
+}
+
+fn is_ascii(value: Cell<'_>) -> bool {
+    match value {
+        Cell::Text(text) => text.is_ascii(),
+        Cell::Bytes(bytes) => bytes.is_ascii(),
+        _ => true,
+    }
+}
+
+/// Adds the width of the column and the length of the value. Where the database does not say the column, it is the one
+/// that has the name of a parameter and can't hold its value.
+async fn in_full(
+    job: &mut Job<'_>,
+    refused: RefusedValue,
+    statement: &Statement,
+    params: &Params<'_>,
+) -> Result<RefusedValue, SqlFault> {
+    let is_it = |row: &SqlRow<'_>| match &refused.table {
+        Some(table) => row.text(0).eq_ignore_ascii_case(table),
+        None => mentions(std::slice::from_ref(statement), &row.text(0)),
+    };
+    if let Some(column) = refused.column.clone() {
+        let rows = columns_named(job, &column).await?;
+        let mut known = rows.iter().filter(is_it);
+        // Two tables of one statement may have a column of that name: the database did not say which.
+        let (Some(row), None) = (known.next(), known.next()) else {
+            return Ok(refused);
+        };
+        let why = match refused.why {
+            Misfit::TooLong { .. } => Misfit::TooLong {
+                limit: (!row.is_null(1)).then(|| row.total(1)),
+                has: characters(&column, params),
+            },
+            Misfit::Characters { .. } if !row.is_null(2) => Misfit::Characters {
+                charset: Some(row.text(2)),
+            },
+            other => other,
+        };
+        let table = Some(row.text(0));
+        return Ok(RefusedValue {
+            table,
+            why,
+            ..refused
+        });
+    }
+    if !matches!(refused.why, Misfit::TooLong { .. } | Misfit::OutOfRange) {
+        return Ok(refused);
+    }
+    for (name, value) in params {
+        let rows = columns_named(job, name).await?;
+        for row in rows.iter().filter(is_it) {
+            if let Some(why) = misfit(&row, *value) {
+                return Ok(RefusedValue {
+                    table: Some(row.text(0)),
+                    column: Some((*name).to_owned()),
+                    why,
+                });
+            }
+        }
+    }
+    Ok(refused)
+}
+
+async fn columns_named(job: &mut Job<'_>, name: &str) -> Result<SqlRows, SqlFault> {
+    let Some(statement) = job.statements_of(&COLUMNS_NAMED).first() else {
+        return Ok(SqlRows::default());
+    };
+    let params = [("name", name.into())];
+    job.session().run(statement, &params, "").await
+}
+
+/// Why a column of that width in characters, or of that many bits, can't hold the value.
+fn misfit(column: &SqlRow<'_>, value: Cell<'_>) -> Option<Misfit> {
+    let limit = (!column.is_null(1)).then(|| column.total(1));
+    match (value, limit, column.integer(3)) {
+        (Cell::Text(text), Some(limit), _) => {
+            let has = text.chars().count() as u64;
+            (has > limit).then_some(Misfit::TooLong {
+                limit: Some(limit),
+                has: Some(has),
+            })
+        }
+        (Cell::Int(number), None, Some(16)) if i16::try_from(number).is_err() => {
+            Some(Misfit::OutOfRange)
+        }
+        (Cell::Int(number), None, Some(32)) if i32::try_from(number).is_err() => {
+            Some(Misfit::OutOfRange)
+        }
+        _ => None,
+    }
+}
+
+/// The characters of the parameter for a column: the one of its name, or the only text.
+fn characters(column: &str, params: &Params<'_>) -> Option<u64> {
+    let texts = || {
+        params.iter().filter_map(|(name, value)| match value {
+            Cell::Text(text) => Some((*name, text.chars().count())),
+            Cell::Bytes(bytes) => Some((*name, String::from_utf8_lossy(bytes).chars().count())),
+            _ => None,
+        })
+    };
+    let named = texts().find(|(name, _)| *name == column);
+    let only = || texts().next().filter(|_| texts().count() == 1);
+    let (_, count) = named.or_else(only)?;
+    Some(count as u64)
+}
