@@ -13,6 +13,7 @@ mod fault;
 mod feed;
 mod inspect;
 mod link;
+mod listen;
 mod misfit;
 mod refused;
 mod rights;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::link::{ANSWER_TIMEOUT, PostgresLink};
+use self::listen::FeedListener;
 use self::session::PostgresSession;
 pub(super) use self::url::check as check_url;
 use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
@@ -52,6 +54,7 @@ static SCHEMAS: [Schema; 1] = [Schema {
 /// A database on a server.
 struct Postgres {
     link: PostgresLink,
+    listener: FeedListener,
     schema: &'static Schema,
     statements: Arc<Statements>,
 }
@@ -67,6 +70,7 @@ pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
     let statements = sql::statements(schema, config)?;
     let database = Postgres {
         link: PostgresLink::new(&config.url)?,
+        listener: FeedListener::default(),
         schema,
         statements: Arc::clone(&statements),
     };
@@ -142,6 +146,10 @@ impl SqlDatabase for Postgres {
         job!(self, Use::Read, |session| {
             inspect::inspect(session, self.schema)
         })
+    }
+
+    async fn feed_changed(&self) {
+        self.listener.changed(&self.link.dial).await;
     }
 
     async fn durability(&self) -> Result<Vec<Finding>, StorageError> {

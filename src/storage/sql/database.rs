@@ -87,6 +87,11 @@ pub trait SqlDatabase: Send + Sync + 'static {
     /// See [`crate::storage::Storage::inspect`].
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError>;
 
+    /// See [`crate::storage::Storage::feed_changed`].
+    async fn feed_changed(&self) {
+        std::future::pending().await
+    }
+
     /// See [`crate::storage::Storage::durability`].
     async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
         Ok(Vec::new())
