@@ -31,16 +31,17 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn new() -> Self {
-        Self::with(&[]).await
-    }
-
-    pub async fn with(options: &[&str]) -> Self {
-        let server = Postgres::start_with(options);
-        let storage = open(&server.database("mika"));
-        storage.migrate().await.unwrap();
-        let it = Self { server, storage };
+        let it = Self::empty().await;
         it.sql(SITE);
         it
+    }
+
+    /// The same without the site's rows.
+    pub async fn empty() -> Self {
+        let server = Postgres::start();
+        let storage = open(&server.database("mika"));
+        storage.migrate().await.unwrap();
+        Self { server, storage }
     }
 
     /// Runs SQL in the database, as the site does.
