@@ -411,6 +411,11 @@ impl SqlSession for PostgresSession<'_> {
         self.told(result)
     }
 
+    async fn lock_applying(&mut self, alone: bool) -> Result<(), SqlFault> {
+        let result = tables::lock_applying(self, alone).await;
+        self.told(result)
+    }
+
     async fn hash_forms(&mut self, torrents: &Statement) -> Result<[HashForm; 2], SqlFault> {
         let result = self.look_at_hashes(torrents).await;
         self.told(result)

@@ -26,14 +26,19 @@ const TRIGGER: &str = "CREATE TRIGGER ";
 /// What binds functions to the schemas of this account.
 const PATH: &str = "SELECT set_config('search_path'";
 
-/// Excludes other processes that do the same with these tables, until the end of the transaction. The first half of
-/// the lock's name is `mika`.
+/// The name of a lock of these tables. Its first half is `mika`.
+macro_rules! lock_name {
+    () => {
+        "(1835625313, hashtext($1::text || '.' || current_schema()))"
+    };
+}
+
+/// Excludes other processes that do the same with these tables, until the end of the transaction.
 pub(super) async fn lock(
     session: &mut PostgresSession<'_>,
     name: &str,
 ) -> Result<(), PostgresFault> {
-    let sql =
-        "SELECT pg_advisory_xact_lock(1835625313, hashtext($1::text || '.' || current_schema()))";
+    let sql = concat!("SELECT pg_advisory_xact_lock", lock_name!());
     match session.query(sql, &[Cell::Text(name)]).await {
         Err(fault) if fault.is_locked() => {
             let text = "another mika or mika-manage is changing the same tables: try again";
@@ -41,6 +46,20 @@ pub(super) async fn lock(
         }
         result => result.map(drop),
     }
+}
+
+/// Until the end of the transaction, applies batches beside others that do, or `alone`.
+pub(super) async fn lock_applying(
+    session: &mut PostgresSession<'_>,
+    alone: bool,
+) -> Result<(), PostgresFault> {
+    let sql = if alone {
+        concat!("SELECT pg_advisory_xact_lock", lock_name!())
+    } else {
+        concat!("SELECT pg_advisory_xact_lock_shared", lock_name!())
+    };
+    let locked = session.query(sql, &[Cell::Text("apply")]).await;
+    locked.map(drop)
 }
 
 /// Whether there is a table or view of that name.

@@ -147,6 +147,13 @@ pub trait SqlSession: Send {
     /// Excludes other processes that edit, until the end of the job: a site's tables need not have unique keys.
     async fn lock_edits(&mut self) -> Result<(), SqlFault>;
 
+    /// Lets transactions that apply batches run beside each other, or excludes all others if `alone`, until the end of
+    /// this one: then none of them inserts a row that this one misses. The first lock of a transaction.
+    async fn lock_applying(&mut self, alone: bool) -> Result<(), SqlFault> {
+        let _ = alone;
+        Ok(())
+    }
+
     /// How the first two columns of info hashes in the result of the statement `torrents` hold them.
     async fn hash_forms(&mut self, torrents: &Statement) -> Result<[HashForm; 2], SqlFault> {
         let _ = torrents;

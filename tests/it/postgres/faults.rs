@@ -1,5 +1,9 @@
 //! What a server and its operator can do to Mika's storage.
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use mika::change::Batch;
 use mika::storage::{CreditRules, StorageError};
 
 use super::{Fixture, open, problems, try_open};
@@ -67,6 +71,42 @@ async fn a_transaction_of_the_site_that_holds_a_row_is_waited_for() {
     site.run("SELECT pg_sleep(0.3); COMMIT;");
     apply.await.unwrap().unwrap();
     assert_eq!(it.uploaded(7).await, 5);
+}
+
+/// A batch of the journal of a node.
+fn batch_of(node: &str, number: u64, peers: Range<u32>) -> Arc<Batch> {
+    Arc::new(Batch {
+        journal: node.into(),
+        ..(*batch(number, peers)).clone()
+    })
+}
+
+#[tokio::test]
+async fn a_node_with_many_new_peers_gets_its_turn_among_nodes_that_have_them_one_by_one() {
+    const PEERS: u32 = 400;
+    let it = Fixture::new().await;
+    let rules = CreditRules::default();
+    let others = ["a", "b"].map(|node| {
+        let storage = open(&it.server.url("mika"));
+        tokio::spawn(async move {
+            for peer in 0..PEERS {
+                let batch = batch_of(node, u64::from(peer) + 1, peer..peer + 1);
+                storage.apply(&[batch], &rules).await.unwrap();
+            }
+        })
+    });
+    let uploaded = async || it.uploaded(7).await + it.uploaded(8).await;
+    while uploaded().await == 0 {
+        tokio::task::yield_now().await;
+    }
+    let all = batch_of("late", 1, 0..PEERS);
+    it.storage.apply(&[all], &rules).await.unwrap();
+    let before = uploaded().await;
+    assert!(before < 3 * u64::from(PEERS), "the others were done before");
+    for other in others {
+        other.await.unwrap();
+    }
+    assert_eq!(uploaded().await, 3 * u64::from(PEERS));
 }
 
 #[tokio::test]
