@@ -62,7 +62,7 @@ fn add(user: u32) -> String {
 #[tokio::test]
 async fn the_first_transaction_of_a_feed_may_be_open_or_rolled_back() {
     for end in ["COMMIT;", "ROLLBACK;"] {
-        let it = Fixture::empty().await;
+        let it = Fixture::empty(&[]).await;
         let start = it.storage.feed_position().await.unwrap();
         assert_eq!(start, FeedPosition(0));
         let mut late = Session::open(&it.server, "mika");

@@ -31,14 +31,18 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn new() -> Self {
-        let it = Self::empty().await;
+        Self::with(&[]).await
+    }
+
+    pub async fn with(options: &[&str]) -> Self {
+        let it = Self::empty(options).await;
         it.sql(SITE);
         it
     }
 
     /// The same without the site's rows.
-    pub async fn empty() -> Self {
-        let server = Postgres::start();
+    pub async fn empty(options: &[&str]) -> Self {
+        let server = Postgres::start_with(options);
         let storage = open(&server.database("mika"));
         storage.migrate().await.unwrap();
         Self { server, storage }
