@@ -21,6 +21,7 @@ const NEED_RESTART: &[&str] = &[
     "storage.url",
     "storage.schema",
     "storage.statements",
+    "storage.poll_interval",
     "journal.keep",
     "journal.max_pending",
     "journal.spill",

@@ -334,11 +334,18 @@ fn check_storage(section: &StorageSection) -> Checked {
         schema,
         // Which ones there are, the driver says when it opens.
         statements: _,
+        poll_interval,
     } = section;
     check_word("storage.driver", driver, "sqlite")?;
     // The path of a file has folders.
     check_word("storage.schema", &schema.replace('/', "."), "mika")?;
     storage::check_url(driver, url).map_err(at("storage.url"))?;
+    between(
+        "storage.poll_interval",
+        *poll_interval,
+        Duration::from_millis(100),
+        minutes(1),
+    )?;
     storage::check_schema(driver, schema).map_err(at("storage.schema"))
 }
 

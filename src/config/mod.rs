@@ -123,6 +123,9 @@ pub struct StorageSection {
     pub schema: String,
     /// Statements that replace those of the schema, by name.
     pub statements: BTreeMap<String, String>,
+    /// How often edits are looked for where the database does not tell of them.
+    #[serde(with = "humantime_serde")]
+    pub poll_interval: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -242,6 +245,7 @@ impl Default for StorageSection {
             url: Secret::new("sqlite://mika.db"),
             schema: "mika".into(),
             statements: BTreeMap::new(),
+            poll_interval: Duration::from_millis(500),
         }
     }
 }

@@ -142,6 +142,7 @@ fn expected(key: &str) -> &'static str {
         | "tracker.hnr_threshold"
         | "tracker.forget_torrents_after"
         | "udp.id_lifetime"
+        | "storage.poll_interval"
         | "journal.flush_interval"
         | "journal.ack_timeout"
         | "journal.keep"

@@ -225,6 +225,10 @@ fn invalid_values_are_refused() {
             r#"storage.url: expected a URL like sqlite://PATH, because the driver is "sqlite""#,
         ),
         (
+            r#"{"storage": {"poll_interval": "2m"}}"#,
+            "storage.poll_interval: expected 100ms to 1m, found 2m",
+        ),
+        (
             r#"{"journal": {"flush_interval": "1ms"}}"#,
             "journal.flush_interval: expected 10ms to 1h, found 1ms",
         ),

@@ -258,6 +258,7 @@ async fn restore(
         node: config.node.clone(),
         registry: Arc::clone(&registry),
         storage: Arc::clone(storage),
+        poll_interval: config.storage.poll_interval,
         events: Arc::clone(&events),
         hooks: Arc::new(hooks),
         turn: Arc::default(),

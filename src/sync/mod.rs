@@ -20,6 +20,7 @@ pub mod warmup;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -57,6 +58,8 @@ pub struct Replica {
     pub node: String,
     pub registry: Arc<Registry>,
     pub storage: Arc<dyn Storage>,
+    /// How often storage's feed is read, unless storage says that it changed.
+    pub poll_interval: Duration,
     pub events: Arc<Events>,
     pub hooks: Arc<dyn NodeHooks>,
     /// Held from reading rows until they are applied: a reload must not put back what a follower

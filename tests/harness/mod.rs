@@ -139,7 +139,7 @@ fn copy(data: &Path, to: &Path) {
 }
 
 /// Writes the entries of `over` into `base`, dictionary by dictionary.
-fn merge(base: &mut Value, over: &Value) {
+pub fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {

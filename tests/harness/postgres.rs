@@ -1,5 +1,6 @@
 //! A PostgreSQL server of a test's own, in a temporary folder.
 
+use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -44,7 +45,16 @@ pub struct Postgres {
     process: Option<Child>,
 }
 
-/// The folder with the programs of the newest version.
+/// The folder with the server's programs: `MIKA_POSTGRES_BIN`, to test another version.
+fn server_programs() -> &'static Path {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let chosen = env::var_os("MIKA_POSTGRES_BIN").map(PathBuf::from);
+        chosen.unwrap_or_else(|| programs().to_owned())
+    })
+}
+
+/// The folder with the programs of the newest version that is installed.
 fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
@@ -77,7 +87,7 @@ fn account() -> Option<(u32, u32)> {
 
 /// One of the server's programs, run by its account.
 fn program(name: &str, folder: &Path) -> Command {
-    let mut command = Command::new(programs().join(name));
+    let mut command = Command::new(server_programs().join(name));
     command.current_dir(folder).stdin(Stdio::null());
     if let Some((user, group)) = account() {
         command.uid(user).gid(group);

@@ -7,13 +7,14 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, NoTls as Plain, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls as Plain, Socket};
 
 use super::fault::PostgresFault;
 use super::session::PostgresSession;
@@ -48,6 +49,8 @@ pub(super) struct PostgresDial {
 /// A connection.
 pub(super) struct PostgresConn {
     pub(super) client: Client,
+    /// Notified of what it LISTENs to, and of its end.
+    pub(super) heard: Arc<Notify>,
     prepared: HashMap<String, tokio_postgres::Statement>,
 }
 
@@ -101,12 +104,13 @@ impl PostgresDial {
         host: &Config,
         connector: Option<&PostgresConnector>,
     ) -> Result<PostgresConn, PostgresFault> {
-        let client = match connector {
+        let (client, heard) = match connector {
             Some(connector) => connected(host, connector.clone()).await?,
             None => connected(host, Plain).await?,
         };
         let conn = PostgresConn {
             client,
+            heard,
             prepared: HashMap::new(),
         };
         settings::set(&conn.client).await?;
@@ -123,17 +127,25 @@ impl PostgresDial {
 }
 
 /// Connects, and does what the connection has to do on a task of its own. Messages of the server are dropped: a
-/// site's triggers may send values.
-async fn connected<T>(host: &Config, tls: T) -> Result<Client, PostgresFault>
+/// site's triggers may send values. Of notifications, it is only told that there are some.
+async fn connected<T>(host: &Config, tls: T) -> Result<(Client, Arc<Notify>), PostgresFault>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
 {
     let (client, mut connection) = host.connect(tls).await?;
+    let heard = Arc::new(Notify::new());
+    let tell = Arc::clone(&heard);
     tokio::spawn(async move {
-        while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {}
+        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if matches!(message, AsyncMessage::Notification(_)) {
+                tell.notify_one();
+            }
+        }
+        drop(connection);
+        tell.notify_one();
     });
-    Ok(client)
+    Ok((client, heard))
 }
 
 // === impl PostgresConn ===
@@ -156,7 +168,7 @@ impl PostgresConn {
     }
 
     /// Whether the server answers.
-    async fn is_alive(&self) -> bool {
+    pub(super) async fn is_alive(&self) -> bool {
         let ping = timeout(PING_TIMEOUT, self.client.batch_execute("")).await;
         matches!(ping, Ok(Ok(())))
     }

@@ -10,6 +10,7 @@ mod durability;
 mod fault;
 mod feed;
 mod link;
+mod listen;
 mod refused;
 mod rights;
 mod session;
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 
 use self::claim::AdvisoryLock;
 use self::link::{ANSWER_TIMEOUT, PostgresLink};
+use self::listen::FeedListener;
 pub(super) use self::url::check as check_url;
 use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
 use super::sql::header::Dialect;
@@ -46,6 +48,7 @@ static SCHEMAS: [Schema; 1] = [Schema {
 /// A database on a server.
 struct Postgres {
     link: PostgresLink,
+    listener: FeedListener,
     schema: &'static Schema,
 }
 
@@ -60,6 +63,7 @@ pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
     let statements = sql::statements(schema, config)?;
     let database = Postgres {
         link: PostgresLink::new(&config.url)?,
+        listener: FeedListener::default(),
         schema,
     };
     Ok(Arc::new(SqlStorage::new(database, statements)))
@@ -79,5 +83,9 @@ impl SqlDatabase for Postgres {
 
     async fn claim(&self, identity: &str) -> Result<Claim, StorageError> {
         keeper::claim(AdvisoryLock::new(self.link.dial.clone(), identity)).await
+    }
+
+    async fn feed_changed(&self) {
+        self.listener.changed(&self.link.dial).await;
     }
 }

@@ -28,6 +28,13 @@ const BYTES_MAX: usize = 4 << 20;
 /// Bytes of a number in a row.
 const NUMBER_BYTES: usize = 12;
 
+/// The name of a lock of these tables. Its first half is `mika`.
+macro_rules! lock_name {
+    () => {
+        "(1835625313, hashtext($1::text || '.' || current_schema()))"
+    };
+}
+
 /// A connection while a job has it.
 pub(super) struct PostgresSession<'a> {
     link: &'a PostgresLink,
@@ -379,9 +386,8 @@ impl SqlSession for PostgresSession<'_> {
         self.told(result)
     }
 
-    /// The first half of the lock's name is `mika`.
     async fn lock(&mut self, name: &str) -> Result<(), SqlFault> {
-        let sql = "SELECT pg_advisory_xact_lock(1835625313, hashtext($1::text || '.' || current_schema()))";
+        let sql = concat!("SELECT pg_advisory_xact_lock", lock_name!());
         let result = match self.query(sql, &[Cell::Text(name)]).await {
             Err(fault) if fault.is_locked() => {
                 let text = "another mika or mika-manage is changing the same tables: try again";
@@ -390,6 +396,16 @@ impl SqlSession for PostgresSession<'_> {
             result => result.map(drop),
         };
         self.told(result)
+    }
+
+    async fn lock_applying(&mut self, alone: bool) -> Result<(), SqlFault> {
+        let sql = if alone {
+            concat!("SELECT pg_advisory_xact_lock", lock_name!())
+        } else {
+            concat!("SELECT pg_advisory_xact_lock_shared", lock_name!())
+        };
+        let result = self.query(sql, &[Cell::Text("apply")]).await;
+        self.told(result.map(drop))
     }
 
     async fn hash_forms(&mut self, torrents: &Statement) -> Result<[HashForm; 2], SqlFault> {

@@ -95,6 +95,11 @@ pub trait SqlDatabase: Send + Sync + 'static {
 
     /// See [`crate::storage::Storage::claim`]. `identity` is that of the database.
     async fn claim(&self, identity: &str) -> Result<Claim, StorageError>;
+
+    /// See [`crate::storage::Storage::feed_changed`].
+    async fn feed_changed(&self) {
+        std::future::pending().await
+    }
 }
 
 // === impl Use ===
@@ -157,6 +162,13 @@ pub trait SqlSession: SqlCatalogue {
 
     /// Excludes other processes that lock the same name, until the end of the job.
     async fn lock(&mut self, name: &str) -> Result<(), SqlFault>;
+
+    /// Lets transactions that apply batches run beside each other, or excludes all others if `alone`, until the end of
+    /// this one: then none of them inserts a row that this one misses. The first lock of a transaction.
+    async fn lock_applying(&mut self, alone: bool) -> Result<(), SqlFault> {
+        let _ = alone;
+        Ok(())
+    }
 
     /// How the first two columns of info hashes in the result of the statement `torrents` hold them.
     async fn hash_forms(&mut self, torrents: &Statement) -> Result<[HashForm; 2], SqlFault> {

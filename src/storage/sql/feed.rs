@@ -71,7 +71,7 @@ pub(super) async fn changes(
     if after.0 == newest {
         return Ok(Feed::Changes(Vec::new(), after));
     }
-    if after.0 > newest || after.0 + 1 < oldest {
+    if after.0 > newest || (after.0 + 1 < oldest && reloads.lack(after.0, oldest, newest)) {
         return Ok(Feed::Lost);
     }
     // Locks first: what commits in between is among the entries.
@@ -106,6 +106,12 @@ impl Reloads {
     fn has(&self, after: u64, seq: u64) -> bool {
         let (position, newest) = *self.0.lock();
         after >= position && seq <= newest
+    }
+
+    /// Whether entries between `after` and `oldest` were deleted that a follower at `after` has not loaded. The feed
+    /// begins with a gap, too, if the transaction of its first number is open or was rolled back.
+    fn lack(&self, after: u64, oldest: u64, newest: u64) -> bool {
+        newest > after + KEPT || (after > 0 && !self.has(after, oldest - 1))
     }
 }
 

@@ -28,6 +28,7 @@ pub(in crate::storage) enum Repeat {
 pub(in crate::storage) struct Retries {
     /// The delays before retries after lock conflicts.
     collisions: Take<Backoff>,
+    has_collided: bool,
     /// How many more connections may be lost.
     losses: u32,
 }
@@ -38,6 +39,8 @@ pub(super) struct Job<'a> {
     statements: &'a Statements,
     in_transaction: bool,
     has_savepoint: bool,
+    /// Whether an earlier attempt collided with another transaction.
+    has_collided: bool,
     /// Rows of credit that the database did not take in full: to be logged after the commit.
     pub(super) notes: Vec<String>,
 }
@@ -188,6 +191,12 @@ impl<'a> Job<'a> {
         checked(call, found)
     }
 
+    /// Nodes apply side by side. After a collision a node does it alone: another one that keeps inserting what
+    /// this one is about to insert would make it collide again and again.
+    pub(super) async fn lock_applying(&mut self) -> Result<(), SqlFault> {
+        self.session.lock_applying(self.has_collided).await
+    }
+
     /// Excludes other processes that edit: a site's tables need not have unique keys.
     pub(super) async fn lock_edits(&mut self) -> Result<(), SqlFault> {
         self.session.lock("edit").await
@@ -235,6 +244,7 @@ impl Retries {
     pub(in crate::storage) fn new(repeat: Repeat) -> Self {
         Self {
             collisions: Backoff::new(COLLISION_FIRST, COLLISION_MAX).take(COLLISIONS_MAX),
+            has_collided: false,
             losses: u32::from(repeat == Repeat::Harmless),
         }
     }
@@ -244,6 +254,7 @@ impl Retries {
         if fault.is_collision()
             && let Some(wait) = self.collisions.next()
         {
+            self.has_collided = true;
             tokio::time::sleep(wait).await;
             return true;
         }
@@ -280,6 +291,7 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
             statements: self.statements,
             in_transaction: false,
             has_savepoint: false,
+            has_collided: self.retries.has_collided,
             notes: Vec::new(),
         })
     }

@@ -285,6 +285,14 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         ))
     }
 
+    async fn feed_changed(&self) {
+        if self.has_feed() {
+            self.database.feed_changed().await;
+        } else {
+            std::future::pending().await
+        }
+    }
+
     async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Added<UserId>>, StorageError> {
         once!(self, |job| edit::add_users(job, users))
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
@@ -12,9 +11,6 @@ use crate::storage::{Feed, FeedPosition, StorageError};
 use crate::sync::load::{self, LoadPass};
 use crate::sync::{Replica, SyncError};
 use crate::telemetry::events::{Events, LiveEvent};
-
-/// How often the feed is read.
-const PERIOD: Duration = Duration::from_millis(500);
 
 /// Changes read at once.
 const CHANGES_AT_ONCE: u32 = 5000;
@@ -50,7 +46,12 @@ pub(super) async fn run(
             }
             Err(_) => {}
         }
-        let _ = tokio::time::timeout(PERIOD, wake.notified()).await;
+        tokio::select! {
+            biased;
+            () = wake.notified() => {}
+            () = replica.storage.feed_changed() => {}
+            () = tokio::time::sleep(replica.poll_interval) => {}
+        }
     }
 }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use crate::base::backoff::Backoff;
+use crate::base::clock::timer;
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::cache::{CacheError, ControlPosition, Generation, Mirrored};
 use crate::registry::{BadRow, RowChange};
@@ -20,7 +22,7 @@ use crate::sync::load::log_bad_rows;
 use crate::sync::warmup::{self, WarmupOptions, WarmupParts, WarmupProgress};
 use crate::sync::{Replica, SyncError};
 
-/// How often the feed is read.
+/// How often the lease is taken or renewed; the feed is read no more often unless storage says that it changed.
 const PERIOD: Duration = Duration::from_millis(300);
 
 /// The longest pause after failures. An attempt to fill the cache may read all of storage before it fails.
@@ -48,6 +50,8 @@ pub struct LeaseHolder {
     /// The identity of storage, as it was last read.
     database: String,
     published: Published,
+    /// When the feed is to be read again.
+    next_read: Instant,
 }
 
 /// Rows that a warmup skipped.
@@ -70,6 +74,7 @@ impl LeaseHolder {
             former,
             database: String::new(),
             published: Published::new(),
+            next_read: timer(),
         }
     }
 
@@ -77,15 +82,14 @@ impl LeaseHolder {
     pub async fn run(mut self) {
         let mut delays = None;
         loop {
-            let pause = match self.step().await {
+            match self.step().await {
                 Ok(has_more) => {
                     if delays.take().is_some() {
                         tracing::info!("registry changes are mirrored again");
                     }
-                    if has_more {
-                        continue;
+                    if !has_more {
+                        self.rest().await;
                     }
-                    PERIOD
                 }
                 Err(error) => {
                     if delays.is_none() {
@@ -93,10 +97,18 @@ impl LeaseHolder {
                     }
                     self.forget_published();
                     let delays = delays.get_or_insert_with(|| Backoff::new(PERIOD, RETRY_MAX));
-                    delays.next().unwrap_or(RETRY_MAX)
+                    sleep(delays.next().unwrap_or(RETRY_MAX)).await;
                 }
-            };
-            tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// Waits until there may be something to do.
+    async fn rest(&mut self) {
+        tokio::select! {
+            biased;
+            () = self.mirror.storage.feed_changed() => self.next_read = timer(),
+            () = sleep(PERIOD) => {}
         }
     }
 
@@ -105,6 +117,7 @@ impl LeaseHolder {
         let cache = Arc::clone(&self.mirror.cache);
         if !cache.lease("mirror", &self.replica.node, LEASE).await? {
             self.forget_published();
+            self.next_read = timer();
             return Ok(false);
         }
         let generation = cache.ping().await?;
@@ -120,6 +133,9 @@ impl LeaseHolder {
             );
             self.warm_up().await?;
             return Ok(true);
+        }
+        if timer() < self.next_read {
+            return Ok(false);
         }
         self.published.add(self.log.take());
         let position = FeedPosition(mirrored.position);
@@ -152,6 +168,7 @@ impl LeaseHolder {
         let (from, next) = (read.from, read.next);
         if read.changes.is_empty() && next == from {
             self.published.finish(&[], self.log.take());
+            self.next_read = timer() + self.replica.poll_interval;
             return Ok(false);
         }
         if !self.catch_up_with_notices(&read.changes).await? {
@@ -169,7 +186,10 @@ impl LeaseHolder {
         };
         let cache = &self.mirror.cache;
         cache.set_mirrored(generation, mirrored).await?;
-        // Changes behind a transaction that is still open are read again until it ends.
+        if next == from {
+            // Changes behind a transaction that is still open are read again until it ends.
+            self.next_read = timer() + self.replica.poll_interval;
+        }
         Ok(next != from)
     }
 
@@ -223,7 +243,7 @@ impl LeaseHolder {
         let cache = &self.mirror.cache;
         let hold = async || -> Infallible {
             loop {
-                tokio::time::sleep(LEASE / 3).await;
+                sleep(LEASE / 3).await;
                 // Without the lease another node may do the same, which does no harm.
                 let _ = cache.lease("mirror", &self.replica.node, LEASE).await;
             }

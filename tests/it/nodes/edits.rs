@@ -5,8 +5,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use mika::base::ids::InfoHash;
+use serde_json::json;
 
 use super::pair::{Client, Pair, knows_torrent, knows_user};
+use crate::harness::database::Database;
+use crate::harness::load::passkey;
 use crate::harness::poll;
 
 /// How long the cache may take to follow an edit.
@@ -72,6 +75,24 @@ fn a_torrent_that_was_deleted_while_no_node_ran_stays_deleted() {
     assert!(!knows_torrent(a, HASH));
     pair.b.run();
     assert!(!knows_torrent(pair.b.http(), HASH));
+}
+
+#[test]
+fn postgresql_tells_both_nodes_of_an_edit_by_sql() {
+    let config = json!({ "storage": { "poll_interval": "60s" } });
+    let pair = Pair::start_with(Database::Postgres, 1, &config);
+    let mut edits = Edits::of(&pair);
+    for [from, to] in [
+        [passkey(0).as_str(), "passkey-1"],
+        ["passkey-1", "passkey-2"],
+    ] {
+        pair.sql(&format!(
+            "UPDATE users SET passkey = '{to}' WHERE passkey = '{from}'"
+        ));
+        edits.user(to, true);
+        edits.user(from, false);
+    }
+    edits.report("SQL on PostgreSQL");
 }
 
 #[test]

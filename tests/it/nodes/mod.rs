@@ -16,7 +16,7 @@ mod emptied;
 mod late;
 mod moves;
 mod older;
-mod pair;
+pub mod pair;
 mod renamed;
 mod replaced;
 mod restored;

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mika::base::ids::InfoHash;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::database::Database;
 use crate::harness::http::{Reply, escape, get};
 use crate::harness::load::{info_hash, passkey};
 use crate::harness::redis::AOF;
 use crate::harness::site::Site;
-use crate::harness::{Mika, now, poll};
+use crate::harness::{Mika, merge, now, poll};
 
 /// How long both may take to follow an edit. They take some hundred milliseconds.
 const FOLLOWS: Duration = Duration::from_secs(2);
@@ -42,8 +42,18 @@ impl Pair {
 
     /// The same with that database.
     pub fn start_on(database: Database, users: usize) -> Self {
-        let mut site = Site::prepare_on(database, users, &AOF, &json!({ "node": "a" }));
-        let mut b = site.another(&json!({ "node": "b" }));
+        Self::start_with(database, users, &json!({}))
+    }
+
+    /// The same with that in the config of both.
+    pub fn start_with(database: Database, users: usize, config: &Value) -> Self {
+        let named = |name| {
+            let mut config = config.clone();
+            merge(&mut config, &json!({ "node": name }));
+            config
+        };
+        let mut site = Site::prepare_on(database, users, &AOF, &named("a"));
+        let mut b = site.another(&named("b"));
         site.mika.run();
         b.run();
         Self { site, b }

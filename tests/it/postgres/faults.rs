@@ -1,10 +1,16 @@
 //! What a server and its operator can do to Mika's storage.
 
+use std::time::Duration;
+
 use mika::storage::{CreditRules, StorageError};
+use tokio::time::{sleep, timeout};
 
 use super::{Fixture, open, problems, try_open};
 use crate::harness::postgres::{Postgres, Session};
 use crate::mysql::batch;
+
+/// How long a node may take until it waits for another one.
+const WAITS: Duration = Duration::from_secs(30);
 
 #[test]
 fn url_errors_do_not_show_the_password() {
@@ -67,6 +73,49 @@ async fn a_transaction_of_the_site_that_holds_a_row_is_waited_for() {
     site.run("SELECT pg_sleep(0.3); COMMIT;");
     apply.await.unwrap().unwrap();
     assert_eq!(it.uploaded(7).await, 5);
+}
+
+/// A transaction of another node that inserts a peer of `batch`: one of user 7 on torrent 3.
+fn insert_peer(peer: u32) -> String {
+    format!(
+        "BEGIN; SELECT pg_advisory_xact_lock_shared(1835625313, hashtext('apply.public'));
+         INSERT INTO peers (user_id, torrent_id, peer_id, base_up, base_down, base_at, uploaded, downloaded,
+             speed_up, speed_down, seed_time, announces, first_announce, last_announce, active, paused)
+         VALUES (7, 3, decode('{peer:08x}' || repeat('00', 16), 'hex'), 0, 0, 0, 0, 0,
+             0, 0, 0, 1, 0, 0, true, false);"
+    )
+}
+
+#[tokio::test]
+async fn a_node_whose_new_peers_others_insert_one_by_one_gets_its_turn() {
+    const PEERS: u32 = 12;
+    let it = Fixture::new().await;
+    let others: Vec<Session> = (0..PEERS)
+        .step_by(2)
+        .map(|peer| {
+            let mut other = Session::open(&it.server, "mika");
+            other.run(&insert_peer(peer));
+            other
+        })
+        .collect();
+    let storage = it.storage.clone();
+    let apply = tokio::spawn(async move {
+        let rules = CreditRules::default();
+        storage.apply(&[batch(1, 0..PEERS)], &rules).await
+    });
+    for mut other in others {
+        // It waits for one of them after the other, unless it excludes them.
+        let waits = async || {
+            while it.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") != "1" {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(WAITS, waits()).await.expect("the node waits");
+        other.run("COMMIT;");
+    }
+    apply.await.unwrap().unwrap();
+    let uploaded = it.uploaded(7).await + it.uploaded(8).await;
+    assert_eq!(uploaded, u64::from(PEERS));
 }
 
 #[tokio::test]

@@ -54,6 +54,44 @@ async fn a_rolled_back_transaction_delays_the_feed_only_briefly() {
     assert_eq!((changed, reached), (vec![8], FeedPosition(start.0 + 2)));
 }
 
+/// SQL that adds a user.
+fn add(user: u32) -> String {
+    format!("INSERT INTO users (id, passkey, username) VALUES ({user}, 'passkey-{user}', 'x');")
+}
+
+#[tokio::test]
+async fn the_first_transaction_of_a_feed_may_be_open_or_rolled_back() {
+    for end in ["COMMIT;", "ROLLBACK;"] {
+        let it = Fixture::empty(&[]).await;
+        let start = it.storage.feed_position().await.unwrap();
+        assert_eq!(start, FeedPosition(0));
+        let mut late = Session::open(&it.server, "mika");
+        late.run(&format!("BEGIN; {}", add(7)));
+        it.sql(&add(8));
+        assert_eq!(feed(&it, start).await, (vec![8], start));
+        late.run(end);
+        let is_there = end == "COMMIT;";
+        let changed = if is_there { vec![7, 8] } else { vec![8] };
+        assert_eq!(feed(&it, start).await.0, changed);
+        it.sql("UPDATE mika_feed SET noted_at = noted_at - interval '10 seconds'");
+        assert_eq!(feed(&it, start).await, (changed, FeedPosition(2)));
+    }
+}
+
+#[tokio::test]
+async fn a_feed_that_somebody_emptied_is_followed_again_after_one_load() {
+    let it = Fixture::new().await;
+    let start = it.storage.feed_position().await.unwrap();
+    it.sql("TRUNCATE mika_feed; ALTER TABLE mika_feed ALTER seq RESTART WITH 50000");
+    it.sql("UPDATE users SET enabled = false WHERE id = 8");
+    let lost = it.storage.feed(start, 100).await.unwrap();
+    assert!(matches!(lost, Feed::Lost), "{lost:?}");
+    let loaded = it.storage.feed_position().await.unwrap();
+    assert_eq!(feed(&it, loaded).await, (vec![8], loaded), "a young gap");
+    it.sql("UPDATE mika_feed SET noted_at = noted_at - interval '10 seconds'");
+    assert_eq!(feed(&it, loaded).await.1, FeedPosition(50_000));
+}
+
 #[tokio::test]
 async fn changed_totals_are_not_in_the_feed() {
     let it = Fixture::new().await;

@@ -4,6 +4,7 @@
 mod contract;
 mod faults;
 mod feed;
+mod listen;
 mod programs;
 mod schemas;
 
@@ -34,12 +35,17 @@ impl Fixture {
     }
 
     pub async fn with(options: &[&str]) -> Self {
+        let it = Self::empty(options).await;
+        it.sql(SITE);
+        it
+    }
+
+    /// The same without the site's rows.
+    pub async fn empty(options: &[&str]) -> Self {
         let server = Postgres::start_with(options);
         let storage = open(&server.database("mika"));
         storage.migrate().await.unwrap();
-        let it = Self { server, storage };
-        it.sql(SITE);
-        it
+        Self { server, storage }
     }
 
     /// Runs SQL in the database, as the site does.

@@ -39,6 +39,7 @@ pub(super) async fn apply(
         return Ok(Credited::default());
     };
     job.begin().await?;
+    job.lock_applying().await?;
     let new = batches::not_applied(batches, applied_for_update(job, journal).await?)?;
     let mut credited = Credited::default();
     if !new.is_empty() {
