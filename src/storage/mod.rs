@@ -12,6 +12,7 @@ pub mod contract;
 mod driver;
 mod failing;
 mod identity;
+mod info_dict;
 pub mod migrate;
 mod mysql;
 mod passed_over;

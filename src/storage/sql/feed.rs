@@ -14,6 +14,7 @@ use super::cells::SqlRow;
 use super::database::SqlFault;
 use super::job::Job;
 use super::read;
+use super::rebuilt::{self, Ids};
 use crate::base::ids::{TorrentId, UserId};
 use crate::registry::RowChange;
 use crate::storage::settle::clamp;
@@ -181,16 +182,21 @@ async fn change(job: &mut Job<'_>, kind: &str, key: i64) -> Result<Option<RowCha
                 None => RowChange::UserGone(UserId(key)),
             },
         ),
-        "torrent" => Some(
-            match usable(
-                read::torrent_by_id(job, TorrentId(key)).await,
-                "torrents",
-                key,
-            )? {
-                Some(stored) => RowChange::Torrent(stored),
-                None => RowChange::TorrentGone(TorrentId(key)),
-            },
-        ),
+        "torrent" => {
+            for row in rebuilt::fill(job, Ids::only(key)).await? {
+                passed_over::log(row.table, key, &row.problem);
+            }
+            Some(
+                match usable(
+                    read::torrent_by_id(job, TorrentId(key)).await,
+                    "torrents",
+                    key,
+                )? {
+                    Some(stored) => RowChange::Torrent(stored),
+                    None => RowChange::TorrentGone(TorrentId(key)),
+                },
+            )
+        }
         _ => None,
     })
 }
