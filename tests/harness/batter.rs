@@ -52,6 +52,11 @@ pub const TABLES: &str = "
         upload_group_id        integer
     );";
 
+/// What a site needs for torrents of more than 67 pieces: an entry of an index has 2,704 bytes at most.
+pub const LARGE_TORRENTS: &str = "
+    ALTER TABLE torrents_torrent DROP CONSTRAINT torrents_torrent_pieces_key;
+    CREATE UNIQUE INDEX torrents_torrent_pieces ON torrents_torrent (md5(pieces));";
+
 /// A user signs up and gets a profile.
 pub fn sign_up(name: &str, passkey: &str) -> String {
     format!(
