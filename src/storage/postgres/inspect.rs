@@ -219,11 +219,13 @@ mod tests {
 
     #[test]
     fn each_trigger_is_known_with_its_function() {
-        let expected = expected(&SCHEMAS[0]);
-        assert_eq!(expected.len(), 10);
-        for trigger in expected {
-            assert!(trigger.body.contains("mika"), "{trigger:?}");
-            assert!(trigger.body.ends_with("END\n"), "{trigger:?}");
+        for (schema, triggers) in SCHEMAS.iter().zip([10, 22]) {
+            let expected = expected(schema);
+            assert_eq!(expected.len(), triggers);
+            for trigger in expected {
+                assert!(trigger.body.contains("mika"), "{trigger:?}");
+                assert!(trigger.body.ends_with("END\n"), "{trigger:?}");
+            }
         }
     }
 }

@@ -34,8 +34,12 @@ pub static TORRENTS_OF_HASHES: Call = Call::new("torrents_of_hashes")
     .of("info_hash")
     .gives("id info_hash info_hash_v2");
 pub static TORRENTS_KNOWN: Call = Call::new("torrents_known").of("id").gives("id");
+pub static HASHES_WANTED: Call = Call::new("hashes_wanted")
+    .with("after limit noted")
+    .gives("id bytes")
+    .optional();
 pub static HASH_SOURCES: Call = Call::new("hash_sources")
-    .with("after last noted limit")
+    .of("id")
     .gives(HASH_SOURCE_COLUMNS)
     .optional();
 pub static STORE_HASHES: Call = Call::new("store_hashes")
@@ -189,7 +193,7 @@ pub static RENEW_IDENTITY: Call = Call::own("renew_identity");
 pub static TIME: Call = Call::own("time").gives("time").optional();
 
 /// Every statement of a schema.
-pub static CALLS: [&Call; 34] = [
+pub static CALLS: [&Call; 35] = [
     &USERS,
     &USER,
     &USERS_NAMED,
@@ -199,6 +203,7 @@ pub static CALLS: [&Call; 34] = [
     &TORRENT,
     &TORRENTS_OF_HASHES,
     &TORRENTS_KNOWN,
+    &HASHES_WANTED,
     &HASH_SOURCES,
     &STORE_HASHES,
     &SET_HASH,

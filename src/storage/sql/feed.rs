@@ -14,7 +14,7 @@ use super::cells::SqlRow;
 use super::database::SqlFault;
 use super::job::Job;
 use super::read;
-use super::rebuilt::{self, Ids};
+use super::rebuilt;
 use crate::base::ids::{TorrentId, UserId};
 use crate::registry::RowChange;
 use crate::storage::settle::clamp;
@@ -188,7 +188,7 @@ async fn change(job: &mut Job<'_>, kind: &str, key: i64) -> Result<Option<RowCha
 }
 
 async fn torrent_change(job: &mut Job<'_>, id: u32) -> Result<RowChange, SqlFault> {
-    for row in rebuilt::fill(job, Ids::only(id)).await? {
+    for row in rebuilt::fill_one(job, id).await? {
         passed_over::log(row.table, id, &row.problem);
     }
     let row = read::torrent_by_id(job, TorrentId(id)).await;

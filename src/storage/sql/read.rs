@@ -9,7 +9,7 @@ use super::database::SqlFault;
 use super::decode;
 use super::hashes::of_hashes;
 use super::job::Job;
-use super::rebuilt::{self, Ids};
+use super::rebuilt;
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::change::PeerKey;
 use crate::registry::ClientPrefix;
@@ -74,7 +74,7 @@ pub(super) async fn torrents(
 ) -> Result<Page<StoredTorrent>, SqlFault> {
     // A load begins with those that have no hash yet.
     let bad = match after {
-        None => rebuilt::fill(job, Ids::ALL).await?,
+        None => rebuilt::fill_all(job).await?,
         Some(_) => Vec::new(),
     };
     let after = after.map(|id| id.0);

@@ -13,60 +13,48 @@ use crate::storage::info_dict::{InfoColumns, RebuiltHash};
 use crate::storage::unusable::{first_of, plural};
 use crate::storage::{BadRow, Finding, StorageError, StoredTorrent};
 
+/// Ids that are looked for at once.
+const IDS_AT_ONCE: u32 = 2000;
+
 /// Rows that are read at once. Each has the hashes of all pieces, which may be many megabytes.
-const AT_ONCE: u32 = 8;
+const ROWS_AT_ONCE: usize = 100;
+const BYTES_AT_ONCE: u64 = 16 << 20;
 
-/// The rows between two ids.
-#[derive(Clone, Copy)]
-pub(super) struct Ids {
-    pub(super) after: i64,
-    pub(super) last: i64,
-}
-
-// === impl Ids ===
-
-impl Ids {
-    pub(super) const ALL: Self = Self {
-        after: i64::MIN,
-        last: i64::MAX,
-    };
-
-    pub(super) fn only(id: u32) -> Self {
-        let last = i64::from(id);
-        Self {
-            after: last - 1,
-            last,
-        }
-    }
-}
-
-/// Rebuilds the hashes that these torrents lack; returns the rows from which that is not possible.
-pub(super) async fn fill(job: &mut Job<'_>, mut ids: Ids) -> Result<Vec<BadRow>, SqlFault> {
+/// Rebuilds all hashes that are lacking; returns the rows from which that is not possible.
+pub(super) async fn fill_all(job: &mut Job<'_>) -> Result<Vec<BadRow>, SqlFault> {
     let mut bad = Vec::new();
-    if !job.has(&calls::HASH_SOURCES) {
-        return Ok(bad);
-    }
-    loop {
-        // One transaction: the site changes no row between its reading and the storing of its hash.
-        job.begin().await?;
-        let rest = fill_some(job, ids, &mut bad).await?;
-        job.commit().await?;
-        match rest {
-            Some(rest) => ids = rest,
-            None => return Ok(bad),
+    let mut rest = first(job);
+    while let Some(after) = rest {
+        let (groups, more) = wanted(job, after, false).await?;
+        rest = more;
+        for group in groups {
+            fill(job, &group, &mut bad).await?;
         }
     }
+    Ok(bad)
 }
 
-/// Does the same for a few of them; returns the others.
-async fn fill_some(
-    job: &mut Job<'_>,
-    ids: Ids,
-    bad: &mut Vec<BadRow>,
-) -> Result<Option<Ids>, SqlFault> {
-    let (rows, rest) = sources(job, ids, false).await?;
+/// Rebuilds the hash of that torrent if it lacks one.
+pub(super) async fn fill_one(job: &mut Job<'_>, id: u32) -> Result<Vec<BadRow>, SqlFault> {
+    let mut bad = Vec::new();
+    if job.has(&calls::HASH_SOURCES) {
+        fill(job, &SqlRows::of_ids([id].into_iter()), &mut bad).await?;
+    }
+    Ok(bad)
+}
+
+/// One transaction: the site changes no row between its reading and the storing of its hash.
+async fn fill(job: &mut Job<'_>, ids: &SqlRows, bad: &mut Vec<BadRow>) -> Result<(), SqlFault> {
+    job.begin().await?;
+    store(job, ids, bad).await?;
+    job.commit().await
+}
+
+/// Stores what can be rebuilt of these torrents.
+async fn store(job: &mut Job<'_>, ids: &SqlRows, bad: &mut Vec<BadRow>) -> Result<(), SqlFault> {
+    let rows = job.call_for(&calls::HASH_SOURCES, ids).await?;
     let mut built = SqlRows::new(3);
-    for row in rows.iter() {
+    for row in rows.iter().filter(|row| row.is_null(1)) {
         match rebuild(&row) {
             Ok(RebuiltHash {
                 info_hash,
@@ -76,27 +64,44 @@ async fn fill_some(
         }
     }
     job.call_for(&calls::STORE_HASHES, &built).await?;
-    Ok(rest)
+    Ok(())
 }
 
-/// The first rows of `hash_sources`, and the ids that remain.
-async fn sources(
+/// Where to begin; nowhere if the site stores the hashes.
+fn first(job: &Job<'_>) -> Option<i64> {
+    let has = job.has(&calls::HASHES_WANTED) && job.has(&calls::HASH_SOURCES);
+    has.then_some(i64::MIN)
+}
+
+/// The ids of the next torrents after that one, in groups of rows to read at once; and after which there are more.
+async fn wanted(
     job: &mut Job<'_>,
-    ids: Ids,
+    after: i64,
     noted: bool,
-) -> Result<(SqlRows, Option<Ids>), SqlFault> {
+) -> Result<(Vec<SqlRows>, Option<i64>), SqlFault> {
     let params = [
-        ("after", ids.after.into()),
-        ("last", ids.last.into()),
+        ("after", after.into()),
+        ("limit", IDS_AT_ONCE.into()),
         ("noted", noted.into()),
-        ("limit", AT_ONCE.into()),
     ];
-    let rows = job.call(&calls::HASH_SOURCES, &params).await?;
-    let is_full = rows.len() == AT_ONCE as usize;
+    let rows = job.call(&calls::HASHES_WANTED, &params).await?;
+    let mut groups: Vec<SqlRows> = Vec::new();
+    let mut bytes = 0;
+    for row in rows.iter() {
+        bytes += row.total(1);
+        match groups.last_mut() {
+            Some(group) if group.len() < ROWS_AT_ONCE && bytes <= BYTES_AT_ONCE => {
+                group.push(&[row.cell(0)]);
+            }
+            _ => {
+                bytes = row.total(1);
+                groups.push(SqlRows::of(row.key(0).into_iter().map(|id| [id])));
+            }
+        }
+    }
+    let is_full = rows.len() == IDS_AT_ONCE as usize;
     let end = rows.last().and_then(|row| row.key(0));
-    let rest = end.filter(|end| is_full && *end > ids.after);
-    let rest = rest.map(|after| Ids { after, ..ids });
-    Ok((rows, rest))
+    Ok((groups, end.filter(|end| is_full && *end > after)))
 }
 
 fn rebuild(row: &SqlRow<'_>) -> Result<RebuiltHash, String> {
@@ -137,7 +142,7 @@ pub(super) async fn set(
     ];
     job.call(&calls::SET_HASH, &params).await?;
     let mut bad = Vec::new();
-    fill_some(job, Ids::only(id.0), &mut bad).await?;
+    store(job, &SqlRows::of_ids([id.0].into_iter()), &mut bad).await?;
     if let Some(row) = bad.pop() {
         let problem = format!(
             "the info hash of torrent {} can't be rebuilt: {}",
@@ -153,24 +158,31 @@ pub(super) async fn set(
 /// Notes on torrents of which some clients may have another hash than Mika.
 pub(super) async fn notes(job: &mut Job<'_>) -> Result<Vec<Finding>, SqlFault> {
     let (mut by_hand, mut lossy) = (Vec::new(), Vec::new());
-    let mut rest = job.has(&calls::HASH_SOURCES).then_some(Ids::ALL);
-    while let Some(ids) = rest {
-        let (rows, more) = sources(job, ids, true).await?;
+    let mut rest = first(job);
+    while let Some(after) = rest {
+        let (groups, more) = wanted(job, after, true).await?;
         rest = more;
-        for row in rows.iter() {
-            let Ok(Some(hash)) = row.info_hash(1, "info_hash") else {
-                continue;
-            };
-            match rebuild(&row) {
-                Ok(built) if row.flag(2) && built.info_hash != hash => {
-                    by_hand.push(format!("{} ({})", row.shown(0), built.info_hash));
-                }
-                Ok(built) if !row.flag(2) && built.is_lossy => lossy.push(row.shown(0)),
-                _ => {}
+        for group in groups {
+            let rows = job.call_for(&calls::HASH_SOURCES, &group).await?;
+            for row in rows.iter() {
+                note(&row, &mut by_hand, &mut lossy);
             }
         }
     }
     Ok(findings(&by_hand, &lossy))
+}
+
+/// Adds the id of a torrent whose hash differs from another that clients may have.
+fn note(row: &SqlRow<'_>, by_hand: &mut Vec<String>, lossy: &mut Vec<String>) {
+    let (Ok(Some(hash)), Ok(built)) = (row.info_hash(1, ""), rebuild(row)) else {
+        return;
+    };
+    if row.flag(2) {
+        let differs = built.info_hash != hash;
+        by_hand.extend(differs.then(|| format!("{} ({})", row.shown(0), built.info_hash)));
+    } else if built.is_lossy {
+        lossy.push(row.shown(0));
+    }
 }
 
 fn findings(by_hand: &[String], lossy: &[String]) -> Vec<Finding> {

@@ -273,3 +273,26 @@ fn another_hash_is_explained_and_can_be_set_by_hand() {
     let rebuilt: InfoHash = reset.split(' ').next().unwrap().parse().unwrap();
     assert!(site.is_accepted(ALICE, rebuilt));
 }
+
+/// A site that keeps its clients in a table of its own, and is batter's otherwise.
+#[test]
+fn a_schema_of_a_sites_own_may_be_based_on_it() {
+    let mut site = Site::new();
+    site.sql("DROP TABLE mika_migrations CASCADE; CREATE TABLE clients (prefix varchar(20))");
+    let file = "-- Our batter.\n-- based on: batter\n-- follow clients as whitelist\n\
+        -- follow auth_user as user by id: username, is_active\n\
+        -- follow torrents_torrent as torrent by id: pieces, name\n\n\
+        -- name: whitelist\nSELECT prefix, prefix FROM clients\n";
+    fs::write(site.mika.path("ours.sql"), file).unwrap();
+    site.mika
+        .reconfigure(&json!({ "storage": { "schema": "./ours.sql" } }));
+    site.sql("DROP TABLE mika_torrents, mika_users");
+    site.mika.managed(&["migrate"]);
+    site.sql("INSERT INTO clients VALUES ('-MK')");
+    let made = single(1);
+    site.upload(&made);
+    let check = site.mika.manage(&["check"]);
+    assert!(check.status.success(), "{}", said(&check));
+    site.mika.run();
+    assert!(site.is_accepted(ALICE, made.hash));
+}

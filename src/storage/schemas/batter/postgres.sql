@@ -80,19 +80,26 @@ JOIN torrents_torrent ON torrents_torrent.id = mika_torrents.id
 -- Columns: id
 SELECT torrents_torrent.id FROM {rows} AS wanted JOIN torrents_torrent ON torrents_torrent.id = wanted.id
 
+-- name: hashes_wanted
+-- The torrents above :after without an info hash, at most :limit; if :noted is true also those whose hash was set by
+-- hand, or was rebuilt without all fields of the file that was uploaded. Columns: id, bytes (of its source, about)
+SELECT torrents_torrent.id, octet_length(pieces) + COALESCE(octet_length(files), 0)
+FROM torrents_torrent LEFT JOIN mika_torrents ON mika_torrents.id = torrents_torrent.id
+WHERE torrents_torrent.id > CAST(:after AS bigint) AND (mika_torrents.info_hash IS NULL
+    OR CAST(:noted AS boolean) AND (mika_torrents.hash_by_hand OR mika_torrents.hash_is_lossy))
+ORDER BY torrents_torrent.id LIMIT :limit
+
 -- name: hash_sources
--- The columns of the info dictionary above :after up to :last of torrents without an info hash, and if :noted is
--- true also of those whose hash was set by hand, or was rebuilt without all fields of the file that was uploaded.
--- The site can't change these rows until the hash is stored. Columns: id, info_hash, by_hand, is_lossy,
--- piece_length, pieces, is_private, name, length, md5sum, files
+-- The columns of the info dictionary of those torrents of {rows} which `hashes_wanted` may give. The site can't change
+-- these rows until the transaction ends. {rows}: id. Columns: id, info_hash, by_hand, is_lossy, piece_length, pieces,
+-- is_private, name, length, md5sum, files
 SELECT torrents_torrent.id, mika_torrents.info_hash, mika_torrents.hash_by_hand, mika_torrents.hash_is_lossy,
     piece_length, CASE WHEN octet_length(pieces) <= 83886080 THEN pieces END, is_private, name, length, md5sum,
     CASE WHEN octet_length(files) <= 83886080 THEN files END
-FROM torrents_torrent LEFT JOIN mika_torrents ON mika_torrents.id = torrents_torrent.id
-WHERE torrents_torrent.id > CAST(:after AS bigint) AND torrents_torrent.id <= CAST(:last AS bigint)
-    AND (mika_torrents.info_hash IS NULL
-        OR CAST(:noted AS boolean) AND (mika_torrents.hash_by_hand OR mika_torrents.hash_is_lossy))
-ORDER BY torrents_torrent.id LIMIT :limit FOR SHARE OF torrents_torrent
+FROM {rows} AS wanted JOIN torrents_torrent ON torrents_torrent.id = wanted.id
+LEFT JOIN mika_torrents ON mika_torrents.id = torrents_torrent.id
+WHERE mika_torrents.info_hash IS NULL OR mika_torrents.hash_by_hand OR mika_torrents.hash_is_lossy
+FOR SHARE OF torrents_torrent
 
 -- name: store_hashes
 -- Stores rebuilt info hashes. {rows}: id, info_hash, is_lossy
