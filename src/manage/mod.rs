@@ -8,6 +8,7 @@ mod cleanup;
 mod daemon;
 mod genkey;
 mod health;
+mod info_hash;
 mod migrate;
 mod nodes;
 mod open;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use serde::Serialize;
 
+use super::info_hash::{self, HashArgs};
 use super::open::Site;
 use super::print::{self, Column, Printer, Row, left, right};
 use super::torrent_file::{self, TorrentFile, Walk};
@@ -55,6 +56,15 @@ registers a torrent again when a client completes it; to refuse it, disable it."
         #[arg(value_name = "HASH", required = true)]
         info_hashes: Vec<InfoHash>,
     },
+    /// Set the info hash of a torrent, where the site stores none
+    #[command(after_help = "\
+Mika rebuilds the hash from the site's row, as the site does for its own downloads. The file that was uploaded
+may have another one; mika-manage check says why.
+
+Examples:
+  mika-manage torrents hash 7 --file uploaded.torrent
+  mika-manage torrents hash 7 --reset")]
+    Hash(HashArgs),
     /// Add torrents from .torrent files and from folders of them
     #[command(after_help = "\
 Folders are searched recursively. Torrents that are known already stay as they are. Files that can't be
@@ -127,6 +137,7 @@ pub async fn run(
         TorrentsCommand::Remove { info_hashes } => {
             return remove(info_hashes, editor, printer).await;
         }
+        TorrentsCommand::Hash(args) => info_hash::run(args, editor, printer).await?,
         TorrentsCommand::Import { paths } => {
             return import(&paths, site.config.mode, editor, printer).await;
         }

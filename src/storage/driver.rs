@@ -352,6 +352,17 @@ pub trait Storage: Send + Sync + 'static {
         Err(StorageError::Unsupported("changing torrents"))
     }
 
+    /// Sets the first and the second info hash of a torrent of a site that stores none; without any, they are rebuilt
+    /// from the site's row. Returns the torrent as it is then.
+    async fn set_info_hash(
+        &self,
+        id: TorrentId,
+        hashes: Option<(InfoHash, Option<InfoHash>)>,
+    ) -> Result<StoredTorrent, StorageError> {
+        let _ = (id, hashes);
+        Err(StorageError::Unsupported("setting info hashes"))
+    }
+
     /// Removes torrents with their peer records in one transaction; returns how many. Those that do not
     /// exist, or do not meet their [`TorrentRemoval`], are skipped. A schema that does not support it removes
     /// none.

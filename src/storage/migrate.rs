@@ -45,6 +45,9 @@ pub const SQLITE: &[Migration] = migrations!("sqlite");
 
 pub const POSTGRES: &[Migration] = migrations!("postgres");
 
+/// The tables that the schema batter needs beside those of a site.
+pub const POSTGRES_BATTER: &str = include_str!("../../migrations/postgres/batter/0001_init.sql");
+
 pub const MYSQL: &[Migration] = migrations!("mysql");
 
 pub const MYSQL_2015: &[Migration] = migrations!("mysql/mika-2015");

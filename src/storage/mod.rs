@@ -11,6 +11,7 @@ mod claim;
 pub mod contract;
 mod driver;
 mod identity;
+mod info_dict;
 pub mod migrate;
 mod mysql;
 mod passed_over;

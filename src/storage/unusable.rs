@@ -124,7 +124,8 @@ pub(super) fn plural<T>(count: usize, one: T, several: T) -> T {
     if count == 1 { one } else { several }
 }
 
-fn first_of(texts: &[String]) -> String {
+/// The first of these texts, and a sign that there are more.
+pub(super) fn first_of(texts: &[String]) -> String {
     let more = if texts.len() > NAMED_MAX { ", …" } else { "" };
     let first: Vec<&str> = texts.iter().take(NAMED_MAX).map(String::as_str).collect();
     format!("{}{more}", first.join(", "))

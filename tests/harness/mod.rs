@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr)] // output of a failed test
 
 pub mod api;
+pub mod batter;
 pub mod clock;
 pub mod database;
 pub mod http;

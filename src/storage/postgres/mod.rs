@@ -19,7 +19,7 @@ mod tls;
 mod url;
 mod values;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 
@@ -30,20 +30,31 @@ pub(super) use self::url::check as check_url;
 use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
 use super::sql::header::Dialect;
 use super::sql::statements::{self, Schema};
-use super::sql::{self, SqlStorage, keeper};
+use super::sql::{self, SqlStorage, keeper, site_schema};
 use super::{Claim, Storage, StorageConfig, StorageError, migrate};
 
 /// The schemas of this crate.
-static SCHEMAS: [Schema; 1] = [Schema {
-    name: "mika",
-    statements: include_str!("../schemas/mika/postgres.sql"),
-    own: include_str!("../schemas/own/postgres.sql"),
-    prefix: "",
-    migrations: migrate::POSTGRES,
-    dialect: Dialect::Postgres,
-    followed: &[],
-    is_row_by_row: false,
-}];
+static SCHEMAS: LazyLock<Vec<Schema>> = LazyLock::new(|| {
+    let mut schemas = vec![Schema {
+        name: "mika",
+        statements: include_str!("../schemas/mika/postgres.sql"),
+        own: include_str!("../schemas/own/postgres.sql"),
+        prefix: "",
+        migrations: migrate::POSTGRES,
+        beside: "",
+        dialect: Dialect::Postgres,
+        followed: &[],
+        is_row_by_row: false,
+    }];
+    let batter = site_schema::parse(
+        &schemas,
+        "batter",
+        include_str!("../schemas/batter/postgres.sql"),
+        migrate::POSTGRES_BATTER,
+    );
+    schemas.push(batter.expect("a schema of this crate is whole"));
+    schemas
+});
 
 /// A database on a server.
 struct Postgres {

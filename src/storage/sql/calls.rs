@@ -34,6 +34,20 @@ pub static TORRENTS_OF_HASHES: Call = Call::new("torrents_of_hashes")
     .of("info_hash")
     .gives("id info_hash info_hash_v2");
 pub static TORRENTS_KNOWN: Call = Call::new("torrents_known").of("id").gives("id");
+pub static HASHES_WANTED: Call = Call::new("hashes_wanted")
+    .with("after limit noted")
+    .gives("id bytes")
+    .optional();
+pub static HASH_SOURCES: Call = Call::new("hash_sources")
+    .of("id")
+    .gives(HASH_SOURCE_COLUMNS)
+    .optional();
+pub static STORE_HASHES: Call = Call::new("store_hashes")
+    .of("id info_hash is_lossy")
+    .optional();
+pub static SET_HASH: Call = Call::new("set_hash")
+    .with("id info_hash info_hash_v2")
+    .optional();
 pub static WHITELIST: Call = Call::new("whitelist").gives("peer_id vstring");
 pub static FEED: Call = Call::new("feed")
     .with("after limit")
@@ -86,6 +100,9 @@ const USER_COLUMNS: &str = "id passkey username enabled can_leech uploaded downl
     announces seed_time";
 const TORRENT_COLUMNS: &str = "id info_hash info_hash_v2 release_name enabled reason multi_up \
     multi_dn seeders leechers snatches announces uploaded downloaded";
+
+const HASH_SOURCE_COLUMNS: &str = "id info_hash by_hand is_lossy piece_length pieces is_private name length \
+    md5sum files";
 
 // --- Mika's own tables ---
 
@@ -198,7 +215,7 @@ pub static TRIGGERS: Call = Call::own("triggers").gives("name table_name stateme
 pub static FUNCTION: Call = Call::own("function").with("name").gives("text").optional();
 
 /// Every statement of a schema.
-pub static CALLS: [&Call; 31] = [
+pub static CALLS: [&Call; 35] = [
     &USERS,
     &USER,
     &USERS_NAMED,
@@ -208,6 +225,10 @@ pub static CALLS: [&Call; 31] = [
     &TORRENT,
     &TORRENTS_OF_HASHES,
     &TORRENTS_KNOWN,
+    &HASHES_WANTED,
+    &HASH_SOURCES,
+    &STORE_HASHES,
+    &SET_HASH,
     &WHITELIST,
     &FEED,
     &FIND_USERS,

@@ -423,7 +423,8 @@ async fn id_of_passkey(job: &mut Job<'_>, passkey: &Passkey) -> Result<Option<Us
     Ok(rows.iter().find_map(|row| row.id(0).ok()).map(UserId))
 }
 
-async fn must_exist(
+/// [`StorageError::NotFound`] without a row of that id.
+pub(super) async fn must_exist(
     job: &mut Job<'_>,
     known: &'static Call,
     id: u32,
@@ -441,7 +442,7 @@ async fn is_known(job: &mut Job<'_>, known: &'static Call, id: u32) -> Result<bo
 }
 
 /// An info hash as its column takes it: the first of its texts, or bytes where there are none.
-fn hash_cell<'a>(hash: Option<&'a InfoHash>, texts: &'a [String]) -> Cell<'a> {
+pub(super) fn hash_cell<'a>(hash: Option<&'a InfoHash>, texts: &'a [String]) -> Cell<'a> {
     match (texts.first(), hash) {
         (Some(text), _) => Cell::Text(text),
         (None, Some(hash)) => Cell::Bytes(&hash.0),

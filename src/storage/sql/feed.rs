@@ -14,6 +14,7 @@ use super::cells::SqlRow;
 use super::database::SqlFault;
 use super::job::Job;
 use super::read;
+use super::rebuilt;
 use crate::base::ids::{TorrentId, UserId};
 use crate::registry::RowChange;
 use crate::storage::settle::clamp;
@@ -187,17 +188,19 @@ async fn change(job: &mut Job<'_>, kind: &str, key: i64) -> Result<Option<RowCha
                 None => RowChange::UserGone(UserId(key)),
             },
         ),
-        "torrent" => Some(
-            match usable(
-                read::torrent_by_id(job, TorrentId(key)).await,
-                "torrents",
-                key,
-            )? {
-                Some(stored) => RowChange::Torrent(stored),
-                None => RowChange::TorrentGone(TorrentId(key)),
-            },
-        ),
+        "torrent" => Some(torrent_change(job, key).await?),
         _ => None,
+    })
+}
+
+async fn torrent_change(job: &mut Job<'_>, id: u32) -> Result<RowChange, SqlFault> {
+    for row in rebuilt::fill_one(job, id).await? {
+        passed_over::log(row.table, id, &row.problem);
+    }
+    let row = read::torrent_by_id(job, TorrentId(id)).await;
+    Ok(match usable(row, "torrents", id)? {
+        Some(stored) => RowChange::Torrent(stored),
+        None => RowChange::TorrentGone(TorrentId(id)),
     })
 }
 

@@ -21,7 +21,8 @@ pub(super) mod keeper;
 mod migrations;
 mod misfit;
 mod read;
-mod site_schema;
+mod rebuilt;
+pub(super) mod site_schema;
 pub mod statements;
 pub mod triggers;
 
@@ -314,6 +315,14 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         patch: &TorrentPatch,
     ) -> Result<(), StorageError> {
         once!(self, |job| edit::update_torrent(job, id, patch))
+    }
+
+    async fn set_info_hash(
+        &self,
+        id: TorrentId,
+        hashes: Option<(InfoHash, Option<InfoHash>)>,
+    ) -> Result<StoredTorrent, StorageError> {
+        retrying!(self, |job| rebuilt::set(job, id, hashes))
     }
 
     async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError> {

@@ -9,6 +9,7 @@ use super::database::SqlFault;
 use super::decode;
 use super::hashes::of_hashes;
 use super::job::Job;
+use super::rebuilt;
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::change::PeerKey;
 use crate::registry::ClientPrefix;
@@ -71,8 +72,15 @@ pub(super) async fn torrents(
     after: Option<TorrentId>,
     limit: u32,
 ) -> Result<Page<StoredTorrent>, SqlFault> {
+    // A load begins with those that have no hash yet.
+    let bad = match after {
+        None => rebuilt::fill_all(job).await?,
+        Some(_) => Vec::new(),
+    };
     let after = after.map(|id| id.0);
-    by_id(job, &calls::TORRENTS, after, limit, decode::torrent).await
+    let mut page = by_id(job, &calls::TORRENTS, after, limit, decode::torrent).await?;
+    page.bad.extend(bad);
+    Ok(page)
 }
 
 pub(super) async fn peers(
@@ -322,7 +330,9 @@ pub(super) async fn unusable_rows(job: &mut Job<'_>) -> Result<Vec<Finding>, Sql
         .into_iter()
         .filter(|(client, written)| client.prefix != *written);
     found.untidy_prefixes = untidy.map(|(_, written)| written).collect();
-    Ok(found.findings())
+    let mut findings = found.findings();
+    findings.extend(rebuilt::notes(job).await?);
+    Ok(findings)
 }
 
 /// Another row that has the same key: lookups are ambiguous.

@@ -30,11 +30,19 @@ pub fn load(built_in: &'static [Schema], path: &Path) -> Result<&'static Schema,
         return Err(wrong(format!("it is longer than {FILE_MAX} bytes")));
     }
     let file = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    schema(built_in, &path.display().to_string(), &file).map_err(wrong)
+    let name = path.display().to_string();
+    let schema = parse(built_in, &name, &file, "").map_err(wrong)?;
+    Ok(Box::leak(Box::new(schema)))
 }
 
-/// The schema that the text of a file makes.
-fn schema(built_in: &[Schema], name: &str, file: &str) -> Result<&'static Schema, String> {
+/// The schema that the text of a file makes. `beside`: the SQL of tables that its statements need beside those of the
+/// site, if it is not based on a schema that has some.
+pub fn parse(
+    built_in: &[Schema],
+    name: &str,
+    file: &str,
+    beside: &'static str,
+) -> Result<Schema, String> {
     let head = SchemaHead::read(file)?;
     let theirs = named(file);
     let names = file.lines().filter_map(|line| line.strip_prefix(NAME));
@@ -54,13 +62,14 @@ fn schema(built_in: &[Schema], name: &str, file: &str) -> Result<&'static Schema
     let Some(own) = find(OWN) else {
         return Err(format!("this driver does not have the schema {OWN:?}"));
     };
-    let base = match head.based_on.as_deref() {
+    let (base, beside) = match head.based_on.as_deref() {
+        None if theirs.contains_key(FEED.name) => (String::new(), beside),
         None => {
             let feed = named(own.statements).remove(FEED.name).unwrap_or_default();
-            format!("-- name: {}\n{feed}", FEED.name)
+            (format!("-- name: {}\n{feed}\n", FEED.name), beside)
         }
         Some(name) => match find(name) {
-            Some(base) => base.statements.to_owned(),
+            Some(base) => (format!("{}\n", base.statements), base.beside),
             None => {
                 return Err(format!(
                     "it is based on {name:?}, which this driver does not have"
@@ -81,21 +90,22 @@ fn schema(built_in: &[Schema], name: &str, file: &str) -> Result<&'static Schema
             lacking.join(", ")
         ));
     }
-    Ok(Box::leak(Box::new(Schema {
+    Ok(Schema {
         name: kept(name.to_owned()),
         // A statement of the file replaces that of the base.
-        statements: kept(format!("{base}\n{file}")),
+        statements: kept(format!("{base}{file}")),
         own: own.own,
         prefix: kept(head.prefix.clone()),
-        migrations: migrations(own, &head),
+        migrations: migrations(own, &head, beside),
+        beside,
         dialect: own.dialect,
         followed: head.followed.leak(),
         is_row_by_row: own.is_row_by_row,
-    })))
+    })
 }
 
 /// Mika's own tables under their names in this schema, and the triggers on the tables of the site.
-fn migrations(own: &Schema, head: &SchemaHead) -> &'static [Migration] {
+fn migrations(own: &Schema, head: &SchemaHead, beside: &str) -> &'static [Migration] {
     let peers = format!("{}peers", head.prefix);
     let triggers: String = head
         .followed
@@ -116,6 +126,8 @@ fn migrations(own: &Schema, head: &SchemaHead) -> &'static [Migration] {
         .map(|(number, migration)| {
             let mut sql = migrate::own_tables(migration.sql, &head.prefix);
             if number == 0 {
+                sql.push_str(beside);
+                sql.push('\n');
                 sql.push_str(&triggers);
             }
             Migration {

@@ -35,8 +35,10 @@ pub struct Schema {
     /// Prefix of the names of Mika's own tables `peers` and `history`.
     pub prefix: &'static str,
     pub migrations: &'static [Migration],
+    /// The SQL of tables that its statements need beside those of the site, for schemas based on it.
+    pub beside: &'static str,
     pub dialect: Dialect,
-    /// The tables of the site whose triggers are made from the head of the file; empty for a schema of this crate.
+    /// The tables of the site whose triggers are made from the head of the file.
     pub followed: &'static [FollowedTable],
     /// Whether the columns of rows may be parameters, because a statement is run for each row by itself.
     pub is_row_by_row: bool,
@@ -325,6 +327,7 @@ mod tests {
         own: "",
         prefix: "",
         migrations: &[],
+        beside: "",
         dialect: Dialect::Mysql,
         followed: &[],
         is_row_by_row: false,

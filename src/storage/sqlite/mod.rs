@@ -45,6 +45,7 @@ static SCHEMAS: [Schema; 1] = [Schema {
     own: include_str!("../schemas/own/sqlite.sql"),
     prefix: "",
     migrations: migrate::SQLITE,
+    beside: "",
     dialect: Dialect::Sqlite,
     followed: &[],
     is_row_by_row: true,

@@ -328,6 +328,19 @@ impl Editor {
         Ok(Saved::new(stored.ok_or_else(not_found)?, propagation))
     }
 
+    /// Sets the info hashes of a torrent of a site that stores none, or has them rebuilt from its row.
+    pub async fn set_info_hash(
+        &self,
+        id: TorrentId,
+        hashes: Option<(InfoHash, Option<InfoHash>)>,
+    ) -> Result<Saved<StoredTorrent>, EditError> {
+        let stored = self.storage.set_info_hash(id, hashes).await?;
+        let propagation = self
+            .propagate(async |mirror| mirror.torrents(&[id]).await)
+            .await;
+        Ok(Saved::new(stored, propagation))
+    }
+
     /// Allows clients, or renames those whose prefix is there; all of them or, if one is invalid, none.
     pub async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<Saved<()>, EditError> {
         clients.iter().try_for_each(validate_client)?;

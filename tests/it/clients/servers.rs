@@ -1,23 +1,25 @@
-//! The main use case: users, torrents and clients that a web application has in MariaDB,
+//! The main use case: users, torrents and clients that a web application has in MariaDB or PostgreSQL,
 //! `mika-manage migrate`, `warmup` and `genkey`, and then real clients whose credit arrives there.
 
+use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{ALL_KINDS, Client, PAYLOAD_LEN, Setting, Stage, Totals, Transport, passkey};
-use crate::harness::mariadb::MariaDb;
+use crate::harness::batter;
+use crate::harness::database::{Database, SiteDatabase};
 use crate::harness::net::Family;
 use crate::harness::poll;
 use crate::harness::redis::Redis;
 
-/// How long the last batch may be on its way to MariaDB.
+/// How long the last batch may be on its way to the database.
 const APPLY_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A web application's database, and the Redis beside it. Both are reached by their sockets,
 /// which every network namespace sees.
 pub struct Site {
-    mariadb: MariaDb,
+    database: SiteDatabase,
     redis: Redis,
     schema: &'static str,
 }
@@ -30,6 +32,11 @@ fn credit_arrives_in_mariadb_through_redis() {
 #[test]
 fn credit_arrives_in_the_schema_of_an_existing_site() {
     exchange("mika-2015");
+}
+
+#[test]
+fn credit_arrives_beside_the_tables_of_a_batter_site() {
+    exchange("batter");
 }
 
 fn exchange(schema: &'static str) {
@@ -48,8 +55,9 @@ fn exchange(schema: &'static str) {
     clients.rotate_left(1);
     let mut totals: Vec<Totals> = clients.into_iter().map(Client::stop).collect();
     totals.rotate_right(1);
-    poll(APPLY_DEADLINE, "MariaDB has the last batch", || {
-        site.number("SELECT count(*) FROM peers WHERE active = 1") == 0
+    poll(APPLY_DEADLINE, "the database has the last batch", || {
+        let sql = "SELECT count(*) FROM peers WHERE inactive_since IS NULL";
+        site.number(sql) == 0
     });
     let credited: Vec<Totals> = (0..ALL_KINDS.len()).map(|user| site.credit(user)).collect();
     assert_eq!(
@@ -70,22 +78,31 @@ fn exchange(schema: &'static str) {
 
 impl Site {
     fn start(schema: &'static str) -> Self {
-        let mariadb = MariaDb::start();
-        mariadb.database("site");
-        if schema == "mika-2015" {
-            // With exactly these columns, as that site has them.
-            for table in [
-                "users (id INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
-                     passkey CHAR(32) NOT NULL, username VARCHAR(64) NOT NULL)",
-                "torrents (id INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
-                     info_hash BINARY(20) NOT NULL, release_name VARCHAR(255) NOT NULL)",
-                "xbt_client_whitelist (peer_id VARCHAR(20) NOT NULL, vstring VARCHAR(200) NOT NULL)",
-            ] {
-                mariadb.sql(&format!("CREATE TABLE site.{table} ENGINE = InnoDB"));
+        let database = SiteDatabase::start(match schema {
+            "batter" => Database::Postgres,
+            _ => Database::MariaDb,
+        });
+        match schema {
+            "batter" => {
+                database.sql(batter::TABLES);
+                database.sql(batter::LARGE_TORRENTS);
             }
+            // With exactly these columns, as that site has them.
+            "mika-2015" => {
+                for table in [
+                    "users (id INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+                         passkey CHAR(32) NOT NULL, username VARCHAR(64) NOT NULL)",
+                    "torrents (id INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+                         info_hash BINARY(20) NOT NULL, release_name VARCHAR(255) NOT NULL)",
+                    "xbt_client_whitelist (peer_id VARCHAR(20) NOT NULL, vstring VARCHAR(200) NOT NULL)",
+                ] {
+                    database.sql(&format!("CREATE TABLE {table} ENGINE = InnoDB"));
+                }
+            }
+            _ => {}
         }
         Self {
-            mariadb,
+            database,
             redis: Redis::start(),
             schema,
         }
@@ -96,9 +113,15 @@ impl Site {
     }
 
     pub fn storage(&self) -> Value {
-        let socket = self.mariadb.socket();
-        let url = format!("mysql://root@localhost/site?socket={}", socket.display());
-        json!({ "driver": "mysql", "url": url, "schema": self.schema })
+        let (driver, url) = match &self.database {
+            SiteDatabase::MariaDb(server) => {
+                let socket = server.socket();
+                let url = format!("mysql://root@localhost/site?socket={}", socket.display());
+                ("mysql", url)
+            }
+            SiteDatabase::Postgres(server) => ("postgres", server.url_by_socket("site")),
+        };
+        json!({ "driver": driver, "url": url, "schema": self.schema })
     }
 
     /// Rows by plain SQL, as the web application writes them, and what ops do before the start.
@@ -106,21 +129,30 @@ impl Site {
         let migrated = stage.tracker.managed(&["migrate"]);
         assert!(migrated.contains("0001_init"), "{migrated}");
         for user in 0..users {
-            let passkey = passkey(user);
-            self.mariadb.sql(&format!(
-                "INSERT INTO site.users (passkey, username) VALUES ('{passkey}', 'user-{user}')"
-            ));
+            let (name, passkey) = (format!("user-{user}"), passkey(user));
+            self.database.sql(&match self.schema {
+                "batter" => batter::sign_up(&name, &passkey),
+                _ => {
+                    format!("INSERT INTO users (passkey, username) VALUES ('{passkey}', '{name}')")
+                }
+            });
         }
         let hash = stage.hashes["v1"].as_str().expect("a v1 hash");
-        self.mariadb.sql(&format!(
-            "INSERT INTO site.torrents (info_hash, release_name) VALUES (X'{hash}', 'payload')"
-        ));
+        let file = fs::read(stage.torrent(0)).expect("a .torrent file");
+        self.database.sql(&match self.schema {
+            // It does not get the hash.
+            "batter" => batter::upload(&file),
+            _ => format!(
+                "INSERT INTO torrents (info_hash, release_name) VALUES (X'{hash}', 'payload')"
+            ),
+        });
         let whitelist = match self.schema {
+            "batter" => "mika_whitelist",
             "mika-2015" => "xbt_client_whitelist",
             _ => "whitelist",
         };
-        self.mariadb.sql(&format!(
-            "INSERT INTO site.{whitelist} (peer_id, vstring)
+        self.database.sql(&format!(
+            "INSERT INTO {whitelist} (peer_id, vstring)
              VALUES ('-LT20', 'libtorrent'), ('A2-', 'aria2'), ('-TR', 'Transmission')"
         ));
         assert_eq!(
@@ -139,24 +171,23 @@ impl Site {
     /// One number of the tables that `sql` names as the schema `mika` does.
     fn number(&self, sql: &str) -> i64 {
         let sql = match self.schema {
-            "mika-2015" => sql
-                .replace(" peers", " site.mika_peers")
-                .replace("torrent_totals", "site.mika_torrents"),
+            "mika" => sql.replace("torrent_totals", "torrents"),
             _ => sql
-                .replace(" peers", " site.peers")
-                .replace("torrent_totals", "site.torrents"),
+                .replace(" peers", " mika_peers")
+                .replace("torrent_totals", "mika_torrents"),
         };
-        let [number] = self.mariadb.row(&sql);
+        let [number] = self.database.row(&sql);
         number
     }
 
     /// What the database holds for the user.
     fn credit(&self, user: usize) -> Totals {
         let totals = match self.schema {
-            "mika-2015" => "site.mika_users AS totals JOIN site.users USING (id)",
-            _ => "site.users AS totals",
+            "batter" => "mika_users AS totals JOIN auth_user USING (id)",
+            "mika-2015" => "mika_users AS totals JOIN users USING (id)",
+            _ => "users AS totals",
         };
-        let [uploaded, downloaded] = self.mariadb.row(&format!(
+        let [uploaded, downloaded] = self.database.row(&format!(
             "SELECT totals.uploaded, totals.downloaded FROM {totals} WHERE username = 'user-{user}'"
         ));
         Totals {

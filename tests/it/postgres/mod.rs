@@ -1,6 +1,7 @@
 //! PostgreSQL as storage: the contract, and what only a real server can do to it.
 //! This file holds what these tests share.
 
+mod batter;
 mod contract;
 mod faults;
 mod feed;
