@@ -11,6 +11,7 @@ mod claim;
 pub mod contract;
 mod driver;
 mod failing;
+mod hosts;
 mod identity;
 pub mod migrate;
 mod mysql;

@@ -13,6 +13,7 @@
 mod harness;
 
 mod crowd;
+mod failover;
 mod nodes;
 mod servers;
 mod story;

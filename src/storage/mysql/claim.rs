@@ -2,12 +2,13 @@
 //! database's identity and held by its own connection.
 //!
 //! The server frees the lock when that connection ends, also if the daemon is killed or its host vanishes. A
-//! lost connection is replaced, and the lock acquired again unless another process has it by then.
+//! lost connection is replaced, and the lock acquired again unless another process has it by then. Each server has
+//! its own locks, so a daemon whose URL names several takes that of each one that it can reach.
 
 use std::time::Duration;
 
 use mysql_async::Conn;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::cells;
@@ -30,7 +31,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// silent one. Later, its number may belong to another connection.
 const FORMER_TRIES: u32 = 2 * SILENCE_SECONDS;
 
-/// Holds the claim, and acquires it again when its connection is lost.
+/// Holds the claim on one server, and acquires it again when its connection is lost.
 struct Keeper {
     dial: Dial,
     name: String,
@@ -53,34 +54,46 @@ struct Holder {
     who: Option<String>,
 }
 
-/// Claims the database of that identity.
-pub(super) async fn claim(dial: Dial, identity: &str) -> Result<Claim, StorageError> {
+/// Claims the database of that identity on all of its servers that can be reached: at least one.
+pub(super) async fn claim(dial: &Dial, identity: &str) -> Result<Claim, StorageError> {
     let mut name = format!("mika.{identity}");
     name.truncate(NAME_MAX);
-    let mut keeper = Keeper {
-        dial,
-        name,
-        conn: None,
-    };
-    match keeper.take(GRACE_SECONDS).await {
-        Ok(Try::Taken(conn)) => keeper.conn = Some(conn),
-        Ok(Try::Refused(holder)) => return Err(StorageError::Broken(keeper.refusal(&holder))),
-        Err(fault) => return Err(fault.explain(&keeper.dial.place, ANSWER_TIMEOUT)),
+    let mut keepers = Vec::new();
+    let mut failure = None;
+    for dial in dial.each() {
+        let mut keeper = Keeper {
+            dial,
+            name: name.clone(),
+            conn: None,
+        };
+        match keeper.take(GRACE_SECONDS).await {
+            Ok(Try::Taken(conn)) => keeper.conn = Some(conn),
+            Ok(Try::Refused(holder)) => return Err(StorageError::Broken(keeper.refusal(&holder))),
+            Err(fault) => failure = Some(fault),
+        }
+        keepers.push(keeper);
     }
-    let (guard, dropped) = oneshot::channel::<()>();
+    if let Some(fault) = failure
+        && keepers.iter().all(|keeper| keeper.conn.is_none())
+    {
+        return Err(fault.explain(&dial.place, ANSWER_TIMEOUT));
+    }
+    let (guard, dropped) = watch::channel(());
     let (lost, reason) = watch::channel(None);
-    tokio::spawn(keep(keeper, dropped, lost));
+    for keeper in keepers {
+        tokio::spawn(keep(keeper, dropped.clone(), lost.clone()));
+    }
     Ok(Claim::held_by(guard).until(reason))
 }
 
 async fn keep(
     mut keeper: Keeper,
-    dropped: oneshot::Receiver<()>,
+    mut dropped: watch::Receiver<()>,
     lost: watch::Sender<Option<String>>,
 ) {
     tokio::select! {
         reason = keeper.hold() => drop(lost.send_replace(Some(reason))),
-        _ = dropped => {}
+        _ = dropped.changed() => {}
     }
     if let Some(conn) = keeper.conn {
         // Without a goodbye, the server would log an aborted connection.
@@ -91,18 +104,20 @@ async fn keep(
 impl Keeper {
     /// Holds the claim until another process gets it; returns which.
     async fn hold(&mut self) -> String {
+        let mut former = None;
         loop {
-            sleep(PERIOD).await;
-            let Some(conn) = &mut self.conn else {
-                continue;
-            };
-            let sql = format!("SELECT IS_USED_LOCK('{}') = CONNECTION_ID()", self.name);
-            if ask(conn, &sql).await.is_ok_and(|rows| is_true(&rows)) {
-                continue;
+            if let Some(conn) = &mut self.conn {
+                sleep(PERIOD).await;
+                let sql = format!("SELECT IS_USED_LOCK('{}') = CONNECTION_ID()", self.name);
+                if ask(conn, &sql).await.is_ok_and(|rows| is_true(&rows)) {
+                    continue;
+                }
+                former = Some(conn.id());
+                self.conn = None;
+                tracing::warn!(
+                    "the connection that claims the database was lost; claiming it again"
+                );
             }
-            let former = conn.id();
-            self.conn = None;
-            tracing::warn!("the connection that claims the database was lost; claiming it again");
             match self.take_again(former).await {
                 Ok(conn) => self.conn = Some(conn),
                 Err(holder) => return self.refusal(&holder),
@@ -112,14 +127,15 @@ impl Keeper {
     }
 
     /// Retries until the lock is acquired, or another process has it. The server may take a while to notice
-    /// that the `former` connection is lost.
-    async fn take_again(&self, former: u32) -> Result<Conn, Holder> {
+    /// that the `former` connection is lost, or that of this daemon's last start.
+    async fn take_again(&self, former: Option<u32>) -> Result<Conn, Holder> {
         let mut refusals = 0;
         loop {
             match self.take(0).await {
                 Ok(Try::Taken(conn)) => return Ok(conn),
                 Ok(Try::Refused(holder)) => {
-                    let may_be_former = holder.connection.is_none_or(|id| id == former);
+                    let is_former = |id| former.is_none_or(|former| former == id);
+                    let may_be_former = holder.connection.is_none_or(is_former);
                     refusals += 1;
                     if !may_be_former || refusals > FORMER_TRIES {
                         return Err(holder);

@@ -19,9 +19,11 @@ mod misfit;
 mod refused;
 mod rights;
 mod rows;
+mod server;
 mod session;
 mod settings;
 mod tables;
+mod url;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,14 +33,13 @@ use async_trait::async_trait;
 use self::definers::Trial;
 use self::link::{ANSWER_TIMEOUT, MysqlLink, WHOLE_TABLE_TIMEOUT};
 use self::session::MysqlSession;
+pub(super) use self::url::check as check_url;
 use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
 use super::sql::header::Dialect;
 use super::sql::job::{Repeat, Retries};
 use super::sql::statements::{self, Schema, Statements};
 use super::sql::{self, SqlStorage};
 use super::{Claim, Finding, MigrationStatus, Storage, StorageConfig, StorageError, migrate};
-use crate::base::secret::Secret;
-use crate::base::url;
 
 /// The schemas of this crate.
 static SCHEMAS: [Schema; 2] = [
@@ -72,12 +73,6 @@ struct Mysql {
     link: MysqlLink,
     schema: &'static Schema,
     statements: Arc<Statements>,
-}
-
-pub(super) fn check_url(url: &Secret) -> Result<(), String> {
-    let form = "mysql://USER:PASSWORD@HOST:PORT/DATABASE";
-    url::check_scheme(url, "mysql", &["mysql", "mariadb"], form)?;
-    url::check_login(url, true)
 }
 
 /// The schemas of this driver.
@@ -142,7 +137,7 @@ impl SqlDatabase for Mysql {
     }
 
     async fn claim(&self, identity: &str) -> Result<Claim, StorageError> {
-        claim::claim(self.link.dial.clone(), identity).await
+        claim::claim(&self.link.dial, identity).await
     }
 
     async fn migrate(&self) -> Result<Vec<String>, StorageError> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_postgres::config::Host;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, NoTls as Plain, Socket};
 
@@ -67,7 +68,7 @@ impl PostgresDial {
         let connector = self.connector().await?;
         let hosts = &self.url.hosts;
         let mut failure = PostgresFault::Late;
-        for host in hosts {
+        for (place, host) in hosts.in_turn() {
             let limit = match host.get_connect_timeout() {
                 Some(limit) => (*limit + PING_TIMEOUT).min(ANSWER_TIMEOUT),
                 None if hosts.len() > 1 => HOST_TIMEOUT,
@@ -75,7 +76,12 @@ impl PostgresDial {
             };
             let connected = timeout(limit, self.connect_to(host, connector.as_ref())).await;
             failure = match connected.unwrap_or(Err(PostgresFault::Late)) {
-                Ok(conn) => return Ok(conn),
+                Ok(conn) => {
+                    if hosts.used(place) {
+                        tracing::info!(server = named(host), "storage is another server now");
+                    }
+                    return Ok(conn);
+                }
                 Err(fault) if fault.is_of_this_host() => fault,
                 Err(fault) => return Err(fault),
             };
@@ -121,6 +127,18 @@ impl PostgresDial {
     pub(super) fn place(&self) -> &str {
         &self.url.place
     }
+}
+
+/// Host and port, as the URL has them.
+fn named(host: &Config) -> String {
+    let name = match (host.get_hosts().first(), host.get_hostaddrs().first()) {
+        (Some(Host::Tcp(name)), _) => name.clone(),
+        (Some(Host::Unix(folder)), _) => folder.display().to_string(),
+        (None, Some(address)) => address.to_string(),
+        (None, None) => String::new(),
+    };
+    let port = host.get_ports().first();
+    port.map_or_else(|| name.clone(), |port| format!("{name}:{port}"))
 }
 
 /// Connects, and does what the connection has to do on a task of its own. Messages of the server are dropped: a
