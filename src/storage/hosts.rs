@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::{Finding, StorageError};
+
 /// Servers in the order of the URL. The one that was used last is tried first: one that comes back does not take
 /// over again.
 #[derive(Debug)]
@@ -38,6 +40,14 @@ impl<T> Hosts<T> {
     pub(super) fn used(&self, place: usize) -> bool {
         self.last.swap(place, Ordering::Relaxed) != place
     }
+}
+
+/// What to say of one of several servers that can't be used.
+pub(super) fn out_of_service(server: &str, why: &StorageError) -> Finding {
+    Finding::note(
+        format!("the server {server} of storage.url could not take over now: {why}"),
+        "start it, or take it out of storage.url",
+    )
 }
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ impl SiteDatabase {
             Database::Standby | Database::LaggingStandby => {
                 let pair = Pair::start(database == Database::Standby);
                 Self::fill_postgres(&pair);
+                pair.is_level();
                 Self::Standby(pair)
             }
         }

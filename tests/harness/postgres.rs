@@ -330,12 +330,6 @@ impl Postgres {
             errors(&output)
         );
         self.restart();
-        poll(DEADLINE, "the standby follows", || {
-            primary.sql(
-                "postgres",
-                "SELECT COUNT(*) FROM pg_stat_replication WHERE state = 'streaming'",
-            ) == "1"
-        });
     }
 
     /// Makes a standby a primary.

@@ -2,8 +2,13 @@
 
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
+use super::poll;
 use super::postgres::Postgres;
+
+/// How long a standby may take until it has what the primary has.
+const LEVEL: Duration = Duration::from_secs(60);
 
 /// Commits wait until the standby has them.
 const SYNCHRONOUS: &str = "synchronous_standby_names=*";
@@ -19,7 +24,18 @@ impl Pair {
         let synchronous = is_synchronous.then_some(SYNCHRONOUS);
         let primary = Postgres::start_with(synchronous.as_slice());
         let standby = primary.standby();
-        Self { primary, standby }
+        let pair = Self { primary, standby };
+        pair.is_level();
+        pair
+    }
+
+    /// Waits until the standby has what the primary has now.
+    pub fn is_level(&self) {
+        let end = self.primary.sql("postgres", "SELECT pg_current_wal_lsn()");
+        let sql = format!("SELECT COUNT(*) FROM pg_stat_replication WHERE replay_lsn >= '{end}'");
+        poll(LEVEL, "the standby is level", || {
+            self.primary.sql("postgres", &sql) == "1"
+        });
     }
 
     /// The addresses of both.
@@ -49,6 +65,7 @@ impl Pair {
         self.standby.promote();
         std::mem::swap(&mut self.primary, &mut self.standby);
         self.standby.follow(&self.primary);
+        self.is_level();
     }
 }
 

@@ -401,8 +401,8 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
         )),
         TRIGGER_AND_BINLOG => broken(format!(
             "{place}: triggers need log_bin_trust_function_creators = 1 (or the SUPER privilege) \
-             while the binary log is on: as an administrator run SET GLOBAL \
-             log_bin_trust_function_creators = 1, then mika-manage migrate again"
+             while the binary log is on, and in a Galera cluster on each node: as an administrator run \
+             SET GLOBAL log_bin_trust_function_creators = 1, then mika-manage migrate again"
         )),
         BINLOG_FORMAT => broken(format!(
             "{place}: binlog_format = STATEMENT does not go with READ COMMITTED: {BINLOG_HINT}"

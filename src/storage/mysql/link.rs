@@ -20,9 +20,9 @@ use super::server::{self, Standing};
 use super::session::MysqlSession;
 use super::{settings, url};
 use crate::base::secret::Secret;
-use crate::storage::StorageError;
-use crate::storage::hosts::Hosts;
+use crate::storage::hosts::{Hosts, out_of_service};
 use crate::storage::sql::statements::Statements;
+use crate::storage::{Finding, StorageError};
 
 /// Maximum of connections; a site's server is not for Mika alone.
 const CONNECTIONS_MAX: usize = 8;
@@ -96,6 +96,26 @@ impl Dial {
         Ok(self.used(place, conn))
     }
 
+    /// Servers that could not take over now.
+    pub(super) async fn check(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.hosts.len() == 1 {
+            return findings;
+        }
+        for host in self.hosts.all() {
+            let connected = timeout(self.host_timeout, self.connect_to(host)).await;
+            match connected.unwrap_or(Err(MysqlFault::Late)) {
+                Ok((conn, _)) => drop(timeout(PING_TIMEOUT, conn.disconnect()).await),
+                Err(MysqlFault::NoWriter(server::READ_ONLY)) => {}
+                Err(fault) => findings.push(out_of_service(
+                    &named(host),
+                    &fault.explain(&named(host), self.host_timeout),
+                )),
+            }
+        }
+        findings
+    }
+
     async fn connect_to(&self, host: &Opts) -> Result<(Conn, Standing), MysqlFault> {
         let mut conn = Conn::new(host.clone()).await?;
         settings::set(&mut conn).await?;
@@ -110,12 +130,15 @@ impl Dial {
     /// The connection to the server at `place`, which is used from now on.
     fn used(&self, place: usize, conn: Conn) -> Conn {
         if self.hosts.used(place) {
-            let opts = conn.opts();
-            let server = format!("{}:{}", opts.ip_or_hostname(), opts.tcp_port());
-            tracing::info!(server, "storage is another server now");
+            tracing::info!(server = named(conn.opts()), "storage is another server now");
         }
         conn
     }
+}
+
+/// Host and port.
+fn named(host: &Opts) -> String {
+    format!("{}:{}", host.ip_or_hostname(), host.tcp_port())
 }
 
 // === impl MysqlLink ===

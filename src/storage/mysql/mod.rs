@@ -12,6 +12,7 @@ mod definers;
 mod durability;
 mod fault;
 mod feed;
+mod galera;
 mod hashes;
 mod inspect;
 mod link;
@@ -156,6 +157,10 @@ impl SqlDatabase for Mysql {
         job!(self, Use::WholeTables, |session| {
             check::check(session, self.schema)
         })
+    }
+
+    async fn check_servers(&self) -> Vec<Finding> {
+        self.link.dial.check().await
     }
 
     async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {

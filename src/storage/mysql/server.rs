@@ -9,6 +9,9 @@ use crate::storage::sql::cells::SqlRows;
 /// What `wsrep_local_state` says of a node that has all that the others have.
 const SYNCED: &str = "4";
 
+/// Why a server takes no writes that is meant to take none.
+pub(super) const READ_ONLY: &str = "is read-only";
+
 /// Whether a server is to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -24,7 +27,7 @@ pub(super) async fn standing(conn: &mut Conn) -> Result<Standing, MysqlFault> {
     let is_on =
         |name| value(&variables, name).is_some_and(|value| !["0", "OFF"].contains(&&*value));
     if is_on("read_only") {
-        return Err(MysqlFault::NoWriter("is read-only"));
+        return Err(MysqlFault::NoWriter(READ_ONLY));
     }
     if !is_on("wsrep_on") {
         return Ok(Standing::Ready);

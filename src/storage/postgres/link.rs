@@ -22,9 +22,10 @@ use super::settings;
 use super::tls::{Certainty, PostgresConnector};
 use super::url::PostgresUrl;
 use crate::base::secret::Secret;
-use crate::storage::StorageError;
+use crate::storage::hosts::out_of_service;
 use crate::storage::sql::database::Use;
 use crate::storage::sql::statements::Statements;
+use crate::storage::{Finding, StorageError};
 
 /// Maximum of connections; a site's server is not for Mika alone.
 const CONNECTIONS_MAX: usize = 8;
@@ -69,13 +70,7 @@ impl PostgresDial {
         let hosts = &self.url.hosts;
         let mut failure = PostgresFault::Late;
         for (place, host) in hosts.in_turn() {
-            let limit = match host.get_connect_timeout() {
-                Some(limit) => (*limit + PING_TIMEOUT).min(ANSWER_TIMEOUT),
-                None if hosts.len() > 1 => HOST_TIMEOUT,
-                None => ANSWER_TIMEOUT,
-            };
-            let connected = timeout(limit, self.connect_to(host, connector.as_ref())).await;
-            failure = match connected.unwrap_or(Err(PostgresFault::Late)) {
+            failure = match self.connect_to(host, connector.as_ref()).await {
                 Ok(conn) => {
                     if hosts.used(place) {
                         tracing::info!(server = named(host), "storage is another server now");
@@ -103,7 +98,42 @@ impl PostgresDial {
         }
     }
 
+    /// Servers that could not take over now.
+    pub(super) async fn check(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.url.hosts.len() == 1 {
+            return findings;
+        }
+        let Ok(connector) = self.connector().await else {
+            return findings;
+        };
+        for host in self.url.hosts.all() {
+            match self.connect_to(host, connector.as_ref()).await {
+                Ok(_) | Err(PostgresFault::Standby) => {}
+                Err(fault) => {
+                    let why = fault.explain(&named(host), HOST_TIMEOUT);
+                    findings.push(out_of_service(&named(host), &why));
+                }
+            }
+        }
+        findings
+    }
+
     async fn connect_to(
+        &self,
+        host: &Config,
+        connector: Option<&PostgresConnector>,
+    ) -> Result<PostgresConn, PostgresFault> {
+        let limit = match host.get_connect_timeout() {
+            Some(limit) => (*limit + PING_TIMEOUT).min(ANSWER_TIMEOUT),
+            None if self.url.hosts.len() > 1 => HOST_TIMEOUT,
+            None => ANSWER_TIMEOUT,
+        };
+        let connected = timeout(limit, self.set_up(host, connector)).await;
+        connected.unwrap_or(Err(PostgresFault::Late))
+    }
+
+    async fn set_up(
         &self,
         host: &Config,
         connector: Option<&PostgresConnector>,

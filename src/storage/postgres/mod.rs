@@ -131,6 +131,10 @@ impl SqlDatabase for Postgres {
         })
     }
 
+    async fn check_servers(&self) -> Vec<Finding> {
+        self.link.dial.check().await
+    }
+
     async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
         job!(self, Use::Read, |session| check::schema(
             session,

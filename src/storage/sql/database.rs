@@ -81,6 +81,11 @@ pub trait SqlDatabase: Send + Sync + 'static {
     /// what it found, and whether rows can be read and checked.
     async fn check(&self) -> Result<(Vec<Finding>, bool), StorageError>;
 
+    /// Which of several servers could not take over now.
+    async fn check_servers(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+
     /// See [`crate::storage::Storage::check_schema`].
     async fn check_schema(&self) -> Result<Vec<Finding>, StorageError>;
 

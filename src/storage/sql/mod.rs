@@ -135,6 +135,7 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
 
     async fn check(&self) -> Result<Vec<Finding>, StorageError> {
         let (mut findings, has_rows) = self.database.check().await?;
+        findings.extend(self.database.check_servers().await);
         if has_rows {
             findings.extend(self.unusable_rows().await?);
         }
