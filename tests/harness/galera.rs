@@ -31,7 +31,7 @@ pub struct Galera {
 }
 
 /// A node that does not run yet. `group` is the address at which the others reach it, `all` has those of all.
-fn prepare(group: SocketAddr, all: &str) -> MariaDb {
+fn prepare(group: SocketAddr, all: &str, more: &[&str]) -> MariaDb {
     let options = [
         "--binlog-format=ROW".into(),
         "--innodb-autoinc-lock-mode=2".into(),
@@ -49,7 +49,9 @@ fn prepare(group: SocketAddr, all: &str) -> MariaDb {
             free_port()
         ),
     ];
-    let node = MariaDb::prepare(options.map(OsString::from).into(), ACCOUNT);
+    let more = more.iter().map(OsString::from);
+    let options = options.into_iter().map(OsString::from).chain(more);
+    let node = MariaDb::prepare(options.collect(), ACCOUNT);
     if let Some((user, group)) = account(ACCOUNT) {
         chown(node.folder(), Some(user), Some(group)).expect("root gives folders away");
         let given = Command::new("chown")
@@ -84,10 +86,17 @@ fn is_synced(node: &MariaDb) -> bool {
 
 impl Galera {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A cluster whose nodes have more options.
+    pub fn start_with(options: &[&str]) -> Self {
         let groups: Vec<SocketAddr> = (0..NODES).map(|_| free_port()).collect();
         let all: Vec<String> = groups.iter().map(ToString::to_string).collect();
         let all = all.join(",");
-        let nodes = groups.into_iter().map(|group| prepare(group, &all));
+        let nodes = groups
+            .into_iter()
+            .map(|group| prepare(group, &all, options));
         let mut cluster = Self {
             nodes: nodes.collect(),
             away: None,
